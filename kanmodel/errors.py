@@ -1,0 +1,75 @@
+"""What can go wrong in the model core, as one tree.
+
+    KanscopeError
+    ├── ConfigError            an architecture that cannot exist
+    ├── CheckpointError        a file that is not a readable checkpoint
+    ├── DataError              a table, window or value that cannot be used
+    │   └── InsufficientReferenceError   too few reference windows for a statistic
+    ├── UnknownNameError       a feature, output, edge or option that does not exist
+    └── NonFiniteError         a computation whose result is not finite
+
+Every message is one sentence that names the place. No class knows an HTTP status or an exit code:
+`service.errors` maps classes to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class KanscopeError(Exception):
+    """Base of every error that the model core raises on purpose."""
+
+
+class ConfigError(KanscopeError):
+    """The described architecture cannot exist."""
+
+
+class CheckpointError(KanscopeError):
+    """The file is not a checkpoint that this version can read; the message says what differs first."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One bad value.
+
+    Attributes:
+        path: where it is, e.g. ``instances[0][3][2]`` or ``row 17, column temp_c``.
+        message: what it must be, e.g. ``must be finite``.
+    """
+
+    path: str
+    message: str
+
+
+class DataError(KanscopeError):
+    """Input that cannot be used, with a place for each bad value.
+
+    Attributes:
+        problems: the bad values found, in reading order; empty where the error has no single place.
+    """
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
+
+
+class InsufficientReferenceError(DataError):
+    """A statistic needs more reference windows than the checkpoint holds."""
+
+
+class UnknownNameError(KanscopeError):
+    """A name or index that does not exist; the message lists what does."""
+
+
+class NonFiniteError(KanscopeError):
+    """A result that is not finite although its input was.
+
+    Attributes:
+        problems: which results, e.g. ``outputs[0].temp+1``.
+    """
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)

@@ -1,0 +1,67 @@
+"""What a window is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.errors import DataError, Problem, UnknownNameError
+from kanmodel.scaling import Array
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What a window is compared with.
+
+    Attributes:
+        kind: ``mean`` per feature over the reference windows and their steps; ``zero`` in model units, the training
+            mean; ``values`` that are given; ``instance``, another window.
+        values: for ``values``: feature name to a number, or to one number per step, original units.
+        instance: for ``instance``: (lookback, n_features), original units, oldest step first.
+    """
+
+    kind: Literal["mean", "zero", "values", "instance"] = "mean"
+    values: Mapping[str, float | Sequence[float]] | None = None
+    instance: Array | None = None
+
+
+def baseline_window(model: LoadedModel, baseline: Baseline) -> Array:
+    """The window that a baseline stands for, (lookback, n_features), original units.
+
+    Raises:
+        DataError: a value is missing or has another shape than it must.
+        UnknownNameError: `values` names a feature that does not exist.
+    """
+    shape = (model.config.lookback, len(model.config.features))
+    if baseline.kind == "mean":
+        return np.broadcast_to(model.reference_mean, shape).copy()
+    if baseline.kind == "zero":
+        return np.broadcast_to(model.scaling.feature_mean, shape).copy()
+    if baseline.kind == "values":
+        return _window_of_values(model.config.feature_names, shape[0], baseline.values or {})
+    instance = np.asarray(baseline.instance, dtype=np.float64)
+    if instance.shape != shape:
+        message = f"must have shape {list(shape)}, but has {list(instance.shape)}"
+        raise DataError(f"baseline.instance {message}", [Problem("baseline.instance", message)])
+    return instance
+
+
+def _window_of_values(names: Sequence[str], lookback: int, values: Mapping[str, float | Sequence[float]]) -> Array:
+    for name in values:
+        if name not in names:
+            raise UnknownNameError(f"baseline.values has no feature {name!r}; the features are {', '.join(names)}")
+    columns = []
+    for name in names:
+        place = f"baseline.values.{name}"
+        if name not in values:
+            raise DataError(f"{place} is missing", [Problem(place, "is missing")])
+        column = np.asarray(values[name], dtype=np.float64)
+        if column.shape not in ((), (lookback,)):
+            message = f"must be a number or {lookback} numbers, one per step"
+            raise DataError(f"{place} {message}", [Problem(place, message)])
+        columns.append(np.broadcast_to(column, (lookback,)))
+    return np.stack(columns, axis=1)

@@ -1,0 +1,215 @@
+"""The functions on the edges, sampled, beside what the reference windows send through them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.topology import Topology, TopologyEdge
+from kanmodel.kan import KANLayer, LayerTrace
+from kanmodel.scaling import Array
+
+Span = Literal["support", "reference", "grid"]
+Shape = Literal["flat", "base_only", "linear", "curved"]
+N_BINS = 20
+FLAT_SHARE = 0.01  # of its sub-node's standard deviation, under which an edge counts as flat
+LINEAR_R2 = 0.98  # of the best line, from which an edge counts as linear
+
+
+@dataclass(frozen=True)
+class Support:
+    """What the reference windows send through an edge, model units.
+
+    Attributes:
+        p01: 1st percentile.
+        p50: median.
+        p99: 99th percentile.
+        histogram_edges: (21,), from the smallest to the largest value.
+        histogram_counts: (20,).
+        outside_grid: share of the values beyond the core interval of the grid, where the splines fade out.
+    """
+
+    p01: float
+    p50: float
+    p99: float
+    histogram_edges: Array
+    histogram_counts: Array
+    outside_grid: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """The straight line nearest to an edge at the reference inputs between p01 and p99 (least squares).
+
+    Attributes:
+        slope: model units.
+        intercept: model units.
+        r2: coefficient of determination there; 1 for a constant edge.
+    """
+
+    slope: float
+    intercept: float
+    r2: float
+
+
+@dataclass(frozen=True)
+class EdgeCurve:
+    """The function of one edge, model units, masks and scales included.
+
+    Attributes:
+        edge: which edge, with its scores.
+        x: positions, (points,).
+        y: base + spline, (points,).
+        base: the base part.
+        spline: the spline part.
+        slope: dy/dx.
+        x_original: x in the feature's unit, where the edge leaves a feature; else None.
+        y_original: what the edge adds to the forecast in the target's unit, where it enters an output; else None.
+        unit: unit of `x_original`.
+        grid: knots, (G+2k+1,); the core interval ends at the k-th from either side.
+        support: what passes through it.
+        line: the line it nearly is.
+        shape: ``flat`` where it adds less than 1 % of the spread of its sub-node; ``base_only`` where most of what
+            passes lies outside the grid, so that only the base acts; ``linear`` from an R2 of 0.98; else ``curved``.
+    """
+
+    edge: TopologyEdge
+    x: Array
+    y: Array
+    base: Array
+    spline: Array
+    slope: Array
+    x_original: Array | None
+    y_original: Array | None
+    unit: str | None
+    grid: Array
+    support: Support
+    line: Line
+    shape: Shape
+
+
+def sample_edge(
+    model: LoadedModel,
+    topology: Topology,
+    stage: str,
+    layer: int,
+    i: int,
+    j: int,
+    points: int = 101,
+    span: Span = "support",
+) -> EdgeCurve:
+    """The function of the edge from node i of `layer` to sub-node j of the next.
+
+    Args:
+        model: the model.
+        topology: its graph, which knows scores and contributions.
+        stage: front or head.
+        layer: layer of the node it leaves.
+        i: number of that node.
+        j: number of the sub-node it enters.
+        points: number of samples, evenly spaced.
+        span: from where to where: ``support``, 1st to 99th percentile of the reference; ``reference``, smallest to
+            largest; ``grid``, the core interval.
+
+    Raises:
+        UnknownNameError: there is no such edge.
+    """
+    return sample_edges(model, [topology.edge(stage, layer, i, j)], points, span)[0]
+
+
+def sample_edges(
+    model: LoadedModel, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support"
+) -> list[EdgeCurve]:
+    """`sample_edge` for several edges, with one run over the reference windows."""
+    with torch.no_grad():
+        stages = model.network.trace(model.reference.windows).stages
+    return [_sample(model, edge, stages[edge.stage][edge.layer], points, span) for edge in edges]
+
+
+def _sample(model: LoadedModel, edge: TopologyEdge, trace: LayerTrace, points: int, span: Span) -> EdgeCurve:
+    layer = model.network.stages[edge.stage][edge.layer]
+    inputs, outputs = trace.inputs[:, edge.i], trace.edges[:, edge.j, edge.i]
+    core = float(layer.core[0][edge.i]), float(layer.core[1][edge.i])
+    support = _measure_support(inputs.double().numpy(), core)
+    line = _fit_line(inputs.double().numpy(), outputs.double().numpy(), support)
+    first, last = {
+        "support": (support.p01, support.p99),
+        "reference": (float(inputs.min()), float(inputs.max())),
+        "grid": core,
+    }[span]
+    x = torch.linspace(first, last, points, dtype=inputs.dtype)
+    base, spline, slope = _evaluate(layer, x, edge.i, edge.j)
+    feature = model.config.features[edge.i] if edge.source.startswith("feature:") else None
+    flat = float(outputs.std()) <= FLAT_SHARE * float(trace.subnodes[:, edge.j].std())
+    scaling = model.scaling
+    return EdgeCurve(
+        edge=edge,
+        x=_array(x),
+        y=_array(base) + _array(spline),
+        base=_array(base),
+        spline=_array(spline),
+        slope=_array(slope),
+        x_original=(_array(x) * scaling.feature_scale[edge.i] + scaling.feature_mean[edge.i] if feature else None),
+        y_original=(
+            (_array(base) + _array(spline)) * _gain(layer, edge.j) * scaling.output_scale[edge.j]
+            if edge.target.startswith("output:")
+            else None
+        ),
+        unit=feature.unit if feature else None,
+        grid=_array(layer.grid[edge.i]),
+        support=support,
+        line=line,
+        shape=_shape(flat, support, line),
+    )
+
+
+def _evaluate(layer: KANLayer, x: Tensor, i: int, j: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Base part, spline part and slope of one edge at positions (points,)."""
+    with torch.enable_grad():
+        x = x.requires_grad_()
+        base, spline = layer.edge_parts_at(x, i, j)
+        (slope,) = torch.autograd.grad((base + spline).sum(), x)
+    return base, spline, slope
+
+
+def _measure_support(inputs: Array, core: tuple[float, float]) -> Support:
+    p01, p50, p99 = (float(value) for value in np.percentile(inputs, (1, 50, 99)))
+    counts, edges = np.histogram(inputs, bins=N_BINS)
+    outside = float(((inputs < core[0]) | (inputs > core[1])).mean())
+    return Support(p01, p50, p99, edges, counts.astype(np.float64), outside)
+
+
+def _fit_line(inputs: Array, outputs: Array, support: Support) -> Line:
+    inside = (inputs >= support.p01) & (inputs <= support.p99)
+    x, y = inputs[inside], outputs[inside]
+    x_centred, y_centred = x - x.mean(), y - y.mean()
+    spread_x, spread_y = float((x_centred**2).sum()), float((y_centred**2).sum())
+    if np.ptp(y) == 0:  # the spread of a constant is not 0 but the rounding of its mean
+        return Line(0.0, float(y[0]), 1.0)
+    slope = float((x_centred * y_centred).sum()) / spread_x if np.ptp(x) > 0 else 0.0
+    lost = float(((y_centred - slope * x_centred) ** 2).sum())
+    return Line(slope, float(y.mean()) - slope * float(x.mean()), 1 - lost / spread_y)
+
+
+def _shape(flat: bool, support: Support, line: Line) -> Shape:
+    if flat:
+        return "flat"
+    if support.outside_grid > 0.5:
+        return "base_only"
+    return "linear" if line.r2 >= LINEAR_R2 else "curved"
+
+
+def _gain(layer: KANLayer, j: int) -> float:
+    """What a unit of sub-node j adds to its node, a sum node."""
+    return float(layer.subnode_scale[j] * layer.node_scale[j])
+
+
+def _array(values: Tensor) -> Array:
+    array: Array = values.detach().double().numpy()
+    return array

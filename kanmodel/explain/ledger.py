@@ -1,0 +1,202 @@
+"""Contributions that add up at every layer: from the features of each step, through the LSTM, to the forecast.
+
+For a window x, a baseline x0 and one output F, walk the straight path x(a) = x0 + a (x - x0) at the nodes a_k of a
+Clenshaw-Curtis rule with weights w_k. One batched forward and one backward pass give, at every node of the path, the
+values h of all nodes and edges of the network, and the gradients of F.
+
+    feature f at step t     C = (x - x0) sum_k w_k dF/dx(a_k)                Integrated Gradients,
+                                                                            Sundararajan 2017, arXiv 1703.01365, eq. 1
+    node i of a layer       C_i = sum_k w_k dF/dh_i(a_k) h_i'(a_k)           conductance, Dhamdhere 2018,
+                                                                            arXiv 1805.12233, eq. 3
+    edge into sub-node j    C_ji = sum_k w_k dF/ds_j(a_k) edge_ji'(a_k)      the same, since s_j = sum_i edge_ji
+
+The derivatives along the path come from the rule's differentiation matrix. Each layer sums to F(x) - F(x0); how far it
+does not, and how far what enters a KAN node is not what leaves it, is the ledger's `residual`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
+from kanmodel.errors import DataError
+from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.path import Entries, PathSamples, concatenate, refine_path, sample_path, tally
+from kanmodel.explain.quadrature import clenshaw_curtis
+from kanmodel.network import LSTMKAN
+from kanmodel.scaling import Array
+
+BATCH = 64  # windows of one forward and backward pass: more no longer fit the cache
+FLOOR = 1e-6  # least standard deviation that a tolerance is measured in, in model units
+
+
+@dataclass(frozen=True)
+class LedgerOptions:
+    """How exact a ledger must be.
+
+    Attributes:
+        tolerance: largest accepted residual, in standard deviations of the output on the reference windows.
+        path_nodes: nodes of the path to begin with.
+        refinements: how often the windows above tolerance go on, from n nodes to 2n - 1.
+    """
+
+    tolerance: float = 1e-3
+    path_nodes: int = 13
+    refinements: int = 3
+
+
+@dataclass(frozen=True)
+class LedgerLayer:
+    """Contributions of one layer.
+
+    Attributes:
+        stage: input, front, lstm, head or output.
+        layer: number of the layer within its stage.
+        nodes: contributions of its nodes, (n, n_nodes); None where another stage lists the same nodes.
+        edges: contributions of the edges that leave them, (n, n_subnodes, n_nodes); None where there are none.
+    """
+
+    stage: str
+    layer: int
+    nodes: Array | None
+    edges: Array | None
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Contributions to one output for n windows, in the target's unit.
+
+    Attributes:
+        output: name of the output.
+        baseline: what the windows were compared with, (lookback, n_features), original units.
+        predictions: F(x), (n,).
+        baseline_prediction: F(x0).
+        steps: contribution of each feature at each step, (n, lookback, n_features), oldest step first.
+        layers: in the order input, front, lstm, head, output; a front edge is summed over the steps.
+        residual: largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node, (n,).
+        tolerance: what the residual was held against.
+        converged: whether it is within it, (n,).
+        path_nodes: nodes of the path that were used, (n,).
+    """
+
+    output: str
+    baseline: Array
+    predictions: Array
+    baseline_prediction: float
+    steps: Array
+    layers: tuple[LedgerLayer, ...]
+    residual: Array
+    tolerance: float
+    converged: NDArray[np.bool_]
+    path_nodes: NDArray[np.int64]
+
+    @property
+    def features(self) -> Array:
+        """Contribution of each feature, (n, n_features): the signed sum over steps."""
+        total: Array = self.steps.sum(axis=1)
+        return total
+
+
+def explain_windows(
+    model: LoadedModel,
+    windows: Tensor,
+    output: int,
+    baseline: Baseline | None = None,
+    options: LedgerOptions | None = None,
+) -> Ledger:
+    """The ledger of one output for windows.
+
+    Args:
+        model: the model.
+        windows: (n, lookback, n_features), model units, as `LoadedModel.to_model_units` gives them.
+        output: number of the output.
+        baseline: what to compare with; default ``mean``.
+        options: tolerance and path nodes.
+
+    Returns:
+        Contributions in the target's unit.
+
+    Raises:
+        DataError: there is no window, or the baseline cannot be used.
+        UnknownNameError: the baseline names a feature that does not exist.
+        NonFiniteError: a forecast or a residual is not finite.
+    """
+    if not len(windows):
+        raise DataError("windows is empty")
+    options = options or LedgerOptions()
+    start = baseline_window(model, baseline or Baseline())
+    scaled_start = model.to_model_units(start[None], "baseline")[0]
+    scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
+    tolerance = options.tolerance * output_std(model, output)
+
+    entries = concatenate(
+        [
+            _converge(
+                model.network,
+                windows[first : first + BATCH],
+                scaled_start,
+                output,
+                tolerance / scale,
+                options,
+            )
+            for first in range(0, len(windows), BATCH)
+        ]
+    )
+    residual = entries["path", 0, "residual"] * scale
+    predictions = entries["path", 0, "end"] * scale + mean
+    refuse_non_finite_outputs(predictions)
+    refuse_non_finite_outputs(residual)
+    return Ledger(
+        output=model.config.outputs[output],
+        baseline=start,
+        predictions=predictions,
+        baseline_prediction=float(entries["path", 0, "start"][0]) * scale + mean,
+        steps=entries["input", 0, "steps"] * scale,
+        layers=_scaled_layers(entries, scale),
+        residual=residual,
+        tolerance=tolerance,
+        converged=residual <= tolerance,
+        path_nodes=entries["path", 0, "n_nodes"].astype(np.int64),
+    )
+
+
+def _converge(
+    network: LSTMKAN, windows: Tensor, start: Tensor, output: int, tolerance: float, options: LedgerOptions
+) -> Entries:
+    """Contributions of one batch; the windows above tolerance go on to finer paths. Model units."""
+    change = windows - start
+    samples = sample_path(network, windows, start, output, clenshaw_curtis(options.path_nodes).nodes)
+    entries = tally(network, change, output, samples)
+    pending = np.arange(len(windows))
+    for _ in range(options.refinements):
+        above = entries["path", 0, "residual"][pending] > tolerance
+        if not above.any():
+            break
+        pending = pending[above]
+        kept = PathSamples.of([values[torch.from_numpy(above)] for values in samples.tensors])
+        samples = refine_path(network, windows[pending], start, output, kept)
+        for key, values in tally(network, change[pending], output, samples).items():
+            entries[key][pending] = values
+    return entries
+
+
+def output_std(model: LoadedModel, output: int) -> float:
+    """Unbiased standard deviation of an output on the reference windows, original units, at least 1e-6 of its scale."""
+    values = model.reference_outputs[:, output].double()
+    std = float(values.std()) if len(values) > 1 else 0.0
+    return max(std, FLOOR) * float(model.scaling.output_scale[output])
+
+
+def _scaled_layers(entries: Entries, scale: float) -> tuple[LedgerLayer, ...]:
+    """The entries as layers, in the order of the data, which is the order they were made in."""
+    places = dict.fromkeys((stage, layer) for stage, layer, kind in entries if kind in ("nodes", "edges"))
+    scaled = {key: values * scale for key, values in entries.items()}
+    return tuple(
+        LedgerLayer(stage, layer, scaled.get((stage, layer, "nodes")), scaled.get((stage, layer, "edges")))
+        for stage, layer in places
+    )

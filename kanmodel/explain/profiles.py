@@ -1,0 +1,65 @@
+"""What each node stands for: the share of every feature in the node's own value.
+
+Deep in a network, and behind an LSTM already in its first layer, a node's value is a mixture of features. Its profile
+is the ledger of that value instead of the forecast's: Integrated Gradients of the node, from the mean baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.quadrature import clenshaw_curtis
+from kanmodel.network import Trace
+from kanmodel.scaling import Array
+
+MAX_WINDOWS = 128  # taken evenly from the reference: a share needs no more
+N_NODES = 17
+
+
+def profile_nodes(model: LoadedModel) -> Mapping[tuple[str, int], Array]:
+    """Profiles of the LSTM's units and of the KANs' nodes behind their inputs.
+
+    Args:
+        model: the model.
+
+    Returns:
+        By (stage, layer), the outputs as the last layer of the head: (n_nodes, n_features), the mean |contribution|
+        of a feature to the node over the reference windows, as a share of all features'. A node that no
+        feature moves has 0 everywhere. A front node's value is its sum over the steps.
+    """
+    reference = model.reference.windows
+    chosen = torch.linspace(0, len(reference) - 1, min(MAX_WINDOWS, len(reference))).long()
+    windows = reference[chosen]
+    start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")[0]
+    rule = clenshaw_curtis(N_NODES)
+    along = torch.from_numpy(rule.nodes).to(windows.dtype)[:, None, None]
+    points = torch.lerp(start, windows[:, None], along).flatten(0, 1).requires_grad_()
+    change = (windows - start).double().numpy()
+
+    def shares(node: Tensor) -> Array:
+        """Of one node's value at every point, (n * n_nodes,)."""
+        (gradient,) = torch.autograd.grad(node.sum(), points, retain_graph=True)
+        along_path = gradient.double().view(len(windows), N_NODES, *windows.shape[1:]).numpy()
+        contributions = change * np.einsum("k,nktf->ntf", rule.weights, along_path)
+        size = np.abs(contributions.sum(axis=1)).mean(axis=0)  # (n_features,)
+        return np.asarray(size / size.sum() if size.sum() > 0 else size)
+
+    with torch.enable_grad():
+        layers = _node_values(model.network.trace(points), model.config.lookback)
+        return {place: np.stack([shares(node) for node in values.unbind(1)]) for place, values in layers.items()}
+
+
+def _node_values(trace: Trace, lookback: int) -> dict[tuple[str, int], Tensor]:
+    """Values of the nodes, (batch, n_nodes) by (stage, layer)."""
+    values = {
+        ("front", number + 1): layer.nodes.view(-1, lookback, layer.nodes.shape[1]).sum(dim=1)
+        for number, layer in enumerate(trace.front)
+    }
+    values["lstm", 0] = trace.readout
+    return values | {("head", number + 1): layer.nodes for number, layer in enumerate(trace.head)}

@@ -1,0 +1,105 @@
+"""A model's run over its reference windows, repeated with some of its edges replaced, and what that costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.connectivity import Kept
+from kanmodel.kan import LayerTrace
+from kanmodel.network import Trace
+
+Fill = Literal["mean", "zero"]
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What pruning costs, on the reference windows.
+
+    Attributes:
+        r2: coefficient of determination of the pruned outputs against the full model's.
+        mae: mean absolute error of the pruned outputs against the targets, the target's unit; None where unknown.
+        mae_full: the same of the full model.
+    """
+
+    r2: float
+    mae: float | None
+    mae_full: float | None
+
+
+class Replay:
+    """A model's run over its reference windows, repeated with some of its edges replaced.
+
+    Args:
+        model: the model; it is not changed.
+        fill: what stands for an edge that is not kept.
+
+    Attributes:
+        live: the edges that the model itself has not masked.
+        fills: what stands for each edge, (n_subnodes, n_in) by (stage, layer).
+    """
+
+    def __init__(self, model: LoadedModel, fill: Fill = "mean") -> None:
+        self._network = model.network
+        with torch.no_grad():
+            self._full = model.network.trace(model.reference.windows)
+        layers = {
+            (stage, number): trace
+            for stage in model.network.stages
+            for number, trace in enumerate(self._full.stages[stage])
+        }
+        self.live: Kept = {
+            (stage, number): layer.mask != 0
+            for stage, kan in model.network.stages.items()
+            for number, layer in enumerate(kan)
+        }
+        self.fills = {
+            place: trace.edges.mean(dim=0) if fill == "mean" else torch.zeros_like(trace.edges[0])
+            for place, trace in layers.items()
+        }
+
+    @torch.no_grad()
+    def run(self, kept: Kept) -> Trace:
+        """What passes when only the kept edges act; an edge of the trace is zero where it is not kept."""
+        front: tuple[LayerTrace, ...] = ()
+        readout = self._full.readout
+        if self._network.front is not None:
+            front = self._run_stage("front", self._full.front[0].inputs, kept)
+            readout = self._network.read_out(front[-1].nodes.view(len(readout), -1, front[-1].nodes.shape[1]))
+        return Trace(front, readout, self._run_stage("head", readout, kept))
+
+    def _run_stage(self, stage: str, inputs: Tensor, kept: Kept) -> tuple[LayerTrace, ...]:
+        traces: list[LayerTrace] = []
+        for number, layer in enumerate(self._network.stages[stage]):
+            full, keep = self._full.stages[stage][number], kept[stage, number]
+            edges = full.edges if inputs is full.inputs else layer.edges(inputs)
+            edges = edges * keep
+            subnodes = edges.sum(dim=2) + (self.fills[stage, number] * ~keep).sum(dim=1)
+            traces.append(LayerTrace(inputs, edges, subnodes, layer.nodes(subnodes)))
+            inputs = traces[-1].nodes
+        return tuple(traces)
+
+
+def measure_fidelity(model: LoadedModel, output: int, replay: Replay, edges: Kept) -> Fidelity:
+    """What keeping only these edges costs one output."""
+    full = replay.run(replay.live).outputs[:, output].double()
+    pruned = replay.run(edges).outputs[:, output].double()
+    if model.reference.targets is None:
+        return Fidelity(r2(full, pruned), None, None)
+    targets = torch.from_numpy(model.reference.targets)[:, output]
+    scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
+    errors = [float((outputs * scale + mean - targets).abs().mean()) for outputs in (pruned, full)]
+    return Fidelity(r2(full, pruned), *errors)
+
+
+def r2(full: Tensor, pruned: Tensor) -> float:
+    """Coefficient of determination of pruned outputs against full ones; of constant ones, 1 if equal, else 0."""
+    lost = float(((pruned - full) ** 2).sum())
+    spread = float(((full - full.mean()) ** 2).sum())
+    if spread == 0:
+        return float(lost == 0)
+    return 1 - lost / spread

@@ -1,0 +1,127 @@
+"""pykan's scores of edges and nodes, on a batch of inputs.
+
+They are magnitudes: unsigned, not percentages, blind to cancellation, and about the KAN's own inputs, which behind an
+LSTM are its units. Equal to pykan 0.2.8: `acts_scale` (forward_n), `edge_actscale` (forward_u), `edge_scores` and
+`node_scores` (backward). Source: Liu et al. 2024, arXiv 2408.10205, section 4.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kanmodel.config import KANConfig
+from kanmodel.errors import InsufficientReferenceError, UnknownNameError
+from kanmodel.kan import KAN, LayerTrace
+
+MIN_INPUTS = 128  # a standard deviation over fewer says little; over one it does not exist
+
+
+@dataclass(frozen=True)
+class KANScores:
+    """Scores of one KAN, a tensor per layer of edges, (n_subnodes, n_in); standard deviations are unbiased.
+
+    Attributes:
+        forward_u: standard deviation of what the edge adds.
+        forward_n: the same, divided by the standard deviation of the edge's input plus 0.1.
+        backward: how much of the outputs' spread passes through the edge, the mean over outputs.
+        nodes: the same for nodes, (n_nodes,) for every layer of nodes, inputs first.
+    """
+
+    forward_u: tuple[Tensor, ...]
+    forward_n: tuple[Tensor, ...]
+    backward: tuple[Tensor, ...]
+    nodes: tuple[Tensor, ...]
+
+    @property
+    def feature_score(self) -> Tensor:
+        """pykan's name for the scores of the KAN's inputs, (n_in,); behind an LSTM these are its units."""
+        return self.nodes[0]
+
+
+def score_kan(kan: KAN, inputs: Tensor) -> KANScores:
+    """Scores of a KAN.
+
+    Args:
+        kan: the network.
+        inputs: what reaches it, (batch, n_in), model units; at least 128 rows.
+
+    Raises:
+        InsufficientReferenceError: fewer rows.
+    """
+    with torch.no_grad():
+        return score_traces(kan.config, kan.trace(inputs))
+
+
+def score_traces(config: KANConfig, traces: Sequence[LayerTrace]) -> KANScores:
+    """`score_kan` for inputs that have passed already."""
+    n_inputs = len(traces[0].inputs)
+    if n_inputs < MIN_INPUTS:
+        raise InsufficientReferenceError(f"scores need at least {MIN_INPUTS} inputs, but there are {n_inputs}")
+    forward_u = tuple(trace.edges.std(dim=0) for trace in traces)
+    input_std = [trace.inputs.std(dim=0) for trace in traces]
+    every_output = torch.eye(config.n_nodes[-1], dtype=forward_u[0].dtype)
+    edges, nodes = _pass_back(config, forward_u, _subnode_std(traces), every_output)
+    return KANScores(
+        forward_u=forward_u,
+        forward_n=tuple(u / (std + 0.1) for u, std in zip(forward_u, input_std, strict=True)),
+        backward=tuple(edges),
+        nodes=tuple(nodes),
+    )
+
+
+def attribute_node(kan: KAN, inputs: Tensor, layer: int, node: int) -> Tensor:
+    """How much of the spread of one node comes from each input: pykan's `attribute(l, i)`.
+
+    Args:
+        kan: the network.
+        inputs: what reaches it, (batch, n_in), model units; at least 128 rows.
+        layer: layer of the node, from 1.
+        node: number of the node in its layer.
+
+    Returns:
+        (n_in,), in proportion to the node's own backward score.
+
+    Raises:
+        InsufficientReferenceError: fewer rows.
+        UnknownNameError: there is no such node.
+    """
+    config = kan.config
+    if not 1 <= layer <= config.depth or not 0 <= node < config.n_nodes[layer]:
+        raise UnknownNameError(
+            f"there is no node ({layer}, {node}); layers 1 to {config.depth} have {config.n_nodes[1:]}"
+        )
+    with torch.no_grad():
+        traces = kan.trace(inputs)
+        scores = score_traces(config, traces)
+        start = torch.zeros_like(scores.nodes[layer])
+        start[node] = scores.nodes[layer][node]
+        _, nodes = _pass_back(config, scores.forward_u[:layer], _subnode_std(traces[:layer]), start[None])
+    return nodes[0]
+
+
+def _subnode_std(traces: Sequence[LayerTrace]) -> list[Tensor]:
+    return [trace.subnodes.std(dim=0) for trace in traces]
+
+
+def _pass_back(
+    config: KANConfig, edge_std: Sequence[Tensor], subnode_std: Sequence[Tensor], start: Tensor
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Hands scores (n_starts, n_nodes) of the last layer's nodes back to edges and nodes; means over the starts.
+
+    A sub-node hands on its node's score, shared in proportion to the edges' spread over its own.
+    """
+    score = start
+    edges: list[Tensor] = []
+    nodes: list[Tensor] = [score.mean(dim=0)]
+    for layer in range(len(edge_std), 0, -1):
+        of_subnodes = score[:, list(config.node_of_subnode(layer))]  # (n_starts, n_subnodes)
+        shares = edge_std[layer - 1] / (subnode_std[layer - 1] + 1e-4).unsqueeze(-1)  # (n_subnodes, n_in)
+        of_edges = of_subnodes.unsqueeze(-1) * shares
+        score = of_edges.sum(dim=1)
+        edges.insert(0, of_edges.mean(dim=0))
+        nodes.insert(0, score.mean(dim=0))
+    return edges, nodes

@@ -1,0 +1,69 @@
+"""Original units <-> model units.
+
+Model units are (value - mean) / std of the training rows. A constant column has std 0 and is divided by 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kanmodel.config import Feature, ModelConfig, Target
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """The affine maps between units, float64.
+
+    Attributes:
+        feature_mean: (n_features,).
+        feature_scale: (n_features,), never 0.
+        output_mean: (n_outputs,).
+        output_scale: (n_outputs,), never 0.
+        dtype: type of values in model units.
+    """
+
+    feature_mean: Array
+    feature_scale: Array
+    output_mean: Array
+    output_scale: Array
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, config: ModelConfig) -> Scaling:
+        """The scaling that a config states."""
+        outputs = [config.target_of(output) for output in range(len(config.outputs))]
+        return cls(*_mean_and_scale(config.features), *_mean_and_scale(outputs), dtype=getattr(torch, config.dtype))
+
+    def features_to_model(self, windows: Array) -> Tensor:
+        """(..., n_features) in original units -> the same shape in model units."""
+        with np.errstate(over="ignore"):
+            scaled = (np.asarray(windows, dtype=np.float64) - self.feature_mean) / self.feature_scale
+        return torch.from_numpy(scaled).to(self.dtype)
+
+    def features_to_original(self, windows: Tensor) -> Array:
+        """(..., n_features) in model units -> the same shape in original units."""
+        original: Array = windows.double().numpy() * self.feature_scale + self.feature_mean
+        return original
+
+    def outputs_to_model(self, outputs: Array) -> Tensor:
+        """(..., n_outputs) in original units -> the same shape in model units."""
+        return torch.from_numpy((outputs - self.output_mean) / self.output_scale).to(self.dtype)
+
+    def outputs_to_original(self, outputs: Tensor) -> Array:
+        """(..., n_outputs) in model units -> the same shape in original units."""
+        with np.errstate(over="ignore"):
+            original: Array = outputs.double().numpy() * self.output_scale + self.output_mean
+        return original
+
+
+def _mean_and_scale(columns: Sequence[Feature | Target]) -> tuple[Array, Array]:
+    std = np.array([column.std for column in columns], dtype=np.float64)
+    return np.array([column.mean for column in columns], dtype=np.float64), np.where(std > 0, std, 1.0)

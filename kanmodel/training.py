@@ -1,0 +1,154 @@
+"""From a table of rows to a model: AdamW, a sparsity penalty, grids that follow the data, early stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import torch
+
+from kanmodel import baselines
+from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
+from kanmodel.errors import DataError
+from kanmodel.network import LSTMKAN
+from kanmodel.optimization import DEFAULTS, Progress, TrainingOptions, Width, descend
+from kanmodel.samples import Ends, Parts, Samples, TrainingTable, covered_rows, split_samples
+from kanmodel.scaling import Array, Scaling
+
+
+def fit(
+    table: TrainingTable,
+    options: TrainingOptions = DEFAULTS,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> LoadedModel:
+    """Trains a forecaster, measures it on the test part, and keeps reference windows of the validation part.
+
+    The weights are those of the epoch with the lowest validation error. The metrics ``test_r2`` and
+    ``test_mae`` (original units; means over the outputs) stand beside ``persistence_r2`` and ``ridge_r2``
+    of the same windows.
+
+    Args:
+        table: the rows.
+        options: architecture and training.
+        report: called after every epoch.
+
+    Raises:
+        DataError: too few rows, or a target that never changes.
+        ConfigError: an architecture that cannot exist.
+        NonFiniteError: the training diverged.
+    """
+    parts = split_samples(table, options.lookback, options.horizon, options.validation_share)
+    config = _configure(table, options, parts)
+    samples = Samples.of(table, Scaling.of(config), options.lookback, options.horizon)
+    with _reproducible(options.seed):
+        network = LSTMKAN(config)
+        descend(network, samples, parts, options, report)
+        model = LoadedModel(network, _reference(table, samples, parts, options), {}, _provenance())
+        metrics = _measure(model, table, samples, parts)
+    return LoadedModel(network, model.reference, metrics, model.provenance)
+
+
+def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> ModelConfig:
+    """The architecture, with the units and the scaling of the rows that the training windows cover."""
+    rows = table.features[covered_rows(parts.train, 1 - options.lookback, 0)]
+    targets = table.targets[covered_rows(parts.train, 0, options.horizon - 1)]
+    for name, column in zip(table.target_names, targets.T, strict=True):
+        if np.ptp(column) == 0:
+            raise DataError(f"target {name} is {column[0]} in every training row, so there is nothing to forecast")
+    n_outputs = len(table.target_names) * options.horizon
+    lstm = LSTMConfig(options.hidden, options.num_layers, options.bidirectional) if options.hidden else None
+    n_units = lstm.n_units if lstm else len(table.feature_names)
+    return ModelConfig(
+        features=tuple(
+            Feature(name, table.units.get(name), *(float(f(column)) for f in (np.mean, _std, np.min, np.max)))
+            for name, column in zip(table.feature_names, rows.T, strict=True)
+        ),
+        targets=tuple(
+            Target(name, table.units.get(name), float(np.mean(column)), _std(column))
+            for name, column in zip(table.target_names, targets.T, strict=True)
+        ),
+        lookback=options.lookback,
+        horizon=options.horizon,
+        head=_kan(options.width or (n_units, 5, n_outputs), options),
+        lstm=lstm,
+        front=_kan(options.front, options) if options.front else None,
+    )
+
+
+def _std(column: Array) -> float:
+    """Standard deviation; exactly 0 for a constant column, whose mean may be off by a rounding."""
+    return float(np.std(column)) if np.ptp(column) else 0.0
+
+
+def _kan(width: Width, options: TrainingOptions) -> KANConfig:
+    layers = tuple((n, 0) if isinstance(n, int) else n for n in width)
+    return KANConfig(layers, (options.grid,) * (len(layers) - 1), options.order)
+
+
+def _reference(table: TrainingTable, samples: Samples, parts: Parts, options: TrainingOptions) -> Reference:
+    """Windows evenly from the validation part, in time order."""
+    count = min(options.reference_windows, len(parts.validation))
+    ends = parts.validation[np.linspace(0, len(parts.validation) - 1, count).round().astype(int)]
+    return Reference(
+        samples.windows(ends),
+        _targets(table, ends, options.horizon),
+        tuple(table.times[end] for end in ends) if table.times is not None else None,
+    )
+
+
+def _targets(table: TrainingTable, ends: Ends, horizon: int) -> Array:
+    """(len(ends), horizon * n_targets), original units, steps outermost."""
+    targets: Array = table.targets[ends[:, None] + np.arange(horizon)].reshape(len(ends), -1)
+    return targets
+
+
+def _measure(model: LoadedModel, table: TrainingTable, samples: Samples, parts: Parts) -> dict[str, float]:
+    """Errors on the test part, beside those of the baselines."""
+    config = model.config
+    targets = _targets(table, parts.test, config.horizon)
+    for name, column in zip(config.outputs, targets.T, strict=True):
+        if np.ptp(column) == 0:
+            raise DataError(f"output {name} is {column[0]} in every test window, so its R2 does not exist")
+    with torch.no_grad():
+        forecasts = model.scaling.outputs_to_original(model.network(samples.windows(parts.test)))
+    ridge = baselines.ridge(samples, parts.train, parts.validation, parts.test)
+    r2 = baselines.r2_scores(targets, forecasts)
+    mae = np.abs(targets - forecasts).mean(axis=0)
+    metrics = {
+        "test_r2": r2.mean(),
+        "test_mae": mae.mean(),
+        "persistence_r2": baselines.r2_scores(targets, baselines.persistence(table, parts.test, config.horizon)).mean(),
+        "ridge_r2": baselines.r2_scores(targets, ridge * model.scaling.output_scale + model.scaling.output_mean).mean(),
+        "train_windows": len(parts.train),
+        "validation_windows": len(parts.validation),
+        "test_windows": len(parts.test),
+    }
+    if len(config.outputs) > 1:
+        for output, name in enumerate(config.outputs):
+            metrics |= {f"test_r2 {name}": r2[output], f"test_mae {name}": mae[output]}
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _provenance() -> Provenance:
+    try:
+        library = f"kanscope {version('kanscope')}"
+    except PackageNotFoundError:
+        library = "kanscope"
+    return Provenance("train", library, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), verified=True)
+
+
+@contextmanager
+def _reproducible(seed: int) -> Iterator[None]:
+    """Seeds torch and computes on one thread, so that no sum depends on the machine; puts both back after."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

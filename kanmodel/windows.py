@@ -1,0 +1,71 @@
+"""A table of rows -> windows, and a check of windows that came from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kanmodel.errors import DataError, Problem
+from kanmodel.scaling import Array
+
+N_LISTED = 20  # bad values named in one error; the message counts them all
+
+
+def window_ends(boundaries: Sequence[NDArray[np.generic]], n_rows: int, lookback: int) -> NDArray[np.int64]:
+    """Rows at which a window may end: the ones whose `lookback` rows lie within one run of every boundary column.
+
+    Args:
+        boundaries: columns (n_rows,) that a window must not straddle, such as a segment number that changes at each
+            gap in time, or the name of the split.
+        n_rows: rows of the table, oldest first.
+        lookback: steps of a window.
+
+    Returns:
+        Row numbers, ascending.
+    """
+    breaks = np.zeros(n_rows, dtype=bool)  # whether a run begins at this row
+    for column in boundaries:
+        breaks[1:] |= column[1:] != column[:-1]
+    run = np.cumsum(breaks)
+    ends = np.arange(lookback - 1, n_rows)
+    kept: NDArray[np.int64] = ends[run[ends] == run[ends - lookback + 1]]
+    return kept
+
+
+def take_windows(rows: Array, ends: NDArray[np.int64], lookback: int) -> Array:
+    """The windows that end at the given rows.
+
+    Args:
+        rows: (n_rows, n_features), oldest first.
+        ends: row numbers of the windows' last steps.
+        lookback: steps of a window.
+
+    Returns:
+        (len(ends), lookback, n_features), oldest step first.
+    """
+    offsets = np.arange(1 - lookback, 1)
+    taken: Array = rows[ends[:, None] + offsets]
+    return taken
+
+
+def refuse_non_finite(values: Array, path: str) -> None:
+    """Refuses an array that holds NaN or infinity, naming each place.
+
+    Args:
+        values: any shape.
+        path: name of the array, put before the indices.
+
+    Raises:
+        DataError: at least one value is not finite.
+    """
+    finite = np.isfinite(values)
+    if finite.all():
+        return
+    places = np.argwhere(~finite)
+    problems = [
+        Problem(path + "".join(f"[{index}]" for index in place), "must be finite") for place in places[:N_LISTED]
+    ]
+    count = f"{len(places)} of {values.size} values {'is' if len(places) == 1 else 'are'} not finite"
+    raise DataError(f"{problems[0].path} must be finite; {count}", problems)

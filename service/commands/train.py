@@ -1,0 +1,201 @@
+"""``kanscope train``: a table in, a checkpoint out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from kanmodel.checkpoint import LoadedModel, save_checkpoint
+from kanmodel.errors import CheckpointError
+from kanmodel.explain.scores import MIN_INPUTS
+from kanmodel.optimization import DEFAULTS, TrainingOptions, Width
+from kanmodel.optimization import Progress as Epoch
+from kanmodel.samples import TrainingTable
+from kanmodel.training import fit
+from service.commands.inspect import metrics_table
+from service.tables import Columns, read_training_table
+
+
+def parse_width(text: str) -> Width:
+    """A width as pykan writes it: ``12,5,1``, with product nodes ``12,[5,2],1``."""
+    try:
+        layers = json.loads(f"[{text}]")
+        if len(layers) == 1 and isinstance(layers[0], list):
+            layers = layers[0]
+        return tuple(layer if isinstance(layer, int) else (int(layer[0]), int(layer[1])) for layer in layers)
+    except (ValueError, TypeError, IndexError, KeyError) as error:
+        raise typer.BadParameter(f"{text!r} is not a width such as 12,5,1 or 12,[5,2],1") from error
+
+
+def parse_pairs(texts: list[str], option: str) -> dict[str, str]:
+    """``NAME=VALUE`` options as a mapping."""
+    for text in texts:
+        if "=" not in text:
+            raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
+    return dict(text.split("=", 1) for text in texts)
+
+
+def split_names(text: str | None) -> tuple[str, ...] | None:
+    """``a,b`` as two names."""
+    return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def train(
+    data: Annotated[Path, typer.Argument(help="Table: .csv, .csv.gz or .parquet, rows oldest first.")],
+    target: Annotated[
+        list[str],
+        typer.Option(
+            help="Column to forecast; repeat for several. At each row it holds what is to be forecast there, "
+            "so shift it first: output TARGET+1 is the column's value in the window's last row."
+        ),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write, *.safetensors.")],
+    features: Annotated[
+        str | None,
+        typer.Option(help="Input columns, as a,b,c. Default: every column of numbers that no other option names."),
+    ] = None,
+    split_column: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that says train, validation or test. Without validation rows, some of the training "
+            "windows are held out in blocks. Without this option: 70/15/15 % in row order."
+        ),
+    ] = None,
+    segment_column: Annotated[
+        str | None, typer.Option(help="Column that changes at each gap: no window crosses it.")
+    ] = None,
+    time_column: Annotated[str | None, typer.Option(help="Column of time stamps.")] = None,
+    unit: Annotated[
+        list[str], typer.Option(help="Unit of a feature or target, as NAME=UNIT; repeat for several.")
+    ] = [],  # noqa: B006  (typer copies it)
+    last_value: Annotated[
+        list[str],
+        typer.Option(
+            help="TARGET=FEATURE: the feature whose last value persistence repeats. Without it the target "
+            "counts as a change, and persistence forecasts 0."
+        ),
+    ] = [],  # noqa: B006
+    lookback: Annotated[int, typer.Option(min=1, help="Rows of a window.")] = DEFAULTS.lookback,
+    horizon: Annotated[
+        int,
+        typer.Option(min=1, help="Steps to forecast: outputs TARGET+1 (the window's last row), TARGET+2, ..."),
+    ] = DEFAULTS.horizon,
+    hidden: Annotated[
+        int, typer.Option(min=0, help="LSTM units; 0 for a KAN alone, with lookback 1.")
+    ] = DEFAULTS.hidden,
+    num_layers: Annotated[int, typer.Option(min=1, help="LSTM layers.")] = DEFAULTS.num_layers,
+    bidirectional: Annotated[
+        bool, typer.Option("--bidirectional", help="Read the window backwards too.")
+    ] = DEFAULTS.bidirectional,
+    width: Annotated[
+        str | None,
+        typer.Option(
+            help="Width of the head KAN from LSTM units to outputs, as pykan writes it: 12,5,1, or "
+            "12,[5,2],1 with 2 product nodes. Default: one hidden layer of 5."
+        ),
+    ] = None,
+    front: Annotated[
+        str | None, typer.Option(help="Width of a KAN on each step's features before the LSTM, such as 20,8.")
+    ] = None,
+    grid: Annotated[int, typer.Option(min=1, help="Grid intervals of every edge.")] = DEFAULTS.grid,
+    order: Annotated[int, typer.Option(min=0, help="Spline order; 3: cubic.")] = DEFAULTS.order,
+    lamb: Annotated[float, typer.Option(min=0, help="Weight of the sparsity penalty.")] = DEFAULTS.lamb,
+    grid_updates: Annotated[
+        int, typer.Option(min=0, help="How often the knots move to where the data is.")
+    ] = DEFAULTS.grid_updates,
+    learning_rate: Annotated[float, typer.Option(min=0, help="Falls to 0 along a cosine.")] = DEFAULTS.learning_rate,
+    weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's weight decay.")] = DEFAULTS.weight_decay,
+    noise: Annotated[
+        float, typer.Option(min=0, help="Noise on training windows, in standard deviations of each feature.")
+    ] = DEFAULTS.noise,
+    batch: Annotated[int, typer.Option(min=2, help="Windows a step.")] = DEFAULTS.batch,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="At most so many passes over the training windows.")
+    ] = DEFAULTS.epochs,
+    patience: Annotated[
+        int, typer.Option(min=1, help="Stop after so many epochs without a better validation error.")
+    ] = DEFAULTS.patience,
+    validation_share: Annotated[
+        float, typer.Option(help="Share of the training windows held out where no row says validation.")
+    ] = DEFAULTS.validation_share,
+    reference_windows: Annotated[
+        int, typer.Option(min=2, help="Validation windows kept in the checkpoint, for its explanations.")
+    ] = DEFAULTS.reference_windows,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = DEFAULTS.seed,
+) -> None:
+    """Train an LSTM+KAN forecaster on a table, and measure it beside persistence and ridge regression."""
+    options = TrainingOptions(
+        lookback=lookback,
+        horizon=horizon,
+        hidden=hidden,
+        num_layers=num_layers,
+        bidirectional=bidirectional,
+        width=None if width is None else parse_width(width),
+        front=None if front is None else parse_width(front),
+        grid=grid,
+        order=order,
+        lamb=lamb,
+        grid_updates=grid_updates,
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        noise=noise,
+        batch=batch,
+        epochs=epochs,
+        patience=patience,
+        validation_share=validation_share,
+        reference_windows=reference_windows,
+        seed=seed,
+    )
+    columns = Columns(
+        targets=tuple(target),
+        features=split_names(features),
+        split=split_column,
+        segment=segment_column,
+        time=time_column,
+        units=parse_pairs(unit, "--unit"),
+        last_value=parse_pairs(last_value, "--last-value"),
+    )
+    refuse_unwritable(output)
+    table = read_training_table(data, columns)
+    model = fit_with_progress(table, options)
+    sha256 = save_checkpoint(model, output)
+    print_result(model, output, sha256)
+
+
+def refuse_unwritable(output: Path) -> None:
+    """Refuses a place that cannot be written to before the work, not after it."""
+    if output.suffix != ".safetensors":
+        raise CheckpointError(f"{output} must end in .safetensors")
+    if not output.parent.is_dir():
+        raise CheckpointError(f"cannot write {output}: there is no folder {output.parent}")
+    if output.is_dir():
+        raise CheckpointError(f"cannot write {output}: it is a folder")
+
+
+def fit_with_progress(table: TrainingTable, options: TrainingOptions) -> LoadedModel:
+    """Trains behind a progress bar on stderr."""
+    columns = (TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"), BarColumn(20), TimeElapsedColumn())
+    errors = TextColumn("{task.fields[errors]}")
+    with Progress(*columns, errors, console=Console(stderr=True)) as bar:
+        task = bar.add_task("train", total=options.epochs, errors="")
+
+        def report(epoch: Epoch) -> None:
+            errors = f"train {epoch.train_error:.4f}, validation {epoch.validation_error:.4f}"
+            bar.update(task, completed=epoch.epoch, errors=f"{errors}, best {epoch.best_error:.4f}")
+
+        return fit(table, options, report)
+
+
+def print_result(model: LoadedModel, output: Path, sha256: str) -> None:
+    """The metrics, and where the checkpoint is."""
+    console = Console(highlight=False)
+    console.print(metrics_table(model))
+    n_reference = len(model.reference.windows)
+    if n_reference < MIN_INPUTS:
+        console.print(f"{n_reference} reference windows are too few for pruning and scores, which need {MIN_INPUTS}.")
+    console.print(f"{output} ({output.stat().st_size / 1e6:.2f} MB, sha256:{sha256[:12]}…)", soft_wrap=True)

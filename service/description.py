@@ -1,0 +1,97 @@
+"""The app's description of itself: FastAPI's OpenAPI document, made exact for client generators."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from service.schemas.explanations import ExplainRequest
+from service.schemas.predictions import PredictRequest
+
+EXAMPLES = Path(__file__).parent / "schemas" / "examples.json"  # by operation id: a request, an answer
+_REFERENCE = "#/components/schemas/{model}"
+
+
+def describe_api(app: FastAPI) -> dict[str, Any]:
+    """The document of an app, made once: FastAPI's, with examples and the bodies that handlers read themselves."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=app.openapi_tags,
+        )
+        _, bodies = models_json_schema(
+            [(PredictRequest, "validation"), (ExplainRequest, "validation")], ref_template=_REFERENCE
+        )
+        schemas = document["components"]["schemas"]
+        schemas.update(bodies["$defs"])
+        for body in (PredictRequest, ExplainRequest):
+            for member in schemas[body.__name__]["properties"].values():
+                _leave_out_null(member)
+        examples = orjson.loads(EXAMPLES.read_bytes())
+        for operation in _operations(document):
+            for parameter in operation.get("parameters", ()):
+                _leave_out_null(parameter["schema"])
+            _leave_out_default_422(operation)
+            _add_examples(operation, examples[operation["operationId"]])
+        schemas.pop("HTTPValidationError", None)
+        schemas.pop("ValidationError", None)
+        _tidy(document["components"])
+        _tidy(document["paths"])
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    for path in document["paths"].values():
+        yield from path.values()
+
+
+def _leave_out_null(schema: dict[str, Any]) -> None:
+    """Takes out that a member of a request may be null: it means absent, which clients have a better way to say."""
+    choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
+    if len(choices) == 1:
+        del schema["anyOf"]
+        schema.update(choices[0])
+    elif choices:
+        schema["anyOf"] = choices
+
+
+def _leave_out_default_422(operation: dict[str, Any]) -> None:
+    """Takes out the 422 that FastAPI adds to every operation with a parameter: its shape is not ours."""
+    schema = operation["responses"].get("422", {}).get("content", {}).get("application/json", {}).get("schema", {})
+    if schema.get("$ref", "").endswith("/HTTPValidationError"):
+        del operation["responses"]["422"]
+
+
+def _add_examples(operation: dict[str, Any], example: dict[str, Any]) -> None:
+    """A request that the bundled model answers, and the answer."""
+    for parameter in operation.get("parameters", ()):
+        if parameter["name"] in example.get("parameters", {}):
+            parameter["example"] = example["parameters"][parameter["name"]]
+    if "request" in example:
+        operation["requestBody"]["content"]["application/json"]["example"] = example["request"]
+    operation["responses"]["200"]["content"]["application/json"]["example"] = example["response"]
+
+
+def _tidy(node: Any) -> None:
+    """Takes out titles that repeat a name, and defaults of null, which schemas do not accept."""
+    if isinstance(node, list):
+        for item in node:
+            _tidy(item)
+    elif isinstance(node, dict):
+        if isinstance(node.get("title"), str):
+            del node["title"]
+        if "default" in node and node["default"] is None:
+            del node["default"]
+        for name, item in node.items():
+            if name not in ("example", "examples"):
+                _tidy(item)

@@ -1,0 +1,66 @@
+"""The ``baseline`` of a request -> what the ledger compares with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.windows import refuse_non_finite
+from service.errors import unusable, unusable_values
+from service.requests.arrays import Axis, read_array
+from service.requests.windows import finite_in, name_problems, window_axes
+
+_KINDS = 'must be "mean", "zero", {"values": {feature: number or one per step}} or {"instance": [[…]]}'
+
+
+def read_baseline(value: Any, model: LoadedModel) -> Baseline:
+    """The baseline that a request asks for; ``mean`` where it asks for none.
+
+    Raises:
+        DataError: a kind that does not exist, a value or a length that does not fit, an unknown or missing
+            feature, or a value that is not finite after scaling; the error names each place.
+    """
+    match value:
+        case None | "mean":
+            return Baseline("mean")
+        case "zero":
+            return Baseline("zero")
+        case {"values": dict(values), **rest} if not rest:
+            return _read_values(values, model)
+        case {"instance": instance, **rest} if not rest:
+            return _read_instance(instance, model)
+        case str() as name:
+            raise unusable("baseline", f"{_KINDS}, but is {name!r}")
+        case dict() as members:
+            raise unusable("baseline", f"{_KINDS}, but has {', '.join(map(repr, members)) or 'nothing'}")
+        case _:
+            raise unusable("baseline", _KINDS)
+
+
+def _read_values(values: dict[str, Any], model: LoadedModel) -> Baseline:
+    problems = name_problems(values, model, "baseline.values")
+    steps = Axis(model.config.lookback, "steps")
+    for name, value in values.items():
+        axes = (steps,) if isinstance(value, list) else ()
+        read = read_array(value, axes, f"baseline.values.{name}")
+        problems += read if isinstance(read, list) else []
+    if problems:
+        raise unusable_values(problems)
+    baseline = Baseline("values", values=values)
+    finite = finite_in(model, baseline_window(model, baseline))
+    for number, name in enumerate(model.config.feature_names):
+        for step in np.flatnonzero(~finite[:, number]):
+            place = f"[{step}]" if isinstance(values[name], list) else ""
+            raise unusable(f"baseline.values.{name}{place}", "must be finite")
+    return baseline
+
+
+def _read_instance(value: Any, model: LoadedModel) -> Baseline:
+    instance = read_array(value, window_axes(model), "baseline.instance")
+    if isinstance(instance, list):
+        raise unusable_values(instance)
+    refuse_non_finite(np.where(finite_in(model, instance), instance, np.nan), "baseline.instance")
+    return Baseline("instance", instance=instance)

@@ -1,0 +1,77 @@
+"""A request's body: read within bounds, and parsed once."""
+
+from __future__ import annotations
+
+import json
+from itertools import islice
+from typing import Any
+
+import orjson
+from fastapi import Request
+from starlette.datastructures import Headers
+
+from kanmodel.errors import Problem
+from kanmodel.windows import N_LISTED
+from service.errors import BodyTooLargeError, MediaTypeError, unusable, unusable_values
+from service.paths import non_finite_places
+
+
+async def read_body(request: Request, max_bytes: int) -> bytes:
+    """The body of a JSON request, counted while it arrives.
+
+    Raises:
+        MediaTypeError: it is not JSON, or compressed.
+        BodyTooLargeError: it is larger than `max_bytes`.
+    """
+    _refuse_other_media(request.headers)
+    length = request.headers.get("content-length", "")
+    data = bytearray()
+    if not (length.isdecimal() and int(length) > max_bytes):
+        async for chunk in request.stream():
+            data += chunk
+            if len(data) > max_bytes:
+                break
+        else:
+            return bytes(data)
+    raise BodyTooLargeError(f"the body is larger than {max_bytes} bytes")
+
+
+def parse_object(data: bytes) -> dict[str, Any]:
+    """The JSON object that a body holds.
+
+    Raises:
+        DataError: it is not JSON, holds NaN or an infinity, or is another value than an object.
+    """
+    try:
+        document = orjson.loads(data)
+    except orjson.JSONDecodeError as error:
+        _refuse_non_finite_numbers(data)
+        raise unusable("body", f"must be JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise unusable("body", "must be a JSON object")
+    return document
+
+
+def _refuse_other_media(headers: Headers) -> None:
+    content_type = headers.get("content-type", "")
+    if content_type.split(";")[0].strip().lower() != "application/json":
+        raise MediaTypeError(f"Content-Type must be application/json, but is {content_type!r}")
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise MediaTypeError(
+            f"the body must not be compressed, but Content-Encoding is {encoding!r}",
+            headers={"Accept-Encoding": "identity"},
+        )
+
+
+def _refuse_non_finite_numbers(data: bytes) -> None:
+    """Names the NaNs and infinities of a body that is JSON but for them; Python's own parser reads those."""
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    places = islice(non_finite_places(document), N_LISTED + 1)
+    # A name may hold half a surrogate pair, which no answer could.
+    problems = [Problem(path.encode(errors="replace").decode() or "body", "must be finite") for path in places]
+    if problems:
+        raise unusable_values(problems, "are not finite")

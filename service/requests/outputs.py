@@ -1,0 +1,47 @@
+"""Which of a model's outputs a request means."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kanmodel.config import ModelConfig
+from service.errors import UnknownValueError, unusable
+
+
+def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
+    """The number of an output; None means the only one.
+
+    Raises:
+        DataError: it is no name, or it is left out although the model has several outputs.
+        UnknownValueError: there is no such output.
+    """
+    names = config.outputs
+    if value is None:
+        if len(names) > 1:
+            raise unusable(path, f"is missing; the outputs are {', '.join(names)}")
+        return 0
+    if not isinstance(value, str):
+        raise unusable(path, f"must be the name of an output: {', '.join(names)}")
+    if value not in names:
+        raise UnknownValueError(path, f"does not exist: {value!r}; the outputs are {', '.join(names)}")
+    return names.index(value)
+
+
+def read_outputs(value: Any, config: ModelConfig) -> list[int]:
+    """The numbers of one output or of a list of them, in the order asked for.
+
+    Raises:
+        DataError: as `read_output`; or the list is empty, or names an output twice.
+        UnknownValueError: there is no such output.
+    """
+    if not isinstance(value, list):
+        return [read_output(value, config)]
+    if not value:
+        raise unusable("output", f"must name at least one output: {', '.join(config.outputs)}")
+    numbers: list[int] = []
+    for index, name in enumerate(value):
+        number = read_output("" if name is None else name, config, f"output[{index}]")
+        if number in numbers:
+            raise unusable(f"output[{index}]", "is there already")
+        numbers.append(number)
+    return numbers

@@ -1,0 +1,119 @@
+"""The windows of a request: its ``instances``, or its ``columns``, as arrays that fit the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.errors import Problem
+from kanmodel.scaling import Array
+from kanmodel.windows import refuse_non_finite
+from service.errors import unusable, unusable_values
+from service.requests.arrays import Axis, read_array
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of one request, oldest step first.
+
+    Attributes:
+        original: (n, lookback, n_features), original units.
+        scaled: the same in model units, as the network reads them.
+    """
+
+    original: Array
+    scaled: Tensor
+
+
+def read_windows(document: Mapping[str, Any], model: LoadedModel, max_windows: int) -> Windows:
+    """The windows that a request brings in either form.
+
+    Raises:
+        DataError: both forms or none, a value or a length that does not fit, an unknown or missing feature, or
+            a value that is not finite after scaling; the error names each place.
+    """
+    given = [form for form in ("instances", "columns") if document.get(form) is not None]
+    if len(given) != 1:
+        reason = "and columns are both given: give one" if given else "is missing: give instances or columns"
+        raise unusable("instances", reason)
+    read = _read_instances if given == ["instances"] else _read_columns
+    original = read(document[given[0]], model, max_windows)
+    scaled = model.scaling.features_to_model(original)
+    if not finite_in(model, original).all():
+        _refuse_non_finite(original, model, given[0])
+    return Windows(original, scaled)
+
+
+def finite_in(model: LoadedModel, values: Array) -> NDArray[np.bool_]:
+    """Whether values, (..., n_features) in original units, are finite in the network's type, scaled and as they are.
+
+    1e39 is JSON and a double, but no float32; divided by a large standard deviation it may pass for one.
+    """
+    scaled = model.scaling.features_to_model(values)
+    return (scaled.isfinite() & torch.from_numpy(values).to(scaled.dtype).isfinite()).numpy()
+
+
+def window_axes(model: LoadedModel) -> tuple[Axis, Axis]:
+    """The axes of one window: its steps and its features."""
+    return Axis(model.config.lookback, "steps"), Axis(len(model.config.features), "features")
+
+
+def name_problems(given: Mapping[str, Any], model: LoadedModel, path: str) -> list[Problem]:
+    """Features that a mapping lacks or that do not exist."""
+    names = model.config.feature_names
+    unknown = f"is unknown; the features are {', '.join(names)}"
+    return [Problem(f"{path}.{name}", unknown) for name in given if name not in names] + [
+        Problem(f"{path}.{name}", "is missing") for name in names if name not in given
+    ]
+
+
+def _read_instances(value: Any, model: LoadedModel, max_windows: int) -> Array:
+    _refuse_number_of_windows(value, max_windows, "instances")
+    instances = read_array(value, (Axis(None, "instances"), *window_axes(model)), "instances")
+    if isinstance(instances, list):
+        raise unusable_values(instances)
+    return instances
+
+
+def _read_columns(value: Any, model: LoadedModel, max_windows: int) -> Array:
+    """One list of instances for each feature -> (n, lookback, n_features)."""
+    if not isinstance(value, dict):
+        raise unusable("columns", "must be an object with a list of instances for each feature")
+    problems = name_problems(value, model, "columns")
+    if problems:
+        raise unusable_values(problems)
+    names = model.config.feature_names
+    _refuse_number_of_windows(value[names[0]], max_windows, f"columns.{names[0]}")
+    n_windows = len(value[names[0]]) if isinstance(value[names[0]], list) else None
+    axes = (Axis(n_windows, "instances"), Axis(model.config.lookback, "steps"))
+    columns = []
+    for name in names:
+        column = read_array(value[name], axes, f"columns.{name}")
+        if isinstance(column, list):
+            problems += column
+        else:
+            columns.append(column)
+    if problems:
+        raise unusable_values(problems)
+    return np.stack(columns, axis=-1)
+
+
+def _refuse_non_finite(windows: Array, model: LoadedModel, form: str) -> None:
+    """Names the values that are not finite by their places in the form they came in."""
+    finite = np.where(finite_in(model, windows), windows, np.nan)
+    if form == "instances":
+        refuse_non_finite(finite, form)
+    for number, name in enumerate(model.config.feature_names):
+        refuse_non_finite(finite[..., number], f"columns.{name}")
+
+
+def _refuse_number_of_windows(value: Any, max_windows: int, path: str) -> None:
+    if isinstance(value, list) and not 1 <= len(value) <= max_windows:
+        raise unusable(path, f"must have 1 to {max_windows} instances, but has {len(value)}")

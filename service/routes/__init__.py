@@ -1,0 +1,1 @@
+"""The operations: one file a resource, handlers that only translate HTTP and delegate."""

@@ -1,0 +1,30 @@
+"""GET /v1/models and GET /v1/models/{model}."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Depends, Response
+
+from service.answers import answer_json
+from service.dependencies import MODEL, TheModel, TheParts
+from service.requests.negotiation import accept_json
+from service.schemas.errors import describe_errors
+from service.schemas.models import ModelInfo, ModelList, describe_model, summarise_entry
+
+router = APIRouter(tags=["models"], dependencies=[Depends(accept_json)])
+
+
+@router.get("/v1/models", operation_id="list_models", response_model=ModelList, responses=describe_errors(406))
+async def list_models(parts: TheParts) -> Response:
+    """Lists the models, with the state of each; a failed one says why."""
+    entries = parts.registry.entries
+    models: ModelList = {
+        "models": [entry.name for entry in entries],
+        "details": [summarise_entry(entry) for entry in entries],
+    }
+    return answer_json(models)
+
+
+@router.get(MODEL, operation_id="get_model", response_model=ModelInfo, responses=describe_errors(404, 406, 503))
+async def get_model(served: TheModel) -> Response:
+    """Describes a model: features with units and ranges, outputs, architecture, figures of the training."""
+    return answer_json(describe_model(served))

@@ -1,0 +1,4 @@
+"""What requests and answers look like in JSON: one file a resource.
+
+Requests are pydantic models. Answers are typed dicts: mypy checks what is built, and nothing is validated twice.
+"""

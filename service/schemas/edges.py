@@ -1,0 +1,188 @@
+"""The functions on the edges of a KAN."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.explain import curves
+from kanmodel.explain.curves import EdgeCurve, Support
+from kanmodel.explain.topology import Topology
+from service.registry import Served
+from service.schemas.models import Checkpoint, Name
+from service.schemas.rules import Rule, RuleQuery, Stage, describe_rule
+from service.schemas.topology import Scores
+
+Range = TypeAliasType("Range", curves.Span)
+Shape = TypeAliasType("Shape", curves.Shape)
+
+
+class CurvesQuery(RuleQuery):
+    """How edges are sampled, and which count as kept."""
+
+    points: Annotated[int, Field(description="Samples of a curve, evenly spaced.", ge=2)] = 101
+    range: Annotated[
+        Range,
+        Field(
+            description="From where to where: `support`, 1st to 99th percentile of the reference windows; "
+            "`reference`, their smallest to largest; `grid`, the core interval of the knots.",
+        ),
+    ] = "support"
+
+
+class CurveQuery(CurvesQuery):
+    """How one edge is sampled."""
+
+    stage: Annotated[Stage, Field(description="The KAN that the edge is of.")] = "head"
+
+
+class Histogram(TypedDict):
+    """How often the reference windows send which values through the edge."""
+
+    edges: Annotated[list[float], Field(description="Bounds of the bins, one more than `counts`, model units.")]
+    counts: Annotated[list[int], Field(description="Values in each bin.")]
+
+
+class SupportInfo(TypedDict):
+    """What the reference windows send through the edge, model units."""
+
+    p01: Annotated[float, Field(description="1st percentile.")]
+    p50: Annotated[float, Field(description="Median.")]
+    p99: Annotated[float, Field(description="99th percentile.")]
+    histogram: Histogram
+    outside_grid: Annotated[float, Field(description="Share of the values outside the core interval of the grid.")]
+
+
+class LineInfo(TypedDict):
+    """The straight line nearest to the edge inside its support, model units."""
+
+    slope: Annotated[float, Field(description="Its slope.")]
+    intercept: Annotated[float, Field(description="Its value at x = 0.")]
+    r2: Annotated[float, Field(description="How much of the edge the line explains; 1 for a constant.")]
+
+
+class EdgeFunction(TypedDict):
+    """One edge, sampled; masks and scales included."""
+
+    stage: Annotated[Stage, Field(description="Which KAN it is of.")]
+    layer: Annotated[int, Field(description="Layer of the node it leaves.")]
+    i: Annotated[int, Field(description="Number of the node it leaves.")]
+    j: Annotated[int, Field(description="Number of the sub-node it enters.")]
+    source: Annotated[str, Field(description="Id of the node it leaves.")]
+    target: Annotated[str, Field(description="Id of the node or sub-node it enters.")]
+    space: Annotated[Literal["model"], Field(description="Positions, values, knots and scores are in model units.")]
+    x: Annotated[list[float], Field(description="Positions, ascending, model units.")]
+    y: Annotated[list[float], Field(description="Values, base + spline, model units.")]
+    base: Annotated[list[float], Field(description="The base part.")]
+    spline: Annotated[list[float], Field(description="The spline part.")]
+    slope: Annotated[list[float], Field(description="dy/dx.")]
+    x_original: NotRequired[
+        Annotated[list[float], Field(description="x in the feature's unit; only where the edge leaves a feature.")]
+    ]
+    y_original: NotRequired[
+        Annotated[
+            list[float],
+            Field(description="What it adds to the forecast, target's unit; only where it enters an output."),
+        ]
+    ]
+    unit: Annotated[str | None, Field(description="Unit of `x_original`; null where there is none or it is unknown.")]
+    grid: Annotated[list[float], Field(description="Knots, the extended ones too, model units.")]
+    support: SupportInfo
+    line: LineInfo
+    shape: Annotated[
+        Shape,
+        Field(
+            description="`linear`, `curved`, `flat` where it adds next to nothing, or `base_only` where what "
+            "passes lies outside the grid.",
+        ),
+    ]
+    scores: NotRequired[Scores]
+    contribution: Annotated[
+        float | None, Field(description="Mean |contribution| over the reference windows, target's unit.")
+    ]
+    kept: Annotated[bool, Field(description="Whether the rule keeps it.")]
+
+
+class EdgeContext(TypedDict):
+    """What edges are of."""
+
+    model_name: Name
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output that contributions and `kept` are about.")]
+    rule: Rule
+
+
+class EdgeResponse(EdgeContext, EdgeFunction):
+    """One edge."""
+
+
+class EdgeList(EdgeContext):
+    """The edges that the rule keeps."""
+
+    edges: list[EdgeFunction]
+
+
+def describe_edge(served: Served, topology: Topology, curve: EdgeCurve) -> EdgeResponse:
+    """One edge, with what it is of."""
+    return {**_describe_context(served, topology), **_describe_curve(curve)}
+
+
+def describe_edges(served: Served, topology: Topology, curves: list[EdgeCurve]) -> EdgeList:
+    """Several edges, with what they are of."""
+    return {**_describe_context(served, topology), "edges": [_describe_curve(curve) for curve in curves]}
+
+
+def _describe_context(served: Served, topology: Topology) -> EdgeContext:
+    return {
+        "model_name": served.name,
+        "checkpoint": served.checkpoint,
+        "output": topology.output,
+        "rule": describe_rule(topology.rule),
+    }
+
+
+def _describe_curve(curve: EdgeCurve) -> EdgeFunction:
+    edge = curve.edge
+    described: EdgeFunction = {
+        "stage": edge.stage,  # type: ignore[typeddict-item]
+        "layer": edge.layer,
+        "i": edge.i,
+        "j": edge.j,
+        "source": edge.source,
+        "target": edge.target,
+        "space": "model",
+        "x": curve.x.tolist(),
+        "y": curve.y.tolist(),
+        "base": curve.base.tolist(),
+        "spline": curve.spline.tolist(),
+        "slope": curve.slope.tolist(),
+        "unit": curve.unit,
+        "grid": curve.grid.tolist(),
+        "support": _describe_support(curve.support),
+        "line": {"slope": curve.line.slope, "intercept": curve.line.intercept, "r2": curve.line.r2},
+        "shape": curve.shape,
+        "contribution": edge.contribution,
+        "kept": edge.kept,
+    }
+    if curve.x_original is not None:
+        described["x_original"] = curve.x_original.tolist()
+    if curve.y_original is not None:
+        described["y_original"] = curve.y_original.tolist()
+    if edge.scores is not None:
+        described["scores"] = Scores(**edge.scores)  # type: ignore[typeddict-item]
+    return described
+
+
+def _describe_support(support: Support) -> SupportInfo:
+    return {
+        "p01": support.p01,
+        "p50": support.p50,
+        "p99": support.p99,
+        "histogram": {
+            "edges": support.histogram_edges.tolist(),
+            "counts": [int(count) for count in support.histogram_counts],
+        },
+        "outside_grid": support.outside_grid,
+    }

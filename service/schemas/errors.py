@@ -1,0 +1,76 @@
+"""The one shape of every error: KServe's string ``error`` beside the members of RFC 9457."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+
+class ErrorPlace(TypedDict):
+    """One bad value."""
+
+    path: Annotated[str, Field(description="Where it is, such as `instances[0][3][2]`.")]
+    message: Annotated[str, Field(description="What is wrong with it, such as `must be finite`.")]
+
+
+class ErrorResponse(TypedDict):
+    """Every error of every operation."""
+
+    error: Annotated[str, Field(description="What is wrong, in one sentence that names the place.")]
+    type: Annotated[str, Field(description="Always `about:blank`: the status says the kind (RFC 9457).")]
+    title: Annotated[str, Field(description="Name of the HTTP status.")]
+    status: Annotated[int, Field(description="The HTTP status.")]
+    detail: Annotated[str, Field(description="More about what is wrong.")]
+    errors: Annotated[list[ErrorPlace], Field(description="The bad values, at most 20; empty where there is no place.")]
+    request_id: Annotated[str, Field(description="Id of the request (ULID), also in the header `X-Request-Id`.")]
+
+
+_DESCRIPTIONS = {
+    404: "There is no such model, output or edge; the message lists what there is.",
+    406: "The operation has none of the media types in `Accept`.",
+    413: "The body is larger than the service accepts.",
+    415: "The body is not `application/json`, or it is compressed.",
+    422: "A value is missing, unknown, of another shape or kind, out of range or not finite; or the result is not "
+    "finite.",
+    500: "Something failed inside; `request_id` finds it in the log.",
+    503: "The model, or the service, is not ready; the message says why.",
+}
+_EXAMPLES: dict[int, tuple[str, str, str, list[dict[str, str]]]] = {
+    404: ("Not Found", "there is no model 'nyc'; the models are nyc-weather", "", []),
+    406: ("Not Acceptable", "Accept is 'text/csv', but the answer is application/json", "", []),
+    413: ("Content Too Large", "the body is larger than 8388608 bytes", "", []),
+    415: ("Unsupported Media Type", "Content-Type must be application/json, but is 'text/csv'", "", []),
+    422: (
+        "Unprocessable Content",
+        "instances[0][3][2] must be finite",
+        "1 of 480 values is not finite",
+        [{"path": "instances[0][3][2]", "message": "must be finite"}],
+    ),
+    500: ("Internal Server Error", "internal error", "", []),
+    503: ("Service Unavailable", "model 'nyc-weather' is loading", "", []),
+}
+
+
+def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The error answers of an operation, for its OpenAPI description; every operation also has 500."""
+    return {status: _describe(status) for status in (*statuses, 500)}
+
+
+def _describe(status: int) -> dict[str, Any]:
+    title, error, detail, places = _EXAMPLES[status]
+    example = {
+        "error": error,
+        "type": "about:blank",
+        "title": title,
+        "status": status,
+        "detail": detail or error,
+        "errors": places,
+        "request_id": "01KAX2M5V7Q8N4W6T9R3Y1ZBCD",
+    }
+    return {
+        "model": ErrorResponse,
+        "description": _DESCRIPTIONS[status],
+        "content": {"application/json": {"example": example}},
+    }

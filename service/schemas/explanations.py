@@ -1,0 +1,231 @@
+"""Ledgers: contributions of one output that add up at every layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, NotRequired
+
+import numpy as np
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.ledger import Ledger, LedgerLayer
+from kanmodel.scaling import Array
+from service.schemas.models import Checkpoint, Name
+from service.schemas.predictions import Columns, Instances, Predictions
+from service.schemas.requests import Closed
+
+Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
+BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero"])
+BaselineKind = Literal["mean", "zero", "values", "instance"]
+BaselineValue = Annotated[float | list[float], Field(description="A number, or one per step, original units.")]
+
+
+class BaselineValues(Closed):
+    """A baseline of given values."""
+
+    values: Annotated[
+        dict[str, BaselineValue],
+        Field(description="For every feature of the model a number or one per step, original units, oldest first."),
+    ]
+
+
+class BaselineInstance(Closed):
+    """Another window as baseline: why has the forecast changed?"""
+
+    instance: Annotated[
+        list[list[float]], Field(description="lookback x n_features, original units, oldest step first.")
+    ]
+
+
+class ExplainRequest(Closed):
+    """Windows to explain, in one of two forms, and what to say of them."""
+
+    instances: Instances = None
+    columns: Columns = None
+    output: Annotated[
+        str | list[str] | None,
+        Field(description="Name of an output, or a list of them; may be left out where the model has one."),
+    ] = None
+    detail: Annotated[
+        Detail,
+        Field(
+            description="`features` for totals; `steps` for steps x features too; `flow` for every layer's nodes "
+            "and edges as well.",
+        ),
+    ] = "features"
+    baseline: Annotated[
+        BaselineName | BaselineValues | BaselineInstance,
+        Field(
+            description="What a window is compared with: `mean`, each feature's mean over the reference windows; "
+            "`zero`, its training mean; given values; or another window.",
+        ),
+    ] = "mean"
+    tolerance: Annotated[
+        float,
+        Field(
+            description="Largest accepted residual, in standard deviations of the output on the reference windows.",
+            gt=0,
+            strict=True,
+        ),
+    ] = 1e-3
+
+
+class EdgeContribution(TypedDict):
+    """What passes through one edge."""
+
+    i: Annotated[int, Field(description="Number of the node that the edge leaves.")]
+    j: Annotated[int, Field(description="Number of the sub-node, in the next layer, that it enters.")]
+    contribution: Annotated[float, Field(description="Its contribution, in the target's unit.")]
+
+
+class LayerContributions(TypedDict):
+    """Contributions of one layer; they sum to prediction - baseline_prediction."""
+
+    stage: Annotated[
+        Literal["input", "front", "lstm", "head", "output"], Field(description="Which part of the network.")
+    ]
+    layer: Annotated[int, Field(description="Number of the layer within its stage.")]
+    nodes: NotRequired[
+        Annotated[
+            list[float],
+            Field(description="Contribution of each node; absent where another stage lists them."),
+        ]
+    ]
+    edges: NotRequired[
+        Annotated[
+            list[EdgeContribution],
+            Field(description="Of the edges that leave this layer, by i, then j; absent where there are none."),
+        ]
+    ]
+
+
+class Explanation(TypedDict):
+    """The ledger of one instance and one output, in the target's unit."""
+
+    instance: Annotated[int, Field(description="Number of the instance, from 0.")]
+    output: Annotated[str, Field(description="Name of the output.")]
+    prediction: Annotated[float, Field(description="The forecast F(x).")]
+    baseline_prediction: Annotated[float, Field(description="The forecast of the baseline, F(x0).")]
+    contributions: Annotated[
+        dict[str, float], Field(description="Of each feature, over all steps; they sum to F(x) - F(x0).")
+    ]
+    steps: NotRequired[
+        Annotated[
+            list[list[float]],
+            Field(description="lookback x n_features, oldest step first; only for detail `steps` and `flow`."),
+        ]
+    ]
+    layers: NotRequired[
+        Annotated[
+            list[LayerContributions],
+            Field(description="In the order input, front, lstm, head, output; only for detail `flow`."),
+        ]
+    ]
+    residual: Annotated[
+        float,
+        Field(description="Furthest that any layer is from F(x) - F(x0), or any KAN node from in = out."),
+    ]
+    tolerance: Annotated[float, Field(description="What the residual is held against, in the target's unit.")]
+    converged: Annotated[bool, Field(description="Whether the residual is within the tolerance.")]
+    path_nodes: Annotated[int, Field(description="Nodes of the integration path that were used.")]
+    standard_error: Annotated[
+        dict[str, float] | None,
+        Field(description="Of each feature's contribution, where several baselines are averaged; else null."),
+    ]
+
+
+class UsedBaseline(TypedDict):
+    """What the windows were compared with, original units."""
+
+    kind: Annotated[BaselineKind, Field(description="Which kind of baseline was asked for.")]
+    values: NotRequired[
+        Annotated[dict[str, BaselineValue], Field(description="Of each feature; absent for kind `instance`.")]
+    ]
+    instance: NotRequired[
+        Annotated[list[list[float]], Field(description="lookback x n_features; only for kind `instance`.")]
+    ]
+
+
+class ExplainHeader(TypedDict):
+    """What all explanations of a request share; the first line of an NDJSON answer."""
+
+    model_name: Name
+    checkpoint: Checkpoint
+    output: Annotated[str | list[str], Field(description="The explained output; a list where a list was asked for.")]
+    unit: Annotated[
+        str | list[str | None] | None,
+        Field(description="Unit of the target, null where unknown; a list where `output` is one."),
+    ]
+    baseline: UsedBaseline
+    predictions: Predictions
+
+
+class ExplainResponse(ExplainHeader):
+    """The explanations of a request."""
+
+    explanations: Annotated[
+        list[Explanation],
+        Field(description="One for each instance; of several outputs, one for each instance and output."),
+    ]
+
+
+def describe_baseline(model: LoadedModel, baseline: Baseline) -> UsedBaseline:
+    """The baseline as the answer states it."""
+    if baseline.kind == "instance":
+        return {"kind": "instance", "instance": np.asarray(baseline.instance).tolist()}
+    values: dict[str, Any] = dict(baseline.values or {})
+    if baseline.kind != "values":
+        means = baseline_window(model, baseline)[0].tolist()
+        values = dict(zip(model.config.feature_names, means, strict=True))
+    return {"kind": baseline.kind, "values": values}
+
+
+def describe_ledger(ledger: Ledger, features: tuple[str, ...], detail: Detail, first: int) -> Iterator[Explanation]:
+    """An explanation for each window of a ledger.
+
+    Args:
+        ledger: contributions for windows.
+        features: names of the features.
+        detail: what to say.
+        first: number of the ledger's first window in the request.
+    """
+    totals = ledger.features
+    for window in range(len(ledger.predictions)):
+        explanation: Explanation = {
+            "instance": first + window,
+            "output": ledger.output,
+            "prediction": float(ledger.predictions[window]),
+            "baseline_prediction": ledger.baseline_prediction,
+            "contributions": dict(zip(features, totals[window].tolist(), strict=True)),
+            "residual": float(ledger.residual[window]),
+            "tolerance": ledger.tolerance,
+            "converged": bool(ledger.converged[window]),
+            "path_nodes": int(ledger.path_nodes[window]),
+            "standard_error": None,
+        }
+        if detail != "features":
+            explanation["steps"] = ledger.steps[window].tolist()
+        if detail == "flow":
+            explanation["layers"] = [_describe_layer(layer, window) for layer in ledger.layers]
+        yield explanation
+
+
+def _describe_layer(layer: LedgerLayer, window: int) -> LayerContributions:
+    described: LayerContributions = {"stage": layer.stage, "layer": layer.layer}  # type: ignore[typeddict-item]
+    if layer.nodes is not None:
+        described["nodes"] = layer.nodes[window].tolist()
+    if layer.edges is not None:
+        described["edges"] = _describe_edges(layer.edges[window])
+    return described
+
+
+def _describe_edges(contributions: Array) -> list[EdgeContribution]:
+    """(n_subnodes, n_nodes) -> a list by i, then j."""
+    return [
+        {"i": i, "j": j, "contribution": value}
+        for i, column in enumerate(contributions.T.tolist())
+        for j, value in enumerate(column)
+    ]

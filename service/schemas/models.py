@@ -1,0 +1,196 @@
+"""The models and what they are made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from kanmodel.config import BaseActivation, KANConfig, LSTMConfig, Readout
+from service.registry import VERSION, Entry, Served, State
+
+Name = Annotated[str, Field(description="Name of the model: the stem of its file.")]
+Checkpoint = Annotated[
+    str,
+    Field(
+        description="Identity of the checkpoint: `sha256:` and the hash of its file.",
+        pattern="^sha256:[0-9a-f]{64}$",
+    ),
+]
+Version = Annotated[str, Field(description="Version of the model.")]
+
+
+class ModelSummary(TypedDict):
+    """A model and whether it answers."""
+
+    name: Name
+    state: Annotated[State, Field(description="`loading`, `ready` or `failed`.")]
+    ready: Annotated[bool, Field(description="Whether the model answers.")]
+    checkpoint: Annotated[Checkpoint | None, Field(description="Identity of the checkpoint; null until it is read.")]
+    version: Version
+    reason: NotRequired[Annotated[str, Field(description="Why it failed; only of a failed model.")]]
+
+
+class ModelList(TypedDict):
+    """All models that are wanted, the failed ones too."""
+
+    models: Annotated[list[str], Field(description="Names of the models.")]
+    details: Annotated[list[ModelSummary], Field(description="A summary of each, in the same order.")]
+
+
+class FeatureInfo(TypedDict):
+    """One input column, with what is known of its training values, in its own unit."""
+
+    name: Annotated[str, Field(description="Name of the column.")]
+    unit: Annotated[str | None, Field(description="Its unit, for people; null where unknown.")]
+    mean: Annotated[float, Field(description="Mean over the training rows.")]
+    std: Annotated[float, Field(description="Standard deviation over the training rows; 0 for a constant column.")]
+    min: Annotated[float | None, Field(description="Smallest training value; null where unknown.")]
+    max: Annotated[float | None, Field(description="Largest training value; null where unknown.")]
+
+
+class TargetInfo(TypedDict):
+    """One forecast column."""
+
+    name: Annotated[str, Field(description="Name of the column.")]
+    unit: Annotated[str | None, Field(description="Unit of predictions and contributions; null where unknown.")]
+
+
+class KANInfo(TypedDict):
+    """A Kolmogorov-Arnold network."""
+
+    width: Annotated[
+        list[int | list[int]],
+        Field(description="Nodes per layer, inputs first; `[n_sum, n_product]` where there are product nodes."),
+    ]
+    grid_size: Annotated[
+        int | list[int], Field(description="Grid intervals; one number a layer of edges where they differ.")
+    ]
+    spline_order: Annotated[int, Field(description="Order of the splines; 3 is cubic.")]
+    base_activation: Annotated[BaseActivation, Field(description="What is added to every spline.")]
+    mult_arity: NotRequired[
+        Annotated[
+            list[list[int]],
+            Field(description="Factors of each product node, by layer; only where there are any."),
+        ]
+    ]
+
+
+class LSTMInfo(TypedDict):
+    """The LSTM before the head."""
+
+    hidden_size: Annotated[int, Field(description="Units per direction.")]
+    num_layers: Annotated[int, Field(description="Stacked layers.")]
+    bidirectional: Annotated[bool, Field(description="Whether a second direction reads the window backwards.")]
+    readout: Annotated[Readout, Field(description="What the head sees: the `last` step, or the `mean` over the steps.")]
+
+
+class Architecture(TypedDict):
+    """The network: [front KAN per step] -> [LSTM] -> head KAN."""
+
+    front: Annotated[KANInfo | None, Field(description="KAN on each step's features; null where there is none.")]
+    lstm: Annotated[LSTMInfo | None, Field(description="The LSTM; null for a KAN alone.")]
+    head: Annotated[KANInfo, Field(description="KAN that gives the forecasts.")]
+
+
+class ProvenanceInfo(TypedDict):
+    """Where the checkpoint comes from."""
+
+    source: Annotated[str, Field(description="The command that made it.")]
+    library: Annotated[str, Field(description="Name and version of what computed the weights.")]
+    created: Annotated[str, Field(description="UTC time, ISO 8601.")]
+    verified: Annotated[
+        bool,
+        Field(description="Whether its predictions were proved equal to those of the model it was made from."),
+    ]
+
+
+class ModelInfo(TypedDict):
+    """Everything a client needs to ask a model."""
+
+    name: Name
+    state: Annotated[Literal["ready"], Field(description="Always `ready`: a model that is not answers 503.")]
+    ready: Annotated[bool, Field(description="Always true.")]
+    checkpoint: Checkpoint
+    version: Version
+    features: Annotated[list[FeatureInfo], Field(description="Input columns, in the order of an instance's last axis.")]
+    targets: Annotated[list[TargetInfo], Field(description="Forecast columns.")]
+    outputs: Annotated[
+        list[str], Field(description="Names of the outputs, `{target}+{step}`, in the order of a prediction.")
+    ]
+    lookback: Annotated[int, Field(description="Steps of an instance.")]
+    horizon: Annotated[int, Field(description="Forecast steps.")]
+    architecture: Architecture
+    reference_windows: Annotated[int, Field(description="Windows on which global explanations are computed.")]
+    metrics: Annotated[dict[str, float], Field(description="Figures of the training, such as `test_r2`.")]
+    provenance: ProvenanceInfo
+
+
+def summarise_entry(entry: Entry) -> ModelSummary:
+    """An entry of the registry as the list of models shows it."""
+    summary: ModelSummary = {
+        "name": entry.name,
+        "state": entry.state,
+        "ready": entry.model is not None,
+        "checkpoint": f"sha256:{entry.model.sha256}" if entry.model else None,
+        "version": VERSION,
+    }
+    if entry.reason is not None:
+        summary["reason"] = entry.reason
+    return summary
+
+
+def describe_model(served: Served) -> ModelInfo:
+    """A model's architecture, units and figures."""
+    model, config = served.model, served.model.config
+    return {
+        "name": served.name,
+        "state": "ready",
+        "ready": True,
+        "checkpoint": served.checkpoint,
+        "version": VERSION,
+        "features": [
+            {"name": f.name, "unit": f.unit, "mean": f.mean, "std": f.std, "min": f.min, "max": f.max}
+            for f in config.features
+        ],
+        "targets": [{"name": target.name, "unit": target.unit} for target in config.targets],
+        "outputs": list(config.outputs),
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+        "architecture": {
+            "front": _describe_kan(config.front) if config.front else None,
+            "lstm": _describe_lstm(config.lstm) if config.lstm else None,
+            "head": _describe_kan(config.head),
+        },
+        "reference_windows": len(model.reference.windows),
+        "metrics": dict(model.metrics),
+        "provenance": {
+            "source": model.provenance.source,
+            "library": model.provenance.library,
+            "created": model.provenance.created,
+            "verified": model.provenance.verified,
+        },
+    }
+
+
+def _describe_kan(config: KANConfig) -> KANInfo:
+    same = len(set(config.grid_size)) == 1
+    info: KANInfo = {
+        "width": [[n_sum, n_mult] if n_mult else n_sum for n_sum, n_mult in config.width],
+        "grid_size": config.grid_size[0] if same else list(config.grid_size),
+        "spline_order": config.spline_order,
+        "base_activation": config.base_activation,
+    }
+    if any(config.mult_arity):
+        info["mult_arity"] = [list(arities) for arities in config.mult_arity]
+    return info
+
+
+def _describe_lstm(config: LSTMConfig) -> LSTMInfo:
+    return {
+        "hidden_size": config.hidden_size,
+        "num_layers": config.num_layers,
+        "bidirectional": config.bidirectional,
+        "readout": config.readout,
+    }

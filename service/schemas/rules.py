@@ -1,0 +1,91 @@
+"""The rule by which the graph of a network is pruned, as it is asked for and as it was applied."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.explain import pruning, replay
+from kanmodel.explain.pruning import PruningRule, Thresholds
+from service.errors import unusable
+from service.schemas.requests import Closed
+
+# Named, so that a generated client has one type for each.
+Stage = TypeAliasType("Stage", Literal["front", "head"])
+Metric = TypeAliasType("Metric", pruning.Metric)
+Fill = TypeAliasType("Fill", replay.Fill)
+Threshold = Annotated[float | None, Field(ge=0)]
+
+
+class RuleQuery(Closed):
+    """Which output is meant, and what pruning keeps of the network."""
+
+    output: Annotated[str | None, Field(description="Name of an output; may be left out where the model has one.")] = (
+        None
+    )
+    metric: Annotated[
+        Metric | None,
+        Field(
+            description="What edges are ranked by. Absent with `fidelity`: whichever keeps the fewest edges; absent "
+            "with thresholds: backward.",
+        ),
+    ] = None
+    fidelity: Annotated[
+        float | None,
+        Field(description="R2 against the full model that must be kept; 0.99 where no threshold is given.", ge=0, le=1),
+    ] = None
+    node_threshold: Annotated[
+        Threshold,
+        Field(description="Score that a hidden node must exceed, model units; 0.01 if another is given."),
+    ] = None
+    edge_threshold: Annotated[
+        Threshold, Field(description="Score that an edge must exceed, model units; 0.03 if another is given.")
+    ] = None
+    input_threshold: Annotated[
+        Threshold,
+        Field(description="Score that an input must exceed, model units; 0.01 if another is given."),
+    ] = None
+    fill: Annotated[
+        Fill,
+        Field(description="What stands for a pruned edge: its `mean` on the reference windows, or `zero`."),
+    ] = "mean"
+
+    def rule(self) -> PruningRule:
+        """The pruning rule.
+
+        Raises:
+            DataError: both a fidelity and a threshold are given.
+        """
+        thresholds = {"node": self.node_threshold, "edge": self.edge_threshold, "input": self.input_threshold}
+        given = {name: value for name, value in thresholds.items() if value is not None}
+        if given and self.fidelity is not None:
+            raise unusable("fidelity", f"and {next(iter(given))}_threshold are both given: give one")
+        if given:
+            return PruningRule(self.metric, None, Thresholds(**given), self.fill)
+        return PruningRule(self.metric, 0.99 if self.fidelity is None else self.fidelity, None, self.fill)
+
+
+class Rule(TypedDict):
+    """The pruning rule that was applied; its members can be sent back as they are."""
+
+    metric: Annotated[Metric, Field(description="What the edges are ranked by.")]
+    fidelity: NotRequired[Annotated[float, Field(description="R2 that had to be kept; absent with thresholds.")]]
+    node_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
+    edge_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
+    input_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
+    fill: Annotated[Fill, Field(description="What stands for a pruned edge.")]
+
+
+def describe_rule(rule: PruningRule) -> Rule:
+    """A rule whose metric is known, in the names of the query."""
+    assert rule.metric is not None, "the rule of a topology has its metric"
+    described: Rule = {"metric": rule.metric, "fill": rule.fill}
+    if rule.thresholds is not None:
+        described["node_threshold"] = rule.thresholds.node
+        described["edge_threshold"] = rule.thresholds.edge
+        described["input_threshold"] = rule.thresholds.input
+    elif rule.fidelity is not None:
+        described["fidelity"] = rule.fidelity
+    return described

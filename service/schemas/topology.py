@@ -1,0 +1,202 @@
+"""The network as a graph, in the node-link form that networkx reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from kanmodel.explain.ids import NodeKind
+from kanmodel.explain.topology import EdgeKind, Topology, TopologyEdge, TopologyNode
+from service.registry import Served
+from service.schemas.models import Checkpoint, Name
+from service.schemas.rules import Rule, RuleQuery, describe_rule
+
+
+class TopologyQuery(RuleQuery):
+    """What the graph shows."""
+
+    pruned: Annotated[bool, Field(description="`true` lists what is kept; `false` lists everything, with `kept`.")] = (
+        True
+    )
+
+
+class FidelityInfo(TypedDict):
+    """What pruning costs, on the reference windows."""
+
+    r2: Annotated[float, Field(description="R2 of the pruned outputs against the full model's.")]
+    mae: Annotated[
+        float | None,
+        Field(description="Mean absolute error of the pruned model, target's unit; null without targets."),
+    ]
+    mae_full: Annotated[
+        float | None,
+        Field(description="Mean absolute error of the full model, target's unit; null without targets."),
+    ]
+
+
+class Count(TypedDict):
+    """How many are kept, of how many."""
+
+    kept: Annotated[int, Field(description="How many the rule keeps.")]
+    total: Annotated[int, Field(description="How many there are.")]
+
+
+class GraphInfo(TypedDict):
+    """What the graph is of."""
+
+    model_name: Name
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output.")]
+    rule: Rule
+    fidelity: FidelityInfo
+    nodes: Annotated[Count, Field(description="Nodes, sub-nodes not counted.")]
+    edges: Annotated[Count, Field(description="Edges that hold functions (kind `edge`).")]
+    reference_windows: Annotated[int, Field(description="Windows that everything was measured on.")]
+
+
+class Scores(TypedDict):
+    """pykan's scores: magnitudes in model units, unsigned, not percentages."""
+
+    backward: Annotated[float, Field(description="pykan's default score.")]
+    forward_n: NotRequired[Annotated[float, Field(description="Output over input spread; of edges only.")]]
+    forward_u: NotRequired[Annotated[float, Field(description="Output spread; of edges only.")]]
+
+
+class GraphNode(TypedDict):
+    """A node: a feature, an LSTM unit, a node or sub-node of a KAN, or an output."""
+
+    id: Annotated[
+        str,
+        Field(
+            description="`feature:{name}`, `front:{l}:{j}`, `lstm:{u}`, `head:{l}:{j}`, `output:{name}`; of a "
+            "product node's factor `head:{l}:{j}.{m}`."
+        ),
+    ]
+    kind: Annotated[NodeKind, Field(description="What it is.")]
+    layer: Annotated[int, Field(description="Its layer within its stage.")]
+    index: Annotated[int, Field(description="Its number within its layer.")]
+    label: Annotated[str, Field(description="A name for people.")]
+    contribution: Annotated[
+        float | None,
+        Field(description="Mean |contribution| over the reference windows, target's unit; null for a sub-node."),
+    ]
+    scores: NotRequired[Scores]
+    profile: NotRequired[
+        Annotated[
+            dict[str, float],
+            Field(description="Share of each feature in the node's own value, largest first; absent for features."),
+        ]
+    ]
+    kept: Annotated[bool, Field(description="Whether the rule keeps it.")]
+
+
+class GraphEdge(TypedDict):
+    """An edge: a function of a KAN, a sub-node's way to its product node, or a feature's to an LSTM unit."""
+
+    source: Annotated[str, Field(description="Id of the node it leaves.")]
+    target: Annotated[str, Field(description="Id of the node or sub-node it enters.")]
+    kind: Annotated[
+        EdgeKind,
+        Field(
+            description="`edge` holds a function; `product` joins a sub-node to its node; `input` joins a feature to "
+            "an LSTM unit."
+        ),
+    ]
+    stage: Annotated[Literal["front", "lstm", "head"], Field(description="Which part of the network it is of.")]
+    layer: Annotated[int, Field(description="Layer of the node it leaves.")]
+    i: Annotated[int, Field(description="Number of the node it leaves.")]
+    j: Annotated[int, Field(description="Number of the sub-node it enters.")]
+    space: Annotated[Literal["model"], Field(description="Scores and opacity are in model units.")]
+    contribution: Annotated[
+        float | None,
+        Field(description="Mean |contribution| over the reference windows, target's unit; null but for kind `edge`."),
+    ]
+    share: NotRequired[
+        Annotated[float, Field(description="Share of the feature in the unit's profile; only for kind `input`.")]
+    ]
+    scores: NotRequired[Scores]
+    opacity: NotRequired[Annotated[float, Field(description="tanh(3 x backward), as pykan draws the edge; 0 to 1.")]]
+    kept: Annotated[bool, Field(description="Whether the rule keeps it.")]
+
+
+class TopologyResponse(TypedDict):
+    """Node-link form: `networkx.node_link_graph(answer, edges="edges")` reads it."""
+
+    directed: Annotated[Literal[True], Field(description="Edges have a direction.")]
+    multigraph: Annotated[Literal[False], Field(description="No two edges join the same nodes.")]
+    graph: GraphInfo
+    nodes: Annotated[list[GraphNode], Field(description="In the order of the data, features first.")]
+    edges: Annotated[list[GraphEdge], Field(description="Those of kind `edge` first.")]
+
+
+def describe_topology(served: Served, topology: Topology, pruned: bool) -> TopologyResponse:
+    """The graph; `pruned` leaves out what the rule does not keep."""
+    nodes = [node for node in topology.nodes if node.kept or not pruned]
+    edges = [edge for edge in topology.edges if edge.kept or not pruned]
+    return {
+        "directed": True,
+        "multigraph": False,
+        "graph": {
+            "model_name": served.name,
+            "checkpoint": served.checkpoint,
+            "output": topology.output,
+            "rule": describe_rule(topology.rule),
+            "fidelity": {
+                "r2": topology.fidelity.r2,
+                "mae": topology.fidelity.mae,
+                "mae_full": topology.fidelity.mae_full,
+            },
+            "nodes": _count(node for node in topology.nodes if node.kind != "subnode"),
+            "edges": _count(topology.kan_edges),
+            "reference_windows": topology.reference_windows,
+        },
+        "nodes": [_describe_node(node) for node in nodes],
+        "edges": [_describe_edge(edge) for edge in edges],
+    }
+
+
+def _count(parts: Iterable[TopologyNode | TopologyEdge]) -> Count:
+    kept = [part.kept for part in parts]
+    return {"kept": sum(kept), "total": len(kept)}
+
+
+def _describe_node(node: TopologyNode) -> GraphNode:
+    described: GraphNode = {
+        "id": node.id,
+        "kind": node.kind,
+        "layer": node.layer,
+        "index": node.index,
+        "label": node.label,
+        "contribution": node.contribution,
+        "kept": node.kept,
+    }
+    if node.scores is not None:
+        described["scores"] = Scores(**node.scores)  # type: ignore[typeddict-item]
+    if node.profile:
+        described["profile"] = dict(node.profile)
+    return described
+
+
+def _describe_edge(edge: TopologyEdge) -> GraphEdge:
+    described: GraphEdge = {
+        "source": edge.source,
+        "target": edge.target,
+        "kind": edge.kind,
+        "stage": edge.stage,  # type: ignore[typeddict-item]
+        "layer": edge.layer,
+        "i": edge.i,
+        "j": edge.j,
+        "space": "model",
+        "contribution": edge.contribution,
+        "kept": edge.kept,
+    }
+    if edge.share is not None:
+        described["share"] = edge.share
+    if edge.scores is not None:
+        described["scores"] = Scores(**edge.scores)  # type: ignore[typeddict-item]
+    if edge.opacity is not None:
+        described["opacity"] = edge.opacity
+    return described

@@ -1,0 +1,206 @@
+"""A csv or parquet file -> arrays; whatever cannot be used is named by row and column.
+
+Rows are counted as a spreadsheet shows a csv: the header is row 1. A parquet file has no header: its first
+row is row 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from kanmodel.errors import DataError, Problem, UnknownNameError
+from kanmodel.samples import PARTS, Labels, TrainingTable
+from kanmodel.scaling import Array
+
+N_LISTED = 20  # bad cells named in one error; the message counts them all
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a table are for.
+
+    Attributes:
+        targets: columns to forecast.
+        features: input columns; None for every column of numbers that has no other purpose.
+        split: the column that says train, validation or test.
+        segment: the column that changes at each gap.
+        time: the column of time stamps.
+        units: unit of a feature or target, by name.
+        last_value: the feature that persistence repeats, by target.
+    """
+
+    targets: tuple[str, ...]
+    features: tuple[str, ...] | None = None
+    split: str | None = None
+    segment: str | None = None
+    time: str | None = None
+    units: Mapping[str, str] = field(default_factory=dict)
+    last_value: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class File:
+    """A table as it was read.
+
+    Attributes:
+        frame: its columns; those of a csv are text.
+        first_row: number of the first row of data, as people count it.
+    """
+
+    frame: pl.DataFrame
+    first_row: int
+
+
+def read_training_table(path: Path, columns: Columns) -> TrainingTable:
+    """The rows of a file, ready for `kanmodel.training.fit`.
+
+    Args:
+        path: ``.csv``, ``.csv.gz`` or ``.parquet``; rows oldest first.
+        columns: what its columns are for.
+
+    Raises:
+        DataError: the file cannot be read, is empty, or has a cell that cannot be used, which is named.
+        UnknownNameError: a column does not exist.
+    """
+    file = read_file(path)
+    special = [name for name in (columns.split, columns.segment, columns.time) if name is not None]
+    for name in (*columns.targets, *(columns.features or ()), *special):
+        if name not in file.frame.columns:
+            raise UnknownNameError(f"{path.name} has no column {name!r}, but has {', '.join(file.frame.columns)}")
+    features = columns.features or _columns_of_numbers(file.frame, {*columns.targets, *special})
+    if not features:
+        raise DataError(f"{path.name} has no column of numbers beside {', '.join((*columns.targets, *special))}")
+    segment = _labels(file, columns.segment)
+    if columns.time is not None:
+        _refuse_disorder(file, columns.time, segment)
+    return TrainingTable(
+        features=_numbers(file, features),
+        targets=_numbers(file, columns.targets),
+        feature_names=tuple(features),
+        target_names=columns.targets,
+        split=_split(file, columns.split),
+        segment=segment,
+        times=None if columns.time is None else tuple(_text(file, columns.time).to_list()),
+        units=columns.units,
+        last_value=columns.last_value,
+    )
+
+
+def read_file(path: Path) -> File:
+    """Reads a file as it is.
+
+    Raises:
+        DataError: it is not readable as csv or parquet, has no rows, or two columns of one name.
+    """
+    try:
+        if path.suffix == ".parquet":
+            file = File(pl.read_parquet(path), first_row=1)
+        elif path.name.endswith((".csv", ".csv.gz")):
+            _refuse_repeated_names(path)
+            file = File(pl.read_csv(path, infer_schema=False), first_row=2)
+        else:
+            raise DataError(f"{path.name} must end in .csv, .csv.gz or .parquet")
+    except pl.exceptions.NoDataError as error:
+        raise DataError(f"{path.name} is empty") from error
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise DataError(f"cannot read {path.name}: {_first_line(error)}") from error
+    if file.frame.is_empty():
+        raise DataError(f"{path.name} has a header, but no rows")
+    return file
+
+
+def _refuse_repeated_names(path: Path) -> None:
+    header = pl.read_csv(path, infer_schema=False, has_header=False, n_rows=1).row(0)
+    repeated = sorted({str(name) for name in header if header.count(name) > 1})
+    if repeated:
+        raise DataError(f"{path.name} has more than one column {repeated[0]!r}")
+
+
+def _first_line(error: Exception) -> str:
+    text = getattr(error, "strerror", None) or str(error).split("\n")[0]
+    return text.split(" (os error")[0].rstrip(".")
+
+
+def _columns_of_numbers(frame: pl.DataFrame, excluded: set[str]) -> tuple[str, ...]:
+    """Columns with at least one number; one that holds words too is kept, so that these are reported."""
+    return tuple(name for name in frame.columns if name not in excluded and _parse(frame[name]).is_not_null().any())
+
+
+def _parse(column: pl.Series) -> pl.Series:
+    """The cells as float64, null where a cell is not a number."""
+    if column.dtype == pl.String:
+        return column.str.strip_chars().cast(pl.Float64, strict=False)
+    if column.dtype.is_numeric() or column.dtype == pl.Boolean:
+        return column.cast(pl.Float64, strict=False)
+    return pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
+
+
+def _numbers(file: File, names: Sequence[str]) -> Array:
+    """(n_rows, len(names)); refused where a cell is no finite number."""
+    parsed = [_parse(file.frame[name]).to_numpy().astype(np.float64) for name in names]
+    values: Array = np.stack(parsed, axis=1)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        problems = [
+            Problem(_place(file, row, names[column]), _describe(file.frame[names[column]][int(row)]))
+            for row, column in bad[:N_LISTED]
+        ]
+        more = f" ({len(bad)} such cells in all)" if len(bad) > 1 else ""
+        raise DataError(f"{problems[0].path} {problems[0].message}{more}", problems)
+    return values
+
+
+def _place(file: File, row: int, column: str) -> str:
+    return f"row {row + file.first_row}, column {column}"
+
+
+def _describe(cell: object) -> str:
+    return "is empty" if cell is None else f"must be a finite number, but is {' '.join(str(cell).split())[:40]!r}"
+
+
+def _text(file: File, name: str) -> pl.Series:
+    """A column as text; refused where a cell is empty or not a single value."""
+    if file.frame[name].dtype.is_nested():
+        raise DataError(f"column {name} holds {file.frame[name].dtype}, not text")
+    column = file.frame[name].cast(pl.String)
+    empty = column.is_null().arg_max()
+    if column.has_nulls() and empty is not None:
+        raise DataError(f"{_place(file, empty, name)} is empty")
+    return column
+
+
+def _labels(file: File, name: str | None) -> Labels | None:
+    return None if name is None else _text(file, name).to_numpy().astype(str)
+
+
+def _split(file: File, name: str | None) -> Labels | None:
+    labels = _labels(file, name)
+    if name is None or labels is None:
+        return None
+    unknown = np.flatnonzero(~np.isin(labels, PARTS))
+    if len(unknown):
+        row = int(unknown[0])
+        raise DataError(f"{_place(file, row, name)} must be one of {', '.join(PARTS)}, but is {str(labels[row])!r}")
+    return labels
+
+
+def _refuse_disorder(file: File, name: str, segment: Labels | None) -> None:
+    """Refuses rows not oldest first within a segment, where times are numbers, dates or ISO 8601."""
+    times = file.frame[name]
+    numbers = _parse(times)
+    if not numbers.has_nulls():
+        times = numbers
+    elif times.dtype == pl.String and not times.str.contains(r"^\d{4}-\d\d-\d\d").all():
+        return
+    back = (times.shift(-1) < times).fill_null(False).to_numpy()[:-1]  # the next row is older
+    if segment is not None:
+        back &= segment[1:] == segment[:-1]
+    rows = np.flatnonzero(back)
+    if len(rows):
+        place = _place(file, int(rows[0]) + 1, name)
+        raise DataError(f"{place} is earlier than the row above it, but rows must run from oldest to newest")

@@ -1,0 +1,25 @@
+"""Prints the benchmark table. Run it alone on the machine: `make bench`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import explanations
+import serving
+from table import Row, print_table
+
+from kanmodel.checkpoint import load_checkpoint
+from service.registry import BUNDLED
+
+NAME = "nyc-weather"
+
+
+def rows() -> Iterator[Row]:
+    """Every row, one after the other."""
+    model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
+    yield from serving.rows(model, NAME)
+    yield from explanations.rows(model)
+
+
+if __name__ == "__main__":
+    print_table(rows())

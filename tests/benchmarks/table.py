@@ -1,0 +1,67 @@
+"""One row of the benchmark table, and how it is printed."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured, beside what a user would pick instead in the same run.
+
+    Attributes:
+        work: what is done.
+        measured: the figures, with their units.
+        beside: the peer and its figures; empty where there is none.
+        ratio: how many times faster than the peer, or empty.
+    """
+
+    work: str
+    measured: str
+    beside: str = ""
+    ratio: str = ""
+
+
+def print_table(rows: Iterable[Row]) -> None:
+    """Prints a Markdown table, with the machine above it."""
+    print(f"\n{machine()}\n")
+    print("| work | Kanscope | beside | ratio |\n|---|---|---|---|")
+    for row in rows:
+        print(f"| {row.work} | {row.measured} | {row.beside} | {row.ratio} |", flush=True)
+
+
+def machine() -> str:
+    """The processor, its cores, and the versions that matter."""
+    names = [
+        line.split(":", 1)[1].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
+    name = names[0] if names else platform.processor()
+    return f"{name}, {os.cpu_count()} cores, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def times_in_turn(calls: Sequence[Callable[[], object]], rounds: int) -> list[np.ndarray]:
+    """Seconds of each call, measured in turn (A B A B ...), so that a drift of the machine meets all alike."""
+    for call in calls:
+        call()
+    seconds = np.empty((len(calls), rounds))
+    for round_number in range(rounds):
+        for number, call in enumerate(calls):
+            start = perf_counter()
+            call()
+            seconds[number, round_number] = perf_counter() - start
+    return list(seconds)
+
+
+def milliseconds(seconds: np.ndarray) -> str:
+    """The median and the 99th percentile."""
+    return f"p50 {np.median(seconds) * 1e3:.2f} ms, p99 {np.percentile(seconds, 99) * 1e3:.2f} ms"

@@ -1,0 +1,41 @@
+"""How every test runs: one torch thread, hypothesis without a clock, and no skips where all is required."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+
+import pytest
+import torch
+from hypothesis import settings
+
+REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
+
+# Tiny models are slower on several threads, and sums then depend on the machine.
+torch.set_num_threads(1)
+
+# CI tries the same examples every time, so that a failure there is the change's own.
+settings.register_profile("kanscope", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("kanscope")
+
+
+def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if not (REQUIRE_ALL and report.skipped) or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+    report.outcome = "failed"
+    report.longrepr = f"REQUIRE_ALL=1 lets no test be skipped, since CI has all that a test needs. {reason}"
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    fail_if_skipped(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    fail_if_skipped(report)
+    return report

@@ -1,0 +1,176 @@
+"""Tiny seeded models and tables, built inside the tests that use them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+
+from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.config import (
+    BaseActivation,
+    DType,
+    Feature,
+    KANConfig,
+    LSTMConfig,
+    ModelConfig,
+    Readout,
+    Target,
+)
+from kanmodel.kan import KAN
+from kanmodel.network import LSTMKAN
+from kanmodel.scaling import Array
+
+Shape = Literal["lstm", "head", "front"]
+PROVENANCE = Provenance("train", "kanscope 0.0.0", "2026-01-01T00:00:00Z", verified=True)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a tiny model looks like.
+
+    Attributes:
+        n_features: input columns, named ``f0``, ``f1``, ...
+        lookback: steps of a window; 1 where there is no LSTM.
+        n_hidden: sum nodes of the head's hidden layer.
+        product: whether that layer also has a product of 2 and a product of 3 factors.
+        targets: names of the targets.
+        horizon: forecast steps.
+        n_reference: reference windows.
+        with_targets: whether the targets and time stamps of the reference windows are known.
+    """
+
+    n_features: int = 4
+    lookback: int = 6
+    hidden_size: int = 5
+    num_layers: int = 1
+    bidirectional: bool = False
+    bias: bool = True
+    readout: Readout = "last"
+    n_hidden: int = 3
+    product: bool = False
+    grid_size: int = 4
+    spline_order: int = 3
+    base_activation: BaseActivation = "silu"
+    targets: tuple[str, ...] = ("y",)
+    horizon: int = 1
+    n_reference: int = 160
+    with_targets: bool = True
+    dtype: DType = "float64"
+
+
+def make_model(shape: Shape = "lstm", seed: int = 0, **options: object) -> LoadedModel:
+    """A model with random, non-trivial weights, scaling, reference windows and targets.
+
+    Args:
+        shape: ``lstm`` (LSTM, head), ``head`` (head alone, lookback 1) or ``front`` (front, LSTM, head).
+        seed: of everything random.
+        **options: fields of `Options`, such as ``bidirectional=True`` or ``targets=("a", "b")``.
+    """
+    chosen = replace(Options(), **options)  # type: ignore[arg-type]
+    rng = np.random.default_rng(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = LSTMKAN(_config(shape, chosen, rng))
+        for kan in network.stages.values():
+            _randomise(kan)
+        if network.lstm is not None:
+            for weight in network.lstm.parameters():
+                torch.nn.init.normal_(weight, std=0.7)
+    windows = _random_walks(rng, (chosen.n_reference, network.config.lookback, chosen.n_features))
+    reference = Reference(torch.from_numpy(windows).to(getattr(torch, chosen.dtype)))
+    model = LoadedModel(network, reference, {"test_r2": 0.5, "test_mae": 1.0}, PROVENANCE)
+    if not chosen.with_targets:
+        return model
+    outputs = model.scaling.outputs_to_original(model.reference_outputs)
+    noise = rng.normal(size=outputs.shape) * outputs.std(axis=0) * 0.3
+    times = tuple(f"2026-01-{1 + hour // 24:02d}T{hour % 24:02d}:00:00Z" for hour in range(chosen.n_reference))
+    return replace(model, reference=replace(reference, targets=outputs + noise, times=times))
+
+
+def make_windows(model: LoadedModel, n: int, seed: int = 1) -> Array:
+    """Windows that resemble the reference: (n, lookback, n_features), original units."""
+    config = model.config
+    walks = _random_walks(np.random.default_rng(seed), (n, config.lookback, len(config.features)))
+    return model.scaling.features_to_original(torch.from_numpy(walks))
+
+
+def write_table(path: Path, n_rows: int = 240, seed: int = 0) -> Path:
+    """A csv with columns time, segment, split, a, b, constant, y; y is a function of the row's a and b."""
+    rng = np.random.default_rng(seed)
+    a, b = rng.normal(size=(2, n_rows))
+    y = 3 * np.sin(a) + b
+    lines = ["time,segment,split,a,b,constant,y"]
+    for row in range(n_rows):
+        split = ("train", "train", "validation", "test")[row * 8 // n_rows % 4]
+        time = (datetime(2026, 1, 1) + timedelta(hours=row)).strftime("%Y-%m-%dT%H:%MZ")
+        lines.append(f"{time},{row * 2 // n_rows},{split},{a[row]:.6f},{b[row]:.6f},7.0,{y[row]:.6f}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def _config(shape: Shape, options: Options, rng: np.random.Generator) -> ModelConfig:
+    n = options.n_features
+    means, stds = rng.normal(scale=20, size=n), rng.uniform(0.5, 8, size=n)
+    features = tuple(
+        Feature(
+            f"f{f}",
+            unit=("K", "hPa", None)[f % 3],
+            mean=mean,
+            std=std,
+            min=mean - 4 * std,
+            max=mean + 4 * std,
+        )
+        for f, (mean, std) in enumerate(zip(means.tolist(), stds.tolist(), strict=True))
+    )
+    targets = tuple(Target(name, unit="K", mean=10.0 * t - 3, std=2.0 + t) for t, name in enumerate(options.targets))
+    lstm = LSTMConfig(options.hidden_size, options.num_layers, options.bidirectional, options.bias, options.readout)
+    n_front = n + 1
+    return ModelConfig(
+        features=features,
+        targets=targets,
+        lookback=1 if shape == "head" else options.lookback,
+        horizon=options.horizon,
+        head=_kan(options, n if shape == "head" else lstm.n_units, len(targets) * options.horizon),
+        lstm=None if shape == "head" else lstm,
+        front=_kan(options, n, n_front) if shape == "front" else None,
+        dtype=options.dtype,
+    )
+
+
+def _kan(options: Options, n_in: int, n_out: int) -> KANConfig:
+    return KANConfig(
+        width=((n_in, 0), (options.n_hidden, 2 if options.product else 0), (n_out, 0)),
+        grid_size=(options.grid_size, options.grid_size + 1),
+        spline_order=options.spline_order,
+        base_activation=options.base_activation,
+        mult_arity=((), (2, 3) if options.product else (), ()),
+    )
+
+
+def _randomise(kan: KAN) -> None:
+    """Random splines, scales and affine maps; one edge masked where there are many."""
+    with torch.no_grad():
+        for layer in kan:
+            layer.coef.normal_(std=1.0)
+            layer.scale_base.normal_(std=0.4)
+            layer.scale_spline.uniform_(0.4, 1.2)
+            for scale in (layer.subnode_scale, layer.node_scale):
+                scale.uniform_(0.6, 1.4)
+            for bias in (layer.subnode_bias, layer.node_bias):
+                bias.normal_(std=0.2)
+            layer.grid.mul_(1.5)
+            if layer.mask.numel() > 4:
+                layer.mask[0, 0] = 0
+
+
+def _random_walks(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:
+    """Windows of autocorrelated values with mean about 0 and standard deviation about 1, model units."""
+    walks = rng.normal(size=shape)
+    for step in range(1, shape[1]):
+        walks[:, step] = 0.8 * walks[:, step - 1] + 0.6 * walks[:, step]
+    return walks

@@ -1,0 +1,102 @@
+import pytest
+import torch
+from factories import make_model
+from goldens import load_case
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanmodel import bspline
+from kanmodel.config import KANConfig
+from kanmodel.errors import DataError
+from kanmodel.kan import KAN
+from kanmodel.optimization import TrainingOptions, sparsity_penalty, update_grids
+
+# pykan 0.2.8: get_reg("edge_forward_spline_n", lamb_l1=1, lamb_entropy=2, lamb_coef=0, lamb_coefdiff=0), float64
+PYKAN_PENALTIES = {
+    "interp4": 5.689760160688618,
+    "proxy20": 8.260985740461432,
+    "mult": 8.50212525956912,
+    "mult_arity3": 7.993148211209879,
+    "mult_arity_lists": 6.7941381847112154,
+    "constant_input": 6.387125003585872,
+    "pykan_head": 8.875831160995826,
+}
+
+
+@pytest.mark.parametrize("name", PYKAN_PENALTIES)
+def test_the_penalty_is_that_of_pykan(name):
+    """The regulariser gives pykan's number for trained networks, product nodes and constant inputs among them."""
+    case = load_case(name)
+    trace = case.model.network.trace(case.windows("reference"))
+    assert sparsity_penalty(trace.head).item() == pytest.approx(PYKAN_PENALTIES[name], abs=1e-9)
+
+
+def test_the_penalty_has_a_gradient_where_an_input_never_changes():
+    """A constant input, whose standard deviation is 0, gives finite gradients."""
+    kan = KAN(KANConfig.uniform([2, 3, 1]))
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    x[:, 1] = 0.5
+    sparsity_penalty(kan.trace(x)).backward()
+    assert all(torch.isfinite(weight.grad).all() for weight in kan.parameters())
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=8, max_size=8),
+    st.floats(-0.9, 0.0),
+    st.floats(0.2, 0.9),
+    st.floats(1e-2, 50),
+    st.floats(0, 1),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_a_grid_update_keeps_what_the_new_knots_can_represent(powers, low, width, scale, grid_eps, dtype):
+    """Cubic polynomials stay the same to 1e-4 of their scale wherever the data lies, also when it is far from 1."""
+    kan = KAN(KANConfig.uniform([2, 1], 5)).to(dtype)
+    layer = kan[0]
+    positions = torch.linspace(-1, 0.999, 200, dtype=torch.float64).unsqueeze(1).expand(-1, 2)
+    coefficients = torch.tensor(powers, dtype=torch.float64).reshape(2, 4)
+    curves = sum(coefficients[:, p] * positions**p for p in range(4)).unsqueeze(1)  # (200, 1, 2)
+    with torch.no_grad():
+        layer.coef.copy_(bspline.fit_coefficients(positions, curves, layer.grid.double(), 3))
+        layer.scale_spline.fill_(scale)
+    x = low + width * torch.rand(300, 2, generator=torch.Generator().manual_seed(0), dtype=dtype) * (1 - low) / 2
+    before, grid_before = layer.trace(x).edges, layer.grid.clone()
+    kan.update_grid(x, grid_eps)
+    assert not torch.equal(layer.grid, grid_before)
+    assert torch.equal(layer.scale_spline, torch.full_like(layer.scale_spline, scale))
+    assert (layer.trace(x).edges - before).abs().max() <= 1e-4 * max(1.0, scale)
+
+
+@pytest.mark.parametrize("shape", ["lstm", "front"])
+def test_a_grid_update_moves_every_kan_to_its_own_data(shape):
+    """After an update the core of each layer's grid ends where the data that reaches it ends."""
+    network = make_model(shape).network
+    windows = torch.randn(64, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    update_grids(network, windows)
+    trace = network.trace(windows)
+    for kan, layers in ((network.front, trace.front), (network.head, trace.head)):
+        for layer, passed in zip(kan or (), layers, strict=True):
+            low, high = layer.core
+            torch.testing.assert_close(low, passed.inputs.amin(dim=0), atol=1e-6, rtol=0)
+            torch.testing.assert_close(high, passed.inputs.amax(dim=0), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, but is 0"),
+        ({"lamb": -1.0}, "lamb must lie between 0 and 1000000000, but is -1.0"),
+        ({"noise": float("nan")}, "noise must lie between 0 and 1000000000, but is nan"),
+        ({"validation_share": 1.0}, "validation_share must lie between 0 and 1, but is 1.0"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_name(options, message):
+    """Each refusal names the option, its bound and its value."""
+    with pytest.raises(DataError, match=message):
+        TrainingOptions(**options)
+
+
+def test_options_are_data():
+    """Two equal sets of options are equal, and none can be changed."""
+    assert TrainingOptions(seed=1) == TrainingOptions(seed=1)
+    with pytest.raises(AttributeError):
+        TrainingOptions().seed = 2

@@ -1,0 +1,286 @@
+import copy
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from factories import make_model
+from goldens import SCORED, load_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.errors import InsufficientReferenceError
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
+from kanmodel.explain.scores import score_kan
+
+METRICS = ["contribution", "backward", "forward_n", "forward_u"]
+ALL = Thresholds(-1, -1, -1)  # no score is below
+
+
+@cache
+def golden(name):
+    case = load_case(name)
+    return case, measure_importance(case.model, 0)
+
+
+@cache
+def tiny(shape, seed=0, output=0, **options):
+    small = {"n_features": 3, "lookback": 2, "hidden_size": 3, "n_hidden": 2, "n_reference": 130}
+    model = make_model(shape, seed, **small | options)
+    return model, measure_importance(model, output)
+
+
+def r2(full, pruned):
+    return float(1 - ((pruned - full) ** 2).sum() / ((full - full.mean()) ** 2).sum())
+
+
+def prune_by_hand(model, edges, fill):
+    """The network with all but these edges, (stage, layer, j, i), replaced one by one in a copy."""
+    pruned = copy.deepcopy(model.network)
+    traces = model.network.trace(model.reference.windows).stages
+    for stage, kan in pruned.stages.items():
+        for number, layer in enumerate(kan):
+            means = traces[stage][number].edges.mean(dim=0)
+            for j, i in np.ndindex(*layer.mask.shape):
+                if (stage, number, j, i) in edges:
+                    continue
+                if fill == "mean":
+                    layer.subnode_bias[j] += layer.subnode_scale[j] * means[j, i]
+                layer.mask[j, i] = 0
+    return pruned
+
+
+def listed(kept):
+    """Edges by (stage, layer) as a set of (stage, layer, j, i)."""
+    return {(*place, j, i) for place, keep in kept.items() for j, i in keep.nonzero().tolist()}
+
+
+def connected(model, edges, output):
+    """Those of the edges that lie on a way from an input of their KAN to the output, or out of a front KAN."""
+    alive = set()
+    for stage, kan in model.network.stages.items():
+        config = kan.config
+        reached = [set(range(config.n_nodes[0]))]
+        for number in range(config.depth):
+            members = config.node_of_subnode(number + 1)
+            reached.append({members[j] for s, n, j, i in edges if (s, n) == (stage, number) and i in reached[-1]})
+        wanted = {output} if stage == "head" else set(range(config.n_nodes[-1]))
+        for number in reversed(range(config.depth)):
+            members = config.node_of_subnode(number + 1)
+            here = {
+                edge
+                for edge in edges
+                if edge[:2] == (stage, number) and edge[3] in reached[number] and members[edge[2]] in wanted
+            }
+            alive |= here
+            wanted = {i for *_, i in here}
+    return alive
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_thresholds_of_pykan(name):
+    """With pykan's thresholds and a fill of zero, widths, masks and predictions are pykan's after each of its calls."""
+    case, importance = golden(name)
+    head = case.model.network.head.config
+    for expected in case.prunings():
+        thresholds = replace(ALL, **expected.thresholds)
+        pruning = prune_by_rule(case.model, importance, PruningRule(thresholds=thresholds, fill="zero"))
+        nodes = [pruning.nodes["head", layer].nonzero().flatten().tolist() for layer in range(head.depth + 1)]
+        assert tuple(map(tuple, nodes)) == expected.kept_nodes
+        width = tuple(
+            (sum(node < n_sum for node in kept), sum(node >= n_sum for node in kept))
+            for kept, (n_sum, _) in zip(nodes, head.width, strict=True)
+        )
+        assert width == expected.width
+        for layer, mask in enumerate(expected.masks):
+            members = head.node_of_subnode(layer + 1)
+            subnodes = [j for j, node in enumerate(members) if node in nodes[layer + 1]]
+            kept = pruning.edges["head", layer][np.ix_(subnodes, nodes[layer])]
+            np.testing.assert_array_equal(kept, mask)
+            assert pruning.edges["head", layer].sum() == mask.sum()
+        pruned = prune_network(case.model, pruning)
+        np.testing.assert_allclose(pruned(case.windows("eval")), expected.predictions, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize(("name", "most", "total"), [("pykan_head", 14, 65), ("synthetic_gt", 13, 150)])
+def test_few_edges_keep_the_fidelity(name, most, total):
+    """A trained head keeps an R2 of 0.99 with few of its edges, which a network with only these edges confirms."""
+    case, importance = golden(name)
+    pruning = prune_by_rule(case.model, importance, PruningRule())
+    assert sum(keep.numel() for keep in pruning.edges.values()) == total
+    assert pruning.n_edges <= most
+    assert pruning.fidelity.r2 >= 0.99
+    windows = case.windows("reference")
+    pruned = prune_by_hand(case.model, listed(pruning.edges), "mean")
+    assert r2(case.model.network(windows), pruned(windows)) == pytest.approx(pruning.fidelity.r2, abs=1e-9)
+
+
+def test_the_best_metric_is_chosen():
+    """Without a metric the one that keeps the fewest edges is taken, and the answer says which."""
+    case, importance = golden("pykan_head")
+    chosen = prune_by_rule(case.model, importance, PruningRule())
+    by_metric = {metric: prune_by_rule(case.model, importance, PruningRule(metric)).n_edges for metric in METRICS}
+    assert chosen.n_edges == min(by_metric.values()) == by_metric[chosen.rule.metric]
+
+
+def test_the_mean_keeps_fewer_edges_than_zero():
+    """Replacing edges by their mean needs far fewer of them than replacing them by zero."""
+    case, importance = golden("pykan_head")
+    mean, zero = (prune_by_rule(case.model, importance, PruningRule(fill=fill)) for fill in ("mean", "zero"))
+    assert zero.fidelity.r2 >= 0.99
+    assert 2 * mean.n_edges < zero.n_edges
+
+
+@settings(max_examples=8)
+@given(
+    st.sampled_from(["head", "lstm", "front"]),
+    st.integers(0, 500),
+    st.sampled_from(METRICS),
+    st.sampled_from(["mean", "zero"]),
+    st.floats(0.3, 0.999),
+)
+def test_every_larger_k_keeps_the_fidelity(shape, seed, metric, fill, fidelity):
+    """By brute force over every k: the kept edges are the smallest k whose R2, and that of every larger k, holds."""
+    model, importance = tiny(shape, seed, product=True)
+    pruning = prune_by_rule(model, importance, PruningRule(metric, fidelity, fill=fill))
+    live, scores = [], {}
+    windows = model.reference.windows
+    traces = model.network.trace(windows).stages
+    for stage, kan in model.network.stages.items():
+        by_score = score_kan(kan, traces[stage][0].inputs)
+        for number, layer in enumerate(kan):
+            values = importance.edges[stage, number] if metric == "contribution" else getattr(by_score, metric)[number]
+            for j, i in np.ndindex(*layer.mask.shape):
+                if layer.mask[j, i]:
+                    live.append((stage, number, j, i))
+                    scores[stage, number, j, i] = float(values[j, i])
+    order = sorted(live, key=lambda edge: -scores[edge])
+    full = model.network(windows)[:, 0]
+    best = set(live)
+    for k in range(len(live), -1, -1):
+        candidate = connected(model, set(order[:k]), 0)
+        value = r2(full, prune_by_hand(model, candidate, fill)(windows)[:, 0])
+        if value < fidelity:
+            break
+        best, best_value = candidate, value
+    assert listed(pruning.edges) == best
+    assert pruning.fidelity.r2 == pytest.approx(best_value, abs=1e-9)
+
+
+@settings(max_examples=10)
+@given(
+    st.sampled_from(["head", "lstm", "front"]),
+    st.integers(0, 500),
+    st.booleans(),
+    st.sampled_from(["float32", "float64"]),
+)
+def test_all_edges_have_an_r2_of_exactly_1(shape, seed, product, dtype):
+    """With the mean as fill, keeping all edges is the model itself: R2 is exactly 1, and errors are the same."""
+    model, importance = tiny(shape, seed, product=product, dtype=dtype)
+    pruning = prune_by_rule(model, importance, PruningRule(thresholds=ALL))
+    assert pruning.fidelity.r2 == 1
+    assert pruning.fidelity.mae == pruning.fidelity.mae_full
+    for (stage, number), keep in pruning.edges.items():
+        assert torch.equal(keep, model.network.stages[stage][number].mask != 0)
+
+
+@settings(max_examples=10)
+@given(st.sampled_from(["head", "front"]), st.integers(0, 500), st.floats(0.5, 0.999))
+def test_what_is_cut_off_goes(shape, seed, fidelity):
+    """Every kept edge lies between kept nodes, and every kept hidden node has kept edges on both sides."""
+    model, importance = tiny(shape, seed, product=True)
+    pruning = prune_by_rule(model, importance, PruningRule(fidelity=fidelity))
+    edges = listed(pruning.edges)
+    assert edges == connected(model, edges, 0)
+    for stage, kan in model.network.stages.items():
+        config = kan.config
+        for number in range(config.depth + 1):
+            members = config.node_of_subnode(number)
+            entered = {members[j] for s, n, j, _ in edges if (s, n) == (stage, number - 1)}
+            left = {i for s, n, _, i in edges if (s, n) == (stage, number)}
+            kept = set(pruning.nodes[stage, number].nonzero().flatten().tolist())
+            if 0 < number < config.depth:
+                assert kept == entered == left
+            elif number == 0:
+                assert kept == left
+
+
+def test_masked_edges_are_never_kept():
+    """An edge that the model has masked is not counted, whatever the rule."""
+    model, importance = tiny("front")
+    masked = {
+        (stage, number, j, i)
+        for stage, kan in model.network.stages.items()
+        for number, layer in enumerate(kan)
+        for j, i in (layer.mask == 0).nonzero().tolist()
+    }
+    assert masked
+    for rule in (PruningRule(), PruningRule(fidelity=0.5), PruningRule(thresholds=ALL), PruningRule(fill="zero")):
+        assert not listed(prune_by_rule(model, importance, rule).edges) & masked
+
+
+@pytest.mark.parametrize("fill", ["mean", "zero"])
+def test_a_node_that_is_constant_already(fill):
+    """A hidden node without live edges into it is a constant: the fidelity that is asked for still holds."""
+    model = make_model("head", seed=2)
+    with torch.no_grad():
+        model.network.head[0].mask[1] = 0
+        model.network.head[0].subnode_bias[1] = 1.0
+    model = replace(model, reference=model.reference)
+    pruning = prune_by_rule(model, measure_importance(model, 0), PruningRule(fidelity=0.99, fill=fill))
+    assert pruning.fidelity.r2 >= 0.99
+
+
+@pytest.mark.parametrize("shape", ["head", "lstm", "front"])
+@pytest.mark.parametrize("fill", ["mean", "zero"])
+@pytest.mark.parametrize("output", [0, 1])
+def test_the_pruned_network_does_what_was_promised(shape, fill, output):
+    """A network with only the kept edges has the fidelity and the error stated, and the full model is unchanged."""
+    model, importance = tiny(shape, 5, output, product=True, targets=("a", "b"))
+    before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    pruning = prune_by_rule(model, importance, PruningRule(fidelity=0.9, fill=fill))
+    pruned = prune_network(model, pruning)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items())
+    windows = model.reference.windows
+    full, outputs = model.network(windows)[:, output], pruned(windows)[:, output]
+    assert r2(full, outputs) == pytest.approx(pruning.fidelity.r2, abs=1e-9)
+    by_hand = prune_by_hand(model, listed(pruning.edges), fill)(windows)[:, output]
+    torch.testing.assert_close(outputs, by_hand, rtol=0, atol=1e-9)
+    loaded = LoadedModel(pruned, model.reference, {}, model.provenance)
+    for one, mae in ((loaded, pruning.fidelity.mae), (model, pruning.fidelity.mae_full)):
+        found = one.predict(model.scaling.features_to_original(windows))[:, output]
+        assert np.abs(found - model.reference.targets[:, output]).mean() == pytest.approx(mae, abs=1e-9)
+
+
+def test_errors_are_unknown_without_targets():
+    """Where the targets of the reference windows are unknown, so are the errors."""
+    model, importance = tiny("head", with_targets=False)
+    fidelity = prune_by_rule(model, importance, PruningRule()).fidelity
+    assert (fidelity.mae, fidelity.mae_full) == (None, None)
+
+
+def test_too_few_windows_for_a_score():
+    """With fewer than 128 reference windows contributions still order the edges, and a score is refused."""
+    model, importance = tiny("head", n_reference=100)
+    assert prune_by_rule(model, importance, PruningRule()).rule.metric == "contribution"
+    with pytest.raises(
+        InsufficientReferenceError, match="at least 128 reference windows, but the checkpoint holds 100"
+    ):
+        prune_by_rule(model, importance, PruningRule("backward"))
+    with pytest.raises(InsufficientReferenceError):
+        prune_by_rule(model, importance, PruningRule(thresholds=Thresholds()))
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_higher_thresholds_keep_less(metric):
+    """Raising the threshold of edges never keeps more, and a threshold above all scores keeps none."""
+    model, importance = tiny("lstm", product=True)
+    counts = [
+        prune_by_rule(model, importance, PruningRule(metric, thresholds=replace(ALL, edge=edge))).n_edges
+        for edge in (-1, 0.01, 0.1, 0.3, 1e9)
+    ]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[-1] == 0 < counts[0]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from kanmodel.explain.curves import sample_edge
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.topology import build_topology
+
+
+def test_the_answer_is_the_curve(service):
+    """Every number of an edge is that of the model core, with what it is of."""
+    model = service.models["front"]
+    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    curve = sample_edge(model, topology, "front", 0, 2, 1, points=7, span="grid")
+    path = "/v1/models/front/edges/0/2/1?stage=front&points=7&range=grid"
+    answer = service.get(path).json()
+    for name in ("x", "y", "base", "spline", "slope", "grid", "x_original"):
+        assert answer[name] == getattr(curve, name).tolist()
+    assert (answer["model_name"], answer["output"], answer["unit"]) == ("front", "y+1", curve.unit)
+    assert answer["rule"]["fidelity"] == 0.99
+    assert (answer["stage"], answer["layer"], answer["i"], answer["j"]) == ("front", 0, 2, 1)
+    assert (answer["source"], answer["target"], answer["space"]) == ("feature:f2", "front:1:1", "model")
+    assert (answer["shape"], answer["kept"]) == (curve.shape, curve.edge.kept)
+    assert answer["line"] == vars(curve.line)
+    assert answer["scores"] == dict(curve.edge.scores)
+    assert answer["support"]["p01"] == curve.support.p01
+    assert sum(answer["support"]["histogram"]["counts"]) == model.reference.windows[..., 0].numel()
+
+
+def test_base_and_spline_add_up_to_the_curve(service):
+    """y = base + spline at each of 101 positions, by default."""
+    answer = service.get("/v1/models/nyc-weather/edges/0/0/0").json()
+    assert len(answer["x"]) == 101
+    assert np.add(answer["base"], answer["spline"]) == pytest.approx(answer["y"])
+    assert answer["x"] == sorted(answer["x"])
+
+
+def test_original_units_are_given_where_there_are_any(service):
+    """x_original where the edge leaves a feature, y_original where it enters an output."""
+    first = service.get("/v1/models/head/edges/0/1/0").json()
+    last = service.get("/v1/models/head/edges/1/0/0").json()
+    assert ("x_original" in first, "y_original" in first) == (True, False)
+    assert ("x_original" in last, "y_original" in last) == (False, True)
+    assert first["unit"] == "hPa"
+    assert last["unit"] is None
+
+
+def test_lists_the_kept_edges_each_as_it_is_alone(service):
+    """The list holds the edges that the topology of the same rule keeps, in its order."""
+    query = {"fidelity": 0.9, "points": 5}
+    answer = service.get("/v1/models/front/edges", params=query).json()
+    graph = service.get("/v1/models/front/topology", params={"fidelity": 0.9}).json()
+    places = [(edge["stage"], edge["layer"], edge["i"], edge["j"]) for edge in graph["edges"] if edge["kind"] == "edge"]
+    assert [(edge["stage"], edge["layer"], edge["i"], edge["j"]) for edge in answer["edges"]] == places
+    shared = {name: answer[name] for name in ("model_name", "checkpoint", "output", "rule")}
+    assert shared["rule"] == graph["graph"]["rule"]
+    stage, layer, i, j = places[0]
+    alone = service.get(f"/v1/models/front/edges/{layer}/{i}/{j}", params={**query, "stage": stage}).json()
+    assert alone == {**shared, **answer["edges"][0]}

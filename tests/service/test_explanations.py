@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import threading
+
+import numpy as np
+import pytest
+from factories import make_windows
+
+from kanmodel.errors import NonFiniteError
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.ledger import explain_windows
+from service import explanations
+
+
+def ask(service, name, n=2, **members):
+    body = {"instances": make_windows(service.models[name], n).tolist(), **members}
+    answer = service.post(f"/v1/models/{name}:explain", body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
+def test_every_layer_sums_to_the_change_of_the_forecast(service, name):
+    """At detail flow each layer's nodes, and each layer's edges, sum to prediction - baseline within the residual."""
+    output = service.models[name].config.outputs[0]
+    answer = ask(service, name, output=output, detail="flow")
+    for explanation in answer["explanations"]:
+        change = explanation["prediction"] - explanation["baseline_prediction"]
+        slack = explanation["residual"] + 1e-6 * abs(change)
+        assert sum(explanation["contributions"].values()) == pytest.approx(change, abs=slack)
+        assert np.sum(explanation["steps"]) == pytest.approx(change, abs=slack)
+        for layer in explanation["layers"]:
+            if "nodes" in layer:
+                assert sum(layer["nodes"]) == pytest.approx(change, abs=slack)
+            if "edges" in layer:
+                assert sum(edge["contribution"] for edge in layer["edges"]) == pytest.approx(change, abs=slack)
+        assert explanation["converged"] == (explanation["residual"] <= explanation["tolerance"])
+
+
+def test_the_answer_is_the_ledger(service):
+    """Every number is that of the model core, with the names of features, layers, nodes and edges."""
+    model = service.models["front"]
+    windows = make_windows(model, 2)
+    answer = ask(service, "front", detail="flow")
+    ledger = explain_windows(model, model.to_model_units(windows), 0)
+    assert answer["predictions"] == model.predict(windows).tolist()
+    for number, explanation in enumerate(answer["explanations"]):
+        assert explanation["instance"] == number
+        assert explanation["prediction"] == ledger.predictions[number]
+        assert list(explanation["contributions"]) == list(model.config.feature_names)
+        assert list(explanation["contributions"].values()) == ledger.features[number].tolist()
+        assert explanation["steps"] == ledger.steps[number].tolist()
+        assert explanation["path_nodes"] == ledger.path_nodes[number]
+        assert [(layer["stage"], layer["layer"]) for layer in explanation["layers"]] == [
+            (layer.stage, layer.layer) for layer in ledger.layers
+        ]
+        for described, layer in zip(explanation["layers"], ledger.layers, strict=True):
+            assert ("nodes" in described, "edges" in described) == (layer.nodes is not None, layer.edges is not None)
+            for edge in described.get("edges", []):
+                assert edge["contribution"] == layer.edges[number, edge["j"], edge["i"]]
+
+
+def test_detail_says_how_much_is_said(service):
+    """Steps come with detail steps and flow, layers with flow only."""
+    assert not {"steps", "layers"} & set(ask(service, "front")["explanations"][0])
+    steps = ask(service, "front", detail="steps")["explanations"][0]
+    assert "layers" not in steps
+    assert np.shape(steps["steps"]) == (6, 4)
+
+
+def test_tolerance_is_given_back_in_the_unit_of_the_target(service):
+    """The tolerance asked for, in standard deviations, comes back times that of the output."""
+    model = service.models["two"]
+    values = model.scaling.outputs_to_original(model.reference_outputs)[:, 1]
+    explanation = ask(service, "two", output="b+1", tolerance=0.01)["explanations"][0]
+    assert explanation["tolerance"] == pytest.approx(0.01 * values.std(ddof=1))
+
+
+def test_one_output_or_a_list_of_them(service):
+    """A list answers with lists, and has an explanation for each instance and output, instances outermost."""
+    one = ask(service, "two", output="b+1")
+    assert (one["output"], one["unit"]) == ("b+1", "K")
+    several = ask(service, "two", output=["b+1", "a+2"])
+    assert (several["output"], several["unit"]) == (["b+1", "a+2"], ["K", "K"])
+    order = [(e["instance"], e["output"]) for e in several["explanations"]]
+    assert order == [(0, "b+1"), (0, "a+2"), (1, "b+1"), (1, "a+2")]
+    assert several["explanations"][::2] == one["explanations"]
+    assert several["explanations"][1]["prediction"] == pytest.approx(several["predictions"][0][2])
+
+
+@pytest.mark.parametrize("kind", ["mean", "zero", "values", "steps", "instance"])
+def test_the_baseline_is_used_and_echoed(service, kind):
+    """Each kind of baseline gives the ledger of that baseline, and comes back in original units."""
+    model = service.models["front"]
+    names = model.config.feature_names
+    other = make_windows(model, 1, seed=7)[0]
+    numbers = {name: float(value) for name, value in zip(names, other[0], strict=True)}
+    lists = {**numbers, "f2": other[:, 2].tolist()}
+    asked, baseline, echoed = {
+        "mean": ("mean", Baseline("mean"), None),
+        "zero": (
+            "zero",
+            Baseline("zero"),
+            {"kind": "zero", "values": {feature.name: feature.mean for feature in model.config.features}},
+        ),
+        "values": ({"values": numbers}, Baseline("values", numbers), {"kind": "values", "values": numbers}),
+        "steps": ({"values": lists}, Baseline("values", lists), {"kind": "values", "values": lists}),
+        "instance": (
+            {"instance": other.tolist()},
+            Baseline("instance", instance=other),
+            {"kind": "instance", "instance": other.tolist()},
+        ),
+    }[kind]
+    answer = ask(service, "front", baseline=asked)
+    ledger = explain_windows(model, model.to_model_units(make_windows(model, 2)), 0, baseline)
+    assert answer["explanations"][0]["contributions"]["f1"] == ledger.features[0, 1]
+    assert answer["explanations"][0]["baseline_prediction"] == ledger.baseline_prediction
+    if echoed:
+        assert answer["baseline"] == echoed
+    else:
+        means = dict(zip(names, ledger.baseline[0].tolist(), strict=True))
+        assert answer["baseline"] == {"kind": "mean", "values": means}
+
+
+@pytest.mark.parametrize("output", ["a+1", ["b+2", "a+1"]])
+def test_ndjson_lines_are_the_plain_answer(service, output):
+    """The first line holds what is shared, each further line one explanation, over several slices too."""
+    n = explanations.SLICE + 3
+    plain = ask(service, "two", n=n, output=output)
+    body = {"instances": make_windows(service.models["two"], n).tolist(), "output": output}
+    answer = service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
+    assert answer.headers["content-type"] == "application/x-ndjson"
+    assert answer.text.endswith("\n")
+    header, *lines = [json.loads(line) for line in answer.text.splitlines()]
+    assert {**header, "explanations": lines} == plain
+
+
+def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(service, monkeypatch):
+    """The lines of one slice arrive while the next is still being computed."""
+    go_on = threading.Event()
+    calls = []
+
+    def explain_slowly(*arguments):
+        calls.append(arguments)
+        assert len(calls) == 1 or go_on.wait(30)
+        return explain_windows(*arguments)
+
+    monkeypatch.setattr(explanations, "explain_windows", explain_slowly)
+    n = explanations.SLICE + 1
+    body = {"instances": make_windows(service.models["two"], n).tolist(), "output": "a+1"}
+    try:
+        with service.client.stream(
+            "POST", "/v1/models/two:explain", json=body, headers={"Accept": "application/x-ndjson"}
+        ) as answer:
+            lines = answer.iter_lines()
+            early = [next(lines) for _ in range(1 + explanations.SLICE)]
+            go_on.set()
+            assert len([*early, *lines]) == 1 + n
+    finally:
+        go_on.set()
+
+
+def test_an_error_in_a_stream_is_its_last_line(service, monkeypatch):
+    """What fails after the first lines were sent ends the stream with the error."""
+    calls = []
+
+    def explain_once(*arguments):
+        calls.append(arguments)
+        if len(calls) > 1:
+            raise NonFiniteError("outputs[0][0] must be finite")
+        return explain_windows(*arguments)
+
+    monkeypatch.setattr(explanations, "explain_windows", explain_once)
+    body = {"instances": make_windows(service.models["two"], explanations.SLICE + 1).tolist(), "output": "a+1"}
+    answer = service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
+    *lines, last = [json.loads(line) for line in answer.text.splitlines()]
+    assert len(lines) == 1 + explanations.SLICE
+    assert (last["status"], last["error"]) == (422, "outputs[0][0] must be finite")
+    assert last["request_id"] == answer.headers["x-request-id"]

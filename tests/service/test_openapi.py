@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import orjson
+import pytest
+from factories import make_windows
+
+from service import openapi
+from service.description import EXAMPLES
+
+DOCUMENT = json.loads(openapi.DOCUMENT.read_text(encoding="utf-8"))
+OPERATIONS = {
+    operation["operationId"]: (method, path, operation)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+}
+KINDS = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
+
+
+def violations(value, schema, place="answer"):
+    """How a value differs from a schema of the document; members that are not described differ, too."""
+    if "$ref" in schema:
+        schema = {**DOCUMENT["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]}
+    if "anyOf" in schema:
+        found = [violations(value, choice, place) for choice in schema["anyOf"]]
+        return [] if [] in found else found[0]
+    if schema["type"] == "null":
+        return [] if value is None else [f"{place} is not null"]
+    if not isinstance(value, KINDS[schema["type"]]) or (isinstance(value, bool) and schema["type"] != "boolean"):
+        return [f"{place} is no {schema['type']}"]
+    if "const" in schema and value != schema["const"]:
+        return [f"{place} is not {schema['const']!r}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{place} is none of {schema['enum']}"]
+    if schema["type"] == "array":
+        return [v for i, item in enumerate(value) for v in violations(item, schema["items"], f"{place}[{i}]")]
+    if schema["type"] != "object":
+        return []
+    described, others = schema.get("properties", {}), schema.get("additionalProperties")
+    return [
+        *(f"{place}.{name} is missing" for name in schema.get("required", ()) if name not in value),
+        *(
+            violation
+            for name, item in value.items()
+            for violation in (
+                violations(item, described.get(name, others), f"{place}.{name}")
+                if name in described or others
+                else [f"{place}.{name} is not described"]
+            )
+        ),
+    ]
+
+
+def answer_schema(operation_id):
+    return OPERATIONS[operation_id][2]["responses"]["200"]["content"]["application/json"]["schema"]
+
+
+def ask_example(service, operation_id):
+    """Sends the example of an operation to the bundled model."""
+    method, path, operation = OPERATIONS[operation_id]
+    values = {parameter["name"]: parameter.get("example") for parameter in operation.get("parameters", ())}
+    in_path = {p["name"]: values[p["name"]] for p in operation.get("parameters", ()) if p["in"] == "path"}
+    query = {name: value for name, value in values.items() if name not in in_path and value is not None}
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+    return service.client.request(method, path.format(**in_path), params=query, json=body)
+
+
+def test_the_committed_document_is_that_of_the_app():
+    """openapi/openapi.json has not drifted; `python -m service.openapi` writes it anew."""
+    assert openapi.DOCUMENT.read_text(encoding="utf-8") == openapi.format_document()
+
+
+def test_the_check_fails_on_a_drift(tmp_path, monkeypatch, capsys):
+    """--check says by its status whether a document differs, and writing makes it equal."""
+    monkeypatch.setattr(openapi, "DOCUMENT", tmp_path / "openapi.json")
+    monkeypatch.setattr(sys, "argv", ["openapi", "--check"])
+    assert openapi.main() == 1
+    assert "run python -m service.openapi" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["openapi"])
+    assert openapi.main() == 0
+    monkeypatch.setattr(sys, "argv", ["openapi", "--check"])
+    assert openapi.main() == 0
+    assert (tmp_path / "openapi.json").read_text(encoding="utf-8") == openapi.DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_the_command_runs_as_documented():
+    """`python -m service.openapi --check` succeeds."""
+    subprocess.run([sys.executable, "-m", "service.openapi", "--check"], check=True, timeout=60)
+
+
+def test_operation_ids_are_those_that_clients_are_generated_from():
+    """The names of generated functions are stable."""
+    assert set(OPERATIONS) == {
+        "list_models",
+        "get_model",
+        "predict",
+        "explain",
+        "get_topology",
+        "list_edges",
+        "get_edge",
+        "get_health",
+        "get_readiness",
+    }
+
+
+@pytest.mark.parametrize("operation_id", OPERATIONS)
+def test_each_operation_is_described_whole(operation_id):
+    """Each operation and parameter has a description, each answer an example, and every error the one schema."""
+    _, _, operation = OPERATIONS[operation_id]
+    assert operation["description"]
+    assert all(parameter["description"] for parameter in operation.get("parameters", ()))
+    responses = operation["responses"]
+    assert violations(responses["200"]["content"]["application/json"]["example"], answer_schema(operation_id)) == []
+    errors = {status: answer for status, answer in responses.items() if status != "200"}
+    assert {"406", "500"} <= set(errors)
+    for status, answer in errors.items():
+        content = answer["content"]["application/json"]
+        assert content["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}
+        assert violations(content["example"], content["schema"]) == []
+        assert content["example"]["status"] == int(status)
+
+
+def test_every_schema_and_member_says_what_it_is():
+    """Schemas are described, and so is each member that is no named schema itself."""
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        assert "description" in schema or "enum" in schema, name
+        for member, described in schema.get("properties", {}).items():
+            assert "description" in described or "$ref" in json.dumps(described), f"{name}.{member}"
+
+
+@pytest.mark.parametrize("operation_id", OPERATIONS)
+def test_each_example_is_answered_in_the_described_form(service, operation_id):
+    """The example of each operation works on the bundled model, and the answer is as described."""
+    answer = ask_example(service, operation_id)
+    assert answer.status_code == 200, answer.text
+    assert violations(answer.json(), answer_schema(operation_id)) == []
+
+
+@pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
+def test_answers_of_every_shape_of_model_are_as_described(service, name):
+    """What models of each shape answer at full detail is described to the last member."""
+    model = service.models[name]
+    output = model.config.outputs[-1]
+    body = {"instances": make_windows(model, 2).tolist()}
+    query = {"output": output}
+    path = f"/v1/models/{name}"
+    answers = {
+        "get_model": service.get(path),
+        "predict": service.post(f"{path}:predict", {"instances": [[[1e6] * len(row) for row in body["instances"][0]]]}),
+        "explain": service.post(f"{path}:explain", {**body, "output": [output], "detail": "flow"}),
+        "get_topology": service.get(f"{path}/topology", params={**query, "pruned": False}),
+        "list_edges": service.get(f"{path}/edges", params={**query, "points": 3}),
+        "get_edge": service.get(f"{path}/edges/0/0/0", params={**query, "points": 3}),
+    }
+    for operation_id, answer in answers.items():
+        assert violations(answer.json(), answer_schema(operation_id)) == [], operation_id
+
+
+def test_examples_are_of_operations_that_exist():
+    """The file of examples has one entry for each operation."""
+    assert set(orjson.loads(EXAMPLES.read_bytes())) == set(OPERATIONS)

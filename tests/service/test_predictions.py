@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from factories import make_windows
+
+
+def columns_of(model, windows):
+    return {name: windows[..., f].tolist() for f, name in enumerate(model.config.feature_names)}
+
+
+@pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
+def test_predicts_what_the_model_predicts_in_either_form(service, name):
+    """Instances and columns give the forecasts of the checkpoint, in original units."""
+    model = service.models[name]
+    windows = make_windows(model, 3)
+    expected = model.predict(windows).tolist()
+    for body in ({"instances": windows.tolist()}, {"columns": columns_of(model, windows)}):
+        answer = service.post(f"/v1/models/{name}:predict", body)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"] == "application/json"
+        assert answer.json()["predictions"] == expected
+        assert answer.json()["outputs"] == list(model.config.outputs)
+        assert answer.json()["model_name"] == name
+        assert answer.json()["checkpoint"] == f"sha256:{model.sha256}"
+
+
+def test_null_stands_for_an_absent_form(service):
+    """A client that writes absent members as null is understood."""
+    windows = make_windows(service.models["two"], 1).tolist()
+    answer = service.post("/v1/models/two:predict", {"instances": windows, "columns": None})
+    assert answer.status_code == 200
+
+
+def test_whole_numbers_are_numbers(service):
+    """Integers are taken as they are."""
+    answer = service.post("/v1/models/two:predict", {"instances": [[[1, 2, 3, 4]] * 6]})
+    expected = service.models["two"].predict(np.array([[[1.0, 2.0, 3.0, 4.0]] * 6]))
+    assert answer.json()["predictions"] == expected.tolist()
+
+
+def test_warns_of_the_most_extreme_value_outside_the_training_range(service):
+    """One warning for each instance and feature, of the step that is furthest out."""
+    model = service.models["nyc-weather"]
+    windows = model.scaling.features_to_original(model.reference.windows[:2])
+    windows[1, 3, 0], windows[1, 5, 0], windows[1, 7, 0] = 41.2, 45.5, -20.0
+    answer = service.post("/v1/models/nyc-weather:predict", {"instances": windows.tolist()}).json()
+    low, high = model.config.features[0].min, model.config.features[0].max
+    assert answer["warnings"] == [
+        {
+            "instance": 1,
+            "feature": "temp_c",
+            "message": f"-20 is outside the training range [{low:.6g}, {high:.6g}]",
+        }
+    ]
+
+
+def test_counts_the_warnings_that_it_leaves_out(service):
+    """At most 100 warnings are listed, and the rest are counted."""
+    windows = np.full((30, 6, 4), 1e6)
+    answer = service.post("/v1/models/two:predict", {"instances": windows.tolist()}).json()
+    assert len(answer["warnings"]) == 100
+    assert answer["warnings_omitted"] == 20
+
+
+def test_four_threads_get_the_answers_of_one(service):
+    """Requests that run beside each other do not disturb each other."""
+    bodies = [{"instances": make_windows(service.models["two"], 2, seed).tolist()} for seed in range(8)]
+
+    def ask(body):
+        return [
+            service.post(f"/v1/models/two:{verb}", body | more).json()
+            for verb, more in (("predict", {}), ("explain", {"output": "b+2", "detail": "flow"}))
+        ]
+
+    alone = [ask(body) for body in bodies]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(ask, bodies * 4)) == alone * 4

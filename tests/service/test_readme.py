@@ -1,0 +1,81 @@
+"""The README holds what the service does."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from service.cli import app
+from service.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+
+
+def question(answer: str) -> tuple[list[str], str]:
+    """The curl command and the answer beside it."""
+    found = re.search(rf"```sh\n(curl [^\n]+)\n```\n<!-- answer: {answer} -->\n```json\n(.*?)```", README, re.DOTALL)
+    assert found
+    return shlex.split(found[1]), found[2]
+
+
+def numbers_by_key(value: Any, key: str = "") -> set[tuple[str, float]]:
+    if isinstance(value, dict):
+        return set().union(*(numbers_by_key(item, name) for name, item in value.items()))
+    if isinstance(value, list):
+        return set().union(*(numbers_by_key(item, key) for item in value))
+    return {(key, float(value))} if isinstance(value, int | float) and not isinstance(value, bool) else set()
+
+
+@pytest.mark.parametrize("answer", ["predict", "explain", "topology", "edge"])
+def test_each_question_has_its_real_answer(service: Any, answer: str) -> None:
+    """Every number that the README shows beside a curl command is in the answer, under its key."""
+    command, shown = question(answer)
+    url = next(word for word in command if word.startswith("http")).removeprefix("http://127.0.0.1:8000")
+    body = next((ROOT / word[1:] for word in command if word.startswith("@")), None)
+    if body:
+        response = service.client.post(url, content=body.read_bytes(), headers={"Content-Type": "application/json"})
+    else:
+        response = service.get(url)
+    assert response.status_code == 200
+    actual = numbers_by_key(response.json())
+    named = re.findall(r'"(\w+)": (\[*-?[\d.][^\]{}"…]*)', shown)
+    pairs = [(key, number) for key, numbers in named for number in re.findall(r"-?\d[\d.]*", numbers)]
+    assert pairs
+    for key, number in pairs:
+        digits = len(number.partition(".")[2])
+        assert any(key == name and round(value, digits) == float(number) for name, value in actual), (key, number)
+
+
+def test_every_setting_is_in_the_table() -> None:
+    """The table of settings names exactly the settings, with their defaults."""
+    rows = dict(re.findall(r"^\| `KANSCOPE_(\w+)` \| (.*?) \|", README, re.MULTILINE))
+    defaults = {
+        name.upper(): "" if field.default in (None, "") else f"`{field.default}`"
+        for name, field in Settings.model_fields.items()
+    }
+    assert rows == defaults
+
+
+def test_every_command_of_the_readme_exists() -> None:
+    """Each `kanscope` line of the README names a command and options that the command line has."""
+    commands = get_command(app).commands  # type: ignore[attr-defined]
+    lines = re.findall(r"^kanscope (.+)$", README.replace("\\\n", " "), re.MULTILINE)
+    assert {shlex.split(line)[0] for line in lines} == set(commands)
+    for line in lines:
+        name, *words = shlex.split(line, comments=True)
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {word for word in words if word.startswith("-")} <= options, line
+
+
+def test_the_bundled_command_is_the_one_of_the_bundled_readme() -> None:
+    """The README's command for the bundled model is the one that the model's own README holds."""
+    pattern = r"```sh\nkanscope train service/bundled.*?```"
+    here = re.search(pattern, README, re.DOTALL)
+    there = re.search(pattern, (ROOT / "service" / "bundled" / "README.md").read_text(), re.DOTALL)
+    assert here and there and here[0] == there[0]

@@ -1,0 +1,171 @@
+import gzip
+import os
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanmodel.errors import DataError, UnknownNameError
+from service.tables import Columns, read_training_table
+
+CSV = "time,segment,split,a,b,station,y\n2026-01-01,1,train, 1.5,2,EWR,3\n2026-01-02,2,test,-1e3,4,JFK,5\n"
+EVERYTHING = Columns(targets=("y",), split="split", segment="segment", time="time", units={"a": "m"})
+
+
+def write(path, text):
+    path.write_text(text)
+    return path
+
+
+def test_a_csv_becomes_arrays(tmp_path):
+    """Columns of numbers that have no other purpose are the features; words are left out."""
+    table = read_training_table(write(tmp_path / "t.csv", CSV), EVERYTHING)
+    assert table.feature_names == ("a", "b")
+    assert table.features.tolist() == [[1.5, 2.0], [-1000.0, 4.0]] and table.targets.tolist() == [[3.0], [5.0]]
+    assert table.split.tolist() == ["train", "test"] and table.segment.tolist() == ["1", "2"]
+    assert table.times == ("2026-01-01", "2026-01-02") and table.units == {"a": "m"}
+
+
+def test_features_come_in_the_order_asked_for(tmp_path):
+    """Named features are taken in their own order, and no others."""
+    path = write(tmp_path / "t.csv", CSV)
+    table = read_training_table(path, Columns(targets=("y",), features=("b", "a")))
+    assert table.feature_names == ("b", "a") and table.features[0].tolist() == [2.0, 1.5]
+
+
+def test_compressed_csv_and_parquet_hold_the_same(tmp_path):
+    """A table gives the same arrays as .csv, .csv.gz and .parquet with typed columns."""
+    plain = write(tmp_path / "t.csv", CSV.replace(" 1.5", "1.5"))
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(plain.read_bytes()))
+    pl.read_csv(plain, try_parse_dates=True).write_parquet(tmp_path / "t.parquet")
+    tables = [read_training_table(tmp_path / name, EVERYTHING) for name in ("t.csv", "t.csv.gz", "t.parquet")]
+    for table in tables[1:]:
+        assert table.feature_names == tables[0].feature_names and table.times == tables[0].times
+        np.testing.assert_array_equal(table.features, tables[0].features)
+        np.testing.assert_array_equal(table.split, tables[0].split)
+
+
+@given(st.lists(st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.integers(-9, 9)), min_size=1))
+def test_every_number_comes_back_exactly(tmp_path_factory, rows):
+    """Whatever float64 prints is read as the same float64."""
+    text = "a,y\n" + "".join(f"{a!r},{y}\n" for a, y in rows)
+    path = write(tmp_path_factory.mktemp("tables") / "t.csv", text)
+    table = read_training_table(path, Columns(targets=("y",)))
+    assert table.features[:, 0].tolist() == [a for a, _ in rows]
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("warm", "row 3, column a must be a finite number, but is 'warm'"),
+        ("", "row 3, column a is empty"),
+        ("NaN", "row 3, column a must be a finite number, but is 'NaN'"),
+        ("-inf", "row 3, column a must be a finite number, but is '-inf'"),
+        ("1.5.2", "row 3, column a must be a finite number, but is '1.5.2'"),
+    ],
+)
+def test_a_cell_that_is_no_number_is_named_as_a_spreadsheet_shows_it(tmp_path, cell, message):
+    """The header is row 1, so the second row of data is row 3; the column is not dropped in silence."""
+    path = write(tmp_path / "t.csv", CSV.replace("-1e3", cell))
+    with pytest.raises(DataError, match=message) as caught:
+        read_training_table(path, EVERYTHING)
+    assert [problem.path for problem in caught.value.problems] == ["row 3, column a"]
+
+
+def test_all_bad_cells_are_counted(tmp_path):
+    """The message names the first bad cell and says how many there are."""
+    path = write(tmp_path / "t.csv", "a,b,y\nx,1,1\n2,z,\n")
+    with pytest.raises(DataError, match=r"^row 2, column a must be .* but is 'x' \(2 such cells in all\)$"):
+        read_training_table(path, Columns(targets=("y",), features=("a", "b")))
+
+
+def test_rows_of_a_parquet_file_count_from_one(tmp_path):
+    """A parquet file has no header line, and a null in a column of numbers is an empty cell."""
+    pl.DataFrame({"a": [1.0, None], "y": [1, 2]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="row 2, column a is empty"):
+        read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        Columns(targets=("q",)),
+        Columns(targets=("y",), features=("a", "q")),
+        Columns(targets=("y",), split="q"),
+        Columns(targets=("y",), segment="q"),
+        Columns(targets=("y",), time="q"),
+    ],
+)
+def test_a_column_that_does_not_exist_is_named_with_those_that_do(tmp_path, columns):
+    """Every kind of column is looked up by name, and the error lists the table's columns."""
+    with pytest.raises(UnknownNameError, match="no column 'q', but has time, segment, split, a, b, station, y"):
+        read_training_table(write(tmp_path / "t.csv", CSV), columns)
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "message"),
+    [
+        ("split", ("test", "dev"), "row 3, column split must be one of train, validation, test, but is 'dev'"),
+        ("split", (",test", ","), "row 3, column split is empty"),
+        ("segment", (",1,", ",,"), "row 2, column segment is empty"),
+        ("time", ("2026-01-02", ""), "row 3, column time is empty"),
+        ("time", ("2026-01-02", "2025-01-02"), "row 3, column time is earlier than the row above it"),
+    ],
+)
+def test_bad_labels_and_times_are_named(tmp_path, column, change, message):
+    """A split, segment or time stamp that cannot be used is refused by row and column."""
+    path = write(tmp_path / "t.csv", CSV.replace(*change))
+    with pytest.raises(DataError, match=message):
+        read_training_table(path, Columns(targets=("y",), **{column: column}))
+
+
+def test_times_may_start_again_in_another_segment(tmp_path):
+    """Two stations below each other are two segments, each in the order of time."""
+    path = write(tmp_path / "t.csv", "time,segment,a,y\n9,1,1,1\n10,1,1,1\n9,2,1,1\n10,2,1,1\n")
+    assert read_training_table(path, Columns(targets=("y",), segment="segment", time="time")).n_rows == 4
+    with pytest.raises(DataError, match="row 4, column time is earlier"):
+        read_training_table(path, Columns(targets=("y",), time="time"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"", r"^t\.csv is empty$"),
+        ("t.csv", b"a,y\n", r"^t\.csv has a header, but no rows$"),
+        ("t.csv", b"a,y\n1,2,3\n", r"^cannot read t\.csv: found more fields than"),
+        ("t.csv", b'a,y\n1,"2\n', r"^cannot read t\.csv: "),
+        ("t.csv", "a,é\n1,é\n".encode("latin-1"), r"^cannot read t\.csv: invalid utf-8 sequence$"),
+        ("t.csv", b"a,a,y\n1,2,3\n", r"^t\.csv has more than one column 'a'$"),
+        ("t.csv", b"y\n1\n", r"^t\.csv has no column of numbers beside y$"),
+        ("t.csv.gz", gzip.compress(b"a,y\n" + os.urandom(900).hex().encode())[:400], r"^cannot read t\.csv\.gz: "),
+        ("t.parquet", b"PAR1 but not really", r"^cannot read t\.parquet: "),
+        ("t.xlsx", b"PK", r"^t\.xlsx must end in \.csv, \.csv\.gz or \.parquet$"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused_in_one_sentence(tmp_path, name, content, message):
+    """Empty, damaged, foreign and ambiguous files each give one line that names the file."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as caught:
+        read_training_table(path, Columns(targets=("y",)))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    """Neither a path without a file nor a folder ends in a traceback of the reader."""
+    (tmp_path / "folder.csv").mkdir()
+    for name in ("none.csv", "none.parquet", "folder.csv"):
+        with pytest.raises(DataError, match=f"^cannot read {name}: "):
+            read_training_table(tmp_path / name, Columns(targets=("y",)))
+
+
+def test_a_parquet_column_of_lists_is_no_column_of_numbers(tmp_path):
+    """Nested columns are left out, and refused by name where one is asked for."""
+    pl.DataFrame({"a": [1.0], "l": [[1, 2]], "y": [1]}).write_parquet(tmp_path / "t.parquet")
+    assert read_training_table(tmp_path / "t.parquet", Columns(targets=("y",))).feature_names == ("a",)
+    with pytest.raises(DataError, match="row 1, column l must be a finite number"):
+        read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), features=("l",)))
+    with pytest.raises(DataError, match="column l holds"):
+        read_training_table(tmp_path / "t.parquet", Columns(targets=("y",), segment="l"))
