@@ -29,7 +29,7 @@ format: .venv/dev
 openapi: .venv/runtime # write openapi/openapi.json
 	$(BIN)/python -m service.openapi
 
-bench: .venv/dev
+bench: .venv/bench
 	$(BIN)/python tests/benchmarks/run.py
 
 image:
@@ -39,7 +39,7 @@ clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find kanmodel service tests -name __pycache__ -prune -exec rm -rf {} +
 
-# Set-up. The stamps .venv/runtime and .venv/dev say what is installed, so that a second run starts at once.
+# Set-up. The stamps .venv/runtime, dev and bench say what is installed, so that a second run starts at once.
 define create-venv
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed: make PYTHON=..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(1)
@@ -61,12 +61,16 @@ install-torch = $(if $(TORCH_INDEX),$(1)/bin/python -m pip install --no-deps --i
 	$(BIN)/python -m pip install -c $(LOCK) -e '.[dev]'
 	@touch .venv/runtime $@
 
+.venv/bench: .venv/dev
+	$(BIN)/python -m pip install -c $(LOCK) -e '.[dev,bench]'
+	@touch .venv/runtime .venv/dev $@
+
 # Pins the newest versions that fit together. torch and what its CUDA builds need stay free: they differ by machine.
 lock:
 	rm -rf build/lock
 	$(call create-venv,build/lock)
 	$(call install-torch,build/lock)
-	build/lock/bin/python -m pip install '.[dev]'
+	build/lock/bin/python -m pip install '.[dev,bench]'
 	build/lock/bin/python -m pip freeze --all --exclude pip --exclude kanscope >build/lock/frozen.txt
 	{ echo '# Written by: make lock'; grep -vE '^(torch|triton|nvidia-|cuda-)' build/lock/frozen.txt; } >$(LOCK)
 	rm -rf build/lock

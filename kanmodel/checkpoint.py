@@ -13,6 +13,8 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -57,16 +59,29 @@ class Provenance:
     """Where a checkpoint comes from.
 
     Attributes:
-        source: the command that made it, such as ``train`` or ``import``.
+        source: the command that made it, such as ``train``, ``import`` or ``prune``.
         library: name and version of what computed the weights.
         created: UTC time, ISO 8601.
-        verified: whether its predictions were proved equal to those of the model it was made from.
+        verified: whether its predictions were proved equal to those of the model it was made from; true for ``train``,
+            whose weights are its own, false for ``prune``, which changes the predictions and measures by how much.
+        parent: the checkpoint it was made from, ``sha256:`` and the hash of its file; None where there is none.
     """
 
     source: str
     library: str
     created: str
     verified: bool
+    parent: str | None = None
+
+    @classmethod
+    def now(cls, source: str, verified: bool, parent: LoadedModel | None = None) -> Provenance:
+        """That of a checkpoint which this library makes now."""
+        try:
+            library = f"kanscope {version('kanscope')}"
+        except PackageNotFoundError:
+            library = "kanscope"
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return cls(source, library, created, verified, f"sha256:{parent.sha256}" if parent and parent.sha256 else None)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from torch.nn.functional import mse_loss
 
 from kanmodel.errors import DataError, NonFiniteError
 from kanmodel.kan import LayerTrace
-from kanmodel.network import LSTMKAN
+from kanmodel.network import LSTMKAN, Trace
 from kanmodel.samples import Parts, Samples
 
 Width = tuple[int | tuple[int, int], ...]
@@ -46,7 +46,7 @@ class TrainingOptions:
         weight_decay: of AdamW.
         noise: standard deviation of the noise added to training windows, model units.
         batch: windows a step.
-        epochs: at most so many passes over the training windows.
+        epochs: at most so many passes over the training windows; 0 only where a trained model goes on.
         patience: epochs without a better validation error before training stops.
         validation_share: share of the training windows held out where the split names no validation rows.
         reference_windows: windows of the validation part kept in the model.
@@ -77,7 +77,7 @@ class TrainingOptions:
     def __post_init__(self) -> None:
         for name, lowest in (
             ("batch", 2),
-            ("epochs", 1),
+            ("epochs", 0),
             ("patience", 1),
             ("reference_windows", 2),
             ("hidden", 0),
@@ -103,7 +103,7 @@ class Progress:
         epochs: at most so many.
         train_error: on the epoch's training batches, noise included.
         validation_error: on the validation part.
-        best_error: the lowest validation error so far.
+        best_error: the validation error of the epoch whose weights are the best so far.
     """
 
     epoch: int
@@ -119,8 +119,12 @@ def descend(
     parts: Parts,
     options: TrainingOptions,
     report: Callable[[Progress], None],
+    trained: bool = False,
 ) -> None:
     """Trains in place, and ends with the weights of the best epoch.
+
+    Epochs are compared by their validation error. A network that is trained already goes on for the sake of the
+    penalty: then its epochs are compared by validation error plus penalty, and its first weights are among them.
 
     Args:
         network: changed in place.
@@ -128,6 +132,7 @@ def descend(
         parts: which of them are for training, and which for validation.
         options: how to train.
         report: called after every epoch.
+        trained: whether the network is trained already.
 
     Raises:
         NonFiniteError: the training diverged.
@@ -135,9 +140,17 @@ def descend(
     rng, noise_source = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
     n_batches = max(1, len(parts.train) // options.batch)
     optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.epochs * n_batches)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, options.epochs) * n_batches)
     held_out = samples.windows(parts.validation), samples.outputs(parts.validation)
-    best, best_error, best_epoch = deepcopy(network.state_dict()), float("inf"), 0
+
+    def judge() -> tuple[float, float]:
+        """The validation error, and what epochs are compared by."""
+        with torch.no_grad():
+            error = mse_loss(network(held_out[0]), held_out[1]).item()
+            return error, error + (options.lamb * float(_penalty(network.trace(held_out[0]))) if trained else 0.0)
+
+    best, best_epoch = deepcopy(network.state_dict()), 0
+    best_error, best_score = judge() if trained else (float("inf"), float("inf"))
     for epoch in range(options.epochs):
         order = rng.permutation(parts.train)
         if epoch in _grid_update_epochs(options):
@@ -148,12 +161,12 @@ def descend(
             windows = windows + options.noise * torch.randn(windows.shape, generator=noise_source)
             errors.append(_step(network, windows, samples.outputs(batch), options.lamb, optimizer))
             schedule.step()
-        with torch.no_grad():
-            validation_error = mse_loss(network(held_out[0]), held_out[1]).item()
+        validation_error, score = judge()
         if not np.isfinite([*errors, validation_error]).all():
             raise NonFiniteError(f"the training diverged in epoch {epoch + 1}; try a lower learning rate")
-        if validation_error < best_error:
-            best, best_error, best_epoch = deepcopy(network.state_dict()), validation_error, epoch
+        if score < best_score:
+            best, best_epoch = deepcopy(network.state_dict()), epoch
+            best_error, best_score = validation_error, score
         report(Progress(epoch + 1, options.epochs, float(np.mean(errors)), validation_error, best_error))
         if epoch - best_epoch >= options.patience:
             break
@@ -202,11 +215,15 @@ def _step(network: LSTMKAN, windows: Tensor, targets: Tensor, lamb: float, optim
     """One step of the descent; returns the mean square error before it."""
     trace = network.trace(windows)
     error = mse_loss(trace.outputs, targets)
-    penalty = sum(sparsity_penalty(layers) for layers in (trace.front, trace.head) if layers)
     optimizer.zero_grad()
-    (error + lamb * penalty).backward()  # type: ignore[no-untyped-call]
+    (error + lamb * _penalty(trace)).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
     return error.item()
+
+
+def _penalty(trace: Trace) -> Tensor:
+    """The sparsity penalty of all KANs."""
+    return torch.stack([sparsity_penalty(layers) for layers in trace.stages.values()]).sum()
 
 
 def _grid_update_epochs(options: TrainingOptions) -> set[int]:

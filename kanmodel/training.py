@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
 from kanmodel.errors import DataError
 from kanmodel.network import LSTMKAN
-from kanmodel.optimization import DEFAULTS, Progress, TrainingOptions, Width, descend
+from kanmodel.optimization import DEFAULTS, GRID_ROWS, Progress, TrainingOptions, Width, descend, update_grids
 from kanmodel.samples import Ends, Parts, Samples, TrainingTable, covered_rows, split_samples
 from kanmodel.scaling import Array, Scaling
 
@@ -37,19 +37,91 @@ def fit(
         report: called after every epoch.
 
     Raises:
-        DataError: too few rows, or a target that never changes.
+        DataError: too few rows, a target that never changes, or no epochs.
         ConfigError: an architecture that cannot exist.
         NonFiniteError: the training diverged.
     """
+    if options.epochs < 1:
+        raise DataError(f"epochs must be at least 1 for a new model, but is {options.epochs}")
     parts = split_samples(table, options.lookback, options.horizon, options.validation_share)
     config = _configure(table, options, parts)
     samples = Samples.of(table, Scaling.of(config), options.lookback, options.horizon)
     with _reproducible(options.seed):
         network = LSTMKAN(config)
         descend(network, samples, parts, options, report)
-        model = LoadedModel(network, _reference(table, samples, parts, options), {}, _provenance())
-        metrics = _measure(model, table, samples, parts)
-    return LoadedModel(network, model.reference, metrics, model.provenance)
+        provenance = Provenance.now("train", verified=True)
+        model = LoadedModel(network, _reference(table, samples, parts, options), {}, provenance)
+        metrics = _measure(model, table, samples, parts) | _measure_baselines(model, table, samples, parts)
+    return replace(model, metrics=metrics)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """A model before and after more training, with reference windows and metrics of the same table.
+
+    Attributes:
+        before: the weights that were there.
+        after: the new ones.
+    """
+
+    before: LoadedModel
+    after: LoadedModel
+
+
+def refine(
+    model: LoadedModel,
+    table: TrainingTable,
+    options: TrainingOptions = DEFAULTS,
+    report: Callable[[Progress], None] = lambda progress: None,
+    move_grids: bool = False,
+) -> Refinement:
+    """Goes on training a model, so that fewer edges matter and the grids lie where the data is.
+
+    Architecture, units and scaling stay as they are, and so do masked edges. The weights are those of the epoch with
+    the lowest validation error plus penalty, the start included: without epochs the model is only measured.
+
+    Args:
+        model: where to begin; it is not changed.
+        table: rows with the model's features and targets.
+        options: how to train; what describes an architecture is not read.
+        report: called after every epoch.
+        move_grids: whether all knots move to where the training windows take them, before the first epoch and once more
+            behind the last, since what reaches the inner layers has changed by then.
+
+    Raises:
+        DataError: other columns than the model's, too few rows, or a target that never changes.
+        NonFiniteError: the training diverged.
+    """
+    config = model.config
+    _refuse_other_columns(config, table)
+    options = replace(options, lookback=config.lookback, horizon=config.horizon)
+    parts = split_samples(table, config.lookback, config.horizon, options.validation_share)
+    samples = Samples.of(table, model.scaling, config.lookback, config.horizon)
+    network = deepcopy(model.network)
+    with _reproducible(options.seed):
+        before = replace(model, reference=_reference(table, samples, parts, options))
+        baseline_metrics = _measure_baselines(before, table, samples, parts)
+        before = replace(before, metrics=_measure(before, table, samples, parts) | baseline_metrics)
+        rows = np.linspace(0, len(parts.train) - 1, min(GRID_ROWS, len(parts.train))).round().astype(int)
+        windows = samples.windows(parts.train[rows])
+        if move_grids:
+            update_grids(network, windows)
+        descend(network.train().requires_grad_(True), samples, parts, options, report, trained=True)
+        if move_grids and options.epochs:
+            update_grids(network, windows)
+        after = LoadedModel(network, before.reference, {}, Provenance.now("train", verified=True, parent=model))
+        after = replace(after, metrics=_measure(after, table, samples, parts) | baseline_metrics)
+    return Refinement(before, after)
+
+
+def _refuse_other_columns(config: ModelConfig, table: TrainingTable) -> None:
+    targets = tuple(target.name for target in config.targets)
+    for kind, wanted, found in (
+        ("features", config.feature_names, table.feature_names),
+        ("targets", targets, table.target_names),
+    ):
+        if found != wanted:
+            raise DataError(f"the table's {kind} are {', '.join(found)}, but the model's are {', '.join(wanted)}")
 
 
 def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> ModelConfig:
@@ -107,7 +179,7 @@ def _targets(table: TrainingTable, ends: Ends, horizon: int) -> Array:
 
 
 def _measure(model: LoadedModel, table: TrainingTable, samples: Samples, parts: Parts) -> dict[str, float]:
-    """Errors on the test part, beside those of the baselines."""
+    """Errors on the test part."""
     config = model.config
     targets = _targets(table, parts.test, config.horizon)
     for name, column in zip(config.outputs, targets.T, strict=True):
@@ -115,30 +187,28 @@ def _measure(model: LoadedModel, table: TrainingTable, samples: Samples, parts: 
             raise DataError(f"output {name} is {column[0]} in every test window, so its R2 does not exist")
     with torch.no_grad():
         forecasts = model.scaling.outputs_to_original(model.network(samples.windows(parts.test)))
-    ridge = baselines.ridge(samples, parts.train, parts.validation, parts.test)
     r2 = baselines.r2_scores(targets, forecasts)
     mae = np.abs(targets - forecasts).mean(axis=0)
-    metrics = {
-        "test_r2": r2.mean(),
-        "test_mae": mae.mean(),
-        "persistence_r2": baselines.r2_scores(targets, baselines.persistence(table, parts.test, config.horizon)).mean(),
-        "ridge_r2": baselines.r2_scores(targets, ridge * model.scaling.output_scale + model.scaling.output_mean).mean(),
-        "train_windows": len(parts.train),
-        "validation_windows": len(parts.validation),
-        "test_windows": len(parts.test),
-    }
+    metrics = {"test_r2": r2.mean(), "test_mae": mae.mean()}
     if len(config.outputs) > 1:
         for output, name in enumerate(config.outputs):
             metrics |= {f"test_r2 {name}": r2[output], f"test_mae {name}": mae[output]}
     return {name: float(value) for name, value in metrics.items()}
 
 
-def _provenance() -> Provenance:
-    try:
-        library = f"kanscope {version('kanscope')}"
-    except PackageNotFoundError:
-        library = "kanscope"
-    return Provenance("train", library, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"), verified=True)
+def _measure_baselines(model: LoadedModel, table: TrainingTable, samples: Samples, parts: Parts) -> dict[str, float]:
+    """Errors of the baselines on the test part, and how many windows each part has."""
+    targets = _targets(table, parts.test, model.config.horizon)
+    persistence = baselines.persistence(table, parts.test, model.config.horizon)
+    ridge = baselines.ridge(samples, parts.train, parts.validation, parts.test)
+    ridge = ridge * model.scaling.output_scale + model.scaling.output_mean
+    return {
+        "persistence_r2": float(baselines.r2_scores(targets, persistence).mean()),
+        "ridge_r2": float(baselines.r2_scores(targets, ridge).mean()),
+        "train_windows": float(len(parts.train)),
+        "validation_windows": float(len(parts.validation)),
+        "test_windows": float(len(parts.test)),
+    }
 
 
 @contextmanager

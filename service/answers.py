@@ -13,6 +13,7 @@ from service.paths import all_finite, non_finite_places
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
+MARKDOWN = "text/markdown"
 
 
 def answer_json(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

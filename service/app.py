@@ -19,7 +19,7 @@ from service.errors import install_error_handlers
 from service.registry import Registry
 from service.request_ids import RequestIds
 from service.results import GlobalResults
-from service.routes import edges, explanations, health, models, predictions, topology
+from service.routes import attributions, edges, explanations, health, models, predictions, reports, topology
 from service.settings import Settings
 
 DESCRIPTION = (
@@ -50,7 +50,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.parts = parts
     app.add_middleware(RequestIds)
     install_error_handlers(app)
-    for resource in (models, predictions, explanations, topology, edges, health):
+    for resource in (models, predictions, explanations, attributions, topology, edges, reports, health):
         app.include_router(resource.router)
     app.add_route("/", _redirect_to_docs, include_in_schema=False)
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
@@ -59,12 +59,23 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _serve(app: FastAPI) -> AsyncIterator[None]:
-    """Loads the models while the app already answers: a large folder must not look like a dead process."""
+    """Loads the models while the app already answers: a large folder must not look like a dead process.
+
+    Then it computes what will be asked for.
+    """
     parts: Parts = app.state.parts
     torch.set_num_threads(parts.settings.torch_threads)
     loading = asyncio.create_task(run_in_threadpool(parts.registry.load))
+    preparing = asyncio.create_task(_prepare(parts, loading))
     yield
+    preparing.cancel()
+    await parts.results.close()
     await loading
+
+
+async def _prepare(parts: Parts, loading: asyncio.Task[None]) -> None:
+    await asyncio.wait((loading,))
+    await parts.results.prepare(parts.registry.served)
 
 
 async def _redirect_to_docs(_: object) -> RedirectResponse:

@@ -1,14 +1,18 @@
-"""The command line: ``kanscope serve``, ``train`` and ``inspect``."""
+"""The command line: ``kanscope serve``, ``train`` and the commands that look into a checkpoint."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
+import torch
 import typer
 
 from kanmodel.errors import KanscopeError
+from service.commands.explain import explain
+from service.commands.formula import formula
 from service.commands.inspect import inspect
+from service.commands.prune import prune
 from service.commands.serve import serve
 from service.commands.train import train
 
@@ -23,6 +27,9 @@ app = typer.Typer(
 app.command()(serve)
 app.command()(train)
 app.command()(inspect)
+app.command()(explain)
+app.command()(formula)
+app.command()(prune)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -31,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the program's name; None for those of the process.
     """
+    torch.set_num_threads(1)  # several are slower on models of this size, and much slower beside other work
     try:
         app(args=arguments, prog_name="kanscope")
     except KanscopeError as error:

@@ -1,13 +1,16 @@
-"""What handlers ask for: the parts of the service, and the model that the path names."""
+"""What handlers ask for: the parts of the service, the model that the path names, and how long to wait."""
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, TypeVar
 
-from fastapi import Depends, Path, Request
+from fastapi import Depends, Header, Path, Request
 from starlette.convertors import Convertor, register_url_convertor
 
+from service.errors import NotReadyError
 from service.registry import Registry, Served
 from service.results import GlobalResults
 from service.settings import Settings
@@ -29,6 +32,7 @@ class ModelName(Convertor[str]):
 
 register_url_convertor("name", ModelName())
 MODEL = "/v1/models/{model:name}"
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,34 @@ class Parts:
     results: GlobalResults
 
 
+@dataclass(frozen=True)
+class Deadline:
+    """When a request has waited long enough.
+
+    Attributes:
+        seconds: how long it waits, from its arrival.
+        time: when that is over, by the clock of the event loop.
+    """
+
+    seconds: float
+    time: float
+
+    async def wait(self, result: Awaitable[Result]) -> Result:
+        """A global result, if it is there in time; whatever computes it goes on.
+
+        Raises:
+            NotReadyError: it is not.
+        """
+        try:
+            async with asyncio.timeout_at(self.time) as timeout:
+                return await result
+        except TimeoutError:
+            if not timeout.expired():
+                raise
+            message = f"the result is still being computed after {self.seconds:g} s; ask again"
+            raise NotReadyError(message, headers={"Retry-After": "1"}) from None
+
+
 async def get_parts(request: Request) -> Parts:
     """Dependency: the parts of the service."""
     parts: Parts = request.app.state.parts
@@ -60,5 +92,24 @@ async def get_served(
     return parts.registry.get(model)
 
 
+async def get_deadline(
+    parts: Annotated[Parts, Depends(get_parts)],
+    timeout: Annotated[
+        float | None,
+        Header(
+            alias="X-Request-Timeout",
+            description="Seconds to wait for a result that is still being computed; then 503. A setting says how many "
+            "where it is absent.",
+            gt=0,
+            le=3600,
+        ),
+    ] = None,
+) -> Deadline:
+    """Dependency: how long the request waits."""
+    seconds = parts.settings.request_timeout if timeout is None else timeout
+    return Deadline(seconds, asyncio.get_running_loop().time() + seconds)
+
+
 TheParts = Annotated[Parts, Depends(get_parts)]
 TheModel = Annotated[Served, Depends(get_served)]
+TheDeadline = Annotated[Deadline, Depends(get_deadline)]

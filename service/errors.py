@@ -165,7 +165,7 @@ def error_body(status: int, message: str, request_id: str, problems: Sequence[Pr
 
 def problem_of(details: ErrorDetails) -> Problem:
     """One complaint of pydantic, in our words: ``tolerance`` and ``must be greater than 0``."""
-    parts = [part for part in details["loc"] if part not in ("body", "query", "path")]
+    parts = [part for part in details["loc"] if part not in ("body", "query", "path", "header")]
     if name := details.get("ctx", {}).get("name"):  # see schemas.requests
         parts.append(name)
     message = details["msg"].replace("Input should", "must").replace("Field required", "is missing")

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.ledger import LedgerOptions, explain_windows
+from kanmodel.explain.expected import explain_expected
+from kanmodel.explain.ledger import Ledger, LedgerOptions, explain_windows
 from service.registry import Served
-from service.requests.baselines import read_baseline
+from service.requests.baselines import ReferenceBaselines, read_baseline
 from service.requests.bodies import parse_object
 from service.requests.outputs import read_outputs
 from service.requests.windows import Windows, read_windows
@@ -20,6 +23,7 @@ from service.schemas.explanations import (
     Explanation,
     describe_baseline,
     describe_ledger,
+    describe_reference_baselines,
 )
 from service.schemas.requests import validate_request
 
@@ -45,7 +49,7 @@ class Question:
     outputs: tuple[int, ...]
     as_list: bool
     detail: Detail
-    baseline: Baseline
+    baseline: Baseline | ReferenceBaselines
     options: LedgerOptions
 
 
@@ -77,6 +81,7 @@ def describe_question(question: Question) -> ExplainHeader:
         NonFiniteError: a prediction is not finite.
     """
     model = question.served.model
+    baseline = question.baseline
     names = [model.config.outputs[output] for output in question.outputs]
     units = [model.config.target_of(output).unit for output in question.outputs]
     return {
@@ -84,7 +89,9 @@ def describe_question(question: Question) -> ExplainHeader:
         "checkpoint": question.served.checkpoint,
         "output": names if question.as_list else names[0],
         "unit": units if question.as_list else units[0],
-        "baseline": describe_baseline(model, question.baseline),
+        "baseline": describe_reference_baselines(model, baseline.count, baseline.seed)
+        if isinstance(baseline, ReferenceBaselines)
+        else describe_baseline(model, baseline),
         "predictions": model.predict(question.windows.original).tolist(),
     }
 
@@ -99,7 +106,7 @@ def explain_slices(question: Question) -> Iterator[list[Explanation]]:
     for first in range(0, len(windows), SLICE):
         by_output = [
             describe_ledger(
-                explain_windows(model, windows[first : first + SLICE], output, question.baseline, question.options),
+                _explain(question, windows[first : first + SLICE], output),
                 model.config.feature_names,
                 question.detail,
                 first,
@@ -107,6 +114,13 @@ def explain_slices(question: Question) -> Iterator[list[Explanation]]:
             for output in question.outputs
         ]
         yield [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
+
+
+def _explain(question: Question, windows: Tensor, output: int) -> Ledger:
+    model, baseline, options = question.served.model, question.baseline, question.options
+    if isinstance(baseline, ReferenceBaselines):
+        return explain_expected(model, windows, output, baseline.count, baseline.seed, options)
+    return explain_windows(model, windows, output, baseline, options)
 
 
 def explain_all(question: Question) -> ExplainResponse:

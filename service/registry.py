@@ -83,6 +83,11 @@ class Registry:
         states = {entry.state for entry in self.entries}
         return "loading" not in states and "ready" in states
 
+    @property
+    def served(self) -> tuple[Served, ...]:
+        """The models that answer, by name."""
+        return tuple(Served(entry.name, entry.model) for entry in self.entries if entry.model is not None)
+
     def load(self) -> None:
         """Loads one file after the other; one that cannot be loaded leaves the others to serve."""
         for entry in self.entries:

@@ -20,7 +20,8 @@ class Settings(BaseSettings):
         max_body_bytes: largest request body.
         max_windows: most windows of one request.
         max_points: most points of one edge's curve.
-        cached_results: how many global results (importance, topologies) are kept.
+        cached_results: how many global results (importance, topologies, reports) are kept.
+        request_timeout: seconds that a request waits for a global result, unless its header says otherwise.
     """
 
     model_config = SettingsConfigDict(env_prefix="KANSCOPE_", env_ignore_empty=True, frozen=True)
@@ -34,3 +35,4 @@ class Settings(BaseSettings):
     max_windows: int = Field(default=4096, ge=1)
     max_points: int = Field(default=2001, ge=2)
     cached_results: int = Field(default=64, ge=1)
+    request_timeout: float = Field(default=30.0, gt=0, le=3600)

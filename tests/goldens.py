@@ -1,4 +1,4 @@
-"""Numbers that pykan and captum computed, stored in `tests/golden`, with the models they belong to."""
+"""Numbers that were computed elsewhere, stored in `tests/golden`, with the models they belong to."""
 
 from __future__ import annotations
 

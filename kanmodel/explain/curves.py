@@ -33,6 +33,7 @@ class Support:
         histogram_edges: (21,), from the smallest to the largest value.
         histogram_counts: (20,).
         outside_grid: share of the values beyond the core interval of the grid, where the splines fade out.
+        coverage: length from p01 to p99, as a share of the core interval's; infinite for a grid of no length.
     """
 
     p01: float
@@ -41,6 +42,7 @@ class Support:
     histogram_edges: Array
     histogram_counts: Array
     outside_grid: float
+    coverage: float
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _sample(model: LoadedModel, edge: TopologyEdge, trace: LayerTrace, points: i
     x = torch.linspace(first, last, points, dtype=inputs.dtype)
     base, spline, slope = _evaluate(layer, x, edge.i, edge.j)
     feature = model.config.features[edge.i] if edge.source.startswith("feature:") else None
-    flat = float(outputs.std()) <= FLAT_SHARE * float(trace.subnodes[:, edge.j].std())
+    spread, of_subnode = float(outputs.std(correction=0)), float(trace.subnodes[:, edge.j].std(correction=0))
     scaling = model.scaling
     return EdgeCurve(
         edge=edge,
@@ -165,7 +167,7 @@ def _sample(model: LoadedModel, edge: TopologyEdge, trace: LayerTrace, points: i
         grid=_array(layer.grid[edge.i]),
         support=support,
         line=line,
-        shape=_shape(flat, support, line),
+        shape=_shape(spread <= FLAT_SHARE * of_subnode, support, line),
     )
 
 
@@ -182,11 +184,15 @@ def _measure_support(inputs: Array, core: tuple[float, float]) -> Support:
     p01, p50, p99 = (float(value) for value in np.percentile(inputs, (1, 50, 99)))
     counts, edges = np.histogram(inputs, bins=N_BINS)
     outside = float(((inputs < core[0]) | (inputs > core[1])).mean())
-    return Support(p01, p50, p99, edges, counts.astype(np.float64), outside)
+    length = core[1] - core[0]
+    coverage = (p99 - p01) / length if length > 0 else float("inf")
+    return Support(p01, p50, p99, edges, counts.astype(np.float64), outside, coverage)
 
 
 def _fit_line(inputs: Array, outputs: Array, support: Support) -> Line:
     inside = (inputs >= support.p01) & (inputs <= support.p99)
+    if not inside.any():  # of two values neither lies between the percentiles
+        inside[:] = True
     x, y = inputs[inside], outputs[inside]
     x_centred, y_centred = x - x.mean(), y - y.mean()
     spread_x, spread_y = float((x_centred**2).sum()), float((y_centred**2).sum())

@@ -1,4 +1,4 @@
-"""What matters over the reference windows: the mean size of the ledger's entries.
+"""What matters over the reference windows: the mean size of the ledger's entries, with intervals.
 
 Computed once per checkpoint and output: it takes as long as explaining every reference window.
 """
@@ -11,32 +11,46 @@ from dataclasses import dataclass
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.ledger import explain_windows
+from kanmodel.explain.bootstrap import Estimate, Resampling, interval
+from kanmodel.explain.ledger import Ledger, explain_windows
+from kanmodel.explain.permutation import permute_features
 from kanmodel.explain.profiles import profile_nodes
 from kanmodel.scaling import Array
+
+SEED = 0
 
 
 @dataclass(frozen=True)
 class Importance:
     """Mean |contribution| to one output over the reference windows, baseline ``mean``, in the target's unit.
 
-    A feature's contribution to a window is its signed sum over the steps; a front edge's likewise.
+    A feature's contribution to a window is its signed sum over the steps, a step's the signed sum over the features; a
+    front edge's is summed over the steps too.
 
     Attributes:
         output: number of the output.
         features: (n_features,).
+        mean_contribution: signed mean per feature, (n_features,).
+        share: of all features' mean |contribution|, (n_features,).
+        steps: (lookback,), oldest first.
         nodes: by (stage, layer) as in `Ledger.layers`, (n_nodes,).
         edges: by (stage, layer), (n_subnodes, n_in).
+        permutation: growth of the mean absolute error when a feature's series are permuted between windows,
+            (n_features,), the target's unit; None where targets are unknown.
         profiles: what each node stands for, (n_nodes, n_features), as `profile_nodes` gives it.
-        converged: share of the windows whose ledger is within the default tolerance.
+        ledger: the ledger of the reference windows.
     """
 
     output: int
-    features: Array
-    nodes: Mapping[tuple[str, int], Array]
-    edges: Mapping[tuple[str, int], Array]
+    features: Estimate
+    mean_contribution: Array
+    share: Estimate
+    steps: Estimate
+    nodes: Mapping[tuple[str, int], Estimate]
+    edges: Mapping[tuple[str, int], Estimate]
+    permutation: Estimate | None
     profiles: Mapping[tuple[str, int], Array]
-    converged: float
+    ledger: Ledger
 
 
 def measure_importance(model: LoadedModel, output: int) -> Importance:
@@ -46,13 +60,28 @@ def measure_importance(model: LoadedModel, output: int) -> Importance:
         NonFiniteError: the ledger of a reference window is not finite.
     """
     ledger = explain_windows(model, model.reference.windows, output)
+    resampling = Resampling.blocks(len(ledger.predictions))
+    sizes = np.abs(ledger.features)
+    totals = resampling.means(sizes)
+    growth = permute_features(model, output, SEED)
     nodes = {(layer.stage, layer.layer): layer.nodes for layer in ledger.layers}
     edges = {(layer.stage, layer.layer): layer.edges for layer in ledger.layers}
     return Importance(
         output=output,
-        features=np.abs(ledger.features).mean(axis=0),
-        nodes={place: np.abs(values).mean(axis=0) for place, values in nodes.items() if values is not None},
-        edges={place: np.abs(values).mean(axis=0) for place, values in edges.items() if values is not None},
+        features=resampling.estimate(sizes),
+        mean_contribution=ledger.features.mean(axis=0),
+        share=interval(_shares(sizes.mean(axis=0)), _shares(totals)),
+        steps=resampling.estimate(np.abs(ledger.steps.sum(axis=2))),
+        nodes={place: resampling.estimate(np.abs(values)) for place, values in nodes.items() if values is not None},
+        edges={place: resampling.estimate(np.abs(values)) for place, values in edges.items() if values is not None},
+        permutation=None if growth is None else resampling.estimate(growth),
         profiles=profile_nodes(model),
-        converged=float(ledger.converged.mean()),
+        ledger=ledger,
     )
+
+
+def _shares(sizes: Array) -> Array:
+    """Sizes (..., n_features) as shares that sum to 1; all 0 where nothing has a size."""
+    total = sizes.sum(axis=-1, keepdims=True)
+    shares: Array = np.divide(sizes, total, out=np.zeros_like(sizes), where=total > 0)
+    return shares

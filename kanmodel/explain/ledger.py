@@ -82,6 +82,8 @@ class Ledger:
         tolerance: what the residual was held against.
         converged: whether it is within it, (n,).
         path_nodes: nodes of the path that were used, (n,).
+        standard_error: of each feature's contribution, (n, n_features), where the ledger is an average over baselines;
+            None for a single baseline.
     """
 
     output: str
@@ -94,6 +96,7 @@ class Ledger:
     tolerance: float
     converged: NDArray[np.bool_]
     path_nodes: NDArray[np.int64]
+    standard_error: Array | None = None
 
     @property
     def features(self) -> Array:

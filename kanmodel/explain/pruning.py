@@ -7,6 +7,7 @@ pykan does. Replacing by the mean keeps far fewer edges for the same fidelity, s
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -79,6 +80,21 @@ class Pruning:
         return _count(self.edges)
 
 
+@dataclass(frozen=True)
+class FidelityPoint:
+    """One point of the curve of cost against size.
+
+    Attributes:
+        edges: number of edges that are kept.
+        threshold: the score, model units, at or below which edges went.
+        fidelity: what that costs.
+    """
+
+    edges: int
+    threshold: float
+    fidelity: Fidelity
+
+
 def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule) -> Pruning:
     """What a rule keeps of a model, for the output that `importance` is about.
 
@@ -113,6 +129,22 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
     return best
 
 
+def trace_fidelity(
+    model: LoadedModel, importance: Importance, metric: Metric = "contribution", fill: Fill = "mean"
+) -> tuple[FidelityPoint, ...]:
+    """What each number of edges costs along one metric's order, from all edges to none.
+
+    Raises:
+        InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
+    """
+    replay = Replay(model, fill)
+    scores = _edge_scores_of(model, importance, replay.run(replay.live), metric)
+    return tuple(
+        FidelityPoint(_count(kept), threshold, measure_fidelity(model, importance.output, replay, kept))
+        for threshold, kept in _sparser_sets(model, importance.output, replay, scores)
+    )
+
+
 def prune_network(model: LoadedModel, pruning: Pruning) -> LSTMKAN:
     """A new network without the edges that `pruning` drops: masked, and their fill folded into the sub-nodes' bias."""
     fills = Replay(model, pruning.rule.fill).fills
@@ -136,30 +168,41 @@ def _without_cut_off(model: LoadedModel, output: int, edges: Kept) -> Kept:
     return kept
 
 
+def _sparser_sets(
+    model: LoadedModel, output: int, replay: Replay, scores: dict[Place, Tensor]
+) -> Iterator[tuple[float, Kept]]:
+    """From all live edges to none, the sets left when the weakest go one by one, and what is cut off with them.
+
+    Each comes with the score at or below which all its missing edges are that did not go for being cut off.
+    """
+    order = sorted(  # weakest first; of equal ones the last first, so that ties are kept by (stage, layer, i, j)
+        (float(scores[place][j, i]), -rank, -i, -j, place)
+        for rank, place in enumerate(scores)
+        for j, i in replay.live[place].nonzero().tolist()
+    )
+    remaining = {place: keep.clone() for place, keep in replay.live.items()}
+    last = _without_cut_off(model, output, remaining)
+    yield 0.0, last
+    for score, _, minus_i, minus_j, place in order:
+        remaining[place][-minus_j, -minus_i] = False
+        sparser = _without_cut_off(model, output, remaining)
+        if any(not torch.equal(sparser[place], last[place]) for place in last):
+            last = sparser
+            yield score, last
+
+
 def _cut_by_fidelity(
     model: LoadedModel, output: int, replay: Replay, scores: dict[Place, Tensor], fidelity: float
 ) -> Kept:
     """The smallest set along the order of `scores` whose R2, and that of every larger set, is at least `fidelity`."""
     full = replay.run(replay.live).outputs[:, output].double()
-    order = sorted(  # weakest first; of equal ones the last first, so that ties are kept by (stage, layer, i, j)
-        (
-            (float(scores[place][j, i]), -rank, -i, -j, place)
-            for rank, place in enumerate(scores)
-            for j, i in replay.live[place].nonzero().tolist()
-        ),
-    )
-    remaining = {place: keep.clone() for place, keep in replay.live.items()}
-    best = _without_cut_off(model, output, remaining)
-    if r2(full, replay.run(best).outputs[:, output].double()) < fidelity:
-        return replay.live  # a node that nothing enters is a constant, and a fill of zero would take it away
-    for *_, minus_i, minus_j, place in order:
-        remaining[place][-minus_j, -minus_i] = False
-        candidate = _without_cut_off(model, output, remaining)
-        if all(torch.equal(candidate[place], best[place]) for place in best):
-            continue
-        if r2(full, replay.run(candidate).outputs[:, output].double()) < fidelity:
+    best = (
+        replay.live
+    )  # a fill of zero may lose even by what is cut off already: a node that nothing enters is a constant
+    for _, kept in _sparser_sets(model, output, replay, scores):
+        if r2(full, replay.run(kept).outputs[:, output].double()) < fidelity:
             break
-        best = candidate
+        best = kept
     return best
 
 
@@ -202,7 +245,7 @@ def _edge_scores_of(model: LoadedModel, importance: Importance, trace: Trace, me
     """Scores of edges, model units, (n_subnodes, n_in) by (stage, layer)."""
     if metric == "contribution":
         scale = float(model.scaling.output_scale[importance.output])
-        return {place: torch.from_numpy(values / scale) for place, values in importance.edges.items()}
+        return {place: torch.from_numpy(edges.value / scale) for place, edges in importance.edges.items()}
     return {
         (stage, number): values
         for stage, kan in model.network.stages.items()

@@ -86,8 +86,12 @@ class Replay:
 
 def measure_fidelity(model: LoadedModel, output: int, replay: Replay, edges: Kept) -> Fidelity:
     """What keeping only these edges costs one output."""
-    full = replay.run(replay.live).outputs[:, output].double()
-    pruned = replay.run(edges).outputs[:, output].double()
+    return compare_outputs(model, output, replay.run(replay.live).outputs, replay.run(edges).outputs)
+
+
+def compare_outputs(model: LoadedModel, output: int, full: Tensor, pruned: Tensor) -> Fidelity:
+    """What one output loses, from all outputs for the reference windows, (n, n_outputs), model units."""
+    full, pruned = full[:, output].double(), pruned[:, output].double()
     if model.reference.targets is None:
         return Fidelity(r2(full, pruned), None, None)
     targets = torch.from_numpy(model.reference.targets)[:, output]

@@ -7,21 +7,23 @@ features and LSTM units.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from math import tanh
-from typing import Literal, get_args
+from typing import Literal
 
-from torch import Tensor
+import torch
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.config import KANConfig, ModelConfig
 from kanmodel.errors import UnknownNameError
-from kanmodel.explain.connectivity import read_features
+from kanmodel.explain.connectivity import connected_features
 from kanmodel.explain.ids import NodeKind, kind_of, label_of, node_id, subnode_id
 from kanmodel.explain.importance import Importance
-from kanmodel.explain.pruning import Metric, Pruning, PruningRule, prune_by_rule
-from kanmodel.explain.replay import Fidelity, Replay
+from kanmodel.explain.pruning import Pruning, PruningRule, prune_by_rule
+from kanmodel.explain.replay import Fidelity
 from kanmodel.explain.scores import MIN_INPUTS, KANScores, score_traces
+from kanmodel.network import Trace
 
 EdgeKind = Literal["edge", "product", "input"]
 OPACITY_BETA = 3.0  # as pykan's plot draws a backward score
@@ -32,15 +34,16 @@ class TopologyNode:
     """A node of the graph.
 
     Attributes:
-        id: as the module describes.
+        id: as `kanmodel.explain.ids` describes.
         kind: feature, front, lstm, head, output or subnode.
         layer: its layer within its stage.
         index: its number within its layer.
         label: for people.
+        kept: whether the rule keeps it; a feature goes only when nothing connects it with the output.
         contribution: mean |contribution| over the reference windows, the target's unit; None for a sub-node.
+        interval: of that mean, 95 %.
         scores: pykan's backward score, model units; None where there is none.
         profile: share of each feature in the node's own value, names to numbers that sum to 1; empty for features.
-        kept: whether the rule keeps it; a feature goes only when nothing connects it with the output.
     """
 
     id: str
@@ -48,10 +51,11 @@ class TopologyNode:
     layer: int
     index: int
     label: str
-    contribution: float | None
-    scores: Mapping[str, float] | None
-    profile: Mapping[str, float]
     kept: bool
+    contribution: float | None = None
+    interval: tuple[float, float] | None = None
+    scores: Mapping[str, float] | None = None
+    profile: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,11 +71,14 @@ class TopologyEdge:
         layer: layer of the node it leaves; for ``product`` the layer of the node.
         i: number of the node, or sub-node, it leaves.
         j: number of the sub-node, or node, it enters.
+        kept: whether the rule keeps it.
+        masked: whether the checkpoint itself masks it.
         contribution: mean |contribution| over the reference windows, the target's unit; None but for ``edge``.
+        interval: of that mean, 95 %.
         share: of the feature in the unit's profile; None but for ``input``.
         scores: backward, forward_n and forward_u, model units; None where there are none.
         opacity: tanh(3 backward), as pykan draws it; None where there is no score.
-        kept: whether the rule keeps it.
+        outside_grid: share of its reference inputs beyond the core interval of its grid; None but for ``edge``.
     """
 
     source: str
@@ -81,11 +88,14 @@ class TopologyEdge:
     layer: int
     i: int
     j: int
-    contribution: float | None
-    share: float | None
-    scores: Mapping[str, float] | None
-    opacity: float | None
     kept: bool
+    masked: bool = False
+    contribution: float | None = None
+    interval: tuple[float, float] | None = None
+    share: float | None = None
+    scores: Mapping[str, float] | None = None
+    opacity: float | None = None
+    outside_grid: float | None = None
 
 
 @dataclass(frozen=True)
@@ -143,7 +153,12 @@ def build_topology(model: LoadedModel, importance: Importance, rule: PruningRule
         InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
     """
     pruning = prune_by_rule(model, importance, rule)
-    scores = _scores(model)
+    with torch.no_grad():
+        trace = model.network.trace(model.reference.windows)
+    scores: dict[str, KANScores] = {}
+    if len(model.reference.windows) >= MIN_INPUTS:
+        stages = model.network.stages
+        scores = {stage: score_traces(kan.config, trace.stages[stage]) for stage, kan in stages.items()}
     nodes = list(_nodes(model, importance, pruning, scores))
     return Topology(
         output=model.config.outputs[importance.output],
@@ -151,7 +166,7 @@ def build_topology(model: LoadedModel, importance: Importance, rule: PruningRule
         fidelity=pruning.fidelity,
         nodes=tuple(nodes),
         edges=(
-            *_kan_edges(model, importance, pruning, scores),
+            *_kan_edges(model, importance, pruning, trace, scores),
             *_product_edges(model, pruning),
             *_input_edges(nodes),
         ),
@@ -159,122 +174,109 @@ def build_topology(model: LoadedModel, importance: Importance, rule: PruningRule
     )
 
 
-def _scores(model: LoadedModel) -> dict[str, KANScores]:
-    """pykan's scores of each stage of the full model; empty where there are too few reference windows."""
-    if len(model.reference.windows) < MIN_INPUTS:
-        return {}
-    replay = Replay(model)
-    trace = replay.run(replay.live)
-    return {stage: score_traces(kan.config, trace.stages[stage]) for stage, kan in model.network.stages.items()}
-
-
 def _nodes(
     model: LoadedModel, importance: Importance, pruning: Pruning, scores: Mapping[str, KANScores]
 ) -> Iterator[TopologyNode]:
     config = model.config
     if config.lstm is not None and config.front is None:
-        for index, (name, connected) in enumerate(zip(config.feature_names, read_features(model.network), strict=True)):
-            contribution = float(importance.features[index])
-            yield TopologyNode(f"feature:{name}", "feature", 0, index, name, contribution, None, {}, connected)
+        connected = connected_features(model.network, importance.output)
+        for index, name in enumerate(config.feature_names):
+            yield TopologyNode(
+                id=f"feature:{name}",
+                kind="feature",
+                layer=0,
+                index=index,
+                label=name,
+                kept=connected[index],
+                contribution=float(importance.features.value[index]),
+                interval=importance.features.bounds(index),
+            )
     for stage, kan in model.network.stages.items():
         for layer in range(kan.config.depth + 1):
-            place = _ledger_place(config, stage, layer)
+            estimate = importance.nodes[_ledger_place(config, stage, layer)]
             for index in range(kan.config.n_nodes[layer]):
                 identity = node_id(config, stage, layer, index)
-                score = {"backward": float(scores[stage].nodes[layer][index])} if stage in scores else None
                 yield TopologyNode(
                     id=identity,
                     kind=kind_of(identity),
                     layer=layer,
                     index=index,
                     label=label_of(identity),
-                    contribution=float(importance.nodes[place][index]),
-                    scores=score,
-                    profile=_profile(config, importance, stage, layer, index),
                     kept=bool(pruning.nodes[stage, layer][index]),
+                    contribution=float(estimate.value[index]),
+                    interval=estimate.bounds(index),
+                    scores={"backward": float(scores[stage].nodes[layer][index])} if stage in scores else None,
+                    profile=_profile(config, importance, stage, layer, index),
                 )
-            yield from _subnodes(config, kan.config, pruning, stage, layer)
-
-
-def _subnodes(config: ModelConfig, kan: KANConfig, pruning: Pruning, stage: str, layer: int) -> Iterator[TopologyNode]:
-    for subnode, node in enumerate(kan.node_of_subnode(layer)):
-        if node >= kan.width[layer][0]:
-            identity = subnode_id(config, stage, layer, subnode)
-            kept = bool(pruning.nodes[stage, layer][node])
-            yield TopologyNode(identity, "subnode", layer, subnode, label_of(identity), None, None, {}, kept)
+            for subnode, node in _factors(kan.config, layer):
+                identity = subnode_id(config, stage, layer, subnode)
+                kept = bool(pruning.nodes[stage, layer][node])
+                yield TopologyNode(identity, "subnode", layer, subnode, label_of(identity), kept)
 
 
 def _kan_edges(
-    model: LoadedModel, importance: Importance, pruning: Pruning, scores: Mapping[str, KANScores]
+    model: LoadedModel, importance: Importance, pruning: Pruning, trace: Trace, scores: Mapping[str, KANScores]
 ) -> Iterator[TopologyEdge]:
-    for (stage, layer), keep in pruning.edges.items():
-        for i in range(keep.shape[1]):
-            for j in range(keep.shape[0]):
-                score = _edge_scores(scores[stage], layer, i, j) if stage in scores else None
-                yield TopologyEdge(
-                    source=node_id(model.config, stage, layer, i),
-                    target=subnode_id(model.config, stage, layer + 1, j),
-                    kind="edge",
-                    stage=stage,
-                    layer=layer,
-                    i=i,
-                    j=j,
-                    contribution=float(importance.edges[stage, layer][j, i]),
-                    share=None,
-                    scores=score,
-                    opacity=tanh(OPACITY_BETA * score["backward"]) if score else None,
-                    kept=bool(keep[j, i]),
-                )
+    for (stage, number), keep in pruning.edges.items():
+        layer = model.network.stages[stage][number]
+        inputs, (low, high) = trace.stages[stage][number].inputs, layer.core
+        outside = ((inputs < low) | (inputs > high)).double().mean(dim=0)  # (n_in,)
+        estimate = importance.edges[stage, number]
+        for i, j in product(range(keep.shape[1]), range(keep.shape[0])):
+            score = _edge_scores(scores[stage], number, i, j) if stage in scores else None
+            yield TopologyEdge(
+                source=node_id(model.config, stage, number, i),
+                target=subnode_id(model.config, stage, number + 1, j),
+                kind="edge",
+                stage=stage,
+                layer=number,
+                i=i,
+                j=j,
+                kept=bool(keep[j, i]),
+                masked=bool(layer.mask[j, i] == 0),
+                contribution=float(estimate.value[j, i]),
+                interval=estimate.bounds(j, i),
+                scores=score,
+                opacity=tanh(OPACITY_BETA * score["backward"]) if score else None,
+                outside_grid=float(outside[i]),
+            )
 
 
 def _edge_scores(scores: KANScores, layer: int, i: int, j: int) -> dict[str, float]:
-    metrics: tuple[Metric, ...] = tuple(metric for metric in get_args(Metric) if metric != "contribution")
-    tensors: dict[str, tuple[Tensor, ...]] = {metric: getattr(scores, metric) for metric in metrics}
-    return {metric: float(values[layer][j, i]) for metric, values in tensors.items()}
+    return {
+        "backward": float(scores.backward[layer][j, i]),
+        "forward_n": float(scores.forward_n[layer][j, i]),
+        "forward_u": float(scores.forward_u[layer][j, i]),
+    }
 
 
 def _product_edges(model: LoadedModel, pruning: Pruning) -> Iterator[TopologyEdge]:
     for (stage, layer), kept in pruning.nodes.items():
-        kan = model.network.stages[stage].config
-        for subnode, node in enumerate(kan.node_of_subnode(layer)):
-            if node >= kan.width[layer][0]:
-                source = subnode_id(model.config, stage, layer, subnode)
-                target = node_id(model.config, stage, layer, node)
-                yield TopologyEdge(
-                    source,
-                    target,
-                    "product",
-                    stage,
-                    layer,
-                    subnode,
-                    node,
-                    None,
-                    None,
-                    None,
-                    None,
-                    bool(kept[node]),
-                )
+        for subnode, node in _factors(model.network.stages[stage].config, layer):
+            source = subnode_id(model.config, stage, layer, subnode)
+            target = node_id(model.config, stage, layer, node)
+            yield TopologyEdge(source, target, "product", stage, layer, subnode, node, bool(kept[node]))
+
+
+def _factors(kan: KANConfig, layer: int) -> Iterator[tuple[int, int]]:
+    """The sub-nodes of the product nodes of a layer, each with its node."""
+    return (pair for pair in enumerate(kan.node_of_subnode(layer)) if pair[1] >= kan.width[layer][0])
 
 
 def _input_edges(nodes: Sequence[TopologyNode]) -> Iterator[TopologyEdge]:
     features = [node for node in nodes if node.kind == "feature"]
     for unit in (node for node in nodes if node.kind == "lstm"):
         for feature in features:
-            share = unit.profile.get(feature.label, 0.0)
-            kept = unit.kept and feature.kept
             yield TopologyEdge(
-                feature.id,
-                unit.id,
-                "input",
-                "lstm",
-                0,
-                feature.index,
-                unit.index,
-                None,
-                share,
-                None,
-                None,
-                kept,
+                source=feature.id,
+                target=unit.id,
+                kind="input",
+                stage="lstm",
+                layer=0,
+                i=feature.index,
+                j=unit.index,
+                kept=unit.kept and feature.kept,
+                share=unit.profile.get(feature.label, 0.0),
             )
 
 

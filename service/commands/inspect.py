@@ -1,8 +1,8 @@
-"""``kanscope inspect``: what a checkpoint holds, as tables or as JSON."""
+"""``kanscope inspect``: what a checkpoint holds, as tables or as JSON, or as answers to the usual questions."""
 
 from __future__ import annotations
 
-import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,27 +12,46 @@ from rich.table import Table
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.config import KANConfig, ModelConfig, config_to_dict
-from kanmodel.errors import UnknownNameError
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.scores import MIN_INPUTS
+from kanmodel.explain.report import markdown, write_report
 from kanmodel.explain.topology import Topology, TopologyEdge, build_topology
+from service.commands.options import Checkpoint, OutputName, figure, find_output, print_json
 
 SCORES = ("contribution", "backward", "forward_n", "forward_u")
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(help="Checkpoint, *.safetensors.")],
-    output: Annotated[str | None, typer.Option(help="Output whose edges are scored. Default: the first.")] = None,
+    file: Checkpoint,
+    output_name: OutputName = None,
     edges: Annotated[int, typer.Option(min=0, help="Edges listed in the table, strongest first.")] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, with every edge.")] = False,
+    report: Annotated[
+        bool,
+        typer.Option(
+            "--report",
+            help="Print instead, as Markdown, answers to what people ask before the picture of a KAN: has it pruned "
+            "itself, which features count, what do lighter edges mean, why are most edges straight.",
+        ),
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON: with every edge, or the report with its evidence.")
+    ] = False,
 ) -> None:
-    """Print architecture, features, metrics, and the edges by score."""
+    """Print architecture, features, metrics, and the edges by contribution and score."""
     model = load_checkpoint(file)
-    name = output or model.config.outputs[0]
-    topology = find_topology(model, name)
+    importance = measure_importance(model, find_output(model.config, output_name))
+    topology = build_topology(model, importance, PruningRule())
+    if report:
+        findings = write_report(model, importance, topology)
+        if as_json:
+            print_json(
+                _describe_file(model, file) | {"output": topology.output, "findings": list(map(asdict, findings))}
+            )
+        else:
+            typer.echo(markdown(topology.output, findings), nl=False)
+        return
     if as_json:
-        typer.echo(json.dumps(describe(model, file, topology), ensure_ascii=False, allow_nan=False))
+        print_json(describe(model, file, topology))
         return
     console = Console(highlight=False)
     console.print(architecture_table(model, file))
@@ -41,22 +60,14 @@ def inspect(
     console.print(edges_table(topology, edges))
 
 
-def find_topology(model: LoadedModel, output: str) -> Topology:
-    """The edges with their contributions to an output, and their scores where the windows suffice."""
-    outputs = model.config.outputs
-    if output not in outputs:
-        raise UnknownNameError(f"there is no output {output!r}, but {', '.join(outputs)}")
-    scored = len(model.reference.windows) >= MIN_INPUTS
-    rule = PruningRule(metric=None if scored else "contribution")
-    return build_topology(model, measure_importance(model, outputs.index(output)), rule)
+def _describe_file(model: LoadedModel, file: Path) -> dict[str, Any]:
+    return {"file": str(file), "checkpoint": f"sha256:{model.sha256}"}
 
 
 def describe(model: LoadedModel, file: Path, topology: Topology) -> dict[str, Any]:
     """Everything that the tables show, for machines; edges are strongest first."""
     config = config_to_dict(model.config)
-    return {
-        "file": str(file),
-        "checkpoint": f"sha256:{model.sha256}",
+    return _describe_file(model, file) | {
         "features": config["features"],
         "targets": config["targets"],
         "outputs": model.config.outputs,
@@ -97,14 +108,20 @@ def architecture_table(model: LoadedModel, file: Path) -> Table:
     table.add_row("head KAN", describe_kan(config.head))
     table.add_row("reference windows", str(len(model.reference.windows)))
     table.add_row("made by", f"{provenance.source}, {provenance.library}, {provenance.created}")
+    if provenance.parent is not None:
+        table.add_row("made from", f"{provenance.parent[:19]}…")
     return table
 
 
 def describe_kan(kan: KANConfig) -> str:
     """A KAN in one line, its width as pykan writes it."""
-    width = [n_sum if not n_mult else [n_sum, n_mult] for n_sum, n_mult in kan.width]
     grid = ", ".join(str(grid_size) for grid_size in sorted(set(kan.grid_size)))
-    return f"width {width}, grid {grid}, spline order {kan.spline_order}, base {kan.base_activation}"
+    return f"width {describe_width(kan)}, grid {grid}, spline order {kan.spline_order}, base {kan.base_activation}"
+
+
+def describe_width(kan: KANConfig) -> str:
+    """Nodes per layer as pykan writes them: ``[12, 5, 1]``, with product nodes ``[12, [5, 2], 1]``."""
+    return str([n_sum if not n_mult else [n_sum, n_mult] for n_sum, n_mult in kan.width])
 
 
 def describe_lstm(config: ModelConfig) -> str:
@@ -124,10 +141,10 @@ def features_table(model: LoadedModel) -> Table:
         table.add_column(heading, justify="right")
     for feature in model.config.features:
         figures = (feature.mean, feature.std, feature.min, feature.max)
-        table.add_row(feature.name, feature.unit or "", *map(_figure, figures))
+        table.add_row(feature.name, feature.unit or "", *map(figure, figures))
     table.add_section()
     for target in model.config.targets:
-        table.add_row(f"{target.name} (target)", target.unit or "", _figure(target.mean), _figure(target.std), "", "")
+        table.add_row(f"{target.name} (target)", target.unit or "", figure(target.mean), figure(target.std), "", "")
     return table
 
 
@@ -136,7 +153,7 @@ def metrics_table(model: LoadedModel) -> Table:
     table = Table("metric", title="metrics")
     table.add_column("value", justify="right")
     for name, value in model.metrics.items():
-        table.add_row(name, _figure(value))
+        table.add_row(name, figure(value))
     return table
 
 
@@ -151,7 +168,7 @@ def edges_table(topology: Topology, count: int) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("kept")
     for edge in edges[:count]:
-        figures = map(_figure, _scores(edge).values())
+        figures = map(figure, _scores(edge).values())
         place = (f"{edge.stage} {edge.layer}", str(edge.i), str(edge.j))
         table.add_row(*place, *figures, "yes" if edge.kept else "")
     return table
@@ -168,7 +185,3 @@ def _by_contribution(topology: Topology) -> list[TopologyEdge]:
 def _scores(edge: TopologyEdge) -> dict[str, float | None]:
     scores = edge.scores or {}
     return {"contribution": edge.contribution} | {name: scores.get(name) for name in SCORES[1:]}
-
-
-def _figure(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"

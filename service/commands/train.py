@@ -1,24 +1,29 @@
-"""``kanscope train``: a table in, a checkpoint out."""
+"""``kanscope train``: a table in, a checkpoint out; with ``--from`` a checkpoint goes on."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kanmodel.checkpoint import LoadedModel, save_checkpoint
-from kanmodel.errors import CheckpointError
+from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.errors import ConfigError
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.optimization import DEFAULTS, TrainingOptions, Width
 from kanmodel.optimization import Progress as Epoch
-from kanmodel.samples import TrainingTable
-from kanmodel.training import fit
+from kanmodel.training import fit, refine
 from service.commands.inspect import metrics_table
+from service.commands.options import Written, print_written, refuse_unwritable
+from service.commands.refine import refinement_table, refuse_differing, refuse_stated
 from service.tables import Columns, read_training_table
+
+Trained = TypeVar("Trained")
 
 
 def parse_width(text: str) -> Width:
@@ -46,15 +51,38 @@ def split_names(text: str | None) -> tuple[str, ...] | None:
 
 
 def train(
-    data: Annotated[Path, typer.Argument(help="Table: .csv, .csv.gz or .parquet, rows oldest first.")],
+    context: typer.Context,
+    data: Annotated[
+        Path, typer.Argument(help="Table: .csv, .csv.gz or .parquet, rows oldest first.", show_default=False)
+    ],
+    output: Written,
     target: Annotated[
         list[str],
         typer.Option(
             help="Column to forecast; repeat for several. At each row it holds what is to be forecast there, "
-            "so shift it first: output TARGET+1 is the column's value in the window's last row."
+            "so shift it first: output TARGET+1 is the column's value in the window's last row. With --from: the "
+            "checkpoint's.",
+            show_default=False,
         ),
-    ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Checkpoint to write, *.safetensors.")],
+    ] = [],  # noqa: B006  (typer copies it)
+    origin: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Checkpoint to go on from, such as one that cannot be read because all its edges matter. Columns, "
+            "architecture, units and scaling are its own, and masked edges stay masked. Prints test R2, edges needed "
+            "and inputs outside their grids, before and after.",
+            show_default=False,
+        ),
+    ] = None,
+    update_grid: Annotated[
+        bool,
+        typer.Option(
+            "--update-grid",
+            help="With --from: move the knots to where the data is, before and after training, and as --grid-updates "
+            "says.",
+        ),
+    ] = False,
     features: Annotated[
         str | None,
         typer.Option(help="Input columns, as a,b,c. Default: every column of numbers that no other option names."),
@@ -72,7 +100,7 @@ def train(
     time_column: Annotated[str | None, typer.Option(help="Column of time stamps.")] = None,
     unit: Annotated[
         list[str], typer.Option(help="Unit of a feature or target, as NAME=UNIT; repeat for several.")
-    ] = [],  # noqa: B006  (typer copies it)
+    ] = [],  # noqa: B006
     last_value: Annotated[
         list[str],
         typer.Option(
@@ -106,7 +134,11 @@ def train(
     order: Annotated[int, typer.Option(min=0, help="Spline order; 3: cubic.")] = DEFAULTS.order,
     lamb: Annotated[float, typer.Option(min=0, help="Weight of the sparsity penalty.")] = DEFAULTS.lamb,
     grid_updates: Annotated[
-        int, typer.Option(min=0, help="How often the knots move to where the data is.")
+        int,
+        typer.Option(
+            min=0,
+            help="How often the knots move to where the data is; with --from only if this or --update-grid is given.",
+        ),
     ] = DEFAULTS.grid_updates,
     learning_rate: Annotated[float, typer.Option(min=0, help="Falls to 0 along a cosine.")] = DEFAULTS.learning_rate,
     weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's weight decay.")] = DEFAULTS.weight_decay,
@@ -115,7 +147,10 @@ def train(
     ] = DEFAULTS.noise,
     batch: Annotated[int, typer.Option(min=2, help="Windows a step.")] = DEFAULTS.batch,
     epochs: Annotated[
-        int, typer.Option(min=1, help="At most so many passes over the training windows.")
+        int,
+        typer.Option(
+            min=0, help="At most so many passes over the training windows; 0 only with --from, to move grids alone."
+        ),
     ] = DEFAULTS.epochs,
     patience: Annotated[
         int, typer.Option(min=1, help="Stop after so many epochs without a better validation error.")
@@ -128,7 +163,13 @@ def train(
     ] = DEFAULTS.reference_windows,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = DEFAULTS.seed,
 ) -> None:
-    """Train an LSTM+KAN forecaster on a table, and measure it beside persistence and ridge regression."""
+    """Train an LSTM+KAN forecaster on a table, and measure it beside persistence and ridge regression.
+
+    To go on from a checkpoint that cannot be read, because too many of its edges matter:
+
+    kanscope train data.csv --from old.safetensors --lamb 0.05 --update-grid -o new.safetensors
+    """
+    given = given_options(context)
     options = TrainingOptions(
         lookback=lookback,
         horizon=horizon,
@@ -161,34 +202,59 @@ def train(
         last_value=parse_pairs(last_value, "--last-value"),
     )
     refuse_unwritable(output)
+    if origin is None:
+        if not target:
+            raise ConfigError("--target is missing: the column to forecast, or --from with a checkpoint that names it")
+        if update_grid:
+            raise ConfigError("--update-grid needs --from: the grids of a new model follow the data by themselves")
+        train_new(data, columns, options, output)
+        return
+    refuse_stated(given, origin)
+    if "grid_updates" not in given and not update_grid:
+        options = replace(options, grid_updates=0)
+    model = load_checkpoint(origin)
+    wanted = {"target": columns.targets, "features": columns.features, "lookback": lookback, "horizon": horizon}
+    refuse_differing({name: value for name, value in wanted.items() if name in given}, model.config, origin)
+    train_on(model, data, columns, options, output, update_grid)
+
+
+def given_options(context: typer.Context) -> set[str]:
+    """Names of the options that the command line gives, rather than leaves at their default."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def train_new(data: Path, columns: Columns, options: TrainingOptions, output: Path) -> None:
+    """A model from the beginning."""
     table = read_training_table(data, columns)
-    model = fit_with_progress(table, options)
-    sha256 = save_checkpoint(model, output)
-    print_result(model, output, sha256)
+    model = with_progress(options.epochs, lambda report: fit(table, options, report))
+    print_result(model, output, save_checkpoint(model, output))
 
 
-def refuse_unwritable(output: Path) -> None:
-    """Refuses a place that cannot be written to before the work, not after it."""
-    if output.suffix != ".safetensors":
-        raise CheckpointError(f"{output} must end in .safetensors")
-    if not output.parent.is_dir():
-        raise CheckpointError(f"cannot write {output}: there is no folder {output.parent}")
-    if output.is_dir():
-        raise CheckpointError(f"cannot write {output}: it is a folder")
+def train_on(
+    model: LoadedModel, data: Path, columns: Columns, options: TrainingOptions, output: Path, update_grid: bool
+) -> None:
+    """A model that is there goes on."""
+    targets = tuple(target.name for target in model.config.targets)
+    table = read_training_table(data, replace(columns, targets=targets, features=model.config.feature_names))
+    refinement = with_progress(options.epochs, lambda report: refine(model, table, options, report, update_grid))
+    sha256 = save_checkpoint(refinement.after, output)
+    Console(highlight=False).print(refinement_table(refinement))
+    print_result(refinement.after, output, sha256)
 
 
-def fit_with_progress(table: TrainingTable, options: TrainingOptions) -> LoadedModel:
+def with_progress(epochs: int, train: Callable[[Callable[[Epoch], None]], Trained]) -> Trained:
     """Trains behind a progress bar on stderr."""
     columns = (TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"), BarColumn(20), TimeElapsedColumn())
     errors = TextColumn("{task.fields[errors]}")
     with Progress(*columns, errors, console=Console(stderr=True)) as bar:
-        task = bar.add_task("train", total=options.epochs, errors="")
+        task = bar.add_task("train", total=epochs, errors="")
 
         def report(epoch: Epoch) -> None:
             errors = f"train {epoch.train_error:.4f}, validation {epoch.validation_error:.4f}"
             bar.update(task, completed=epoch.epoch, errors=f"{errors}, best {epoch.best_error:.4f}")
 
-        return fit(table, options, report)
+        return train(report)
 
 
 def print_result(model: LoadedModel, output: Path, sha256: str) -> None:
@@ -198,4 +264,4 @@ def print_result(model: LoadedModel, output: Path, sha256: str) -> None:
     n_reference = len(model.reference.windows)
     if n_reference < MIN_INPUTS:
         console.print(f"{n_reference} reference windows are too few for pruning and scores, which need {MIN_INPUTS}.")
-    console.print(f"{output} ({output.stat().st_size / 1e6:.2f} MB, sha256:{sha256[:12]}…)", soft_wrap=True)
+    print_written(output, sha256)

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.expected import DEFAULT_COUNT
 from kanmodel.windows import refuse_non_finite
 from service.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
 from service.requests.windows import finite_in, name_problems, window_axes
 
-_KINDS = 'must be "mean", "zero", {"values": {feature: number or one per step}} or {"instance": [[…]]}'
+_KINDS = (
+    'must be "mean", "zero", "reference", {"reference": count, "seed": number}, '
+    '{"values": {feature: number or one per step}} or {"instance": [[…]]}'
+)
 
 
-def read_baseline(value: Any, model: LoadedModel) -> Baseline:
+@dataclass(frozen=True)
+class ReferenceBaselines:
+    """Reference windows as baselines, over which the ledger is averaged.
+
+    Attributes:
+        count: how many are drawn.
+        seed: of the draw.
+    """
+
+    count: int
+    seed: int = 0
+
+
+def read_baseline(value: Any, model: LoadedModel) -> Baseline | ReferenceBaselines:
     """The baseline that a request asks for; ``mean`` where it asks for none.
 
     Raises:
         DataError: a kind that does not exist, a value or a length that does not fit, an unknown or missing
-            feature, or a value that is not finite after scaling; the error names each place.
+            feature, a value that is not finite after scaling, a count that is no whole number or out of range, or a
+            negative seed; the error names each place.
     """
     match value:
         case None | "mean":
             return Baseline("mean")
         case "zero":
             return Baseline("zero")
+        case "reference":
+            return _read_reference({"reference": min(DEFAULT_COUNT, len(model.reference.windows))}, model)
+        case {"reference": _}:
+            return _read_reference(value, model)
         case {"values": dict(values), **rest} if not rest:
             return _read_values(values, model)
         case {"instance": instance, **rest} if not rest:
@@ -38,6 +61,18 @@ def read_baseline(value: Any, model: LoadedModel) -> Baseline:
             raise unusable("baseline", f"{_KINDS}, but has {', '.join(map(repr, members)) or 'nothing'}")
         case _:
             raise unusable("baseline", _KINDS)
+
+
+def _read_reference(members: dict[str, Any], model: LoadedModel) -> ReferenceBaselines:
+    for name in members:
+        if name not in ("reference", "seed"):
+            raise unusable(f"baseline.{name}", "is unknown; there are reference, seed")
+    count, seed, available = members["reference"], members.get("seed", 0), len(model.reference.windows)
+    if type(count) is not int or not 2 <= count <= available:
+        raise unusable("baseline.reference", f"must be a whole number from 2 to {available}, the reference windows")
+    if type(seed) is not int or seed < 0:
+        raise unusable("baseline.seed", "must be a whole number from 0")
+    return ReferenceBaselines(count, seed)
 
 
 def _read_values(values: dict[str, Any], model: LoadedModel) -> Baseline:

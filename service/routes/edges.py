@@ -8,9 +8,10 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
 from kanmodel.explain.curves import sample_edges
+from kanmodel.explain.formulas import suggest_edge_formulas
 from kanmodel.explain.topology import Topology
 from service.answers import answer_json
-from service.dependencies import MODEL, Parts, TheModel, TheParts
+from service.dependencies import MODEL, Deadline, Parts, TheDeadline, TheModel, TheParts
 from service.errors import unusable
 from service.registry import Served
 from service.requests.negotiation import accept_json
@@ -34,9 +35,11 @@ router = APIRouter(tags=["edges"], dependencies=[Depends(accept_json)])
     response_model=EdgeList,
     responses=describe_errors(404, 406, 422, 503),
 )
-async def list_edges(served: TheModel, parts: TheParts, query: Annotated[CurvesQuery, Query()]) -> Response:
+async def list_edges(
+    served: TheModel, parts: TheParts, deadline: TheDeadline, query: Annotated[CurvesQuery, Query()]
+) -> Response:
     """Samples the functions of all edges that the rule keeps."""
-    topology = await _get_topology(served, parts, query)
+    topology = await _get_topology(served, parts, deadline, query)
     kept = [edge for edge in topology.kan_edges if edge.kept]
     curves = await run_in_threadpool(sample_edges, served.model, kept, query.points, query.range)
     return answer_json(describe_edges(served, topology, curves))
@@ -51,20 +54,22 @@ async def list_edges(served: TheModel, parts: TheParts, query: Annotated[CurvesQ
 async def get_edge(
     served: TheModel,
     parts: TheParts,
+    deadline: TheDeadline,
     layer: Annotated[int, Path(description="Layer of the node that the edge leaves.")],
     i: Annotated[int, Path(description="Number of that node.")],
     j: Annotated[int, Path(description="Number of the sub-node, in the next layer, that it enters.")],
     query: Annotated[CurveQuery, Query()],
 ) -> Response:
     """Samples the function of one edge, beside what the reference windows send through it."""
-    topology = await _get_topology(served, parts, query)
+    topology = await _get_topology(served, parts, deadline, query)
     edge = topology.edge(query.stage, layer, i, j)
     (curve,) = await run_in_threadpool(sample_edges, served.model, [edge], query.points, query.range)
-    return answer_json(describe_edge(served, topology, curve))
+    formulas = await run_in_threadpool(suggest_edge_formulas, served.model, [edge]) if query.formulas else [[]]
+    return answer_json(describe_edge(served, topology, curve, formulas[0]))
 
 
-async def _get_topology(served: Served, parts: Parts, query: CurvesQuery) -> Topology:
+async def _get_topology(served: Served, parts: Parts, deadline: Deadline, query: CurvesQuery) -> Topology:
     if query.points > parts.settings.max_points:
         raise unusable("points", f"must be at most {parts.settings.max_points}, but is {query.points}")
     output = read_output(query.output, served.model.config)
-    return await parts.results.topology(served, output, query.rule())
+    return await deadline.wait(parts.results.topology(served, output, query.rule()))

@@ -1,4 +1,4 @@
-"""GET /v1/models/{model}/topology."""
+"""GET /v1/models/{model}/topology and GET /v1/models/{model}/topology/fidelity."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Response
 
 from service.answers import answer_json
-from service.dependencies import MODEL, TheModel, TheParts
+from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.requests.negotiation import accept_json
 from service.requests.outputs import read_output
 from service.schemas.errors import describe_errors
-from service.schemas.topology import TopologyQuery, TopologyResponse, describe_topology
+from service.schemas.topology import (
+    FidelityCurve,
+    FidelityQuery,
+    TopologyQuery,
+    TopologyResponse,
+    describe_fidelity_curve,
+    describe_topology,
+)
 
 router = APIRouter(tags=["topology"], dependencies=[Depends(accept_json)])
 
@@ -22,11 +29,28 @@ router = APIRouter(tags=["topology"], dependencies=[Depends(accept_json)])
     response_model=TopologyResponse,
     responses=describe_errors(404, 406, 422, 503),
 )
-async def get_topology(served: TheModel, parts: TheParts, query: Annotated[TopologyQuery, Query()]) -> Response:
+async def get_topology(
+    served: TheModel, parts: TheParts, deadline: TheDeadline, query: Annotated[TopologyQuery, Query()]
+) -> Response:
     """Shows the pruned network as a graph, with what pruning costs.
 
     Prune by `fidelity` (default 0.99) or by thresholds, not both.
     """
     output = read_output(query.output, served.model.config)
-    topology = await parts.results.topology(served, output, query.rule())
+    topology = await deadline.wait(parts.results.topology(served, output, query.rule()))
     return answer_json(describe_topology(served, topology, query.pruned))
+
+
+@router.get(
+    f"{MODEL}/topology/fidelity",
+    operation_id="get_fidelity_curve",
+    response_model=FidelityCurve,
+    responses=describe_errors(404, 406, 422, 503),
+)
+async def get_fidelity_curve(
+    served: TheModel, parts: TheParts, deadline: TheDeadline, query: Annotated[FidelityQuery, Query()]
+) -> Response:
+    """Shows what each number of edges costs, from all to none, when the weakest go first."""
+    output = read_output(query.output, served.model.config)
+    points = await deadline.wait(parts.results.fidelity_curve(served, output, query.metric, query.fill))
+    return answer_json(describe_fidelity_curve(served, output, query, points))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import curves
 from kanmodel.explain.curves import EdgeCurve, Support
+from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
 from service.registry import Served
 from service.schemas.models import Checkpoint, Name
@@ -17,6 +19,7 @@ from service.schemas.topology import Scores
 
 Range = TypeAliasType("Range", curves.Span)
 Shape = TypeAliasType("Shape", curves.Shape)
+N_FORMULAS = 5
 
 
 class CurvesQuery(RuleQuery):
@@ -36,6 +39,7 @@ class CurveQuery(CurvesQuery):
     """How one edge is sampled."""
 
     stage: Annotated[Stage, Field(description="The KAN that the edge is of.")] = "head"
+    formulas: Annotated[bool, Field(description="Whether to look for formulas of the edge.")] = False
 
 
 class Histogram(TypedDict):
@@ -61,6 +65,14 @@ class LineInfo(TypedDict):
     slope: Annotated[float, Field(description="Its slope.")]
     intercept: Annotated[float, Field(description="Its value at x = 0.")]
     r2: Annotated[float, Field(description="How much of the edge the line explains; 1 for a constant.")]
+
+
+class Formula(TypedDict):
+    """A formula c f(a x + b) + d of an edge, model units."""
+
+    expression: Annotated[str, Field(description="Of x, in Python's notation, with as few digits as keep its R2.")]
+    r2: Annotated[float, Field(description="How much of the edge it explains between `p01` and `p99`.")]
+    complexity: Annotated[int, Field(description="pykan's price of f; 1 for a straight line.")]
 
 
 class EdgeFunction(TypedDict):
@@ -103,6 +115,15 @@ class EdgeFunction(TypedDict):
         float | None, Field(description="Mean |contribution| over the reference windows, target's unit.")
     ]
     kept: Annotated[bool, Field(description="Whether the rule keeps it.")]
+    formulas: NotRequired[
+        Annotated[
+            list[Formula],
+            Field(
+                description=f"At most {N_FORMULAS}, best first, a straight line among them; only where asked for.",
+                max_length=N_FORMULAS,
+            ),
+        ]
+    ]
 
 
 class EdgeContext(TypedDict):
@@ -124,9 +145,21 @@ class EdgeList(EdgeContext):
     edges: list[EdgeFunction]
 
 
-def describe_edge(served: Served, topology: Topology, curve: EdgeCurve) -> EdgeResponse:
-    """One edge, with what it is of."""
-    return {**_describe_context(served, topology), **_describe_curve(curve)}
+def describe_edge(
+    served: Served, topology: Topology, curve: EdgeCurve, candidates: Sequence[Candidate] = ()
+) -> EdgeResponse:
+    """One edge, with what it is of.
+
+    Args:
+        served: the model.
+        topology: its graph.
+        curve: the edge.
+        candidates: its formulas, best first; none where they are not asked for.
+    """
+    function = _describe_curve(curve)
+    if candidates:
+        function["formulas"] = _describe_formulas(candidates)
+    return {**_describe_context(served, topology), **function}
 
 
 def describe_edges(served: Served, topology: Topology, curves: list[EdgeCurve]) -> EdgeList:
@@ -173,6 +206,17 @@ def _describe_curve(curve: EdgeCurve) -> EdgeFunction:
     if edge.scores is not None:
         described["scores"] = Scores(**edge.scores)  # type: ignore[typeddict-item]
     return described
+
+
+def _describe_formulas(candidates: Sequence[Candidate]) -> list[Formula]:
+    """The first few; a straight line that is not among them takes the last one's place."""
+    best = list(candidates[:N_FORMULAS])
+    if all(candidate.function != "x" for candidate in best):
+        best[-1] = next(candidate for candidate in candidates if candidate.function == "x")
+    return [
+        {"expression": candidate.expression, "r2": candidate.r2, "complexity": candidate.complexity}
+        for candidate in best
+    ]
 
 
 def _describe_support(support: Support) -> SupportInfo:

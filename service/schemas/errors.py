@@ -35,7 +35,7 @@ _DESCRIPTIONS = {
     422: "A value is missing, unknown, of another shape or kind, out of range or not finite; or the result is not "
     "finite.",
     500: "Something failed inside; `request_id` finds it in the log.",
-    503: "The model, or the service, is not ready; the message says why.",
+    503: "The model, the service or the result is not ready; the message says why, `Retry-After` when to ask again.",
 }
 _EXAMPLES: dict[int, tuple[str, str, str, list[dict[str, str]]]] = {
     404: ("Not Found", "there is no model 'nyc'; the models are nyc-weather", "", []),

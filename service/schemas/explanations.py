@@ -11,6 +11,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.expected import DEFAULT_COUNT, draw_baselines
 from kanmodel.explain.ledger import Ledger, LedgerLayer
 from kanmodel.scaling import Array
 from service.schemas.models import Checkpoint, Name
@@ -18,8 +19,8 @@ from service.schemas.predictions import Columns, Instances, Predictions
 from service.schemas.requests import Closed
 
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
-BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero"])
-BaselineKind = Literal["mean", "zero", "values", "instance"]
+BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
+BaselineKind = Literal["mean", "zero", "reference", "values", "instance"]
 BaselineValue = Annotated[float | list[float], Field(description="A number, or one per step, original units.")]
 
 
@@ -40,6 +41,13 @@ class BaselineInstance(Closed):
     ]
 
 
+class BaselineReference(Closed):
+    """Reference windows as baselines; the explanation is the mean over them."""
+
+    reference: Annotated[int, Field(description="How many are drawn, at most as many as there are.", ge=2)]
+    seed: Annotated[int, Field(description="Seed of the draw.", ge=0)] = 0
+
+
 class ExplainRequest(Closed):
     """Windows to explain, in one of two forms, and what to say of them."""
 
@@ -57,10 +65,11 @@ class ExplainRequest(Closed):
         ),
     ] = "features"
     baseline: Annotated[
-        BaselineName | BaselineValues | BaselineInstance,
+        BaselineName | BaselineReference | BaselineValues | BaselineInstance,
         Field(
             description="What a window is compared with: `mean`, each feature's mean over the reference windows; "
-            "`zero`, its training mean; given values; or another window.",
+            f"`zero`, its training mean; `reference`, {DEFAULT_COUNT} reference windows, or as many as given, over "
+            "which the explanation is averaged (expected gradients); given values; or another window.",
         ),
     ] = "mean"
     tolerance: Annotated[
@@ -108,7 +117,9 @@ class Explanation(TypedDict):
     instance: Annotated[int, Field(description="Number of the instance, from 0.")]
     output: Annotated[str, Field(description="Name of the output.")]
     prediction: Annotated[float, Field(description="The forecast F(x).")]
-    baseline_prediction: Annotated[float, Field(description="The forecast of the baseline, F(x0).")]
+    baseline_prediction: Annotated[
+        float, Field(description="The forecast of the baseline, F(x0); of several baselines, the mean.")
+    ]
     contributions: Annotated[
         dict[str, float], Field(description="Of each feature, over all steps; they sum to F(x) - F(x0).")
     ]
@@ -133,7 +144,7 @@ class Explanation(TypedDict):
     path_nodes: Annotated[int, Field(description="Nodes of the integration path that were used.")]
     standard_error: Annotated[
         dict[str, float] | None,
-        Field(description="Of each feature's contribution, where several baselines are averaged; else null."),
+        Field(description="Of each feature's contribution, for baseline `reference`; else null."),
     ]
 
 
@@ -142,8 +153,17 @@ class UsedBaseline(TypedDict):
 
     kind: Annotated[BaselineKind, Field(description="Which kind of baseline was asked for.")]
     values: NotRequired[
-        Annotated[dict[str, BaselineValue], Field(description="Of each feature; absent for kind `instance`.")]
+        Annotated[
+            dict[str, BaselineValue],
+            Field(
+                description="Of each feature; for `reference` the mean over windows and steps; absent for `instance`."
+            ),
+        ]
     ]
+    reference: NotRequired[
+        Annotated[int, Field(description="How many reference windows were drawn; only for kind `reference`.")]
+    ]
+    seed: NotRequired[Annotated[int, Field(description="Seed of the draw; only for kind `reference`.")]]
     instance: NotRequired[
         Annotated[list[list[float]], Field(description="lookback x n_features; only for kind `instance`.")]
     ]
@@ -183,6 +203,13 @@ def describe_baseline(model: LoadedModel, baseline: Baseline) -> UsedBaseline:
     return {"kind": baseline.kind, "values": values}
 
 
+def describe_reference_baselines(model: LoadedModel, count: int, seed: int) -> UsedBaseline:
+    """Reference windows that serve as baselines, as the answer states them."""
+    means = draw_baselines(model, count, seed).mean(axis=(0, 1)).tolist()
+    values = dict(zip(model.config.feature_names, means, strict=True))
+    return {"kind": "reference", "reference": count, "seed": seed, "values": values}
+
+
 def describe_ledger(ledger: Ledger, features: tuple[str, ...], detail: Detail, first: int) -> Iterator[Explanation]:
     """An explanation for each window of a ledger.
 
@@ -192,7 +219,7 @@ def describe_ledger(ledger: Ledger, features: tuple[str, ...], detail: Detail, f
         detail: what to say.
         first: number of the ledger's first window in the request.
     """
-    totals = ledger.features
+    totals, errors = ledger.features, ledger.standard_error
     for window in range(len(ledger.predictions)):
         explanation: Explanation = {
             "instance": first + window,
@@ -204,7 +231,7 @@ def describe_ledger(ledger: Ledger, features: tuple[str, ...], detail: Detail, f
             "tolerance": ledger.tolerance,
             "converged": bool(ledger.converged[window]),
             "path_nodes": int(ledger.path_nodes[window]),
-            "standard_error": None,
+            "standard_error": None if errors is None else dict(zip(features, errors[window].tolist(), strict=True)),
         }
         if detail != "features":
             explanation["steps"] = ledger.steps[window].tolist()

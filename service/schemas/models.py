@@ -19,6 +19,7 @@ Checkpoint = Annotated[
     ),
 ]
 Version = Annotated[str, Field(description="Version of the model.")]
+Interval = Annotated[list[float], Field(min_length=2, max_length=2)]  # lower and upper bound, 95 %
 
 
 class ModelSummary(TypedDict):
@@ -104,6 +105,9 @@ class ProvenanceInfo(TypedDict):
         bool,
         Field(description="Whether its predictions were proved equal to those of the model it was made from."),
     ]
+    parent: Annotated[
+        Checkpoint | None, Field(description="The checkpoint it was made from; null where there is none.")
+    ]
 
 
 class ModelInfo(TypedDict):
@@ -170,6 +174,7 @@ def describe_model(served: Served) -> ModelInfo:
             "library": model.provenance.library,
             "created": model.provenance.created,
             "verified": model.provenance.verified,
+            "parent": model.provenance.parent,
         },
     }
 

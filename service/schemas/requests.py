@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from service.errors import problem_of, unusable_values
@@ -27,6 +27,14 @@ class Closed(BaseModel):
                     "unknown_name", "is unknown; there are {names}", {"name": name, "names": names}
                 )
         return data
+
+
+class OutputQuery(Closed):
+    """Which output is meant."""
+
+    output: Annotated[str | None, Field(description="Name of an output; may be left out where the model has one.")] = (
+        None
+    )
 
 
 Request = TypeVar("Request", bound=Closed)

@@ -10,7 +10,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.explain import pruning, replay
 from kanmodel.explain.pruning import PruningRule, Thresholds
 from service.errors import unusable
-from service.schemas.requests import Closed
+from service.schemas.requests import OutputQuery
 
 # Named, so that a generated client has one type for each.
 Stage = TypeAliasType("Stage", Literal["front", "head"])
@@ -19,12 +19,9 @@ Fill = TypeAliasType("Fill", replay.Fill)
 Threshold = Annotated[float | None, Field(ge=0)]
 
 
-class RuleQuery(Closed):
+class RuleQuery(OutputQuery):
     """Which output is meant, and what pruning keeps of the network."""
 
-    output: Annotated[str | None, Field(description="Name of an output; may be left out where the model has one.")] = (
-        None
-    )
     metric: Annotated[
         Metric | None,
         Field(

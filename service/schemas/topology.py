@@ -9,10 +9,12 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from kanmodel.explain.ids import NodeKind
+from kanmodel.explain.pruning import FidelityPoint
 from kanmodel.explain.topology import EdgeKind, Topology, TopologyEdge, TopologyNode
 from service.registry import Served
-from service.schemas.models import Checkpoint, Name
-from service.schemas.rules import Rule, RuleQuery, describe_rule
+from service.schemas.models import Checkpoint, Interval, Name
+from service.schemas.requests import OutputQuery
+from service.schemas.rules import Fill, Metric, Rule, RuleQuery, describe_rule
 
 
 class TopologyQuery(RuleQuery):
@@ -21,6 +23,16 @@ class TopologyQuery(RuleQuery):
     pruned: Annotated[bool, Field(description="`true` lists what is kept; `false` lists everything, with `kept`.")] = (
         True
     )
+
+
+class FidelityQuery(OutputQuery):
+    """Which curve of cost against size."""
+
+    metric: Annotated[Metric, Field(description="What the edges are ranked by; the weakest go first.")] = "contribution"
+    fill: Annotated[
+        Fill,
+        Field(description="What stands for a pruned edge: its `mean` on the reference windows, or `zero`."),
+    ] = "mean"
 
 
 class FidelityInfo(TypedDict):
@@ -83,6 +95,7 @@ class GraphNode(TypedDict):
         float | None,
         Field(description="Mean |contribution| over the reference windows, target's unit; null for a sub-node."),
     ]
+    interval: NotRequired[Annotated[Interval, Field(description="Of that mean, 95 %; absent for a sub-node.")]]
     scores: NotRequired[Scores]
     profile: NotRequired[
         Annotated[
@@ -114,11 +127,21 @@ class GraphEdge(TypedDict):
         float | None,
         Field(description="Mean |contribution| over the reference windows, target's unit; null but for kind `edge`."),
     ]
+    interval: NotRequired[Annotated[Interval, Field(description="Of that mean, 95 %; only for kind `edge`.")]]
     share: NotRequired[
         Annotated[float, Field(description="Share of the feature in the unit's profile; only for kind `input`.")]
     ]
     scores: NotRequired[Scores]
     opacity: NotRequired[Annotated[float, Field(description="tanh(3 x backward), as pykan draws the edge; 0 to 1.")]]
+    outside_grid: NotRequired[
+        Annotated[
+            float,
+            Field(description="Share of its reference inputs outside the core of its grid; only for kind `edge`."),
+        ]
+    ]
+    masked: NotRequired[
+        Annotated[bool, Field(description="Whether the checkpoint itself masks it; only for kind `edge`.")]
+    ]
     kept: Annotated[bool, Field(description="Whether the rule keeps it.")]
 
 
@@ -130,6 +153,53 @@ class TopologyResponse(TypedDict):
     graph: GraphInfo
     nodes: Annotated[list[GraphNode], Field(description="In the order of the data, features first.")]
     edges: Annotated[list[GraphEdge], Field(description="Those of kind `edge` first.")]
+
+
+class FidelityPointInfo(TypedDict):
+    """What one number of edges costs, on the reference windows."""
+
+    edges: Annotated[int, Field(description="Edges that are kept; what is cut off from either side has gone too.")]
+    r2: Annotated[float, Field(description="R2 of the pruned outputs against the full model's.")]
+    mae: Annotated[
+        float | None,
+        Field(description="Mean absolute error of the pruned model, target's unit; null without targets."),
+    ]
+    threshold: Annotated[float, Field(description="Score, model units, at or below which edges went.")]
+
+
+class FidelityCurve(TypedDict):
+    """Cost against size: where the curve bends is the size that pays."""
+
+    model_name: Name
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output.")]
+    metric: Annotated[Metric, Field(description="What the edges are ranked by.")]
+    fill: Annotated[Fill, Field(description="What stands for a pruned edge.")]
+    reference_windows: Annotated[int, Field(description="Windows that everything was measured on.")]
+    curve: Annotated[list[FidelityPointInfo], Field(description="From all edges that are not masked to none.")]
+
+
+def describe_fidelity_curve(
+    served: Served, output: int, query: FidelityQuery, points: Iterable[FidelityPoint]
+) -> FidelityCurve:
+    """The curve that a query asks for."""
+    return {
+        "model_name": served.name,
+        "checkpoint": served.checkpoint,
+        "output": served.model.config.outputs[output],
+        "metric": query.metric,
+        "fill": query.fill,
+        "reference_windows": len(served.model.reference.windows),
+        "curve": [
+            {
+                "edges": point.edges,
+                "r2": point.fidelity.r2,
+                "mae": point.fidelity.mae,
+                "threshold": point.threshold,
+            }
+            for point in points
+        ],
+    }
 
 
 def describe_topology(served: Served, topology: Topology, pruned: bool) -> TopologyResponse:
@@ -173,6 +243,8 @@ def _describe_node(node: TopologyNode) -> GraphNode:
         "contribution": node.contribution,
         "kept": node.kept,
     }
+    if node.interval is not None:
+        described["interval"] = list(node.interval)
     if node.scores is not None:
         described["scores"] = Scores(**node.scores)  # type: ignore[typeddict-item]
     if node.profile:
@@ -193,6 +265,12 @@ def _describe_edge(edge: TopologyEdge) -> GraphEdge:
         "contribution": edge.contribution,
         "kept": edge.kept,
     }
+    if edge.kind == "edge":
+        described["masked"] = edge.masked
+    if edge.interval is not None:
+        described["interval"] = list(edge.interval)
+    if edge.outside_grid is not None:
+        described["outside_grid"] = edge.outside_grid
     if edge.share is not None:
         described["share"] = edge.share
     if edge.scores is not None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import explanations
+import formulas
+import importance
 import serving
 from table import Row, print_table
 
@@ -19,6 +21,8 @@ def rows() -> Iterator[Row]:
     model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
     yield from serving.rows(model, NAME)
     yield from explanations.rows(model)
+    yield from importance.rows(model)
+    yield from formulas.rows(model)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from kanmodel.config import Feature, KANConfig, ModelConfig, Target
 from kanmodel.errors import DataError, NonFiniteError
 from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.explain.ledger import LedgerOptions, explain_windows
+from kanmodel.explain.ranks import rank_correlation
 from kanmodel.explain.scores import score_kan
 from kanmodel.network import LSTMKAN
 
@@ -105,6 +106,37 @@ def test_integrated_gradients_of_captum(name, dtype, baseline):
     )
     assert np.abs(ledger.steps - expected).max() <= 1e-5 * np.abs(expected).max()
     assert (ledger.path_nodes == 96).all()
+
+
+def shapley_and_ledger(name, baseline):
+    """Exact Shapley values by feature, over all coalitions, and what the ledger says, (n, n_features) each."""
+    case = load_case(name)
+    golden = load_arrays("lstm_ig") if name == "pykan_head" else case.arrays
+    exact = golden[f"shapley_{baseline}_float64"]
+    start = golden["mean_baseline"].astype(float) if baseline == "mean" else np.zeros(golden["mean_baseline"].shape)
+    windows = case.windows("eval")[: len(exact)]
+    ledger = explain_windows(case.model, windows, 0, Baseline("instance", instance=start))
+    return exact, ledger.features
+
+
+@pytest.mark.parametrize(
+    ("name", "baseline", "least_correlation", "largest_difference"),
+    [("pykan_head", "zero", 0.85, 0.2), ("tiny", "zero", 0.9, 0.1), ("tiny", "mean", 0.85, 0.2)],
+)
+def test_shapley_values(name, baseline, least_correlation, largest_difference):
+    """Features have nearly the order and the amounts of their exact Shapley values, and the same sum.
+
+    They are not equal, and need not be: the ledger follows one straight path from the baseline to the window, on which
+    all features change together; a Shapley value is the mean over all orders in which they change one at a time. Where
+    features add up or are multiplied, the two agree; of x² y the path gives x two thirds, the coalitions one half.
+    """
+    exact, found = shapley_and_ledger(name, baseline)
+    np.testing.assert_allclose(found.sum(axis=1), exact.sum(axis=1), atol=2e-3)
+    for ours, theirs in zip(found, exact, strict=True):
+        assert rank_correlation(ours, theirs) >= least_correlation
+        assert np.abs(ours).argmax() in np.argsort(-np.abs(theirs))[:2]
+    assert np.abs(found - exact).max() <= largest_difference
+    assert np.abs(found - exact).max() > 0.05  # nobody mistakes one for the other
 
 
 @every_model

@@ -83,7 +83,7 @@ def test_a_grid_update_moves_every_kan_to_its_own_data(shape):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, "epochs must be at least 1, but is 0"),
+        ({"epochs": -1}, "epochs must be at least 0, but is -1"),
         ({"lamb": -1.0}, "lamb must lie between 0 and 1000000000, but is -1.0"),
         ({"noise": float("nan")}, "noise must lie between 0 and 1000000000, but is nan"),
         ({"validation_share": 1.0}, "validation_share must lie between 0 and 1, but is 1.0"),

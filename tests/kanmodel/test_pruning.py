@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import InsufficientReferenceError
 from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
+from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
 from kanmodel.explain.scores import score_kan
 
 METRICS = ["contribution", "backward", "forward_n", "forward_u"]
@@ -138,13 +138,14 @@ def test_the_mean_keeps_fewer_edges_than_zero():
 @given(
     st.sampled_from(["head", "lstm", "front"]),
     st.integers(0, 500),
+    st.integers(0, 1),
     st.sampled_from(METRICS),
     st.sampled_from(["mean", "zero"]),
     st.floats(0.3, 0.999),
 )
-def test_every_larger_k_keeps_the_fidelity(shape, seed, metric, fill, fidelity):
+def test_every_larger_k_keeps_the_fidelity(shape, seed, output, metric, fill, fidelity):
     """By brute force over every k: the kept edges are the smallest k whose R2, and that of every larger k, holds."""
-    model, importance = tiny(shape, seed, product=True)
+    model, importance = tiny(shape, seed, output, product=True, targets=("a", "b"))
     pruning = prune_by_rule(model, importance, PruningRule(metric, fidelity, fill=fill))
     live, scores = [], {}
     windows = model.reference.windows
@@ -152,17 +153,19 @@ def test_every_larger_k_keeps_the_fidelity(shape, seed, metric, fill, fidelity):
     for stage, kan in model.network.stages.items():
         by_score = score_kan(kan, traces[stage][0].inputs)
         for number, layer in enumerate(kan):
-            values = importance.edges[stage, number] if metric == "contribution" else getattr(by_score, metric)[number]
+            values = (
+                importance.edges[stage, number].value if metric == "contribution" else getattr(by_score, metric)[number]
+            )
             for j, i in np.ndindex(*layer.mask.shape):
                 if layer.mask[j, i]:
                     live.append((stage, number, j, i))
                     scores[stage, number, j, i] = float(values[j, i])
     order = sorted(live, key=lambda edge: -scores[edge])
-    full = model.network(windows)[:, 0]
+    full = model.network(windows)[:, output]
     best = set(live)
     for k in range(len(live), -1, -1):
-        candidate = connected(model, set(order[:k]), 0)
-        value = r2(full, prune_by_hand(model, candidate, fill)(windows)[:, 0])
+        candidate = connected(model, set(order[:k]), output)
+        value = r2(full, prune_by_hand(model, candidate, fill)(windows)[:, output])
         if value < fidelity:
             break
         best, best_value = candidate, value
@@ -188,13 +191,13 @@ def test_all_edges_have_an_r2_of_exactly_1(shape, seed, product, dtype):
 
 
 @settings(max_examples=10)
-@given(st.sampled_from(["head", "front"]), st.integers(0, 500), st.floats(0.5, 0.999))
-def test_what_is_cut_off_goes(shape, seed, fidelity):
+@given(st.sampled_from(["head", "front"]), st.integers(0, 500), st.integers(0, 1), st.floats(0.5, 0.999))
+def test_what_is_cut_off_goes(shape, seed, output, fidelity):
     """Every kept edge lies between kept nodes, and every kept hidden node has kept edges on both sides."""
-    model, importance = tiny(shape, seed, product=True)
+    model, importance = tiny(shape, seed, output, product=True, targets=("a", "b"))
     pruning = prune_by_rule(model, importance, PruningRule(fidelity=fidelity))
     edges = listed(pruning.edges)
-    assert edges == connected(model, edges, 0)
+    assert edges == connected(model, edges, output)
     for stage, kan in model.network.stages.items():
         config = kan.config
         for number in range(config.depth + 1):
@@ -206,6 +209,8 @@ def test_what_is_cut_off_goes(shape, seed, fidelity):
                 assert kept == entered == left
             elif number == 0:
                 assert kept == left
+            elif stage == "head":
+                assert kept == entered == {output}
 
 
 def test_masked_edges_are_never_kept():
@@ -284,3 +289,82 @@ def test_higher_thresholds_keep_less(metric):
     ]
     assert counts == sorted(counts, reverse=True)
     assert counts[-1] == 0 < counts[0]
+
+
+def edges_of_curve(model, importance, **options):
+    points = trace_fidelity(model, importance, **options)
+    return points, [point.edges for point in points]
+
+
+@settings(max_examples=10)
+@given(
+    st.sampled_from(["head", "lstm", "front"]),
+    st.integers(0, 500),
+    st.integers(0, 1),
+    st.sampled_from(METRICS),
+    st.sampled_from(["mean", "zero"]),
+)
+def test_the_curve_goes_from_all_edges_to_none(shape, seed, output, metric, fill):
+    """Each point keeps strictly fewer edges than the one before at a threshold no lower, from all to none."""
+    model, importance = tiny(shape, seed, output, product=True, targets=("a", "b"))
+    points, edges = edges_of_curve(model, importance, metric=metric, fill=fill)
+    live = {
+        (stage, number, j, i)
+        for stage, kan in model.network.stages.items()
+        for number, layer in enumerate(kan)
+        for j, i in layer.mask.nonzero().tolist()
+    }
+    assert edges[0] == len(connected(model, live, output))
+    assert edges[-1] == 0
+    assert (np.diff(edges) < 0).all()
+    thresholds = [point.threshold for point in points]
+    assert thresholds == sorted(thresholds)
+    if fill == "mean":
+        assert points[0].fidelity.r2 == 1
+        assert points[0].fidelity.mae == points[0].fidelity.mae_full
+        assert points[-1].fidelity.r2 == pytest.approx(0, abs=1e-9)  # what is left is the mean forecast
+    assert {point.fidelity.mae_full for point in points} == {points[0].fidelity.mae_full}
+
+
+@settings(max_examples=10)
+@given(
+    st.sampled_from(["head", "lstm", "front"]),
+    st.integers(0, 500),
+    st.sampled_from(METRICS),
+    st.floats(0.3, 0.999),
+)
+def test_what_a_rule_keeps_lies_on_the_curve(shape, seed, metric, fidelity):
+    """By fidelity a rule keeps the last point of the curve before the first that loses too much."""
+    model, importance = tiny(shape, seed, product=True)
+    pruning = prune_by_rule(model, importance, PruningRule(metric, fidelity))
+    points, edges = edges_of_curve(model, importance, metric=metric)
+    below = next(number for number, point in enumerate(points) if point.fidelity.r2 < fidelity)
+    assert pruning.n_edges == edges[below - 1]
+    assert pruning.fidelity == points[below - 1].fidelity
+
+
+@pytest.mark.parametrize("name", ["pykan_head", "interp4"])
+def test_the_curve_of_a_trained_model(name):
+    """A point says what a network with only its edges really loses, and where it was cut."""
+    case, importance = golden(name)
+    points, _ = edges_of_curve(case.model, importance)
+    for point in points[:: max(1, len(points) // 6)]:
+        edges = {
+            (*place, j, i)
+            for place, estimate in importance.edges.items()
+            for j, i in np.argwhere(estimate.value > point.threshold)
+        }
+        edges = connected(case.model, edges, 0)
+        assert len(edges) == point.edges
+        windows = case.windows("reference")
+        pruned = prune_by_hand(case.model, edges, "mean")
+        assert r2(case.model.network(windows), pruned(windows)) == pytest.approx(point.fidelity.r2, abs=1e-9)
+
+
+def test_a_curve_without_targets_or_scores():
+    """Without targets the curve has no errors; with too few windows for a score there is no curve along one."""
+    model, importance = tiny("head", with_targets=False, n_reference=100)
+    points = trace_fidelity(model, importance)
+    assert {(point.fidelity.mae, point.fidelity.mae_full) for point in points} == {(None, None)}
+    with pytest.raises(InsufficientReferenceError):
+        trace_fidelity(model, importance, "backward")

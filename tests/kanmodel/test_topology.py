@@ -102,13 +102,13 @@ def test_contributions_are_those_of_the_ledger(shape, output):
     scores = {stage: score_kan(kan, traces[stage][0].inputs) for stage, kan in model.network.stages.items()}
     for edge in topology.kan_edges:
         of_stage = scores[edge.stage]
-        assert edge.contribution == importance.edges[edge.stage, edge.layer][edge.j, edge.i]
+        assert edge.contribution == importance.edges[edge.stage, edge.layer].value[edge.j, edge.i]
         for metric in ("backward", "forward_n", "forward_u"):
             expected = float(getattr(of_stage, metric)[edge.layer][edge.j, edge.i])
             assert edge.scores[metric] == pytest.approx(expected, abs=1e-12)
         assert edge.opacity == tanh(3 * edge.scores["backward"])
     for index, node in enumerate(node for node in topology.nodes if node.kind == "feature"):
-        assert node.contribution == pytest.approx(importance.features[index])
+        assert node.contribution == pytest.approx(importance.features.value[index])
     outputs = [node.contribution for node in topology.nodes if node.kind == "output"]
     assert outputs[1 - output] == 0 < outputs[output]
 
@@ -177,7 +177,7 @@ def test_the_profile_of_the_output_is_that_of_its_ledger():
     case = load_case("pykan_head")
     importance = measure_importance(case.model, 0)
     profile = importance.profiles["head", 2][0]
-    share = importance.features / importance.features.sum()
+    share = importance.features.value / importance.features.value.sum()
     np.testing.assert_allclose(profile, share, atol=0.02)
     assert profile.argmax() == share.argmax()
 

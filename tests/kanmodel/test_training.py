@@ -8,7 +8,7 @@ from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError, DataError, NonFiniteError
 from kanmodel.optimization import TrainingOptions
 from kanmodel.samples import TrainingTable, split_samples
-from kanmodel.training import fit
+from kanmodel.training import fit, refine
 
 QUICK = TrainingOptions(lookback=3, hidden=4, width=(4, 2, 1), grid=3, epochs=3, batch=32, lamb=0.001, noise=0.0)
 
@@ -160,3 +160,106 @@ def test_a_training_that_diverges_says_so():
     """An absurd learning rate ends in one error that names the epoch, not in a model of NaN."""
     with pytest.raises(NonFiniteError, match="diverged in epoch"):
         fit(make_table(), replace(QUICK, learning_rate=1e9))
+
+
+def test_a_new_model_needs_epochs():
+    """Without epochs nothing would be trained, so a model is not begun."""
+    with pytest.raises(DataError, match="epochs must be at least 1 for a new model, but is 0"):
+        fit(make_table(), replace(QUICK, epochs=0))
+
+
+@pytest.mark.parametrize(
+    "shape", [QUICK, replace(QUICK, lookback=1, hidden=0, width=(2, (2, 1), 1)), replace(QUICK, front=(2, 3))]
+)
+def test_going_on_without_epochs_measures_the_model(shape):
+    """Weights and metrics stay exactly the same, and the original is untouched."""
+    table = make_table()
+    model = replace(fit(table, shape), sha256="f" * 64)
+    before = weights(model)
+    refinement = refine(model, table, replace(QUICK, epochs=0))
+    assert torch.equal(weights(refinement.after), before) and torch.equal(weights(model), before)
+    assert refinement.after.metrics == refinement.before.metrics == model.metrics
+    assert torch.equal(refinement.after.reference.windows, model.reference.windows)
+    assert refinement.after.provenance.parent == "sha256:" + "f" * 64 and model.provenance.parent is None
+    assert not any(weight.requires_grad for weight in refinement.after.network.parameters())
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_grids_end_where_the_data_is(epochs):
+    """Stale grids come to lie where the training windows take them, also behind epochs that move what reaches them."""
+    table = make_table(600)
+    model = fit(table, replace(QUICK, grid_updates=0, epochs=15))
+    after = refine(model, table, replace(QUICK, epochs=epochs, learning_rate=0.001), move_grids=True).after
+    ends = split_samples(table, 3, 1, 0.15).train
+    windows = after.to_model_units(np.stack([table.features[end - 2 : end + 1] for end in ends]))
+    for layer, trace in zip(after.network.head, after.network.trace(windows).head, strict=True):
+        torch.testing.assert_close(layer.core[0], trace.inputs.amin(dim=0), rtol=0, atol=1e-2)
+        torch.testing.assert_close(layer.core[1], trace.inputs.amax(dim=0), rtol=0, atol=1e-2)
+    stale = model.network.trace(windows).head[0].inputs
+    assert (model.network.head[0].core[0] - stale.amin(dim=0)).abs().max() > 0.1
+
+
+def test_moving_the_grids_keeps_the_function():
+    """Without epochs the forecasts stay nearly what they were."""
+    table = make_table(600)
+    model = fit(table, replace(QUICK, grid_updates=0, epochs=15))
+    after = refine(model, table, replace(QUICK, epochs=0), move_grids=True).after
+    assert not torch.equal(weights(after), weights(model))
+    full, moved = model.reference_outputs, after.reference_outputs
+    assert ((full - moved) ** 2).mean() < 1e-3 * full.var()
+
+
+def test_going_on_with_a_penalty_silences_edges():
+    """A model trained without penalty goes on with one: its edges vary less, and it still forecasts."""
+    table = make_table(500)
+    options = replace(QUICK, lookback=1, hidden=0, width=(2, 5, 1), epochs=20, learning_rate=0.03, lamb=0.0)
+    refinement = refine(fit(table, options), table, replace(options, lamb=0.03))
+
+    def size(model):
+        return float(sum(t.edges.std(dim=0).sum() for t in model.network.trace(model.reference.windows).head))
+
+    assert size(refinement.after) < 0.8 * size(refinement.before)
+    assert refinement.after.metrics["test_r2"] > 0.8
+
+
+def test_going_on_never_ends_worse_than_it_began():
+    """Where no epoch has a lower validation error plus penalty, the weights that were there are kept."""
+    table = make_table()
+    model = fit(table, QUICK)
+    refinement = refine(model, table, replace(QUICK, learning_rate=10.0, epochs=1, grid_updates=0))
+    assert torch.equal(weights(refinement.after), weights(model))
+
+
+def test_masked_edges_stay_masked():
+    """What was pruned does not come back."""
+    table = make_table()
+    model = fit(table, QUICK)
+    model.network.head[0].mask[0, 1] = 0
+    after = refine(replace(model), table, QUICK).after
+    assert after.network.head[0].mask[0, 1] == 0
+    windows = model.reference.windows
+    assert not after.network.trace(windows).head[0].edges[:, 0, 1].any()
+
+
+def test_scaling_and_units_stay_when_going_on():
+    """On a table with other means the features keep the scaling that the weights were trained with."""
+    table = make_table(units={"a": "K"})
+    model = fit(table, QUICK)
+    shifted = replace(table, features=table.features + np.array([1.0, 0.0]), units={})
+    assert refine(model, shifted, QUICK).after.config == model.config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"feature_names": ("a", "c")}, "the table's features are a, c, but the model's are a, b"),
+        ({"feature_names": ("b", "a")}, "the table's features are b, a, but the model's are a, b"),
+        ({"target_names": ("z",)}, "the table's targets are z, but the model's are y"),
+    ],
+)
+def test_other_columns_are_refused(change, message):
+    """A model goes on with its own features, in their order, and its own targets."""
+    table = make_table()
+    model = fit(table, QUICK)
+    with pytest.raises(DataError, match=message):
+        refine(model, replace(table, **change), QUICK)

@@ -5,14 +5,24 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import sympy
+import torch
 from factories import make_model, write_table
+from goldens import load_case
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.config import KANConfig, LSTMConfig
+from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.ledger import explain_windows
+from kanmodel.explain.pruning import PruningRule, prune_by_rule
+from kanmodel.explain.report import markdown, write_report
+from kanmodel.explain.topology import build_topology
 from service import commands
 from service.cli import main
-from service.commands.inspect import find_topology
+from service.commands.explain import faithfulness_table, find_losses
 from service.commands.serve import choose_settings
 
 BUNDLED = Path(commands.__file__).parents[1] / "bundled"
@@ -84,8 +94,8 @@ def test_the_bundled_model_is_what_its_readme_says(tmp_path, run):
         assert model.metrics["persistence_r2"] == pytest.approx(0, abs=1e-3)
     for figure in ("test_r2", "ridge_r2"):
         assert f"| {bundled.metrics[figure]:.3f} |" in readme
-    topology = find_topology(bundled, "target_dtemp_6h+1")
-    kept, r2 = sum(edge.kept for edge in topology.kan_edges), topology.fidelity.r2
+    pruning = prune_by_rule(bundled, measure_importance(bundled, 0), PruningRule())
+    kept, r2 = pruning.n_edges, pruning.fidelity.r2
     assert kept <= 13 and f"{kept} suffice for R2 {r2:.3f}" in " ".join(readme.split())
 
 
@@ -104,7 +114,7 @@ def test_inspect_gives_json_with_every_edge(tmp_path, run):
     """The JSON parses, and lists all edges by contribution with pykan's scores and whether pruning keeps them."""
     model = make_model("lstm", targets=("y", "z"))
     sha256 = save_checkpoint(model, tmp_path / "m.safetensors")
-    code, out, _ = run("inspect", tmp_path / "m.safetensors", "--json", "--output", "z+1")
+    code, out, _ = run("inspect", tmp_path / "m.safetensors", "--json", "--output-name", "z+1")
     document = json.loads(out)
     assert code == 0 and document["checkpoint"] == f"sha256:{sha256}"
     assert document["outputs"] == ["y+1", "z+1"] and document["architecture"]["lstm"]["hidden_size"] == 5
@@ -124,6 +134,218 @@ def test_inspect_bears_few_reference_windows(tmp_path, run):
     edges = json.loads(out)["topology"]["edges"]
     assert code == 0 and edges[0]["contribution"] > 0 and edges[0]["backward"] is None
     assert run("inspect", tmp_path / "m.safetensors")[0] == 0
+    assert run("inspect", tmp_path / "m.safetensors", "--report", "--json")[0] == 0
+    assert run("prune", tmp_path / "m.safetensors", "-o", tmp_path / "n.safetensors")[0] == 0
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Writes a model, and gives its file."""
+
+    def write(model, name="m"):
+        save_checkpoint(model, tmp_path / f"{name}.safetensors")
+        return tmp_path / f"{name}.safetensors"
+
+    return write
+
+
+def test_inspect_prints_the_report(run, saved):
+    """As Markdown it is the report of the model, word for word; as JSON the findings carry their evidence."""
+    file = saved(make_model("head", targets=("y", "z")))
+    model = load_checkpoint(file)
+    importance = measure_importance(model, 1)
+    findings = write_report(model, importance, build_topology(model, importance, PruningRule()))
+    code, out, _ = run("inspect", file, "--report", "--output-name", "z+1")
+    assert (code, out) == (0, markdown("z+1", findings))
+    document = json.loads(run("inspect", file, "--report", "--output-name", "z+1", "--json")[1])
+    assert document["output"] == "z+1" and document["checkpoint"] == f"sha256:{model.sha256}"
+    assert [finding["id"] for finding in document["findings"]] == [finding.id for finding in findings]
+    assert all(finding["answer"] and finding["evidence"] for finding in document["findings"])
+
+
+def test_pruning_writes_a_smaller_model_that_serves(tmp_path, run, serve, saved):
+    """Edges and nodes are counted before and after, R2 and errors are the file's, and a server forecasts with it."""
+    file, smaller = saved(make_model("lstm", 1, product=True)), tmp_path / "smaller.safetensors"
+    code, out, _ = run("prune", file, "--fidelity", "0.4", "-o", smaller)
+    before, after = load_checkpoint(file), load_checkpoint(smaller)
+    assert code == 0 and after.provenance.parent == f"sha256:{before.sha256}"
+    assert after.config.head.n_nodes[1] < before.config.head.n_nodes[1]
+    full, left = (model.reference_outputs[:, 0] for model in (before, after))
+    r2 = 1 - ((full - left) ** 2).sum() / ((full - full.mean()) ** 2).sum()
+    windows = before.scaling.features_to_original(before.reference.windows)
+    errors = [np.abs(model.predict(windows) - model.reference.targets).mean() for model in (before, after)]
+    n_edges = [sum(int(layer.mask.sum()) for layer in model.network.head) for model in (before, after)]
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
+    assert ["edges", *map(str, n_edges)] in rows
+    assert ["hidden nodes", "5", str(after.config.head.n_nodes[1])] in rows
+    assert ["y+1", f"{r2:.4f}", *(f"{error:.4g}" for error in errors)] in rows
+    assert f"sha256:{after.sha256[:12]}" in out
+    with serve(models=smaller) as client:
+        answer = client.post("/v1/models/smaller:predict", json={"instances": windows[:2].tolist()})
+        np.testing.assert_allclose(answer.json()["predictions"], after.predict(windows[:2]), rtol=1e-6)
+        assert client.get("/v1/models/smaller/topology").json()["graph"]["edges"]["total"] >= n_edges[1]
+
+
+def test_pruning_keeps_every_output_or_the_named_ones(tmp_path, run, saved):
+    """By default all outputs keep the fidelity; with a name only that one does, with fewer edges."""
+    file = saved(make_model("head", 3, targets=("a", "b")))
+    counts = []
+    for number, options in enumerate(([], ["--output-name", "b+1"])):
+        smaller = tmp_path / f"{number}.safetensors"
+        assert run("prune", file, "--fidelity", "0.9", "--metric", "backward", *options, "-o", smaller)[0] == 0
+        model = load_checkpoint(smaller)
+        assert model.metrics["fidelity_r2 b+1"] >= 0.9
+        counts.append(sum(int(layer.mask.sum()) for layer in model.network.head))
+        if not options:
+            assert model.metrics["fidelity_r2 a+1"] >= 0.9
+    assert counts[1] < counts[0]
+
+
+def test_pruning_by_thresholds(tmp_path, run, saved):
+    """A threshold alone brings pykan's defaults for the others, and leaves just what exceeds them."""
+    file, smaller = saved(make_model("head", 3)), tmp_path / "smaller.safetensors"
+    assert run("prune", file, "--edge-threshold", "0.2", "--fill", "zero", "-o", smaller)[0] == 0
+    document = json.loads(run("inspect", file, "--json")[1])
+    strong = sum(edge["backward"] > 0.2 for edge in document["topology"]["edges"])
+    assert sum(int(layer.mask.sum()) for layer in load_checkpoint(smaller).network.head) == strong
+
+
+def test_a_formula_is_as_near_as_it_says(run, saved):
+    """The expression of a trained KAN, evaluated by sympy, has the R2 that is printed; on new windows 0.99 too."""
+    case = load_case("interp4")
+    file = saved(case.model)
+    document = json.loads(run("formula", file, "--json")[1])
+    symbols = [sympy.Symbol(name) for name in case.model.config.feature_names]
+    expression = sympy.lambdify(symbols, sympy.parse_expr(document["expression"]), "numpy")
+    for part in ("reference", "eval"):
+        windows = case.model.scaling.features_to_original(case.windows(part))
+        full = case.model.predict(windows)[:, 0]
+        lost = ((expression(*windows[:, -1].T) - full) ** 2).sum() / ((full - full.mean()) ** 2).sum()
+        if part == "reference":
+            assert document["r2"] == pytest.approx(1 - lost, abs=1e-9)
+        assert 1 - lost >= 0.99
+    code, out, _ = run("formula", file)
+    assert code == 0
+    assert out.startswith(f"{document['output']} = {document['expression']}\nR2 {document['r2']:.4f} against the model")
+    assert len(json.loads(run("formula", file, "--fidelity", "0.5", "--json")[1])["expression"]) < len(
+        document["expression"]
+    )
+
+
+def test_a_window_is_explained(run, saved):
+    """Contributions are the ledger's, largest first, and with the baseline's forecast they make up the forecast."""
+    file = saved(make_model("lstm", targets=("y", "z")))
+    model = load_checkpoint(file)
+    document = json.loads(run("explain", file, "--window", "7", "--output-name", "z+1", "--json")[1])
+    ledger = explain_windows(model, model.reference.windows[7:8], 1)
+    assert list(document["contributions"].values()) == pytest.approx(ledger.features[0].tolist())
+    total = document["baseline_prediction"] + sum(document["contributions"].values())
+    assert total == pytest.approx(document["prediction"], abs=document["residual"] + 1e-9)
+    assert document["target"] == model.reference.targets[7, 1] and document["time"] == model.reference.times[7]
+    code, out, _ = run("explain", file)
+    last = explain_windows(model, model.reference.windows[-1:], 0)
+    assert code == 0 and f"{last.predictions[0]:+.4f}" in out and f"{last.baseline_prediction:+.4f}" in out
+    order = re.findall(r"│ (f\d) ", out)
+    sizes = dict(zip(model.config.feature_names, np.abs(last.features[0]), strict=True))
+    assert order == sorted(sizes, key=lambda name: -sizes[name])
+
+
+def test_a_window_of_a_model_without_targets(run, saved):
+    """Where neither times nor targets are known they are left out."""
+    code, out, _ = run("explain", saved(make_model("head", with_targets=False)))
+    assert code == 0 and "window 159" in out and "what came" not in out
+
+
+def test_faithfulness_is_measured(run, saved):
+    """Every method's figures are printed and, where there is no LSTM, those of pykan's score."""
+    file = saved(make_model("head"))
+    rows = measure_faithfulness(load_checkpoint(file), 0)
+    document = json.loads(run("explain", file, "--faithfulness", "--json")[1])
+    assert [row["method"] for row in document["faithfulness"]] == ["ledger", "gradient", "random", "pykan_score"]
+    assert [row["deletion"] for row in document["faithfulness"]] == pytest.approx([row.deletion for row in rows])
+    code, out, _ = run("explain", file, "--faithfulness")
+    assert code == 0 and all(f"{row.insertion:.4g}" in out for row in rows) and "pykan_score" in out
+
+
+def test_where_the_ledger_loses_is_said():
+    """A figure that another method has better is named with both numbers; a missing or equal one is no loss."""
+    rows = [
+        Faithfulness("ledger", deletion=0.7, insertion=0.2, infidelity=0.1),
+        Faithfulness("gradient", deletion=0.8, insertion=0.2, infidelity=0.3),
+        Faithfulness("pykan_score", deletion=0.6, insertion=0.1, infidelity=None),
+    ]
+    losses = [(loss.measure, loss.method) for loss in find_losses(rows)]
+    assert losses == [("deletion", "gradient"), ("insertion", "pykan_score")]
+    caption = faithfulness_table(rows).caption
+    assert "loses to gradient in deletion: 0.7 against 0.8" in caption
+    assert "loses to pykan_score in insertion: 0.2 against 0.1" in caption
+    assert faithfulness_table(rows[:1]).caption == "The ledger is best in every column."
+
+
+def test_training_goes_on_until_fewer_edges_matter(tmp_path, run):
+    """From the bundled model, a high penalty for two epochs leaves fewer edges that matter, and the table says so."""
+    file, bundled = tmp_path / "m.safetensors", BUNDLED / "nyc-weather.safetensors"
+    columns = ["--split-column", "split", "--segment-column", "segment", "--time-column", "time"]
+    options = ["--lamb", "0.1", "--epochs", "2", "--update-grid"]
+    code, out, _ = run("train", BUNDLED / "nyc-weather.csv.gz", "--from", bundled, *columns, *options, "-o", file)
+    before, after = load_checkpoint(bundled), load_checkpoint(file)
+    assert code == 0 and before.provenance.parent is None
+    assert (after.provenance.source, after.provenance.parent) == ("train", f"sha256:{before.sha256}")
+    assert after.config == before.config and torch.equal(after.reference.windows, before.reference.windows)
+    needed = [prune_by_rule(model, measure_importance(model, 0), PruningRule()).n_edges for model in (before, after)]
+    assert needed[1] < needed[0] and f"{needed[0]} of 65" in out and f"{needed[1]} of 65" in out
+    assert f"{before.metrics['test_r2']:.4f}" in out and f"{after.metrics['test_r2']:.4f}" in out
+    assert "inputs outside their grids" in out
+
+
+def test_training_goes_on_only_where_options_agree(tmp_path, table, run):
+    """What is the checkpoint's own is refused or must be the same; without epochs the model stays what it is."""
+    old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
+    assert run("train", table, *TRAIN, *QUICK, "-o", old)[0] == 0
+    other = TRAIN[2:]  # without the target
+    for options, message in (
+        (
+            ["--hidden", "4"],
+            "--hidden cannot be given with --from: architecture and units are those of old.safetensors",
+        ),
+        (["--width", "4,1"], "--width cannot be given"),
+        (["--unit", "a=K"], "--unit cannot be given"),
+        (["--lookback", "4"], "--lookback is 4, but old.safetensors has 3"),
+        (["--target", "a"], "--target is a, but old.safetensors has y"),
+        (["--features", "b,a"], "--features is b,a, but old.safetensors has a,b,constant"),
+    ):
+        code, out, err = run("train", table, "--from", old, *other, *options, "-o", new)
+        assert (code, out) == (2, "") and err.startswith(f"kanscope: {message}") and err.count("\n") == 1
+    without_b = tmp_path / "without_b.csv"
+    without_b.write_text(table.read_text().replace(",b,", ",c,", 1))
+    code, _, err = run("train", without_b, "--from", old, *other, "-o", new)
+    assert code == 2 and "without_b.csv has no column 'b'" in err and not new.exists()
+    same = ["--target", "y", "--lookback", "3", "--features", "a,b,constant", "--epochs", "0"]
+    assert run("train", table, "--from", old, *other, *same, "-o", new)[0] == 0
+    before, after = load_checkpoint(old), load_checkpoint(new)
+    assert after.metrics == before.metrics and torch.equal(after.reference_outputs, before.reference_outputs)
+
+
+def test_questions_that_cannot_be_answered(tmp_path, run, saved):
+    """Each ends in one sentence and exit code 2."""
+    file = saved(make_model("lstm"))
+    out_file = tmp_path / "n.safetensors"
+    for arguments, message in (
+        (["formula", file], "a formula needs a KAN without an LSTM"),
+        (["explain", file, "--window", "160"], "there is no reference window 160, but 0 to 159"),
+        (["explain", file, "--faithfulness", "--window", "1"], "--faithfulness measures over many windows"),
+        (["explain", file, "--output-name", "q"], "there is no output 'q', but y+1"),
+        (
+            ["prune", file, "-o", out_file, "--fidelity", "0.9", "--node-threshold", "1"],
+            "--fidelity and --node-threshold",
+        ),
+        (["prune", file, "-o", out_file, "--output-name", "q"], "there is no output 'q', but y+1"),
+        (["prune", file, "-o", tmp_path / "n.pt"], f"{tmp_path / 'n.pt'} must end in .safetensors"),
+        (["train", "t.csv", "-o", out_file], "--target is missing"),
+    ):
+        code, out, err = run(*arguments)
+        assert (code, out) == (2, "") and err.startswith(f"kanscope: {message}") and err.count("\n") == 1
+    assert not out_file.exists()
 
 
 @pytest.mark.parametrize(
@@ -144,6 +366,8 @@ def test_inspect_bears_few_reference_windows(tmp_path, run):
         (None, ["--features", "a,y"], "y is a target and a feature"),
         (None, ["-o", "/nowhere/m.safetensors"], "cannot write /nowhere/m.safetensors: there is no folder /nowhere"),
         (None, ["-o", "model.pt"], "model.pt must end in .safetensors"),
+        (None, ["--epochs", "0"], "epochs must be at least 1 for a new model, but is 0"),
+        (None, ["--update-grid"], "--update-grid needs --from"),
     ],
 )
 def test_what_cannot_be_trained_on_ends_in_one_sentence(tmp_path, table, run, change, options, message):
@@ -167,6 +391,10 @@ def test_what_cannot_be_trained_on_ends_in_one_sentence(tmp_path, table, run, ch
         (["train", "t.csv", "--target", "y", "-o", "m.safetensors", "--width", "a"], "is not a width such as 12,5,1"),
         (["train", "t.csv", "--target", "y", "-o", "m.safetensors", "--unit", "a"], "'a' is not NAME=VALUE"),
         (["serve", "--port", "70000"], "--port"),
+        (["prune", "m.safetensors", "-o", "n.safetensors", "--fidelity", "1.1"], "--fidelity"),
+        (["prune", "m.safetensors", "-o", "n.safetensors", "--metric", "size"], "--metric"),
+        (["prune", "m.safetensors"], "--output"),
+        (["formula"], "file"),
         (["trian"], "train"),
     ],
 )
@@ -184,7 +412,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, run):
     for arguments, message in (
         ([tmp_path / "none.safetensors"], "cannot read none.safetensors: No such file or directory"),
         ([tmp_path / "foreign.safetensors"], "foreign.safetensors is not a safetensors file"),
-        ([tmp_path / "m.safetensors", "--output", "q"], "there is no output 'q', but y+1"),
+        ([tmp_path / "m.safetensors", "--output-name", "q"], "there is no output 'q', but y+1"),
     ):
         code, out, err = run("inspect", *arguments)
         assert (code, out, err) == (2, "", f"kanscope: {message}\n")

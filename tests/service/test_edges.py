@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from kanmodel.explain.curves import sample_edge
+from kanmodel.explain.formulas import suggest_edge_formulas
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import build_topology
+from service.schemas.edges import _describe_formulas
 
 
 def test_the_answer_is_the_curve(service):
@@ -59,3 +62,35 @@ def test_lists_the_kept_edges_each_as_it_is_alone(service):
     stage, layer, i, j = places[0]
     alone = service.get(f"/v1/models/front/edges/{layer}/{i}/{j}", params={**query, "stage": stage}).json()
     assert alone == {**shared, **answer["edges"][0]}
+
+
+@pytest.mark.parametrize(("name", "stage"), [("nyc-weather", "head"), ("front", "front"), ("head", "head")])
+def test_formulas_are_given_where_asked_for(service, name, stage):
+    """At most five, best first, a straight line among them, with the numbers of the model core; else absent."""
+    model = service.models[name]
+    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    for i, j in ((1, 0), (2, 1), (3, 2)):
+        path = f"/v1/models/{name}/edges/0/{i}/{j}?stage={stage}&points=2"
+        answer = service.get(f"{path}&formulas=true").json()
+        (candidates,) = suggest_edge_formulas(model, [topology.edge(stage, 0, i, j)])
+        known = {candidate.expression: (candidate.r2, candidate.complexity) for candidate in candidates}
+        formulas = answer.pop("formulas")
+        assert len(formulas) == 5
+        assert all(known[formula["expression"]] == (formula["r2"], formula["complexity"]) for formula in formulas)
+        assert formulas[0]["expression"] == candidates[0].expression
+        order = [round(formula["r2"], 6) for formula in formulas]
+        assert order == sorted(order, reverse=True)
+        assert [formula["complexity"] for formula in formulas].count(1) == 1
+        assert answer == service.get(path).json()
+
+
+def test_a_straight_line_is_no_formula_twice():
+    """A line that is among the best keeps its place, and one that is not takes the last."""
+    line, *others = [
+        Candidate(function, 1.0, 0.0, 1.0, 0.0, r2, 1 if function == "x" else 2)
+        for function, r2 in (("x", 0.5), ("sin", 0.9), ("exp", 0.8), ("tanh", 0.7), ("abs", 0.6), ("log", 0.55))
+    ]
+    for candidates, lines in (([*others[:2], line, *others[2:]], 2), ([*others, line], 4)):
+        described = [formula["complexity"] for formula in _describe_formulas(candidates)]
+        assert described.index(1) == lines
+        assert described.count(1) == 1

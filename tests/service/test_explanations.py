@@ -5,11 +5,13 @@ import threading
 
 import numpy as np
 import pytest
-from factories import make_windows
+from factories import make_model, make_windows
 
+from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.ledger import explain_windows
+from kanmodel.explain.expected import draw_baselines, explain_expected
+from kanmodel.explain.ledger import LedgerOptions, explain_windows
 from service import explanations
 
 
@@ -123,12 +125,62 @@ def test_the_baseline_is_used_and_echoed(service, kind):
         assert answer["baseline"] == {"kind": "mean", "values": means}
 
 
+@pytest.mark.parametrize(
+    ("asked", "count", "seed"), [("reference", 16, 0), ({"reference": 3}, 3, 0), ({"reference": 5, "seed": 2}, 5, 2)]
+)
+def test_reference_windows_are_averaged_over(service, asked, count, seed):
+    """Contributions from several baselines sum to the change from their mean forecast, each with a standard error."""
+    model = service.models["front"]
+    windows = make_windows(model, 3)
+    answer = ask(service, "front", n=3, baseline=asked, tolerance=0.01, detail="flow")
+    means = draw_baselines(model, count, seed).mean(axis=(0, 1)).tolist()
+    values = dict(zip(model.config.feature_names, means, strict=True))
+    assert answer["baseline"] == {"kind": "reference", "reference": count, "seed": seed, "values": values}
+    options = LedgerOptions(tolerance=0.01)
+    ledger = explain_expected(model, model.to_model_units(windows), 0, count, seed, options)
+    for window, explanation in enumerate(answer["explanations"]):
+        assert list(explanation["contributions"].values()) == ledger.features[window].tolist()
+        assert list(explanation["standard_error"].values()) == ledger.standard_error[window].tolist()
+        assert list(explanation["standard_error"]) == list(model.config.feature_names)
+        change = explanation["prediction"] - explanation["baseline_prediction"]
+        slack = explanation["residual"] + 1e-6 * abs(change)
+        assert sum(explanation["contributions"].values()) == pytest.approx(change, abs=slack)
+        for layer in explanation["layers"]:
+            if "nodes" in layer:
+                assert sum(layer["nodes"]) == pytest.approx(change, abs=slack)
+    baselines = model.predict(draw_baselines(model, count, seed))
+    assert explanation["baseline_prediction"] == pytest.approx(baselines.mean())
+
+
+def test_averages_over_reference_windows_sum_up_within_the_tolerance(service):
+    """On the bundled model each average converges, and sums to the change of the forecast within its tolerance."""
+    answer = ask(service, "nyc-weather", baseline="reference", tolerance=0.02)
+    for explanation in answer["explanations"]:
+        change = explanation["prediction"] - explanation["baseline_prediction"]
+        assert explanation["converged"]
+        assert sum(explanation["contributions"].values()) == pytest.approx(change, abs=explanation["tolerance"])
+
+
+def test_one_baseline_has_no_standard_error(service):
+    """standard_error is null where nothing is averaged."""
+    assert ask(service, "front")["explanations"][0]["standard_error"] is None
+
+
+def test_all_reference_windows_serve_where_there_are_few(serve, tmp_path):
+    """The name alone takes as many as there are, up to 16, and says how many."""
+    save_checkpoint(make_model("head", n_reference=5), tmp_path / "few.safetensors")
+    with serve(models=tmp_path) as client:
+        answer = client.post("/v1/models/few:explain", json={"instances": [[[0.0] * 4]], "baseline": "reference"})
+        assert answer.json()["baseline"]["reference"] == 5
+
+
+@pytest.mark.parametrize("baseline", ["mean", {"reference": 3}])
 @pytest.mark.parametrize("output", ["a+1", ["b+2", "a+1"]])
-def test_ndjson_lines_are_the_plain_answer(service, output):
+def test_ndjson_lines_are_the_plain_answer(service, output, baseline):
     """The first line holds what is shared, each further line one explanation, over several slices too."""
     n = explanations.SLICE + 3
-    plain = ask(service, "two", n=n, output=output)
-    body = {"instances": make_windows(service.models["two"], n).tolist(), "output": output}
+    plain = ask(service, "two", n=n, output=output, baseline=baseline)
+    body = {"instances": make_windows(service.models["two"], n).tolist(), "output": output, "baseline": baseline}
     answer = service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
     assert answer.headers["content-type"] == "application/x-ndjson"
     assert answer.text.endswith("\n")

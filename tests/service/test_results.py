@@ -3,10 +3,15 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from dataclasses import replace
 
 import pytest
+from factories import make_model
 
-from service.results import ResultCache
+from kanmodel.errors import NonFiniteError
+from service import results
+from service.registry import Served
+from service.results import GlobalResults, ResultCache
 
 
 def test_a_result_is_computed_once_however_many_ask():
@@ -84,3 +89,91 @@ def test_what_is_unused_for_longest_goes_first():
 
     asyncio.run(ask())
     assert calls == ["a", "b", "c", "b"]
+
+
+FUNCTIONS = ("measure_importance", "attribute_features", "build_topology", "write_report")
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The names of what global results are computed by, in the order of the calls."""
+    calls = []
+
+    def record(name):
+        function = getattr(results, name)
+
+        def call(*arguments):
+            calls.append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(results, name, call)
+
+    for name in FUNCTIONS:
+        record(name)
+    return calls
+
+
+def serve_model(name, seed=0, **options):
+    """A model of a checkpoint of its own."""
+    return Served(name, replace(make_model("head", seed, **options), sha256=name))
+
+
+def prepare(models, size=64):
+    """Computes what is computed before anybody asks; gives the results back."""
+
+    async def run():
+        kept = GlobalResults(size)
+        await kept.prepare(models)
+        for served in models:
+            await kept.report(served, 0)
+        return await kept.importance(models[0], 0)
+
+    return asyncio.run(run())
+
+
+def test_what_most_ask_for_is_computed_before_anybody_does(computed):
+    """Of each output the importance, the table, the graph and the report, one after the other, and each once."""
+    prepare([serve_model("two", targets=("a", "b")), serve_model("one", seed=1)])
+    assert computed == [*FUNCTIONS] * 3
+
+
+def test_no_more_is_prepared_than_is_kept(computed):
+    """A cache of room for one output is filled with the first, and not turned over."""
+    prepare([serve_model("two", targets=("a", "b"))], size=7)
+    assert computed == [*FUNCTIONS]
+
+
+def test_equal_checkpoints_share_their_results(computed):
+    """Results are known by the hash of the checkpoint, whatever the model is called."""
+    one = serve_model("one")
+    prepare([one, replace(one, name="same")])
+    assert computed == [*FUNCTIONS]
+
+
+def test_a_model_whose_results_fail_does_not_keep_the_others_back(computed, monkeypatch, caplog):
+    """The log says which output fails, and the next is prepared."""
+    bad, good = serve_model("bad"), serve_model("good", seed=1)
+    measure = results.measure_importance
+
+    def fail_for_bad(model, output):
+        if model is bad.model:
+            raise NonFiniteError("outputs[0] must be finite")
+        return measure(model, output)
+
+    monkeypatch.setattr(results, "measure_importance", fail_for_bad)
+    kept = GlobalResults(64)
+    asyncio.run(kept.prepare([bad, good]))
+    assert computed == [*FUNCTIONS]
+    assert "the results of model bad, output y+1, fail" in caplog.text
+
+
+def test_a_server_prepares_its_models_once_they_are_loaded(serve, folder, computed):
+    """Without a request all results are computed, and requests find them."""
+    with serve(models=folder / "head.safetensors") as client:
+        deadline = time.monotonic() + 30
+        while len(computed) < len(FUNCTIONS):
+            assert time.monotonic() < deadline, computed
+            time.sleep(0.01)
+        for path in ("attributions", "topology", "report"):
+            assert client.get(f"/v1/models/head/{path}").status_code == 200
+    assert computed == [*FUNCTIONS]

@@ -4,7 +4,7 @@ import networkx
 import pytest
 
 from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule, Thresholds
+from kanmodel.explain.pruning import PruningRule, Thresholds, trace_fidelity
 from kanmodel.explain.topology import build_topology
 
 
@@ -51,12 +51,17 @@ def test_the_answer_is_the_topology(service):
         assert described["contribution"] == node.contribution
         assert described.get("scores") == node.scores
         assert described.get("profile", {}) == node.profile
+        assert described.get("interval") == (None if node.interval is None else list(node.interval))
     for described, edge in zip(answer["edges"], topology.edges, strict=True):
         for name in ("source", "target", "kind", "stage", "layer", "i", "j", "contribution", "kept"):
             assert described[name] == getattr(edge, name)
         assert described.get("scores") == edge.scores
         assert described.get("share") == edge.share
         assert described.get("opacity") == edge.opacity
+        assert described.get("interval") == (None if edge.interval is None else list(edge.interval))
+        assert described.get("outside_grid") == edge.outside_grid
+        assert described.get("masked") == (edge.masked if edge.kind == "edge" else None)
+    assert [edge["masked"] for edge in answer["edges"] if edge["kind"] == "edge"].count(True) == 4
     kinds = [edge["kind"] for edge in answer["edges"]]
     assert kinds == sorted(kinds, key=["edge", "product", "input"].index)
     assert {"edge", "product"} <= set(kinds)
@@ -84,3 +89,36 @@ def test_the_output_is_chosen_by_name(service):
     answers = [service.get("/v1/models/two/topology", params={"output": o}).json() for o in ("a+1", "b+2")]
     assert [answer["graph"]["output"] for answer in answers] == ["a+1", "b+2"]
     assert answers[0]["edges"] != answers[1]["edges"]
+
+
+@pytest.mark.parametrize("name", ["nyc-weather", "front", "head"])
+@pytest.mark.parametrize("query", [{}, {"metric": "backward"}, {"metric": "forward_u", "fill": "zero"}])
+def test_the_fidelity_curve_goes_from_all_edges_to_none(service, name, query):
+    """Edges fall strictly and thresholds rise, from the full model, whose R2 is 1, to no edge at all."""
+    answer = service.get(f"/v1/models/{name}/topology/fidelity", params=query).json()
+    assert (answer["metric"], answer["fill"]) == (query.get("metric", "contribution"), query.get("fill", "mean"))
+    edges = [point["edges"] for point in answer["curve"]]
+    assert edges == sorted(set(edges), reverse=True)
+    assert edges[-1] == 0
+    thresholds = [point["threshold"] for point in answer["curve"]]
+    assert thresholds == sorted(thresholds)
+    assert answer["curve"][0]["r2"] == pytest.approx(1)
+    assert answer["curve"][-1]["r2"] <= 0 + 1e-9
+
+
+def test_the_fidelity_curve_is_that_of_the_model_core(service):
+    """Every number is that of the model core, and the topology of the default rule lies on the curve."""
+    model = service.models["head"]
+    points = trace_fidelity(model, measure_importance(model, 0), "forward_n", "zero")
+    answer = service.get("/v1/models/head/topology/fidelity?metric=forward_n&fill=zero").json()
+    assert answer["reference_windows"] == len(model.reference.windows)
+    for described, point in zip(answer["curve"], points, strict=True):
+        assert described == {
+            "edges": point.edges,
+            "r2": point.fidelity.r2,
+            "mae": point.fidelity.mae,
+            "threshold": point.threshold,
+        }
+    graph = service.get("/v1/models/head/topology").json()["graph"]
+    curve = service.get("/v1/models/head/topology/fidelity", params={"metric": graph["rule"]["metric"]}).json()["curve"]
+    assert (graph["edges"]["kept"], graph["fidelity"]["r2"]) in [(point["edges"], point["r2"]) for point in curve]

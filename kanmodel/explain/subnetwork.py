@@ -1,0 +1,117 @@
+"""The part of a network that a pruning rule keeps, as a model of its own: what is dropped is really gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from kanmodel.checkpoint import LoadedModel, Provenance
+from kanmodel.explain.compaction import compact_network
+from kanmodel.explain.connectivity import Kept
+from kanmodel.explain.importance import Importance
+from kanmodel.explain.pruning import Pruning, PruningRule, prune_by_rule, prune_network
+from kanmodel.explain.replay import Fidelity, compare_outputs
+from kanmodel.network import LSTMKAN
+
+TRIES = 4  # to keep the fidelity of every output with fewer than all edges
+ROUNDING = 1e-6  # of an R2 that is measured on the smaller network itself
+UNPRUNED = "unpruned_"  # before the name of a metric that was measured on the full model
+MEASURED = ("fidelity_r2", "reference_mae")  # on the smaller model
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the KANs of a network are.
+
+    Attributes:
+        edges: edges that are not masked.
+        nodes: nodes of hidden layers.
+    """
+
+    edges: int
+    nodes: int
+
+
+def measure_size(network: LSTMKAN) -> Size:
+    """Counts what there is."""
+    masks = [layer.mask for kan in network.stages.values() for layer in kan]
+    hidden = [nodes for kan in network.stages.values() for nodes in kan.config.n_nodes[1:-1]]
+    return Size(sum(int((mask != 0).sum()) for mask in masks), sum(hidden))
+
+
+def extract_subnetwork(model: LoadedModel, importances: Sequence[Importance], rule: PruningRule) -> LoadedModel:
+    """A smaller model: the union of what the rule keeps for each of some outputs, without the nodes that lead nowhere.
+
+    By fidelity each of these outputs keeps it; where the edges kept for another output would spoil it, more edges stay.
+    Other outputs keep what happens to be left. LSTM units stay, since they feed each other.
+
+    The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (error against the targets, where they
+    are known) are measured on the reference windows, means over all outputs. All metrics of the full model stand beside
+    them as ``unpruned_...``, since they are not true of the smaller one.
+
+    Args:
+        model: the full model.
+        importances: those of the outputs to keep.
+        rule: what to keep.
+
+    Raises:
+        InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
+    """
+    rules = {importance.output: rule for importance in importances}
+    for _ in range(TRIES):
+        prunings = [prune_by_rule(model, importance, rules[importance.output]) for importance in importances]
+        edges = {place: torch.stack([p.edges[place] for p in prunings]).any(dim=0) for place in prunings[0].edges}
+        smaller = _extract(model, replace(prunings[0], edges=edges))
+        spoilt = [output for output in rules if not _holds(rule, compare_models(model, smaller, output))]
+        if not spoilt:
+            return smaller
+        for output in spoilt:
+            rules[output] = replace(rule, fidelity=(1 + (rules[output].fidelity or 0.0)) / 2)
+    live = {place: model.network.stages[place[0]][place[1]].mask != 0 for place in edges}
+    return _extract(model, replace(prunings[0], edges=live))
+
+
+def compare_models(full: LoadedModel, smaller: LoadedModel, output: int) -> Fidelity:
+    """What the smaller of two models with the same reference windows loses at one output."""
+    return compare_outputs(full, output, full.reference_outputs, smaller.reference_outputs)
+
+
+def _holds(rule: PruningRule, fidelity: Fidelity) -> bool:
+    return rule.thresholds is not None or fidelity.r2 >= (rule.fidelity or 0.0) - ROUNDING
+
+
+def _extract(model: LoadedModel, pruning: Pruning) -> LoadedModel:
+    """The model with the kept edges alone."""
+    edges, nodes = _leading(model.network, pruning.edges)
+    network = compact_network(prune_network(model, replace(pruning, edges=edges)), nodes)
+    smaller = LoadedModel(network, model.reference, {}, Provenance.now("prune", verified=False, parent=model))
+    return replace(smaller, metrics=_measure(model, smaller))
+
+
+def _leading(network: LSTMKAN, edges: Kept) -> tuple[Kept, Kept]:
+    """Edges and nodes from which kept edges lead to an output of their KAN: what else there is has no effect."""
+    kept, leading = {}, {}
+    for stage, kan in network.stages.items():
+        depth = kan.config.depth
+        leading[stage, depth] = torch.ones(kan.config.n_nodes[-1], dtype=torch.bool)
+        for number in range(depth - 1, -1, -1):
+            leads_on = leading[stage, number + 1][list(kan.config.node_of_subnode(number + 1))]
+            kept[stage, number] = edges[stage, number] & leads_on[:, None]
+            leading[stage, number] = kept[stage, number].any(dim=0)
+    return kept, leading
+
+
+def _measure(full: LoadedModel, smaller: LoadedModel) -> dict[str, float]:
+    outputs = full.config.outputs
+    fidelities = [compare_models(full, smaller, output) for output in range(len(outputs))]
+    found = {"fidelity_r2": [fidelity.r2 for fidelity in fidelities]}
+    if full.reference.targets is not None:
+        found["reference_mae"] = [fidelity.mae for fidelity in fidelities if fidelity.mae is not None]
+    metrics = {name: sum(values) / len(values) for name, values in found.items()}
+    if len(outputs) > 1:
+        for name, values in found.items():
+            metrics |= {f"{name} {output}": value for output, value in zip(outputs, values, strict=True)}
+    earlier = {name: value for name, value in full.metrics.items() if not name.startswith(MEASURED)}
+    return metrics | {UNPRUNED + name.removeprefix(UNPRUNED): value for name, value in earlier.items()}

@@ -1,0 +1,177 @@
+"""``kanscope explain``: what each feature adds to a forecast, and how far such numbers can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kanmodel.checkpoint import LoadedModel, load_checkpoint
+from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
+from kanmodel.explain.ledger import Ledger, explain_windows
+from service.commands.options import AsJson, Checkpoint, OutputName, figure, find_output, print_json
+
+ROUNDING = 1e-6  # of a feature's deviation: what float32 leaves of a zero
+LEDGER = "ledger"
+BETTER = {"deletion": "more", "insertion": "less", "infidelity": "less"}
+
+
+def explain(
+    file: Checkpoint,
+    window: Annotated[
+        int | None,
+        typer.Option(min=0, help="Reference window to explain, from 0. Default: the last.", show_default=False),
+    ] = None,
+    faithfulness: Annotated[
+        bool,
+        typer.Option(
+            "--faithfulness",
+            help="Measure instead how well contributions foretell what happens when features go and come back, "
+            "beside gradients, chance and, without an LSTM, pykan's scores.",
+        ),
+    ] = False,
+    output_name: OutputName = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print what each feature adds to the forecast for one of the checkpoint's reference windows."""
+    if faithfulness and window is not None:
+        raise DataError("--faithfulness measures over many windows, so --window cannot be given with it")
+    model = load_checkpoint(file)
+    output = find_output(model.config, output_name)
+    if faithfulness:
+        rows = measure_faithfulness(model, output)
+        document, table = describe_faithfulness(rows), faithfulness_table(rows)
+    else:
+        number = find_window(model, window)
+        ledger = explain_windows(model, model.reference.windows[number : number + 1], output)
+        document, table = describe_ledger(model, ledger, number), ledger_table(model, ledger, number)
+    if as_json:
+        print_json(_header(file, model, output) | document)
+        return
+    Console(highlight=False).print(table)
+
+
+def _header(file: Path, model: LoadedModel, output: int) -> dict[str, Any]:
+    return {"file": str(file), "checkpoint": f"sha256:{model.sha256}", "output": model.config.outputs[output]}
+
+
+def find_window(model: LoadedModel, number: int | None) -> int:
+    """Number of a reference window; the last where none is given.
+
+    Raises:
+        UnknownNameError: there is no such window.
+    """
+    last = len(model.reference.windows) - 1
+    if number is not None and number > last:
+        raise UnknownNameError(f"there is no reference window {number}, but 0 to {last}")
+    return last if number is None else number
+
+
+def describe_ledger(model: LoadedModel, ledger: Ledger, number: int) -> dict[str, Any]:
+    """One window's ledger, for machines."""
+    output = model.config.outputs.index(ledger.output)
+    return {
+        "unit": model.config.target_of(output).unit,
+        "window": number,
+        "time": None if model.reference.times is None else model.reference.times[number],
+        "target": _target(model, number, output),
+        "prediction": float(ledger.predictions[0]),
+        "baseline_prediction": ledger.baseline_prediction,
+        "contributions": dict(zip(model.config.feature_names, ledger.features[0].tolist(), strict=True)),
+        "residual": float(ledger.residual[0]),
+        "tolerance": ledger.tolerance,
+        "converged": bool(ledger.converged[0]),
+    }
+
+
+def ledger_table(model: LoadedModel, ledger: Ledger, number: int) -> Table:
+    """One window's ledger, largest contributions first."""
+    config, output = model.config, model.config.outputs.index(ledger.output)
+    place = f"window {number} of 0 to {len(model.reference.windows) - 1}"
+    if model.reference.times is not None:
+        place += f", {model.reference.times[number]}"
+    caption = f"the contributions add up to within {ledger.residual[0]:.2g}"
+    if not ledger.converged[0]:
+        caption += f", which is more than the tolerance of {ledger.tolerance:.2g}"
+    table = Table("feature", "unit", title=f"{ledger.output}, {place}", caption=caption)
+    unit = config.target_of(output).unit
+    table.add_column("last value", justify="right")
+    table.add_column("contribution" if unit is None else f"contribution, {unit}", justify="right")
+    last = model.scaling.features_to_original(model.reference.windows[number])[-1]
+    contributions = ledger.features[0]
+    for index in np.argsort(-np.abs(contributions), kind="stable").tolist():
+        feature = config.features[index]
+        value = last[index] if abs(last[index]) > ROUNDING * model.scaling.feature_scale[index] else 0.0
+        table.add_row(feature.name, feature.unit or "", figure(value), f"{contributions[index]:+.4f}")
+    table.add_section()
+    table.add_row("baseline: the forecast for the mean window", "", "", f"{ledger.baseline_prediction:+.4f}")
+    table.add_row("forecast", "", "", f"{ledger.predictions[0]:+.4f}")
+    target = _target(model, number, output)
+    if target is not None:
+        table.add_row("what came", "", "", f"{target:+.4f}")
+    return table
+
+
+def _target(model: LoadedModel, number: int, output: int) -> float | None:
+    targets = model.reference.targets
+    return None if targets is None else float(targets[number, output])
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Where another method does better than the ledger.
+
+    Attributes:
+        measure: deletion, insertion or infidelity.
+        method: the other method.
+        ledger: the ledger's figure.
+        other: the other's.
+    """
+
+    measure: str
+    method: str
+    ledger: float
+    other: float
+
+
+def find_losses(rows: Sequence[Faithfulness]) -> list[Loss]:
+    """Every figure in which another method does better than the ledger."""
+    (ours,) = (row for row in rows if row.method == LEDGER)
+    losses = []
+    for measure, better in BETTER.items():
+        mine = getattr(ours, measure)
+        for row in rows:
+            other = getattr(row, measure)
+            if other is not None and (other > mine if better == "more" else other < mine):
+                losses.append(Loss(measure, row.method, mine, other))
+    return losses
+
+
+def describe_faithfulness(rows: Sequence[Faithfulness]) -> dict[str, Any]:
+    """The figures of every method, for machines."""
+    return {
+        "faithfulness": [asdict(row) for row in rows],
+        "ledger_loses": [asdict(loss) for loss in find_losses(rows)],
+    }
+
+
+def faithfulness_table(rows: Sequence[Faithfulness]) -> Table:
+    """The figures of every method, and where the ledger loses."""
+    losses = [
+        f"The ledger loses to {loss.method} in {loss.measure}: {figure(loss.ledger)} against {figure(loss.other)}."
+        for loss in find_losses(rows)
+    ]
+    caption = "\n".join(losses or ["The ledger is best in every column."])
+    table = Table("method", title="faithfulness, in standard deviations of the output", caption=caption)
+    for measure, better in BETTER.items():
+        table.add_column(f"{measure} ({better} is better)", justify="right")
+    for row in rows:
+        table.add_row(row.method, *(figure(getattr(row, measure)) for measure in BETTER))
+    return table

@@ -1,0 +1,50 @@
+"""``kanscope formula``: a KAN as one expression."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from kanmodel.checkpoint import load_checkpoint
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.topology import build_topology
+from service.commands.options import AsJson, Checkpoint, OutputName, find_output, print_json
+
+
+def formula(
+    file: Checkpoint,
+    output_name: OutputName = None,
+    fidelity: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="R2 that the edges in the formula keep against all edges; fewer are simpler."),
+    ] = 0.99,
+    as_json: AsJson = False,
+) -> None:
+    """Write a KAN without LSTM as one expression of its features, and say how near it comes."""
+    from kanmodel.explain.formulas import compose_formula  # here, since the other commands start faster without sympy
+
+    model = load_checkpoint(file)
+    importance = measure_importance(model, find_output(model.config, output_name))
+    topology = build_topology(model, importance, PruningRule(fidelity=fidelity))
+    found = compose_formula(model, topology)
+    kept, total = sum(edge.kept for edge in topology.kan_edges), len(topology.kan_edges)
+    if as_json:
+        print_json(
+            {
+                "file": str(file),
+                "checkpoint": f"sha256:{model.sha256}",
+                "output": found.output,
+                "expression": found.expression,
+                "r2": found.r2,
+                "edges": {"kept": kept, "total": total},
+                "reference_windows": topology.reference_windows,
+            }
+        )
+        return
+    typer.echo(f"{found.output} = {found.expression}")
+    typer.echo(
+        f"R2 {found.r2:.4f} against the model on {topology.reference_windows} reference windows, "
+        f"with {kept} of {total} edges; features in their own units."
+    )

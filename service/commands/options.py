@@ -1,0 +1,61 @@
+"""What several commands ask for, and how they answer."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from kanmodel.config import ModelConfig
+from kanmodel.errors import CheckpointError, UnknownNameError
+
+Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
+OutputName = Annotated[
+    str | None, typer.Option(help="Output that is meant, such as load+1. Default: the first.", show_default=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Written = Annotated[
+    Path, typer.Option("-o", "--output", help="Checkpoint to write, *.safetensors.", show_default=False)
+]
+
+
+def find_output(config: ModelConfig, name: str | None) -> int:
+    """Number of the output of a name; the first where there is no name.
+
+    Raises:
+        UnknownNameError: there is no such output.
+    """
+    if name is None:
+        return 0
+    if name not in config.outputs:
+        raise UnknownNameError(f"there is no output {name!r}, but {', '.join(config.outputs)}")
+    return config.outputs.index(name)
+
+
+def refuse_unwritable(output: Path) -> None:
+    """Refuses a place that cannot be written to before the work, not after it."""
+    if output.suffix != ".safetensors":
+        raise CheckpointError(f"{output} must end in .safetensors")
+    if not output.parent.is_dir():
+        raise CheckpointError(f"cannot write {output}: there is no folder {output.parent}")
+    if output.is_dir():
+        raise CheckpointError(f"cannot write {output}: it is a folder")
+
+
+def print_json(document: dict[str, Any]) -> None:
+    """One line of JSON on stdout."""
+    typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
+
+
+def print_written(output: Path, sha256: str) -> None:
+    """Where a checkpoint is, and what names it."""
+    size = output.stat().st_size / 1e6
+    Console(highlight=False).print(f"{output} ({size:.2f} MB, sha256:{sha256[:12]}…)", soft_wrap=True)
+
+
+def figure(value: float | None) -> str:
+    """A number for people."""
+    return "" if value is None else f"{value:.4g}"

@@ -1,0 +1,136 @@
+"""``kanscope prune``: a checkpoint in, a smaller one out."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.errors import DataError
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import Metric, PruningRule, Thresholds
+from kanmodel.explain.replay import Fill
+from kanmodel.explain.subnetwork import compare_models, extract_subnetwork, measure_size
+from service.commands.inspect import describe_width
+from service.commands.options import Checkpoint, Written, figure, find_output, print_written, refuse_unwritable
+
+DEFAULT_FIDELITY = 0.99
+
+
+def prune(
+    file: Checkpoint,
+    output: Written,
+    fidelity: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            help="R2 against the full model that every output keeps on the reference windows. Default: 0.99 where no "
+            "threshold is given.",
+            show_default=False,
+        ),
+    ] = None,
+    metric: Annotated[
+        Metric | None,
+        typer.Option(
+            help="What edges are ranked by. Default: whichever keeps the fewest; with thresholds backward.",
+            show_default=False,
+        ),
+    ] = None,
+    fill: Annotated[
+        Fill,
+        typer.Option(help="What stands for a dropped edge: its mean on the reference windows, or zero as in pykan."),
+    ] = "mean",
+    node_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Score that a hidden node must exceed. Default: 0.01 if another is given.", show_default=False
+        ),
+    ] = None,
+    edge_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Score that an edge must exceed. Default: 0.03 if another is given.", show_default=False
+        ),
+    ] = None,
+    input_threshold: Annotated[
+        float | None,
+        typer.Option(
+            min=0, help="Score that an input must exceed. Default: 0.01 if another is given.", show_default=False
+        ),
+    ] = None,
+    output_name: Annotated[
+        list[str],
+        typer.Option(
+            metavar="NAME",
+            help="Output to keep; repeat for several. The others keep what happens to be left. Default: all.",
+            show_default=False,
+        ),
+    ] = [],  # noqa: B006  (typer copies it)
+) -> None:
+    """Drop the edges of the KANs that the forecast does not need, and the nodes that then lead nowhere.
+
+    The written checkpoint serves like any other, and says from which hash it was made.
+
+    Its metrics are measured on the reference windows; those of the full model stand beside them as unpruned_...
+    """
+    rule = choose_rule(
+        fidelity, metric, fill, {"node": node_threshold, "edge": edge_threshold, "input": input_threshold}
+    )
+    refuse_unwritable(output)
+    model = load_checkpoint(file)
+    names = output_name or model.config.outputs
+    outputs = sorted({find_output(model.config, name) for name in names})
+    smaller = extract_subnetwork(model, [measure_importance(model, number) for number in outputs], rule)
+    sha256 = save_checkpoint(smaller, output)
+    written = load_checkpoint(output)
+    console = Console(highlight=False)
+    console.print(size_table(model, written))
+    console.print(fidelity_table(model, written))
+    print_written(output, sha256)
+
+
+def choose_rule(
+    fidelity: float | None, metric: Metric | None, fill: Fill, thresholds: dict[str, float | None]
+) -> PruningRule:
+    """The rule of the options.
+
+    Raises:
+        DataError: both a fidelity and a threshold are given.
+    """
+    given = {name: value for name, value in thresholds.items() if value is not None}
+    if given and fidelity is not None:
+        raise DataError(f"--fidelity and --{next(iter(given))}-threshold are both given: give one")
+    if given:
+        return PruningRule(metric, None, Thresholds(**given), fill)
+    return PruningRule(metric, DEFAULT_FIDELITY if fidelity is None else fidelity, None, fill)
+
+
+def size_table(full: LoadedModel, smaller: LoadedModel) -> Table:
+    """What there was, and what is left."""
+    table = Table("", title="pruned")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    before, after = measure_size(full.network), measure_size(smaller.network)
+    table.add_row("edges", str(before.edges), str(after.edges))
+    table.add_row("hidden nodes", str(before.nodes), str(after.nodes))
+    for stage, kan in full.network.stages.items():
+        table.add_row(
+            f"{stage} width", describe_width(kan.config), describe_width(smaller.network.stages[stage].config)
+        )
+    return table
+
+
+def fidelity_table(full: LoadedModel, smaller: LoadedModel) -> Table:
+    """What it costs each output."""
+    title = f"on the {len(full.reference.windows)} reference windows"
+    table = Table("output", title=title, caption="R2: of the smaller model's forecasts against the full model's")
+    for heading in ("R2", "MAE before", "MAE after"):
+        table.add_column(heading, justify="right")
+    for output, name in enumerate(full.config.outputs):
+        fidelity = compare_models(full, smaller, output)
+        table.add_row(name, f"{fidelity.r2:.4f}", figure(fidelity.mae_full), figure(fidelity.mae))
+    return table

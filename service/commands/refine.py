@@ -1,0 +1,99 @@
+"""``kanscope train --from``: goes on from a checkpoint until it can be read, and says what that brought."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.config import ModelConfig
+from kanmodel.errors import ConfigError
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.subnetwork import extract_subnetwork, measure_size
+from kanmodel.explain.topology import build_topology
+from kanmodel.training import Refinement
+
+STATED_BY_FILE = ("hidden", "num_layers", "bidirectional", "width", "front", "grid", "order", "unit")
+
+
+def refuse_stated(given: Collection[str], file: Path) -> None:
+    """Refuses options that say what the checkpoint says already.
+
+    Raises:
+        ConfigError: one is given.
+    """
+    for name in STATED_BY_FILE:
+        if name in given:
+            option = "--" + name.replace("_", "-")
+            raise ConfigError(f"{option} cannot be given with --from: architecture and units are those of {file.name}")
+
+
+def refuse_differing(wanted: Mapping[str, Any], config: ModelConfig, file: Path) -> None:
+    """Refuses options whose value is not the checkpoint's.
+
+    Args:
+        wanted: what was given of target, features, lookback and horizon.
+        config: of the checkpoint.
+        file: the checkpoint.
+
+    Raises:
+        ConfigError: one differs.
+    """
+    stated = {
+        "target": tuple(target.name for target in config.targets),
+        "features": config.feature_names,
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+    }
+    for name, value in wanted.items():
+        if value != stated[name]:
+            raise ConfigError(f"--{name} is {_text(value)}, but {file.name} has {_text(stated[name])}")
+
+
+def _text(value: object) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)
+
+
+@dataclass(frozen=True)
+class Readability:
+    """How well a model forecasts, and how well it can be read.
+
+    Attributes:
+        test_r2: on the test part.
+        edges: how many edges keep an R2 of 0.99 against the full model, for every output.
+        total: how many there are.
+        outside: share of what reaches an edge from beyond its grid, the mean over edges.
+    """
+
+    test_r2: float
+    edges: int
+    total: int
+    outside: float
+
+
+def measure_readability(model: LoadedModel) -> Readability:
+    """On the model's reference windows."""
+    importances = [measure_importance(model, output) for output in range(len(model.config.outputs))]
+    smaller = extract_subnetwork(model, importances, PruningRule())
+    edges = build_topology(model, importances[0], PruningRule()).kan_edges
+    outside = sum(edge.outside_grid or 0.0 for edge in edges) / len(edges)
+    size, left = measure_size(model.network), measure_size(smaller.network)
+    return Readability(model.metrics["test_r2"], left.edges, size.edges, outside)
+
+
+def refinement_table(refinement: Refinement) -> Table:
+    """What the training brought."""
+    before, after = measure_readability(refinement.before), measure_readability(refinement.after)
+    n_windows = len(refinement.after.reference.windows)
+    table = Table("", title="before and after", caption=f"edges and inputs: on the {n_windows} reference windows")
+    table.add_column("before", justify="right")
+    table.add_column("after", justify="right")
+    table.add_row("test R2", f"{before.test_r2:.4f}", f"{after.test_r2:.4f}")
+    table.add_row("edges needed for R2 0.99", f"{before.edges} of {before.total}", f"{after.edges} of {after.total}")
+    table.add_row("inputs outside their grids", f"{100 * before.outside:.2f} %", f"{100 * after.outside:.2f} %")
+    return table

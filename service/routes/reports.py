@@ -1,0 +1,45 @@
+"""GET /v1/models/{model}/report."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from kanmodel.explain.report import markdown
+from service.answers import JSON, MARKDOWN, answer_json
+from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
+from service.requests.negotiation import choose_media_type
+from service.requests.outputs import read_output
+from service.schemas.errors import describe_errors
+from service.schemas.reports import ReportResponse, describe_report
+from service.schemas.requests import OutputQuery
+
+router = APIRouter(tags=["report"])
+_PROSE = {"content": {MARKDOWN: {"schema": {"type": "string", "description": "The questions and answers as prose."}}}}
+_VARIES = {"Vary": "Accept"}
+
+
+@router.get(
+    f"{MODEL}/report",
+    operation_id="get_report",
+    response_model=ReportResponse,
+    responses={200: _PROSE, **describe_errors(404, 406, 422, 503)},
+)
+async def get_report(
+    request: Request,
+    served: TheModel,
+    parts: TheParts,
+    deadline: TheDeadline,
+    query: Annotated[OutputQuery, Query()],
+) -> Response:
+    """Answers what people ask before the picture of a KAN, in words and with the numbers behind them.
+
+    With `Accept: text/markdown` as prose.
+    """
+    media_type = choose_media_type(request.headers.get("accept"), (JSON, MARKDOWN))
+    output = read_output(query.output, served.model.config)
+    findings = await deadline.wait(parts.results.report(served, output))
+    if media_type == JSON:
+        return answer_json(describe_report(served, output, findings), headers=_VARIES)
+    return Response(markdown(served.model.config.outputs[output], findings), headers=_VARIES, media_type=MARKDOWN)

@@ -1,0 +1,188 @@
+"""The table of the features: how much each counts over the reference windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.explain import agreement, attributions
+from kanmodel.explain.agreement import Agreement
+from kanmodel.explain.attributions import Attribution
+from kanmodel.explain.bootstrap import CONFIDENCE, SEED
+from kanmodel.explain.importance import Importance
+from service.registry import Served
+from service.schemas.models import Checkpoint, Interval, Name
+from service.schemas.requests import OutputQuery
+
+Verdict = TypeAliasType("Verdict", attributions.Verdict)
+ComparedBaseline = TypeAliasType("ComparedBaseline", agreement.ComparedBaseline)
+
+
+class AttributionsQuery(OutputQuery):
+    """What the table is about."""
+
+    baselines: Annotated[
+        bool,
+        Field(
+            description="Whether to say how far the baselines `mean`, `zero` and `reference` agree; it takes longer."
+        ),
+    ] = False
+
+
+class ReferenceInfo(TypedDict):
+    """What the table was measured on."""
+
+    windows: Annotated[int, Field(description="Number of reference windows.")]
+    seed: Annotated[int, Field(description="Seed of the bootstrap and of the permutations.")]
+    confidence: Annotated[float, Field(description="Confidence of the intervals (moving-block bootstrap).")]
+
+
+class RedundantFeature(TypedDict):
+    """A feature that says nearly the same on the reference windows."""
+
+    name: Annotated[str, Field(description="Name of the feature.")]
+    correlation: Annotated[float, Field(description="Pearson's, over all windows and steps.")]
+
+
+class FeatureAttribution(TypedDict):
+    """One feature; contributions and errors in the target's unit."""
+
+    name: Annotated[str, Field(description="Name of the feature.")]
+    rank: Annotated[int, Field(description="1 for the largest mean |contribution|.")]
+    verdict: Annotated[
+        Verdict,
+        Field(
+            description="The first that holds: `disconnected`, no path of live edges and nonzero weights leads to the "
+            "output, and its contribution is exactly 0; `negligible`, the upper bound of its share is below 0.02; "
+            "`important`, the lower bound of its share is at least max(0.05, 0.5 / n_features), and the lower bound of "
+            "its permutation effect is above 0 where targets are known; else `weak`."
+        ),
+    ]
+    connected: Annotated[bool, Field(description="Whether such a path exists.")]
+    mean_abs_contribution: Annotated[
+        float, Field(description="Mean size of its contribution, summed over steps; baseline `mean`.")
+    ]
+    interval: Annotated[Interval, Field(description="Of that mean, 95 %.")]
+    mean_contribution: Annotated[float, Field(description="Signed mean of its contribution.")]
+    share: Annotated[float, Field(description="Of all features' mean |contribution|; the shares sum to 1.")]
+    share_interval: Annotated[Interval, Field(description="Of the share, 95 %.")]
+    permutation_mae_increase: Annotated[
+        float | None,
+        Field(
+            description="Growth of the mean absolute error when its series are permuted between windows; null without "
+            "targets."
+        ),
+    ]
+    permutation_interval: Annotated[Interval | None, Field(description="Of that growth, 95 %; null without targets.")]
+    pykan_feature_score: Annotated[
+        float | None,
+        Field(
+            description="pykan's `feature_score`, model units; null behind an LSTM, where it would be about units, and "
+            "where there are too few reference windows."
+        ),
+    ]
+    redundant_with: Annotated[
+        list[RedundantFeature],
+        Field(description="Features with |correlation| >= 0.9: the model may use either in the other's place."),
+    ]
+
+
+class StepImportance(TypedDict):
+    """One step of the windows, in the target's unit."""
+
+    mean_abs_contribution: Annotated[float, Field(description="Mean size of its contribution, summed over features.")]
+    interval: Annotated[Interval, Field(description="Of that mean, 95 %.")]
+
+
+class BaselineAgreement(TypedDict):
+    """How far two baselines agree on the features."""
+
+    baselines: Annotated[
+        list[ComparedBaseline],
+        Field(
+            description=f"The two; `reference` averages over {agreement.N_BASELINES} reference windows.",
+            min_length=2,
+            max_length=2,
+        ),
+    ]
+    rank_correlation: Annotated[float, Field(description="Spearman's, of the features' mean |contribution|.")]
+    share_difference: Annotated[float, Field(description="Largest difference between a feature's shares.")]
+    feature: Annotated[str, Field(description="Name of the feature with that difference.")]
+
+
+class AttributionsResponse(TypedDict):
+    """The features and steps of a model, by what they contribute to one output."""
+
+    model_name: Name
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output.")]
+    unit: Annotated[str | None, Field(description="Unit of the target; null where unknown.")]
+    reference: ReferenceInfo
+    features: Annotated[list[FeatureAttribution], Field(description="Most important first.")]
+    steps: Annotated[list[StepImportance], Field(description="Oldest first.")]
+    baselines: NotRequired[
+        Annotated[list[BaselineAgreement], Field(description="Each pair of baselines; only where asked for.")]
+    ]
+
+
+def describe_attributions(
+    served: Served,
+    importance: Importance,
+    attributions: Sequence[Attribution],
+    agreements: Sequence[Agreement] | None = None,
+) -> AttributionsResponse:
+    """The table.
+
+    Args:
+        served: the model.
+        importance: of everything for the output in question.
+        attributions: its features.
+        agreements: of the baselines; None where they are not asked for.
+    """
+    config, steps = served.model.config, importance.steps
+    described: AttributionsResponse = {
+        "model_name": served.name,
+        "checkpoint": served.checkpoint,
+        "output": config.outputs[importance.output],
+        "unit": config.target_of(importance.output).unit,
+        "reference": {"windows": len(served.model.reference.windows), "seed": SEED, "confidence": CONFIDENCE},
+        "features": [_describe_feature(row) for row in attributions],
+        "steps": [
+            {"mean_abs_contribution": value, "interval": list(steps.bounds(step))}
+            for step, value in enumerate(steps.value.tolist())
+        ],
+    }
+    if agreements is not None:
+        described["baselines"] = [
+            {
+                "baselines": list(agreement.baselines),
+                "rank_correlation": agreement.rank_correlation,
+                "share_difference": agreement.share_difference,
+                "feature": agreement.feature,
+            }
+            for agreement in agreements
+        ]
+    return described
+
+
+def _describe_feature(row: Attribution) -> FeatureAttribution:
+    return {
+        "name": row.name,
+        "rank": row.rank,
+        "verdict": row.verdict,
+        "connected": row.connected,
+        "mean_abs_contribution": row.mean_abs_contribution,
+        "interval": list(row.interval),
+        "mean_contribution": row.mean_contribution,
+        "share": row.share,
+        "share_interval": list(row.share_interval),
+        "permutation_mae_increase": row.permutation_mae_increase,
+        "permutation_interval": None if row.permutation_interval is None else list(row.permutation_interval),
+        "pykan_feature_score": row.pykan_feature_score,
+        "redundant_with": [
+            {"name": partner.name, "correlation": partner.correlation} for partner in row.redundant_with
+        ],
+    }

@@ -1,0 +1,65 @@
+"""The answers to what people ask before the picture of a KAN."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.explain.report import Finding
+from service.registry import Served
+from service.schemas.models import Checkpoint, Name
+
+FindingId = TypeAliasType(
+    "FindingId", Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
+)
+
+
+class FindingInfo(TypedDict):
+    """One question, answered."""
+
+    id: Annotated[FindingId, Field(description="Which question it is; stable.")]
+    question: Annotated[str, Field(description="The question as people ask it.")]
+    answer: Annotated[str, Field(description="The answer in words; names stand in backticks.")]
+    evidence: Annotated[
+        dict[str, Any],
+        Field(description="Every number of the answer, and those behind it; each question has members of its own."),
+    ]
+
+
+class ReportResponse(TypedDict):
+    """The report on one output of a model."""
+
+    model_name: Name
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output.")]
+    findings: Annotated[list[FindingInfo], Field(description="One for each question.")]
+
+
+def describe_report(served: Served, output: int, findings: Sequence[Finding]) -> ReportResponse:
+    """The report."""
+    return {
+        "model_name": served.name,
+        "checkpoint": served.checkpoint,
+        "output": served.model.config.outputs[output],
+        "findings": [
+            {
+                "id": finding.id,  # type: ignore[typeddict-item]
+                "question": finding.question,
+                "answer": finding.answer,
+                "evidence": _as_json(finding.evidence),
+            }
+            for finding in findings
+        ],
+    }
+
+
+def _as_json(value: Any) -> Any:
+    """Mappings and sequences as dicts and lists, as they are looked through for what is not finite."""
+    if isinstance(value, Mapping):
+        return {str(name): _as_json(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_as_json(item) for item in value]
+    return value

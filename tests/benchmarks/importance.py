@@ -1,0 +1,32 @@
+"""Everything that is computed once per checkpoint and output: contributions with intervals, and the graph."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+import torch
+from table import Row, times_in_turn
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.pruning import PruningRule
+from kanmodel.explain.topology import build_topology
+
+ROUNDS = 5
+
+
+def rows(model: LoadedModel) -> Iterator[Row]:
+    """`measure_importance` and `build_topology`, on up to two torch threads."""
+    threads = min(2, os.cpu_count() or 1)
+    torch.set_num_threads(threads)
+    importance = measure_importance(model, 0)
+    calls = {
+        "importance of features, steps, nodes and edges with intervals": partial(measure_importance, model, 0),
+        "topology, pruned to an R2 of 0.99": partial(build_topology, model, importance, PruningRule()),
+    }
+    where = f"{len(model.reference.windows)} windows, {threads} thread{'s' if threads > 1 else ''}"
+    for (work, _), seconds in zip(calls.items(), times_in_turn(list(calls.values()), ROUNDS), strict=True):
+        yield Row(f"{work}, {where}", f"{np.median(seconds):.2f} s")
