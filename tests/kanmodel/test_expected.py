@@ -104,7 +104,7 @@ def test_the_standard_error_is_the_error():
     window = torch.ones(1, 1, 2, dtype=torch.float64)
     stated = {}
     for count in (4, 16):
-        ledgers = [explain_expected(model, window, 0, count, seed) for seed in range(80)]
+        ledgers = [explain_expected(model, window, 0, count, seed) for seed in range(60)]
         stated[count] = np.sqrt(np.mean([ledger.standard_error[0] ** 2 for ledger in ledgers], axis=0))
         scatter = np.std([ledger.features[0] for ledger in ledgers], axis=0)
         np.testing.assert_allclose(scatter, stated[count], rtol=0.25)
