@@ -265,11 +265,11 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
 
 
 def _read_bounded(path: Path) -> bytes:
-    with path.open("rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
+    size = path.stat().st_size
+    if size > MAX_BYTES:
         raise CheckpointError(f"is larger than {MAX_BYTES} bytes")
-    return data
+    with path.open("rb") as file:
+        return file.read(size)
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,26 @@ Nothing here computes: a config says what a checkpoint holds, and is refused wit
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict, dataclass, fields
-from math import isfinite
+from math import inf, isfinite
 from typing import Any, Literal, get_args
 
 from kanmodel.errors import ConfigError
 
 BaseActivation = Literal["silu", "identity", "zero"]
+Basis = Literal["bspline", "gaussian", "sech2"]
 Readout = Literal["last", "mean"]
 DType = Literal["float32", "float64"]
+
+# pykan's names of the functions that a symbolic edge may hold; `kanmodel.functions` has the functions
+FUNCTION_NAMES = (
+    *("0", "x", "x^2", "x^3", "x^4", "x^5", "1/x", "1/x^2", "1/x^3", "1/x^4", "1/x^5", "sqrt", "x^0.5", "x^1.5"),
+    *("1/sqrt(x)", "1/x^0.5", "exp", "log", "abs", "sin", "cos", "tan", "tanh", "sgn"),
+    *("arcsin", "arccos", "arctan", "arctanh", "gaussian"),
+)
 MAX_SIZE = 1 << 16  # of whatever a document counts: a hostile one must not exhaust the memory
+MAX_LAYERS = 1 << 8  # of a KAN: what is computed for each layer from all of them must not exhaust the time
 
 
 @dataclass(frozen=True)
@@ -56,6 +66,23 @@ class Target:
 
 
 @dataclass(frozen=True)
+class SymbolicEdge:
+    """An edge that also holds a fixed function c f(a x + b) + d, as pykan's `fix_symbolic` makes one.
+
+    Attributes:
+        layer: layer of the node it leaves.
+        i: number of that node.
+        j: number of the sub-node it enters.
+        function: pykan's name of f.
+    """
+
+    layer: int
+    i: int
+    j: int
+    function: str
+
+
+@dataclass(frozen=True)
 class KANConfig:
     """A Kolmogorov-Arnold network (Liu et al. 2024, arXiv 2404.19756) with product nodes (arXiv 2408.10205).
 
@@ -65,6 +92,13 @@ class KANConfig:
         spline_order: order k of the splines (3: cubic), the same in every layer.
         base_activation: what is added to every spline: silu, identity or zero.
         mult_arity: number of factors of each product node, one tuple per entry of `width`.
+        symbolic: the edges that hold a fixed function beside their spline.
+        basis: what the splines are made of: ``bspline``; ``gaussian``, exp(-((u - c) / denominator)^2) as fast-kan has
+            (Li 2024, arXiv 2405.06721); or ``sech2``, 1 - tanh((u - c) / denominator)^2 as FasterKAN has (Delis 2024).
+            Of the last two `grid_size` counts the centres c, and `spline_order` is 0.
+        layer_norm: whether each layer's splines act on the layer-normalised inputs u, not on the inputs themselves; one
+            flag a layer. The base always acts on the inputs.
+        denominator: width of each layer's gaussian or sech2 bumps; empty for B-splines.
     """
 
     width: tuple[tuple[int, int], ...]
@@ -72,12 +106,20 @@ class KANConfig:
     spline_order: int = 3
     base_activation: BaseActivation = "silu"
     mult_arity: tuple[tuple[int, ...], ...] = ()
+    symbolic: tuple[SymbolicEdge, ...] = ()
+    basis: Basis = "bspline"
+    layer_norm: tuple[bool, ...] = ()
+    denominator: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.mult_arity:
             object.__setattr__(self, "mult_arity", tuple((2,) * n_mult for _, n_mult in self.width))
+        if not self.layer_norm:
+            object.__setattr__(self, "layer_norm", (False,) * self.depth)
         if len(self.width) < 2:
             raise ConfigError(f"a KAN needs an input and an output layer, but width is {list(self.width)}")
+        if self.depth > MAX_LAYERS:
+            raise ConfigError(f"a KAN has at most {MAX_LAYERS} layers, but width implies {self.depth}")
         if self.width[0][1]:
             raise ConfigError(f"the first layer of a KAN has inputs only, but width[0] is {list(self.width[0])}")
         for layer, (n_sum, n_mult) in enumerate(self.width):
@@ -97,6 +139,32 @@ class KANConfig:
                 f"mult_arity must give at least two factors for each product node of width {list(self.width)}, "
                 f"but is {[list(layer) for layer in self.mult_arity]}"
             )
+
+        self._refuse_other_bases()
+        for edge in self.symbolic:
+            self._refuse_symbolic(edge)
+
+    def _refuse_other_bases(self) -> None:
+        if self.basis not in get_args(Basis):
+            raise ConfigError(f"basis must be bspline, gaussian or sech2, but is {self.basis!r}")
+        if len(self.layer_norm) != self.depth or any(type(flag) is not bool for flag in self.layer_norm):
+            raise ConfigError(
+                f"layer_norm must be one flag for each of {self.depth} layers, but is {list(self.layer_norm)}"
+            )
+        widths = 0 if self.basis == "bspline" else self.depth
+        if len(self.denominator) != widths or any(not 0 < width < inf for width in self.denominator):
+            raise ConfigError(f"denominator must be {widths} positive numbers, but is {list(self.denominator)}")
+        if self.basis != "bspline" and self.spline_order != 0:
+            raise ConfigError(f"spline_order belongs to B-splines and must be 0, but is {self.spline_order}")
+
+    def _refuse_symbolic(self, edge: SymbolicEdge) -> None:
+        place = f"symbolic edge ({edge.layer}, {edge.i}, {edge.j})"
+        if not 0 <= edge.layer < self.depth:
+            raise ConfigError(f"{place} is in no layer from 0 to {self.depth - 1}")
+        if not (0 <= edge.i < self.n_nodes[edge.layer] and 0 <= edge.j < self.n_subnodes[edge.layer + 1]):
+            raise ConfigError(f"{place} does not exist in width {list(self.width)}")
+        if edge.function not in FUNCTION_NAMES:
+            raise ConfigError(f"{place} has the function {edge.function!r}; there are {', '.join(FUNCTION_NAMES)}")
 
     @property
     def depth(self) -> int:
@@ -185,7 +253,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for kind, names in (("feature", self.feature_names), ("target", tuple(t.name for t in self.targets))):
-            repeated = sorted({name for name in names if names.count(name) > 1})
+            repeated = sorted(name for name, count in Counter(names).items() if count > 1)
             if not names or repeated:
                 raise ConfigError(f"{kind} names must be at least one and unique, but {repeated or 'none'} given")
         if self.lookback < 1 or self.horizon < 1:
@@ -201,10 +269,9 @@ class ModelConfig:
         n_head = self.lstm.n_units if self.lstm else len(self.features)
         if self.head.n_nodes[0] != n_head:
             raise ConfigError(f"the head KAN has {self.head.n_nodes[0]} inputs, but {n_head} values reach it")
-        if self.head.n_nodes[-1] != len(self.outputs):
-            raise ConfigError(
-                f"the head KAN has {self.head.n_nodes[-1]} outputs, but horizon x targets is {len(self.outputs)}"
-            )
+        n_outputs = self.horizon * len(self.targets)
+        if self.head.n_nodes[-1] != n_outputs:
+            raise ConfigError(f"the head KAN has {self.head.n_nodes[-1]} outputs, but horizon x targets is {n_outputs}")
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -250,6 +317,11 @@ def _kan_from_dict(data: dict[str, Any]) -> KANConfig:
     document["width"] = tuple((_size(n_sum), _size(n_mult)) for n_sum, n_mult in document["width"])
     document["grid_size"] = tuple(_size(g) for g in document["grid_size"])
     document["mult_arity"] = tuple(tuple(_size(a) for a in layer) for layer in document["mult_arity"])
+    document["symbolic"] = tuple(
+        SymbolicEdge(**known_fields(SymbolicEdge, edge)) for edge in document.get("symbolic", ())
+    )
+    document["layer_norm"] = tuple(document.get("layer_norm", ()))
+    document["denominator"] = tuple(_width(width) for width in document.get("denominator", ()))
     return KANConfig(**document)
 
 
@@ -257,6 +329,12 @@ def _size(value: object) -> int:
     if type(value) is not int or value > MAX_SIZE:
         raise ValueError(f"{value!r} is not a number up to {MAX_SIZE}")
     return value
+
+
+def _width(value: object) -> float:
+    if type(value) is not int and type(value) is not float:
+        raise ValueError(f"{value!r} is not a width")
+    return float(value)
 
 
 def known_fields(cls: type, data: dict[str, Any]) -> dict[str, Any]:

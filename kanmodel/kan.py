@@ -2,7 +2,7 @@
 
 A layer holds a function on every edge from its inputs i to its sub-nodes j:
 
-    edge_ji(x) = mask_ji * (scale_base_ji * base(x) + scale_spline_ji * sum_c coef_jic B_ic(x))
+    edge_ji(x) = mask_ji * (scale_base_ji * base(x) + scale_spline_ji * sum_c coef_jic B_ic(x)) [+ c f(a x + b) + d]
     subnode_j  = sum_i edge_ji(x_i)
     node       = an affine map of one sub-node, or of the product of several
 
@@ -19,8 +19,10 @@ from math import prod, sqrt
 import torch
 from torch import Tensor, nn
 
-from kanmodel import bspline
+from kanmodel import bspline, radial
 from kanmodel.config import BaseActivation, KANConfig
+from kanmodel.errors import ConfigError
+from kanmodel.functions import FUNCTIONS
 
 BASE_FUNCTIONS: dict[BaseActivation, Callable[[Tensor], Tensor]] = {
     "silu": nn.functional.silu,
@@ -65,28 +67,43 @@ class KANLayer(nn.Module):
     subnode_bias: Tensor
     node_scale: Tensor
     node_bias: Tensor
+    norm_weight: Tensor
+    norm_bias: Tensor
+    symbolic_mask: Tensor
+    symbolic_affine: Tensor
 
     def __init__(self, config: KANConfig, layer: int) -> None:
         super().__init__()
-        n_in, n_sub, n_out = config.n_nodes[layer], config.n_subnodes[layer + 1], config.n_nodes[layer + 1]
-        grid_size = config.grid_size[layer]
+        shapes = layer_shapes(config, layer)
+        n_sub, n_in, _ = shapes["coef"]
+        self.config, self.number = config, layer
         self.spline_order = config.spline_order
         self.base = BASE_FUNCTIONS[config.base_activation]
         self.n_sum, _ = config.width[layer + 1]
         self.mult_arity = config.mult_arity[layer + 1]
+        self.layer_norm = config.layer_norm[layer]
+        self.symbolic = tuple(edge for edge in config.symbolic if edge.layer == layer)
 
-        core = torch.linspace(-1, 1, grid_size + 1).expand(n_in, -1)  # (n_in, G+1)
-        grid = bspline.extend_grid(core, self.spline_order)
-        noise = (torch.rand(grid_size + 1, n_sub, n_in) - 0.5) * 0.3 / grid_size
-        self.coef = nn.Parameter(bspline.fit_coefficients(core.T, noise, grid, self.spline_order))
+        grid, coef = self._initial_splines(shapes)
+        self.coef = nn.Parameter(coef)
         self.scale_base = nn.Parameter((torch.rand(n_sub, n_in) * 2 - 1) / sqrt(n_in))
         self.scale_spline = nn.Parameter(torch.full((n_sub, n_in), 1 / sqrt(n_in)))
         self.register_buffer("grid", grid)
-        self.register_buffer("mask", torch.ones(n_sub, n_in))
-        self.register_buffer("subnode_scale", torch.ones(n_sub))
-        self.register_buffer("subnode_bias", torch.zeros(n_sub))
-        self.register_buffer("node_scale", torch.ones(n_out))
-        self.register_buffer("node_bias", torch.zeros(n_out))
+        for name in shapes.keys() - {"coef", "scale_base", "scale_spline", "grid"}:
+            initial = torch.zeros if name.endswith("bias") else torch.ones
+            self.register_buffer(name, initial(shapes[name]))
+
+    def _initial_splines(self, shapes: dict[str, tuple[int, ...]]) -> tuple[Tensor, Tensor]:
+        """A uniform grid on [-1, 1] and small random coefficients."""
+        n_sub, n_in, n_basis = shapes["coef"]
+        if self.config.basis != "bspline":
+            centres = torch.linspace(-1, 1, n_basis).expand(n_in, -1).contiguous()
+            return centres, (torch.rand(n_sub, n_in, n_basis) - 0.5) * 0.3 / n_basis
+        grid_size = n_basis - self.spline_order
+        core = torch.linspace(-1, 1, grid_size + 1).expand(n_in, -1)  # (n_in, G+1)
+        grid = bspline.extend_grid(core, self.spline_order)
+        noise = (torch.rand(grid_size + 1, n_sub, n_in) - 0.5) * 0.3 / grid_size
+        return grid, bspline.fit_coefficients(core.T, noise, grid, self.spline_order)
 
     @property
     def core(self) -> tuple[Tensor, Tensor]:
@@ -94,37 +111,87 @@ class KANLayer(nn.Module):
         k = self.spline_order
         return self.grid[:, k], self.grid[:, -k - 1]
 
-    def edge_parts(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Base part and spline part of every edge, masks and scales included; their sum is the edge.
+    @property
+    def live(self) -> Tensor:
+        """Edges that are not masked, in their spline or their symbolic part, (n_subnodes, n_in), bool."""
+        return (self.mask != 0) | self.is_symbolic
+
+    @property
+    def is_symbolic(self) -> Tensor:
+        """Edges with a symbolic part that is not masked, (n_subnodes, n_in), bool."""
+        symbolic = torch.zeros_like(self.mask, dtype=torch.bool)
+        for number, edge in enumerate(self.symbolic):
+            symbolic[edge.j, edge.i] = bool(self.symbolic_mask[number] != 0)
+        return symbolic
+
+    def silence(self, edges: Tensor) -> None:
+        """Masks edges, (n_subnodes, n_in), bool, in place."""
+        self.mask[edges] = 0
+        for number, edge in enumerate(self.symbolic):
+            if edges[edge.j, edge.i]:
+                self.symbolic_mask[number] = 0
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """What the splines act on: the inputs (batch, n_in), layer-normalised where the layer has a norm."""
+        if not self.layer_norm:
+            return x
+        return nn.functional.layer_norm(x, x.shape[-1:], self.norm_weight, self.norm_bias)
+
+    def basis(self, u: Tensor, inputs: slice = slice(None)) -> Tensor:
+        """The basis functions at `normalise`d inputs, (batch, n_in) -> (batch, n_in, n_basis); of some inputs alone."""
+        grid = self.grid[inputs]
+        if self.config.basis == "bspline":
+            return bspline.basis(u, grid, self.spline_order)
+        bump = radial.gaussian if self.config.basis == "gaussian" else radial.sech2
+        return bump(u, grid, self.config.denominator[self.number])
+
+    def edge_parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Base, spline and symbolic part of every edge, masks and scales included; their sum is the edge.
 
         Args:
             x: inputs, (batch, n_in).
 
         Returns:
-            Two tensors (batch, n_subnodes, n_in).
+            Three tensors (batch, n_subnodes, n_in).
         """
         base = self.mask * self.scale_base * self.base(x).unsqueeze(1)
-        weights = (self.mask * self.scale_spline).unsqueeze(-1) * self.coef
-        return base, bspline.curve(x, self.grid, weights, self.spline_order)
+        spline = torch.einsum("big,oig->boi", self.basis(self.normalise(x)), self._weights())
+        return base, spline, self._symbolic_part(x)
 
-    def edge_parts_at(self, x: Tensor, i: int, j: int) -> tuple[Tensor, Tensor]:
-        """`edge_parts` of the edge from input i to sub-node j alone, at positions (points,): two of (points,)."""
-        one = self.coef[j, i][None, None]  # (1, 1, G+k)
-        spline = bspline.curve(x[:, None], self.grid[i][None], one, self.spline_order)[:, 0, 0]
-        return self.mask[j, i] * self.scale_base[j, i] * self.base(x), self.mask[j, i] * self.scale_spline[
-            j, i
-        ] * spline
+    def edge_parts_at(self, x: Tensor, i: int, j: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`edge_parts` of the edge from input i to sub-node j alone, at positions (points,): three of (points,).
+
+        Where the layer has a norm, the spline part is taken at the positions as if they were normalised already.
+        """
+        scale = self.mask[j, i] * self.scale_spline[j, i]
+        spline = self.basis(x[:, None], slice(i, i + 1))[:, 0] @ (scale * self.coef[j, i])
+        base = self.mask[j, i] * self.scale_base[j, i] * self.base(x)
+        symbolic = self._symbolic_part(x[:, None].expand(-1, self.mask.shape[1]))[:, j, i]
+        return base, spline, symbolic
 
     def edges(self, x: Tensor) -> Tensor:
         """What every edge adds, (batch, n_in) -> (batch, n_subnodes, n_in)."""
-        base, spline = self.edge_parts(x)
-        return base + spline
+        base, spline, symbolic = self.edge_parts(x)
+        return base + spline + symbolic if self.symbolic else base + spline
 
     def subnodes(self, x: Tensor) -> Tensor:
         """Sums of edges, (batch, n_in) -> (batch, n_subnodes), without making the edges one by one."""
-        weights = (self.mask * self.scale_spline).unsqueeze(-1) * self.coef  # (n_sub, n_in, G+k)
-        splines = bspline.basis(x, self.grid, self.spline_order).flatten(1) @ weights.flatten(1).T
-        return self.base(x) @ (self.mask * self.scale_base).T + splines
+        splines = self.basis(self.normalise(x)).flatten(1) @ self._weights().flatten(1).T
+        subnodes = self.base(x) @ (self.mask * self.scale_base).T + splines
+        return subnodes + self._symbolic_part(x).sum(dim=2) if self.symbolic else subnodes
+
+    def _weights(self) -> Tensor:
+        """Coefficients with masks and scales, (n_subnodes, n_in, n_basis)."""
+        return (self.mask * self.scale_spline).unsqueeze(-1) * self.coef
+
+    def _symbolic_part(self, x: Tensor) -> Tensor:
+        """mask * (c f(a x + b) + d) of the symbolic edges, (batch, n_subnodes, n_in); zero elsewhere."""
+        part = x.new_zeros(len(x), *self.mask.shape)
+        for number, edge in enumerate(self.symbolic):
+            a, b, c, d = self.symbolic_affine[number]
+            value = c * FUNCTIONS[edge.function](a * x[:, edge.i] + b) + d
+            part[:, edge.j, edge.i] = self.symbolic_mask[number] * value
+        return part
 
     def nodes(self, subnodes: Tensor) -> Tensor:
         """The affine maps and products behind the sub-nodes, (batch, n_subnodes) -> (batch, n_out)."""
@@ -155,7 +222,12 @@ class KANLayer(nn.Module):
         Args:
             x: inputs of the layer, (batch, n_in).
             grid_eps: 0 for knots at quantiles of the data, 1 for uniform knots, a mixture between.
+
+        Raises:
+            ConfigError: the basis is not made of B-splines.
         """
+        if self.config.basis != "bspline":
+            raise ConfigError(f"only B-splines have knots to move, but the basis is {self.config.basis}")
         n_intervals = self.grid.shape[1] - 1 - 2 * self.spline_order
         ordered = x.sort(dim=0).values
         curves = bspline.curve(ordered, self.grid, self.coef, self.spline_order)
@@ -215,22 +287,34 @@ class KAN(nn.Module):
 
 def tensor_shapes(config: KANConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a `KAN` of this config, by arithmetic alone."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for layer, grid_size in enumerate(config.grid_size):
-        n_in, n_sub, n_out = config.n_nodes[layer], config.n_subnodes[layer + 1], config.n_nodes[layer + 1]
-        per_edge, k = (n_sub, n_in), config.spline_order
-        for name, shape in {
-            "coef": (*per_edge, grid_size + k),
-            "scale_base": per_edge,
-            "scale_spline": per_edge,
-            "grid": (n_in, grid_size + 2 * k + 1),
-            "mask": per_edge,
-            "subnode_scale": (n_sub,),
-            "subnode_bias": (n_sub,),
-            "node_scale": (n_out,),
-            "node_bias": (n_out,),
-        }.items():
-            shapes[f"layers.{layer}.{name}"] = shape
+    return {
+        f"layers.{layer}.{name}": shape
+        for layer in range(config.depth)
+        for name, shape in layer_shapes(config, layer).items()
+    }
+
+
+def layer_shapes(config: KANConfig, layer: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of one `KANLayer`."""
+    n_in, n_sub, n_out = config.n_nodes[layer], config.n_subnodes[layer + 1], config.n_nodes[layer + 1]
+    per_edge, k = (n_sub, n_in), config.spline_order
+    n_knots = config.grid_size[layer] + (2 * k + 1 if config.basis == "bspline" else 0)
+    shapes: dict[str, tuple[int, ...]] = {
+        "coef": (*per_edge, config.grid_size[layer] + k),
+        "scale_base": per_edge,
+        "scale_spline": per_edge,
+        "grid": (n_in, n_knots),
+        "mask": per_edge,
+        "subnode_scale": (n_sub,),
+        "subnode_bias": (n_sub,),
+        "node_scale": (n_out,),
+        "node_bias": (n_out,),
+    }
+    if config.layer_norm[layer]:
+        shapes |= {"norm_weight": (n_in,), "norm_bias": (n_in,)}
+    n_symbolic = sum(edge.layer == layer for edge in config.symbolic)
+    if n_symbolic:
+        shapes |= {"symbolic_mask": (n_symbolic,), "symbolic_affine": (n_symbolic, 4)}
     return shapes
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``kanscope serve``, ``train`` and the commands that look into a checkpoint."""
+"""The command line: ``kanscope serve``, ``train``, ``import`` and the commands that look into a checkpoint."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from kanmodel.errors import KanscopeError
 from service.commands.explain import explain
 from service.commands.formula import formula
+from service.commands.import_ import import_
 from service.commands.inspect import inspect
 from service.commands.prune import prune
 from service.commands.serve import serve
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command()(serve)
 app.command()(train)
+app.command("import")(import_)
 app.command()(inspect)
 app.command()(explain)
 app.command()(formula)

@@ -91,6 +91,20 @@ def read_training_table(path: Path, columns: Columns) -> TrainingTable:
     )
 
 
+def read_columns(path: Path, names: Sequence[str]) -> Array:
+    """Columns of numbers of a file, (n_rows, len(names)).
+
+    Raises:
+        DataError: as `read_training_table`.
+        UnknownNameError: a column does not exist.
+    """
+    file = read_file(path)
+    for name in names:
+        if name not in file.frame.columns:
+            raise UnknownNameError(f"{path.name} has no column {name!r}, but has {', '.join(file.frame.columns)}")
+    return _numbers(file, names)
+
+
 def read_file(path: Path) -> File:
     """Reads a file as it is.
 

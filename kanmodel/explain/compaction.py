@@ -46,22 +46,41 @@ def _kept_nodes(config: KANConfig, stage: str, nodes: Kept) -> list[Tensor]:
 
 
 def _shrink(config: KANConfig, keep: list[Tensor]) -> KANConfig:
+    """The config of the nodes that stay, its symbolic edges renumbered."""
     width, mult_arity = [], []
     for (n_sum, _), arity, numbers in zip(config.width, config.mult_arity, keep, strict=True):
         kept_arity = tuple(arity[number - n_sum] for number in numbers.tolist() if number >= n_sum)
         width.append((len(numbers) - len(kept_arity), len(kept_arity)))
         mult_arity.append(kept_arity)
-    return replace(config, width=tuple(width), mult_arity=tuple(mult_arity))
+    symbolic = []
+    for edge in config.symbolic:
+        inputs, subnodes = (
+            keep[edge.layer].tolist(),
+            _kept_subnodes(config, edge.layer + 1, keep[edge.layer + 1]).tolist(),
+        )
+        if edge.i in inputs and edge.j in subnodes:
+            symbolic.append(replace(edge, i=inputs.index(edge.i), j=subnodes.index(edge.j)))
+    return replace(config, width=tuple(width), mult_arity=tuple(mult_arity), symbolic=tuple(symbolic))
+
+
+def _kept_subnodes(config: KANConfig, layer: int, nodes: Tensor) -> Tensor:
+    """Numbers of the sub-nodes of the nodes of a layer that stay."""
+    members = torch.tensor(config.node_of_subnode(layer))
+    return torch.isin(members, nodes).nonzero().flatten()
 
 
 def _copy_kept(source: KAN, target: KAN, keep: list[Tensor]) -> None:
     for number, (old, new) in enumerate(zip(source, target, strict=True)):
         inputs, nodes = keep[number], keep[number + 1]
-        members = torch.tensor(source.config.node_of_subnode(number + 1))
-        subnodes = torch.isin(members, nodes).nonzero().flatten()
+        subnodes = _kept_subnodes(source.config, number + 1, nodes)
         for name in ("coef", "scale_base", "scale_spline", "mask"):
             getattr(new, name).data.copy_(getattr(old, name)[subnodes][:, inputs])
         new.grid.copy_(old.grid[inputs])
+        for name in ("norm_weight", "norm_bias") if old.layer_norm else ():
+            getattr(new, name).copy_(getattr(old, name)[inputs])
+        stay = [q for q, edge in enumerate(old.symbolic) if edge.i in inputs and edge.j in subnodes]
+        for name in ("symbolic_mask", "symbolic_affine") if stay else ():
+            getattr(new, name).copy_(getattr(old, name)[stay])
         for name in ("subnode_scale", "subnode_bias"):
             getattr(new, name).copy_(getattr(old, name)[subnodes])
         for name in ("node_scale", "node_bias"):

@@ -60,7 +60,7 @@ def live_edges(network: LSTMKAN) -> Kept:
         for number, layer in enumerate(kan):
             base = (layer.scale_base != 0) & (kan.config.base_activation != "zero")
             spline = (layer.scale_spline != 0) & (layer.coef != 0).any(dim=2)
-            live[stage, number] = (layer.mask != 0) & (base | spline)
+            live[stage, number] = layer.live & (base | spline | layer.is_symbolic)
     return live
 
 

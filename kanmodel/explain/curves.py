@@ -66,10 +66,12 @@ class EdgeCurve:
 
     Attributes:
         edge: which edge, with its scores.
-        x: positions, (points,).
-        y: base + spline, (points,).
-        base: the base part.
+        x: positions, (points,); where the layer has a norm, of the normalised input, which depends on all inputs.
+        y: base + spline + symbolic, (points,); where the layer has a norm, the spline part alone.
+        base: the base part; where the layer has a norm, 0: it acts on the input that is not normalised.
         spline: the spline part.
+        symbolic: the fixed function; None where the edge has none.
+        function_of: ``input``, or ``normalised input`` where the layer has a norm.
         slope: dy/dx.
         x_original: x in the feature's unit, where the edge leaves a feature; else None.
         y_original: what the edge adds to the forecast in the target's unit, where it enters an output; else None.
@@ -86,6 +88,7 @@ class EdgeCurve:
     y: Array
     base: Array
     spline: Array
+    symbolic: Array | None
     slope: Array
     x_original: Array | None
     y_original: Array | None
@@ -94,6 +97,7 @@ class EdgeCurve:
     support: Support
     line: Line
     shape: Shape
+    function_of: Literal["input", "normalised input"] = "input"
 
 
 def sample_edge(
@@ -136,7 +140,10 @@ def sample_edges(
 
 def _sample(model: LoadedModel, edge: TopologyEdge, trace: LayerTrace, points: int, span: Span) -> EdgeCurve:
     layer = model.network.stages[edge.stage][edge.layer]
-    inputs, outputs = trace.inputs[:, edge.i], trace.edges[:, edge.j, edge.i]
+    with torch.no_grad():
+        inputs, outputs = layer.normalise(trace.inputs)[:, edge.i], trace.edges[:, edge.j, edge.i]
+        if layer.layer_norm:
+            outputs = layer.edge_parts(trace.inputs)[1][:, edge.j, edge.i]
     core = float(layer.core[0][edge.i]), float(layer.core[1][edge.i])
     support = _measure_support(inputs.double().numpy(), core)
     line = _fit_line(inputs.double().numpy(), outputs.double().numpy(), support)
@@ -146,38 +153,41 @@ def _sample(model: LoadedModel, edge: TopologyEdge, trace: LayerTrace, points: i
         "grid": core,
     }[span]
     x = torch.linspace(first, last, points, dtype=inputs.dtype)
-    base, spline, slope = _evaluate(layer, x, edge.i, edge.j)
+    base, spline, symbolic, slope = _evaluate(layer, x, edge.i, edge.j)
+    y = _array(base) + _array(spline) + _array(symbolic)
     feature = model.config.features[edge.i] if edge.source.startswith("feature:") else None
     spread, of_subnode = float(outputs.std(correction=0)), float(trace.subnodes[:, edge.j].std(correction=0))
     scaling = model.scaling
     return EdgeCurve(
         edge=edge,
         x=_array(x),
-        y=_array(base) + _array(spline),
+        y=y,
         base=_array(base),
         spline=_array(spline),
+        symbolic=_array(symbolic) if bool(layer.is_symbolic[edge.j, edge.i]) else None,
         slope=_array(slope),
         x_original=(_array(x) * scaling.feature_scale[edge.i] + scaling.feature_mean[edge.i] if feature else None),
         y_original=(
-            (_array(base) + _array(spline)) * _gain(layer, edge.j) * scaling.output_scale[edge.j]
-            if edge.target.startswith("output:")
-            else None
+            y * _gain(layer, edge.j) * scaling.output_scale[edge.j] if edge.target.startswith("output:") else None
         ),
         unit=feature.unit if feature else None,
         grid=_array(layer.grid[edge.i]),
         support=support,
         line=line,
         shape=_shape(spread <= FLAT_SHARE * of_subnode, support, line),
+        function_of="normalised input" if layer.layer_norm else "input",
     )
 
 
-def _evaluate(layer: KANLayer, x: Tensor, i: int, j: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Base part, spline part and slope of one edge at positions (points,)."""
+def _evaluate(layer: KANLayer, x: Tensor, i: int, j: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Base, spline and symbolic part, and the slope of one edge at positions (points,)."""
     with torch.enable_grad():
         x = x.requires_grad_()
-        base, spline = layer.edge_parts_at(x, i, j)
-        (slope,) = torch.autograd.grad((base + spline).sum(), x)
-    return base, spline, slope
+        base, spline, symbolic = layer.edge_parts_at(x, i, j)
+        if layer.layer_norm:
+            base = torch.zeros_like(base)
+        (slope,) = torch.autograd.grad((base + spline + symbolic).sum(), x)
+    return base, spline, symbolic, slope
 
 
 def _measure_support(inputs: Array, core: tuple[float, float]) -> Support:

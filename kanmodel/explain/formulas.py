@@ -27,13 +27,19 @@ SIMPLER = 0.001  # loss of R2 that a simpler function is worth, per unit of comp
 def suggest_edge_formulas(model: LoadedModel, edges: Sequence[TopologyEdge]) -> list[list[Candidate]]:
     """The best formula of each function for each edge, best first, on the reference inputs between p01 and p99.
 
+    None for an edge behind a layer norm, which is no function of one number.
+
     Args:
         model: the model.
         edges: KAN edges of its topology.
     """
     with torch.no_grad():
         stages = model.network.trace(model.reference.windows).stages
-    return [suggest_formulas(*_samples(stages[edge.stage][edge.layer], edge)) for edge in edges]
+    layers = [model.network.stages[edge.stage][edge.layer] for edge in edges]
+    return [
+        [] if layer.layer_norm else suggest_formulas(*_samples(stages[edge.stage][edge.layer], edge))
+        for edge, layer in zip(edges, layers, strict=True)
+    ]
 
 
 def _samples(trace: LayerTrace, edge: TopologyEdge) -> tuple[Array, Array]:
@@ -71,6 +77,8 @@ def compose_formula(model: LoadedModel, topology: Topology) -> Formula:
         ConfigError: there is an LSTM, whose units have no formula.
     """
     config = model.config
+    if any(config.head.layer_norm):
+        raise ConfigError("a formula needs edges that are functions of one number, but a layer norm mixes all inputs")
     if config.lstm is not None:
         raise ConfigError("a formula needs a KAN without an LSTM: an LSTM's units are no functions of a few features")
     with torch.no_grad():

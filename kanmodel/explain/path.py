@@ -178,7 +178,8 @@ def _add_kan(
     for layer, contributions in enumerate(edges[: config.depth]):
         entries[stage, layer, "edges"] = contributions
         residuals.append(contributions.sum(axis=(1, 2)) - change)
-        residuals.append(np.abs(contributions.sum(axis=1) - reaching).max(axis=1))
+        if not config.layer_norm[layer]:  # a normalised input depends on all nodes: only the layer's sum is claimed
+            residuals.append(np.abs(contributions.sum(axis=1) - reaching).max(axis=1))
         node_of_subnode = np.eye(config.n_nodes[layer + 1])[list(config.node_of_subnode(layer + 1))]
         reaching = contributions.sum(axis=2) @ node_of_subnode  # (n, n_nodes): a product node has its sub-nodes' sum
         entries[stage, layer + 1, "nodes"] = reaching

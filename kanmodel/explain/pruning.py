@@ -151,9 +151,9 @@ def prune_network(model: LoadedModel, pruning: Pruning) -> LSTMKAN:
     pruned = copy.deepcopy(model.network)
     for stage, kan in pruned.stages.items():
         for number, layer in enumerate(kan):
-            dropped = ~pruning.edges[stage, number] & (layer.mask != 0)
+            dropped = ~pruning.edges[stage, number] & layer.live
             layer.subnode_bias += layer.subnode_scale * (fills[stage, number] * dropped).sum(dim=1)
-            layer.mask[dropped] = 0
+            layer.silence(dropped)
     return pruned
 
 
@@ -209,7 +209,10 @@ def _cut_by_fidelity(
 def _cut_at_thresholds(
     model: LoadedModel, importance: Importance, replay: Replay, metric: Metric, thresholds: Thresholds
 ) -> tuple[Kept, Kept]:
-    """pykan's `prune_node`, `prune_edge` and `prune_input` in turn, each on the scores of what the one before left."""
+    """pykan's `prune_node`, `prune_edge` and `prune_input` in turn, each on the scores of what the one before left.
+
+    As in pykan, no threshold cuts an edge that holds a fixed function.
+    """
     edges = {place: keep.clone() for place, keep in replay.live.items()}
     nodes: Kept = {}
 
@@ -221,12 +224,17 @@ def _cut_at_thresholds(
         if number < config.depth:
             edges[stage, number] &= keep
 
+    symbolic = {
+        (stage, number): layer.is_symbolic
+        for stage, kan in model.network.stages.items()
+        for number, layer in enumerate(kan)
+    }
     scores = _node_scores(model, importance, replay.run(edges), metric)
     for (stage, number), values in scores.items():
         hidden = 0 < number < model.network.stages[stage].config.depth
         drop_nodes(stage, number, values > thresholds.node if hidden else torch.ones_like(values, dtype=torch.bool))
     for place, values in _edge_scores_of(model, importance, replay.run(edges), metric).items():
-        edges[place] &= values > thresholds.edge
+        edges[place] &= (values > thresholds.edge) | symbolic[place]
     for (stage, number), values in _node_scores(model, importance, replay.run(edges), metric).items():
         if number == 0:
             drop_nodes(stage, 0, values > thresholds.input)

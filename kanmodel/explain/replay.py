@@ -53,7 +53,7 @@ class Replay:
             for number, trace in enumerate(self._full.stages[stage])
         }
         self.live: Kept = {
-            (stage, number): layer.mask != 0
+            (stage, number): layer.live
             for stage, kan in model.network.stages.items()
             for number, layer in enumerate(kan)
         }

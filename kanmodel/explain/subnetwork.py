@@ -36,9 +36,9 @@ class Size:
 
 def measure_size(network: LSTMKAN) -> Size:
     """Counts what there is."""
-    masks = [layer.mask for kan in network.stages.values() for layer in kan]
+    live = [layer.live for kan in network.stages.values() for layer in kan]
     hidden = [nodes for kan in network.stages.values() for nodes in kan.config.n_nodes[1:-1]]
-    return Size(sum(int((mask != 0).sum()) for mask in masks), sum(hidden))
+    return Size(sum(int(edges.sum()) for edges in live), sum(hidden))
 
 
 def extract_subnetwork(model: LoadedModel, importances: Sequence[Importance], rule: PruningRule) -> LoadedModel:
@@ -69,7 +69,7 @@ def extract_subnetwork(model: LoadedModel, importances: Sequence[Importance], ru
             return smaller
         for output in spoilt:
             rules[output] = replace(rule, fidelity=(1 + (rules[output].fidelity or 0.0)) / 2)
-    live = {place: model.network.stages[place[0]][place[1]].mask != 0 for place in edges}
+    live = {place: model.network.stages[place[0]][place[1]].live for place in edges}
     return _extract(model, replace(prunings[0], edges=live))
 
 

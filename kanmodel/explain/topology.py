@@ -219,7 +219,8 @@ def _kan_edges(
 ) -> Iterator[TopologyEdge]:
     for (stage, number), keep in pruning.edges.items():
         layer = model.network.stages[stage][number]
-        inputs, (low, high) = trace.stages[stage][number].inputs, layer.core
+        inputs, (low, high) = layer.normalise(trace.stages[stage][number].inputs), layer.core
+        live = layer.live
         outside = ((inputs < low) | (inputs > high)).double().mean(dim=0)  # (n_in,)
         estimate = importance.edges[stage, number]
         for i, j in product(range(keep.shape[1]), range(keep.shape[0])):
@@ -233,7 +234,7 @@ def _kan_edges(
                 i=i,
                 j=j,
                 kept=bool(keep[j, i]),
-                masked=bool(layer.mask[j, i] == 0),
+                masked=not bool(live[j, i]),
                 contribution=float(estimate.value[j, i]),
                 interval=estimate.bounds(j, i),
                 scores=score,

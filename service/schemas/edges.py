@@ -86,9 +86,17 @@ class EdgeFunction(TypedDict):
     target: Annotated[str, Field(description="Id of the node or sub-node it enters.")]
     space: Annotated[Literal["model"], Field(description="Positions, values, knots and scores are in model units.")]
     x: Annotated[list[float], Field(description="Positions, ascending, model units.")]
-    y: Annotated[list[float], Field(description="Values, base + spline, model units.")]
+    function_of: Annotated[
+        Literal["input", "normalised input"],
+        Field(
+            description="What x is. Behind a layer norm it is the normalised input, which depends on all inputs of the "
+            "layer; `y` is then the spline part alone, and `base` 0, since the base acts on the input itself."
+        ),
+    ]
+    y: Annotated[list[float], Field(description="Values, base + spline (+ symbolic), model units.")]
     base: Annotated[list[float], Field(description="The base part.")]
     spline: Annotated[list[float], Field(description="The spline part.")]
+    symbolic: NotRequired[Annotated[list[float], Field(description="The fixed function, where the edge holds one.")]]
     slope: Annotated[list[float], Field(description="dy/dx.")]
     x_original: NotRequired[
         Annotated[list[float], Field(description="x in the feature's unit; only where the edge leaves a feature.")]
@@ -119,7 +127,8 @@ class EdgeFunction(TypedDict):
         Annotated[
             list[Formula],
             Field(
-                description=f"At most {N_FORMULAS}, best first, a straight line among them; only where asked for.",
+                description=f"At most {N_FORMULAS}, best first, a straight line among them; only where asked for, and "
+                "not behind a layer norm, where an edge is no function of one number.",
                 max_length=N_FORMULAS,
             ),
         ]
@@ -187,6 +196,7 @@ def _describe_curve(curve: EdgeCurve) -> EdgeFunction:
         "target": edge.target,
         "space": "model",
         "x": curve.x.tolist(),
+        "function_of": curve.function_of,
         "y": curve.y.tolist(),
         "base": curve.base.tolist(),
         "spline": curve.spline.tolist(),
@@ -199,6 +209,8 @@ def _describe_curve(curve: EdgeCurve) -> EdgeFunction:
         "contribution": edge.contribution,
         "kept": edge.kept,
     }
+    if curve.symbolic is not None:
+        described["symbolic"] = curve.symbolic.tolist()
     if curve.x_original is not None:
         described["x_original"] = curve.x_original.tolist()
     if curve.y_original is not None:

@@ -1,0 +1,1 @@
+"""Checkpoints of other libraries: file -> tensors -> what they are -> a network -> proof that it computes the same."""

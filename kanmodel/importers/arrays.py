@@ -1,0 +1,138 @@
+"""Arrays that a manifest names: ``a.npy``, ``a.npz:key``, ``a.json:/json/pointer``, or a table the caller reads."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kanmodel.checkpoint import MAX_BYTES
+from kanmodel.errors import CheckpointError, DataError
+from kanmodel.importers.documents import parse_json
+from kanmodel.importers.source import printable, read_bounded
+from kanmodel.scaling import Array
+from kanmodel.windows import refuse_non_finite
+
+MAX_JSON_BYTES = 1 << 28
+TABLES = (".csv", ".csv.gz", ".parquet")
+
+# (file, columns) -> (n_rows, len(columns)), rows oldest first; the model core itself reads no tables
+TableReader = Callable[[Path, Sequence[str]], Array]
+
+
+def is_table(name: str) -> bool:
+    """Whether an array's name is that of a table, which has columns in place of axes."""
+    return name.endswith(TABLES)
+
+
+def read_array(folder: Path, name: str, columns: Sequence[str], read_table: TableReader | None) -> Array:
+    """The numbers of one array.
+
+    Args:
+        folder: what its path is relative to.
+        name: path, and behind a colon the key or JSON pointer.
+        columns: what a table's columns are for; other arrays have no names.
+        read_table: reads tables; None where there is no reader.
+
+    Returns:
+        The array in float64; of a table (n_rows, len(columns)).
+
+    Raises:
+        CheckpointError: it does not exist, is not readable without running code, claims more than its file holds, or
+            is not an array of finite numbers.
+    """
+    try:
+        array = _read(folder, name, columns, read_table)
+        refuse_non_finite(array, name)
+    except DataError as error:
+        raise CheckpointError(str(error)) from error
+    except CheckpointError as error:
+        raise CheckpointError(printable(f"{name} {error}")) from error
+    return array
+
+
+def _read(folder: Path, name: str, columns: Sequence[str], read_table: TableReader | None) -> Array:
+    if is_table(name):
+        if read_table is None:
+            raise CheckpointError("is a table, which only the command line reads: give .npy, .npz or .json")
+        return read_table(folder / name, columns)
+    if name.endswith(".npy"):
+        return _parse_npy(read_bounded(folder / name, MAX_BYTES))
+    for suffix, read in ((".npz", _read_npz), (".json", _read_json)):
+        path, colon, key = name.partition(f"{suffix}:")
+        if colon:
+            return read(folder / f"{path}{suffix}", key)
+    raise CheckpointError("is not the name of an array: array.npy, file.npz:key, file.json:/json/pointer, or a table")
+
+
+def _read_npz(path: Path, key: str) -> Array:
+    data = read_bounded(path, MAX_BYTES)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+            if key not in names:
+                raise CheckpointError(f"does not exist: {path.name} has {', '.join(names)[:200]}")
+            member = archive.getinfo(f"{key}.npy")
+            if member.file_size > MAX_BYTES:
+                raise CheckpointError(f"would unpack to {member.file_size} bytes, more than {MAX_BYTES}")
+            return _parse_npy(archive.read(member))
+    except CheckpointError:
+        raise
+    except Exception as error:  # zipfile and zlib raise whatever a damaged archive leads to
+        raise CheckpointError(f"is not readable: {str(error)[:160]}") from error
+
+
+def _parse_npy(data: bytes) -> Array:
+    """An array of numbers; its header is compared with the bytes there are before anything is allocated."""
+    stream = io.BytesIO(data)
+    try:
+        version = np.lib.format.read_magic(stream)
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }.get(version)
+        if read_header is None:
+            raise ValueError(f"format version {version}")
+        shape, _, dtype = read_header(stream)
+        if dtype.kind not in "fiu":
+            raise CheckpointError(f"holds values of type {dtype}, not numbers")
+        if prod(shape) * dtype.itemsize != len(data) - stream.tell():
+            raise CheckpointError(f"claims the shape {list(shape)}, but has {len(data) - stream.tell()} bytes")
+        array = np.load(io.BytesIO(data), allow_pickle=False)
+        return np.asarray(array, dtype=np.float64)
+    except (ValueError, TypeError, EOFError, OverflowError, SyntaxError, RecursionError, MemoryError) as error:
+        raise CheckpointError(f"is not a .npy array of numbers ({str(error).splitlines()[0][:120]})") from error
+
+
+def _read_json(path: Path, pointer: str) -> Array:
+    value = parse_json(read_bounded(path, MAX_JSON_BYTES).decode("utf-8", "replace"))
+    for step in _steps(pointer):
+        value = _follow(value, step)
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise CheckpointError("is a list whose rows differ in length") from error
+    if array.dtype.kind not in "fiu":
+        raise CheckpointError("is not an array of numbers")
+    return array.astype(np.float64)
+
+
+def _steps(pointer: str) -> list[str]:
+    """The steps of a JSON pointer (RFC 6901)."""
+    if pointer and not pointer.startswith("/"):
+        raise CheckpointError("has a JSON pointer that does not begin with /")
+    return [step.replace("~1", "/").replace("~0", "~") for step in pointer.split("/")[1:]]
+
+
+def _follow(value: Any, step: str) -> Any:
+    if isinstance(value, dict) and step in value:
+        return value[step]
+    if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+        return value[int(step)]
+    exists = ", ".join(value)[:200] if isinstance(value, dict) else f"a {type(value).__name__}"
+    raise CheckpointError(f"does not exist: at {step[:80]!r} there is {exists}")

@@ -1,0 +1,206 @@
+"""The tensors of fast-kan and FasterKAN -> those of a `KAN`.
+
+A layer of fast-kan (Li 2024, arXiv 2405.06721) and of FasterKAN (Delis 2024), with u = layernorm(x), or x where the
+layer has no norm, with G centres and v_ig = (u_i - grid_g) / denominator:
+
+    fast-kan    out_j = sum_i sum_g W[j, i G + g] exp(-v_ig^2) + sum_i Wb[j, i] base(x_i) + bb_j
+    FasterKAN   out_j = sum_i sum_g W[j, i G + g] (1 - tanh(v_ig)^2)
+
+Neither file holds the denominator. That of fast-kan is the distance of its centres. That of FasterKAN is 1: the
+`inv_denominator` in its file, though it may be trained, is not used by the forward pass. FasterKAN up to 14 May 2024
+divides by a denominator, 0.33 by default, that is not in the file, whose keys and shapes are those of fast-kan without
+base.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kanmodel.config import BaseActivation, KANConfig
+from kanmodel.errors import CheckpointError
+
+RadialLibrary = Literal["fast_kan", "faster_kan"]
+TITLES: dict[RadialLibrary, str] = {"fast_kan": "fast-kan", "faster_kan": "FasterKAN"}
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """One layer as its library stores it.
+
+    Attributes:
+        place: its prefix in the file, for errors.
+        tensors: by the key behind the prefix.
+        n_in: inputs.
+        n_out: outputs.
+        n_centres: centres of its grid, G.
+    """
+
+    place: str
+    tensors: Mapping[str, Tensor]
+    n_in: int
+    n_out: int
+    n_centres: int
+
+
+def read_kan(
+    tensors: Mapping[str, Tensor],
+    prefix: str,
+    *,
+    library: RadialLibrary,
+    base_activation: BaseActivation = "silu",
+    denominator: float | None = None,
+) -> tuple[KANConfig, dict[str, Tensor]]:
+    """A KAN of fast-kan or FasterKAN, or a bare stack of their layers, or one of their layers alone.
+
+    Args:
+        tensors: the file's, by key.
+        prefix: what stands before the first dot of the KAN's keys, such as ``fc_kan``; empty for a bare KAN.
+        library: which of the two it is; the keys alone do not always tell.
+        base_activation: what fast-kan's base does to the inputs; it is not in the file.
+        denominator: width of the bumps of every layer. None: that of fast-kan's own default; FasterKAN up to
+            14 May 2024 needs it.
+
+    Returns:
+        The config, and the tensors by their names in a `KAN`, in the types of the file.
+
+    Raises:
+        CheckpointError: a key that the library does not have, one that is missing, shapes that do not fit, layers that
+            do not follow each other, or a denominator that cannot be known.
+        ConfigError: the denominator is not positive.
+    """
+    layers = [_read_layer(place, layer, library) for place, layer in _split_layers(tensors, prefix).items()]
+    for before, layer in pairwise(layers):
+        if before.n_out != layer.n_in:
+            raise CheckpointError(
+                f"has {layer.n_in} inputs in {layer.place}, but {before.place} before it has {before.n_out} outputs"
+            )
+    has_base = any("base_linear.weight" in layer.tensors for layer in layers)
+    config = KANConfig(
+        width=tuple((n, 0) for n in (layers[0].n_in, *(layer.n_out for layer in layers))),
+        grid_size=tuple(layer.n_centres for layer in layers),
+        spline_order=0,
+        base_activation=base_activation if has_base else "zero",
+        basis="gaussian" if library == "fast_kan" else "sech2",
+        layer_norm=tuple("layernorm.weight" in layer.tensors for layer in layers),
+        denominator=tuple(_denominator(layer, library, denominator) for layer in layers),
+    )
+    converted = {
+        f"layers.{number}.{name}": tensor
+        for number, layer in enumerate(layers)
+        for name, tensor in _convert(layer).items()
+    }
+    return config, converted
+
+
+def _split_layers(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, dict[str, Tensor]]:
+    """The tensors of each layer by its place in the file, first layer to last.
+
+    A KAN has them under ``layers.0``, a bare stack under ``0``, and a layer alone has no number.
+    """
+    start = f"{prefix}." if prefix else ""
+    found = {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
+    if "rbf.grid" in found:
+        return {prefix or "the file": found}
+    inner = "layers." if any(key.startswith("layers.") for key in found) else ""
+    layers: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in found.items():
+        match = re.fullmatch(re.escape(inner) + r"(0|[1-9][0-9]{0,3})\.(.+)", key)
+        if not match:
+            raise CheckpointError(f"has key {start}{key}, which no layer of fast-kan or FasterKAN has")
+        layers.setdefault(int(match[1]), {})[match[2]] = tensor
+    if not layers:
+        raise CheckpointError(f"has no key under {prefix!r}")
+    numbers = sorted(layers)
+    if numbers != list(range(len(numbers))):
+        gap = next(number for number in range(numbers[-1]) if number not in layers)
+        raise CheckpointError(f"has no {start}{inner}{gap}, so what stands there between its layers is unknown")
+    return {f"{start}{inner}{number}": layers[number] for number in numbers}
+
+
+def _read_layer(place: str, tensors: Mapping[str, Tensor], library: RadialLibrary) -> _Layer:
+    """Refuses the first key or shape that a layer of the library does not have."""
+    for name, n_axes in (("rbf.grid", 1), ("spline_linear.weight", 2)):
+        if name not in tensors:
+            raise CheckpointError(f"lacks {place}.{name}, which every layer of {TITLES[library]} has")
+        if tensors[name].ndim != n_axes or not tensors[name].numel():
+            raise CheckpointError(f"has {place}.{name} of shape {list(tensors[name].shape)}, not of {n_axes} axes")
+    n_centres = len(tensors["rbf.grid"])
+    n_out, n_columns = tensors["spline_linear.weight"].shape
+    if n_columns % n_centres:
+        raise CheckpointError(
+            f"has {n_columns} columns in {place}.spline_linear.weight, which {n_centres} centres of {place}.rbf.grid "
+            "do not divide"
+        )
+    n_in = n_columns // n_centres
+    expected: dict[str, tuple[int, ...]] = {
+        "rbf.grid": (n_centres,),
+        "spline_linear.weight": (n_out, n_in * n_centres),
+        "layernorm.weight": (n_in,),
+        "layernorm.bias": (n_in,),
+    }
+    if library == "fast_kan":
+        expected |= {"base_linear.weight": (n_out, n_in), "base_linear.bias": (n_out,)}
+    else:
+        expected |= {"rbf.inv_denominator": ()}
+    for name, tensor in tensors.items():
+        if name not in expected:
+            raise CheckpointError(f"has key {place}.{name}, which a layer of {TITLES[library]} does not have")
+        if tuple(tensor.shape) != expected[name]:
+            raise CheckpointError(
+                f"has {place}.{name} of shape {list(tensor.shape)}, but {n_in} inputs, {n_out} outputs and "
+                f"{n_centres} centres imply {list(expected[name])}"
+            )
+    for part in ("layernorm", "base_linear"):
+        present = [name for name in (f"{part}.weight", f"{part}.bias") if name in tensors]
+        if len(present) == 1:
+            raise CheckpointError(f"has {place}.{present[0]}, but of {part} only that")
+    return _Layer(place, tensors, n_in, n_out, n_centres)
+
+
+def _denominator(layer: _Layer, library: RadialLibrary, given: float | None) -> float:
+    """Width of a layer's bumps: what is given, or what the library takes by default."""
+    if "rbf.inv_denominator" in layer.tensors:
+        if given is not None:
+            raise CheckpointError(
+                f"has {layer.place}.rbf.inv_denominator, and a FasterKAN that has one ignores it and divides by 1, "
+                f"but the denominator is given as {given}"
+            )
+        return 1.0
+    if given is not None:
+        return float(given)
+    if library == "faster_kan":
+        raise CheckpointError(
+            f"lacks {layer.place}.rbf.inv_denominator, so it is of FasterKAN up to 14 May 2024, which divides by "
+            "a denominator that is not in the file (0.33 by default)"
+        )
+    first, last = layer.tensors["rbf.grid"][[0, -1]].double().tolist()
+    if first == last:
+        raise CheckpointError(f"has no distance between the centres of {layer.place}.rbf.grid to take as denominator")
+    return float(abs(last - first) / (layer.n_centres - 1))  # the distance of two neighbours is rounded to their type
+
+
+def _convert(layer: _Layer) -> dict[str, Tensor]:
+    """The tensors of a `KANLayer`; what its library does not have is neutral."""
+    weight = layer.tensors["spline_linear.weight"]
+    per_edge = (layer.n_out, layer.n_in)
+    converted = {
+        "coef": weight.reshape(*per_edge, layer.n_centres),
+        "scale_base": layer.tensors.get("base_linear.weight", weight.new_zeros(per_edge)),
+        "scale_spline": weight.new_ones(per_edge),
+        "grid": layer.tensors["rbf.grid"].expand(layer.n_in, -1),
+        "mask": weight.new_ones(per_edge),
+        "subnode_scale": weight.new_ones(layer.n_out),
+        "subnode_bias": layer.tensors.get("base_linear.bias", weight.new_zeros(layer.n_out)),
+        "node_scale": weight.new_ones(layer.n_out),
+        "node_bias": weight.new_zeros(layer.n_out),
+    }
+    if "layernorm.weight" in layer.tensors:
+        converted |= {"norm_weight": layer.tensors["layernorm.weight"], "norm_bias": layer.tensors["layernorm.bias"]}
+    return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in converted.items()}

@@ -1,0 +1,243 @@
+"""The manifest: what a file of weights does not say, from the one who trained it."""
+
+from __future__ import annotations
+
+import reprlib
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast, get_args
+
+from kanmodel.config import BaseActivation, Feature, Readout, Target
+from kanmodel.errors import CheckpointError
+from kanmodel.importers import values
+from kanmodel.importers.documents import read_document
+from kanmodel.importers.pykan_config import Arities, PykanConfig, parse_arities, read_pykan_config
+
+Library = Literal["pykan", "efficient_kan", "fast_kan", "faster_kan"]
+Space = Literal["scaled", "original"]
+PARTS = ("lstm", "head", "front")
+KEYS = (
+    *("name", "library", *PARTS, "batch_first", "readout", "features", "targets", "lookback", "horizon"),
+    *("base_activation", "pykan_config", "denominator", "mult_arity", "input_id", "scaling"),
+    *("reference", "reference_targets", "check", "space"),
+)
+SCALING_KEYS = ("feature_names", "mean", "std", "target_names", "target_mean", "target_std")
+DEFAULT_TOLERANCE = 1e-5
+Column = TypeVar("Column", Feature, Target)
+
+
+@dataclass(frozen=True)
+class Check:
+    """Predictions of the model before it was saved.
+
+    Attributes:
+        inputs: name of the windows' array.
+        outputs: name of the predictions' array.
+        tolerance: largest difference that counts as the same.
+    """
+
+    inputs: str
+    outputs: str
+    tolerance: float = DEFAULT_TOLERANCE
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a file of weights does not say.
+
+    Attributes:
+        file: the manifest's name, for errors.
+        folder: what the paths of arrays are relative to.
+        features: input columns with units and scaling, in the order of a window's last axis.
+        targets: forecast columns with units and scaling.
+        lookback: steps of a window.
+        horizon: forecast steps.
+        reference: name of the reference windows' array.
+        name: of the model; None for that of the file.
+        library: what computed the weights; None: as the keys say.
+        prefixes: of ``lstm``, ``head`` and ``front``, as far as they are given; None for a part that is not there.
+        readout: what the head sees of the LSTM; None where it is not said.
+        base_activation: what is added to the splines; None where it is not said.
+        pykan_config: what pykan wrote beside the weights.
+        denominator: of early FasterKAN.
+        mult_arity: number of factors of the head's product nodes.
+        input_id: the head's inputs that pykan's prune_input kept.
+        reference_targets: name of their array.
+        check: predictions to compare with.
+        space: whether reference, its targets and check are scaled or in original units.
+    """
+
+    file: str
+    folder: Path
+    features: tuple[Feature, ...]
+    targets: tuple[Target, ...]
+    lookback: int
+    horizon: int
+    reference: str
+    name: str | None = None
+    library: Library | None = None
+    prefixes: Mapping[str, str | None] | None = None
+    readout: Readout | None = None
+    base_activation: BaseActivation | None = None
+    pykan_config: PykanConfig | None = None
+    denominator: float | None = None
+    mult_arity: Arities | None = None
+    input_id: tuple[int, ...] | None = None
+    reference_targets: str | None = None
+    check: Check | None = None
+    space: Space = "original"
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Reads a manifest, yaml or json.
+
+    Raises:
+        CheckpointError: it is not readable, or a key is unknown, missing, or of another kind.
+    """
+    document = read_document(path)
+    try:
+        values.refuse_unknown(document, KEYS, "it")
+        return _parse(document, path)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path.name}: {error}") from error
+
+
+def _parse(document: dict[str, Any], path: Path) -> Manifest:
+    given = {key: value for key, value in document.items() if value is not None}
+    scaling = _read_scaling(given.get("scaling"), path.parent)
+    features = [Feature(*pair) for pair in _columns(given, scaling, "features", "feature_names")]
+    targets = [Target(*pair) for pair in _columns(given, scaling, "targets", "target_names")]
+    if "batch_first" in given:  # says how the trainer's windows lay in memory; the weights are the same either way
+        values.flag(given["batch_first"], "batch_first")
+    config = given.get("pykan_config")
+    return Manifest(
+        file=path.name,
+        folder=path.parent,
+        features=tuple(_scaled(features, scaling, "mean", "std")),
+        targets=tuple(_scaled(targets, scaling, "target_mean", "target_std")),
+        lookback=values.count(_needed(given, "lookback", "steps of a window"), "lookback"),
+        horizon=values.count(given.get("horizon", 1), "horizon"),
+        reference=values.text(
+            _needed(given, "reference", "windows on which every explanation is computed, 128 or more"), "reference"
+        ),
+        name=values.optional_text(given.get("name"), "name"),
+        library=cast("Library | None", _choice(given, "library", get_args(Library))),
+        prefixes={part: _prefix(document[part], part) for part in PARTS if part in document},
+        readout=cast("Readout | None", _choice(given, "readout", get_args(Readout))),
+        base_activation=cast("BaseActivation | None", _choice(given, "base_activation", get_args(BaseActivation))),
+        pykan_config=None if config is None else read_pykan_config(path.parent / values.text(config, "pykan_config")),
+        denominator=values.positive(given["denominator"], "denominator") if "denominator" in given else None,
+        mult_arity=_mult_arity(given),
+        input_id=values.counts(given["input_id"], "input_id") if "input_id" in given else None,
+        reference_targets=values.optional_text(given.get("reference_targets"), "reference_targets"),
+        check=_check(given.get("check")),
+        space=_space(given, scaling),
+    )
+
+
+def _needed(given: Mapping[str, Any], key: str, meaning: str) -> Any:
+    if key not in given:
+        raise CheckpointError(f"lacks {key}: {meaning}")
+    return given[key]
+
+
+def _choice(given: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> str | None:
+    return values.choice(given[key], allowed, key) if key in given else None
+
+
+def _prefix(value: Any, part: str) -> str | None:
+    """A prefix without its last dot; "" for a part whose keys have none."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise CheckpointError(f"{part} must be a prefix of keys or null, but is {reprlib.repr(value)}")
+    return value.removesuffix(".")
+
+
+def _mult_arity(given: Mapping[str, Any]) -> Arities | None:
+    if "mult_arity" not in given:
+        return None
+    try:
+        return parse_arities(given["mult_arity"])
+    except CheckpointError as error:
+        raise CheckpointError(f"it {error}") from error
+
+
+def _read_scaling(value: Any, folder: Path) -> dict[str, Any] | None:
+    """The scaler's figures, inline or from a JSON file."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        if not value.endswith((".json", ".yaml", ".yml")):
+            raise CheckpointError(
+                f"scaling is {value!r}, but only .json and .yaml are read, since a pickle (.joblib, .pkl) can run any "
+                f"code: write {', '.join(SCALING_KEYS)} as JSON"
+            )
+        scaling = read_document(folder / value)
+    else:
+        scaling = values.mapping(value, "scaling")
+    values.refuse_unknown(scaling, SCALING_KEYS, "scaling")
+    for pair in (("mean", "std"), ("target_mean", "target_std")):
+        if (pair[0] in scaling) != (pair[1] in scaling):
+            raise CheckpointError(f"scaling must have both {pair[0]} and {pair[1]}, or neither")
+    if "mean" not in scaling:
+        raise CheckpointError("scaling lacks mean and std of the features")
+    return scaling
+
+
+def _columns(
+    given: Mapping[str, Any], scaling: Mapping[str, Any] | None, key: str, scaling_key: str
+) -> list[tuple[str, str | None]]:
+    """Names and units of the features or the targets, which the scaler may know too."""
+    known = (scaling or {}).get(scaling_key)
+    listed = given.get(key, known)
+    if not isinstance(listed, list) or not listed:
+        raise CheckpointError(f"lacks {key}: a list of names, or of {{name, unit}}, in the model's order")
+    columns = [_column(item, f"{key}[{position}]") for position, item in enumerate(listed)]
+    names = [name for name, _ in columns]
+    repeated = next((name for name, count in Counter(names).items() if count > 1), None)
+    if repeated is not None:
+        raise CheckpointError(f"{key} has {repeated!r} more than once")
+    if known is not None and known != names:
+        raise CheckpointError(f"{key} are not those of the scaling's {scaling_key}, in the same order")
+    return columns
+
+
+def _column(item: Any, place: str) -> tuple[str, str | None]:
+    if not isinstance(item, dict):
+        return values.text(item, place), None
+    values.refuse_unknown(item, ("name", "unit"), place)
+    return values.text(item.get("name"), f"{place}.name"), values.optional_text(item.get("unit"), f"{place}.unit")
+
+
+def _scaled(columns: list[Column], scaling: Mapping[str, Any] | None, mean: str, std: str) -> list[Column]:
+    """The columns with mean and standard deviation of the scaler; without one, model units are original units."""
+    if scaling is None or mean not in scaling:
+        return columns
+    means = values.numbers(scaling[mean], len(columns), f"scaling.{mean}")
+    stds = values.numbers(scaling[std], len(columns), f"scaling.{std}")
+    negative = next((column.name for column, value in zip(columns, stds, strict=True) if value < 0), None)
+    if negative is not None:
+        raise CheckpointError(f"scaling.{std} of {negative} is negative")
+    return [replace(c, mean=m, std=s) for c, m, s in zip(columns, means, stds, strict=True)]
+
+
+def _check(value: Any) -> Check | None:
+    if value is None:
+        return None
+    document = values.mapping(value, "check")
+    values.refuse_unknown(document, ("inputs", "outputs", "tolerance"), "check")
+    return Check(
+        values.text(document.get("inputs"), "check.inputs"),
+        values.text(document.get("outputs"), "check.outputs"),
+        values.positive(document.get("tolerance", DEFAULT_TOLERANCE), "check.tolerance"),
+    )
+
+
+def _space(given: Mapping[str, Any], scaling: Mapping[str, Any] | None) -> Space:
+    """Without a scaling both are the same."""
+    if scaling is not None and "space" not in given:
+        raise CheckpointError("lacks space: whether reference and check are scaled or original")
+    return cast(Space, _choice(given, "space", get_args(Space)) or "original")

@@ -1,0 +1,360 @@
+from dataclasses import dataclass
+from functools import cache
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+from goldens import FOLDER, load_arrays
+
+from kanmodel.config import Feature, LSTMConfig, ModelConfig, Target
+from kanmodel.errors import CheckpointError, ConfigError
+from kanmodel.importers.fast_kan import read_kan
+from kanmodel.kan import tensor_shapes
+from kanmodel.network import LSTMKAN
+
+TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of fast-kan or FasterKAN, and what has to be known to read it."""
+
+    name: str
+    library: str = "fast_kan"
+    denominator: float | None = None
+
+
+FILES = {
+    "main": File("state_dict.pt"),
+    "no_base": File("state_dict_no_base.pt"),
+    "bare": File("bare_fastkanlayer_state_dict.pt"),
+    "fasterkan": File("fasterkan_state_dict.pt", "faster_kan"),
+    "early_fasterkan": File("early_fasterkan_state_dict.pt", "faster_kan", 0.33),
+}
+CASES = pytest.mark.parametrize("case", FILES)
+TRACED = pytest.mark.parametrize("case", ["main", "no_base", "bare", "fasterkan"])
+DTYPES = pytest.mark.parametrize("dtype", ["float32", "float64"])
+
+
+@cache
+def read_golden(name):
+    return MappingProxyType(load_arrays(f"import/fast_head/{name}"))
+
+
+def load_tensors(name):
+    return torch.load(FOLDER / "import" / "fast_head" / name, weights_only=True)
+
+
+def expected(case, dtype, name):
+    return torch.from_numpy(read_golden("expected")[f"{case}/{dtype}/{name}"])
+
+
+def windows(name, dtype):
+    return torch.from_numpy(read_golden("windows")[name]).to(getattr(torch, dtype))
+
+
+def build(tensors, file, dtype="float64", **options):
+    """The file's whole network, its head under ``fc_kan``."""
+    settings = {"library": file.library, "denominator": file.denominator} | options
+    config, head = read_kan(tensors, "fc_kan", **settings)
+    network = LSTMKAN(
+        ModelConfig(
+            features=tuple(Feature(f"f{i}") for i in range(20)),
+            targets=tuple(Target(f"y{j}") for j in range(config.n_nodes[-1])),
+            lookback=24,
+            horizon=1,
+            head=config,
+            lstm=LSTMConfig(config.n_nodes[0]),
+            dtype=dtype,
+        )
+    )
+    lstm = {key: tensor for key, tensor in tensors.items() if key.startswith("lstm.")}
+    network.load_state_dict(lstm | {f"head.{key}": tensor for key, tensor in head.items()})
+    return network.requires_grad_(False)
+
+
+@CASES
+@DTYPES
+def test_predictions(case, dtype):
+    """Every file gives the hidden values and the predictions that its library gives."""
+    file = FILES[case]
+    network = build(load_tensors(file.name), file, dtype)
+    evaluated = windows("eval", dtype)
+    for name, found in (("hidden", network.encode(evaluated)), ("predictions", network(evaluated))):
+        torch.testing.assert_close(found, expected(case, dtype, name), rtol=0, atol=TOLERANCE[dtype])
+
+
+@TRACED
+@DTYPES
+def test_deviations_of_the_edges(case, dtype):
+    """The standard deviation of what each edge adds over the reference windows is that of the library's edges."""
+    file = FILES[case]
+    trace = build(load_tensors(file.name), file, dtype).trace(windows("reference", dtype))
+    for number, layer in enumerate(trace.head):
+        want = expected(case, dtype, f"layers/{number}/edge_std")
+        torch.testing.assert_close(layer.edges.std(dim=0), want, rtol=0, atol=5 * TOLERANCE[dtype])
+
+
+@TRACED
+def test_parts_of_the_edges(case):
+    """Normalised inputs, the spline and the base part of each edge, and the bias of no edge are the library's."""
+    file = FILES[case]
+    network = build(load_tensors(file.name), file)
+    trace = network.trace(windows("eval", "float64")[:16])
+    for number, (layer, passed) in enumerate(zip(network.head, trace.head, strict=True)):
+        place = f"layers/{number}"
+        torch.testing.assert_close(
+            layer.normalise(passed.inputs), expected(case, "float64", f"{place}/normalised_eval"), rtol=0, atol=1e-12
+        )
+        base, spline, _ = layer.edge_parts(passed.inputs[:4])
+        torch.testing.assert_close(base, expected(case, "float64", f"{place}/base_eval"), rtol=0, atol=1e-12)
+        torch.testing.assert_close(spline, expected(case, "float64", f"{place}/spline_eval"), rtol=0, atol=1e-12)
+        bias = passed.nodes - passed.edges.sum(dim=2)
+        if f"{case}/float64/{place}/base_bias" in read_golden("expected"):
+            want = expected(case, "float64", f"{place}/base_bias")
+        else:
+            want = torch.zeros_like(bias[0])
+        torch.testing.assert_close(bias, want.expand_as(bias), rtol=0, atol=1e-12)
+
+
+@TRACED
+def test_samples_of_the_edges(case):
+    """The curve of an edge is the library's: its spline at normalised inputs, its base at the inputs themselves."""
+    file = FILES[case]
+    network = build(load_tensors(file.name), file)
+    edges = [name for name in read_golden("expected") if name.startswith(f"{case}/") and name.endswith("/edge")]
+    assert len(edges) >= 5
+    for name in edges:
+        layer, i, j = read_golden("expected")[name].tolist()
+        sample = name.removeprefix(f"{case}/float64/").removesuffix("edge")
+        x = expected(case, "float64", f"{sample}x_normalised").double()
+        spline = network.head[layer].edge_parts_at(x, i, j)[1]
+        torch.testing.assert_close(spline, expected(case, "float64", f"{sample}spline"), rtol=0, atol=1e-12)
+        if case in ("main", "bare"):
+            x = expected(case, "float64", f"{sample}x_raw").double()
+            base = network.head[layer].edge_parts_at(x, i, j)[0]
+            torch.testing.assert_close(base, expected(case, "float64", f"{sample}base"), rtol=0, atol=1e-12)
+
+
+@TRACED
+def test_gradients_are_the_true_ones(case):
+    """Gradients are those of small differences, also where FasterKAN's own backward pass gives a quarter of them."""
+    file = FILES[case]
+    network = build(load_tensors(file.name), file)
+    hidden = expected(case, "float64", "hidden")[:8].requires_grad_()
+    (gradient,) = torch.autograd.grad(network.head(hidden)[:, 0].sum(), hidden)
+    torch.testing.assert_close(gradient, expected(case, "float64", "gradient"), rtol=0, atol=1e-9)
+    of_the_library = expected(case, "float64", "gradient_of_the_library")
+    factor = 0.25 if case == "fasterkan" else 1.0
+    torch.testing.assert_close(factor * gradient, of_the_library, rtol=0, atol=1e-12)
+
+
+def test_a_training_dictionary():
+    """The tensors inside a training dictionary are those of the plain file."""
+    plain = read_kan(load_tensors("state_dict.pt"), "fc_kan", library="fast_kan")
+    config, tensors = read_kan(load_tensors("training_checkpoint.pt")["model"], "fc_kan", library="fast_kan")
+    assert config == plain[0]
+    assert all(torch.equal(tensor, plain[1][name]) for name, tensor in tensors.items())
+
+
+@CASES
+def test_config_and_tensors_agree(case):
+    """The tensors are those that the config implies, compact, and without memory shared with the file's."""
+    file = FILES[case]
+    tensors = load_tensors(file.name)
+    config, converted = read_kan(tensors, "fc_kan", library=file.library, denominator=file.denominator)
+    assert {name: tuple(tensor.shape) for name, tensor in converted.items()} == tensor_shapes(config)
+    memory = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
+    for tensor in converted.values():
+        assert tensor.is_contiguous()
+        assert tensor.untyped_storage().nbytes() == tensor.numel() * tensor.itemsize
+        assert tensor.untyped_storage().data_ptr() not in memory
+
+
+def test_what_can_be_read_off():
+    """Layers keep their own grid, norm and denominator; a file without base has none, whatever is said of it."""
+    config, tensors = read_kan(load_tensors("bare_fastkanlayer_state_dict.pt"), "fc_kan", library="fast_kan")
+    assert config.n_nodes == (7, 4, 2)
+    assert config.grid_size == (6, 10)
+    assert config.layer_norm == (True, False)
+    assert config.denominator == (4 / 5, 4 / 9)
+    assert config.base_activation == "silu"
+    torch.testing.assert_close(tensors["layers.1.grid"], torch.linspace(-1, 3, 10).expand(4, -1))
+    config, _ = read_kan(
+        load_tensors("state_dict_no_base.pt"), "fc_kan", library="fast_kan", base_activation="identity"
+    )
+    assert config.base_activation == "zero"
+
+
+def test_the_base_activation_is_heard():
+    """Of the same file, another base activation makes another function, and the base bias stays."""
+    tensors, file = load_tensors("state_dict.pt"), FILES["main"]
+    hidden = expected("main", "float64", "hidden")
+    outputs = {base: build(tensors, file, base_activation=base).head(hidden) for base in ("silu", "identity", "zero")}
+    assert float((outputs["identity"] - outputs["silu"]).abs().max()) > 0.5
+    assert float((outputs["zero"] - outputs["silu"]).abs().max()) > 0.5
+
+
+def test_an_early_fasterkan_read_as_fast_kan():
+    """Read as fast-kan, an early FasterKAN is off by as much as it is in fast-kan itself: the file can't tell."""
+    network = build(load_tensors("early_fasterkan_state_dict.pt"), File("", "fast_kan"))
+    error = network(windows("eval", "float64")) - expected("early_fasterkan", "float64", "predictions")
+    off = float(read_golden("expected")["early_fasterkan/misread"])
+    assert float(error.abs().max()) == pytest.approx(off, abs=1e-12)
+    assert off > 0.4
+
+
+@pytest.mark.parametrize("value", [0.5, 7.0])
+def test_inv_denominator_is_ignored(value):
+    """FasterKAN's forward does not use its inv_denominator, so no value of it changes the outcome."""
+    tensors = load_tensors("fasterkan_state_dict.pt")
+    tensors["fc_kan.layers.0.rbf.inv_denominator"] = torch.tensor(value)
+    found = build(tensors, FILES["fasterkan"])(windows("eval", "float64"))
+    torch.testing.assert_close(found, expected("fasterkan", "float64", "predictions"), rtol=0, atol=1e-12)
+
+
+def test_trained_centres():
+    """Centres that were trained apart are taken as they are, and the first and the last give the denominator."""
+    tensors = load_tensors("state_dict.pt")
+    tensors["fc_kan.layers.0.rbf.grid"] = torch.tensor([2.0, -0.3, 0.0, 0.1, 0.7, 0.8, 1.0, -1.5])
+    config, converted = read_kan(tensors, "fc_kan", library="fast_kan")
+    assert config.denominator == (0.5, 4 / 7)
+    assert torch.equal(converted["layers.0.grid"][3], tensors["fc_kan.layers.0.rbf.grid"])
+
+
+@pytest.mark.parametrize("prefix", ["", "net.head"])
+def test_prefixes(prefix):
+    """A KAN lies at the top of its file or under any name, beside keys of other modules."""
+    start = f"{prefix}." if prefix else ""
+    tensors = {
+        key.replace("fc_kan.", start): tensor
+        for key, tensor in load_tensors("state_dict.pt").items()
+        if prefix or key.startswith("fc_kan.")
+    }
+    assert read_kan(tensors, prefix, library="fast_kan")[0].n_nodes == (12, 5, 1)
+
+
+@pytest.mark.parametrize("prefix", ["", "fc_kan"])
+def test_one_layer_alone(prefix):
+    """A single layer is a KAN without hidden layer."""
+    start = f"{prefix}." if prefix else ""
+    layer = {
+        start + key.removeprefix("fc_kan.layers.0."): tensor
+        for key, tensor in load_tensors("state_dict.pt").items()
+        if key.startswith("fc_kan.layers.0.")
+    }
+    config, tensors = read_kan(layer, prefix, library="fast_kan")
+    whole = read_kan(load_tensors("state_dict.pt"), "fc_kan", library="fast_kan")[1]
+    assert config.n_nodes == (12, 5)
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in tensors.items())
+
+
+def test_half_precision():
+    """A file in half precision keeps its type, and gives what its rounded weights give."""
+    file = FILES["main"]
+    rounded = {key: tensor.half() for key, tensor in load_tensors(file.name).items()}
+    assert {tensor.dtype for tensor in read_kan(rounded, "fc_kan", library="fast_kan")[1].values()} == {torch.float16}
+    of_single = {key: tensor.float() for key, tensor in rounded.items()}
+    hidden = expected("main", "float64", "hidden")
+    assert torch.equal(build(rounded, file).head(hidden), build(of_single, file).head(hidden))
+
+
+def test_a_given_denominator():
+    """A denominator that is given stands in place of fast-kan's own."""
+    config, _ = read_kan(load_tensors("state_dict.pt"), "fc_kan", library="fast_kan", denominator=0.5)
+    assert config.denominator == (0.5, 0.5)
+
+
+def drop(*names):
+    def change(tensors):
+        for name in names:
+            del tensors[f"fc_kan.{name}"]
+
+    return change
+
+
+def put(name, *shape):
+    return lambda tensors: tensors.update({f"fc_kan.{name}": torch.zeros(shape)})
+
+
+def move(old, new):
+    def change(tensors):
+        for key in [key for key in tensors if key.startswith(old)]:
+            tensors[key.replace(old, new)] = tensors.pop(key)
+
+    return change
+
+
+REFUSALS = [
+    ("main", drop("layers.1.rbf.grid"), "lacks fc_kan.layers.1.rbf.grid, which every layer of fast-kan has"),
+    ("main", drop("layers.0.spline_linear.weight"), "lacks fc_kan.layers.0.spline_linear.weight"),
+    ("main", drop("layers.0.layernorm.bias"), "fc_kan.layers.0.layernorm.weight, but of layernorm only that"),
+    ("main", drop("layers.1.base_linear.weight"), "fc_kan.layers.1.base_linear.bias, but of base_linear only that"),
+    ("main", put("layers.0.spline_linear.bias", 5), "has key fc_kan.layers.0.spline_linear.bias, which a layer of"),
+    ("main", put("layers.0.spline_weight", 5, 12, 8), "has key fc_kan.layers.0.spline_weight, which a layer of"),
+    ("main", put("layers.0.rbf.inv_denominator"), "rbf.inv_denominator, which a layer of fast-kan does not have"),
+    ("fasterkan", put("layers.0.base_linear.weight", 5, 12), "which a layer of FasterKAN does not have"),
+    ("main", put("norm.weight", 5), "has key fc_kan.norm.weight, which no layer of fast-kan or FasterKAN has"),
+    ("main", put("layers.01.rbf.grid", 8), "has key fc_kan.layers.01.rbf.grid, which no layer"),
+    ("main", put(f"layers.{'9' * 5000}.rbf.grid", 8), "which no layer of fast-kan or FasterKAN has"),
+    ("main", put("layers.0.rbf.grid", 7), "has 96 columns in fc_kan.layers.0.spline_linear.weight, which 7 centres"),
+    ("main", put("layers.0.rbf.grid", 8, 1), r"fc_kan.layers.0.rbf.grid of shape \[8, 1\], not of 1 axes"),
+    ("main", put("layers.0.rbf.grid", 0), r"fc_kan.layers.0.rbf.grid of shape \[0\]"),
+    ("main", put("layers.0.spline_linear.weight", 0, 96), r"fc_kan.layers.0.spline_linear.weight of shape \[0, 96\]"),
+    ("main", put("layers.0.spline_linear.weight", 5, 4), "has 4 columns .* 8 centres of .* do not divide"),
+    ("main", put("layers.0.layernorm.weight", 5), r"shape \[5\], but 12 inputs, 5 outputs and 8 centres imply \[12\]"),
+    ("main", put("layers.0.base_linear.weight", 12, 5), r"base_linear.weight of shape \[12, 5\], but .* \[5, 12\]"),
+    ("main", put("layers.0.rbf.grid", 8), "has no distance between the centres of fc_kan.layers.0.rbf.grid"),
+    ("fasterkan", put("layers.0.rbf.inv_denominator", 2), r"rbf.inv_denominator of shape \[2\]"),
+    ("early_fasterkan", lambda tensors: None, "up to 14 May 2024, which divides by a denominator that is not in the"),
+    ("bare", move("fc_kan.1.", "fc_kan.2."), "has no fc_kan.1, so what stands there between its layers is unknown"),
+    ("main", move("fc_kan.layers.0", "fc_kan.layers.2"), "has no fc_kan.layers.0, so what stands there"),
+    ("main", lambda tensors: [tensors.pop(key) for key in list(tensors) if "fc_kan" in key], "no key under 'fc_kan'"),
+    (
+        "main",
+        lambda tensors: tensors.update(
+            {
+                "fc_kan.layers.0.spline_linear.weight": torch.zeros(4, 96),
+                "fc_kan.layers.0.base_linear.weight": torch.zeros(4, 12),
+                "fc_kan.layers.0.base_linear.bias": torch.zeros(4),
+            }
+        ),
+        "has 5 inputs in fc_kan.layers.1, but fc_kan.layers.0 before it has 4 outputs",
+    ),
+]
+
+
+@pytest.mark.parametrize(("case", "change", "message"), REFUSALS, ids=range(len(REFUSALS)))
+def test_what_is_refused(case, change, message):
+    """A file that is not what it says is refused, with the key where it differs."""
+    file = FILES[case]
+    tensors = load_tensors(file.name)
+    change(tensors)
+    with pytest.raises(CheckpointError, match=message):
+        read_kan(tensors, "fc_kan", library=file.library)
+
+
+def test_one_centre_has_no_distance():
+    """A grid of one centre needs a denominator."""
+    layer = {"rbf.grid": torch.zeros(1), "spline_linear.weight": torch.zeros(2, 3)}
+    with pytest.raises(CheckpointError, match=r"has no distance between the centres of the file.rbf.grid"):
+        read_kan(layer, "", library="fast_kan")
+    assert read_kan(layer, "", library="fast_kan", denominator=0.5)[0].n_nodes == (3, 2)
+
+
+def test_denominators_that_are_refused():
+    """A denominator beside FasterKAN's inv_denominator is a contradiction, and one of zero is none."""
+    with pytest.raises(CheckpointError, match=r"inv_denominator, .* ignores it and divides by 1, but .* as 0\.33"):
+        read_kan(load_tensors("fasterkan_state_dict.pt"), "fc_kan", library="faster_kan", denominator=0.33)
+    with pytest.raises(ConfigError, match="denominator must be 2 positive numbers"):
+        read_kan(load_tensors("early_fasterkan_state_dict.pt"), "fc_kan", library="faster_kan", denominator=0.0)
+
+
+def test_reading_leaves_the_tensors_alone():
+    """Reading changes nothing in the tensors that it is given."""
+    tensors = load_tensors("state_dict.pt")
+    before = {key: tensor.numpy().copy() for key, tensor in tensors.items()}
+    read_kan(tensors, "fc_kan", library="fast_kan")[1]["layers.0.coef"].zero_()
+    assert tensors.keys() == before.keys()
+    assert all(np.array_equal(tensor, before[key]) for key, tensor in tensors.items())

@@ -1,0 +1,598 @@
+import io
+import json
+import os
+import pickle
+import pickletools
+import resource
+import struct
+import subprocess
+import sys
+import textwrap
+import zipfile
+from collections import OrderedDict
+from contextlib import suppress
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from factories import make_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save as save_safetensors
+
+from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.errors import CheckpointError, ConfigError, DataError
+from kanmodel.importers.description import describe_file
+from kanmodel.importers.importing import Imported, import_checkpoint
+from kanmodel.importers.source import Source, open_source
+
+CONTAINERS = ("zip", "legacy", "safetensors", "training")
+
+
+def make_state_dict():
+    """An LSTM of 2 features and 3 units with a fast-kan [3, 2, 1]."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {
+        "lstm.weight_ih_l0": (12, 2),
+        "lstm.weight_hh_l0": (12, 3),
+        "lstm.bias_ih_l0": (12,),
+        "lstm.bias_hh_l0": (12,),
+    }
+    for layer, (n_in, n_out) in enumerate(((3, 2), (2, 1))):
+        shapes |= {
+            f"kan.layers.{layer}.layernorm.weight": (n_in,),
+            f"kan.layers.{layer}.layernorm.bias": (n_in,),
+            f"kan.layers.{layer}.spline_linear.weight": (n_out, n_in * 4),
+            f"kan.layers.{layer}.base_linear.weight": (n_out, n_in),
+            f"kan.layers.{layer}.base_linear.bias": (n_out,),
+        }
+    state_dict = OrderedDict((key, torch.randn(shape, generator=generator)) for key, shape in shapes.items())
+    grids = {f"kan.layers.{layer}.rbf.grid": torch.linspace(-2, 2, 4) for layer in (0, 1)}
+    return OrderedDict(state_dict | grids)
+
+
+MANIFEST = {
+    "library": "fast_kan",
+    "lstm": "lstm",
+    "head": "kan",
+    "readout": "last",
+    "features": ["a", {"name": "b", "unit": "K"}],
+    "targets": ["y"],
+    "lookback": 4,
+    "horizon": 1,
+    "base_activation": "silu",
+    "scaling": {"mean": [1.0, 2.0], "std": [1.0, 3.0], "target_mean": [0.0], "target_std": [2.0]},
+    "reference": "windows.npz:reference",
+    "reference_targets": "windows.npz:targets",
+    "space": "scaled",
+}
+
+
+def saved(found, **options):
+    stream = io.BytesIO()
+    torch.save(found, stream, **options)
+    return stream.getvalue()
+
+
+def in_container(container, state_dict):
+    if container == "safetensors":
+        return save_safetensors(dict(state_dict))
+    if container == "training":
+        return saved({"epoch": 3, "model": state_dict, "loss": 0.5})
+    return saved(state_dict, _use_new_zipfile_serialization=container == "zip")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A manifest and its windows, beside which a file of weights is put; shared, since cases only write over it."""
+    folder = tmp_path_factory.mktemp("import")
+    rng = np.random.default_rng(0)
+    np.savez(folder / "windows.npz", reference=rng.normal(size=(8, 4, 2)), targets=rng.normal(size=(8, 1)))
+    (folder / "manifest.json").write_text(json.dumps(MANIFEST))
+    return folder
+
+
+@cache
+def weights_in(container):
+    """The same weights in every container."""
+    return in_container(container, make_state_dict())
+
+
+@pytest.fixture(scope="module")
+def imported(folder):
+    """The bytes of a checkpoint that an import made."""
+    put(folder / "weights.pt", weights_in("zip"))
+    save_checkpoint(import_from(folder).model, folder / "imported.safetensors")
+    return (folder / "imported.safetensors").read_bytes()
+
+
+def put(path, data):
+    """The file anew, so that nothing of a longer one stays."""
+    path.write_bytes(data)
+    return path
+
+
+def refuse_or(kind, call, *arguments):
+    """What a call gives, or its refusal: one printable sentence of bearable length."""
+    try:
+        found = call(*arguments)
+    except (CheckpointError, ConfigError, DataError) as error:
+        message = str(error)
+        assert message
+        assert message.isprintable()
+        assert len(message) < 1000
+        return message
+    assert isinstance(found, kind)
+    return None
+
+
+def import_from(folder):
+    return import_checkpoint(folder / "weights.pt", folder / "manifest.json")
+
+
+def repack(data, change):
+    """A zip archive with its members changed and their checksums right again."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(stream, "w") as after:
+        for name in before.namelist():
+            after.writestr(name, change(name, before.read(name)))
+    return stream.getvalue()
+
+
+def flip(data, draw):
+    flipped = bytearray(data)
+    for _ in range(draw(st.integers(1, 3))):
+        flipped[draw(st.integers(0, len(data) - 1))] ^= 1 << draw(st.integers(0, 7))
+    return bytes(flipped)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_nothing_is_wrong_with_the_files(folder, container):
+    """Without damage every container is imported, to the same predictions."""
+    put(folder / "weights.pt", weights_in(container))
+    model = import_from(folder).model
+    put(folder / "weights.pt", weights_in("zip"))
+    assert torch.equal(model.reference_outputs, import_from(folder).model.reference_outputs)
+
+
+@settings(max_examples=100)
+@given(st.sampled_from(CONTAINERS), st.floats(0, 1, exclude_max=True))
+def test_truncated_anywhere(folder, container, fraction):
+    """A file of weights that ends before its end is refused, whatever its container."""
+    data = weights_in(container)[: int(len(weights_in(container)) * fraction)]
+    assert refuse_or(Source, open_source, put(folder / "truncated.pt", data))
+
+
+@settings(max_examples=200)
+@given(st.sampled_from(CONTAINERS), st.data())
+def test_flipped_bits(folder, container, data):
+    """A file with flipped bits is imported or refused; nothing else happens."""
+    put(folder / "weights.pt", flip(weights_in(container), data.draw))
+    refuse_or(Imported, import_from, folder)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_flipped_bits_behind_right_checksums(folder, data):
+    """The same where the checksums are right, so that the damage reaches torch and the readers behind it."""
+    changed = data.draw(st.sampled_from(["data.pkl", "data.pkl", "data.pkl", "data/0", "version", "byteorder"]))
+    damaged = repack(
+        weights_in("zip"), lambda name, member: flip(member, data.draw) if name.endswith(f"/{changed}") else member
+    )
+    put(folder / "weights.pt", damaged)
+    refuse_or(Imported, import_from, folder)
+
+
+@settings(max_examples=100)
+@given(st.binary(max_size=200), st.sampled_from(["", "PK\x03\x04", "\x80\x02", "\x93NUMPY"]))
+def test_any_bytes(folder, noise, start):
+    """Bytes that are nothing are refused, also behind the beginning of something."""
+    path = put(folder / "noise.pt", start.encode("latin-1") + noise)
+    assert refuse_or(Source, open_source, path)
+    assert refuse_or(LoadedModel, load_checkpoint, path)
+    assert refuse_or(object, describe_file, path)
+
+
+tensors = st.builds(
+    lambda shape, dtype, value: torch.full(shape, value).to(dtype),
+    st.lists(st.integers(0, 5), max_size=4),
+    st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, torch.complex64]),
+    st.sampled_from([0.0, 1.0, float("nan"), float("inf"), 1e38]),
+)
+plain = st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats() | st.text(max_size=3)
+wrong_values = plain | tensors | st.lists(plain | tensors, max_size=2) | st.dictionaries(plain, tensors, max_size=2)
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_values_of_another_type(folder, data):
+    """A state_dict with values of another type or shape, with keys too many or too few, is imported or refused."""
+    state_dict = make_state_dict()
+    for _ in range(data.draw(st.integers(1, 2))):
+        key = data.draw(st.sampled_from(sorted(state_dict)) | st.text(max_size=3) | st.just("kan.layers.9.rbf.grid"))
+        if key in state_dict and data.draw(st.booleans()):
+            del state_dict[key]
+        else:
+            state_dict[key] = data.draw(wrong_values)
+    whole = data.draw(st.sampled_from([state_dict, {"model": state_dict}, {"model": 1, "state_dict": state_dict}]))
+    put(folder / "weights.pt", saved(whole))
+    refuse_or(Imported, import_from, folder)
+    refuse_or(object, describe_file, folder / "weights.pt")
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=150)
+@given(st.data())
+def test_any_value_in_the_manifest(folder, data):
+    """A manifest in which one value is another, or one key too many or missing, is understood or refused."""
+    manifest = json.loads(json.dumps(MANIFEST))
+    others = ("denominator", "mult_arity", "input_id", "check", "front", "name", "batch_first", "pykan_config")
+    key = data.draw(st.sampled_from([*MANIFEST, *others]) | st.text(max_size=3))
+    owner = manifest
+    if key in owner and isinstance(owner[key], dict) and data.draw(st.booleans()):
+        owner, key = owner[key], data.draw(st.sampled_from(sorted(owner[key])))
+    if key in owner and data.draw(st.booleans()):
+        del owner[key]
+    else:
+        owner[key] = data.draw(json_values)
+    put(folder / "weights.pt", weights_in("zip"))
+    other = put(folder / "other.json", json.dumps(manifest).encode())
+    refuse_or(Imported, import_checkpoint, folder / "weights.pt", other)
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_damaged_windows(folder, data):
+    """Reference windows that are damaged are refused, or so little that they still are windows."""
+    whole = (folder / "windows.npz").read_bytes()
+    end = data.draw(st.integers(0, len(whole)) | st.just(len(whole)))
+    manifest = MANIFEST | {"reference": "damaged.npz:reference", "reference_targets": None}
+    put(folder / "weights.pt", weights_in("zip"))
+    put(folder / "damaged.npz", flip(whole, data.draw)[:end])
+    other = put(folder / "other.json", json.dumps(manifest).encode())
+    message = refuse_or(Imported, import_checkpoint, folder / "weights.pt", other)
+    assert message or end == len(whole)
+
+
+@settings(max_examples=100)
+@given(st.data())
+def test_damaged_checkpoints_of_an_import(folder, imported, data):
+    """What an import wrote is damaged in any place: it loads or is refused."""
+    whole = imported
+    if data.draw(st.booleans()):
+        end = data.draw(st.integers(0, len(whole) - 1))
+        assert refuse_or(LoadedModel, load_checkpoint, put(folder / "damaged.safetensors", whole[:end]))
+    else:
+        end = data.draw(st.sampled_from([2000, len(whole)]))  # the header is what can go wrong
+        damaged = flip(whole[:end], data.draw) + whole[end:]
+        refuse_or(LoadedModel, load_checkpoint, put(folder / "damaged.safetensors", damaged))
+
+
+class Canary:
+    """What makes a folder when it is unpickled."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def __reduce__(self):
+        return os.makedirs, (str(self.folder), 0o755, True)
+
+
+def fifth_pickle(state_dict, evil):
+    """A file of torch before 1.6 whose list of storages is another pickle."""
+    data = saved(state_dict, _use_new_zipfile_serialization=False)
+    stream = io.BytesIO(data)
+    for _ in range(4):
+        list(pickletools.genops(stream))
+    start = stream.tell()
+    list(pickletools.genops(stream))
+    return data[:start] + evil + data[stream.tell() :]
+
+
+def malicious_files(canary):
+    state_dict = make_state_dict()
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        yield pickle.dumps({"state_dict": {}, "x": Canary(canary)}, protocol)
+        yield repack(
+            saved(state_dict),
+            lambda name, data, protocol=protocol: (
+                pickle.dumps(Canary(canary), protocol) if name.endswith("data.pkl") else data
+            ),
+        )
+    for found in (state_dict | {"x": Canary(canary)}, {"model": state_dict, "x": Canary(canary)}, Canary(canary)):
+        yield saved(found)
+        yield saved(found, _use_new_zipfile_serialization=False)
+    yield fifth_pickle(state_dict, pickle.dumps(Canary(canary), 2))
+
+
+def test_code_in_a_pickle_never_runs(tmp_path):
+    """A pickle that makes a folder is refused in every container, and the folder is never there."""
+    canary = tmp_path / "canary"
+    pickle.loads(pickle.dumps(Canary(canary)))
+    assert canary.is_dir()  # so it would be seen
+    canary.rmdir()
+    for number, data in enumerate(malicious_files(canary)):
+        path = put(tmp_path / f"{number}.pt", data)
+        for call in (open_source, describe_file, load_checkpoint):
+            assert refuse_or(object, call, path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("name", ["manifest.yaml", "config.yml"])
+def test_code_in_a_yaml_never_runs(tmp_path, name):
+    """Neither does that in a yaml, be it the manifest or pykan's config."""
+    canary, bare = tmp_path / "canary", json.dumps(MANIFEST | {"library": "pykan", "pykan_config": "config.yml"})
+    put(tmp_path / "weights.pt", weights_in("zip"))
+    (tmp_path / "manifest.yaml").write_text(bare)
+    (tmp_path / name).write_text(f"a: !!python/object/apply:os.makedirs ['{canary}']\n")
+    assert refuse_or(Imported, import_checkpoint, tmp_path / "weights.pt", tmp_path / "manifest.yaml")
+    assert not canary.exists()
+
+
+def with_build(state_dict, attributes):
+    """A state_dict that sets attributes on itself when it is unpickled, as one with `_metadata` does."""
+    state = pickle.dumps(attributes, 2)[2:-1]
+    return repack(
+        saved(state_dict), lambda name, data: data[:-1] + state + b"b." if name.endswith("data.pkl") else data
+    )
+
+
+def with_attribute(name, value):
+    parameter = torch.nn.Parameter(torch.ones(3))
+    setattr(parameter, name, value)
+    return parameter
+
+
+@pytest.mark.parametrize("name", ["values", "items", "keys", "get"])
+def test_a_dictionary_with_other_methods(folder, name):
+    """A state_dict whose methods a pickle has covered with numbers is refused."""
+    assert refuse_or(Source, open_source, put(folder / "covered.pt", with_build(make_state_dict(), {name: 5})))
+
+
+@pytest.mark.parametrize("name", ["numel", "element_size", "untyped_storage", "detach"])
+def test_a_tensor_with_other_methods(folder, name):
+    """So is a parameter whose methods are covered; any other attribute does no harm."""
+    covered = make_state_dict() | {"x": with_attribute(name, 5)}
+    assert refuse_or(Source, open_source, put(folder / "covered.pt", saved(covered)))
+    harmless = make_state_dict() | {"x": with_attribute("note", 5)}
+    assert "x" in open_source(put(folder / "covered.pt", saved(harmless))).tensors
+
+
+@pytest.mark.parametrize("key", ["\x1b[2Ja", "a\nb", "k" * 100_000])
+def test_keys_that_are_no_names(folder, key):
+    """A key that would write into a terminal, or fill it, is refused and shown escaped and short."""
+    for container in CONTAINERS:
+        path = put(folder / "keys.pt", in_container(container, {key: torch.full((2,), torch.nan)}))
+        assert refuse_or(Source, open_source, path)
+
+
+def test_views_of_one_storage(folder):
+    """Tensors that share one storage, as those of an LSTM from a GPU do, claim it once."""
+    whole = torch.arange(400.0)
+    views = {f"k{number}": whole[number * 10 : number * 10 + 10] for number in range(40)}
+    for container in ("zip", "legacy"):
+        found = open_source(put(folder / "views.pt", in_container(container, views))).tensors
+        assert all(torch.equal(found[key], view) for key, view in views.items())
+        assert all(tensor.untyped_storage().nbytes() == 40 for tensor in found.values())
+
+
+MIB = 1 << 20
+
+
+def deflated(state_dict):
+    stream = io.BytesIO()
+    packed = zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(io.BytesIO(saved(state_dict))) as before, packed as after:
+        for name in before.namelist():
+            after.writestr(name, before.read(name))
+    return stream.getvalue()
+
+
+def split_zip(data):
+    """Members, directory and end of an archive without comment."""
+    size, start = struct.unpack("<II", data[-10:-2])
+    return data[:start], bytearray(data[start : start + size]), bytearray(data[-22:])
+
+
+def two_directories(bomb, harmless):
+    """An archive that Python reads as `harmless` and torch as `bomb`: the end points at the one directory and stands
+    behind the other."""
+    members, directory, end = split_zip(bomb)
+    other_members, other_directory, _ = split_zip(harmless)
+    assert len(directory) == len(other_directory)
+    entry = 0
+    while entry < len(other_directory):
+        lengths = struct.unpack_from("<HHH", other_directory, entry + 28)
+        (start,) = struct.unpack_from("<I", other_directory, entry + 42)
+        struct.pack_into("<I", other_directory, entry + 42, start + len(members) - len(other_members))
+        entry += 46 + sum(lengths)
+    struct.pack_into("<I", end, 16, len(members))
+    return bytes(members + directory + other_members + other_directory + end)
+
+
+def with_storage_size(data, old, size):
+    """A file of torch before 1.6 whose storage of `old` values claims `size`."""
+    before, after = b"K" + bytes([old]) + b"Nt", b"\x8a\x07" + size.to_bytes(7, "little", signed=True) + b"Nt"
+    assert before in data
+    return data.replace(before, after)
+
+
+def with_config(data, change):
+    """A checkpoint with another config in its document."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    document = json.loads(header["__metadata__"]["kanscope"])
+    change(document["config"])
+    header["__metadata__"]["kanscope"] = json.dumps(document)
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + data[end:]
+
+
+def write_hostile_weights(folder):
+    """Files that claim gigabytes, or work without end, from at most a few hundred kilobytes."""
+    tensor = {"a": torch.zeros(7)}
+    legacy = saved(tensor, _use_new_zipfile_serialization=False)
+    bomb = deflated({"a": torch.zeros(75 * MIB)})
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1 << 38], "data_offsets": [0, 1 << 40]}}).encode()
+    huge = bytes([0x8A, 5]) + (1 << 36).to_bytes(5, "little")
+    files = {
+        "bomb": bomb,
+        "two_directories": two_directories(bomb, saved_plainly({"a": torch.zeros(7)})),
+        "expanded": saved({"a": torch.zeros(1).expand(1 << 40)}),
+        "legacy_expanded": saved({"a": torch.zeros(1).expand(1 << 40)}, _use_new_zipfile_serialization=False),
+        "legacy_claim": with_storage_size(legacy, 7, 1 << 36),
+        "legacy_negative": with_storage_size(legacy, 7, -(1 << 36)),
+        "legacy_bytearray": fifth_pickle(tensor, b"\x80\x02cbuiltins\nbytearray\n" + huge + b"\x85R."),
+        "zip_bytearray": repack(
+            saved(tensor),
+            lambda name, data: (
+                b"\x80\x02cbuiltins\nbytearray\n" + huge + b"\x85R." if name.endswith("data.pkl") else data
+            ),
+        ),
+        "safetensors_claim": len(header).to_bytes(8, "little") + header,
+        "safetensors_header": (1 << 40).to_bytes(8, "little") + b"{}",
+    }
+    for name, data in files.items():
+        put(folder / f"{name}.pt", data)
+    with (folder / "sparse.pt").open("wb") as file:
+        file.write(b"PK\x03\x04")
+        file.truncate(1 << 36)
+    return [f"open_source {name}.pt" for name in (*files, "sparse")]
+
+
+def saved_plainly(state_dict):
+    """The archive of a state_dict as zipfile writes it, without alignment and 64-bit fields."""
+    return repack(saved(state_dict), lambda _, data: data)
+
+
+def write_hostile_checkpoints(folder):
+    """Documents that describe more than their file can hold."""
+    model = make_model(n_reference=4, lookback=3, hidden_size=2, n_hidden=2, n_features=2)
+    save_checkpoint(model, folder / "plain.safetensors")
+    data = (folder / "plain.safetensors").read_bytes()
+    depth = 20_000
+    deep = {"width": [[2, 0]] * depth + [[1, 0]], "grid_size": [4] * depth, "mult_arity": [[]] * (depth + 1)}
+    names = [{"name": str(number)} for number in range(100_000)]
+    changes = {
+        "names": lambda config: config.update(features=names),
+        "outputs": lambda config: config.update(targets=names[:9000], horizon=1 << 16),
+        "depth": lambda config: config["head"].update(deep, layer_norm=[False] * depth),
+        "factors": lambda config: config["head"].update(
+            width=[[2, 0], [2, 2], [1, 0]], mult_arity=[[], [1 << 16] * 2, []]
+        ),
+        "layers": lambda config: config["lstm"].update(num_layers=1 << 16),
+        "grid": lambda config: config["head"].update(grid_size=[1 << 16] * 2),
+    }
+    for name, change in changes.items():
+        put(folder / f"{name}.safetensors", with_config(data, change))
+    with (folder / "sparse.safetensors").open("wb") as file:
+        file.write(data)
+        file.truncate(1 << 36)
+    return [f"load_checkpoint {name}.safetensors" for name in (*changes, "sparse")]
+
+
+def write_hostile_documents(folder):
+    """Manifests and arrays of the same kind; each manifest is imported with weights that are fine."""
+    put(folder / "weights.pt", saved(make_state_dict()))
+    with zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        stream = io.BytesIO()
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<f8", "fortran_order": False, "shape": (1 << 40, 4, 2)})
+        archive.writestr("reference.npy", stream.getvalue())
+    put(folder / "claim.npy", stream.getvalue())
+    with (folder / "sparse.npy").open("wb") as file:
+        file.write(stream.getvalue())
+        file.truncate(1 << 36)
+    put(folder / "deep.json", b"[" * 1_000_000)
+    laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12)
+    )
+    texts = {
+        "npz_claim": json.dumps(MANIFEST | {"reference": "bomb.npz:reference"}),
+        "npy_claim": json.dumps(MANIFEST | {"reference": "claim.npy"}),
+        "npy_sparse": json.dumps(MANIFEST | {"reference": "sparse.npy"}),
+        "json_deep": json.dumps(MANIFEST | {"reference": "deep.json:"}),
+        "lookback": json.dumps(MANIFEST | {"lookback": 1 << 40}),
+        "horizon": json.dumps(MANIFEST | {"horizon": 1 << 40}),
+        "laughs": laughs,
+        "features_laugh": laughs + "features: *a11\n",
+        "deep": "[" * 100_000,
+        "names": json.dumps(MANIFEST | {"features": [str(number) for number in range(100_000)]}),
+        "integer": "lookback: " + "9" * 100_000,
+    }
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return [f"import_manifest {name}.yaml" for name in texts]
+
+
+CHILD = """
+    import resource, sys, time
+    from pathlib import Path
+    import torch
+    from kanmodel.checkpoint import load_checkpoint
+    from kanmodel.errors import CheckpointError, ConfigError, DataError
+    from kanmodel.importers.importing import import_checkpoint
+    from kanmodel.importers.source import open_source
+
+    torch.set_num_threads(1)
+    folder, headroom = Path(sys.argv[1]), int(sys.argv[2])
+    calls = {
+        "open_source": open_source,
+        "load_checkpoint": load_checkpoint,
+        "import_manifest": lambda path: import_checkpoint(folder / "weights.pt", path),
+    }
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + headroom
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    for line in sys.stdin.read().splitlines():
+        call, name = line.split()
+        start = time.process_time()
+        try:
+            calls[call](folder / name)
+            outcome = "loaded"
+        except (CheckpointError, ConfigError, DataError) as error:
+            outcome = "refused " + str(error)
+        except BaseException as error:
+            outcome = f"raised {type(error).__name__}"
+        print(line, f"{time.process_time() - start:.1f}", outcome, sep="\\t", flush=True)
+"""
+
+
+def test_hostile_files_take_neither_memory_nor_time(tmp_path):
+    """What claims gigabytes, or work without end, is refused in a process with 200 MiB to spare, in seconds."""
+    writers = (write_hostile_weights, write_hostile_checkpoints, write_hostile_documents)
+    cases = [case for write in writers for case in write(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path), str(200 * MIB)],
+        input="\n".join(cases),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (100, 100)),
+    )
+    outcomes = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [outcome[0] for outcome in outcomes] == cases, done.stderr[-2000:]
+    wrong = [
+        (case, seconds, outcome[:200])
+        for case, seconds, outcome in outcomes
+        if not (outcome.startswith("refused") or (case == "open_source two_directories.pt" and outcome == "loaded"))
+        or "alloc" in outcome
+        or "memory" in outcome
+        or float(seconds) > 5
+        or len(outcome) > 1000
+    ]
+    assert not wrong
+
+
+def test_two_directories_are_read_as_one(tmp_path):
+    """Of an archive with two directories torch is given what was looked at, not the other one."""
+    data = two_directories(deflated({"a": torch.zeros(100_000)}), saved_plainly({"a": torch.ones(7)}))
+    assert torch.load(io.BytesIO(data), weights_only=True)["a"].numel() == 100_000
+    with suppress(CheckpointError):
+        assert torch.equal(open_source(put(tmp_path / "two.pt", data)).tensors["a"], torch.ones(7))

@@ -1,0 +1,368 @@
+import gzip
+import json
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from goldens import FOLDER, load_arrays, load_case
+from scipy.interpolate import BSpline
+
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.errors import CheckpointError
+from kanmodel.explain.scores import score_kan
+from kanmodel.importers.description import describe_file
+from kanmodel.importers.importing import import_checkpoint
+from kanmodel.importers.source import open_source
+
+FILES = FOLDER / "import"
+CANARY = "lstmkan_pickle_canary_shared"
+EDGES = ("mask", "scale_base", "scale_sp")
+AFFINE = ("subnode_scale", "subnode_bias", "node_scale", "node_bias")
+SCORES = ("forward_n", "forward_u", "backward", "nodes")
+
+
+@dataclass(frozen=True)
+class File:
+    """A file, what its manifest says, and where the library's numbers are.
+
+    Attributes:
+        path: under ``tests/golden/import``.
+        windows: the golden case whose windows it reads; ``symbolic`` and ``efficient`` are in ``expected.npz``.
+        numbers: the golden case, or the part of ``expected.npz``, with predictions and scores; None for those of
+            `windows`.
+        manifest: what differs from the common one.
+        scored: whether the scores are the library's too.
+        tolerance: of predictions; larger where the library's own float32 is that far from its float64.
+    """
+
+    path: str
+    windows: str = "pykan_head"
+    numbers: str | None = None
+    manifest: dict = field(default_factory=dict)
+    scored: bool = True
+    tolerance: float = 1e-6
+
+
+def variant(name, **manifest):
+    return File(f"pykan_head/variants/{name}.pt", numbers=f"variant_{name}", manifest=manifest)
+
+
+def plain(name, file="state_dict.pt", tolerance=1e-6, **manifest):
+    config = {} if "base_activation" in manifest else {"pykan_config": "ckpt_config.yml", "base_activation": None}
+    return File(
+        f"pykan_plain/{name}/{file}", name, name, {"lookback": 1, "readout": None} | config | manifest, True, tolerance
+    )
+
+
+def pruned(name, *kept, tolerance=1e-6, **manifest):
+    manifest = {"lookback": 1, "readout": None, "input_id": list(kept)} | manifest
+    return File(f"pykan_plain/{name}/ckpt_prune_input_state", name, f"{name}_pruned", manifest, False, tolerance)
+
+
+READ = {
+    "nonzip": File("pykan_head/state_dict_legacy_nonzip.pt"),
+    "dataparallel": File("pykan_head/state_dict_dataparallel.pt"),
+    "dataparallel_named": File(
+        "pykan_head/state_dict_dataparallel.pt", manifest={"lstm": "module.lstm", "head": "fc_kan"}
+    ),
+    "lightning": File("pykan_head/lightning_like.ckpt"),
+    "with_workspace": File("pykan_head/state_dict.pt.gz"),
+    "float16": File("pykan_head/state_dict_float16.pt", numbers="float16", scored=False),
+    "pruned_nodes": File("pykan_head/state_dict_pruned_nodes.pt", numbers="pruned_nodes", scored=False),
+    "pruned_nodes_edges": File(
+        "pykan_head/state_dict_pruned_nodes_edges.pt", numbers="pruned_nodes_edges", scored=False
+    ),
+    "pruned_inputs": File(
+        "pykan_head/state_dict_pruned_inputs.pt",
+        numbers="pruned_inputs",
+        manifest={"input_id": [0, 2, 3, 4, 6, 8, 9, 10]},
+        scored=False,
+    ),
+    "pykan_0_0_5": File("pykan_head/legacy_pykan_0.0.5_state_dict.pt", numbers="legacy", scored=False),
+    "renamed": File("pykan_head/variants/renamed_attributes.pt", numbers="renamed"),
+    "float64": File("pykan_head/variants/two_layer_float64.pt", numbers="variant_two_layer"),
+    **{
+        name: variant(name)
+        for name in (
+            *("two_layer", "bidirectional", "lstm_without_bias", "no_hidden_layer", "deep", "grid10_k2"),
+            *("grid_per_layer", "sparse_init"),
+        )
+    },
+    "multi_output": variant("multi_output", targets=["a", "b", "c"]),
+    "mult_nodes": variant("mult_nodes", mult_arity=2),
+    "affine_trained": variant("affine_trained", mult_arity=[[], [2], []]),
+    "base_fun_identity": variant("base_fun_identity", base_activation="identity"),
+    **{
+        f"plain_{name}": plain(name)
+        for name in ("interp4", "mult", "mult_arity3", "mult_arity_lists", "symbolic", "constant_input")
+    },
+    "plain_proxy20": plain("proxy20", tolerance=2e-6),
+    "plain_mult_without_config": plain("mult", mult_arity=2, base_activation="silu"),
+    "plain_arity3_without_config": plain("mult_arity3", mult_arity=3, base_activation="silu"),
+    "saveckpt_symbolic": plain("symbolic", "ckpt_state.gz"),
+    "saveckpt_constant_input": plain("constant_input", "ckpt_state.gz"),
+    "pruned_interp4": pruned("interp4", 0, 1),
+    "pruned_proxy20": pruned("proxy20", 1, 9, tolerance=2e-5),
+    "pruned_mult": pruned("mult", 0, 1, mult_arity=2),
+    "pruned_arity3": pruned("mult_arity3", 1, 3, mult_arity=3),
+    "pruned_arity_lists": pruned("mult_arity_lists", 0, 1, 3, tolerance=3e-5, mult_arity=[[], [2, 3], [2], []]),
+    "pruned_constant_input": pruned("constant_input", 0, 1),
+    "tiny": File("lstm_ig/tiny_state_dict.pt", "tiny", "tiny", {"lookback": 5}, scored=False),
+    "synthetic_gt": File("synthetic_gt/state_dict.pt", "synthetic_gt", "synthetic_gt", {"lookback": 10}, False, 2e-6),
+    "efficient": File("efficient_head/state_dict.pt", "efficient"),
+    "efficient_training": File("efficient_head/training_checkpoint.pt", "efficient"),
+    "efficient_bare": File(
+        "efficient_head/bare_kanlinear_state_dict.pt", "efficient", "efficient_bare", {"targets": ["a", "b"]}
+    ),
+}
+
+REFUSED = {
+    "malicious_state_dict": (File("pykan_head/malicious_state_dict.pt"), "needs code to be run, os.makedirs,"),
+    "malicious_plain": (File("pykan_head/malicious_plain.pkl"), "is a pickle, which can run any code"),
+    "joblib": (File("pykan_head/scaler.joblib"), "is a pickle, which can run any code"),
+    "whole_module": (File("efficient_head/whole_module.pt"), "needs code to be run, model_def.LSTMEffKAN,"),
+    "cache_data": (File("pykan_head/fc_kan_cache_data"), "holds one tensor and no state_dict"),
+    "projection": (variant("lstm_projection"), "has an LSTM with a projection (lstm.weight_hr_l0: proj_size 6)"),
+    "gru": (variant("gru_not_lstm"), "has a recurrent network at 'gru' that is a GRU"),
+    "layernorm": (variant("layernorm_between"), "has key norm.weight and 1 more, which is not understood"),
+    "pruned_inputs": (File("pykan_head/state_dict_pruned_inputs.pt"), "give input_id, the kept ones"),
+    "other_base": (variant("base_fun_identity"), "the largest difference is 0.877, at window 15, output y+1"),
+    "arity_unknown": (plain("mult_arity3", base_activation="silu"), "5 sub-nodes for 3 nodes in layer 1"),
+    "arity_wrong": (plain("mult_arity3", base_activation="silu", mult_arity=2), "does not compute"),
+    "symbolic_without_names": (plain("symbolic", base_activation="silu"), "has a symbolic function in symbolic_fun.0"),
+    "config_with_objects": (
+        plain("symbolic", "ckpt_prune_input_state", pykan_config="ckpt_prune_input_config.yml"),
+        "holds the Python object torch.nn.modules.activation.SiLU, which needs code",
+    ),
+    "config_of_another": (
+        plain("mult", pykan_config="../mult_arity3/ckpt_config.yml", base_activation="silu"),
+        "has the width [4, [6, 1], 1], but ckpt_config.yml says [4, [2, 1], 1]",
+    ),
+    "other_library": (File("pykan_head/lightning_like.ckpt", manifest={"library": "efficient_kan"}), "fit pykan, not"),
+    "no_reference": (File("pykan_head/lightning_like.ckpt", manifest={"reference": None}), "lacks reference"),
+    "no_readout": (File("pykan_head/lightning_like.ckpt", manifest={"readout": None}), "give readout, last or mean"),
+    "no_base": (File("pykan_head/lightning_like.ckpt", manifest={"base_activation": None}), "give base_activation"),
+    "other_outputs": (variant("multi_output"), "3 outputs, but horizon x targets is 1"),
+    "no_lstm": (
+        File("pykan_head/lightning_like.ckpt", manifest={"lstm": None, "lookback": 1}),
+        "has key lstm.weight_ih",
+    ),
+    "other_prefix": (File("pykan_head/lightning_like.ckpt", manifest={"head": "kan"}), "no KAN at 'kan', but 'fc_kan'"),
+}
+
+
+@cache
+def expected_arrays():
+    return MappingProxyType(load_arrays("import/expected"))
+
+
+def numbers_of(file):
+    """The library's numbers, float32, by name."""
+    name = file.numbers or file.windows
+    if (FOLDER / f"{name}.npz").exists():
+        arrays = load_case(name).arrays
+        dtype = "float64" if "float32/predictions" not in arrays or "float64" in file.path else "float32"
+        return {key.removeprefix(f"{dtype}/"): array for key, array in arrays.items() if key.startswith(f"{dtype}/")}
+    return {key.removeprefix(f"{name}/"): a for key, a in expected_arrays().items() if key.startswith(f"{name}/")}
+
+
+def windows_of(file, part):
+    if (FOLDER / f"{file.windows}.npz").exists():
+        name = file.numbers if file.numbers and file.numbers.startswith("variant_") else file.windows
+        found = load_case(name if (FOLDER / f"{name}.npz").exists() else file.windows).arrays[part]
+    else:
+        found = expected_arrays()[f"{file.windows}/{part}"]
+    if file.numbers == "renamed":  # made with the windows of the variants
+        found = found[: {"eval": 16, "reference": 128}[part]]
+    return found if found.ndim == 3 else found[:, None]
+
+
+def write_case(folder, file, numbers=None):
+    """The file and a manifest for it in a folder of their own."""
+    source = FILES / file.path
+    weights = folder / source.name.removesuffix(".gz")
+    weights.write_bytes(gzip.decompress(source.read_bytes()) if source.suffix == ".gz" else source.read_bytes())
+    evaluation, reference = windows_of(file, "eval"), windows_of(file, "reference")
+    predictions = (numbers or {}).get("predictions", np.zeros((len(evaluation), 1)))
+    np.savez(folder / "windows.npz", eval=evaluation[: len(predictions)], reference=reference, predictions=predictions)
+    manifest = {
+        "features": [f"f{column}" for column in range(reference.shape[-1])],
+        "targets": ["y"],
+        "lookback": 24,
+        "readout": "last",
+        "base_activation": "silu",
+        "reference": "windows.npz:reference",
+        "check": {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions", "tolerance": file.tolerance},
+    } | file.manifest
+    if manifest.get("pykan_config"):
+        manifest["pykan_config"] = str(source.parent / manifest["pykan_config"])
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return weights, folder / "manifest.json"
+
+
+@pytest.mark.parametrize("name", READ)
+def test_every_file_computes_what_its_library_computes(name, tmp_path):
+    """Predictions are the library's to 1e-6, scores to 1e-5, before and after the checkpoint was saved."""
+    file = READ[name]
+    numbers = numbers_of(file)
+    imported = import_checkpoint(*write_case(tmp_path, file, numbers))
+    save_checkpoint(imported.model, tmp_path / "model.safetensors")
+    model = load_checkpoint(tmp_path / "model.safetensors")
+    assert model.provenance.source == "import" and model.provenance.verified
+    windows = torch.from_numpy(windows_of(file, "eval")[: len(numbers["predictions"])]).to(model.scaling.dtype)
+    found = model.network(windows)
+    np.testing.assert_allclose(found, numbers["predictions"], rtol=0, atol=file.tolerance)
+    if not file.scored:
+        return
+    scores = score_kan(model.network.head, model.network.encode(model.reference.windows))
+    compared = 0
+    for score in SCORES:
+        for layer, values in enumerate(getattr(scores, score)):
+            if f"{score}/{layer}" in numbers:
+                np.testing.assert_allclose(values, numbers[f"{score}/{layer}"], rtol=0, atol=1e-5)
+                compared += 1
+    assert compared >= 3 * model.config.head.depth
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_every_other_file_is_refused_with_its_reason(name, tmp_path, monkeypatch):
+    """What needs code, is not understood, or is not told ends in one sentence, and no code has run."""
+    monkeypatch.chdir(tmp_path)
+    file, reason = REFUSED[name]
+    wanted = numbers_of(file) if file.numbers and name in ("other_base", "arity_wrong") else None
+    with pytest.raises(CheckpointError) as refusal:
+        import_checkpoint(*write_case(tmp_path, file, wanted))
+    assert reason in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert not list(tmp_path.rglob(CANARY)) and not Path(CANARY).exists()
+
+
+def test_training_dictionary_and_saveckpt_hold_the_same(tmp_path):
+    """The state_dict in a training dictionary, and the head alone as pykan saves it, give the same weights."""
+    file = READ["with_workspace"]
+    weights, manifest = write_case(tmp_path, file, numbers_of(file))
+    network = import_checkpoint(weights, manifest).model.network
+    state = torch.load(weights, weights_only=True)
+    torch.save({"epoch": 17, "model_state_dict": state, "optimizer_state_dict": {"state": {}}, "loss": 0.1}, weights)
+    nested = import_checkpoint(weights, manifest).model.network
+    assert_same_tensors(nested, network)
+    hidden = network.encode(torch.from_numpy(windows_of(file, "eval"))).detach()
+    np.savez(tmp_path / "windows.npz", reference=hidden, eval=hidden, predictions=network.head(hidden))
+    torch.save({key.removeprefix("fc_kan."): t for key, t in state.items() if key.startswith("fc_kan.")}, weights)
+    document = json.loads(manifest.read_text()) | {"head": "", "lookback": 1}
+    config = str(FILES / "pykan_head" / "fc_kan_config.yml")
+    document |= {"features": [f"h{unit}" for unit in range(12)], "pykan_config": config}
+    manifest.write_text(json.dumps(document))
+    assert_same_tensors(import_checkpoint(weights, manifest).model.network.head, network.head)
+
+
+def assert_same_tensors(found, expected):
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(found.state_dict()[name], tensor, rtol=0, atol=0)
+
+
+def test_views_are_stored_compactly(tmp_path):
+    """550 kB, most of them pykan's workspace of training data, become the 20 kB that the weights take."""
+    file = File("pykan_head/state_dict.pt.gz", manifest={"check": None})
+    weights, manifest = write_case(tmp_path, file)
+    assert weights.stat().st_size > 500_000
+    np.savez(tmp_path / "windows.npz", reference=windows_of(file, "reference")[:1])
+    imported = import_checkpoint(weights, manifest)
+    save_checkpoint(imported.model, tmp_path / "model.safetensors")
+    assert (tmp_path / "model.safetensors").stat().st_size < 25_000
+    assert not imported.model.provenance.verified
+
+
+def square_layers(seed=0):
+    """A pykan KAN of two layers from 3 to 3 nodes, as many as it has features, with nothing symmetric in it."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {}
+    for layer in range(2):
+        state |= {
+            f"act_fun.{layer}.grid": torch.linspace(-2, 2, 10).expand(3, -1).clone(),
+            f"act_fun.{layer}.coef": torch.randn(3, 3, 7, generator=generator),
+            **{f"act_fun.{layer}.{name}": torch.rand(3, 3, generator=generator) for name in ("scale_base", "scale_sp")},
+            f"act_fun.{layer}.mask": (torch.rand(3, 3, generator=generator) > 0.3).float(),
+            f"symbolic_fun.{layer}.mask": torch.zeros(3, 3),
+            f"symbolic_fun.{layer}.affine": torch.zeros(3, 3, 4),
+            **{f"{kind}_scale_{layer}": torch.rand(3, generator=generator) + 0.5 for kind in ("node", "subnode")},
+            **{f"{kind}_bias_{layer}": torch.randn(3, generator=generator) for kind in ("node", "subnode")},
+        }
+    return state
+
+
+def evaluate_pykan(state, x):
+    """What pykan computes of `square_layers`, edge by edge, with scipy's splines in pykan's (in, out)."""
+    for layer in range(2):
+        act = {name: state[f"act_fun.{layer}.{name}"].double().numpy() for name in ("grid", "coef", *EDGES)}
+        sums = np.zeros((len(x), 3))
+        for i in range(3):
+            for j in range(3):
+                bumps = [BSpline.basis_element(act["grid"][i, c : c + 4], extrapolate=False)(x[:, i]) for c in range(7)]
+                spline = np.nan_to_num(bumps).T @ act["coef"][i, j]
+                base = x[:, i] / (1 + np.exp(-x[:, i]))
+                edge = act["scale_base"][i, j] * base + act["scale_sp"][i, j] * spline
+                sums[:, j] += act["mask"][i, j] * edge
+        affine = {name: state[f"{name}_{layer}"].double().numpy() for name in AFFINE}
+        nodes = affine["subnode_scale"] * sums + affine["subnode_bias"]
+        x = affine["node_scale"] * nodes + affine["node_bias"]
+    return x
+
+
+def test_square_layers_and_their_order_are_read_right(tmp_path):
+    """With as many outputs as inputs the shapes forgive a transpose, and 10 knots a wrong order: neither happens."""
+    state = square_layers()
+    torch.save(state, tmp_path / "kan.pt")
+    x = np.random.default_rng(0).uniform(-1.9, 1.9, (20, 3)).astype(np.float32).astype(np.float64)
+    np.savez(tmp_path / "windows.npz", x=x, y=evaluate_pykan(state, x))
+    manifest = {
+        "features": ["a", "b", "c"],
+        "targets": ["d", "e", "f"],
+        "lookback": 1,
+        "base_activation": "silu",
+        "reference": "windows.npz:x",
+        "check": {"inputs": "windows.npz:x", "outputs": "windows.npz:y"},
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    imported = import_checkpoint(tmp_path / "kan.pt", tmp_path / "manifest.json")
+    config = imported.model.config.head
+    assert (config.grid_size, config.spline_order) == ((5, 5), 2)
+    state["act_fun.0.coef"] = state["act_fun.0.coef"].transpose(0, 1)
+    torch.save(state, tmp_path / "kan.pt")
+    with pytest.raises(CheckpointError, match="the largest difference is"):
+        import_checkpoint(tmp_path / "kan.pt", tmp_path / "manifest.json")
+
+
+def test_not_finite(tmp_path):
+    """A weight that is not a number is named."""
+    state = square_layers()
+    state["act_fun.1.scale_base"][1, 2] = torch.nan
+    torch.save(state, tmp_path / "kan.pt")
+    with pytest.raises(CheckpointError, match=r"kan.pt has a value that is not finite in tensor act_fun.1.scale_base"):
+        open_source(tmp_path / "kan.pt")
+
+
+def test_two_libraries(tmp_path):
+    """Keys that fit fast-kan and FasterKAN are not guessed."""
+    file = File("fast_head/state_dict_no_base.pt")
+    with pytest.raises(CheckpointError, match="whose keys fit fast-kan and FasterKAN: say in the manifest which"):
+        import_checkpoint(*write_case(tmp_path, file))
+
+
+@pytest.mark.parametrize("name", ["lightning", "mult_nodes", "renamed", "efficient_bare", "saveckpt_symbolic"])
+def test_description_has_a_manifest_to_fill_in(name, tmp_path):
+    """What --describe prints is a manifest: with its blanks filled in, the file is imported and verified."""
+    file = READ[name]
+    weights, manifest = write_case(tmp_path, file, numbers_of(file))
+    described = yaml.safe_load(describe_file(weights).manifest)
+    filled = {key: value for key, value in json.loads(manifest.read_text()).items() if value is not None}
+    blanks = {key for key, value in described.items() if value in (None, [])}
+    assert blanks <= {"readout", "features", "targets", "lookback", "base_activation", "mult_arity", "space", "lstm"}
+    document = described | filled | {"scaling": None, "space": None}
+    (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(document))
+    assert import_checkpoint(weights, tmp_path / "manifest.yaml").model.provenance.verified

@@ -1,0 +1,73 @@
+"""From pykan's file over HTTP: what the service says of an imported model is what pykan says."""
+
+import json
+
+import numpy as np
+import pytest
+from goldens import FOLDER, load_case
+
+from service.commands.import_ import import_
+
+FILES = FOLDER / "import" / "pykan_head"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A folder with the imported pykan head."""
+    folder = tmp_path_factory.mktemp("imported")
+    case = load_case("pykan_head", "float32")
+    np.savez(folder / "windows.npz", reference=case.arrays["reference"])
+    manifest = {
+        "scaling": str(FILES / "scaler.json"),
+        "lookback": 24,
+        "readout": "last",
+        "base_activation": "silu",
+        "reference": "windows.npz:reference",
+        "space": "scaled",
+    }
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    import_(FILES / "state_dict_dataparallel.pt", manifest=folder / "manifest.json", output=folder / "head.safetensors")
+    return folder
+
+
+@pytest.mark.parametrize("call", ["prune_node", "prune_edge", "prune"])
+def test_the_topology_at_pykans_thresholds_is_pykans(serve, models, call):
+    """At pykan's thresholds, with zero for a pruned edge, the kept edges are those of pykan's masks."""
+    case = load_case("pykan_head")
+    with serve(models=models) as client:
+        for pruning in (pruning for pruning in case.prunings() if pruning.call == call):
+            query = {"fill": "zero", "metric": "backward", "pruned": "true"}
+            query |= {f"{part}_threshold": pruning.thresholds.get(part, 0) for part in ("node", "edge", "input")}
+            topology = client.get("/v1/models/head/topology", params=query).json()
+            kept = {(e["layer"], e["i"], e["j"]) for e in topology["edges"] if e["kind"] == "edge"}
+            expected = {
+                (layer, pruning.kept_nodes[layer][i], pruning.kept_nodes[layer + 1][j])
+                for layer, mask in enumerate(pruning.masks)
+                for j, i in np.argwhere(mask != 0).tolist()
+            }
+            assert kept == expected
+
+
+def test_an_edge_is_pykans_function(serve, models):
+    """A sampled edge runs through pykan's own samples of it, within its grid."""
+    case = load_case("pykan_head")
+    with serve(models=models) as client:
+        for number, edge in enumerate(case.document["curves"]):
+            x, total = (case.arrays[f"curves/{number}/{name}"] for name in ("x", "total"))
+            path = f"/v1/models/head/edges/{edge['layer']}/{edge['i']}/{edge['j']}"
+            curve = client.get(path, params={"points": 2001, "range": "grid"}).json()
+            inside = (x >= curve["x"][0]) & (x <= curve["x"][-1])
+            assert inside.any()
+            np.testing.assert_allclose(np.interp(x[inside], curve["x"], curve["y"]), total[inside], atol=1e-5)
+
+
+def test_the_scores_of_an_lstm_model_are_about_its_units(serve, models):
+    """Behind an LSTM no feature has a pykan score: its units have them, under their own ids."""
+    with serve(models=models) as client:
+        attributions = client.get("/v1/models/head/attributions").json()
+        nodes = client.get("/v1/models/head/topology", params={"pruned": "false"}).json()["nodes"]
+    assert all(feature["pykan_feature_score"] is None for feature in attributions["features"])
+    assert all("scores" not in node for node in nodes if node["kind"] == "feature")
+    scores = [node["scores"]["backward"] for node in nodes if node["kind"] == "lstm"]
+    expected = load_case("pykan_head").expected("nodes/0")
+    np.testing.assert_allclose(scores, expected, atol=1e-5)
