@@ -1,6 +1,8 @@
 """Intervals of means over reference windows, which overlap in time and so are not independent.
 
-Moving-block bootstrap: Künsch 1989, "The jackknife and the bootstrap for general stationary observations".
+Moving-block bootstrap: Künsch 1989, "The jackknife and the bootstrap for general stationary observations". Of strongly
+autocorrelated values its intervals are too narrow: for AR(1) series of 512 values they hold the true mean in 92, 90, 87
+and 80 of 100 cases at an autocorrelation of 0.5, 0.7, 0.8 and 0.9, where 95 are meant.
 """
 
 from __future__ import annotations
