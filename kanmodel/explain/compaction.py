@@ -16,8 +16,8 @@ from kanmodel.network import LSTMKAN
 def compact_network(network: LSTMKAN, nodes: Kept) -> LSTMKAN:
     """Drops nodes of hidden layers.
 
-    Inputs and outputs of a KAN stay: features, LSTM units and forecasts are named by the world outside. A layer keeps
-    at least one node.
+    Inputs and outputs of a KAN stay: features, LSTM units and forecasts are named by the world outside. So do nodes
+    that a layer norm reads. A layer keeps at least one node.
 
     Args:
         network: a network in which the dropped nodes have no edge that acts; it is not changed.
@@ -39,7 +39,8 @@ def _kept_nodes(config: KANConfig, stage: str, nodes: Kept) -> list[Tensor]:
     """Numbers of the nodes of each layer that stay."""
     kept = []
     for layer, n_nodes in enumerate(config.n_nodes):
-        stay = nodes[stage, layer] if 0 < layer < config.depth else torch.ones(n_nodes, dtype=torch.bool)
+        hidden = 0 < layer < config.depth and not config.layer_norm[layer]  # a norm reads the others through each
+        stay = nodes[stage, layer] if hidden else torch.ones(n_nodes, dtype=torch.bool)
         numbers = stay.nonzero().flatten()
         kept.append(numbers if len(numbers) else torch.tensor([0]))
     return kept

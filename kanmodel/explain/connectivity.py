@@ -24,17 +24,31 @@ def connected_nodes(network: LSTMKAN, output: int, edges: Kept) -> Kept:
         if stage == "head":
             last[:] = False
             last[output] = True
-        forward = [torch.ones(config.n_nodes[0], dtype=torch.bool)]
+        reached = torch.ones(config.n_nodes[0], dtype=torch.bool)
+        forward = []
         for number in range(config.depth):
-            reached = (edges[stage, number] & forward[-1]).any(dim=1)  # (n_subnodes,)
-            forward.append(_any_subnode(config, number + 1, reached))
-        onward = last
-        for number in range(config.depth, -1, -1):
+            forward.append(_through_norm(config, number, reached))
+            subnodes = (edges[stage, number] & forward[-1]).any(dim=1)  # (n_subnodes,)
+            reached = _any_subnode(config, number + 1, subnodes)
+        forward.append(reached)
+        for number, onward in enumerate(leading_nodes(config, stage, edges, last)):
             connected[stage, number] = onward & forward[number]
-            if number:
-                leads_on = onward[list(config.node_of_subnode(number))]
-                onward = (edges[stage, number - 1] & leads_on[:, None]).any(dim=0)
     return connected
+
+
+def leading_nodes(config: KANConfig, stage: str, edges: Kept, last: Tensor) -> list[Tensor]:
+    """The nodes of each layer of a KAN from which kept edges lead to the last nodes that are set, bool (n_nodes,)."""
+    onward = [last]
+    for number in range(config.depth - 1, -1, -1):
+        leads_on = onward[0][list(config.node_of_subnode(number + 1))]
+        leading = (edges[stage, number] & leads_on[:, None]).any(dim=0)
+        onward.insert(0, _through_norm(config, number, leading))
+    return onward
+
+
+def _through_norm(config: KANConfig, layer: int, nodes: Tensor) -> Tensor:
+    """Nodes that a layer reads, (n_nodes,); with a layer norm each of them acts through all, so one set sets all."""
+    return nodes.any().expand_as(nodes) if config.layer_norm[layer] else nodes
 
 
 def connected_features(network: LSTMKAN, output: int) -> list[bool]:
@@ -49,8 +63,8 @@ def connected_features(network: LSTMKAN, output: int) -> list[bool]:
     read = torch.stack([(weight != 0).any(dim=0) for weight in weights]).any(dim=0) & nodes["head", 0].any()
     if network.front is None:
         return [bool(feature) for feature in read]
-    reached = _connected_inputs(network.front.config, live_edges(network), "front", read)
-    return [bool(feature) for feature in reached]
+    front = network.front.config
+    return [bool(feature) for feature in leading_nodes(front, "front", live_edges(network), read)[0]]
 
 
 def live_edges(network: LSTMKAN) -> Kept:
@@ -62,15 +76,6 @@ def live_edges(network: LSTMKAN) -> Kept:
             spline = (layer.scale_spline != 0) & (layer.coef != 0).any(dim=2)
             live[stage, number] = layer.live & (base | spline | layer.is_symbolic)
     return live
-
-
-def _connected_inputs(config: KANConfig, edges: Kept, stage: str, outputs: Tensor) -> Tensor:
-    """The inputs of a KAN from which edges lead to the outputs that are set, (n_in,)."""
-    onward = outputs
-    for number in range(config.depth - 1, -1, -1):
-        leads_on = onward[list(config.node_of_subnode(number + 1))]
-        onward = (edges[stage, number] & leads_on[:, None]).any(dim=0)
-    return onward
 
 
 def _any_subnode(config: KANConfig, layer: int, subnodes: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance
 from kanmodel.explain.compaction import compact_network
-from kanmodel.explain.connectivity import Kept
+from kanmodel.explain.connectivity import Kept, leading_nodes
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Pruning, PruningRule, prune_by_rule, prune_network
 from kanmodel.explain.replay import Fidelity, compare_outputs
@@ -92,14 +92,15 @@ def _extract(model: LoadedModel, pruning: Pruning) -> LoadedModel:
 
 def _leading(network: LSTMKAN, edges: Kept) -> tuple[Kept, Kept]:
     """Edges and nodes from which kept edges lead to an output of their KAN: what else there is has no effect."""
-    kept, leading = {}, {}
+    kept: Kept = {}
+    leading: Kept = {}
     for stage, kan in network.stages.items():
-        depth = kan.config.depth
-        leading[stage, depth] = torch.ones(kan.config.n_nodes[-1], dtype=torch.bool)
-        for number in range(depth - 1, -1, -1):
-            leads_on = leading[stage, number + 1][list(kan.config.node_of_subnode(number + 1))]
+        outputs = torch.ones(kan.config.n_nodes[-1], dtype=torch.bool)
+        nodes = leading_nodes(kan.config, stage, edges, outputs)
+        leading |= {(stage, number): onward for number, onward in enumerate(nodes)}
+        for number in range(kan.config.depth):
+            leads_on = nodes[number + 1][list(kan.config.node_of_subnode(number + 1))]
             kept[stage, number] = edges[stage, number] & leads_on[:, None]
-            leading[stage, number] = kept[stage, number].any(dim=0)
     return kept, leading
 
 

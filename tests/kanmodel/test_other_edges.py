@@ -1,0 +1,144 @@
+"""Explanations of edges that are not plain splines: behind a layer norm, and with a fixed function beside."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from goldens import FOLDER, PROVENANCE, load_arrays
+
+from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint, save_checkpoint
+from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, SymbolicEdge, Target
+from kanmodel.explain.compaction import compact_network
+from kanmodel.explain.curves import sample_edges
+from kanmodel.explain.formulas import suggest_edge_formulas
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.ledger import explain_windows
+from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
+from kanmodel.explain.topology import build_topology
+from kanmodel.importers.fast_kan import read_kan
+from kanmodel.network import LSTMKAN
+
+
+def fast_kan_model(file, library, n_units):
+    """An imported LSTM with a head of fast-kan or FasterKAN, on the library's own windows."""
+    tensors = torch.load(FOLDER / "import" / "fast_head" / file, weights_only=True)
+    config, head = read_kan(tensors, "fc_kan", library=library)
+    features = tuple(Feature(f"f{i}") for i in range(20))
+    network = LSTMKAN(ModelConfig(features, (Target("y"),), 24, 1, config, LSTMConfig(n_units)))
+    lstm = {key: tensor for key, tensor in tensors.items() if key.startswith("lstm.")}
+    network.load_state_dict(lstm | {f"head.{key}": tensor for key, tensor in head.items()})
+    reference = torch.from_numpy(load_arrays("import/fast_head/windows")["reference"][:160])
+    return LoadedModel(network, Reference(reference), {}, PROVENANCE)
+
+
+def symbolic_model():
+    """A small KAN two of whose edges hold a fixed function, one of them beside its spline."""
+    torch.manual_seed(0)
+    symbolic = (SymbolicEdge(0, 1, 2, "sin"), SymbolicEdge(1, 2, 0, "x^2"))
+    head = KANConfig.uniform([3, 4, 1], 4, symbolic=symbolic)
+    features = tuple(Feature(f"f{i}") for i in range(3))
+    network = LSTMKAN(ModelConfig(features, (Target("y"),), 1, 1, head, dtype="float64"))
+    network.head[0].symbolic_affine.copy_(torch.tensor([[1.5, 0.25, 0.75, 0.125]]))
+    network.head[1].symbolic_affine.copy_(torch.tensor([[0.7, -0.1, 0.5, 0.0]]))
+    network.head[1].mask[0, 2] = 0
+    return LoadedModel(network, Reference(torch.randn(160, 1, 3, dtype=torch.float64)), {}, PROVENANCE)
+
+
+MODELS = {
+    "fast_kan": lambda: fast_kan_model("state_dict.pt", "fast_kan", 12),
+    "faster_kan": lambda: fast_kan_model("fasterkan_state_dict.pt", "faster_kan", 12),
+    "symbolic": symbolic_model,
+}
+EVERY = pytest.mark.parametrize("name", MODELS)
+
+
+@EVERY
+def test_every_layer_sums_to_the_forecast(name):
+    """The nodes and the edges of every layer sum to F(x) - F(x0) within the residual, and that within tolerance."""
+    model = MODELS[name]()
+    ledger = explain_windows(model, model.reference.windows[:24], 0)
+    change = ledger.predictions - ledger.baseline_prediction
+    assert ledger.converged.all()
+    for layer in ledger.layers:
+        for entries in (layer.nodes, layer.edges):
+            if entries is not None:
+                total = entries.reshape(len(change), -1).sum(axis=1)
+                assert (np.abs(total - change) <= ledger.residual + 1e-9).all()
+
+
+@EVERY
+def test_saving_and_loading_is_identity(name, tmp_path):
+    """A checkpoint of such a model gives the same forecasts after it was saved and loaded."""
+    model = MODELS[name]()
+    save_checkpoint(model, tmp_path / "m.safetensors")
+    loaded = load_checkpoint(tmp_path / "m.safetensors")
+    assert loaded.config == model.config
+    torch.testing.assert_close(loaded.reference_outputs, model.reference_outputs, rtol=0, atol=0)
+
+
+@EVERY
+def test_pruned_and_compacted_it_forecasts_what_the_rule_says(name):
+    """The compacted network equals the pruned one, and its R2 against the full model is the one stated."""
+    model = MODELS[name]()
+    pruning = prune_by_rule(model, measure_importance(model, 0), PruningRule(fidelity=0.95))
+    pruned = prune_network(model, pruning)
+    windows = model.reference.windows
+    outputs = pruned(windows)[:, 0].double()
+    full = model.reference_outputs[:, 0].double()
+    r2 = 1 - float(((outputs - full) ** 2).sum() / ((full - full.mean()) ** 2).sum())
+    assert r2 == pytest.approx(pruning.fidelity.r2, abs=1e-4) and r2 >= 0.95
+    torch.testing.assert_close(compact_network(pruned, pruning.nodes)(windows), pruned(windows), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["fast_kan", "faster_kan"])
+def test_a_layer_norm_connects_all_it_reads(name):
+    """Behind a layer norm every node acts through all the others, so none of those it reads counts as cut off."""
+    model = MODELS[name]()
+    topology = build_topology(model, measure_importance(model, 0), PruningRule(fidelity=0.5))
+    assert topology.fidelity.r2 >= 0.5
+    assert all(node.kept for node in topology.nodes if node.kind in ("feature", "lstm", "head"))
+
+
+def test_no_threshold_cuts_a_fixed_function():
+    """As in pykan, an edge with a symbolic part stays at any threshold, and one that only has it counts as live."""
+    model = symbolic_model()
+    rule = PruningRule("backward", None, Thresholds(node=-1, edge=1e9, input=-1), "zero")
+    topology = build_topology(model, measure_importance(model, 0), rule)
+    kept = {(edge.layer, edge.i, edge.j) for edge in topology.kan_edges if edge.kept}
+    assert kept == {(0, 1, 2), (1, 2, 0)}
+    assert not topology.edge("head", 1, 2, 0).masked
+
+
+def test_curves_of_symbolic_edges():
+    """Base, spline and symbolic part sum to the edge, and the fixed function is the one that was set."""
+    model = symbolic_model()
+    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    edge, plain = (sample_edges(model, [topology.edge("head", 0, 1, j)])[0] for j in (2, 0))
+    np.testing.assert_allclose(edge.base + edge.spline + edge.symbolic, edge.y, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(edge.symbolic, 0.75 * np.sin(1.5 * edge.x + 0.25) + 0.125, rtol=0, atol=1e-12)
+    assert plain.symbolic is None and plain.function_of == "input"
+
+
+def test_curves_behind_a_layer_norm_are_of_the_normalised_input():
+    """A curve says that it is of the normalised input, follows the library's own samples, and has no formula."""
+    model = MODELS["fast_kan"]()
+    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    edge = topology.edge("head", 0, 3, 1)
+    curve = sample_edges(model, [edge])[0]
+    layer = model.network.head[0]
+    with torch.no_grad():
+        normalised = layer.normalise(model.network.encode(model.reference.windows))[:, 3].double().numpy()
+        spline = layer.edge_parts_at(torch.from_numpy(curve.x).float(), 3, 1)[1].double().numpy()
+    assert curve.function_of == "normalised input"
+    np.testing.assert_allclose((curve.support.p01, curve.support.p99), np.percentile(normalised, (1, 99)), atol=1e-6)
+    np.testing.assert_allclose(curve.y, spline, rtol=0, atol=1e-6)
+    assert not curve.base.any()
+    assert suggest_edge_formulas(model, [edge]) == [[]]
+
+
+def test_a_document_without_the_newer_options_still_means_splines():
+    """A config that names no basis, norm or symbolic edge is one of plain B-splines."""
+    head = KANConfig.uniform([2, 1])
+    assert (head.basis, head.layer_norm, head.symbolic) == ("bspline", (False,), ())
+    assert json.dumps(head.layer_norm) == "[false]"
