@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 
 from kanmodel.explain.ids import NodeKind
 from kanmodel.explain.pruning import FidelityPoint
+from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.explain.topology import EdgeKind, Topology, TopologyEdge, TopologyNode
 from service.registry import Served
 from service.schemas.models import Checkpoint, Interval, Name
@@ -67,6 +68,9 @@ class GraphInfo(TypedDict):
     nodes: Annotated[Count, Field(description="Nodes, sub-nodes not counted.")]
     edges: Annotated[Count, Field(description="Edges that hold functions (kind `edge`).")]
     reference_windows: Annotated[int, Field(description="Windows that everything was measured on.")]
+    scores_missing: NotRequired[
+        Annotated[str, Field(description="Why nodes and edges have no scores; absent where they have.")]
+    ]
 
 
 class Scores(TypedDict):
@@ -204,28 +208,33 @@ def describe_fidelity_curve(
 
 def describe_topology(served: Served, topology: Topology, pruned: bool) -> TopologyResponse:
     """The graph; `pruned` leaves out what the rule does not keep."""
-    nodes = [node for node in topology.nodes if node.kept or not pruned]
-    edges = [edge for edge in topology.edges if edge.kept or not pruned]
     return {
         "directed": True,
         "multigraph": False,
-        "graph": {
-            "model_name": served.name,
-            "checkpoint": served.checkpoint,
-            "output": topology.output,
-            "rule": describe_rule(topology.rule),
-            "fidelity": {
-                "r2": topology.fidelity.r2,
-                "mae": topology.fidelity.mae,
-                "mae_full": topology.fidelity.mae_full,
-            },
-            "nodes": _count(node for node in topology.nodes if node.kind != "subnode"),
-            "edges": _count(topology.kan_edges),
-            "reference_windows": topology.reference_windows,
-        },
-        "nodes": [_describe_node(node) for node in nodes],
-        "edges": [_describe_edge(edge) for edge in edges],
+        "graph": _describe_graph(served, topology),
+        "nodes": [_describe_node(node) for node in topology.nodes if node.kept or not pruned],
+        "edges": [_describe_edge(edge) for edge in topology.edges if edge.kept or not pruned],
     }
+
+
+def _describe_graph(served: Served, topology: Topology) -> GraphInfo:
+    described: GraphInfo = {
+        "model_name": served.name,
+        "checkpoint": served.checkpoint,
+        "output": topology.output,
+        "rule": describe_rule(topology.rule),
+        "fidelity": {
+            "r2": topology.fidelity.r2,
+            "mae": topology.fidelity.mae,
+            "mae_full": topology.fidelity.mae_full,
+        },
+        "nodes": _count(node for node in topology.nodes if node.kind != "subnode"),
+        "edges": _count(topology.kan_edges),
+        "reference_windows": topology.reference_windows,
+    }
+    if topology.reference_windows < MIN_INPUTS:
+        described["scores_missing"] = f"scores need {MIN_INPUTS} reference windows, and there are fewer"
+    return described
 
 
 def _count(parts: Iterable[TopologyNode | TopologyEdge]) -> Count:

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import networkx
 import pytest
+from factories import make_model
 
+from kanmodel.checkpoint import save_checkpoint
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds, trace_fidelity
 from kanmodel.explain.topology import build_topology
@@ -122,3 +124,12 @@ def test_the_fidelity_curve_is_that_of_the_model_core(service):
     graph = service.get("/v1/models/head/topology").json()["graph"]
     curve = service.get("/v1/models/head/topology/fidelity", params={"metric": graph["rule"]["metric"]}).json()["curve"]
     assert (graph["edges"]["kept"], graph["fidelity"]["r2"]) in [(point["edges"], point["r2"]) for point in curve]
+
+
+def test_few_reference_windows_leave_scores_out_and_say_so(serve, tmp_path):
+    """With fewer than 128 reference windows the model serves, has no scores, and the graph says why."""
+    save_checkpoint(make_model("lstm", n_reference=100), tmp_path / "few.safetensors")
+    with serve(models=tmp_path) as client:
+        topology = client.get("/v1/models/few/topology").json()
+    assert topology["graph"]["scores_missing"] == "scores need 128 reference windows, and there are fewer"
+    assert not any("scores" in part for part in (*topology["nodes"], *topology["edges"]))
