@@ -196,9 +196,7 @@ def _cut_by_fidelity(
 ) -> Kept:
     """The smallest set along the order of `scores` whose R2, and that of every larger set, is at least `fidelity`."""
     full = replay.run(replay.live).outputs[:, output].double()
-    best = (
-        replay.live
-    )  # a fill of zero may lose even by what is cut off already: a node that nothing enters is a constant
+    best = replay.live  # what is cut off already may count too: a node that nothing enters is a constant
     for _, kept in _sparser_sets(model, output, replay, scores):
         if r2(full, replay.run(kept).outputs[:, output].double()) < fidelity:
             break

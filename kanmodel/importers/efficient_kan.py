@@ -19,6 +19,7 @@ from kanmodel.importers.layout import (
     bspline_layer,
     compare_keys,
     keys_under,
+    plain_config,
     plain_nodes,
     shape_of,
     spline_order_of,
@@ -73,13 +74,7 @@ def read_kan(
             expected[f"{start}spline_scaler"] = (layer.n_nodes, layer.n_in)
     under = f"{prefix}." if prefix else ""
     compare_keys({key: t for key, t in tensors.items() if key.startswith(under)}, expected, "", "efficient-kan")
-    config = KANConfig(
-        width=tuple((n, 0) for n in (layers[0].n_in, *(layer.n_nodes for layer in layers))),
-        grid_size=tuple(layer.grid_size for layer in layers),
-        spline_order=order,
-        base_activation=base_activation,
-    )
-    return config, {
+    return plain_config(layers, order, base_activation), {
         f"layers.{number}.{name}": tensor
         for number, layer in enumerate(layers)
         for name, tensor in _convert(keys_under(tensors, layer.place), layer).items()

@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from kanmodel.config import BaseActivation, KANConfig
 from kanmodel.errors import CheckpointError
 
 Shape = tuple[int, ...]
@@ -111,6 +112,16 @@ def spline_order_of(layers: list[Layer]) -> int:
             )
     assert layers[0].spline_order is not None
     return layers[0].spline_order
+
+
+def plain_config(layers: list[Layer], order: int, base_activation: BaseActivation) -> KANConfig:
+    """The config of B-spline layers whose nodes are all sums."""
+    return KANConfig(
+        width=tuple((n, 0) for n in (layers[0].n_in, *(layer.n_nodes for layer in layers))),
+        grid_size=tuple(layer.grid_size for layer in layers),
+        spline_order=order,
+        base_activation=base_activation,
+    )
 
 
 def plain_nodes(layer: Layer, like: Tensor) -> dict[str, Tensor]:

@@ -20,6 +20,7 @@ from kanmodel.importers.layout import (
     bspline_layer,
     compare_keys,
     keys_under,
+    plain_config,
     plain_nodes,
     shape_of,
     spline_order_of,
@@ -77,13 +78,7 @@ def read_kan(
     compare_keys(found, expected, start, "pykan 0.0")
     order = spline_order_of(layers)
     find_symbolic(found, layers, start, None)
-    config = KANConfig(
-        width=tuple((n, 0) for n in (layers[0].n_in, *(layer.n_nodes for layer in layers))),
-        grid_size=tuple(layer.grid_size for layer in layers),
-        spline_order=order,
-        base_activation=base_activation,
-    )
-    return config, {
+    return plain_config(layers, order, base_activation), {
         f"layers.{number}.{name}": tensor
         for number, layer in enumerate(layers)
         for name, tensor in _convert(found, number, layer, order).items()

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from service.app import create_app
+from service.cli import main
 from service.registry import BUNDLED
 from service.settings import Settings
 
@@ -56,6 +57,18 @@ def run_server(app: FastAPI, wait: bool = True) -> Iterator[httpx2.Client]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs one command in this process; gives exit code, stdout and stderr."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

@@ -21,7 +21,6 @@ from kanmodel.explain.pruning import PruningRule, prune_by_rule
 from kanmodel.explain.report import markdown, write_report
 from kanmodel.explain.topology import build_topology
 from service import commands
-from service.cli import main
 from service.commands.explain import faithfulness_table, find_losses
 from service.commands.serve import choose_settings
 
@@ -33,18 +32,6 @@ QUICK = ["--lookback", "3", "--hidden", "4", "--width", "4,2,1", "--epochs", "2"
 @pytest.fixture
 def table(tmp_path):
     return write_table(tmp_path / "table.csv", 1200)
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs one command in this process; gives exit code, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 def test_a_table_becomes_a_checkpoint(tmp_path, table, run):

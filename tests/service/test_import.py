@@ -6,22 +6,9 @@ import torch
 from goldens import FOLDER, load_case
 
 from kanmodel.checkpoint import load_checkpoint
-from service.cli import main
 
 WEIGHTS = FOLDER / "import" / "pykan_head" / "state_dict_dataparallel.pt"
 SCALER = FOLDER / "import" / "pykan_head" / "scaler.json"
-
-
-@pytest.fixture
-def run(capsys):
-    """Runs one command in this process; gives exit code, stdout and stderr."""
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            main([str(argument) for argument in arguments])
-        return ended.value.code or 0, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture
