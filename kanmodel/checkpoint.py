@@ -29,6 +29,7 @@ from torch import Tensor
 from kanmodel import network
 from kanmodel.config import ModelConfig, config_from_dict, config_to_dict, known_fields
 from kanmodel.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Problem
+from kanmodel.frozen import FrozenNetwork
 from kanmodel.network import LSTMKAN
 from kanmodel.scaling import Array, Scaling
 from kanmodel.windows import refuse_non_finite
@@ -37,6 +38,7 @@ FORMAT_VERSION = 1
 DOCUMENT_KEY = "kanscope"  # key of the JSON document in the file's metadata
 MAX_BYTES = 1 << 30  # a file beyond this is refused before it is read
 MAX_HEADER_BYTES = 16 << 20
+MIN_STD = 1e-6  # of an output, in model units
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,10 @@ class LoadedModel:
         provenance: where it comes from.
         sha256: identity of the checkpoint file; empty for a model that was never saved.
         scaling: original units <-> model units, as the config states it.
+        frozen: the same network for inference: what predictions and ledgers are computed with.
         reference_outputs: predictions for the reference windows, (n, n_outputs), model units.
+        output_std: unbiased standard deviation of each output on the reference windows, at least 1e-6 of the target's
+            scale, (n_outputs,), original units.
         reference_mean: mean of each feature over the reference windows and their steps, (n_features,), original units.
     """
 
@@ -105,15 +110,20 @@ class LoadedModel:
     provenance: Provenance
     sha256: str = ""
     scaling: Scaling = field(init=False)
+    frozen: FrozenNetwork = field(init=False)
     reference_outputs: Tensor = field(init=False)
+    output_std: Array = field(init=False)
     reference_mean: Array = field(init=False)
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
         object.__setattr__(self, "scaling", Scaling.of(self.config))
+        object.__setattr__(self, "frozen", FrozenNetwork(self.network))
         with torch.inference_mode():
             outputs = self.network(self.reference.windows)
         object.__setattr__(self, "reference_outputs", outputs.clone())
+        std = outputs.double().std(dim=0).numpy() if len(outputs) > 1 else np.zeros(outputs.shape[1])
+        object.__setattr__(self, "output_std", np.maximum(std, MIN_STD) * self.scaling.output_scale)
         mean = self.scaling.features_to_original(self.reference.windows.double().mean(dim=(0, 1)))
         object.__setattr__(self, "reference_mean", mean)
 
@@ -160,8 +170,7 @@ class LoadedModel:
             NonFiniteError: a forecast is not finite.
         """
         scaled = self.to_model_units(windows, path)
-        with torch.inference_mode():
-            outputs = self.scaling.outputs_to_original(self.network(scaled))
+        outputs = self.scaling.outputs_to_original(self.frozen.forward(scaled))
         refuse_non_finite_outputs(outputs)
         return outputs
 

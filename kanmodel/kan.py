@@ -137,7 +137,7 @@ class KANLayer(nn.Module):
             return x
         return nn.functional.layer_norm(x, x.shape[-1:], self.norm_weight, self.norm_bias)
 
-    def basis(self, u: Tensor, inputs: slice = slice(None)) -> Tensor:
+    def basis(self, u: Tensor, inputs: slice | Tensor = slice(None)) -> Tensor:
         """The basis functions at `normalise`d inputs, (batch, n_in) -> (batch, n_in, n_basis); of some inputs alone."""
         grid = self.grid[inputs]
         if self.config.basis == "bspline":
@@ -155,7 +155,7 @@ class KANLayer(nn.Module):
             Three tensors (batch, n_subnodes, n_in).
         """
         base = self.mask * self.scale_base * self.base(x).unsqueeze(1)
-        spline = torch.einsum("big,oig->boi", self.basis(self.normalise(x)), self._weights())
+        spline = torch.einsum("big,oig->boi", self.basis(self.normalise(x)), self.weights())
         return base, spline, self._symbolic_part(x)
 
     def edge_parts_at(self, x: Tensor, i: int, j: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -176,11 +176,11 @@ class KANLayer(nn.Module):
 
     def subnodes(self, x: Tensor) -> Tensor:
         """Sums of edges, (batch, n_in) -> (batch, n_subnodes), without making the edges one by one."""
-        splines = self.basis(self.normalise(x)).flatten(1) @ self._weights().flatten(1).T
+        splines = self.basis(self.normalise(x)).flatten(1) @ self.weights().flatten(1).T
         subnodes = self.base(x) @ (self.mask * self.scale_base).T + splines
         return subnodes + self._symbolic_part(x).sum(dim=2) if self.symbolic else subnodes
 
-    def _weights(self) -> Tensor:
+    def weights(self) -> Tensor:
         """Coefficients with masks and scales, (n_subnodes, n_in, n_basis)."""
         return (self.mask * self.scale_spline).unsqueeze(-1) * self.coef
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.explain.ledger import explain_windows, output_std
+from kanmodel.explain.ledger import explain_windows
 from kanmodel.explain.scores import MIN_INPUTS, score_kan
 from kanmodel.scaling import Array
 
@@ -53,7 +53,7 @@ def measure_faithfulness(model: LoadedModel, output: int, seed: int = 0) -> tupl
     reference = model.reference.windows
     windows = reference[torch.linspace(0, len(reference) - 1, min(N_WINDOWS, len(reference))).long()]
     start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")
-    spread = output_std(model, output) / float(model.scaling.output_scale[output])
+    spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
     trial = _Trial(model, output, windows, start, spread, generator.random((N_SUBSETS, windows.shape[2])) < 0.5)
 
     ledger = explain_windows(model, windows, output).features / (spread * model.scaling.output_scale[output])

@@ -26,13 +26,21 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.errors import DataError
 from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.explain.path import Entries, PathSamples, concatenate, refine_path, sample_path, tally
+from kanmodel.explain.path import (
+    Entries,
+    PathSamples,
+    Slices,
+    complete,
+    concatenate,
+    refine_path,
+    sample_path,
+    tally,
+)
 from kanmodel.explain.quadrature import clenshaw_curtis
-from kanmodel.network import LSTMKAN
+from kanmodel.frozen import FrozenNetwork
 from kanmodel.scaling import Array
 
-BATCH = 64  # windows of one forward and backward pass: more no longer fit the cache
-FLOOR = 1e-6  # least standard deviation that a tolerance is measured in, in model units
+BATCH = 64  # windows whose samples are kept and tallied together
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ class LedgerOptions:
     """
 
     tolerance: float = 1e-3
-    path_nodes: int = 13
+    path_nodes: int = 17
     refinements: int = 3
 
 
@@ -129,27 +137,31 @@ def explain_windows(
         UnknownNameError: the baseline names a feature that does not exist.
         NonFiniteError: a forecast or a residual is not finite.
     """
+    return complete(explain_in_slices(model, windows, output, baseline, options))
+
+
+def explain_in_slices(
+    model: LoadedModel,
+    windows: Tensor,
+    output: int,
+    baseline: Baseline | None = None,
+    options: LedgerOptions | None = None,
+) -> Slices[Ledger]:
+    """`explain_windows`, pausing after every few milliseconds of work."""
     if not len(windows):
         raise DataError("windows is empty")
     options = options or LedgerOptions()
     start = baseline_window(model, baseline or Baseline())
     scaled_start = model.to_model_units(start[None], "baseline")[0]
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
-    tolerance = options.tolerance * output_std(model, output)
+    tolerance = options.tolerance * float(model.output_std[output])
 
-    entries = concatenate(
-        [
-            _converge(
-                model.network,
-                windows[first : first + BATCH],
-                scaled_start,
-                output,
-                tolerance / scale,
-                options,
-            )
-            for first in range(0, len(windows), BATCH)
-        ]
-    )
+    batches: list[Entries] = []
+    for batch in torch.split(windows, BATCH):
+        if batches:
+            yield
+        batches.append((yield from _converge(model.frozen, batch, scaled_start, output, tolerance / scale, options)))
+    entries = concatenate(batches)
     residual = entries["path", 0, "residual"] * scale
     predictions = entries["path", 0, "end"] * scale + mean
     refuse_non_finite_outputs(predictions)
@@ -169,30 +181,24 @@ def explain_windows(
 
 
 def _converge(
-    network: LSTMKAN, windows: Tensor, start: Tensor, output: int, tolerance: float, options: LedgerOptions
-) -> Entries:
+    network: FrozenNetwork, windows: Tensor, start: Tensor, output: int, tolerance: float, options: LedgerOptions
+) -> Slices[Entries]:
     """Contributions of one batch; the windows above tolerance go on to finer paths. Model units."""
     change = windows - start
-    samples = sample_path(network, windows, start, output, clenshaw_curtis(options.path_nodes).nodes)
-    entries = tally(network, change, output, samples)
+    samples = yield from sample_path(network, windows, start, output, clenshaw_curtis(options.path_nodes).nodes)
+    entries = tally(network.network, change, output, samples)
     pending = np.arange(len(windows))
     for _ in range(options.refinements):
         above = entries["path", 0, "residual"][pending] > tolerance
         if not above.any():
             break
+        yield
         pending = pending[above]
         kept = PathSamples.of([values[torch.from_numpy(above)] for values in samples.tensors])
-        samples = refine_path(network, windows[pending], start, output, kept)
-        for key, values in tally(network, change[pending], output, samples).items():
+        samples = yield from refine_path(network, windows[pending], start, output, kept)
+        for key, values in tally(network.network, change[pending], output, samples).items():
             entries[key][pending] = values
     return entries
-
-
-def output_std(model: LoadedModel, output: int) -> float:
-    """Unbiased standard deviation of an output on the reference windows, original units, at least 1e-6 of its scale."""
-    values = model.reference_outputs[:, output].double()
-    std = float(values.std()) if len(values) > 1 else 0.0
-    return max(std, FLOOR) * float(model.scaling.output_scale[output])
 
 
 def _scaled_layers(entries: Entries, scale: float) -> tuple[LedgerLayer, ...]:

@@ -1,16 +1,18 @@
 """The walk from a baseline to a window, and what each part of the network adds on the way.
 
-    sample_path   one forward and one backward pass at some points of the path
+    sample_path   forward and backward passes at some points of the path
     refine_path   the same at the points between, without repeating any
     tally         the samples as contributions
 
-Everything is in model units.
+The passes come in slices of a few milliseconds, between which whoever runs them may do something else: gradients are
+per point, and the rule is applied once all are there. Everything is in model units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,11 +20,18 @@ from torch import Tensor
 
 from kanmodel.config import KANConfig
 from kanmodel.explain.quadrature import Quadrature, clenshaw_curtis
+from kanmodel.frozen import FrozenNetwork
 from kanmodel.network import LSTMKAN
 from kanmodel.scaling import Array
 
+Result = TypeVar("Result")
+
 # (stage, layer, kind) -> values, windows first. Kinds: steps, nodes, edges; of "path": start, end, residual, n_nodes.
 Entries = dict[tuple[str, int, str], Array]
+
+# A computation in slices: it yields between them, and returns its result.
+Slices = Generator[None, None, Result]
+POINTS = 384  # points of one pass: a few milliseconds; more gain little, as they no longer fit the cache
 
 
 @dataclass(frozen=True)
@@ -66,8 +75,10 @@ class PathSamples:
         return cls(outputs, points_gradient, readout, readout_gradient, tuple(edges), tuple(subnodes_gradient))
 
 
-def sample_path(network: LSTMKAN, windows: Tensor, start: Tensor, output: int, nodes: Array) -> PathSamples:
-    """One forward and one backward pass over windows x path nodes.
+def sample_path(
+    network: FrozenNetwork, windows: Tensor, start: Tensor, output: int, nodes: Array
+) -> Slices[PathSamples]:
+    """Forward and backward passes over windows x path nodes, a slice of at most `POINTS` at a time.
 
     Args:
         network: the network.
@@ -78,29 +89,38 @@ def sample_path(network: LSTMKAN, windows: Tensor, start: Tensor, output: int, n
     """
     along = torch.from_numpy(nodes).to(windows.dtype)[:, None, None]
     points = torch.lerp(start, windows[:, None], along).flatten(0, 1)  # (n * n_nodes, lookback, n_features)
-    with torch.enable_grad():
-        trace = network.trace(points.requires_grad_())
-        layers = (*trace.front, *trace.head)
-        watched = [points, trace.readout, *(layer.subnodes for layer in layers)]
-        gradients = torch.autograd.grad(trace.outputs[:, output].sum(), watched)
-    passed = [trace.outputs[:, output], gradients[0], trace.readout, gradients[1]]
-    passed += [layer.edges for layer in layers]
-    passed += gradients[2:]
-    return PathSamples.of(
-        [values.detach().reshape(len(windows), len(nodes), -1, *values.shape[1:]) for values in passed]
-    )
+    passed: list[list[Tensor]] = []
+    for part in torch.split(points, POINTS):
+        if passed:
+            yield
+        passed.append(_pass(network, part, output))
+    joined = passed[0] if len(passed) == 1 else [torch.cat(parts) for parts in zip(*passed, strict=True)]
+    return PathSamples.of([values.reshape(len(windows), len(nodes), -1, *values.shape[1:]) for values in joined])
 
 
-def refine_path(network: LSTMKAN, windows: Tensor, start: Tensor, output: int, samples: PathSamples) -> PathSamples:
+def refine_path(
+    network: FrozenNetwork, windows: Tensor, start: Tensor, output: int, samples: PathSamples
+) -> Slices[PathSamples]:
     """Samples at 2n - 1 Clenshaw-Curtis nodes from those at n, which are every other one of them."""
     between = clenshaw_curtis(2 * samples.n_nodes - 1).nodes[1::2]
-    added = sample_path(network, windows, start, output, between)
+    added = yield from sample_path(network, windows, start, output, between)
     refined = []
     for old, new in zip(samples.tensors, added.tensors, strict=True):
         both = old.new_empty(old.shape[0], old.shape[1] + new.shape[1], *old.shape[2:])
         both[:, ::2], both[:, 1::2] = old, new
         refined.append(both)
     return PathSamples.of(refined)
+
+
+def _pass(network: FrozenNetwork, points: Tensor, output: int) -> list[Tensor]:
+    """What passes at points (batch, lookback, n_features), and the gradients there, as `PathSamples` orders them."""
+    with torch.enable_grad():
+        trace = network.trace(points.requires_grad_())
+        layers = (*trace.front, *trace.head)
+        watched = [points, trace.readout, *(layer.subnodes for layer in layers)]
+        gradients = torch.autograd.grad(trace.outputs[:, output].sum(), watched)
+    passed = [trace.outputs[:, output], gradients[0], trace.readout, gradients[1]]
+    return [values.detach() for values in (*passed, *(layer.edges for layer in layers), *gradients[2:])]
 
 
 def tally(network: LSTMKAN, change_of_window: Tensor, output: int, samples: PathSamples) -> Entries:
@@ -118,11 +138,11 @@ def tally(network: LSTMKAN, change_of_window: Tensor, output: int, samples: Path
     rule = clenshaw_curtis(samples.n_nodes)
     outputs = samples.outputs[:, :, 0].double().numpy()  # (n, n_nodes)
     change = outputs[:, -1] - outputs[:, 0]
-    mean_gradient = torch.einsum("k,nkrtf->ntf", torch.from_numpy(rule.weights), samples.points_gradient.double())
-    steps = (change_of_window.double() * mean_gradient).numpy()
-    readout = torch.einsum("nkri,nkri->ni", _adjoint(rule, samples.readout_gradient), samples.readout.double()).numpy()
+    mean_gradient = torch.from_numpy(rule.weights) @ samples.points_gradient.double().flatten(2)  # (n, lookback * f)
+    steps = (change_of_window.double() * mean_gradient.view(change_of_window.shape)).numpy()
+    readout = (_adjoint(rule, samples.readout_gradient) * samples.readout.double()).sum(dim=(1, 2)).numpy()
     edges = [
-        torch.einsum("nkrj,nkrji->nji", _adjoint(rule, gradient), values.double()).numpy()
+        (_adjoint(rule, gradient).unsqueeze(-1) * values).sum(dim=(1, 2)).numpy()
         for gradient, values in zip(samples.subnodes_gradient, samples.edges, strict=True)
     ]
 
@@ -142,6 +162,16 @@ def tally(network: LSTMKAN, change_of_window: Tensor, output: int, samples: Path
     entries["path", 0, "start"], entries["path", 0, "end"] = outputs[:, 0], outputs[:, -1]
     entries["path", 0, "n_nodes"] = np.full(len(outputs), float(samples.n_nodes))
     return entries
+
+
+def complete(slices: Slices[Result]) -> Result:
+    """The result of a computation in slices, one after the other."""
+    while True:
+        try:
+            next(slices)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
 
 def concatenate(batches: Sequence[Entries]) -> Entries:

@@ -51,7 +51,7 @@ def profile_nodes(model: LoadedModel) -> Mapping[tuple[str, int], Array]:
         return np.asarray(size / size.sum() if size.sum() > 0 else size)
 
     with torch.enable_grad():
-        layers = _node_values(model.network.trace(points), model.config.lookback)
+        layers = _node_values(model.frozen.trace(points), model.config.lookback)
         return {place: np.stack([shares(node) for node in values.unbind(1)]) for place, values in layers.items()}
 
 

@@ -12,7 +12,7 @@ from table import Row, times_in_turn
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.explain.ledger import explain_windows, output_std
+from kanmodel.explain.ledger import explain_windows
 
 STEPS = 50
 
@@ -25,7 +25,7 @@ def rows(model: LoadedModel) -> Iterator[Row]:
     captum = IntegratedGradients(lambda x: model.network(x)[:, 0])
     for n, rounds in ((1, 200), (32, 10)):
         windows = every[torch.linspace(0, len(every) - 1, n).long()]
-        residual = float(explain_windows(model, windows, 0).residual.max()) / output_std(model, 0)
+        residual = float(explain_windows(model, windows, 0).residual.max()) / model.output_std[0]
         attribute = partial(captum.attribute, windows, start, n_steps=STEPS)
         peers = {
             f"Captum, {STEPS} steps": attribute,

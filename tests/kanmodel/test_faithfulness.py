@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
 from kanmodel.config import Feature, KANConfig, ModelConfig, Target
 from kanmodel.explain.faithfulness import measure_faithfulness
-from kanmodel.explain.ledger import explain_windows, output_std
+from kanmodel.explain.ledger import explain_windows
 from kanmodel.network import LSTMKAN
 from service.registry import BUNDLED
 
@@ -86,7 +86,7 @@ def test_curves_by_hand(shape):
         changed = windows.copy()
         for window, features in enumerate(gone):
             changed[window][:, features] = model.reference_mean[features]
-        return np.abs(model.predict(changed)[:, 0] - model.predict(windows)[:, 0]).mean() / output_std(model, 0)
+        return np.abs(model.predict(changed)[:, 0] - model.predict(windows)[:, 0]).mean() / model.output_std[0]
 
     assert row.deletion == pytest.approx(np.mean([distance(order[:, :k]) for k in (1, 2)]))
     assert row.insertion == pytest.approx(np.mean([distance(order[:, k:]) for k in (1, 2)]))

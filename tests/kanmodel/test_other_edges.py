@@ -64,7 +64,7 @@ def test_every_layer_sums_to_the_forecast(name):
         for entries in (layer.nodes, layer.edges):
             if entries is not None:
                 total = entries.reshape(len(change), -1).sum(axis=1)
-                assert (np.abs(total - change) <= ledger.residual + 1e-9).all()
+                assert (np.abs(total - change) <= ledger.residual + 1e-6).all()  # float32 rounds F(x0) by its row
 
 
 @EVERY

@@ -1,0 +1,109 @@
+"""B-splines as the polynomial that each of their pieces is: the same curves as `bspline`, several times as fast.
+
+Between two knots a spline of order k is a polynomial of degree k (de Boor 1978, ch. IX). A table holds its coefficients
+in u = (x - knot) / (next knot - knot), for every input, interval and curve. So a value takes one comparison with the
+knots and k + 1 rows of the table, however the knots are spaced.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kanmodel import bspline
+
+
+class Pieces:
+    """The splines that leave each of n_in inputs for n_out sub-nodes.
+
+    Args:
+        grid: knots, (n_in, G+2k+1), ascending; equal knots have no interval between them.
+        weights: coefficients, (n_out, n_in, G+k).
+        order: spline order k.
+    """
+
+    def __init__(self, grid: Tensor, weights: Tensor, order: int) -> None:
+        n_in, n_knots = grid.shape
+        coefficients, width = _polynomials(grid.double(), weights.double(), order)
+        # Interval number b lies behind b knots: the first is below all of them, the last above, and both are zero.
+        self._knots = grid.T.unsqueeze(1).contiguous()  # (n_knots, 1, n_in)
+        self._first = torch.arange(n_in) * (n_knots + 1)  # the first interval of each input
+        self._start = _with_outer(grid.double()[:, :-1].contiguous()).flatten().to(grid.dtype)  # (n_in * (n_knots+1),)
+        self._inverse_width = _with_outer(torch.where(width > 0, 1 / width, 0)).flatten().to(grid.dtype)
+        self._table = _with_outer(coefficients).flatten(0, 1).to(weights.dtype)  # (n_in * (n_knots+1), k+1, n_out)
+        self._rows = self._table.flatten(0, 1).contiguous()  # (n_in * (n_knots+1) * (k+1), n_out)
+        self._order = order
+        self._powers = torch.arange(order + 1)
+
+    def sums(self, x: Tensor) -> Tensor:
+        """Sums over the inputs, (batch, n_in) -> (batch, n_out); without a gradient."""
+        interval, u = self._locate(x)
+        powers = [torch.ones_like(u), u]
+        while len(powers) <= self._order:
+            powers.append(powers[-1] * u)
+        weights = torch.stack(powers[: self._order + 1], dim=2).flatten(1)  # (batch, n_in * (k+1))
+        rows = (interval.unsqueeze(2) * (self._order + 1) + self._powers).flatten()
+        starts = torch.arange(len(x)) * weights.shape[1]
+        return torch.embedding_bag(self._rows, rows, starts, per_sample_weights=weights.flatten())[0]
+
+    def curves(self, x: Tensor) -> Tensor:
+        """Every value, (batch, n_in) -> (batch, n_in, n_out); its gradient is the slope of the same polynomials."""
+        values: Tensor = _Curves.apply(x, self)  # type: ignore[no-untyped-call]
+        return values
+
+    def values_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and first derivatives at (batch, n_in), both (batch, n_in, n_out), by Horner's rule."""
+        interval, u = self._locate(x)
+        terms = self._table[interval]  # (batch, n_in, k+1, n_out)
+        u = u.unsqueeze(2)
+        values, slopes = terms[:, :, -1], torch.zeros_like(terms[:, :, -1])
+        for power in range(self._order - 1, -1, -1):
+            slopes = torch.addcmul(values, slopes, u)
+            values = torch.addcmul(terms[:, :, power], values, u)
+        return values, slopes * self._inverse_width[interval].unsqueeze(2)
+
+    def _locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The interval of each position, as a row of the table, and where in it: two of (batch, n_in)."""
+        below = (x >= self._knots).view(torch.uint8).sum(0, dtype=torch.int64)
+        interval = below + self._first
+        return interval, (x - self._start.take(interval)) * self._inverse_width.take(interval)
+
+
+class _Curves(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pieces: Pieces) -> Tensor:
+        values, slopes = pieces.values_and_slopes(x)
+        ctx.save_for_backward(slopes)
+        return values
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (slopes,) = ctx.saved_tensors
+        return (gradient * slopes).sum(dim=2), None
+
+
+def _polynomials(grid: Tensor, weights: Tensor, order: int) -> tuple[Tensor, Tensor]:
+    """Coefficients of every curve between two knots, and the knots' distances; in float64.
+
+    They are those through the curve's values at k + 1 Chebyshev points inside the interval.
+
+    Returns:
+        (n_in, G+2k, k+1, n_out), the constant first; and (n_in, G+2k).
+    """
+    n_in, n_intervals = grid.shape[0], grid.shape[1] - 1
+    points = (1 - torch.cos((torch.arange(order + 1, dtype=grid.dtype) + 0.5) * torch.pi / (order + 1))) / 2
+    width = grid.diff(dim=1)
+    positions = grid[:, :-1, None] + width[:, :, None] * points  # (n_in, n_intervals, k+1)
+    basis = bspline.basis(positions.flatten(1).T, grid, order)  # (n_intervals * (k+1), n_in, G+k)
+    values = torch.einsum("pig,oig->ipo", basis, weights).view(n_in, n_intervals, order + 1, len(weights))
+    vandermonde = points[:, None] ** torch.arange(order + 1)
+    coefficients = torch.linalg.solve(vandermonde, values)
+    return torch.where(width[:, :, None, None] > 0, coefficients, 0), width
+
+
+def _with_outer(values: Tensor) -> Tensor:
+    """Adds a zero before the first and behind the last interval, (n_in, n_intervals, ...)."""
+    outer = torch.zeros_like(values[:, :1])
+    return torch.cat([outer, values, outer], dim=1)
