@@ -11,7 +11,6 @@ import torch
 from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
-from starlette.concurrency import run_in_threadpool
 
 from service.dependencies import Parts
 from service.description import describe_api
@@ -21,6 +20,7 @@ from service.request_ids import RequestIds
 from service.results import GlobalResults
 from service.routes import attributions, edges, explanations, health, models, predictions, reports, topology
 from service.settings import Settings
+from service.watching import Watch
 
 DESCRIPTION = (
     "Looks inside LSTM+KAN forecasters. Instances, predictions, contributions, baselines and errors are in "
@@ -59,23 +59,15 @@ def create_app(settings: Settings) -> FastAPI:
 
 @asynccontextmanager
 async def _serve(app: FastAPI) -> AsyncIterator[None]:
-    """Loads the models while the app already answers: a large folder must not look like a dead process.
-
-    Then it computes what will be asked for.
-    """
+    """Watches over the models while the app answers; see `Watch`."""
     parts: Parts = app.state.parts
     torch.set_num_threads(parts.settings.torch_threads)
-    loading = asyncio.create_task(run_in_threadpool(parts.registry.load))
-    preparing = asyncio.create_task(_prepare(parts, loading))
+    watch = Watch(parts.registry, parts.results, parts.settings.poll_seconds)
+    watching = asyncio.create_task(watch.run())
     yield
-    preparing.cancel()
+    watch.close()
     await parts.results.close()
-    await loading
-
-
-async def _prepare(parts: Parts, loading: asyncio.Task[None]) -> None:
-    await asyncio.wait((loading,))
-    await parts.results.prepare(parts.registry.served)
+    await watching
 
 
 async def _redirect_to_docs(_: object) -> RedirectResponse:

@@ -32,7 +32,10 @@ class ModelName(Convertor[str]):
 
 register_url_convertor("name", ModelName())
 MODEL = "/v1/models/{model:name}"
+VERSION = MODEL + "/versions/{version:name}"
+OF_VERSION = "_version"  # ends the ids of operations on one version
 Result = TypeVar("Result")
+Name = Annotated[str, Path(description="Name of the model.")]
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,15 @@ async def get_parts(request: Request) -> Parts:
     return parts
 
 
-async def get_served(
-    parts: Annotated[Parts, Depends(get_parts)],
-    model: Annotated[str, Path(description="Name of the model.")],
-) -> Served:
-    """Dependency: the model that the path names, ready to answer."""
-    return parts.registry.get(model)
+async def get_served(request: Request, parts: Annotated[Parts, Depends(get_parts)], model: Name) -> Served:
+    """Dependency: the model that the path names, in the version that it names or the highest, ready to answer."""
+    return parts.registry.get(model, request.path_params.get("version"))
+
+
+async def describe_version(
+    model: Name, version: Annotated[str, Path(description="Version of the model, such as `1`.")]
+) -> None:
+    """Dependency: says what the path of a version consists of; `get_served` reads it."""
 
 
 async def get_deadline(

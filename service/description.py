@@ -11,6 +11,8 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.dependencies import OF_VERSION
+from service.repository import FIRST_VERSION
 from service.schemas.explanations import ExplainRequest
 from service.schemas.predictions import PredictRequest
 
@@ -41,7 +43,7 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
             for parameter in operation.get("parameters", ()):
                 _leave_out_null(parameter["schema"])
             _leave_out_default_422(operation)
-            _add_examples(operation, examples[operation["operationId"]])
+            _add_examples(operation, examples)
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
         _tidy(document["components"])
@@ -72,11 +74,16 @@ def _leave_out_default_422(operation: dict[str, Any]) -> None:
         del operation["responses"]["422"]
 
 
-def _add_examples(operation: dict[str, Any], example: dict[str, Any]) -> None:
-    """A request that the bundled model answers, and the answer."""
+def _add_examples(operation: dict[str, Any], examples: dict[str, Any]) -> None:
+    """A request that the bundled model answers, and the answer; bodies once, not again for operations on a version."""
+    operation_id = operation["operationId"]
+    example = examples[operation_id.removesuffix(OF_VERSION)]
+    values = {"version": FIRST_VERSION, **example.get("parameters", {})}
     for parameter in operation.get("parameters", ()):
-        if parameter["name"] in example.get("parameters", {}):
-            parameter["example"] = example["parameters"][parameter["name"]]
+        if parameter["name"] in values:
+            parameter["example"] = values[parameter["name"]]
+    if operation_id.endswith(OF_VERSION):
+        return
     if "request" in example:
         operation["requestBody"]["content"]["application/json"]["example"] = example["request"]
     operation["responses"]["200"]["content"]["application/json"]["example"] = example["response"]

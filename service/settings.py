@@ -16,6 +16,7 @@ class Settings(BaseSettings):
         port: port to listen on.
         root_path: path under which a proxy serves the app, such as ``/kanscope``.
         models: a folder of checkpoints or one file; the bundled model where it is absent or an empty folder.
+        poll_seconds: seconds between two looks for new, changed and deleted checkpoints; 0: never.
         torch_threads: threads of one tensor operation; requests run beside each other anyway.
         max_body_bytes: largest request body.
         max_windows: most windows of one request.
@@ -30,6 +31,7 @@ class Settings(BaseSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     root_path: str = ""
     models: Path | None = None
+    poll_seconds: float = Field(default=10.0, ge=0, le=86400)
     torch_threads: int = Field(default=1, ge=1)
     max_body_bytes: int = Field(default=8 << 20, ge=1)
     max_windows: int = Field(default=4096, ge=1)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 
 from service.answers import answer_json
 from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.requests.negotiation import accept_json
 from service.requests.outputs import read_output
+from service.routes.versioned import VersionedRouter
 from service.schemas.attributions import AttributionsQuery, AttributionsResponse, describe_attributions
 from service.schemas.errors import describe_errors
 
-router = APIRouter(tags=["attributions"], dependencies=[Depends(accept_json)])
+router = VersionedRouter(tags=["attributions"], dependencies=[Depends(accept_json)])
 
 
 @router.get(

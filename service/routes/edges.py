@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Path, Query, Response
+from fastapi import Depends, Path, Query, Response
 from starlette.concurrency import run_in_threadpool
 
 from kanmodel.explain.curves import sample_edges
@@ -16,6 +16,7 @@ from service.errors import unusable
 from service.registry import Served
 from service.requests.negotiation import accept_json
 from service.requests.outputs import read_output
+from service.routes.versioned import VersionedRouter
 from service.schemas.edges import (
     CurveQuery,
     CurvesQuery,
@@ -26,7 +27,7 @@ from service.schemas.edges import (
 )
 from service.schemas.errors import describe_errors
 
-router = APIRouter(tags=["edges"], dependencies=[Depends(accept_json)])
+router = VersionedRouter(tags=["edges"], dependencies=[Depends(accept_json)])
 
 
 @router.get(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 
-from fastapi import APIRouter, Request, Response
+from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
 
@@ -15,12 +15,13 @@ from service.errors import describe_error
 from service.explanations import Question, describe_question, explain_all, explain_slices, read_question
 from service.requests.bodies import read_body
 from service.requests.negotiation import choose_media_type
+from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
 from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse
 from service.schemas.requests import describe_body
 
 logger = logging.getLogger(__name__)
-router = APIRouter(tags=["explanations"])
+router = VersionedRouter(tags=["explanations"])
 _LINES = {
     "content": {
         NDJSON: {

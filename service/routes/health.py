@@ -8,10 +8,11 @@ from kanmodel.errors import Problem
 from service.answers import answer_json
 from service.dependencies import TheParts
 from service.errors import NotReadyError
+from service.registry import choose_default
 from service.requests.negotiation import accept_json
 from service.schemas.errors import describe_errors
 from service.schemas.health import Health, Readiness
-from service.schemas.models import summarise_entry
+from service.schemas.models import summarise_model
 
 router = APIRouter(tags=["health"], dependencies=[Depends(accept_json)])
 
@@ -26,9 +27,10 @@ async def get_health() -> Response:
 @router.get("/readyz", operation_id="get_readiness", response_model=Readiness, responses=describe_errors(406, 503))
 async def get_readiness(parts: TheParts) -> Response:
     """Says whether loading is over and a model answers; failed models don't keep the others back."""
-    entries = parts.registry.entries
+    index = parts.registry.index()
     if not parts.registry.ready:
-        problems = [Problem(entry.name, entry.reason or f"is {entry.state}") for entry in entries]
+        defaults = map(choose_default, index.values())
+        problems = [Problem(entry.name, entry.reason or f"is {entry.state}") for entry in defaults]
         raise NotReadyError("the service is not ready", problems, headers={"Retry-After": "1"})
-    readiness: Readiness = {"ready": True, "models": [summarise_entry(entry) for entry in entries]}
+    readiness: Readiness = {"ready": True, "models": [summarise_model(entries) for entries in index.values()]}
     return answer_json(readiness)

@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import Depends, Response
 
 from service.answers import answer_json
 from service.dependencies import MODEL, TheModel, TheParts
 from service.requests.negotiation import accept_json
+from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
-from service.schemas.models import ModelInfo, ModelList, describe_model, summarise_entry
+from service.schemas.models import ModelInfo, ModelList, describe_model, summarise_model
 
-router = APIRouter(tags=["models"], dependencies=[Depends(accept_json)])
+router = VersionedRouter(tags=["models"], dependencies=[Depends(accept_json)])
 
 
 @router.get("/v1/models", operation_id="list_models", response_model=ModelList, responses=describe_errors(406))
 async def list_models(parts: TheParts) -> Response:
-    """Lists the models, with the state of each; a failed one says why."""
-    entries = parts.registry.entries
+    """Lists the models, with the state of each and of its versions; a failed one says why."""
+    index = parts.registry.index()
     models: ModelList = {
-        "models": [entry.name for entry in entries],
-        "details": [summarise_entry(entry) for entry in entries],
+        "models": list(index),
+        "details": [summarise_model(entries) for entries in index.values()],
     }
     return answer_json(models)
 
 
 @router.get(MODEL, operation_id="get_model", response_model=ModelInfo, responses=describe_errors(404, 406, 503))
-async def get_model(served: TheModel) -> Response:
+async def get_model(served: TheModel, parts: TheParts) -> Response:
     """Describes a model: features with units and ranges, outputs, architecture, figures of the training."""
-    return answer_json(describe_model(served))
+    return answer_json(describe_model(served, parts.registry.index().get(served.name, ())))

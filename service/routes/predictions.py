@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from service.answers import answer_json
@@ -11,11 +11,12 @@ from service.registry import Served
 from service.requests.bodies import parse_object, read_body
 from service.requests.negotiation import accept_json
 from service.requests.windows import read_windows
+from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
 from service.schemas.predictions import PredictRequest, PredictResponse, describe_predictions
 from service.schemas.requests import describe_body, validate_request
 
-router = APIRouter(tags=["predictions"], dependencies=[Depends(accept_json)])
+router = VersionedRouter(tags=["predictions"], dependencies=[Depends(accept_json)])
 
 
 @router.post(

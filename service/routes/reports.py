@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from kanmodel.explain.report import markdown
 from service.answers import JSON, MARKDOWN, answer_json
 from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.requests.negotiation import choose_media_type
 from service.requests.outputs import read_output
+from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
 from service.schemas.reports import ReportResponse, describe_report
 from service.schemas.requests import OutputQuery
 
-router = APIRouter(tags=["report"])
+router = VersionedRouter(tags=["report"])
 _PROSE = {"content": {MARKDOWN: {"schema": {"type": "string", "description": "The questions and answers as prose."}}}}
 _VARIES = {"Vary": "Accept"}
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import Depends, Query, Response
 
 from service.answers import answer_json
 from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.requests.negotiation import accept_json
 from service.requests.outputs import read_output
+from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
 from service.schemas.topology import (
     FidelityCurve,
@@ -20,7 +21,7 @@ from service.schemas.topology import (
     describe_topology,
 )
 
-router = APIRouter(tags=["topology"], dependencies=[Depends(accept_json)])
+router = VersionedRouter(tags=["topology"], dependencies=[Depends(accept_json)])
 
 
 @router.get(

@@ -28,7 +28,7 @@ class ErrorResponse(TypedDict):
 
 
 _DESCRIPTIONS = {
-    404: "There is no such model, output or edge; the message lists what there is.",
+    404: "There is no such model, version, output or edge; the message lists what there is.",
     406: "The operation has none of the media types in `Accept`.",
     413: "The body is larger than the service accepts.",
     415: "The body is not `application/json`, or it is compressed.",

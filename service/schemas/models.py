@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
 from kanmodel.config import BaseActivation, KANConfig, LSTMConfig, Readout
-from service.registry import VERSION, Entry, Served, State
+from service.registry import Entry, Served, State, choose_default
 
-Name = Annotated[str, Field(description="Name of the model: the stem of its file.")]
+Name = Annotated[str, Field(description="Name of the model: that of its file or folder.")]
 Checkpoint = Annotated[
     str,
     Field(
@@ -22,15 +23,32 @@ Version = Annotated[str, Field(description="Version of the model.")]
 Interval = Annotated[list[float], Field(min_length=2, max_length=2)]  # lower and upper bound, 95 %
 
 
-class ModelSummary(TypedDict):
-    """A model and whether it answers."""
+class VersionSummary(TypedDict):
+    """A version of a model and whether it answers."""
+
+    version: Version
+    state: Annotated[State, Field(description="`loading`, `ready`, `failed`, or `unloaded` by command.")]
+    ready: Annotated[bool, Field(description="Whether it answers.")]
+    checkpoint: Annotated[Checkpoint | None, Field(description="Identity of the checkpoint; null where none answers.")]
+    reason: NotRequired[
+        Annotated[
+            str,
+            Field(
+                description="Why its file cannot be loaded; where it was replaced while it served, what served before "
+                "goes on."
+            ),
+        ]
+    ]
+
+
+Versions = Annotated[list[VersionSummary], Field(description="All versions, the highest first.")]
+
+
+class ModelSummary(VersionSummary):
+    """A model, as the version that answers where none is named: the highest that can."""
 
     name: Name
-    state: Annotated[State, Field(description="`loading`, `ready` or `failed`.")]
-    ready: Annotated[bool, Field(description="Whether the model answers.")]
-    checkpoint: Annotated[Checkpoint | None, Field(description="Identity of the checkpoint; null until it is read.")]
-    version: Version
-    reason: NotRequired[Annotated[str, Field(description="Why it failed; only of a failed model.")]]
+    versions: Versions
 
 
 class ModelList(TypedDict):
@@ -118,6 +136,7 @@ class ModelInfo(TypedDict):
     ready: Annotated[bool, Field(description="Always true.")]
     checkpoint: Checkpoint
     version: Version
+    versions: Versions
     features: Annotated[list[FeatureInfo], Field(description="Input columns, in the order of an instance's last axis.")]
     targets: Annotated[list[TargetInfo], Field(description="Forecast columns.")]
     outputs: Annotated[
@@ -131,29 +150,22 @@ class ModelInfo(TypedDict):
     provenance: ProvenanceInfo
 
 
-def summarise_entry(entry: Entry) -> ModelSummary:
-    """An entry of the registry as the list of models shows it."""
-    summary: ModelSummary = {
-        "name": entry.name,
-        "state": entry.state,
-        "ready": entry.model is not None,
-        "checkpoint": f"sha256:{entry.model.sha256}" if entry.model else None,
-        "version": VERSION,
-    }
-    if entry.reason is not None:
-        summary["reason"] = entry.reason
-    return summary
+def summarise_model(entries: Sequence[Entry]) -> ModelSummary:
+    """The versions of a model as the list of models shows them."""
+    default = choose_default(entries)
+    return {"name": default.name, **_summarise_version(default), "versions": list(map(_summarise_version, entries))}
 
 
-def describe_model(served: Served) -> ModelInfo:
-    """A model's architecture, units and figures."""
+def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
+    """A model's architecture, units and figures, beside what became of all its versions."""
     model, config = served.model, served.model.config
     return {
         "name": served.name,
         "state": "ready",
         "ready": True,
         "checkpoint": served.checkpoint,
-        "version": VERSION,
+        "version": served.version,
+        "versions": list(map(_summarise_version, entries)),
         "features": [
             {"name": f.name, "unit": f.unit, "mean": f.mean, "std": f.std, "min": f.min, "max": f.max}
             for f in config.features
@@ -177,6 +189,18 @@ def describe_model(served: Served) -> ModelInfo:
             "parent": model.provenance.parent,
         },
     }
+
+
+def _summarise_version(entry: Entry) -> VersionSummary:
+    summary: VersionSummary = {
+        "version": entry.version,
+        "state": entry.state,
+        "ready": entry.served is not None,
+        "checkpoint": entry.served.checkpoint if entry.served else None,
+    }
+    if entry.reason is not None:
+        summary["reason"] = entry.reason
+    return summary
 
 
 def _describe_kan(config: KANConfig) -> KANInfo:

@@ -11,7 +11,7 @@ import serving
 from table import Row, print_table
 
 from kanmodel.checkpoint import load_checkpoint
-from service.registry import BUNDLED
+from service.repository import BUNDLED
 
 NAME = "nyc-weather"
 

@@ -18,7 +18,7 @@ from fastapi import FastAPI
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from service.app import create_app
 from service.cli import main
-from service.registry import BUNDLED
+from service.repository import BUNDLED
 from service.settings import Settings
 
 NAMES = ("front", "head", "nyc-weather", "two")
@@ -48,11 +48,11 @@ def run_server(app: FastAPI, wait: bool = True) -> Iterator[httpx2.Client]:
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        _poll(lambda: server.started)
+        _wait(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             if wait:
-                _poll(lambda: '"loading"' not in client.get("/v1/models").text)
+                _wait(lambda: '"loading"' not in client.get("/v1/models").text)
             yield client
     finally:
         server.should_exit = True
@@ -87,6 +87,12 @@ def serve_app() -> Callable[[FastAPI], AbstractContextManager[httpx2.Client]]:
     return run_server
 
 
+@pytest.fixture
+def wait_until() -> Callable[[Callable[[], bool]], None]:
+    """Waits for a condition: ``wait_until(lambda: …)``."""
+    return _wait
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model, one of each other shape, and a file that is none."""
@@ -108,8 +114,8 @@ def service(folder: Path) -> Iterator[Service]:
         yield Service(client, models)
 
 
-def _poll(condition: Callable[[], bool]) -> None:
+def _wait(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30
     while not condition():
-        assert time.monotonic() < deadline, "the server is not ready after 30 s"
+        assert time.monotonic() < deadline, "what is waited for is not there after 30 s"
         time.sleep(0.01)

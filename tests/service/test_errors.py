@@ -397,12 +397,11 @@ def test_a_503_says_when_to_come_back(service):
 
 def test_results_that_are_not_finite_are_named(serve, tmp_path):
     """A forecast that overflows is 422 and names its place in outputs; nothing leaves as null."""
-    model = make_model("lstm", targets=("y", "z"))
-    model.network.head[-1].node_bias.fill_(5.0)
-    config = replace(model.config, targets=(model.config.targets[0], Target("z", std=1e308)))
+    model = make_model("head", targets=("y", "z"))
+    config = replace(model.config, targets=(model.config.targets[0], Target("z", std=1e300)))
     model.network.config = config
     save_checkpoint(replace(model, reference=replace(model.reference, targets=None)), tmp_path / "huge.safetensors")
-    body = {"instances": make_windows(model, 2).tolist()}
+    body = {"instances": (1e20 * make_windows(model, 2)).tolist()}
     with serve(models=tmp_path) as client:
         check_error(client.post("/v1/models/huge:predict", json=body), 422, "must be finite", "outputs[0][1]")
         for accept in ("application/json", "application/x-ndjson"):

@@ -14,13 +14,8 @@ def test_lists_every_wanted_model_the_failed_one_with_its_reason(service):
     assert details["broken"]["reason"].startswith("broken.safetensors is truncated")
     assert (details["broken"]["ready"], details["broken"]["checkpoint"]) == (False, None)
     for name, model in service.models.items():
-        assert details[name] == {
-            "name": name,
-            "state": "ready",
-            "ready": True,
-            "checkpoint": f"sha256:{model.sha256}",
-            "version": "1",
-        }
+        version = {"version": "1", "state": "ready", "ready": True, "checkpoint": f"sha256:{model.sha256}"}
+        assert details[name] == {"name": name, **version, "versions": [version]}
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])

@@ -68,7 +68,8 @@ def ask_example(service, operation_id):
     values = {parameter["name"]: parameter.get("example") for parameter in operation.get("parameters", ())}
     in_path = {p["name"]: values[p["name"]] for p in operation.get("parameters", ()) if p["in"] == "path"}
     query = {name: value for name, value in values.items() if name not in in_path and value is not None}
-    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+    _, _, described = OPERATIONS[operation_id.removesuffix("_version")]
+    body = described.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
     return service.client.request(method, path.format(**in_path), params=query, json=body)
 
 
@@ -97,8 +98,7 @@ def test_the_command_runs_as_documented():
 
 def test_operation_ids_are_those_that_clients_are_generated_from():
     """The names of generated functions are stable."""
-    assert set(OPERATIONS) == {
-        "list_models",
+    on_a_model = {
         "get_model",
         "predict",
         "explain",
@@ -108,19 +108,39 @@ def test_operation_ids_are_those_that_clients_are_generated_from():
         "get_report",
         "list_edges",
         "get_edge",
-        "get_health",
-        "get_readiness",
     }
+    of_versions = {f"{operation_id}_version" for operation_id in on_a_model}
+    assert set(OPERATIONS) == {"list_models", "get_health", "get_readiness"} | on_a_model | of_versions
+
+
+@pytest.mark.parametrize("operation_id", [name for name in OPERATIONS if name.endswith("_version")])
+def test_an_operation_on_a_version_is_that_on_the_model(operation_id):
+    """Only the path and the parameter `version`, after `model`, tell them apart."""
+    method, path, operation = OPERATIONS[operation_id]
+    default_method, default_path, default = OPERATIONS[operation_id.removesuffix("_version")]
+    assert (method, path) == (default_method, default_path.replace("{model}", "{model}/versions/{version}"))
+    names = [parameter["name"] for parameter in operation["parameters"]]
+    at = names.index("version")
+    assert names[at - 1] == "model"
+    assert operation["parameters"][:at] + operation["parameters"][at + 1 :] == default["parameters"]
+    assert operation.get("requestBody", {}).keys() == default.get("requestBody", {}).keys()
+    assert answer_schema(operation_id) == answer_schema(operation_id.removesuffix("_version"))
+    assert operation["responses"].keys() == default["responses"].keys()
 
 
 @pytest.mark.parametrize("operation_id", OPERATIONS)
 def test_each_operation_is_described_whole(operation_id):
-    """Each operation and parameter has a description, each answer an example, and every error the one schema."""
+    """Each operation and parameter has a description, each answer an example, and every error the one schema.
+
+    An operation on a version has the examples of the one on the model.
+    """
     _, _, operation = OPERATIONS[operation_id]
     assert operation["description"]
     assert all(parameter["description"] for parameter in operation.get("parameters", ()))
     responses = operation["responses"]
-    assert violations(responses["200"]["content"]["application/json"]["example"], answer_schema(operation_id)) == []
+    _, _, described = OPERATIONS[operation_id.removesuffix("_version")]
+    example = described["responses"]["200"]["content"]["application/json"]["example"]
+    assert violations(example, answer_schema(operation_id)) == []
     errors = {status: answer for status, answer in responses.items() if status != "200"}
     assert {"406", "500"} <= set(errors)
     for status, answer in errors.items():
@@ -177,5 +197,5 @@ def test_answers_of_every_shape_of_model_are_as_described(service, name):
 
 
 def test_examples_are_of_operations_that_exist():
-    """The file of examples has one entry for each operation."""
-    assert set(orjson.loads(EXAMPLES.read_bytes())) == set(OPERATIONS)
+    """The file of examples has one entry for each operation, versions aside."""
+    assert set(orjson.loads(EXAMPLES.read_bytes())) == {name.removesuffix("_version") for name in OPERATIONS}

@@ -1,0 +1,23 @@
+"""A router whose operations on a model can also name one of its versions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Depends
+
+from service.dependencies import MODEL, OF_VERSION, VERSION, describe_version
+
+
+class VersionedRouter(APIRouter):
+    """Has each operation on a model twice: on the highest version, and on the version that the path names."""
+
+    def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        """Adds an operation; one on a model a second time, with `OF_VERSION` at the end of its id."""
+        super().add_api_route(path, endpoint, **options)
+        if path.startswith(MODEL):
+            options["operation_id"] += OF_VERSION
+            options["name"] = options["operation_id"]
+            options["dependencies"] = [Depends(describe_version), *(options.get("dependencies") or ())]
+            super().add_api_route(VERSION + path.removeprefix(MODEL), endpoint, **options)

@@ -1,0 +1,66 @@
+"""Keeping the models as their files are, for as long as the service runs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from starlette.concurrency import run_in_threadpool
+
+from service.registry import Registry, Served
+from service.results import GlobalResults
+
+logger = logging.getLogger(__name__)
+
+
+class Watch:
+    """Loads the models, looks for changes of their files, and has global results computed for what is new.
+
+    Args:
+        registry: the models.
+        results: their global results.
+        seconds: time between two looks; 0 for none after the first.
+    """
+
+    def __init__(self, registry: Registry, results: GlobalResults, seconds: float) -> None:
+        self._registry = registry
+        self._results = results
+        self._seconds = seconds
+        self._stopping = asyncio.Event()
+        self._preparing: set[asyncio.Task[None]] = set()
+        self._failure = ""  # of the last look
+
+    async def run(self) -> None:
+        """Goes on until it is closed, beside requests: a large folder must not look like a dead process."""
+        await self._look(self._registry.load)
+        while self._seconds and not await self._stops_within(self._seconds):
+            await self._look(self._registry.poll)
+
+    def close(self) -> None:
+        """Ends the run, once the look that is under way is over."""
+        self._stopping.set()
+        for task in self._preparing:
+            task.cancel()
+
+    async def _look(self, look: Callable[[], tuple[Served, ...]]) -> None:
+        """One look. Its failure changes nothing, and is logged unless it is the one before again."""
+        try:
+            served = await run_in_threadpool(look)
+        except Exception as error:
+            if str(error) != self._failure:
+                logger.exception("the models cannot be looked at; those that serve go on")
+            self._failure = str(error)
+            return
+        self._failure = ""
+        if served and not self._stopping.is_set():
+            task = asyncio.create_task(self._results.prepare(served))
+            self._preparing.add(task)
+            task.add_done_callback(self._preparing.discard)
+
+    async def _stops_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._stopping.wait()
+        except TimeoutError:
+            return False

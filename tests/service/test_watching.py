@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+from factories import make_model
+
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from service import results
+from service.registry import Registry
+from service.results import GlobalResults
+from service.watching import Watch
+
+
+@pytest.fixture
+def file(tmp_path):
+    (tmp_path / "models").mkdir()
+    return write(tmp_path / "models" / "m.safetensors")
+
+
+def write(path, seed=0):
+    save_checkpoint(make_model("head", seed=seed), path)
+    return path
+
+
+def watch_while(steps, registry, seconds=0.01):
+    """Watches over the models while the steps are taken: each changes something and yields what it waits for."""
+
+    async def run():
+        kept = GlobalResults(64)
+        watch = Watch(registry, kept, seconds)
+        watching = asyncio.create_task(watch.run())
+        deadline = time.monotonic() + 30
+        for condition in steps:
+            while not condition():
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.01)
+        watch.close()
+        await kept.close()
+        await asyncio.wait_for(watching, 30)
+
+    asyncio.run(run())
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """The looks at the files so far."""
+    calls = []
+    poll = Registry.poll
+
+    def count(registry):
+        calls.append(registry)
+        return poll(registry)
+
+    monkeypatch.setattr(Registry, "poll", count)
+    return calls
+
+
+def test_models_are_loaded_and_followed_until_the_watch_is_closed(file):
+    """A file that is replaced serves, and the watch ends when it is told to."""
+    registry = Registry(file.parent)
+
+    def steps():
+        yield lambda: registry.ready
+        first = registry.get("m")
+        write(file, seed=1)
+        yield lambda: registry.get("m") is not first
+
+    watch_while(steps(), registry)
+    assert registry.get("m").model.sha256 == load_checkpoint(file).sha256
+
+
+def test_without_seconds_nobody_looks_again(file, looks):
+    """0 turns the looking off, not the loading."""
+    registry = Registry(file.parent)
+    watch_while([lambda: registry.ready], registry, seconds=0)
+    assert looks == []
+
+
+def test_global_results_of_what_is_new_are_computed_before_anybody_asks(file, monkeypatch):
+    """Those of the models that are loaded first, and of each that takes a name over."""
+    measured = []
+    measure = results.measure_importance
+
+    def record(model, output):
+        measured.append(model.sha256)
+        return measure(model, output)
+
+    monkeypatch.setattr(results, "measure_importance", record)
+    registry = Registry(file.parent)
+    wanted = [load_checkpoint(file).sha256]
+
+    def steps():
+        yield lambda: measured == wanted
+        wanted.append(load_checkpoint(write(file, seed=1)).sha256)
+        yield lambda: measured == wanted
+
+    watch_while(steps(), registry)
+    assert measured == wanted
+
+
+def test_a_look_that_fails_is_logged_once_and_the_next_is_taken(file, looks, caplog):
+    """A folder that is away for many looks gives one line in the log, and one more when it goes again."""
+    registry = Registry(file.parent)
+    away = file.parent.with_name("away")
+
+    def steps():
+        yield lambda: registry.ready
+        for seed in (1, 2):
+            served = registry.get("m")
+            file.parent.rename(away)
+            n_looks = len(looks)
+            yield lambda n_looks=n_looks: len(looks) > n_looks + 5
+            assert registry.get("m") is served
+            write(away / "m.safetensors", seed)
+            away.rename(file.parent)
+            yield lambda served=served: registry.get("m") is not served
+
+    watch_while(steps(), registry)
+    failures = [record for record in caplog.records if record.name == "service.watching"]
+    assert [record.exc_info[1].args[0] for record in failures] == [f"there is no file or folder {file.parent}"] * 2
