@@ -99,6 +99,8 @@ class LoadedModel:
         scaling: original units <-> model units, as the config states it.
         frozen: the same network for inference: what predictions and ledgers are computed with.
         reference_outputs: predictions for the reference windows, (n, n_outputs), model units.
+        feature_low: the smallest value that each feature had in training, (n_features,); -inf where that is unknown.
+        feature_high: the largest; inf where that is unknown.
         output_std: unbiased standard deviation of each output on the reference windows, at least 1e-6 of the target's
             scale, (n_outputs,), original units.
         reference_mean: mean of each feature over the reference windows and their steps, (n_features,), original units.
@@ -112,6 +114,8 @@ class LoadedModel:
     scaling: Scaling = field(init=False)
     frozen: FrozenNetwork = field(init=False)
     reference_outputs: Tensor = field(init=False)
+    feature_low: Array = field(init=False)
+    feature_high: Array = field(init=False)
     output_std: Array = field(init=False)
     reference_mean: Array = field(init=False)
 
@@ -119,6 +123,11 @@ class LoadedModel:
         self.network.eval().requires_grad_(False)
         object.__setattr__(self, "scaling", Scaling.of(self.config))
         object.__setattr__(self, "frozen", FrozenNetwork(self.network))
+        features = self.config.features
+        low = np.array([-np.inf if feature.min is None else feature.min for feature in features])
+        high = np.array([np.inf if feature.max is None else feature.max for feature in features])
+        object.__setattr__(self, "feature_low", low)
+        object.__setattr__(self, "feature_high", high)
         with torch.inference_mode():
             outputs = self.network(self.reference.windows)
         object.__setattr__(self, "reference_outputs", outputs.clone())

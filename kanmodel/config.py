@@ -274,6 +274,11 @@ class ModelConfig:
             raise ConfigError(f"the head KAN has {self.head.n_nodes[-1]} outputs, but horizon x targets is {n_outputs}")
 
     @property
+    def window_shape(self) -> tuple[int, int]:
+        """Steps and features of one window."""
+        return self.lookback, len(self.features)
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features, in the order of a window's last axis."""
         return tuple(f.name for f in self.features)

@@ -6,7 +6,7 @@ Model units are (value - mean) / std of the training rows. A constant column has
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ class Scaling:
         output_mean: (n_outputs,).
         output_scale: (n_outputs,), never 0.
         dtype: type of values in model units.
+        feature_limit: the magnitude up to which a value surely stays finite in model units, (n_features,).
     """
 
     feature_mean: Array
@@ -35,6 +36,12 @@ class Scaling:
     output_mean: Array
     output_scale: Array
     dtype: torch.dtype
+    feature_limit: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        largest = torch.finfo(self.dtype).max / 2
+        limit = np.minimum(largest, largest * np.minimum(self.feature_scale, 1) - np.abs(self.feature_mean))
+        object.__setattr__(self, "feature_limit", limit)
 
     @classmethod
     def of(cls, config: ModelConfig) -> Scaling:

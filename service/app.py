@@ -15,10 +15,12 @@ from fastapi_offline import FastAPIOffline
 from service.dependencies import Parts
 from service.description import describe_api
 from service.errors import install_error_handlers
+from service.precomputed import AnswerCache
 from service.registry import Registry
 from service.request_ids import RequestIds
 from service.results import GlobalResults
 from service.routes import attributions, edges, explanations, health, models, predictions, reports, topology
+from service.scheduler import Scheduler
 from service.settings import Settings
 from service.watching import Watch
 
@@ -37,7 +39,13 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         CheckpointError: there is nothing where the settings say the models are.
     """
-    parts = Parts(settings, Registry(settings.models), GlobalResults(settings.cached_results))
+    parts = Parts(
+        settings,
+        Registry(settings.models),
+        GlobalResults(settings.cached_results),
+        Scheduler(settings.max_queue),
+        AnswerCache(settings.cached_answers),
+    )
     app: FastAPI = FastAPIOffline(
         title="Kanscope",
         version=version("kanscope"),
@@ -62,12 +70,14 @@ async def _serve(app: FastAPI) -> AsyncIterator[None]:
     """Watches over the models while the app answers; see `Watch`."""
     parts: Parts = app.state.parts
     torch.set_num_threads(parts.settings.torch_threads)
+    parts.scheduler.start()
     watch = Watch(parts.registry, parts.results, parts.settings.poll_seconds)
     watching = asyncio.create_task(watch.run())
     yield
     watch.close()
     await parts.results.close()
     await watching
+    parts.scheduler.close()
 
 
 async def _redirect_to_docs(_: object) -> RedirectResponse:

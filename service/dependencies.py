@@ -10,9 +10,11 @@ from typing import Annotated, TypeVar
 from fastapi import Depends, Header, Path, Request
 from starlette.convertors import Convertor, register_url_convertor
 
-from service.errors import NotReadyError
+from service.errors import NotReadyError, unusable
+from service.precomputed import AnswerCache
 from service.registry import Registry, Served
 from service.results import GlobalResults
+from service.scheduler import Scheduler
 from service.settings import Settings
 
 
@@ -33,6 +35,8 @@ class ModelName(Convertor[str]):
 register_url_convertor("name", ModelName())
 MODEL = "/v1/models/{model:name}"
 VERSION = MODEL + "/versions/{version:name}"
+TIMEOUT_HEADER = "X-Request-Timeout"
+MAX_TIMEOUT = 3600  # seconds
 OF_VERSION = "_version"  # ends the ids of operations on one version
 Result = TypeVar("Result")
 Name = Annotated[str, Path(description="Name of the model.")]
@@ -46,11 +50,15 @@ class Parts:
         settings: the settings.
         registry: the models.
         results: global results of the models.
+        scheduler: who uses the models when.
+        answers: what was answered, where that is the same each time.
     """
 
     settings: Settings
     registry: Registry
     results: GlobalResults
+    scheduler: Scheduler
+    answers: AnswerCache
 
 
 @dataclass(frozen=True)
@@ -81,39 +89,69 @@ class Deadline:
             raise NotReadyError(message, headers={"Retry-After": "1"}) from None
 
 
-async def get_parts(request: Request) -> Parts:
-    """Dependency: the parts of the service."""
+def find_parts(request: Request) -> Parts:
+    """The parts of the service."""
     parts: Parts = request.app.state.parts
     return parts
 
 
-async def get_served(request: Request, parts: Annotated[Parts, Depends(get_parts)], model: Name) -> Served:
-    """Dependency: the model that the path names, in the version that it names or the highest, ready to answer."""
-    return parts.registry.get(model, request.path_params.get("version"))
+def find_model(request: Request) -> Served:
+    """The model that the path names, in the version that it names or the highest, ready to answer."""
+    return find_parts(request).registry.get(request.path_params["model"], request.path_params.get("version"))
+
+
+def find_deadline(request: Request) -> Deadline:
+    """How long the request waits, as its header or else the setting says.
+
+    Raises:
+        DataError: the header is not a number of seconds.
+    """
+    given = request.headers.get(TIMEOUT_HEADER)
+    seconds = find_parts(request).settings.request_timeout if given is None else _read_seconds(given)
+    return Deadline(seconds, asyncio.get_running_loop().time() + seconds)
+
+
+def _read_seconds(given: str) -> float:
+    try:
+        seconds = float(given)
+    except ValueError:
+        seconds = 0
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise unusable(TIMEOUT_HEADER, f"must be a number above 0 and up to {MAX_TIMEOUT}, but is {given!r}")
+    return seconds
+
+
+async def get_parts(request: Request) -> Parts:
+    """Dependency: the parts of the service."""
+    return find_parts(request)
+
+
+async def get_served(request: Request, model: Name) -> Served:
+    """Dependency: the model that the path names."""
+    return find_model(request)
 
 
 async def describe_version(
     model: Name, version: Annotated[str, Path(description="Version of the model, such as `1`.")]
 ) -> None:
-    """Dependency: says what the path of a version consists of; `get_served` reads it."""
+    """Dependency: says what the path of a version consists of; `find_model` reads it."""
 
 
 async def get_deadline(
-    parts: Annotated[Parts, Depends(get_parts)],
+    request: Request,
     timeout: Annotated[
         float | None,
         Header(
-            alias="X-Request-Timeout",
+            alias=TIMEOUT_HEADER,
             description="Seconds to wait for a result that is still being computed; then 503. A setting says how many "
             "where it is absent.",
             gt=0,
-            le=3600,
+            le=MAX_TIMEOUT,
         ),
     ] = None,
 ) -> Deadline:
     """Dependency: how long the request waits."""
-    seconds = parts.settings.request_timeout if timeout is None else timeout
-    return Deadline(seconds, asyncio.get_running_loop().time() + seconds)
+    return find_deadline(request)
 
 
 TheParts = Annotated[Parts, Depends(get_parts)]

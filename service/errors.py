@@ -4,7 +4,8 @@ RequestError               refused before a model is asked
 ├── NotAcceptableError     no media type that the client takes
 ├── BodyTooLargeError
 ├── MediaTypeError         a body that is not JSON, or compressed
-└── NotReadyError          a model, or the service, that cannot answer yet
+├── NotReadyError          a model, or the service, that cannot answer yet
+└── OverloadedError        more requests wait than the service holds
 
 kanmodel.errors.UnknownNameError
 └── UnknownValueError      a name with its place in the request
@@ -64,6 +65,10 @@ class NotReadyError(RequestError):
     """A model, or the service, cannot answer; the message says why."""
 
 
+class OverloadedError(RequestError):
+    """More requests wait than the service holds."""
+
+
 class UnknownValueError(UnknownNameError):
     """A name in a request that does not exist.
 
@@ -88,6 +93,7 @@ STATUSES: dict[type[Exception], int] = {
     ConfigError: 500,
     CheckpointError: 500,
     NotReadyError: 503,
+    OverloadedError: 503,
 }
 # RFC 9110's names; Python 3.11 still has older ones.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}

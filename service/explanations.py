@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.expected import explain_expected
-from kanmodel.explain.ledger import Ledger, LedgerOptions, explain_windows
+from kanmodel.explain.expected import explain_expected_in_slices
+from kanmodel.explain.ledger import Ledger, LedgerOptions, explain_in_slices
+from kanmodel.explain.path import Slices
+from kanmodel.scaling import Array
 from service.registry import Served
 from service.requests.baselines import ReferenceBaselines, read_baseline
-from service.requests.bodies import parse_object
+from service.requests.bodies import parse_windows
 from service.requests.outputs import read_outputs
-from service.requests.windows import Windows, read_windows
+from service.requests.windows import read_windows
 from service.schemas.explanations import (
     Detail,
     ExplainHeader,
     ExplainRequest,
-    ExplainResponse,
     Explanation,
     describe_baseline,
     describe_ledger,
@@ -27,7 +26,7 @@ from service.schemas.explanations import (
 )
 from service.schemas.requests import validate_request
 
-SLICE = 32  # windows whose explanations are computed, and sent, together
+PART = 32  # windows whose explanations are computed, and sent, together
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Question:
 
     Attributes:
         served: the model.
-        windows: what to explain.
+        windows: what to explain, (n, lookback, n_features), original units.
         outputs: numbers of the outputs.
         as_list: whether the request names its outputs in a list, so that the answer does.
         detail: what to say.
@@ -45,7 +44,7 @@ class Question:
     """
 
     served: Served
-    windows: Windows
+    windows: Array
     outputs: tuple[int, ...]
     as_list: bool
     detail: Detail
@@ -60,7 +59,7 @@ def read_question(body: bytes, served: Served, max_windows: int) -> Question:
         DataError: something in it cannot be used; the error names each place.
         UnknownNameError: it names an output that does not exist.
     """
-    document = parse_object(body)
+    document = parse_windows(body, served.model.config.window_shape)
     request = validate_request(ExplainRequest, document, unread=("instances", "columns", "output", "baseline"))
     output = document.get("output")
     return Question(
@@ -74,11 +73,12 @@ def read_question(body: bytes, served: Served, max_windows: int) -> Question:
     )
 
 
-def describe_question(question: Question) -> ExplainHeader:
-    """What all explanations share, the predictions included.
+def describe_question(question: Question, predictions: Array) -> ExplainHeader:
+    """What all explanations share.
 
-    Raises:
-        NonFiniteError: a prediction is not finite.
+    Args:
+        question: the question.
+        predictions: for its windows, (n, n_outputs), original units.
     """
     model = question.served.model
     baseline = question.baseline
@@ -92,38 +92,40 @@ def describe_question(question: Question) -> ExplainHeader:
         "baseline": describe_reference_baselines(model, baseline.count, baseline.seed)
         if isinstance(baseline, ReferenceBaselines)
         else describe_baseline(model, baseline),
-        "predictions": model.predict(question.windows.original).tolist(),
+        "predictions": predictions.tolist(),
     }
 
 
-def explain_slices(question: Question) -> Iterator[list[Explanation]]:
-    """The explanations of a slice of windows at a time, by window and then by output.
+def explain_in_parts(question: Question) -> Iterator[list[Explanation]]:
+    """The explanations in order, by window and then by output: some at a time, or none after a slice of work.
 
     Raises:
         NonFiniteError: a ledger is not finite.
     """
-    model, windows = question.served.model, question.windows.scaled
-    for first in range(0, len(windows), SLICE):
-        by_output = [
-            describe_ledger(
-                _explain(question, windows[first : first + SLICE], output),
-                model.config.feature_names,
-                question.detail,
-                first,
-            )
-            for output in question.outputs
-        ]
+    config = question.served.model.config
+    for first in range(0, len(question.windows), PART):
+        by_output = []
+        for output in question.outputs:
+            slices = _explain(question, question.windows[first : first + PART], output)
+            while (ledger := _next_slice(slices)) is None:
+                yield []
+            by_output.append(describe_ledger(ledger, config.feature_names, question.detail, first))
         yield [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
 
 
-def _explain(question: Question, windows: Tensor, output: int) -> Ledger:
+def _explain(question: Question, windows: Array, output: int) -> Slices[Ledger]:
     model, baseline, options = question.served.model, question.baseline, question.options
+    scaled = model.to_model_units(windows)
     if isinstance(baseline, ReferenceBaselines):
-        return explain_expected(model, windows, output, baseline.count, baseline.seed, options)
-    return explain_windows(model, windows, output, baseline, options)
+        return explain_expected_in_slices(model, scaled, output, baseline.count, baseline.seed, options)
+    return explain_in_slices(model, scaled, output, baseline, options)
 
 
-def explain_all(question: Question) -> ExplainResponse:
-    """The whole answer at once."""
-    header = describe_question(question)
-    return {**header, "explanations": [one for part in explain_slices(question) for one in part]}
+def _next_slice(slices: Slices[Ledger]) -> Ledger | None:
+    """The ledger, once its last slice is done."""
+    try:
+        next(slices)
+    except StopIteration as end:
+        ledger: Ledger = end.value
+        return ledger
+    return None

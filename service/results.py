@@ -6,23 +6,24 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeVar, cast
 
 from kanmodel.explain.agreement import Agreement, compare_baselines
 from kanmodel.explain.attributions import Attribution, attribute_features
 from kanmodel.explain.importance import Importance, measure_importance
-from kanmodel.explain.pruning import FidelityPoint, Metric, PruningRule, trace_fidelity
+from kanmodel.explain.pruning import FidelityPoint, Metric, PruningRule, prune_by_rule, trace_fidelity
 from kanmodel.explain.replay import Fill
 from kanmodel.explain.report import Finding, write_report
-from kanmodel.explain.topology import Topology, build_topology
+from kanmodel.explain.topology import Topology, lay_out
 from service.computations import Computations
 from service.registry import Served
 
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
-N_PREPARED = 4  # results of one output that are computed before anybody asks
+N_PREPARED = 5  # results of one output that are computed before anybody asks
 
 
 class ResultCache:
@@ -104,10 +105,13 @@ class GlobalResults:
         return await self._cache.get(key, lambda: compare_baselines(served.model, importance))
 
     async def topology(self, served: Served, output: int, rule: PruningRule) -> Topology:
-        """The graph that a rule keeps for one output."""
+        """The graph that a rule keeps for one output; rules that keep the same share it, but for the rule."""
         importance = await self.importance(served, output)
-        key = ("topology", served.checkpoint, output, rule)
-        return await self._cache.get(key, lambda: build_topology(served.model, importance, rule))
+        key: Hashable = ("pruning", served.checkpoint, output, rule)
+        pruning = await self._cache.get(key, lambda: prune_by_rule(served.model, importance, rule))
+        key = ("topology", served.checkpoint, output, pruning.kept, rule.fill)
+        topology = await self._cache.get(key, lambda: lay_out(served.model, importance, pruning))
+        return replace(topology, rule=pruning.rule)
 
     async def fidelity_curve(
         self, served: Served, output: int, metric: Metric, fill: Fill

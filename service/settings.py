@@ -17,12 +17,14 @@ class Settings(BaseSettings):
         root_path: path under which a proxy serves the app, such as ``/kanscope``.
         models: a folder of checkpoints or one file; the bundled model where it is absent or an empty folder.
         poll_seconds: seconds between two looks for new, changed and deleted checkpoints; 0: never.
-        torch_threads: threads of one tensor operation; requests run beside each other anyway.
+        torch_threads: threads of one tensor operation; more only helps models that are far larger than these.
         max_body_bytes: largest request body.
         max_windows: most windows of one request.
         max_points: most points of one edge's curve.
         cached_results: how many global results (importance, topologies, reports) are kept.
-        request_timeout: seconds that a request waits for a global result, unless its header says otherwise.
+        cached_answers: bytes of answers that are kept as they were sent.
+        max_queue: most requests that wait for the models at a time.
+        request_timeout: seconds that a request waits for what is computed, unless its header says otherwise.
     """
 
     model_config = SettingsConfigDict(env_prefix="KANSCOPE_", env_ignore_empty=True, frozen=True)
@@ -37,4 +39,6 @@ class Settings(BaseSettings):
     max_windows: int = Field(default=4096, ge=1)
     max_points: int = Field(default=2001, ge=2)
     cached_results: int = Field(default=64, ge=1)
+    cached_answers: int = Field(default=64 << 20, ge=0)
+    max_queue: int = Field(default=1024, ge=1)
     request_timeout: float = Field(default=30.0, gt=0, le=3600)

@@ -13,7 +13,8 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError, Problem
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.ledger import Ledger, LedgerLayer, LedgerOptions, explain_windows
+from kanmodel.explain.ledger import Ledger, LedgerLayer, LedgerOptions, explain_in_slices
+from kanmodel.explain.path import Slices, complete
 from kanmodel.scaling import Array
 
 DEFAULT_COUNT = 16
@@ -44,11 +45,25 @@ def explain_expected(
     Raises:
         DataError: `count` is out of range.
     """
+    return complete(explain_expected_in_slices(model, windows, output, count, seed, options))
+
+
+def explain_expected_in_slices(
+    model: LoadedModel,
+    windows: Tensor,
+    output: int,
+    count: int = DEFAULT_COUNT,
+    seed: int = 0,
+    options: LedgerOptions | None = None,
+) -> Slices[Ledger]:
+    """`explain_expected`, pausing after every few milliseconds of work."""
     instances = draw_baselines(model, count, seed)
-    ledgers = [
-        explain_windows(model, windows, output, Baseline("instance", instance=instance), options)
-        for instance in instances
-    ]
+    ledgers: list[Ledger] = []
+    for instance in instances:
+        if ledgers:
+            yield
+        baseline = Baseline("instance", instance=instance)
+        ledgers.append((yield from explain_in_slices(model, windows, output, baseline, options)))
     features = np.stack([ledger.features for ledger in ledgers])  # (count, n, n_features)
     return replace(
         ledgers[0],

@@ -79,6 +79,11 @@ class Pruning:
         """Number of edges that are kept."""
         return _count(self.edges)
 
+    @property
+    def kept(self) -> bytes:
+        """A key that equal sets of edges and nodes share."""
+        return b"".join(keep.numpy().tobytes() for kept in (self.edges, self.nodes) for keep in kept.values())
+
 
 @dataclass(frozen=True)
 class FidelityPoint:

@@ -152,7 +152,11 @@ def build_topology(model: LoadedModel, importance: Importance, rule: PruningRule
     Raises:
         InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
     """
-    pruning = prune_by_rule(model, importance, rule)
+    return lay_out(model, importance, prune_by_rule(model, importance, rule))
+
+
+def lay_out(model: LoadedModel, importance: Importance, pruning: Pruning) -> Topology:
+    """The graph of a model, of which it is known what is kept."""
     with torch.no_grad():
         trace = model.network.trace(model.reference.windows)
     scores: dict[str, KANScores] = {}

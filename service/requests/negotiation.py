@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import lru_cache
 
 from fastapi import Request
 
@@ -10,7 +10,8 @@ from service.answers import JSON
 from service.errors import NotAcceptableError
 
 
-def choose_media_type(accept: str | None, offered: Sequence[str]) -> str:
+@lru_cache
+def choose_media_type(accept: str | None, offered: tuple[str, ...]) -> str:
     """The media type of the highest quality; of equals the most specifically named, then the first offered.
 
     Args:
@@ -28,8 +29,13 @@ def choose_media_type(accept: str | None, offered: Sequence[str]) -> str:
     return offered[best]
 
 
+async def refuse_other_than_json(request: Request) -> None:
+    """Dependency: `accept_json`."""
+    accept_json(request)
+
+
 def accept_json(request: Request) -> None:
-    """Dependency of the operations that answer JSON alone."""
+    """For the operations that answer JSON alone."""
     choose_media_type(request.headers.get("accept"), (JSON,))
 
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import Problem
@@ -19,36 +17,30 @@ from service.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
 
 
-@dataclass(frozen=True)
-class Windows:
-    """The windows of one request, oldest step first.
-
-    Attributes:
-        original: (n, lookback, n_features), original units.
-        scaled: the same in model units, as the network reads them.
-    """
-
-    original: Array
-    scaled: Tensor
-
-
-def read_windows(document: Mapping[str, Any], model: LoadedModel, max_windows: int) -> Windows:
+def read_windows(members: Mapping[str, Any], model: LoadedModel, max_windows: int) -> Array:
     """The windows that a request brings in either form.
+
+    Args:
+        members: of the request; its ``instances`` may be an array already, see `parse_windows`.
+        model: what they must fit.
+        max_windows: how many there may be.
+
+    Returns:
+        (n, lookback, n_features), original units, oldest step first.
 
     Raises:
         DataError: both forms or none, a value or a length that does not fit, an unknown or missing feature, or
             a value that is not finite after scaling; the error names each place.
     """
-    given = [form for form in ("instances", "columns") if document.get(form) is not None]
+    given = [form for form in ("instances", "columns") if members.get(form) is not None]
     if len(given) != 1:
         reason = "and columns are both given: give one" if given else "is missing: give instances or columns"
         raise unusable("instances", reason)
     read = _read_instances if given == ["instances"] else _read_columns
-    original = read(document[given[0]], model, max_windows)
-    scaled = model.scaling.features_to_model(original)
-    if not finite_in(model, original).all():
-        _refuse_non_finite(original, model, given[0])
-    return Windows(original, scaled)
+    windows = read(members[given[0]], model, max_windows)
+    if not (np.abs(windows) <= model.scaling.feature_limit).all():
+        _refuse_non_finite(windows, model, given[0])
+    return windows
 
 
 def finite_in(model: LoadedModel, values: Array) -> NDArray[np.bool_]:
@@ -76,6 +68,8 @@ def name_problems(given: Mapping[str, Any], model: LoadedModel, path: str) -> li
 
 def _read_instances(value: Any, model: LoadedModel, max_windows: int) -> Array:
     _refuse_number_of_windows(value, max_windows, "instances")
+    if isinstance(value, np.ndarray):
+        return value
     instances = read_array(value, (Axis(None, "instances"), *window_axes(model)), "instances")
     if isinstance(instances, list):
         raise unusable_values(instances)
@@ -106,7 +100,7 @@ def _read_columns(value: Any, model: LoadedModel, max_windows: int) -> Array:
 
 
 def _refuse_non_finite(windows: Array, model: LoadedModel, form: str) -> None:
-    """Names the values that are not finite by their places in the form they came in."""
+    """Names the values, if there are any, that are not finite, by their places in the form they came in."""
     finite = np.where(finite_in(model, windows), windows, np.nan)
     if form == "instances":
         refuse_non_finite(finite, form)
@@ -115,5 +109,5 @@ def _refuse_non_finite(windows: Array, model: LoadedModel, form: str) -> None:
 
 
 def _refuse_number_of_windows(value: Any, max_windows: int, path: str) -> None:
-    if isinstance(value, list) and not 1 <= len(value) <= max_windows:
+    if isinstance(value, (list, np.ndarray)) and not 1 <= len(value) <= max_windows:
         raise unusable(path, f"must have 1 to {max_windows} instances, but has {len(value)}")

@@ -8,13 +8,16 @@ from fastapi import Depends, Query, Response
 
 from service.answers import answer_json
 from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
-from service.requests.negotiation import accept_json
+from service.requests.negotiation import refuse_other_than_json
 from service.requests.outputs import read_output
+from service.routes.precomputed import PrecomputedRoute
 from service.routes.versioned import VersionedRouter
 from service.schemas.attributions import AttributionsQuery, AttributionsResponse, describe_attributions
 from service.schemas.errors import describe_errors
 
-router = VersionedRouter(tags=["attributions"], dependencies=[Depends(accept_json)])
+router = VersionedRouter(
+    route_class=PrecomputedRoute, tags=["attributions"], dependencies=[Depends(refuse_other_than_json)]
+)
 
 
 @router.get(

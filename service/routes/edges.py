@@ -14,8 +14,9 @@ from service.answers import answer_json
 from service.dependencies import MODEL, Deadline, Parts, TheDeadline, TheModel, TheParts
 from service.errors import unusable
 from service.registry import Served
-from service.requests.negotiation import accept_json
+from service.requests.negotiation import refuse_other_than_json
 from service.requests.outputs import read_output
+from service.routes.precomputed import PrecomputedRoute
 from service.routes.versioned import VersionedRouter
 from service.schemas.edges import (
     CurveQuery,
@@ -27,7 +28,7 @@ from service.schemas.edges import (
 )
 from service.schemas.errors import describe_errors
 
-router = VersionedRouter(tags=["edges"], dependencies=[Depends(accept_json)])
+router = VersionedRouter(route_class=PrecomputedRoute, tags=["edges"], dependencies=[Depends(refuse_other_than_json)])
 
 
 @router.get(

@@ -5,23 +5,35 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 
-from fastapi import Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from service.answers import JSON, NDJSON, answer_json, encode_json
-from service.dependencies import MODEL, TheModel, TheParts
+from service.dependencies import (
+    MODEL,
+    Deadline,
+    Parts,
+    find_deadline,
+    find_model,
+    find_parts,
+    get_deadline,
+    get_served,
+)
 from service.errors import describe_error
-from service.explanations import Question, describe_question, explain_all, explain_slices, read_question
+from service.explanations import Question, describe_question, explain_in_parts, read_question
 from service.requests.bodies import read_body
 from service.requests.negotiation import choose_media_type
+from service.routes.direct import DirectRoute
 from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
-from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse
+from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse, Explanation
 from service.schemas.requests import describe_body
 
 logger = logging.getLogger(__name__)
-router = VersionedRouter(tags=["explanations"])
+router = VersionedRouter(
+    tags=["explanations"], route_class=DirectRoute, dependencies=[Depends(get_served), Depends(get_deadline)]
+)
 _LINES = {
     "content": {
         NDJSON: {
@@ -42,26 +54,45 @@ _LINES = {
     responses={200: _LINES, **describe_errors(404, 406, 413, 415, 422, 503)},
     openapi_extra=describe_body(ExplainRequest),
 )
-async def explain(request: Request, served: TheModel, parts: TheParts) -> Response:
+async def explain(request: Request) -> Response:
     """Explains forecasts: contributions that add up at every layer, each explanation with its own residual.
 
     With `Accept: application/x-ndjson` the first line holds what all explanations share, and each further line
     one explanation, sent as soon as it is ready. Should one fail, the last line is an error.
     """
+    parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
     media_type = choose_media_type(request.headers.get("accept"), (JSON, NDJSON))
     body = await read_body(request, parts.settings.max_body_bytes)
-    question = await run_in_threadpool(read_question, body, served, parts.settings.max_windows)
-    if media_type == JSON:
-        return await run_in_threadpool(lambda: answer_json(explain_all(question)))
-    header = await run_in_threadpool(describe_question, question)
-    return StreamingResponse(_stream(header, question, request.state.request_id), media_type=NDJSON)
+    question = read_question(body, served, parts.settings.max_windows)
+    predictions = await deadline.wait(parts.scheduler.predict(served.model, question.windows))
+    header = describe_question(question, predictions)
+    explanations = _compute(question, parts, deadline, request)
+    if media_type == NDJSON:
+        return StreamingResponse(_stream(header, explanations, request.state.request_id), media_type=NDJSON)
+    answer: ExplainResponse = {**header, "explanations": [one async for part in explanations for one in part]}
+    return answer_json(answer)
 
 
-async def _stream(header: ExplainHeader, question: Question, request_id: str) -> AsyncIterator[bytes]:
+async def _compute(
+    question: Question, parts: Parts, deadline: Deadline, request: Request
+) -> AsyncIterator[list[Explanation]]:
+    """The explanations as they become ready, slice by slice, until the deadline, and while somebody waits for them."""
+    slices = explain_in_parts(question)
+    with parts.scheduler.admit():
+        while (part := await deadline.wait(parts.scheduler.run(lambda: next(slices, None)))) is not None:
+            if part:
+                yield part
+            elif await request.is_disconnected():
+                raise ClientDisconnect
+
+
+async def _stream(
+    header: ExplainHeader, parts: AsyncIterator[list[Explanation]], request_id: str
+) -> AsyncIterator[bytes]:
     """The answer line by line. Its status is sent already, so an error can only be its last line."""
     yield encode_json(header) + b"\n"
     try:
-        async for explanations in iterate_in_threadpool(explain_slices(question)):
+        async for explanations in parts:
             yield b"".join(encode_json(explanation) + b"\n" for explanation in explanations)
     except Exception as error:
         logger.warning("request %s failed in its stream", request_id, exc_info=error)

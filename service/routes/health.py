@@ -9,12 +9,12 @@ from service.answers import answer_json
 from service.dependencies import TheParts
 from service.errors import NotReadyError
 from service.registry import choose_default
-from service.requests.negotiation import accept_json
+from service.requests.negotiation import refuse_other_than_json
 from service.schemas.errors import describe_errors
 from service.schemas.health import Health, Readiness
 from service.schemas.models import summarise_model
 
-router = APIRouter(tags=["health"], dependencies=[Depends(accept_json)])
+router = APIRouter(tags=["health"], dependencies=[Depends(refuse_other_than_json)])
 
 
 @router.get("/healthz", operation_id="get_health", response_model=Health, responses=describe_errors(406))

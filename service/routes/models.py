@@ -6,12 +6,12 @@ from fastapi import Depends, Response
 
 from service.answers import answer_json
 from service.dependencies import MODEL, TheModel, TheParts
-from service.requests.negotiation import accept_json
+from service.requests.negotiation import refuse_other_than_json
 from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
 from service.schemas.models import ModelInfo, ModelList, describe_model, summarise_model
 
-router = VersionedRouter(tags=["models"], dependencies=[Depends(accept_json)])
+router = VersionedRouter(tags=["models"], dependencies=[Depends(refuse_other_than_json)])
 
 
 @router.get("/v1/models", operation_id="list_models", response_model=ModelList, responses=describe_errors(406))

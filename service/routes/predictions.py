@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from fastapi import Depends, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from service.answers import answer_json
-from service.dependencies import MODEL, TheModel, TheParts
-from service.registry import Served
-from service.requests.bodies import parse_object, read_body
+from service.dependencies import MODEL, find_deadline, find_model, find_parts, get_deadline, get_served
+from service.requests.bodies import parse_windows, read_body
 from service.requests.negotiation import accept_json
 from service.requests.windows import read_windows
+from service.routes.direct import DirectRoute
 from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
 from service.schemas.predictions import PredictRequest, PredictResponse, describe_predictions
 from service.schemas.requests import describe_body, validate_request
 
-router = VersionedRouter(tags=["predictions"], dependencies=[Depends(accept_json)])
+router = VersionedRouter(
+    tags=["predictions"], route_class=DirectRoute, dependencies=[Depends(get_served), Depends(get_deadline)]
+)
 
 
 @router.post(
@@ -26,15 +27,13 @@ router = VersionedRouter(tags=["predictions"], dependencies=[Depends(accept_json
     responses=describe_errors(404, 406, 413, 415, 422, 503),
     openapi_extra=describe_body(PredictRequest),
 )
-async def predict(request: Request, served: TheModel, parts: TheParts) -> Response:
+async def predict(request: Request) -> Response:
     """Forecasts every output for each instance, in original units."""
+    parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
+    accept_json(request)
     body = await read_body(request, parts.settings.max_body_bytes)
-    return await run_in_threadpool(_answer, body, served, parts.settings.max_windows)
-
-
-def _answer(body: bytes, served: Served, max_windows: int) -> Response:
-    document = parse_object(body)
+    document = parse_windows(body, served.model.config.window_shape)
     validate_request(PredictRequest, document, unread=("instances", "columns"))
-    windows = read_windows(document, served.model, max_windows)
-    predictions = served.model.predict(windows.original)
-    return answer_json(describe_predictions(served, predictions, windows.original))
+    windows = read_windows(document, served.model, parts.settings.max_windows)
+    predictions = await deadline.wait(parts.scheduler.predict(served.model, windows))
+    return answer_json(describe_predictions(served, predictions, windows))

@@ -11,14 +11,14 @@ from service.answers import JSON, MARKDOWN, answer_json
 from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.requests.negotiation import choose_media_type
 from service.requests.outputs import read_output
+from service.routes.precomputed import PrecomputedRoute
 from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
 from service.schemas.reports import ReportResponse, describe_report
 from service.schemas.requests import OutputQuery
 
-router = VersionedRouter(tags=["report"])
+router = VersionedRouter(route_class=PrecomputedRoute, tags=["report"])
 _PROSE = {"content": {MARKDOWN: {"schema": {"type": "string", "description": "The questions and answers as prose."}}}}
-_VARIES = {"Vary": "Accept"}
 
 
 @router.get(
@@ -42,5 +42,5 @@ async def get_report(
     output = read_output(query.output, served.model.config)
     findings = await deadline.wait(parts.results.report(served, output))
     if media_type == JSON:
-        return answer_json(describe_report(served, output, findings), headers=_VARIES)
-    return Response(markdown(served.model.config.outputs[output], findings), headers=_VARIES, media_type=MARKDOWN)
+        return answer_json(describe_report(served, output, findings))
+    return Response(markdown(served.model.config.outputs[output], findings), media_type=MARKDOWN)

@@ -8,8 +8,9 @@ from fastapi import Depends, Query, Response
 
 from service.answers import answer_json
 from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
-from service.requests.negotiation import accept_json
+from service.requests.negotiation import refuse_other_than_json
 from service.requests.outputs import read_output
+from service.routes.precomputed import PrecomputedRoute
 from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
 from service.schemas.topology import (
@@ -21,7 +22,9 @@ from service.schemas.topology import (
     describe_topology,
 )
 
-router = VersionedRouter(tags=["topology"], dependencies=[Depends(accept_json)])
+router = VersionedRouter(
+    route_class=PrecomputedRoute, tags=["topology"], dependencies=[Depends(refuse_other_than_json)]
+)
 
 
 @router.get(

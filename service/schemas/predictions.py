@@ -90,9 +90,10 @@ def describe_predictions(served: Served, predictions: Array, windows: Array) -> 
 
 def _warn_of_range(model: LoadedModel, windows: Array) -> list[RangeWarning]:
     """The most extreme value of each instance and feature that lies outside the feature's training range."""
+    low, high = model.feature_low, model.feature_high
+    if (windows >= low).all() and (windows <= high).all():
+        return []
     features = model.config.features
-    low = np.array([-np.inf if f.min is None else f.min for f in features])
-    high = np.array([np.inf if f.max is None else f.max for f in features])
     beyond = np.maximum(low - windows, windows - high)  # (n, lookback, n_features), positive outside
     beyond -= ROUNDING * model.scaling.feature_scale
     steps = beyond.argmax(axis=1)

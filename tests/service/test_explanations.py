@@ -11,7 +11,7 @@ from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.expected import draw_baselines, explain_expected
-from kanmodel.explain.ledger import LedgerOptions, explain_windows
+from kanmodel.explain.ledger import LedgerOptions, explain_in_slices, explain_windows
 from service import explanations
 
 
@@ -178,7 +178,7 @@ def test_all_reference_windows_serve_where_there_are_few(serve, tmp_path):
 @pytest.mark.parametrize("output", ["a+1", ["b+2", "a+1"]])
 def test_ndjson_lines_are_the_plain_answer(service, output, baseline):
     """The first line holds what is shared, each further line one explanation, over several slices too."""
-    n = explanations.SLICE + 3
+    n = explanations.PART + 3
     plain = ask(service, "two", n=n, output=output, baseline=baseline)
     body = {"instances": make_windows(service.models["two"], n).tolist(), "output": output, "baseline": baseline}
     answer = service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
@@ -196,17 +196,17 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(service, monkeypatch):
     def explain_slowly(*arguments):
         calls.append(arguments)
         assert len(calls) == 1 or go_on.wait(30)
-        return explain_windows(*arguments)
+        return explain_in_slices(*arguments)
 
-    monkeypatch.setattr(explanations, "explain_windows", explain_slowly)
-    n = explanations.SLICE + 1
+    monkeypatch.setattr(explanations, "explain_in_slices", explain_slowly)
+    n = explanations.PART + 1
     body = {"instances": make_windows(service.models["two"], n).tolist(), "output": "a+1"}
     try:
         with service.client.stream(
             "POST", "/v1/models/two:explain", json=body, headers={"Accept": "application/x-ndjson"}
         ) as answer:
             lines = answer.iter_lines()
-            early = [next(lines) for _ in range(1 + explanations.SLICE)]
+            early = [next(lines) for _ in range(1 + explanations.PART)]
             go_on.set()
             assert len([*early, *lines]) == 1 + n
     finally:
@@ -221,12 +221,12 @@ def test_an_error_in_a_stream_is_its_last_line(service, monkeypatch):
         calls.append(arguments)
         if len(calls) > 1:
             raise NonFiniteError("outputs[0][0] must be finite")
-        return explain_windows(*arguments)
+        return explain_in_slices(*arguments)
 
-    monkeypatch.setattr(explanations, "explain_windows", explain_once)
-    body = {"instances": make_windows(service.models["two"], explanations.SLICE + 1).tolist(), "output": "a+1"}
+    monkeypatch.setattr(explanations, "explain_in_slices", explain_once)
+    body = {"instances": make_windows(service.models["two"], explanations.PART + 1).tolist(), "output": "a+1"}
     answer = service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
     *lines, last = [json.loads(line) for line in answer.text.splitlines()]
-    assert len(lines) == 1 + explanations.SLICE
+    assert len(lines) == 1 + explanations.PART
     assert (last["status"], last["error"]) == (422, "outputs[0][0] must be finite")
     assert last["request_id"] == answer.headers["x-request-id"]

@@ -9,6 +9,7 @@ import pytest
 from factories import make_model
 
 from kanmodel.errors import NonFiniteError
+from kanmodel.explain.pruning import PruningRule, Thresholds
 from service import results
 from service.registry import Served
 from service.results import GlobalResults, ResultCache
@@ -91,7 +92,7 @@ def test_what_is_unused_for_longest_goes_first():
     assert calls == ["a", "b", "c", "b"]
 
 
-FUNCTIONS = ("measure_importance", "attribute_features", "build_topology", "write_report")
+FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "lay_out", "write_report")
 
 
 @pytest.fixture
@@ -148,6 +149,21 @@ def test_equal_checkpoints_share_their_results(computed):
     one = serve_model("one")
     prepare([one, replace(one, name="same")])
     assert computed == [*FUNCTIONS]
+
+
+def test_rules_that_keep_the_same_share_their_graph(computed):
+    """Each threshold is tried once, and the graph made once for what they keep; the rule is the one asked for."""
+    served = serve_model("one")
+    rules = [PruningRule("contribution", None, Thresholds(node=-1, edge=low, input=-1)) for low in (1e-9, 2e-9, 3e-9)]
+
+    async def run():
+        kept = GlobalResults(64)
+        return [await kept.topology(served, 0, rule) for rule in [*rules, *rules]]
+
+    topologies = asyncio.run(run())
+    assert [topology.rule for topology in topologies] == [*rules, *rules]
+    assert computed == ["measure_importance", "prune_by_rule", "lay_out", "prune_by_rule", "prune_by_rule"]
+    assert all(topology.nodes is topologies[0].nodes for topology in topologies)
 
 
 def test_a_model_whose_results_fail_does_not_keep_the_others_back(computed, monkeypatch, caplog):

@@ -1,0 +1,171 @@
+"""Who uses the models when: forecasts of many requests together, and explanations between them.
+
+Forecasts that arrive while others are being read or computed go through the network together. A small batch is
+computed where it is, on the event loop: handing it to a thread and back takes longer. A large batch and the slices of
+explanations go to the one inference thread, forecasts first, so that a forecast waits for one slice at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from queue import PriorityQueue
+from threading import Thread
+from time import perf_counter
+from typing import Any, TypeVar
+
+import numpy as np
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.scaling import Array
+from service.errors import OverloadedError
+
+Result = TypeVar("Result")
+FORECAST, EXPLANATION, END = range(3)  # priorities, the first goes first
+IN_PLACE = 2e-3  # seconds that a batch may keep the event loop
+N_TIMED = 32  # windows whose forecast tells how long a model takes
+
+
+@dataclass(order=True)
+class _Job:
+    """Work for the inference thread; equal priorities go in the order of their numbers."""
+
+    priority: int
+    number: int
+    work: Callable[[], Any] = field(compare=False)
+    outcome: asyncio.Future[Any] = field(compare=False)
+
+
+@dataclass
+class _Batch:
+    """Forecasts of one model that wait to be computed together."""
+
+    model: LoadedModel
+    windows: list[Array] = field(default_factory=list)
+    outcomes: list[asyncio.Future[Array]] = field(default_factory=list)
+
+
+class Scheduler:
+    """Runs the models of one process, for the requests of one event loop.
+
+    Args:
+        max_queue: requests that may wait at a time.
+    """
+
+    def __init__(self, max_queue: int) -> None:
+        self._max_queue = max_queue
+        self._waiting = 0
+        self._batches: dict[str, _Batch] = {}  # by checkpoint
+        self._in_place: dict[str, int] = {}  # windows that may be computed on the event loop, by checkpoint
+        self._jobs: PriorityQueue[_Job] = PriorityQueue()
+        self._numbers = count()
+        self._thread = Thread(target=self._work, name="inference", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    async def predict(self, model: LoadedModel, windows: Array) -> Array:
+        """Forecasts for windows (n, lookback, n_features), together with others that wait for the same model.
+
+        Returns:
+            (n, n_outputs), original units.
+
+        Raises:
+            NonFiniteError: a forecast is not finite.
+            OverloadedError: too many requests wait.
+        """
+        outcome: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
+        with self.admit():
+            batch = self._batches.get(model.sha256)
+            if batch is None:
+                batch = self._batches[model.sha256] = _Batch(model)
+                asyncio.get_running_loop().call_soon(self._flush, model.sha256)
+            batch.windows.append(windows)
+            batch.outcomes.append(outcome)
+            return await outcome
+
+    async def run(self, slice_: Callable[[], Result]) -> Result:
+        """What a slice of an explanation returns, computed on the inference thread once no forecast waits for it."""
+        return await self._submit(EXPLANATION, slice_)
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """The place of one request among those that wait or are being computed.
+
+        Raises:
+            OverloadedError: all places are taken.
+        """
+        if self._waiting >= self._max_queue:
+            message = f"{self._max_queue} requests wait already (max_queue); ask again"
+            raise OverloadedError(message, headers={"Retry-After": "1"})
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    def close(self) -> None:
+        """Ends the thread after what it is computing, and what waits for it."""
+        self._jobs.put(_Job(END, next(self._numbers), lambda: None, asyncio.get_running_loop().create_future()))
+        self._thread.join()
+
+    def _flush(self, checkpoint: str) -> None:
+        """Computes a batch, here or on the thread."""
+        batch = self._batches.pop(checkpoint)
+        if sum(map(len, batch.windows)) <= self._in_place.get(checkpoint, 0):
+            _answer(batch, _forecast(batch.model, batch.windows))
+        else:
+            forecast = self._submit(FORECAST, lambda: self._forecast_timed(batch))
+            forecast.add_done_callback(lambda done: _answer(batch, done.result()))
+
+    def _forecast_timed(self, batch: _Batch) -> list[Array | Exception]:
+        """A batch on the thread; that of a new model also tells how much of it fits the event loop."""
+        if batch.model.sha256 not in self._in_place:
+            windows = batch.model.scaling.features_to_original(batch.model.reference.windows[:N_TIMED])
+            start = perf_counter()
+            _forecast(batch.model, [windows])
+            seconds = perf_counter() - start
+            self._in_place[batch.model.sha256] = int(IN_PLACE / seconds * len(windows))
+        return _forecast(batch.model, batch.windows)
+
+    def _submit(self, priority: int, work: Callable[[], Result]) -> asyncio.Future[Result]:
+        outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._jobs.put(_Job(priority, next(self._numbers), work, outcome))
+        return outcome
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()).priority != END:
+            if job.outcome.cancelled():  # whoever asked has gone
+                continue
+            try:
+                result, error = job.work(), None
+            except BaseException as raised:
+                result, error = None, raised
+            job.outcome.get_loop().call_soon_threadsafe(_settle, job.outcome, result, error)
+
+
+def _settle(outcome: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if outcome.cancelled():
+        return
+    if error is None:
+        outcome.set_result(result)
+    else:
+        outcome.set_exception(error)
+
+
+def _forecast(model: LoadedModel, windows: list[Array]) -> list[Array | Exception]:
+    """The forecasts of each request, or why there are none; one that fails spoils no other's."""
+    try:
+        predictions = model.predict(windows[0] if len(windows) == 1 else np.concatenate(windows))
+    except Exception as error:
+        return [error] if len(windows) == 1 else [_forecast(model, [of_request])[0] for of_request in windows]
+    return list(np.split(predictions, np.cumsum([len(of_request) for of_request in windows])[:-1]))
+
+
+def _answer(batch: _Batch, results: list[Array | Exception]) -> None:
+    for outcome, result in zip(batch.outcomes, results, strict=True):
+        _settle(outcome, result, result if isinstance(result, Exception) else None)

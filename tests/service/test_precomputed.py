@@ -1,0 +1,98 @@
+"""Answers kept as bytes: equal to computed ones, compressed for who takes that, and not sent again to who has them."""
+
+from __future__ import annotations
+
+import gzip
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.precomputed import Answer, AnswerCache, names_etag, takes_gzip
+
+PATHS = ("attributions", "topology", "topology/fidelity", "edges", "edges/0/0/0", "report")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_answer_is_the_same_each_time(service, path):
+    """Asked again it is byte for byte the same, and 304 for a client that names its ETag."""
+    first, second = (service.get(f"/v1/models/nyc-weather/{path}") for _ in range(2))
+    assert first.content == second.content and first.headers["etag"] == second.headers["etag"]
+    assert first.headers["vary"] == "Accept, Accept-Encoding, Authorization"
+    known = service.get(f"/v1/models/nyc-weather/{path}", headers={"If-None-Match": first.headers["etag"]})
+    assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", first.headers["etag"])
+
+
+def test_it_is_compressed_for_who_takes_that(service):
+    """The compressed bytes hold the plain ones, under an ETag of their own."""
+    url = "/v1/models/nyc-weather/topology"
+    plain = service.get(url, headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    with service.client.stream("GET", url, headers={"Accept-Encoding": "gzip"}) as answer:
+        compressed = b"".join(answer.iter_raw())
+        assert answer.headers["content-encoding"] == "gzip"
+        assert answer.headers["etag"] != plain.headers["etag"]
+    assert gzip.decompress(compressed) == plain.content
+    assert len(compressed) < len(plain.content) / 2
+
+
+def test_queries_and_media_types_have_answers_of_their_own(service):
+    """What differs in its query or in Accept is never answered with another's bytes."""
+    url = "/v1/models/nyc-weather/"
+    answers = [
+        service.get(url + "topology?fidelity=0.9"),
+        service.get(url + "topology?fidelity=0.99"),
+        service.get(url + "report"),
+        service.get(url + "report", headers={"Accept": "text/markdown"}),
+        service.get(url + "report", headers={"Accept": "application/json"}),
+    ]
+    assert len({answer.content for answer in answers}) == 4
+    assert answers[2].content == answers[4].content
+    assert answers[3].headers["content-type"].startswith("text/markdown")
+
+
+def test_an_error_is_not_kept(service):
+    """A query that is refused is refused again, with an id of its own."""
+    first, second = (service.get("/v1/models/nyc-weather/topology?fidelity=2") for _ in range(2))
+    assert first.status_code == second.status_code == 422
+    assert first.json()["request_id"] != second.json()["request_id"]
+    assert "etag" not in first.headers
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 50)), max_size=60), st.integers(0, 120))
+def test_the_cache_holds_no_more_than_its_size(kept, size):
+    """Whatever is kept, the bytes stay within the bound, and what is there is what was kept last under its key."""
+    cache, last = AnswerCache(size), {}
+    for key, length in kept:
+        last[key] = Answer(bytes(length), "text/plain")
+        cache.keep(key, last[key])
+        there = {key: answer for key in range(10) if (answer := cache.get(key)) is not None}
+        assert sum(answer.size for answer in there.values()) <= size
+        assert all(answer is last[key] for key, answer in there.items())
+
+
+def test_what_is_unused_for_longest_goes_first():
+    """Room is made by what nobody has asked for the longest."""
+    cache = AnswerCache(20)
+    for key in "ab":
+        cache.keep(key, Answer(bytes(10), "text/plain"))
+    cache.get("a")
+    cache.keep("c", Answer(bytes(10), "text/plain"))
+    assert [cache.get(key) is not None for key in "abc"] == [True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "taken"),
+    [("gzip", True), ("br, gzip;q=0.5", True), ("*", True), ("gzip;q=0", False), ("gzip; q=0.0", False), ("", False)],
+)
+def test_who_takes_gzip(accepted, taken):
+    """By name or by *, unless its quality is 0."""
+    assert takes_gzip(accepted) is taken
+
+
+@pytest.mark.parametrize(
+    ("header", "named"), [('"a"', True), ('"b", W/"a"', True), ("*", True), ('"ab"', False), ("", False)]
+)
+def test_who_has_an_etag(header, named):
+    """By name, weak or strong, among others, or by *."""
+    assert names_etag(header, '"a"') is named

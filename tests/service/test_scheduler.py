@@ -1,0 +1,167 @@
+"""Who uses the models when, told by counting: nothing here depends on how long anything takes."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from factories import make_model, make_windows
+
+from kanmodel.errors import NonFiniteError
+from service import scheduler
+from service.errors import OverloadedError
+from service.scheduler import Scheduler
+
+MODEL = replace(make_model("head"), sha256="a")
+OTHER = replace(make_model("head", seed=1), sha256="b")
+BROKEN = replace(make_model("head"), sha256="c")
+
+
+def run(scenario, max_queue=100):
+    """What a scenario, a coroutine of a scheduler, returns."""
+
+    async def start():
+        under_test = Scheduler(max_queue)
+        under_test.start()
+        try:
+            return await scenario(under_test)
+        finally:
+            under_test.close()
+
+    return asyncio.run(start())
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """The sizes of the batches that reach a network, in order."""
+    sizes = []
+    forecast = scheduler._forecast
+
+    def count(model, windows):
+        sizes.append([len(of_request) for of_request in windows])
+        return forecast(model, windows)
+
+    monkeypatch.setattr(scheduler, "_forecast", count)
+    return sizes
+
+
+@pytest.mark.parametrize("in_place", [0.0, 1e9])
+def test_everyone_gets_the_forecasts_of_their_own_windows(monkeypatch, in_place):
+    """Requests of two models and of different sizes, all at once, on the loop and on the thread."""
+    monkeypatch.setattr(scheduler, "IN_PLACE", in_place)
+    asked = [((MODEL, OTHER)[n % 2], make_windows((MODEL, OTHER)[n % 2], 1 + n % 5, seed=n)) for n in range(40)]
+
+    async def scenario(under_test):
+        await under_test.predict(*asked[0])
+        return await asyncio.gather(*(under_test.predict(*one) for one in asked))
+
+    for (model, windows), found in zip(asked, run(scenario), strict=True):
+        np.testing.assert_allclose(found, model.predict(windows), rtol=1e-12)
+
+
+def test_what_waits_goes_together(batches):
+    """Requests that are there before the network is free are one batch, each model's apart."""
+
+    async def scenario(under_test):
+        for model in (MODEL, OTHER):  # how long a model takes is measured once
+            await under_test.predict(model, make_windows(model, 1))
+        batches.clear()
+        await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, 1 + n)) for n in range(3)))
+        await asyncio.gather(*(under_test.predict(model, make_windows(model, 2)) for model in (MODEL, OTHER)))
+
+    run(scenario)
+    assert batches == [[1, 2, 3], [2], [2]]
+
+
+def test_a_forecast_waits_for_one_slice_at_most(monkeypatch):
+    """A batch that arrives while explanations queue goes before all that have not begun."""
+    order, begun, go_on = [], threading.Event(), threading.Event()
+    forecast = scheduler._forecast
+    monkeypatch.setattr(scheduler, "_forecast", lambda *arguments: order.append("forecast") or forecast(*arguments))
+    monkeypatch.setattr(scheduler, "IN_PLACE", 0.0)  # all of it on the thread
+
+    def first():
+        begun.set()
+        assert go_on.wait(30)
+        order.append("slice")
+
+    async def scenario(under_test):
+        await under_test.predict(MODEL, make_windows(MODEL, 1))
+        order.clear()
+        slices = [asyncio.create_task(under_test.run(first))]
+        await asyncio.to_thread(begun.wait)
+        slices += [asyncio.create_task(under_test.run(lambda: order.append("slice"))) for _ in range(5)]
+        predicting = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 1)))
+        for _ in range(3):  # the tasks begin, the batch is handed over
+            await asyncio.sleep(0)
+        go_on.set()
+        await asyncio.gather(predicting, *slices)
+
+    run(scenario)
+    assert order == ["slice", "forecast", *["slice"] * 5]
+
+
+def test_one_that_fails_spoils_no_other(monkeypatch):
+    """Each request of a batch has its own answer, or its own error with its own places."""
+
+    def predict(windows):
+        if not (windows < 1e6).all():
+            raise NonFiniteError("outputs[0][0] must be finite")
+        return MODEL.predict(windows)
+
+    model = replace(MODEL)
+    object.__setattr__(model, "predict", predict)
+    good, bad = make_windows(MODEL, 2), np.full((1, *MODEL.config.window_shape), 1e9)
+
+    async def scenario(under_test):
+        together = (under_test.predict(model, windows) for windows in (good, bad, good))
+        return await asyncio.gather(*together, return_exceptions=True)
+
+    first, error, last = run(scenario)
+    np.testing.assert_allclose(first, MODEL.predict(good), rtol=1e-12)
+    np.testing.assert_array_equal(first, last)
+    assert isinstance(error, NonFiniteError)
+
+
+def test_past_its_bound_the_queue_refuses():
+    """The request that finds every place taken is refused with when to come again; a place given back is free."""
+
+    async def scenario(under_test):
+        answers = await asyncio.gather(
+            *(under_test.predict(MODEL, make_windows(MODEL, 1)) for _ in range(5)), return_exceptions=True
+        )
+        again = await under_test.predict(MODEL, make_windows(MODEL, 1))
+        return answers, again
+
+    answers, again = run(scenario, max_queue=3)
+    refused = [answer for answer in answers if isinstance(answer, OverloadedError)]
+    assert len(refused) == 2 and again.shape == (1, 1)
+    assert str(refused[0]) == "3 requests wait already (max_queue); ask again"
+    assert refused[0].headers == {"Retry-After": "1"}
+
+
+def test_who_has_gone_is_not_computed_for():
+    """A slice whose request was given up before its turn is never begun, and its place is free."""
+    begun, go_on, computed = threading.Event(), threading.Event(), []
+
+    def first():
+        begun.set()
+        assert go_on.wait(30)
+
+    async def scenario(under_test):
+        busy = asyncio.create_task(under_test.run(first))
+        await asyncio.to_thread(begun.wait)
+        gone = asyncio.create_task(under_test.run(lambda: computed.append("gone")))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        go_on.set()
+        await busy
+        await under_test.run(lambda: computed.append("here"))
+
+    run(scenario)
+    assert computed == ["here"]
