@@ -77,6 +77,7 @@ class EdgeCurve:
         y_original: what the edge adds to the forecast in the target's unit, where it enters an output; else None.
         unit: unit of `x_original`.
         grid: knots, (G+2k+1,); the core interval ends at the k-th from either side.
+        core: ends of that interval, beyond which the splines fade out.
         support: what passes through it.
         line: the line it nearly is.
         shape: ``flat`` where it adds less than 1 % of the spread of its sub-node; ``base_only`` where most of what
@@ -94,6 +95,7 @@ class EdgeCurve:
     y_original: Array | None
     unit: str | None
     grid: Array
+    core: tuple[float, float]
     support: Support
     line: Line
     shape: Shape
@@ -172,6 +174,7 @@ def _sample(model: LoadedModel, edge: TopologyEdge, trace: LayerTrace, points: i
         ),
         unit=feature.unit if feature else None,
         grid=_array(layer.grid[edge.i]),
+        core=core,
         support=support,
         line=line,
         shape=_shape(spread <= FLAT_SHARE * of_subnode, support, line),
