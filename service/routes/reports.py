@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 
 from kanmodel.explain.report import markdown
-from service.answers import JSON, MARKDOWN, answer_json
+from service.answers import JSON, MARKDOWN, VARIES, answer_json
 from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.requests.negotiation import choose_media_type
 from service.requests.outputs import read_output
@@ -17,7 +17,6 @@ from service.schemas.requests import OutputQuery
 
 router = APIRouter(tags=["report"])
 _PROSE = {"content": {MARKDOWN: {"schema": {"type": "string", "description": "The questions and answers as prose."}}}}
-_VARIES = {"Vary": "Accept"}
 
 
 @router.get(
@@ -41,5 +40,5 @@ async def get_report(
     output = read_output(query.output, served.model.config)
     findings = await deadline.wait(parts.results.report(served, output))
     if media_type == JSON:
-        return answer_json(describe_report(served, output, findings), headers=_VARIES)
-    return Response(markdown(served.model.config.outputs[output], findings), headers=_VARIES, media_type=MARKDOWN)
+        return answer_json(describe_report(served, output, findings), headers=VARIES)
+    return Response(markdown(served.model.config.outputs[output], findings), headers=VARIES, media_type=MARKDOWN)
