@@ -158,15 +158,14 @@ class KANLayer(nn.Module):
         spline = torch.einsum("big,oig->boi", self.basis(self.normalise(x)), self.weights())
         return base, spline, self._symbolic_part(x)
 
-    def edge_parts_at(self, x: Tensor, i: int, j: int) -> tuple[Tensor, Tensor, Tensor]:
-        """`edge_parts` of the edge from input i to sub-node j alone, at positions (points,): three of (points,).
+    def edge_parts_at(self, x: Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:
+        """`edge_parts` of the edges that leave input i alone, at positions (points,): three of (points, n_subnodes).
 
         Where the layer has a norm, the spline part is taken at the positions as if they were normalised already.
         """
-        scale = self.mask[j, i] * self.scale_spline[j, i]
-        spline = self.basis(x[:, None], slice(i, i + 1))[:, 0] @ (scale * self.coef[j, i])
-        base = self.mask[j, i] * self.scale_base[j, i] * self.base(x)
-        symbolic = self._symbolic_part(x[:, None].expand(-1, self.mask.shape[1]))[:, j, i]
+        spline = self.basis(x[:, None], slice(i, i + 1))[:, 0] @ self.weights()[:, i].T
+        base = self.base(x)[:, None] * (self.mask * self.scale_base)[:, i]
+        symbolic = self._symbolic_part(x[:, None].expand(-1, self.mask.shape[1]))[:, :, i]
         return base, spline, symbolic
 
     def edges(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Answers in JSON, by orjson. Nothing that is not finite leaves, since orjson would write it as null."""
+"""Answers in JSON, by orjson, and pictures. Nothing that is not finite leaves: orjson would write it as null."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from service.paths import all_finite, non_finite_places
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 MARKDOWN = "text/markdown"
+SVG = "image/svg+xml"
+POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}  # of a picture
 
 
 def answer_json(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
@@ -23,6 +25,11 @@ def answer_json(document: object, status: int = 200, headers: Mapping[str, str] 
         NonFiniteError: the document holds NaN or infinity.
     """
     return Response(encode_json(document), status, headers, media_type=JSON)
+
+
+def answer_svg(picture: bytes) -> Response:
+    """A picture as an answer. Opened alone it is a document: it may style itself, and nothing else."""
+    return Response(picture, headers=POLICY, media_type=SVG)
 
 
 def encode_json(document: object) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -14,6 +14,7 @@ from fastapi import Request, Response
 MIN_COMPRESSED = 1024  # bytes from which compression pays
 LEVEL = 6  # of gzip
 VARY = "Accept, Accept-Encoding, Authorization"
+KEPT = ("content-type", "content-security-policy")  # headers of an answer that are its body's
 
 
 @dataclass(frozen=True)
@@ -22,13 +23,13 @@ class Answer:
 
     Attributes:
         body: plain.
-        media_type: of the body.
+        headers: that belong to the body, its media type among them.
         compressed: by gzip; empty where that does not pay.
         etag: hash of the plain body.
     """
 
     body: bytes
-    media_type: str
+    headers: Mapping[str, str]
     compressed: bytes = field(init=False)
     etag: str = field(init=False)
 
@@ -36,6 +37,12 @@ class Answer:
         worth = len(self.body) >= MIN_COMPRESSED
         object.__setattr__(self, "compressed", gzip.compress(self.body, LEVEL, mtime=0) if worth else b"")
         object.__setattr__(self, "etag", hashlib.sha256(self.body).hexdigest()[:32])
+
+    @classmethod
+    def of(cls, response: Response) -> Answer:
+        """What a handler has answered."""
+        headers = {name: response.headers[name] for name in KEPT if name in response.headers}
+        return cls(bytes(response.body), headers)
 
     @property
     def size(self) -> int:
@@ -49,9 +56,10 @@ class Answer:
         headers = {"ETag": etag, "Vary": VARY, "Cache-Control": "no-cache"}
         if names_etag(request.headers.get("if-none-match", ""), etag):
             return Response(status_code=304, headers=headers)
+        headers.update(self.headers)
         if compress:
             headers["Content-Encoding"] = "gzip"
-        return Response(self.compressed if compress else self.body, headers=headers, media_type=self.media_type)
+        return Response(self.compressed if compress else self.body, headers=headers)
 
 
 class AnswerCache:

@@ -77,6 +77,7 @@ class EdgeCurve:
         y_original: what the edge adds to the forecast in the target's unit, where it enters an output; else None.
         unit: unit of `x_original`.
         grid: knots, (G+2k+1,); the core interval ends at the k-th from either side.
+        core: ends of that interval, beyond which the splines fade out.
         support: what passes through it.
         line: the line it nearly is.
         shape: ``flat`` where it adds less than 1 % of the spread of its sub-node; ``base_only`` where most of what
@@ -94,6 +95,7 @@ class EdgeCurve:
     y_original: Array | None
     unit: str | None
     grid: Array
+    core: tuple[float, float]
     support: Support
     line: Line
     shape: Shape
@@ -132,62 +134,102 @@ def sample_edge(
 def sample_edges(
     model: LoadedModel, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support"
 ) -> list[EdgeCurve]:
-    """`sample_edge` for several edges, with one run over the reference windows."""
+    """`sample_edge` for several edges; those that leave one node are sampled together."""
     with torch.no_grad():
         stages = model.network.trace(model.reference.windows).stages
-    return [_sample(model, edge, stages[edge.stage][edge.layer], points, span) for edge in edges]
+    leaving: dict[tuple[str, int, int], _Leaving] = {}
+    for edge in edges:
+        place = (edge.stage, edge.layer, edge.i)
+        if place not in leaving:
+            layer = model.network.stages[edge.stage][edge.layer]
+            leaving[place] = _sample(layer, stages[edge.stage][edge.layer], edge.i, points, span)
+    return [_describe(model, edge, leaving[edge.stage, edge.layer, edge.i]) for edge in edges]
 
 
-def _sample(model: LoadedModel, edge: TopologyEdge, trace: LayerTrace, points: int, span: Span) -> EdgeCurve:
-    layer = model.network.stages[edge.stage][edge.layer]
+@dataclass(frozen=True)
+class _Leaving:
+    """The functions of the edges that leave one node, as `EdgeCurve` has them; curves are (n_subnodes, points)."""
+
+    x: Array
+    base: Array
+    spline: Array
+    symbolic: Array
+    slope: Array
+    core: tuple[float, float]
+    support: Support
+    lines: list[Line]
+    flat: list[bool]
+
+
+def _sample(layer: KANLayer, trace: LayerTrace, i: int, points: int, span: Span) -> _Leaving:
     with torch.no_grad():
-        inputs, outputs = layer.normalise(trace.inputs)[:, edge.i], trace.edges[:, edge.j, edge.i]
-        if layer.layer_norm:
-            outputs = layer.edge_parts(trace.inputs)[1][:, edge.j, edge.i]
-    core = float(layer.core[0][edge.i]), float(layer.core[1][edge.i])
-    support = _measure_support(inputs.double().numpy(), core)
-    line = _fit_line(inputs.double().numpy(), outputs.double().numpy(), support)
+        inputs = layer.normalise(trace.inputs)[:, i]
+        passed = (layer.edge_parts(trace.inputs)[1] if layer.layer_norm else trace.edges)[:, :, i]
+    core = float(layer.core[0][i]), float(layer.core[1][i])
+    support = _measure_support(_array(inputs), core)
     first, last = {
         "support": (support.p01, support.p99),
         "reference": (float(inputs.min()), float(inputs.max())),
         "grid": core,
     }[span]
     x = torch.linspace(first, last, points, dtype=inputs.dtype)
-    base, spline, symbolic, slope = _evaluate(layer, x, edge.i, edge.j)
-    y = _array(base) + _array(spline) + _array(symbolic)
-    feature = model.config.features[edge.i] if edge.source.startswith("feature:") else None
-    spread, of_subnode = float(outputs.std(correction=0)), float(trace.subnodes[:, edge.j].std(correction=0))
-    scaling = model.scaling
-    return EdgeCurve(
-        edge=edge,
+
+    values, slope = _evaluate(layer, x, i)
+    base, spline, symbolic = (_array(part.T) for part in values)
+    flat = passed.std(dim=0, correction=0) <= FLAT_SHARE * trace.subnodes.std(dim=0, correction=0)
+    return _Leaving(
         x=_array(x),
-        y=y,
-        base=_array(base),
-        spline=_array(spline),
-        symbolic=_array(symbolic) if bool(layer.is_symbolic[edge.j, edge.i]) else None,
-        slope=_array(slope),
-        x_original=(_array(x) * scaling.feature_scale[edge.i] + scaling.feature_mean[edge.i] if feature else None),
-        y_original=(
-            y * _gain(layer, edge.j) * scaling.output_scale[edge.j] if edge.target.startswith("output:") else None
-        ),
-        unit=feature.unit if feature else None,
-        grid=_array(layer.grid[edge.i]),
+        base=base,
+        spline=spline,
+        symbolic=symbolic,
+        slope=_array(slope.T),
+        core=core,
         support=support,
-        line=line,
-        shape=_shape(spread <= FLAT_SHARE * of_subnode, support, line),
-        function_of="normalised input" if layer.layer_norm else "input",
+        lines=_fit_lines(_array(inputs), _array(passed), support),
+        flat=flat.tolist(),
     )
 
 
-def _evaluate(layer: KANLayer, x: Tensor, i: int, j: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Base, spline and symbolic part, and the slope of one edge at positions (points,)."""
+def _evaluate(layer: KANLayer, x: Tensor, i: int) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
+    """Base, spline and symbolic parts of the edges from input i at positions (points,), and the slopes of their sums.
+
+    Each sum depends on its own position alone, so the gradient of the positions, sum_j v_pj s_pj for weights v, has
+    the slopes s as its gradient in turn. (Forward mode would be plainer, but is not safe between threads.)
+    """
     with torch.enable_grad():
         x = x.requires_grad_()
-        base, spline, symbolic = layer.edge_parts_at(x, i, j)
+        base, spline, symbolic = layer.edge_parts_at(x, i)
         if layer.layer_norm:
             base = torch.zeros_like(base)
-        (slope,) = torch.autograd.grad((base + spline + symbolic).sum(), x)
-    return base, spline, symbolic, slope
+        weights = torch.zeros_like(spline, requires_grad=True)
+        (of_positions,) = torch.autograd.grad(base + spline + symbolic, x, weights, create_graph=True)
+        (slope,) = torch.autograd.grad(of_positions.sum(), weights)
+    return (base, spline, symbolic), slope
+
+
+def _describe(model: LoadedModel, edge: TopologyEdge, leaving: _Leaving) -> EdgeCurve:
+    layer, i, j = model.network.stages[edge.stage][edge.layer], edge.i, edge.j
+    y = leaving.base[j] + leaving.spline[j] + leaving.symbolic[j]
+    feature = model.config.features[i] if edge.source.startswith("feature:") else None
+    scaling = model.scaling
+    return EdgeCurve(
+        edge=edge,
+        x=leaving.x,
+        y=y,
+        base=leaving.base[j],
+        spline=leaving.spline[j],
+        symbolic=leaving.symbolic[j] if bool(layer.is_symbolic[j, i]) else None,
+        slope=leaving.slope[j],
+        x_original=leaving.x * scaling.feature_scale[i] + scaling.feature_mean[i] if feature else None,
+        y_original=y * _gain(layer, j) * scaling.output_scale[j] if edge.target.startswith("output:") else None,
+        unit=feature.unit if feature else None,
+        grid=_array(layer.grid[i]),
+        core=leaving.core,
+        support=leaving.support,
+        line=leaving.lines[j],
+        shape=_shape(leaving.flat[j], leaving.support, leaving.lines[j]),
+        function_of="normalised input" if layer.layer_norm else "input",
+    )
 
 
 def _measure_support(inputs: Array, core: tuple[float, float]) -> Support:
@@ -199,18 +241,22 @@ def _measure_support(inputs: Array, core: tuple[float, float]) -> Support:
     return Support(p01, p50, p99, edges, counts.astype(np.float64), outside, coverage)
 
 
-def _fit_line(inputs: Array, outputs: Array, support: Support) -> Line:
+def _fit_lines(inputs: Array, outputs: Array, support: Support) -> list[Line]:
+    """The line of each edge, from inputs (n,) and what the edges add (n, n_subnodes)."""
     inside = (inputs >= support.p01) & (inputs <= support.p99)
     if not inside.any():  # of two values neither lies between the percentiles
         inside[:] = True
     x, y = inputs[inside], outputs[inside]
-    x_centred, y_centred = x - x.mean(), y - y.mean()
-    spread_x, spread_y = float((x_centred**2).sum()), float((y_centred**2).sum())
-    if np.ptp(y) == 0:  # the spread of a constant is not 0 but the rounding of its mean
-        return Line(0.0, float(y[0]), 1.0)
-    slope = float((x_centred * y_centred).sum()) / spread_x if np.ptp(x) > 0 else 0.0
-    lost = float(((y_centred - slope * x_centred) ** 2).sum())
-    return Line(slope, float(y.mean()) - slope * float(x.mean()), 1 - lost / spread_y)
+    x_centred, y_centred = x - x.mean(), y - y.mean(axis=0)
+    slopes = x_centred @ y_centred / (x_centred**2).sum() if np.ptp(x) > 0 else np.zeros(y.shape[1])
+    lost = ((y_centred - x_centred[:, None] * slopes) ** 2).sum(axis=0)
+    spread = (y_centred**2).sum(axis=0)
+    return [
+        Line(float(slopes[j]), float(y[:, j].mean() - slopes[j] * x.mean()), float(1 - lost[j] / spread[j]))
+        if np.ptp(y[:, j]) > 0  # the spread of a constant is not 0 but the rounding of its mean
+        else Line(0.0, float(y[0, j]), 1.0)
+        for j in range(y.shape[1])
+    ]
 
 
 def _shape(flat: bool, support: Support, line: Line) -> Shape:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Literal
 
 from fastapi import Request
 
-from service.answers import JSON
+from service.answers import JSON, SVG
 from service.errors import NotAcceptableError
 
 
@@ -27,6 +28,17 @@ def choose_media_type(accept: str | None, offered: tuple[str, ...]) -> str:
     if ranked[best][1] <= 0:
         raise NotAcceptableError(f"Accept is {accept!r}, but the answer is {' or '.join(offered)}")
     return offered[best]
+
+
+def choose_format(request: Request, format: Literal["json", "svg"] | None) -> str:
+    """The media type of the format that the query names; without one, that of the picture or JSON by the header.
+
+    Raises:
+        NotAcceptableError: the query names none, and the client takes neither.
+    """
+    if format is not None:
+        return {"json": JSON, "svg": SVG}[format]
+    return choose_media_type(request.headers.get("accept"), (JSON, SVG))
 
 
 async def refuse_other_than_json(request: Request) -> None:

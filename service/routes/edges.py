@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Query, Response
+from fastapi import Depends, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.formulas import suggest_edge_formulas
 from kanmodel.explain.topology import Topology
-from service.answers import answer_json
+from service.answers import SVG, answer_json, answer_svg
 from service.dependencies import MODEL, Deadline, Parts, TheDeadline, TheModel, TheParts
+from service.drawing.edge import draw_edge
 from service.errors import unusable
 from service.registry import Served
-from service.requests.negotiation import refuse_other_than_json
+from service.requests.negotiation import choose_format, refuse_other_than_json
 from service.requests.outputs import read_output
 from service.routes.precomputed import PrecomputedRoute
 from service.routes.versioned import VersionedRouter
@@ -27,14 +28,17 @@ from service.schemas.edges import (
     describe_edges,
 )
 from service.schemas.errors import describe_errors
+from service.schemas.pictures import describe_picture
 
-router = VersionedRouter(route_class=PrecomputedRoute, tags=["edges"], dependencies=[Depends(refuse_other_than_json)])
+router = VersionedRouter(tags=["edges"], route_class=PrecomputedRoute)
+_PICTURE = describe_picture("The curve of the edge over its grid, with what the reference windows send through it.")
 
 
 @router.get(
     f"{MODEL}/edges",
     operation_id="list_edges",
     response_model=EdgeList,
+    dependencies=[Depends(refuse_other_than_json)],
     responses=describe_errors(404, 406, 422, 503),
 )
 async def list_edges(
@@ -51,9 +55,10 @@ async def list_edges(
     f"{MODEL}/edges/{{layer}}/{{i}}/{{j}}",
     operation_id="get_edge",
     response_model=EdgeResponse,
-    responses=describe_errors(404, 406, 422, 503),
+    responses={200: _PICTURE, **describe_errors(404, 406, 422, 503)},
 )
 async def get_edge(
+    request: Request,
     served: TheModel,
     parts: TheParts,
     deadline: TheDeadline,
@@ -62,11 +67,18 @@ async def get_edge(
     j: Annotated[int, Path(description="Number of the sub-node, in the next layer, that it enters.")],
     query: Annotated[CurveQuery, Query()],
 ) -> Response:
-    """Samples the function of one edge, beside what the reference windows send through it."""
+    """Samples the function of one edge, beside what the reference windows send through it.
+
+    With `Accept: image/svg+xml` as a picture.
+    """
+    media_type = choose_format(request, query.format)
     topology = await _get_topology(served, parts, deadline, query)
     edge = topology.edge(query.stage, layer, i, j)
     (curve,) = await run_in_threadpool(sample_edges, served.model, [edge], query.points, query.range)
     formulas = await run_in_threadpool(suggest_edge_formulas, served.model, [edge]) if query.formulas else [[]]
+    if media_type == SVG:
+        unit = served.model.config.target_of(read_output(query.output, served.model.config)).unit
+        return answer_svg(draw_edge(curve, served.name, topology.output, unit, formulas[0]))
     return answer_json(describe_edge(served, topology, curve, formulas[0]))
 
 

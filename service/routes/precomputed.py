@@ -28,7 +28,7 @@ class PrecomputedRoute(APIRoute):
             known = cache.get(key)
             if known is None:
                 response = await compute(request)
-                known = await run_in_threadpool(Answer, bytes(response.body), response.headers["content-type"])
+                known = await run_in_threadpool(Answer.of, response)
                 cache.keep(key, known)
             return known.respond(request)
 

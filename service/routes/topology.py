@@ -4,15 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Query, Response
+from fastapi import Depends, Query, Request, Response
+from starlette.concurrency import run_in_threadpool
 
-from service.answers import answer_json
+from kanmodel.explain.curves import sample_edges
+from kanmodel.explain.topology import Topology
+from service.answers import SVG, answer_json, answer_svg
 from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
-from service.requests.negotiation import refuse_other_than_json
+from service.drawing.network import N_POINTS, draw_topology
+from service.registry import Served
+from service.requests.negotiation import choose_format, refuse_other_than_json
 from service.requests.outputs import read_output
 from service.routes.precomputed import PrecomputedRoute
 from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
+from service.schemas.pictures import describe_picture
 from service.schemas.topology import (
     FidelityCurve,
     FidelityQuery,
@@ -22,26 +28,32 @@ from service.schemas.topology import (
     describe_topology,
 )
 
-router = VersionedRouter(
-    route_class=PrecomputedRoute, tags=["topology"], dependencies=[Depends(refuse_other_than_json)]
-)
+router = VersionedRouter(tags=["topology"], route_class=PrecomputedRoute)
+_PICTURE = describe_picture("The network, with the curve of each kept edge.")
 
 
 @router.get(
     f"{MODEL}/topology",
     operation_id="get_topology",
     response_model=TopologyResponse,
-    responses=describe_errors(404, 406, 422, 503),
+    responses={200: _PICTURE, **describe_errors(404, 406, 422, 503)},
 )
 async def get_topology(
-    served: TheModel, parts: TheParts, deadline: TheDeadline, query: Annotated[TopologyQuery, Query()]
+    request: Request,
+    served: TheModel,
+    parts: TheParts,
+    deadline: TheDeadline,
+    query: Annotated[TopologyQuery, Query()],
 ) -> Response:
-    """Shows the pruned network as a graph, with what pruning costs.
+    """Shows the pruned network as a graph, with what pruning costs; as a picture with `Accept: image/svg+xml`.
 
     Prune by `fidelity` (default 0.99) or by thresholds, not both.
     """
+    media_type = choose_format(request, query.format)
     output = read_output(query.output, served.model.config)
     topology = await deadline.wait(parts.results.topology(served, output, query.rule()))
+    if media_type == SVG:
+        return answer_svg(await run_in_threadpool(_draw, served, topology, output, query))
     return answer_json(describe_topology(served, topology, query.pruned))
 
 
@@ -49,6 +61,7 @@ async def get_topology(
     f"{MODEL}/topology/fidelity",
     operation_id="get_fidelity_curve",
     response_model=FidelityCurve,
+    dependencies=[Depends(refuse_other_than_json)],
     responses=describe_errors(404, 406, 422, 503),
 )
 async def get_fidelity_curve(
@@ -58,3 +71,9 @@ async def get_fidelity_curve(
     output = read_output(query.output, served.model.config)
     points = await deadline.wait(parts.results.fidelity_curve(served, output, query.metric, query.fill))
     return answer_json(describe_fidelity_curve(served, output, query, points))
+
+
+def _draw(served: Served, topology: Topology, output: int, query: TopologyQuery) -> bytes:
+    curves = sample_edges(served.model, [edge for edge in topology.kan_edges if edge.kept], N_POINTS)
+    unit = served.model.config.target_of(output).unit
+    return draw_topology(topology, curves, served.name, unit, query.pruned, query.color)

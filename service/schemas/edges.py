@@ -14,6 +14,7 @@ from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
 from service.registry import Served
 from service.schemas.models import Checkpoint, Name
+from service.schemas.pictures import FormatParameter
 from service.schemas.rules import Rule, RuleQuery, Stage, describe_rule
 from service.schemas.topology import Scores
 
@@ -40,6 +41,7 @@ class CurveQuery(CurvesQuery):
 
     stage: Annotated[Stage, Field(description="The KAN that the edge is of.")] = "head"
     formulas: Annotated[bool, Field(description="Whether to look for formulas of the edge.")] = False
+    format: FormatParameter = None
 
 
 class Histogram(TypedDict):

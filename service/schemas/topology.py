@@ -14,6 +14,7 @@ from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.explain.topology import EdgeKind, Topology, TopologyEdge, TopologyNode
 from service.registry import Served
 from service.schemas.models import Checkpoint, Interval, Name
+from service.schemas.pictures import Color, FormatParameter
 from service.schemas.requests import OutputQuery
 from service.schemas.rules import Fill, Metric, Rule, RuleQuery, describe_rule
 
@@ -24,6 +25,14 @@ class TopologyQuery(RuleQuery):
     pruned: Annotated[bool, Field(description="`true` lists what is kept; `false` lists everything, with `kept`.")] = (
         True
     )
+    format: FormatParameter = None
+    color: Annotated[
+        Color,
+        Field(
+            description="What makes an edge of the picture strong: a high `score`, in opacity, as pykan draws it, or a "
+            "large `contribution`, in width."
+        ),
+    ] = "score"
 
 
 class FidelityQuery(OutputQuery):

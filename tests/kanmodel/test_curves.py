@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 
@@ -247,3 +248,15 @@ def test_an_edge_that_does_not_exist():
     model, topology = tiny("head")
     with pytest.raises(UnknownNameError, match=r"no edge \(head, 0, 9, 0\); there are head layer 0: i 0 to 2"):
         sample_edge(model, topology, "head", 0, 9, 0)
+
+
+def test_four_threads_sample_what_one_does():
+    """Edges sampled by several threads at once have the curves and slopes that they have alone."""
+    model = make_model("head")
+    edges = build_topology(model, measure_importance(model, 0), PruningRule()).kan_edges
+    alone = sample_edges(model, edges)
+    with ThreadPoolExecutor(4) as pool:
+        for curves in pool.map(lambda _: sample_edges(model, edges), range(16)):
+            for curve, expected in zip(curves, alone, strict=True):
+                np.testing.assert_array_equal(curve.slope, expected.slope)
+                np.testing.assert_array_equal(curve.y, expected.y)

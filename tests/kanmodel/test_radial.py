@@ -114,8 +114,8 @@ def test_one_edge_at_normalised_positions(basis, denominator, seed):
     u = layer.normalise(x)
     base, spline, _ = layer.edge_parts(x)
     for j, i in ((0, 0), (1, 2)):
-        torch.testing.assert_close(layer.edge_parts_at(u[:, i], i, j)[1], spline[:, j, i], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(layer.edge_parts_at(x[:, i], i, j)[0], base[:, j, i], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(layer.edge_parts_at(u[:, i], i)[1][:, j], spline[:, j, i], rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(layer.edge_parts_at(x[:, i], i)[0][:, j], base[:, j, i], rtol=1e-12, atol=1e-12)
 
 
 def test_a_normalised_edge_depends_on_its_neighbours():

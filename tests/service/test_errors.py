@@ -248,7 +248,7 @@ STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
     "wrong method on a verb": ("GET", "/v1/models/two:predict", {}, 405, "use POST"),
     "wrong method on a model": ("PUT", "/v1/models/two", {}, 405, "use GET"),
     "csv wanted": ("GET", "/v1/models", {"headers": {"Accept": "text/csv"}}, 406, "but the answer is application/json"),
-    "a picture wanted": ("GET", "/v1/models/two/topology", {"headers": {"Accept": "image/svg+xml"}}, 406, "Accept is"),
+    "a picture wanted": ("GET", "/v1/models/two/edges", {"headers": {"Accept": "image/svg+xml"}}, 406, "Accept is"),
     "json refused": ("GET", "/healthz", {"headers": {"Accept": "application/json;q=0, text/*"}}, 406, "Accept is"),
     "html of an explanation": (
         "POST",

@@ -64,7 +64,7 @@ def test_the_cache_holds_no_more_than_its_size(kept, size):
     """Whatever is kept, the bytes stay within the bound, and what is there is what was kept last under its key."""
     cache, last = AnswerCache(size), {}
     for key, length in kept:
-        last[key] = Answer(bytes(length), "text/plain")
+        last[key] = Answer(bytes(length), {})
         cache.keep(key, last[key])
         there = {key: answer for key in range(10) if (answer := cache.get(key)) is not None}
         assert sum(answer.size for answer in there.values()) <= size
@@ -75,9 +75,9 @@ def test_what_is_unused_for_longest_goes_first():
     """Room is made by what nobody has asked for the longest."""
     cache = AnswerCache(20)
     for key in "ab":
-        cache.keep(key, Answer(bytes(10), "text/plain"))
+        cache.keep(key, Answer(bytes(10), {}))
     cache.get("a")
-    cache.keep("c", Answer(bytes(10), "text/plain"))
+    cache.keep("c", Answer(bytes(10), {}))
     assert [cache.get(key) is not None for key in "abc"] == [True, False, True]
 
 
