@@ -16,10 +16,14 @@ from starlette.concurrency import run_in_threadpool
 from service.dependencies import Parts
 from service.description import describe_api
 from service.errors import install_error_handlers
+from service.logs import make_request_log
+from service.metrics import Metrics
+from service.observation import Observation
 from service.registry import Registry
-from service.request_ids import RequestIds
 from service.results import GlobalResults
-from service.routes import attributions, edges, explanations, health, models, predictions, reports, topology
+from service.routes import attributions, edges, explanations, health, metrics, models, predictions, reports, topology
+from service.schemas.errors import describe_errors
+from service.security import Access, load_hosts, load_keys
 from service.settings import Settings
 
 DESCRIPTION = (
@@ -36,8 +40,10 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         CheckpointError: there is nothing where the settings say the models are.
+        ConfigError: the API keys cannot be used, or there must be some.
     """
-    parts = Parts(settings, Registry(settings.models), GlobalResults(settings.cached_results))
+    registry = Registry(settings.models)
+    parts = Parts(settings, registry, GlobalResults(settings.cached_results), Metrics(registry))
     app: FastAPI = FastAPIOffline(
         title="Kanscope",
         version=version("kanscope"),
@@ -48,10 +54,13 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_serve,
     )
     app.state.parts = parts
-    app.add_middleware(RequestIds)
+    app.add_middleware(Access, load_keys(settings), load_hosts(settings))
+    app.add_middleware(Observation, parts.metrics, make_request_log(settings), settings.max_concurrent)
     install_error_handlers(app)
-    for resource in (models, predictions, explanations, attributions, topology, edges, reports, health):
-        app.include_router(resource.router)
+    for resource in (models, predictions, explanations, attributions, topology, edges, reports):
+        app.include_router(resource.router, responses=describe_errors(401, 403, 421, 503))
+    app.include_router(health.router, responses=describe_errors(421))
+    app.include_router(metrics.router)
     app.add_route("/", _redirect_to_docs, include_in_schema=False)
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app

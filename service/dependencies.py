@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Path, Request
 from starlette.convertors import Convertor, register_url_convertor
 
 from service.errors import NotReadyError
+from service.metrics import Metrics
 from service.registry import Registry, Served
 from service.results import GlobalResults
 from service.settings import Settings
@@ -43,11 +44,13 @@ class Parts:
         settings: the settings.
         registry: the models.
         results: global results of the models.
+        metrics: what Prometheus reads.
     """
 
     settings: Settings
     registry: Registry
     results: GlobalResults
+    metrics: Metrics
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Deadline:
         except TimeoutError:
             if not timeout.expired():
                 raise
-            message = f"the result is still being computed after {self.seconds:g} s; ask again"
+            message = f"the result is still being computed after {self.seconds:g} s (request_timeout); ask again"
             raise NotReadyError(message, headers={"Retry-After": "1"}) from None
 
 
@@ -85,11 +88,14 @@ async def get_parts(request: Request) -> Parts:
 
 
 async def get_served(
+    request: Request,
     parts: Annotated[Parts, Depends(get_parts)],
     model: Annotated[str, Path(description="Name of the model.")],
 ) -> Served:
-    """Dependency: the model that the path names, ready to answer."""
-    return parts.registry.get(model)
+    """Dependency: the model that the path names, ready to answer. The log of the request names it."""
+    served = parts.registry.get(model)
+    request.state.model, request.state.checkpoint = served.name, served.checkpoint
+    return served
 
 
 async def get_deadline(

@@ -38,7 +38,7 @@ _LINES = {
     f"{MODEL}:explain",
     operation_id="explain",
     response_model=ExplainResponse,
-    responses={200: _LINES, **describe_errors(404, 406, 413, 415, 422, 503)},
+    responses={200: _LINES, **describe_errors(404, 406, 408, 413, 415, 422, 503)},
     openapi_extra=describe_body(ExplainRequest),
 )
 async def explain(request: Request, served: TheModel, parts: TheParts) -> Response:
@@ -48,8 +48,9 @@ async def explain(request: Request, served: TheModel, parts: TheParts) -> Respon
     one explanation, sent as soon as it is ready. Should one fail, the last line is an error.
     """
     media_type = choose_media_type(request.headers.get("accept"), (JSON, NDJSON))
-    body = await read_body(request, parts.settings.max_body_bytes)
-    question = await run_in_threadpool(read_question, body, served, parts.settings.max_windows)
+    body = await read_body(request, parts.settings)
+    question = await run_in_threadpool(read_question, body, served, parts.settings)
+    request.state.windows = len(question.windows.original)
     if media_type == JSON:
         return await run_in_threadpool(lambda: answer_json(explain_all(question)))
     header = await run_in_threadpool(describe_question, question)
