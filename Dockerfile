@@ -30,4 +30,5 @@ from http.client import HTTPConnection; \
 server = HTTPConnection('127.0.0.1', 8000, timeout=4); \
 server.request('GET', '/healthz'); \
 raise SystemExit(server.getresponse().status != 200)"]
+# All addresses, so it wants KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or KANSCOPE_NO_AUTH=true for a trial.
 CMD ["kanscope", "serve", "--host", "0.0.0.0", "--port", "8000"]

@@ -15,12 +15,16 @@ from fastapi_offline import FastAPIOffline
 from service.dependencies import Parts
 from service.description import describe_api
 from service.errors import install_error_handlers
+from service.logs import make_request_log
+from service.metrics import Metrics
+from service.observation import Observation
 from service.precomputed import AnswerCache
 from service.registry import Registry
-from service.request_ids import RequestIds
 from service.results import GlobalResults
-from service.routes import attributions, edges, explanations, health, models, predictions, reports, topology
+from service.routes import attributions, edges, explanations, health, metrics, models, predictions, reports, topology
 from service.scheduler import Scheduler
+from service.schemas.errors import describe_errors
+from service.security import Access, load_hosts, load_keys
 from service.settings import Settings
 from service.watching import Watch
 
@@ -38,13 +42,17 @@ def create_app(settings: Settings) -> FastAPI:
 
     Raises:
         CheckpointError: there is nothing where the settings say the models are.
+        ConfigError: the API keys cannot be used, or there must be some.
     """
+    registry = Registry(settings.models)
+    counted = Metrics(registry)
     parts = Parts(
         settings,
-        Registry(settings.models),
+        registry,
         GlobalResults(settings.cached_results),
-        Scheduler(settings.max_queue),
+        Scheduler(settings.max_queue, counted),
         AnswerCache(settings.cached_answers),
+        counted,
     )
     app: FastAPI = FastAPIOffline(
         title="Kanscope",
@@ -56,10 +64,13 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_serve,
     )
     app.state.parts = parts
-    app.add_middleware(RequestIds)
+    app.add_middleware(Access, load_keys(settings), load_hosts(settings))
+    app.add_middleware(Observation, parts.metrics, make_request_log(settings), settings.max_concurrent)
     install_error_handlers(app)
-    for resource in (models, predictions, explanations, attributions, topology, edges, reports, health):
-        app.include_router(resource.router)
+    for resource in (models, predictions, explanations, attributions, topology, edges, reports):
+        app.include_router(resource.router, responses=describe_errors(401, 403, 421, 503))
+    app.include_router(health.router, responses=describe_errors(421))
+    app.include_router(metrics.router)
     app.add_route("/", _redirect_to_docs, include_in_schema=False)
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app

@@ -11,6 +11,7 @@ from fastapi import Depends, Header, Path, Request
 from starlette.convertors import Convertor, register_url_convertor
 
 from service.errors import NotReadyError, unusable
+from service.metrics import Metrics
 from service.precomputed import AnswerCache
 from service.registry import Registry, Served
 from service.results import GlobalResults
@@ -52,6 +53,7 @@ class Parts:
         results: global results of the models.
         scheduler: who uses the models when.
         answers: what was answered, where that is the same each time.
+        metrics: what Prometheus reads.
     """
 
     settings: Settings
@@ -59,6 +61,7 @@ class Parts:
     results: GlobalResults
     scheduler: Scheduler
     answers: AnswerCache
+    metrics: Metrics
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class Deadline:
         except TimeoutError:
             if not timeout.expired():
                 raise
-            message = f"the result is still being computed after {self.seconds:g} s; ask again"
+            message = f"the result is still being computed after {self.seconds:g} s (request_timeout); ask again"
             raise NotReadyError(message, headers={"Retry-After": "1"}) from None
 
 
@@ -96,8 +99,13 @@ def find_parts(request: Request) -> Parts:
 
 
 def find_model(request: Request) -> Served:
-    """The model that the path names, in the version that it names or the highest, ready to answer."""
-    return find_parts(request).registry.get(request.path_params["model"], request.path_params.get("version"))
+    """The model that the path names, in the version that it names or the highest, ready to answer.
+
+    The log of the request names it.
+    """
+    served = find_parts(request).registry.get(request.path_params["model"], request.path_params.get("version"))
+    request.state.model, request.state.checkpoint = served.name, served.checkpoint
+    return served
 
 
 def find_deadline(request: Request) -> Deadline:

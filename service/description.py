@@ -15,9 +15,17 @@ from service.dependencies import OF_VERSION
 from service.repository import FIRST_VERSION
 from service.schemas.explanations import ExplainRequest
 from service.schemas.predictions import PredictRequest
+from service.security import HEALTH
 
 EXAMPLES = Path(__file__).parent / "schemas" / "examples.json"  # by operation id: a request, an answer
 _REFERENCE = "#/components/schemas/{model}"
+
+_KEY = {
+    "type": "http",
+    "scheme": "bearer",
+    "description": "An API key, where the service wants one. Reading and forecasts need the scope read, explanations "
+    "explain, which includes read, and all else admin, which includes both.",
+}
 
 
 def describe_api(app: FastAPI) -> dict[str, Any]:
@@ -39,6 +47,10 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
             for member in schemas[body.__name__]["properties"].values():
                 _leave_out_null(member)
         examples = orjson.loads(EXAMPLES.read_bytes())
+        document["components"]["securitySchemes"] = {"key": _KEY}
+        document["security"] = [{"key": []}, {}]
+        for path in HEALTH & document["paths"].keys():
+            document["paths"][path]["get"]["security"] = []
         for operation in _operations(document):
             for parameter in operation.get("parameters", ()):
                 _leave_out_null(parameter["schema"])

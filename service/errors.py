@@ -1,9 +1,14 @@
 """From exceptions to answers: one table gives each class its status, one shape carries every error.
 
 RequestError               refused before a model is asked
+├── UnauthenticatedError   no API key, or an unknown one
+├── ForbiddenError         an API key that does not open this
 ├── NotAcceptableError     no media type that the client takes
+├── SlowBodyError
 ├── BodyTooLargeError
 ├── MediaTypeError         a body that is not JSON, or compressed
+├── MisdirectedError       a Host header that is not ours
+├── BusyError              as many requests as the service answers at once
 ├── NotReadyError          a model, or the service, that cannot answer yet
 └── OverloadedError        more requests wait than the service holds
 
@@ -22,12 +27,12 @@ from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from kanmodel.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Problem, UnknownNameError
 from kanmodel.windows import N_LISTED
 from service.answers import answer_json
 from service.paths import format_path
-from service.request_ids import HEADER
 from service.schemas.errors import ErrorResponse
 
 logger = logging.getLogger(__name__)
@@ -49,8 +54,26 @@ class RequestError(Exception):
         self.headers = dict(headers or {})
 
 
+class UnauthenticatedError(RequestError):
+    """The request needs an API key, and has none that is known."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
+
+
+class ForbiddenError(RequestError):
+    """The API key lacks the scope that the request needs; the message names it."""
+
+
 class NotAcceptableError(RequestError):
     """The client takes none of the media types that the operation has."""
+
+
+class SlowBodyError(RequestError):
+    """The body did not arrive in time; the connection ends, since the rest of it may still come."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Connection": "close"})
 
 
 class BodyTooLargeError(RequestError):
@@ -59,6 +82,17 @@ class BodyTooLargeError(RequestError):
 
 class MediaTypeError(RequestError):
     """The body is not JSON, or it is compressed."""
+
+
+class MisdirectedError(RequestError):
+    """The Host header names another host than this service."""
+
+
+class BusyError(RequestError):
+    """The service is answering as many requests as it may."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Retry-After": "1"})
 
 
 class NotReadyError(RequestError):
@@ -82,16 +116,21 @@ class UnknownValueError(UnknownNameError):
 
 
 STATUSES: dict[type[Exception], int] = {
+    UnauthenticatedError: 401,
+    ForbiddenError: 403,
     UnknownNameError: 404,
     NotAcceptableError: 406,
+    SlowBodyError: 408,
     BodyTooLargeError: 413,
     MediaTypeError: 415,
+    MisdirectedError: 421,
     DataError: 422,
     NonFiniteError: 422,
     RequestValidationError: 422,
     ClientDisconnect: 400,  # nobody reads the answer, but it is no failure of the service
     ConfigError: 500,
     CheckpointError: 500,
+    BusyError: 503,
     NotReadyError: 503,
     OverloadedError: 503,
 }
@@ -113,11 +152,16 @@ def unusable_values(problems: Sequence[Problem], verdict: str = "cannot be used"
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Makes every error of the app leave in the one shape."""
+    """Makes every error of the app leave in the one shape; what nobody expected is answered by `observation`."""
     for cls, status in STATUSES.items():
         app.add_exception_handler(cls, answer_failure if status == HTTPStatus.INTERNAL_SERVER_ERROR else answer_error)
     app.add_exception_handler(HTTPException, answer_http_error)
-    app.add_exception_handler(Exception, answer_failure)
+
+
+async def send_error(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers an error of the table from a middleware, where no handler of the app's catches it."""
+    response = await answer_error(Request(scope), error)
+    await response(scope, receive, send)
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
@@ -142,7 +186,7 @@ async def answer_failure(request: Request, error: Exception) -> Response:
     """The answer to what nobody expected: the id of the request, and nothing else."""
     request_id = request.state.request_id
     logger.error("request %s failed", request_id, exc_info=error)
-    return answer_json(error_body(500, "internal error", request_id), status=500, headers={HEADER: request_id})
+    return answer_json(error_body(500, "internal error", request_id), status=500)
 
 
 def describe_error(error: Exception, request_id: str) -> ErrorResponse:

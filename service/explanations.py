@@ -25,6 +25,7 @@ from service.schemas.explanations import (
     describe_reference_baselines,
 )
 from service.schemas.requests import validate_request
+from service.settings import Settings
 
 PART = 32  # windows whose explanations are computed, and sent, together
 
@@ -52,19 +53,19 @@ class Question:
     options: LedgerOptions
 
 
-def read_question(body: bytes, served: Served, max_windows: int) -> Question:
+def read_question(body: bytes, served: Served, settings: Settings) -> Question:
     """What a request to explain asks.
 
     Raises:
         DataError: something in it cannot be used; the error names each place.
         UnknownNameError: it names an output that does not exist.
     """
-    document = parse_windows(body, served.model.config.window_shape)
+    document = parse_windows(body, served.model.config.window_shape, settings.max_json_depth)
     request = validate_request(ExplainRequest, document, unread=("instances", "columns", "output", "baseline"))
     output = document.get("output")
     return Question(
         served=served,
-        windows=read_windows(document, served.model, max_windows),
+        windows=read_windows(document, served.model, settings.max_windows),
         outputs=tuple(read_outputs(output, served.model.config)),
         as_list=isinstance(output, list),
         detail=request.detail,

@@ -2,43 +2,37 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
-
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from collections.abc import Iterable
 
 HEADER = "X-Request-Id"
-_HEADER = HEADER.lower().encode()
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32
+_GIVEN = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+# Version, trace id, parent id and flags; neither id is all zeros. Version ff is forbidden, and only versions after 00
+# may hold more than these four.
+_TRACEPARENT = re.compile(
+    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?"
+)
+
+
+def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The trace id of W3C's traceparent, else the client's own id, else a new one; what is not valid counts as absent.
+
+    Args:
+        headers: those of the request, names in lower case.
+    """
+    given: bytes | None = None
+    for name, value in headers:
+        if name == b"traceparent" and (traced := _TRACEPARENT.fullmatch(value)):
+            return traced[1].decode()
+        if name == b"x-request-id" and _GIVEN.fullmatch(value):
+            given = value
+    return given.decode() if given else new_request_id()
 
 
 def new_request_id() -> str:
     """A ULID: 48 bits of time in milliseconds, then 80 random bits, so that ids sort by time."""
     value = (time.time_ns() // 1_000_000) << 80 | secrets.randbits(80)
     return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
-
-
-class RequestIds:
-    """Middleware that gives every HTTP request an id, as ``request.state.request_id``.
-
-    Args:
-        app: what answers the request.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, its id in the header."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = new_request_id()
-        scope.setdefault("state", {})["request_id"] = request_id
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], (_HEADER, request_id.encode())]
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import count
 from queue import PriorityQueue
 from threading import Thread
@@ -22,9 +23,11 @@ import numpy as np
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.scaling import Array
 from service.errors import OverloadedError
+from service.metrics import Metrics
 
 Result = TypeVar("Result")
 FORECAST, EXPLANATION, END = range(3)  # priorities, the first goes first
+_NAMES = {FORECAST: "forecast", EXPLANATION: "explanation"}
 IN_PLACE = 2e-3  # seconds that a batch may keep the event loop
 N_TIMED = 32  # windows whose forecast tells how long a model takes
 
@@ -53,11 +56,15 @@ class Scheduler:
 
     Args:
         max_queue: requests that may wait at a time.
+        metrics: where the work is counted.
     """
 
-    def __init__(self, max_queue: int) -> None:
+    def __init__(self, max_queue: int, metrics: Metrics) -> None:
         self._max_queue = max_queue
-        self._waiting = 0
+        self._metrics = metrics
+        self._waiting = dict.fromkeys(_NAMES, 0)
+        for priority, name in _NAMES.items():
+            metrics.watch_queue(name, partial(self._waiting.__getitem__, priority))
         self._batches: dict[str, _Batch] = {}  # by checkpoint
         self._in_place: dict[str, int] = {}  # windows that may be computed on the event loop, by checkpoint
         self._jobs: PriorityQueue[_Job] = PriorityQueue()
@@ -79,7 +86,7 @@ class Scheduler:
             OverloadedError: too many requests wait.
         """
         outcome: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
-        with self.admit():
+        with self.admit(FORECAST):
             batch = self._batches.get(model.sha256)
             if batch is None:
                 batch = self._batches[model.sha256] = _Batch(model)
@@ -93,20 +100,20 @@ class Scheduler:
         return await self._submit(EXPLANATION, slice_)
 
     @contextmanager
-    def admit(self) -> Iterator[None]:
+    def admit(self, priority: int) -> Iterator[None]:
         """The place of one request among those that wait or are being computed.
 
         Raises:
             OverloadedError: all places are taken.
         """
-        if self._waiting >= self._max_queue:
+        if sum(self._waiting.values()) >= self._max_queue:
             message = f"{self._max_queue} requests wait already (max_queue); ask again"
             raise OverloadedError(message, headers={"Retry-After": "1"})
-        self._waiting += 1
+        self._waiting[priority] += 1
         try:
             yield
         finally:
-            self._waiting -= 1
+            self._waiting[priority] -= 1
 
     def close(self) -> None:
         """Ends the thread after what it is computing, and what waits for it."""
@@ -116,7 +123,9 @@ class Scheduler:
     def _flush(self, checkpoint: str) -> None:
         """Computes a batch, here or on the thread."""
         batch = self._batches.pop(checkpoint)
-        if sum(map(len, batch.windows)) <= self._in_place.get(checkpoint, 0):
+        n_windows = sum(map(len, batch.windows))
+        self._metrics.observe_batch(n_windows)
+        if n_windows <= self._in_place.get(checkpoint, 0):
             _answer(batch, _forecast(batch.model, batch.windows))
         else:
             forecast = self._submit(FORECAST, lambda: self._forecast_timed(batch))
@@ -141,10 +150,13 @@ class Scheduler:
         while (job := self._jobs.get()).priority != END:
             if job.outcome.cancelled():  # whoever asked has gone
                 continue
+            start = perf_counter()
             try:
                 result, error = job.work(), None
             except BaseException as raised:
                 result, error = None, raised
+            if job.priority == EXPLANATION:
+                self._metrics.observe_slice(perf_counter() - start)
             job.outcome.get_loop().call_soon_threadsafe(_settle, job.outcome, result, error)
 
 

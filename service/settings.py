@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -18,13 +19,25 @@ class Settings(BaseSettings):
         models: a folder of checkpoints or one file; the bundled model where it is absent or an empty folder.
         poll_seconds: seconds between two looks for new, changed and deleted checkpoints; 0: never.
         torch_threads: threads of one tensor operation; more only helps models that are far larger than these.
+        keys_file: file of API keys, each on a line ``name scope[,scope] key``; read again when it changes.
+        keys: API keys in the same form, separated by ``;`` or new lines.
+        no_auth: serve without keys on an address that others reach.
+        allowed_hosts: names, by commas, that the Host header may hold on a loopback address, beside its own.
         max_body_bytes: largest request body.
+        max_json_depth: deepest nesting of lists and objects in a body.
+        max_header_bytes: most bytes of a request's target and headers.
         max_windows: most windows of one request.
         max_points: most points of one edge's curve.
+        max_concurrent: most requests that are answered at once; more are 503. Health routes always answer.
+        max_queue: most requests that wait for the models at a time.
+        header_timeout: seconds in which the headers of a request must arrive.
+        body_timeout: seconds in which the body of a request must arrive.
+        request_timeout: seconds that a request waits for what is computed, unless its header says otherwise.
+        shutdown_timeout: seconds that requests have to end once the process is told to stop.
         cached_results: how many global results (importance, topologies, reports) are kept.
         cached_answers: bytes of answers that are kept as they were sent.
-        max_queue: most requests that wait for the models at a time.
-        request_timeout: seconds that a request waits for what is computed, unless its header says otherwise.
+        log_format: ``json``, ``console`` for people, or ``auto``: console on a terminal.
+        log_level: the least that is logged, ``debug``, ``info``, ``warning`` or ``error``.
     """
 
     model_config = SettingsConfigDict(env_prefix="KANSCOPE_", env_ignore_empty=True, frozen=True)
@@ -35,10 +48,22 @@ class Settings(BaseSettings):
     models: Path | None = None
     poll_seconds: float = Field(default=10.0, ge=0, le=86400)
     torch_threads: int = Field(default=1, ge=1)
+    keys_file: Path | None = None
+    keys: SecretStr | None = None
+    no_auth: bool = False
+    allowed_hosts: str = ""
     max_body_bytes: int = Field(default=8 << 20, ge=1)
+    max_json_depth: int = Field(default=64, ge=1)
+    max_header_bytes: int = Field(default=64 << 10, ge=1024)
     max_windows: int = Field(default=4096, ge=1)
     max_points: int = Field(default=2001, ge=2)
+    max_concurrent: int = Field(default=512, ge=1)
+    max_queue: int = Field(default=256, ge=1)
+    header_timeout: float = Field(default=10.0, gt=0)
+    body_timeout: float = Field(default=30.0, gt=0)
+    request_timeout: float = Field(default=30.0, gt=0, le=3600)
+    shutdown_timeout: int = Field(default=25, ge=0)
     cached_results: int = Field(default=64, ge=1)
     cached_answers: int = Field(default=64 << 20, ge=0)
-    max_queue: int = Field(default=1024, ge=1)
-    request_timeout: float = Field(default=30.0, gt=0, le=3600)
+    log_format: Literal["auto", "json", "console"] = "auto"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -28,21 +28,30 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, help="Port to listen on. Default: KANSCOPE_PORT, or 8000."),
     ] = None,
+    no_auth: Annotated[
+        bool | None,
+        typer.Option("--no-auth", help="Serve without API keys on an address that others reach.", show_default=False),
+    ] = None,
 ) -> None:
     """Serve models over HTTP, by default the bundled one at http://127.0.0.1:8000."""
-    from service.app import create_app  # here, since the other commands start faster without FastAPI
+    # Here, since the other commands start faster without FastAPI.
+    from service.app import create_app
+    from service.logs import configure_logging
+    from service.server import server_options
 
-    settings = choose_settings(models, host, port)
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, root_path=settings.root_path)
+    settings = choose_settings(models, host, port, no_auth)
+    app = create_app(settings)
+    configure_logging(settings)
+    uvicorn.run(app, **server_options(settings))
 
 
-def choose_settings(models: Path | None, host: str | None, port: int | None) -> Settings:
+def choose_settings(models: Path | None, host: str | None, port: int | None, no_auth: bool | None = None) -> Settings:
     """The settings of the environment, under those of the command line.
 
     Raises:
         ConfigError: a variable of the environment has a value that it can't have.
     """
-    given = {"models": models, "host": host, "port": port}
+    given = {"models": models, "host": host, "port": port, "no_auth": no_auth}
     try:
         return Settings.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:

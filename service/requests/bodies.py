@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from itertools import islice
 from typing import Any
@@ -14,31 +15,42 @@ from starlette.datastructures import Headers
 
 from kanmodel.errors import Problem
 from kanmodel.windows import N_LISTED
-from service.errors import BodyTooLargeError, MediaTypeError, unusable, unusable_values
+from service.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, unusable, unusable_values
 from service.paths import non_finite_places
+from service.settings import Settings
+
+# What decides how deep JSON is nested: a bracket that opens is 1, one that closes -1 as a signed byte.
+_QUOTE = 2
+_MARKS = bytes.maketrans(b'[{]}"', bytes([1, 1, 255, 255, _QUOTE]))
+_UNMARKED = bytes(set(range(256)) - set(b'[{]}"'))
 
 
-async def read_body(request: Request, max_bytes: int) -> bytes:
+async def read_body(request: Request, settings: Settings) -> bytes:
     """The body of a JSON request, counted while it arrives.
 
     Raises:
         MediaTypeError: it is not JSON, or compressed.
-        BodyTooLargeError: it is larger than `max_bytes`.
+        BodyTooLargeError: it is larger than `max_body_bytes`.
+        SlowBodyError: it did not arrive within `body_timeout`.
     """
     _refuse_other_media(request.headers)
     length = request.headers.get("content-length", "")
+    if length.isdecimal() and int(length) > settings.max_body_bytes:
+        raise _too_large(settings.max_body_bytes)
     data = bytearray()
-    if not (length.isdecimal() and int(length) > max_bytes):
-        async for chunk in request.stream():
-            data += chunk
-            if len(data) > max_bytes:
-                break
-        else:
-            return bytes(data)
-    raise BodyTooLargeError(f"the body is larger than {max_bytes} bytes")
+    try:
+        async with asyncio.timeout(settings.body_timeout):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > settings.max_body_bytes:
+                    raise _too_large(settings.max_body_bytes)
+    except TimeoutError:
+        message = f"the body did not arrive within {settings.body_timeout:g} seconds (body_timeout)"
+        raise SlowBodyError(message) from None
+    return bytes(data)
 
 
-def parse_windows(data: bytes, window_shape: tuple[int, int]) -> dict[str, Any]:
+def parse_windows(data: bytes, window_shape: tuple[int, int], max_depth: int) -> dict[str, Any]:
     """The JSON object that a body holds, its ``instances`` as an array where they are plainly windows of the shape.
 
     Where they are not, they are lists, in which the place of what is wrong can be found.
@@ -46,6 +58,7 @@ def parse_windows(data: bytes, window_shape: tuple[int, int]) -> dict[str, Any]:
     Args:
         data: the body.
         window_shape: lookback and number of features.
+        max_depth: deepest nesting.
 
     Raises:
         DataError: as `parse_object`.
@@ -60,10 +73,11 @@ def parse_windows(data: bytes, window_shape: tuple[int, int]) -> dict[str, Any]:
         numbers = np.frombuffer(instances.as_buffer(of_type="d"), dtype=np.float64)
         members = {name: _plain(value) for name, value in document.items() if name != "instances"}
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
-        return parse_object(data)
+        return parse_object(data, max_depth)
     # With no list beside them nothing is nested deeper, nor hidden in a second member of that name.
-    if (steps, features) != ({lookback}, {n_features}) or data.count(b"[") != 1 + n + n * lookback:
-        return parse_object(data)
+    plain = data.count(b"[") == 1 + n + n * lookback and data.count(b"{") <= max_depth
+    if (steps, features) != ({lookback}, {n_features}) or not plain:
+        return parse_object(data, max_depth)
     return {"instances": numbers.reshape(n, lookback, n_features), **members}
 
 
@@ -71,12 +85,18 @@ def _plain(value: Any) -> Any:
     return value.as_dict() if isinstance(value, simdjson.Object) else value
 
 
-def parse_object(data: bytes) -> dict[str, Any]:
+def _too_large(max_bytes: int) -> BodyTooLargeError:
+    return BodyTooLargeError(f"the body is larger than {max_bytes} bytes (max_body_bytes)")
+
+
+def parse_object(data: bytes, max_depth: int) -> dict[str, Any]:
     """The JSON object that a body holds.
 
     Raises:
-        DataError: it is not JSON, holds NaN or an infinity, or is another value than an object.
+        DataError: it is not JSON, nested deeper than `max_depth`, holds NaN or an infinity, or is another value than
+            an object.
     """
+    _refuse_depth(data, max_depth)
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
@@ -97,6 +117,19 @@ def _refuse_other_media(headers: Headers) -> None:
             f"the body must not be compressed, but Content-Encoding is {encoding!r}",
             headers={"Accept-Encoding": "identity"},
         )
+
+
+def _refuse_depth(data: bytes, max_depth: int) -> None:
+    """Refuses deeper nesting before a parser meets it; a body with few brackets needs no look."""
+    if data.count(b"[") + data.count(b"{") <= max_depth:
+        return
+    unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
+    marks = np.frombuffer(unescaped.translate(_MARKS, _UNMARKED), np.int8)
+    quotes = marks == _QUOTE
+    outside = np.cumsum(quotes, dtype=np.uint8) % 2 == 0  # of strings; 8 bits keep what is even and odd
+    depths = np.cumsum(marks * (outside & ~quotes), dtype=np.int32)
+    if depths.max() > max_depth:
+        raise unusable("body", f"must be nested at most {max_depth} deep (max_json_depth)")
 
 
 def _refuse_non_finite_numbers(data: bytes) -> None:

@@ -110,4 +110,4 @@ def _refuse_non_finite(windows: Array, model: LoadedModel, form: str) -> None:
 
 def _refuse_number_of_windows(value: Any, max_windows: int, path: str) -> None:
     if isinstance(value, (list, np.ndarray)) and not 1 <= len(value) <= max_windows:
-        raise unusable(path, f"must have 1 to {max_windows} instances, but has {len(value)}")
+        raise unusable(path, f"must have 1 to {max_windows} instances (max_windows), but has {len(value)}")

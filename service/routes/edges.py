@@ -84,6 +84,6 @@ async def get_edge(
 
 async def _get_topology(served: Served, parts: Parts, deadline: Deadline, query: CurvesQuery) -> Topology:
     if query.points > parts.settings.max_points:
-        raise unusable("points", f"must be at most {parts.settings.max_points}, but is {query.points}")
+        raise unusable("points", f"must be at most {parts.settings.max_points} (max_points), but is {query.points}")
     output = read_output(query.output, served.model.config)
     return await deadline.wait(parts.results.topology(served, output, query.rule()))

@@ -26,6 +26,7 @@ from service.requests.bodies import read_body
 from service.requests.negotiation import choose_media_type
 from service.routes.direct import DirectRoute
 from service.routes.versioned import VersionedRouter
+from service.scheduler import EXPLANATION
 from service.schemas.errors import describe_errors
 from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse, Explanation
 from service.schemas.requests import describe_body
@@ -51,7 +52,7 @@ _LINES = {
     f"{MODEL}:explain",
     operation_id="explain",
     response_model=ExplainResponse,
-    responses={200: _LINES, **describe_errors(404, 406, 413, 415, 422, 503)},
+    responses={200: _LINES, **describe_errors(404, 406, 408, 413, 415, 422, 503)},
     openapi_extra=describe_body(ExplainRequest),
 )
 async def explain(request: Request) -> Response:
@@ -62,8 +63,9 @@ async def explain(request: Request) -> Response:
     """
     parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
     media_type = choose_media_type(request.headers.get("accept"), (JSON, NDJSON))
-    body = await read_body(request, parts.settings.max_body_bytes)
-    question = read_question(body, served, parts.settings.max_windows)
+    body = await read_body(request, parts.settings)
+    question = read_question(body, served, parts.settings)
+    request.state.windows = len(question.windows)
     predictions = await deadline.wait(parts.scheduler.predict(served.model, question.windows))
     header = describe_question(question, predictions)
     explanations = _compute(question, parts, deadline, request)
@@ -78,9 +80,12 @@ async def _compute(
 ) -> AsyncIterator[list[Explanation]]:
     """The explanations as they become ready, slice by slice, until the deadline, and while somebody waits for them."""
     slices = explain_in_parts(question)
-    with parts.scheduler.admit():
+    with parts.scheduler.admit(EXPLANATION):
         while (part := await deadline.wait(parts.scheduler.run(lambda: next(slices, None)))) is not None:
             if part:
+                for one in part:
+                    residual = one["residual"] / one["tolerance"] * question.options.tolerance
+                    parts.metrics.observe_explanation(question.served.name, residual, one["converged"])
                 yield part
             elif await request.is_disconnected():
                 raise ClientDisconnect

@@ -12,7 +12,7 @@ from service.requests.windows import read_windows
 from service.routes.direct import DirectRoute
 from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
-from service.schemas.predictions import PredictRequest, PredictResponse, describe_predictions
+from service.schemas.predictions import PredictRequest, PredictResponse, describe_predictions, warn_of_range
 from service.schemas.requests import describe_body, validate_request
 
 router = VersionedRouter(
@@ -24,16 +24,19 @@ router = VersionedRouter(
     f"{MODEL}:predict",
     operation_id="predict",
     response_model=PredictResponse,
-    responses=describe_errors(404, 406, 413, 415, 422, 503),
+    responses=describe_errors(404, 406, 408, 413, 415, 422, 503),
     openapi_extra=describe_body(PredictRequest),
 )
 async def predict(request: Request) -> Response:
     """Forecasts every output for each instance, in original units."""
     parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
     accept_json(request)
-    body = await read_body(request, parts.settings.max_body_bytes)
-    document = parse_windows(body, served.model.config.window_shape)
+    body = await read_body(request, parts.settings)
+    document = parse_windows(body, served.model.config.window_shape, parts.settings.max_json_depth)
     validate_request(PredictRequest, document, unread=("instances", "columns"))
     windows = read_windows(document, served.model, parts.settings.max_windows)
+    request.state.windows = len(windows)
     predictions = await deadline.wait(parts.scheduler.predict(served.model, windows))
-    return answer_json(describe_predictions(served, predictions, windows))
+    warnings = warn_of_range(served.model, windows)
+    parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
+    return answer_json(describe_predictions(served, predictions, warnings))

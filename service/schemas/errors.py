@@ -24,24 +24,38 @@ class ErrorResponse(TypedDict):
     status: Annotated[int, Field(description="The HTTP status.")]
     detail: Annotated[str, Field(description="More about what is wrong.")]
     errors: Annotated[list[ErrorPlace], Field(description="The bad values, at most 20; empty where there is no place.")]
-    request_id: Annotated[str, Field(description="Id of the request (ULID), also in the header `X-Request-Id`.")]
+    request_id: Annotated[str, Field(description="Id of the request, also in the header `X-Request-Id`.")]
 
 
 _DESCRIPTIONS = {
+    401: "The service wants an API key, and there is none or an unknown one.",
+    403: "The API key lacks the scope that the message names.",
     404: "There is no such model, version, output or edge; the message lists what there is.",
     406: "The operation has none of the media types in `Accept`.",
+    408: "The body did not arrive in time.",
     413: "The body is larger than the service accepts.",
     415: "The body is not `application/json`, or it is compressed.",
+    421: "The header `Host` names another host than this service.",
     422: "A value is missing, unknown, of another shape or kind, out of range or not finite; or the result is not "
     "finite.",
     500: "Something failed inside; `request_id` finds it in the log.",
-    503: "The model, the service or the result is not ready; the message says why, `Retry-After` when to ask again.",
+    503: "The model, the service or the result is not ready, or there are too many requests; the message says why, "
+    "`Retry-After` when to ask again.",
 }
 _EXAMPLES: dict[int, tuple[str, str, str, list[dict[str, str]]]] = {
+    401: ("Unauthorized", "an API key is needed, as Authorization: Bearer KEY", "", []),
+    403: ("Forbidden", "this needs an API key with the scope explain", "", []),
     404: ("Not Found", "there is no model 'nyc'; the models are nyc-weather", "", []),
     406: ("Not Acceptable", "Accept is 'text/csv', but the answer is application/json", "", []),
-    413: ("Content Too Large", "the body is larger than 8388608 bytes", "", []),
+    408: ("Request Timeout", "the body did not arrive within 30 seconds (body_timeout)", "", []),
+    413: ("Content Too Large", "the body is larger than 8388608 bytes (max_body_bytes)", "", []),
     415: ("Unsupported Media Type", "Content-Type must be application/json, but is 'text/csv'", "", []),
+    421: (
+        "Misdirected Request",
+        "the Host header must name this machine, or one of the setting allowed_hosts",
+        "",
+        [],
+    ),
     422: (
         "Unprocessable Content",
         "instances[0][3][2] must be finite",

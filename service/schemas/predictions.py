@@ -67,15 +67,14 @@ class PredictResponse(TypedDict):
     warnings_omitted: NotRequired[Annotated[int, Field(description="How many more there are; absent where none.")]]
 
 
-def describe_predictions(served: Served, predictions: Array, windows: Array) -> PredictResponse:
+def describe_predictions(served: Served, predictions: Array, warnings: list[RangeWarning]) -> PredictResponse:
     """The answer to a request.
 
     Args:
         served: the model.
         predictions: (n, n_outputs), original units.
-        windows: (n, lookback, n_features), original units.
+        warnings: of all its windows.
     """
-    warnings = _warn_of_range(served.model, windows)
     answer: PredictResponse = {
         "model_name": served.name,
         "checkpoint": served.checkpoint,
@@ -88,8 +87,13 @@ def describe_predictions(served: Served, predictions: Array, windows: Array) -> 
     return answer
 
 
-def _warn_of_range(model: LoadedModel, windows: Array) -> list[RangeWarning]:
-    """The most extreme value of each instance and feature that lies outside the feature's training range."""
+def warn_of_range(model: LoadedModel, windows: Array) -> list[RangeWarning]:
+    """The most extreme value of each instance and feature that lies outside the feature's training range.
+
+    Args:
+        model: the model.
+        windows: (n, lookback, n_features), original units.
+    """
     low, high = model.feature_low, model.feature_high
     if (windows >= low).all() and (windows <= high).all():
         return []

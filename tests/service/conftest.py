@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import pytest
 import uvicorn
 from factories import make_model
 from fastapi import FastAPI
+from waiting import poll
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from service.app import create_app
 from service.cli import main
 from service.repository import BUNDLED
+from service.server import server_options
 from service.settings import Settings
 
 NAMES = ("front", "head", "nyc-weather", "two")
@@ -43,16 +50,16 @@ class Service:
 @contextmanager
 def run_server(app: FastAPI, wait: bool = True) -> Iterator[httpx2.Client]:
     """A client of an app that a real server serves; `wait` until its models are loaded."""
-    config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="critical")
+    config = uvicorn.Config(app, **{**server_options(app.state.parts.settings), "port": 0})
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        _wait(lambda: server.started)
+        poll(lambda: server.started)
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             if wait:
-                _wait(lambda: '"loading"' not in client.get("/v1/models").text)
+                poll(lambda: '"loading"' not in client.get("/v1/models").text)
             yield client
     finally:
         server.should_exit = True
@@ -71,7 +78,44 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run
 
 
+@dataclass(frozen=True)
+class Process:
+    """A `kanscope serve` of its own."""
+
+    popen: subprocess.Popen[bytes]
+    client: httpx2.Client
+    log: Path
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What it has logged, as JSON."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
 @pytest.fixture
+def launch(tmp_path: Path) -> Callable[..., AbstractContextManager[Process]]:
+    """Starts the command with settings by their variables, such as ``KANSCOPE_LOG_FORMAT="json"``."""
+
+    @contextmanager
+    def launch(*arguments: object, **variables: str) -> Iterator[Process]:
+        log = tmp_path / "log"
+        command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", *map(str, arguments)]
+        with log.open("wb") as file:
+            popen = subprocess.Popen(command, env={**os.environ, **variables}, stderr=file, stdout=file)
+        try:
+            poll(lambda: "running on" in log.read_text() or popen.poll() is not None)
+            url = re.search(r"http://[\w.:]+", log.read_text())
+            assert url, log.read_text()
+            with httpx2.Client(base_url=url[0], timeout=60) as client:
+                poll(lambda: '"loading"' not in client.get("/v1/models").text)
+                yield Process(popen, client, log)
+        finally:
+            popen.kill()
+            popen.wait()
+
+    return launch
+
+
+@pytest.fixture(scope="session")
 def serve() -> Serve:
     """Starts a server: ``with serve(models=folder) as client``."""
 
@@ -81,7 +125,7 @@ def serve() -> Serve:
     return start
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def serve_app() -> Callable[[FastAPI], AbstractContextManager[httpx2.Client]]:
     """Starts a server of an app of the test's own."""
     return run_server
@@ -90,7 +134,7 @@ def serve_app() -> Callable[[FastAPI], AbstractContextManager[httpx2.Client]]:
 @pytest.fixture
 def wait_until() -> Callable[[Callable[[], bool]], None]:
     """Waits for a condition: ``wait_until(lambda: …)``."""
-    return _wait
+    return poll
 
 
 @pytest.fixture(scope="session")
@@ -112,10 +156,3 @@ def service(folder: Path) -> Iterator[Service]:
     settings = Settings(models=folder, max_body_bytes=100_000, max_windows=50, max_points=500)
     with run_server(create_app(settings)) as client:
         yield Service(client, models)
-
-
-def _wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, "what is waited for is not there after 30 s"
-        time.sleep(0.01)

@@ -12,6 +12,7 @@ from factories import make_windows
 from kanmodel.explain.attributions import Attribution
 from service import openapi
 from service.description import EXAMPLES
+from service.security import needed_scope
 
 DOCUMENT = json.loads(openapi.DOCUMENT.read_text(encoding="utf-8"))
 OPERATIONS = {
@@ -148,6 +149,15 @@ def test_each_operation_is_described_whole(operation_id):
         assert content["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}
         assert violations(content["example"], content["schema"]) == []
         assert content["example"]["status"] == int(status)
+
+
+@pytest.mark.parametrize("operation_id", OPERATIONS)
+def test_each_operation_says_whether_it_wants_a_key(operation_id):
+    """A key may be wanted by all operations but those of health; 401 and 403 are described where it may."""
+    method, path, operation = OPERATIONS[operation_id]
+    wants_key = needed_scope(method.upper(), path) is not None
+    assert (operation.get("security", DOCUMENT["security"]) == [{"key": []}, {}]) == wants_key
+    assert ({"401", "403"} <= set(operation["responses"])) == wants_key
 
 
 def test_every_schema_and_member_says_what_it_is():

@@ -13,6 +13,8 @@ from factories import make_model, make_windows
 from kanmodel.errors import NonFiniteError
 from service import scheduler
 from service.errors import OverloadedError
+from service.metrics import Metrics
+from service.registry import Registry
 from service.scheduler import Scheduler
 
 MODEL = replace(make_model("head"), sha256="a")
@@ -24,7 +26,7 @@ def run(scenario, max_queue=100):
     """What a scenario, a coroutine of a scheduler, returns."""
 
     async def start():
-        under_test = Scheduler(max_queue)
+        under_test = Scheduler(max_queue, Metrics(Registry(None)))
         under_test.start()
         try:
             return await scenario(under_test)

@@ -1,0 +1,16 @@
+"""GET /metrics, for Prometheus; no operation of the API that clients are generated from."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request, Response
+
+from service.dependencies import TheParts
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get("/metrics")
+def get_metrics(request: Request, parts: TheParts) -> Response:
+    """Answers all metrics of this process."""
+    content, media_type = parts.metrics.expose(request.headers.get("accept", ""))
+    return Response(content, media_type=media_type)

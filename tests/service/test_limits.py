@@ -1,0 +1,191 @@
+from __future__ import annotations
+
+import json
+import signal
+import threading
+
+import pytest
+from sockets import connect, head, is_closed, read_answer
+from waiting import poll
+
+from service.app import create_app
+from service.settings import Settings
+
+BODY = json.dumps({"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}).encode()  # fits model "two"
+PREDICT = ("POST", "/v1/models/two:predict", "Content-Type: application/json")
+
+
+@pytest.fixture(scope="module")
+def strict(serve, folder):
+    """A server that waits for nobody."""
+    settings = {"header_timeout": 0.5, "body_timeout": 0.5, "max_header_bytes": 2048}
+    with serve(models=folder / "two.safetensors", **settings) as client:
+        yield client
+
+
+@pytest.fixture
+def waiting(serve_app, folder):
+    """Starts a server with a route /wait that answers once the event is set, and lists who waits."""
+
+    def start(**settings):
+        app = create_app(Settings(models=folder / "two.safetensors", **settings))
+        go_on, arrived = threading.Event(), []
+
+        def wait() -> bool:
+            arrived.append(1)
+            return go_on.wait(30)
+
+        app.add_api_route("/wait", wait)
+        return serve_app(app), go_on, arrived
+
+    return start
+
+
+def check_refusal(connection, status, message):
+    """An error in the one shape, and the end of the connection."""
+    answer, body = read_answer(connection)
+    assert (answer.status, body["status"]) == (status, status)
+    assert message in body["error"]
+    assert body["request_id"] == answer.headers["x-request-id"]
+    assert answer.headers["connection"] == "close"
+    assert is_closed(connection)
+
+
+def metric(client, start, end=""):
+    """The value of one metric, 0 where it is not there yet."""
+    lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith(start) and end in line]
+    return float(lines[0].split()[-1]) if lines else 0.0
+
+
+def test_ten_thousand_tiny_chunks_are_one_body(service):
+    """A body that comes byte by byte is read as any other."""
+    chunks = [bytes([byte]) for byte in b" " * (10_000 - len(BODY)) + BODY]
+    answer = service.client.post(
+        "/v1/models/two:predict", content=iter(chunks), headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 200, answer.text
+
+
+def test_too_large_a_body_leaves_the_connection_fine(service):
+    """413 comes before the body is whole, and the same connection answers the next request."""
+    with connect(service.client) as connection:
+        connection.sendall(head(*PREDICT, "Content-Length: 100001"))
+        answer, body = read_answer(connection)
+        assert (answer.status, body["error"]) == (413, "the body is larger than 100000 bytes (max_body_bytes)")
+        connection.sendall(b" " * 100_001 + head("GET", "/healthz"))
+        assert read_answer(connection)[0].status == 200
+
+
+def test_a_slow_body_is_given_up(strict):
+    """A body that does not arrive in time is 408."""
+    with connect(strict) as connection:
+        connection.sendall(head(*PREDICT, f"Content-Length: {len(BODY)}") + BODY[:10])
+        check_refusal(connection, 408, "the body did not arrive within 0.5 seconds (body_timeout)")
+
+
+@pytest.mark.parametrize("start", [b"GET", b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: local"])
+def test_slow_headers_are_given_up(strict, start):
+    """Headers that do not arrive in time are 408, on a new connection and on one that has answered already."""
+    with connect(strict) as connection:
+        connection.sendall(start)
+        check_refusal(connection, 408, "the headers did not arrive within 0.5 seconds (header_timeout)")
+    with connect(strict) as connection:
+        connection.sendall(head("GET", "/healthz"))
+        assert read_answer(connection)[0].status == 200
+        connection.sendall(start)
+        check_refusal(connection, 408, "(header_timeout)")
+
+
+def test_a_connection_that_asks_nothing_is_closed(strict):
+    """A client that says nothing is told nothing."""
+    with connect(strict) as connection:
+        assert is_closed(connection)
+
+
+@pytest.mark.parametrize("header", ["X: " + "x" * 3000, "\r\n".join(f"X{n}: x" for n in range(700))])
+def test_large_headers_are_refused(strict, header):
+    """One long header, or many, are 431."""
+    with connect(strict) as connection:
+        connection.sendall(head("GET", "/healthz", header))
+        check_refusal(connection, 431, "the headers are larger than 2048 bytes (max_header_bytes)")
+
+
+def test_headers_without_end_are_refused(strict):
+    """A header that goes on is not gathered for ever."""
+    with connect(strict) as connection:
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+        with pytest.raises(ConnectionError):
+            for _ in range(100_000):
+                connection.sendall(b"x" * 1024)
+
+
+def test_what_is_no_http_is_refused(strict):
+    """Bytes that are no request are 400, as every error."""
+    with connect(strict) as connection:
+        connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
+        check_refusal(connection, 400, "the request is not HTTP/1.1")
+
+
+def test_half_a_request_behind_another_does_not_disturb_its_answer(waiting):
+    """The first is answered, and then the connection ends, since the second is too slow."""
+    server, go_on, arrived = waiting(header_timeout=0.5)
+    with server as client, connect(client) as connection:
+        connection.sendall(head("GET", "/wait") + b"GET /wai")
+        poll(lambda: len(arrived) == 1)
+        with connect(client) as later:  # given up after the half request
+            assert is_closed(later)
+        go_on.set()
+        answer, body = read_answer(connection)
+        assert (answer.status, body) == (200, True)
+        assert is_closed(connection)
+
+
+def test_a_client_that_vanishes_leaves_nothing_behind(serve, folder):
+    """A body whose sender goes away ends the request; the service answers others."""
+    with serve(models=folder / "two.safetensors") as client:
+        for _ in range(20):
+            with connect(client) as connection:
+                connection.sendall(head(*PREDICT, f"Content-Length: {len(BODY)}") + BODY[:10])
+        poll(lambda: metric(client, "kanscope_requests_total{", 'predict",status="400"') == 20)
+        assert metric(client, "kanscope_requests_in_flight{") == 1  # that which asks
+        assert client.post("/v1/models/two:predict", json=json.loads(BODY)).status_code == 200
+
+
+def test_more_requests_than_allowed_are_told_to_come_back(waiting):
+    """Past the limit the answer is 503 with Retry-After, but health is always told; then there is room again."""
+    server, go_on, arrived = waiting(max_concurrent=2)
+    with server as client:
+        with connect(client) as first, connect(client) as second:
+            for connection in (first, second):
+                connection.sendall(head("GET", "/wait"))
+            poll(lambda: len(arrived) == 2)
+            answer = client.get("/v1/models")
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) > 0
+            assert "(max_concurrent)" in answer.json()["error"]
+            assert client.get("/healthz").status_code == 200
+            assert client.get("/readyz").status_code == 200
+            go_on.set()
+            assert [read_answer(connection)[0].status for connection in (first, second)] == [200, 200]
+        poll(lambda: client.get("/v1/models").status_code == 200)
+
+
+def test_sigterm_lets_accepted_requests_end(launch, folder):
+    """A process that is told to stop takes no new connection, answers what it has accepted, and ends."""
+    with launch(folder / "two.safetensors") as process, connect(process.client) as connection:
+        connection.sendall(head(*PREDICT, f"Content-Length: {len(BODY)}") + BODY[:10])
+        process.popen.send_signal(signal.SIGTERM)
+        poll(lambda: not accepts(process.client))
+        connection.sendall(BODY[10:])
+        answer, body = read_answer(connection)
+        assert (answer.status, body["model_name"]) == (200, "two")
+        assert process.popen.wait(30) == -signal.SIGTERM
+
+
+def accepts(client):
+    """Whether a server takes new connections."""
+    try:
+        connect(client).close()
+    except ConnectionRefusedError:
+        return False
+    return True

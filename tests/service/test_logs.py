@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from factories import make_windows
+from waiting import poll
+
+from service.logs import log_request, make_request_log
+from service.settings import Settings
+
+
+def write(state=None, **settings):
+    """What one request's line looks like."""
+    stream = io.TextIOWrapper(io.BytesIO())
+    log = make_request_log(Settings(**settings), stream)
+    log_request(log, {"request_id": "1", **(state or {})}, "GET", "/v1/models/{model}", 200, 0.0123456789)
+    stream.flush()
+    return stream.buffer.getvalue().decode()
+
+
+def test_each_request_is_one_line_of_json(launch, folder, service):
+    """The line says who asked what of which model and how long it took, and nothing of what was sent."""
+    model = service.models["two"]
+    windows = make_windows(model, 3)
+    windows[0, 0, 0] = 12345.678
+    key = "k" * 32
+    headers = {"Authorization": f"Bearer {key}", "X-Request-Id": "mine"}
+    with launch(folder / "two.safetensors", KANSCOPE_KEYS=f"ann read {'r' * 32};bob admin {key}") as process:
+        client = process.client
+        client.headers = headers
+        client.post("/v1/models/two:predict", json={"instances": windows.tolist()})
+        client.post("/v1/models/two:explain", json={"instances": windows.tolist(), "output": "a+1"})
+        client.post("/v1/models/two:predict?secret=query", json={"instances": "12345.678"})
+        client.get("/v1/models/12345.678")
+        poll(lambda: process.log.read_text().count('"mine"') == 4)  # a line follows its answer
+        lines = [line for line in process.lines() if line.get("id") == "mine"]
+        text = process.log.read_text()
+    stated = {"client": "bob", "model": "two", "checkpoint": f"sha256:{model.sha256}"}
+    expected = [
+        ("/v1/models/{model}:predict", 200, {**stated, "windows": 3}),
+        ("/v1/models/{model}:explain", 200, {**stated, "windows": 3}),
+        ("/v1/models/{model}:predict", 422, stated),
+        ("/v1/models/{model}", 404, {"client": "bob"}),
+    ]
+    assert len(lines) == len(expected)
+    for line, (route, status, rest) in zip(lines, expected, strict=True):
+        assert (line["event"], line["level"], line["route"], line["status"]) == ("request", "info", route, status)
+        assert line["method"] == ("GET" if status == 404 else "POST") and 0 < line["seconds"] < 60
+        common = {"event", "level", "timestamp", "id", "method", "route", "status", "seconds"}
+        assert {name: value for name, value in line.items() if name not in common} == rest
+    assert "12345.678" not in text and "secret" not in text and key not in text and "r" * 32 not in text
+
+
+def test_libraries_log_in_the_same_form(launch, folder):
+    """What uvicorn says is JSON as well, and it has no log of requests of its own."""
+    with launch(folder, KANSCOPE_LOG_FORMAT="json") as process:
+        lines = process.lines()
+    assert any("running on" in line["event"] and line["logger"] == "uvicorn.error" for line in lines)
+    assert any(line["level"] == "warning" and "model broken failed" in line["event"] for line in lines)
+    assert not [line for line in lines if line.get("logger") == "uvicorn.access"]
+    assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
+
+
+def test_people_read_plain_lines():
+    """The console form has no braces, and no colours where the stream is no terminal."""
+    line = write(log_format="console", state={"model": "two"})
+    assert "request" in line and "model=two" in line and "status=200" in line
+    assert "{" not in line.replace("/v1/models/{model}", "") and "\x1b" not in line
+
+
+@pytest.mark.parametrize(("log_format", "is_json"), [("auto", True), ("json", True), ("console", False)])
+def test_the_setting_chooses_the_form(log_format, is_json):
+    """`auto` is JSON where the stream is no terminal."""
+    assert write(log_format=log_format).startswith("{") == is_json
+
+
+def test_the_level_holds_for_requests():
+    """Their lines are of level info."""
+    assert json.loads(write(log_level="info"))["seconds"] == 0.012346
+    assert write(log_level="warning") == ""
+
+
+@pytest.mark.parametrize("log_format", ["json", "console"])
+def test_a_traceback_shows_no_values(log_format):
+    """Neither form shows the variables of what failed, which may be inputs."""
+    script = """
+import logging, sys
+from service.logs import configure_logging
+from service.settings import Settings
+configure_logging(Settings(log_format=sys.argv[1]))
+secret = "".join(map(str, range(9)))
+try:
+    1 / 0
+except ZeroDivisionError:
+    logging.getLogger("service").exception("failed")
+"""
+    said = subprocess.run([sys.executable, "-c", script, log_format], capture_output=True, text=True, timeout=60).stderr
+    assert "failed" in said and "ZeroDivisionError: division by zero" in said
+    assert "012345678" not in said

@@ -1,0 +1,32 @@
+"""Talking to a server below HTTP, as no client library does."""
+
+from __future__ import annotations
+
+import json
+import socket
+from http.client import HTTPResponse
+from typing import Any
+
+import httpx2
+
+
+def connect(client: httpx2.Client) -> socket.socket:
+    """A connection of its own to the server of a client."""
+    return socket.create_connection((client.base_url.host, client.base_url.port), timeout=30)
+
+
+def head(method: str, path: str, *headers: str) -> bytes:
+    """A request without its body."""
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
+
+
+def read_answer(connection: socket.socket) -> tuple[HTTPResponse, dict[str, Any]]:
+    """One answer and its JSON."""
+    answer = HTTPResponse(connection)
+    answer.begin()
+    return answer, json.loads(answer.read())
+
+
+def is_closed(connection: socket.socket) -> bool:
+    """Whether the server ends the connection and says nothing before."""
+    return connection.recv(1) == b""
