@@ -16,6 +16,7 @@ from starlette.concurrency import run_in_threadpool
 from service.dependencies import Parts
 from service.description import describe_api
 from service.errors import install_error_handlers
+from service.head_requests import HeadRequests
 from service.registry import Registry
 from service.request_ids import RequestIds
 from service.results import GlobalResults
@@ -48,6 +49,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_serve,
     )
     app.state.parts = parts
+    app.add_middleware(HeadRequests)
     app.add_middleware(RequestIds)
     install_error_handlers(app)
     for resource in (models, predictions, explanations, attributions, topology, edges, reports, health):
