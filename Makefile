@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 serve: .venv/runtime # serve the bundled model, or the models of KANSCOPE_MODELS
 	$(BIN)/kanscope serve
 
-test: .venv/dev
+test: .venv/dev .venv/clients/ready
 	$(BIN)/python -m pytest
 
 check: .venv/dev
@@ -69,6 +69,15 @@ install-torch = $(if $(TORCH_INDEX),$(1)/bin/python -m pip install --no-deps --i
 	$(BIN)/python -m pip install -c $(LOCK) -e '.[dev]'
 	@touch .venv/runtime $@
 
+# Generators of clients, and what the clients need; the tests of TypeScript are skipped where there is no npm.
+CLIENTS := tests/clients
+.venv/clients/ready: $(addprefix $(CLIENTS)/,requirements.txt package.json package-lock.json) | .venv/bin/pip
+	$(call create-venv,.venv/clients)
+	.venv/clients/bin/python -m pip install --require-hashes --no-deps -r $(CLIENTS)/requirements.txt
+	cp $(CLIENTS)/package*.json .venv/clients
+	if command -v npm >/dev/null; then npm ci --prefix .venv/clients --ignore-scripts --no-audit --no-fund; fi
+	@touch $@
+
 .venv/bench: .venv/dev
 	$(BIN)/python -m pip install -c $(LOCK) -e '.[dev,bench]'
 	@touch .venv/runtime .venv/dev $@
@@ -90,4 +99,5 @@ lock:
 	sed -E -i.all '/$(FREE)/,/[^\\]$$/d' $(IMAGE_LOCK)
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' | \
 		$(compile) - --generate-hashes -o $(BUILD_LOCK)
+	$(compile) $(CLIENTS)/requirements.in --generate-hashes -o $(CLIENTS)/requirements.txt
 	rm -rf build/lock $(LOCK).all $(IMAGE_LOCK).all
