@@ -1,23 +1,59 @@
 ARG PYTHON_IMAGE=python:3.11-slim
 
-FROM ${PYTHON_IMAGE} AS build
+# Everything but Kanscope itself, in a venv that has no pip of its own. It changes with the lock alone.
+FROM ${PYTHON_IMAGE} AS dependencies
 # A wheel index for torch alone, such as that of its CPU builds; empty: the index pip is set up with.
 ARG TORCH_INDEX=""
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /src
-# The venv has no pip of its own: the final stage needs none.
 RUN python3 -m venv --without-pip /opt/kanscope
-# torch is most of the image and changes least, so it has the first layer.
-RUN python3 -m pip --python /opt/kanscope/bin/python install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} torch
-COPY . .
-RUN python3 -m pip --python /opt/kanscope/bin/python install -c .ci/constraints.txt .
+# torch is not in the lock: its builds for CPU and CUDA differ in hash, and in what they need.
+RUN python3 -m pip --python /opt/kanscope/bin/python install --no-deps ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} 'torch>=2.10'
+COPY .ci/requirements.txt .ci/
+# The second line has something to do for a CUDA build alone.
+RUN python3 -m pip --python /opt/kanscope/bin/python install --require-hashes --no-deps -r .ci/requirements.txt \
+    && python3 -m pip --python /opt/kanscope/bin/python install torch \
+    && python3 -m pip --python /opt/kanscope/bin/python check
+# What nothing here runs: torch's headers, CMake files and compiler of protocols, with which others compile against it
+# (it wants torch_shm_manager and torch.testing itself), static libraries, and the tests of all packages.
+RUN cd /opt/kanscope/lib/python3*/site-packages \
+    && rm -rf torch/include torch/share torch/bin/protoc* torch/test \
+    && find . -type d -name tests -prune -exec rm -rf {} + \
+    && find . -name '*.a' -delete
 
-FROM ${PYTHON_IMAGE}
-COPY --from=build /opt/kanscope /opt/kanscope
-RUN mkdir /models
-# An empty folder serves the bundled model.
-ENV KANSCOPE_MODELS=/models \
-    PATH=/opt/kanscope/bin:$PATH \
+# Kanscope as a tree of its own, so that a change of it is a small layer.
+FROM dependencies AS kanscope
+COPY .ci/build-requirements.txt .ci/
+RUN python3 -m pip install --require-hashes --no-deps -r .ci/build-requirements.txt
+COPY . .
+RUN python3 -m pip wheel --no-build-isolation --no-deps --wheel-dir /wheel . \
+    && python3 -m pip --python /opt/kanscope/bin/python install --no-deps --no-index --root /tree /wheel/*.whl
+
+# The system without what only a developer or an administrator needs: pip and what brings it back, the parts of Python
+# to compile or test with, its editor; documentation, translations, and the package manager's lists and downloads.
+# dpkg's own list stays, since scanners read it. And no program can give its user more rights.
+FROM ${PYTHON_IMAGE} AS system
+RUN for lib in /usr/local/lib/python3* /usr/lib/python3*; do \
+        rm -rf "$lib"/config-* "$lib"/ensurepip "$lib"/idlelib "$lib"/lib2to3 "$lib"/pydoc_data "$lib"/test \
+            "$lib"/tkinter "$lib"/turtledemo "$lib"/*-packages/*; \
+    done \
+    && rm -rf /usr/local/bin/pip* /usr/local/include /usr/local/share/man /usr/share/doc /usr/share/info \
+        /usr/share/locale /usr/share/man /var/lib/apt/lists/* /var/cache/* /var/log/* /root/.cache \
+    && find /usr -name '*.a' -delete \
+    && find / -xdev -type f -perm /6000 -exec chmod ug-s {} + \
+    && mkdir /models
+
+# From scratch, since a file deleted in a layer still lies in the one below.
+FROM scratch
+COPY --from=system / /
+COPY --from=dependencies /opt/kanscope /opt/kanscope
+COPY --from=kanscope /tree /
+# An empty folder serves the bundled model. Nothing is written, so the root file system may be read-only.
+ENV KANSCOPE_HOST=0.0.0.0 \
+    KANSCOPE_PORT=8000 \
+    KANSCOPE_MODELS=/models \
+    LANG=C.UTF-8 \
+    PATH=/opt/kanscope/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1
 VOLUME /models
@@ -25,10 +61,11 @@ EXPOSE 8000
 # A number, so that Kubernetes can tell that it isn't root.
 USER 10001:10001
 # http.client rather than urllib, which would ask a proxy named in the environment.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=30s CMD ["python3", "-c", "\
+HEALTHCHECK --interval=30s --timeout=5s --start-period=30s CMD ["python3", "-ISc", "\
+import os; \
 from http.client import HTTPConnection; \
-server = HTTPConnection('127.0.0.1', 8000, timeout=4); \
+server = HTTPConnection('127.0.0.1', int(os.environ['KANSCOPE_PORT']), timeout=4); \
 server.request('GET', '/healthz'); \
 raise SystemExit(server.getresponse().status != 200)"]
-# All addresses, so it wants KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or KANSCOPE_NO_AUTH=true for a trial.
-CMD ["kanscope", "serve", "--host", "0.0.0.0", "--port", "8000"]
+# All addresses, so it wants KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or KANSCOPE_NO_AUTH=true for a trial. No shell stands between, so signals reach the server.
+CMD ["kanscope", "serve"]

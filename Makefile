@@ -5,14 +5,17 @@ TORCH_INDEX ?=
 
 BIN := .venv/bin
 LOCK := .ci/constraints.txt
+# With hashes: what the image holds, and what builds the wheel in it.
+IMAGE_LOCK := .ci/requirements.txt
+BUILD_LOCK := .ci/build-requirements.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check format openapi bench image lock clean
+.PHONY: serve test check format openapi bench image image-test lock clean
 
 serve: .venv/runtime # serve the bundled model, or the models of KANSCOPE_MODELS
 	$(BIN)/kanscope serve
 
-test: .venv/dev
+test: .venv/dev .venv/clients/ready
 	$(BIN)/python -m pytest
 
 check: .venv/dev
@@ -21,6 +24,8 @@ check: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m service.openapi --check
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive kanmodel service
+	$(BIN)/python .ci/audit.py
 
 format: .venv/dev
 	$(BIN)/ruff format .
@@ -34,6 +39,9 @@ bench: .venv/bench
 
 image:
 	docker build --build-arg TORCH_INDEX=$(TORCH_INDEX) -t kanscope .
+
+image-test: # build the image without Docker, and try it
+	TORCH_INDEX=$(TORCH_INDEX) tests/image/test.sh
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -61,16 +69,35 @@ install-torch = $(if $(TORCH_INDEX),$(1)/bin/python -m pip install --no-deps --i
 	$(BIN)/python -m pip install -c $(LOCK) -e '.[dev]'
 	@touch .venv/runtime $@
 
+# Generators of clients, and what the clients need; the tests of TypeScript are skipped where there is no npm.
+CLIENTS := tests/clients
+.venv/clients/ready: $(addprefix $(CLIENTS)/,requirements.txt package.json package-lock.json) | .venv/bin/pip
+	$(call create-venv,.venv/clients)
+	.venv/clients/bin/python -m pip install --require-hashes --no-deps -r $(CLIENTS)/requirements.txt
+	cp $(CLIENTS)/package*.json .venv/clients
+	if command -v npm >/dev/null; then npm ci --prefix .venv/clients --ignore-scripts --no-audit --no-fund; fi
+	@touch $@
+
 .venv/bench: .venv/dev
 	$(BIN)/python -m pip install -c $(LOCK) -e '.[dev,bench]'
 	@touch .venv/runtime .venv/dev $@
 
-# Pins the newest versions that fit together. torch and what its CUDA builds need stay free: they differ by machine.
+# Pins what pyproject.toml asks for, on every Python and platform. What is pinned stays, unless UPGRADE=--upgrade asks for
+# the newest versions. torch and what its CUDA builds need stay free: they differ by machine. So does pip.
+UPGRADE ?=
+FREE := ^(torch|triton|nvidia-|cuda-|pip==)
+compile = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate $(UPGRADE) \
+	--custom-compile-command 'make lock'
+
 lock:
 	rm -rf build/lock
 	$(call create-venv,build/lock)
-	$(call install-torch,build/lock)
-	build/lock/bin/python -m pip install '.[dev,bench]'
-	build/lock/bin/python -m pip freeze --all --exclude pip --exclude kanscope >build/lock/frozen.txt
-	{ echo '# Written by: make lock'; grep -vE '^(torch|triton|nvidia-|cuda-)' build/lock/frozen.txt; } >$(LOCK)
-	rm -rf build/lock
+	build/lock/bin/python -m pip install uv
+	$(compile) pyproject.toml --all-extras -o $(LOCK)
+	sed -E -i.all '/$(FREE)/d' $(LOCK)
+	$(compile) pyproject.toml -c $(LOCK) --generate-hashes -o $(IMAGE_LOCK)
+	sed -E -i.all '/$(FREE)/,/[^\\]$$/d' $(IMAGE_LOCK)
+	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' | \
+		$(compile) - --generate-hashes -o $(BUILD_LOCK)
+	$(compile) $(CLIENTS)/requirements.in --generate-hashes -o $(CLIENTS)/requirements.txt
+	rm -rf build/lock $(LOCK).all $(IMAGE_LOCK).all

@@ -15,6 +15,7 @@ from fastapi_offline import FastAPIOffline
 from service.dependencies import Parts
 from service.description import describe_api
 from service.errors import install_error_handlers
+from service.head_requests import HeadRequests
 from service.logs import make_request_log
 from service.metrics import Metrics
 from service.observation import Observation
@@ -64,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_serve,
     )
     app.state.parts = parts
+    app.add_middleware(HeadRequests)
     app.add_middleware(Access, load_keys(settings), load_hosts(settings))
     app.add_middleware(Observation, parts.metrics, make_request_log(settings), settings.max_concurrent)
     install_error_handlers(app)

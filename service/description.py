@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from service.dependencies import OF_VERSION
+from service.links import links_of
 from service.repository import FIRST_VERSION
 from service.schemas.explanations import ExplainRequest
 from service.schemas.predictions import PredictRequest
@@ -29,7 +30,7 @@ _KEY = {
 
 
 def describe_api(app: FastAPI) -> dict[str, Any]:
-    """The document of an app, made once: FastAPI's, with examples and the bodies that handlers read themselves."""
+    """The document of an app, made once: FastAPI's, with examples, links and the bodies that handlers read."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title,
@@ -43,9 +44,6 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
         )
         schemas = document["components"]["schemas"]
         schemas.update(bodies["$defs"])
-        for body in (PredictRequest, ExplainRequest):
-            for member in schemas[body.__name__]["properties"].values():
-                _leave_out_null(member)
         examples = orjson.loads(EXAMPLES.read_bytes())
         document["components"]["securitySchemes"] = {"key": _KEY}
         document["security"] = [{"key": []}, {}]
@@ -56,6 +54,8 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
                 _leave_out_null(parameter["schema"])
             _leave_out_default_422(operation)
             _add_examples(operation, examples)
+            if links := links_of(operation["operationId"]):
+                operation["responses"]["200"]["links"] = links
         schemas.pop("HTTPValidationError", None)
         schemas.pop("ValidationError", None)
         _tidy(document["components"])
@@ -70,7 +70,7 @@ def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _leave_out_null(schema: dict[str, Any]) -> None:
-    """Takes out that a member of a request may be null: it means absent, which clients have a better way to say."""
+    """Takes out that a parameter may be null: it means absent, and a query has no way to say it."""
     choices = [choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}]
     if len(choices) == 1:
         del schema["anyOf"]

@@ -177,9 +177,13 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
         404: f"there is nothing at {request.url.path}; /docs lists what there is",
         405: f"{request.method} is not allowed at {request.url.path}",
     }.get(error.status_code, error.detail)
-    allowed = (error.headers or {}).get("Allow")
-    body = error_body(error.status_code, f"{message}; use {allowed}" if allowed else message, request.state.request_id)
-    return answer_json(body, status=error.status_code, headers=error.headers)
+    headers = dict(error.headers or {})
+    if allowed := headers.get("Allow"):
+        message = f"{message}; use {allowed}"
+    if allowed == "GET":
+        headers["Allow"] = "GET, HEAD"  # see service.head_requests
+    body = error_body(error.status_code, message, request.state.request_id)
+    return answer_json(body, status=error.status_code, headers=headers)
 
 
 async def answer_failure(request: Request, error: Exception) -> Response:

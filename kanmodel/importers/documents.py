@@ -78,7 +78,7 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse_yaml(text: str) -> Any:
     try:
-        return yaml.load(text, Loader=_PlainLoader)
+        return yaml.load(text, Loader=_PlainLoader)  # nosec B506 # a SafeLoader that knows less
     except yaml.constructor.ConstructorError as error:
         tag = re.search(rf"'{PYTHON_TAG}[^:']*:?([^']*)'", error.problem or "")
         if tag:

@@ -8,7 +8,7 @@ name a few functions only, and claim no more than it holds. Nothing widens what 
 from __future__ import annotations
 
 import io
-import pickletools
+import pickletools  # nosec B403 # it lists what a pickle would do, and does none of it
 import re
 import warnings
 import zipfile

@@ -65,7 +65,7 @@ class ExplainRequest(Closed):
         ),
     ] = "features"
     baseline: Annotated[
-        BaselineName | BaselineReference | BaselineValues | BaselineInstance,
+        BaselineName | BaselineReference | BaselineValues | BaselineInstance | None,
         Field(
             description="What a window is compared with: `mean`, each feature's mean over the reference windows; "
             f"`zero`, its training mean; `reference`, {DEFAULT_COUNT} reference windows, or as many as given, over "

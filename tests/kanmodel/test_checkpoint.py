@@ -171,6 +171,16 @@ def test_any_other_characters_in_the_header(data, changes):
 
 
 @settings(max_examples=300)
+@given(cuts=st.lists(st.floats(0, 1), min_size=4, max_size=4), other=st.none() | st.binary(max_size=64))
+def test_any_splice(data, cuts, other):
+    """A file in which a part is replaced by another part, or by anything, either loads or is refused."""
+    start, end, first, last = (int(fraction * len(data)) for fraction in cuts)
+    with suppress(CheckpointError):
+        spliced = data[:start] + (data[first:last] if other is None else other) + data[end:]
+        assert isinstance(parse_checkpoint(spliced), LoadedModel)
+
+
+@settings(max_examples=300)
 @given(st.binary(max_size=300))
 def test_any_bytes(noise):
     """Bytes that are no checkpoint are refused, also behind a plausible length."""

@@ -106,7 +106,7 @@ def launch(tmp_path: Path) -> Callable[..., AbstractContextManager[Process]]:
             url = re.search(r"http://[\w.:]+", log.read_text())
             assert url, log.read_text()
             with httpx2.Client(base_url=url[0], timeout=60) as client:
-                poll(lambda: '"loading"' not in client.get("/v1/models").text)
+                poll(lambda: "loading" not in client.get("/readyz").text)
                 yield Process(popen, client, log)
         finally:
             popen.kill()

@@ -405,7 +405,7 @@ def test_all_bad_values_are_listed_up_to_twenty(service):
 
 def test_a_405_says_what_is_allowed(service):
     """A wrong method is answered with the header Allow."""
-    assert service.client.delete("/v1/models").headers["allow"] == "GET"
+    assert service.client.delete("/v1/models").headers["allow"] == "GET, HEAD"
 
 
 def test_a_503_says_when_to_come_back(service):

@@ -60,7 +60,7 @@ def test_libraries_log_in_the_same_form(launch, folder):
     with launch(folder, KANSCOPE_LOG_FORMAT="json") as process:
         lines = process.lines()
     assert any("running on" in line["event"] and line["logger"] == "uvicorn.error" for line in lines)
-    assert any(line["level"] == "warning" and "model broken failed" in line["event"] for line in lines)
+    assert any(line["level"] == "warning" and "model broken, version 1 failed" in line["event"] for line in lines)
     assert not [line for line in lines if line.get("logger") == "uvicorn.access"]
     assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
 

@@ -1,0 +1,22 @@
+"""HEAD wherever there is GET (RFC 9110, section 9.3.2): the same headers, and no body."""
+
+from __future__ import annotations
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class HeadRequests:
+    """Middleware that answers HEAD as GET; the server, which knows the method that was asked for, sends no body.
+
+    Args:
+        app: what answers the request.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)

@@ -1,0 +1,48 @@
+"""What a user writes against the generated client: python program.py URL MODEL WINDOW.json."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from kanscope_client import Client
+from kanscope_client.api.explanations import explain
+from kanscope_client.api.predictions import predict
+from kanscope_client.api.topology import get_topology
+from kanscope_client.models import (
+    BaselineName,
+    Detail,
+    ErrorResponse,
+    ExplainRequest,
+    ExplainResponse,
+    Metric,
+    PredictRequest,
+    PredictResponse,
+    TopologyResponse,
+)
+
+url, model, file = sys.argv[1:]
+with open(file, encoding="utf-8") as window:
+    instances: list[list[list[float]]] = json.load(window)["instances"]
+client = Client(base_url=url)
+
+predicted = predict.sync(model, client=client, body=PredictRequest(instances=instances))
+assert isinstance(predicted, PredictResponse)
+forecast: float = predicted.predictions[0][0]
+
+request = ExplainRequest(instances=instances, detail=Detail.STEPS, baseline=BaselineName.ZERO, tolerance=0.001)
+explained = explain.sync(model, client=client, body=request)
+assert isinstance(explained, ExplainResponse)
+contributions: dict[str, float] = explained.explanations[0].contributions.to_dict()
+
+drawn = get_topology.sync(model, client=client, metric=Metric.BACKWARD, fidelity=0.9)
+assert isinstance(drawn, TopologyResponse)
+kept: int = drawn.graph.edges.kept
+
+refused = predict.sync_detailed(model, client=client, body=PredictRequest(instances=[]))
+assert isinstance(refused.parsed, ErrorResponse)
+status, place = int(refused.status_code), refused.parsed.errors[0].path
+
+print(
+    json.dumps({"forecast": forecast, "contributions": contributions, "kept": kept, "status": status, "place": place})
+)

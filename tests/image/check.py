@@ -1,0 +1,144 @@
+"""Runs the image that build.sh made as its user, on a read-only root without a shell, and asks it four questions.
+
+usage: check.py STORE
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from typing import Any
+
+IMAGE = "localhost/kanscope:test"
+USER = "10001"
+LAYERS = ("Debian and Python", "torch and the other dependencies", "Kanscope")  # a COPY each, at the Dockerfile's end
+MAX_BYTES = 1_200_000_000
+WINDOW = Path(__file__).parent.parent / "examples" / "window.json"
+MODEL = "/v1/models/nyc-weather"
+
+# A process namespace makes the server process 1, as in a container; its root is read-only, and its shell is no program.
+ISOLATE = """
+mount --bind "$1" "$1"
+mount --bind /dev "$1/dev"
+mount -t proc proc "$1/proc"
+mount --bind /dev/null "$1/bin/sh"
+mount -o remount,bind,ro "$1"
+"""
+
+
+def main(store: str) -> None:
+    """Checks the image, and prints what it has found."""
+
+    def buildah(*arguments: str) -> str:
+        command = ["buildah", "--root", f"{store}/images", "--runroot", f"{store}/run", *arguments]
+        return subprocess.check_output(command, text=True).strip()
+
+    image = json.loads(buildah("inspect", "--type", "image", IMAGE))
+    print_layers(image)
+    container = buildah("from", "--pull-never", IMAGE)
+    try:
+        check_running(Path(buildah("mount", container)), image["Docker"]["config"])
+    finally:
+        buildah("rm", container)
+
+
+def print_layers(image: dict[str, Any]) -> None:
+    """How large each layer is, uncompressed."""
+    sizes = [layer["size"] for layer in json.loads(image["Manifest"])["layers"]]
+    for name, size in zip((*LAYERS, "in all"), (*sizes, sum(sizes)), strict=True):
+        print(f"{size / 1e6:8.1f} MB  {name}")
+    assert sum(sizes) <= MAX_BYTES, (
+        f"more than {MAX_BYTES / 1e6:.0f} MB; is torch a CPU build? See TORCH_INDEX in the Makefile"
+    )
+
+
+def check_running(root: Path, config: dict[str, Any]) -> None:
+    """Whether the server answers, as whom, and how it ends."""
+    left = [str(path) for name in ("pip", "gcc", "cc") for path in root.glob(f"**/bin/{name}")]
+    assert not left, left
+    assert config["User"].partition(":")[0] == USER
+    port = free_port()
+    environment = dict(entry.split("=", 1) for entry in config["Env"])
+    environment |= {"KANSCOPE_PORT": str(port), "KANSCOPE_NO_AUTH": "true"}
+    with run_in(root, config["User"], environment, config["Cmd"]) as (run, server):
+        wait_for(lambda: ask(port, "GET", "/readyz")[0] == 200)
+        window = WINDOW.read_bytes()
+        assert len(ask(port, "POST", f"{MODEL}:predict", window)[1]["predictions"]) == 1
+        (explanation,) = ask(port, "POST", f"{MODEL}:explain", window)[1]["explanations"]
+        assert explanation["converged"]
+        assert ask(port, "GET", f"{MODEL}/topology")[1]["edges"]
+        print("ready, predicted, explained, drew the topology")
+        users = Path(f"/proc/{server}/status").read_text().partition("Uid:")[2].split()[:4]
+        assert users == [USER] * 4, users
+        assert os.statvfs(f"/proc/{server}/root").f_flag & os.ST_RDONLY
+        print(f"runs as user {USER} on a read-only root")
+        kind, *command = config["Healthcheck"]["Test"]
+        assert kind == "CMD"
+        subprocess.run(within(root, config["User"], environment, command), check=True)
+        print("its health check passes")
+        os.kill(server, signal.SIGTERM)
+        assert run.wait(timeout=30) == 0, run.returncode
+        print("ends on SIGTERM with status 0")
+
+
+def within(root: Path, user: str, environment: dict[str, str], command: list[str]) -> list[str]:
+    """A command as a command of the image: with its files, its environment and its user."""
+    variables = [f"{name}={value}" for name, value in environment.items()]
+    return ["env", "-i", *variables, shutil.which("chroot") or "chroot", f"--userspec={user}", str(root), *command]
+
+
+@contextmanager
+def run_in(
+    root: Path, user: str, environment: dict[str, str], command: list[str]
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """Runs a command as process 1 of an image; gives what waits for it, and its number outside."""
+    isolated = ["sh", "-euc", f'{ISOLATE}shift; exec "$@"', "sh", str(root), *within(root, user, environment, command)]
+    run = subprocess.Popen(["unshare", "--mount", "--pid", "--fork", "--kill-child", *isolated])
+    children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+    try:
+        wait_for(lambda: children.read_text())
+        yield run, int(children.read_text())
+    finally:
+        run.kill()
+        run.wait()
+
+
+def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
+    """Status and document of an answer."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(method, path, body, {"Content-Type": "application/json"})
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    """Waits until a condition holds, a minute at most."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            if condition():
+                return
+        except (OSError, HTTPException):
+            pass
+        assert time.monotonic() < deadline, "it does not start"
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

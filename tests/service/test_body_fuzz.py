@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+from math import inf
+
+import pytest
+from factories import make_windows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+JSON = {"Content-Type": "application/json"}
+N_WINDOWS = 2
+MODERATE = 1e6  # numbers up to this are finite in any unit and type
+
+numbers = st.integers(-(10**400), 10**400) | st.floats() | st.sampled_from([1e39, -0.0, 5e-324, 2**63, 2**64])
+others = st.none() | st.booleans() | st.text(max_size=4) | numbers
+anything = st.recursive(
+    others,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    max_leaves=6,
+)
+verbs = st.sampled_from(["predict", "explain"])
+
+
+@pytest.fixture(scope="module")
+def ask(service):
+    """Sends a body to the model `two`; the answer is one of those that the document has for a body."""
+
+    def ask(verb, body):
+        answer = service.client.post(f"/v1/models/two:{verb}", content=body, headers=JSON)
+        document = answer.json()
+        assert answer.status_code in (200, 404, 422), document
+        assert ("predictions" in document) == (answer.status_code == 200)
+        return answer
+
+    return ask
+
+
+@pytest.fixture(scope="module", params=["instances", "columns"])
+def document(request, service):
+    """A request to explain, whole, in either form."""
+    model = service.models["two"]
+    windows = make_windows(model, N_WINDOWS)
+    columns = {name: windows[..., f].tolist() for f, name in enumerate(model.config.feature_names)}
+    return {
+        request.param: windows.tolist() if request.param == "instances" else columns,
+        "output": ["a+1", "b+2"],
+        "detail": "steps",
+        "baseline": {"values": dict.fromkeys(model.config.feature_names, 0.5)},
+        "tolerance": 0.01,
+    }
+
+
+def write(value):
+    """JSON as Python writes it: NaN and infinities, numbers of any length, and halves of surrogate pairs, too."""
+    return json.dumps(value).encode()
+
+
+def fits(value, shape, limit):
+    """Whether a JSON value is a nest of a shape, of numbers up to a limit."""
+    if not shape:
+        return type(value) in (int, float) and abs(value) <= limit
+    return type(value) is list and len(value) == shape[0] and all(fits(item, shape[1:], limit) for item in value)
+
+
+@settings(max_examples=200)
+@given(verbs, st.binary(max_size=200))
+def test_any_bytes(ask, verb, body):
+    """Bytes that are no JSON object of windows are refused."""
+    assert ask(verb, body).status_code == 422
+
+
+@settings(max_examples=200)
+@given(verbs, anything)
+def test_any_json(ask, verb, value):
+    """JSON that is no object of windows is refused, whatever else it is."""
+    assert ask(verb, write(value)).status_code == 422
+
+
+@settings(max_examples=300)
+@given(part=st.data())
+def test_any_value_in_any_place(ask, document, part):
+    """A request in which one value is replaced by any other is answered, or refused."""
+    changed = json.loads(write(document))
+    owner, key = changed, part.draw(st.sampled_from(sorted(changed)))
+    while isinstance(owner[key], (dict, list)) and owner[key] and part.draw(st.booleans()):
+        owner = owner[key]
+        key = part.draw(st.sampled_from(sorted(owner) if isinstance(owner, dict) else range(len(owner))))
+    owner[key] = part.draw(anything)
+    ask("explain", write(changed))
+
+
+@settings(max_examples=300)
+@given(part=st.data())
+def test_windows_are_read_where_they_fit_and_refused_else(ask, service, part):
+    """Windows with any value in any place are forecast exactly where they are numbers of the model's shape."""
+    windows = make_windows(service.models["two"], N_WINDOWS).tolist()
+    shape = (len(windows), len(windows[0]), len(windows[0][0]))
+    owner, key = windows, part.draw(st.integers(0, shape[0] - 1))
+    for size in shape[1 : part.draw(st.integers(1, 3))]:
+        owner, key = owner[key], part.draw(st.integers(0, size - 1))
+    owner[key] = part.draw(anything | st.floats(-MODERATE, MODERATE) | st.just([]))
+    answer = ask("predict", write({"instances": windows}))
+    if fits(windows, shape, MODERATE):
+        assert answer.status_code == 200
+        assert len(answer.json()["predictions"]) == N_WINDOWS
+    elif not fits(windows, shape, inf):
+        assert answer.status_code == 422
+
+
+@settings(max_examples=150)
+@given(cuts=st.lists(st.floats(0, 1), min_size=4, max_size=4), other=st.none() | st.binary(max_size=16))
+def test_any_splice(ask, document, cuts, other):
+    """A request in which a part of its text is replaced by another part, or by anything, is answered or refused."""
+    body = write(document)
+    start, end, first, last = (int(fraction * len(body)) for fraction in cuts)
+    ask("explain", body[:start] + (body[first:last] if other is None else other) + body[end:])

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from service.openapi import DOCUMENT
+
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+# Requests for each operation, beside the examples and the edge cases; a long run has more of them.
+EXAMPLES = os.environ.get("CONTRACT_EXAMPLES", "50")
+
+
+def test_the_service_keeps_to_its_document(serve, tmp_path):
+    """Whatever schemathesis asks, allowed by the document or not, alone or along its links, is answered as it says."""
+    with serve(max_body_bytes=100_000, max_windows=50, max_points=500) as client:
+        options = [f"--url={client.base_url}", f"--max-examples={EXAMPLES}", "--generation-deterministic", "--no-color"]
+        run = subprocess.run(
+            [sys.executable, "-m", "schemathesis.cli", f"--config-file={CONFIG}", "run", DOCUMENT, *options],
+            cwd=tmp_path,
+            capture_output=True,
+            encoding="utf-8",
+        )
+    assert run.returncode == 0, run.stdout
+    assert "API Links:" in run.stdout
