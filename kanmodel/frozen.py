@@ -9,8 +9,9 @@ Equal to `network` to the rounding of its type, on knots, beyond the grid and on
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from kanmodel.config import LSTMConfig
 from kanmodel.functions import FUNCTIONS
 from kanmodel.kan import KAN, KANLayer, LayerTrace
 from kanmodel.network import LSTMKAN, Trace
@@ -29,13 +30,16 @@ class FrozenNetwork:
         self._front = FrozenKAN(network.front) if network.front is not None else None
         self._head = FrozenKAN(network.head)
         self._traced = {stage: TracedKAN(kan) for stage, kan in network.stages.items()}
+        self._read_out = network.read_out
+        if network.lstm is not None and network.config.lstm is not None:
+            self._read_out = FrozenLSTM(network.lstm, network.config.lstm).read_out
 
-    @torch.inference_mode()
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs); without a gradient."""
-        if self._front is not None:
-            window = self._front.forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
-        return self._head.forward(self.network.read_out(window))
+        with torch.inference_mode():
+            if self._front is not None:
+                window = self._front.forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
+            return self._head.forward(self._read_out(window))
 
     def trace(self, window: Tensor) -> Trace:
         """As `LSTMKAN.trace`, with its gradients."""
@@ -44,8 +48,32 @@ class FrozenNetwork:
         if "front" in self._traced:
             front = self._traced["front"].trace(window.flatten(0, 1))
             steps = front[-1].nodes.view(*window.shape[:2], -1)
-        readout = self.network.read_out(steps)
+        readout = self._read_out(steps)
         return Trace(front, readout, self._traced["head"].trace(readout))
+
+
+class FrozenLSTM:
+    """The call that `torch.nn.LSTM` ends in, without what it checks before: half of its time for one window.
+
+    Args:
+        lstm: the layers.
+        config: what they are.
+    """
+
+    def __init__(self, lstm: nn.LSTM, config: LSTMConfig) -> None:
+        self._weights = [weight for weight in lstm._flat_weights if weight is not None]
+        self._config = config
+        self._n_states = config.num_layers * (2 if config.bidirectional else 1)
+
+    def read_out(self, steps: Tensor) -> Tensor:
+        """As `LSTMKAN.read_out`."""
+        config = self._config
+        state = steps.new_zeros(self._n_states, len(steps), config.hidden_size)
+        out, _, _ = torch.lstm(
+            steps, (state, state), self._weights, config.bias, config.num_layers, 0.0, False, config.bidirectional, True
+        )  # (batch, lookback, n_units)
+        readout: Tensor = out[:, -1] if config.readout == "last" else out.mean(dim=1)
+        return readout
 
 
 class FrozenKAN:

@@ -45,7 +45,7 @@ class Pieces:
             powers.append(powers[-1] * u)
         weights = torch.stack(powers[: self._order + 1], dim=2).flatten(1)  # (batch, n_in * (k+1))
         rows = (interval.unsqueeze(2) * (self._order + 1) + self._powers).flatten()
-        starts = torch.arange(len(x)) * weights.shape[1]
+        starts = torch.arange(x.shape[0]) * weights.shape[1]
         return torch.embedding_bag(self._rows, rows, starts, per_sample_weights=weights.flatten())[0]
 
     def curves(self, x: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class Pieces:
 
     def _locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The interval of each position, as a row of the table, and where in it: two of (batch, n_in)."""
-        below = (x >= self._knots).view(torch.uint8).sum(0, dtype=torch.int64)
+        below = (x >= self._knots).sum(0)
         interval = below + self._first
         return interval, (x - self._start.take(interval)) * self._inverse_width.take(interval)
 

@@ -51,9 +51,9 @@ class Scaling:
 
     def features_to_model(self, windows: Array) -> Tensor:
         """(..., n_features) in original units -> the same shape in model units."""
-        with np.errstate(over="ignore"):
-            scaled = (np.asarray(windows, dtype=np.float64) - self.feature_mean) / self.feature_scale
-        return torch.from_numpy(scaled).to(self.dtype)
+        original = torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float64))
+        mean, scale = torch.from_numpy(self.feature_mean), torch.from_numpy(self.feature_scale)
+        return ((original - mean) / scale).to(self.dtype)
 
     def features_to_original(self, windows: Tensor) -> Array:
         """(..., n_features) in model units -> the same shape in original units."""

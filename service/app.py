@@ -69,7 +69,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Access, load_keys(settings), load_hosts(settings))
     app.add_middleware(Observation, parts.metrics, make_request_log(settings), settings.max_concurrent)
     install_error_handlers(app)
-    for resource in (models, predictions, explanations, attributions, topology, edges, reports):
+    for resource in (predictions, explanations, models, attributions, topology, edges, reports):
         app.include_router(resource.router, responses=describe_errors(401, 403, 421, 503))
     app.include_router(health.router, responses=describe_errors(421))
     app.include_router(metrics.router)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 from fastapi import Depends, Header, Path, Request
 from starlette.convertors import Convertor, register_url_convertor
 
-from service.errors import NotReadyError, unusable
+from service.deadlines import Deadline
+from service.errors import unusable
 from service.metrics import Metrics
 from service.precomputed import AnswerCache
 from service.registry import Registry, Served
@@ -39,7 +38,6 @@ VERSION = MODEL + "/versions/{version:name}"
 TIMEOUT_HEADER = "X-Request-Timeout"
 MAX_TIMEOUT = 3600  # seconds
 OF_VERSION = "_version"  # ends the ids of operations on one version
-Result = TypeVar("Result")
 Name = Annotated[str, Path(description="Name of the model.")]
 
 
@@ -62,34 +60,6 @@ class Parts:
     scheduler: Scheduler
     answers: AnswerCache
     metrics: Metrics
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """When a request has waited long enough.
-
-    Attributes:
-        seconds: how long it waits, from its arrival.
-        time: when that is over, by the clock of the event loop.
-    """
-
-    seconds: float
-    time: float
-
-    async def wait(self, result: Awaitable[Result]) -> Result:
-        """A global result, if it is there in time; whatever computes it goes on.
-
-        Raises:
-            NotReadyError: it is not.
-        """
-        try:
-            async with asyncio.timeout_at(self.time) as timeout:
-                return await result
-        except TimeoutError:
-            if not timeout.expired():
-                raise
-            message = f"the result is still being computed after {self.seconds:g} s (request_timeout); ask again"
-            raise NotReadyError(message, headers={"Retry-After": "1"}) from None
 
 
 def find_parts(request: Request) -> Parts:
@@ -116,7 +86,7 @@ def find_deadline(request: Request) -> Deadline:
     """
     given = request.headers.get(TIMEOUT_HEADER)
     seconds = find_parts(request).settings.request_timeout if given is None else _read_seconds(given)
-    return Deadline(seconds, asyncio.get_running_loop().time() + seconds)
+    return Deadline.after(seconds)
 
 
 def _read_seconds(given: str) -> float:

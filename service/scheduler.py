@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
+from itertools import accumulate, count
 from queue import PriorityQueue
 from threading import Thread
 from time import perf_counter
@@ -22,6 +22,7 @@ import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.scaling import Array
+from service.deadlines import Deadline
 from service.errors import OverloadedError
 from service.metrics import Metrics
 
@@ -49,6 +50,7 @@ class _Batch:
     model: LoadedModel
     windows: list[Array] = field(default_factory=list)
     outcomes: list[asyncio.Future[Array]] = field(default_factory=list)
+    deadlines: list[Deadline] = field(default_factory=list)
 
 
 class Scheduler:
@@ -75,14 +77,20 @@ class Scheduler:
         """Starts the thread."""
         self._thread.start()
 
-    async def predict(self, model: LoadedModel, windows: Array) -> Array:
-        """Forecasts for windows (n, lookback, n_features), together with others that wait for the same model.
+    async def predict(self, model: LoadedModel, windows: Array, deadline: Deadline) -> Array:
+        """Forecasts for windows, together with others that wait for the same model.
+
+        Args:
+            model: the model.
+            windows: (n, lookback, n_features), original units.
+            deadline: until when.
 
         Returns:
             (n, n_outputs), original units.
 
         Raises:
             NonFiniteError: a forecast is not finite.
+            NotReadyError: the deadline has passed.
             OverloadedError: too many requests wait.
         """
         outcome: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
@@ -93,6 +101,7 @@ class Scheduler:
                 asyncio.get_running_loop().call_soon(self._flush, model.sha256)
             batch.windows.append(windows)
             batch.outcomes.append(outcome)
+            batch.deadlines.append(deadline)
             return await outcome
 
     async def run(self, slice_: Callable[[], Result]) -> Result:
@@ -128,6 +137,8 @@ class Scheduler:
         if n_windows <= self._in_place.get(checkpoint, 0):
             _answer(batch, _forecast(batch.model, batch.windows))
         else:
+            for outcome, deadline in zip(batch.outcomes, batch.deadlines, strict=True):
+                deadline.watch(outcome)
             forecast = self._submit(FORECAST, lambda: self._forecast_timed(batch))
             forecast.add_done_callback(lambda done: _answer(batch, done.result()))
 
@@ -161,7 +172,7 @@ class Scheduler:
 
 
 def _settle(outcome: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
-    if outcome.cancelled():
+    if outcome.done():  # whoever asked has gone, or waited long enough
         return
     if error is None:
         outcome.set_result(result)
@@ -175,7 +186,8 @@ def _forecast(model: LoadedModel, windows: list[Array]) -> list[Array | Exceptio
         predictions = model.predict(windows[0] if len(windows) == 1 else np.concatenate(windows))
     except Exception as error:
         return [error] if len(windows) == 1 else [_forecast(model, [of_request])[0] for of_request in windows]
-    return list(np.split(predictions, np.cumsum([len(of_request) for of_request in windows])[:-1]))
+    ends = accumulate(map(len, windows))
+    return [predictions[end - len(of_request) : end] for of_request, end in zip(windows, ends, strict=True)]
 
 
 def _answer(batch: _Batch, results: list[Array | Exception]) -> None:

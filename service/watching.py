@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 
@@ -34,6 +35,7 @@ class Watch:
     async def run(self) -> None:
         """Goes on until it is closed, beside requests: a large folder must not look like a dead process."""
         await self._look(self._registry.load)
+        gc.freeze()  # what is here stays: a collection that looks at all of it stops everything for a tenth of a second
         while self._seconds and not await self._stops_within(self._seconds):
             await self._look(self._registry.poll)
 

@@ -11,7 +11,8 @@ from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.formulas import suggest_edge_formulas
 from kanmodel.explain.topology import Topology
 from service.answers import SVG, answer_json, answer_svg
-from service.dependencies import MODEL, Deadline, Parts, TheDeadline, TheModel, TheParts
+from service.deadlines import Deadline
+from service.dependencies import MODEL, Parts, TheDeadline, TheModel, TheParts
 from service.drawing.edge import draw_edge
 from service.errors import unusable
 from service.registry import Served

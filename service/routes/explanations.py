@@ -10,9 +10,9 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from service.answers import JSON, NDJSON, answer_json, encode_json
+from service.deadlines import Deadline
 from service.dependencies import (
     MODEL,
-    Deadline,
     Parts,
     find_deadline,
     find_model,
@@ -66,7 +66,7 @@ async def explain(request: Request) -> Response:
     body = await read_body(request, parts.settings)
     question = read_question(body, served, parts.settings)
     request.state.windows = len(question.windows)
-    predictions = await deadline.wait(parts.scheduler.predict(served.model, question.windows))
+    predictions = await parts.scheduler.predict(served.model, question.windows, deadline)
     header = describe_question(question, predictions)
     explanations = _compute(question, parts, deadline, request)
     if media_type == NDJSON:

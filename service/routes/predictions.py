@@ -36,7 +36,7 @@ async def predict(request: Request) -> Response:
     validate_request(PredictRequest, document, unread=("instances", "columns"))
     windows = read_windows(document, served.model, parts.settings.max_windows)
     request.state.windows = len(windows)
-    predictions = await deadline.wait(parts.scheduler.predict(served.model, windows))
+    predictions = await parts.scheduler.predict(served.model, windows, deadline)
     warnings = warn_of_range(served.model, windows)
     parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
     return answer_json(describe_predictions(served, predictions, warnings))

@@ -12,14 +12,15 @@ from factories import make_model, make_windows
 
 from kanmodel.errors import NonFiniteError
 from service import scheduler
-from service.errors import OverloadedError
+from service.deadlines import Deadline
+from service.errors import NotReadyError, OverloadedError
 from service.metrics import Metrics
 from service.registry import Registry
 from service.scheduler import Scheduler
 
 MODEL = replace(make_model("head"), sha256="a")
 OTHER = replace(make_model("head", seed=1), sha256="b")
-BROKEN = replace(make_model("head"), sha256="c")
+LATE = Deadline(1e9, 1e9)
 
 
 def run(scenario, max_queue=100):
@@ -57,8 +58,8 @@ def test_everyone_gets_the_forecasts_of_their_own_windows(monkeypatch, in_place)
     asked = [((MODEL, OTHER)[n % 2], make_windows((MODEL, OTHER)[n % 2], 1 + n % 5, seed=n)) for n in range(40)]
 
     async def scenario(under_test):
-        await under_test.predict(*asked[0])
-        return await asyncio.gather(*(under_test.predict(*one) for one in asked))
+        await under_test.predict(*asked[0], LATE)
+        return await asyncio.gather(*(under_test.predict(*one, LATE) for one in asked))
 
     for (model, windows), found in zip(asked, run(scenario), strict=True):
         np.testing.assert_allclose(found, model.predict(windows), rtol=1e-12)
@@ -69,10 +70,10 @@ def test_what_waits_goes_together(batches):
 
     async def scenario(under_test):
         for model in (MODEL, OTHER):  # how long a model takes is measured once
-            await under_test.predict(model, make_windows(model, 1))
+            await under_test.predict(model, make_windows(model, 1), LATE)
         batches.clear()
-        await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, 1 + n)) for n in range(3)))
-        await asyncio.gather(*(under_test.predict(model, make_windows(model, 2)) for model in (MODEL, OTHER)))
+        await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, 1 + n), LATE) for n in range(3)))
+        await asyncio.gather(*(under_test.predict(model, make_windows(model, 2), LATE) for model in (MODEL, OTHER)))
 
     run(scenario)
     assert batches == [[1, 2, 3], [2], [2]]
@@ -91,12 +92,12 @@ def test_a_forecast_waits_for_one_slice_at_most(monkeypatch):
         order.append("slice")
 
     async def scenario(under_test):
-        await under_test.predict(MODEL, make_windows(MODEL, 1))
+        await under_test.predict(MODEL, make_windows(MODEL, 1), LATE)
         order.clear()
         slices = [asyncio.create_task(under_test.run(first))]
         await asyncio.to_thread(begun.wait)
         slices += [asyncio.create_task(under_test.run(lambda: order.append("slice"))) for _ in range(5)]
-        predicting = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 1)))
+        predicting = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 1), LATE))
         for _ in range(3):  # the tasks begin, the batch is handed over
             await asyncio.sleep(0)
         go_on.set()
@@ -119,7 +120,7 @@ def test_one_that_fails_spoils_no_other(monkeypatch):
     good, bad = make_windows(MODEL, 2), np.full((1, *MODEL.config.window_shape), 1e9)
 
     async def scenario(under_test):
-        together = (under_test.predict(model, windows) for windows in (good, bad, good))
+        together = (under_test.predict(model, windows, LATE) for windows in (good, bad, good))
         return await asyncio.gather(*together, return_exceptions=True)
 
     first, error, last = run(scenario)
@@ -133,9 +134,9 @@ def test_past_its_bound_the_queue_refuses():
 
     async def scenario(under_test):
         answers = await asyncio.gather(
-            *(under_test.predict(MODEL, make_windows(MODEL, 1)) for _ in range(5)), return_exceptions=True
+            *(under_test.predict(MODEL, make_windows(MODEL, 1), LATE) for _ in range(5)), return_exceptions=True
         )
-        again = await under_test.predict(MODEL, make_windows(MODEL, 1))
+        again = await under_test.predict(MODEL, make_windows(MODEL, 1), LATE)
         return answers, again
 
     answers, again = run(scenario, max_queue=3)
@@ -167,3 +168,26 @@ def test_who_has_gone_is_not_computed_for():
 
     run(scenario)
     assert computed == ["here"]
+
+
+def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(monkeypatch):
+    """Behind a slice that takes longer it fails by its own deadline, while others that wait go on."""
+    monkeypatch.setattr(scheduler, "IN_PLACE", 0.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def busy():
+        begun.set()
+        assert go_on.wait(30)
+
+    async def scenario(under_test):
+        slice_ = asyncio.create_task(under_test.run(busy))
+        await asyncio.to_thread(begun.wait)
+        windows = make_windows(MODEL, 1)
+        patient = asyncio.create_task(under_test.predict(MODEL, windows, LATE))
+        with pytest.raises(NotReadyError, match=r"still being computed after 0.01 s \(request_timeout\); ask again"):
+            await under_test.predict(MODEL, windows, Deadline.after(0.01))
+        go_on.set()
+        await slice_
+        return await patient
+
+    np.testing.assert_allclose(run(scenario), MODEL.predict(make_windows(MODEL, 1)))
