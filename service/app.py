@@ -19,7 +19,7 @@ from service.head_requests import HeadRequests
 from service.logs import make_request_log
 from service.metrics import Metrics
 from service.observation import Observation
-from service.precomputed import AnswerCache
+from service.precomputed import AnswerCache, Precomputed
 from service.registry import Registry
 from service.results import GlobalResults
 from service.routes import attributions, edges, explanations, health, metrics, models, predictions, reports, topology
@@ -52,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
         registry,
         GlobalResults(settings.cached_results),
         Scheduler(settings.max_queue, counted),
-        AnswerCache(settings.cached_answers),
+        AnswerCache(settings.cached_answers, registry),
         counted,
     )
     app: FastAPI = FastAPIOffline(
@@ -65,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
         lifespan=_serve,
     )
     app.state.parts = parts
+    app.add_middleware(Precomputed, parts.answers)
     app.add_middleware(HeadRequests)
     app.add_middleware(Access, load_keys(settings), load_hosts(settings))
     app.add_middleware(Observation, parts.metrics, make_request_log(settings), settings.max_concurrent)

@@ -8,13 +8,33 @@ from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import Any
 
-from fastapi import Request, Response
+from fastapi import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from service.registry import Registry
+
+RawHeaders = list[tuple[bytes, bytes]]
 MIN_COMPRESSED = 1024  # bytes from which compression pays
 LEVEL = 6  # of gzip
-VARY = "Accept, Accept-Encoding, Authorization"
-KEPT = ("content-type", "content-security-policy")  # headers of an answer that are its body's
+COMMON = [(b"vary", b"Accept, Accept-Encoding, Authorization"), (b"cache-control", b"no-cache")]
+KEPT = (b"content-type", b"content-security-policy")  # headers of an answer that are its body's
+
+
+@dataclass(frozen=True)
+class Form:
+    """The plain or the compressed form of an answer.
+
+    Attributes:
+        body: what is sent.
+        etag: its name, in quotes.
+        headers: what is sent before it.
+    """
+
+    body: bytes
+    etag: bytes
+    headers: RawHeaders
 
 
 @dataclass(frozen=True)
@@ -22,72 +42,126 @@ class Answer:
     """One answer, ready to leave.
 
     Attributes:
-        body: plain.
-        headers: that belong to the body, its media type among them.
-        compressed: by gzip; empty where that does not pay.
-        etag: hash of the plain body.
+        plain: as it is.
+        compressed: by gzip; None where that does not pay.
     """
 
-    body: bytes
-    headers: Mapping[str, str]
-    compressed: bytes = field(init=False)
-    etag: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        worth = len(self.body) >= MIN_COMPRESSED
-        object.__setattr__(self, "compressed", gzip.compress(self.body, LEVEL, mtime=0) if worth else b"")
-        object.__setattr__(self, "etag", hashlib.sha256(self.body).hexdigest()[:32])
+    plain: Form
+    compressed: Form | None
 
     @classmethod
     def of(cls, response: Response) -> Answer:
         """What a handler has answered."""
-        headers = {name: response.headers[name] for name in KEPT if name in response.headers}
-        return cls(bytes(response.body), headers)
+        body = bytes(response.body)
+        headers = [(name, value) for name, value in response.raw_headers if name in KEPT]
+        name = hashlib.sha256(body).hexdigest()[:32].encode()
+        compressed = None
+        if len(body) >= MIN_COMPRESSED:
+            coded = [*headers, (b"content-encoding", b"gzip")]
+            compressed = _form(gzip.compress(body, LEVEL, mtime=0), b'"%s-gzip"' % name, coded)
+        return cls(_form(body, b'"%s"' % name, headers), compressed)
 
     @property
     def size(self) -> int:
         """Bytes that it takes."""
-        return len(self.body) + len(self.compressed)
+        return len(self.plain.body) + (len(self.compressed.body) if self.compressed else 0)
 
-    def respond(self, request: Request) -> Response:
-        """The answer to a request: nothing new where the client has it, compressed where it takes that."""
-        compress = bool(self.compressed) and takes_gzip(request.headers.get("accept-encoding", ""))
-        etag = f'"{self.etag}-gzip"' if compress else f'"{self.etag}"'
-        headers = {"ETag": etag, "Vary": VARY, "Cache-Control": "no-cache"}
-        if names_etag(request.headers.get("if-none-match", ""), etag):
-            return Response(status_code=304, headers=headers)
-        headers.update(self.headers)
-        if compress:
-            headers["Content-Encoding"] = "gzip"
-        return Response(self.compressed if compress else self.body, headers=headers)
+    def choose(self, headers: Mapping[bytes, bytes]) -> tuple[int, RawHeaders, bytes]:
+        """Status, headers and body for a client: compressed where it takes that, nothing where it has it."""
+        takes = self.compressed is not None and takes_gzip(headers.get(b"accept-encoding", b"").decode("latin-1"))
+        form = self.compressed if takes and self.compressed else self.plain
+        if names_etag(headers.get(b"if-none-match", b""), form.etag):
+            return 304, [(b"etag", form.etag), *COMMON], b""
+        return 200, form.headers, form.body
+
+
+@dataclass(frozen=True)
+class _Known:
+    """An answer with what belongs to it.
+
+    Attributes:
+        answer: the answer.
+        index: the models that it was computed from; once they are others, so may be the answer.
+        route: the route that it is of, for metrics and the log.
+        told: of which model it is, for the log.
+    """
+
+    answer: Answer
+    index: Any
+    route: Any
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AnswerCache:
-    """The last answers by key. Belongs to one event loop, so it needs no lock.
+    """The last answers by path, query and Accept. Belongs to one event loop, so it needs no lock.
 
     Args:
         size: bytes that are kept; beyond them, what is unused for longest goes.
+        registry: the models that answers are about.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, registry: Registry) -> None:
         self._size, self._used = size, 0
-        self._answers: OrderedDict[Hashable, Answer] = OrderedDict()
+        self._registry = registry
+        self._known: OrderedDict[Hashable, _Known] = OrderedDict()
 
-    def get(self, key: Hashable) -> Answer | None:
-        """The answer of a key, if it is there."""
-        answer = self._answers.get(key)
-        if answer is not None:
-            self._answers.move_to_end(key)
-        return answer
+    def get(self, scope: Scope) -> Answer | None:
+        """The answer to a request, if it is there; the scope is told what it is about."""
+        key = _key(scope)
+        known = self._known.get(key)
+        if known is None or known.index is not self._registry.index():
+            return None
+        self._known.move_to_end(key)
+        scope["route"] = known.route
+        scope.setdefault("state", {}).update(known.told)
+        return known.answer
 
-    def keep(self, key: Hashable, answer: Answer) -> None:
-        """Keeps an answer as long as there is room."""
-        replaced = self._answers.pop(key, None)
-        self._used += answer.size - (replaced.size if replaced else 0)
-        self._answers[key] = answer
+    def keep(self, scope: Scope, answer: Answer, index: Any) -> None:
+        """Keeps the answer to a request, computed from the models of an index, as long as there is room."""
+        key, state = _key(scope), scope.get("state", {})
+        replaced = self._known.pop(key, None)
+        self._used += answer.size - (replaced.answer.size if replaced else 0)
+        told = {name: state[name] for name in ("model", "checkpoint") if name in state}
+        self._known[key] = _Known(answer, index, scope.get("route"), told)
         while self._used > self._size:
-            _, dropped = self._answers.popitem(last=False)
-            self._used -= dropped.size
+            _, dropped = self._known.popitem(last=False)
+            self._used -= dropped.answer.size
+
+
+class Precomputed:
+    """Middleware that sends what is known, before anything looks for a route.
+
+    Args:
+        app: what answers all else.
+        cache: what is known.
+    """
+
+    def __init__(self, app: ASGIApp, cache: AnswerCache) -> None:
+        self._app, self._cache = app, cache
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        answer = None
+        if scope["type"] == "http" and scope["method"] == "GET":
+            headers = dict(scope["headers"])
+            if b"x-request-timeout" not in headers:  # which its route must look at
+                answer = self._cache.get(scope)
+        if answer is None:
+            await self._app(scope, receive, send)
+            return
+        status, answered, body = answer.choose(headers)
+        await send({"type": "http.response.start", "status": status, "headers": answered})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _form(body: bytes, etag: bytes, headers: RawHeaders) -> Form:
+    length = (b"content-length", str(len(body)).encode())
+    return Form(body, etag, [*headers, length, (b"etag", etag), *COMMON])
+
+
+def _key(scope: Scope) -> Hashable:
+    accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+    return scope["path"], scope["query_string"], accept
 
 
 @lru_cache
@@ -100,7 +174,7 @@ def takes_gzip(accept_encoding: str) -> bool:
     return False
 
 
-def names_etag(if_none_match: str, etag: str) -> bool:
+def names_etag(if_none_match: bytes, etag: bytes) -> bool:
     """Whether a client has what an ETag stands for (RFC 9110, section 13.1.2)."""
-    named = [part.strip().removeprefix("W/") for part in if_none_match.split(",")]
-    return etag in named or "*" in named
+    named = [part.strip().removeprefix(b"W/") for part in if_none_match.split(b",")]
+    return etag in named or b"*" in named

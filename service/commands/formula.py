@@ -23,7 +23,8 @@ def formula(
     as_json: AsJson = False,
 ) -> None:
     """Write a KAN without LSTM as one expression of its features, and say how near it comes."""
-    from kanmodel.explain.formulas import compose_formula  # here, since the other commands start faster without sympy
+    # Here, since the other commands start faster without sympy.
+    from kanmodel.explain.expressions import compose_formula
 
     model = load_checkpoint(file)
     importance = measure_importance(model, find_output(model.config, output_name))

@@ -16,7 +16,6 @@ from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.importers.description import Description, describe_file, nodes_of
 from kanmodel.importers.detect import TITLES, FoundKAN, FoundLSTM
 from kanmodel.importers.importing import Imported, import_checkpoint
-from service.tables import read_columns
 
 
 def import_(
@@ -38,6 +37,8 @@ def import_(
         raise typer.BadParameter("give --manifest and --output, or --describe to see what the file says")
     if output.suffix != ".safetensors":
         raise typer.BadParameter(f"{output.name} must end in .safetensors", param_hint="--output")
+    from service.tables import read_columns  # here, since the other commands start faster without polars
+
     imported = import_checkpoint(file, manifest, read_columns)
     sha256 = save_checkpoint(imported.model, output)
     if as_json:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -21,7 +21,9 @@ from kanmodel.training import fit, refine
 from service.commands.inspect import metrics_table
 from service.commands.options import Written, print_written, refuse_unwritable
 from service.commands.refine import refinement_table, refuse_differing, refuse_stated
-from service.tables import Columns, read_training_table
+
+if TYPE_CHECKING:
+    from service.tables import Columns
 
 Trained = TypeVar("Trained")
 
@@ -192,6 +194,8 @@ def train(
         reference_windows=reference_windows,
         seed=seed,
     )
+    from service.tables import Columns  # here, since the other commands start faster without polars
+
     columns = Columns(
         targets=tuple(target),
         features=split_names(features),
@@ -226,6 +230,8 @@ def given_options(context: typer.Context) -> set[str]:
 
 def train_new(data: Path, columns: Columns, options: TrainingOptions, output: Path) -> None:
     """A model from the beginning."""
+    from service.tables import read_training_table
+
     table = read_training_table(data, columns)
     model = with_progress(options.epochs, lambda report: fit(table, options, report))
     print_result(model, output, save_checkpoint(model, output))
@@ -235,6 +241,8 @@ def train_on(
     model: LoadedModel, data: Path, columns: Columns, options: TrainingOptions, output: Path, update_grid: bool
 ) -> None:
     """A model that is there goes on."""
+    from service.tables import read_training_table
+
     targets = tuple(target.name for target in model.config.targets)
     table = read_training_table(data, replace(columns, targets=targets, features=model.config.feature_names))
     refinement = with_progress(options.epochs, lambda report: refine(model, table, options, report, update_grid))

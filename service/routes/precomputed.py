@@ -9,7 +9,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from service.dependencies import find_deadline, find_model, find_parts
+from service.dependencies import find_deadline, find_parts
 from service.precomputed import Answer
 
 
@@ -21,15 +21,17 @@ class PrecomputedRoute(APIRoute):
         compute = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
-            cache, served = find_parts(request).answers, find_model(request)
+            parts = find_parts(request)
+            cache = parts.answers
             find_deadline(request)  # which is refused, if it is none, whether it is needed or not
-            asked = (request.url.path, request.url.query, request.headers.get("accept"))
-            key = (served.name, served.version, served.checkpoint, *asked)
-            known = cache.get(key)
+            known = cache.get(request.scope)
             if known is None:
-                response = await compute(request)
-                known = await run_in_threadpool(Answer.of, response)
-                cache.keep(key, known)
-            return known.respond(request)
+                index = parts.registry.index()  # before computing, in which time the models may change
+                known = await run_in_threadpool(Answer.of, await compute(request))
+                cache.keep(request.scope, known, index)
+            status, headers, body = known.choose(dict(request.headers.raw))
+            response = Response(body, status)
+            response.raw_headers = headers
+            return response
 
         return answer

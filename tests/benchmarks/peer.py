@@ -89,4 +89,4 @@ if __name__ == "__main__":
     async def empty() -> Response:
         return Response(b"{}", media_type="application/json")
 
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning", access_log=False)
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")

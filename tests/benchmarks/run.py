@@ -6,7 +6,9 @@ from collections.abc import Iterator
 
 import explanations
 import formulas
+import forward
 import importance
+import pictures
 import serving
 from table import Row, print_table
 
@@ -19,10 +21,12 @@ NAME = "nyc-weather"
 def rows() -> Iterator[Row]:
     """Every row, one after the other."""
     model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
-    yield from serving.rows(model, NAME)
+    yield from serving.rows()
+    yield from forward.rows()
     yield from explanations.rows(model)
     yield from importance.rows(model)
     yield from formulas.rows(model)
+    yield from pictures.rows()
 
 
 if __name__ == "__main__":

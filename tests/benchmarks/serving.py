@@ -1,92 +1,115 @@
-"""The service in its own process: how soon it is ready, and how long one request takes end to end."""
+"""The service beside the app that a user would write, each in one process on the same core, the client on another."""
 
 from __future__ import annotations
 
 import json
-import socket
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.client import HTTPConnection
-from time import perf_counter, sleep
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Thread
 
 import numpy as np
+from load import Load, get, keep_busy, post
+from models import NAME, large_model, save_large_model
+from servers import CLIENT_CORE, Server, get_status, our_server, peer_server, pin, resident_memory
 from table import Row, milliseconds
 
 from kanmodel.checkpoint import LoadedModel
+from service.repository import BUNDLED
 
-N_REQUESTS = 500
-PATIENCE = 60.0  # seconds until a server that is not ready counts as failed
-
-
-def rows(model: LoadedModel, name: str) -> Iterator[Row]:
-    """Start-up, and one window by :predict and :explain on one connection."""
-    with running_server() as (port, seconds):
-        yield Row("start of the process until ready", f"{seconds:.2f} s")
-        finish_background(port, name)
-        window = model.scaling.features_to_original(model.reference.windows[:1]).tolist()
-        for verb, extra in (("predict", {}), ("explain", {"detail": "flow"})):
-            body = json.dumps({"instances": window, **extra}).encode()
-            latencies = request_seconds(port, f"/v1/models/{name}:{verb}", body)
-            asked = " ".join((verb, *extra.values()))
-            yield Row(f":{asked} of one window, end to end", milliseconds(latencies))
+DURATION, WARM_UP = 4.0, 1.0  # seconds
+STYLES = ("threads", "coroutine")  # of the peer's operations: the faster one counts
+EXPLAINED = 32  # windows of the explanations that run beside forecasts
 
 
-@contextmanager
-def running_server() -> Iterator[tuple[int, float]]:
-    """A server with the bundled model: its port, and the seconds from its start until it was ready."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    start = perf_counter()
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", str(port)]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+def rows() -> Iterator[Row]:
+    """Start-up and memory with the bundled model; then requests to a model of the size that people forecast with."""
+    pin(0, CLIENT_CORE)
     try:
-        while not is_ready(port):
-            if server.poll() is not None or perf_counter() - start > PATIENCE:
-                raise RuntimeError("the server did not become ready")
-            sleep(0.01)
-        yield port, perf_counter() - start
+        with our_server(BUNDLED) as server:
+            yield Row("start of the process until ready, bundled model", f"{server.start:.2f} s")
+            yield memory_row(server)
+        with tempfile.TemporaryDirectory() as folder:
+            path, model = save_large_model(Path(folder)), large_model()
+            with our_server(Path(folder)) as ours, peer_server(path) as peer:
+                get_status(ours.port, f"/v1/models/{NAME}/report")  # the last of what is computed after loading
+                yield from request_rows(ours, peer, model)
     finally:
-        server.terminate()
-        server.wait(10)
+        os.sched_setaffinity(0, range(os.cpu_count() or 1))
 
 
-def finish_background(port: int, name: str) -> None:
-    """Waits for the report, the last of what the service computes once after loading."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-    connection.request("GET", f"/v1/models/{name}/report")
-    if connection.getresponse().status != 200:
-        raise RuntimeError("the server has no report")
-    connection.close()
+def memory_row(server: Server) -> Row:
+    """Resident memory beside that of a process which has imported torch and nothing else."""
+    code = "import sys, torch; print(flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as empty:
+        assert empty.stdout is not None
+        empty.stdout.readline()
+        get_status(server.port, "/v1/models/nyc-weather/report")
+        bare = resident_memory(empty.pid)
+        empty.kill()
+    used = server.memory()
+    return Row(
+        "memory, bundled model",
+        f"{used:.0f} MB",
+        f"a process that imported torch: {bare:.0f} MB",
+        f"+{used - bare:.0f} MB",
+    )
 
 
-def is_ready(port: int) -> bool:
-    """Whether GET /readyz answers 200."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/readyz")
-        return connection.getresponse().status == 200
-    except OSError:
-        return False
-    finally:
-        connection.close()
+def request_rows(ours: Server, peer: Server, model: LoadedModel) -> Iterator[Row]:
+    """Requests of the same windows to both."""
+    original = model.scaling.features_to_original(model.reference.windows).round(6)
+    bodies = {n: [json.dumps({"instances": original[i : i + n].tolist()}).encode() for i in range(64)] for n in (1, 32)}
+    path = f"/v1/models/{NAME}"
+    for verb, n, connections in (("predict", 1, 1), ("predict", 1, 64), ("predict", 32, 8), ("explain", 1, 1)):
+        load, cpu = measure(ours, [post(f"{path}:{verb}", body) for body in bodies[n]], connections)
+        peers = [measure(peer, [post(f"/{style}/{verb}", body) for body in bodies[n]], connections) for style in STYLES]
+        peer_load, peer_cpu = max(peers, key=lambda measured: measured[0].rate)
+        work = f":{verb} of {n} window{'s' if n > 1 else ''}, {connections} connection{'s' if connections > 1 else ''}"
+        beside = "FastAPI + torch + Captum, 50 steps" if verb == "explain" else "FastAPI + torch"
+        yield Row(work, told(load), f"{beside}: {told(peer_load)}", f"{load.rate / peer_load.rate:.1f}x")
+        if connections == 64:
+            yield Row(
+                f"processor time of the server per request of {work}",
+                f"{cpu * 1e3:.2f} ms",
+                f"{beside}: {peer_cpu * 1e3:.2f} ms",
+                f"{peer_cpu / cpu:.1f}x",
+            )
+    yield fairness_row(ours, path, bodies)
+    empty, _ = measure(peer, [get("/empty")], 64)
+    for resource in ("topology", "edges", "attributions", "report"):
+        load, _ = measure(ours, [get(f"{path}/{resource}")], 64)
+        share = f"{load.rate / empty.rate:.0%}"
+        yield Row(
+            f"GET {resource}, cached, 64 connections", told(load), f"an empty FastAPI route: {told(empty)}", share
+        )
 
 
-def request_seconds(port: int, path: str, body: bytes) -> np.ndarray:
-    """Seconds of each of `N_REQUESTS` requests in a row on one connection."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.connect()
-    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    seconds = []
-    for _ in range(N_REQUESTS + 20):
-        start = perf_counter()
-        connection.request("POST", path, body, {"Content-Type": "application/json"})
-        response = connection.getresponse()
-        answer = response.read()
-        seconds.append(perf_counter() - start)
-        if response.status != 200:
-            raise RuntimeError(f"{path} answered {response.status}: {answer[:200]!r}")
-    connection.close()
-    return np.array(seconds[20:])
+def fairness_row(ours: Server, path: str, bodies: dict[int, list[bytes]]) -> Row:
+    """Forecasts while one connection has windows explained without pause, beside forecasts alone."""
+    predict = [post(f"{path}:predict", body) for body in bodies[1]]
+    alone, _ = measure(ours, predict, 64)
+    explain = [post(f"{path}:explain", bodies[EXPLAINED][0])]
+    explaining = Thread(target=keep_busy, args=(ours.port, explain, 1, WARM_UP + DURATION + 1))
+    explaining.start()
+    beside, _ = measure(ours, predict, 64)
+    explaining.join()
+    ratio = np.percentile(beside.seconds, 99) / np.percentile(alone.seconds, 99)
+    work = f":predict of 1 window, 64 connections, while {EXPLAINED} windows are explained without pause"
+    return Row(work, told(beside), f"without: {told(alone)}", f"p99 {ratio:.1f}x")
+
+
+def measure(server: Server, requests: Sequence[bytes], connections: int) -> tuple[Load, float]:
+    """What came of requests for some seconds, and the processor time of the server for each."""
+    keep_busy(server.port, requests, connections, WARM_UP)
+    before = server.cpu_seconds()
+    load = keep_busy(server.port, requests, connections, DURATION)
+    return load, (server.cpu_seconds() - before) / len(load.seconds)
+
+
+def told(load: Load) -> str:
+    """Requests a second, the median and the 99th percentile."""
+    return f"{load.rate:.0f}/s, {milliseconds(load.seconds)}"

@@ -9,7 +9,8 @@ from factories import make_model
 from goldens import load_case
 
 from kanmodel.errors import ConfigError
-from kanmodel.explain.formulas import compose_formula, suggest_edge_formulas
+from kanmodel.explain.expressions import compose_formula
+from kanmodel.explain.formulas import suggest_edge_formulas
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds
 from kanmodel.explain.symbolic import suggest_formulas

@@ -5,11 +5,16 @@ from __future__ import annotations
 import gzip
 
 import pytest
+from factories import make_model
+from fastapi import Response
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanmodel.checkpoint import save_checkpoint
 from service.precomputed import Answer, AnswerCache, names_etag, takes_gzip
+from service.registry import Registry
 
+REGISTRY = Registry(None)
 PATHS = ("attributions", "topology", "topology/fidelity", "edges", "edges/0/0/0", "report")
 
 
@@ -59,26 +64,51 @@ def test_an_error_is_not_kept(service):
     assert "etag" not in first.headers
 
 
+def kept(*pairs, size, registry=REGISTRY):
+    """A cache in which answers of some lengths were kept in turn under names."""
+    cache = AnswerCache(size, registry)
+    for name, length in pairs:
+        keep(cache, name, length, registry)
+    return cache
+
+
+def keep(cache, name, length, registry=REGISTRY):
+    cache.keep(asking(name), Answer.of(Response(bytes(length))), registry.index())
+
+
+def asking(name):
+    return {"path": f"/{name}", "query_string": b"", "headers": []}
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 50)), max_size=60), st.integers(0, 120))
-def test_the_cache_holds_no_more_than_its_size(kept, size):
-    """Whatever is kept, the bytes stay within the bound, and what is there is what was kept last under its key."""
-    cache, last = AnswerCache(size), {}
-    for key, length in kept:
-        last[key] = Answer(bytes(length), {})
-        cache.keep(key, last[key])
-        there = {key: answer for key in range(10) if (answer := cache.get(key)) is not None}
-        assert sum(answer.size for answer in there.values()) <= size
-        assert all(answer is last[key] for key, answer in there.items())
+def test_the_cache_holds_no_more_than_its_size(pairs, size):
+    """Whatever is kept, the bytes stay within the bound, and what is there is what was kept last under its name."""
+    cache = kept(*pairs, size=size)
+    there = {name: answer for name in range(10) if (answer := cache.get(asking(name))) is not None}
+    assert sum(answer.size for answer in there.values()) <= size
+    assert all(answer.size == dict(pairs)[name] for name, answer in there.items())
 
 
 def test_what_is_unused_for_longest_goes_first():
     """Room is made by what nobody has asked for the longest."""
-    cache = AnswerCache(20)
-    for key in "ab":
-        cache.keep(key, Answer(bytes(10), {}))
-    cache.get("a")
-    cache.keep("c", Answer(bytes(10), {}))
-    assert [cache.get(key) is not None for key in "abc"] == [True, False, True]
+    cache = kept(("a", 10), ("b", 10), size=20)
+    cache.get(asking("a"))
+    keep(cache, "c", 10)
+    assert [cache.get(asking(name)) is not None for name in "abc"] == [True, False, True]
+
+
+def test_other_models_end_what_is_known(tmp_path):
+    """Once the models have changed no answer from before is given."""
+    save_checkpoint(make_model("head"), tmp_path / "a.safetensors")
+    registry = Registry(tmp_path)
+    registry.load()
+    before = registry.index()
+    cache = kept(("a", 10), size=100, registry=registry)
+    assert cache.get(asking("a")) is not None
+    registry.unload_model("a")
+    assert cache.get(asking("a")) is None
+    cache.keep(asking("a"), Answer.of(Response(b"a")), before)  # computed from the models as they were
+    assert cache.get(asking("a")) is None
 
 
 @pytest.mark.parametrize(
@@ -91,8 +121,8 @@ def test_who_takes_gzip(accepted, taken):
 
 
 @pytest.mark.parametrize(
-    ("header", "named"), [('"a"', True), ('"b", W/"a"', True), ("*", True), ('"ab"', False), ("", False)]
+    ("header", "named"), [(b'"a"', True), (b'"b", W/"a"', True), (b"*", True), (b'"ab"', False), (b"", False)]
 )
 def test_who_has_an_etag(header, named):
     """By name, weak or strong, among others, or by *."""
-    assert names_etag(header, '"a"') is named
+    assert names_etag(header, b'"a"') is named

@@ -1,0 +1,97 @@
+"""The network in process: a KAN beside what users have, the whole forecast beside the module as it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from models import large_model
+from table import Row, times_in_turn
+from torch import Tensor, nn
+
+from kanmodel.config import KANConfig
+from kanmodel.frozen import FrozenKAN
+from kanmodel.kan import KAN
+
+try:
+    import kan as pykan
+except ImportError:
+    pykan = None
+
+WIDTH = [64, 16, 1]
+ROUNDS = {1: 300, 32: 200, 512: 40}
+
+
+def rows() -> Iterator[Row]:
+    """KANs on even and on uneven grids, then a whole forecast; one torch thread."""
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        for grid in ("uniform", "adaptive"):
+            yield from kan_rows(grid)
+        yield forecast_row()
+
+
+def kan_rows(grid: str) -> Iterator[Row]:
+    """A KAN [64, 16, 1] of grid 5 and order 3, batches of 1, 32 and 512."""
+    torch.manual_seed(0)
+    kan = KAN(KANConfig.uniform(WIDTH)).eval().requires_grad_(False)
+    if grid == "adaptive":
+        kan.update_grid(torch.randn(1000, WIDTH[0]), grid_eps=0.02)
+    frozen = FrozenKAN(kan)
+    peers: dict[str, Callable[[Tensor], Tensor]] = {"dense basis, as efficient-kan": EfficientKAN(kan)}
+    if pykan is not None and grid == "uniform":
+        peers["pykan 0.2.8 speed()"] = pykan.KAN(width=WIDTH, grid=5, k=3, auto_save=False, seed=0).speed()
+    for batch, rounds in ROUNDS.items():
+        x = torch.rand(batch, WIDTH[0]) * 2 - 1
+        assert torch.allclose(frozen.forward(x), peers["dense basis, as efficient-kan"](x), atol=1e-5)
+        ours, *theirs = times_in_turn(
+            [lambda x=x: frozen.forward(x), *(lambda x=x, peer=peer: peer(x) for peer in peers.values())], rounds
+        )
+        for (name, _), seconds in zip(peers.items(), theirs, strict=True):
+            yield comparison(f"KAN [64, 16, 1], {grid} grid, batch {batch}", ours, name, seconds)
+
+
+def forecast_row() -> Row:
+    """One window through LSTM and KAN."""
+    model = large_model()
+    window = model.reference.windows[:1]
+    ours, plain = times_in_turn([lambda: model.frozen.forward(window), lambda: model.network(window)], 300)
+    return comparison("forward, LSTM 20 to 64 over 48 steps and KAN [64, 16, 1], 1 window", ours, "the module", plain)
+
+
+def comparison(work: str, ours: np.ndarray, name: str, theirs: np.ndarray) -> Row:
+    """Medians, and how many times faster."""
+    median, peer = np.median(ours), np.median(theirs)
+    return Row(work, f"{median * 1e6:.0f} µs", f"{name}: {peer * 1e6:.0f} µs", f"{peer / median:.1f}x")
+
+
+class EfficientKAN:
+    """The same layers in the form of efficient-kan, which is on no package index: every basis value, then one product.
+
+    Args:
+        kan: whose weights it takes.
+    """
+
+    def __init__(self, kan: KAN) -> None:
+        self._layers = [
+            (layer.grid, layer.weights().flatten(1).contiguous(), layer.mask * layer.scale_base, layer.spline_order)
+            for layer in kan
+        ]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(batch, n_inputs) -> (batch, n_outputs)."""
+        for grid, spline_weight, base_weight, order in self._layers:
+            bases = self._basis(x.unsqueeze(-1), grid, order)
+            base = nn.functional.linear(nn.functional.silu(x), base_weight)
+            x = base + nn.functional.linear(bases.flatten(1), spline_weight)
+        return x
+
+    @staticmethod
+    def _basis(x: Tensor, grid: Tensor, order: int) -> Tensor:
+        bases = ((x >= grid[:, :-1]) & (x < grid[:, 1:])).to(x.dtype)
+        for k in range(1, order + 1):
+            rising = (x - grid[:, : -(k + 1)]) / (grid[:, k:-1] - grid[:, : -(k + 1)]) * bases[:, :, :-1]
+            falling = (grid[:, k + 1 :] - x) / (grid[:, k + 1 :] - grid[:, 1:(-k)]) * bases[:, :, 1:]
+            bases = rising + falling
+        return bases

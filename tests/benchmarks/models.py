@@ -1,0 +1,44 @@
+"""The model that the serving rows use: of the size that people forecast with, untrained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from kanmodel.checkpoint import LoadedModel, Provenance, Reference, save_checkpoint
+from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
+from kanmodel.network import LSTMKAN
+
+NAME = "large"
+N_FEATURES, LOOKBACK, HIDDEN = 20, 48, 64
+WIDTH = [HIDDEN, 16, 1]
+SPREAD = 5.0  # of the splines' coefficients, so that the head is as curved as a trained one
+
+
+def large_model() -> LoadedModel:
+    """An LSTM of 20 features and 64 units over 48 steps, and a KAN [64, 16, 1] of grid 5 and order 3."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        features=tuple(Feature(f"feature_{number}", None, 0.0, 1.0, -10.0, 10.0) for number in range(N_FEATURES)),
+        targets=(Target("target", None, 0.0, 1.0),),
+        lookback=LOOKBACK,
+        horizon=1,
+        head=KANConfig.uniform(WIDTH),
+        lstm=LSTMConfig(HIDDEN),
+        dtype="float32",
+    )
+    network = LSTMKAN(config)
+    with torch.no_grad():
+        for layer in network.head:
+            layer.coef.mul_(SPREAD)
+    noise = torch.randn(512, LOOKBACK, N_FEATURES)
+    windows = 0.5 * noise + torch.randn(512, 1, N_FEATURES)  # each window has its own level, as series have
+    return LoadedModel(network, Reference(windows), {}, Provenance.now("train", verified=True))
+
+
+def save_large_model(folder: Path) -> Path:
+    """The same as a checkpoint."""
+    path = folder / f"{NAME}.safetensors"
+    save_checkpoint(large_model(), path)
+    return path

@@ -1,0 +1,107 @@
+"""Servers in processes of their own: ours, and the one a user would write."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.client import HTTPConnection
+from pathlib import Path
+from time import perf_counter, sleep
+
+PATIENCE = 120.0  # seconds until a server that is not ready counts as failed
+CLIENT_CORE, SERVER_CORE = 0, 1
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server.
+
+    Attributes:
+        port: where it listens on 127.0.0.1.
+        pid: its process.
+        start: seconds from its start until it was ready.
+    """
+
+    port: int
+    pid: int
+    start: float
+
+    def cpu_seconds(self) -> float:
+        """Processor time that it has used."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def memory(self) -> float:
+        """Resident memory, MB."""
+        return resident_memory(self.pid)
+
+
+def resident_memory(pid: int) -> float:
+    """Resident memory of a process, MB."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+@contextmanager
+def our_server(models: Path) -> Iterator[Server]:
+    """`kanscope serve` on a core of its own."""
+    port = free_port()
+    command = [sys.executable, "-m", "service.cli", "serve", str(models), "--port", str(port)]
+    with running(command, port, "/readyz") as server:
+        yield server
+
+
+@contextmanager
+def peer_server(checkpoint: Path) -> Iterator[Server]:
+    """The hand-written app of `peer.py` on the same core."""
+    port = free_port()
+    command = [sys.executable, str(Path(__file__).parent / "peer.py"), str(checkpoint), str(port)]
+    with running(command, port, "/empty") as server:
+        yield server
+
+
+@contextmanager
+def running(command: list[str], port: int, ready: str) -> Iterator[Server]:
+    """A server from its start until it has ended; it is ready once GET `ready` is answered with 200."""
+    start = perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    pin(process.pid, SERVER_CORE)
+    try:
+        while get_status(port, ready) != 200:
+            if process.poll() is not None or perf_counter() - start > PATIENCE:
+                raise RuntimeError(f"{command} did not become ready")
+            sleep(0.01)
+        yield Server(port, process.pid, perf_counter() - start)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def pin(pid: int, core: int) -> None:
+    """Keeps a process on one core, where there are several."""
+    if (os.cpu_count() or 1) > core:
+        os.sched_setaffinity(pid, {core})
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def get_status(port: int, path: str) -> int:
+    """The status of a GET; 0 where there is no answer."""
+    connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except OSError:
+        return 0
+    finally:
+        connection.close()
