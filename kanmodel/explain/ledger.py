@@ -26,21 +26,9 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.errors import DataError
 from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.explain.path import (
-    Entries,
-    PathSamples,
-    Slices,
-    complete,
-    concatenate,
-    refine_path,
-    sample_path,
-    tally,
-)
-from kanmodel.explain.quadrature import clenshaw_curtis
-from kanmodel.frozen import FrozenNetwork
+from kanmodel.explain.bisection import BATCH, Walk, explain_paths
+from kanmodel.explain.path import Entries, Slices, complete, concatenate
 from kanmodel.scaling import Array
-
-BATCH = 64  # windows whose samples are kept and tallied together
 
 
 @dataclass(frozen=True)
@@ -49,13 +37,13 @@ class LedgerOptions:
 
     Attributes:
         tolerance: largest accepted residual, in standard deviations of the output on the reference windows.
-        path_nodes: nodes of the path to begin with.
-        refinements: how often the windows above tolerance go on, from n nodes to 2n - 1.
+        path_nodes: nodes of the path, and of each part of it.
+        halvings: how often a part of a path may be halved where the residual is above the tolerance.
     """
 
     tolerance: float = 1e-3
     path_nodes: int = 17
-    refinements: int = 3
+    halvings: int = 12
 
 
 @dataclass(frozen=True)
@@ -160,7 +148,8 @@ def explain_in_slices(
     for batch in torch.split(windows, BATCH):
         if batches:
             yield
-        batches.append((yield from _converge(model.frozen, batch, scaled_start, output, tolerance / scale, options)))
+        walk = Walk(model.frozen, batch, scaled_start, output, options.path_nodes)
+        batches.append((yield from explain_paths(walk, tolerance / scale, options.halvings)))
     entries = concatenate(batches)
     residual = entries["path", 0, "residual"] * scale
     predictions = entries["path", 0, "end"] * scale + mean
@@ -178,27 +167,6 @@ def explain_in_slices(
         converged=residual <= tolerance,
         path_nodes=entries["path", 0, "n_nodes"].astype(np.int64),
     )
-
-
-def _converge(
-    network: FrozenNetwork, windows: Tensor, start: Tensor, output: int, tolerance: float, options: LedgerOptions
-) -> Slices[Entries]:
-    """Contributions of one batch; the windows above tolerance go on to finer paths. Model units."""
-    change = windows - start
-    samples = yield from sample_path(network, windows, start, output, clenshaw_curtis(options.path_nodes).nodes)
-    entries = tally(network.network, change, output, samples)
-    pending = np.arange(len(windows))
-    for _ in range(options.refinements):
-        above = entries["path", 0, "residual"][pending] > tolerance
-        if not above.any():
-            break
-        yield
-        pending = pending[above]
-        kept = PathSamples.of([values[torch.from_numpy(above)] for values in samples.tensors])
-        samples = yield from refine_path(network, windows[pending], start, output, kept)
-        for key, values in tally(network.network, change[pending], output, samples).items():
-            entries[key][pending] = values
-    return entries
 
 
 def _scaled_layers(entries: Entries, scale: float) -> tuple[LedgerLayer, ...]:

@@ -1,8 +1,8 @@
-"""The walk from a baseline to a window, and what each part of the network adds on the way.
+"""The walk from one window to another, and what each part of the network adds on the way.
 
-    sample_path   forward and backward passes at some points of the path
-    refine_path   the same at the points between, without repeating any
-    tally         the samples as contributions
+    sample_path   forward and backward passes at some points of paths
+    tally         the samples as contributions; those of two paths, one behind the other, add up
+    balance       what follows from them: contributions of nodes, and how far the layers are from agreeing
 
 The passes come in slices of a few milliseconds, between which whoever runs them may do something else: gradients are
 per point, and the rule is applied once all are there. Everything is in model units.
@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 
 from kanmodel.config import KANConfig
-from kanmodel.explain.quadrature import Quadrature, clenshaw_curtis
+from kanmodel.explain.quadrature import Quadrature
 from kanmodel.frozen import FrozenNetwork
 from kanmodel.network import LSTMKAN
 from kanmodel.scaling import Array
 
 Result = TypeVar("Result")
 
-# (stage, layer, kind) -> values, windows first. Kinds: steps, nodes, edges; of "path": start, end, residual, n_nodes.
+# (stage, layer, kind) -> values, paths first. Kinds: steps, nodes, edges; of "path": start, end, residual, n_nodes.
 Entries = dict[tuple[str, int, str], Array]
 
 # A computation in slices: it yields between them, and returns its result.
@@ -56,60 +56,33 @@ class PathSamples:
     edges: tuple[Tensor, ...]
     subnodes_gradient: tuple[Tensor, ...]
 
-    @property
-    def n_nodes(self) -> int:
-        """Nodes of the path."""
-        return self.outputs.shape[1]
-
-    @property
-    def tensors(self) -> list[Tensor]:
-        """All of them in the order of the attributes."""
-        single = [self.outputs, self.points_gradient, self.readout, self.readout_gradient]
-        return [*single, *self.edges, *self.subnodes_gradient]
-
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> PathSamples:
-        """The samples whose `tensors` these are."""
+        """Of the attributes in their order, those of the edges before those of the sub-nodes."""
         outputs, points_gradient, readout, readout_gradient, *layers = tensors
         edges, subnodes_gradient = layers[: len(layers) // 2], layers[len(layers) // 2 :]
         return cls(outputs, points_gradient, readout, readout_gradient, tuple(edges), tuple(subnodes_gradient))
 
 
-def sample_path(
-    network: FrozenNetwork, windows: Tensor, start: Tensor, output: int, nodes: Array
-) -> Slices[PathSamples]:
-    """Forward and backward passes over windows x path nodes, a slice of at most `POINTS` at a time.
+def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, output: int, nodes: Array) -> Slices[PathSamples]:
+    """Forward and backward passes over paths x nodes, a slice of at most `POINTS` at a time.
 
     Args:
         network: the network.
-        windows: (n, lookback, n_features).
-        start: the baseline, (lookback, n_features).
+        starts: where the paths begin, (n, lookback, n_features), or (1, ...) for all of them.
+        ends: where they end, (n, lookback, n_features).
         output: number of the output.
-        nodes: positions on the path, (n_nodes,), 0 at the baseline and 1 at the window.
+        nodes: positions on a path, (n_nodes,), 0 at its start and 1 at its end.
     """
-    along = torch.from_numpy(nodes).to(windows.dtype)[:, None, None]
-    points = torch.lerp(start, windows[:, None], along).flatten(0, 1)  # (n * n_nodes, lookback, n_features)
+    along = torch.from_numpy(nodes).to(ends.dtype)[:, None, None]
+    points = torch.lerp(starts[:, None], ends[:, None], along).flatten(0, 1)  # (n * n_nodes, lookback, n_features)
     passed: list[list[Tensor]] = []
     for part in torch.split(points, POINTS):
         if passed:
             yield
         passed.append(_pass(network, part, output))
     joined = passed[0] if len(passed) == 1 else [torch.cat(parts) for parts in zip(*passed, strict=True)]
-    return PathSamples.of([values.reshape(len(windows), len(nodes), -1, *values.shape[1:]) for values in joined])
-
-
-def refine_path(
-    network: FrozenNetwork, windows: Tensor, start: Tensor, output: int, samples: PathSamples
-) -> Slices[PathSamples]:
-    """Samples at 2n - 1 Clenshaw-Curtis nodes from those at n, which are every other one of them."""
-    between = clenshaw_curtis(2 * samples.n_nodes - 1).nodes[1::2]
-    added = yield from sample_path(network, windows, start, output, between)
-    refined = []
-    for old, new in zip(samples.tensors, added.tensors, strict=True):
-        both = old.new_empty(old.shape[0], old.shape[1] + new.shape[1], *old.shape[2:])
-        both[:, ::2], both[:, 1::2] = old, new
-        refined.append(both)
-    return PathSamples.of(refined)
+    return PathSamples.of([values.reshape(len(ends), len(nodes), -1, *values.shape[1:]) for values in joined])
 
 
 def _pass(network: FrozenNetwork, points: Tensor, output: int) -> list[Tensor]:
@@ -123,44 +96,60 @@ def _pass(network: FrozenNetwork, points: Tensor, output: int) -> list[Tensor]:
     return [values.detach() for values in (*passed, *(layer.edges for layer in layers), *gradients[2:])]
 
 
-def tally(network: LSTMKAN, change_of_window: Tensor, output: int, samples: PathSamples) -> Entries:
-    """Contributions to one output from samples at Clenshaw-Curtis nodes, in float64.
+def tally(change: Tensor, samples: PathSamples, rule: Quadrature) -> Entries:
+    """Contributions to one output along paths, in float64: of the steps, the LSTM's units and the edges.
 
     Args:
-        network: the network.
-        change_of_window: window - baseline, (n, lookback, n_features).
-        output: number of the output.
-        samples: what passed along the path.
+        change: end - start of each path, (n, lookback, n_features).
+        samples: what passed along the paths.
+        rule: at whose nodes.
 
     Returns:
-        Entries in the order of the data: input, front, lstm, head, output.
+        Entries for `balance`.
     """
-    rule = clenshaw_curtis(samples.n_nodes)
     outputs = samples.outputs[:, :, 0].double().numpy()  # (n, n_nodes)
-    change = outputs[:, -1] - outputs[:, 0]
     mean_gradient = torch.from_numpy(rule.weights) @ samples.points_gradient.double().flatten(2)  # (n, lookback * f)
-    steps = (change_of_window.double() * mean_gradient.view(change_of_window.shape)).numpy()
-    readout = (_adjoint(rule, samples.readout_gradient) * samples.readout.double()).sum(dim=(1, 2)).numpy()
+    readout = (_adjoint(rule, samples.readout_gradient) * samples.readout.double()).sum(dim=(1, 2))
     edges = [
         (_adjoint(rule, gradient).unsqueeze(-1) * values).sum(dim=(1, 2)).numpy()
         for gradient, values in zip(samples.subnodes_gradient, samples.edges, strict=True)
     ]
+    return {
+        ("path", 0, "start"): outputs[:, 0],
+        ("path", 0, "end"): outputs[:, -1],
+        ("input", 0, "steps"): (change.double() * mean_gradient.view(change.shape)).numpy(),
+        ("lstm", 0, "nodes"): readout.numpy(),
+        **{("kan", layer, "edges"): contributions for layer, contributions in enumerate(edges)},
+    }
 
-    entries: Entries = {("input", 0, "steps"): steps, ("input", 0, "nodes"): steps.sum(axis=1)}
-    reaching = entries["input", 0, "nodes"]  # contributions of the nodes that the next KAN reads
+
+def balance(network: LSTMKAN, output: int, tallied: Entries) -> Entries:
+    """Contributions of all nodes and edges, and the residual: how far what must be equal is not.
+
+    Args:
+        network: the network.
+        output: number of the output.
+        tallied: what `tally` says of paths, or the sums of that over the parts of each.
+
+    Returns:
+        Entries in the order of the data: path, input, front, lstm, head, output.
+    """
+    start, end, steps = (tallied[key] for key in (("path", 0, "start"), ("path", 0, "end"), ("input", 0, "steps")))
+    change = end - start
+    entries: Entries = {("path", 0, "start"): start, ("path", 0, "end"): end, ("input", 0, "steps"): steps}
+    entries["input", 0, "nodes"] = reaching = steps.sum(axis=1)  # of the nodes that the next KAN reads
+    edges = [values for (stage, _, _), values in tallied.items() if stage == "kan"]  # front first
     residuals = [reaching.sum(axis=1) - change]
     if network.front is not None:
         residuals += _add_kan(entries, "front", network.front.config, edges, reaching, change)
     if network.lstm is not None:
-        entries["lstm", 0, "nodes"] = reaching = readout
+        entries["lstm", 0, "nodes"] = reaching = tallied["lstm", 0, "nodes"]
         residuals.append(reaching.sum(axis=1) - change)
     head = network.head.config
     residuals += _add_kan(entries, "head", head, edges[-head.depth :], reaching, change)
     del entries["head", head.depth, "nodes"]  # what enters the output, stated as what it is:
     entries["output", head.depth, "nodes"] = change[:, None] * np.eye(head.n_nodes[-1])[output]
     entries["path", 0, "residual"] = np.abs(np.stack(residuals)).max(axis=0)
-    entries["path", 0, "start"], entries["path", 0, "end"] = outputs[:, 0], outputs[:, -1]
-    entries["path", 0, "n_nodes"] = np.full(len(outputs), float(samples.n_nodes))
     return entries
 
 

@@ -97,13 +97,11 @@ READ = {
     "mult_nodes": variant("mult_nodes", mult_arity=2),
     "affine_trained": variant("affine_trained", mult_arity=[[], [2], []]),
     "base_fun_identity": variant("base_fun_identity", base_activation="identity"),
-    **{
-        f"plain_{name}": plain(name)
-        for name in ("interp4", "mult", "mult_arity3", "mult_arity_lists", "symbolic", "constant_input")
-    },
+    **{f"plain_{name}": plain(name) for name in ("interp4", "mult", "mult_arity_lists", "symbolic", "constant_input")},
     "plain_proxy20": plain("proxy20", tolerance=2e-6),
+    "plain_mult_arity3": plain("mult_arity3", tolerance=2e-6),
     "plain_mult_without_config": plain("mult", mult_arity=2, base_activation="silu"),
-    "plain_arity3_without_config": plain("mult_arity3", mult_arity=3, base_activation="silu"),
+    "plain_arity3_without_config": plain("mult_arity3", tolerance=2e-6, mult_arity=3, base_activation="silu"),
     "saveckpt_symbolic": plain("symbolic", "ckpt_state.gz"),
     "saveckpt_constant_input": plain("constant_input", "ckpt_state.gz"),
     "pruned_interp4": pruned("interp4", 0, 1),
