@@ -41,7 +41,7 @@ def kan_rows(grid: str) -> Iterator[Row]:
     frozen = FrozenKAN(kan)
     peers: dict[str, Callable[[Tensor], Tensor]] = {"dense basis, as efficient-kan": EfficientKAN(kan)}
     if pykan is not None and grid == "uniform":
-        peers["pykan 0.2.8 speed()"] = pykan.KAN(width=WIDTH, grid=5, k=3, auto_save=False, seed=0).speed()
+        peers["pykan 0.2.8 speed()"] = pykan.KAN(width=[*WIDTH], grid=5, k=3, auto_save=False, seed=0).speed()
     for batch, rounds in ROUNDS.items():
         x = torch.rand(batch, WIDTH[0]) * 2 - 1
         assert torch.allclose(frozen.forward(x), peers["dense basis, as efficient-kan"](x), atol=1e-5)

@@ -52,7 +52,7 @@ def plot_with_pykan() -> float:
     """Seconds of one plot()."""
     warnings.filterwarnings("ignore", module="kan")
     mpl.use("Agg")
-    peer = pykan.KAN(width=WIDTH, grid=5, k=3, auto_save=False, seed=0)
+    peer = pykan.KAN(width=[*WIDTH], grid=5, k=3, auto_save=False, seed=0)
     peer(torch.rand(512, WIDTH[0]) * 2 - 1)
     with tempfile.TemporaryDirectory() as folder:
         start = perf_counter()
