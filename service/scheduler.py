@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, count
@@ -53,6 +53,13 @@ class _Batch:
     windows: list[Array] = field(default_factory=list)
     outcomes: list[asyncio.Future[Array]] = field(default_factory=list)
     deadlines: list[Deadline] = field(default_factory=list)
+
+    def waiting(self) -> _Batch:
+        """Those that are still waited for, not those of requests that were given up."""
+        still = [number for number, outcome in enumerate(self.outcomes) if not outcome.done()]
+        return _Batch(
+            self.model, [self.windows[number] for number in still], [self.outcomes[number] for number in still]
+        )
 
 
 class Scheduler:
@@ -142,17 +149,18 @@ class Scheduler:
             for outcome, deadline in zip(batch.outcomes, batch.deadlines, strict=True):
                 deadline.watch(outcome)
             forecast = self._submit(FORECAST, lambda: self._forecast_timed(batch))
-            forecast.add_done_callback(lambda done: _answer(batch, done.result()))
+            forecast.add_done_callback(partial(_answer_all, batch))
 
-    def _forecast_timed(self, batch: _Batch) -> list[Array | Exception]:
-        """A batch on the thread; that of a new model also tells how much of it fits the event loop."""
+    def _forecast_timed(self, batch: _Batch) -> tuple[_Batch, list[Array | Exception]]:
+        """What still waits of a batch, on the thread; a new model also tells how much of it fits the event loop."""
         if batch.model.sha256 not in self._in_place:
             windows = batch.model.scaling.features_to_original(batch.model.reference.windows[:N_TIMED])
             start = perf_counter()
             _forecast(batch.model, [windows])
             seconds = perf_counter() - start
             self._in_place[batch.model.sha256] = int(IN_PLACE / seconds * len(windows))
-        return _forecast(batch.model, batch.windows)
+        waiting = batch.waiting()
+        return waiting, _forecast(batch.model, waiting.windows)
 
     def _submit(self, priority: int, work: Callable[[], Result]) -> asyncio.Future[Result]:
         outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -160,7 +168,8 @@ class Scheduler:
         return outcome
 
     def _work(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
+        with suppress(AttributeError, OSError):  # only Linux knows priorities of threads, and it may not allow this
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
         while (job := self._jobs.get()).priority != END:
             if job.outcome.cancelled():  # whoever asked has gone
                 continue
@@ -191,6 +200,16 @@ def _forecast(model: LoadedModel, windows: list[Array]) -> list[Array | Exceptio
         return [error] if len(windows) == 1 else [_forecast(model, [of_request])[0] for of_request in windows]
     ends = accumulate(map(len, windows))
     return [predictions[end - len(of_request) : end] for of_request, end in zip(windows, ends, strict=True)]
+
+
+def _answer_all(batch: _Batch, done: asyncio.Future[tuple[_Batch, list[Array | Exception]]]) -> None:
+    """Answers a batch that was on the thread; whatever has happened there, nobody goes on waiting."""
+    error = done.exception()
+    if error is None:
+        _answer(*done.result())
+    else:
+        for outcome in batch.outcomes:
+            _settle(outcome, None, error)
 
 
 def _answer(batch: _Batch, results: list[Array | Exception]) -> None:
