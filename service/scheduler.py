@@ -160,7 +160,7 @@ class Scheduler:
             seconds = perf_counter() - start
             self._in_place[batch.model.sha256] = int(IN_PLACE / seconds * len(windows))
         waiting = batch.waiting()
-        return waiting, _forecast(batch.model, waiting.windows)
+        return waiting, _forecast(batch.model, waiting.windows) if waiting.outcomes else []
 
     def _submit(self, priority: int, work: Callable[[], Result]) -> asyncio.Future[Result]:
         outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()

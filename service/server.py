@@ -8,7 +8,8 @@ from functools import partial
 from time import perf_counter
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.answers import JSON, encode_json
 from service.errors import error_body
@@ -72,6 +73,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._refused = False
         self._stopping = False
+        self._answering: RequestResponseCycle | None = None  # the one of the pipelined requests that runs
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Waits for the first request."""
@@ -82,6 +84,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Waits no longer."""
         self._stop_timer()
         self._stop_send_timer()
+        if self._answering is not None:  # of pipelined requests, uvicorn tells the last one alone
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -161,6 +166,10 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         logger.warning("a client has not taken its answer within %g seconds (send_timeout)", self._send_timeout)
         self.transport.abort()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _start_timer(self) -> None:
         if self._timer is None:
