@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from http.client import HTTPResponse
 from typing import Any
@@ -30,3 +31,10 @@ def read_answer(connection: socket.socket) -> tuple[HTTPResponse, dict[str, Any]
 def is_closed(connection: socket.socket) -> bool:
     """Whether the server ends the connection and says nothing before."""
     return connection.recv(1) == b""
+
+
+def is_at_rest(client: httpx2.Client) -> bool:
+    """Whether a server answers nothing but this question, and nothing waits for its models."""
+    gauges = re.findall(r"^kanscope_(?:requests_in_flight|queue_depth){.*} (.+)$", client.get("/metrics").text, re.M)
+    assert len(gauges) == 3
+    return sum(map(float, gauges)) == 1
