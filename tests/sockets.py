@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
@@ -38,3 +39,19 @@ def is_at_rest(client: httpx2.Client) -> bool:
     gauges = re.findall(r"^kanscope_(?:requests_in_flight|queue_depth){.*} (.+)$", client.get("/metrics").text, re.M)
     assert len(gauges) == 3
     return sum(map(float, gauges)) == 1
+
+
+async def converse(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
+) -> tuple[int, dict[str, str], Any] | None:
+    """Status, headers and JSON of the answer to a whole request; None where the connection ends instead."""
+    try:
+        writer.write(request)
+        received = await reader.readuntil(b"\r\n\r\n")
+    except (ConnectionError, asyncio.IncompleteReadError) as error:
+        assert not getattr(error, "partial", b"")
+        return None
+    status, *lines = received.decode().rstrip().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    body = await reader.readexactly(int(headers["content-length"]))
+    return int(status.split()[1]), headers, json.loads(body)

@@ -75,7 +75,7 @@ def choose(models: dict[str, LoadedModel], client: int, turn: int) -> Asked:
     number = client * N_ROUNDS + turn
     name = list(models)[(client // 4 + turn) % len(models)]
     model, verb = models[name], ("predict", "explain", "predict", "stream")[(client + turn) % 4]
-    n = SIZES[number % len(SIZES)] if verb == "predict" else 1 + number % 3
+    n = SIZES[number % len(SIZES)] if verb == "predict" else 1 + number % 2
     windows = make_windows(model, n, seed=number)
     expected: tuple[Array, ...] = (model.predict(windows),)
     if verb != "predict":
