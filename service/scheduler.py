@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, count
+from itertools import accumulate, count, groupby
 from queue import PriorityQueue
 from threading import Thread, get_native_id
 from time import perf_counter
@@ -32,6 +32,7 @@ FORECAST, EXPLANATION, END = range(3)  # priorities, the first goes first
 _NAMES = {FORECAST: "forecast", EXPLANATION: "explanation"}
 IN_PLACE = 2e-3  # seconds that a batch may keep the event loop
 NICE = 10  # of the thread: where both want the same core, the event loop has it
+TOGETHER = 512  # windows from which more at once gain nothing, and take memory that grows with the queue
 N_TIMED = 32  # windows whose forecast tells how long a model takes
 
 
@@ -54,12 +55,24 @@ class _Batch:
     outcomes: list[asyncio.Future[Array]] = field(default_factory=list)
     deadlines: list[Deadline] = field(default_factory=list)
 
+    def split(self) -> Iterator[_Batch]:
+        """The same in batches of about `TOGETHER` windows; what one request asks stays together."""
+        ends = accumulate(map(len, self.windows))
+        for _, numbers in groupby(enumerate(ends), key=lambda end: (end[1] - 1) // TOGETHER):
+            yield self._take(number for number, _ in numbers)
+
     def waiting(self) -> _Batch:
         """Those that are still waited for, not those of requests that were given up."""
         still = [number for number, outcome in enumerate(self.outcomes) if not outcome.done()]
-        return _Batch(
-            self.model, [self.windows[number] for number in still], [self.outcomes[number] for number in still]
-        )
+        return self._take(still)
+
+    def _take(self, numbers: Iterable[int]) -> _Batch:
+        taken = _Batch(self.model)
+        for number in numbers:
+            taken.windows.append(self.windows[number])
+            taken.outcomes.append(self.outcomes[number])
+            taken.deadlines.append(self.deadlines[number])
+        return taken
 
 
 class Scheduler:
@@ -142,14 +155,20 @@ class Scheduler:
         """Computes a batch, here or on the thread."""
         batch = self._batches.pop(checkpoint)
         n_windows = sum(map(len, batch.windows))
-        self._metrics.observe_batch(n_windows)
         if n_windows <= self._in_place.get(checkpoint, 0):
+            self._metrics.observe_batch(n_windows)
             _answer(batch, _forecast(batch.model, batch.windows))
         else:
-            for outcome, deadline in zip(batch.outcomes, batch.deadlines, strict=True):
-                deadline.watch(outcome)
-            forecast = self._submit(FORECAST, lambda: self._forecast_timed(batch))
-            forecast.add_done_callback(partial(_answer_all, batch))
+            for part in batch.split():
+                self._hand_over(part)
+
+    def _hand_over(self, batch: _Batch) -> None:
+        """Has a batch computed on the thread."""
+        self._metrics.observe_batch(sum(map(len, batch.windows)))
+        for outcome, deadline in zip(batch.outcomes, batch.deadlines, strict=True):
+            deadline.watch(outcome)
+        forecast = self._submit(FORECAST, lambda: self._forecast_timed(batch))
+        forecast.add_done_callback(partial(_answer_all, batch))
 
     def _forecast_timed(self, batch: _Batch) -> tuple[_Batch, list[Array | Exception]]:
         """What still waits of a batch, on the thread; a new model also tells how much of it fits the event loop."""

@@ -79,6 +79,23 @@ def test_what_waits_goes_together(batches):
     assert batches == [[1, 2, 3], [2], [2]]
 
 
+def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
+    """What waits goes in several batches where it is much, and each request whole."""
+    monkeypatch.setattr(scheduler, "IN_PLACE", 0.0)
+    monkeypatch.setattr(scheduler, "TOGETHER", 5)
+    sizes = (2, 3, 1, 2, 12, 1, 1)
+
+    async def scenario(under_test):
+        await under_test.predict(MODEL, make_windows(MODEL, 1), LATE)
+        batches.clear()
+        return await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, n), LATE) for n in sizes))
+
+    found = run(scenario)
+    assert batches == [[2, 3], [1, 2], [12], [1, 1]]
+    for n, forecasts in zip(sizes, found, strict=True):
+        np.testing.assert_allclose(forecasts, MODEL.predict(make_windows(MODEL, n)), rtol=1e-12)
+
+
 def test_a_forecast_waits_for_one_slice_at_most(monkeypatch):
     """A batch that arrives while explanations queue goes before all that have not begun."""
     order, begun, go_on = [], threading.Event(), threading.Event()
