@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
+from typing import Any
 
 import torch
 from fastapi import FastAPI
@@ -18,7 +20,7 @@ from service.errors import install_error_handlers
 from service.head_requests import HeadRequests
 from service.logs import make_request_log
 from service.metrics import Metrics
-from service.observation import Observation
+from service.observation import OTHER, Observation, record_request
 from service.precomputed import AnswerCache, Precomputed
 from service.registry import Registry
 from service.results import GlobalResults
@@ -68,7 +70,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Precomputed, parts.answers)
     app.add_middleware(HeadRequests)
     app.add_middleware(Access, load_keys(settings), load_hosts(settings))
-    app.add_middleware(Observation, parts.metrics, make_request_log(settings), settings.max_concurrent)
+    log = make_request_log(settings)
+    app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
+    app.add_middleware(Observation, parts.metrics, log, settings.max_concurrent)
     install_error_handlers(app)
     for resource in (predictions, explanations, models, attributions, topology, edges, reports):
         app.include_router(resource.router, responses=describe_errors(401, 403, 421, 503))
@@ -80,14 +84,14 @@ def create_app(settings: Settings) -> FastAPI:
 
 
 @asynccontextmanager
-async def _serve(app: FastAPI) -> AsyncIterator[None]:
-    """Watches over the models while the app answers; see `Watch`."""
+async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
+    """Watches over the models while the app answers; see `Watch`. Gives the server what `BoundedProtocol` needs."""
     parts: Parts = app.state.parts
     torch.set_num_threads(parts.settings.torch_threads)
     parts.scheduler.start()
     watch = Watch(parts.registry, parts.results, parts.settings.poll_seconds)
     watching = asyncio.create_task(watch.run())
-    yield
+    yield {"record_refusal": app.state.record_refusal}
     watch.close()
     await parts.results.close()
     await watching

@@ -95,7 +95,7 @@ def _read_seconds(given: str) -> float:
     except ValueError:
         seconds = 0
     if not 0 < seconds <= MAX_TIMEOUT:
-        raise unusable(TIMEOUT_HEADER, f"must be a number above 0 and up to {MAX_TIMEOUT}, but is {given!r}")
+        raise unusable(TIMEOUT_HEADER, f"must be a number above 0 and up to {MAX_TIMEOUT}")
     return seconds
 
 

@@ -81,19 +81,19 @@ class _Known:
 
     Attributes:
         answer: the answer.
-        index: the models that it was computed from; once they are others, so may be the answer.
         route: the route that it is of, for metrics and the log.
         told: of which model it is, for the log.
     """
 
     answer: Answer
-    index: Any
     route: Any
     told: Mapping[str, Any] = field(default_factory=dict)
 
 
 class AnswerCache:
     """The last answers by path, query and Accept. Belongs to one event loop, so it needs no lock.
+
+    Once the models are others, so may be the answers: all of them go, and with them what they held in memory.
 
     Args:
         size: bytes that are kept; beyond them, what is unused for longest goes.
@@ -103,13 +103,15 @@ class AnswerCache:
     def __init__(self, size: int, registry: Registry) -> None:
         self._size, self._used = size, 0
         self._registry = registry
+        self._index = registry.index()  # the models that all answers were computed from
         self._known: OrderedDict[Hashable, _Known] = OrderedDict()
 
     def get(self, scope: Scope) -> Answer | None:
         """The answer to a request, if it is there; the scope is told what it is about."""
+        self._follow_models()
         key = _key(scope)
         known = self._known.get(key)
-        if known is None or known.index is not self._registry.index():
+        if known is None:
             return None
         self._known.move_to_end(key)
         scope["route"] = known.route
@@ -117,15 +119,24 @@ class AnswerCache:
         return known.answer
 
     def keep(self, scope: Scope, answer: Answer, index: Any) -> None:
-        """Keeps the answer to a request, computed from the models of an index, as long as there is room."""
+        """Keeps the answer to a request, computed from the models of an index, while they and the room are there."""
+        self._follow_models()
+        if index is not self._index:
+            return
         key, state = _key(scope), scope.get("state", {})
         replaced = self._known.pop(key, None)
         self._used += answer.size - (replaced.answer.size if replaced else 0)
         told = {name: state[name] for name in ("model", "checkpoint") if name in state}
-        self._known[key] = _Known(answer, index, scope.get("route"), told)
+        self._known[key] = _Known(answer, scope.get("route"), told)
         while self._used > self._size:
             _, dropped = self._known.popitem(last=False)
             self._used -= dropped.answer.size
+
+    def _follow_models(self) -> None:
+        if self._index is not self._registry.index():
+            self._index = self._registry.index()
+            self._known.clear()
+            self._used = 0
 
 
 class Precomputed:

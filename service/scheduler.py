@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, count
+from itertools import accumulate, count, groupby
 from queue import PriorityQueue
 from threading import Thread, get_native_id
 from time import perf_counter
@@ -32,6 +32,7 @@ FORECAST, EXPLANATION, END = range(3)  # priorities, the first goes first
 _NAMES = {FORECAST: "forecast", EXPLANATION: "explanation"}
 IN_PLACE = 2e-3  # seconds that a batch may keep the event loop
 NICE = 10  # of the thread: where both want the same core, the event loop has it
+TOGETHER = 512  # windows from which more at once gain nothing, and take memory that grows with the queue
 N_TIMED = 32  # windows whose forecast tells how long a model takes
 
 
@@ -53,6 +54,25 @@ class _Batch:
     windows: list[Array] = field(default_factory=list)
     outcomes: list[asyncio.Future[Array]] = field(default_factory=list)
     deadlines: list[Deadline] = field(default_factory=list)
+
+    def split(self) -> Iterator[_Batch]:
+        """The same in batches of about `TOGETHER` windows; what one request asks stays together."""
+        ends = accumulate(map(len, self.windows))
+        for _, numbers in groupby(enumerate(ends), key=lambda end: (end[1] - 1) // TOGETHER):
+            yield self._take(number for number, _ in numbers)
+
+    def waiting(self) -> _Batch:
+        """Those that are still waited for, not those of requests that were given up."""
+        still = [number for number, outcome in enumerate(self.outcomes) if not outcome.done()]
+        return self._take(still)
+
+    def _take(self, numbers: Iterable[int]) -> _Batch:
+        taken = _Batch(self.model)
+        for number in numbers:
+            taken.windows.append(self.windows[number])
+            taken.outcomes.append(self.outcomes[number])
+            taken.deadlines.append(self.deadlines[number])
+        return taken
 
 
 class Scheduler:
@@ -135,24 +155,31 @@ class Scheduler:
         """Computes a batch, here or on the thread."""
         batch = self._batches.pop(checkpoint)
         n_windows = sum(map(len, batch.windows))
-        self._metrics.observe_batch(n_windows)
         if n_windows <= self._in_place.get(checkpoint, 0):
+            self._metrics.observe_batch(n_windows)
             _answer(batch, _forecast(batch.model, batch.windows))
         else:
-            for outcome, deadline in zip(batch.outcomes, batch.deadlines, strict=True):
-                deadline.watch(outcome)
-            forecast = self._submit(FORECAST, lambda: self._forecast_timed(batch))
-            forecast.add_done_callback(lambda done: _answer(batch, done.result()))
+            for part in batch.split():
+                self._hand_over(part)
 
-    def _forecast_timed(self, batch: _Batch) -> list[Array | Exception]:
-        """A batch on the thread; that of a new model also tells how much of it fits the event loop."""
+    def _hand_over(self, batch: _Batch) -> None:
+        """Has a batch computed on the thread."""
+        self._metrics.observe_batch(sum(map(len, batch.windows)))
+        for outcome, deadline in zip(batch.outcomes, batch.deadlines, strict=True):
+            deadline.watch(outcome)
+        forecast = self._submit(FORECAST, lambda: self._forecast_timed(batch))
+        forecast.add_done_callback(partial(_answer_all, batch))
+
+    def _forecast_timed(self, batch: _Batch) -> tuple[_Batch, list[Array | Exception]]:
+        """What still waits of a batch, on the thread; a new model also tells how much of it fits the event loop."""
         if batch.model.sha256 not in self._in_place:
             windows = batch.model.scaling.features_to_original(batch.model.reference.windows[:N_TIMED])
             start = perf_counter()
             _forecast(batch.model, [windows])
             seconds = perf_counter() - start
             self._in_place[batch.model.sha256] = int(IN_PLACE / seconds * len(windows))
-        return _forecast(batch.model, batch.windows)
+        waiting = batch.waiting()
+        return waiting, _forecast(batch.model, waiting.windows) if waiting.outcomes else []
 
     def _submit(self, priority: int, work: Callable[[], Result]) -> asyncio.Future[Result]:
         outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -160,7 +187,8 @@ class Scheduler:
         return outcome
 
     def _work(self) -> None:
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
+        with suppress(AttributeError, OSError):  # only Linux knows priorities of threads, and it may not allow this
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
         while (job := self._jobs.get()).priority != END:
             if job.outcome.cancelled():  # whoever asked has gone
                 continue
@@ -191,6 +219,16 @@ def _forecast(model: LoadedModel, windows: list[Array]) -> list[Array | Exceptio
         return [error] if len(windows) == 1 else [_forecast(model, [of_request])[0] for of_request in windows]
     ends = accumulate(map(len, windows))
     return [predictions[end - len(of_request) : end] for of_request, end in zip(windows, ends, strict=True)]
+
+
+def _answer_all(batch: _Batch, done: asyncio.Future[tuple[_Batch, list[Array | Exception]]]) -> None:
+    """Answers a batch that was on the thread; whatever has happened there, nobody goes on waiting."""
+    error = done.exception()
+    if error is None:
+        _answer(*done.result())
+    else:
+        for outcome in batch.outcomes:
+            _settle(outcome, None, error)
 
 
 def _answer(batch: _Batch, results: list[Array | Exception]) -> None:

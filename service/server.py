@@ -1,17 +1,26 @@
-"""How uvicorn serves the app: heads of requests within bounds, time to end what was accepted, no log of its own."""
+"""How uvicorn serves the app: heads and slow clients within bounds, time to end what was accepted, no own log."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from functools import partial
+from time import perf_counter
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.answers import JSON, encode_json
 from service.errors import error_body
 from service.request_ids import HEADER, new_request_id
 from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+MIN_TAKEN = 64 << 10  # bytes of an answer that a client takes within the timeout; above it uvicorn pauses the app
+LINGER = 0.25  # seconds in which a process that stops still takes a request that was on its way
+UNREAD = "other"  # the method of a request that was refused before it was known
 
 
 def server_options(settings: Settings) -> dict[str, Any]:
@@ -21,7 +30,10 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "port": settings.port,
         "root_path": settings.root_path,
         "http": partial(
-            BoundedProtocol, max_header_bytes=settings.max_header_bytes, header_timeout=settings.header_timeout
+            BoundedProtocol,
+            max_header_bytes=settings.max_header_bytes,
+            header_timeout=settings.header_timeout,
+            send_timeout=settings.send_timeout,
         ),
         "ws": "none",
         "log_config": None,
@@ -31,26 +43,37 @@ def server_options(settings: Settings) -> dict[str, Any]:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's connection, which ends where the head of a request is too large or too slow.
+    """uvicorn's connection, which ends where the head of a request is too large or too slow, or its client is.
 
-    uvicorn bounds neither: it gathers the head, which is what precedes the body, for as long as it comes. What is
-    refused here never reaches the app, so it is answered here.
+    uvicorn bounds none of them: it gathers the head, which is what precedes the body, for as long as it comes, and
+    holds an answer until its client has taken it. A head that is refused never reaches the app, so it is answered
+    here, and recorded by what the app's lifespan gives as ``record_refusal``.
 
     Args:
         *arguments: those of uvicorn.
         max_header_bytes: most bytes of the target, names and values of headers.
         header_timeout: seconds that a head may take; of a connection's first one, from the connection on.
+        send_timeout: seconds in which a client must take `MIN_TAKEN` bytes of its answer, or what is left of it.
         **options: those of uvicorn.
     """
 
-    def __init__(self, *arguments: Any, max_header_bytes: int, header_timeout: float, **options: Any) -> None:
+    def __init__(
+        self, *arguments: Any, max_header_bytes: int, header_timeout: float, send_timeout: float, **options: Any
+    ) -> None:
         super().__init__(*arguments, **options)
         self._max_header_bytes = max_header_bytes
         self._header_timeout = header_timeout
+        self._send_timeout = send_timeout
+        self._send_timer: asyncio.TimerHandle | None = None
+        self._unsent = 0  # bytes, as the timer began
+        self._method = UNREAD
+        self._begun = perf_counter()
         self._timer: asyncio.TimerHandle | None = None
         self._in_head = False
         self._head_bytes = 0
         self._refused = False
+        self._stopping = False
+        self._answering: RequestResponseCycle | None = None  # the one of the pipelined requests that runs
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Waits for the first request."""
@@ -60,6 +83,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Waits no longer."""
         self._stop_timer()
+        self._stop_send_timer()
+        if self._answering is not None:  # of pipelined requests, uvicorn tells the last one alone
+            self._answering.disconnected = True
+            self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -79,19 +106,70 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = 0
+        self._method = UNREAD
+        self._begun = perf_counter()
 
     def on_headers_complete(self) -> None:
         """A head is whole."""
         self._stop_timer()
         self._in_head = False
+        self._method = self.parser.get_method().decode("ascii")
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self._max_header_bytes:
             self._refuse_large_head()
             raise ValueError("the head is too large")  # ends the parser
         super().on_headers_complete()
+        if self._stopping:
+            self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:
         """Answers what the parser does not understand."""
         self._refuse(400, "the request is not HTTP/1.1")
+
+    def shutdown(self) -> None:
+        """The process stops: what has been asked, or is about to be, is answered first."""
+        self._stopping = True
+        if self._is_idle:
+            self.loop.call_later(LINGER, self._end_idle)
+        else:
+            super().shutdown()
+
+    @property
+    def _is_idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def _end_idle(self) -> None:
+        if self._is_idle and not self._in_head:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        """More is to be sent than the client takes at once."""
+        super().pause_writing()
+        self._start_send_timer()
+
+    def resume_writing(self) -> None:
+        """The client has taken it."""
+        super().resume_writing()
+        self._stop_send_timer()
+
+    def _start_send_timer(self) -> None:
+        self._unsent = self.transport.get_write_buffer_size()
+        self._send_timer = self.loop.call_later(self._send_timeout, self._end_slow_reader)
+
+    def _stop_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+    def _end_slow_reader(self) -> None:
+        if self._unsent - self.transport.get_write_buffer_size() >= MIN_TAKEN:
+            self._start_send_timer()
+            return
+        logger.warning("a client has not taken its answer within %g seconds (send_timeout)", self._send_timeout)
+        self.transport.abort()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _start_timer(self) -> None:
         if self._timer is None:
@@ -116,10 +194,16 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._refused:
             return
         self._refused = True
-        if self.cycle is not None and not self.cycle.response_complete:
+        request_id = new_request_id()
+        if self._is_idle:
+            seconds = perf_counter() - self._begun
+            self.app_state["record_refusal"]({"request_id": request_id}, self._method, status, seconds)
+        elif self.cycle.more_body and not self.cycle.response_started and not self.pipeline:
+            self.cycle.disconnected = True  # the app waits for the rest of a body that is none, and records it
+            self.cycle.message_event.set()
+        else:
             self.cycle.keep_alive = False
             return
-        request_id = new_request_id()
         error = error_body(status, message, request_id)
         body = encode_json(error)
         head = (

@@ -32,6 +32,7 @@ class Settings(BaseSettings):
         max_queue: most requests that wait for the models at a time.
         header_timeout: seconds in which the headers of a request must arrive.
         body_timeout: seconds in which the body of a request must arrive.
+        send_timeout: seconds in which a client must take 64 KiB of its answer, or what is left of it.
         request_timeout: seconds that a request waits for what is computed, unless its header says otherwise.
         shutdown_timeout: seconds that requests have to end once the process is told to stop.
         cached_results: how many global results (importance, topologies, reports) are kept.
@@ -61,6 +62,7 @@ class Settings(BaseSettings):
     max_queue: int = Field(default=256, ge=1)
     header_timeout: float = Field(default=10.0, gt=0)
     body_timeout: float = Field(default=30.0, gt=0)
+    send_timeout: float = Field(default=30.0, gt=0)
     request_timeout: float = Field(default=30.0, gt=0, le=3600)
     shutdown_timeout: int = Field(default=25, ge=0)
     cached_results: int = Field(default=64, ge=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import re
 import socket
 from http.client import HTTPResponse
 from typing import Any
@@ -30,3 +32,26 @@ def read_answer(connection: socket.socket) -> tuple[HTTPResponse, dict[str, Any]
 def is_closed(connection: socket.socket) -> bool:
     """Whether the server ends the connection and says nothing before."""
     return connection.recv(1) == b""
+
+
+def is_at_rest(client: httpx2.Client) -> bool:
+    """Whether a server answers nothing but this question, and nothing waits for its models."""
+    gauges = re.findall(r"^kanscope_(?:requests_in_flight|queue_depth){.*} (.+)$", client.get("/metrics").text, re.M)
+    assert len(gauges) == 3
+    return sum(map(float, gauges)) == 1
+
+
+async def converse(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
+) -> tuple[int, dict[str, str], Any] | None:
+    """Status, headers and JSON of the answer to a whole request; None where the connection ends instead."""
+    try:
+        writer.write(request)
+        received = await reader.readuntil(b"\r\n\r\n")
+    except (ConnectionError, asyncio.IncompleteReadError) as error:
+        assert not getattr(error, "partial", b"")
+        return None
+    status, *lines = received.decode().rstrip().split("\r\n")
+    headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
+    body = await reader.readexactly(int(headers["content-length"]))
+    return int(status.split()[1]), headers, json.loads(body)

@@ -26,7 +26,7 @@ def choose_media_type(accept: str | None, offered: tuple[str, ...]) -> str:
     ranked = [max(_rank(media_type, *range_) for range_ in ranges) for media_type in offered]
     best = max(range(len(offered)), key=lambda index: (ranked[index][1], ranked[index][0], -index))
     if ranked[best][1] <= 0:
-        raise NotAcceptableError(f"Accept is {accept!r}, but the answer is {' or '.join(offered)}")
+        raise NotAcceptableError(f"the answer is {' or '.join(offered)}, which Accept does not take")
     return offered[best]
 
 

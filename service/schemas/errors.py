@@ -46,10 +46,10 @@ _EXAMPLES: dict[int, tuple[str, str, str, list[dict[str, str]]]] = {
     401: ("Unauthorized", "an API key is needed, as Authorization: Bearer KEY", "", []),
     403: ("Forbidden", "this needs an API key with the scope explain", "", []),
     404: ("Not Found", "there is no model 'nyc'; the models are nyc-weather", "", []),
-    406: ("Not Acceptable", "Accept is 'text/csv', but the answer is application/json", "", []),
+    406: ("Not Acceptable", "the answer is application/json, which Accept does not take", "", []),
     408: ("Request Timeout", "the body did not arrive within 30 seconds (body_timeout)", "", []),
     413: ("Content Too Large", "the body is larger than 8388608 bytes (max_body_bytes)", "", []),
-    415: ("Unsupported Media Type", "Content-Type must be application/json, but is 'text/csv'", "", []),
+    415: ("Unsupported Media Type", "Content-Type must be application/json", "", []),
     421: (
         "Misdirected Request",
         "the Host header must name this machine, or one of the setting allowed_hosts",

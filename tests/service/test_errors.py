@@ -250,7 +250,13 @@ STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
     "unknown output of the report": ("GET", "/v1/models/two/report?output=c", {}, 404, "does not exist: 'c'"),
     "unknown model of the table": ("GET", "/v1/models/none/attributions", {}, 404, "there is no model 'none'"),
     "a failed model to report on": ("GET", "/v1/models/broken/report", {}, 503, "model 'broken' failed"),
-    "a table in csv": ("GET", "/v1/models/two/attributions", {"headers": {"Accept": "text/csv"}}, 406, "Accept is"),
+    "a table in csv": (
+        "GET",
+        "/v1/models/two/attributions",
+        {"headers": {"Accept": "text/csv"}},
+        406,
+        "which Accept does not take",
+    ),
     "a report in html": (
         "GET",
         "/v1/models/two/report",
@@ -265,9 +271,21 @@ STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
     "wrong method on a list": ("DELETE", "/v1/models", {}, 405, "DELETE is not allowed at /v1/models; use GET"),
     "wrong method on a verb": ("GET", "/v1/models/two:predict", {}, 405, "use POST"),
     "wrong method on a model": ("PUT", "/v1/models/two", {}, 405, "use GET"),
-    "csv wanted": ("GET", "/v1/models", {"headers": {"Accept": "text/csv"}}, 406, "but the answer is application/json"),
-    "a picture wanted": ("GET", "/v1/models/two/edges", {"headers": {"Accept": "image/svg+xml"}}, 406, "Accept is"),
-    "json refused": ("GET", "/healthz", {"headers": {"Accept": "application/json;q=0, text/*"}}, 406, "Accept is"),
+    "csv wanted": ("GET", "/v1/models", {"headers": {"Accept": "text/csv"}}, 406, "the answer is application/json"),
+    "a picture wanted": (
+        "GET",
+        "/v1/models/two/edges",
+        {"headers": {"Accept": "image/svg+xml"}},
+        406,
+        "which Accept does not take",
+    ),
+    "json refused": (
+        "GET",
+        "/healthz",
+        {"headers": {"Accept": "application/json;q=0, text/*"}},
+        406,
+        "which Accept does not take",
+    ),
     "html of an explanation": (
         "POST",
         "/v1/models/two:explain",
@@ -276,7 +294,7 @@ STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
         "application/json or application/x-ndjson",
     ),
     "a form": ("POST", "/v1/models/two:predict", {"data": {"a": "b"}}, 415, "must be application/json"),
-    "no content type": ("POST", "/v1/models/two:predict", {"content": b"{}"}, 415, "but is ''"),
+    "no content type": ("POST", "/v1/models/two:predict", {"content": b"{}"}, 415, "must be application/json"),
     "compressed": (
         "POST",
         "/v1/models/two:predict",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import threading
 
 import pytest
@@ -126,6 +127,60 @@ def test_what_is_no_http_is_refused(strict):
         check_refusal(connection, 400, "the request is not HTTP/1.1")
 
 
+def test_a_refused_head_is_counted_and_logged(serve, folder, capfd):
+    """What never reaches the app has its line and its metrics as any other request."""
+    starts = {400: b"\x16\x03\x01\r\n\r\n", 408: b"GET /he", 431: head("GET", "/healthz", "X: " + "x" * 3000)}
+    ids = {}
+    with serve(models=folder / "two.safetensors", header_timeout=0.5, max_header_bytes=2048) as client:
+        for status, start in starts.items():
+            with connect(client) as connection:
+                connection.sendall(start)
+                ids[read_answer(connection)[0].headers["x-request-id"]] = status
+        for status in starts:
+            assert metric(client, "kanscope_requests_total{", f'route="other",status="{status}"') == 1
+        assert metric(client, "kanscope_request_seconds_count{", 'route="other"') == 3
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
+    refused = [line for line in lines if line.get("id") in ids]
+    assert {line["id"]: line["status"] for line in refused} == ids
+    assert [line["method"] for line in refused] == ["other", "other", "GET"]
+
+
+def test_a_body_that_breaks_is_refused_at_once(serve, folder):
+    """What is no chunk ends the request with 400, which is counted once, and nobody waits for the rest."""
+    with serve(models=folder / "two.safetensors") as client:
+        with connect(client) as connection:
+            connection.sendall(head(*PREDICT, "Transfer-Encoding: chunked") + b"5\r\nabcde\r\nzz\r\n")
+            check_refusal(connection, 400, "the request is not HTTP/1.1")
+        poll(lambda: metric(client, "kanscope_requests_in_flight{") == 1)
+        assert metric(client, "kanscope_requests_total{", 'predict",status="400"') == 1
+        assert metric(client, "kanscope_requests_total{", 'route="other",status="400"') == 0
+
+
+@pytest.mark.parametrize("what", ["a stream", "answers"])
+def test_a_client_that_does_not_read_is_left(serve, folder, service, caplog, what):
+    """More than the sockets hold waits for `send_timeout`; then the connection ends, and the places are free."""
+    model = service.models["nyc-weather"]
+    windows = model.scaling.features_to_original(model.reference.windows[:350])  # 5 MB of explanations
+    body = json.dumps({"instances": windows.tolist(), "detail": "flow"}).encode()
+    ask = head(
+        *("POST", "/v1/models/nyc-weather:explain", "Accept: application/x-ndjson"),
+        *("Content-Type: application/json", f"Content-Length: {len(body)}"),
+    )
+    begin = ask + body if what == "a stream" else head("GET", "/v1/models/nyc-weather/edges") * 1000
+    with serve(models=folder / "nyc-weather.safetensors", send_timeout=0.5) as client:
+        client.get("/v1/models/nyc-weather/edges")
+        with socket.socket() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(30)
+            connection.connect((client.base_url.host, client.base_url.port))
+            connection.sendall(begin)
+            poll(lambda: "a client has not taken its answer within 0.5 seconds (send_timeout)" in caplog.text)
+            poll(lambda: metric(client, "kanscope_requests_in_flight{") == 1)
+            assert metric(client, "kanscope_queue_depth{", "explanation") == 0
+            assert metric(client, "kanscope_explanation_residual_count") < len(windows)
+            assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_half_a_request_behind_another_does_not_disturb_its_answer(waiting):
     """The first is answered, and then the connection ends, since the second is too slow."""
     server, go_on, arrived = waiting(header_timeout=0.5)
@@ -180,6 +235,29 @@ def test_sigterm_lets_accepted_requests_end(launch, folder):
         answer, body = read_answer(connection)
         assert (answer.status, body["model_name"]) == (200, "two")
         assert process.popen.wait(30) == -signal.SIGTERM
+
+
+def test_a_request_on_its_way_is_taken_while_the_process_stops(serve, folder, monkeypatch):
+    """A connection that was kept may be about to ask: what it asks then is the last that it is answered."""
+    monkeypatch.setattr("service.server.LINGER", 20.0)
+    said = []
+
+    def ask_late(client, connection):
+        poll(lambda: not accepts(client))
+        connection.sendall(head("GET", "/v1/models/two"))
+        answer, body = read_answer(connection)
+        said.append((answer.status, body["name"], answer.headers["connection"], is_closed(connection)))
+
+    with serve(models=folder / "two.safetensors") as client:
+        connection = connect(client)
+        connection.sendall(head("GET", "/v1/models/two"))
+        assert read_answer(connection)[0].status == 200
+        client.close()
+        late = threading.Thread(target=ask_late, args=(client, connection))
+        late.start()
+    late.join()
+    connection.close()
+    assert said == [(200, "two", "close", True)]
 
 
 def accepts(client):

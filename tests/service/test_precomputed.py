@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import weakref
 
 import pytest
 from factories import make_model
@@ -109,6 +110,18 @@ def test_other_models_end_what_is_known(tmp_path):
     assert cache.get(asking("a")) is None
     cache.keep(asking("a"), Answer.of(Response(b"a")), before)  # computed from the models as they were
     assert cache.get(asking("a")) is None
+
+
+def test_answers_hold_no_model_that_has_gone(tmp_path):
+    """What is kept of answers that nobody asks for any more is not the checkpoint that they were computed from."""
+    save_checkpoint(make_model("head"), tmp_path / "a.safetensors")
+    registry = Registry(tmp_path)
+    registry.load()
+    gone = weakref.ref(registry.get("a").model)
+    cache = kept(("a", 10), size=100, registry=registry)
+    registry.unload_model("a")
+    assert cache.get(asking("b")) is None
+    assert gone() is None  # at once: what the collector was told to leave alone, it would never free
 
 
 @pytest.mark.parametrize(

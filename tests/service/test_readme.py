@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -15,6 +16,7 @@ from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+MODEL = "/v1/models/{model}"
 
 
 def question(answer: str) -> tuple[list[str], str]:
@@ -60,6 +62,30 @@ def test_every_setting_is_in_the_table() -> None:
         for name, field in Settings.model_fields.items()
     }
     assert rows == defaults
+
+
+def operations() -> set[str]:
+    """Method and path of each operation of the OpenAPI document, those on a version left out."""
+    paths = json.loads((ROOT / "openapi" / "openapi.json").read_text())["paths"]
+    return {
+        f"{method.upper()} {path}" for path, methods in paths.items() for method in methods if "{version}" not in path
+    }
+
+
+def test_every_route_is_in_the_table() -> None:
+    """The table of routes names exactly the operations of the OpenAPI document."""
+    assert set(re.findall(r"^\| `((?:GET|POST) [^`]+)` \|", README, re.MULTILINE)) == operations()
+
+
+def test_every_route_of_the_readme_exists(service: Any) -> None:
+    """Whatever path stands in a sentence, a command or a line of the log is one that the service knows."""
+    named = {("GET", path) for path in re.findall(r"http://127\.0\.0\.1:8000(/[^\s'?,]*)", README)}
+    named |= set(re.findall(r"`(GET|POST) ([/…][^`?\s]*)", README))
+    assert len(named) > len(operations())
+    for method, path in named:
+        url = path.replace("…", MODEL).format(model="nyc-weather", version="1", layer="0", i="7", j="3")
+        answer = service.client.request(method, url)
+        assert "there is nothing at" not in answer.text, path
 
 
 def test_every_command_of_the_readme_exists() -> None:

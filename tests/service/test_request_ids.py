@@ -51,10 +51,26 @@ def test_any_other_id_is_made_anew(service, headers):
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
+NAMES = ["Accept", "Accept-Encoding", "Accept-Language", "Authorization", "Content-Encoding", "Content-Type", "Cookie"]
+NAMES += ["Forwarded", "If-None-Match", "Origin", "Referer", "Tracestate", "Upgrade", "User-Agent", "X-Anything"]
+NAMES += ["X-Correlation-Id", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Forwarded-Proto", "X-Request-Timeout"]
+
+
 @pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/metrics", "/v1/models", "/v1/nothing", "/v1/models/two"])
 def test_no_other_header_comes_back(service, path):
-    """Whatever headers a request has, none of their values is in the headers of the answer."""
-    names = ["Accept-Language", "Authorization", "Cookie", "Forwarded", "If-None-Match", "Origin", "Referer", "Upgrade"]
-    names += ["User-Agent", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Correlation-Id", "Tracestate", "X-Anything"]
-    answer = service.get(path, headers={name: f"echo-{number}" for number, name in enumerate(names)})
-    assert not [value for value in answer.headers.values() if "echo-" in value]
+    """Whatever headers a request has, none of their values is in the answer."""
+    check_for_echoes(service.get(path, headers={name: f"echo-{number}" for number, name in enumerate(NAMES)}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_header_comes_back_with_what_is_computed(service, name):
+    """Nor is it in a forecast, an answer that is kept, or the error that says what is wrong with it."""
+    headers = {"Content-Type": "application/json", name: "echo-1"}
+    check_for_echoes(service.client.post("/v1/models/two:predict", content=b'{"instances": []}', headers=headers))
+    for _ in range(2):
+        check_for_echoes(service.get("/v1/models/head/topology", headers={name: "echo-1"}))
+
+
+def check_for_echoes(answer):
+    assert answer.status_code != 500
+    assert "echo-" not in f"{answer.headers}{answer.text}"

@@ -79,6 +79,23 @@ def test_what_waits_goes_together(batches):
     assert batches == [[1, 2, 3], [2], [2]]
 
 
+def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
+    """What waits goes in several batches where it is much, and each request whole."""
+    monkeypatch.setattr(scheduler, "IN_PLACE", 0.0)
+    monkeypatch.setattr(scheduler, "TOGETHER", 5)
+    sizes = (2, 3, 1, 2, 12, 1, 1)
+
+    async def scenario(under_test):
+        await under_test.predict(MODEL, make_windows(MODEL, 1), LATE)
+        batches.clear()
+        return await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, n), LATE) for n in sizes))
+
+    found = run(scenario)
+    assert batches == [[2, 3], [1, 2], [12], [1, 1]]
+    for n, forecasts in zip(sizes, found, strict=True):
+        np.testing.assert_allclose(forecasts, MODEL.predict(make_windows(MODEL, n)), rtol=1e-12)
+
+
 def test_a_forecast_waits_for_one_slice_at_most(monkeypatch):
     """A batch that arrives while explanations queue goes before all that have not begun."""
     order, begun, go_on = [], threading.Event(), threading.Event()
@@ -189,5 +206,66 @@ def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(monkeypatch):
         go_on.set()
         await slice_
         return await patient
+
+    np.testing.assert_allclose(run(scenario), MODEL.predict(make_windows(MODEL, 1)))
+
+
+def test_no_forecast_is_computed_for_who_has_gone(monkeypatch, batches):
+    """Of a batch behind a long slice only what still waits is computed: neither what is late nor what was given up."""
+    monkeypatch.setattr(scheduler, "IN_PLACE", 0.0)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def busy():
+        begun.set()
+        assert go_on.wait(30)
+
+    async def scenario(under_test):
+        for model in (MODEL, OTHER):
+            await under_test.predict(model, make_windows(model, 1), LATE)
+        batches.clear()
+        slice_ = asyncio.create_task(under_test.run(busy))
+        await asyncio.to_thread(begun.wait)
+        late = [under_test.predict(model, make_windows(MODEL, 3), Deadline.after(0.01)) for model in (MODEL, OTHER)]
+        given_up = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 4), LATE))
+        patient = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 2), LATE))
+        errors = await asyncio.gather(*late, return_exceptions=True)
+        given_up.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await slice_
+        return errors, await patient
+
+    errors, forecasts = run(scenario)
+    assert [type(error) for error in errors] == [NotReadyError] * 2
+    np.testing.assert_allclose(forecasts, MODEL.predict(make_windows(MODEL, 2)))
+    assert batches == [[2]]
+
+
+def test_a_batch_that_fails_as_a_whole_is_told_to_all(monkeypatch):
+    """Whatever goes wrong on the thread, nobody waits for a forecast that will never come."""
+
+    def fail(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(scheduler, "_forecast", fail)
+
+    async def scenario(under_test):
+        deadline = Deadline.after(30)
+        together = (under_test.predict(MODEL, make_windows(MODEL, 1), deadline) for _ in range(3))
+        return await asyncio.gather(*together, return_exceptions=True)
+
+    assert [type(error) for error in run(scenario)] == [MemoryError] * 3
+
+
+def test_the_thread_works_where_it_may_not_be_nice(monkeypatch):
+    """A system that refuses another priority, as some sandboxes do, takes no forecast away."""
+
+    def refuse(*_):
+        raise PermissionError("not here")
+
+    monkeypatch.setattr("os.setpriority", refuse)
+
+    async def scenario(under_test):
+        return await under_test.predict(MODEL, make_windows(MODEL, 1), Deadline.after(30))
 
     np.testing.assert_allclose(run(scenario), MODEL.predict(make_windows(MODEL, 1)))

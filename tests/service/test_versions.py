@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import threading
 
+import numpy as np
 import pytest
 from factories import make_model, make_windows
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.explain.ledger import explain_windows
 
 MODEL = make_model("head")
-BODY = {"instances": make_windows(MODEL, 3).tolist()}
+WINDOWS = make_windows(MODEL, 3)
+BODY = {"instances": WINDOWS.tolist()}
 GETS = ("", "/attributions", "/topology", "/topology/fidelity", "/edges", "/edges/0/1/0", "/report")
 
 
@@ -108,6 +111,11 @@ def test_models_that_get_equal_bodies_never_share_an_answer(serve, tmp_path):
     models = {name: write(tmp_path / f"{name}.safetensors", seed) for seed, name in enumerate("abc")}
     with serve(models=tmp_path) as client:
         answers = {name: ask_all(client, f"/v1/models/{name}") for _ in range(2) for name in models}
+        for get in GETS[1:]:
+            etags = [client.get(f"/v1/models/{name}{get}").headers["etag"] for name in models]
+            known = {"If-None-Match": ", ".join(etags[1:])}
+            assert len(set(etags)) == 3
+            assert client.get(f"/v1/models/a{get}", headers=known).status_code == 200
     for name, model in models.items():
         assert {checkpoint_of(answer) for answer in answers[name].values()} == {checkpoint(model)}
     for operation in answers["a"]:
@@ -125,7 +133,7 @@ def test_a_checkpoint_truncated_in_place_goes_on_serving(serve, tmp_path):
 
 
 class Clients:
-    """Threads that ask the model of a server for predictions until they are stopped."""
+    """Threads that ask the model of a server for predictions and explanations until they are stopped."""
 
     def __init__(self, client, n=3):
         self.answers = [[] for _ in range(n)]
@@ -135,7 +143,8 @@ class Clients:
 
     def _ask(self, answers):
         while not self._stop.is_set():
-            answers.append(self._client.post("/v1/models/m:predict", json=BODY))
+            verb = ("predict", "explain")[len(answers) % 2]
+            answers.append(self._client.post(f"/v1/models/m:{verb}", json=BODY))
 
     def __enter__(self):
         for thread in self._threads:
@@ -179,5 +188,9 @@ def test_checkpoints_that_change_under_load_fail_no_request_and_mix_no_answer(se
     assert {answer.status_code for answer in answers} == {200}
     expected = {checkpoint(model): model.predict(make_windows(MODEL, 3)).tolist() for model in models}
     assert {answer.json()["checkpoint"] for answer in answers} == set(expected)
-    for answer in answers:
-        assert answer.json()["predictions"] == expected[answer.json()["checkpoint"]]
+    ledgers = {checkpoint(model): explain_windows(model, model.to_model_units(WINDOWS), 0) for model in models}
+    for body in (answer.json() for answer in answers):
+        assert body["predictions"] == expected[body["checkpoint"]]
+        if "explanations" in body:
+            found = [list(explanation["contributions"].values()) for explanation in body["explanations"]]
+            np.testing.assert_allclose(found, ledgers[body["checkpoint"]].features, rtol=1e-9)

@@ -1,0 +1,166 @@
+"""A process of its own under load: what it keeps, how it stops, and how it comes back."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from factories import make_windows
+from sockets import converse, head, is_at_rest
+from waiting import poll
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.ledger import explain_windows
+from kanmodel.scaling import Array
+
+N_CLIENTS = 64
+N_ASKED = 32  # different requests; every sixteenth is an explanation
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as it is sent, and the numbers of its answer: forecasts, or else contributions."""
+
+    sent: bytes
+    expected: Array
+
+    def check(self, status: int, body: Any) -> None:
+        assert status == 200, body
+        found = body["predictions"]
+        if "explanations" in body:
+            found = [list(explanation["contributions"].values()) for explanation in body["explanations"]]
+        np.testing.assert_allclose(found, self.expected, rtol=0, atol=1e-6)
+
+
+def choose(model: LoadedModel, number: int) -> Asked:
+    windows = make_windows(model, 1 if number % 16 == 0 else 1 + number % 5, seed=number)
+    body: dict[str, Any] = {"instances": windows.tolist()}
+    if number % 16:
+        verb, expected = "predict", model.predict(windows)
+    else:
+        verb, expected = "explain", explain_windows(model, model.to_model_units(windows), 0).features
+        body["output"] = model.config.outputs[0]
+    content = json.dumps(body).encode()
+    headers = ("Content-Type: application/json", f"Content-Length: {len(content)}")
+    return Asked(head("POST", f"/v1/models/two:{verb}", *headers) + content, expected)
+
+
+@pytest.fixture(scope="module")
+def asked(service) -> list[Asked]:
+    return [choose(service.models["two"], number) for number in range(N_ASKED)]
+
+
+async def keep_asking(
+    client: httpx2.Client, asked: list[Asked], number: int, goes_on: Callable[[], bool], said: Callable[[], None]
+) -> None:
+    """A client that asks one thing after the other, every second one on a new connection, as long as there is one."""
+    streams = None
+    while goes_on():
+        try:
+            if streams is None or number % 2:
+                streams = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        except ConnectionError:
+            return
+        one = asked[number % len(asked)]
+        answer = await converse(*streams, one.sent)
+        if number % 2 or answer is None:
+            streams[1].close()
+        if answer is None:
+            return
+        one.check(answer[0], answer[2])
+        said()
+        number += 2
+        if answer[1].get("connection") == "close":
+            streams[1].close()
+            return
+    if streams is not None:
+        streams[1].close()
+
+
+async def ask_many(client: httpx2.Client, asked: list[Asked], n_turns: int) -> None:
+    """Each client asks some times; and as many again go away before their answer."""
+
+    async def take_turns(number: int) -> None:
+        turns = iter(range(n_turns))
+        answered: list[int] = []
+        await keep_asking(client, asked, number, lambda: next(turns, None) is not None, lambda: answered.append(1))
+        assert len(answered) == n_turns
+
+    async def go_away(number: int) -> None:
+        _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        sent = asked[number % len(asked)].sent
+        writer.write(sent if number % 2 else sent[: len(sent) // 2])
+        await writer.drain()
+        writer.transport.abort()
+
+    await asyncio.gather(*(act(number) for number in range(N_CLIENTS) for act in (take_turns, go_away)))
+
+
+def resident_bytes(client: httpx2.Client) -> float:
+    lines = client.get("/metrics").text.splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith("process_resident_memory_bytes"))
+
+
+def test_load_leaves_nothing_behind(launch, folder, asked):
+    """64 clients, and 64 that go away, four times: no wrong answer, an empty queue, and memory as after the second."""
+    with launch(folder / "two.safetensors") as process:
+        resident = []
+        for _ in range(4):
+            asyncio.run(ask_many(process.client, asked, n_turns=8))
+            poll(lambda: is_at_rest(process.client))
+            resident.append(resident_bytes(process.client))
+        assert resident[3] <= 1.05 * resident[1], resident
+        assert not [line for line in process.lines() if line["level"] == "error" or line.get("status") == 500]
+
+
+async def ask_until(client: httpx2.Client, asked: list[Asked], end: Callable[[], None]) -> int:
+    """How many answers clients get that ask until nothing answers them; the end comes after some."""
+    answers: list[int] = []
+
+    def count() -> None:
+        answers.append(1)
+        if len(answers) == 100:
+            end()
+
+    await asyncio.gather(*(keep_asking(client, asked, number, lambda: True, count) for number in range(16)))
+    return len(answers)
+
+
+def test_sigterm_under_load_loses_no_answer(launch, folder, asked):
+    """Whatever the process has answered by its log has reached its client whole, and then it ends."""
+    with launch(folder / "two.safetensors") as process:
+        n_answers = asyncio.run(
+            ask_until(process.client, asked, lambda: process.popen.send_signal(signal.SIGTERM)),
+        )
+        process.client.close()
+        assert process.popen.wait(60) == -signal.SIGTERM
+        statuses = [
+            line["status"] for line in process.lines() if line.get("route", "").startswith("/v1/models/{model}:")
+        ]
+    assert n_answers >= 100
+    assert statuses == [200] * n_answers
+
+
+def test_a_process_that_is_killed_comes_back(launch, tmp_path, folder, asked):
+    """kill -9 under load harms no checkpoint and no answer that was given, and the next process answers the same."""
+    models = tmp_path / "models"
+    models.mkdir()
+    checkpoint = models / "two.safetensors"
+    checkpoint.write_bytes((folder / "two.safetensors").read_bytes())
+    digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    with launch(models) as process:
+        assert asyncio.run(ask_until(process.client, asked, process.popen.kill)) >= 100
+        assert process.popen.wait(60) == -signal.SIGKILL
+    assert [file.name for file in models.iterdir()] == ["two.safetensors"]
+    assert hashlib.sha256(checkpoint.read_bytes()).hexdigest() == digest
+    with launch(models) as process:
+        asyncio.run(ask_many(process.client, asked, n_turns=1))
+        poll(lambda: is_at_rest(process.client))

@@ -1,0 +1,163 @@
+"""Many clients at once: each gets the answer to its own windows, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import numpy as np
+import pytest
+from factories import make_windows
+from sockets import connect, head, is_at_rest
+from waiting import poll
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.ledger import explain_in_slices, explain_windows
+from kanmodel.scaling import Array
+from service import explanations
+
+N_CLIENTS = 64
+N_ROUNDS = 4
+SIZES = (1, 1, 2, 3, 5, 8, 13, 40)
+NDJSON = "application/x-ndjson"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request, and what the model core says to it.
+
+    Attributes:
+        name: of the model.
+        output: the one that is explained.
+        verb: `predict`, `explain`, or `stream` for an explanation line by line.
+        windows: its own.
+        expected: forecasts, (n, n_outputs); for an explanation also the contributions, (n, n_features).
+        slack: a millionth of the standard deviation of each output.
+    """
+
+    name: str
+    output: str
+    verb: str
+    windows: Array
+    expected: tuple[Array, ...]
+    slack: Array
+
+    @property
+    def request(self) -> dict[str, Any]:
+        verb = "predict" if self.verb == "predict" else "explain"
+        body: dict[str, Any] = {"instances": self.windows.tolist()}
+        if verb == "explain":
+            body["output"] = self.output
+        accept = NDJSON if self.verb == "stream" else "application/json"
+        return {"url": f"/v1/models/{self.name}:{verb}", "json": body, "headers": {"Accept": accept}}
+
+    def check(self, answer: httpx2.Response) -> None:
+        assert answer.status_code == 200, answer.text
+        if self.verb == "stream":
+            body, *lines = map(json.loads, answer.text.splitlines())
+            body["explanations"] = lines
+        else:
+            body = answer.json()
+        assert body["model_name"] == self.name
+        forecasts, *contributions = self.expected
+        assert (np.abs(np.array(body["predictions"]) - forecasts) <= self.slack).all()
+        if contributions:
+            found = [list(explanation["contributions"].values()) for explanation in body["explanations"]]
+            np.testing.assert_allclose(found, contributions[0], rtol=0, atol=self.slack.max())
+
+
+def choose(models: dict[str, LoadedModel], client: int, turn: int) -> Asked:
+    """The request of a client at its turn; no two have the same windows."""
+    number = client * N_ROUNDS + turn
+    name = list(models)[(client // 4 + turn) % len(models)]
+    model, verb = models[name], ("predict", "explain", "predict", "stream")[(client + turn) % 4]
+    n = SIZES[number % len(SIZES)] if verb == "predict" else 1 + number % 2
+    windows = make_windows(model, n, seed=number)
+    expected: tuple[Array, ...] = (model.predict(windows),)
+    if verb != "predict":
+        last = len(model.config.outputs) - 1
+        expected += (explain_windows(model, model.to_model_units(windows), last).features,)
+    return Asked(name, model.config.outputs[-1], verb, windows, expected, 1e-6 * model.output_std)
+
+
+async def drop(url: httpx2.URL, asked: Asked, client: int) -> None:
+    """Begins the request, and goes away: in its head, in its body, before the answer, or as that begins."""
+    request = httpx2.Request("POST", url.join(asked.request["url"]), json=asked.request["json"])
+    headers = [f"{name}: {value}" for name, value in request.headers.items() if name != "host"]
+    sent = head("POST", asked.request["url"], *headers, f"Accept: {asked.request['headers']['Accept']}")
+    sent += request.content
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(sent[: (20, len(sent) // 2, len(sent), len(sent))[client % 4]])
+    await writer.drain()
+    if client % 4 == 3:
+        await reader.read(30)
+    writer.transport.abort()
+
+
+def test_every_client_gets_the_answer_of_its_own_windows(serve, folder, service):
+    """64 at once, four models, 1 to 40 windows, explanations in between, and every eighth goes away midway."""
+    asked = [[choose(service.models, client, turn) for turn in range(N_ROUNDS)] for client in range(N_CLIENTS)]
+    begun = asyncio.Event()
+    answers: list[tuple[Asked, httpx2.Response]] = []
+
+    async def be_client(number: int, client: httpx2.AsyncClient) -> None:
+        await begun.wait()
+        for one in asked[number]:
+            if number % 8 == 7:
+                await drop(client.base_url, one, number // 8)
+            else:
+                answers.append((one, await client.post(**one.request)))
+
+    async def ask_all(url: httpx2.URL) -> None:
+        limits = httpx2.Limits(max_connections=N_CLIENTS)
+        async with httpx2.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
+            clients = [asyncio.create_task(be_client(number, client)) for number in range(N_CLIENTS)]
+            begun.set()
+            await asyncio.gather(*clients)
+
+    with serve(models=folder, cached_results=1) as client:  # none is computed beforehand
+        asyncio.run(ask_all(client.base_url))
+        poll(lambda: is_at_rest(client))
+    assert len(answers) == N_CLIENTS * 7 // 8 * N_ROUNDS
+    for one, answer in answers:
+        one.check(answer)
+
+
+@pytest.mark.parametrize("accept", [NDJSON, "application/json"])
+def test_who_goes_away_stops_the_work_within_one_slice(serve, folder, service, monkeypatch, accept):
+    """Of a request for many windows no further slice is begun, and its places are free."""
+    slices, inside, go_on = [], threading.Event(), threading.Event()
+
+    def explain_slowly(*arguments):
+        computing = explain_in_slices(*arguments)
+        while True:
+            slices.append(1)
+            if len(slices) == 3:
+                inside.set()
+                assert go_on.wait(60)
+            try:
+                next(computing)
+            except StopIteration as end:
+                return end.value
+            yield
+
+    monkeypatch.setattr(explanations, "explain_in_slices", explain_slowly)
+    body = json.dumps({"instances": make_windows(service.models["two"], 500).tolist(), "output": "a+1"}).encode()
+    sent = head(
+        *("POST", "/v1/models/two:explain", "Content-Type: application/json", f"Accept: {accept}"),
+        f"Content-Length: {len(body)}",
+    )
+    with serve(models=folder / "two.safetensors") as client:
+        try:
+            with connect(client) as connection:
+                connection.sendall(sent + body)
+                assert inside.wait(60)
+            client.get("/healthz")  # by then the service has seen that the connection is closed
+        finally:
+            go_on.set()
+        poll(lambda: is_at_rest(client))
+    assert len(slices) <= 4
