@@ -1,8 +1,8 @@
 """Who uses the models when: forecasts of many requests together, and explanations between them.
 
 Forecasts that arrive while others are being read or computed go through the network together. A small batch is
-computed where it is, on the event loop: handing it to a thread and back takes longer. A large batch and the slices of
-explanations go to the one inference thread, forecasts first, so that a forecast waits for one slice at most.
+computed where it is, on the event loop: handing it to a thread and back takes longer. A large batch goes to a thread of
+its own, and explanations go, slice by slice, to another one that gives way: no forecast waits for a slice.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import accumulate, count, groupby
-from queue import PriorityQueue
+from itertools import accumulate, groupby
+from queue import SimpleQueue
 from threading import Thread, get_native_id
 from time import perf_counter
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -28,22 +28,11 @@ from service.errors import OverloadedError
 from service.metrics import Metrics
 
 Result = TypeVar("Result")
-FORECAST, EXPLANATION, END = range(3)  # priorities, the first goes first
-_NAMES = {FORECAST: "forecast", EXPLANATION: "explanation"}
+Kind = Literal["forecast", "explanation"]
 IN_PLACE = 2e-3  # seconds that a batch may keep the event loop
-NICE = 10  # of the thread: where both want the same core, the event loop has it
+NICE = 10  # of the explanations: where others want the same core, they have nine tenths of it
 TOGETHER = 512  # windows from which more at once gain nothing, and take memory that grows with the queue
 N_TIMED = 32  # windows whose forecast tells how long a model takes
-
-
-@dataclass(order=True)
-class _Job:
-    """Work for the inference thread; equal priorities go in the order of their numbers."""
-
-    priority: int
-    number: int
-    work: Callable[[], Any] = field(compare=False)
-    outcome: asyncio.Future[Any] = field(compare=False)
 
 
 @dataclass
@@ -86,18 +75,18 @@ class Scheduler:
     def __init__(self, max_queue: int, metrics: Metrics) -> None:
         self._max_queue = max_queue
         self._metrics = metrics
-        self._waiting = dict.fromkeys(_NAMES, 0)
-        for priority, name in _NAMES.items():
-            metrics.watch_queue(name, partial(self._waiting.__getitem__, priority))
+        self._waiting: dict[Kind, int] = {"forecast": 0, "explanation": 0}
+        for kind in self._waiting:
+            metrics.watch_queue(kind, partial(self._waiting.__getitem__, kind))
         self._batches: dict[str, _Batch] = {}  # by checkpoint
         self._in_place: dict[str, int] = {}  # windows that may be computed on the event loop, by checkpoint
-        self._jobs: PriorityQueue[_Job] = PriorityQueue()
-        self._numbers = count()
-        self._thread = Thread(target=self._work, name="inference", daemon=True)
+        self._forecasts = _Worker("forecasts")
+        self._explanations = _Worker("explanations", NICE)
 
     def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        """Starts the threads."""
+        self._forecasts.start()
+        self._explanations.start()
 
     async def predict(self, model: LoadedModel, windows: Array, deadline: Deadline) -> Array:
         """Forecasts for windows, together with others that wait for the same model.
@@ -116,7 +105,7 @@ class Scheduler:
             OverloadedError: too many requests wait.
         """
         outcome: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
-        with self.admit(FORECAST):
+        with self.admit("forecast"):
             batch = self._batches.get(model.sha256)
             if batch is None:
                 batch = self._batches[model.sha256] = _Batch(model)
@@ -127,11 +116,11 @@ class Scheduler:
             return await outcome
 
     async def run(self, slice_: Callable[[], Result]) -> Result:
-        """What a slice of an explanation returns, computed on the inference thread once no forecast waits for it."""
-        return await self._submit(EXPLANATION, slice_)
+        """What a slice of an explanation returns, computed on a thread that gives way to all else."""
+        return await self._explanations.submit(partial(self._time_slice, slice_))
 
     @contextmanager
-    def admit(self, priority: int) -> Iterator[None]:
+    def admit(self, kind: Kind) -> Iterator[None]:
         """The place of one request among those that wait or are being computed.
 
         Raises:
@@ -140,19 +129,19 @@ class Scheduler:
         if sum(self._waiting.values()) >= self._max_queue:
             message = f"{self._max_queue} requests wait already (max_queue); ask again"
             raise OverloadedError(message, headers={"Retry-After": "1"})
-        self._waiting[priority] += 1
+        self._waiting[kind] += 1
         try:
             yield
         finally:
-            self._waiting[priority] -= 1
+            self._waiting[kind] -= 1
 
     def close(self) -> None:
-        """Ends the thread after what it is computing, and what waits for it."""
-        self._jobs.put(_Job(END, next(self._numbers), lambda: None, asyncio.get_running_loop().create_future()))
-        self._thread.join()
+        """Ends the threads after what they are computing, and what waits for them."""
+        self._forecasts.close()
+        self._explanations.close()
 
     def _flush(self, checkpoint: str) -> None:
-        """Computes a batch, here or on the thread."""
+        """Computes a batch, here or on its thread."""
         batch = self._batches.pop(checkpoint)
         n_windows = sum(map(len, batch.windows))
         if n_windows <= self._in_place.get(checkpoint, 0):
@@ -167,7 +156,7 @@ class Scheduler:
         self._metrics.observe_batch(sum(map(len, batch.windows)))
         for outcome, deadline in zip(batch.outcomes, batch.deadlines, strict=True):
             deadline.watch(outcome)
-        forecast = self._submit(FORECAST, lambda: self._forecast_timed(batch))
+        forecast = self._forecasts.submit(lambda: self._forecast_timed(batch))
         forecast.add_done_callback(partial(_answer_all, batch))
 
     def _forecast_timed(self, batch: _Batch) -> tuple[_Batch, list[Array | Exception]]:
@@ -181,25 +170,51 @@ class Scheduler:
         waiting = batch.waiting()
         return waiting, _forecast(batch.model, waiting.windows) if waiting.outcomes else []
 
-    def _submit(self, priority: int, work: Callable[[], Result]) -> asyncio.Future[Result]:
+    def _time_slice(self, slice_: Callable[[], Result]) -> Result:
+        start = perf_counter()
+        try:
+            return slice_()
+        finally:
+            self._metrics.observe_slice(perf_counter() - start)
+
+
+class _Worker(Thread):
+    """A thread that does one job after the other, and tells those who wait for it on their event loop.
+
+    Args:
+        name: what it is called in a debugger.
+        nice: how far it gives way to other threads that want the same core.
+    """
+
+    def __init__(self, name: str, nice: int = 0) -> None:
+        super().__init__(name=name, daemon=True)
+        self._nice = nice
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
+
+    def submit(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
+        """What a job returns, once its turn has come; it is left out where nobody waits for it any more."""
         outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(priority, next(self._numbers), work, outcome))
+        self._jobs.put((work, outcome))
         return outcome
 
-    def _work(self) -> None:
+    def run(self) -> None:
+        """Goes on until it is closed."""
         with suppress(AttributeError, OSError):  # only Linux knows priorities of threads, and it may not allow this
-            os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
-        while (job := self._jobs.get()).priority != END:
-            if job.outcome.cancelled():  # whoever asked has gone
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), self._nice)
+        while (job := self._jobs.get()) is not None:
+            work, outcome = job
+            if outcome.cancelled():  # whoever asked has gone
                 continue
-            start = perf_counter()
             try:
-                result, error = job.work(), None
+                result, error = work(), None
             except BaseException as raised:
                 result, error = None, raised
-            if job.priority == EXPLANATION:
-                self._metrics.observe_slice(perf_counter() - start)
-            job.outcome.get_loop().call_soon_threadsafe(_settle, job.outcome, result, error)
+            outcome.get_loop().call_soon_threadsafe(_settle, outcome, result, error)
+
+    def close(self) -> None:
+        """Ends it after what waits already."""
+        self._jobs.put(None)
+        self.join()
 
 
 def _settle(outcome: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:

@@ -26,7 +26,6 @@ from service.requests.bodies import read_body
 from service.requests.negotiation import choose_media_type
 from service.routes.direct import DirectRoute
 from service.routes.versioned import VersionedRouter
-from service.scheduler import EXPLANATION
 from service.schemas.errors import describe_errors
 from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse, Explanation
 from service.schemas.requests import describe_body
@@ -80,7 +79,7 @@ async def _compute(
 ) -> AsyncIterator[list[Explanation]]:
     """The explanations as they become ready, slice by slice, until the deadline, and while somebody waits for them."""
     slices = explain_in_parts(question)
-    with parts.scheduler.admit(EXPLANATION):
+    with parts.scheduler.admit("explanation"):
         while (part := await deadline.wait(parts.scheduler.run(lambda: next(slices, None)))) is not None:
             if part:
                 for one in part:

@@ -96,32 +96,45 @@ def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
         np.testing.assert_allclose(forecasts, MODEL.predict(make_windows(MODEL, n)), rtol=1e-12)
 
 
-def test_a_forecast_waits_for_one_slice_at_most(monkeypatch):
-    """A batch that arrives while explanations queue goes before all that have not begun."""
-    order, begun, go_on = [], threading.Event(), threading.Event()
-    forecast = scheduler._forecast
-    monkeypatch.setattr(scheduler, "_forecast", lambda *arguments: order.append("forecast") or forecast(*arguments))
-    monkeypatch.setattr(scheduler, "IN_PLACE", 0.0)  # all of it on the thread
+def test_no_forecast_waits_for_a_slice(monkeypatch):
+    """Forecasts on their thread are answered while a slice of an explanation is being computed, and others wait."""
+    monkeypatch.setattr(scheduler, "IN_PLACE", 0.0)
+    begun, go_on, computed = threading.Event(), threading.Event(), []
 
     def first():
         begun.set()
         assert go_on.wait(30)
-        order.append("slice")
+        computed.append("slice")
 
     async def scenario(under_test):
-        await under_test.predict(MODEL, make_windows(MODEL, 1), LATE)
-        order.clear()
         slices = [asyncio.create_task(under_test.run(first))]
         await asyncio.to_thread(begun.wait)
-        slices += [asyncio.create_task(under_test.run(lambda: order.append("slice"))) for _ in range(5)]
-        predicting = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 1), LATE))
-        for _ in range(3):  # the tasks begin, the batch is handed over
-            await asyncio.sleep(0)
+        slices += [asyncio.create_task(under_test.run(lambda: computed.append("slice"))) for _ in range(5)]
+        for _ in range(3):
+            await under_test.predict(MODEL, make_windows(MODEL, 2), LATE)
+            computed.append("forecast")
         go_on.set()
-        await asyncio.gather(predicting, *slices)
+        await asyncio.gather(*slices)
 
     run(scenario)
-    assert order == ["slice", "forecast", *["slice"] * 5]
+    assert computed == ["forecast"] * 3 + ["slice"] * 6
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    """A forecast of seven windows that keeps the thread until it may go on: has it begun, and may it go on."""
+    monkeypatch.setattr(scheduler, "IN_PLACE", 0.0)
+    begun, go_on = threading.Event(), threading.Event()
+    forecast = scheduler._forecast
+
+    def wait(model, windows):
+        if len(windows[0]) == 7:
+            begun.set()
+            assert go_on.wait(30)
+        return forecast(model, windows)
+
+    monkeypatch.setattr(scheduler, "_forecast", wait)
+    return begun, go_on
 
 
 def test_one_that_fails_spoils_no_other(monkeypatch):
@@ -187,43 +200,33 @@ def test_who_has_gone_is_not_computed_for():
     assert computed == ["here"]
 
 
-def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(monkeypatch):
-    """Behind a slice that takes longer it fails by its own deadline, while others that wait go on."""
-    monkeypatch.setattr(scheduler, "IN_PLACE", 0.0)
-    begun, go_on = threading.Event(), threading.Event()
-
-    def busy():
-        begun.set()
-        assert go_on.wait(30)
+def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(busy):
+    """Behind a batch that takes longer it fails by its own deadline, while others that wait go on."""
+    begun, go_on = busy
 
     async def scenario(under_test):
-        slice_ = asyncio.create_task(under_test.run(busy))
+        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 7), LATE))
         await asyncio.to_thread(begun.wait)
         windows = make_windows(MODEL, 1)
         patient = asyncio.create_task(under_test.predict(MODEL, windows, LATE))
         with pytest.raises(NotReadyError, match=r"still being computed after 0.01 s \(request_timeout\); ask again"):
             await under_test.predict(MODEL, windows, Deadline.after(0.01))
         go_on.set()
-        await slice_
+        await long
         return await patient
 
     np.testing.assert_allclose(run(scenario), MODEL.predict(make_windows(MODEL, 1)))
 
 
-def test_no_forecast_is_computed_for_who_has_gone(monkeypatch, batches):
-    """Of a batch behind a long slice only what still waits is computed: neither what is late nor what was given up."""
-    monkeypatch.setattr(scheduler, "IN_PLACE", 0.0)
-    begun, go_on = threading.Event(), threading.Event()
-
-    def busy():
-        begun.set()
-        assert go_on.wait(30)
+def test_no_forecast_is_computed_for_who_has_gone(busy, batches):
+    """Of a batch behind a long one only what still waits is computed: neither what is late nor what was given up."""
+    begun, go_on = busy
 
     async def scenario(under_test):
         for model in (MODEL, OTHER):
             await under_test.predict(model, make_windows(model, 1), LATE)
         batches.clear()
-        slice_ = asyncio.create_task(under_test.run(busy))
+        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 7), LATE))
         await asyncio.to_thread(begun.wait)
         late = [under_test.predict(model, make_windows(MODEL, 3), Deadline.after(0.01)) for model in (MODEL, OTHER)]
         given_up = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 4), LATE))
@@ -232,13 +235,13 @@ def test_no_forecast_is_computed_for_who_has_gone(monkeypatch, batches):
         given_up.cancel()
         await asyncio.sleep(0)
         go_on.set()
-        await slice_
+        await long
         return errors, await patient
 
     errors, forecasts = run(scenario)
     assert [type(error) for error in errors] == [NotReadyError] * 2
     np.testing.assert_allclose(forecasts, MODEL.predict(make_windows(MODEL, 2)))
-    assert batches == [[2]]
+    assert batches == [[7], [2]]
 
 
 def test_a_batch_that_fails_as_a_whole_is_told_to_all(monkeypatch):
