@@ -20,6 +20,7 @@ from kanmodel.scaling import Array
 
 MAX_WINDOWS = 128  # taken evenly from the reference: a share needs no more
 N_NODES = 17
+PART = 22  # windows whose gradients are taken together: about as many points as fit the cache
 
 
 def profile_nodes(model: LoadedModel) -> Mapping[tuple[str, int], Array]:
@@ -35,24 +36,39 @@ def profile_nodes(model: LoadedModel) -> Mapping[tuple[str, int], Array]:
     """
     reference = model.reference.windows
     chosen = torch.linspace(0, len(reference) - 1, min(MAX_WINDOWS, len(reference))).long()
-    windows = reference[chosen]
     start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")[0]
+    sizes: dict[tuple[str, int], list[Array]] = {}
+    for windows in torch.split(reference[chosen], PART):
+        for place, contributions in _contributions(model, windows, start).items():
+            sizes.setdefault(place, []).append(np.abs(contributions))
+    return {place: _shares(np.concatenate(parts, axis=1).mean(axis=1)) for place, parts in sizes.items()}
+
+
+def _contributions(model: LoadedModel, windows: Tensor, start: Tensor) -> dict[tuple[str, int], Array]:
+    """Of features to the values of nodes, by (stage, layer): (n_nodes, n, n_features)."""
     rule = clenshaw_curtis(N_NODES)
     along = torch.from_numpy(rule.nodes).to(windows.dtype)[:, None, None]
     points = torch.lerp(start, windows[:, None], along).flatten(0, 1).requires_grad_()
     change = (windows - start).double().numpy()
 
-    def shares(node: Tensor) -> Array:
-        """Of one node's value at every point, (n * n_nodes,)."""
+    def contributions(node: Tensor) -> Array:
+        """To one node's value at every point, (n * n_nodes,)."""
         (gradient,) = torch.autograd.grad(node.sum(), points, retain_graph=True)
-        along_path = gradient.double().view(len(windows), N_NODES, *windows.shape[1:]).numpy()
-        contributions = change * np.einsum("k,nktf->ntf", rule.weights, along_path)
-        size = np.abs(contributions.sum(axis=1)).mean(axis=0)  # (n_features,)
-        return np.asarray(size / size.sum() if size.sum() > 0 else size)
+        along_path = gradient.double().reshape(len(windows), N_NODES, -1)
+        mean_gradient = (torch.from_numpy(rule.weights) @ along_path).view(change.shape).numpy()
+        summed: Array = (change * mean_gradient).sum(axis=1)
+        return summed
 
     with torch.enable_grad():
         layers = _node_values(model.frozen.trace(points), model.config.lookback)
-        return {place: np.stack([shares(node) for node in values.unbind(1)]) for place, values in layers.items()}
+        return {place: np.stack([contributions(node) for node in nodes.unbind(1)]) for place, nodes in layers.items()}
+
+
+def _shares(sizes: Array) -> Array:
+    """Sizes (n_nodes, n_features) as shares that sum to 1; all 0 where nothing has a size."""
+    total = sizes.sum(axis=1, keepdims=True)
+    shares: Array = np.divide(sizes, total, out=np.zeros_like(sizes), where=total > 0)
+    return shares
 
 
 def _node_values(trace: Trace, lookback: int) -> dict[tuple[str, int], Tensor]:
