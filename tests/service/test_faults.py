@@ -18,10 +18,11 @@ from sockets import converse, head, is_at_rest
 from waiting import poll
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.ledger import explain_windows
+from kanmodel.explain.ledger import LedgerOptions, explain_windows
 from kanmodel.scaling import Array
 
 N_CLIENTS = 64
+LEAN = {"KANSCOPE_CACHED_RESULTS": "1"}  # so that no global result is computed beforehand
 N_ASKED = 32  # different requests; every sixteenth is an explanation
 
 
@@ -46,8 +47,9 @@ def choose(model: LoadedModel, number: int) -> Asked:
     if number % 16:
         verb, expected = "predict", model.predict(windows)
     else:
-        verb, expected = "explain", explain_windows(model, model.to_model_units(windows), 0).features
-        body["output"] = model.config.outputs[0]
+        verb, options = "explain", LedgerOptions(tolerance=1.0)  # one pass each: there are many
+        expected = explain_windows(model, model.to_model_units(windows), 0, options=options).features
+        body |= {"output": model.config.outputs[0], "tolerance": options.tolerance}
     content = json.dumps(body).encode()
     headers = ("Content-Type: application/json", f"Content-Length: {len(content)}")
     return Asked(head("POST", f"/v1/models/two:{verb}", *headers) + content, expected)
@@ -111,7 +113,7 @@ def resident_bytes(client: httpx2.Client) -> float:
 
 def test_load_leaves_nothing_behind(launch, folder, asked):
     """64 clients, and 64 that go away, four times: no wrong answer, an empty queue, and memory as after the second."""
-    with launch(folder / "two.safetensors") as process:
+    with launch(folder / "two.safetensors", **LEAN) as process:
         resident = []
         for _ in range(4):
             asyncio.run(ask_many(process.client, asked, n_turns=8))
@@ -136,7 +138,7 @@ async def ask_until(client: httpx2.Client, asked: list[Asked], end: Callable[[],
 
 def test_sigterm_under_load_loses_no_answer(launch, folder, asked):
     """Whatever the process has answered by its log has reached its client whole, and then it ends."""
-    with launch(folder / "two.safetensors") as process:
+    with launch(folder / "two.safetensors", **LEAN) as process:
         n_answers = asyncio.run(
             ask_until(process.client, asked, lambda: process.popen.send_signal(signal.SIGTERM)),
         )
@@ -156,11 +158,11 @@ def test_a_process_that_is_killed_comes_back(launch, tmp_path, folder, asked):
     checkpoint = models / "two.safetensors"
     checkpoint.write_bytes((folder / "two.safetensors").read_bytes())
     digest = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    with launch(models) as process:
+    with launch(models, **LEAN) as process:
         assert asyncio.run(ask_until(process.client, asked, process.popen.kill)) >= 100
         assert process.popen.wait(60) == -signal.SIGKILL
     assert [file.name for file in models.iterdir()] == ["two.safetensors"]
     assert hashlib.sha256(checkpoint.read_bytes()).hexdigest() == digest
-    with launch(models) as process:
+    with launch(models, **LEAN) as process:
         asyncio.run(ask_many(process.client, asked, n_turns=1))
         poll(lambda: is_at_rest(process.client))
