@@ -18,7 +18,7 @@ class Settings(BaseSettings):
         root_path: path under which a proxy serves the app, such as ``/kanscope``.
         models: a folder of checkpoints or one file; the bundled model where it is absent or an empty folder.
         poll_seconds: seconds between two looks for new, changed and deleted checkpoints; 0: never.
-        workers: processes that answer, each with its own copy of the models; more than one helps where requests are many.
+        workers: processes that answer, each with its own copy of the models.
         torch_threads: threads of one tensor operation; more only helps models that are far larger than these.
         keys_file: file of API keys, each on a line ``name scope[,scope] key``; read again when it changes.
         keys: API keys in the same form, separated by ``;`` or new lines.

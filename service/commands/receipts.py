@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import orjson
@@ -158,8 +159,12 @@ def _describe_pairs(pairs: Sequence[Pair]) -> str:
     far = f" ({worst.deviations:.2g} standard deviations)" if worst.deviations < inf else ""
     return (
         f"{n} of {len(pairs)} values differ by more than {AGREEMENT:g} standard deviations, "
-        f"most of all {worst.place}: it was {worst.saved}, and is {worst.repeated}{far}"
+        f"most of all {worst.place}: it was {_shorten(worst.saved)}, and is {_shorten(worst.repeated)}{far}"
     )
+
+
+def _shorten(value: Any) -> str:
+    return shorten(str(value), 60, placeholder=" …")
 
 
 def _print(shown: Repeat) -> None:
