@@ -91,6 +91,8 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     parts.scheduler.start()
     watch = Watch(parts.registry, parts.results, parts.settings.poll_seconds)
     watching = asyncio.create_task(watch.run())
+    if parts.settings.workers > 1:  # one that takes the place of another has no answer before, while the others have
+        await watch.loaded.wait()
     yield {"record_refusal": app.state.record_refusal}
     watch.close()
     await parts.results.close()

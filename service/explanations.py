@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from kanmodel.explain.baseline import Baseline
@@ -15,15 +15,8 @@ from service.requests.baselines import ReferenceBaselines, read_baseline
 from service.requests.bodies import parse_windows
 from service.requests.outputs import read_outputs
 from service.requests.windows import read_windows
-from service.schemas.explanations import (
-    Detail,
-    ExplainHeader,
-    ExplainRequest,
-    Explanation,
-    describe_baseline,
-    describe_ledger,
-    describe_reference_baselines,
-)
+from service.schemas.baselines import describe_baseline, describe_reference_baselines
+from service.schemas.explanations import Detail, ExplainHeader, ExplainRequest, Explanation, describe_ledger
 from service.schemas.requests import validate_request
 from service.settings import Settings
 
@@ -42,6 +35,8 @@ class Question:
         detail: what to say.
         baseline: what to compare with.
         options: how exact the ledgers must be.
+        receipt: whether the answer holds what is needed to repeat it.
+        progress: whether lines between the explanations tell how far the work is.
     """
 
     served: Served
@@ -51,6 +46,26 @@ class Question:
     detail: Detail
     baseline: Baseline | ReferenceBaselines
     options: LedgerOptions
+    receipt: bool
+    progress: bool
+
+    @property
+    def total(self) -> int:
+        """How many explanations it asks for: one for each window and output."""
+        return len(self.windows) * len(self.outputs)
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Where the work stands after a slice of it.
+
+    Attributes:
+        done: how many explanations are computed.
+        explanations: those that are ready to be sent now, in order; none after most slices.
+    """
+
+    done: int
+    explanations: Sequence[Explanation] = ()
 
 
 def read_question(body: bytes, served: Served, settings: Settings) -> Question:
@@ -71,6 +86,8 @@ def read_question(body: bytes, served: Served, settings: Settings) -> Question:
         detail=request.detail,
         baseline=read_baseline(document.get("baseline"), served.model),
         options=LedgerOptions(tolerance=request.tolerance),
+        receipt=request.receipt,
+        progress=request.progress,
     )
 
 
@@ -97,21 +114,26 @@ def describe_question(question: Question, predictions: Array) -> ExplainHeader:
     }
 
 
-def explain_in_parts(question: Question) -> Iterator[list[Explanation]]:
-    """The explanations in order, by window and then by output: some at a time, or none after a slice of work.
+def explain_in_parts(question: Question) -> Iterator[Advance]:
+    """The explanations in order, by window and then by output: a slice of work at a time, some ready after a few.
 
     Raises:
         NonFiniteError: a ledger is not finite.
     """
-    config = question.served.model.config
+    config, n_outputs = question.served.model.config, len(question.outputs)
     for first in range(0, len(question.windows), PART):
-        by_output = []
+        windows = question.windows[first : first + PART]
+        by_output: list[Iterator[Explanation]] = []
         for output in question.outputs:
-            slices = _explain(question, question.windows[first : first + PART], output)
+            done = first * n_outputs + len(windows) * len(by_output)
+            if by_output:
+                yield Advance(done)
+            slices = _explain(question, windows, output)
             while (ledger := _next_slice(slices)) is None:
-                yield []
+                yield Advance(done)
             by_output.append(describe_ledger(ledger, config.feature_names, question.detail, first))
-        yield [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
+        explanations = [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
+        yield Advance(first * n_outputs + len(explanations), explanations)
 
 
 def _explain(question: Question, windows: Array, output: int) -> Slices[Ledger]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
@@ -33,7 +34,7 @@ def make_request_log(settings: Settings, stream: TextIO | None = None) -> Filter
             _renderer(orjson.dumps if json else None, stream),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-    ).bind()
+    ).bind(**_stated_process(settings))
     return logger
 
 
@@ -71,6 +72,7 @@ def configure_logging(settings: Settings) -> None:
             foreign_pre_chain=[
                 structlog.stdlib.add_log_level,
                 structlog.stdlib.add_logger_name,
+                lambda _, __, line: {**line, **_stated_process(settings)},
                 _stamper(json),
             ],
             processors=[
@@ -82,6 +84,11 @@ def configure_logging(settings: Settings) -> None:
     )
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
     logging.captureWarnings(True)
+
+
+def _stated_process(settings: Settings) -> dict[str, int]:
+    """Which process a line is of, where there are several."""
+    return {"process": os.getpid()} if settings.workers > 1 else {}
 
 
 def _is_json(settings: Settings, stream: TextIO) -> bool:

@@ -18,6 +18,7 @@ class Settings(BaseSettings):
         root_path: path under which a proxy serves the app, such as ``/kanscope``.
         models: a folder of checkpoints or one file; the bundled model where it is absent or an empty folder.
         poll_seconds: seconds between two looks for new, changed and deleted checkpoints; 0: never.
+        workers: processes that answer, each with its own copy of the models.
         torch_threads: threads of one tensor operation; more only helps models that are far larger than these.
         keys_file: file of API keys, each on a line ``name scope[,scope] key``; read again when it changes.
         keys: API keys in the same form, separated by ``;`` or new lines.
@@ -48,6 +49,7 @@ class Settings(BaseSettings):
     root_path: str = ""
     models: Path | None = None
     poll_seconds: float = Field(default=10.0, ge=0, le=86400)
+    workers: int = Field(default=1, ge=1, le=256)
     torch_threads: int = Field(default=1, ge=1)
     keys_file: Path | None = None
     keys: SecretStr | None = None

@@ -24,12 +24,16 @@ class Watch:
         registry: the models.
         results: their global results.
         seconds: time between two looks; 0 for none after the first.
+
+    Attributes:
+        loaded: set once the first look is over.
     """
 
     def __init__(self, registry: Registry, results: GlobalResults, seconds: float) -> None:
         self._registry = registry
         self._results = results
         self._seconds = seconds
+        self.loaded = asyncio.Event()
         self._stopping = asyncio.Event()
         self._preparing: set[asyncio.Task[None]] = set()
         self._failure = ""  # of the last look
@@ -37,6 +41,7 @@ class Watch:
     async def run(self) -> None:
         """Goes on until it is closed, beside requests: a large folder must not look like a dead process."""
         await self._look(self._registry.load)
+        self.loaded.set()
         gc.freeze()  # what is here stays: a collection that looks at all of it stops everything for a tenth of a second
         while self._seconds and not await self._stops_within(self._seconds):
             await self._look(self._registry.poll)

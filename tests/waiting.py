@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 def poll(condition: Callable[[], bool]) -> None:
     """Returns as soon as a condition holds; fails where it never does. A process that was paused has lost no look."""
-    for _ in range(3000):
+    for _ in range(12_000):
         if condition():
             return
         time.sleep(0.01)
-    raise AssertionError("it is not so after 3000 looks in 30 s")
+    raise AssertionError("it is not so after 12,000 looks in two minutes")

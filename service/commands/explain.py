@@ -16,7 +16,7 @@ from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.ledger import Ledger, explain_windows
-from service.commands.options import AsJson, Checkpoint, OutputName, figure, find_output, print_json
+from service.commands.options import AsJson, OptionalCheckpoint, OutputName, figure, find_output, print_json
 
 ROUNDING = 1e-6  # of a feature's deviation: what float32 leaves of a zero
 LEDGER = "ledger"
@@ -24,7 +24,7 @@ BETTER = {"deletion": "more", "insertion": "less", "infidelity": "less"}
 
 
 def explain(
-    file: Checkpoint,
+    file: OptionalCheckpoint = None,
     window: Annotated[
         int | None,
         typer.Option(min=0, help="Reference window to explain, from 0. Default: the last.", show_default=False),
@@ -37,10 +37,33 @@ def explain(
             "beside gradients, chance and, without an LSTM, pykan's scores.",
         ),
     ] = False,
+    receipt: Annotated[
+        Path | None,
+        typer.Option(
+            help="Repeat a saved answer of :explain that has a receipt, and say whether the numbers agree; exit code 1 "
+            "where they do not. FILE may then be a folder, and is the bundled model, or KANSCOPE_MODELS, by default.",
+            show_default=False,
+        ),
+    ] = None,
+    windows: Annotated[
+        Path | None,
+        typer.Option("--input", help="What the receipt is of: the body of the request.", show_default=False),
+    ] = None,
     output_name: OutputName = None,
     as_json: AsJson = False,
 ) -> None:
     """Print what each feature adds to the forecast for one of the checkpoint's reference windows."""
+    if receipt is not None or windows is not None:
+        if receipt is None or windows is None:
+            raise DataError("--receipt and --input go together")
+        if faithfulness or window is not None or output_name is not None:
+            raise DataError("--receipt repeats what the receipt says, so nothing else can be asked for")
+        from service.commands.receipts import repeat  # here, since the other commands start faster without FastAPI
+
+        repeat(receipt, windows, file, as_json)
+        return
+    if file is None:
+        raise DataError("FILE is missing: give the checkpoint")
     if faithfulness and window is not None:
         raise DataError("--faithfulness measures over many windows, so --window cannot be given with it")
     model = load_checkpoint(file)

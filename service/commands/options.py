@@ -13,6 +13,7 @@ from kanmodel.config import ModelConfig
 from kanmodel.errors import CheckpointError, UnknownNameError
 
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
+OptionalCheckpoint = Annotated[Path | None, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
 OutputName = Annotated[
     str | None, typer.Option(help="Output that is meant, such as load+1. Default: the first.", show_default=False)
 ]

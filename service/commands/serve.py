@@ -28,6 +28,9 @@ def serve(
         int | None,
         typer.Option(min=0, max=65535, help="Port to listen on. Default: KANSCOPE_PORT, or 8000."),
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that answer. Default: KANSCOPE_WORKERS, or 1.")
+    ] = None,
     no_auth: Annotated[
         bool | None,
         typer.Option("--no-auth", help="Serve without API keys on an address that others reach.", show_default=False),
@@ -38,20 +41,23 @@ def serve(
     from service.app import create_app
     from service.logs import configure_logging
     from service.server import server_options
+    from service.workers import serve_workers
 
-    settings = choose_settings(models, host, port, no_auth)
-    app = create_app(settings)
+    settings = choose_settings(models=models, host=host, port=port, workers=workers, no_auth=no_auth)
+    app = create_app(settings)  # of several workers' settings too, what is wrong is said here and once
     configure_logging(settings)
-    uvicorn.run(app, **server_options(settings))
+    if settings.workers > 1:
+        serve_workers(settings)
+    else:
+        uvicorn.run(app, **server_options(settings))
 
 
-def choose_settings(models: Path | None, host: str | None, port: int | None, no_auth: bool | None = None) -> Settings:
-    """The settings of the environment, under those of the command line.
+def choose_settings(**given: object) -> Settings:
+    """The settings of the environment, under those of the command line that are not None.
 
     Raises:
         ConfigError: a variable of the environment has a value that it can't have.
     """
-    given = {"models": models, "host": host, "port": port, "no_auth": no_auth}
     try:
         return Settings.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:

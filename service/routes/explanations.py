@@ -20,14 +20,15 @@ from service.dependencies import (
     get_deadline,
     get_served,
 )
-from service.errors import describe_error
-from service.explanations import Question, describe_question, explain_in_parts, read_question
+from service.errors import describe_error, unusable
+from service.explanations import Advance, Question, describe_question, explain_in_parts, read_question
+from service.receipts import make_receipt
 from service.requests.bodies import read_body
 from service.requests.negotiation import choose_media_type
 from service.routes.direct import DirectRoute
 from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
-from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse, Explanation
+from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse
 from service.schemas.requests import describe_body
 
 logger = logging.getLogger(__name__)
@@ -40,7 +41,8 @@ _LINES = {
             "schema": {
                 "type": "string",
                 "description": "One JSON object a line: the members of `ExplainResponse` but `explanations`, then each "
-                "`Explanation`; or an `ErrorResponse` as the last line.",
+                "`Explanation`; where `progress` is asked for, objects with that one member between them; or an "
+                "`ErrorResponse` as the last line.",
             }
         }
     }
@@ -58,46 +60,54 @@ async def explain(request: Request) -> Response:
     """Explains forecasts: contributions that add up at every layer, each explanation with its own residual.
 
     With `Accept: application/x-ndjson` the first line holds what all explanations share, and each further line
-    one explanation, sent as soon as it is ready. Should one fail, the last line is an error.
+    one explanation, sent as soon as it is ready. Should one fail, or the deadline pass, the last line is an error.
     """
     parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
     media_type = choose_media_type(request.headers.get("accept"), (JSON, NDJSON))
     body = await read_body(request, parts.settings)
     question = read_question(body, served, parts.settings)
+    if question.progress and media_type != NDJSON:
+        raise unusable("progress", f"needs Accept: {NDJSON}, whose lines can tell it")
     request.state.windows = len(question.windows)
     predictions = await parts.scheduler.predict(served.model, question.windows, deadline)
     header = describe_question(question, predictions)
-    explanations = _compute(question, parts, deadline, request)
+    if question.receipt:
+        header["receipt"] = make_receipt(question, header["baseline"])
+    advances = _compute(question, parts, deadline, request)
     if media_type == NDJSON:
-        return StreamingResponse(_stream(header, explanations, request.state.request_id), media_type=NDJSON)
-    answer: ExplainResponse = {**header, "explanations": [one async for part in explanations for one in part]}
+        lines = _stream(question, header, advances, request.state.request_id)
+        return StreamingResponse(lines, media_type=NDJSON)
+    answer: ExplainResponse = {**header, "explanations": [one async for now in advances for one in now.explanations]}
     return answer_json(answer)
 
 
-async def _compute(
-    question: Question, parts: Parts, deadline: Deadline, request: Request
-) -> AsyncIterator[list[Explanation]]:
+async def _compute(question: Question, parts: Parts, deadline: Deadline, request: Request) -> AsyncIterator[Advance]:
     """The explanations as they become ready, slice by slice, until the deadline, and while somebody waits for them."""
     slices = explain_in_parts(question)
     with parts.scheduler.admit("explanation"):
-        while (part := await deadline.wait(parts.scheduler.run(lambda: next(slices, None)))) is not None:
-            if part:
-                for one in part:
-                    residual = one["residual"] / one["tolerance"] * question.options.tolerance
-                    parts.metrics.observe_explanation(question.served.name, residual, one["converged"])
-                yield part
-            elif await request.is_disconnected():
+        while (advance := await deadline.wait(parts.scheduler.run(lambda: next(slices, None)))) is not None:
+            for one in advance.explanations:
+                residual = one["residual"] / one["tolerance"] * question.options.tolerance
+                parts.metrics.observe_explanation(question.served.name, residual, one["converged"])
+            yield advance
+            if not advance.explanations and await request.is_disconnected():
                 raise ClientDisconnect
 
 
 async def _stream(
-    header: ExplainHeader, parts: AsyncIterator[list[Explanation]], request_id: str
+    question: Question, header: ExplainHeader, advances: AsyncIterator[Advance], request_id: str
 ) -> AsyncIterator[bytes]:
     """The answer line by line. Its status is sent already, so an error can only be its last line."""
     yield encode_json(header) + b"\n"
+    slices = 0
     try:
-        async for explanations in parts:
-            yield b"".join(encode_json(explanation) + b"\n" for explanation in explanations)
+        async for advance in advances:
+            slices += 1
+            lines: list[object] = [*advance.explanations]
+            if question.progress:
+                lines.insert(0, {"progress": {"done": advance.done, "total": question.total, "slices": slices}})
+            if lines:
+                yield b"".join(encode_json(line) + b"\n" for line in lines)
     except Exception as error:
         logger.warning("request %s failed in its stream", request_id, exc_info=error)
         yield encode_json(describe_error(error, request_id)) + b"\n"

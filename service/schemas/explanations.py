@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, NotRequired
+from typing import Annotated, Literal, NotRequired
 
-import numpy as np
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.explain.expected import DEFAULT_COUNT, draw_baselines
+from kanmodel.explain.expected import DEFAULT_COUNT
 from kanmodel.explain.ledger import Ledger, LedgerLayer
 from kanmodel.scaling import Array
+from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
 from service.schemas.models import Checkpoint, Name
 from service.schemas.predictions import Columns, Instances, Predictions
 from service.schemas.requests import Closed
 
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
-BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
-BaselineKind = Literal["mean", "zero", "reference", "values", "instance"]
-BaselineValue = Annotated[float | list[float], Field(description="A number, or one per step, original units.")]
-
-
-class BaselineValues(Closed):
-    """A baseline of given values."""
-
-    values: Annotated[
-        dict[str, BaselineValue],
-        Field(description="For every feature of the model a number or one per step, original units, oldest first."),
-    ]
-
-
-class BaselineInstance(Closed):
-    """Another window as baseline: why has the forecast changed?"""
-
-    instance: Annotated[
-        list[list[float]], Field(description="lookback x n_features, original units, oldest step first.")
-    ]
-
-
-class BaselineReference(Closed):
-    """Reference windows as baselines; the explanation is the mean over them."""
-
-    reference: Annotated[int, Field(description="How many are drawn, at most as many as there are.", ge=2)]
-    seed: Annotated[int, Field(description="Seed of the draw.", ge=0)] = 0
+Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
+ExplainedOutput = Annotated[
+    str | list[str], Field(description="The explained output; a list where a list was asked for.")
+]
 
 
 class ExplainRequest(Closed):
@@ -80,6 +55,22 @@ class ExplainRequest(Closed):
             strict=True,
         ),
     ] = 1e-3
+    receipt: Annotated[
+        bool,
+        Field(
+            description="Whether the answer holds a `receipt`, with which `kanscope explain --receipt` repeats it.",
+            strict=True,
+        ),
+    ] = False
+    progress: Annotated[
+        bool,
+        Field(
+            description='Whether lines such as `{"progress": {"done": 32, "total": 96, "slices": 7}}` come between the '
+            "explanations, one after each slice of work: how many explanations are computed, of how many, and how many "
+            "slices that took. Only with `Accept: application/x-ndjson`.",
+            strict=True,
+        ),
+    ] = False
 
 
 class EdgeContribution(TypedDict):
@@ -148,24 +139,52 @@ class Explanation(TypedDict):
     ]
 
 
-class UsedBaseline(TypedDict):
-    """What the windows were compared with, original units."""
+class Versions(TypedDict):
+    """What computed the numbers."""
 
-    kind: Annotated[BaselineKind, Field(description="Which kind of baseline was asked for.")]
-    values: NotRequired[
-        Annotated[
-            dict[str, BaselineValue],
-            Field(
-                description="Of each feature; for `reference` the mean over windows and steps; absent for `instance`."
-            ),
-        ]
+    kanscope: Annotated[str, Field(description="This service.")]
+    torch: Annotated[str, Field(description="PyTorch, with its build.")]
+    numpy: Annotated[str, Field(description="NumPy.")]
+    python: Annotated[str, Field(description="Python.")]
+
+
+class InputHash(TypedDict):
+    """What was explained, without its values."""
+
+    sha256: Annotated[
+        str,
+        Field(
+            description="SHA-256 of the windows in original units as little-endian float64, row by row: in Python "
+            '`hashlib.sha256(numpy.asarray(instances, "<f8").tobytes())`.',
+            pattern="^[0-9a-f]{64}$",
+        ),
     ]
-    reference: NotRequired[
-        Annotated[int, Field(description="How many reference windows were drawn; only for kind `reference`.")]
+    shape: Annotated[list[int], Field(description="[n, lookback, n_features].", min_length=3, max_length=3)]
+
+
+class Receipt(TypedDict):
+    """What is needed to repeat an answer: `kanscope explain --receipt` does, from the answer and the windows."""
+
+    checkpoint: Checkpoint
+    versions: Versions
+    input: InputHash
+    method: Annotated[
+        Method,
+        Field(
+            description="`integrated_gradients` along the straight path from one baseline, or `expected_gradients`, "
+            "their mean over several; units, nodes and edges by conductance along the same path."
+        ),
     ]
-    seed: NotRequired[Annotated[int, Field(description="Seed of the draw; only for kind `reference`.")]]
-    instance: NotRequired[
-        Annotated[list[list[float]], Field(description="lookback x n_features; only for kind `instance`.")]
+    output: ExplainedOutput
+    detail: Annotated[Detail, Field(description="What is said.")]
+    baseline: Annotated[UsedBaseline, Field(description="What the windows are compared with, and the seed of a draw.")]
+    tolerance: Annotated[float, Field(description="Largest accepted residual, in standard deviations of the output.")]
+    path_nodes: Annotated[
+        int, Field(description="Nodes of the path to begin with, positions of a Clenshaw-Curtis rule.", ge=2)
+    ]
+    halvings: Annotated[
+        int,
+        Field(description="How often a part of a path may be halved where its residual is above its share.", ge=0),
     ]
 
 
@@ -174,13 +193,14 @@ class ExplainHeader(TypedDict):
 
     model_name: Name
     checkpoint: Checkpoint
-    output: Annotated[str | list[str], Field(description="The explained output; a list where a list was asked for.")]
+    output: ExplainedOutput
     unit: Annotated[
         str | list[str | None] | None,
         Field(description="Unit of the target, null where unknown; a list where `output` is one."),
     ]
     baseline: UsedBaseline
     predictions: Predictions
+    receipt: NotRequired[Annotated[Receipt, Field(description="Where it was asked for.")]]
 
 
 class ExplainResponse(ExplainHeader):
@@ -190,24 +210,6 @@ class ExplainResponse(ExplainHeader):
         list[Explanation],
         Field(description="One for each instance; of several outputs, one for each instance and output."),
     ]
-
-
-def describe_baseline(model: LoadedModel, baseline: Baseline) -> UsedBaseline:
-    """The baseline as the answer states it."""
-    if baseline.kind == "instance":
-        return {"kind": "instance", "instance": np.asarray(baseline.instance).tolist()}
-    values: dict[str, Any] = dict(baseline.values or {})
-    if baseline.kind != "values":
-        means = baseline_window(model, baseline)[0].tolist()
-        values = dict(zip(model.config.feature_names, means, strict=True))
-    return {"kind": baseline.kind, "values": values}
-
-
-def describe_reference_baselines(model: LoadedModel, count: int, seed: int) -> UsedBaseline:
-    """Reference windows that serve as baselines, as the answer states them."""
-    means = draw_baselines(model, count, seed).mean(axis=(0, 1)).tolist()
-    values = dict(zip(model.config.feature_names, means, strict=True))
-    return {"kind": "reference", "reference": count, "seed": seed, "values": values}
 
 
 def describe_ledger(ledger: Ledger, features: tuple[str, ...], detail: Detail, first: int) -> Iterator[Explanation]:

@@ -10,6 +10,7 @@ import forward
 import importance
 import pictures
 import serving
+import workers
 from table import Row, print_table
 
 from kanmodel.checkpoint import load_checkpoint
@@ -22,6 +23,7 @@ def rows() -> Iterator[Row]:
     """Every row, one after the other."""
     model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
     yield from serving.rows()
+    yield from workers.rows()
     yield from forward.rows()
     yield from explanations.rows(model)
     yield from importance.rows(model)

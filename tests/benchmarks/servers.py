@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -56,6 +56,16 @@ def our_server(models: Path) -> Iterator[Server]:
 
 
 @contextmanager
+def free_server(models: Path, workers: int, threads: int) -> Iterator[Server]:
+    """`kanscope serve` with several processes, or several threads, on all cores."""
+    port = free_port()
+    command = [sys.executable, "-m", "service.cli", "serve", str(models), "--port", str(port)]
+    variables = {"KANSCOPE_WORKERS": str(workers), "KANSCOPE_TORCH_THREADS": str(threads)}
+    with running(command, port, "/readyz", core=None, variables=variables) as server:
+        yield server
+
+
+@contextmanager
 def peer_server(checkpoint: Path) -> Iterator[Server]:
     """The hand-written app of `peer.py` on the same core."""
     port = free_port()
@@ -65,11 +75,19 @@ def peer_server(checkpoint: Path) -> Iterator[Server]:
 
 
 @contextmanager
-def running(command: list[str], port: int, ready: str) -> Iterator[Server]:
+def running(
+    command: list[str],
+    port: int,
+    ready: str,
+    core: int | None = SERVER_CORE,
+    variables: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     """A server from its start until it has ended; it is ready once GET `ready` is answered with 200."""
     start = perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    pin(process.pid, SERVER_CORE)
+    environment = {**os.environ, **(variables or {})}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    if core is not None:
+        pin(process.pid, core)
     try:
         while get_status(port, ready) != 200:
             if process.poll() is not None or perf_counter() - start > PATIENCE:

@@ -91,6 +91,14 @@ class Process:
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
+def is_loaded(client: httpx2.Client) -> bool:
+    """Whether a server answers, and has loaded its models; workers answer no sooner."""
+    try:
+        return "loading" not in client.get("/readyz").text
+    except httpx2.ConnectError:
+        return False
+
+
 @pytest.fixture
 def launch(tmp_path: Path) -> Callable[..., AbstractContextManager[Process]]:
     """Starts the command with settings by their variables, such as ``KANSCOPE_LOG_FORMAT="json"``."""
@@ -106,7 +114,7 @@ def launch(tmp_path: Path) -> Callable[..., AbstractContextManager[Process]]:
             url = re.search(r"http://[\w.:]+", log.read_text())
             assert url, log.read_text()
             with httpx2.Client(base_url=url[0], timeout=60) as client:
-                poll(lambda: "loading" not in client.get("/readyz").text)
+                poll(lambda: is_loaded(client))
                 yield Process(popen, client, log)
         finally:
             popen.kill()

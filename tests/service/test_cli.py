@@ -443,6 +443,6 @@ def test_options_of_serve_come_before_the_environment(tmp_path, monkeypatch):
     """What the command line leaves out is read from KANSCOPE_ variables, then from the defaults."""
     monkeypatch.setenv("KANSCOPE_MODELS", str(tmp_path))
     monkeypatch.setenv("KANSCOPE_PORT", "8001")
-    settings = choose_settings(None, None, 9)
+    settings = choose_settings(port=9)
     assert (settings.models, settings.host, settings.port) == (tmp_path, "127.0.0.1", 9)
-    assert choose_settings(tmp_path / "m.safetensors", "0.0.0.0", None).port == 8001
+    assert choose_settings(models=tmp_path / "m.safetensors", host="0.0.0.0", port=None).port == 8001

@@ -1,0 +1,181 @@
+"""``kanscope explain --receipt``: repeats a saved answer, and says whether the numbers are the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import inf
+from pathlib import Path
+from textwrap import shorten
+from typing import Any
+
+import orjson
+import typer
+
+from kanmodel.checkpoint import LoadedModel, load_checkpoint
+from kanmodel.errors import CheckpointError, DataError, KanscopeError
+from service.agreement import AGREEMENT, Pair, pair_answers
+from service.commands.options import print_json
+from service.commands.serve import choose_settings
+from service.receipts import SavedAnswer, answer_question, ask_again, find_versions, hash_windows, read_answer
+from service.registry import Served
+from service.repository import list_checkpoints
+from service.schemas.explanations import InputHash, Receipt
+
+EXIT_DISAGREES = 1
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """What a repeat has shown.
+
+    Attributes:
+        agrees: whether all of it is as it was.
+        reasons: why not.
+        warnings: what is different, but need not matter.
+        compared: how many values were; 0 where the repeat was not possible.
+        largest_difference: of two numbers, in standard deviations; None where something else differs.
+    """
+
+    agrees: bool
+    reasons: tuple[str, ...]
+    warnings: tuple[str, ...]
+    compared: int
+    largest_difference: float | None
+
+
+def repeat(receipt: Path, windows: Path, models: Path | None, as_json: bool) -> None:
+    """Repeats the answer of a file, prints what that shows, and ends with exit code 1 where the numbers differ.
+
+    Args:
+        receipt: the saved answer.
+        windows: the body of its request.
+        models: the checkpoint, or a folder that holds it; None for the models that would be served.
+        as_json: whether to print JSON.
+
+    Raises:
+        DataError: a file cannot be read or is not what it must be, or the windows do not fit the model.
+        CheckpointError: none of several checkpoints is that of the receipt, or it cannot be read.
+    """
+    answer = read_answer(_read(receipt), receipt.name)
+    try:
+        request = orjson.loads(_read(windows))
+    except orjson.JSONDecodeError as error:
+        raise DataError(f"{windows.name} must be JSON: {error}") from error
+    if not isinstance(request, dict):
+        raise DataError(f"{windows.name} must be a JSON object with instances or columns")
+    shown = repeat_answer(answer, request, find_model(models, answer.receipt["checkpoint"]))
+    if as_json:
+        print_json(asdict(shown))
+    else:
+        _print(shown)
+    if not shown.agrees:
+        raise typer.Exit(EXIT_DISAGREES)
+
+
+def find_model(path: Path | None, checkpoint: str) -> LoadedModel:
+    """The checkpoint of a receipt, by its hash; where there is one file alone, that one.
+
+    Raises:
+        CheckpointError: there are several, and none is it; or the file cannot be read.
+    """
+    files = list_checkpoints(choose_settings(models=path).models).values()
+    paths = [path] if path is not None and path.is_file() else [file.path for file in files if file.refusal is None]
+    if len(paths) != 1:
+        paths = [path for path in paths if _hash_file(path) == checkpoint]
+    if not paths:
+        raise CheckpointError(f"none of {len(files)} checkpoints is {checkpoint}, of which the receipt is")
+    return load_checkpoint(paths[0])
+
+
+def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: LoadedModel) -> Repeat:
+    """What a repeat shows.
+
+    Args:
+        answer: the saved answer.
+        request: with the windows.
+        model: what explains them.
+
+    Raises:
+        KanscopeError: the windows do not fit the model, though it is the receipt's.
+    """
+    receipt, checkpoint = answer.receipt, f"sha256:{model.sha256}"
+    reasons = [f"the answer is not whole: it ended with {answer.failure!r}"] if answer.failure else []
+    if checkpoint != receipt["checkpoint"]:
+        reasons.append(f"the checkpoint is {checkpoint}, not {receipt['checkpoint']}")
+    pairs: list[Pair] = []
+    try:
+        question = ask_again(receipt, request, Served(answer.content["model_name"], model))
+        reasons += _compare_input(receipt, hash_windows(question.windows))
+        pairs += pair_answers(answer.content, answer_question(question), model)
+    except KanscopeError as error:
+        if checkpoint == receipt["checkpoint"]:
+            raise
+        reasons.append(f"with that checkpoint it cannot be repeated: {error}")
+    if not all(pair.agrees for pair in pairs):
+        reasons.append(_describe_pairs(pairs))
+    largest = max((pair.deviations for pair in pairs), default=inf)
+    return Repeat(
+        agrees=not reasons,
+        reasons=tuple(reasons),
+        warnings=tuple(_compare_versions(receipt)),
+        compared=len(pairs),
+        largest_difference=largest if largest < inf else None,
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path.name}: {error.strerror}") from error
+
+
+def _hash_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError:
+        return ""
+
+
+def _compare_versions(receipt: Receipt) -> Iterator[str]:
+    for (library, now), then in zip(find_versions().items(), receipt["versions"].values(), strict=True):
+        if now != then:
+            yield f"made with {library} {then}, repeated with {now}"
+
+
+def _compare_input(receipt: Receipt, found: InputHash) -> Iterator[str]:
+    wanted = receipt["input"]
+    if found["shape"] != wanted["shape"]:
+        yield f"the input has the shape {found['shape']}, not {wanted['shape']}"
+    elif found["sha256"] != wanted["sha256"]:
+        yield f"the input has the hash {found['sha256']}, not {wanted['sha256']}"
+
+
+def _describe_pairs(pairs: Sequence[Pair]) -> str:
+    worst, n = max(pairs, key=lambda pair: pair.deviations), sum(not pair.agrees for pair in pairs)
+    far = f" ({worst.deviations:.2g} standard deviations)" if worst.deviations < inf else ""
+    return (
+        f"{n} of {len(pairs)} values differ by more than {AGREEMENT:g} standard deviations, "
+        f"most of all {worst.place}: it was {_shorten(worst.saved)}, and is {_shorten(worst.repeated)}{far}"
+    )
+
+
+def _shorten(value: Any) -> str:
+    return shorten(str(value), 60, placeholder=" …")
+
+
+def _print(shown: Repeat) -> None:
+    for warning in shown.warnings:
+        typer.echo(f"warning: {warning}")
+    if shown.agrees:
+        typer.echo(
+            f"agrees: the largest difference of {shown.compared} values is {shown.largest_difference:.2g} standard "
+            "deviations"
+        )
+    else:
+        typer.echo("does not agree")
+    for reason in shown.reasons:
+        typer.echo(f"  {reason}")

@@ -1,0 +1,81 @@
+"""What a window is compared with: as a request asks for it, and as the answer states it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, NotRequired
+
+import numpy as np
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.expected import draw_baselines
+from service.schemas.requests import Closed
+
+BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
+BaselineKind = Literal["mean", "zero", "reference", "values", "instance"]
+BaselineValue = Annotated[float | list[float], Field(description="A number, or one per step, original units.")]
+
+
+class BaselineValues(Closed):
+    """A baseline of given values."""
+
+    values: Annotated[
+        dict[str, BaselineValue],
+        Field(description="For every feature of the model a number or one per step, original units, oldest first."),
+    ]
+
+
+class BaselineInstance(Closed):
+    """Another window as baseline: why has the forecast changed?"""
+
+    instance: Annotated[
+        list[list[float]], Field(description="lookback x n_features, original units, oldest step first.")
+    ]
+
+
+class BaselineReference(Closed):
+    """Reference windows as baselines; the explanation is the mean over them."""
+
+    reference: Annotated[int, Field(description="How many are drawn, at most as many as there are.", ge=2)]
+    seed: Annotated[int, Field(description="Seed of the draw.", ge=0)] = 0
+
+
+class UsedBaseline(TypedDict):
+    """What the windows were compared with, original units."""
+
+    kind: Annotated[BaselineKind, Field(description="Which kind of baseline was asked for.")]
+    values: NotRequired[
+        Annotated[
+            dict[str, BaselineValue],
+            Field(
+                description="Of each feature; for `reference` the mean over windows and steps; absent for `instance`."
+            ),
+        ]
+    ]
+    reference: NotRequired[
+        Annotated[int, Field(description="How many reference windows were drawn; only for kind `reference`.")]
+    ]
+    seed: NotRequired[Annotated[int, Field(description="Seed of the draw; only for kind `reference`.")]]
+    instance: NotRequired[
+        Annotated[list[list[float]], Field(description="lookback x n_features; only for kind `instance`.")]
+    ]
+
+
+def describe_baseline(model: LoadedModel, baseline: Baseline) -> UsedBaseline:
+    """The baseline as the answer states it."""
+    if baseline.kind == "instance":
+        return {"kind": "instance", "instance": np.asarray(baseline.instance).tolist()}
+    values: dict[str, Any] = dict(baseline.values or {})
+    if baseline.kind != "values":
+        means = baseline_window(model, baseline)[0].tolist()
+        values = dict(zip(model.config.feature_names, means, strict=True))
+    return {"kind": baseline.kind, "values": values}
+
+
+def describe_reference_baselines(model: LoadedModel, count: int, seed: int) -> UsedBaseline:
+    """Reference windows that serve as baselines, as the answer states them."""
+    means = draw_baselines(model, count, seed).mean(axis=(0, 1)).tolist()
+    values = dict(zip(model.config.feature_names, means, strict=True))
+    return {"kind": "reference", "reference": count, "seed": seed, "values": values}

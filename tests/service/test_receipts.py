@@ -1,0 +1,321 @@
+"""Answers with receipts, from a real server, repeated by the command or by what it stands on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from dataclasses import replace
+from importlib.metadata import version
+
+import numpy as np
+import pytest
+from factories import make_model, make_windows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kanmodel.checkpoint import save_checkpoint
+from service.agreement import AGREEMENT
+from service.commands.receipts import repeat_answer
+from service.receipts import read_answer
+
+NAMES = ("nyc-weather", "two", "front", "head")
+NDJSON = {"Accept": "application/x-ndjson"}
+
+
+def ask(service, name, body, headers=None):
+    """The bytes of an answer with a receipt."""
+    answer = service.post(f"/v1/models/{name}:explain", {**body, "receipt": True}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return answer.content
+
+
+@pytest.fixture(scope="module")
+def service(service, serve, folder):
+    """The models of the session's server behind one that takes larger bodies."""
+    with serve(models=folder) as client:
+        yield replace(service, client=client)
+
+
+@pytest.fixture
+def saved(service, folder, tmp_path):
+    """What a client has saved of two windows of a model with four outputs, and where the model is."""
+    body = {"instances": make_windows(service.models["two"], 2).tolist(), "output": ["b+1", "a+2"], "detail": "steps"}
+    (tmp_path / "body.json").write_text(json.dumps(body))
+    (tmp_path / "answer.json").write_bytes(ask(service, "two", body))
+    return tmp_path / "answer.json", tmp_path / "body.json", folder / "two.safetensors"
+
+
+@pytest.fixture
+def repeat(run, saved):
+    """Repeats what was saved, after a change of it."""
+    answer, body, model = saved
+
+    def repeat(change=lambda document: None, body=body, model=model, options=()):
+        document = json.loads(answer.read_bytes())
+        change(document)
+        answer.write_text(json.dumps(document))
+        return run("explain", "--receipt", answer, "--input", body, *([] if model is None else [model]), *options)
+
+    return repeat
+
+
+def make_body(model, n, seed, form, baseline):
+    """A request with windows in one of two forms, compared with one kind of baseline."""
+    windows, names = make_windows(model, n, seed), model.config.feature_names
+    numbers = {name: float(value) for name, value in zip(names, windows[0, 0], strict=True)}
+    kinds = {
+        "draw": {"reference": 3, "seed": seed},
+        "values": {"values": numbers},
+        "steps": {"values": {**numbers, names[0]: windows[0, :, 0].tolist()}},
+        "instance": {"instance": windows[-1].tolist()},
+    }
+    forms = {
+        "instances": windows.tolist(),
+        "columns": {name: windows[..., number].tolist() for number, name in enumerate(names)},
+    }
+    return {form: forms[form], "baseline": kinds.get(baseline, baseline)}
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(NAMES),
+    n=st.integers(1, 40),
+    seed=st.integers(0, 99),
+    form=st.sampled_from(["instances", "columns"]),
+    baseline=st.sampled_from(["mean", "zero", "reference", "draw", "values", "steps", "instance"]),
+    detail=st.sampled_from(["features", "steps", "flow"]),
+    lines=st.booleans(),
+    data=st.data(),
+)
+def test_any_answer_repeats(service, name, n, seed, form, baseline, detail, lines, data):
+    """Whatever was asked, of whichever model and in whichever form, the repeat agrees in every value."""
+    model = service.models[name]
+    names = st.sampled_from(model.config.outputs)
+    output = data.draw(names | st.lists(names, min_size=1, max_size=3, unique=True), label="output")
+    body = {**make_body(model, n, seed, form, baseline), "detail": detail, "output": output, "tolerance": 0.01}
+    answer = read_answer(ask(service, name, {**body, "progress": lines}, NDJSON if lines else None), "answer")
+    shown = repeat_answer(answer, body, model)
+    assert (shown.agrees, shown.reasons, shown.warnings) == (True, (), ())
+    assert shown.compared > len(answer.content["explanations"]) * len(model.config.features)
+    assert shown.largest_difference <= AGREEMENT
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    name=st.sampled_from(NAMES),
+    chosen=st.lists(st.integers(0, 39), min_size=1, max_size=40, unique=True),
+    baseline=st.sampled_from(["mean", {"reference": 2}]),
+)
+def test_an_explanation_does_not_depend_on_the_others_of_its_request(service, name, chosen, baseline):
+    """A window is explained alike, but for rounding, whatever goes with it and wherever it stands."""
+    model = service.models[name]
+    windows, output = make_windows(model, 40), model.config.outputs[-1]
+    body = {"output": output, "baseline": baseline, "detail": "steps"}
+    everything = json.loads(ask(service, name, {**body, "instances": windows.tolist()}))["explanations"]
+    some = json.loads(ask(service, name, {**body, "instances": windows[chosen].tolist()}))["explanations"]
+    std = model.output_std[-1]
+    for number, explanation in zip(chosen, some, strict=True):
+        for member in ("prediction", "baseline_prediction", "steps", "residual"):
+            np.testing.assert_allclose(
+                explanation[member], everything[number][member], rtol=0, atol=AGREEMENT * std, err_msg=member
+            )
+
+
+def test_the_receipt_says_what_was_computed_and_with_what(service):
+    """Model, versions, method, question and the documented hash of the windows, in either form of the request."""
+    model = service.models["front"]
+    windows = make_windows(model, 3)
+    columns = {name: windows[..., number].tolist() for number, name in enumerate(model.config.feature_names)}
+    body = {"columns": columns, "baseline": {"reference": 5, "seed": 7}, "tolerance": 0.01}
+    answer = json.loads(ask(service, "front", body))
+    assert answer["receipt"] == {
+        "checkpoint": f"sha256:{model.sha256}",
+        "versions": {
+            "kanscope": version("kanscope"),
+            "torch": version("torch"),
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
+        "input": {
+            "sha256": hashlib.sha256(np.asarray(windows.tolist(), "<f8").tobytes()).hexdigest(),
+            "shape": list(windows.shape),
+        },
+        "method": "expected_gradients",
+        "output": "y+1",
+        "detail": "features",
+        "baseline": answer["baseline"],
+        "tolerance": 0.01,
+        "path_nodes": 17,
+        "halvings": 12,
+    }
+    assert answer["baseline"]["seed"] == 7
+    plain = json.loads(ask(service, "front", {"instances": windows.tolist()}))["receipt"]
+    assert (plain["input"], plain["method"]) == (answer["receipt"]["input"], "integrated_gradients")
+
+
+def test_there_is_none_unless_it_is_asked_for(service):
+    """An answer has no receipt by default; in lines it is in the first."""
+    body = {"instances": make_windows(service.models["front"], 2).tolist()}
+    assert "receipt" not in service.post("/v1/models/front:explain", body).json()
+    first, *others = map(json.loads, ask(service, "front", body, NDJSON).splitlines())
+    assert "receipt" in first and not any("receipt" in line for line in others)
+
+
+def test_the_command_says_that_it_agrees(repeat):
+    """Exit code 0 and one line; JSON where that is asked for."""
+    code, out, _ = repeat()
+    assert code == 0 and out.startswith("agrees: the largest difference of ") and out.count("\n") == 1
+    code, out, _ = repeat(options=["--json"])
+    shown = json.loads(out)
+    assert (code, shown["agrees"], shown["reasons"], shown["warnings"]) == (0, True, [], [])
+    assert shown["compared"] > 100 and shown["largest_difference"] <= AGREEMENT
+
+
+def test_the_checkpoint_is_found_in_a_folder_by_its_hash(repeat, folder, monkeypatch, tmp_path):
+    """A folder serves as well, and so do the models of the service; where none of them is it, that is said."""
+    assert repeat(model=folder)[0] == 0
+    monkeypatch.setenv("KANSCOPE_MODELS", str(folder))
+    assert repeat(model=None)[0] == 0
+    for seed in (1, 2):
+        save_checkpoint(make_model("head", seed=seed), tmp_path / f"{seed}.safetensors")
+    code, _, err = repeat(model=tmp_path)
+    assert code == 2 and err.startswith("kanscope: none of 2 checkpoints is sha256:")
+
+
+@pytest.mark.parametrize(
+    ("member", "told"),
+    [
+        (("explanations", 1, "contributions", "f1"), "explanations[1].contributions.f1: it was 1000.0, and is "),
+        (("explanations", 2, "steps", 3, 1), "explanations[2].steps[3][1]: it was 1000.0, and is "),
+        (("explanations", 0, "residual"), "explanations[0].residual: it was 1000.0"),
+        (("predictions", 1, 3), "predictions[1][3]: it was 1000.0"),
+        (("baseline", "values", "f0"), "baseline.values.f0: it was 1000.0"),
+    ],
+)
+def test_a_number_that_was_changed_is_found(repeat, member, told):
+    """Exit code 1, the place, both numbers, and how far they are apart."""
+
+    def change(document):
+        *path, last = member
+        for name in path:
+            document = document[name]
+        document[last] = 1000
+
+    code, out, _ = repeat(change)
+    assert code == 1 and out.startswith("does not agree\n")
+    assert "1 of " in out and told in out and "standard deviations)" in out
+
+
+def test_a_number_may_differ_by_a_millionth_of_a_standard_deviation(repeat, service):
+    """Half of that agrees, twice that does not."""
+    std = service.models["two"].output_std[2]
+
+    def shift(by):
+        return lambda document: document["explanations"][0].update(
+            prediction=document["explanations"][0]["prediction"] + by * std
+        )
+
+    assert repeat(shift(0.5e-6))[0] == 0
+    code, out, _ = repeat(shift(1.5e-6))
+    assert code == 1 and "explanations[0].prediction: it was " in out
+
+
+def test_an_explanation_too_few_is_found(repeat):
+    """So is one that says less."""
+    assert (
+        "the length of explanations: it was 3, and is 4" in repeat(lambda document: document["explanations"].pop())[1]
+    )
+    code, out, _ = repeat(lambda document: document["explanations"][0].pop("steps"))
+    assert code == 1 and "the length of explanations" in out
+
+
+def test_other_windows_are_told_from_those_of_the_receipt(repeat, service, tmp_path):
+    """By their hash or their number, beside what the numbers then are."""
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps({"instances": make_windows(service.models["two"], 2, seed=5).tolist()}))
+    code, out, _ = repeat(body=other)
+    assert code == 1 and "the input has the hash " in out and "values differ by more than 1e-06" in out
+    other.write_text(json.dumps({"instances": make_windows(service.models["two"], 1).tolist()}))
+    code, out, _ = repeat(body=other)
+    assert code == 1 and "the input has the shape [1, 6, 4], not [2, 6, 4]" in out
+
+
+def test_another_checkpoint_is_told_from_that_of_the_receipt(repeat, folder, tmp_path):
+    """By its hash; and where the question fits it, how far its numbers are off."""
+    code, out, _ = repeat(model=folder / "front.safetensors")
+    assert code == 1 and "the checkpoint is sha256:" in out
+    assert "with that checkpoint it cannot be repeated: output[0] does not exist: 'b+1'" in out
+    alike = make_model("lstm", seed=3, targets=("a", "b"), horizon=2)
+    save_checkpoint(alike, tmp_path / "alike.safetensors")
+    code, out, _ = repeat(model=tmp_path / "alike.safetensors")
+    assert code == 1 and "the checkpoint is sha256:" in out and "values differ by more than 1e-06" in out
+
+
+def test_other_versions_are_a_warning(repeat):
+    """Numbers that agree do so whatever computed them."""
+    code, out, _ = repeat(lambda document: document["receipt"]["versions"].update(torch="1.0"))
+    warning, verdict, *_ = out.splitlines()
+    assert code == 0 and verdict.startswith("agrees")
+    assert warning == f"warning: made with torch 1.0, repeated with {version('torch')}"
+
+
+def test_lines_that_ended_early_are_not_whole(service, saved, run):
+    """What is there is compared, and why there is no more is said."""
+    answer, body, model = saved
+    lines = ask(service, "two", {**json.loads(body.read_bytes()), "progress": True}, NDJSON).splitlines()
+    answer.write_bytes(b"\n".join(lines))
+    assert run("explain", "--receipt", answer, "--input", body, model)[0] == 0
+    answer.write_bytes(b"\n".join([*lines[:-1], b'{"error": "too late", "status": 503}']))
+    code, out, _ = run("explain", "--receipt", answer, "--input", body, model)
+    assert code == 1 and "the answer is not whole: it ended with 'too late'" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "answer.json is neither JSON nor lines of it"),
+        ("[1]", "answer.json is neither JSON nor lines of it: objects are wanted"),
+        ('{"predictions": []}', "answer.json is no answer of :explain: model_name is missing"),
+        (None, 'answer.json has no receipt: it is there where the request says "receipt": true'),
+    ],
+)
+def test_what_is_no_saved_answer_is_refused(saved, run, text, told):
+    """Exit code 2, with what is missing."""
+    answer, body, model = saved
+    if text is None:
+        document = json.loads(answer.read_bytes())
+        del document["receipt"]
+        text = json.dumps(document)
+    answer.write_text(text)
+    code, _, err = run("explain", "--receipt", answer, "--input", body, model)
+    assert code == 2 and err.startswith(f"kanscope: {told}") and err.count("\n") == 1
+
+
+def test_windows_that_do_not_fit_are_refused(saved, run):
+    """The place is named as by the service; a file that is none of JSON is named itself."""
+    answer, body, model = saved
+    for text, told in (
+        ('{"instances": [[1]]}', "instances[0] must have 6 steps"),
+        ("{", "body.json must be JSON"),
+        ("[]", "body.json must be a JSON object with instances or columns"),
+    ):
+        body.write_text(text)
+        code, _, err = run("explain", "--receipt", answer, "--input", body, model)
+        assert code == 2 and told in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--receipt", "a"], "--receipt and --input go together"),
+        (["--input", "a"], "--receipt and --input go together"),
+        (["--receipt", "a", "--input", "b", "--window", "1"], "nothing else can be asked for"),
+        (["--receipt", "no-such", "--input", "b"], "cannot read no-such: No such file or directory"),
+        ([], "FILE is missing: give the checkpoint"),
+    ],
+)
+def test_what_the_command_needs(run, arguments, told):
+    """Each with one sentence."""
+    code, _, err = run("explain", *arguments)
+    assert code == 2 and told in err
