@@ -90,7 +90,12 @@ def deploy(settings: Settings) -> serve.Application:
 
     Args:
         settings: every setting; its paths are those of this process, and mean the same on every node.
+
+    Raises:
+        ConfigError: settings do not go together.
     """
+    if settings.workers > 1:
+        raise ConfigError("workers are of the engine process; replicas of the engine ray are set by max_replicas")
     if settings.max_replicas < settings.min_replicas:
         raise ConfigError(f"max_replicas is {settings.max_replicas}, less than min_replicas, {settings.min_replicas}")
     scaling = AutoscalingConfig(
@@ -100,8 +105,7 @@ def deploy(settings: Settings) -> serve.Application:
         upscale_delay_s=UPSCALE_SECONDS,
         look_back_period_s=LOOK_BACK_SECONDS,
     )
-    deployment = serve.deployment(
-        serve.ingress()(Replica),
+    configure = serve.deployment(
         name=NAME,
         autoscaling_config=scaling,
         max_ongoing_requests=2 * settings.max_concurrent,
@@ -115,7 +119,8 @@ def deploy(settings: Settings) -> serve.Application:
     here = {
         name: path.absolute() for name in ("models", "keys_file") if isinstance(path := getattr(settings, name), Path)
     }
-    return deployment.bind(settings.model_copy(update=here))
+    application: serve.Application = configure(serve.ingress()(Replica)).bind(settings.model_copy(update=here))
+    return application
 
 
 def serve_on_ray(settings: Settings) -> None:
@@ -127,31 +132,32 @@ def serve_on_ray(settings: Settings) -> None:
         settings: every setting.
 
     Raises:
-        ConfigError: Serve runs in the cluster already, or the replicas do not start.
+        ConfigError: settings do not go together, Serve runs in the cluster already, or the replicas do not start.
     """
+    if settings.port == 0:  # each proxy would listen on another one
+        raise ConfigError("the engine ray needs a port above 0")
     deployment = deploy(settings)
     ended = Event()
     address = os.environ.get("RAY_ADDRESS", OWN)
     if address == OWN:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(OWN, include_dashboard=False, _node_ip_address=LOOPBACK)
     else:
         ray.init(address)
     try:
         if serve.status().proxies:
             raise ConfigError("Ray Serve runs in this cluster already: deploy service.ray:app there")
-        for number in ENDS:
-            signal.signal(number, lambda *_: ended.set())
         start_proxies(settings)
         try:
             serve.run(deployment, name=NAME)
         except RuntimeError as error:
             raise ConfigError(f"the replicas do not start: {str(error).strip().splitlines()[-1]}") from error
+        for number in ENDS:
+            signal.signal(number, lambda *_: ended.set())
         logger.info("replicas are running on http://%s:%d", settings.host, settings.port)
         ended.wait()
         serve.delete(NAME)  # its replicas end what they have accepted
         if address != OWN:
-            serve.shutdown()
+            serve.shutdown()  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -59,7 +60,13 @@ def serve(
         uvicorn.run(app, **server_options(settings))
 
 
+# What Ray reads as it is imported: no reports on its use, and every line of the replicas' logs as it is.
+RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
+
+
 def _serve_on_ray(settings: Settings) -> None:
+    for name, value in RAY_VARIABLES.items():
+        os.environ.setdefault(name, value)
     try:
         from service.ray import serve_on_ray
     except ModuleNotFoundError as error:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -177,17 +177,25 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 LIMITS = {"max_body_bytes": 100_000, "max_windows": 50, "max_points": 500}
 
 
-@pytest.fixture(scope="session", params=["process", "ray"])
-def service(
-    request: pytest.FixtureRequest, folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Service]:
-    """One server for all tests that only ask, in this process and on Ray; `IN_PROCESS` for those that look into it."""
+@pytest.fixture(scope="session")
+def local_service(folder: Path) -> Iterator[Service]:
+    """One server for all tests that only ask, in this process, into which some of them look."""
     models = {name: load_checkpoint(folder / f"{name}.safetensors") for name in NAMES}
-    if request.param == "process":
-        with run_server(create_app(Settings(models=folder, **LIMITS))) as client:  # type: ignore[arg-type]
-            yield Service(client, models)
-    else:
-        limits = {f"KANSCOPE_{name.upper()}": str(limit) for name, limit in LIMITS.items()}
-        replicas = {"KANSCOPE_MIN_REPLICAS": "2", "KANSCOPE_MAX_REPLICAS": "2"}
-        with run_on_ray(tmp_path_factory.mktemp("ray") / "log", folder, **limits, **replicas) as process:
-            yield Service(process.client, models)
+    with run_server(create_app(Settings(models=folder, **LIMITS))) as client:  # type: ignore[arg-type]
+        yield Service(client, models)
+
+
+@pytest.fixture(scope="session")
+def ray_service(local_service: Service, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The same from two replicas on Ray."""
+    limits = {f"KANSCOPE_{name.upper()}": str(limit) for name, limit in LIMITS.items()}
+    replicas = {"KANSCOPE_MIN_REPLICAS": "2", "KANSCOPE_MAX_REPLICAS": "2"}
+    with run_on_ray(tmp_path_factory.mktemp("ray") / "log", folder, **limits, **replicas) as process:
+        yield replace(local_service, client=process.client)
+
+
+@pytest.fixture(scope="session", params=["local_service", "ray_service"], ids=["process", "ray"])
+def service(request: pytest.FixtureRequest) -> Service:
+    """Each of them in turn."""
+    one: Service = request.getfixturevalue(request.param)
+    return one
