@@ -150,7 +150,7 @@ def serve_on_ray(settings: Settings) -> None:
         try:
             serve.run(deployment, name=NAME)
         except RuntimeError as error:
-            raise ConfigError(f"the replicas do not start: {str(error).strip().splitlines()[-1]}") from error
+            raise ConfigError(f"the replicas do not start: {_last_complaint()}") from error
         for number in ENDS:
             signal.signal(number, lambda *_: ended.set())
         logger.info("replicas are running on http://%s:%d", settings.host, settings.port)
@@ -169,3 +169,9 @@ def start_proxies(settings: Settings) -> None:
         http_options=options,
         controller_options={"runtime_env": {"env_vars": proxy_variables(settings)}},
     )
+
+
+def _last_complaint() -> str:
+    """The last line of the traceback that a replica ended with."""
+    deployment = serve.status().applications[NAME].deployments[NAME]
+    return deployment.message.strip().splitlines()[-1]
