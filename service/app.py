@@ -57,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
         AnswerCache(settings.cached_answers, registry),
         counted,
     )
+    counted.watch_preparation(lambda: parts.results.unprepared)
     app: FastAPI = FastAPIOffline(
         title="Kanscope",
         version=version("kanscope"),
