@@ -21,6 +21,7 @@ kanmodel.errors.UnknownNameError
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
@@ -234,5 +235,5 @@ def problem_of(details: ErrorDetails) -> Problem:
     parts = [part for part in details["loc"] if part not in ("body", "query", "path", "header")]
     if name := details.get("ctx", {}).get("name"):  # see schemas.requests
         parts.append(name)
-    message = details["msg"].replace("Input should", "must").replace("Field required", "is missing")
+    message = re.sub("^(Input|List|String) should", "must", details["msg"]).replace("Field required", "is missing")
     return Problem(format_path(parts), message)

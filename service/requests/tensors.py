@@ -139,7 +139,8 @@ def _read_values(tensors: Sequence[Tensor], binary: bytes) -> Mapping[str, Array
             continue
         _refuse_size(tensor, len(binary) - start)
         numbers = np.frombuffer(binary, tensor.dtype, prod(tensor.shape), start)
-        values[tensor.path] = numbers.astype(np.float64).reshape(tensor.shape)
+        with np.errstate(invalid="ignore"):  # of a signalling NaN
+            values[tensor.path] = numbers.astype(np.float64).reshape(tensor.shape)
         start += tensor.n_bytes
     if start != len(binary):
         raise unusable("body", f"must have {start} bytes after its JSON, as its inputs say, but has {len(binary)}")

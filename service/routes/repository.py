@@ -58,6 +58,7 @@ async def load_model(request: Request) -> Response:
         await watch.load_model(name)
     except (CheckpointError, OSError) as error:
         raise BadRequestError(f"the models cannot be looked at: {error}") from error
+    request.state.model = name
     entries = parts.registry.index().get(name, ())
     for entry in entries[:1]:
         if entry.reason is not None:
@@ -82,6 +83,7 @@ async def unload_model(request: Request) -> Response:
     await _read(request, UnloadRequest)
     name = request.path_params["model"]
     await watch.unload_model(name)
+    request.state.model = name
     return answer_json(list(map(describe_entry, parts.registry.index().get(name, ()))))
 
 
