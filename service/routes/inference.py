@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
 
-from kanmodel.errors import DataError, NonFiniteError
 from service.answers import BYTES, JSON, answer_json, encode_json
 from service.dependencies import MODEL_V2, find_deadline, find_model, find_parts, get_deadline, get_served
-from service.errors import BadRequestError, UnknownValueError
 from service.explanations import compute_explanations
 from service.inference import describe_inference, read_inference
 from service.requests.bodies import read_body
 from service.requests.negotiation import choose_media_type
 from service.requests.tensors import HEADER_LENGTH
-from service.routes.direct import DirectRoute
+from service.routes.direct import ProtocolRoute
 from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
 from service.schemas.explanations import Explanation
@@ -42,7 +38,7 @@ async def describe_length(
 
 router = VersionedRouter(
     tags=["inference"],
-    route_class=DirectRoute,
+    route_class=ProtocolRoute,
     dependencies=[Depends(get_served), Depends(get_deadline), Depends(describe_length)],
 )
 
@@ -56,11 +52,6 @@ router = VersionedRouter(
 )
 async def infer(request: Request) -> Response:
     """Forecasts every output for each instance, and explains the forecasts where that is asked for, as tensors."""
-    with _answering_400():
-        return await _infer(request)
-
-
-async def _infer(request: Request) -> Response:
     parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
     choose_media_type(request.headers.get("accept"), (JSON, BYTES))
     body = await read_body(request, parts.settings, (JSON, BYTES, ""))  # Triton's client does not say what it sends
@@ -88,12 +79,3 @@ def _answer(answer: InferResponse, buffers: list[bytes]) -> Response:
         return answer_json(answer)
     head = encode_json(answer)
     return Response(b"".join([head, *buffers]), headers={HEADER_LENGTH: str(len(head))}, media_type=BYTES)
-
-
-@contextmanager
-def _answering_400() -> Iterator[None]:
-    """What V1 answers by 422 is a 400 in this protocol, and so is an output that does not exist."""
-    try:
-        yield
-    except (DataError, NonFiniteError, UnknownValueError) as error:
-        raise BadRequestError(str(error), error.problems) from None

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from kanmodel.errors import CheckpointError, DataError
+from kanmodel.errors import CheckpointError
 from service.answers import JSON, answer_json
-from service.dependencies import OF_A_MODEL, Parts, describe_name, find_parts
+from service.dependencies import OF_A_MODEL, Parts, describe_name, find_deadline, find_parts, get_deadline
 from service.errors import BadRequestError, ForbiddenError, UnsupportedError
 from service.requests.bodies import parse_object, read_body
 from service.requests.negotiation import accept_json
-from service.routes.direct import DirectRoute
+from service.routes.direct import ProtocolRoute
 from service.schemas.errors import describe_errors
 from service.schemas.repository import IndexRequest, LoadRequest, RepositoryEntry, UnloadRequest, describe_entry
 from service.schemas.requests import Closed, describe_body, validate_request
 from service.watching import Watch
 
 Body = TypeVar("Body", bound=Closed)
-router = APIRouter(tags=["repository"], route_class=DirectRoute)
+router = APIRouter(tags=["repository"], route_class=ProtocolRoute)
 OF_REPOSITORY = "/v2/repository" + OF_A_MODEL
 
 
@@ -43,19 +44,20 @@ async def list_repository(request: Request) -> Response:
     response_model=list[RepositoryEntry],
     responses=describe_errors(400, 404, 406, 408, 413, 415, 501),
     openapi_extra=describe_body(LoadRequest, required=False),
-    dependencies=[Depends(describe_name)],
+    dependencies=[Depends(describe_name), Depends(get_deadline)],
 )
 async def load_model(request: Request) -> Response:
     """Loads what has changed of a model, beside what serves, and answers once it serves in its place.
 
     So it also brings back what was unloaded. Where the highest version can't be loaded, what served before goes on,
-    and the error says why.
+    and the error says why. Loading goes on where the deadline passes before.
     """
     parts, watch = _admit_change(request)
+    deadline = find_deadline(request)
     await _read(request, LoadRequest)
     name = request.path_params["model"]
     try:
-        await watch.load_model(name)
+        await deadline.wait(asyncio.shield(asyncio.ensure_future(watch.load_model(name))))
     except (CheckpointError, OSError) as error:
         raise BadRequestError(f"the models cannot be looked at: {error}") from error
     request.state.model = name
@@ -72,7 +74,7 @@ async def load_model(request: Request) -> Response:
     response_model=list[RepositoryEntry],
     responses=describe_errors(400, 404, 406, 408, 413, 415, 501),
     openapi_extra=describe_body(UnloadRequest, required=False),
-    dependencies=[Depends(describe_name)],
+    dependencies=[Depends(describe_name), Depends(get_deadline)],
 )
 async def unload_model(request: Request) -> Response:
     """Takes every version of a model out of service, until it is loaded by command; its files stay.
@@ -80,9 +82,10 @@ async def unload_model(request: Request) -> Response:
     Requests in flight finish on it.
     """
     parts, watch = _admit_change(request)
+    deadline = find_deadline(request)
     await _read(request, UnloadRequest)
     name = request.path_params["model"]
-    await watch.unload_model(name)
+    await deadline.wait(asyncio.shield(asyncio.ensure_future(watch.unload_model(name))))
     request.state.model = name
     return answer_json(list(map(describe_entry, parts.registry.index().get(name, ()))))
 
@@ -110,8 +113,5 @@ def _admit_change(request: Request) -> tuple[Parts, Watch]:
 async def _read(request: Request, cls: type[Body]) -> Body:
     """The body, where there is one; Triton's client does not say that it is JSON."""
     settings = find_parts(request).settings
-    try:
-        body = await read_body(request, settings, (JSON, ""))
-        return validate_request(cls, parse_object(body, settings.max_json_depth) if body else {}, unread=())
-    except DataError as error:
-        raise BadRequestError(str(error), error.problems) from None
+    body = await read_body(request, settings, (JSON, ""))
+    return validate_request(cls, parse_object(body, settings.max_json_depth) if body else {}, unread=())

@@ -10,6 +10,7 @@ from factories import make_model, make_tensors, make_windows
 from sockets import connect, head, read_answer
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from service import registry
 
 ADMIN, EXPLAIN = "admi" * 8, "expl" * 8
 WINDOWS = make_windows(make_model("head"), 2)
@@ -256,6 +257,26 @@ def test_with_several_processes_the_folder_is_looked_at_instead(launch, tmp_path
             assert answer.status_code == 501
             assert "change the folder, which each process looks at by itself (poll_seconds)" in answer.json()["error"]
         assert process.client.post(INDEX).json() == [entry()]
+
+
+def test_loading_that_takes_long_goes_on_without_who_asked(client, tmp_path, monkeypatch, wait_until):
+    """The deadline is that of the header; what was loaded by then serves."""
+    go_on = threading.Event()
+    load = registry.load_checkpoint
+
+    def load_slowly(path):
+        assert go_on.wait(60)
+        return load(path)
+
+    monkeypatch.setattr(registry, "load_checkpoint", load_slowly)
+    changed = write(tmp_path / "m.safetensors", 1)
+    answer = client.post(LOAD, headers={"X-Request-Timeout": "0.01"})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert "still being computed after 0.01 s (request_timeout)" in answer.json()["error"]
+    go_on.set()
+    wait_until(lambda: checkpoint(client) == changed.sha256)
+    answer = client.post(LOAD, headers={"X-Request-Timeout": "soon"})
+    assert (answer.status_code, answer.json()["error"].split()[0]) == (400, "X-Request-Timeout")
 
 
 def test_a_body_that_is_too_large_is_refused(client):
