@@ -24,6 +24,7 @@ class Settings(BaseSettings):
         keys: API keys in the same form, separated by ``;`` or new lines.
         no_auth: serve without keys on an address that others reach.
         allowed_hosts: names, by commas, that the Host header may hold on a loopback address, beside its own.
+        repository_api: whether models are listed, loaded and unloaded by /v2/repository, with a key of the scope admin.
         max_body_bytes: largest request body.
         max_json_depth: deepest nesting of lists and objects in a body.
         max_header_bytes: most bytes of a request's target and headers.
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     keys: SecretStr | None = None
     no_auth: bool = False
     allowed_hosts: str = ""
+    repository_api: bool = False
     max_body_bytes: int = Field(default=8 << 20, ge=1)
     max_json_depth: int = Field(default=64, ge=1)
     max_header_bytes: int = Field(default=64 << 10, ge=1024)
