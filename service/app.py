@@ -91,6 +91,8 @@ def create_app(settings: Settings) -> FastAPI:
         static_url="/docs/assets",
         redirect_slashes=False,
         lifespan=_serve,
+        # `Observation` does this; to ask OpenTelemetry whether it is set up takes a twentieth of a forecast's request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.parts = parts
     app.state.watch = Watch(registry, parts.results, settings.poll_seconds)

@@ -13,6 +13,7 @@ from kanmodel.explain.ledger import Ledger, LedgerOptions, explain_in_slices
 from kanmodel.explain.path import Slices
 from kanmodel.scaling import Array
 from service.deadlines import Deadline
+from service.errors import unusable
 from service.metrics import Metrics
 from service.registry import Served
 from service.requests.baselines import ReferenceBaselines, read_baseline
@@ -59,6 +60,22 @@ class Question:
         """How many explanations it asks for: one for each window and output."""
         return len(self.windows) * len(self.outputs)
 
+    @property
+    def path_nodes(self) -> int:
+        """How many path nodes it takes where no path is halved: the work, before it is done."""
+        baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
+        return self.total * baselines * self.options.path_nodes
+
+    def refuse_costly(self, max_path_nodes: int) -> None:
+        """Refuses what takes too long.
+
+        Raises:
+            DataError: it takes more path nodes than there may be.
+        """
+        if self.path_nodes > max_path_nodes:
+            reason = f"would take {self.path_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
+            raise unusable("body", f"{reason}: send fewer windows, outputs or baselines at a time")
+
 
 @dataclass(frozen=True)
 class Advance:
@@ -83,7 +100,7 @@ def read_question(body: bytes, served: Served, settings: Settings) -> Question:
     document = parse_windows(body, served.model.config.window_shape, settings.max_json_depth)
     request = validate_request(ExplainRequest, document, unread=("instances", "columns", "output", "baseline"))
     output = document.get("output")
-    return Question(
+    question = Question(
         served=served,
         windows=read_windows(document, served.model, settings.max_windows),
         outputs=tuple(read_outputs(output, served.model.config)),
@@ -94,6 +111,8 @@ def read_question(body: bytes, served: Served, settings: Settings) -> Question:
         receipt=request.receipt,
         progress=request.progress,
     )
+    question.refuse_costly(settings.max_path_nodes)
+    return question
 
 
 def describe_question(question: Question, predictions: Array) -> ExplainHeader:

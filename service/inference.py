@@ -63,6 +63,8 @@ def read_inference(body: bytes, header_length: str | None, served: Served, setti
     outputs = _choose_outputs(request)
     explained = any(name in outputs for name in _EXPLAINED)
     question = _ask(request, served, windows) if explained else None
+    if question is not None:
+        question.refuse_costly(settings.max_path_nodes)
     return Inference(request.id or None, served, windows, question, outputs)
 
 

@@ -29,6 +29,7 @@ class Settings(BaseSettings):
         max_json_depth: deepest nesting of lists and objects in a body.
         max_header_bytes: most bytes of a request's target and headers.
         max_windows: most windows of one request.
+        max_path_nodes: most path nodes of one request to explain: windows x outputs x baselines x 17.
         max_points: most points of one edge's curve.
         max_concurrent: most requests that are answered at once; more are 503. Health routes always answer.
         max_queue: most requests that wait for the models at a time.
@@ -61,6 +62,7 @@ class Settings(BaseSettings):
     max_json_depth: int = Field(default=64, ge=1)
     max_header_bytes: int = Field(default=64 << 10, ge=1024)
     max_windows: int = Field(default=4096, ge=1)
+    max_path_nodes: int = Field(default=2_000_000, ge=1)
     max_points: int = Field(default=2001, ge=2)
     max_concurrent: int = Field(default=512, ge=1)
     max_queue: int = Field(default=256, ge=1)

@@ -78,14 +78,19 @@ def parse_windows(data: bytes, window_shape: tuple[int, int], max_depth: int) ->
         steps = {len(window) for window in instances}
         features = {len(step) for window in instances for step in window}
         numbers = np.frombuffer(instances.as_buffer(of_type="d"), dtype=np.float64)
-        members = {name: _plain(value) for name, value in document.items() if name != "instances"}
+        names = list(document)
+        members = {name: _plain(document[name]) for name in names if name != "instances"}  # items() would read them all
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
         return parse_object(data, max_depth)
-    # With no list beside them nothing is nested deeper, nor hidden in a second member of that name.
-    plain = data.count(b"[") == 1 + n + n * lookback and data.count(b"{") <= max_depth
+    # With no list beside them nothing is nested deeper.
+    plain = len({*names}) == len(names) and _count(data, "[") == 1 + n + n * lookback and _count(data, "{") <= max_depth
     if (steps, features) != ({lookback}, {n_features}) or not plain:
         return parse_object(data, max_depth)
     return {"instances": numbers.reshape(n, lookback, n_features), **members}
+
+
+def _count(data: bytes, mark: str) -> int:
+    return int(np.count_nonzero(np.frombuffer(data, dtype=np.uint8) == ord(mark)))  # faster than bytes.count
 
 
 def _plain(value: Any) -> Any:
