@@ -25,6 +25,7 @@ from service.precomputed import AnswerCache, Precomputed
 from service.registry import Registry
 from service.results import GlobalResults
 from service.routes import attributions, edges, explanations, health, metrics, models, predictions, reports, topology
+from service.routes.explorer import ExplorerFiles, redirect_to_explorer
 from service.scheduler import Scheduler
 from service.schemas.errors import describe_errors
 from service.security import Access, load_hosts, load_keys
@@ -79,6 +80,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router, responses=describe_errors(421))
     app.include_router(metrics.router)
     app.add_route("/", _redirect_to_docs, include_in_schema=False)
+    app.add_route("/explorer", redirect_to_explorer, include_in_schema=False)
+    app.mount("/explorer", ExplorerFiles())
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
 
