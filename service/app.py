@@ -24,7 +24,18 @@ from service.observation import OTHER, Observation, record_request
 from service.precomputed import AnswerCache, Precomputed
 from service.registry import Registry
 from service.results import GlobalResults
-from service.routes import attributions, edges, explanations, health, metrics, models, predictions, reports, topology
+from service.routes import (
+    attributions,
+    edges,
+    explanations,
+    health,
+    metrics,
+    models,
+    predictions,
+    reference,
+    reports,
+    topology,
+)
 from service.routes.explorer import ExplorerFiles, redirect_to_explorer
 from service.scheduler import Scheduler
 from service.schemas.errors import describe_errors
@@ -75,7 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
     app.add_middleware(Observation, parts.metrics, log, settings.max_concurrent)
     install_error_handlers(app)
-    for resource in (predictions, explanations, models, attributions, topology, edges, reports):
+    for resource in (predictions, explanations, models, reference, attributions, topology, edges, reports):
         app.include_router(resource.router, responses=describe_errors(401, 403, 421, 503))
     app.include_router(health.router, responses=describe_errors(421))
     app.include_router(metrics.router)

@@ -23,6 +23,7 @@ class Settings(BaseSettings):
         keys_file: file of API keys, each on a line ``name scope[,scope] key``; read again when it changes.
         keys: API keys in the same form, separated by ``;`` or new lines.
         no_auth: serve without keys on an address that others reach.
+        reference_windows: whether reference windows, which are training data, can be read one by one.
         allowed_hosts: names, by commas, that the Host header may hold on a loopback address, beside its own.
         max_body_bytes: largest request body.
         max_json_depth: deepest nesting of lists and objects in a body.
@@ -54,6 +55,7 @@ class Settings(BaseSettings):
     keys_file: Path | None = None
     keys: SecretStr | None = None
     no_auth: bool = False
+    reference_windows: bool = True
     allowed_hosts: str = ""
     max_body_bytes: int = Field(default=8 << 20, ge=1)
     max_json_depth: int = Field(default=64, ge=1)

@@ -29,7 +29,7 @@ class ErrorResponse(TypedDict):
 
 _DESCRIPTIONS = {
     401: "The service wants an API key, and there is none or an unknown one.",
-    403: "The API key lacks the scope that the message names.",
+    403: "The API key lacks the scope that the message names, or a setting, which it names, keeps this back.",
     404: "There is no such model, version, output or edge; the message lists what there is.",
     406: "The operation has none of the media types in `Accept`.",
     408: "The body did not arrive in time.",
