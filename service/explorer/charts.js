@@ -99,7 +99,7 @@ function stack(contributions, start) {
 }
 
 /**
- * What each feature added at each step: rows by the size of their sum, columns from the oldest step to the newest.
+ * What each feature added at each step: rows by how much they add or take, columns from the oldest step to the newest.
  *
  * @param {Explanation} explanation with steps
  * @param {string[]} features
@@ -107,8 +107,9 @@ function stack(contributions, start) {
  * @param {string | null} unit
  * @param {number} width
  */
-export function drawHeatMap({ steps = [], contributions }, features, window, unit, width) {
-  const order = [...features].sort((a, b) => Math.abs(contributions[b]) - Math.abs(contributions[a]));
+export function drawHeatMap({ steps = [] }, features, window, unit, width) {
+  const sizes = new Map(features.map((name, index) => [name, d3.sum(steps, (row) => Math.abs(row[index]))]));
+  const order = d3.sort(features, (name) => -(sizes.get(name) ?? 0));
   const cells = steps.flatMap((row, step) =>
     row.map((value, index) => ({ feature: features[index], ago: step - steps.length + 1, value, input: window[step][index] })),
   );
@@ -123,7 +124,7 @@ export function drawHeatMap({ steps = [], contributions }, features, window, uni
     ariaLabel: "Contribution of each feature at each step",
     x: { label: "step, the newest is 0 →", type: "band", tickSize: 0, ticks: spaced(steps.length, 8), tickFormat: (/** @type {number} */ ago) => amount(ago), padding: 0.04 },
     y: { domain: order, label: null, tickSize: 0, tickFormat: shorten, padding: 0.06 },
-    color: { type: "linear", domain: symmetric(cells.map(({ value }) => value)), range: ["var(--down)", "var(--nought)", "var(--up)"], interpolate: mix },
+    color: { type: "linear", domain: symmetric(cells.map(({ value }) => value)), range: ["var(--down)", "var(--nought)", "var(--up)"], interpolate: /** @type {any} */ (mix) },
     marks: [
       Plot.cell(cells, {
         x: "ago",

@@ -5,7 +5,7 @@ import { askJson } from "../api.js";
 import { h, segments } from "../dom.js";
 import { edgeKey, fetchDrawing } from "../drawing.js";
 import { amount, percent } from "../figures.js";
-import { ruleQuery } from "./network.js";
+import { ruleQuery, ruleValues } from "./network.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["EdgeResponse"]} Edge */
@@ -68,7 +68,7 @@ export function create(page) {
     const ask = { path, query: { ...rule, stage, range: values.range } };
     const full = { ...ask, query: { ...ask.query, formulas: true } };
     span.set(values.range ?? "support");
-    back.href = page.link("network", values.threshold === undefined ? { fidelity: values.fidelity ?? "" } : { threshold: values.threshold });
+    back.href = page.link("network", ruleValues(values));
     const [{ root, text }, edge, topology] = await Promise.all([
       fetchDrawing(ask, signal),
       /** @type {Promise<Edge>} */ (askJson(full, signal)),

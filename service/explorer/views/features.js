@@ -20,7 +20,7 @@ import { amount, percent, range, signed } from "../figures.js";
  */
 
 const VERDICTS = ["important", "weak", "negligible", "disconnected"];
-const BAR = { width: 150, height: 14 };
+const BAR = { width: 110, height: 14 };
 
 /**
  * @param {import("../app.js").Page} page
@@ -88,7 +88,7 @@ function columnsOf({ features }, page) {
       cell: ({ mean_abs_contribution: value, interval }) => pair(amount(value), range(interval)),
     },
     mean: {
-      label: "Mean contribution",
+      label: "Mean, signed",
       number: true,
       order: ({ mean_contribution: value }) => value,
       cell: ({ mean_contribution: value }) => signed(value),
@@ -149,7 +149,7 @@ function shareCell({ share, share_interval: [low, high] }, largest) {
       svg("rect", { width: at(share), height: BAR.height, rx: 2, class: "bar" }),
       svg("path", { d: `M${at(low)} ${middle}H${at(high)}`, class: "whisker" }),
     ),
-    percent(share),
+    h("span", {}, percent(share)),
   );
 }
 

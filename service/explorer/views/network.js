@@ -29,6 +29,16 @@ export function ruleQuery({ threshold, fidelity }) {
 }
 
 /**
+ * The part of an address that says so.
+ *
+ * @param {Record<string, string>} values of the address
+ * @returns {Record<string, string>}
+ */
+export function ruleValues({ threshold, fidelity }) {
+  return threshold === undefined ? { fidelity: fidelity ?? "" } : { threshold };
+}
+
+/**
  * @param {import("../app.js").Page} page
  * @returns {import("../app.js").View}
  */
@@ -77,7 +87,7 @@ export function create(page) {
       /** @type {Promise<Topology>} */ (askJson(ask, signal)),
       fetchDrawing(picture, signal),
     ]);
-    const rule = values.threshold === undefined ? { fidelity: values.fidelity ?? "" } : { threshold: values.threshold };
+    const rule = ruleValues(values);
     const link = (/** @type {string} */ edge) => page.link("edge", { edge, ...rule });
     enliven(root, teller(topology, page.unit), (edge) => (location.hash = link(edge)));
     replacePicture(drawing, root);
