@@ -30,6 +30,7 @@ export function actions(shown, pictured = false) {
   const withShown = (/** @type {(shown: Shown) => void} */ act) => {
     const now = shown();
     if (now) act(now);
+    else said.textContent = "nothing is shown yet";
   };
   const copy = async (/** @type {Shown} */ { ask }) => {
     said.textContent = (await copyText(curlOf(ask))) ? "copied" : "the browser does not let the page copy";

@@ -7,6 +7,21 @@ import { amount, signed } from "./figures.js";
 const CLASS = "plot"; // whose style the page's Content-Security-Policy lets in
 
 /**
+ * A chart whose name is read, and those of its marks that have one of their own; Plot names its groups after its marks,
+ * which says nothing to anybody.
+ *
+ * @param {import("@observablehq/plot").PlotOptions} options
+ */
+function plot(options) {
+  const chart = Plot.plot({ ...options, className: CLASS });
+  for (const group of chart.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
+  const named = chart.querySelectorAll("[aria-label]");
+  for (const mark of named) mark.setAttribute("role", "img");
+  chart.setAttribute("role", named.length ? "group" : "img");
+  return chart;
+}
+
+/**
  * What each number of edges costs, and where the rule stands on it.
  *
  * @param {{edges: number, r2: number}[]} curve
@@ -14,8 +29,7 @@ const CLASS = "plot"; // whose style the page's Content-Security-Policy lets in
  * @param {number} r2
  */
 export function drawCost(curve, edges, r2) {
-  return Plot.plot({
-    className: CLASS,
+  return plot({
     width: 264,
     height: 130,
     marginLeft: 34,
@@ -51,8 +65,7 @@ export function drawWaterfall({ contributions, baseline_prediction: baseline, pr
     { name: "baseline", value: baseline },
     { name: "forecast", value: prediction },
   ];
-  return Plot.plot({
-    className: CLASS,
+  return plot({
     width,
     height: 44 + rows.length * 22,
     marginLeft: nameMargin(rows),
@@ -113,8 +126,7 @@ export function drawHeatMap({ steps = [] }, features, window, unit, width) {
   const cells = steps.flatMap((row, step) =>
     row.map((value, index) => ({ feature: features[index], ago: step - steps.length + 1, value, input: window[step][index] })),
   );
-  return Plot.plot({
-    className: CLASS,
+  return plot({
     width,
     height: 44 + features.length * 17,
     marginLeft: nameMargin(features),
@@ -168,8 +180,7 @@ export function drawSteps(steps, unit, width) {
   const rows = steps.map(({ mean_abs_contribution: value, interval: [low, high] }, index) => ({
     ...{ value, low, high, ago: index - steps.length + 1 },
   }));
-  return Plot.plot({
-    className: CLASS,
+  return plot({
     width,
     height: 170,
     marginLeft: 44,

@@ -43,6 +43,7 @@ export function edgeKey({ stage, layer, i, j }) {
  * @param {SVGSVGElement} root
  * @param {(part: SVGGElement) => string[]} tell lines about a part, its name first; none where there is nothing to say
  * @param {(key: string) => void} open an edge
+ * @returns {HTMLElement} what holds the picture and listens: an SVG element that does is itself a stop of the tab key
  */
 export function enliven(root, tell, open) {
   const edges = /** @type {SVGGElement[]} */ ([...root.querySelectorAll("g.edge")]);
@@ -72,15 +73,16 @@ export function enliven(root, tell, open) {
     light(null);
     hideHint();
   };
-  root.addEventListener("pointerover", point);
-  root.addEventListener("focusin", point);
-  root.addEventListener("pointerleave", leave);
-  root.addEventListener("focusout", leave);
-  root.addEventListener("click", follow);
-  root.addEventListener("keydown", (event) => {
+  /** @param {KeyboardEvent} event */
+  const press = (event) => {
     if (event.key === "Enter") follow(event);
     if (event.key === "Escape") leave();
-  });
+  };
+  return h(
+    "div",
+    { onpointerover: point, onfocusin: point, onpointerleave: leave, onfocusout: leave, onclick: follow, onkeydown: press },
+    root,
+  );
 }
 
 /**

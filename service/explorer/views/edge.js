@@ -17,7 +17,7 @@ import { ruleQuery, ruleValues } from "./network.js";
 export function create(page) {
   /** @type {import("../actions.js").Shown | undefined} */
   let shown;
-  const drawing = h("div", { class: "card drawing" });
+  const drawing = h("div", { class: "card drawing", tabindex: "0", role: "region", "aria-label": "Picture of the edge" });
   const facts = h("dl", { class: "facts" });
   const formulas = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Formulas" });
   const choice = h("select", { id: "edge", onchange: () => page.set({ edge: choice.value }) });

@@ -76,8 +76,8 @@ export function create(page) {
     scale.replaceChildren(...tellScale(explanation.steps ?? [], page.unit));
     colorFlow(root, flow, explanation.contributions);
     carried.textContent = tellCarried(root, flow, topology, page.unit);
-    enliven(root, flowTeller(flow, topology, explanation.contributions, page.unit), (edge) => (location.hash = page.link("edge", { edge })));
-    drawing.replaceChildren(root);
+    const tell = flowTeller(flow, topology, explanation.contributions, page.unit);
+    drawing.replaceChildren(enliven(root, tell, (edge) => (location.hash = page.link("edge", { edge }))));
     flowTable.replaceChildren(tellFlow(flow, page.unit));
     shown = { ask, name: `${page.model.name}-forecast`, data: answer, rows: stepRows(explanation, features, window) };
   };

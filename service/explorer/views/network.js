@@ -82,15 +82,15 @@ export function create(page) {
     pruned.set(values.pruned ?? "fold");
     const query = { output: page.output, ...ruleQuery(values), pruned: values.pruned !== "show" };
     const ask = { path: `${page.path}/topology`, query };
-    const picture = { ...ask, query: { ...query, color: values.color } };
+    const drawn = { ...ask, query: { ...query, color: values.color } };
     const [topology, { root, text }] = await Promise.all([
       /** @type {Promise<Topology>} */ (askJson(ask, signal)),
-      fetchDrawing(picture, signal),
+      fetchDrawing(drawn, signal),
     ]);
     const rule = ruleValues(values);
     const link = (/** @type {string} */ edge) => page.link("edge", { edge, ...rule });
-    enliven(root, teller(topology, page.unit), (edge) => (location.hash = link(edge)));
-    replacePicture(drawing, root);
+    const picture = enliven(root, teller(topology, page.unit), (edge) => (location.hash = link(edge)));
+    replacePicture(drawing, root, picture);
     cost.replaceChildren(...tellCost(topology, page.unit));
     edges.replaceChildren(edgeTable(topology, page.unit, link));
     shown = { ask, name: `${page.model.name}-network`, data: topology, rows: edgeRows(topology), picture: text };
@@ -109,12 +109,13 @@ export function create(page) {
  *
  * @param {HTMLElement} place
  * @param {SVGSVGElement} root
+ * @param {HTMLElement} picture what holds it
  */
-function replacePicture(place, root) {
+function replacePicture(place, root, picture) {
   const focused = place.contains(document.activeElement) ? document.activeElement?.getAttribute("aria-label") : null;
   const width = Number(root.getAttribute("width"));
   root.style.minWidth = `${Math.min(width * 0.8, 1300)}px`;
-  place.replaceChildren(root);
+  place.replaceChildren(picture);
   const again = focused && [...root.querySelectorAll("g")].find((part) => part.getAttribute("aria-label") === focused);
   if (again) again.focus();
 }
