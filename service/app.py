@@ -34,10 +34,12 @@ from service.routes import (
     models,
     predictions,
     protocol,
+    reference,
     reports,
     repository,
     topology,
 )
+from service.routes.explorer import ExplorerFiles, redirect_to_explorer
 from service.scheduler import Scheduler
 from service.schemas.errors import describe_errors
 from service.security import Access, load_hosts, load_keys
@@ -52,6 +54,7 @@ _RESOURCES = (
     predictions,
     explanations,
     models,
+    reference,
     attributions,
     topology,
     edges,
@@ -108,6 +111,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router, responses=describe_errors(421))
     app.include_router(metrics.router)
     app.add_route("/", _redirect_to_docs, include_in_schema=False)
+    app.add_route("/explorer", redirect_to_explorer, include_in_schema=False)
+    app.mount("/explorer", ExplorerFiles())
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
 

@@ -23,6 +23,7 @@ class Settings(BaseSettings):
         keys_file: file of API keys, each on a line ``name scope[,scope] key``; read again when it changes.
         keys: API keys in the same form, separated by ``;`` or new lines.
         no_auth: serve without keys on an address that others reach.
+        reference_windows: whether reference windows, which are training data, can be read one by one.
         allowed_hosts: names, by commas, that the Host header may hold on a loopback address, beside its own.
         repository_api: whether models are listed, loaded and unloaded by /v2/repository, with a key of the scope admin.
         max_body_bytes: largest request body.
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     keys_file: Path | None = None
     keys: SecretStr | None = None
     no_auth: bool = False
+    reference_windows: bool = True
     allowed_hosts: str = ""
     repository_api: bool = False
     max_body_bytes: int = Field(default=8 << 20, ge=1)
