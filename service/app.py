@@ -65,18 +65,19 @@ _RESOURCES = (
 )
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, replica: str = "") -> FastAPI:
     """The service for the models that the settings name; it loads them in the background once it has started.
 
     Args:
         settings: every setting.
+        replica: which of those that answer at one address this is, for its metrics; empty where its process says that.
 
     Raises:
         CheckpointError: there is nothing where the settings say the models are.
         ConfigError: the API keys cannot be used, or there must be some.
     """
     registry = Registry(settings.models)
-    counted = Metrics(registry)
+    counted = Metrics(registry, replica)
     parts = Parts(
         settings,
         registry,
@@ -125,7 +126,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     parts.scheduler.start()
     watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())
-    if parts.settings.workers > 1:  # one that takes the place of another has no answer before, while the others have
+    if parts.settings.is_shared:  # one that takes the place of another has no answer before, while the others have
         await watch.loaded.wait()
     yield {"record_refusal": app.state.record_refusal}
     watch.close()
