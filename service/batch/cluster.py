@@ -36,14 +36,16 @@ class Failure:
     message: str
 
 
-def explain_with_ray(model: LoadedModel, plan: Plan, finished: Mapping[int, str], workers: int) -> Iterator[Part]:
+def explain_with_ray(
+    model: LoadedModel, plan: Plan, finished: Mapping[int, str], workers: int | None
+) -> Iterator[Part]:
     """The parts that are missing, in any order, from the cluster of ``RAY_ADDRESS``, or one that lasts as long as this.
 
     Args:
         model: the model.
         plan: the table.
         finished: digests of the chunks that are there, by number.
-        workers: actors, with a core each.
+        workers: actors, with a core each; None for all cores.
 
     Raises:
         DataError: as `read_chunks` and `make_part`, once all else is explained; the cluster fails.
@@ -51,6 +53,7 @@ def explain_with_ray(model: LoadedModel, plan: Plan, finished: Mapping[int, str]
     failure: Failure | None = None
     try:
         with _cluster(workers):
+            workers = workers or int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
             chunks = ray.data.read_datasource(
                 _Chunks(replace(plan, table=plan.table.absolute()), finished),
                 num_cpus=0,  # all cores are for the actors: reading takes a hundredth of the time
@@ -77,7 +80,7 @@ def explain_with_ray(model: LoadedModel, plan: Plan, finished: Mapping[int, str]
 
 
 @contextmanager
-def _cluster(workers: int) -> Iterator[None]:
+def _cluster(workers: int | None) -> Iterator[None]:
     """A cluster, with a data context in which each chunk is a block of its own."""
     ours = not ray.is_initialized()
     if ours:
@@ -94,10 +97,13 @@ def _cluster(workers: int) -> Iterator[None]:
             ray.shutdown()
 
 
-def _start(workers: int) -> None:
-    own = {} if "RAY_ADDRESS" in os.environ else {"address": "local", "num_cpus": workers, "include_dashboard": False}
+def _start(workers: int | None) -> None:
+    start = partial(ray.init, log_to_driver=False, logging_level=logging.WARNING)
     try:
-        ray.init(**own, log_to_driver=False, logging_level="warning")
+        if "RAY_ADDRESS" in os.environ:
+            start()
+        else:
+            start("local", num_cpus=workers, include_dashboard=False)
     except Exception as error:  # Ray raises no class of its own here
         raise DataError(f"Ray does not start: {first_line(error)}") from error
 
@@ -106,7 +112,7 @@ class _Chunks(Datasource):
     """The chunks of a table, read by a single task, as each begins where the one before ends."""
 
     def __init__(self, plan: Plan, finished: Mapping[int, str]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._read = partial(_read_blocks, plan, dict(finished))
 
     def estimate_inmemory_data_size(self) -> int | None:

@@ -12,7 +12,7 @@ from service.batch.parts import Part, Summary
 from service.batch.plan import Plan, describe_plan
 from service.batch.rows import hold_windows
 
-Engine = Callable[[LoadedModel, Plan, Mapping[int, str], int], Iterator[Part]]
+Engine = Callable[[LoadedModel, Plan, Mapping[int, str], int | None], Iterator[Part]]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,9 @@ class Advance:
     read: int
 
 
-def explain_table(model: LoadedModel, plan: Plan, output: Path, engine: Engine, workers: int) -> Iterator[Advance]:
+def explain_table(
+    model: LoadedModel, plan: Plan, output: Path, engine: Engine, workers: int | None
+) -> Iterator[Advance]:
     """Explains what is not yet explained; gives where it stands at the start, and after each part.
 
     Args:
@@ -36,7 +38,7 @@ def explain_table(model: LoadedModel, plan: Plan, output: Path, engine: Engine, 
         plan: the table.
         output: the folder of the result.
         engine: what computes the parts.
-        workers: threads or processes that it does so with.
+        workers: threads or processes that it does so with; None for one a core.
 
     Raises:
         DataError: the table cannot be read, or the folder is that of another run, or cannot be written.

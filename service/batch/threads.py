@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,18 +17,21 @@ from service.batch.plan import Plan
 AHEAD = 2  # chunks a thread that are read before they can be explained
 
 
-def explain_with_threads(model: LoadedModel, plan: Plan, finished: Mapping[int, str], workers: int) -> Iterator[Part]:
+def explain_with_threads(
+    model: LoadedModel, plan: Plan, finished: Mapping[int, str], workers: int | None
+) -> Iterator[Part]:
     """The parts that are missing, in order. torch lets go of the interpreter while it computes.
 
     Args:
         model: the model.
         plan: the table.
         finished: digests of the chunks that are there, by number.
-        workers: threads.
+        workers: threads; None for one a core.
 
     Raises:
         KanscopeError: as `read_chunks`, once what was read before is explained; as `make_part`.
     """
+    workers = workers or _count_cores()
     stopped = Event()
     chunks = read_chunks(plan, finished)
     waiting: deque[Future[Part]] = deque()
@@ -51,3 +55,7 @@ def explain_with_threads(model: LoadedModel, plan: Plan, finished: Mapping[int, 
             stopped.set()
     if failure is not None:
         raise failure
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -46,7 +45,7 @@ def explain_to_folder(
     total = Summary()
     try:
         with _progress(plan) as show:
-            for advance in explain_table(model, plan, output, find_engine(engine), workers or _count_cores()):
+            for advance in explain_table(model, plan, output, find_engine(engine), workers):
                 total = advance.summary
                 show(advance)
     except KeyboardInterrupt:
@@ -75,10 +74,6 @@ def find_engine(name: EngineName) -> Engine:
     except ModuleNotFoundError as error:
         raise DataError("--engine ray needs Ray: pip install 'kanscope[ray]'") from error
     return explain_with_ray
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
