@@ -45,6 +45,8 @@ def find_files(table: Path) -> list[Path]:
     Raises:
         DataError: there is none.
     """
+    if not table.exists():
+        raise DataError(f"cannot read {table}: it does not exist")
     if not table.is_dir():
         if not table.name.endswith(ENDINGS):
             raise DataError(f"{table.name} must end in {', '.join(ENDINGS)}, or be a folder of such files")
@@ -156,9 +158,7 @@ def _cut_blocks(file: IO[bytes], path: Path) -> Iterator[bytes]:
     rest = b""
     while data := file.read(BLOCK_BYTES):
         rest += data
-        end = rest.rfind(b"\n") + 1
-        while end and rest.count(b'"', 0, end) % 2:
-            end = rest.rfind(b"\n", 0, end - 1) + 1
+        end = _find_end(rest)
         if end:
             yield rest[:end]
             rest = rest[end:]
@@ -168,3 +168,14 @@ def _cut_blocks(file: IO[bytes], path: Path) -> Iterator[bytes]:
             )
     if rest:
         yield rest
+
+
+def _find_end(text: bytes) -> int:
+    """Where the last row ends that is whole; 0 where none is."""
+    end = text.rfind(b"\n") + 1
+    n_quotes = text.count(b'"', 0, end)
+    while n_quotes % 2:  # the line ends within quotes: on to the one before these
+        quote = text.rfind(b'"', 0, end)
+        end = text.rfind(b"\n", 0, quote) + 1
+        n_quotes -= 1 + text.count(b'"', end, quote)
+    return end
