@@ -47,7 +47,9 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_rows(model: LoadedModel = MODEL, n: int = N_ROWS, seed: int = 3) -> pl.DataFrame:
     """A series that the model could be asked about, with hours as times."""
-    walk = np.cumsum(np.random.default_rng(seed).normal(size=(n, len(model.config.features))), axis=0) / 4
+    walk = np.random.default_rng(seed).normal(size=(n, len(model.config.features)))
+    for row in range(1, n):
+        walk[row] = 0.8 * walk[row - 1] + 0.6 * walk[row]
     rows = model.scaling.features_to_original(torch.from_numpy(walk))
     hours = [(datetime(2026, 1, 1) + timedelta(hours=hour)).isoformat() for hour in range(n)]
     return pl.DataFrame(dict(zip(model.config.feature_names, rows.T, strict=True)) | {"time": hours})
@@ -399,7 +401,7 @@ def test_a_file_that_cannot_be_opened_is_named_before_anything_is_done(run, file
 
 MISTAKES = {
     "no such file": (lambda place: "none.csv", "cannot read none.csv: it does not exist"),
-    "another ending": (lambda place: place / "model.txt", "model.txt must end in .csv, .csv.gz, .parquet"),
+    "another ending": (lambda place: write(place / "model.txt", ""), "model.txt must end in .csv, .csv.gz, .parquet"),
     "an empty folder": (lambda place: place, "has no file that ends in .csv, .csv.gz, .parquet"),
     "an empty file": (lambda place: write(place / "a.csv", ""), "a.csv is empty"),
     "a column too few": (
@@ -533,9 +535,9 @@ def test_ctrl_c_says_how_to_go_on(file, long_table, tmp_path):
 
 @contextmanager
 def small_disk(path: Path) -> Iterator[Path]:
-    """A file system of 256 KiB."""
+    """A file system of 144 KiB."""
     path.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(path)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=144k", "tmpfs", str(path)], check=True)
     try:
         yield path
     finally:
