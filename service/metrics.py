@@ -72,6 +72,11 @@ class Metrics:
             ["model", "feature"],
             registry=registry,
         )
+        self._unprepared = Gauge(
+            "kanscope_unprepared_outputs",
+            "Outputs of models whose global results are still to be computed, before anybody asks.",
+            registry=registry,
+        )
         by_state = Gauge("kanscope_models", "Models by state.", ["state"], registry=registry)
         for state in get_args(State):
             by_state.labels(state).set_function(partial(_count, models, state))
@@ -92,6 +97,10 @@ class Metrics:
     def watch_queue(self, priority: str, depth: Callable[[], int]) -> None:
         """Reports how much waits at one priority, whenever somebody asks."""
         self._queue_depth.labels(priority).set_function(depth)
+
+    def watch_preparation(self, count: Callable[[], int]) -> None:
+        """Reports how many outputs wait for their global results, whenever somebody asks."""
+        self._unprepared.set_function(count)
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """One answered request."""

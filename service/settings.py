@@ -30,11 +30,14 @@ class Settings(BaseSettings):
         keys_file: file of API keys, each on a line ``name scope[,scope] key``; read again when it changes.
         keys: API keys in the same form, separated by ``;`` or new lines.
         no_auth: serve without keys on an address that others reach.
+        reference_windows: whether reference windows, which are training data, can be read one by one.
         allowed_hosts: names, by commas, that the Host header may hold on a loopback address, beside its own.
+        repository_api: whether models are listed, loaded and unloaded by /v2/repository, with a key of the scope admin.
         max_body_bytes: largest request body.
         max_json_depth: deepest nesting of lists and objects in a body.
         max_header_bytes: most bytes of a request's target and headers.
         max_windows: most windows of one request.
+        max_path_nodes: most path nodes of one request to explain: windows x outputs x baselines x 17.
         max_points: most points of one edge's curve.
         max_concurrent: most requests that are answered at once; more are 503. Health routes always answer.
         max_queue: most requests that wait for the models at a time.
@@ -66,11 +69,14 @@ class Settings(BaseSettings):
     keys_file: Path | None = None
     keys: SecretStr | None = None
     no_auth: bool = False
+    reference_windows: bool = True
     allowed_hosts: str = ""
+    repository_api: bool = False
     max_body_bytes: int = Field(default=8 << 20, ge=1)
     max_json_depth: int = Field(default=64, ge=1)
     max_header_bytes: int = Field(default=64 << 10, ge=1024)
     max_windows: int = Field(default=4096, ge=1)
+    max_path_nodes: int = Field(default=2_000_000, ge=1)
     max_points: int = Field(default=2001, ge=2)
     max_concurrent: int = Field(default=512, ge=1)
     max_queue: int = Field(default=256, ge=1)
