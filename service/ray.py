@@ -179,7 +179,7 @@ def start_proxies(settings: Settings) -> None:
 
 
 def _end_replicas(settings: Settings) -> None:
-    """Has the replicas end what they have accepted; not for ever, since the cluster may have been told to end as well."""
+    """Has the replicas end what they have accepted; not for ever, since the cluster may end meanwhile."""
     ending = Thread(target=serve.delete, args=(NAME,), daemon=True)
     ending.start()
     ending.join(settings.shutdown_timeout + GRACE)
