@@ -172,11 +172,17 @@ def test_the_heat_map_and_the_flow_are_those_of_the_forecast(server, open_tab):
     expect(page.locator('svg[aria-label^="Contribution of each feature"] rect')).to_have_count(24 * 20)
     page.locator("summary", has_text="at each node").click()
     rows = {
-        row.get_attribute("data-node"): [float(text.replace("−", "-").split()[0]) for text in row.locator("td").all_inner_texts()]
+        row.get_attribute("data-node"): [
+            float(text.replace("−", "-").split()[0]) for text in row.locator("td").all_inner_texts()
+        ]
         for row in page.locator("tr[data-node]").all()
     }
     (lstm,) = (layer["nodes"] for layer in answer["layers"] if layer["stage"] == "lstm")
-    assert set(rows) == {*(f"lstm:{u}" for u in range(12)), *(f"head:1:{j}" for j in range(5)), "output:target_dtemp_6h+1"}
+    assert set(rows) == {
+        *(f"lstm:{u}" for u in range(12)),
+        *(f"head:1:{j}" for j in range(5)),
+        "output:target_dtemp_6h+1",
+    }
     for unit, value in enumerate(lstm):
         assert rows[f"lstm:{unit}"][0] == pytest.approx(value, rel=6e-3)
     for came_in, went_out, _ in rows.values():
@@ -258,7 +264,9 @@ def test_each_finding_of_the_report_leads_to_where_it_shows(server, open_tab):
     findings = server.get(f"{MODEL}/report").json()["findings"]
     assert page.locator(".finding h2").all_inner_texts() == [finding["question"] for finding in findings]
     for finding in findings:
-        expect(page.locator(f"[aria-labelledby=finding-{finding['id']}]")).to_contain_text(finding["answer"].replace("`", ""))
+        expect(page.locator(f"[aria-labelledby=finding-{finding['id']}]")).to_contain_text(
+            finding["answer"].replace("`", "")
+        )
     links = page.locator(".finding a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
     assert len(links) == len(findings)
     for link in links:
@@ -321,7 +329,9 @@ def test_the_keyboard_alone_reaches_everything(server, open_tab):
     assert tags.count(("g", "node")) == graph["nodes"]["kept"]
     assert {("input", "prune"), ("select", "model"), ("select", "output")} <= set(tags)
     assert {label for tag, _, _, label, _ in reached if tag == "button"} == {"Copy as curl", "JSON", "CSV", "SVG"}
-    assert {"Network", "Edge", "Forecast", "Features", "Report"} <= {label for tag, _, _, label, _ in reached if tag == "a"}
+    assert {"Network", "Edge", "Forecast", "Features", "Report"} <= {
+        label for tag, _, _, label, _ in reached if tag == "a"
+    }
     assert [stop for stop in reached if not (stop[3] and stop[4])] == []
     page.locator('g.edge[data-source="lstm:7"][data-target="head:1:3"]').focus()
     expect(page.locator("#hint")).to_contain_text("lstm 7 → head 1:3")
@@ -358,7 +368,11 @@ def test_the_command_that_is_copied_gives_the_same(server, open_tab):
 
 @pytest.mark.parametrize(
     ("view", "path", "n_rows"),
-    [("network", "/topology?fidelity=0.99&pruned=true", 151), ("edge", "/edges/1/3/0?formulas=true", 101), ("features", "/attributions", 20)],
+    [
+        ("network", "/topology?fidelity=0.99&pruned=true", 151),
+        ("edge", "/edges/1/3/0?formulas=true", 101),
+        ("features", "/attributions", 20),
+    ],
 )
 def test_the_data_of_a_view_can_be_saved(server, open_tab, view, path, n_rows):
     """As JSON it is the API's answer, as CSV a table of it."""

@@ -80,7 +80,11 @@ def test_the_policy_keeps_foreign_code_out(hostile, open_tab):
     assert page.evaluate("fetch('http://localhost:9/').then(() => 'sent', () => 'kept')") == "kept"
     assert "Kanscope" in page.title()
     refused = [problem for problem in tab.problems if "Content Security Policy" in problem]
-    assert {kind for kind in ("inline event handler", "inline style", "inline script", "connect") if any(kind in p for p in refused)} == {
+    assert {
+        kind
+        for kind in ("inline event handler", "inline style", "inline script", "connect")
+        if any(kind in p for p in refused)
+    } == {
         "inline event handler",
         "inline style",
         "inline script",
@@ -104,7 +108,9 @@ def proxy(target: str, prefix: str) -> Iterator[str]:
 
         def forward(self, method: str, body: bytes | None) -> None:
             kept = {name: value for name, value in self.headers.items() if name.lower() in ("accept", "content-type")}
-            answer = httpx2.request(method, target + self.path.removeprefix(prefix), headers=kept, content=body, timeout=60)
+            answer = httpx2.request(
+                method, target + self.path.removeprefix(prefix), headers=kept, content=body, timeout=60
+            )
             self.send_response(answer.status_code)
             for name in ("content-type", "content-security-policy", "location"):
                 if name in answer.headers:

@@ -34,6 +34,10 @@ def test_the_readme_names_version_and_licence_of_each():
 
 def test_the_policy_lets_in_the_style_that_plot_writes():
     """It is hashed as it stands in the library, for the class of the explorer's charts."""
-    template = PLOT_STYLE.replace("plot) {", "${class}) {").replace("plot text", "${class} text").replace("plot tspan", "${class} tspan")
+    template = (
+        PLOT_STYLE.replace("plot) {", "${class}) {")
+        .replace("plot text", "${class} text")
+        .replace("plot tspan", "${class} tspan")
+    )
     library = re.sub(r"\$\{\w+\}", "${class}", (VENDOR / "plot.umd.min.js").read_text(encoding="utf-8"))
     assert template.replace("\n", "\\n") in library

@@ -53,7 +53,9 @@ def test_the_page_names_nothing_but_its_own_files():
             assert set(addresses) <= {"http://www.w3.org/2000/svg"}, file
 
 
-@pytest.mark.parametrize("path", ["nothing.js", "views", "vendor/", "..%2fapp.py", "%2e%2e/app.py", "views/../../app.py"])
+@pytest.mark.parametrize(
+    "path", ["nothing.js", "views", "vendor/", "..%2fapp.py", "%2e%2e/app.py", "views/../../app.py"]
+)
 def test_what_is_no_file_of_it_is_404(service, path):
     """In the one shape of errors, and nothing beside the folder can be reached."""
     answer = service.get(f"/explorer/{path}")
