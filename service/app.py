@@ -34,10 +34,12 @@ from service.routes import (
     models,
     predictions,
     protocol,
+    reference,
     reports,
     repository,
     topology,
 )
+from service.routes.explorer import ExplorerFiles, redirect_to_explorer
 from service.scheduler import Scheduler
 from service.schemas.errors import describe_errors
 from service.security import Access, load_hosts, load_keys
@@ -52,6 +54,7 @@ _RESOURCES = (
     predictions,
     explanations,
     models,
+    reference,
     attributions,
     topology,
     edges,
@@ -62,18 +65,19 @@ _RESOURCES = (
 )
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, replica: str = "") -> FastAPI:
     """The service for the models that the settings name; it loads them in the background once it has started.
 
     Args:
         settings: every setting.
+        replica: which of those that answer at one address this is, for its metrics; empty where its process says that.
 
     Raises:
         CheckpointError: there is nothing where the settings say the models are.
         ConfigError: the API keys cannot be used, or there must be some.
     """
     registry = Registry(settings.models)
-    counted = Metrics(registry)
+    counted = Metrics(registry, replica)
     parts = Parts(
         settings,
         registry,
@@ -108,6 +112,8 @@ def create_app(settings: Settings) -> FastAPI:
     app.include_router(health.router, responses=describe_errors(421))
     app.include_router(metrics.router)
     app.add_route("/", _redirect_to_docs, include_in_schema=False)
+    app.add_route("/explorer", redirect_to_explorer, include_in_schema=False)
+    app.mount("/explorer", ExplorerFiles())
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
 
@@ -120,7 +126,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     parts.scheduler.start()
     watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())
-    if parts.settings.workers > 1:  # one that takes the place of another has no answer before, while the others have
+    if parts.settings.is_shared:  # one that takes the place of another has no answer before, while the others have
         await watch.loaded.wait()
     yield {"record_refusal": app.state.record_refusal}
     watch.close()

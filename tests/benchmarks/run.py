@@ -9,6 +9,7 @@ import formulas
 import forward
 import importance
 import pictures
+import ray_serving
 import serving
 import workers
 from table import Row, print_table
@@ -24,6 +25,7 @@ def rows() -> Iterator[Row]:
     model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
     yield from serving.rows()
     yield from workers.rows()
+    yield from ray_serving.rows()
     yield from forward.rows()
     yield from explanations.rows(model)
     yield from importance.rows(model)

@@ -157,9 +157,9 @@ def test_a_body_that_breaks_is_refused_at_once(serve, folder):
 
 
 @pytest.mark.parametrize("what", ["a stream", "answers"])
-def test_a_client_that_does_not_read_is_left(serve, folder, service, caplog, what):
+def test_a_client_that_does_not_read_is_left(serve, folder, local_service, caplog, what):
     """More than the sockets hold waits for `send_timeout`; then the connection ends, and the places are free."""
-    model = service.models["nyc-weather"]
+    model = local_service.models["nyc-weather"]
     windows = model.scaling.features_to_original(model.reference.windows[:350])  # 5 MB of explanations
     body = json.dumps({"instances": windows.tolist(), "detail": "flow"}).encode()
     ask = head(

@@ -83,7 +83,7 @@ def test_every_route_of_the_readme_exists(service: Any) -> None:
     named |= set(re.findall(r"`(GET|POST) ([/…][^`?\s]*)", README))
     assert len(named) > len(operations())
     for method, path in named:
-        url = path.replace("…", MODEL).format(model="nyc-weather", version="1", layer="0", i="7", j="3")
+        url = path.replace("…", MODEL).format(model="nyc-weather", version="1", layer="0", i="7", j="3", index="0")
         answer = service.client.request(method, url)
         assert "there is nothing at" not in answer.text, path
 
