@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import explanations
+import explorer
 import formulas
 import forward
 import importance
@@ -31,6 +32,7 @@ def rows() -> Iterator[Row]:
     yield from importance.rows(model)
     yield from formulas.rows(model)
     yield from pictures.rows()
+    yield from explorer.rows()
 
 
 if __name__ == "__main__":
