@@ -10,6 +10,7 @@ import forward
 import importance
 import pictures
 import serving
+import tables
 import workers
 from table import Row, print_table
 
@@ -26,6 +27,7 @@ def rows() -> Iterator[Row]:
     yield from workers.rows()
     yield from forward.rows()
     yield from explanations.rows(model)
+    yield from tables.rows()
     yield from importance.rows(model)
     yield from formulas.rows(model)
     yield from pictures.rows()
