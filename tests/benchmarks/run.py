@@ -12,6 +12,7 @@ import importance
 import pictures
 import ray_serving
 import serving
+import tables
 import workers
 from table import Row, print_table
 
@@ -29,6 +30,7 @@ def rows() -> Iterator[Row]:
     yield from ray_serving.rows()
     yield from forward.rows()
     yield from explanations.rows(model)
+    yield from tables.rows()
     yield from importance.rows(model)
     yield from formulas.rows(model)
     yield from pictures.rows()
