@@ -18,6 +18,7 @@ from kanmodel.samples import PARTS, Labels, TrainingTable
 from kanmodel.scaling import Array
 
 N_LISTED = 20  # bad cells named in one error; the message counts them all
+DISORDER = "is earlier than the row above it, but rows must run from oldest to newest"
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def read_file(path: Path) -> File:
     except pl.exceptions.NoDataError as error:
         raise DataError(f"{path.name} is empty") from error
     except (pl.exceptions.PolarsError, OSError) as error:
-        raise DataError(f"cannot read {path.name}: {_first_line(error)}") from error
+        raise DataError(f"cannot read {path.name}: {first_line(error)}") from error
     if file.frame.is_empty():
         raise DataError(f"{path.name} has a header, but no rows")
     return file
@@ -135,18 +136,21 @@ def _refuse_repeated_names(path: Path) -> None:
         raise DataError(f"{path.name} has more than one column {repeated[0]!r}")
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What polars or the system says is wrong with a file."""
     text = getattr(error, "strerror", None) or str(error).split("\n")[0]
     return text.split(" (os error")[0].rstrip(".")
 
 
 def _columns_of_numbers(frame: pl.DataFrame, excluded: set[str]) -> tuple[str, ...]:
     """Columns with at least one number; one that holds words too is kept, so that these are reported."""
-    return tuple(name for name in frame.columns if name not in excluded and _parse(frame[name]).is_not_null().any())
+    return tuple(
+        name for name in frame.columns if name not in excluded and parse_numbers(frame[name]).is_not_null().any()
+    )
 
 
-def _parse(column: pl.Series) -> pl.Series:
-    """The cells as float64, null where a cell is not a number."""
+def parse_numbers(column: pl.Series) -> pl.Series:
+    """The cells of a column as float64, null where a cell is not a number."""
     if column.dtype == pl.String:
         return column.str.strip_chars().cast(pl.Float64, strict=False)
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
@@ -156,12 +160,12 @@ def _parse(column: pl.Series) -> pl.Series:
 
 def _numbers(file: File, names: Sequence[str]) -> Array:
     """(n_rows, len(names)); refused where a cell is no finite number."""
-    parsed = [_parse(file.frame[name]).to_numpy().astype(np.float64) for name in names]
+    parsed = [parse_numbers(file.frame[name]).to_numpy().astype(np.float64) for name in names]
     values: Array = np.stack(parsed, axis=1)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         problems = [
-            Problem(_place(file, row, names[column]), _describe(file.frame[names[column]][int(row)]))
+            Problem(_place(file, row, names[column]), describe_cell(file.frame[names[column]][int(row)]))
             for row, column in bad[:N_LISTED]
         ]
         more = f" ({len(bad)} such cells in all)" if len(bad) > 1 else ""
@@ -173,7 +177,8 @@ def _place(file: File, row: int, column: str) -> str:
     return f"row {row + file.first_row}, column {column}"
 
 
-def _describe(cell: object) -> str:
+def describe_cell(cell: object) -> str:
+    """What is wrong with a cell that is no finite number."""
     return "is empty" if cell is None else f"must be a finite number, but is {' '.join(str(cell).split())[:40]!r}"
 
 
@@ -205,16 +210,20 @@ def _split(file: File, name: str | None) -> Labels | None:
 
 def _refuse_disorder(file: File, name: str, segment: Labels | None) -> None:
     """Refuses rows not oldest first within a segment, where times are numbers, dates or ISO 8601."""
-    times = file.frame[name]
-    numbers = _parse(times)
+    row = find_disorder(file.frame[name], segment)
+    if row is not None:
+        raise DataError(f"{_place(file, row, name)} {DISORDER}")
+
+
+def find_disorder(times: pl.Series, segment: Labels | None) -> int | None:
+    """The first row that is earlier than the one above it in its segment; None where none is, or times are no times."""
+    numbers = parse_numbers(times)
     if not numbers.has_nulls():
         times = numbers
     elif times.dtype == pl.String and not times.str.contains(r"^\d{4}-\d\d-\d\d").all():
-        return
+        return None
     back = (times.shift(-1) < times).fill_null(False).to_numpy()[:-1]  # the next row is older
     if segment is not None:
         back &= segment[1:] == segment[:-1]
     rows = np.flatnonzero(back)
-    if len(rows):
-        place = _place(file, int(rows[0]) + 1, name)
-        raise DataError(f"{place} is earlier than the row above it, but rows must run from oldest to newest")
+    return int(rows[0]) + 1 if len(rows) else None

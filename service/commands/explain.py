@@ -16,6 +16,7 @@ from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.ledger import Ledger, explain_windows
+from service.batch.plan import PART_WINDOWS, EngineName, Plan
 from service.commands.options import AsJson, OptionalCheckpoint, OutputName, figure, find_output, print_json
 
 ROUNDING = 1e-6  # of a feature's deviation: what float32 leaves of a zero
@@ -25,6 +26,45 @@ BETTER = {"deletion": "more", "insertion": "less", "infidelity": "less"}
 
 def explain(
     file: OptionalCheckpoint = None,
+    data: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[TABLE]",
+            help="Explain all windows of a table instead: a .csv, .csv.gz or .parquet file, or a folder of them in the "
+            "order of their names. A row is a time step, oldest first; or, in parquet, a window: each feature's column "
+            "holds a list of its values, oldest first.",
+            show_default=False,
+        ),
+    ] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Folder of parquet files to write for TABLE; a run that was interrupted goes on in it.",
+            show_default=False,
+        ),
+    ] = None,
+    time_column: Annotated[
+        str | None, typer.Option(help="Column of TABLE with time stamps, which go into the result.")
+    ] = None,
+    segment_column: Annotated[
+        str | None, typer.Option(help="Column of TABLE that changes at each gap: no window crosses it.")
+    ] = None,
+    strict: Annotated[
+        bool,
+        typer.Option("--strict", help="Stop at a bad row of TABLE, where it would only be listed in _rejected.csv."),
+    ] = False,
+    engine: Annotated[
+        EngineName, typer.Option(help="What explains TABLE: threads of this process, or a Ray cluster.")
+    ] = "threads",
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads, or processes of the cluster. Default: one a core.", show_default=False),
+    ] = None,
+    part_windows: Annotated[
+        int, typer.Option(min=1, help="Rows of TABLE whose windows go into one file.")
+    ] = PART_WINDOWS,
     window: Annotated[
         int | None,
         typer.Option(min=0, help="Reference window to explain, from 0. Default: the last.", show_default=False),
@@ -52,11 +92,11 @@ def explain(
     output_name: OutputName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what each feature adds to the forecast for one of the checkpoint's reference windows."""
+    """Print what each feature adds to the forecast for a reference window, or write it for every window of a table."""
     if receipt is not None or windows is not None:
         if receipt is None or windows is None:
             raise DataError("--receipt and --input go together")
-        if faithfulness or window is not None or output_name is not None:
+        if faithfulness or window is not None or output_name is not None or data is not None or folder is not None:
             raise DataError("--receipt repeats what the receipt says, so nothing else can be asked for")
         from service.commands.receipts import repeat  # here, since the other commands start faster without FastAPI
 
@@ -66,8 +106,27 @@ def explain(
         raise DataError("FILE is missing: give the checkpoint")
     if faithfulness and window is not None:
         raise DataError("--faithfulness measures over many windows, so --window cannot be given with it")
+    if (data is None) != (folder is None):
+        raise DataError("TABLE and -o go together: the table to explain, and the folder to write")
+    if data is not None and (faithfulness or window is not None):
+        raise DataError("all windows of TABLE are explained, so --window and --faithfulness cannot be given with it")
     model = load_checkpoint(file)
     output = find_output(model.config, output_name)
+    if data is not None and folder is not None:
+        from service.commands.tables import explain_to_folder  # here, since the other commands start without polars
+
+        plan = Plan(
+            table=data,
+            features=model.config.feature_names,
+            lookback=model.config.lookback,
+            output=output,
+            time=time_column,
+            segment=segment_column,
+            part_windows=part_windows,
+            strict=strict,
+        )
+        explain_to_folder(model, plan, folder, engine, workers, as_json)
+        return
     if faithfulness:
         rows = measure_faithfulness(model, output)
         document, table = describe_faithfulness(rows), faithfulness_table(rows)

@@ -10,7 +10,9 @@ import formulas
 import forward
 import importance
 import pictures
+import ray_serving
 import serving
+import tables
 import workers
 from table import Row, print_table
 
@@ -25,8 +27,10 @@ def rows() -> Iterator[Row]:
     model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
     yield from serving.rows()
     yield from workers.rows()
+    yield from ray_serving.rows()
     yield from forward.rows()
     yield from explanations.rows(model)
+    yield from tables.rows()
     yield from importance.rows(model)
     yield from formulas.rows(model)
     yield from pictures.rows()

@@ -34,7 +34,7 @@ def numbers_by_key(value: Any, key: str = "") -> set[tuple[str, float]]:
     return {(key, float(value))} if isinstance(value, int | float) and not isinstance(value, bool) else set()
 
 
-@pytest.mark.parametrize("answer", ["predict", "explain", "topology", "edge"])
+@pytest.mark.parametrize("answer", ["predict", "explain", "topology", "edge", "infer"])
 def test_each_question_has_its_real_answer(service: Any, answer: str) -> None:
     """Every number that the README shows beside a curl command is in the answer, under its key."""
     command, shown = question(answer)

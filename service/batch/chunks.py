@@ -1,0 +1,140 @@
+"""Rows -> numbered chunks of windows: always the same ones, whoever computes them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from kanmodel.errors import DataError
+from kanmodel.scaling import Array
+from kanmodel.windows import take_windows, window_ends
+from service.batch.plan import Plan
+from service.batch.rows import SEGMENT, TIME, Rows, hold_windows, read_rows
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Windows that are explained together, into one file.
+
+    Attributes:
+        number: of the chunk, from 0.
+        values: (n_steps, n_features), original units; what the windows are cut from.
+        ends: where they end in it, (n,).
+        windows: their numbers in the table, from 0: that of the row that holds the window, or its last step, (n,).
+        times: when they end; None where the table does not say.
+        places: ``file`` and ``row`` of each.
+        rejected: ``file``, ``row`` and ``reason`` of each bad row.
+        lost: windows that cannot be had because of bad rows.
+        read: bytes of the table up to here, roughly.
+        digest: a hash of all that is to be explained.
+    """
+
+    number: int
+    values: Array
+    ends: NDArray[np.int64]
+    windows: NDArray[np.int64]
+    times: pl.Series | None
+    places: pl.DataFrame
+    rejected: pl.DataFrame
+    lost: int
+    read: int
+    digest: str
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def take(self, first: int, last: int, lookback: int) -> Array:
+        """Some of the windows, (n, lookback, n_features)."""
+        return take_windows(self.values, self.ends[first:last], lookback)
+
+
+def read_chunks(plan: Plan, finished: Mapping[int, str]) -> Iterator[Chunk]:
+    """The chunks of a table, but for those that are finished.
+
+    Args:
+        plan: the table.
+        finished: digests of the chunks that are not wanted, by number.
+
+    Raises:
+        DataError: as `read_rows`; the table has no window; a finished chunk has another digest now.
+        UnknownNameError: as `read_rows`.
+    """
+    kept = 0 if hold_windows(plan) else plan.lookback - 1
+    number = n_windows = 0
+    for number, chunk in enumerate(_cut_chunks(read_rows(plan), plan, kept)):
+        n_windows += len(chunk) + chunk.lost
+        if number not in finished:
+            yield chunk
+        elif finished[number] != chunk.digest:
+            raise DataError(f"{plan.table.name} is not what part {number} was made from: choose another folder for it")
+    if n_windows == 0:
+        raise DataError(f"{plan.table.name} has no window of {plan.lookback} rows")
+    if any(known > number for known in finished):
+        raise DataError(f"{plan.table.name} ends before part {max(finished)}: choose another folder for it")
+
+
+def _cut_chunks(pieces: Iterable[Rows], plan: Plan, kept: int) -> Iterator[Chunk]:
+    """Chunks of windows that end in the same `part_windows` rows.
+
+    Args:
+        pieces: the rows.
+        plan: how many.
+        kept: rows before, which the first windows of a chunk reach back to.
+    """
+    number, size, before = 0, plan.part_windows, 0
+    waiting: list[Rows] = []
+    for piece in pieces:
+        waiting.append(piece)
+        while sum(map(len, waiting)) >= before + size:
+            rows = Rows.join(waiting)
+            yield _cut(rows.take(0, before + size), before, number, plan)
+            number += 1
+            start = max(0, before + size - kept)
+            before = before + size - start
+            waiting = [rows.take(start, len(rows))]
+    if sum(map(len, waiting)) > before:
+        yield _cut(Rows.join(waiting), before, number, plan)
+
+
+def _cut(rows: Rows, before: int, number: int, plan: Plan) -> Chunk:
+    """The chunk of the windows that end behind the first `before` rows."""
+    good = rows.marks["reason"].is_null().to_numpy()
+    n_rows, steps, n_features = rows.values.shape
+    if steps == plan.lookback:  # a row is a window
+        ends = np.arange(n_rows)
+        whole = good
+    else:
+        segment = [rows.marks[SEGMENT].fill_null("").to_numpy().astype(str)] if plan.segment is not None else []
+        ends = window_ends(segment, n_rows, plan.lookback)
+        ends = ends[ends >= before]
+        bad = np.append(0, np.cumsum(~good))
+        whole = bad[ends + 1] == bad[ends + 1 - plan.lookback]
+    lost, ends = int((~whole).sum()), ends[whole]
+    of_window, here = rows.marks[ends], rows.marks[before:]
+    chunk = Chunk(
+        number=number,
+        values=rows.values.reshape(n_rows * steps, n_features),
+        ends=ends * steps + steps - 1,
+        windows=ends + number * plan.part_windows - before,
+        times=of_window[TIME] if plan.time is not None else None,
+        places=of_window.select("file", "row"),
+        rejected=here.filter(pl.col("reason").is_not_null()).select("file", "row", "reason"),
+        lost=lost,
+        read=int(rows.marks["read"][-1]),
+        digest="",
+    )
+    return replace(chunk, digest=_digest(chunk))
+
+
+def _digest(chunk: Chunk) -> str:
+    times = "" if chunk.times is None else chunk.times.to_frame().write_csv()
+    text = "".join((chunk.places.write_csv(), chunk.rejected.write_csv(), times))
+    hashed = hashlib.sha256(text.encode())
+    for array in (chunk.values, chunk.ends, chunk.windows):
+        hashed.update(np.ascontiguousarray(array).tobytes())
+    return hashed.hexdigest()

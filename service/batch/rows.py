@@ -1,0 +1,171 @@
+"""Frames -> numbers, and what is wrong with the rows that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from kanmodel.errors import DataError
+from kanmodel.scaling import Array
+from service.batch.plan import Plan
+from service.batch.sources import Frame, check_file, find_files, read_frames
+from service.tables import DISORDER, describe_cell, find_disorder, parse_numbers
+
+TIME, SEGMENT = "time", "segment"  # columns of `Rows.marks`, whatever those of the table are called
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Consecutive rows of the table.
+
+    Attributes:
+        values: (n, steps, n_features), original units: one step a row of a series, `lookback` where a row is a window;
+            NaN where a row is bad.
+        marks: one row for each: ``file`` and ``row`` say where it stands, as people count; ``reason`` what is wrong
+            with it, null where it is good; ``read`` how many bytes of the table end with it, roughly; ``time`` and
+            ``segment``, if there are such columns.
+    """
+
+    values: Array
+    marks: pl.DataFrame
+
+    def __len__(self) -> int:
+        return len(self.marks)
+
+    def take(self, first: int, last: int) -> Rows:
+        """Some of them."""
+        return Rows(self.values[first:last], self.marks[first:last])
+
+    @staticmethod
+    def join(parts: Sequence[Rows]) -> Rows:
+        """One after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        return Rows(np.concatenate([rows.values for rows in parts]), pl.concat([rows.marks for rows in parts]))
+
+
+def read_rows(plan: Plan) -> Iterator[Rows]:
+    """The rows of a table, in order, with their numbers read.
+
+    Raises:
+        DataError: a file cannot be read, rows and windows are mixed, or a row is earlier than the one above it; a bad
+            row, where the plan is strict.
+        UnknownNameError: a column does not exist.
+    """
+    files = find_files(plan.table)
+    holds_windows = hold_windows(plan)
+    width, before, last = len(plan.columns) * (plan.lookback if holds_windows else 1), 0, None
+    for path in files:
+        read = 0
+        for frame in read_frames(path, plan.columns, width):
+            rows = _read(frame, plan, holds_windows, (before + read, before + frame.read))
+            _refuse_disorder(rows, last, plan)
+            if plan.strict:
+                _refuse_bad(rows)
+            last, read = rows.marks[-1:], frame.read
+            yield rows
+        before += path.stat().st_size
+
+
+def hold_windows(plan: Plan) -> bool:
+    """Whether each row of the table is a window; looks at the beginning of every file.
+
+    Raises:
+        DataError: a file cannot be read, or rows and windows are mixed.
+        UnknownNameError: a column does not exist.
+    """
+    files = find_files(plan.table)
+    kinds = [check_file(path, plan.columns, plan.features) for path in files]
+    if any(kinds) and not all(kinds):
+        windows, rows = files[kinds.index(True)], files[kinds.index(False)]
+        raise DataError(f"{windows.name} holds windows, and {rows.name} rows of a series, so they are not one table")
+    return all(kinds)
+
+
+def _read(frame: Frame, plan: Plan, holds_windows: bool, read: tuple[int, int]) -> Rows:
+    columns = [frame.frame[name] for name in plan.features]
+    values, reasons = (_read_windows if holds_windows else _read_series)(columns, plan.lookback)
+    marks = {
+        "file": pl.repeat(frame.file, len(values), eager=True),
+        "row": pl.int_range(frame.first_row, frame.first_row + len(values), eager=True),
+        "read": pl.Series(np.linspace(*read, len(values) + 1)[1:]),
+    }
+    if plan.time is not None:
+        marks[TIME] = frame.frame[plan.time]
+    if plan.segment is not None:
+        marks[SEGMENT] = frame.frame[plan.segment].cast(pl.String)
+    for name, kind in ((plan.time, TIME), (plan.segment, SEGMENT)):
+        if name is not None:
+            for row in np.flatnonzero(marks[kind].is_null()).tolist():
+                reasons.setdefault(row, f"column {name} is empty")
+    values[list(reasons)] = np.nan
+    reason = pl.Series([reasons.get(row) for row in range(len(values))], dtype=pl.String)
+    return Rows(values, pl.DataFrame({**marks, "reason": reason}))
+
+
+def _read_series(columns: Sequence[pl.Series], lookback: int) -> tuple[Array, dict[int, str]]:
+    """(n, 1, n_features), and what is wrong with rows, by their number."""
+    values = np.stack([parse_numbers(column).to_numpy().astype(np.float64) for column in columns], axis=1)
+    reasons = {}
+    for row, number in _first_bad(values):
+        column = columns[number]
+        reasons[row] = f"column {column.name} {describe_cell(column[row])}"
+    return values[:, None], reasons
+
+
+def _read_windows(columns: Sequence[pl.Series], lookback: int) -> tuple[Array, dict[int, str]]:
+    """(n, lookback, n_features), and what is wrong with rows, by their number."""
+    lists = [column.arr.to_list() if column.dtype == pl.Array else column for column in columns]
+    lengths = np.stack([column.list.len().fill_null(-1).to_numpy().astype(np.int64) for column in lists], axis=1)
+    values = np.full((len(lengths), lookback, len(lists)), np.nan)
+    fits = (lengths == lookback).all(axis=1)
+    reasons = {}
+    for row, number in _first_true(lengths != lookback):
+        length = lengths[row, number]
+        wrong = "is empty" if length < 0 else f"must hold {lookback} numbers, but holds {length}"
+        reasons[row] = f"column {lists[number].name} {wrong}"
+    kept = [column.filter(pl.Series(fits)).explode() for column in lists]
+    if fits.any():
+        numbers = [parse_numbers(column).to_numpy().astype(np.float64) for column in kept]
+        values[fits] = np.stack(numbers, axis=1).reshape(-1, lookback, len(lists))
+    rows = np.flatnonzero(fits)
+    for index, place in _first_bad(values[fits].reshape(len(rows), lookback * len(lists))):
+        step, number = divmod(place, len(lists))
+        reasons[int(rows[index])] = (
+            f"column {lists[number].name}[{step}] {describe_cell(kept[number][index * lookback + step])}"
+        )
+    return values, dict(sorted(reasons.items()))
+
+
+def _first_bad(values: Array) -> Iterator[tuple[int, int]]:
+    return _first_true(~np.isfinite(values))
+
+
+def _first_true(wrong: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
+    """Each row in which something is wrong, with the first place."""
+    rows = np.flatnonzero(wrong.any(axis=1))
+    return zip(rows.tolist(), wrong[rows].argmax(axis=1).tolist(), strict=True)
+
+
+def _refuse_disorder(rows: Rows, last: pl.DataFrame | None, plan: Plan) -> None:
+    if plan.time is None:
+        return
+    marks = rows.marks if last is None else pl.concat([last, rows.marks])
+    segment = None if plan.segment is None else marks[SEGMENT].fill_null("").to_numpy().astype(str)
+    row = find_disorder(marks[TIME], segment)
+    if row is not None:
+        raise DataError(f"{_place(marks, row)}, column {plan.time} {DISORDER}")
+
+
+def _refuse_bad(rows: Rows) -> None:
+    bad = rows.marks["reason"].is_not_null().arg_true()
+    if len(bad):
+        raise DataError(f"{_place(rows.marks, bad[0])}, {rows.marks['reason'][bad[0]]}")
+
+
+def _place(marks: pl.DataFrame, row: int) -> str:
+    return f"{marks['file'][row]}, row {marks['row'][row]}"

@@ -1,0 +1,107 @@
+"""``kanscope explain FILE TABLE -o OUT``: every window of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from time import monotonic
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.errors import DataError, KanscopeError
+from service.batch.folder import REJECTED
+from service.batch.parts import Summary
+from service.batch.plan import EngineName, Plan
+from service.batch.run import Advance, Engine, explain_table
+from service.batch.sources import find_files
+from service.batch.threads import explain_with_threads
+from service.commands.options import print_json
+
+EXIT_INTERRUPTED = 130  # as shells have it for SIGINT
+
+
+def explain_to_folder(
+    model: LoadedModel, plan: Plan, output: Path, engine: EngineName, workers: int | None, as_json: bool
+) -> None:
+    """Explains a table behind a progress bar, and prints what came of it.
+
+    Args:
+        model: the model.
+        plan: the table.
+        output: the folder of the result.
+        engine: what computes it.
+        workers: threads or processes; None for one a core.
+        as_json: whether to print JSON.
+
+    Raises:
+        KanscopeError: it cannot go on; the message says what is kept.
+        typer.Exit: it was interrupted.
+    """
+    total = Summary()
+    try:
+        with _progress(plan) as show:
+            for advance in explain_table(model, plan, output, find_engine(engine), workers):
+                total = advance.summary
+                show(advance)
+    except KeyboardInterrupt:
+        typer.echo(f"kanscope: interrupted; {_kept(total)}, and the same command goes on from there", err=True)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except KanscopeError as error:
+        if not total.windows + total.lost:
+            raise
+        raise DataError(f"{error} ({_kept(total)}, and the same command goes on from there)") from error
+    if as_json:
+        print_json({"output": str(output), **asdict(total)})
+    else:
+        _print(total, output)
+
+
+def find_engine(name: EngineName) -> Engine:
+    """The engine of a name.
+
+    Raises:
+        DataError: it is not installed.
+    """
+    if name == "threads":
+        return explain_with_threads
+    try:
+        from service.batch.cluster import explain_with_ray  # here, since ray is an extra, and takes seconds to import
+    except ModuleNotFoundError as error:
+        raise DataError("--engine ray needs Ray: pip install 'kanscope[ray]'") from error
+    return explain_with_ray
+
+
+@contextmanager
+def _progress(plan: Plan) -> Iterator[Callable[[Advance], None]]:
+    """A bar on stderr, by the bytes of the table; what it is shown is where the run stands."""
+    columns = (TextColumn("{task.fields[done]}"), BarColumn(20), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+        size = sum(path.stat().st_size for path in find_files(plan.table))
+        task = bar.add_task("explain", total=size, done="", rate="")
+        start, before = monotonic(), None
+
+        def show(advance: Advance) -> None:
+            nonlocal before
+            windows = advance.summary.windows
+            before = windows if before is None else before
+            rate = (windows - before) / max(monotonic() - start, 1e-9)
+            bar.update(task, completed=advance.read, done=f"{windows:,} windows", rate=f"{rate:,.0f}/s")
+
+        yield show
+
+
+def _kept(summary: Summary) -> str:
+    return f"{summary.windows:,} windows are explained and kept"
+
+
+def _print(total: Summary, output: Path) -> None:
+    console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{output}: {total.windows:,} windows, {total.unconverged:,} not within the tolerance")
+    if total.rejected:
+        rows = f"{total.rejected:,} bad rows, and {total.lost:,} windows lost with them"
+        console.print(f"{rows}: {output / REJECTED}")

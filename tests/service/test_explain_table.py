@@ -1,0 +1,561 @@
+"""`kanscope explain MODEL TABLE -o OUT`: every window, once, whatever happens on the way."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from factories import make_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
+from waiting import poll
+
+from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.explain.ledger import explain_windows
+from kanmodel.windows import take_windows
+from service.batch.plan import Plan
+from service.batch.run import explain_table
+from service.batch.threads import explain_with_threads
+from service.repository import BUNDLED
+
+N_ROWS = 90
+MODEL = make_model("lstm", with_targets=False)
+LOOKBACK, NAMES = MODEL.config.lookback, MODEL.config.feature_names
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "model.safetensors"
+    save_checkpoint(MODEL, path)
+    return path
+
+
+def make_rows(model: LoadedModel = MODEL, n: int = N_ROWS, seed: int = 3) -> pl.DataFrame:
+    """A series that the model could be asked about, with hours as times."""
+    walk = np.random.default_rng(seed).normal(size=(n, len(model.config.features)))
+    for row in range(1, n):
+        walk[row] = 0.8 * walk[row - 1] + 0.6 * walk[row]
+    rows = model.scaling.features_to_original(torch.from_numpy(walk))
+    hours = [(datetime(2026, 1, 1) + timedelta(hours=hour)).isoformat() for hour in range(n)]
+    return pl.DataFrame(dict(zip(model.config.feature_names, rows.T, strict=True)) | {"time": hours})
+
+
+def make_windows(rows: pl.DataFrame) -> pl.DataFrame:
+    """The same series as windows, one a row."""
+    values = rows.select(NAMES).to_numpy()
+    windows = take_windows(values, np.arange(LOOKBACK - 1, len(rows)), LOOKBACK)
+    columns = {name: windows[:, :, number].tolist() for number, name in enumerate(NAMES)}
+    return pl.DataFrame(columns | {"time": rows["time"][LOOKBACK - 1 :]})
+
+
+def expected(rows: pl.DataFrame, model: LoadedModel = MODEL, output: int = 0) -> pl.DataFrame:
+    """What explaining every window of a series gives."""
+    names, lookback = list(model.config.feature_names), model.config.lookback
+    ends = np.arange(lookback - 1, len(rows))
+    windows = take_windows(rows.select(names).to_numpy(), ends, lookback)
+    ledger = explain_windows(model, model.to_model_units(windows), output)
+    return pl.DataFrame(
+        {
+            "window": ends,
+            "time": rows["time"][lookback - 1 :],
+            "prediction": ledger.predictions,
+            "baseline": np.full(len(ends), ledger.baseline_prediction),
+            **{f"contribution_{name}": ledger.features[:, number] for number, name in enumerate(names)},
+            "residual": ledger.residual,
+            "converged": ledger.converged,
+        }
+    )
+
+
+def result(folder: Path) -> pl.DataFrame:
+    return pl.read_parquet(folder / "*.parquet").sort("window")
+
+
+def rejected(folder: Path) -> list[tuple[str, int, str]]:
+    return pl.read_csv(folder / "_rejected.csv").rows()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_every_window_of_a_series_is_explained(run, file, tmp_path):
+    """Each window has its ledger and the time of its last row; all adds up to within the residual."""
+    rows = make_rows()
+    rows.write_csv(tmp_path / "rows.csv")
+    out = tmp_path / "out"
+    code, said, _ = run("explain", file, tmp_path / "rows.csv", "-o", out, "--time-column", "time")
+    assert (code, said) == (0, f"{out}: {N_ROWS - LOOKBACK + 1} windows, 0 not within the tolerance\n")
+    found = result(out)
+    assert_frame_equal(found, expected(rows), abs_tol=1e-9)
+    total = found["baseline"] + sum(found[f"contribution_{name}"] for name in NAMES)
+    assert ((total - found["prediction"]).abs() <= found["residual"] + 1e-9).all()
+    assert rejected(out) == []
+
+
+def test_the_numbers_are_those_of_the_service(service, run, tmp_path):
+    """A table gets what :explain answers for the same windows, to 1e-6 deviations of the output."""
+    model = service.models["nyc-weather"]
+    rows = make_rows(model, 30)
+    rows.write_parquet(tmp_path / "rows.parquet")
+    run("explain", BUNDLED / "nyc-weather.safetensors", tmp_path / "rows.parquet", "-o", tmp_path / "out")
+    names, lookback = list(model.config.feature_names), model.config.lookback
+    windows = take_windows(rows.select(names).to_numpy(), np.arange(lookback - 1, 30), lookback)
+    answer = service.post("/v1/models/nyc-weather:explain", {"instances": windows.tolist()}).json()
+    found = result(tmp_path / "out")
+    std = model.output_std[0]
+    for row, one in zip(found.iter_rows(named=True), answer["explanations"], strict=True):
+        assert row["prediction"] == pytest.approx(one["prediction"], abs=1e-6 * std)
+        assert row["baseline"] == pytest.approx(one["baseline_prediction"], abs=1e-6 * std)
+        assert row["converged"] == one["converged"]
+        for name in names:
+            assert row[f"contribution_{name}"] == pytest.approx(one["contributions"][name], abs=1e-6 * std)
+
+
+@pytest.mark.parametrize("nested", [pl.List(pl.Float64), pl.Array(pl.Float64, LOOKBACK), pl.List(pl.String)])
+def test_a_row_may_hold_a_window(run, file, tmp_path, nested):
+    """Lists of values, one a feature, give what the series that they were cut from gives."""
+    rows = make_rows()
+    make_windows(rows).cast(dict.fromkeys(NAMES, nested)).write_parquet(tmp_path / "windows.parquet")
+    code, _, _ = run(
+        "explain", file, tmp_path / "windows.parquet", "-o", tmp_path / "out", "--time-column", "time",
+        "--part-windows", 32,
+    )  # fmt: skip
+    wanted = expected(rows).with_columns(pl.col("window") - LOOKBACK + 1)
+    assert code == 0
+    assert_frame_equal(result(tmp_path / "out"), wanted, abs_tol=1e-9)
+
+
+def test_others_read_the_folder_as_one_table(run, file, tmp_path):
+    """Several parts are one table for pandas, and each says what made it, with units."""
+    make_rows().write_csv(tmp_path / "rows.csv")
+    out = tmp_path / "out"
+    run("explain", file, tmp_path / "rows.csv", "-o", out, "--part-windows", 20, "--output-name", "y+1")
+    assert len(list(out.glob("part-*.parquet"))) == 5
+    assert len(pd.read_parquet(out)) == len(result(out)) == N_ROWS - LOOKBACK + 1
+    about = json.loads(pl.read_parquet_metadata(out / "part-00003.parquet")["kanscope"])
+    sha256 = load_checkpoint(file).sha256
+    assert (about["checkpoint"], about["output"], about["unit"]) == (f"sha256:{sha256}", "y+1", "K")
+    assert about["features"] == {"f0": "K", "f1": "hPa", "f2": None, "f3": "K"}
+    manifest = json.loads((out / "_manifest.json").read_text())
+    assert manifest["run"].items() <= about.items()
+    assert manifest["complete"] == {"windows": 85, "lost": 0, "rejected": 0, "unconverged": 0}
+
+
+def write_files(rows: pl.DataFrame, folder: Path, cuts: list[int], kind: str, row_group: int) -> Path:
+    """The series in several files."""
+    folder.mkdir()
+    for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(rows)], strict=True)):
+        piece, path = rows[first:last], folder / f"{number:03d}{kind}"
+        if kind == ".parquet":
+            piece.write_parquet(path, row_group_size=row_group)
+        else:
+            text = piece.write_csv().encode()
+            path.write_bytes(gzip.compress(text) if kind == ".csv.gz" else text)
+    return folder
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_files_chunks_and_interruptions_change_nothing(data):
+    """However a series is cut into files and chunks, and wherever a run ends, the whole is the same."""
+    rows = make_rows()
+    with tempfile.TemporaryDirectory() as place:
+        cuts = sorted(data.draw(st.sets(st.integers(1, N_ROWS - 1), max_size=3), label="cuts"))
+        kind = data.draw(st.sampled_from([".csv", ".csv.gz", ".parquet"]), label="kind")
+        table = write_files(rows, Path(place) / "table", cuts, kind, data.draw(st.integers(1, N_ROWS), label="group"))
+        size = data.draw(st.integers(1, N_ROWS + 10), label="part_windows")
+        plan = Plan(table, NAMES, LOOKBACK, 0, time="time", part_windows=size)
+        ends = data.draw(st.lists(st.integers(0, 5), max_size=2), label="parts before each interruption")
+        for number in [*ends, None]:
+            advances = explain_table(MODEL, plan, Path(place) / "out", explain_with_threads, 2)
+            for done, _ in enumerate(advances):
+                if done == number:
+                    break
+            advances.close()
+        assert_frame_equal(result(Path(place) / "out"), expected(rows), abs_tol=1e-9)
+
+
+def test_bad_rows_are_listed_and_their_windows_left_out(run, file, tmp_path):
+    """A cell that is no finite number costs the windows that contain it, no other."""
+    rows = make_rows().cast(dict.fromkeys(NAMES, pl.String))
+    wrong = {10: ("f1", "x y"), 11: ("f0", None), 40: ("f3", "nan"), 60: ("f2", "-inf")}
+    for row, (name, cell) in wrong.items():
+        rows[row, name] = cell
+    rows.write_csv(tmp_path / "rows.csv")
+    code, said, _ = run(
+        "explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", "--time-column", "time", "--part-windows", 17
+    )
+    assert code == 0
+    lost = {row + step for row in wrong for step in range(LOOKBACK)}
+    assert f"4 bad rows, and {len(lost)} windows lost with them" in said
+    assert rejected(tmp_path / "out") == [
+        ("rows.csv", 12, "column f1 must be a finite number, but is 'x y'"),
+        ("rows.csv", 13, "column f0 is empty"),
+        ("rows.csv", 42, "column f3 must be a finite number, but is 'nan'"),
+        ("rows.csv", 62, "column f2 must be a finite number, but is '-inf'"),
+    ]
+    wanted = expected(make_rows()).filter(~pl.col("window").is_in(lost))
+    assert_frame_equal(result(tmp_path / "out"), wanted, abs_tol=1e-9)
+    code, _, error = run("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "strict", "--strict")
+    assert code == 2
+    assert error.endswith("kanscope: rows.csv, row 12, column f1 must be a finite number, but is 'x y'\n")
+
+
+def test_bad_windows_are_listed(run, file, tmp_path):
+    """Of windows in lists, one of another length, or with a bad value in it, is left out alone."""
+    windows = make_windows(make_rows())
+    columns = windows.to_dict(as_series=False)
+    columns["f1"][3] = columns["f1"][3][:-1]
+    columns["f2"][5] = None
+    columns["f3"][7] = [*columns["f3"][7][:-1], float("nan")]
+    columns["f0"][9] = [None, *columns["f0"][9][1:]]
+    pl.DataFrame(columns).write_parquet(tmp_path / "windows.parquet")
+    run("explain", file, tmp_path / "windows.parquet", "-o", tmp_path / "out")
+    assert rejected(tmp_path / "out") == [
+        ("windows.parquet", 4, f"column f1 must hold {LOOKBACK} numbers, but holds {LOOKBACK - 1}"),
+        ("windows.parquet", 6, "column f2 is empty"),
+        ("windows.parquet", 8, f"column f3[{LOOKBACK - 1}] must be a finite number, but is 'nan'"),
+        ("windows.parquet", 10, "column f0[0] is empty"),
+    ]
+    assert sorted(set(range(len(windows))) - set(result(tmp_path / "out")["window"])) == [3, 5, 7, 9]
+
+
+def test_a_window_without_a_finite_forecast_is_listed(run, tmp_path):
+    """Numbers that only the model cannot bear cost their windows, though they are finite."""
+    model = make_model("lstm", dtype="float32")
+    save_checkpoint(model, tmp_path / "model.safetensors")
+    rows = make_rows(model).with_columns(f2=pl.when(pl.int_range(N_ROWS) == 50).then(1e300).otherwise("f2"))
+    rows.write_parquet(tmp_path / "rows.parquet")
+    code, _, _ = run("explain", tmp_path / "model.safetensors", tmp_path / "rows.parquet", "-o", tmp_path / "out")
+    assert code == 0
+    assert [row for _, row, _ in rejected(tmp_path / "out")] == list(range(51, 51 + LOOKBACK))
+    assert all(
+        "the window that ends here cannot be explained: windows[0]" in why for _, _, why in rejected(tmp_path / "out")
+    )
+    assert len(result(tmp_path / "out")) == N_ROWS - LOOKBACK + 1 - LOOKBACK
+
+
+def test_no_window_crosses_a_segment(run, file, tmp_path):
+    """Windows end where training would let them end, also where a file or a chunk begins."""
+    segment = np.repeat([7, 8, 9], [33, 20, N_ROWS - 53])
+    rows = make_rows().with_columns(segment=pl.Series(segment))
+    table = write_files(rows, tmp_path / "table", [40], ".parquet", 10)
+    run("explain", file, table, "-o", tmp_path / "out", "--segment-column", "segment", "--part-windows", 16)
+    starts = np.array([0, 33, 53])
+    wanted = [row for row in range(N_ROWS) if row - starts[starts <= row].max() >= LOOKBACK - 1]
+    assert result(tmp_path / "out")["window"].to_list() == wanted
+
+
+def test_a_head_alone_has_windows_of_one_row(run, tmp_path):
+    """At lookback 1 every row is a window."""
+    model = make_model("head", with_targets=False)
+    save_checkpoint(model, tmp_path / "model.safetensors")
+    rows = make_rows(model)
+    rows.write_csv(tmp_path / "rows.csv")
+    run(
+        "explain", tmp_path / "model.safetensors", tmp_path / "rows.csv", "-o", tmp_path / "out",
+        "--time-column", "time", "--part-windows", 32,
+    )  # fmt: skip
+    assert_frame_equal(result(tmp_path / "out"), expected(rows, model), abs_tol=1e-9)
+
+
+def test_a_csv_may_be_written_in_any_way(run, file, tmp_path):
+    """A byte order mark, CRLF, quotes with line breaks inside, and no last line break."""
+    rows = make_rows().with_columns(note=pl.lit('two\nlines, "quoted"'))
+    text = b"\xef\xbb\xbf" + rows.write_csv(line_terminator="\r\n").encode().rstrip()
+    (tmp_path / "rows.csv").write_bytes(text)
+    run("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", "--time-column", "time")
+    assert_frame_equal(result(tmp_path / "out"), expected(rows), abs_tol=1e-9)
+    assert rejected(tmp_path / "out") == []
+
+
+REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "other rows": (
+        lambda place: make_rows(seed=4).write_csv(place / "rows.csv"),
+        "rows.csv is not what part 0 was made from: choose another folder for it",
+    ),
+    "fewer rows": (
+        lambda place: make_rows()[:40].write_csv(place / "rows.csv"),
+        "rows.csv ends before part 4: choose another folder for it",
+    ),
+    "another checkpoint": (
+        lambda place: save_checkpoint(make_model("lstm", seed=9), place / "model.safetensors"),
+        "was made with checkpoint sha256:",
+    ),
+    "a manifest that is none": (lambda place: (place / "out" / "_manifest.json").write_text("{"), "is damaged"),
+    "no manifest": (
+        lambda place: (place / "out" / "_manifest.json").unlink(),
+        "holds other files: give a new folder",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSALS)
+def test_a_folder_of_another_run_is_refused(run, file, tmp_path, case):
+    """Where the checkpoint or the rows are others, one sentence says so, and no file changes."""
+    change, reason = REFUSALS[case]
+    (tmp_path / "model.safetensors").write_bytes(file.read_bytes())
+    make_rows().write_csv(tmp_path / "rows.csv")
+    command = ("explain", tmp_path / "model.safetensors", tmp_path / "rows.csv", "-o", tmp_path / "out")
+    run(*command, "--part-windows", 20)
+    change(tmp_path)
+    before = contents(tmp_path / "out")
+    code, _, error = run(*command, "--part-windows", 20)
+    assert code == 2 and reason in error
+    assert contents(tmp_path / "out") == before
+
+
+def test_other_options_are_refused(run, file, tmp_path):
+    """A run that would make other numbers does not go on in the folder."""
+    make_rows().write_csv(tmp_path / "rows.csv")
+    command = ("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out")
+    run(*command)
+    code, _, error = run(*command, "--time-column", "time")
+    assert code == 2 and "was made with time_column None, not time: give a new folder" in error
+
+
+def test_a_finished_table_is_left_as_it_is(run, file, tmp_path):
+    """Once more, and nothing is computed or written anew, and the same is said."""
+    make_rows().write_csv(tmp_path / "rows.csv")
+    command = ("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", "--json")
+    _, first, _ = run(*command)
+    times = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")}
+    code, second, _ = run(*command)
+    assert code == 0 and json.loads(first) == json.loads(second)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("part-*")} == times
+
+
+def truncate(part: Path) -> None:
+    part.write_bytes(part.read_bytes()[:-100])
+
+
+def flip_a_bit(part: Path) -> None:
+    data = bytearray(part.read_bytes())
+    data[100] ^= 0x10
+    part.write_bytes(data)
+
+
+def change_a_value(part: Path) -> None:
+    about = pl.read_parquet_metadata(part)["kanscope"]
+    pl.read_parquet(part).with_columns(prediction=0.0).write_parquet(part, metadata={"kanscope": about})
+
+
+@pytest.mark.parametrize("damage", [truncate, flip_a_bit, change_a_value])
+def test_a_damaged_part_is_named_and_made_again(run, file, tmp_path, damage):
+    """A part that is not as it was written stops the run; once it is deleted, the table becomes whole."""
+    make_rows().write_csv(tmp_path / "rows.csv")
+    out = tmp_path / "out"
+    command = ("explain", file, tmp_path / "rows.csv", "-o", out, "--part-windows", 20)
+    run(*command)
+    whole, part = result(out), out / "part-00002.parquet"
+    damage(part)
+    code, _, error = run(*command)
+    assert code == 2 and f"{part} is damaged" in error and "delete it, and it is made again" in error
+    part.unlink()
+    assert run(*command)[0] == 0
+    assert result(out).equals(whole)
+
+
+def test_an_unreadable_file_among_good_ones_is_named(run, file, tmp_path):
+    """What comes before it is explained and kept; once it is mended, the rest follows."""
+    rows = make_rows()
+    table = write_files(rows, tmp_path / "table", [30, 60], ".csv.gz", 1)
+    good = (table / "001.csv.gz").read_bytes()
+    (table / "001.csv.gz").write_bytes(good[: len(good) // 2])
+    command = ("explain", file, table, "-o", tmp_path / "out", "--part-windows", 8, "--time-column", "time")
+    code, _, error = run(*command)
+    kept = len(result(tmp_path / "out"))
+    assert code == 2 and "cannot read 001.csv.gz" in error
+    assert f"({kept} windows are explained and kept, and the same command goes on from there)" in error
+    assert kept == 24 - LOOKBACK + 1
+    assert not (tmp_path / "out" / "_rejected.csv").exists()
+    (table / "001.csv.gz").write_bytes(good)
+    assert run(*command)[0] == 0
+    assert_frame_equal(result(tmp_path / "out"), expected(rows), abs_tol=1e-9)
+
+
+def test_a_file_that_cannot_be_opened_is_named_before_anything_is_done(run, file, tmp_path):
+    """The beginning of each file is looked at before the first window."""
+    table = write_files(make_rows(), tmp_path / "table", [30], ".parquet", 1)
+    (table / "001.parquet").write_bytes(b"PAR1 no more")
+    code, _, error = run("explain", file, table, "-o", tmp_path / "out")
+    assert code == 2 and "cannot read 001.parquet" in error
+    assert not (tmp_path / "out").exists()
+
+
+MISTAKES = {
+    "no such file": (lambda place: "none.csv", "cannot read none.csv: it does not exist"),
+    "another ending": (lambda place: write(place / "model.txt", ""), "model.txt must end in .csv, .csv.gz, .parquet"),
+    "an empty folder": (lambda place: place, "has no file that ends in .csv, .csv.gz, .parquet"),
+    "an empty file": (lambda place: write(place / "a.csv", ""), "a.csv is empty"),
+    "a column too few": (
+        lambda place: write(place / "a.csv", "f0,f1,f2\n1,2,3\n"),
+        "a.csv has no column 'f3', but has f0",
+    ),
+    "two columns of a name": (lambda place: write(place / "a.csv", "f0,f0\n"), "a.csv has more than one column 'f0'"),
+    "too few rows": (
+        lambda place: write(place / "a.csv", "f0,f1,f2,f3\n1,2,3,4\n"),
+        f"has no window of {LOOKBACK} rows",
+    ),
+    "a cell too many": (lambda place: write(place / "a.csv", "f0,f1,f2,f3\n1,2,3,4,5\n"), "cannot read a.csv: "),
+    "quotes that stay open": (
+        lambda place: write(place / "a.csv", 'f0,f1,f2,f3\n"' + "1,2,3,4\n" * (1 << 22)),
+        "or its quotes do not close",
+    ),
+    "lists and numbers": (
+        lambda place: write_parquet(place, make_windows(make_rows()).with_columns(f1=1.0)),
+        "a.parquet has lists in column f0, but not in column f1",
+    ),
+}
+
+
+def write(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def write_parquet(place: Path, frame: pl.DataFrame) -> Path:
+    frame.write_parquet(place / "a.parquet")
+    return place / "a.parquet"
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_table_that_cannot_be_explained_is_refused(run, file, tmp_path, case):
+    """One sentence names the place."""
+    make, reason = MISTAKES[case]
+    code, _, error = run("explain", file, make(tmp_path), "-o", tmp_path / "out")
+    assert code == 2 and reason in error
+
+
+def test_rows_and_windows_are_not_mixed(run, file, tmp_path):
+    """A folder holds one or the other."""
+    table = tmp_path / "table"
+    table.mkdir()
+    make_rows().write_parquet(table / "a.parquet")
+    make_windows(make_rows()).write_parquet(table / "b.parquet")
+    code, _, error = run("explain", file, table, "-o", tmp_path / "out")
+    assert code == 2 and "b.parquet holds windows, and a.parquet rows of a series, so they are not one table" in error
+
+
+def test_rows_must_run_from_oldest_to_newest(run, file, tmp_path):
+    """As for training, also from one file to the next."""
+    rows = make_rows()
+    table = write_files(rows[[*range(40, 60), *range(40)]], tmp_path / "table", [20], ".csv", 1)
+    code, _, error = run("explain", file, table, "-o", tmp_path / "out", "--time-column", "time")
+    assert code == 2 and "001.csv, row 2, column time is earlier than the row above it" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["-o", "out"], "TABLE and -o go together"),
+        (["rows.csv"], "TABLE and -o go together"),
+        (["rows.csv", "-o", "out", "--window", "1"], "all windows of TABLE are explained"),
+        (["rows.csv", "-o", "out", "--receipt", "a", "--input", "b"], "--receipt repeats what the receipt says"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(run, file, options, reason):
+    code, _, error = run("explain", file, *options)
+    assert code == 2 and reason in error
+
+
+def test_without_ray_its_engine_says_what_to_install(run, file, tmp_path, monkeypatch):
+    """Where the extra is absent, one sentence says how to get it."""
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "service.batch.cluster", raising=False)
+    make_rows().write_csv(tmp_path / "rows.csv")
+    code, _, error = run("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", "--engine", "ray")
+    assert code == 2 and error.endswith("kanscope: --engine ray needs Ray: pip install 'kanscope[ray]'\n")
+
+
+def command(file: Path, table: Path, out: Path, *options: object) -> list[str]:
+    words = ("-m", "service.cli", "explain", file, table, "-o", out, "--part-windows", 100, "--workers", 2, *options)
+    return [sys.executable, *map(str, words)]
+
+
+@contextmanager
+def running(words: list[str], out: Path) -> Iterator[subprocess.Popen[str]]:
+    """The command in a process group of its own, once it has written some parts."""
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        poll(lambda: len(list(out.glob("part-*"))) >= 2 or process.poll() is not None)
+        assert process.poll() is None, process.communicate()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def long_table(tmp_path: Path) -> Path:
+    """A table of which there is more to do once some parts are written."""
+    make_rows(n=3000).write_parquet(tmp_path / "rows.parquet")
+    return tmp_path / "rows.parquet"
+
+
+def test_a_run_that_is_killed_is_finished_by_the_next(file, long_table, tmp_path):
+    """SIGKILL in the middle loses nothing: the table is that of a run that was never killed."""
+    with running(command(file, long_table, tmp_path / "out"), tmp_path / "out") as process:
+        process.kill()
+    assert not (tmp_path / "out" / "_rejected.csv").exists()
+    (tmp_path / "out" / ".writing-left").write_text("by a run that was killed")
+    subprocess.run(command(file, long_table, tmp_path / "out"), check=True, capture_output=True)
+    subprocess.run(command(file, long_table, tmp_path / "whole"), check=True, capture_output=True)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert len(result(tmp_path / "out")) == 3000 - LOOKBACK + 1
+
+
+def test_ctrl_c_says_how_to_go_on(file, long_table, tmp_path):
+    """SIGINT ends with a line and exit code 130, without a traceback, and what is written is whole."""
+    with running(command(file, long_table, tmp_path / "out"), tmp_path / "out") as process:
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate()
+    windows = len(result(tmp_path / "out"))
+    assert process.returncode == 130 and "Traceback" not in error
+    said = f"kanscope: interrupted; {windows:,} windows are explained and kept, and the same command goes on from there"
+    assert error.splitlines()[-1] == said
+    assert not list((tmp_path / "out").glob(".*"))
+
+
+@contextmanager
+def small_disk(path: Path) -> Iterator[Path]:
+    """A file system of 144 KiB."""
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=144k", "tmpfs", str(path)], check=True)
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", str(path)], check=True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
+def test_a_full_disk_is_named_and_nothing_is_lost(run, file, tmp_path):
+    """The run stops with one sentence; with more room the same command finishes."""
+    rows = make_rows(n=3000)
+    rows.write_parquet(tmp_path / "rows.parquet")
+    with small_disk(tmp_path / "disk") as disk:
+        words = ("explain", file, tmp_path / "rows.parquet", "-o", disk / "out", "--part-windows", 500)
+        code, _, error = run(*words, "--time-column", "time")
+        kept = len(result(disk / "out"))
+        assert code == 2 and "No space left on device" in error
+        assert 0 < kept < 3000 and f"({kept:,} windows are explained and kept" in error
+        assert not list((disk / "out").glob(".*"))
+        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+        assert run(*words, "--time-column", "time")[0] == 0
+        assert_frame_equal(result(disk / "out"), expected(rows), abs_tol=1e-9)
