@@ -75,6 +75,28 @@ export function create(page) {
     edges,
   );
 
+  /**
+   * Draws what each number of edges costs, which the picture does not wait for: it takes the service longer.
+   *
+   * @param {Topology} topology
+   * @param {AbortSignal} signal
+   */
+  const traceCost = async ({ graph }, signal) => {
+    const { metric, fill } = graph.rule;
+    const ask = { path: `${page.path}/topology/fidelity`, query: { output: page.output, metric, fill } };
+    try {
+      const [{ drawCost }, traced] = await Promise.all([
+        import("../charts.js"),
+        /** @type {Promise<Schemas["FidelityCurve"]>} */ (askJson(ask, signal)),
+      ]);
+      curve.replaceChildren(drawCost(traced.curve, graph.edges.kept, graph.fidelity.r2));
+    } catch (error) {
+      if (signal.aborted) return;
+      const reason = error instanceof Error ? error.message : String(error);
+      curve.replaceChildren(h("p", { class: "muted" }, `The cost of each number of edges is not known: ${reason}.`));
+    }
+  };
+
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
     pruning.set(values);
@@ -94,12 +116,7 @@ export function create(page) {
     cost.replaceChildren(...tellCost(topology, page.unit));
     edges.replaceChildren(edgeTable(topology, page.unit, link));
     shown = { ask, name: `${page.model.name}-network`, data: topology, rows: edgeRows(topology), picture: text };
-    const { drawCost } = await import("../charts.js");
-    const { metric, fill } = topology.graph.rule;
-    const traced = /** @type {Schemas["FidelityCurve"]} */ (
-      await askJson({ path: `${page.path}/topology/fidelity`, query: { output: page.output, metric, fill } }, signal)
-    );
-    curve.replaceChildren(drawCost(traced.curve, topology.graph.edges.kept, topology.graph.fidelity.r2));
+    void traceCost(topology, signal);
   };
   return { element, update };
 }
