@@ -88,8 +88,21 @@ export function drawWaterfall({ contributions, baseline_prediction: baseline, pr
         insetRight: -0.5,
       }),
       Plot.tickX(ends, { x: "value", y: "name", strokeWidth: 4, stroke: "currentColor" }),
-      Plot.text(bars, { x: ({ from, to }) => Math.max(from, to), y: "name", text: ({ value }) => signed(value), textAnchor: "start", dx: 5 }),
-      Plot.text(ends, { x: "value", y: "name", text: ({ value }) => amount(value), textAnchor: "start", dx: 7, fontWeight: 700 }),
+      Plot.text(bars, {
+        x: ({ from, to }) => Math.max(from, to),
+        y: "name",
+        text: ({ value }) => signed(value),
+        textAnchor: "start",
+        dx: 5,
+      }),
+      Plot.text(ends, {
+        x: "value",
+        y: "name",
+        text: ({ value }) => amount(value),
+        textAnchor: "start",
+        dx: 7,
+        fontWeight: 700,
+      }),
     ],
   });
 }
@@ -102,14 +115,17 @@ export function drawWaterfall({ contributions, baseline_prediction: baseline, pr
  */
 function stack(contributions, start) {
   const sorted = Object.entries(contributions).sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
-  const [shown, others] = sorted.length > MAX_BARS + 1 ? [sorted.slice(0, MAX_BARS), sorted.slice(MAX_BARS)] : [sorted, []];
+  const [shown, others] =
+    sorted.length > MAX_BARS + 1 ? [sorted.slice(0, MAX_BARS), sorted.slice(MAX_BARS)] : [sorted, []];
   const rest = others.reduce((sum, [, value]) => sum + value, 0);
   let to = start;
-  return [...shown, ...(others.length ? [/** @type {const} */ ([`${others.length} others`, rest])] : [])].map(([name, value]) => {
-    const from = to;
-    to += value;
-    return { name, value, from, to };
-  });
+  return [...shown, ...(others.length ? [/** @type {const} */ ([`${others.length} others`, rest])] : [])].map(
+    ([name, value]) => {
+      const from = to;
+      to += value;
+      return { name, value, from, to };
+    },
+  );
 }
 
 /**
@@ -125,7 +141,12 @@ export function drawHeatMap({ steps = [] }, features, window, unit, width) {
   const sizes = new Map(features.map((name, index) => [name, d3.sum(steps, (row) => Math.abs(row[index]))]));
   const order = d3.sort(features, (name) => -(sizes.get(name) ?? 0));
   const cells = steps.flatMap((row, step) =>
-    row.map((value, index) => ({ feature: features[index], ago: step - steps.length + 1, value, input: window[step][index] })),
+    row.map((value, index) => ({
+      feature: features[index],
+      ago: step - steps.length + 1,
+      value,
+      input: window[step][index],
+    })),
   );
   return plot({
     width,
@@ -135,9 +156,21 @@ export function drawHeatMap({ steps = [] }, features, window, unit, width) {
     marginTop: 8,
     marginBottom: 36,
     ariaLabel: "Contribution of each feature at each step",
-    x: { label: "step, the newest is 0 →", type: "band", tickSize: 0, ticks: spaced(steps.length, width), tickFormat: (/** @type {number} */ ago) => amount(ago), padding: 0.04 },
+    x: {
+      label: "step, the newest is 0 →",
+      type: "band",
+      tickSize: 0,
+      ticks: spaced(steps.length, width),
+      tickFormat: (/** @type {number} */ ago) => amount(ago),
+      padding: 0.04,
+    },
     y: { domain: order, label: null, tickSize: 0, tickFormat: shorten, padding: 0.06 },
-    color: { type: "linear", domain: symmetric(cells.map(({ value }) => value)), range: ["var(--down)", "var(--nought)", "var(--up)"], interpolate: /** @type {any} */ (mix) },
+    color: {
+      type: "linear",
+      domain: symmetric(cells.map(({ value }) => value)),
+      range: ["var(--down)", "var(--nought)", "var(--up)"],
+      interpolate: /** @type {any} */ (mix),
+    },
     marks: [
       Plot.cell(cells, {
         x: "ago",
@@ -187,7 +220,14 @@ export function drawSteps(steps, unit, width) {
     marginLeft: 44,
     marginRight: 8,
     ariaLabel: "Mean contribution of each step",
-    x: { label: "step, the newest is 0 →", type: "band", tickSize: 0, ticks: spaced(steps.length, width), tickFormat: (/** @type {number} */ ago) => amount(ago), padding: 0.2 },
+    x: {
+      label: "step, the newest is 0 →",
+      type: "band",
+      tickSize: 0,
+      ticks: spaced(steps.length, width),
+      tickFormat: (/** @type {number} */ ago) => amount(ago),
+      padding: 0.2,
+    },
     y: { label: `↑ mean |contribution|${unit ? `, ${unit}` : ""}`, grid: true, ticks: 4 },
     marks: [
       Plot.barY(rows, { x: "ago", y: "value", fill: "var(--up)", fillOpacity: 0.75 }),

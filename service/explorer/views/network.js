@@ -15,7 +15,10 @@ const WAIT = 150; // ms without another move of the slider
 const FIDELITY = "0.99";
 const EDGE_THRESHOLD = "0.03";
 const STOPS = {
-  fidelity: [0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.999, 0.9999, 1],
+  fidelity: [
+    0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.999, 0.9999,
+    1,
+  ],
   threshold: [0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1],
 };
 
@@ -59,7 +62,12 @@ export function create(page) {
   const element = h(
     "div",
     { class: "view network" },
-    h("div", { class: "title" }, h("h1", {}, "Network"), actions(() => shown, true)),
+    h(
+      "div",
+      { class: "title" },
+      h("h1", {}, "Network"),
+      actions(() => shown, true),
+    ),
     h(
       "div",
       { class: "columns" },
@@ -189,12 +197,22 @@ function nearest(stops, value) {
 function tellCost({ graph }, unit) {
   const { r2, mae, mae_full: full } = graph.fidelity;
   const figure = (/** @type {string} */ name, /** @type {string} */ value, /** @type {string} */ note) =>
-    h("div", { class: "figure", "data-figure": name }, h("span", { class: "muted" }, name), h("strong", {}, value), h("span", { class: "muted" }, note));
+    h(
+      "div",
+      { class: "figure", "data-figure": name },
+      h("span", { class: "muted" }, name),
+      h("strong", {}, value),
+      h("span", { class: "muted" }, note),
+    );
   return [
     figure("edges", String(graph.edges.kept), `of ${graph.edges.total}`),
     figure("nodes", String(graph.nodes.kept), `of ${graph.nodes.total}`),
     figure("R²", r2.toFixed(4), "of the full model"),
-    figure("MAE", amount(mae, unit), mae === null || full === null ? "no targets known" : `${signed(mae - full)} from ${amount(full)}`),
+    figure(
+      "MAE",
+      amount(mae, unit),
+      mae === null || full === null ? "no targets known" : `${signed(mae - full)} from ${amount(full)}`,
+    ),
   ];
 }
 
@@ -209,7 +227,8 @@ function teller(topology, unit) {
   return (part) => {
     const { node, kind } = part.dataset;
     if (node !== undefined) return tellNode(nodes.get(node), unit);
-    if (kind !== undefined) return tellEdge(edges.get(`${kind} ${edgeKey(/** @type {any} */ (part.dataset))}`), nodes, unit);
+    if (kind !== undefined)
+      return tellEdge(edges.get(`${kind} ${edgeKey(/** @type {any} */ (part.dataset))}`), nodes, unit);
     return part.getAttribute("aria-label")?.split(", pruned: ") ?? [];
   };
 }
@@ -288,9 +307,11 @@ function edgeTable(topology, unit, link) {
 
 /** @param {Topology} topology */
 function edgeRows(topology) {
-  return topology.edges.map(({ source, target, kind, stage, layer, i, j, kept, contribution, interval, share, scores }) => ({
-    ...{ source, target, kind, stage, layer, i, j, kept, contribution, share },
-    ...{ interval_low: interval?.[0], interval_high: interval?.[1] },
-    ...scores,
-  }));
+  return topology.edges.map(
+    ({ source, target, kind, stage, layer, i, j, kept, contribution, interval, share, scores }) => ({
+      ...{ source, target, kind, stage, layer, i, j, kept, contribution, share },
+      ...{ interval_low: interval?.[0], interval_high: interval?.[1] },
+      ...scores,
+    }),
+  );
 }
