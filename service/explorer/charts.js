@@ -73,7 +73,7 @@ export function drawWaterfall({ contributions, baseline_prediction: baseline, pr
     marginRight: 56,
     marginTop: 8,
     marginBottom: 36,
-    ariaLabel: `Contributions from the baseline, ${amount(baseline, unit)}, to the forecast, ${amount(prediction, unit)}`,
+    ariaLabel: `Contributions from ${amount(baseline, unit)}, the baseline, to ${amount(prediction, unit)}, the forecast`,
     x: { label: unit ? `forecast, ${unit} →` : "forecast →", nice: true, grid: true },
     y: { domain: rows, label: null, tickSize: 0, tickFormat: shorten, padding: 0.25 },
     marks: [
@@ -176,8 +176,10 @@ export function drawHeatMap({ steps = [] }, features, window, unit, width) {
         x: "ago",
         y: "feature",
         fill: "value",
-        title: ({ feature, ago, value, input }) =>
-          `${feature}, ${ago === 0 ? "newest step" : `${-ago} before the newest`}\nadded ${signed(value, unit)}\nwas ${amount(input)}`,
+        title: ({ feature, ago, value, input }) => {
+          const when = ago === 0 ? "newest step" : `${-ago} before the newest`;
+          return `${feature}, ${when}\nadded ${signed(value, unit)}\nwas ${amount(input)}`;
+        },
       }),
     ],
   });

@@ -69,7 +69,8 @@ export function create(page) {
 /** @param {Schemas["AttributionsResponse"]} answer */
 function tellNote({ reference, unit }) {
   const confidence = `${(reference.confidence * 100).toFixed(0)} %`;
-  return `Over ${reference.windows} reference windows, with ${confidence} intervals${unit ? `; amounts in ${unit}` : ""}.`;
+  const amounts = unit ? `; amounts in ${unit}` : "";
+  return `Over ${reference.windows} reference windows, with ${confidence} intervals${amounts}.`;
 }
 
 /**

@@ -228,7 +228,8 @@ function windowInput(page) {
 /** @param {Schemas["ModelInfo"]} model */
 function placeholderOf({ features, lookback }) {
   const names = features.slice(0, 3).map(({ name }) => name);
-  return `${[...names, features.length > 3 ? "…" : ""].join(",")}\n${names.map(() => "0").join(",")},…\n(${lookback} rows)`;
+  const more = features.length > names.length ? ",…" : "";
+  return `${names.join(",")}${more}\n${names.map(() => "0").join(",")}${more}\n(${lookback} rows)`;
 }
 
 /**
