@@ -109,4 +109,6 @@ def open_tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
 
     yield open_tab
     for context in contexts:
+        for page in context.pages:
+            page.unroute_all(behavior="ignoreErrors")  # what is on its way when a test ends concerns nobody
         context.close()
