@@ -101,10 +101,10 @@ def _admit(request: Request) -> Parts:
 def _admit_change(request: Request) -> tuple[Parts, Watch]:
     """Each process has its own models, and a request reaches one of them."""
     parts = _admit(request)
-    if parts.settings.workers > 1:
+    if parts.settings.is_shared:
         raise UnsupportedError(
-            "with several processes (workers) no model is loaded or unloaded by command: change the folder, which each "
-            "process looks at by itself (poll_seconds)"
+            "with several processes (workers, engine) no model is loaded or unloaded by command: change the folder, "
+            "which each process looks at by itself (poll_seconds)"
         )
     watch: Watch = request.app.state.watch
     return parts, watch
