@@ -50,6 +50,7 @@ export function drawCost(curve, edges, r2) {
 const MAX_BARS = 14; // of features; the others are one bar
 const MAX_NAME = 22; // characters
 const CHARACTER = 6.4; // width
+const TICK = 70; // pixels of a chart for a tick
 
 /**
  * The way from the baseline's forecast to the forecast, a bar for each feature, the largest first.
@@ -134,7 +135,7 @@ export function drawHeatMap({ steps = [] }, features, window, unit, width) {
     marginTop: 8,
     marginBottom: 36,
     ariaLabel: "Contribution of each feature at each step",
-    x: { label: "step, the newest is 0 →", type: "band", tickSize: 0, ticks: spaced(steps.length, 8), tickFormat: (/** @type {number} */ ago) => amount(ago), padding: 0.04 },
+    x: { label: "step, the newest is 0 →", type: "band", tickSize: 0, ticks: spaced(steps.length, width), tickFormat: (/** @type {number} */ ago) => amount(ago), padding: 0.04 },
     y: { domain: order, label: null, tickSize: 0, tickFormat: shorten, padding: 0.06 },
     color: { type: "linear", domain: symmetric(cells.map(({ value }) => value)), range: ["var(--down)", "var(--nought)", "var(--up)"], interpolate: /** @type {any} */ (mix) },
     marks: [
@@ -186,7 +187,7 @@ export function drawSteps(steps, unit, width) {
     marginLeft: 44,
     marginRight: 8,
     ariaLabel: "Mean contribution of each step",
-    x: { label: "step, the newest is 0 →", type: "band", tickSize: 0, ticks: spaced(steps.length, 8), tickFormat: (/** @type {number} */ ago) => amount(ago), padding: 0.2 },
+    x: { label: "step, the newest is 0 →", type: "band", tickSize: 0, ticks: spaced(steps.length, width), tickFormat: (/** @type {number} */ ago) => amount(ago), padding: 0.2 },
     y: { label: `↑ mean |contribution|${unit ? `, ${unit}` : ""}`, grid: true, ticks: 4 },
     marks: [
       Plot.barY(rows, { x: "ago", y: "value", fill: "var(--up)", fillOpacity: 0.75 }),
@@ -200,10 +201,10 @@ export function drawSteps(steps, unit, width) {
  * Steps that have a tick, the newest among them.
  *
  * @param {number} count
- * @param {number} most
+ * @param {number} width of the chart
  */
-function spaced(count, most) {
-  const every = Math.ceil(count / most);
+function spaced(count, width) {
+  const every = Math.ceil((count * TICK) / width);
   return Array.from({ length: count }, (_, index) => index - count + 1).filter((ago) => ago % every === 0);
 }
 

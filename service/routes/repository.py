@@ -103,8 +103,8 @@ def _admit_change(request: Request) -> tuple[Parts, Watch]:
     parts = _admit(request)
     if parts.settings.is_shared:
         raise UnsupportedError(
-            "with several processes (workers, engine) no model is loaded or unloaded by command: change the folder, "
-            "which each process looks at by itself (poll_seconds)"
+            "with several processes (workers, or the engine ray) no model is loaded or unloaded by command: change the "
+            "folder, which each process looks at by itself (poll_seconds)"
         )
     watch: Watch = request.app.state.watch
     return parts, watch

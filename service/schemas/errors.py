@@ -74,8 +74,8 @@ _EXAMPLES: dict[int, tuple[str, str, str, list[dict[str, str]]]] = {
     500: ("Internal Server Error", "internal error", "", []),
     501: (
         "Not Implemented",
-        "with several processes (workers, engine) no model is loaded or unloaded by command: change the folder, "
-        "which each process looks at by itself (poll_seconds)",
+        "with several processes (workers, or the engine ray) no model is loaded or unloaded by command: change the "
+        "folder, which each process looks at by itself (poll_seconds)",
         "",
         [],
     ),

@@ -8,28 +8,47 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from load import get, keep_busy, post
-from servers import free_port, free_server, get_status, processor_seconds
+from servers import free_port, free_server, get_status, processor_seconds, running
 from table import Row, print_table
 
 from kanmodel.checkpoint import load_checkpoint
 from service.commands.serve import RAY_VARIABLES
 from service.repository import BUNDLED
-from service.settings import Settings
 
 NAME = "nyc-weather"
 DURATION, WARM_UP = 4.0, 1.0  # seconds
-PROXY, REPLICA, CONTROLLER = "ray::ProxyActor", "ray::ServeReplica", "ray::ServeController"  # as processes are called
-VARIANTS = {  # nodes, cores of each, replicas
-    "Ray, 1 node, 1 replica": (1, 1, 1),
-    "Ray, 1 node, 2 replicas": (1, 2, 2),
-    "Ray, 2 nodes, 2 replicas": (2, 1, 2),
-}
+KINDS = {"proxy": "ray::ProxyActor", "replica": "ray::ServeReplica"}  # how their processes are called
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A cluster.
+
+    Attributes:
+        nodes: how many are simulated.
+        cores: those that each offers.
+        replicas: on all of them.
+        haproxy: whether HAProxy takes the place of Serve's own proxies.
+    """
+
+    nodes: int
+    cores: int
+    replicas: int
+    haproxy: bool = False
+
+    def __str__(self) -> str:
+        counts = [f"{n} {what}{'s' * (n > 1)}" for n, what in ((self.nodes, "node"), (self.replicas, "replica"))]
+        return ", ".join(["Ray with HAProxy" if self.haproxy else "Ray", *counts])
+
+
+VARIANTS = (Variant(1, 1, 1), Variant(1, 2, 2), Variant(2, 1, 2), Variant(1, 1, 1, True), Variant(2, 1, 2, True))
 
 
 @dataclass(frozen=True)
@@ -66,8 +85,8 @@ def rows() -> Iterator[Row]:
     with free_server(BUNDLED, workers=1, threads=1) as server:
         wait_for_results(server.port)
         alone = [measure(server.port, work, {"process": [server.pid]}) for work in works]
-    for variant, (nodes, cores, replicas) in VARIANTS.items():
-        with ray_server(nodes, cores, replicas) as port:
+    for variant in VARIANTS:
+        with ray_server(variant) as port:
             wait_for_results(port)
             processes = find_processes()
             for work, peer in zip(works, alone, strict=True):
@@ -108,31 +127,30 @@ def describe(measured: Measured, work: Work) -> str:
 
 
 @contextmanager
-def ray_server(nodes: int, cores: int, replicas: int) -> Iterator[int]:
-    """Replicas on a cluster whose nodes are all on this machine; gives the port, at which each node's proxy listens."""
+def ray_server(variant: Variant) -> Iterator[int]:
+    """`kanscope serve` on a cluster whose nodes are all on this machine; gives the port of the proxies."""
     os.environ.update(RAY_VARIABLES)
-    import ray
-    from ray import serve
+    os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = str(int(variant.haproxy))  # for the nodes, which inherit it
     from ray.cluster_utils import Cluster
 
-    from service.ray import LOOPBACK, NAME, deploy, start_proxies
+    from service.ray import LOOPBACK
 
-    port = free_port()
-    settings = Settings(
-        engine="ray", models=BUNDLED, port=port, min_replicas=replicas, max_replicas=replicas, log_level="warning"
-    )
-    node = {"num_cpus": cores, "node_ip_address": LOOPBACK}
+    node = {"num_cpus": variant.cores, "node_ip_address": LOOPBACK}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
     try:
-        for _ in range(nodes - 1):
+        for _ in range(variant.nodes - 1):
             cluster.add_node(**node)
-        ray.init(cluster.address, log_to_driver=False)
-        start_proxies(settings)
-        serve.run(deploy(settings), name=NAME)
-        yield port
-        serve.delete(NAME)
+        port = free_port()
+        command = [sys.executable, "-m", "service.cli", "serve", str(BUNDLED), "--engine", "ray", "--port", str(port)]
+        replicas = str(variant.replicas)
+        variables = {
+            "RAY_ADDRESS": cluster.address,
+            "KANSCOPE_MIN_REPLICAS": replicas,
+            "KANSCOPE_MAX_REPLICAS": replicas,
+        }
+        with running(command, port, "/readyz", core=None, variables=variables):
+            yield port
     finally:
-        ray.shutdown()
         cluster.shutdown()
 
 
@@ -143,7 +161,7 @@ def wait_for_results(port: int) -> None:
 
 
 def find_processes() -> dict[str, list[int]]:
-    """The processes that a request passes through, below this one; and the controller, which it does not."""
+    """The processes that a request passes through, below this one but for HAProxy, which leaves it."""
     parents, names = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:
@@ -155,11 +173,12 @@ def find_processes() -> dict[str, list[int]]:
     def is_ours(pid: int) -> bool:
         return pid == os.getpid() or (pid in parents and is_ours(parents[pid]))
 
-    kinds = {"proxy": PROXY, "replica": REPLICA, "controller": CONTROLLER}
-    return {
+    found = {
         kind: [pid for pid, name in names.items() if name.startswith(start) and is_ours(pid)]
-        for kind, start in kinds.items()
+        for kind, start in KINDS.items()
     }
+    found["haproxy"] = [pid for pid, name in names.items() if name.partition("\0")[0].endswith("haproxy")]
+    return {kind: pids for kind, pids in found.items() if pids}
 
 
 if __name__ == "__main__":

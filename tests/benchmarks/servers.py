@@ -101,7 +101,7 @@ def running(
         yield Server(port, process.pid, perf_counter() - start)
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 def pin(pid: int, core: int) -> None:

@@ -40,7 +40,12 @@ def models(tmp_path_factory):
 @pytest.fixture(scope="module")
 def replicas(launch_on_ray, models):
     """Two of them, with keys, that see a new checkpoint soon."""
-    variables = {"KANSCOPE_KEYS": KEYS, "KANSCOPE_POLL_SECONDS": "0.2", "KANSCOPE_MAX_CONCURRENT": "8"}
+    variables = {
+        "KANSCOPE_KEYS": KEYS,
+        "KANSCOPE_POLL_SECONDS": "0.2",
+        "KANSCOPE_MAX_CONCURRENT": "8",
+        "KANSCOPE_REPOSITORY_API": "true",
+    }
     with launch_on_ray(models, KANSCOPE_MIN_REPLICAS="2", KANSCOPE_MAX_REPLICAS="2", **variables) as process:
         process.client.headers.update(OWNER)
         yield process
@@ -127,6 +132,12 @@ def test_keys_open_what_they_open_elsewhere(replicas):
         one.headers["Authorization"] = "Bearer reader-key-0123456789"
         assert one.get("/v1/models").status_code == 200
         assert one.post("/v1/models/head:explain", json=body).status_code == 403
+
+
+def test_no_model_is_loaded_by_command(replicas):
+    """It would reach one of the replicas."""
+    answer = replicas.client.post("/v2/repository/models/head/unload")
+    assert (answer.status_code, "(workers, or the engine ray)" in answer.json()["error"]) == (501, True)
 
 
 def test_more_requests_than_allowed_are_told_to_come_back(replicas):

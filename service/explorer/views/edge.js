@@ -38,7 +38,7 @@ export function create(page) {
     h(
       "div",
       { class: "columns wide" },
-      drawing,
+      h("div", { class: "stack" }, drawing, h("section", { class: "card" }, h("h2", {}, "Formulas that come near"), formulas)),
       h(
         "aside",
         { "aria-label": "Which edge, and what it is" },
@@ -51,7 +51,6 @@ export function create(page) {
           back,
         ),
         h("section", { class: "card" }, h("h2", {}, "Figures"), facts),
-        h("section", { class: "card" }, h("h2", {}, "Formulas that come near"), formulas),
       ),
     ),
   );
