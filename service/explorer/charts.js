@@ -31,7 +31,7 @@ function plot(options) {
 export function drawCost(curve, edges, r2) {
   return plot({
     width: 264,
-    height: 130,
+    height: 116,
     marginLeft: 34,
     marginRight: 8,
     marginTop: 18,

@@ -147,7 +147,7 @@ function pruningControl(page) {
     by = values.threshold === undefined ? "fidelity" : "threshold";
     const value = Number(values.threshold ?? values.fidelity ?? FIDELITY);
     kind.set(by);
-    label.textContent = by === "fidelity" ? "Keep of the full model's forecasts" : "Drop edges up to a score of";
+    label.textContent = by === "fidelity" ? "Keep at least" : "Keep edges with a";
     slider.max = String(STOPS[by].length - 1);
     slider.value = String(nearest(STOPS[by], value));
     say(value);
@@ -176,8 +176,8 @@ function tellCost({ graph }, unit) {
   return [
     figure("edges", String(graph.edges.kept), `of ${graph.edges.total}`),
     figure("nodes", String(graph.nodes.kept), `of ${graph.nodes.total}`),
-    figure("R²", r2.toFixed(4), "against the full model"),
-    figure("MAE", amount(mae, unit), mae === null || full === null ? "no targets to compare" : `${signed(mae - full)} from ${amount(full)}`),
+    figure("R²", r2.toFixed(4), "of the full model"),
+    figure("MAE", amount(mae, unit), mae === null || full === null ? "no targets known" : `${signed(mae - full)} from ${amount(full)}`),
   ];
 }
 
