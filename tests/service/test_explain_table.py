@@ -466,6 +466,8 @@ def test_rows_must_run_from_oldest_to_newest(run, file, tmp_path):
     [
         (["-o", "out"], "TABLE and -o go together"),
         (["rows.csv"], "TABLE and -o go together"),
+        (["--strict"], "--strict, --engine, --workers and --part-windows are for TABLE"),
+        (["--part-windows", "9"], "--strict, --engine, --workers and --part-windows are for TABLE"),
         (["rows.csv", "-o", "out", "--window", "1"], "all windows of TABLE are explained"),
         (["rows.csv", "-o", "out", "--receipt", "a", "--input", "b"], "--receipt repeats what the receipt says"),
     ],
