@@ -10,7 +10,7 @@ IMAGE_LOCK := .ci/requirements.txt
 BUILD_LOCK := .ci/build-requirements.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check format openapi bench image image-test lock clean
+.PHONY: serve test check format openapi vendor bench image image-test lock clean
 
 serve: .venv/runtime # serve the bundled model, or the models of KANSCOPE_MODELS
 	$(BIN)/kanscope serve
@@ -33,6 +33,14 @@ format: .venv/dev
 
 openapi: .venv/runtime # write openapi/openapi.json
 	$(BIN)/python -m service.openapi
+
+VENDOR := service/explorer/vendor
+vendor: .venv/clients/ready # copy the libraries of the explorer from npm
+	cp .venv/clients/node_modules/d3/dist/d3.min.js $(VENDOR)
+	cp .venv/clients/node_modules/d3/LICENSE $(VENDOR)/d3.LICENSE
+	cp .venv/clients/node_modules/@observablehq/plot/dist/plot.umd.min.js $(VENDOR)
+	cp .venv/clients/node_modules/@observablehq/plot/LICENSE $(VENDOR)/plot.LICENSE
+	cd $(VENDOR) && sha256sum *.js *.LICENSE >SHA256SUMS
 
 bench: .venv/bench
 	$(BIN)/python tests/benchmarks/run.py

@@ -15,6 +15,7 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 MARKDOWN = "text/markdown"
 SVG = "image/svg+xml"
+BYTES = "application/octet-stream"
 POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}  # of a picture
 
 

@@ -24,7 +24,22 @@ from service.observation import OTHER, Observation, record_request
 from service.precomputed import AnswerCache, Precomputed
 from service.registry import Registry
 from service.results import GlobalResults
-from service.routes import attributions, edges, explanations, health, metrics, models, predictions, reports, topology
+from service.routes import (
+    attributions,
+    edges,
+    explanations,
+    health,
+    inference,
+    metrics,
+    models,
+    predictions,
+    protocol,
+    reference,
+    reports,
+    repository,
+    topology,
+)
+from service.routes.explorer import ExplorerFiles, redirect_to_explorer
 from service.scheduler import Scheduler
 from service.schemas.errors import describe_errors
 from service.security import Access, load_hosts, load_keys
@@ -35,20 +50,34 @@ DESCRIPTION = (
     "Looks inside LSTM+KAN forecasters. Instances, predictions, contributions, baselines and errors are in "
     "original units; scores, curves, grids, supports and thresholds in model units. Arrays run oldest step first."
 )
+_RESOURCES = (
+    predictions,
+    explanations,
+    models,
+    reference,
+    attributions,
+    topology,
+    edges,
+    reports,
+    protocol,
+    inference,
+    repository,
+)
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, replica: str = "") -> FastAPI:
     """The service for the models that the settings name; it loads them in the background once it has started.
 
     Args:
         settings: every setting.
+        replica: which of those that answer at one address this is, for its metrics; empty where its process says that.
 
     Raises:
         CheckpointError: there is nothing where the settings say the models are.
         ConfigError: the API keys cannot be used, or there must be some.
     """
     registry = Registry(settings.models)
-    counted = Metrics(registry)
+    counted = Metrics(registry, replica)
     parts = Parts(
         settings,
         registry,
@@ -57,6 +86,7 @@ def create_app(settings: Settings) -> FastAPI:
         AnswerCache(settings.cached_answers, registry),
         counted,
     )
+    counted.watch_preparation(lambda: parts.results.unprepared)
     app: FastAPI = FastAPIOffline(
         title="Kanscope",
         version=version("kanscope"),
@@ -65,8 +95,11 @@ def create_app(settings: Settings) -> FastAPI:
         static_url="/docs/assets",
         redirect_slashes=False,
         lifespan=_serve,
+        # `Observation` does this; to ask OpenTelemetry whether it is set up takes a twentieth of a forecast's request.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.parts = parts
+    app.state.watch = Watch(registry, parts.results, settings.poll_seconds)
     app.add_middleware(Precomputed, parts.answers)
     app.add_middleware(HeadRequests)
     app.add_middleware(Access, load_keys(settings), load_hosts(settings))
@@ -74,11 +107,13 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
     app.add_middleware(Observation, parts.metrics, log, settings.max_concurrent)
     install_error_handlers(app)
-    for resource in (predictions, explanations, models, attributions, topology, edges, reports):
+    for resource in _RESOURCES:
         app.include_router(resource.router, responses=describe_errors(401, 403, 421, 503))
     app.include_router(health.router, responses=describe_errors(421))
     app.include_router(metrics.router)
     app.add_route("/", _redirect_to_docs, include_in_schema=False)
+    app.add_route("/explorer", redirect_to_explorer, include_in_schema=False)
+    app.mount("/explorer", ExplorerFiles())
     app.openapi = lambda: describe_api(app)  # type: ignore[method-assign]
     return app
 
@@ -89,9 +124,9 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     parts: Parts = app.state.parts
     torch.set_num_threads(parts.settings.torch_threads)
     parts.scheduler.start()
-    watch = Watch(parts.registry, parts.results, parts.settings.poll_seconds)
+    watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())
-    if parts.settings.workers > 1:  # one that takes the place of another has no answer before, while the others have
+    if parts.settings.is_shared:  # one that takes the place of another has no answer before, while the others have
         await watch.loaded.wait()
     yield {"record_refusal": app.state.record_refusal}
     watch.close()

@@ -1,4 +1,4 @@
-"""Long computations, in threads that end with the service."""
+"""Long computations, in threads that give way to forecasts and end with the service."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from torch.overrides import TorchFunctionMode
 
 from service.errors import NotReadyError
+from service.threads import give_way
 
 Result = TypeVar("Result")
 N_THREADS = 4  # computations beside each other: a quick one need not wait for a long one
@@ -38,6 +39,7 @@ class Computations:
         outcome.set_running_or_notify_cancel()  # so that a caller that goes away does not cancel it
 
         def work() -> None:
+            give_way()
             try:
                 with _BreakOff(self._closed):
                     result = compute()

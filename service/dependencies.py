@@ -33,8 +33,9 @@ class ModelName(Convertor[str]):
 
 
 register_url_convertor("name", ModelName())
-MODEL = "/v1/models/{model:name}"
-VERSION = MODEL + "/versions/{version:name}"
+OF_A_MODEL = "/models/{model:name}"
+MODEL = "/v1" + OF_A_MODEL
+MODEL_V2 = "/v2" + OF_A_MODEL  # of the Open Inference Protocol
 TIMEOUT_HEADER = "X-Request-Timeout"
 MAX_TIMEOUT = 3600  # seconds
 OF_VERSION = "_version"  # ends the ids of operations on one version
@@ -107,6 +108,10 @@ async def get_parts(request: Request) -> Parts:
 async def get_served(request: Request, model: Name) -> Served:
     """Dependency: the model that the path names."""
     return find_model(request)
+
+
+async def describe_name(model: Name) -> None:
+    """Dependency: says what the path of a model consists of, where the handler reads it."""
 
 
 async def describe_version(

@@ -15,10 +15,20 @@ from service.dependencies import OF_VERSION
 from service.links import links_of
 from service.repository import FIRST_VERSION
 from service.schemas.explanations import ExplainRequest
+from service.schemas.inference import InferRequest
 from service.schemas.predictions import PredictRequest
+from service.schemas.repository import IndexRequest, LoadRequest, UnloadRequest
 from service.security import HEALTH
 
 EXAMPLES = Path(__file__).parent / "schemas" / "examples.json"  # by operation id: a request, an answer
+_BODIES = (
+    PredictRequest,
+    ExplainRequest,
+    InferRequest,
+    IndexRequest,
+    LoadRequest,
+    UnloadRequest,
+)  # see `describe_body`
 _REFERENCE = "#/components/schemas/{model}"
 
 _KEY = {
@@ -39,9 +49,7 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
             routes=app.routes,
             tags=app.openapi_tags,
         )
-        _, bodies = models_json_schema(
-            [(PredictRequest, "validation"), (ExplainRequest, "validation")], ref_template=_REFERENCE
-        )
+        _, bodies = models_json_schema([(body, "validation") for body in _BODIES], ref_template=_REFERENCE)
         schemas = document["components"]["schemas"]
         schemas.update(bodies["$defs"])
         examples = orjson.loads(EXAMPLES.read_bytes())

@@ -1,14 +1,16 @@
 """From exceptions to answers: one table gives each class its status, one shape carries every error.
 
 RequestError               refused before a model is asked
+├── BadRequestError        what V2 refuses by 400, where V1 says 422
 ├── UnauthenticatedError   no API key, or an unknown one
-├── ForbiddenError         an API key that does not open this
+├── ForbiddenError         an API key, or a setting, that does not open this
 ├── NotAcceptableError     no media type that the client takes
 ├── SlowBodyError
 ├── BodyTooLargeError
 ├── MediaTypeError         a body that is not JSON, or compressed
 ├── MisdirectedError       a Host header that is not ours
 ├── BusyError              as many requests as the service answers at once
+├── UnsupportedError       what the service can't do as it was started
 ├── NotReadyError          a model, or the service, that cannot answer yet
 └── OverloadedError        more requests wait than the service holds
 
@@ -19,6 +21,7 @@ kanmodel.errors.UnknownNameError
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 
@@ -54,6 +57,10 @@ class RequestError(Exception):
         self.headers = dict(headers or {})
 
 
+class BadRequestError(RequestError):
+    """Something in a request of the Open Inference Protocol cannot be used; it has no other status for that."""
+
+
 class UnauthenticatedError(RequestError):
     """The request needs an API key, and has none that is known."""
 
@@ -62,7 +69,7 @@ class UnauthenticatedError(RequestError):
 
 
 class ForbiddenError(RequestError):
-    """The API key lacks the scope that the request needs; the message names it."""
+    """The API key lacks the scope that the request needs, or a setting forbids it; the message names either."""
 
 
 class NotAcceptableError(RequestError):
@@ -95,6 +102,10 @@ class BusyError(RequestError):
         super().__init__(message, headers={"Retry-After": "1"})
 
 
+class UnsupportedError(RequestError):
+    """The service can't do it as it was started; the message says what does."""
+
+
 class NotReadyError(RequestError):
     """A model, or the service, cannot answer; the message says why."""
 
@@ -116,6 +127,7 @@ class UnknownValueError(UnknownNameError):
 
 
 STATUSES: dict[type[Exception], int] = {
+    BadRequestError: 400,
     UnauthenticatedError: 401,
     ForbiddenError: 403,
     UnknownNameError: 404,
@@ -130,6 +142,7 @@ STATUSES: dict[type[Exception], int] = {
     ClientDisconnect: 400,  # nobody reads the answer, but it is no failure of the service
     ConfigError: 500,
     CheckpointError: 500,
+    UnsupportedError: 501,
     BusyError: 503,
     NotReadyError: 503,
     OverloadedError: 503,
@@ -222,5 +235,5 @@ def problem_of(details: ErrorDetails) -> Problem:
     parts = [part for part in details["loc"] if part not in ("body", "query", "path", "header")]
     if name := details.get("ctx", {}).get("name"):  # see schemas.requests
         parts.append(name)
-    message = details["msg"].replace("Input should", "must").replace("Field required", "is missing")
+    message = re.sub("^(Input|List|String) should", "must", details["msg"]).replace("Field required", "is missing")
     return Problem(format_path(parts), message)

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect
 
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.expected import explain_expected_in_slices
 from kanmodel.explain.ledger import Ledger, LedgerOptions, explain_in_slices
 from kanmodel.explain.path import Slices
 from kanmodel.scaling import Array
+from service.deadlines import Deadline
+from service.errors import unusable
+from service.metrics import Metrics
 from service.registry import Served
 from service.requests.baselines import ReferenceBaselines, read_baseline
 from service.requests.bodies import parse_windows
 from service.requests.outputs import read_outputs
 from service.requests.windows import read_windows
+from service.scheduler import Scheduler
 from service.schemas.baselines import describe_baseline, describe_reference_baselines
 from service.schemas.explanations import Detail, ExplainHeader, ExplainRequest, Explanation, describe_ledger
 from service.schemas.requests import validate_request
@@ -54,6 +60,22 @@ class Question:
         """How many explanations it asks for: one for each window and output."""
         return len(self.windows) * len(self.outputs)
 
+    @property
+    def path_nodes(self) -> int:
+        """How many path nodes it takes where no path is halved: the work, before it is done."""
+        baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
+        return self.total * baselines * self.options.path_nodes
+
+    def refuse_costly(self, max_path_nodes: int) -> None:
+        """Refuses what takes too long.
+
+        Raises:
+            DataError: it takes more path nodes than there may be.
+        """
+        if self.path_nodes > max_path_nodes:
+            reason = f"would take {self.path_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
+            raise unusable("body", f"{reason}: send fewer windows, outputs or baselines at a time")
+
 
 @dataclass(frozen=True)
 class Advance:
@@ -78,7 +100,7 @@ def read_question(body: bytes, served: Served, settings: Settings) -> Question:
     document = parse_windows(body, served.model.config.window_shape, settings.max_json_depth)
     request = validate_request(ExplainRequest, document, unread=("instances", "columns", "output", "baseline"))
     output = document.get("output")
-    return Question(
+    question = Question(
         served=served,
         windows=read_windows(document, served.model, settings.max_windows),
         outputs=tuple(read_outputs(output, served.model.config)),
@@ -89,6 +111,8 @@ def read_question(body: bytes, served: Served, settings: Settings) -> Question:
         receipt=request.receipt,
         progress=request.progress,
     )
+    question.refuse_costly(settings.max_path_nodes)
+    return question
 
 
 def describe_question(question: Question, predictions: Array) -> ExplainHeader:
@@ -134,6 +158,39 @@ def explain_in_parts(question: Question) -> Iterator[Advance]:
             by_output.append(describe_ledger(ledger, config.feature_names, question.detail, first))
         explanations = [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
         yield Advance(first * n_outputs + len(explanations), explanations)
+
+
+async def compute_explanations(
+    question: Question,
+    scheduler: Scheduler,
+    metrics: Metrics,
+    deadline: Deadline,
+    has_gone: Callable[[], Awaitable[bool]],
+) -> AsyncIterator[Advance]:
+    """The explanations as they become ready, slice by slice, until the deadline, and while somebody waits for them.
+
+    Args:
+        question: what is asked.
+        scheduler: what computes them.
+        metrics: where they are counted.
+        deadline: until when.
+        has_gone: whether nobody waits any more.
+
+    Raises:
+        ClientDisconnect: nobody does.
+        NonFiniteError: a ledger is not finite.
+        NotReadyError: the deadline has passed.
+        OverloadedError: too many requests wait.
+    """
+    slices = explain_in_parts(question)
+    with scheduler.admit("explanation"):
+        while (advance := await deadline.wait(scheduler.run(lambda: next(slices, None)))) is not None:
+            for one in advance.explanations:
+                residual = one["residual"] / one["tolerance"] * question.options.tolerance
+                metrics.observe_explanation(question.served.name, residual, one["converged"])
+            yield advance
+            if not advance.explanations and await has_gone():
+                raise ClientDisconnect
 
 
 def _explain(question: Question, windows: Array, output: int) -> Slices[Ledger]:

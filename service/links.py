@@ -22,6 +22,10 @@ _PARAMETERS: Mapping[str, Mapping[str, Mapping[str, str]]] = {
         "list_edges": _OUTPUT,
     },
     "predict": {"explain": _MODEL},
+    "get_model_metadata": {"infer": {"model": "$response.body#/name"}},
+    "list_repository": {"load_model": {"model": "$response.body#/0/name"}},
+    "load_model": {"unload_model": _MODEL},
+    "unload_model": {"load_model": _MODEL},
     "get_topology": {"get_edge": {**_MODEL, "output": "$response.body#/graph/output", **_FIRST_EDGE}},
     "list_edges": {"get_edge": {**_MODEL, "output": "$response.body#/output", **_FIRST_EDGE}},
 }

@@ -88,7 +88,7 @@ def configure_logging(settings: Settings) -> None:
 
 def _stated_process(settings: Settings) -> dict[str, int]:
     """Which process a line is of, where there are several."""
-    return {"process": os.getpid()} if settings.workers > 1 else {}
+    return {"process": os.getpid()} if settings.is_shared else {}
 
 
 def _is_json(settings: Settings, stream: TextIO) -> bool:

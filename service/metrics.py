@@ -25,10 +25,11 @@ class Metrics:
 
     Args:
         models: the models, counted by state whenever somebody asks.
+        replica: what every sample says beside its process, where the same id may be one of another machine.
     """
 
-    def __init__(self, models: Registry) -> None:
-        self._registry = registry = _OfThisProcess()
+    def __init__(self, models: Registry, replica: str = "") -> None:
+        self._registry = registry = _OfThisProcess(replica)
         self._requests = Counter(
             "kanscope_requests", "Requests by route and status.", ["route", "status"], registry=registry
         )
@@ -71,6 +72,11 @@ class Metrics:
             ["model", "feature"],
             registry=registry,
         )
+        self._unprepared = Gauge(
+            "kanscope_unprepared_outputs",
+            "Outputs of models whose global results are still to be computed, before anybody asks.",
+            registry=registry,
+        )
         by_state = Gauge("kanscope_models", "Models by state.", ["state"], registry=registry)
         for state in get_args(State):
             by_state.labels(state).set_function(partial(_count, models, state))
@@ -91,6 +97,10 @@ class Metrics:
     def watch_queue(self, priority: str, depth: Callable[[], int]) -> None:
         """Reports how much waits at one priority, whenever somebody asks."""
         self._queue_depth.labels(priority).set_function(depth)
+
+    def watch_preparation(self, count: Callable[[], int]) -> None:
+        """Reports how many outputs wait for their global results, whenever somebody asks."""
+        self._unprepared.set_function(count)
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """One answered request."""
@@ -126,10 +136,14 @@ class Metrics:
 class _OfThisProcess(CollectorRegistry):
     """A registry that says of every sample which process it is of: several may answer at one address."""
 
+    def __init__(self, replica: str) -> None:
+        super().__init__()
+        self._labels = {"replica": replica} if replica else {}
+
     def collect(self) -> Iterable[Metric]:
-        process = str(os.getpid())
+        labels = {"pid": str(os.getpid()), **self._labels}
         for metric in super().collect():
-            metric.samples = [sample._replace(labels={**sample.labels, "pid": process}) for sample in metric.samples]
+            metric.samples = [sample._replace(labels={**sample.labels, **labels}) for sample in metric.samples]
             yield metric
 
 

@@ -143,7 +143,7 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Q
             "tolerance": receipt["tolerance"],
         }
     )
-    unlimited = Settings.model_construct(max_windows=sys.maxsize)
+    unlimited = Settings.model_construct(max_windows=sys.maxsize, max_path_nodes=sys.maxsize)
     options = LedgerOptions(receipt["tolerance"], receipt["path_nodes"], receipt["halvings"])
     return replace(read_question(body, served, unlimited), options=options)
 

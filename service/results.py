@@ -66,22 +66,30 @@ class GlobalResults:
 
     Args:
         size: results that are kept.
+
+    Attributes:
+        unprepared: outputs that `prepare` has still to compute.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._cache = ResultCache(size)
+        self.unprepared = 0
 
     async def prepare(self, models: Iterable[Served]) -> None:
         """Computes what most will ask for, for one output after the other, as far as there is room for it."""
         outputs = ((served, output) for served in models for output in range(len(served.model.config.outputs)))
-        for served, output in islice(outputs, self._size // N_PREPARED):
+        prepared = list(islice(outputs, self._size // N_PREPARED))
+        self.unprepared += len(prepared)
+        for served, output in prepared:
             try:
                 await self.attributions(served, output)
                 await self.report(served, output)
             except Exception:  # whoever asks for it is told the reason
                 name = served.model.config.outputs[output]
                 logger.warning("the results of model %s, output %s, fail", served.name, name, exc_info=True)
+            finally:
+                self.unprepared -= 1
 
     async def close(self) -> None:
         """Breaks off what is being computed: nobody waits for it once the service stops."""

@@ -8,14 +8,13 @@ its own, and explanations go, slice by slice, to another one that gives way: no 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, groupby
 from queue import SimpleQueue
-from threading import Thread, get_native_id
+from threading import Thread
 from time import perf_counter
 from typing import Any, Literal, TypeVar
 
@@ -26,11 +25,11 @@ from kanmodel.scaling import Array
 from service.deadlines import Deadline
 from service.errors import OverloadedError
 from service.metrics import Metrics
+from service.threads import give_way
 
 Result = TypeVar("Result")
 Kind = Literal["forecast", "explanation"]
 IN_PLACE = 2e-3  # seconds that a batch may keep the event loop
-NICE = 10  # of the explanations: where others want the same core, they have nine tenths of it
 TOGETHER = 512  # windows from which more at once gain nothing, and take memory that grows with the queue
 N_TIMED = 32  # windows whose forecast tells how long a model takes
 
@@ -81,7 +80,7 @@ class Scheduler:
         self._batches: dict[str, _Batch] = {}  # by checkpoint
         self._in_place: dict[str, int] = {}  # windows that may be computed on the event loop, by checkpoint
         self._forecasts = _Worker("forecasts")
-        self._explanations = _Worker("explanations", NICE)
+        self._explanations = _Worker("explanations", background=True)
 
     def start(self) -> None:
         """Starts the threads."""
@@ -183,12 +182,12 @@ class _Worker(Thread):
 
     Args:
         name: what it is called in a debugger.
-        nice: how far it gives way to other threads that want the same core.
+        background: whether it gives way to other threads that want the same core.
     """
 
-    def __init__(self, name: str, nice: int = 0) -> None:
+    def __init__(self, name: str, background: bool = False) -> None:
         super().__init__(name=name, daemon=True)
-        self._nice = nice
+        self._background = background
         self._jobs: SimpleQueue[tuple[Callable[[], Any], asyncio.Future[Any]] | None] = SimpleQueue()
 
     def submit(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
@@ -199,8 +198,8 @@ class _Worker(Thread):
 
     def run(self) -> None:
         """Goes on until it is closed."""
-        with suppress(AttributeError, OSError):  # only Linux knows priorities of threads, and it may not allow this
-            os.setpriority(os.PRIO_PROCESS, get_native_id(), self._nice)
+        if self._background:
+            give_way()
         while (job := self._jobs.get()) is not None:
             work, outcome = job
             if outcome.cancelled():  # whoever asked has gone

@@ -10,7 +10,7 @@ import hmac
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -221,10 +221,13 @@ def is_loopback(host: str) -> bool:
 
 
 class Access:
-    """Middleware that lets a request pass, or answers 401, 403 or 421; the key's name goes on as ``state["client"]``.
+    """Middleware that lets a request pass, or answers 401, 403 or 421.
+
+    The key's name and scopes go on as ``state["client"]`` and ``state["scopes"]``.
 
     The Host header is checked because a web page may let its own name lead to this machine (DNS rebinding), and so
-    ask in the user's browser what only this machine can.
+    ask in the user's browser what only this machine can. The Origin header is, where models are loaded and unloaded,
+    because a page can post without reading the answer.
 
     Args:
         app: what answers the request.
@@ -248,12 +251,13 @@ class Access:
         await self._app(scope, receive, send)
 
     def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        needed = needed_scope(scope["method"], get_route_path(scope))
         if self._hosts is not None:
             _refuse_other_hosts(headers.get(b"host", b"").decode("latin-1"), self._hosts)
-        if self._keys is not None:
-            needed = needed_scope(scope["method"], get_route_path(scope))
-            if needed is not None:
-                self._authorize(scope["state"], headers.get(b"authorization", b""), self._keys, needed)
+            if needed == "admin" and (origin := headers.get(b"origin")):
+                _refuse_other_pages(origin.decode("latin-1"), self._hosts)
+        if self._keys is not None and needed is not None:
+            self._authorize(scope["state"], headers.get(b"authorization", b""), self._keys, needed)
 
     @staticmethod
     def _authorize(state: dict[str, Any], authorization: bytes, keys: Keys, needed: KeyScope) -> None:
@@ -263,12 +267,32 @@ class Access:
         key = keys.find(offered.strip())
         if key is None:
             raise UnauthenticatedError("the API key is not known")
-        state["client"] = key.name
-        if needed not in key.scopes:
-            raise ForbiddenError(f"this needs an API key with the scope {needed}")
+        state["client"], state["scopes"] = key.name, key.scopes
+        require_scope(state, needed)
+
+
+def require_scope(state: Mapping[str, Any], needed: KeyScope) -> None:
+    """Refuses a request whose key does not open what it asks; where no key is needed, everything is open.
+
+    Args:
+        state: of the request; `Access` has put the scopes there.
+        needed: the scope.
+
+    Raises:
+        ForbiddenError: the key lacks the scope.
+    """
+    scopes = state.get("scopes")
+    if scopes is not None and needed not in scopes:
+        raise ForbiddenError(f"this needs an API key with the scope {needed}")
 
 
 def _refuse_other_hosts(host: str, hosts: frozenset[str]) -> None:
     name = _HOST.fullmatch(host)
     if name is None or name[1].lower() not in hosts:
         raise MisdirectedError("the Host header must name this machine, or one of the setting allowed_hosts")
+
+
+def _refuse_other_pages(origin: str, hosts: frozenset[str]) -> None:
+    name = _HOST.fullmatch(origin.partition("://")[2])
+    if name is None or name[1].lower() not in hosts:
+        raise ForbiddenError("a page of another host must not ask this")

@@ -52,6 +52,23 @@ class Watch:
         for task in self._preparing:
             task.cancel()
 
+    async def load_model(self, name: str) -> None:
+        """Loads the versions of a model that do not serve as they lie in the folder, see `Registry.load_model`.
+
+        Raises:
+            UnknownNameError: there are no files of that name.
+            CheckpointError: there is nothing at the path.
+        """
+        self._follow_up(await run_in_threadpool(self._registry.load_model, name))
+
+    async def unload_model(self, name: str) -> None:
+        """Lets go of a model, see `Registry.unload_model`; beside requests, as a look that is under way comes first.
+
+        Raises:
+            UnknownNameError: there is no model of that name.
+        """
+        await run_in_threadpool(self._registry.unload_model, name)
+
     async def _look(self, look: Callable[[], tuple[Served, ...]]) -> None:
         """One look. Its failure changes nothing, and is logged unless it is the one before again."""
         try:
@@ -62,6 +79,10 @@ class Watch:
             self._failure = str(error)
             return
         self._failure = ""
+        self._follow_up(served)
+
+    def _follow_up(self, served: tuple[Served, ...]) -> None:
+        """Has the global results of what is new computed, unless all ends."""
         if served and not self._stopping.is_set():
             task = asyncio.create_task(self._prepare(served))
             self._preparing.add(task)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -90,6 +90,13 @@ def make_model(shape: Shape = "lstm", seed: int = 0, **options: object) -> Loade
     noise = rng.normal(size=outputs.shape) * outputs.std(axis=0) * 0.3
     times = tuple(f"2026-01-{1 + hour // 24:02d}T{hour % 24:02d}:00:00Z" for hour in range(chosen.n_reference))
     return replace(model, reference=replace(reference, targets=outputs + noise, times=times))
+
+
+def make_tensors(instances: list[list[list[float]]], **parameters: object) -> dict[str, Any]:
+    """A request of the Open Inference Protocol, with all features in one tensor of JSON."""
+    shape = [len(instances), len(instances[0]), len(instances[0][0])]
+    tensor = {"name": "instances", "shape": shape, "datatype": "FP64", "data": instances}
+    return {"inputs": [tensor], **({"parameters": parameters} if parameters else {})}
 
 
 def make_windows(model: LoadedModel, n: int, seed: int = 1) -> Array:

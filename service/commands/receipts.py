@@ -17,11 +17,11 @@ from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.errors import CheckpointError, DataError, KanscopeError
 from service.agreement import AGREEMENT, Pair, pair_answers
 from service.commands.options import print_json
-from service.commands.serve import choose_settings
 from service.receipts import SavedAnswer, answer_question, ask_again, find_versions, hash_windows, read_answer
 from service.registry import Served
 from service.repository import list_checkpoints
 from service.schemas.explanations import InputHash, Receipt
+from service.settings import choose_settings
 
 EXIT_DISAGREES = 1
 

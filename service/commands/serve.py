@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 import uvicorn
-from pydantic import ValidationError
 
 from kanmodel.errors import ConfigError
-from service.settings import Settings
+from service.settings import Settings, choose_settings
 
 
 def serve(
@@ -31,6 +31,12 @@ def serve(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes that answer. Default: KANSCOPE_WORKERS, or 1.")
     ] = None,
+    engine: Annotated[
+        Literal["process", "ray"] | None,
+        typer.Option(
+            help="What answers: processes of this machine, or replicas on Ray. Default: KANSCOPE_ENGINE, or process."
+        ),
+    ] = None,
     no_auth: Annotated[
         bool | None,
         typer.Option("--no-auth", help="Serve without API keys on an address that others reach.", show_default=False),
@@ -43,24 +49,26 @@ def serve(
     from service.server import server_options
     from service.workers import serve_workers
 
-    settings = choose_settings(models=models, host=host, port=port, workers=workers, no_auth=no_auth)
-    app = create_app(settings)  # of several workers' settings too, what is wrong is said here and once
+    settings = choose_settings(models=models, host=host, port=port, workers=workers, engine=engine, no_auth=no_auth)
+    app = create_app(settings)  # where others answer too, what is wrong with the settings is said here and once
     configure_logging(settings)
-    if settings.workers > 1:
+    if settings.engine == "ray":
+        _serve_on_ray(settings)
+    elif settings.workers > 1:
         serve_workers(settings)
     else:
         uvicorn.run(app, **server_options(settings))
 
 
-def choose_settings(**given: object) -> Settings:
-    """The settings of the environment, under those of the command line that are not None.
+# What Ray reads as it is imported: no reports on its use, and every line of the replicas' logs as it is.
+RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 
-    Raises:
-        ConfigError: a variable of the environment has a value that it can't have.
-    """
+
+def _serve_on_ray(settings: Settings) -> None:
+    for name, value in RAY_VARIABLES.items():
+        os.environ.setdefault(name, value)
     try:
-        return Settings.model_validate({name: value for name, value in given.items() if value is not None})
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = "KANSCOPE_" + "_".join(map(str, first["loc"])).upper()
-        raise ConfigError(f"{name} is {first['input']!r}: {first['msg'].lower()}") from error
+        from service.ray import serve_on_ray
+    except ModuleNotFoundError as error:
+        raise ConfigError("the engine ray needs Ray: pip install 'kanscope[ray]'") from error
+    serve_on_ray(settings)

@@ -17,7 +17,7 @@ from service.drawing.svg import add, add_group, new_picture, serialise, shorten,
 from service.drawing.words import name_edge, tell_shape, tell_worth, write_amount
 
 WIDTH = 760.0
-LEFT, RIGHT = 72.0, 736.0  # ends of the plot
+LEFT, RIGHT = 92.0, 736.0  # ends of the plot
 TOP, BOTTOM = 152.0, 392.0
 HISTOGRAM_TOP, HISTOGRAM_BOTTOM = 402.0, 452.0
 AXIS = 66.0  # room of what stands below

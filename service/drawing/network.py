@@ -51,7 +51,7 @@ def draw_topology(
     # As role "img" it would hide its nodes and edges from a screen reader.
     root = new_picture(layout.width, layout.height, heading, cost, role="graphics-document document")
     add(root, "text", shorten(heading, 80), x=MARGIN, y=36.0, class_="heading")
-    add(root, "text", cost, x=MARGIN, y=57.0, class_="muted")
+    add(root, "text", cost, x=MARGIN, y=57.0, class_="cost muted")
     for row in layout.rows:
         _draw_caption(root, layout, row)
     if scene.has_front:
@@ -107,4 +107,4 @@ def _draw_legend(root: Element, scene: Scene) -> None:
         lines.append("A bar is what a node is made of, in the colours of the features; a larger dot contributes more.")
     first = scene.layout.height - MARGIN - LINE * (len(lines) - 1)
     for index, line in enumerate(lines):
-        add(root, "text", line, x=MARGIN, y=first + LINE * index, class_="muted")
+        add(root, "text", line, x=MARGIN, y=first + LINE * index, class_="legend muted")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,31 @@ def read_windows(members: Mapping[str, Any], model: LoadedModel, max_windows: in
         raise unusable("instances", reason)
     read = _read_instances if given == ["instances"] else _read_columns
     windows = read(members[given[0]], model, max_windows)
-    if not (np.abs(windows) <= model.scaling.feature_limit).all():
-        _refuse_non_finite(windows, model, given[0])
+    names = model.config.feature_names
+    paths = "instances" if given == ["instances"] else [f"columns.{name}" for name in names]
+    refuse_infinite_windows(windows, model, paths)
     return windows
+
+
+def refuse_infinite_windows(windows: Array, model: LoadedModel, paths: str | Sequence[str]) -> None:
+    """Refuses windows with a value that is not finite after scaling, naming each.
+
+    Args:
+        windows: (n, lookback, n_features), original units.
+        model: whose scaling it is.
+        paths: name of the windows as a whole, or of the values of each feature.
+
+    Raises:
+        DataError: there is one.
+    """
+    if (np.abs(windows) <= model.scaling.feature_limit).all():
+        return
+    finite = np.where(finite_in(model, windows), windows, np.nan)
+    if isinstance(paths, str):
+        refuse_non_finite(finite, paths)
+        return
+    for number, path in enumerate(paths):
+        refuse_non_finite(finite[..., number], path)
 
 
 def finite_in(model: LoadedModel, values: Array) -> NDArray[np.bool_]:
@@ -97,15 +119,6 @@ def _read_columns(value: Any, model: LoadedModel, max_windows: int) -> Array:
     if problems:
         raise unusable_values(problems)
     return np.stack(columns, axis=-1)
-
-
-def _refuse_non_finite(windows: Array, model: LoadedModel, form: str) -> None:
-    """Names the values, if there are any, that are not finite, by their places in the form they came in."""
-    finite = np.where(finite_in(model, windows), windows, np.nan)
-    if form == "instances":
-        refuse_non_finite(finite, form)
-    for number, name in enumerate(model.config.feature_names):
-        refuse_non_finite(finite[..., number], f"columns.{name}")
 
 
 def _refuse_number_of_windows(value: Any, max_windows: int, path: str) -> None:

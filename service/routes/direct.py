@@ -11,6 +11,9 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
+from kanmodel.errors import DataError, NonFiniteError
+from service.errors import BadRequestError, UnknownValueError
+
 
 class DirectRoute(APIRoute):
     """A route of a handler whose only argument is the request.
@@ -21,3 +24,19 @@ class DirectRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler itself."""
         return self.endpoint
+
+
+class ProtocolRoute(DirectRoute):
+    """One of the Open Inference Protocol, which has 400 for what is 422 elsewhere, and for an unknown output."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler, its errors as the protocol has them."""
+        handler = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except (DataError, NonFiniteError, UnknownValueError) as error:
+                raise BadRequestError(str(error), error.problems) from error
+
+        return handle

@@ -7,13 +7,10 @@ from collections.abc import AsyncIterator
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import StreamingResponse
-from starlette.requests import ClientDisconnect
 
 from service.answers import JSON, NDJSON, answer_json, encode_json
-from service.deadlines import Deadline
 from service.dependencies import (
     MODEL,
-    Parts,
     find_deadline,
     find_model,
     find_parts,
@@ -21,7 +18,7 @@ from service.dependencies import (
     get_served,
 )
 from service.errors import describe_error, unusable
-from service.explanations import Advance, Question, describe_question, explain_in_parts, read_question
+from service.explanations import Advance, Question, compute_explanations, describe_question, read_question
 from service.receipts import make_receipt
 from service.requests.bodies import read_body
 from service.requests.negotiation import choose_media_type
@@ -73,25 +70,12 @@ async def explain(request: Request) -> Response:
     header = describe_question(question, predictions)
     if question.receipt:
         header["receipt"] = make_receipt(question, header["baseline"])
-    advances = _compute(question, parts, deadline, request)
+    advances = compute_explanations(question, parts.scheduler, parts.metrics, deadline, request.is_disconnected)
     if media_type == NDJSON:
         lines = _stream(question, header, advances, request.state.request_id)
         return StreamingResponse(lines, media_type=NDJSON)
     answer: ExplainResponse = {**header, "explanations": [one async for now in advances for one in now.explanations]}
     return answer_json(answer)
-
-
-async def _compute(question: Question, parts: Parts, deadline: Deadline, request: Request) -> AsyncIterator[Advance]:
-    """The explanations as they become ready, slice by slice, until the deadline, and while somebody waits for them."""
-    slices = explain_in_parts(question)
-    with parts.scheduler.admit("explanation"):
-        while (advance := await deadline.wait(parts.scheduler.run(lambda: next(slices, None)))) is not None:
-            for one in advance.explanations:
-                residual = one["residual"] / one["tolerance"] * question.options.tolerance
-                parts.metrics.observe_explanation(question.served.name, residual, one["converged"])
-            yield advance
-            if not advance.explanations and await request.is_disconnected():
-                raise ClientDisconnect
 
 
 async def _stream(

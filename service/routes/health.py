@@ -1,17 +1,17 @@
-"""GET /healthz and GET /readyz."""
+"""GET /healthz and GET /readyz, and what the Open Inference Protocol has in their place."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from kanmodel.errors import Problem
 from service.answers import answer_json
 from service.dependencies import TheParts
-from service.errors import NotReadyError
-from service.registry import choose_default
+from service.errors import NotReadyError, describe_error
+from service.registry import Registry, choose_default
 from service.requests.negotiation import refuse_other_than_json
 from service.schemas.errors import describe_errors
-from service.schemas.health import Health, Readiness
+from service.schemas.health import Health, Readiness, ServerHealth, UnreadyResponse, describe_unreadiness
 from service.schemas.models import summarise_model
 
 router = APIRouter(tags=["health"], dependencies=[Depends(refuse_other_than_json)])
@@ -27,10 +27,41 @@ async def get_health() -> Response:
 @router.get("/readyz", operation_id="get_readiness", response_model=Readiness, responses=describe_errors(406, 503))
 async def get_readiness(parts: TheParts) -> Response:
     """Says whether loading is over and a model answers; failed models don't keep the others back."""
+    _refuse_unready(parts.registry)
     index = parts.registry.index()
-    if not parts.registry.ready:
-        defaults = map(choose_default, index.values())
-        problems = [Problem(entry.name, entry.reason or f"is {entry.state}") for entry in defaults]
-        raise NotReadyError("the service is not ready", problems, headers={"Retry-After": "1"})
     readiness: Readiness = {"ready": True, "models": [summarise_model(entries) for entries in index.values()]}
     return answer_json(readiness)
+
+
+@router.get(
+    "/v2/health/live", operation_id="get_server_health", response_model=ServerHealth, responses=describe_errors(406)
+)
+async def get_server_health(parts: TheParts) -> Response:
+    """Says that the process lives, and whether a model answers."""
+    health: ServerHealth = {"live": True, "ready": parts.registry.ready}
+    return answer_json(health)
+
+
+@router.get(
+    "/v2/health/ready",
+    operation_id="get_server_readiness",
+    response_model=ServerHealth,
+    responses={**describe_errors(406, 503), 503: describe_unreadiness()},
+)
+async def get_server_readiness(request: Request, parts: TheParts) -> Response:
+    """Says whether loading is over and a model answers; failed models don't keep the others back."""
+    try:
+        _refuse_unready(parts.registry)
+    except NotReadyError as error:
+        body = describe_error(error, request.state.request_id)
+        unready: UnreadyResponse = {**body, "live": True, "ready": False}
+        return answer_json(unready, body["status"], error.headers)
+    health: ServerHealth = {"live": True, "ready": True}
+    return answer_json(health)
+
+
+def _refuse_unready(registry: Registry) -> None:
+    if not registry.ready:
+        defaults = map(choose_default, registry.index().values())
+        problems = [Problem(entry.name, entry.reason or f"is {entry.state}") for entry in defaults]
+        raise NotReadyError("the service is not ready", problems, headers={"Retry-After": "1"})

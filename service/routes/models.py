@@ -1,4 +1,4 @@
-"""GET /v1/models and GET /v1/models/{model}."""
+"""GET /v1/models, and what there is to say of one model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ from service.dependencies import MODEL, TheModel, TheParts
 from service.requests.negotiation import refuse_other_than_json
 from service.routes.versioned import VersionedRouter
 from service.schemas.errors import describe_errors
-from service.schemas.models import ModelInfo, ModelList, describe_model, summarise_model
+from service.schemas.models import (
+    ModelInfo,
+    ModelList,
+    ModelReadiness,
+    describe_model,
+    describe_readiness,
+    summarise_model,
+)
 
 router = VersionedRouter(tags=["models"], dependencies=[Depends(refuse_other_than_json)])
 
@@ -29,3 +36,14 @@ async def list_models(parts: TheParts) -> Response:
 async def get_model(served: TheModel, parts: TheParts) -> Response:
     """Describes a model: features with units and ranges, outputs, architecture, figures of the training."""
     return answer_json(describe_model(served, parts.registry.index().get(served.name, ())))
+
+
+@router.get(
+    f"{MODEL}/ready",
+    operation_id="get_model_readiness",
+    response_model=ModelReadiness,
+    responses=describe_errors(404, 406, 503),
+)
+async def get_model_readiness(served: TheModel) -> Response:
+    """Says that a model answers; one that does not is a 503."""
+    return answer_json(describe_readiness(served))

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
-from service.dependencies import MODEL, OF_VERSION, VERSION, describe_version
+from service.dependencies import OF_A_MODEL, OF_VERSION, describe_version
 
 
 class VersionedRouter(APIRouter):
@@ -16,8 +16,9 @@ class VersionedRouter(APIRouter):
     def add_api_route(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         """Adds an operation; one on a model a second time, with `OF_VERSION` at the end of its id."""
         super().add_api_route(path, endpoint, **options)
-        if path.startswith(MODEL):
+        root, of_a_model, operation = path.partition(OF_A_MODEL)
+        if of_a_model:
             options["operation_id"] += OF_VERSION
             options["name"] = options["operation_id"]
             options["dependencies"] = [Depends(describe_version), *(options.get("dependencies") or ())]
-            super().add_api_route(VERSION + path.removeprefix(MODEL), endpoint, **options)
+            super().add_api_route(root + OF_A_MODEL + "/versions/{version:name}" + operation, endpoint, **options)

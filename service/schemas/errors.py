@@ -28,21 +28,30 @@ class ErrorResponse(TypedDict):
 
 
 _DESCRIPTIONS = {
+    400: "A value is missing, unknown, of another shape, size or kind, out of range or not finite; or the result is "
+    "not finite, or a model cannot be loaded.",
     401: "The service wants an API key, and there is none or an unknown one.",
-    403: "The API key lacks the scope that the message names.",
+    403: "The API key lacks the scope, or a setting forbids it: the message names which.",
     404: "There is no such model, version, output or edge; the message lists what there is.",
     406: "The operation has none of the media types in `Accept`.",
     408: "The body did not arrive in time.",
     413: "The body is larger than the service accepts.",
-    415: "The body is not `application/json`, or it is compressed.",
+    415: "The body is of another media type than the operation takes, or it is compressed.",
     421: "The header `Host` names another host than this service.",
     422: "A value is missing, unknown, of another shape or kind, out of range or not finite; or the result is not "
     "finite.",
     500: "Something failed inside; `request_id` finds it in the log.",
+    501: "The service can't do it with several processes; looking at the folder does.",
     503: "The model, the service or the result is not ready, or there are too many requests; the message says why, "
     "`Retry-After` when to ask again.",
 }
 _EXAMPLES: dict[int, tuple[str, str, str, list[dict[str, str]]]] = {
+    400: (
+        "Bad Request",
+        "inputs[0].shape must be [n, 24, 20], but is [1, 20]",
+        "",
+        [{"path": "inputs[0].shape", "message": "must be [n, 24, 20], but is [1, 20]"}],
+    ),
     401: ("Unauthorized", "an API key is needed, as Authorization: Bearer KEY", "", []),
     403: ("Forbidden", "this needs an API key with the scope explain", "", []),
     404: ("Not Found", "there is no model 'nyc'; the models are nyc-weather", "", []),
@@ -63,6 +72,13 @@ _EXAMPLES: dict[int, tuple[str, str, str, list[dict[str, str]]]] = {
         [{"path": "instances[0][3][2]", "message": "must be finite"}],
     ),
     500: ("Internal Server Error", "internal error", "", []),
+    501: (
+        "Not Implemented",
+        "with several processes (workers, or the engine ray) no model is loaded or unloaded by command: change the "
+        "folder, which each process looks at by itself (poll_seconds)",
+        "",
+        [],
+    ),
     503: ("Service Unavailable", "model 'nyc-weather' is loading", "", []),
 }
 

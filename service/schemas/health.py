@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from service.schemas.errors import ErrorResponse, describe_errors
 from service.schemas.models import ModelSummary
 
 
@@ -21,3 +22,28 @@ class Readiness(TypedDict):
 
     ready: Annotated[Literal[True], Field(description="Always true: until then the answer is a 503.")]
     models: Annotated[list[ModelSummary], Field(description="Every wanted model; those that failed say why.")]
+
+
+class ServerHealth(TypedDict):
+    """Whether the process lives, and whether it can answer."""
+
+    live: Annotated[Literal[True], Field(description="Always true.")]
+    ready: Annotated[bool, Field(description="Whether loading is over and a model answers.")]
+
+
+class UnreadyResponse(ErrorResponse):
+    """The error of a service that is not ready."""
+
+    live: Annotated[Literal[True], Field(description="Always true.")]
+    ready: Annotated[Literal[False], Field(description="Always false.")]
+
+
+def describe_unreadiness() -> dict[str, Any]:
+    """The OpenAPI description of that error."""
+    described = describe_errors(503)[503]
+    content = described["content"]["application/json"]
+    return {
+        **described,
+        "model": UnreadyResponse,
+        "content": {"application/json": {"example": {**content["example"], "live": True, "ready": False}}},
+    }

@@ -150,6 +150,18 @@ class ModelInfo(TypedDict):
     provenance: ProvenanceInfo
 
 
+class ModelReadiness(TypedDict):
+    """A model that answers."""
+
+    name: Name
+    ready: Annotated[Literal[True], Field(description="Always true: a model that is not ready answers 503.")]
+
+
+def describe_readiness(served: Served) -> ModelReadiness:
+    """That a model answers."""
+    return {"name": served.name, "ready": True}
+
+
 def summarise_model(entries: Sequence[Entry]) -> ModelSummary:
     """The versions of a model as the list of models shows them."""
     default = choose_default(entries)

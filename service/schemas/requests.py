@@ -58,7 +58,15 @@ def validate_request(cls: type[Request], document: Mapping[str, Any], unread: Co
         raise unusable_values([problem_of(details) for details in error.errors()]) from None
 
 
-def describe_body(cls: type[Closed]) -> dict[str, Any]:
-    """The OpenAPI description of a body that the handler reads itself; see `service.openapi`."""
+def describe_body(cls: type[Closed], others: Mapping[str, Any] | None = None, required: bool = True) -> dict[str, Any]:
+    """The OpenAPI description of a body that the handler reads itself; see `service.openapi`.
+
+    Args:
+        cls: the model of its JSON.
+        others: descriptions of what it may be instead, by media type.
+        required: whether there must be one.
+    """
     schema = {"$ref": f"#/components/schemas/{cls.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+    return {
+        "requestBody": {"required": required, "content": {"application/json": {"schema": schema}, **(others or {})}}
+    }

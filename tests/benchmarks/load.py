@@ -57,8 +57,8 @@ def post(path: str, body: bytes) -> bytes:
 
 
 def get(path: str) -> bytes:
-    """A request without a body."""
-    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+    """A request without a body, whose answer may be compressed, as clients ask for it."""
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept-Encoding: gzip\r\n\r\n".encode()
 
 
 def keep_busy(port: int, requests: Sequence[bytes], connections: int, duration: float) -> Load:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import explanations
+import explorer
 import formulas
 import forward
 import importance
 import pictures
+import ray_serving
 import serving
 import tables
 import workers
@@ -25,12 +27,14 @@ def rows() -> Iterator[Row]:
     model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
     yield from serving.rows()
     yield from workers.rows()
+    yield from ray_serving.rows()
     yield from forward.rows()
     yield from explanations.rows(model)
     yield from tables.rows()
     yield from importance.rows(model)
     yield from formulas.rows(model)
     yield from pictures.rows()
+    yield from explorer.rows()
 
 
 if __name__ == "__main__":

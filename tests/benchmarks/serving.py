@@ -37,8 +37,8 @@ def rows() -> Iterator[Row]:
             with our_server(BUNDLED) as bundled:
                 finish_background(bundled, BUNDLED_NAME)
                 yield Row("start of the process until ready, bundled model", f"{bundled.start:.2f} s")
-                yield memory_row(bundled)
                 yield from cached_rows(bundled, peer)
+                yield memory_row(bundled)
     finally:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
 

@@ -1,7 +1,8 @@
-"""`kanscope serve` as its users start it."""
+"""`kanscope serve` as its users start it, with the repository API for clients that have it."""
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -16,9 +17,10 @@ import pytest
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     """A client of the command, which serves the bundled model."""
     log = tmp_path_factory.mktemp("server") / "log"
+    environment = {**os.environ, "KANSCOPE_REPOSITORY_API": "true"}
     with log.open("wb") as file:
         command = [sys.executable, "-m", "service.cli", "serve", "--port", "0"]
-        process = subprocess.Popen(command, stdout=file, stderr=file)
+        process = subprocess.Popen(command, env=environment, stdout=file, stderr=file)
     try:
         _wait(lambda: re.search(r"http://\S+:\d+", log.read_text()) or process.poll() is not None)
         url = re.search(r"http://\S+:\d+", log.read_text())

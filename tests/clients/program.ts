@@ -15,7 +15,7 @@ const forecast: number | undefined = predicted.data?.predictions[0][0];
 
 const explained = await client.POST("/v1/models/{model}:explain", {
   params,
-  body: { instances, detail: "steps", baseline: "zero", tolerance: 0.001 },
+  body: { instances, detail: "steps", baseline: "zero" },
 });
 const contributions: Record<string, number> | undefined = explained.data?.explanations[0].contributions;
 

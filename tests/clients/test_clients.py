@@ -1,4 +1,4 @@
-"""Clients that their users generate, as openapi/README.md says, and drive against a live server."""
+"""Clients that their users generate, as openapi/README.md says, or have already, and drive against a live server."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ from service.openapi import DOCUMENT
 HERE = Path(__file__).parent
 TOOLS = Path(sys.prefix) / "clients"  # `make test` sets it up
 WINDOW = HERE.parent / "examples" / "window.json"
+# By package: what the program of an existing client prints beside forecasts, for the forecasts it should have got.
+EXISTING = {
+    "tritonclient": lambda _: {
+        "server": "kanscope",
+        "input": ["instances", [-1, 24, 20], "FP64"],
+        "unloaded": ["UNAVAILABLE"],
+        "loaded": ["READY"],
+    },
+    "kserve": lambda predictions: {"predicted": predictions, "explained": predictions},
+}
 
 
 def run(folder, *command):
@@ -73,3 +83,26 @@ def test_the_typescript_client(server, tmp_path):
     run(tmp_path, modules / ".bin" / name, *options)
     run(tmp_path, modules / ".bin" / "tsc", "--project", "tsconfig.json")
     check_answers(server, run(tmp_path, "node", "built/program.js", str(server.base_url), "nyc-weather", WINDOW))
+
+
+def inferred(server):
+    """What the server says without a client of the Open Inference Protocol: a forecast, contributions, an error."""
+    window = json.loads(WINDOW.read_bytes())
+    explained = server.post("/v1/models/nyc-weather:explain", json=window).json()
+    contributions = [list(explained["explanations"][0]["contributions"].values())]
+    return explained["predictions"], [contributions], "inputs[0].shape must be [n, 24, 20], but is [1, 1, 20]"
+
+
+@pytest.mark.parametrize("package", EXISTING)
+def test_a_client_of_the_open_inference_protocol(server, package):
+    """The client of Triton and that of KServe ask for health, forecasts and explanations, in JSON and in bytes."""
+    python = TOOLS / "bin" / "python"
+    if not python.exists() or subprocess.run([python, "-c", f"import {package}"], capture_output=True).returncode:
+        pytest.skip(f"{package} is missing: make test installs it")
+    printed = json.loads(run(HERE, python, f"{package}_program.py", str(server.base_url), "nyc-weather", WINDOW))
+    predictions, contributions, refusal = inferred(server)
+    for form in ("json", "binary"):
+        assert printed[form] == {"predictions": predictions, "contributions": contributions}
+    assert refusal in printed["error"]
+    assert printed["ready"] == [True] * len(printed["ready"])
+    assert printed["rest"] == EXISTING[package](predictions)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,28 +101,43 @@ def is_loaded(client: httpx2.Client) -> bool:
         return False
 
 
+@contextmanager
+def run_process(log: Path, *arguments: object, **variables: str) -> Iterator[Process]:
+    """A `kanscope serve` with arguments, and settings by their variables; what it logs goes into a file."""
+    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", *map(str, arguments)]
+    with log.open("wb") as file:
+        popen = subprocess.Popen(command, env={**os.environ, **variables}, stderr=file, stdout=file)
+    try:
+        poll(lambda: "running on" in log.read_text() or popen.poll() is not None)
+        url = re.search(r"running on (http://[\w.:]+)", log.read_text())
+        assert url, log.read_text()
+        with httpx2.Client(base_url=url[1], timeout=60) as client:
+            poll(lambda: is_loaded(client))
+            yield Process(popen, client, log)
+    finally:
+        popen.kill()
+        popen.wait()
+
+
+def run_on_ray(log: Path, *arguments: object, **variables: str) -> AbstractContextManager[Process]:
+    """The same on a Ray cluster of its own, which ends with the process, however that ends."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    settings = {"RAY_ADDRESS": "local", "HOME": str(log.parent), "KANSCOPE_REPLICA_CPUS": "0", **variables}
+    return run_process(log, *arguments, "--engine", "ray", "--port", port, **settings)
+
+
 @pytest.fixture
 def launch(tmp_path: Path) -> Callable[..., AbstractContextManager[Process]]:
     """Starts the command with settings by their variables, such as ``KANSCOPE_LOG_FORMAT="json"``."""
+    return partial(run_process, tmp_path / "log")
 
-    @contextmanager
-    def launch(*arguments: object, **variables: str) -> Iterator[Process]:
-        log = tmp_path / "log"
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", *map(str, arguments)]
-        with log.open("wb") as file:
-            popen = subprocess.Popen(command, env={**os.environ, **variables}, stderr=file, stdout=file)
-        try:
-            poll(lambda: "running on" in log.read_text() or popen.poll() is not None)
-            url = re.search(r"http://[\w.:]+", log.read_text())
-            assert url, log.read_text()
-            with httpx2.Client(base_url=url[0], timeout=60) as client:
-                poll(lambda: is_loaded(client))
-                yield Process(popen, client, log)
-        finally:
-            popen.kill()
-            popen.wait()
 
-    return launch
+@pytest.fixture(scope="module")
+def launch_on_ray(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[Process]]:
+    """Starts the command on Ray; such as ``launch_on_ray(folder, KANSCOPE_MAX_REPLICAS="2")``."""
+    return partial(run_on_ray, tmp_path_factory.mktemp("ray") / "log")
 
 
 @pytest.fixture(scope="session")
@@ -157,10 +174,28 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+LIMITS = {"max_body_bytes": 100_000, "max_windows": 50, "max_points": 500}
+
+
 @pytest.fixture(scope="session")
-def service(folder: Path) -> Iterator[Service]:
-    """One server for all tests that only ask."""
+def local_service(folder: Path) -> Iterator[Service]:
+    """One server for all tests that only ask, in this process, into which some of them look."""
     models = {name: load_checkpoint(folder / f"{name}.safetensors") for name in NAMES}
-    settings = Settings(models=folder, max_body_bytes=100_000, max_windows=50, max_points=500)
-    with run_server(create_app(settings)) as client:
+    with run_server(create_app(Settings(models=folder, **LIMITS))) as client:  # type: ignore[arg-type]
         yield Service(client, models)
+
+
+@pytest.fixture(scope="session")
+def ray_service(local_service: Service, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """The same from two replicas on Ray."""
+    limits = {f"KANSCOPE_{name.upper()}": str(limit) for name, limit in LIMITS.items()}
+    replicas = {"KANSCOPE_MIN_REPLICAS": "2", "KANSCOPE_MAX_REPLICAS": "2"}
+    with run_on_ray(tmp_path_factory.mktemp("ray") / "log", folder, **limits, **replicas) as process:
+        yield replace(local_service, client=process.client)
+
+
+@pytest.fixture(scope="session", params=["local_service", "ray_service"], ids=["process", "ray"])
+def service(request: pytest.FixtureRequest) -> Service:
+    """Each of them in turn."""
+    one: Service = request.getfixturevalue(request.param)
+    return one

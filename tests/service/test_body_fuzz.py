@@ -1,12 +1,17 @@
 from __future__ import annotations
 
 import json
+import re
 from math import inf
 
+import numpy as np
 import pytest
 from factories import make_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from kanmodel.errors import DataError
+from service.requests.bodies import parse_object, parse_windows
 
 JSON = {"Content-Type": "application/json"}
 N_WINDOWS = 2
@@ -106,6 +111,27 @@ def test_windows_are_read_where_they_fit_and_refused_else(ask, service, part):
         assert len(answer.json()["predictions"]) == N_WINDOWS
     elif not fits(windows, shape, inf):
         assert answer.status_code == 422
+
+
+@settings(max_examples=200)
+@given(
+    members=st.lists(st.tuples(st.sampled_from(["a", "b", "instances"]), anything), max_size=4), at=st.integers(0, 4)
+)
+def test_members_are_read_beside_windows_as_they_are_without(members, at):
+    """What a body has beside its windows, and which of two members of one name counts, is the same for both readers."""
+    instances = [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]
+    members.insert(at, ("instances", instances))
+    body = b"{%s}" % b",".join(write(name) + b":" + write(value) for name, value in members)
+    try:
+        expected = parse_object(body, 32)
+    except DataError as error:
+        with pytest.raises(DataError, match=re.escape(str(error))):
+            parse_windows(body, (3, 2), 32)
+    else:
+        read = parse_windows(body, (3, 2), 32)
+        if isinstance(read["instances"], np.ndarray):
+            read["instances"] = read["instances"].tolist()
+        assert read == expected
 
 
 @settings(max_examples=150)

@@ -22,7 +22,7 @@ from kanmodel.explain.report import markdown, write_report
 from kanmodel.explain.topology import build_topology
 from service import commands
 from service.commands.explain import faithfulness_table, find_losses
-from service.commands.serve import choose_settings
+from service.settings import choose_settings
 
 BUNDLED = Path(commands.__file__).parents[1] / "bundled"
 TRAIN = ["--target", "y", "--split-column", "split", "--segment-column", "segment", "--time-column", "time"]

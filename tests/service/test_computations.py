@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 
 from service.computations import Computations
 from service.errors import NotReadyError
+from service.threads import NICE
 
 
 def test_a_computation_has_a_thread_of_its_own_and_gives_back_its_result():
@@ -23,6 +26,13 @@ def test_a_computation_has_a_thread_of_its_own_and_gives_back_its_result():
         return await computations.run(threading.get_ident)
 
     assert asyncio.run(run()) != threading.get_ident()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
+def test_a_computation_gives_way_to_forecasts():
+    """Its thread has a lower priority than the one that asked."""
+    priority = asyncio.run(Computations().run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id())))
+    assert priority == NICE
 
 
 def test_closing_ends_a_computation_that_would_never_end():

@@ -12,15 +12,32 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 EXAMPLES = os.environ.get("CONTRACT_EXAMPLES", "50")
 
 
+def run_schemathesis(client, folder, *options):
+    """What it says of a server that has kept to the document."""
+    options = [
+        f"--url={client.base_url}",
+        f"--max-examples={EXAMPLES}",
+        "--generation-deterministic",
+        "--no-color",
+        *options,
+    ]
+    run = subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", f"--config-file={CONFIG}", "run", DOCUMENT, *options],
+        cwd=folder,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert run.returncode == 0, run.stdout
+    return run.stdout
+
+
 def test_the_service_keeps_to_its_document(serve, tmp_path):
     """Whatever schemathesis asks, allowed by the document or not, alone or along its links, is answered as it says."""
     with serve(max_body_bytes=100_000, max_windows=50, max_points=500) as client:
-        options = [f"--url={client.base_url}", f"--max-examples={EXAMPLES}", "--generation-deterministic", "--no-color"]
-        run = subprocess.run(
-            [sys.executable, "-m", "schemathesis.cli", f"--config-file={CONFIG}", "run", DOCUMENT, *options],
-            cwd=tmp_path,
-            capture_output=True,
-            encoding="utf-8",
-        )
-    assert run.returncode == 0, run.stdout
-    assert "API Links:" in run.stdout
+        assert "API Links:" in run_schemathesis(client, tmp_path)
+
+
+def test_the_repository_keeps_to_its_document(serve, tmp_path):
+    """So it does where models are loaded and unloaded by command."""
+    with serve(max_body_bytes=100_000, repository_api=True) as client:
+        assert "API Links:" in run_schemathesis(client, tmp_path, "--include-path-regex=^/v2/repository")

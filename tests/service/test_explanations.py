@@ -188,7 +188,7 @@ def test_ndjson_lines_are_the_plain_answer(service, output, baseline):
     assert {**header, "explanations": lines} == plain
 
 
-def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(service, monkeypatch):
+def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(local_service, monkeypatch):
     """The lines of one slice arrive while the next is still being computed."""
     go_on = threading.Event()
     calls = []
@@ -200,9 +200,9 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(service, monkeypatch):
 
     monkeypatch.setattr(explanations, "explain_in_slices", explain_slowly)
     n = explanations.PART + 1
-    body = {"instances": make_windows(service.models["two"], n).tolist(), "output": "a+1"}
+    body = {"instances": make_windows(local_service.models["two"], n).tolist(), "output": "a+1"}
     try:
-        with service.client.stream(
+        with local_service.client.stream(
             "POST", "/v1/models/two:explain", json=body, headers={"Accept": "application/x-ndjson"}
         ) as answer:
             lines = answer.iter_lines()
@@ -213,7 +213,7 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(service, monkeypatch):
         go_on.set()
 
 
-def test_an_error_in_a_stream_is_its_last_line(service, monkeypatch):
+def test_an_error_in_a_stream_is_its_last_line(local_service, monkeypatch):
     """What fails after the first lines were sent ends the stream with the error."""
     calls = []
 
@@ -224,8 +224,8 @@ def test_an_error_in_a_stream_is_its_last_line(service, monkeypatch):
         return explain_in_slices(*arguments)
 
     monkeypatch.setattr(explanations, "explain_in_slices", explain_once)
-    body = {"instances": make_windows(service.models["two"], explanations.PART + 1).tolist(), "output": "a+1"}
-    answer = service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
+    body = {"instances": make_windows(local_service.models["two"], explanations.PART + 1).tolist(), "output": "a+1"}
+    answer = local_service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
     *lines, last = [json.loads(line) for line in answer.text.splitlines()]
     assert len(lines) == 1 + explanations.PART
     assert (last["status"], last["error"]) == (422, "outputs[0][0] must be finite")

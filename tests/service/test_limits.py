@@ -157,9 +157,9 @@ def test_a_body_that_breaks_is_refused_at_once(serve, folder):
 
 
 @pytest.mark.parametrize("what", ["a stream", "answers"])
-def test_a_client_that_does_not_read_is_left(serve, folder, service, caplog, what):
+def test_a_client_that_does_not_read_is_left(serve, folder, local_service, caplog, what):
     """More than the sockets hold waits for `send_timeout`; then the connection ends, and the places are free."""
-    model = service.models["nyc-weather"]
+    model = local_service.models["nyc-weather"]
     windows = model.scaling.features_to_original(model.reference.windows[:350])  # 5 MB of explanations
     body = json.dumps({"instances": windows.tolist(), "detail": "flow"}).encode()
     ask = head(
@@ -267,3 +267,28 @@ def accepts(client):
     except ConnectionRefusedError:
         return False
     return True
+
+
+def test_the_path_nodes_of_an_explanation_are_bounded(serve, folder):
+    """Windows, outputs and baselines count; the error says how many nodes there may be, and a receipt is no way out."""
+    window = [[0.5, 1.5, 2.5, 3.5]] * 6
+
+    def status(client, n, outputs, baseline, **members):
+        body = {"instances": [window] * n, "output": outputs, "baseline": baseline, **members}
+        answer = client.post("/v1/models/two:explain", json=body)
+        if answer.status_code != 200:
+            assert "of at most 68 (max_path_nodes)" in answer.json()["error"]
+        return answer.status_code
+
+    with serve(models=folder / "two.safetensors", max_path_nodes=68) as client:
+        assert status(client, 4, "a+1", "mean") == 200
+        assert status(client, 2, ["a+1", "b+2"], "mean") == 200
+        assert status(client, 1, ["a+1", "b+2"], {"reference": 2}) == 200
+        assert status(client, 5, "a+1", "mean") == 422
+        assert status(client, 3, ["a+1", "b+2"], "mean", receipt=True) == 422
+        assert status(client, 1, "a+1", {"reference": 5}) == 422
+        tensor = {"name": "instances", "shape": [3, 6, 4], "datatype": "FP64", "data": [window] * 3}
+        body = {"inputs": [tensor], "parameters": {"explain": True}}  # of all four outputs
+        refused = client.post("/v2/models/two/infer", json=body)
+        assert refused.status_code == 400
+        assert "would take 204 path nodes" in refused.json()["error"]

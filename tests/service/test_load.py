@@ -98,9 +98,9 @@ async def drop(url: httpx2.URL, asked: Asked, client: int) -> None:
     writer.transport.abort()
 
 
-def test_every_client_gets_the_answer_of_its_own_windows(serve, folder, service):
+def test_every_client_gets_the_answer_of_its_own_windows(serve, folder, local_service):
     """64 at once, four models, 1 to 40 windows, explanations in between, and every eighth goes away midway."""
-    asked = [[choose(service.models, client, turn) for turn in range(N_ROUNDS)] for client in range(N_CLIENTS)]
+    asked = [[choose(local_service.models, client, turn) for turn in range(N_ROUNDS)] for client in range(N_CLIENTS)]
     begun = asyncio.Event()
     answers: list[tuple[Asked, httpx2.Response]] = []
 
@@ -128,7 +128,7 @@ def test_every_client_gets_the_answer_of_its_own_windows(serve, folder, service)
 
 
 @pytest.mark.parametrize("accept", [NDJSON, "application/json"])
-def test_who_goes_away_stops_the_work_within_one_slice(serve, folder, service, monkeypatch, accept):
+def test_who_goes_away_stops_the_work_within_one_slice(serve, folder, local_service, monkeypatch, accept):
     """Of a request for many windows no further slice is begun, and its places are free."""
     slices, inside, go_on = [], threading.Event(), threading.Event()
 
@@ -146,7 +146,7 @@ def test_who_goes_away_stops_the_work_within_one_slice(serve, folder, service, m
             yield
 
     monkeypatch.setattr(explanations, "explain_in_slices", explain_slowly)
-    body = json.dumps({"instances": make_windows(service.models["two"], 500).tolist(), "output": "a+1"}).encode()
+    body = json.dumps({"instances": make_windows(local_service.models["two"], 500).tolist(), "output": "a+1"}).encode()
     sent = head(
         *("POST", "/v1/models/two:explain", "Content-Type: application/json", f"Accept: {accept}"),
         f"Content-Length: {len(body)}",

@@ -22,9 +22,9 @@ def write(state=None, **settings):
     return stream.buffer.getvalue().decode()
 
 
-def test_each_request_is_one_line_of_json(launch, folder, service):
+def test_each_request_is_one_line_of_json(launch, folder, local_service):
     """The line says who asked what of which model and how long it took, and nothing of what was sent."""
-    model = service.models["two"]
+    model = local_service.models["two"]
     windows = make_windows(model, 3)
     windows[0, 0, 0] = 12345.678
     key = "k" * 32

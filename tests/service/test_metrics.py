@@ -74,10 +74,10 @@ def test_a_failure_is_counted_as_500(serve_app, folder):
         )
 
 
-def test_windows_outside_the_training_range_are_counted_by_feature(serve, folder, service):
+def test_windows_outside_the_training_range_are_counted_by_feature(serve, folder, local_service):
     """One for each window and feature, however many warnings the answer holds."""
-    windows = make_windows(service.models["two"], 3)
-    low = [feature.min for feature in service.models["two"].config.features]
+    windows = make_windows(local_service.models["two"], 3)
+    low = [feature.min for feature in local_service.models["two"].config.features]
     windows[:] = low
     windows[1:, 2, 3] = 1e6
     with serve(models=folder / "two.safetensors") as client:
@@ -86,9 +86,9 @@ def test_windows_outside_the_training_range_are_counted_by_feature(serve, folder
     assert of(known, "kanscope_inputs_outside_range_total") == {(("feature", "f3"), ("model", "two")): 2}
 
 
-def test_models_are_counted_by_state(service):
+def test_models_are_counted_by_state(local_service):
     """Every state is there, of none there are 0."""
-    known = samples(service.get("/metrics").text)
+    known = samples(local_service.get("/metrics").text)
     counts = {state: known["kanscope_models", ("state", state)] for state in ("loading", "ready", "failed")}
     assert counts == {"loading": 0, "ready": 4, "failed": 1}
 
@@ -96,12 +96,14 @@ def test_models_are_counted_by_state(service):
 def test_work_on_models_is_observed(metrics):
     """What the scheduler and the explanations report is there under its name."""
     metrics.watch_queue("predict", lambda: 3)
+    metrics.watch_preparation(lambda: 2)
     metrics.observe_batch(5)
     metrics.observe_slice(0.004)
     metrics.observe_explanation("two", 3e-4, converged=True)
     metrics.observe_explanation("two", 0.3, converged=False)
     known = expose(metrics)
     assert known["kanscope_queue_depth", ("priority", "predict")] == 3
+    assert known[("kanscope_unprepared_outputs",)] == 2
     assert known[("kanscope_batch_windows_sum",)] == 5
     assert known[("kanscope_slice_seconds_count",)] == 1
     assert known["kanscope_explanation_residual_bucket", ("le", "0.0005"), ("model", "two")] == 1
@@ -116,9 +118,9 @@ def test_two_apps_share_nothing(metrics, folder):
     assert expose(Metrics(Registry(folder)))[("kanscope_batch_windows_count",)] == 0
 
 
-def test_every_sample_names_its_process(service):
+def test_every_sample_names_its_process(local_service):
     """Several processes may answer at one address."""
-    found = [sample for family in parse(service.get("/metrics").text) for sample in family.samples]
+    found = [sample for family in parse(local_service.get("/metrics").text) for sample in family.samples]
     assert {sample.labels["pid"] for sample in found} == {str(os.getpid())}
 
 

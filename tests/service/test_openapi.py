@@ -7,7 +7,7 @@ import sys
 
 import orjson
 import pytest
-from factories import make_windows
+from factories import make_tensors, make_windows
 
 from kanmodel.explain.attributions import Attribution
 from service import openapi
@@ -20,6 +20,7 @@ OPERATIONS = {
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 }
+OF_REPOSITORY = {"list_repository", "load_model", "unload_model"}
 KINDS = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
 
 
@@ -63,7 +64,7 @@ def answer_schema(operation_id):
     return OPERATIONS[operation_id][2]["responses"]["200"]["content"]["application/json"]["schema"]
 
 
-def ask_example(service, operation_id):
+def ask_example(client, operation_id):
     """Sends the example of an operation to the bundled model."""
     method, path, operation = OPERATIONS[operation_id]
     values = {parameter["name"]: parameter.get("example") for parameter in operation.get("parameters", ())}
@@ -71,7 +72,7 @@ def ask_example(service, operation_id):
     query = {name: value for name, value in values.items() if name not in in_path and value is not None}
     _, _, described = OPERATIONS[operation_id.removesuffix("_version")]
     body = described.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
-    return service.client.request(method, path.format(**in_path), params=query, json=body)
+    return client.request(method, path.format(**in_path), params=query, json=body)
 
 
 def test_the_committed_document_is_that_of_the_app():
@@ -101,17 +102,30 @@ def test_operation_ids_are_those_that_clients_are_generated_from():
     """The names of generated functions are stable."""
     on_a_model = {
         "get_model",
+        "get_model_readiness",
         "predict",
         "explain",
         "get_attributions",
         "get_topology",
         "get_fidelity_curve",
+        "get_reference_window",
         "get_report",
         "list_edges",
         "get_edge",
+        "get_model_metadata",
+        "get_model_ready",
+        "infer",
+    }
+    of_the_service = {
+        "list_models",
+        "get_health",
+        "get_readiness",
+        "get_server_health",
+        "get_server_readiness",
+        "get_server_metadata",
     }
     of_versions = {f"{operation_id}_version" for operation_id in on_a_model}
-    assert set(OPERATIONS) == {"list_models", "get_health", "get_readiness"} | on_a_model | of_versions
+    assert set(OPERATIONS) == of_the_service | on_a_model | of_versions | OF_REPOSITORY
 
 
 @pytest.mark.parametrize("operation_id", [name for name in OPERATIONS if name.endswith("_version")])
@@ -146,7 +160,8 @@ def test_each_operation_is_described_whole(operation_id):
     assert {"406", "500"} <= set(errors)
     for status, answer in errors.items():
         content = answer["content"]["application/json"]
-        assert content["schema"] == {"$ref": "#/components/schemas/ErrorResponse"}
+        schema = "UnreadyResponse" if (operation_id, status) == ("get_server_readiness", "503") else "ErrorResponse"
+        assert content["schema"] == {"$ref": f"#/components/schemas/{schema}"}
         assert violations(content["example"], content["schema"]) == []
         assert content["example"]["status"] == int(status)
 
@@ -175,10 +190,19 @@ def test_the_rule_of_the_verdict_is_that_of_the_model_core():
     assert stated.lower() == " ".join(rule.split()).replace("``", "`").lower()
 
 
-@pytest.mark.parametrize("operation_id", OPERATIONS)
+@pytest.mark.parametrize("operation_id", [name for name in OPERATIONS if name not in OF_REPOSITORY])
 def test_each_example_is_answered_in_the_described_form(service, operation_id):
     """The example of each operation works on the bundled model, and the answer is as described."""
-    answer = ask_example(service, operation_id)
+    answer = ask_example(service.client, operation_id)
+    assert answer.status_code == 200, answer.text
+    assert violations(answer.json(), answer_schema(operation_id)) == []
+
+
+@pytest.mark.parametrize("operation_id", sorted(OF_REPOSITORY))
+def test_each_example_of_the_repository_is_answered_in_the_described_form(serve, operation_id):
+    """They change what is served, so each has a server of its own."""
+    with serve(repository_api=True) as client:
+        answer = ask_example(client, operation_id)
     assert answer.status_code == 200, answer.text
     assert violations(answer.json(), answer_schema(operation_id)) == []
 
@@ -198,8 +222,11 @@ def test_answers_of_every_shape_of_model_are_as_described(service, name):
         "get_attributions": service.get(f"{path}/attributions", params={**query, "baselines": name == "head"}),
         "get_topology": service.get(f"{path}/topology", params={**query, "pruned": False}),
         "get_fidelity_curve": service.get(f"{path}/topology/fidelity", params=query),
+        "get_reference_window": service.get(f"{path}/reference/1"),
         "get_report": service.get(f"{path}/report", params=query),
         "list_edges": service.get(f"{path}/edges", params={**query, "points": 3}),
+        "get_model_metadata": service.get(path.replace("v1", "v2")),
+        "infer": service.post(f"{path.replace('v1', 'v2')}/infer", make_tensors(body["instances"], explain=True)),
         "get_edge": service.get(f"{path}/edges/0/0/0", params={**query, "points": 3, "formulas": True}),
     }
     for operation_id, answer in answers.items():

@@ -34,7 +34,7 @@ def numbers_by_key(value: Any, key: str = "") -> set[tuple[str, float]]:
     return {(key, float(value))} if isinstance(value, int | float) and not isinstance(value, bool) else set()
 
 
-@pytest.mark.parametrize("answer", ["predict", "explain", "topology", "edge"])
+@pytest.mark.parametrize("answer", ["predict", "explain", "topology", "edge", "infer"])
 def test_each_question_has_its_real_answer(service: Any, answer: str) -> None:
     """Every number that the README shows beside a curl command is in the answer, under its key."""
     command, shown = question(answer)
@@ -83,7 +83,7 @@ def test_every_route_of_the_readme_exists(service: Any) -> None:
     named |= set(re.findall(r"`(GET|POST) ([/…][^`?\s]*)", README))
     assert len(named) > len(operations())
     for method, path in named:
-        url = path.replace("…", MODEL).format(model="nyc-weather", version="1", layer="0", i="7", j="3")
+        url = path.replace("…", MODEL).format(model="nyc-weather", version="1", layer="0", i="7", j="3", index="0")
         answer = service.client.request(method, url)
         assert "there is nothing at" not in answer.text, path
 

@@ -31,10 +31,10 @@ def ask(service, name, body, headers=None):
 
 
 @pytest.fixture(scope="module")
-def service(service, serve, folder):
+def service(local_service, serve, folder):
     """The models of the session's server behind one that takes larger bodies."""
     with serve(models=folder) as client:
-        yield replace(service, client=client)
+        yield replace(local_service, client=client)
 
 
 @pytest.fixture

@@ -138,6 +138,20 @@ def test_what_most_ask_for_is_computed_before_anybody_does(computed):
     assert computed == [*FUNCTIONS] * 3
 
 
+def test_what_is_still_to_be_computed_is_counted(monkeypatch):
+    """The number of outputs without results falls by one with each report, to none."""
+    two, kept, left = serve_model("two", targets=("a", "b")), GlobalResults(64), []
+    write = results.write_report
+
+    def write_and_look(*arguments):
+        left.append(kept.unprepared)
+        return write(*arguments)
+
+    monkeypatch.setattr(results, "write_report", write_and_look)
+    asyncio.run(kept.prepare([two]))
+    assert [*left, kept.unprepared] == [2, 1, 0]
+
+
 def test_no_more_is_prepared_than_is_kept(computed):
     """A cache of room for one output is filled with the first, and not turned over."""
     prepare([serve_model("two", targets=("a", "b"))], size=7)

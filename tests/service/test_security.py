@@ -33,7 +33,7 @@ def client(serve, folder):
     [
         *((READ, *asked, status) for asked, status in ((MODELS, 200), (METRICS, 200), (PREDICT, 415), (ASK, 403))),
         *((EXPLAIN, *asked, status) for asked, status in ((MODELS, 200), (PREDICT, 415), (ASK, 415), (LOAD, 403))),
-        *((ADMIN, *asked, status) for asked, status in ((MODELS, 200), (PREDICT, 415), (ASK, 415), (LOAD, 404))),
+        *((ADMIN, *asked, status) for asked, status in ((MODELS, 200), (PREDICT, 415), (ASK, 415), (LOAD, 403))),
         *((OTHER, *asked, 401) for asked in (MODELS, METRICS, PREDICT, ASK, LOAD, ("GET", "/v1/nothing"))),
     ],
 )

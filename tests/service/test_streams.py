@@ -78,10 +78,12 @@ def slices(monkeypatch):
     ("accept", "progress"),
     [("application/json", False), ("application/x-ndjson", False), ("application/x-ndjson", True)],
 )
-def test_a_client_that_goes_away_stops_the_work_within_one_slice(serve, folder, service, slices, accept, progress):
+def test_a_client_that_goes_away_stops_the_work_within_one_slice(
+    serve, folder, local_service, slices, accept, progress
+):
     """Of a thousand slices the one under way is the last."""
     begun, waiting, go_on = slices
-    body = json.dumps(make_body(service, 1, progress=progress)).encode()
+    body = json.dumps(make_body(local_service, 1, progress=progress)).encode()
     headers = ["Content-Type: application/json", f"Content-Length: {len(body)}", f"Accept: {accept}"]
     with serve(models=folder / "two.safetensors") as client:
         with connect(client) as connection:
@@ -101,7 +103,7 @@ def is_idle(client):
 
 
 @pytest.mark.parametrize("by_header", [True, False])
-def test_what_was_finished_by_the_deadline_has_been_sent(serve, folder, service, monkeypatch, by_header):
+def test_what_was_finished_by_the_deadline_has_been_sent(serve, folder, local_service, monkeypatch, by_header):
     """The lines of the first windows, and then the error; the deadline is the header's or the setting's."""
     calls, go_on = [], threading.Event()
 
@@ -111,7 +113,7 @@ def test_what_was_finished_by_the_deadline_has_been_sent(serve, folder, service,
         return explain_in_slices(*arguments)
 
     monkeypatch.setattr(explanations, "explain_in_slices", explain_slowly)
-    body = make_body(service, explanations.PART + 1)
+    body = make_body(local_service, explanations.PART + 1)
     try:
         with serve(models=folder / "two.safetensors", request_timeout=30 if by_header else 3) as client:
             headers = {**NDJSON, **({"X-Request-Timeout": "3"} if by_header else {})}

@@ -15,7 +15,7 @@ from kanmodel.explain.ledger import explain_windows
 MODEL = make_model("head")
 WINDOWS = make_windows(MODEL, 3)
 BODY = {"instances": WINDOWS.tolist()}
-GETS = ("", "/attributions", "/topology", "/topology/fidelity", "/edges", "/edges/0/1/0", "/report")
+GETS = ("", "/attributions", "/topology", "/topology/fidelity", "/edges", "/edges/0/1/0", "/reference/0", "/report")
 
 
 def write(path, seed=0):

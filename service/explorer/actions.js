@@ -1,0 +1,107 @@
+/** What every view offers of its data: the request behind it, and downloads. */
+
+import { curlOf } from "./api.js";
+import { h } from "./dom.js";
+
+/** @typedef {import("./api.js").Ask} Ask */
+/** @typedef {Record<string, unknown>[]} Rows */
+
+/**
+ * What a view shows, as data.
+ *
+ * @typedef {object} Shown
+ * @property {Ask} ask the request behind it
+ * @property {string} name of the files
+ * @property {unknown} data the answer
+ * @property {Rows} rows the same as a table
+ * @property {string} [picture] as SVG
+ */
+
+/**
+ * The buttons over a view.
+ *
+ * @param {() => Shown | undefined} shown what the view shows now; undefined before there is anything
+ * @param {boolean} [pictured] whether it has a picture
+ */
+export function actions(shown, pictured = false) {
+  const said = h("span", { role: "status", class: "said" });
+  const offer = (/** @type {string} */ label, /** @type {(shown: Shown) => void} */ act) =>
+    h("button", { type: "button", onclick: () => withShown(act) }, label);
+  const withShown = (/** @type {(shown: Shown) => void} */ act) => {
+    const now = shown();
+    if (now) act(now);
+    else said.textContent = "nothing is shown yet";
+  };
+  const copy = async (/** @type {Shown} */ { ask }) => {
+    said.textContent = (await copyText(curlOf(ask))) ? "copied" : "the browser does not let the page copy";
+    setTimeout(() => (said.textContent = ""), 2000);
+  };
+  return h(
+    "div",
+    { class: "actions", role: "group", "aria-label": "This view as data" },
+    said,
+    offer("Copy as curl", copy),
+    offer("JSON", ({ name, data }) => save(`${name}.json`, "application/json", JSON.stringify(data, null, 1))),
+    offer("CSV", ({ name, rows }) => save(`${name}.csv`, "text/csv", writeCsv(rows))),
+    pictured && offer("SVG", ({ name, picture }) => save(`${name}.svg`, "image/svg+xml", picture ?? "")),
+  );
+}
+
+/**
+ * Has the browser save a file.
+ *
+ * @param {string} name
+ * @param {string} type
+ * @param {string} text
+ */
+export function save(name, type, text) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  h("a", { href: url, download: name.replace(/[^\w.+-]+/g, "-") }).click();
+  URL.revokeObjectURL(url);
+}
+
+/**
+ * Rows as CSV (RFC 4180), with the columns of all of them.
+ *
+ * @param {Rows} rows
+ */
+export function writeCsv(rows) {
+  const columns = [...new Set(rows.flatMap(Object.keys))];
+  const lines = [columns, ...rows.map((row) => columns.map((column) => row[column]))];
+  return lines.map((line) => line.map(writeCell).join(",") + "\r\n").join("");
+}
+
+/** @param {unknown} value */
+function writeCell(value) {
+  const text = value === null || value === undefined ? "" : String(value);
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+/**
+ * @param {string} text
+ * @returns {Promise<boolean>} whether it is in the clipboard
+ */
+async function copyText(text) {
+  try {
+    await navigator.clipboard.writeText(text);
+    return true;
+  } catch {
+    return copyBySelection(text);
+  }
+}
+
+/**
+ * The way for pages that are not served over TLS, where browsers keep the clipboard from them.
+ *
+ * @param {string} text
+ */
+function copyBySelection(text) {
+  const area = h("textarea", { class: "away", "aria-hidden": "true" }, text);
+  const focused = document.activeElement;
+  document.body.append(area);
+  area.select();
+  const copied = document.execCommand("copy");
+  area.remove();
+  if (focused instanceof HTMLElement) focused.focus();
+  return copied;
+}

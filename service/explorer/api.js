@@ -1,0 +1,161 @@
+/** All that is asked of the service: its public API, relative to the page, with the key of the session. */
+
+import { h } from "./dom.js";
+
+/** @typedef {import("./schema.js").components["schemas"]} Schemas */
+
+/**
+ * A request as data, so that it can be sent and shown alike.
+ *
+ * @typedef {object} Ask
+ * @property {string} path below `/v1/`
+ * @property {Record<string, string | number | boolean | null | undefined>} [query] what is empty is left out
+ * @property {unknown} [body] makes it a POST
+ * @property {string} [accept] media type of the answer; JSON by default
+ */
+
+const ROOT = new URL("../v1/", document.baseURI);
+const KEY = "kanscope-key";
+
+/** An answer that is an error; the message is the service's own. */
+export class ApiError extends Error {
+  /**
+   * @param {number} status
+   * @param {string} message
+   */
+  constructor(status, message) {
+    super(message);
+    this.status = status;
+  }
+}
+
+/**
+ * The address that a request goes to.
+ *
+ * @param {Ask} ask
+ * @returns {URL}
+ */
+export function urlOf({ path, query = {} }) {
+  const url = new URL(path, ROOT);
+  for (const [name, value] of Object.entries(query)) {
+    if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, String(value));
+  }
+  return url;
+}
+
+/**
+ * The path of a model.
+ *
+ * @param {string} model its name, or `name/versions/2`
+ */
+export function modelPath(model) {
+  return `models/${model.split("/").map(encodeURIComponent).join("/")}`;
+}
+
+/**
+ * The JSON of an answer. The caller says of which schema it is.
+ *
+ * @template T
+ * @param {Ask} ask
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<T>}
+ */
+export async function askJson(ask, signal) {
+  return (await send(ask, signal)).json();
+}
+
+/**
+ * The text of an answer.
+ *
+ * @param {Ask} ask
+ * @param {AbortSignal} [signal]
+ */
+export async function askText(ask, signal) {
+  return (await send(ask, signal)).text();
+}
+
+/**
+ * Asks, and where the service wants a key asks the user for one.
+ *
+ * @param {Ask} ask
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Response>}
+ */
+async function send(ask, signal) {
+  const key = sessionStorage.getItem(KEY);
+  const response = await fetch(urlOf(ask), {
+    method: ask.body === undefined ? "GET" : "POST",
+    headers: {
+      Accept: ask.accept ?? "application/json",
+      ...(ask.body === undefined ? {} : { "Content-Type": "application/json" }),
+      ...(key ? { Authorization: `Bearer ${key}` } : {}),
+    },
+    body: ask.body === undefined ? undefined : JSON.stringify(ask.body),
+    signal,
+  });
+  if (response.ok) return response;
+  if (response.status === 401) {
+    if (sessionStorage.getItem(KEY) === key) await (asked ??= askForKey(key !== null));
+    return send(ask, signal);
+  }
+  const problem = await response.json().catch(() => ({}));
+  throw new ApiError(response.status, problem.error ?? `the service answered ${response.status}`);
+}
+
+/** @type {Promise<void> | undefined} the dialog that is open, for all requests that wait for it */
+let asked;
+
+/**
+ * Asks for a key until one is given, and keeps it for the session.
+ *
+ * @param {boolean} refused whether one was given before
+ * @returns {Promise<void>}
+ */
+function askForKey(refused) {
+  const input = h("input", { type: "password", name: "key", required: true, autocomplete: "off", id: "key" });
+  const dialog = h(
+    "dialog",
+    { class: "card", "aria-labelledby": "key-title", oncancel: (/** @type {Event} */ event) => event.preventDefault() },
+    h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "key-title" }, "API key"),
+      h("p", {}, refused ? "That key is not known here. Try another." : "This service asks for a key."),
+      h("label", { for: "key" }, "Key"),
+      input,
+      h("p", { class: "muted" }, "It is kept in this tab until you close it."),
+      h("button", { class: "main" }, "Use the key"),
+    ),
+  );
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      sessionStorage.setItem(KEY, input.value.trim());
+      dialog.remove();
+      asked = undefined;
+      resolve();
+    });
+  });
+}
+
+/**
+ * A request as a command line. A key stands in it as a variable, not as itself.
+ *
+ * @param {Ask} ask
+ * @returns {string}
+ */
+export function curlOf(ask) {
+  const words = ["curl -s", quote(urlOf(ask).href)];
+  if (ask.accept) words.push("-H", quote(`Accept: ${ask.accept}`));
+  if (sessionStorage.getItem(KEY)) words.push("-H", '"Authorization: Bearer $KANSCOPE_KEY"');
+  if (ask.body !== undefined) {
+    words.push("-H", quote("Content-Type: application/json"), "-d", quote(JSON.stringify(ask.body)));
+  }
+  return words.join(" ");
+}
+
+/** @param {string} word */
+function quote(word) {
+  return `'${word.replaceAll("'", `'\\''`)}'`;
+}

@@ -1,0 +1,82 @@
+/** Elements without markup in strings: whatever a model or a feature is called, it stays text. */
+
+const SVG = "http://www.w3.org/2000/svg";
+
+/** @typedef {Node | string | null | undefined | false} Child */
+
+/**
+ * An HTML element.
+ *
+ * @template {keyof HTMLElementTagNameMap} K
+ * @param {K} tag
+ * @param {Record<string, unknown>} attributes what is a function is listened with, as `onclick`; true stands alone, and
+ *   null, undefined and false are left out
+ * @param {...(Child | Child[])} children
+ * @returns {HTMLElementTagNameMap[K]}
+ */
+export function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  fill(element, attributes, children);
+  return element;
+}
+
+/**
+ * An SVG element.
+ *
+ * @template {keyof SVGElementTagNameMap} K
+ * @param {K} tag
+ * @param {Record<string, unknown>} attributes
+ * @param {...(Child | Child[])} children
+ * @returns {SVGElementTagNameMap[K]}
+ */
+export function svg(tag, attributes = {}, ...children) {
+  const element = document.createElementNS(SVG, tag);
+  fill(element, attributes, children);
+  return element;
+}
+
+/**
+ * @param {Element} element
+ * @param {Record<string, unknown>} attributes
+ * @param {(Child | Child[])[]} children
+ */
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") element.addEventListener(name.slice(2), /** @type {EventListener} */ (value));
+    else if (value === true) element.setAttribute(name, "");
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, String(value));
+  }
+  for (const child of children.flat()) if (child) element.append(child);
+}
+
+/**
+ * The element of the page with an id.
+ *
+ * @param {string} id
+ * @returns {HTMLElement}
+ */
+export function byId(id) {
+  const element = document.getElementById(id);
+  if (!element) throw new Error(`the page has no #${id}`);
+  return element;
+}
+
+/**
+ * A choice of one among a few, all in sight.
+ *
+ * @param {string} legend what is chosen
+ * @param {Record<string, string>} options labels by value
+ * @param {(value: string) => void} choose
+ * @returns {{element: HTMLElement, set: (value: string) => void}}
+ */
+export function segments(legend, options, choose) {
+  const group = `choice-${++segments.count}`;
+  const inputs = Object.entries(options).map(([value, label]) => {
+    const input = h("input", { type: "radio", name: group, value, onchange: () => choose(value) });
+    return { input, label: h("label", {}, input, h("span", {}, label)) };
+  });
+  const element = h("fieldset", { class: "segments" }, h("legend", {}, legend), ...inputs.map(({ label }) => label));
+  const set = (/** @type {string} */ value) => inputs.forEach(({ input }) => (input.checked = input.value === value));
+  return { element, set };
+}
+segments.count = 0;

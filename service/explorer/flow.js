@@ -1,0 +1,64 @@
+/** What passes through the network for one forecast: each edge's and node's part, and that nothing is lost at any. */
+
+/** @typedef {import("./api.js").Schemas} Schemas */
+
+/**
+ * A node of the flow.
+ *
+ * @typedef {object} FlowNode
+ * @property {string} id
+ * @property {string} label
+ * @property {number} incoming
+ * @property {number} outgoing
+ */
+
+/**
+ * @typedef {object} Flow
+ * @property {Map<string, number>} edges contribution of each edge, by `stage/layer/i/j`
+ * @property {FlowNode[]} nodes those of the KANs, and the units and features before them, in the order of the data
+ */
+
+/**
+ * The flow of an explanation.
+ *
+ * @param {Schemas["Explanation"]} explanation at detail `flow`
+ * @param {Schemas["TopologyResponse"]} topology all of it
+ * @returns {Flow}
+ */
+export function readFlow({ layers = [], prediction, baseline_prediction }, topology) {
+  const edges = new Map();
+  const incoming = new Map();
+  const outgoing = new Map();
+  const add = (/** @type {Map<string, number>} */ sums, /** @type {string} */ id, /** @type {number} */ value) =>
+    sums.set(id, (sums.get(id) ?? 0) + value);
+  for (const { stage, layer, edges: passing = [] } of layers) {
+    for (const { i, j, contribution } of passing) edges.set(`${stage}/${layer}/${i}/${j}`, contribution);
+  }
+  const product = new Map(topology.edges.filter(({ kind }) => kind === "product").map(({ source, target }) => [source, target]));
+  for (const { kind, stage, layer, i, j, source, target } of topology.edges) {
+    if (kind !== "edge") continue;
+    const contribution = edges.get(`${stage}/${layer}/${i}/${j}`) ?? 0;
+    add(outgoing, source, contribution);
+    add(incoming, product.get(target) ?? target, contribution);
+  }
+  const output = topology.nodes.find(({ id }) => id === `output:${topology.graph.output}`);
+  if (output) outgoing.set(output.id, prediction - baseline_prediction);
+  for (const { id, value } of entries(layers, topology)) if (!incoming.has(id)) incoming.set(id, value);
+  const nodes = topology.nodes
+    .filter(({ id }) => incoming.has(id) && outgoing.has(id))
+    .map(({ id, label }) => ({ id, label, incoming: incoming.get(id) ?? 0, outgoing: outgoing.get(id) ?? 0 }));
+  return { edges, nodes };
+}
+
+/**
+ * What the nodes before a KAN bring into it.
+ *
+ * @param {Schemas["LayerContributions"][]} layers
+ * @param {Schemas["TopologyResponse"]} topology
+ */
+function entries(layers, topology) {
+  const kinds = /** @type {Record<string, string>} */ ({ input: "feature", lstm: "lstm" });
+  return layers.flatMap(({ stage, nodes = [] }) =>
+    topology.nodes.filter(({ kind }) => kind === kinds[stage]).map(({ id, index }) => ({ id, value: nodes[index] })),
+  );
+}

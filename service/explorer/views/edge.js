@@ -1,0 +1,139 @@
+/** The function of one edge: the service's picture of it, its figures, and formulas for it. */
+
+import { actions } from "../actions.js";
+import { askJson } from "../api.js";
+import { h, segments } from "../dom.js";
+import { edgeKey, fetchDrawing } from "../drawing.js";
+import { amount, percent } from "../figures.js";
+import { ruleQuery, ruleValues } from "./network.js";
+
+/** @typedef {import("../api.js").Schemas} Schemas */
+/** @typedef {Schemas["EdgeResponse"]} Edge */
+
+/**
+ * @param {import("../app.js").Page} page
+ * @returns {import("../app.js").View}
+ */
+export function create(page) {
+  /** @type {import("../actions.js").Shown | undefined} */
+  let shown;
+  const drawing = h("div", { class: "card drawing", tabindex: "0", role: "region", "aria-label": "Picture of the edge" });
+  const facts = h("dl", { class: "facts" });
+  const formulas = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Formulas" });
+  const choice = h("select", { id: "edge", onchange: () => page.set({ edge: choice.value }) });
+  const step = (/** @type {string} */ label, /** @type {number} */ by) =>
+    h("button", { type: "button", "aria-label": label, onclick: () => move(by) }, by < 0 ? "←" : "→");
+  const move = (/** @type {number} */ by) => {
+    const next = choice.options[choice.selectedIndex + by];
+    if (next) page.set({ edge: next.value });
+  };
+  const span = segments("Sampled over", { support: "1st–99th percentile", reference: "all data", grid: "grid" }, (value) =>
+    page.set({ range: value === "support" ? "" : value }),
+  );
+  const back = h("a", {}, "In the network");
+  const element = h(
+    "div",
+    { class: "view edge" },
+    h("div", { class: "title" }, h("h1", {}, "Edge"), actions(() => shown, true)),
+    h(
+      "div",
+      { class: "columns wide" },
+      h("div", { class: "stack" }, drawing, h("section", { class: "card" }, h("h2", {}, "Formulas that come near"), formulas)),
+      h(
+        "aside",
+        { "aria-label": "Which edge, and what it is" },
+        h(
+          "section",
+          { class: "card" },
+          h("label", { for: "edge" }, "Edge, the strongest first"),
+          h("div", { class: "row" }, step("Previous edge", -1), choice, step("Next edge", 1)),
+          span.element,
+          back,
+        ),
+        h("section", { class: "card" }, h("h2", {}, "Figures"), facts),
+      ),
+    ),
+  );
+
+  /** @type {Promise<Schemas["TopologyResponse"]> | undefined} */
+  let all;
+  /** @type {import("../app.js").View["update"]} */
+  const update = async (values, signal) => {
+    const rule = { output: page.output, ...ruleQuery(values) };
+    all ??= askJson({ path: `${page.path}/topology`, query: { output: page.output, pruned: false } });
+    const key = values.edge ?? strongestFirst(await all)[0]?.key ?? "";
+    const [stage, layer, i, j] = key.split("/");
+    const path = `${page.path}/edges/${[layer, i, j].map(encodeURIComponent).join("/")}`;
+    const ask = { path, query: { ...rule, stage, range: values.range } };
+    const full = { ...ask, query: { ...ask.query, formulas: true } };
+    span.set(values.range ?? "support");
+    back.href = page.link("network", ruleValues(values));
+    const [{ root, text }, edge, topology] = await Promise.all([
+      fetchDrawing(ask, signal),
+      /** @type {Promise<Edge>} */ (askJson(full, signal)),
+      all,
+    ]);
+    choice.replaceChildren(...strongestFirst(topology).map(({ key, label }) => h("option", { value: key }, label)));
+    choice.value = key;
+    drawing.replaceChildren(root);
+    facts.replaceChildren(...tellFacts(edge, page.unit));
+    formulas.replaceChildren(tellFormulas(edge));
+    const name = `${page.model.name}-edge-${key.replaceAll("/", "-")}`;
+    shown = { ask: full, name, data: edge, rows: curveRows(edge), picture: text };
+  };
+  return { element, update };
+}
+
+/** @param {Schemas["TopologyResponse"]} topology */
+function strongestFirst({ nodes, edges }) {
+  const labels = new Map(nodes.map(({ id, label }) => [id, label]));
+  return edges
+    .filter(({ kind }) => kind === "edge")
+    .sort((a, b) => (b.contribution ?? 0) - (a.contribution ?? 0))
+    .map((edge) => ({ key: edgeKey(edge), label: `${labels.get(edge.source) ?? edge.source} → ${labels.get(edge.target) ?? edge.target}` }));
+}
+
+/**
+ * @param {Edge} edge
+ * @param {string | null} unit
+ */
+function tellFacts(edge, unit) {
+  /** @type {Record<string, string>} */
+  const facts = {
+    Shape: edge.shape.replace("_", " "),
+    "Mean |contribution|": amount(edge.contribution, unit),
+    "R² of the nearest line": edge.line.r2.toFixed(4),
+    "Slope of that line": amount(edge.line.slope),
+    "Data from": `${amount(edge.support.p01)} to ${amount(edge.support.p99)}`,
+    "Data outside the grid": percent(edge.support.outside_grid),
+    "By this rule": edge.kept ? "kept" : "pruned",
+  };
+  if (edge.scores) facts["Backward score"] = amount(edge.scores.backward);
+  return Object.entries(facts).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
+}
+
+/** @param {Edge} edge */
+function tellFormulas({ formulas }) {
+  if (!formulas) return h("p", { class: "muted" }, "It is no function of one number, so there is no formula for it.");
+  const rows = formulas.map(({ expression, r2, complexity }) =>
+    h(
+      "tr",
+      {},
+      h("td", {}, h("code", {}, expression)),
+      h("td", { class: "number" }, r2.toFixed(4)),
+      h("td", { class: "number" }, String(complexity)),
+    ),
+  );
+  const head = ["Formula of x", "R²", "Price"].map((name, index) => h("th", { scope: "col", class: index ? "number" : null }, name));
+  return h("table", { class: "tight" }, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
+}
+
+/** @param {Edge} edge */
+function curveRows({ x, y, base, spline, symbolic, slope, x_original, y_original }) {
+  return x.map((value, index) => ({
+    ...{ x: value, y: y[index], base: base[index], spline: spline[index], slope: slope[index] },
+    ...(symbolic && { symbolic: symbolic[index] }),
+    ...(x_original && { x_original: x_original[index] }),
+    ...(y_original && { y_original: y_original[index] }),
+  }));
+}

@@ -1,0 +1,81 @@
+"""POST /v2/models/{model}/infer, of the Open Inference Protocol."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import Depends, Header, Request, Response
+
+from service.answers import BYTES, JSON, answer_json, encode_json
+from service.dependencies import MODEL_V2, find_deadline, find_model, find_parts, get_deadline, get_served
+from service.explanations import compute_explanations
+from service.inference import describe_inference, read_inference
+from service.requests.bodies import read_body
+from service.requests.negotiation import choose_media_type
+from service.requests.tensors import HEADER_LENGTH
+from service.routes.direct import ProtocolRoute
+from service.routes.versioned import VersionedRouter
+from service.schemas.errors import describe_errors
+from service.schemas.explanations import Explanation
+from service.schemas.inference import InferRequest, InferResponse
+from service.schemas.predictions import warn_of_range
+from service.schemas.requests import describe_body
+from service.security import require_scope
+
+_LENGTH = "Bytes of the JSON, where the values of tensors come after it."
+_BINARY = {"schema": {"type": "string", "format": "binary", "description": "JSON, and the values of tensors after it."}}
+_ANSWER: dict[str, Any] = {
+    "content": {BYTES: _BINARY},
+    "headers": {HEADER_LENGTH: {"description": _LENGTH, "schema": {"type": "integer"}}},
+}
+
+
+async def describe_length(
+    length: Annotated[int | None, Header(alias=HEADER_LENGTH, description=_LENGTH, ge=0)] = None,
+) -> None:
+    """Dependency: says what the header is; the handler reads it."""
+
+
+router = VersionedRouter(
+    tags=["inference"],
+    route_class=ProtocolRoute,
+    dependencies=[Depends(get_served), Depends(get_deadline), Depends(describe_length)],
+)
+
+
+@router.post(
+    f"{MODEL_V2}/infer",
+    operation_id="infer",
+    response_model=InferResponse,
+    responses={200: _ANSWER, **describe_errors(400, 404, 406, 408, 413, 415, 503)},
+    openapi_extra=describe_body(InferRequest, {BYTES: _BINARY}),
+)
+async def infer(request: Request) -> Response:
+    """Forecasts every output for each instance, and explains the forecasts where that is asked for, as tensors."""
+    parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
+    choose_media_type(request.headers.get("accept"), (JSON, BYTES))
+    body = await read_body(request, parts.settings, (JSON, BYTES, ""))  # Triton's client does not say what it sends
+    inference = read_inference(body, request.headers.get(HEADER_LENGTH), served, parts.settings)
+    if inference.question is not None:
+        require_scope(request.scope["state"], "explain")
+    windows = inference.windows
+    request.state.windows = len(windows)
+    predictions = await parts.scheduler.predict(served.model, windows, deadline)
+    warnings = warn_of_range(served.model, windows)
+    parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
+    explanations: list[Explanation] = []
+    if inference.question is not None:
+        advances = compute_explanations(
+            inference.question, parts.scheduler, parts.metrics, deadline, request.is_disconnected
+        )
+        explanations = [one async for advance in advances for one in advance.explanations]
+    answer, buffers = describe_inference(inference, predictions, explanations, len(warnings), request.state.request_id)
+    return _answer(answer, buffers)
+
+
+def _answer(answer: InferResponse, buffers: list[bytes]) -> Response:
+    """JSON, or JSON and bytes after it."""
+    if not buffers:
+        return answer_json(answer)
+    head = encode_json(answer)
+    return Response(b"".join([head, *buffers]), headers={HEADER_LENGTH: str(len(head))}, media_type=BYTES)

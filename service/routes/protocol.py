@@ -1,0 +1,49 @@
+"""What the Open Inference Protocol (V2) says of the server and its models."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+
+from fastapi import Depends, Response
+
+from service.answers import answer_json
+from service.dependencies import MODEL_V2, TheModel, TheParts
+from service.requests.negotiation import refuse_other_than_json
+from service.routes.versioned import VersionedRouter
+from service.schemas.errors import describe_errors
+from service.schemas.inference import ModelMetadata, ServerMetadata, describe_tensors
+from service.schemas.models import ModelReadiness, describe_readiness
+
+router = VersionedRouter(tags=["inference"], dependencies=[Depends(refuse_other_than_json)])
+
+
+@router.get("/v2", operation_id="get_server_metadata", response_model=ServerMetadata, responses=describe_errors(406))
+async def get_server_metadata(parts: TheParts) -> Response:
+    """Names the service, its version, and the extensions of the protocol that it has."""
+    extensions = ["binary_tensor_data", "parameters"]
+    if parts.settings.repository_api:
+        extensions.append("model_repository")
+    metadata: ServerMetadata = {"name": "kanscope", "version": version("kanscope"), "extensions": extensions}
+    return answer_json(metadata)
+
+
+@router.get(
+    MODEL_V2,
+    operation_id="get_model_metadata",
+    response_model=ModelMetadata,
+    responses=describe_errors(404, 406, 503),
+)
+async def get_model_metadata(served: TheModel, parts: TheParts) -> Response:
+    """Describes the tensors of a model, and what their last axes are."""
+    return answer_json(describe_tensors(served, parts.registry.index().get(served.name, ())))
+
+
+@router.get(
+    f"{MODEL_V2}/ready",
+    operation_id="get_model_ready",
+    response_model=ModelReadiness,
+    responses=describe_errors(404, 406, 503),
+)
+async def get_model_ready(served: TheModel) -> Response:
+    """Says that a model answers; one that does not is a 503."""
+    return answer_json(describe_readiness(served))

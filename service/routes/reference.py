@@ -1,0 +1,41 @@
+"""GET /v1/models/{model}/reference/{index}."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Path, Response
+
+from service.answers import answer_json
+from service.dependencies import MODEL, TheModel, TheParts
+from service.errors import ForbiddenError, UnknownValueError
+from service.requests.negotiation import refuse_other_than_json
+from service.routes.precomputed import PrecomputedRoute
+from service.routes.versioned import VersionedRouter
+from service.schemas.errors import describe_errors
+from service.schemas.reference import ReferenceWindow, describe_reference_window
+
+router = VersionedRouter(tags=["models"], dependencies=[Depends(refuse_other_than_json)], route_class=PrecomputedRoute)
+
+
+@router.get(
+    f"{MODEL}/reference/{{index}}",
+    operation_id="get_reference_window",
+    response_model=ReferenceWindow,
+    responses=describe_errors(404, 406, 422, 503),
+)
+async def get_reference_window(
+    served: TheModel,
+    parts: TheParts,
+    index: Annotated[int, Path(description="Number of the window, from 0.")],
+) -> Response:
+    """Shows one of the windows that global explanations are computed on, to be forecast and explained.
+
+    It is training data: the setting `reference_windows` turns this off, and the answer is then 403.
+    """
+    if not parts.settings.reference_windows:
+        raise ForbiddenError("reference windows are not shown here (reference_windows)")
+    count = len(served.model.reference.windows)
+    if not 0 <= index < count:
+        raise UnknownValueError("index", f"{index} does not exist: there are 0 to {count - 1}")
+    return answer_json(describe_reference_window(served, index))

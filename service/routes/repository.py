@@ -1,0 +1,117 @@
+"""The repository of the Open Inference Protocol: which models there are, and loading and unloading by command."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TypeVar
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from kanmodel.errors import CheckpointError
+from service.answers import JSON, answer_json
+from service.dependencies import OF_A_MODEL, Parts, describe_name, find_deadline, find_parts, get_deadline
+from service.errors import BadRequestError, ForbiddenError, UnsupportedError
+from service.requests.bodies import parse_object, read_body
+from service.requests.negotiation import accept_json
+from service.routes.direct import ProtocolRoute
+from service.schemas.errors import describe_errors
+from service.schemas.repository import IndexRequest, LoadRequest, RepositoryEntry, UnloadRequest, describe_entry
+from service.schemas.requests import Closed, describe_body, validate_request
+from service.watching import Watch
+
+Body = TypeVar("Body", bound=Closed)
+router = APIRouter(tags=["repository"], route_class=ProtocolRoute)
+OF_REPOSITORY = "/v2/repository" + OF_A_MODEL
+
+
+@router.post(
+    "/v2/repository/index",
+    operation_id="list_repository",
+    response_model=list[RepositoryEntry],
+    responses=describe_errors(400, 406, 408, 413, 415),
+    openapi_extra=describe_body(IndexRequest, required=False),
+)
+async def list_repository(request: Request) -> Response:
+    """Lists every version of every model, with its state and why it does not answer."""
+    parts = _admit(request)
+    asked = await _read(request, IndexRequest)
+    return answer_json([describe_entry(entry) for entry in parts.registry.entries if entry.served or not asked.ready])
+
+
+@router.post(
+    f"{OF_REPOSITORY}/load",
+    operation_id="load_model",
+    response_model=list[RepositoryEntry],
+    responses=describe_errors(400, 404, 406, 408, 413, 415, 501),
+    openapi_extra=describe_body(LoadRequest, required=False),
+    dependencies=[Depends(describe_name), Depends(get_deadline)],
+)
+async def load_model(request: Request) -> Response:
+    """Loads what has changed of a model, beside what serves, and answers once it serves in its place.
+
+    So it also brings back what was unloaded. Where the highest version can't be loaded, what served before goes on,
+    and the error says why. Loading goes on where the deadline passes before.
+    """
+    parts, watch = _admit_change(request)
+    deadline = find_deadline(request)
+    await _read(request, LoadRequest)
+    name = request.path_params["model"]
+    try:
+        await deadline.wait(asyncio.shield(asyncio.ensure_future(watch.load_model(name))))
+    except (CheckpointError, OSError) as error:
+        raise BadRequestError(f"the models cannot be looked at: {error}") from error
+    request.state.model = name
+    entries = parts.registry.index().get(name, ())
+    for entry in entries[:1]:
+        if entry.reason is not None:
+            raise BadRequestError(f"model {name!r}, version {entry.version}, cannot be loaded: {entry.reason}")
+    return answer_json(list(map(describe_entry, entries)))
+
+
+@router.post(
+    f"{OF_REPOSITORY}/unload",
+    operation_id="unload_model",
+    response_model=list[RepositoryEntry],
+    responses=describe_errors(400, 404, 406, 408, 413, 415, 501),
+    openapi_extra=describe_body(UnloadRequest, required=False),
+    dependencies=[Depends(describe_name), Depends(get_deadline)],
+)
+async def unload_model(request: Request) -> Response:
+    """Takes every version of a model out of service, until it is loaded by command; its files stay.
+
+    Requests in flight finish on it.
+    """
+    parts, watch = _admit_change(request)
+    deadline = find_deadline(request)
+    await _read(request, UnloadRequest)
+    name = request.path_params["model"]
+    await deadline.wait(asyncio.shield(asyncio.ensure_future(watch.unload_model(name))))
+    request.state.model = name
+    return answer_json(list(map(describe_entry, parts.registry.index().get(name, ()))))
+
+
+def _admit(request: Request) -> Parts:
+    parts = find_parts(request)
+    if not parts.settings.repository_api:
+        raise ForbiddenError("the repository API is off; the setting repository_api turns it on")
+    accept_json(request)
+    return parts
+
+
+def _admit_change(request: Request) -> tuple[Parts, Watch]:
+    """Each process has its own models, and a request reaches one of them."""
+    parts = _admit(request)
+    if parts.settings.is_shared:
+        raise UnsupportedError(
+            "with several processes (workers, or the engine ray) no model is loaded or unloaded by command: change the "
+            "folder, which each process looks at by itself (poll_seconds)"
+        )
+    watch: Watch = request.app.state.watch
+    return parts, watch
+
+
+async def _read(request: Request, cls: type[Body]) -> Body:
+    """The body, where there is one; Triton's client does not say that it is JSON."""
+    settings = find_parts(request).settings
+    body = await read_body(request, settings, (JSON, ""))
+    return validate_request(cls, parse_object(body, settings.max_json_depth) if body else {}, unread=())

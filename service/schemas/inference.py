@@ -1,0 +1,219 @@
+"""The Open Inference Protocol (V2): requests and answers in tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NotRequired
+
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from service.registry import Entry, Served
+from service.schemas.baselines import BaselineName
+from service.schemas.models import Checkpoint, Name, Version
+from service.schemas.requests import Closed
+
+Datatype = TypeAliasType(
+    "Datatype",
+    Literal["FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"],
+)
+OutputName = TypeAliasType("OutputName", Literal["predictions", "contributions", "residual"])
+OutputDatatype = Annotated[Literal["FP64"], Field(description="Datatype of the values.")]
+TensorShape = Annotated[list[int], Field(description="Its shape; -1 for any number.")]
+
+
+class ServerMetadata(TypedDict):
+    """What answers."""
+
+    name: Annotated[str, Field(description="Name of the service.")]
+    version: Annotated[str, Field(description="Its version.")]
+    extensions: Annotated[list[str], Field(description="Extensions of the protocol that it has.")]
+
+
+class TensorMetadata(TypedDict):
+    """A tensor of requests or answers."""
+
+    name: Annotated[str, Field(description="Its name.")]
+    datatype: Annotated[Datatype, Field(description="Its datatype.")]
+    shape: TensorShape
+
+
+class ModelMetadataParameters(TypedDict):
+    """What belongs to the axes of the tensors."""
+
+    checkpoint: Checkpoint
+    features: Annotated[
+        list[str],
+        Field(description="Names along the last axis of the input; in its place there may be a tensor for each."),
+    ]
+    outputs: Annotated[list[str], Field(description="Names along the last axis of `predictions`.")]
+
+
+class ModelMetadata(TypedDict):
+    """A model, in tensors."""
+
+    name: Name
+    versions: Annotated[list[str], Field(description="Versions that answer, the highest first.")]
+    platform: Annotated[Literal["kanscope"], Field(description="Always `kanscope`.")]
+    inputs: Annotated[list[TensorMetadata], Field(description="What a request brings.")]
+    outputs: Annotated[list[TensorMetadata], Field(description="What is answered where nothing else is asked for.")]
+    parameters: ModelMetadataParameters
+
+
+class InferInputParameters(Closed):
+    """Parameters of an input."""
+
+    binary_data_size: Annotated[
+        int | None,
+        Field(
+            description="How many bytes of the binary part, in the order of the inputs, are its values.",
+            ge=0,
+            strict=True,
+        ),
+    ] = None
+
+
+class InferInput(Closed):
+    """An input tensor."""
+
+    name: Annotated[
+        str,
+        Field(
+            description="`instances` for all features, n x lookback x n_features; or the name of a feature, n x "
+            "lookback, one tensor for each. Original units, oldest step first.",
+            strict=True,
+        ),
+    ]
+    shape: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(description="Its shape.", max_length=8)]
+    datatype: Annotated[Datatype, Field(description="Its datatype; whatever it is, values are read as numbers.")]
+    parameters: InferInputParameters | None = None
+    data: Annotated[
+        Any,
+        Field(
+            description="Its values, nested like the shape or all in a row, row by row; absent where they are binary."
+        ),
+    ] = None
+
+
+class InferOutputParameters(Closed):
+    """Parameters of a wanted output."""
+
+    binary_data: Annotated[
+        bool | None, Field(description="Whether its values come as bytes after the JSON.", strict=True)
+    ] = None
+
+
+class InferOutputRequest(Closed):
+    """A wanted output tensor."""
+
+    name: Annotated[OutputName, Field(description="Its name.")]
+    parameters: InferOutputParameters | None = None
+
+
+class InferParameters(Closed):
+    """Parameters of a request."""
+
+    explain: Annotated[
+        bool,
+        Field(
+            description="Whether forecasts are explained, in the tensors `contributions` and `residual`. It takes an "
+            "API key with the scope explain, where keys are wanted.",
+            strict=True,
+        ),
+    ] = False
+    detail: Annotated[
+        Literal["features", "steps"],
+        Field(description="Whether `contributions` are of features, or of steps and features."),
+    ] = "features"
+    baseline: Annotated[BaselineName, Field(description="What a window is compared with, as in `ExplainRequest`.")] = (
+        "mean"
+    )
+    binary_data_output: Annotated[
+        bool, Field(description="Whether outputs that say nothing of it come as bytes.", strict=True)
+    ] = False
+
+
+class InferRequest(Closed):
+    """Windows to forecast, as tensors."""
+
+    id: Annotated[
+        str | None,
+        Field(description="Id of the request, which the answer repeats.", max_length=128, strict=True),
+    ] = None
+    model_name: Annotated[
+        str | None, Field(description="What KServe's client says beside the path; not read.", strict=True)
+    ] = None
+    parameters: InferParameters | None = None
+    inputs: Annotated[list[InferInput], Field(description="The input tensors.", min_length=1)]
+    outputs: Annotated[
+        list[InferOutputRequest] | None,
+        Field(description="The wanted outputs; where it is absent or empty, all there are.", max_length=3),
+    ] = None
+
+
+class InferResponseParameters(TypedDict):
+    """What else there is to say of an answer."""
+
+    checkpoint: Checkpoint
+    outside_range: Annotated[
+        int, Field(description="How often a feature of a window lies outside its training range.", ge=0)
+    ]
+    converged: NotRequired[
+        Annotated[bool, Field(description="Whether every residual is within its tolerance; only of explanations.")]
+    ]
+
+
+class InferOutputSize(TypedDict):
+    """Parameters of an answered output."""
+
+    binary_data_size: Annotated[int, Field(description="How many bytes after the JSON are its values.")]
+
+
+class InferOutput(TypedDict):
+    """An output tensor."""
+
+    name: Annotated[
+        OutputName,
+        Field(
+            description="`predictions`, n x n_outputs; `contributions`, n x n_outputs x n_features or, by steps, n x "
+            "n_outputs x lookback x n_features; `residual`, n x n_outputs. In the unit of the target."
+        ),
+    ]
+    shape: Annotated[list[int], Field(description="Its shape.")]
+    datatype: OutputDatatype
+    parameters: NotRequired[InferOutputSize]
+    data: NotRequired[
+        Annotated[list[float], Field(description="Its values row by row, all in one; absent where they are binary.")]
+    ]
+
+
+class InferResponse(TypedDict):
+    """Forecasts, as tensors."""
+
+    model_name: Name
+    model_version: Version
+    id: Annotated[str, Field(description="Id of the request: its own, or that of `X-Request-Id`.")]
+    parameters: InferResponseParameters
+    outputs: Annotated[list[InferOutput], Field(description="The output tensors, in the order asked for.")]
+
+
+def describe_tensors(served: Served, entries: Sequence[Entry]) -> ModelMetadata:
+    """A model's tensors, beside its versions.
+
+    Args:
+        served: the model.
+        entries: all its versions, the highest first.
+    """
+    config = served.model.config
+    return {
+        "name": served.name,
+        "versions": [entry.version for entry in entries if entry.served is not None],
+        "platform": "kanscope",
+        "inputs": [{"name": "instances", "datatype": "FP64", "shape": [-1, *config.window_shape]}],
+        "outputs": [{"name": "predictions", "datatype": "FP64", "shape": [-1, len(config.outputs)]}],
+        "parameters": {
+            "checkpoint": served.checkpoint,
+            "features": list(config.feature_names),
+            "outputs": list(config.outputs),
+        },
+    }

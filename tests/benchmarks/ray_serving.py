@@ -1,0 +1,185 @@
+"""Replicas on Ray, on one node and on two simulated ones, beside a single process; on all cores, the client's too.
+
+A rate tells what this machine does with a client, proxies and replicas on its cores. What a request costs each of them
+in processor time tells how many cores a rate takes elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from load import get, keep_busy, post
+from servers import free_port, free_server, get_status, processor_seconds, running
+from table import Row, print_table
+
+from kanmodel.checkpoint import load_checkpoint
+from service.commands.serve import RAY_VARIABLES
+from service.repository import BUNDLED
+
+NAME = "nyc-weather"
+DURATION, WARM_UP = 4.0, 1.0  # seconds
+KINDS = {"proxy": "ray::ProxyActor", "replica": "ray::ServeReplica"}  # how their processes are called
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A cluster.
+
+    Attributes:
+        nodes: how many are simulated.
+        cores: those that each offers.
+        replicas: on all of them.
+        haproxy: whether HAProxy takes the place of Serve's own proxies.
+    """
+
+    nodes: int
+    cores: int
+    replicas: int
+    haproxy: bool = False
+
+    def __str__(self) -> str:
+        counts = [f"{n} {what}{'s' * (n > 1)}" for n, what in ((self.nodes, "node"), (self.replicas, "replica"))]
+        return ", ".join(["Ray with HAProxy" if self.haproxy else "Ray", *counts])
+
+
+VARIANTS = (Variant(1, 1, 1), Variant(1, 2, 2), Variant(2, 1, 2), Variant(1, 1, 1, True), Variant(2, 1, 2, True))
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is asked.
+
+    Attributes:
+        name: for the table.
+        requests: one for each connection.
+        windows: of a request.
+    """
+
+    name: str
+    requests: list[bytes]
+    windows: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of it.
+
+    Attributes:
+        rate: requests a second.
+        costs: processor time of a request in seconds, by the process that it passes through.
+    """
+
+    rate: float
+    costs: dict[str, float]
+
+
+def rows() -> Iterator[Row]:
+    """The bundled model, and one process without Ray as the peer."""
+    works = list(make_works())
+    with free_server(BUNDLED, workers=1, threads=1) as server:
+        wait_for_results(server.port)
+        alone = [measure(server.port, work, {"process": [server.pid]}) for work in works]
+    for variant in VARIANTS:
+        with ray_server(variant) as port:
+            wait_for_results(port)
+            processes = find_processes()
+            for work, peer in zip(works, alone, strict=True):
+                measured = measure(port, work, processes)
+                yield Row(
+                    f"{work.name}, {variant}",
+                    describe(measured, work),
+                    f"1 process: {describe(peer, work)}",
+                    f"{measured.rate / peer.rate:.1f}x",
+                )
+
+
+def make_works() -> Iterator[Work]:
+    """Nothing, forecasts and explanations."""
+    model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
+    original = model.scaling.features_to_original(model.reference.windows).round(6)
+    yield Work("GET /healthz, connections: 64", [get("/healthz")] * 64, 0)
+    for verb, n, connections in (("predict", 1, 64), ("predict", 32, 8), ("explain", 1, 8), ("explain", 32, 8)):
+        bodies = [json.dumps({"instances": original[i : i + n].tolist()}).encode() for i in range(connections)]
+        requests = [post(f"/v1/models/{NAME}:{verb}", body) for body in bodies]
+        yield Work(f":{verb}, windows a request: {n}, connections: {connections}", requests, n)
+
+
+def measure(port: int, work: Work, processes: dict[str, list[int]]) -> Measured:
+    """Rate and costs of one kind of work."""
+    keep_busy(port, work.requests, len(work.requests), WARM_UP)
+    before = {name: sum(map(processor_seconds, pids)) for name, pids in processes.items()}
+    load = keep_busy(port, work.requests, len(work.requests), DURATION)
+    after = {name: sum(map(processor_seconds, pids)) for name, pids in processes.items()}
+    return Measured(load.rate, {name: (after[name] - before[name]) / len(load.seconds) for name in processes})
+
+
+def describe(measured: Measured, work: Work) -> str:
+    """Requests and windows a second, and what a request costs."""
+    windows = f" ({measured.rate * work.windows:.0f} windows/s)" if work.windows > 1 else ""
+    costs = ", ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in measured.costs.items())
+    return f"{measured.rate:.0f}/s{windows}; {costs}"
+
+
+@contextmanager
+def ray_server(variant: Variant) -> Iterator[int]:
+    """`kanscope serve` on a cluster whose nodes are all on this machine; gives the port of the proxies."""
+    os.environ.update(RAY_VARIABLES)
+    os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = str(int(variant.haproxy))  # for the nodes, which inherit it
+    from ray.cluster_utils import Cluster
+
+    from service.ray import LOOPBACK
+
+    node = {"num_cpus": variant.cores, "node_ip_address": LOOPBACK}
+    cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+    try:
+        for _ in range(variant.nodes - 1):
+            cluster.add_node(**node)
+        port = free_port()
+        command = [sys.executable, "-m", "service.cli", "serve", str(BUNDLED), "--engine", "ray", "--port", str(port)]
+        replicas = str(variant.replicas)
+        variables = {
+            "RAY_ADDRESS": cluster.address,
+            "KANSCOPE_MIN_REPLICAS": replicas,
+            "KANSCOPE_MAX_REPLICAS": replicas,
+        }
+        with running(command, port, "/readyz", core=None, variables=variables):
+            yield port
+    finally:
+        cluster.shutdown()
+
+
+def wait_for_results(port: int) -> None:
+    """Until what is computed after loading is there: the last of it is asked for."""
+    for _ in range(8):  # on connections of their own, so that each replica is likely asked
+        get_status(port, f"/v1/models/{NAME}/report")
+
+
+def find_processes() -> dict[str, list[int]]:
+    """The processes that a request passes through, below this one but for HAProxy, which leaves it."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            names[int(folder.name)] = (folder / "cmdline").read_text()
+        except OSError:  # it has ended
+            continue
+
+    def is_ours(pid: int) -> bool:
+        return pid == os.getpid() or (pid in parents and is_ours(parents[pid]))
+
+    found = {
+        kind: [pid for pid, name in names.items() if name.startswith(start) and is_ours(pid)]
+        for kind, start in KINDS.items()
+    }
+    found["haproxy"] = [pid for pid, name in names.items() if name.partition("\0")[0].endswith("haproxy")]
+    return {kind: pids for kind, pids in found.items() if pids}
+
+
+if __name__ == "__main__":
+    print_table(rows())

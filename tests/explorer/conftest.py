@@ -1,0 +1,112 @@
+"""`kanscope serve` as its users start it, and the browser that they look with."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from factories import make_model
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from waiting import poll
+
+from kanmodel.checkpoint import save_checkpoint
+from service.repository import BUNDLED
+
+CHROMIUM = Path("/usr/bin/chromium")  # Debian's
+OPTIONS = ["--no-sandbox"]  # which a container's root can't have
+
+PATIENCE = 120_000  # ms: a machine that is busy with other things is no failure
+expect.set_options(timeout=PATIENCE)
+
+Serve = Callable[..., AbstractContextManager[httpx2.Client]]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM.exists():
+        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
+    """Starts the command with settings by their variables, such as ``KANSCOPE_KEYS="…"``."""
+
+    @contextmanager
+    def serve(*arguments: object, **variables: str) -> Iterator[httpx2.Client]:
+        log = tmp_path_factory.mktemp("server") / "log"
+        command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", *map(str, arguments)]
+        with log.open("wb") as file:
+            process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=file, stderr=file)
+        try:
+            poll(lambda: "running on" in log.read_text() or process.poll() is not None)
+            url = re.search(r"http://[\w.:]+", log.read_text())
+            assert url, log.read_text()
+            with httpx2.Client(base_url=url[0], timeout=60) as client:
+                poll(lambda: client.get("/readyz").status_code == 200)
+                yield client
+        finally:
+            process.terminate()
+            process.wait()
+
+    return serve
+
+
+@pytest.fixture(scope="session")
+def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
+    """Serves the bundled model, and one of each other shape."""
+    folder = tmp_path_factory.mktemp("models")
+    bundled = BUNDLED / "nyc-weather.safetensors"
+    (folder / bundled.name).write_bytes(bundled.read_bytes())
+    save_checkpoint(make_model("front", product=True, targets=("a", "b")), folder / "front.safetensors")
+    save_checkpoint(make_model("head", n_features=6), folder / "head.safetensors")
+    with serve(folder) as client:
+        yield client
+
+
+@dataclass
+class Tab:
+    """A page of the explorer, and what went wrong in it."""
+
+    page: Page
+    base: str
+    problems: list[str] = field(default_factory=list)
+
+    def show(self, hash: str) -> Page:
+        """Loads a view and waits until it is there."""
+        self.page.goto("about:blank")  # from one view to another would load nothing
+        self.page.goto(f"{self.base}/explorer/#/{hash}")
+        self.page.locator("main[aria-busy=false]").wait_for()
+        return self.page
+
+
+@pytest.fixture
+def open_tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
+    """Opens the explorer of a server in a browser of its own."""
+    contexts: list[BrowserContext] = []
+
+    def open_tab(server: httpx2.Client, prefix: str = "", **options: Any) -> Tab:
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE)
+        tab = Tab(context.new_page(), str(server.base_url).rstrip("/") + prefix)
+        tab.page.on("console", lambda said: said.type in ("error", "warning") and tab.problems.append(said.text))
+        tab.page.on("pageerror", lambda error: tab.problems.append(str(error)))
+        tab.page.on("dialog", lambda dialog: (tab.problems.append(dialog.message), dialog.dismiss()))
+        return tab
+
+    yield open_tab
+    for context in contexts:
+        context.close()

@@ -1,0 +1,409 @@
+"""What people see and do in the explorer, in a real browser, beside what the API says."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import shlex
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from playwright.sync_api import expect
+
+ROOT = Path(__file__).parents[2]
+SCREENSHOTS = ROOT / "screenshots"
+WINDOW = ROOT / "tests" / "examples" / "window.json"
+AXE = Path(sys.prefix) / "clients" / "node_modules" / "axe-core" / "axe.min.js"  # `make test` sets it up
+VIEWS = ["network", "edge", "forecast", "features", "report"]
+MODEL = "/v1/models/nyc-weather"
+DESK = {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"}
+DARK = {**DESK, "color_scheme": "dark"}
+PHONE = {"viewport": {"width": 390, "height": 844}, "color_scheme": "light", "has_touch": True}
+
+
+def figure(page, name):
+    return page.locator(f'[data-figure="{name}"] strong')
+
+
+def kept_edges(page):
+    return page.locator("g.edge[data-kind=edge][data-kept=true]")
+
+
+def window_of(server):
+    return json.loads(WINDOW.read_bytes())["instances"][0]
+
+
+def explain(server, instance, **options):
+    return server.post(f"{MODEL}:explain", json={"instances": [instance], **options}).json()["explanations"][0]
+
+
+@pytest.mark.parametrize("look", ["desk", "dark", "phone"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_loads_without_an_error(server, open_tab, view, look):
+    """The console stays empty, and on a phone nothing but a scrolled region is wider than the screen."""
+    tab = open_tab(server, **{"desk": DESK, "dark": DARK, "phone": PHONE}[look])
+    page = tab.show(f"{view}?model=nyc-weather")
+    expect(page.locator("h1")).to_have_text(view.capitalize())
+    SCREENSHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{view}-{look}.png", full_page=True)
+    assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
+    assert tab.problems == []
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("model", ["front", "head"])
+def test_every_shape_of_model_shows(server, open_tab, model, view):
+    """Models with a front, product nodes and several outputs, and without an LSTM, load in every view as well."""
+    tab = open_tab(server)
+    page = tab.show(f"{view}?model={model}")
+    expect(page.locator("h1")).to_have_text(view.capitalize())
+    assert tab.problems == []
+
+
+def test_without_an_address_the_network_of_the_first_model_shows(server, open_tab):
+    """/explorer alone is enough."""
+    tab = open_tab(server)
+    tab.page.goto(f"{tab.base}/explorer")
+    expect(tab.page.locator("h1")).to_have_text("Network")
+    expect(tab.page.locator("#model")).to_have_value(server.get("/v1/models").json()["models"][0])
+
+
+def test_the_slider_prunes_as_the_api_does(server, open_tab):
+    """Its moves change the edges of the picture and the figures to what the API says of the same rule."""
+    page = open_tab(server).show("network?model=nyc-weather")
+    before = kept_edges(page).count()
+    page.locator("#prune").focus()
+    for _ in range(8):
+        page.keyboard.press("ArrowLeft")
+    page.wait_for_url(re.compile("fidelity="))
+    fidelity = re.search(r"fidelity=([\d.]+)", page.url)[1]
+    graph = server.get(f"{MODEL}/topology", params={"fidelity": fidelity}).json()["graph"]
+    assert float(fidelity) < 0.99
+    assert graph["edges"]["kept"] < before
+    expect(kept_edges(page)).to_have_count(graph["edges"]["kept"])
+    expect(figure(page, "edges")).to_have_text(str(graph["edges"]["kept"]))
+    expect(figure(page, "R²")).to_have_text(f"{graph['fidelity']['r2']:.4f}")
+    expect(figure(page, "MAE")).to_have_text(f"{graph['fidelity']['mae']:.3g} K")
+    expect(page.locator("main tbody tr")).to_have_count(graph["edges"]["kept"])
+
+
+def test_pruning_by_a_threshold_is_the_api_s(server, open_tab):
+    """The other half of the slider sends the threshold of edges."""
+    page = open_tab(server).show("network?model=nyc-weather")
+    page.get_by_label("threshold", exact=True).check()
+    graph = server.get(f"{MODEL}/topology", params={"edge_threshold": 0.03}).json()["graph"]
+    expect(kept_edges(page)).to_have_count(graph["edges"]["kept"])
+    expect(figure(page, "R²")).to_have_text(f"{graph['fidelity']['r2']:.4f}")
+
+
+def test_pruned_parts_can_be_shown(server, open_tab):
+    """Folded they are counted, shown they stand there."""
+    page = open_tab(server).show("network?model=nyc-weather")
+    total = server.get(f"{MODEL}/topology").json()["graph"]["edges"]["total"]
+    expect(page.locator("g.folded").first).to_contain_text("more")
+    page.get_by_label("shown").check()
+    expect(page.locator("g.edge[data-kind=edge]")).to_have_count(total)
+
+
+def test_pointing_at_an_edge_tells_what_it_is_worth(server, open_tab):
+    """Name, contribution with its interval, and score, as the API has them."""
+    page = open_tab(server).show("network?model=nyc-weather")
+    edges = server.get(f"{MODEL}/topology").json()["edges"]
+    edge = next(edge for edge in edges if edge["source"] == "lstm:7" and edge["target"] == "head:1:3")
+    page.locator('g.edge[data-source="lstm:7"][data-target="head:1:3"] .box').hover()
+    hint = page.locator("#hint")
+    expect(hint).to_contain_text("lstm 7 → head 1:3")
+    expect(hint).to_contain_text(f"mean |contribution| {edge['contribution']:.3g} K")
+    expect(hint).to_contain_text("95 % interval {:.3g} to {:.3g}".format(*edge["interval"]))
+    expect(hint).to_contain_text(f"score {edge['scores']['backward']:.3g}")
+
+
+def test_an_edge_opens_with_the_curve_of_the_api(server, open_tab):
+    """A click leads to its function: the line drawn goes through the values of the JSON."""
+    tab = open_tab(server)
+    page = tab.show("network?model=nyc-weather")
+    page.locator('g.edge[data-source="lstm:7"][data-target="head:1:3"] .box').click()
+    expect(page.locator("h1")).to_have_text("Edge")
+    answer = server.get(f"{MODEL}/edges/0/7/3", params={"formulas": True}).json()
+    drawn = page.locator(".kanscope polyline.main").get_attribute("points")
+    x, y = np.array([point.split(",") for point in drawn.split()], dtype=float).T
+    for pixels, values in ((x, answer["x"]), (y, answer["y"])):
+        scale, offset = np.polyfit(values, pixels, 1)
+        np.testing.assert_allclose(np.polyval([scale, offset], values), pixels, atol=0.02)
+    expect(page.locator(".kanscope .bin")).to_have_count(len(answer["support"]["histogram"]["counts"]))
+    assert page.locator("code").all_inner_texts() == [formula["expression"] for formula in answer["formulas"]]
+    assert tab.problems == []
+
+
+def test_the_bars_of_a_waterfall_lead_from_the_baseline_to_the_forecast(server, open_tab):
+    """Each begins where the one before ends, and the last ends at the forecast of the API."""
+    page = open_tab(server).show("forecast?model=nyc-weather&window=ref:100")
+    window = server.get(f"{MODEL}/reference/100").json()["instance"]
+    answer = explain(server, window)
+    expect(figure(page, "forecast")).to_have_text(f"{answer['prediction']:.3g} K")
+    bars = page.locator("figure rect[aria-label*=', to ']").evaluate_all(
+        "bars => bars.map(bar => [bar.x.baseVal.value, bar.width.baseVal.value, bar.ariaLabel])"
+    )
+    assert len(bars) == 15
+    first, last = page.locator("figure line[stroke-dasharray], figure g[stroke-dasharray] line").evaluate_all(
+        "lines => lines.slice(0, 2).map(line => line.x1.baseVal.value)"
+    )
+    at = first
+    for left, width, label in bars:
+        up = re.search(r": (\+|−)", label)[1] == "+"
+        begin, end = (left, left + width) if up else (left + width, left)
+        assert begin == pytest.approx(at, abs=1.1), label  # bars overlap by half a pixel on each side
+        at = end
+    assert at == pytest.approx(last, abs=1.1)
+    pixels_a_kelvin = (last - first) / (answer["prediction"] - answer["baseline_prediction"])
+    hour_sin = next(width for _, width, label in bars if label.startswith("hour_sin:"))
+    assert hour_sin == pytest.approx(abs(answer["contributions"]["hour_sin"]) * pixels_a_kelvin, abs=1.1)
+
+
+def test_the_heat_map_and_the_flow_are_those_of_the_forecast(server, open_tab):
+    """There is a cell for each feature and step, and at every node what comes in goes out."""
+    page = open_tab(server).show("forecast?model=nyc-weather&window=ref:7")
+    answer = explain(server, server.get(f"{MODEL}/reference/7").json()["instance"], detail="flow")
+    expect(page.locator('svg[aria-label^="Contribution of each feature"] rect')).to_have_count(24 * 20)
+    page.locator("summary", has_text="at each node").click()
+    rows = {
+        row.get_attribute("data-node"): [
+            float(text.replace("−", "-").split()[0]) for text in row.locator("td").all_inner_texts()
+        ]
+        for row in page.locator("tr[data-node]").all()
+    }
+    (lstm,) = (layer["nodes"] for layer in answer["layers"] if layer["stage"] == "lstm")
+    assert set(rows) == {
+        *(f"lstm:{u}" for u in range(12)),
+        *(f"head:1:{j}" for j in range(5)),
+        "output:target_dtemp_6h+1",
+    }
+    for unit, value in enumerate(lstm):
+        assert rows[f"lstm:{unit}"][0] == pytest.approx(value, rel=6e-3)
+    for came_in, went_out, _ in rows.values():
+        assert came_in == pytest.approx(went_out, rel=0.01, abs=2 * answer["tolerance"])
+
+
+def test_a_pasted_window_is_explained(server, open_tab):
+    """JSON as :predict takes it; its address then restores it, in another browser too."""
+    tab = open_tab(server)
+    page = tab.show("forecast?model=nyc-weather")
+    page.get_by_label("your own").check()
+    page.locator("#window").fill(WINDOW.read_text())
+    page.get_by_role("button", name="Explain it").click()
+    answer = explain(server, window_of(server))
+    expect(figure(page, "forecast")).to_have_text(f"{answer['prediction']:.3g} K")
+    expect(page.locator(".summary")).to_contain_text("your own window")
+    other = open_tab(server).page
+    other.goto(page.url)
+    expect(figure(other, "forecast")).to_have_text(f"{answer['prediction']:.3g} K")
+    assert tab.problems == []
+
+
+def test_a_csv_file_is_explained(server, open_tab, tmp_path):
+    """Its header names the features, in any order and among others; its last rows are the window."""
+    page = open_tab(server).show("forecast?model=nyc-weather")
+    names = [feature["name"] for feature in server.get(MODEL).json()["features"]]
+    with (tmp_path / "rows.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["time", *reversed(names)])
+        table.writerows([["t", *reversed(row)] for row in [[0.0] * 20, *window_of(server)]])
+    page.get_by_label("your own").check()
+    page.locator("#file").set_input_files(tmp_path / "rows.csv")
+    expect(figure(page, "forecast")).to_have_text(f"{explain(server, window_of(server))['prediction']:.3g} K")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "there is nothing to read"),
+        ("[[1, 2]]", "a window has 24 rows"),
+        ("[" + ",".join(["[1]"] * 24) + "]", "row 1 must have 20 values"),
+        ("temp_c\n1", "the column dewp_c is missing"),
+        ("{", "JSON"),
+    ],
+)
+def test_what_is_no_window_says_why(server, open_tab, text, problem):
+    """Nothing is sent, and the view stays."""
+    page = open_tab(server).show("forecast?model=nyc-weather")
+    page.get_by_label("your own").check()
+    page.locator("#window").fill(text)
+    page.get_by_role("button", name="Explain it").click()
+    expect(page.locator(".wrong")).to_contain_text(problem)
+
+
+def test_the_features_can_be_sorted(server, open_tab):
+    """A head sorts by its column, twice the other way, and the address keeps it."""
+    page = open_tab(server).show("features?model=nyc-weather")
+    features = server.get(f"{MODEL}/attributions").json()["features"]
+
+    def names():
+        return page.locator("tr[data-feature]").evaluate_all("rows => rows.map(row => row.dataset.feature)")
+
+    assert names() == [feature["name"] for feature in features]
+    by_error = sorted(features, key=lambda feature: -feature["permutation_mae_increase"])
+    page.get_by_role("button", name="Error when shuffled").click()
+    expect(page.locator("[aria-sort=descending]")).to_contain_text("Error when shuffled")
+    assert names() == [feature["name"] for feature in by_error]
+    page.get_by_role("button", name="Error when shuffled").click()
+    expect(page.locator("[aria-sort=ascending]")).to_contain_text("Error when shuffled")
+    assert names() == [feature["name"] for feature in reversed(by_error)]
+    page.reload()
+    expect(page.locator("[aria-sort=ascending]")).to_contain_text("Error when shuffled")
+
+
+def test_each_finding_of_the_report_leads_to_where_it_shows(server, open_tab):
+    """All findings stand there in the words of the API, and each has a link to a view that loads."""
+    tab = open_tab(server)
+    page = tab.show("report?model=nyc-weather")
+    findings = server.get(f"{MODEL}/report").json()["findings"]
+    assert page.locator(".finding h2").all_inner_texts() == [finding["question"] for finding in findings]
+    for finding in findings:
+        expect(page.locator(f"[aria-labelledby=finding-{finding['id']}]")).to_contain_text(
+            finding["answer"].replace("`", "")
+        )
+    links = page.locator(".finding a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+    assert len(links) == len(findings)
+    for link in links:
+        tab.show(link.removeprefix("#/"))
+    assert tab.problems == []
+
+
+@pytest.mark.parametrize(
+    ("hash", "selector"),
+    [
+        ("network?model=nyc-weather&fidelity=0.9&color=contribution&pruned=show", ".cost, .drawing desc"),
+        ("edge?model=nyc-weather&edge=head/1/3/0&range=grid", ".facts, .drawing"),
+        ("forecast?model=nyc-weather&window=ref:200&baseline=zero", ".summary"),
+        ("features?model=nyc-weather&sort=name:down", "tbody"),
+        ("network?model=front&output=b%2B1", ".cost"),
+    ],
+)
+def test_an_address_restores_its_view(server, open_tab, hash, selector):
+    """What one browser shows, another shows at the same address, and it is another thing than without the values."""
+    first = open_tab(server).show(hash)
+    second = open_tab(server)
+    second.page.goto(first.url)
+    second.page.locator("main[aria-busy=false]").wait_for()
+    shown = first.locator(selector).all_text_contents()
+    assert second.page.locator(selector).all_text_contents() == shown
+    view = hash.split("?")[0]
+    assert open_tab(server).show(f"{view}?model=nyc-weather").locator(selector).all_text_contents() != shown
+
+
+def test_going_back_leads_to_the_view_before(server, open_tab):
+    """The views stand in the history."""
+    page = open_tab(server).show("network?model=nyc-weather")
+    page.get_by_role("link", name="Features").click()
+    expect(page.locator("h1")).to_have_text("Features")
+    page.go_back()
+    expect(page.locator("h1")).to_have_text("Network")
+
+
+def test_the_keyboard_alone_reaches_everything(server, open_tab):
+    """Tab stops at every control, every node and every kept edge, each with a name and a mark; Enter opens an edge."""
+    page = open_tab(server).show("network?model=nyc-weather")
+    reached = []
+    for _ in range(200):
+        page.keyboard.press("Tab")
+        stop = page.evaluate(
+            """() => {
+              const at = document.activeElement, style = getComputedStyle(at);
+              if (at === document.body) return null;
+              const label = at.ariaLabel || at.labels?.[0]?.innerText || at.innerText;
+              const marked = at.matches(":focus-visible");
+              return [at.tagName.toLowerCase(), at.getAttribute("class") ?? "", at.id, label, marked];
+            }"""
+        )
+        if stop is None:
+            break
+        reached.append(stop)
+    tags = [(tag, id or name.split(" ")[0]) for tag, name, id, _, _ in reached]
+    graph = server.get(f"{MODEL}/topology").json()["graph"]
+    assert tags.count(("g", "edge")) == graph["edges"]["kept"]
+    assert tags.count(("g", "node")) == graph["nodes"]["kept"]
+    assert {("input", "prune"), ("select", "model"), ("select", "output")} <= set(tags)
+    assert {label for tag, _, _, label, _ in reached if tag == "button"} == {"Copy as curl", "JSON", "CSV", "SVG"}
+    assert {"Network", "Edge", "Forecast", "Features", "Report"} <= {
+        label for tag, _, _, label, _ in reached if tag == "a"
+    }
+    assert [stop for stop in reached if not (stop[3] and stop[4])] == []
+    page.locator('g.edge[data-source="lstm:7"][data-target="head:1:3"]').focus()
+    expect(page.locator("#hint")).to_contain_text("lstm 7 → head 1:3")
+    page.keyboard.press("Enter")
+    expect(page.locator("h1")).to_have_text("Edge")
+
+
+@pytest.mark.parametrize("look", [DESK, DARK, PHONE], ids=["desk", "dark", "phone"])
+@pytest.mark.parametrize("view", VIEWS)
+def test_axe_finds_no_serious_issue(server, open_tab, view, look):
+    """Names, roles, contrasts and regions are as assistive technology needs them."""
+    if not AXE.exists():
+        pytest.skip("axe-core is missing: make test installs it where there is npm")
+    page = open_tab(server, **look).show(f"{view}?model=nyc-weather")
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("() => axe.run()")["violations"]
+    serious = [rule for rule in found if rule["impact"] in ("serious", "critical")]
+    assert [(rule["id"], [node["html"][:200] for node in rule["nodes"][:3]]) for rule in serious] == []
+
+
+def test_the_command_that_is_copied_gives_the_same(server, open_tab):
+    """It is the request behind the view."""
+    tab = open_tab(server, permissions=["clipboard-read", "clipboard-write"])
+    page = tab.show("forecast?model=nyc-weather&window=ref:3")
+    page.get_by_role("button", name="Copy as curl").click()
+    expect(page.locator(".said")).to_have_text("copied")
+    program, quiet, url, *options = shlex.split(page.evaluate("navigator.clipboard.readText()"))
+    assert (program, quiet, options[::2]) == ("curl", "-s", ["-H", "-d"])
+    header, body = options[1::2]
+    name, value = header.split(": ")
+    answer = server.post(url, content=body, headers={name: value}).json()
+    expect(figure(page, "forecast")).to_have_text(f"{answer['predictions'][0][0]:.3g} K")
+
+
+@pytest.mark.parametrize(
+    ("view", "path", "n_rows"),
+    [
+        ("network", "/topology?fidelity=0.99&pruned=true", 151),
+        ("edge", "/edges/1/3/0?formulas=true", 101),
+        ("features", "/attributions", 20),
+    ],
+)
+def test_the_data_of_a_view_can_be_saved(server, open_tab, view, path, n_rows):
+    """As JSON it is the API's answer, as CSV a table of it."""
+    page = open_tab(server).show(f"{view}?model=nyc-weather")
+    answer = server.get(MODEL + path).json()
+    saved = {}
+    for kind in ("JSON", "CSV"):
+        with page.expect_download() as download:
+            page.get_by_role("button", name=kind, exact=True).click()
+        assert download.value.suggested_filename.endswith(f".{kind.lower()}")
+        saved[kind] = Path(download.value.path()).read_text(encoding="utf-8")
+    assert json.loads(saved["JSON"]) == answer
+    rows = list(csv.DictReader(io.StringIO(saved["CSV"])))
+    assert len(rows) == n_rows == len(answer.get("edges", answer.get("x", answer.get("features"))))
+
+
+def test_the_picture_of_a_view_can_be_saved(server, open_tab):
+    """It is the one that the API draws."""
+    page = open_tab(server).show("network?model=nyc-weather")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="SVG").click()
+    saved = Path(download.value.path()).read_bytes()
+    assert saved == server.get(f"{MODEL}/topology", params={"format": "svg"}).content
+    ElementTree.fromstring(saved)
+
+
+def test_a_wrong_address_says_what_is_wrong(server, open_tab):
+    """In the words of the service, and with a way on."""
+    page = open_tab(server).show("network?model=nothing")
+    expect(page.get_by_role("alert")).to_contain_text("nothing")
+    page = open_tab(server).show("edge?model=nyc-weather&edge=head/9/9/9")
+    expect(page.get_by_role("alert")).to_contain_text("head layer 0: i 0 to 11")
+    page.get_by_role("link", name="Network").click()
+    expect(page.locator("h1")).to_have_text("Network")

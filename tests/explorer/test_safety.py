@@ -1,0 +1,184 @@
+"""The explorer with hostile names, behind a prefix, and with API keys."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import quote
+
+import httpx2
+import pytest
+from factories import make_model
+from playwright.sync_api import expect
+
+from kanmodel.checkpoint import save_checkpoint
+from kanmodel.network import LSTMKAN
+
+HOSTILE = "<img src=x onerror=alert(1)>"
+KEY = "0mBq3bTzY1sD5vX8kPnR"
+VIEWS = ["network", "edge", "forecast", "features", "report"]
+
+
+def hostile_model():
+    """A model with markup for the name of a feature, a unit and the target."""
+    model = make_model("lstm", targets=(HOSTILE,))
+    config = model.config
+    features = (replace(config.features[0], name=HOSTILE, unit=HOSTILE), *config.features[1:])
+    network = LSTMKAN(replace(config, features=features))
+    network.load_state_dict(model.network.state_dict())
+    return replace(model, network=network)
+
+
+@pytest.fixture(scope="module")
+def hostile(serve, tmp_path_factory) -> Iterator[httpx2.Client]:
+    folder = tmp_path_factory.mktemp("hostile")
+    save_checkpoint(hostile_model(), folder / "m.safetensors")
+    with serve(folder) as client:
+        yield client
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_names_with_markup_stay_text(hostile, open_tab, view):
+    """They stand in the view as they are, nothing of them becomes an element, and nothing runs."""
+    tab = open_tab(hostile)
+
+    def disguise(route):
+        """The service refuses such a name for a model, so here it gets one on the way."""
+        answer = route.fetch(url=route.request.url.replace(quote(HOSTILE, safe="()"), "m"))
+        route.fulfill(response=answer, body=answer.text().replace('"m"', f'"{HOSTILE}"'))
+
+    tab.page.route("**/v1/models**", disguise)
+    tab.page.route("**/v1/models/**", disguise)
+    page = tab.show(view)
+    expect(page.locator("h1")).to_have_text(view.capitalize())
+    expect(page.locator("#model")).to_have_value(HOSTILE)
+    expect(page.locator("#output")).to_have_value(f"{HOSTILE}+1")
+    for part in page.locator("g.node").all()[:6]:
+        part.dispatch_event("pointerover")
+    assert HOSTILE in page.content().replace("&lt;", "<").replace("&gt;", ">")
+    assert page.locator("img:not([src='icon.svg'])").count() == 0
+    assert tab.problems == []
+
+
+def test_the_policy_keeps_foreign_code_out(hostile, open_tab):
+    """Were markup to get in, it would neither run nor load nor send."""
+    tab = open_tab(hostile)
+    page = tab.show("network")
+    page.evaluate(
+        """() => {
+          const place = document.querySelector("main");
+          place.innerHTML = "<img src=x onerror='document.title = 1'><style>body{color:red}</style>";
+          const script = document.createElement("script");
+          script.textContent = "document.title = 2";
+          place.append(script);
+        }"""
+    )
+    expect(page.locator("main img")).to_have_count(1)
+    assert page.evaluate("fetch('http://localhost:9/').then(() => 'sent', () => 'kept')") == "kept"
+    assert "Kanscope" in page.title()
+    refused = [problem for problem in tab.problems if "Content Security Policy" in problem]
+    assert {
+        kind
+        for kind in ("inline event handler", "inline style", "inline script", "connect")
+        if any(kind in p for p in refused)
+    } == {
+        "inline event handler",
+        "inline style",
+        "inline script",
+        "connect",
+    }
+
+
+@contextmanager
+def proxy(target: str, prefix: str) -> Iterator[str]:
+    """An address below which a proxy serves a server, whose own paths do not have the prefix."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith(prefix + "/"):
+                self.send_error(404)
+                return
+            self.forward("GET", None)
+
+        def do_POST(self) -> None:
+            self.forward("POST", self.rfile.read(int(self.headers["Content-Length"])))
+
+        def forward(self, method: str, body: bytes | None) -> None:
+            kept = {name: value for name, value in self.headers.items() if name.lower() in ("accept", "content-type")}
+            answer = httpx2.request(
+                method, target + self.path.removeprefix(prefix), headers=kept, content=body, timeout=60
+            )
+            self.send_response(answer.status_code)
+            for name in ("content-type", "content-security-policy", "location"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            self.send_header("Content-Length", str(len(answer.content)))
+            self.end_headers()
+            self.wfile.write(answer.content)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def test_it_works_behind_a_prefix(serve, open_tab):
+    """All that the page asks for lies below the path that the proxy gives it."""
+    with (
+        serve(KANSCOPE_ROOT_PATH="/kanscope") as client,
+        proxy(str(client.base_url).rstrip("/"), "/kanscope") as address,
+        httpx2.Client(base_url=address) as outside,
+    ):
+        for view in VIEWS:
+            tab = open_tab(outside, prefix="/kanscope")
+            tab.page.goto(f"{address}/kanscope/explorer#/{view}")
+            expect(tab.page.locator("h1")).to_have_text(view.capitalize())
+            assert tab.page.url.startswith(f"{address}/kanscope/explorer/#/")
+            assert tab.problems == []
+
+
+def test_a_key_is_asked_for_once(serve, open_tab):
+    """A wrong one is refused, the right one is kept for the session and for no longer, and no command holds it."""
+    with serve(KANSCOPE_KEYS=f"reader explain {KEY}") as client:
+        tab = open_tab(client, permissions=["clipboard-read", "clipboard-write"])
+        page = tab.page
+        page.goto(f"{tab.base}/explorer/")
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("This service asks for a key")
+        page.get_by_label("Key", exact=True).fill("wrong")
+        page.keyboard.press("Enter")
+        expect(dialog).to_contain_text("not known")
+        page.get_by_label("Key", exact=True).fill(KEY)
+        page.keyboard.press("Enter")
+        expect(page.locator("h1")).to_have_text("Network")
+        page.reload()
+        expect(page.locator("h1")).to_have_text("Network")
+        expect(dialog).to_have_count(0)
+        page.get_by_role("link", name="Forecast").click()
+        expect(page.locator("[data-figure=forecast]")).to_be_visible()
+        page.get_by_role("button", name="Copy as curl").click()
+        expect(page.locator(".said")).to_have_text("copied")
+        command = page.evaluate("navigator.clipboard.readText()")
+        assert "Authorization: Bearer $KANSCOPE_KEY" in command
+        assert KEY not in command + page.url
+        other = page.context.new_page()
+        other.goto(f"{tab.base}/explorer/")
+        expect(other.get_by_role("dialog")).to_contain_text("asks for a key")
+
+
+def test_reference_windows_that_are_kept_back(serve, open_tab):
+    """The view says so, and a window of one's own is explained all the same."""
+    with serve(KANSCOPE_REFERENCE_WINDOWS="false") as client:
+        page = open_tab(client).show("forecast")
+        expect(page.locator("main")).to_contain_text("reference windows are not shown here")

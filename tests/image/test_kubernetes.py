@@ -1,0 +1,119 @@
+"""What the examples for Kubernetes and Ray name exists: port, user and folders of the image, settings and routes."""
+
+from __future__ import annotations
+
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import yaml
+from ray.serve.schema import ServeDeploySchema
+
+from service.settings import Settings, choose_settings
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "tests" / "examples"
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
+DEPLOYMENT = [*yaml.safe_load_all((EXAMPLES / "kubernetes" / "deployment.yaml").read_text())]
+INFERENCE = yaml.safe_load((EXAMPLES / "kubernetes" / "inference_service.yaml").read_text())
+PODS = {"Deployment": DEPLOYMENT[0]["spec"]["template"]["spec"], "InferenceService": INFERENCE["spec"]["predictor"]}
+
+
+@pytest.fixture(params=PODS)
+def pod(request):
+    return PODS[request.param]
+
+
+@pytest.fixture
+def container(pod):
+    (only,) = pod["containers"]
+    return only
+
+
+def variables(container):
+    return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+def test_the_port_is_that_of_the_image(container):
+    """The container's port is the one that the image exposes, and probes ask at it."""
+    (port,) = container["ports"]
+    assert port["containerPort"] == int(re.search(r"^EXPOSE (\d+)", DOCKERFILE, re.M)[1]) == Settings().port
+    probes = [probe["httpGet"] for name, probe in container.items() if name.endswith("Probe")]
+    assert {probe["port"] for probe in probes} <= {port["name"], port["containerPort"]}
+
+
+def test_probes_ask_for_what_the_service_answers(container):
+    """Health and readiness are operations of the API, each asked by the probe that it is for."""
+    paths = json.loads((ROOT / "openapi" / "openapi.json").read_text())["paths"]
+    asked = {name: probe["httpGet"]["path"] for name, probe in container.items() if name.endswith("Probe")}
+    assert set(asked.values()) <= set(paths)
+    assert (asked["livenessProbe"], asked["readinessProbe"]) == ("/healthz", "/readyz")
+
+
+def test_the_user_is_that_of_the_image(pod):
+    """By its number, and never root."""
+    user = int(re.search(r"^USER (\d+):\1$", DOCKERFILE, re.M)[1])
+    context = pod["securityContext"]
+    assert context["runAsNonRoot"] is True
+    assert context["runAsUser"] == context["runAsGroup"] == user
+
+
+def test_nothing_is_written(container):
+    """As the image is tested: a root file system that is read-only, and no rights beyond the user's."""
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert container["resources"]["limits"]
+
+
+def test_variables_are_settings(container):
+    """Each KANSCOPE_ variable is one, and has a value that it can have."""
+    given = {name.removeprefix("KANSCOPE_").lower(): value for name, value in variables(container).items()}
+    assert choose_settings(**{name: value for name, value in given.items() if name in Settings.model_fields})
+    assert set(given) - set(Settings.model_fields) <= {"storage_uri"}  # of KServe
+
+
+def test_folders_are_mounted_where_the_settings_look():
+    """The models and the keys of the Deployment."""
+    pod = PODS["Deployment"]
+    (container,) = pod["containers"]
+    folders = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    given = variables(container)
+    assert folders[given["KANSCOPE_MODELS"]] == "models"
+    assert folders[str(Path(given["KANSCOPE_KEYS_FILE"]).parent)] == "keys"
+    assert set(folders.values()) == {volume["name"] for volume in pod["volumes"]}
+
+
+def test_a_pod_may_end_what_it_has_accepted():
+    """Kubernetes waits longer than the pause and the service's own time to drain."""
+    pod = PODS["Deployment"]
+    (container,) = pod["containers"]
+    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    assert pod["terminationGracePeriodSeconds"] > pause + int(variables(container)["KANSCOPE_SHUTDOWN_TIMEOUT"])
+
+
+def test_selectors_find_the_pods():
+    """The Service and the budget are of the Deployment's pods, and the budget leaves one of them."""
+    deployment, service, budget = DEPLOYMENT
+    labels = deployment["spec"]["template"]["metadata"]["labels"]
+    assert [one["kind"] for one in DEPLOYMENT] == ["Deployment", "Service", "PodDisruptionBudget"]
+    assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"] == labels
+    assert budget["spec"]["selector"]["matchLabels"] == labels
+    assert budget["spec"]["maxUnavailable"] < deployment["spec"]["replicas"]
+    assert service["spec"]["ports"][0]["targetPort"] == PODS["Deployment"]["containers"][0]["ports"][0]["name"]
+
+
+def test_the_config_of_ray_deploys_the_app():
+    """It has Serve's form; what it imports is there, and its arguments are settings."""
+    config = ServeDeploySchema.model_validate(yaml.safe_load((EXAMPLES / "ray" / "serve.yaml").read_text()))
+    (application,) = config.applications
+    module, name = application.import_path.split(":")
+    assert callable(getattr(import_module(module), name))
+    assert choose_settings(**application.args)
+    middlewares = config.controller_options.runtime_env["env_vars"]["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"]
+    module, name = middlewares.split(":")
+    assert callable(getattr(import_module(module), name))
