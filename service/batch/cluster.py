@@ -90,7 +90,7 @@ def _cluster(workers: int | None) -> Iterator[None]:
     context = DataContext.get_current().copy()
     context.target_max_block_size = 1
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         with DataContext.current(context):
             yield
