@@ -8,8 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 
 import ray
 from fastapi import FastAPI
@@ -32,6 +33,8 @@ LOOPBACK = "127.0.0.2"  # which Ray leaves as it is: it takes 127.0.0.1 for the 
 UPSCALE_SECONDS = 10.0  # a replica takes some seconds to start, so a burst that is shorter is better waited for
 LOOK_BACK_SECONDS = 15.0  # over which requests are averaged; Ray wants more than the 10 between two of its counts
 SURGE_PERCENT = 25  # replicas that a new deployment starts, at least one, before it ends as many old ones
+LOOK_SECONDS = 5.0  # between two looks whether the cluster lives
+GRACE = 10.0  # seconds in which replicas end after the time that their requests have
 ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -133,6 +136,7 @@ def serve_on_ray(settings: Settings) -> None:
 
     Raises:
         ConfigError: settings do not go together, Serve runs in the cluster already, or the replicas do not start.
+        SystemExit: the cluster is gone.
     """
     if settings.port == 0:  # each proxy would listen on another one
         raise ConfigError("the engine ray needs a port above 0")
@@ -154,8 +158,11 @@ def serve_on_ray(settings: Settings) -> None:
         for number in ENDS:
             signal.signal(number, lambda *_: ended.set())
         logger.info("replicas are running on http://%s:%d", settings.host, settings.port)
-        ended.wait()
-        serve.delete(NAME)  # its replicas end what they have accepted
+        while not ended.wait(LOOK_SECONDS):
+            if not any(node["Alive"] for node in ray.nodes()):
+                logger.error("no node of the cluster lives")
+                sys.exit(1)
+        _end_replicas(settings)
         if address != OWN:
             serve.shutdown()  # type: ignore[no-untyped-call]
     finally:
@@ -169,6 +176,15 @@ def start_proxies(settings: Settings) -> None:
         http_options=options,
         controller_options={"runtime_env": {"env_vars": proxy_variables(settings)}},
     )
+
+
+def _end_replicas(settings: Settings) -> None:
+    """Has the replicas end what they have accepted; not for ever, since the cluster may have been told to end as well."""
+    ending = Thread(target=serve.delete, args=(NAME,), daemon=True)
+    ending.start()
+    ending.join(settings.shutdown_timeout + GRACE)
+    if ending.is_alive():
+        logger.error("the replicas have not ended in time")
 
 
 def _last_complaint() -> str:

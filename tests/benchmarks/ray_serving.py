@@ -9,14 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from load import get, keep_busy, post
 from servers import free_port, free_server, get_status, processor_seconds, running
-from table import Row, print_table
+from table import Row, machine
 
 from kanmodel.checkpoint import load_checkpoint
 from service.commands.serve import RAY_VARIABLES
@@ -24,6 +24,7 @@ from service.repository import BUNDLED
 
 NAME = "nyc-weather"
 DURATION, WARM_UP = 4.0, 1.0  # seconds
+MILLION_AN_HOUR = 1e6 / 3600  # windows a second
 KINDS = {"proxy": "ray::ProxyActor", "replica": "ray::ServeReplica"}  # how their processes are called
 
 
@@ -81,22 +82,45 @@ class Measured:
 
 def rows() -> Iterator[Row]:
     """The bundled model, and one process without Ray as the peer."""
+    (_, alone), *others = measure_all()
+    for variant, measured in others:
+        for work, one, peer in zip(make_works(), measured, alone, strict=True):
+            beside = f"1 process: {describe(peer, work)}"
+            yield Row(f"{work.name}, {variant}", describe(one, work), beside, f"{one.rate / peer.rate:.1f}x")
+
+
+def print_plan() -> None:
+    """Prints rates, costs, and how many cores a million explanations an hour take, by engine."""
+    variants, measured = zip(*measure_all(), strict=True)
+    works = list(make_works())
+    by_work = [(work, ones) for work, *ones in zip(works, *measured, strict=True)]
+    print(f"\n{machine()}")
+    print_lines(
+        "requests a second", variants, ((work.name, [f"{one.rate:.0f}" for one in ones]) for work, ones in by_work)
+    )
+    print_lines(
+        "a request costs", variants, ((work.name, [describe_costs(one) for one in ones]) for work, ones in by_work)
+    )
+    print()
+    for work, ones in by_work:
+        if work.name.startswith(":explain"):
+            a_second = MILLION_AN_HOUR / work.windows
+            for variant, one in zip(variants, ones, strict=True):
+                cores = ", ".join(f"{name} {a_second * seconds:.2f}" for name, seconds in one.costs.items())
+                print(f"a million an hour by {work.name}, {variant}: cores of {cores}")
+
+
+def measure_all() -> Iterator[tuple[str, list[Measured]]]:
+    """One process, and then each cluster, with what comes of each kind of work."""
     works = list(make_works())
     with free_server(BUNDLED, workers=1, threads=1) as server:
         wait_for_results(server.port)
-        alone = [measure(server.port, work, {"process": [server.pid]}) for work in works]
+        yield "1 process", [measure(server.port, work, {"process": [server.pid]}) for work in works]
     for variant in VARIANTS:
         with ray_server(variant) as port:
             wait_for_results(port)
             processes = find_processes()
-            for work, peer in zip(works, alone, strict=True):
-                measured = measure(port, work, processes)
-                yield Row(
-                    f"{work.name}, {variant}",
-                    describe(measured, work),
-                    f"1 process: {describe(peer, work)}",
-                    f"{measured.rate / peer.rate:.1f}x",
-                )
+            yield str(variant), [measure(port, work, processes) for work in works]
 
 
 def make_works() -> Iterator[Work]:
@@ -122,8 +146,19 @@ def measure(port: int, work: Work, processes: dict[str, list[int]]) -> Measured:
 def describe(measured: Measured, work: Work) -> str:
     """Requests and windows a second, and what a request costs."""
     windows = f" ({measured.rate * work.windows:.0f} windows/s)" if work.windows > 1 else ""
-    costs = ", ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in measured.costs.items())
-    return f"{measured.rate:.0f}/s{windows}; {costs}"
+    return f"{measured.rate:.0f}/s{windows}; {describe_costs(measured)}"
+
+
+def describe_costs(measured: Measured) -> str:
+    """What a request costs each process."""
+    return ", ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in measured.costs.items())
+
+
+def print_lines(what: str, variants: Sequence[str], lines: Iterable[tuple[str, list[str]]]) -> None:
+    """Prints a Markdown table with a column for each variant."""
+    print(f"\n| {what} | {' | '.join(variants)} |\n|{'---|' * (1 + len(variants))}")
+    for name, cells in lines:
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 @contextmanager
@@ -182,4 +217,4 @@ def find_processes() -> dict[str, list[int]]:
 
 
 if __name__ == "__main__":
-    print_table(rows())
+    print_plan()

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -269,6 +270,26 @@ def test_sigterm_lets_accepted_requests_end(launch_on_ray, models):
         answer, document = read_answer(connection)
         assert (answer.status, document["model_name"]) == (200, "head")
         assert process.popen.wait(60) == 0
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_the_command_ends_where_its_cluster_does(launch_on_ray, models, told):
+    """By itself with an error, and on SIGTERM too, as where a supervisor ends all processes at once."""
+    with launch_on_ray(models, KANSCOPE_SHUTDOWN_TIMEOUT="0") as process:
+        (raylet,) = find_children(process.popen.pid, "raylet")
+        os.kill(raylet, signal.SIGKILL)
+        if told:
+            process.popen.send_signal(signal.SIGTERM)
+        assert process.popen.wait(120) == (0 if told else 1)
+        reason = "the replicas have not ended in time" if told else "no node of the cluster lives"
+        assert reason in process.log.read_text()
+
+
+def find_children(pid, name):
+    """The processes of a name that a process has started."""
+    stats = [stat.read_text() for stat in Path("/proc").glob("[0-9]*/stat") if stat.exists()]
+    fields = [re.fullmatch(r"(\d+) \((.*)\) \S (\d+) .*", stat, re.DOTALL).groups() for stat in stats]
+    return [int(child) for child, called, parent in fields if called == name and int(parent) == pid]
 
 
 def in_flight(text):
