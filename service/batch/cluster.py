@@ -26,6 +26,8 @@ from service.batch.parts import Part, make_part
 from service.batch.plan import Plan
 from service.tables import first_line
 
+OWN = "local"  # Ray's word for a cluster that lasts as long as the process
+LOOPBACK = "127.0.0.2"  # which Ray leaves as it is: it takes 127.0.0.1 for the address that other machines reach
 COLUMN = "item"  # the one column of the data set, of Python objects
 
 
@@ -88,7 +90,7 @@ def _cluster(workers: int | None) -> Iterator[None]:
     context = DataContext.get_current().copy()
     context.target_max_block_size = 1
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
         with DataContext.current(context):
             yield
@@ -98,12 +100,13 @@ def _cluster(workers: int | None) -> Iterator[None]:
 
 
 def _start(workers: int | None) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     start = partial(ray.init, log_to_driver=False, logging_level=logging.WARNING)
     try:
-        if "RAY_ADDRESS" in os.environ:
-            start()
+        if os.environ.get("RAY_ADDRESS", OWN) == OWN:
+            start(OWN, num_cpus=workers, include_dashboard=False, _node_ip_address=LOOPBACK)
         else:
-            start("local", num_cpus=workers, include_dashboard=False)
+            start()
     except Exception as error:  # Ray raises no class of its own here
         raise DataError(f"Ray does not start: {first_line(error)}") from error
 

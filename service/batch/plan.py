@@ -11,7 +11,7 @@ from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.ledger import LedgerOptions
 
 EngineName = Literal["threads", "ray"]
-PART_WINDOWS = 4096
+PART_WINDOWS = 2048
 
 
 @dataclass(frozen=True)

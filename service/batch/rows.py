@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from kanmodel.errors import DataError
 from kanmodel.scaling import Array
 from service.batch.plan import Plan
-from service.batch.sources import Frame, check_file, find_files, read_frames
+from service.batch.sources import Frame, find_files, read_frames, read_types
 from service.tables import DISORDER, describe_cell, find_disorder, parse_numbers
 
 TIME, SEGMENT = "time", "segment"  # columns of `Rows.marks`, whatever those of the table are called
@@ -75,15 +76,32 @@ def hold_windows(plan: Plan) -> bool:
     """Whether each row of the table is a window; looks at the beginning of every file.
 
     Raises:
-        DataError: a file cannot be read, or rows and windows are mixed.
+        DataError: a file cannot be read, rows and windows are mixed, or a column has a type that does not do.
         UnknownNameError: a column does not exist.
     """
     files = find_files(plan.table)
-    kinds = [check_file(path, plan.columns, plan.features) for path in files]
+    kinds = [_holds_windows(path, plan) for path in files]
     if any(kinds) and not all(kinds):
         windows, rows = files[kinds.index(True)], files[kinds.index(False)]
         raise DataError(f"{windows.name} holds windows, and {rows.name} rows of a series, so they are not one table")
+    if plan.time is not None:
+        times = [read_types(path, [plan.time])[0] for path in files]
+        for path, kind in zip(files, times, strict=True):
+            if kind != times[0]:
+                raise DataError(f"column {plan.time} is {times[0]} in {files[0].name}, but {kind} in {path.name}")
     return all(kinds)
+
+
+def _holds_windows(path: Path, plan: Plan) -> bool:
+    names = [name for name in (plan.time, plan.segment) if name is not None]
+    for name, kind in zip(names, read_types(path, names), strict=True):
+        if kind.is_nested():
+            raise DataError(f"column {name} of {path.name} holds {kind}, not single values")
+    lists = [isinstance(kind, pl.List | pl.Array) for kind in read_types(path, plan.features)]
+    if any(lists) and not all(lists):
+        a, b = (plan.features[lists.index(holds)] for holds in (True, False))
+        raise DataError(f"{path.name} has lists in column {a}, but not in column {b}")
+    return all(lists)
 
 
 def _read(frame: Frame, plan: Plan, holds_windows: bool, read: tuple[int, int]) -> Rows:

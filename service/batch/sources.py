@@ -59,11 +59,11 @@ def find_files(table: Path) -> list[Path]:
     return files
 
 
-def check_file(path: Path, columns: Sequence[str], nested: Sequence[str]) -> bool:
-    """Whether the rows of a file hold windows: lists in the columns that may be nested.
+def read_types(path: Path, columns: Sequence[str]) -> list[pl.DataType]:
+    """The types of columns of a file; all are text in a csv.
 
     Raises:
-        DataError: it cannot be read, or some of these columns hold lists and others do not.
+        DataError: it cannot be read.
         UnknownNameError: a column does not exist.
     """
     with _naming(path):
@@ -71,11 +71,7 @@ def check_file(path: Path, columns: Sequence[str], nested: Sequence[str]) -> boo
     for name in columns:
         if name not in schema:
             raise UnknownNameError(f"{path.name} has no column {name!r}, but has {', '.join(schema)}")
-    lists = [isinstance(schema[name], pl.List | pl.Array) for name in nested]
-    if any(lists) and not all(lists):
-        a, b = nested[lists.index(True)], nested[lists.index(False)]
-        raise DataError(f"{path.name} has lists in column {a}, but not in column {b}")
-    return all(lists)
+    return [schema[name] for name in columns]
 
 
 def read_frames(path: Path, columns: Sequence[str], width: int) -> Iterator[Frame]:

@@ -21,6 +21,7 @@ from service.commands.options import AsJson, OptionalCheckpoint, OutputName, fig
 
 ROUNDING = 1e-6  # of a feature's deviation: what float32 leaves of a zero
 LEDGER = "ledger"
+DEFAULTS: tuple[EngineName, int] = ("threads", PART_WINDOWS)
 BETTER = {"deletion": "more", "insertion": "less", "infidelity": "less"}
 
 
@@ -57,14 +58,14 @@ def explain(
     ] = False,
     engine: Annotated[
         EngineName, typer.Option(help="What explains TABLE: threads of this process, or a Ray cluster.")
-    ] = "threads",
+    ] = DEFAULTS[0],
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Threads, or processes of the cluster. Default: one a core.", show_default=False),
     ] = None,
-    part_windows: Annotated[
-        int, typer.Option(min=1, help="Rows of TABLE whose windows go into one file.")
-    ] = PART_WINDOWS,
+    part_windows: Annotated[int, typer.Option(min=1, help="Rows of TABLE whose windows go into one file.")] = DEFAULTS[
+        1
+    ],
     window: Annotated[
         int | None,
         typer.Option(min=0, help="Reference window to explain, from 0. Default: the last.", show_default=False),
@@ -108,6 +109,10 @@ def explain(
         raise DataError("--faithfulness measures over many windows, so --window cannot be given with it")
     if (data is None) != (folder is None):
         raise DataError("TABLE and -o go together: the table to explain, and the folder to write")
+    if data is None and (time_column or segment_column or strict or workers or (engine, part_windows) != DEFAULTS):
+        raise DataError(
+            "--time-column, --segment-column, --strict, --engine, --workers and --part-windows are for TABLE"
+        )
     if data is not None and (faithfulness or window is not None):
         raise DataError("all windows of TABLE are explained, so --window and --faithfulness cannot be given with it")
     model = load_checkpoint(file)

@@ -149,7 +149,11 @@ function modelOptions(list) {
   return list.details.flatMap(({ name, ready, state, versions }) => [
     h("option", { value: name, disabled: !ready }, ready ? name : `${name} (${state})`),
     ...(versions.length > 1 ? versions : []).map((version) =>
-      h("option", { value: `${name}/versions/${version.version}`, disabled: !version.ready }, `${name}, version ${version.version}`),
+      h(
+        "option",
+        { value: `${name}/versions/${version.version}`, disabled: !version.ready },
+        `${name}, version ${version.version}`,
+      ),
     ),
   ]);
 }

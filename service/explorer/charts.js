@@ -31,7 +31,7 @@ function plot(options) {
 export function drawCost(curve, edges, r2) {
   return plot({
     width: 264,
-    height: 130,
+    height: 116,
     marginLeft: 34,
     marginRight: 8,
     marginTop: 18,
@@ -50,6 +50,7 @@ export function drawCost(curve, edges, r2) {
 const MAX_BARS = 14; // of features; the others are one bar
 const MAX_NAME = 22; // characters
 const CHARACTER = 6.4; // width
+const TICK = 70; // pixels of a chart for a tick
 
 /**
  * The way from the baseline's forecast to the forecast, a bar for each feature, the largest first.
@@ -72,7 +73,7 @@ export function drawWaterfall({ contributions, baseline_prediction: baseline, pr
     marginRight: 56,
     marginTop: 8,
     marginBottom: 36,
-    ariaLabel: `Contributions from the baseline, ${amount(baseline, unit)}, to the forecast, ${amount(prediction, unit)}`,
+    ariaLabel: `Contributions from ${amount(baseline, unit)}, the baseline, to ${amount(prediction, unit)}, the forecast`,
     x: { label: unit ? `forecast, ${unit} →` : "forecast →", nice: true, grid: true },
     y: { domain: rows, label: null, tickSize: 0, tickFormat: shorten, padding: 0.25 },
     marks: [
@@ -87,8 +88,21 @@ export function drawWaterfall({ contributions, baseline_prediction: baseline, pr
         insetRight: -0.5,
       }),
       Plot.tickX(ends, { x: "value", y: "name", strokeWidth: 4, stroke: "currentColor" }),
-      Plot.text(bars, { x: ({ from, to }) => Math.max(from, to), y: "name", text: ({ value }) => signed(value), textAnchor: "start", dx: 5 }),
-      Plot.text(ends, { x: "value", y: "name", text: ({ value }) => amount(value), textAnchor: "start", dx: 7, fontWeight: 700 }),
+      Plot.text(bars, {
+        x: ({ from, to }) => Math.max(from, to),
+        y: "name",
+        text: ({ value }) => signed(value),
+        textAnchor: "start",
+        dx: 5,
+      }),
+      Plot.text(ends, {
+        x: "value",
+        y: "name",
+        text: ({ value }) => amount(value),
+        textAnchor: "start",
+        dx: 7,
+        fontWeight: 700,
+      }),
     ],
   });
 }
@@ -101,14 +115,17 @@ export function drawWaterfall({ contributions, baseline_prediction: baseline, pr
  */
 function stack(contributions, start) {
   const sorted = Object.entries(contributions).sort(([, a], [, b]) => Math.abs(b) - Math.abs(a));
-  const [shown, others] = sorted.length > MAX_BARS + 1 ? [sorted.slice(0, MAX_BARS), sorted.slice(MAX_BARS)] : [sorted, []];
+  const [shown, others] =
+    sorted.length > MAX_BARS + 1 ? [sorted.slice(0, MAX_BARS), sorted.slice(MAX_BARS)] : [sorted, []];
   const rest = others.reduce((sum, [, value]) => sum + value, 0);
   let to = start;
-  return [...shown, ...(others.length ? [/** @type {const} */ ([`${others.length} others`, rest])] : [])].map(([name, value]) => {
-    const from = to;
-    to += value;
-    return { name, value, from, to };
-  });
+  return [...shown, ...(others.length ? [/** @type {const} */ ([`${others.length} others`, rest])] : [])].map(
+    ([name, value]) => {
+      const from = to;
+      to += value;
+      return { name, value, from, to };
+    },
+  );
 }
 
 /**
@@ -124,7 +141,12 @@ export function drawHeatMap({ steps = [] }, features, window, unit, width) {
   const sizes = new Map(features.map((name, index) => [name, d3.sum(steps, (row) => Math.abs(row[index]))]));
   const order = d3.sort(features, (name) => -(sizes.get(name) ?? 0));
   const cells = steps.flatMap((row, step) =>
-    row.map((value, index) => ({ feature: features[index], ago: step - steps.length + 1, value, input: window[step][index] })),
+    row.map((value, index) => ({
+      feature: features[index],
+      ago: step - steps.length + 1,
+      value,
+      input: window[step][index],
+    })),
   );
   return plot({
     width,
@@ -134,16 +156,30 @@ export function drawHeatMap({ steps = [] }, features, window, unit, width) {
     marginTop: 8,
     marginBottom: 36,
     ariaLabel: "Contribution of each feature at each step",
-    x: { label: "step, the newest is 0 →", type: "band", tickSize: 0, ticks: spaced(steps.length, 8), tickFormat: (/** @type {number} */ ago) => amount(ago), padding: 0.04 },
+    x: {
+      label: "step, the newest is 0 →",
+      type: "band",
+      tickSize: 0,
+      ticks: spaced(steps.length, width),
+      tickFormat: (/** @type {number} */ ago) => amount(ago),
+      padding: 0.04,
+    },
     y: { domain: order, label: null, tickSize: 0, tickFormat: shorten, padding: 0.06 },
-    color: { type: "linear", domain: symmetric(cells.map(({ value }) => value)), range: ["var(--down)", "var(--nought)", "var(--up)"], interpolate: /** @type {any} */ (mix) },
+    color: {
+      type: "linear",
+      domain: symmetric(cells.map(({ value }) => value)),
+      range: ["var(--down)", "var(--nought)", "var(--up)"],
+      interpolate: /** @type {any} */ (mix),
+    },
     marks: [
       Plot.cell(cells, {
         x: "ago",
         y: "feature",
         fill: "value",
-        title: ({ feature, ago, value, input }) =>
-          `${feature}, ${ago === 0 ? "newest step" : `${-ago} before the newest`}\nadded ${signed(value, unit)}\nwas ${amount(input)}`,
+        title: ({ feature, ago, value, input }) => {
+          const when = ago === 0 ? "newest step" : `${-ago} before the newest`;
+          return `${feature}, ${when}\nadded ${signed(value, unit)}\nwas ${amount(input)}`;
+        },
       }),
     ],
   });
@@ -186,7 +222,14 @@ export function drawSteps(steps, unit, width) {
     marginLeft: 44,
     marginRight: 8,
     ariaLabel: "Mean contribution of each step",
-    x: { label: "step, the newest is 0 →", type: "band", tickSize: 0, ticks: spaced(steps.length, 8), tickFormat: (/** @type {number} */ ago) => amount(ago), padding: 0.2 },
+    x: {
+      label: "step, the newest is 0 →",
+      type: "band",
+      tickSize: 0,
+      ticks: spaced(steps.length, width),
+      tickFormat: (/** @type {number} */ ago) => amount(ago),
+      padding: 0.2,
+    },
     y: { label: `↑ mean |contribution|${unit ? `, ${unit}` : ""}`, grid: true, ticks: 4 },
     marks: [
       Plot.barY(rows, { x: "ago", y: "value", fill: "var(--up)", fillOpacity: 0.75 }),
@@ -200,10 +243,10 @@ export function drawSteps(steps, unit, width) {
  * Steps that have a tick, the newest among them.
  *
  * @param {number} count
- * @param {number} most
+ * @param {number} width of the chart
  */
-function spaced(count, most) {
-  const every = Math.ceil(count / most);
+function spaced(count, width) {
+  const every = Math.ceil((count * TICK) / width);
   return Array.from({ length: count }, (_, index) => index - count + 1).filter((ago) => ago % every === 0);
 }
 

@@ -23,7 +23,9 @@ import { byId, h } from "./dom.js";
 export async function fetchDrawing(ask, signal) {
   const text = await askText({ ...ask, accept: "image/svg+xml" }, signal);
   const parsed = new DOMParser().parseFromString(text, "image/svg+xml");
-  const root = /** @type {SVGSVGElement} */ (/** @type {unknown} */ (document.importNode(parsed.documentElement, true)));
+  const root = /** @type {SVGSVGElement} */ (
+    /** @type {unknown} */ (document.importNode(parsed.documentElement, true))
+  );
   for (const title of root.querySelectorAll("g > title")) title.remove();
   return { root, text };
 }
@@ -50,7 +52,9 @@ export function enliven(root, tell, open) {
   for (const edge of edges) if (edge.dataset.kind === "edge") edge.setAttribute("role", "link");
   /** @param {Event} event */
   const partOf = (event) =>
-    /** @type {SVGGElement | null} */ (event.target instanceof Element ? event.target.closest("g.node,g.edge,g.folded") : null);
+    /** @type {SVGGElement | null} */ (
+      event.target instanceof Element ? event.target.closest("g.node,g.edge,g.folded") : null
+    );
   /** @param {SVGGElement | null} part */
   const light = (part) => {
     const lit = part ? edges.filter((edge) => edge === part || isJoined(edge, part.dataset.node)) : [];
@@ -80,7 +84,14 @@ export function enliven(root, tell, open) {
   };
   return h(
     "div",
-    { onpointerover: point, onfocusin: point, onpointerleave: leave, onfocusout: leave, onclick: follow, onkeydown: press },
+    {
+      onpointerover: point,
+      onfocusin: point,
+      onpointerleave: leave,
+      onfocusout: leave,
+      onclick: follow,
+      onkeydown: press,
+    },
     root,
   );
 }

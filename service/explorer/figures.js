@@ -11,7 +11,8 @@ const MINUS = "\u2212";
 export function amount(value, unit) {
   if (value === null || value === undefined) return "unknown";
   const size = Math.abs(value);
-  const digits = value === 0 || (size >= 1e-3 && size < 1e5) ? String(Number(value.toPrecision(3))) : value.toExponential(1);
+  const digits =
+    value === 0 || (size >= 1e-3 && size < 1e5) ? String(Number(value.toPrecision(3))) : value.toExponential(1);
   return digits.replaceAll("-", MINUS) + (unit ? ` ${unit}` : "");
 }
 

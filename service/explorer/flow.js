@@ -34,7 +34,9 @@ export function readFlow({ layers = [], prediction, baseline_prediction }, topol
   for (const { stage, layer, edges: passing = [] } of layers) {
     for (const { i, j, contribution } of passing) edges.set(`${stage}/${layer}/${i}/${j}`, contribution);
   }
-  const product = new Map(topology.edges.filter(({ kind }) => kind === "product").map(({ source, target }) => [source, target]));
+  const product = new Map(
+    topology.edges.filter(({ kind }) => kind === "product").map(({ source, target }) => [source, target]),
+  );
   for (const { kind, stage, layer, i, j, source, target } of topology.edges) {
     if (kind !== "edge") continue;
     const contribution = edges.get(`${stage}/${layer}/${i}/${j}`) ?? 0;

@@ -1,4 +1,4 @@
-/** What is shown, as the address says it: `#/edge?model=…&edge=head/0/7/3`. The address is the only state there is. */
+/** What is shown, as the address says it: `#/edge?model=…&edge=head/0/7/3`. There is no other state. */
 
 /** @typedef {{view: string, values: Record<string, string>}} State */
 

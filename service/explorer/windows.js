@@ -29,7 +29,9 @@ function readJson(text, model) {
     const columns = model.features.map(({ name }) => document.columns[name]?.[0]);
     const missing = model.features.filter((_, index) => !columns[index]);
     if (missing.length) throw new Error(`the column ${missing[0].name} is missing`);
-    return columns[0].map((/** @type {unknown} */ _, /** @type {number} */ step) => columns.map((column) => column[step]));
+    return columns[0].map((/** @type {unknown} */ _, /** @type {number} */ step) =>
+      columns.map((column) => column[step]),
+    );
   }
   const instances = document.instances ?? document;
   return Array.isArray(instances?.[0]?.[0]) ? instances[0] : instances;
@@ -46,7 +48,9 @@ function readCsv(text, model) {
   if (missing) throw new Error(`the column ${missing.name} is missing`);
   if (rows.length < model.lookback) throw new Error(`${model.lookback} rows are needed, and there are ${rows.length}`);
   const places = model.features.map(({ name }) => names.indexOf(name));
-  return rows.slice(-model.lookback).map((row) => places.map((place) => (row[place]?.trim() ? Number(row[place]) : NaN)));
+  return rows
+    .slice(-model.lookback)
+    .map((row) => places.map((place) => (row[place]?.trim() ? Number(row[place]) : NaN)));
 }
 
 /**
@@ -89,7 +93,9 @@ export async function packWindow(window) {
 export async function unpackWindow(packed, model) {
   let text;
   try {
-    const bytes = Uint8Array.from(atob(packed.replaceAll("-", "+").replaceAll("_", "/")), (character) => character.charCodeAt(0));
+    const bytes = Uint8Array.from(atob(packed.replaceAll("-", "+").replaceAll("_", "/")), (character) =>
+      character.charCodeAt(0),
+    );
     text = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"))).text();
   } catch {
     throw new Error("the address holds no whole window");

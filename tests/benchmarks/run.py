@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import explanations
+import explorer
 import formulas
 import forward
 import importance
 import pictures
 import ray_serving
 import serving
+import tables
 import workers
 from table import Row, print_table
 
@@ -28,9 +30,11 @@ def rows() -> Iterator[Row]:
     yield from ray_serving.rows()
     yield from forward.rows()
     yield from explanations.rows(model)
+    yield from tables.rows()
     yield from importance.rows(model)
     yield from formulas.rows(model)
     yield from pictures.rows()
+    yield from explorer.rows()
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 from factories import make_model
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
@@ -23,7 +23,9 @@ from service.repository import BUNDLED
 
 CHROMIUM = Path("/usr/bin/chromium")  # Debian's
 OPTIONS = ["--no-sandbox"]  # which a container's root can't have
-SCREENSHOTS = Path(__file__).parents[2] / "screenshots"
+
+PATIENCE = 120_000  # ms: a machine that is busy with other things is no failure
+expect.set_options(timeout=PATIENCE)
 
 Serve = Callable[..., AbstractContextManager[httpx2.Client]]
 
@@ -98,6 +100,7 @@ def open_tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
     def open_tab(server: httpx2.Client, prefix: str = "", **options: Any) -> Tab:
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         contexts.append(context)
+        context.set_default_timeout(PATIENCE)
         tab = Tab(context.new_page(), str(server.base_url).rstrip("/") + prefix)
         tab.page.on("console", lambda said: said.type in ("error", "warning") and tab.problems.append(said.text))
         tab.page.on("pageerror", lambda error: tab.problems.append(str(error)))
@@ -106,4 +109,6 @@ def open_tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
 
     yield open_tab
     for context in contexts:
+        for page in context.pages:
+            page.unroute_all(behavior="ignoreErrors")  # what is on its way when a test ends concerns nobody
         context.close()

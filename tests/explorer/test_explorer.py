@@ -205,7 +205,8 @@ def test_a_pasted_window_is_explained(server, open_tab):
     assert tab.problems == []
 
 
-def test_a_csv_file_is_explained(server, open_tab, tmp_path):
+@pytest.mark.parametrize("way", ["choose", "drop"])
+def test_a_csv_file_is_explained(server, open_tab, tmp_path, way):
     """Its header names the features, in any order and among others; its last rows are the window."""
     page = open_tab(server).show("forecast?model=nyc-weather")
     names = [feature["name"] for feature in server.get(MODEL).json()["features"]]
@@ -214,7 +215,18 @@ def test_a_csv_file_is_explained(server, open_tab, tmp_path):
         table.writerow(["time", *reversed(names)])
         table.writerows([["t", *reversed(row)] for row in [[0.0] * 20, *window_of(server)]])
     page.get_by_label("your own").check()
-    page.locator("#file").set_input_files(tmp_path / "rows.csv")
+    if way == "choose":
+        page.locator("#file").set_input_files(tmp_path / "rows.csv")
+    else:
+        transfer = page.evaluate_handle(
+            """text => {
+              const transfer = new DataTransfer();
+              transfer.items.add(new File([text], "rows.csv", { type: "text/csv" }));
+              return transfer;
+            }""",
+            (tmp_path / "rows.csv").read_text(),
+        )
+        page.locator("#window").dispatch_event("drop", {"dataTransfer": transfer})
     expect(figure(page, "forecast")).to_have_text(f"{explain(server, window_of(server))['prediction']:.3g} K")
 
 

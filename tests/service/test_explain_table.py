@@ -453,6 +453,30 @@ def test_rows_and_windows_are_not_mixed(run, file, tmp_path):
     assert code == 2 and "b.parquet holds windows, and a.parquet rows of a series, so they are not one table" in error
 
 
+@pytest.mark.parametrize(
+    ("other", "reason"),
+    [
+        (pl.col("time").str.to_datetime(), "column time is String in a.parquet, but Datetime"),
+        (pl.concat_list("time"), "column time of b.parquet holds List(String), not single values"),
+    ],
+)
+def test_times_are_of_one_type(run, file, tmp_path, other, reason):
+    """What would not be one column of the result is refused before anything is done."""
+    (tmp_path / "table").mkdir()
+    make_rows().write_parquet(tmp_path / "table" / "a.parquet")
+    make_rows().with_columns(time=other).write_parquet(tmp_path / "table" / "b.parquet")
+    code, _, error = run("explain", file, tmp_path / "table", "-o", tmp_path / "out", "--time-column", "time")
+    assert code == 2 and reason in error
+
+
+def test_times_keep_their_type(run, file, tmp_path):
+    """A time stamp of parquet is one in the result."""
+    rows = make_rows().with_columns(pl.col("time").str.to_datetime())
+    rows.write_parquet(tmp_path / "rows.parquet")
+    run("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time")
+    assert result(tmp_path / "out")["time"].equals(rows["time"][LOOKBACK - 1 :])
+
+
 def test_rows_must_run_from_oldest_to_newest(run, file, tmp_path):
     """As for training, also from one file to the next."""
     rows = make_rows()
@@ -466,6 +490,8 @@ def test_rows_must_run_from_oldest_to_newest(run, file, tmp_path):
     [
         (["-o", "out"], "TABLE and -o go together"),
         (["rows.csv"], "TABLE and -o go together"),
+        (["--strict"], "--strict, --engine, --workers and --part-windows are for TABLE"),
+        (["--part-windows", "9"], "--strict, --engine, --workers and --part-windows are for TABLE"),
         (["rows.csv", "-o", "out", "--window", "1"], "all windows of TABLE are explained"),
         (["rows.csv", "-o", "out", "--receipt", "a", "--input", "b"], "--receipt repeats what the receipt says"),
     ],

@@ -248,10 +248,12 @@ def test_unloading_under_traffic_answers_by_the_model_or_says_that_it_is_gone(cl
     assert all(answer.json()["error"] == "model 'm' is unloaded" for answer in answers if answer.status_code == 503)
 
 
-def test_with_several_processes_the_folder_is_looked_at_instead(launch, tmp_path):
+@pytest.mark.parametrize(("launcher", "others"), [("launch", ("--workers", 2)), ("launch_on_ray", ())])
+def test_with_several_processes_the_folder_is_looked_at_instead(request, tmp_path, launcher, others):
     """A command would reach one of them; the index is of the one that answers."""
     write(tmp_path / "models" / "m.safetensors")
-    with launch(tmp_path / "models", "--workers", 2, KANSCOPE_REPOSITORY_API="true") as process:
+    launch = request.getfixturevalue(launcher)
+    with launch(tmp_path / "models", *others, KANSCOPE_REPOSITORY_API="true") as process:
         for path in (LOAD, UNLOAD):
             answer = process.client.post(path)
             assert answer.status_code == 501

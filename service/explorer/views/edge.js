@@ -17,7 +17,12 @@ import { ruleQuery, ruleValues } from "./network.js";
 export function create(page) {
   /** @type {import("../actions.js").Shown | undefined} */
   let shown;
-  const drawing = h("div", { class: "card drawing", tabindex: "0", role: "region", "aria-label": "Picture of the edge" });
+  const drawing = h("div", {
+    class: "card drawing",
+    tabindex: "0",
+    role: "region",
+    "aria-label": "Picture of the edge",
+  });
   const facts = h("dl", { class: "facts" });
   const formulas = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Formulas" });
   const choice = h("select", { id: "edge", onchange: () => page.set({ edge: choice.value }) });
@@ -27,18 +32,30 @@ export function create(page) {
     const next = choice.options[choice.selectedIndex + by];
     if (next) page.set({ edge: next.value });
   };
-  const span = segments("Sampled over", { support: "1st–99th percentile", reference: "all data", grid: "grid" }, (value) =>
-    page.set({ range: value === "support" ? "" : value }),
+  const span = segments(
+    "Sampled over",
+    { support: "1st–99th percentile", reference: "all data", grid: "grid" },
+    (value) => page.set({ range: value === "support" ? "" : value }),
   );
   const back = h("a", {}, "In the network");
   const element = h(
     "div",
     { class: "view edge" },
-    h("div", { class: "title" }, h("h1", {}, "Edge"), actions(() => shown, true)),
+    h(
+      "div",
+      { class: "title" },
+      h("h1", {}, "Edge"),
+      actions(() => shown, true),
+    ),
     h(
       "div",
       { class: "columns wide" },
-      drawing,
+      h(
+        "div",
+        { class: "stack" },
+        drawing,
+        h("section", { class: "card" }, h("h2", {}, "Formulas that come near"), formulas),
+      ),
       h(
         "aside",
         { "aria-label": "Which edge, and what it is" },
@@ -51,7 +68,6 @@ export function create(page) {
           back,
         ),
         h("section", { class: "card" }, h("h2", {}, "Figures"), facts),
-        h("section", { class: "card" }, h("h2", {}, "Formulas that come near"), formulas),
       ),
     ),
   );
@@ -91,7 +107,10 @@ function strongestFirst({ nodes, edges }) {
   return edges
     .filter(({ kind }) => kind === "edge")
     .sort((a, b) => (b.contribution ?? 0) - (a.contribution ?? 0))
-    .map((edge) => ({ key: edgeKey(edge), label: `${labels.get(edge.source) ?? edge.source} → ${labels.get(edge.target) ?? edge.target}` }));
+    .map((edge) => ({
+      key: edgeKey(edge),
+      label: `${labels.get(edge.source) ?? edge.source} → ${labels.get(edge.target) ?? edge.target}`,
+    }));
 }
 
 /**
@@ -125,7 +144,9 @@ function tellFormulas({ formulas }) {
       h("td", { class: "number" }, String(complexity)),
     ),
   );
-  const head = ["Formula of x", "R²", "Price"].map((name, index) => h("th", { scope: "col", class: index ? "number" : null }, name));
+  const head = ["Formula of x", "R²", "Price"].map((name, index) =>
+    h("th", { scope: "col", class: index ? "number" : null }, name),
+  );
   return h("table", { class: "tight" }, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
 }
 

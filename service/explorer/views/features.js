@@ -35,7 +35,12 @@ export function create(page) {
   const element = h(
     "div",
     { class: "view features" },
-    h("div", { class: "title" }, h("h1", {}, "Features"), actions(() => shown)),
+    h(
+      "div",
+      { class: "title" },
+      h("h1", {}, "Features"),
+      actions(() => shown),
+    ),
     note,
     table,
     h("section", { class: "card" }, h("h2", {}, "Which steps matter"), steps),
@@ -48,7 +53,11 @@ export function create(page) {
     const columns = columnsOf(answer, page);
     const [sort, direction] = (values.sort ?? "rank").split(":");
     const focused = table.contains(document.activeElement) ? document.activeElement?.textContent : null;
-    table.replaceChildren(drawTable(answer.features, columns, sort in columns ? sort : "rank", direction, (sorted) => page.set({ sort: sorted })));
+    table.replaceChildren(
+      drawTable(answer.features, columns, sort in columns ? sort : "rank", direction, (sorted) =>
+        page.set({ sort: sorted }),
+      ),
+    );
     if (focused) [...table.querySelectorAll("button")].find(({ textContent }) => textContent === focused)?.focus();
     note.textContent = tellNote(answer);
     steps.replaceChildren(drawSteps(answer.steps, page.unit, Math.max(280, steps.clientWidth)));
@@ -60,7 +69,8 @@ export function create(page) {
 /** @param {Schemas["AttributionsResponse"]} answer */
 function tellNote({ reference, unit }) {
   const confidence = `${(reference.confidence * 100).toFixed(0)} %`;
-  return `Over ${reference.windows} reference windows, with ${confidence} intervals${unit ? `; amounts in ${unit}` : ""}.`;
+  const amounts = unit ? `; amounts in ${unit}` : "";
+  return `Over ${reference.windows} reference windows, with ${confidence} intervals${amounts}.`;
 }
 
 /**
@@ -80,7 +90,12 @@ function columnsOf({ features }, page) {
       order: ({ verdict }) => VERDICTS.indexOf(verdict),
       cell: ({ verdict }) => h("span", { class: `verdict ${verdict}` }, verdict),
     },
-    share: { label: "Share", number: true, order: ({ share }) => share, cell: (feature) => shareCell(feature, largest) },
+    share: {
+      label: "Share",
+      number: true,
+      order: ({ share }) => share,
+      cell: (feature) => shareCell(feature, largest),
+    },
     contribution: {
       label: "Mean |contribution|",
       number: true,
@@ -110,7 +125,8 @@ function columnsOf({ features }, page) {
       label: "Moves with",
       number: true,
       order: ({ redundant_with: partners }) => Math.max(0, ...partners.map(({ correlation }) => Math.abs(correlation))),
-      cell: ({ redundant_with: partners }) => partners.map(({ name, correlation }) => `${name} (${signed(correlation)})`).join(", "),
+      cell: ({ redundant_with: partners }) =>
+        partners.map(({ name, correlation }) => `${name} (${signed(correlation)})`).join(", "),
     },
   };
   if (features.every(({ pykan_feature_score: score }) => score === null)) delete columns.score;
@@ -162,18 +178,26 @@ function shareCell({ share, share_interval: [low, high] }, largest) {
  */
 function drawTable(features, columns, sort, direction, choose) {
   const descending = direction ? direction === "down" : Boolean(columns[sort].number);
-  const sorted = [...features].sort((a, b) => compare(columns[sort].order(a), columns[sort].order(b)) * (descending ? -1 : 1));
+  const sorted = [...features].sort(
+    (a, b) => compare(columns[sort].order(a), columns[sort].order(b)) * (descending ? -1 : 1),
+  );
   const head = Object.entries(columns).map(([key, { label, number }]) => {
     const state = key === sort ? (descending ? "descending" : "ascending") : null;
     const next = key === sort ? `${key}:${descending ? "up" : "down"}` : key;
     const button = h("button", { type: "button", class: "sort", onclick: () => choose(next) }, label);
-    return h("th", { scope: "col", class: number && key !== "redundant" ? "number" : null, "aria-sort": state }, button);
+    return h(
+      "th",
+      { scope: "col", class: number && key !== "redundant" ? "number" : null, "aria-sort": state },
+      button,
+    );
   });
   const rows = sorted.map((feature) =>
     h(
       "tr",
       { "data-feature": feature.name },
-      ...Object.entries(columns).map(([key, { cell, number }]) => h("td", { class: number && key !== "redundant" ? "number" : null }, cell(feature))),
+      ...Object.entries(columns).map(([key, { cell, number }]) =>
+        h("td", { class: number && key !== "redundant" ? "number" : null }, cell(feature)),
+      ),
     ),
   );
   return h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));

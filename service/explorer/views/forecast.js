@@ -36,7 +36,12 @@ export function create(page) {
   const element = h(
     "div",
     { class: "view forecast" },
-    h("div", { class: "title" }, h("h1", {}, "Forecast"), actions(() => shown)),
+    h(
+      "div",
+      { class: "title" },
+      h("h1", {}, "Forecast"),
+      actions(() => shown),
+    ),
     input.element,
     summary,
     h(
@@ -96,12 +101,22 @@ function widthOf(place) {
  */
 function windowInput(page) {
   const count = page.model.reference_windows;
-  const index = h("input", { type: "number", id: "index", min: 0, max: count - 1, onchange: () => choose(index.valueAsNumber) });
+  const index = h("input", {
+    type: "number",
+    id: "index",
+    min: 0,
+    max: count - 1,
+    onchange: () => choose(index.valueAsNumber),
+  });
   const choose = (/** @type {number} */ number) => {
     if (Number.isFinite(number)) page.set({ window: `ref:${Math.min(Math.max(0, Math.round(number)), count - 1)}` });
   };
   const step = (/** @type {string} */ label, /** @type {number} */ by) =>
-    h("button", { type: "button", "aria-label": label, onclick: () => choose(index.valueAsNumber + by) }, by < 0 ? "←" : "→");
+    h(
+      "button",
+      { type: "button", "aria-label": label, onclick: () => choose(index.valueAsNumber + by) },
+      by < 0 ? "←" : "→",
+    );
   const reference = h(
     "div",
     { class: "row" },
@@ -114,7 +129,12 @@ function windowInput(page) {
 
   const problem = h("p", { class: "wrong", role: "alert" });
   const text = h("textarea", { id: "window", rows: 5, spellcheck: "false", placeholder: placeholderOf(page.model) });
-  const file = h("input", { type: "file", id: "file", accept: ".csv,.json,text/csv,application/json", onchange: () => void readFiles(file.files) });
+  const file = h("input", {
+    type: "file",
+    id: "file",
+    accept: ".csv,.json,text/csv,application/json",
+    onchange: () => void readFiles(file.files),
+  });
   const take = async (/** @type {string} */ given) => {
     problem.textContent = "";
     try {
@@ -138,7 +158,11 @@ function windowInput(page) {
         void readFiles(event.dataTransfer?.files);
       },
     },
-    h("label", { for: "window" }, `JSON or CSV of ${page.model.lookback} rows, oldest first; paste it, or drop a file here`),
+    h(
+      "label",
+      { for: "window" },
+      `JSON or CSV of ${page.model.lookback} rows, oldest first; paste it, or drop a file here`,
+    ),
     text,
     h(
       "div",
@@ -159,8 +183,15 @@ function windowInput(page) {
     if (source === "reference") page.set({ window: "" });
     else text.focus();
   });
-  const baseline = h("select", { id: "baseline", onchange: () => page.set({ baseline: baseline.value === "mean" ? "" : baseline.value }) });
-  const baselines = { mean: "mean of the reference windows", zero: "mean of the training rows", reference: "reference windows, averaged" };
+  const baseline = h("select", {
+    id: "baseline",
+    onchange: () => page.set({ baseline: baseline.value === "mean" ? "" : baseline.value }),
+  });
+  const baselines = {
+    mean: "mean of the reference windows",
+    zero: "mean of the training rows",
+    reference: "reference windows, averaged",
+  };
   baseline.append(...Object.entries(baselines).map(([value, label]) => h("option", { value }, label)));
   const element = h(
     "section",
@@ -197,7 +228,8 @@ function windowInput(page) {
 /** @param {Schemas["ModelInfo"]} model */
 function placeholderOf({ features, lookback }) {
   const names = features.slice(0, 3).map(({ name }) => name);
-  return `${[...names, features.length > 3 ? "…" : ""].join(",")}\n${names.map(() => "0").join(",")},…\n(${lookback} rows)`;
+  const more = features.length > names.length ? ",…" : "";
+  return `${names.join(",")}${more}\n${names.map(() => "0").join(",")}${more}\n(${lookback} rows)`;
 }
 
 /**
@@ -225,13 +257,24 @@ function tellForecast({ prediction, baseline_prediction: baseline, residual, tol
     figure("baseline", amount(baseline, unit)),
     h("span", { class: "sign", "aria-hidden": "true" }, "+"),
     figure("contributions", signed(prediction - baseline, unit)),
-    h("p", { class: "muted" }, `${note}. ${converged ? `${exact}.` : `${exact}, more than the tolerance of ${amount(tolerance, unit)}.`}`),
+    h(
+      "p",
+      { class: "muted" },
+      `${note}. ${converged ? `${exact}.` : `${exact}, more than the tolerance of ${amount(tolerance, unit)}.`}`,
+    ),
   ];
 }
 
 /** What the two colours mean. */
 function signKey() {
-  return h("span", { class: "key muted" }, h("i", { class: "up" }), "pushes up", h("i", { class: "down" }), "pushes down");
+  return h(
+    "span",
+    { class: "key muted" },
+    h("i", { class: "up" }),
+    "pushes up",
+    h("i", { class: "down" }),
+    "pushes down",
+  );
 }
 
 /**
@@ -338,7 +381,9 @@ function tellFlow({ nodes }, unit) {
       h("td", { class: "number muted" }, amount(Math.abs(incoming - outgoing))),
     ),
   );
-  const head = ["Node", "In", "Out", "Apart"].map((name, index) => h("th", { scope: "col", class: index ? "number" : null }, name));
+  const head = ["Node", "In", "Out", "Apart"].map((name, index) =>
+    h("th", { scope: "col", class: index ? "number" : null }, name),
+  );
   return h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
 }
 

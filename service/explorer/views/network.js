@@ -15,7 +15,10 @@ const WAIT = 150; // ms without another move of the slider
 const FIDELITY = "0.99";
 const EDGE_THRESHOLD = "0.03";
 const STOPS = {
-  fidelity: [0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.999, 0.9999, 1],
+  fidelity: [
+    0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.999, 0.9999,
+    1,
+  ],
   threshold: [0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1],
 };
 
@@ -59,7 +62,12 @@ export function create(page) {
   const element = h(
     "div",
     { class: "view network" },
-    h("div", { class: "title" }, h("h1", {}, "Network"), actions(() => shown, true)),
+    h(
+      "div",
+      { class: "title" },
+      h("h1", {}, "Network"),
+      actions(() => shown, true),
+    ),
     h(
       "div",
       { class: "columns" },
@@ -74,6 +82,28 @@ export function create(page) {
     h("h2", { class: "below" }, "Kept edges, the strongest first"),
     edges,
   );
+
+  /**
+   * Draws what each number of edges costs, which the picture does not wait for: it takes the service longer.
+   *
+   * @param {Topology} topology
+   * @param {AbortSignal} signal
+   */
+  const traceCost = async ({ graph }, signal) => {
+    const { metric, fill } = graph.rule;
+    const ask = { path: `${page.path}/topology/fidelity`, query: { output: page.output, metric, fill } };
+    try {
+      const [{ drawCost }, traced] = await Promise.all([
+        import("../charts.js"),
+        /** @type {Promise<Schemas["FidelityCurve"]>} */ (askJson(ask, signal)),
+      ]);
+      curve.replaceChildren(drawCost(traced.curve, graph.edges.kept, graph.fidelity.r2));
+    } catch (error) {
+      if (signal.aborted) return;
+      const reason = error instanceof Error ? error.message : String(error);
+      curve.replaceChildren(h("p", { class: "muted" }, `The cost of each number of edges is not known: ${reason}.`));
+    }
+  };
 
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
@@ -94,12 +124,7 @@ export function create(page) {
     cost.replaceChildren(...tellCost(topology, page.unit));
     edges.replaceChildren(edgeTable(topology, page.unit, link));
     shown = { ask, name: `${page.model.name}-network`, data: topology, rows: edgeRows(topology), picture: text };
-    const { drawCost } = await import("../charts.js");
-    const { metric, fill } = topology.graph.rule;
-    const traced = /** @type {Schemas["FidelityCurve"]} */ (
-      await askJson({ path: `${page.path}/topology/fidelity`, query: { output: page.output, metric, fill } }, signal)
-    );
-    curve.replaceChildren(drawCost(traced.curve, topology.graph.edges.kept, topology.graph.fidelity.r2));
+    void traceCost(topology, signal);
   };
   return { element, update };
 }
@@ -147,7 +172,7 @@ function pruningControl(page) {
     by = values.threshold === undefined ? "fidelity" : "threshold";
     const value = Number(values.threshold ?? values.fidelity ?? FIDELITY);
     kind.set(by);
-    label.textContent = by === "fidelity" ? "Keep of the full model's forecasts" : "Drop edges up to a score of";
+    label.textContent = by === "fidelity" ? "Keep at least" : "Keep edges with a";
     slider.max = String(STOPS[by].length - 1);
     slider.value = String(nearest(STOPS[by], value));
     say(value);
@@ -172,12 +197,22 @@ function nearest(stops, value) {
 function tellCost({ graph }, unit) {
   const { r2, mae, mae_full: full } = graph.fidelity;
   const figure = (/** @type {string} */ name, /** @type {string} */ value, /** @type {string} */ note) =>
-    h("div", { class: "figure", "data-figure": name }, h("span", { class: "muted" }, name), h("strong", {}, value), h("span", { class: "muted" }, note));
+    h(
+      "div",
+      { class: "figure", "data-figure": name },
+      h("span", { class: "muted" }, name),
+      h("strong", {}, value),
+      h("span", { class: "muted" }, note),
+    );
   return [
     figure("edges", String(graph.edges.kept), `of ${graph.edges.total}`),
     figure("nodes", String(graph.nodes.kept), `of ${graph.nodes.total}`),
-    figure("R²", r2.toFixed(4), "against the full model"),
-    figure("MAE", amount(mae, unit), mae === null || full === null ? "no targets to compare" : `${signed(mae - full)} from ${amount(full)}`),
+    figure("R²", r2.toFixed(4), "of the full model"),
+    figure(
+      "MAE",
+      amount(mae, unit),
+      mae === null || full === null ? "no targets known" : `${signed(mae - full)} from ${amount(full)}`,
+    ),
   ];
 }
 
@@ -192,7 +227,8 @@ function teller(topology, unit) {
   return (part) => {
     const { node, kind } = part.dataset;
     if (node !== undefined) return tellNode(nodes.get(node), unit);
-    if (kind !== undefined) return tellEdge(edges.get(`${kind} ${edgeKey(/** @type {any} */ (part.dataset))}`), nodes, unit);
+    if (kind !== undefined)
+      return tellEdge(edges.get(`${kind} ${edgeKey(/** @type {any} */ (part.dataset))}`), nodes, unit);
     return part.getAttribute("aria-label")?.split(", pruned: ") ?? [];
   };
 }
@@ -271,9 +307,11 @@ function edgeTable(topology, unit, link) {
 
 /** @param {Topology} topology */
 function edgeRows(topology) {
-  return topology.edges.map(({ source, target, kind, stage, layer, i, j, kept, contribution, interval, share, scores }) => ({
-    ...{ source, target, kind, stage, layer, i, j, kept, contribution, share },
-    ...{ interval_low: interval?.[0], interval_high: interval?.[1] },
-    ...scores,
-  }));
+  return topology.edges.map(
+    ({ source, target, kind, stage, layer, i, j, kept, contribution, interval, share, scores }) => ({
+      ...{ source, target, kind, stage, layer, i, j, kept, contribution, share },
+      ...{ interval_low: interval?.[0], interval_high: interval?.[1] },
+      ...scores,
+    }),
+  );
 }

@@ -30,7 +30,12 @@ export function create(page) {
   const element = h(
     "div",
     { class: "view report" },
-    h("div", { class: "title" }, h("h1", {}, "Report"), actions(() => shown)),
+    h(
+      "div",
+      { class: "title" },
+      h("h1", {}, "Report"),
+      actions(() => shown),
+    ),
     findings,
   );
 
@@ -57,7 +62,12 @@ function tellFinding({ id, question, answer, evidence }, page) {
     h("h2", { id: `finding-${id}` }, question),
     h("p", {}, ...withNames(answer)),
     h("p", {}, h("a", { href: page.link(view, values) }, `${label} →`)),
-    h("details", {}, h("summary", {}, "The numbers behind it"), h("pre", { tabindex: "0" }, JSON.stringify(evidence, null, 1))),
+    h(
+      "details",
+      {},
+      h("summary", {}, "The numbers behind it"),
+      h("pre", { tabindex: "0" }, JSON.stringify(evidence, null, 1)),
+    ),
   );
 }
 

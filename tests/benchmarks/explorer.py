@@ -1,0 +1,62 @@
+"""The explorer's first view, from the navigation to the picture on the screen, in a browser that was never there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import copy
+
+import numpy as np
+from models import NAME, WIDTH, save_large_model
+from servers import Server, get_status, our_server
+from table import Row
+
+from service.repository import BUNDLED
+
+try:
+    from playwright.sync_api import Browser, sync_playwright
+except ImportError:
+    sync_playwright = None
+
+CHROMIUM = Path("/usr/bin/chromium")
+BUNDLED_NAME = "nyc-weather"
+ROUNDS = 5
+PATIENCE = 120_000  # ms
+# ms of the page's own clock until the frame in which the picture stands
+SHOWN = """async () => {
+  while (!document.querySelector(".drawing svg")) await new Promise(requestAnimationFrame);
+  await new Promise(requestAnimationFrame);
+  return performance.now();
+}"""
+
+
+def rows() -> Iterator[Row]:
+    """The first view of the bundled model, and of a KAN [64, 16, 1] behind 20 features; global results are known."""
+    if sync_playwright is None or not CHROMIUM.exists():
+        yield Row("explorer, first view", "playwright or chromium is not installed")
+        return
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        copy(BUNDLED / f"{BUNDLED_NAME}.safetensors", folder)
+        save_large_model(Path(folder))
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser.new_page().close()  # the browser itself has started
+        with our_server(Path(folder)) as server:
+            for name, what in ((BUNDLED_NAME, "the bundled model"), (NAME, f"a KAN {WIDTH} of 20 features")):
+                while get_status(server.port, f"/v1/models/{name}/topology") != 200:
+                    pass
+                seconds = np.array([first_view(browser, server, name) for _ in range(ROUNDS)])
+                measured = f"median {np.median(seconds):.2f} s, slowest {seconds.max():.2f} s"
+                yield Row(f"explorer, first view of {what}, {ROUNDS} browsers", measured)
+        browser.close()
+
+
+def first_view(browser: Browser, server: Server, name: str) -> float:
+    """Seconds until a browser with nothing cached shows the network."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    page = context.new_page()
+    page.goto(f"http://127.0.0.1:{server.port}/explorer/#/network?model={name}", wait_until="commit")
+    seconds: float = page.evaluate(SHOWN) / 1e3
+    page.locator("figure.chart svg").wait_for(timeout=PATIENCE)  # so that nothing is left to compute beside the next
+    context.close()
+    return seconds

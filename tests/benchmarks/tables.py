@@ -1,0 +1,204 @@
+"""Whole tables, beside loops that a user would write: over a live server, and over Captum."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from http.client import HTTPConnection
+from itertools import cycle, islice
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import polars as pl
+import ray
+import torch
+from captum.attr import IntegratedGradients
+from explanations import STEPS
+from models import SPREAD
+from servers import free_server, get_status
+from table import Row, print_table
+
+from kanmodel.checkpoint import LoadedModel, Provenance, Reference, load_checkpoint, save_checkpoint
+from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
+from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.network import LSTMKAN
+from service.batch.cluster import LOOPBACK, explain_with_ray
+from service.batch.plan import PART_WINDOWS, Plan
+from service.batch.run import explain_table
+from service.batch.threads import explain_with_threads
+from service.repository import BUNDLED
+
+NAME = "nyc-weather"
+TOGETHER, CALLS, ROUNDS = 32, 40, 3  # windows of a call, calls of a loop, rounds in turn
+FEW, MANY = 10_000, 200_000  # windows
+RAY_PART, COPIES = 512, 3  # windows of a part, and how often the table is there
+
+
+def rows() -> Iterator[Row]:
+    """The bundled model on its data, on all cores; memory on a tiny model; one and two Ray workers."""
+    model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
+    yield from _rates(model)
+    yield from _memory()
+    yield from _workers(model)
+
+
+def _rates(model: LoadedModel) -> Iterator[Row]:
+    with free_server(BUNDLED, 1, 1) as server:
+        get_status(server.port, f"/v1/models/{NAME}/report")  # the last of what is computed after loading
+        loops: dict[str, Callable[[], float]] = {
+            f"loop of :explain, {TOGETHER} windows": _http_loop(model, server.port)
+        }
+        for threads in sorted({1, os.cpu_count() or 1}):
+            for size in (None, 512):
+                batch = f"internal_batch_size {size}" if size else "one batch"
+                name = f"loop of Captum, {STEPS} steps, {TOGETHER} windows, {batch}, threads: {threads}"
+                loops[name] = partial(_captum_loop, model, threads, size)
+        ours = partial(_table_rate, model)
+        rates: dict[str, list[float]] = {name: [] for name in ("ours", *loops)}
+        for _ in range(ROUNDS):
+            for name, measure in [("ours", ours), *loops.items()]:
+                rates[name].append(measure())
+    medians = {name: float(np.median(values)) for name, values in rates.items()}
+    http, *captum = loops
+    for name in (http, max(captum, key=medians.__getitem__)):
+        yield Row(
+            f"kanscope explain of a table in process, {os.cpu_count()} threads",
+            f"{medians['ours']:.0f} windows/s",
+            f"{name}: {medians[name]:.0f} windows/s",
+            f"{medians['ours'] / medians[name]:.1f}x",
+        )
+
+
+def _table_rate(model: LoadedModel) -> float:
+    """Windows a second, from the first row that is read to the last file that is written."""
+    torch.set_num_threads(1)
+    plan = _plan(model, BUNDLED / f"{NAME}.csv.gz", PART_WINDOWS)
+    with tempfile.TemporaryDirectory() as folder:
+        start = perf_counter()
+        *_, last = explain_table(model, plan, Path(folder) / "out", explain_with_threads, None)
+        return last.summary.windows / (perf_counter() - start)
+
+
+def _http_loop(model: LoadedModel, port: int) -> Callable[[], float]:
+    original = model.scaling.features_to_original(model.reference.windows).round(6)
+    bodies = [
+        json.dumps({"instances": original[first : first + TOGETHER].tolist()}).encode()
+        for first in range(0, len(original), TOGETHER)
+    ]
+
+    def measure() -> float:
+        connection = HTTPConnection("127.0.0.1", port)  # anew, since the server ends one that was idle
+        start = perf_counter()
+        for body in islice(cycle(bodies), CALLS):
+            connection.request("POST", f"/v1/models/{NAME}:explain", body, {"Content-Type": "application/json"})
+            assert len(json.loads(connection.getresponse().read())["explanations"]) == TOGETHER
+        connection.close()
+        return CALLS * TOGETHER / (perf_counter() - start)
+
+    return measure
+
+
+def _captum_loop(model: LoadedModel, threads: int, size: int | None) -> float:
+    torch.set_num_threads(threads)
+    start_window = model.to_model_units(baseline_window(model, Baseline())[None])
+    captum = IntegratedGradients(lambda x: model.network(x)[:, 0])
+    batches = torch.split(model.reference.windows, TOGETHER)
+    start = perf_counter()
+    for windows in islice(cycle(batches), CALLS):
+        captum.attribute(windows, start_window, n_steps=STEPS, internal_batch_size=size)
+    return CALLS * TOGETHER / (perf_counter() - start)
+
+
+def _memory() -> Iterator[Row]:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        model = _tiny_model()
+        save_checkpoint(model, folder / "tiny.safetensors")
+        for ending in ("csv", "parquet"):
+            few, many = (_peak(folder, ending, n) for n in (FEW, MANY))
+            yield Row(
+                f"peak memory of kanscope explain of a table, {ending}, {MANY:,} windows",
+                f"{many:.0f} MB",
+                f"{FEW:,} windows: {few:.0f} MB",
+                f"{many / few:.2f}",
+            )
+
+
+def _tiny_model() -> LoadedModel:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        features=tuple(Feature(f"feature_{number}", None, 0.0, 1.0, -10.0, 10.0) for number in range(4)),
+        targets=(Target("target", None, 0.0, 1.0),),
+        lookback=4,
+        horizon=1,
+        head=KANConfig.uniform([2, 1]),
+        lstm=LSTMConfig(2),
+        dtype="float32",
+    )
+    network = LSTMKAN(config)
+    with torch.no_grad():
+        network.head[0].coef.mul_(SPREAD)
+    return LoadedModel(network, Reference(torch.randn(128, 4, 4)), {}, Provenance.now("train", verified=True))
+
+
+def _peak(folder: Path, ending: str, n: int) -> float:
+    """The most memory that the command had resident, MB."""
+    values = np.random.default_rng(0).normal(size=(n + 3, 4))
+    frame = pl.DataFrame({f"feature_{number}": values[:, number] for number in range(4)})
+    table = folder / f"rows-{n}.{ending}"
+    (frame.write_csv if ending == "csv" else frame.write_parquet)(table)
+    words = ["-m", "service.cli", "explain", folder / "tiny.safetensors", table, "-o", folder / f"out-{ending}-{n}"]
+    process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"{words} failed")
+    return usage.ru_maxrss / 1e3
+
+
+def _workers(model: LoadedModel) -> Iterator[Row]:
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address=LOOPBACK)
+    try:
+        rates = {workers: [] for workers in (1, 2)}
+        for _ in range(ROUNDS):
+            for workers, measured in rates.items():
+                measured.append(_steady_rate(model, workers))
+    finally:
+        ray.shutdown()
+    one, two = (float(np.median(measured)) for measured in rates.values())
+    yield Row(
+        "kanscope explain of a table, 2 Ray workers, once they run",
+        f"{two:.0f} windows/s",
+        f"1 Ray worker: {one:.0f} windows/s",
+        f"{two / one:.1f}x",
+    )
+
+
+def _steady_rate(model: LoadedModel, workers: int) -> float:
+    """Windows a second between the first part and the last, when Ray has started its actors."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "table").mkdir()
+        for number in range(COPIES):
+            shutil.copy(BUNDLED / f"{NAME}.csv.gz", folder / "table" / f"{number}.csv.gz")
+        advances = explain_table(
+            model, _plan(model, folder / "table", RAY_PART), folder / "out", explain_with_ray, workers
+        )
+        stamps = [(perf_counter(), advance.summary.windows) for advance in advances]
+    (start, before), (end, after) = stamps[1], stamps[-1]
+    return (after - before) / (end - start)
+
+
+def _plan(model: LoadedModel, table: Path, part_windows: int) -> Plan:
+    config = model.config
+    return Plan(table, config.feature_names, config.lookback, 0, segment="segment", part_windows=part_windows)
+
+
+if __name__ == "__main__":
+    print_table(rows())
