@@ -80,7 +80,7 @@ def app(arguments: dict[str, str]) -> serve.Application:
         CheckpointError: there is nothing where the settings say the models are.
         ConfigError: a setting or the API keys cannot be used, or there must be keys.
     """
-    settings = choose_settings(**arguments, engine="ray", host="0.0.0.0")
+    settings = choose_settings(**arguments, engine="ray", host="0.0.0.0")  # nosec B104
     create_app(settings)
     return deploy(settings)
 
