@@ -80,7 +80,7 @@ def app(arguments: dict[str, str]) -> serve.Application:
         CheckpointError: there is nothing where the settings say the models are.
         ConfigError: a setting or the API keys cannot be used, or there must be keys.
     """
-    settings = choose_settings(**arguments, engine="ray", host="0.0.0.0")  # nosec B104
+    settings = choose_settings(**arguments, engine="ray", host="0.0.0.0")
     create_app(settings)
     return deploy(settings)
 
@@ -159,7 +159,7 @@ def serve_on_ray(settings: Settings) -> None:
             signal.signal(number, lambda *_: ended.set())
         logger.info("replicas are running on http://%s:%d", settings.host, settings.port)
         while not ended.wait(LOOK_SECONDS):
-            if not any(node["Alive"] for node in ray.nodes()):
+            if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
                 logger.error("no node of the cluster lives")
                 sys.exit(1)
         _end_replicas(settings)
@@ -179,7 +179,7 @@ def start_proxies(settings: Settings) -> None:
 
 
 def _end_replicas(settings: Settings) -> None:
-    """Has the replicas end what they have accepted; not for ever, since the cluster may have been told to end as well."""
+    """Has the replicas end what they have accepted; not for ever, since the cluster may end meanwhile."""
     ending = Thread(target=serve.delete, args=(NAME,), daemon=True)
     ending.start()
     ending.join(settings.shutdown_timeout + GRACE)
