@@ -30,7 +30,7 @@ expect.set_options(timeout=PATIENCE)
 Serve = Callable[..., AbstractContextManager[httpx2.Client]]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # playwright holds an event loop, beside which other tests could run none of their own
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
@@ -64,7 +64,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
     return serve
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     """Serves the bundled model, and one of each other shape."""
     folder = tmp_path_factory.mktemp("models")
