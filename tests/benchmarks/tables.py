@@ -13,7 +13,7 @@ from functools import partial
 from http.client import HTTPConnection
 from itertools import cycle, islice
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, sleep
 
 import numpy as np
 import polars as pl
@@ -22,7 +22,7 @@ import torch
 from captum.attr import IntegratedGradients
 from explanations import STEPS
 from models import SPREAD
-from servers import free_server, get_status
+from servers import free_server, get_status, peak_memory
 from table import Row, print_table
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, load_checkpoint, save_checkpoint
@@ -79,11 +79,21 @@ def _rates(model: LoadedModel) -> Iterator[Row]:
 def _table_rate(model: LoadedModel) -> float:
     """Windows a second, from the first row that is read to the last file that is written."""
     torch.set_num_threads(1)
-    plan = _plan(model, BUNDLED / f"{NAME}.csv.gz", PART_WINDOWS)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        plan = _plan(model, _copies(folder), PART_WINDOWS)
         start = perf_counter()
-        *_, last = explain_table(model, plan, Path(folder) / "out", explain_with_threads, None)
+        *_, last = explain_table(model, plan, folder / "out", explain_with_threads, None)
         return last.summary.windows / (perf_counter() - start)
+
+
+def _copies(folder: Path) -> Path:
+    """The bundled table some times over."""
+    table = folder / "table"
+    table.mkdir()
+    for number in range(COPIES):
+        shutil.copy(BUNDLED / f"{NAME}.csv.gz", table / f"{number}.csv.gz")
+    return table
 
 
 def _http_loop(model: LoadedModel, port: int) -> Callable[[], float]:
@@ -156,10 +166,13 @@ def _peak(folder: Path, ending: str, n: int) -> float:
     (frame.write_csv if ending == "csv" else frame.write_parquet)(table)
     words = ["-m", "service.cli", "explain", folder / "tiny.safetensors", table, "-o", folder / f"out-{ending}-{n}"]
     process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    peak = 0.0  # not that of wait4, which starts with the memory of this process
+    while process.poll() is None:
+        peak = max(peak, peak_memory(process.pid))
+        sleep(0.01)
+    if process.returncode:
         raise RuntimeError(f"{words} failed")
-    return usage.ru_maxrss / 1e3
+    return peak
 
 
 def _workers(model: LoadedModel) -> Iterator[Row]:
@@ -184,11 +197,8 @@ def _steady_rate(model: LoadedModel, workers: int) -> float:
     """Windows a second between the first part and the last, when Ray has started its actors."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        (folder / "table").mkdir()
-        for number in range(COPIES):
-            shutil.copy(BUNDLED / f"{NAME}.csv.gz", folder / "table" / f"{number}.csv.gz")
         advances = explain_table(
-            model, _plan(model, folder / "table", RAY_PART), folder / "out", explain_with_ray, workers
+            model, _plan(model, _copies(folder), RAY_PART), folder / "out", explain_with_ray, workers
         )
         stamps = [(perf_counter(), advance.summary.windows) for advance in advances]
     (start, before), (end, after) = stamps[1], stamps[-1]
