@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 from pathlib import Path
@@ -20,6 +19,7 @@ from ray.serve.schema import LoggingConfig
 
 from kanmodel.errors import ConfigError
 from service.app import create_app
+from service.clusters import join_cluster
 from service.errors import NotReadyError
 from service.logs import configure_logging
 from service.proxies import proxy_variables
@@ -28,8 +28,6 @@ from service.settings import Settings, choose_settings
 logger = logging.getLogger(__name__)
 
 NAME = "kanscope"
-OWN = "local"  # the address of a cluster that is started for this process and ends with it
-LOOPBACK = "127.0.0.2"  # which Ray leaves as it is: it takes 127.0.0.1 for the address that other machines reach
 UPSCALE_SECONDS = 10.0  # a replica takes some seconds to start, so a burst that is shorter is better waited for
 LOOK_BACK_SECONDS = 15.0  # over which requests are averaged; Ray wants more than the 10 between two of its counts
 SURGE_PERCENT = 25  # replicas that a new deployment starts, at least one, before it ends as many old ones
@@ -142,11 +140,7 @@ def serve_on_ray(settings: Settings) -> None:
         raise ConfigError("the engine ray needs a port above 0")
     deployment = deploy(settings)
     ended = Event()
-    address = os.environ.get("RAY_ADDRESS", OWN)
-    if address == OWN:
-        ray.init(OWN, include_dashboard=False, _node_ip_address=LOOPBACK)
-    else:
-        ray.init(address)
+    ours = join_cluster()
     try:
         if serve.status().proxies:
             raise ConfigError("Ray Serve runs in this cluster already: deploy service.ray:app there")
@@ -163,7 +157,7 @@ def serve_on_ray(settings: Settings) -> None:
                 logger.error("no node of the cluster lives")
                 sys.exit(1)
         _end_replicas(settings)
-        if address != OWN:
+        if not ours:
             serve.shutdown()  # type: ignore[no-untyped-call]
     finally:
         ray.shutdown()

@@ -24,10 +24,9 @@ from kanmodel.errors import DataError, KanscopeError
 from service.batch.chunks import Chunk, read_chunks
 from service.batch.parts import Part, make_part
 from service.batch.plan import Plan
+from service.clusters import join_cluster
 from service.tables import first_line
 
-OWN = "local"  # Ray's word for a cluster that lasts as long as the process
-LOOPBACK = "127.0.0.2"  # which Ray leaves as it is: it takes 127.0.0.1 for the address that other machines reach
 COLUMN = "item"  # the one column of the data set, of Python objects
 
 
@@ -101,12 +100,8 @@ def _cluster(workers: int | None) -> Iterator[None]:
 
 def _start(workers: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    start = partial(ray.init, log_to_driver=False, logging_level=logging.WARNING)
     try:
-        if os.environ.get("RAY_ADDRESS", OWN) == OWN:
-            start(OWN, num_cpus=workers, include_dashboard=False, _node_ip_address=LOOPBACK)
-        else:
-            start()
+        join_cluster(workers, log_to_driver=False, logging_level=logging.WARNING)
     except Exception as error:  # Ray raises no class of its own here
         raise DataError(f"Ray does not start: {first_line(error)}") from error
 

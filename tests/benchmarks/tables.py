@@ -29,10 +29,11 @@ from kanmodel.checkpoint import LoadedModel, Provenance, Reference, load_checkpo
 from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
 from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.network import LSTMKAN
-from service.batch.cluster import LOOPBACK, explain_with_ray
+from service.batch.cluster import explain_with_ray
 from service.batch.plan import PART_WINDOWS, Plan
 from service.batch.run import explain_table
 from service.batch.threads import explain_with_threads
+from service.clusters import join_cluster
 from service.repository import BUNDLED
 
 NAME = "nyc-weather"
@@ -176,7 +177,7 @@ def _peak(folder: Path, ending: str, n: int) -> float:
 
 
 def _workers(model: LoadedModel) -> Iterator[Row]:
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address=LOOPBACK)
+    join_cluster(2, log_to_driver=False)
     try:
         rates = {workers: [] for workers in (1, 2)}
         for _ in range(ROUNDS):
