@@ -312,7 +312,7 @@ STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
     "too large, of unstated length": (
         "POST",
         "/v1/models/two:explain",
-        {"content": iter([b" " * 60_000] * 2), "headers": JSON},
+        {"content": [b" " * 60_000] * 2, "headers": JSON},
         413,
         "the body is larger than 100000 bytes (max_body_bytes)",
     ),

@@ -17,9 +17,10 @@ from factories import make_model
 from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from service.batch.cluster import LOOPBACK, explain_with_ray
+from service.batch.cluster import explain_with_ray
 from service.batch.plan import Plan
 from service.batch.run import explain_table
+from service.clusters import join_cluster
 
 N_ROWS, PARTS = 1500, ("--part-windows", 50)
 MODEL = make_model("lstm", with_targets=False)
@@ -44,7 +45,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """Two cores on loopback."""
-    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, _node_ip_address=LOOPBACK)
+    join_cluster(2, log_to_driver=False)
     try:
         yield
     finally:
