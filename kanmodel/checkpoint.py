@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +27,7 @@ from torch import Tensor
 from kanmodel import network
 from kanmodel.config import ModelConfig, config_from_dict, config_to_dict, known_fields
 from kanmodel.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Problem
+from kanmodel.files import replacing
 from kanmodel.frozen import FrozenNetwork
 from kanmodel.network import LSTMKAN
 from kanmodel.scaling import Array, Scaling
@@ -222,7 +221,8 @@ def save_checkpoint(model: LoadedModel, path: Path) -> str:
     }
     data = save_tensors(tensors, metadata={DOCUMENT_KEY: json.dumps(document, allow_nan=False)})
     try:
-        _replace_file(path, data)
+        with replacing(path, prefix=f".{path.name}.") as file:
+            file.write(data)
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
     return hashlib.sha256(data).hexdigest()
@@ -371,18 +371,3 @@ def _finite(value: Any) -> float:
     if not isfinite(number):
         raise ValueError(f"{number} is not finite")
     return number
-
-
-def _replace_file(path: Path, data: bytes) -> None:
-    """Writes a temporary file beside `path`, flushes it to disk, and renames it."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

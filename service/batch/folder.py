@@ -5,9 +5,7 @@ from __future__ import annotations
 import codecs
 import csv
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from kanmodel.errors import DataError
+from kanmodel.files import replacing
 from service.batch.parts import Finished, Part, Summary, read_part, read_rejected
 
 MANIFEST, REJECTED = "_manifest.json", "_rejected.csv"  # readers of folders of parquet files pass over a leading _
@@ -107,16 +106,7 @@ class Folder:
         """A file that takes its name once it is whole."""
         path = self.path / name
         try:
-            handle, temporary = tempfile.mkstemp(dir=self.path, prefix=TEMPORARY)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    yield file
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.chmod(temporary, 0o644)
-                os.replace(temporary, path)
-            except BaseException:
-                os.unlink(temporary)
-                raise
+            with replacing(path, prefix=TEMPORARY) as file:
+                yield file
         except OSError as error:
             raise DataError(f"cannot write {path}: {error.strerror}") from error

@@ -1,0 +1,34 @@
+"""Files that are whole, whatever happens while they are written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+
+@contextmanager
+def replacing(path: Path, prefix: str) -> Iterator[IO[bytes]]:
+    """Writes a temporary file beside another, flushes it to disk, and gives it the other's name once it is whole.
+
+    Args:
+        path: the file that comes to be, or is replaced.
+        prefix: of the temporary file's name, which ends in ``.tmp``.
+
+    Raises:
+        OSError: it cannot be written; the old file is still there, and no temporary one.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=".tmp")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
