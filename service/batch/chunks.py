@@ -14,7 +14,7 @@ from kanmodel.errors import DataError
 from kanmodel.scaling import Array
 from kanmodel.windows import take_windows, window_ends
 from service.batch.plan import Plan
-from service.batch.rows import SEGMENT, TIME, Rows, hold_windows, read_rows
+from service.batch.rows import SEGMENT, TIME, Rows, read_rows
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,8 @@ def read_chunks(plan: Plan, finished: Mapping[int, str]) -> Iterator[Chunk]:
         DataError: as `read_rows`; the table has no window; a finished chunk has another digest now.
         UnknownNameError: as `read_rows`.
     """
-    kept = 0 if hold_windows(plan) else plan.lookback - 1
     number = n_windows = 0
-    for number, chunk in enumerate(_cut_chunks(read_rows(plan), plan, kept)):
+    for number, chunk in enumerate(_cut_chunks(read_rows(plan), plan)):
         n_windows += len(chunk) + chunk.lost
         if number not in finished:
             yield chunk
@@ -78,14 +77,8 @@ def read_chunks(plan: Plan, finished: Mapping[int, str]) -> Iterator[Chunk]:
         raise DataError(f"{plan.table.name} ends before part {max(finished)}: choose another folder for it")
 
 
-def _cut_chunks(pieces: Iterable[Rows], plan: Plan, kept: int) -> Iterator[Chunk]:
-    """Chunks of windows that end in the same `part_windows` rows.
-
-    Args:
-        pieces: the rows.
-        plan: how many.
-        kept: rows before, which the first windows of a chunk reach back to.
-    """
+def _cut_chunks(pieces: Iterable[Rows], plan: Plan) -> Iterator[Chunk]:
+    """Chunks of windows that end in the same `part_windows` rows."""
     number, size, before = 0, plan.part_windows, 0
     waiting: list[Rows] = []
     for piece in pieces:
@@ -94,6 +87,7 @@ def _cut_chunks(pieces: Iterable[Rows], plan: Plan, kept: int) -> Iterator[Chunk
             rows = Rows.join(waiting)
             yield _cut(rows.take(0, before + size), before, number, plan)
             number += 1
+            kept = plan.lookback - rows.values.shape[1]  # rows that the first windows of the next chunk reach back to
             start = max(0, before + size - kept)
             before = before + size - start
             waiting = [rows.take(start, len(rows))]
