@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -11,6 +12,7 @@ from kanmodel.errors import CheckpointError
 from service.answers import JSON, answer_json
 from service.dependencies import OF_A_MODEL, Parts, describe_name, find_deadline, find_parts, get_deadline
 from service.errors import BadRequestError, ForbiddenError, UnsupportedError
+from service.registry import Entry
 from service.requests.bodies import parse_object, read_body
 from service.requests.negotiation import accept_json
 from service.routes.direct import ProtocolRoute
@@ -52,19 +54,13 @@ async def load_model(request: Request) -> Response:
     So it also brings back what was unloaded. Where the highest version can't be loaded, what served before goes on,
     and the error says why. Loading goes on where the deadline passes before.
     """
-    parts, watch = _admit_change(request)
-    deadline = find_deadline(request)
-    await _read(request, LoadRequest)
-    name = request.path_params["model"]
     try:
-        await deadline.wait(asyncio.shield(asyncio.ensure_future(watch.load_model(name))))
+        entries = await _change(request, LoadRequest, Watch.load_model)
     except (CheckpointError, OSError) as error:
         raise BadRequestError(f"the models cannot be looked at: {error}") from error
-    request.state.model = name
-    entries = parts.registry.index().get(name, ())
     for entry in entries[:1]:
         if entry.reason is not None:
-            raise BadRequestError(f"model {name!r}, version {entry.version}, cannot be loaded: {entry.reason}")
+            raise BadRequestError(f"model {entry.name!r}, version {entry.version}, cannot be loaded: {entry.reason}")
     return answer_json(list(map(describe_entry, entries)))
 
 
@@ -81,13 +77,8 @@ async def unload_model(request: Request) -> Response:
 
     Requests in flight finish on it.
     """
-    parts, watch = _admit_change(request)
-    deadline = find_deadline(request)
-    await _read(request, UnloadRequest)
-    name = request.path_params["model"]
-    await deadline.wait(asyncio.shield(asyncio.ensure_future(watch.unload_model(name))))
-    request.state.model = name
-    return answer_json(list(map(describe_entry, parts.registry.index().get(name, ()))))
+    entries = await _change(request, UnloadRequest, Watch.unload_model)
+    return answer_json(list(map(describe_entry, entries)))
 
 
 def _admit(request: Request) -> Parts:
@@ -98,16 +89,25 @@ def _admit(request: Request) -> Parts:
     return parts
 
 
-def _admit_change(request: Request) -> tuple[Parts, Watch]:
-    """Each process has its own models, and a request reaches one of them."""
+async def _change(
+    request: Request, cls: type[Closed], change: Callable[[Watch, str], Awaitable[None]]
+) -> Sequence[Entry]:
+    """Has the model of the path changed, and waits for it until the deadline; gives its versions after that.
+
+    Each process has its own models, and a request reaches one of them, so there must be one only.
+    """
     parts = _admit(request)
     if parts.settings.is_shared:
         raise UnsupportedError(
             "with several processes (workers, or the engine ray) no model is loaded or unloaded by command: change the "
             "folder, which each process looks at by itself (poll_seconds)"
         )
-    watch: Watch = request.app.state.watch
-    return parts, watch
+    deadline = find_deadline(request)
+    await _read(request, cls)
+    name = request.path_params["model"]
+    await deadline.wait(asyncio.shield(asyncio.ensure_future(change(request.app.state.watch, name))))
+    request.state.model = name
+    return parts.registry.index().get(name, ())
 
 
 async def _read(request: Request, cls: type[Body]) -> Body:
