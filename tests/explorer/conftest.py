@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +12,7 @@ import httpx2
 import pytest
 from factories import make_model
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from processes import start_process
 from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
@@ -46,20 +43,9 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
 
     @contextmanager
     def serve(*arguments: object, **variables: str) -> Iterator[httpx2.Client]:
-        log = tmp_path_factory.mktemp("server") / "log"
-        command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", *map(str, arguments)]
-        with log.open("wb") as file:
-            process = subprocess.Popen(command, env={**os.environ, **variables}, stdout=file, stderr=file)
-        try:
-            poll(lambda: "running on" in log.read_text() or process.poll() is not None)
-            url = re.search(r"http://[\w.:]+", log.read_text())
-            assert url, log.read_text()
-            with httpx2.Client(base_url=url[0], timeout=60) as client:
-                poll(lambda: client.get("/readyz").status_code == 200)
-                yield client
-        finally:
-            process.terminate()
-            process.wait()
+        with start_process(tmp_path_factory.mktemp("server") / "log", *arguments, **variables) as process:
+            poll(lambda: process.client.get("/readyz").status_code == 200)
+            yield process.client
 
     return serve
 

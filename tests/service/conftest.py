@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 import uvicorn
 from factories import make_model
 from fastapi import FastAPI
+from processes import Process, start_process
 from waiting import poll
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
@@ -80,19 +75,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run
 
 
-@dataclass(frozen=True)
-class Process:
-    """A `kanscope serve` of its own."""
-
-    popen: subprocess.Popen[bytes]
-    client: httpx2.Client
-    log: Path
-
-    def lines(self) -> list[dict[str, Any]]:
-        """What it has logged, as JSON."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
-
-
 def is_loaded(client: httpx2.Client) -> bool:
     """Whether a server answers, and has loaded its models; workers answer no sooner."""
     try:
@@ -104,19 +86,9 @@ def is_loaded(client: httpx2.Client) -> bool:
 @contextmanager
 def run_process(log: Path, *arguments: object, **variables: str) -> Iterator[Process]:
     """A `kanscope serve` with arguments, and settings by their variables; what it logs goes into a file."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", *map(str, arguments)]
-    with log.open("wb") as file:
-        popen = subprocess.Popen(command, env={**os.environ, **variables}, stderr=file, stdout=file)
-    try:
-        poll(lambda: "running on" in log.read_text() or popen.poll() is not None)
-        url = re.search(r"running on (http://[\w.:]+)", log.read_text())
-        assert url, log.read_text()
-        with httpx2.Client(base_url=url[1], timeout=60) as client:
-            poll(lambda: is_loaded(client))
-            yield Process(popen, client, log)
-    finally:
-        popen.kill()
-        popen.wait()
+    with start_process(log, *arguments, **variables) as process:
+        poll(lambda: is_loaded(process.client))
+        yield process
 
 
 def run_on_ray(log: Path, *arguments: object, **variables: str) -> AbstractContextManager[Process]:

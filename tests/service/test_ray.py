@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx2
 import pytest
 from factories import make_model, make_windows
+from processes import is_running
 from ray.serve import Application
 from sockets import connect, head, read_answer
 from waiting import poll
@@ -244,14 +245,6 @@ def test_replicas_are_added_while_requests_wait_and_none_outlives_the_process(la
         with socket.socket() as listening:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             poll(lambda: can_bind(listening, process.client))
-
-
-def is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def can_bind(listening, client):

@@ -13,6 +13,7 @@ import threading
 
 import httpx2
 import pytest
+from processes import is_running
 from sockets import connect, head, read_answer
 from uvicorn.config import STARTUP_FAILURE
 from waiting import poll
@@ -48,14 +49,6 @@ def find_processes(client, n=2):
 
     poll(complete)
     return found
-
-
-def is_running(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 def test_two_processes_answer_alike(workers):
