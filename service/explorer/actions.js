@@ -18,12 +18,21 @@ import { h } from "./dom.js";
  */
 
 /**
- * The buttons over a view.
+ * What stands over a view: its name, and its data to take away.
  *
+ * @param {string} name
  * @param {() => Shown | undefined} shown what the view shows now; undefined before there is anything
  * @param {boolean} [pictured] whether it has a picture
  */
-export function actions(shown, pictured = false) {
+export function titleBar(name, shown, pictured = false) {
+  return h("div", { class: "title" }, h("h1", {}, name), actions(shown, pictured));
+}
+
+/**
+ * @param {() => Shown | undefined} shown
+ * @param {boolean} pictured
+ */
+function actions(shown, pictured) {
   const said = h("span", { role: "status", class: "said" });
   const offer = (/** @type {string} */ label, /** @type {(shown: Shown) => void} */ act) =>
     h("button", { type: "button", onclick: () => withShown(act) }, label);

@@ -68,14 +68,11 @@ export function drawWaterfall({ contributions, baseline_prediction: baseline, pr
   ];
   return plot({
     width,
-    height: 44 + rows.length * 22,
-    marginLeft: nameMargin(rows),
+    ...rowsOf(rows, 22),
     marginRight: 56,
-    marginTop: 8,
-    marginBottom: 36,
     ariaLabel: `Contributions from ${amount(baseline, unit)}, the baseline, to ${amount(prediction, unit)}, the forecast`,
     x: { label: unit ? `forecast, ${unit} →` : "forecast →", nice: true, grid: true },
-    y: { domain: rows, label: null, tickSize: 0, tickFormat: shorten, padding: 0.25 },
+    y: { ...namesOf(rows), padding: 0.25 },
     marks: [
       Plot.ruleX(ends, { x: "value", stroke: "currentColor", strokeDasharray: "3 3", strokeOpacity: 0.5 }),
       Plot.barX(bars, {
@@ -150,21 +147,11 @@ export function drawHeatMap({ steps = [] }, features, window, unit, width) {
   );
   return plot({
     width,
-    height: 44 + features.length * 17,
-    marginLeft: nameMargin(features),
+    ...rowsOf(features, 17),
     marginRight: 8,
-    marginTop: 8,
-    marginBottom: 36,
     ariaLabel: "Contribution of each feature at each step",
-    x: {
-      label: "step, the newest is 0 →",
-      type: "band",
-      tickSize: 0,
-      ticks: spaced(steps.length, width),
-      tickFormat: (/** @type {number} */ ago) => amount(ago),
-      padding: 0.04,
-    },
-    y: { domain: order, label: null, tickSize: 0, tickFormat: shorten, padding: 0.06 },
+    x: { ...stepsOf(steps.length, width), padding: 0.04 },
+    y: { ...namesOf(order), padding: 0.06 },
     color: {
       type: "linear",
       domain: symmetric(cells.map(({ value }) => value)),
@@ -222,14 +209,7 @@ export function drawSteps(steps, unit, width) {
     marginLeft: 44,
     marginRight: 8,
     ariaLabel: "Mean contribution of each step",
-    x: {
-      label: "step, the newest is 0 →",
-      type: "band",
-      tickSize: 0,
-      ticks: spaced(steps.length, width),
-      tickFormat: (/** @type {number} */ ago) => amount(ago),
-      padding: 0.2,
-    },
+    x: { ...stepsOf(steps.length, width), padding: 0.2 },
     y: { label: `↑ mean |contribution|${unit ? `, ${unit}` : ""}`, grid: true, ticks: 4 },
     marks: [
       Plot.barY(rows, { x: "ago", y: "value", fill: "var(--up)", fillOpacity: 0.75 }),
@@ -237,6 +217,41 @@ export function drawSteps(steps, unit, width) {
       Plot.ruleY([0], { stroke: "currentColor" }),
     ],
   });
+}
+
+/**
+ * The room of a chart with a row for each name.
+ *
+ * @param {string[]} names
+ * @param {number} height of a row
+ */
+function rowsOf(names, height) {
+  return { height: 44 + names.length * height, marginLeft: nameMargin(names), marginTop: 8, marginBottom: 36 };
+}
+
+/**
+ * An axis of names.
+ *
+ * @param {string[]} names from top to bottom
+ */
+function namesOf(names) {
+  return { domain: names, label: null, tickSize: 0, tickFormat: shorten };
+}
+
+/**
+ * An axis of steps.
+ *
+ * @param {number} count
+ * @param {number} width of the chart
+ */
+function stepsOf(count, width) {
+  return {
+    label: "step, the newest is 0 →",
+    type: /** @type {const} */ ("band"),
+    tickSize: 0,
+    ticks: spaced(count, width),
+    tickFormat: (/** @type {number} */ ago) => amount(ago),
+  };
 }
 
 /**

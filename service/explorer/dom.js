@@ -50,6 +50,18 @@ function fill(element, attributes, children) {
 }
 
 /**
+ * A table whose first column says what a row is of, and whose others are numbers.
+ *
+ * @param {string[]} names of the columns
+ * @param {HTMLTableRowElement[]} rows
+ * @param {Record<string, unknown>} [attributes]
+ */
+export function table(names, rows, attributes = {}) {
+  const head = names.map((name, index) => h("th", { scope: "col", class: index ? "number" : null }, name));
+  return h("table", attributes, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
+}
+
+/**
  * The element of the page with an id.
  *
  * @param {string} id

@@ -2,6 +2,7 @@
 
 import { askText } from "./api.js";
 import { byId, h } from "./dom.js";
+import { edgeKey } from "./graph.js";
 
 /** @typedef {import("./api.js").Ask} Ask */
 
@@ -28,15 +29,6 @@ export async function fetchDrawing(ask, signal) {
   );
   for (const title of root.querySelectorAll("g > title")) title.remove();
   return { root, text };
-}
-
-/**
- * The name of an edge within its network, as addresses have it.
- *
- * @param {{stage: string, layer: number | string, i: number | string, j: number | string}} edge
- */
-export function edgeKey({ stage, layer, i, j }) {
-  return `${stage}/${layer}/${i}/${j}`;
 }
 
 /**

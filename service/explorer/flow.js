@@ -1,5 +1,7 @@
 /** What passes through the network for one forecast: each edge's and node's part, and that nothing is lost at any. */
 
+import { edgeKey } from "./graph.js";
+
 /** @typedef {import("./api.js").Schemas} Schemas */
 
 /**
@@ -32,14 +34,15 @@ export function readFlow({ layers = [], prediction, baseline_prediction }, topol
   const add = (/** @type {Map<string, number>} */ sums, /** @type {string} */ id, /** @type {number} */ value) =>
     sums.set(id, (sums.get(id) ?? 0) + value);
   for (const { stage, layer, edges: passing = [] } of layers) {
-    for (const { i, j, contribution } of passing) edges.set(`${stage}/${layer}/${i}/${j}`, contribution);
+    for (const { i, j, contribution } of passing) edges.set(edgeKey({ stage, layer, i, j }), contribution);
   }
   const product = new Map(
     topology.edges.filter(({ kind }) => kind === "product").map(({ source, target }) => [source, target]),
   );
-  for (const { kind, stage, layer, i, j, source, target } of topology.edges) {
+  for (const edge of topology.edges) {
+    const { kind, source, target } = edge;
     if (kind !== "edge") continue;
-    const contribution = edges.get(`${stage}/${layer}/${i}/${j}`) ?? 0;
+    const contribution = edges.get(edgeKey(edge)) ?? 0;
     add(outgoing, source, contribution);
     add(incoming, product.get(target) ?? target, contribution);
   }

@@ -1,10 +1,11 @@
 /** The function of one edge: the service's picture of it, its figures, and formulas for it. */
 
-import { actions } from "../actions.js";
+import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
-import { h, segments } from "../dom.js";
-import { edgeKey, fetchDrawing } from "../drawing.js";
+import { h, segments, table } from "../dom.js";
+import { fetchDrawing } from "../drawing.js";
 import { amount, percent } from "../figures.js";
+import { edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
 import { ruleQuery, ruleValues } from "./network.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
@@ -41,12 +42,7 @@ export function create(page) {
   const element = h(
     "div",
     { class: "view edge" },
-    h(
-      "div",
-      { class: "title" },
-      h("h1", {}, "Edge"),
-      actions(() => shown, true),
-    ),
+    titleBar("Edge", () => shown, true),
     h(
       "div",
       { class: "columns wide" },
@@ -78,7 +74,7 @@ export function create(page) {
   const update = async (values, signal) => {
     const rule = { output: page.output, ...ruleQuery(values) };
     all ??= askJson({ path: `${page.path}/topology`, query: { output: page.output, pruned: false } });
-    const key = values.edge ?? strongestFirst(await all)[0]?.key ?? "";
+    const key = values.edge ?? strongestKey(await all);
     const [stage, layer, i, j] = key.split("/");
     const path = `${page.path}/edges/${[layer, i, j].map(encodeURIComponent).join("/")}`;
     const ask = { path, query: { ...rule, stage, range: values.range } };
@@ -90,7 +86,7 @@ export function create(page) {
       /** @type {Promise<Edge>} */ (askJson(full, signal)),
       all,
     ]);
-    choice.replaceChildren(...strongestFirst(topology).map(({ key, label }) => h("option", { value: key }, label)));
+    choice.replaceChildren(...optionsOf(topology));
     choice.value = key;
     drawing.replaceChildren(root);
     facts.replaceChildren(...tellFacts(edge, page.unit));
@@ -102,15 +98,15 @@ export function create(page) {
 }
 
 /** @param {Schemas["TopologyResponse"]} topology */
-function strongestFirst({ nodes, edges }) {
-  const labels = new Map(nodes.map(({ id, label }) => [id, label]));
-  return edges
-    .filter(({ kind }) => kind === "edge")
-    .sort((a, b) => (b.contribution ?? 0) - (a.contribution ?? 0))
-    .map((edge) => ({
-      key: edgeKey(edge),
-      label: `${labels.get(edge.source) ?? edge.source} → ${labels.get(edge.target) ?? edge.target}`,
-    }));
+function strongestKey(topology) {
+  const [edge] = strongestFirst(topology);
+  return edge ? edgeKey(edge) : "";
+}
+
+/** @param {Schemas["TopologyResponse"]} topology */
+function optionsOf(topology) {
+  const labels = labelsOf(topology);
+  return strongestFirst(topology).map((edge) => h("option", { value: edgeKey(edge) }, nameEdge(edge, labels)));
 }
 
 /**
@@ -144,10 +140,7 @@ function tellFormulas({ formulas }) {
       h("td", { class: "number" }, String(complexity)),
     ),
   );
-  const head = ["Formula of x", "R²", "Price"].map((name, index) =>
-    h("th", { scope: "col", class: index ? "number" : null }, name),
-  );
-  return h("table", { class: "tight" }, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
+  return table(["Formula of x", "R²", "Price"], rows, { class: "tight" });
 }
 
 /** @param {Edge} edge */

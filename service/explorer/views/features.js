@@ -1,6 +1,6 @@
 /** The features: what each contributes over the reference windows, how sure that is, and which can replace it. */
 
-import { actions } from "../actions.js";
+import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
 import { drawSteps } from "../charts.js";
 import { h, svg } from "../dom.js";
@@ -35,12 +35,7 @@ export function create(page) {
   const element = h(
     "div",
     { class: "view features" },
-    h(
-      "div",
-      { class: "title" },
-      h("h1", {}, "Features"),
-      actions(() => shown),
-    ),
+    titleBar("Features", () => shown),
     note,
     table,
     h("section", { class: "card" }, h("h2", {}, "Which steps matter"), steps),

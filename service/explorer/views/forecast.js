@@ -1,12 +1,13 @@
 /** One forecast, explained: the way to it feature by feature, step by step, and through the network. */
 
-import { actions } from "../actions.js";
+import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
 import { drawHeatMap, drawWaterfall, symmetric } from "../charts.js";
-import { h, segments } from "../dom.js";
-import { edgeKey, enliven, fetchDrawing } from "../drawing.js";
+import { h, segments, table } from "../dom.js";
+import { enliven, fetchDrawing } from "../drawing.js";
 import { amount, signed } from "../figures.js";
 import { readFlow } from "../flow.js";
+import { edgeKey, labelsOf, nameEdge } from "../graph.js";
 import { packWindow, readWindow, unpackWindow } from "../windows.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
@@ -36,12 +37,7 @@ export function create(page) {
   const element = h(
     "div",
     { class: "view forecast" },
-    h(
-      "div",
-      { class: "title" },
-      h("h1", {}, "Forecast"),
-      actions(() => shown),
-    ),
+    titleBar("Forecast", () => shown),
     input.element,
     summary,
     h(
@@ -352,7 +348,7 @@ function tellCarried(root, flow, topology, unit) {
  * @returns {(part: SVGGElement) => string[]}
  */
 function flowTeller(flow, topology, contributions, unit) {
-  const labels = new Map(topology.nodes.map(({ id, label }) => [id, label]));
+  const labels = labelsOf(topology);
   const nodes = new Map(flow.nodes.map((node) => [node.id, node]));
   return ({ dataset }) => {
     const { node: id, kind, source = "", target = "" } = dataset;
@@ -362,7 +358,7 @@ function flowTeller(flow, topology, contributions, unit) {
     if (feature in contributions) return [feature, `adds ${signed(contributions[feature], unit)}, over all steps`];
     if (kind !== "edge") return [];
     const value = flow.edges.get(edgeKey(/** @type {any} */ (dataset))) ?? 0;
-    return [`${labels.get(source) ?? source} → ${labels.get(target) ?? target}`, `adds ${signed(value, unit)}`];
+    return [nameEdge({ source, target }, labels), `adds ${signed(value, unit)}`];
   };
 }
 
@@ -381,10 +377,7 @@ function tellFlow({ nodes }, unit) {
       h("td", { class: "number muted" }, amount(Math.abs(incoming - outgoing))),
     ),
   );
-  const head = ["Node", "In", "Out", "Apart"].map((name, index) =>
-    h("th", { scope: "col", class: index ? "number" : null }, name),
-  );
-  return h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
+  return table(["Node", "In", "Out", "Apart"], rows);
 }
 
 /**

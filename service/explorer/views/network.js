@@ -1,10 +1,11 @@
 /** The network: the service's picture of what a rule keeps, what that costs, and the edges as a list. */
 
-import { actions } from "../actions.js";
+import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
-import { h, segments } from "../dom.js";
-import { edgeKey, enliven, fetchDrawing } from "../drawing.js";
+import { h, segments, table } from "../dom.js";
+import { enliven, fetchDrawing } from "../drawing.js";
 import { amount, percent, range, signed } from "../figures.js";
+import { edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["TopologyResponse"]} Topology */
@@ -62,12 +63,7 @@ export function create(page) {
   const element = h(
     "div",
     { class: "view network" },
-    h(
-      "div",
-      { class: "title" },
-      h("h1", {}, "Network"),
-      actions(() => shown, true),
-    ),
+    titleBar("Network", () => shown, true),
     h(
       "div",
       { class: "columns" },
@@ -223,12 +219,13 @@ function tellCost({ graph }, unit) {
  */
 function teller(topology, unit) {
   const nodes = new Map(topology.nodes.map((node) => [node.id, node]));
+  const labels = labelsOf(topology);
   const edges = new Map(topology.edges.map((edge) => [`${edge.kind} ${edgeKey(edge)}`, edge]));
   return (part) => {
     const { node, kind } = part.dataset;
     if (node !== undefined) return tellNode(nodes.get(node), unit);
     if (kind !== undefined)
-      return tellEdge(edges.get(`${kind} ${edgeKey(/** @type {any} */ (part.dataset))}`), nodes, unit);
+      return tellEdge(edges.get(`${kind} ${edgeKey(/** @type {any} */ (part.dataset))}`), labels, unit);
     return part.getAttribute("aria-label")?.split(", pruned: ") ?? [];
   };
 }
@@ -245,12 +242,12 @@ function tellNode(node, unit) {
 
 /**
  * @param {Edge | undefined} edge
- * @param {Map<string, Node>} nodes
+ * @param {Map<string, string>} labels of the nodes
  * @param {string | null} unit
  */
-function tellEdge(edge, nodes, unit) {
+function tellEdge(edge, labels, unit) {
   if (!edge) return [];
-  const lines = [nameEdge(edge, nodes), ...tellWorth(edge, unit)];
+  const lines = [nameEdge(edge, labels), ...tellWorth(edge, unit)];
   if (edge.share !== undefined) lines.push(`${percent(edge.share)} of the unit's profile`);
   if (edge.outside_grid) lines.push(`${percent(edge.outside_grid)} of its inputs outside the grid`);
   if (edge.kind === "edge") lines.push("Click, or press Enter, for its function");
@@ -273,36 +270,24 @@ function tellWorth({ contribution, interval, scores, kept }, unit) {
 }
 
 /**
- * @param {Edge} edge
- * @param {Map<string, Node>} nodes
- */
-function nameEdge(edge, nodes) {
-  return `${nodes.get(edge.source)?.label ?? edge.source} → ${nodes.get(edge.target)?.label ?? edge.target}`;
-}
-
-/**
  * @param {Topology} topology
  * @param {string | null} unit
  * @param {(edge: string) => string} link
  */
 function edgeTable(topology, unit, link) {
-  const nodes = new Map(topology.nodes.map((node) => [node.id, node]));
-  const kept = topology.edges.filter((edge) => edge.kind === "edge" && edge.kept);
-  kept.sort((a, b) => (b.contribution ?? 0) - (a.contribution ?? 0));
+  const labels = labelsOf(topology);
+  const kept = strongestFirst(topology).filter((edge) => edge.kept);
   const rows = kept.map((edge) =>
     h(
       "tr",
       {},
-      h("td", {}, h("a", { href: link(edgeKey(edge)) }, nameEdge(edge, nodes))),
+      h("td", {}, h("a", { href: link(edgeKey(edge)) }, nameEdge(edge, labels))),
       h("td", { class: "number" }, amount(edge.contribution, unit)),
       h("td", { class: "number" }, range(edge.interval)),
       h("td", { class: "number" }, edge.scores ? amount(edge.scores.backward) : ""),
     ),
   );
-  const head = ["Edge", "Mean |contribution|", "95 % interval", "Score"].map((name, index) =>
-    h("th", { scope: "col", class: index ? "number" : null }, name),
-  );
-  return h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
+  return table(["Edge", "Mean |contribution|", "95 % interval", "Score"], rows);
 }
 
 /** @param {Topology} topology */

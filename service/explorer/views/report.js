@@ -1,6 +1,6 @@
 /** The report: what people ask of the picture, answered, each with the way to where it shows. */
 
-import { actions } from "../actions.js";
+import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
 import { h } from "../dom.js";
 
@@ -30,12 +30,7 @@ export function create(page) {
   const element = h(
     "div",
     { class: "view report" },
-    h(
-      "div",
-      { class: "title" },
-      h("h1", {}, "Report"),
-      actions(() => shown),
-    ),
+    titleBar("Report", () => shown),
     findings,
   );
 
