@@ -16,7 +16,8 @@ import { amount, percent, range, signed } from "../figures.js";
  * @property {string} label
  * @property {(feature: Feature) => number | string} order what rows are sorted by
  * @property {(feature: Feature) => import("../dom.js").Child} cell
- * @property {boolean} [number] whether it is set to the right, and its largest come first
+ * @property {boolean} [number] whether it is set to the right
+ * @property {boolean} [largestFirst] whether it is sorted so at first; as numbers are
  */
 
 const VERDICTS = ["important", "weak", "negligible", "disconnected"];
@@ -118,7 +119,7 @@ function columnsOf({ features }, page) {
     },
     redundant: {
       label: "Moves with",
-      number: true,
+      largestFirst: true,
       order: ({ redundant_with: partners }) => Math.max(0, ...partners.map(({ correlation }) => Math.abs(correlation))),
       cell: ({ redundant_with: partners }) =>
         partners.map(({ name, correlation }) => `${name} (${signed(correlation)})`).join(", "),
@@ -172,27 +173,20 @@ function shareCell({ share, share_interval: [low, high] }, largest) {
  * @param {(sort: string) => void} choose
  */
 function drawTable(features, columns, sort, direction, choose) {
-  const descending = direction ? direction === "down" : Boolean(columns[sort].number);
-  const sorted = [...features].sort(
-    (a, b) => compare(columns[sort].order(a), columns[sort].order(b)) * (descending ? -1 : 1),
-  );
+  const { number, largestFirst = Boolean(number), order } = columns[sort];
+  const descending = direction ? direction === "down" : largestFirst;
+  const sorted = [...features].sort((a, b) => compare(order(a), order(b)) * (descending ? -1 : 1));
   const head = Object.entries(columns).map(([key, { label, number }]) => {
     const state = key === sort ? (descending ? "descending" : "ascending") : null;
     const next = key === sort ? `${key}:${descending ? "up" : "down"}` : key;
     const button = h("button", { type: "button", class: "sort", onclick: () => choose(next) }, label);
-    return h(
-      "th",
-      { scope: "col", class: number && key !== "redundant" ? "number" : null, "aria-sort": state },
-      button,
-    );
+    return h("th", { scope: "col", class: number ? "number" : null, "aria-sort": state }, button);
   });
   const rows = sorted.map((feature) =>
     h(
       "tr",
       { "data-feature": feature.name },
-      ...Object.entries(columns).map(([key, { cell, number }]) =>
-        h("td", { class: number && key !== "redundant" ? "number" : null }, cell(feature)),
-      ),
+      ...Object.values(columns).map(({ cell, number }) => h("td", { class: number ? "number" : null }, cell(feature))),
     ),
   );
   return h("table", {}, h("thead", {}, h("tr", {}, ...head)), h("tbody", {}, ...rows));
