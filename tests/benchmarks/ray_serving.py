@@ -6,7 +6,6 @@ in processor time tells how many cores a rate takes elsewhere.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,16 +13,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from load import get, keep_busy, post
-from servers import free_port, free_server, get_status, processor_seconds, running
+from load import get, keep_busy
+from servers import finish_background, free_port, free_server, processor_seconds, running
 from table import Row, machine
+from workers import DURATION, NAME, WARM_UP, WORK, make_requests
 
 from kanmodel.checkpoint import load_checkpoint
 from service.commands.serve import RAY_VARIABLES
 from service.repository import BUNDLED
 
-NAME = "nyc-weather"
-DURATION, WARM_UP = 4.0, 1.0  # seconds
 MILLION_AN_HOUR = 1e6 / 3600  # windows a second
 KINDS = {"proxy": "ray::ProxyActor", "replica": "ray::ServeReplica"}  # how their processes are called
 
@@ -126,11 +124,9 @@ def measure_all() -> Iterator[tuple[str, list[Measured]]]:
 def make_works() -> Iterator[Work]:
     """Nothing, forecasts and explanations."""
     model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
-    original = model.scaling.features_to_original(model.reference.windows).round(6)
     yield Work("GET /healthz, connections: 64", [get("/healthz")] * 64, 0)
-    for verb, n, connections in (("predict", 1, 64), ("predict", 32, 8), ("explain", 1, 8), ("explain", 32, 8)):
-        bodies = [json.dumps({"instances": original[i : i + n].tolist()}).encode() for i in range(connections)]
-        requests = [post(f"/v1/models/{NAME}:{verb}", body) for body in bodies]
+    for verb, n, connections in WORK:
+        requests = make_requests(model, verb, n, connections)
         yield Work(f":{verb}, windows a request: {n}, connections: {connections}", requests, n)
 
 
@@ -192,7 +188,7 @@ def ray_server(variant: Variant) -> Iterator[int]:
 def wait_for_results(port: int) -> None:
     """Until what is computed after loading is there: the last of it is asked for."""
     for _ in range(8):  # on connections of their own, so that each replica is likely asked
-        get_status(port, f"/v1/models/{NAME}/report")
+        finish_background(port, NAME)
 
 
 def find_processes() -> dict[str, list[int]]:

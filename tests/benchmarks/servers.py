@@ -134,3 +134,9 @@ def get_status(port: int, path: str) -> int:
         return 0
     finally:
         connection.close()
+
+
+def finish_background(port: int, name: str) -> None:
+    """Waits for the report, the last of what is computed after loading."""
+    if get_status(port, f"/v1/models/{name}/report") != 200:
+        raise RuntimeError("there is no report")

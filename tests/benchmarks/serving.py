@@ -14,7 +14,7 @@ from threading import Thread
 import numpy as np
 from load import Load, get, keep_busy, post
 from models import NAME, large_model, save_large_model
-from servers import CLIENT_CORE, Server, get_status, our_server, peer_server, pin, resident_memory
+from servers import CLIENT_CORE, Server, finish_background, get_status, our_server, peer_server, pin, resident_memory
 from table import Row, milliseconds
 
 from kanmodel.checkpoint import LoadedModel
@@ -32,21 +32,15 @@ def rows() -> Iterator[Row]:
     try:
         with tempfile.TemporaryDirectory() as folder, peer_server(save_large_model(Path(folder))) as peer:
             with our_server(Path(folder)) as ours:
-                finish_background(ours, NAME)
+                finish_background(ours.port, NAME)
                 yield from request_rows(ours, peer, large_model())
             with our_server(BUNDLED) as bundled:
-                finish_background(bundled, BUNDLED_NAME)
+                finish_background(bundled.port, BUNDLED_NAME)
                 yield Row("start of the process until ready, bundled model", f"{bundled.start:.2f} s")
                 yield from cached_rows(bundled, peer)
                 yield memory_row(bundled)
     finally:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
-
-
-def finish_background(server: Server, name: str) -> None:
-    """Waits for the report, the last of what is computed after loading."""
-    if get_status(server.port, f"/v1/models/{name}/report") != 200:
-        raise RuntimeError("there is no report")
 
 
 def memory_row(server: Server) -> Row:

@@ -22,7 +22,7 @@ import torch
 from captum.attr import IntegratedGradients
 from explanations import STEPS
 from models import SPREAD
-from servers import free_server, get_status, peak_memory
+from servers import finish_background, free_server, peak_memory
 from table import Row, print_table
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, load_checkpoint, save_checkpoint
@@ -52,7 +52,7 @@ def rows() -> Iterator[Row]:
 
 def _rates(model: LoadedModel) -> Iterator[Row]:
     with free_server(BUNDLED, 1, 1) as server:
-        get_status(server.port, f"/v1/models/{NAME}/report")  # the last of what is computed after loading
+        finish_background(server.port, NAME)
         loops: dict[str, Callable[[], float]] = {
             f"loop of :explain, {TOGETHER} windows": _http_loop(model, server.port)
         }

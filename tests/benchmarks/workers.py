@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from load import Load, keep_busy, post
-from servers import free_server, get_status
+from servers import finish_background, free_server
 from table import Row, print_table
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
@@ -34,16 +34,21 @@ def rows() -> Iterator[Row]:
 
 def measure(model: LoadedModel, workers: int, threads: int) -> list[Load]:
     """What comes of each kind of work."""
-    original = model.scaling.features_to_original(model.reference.windows).round(6)
     loads = []
     with free_server(BUNDLED, workers, threads) as server:
-        get_status(server.port, f"/v1/models/{NAME}/report")  # the last of what is computed after loading
-        for verb, n, connections in WORK:
-            bodies = [json.dumps({"instances": original[i : i + n].tolist()}).encode() for i in range(connections)]
-            requests = [post(f"/v1/models/{NAME}:{verb}", body) for body in bodies]
-            keep_busy(server.port, requests, connections, WARM_UP)
-            loads.append(keep_busy(server.port, requests, connections, DURATION))
+        finish_background(server.port, NAME)
+        for work in WORK:
+            requests = make_requests(model, *work)
+            keep_busy(server.port, requests, len(requests), WARM_UP)
+            loads.append(keep_busy(server.port, requests, len(requests), DURATION))
     return loads
+
+
+def make_requests(model: LoadedModel, verb: str, windows: int, connections: int) -> list[bytes]:
+    """Requests of some windows each, one for each connection."""
+    original = model.scaling.features_to_original(model.reference.windows).round(6)
+    bodies = [json.dumps({"instances": original[i : i + windows].tolist()}).encode() for i in range(connections)]
+    return [post(f"/v1/models/{NAME}:{verb}", body) for body in bodies]
 
 
 if __name__ == "__main__":
