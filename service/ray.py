@@ -62,7 +62,7 @@ class Replica:
         assert self._app is not None
         registry = self._app.state.parts.registry
         if not registry.ready:
-            reasons = [f"{entry.name}: {entry.reason or entry.state}" for entry in registry.entries]
+            reasons = [f"{entry.name} {entry.condition}" for entry in registry.entries]
             raise NotReadyError(f"no model answers: {'; '.join(reasons) or 'there is none'}")
 
 

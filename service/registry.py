@@ -68,6 +68,11 @@ class Entry:
         """Its version."""
         return self.file.version
 
+    @property
+    def condition(self) -> str:
+        """What became of its file, as the end of a sentence."""
+        return f"failed: {self.reason}" if self.state == "failed" else f"is {self.state}"
+
 
 class Registry:
     """The models of a folder: `load` reads them, `poll` follows the changes of their files.
@@ -127,8 +132,7 @@ class Registry:
         entry = choose_default(models[name]) if version is None else _choose_version(models[name], version)
         if entry.served is None:
             what = f"model {name!r}" if version is None else f"version {version} of model {name!r}"
-            reason = f"{what} failed: {entry.reason}" if entry.state == "failed" else f"{what} is {entry.state}"
-            raise NotReadyError(reason, headers={"Retry-After": _RETRY_AFTER[entry.state]})
+            raise NotReadyError(f"{what} {entry.condition}", headers={"Retry-After": _RETRY_AFTER[entry.state]})
         return entry.served
 
     def load(self) -> tuple[Served, ...]:

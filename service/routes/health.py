@@ -8,7 +8,7 @@ from kanmodel.errors import Problem
 from service.answers import answer_json
 from service.dependencies import TheParts
 from service.errors import NotReadyError, describe_error
-from service.registry import Registry, choose_default
+from service.registry import Registry
 from service.requests.negotiation import refuse_other_than_json
 from service.schemas.errors import describe_errors
 from service.schemas.health import Health, Readiness, ServerHealth, UnreadyResponse, describe_unreadiness
@@ -62,6 +62,6 @@ async def get_server_readiness(request: Request, parts: TheParts) -> Response:
 
 def _refuse_unready(registry: Registry) -> None:
     if not registry.ready:
-        defaults = map(choose_default, registry.index().values())
-        problems = [Problem(entry.name, entry.reason or f"is {entry.state}") for entry in defaults]
+        waited_for = [entry for entry in registry.entries if entry.state != "ready"]
+        problems = [Problem(entry.name, f"version {entry.version} {entry.condition}") for entry in waited_for]
         raise NotReadyError("the service is not ready", problems, headers={"Retry-After": "1"})

@@ -44,6 +44,14 @@ class Service:
         return self.client.post(path, json=body, **options)  # type: ignore[arg-type]
 
 
+def is_loaded(client: httpx2.Client) -> bool:
+    """Whether a server answers, and has loaded its models, which needs no key; workers answer no sooner."""
+    try:
+        return "loading" not in client.get("/readyz").text
+    except httpx2.ConnectError:
+        return False
+
+
 @contextmanager
 def run_server(app: FastAPI, wait: bool = True) -> Iterator[httpx2.Client]:
     """A client of an app that a real server serves; `wait` until its models are loaded."""
@@ -56,7 +64,7 @@ def run_server(app: FastAPI, wait: bool = True) -> Iterator[httpx2.Client]:
         port = server.servers[0].sockets[0].getsockname()[1]
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             if wait:
-                poll(lambda: '"loading"' not in client.get("/v1/models").text)
+                poll(lambda: is_loaded(client))
             yield client
     finally:
         server.should_exit = True
@@ -73,14 +81,6 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
         return int(ended.value.code or 0), *capsys.readouterr()
 
     return run
-
-
-def is_loaded(client: httpx2.Client) -> bool:
-    """Whether a server answers, and has loaded its models; workers answer no sooner."""
-    try:
-        return "loading" not in client.get("/readyz").text
-    except httpx2.ConnectError:
-        return False
 
 
 @contextmanager

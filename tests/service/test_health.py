@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import threading
 
+import pytest
+
 from kanmodel.checkpoint import load_checkpoint
 
 
@@ -31,23 +33,46 @@ def test_is_not_ready_where_no_model_is(serve, tmp_path):
         assert client.get("/healthz").status_code == 200
 
 
-def test_answers_while_it_loads(serve, folder, monkeypatch):
-    """While a model loads the process lives, is not ready, and says that the model is loading."""
+@pytest.fixture
+def slow_version(monkeypatch):
+    """Files named 1 load when this is set."""
     go_on = threading.Event()
 
     def load_slowly(path):
-        go_on.wait(30)
+        if path.stem == "1":
+            go_on.wait(30)
         return load_checkpoint(path)
 
     monkeypatch.setattr("service.registry.load_checkpoint", load_slowly)
-    try:
-        with serve(models=folder / "two.safetensors", wait=False) as client:
-            assert client.get("/healthz").status_code == 200
-            assert client.get("/readyz").status_code == 503
-            assert client.get("/v1/models").json()["details"][0]["state"] == "loading"
-            answer = client.get("/v1/models/two")
-            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-            assert answer.json()["error"] == "model 'two' is loading"
-            go_on.set()
-    finally:
-        go_on.set()
+    yield go_on
+    go_on.set()
+
+
+def test_answers_while_it_loads(serve, folder, tmp_path, slow_version):
+    """While a model loads the process lives, is not ready, and says that the model is loading."""
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "1.safetensors").write_bytes((folder / "two.safetensors").read_bytes())
+    with serve(models=tmp_path, wait=False) as client:
+        assert client.get("/healthz").status_code == 200
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["errors"] == [{"path": "m", "message": "version 1 is loading"}]
+        assert client.get("/v1/models").json()["details"][0]["state"] == "loading"
+        answer = client.get("/v1/models/m")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["error"] == "model 'm' is loading"
+        slow_version.set()
+
+
+def test_is_not_ready_before_every_version_is_loaded(serve, folder, tmp_path, wait_until, slow_version):
+    """A model answers as soon as a version does; /readyz waits for the others, and names them alone."""
+    (tmp_path / "m").mkdir()
+    for version in ("1", "2"):
+        (tmp_path / "m" / f"{version}.safetensors").write_bytes((folder / "two.safetensors").read_bytes())
+    with serve(models=tmp_path, wait=False) as client:
+        wait_until(lambda: client.get("/v1/models/m").status_code == 200)
+        answer = client.get("/readyz")
+        assert answer.status_code == 503
+        assert answer.json()["errors"] == [{"path": "m", "message": "version 1 is loading"}]
+        slow_version.set()
+        wait_until(lambda: client.get("/readyz").status_code == 200)

@@ -301,7 +301,7 @@ def test_where_no_model_answers_the_command_ends(tmp_path):
     ended = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
     assert ended.returncode == 2, ended.stderr
     last = ended.stderr.splitlines()[-1]
-    assert last.startswith("kanscope: the replicas do not start: ") and "no model answers: broken: " in last
+    assert last.startswith("kanscope: the replicas do not start: ") and "no model answers: broken failed: " in last
 
 
 def test_serve_run_takes_settings_and_wants_keys(models, monkeypatch):
