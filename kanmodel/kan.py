@@ -12,7 +12,7 @@ Liu et al. 2024, arXiv 2408.10205, section 2. Numerically equal to pykan 0.2.8.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import prod, sqrt
 
@@ -137,7 +137,7 @@ class KANLayer(nn.Module):
             return x
         return nn.functional.layer_norm(x, x.shape[-1:], self.norm_weight, self.norm_bias)
 
-    def basis(self, u: Tensor, inputs: slice | Tensor = slice(None)) -> Tensor:
+    def basis(self, u: Tensor, inputs: slice | Tensor | list[int] = slice(None)) -> Tensor:
         """The basis functions at `normalise`d inputs, (batch, n_in) -> (batch, n_in, n_basis); of some inputs alone."""
         grid = self.grid[inputs]
         if self.config.basis == "bspline":
@@ -158,15 +158,21 @@ class KANLayer(nn.Module):
         spline = torch.einsum("big,oig->boi", self.basis(self.normalise(x)), self.weights())
         return base, spline, self._symbolic_part(x)
 
-    def edge_parts_at(self, x: Tensor, i: int) -> tuple[Tensor, Tensor, Tensor]:
-        """`edge_parts` of the edges that leave input i alone, at positions (points,): three of (points, n_subnodes).
+    def edge_parts_at(self, x: Tensor, inputs: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        """`edge_parts` of the edges that leave some inputs, each input at positions of its own.
 
         Where the layer has a norm, the spline part is taken at the positions as if they were normalised already.
+
+        Args:
+            x: positions, (points, len(inputs)).
+            inputs: numbers of the inputs.
+
+        Returns:
+            Three tensors (points, n_subnodes, len(inputs)).
         """
-        spline = self.basis(x[:, None], slice(i, i + 1))[:, 0] @ self.weights()[:, i].T
-        base = self.base(x)[:, None] * (self.mask * self.scale_base)[:, i]
-        symbolic = self._symbolic_part(x[:, None].expand(-1, self.mask.shape[1]))[:, :, i]
-        return base, spline, symbolic
+        base = (self.mask * self.scale_base)[:, inputs] * self.base(x).unsqueeze(1)
+        spline = torch.einsum("big,oig->boi", self.basis(x, inputs), self.weights()[:, inputs])
+        return base, spline, self._symbolic_part(x, inputs)
 
     def edges(self, x: Tensor) -> Tensor:
         """What every edge adds, (batch, n_in) -> (batch, n_subnodes, n_in)."""
@@ -183,13 +189,16 @@ class KANLayer(nn.Module):
         """Coefficients with masks and scales, (n_subnodes, n_in, n_basis)."""
         return (self.mask * self.scale_spline).unsqueeze(-1) * self.coef
 
-    def _symbolic_part(self, x: Tensor) -> Tensor:
-        """mask * (c f(a x + b) + d) of the symbolic edges, (batch, n_subnodes, n_in); zero elsewhere."""
-        part = x.new_zeros(len(x), *self.mask.shape)
+    def _symbolic_part(self, x: Tensor, inputs: Sequence[int] | None = None) -> Tensor:
+        """mask * (c f(a x + b) + d) of the symbolic edges, zero elsewhere; of some inputs alone."""
+        inputs = range(self.mask.shape[1]) if inputs is None else inputs
+        part = x.new_zeros(len(x), len(self.mask), len(inputs))
         for number, edge in enumerate(self.symbolic):
-            a, b, c, d = self.symbolic_affine[number]
-            value = c * FUNCTIONS[edge.function](a * x[:, edge.i] + b) + d
-            part[:, edge.j, edge.i] = self.symbolic_mask[number] * value
+            if edge.i in inputs:
+                column = inputs.index(edge.i)
+                a, b, c, d = self.symbolic_affine[number]
+                value = c * FUNCTIONS[edge.function](a * x[:, column] + b) + d
+                part[:, edge.j, column] = self.symbolic_mask[number] * value
         return part
 
     def nodes(self, subnodes: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
@@ -20,6 +21,7 @@ Shape = Literal["flat", "base_only", "linear", "curved"]
 N_BINS = 20
 FLAT_SHARE = 0.01  # of its sub-node's standard deviation, under which an edge counts as flat
 LINEAR_R2 = 0.98  # of the best line, from which an edge counts as linear
+PART = 32  # inputs of a layer whose edges are sampled together: about as much as fits the cache
 
 
 @dataclass(frozen=True)
@@ -134,129 +136,164 @@ def sample_edge(
 def sample_edges(
     model: LoadedModel, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support"
 ) -> list[EdgeCurve]:
-    """`sample_edge` for several edges; those that leave one node are sampled together."""
+    """`sample_edge` for several edges; those of one layer are sampled together."""
     with torch.no_grad():
         stages = model.network.trace(model.reference.windows).stages
-    leaving: dict[tuple[str, int, int], _Leaving] = {}
-    for edge in edges:
-        place = (edge.stage, edge.layer, edge.i)
-        if place not in leaving:
-            layer = model.network.stages[edge.stage][edge.layer]
-            leaving[place] = _sample(layer, stages[edge.stage][edge.layer], edge.i, points, span)
-    return [_describe(model, edge, leaving[edge.stage, edge.layer, edge.i]) for edge in edges]
+    nodes: dict[tuple[str, int], list[int]] = {}
+    for stage, layer, i in sorted({(edge.stage, edge.layer, edge.i) for edge in edges}):
+        nodes.setdefault((stage, layer), []).append(i)
+    leaving: dict[tuple[str, int, int], tuple[_Sampled, int]] = {}
+    for (stage, layer), inputs in nodes.items():
+        for start in range(0, len(inputs), PART):
+            part = inputs[start : start + PART]
+            sampled = _sample(model.network.stages[stage][layer], stages[stage][layer], part, points, span)
+            leaving |= {(stage, layer, i): (sampled, number) for number, i in enumerate(part)}
+    return [_describe(model, edge, *leaving[edge.stage, edge.layer, edge.i]) for edge in edges]
 
 
 @dataclass(frozen=True)
-class _Leaving:
-    """The functions of the edges that leave one node, as `EdgeCurve` has them; curves are (n_subnodes, points)."""
+class _Sampled:
+    """The functions of the edges that leave some inputs of a layer, as `EdgeCurve` has them: by input, then sub-node.
 
+    Curves are (inputs, n_subnodes, points); only the edges in `is_symbolic` have a symbolic part.
+    """
+
+    layer: KANLayer
     x: Array
     base: Array
     spline: Array
     symbolic: Array
     slope: Array
-    core: tuple[float, float]
-    support: Support
-    lines: list[Line]
-    flat: list[bool]
+    is_symbolic: Array
+    flat: Array
+    grid: Array
+    cores: list[tuple[float, float]]
+    supports: list[Support]
+    lines: list[list[Line]]
 
 
-def _sample(layer: KANLayer, trace: LayerTrace, i: int, points: int, span: Span) -> _Leaving:
+def _sample(layer: KANLayer, trace: LayerTrace, inputs: list[int], points: int, span: Span) -> _Sampled:
     with torch.no_grad():
-        inputs = layer.normalise(trace.inputs)[:, i]
-        passed = (layer.edge_parts(trace.inputs)[1] if layer.layer_norm else trace.edges)[:, :, i]
-    core = float(layer.core[0][i]), float(layer.core[1][i])
-    support = _measure_support(_array(inputs), core)
-    first, last = {
-        "support": (support.p01, support.p99),
-        "reference": (float(inputs.min()), float(inputs.max())),
-        "grid": core,
+        parts = layer.edge_parts(trace.inputs)[1] if layer.layer_norm else trace.edges
+        passed = parts[:, :, inputs].permute(2, 1, 0)  # (inputs, n_subnodes, n), as all that follows
+        seen = layer.normalise(trace.inputs)[:, inputs].T
+    start, end = (ends[inputs].tolist() for ends in layer.core)
+    cores = list(zip(start, end, strict=True))
+    supports = _measure_supports(_array(seen), cores)
+    spans = {
+        "support": [(support.p01, support.p99) for support in supports],
+        "reference": torch.stack(torch.aminmax(seen, dim=1), dim=1).tolist(),
+        "grid": cores,
     }[span]
-    x = torch.linspace(first, last, points, dtype=inputs.dtype)
-
-    values, slope = _evaluate(layer, x, i)
-    base, spline, symbolic = (_array(part.T) for part in values)
-    flat = passed.std(dim=0, correction=0) <= FLAT_SHARE * trace.subnodes.std(dim=0, correction=0)
-    return _Leaving(
+    x = torch.stack([torch.linspace(start, end, points, dtype=seen.dtype) for start, end in spans])
+    base, spline, symbolic, slope = (_array(part.permute(2, 1, 0)) for part in _evaluate(layer, x.T, inputs))
+    spread = trace.subnodes.std(dim=0, correction=0)
+    return _Sampled(
+        layer=layer,
         x=_array(x),
         base=base,
         spline=spline,
         symbolic=symbolic,
-        slope=_array(slope.T),
-        core=core,
-        support=support,
-        lines=_fit_lines(_array(inputs), _array(passed), support),
-        flat=flat.tolist(),
+        slope=slope,
+        is_symbolic=layer.is_symbolic[:, inputs].T.numpy(),
+        flat=(FLAT_SHARE * spread >= passed.std(dim=2, correction=0)).numpy(),
+        grid=_array(layer.grid[inputs]),
+        cores=cores,
+        supports=supports,
+        lines=_fit_lines(_array(seen), _array(passed), supports),
     )
 
 
-def _evaluate(layer: KANLayer, x: Tensor, i: int) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor]:
-    """Base, spline and symbolic parts of the edges from input i at positions (points,), and the slopes of their sums.
+def _evaluate(layer: KANLayer, x: Tensor, inputs: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Base, spline and symbolic parts of the edges from inputs at positions (points, inputs), and their sums' slopes.
 
-    Each sum depends on its own position alone, so the gradient of the positions, sum_j v_pj s_pj for weights v, has
+    Each sum depends on its own position alone, so the gradient of the positions, sum_j v_pji s_pji for weights v, has
     the slopes s as its gradient in turn. (Forward mode would be plainer, but is not safe between threads.)
     """
     with torch.enable_grad():
         x = x.requires_grad_()
-        base, spline, symbolic = layer.edge_parts_at(x, i)
+        base, spline, symbolic = layer.edge_parts_at(x, inputs)
         if layer.layer_norm:
             base = torch.zeros_like(base)
         weights = torch.zeros_like(spline, requires_grad=True)
         (of_positions,) = torch.autograd.grad(base + spline + symbolic, x, weights, create_graph=True)
         (slope,) = torch.autograd.grad(of_positions.sum(), weights)
-    return (base, spline, symbolic), slope
+    return base, spline, symbolic, slope
 
 
-def _describe(model: LoadedModel, edge: TopologyEdge, leaving: _Leaving) -> EdgeCurve:
-    layer, i, j = model.network.stages[edge.stage][edge.layer], edge.i, edge.j
-    y = leaving.base[j] + leaving.spline[j] + leaving.symbolic[j]
-    feature = model.config.features[i] if edge.source.startswith("feature:") else None
-    scaling = model.scaling
+def _describe(model: LoadedModel, edge: TopologyEdge, sampled: _Sampled, number: int) -> EdgeCurve:
+    """The curve of an edge, which leaves input `number` of those that were sampled."""
+    layer, j, scaling = sampled.layer, edge.j, model.scaling
+    of_feature, of_output = edge.source.startswith("feature:"), edge.target.startswith("output:")
+    base, spline, symbolic = sampled.base[number, j], sampled.spline[number, j], sampled.symbolic[number, j]
+    x, y = sampled.x[number], base + spline + symbolic
+    support, line = sampled.supports[number], sampled.lines[number][j]
     return EdgeCurve(
         edge=edge,
-        x=leaving.x,
+        x=x,
         y=y,
-        base=leaving.base[j],
-        spline=leaving.spline[j],
-        symbolic=leaving.symbolic[j] if bool(layer.is_symbolic[j, i]) else None,
-        slope=leaving.slope[j],
-        x_original=leaving.x * scaling.feature_scale[i] + scaling.feature_mean[i] if feature else None,
-        y_original=y * _gain(layer, j) * scaling.output_scale[j] if edge.target.startswith("output:") else None,
-        unit=feature.unit if feature else None,
-        grid=_array(layer.grid[i]),
-        core=leaving.core,
-        support=leaving.support,
-        line=leaving.lines[j],
-        shape=_shape(leaving.flat[j], leaving.support, leaving.lines[j]),
+        base=base,
+        spline=spline,
+        symbolic=symbolic if sampled.is_symbolic[number, j] else None,
+        slope=sampled.slope[number, j],
+        x_original=x * scaling.feature_scale[edge.i] + scaling.feature_mean[edge.i] if of_feature else None,
+        y_original=y * _gain(layer, j) * scaling.output_scale[j] if of_output else None,
+        unit=model.config.features[edge.i].unit if of_feature else None,
+        grid=sampled.grid[number],
+        core=sampled.cores[number],
+        support=support,
+        line=line,
+        shape=_shape(bool(sampled.flat[number, j]), support, line),
         function_of="normalised input" if layer.layer_norm else "input",
     )
 
 
-def _measure_support(inputs: Array, core: tuple[float, float]) -> Support:
-    p01, p50, p99 = (float(value) for value in np.percentile(inputs, (1, 50, 99)))
-    counts, edges = np.histogram(inputs, bins=N_BINS)
-    outside = float(((inputs < core[0]) | (inputs > core[1])).mean())
+def _measure_supports(inputs: Array, cores: Sequence[tuple[float, float]]) -> list[Support]:
+    """Of inputs (n_in, n), each with its core interval."""
+    percentiles = np.percentile(inputs, (1, 50, 99), axis=1).T.tolist()
+    return [_measure_support(*measured) for measured in zip(inputs, percentiles, cores, strict=True)]
+
+
+def _measure_support(values: Array, percentiles: Sequence[float], core: tuple[float, float]) -> Support:
+    p01, p50, p99 = percentiles
+    counts, edges = np.histogram(values, bins=N_BINS)
+    outside = float(((values < core[0]) | (values > core[1])).mean())
     length = core[1] - core[0]
     coverage = (p99 - p01) / length if length > 0 else float("inf")
     return Support(p01, p50, p99, edges, counts.astype(np.float64), outside, coverage)
 
 
-def _fit_lines(inputs: Array, outputs: Array, support: Support) -> list[Line]:
-    """The line of each edge, from inputs (n,) and what the edges add (n, n_subnodes)."""
-    inside = (inputs >= support.p01) & (inputs <= support.p99)
-    if not inside.any():  # of two values neither lies between the percentiles
-        inside[:] = True
-    x, y = inputs[inside], outputs[inside]
-    x_centred, y_centred = x - x.mean(), y - y.mean(axis=0)
-    slopes = x_centred @ y_centred / (x_centred**2).sum() if np.ptp(x) > 0 else np.zeros(y.shape[1])
-    lost = ((y_centred - x_centred[:, None] * slopes) ** 2).sum(axis=0)
-    spread = (y_centred**2).sum(axis=0)
-    return [
-        Line(float(slopes[j]), float(y[:, j].mean() - slopes[j] * x.mean()), float(1 - lost[j] / spread[j]))
-        if np.ptp(y[:, j]) > 0  # the spread of a constant is not 0 but the rounding of its mean
-        else Line(0.0, float(y[0, j]), 1.0)
-        for j in range(y.shape[1])
-    ]
+def _fit_lines(inputs: Array, outputs: Array, supports: Sequence[Support]) -> list[list[Line]]:
+    """The line of each edge by input, then sub-node, from inputs (n_in, n) and outputs (n_in, n_subnodes, n)."""
+    p01, p99 = (np.array([[getattr(support, end)] for support in supports]) for end in ("p01", "p99"))
+    inside = (inputs >= p01) & (inputs <= p99)
+    inside |= ~inside.any(axis=1, keepdims=True)  # of two values neither lies between the percentiles
+    inputs, inside = inputs[:, None], inside[:, None]
+    x_mean, y_mean = _mean(inputs, inside), _mean(outputs, inside)
+    x, y = np.where(inside, inputs - x_mean, 0.0), np.where(inside, outputs - y_mean, 0.0)
+    slopes = _divide(_sum(x * y), _sum(x**2))
+    r2 = 1 - _divide(_sum((y - x * slopes) ** 2), _sum(y**2))
+    fitted = np.concatenate([slopes, y_mean - slopes * x_mean, r2], axis=2)
+    return [[Line(*line) for line in of_input] for of_input in fitted.tolist()]
+
+
+def _mean(values: Array, inside: NDArray[np.bool_]) -> Array:
+    """Of those inside, along the last axis. That of equal values is one of them, not what rounding makes of a sum."""
+    lowest = values.min(axis=-1, where=inside, initial=np.inf, keepdims=True)
+    highest = values.max(axis=-1, where=inside, initial=-np.inf, keepdims=True)
+    mean: Array = np.where(lowest < highest, values.mean(axis=-1, where=inside, keepdims=True), lowest)
+    return mean
+
+
+def _sum(values: Array) -> Array:
+    total: Array = values.sum(axis=-1, keepdims=True)
+    return total
+
+
+def _divide(numerator: Array, denominator: Array) -> Array:
+    """0/0 counts as 0."""
+    quotient: Array = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
+    return quotient
 
 
 def _shape(flat: bool, support: Support, line: Line) -> Shape:
@@ -273,5 +310,5 @@ def _gain(layer: KANLayer, j: int) -> float:
 
 
 def _array(values: Tensor) -> Array:
-    array: Array = values.detach().double().numpy()
+    array: Array = values.detach().double().contiguous().numpy()
     return array

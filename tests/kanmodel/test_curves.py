@@ -1,5 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import cache
 
 import numpy as np
@@ -248,6 +248,22 @@ def test_an_edge_that_does_not_exist():
     model, topology = tiny("head")
     with pytest.raises(UnknownNameError, match=r"no edge \(head, 0, 9, 0\); there are head layer 0: i 0 to 2"):
         sample_edge(model, topology, "head", 0, 9, 0)
+
+
+@pytest.mark.parametrize("span", SPANS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_edge_alone_is_as_among_others(dtype, span):
+    """Edges sampled together, of more inputs than at once, are each as it is alone: what is measured, to the bit."""
+    model = make_model("head", n_features=40, dtype=dtype)
+    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]
+    curves = sample_edges(model, topology.kan_edges, 31, span)
+    for curve in curves[::7]:
+        (alone,) = sample_edges(model, [curve.edge], 31, span)
+        for name in ("x", "y", "base", "spline", "slope", "grid"):
+            np.testing.assert_allclose(getattr(curve, name), getattr(alone, name), rtol=tolerance, atol=tolerance)
+        assert (curve.core, curve.line, curve.shape) == (alone.core, alone.line, alone.shape)
+        np.testing.assert_equal(astuple(curve.support), astuple(alone.support))
 
 
 def test_four_threads_sample_what_one_does():

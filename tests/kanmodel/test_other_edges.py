@@ -129,7 +129,7 @@ def test_curves_behind_a_layer_norm_are_of_the_normalised_input():
     layer = model.network.head[0]
     with torch.no_grad():
         normalised = layer.normalise(model.network.encode(model.reference.windows))[:, 3].double().numpy()
-        spline = layer.edge_parts_at(torch.from_numpy(curve.x).float(), 3)[1][:, 1].double().numpy()
+        spline = layer.edge_parts_at(torch.from_numpy(curve.x)[:, None].float(), [3])[1][:, 1, 0].double().numpy()
     assert curve.function_of == "normalised input"
     np.testing.assert_allclose((curve.support.p01, curve.support.p99), np.percentile(normalised, (1, 99)), atol=1e-6)
     np.testing.assert_allclose(curve.y, spline, rtol=0, atol=1e-6)

@@ -113,9 +113,9 @@ def test_one_edge_at_normalised_positions(basis, denominator, seed):
     layer = network[0]
     u = layer.normalise(x)
     base, spline, _ = layer.edge_parts(x)
-    for j, i in ((0, 0), (1, 2)):
-        torch.testing.assert_close(layer.edge_parts_at(u[:, i], i)[1][:, j], spline[:, j, i], rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(layer.edge_parts_at(x[:, i], i)[0][:, j], base[:, j, i], rtol=1e-12, atol=1e-12)
+    inputs = [2, 0]
+    torch.testing.assert_close(layer.edge_parts_at(u[:, inputs], inputs)[1], spline[:, :, inputs], rtol=0, atol=1e-12)
+    torch.testing.assert_close(layer.edge_parts_at(x[:, inputs], inputs)[0], base[:, :, inputs], rtol=0, atol=1e-12)
 
 
 def test_a_normalised_edge_depends_on_its_neighbours():
