@@ -11,6 +11,7 @@ from service.errors import error_body
 from service.request_ids import HEADER, choose_request_id
 from service.settings import Settings
 
+READY_SECONDS = "60"  # as long as `serve.start` waits; Ray's own 5 are too few where the cores are busy
 _HEADER = HEADER.lower()
 _MESSAGES = {
     404: "the service is starting or stopping",  # every path leads to the replicas once there are some
@@ -22,6 +23,7 @@ _MESSAGES = {
 def proxy_variables(settings: Settings) -> dict[str, str]:
     """The environment in which Serve's proxies take in what `make_middlewares` gives."""
     return {
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": READY_SECONDS,
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:make_middlewares",
         "KANSCOPE_MAX_HEADER_BYTES": str(settings.max_header_bytes),
     }

@@ -14,6 +14,7 @@ from threading import Event, Thread
 import ray
 from fastapi import FastAPI
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve.config import AutoscalingConfig
 from ray.serve.schema import LoggingConfig
 
@@ -133,7 +134,8 @@ def serve_on_ray(settings: Settings) -> None:
         settings: every setting.
 
     Raises:
-        ConfigError: settings do not go together, Serve runs in the cluster already, or the replicas do not start.
+        ConfigError: settings do not go together, Serve runs in the cluster already, or proxies or replicas do not
+            start.
         SystemExit: the cluster is gone.
     """
     if settings.port == 0:  # each proxy would listen on another one
@@ -164,12 +166,17 @@ def serve_on_ray(settings: Settings) -> None:
 
 
 def start_proxies(settings: Settings) -> None:
-    """Starts Serve: on every node that has a replica, a proxy listens where the settings say."""
+    """Starts Serve: on every node that has a replica, a proxy listens where the settings say.
+
+    Raises:
+        ConfigError: a proxy cannot listen there, or none has started after a minute.
+    """
     options = {"host": settings.host, "port": settings.port, "root_path": settings.root_path}
-    serve.start(
-        http_options=options,
-        controller_options={"runtime_env": {"env_vars": proxy_variables(settings)}},
-    )
+    variables = {"env_vars": proxy_variables(settings)}
+    try:
+        serve.start(http_options=options, controller_options={"runtime_env": variables})
+    except (RayError, TimeoutError) as error:
+        raise ConfigError(f"the proxies do not start: {_last_line(str(error))}") from error
 
 
 def _end_replicas(settings: Settings) -> None:
@@ -182,6 +189,10 @@ def _end_replicas(settings: Settings) -> None:
 
 
 def _last_complaint() -> str:
-    """The last line of the traceback that a replica ended with."""
-    deployment = serve.status().applications[NAME].deployments[NAME]
-    return deployment.message.strip().splitlines()[-1]
+    """What a replica ended with."""
+    return _last_line(serve.status().applications[NAME].deployments[NAME].message)
+
+
+def _last_line(text: str) -> str:
+    """Of a traceback, the error itself."""
+    return text.strip().splitlines()[-1]

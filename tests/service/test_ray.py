@@ -292,16 +292,31 @@ def in_flight(text):
     return float(re.search(r"kanscope_requests_in_flight{\S+ (\S+)", text)[1])
 
 
+def fail_to_start(home, *arguments):
+    """The last line of a command that must end by itself, as for a mistake of its user."""
+    command = [sys.executable, "-m", "service.cli", "serve", *map(str, arguments), "--engine", "ray"]
+    variables = {**os.environ, "RAY_ADDRESS": "local", "HOME": str(home), "KANSCOPE_REPLICA_CPUS": "0"}
+    ended = subprocess.run(command, cwd=home, env=variables, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 2, ended.stderr
+    return ended.stderr.splitlines()[-1]
+
+
 def test_where_no_model_answers_the_command_ends(tmp_path):
     """Ray tries a few times, and then the reason is said in one sentence."""
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "broken.safetensors").write_bytes(b"no checkpoint")
-    command = [sys.executable, "-m", "service.cli", "serve", "models", "--engine", "ray", "--port", "1"]
-    variables = {**os.environ, "RAY_ADDRESS": "local", "HOME": str(tmp_path), "KANSCOPE_REPLICA_CPUS": "0"}
-    ended = subprocess.run(command, cwd=tmp_path, env=variables, capture_output=True, text=True, timeout=300)
-    assert ended.returncode == 2, ended.stderr
-    last = ended.stderr.splitlines()[-1]
+    last = fail_to_start(tmp_path, "models", "--port", 1)
     assert last.startswith("kanscope: the replicas do not start: ") and "no model answers: broken failed: " in last
+
+
+def test_where_another_process_listens_the_command_ends(tmp_path):
+    """The error names the address."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        last = fail_to_start(tmp_path, "--port", port)
+    assert last.startswith("kanscope: the proxies do not start: ") and f"'127.0.0.1:{port}'" in last
 
 
 def test_serve_run_takes_settings_and_wants_keys(models, monkeypatch):
