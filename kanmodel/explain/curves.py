@@ -177,8 +177,8 @@ def _sample(layer: KANLayer, trace: LayerTrace, inputs: list[int], points: int, 
         parts = layer.edge_parts(trace.inputs)[1] if layer.layer_norm else trace.edges
         passed = parts[:, :, inputs].permute(2, 1, 0)  # (inputs, n_subnodes, n), as all that follows
         seen = layer.normalise(trace.inputs)[:, inputs].T
-    start, end = (ends[inputs].tolist() for ends in layer.core)
-    cores = list(zip(start, end, strict=True))
+    lower, upper = (ends[inputs].tolist() for ends in layer.core)
+    cores = list(zip(lower, upper, strict=True))
     supports = _measure_supports(_array(seen), cores)
     spans = {
         "support": [(support.p01, support.p99) for support in supports],
