@@ -48,7 +48,7 @@ def is_loaded(client: httpx2.Client) -> bool:
     """Whether a server answers, and has loaded its models, which needs no key; workers answer no sooner."""
     try:
         return "loading" not in client.get("/readyz").text
-    except httpx2.ConnectError:
+    except httpx2.NetworkError:
         return False
 
 
