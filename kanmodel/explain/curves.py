@@ -174,9 +174,9 @@ class _Sampled:
 
 def _sample(layer: KANLayer, trace: LayerTrace, inputs: list[int], points: int, span: Span) -> _Sampled:
     with torch.no_grad():
-        parts = layer.edge_parts(trace.inputs)[1] if layer.layer_norm else trace.edges
-        passed = parts[:, :, inputs].permute(2, 1, 0)  # (inputs, n_subnodes, n), as all that follows
-        seen = layer.normalise(trace.inputs)[:, inputs].T
+        seen = layer.normalise(trace.inputs)[:, inputs]
+        passed = layer.edge_parts_at(seen, inputs)[1] if layer.layer_norm else trace.edges[:, :, inputs]
+        seen, passed = seen.T, passed.permute(2, 1, 0)  # (inputs, n_subnodes, n), as all that follows
     lower, upper = (ends[inputs].tolist() for ends in layer.core)
     cores = list(zip(lower, upper, strict=True))
     supports = _measure_supports(_array(seen), cores)
@@ -187,7 +187,7 @@ def _sample(layer: KANLayer, trace: LayerTrace, inputs: list[int], points: int, 
     }[span]
     x = torch.stack([torch.linspace(start, end, points, dtype=seen.dtype) for start, end in spans])
     base, spline, symbolic, slope = (_array(part.permute(2, 1, 0)) for part in _evaluate(layer, x.T, inputs))
-    spread = trace.subnodes.std(dim=0, correction=0)
+    spread, of_subnodes = passed.std(dim=2, correction=0), trace.subnodes.std(dim=0, correction=0)
     return _Sampled(
         layer=layer,
         x=_array(x),
@@ -196,7 +196,7 @@ def _sample(layer: KANLayer, trace: LayerTrace, inputs: list[int], points: int, 
         symbolic=symbolic,
         slope=slope,
         is_symbolic=layer.is_symbolic[:, inputs].T.numpy(),
-        flat=(FLAT_SHARE * spread >= passed.std(dim=2, correction=0)).numpy(),
+        flat=(spread <= FLAT_SHARE * of_subnodes).numpy(),
         grid=_array(layer.grid[inputs]),
         cores=cores,
         supports=supports,
@@ -265,8 +265,8 @@ def _measure_support(values: Array, percentiles: Sequence[float], core: tuple[fl
 
 def _fit_lines(inputs: Array, outputs: Array, supports: Sequence[Support]) -> list[list[Line]]:
     """The line of each edge by input, then sub-node, from inputs (n_in, n) and outputs (n_in, n_subnodes, n)."""
-    p01, p99 = (np.array([[getattr(support, end)] for support in supports]) for end in ("p01", "p99"))
-    inside = (inputs >= p01) & (inputs <= p99)
+    ends = np.array([(support.p01, support.p99) for support in supports])
+    inside = (inputs >= ends[:, :1]) & (inputs <= ends[:, 1:])
     inside |= ~inside.any(axis=1, keepdims=True)  # of two values neither lies between the percentiles
     inputs, inside = inputs[:, None], inside[:, None]
     x_mean, y_mean = _mean(inputs, inside), _mean(outputs, inside)
