@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from documents import leaves
 from factories import make_windows
 
 
@@ -79,12 +80,3 @@ def test_four_threads_get_the_answers_of_one(service):
     with ThreadPoolExecutor(4) as pool:
         for answer, expected in zip(pool.map(ask, bodies * 4), alone * 4, strict=True):
             assert list(leaves(answer)) == expected
-
-
-def leaves(document):
-    """What a document holds, in order; numbers equal those of other batches, which round differently."""
-    if isinstance(document, dict | list):
-        for item in document.values() if isinstance(document, dict) else document:
-            yield from leaves(item)
-    else:
-        yield pytest.approx(document, rel=1e-9, abs=1e-12) if isinstance(document, float) else document
