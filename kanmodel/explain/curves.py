@@ -6,60 +6,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.support import Line, Support, fit_lines, measure_supports
 from kanmodel.explain.topology import Topology, TopologyEdge
 from kanmodel.kan import KANLayer, LayerTrace
 from kanmodel.scaling import Array
 
 Span = Literal["support", "reference", "grid"]
 Shape = Literal["flat", "base_only", "linear", "curved"]
-N_BINS = 20
 FLAT_SHARE = 0.01  # of its sub-node's standard deviation, under which an edge counts as flat
 LINEAR_R2 = 0.98  # of the best line, from which an edge counts as linear
 PART = 32  # inputs of a layer whose edges are sampled together: about as much as fits the cache
-
-
-@dataclass(frozen=True)
-class Support:
-    """What the reference windows send through an edge, model units.
-
-    Attributes:
-        p01: 1st percentile.
-        p50: median.
-        p99: 99th percentile.
-        histogram_edges: (21,), from the smallest to the largest value.
-        histogram_counts: (20,).
-        outside_grid: share of the values beyond the core interval of the grid, where the splines fade out.
-        coverage: length from p01 to p99, as a share of the core interval's; infinite for a grid of no length.
-    """
-
-    p01: float
-    p50: float
-    p99: float
-    histogram_edges: Array
-    histogram_counts: Array
-    outside_grid: float
-    coverage: float
-
-
-@dataclass(frozen=True)
-class Line:
-    """The straight line nearest to an edge at the reference inputs between p01 and p99 (least squares).
-
-    Attributes:
-        slope: model units.
-        intercept: model units.
-        r2: coefficient of determination there; 1 for a constant edge.
-    """
-
-    slope: float
-    intercept: float
-    r2: float
 
 
 @dataclass(frozen=True)
@@ -179,7 +139,7 @@ def _sample(layer: KANLayer, trace: LayerTrace, inputs: list[int], points: int, 
         seen, passed = seen.T, passed.permute(2, 1, 0)  # (inputs, n_subnodes, n), as all that follows
     lower, upper = (ends[inputs].tolist() for ends in layer.core)
     cores = list(zip(lower, upper, strict=True))
-    supports = _measure_supports(_array(seen), cores)
+    supports = measure_supports(_array(seen), cores)
     spans = {
         "support": [(support.p01, support.p99) for support in supports],
         "reference": torch.stack(torch.aminmax(seen, dim=1), dim=1).tolist(),
@@ -200,7 +160,7 @@ def _sample(layer: KANLayer, trace: LayerTrace, inputs: list[int], points: int, 
         grid=_array(layer.grid[inputs]),
         cores=cores,
         supports=supports,
-        lines=_fit_lines(_array(seen), _array(passed), supports),
+        lines=fit_lines(_array(seen), _array(passed), supports),
     )
 
 
@@ -246,54 +206,6 @@ def _describe(model: LoadedModel, edge: TopologyEdge, sampled: _Sampled, number:
         shape=_shape(bool(sampled.flat[number, j]), support, line),
         function_of="normalised input" if layer.layer_norm else "input",
     )
-
-
-def _measure_supports(inputs: Array, cores: Sequence[tuple[float, float]]) -> list[Support]:
-    """Of inputs (n_in, n), each with its core interval."""
-    percentiles = np.percentile(inputs, (1, 50, 99), axis=1).T.tolist()
-    return [_measure_support(*measured) for measured in zip(inputs, percentiles, cores, strict=True)]
-
-
-def _measure_support(values: Array, percentiles: Sequence[float], core: tuple[float, float]) -> Support:
-    p01, p50, p99 = percentiles
-    counts, edges = np.histogram(values, bins=N_BINS)
-    outside = float(((values < core[0]) | (values > core[1])).mean())
-    length = core[1] - core[0]
-    coverage = (p99 - p01) / length if length > 0 else float("inf")
-    return Support(p01, p50, p99, edges, counts.astype(np.float64), outside, coverage)
-
-
-def _fit_lines(inputs: Array, outputs: Array, supports: Sequence[Support]) -> list[list[Line]]:
-    """The line of each edge by input, then sub-node, from inputs (n_in, n) and outputs (n_in, n_subnodes, n)."""
-    ends = np.array([(support.p01, support.p99) for support in supports])
-    inside = (inputs >= ends[:, :1]) & (inputs <= ends[:, 1:])
-    inside |= ~inside.any(axis=1, keepdims=True)  # of two values neither lies between the percentiles
-    inputs, inside = inputs[:, None], inside[:, None]
-    x_mean, y_mean = _mean(inputs, inside), _mean(outputs, inside)
-    x, y = np.where(inside, inputs - x_mean, 0.0), np.where(inside, outputs - y_mean, 0.0)
-    slopes = _divide(_sum(x * y), _sum(x**2))
-    r2 = 1 - _divide(_sum((y - x * slopes) ** 2), _sum(y**2))
-    fitted = np.concatenate([slopes, y_mean - slopes * x_mean, r2], axis=2)
-    return [[Line(*line) for line in of_input] for of_input in fitted.tolist()]
-
-
-def _mean(values: Array, inside: NDArray[np.bool_]) -> Array:
-    """Of those inside, along the last axis. That of equal values is one of them, not what rounding makes of a sum."""
-    lowest = values.min(axis=-1, where=inside, initial=np.inf, keepdims=True)
-    highest = values.max(axis=-1, where=inside, initial=-np.inf, keepdims=True)
-    mean: Array = np.where(lowest < highest, values.mean(axis=-1, where=inside, keepdims=True), lowest)
-    return mean
-
-
-def _sum(values: Array) -> Array:
-    total: Array = values.sum(axis=-1, keepdims=True)
-    return total
-
-
-def _divide(numerator: Array, denominator: Array) -> Array:
-    """0/0 counts as 0."""
-    quotient: Array = np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator > 0)
-    return quotient
 
 
 def _shape(flat: bool, support: Support, line: Line) -> Shape:

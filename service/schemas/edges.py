@@ -9,7 +9,8 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import curves
-from kanmodel.explain.curves import EdgeCurve, Support
+from kanmodel.explain.curves import EdgeCurve
+from kanmodel.explain.support import Support
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
 from service.registry import Served
