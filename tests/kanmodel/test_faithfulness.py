@@ -8,6 +8,7 @@ from factories import PROVENANCE, make_model
 from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
 from kanmodel.config import Feature, KANConfig, ModelConfig, Target
@@ -56,7 +57,7 @@ def test_methods(shape):
     assert "pykan_score" not in by_method(make_model("head", n_reference=100))
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(st.integers(0, 1000), st.integers(2, 5))
 def test_an_additive_model(seed, n_features):
     """Where features only add up, the ledger foretells exactly what taking some away changes: its infidelity is 0."""

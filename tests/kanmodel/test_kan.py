@@ -6,6 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 from strategies import kan_configs
+from thorough import examples
 
 from kanmodel import bspline, kan
 from kanmodel.config import KANConfig
@@ -55,7 +56,7 @@ def evaluate_by_hand(network, x):
     return x
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(kan_configs(n_in=2, n_out=2), seeds)
 def test_forward_is_the_definition(config, seed):
     """Any KAN gives what its formula gives, with sum nodes, product nodes of any arity, masks and affine maps."""
@@ -64,7 +65,7 @@ def test_forward_is_the_definition(config, seed):
     np.testing.assert_allclose(network(x), expected, rtol=1e-10, atol=1e-10)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30))
 @given(kan_configs(n_in=3, n_out=1), seeds)
 def test_trace_is_forward(config, seed):
     """A trace holds what passes: each layer reads the one before, and the last hands on the output."""
@@ -78,7 +79,7 @@ def test_trace_is_forward(config, seed):
         torch.testing.assert_close(sum(layer.edge_parts(trace.inputs)), trace.edges, rtol=0, atol=0)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(kan_configs(n_in=3, n_out=1), seeds)
 def test_a_masked_edge_adds_exactly_nothing(config, seed):
     """An edge whose mask is 0 is 0 everywhere, and an input without live edges changes nothing."""
@@ -129,7 +130,7 @@ def test_curves_of_pykan(name):
         np.testing.assert_allclose(base + spline, stored["total"], rtol=0, atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(st.integers(1, 4).flatmap(lambda n: kan_configs(n_in=n, n_out=2)))
 def test_tensor_shapes_by_arithmetic(config):
     """Names and shapes of tensors, and the number of edges, are known without making the network."""
@@ -145,7 +146,7 @@ def test_number_of_edges(name):
     assert kan.n_edges(case.model.config.head) == sum(layer.mask.numel() for layer in case.model.network.head)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(st.integers(1, 4), st.integers(1, 8), seeds)
 def test_a_grid_update_to_the_same_knots_keeps_every_edge(order, grid_size, seed):
     """Uniform data over the core leaves the knots, and so the edges stay, whatever scales the splines."""
@@ -160,7 +161,7 @@ def test_a_grid_update_to_the_same_knots_keeps_every_edge(order, grid_size, seed
     torch.testing.assert_close(layer.trace(inside).edges, edges, rtol=0, atol=1e-5)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 @given(st.integers(3, 8), st.floats(0, 1), seeds)
 def test_a_grid_update_follows_the_data(grid_size, grid_eps, seed):
     """Knots move to what reaches each layer, and curves that fit on any grid, cubics, stay the same there."""

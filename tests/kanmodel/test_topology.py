@@ -9,6 +9,7 @@ from factories import make_model
 from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.importance import measure_importance
@@ -133,7 +134,7 @@ def test_kept_is_what_the_rule_keeps(shape):
                 assert kept[edge.target]
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.sampled_from(["lstm", "head"]), st.floats(0.5, 0.9), st.floats(0.91, 0.999))
 def test_a_lower_fidelity_never_keeps_more(shape, low, high):
     """Asking for less fidelity keeps no more edges, never more than there are, and always what was asked for."""

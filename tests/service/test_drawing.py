@@ -219,6 +219,7 @@ def test_nothing_in_a_picture_is_active_or_from_elsewhere(service, path):
     assert all(".kanscope" in selector for rule in rules for selector in rule.split(",")), "a rule reaches the page"
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("path", ["head/topology", "head/edges/0/1/1"])
 def test_the_media_type_is_negotiated(service, path):
     """JSON is the default; the header asks for the picture, and the query beats the header; caches are told."""

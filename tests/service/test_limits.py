@@ -58,6 +58,7 @@ def metric(client, start, end=""):
     return float(lines[0].split()[-1]) if lines else 0.0
 
 
+@pytest.mark.smoke
 def test_ten_thousand_tiny_chunks_are_one_body(service):
     """A body that comes byte by byte is read as any other."""
     chunks = [bytes([byte]) for byte in b" " * (10_000 - len(BODY)) + BODY]
@@ -67,6 +68,7 @@ def test_ten_thousand_tiny_chunks_are_one_body(service):
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.smoke
 def test_too_large_a_body_leaves_the_connection_fine(service):
     """413 comes before the body is whole, and the same connection answers the next request."""
     with connect(service.client) as connection:

@@ -20,6 +20,8 @@ from kanmodel.explain.ledger import explain_in_slices, explain_windows
 from kanmodel.scaling import Array
 from service import explanations
 
+pytestmark = pytest.mark.alone
+
 N_CLIENTS = 64
 N_ROUNDS = 4
 SIZES = (1, 1, 2, 3, 5, 8, 13, 40)

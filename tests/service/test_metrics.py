@@ -124,6 +124,7 @@ def test_every_sample_names_its_process(local_service):
     assert {sample.labels["pid"] for sample in found} == {str(os.getpid())}
 
 
+@pytest.mark.smoke
 def test_the_form_is_negotiated(service):
     """Prometheus's text by default, OpenMetrics where it is asked for."""
     assert service.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"

@@ -190,6 +190,7 @@ def test_the_rule_of_the_verdict_is_that_of_the_model_core():
     assert stated.lower() == " ".join(rule.split()).replace("``", "`").lower()
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("operation_id", [name for name in OPERATIONS if name not in OF_REPOSITORY])
 def test_each_example_is_answered_in_the_described_form(service, operation_id):
     """The example of each operation works on the bundled model, and the answer is as described."""
@@ -207,6 +208,7 @@ def test_each_example_of_the_repository_is_answered_in_the_described_form(serve,
     assert violations(answer.json(), answer_schema(operation_id)) == []
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
 def test_answers_of_every_shape_of_model_are_as_described(service, name):
     """What models of each shape answer at full detail is described to the last member."""

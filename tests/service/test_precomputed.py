@@ -29,6 +29,7 @@ def test_an_answer_is_the_same_each_time(service, path):
     assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", first.headers["etag"])
 
 
+@pytest.mark.smoke
 def test_it_is_compressed_for_who_takes_that(service):
     """The compressed bytes hold the plain ones, under an ETag of their own."""
     url = "/v1/models/nyc-weather/topology"
@@ -42,6 +43,7 @@ def test_it_is_compressed_for_who_takes_that(service):
     assert len(compressed) < len(plain.content) / 2
 
 
+@pytest.mark.smoke
 def test_queries_and_media_types_have_answers_of_their_own(service):
     """What differs in its query or in Accept is never answered with another's bytes."""
     url = "/v1/models/nyc-weather/"
