@@ -167,6 +167,11 @@ class KANConfig:
             raise ConfigError(f"{place} has the function {edge.function!r}; there are {', '.join(FUNCTION_NAMES)}")
 
     @property
+    def has_knots(self) -> bool:
+        """Whether the edges are B-splines, whose knots can move; radial bases have fixed centres."""
+        return self.basis == "bspline"
+
+    @property
     def depth(self) -> int:
         """Number of layers of edges."""
         return len(self.width) - 1

@@ -222,9 +222,11 @@ class KANLayer(nn.Module):
 
     @torch.no_grad()
     def update_grid(self, x: Tensor, grid_eps: float = 0.02) -> None:
-        """Moves the knots to where the data is, and refits the coefficients so that every edge stays the same there.
+        """Moves the knots to where the data is, and refits each spline there by least squares.
 
-        The coefficients are those of the bare spline: `scale_spline` is not in them, before or after. Source: Liu et
+        The data is what the splines act on: the inputs, layer-normalised where the layer has a norm. A curve that the
+        new knots can represent stays the same on the data; any other becomes the spline nearest to it. The coefficients
+        are those of the bare spline, without `scale_spline`. An input that never varies keeps its knots. Source: Liu et
         al. 2024, arXiv 2404.19756, section 2.4 and pykan's `update_grid_from_samples`.
 
         Args:
@@ -234,10 +236,10 @@ class KANLayer(nn.Module):
         Raises:
             ConfigError: the basis is not made of B-splines.
         """
-        if self.config.basis != "bspline":
+        if not self.config.has_knots:
             raise ConfigError(f"only B-splines have knots to move, but the basis is {self.config.basis}")
         n_intervals = self.grid.shape[1] - 1 - 2 * self.spline_order
-        ordered = x.sort(dim=0).values
+        ordered = self.normalise(x).sort(dim=0).values
         curves = bspline.curve(ordered, self.grid, self.coef, self.spline_order)
         fractions = torch.linspace(0, 1, n_intervals + 1, dtype=x.dtype)
         quantiles = ordered[(fractions * (len(x) - 1)).long()].T  # (n_in, G+1)
@@ -287,7 +289,11 @@ class KAN(nn.Module):
 
     @torch.no_grad()
     def update_grid(self, x: Tensor, grid_eps: float = 0.02) -> None:
-        """`KANLayer.update_grid` for every layer, each on what reaches it from `x` (batch, n_inputs)."""
+        """`KANLayer.update_grid` for every layer, each on what reaches it from `x` (batch, n_inputs).
+
+        Raises:
+            ConfigError: the basis is not made of B-splines.
+        """
         for layer in self:
             layer.update_grid(x, grid_eps)
             x = layer(x)

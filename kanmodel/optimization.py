@@ -41,7 +41,7 @@ class TrainingOptions:
         order: spline order.
         lamb: weight of the sparsity penalty, see `sparsity_penalty`.
         grid_updates: how often knots move to where the data is: before the first epoch, then evenly over the
-            first two thirds.
+            first two thirds. Radial bases have none.
         learning_rate: of AdamW, falling to 0 along a cosine.
         weight_decay: of AdamW.
         noise: standard deviation of the noise added to training windows, model units.
@@ -198,17 +198,20 @@ def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
 
 
 def update_grids(network: LSTMKAN, windows: Tensor) -> None:
-    """Moves the knots of every KAN to where these windows take them; the edges stay the same functions there.
+    """Moves the knots of every KAN of B-splines to where these windows take them; see `KANLayer.update_grid`.
+
+    KANs with radial bases stay as they are.
 
     Args:
         network: changed in place.
         windows: (n, lookback, n_features), model units.
     """
     with torch.no_grad():
-        if network.front is not None:
+        if network.front is not None and network.front.config.has_knots:
             steps = windows.flatten(0, 1)
             network.front.update_grid(steps[:: max(1, len(steps) // GRID_ROWS)])
-        network.head.update_grid(network.encode(windows))
+        if network.head.config.has_knots:
+            network.head.update_grid(network.encode(windows))
 
 
 def _step(network: LSTMKAN, windows: Tensor, targets: Tensor, lamb: float, optimizer: torch.optim.Optimizer) -> float:

@@ -13,7 +13,7 @@ import torch
 from kanmodel import baselines
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
-from kanmodel.errors import DataError
+from kanmodel.errors import ConfigError, DataError
 from kanmodel.network import LSTMKAN
 from kanmodel.optimization import DEFAULTS, GRID_ROWS, Progress, TrainingOptions, Width, descend, update_grids
 from kanmodel.samples import Ends, Parts, Samples, TrainingTable, covered_rows, split_samples
@@ -37,7 +37,8 @@ def fit(
         report: called after every epoch.
 
     Raises:
-        DataError: too few rows, a target that never changes, or no epochs.
+        DataError: too few rows, a target that never changes in training or an output that never changes in the test
+            part, or no epochs.
         ConfigError: an architecture that cannot exist.
         NonFiniteError: the training diverged.
     """
@@ -45,6 +46,7 @@ def fit(
         raise DataError(f"epochs must be at least 1 for a new model, but is {options.epochs}")
     parts = split_samples(table, options.lookback, options.horizon, options.validation_share)
     config = _configure(table, options, parts)
+    _refuse_constant_outputs(config, table, parts)
     samples = Samples.of(table, Scaling.of(config), options.lookback, options.horizon)
     with _reproducible(options.seed):
         network = LSTMKAN(config)
@@ -86,16 +88,20 @@ def refine(
         options: how to train; what describes an architecture is not read.
         report: called after every epoch.
         move_grids: whether all knots move to where the training windows take them, before the first epoch and once more
-            behind the last, since what reaches the inner layers has changed by then.
+            after the last, since what reaches the inner layers has changed by then.
 
     Raises:
-        DataError: other columns than the model's, too few rows, or a target that never changes.
+        DataError: other columns than the model's, too few rows, or an output that never changes in the test part.
+        ConfigError: `move_grids` for a model without B-splines.
         NonFiniteError: the training diverged.
     """
     config = model.config
     _refuse_other_columns(config, table)
+    if move_grids:
+        refuse_without_knots(config)
     options = replace(options, lookback=config.lookback, horizon=config.horizon)
     parts = split_samples(table, config.lookback, config.horizon, options.validation_share)
+    _refuse_constant_outputs(config, table, parts)
     samples = Samples.of(table, model.scaling, config.lookback, config.horizon)
     network = deepcopy(model.network)
     with _reproducible(options.seed):
@@ -112,6 +118,26 @@ def refine(
         after = LoadedModel(network, before.reference, {}, Provenance.now("train", verified=True, parent=model))
         after = replace(after, metrics=_measure(after, table, samples, parts) | baseline_metrics)
     return Refinement(before, after)
+
+
+def refuse_without_knots(config: ModelConfig) -> None:
+    """Refuses to move the knots of a model that has none.
+
+    Raises:
+        ConfigError: no KAN of the model is made of B-splines.
+    """
+    kans = [kan for kan in (config.front, config.head) if kan]
+    if not any(kan.has_knots for kan in kans):
+        bases = " and ".join(dict.fromkeys(kan.basis for kan in kans))
+        raise ConfigError(f"the model has no knots to move: its basis is {bases}, and only B-splines have knots")
+
+
+def _refuse_constant_outputs(config: ModelConfig, table: TrainingTable, parts: Parts) -> None:
+    """Refuses a test part on which R2 does not exist, before the time of a training is spent."""
+    targets = _targets(table, parts.test, config.horizon)
+    for name, column in zip(config.outputs, targets.T, strict=True):
+        if np.ptp(column) == 0:
+            raise DataError(f"output {name} is {column[0]} in every test window, so its R2 does not exist")
 
 
 def _refuse_other_columns(config: ModelConfig, table: TrainingTable) -> None:
@@ -182,9 +208,6 @@ def _measure(model: LoadedModel, table: TrainingTable, samples: Samples, parts: 
     """Errors on the test part."""
     config = model.config
     targets = _targets(table, parts.test, config.horizon)
-    for name, column in zip(config.outputs, targets.T, strict=True):
-        if np.ptp(column) == 0:
-            raise DataError(f"output {name} is {column[0]} in every test window, so its R2 does not exist")
     with torch.no_grad():
         forecasts = model.scaling.outputs_to_original(model.network(samples.windows(parts.test)))
     r2 = baselines.r2_scores(targets, forecasts)

@@ -1,8 +1,9 @@
-"""A file of weights and a manifest -> a network that computes the same."""
+"""A file of weights and a manifest -> a network that computes the same, or several where the file leaves a choice."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -14,6 +15,7 @@ from kanmodel.config import BaseActivation, DType, KANConfig, LSTMConfig, ModelC
 from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.importers import efficient_kan, fast_kan, legacy_pykan, pykan
 from kanmodel.importers.detect import TITLES, Format, Found, FoundKAN, FoundLSTM, find_parts, tensors_of
+from kanmodel.importers.fast_kan import InvDenominator
 from kanmodel.importers.manifest import Manifest
 from kanmodel.importers.parts import choose_format, choose_kans, choose_lstm, lstm_keys, refuse_leftovers
 from kanmodel.importers.source import Source
@@ -30,30 +32,56 @@ class Assembled:
     Attributes:
         network: with the weights loaded.
         library: what computed them.
+        reading: what was taken for granted that neither file nor manifest says; empty where there is no choice.
     """
 
     network: LSTMKAN
     library: str
+    reading: str = ""
 
 
-def assemble(source: Source, manifest: Manifest) -> Assembled:
-    """Puts the weights of a file into a network.
+def assemble(source: Source, manifest: Manifest) -> list[Assembled]:
+    """Puts the weights of a file into a network: one for each reading that only predictions can tell apart.
+
+    Returns:
+        The networks, all of the same shapes; first the one that is right where nothing proves another.
 
     Raises:
         CheckpointError: a key of the file is not understood, a part is not there or not clear, or something that the
             file does not say is missing in the manifest; the message begins with a verb.
     """
+    first = _assemble(source, manifest, "ignored")
+    if not any(key.endswith(fast_kan.INV_DENOMINATOR_KEY) for key in source.tensors):
+        return [first]
+    readings = [replace(first, reading=fast_kan.INV_DENOMINATORS["ignored"])]
+    uses: tuple[InvDenominator, ...] = ("used", "cuda")
+    for inv_denominator in uses:
+        with suppress(CheckpointError, ConfigError):  # an inverse of 0 is no width, and can only be ignored
+            other = _assemble(source, manifest, inv_denominator)
+            if not any(_is_same(other.network, known.network) for known in readings):
+                readings.append(replace(other, reading=fast_kan.INV_DENOMINATORS[inv_denominator]))
+    return readings if len(readings) > 1 else [first]
+
+
+def _is_same(one: LSTMKAN, other: LSTMKAN) -> bool:
+    weights = other.state_dict()
+    return one.config == other.config and all(torch.equal(t, weights[name]) for name, t in one.state_dict().items())
+
+
+def _assemble(source: Source, manifest: Manifest, inv_denominator: InvDenominator) -> Assembled:
+    """The network of one reading."""
     found = find_parts(source.tensors)
     lstm = choose_lstm(found, source, manifest)
     head, front = choose_kans(found, source, manifest)
     refuse_leftovers(source.tensors, found, lstm, [kan for kan in (head, front) if kan])
     library = choose_format(head, manifest)
     n_reaching = lstm.n_units if lstm else len(manifest.features)
-    parts = {"head": _read_head(source.tensors, found, head, library, manifest, n_reaching)}
+    parts = {"head": _read_head(source.tensors, found, head, library, manifest, n_reaching, inv_denominator)}
     if front:
         plain = replace(manifest, mult_arity=None, pykan_config=None, library=None)  # these are about the head
         format_ = library if library in front.formats else choose_format(front, plain)
-        parts["front"] = _read_kan(tensors_of(source.tensors, found, front.prefix), front, format_, plain)
+        tensors = tensors_of(source.tensors, found, front.prefix)
+        parts["front"] = _read_kan(tensors, front, format_, plain, inv_denominator)
     weights = _name_weights(source.tensors, lstm, parts)
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in weights.values()) else torch.float32
     try:
@@ -73,9 +101,10 @@ def _read_head(
     format_: Format,
     manifest: Manifest,
     n_reaching: int,
+    inv_denominator: InvDenominator,
 ) -> Parts:
     """The head, with the inputs that pykan's prune_input took away put back as edges without effect."""
-    config, weights = _read_kan(tensors_of(tensors, found, head.prefix), head, format_, manifest)
+    config, weights = _read_kan(tensors_of(tensors, found, head.prefix), head, format_, manifest, inv_denominator)
     n_inputs, kept = config.n_nodes[0], manifest.input_id
     if kept is None:
         if n_inputs < n_reaching:
@@ -110,7 +139,9 @@ def _restore_inputs(config: KANConfig, weights: dict[str, Tensor], kept: tuple[i
     return replace(config, width=((n_inputs, 0), *config.width[1:]), symbolic=symbolic), widened
 
 
-def _read_kan(tensors: Mapping[str, Tensor], kan: FoundKAN, format_: Format, manifest: Manifest) -> Parts:
+def _read_kan(
+    tensors: Mapping[str, Tensor], kan: FoundKAN, format_: Format, manifest: Manifest, inv_denominator: InvDenominator
+) -> Parts:
     """The reader of the library."""
     if format_ != "pykan":
         given = next((key for key in PYKAN_KEYS if getattr(manifest, key) is not None), None)
@@ -125,6 +156,7 @@ def _read_kan(tensors: Mapping[str, Tensor], kan: FoundKAN, format_: Format, man
             library=format_,
             base_activation=_needed_base(base) if based else "zero",
             denominator=manifest.denominator,
+            inv_denominator=inv_denominator,
         )
     if manifest.denominator is not None:
         raise CheckpointError(f"is of {TITLES[format_]}, and denominator of the manifest is about FasterKAN")

@@ -35,7 +35,8 @@ class Check:
     Attributes:
         inputs: name of the windows' array.
         outputs: name of the predictions' array.
-        tolerance: largest difference that counts as the same.
+        tolerance: largest difference that counts as the same, in standard deviations of each output over the check's
+            windows.
     """
 
     inputs: str

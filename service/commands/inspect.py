@@ -108,6 +108,9 @@ def architecture_table(model: LoadedModel, file: Path) -> Table:
     table.add_row("head KAN", describe_kan(config.head))
     table.add_row("reference windows", str(len(model.reference.windows)))
     table.add_row("made by", f"{provenance.source}, {provenance.library}, {provenance.created}")
+    if provenance.difference is not None:
+        relative = f"relative to the output's spread {provenance.relative_difference:.2g}"
+        table.add_row("verified", f"largest difference from known predictions {provenance.difference:.2g}, {relative}")
     if provenance.parent is not None:
         table.add_row("made from", f"{provenance.parent[:19]}…")
     return table

@@ -17,7 +17,7 @@ from kanmodel.errors import ConfigError
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.optimization import DEFAULTS, TrainingOptions, Width
 from kanmodel.optimization import Progress as Epoch
-from kanmodel.training import fit, refine
+from kanmodel.training import fit, refine, refuse_without_knots
 from service.commands.inspect import metrics_table
 from service.commands.options import Written, print_written, refuse_unwritable
 from service.commands.refine import refinement_table, refuse_differing, refuse_stated
@@ -219,6 +219,8 @@ def train(
     model = load_checkpoint(origin)
     wanted = {"target": columns.targets, "features": columns.features, "lookback": lookback, "horizon": horizon}
     refuse_differing({name: value for name, value in wanted.items() if name in given}, model.config, origin)
+    if update_grid or options.grid_updates:
+        refuse_without_knots(model.config)
     train_on(model, data, columns, options, output, update_grid)
 
 

@@ -126,6 +126,20 @@ class ProvenanceInfo(TypedDict):
     parent: Annotated[
         Checkpoint | None, Field(description="The checkpoint it was made from; null where there is none.")
     ]
+    difference: Annotated[
+        float | None,
+        Field(
+            description="Largest difference from the predictions that an import was checked against, in their unit; "
+            "null where there was no such check."
+        ),
+    ]
+    relative_difference: Annotated[
+        float | None,
+        Field(
+            description="The same in standard deviations of that output over the check's windows, or relative to its "
+            "magnitude where it does not vary."
+        ),
+    ]
 
 
 class ModelInfo(TypedDict):
@@ -199,6 +213,8 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
             "created": model.provenance.created,
             "verified": model.provenance.verified,
             "parent": model.provenance.parent,
+            "difference": model.provenance.difference,
+            "relative_difference": model.provenance.relative_difference,
         },
     }
 

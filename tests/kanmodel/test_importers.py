@@ -37,7 +37,7 @@ class File:
             `windows`.
         manifest: what differs from the common one.
         scored: whether the scores are the library's too.
-        tolerance: of predictions; larger where the library's own float32 is that far from its float64.
+        tolerance: of predictions, absolute; larger where the library's own float32 is that far from its float64.
     """
 
     path: str
@@ -188,6 +188,7 @@ def write_case(folder, file, numbers=None):
     evaluation, reference = windows_of(file, "eval"), windows_of(file, "reference")
     predictions = (numbers or {}).get("predictions", np.zeros((len(evaluation), 1)))
     np.savez(folder / "windows.npz", eval=evaluation[: len(predictions)], reference=reference, predictions=predictions)
+    spread = float(predictions.std(axis=0).max())
     manifest = {
         "features": [f"f{column}" for column in range(reference.shape[-1])],
         "targets": ["y"],
@@ -195,7 +196,11 @@ def write_case(folder, file, numbers=None):
         "readout": "last",
         "base_activation": "silu",
         "reference": "windows.npz:reference",
-        "check": {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions", "tolerance": file.tolerance},
+        "check": {
+            "inputs": "windows.npz:eval",
+            "outputs": "windows.npz:predictions",
+            "tolerance": file.tolerance / (spread or 1),
+        },
     } | file.manifest
     if manifest.get("pykan_config"):
         manifest["pykan_config"] = str(source.parent / manifest["pykan_config"])

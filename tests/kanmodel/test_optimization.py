@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from factories import make_model
@@ -6,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel import bspline
-from kanmodel.config import KANConfig
-from kanmodel.errors import DataError
+from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
+from kanmodel.errors import ConfigError, DataError
 from kanmodel.kan import KAN
+from kanmodel.network import LSTMKAN
 from kanmodel.optimization import TrainingOptions, sparsity_penalty, update_grids
 
 # pykan 0.2.8: get_reg("edge_forward_spline_n", lamb_l1=1, lamb_entropy=2, lamb_coef=0, lamb_coefdiff=0), float64
@@ -78,6 +81,62 @@ def test_a_grid_update_moves_every_kan_to_its_own_data(shape):
             low, high = layer.core
             torch.testing.assert_close(low, passed.inputs.amin(dim=0), atol=1e-6, rtol=0)
             torch.testing.assert_close(high, passed.inputs.amax(dim=0), atol=1e-6, rtol=0)
+
+
+def layer_normed(basis="bspline"):
+    """A KAN of two layers with random layer norms, and inputs far from the grids, (300, 3)."""
+    order, widths = (3, ()) if basis == "bspline" else (0, (0.5, 0.5))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        config = KANConfig.uniform(
+            [3, 4, 2], 5, spline_order=order, basis=basis, layer_norm=(True, True), denominator=widths
+        )
+        kan = KAN(config).double()
+        for layer in kan:
+            layer.norm_weight.uniform_(0.5, 1.5)
+            layer.norm_bias.uniform_(-0.5, 0.5)
+        return kan, 40 + 10 * torch.randn(300, 3, dtype=torch.float64)
+
+
+def test_a_grid_update_follows_the_layer_norm():
+    """Downstream of a layer norm the knots span the normalised inputs, and each curve stays the spline nearest to it.
+
+    Where the old splines reach, the edges stay what they were up to what the new knots can represent.
+    """
+    kan, x = layer_normed()
+    for layer in kan:  # wide grids: everything that is normalised lies inside them
+        layer.grid.mul_(4)
+    before = kan(x)
+    kan.update_grid(x)
+    for layer, passed in zip(kan, kan.trace(x), strict=True):
+        normalised = layer.normalise(passed.inputs)
+        torch.testing.assert_close(layer.core[0], normalised.amin(dim=0))
+        torch.testing.assert_close(layer.core[1], normalised.amax(dim=0))
+    assert ((kan(x) - before) ** 2).mean() < 1e-3 * before.var()
+
+
+def test_radial_bases_have_no_knots_to_move():
+    """A grid update of a network moves its B-splines, leaves its bumps alone, and a radial KAN itself refuses it."""
+    radial, x = layer_normed("gaussian")
+    with pytest.raises(ConfigError, match="only B-splines have knots to move, but the basis is gaussian"):
+        radial.update_grid(x)
+    bumps = {"basis": "gaussian", "spline_order": 0, "denominator": (0.5,)}
+    features = tuple(Feature(name) for name in "abc")
+    network = LSTMKAN(
+        ModelConfig(
+            features=features,
+            targets=(Target("y"),),
+            lookback=2,
+            horizon=1,
+            head=KANConfig.uniform([4, 1], 5, **bumps),
+            lstm=LSTMConfig(4),
+            front=KANConfig.uniform([3, 3], 5),
+        )
+    )
+    front, head = (deepcopy(kan.state_dict()) for kan in (network.front, network.head))
+    update_grids(network, x.float().reshape(150, 2, 3))
+    assert not torch.equal(network.front[0].grid, front["layers.0.grid"])
+    assert all(torch.equal(tensor, head[name]) for name, tensor in network.head.state_dict().items())
 
 
 @pytest.mark.parametrize(

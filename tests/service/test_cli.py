@@ -3,6 +3,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from kanmodel.explain.ledger import explain_windows
 from kanmodel.explain.pruning import PruningRule, prune_by_rule
 from kanmodel.explain.report import markdown, write_report
 from kanmodel.explain.topology import build_topology
+from kanmodel.network import LSTMKAN
 from service import commands
 from service.commands.explain import faithfulness_table, find_losses
 from service.settings import choose_settings
@@ -283,6 +285,24 @@ def test_training_goes_on_until_fewer_edges_matter(tmp_path, run):
     assert needed[1] < needed[0] and f"{needed[0]} of 65" in out and f"{needed[1]} of 65" in out
     assert f"{before.metrics['test_r2']:.4f}" in out and f"{after.metrics['test_r2']:.4f}" in out
     assert "inputs outside their grids" in out
+
+
+def test_a_radial_model_goes_on_with_default_options(tmp_path, table, run):
+    """`train --from` needs no option for a model without knots; to move knots that it doesn't have is refused."""
+    old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
+    assert run("train", table, *TRAIN, *QUICK, "-o", old)[0] == 0
+    trained = load_checkpoint(old)
+    head = KANConfig.uniform(
+        [4, 2, 1], 5, spline_order=0, basis="gaussian", layer_norm=(True, True), denominator=(0.5, 0.5)
+    )
+    network = LSTMKAN(replace(trained.config, head=head)).requires_grad_(False)
+    save_checkpoint(replace(trained, network=network), old)
+    for option in (["--update-grid"], ["--grid-updates", "3"]):
+        code, out, err = run("train", table, "--from", old, *TRAIN[2:], *option, "-o", new)
+        assert (code, out) == (2, "") and "no knots to move: its basis is gaussian" in err and not new.exists()
+    code, out, err = run("train", table, "--from", old, *TRAIN[2:], "-o", new)
+    assert code == 0, err
+    assert "edges needed for R2 0.99" in out and load_checkpoint(new).config == load_checkpoint(old).config
 
 
 def test_training_goes_on_only_where_options_agree(tmp_path, table, run):
