@@ -14,16 +14,14 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from service.dependencies import Parts
-from service.description import describe_api
-from service.errors import install_error_handlers
-from service.head_requests import HeadRequests
-from service.logs import make_request_log
-from service.metrics import Metrics
-from service.observation import OTHER, Observation, record_request
-from service.precomputed import AnswerCache, Precomputed
-from service.registry import Registry
-from service.results import GlobalResults
+from service.document.description import describe_api
+from service.http.answer_cache import AnswerCache, Precomputed
+from service.http.error_shape import describe_errors
+from service.http.errors import install_error_handlers
+from service.http.head_requests import HeadRequests
+from service.http.security import Access, load_hosts, load_keys
+from service.models.registry import Registry
+from service.models.watching import Watch
 from service.routes import (
     attributions,
     edges,
@@ -39,12 +37,14 @@ from service.routes import (
     repository,
     topology,
 )
+from service.routes.dependencies import Parts
 from service.routes.explorer import ExplorerFiles, redirect_to_explorer
-from service.scheduler import Scheduler
-from service.schemas.errors import describe_errors
-from service.security import Access, load_hosts, load_keys
 from service.settings import Settings
-from service.watching import Watch
+from service.telemetry.logs import make_request_log
+from service.telemetry.metrics import Metrics
+from service.telemetry.observation import OTHER, Observation, record_request
+from service.work.results import GlobalResults
+from service.work.scheduler import Scheduler
 
 DESCRIPTION = (
     "Looks inside LSTM+KAN forecasters. Instances, predictions, contributions, baselines and errors are in "

@@ -11,7 +11,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.explain.expected import DEFAULT_COUNT
 from kanmodel.windows import refuse_non_finite
-from service.errors import unusable, unusable_values
+from service.http.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
 from service.requests.windows import finite_in, name_problems, window_axes
 

@@ -16,9 +16,9 @@ from starlette.datastructures import Headers
 
 from kanmodel.errors import Problem
 from kanmodel.windows import N_LISTED
-from service.answers import JSON
-from service.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, unusable, unusable_values
-from service.paths import non_finite_places
+from service.http.answers import JSON
+from service.http.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, unusable, unusable_values
+from service.http.places import non_finite_places
 from service.settings import Settings
 
 # What decides how deep JSON is nested: a bracket that opens is 1, one that closes -1 as a signed byte.

@@ -8,8 +8,13 @@ from collections.abc import AsyncIterator
 from fastapi import Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
-from service.answers import JSON, NDJSON, answer_json, encode_json
-from service.dependencies import (
+from service.commands.saved_answers import make_receipt
+from service.http.answers import JSON, NDJSON, answer_json, encode_json
+from service.http.error_shape import describe_errors
+from service.http.errors import describe_error, unusable
+from service.http.negotiation import choose_media_type
+from service.requests.bodies import read_body
+from service.routes.dependencies import (
     MODEL,
     find_deadline,
     find_model,
@@ -17,16 +22,11 @@ from service.dependencies import (
     get_deadline,
     get_served,
 )
-from service.errors import describe_error, unusable
-from service.explanations import Advance, Question, compute_explanations, describe_question, read_question
-from service.receipts import make_receipt
-from service.requests.bodies import read_body
-from service.requests.negotiation import choose_media_type
 from service.routes.direct import DirectRoute
 from service.routes.versioned import VersionedRouter
-from service.schemas.errors import describe_errors
+from service.schemas.closed import describe_body
 from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse
-from service.schemas.requests import describe_body
+from service.work.explanations import Advance, Question, compute_explanations, describe_question, read_question
 
 logger = logging.getLogger(__name__)
 router = VersionedRouter(

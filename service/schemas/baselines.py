@@ -11,7 +11,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.explain.expected import draw_baselines
-from service.schemas.requests import Closed
+from service.schemas.closed import Closed
 
 BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
 BaselineKind = Literal["mean", "zero", "reference", "values", "instance"]

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from service.schemas.errors import ErrorResponse, describe_errors
+from service.http.error_shape import ErrorResponse, describe_errors
 from service.schemas.models import ModelSummary
 
 

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from service.registry import Entry, Served
+from service.models.registry import Entry, Served
 from service.schemas.baselines import BaselineName
+from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version
-from service.schemas.requests import Closed
 
 Datatype = TypeAliasType(
     "Datatype",

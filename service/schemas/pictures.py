@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
-from service.answers import SVG
-from service.drawing import scene
+from kanmodel.drawing import scene
+from service.http.answers import SVG
 
 Format = TypeAliasType("Format", Literal["json", "svg"])
 Color = TypeAliasType("Color", scene.Color)

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from service.openapi import DOCUMENT
+from service.document.openapi import DOCUMENT
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 # Requests for each operation, beside the examples and the edge cases; a long run has more of them.

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.checkpoint import save_checkpoint
-from service.precomputed import Answer, AnswerCache, names_etag, takes_gzip
-from service.registry import Registry
+from service.http.answer_cache import Answer, AnswerCache, names_etag, takes_gzip
+from service.models.registry import Registry
 
 REGISTRY = Registry(None)
 PATHS = ("attributions", "topology", "topology/fidelity", "edges", "edges/0/0/0", "report")
