@@ -15,9 +15,9 @@ from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
 from service.document.description import describe_api
+from service.document.errors import describe_errors
 from service.http.answer_cache import AnswerCache, Precomputed
-from service.http.error_shape import describe_errors
-from service.http.errors import install_error_handlers
+from service.http.error_answers import install_error_handlers
 from service.http.head_requests import HeadRequests
 from service.http.security import Access, load_hosts, load_keys
 from service.models.registry import Registry
@@ -83,7 +83,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         registry,
         GlobalResults(settings.cached_results),
         Scheduler(settings.max_queue, counted),
-        AnswerCache(settings.cached_answers, registry),
+        AnswerCache(settings.cached_answers, registry.index),
         counted,
     )
     counted.watch_preparation(lambda: parts.results.unprepared)
@@ -99,7 +99,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.parts = parts
-    app.state.watch = Watch(registry, parts.results, settings.poll_seconds)
+    app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
     app.add_middleware(Precomputed, parts.answers)
     app.add_middleware(HeadRequests)
     app.add_middleware(Access, load_keys(settings), load_hosts(settings))

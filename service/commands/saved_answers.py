@@ -1,73 +1,28 @@
-"""What an auditor needs to repeat an explanation, read from the answer that was saved, and asked again.
-
-A receipt goes with an answer, whose numbers it does not hold again: the answer is what a repeat is compared with.
-"""
+"""An answer that was saved with its receipt, read and asked again."""
 
 from __future__ import annotations
 
-import hashlib
-import platform
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from importlib.metadata import version
 from typing import Any, cast
 
-import numpy as np
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from kanmodel.errors import DataError
 from kanmodel.explain.ledger import LedgerOptions
-from kanmodel.scaling import Array
 from service.http.errors import problem_of
 from service.models.registry import Served
-from service.requests.baselines import ReferenceBaselines
+from service.requests.explanations import read_question
 from service.schemas.baselines import UsedBaseline
-from service.schemas.explanations import ExplainResponse, InputHash, Receipt, Versions
+from service.schemas.explanations import ExplainResponse, Receipt
 from service.settings import Settings
-from service.work.explanations import Question, describe_question, explain_in_parts, read_question
+from service.work.explanations import describe_question, explain_in_parts
+from service.work.questions import Question
 
 _ANSWER = TypeAdapter(ExplainResponse)
 _WINDOWS = ("instances", "columns")
-
-
-def make_receipt(question: Question, baseline: UsedBaseline) -> Receipt:
-    """The receipt of an answer.
-
-    Args:
-        question: what was asked.
-        baseline: as the answer states it.
-    """
-    names = [question.served.model.config.outputs[output] for output in question.outputs]
-    return {
-        "checkpoint": question.served.checkpoint,
-        "versions": find_versions(),
-        "input": hash_windows(question.windows),
-        "method": "expected_gradients" if isinstance(question.baseline, ReferenceBaselines) else "integrated_gradients",
-        "output": names if question.as_list else names[0],
-        "detail": question.detail,
-        "baseline": baseline,
-        "tolerance": question.options.tolerance,
-        "path_nodes": question.options.path_nodes,
-        "halvings": question.options.halvings,
-    }
-
-
-def find_versions() -> Versions:
-    """Those of this process."""
-    return {
-        "kanscope": version("kanscope"),
-        "torch": version("torch"),
-        "numpy": version("numpy"),
-        "python": platform.python_version(),
-    }
-
-
-def hash_windows(windows: Array) -> InputHash:
-    """The hash of windows, (n, lookback, n_features) in original units, as little-endian float64 in C order."""
-    data = np.asarray(windows, "<f8").tobytes()
-    return {"sha256": hashlib.sha256(data).hexdigest(), "shape": list(windows.shape)}
 
 
 @dataclass(frozen=True)

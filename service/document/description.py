@@ -12,9 +12,9 @@ from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
 from service.document.links import links_of
+from service.document.operations import OF_VERSION
 from service.http.security import HEALTH
 from service.models.repository import FIRST_VERSION
-from service.routes.dependencies import OF_VERSION
 from service.schemas.explanations import ExplainRequest
 from service.schemas.inference import InferRequest
 from service.schemas.predictions import PredictRequest

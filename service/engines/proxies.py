@@ -7,7 +7,7 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.answers import answer_json
-from service.http.errors import error_body
+from service.http.error_answers import error_body
 from service.http.ids import HEADER, choose_request_id
 from service.settings import Settings
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import gzip
 import hashlib
 from collections import OrderedDict
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from fastapi import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
-
-from service.models.registry import Registry
 
 RawHeaders = list[tuple[bytes, bytes]]
 MIN_COMPRESSED = 1024  # bytes from which compression pays
@@ -97,13 +95,13 @@ class AnswerCache:
 
     Args:
         size: bytes that are kept; beyond them, what is unused for longest goes.
-        registry: the models that answers are about.
+        index: gives the models that answers are about: another object once they are others.
     """
 
-    def __init__(self, size: int, registry: Registry) -> None:
+    def __init__(self, size: int, index: Callable[[], object]) -> None:
         self._size, self._used = size, 0
-        self._registry = registry
-        self._index = registry.index()  # the models that all answers were computed from
+        self._find_index = index
+        self._index = index()  # the models that all answers were computed from
         self._known: OrderedDict[Hashable, _Known] = OrderedDict()
 
     def get(self, scope: Scope) -> Answer | None:
@@ -118,7 +116,7 @@ class AnswerCache:
         scope.setdefault("state", {}).update(known.told)
         return known.answer
 
-    def keep(self, scope: Scope, answer: Answer, index: Any) -> None:
+    def keep(self, scope: Scope, answer: Answer, index: object) -> None:
         """Keeps the answer to a request, computed from the models of an index, while they and the room are there."""
         self._follow_models()
         if index is not self._index:
@@ -133,8 +131,8 @@ class AnswerCache:
             self._used -= dropped.answer.size
 
     def _follow_models(self) -> None:
-        if self._index is not self._registry.index():
-            self._index = self._registry.index()
+        if self._index is not self._find_index():
+            self._index = self._find_index()
             self._known.clear()
             self._used = 0
 

@@ -1,4 +1,4 @@
-"""From exceptions to answers: one table gives each class its status, one shape carries every error.
+"""The errors of a service, and one table that gives each class its status.
 
 RequestError               refused before a model is asked
 ├── BadRequestError        what V2 refuses by 400, where V1 says 422
@@ -20,25 +20,16 @@ kanmodel.errors.UnknownNameError
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
-from http import HTTPStatus
 
-from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive, Scope, Send
 
 from kanmodel.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Problem, UnknownNameError
 from kanmodel.windows import N_LISTED
-from service.http.answers import answer_json
-from service.http.error_shape import ErrorResponse
 from service.http.places import format_path
-
-logger = logging.getLogger(__name__)
 
 
 class RequestError(Exception):
@@ -147,8 +138,6 @@ STATUSES: dict[type[Exception], int] = {
     NotReadyError: 503,
     OverloadedError: 503,
 }
-# RFC 9110's names; Python 3.11 still has older ones.
-_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
 def unusable(path: str, message: str) -> DataError:
@@ -164,76 +153,10 @@ def unusable_values(problems: Sequence[Problem], verdict: str = "cannot be used"
     return DataError(f"{first.path} {first.message}{more}", problems[:N_LISTED])
 
 
-def install_error_handlers(app: FastAPI) -> None:
-    """Makes every error of the app leave in the one shape; what nobody expected is answered by `observation`."""
-    for cls, status in STATUSES.items():
-        app.add_exception_handler(cls, answer_failure if status == HTTPStatus.INTERNAL_SERVER_ERROR else answer_error)
-    app.add_exception_handler(HTTPException, answer_http_error)
-
-
-async def send_error(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers an error of the table from a middleware, where no handler of the app's catches it."""
-    response = await answer_error(Request(scope), error)
-    await response(scope, receive, send)
-
-
-async def answer_error(request: Request, error: Exception) -> Response:
-    """The answer to an error of the table."""
-    body = describe_error(error, request.state.request_id)
-    return answer_json(body, status=body["status"], headers=getattr(error, "headers", None))
-
-
-async def answer_http_error(request: Request, error: Exception) -> Response:
-    """The answer to what the framework refuses: an unknown path, a wrong method."""
-    assert isinstance(error, HTTPException)
-    message = {
-        404: f"there is nothing at {request.url.path}; /docs lists what there is",
-        405: f"{request.method} is not allowed at {request.url.path}",
-    }.get(error.status_code, error.detail)
-    headers = dict(error.headers or {})
-    if allowed := headers.get("Allow"):
-        message = f"{message}; use {allowed}"
-    if allowed == "GET":
-        headers["Allow"] = "GET, HEAD"  # see service.http.head_requests
-    body = error_body(error.status_code, message, request.state.request_id)
-    return answer_json(body, status=error.status_code, headers=headers)
-
-
-async def answer_failure(request: Request, error: Exception) -> Response:
-    """The answer to what nobody expected: the id of the request, and nothing else."""
-    request_id = request.state.request_id
-    logger.error("request %s failed", request_id, exc_info=error)
-    return answer_json(error_body(500, "internal error", request_id), status=500)
-
-
-def describe_error(error: Exception, request_id: str) -> ErrorResponse:
-    """The body of an error of the table; of any other, a 500 that says nothing."""
-    status = next((STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES), 500)
-    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return error_body(500, "internal error", request_id)
-    if isinstance(error, RequestValidationError):
-        error = unusable_values([problem_of(details) for details in error.errors()])
-    return error_body(status, str(error), request_id, getattr(error, "problems", ()))
-
-
-def error_body(status: int, message: str, request_id: str, problems: Sequence[Problem] = ()) -> ErrorResponse:
-    """The one shape. ``error`` names the first bad value, ``detail`` says what else the message holds."""
-    error = f"{problems[0].path} {problems[0].message}" if problems else message
-    return {
-        "error": error,
-        "type": "about:blank",
-        "title": _TITLES.get(status) or HTTPStatus(status).phrase,
-        "status": status,
-        "detail": message.removeprefix(f"{error}; "),
-        "errors": [{"path": problem.path, "message": problem.message} for problem in problems],
-        "request_id": request_id,
-    }
-
-
 def problem_of(details: ErrorDetails) -> Problem:
     """One complaint of pydantic, in our words: ``tolerance`` and ``must be greater than 0``."""
     parts = [part for part in details["loc"] if part not in ("body", "query", "path", "header")]
-    if name := details.get("ctx", {}).get("name"):  # see schemas.requests
+    if name := details.get("ctx", {}).get("name"):  # see service.schemas.closed
         parts.append(name)
     message = re.sub("^(Input|List|String) should", "must", details["msg"]).replace("Field required", "is missing")
     return Problem(format_path(parts), message)

@@ -20,7 +20,8 @@ from starlette._utils import get_route_path  # the router's own reading of a pat
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.errors import ConfigError
-from service.http.errors import ForbiddenError, MisdirectedError, RequestError, UnauthenticatedError, send_error
+from service.http.error_answers import send_error
+from service.http.errors import ForbiddenError, MisdirectedError, RequestError, UnauthenticatedError
 from service.settings import Settings
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.http.answers import JSON, encode_json
-from service.http.errors import error_body
+from service.http.error_answers import error_body
 from service.http.ids import HEADER, new_request_id
 from service.settings import Settings
 

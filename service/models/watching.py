@@ -6,13 +6,12 @@ import asyncio
 import ctypes
 import gc
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from starlette.concurrency import run_in_threadpool
 
 from service.models.registry import Registry, Served
-from service.work.results import GlobalResults
 
 logger = logging.getLogger(__name__)
 
@@ -22,16 +21,18 @@ class Watch:
 
     Args:
         registry: the models.
-        results: their global results.
+        prepare: computes the global results of what is new.
         seconds: time between two looks; 0 for none after the first.
 
     Attributes:
         loaded: set once the first look is over.
     """
 
-    def __init__(self, registry: Registry, results: GlobalResults, seconds: float) -> None:
+    def __init__(
+        self, registry: Registry, prepare: Callable[[tuple[Served, ...]], Awaitable[None]], seconds: float
+    ) -> None:
         self._registry = registry
-        self._results = results
+        self._prepare_results = prepare
         self._seconds = seconds
         self.loaded = asyncio.Event()
         self._stopping = asyncio.Event()
@@ -89,7 +90,7 @@ class Watch:
             task.add_done_callback(self._preparing.discard)
 
     async def _prepare(self, served: tuple[Served, ...]) -> None:
-        await self._results.prepare(served)
+        await self._prepare_results(served)
         await run_in_threadpool(_give_back_memory)
 
     async def _stops_within(self, seconds: float) -> bool:

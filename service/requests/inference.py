@@ -1,25 +1,21 @@
-"""Requests of the Open Inference Protocol, understood and answered in tensors."""
+"""What a request of the Open Inference Protocol asks, in tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from kanmodel.explain.ledger import LedgerOptions
 from kanmodel.scaling import Array
 from service.http.errors import unusable
 from service.models.registry import Served
 from service.requests.baselines import read_baseline
-from service.requests.bodies import parse_object
+from service.requests.bodies import parse_object, validate_request
 from service.requests.tensors import Tensor, read_tensors, split_body
-from service.schemas.closed import validate_request
-from service.schemas.explanations import Explanation
-from service.schemas.inference import InferOutput, InferRequest, InferResponse, OutputName
+from service.schemas.inference import InferRequest, OutputName
 from service.settings import Settings
-from service.work.explanations import Question
+from service.work.questions import Question
 
 _EXPLAINED: tuple[OutputName, ...] = ("contributions", "residual")
 
@@ -30,14 +26,12 @@ class Inference:
 
     Attributes:
         id: what the answer repeats; None where the client names none.
-        served: the model.
         windows: what to forecast, (n, lookback, n_features), original units.
         question: how to explain them; None where no explanation is wanted.
         outputs: the wanted tensors, and whether each is binary.
     """
 
     id: str | None
-    served: Served
     windows: Array
     question: Question | None
     outputs: Mapping[OutputName, bool]
@@ -65,58 +59,7 @@ def read_inference(body: bytes, header_length: str | None, served: Served, setti
     question = _ask(request, served, windows) if explained else None
     if question is not None:
         question.refuse_costly(settings.max_path_nodes)
-    return Inference(request.id or None, served, windows, question, outputs)
-
-
-def describe_inference(
-    inference: Inference,
-    predictions: Array,
-    explanations: Sequence[Explanation],
-    outside_range: int,
-    request_id: str,
-) -> tuple[InferResponse, list[bytes]]:
-    """The answer, and the bytes of its binary tensors.
-
-    Args:
-        inference: the request.
-        predictions: (n, n_outputs), original units.
-        explanations: by window, then by output; none where it wants none.
-        outside_range: how often a feature of a window lies outside its training range.
-        request_id: what the answer is called where the client names nothing.
-    """
-    values = {"predictions": predictions, **_arrange(explanations, len(predictions))}
-    outputs: list[InferOutput] = []
-    buffers: list[bytes] = []
-    for name, binary in inference.outputs.items():
-        tensor: InferOutput = {"name": name, "shape": list(values[name].shape), "datatype": "FP64"}
-        if binary:
-            buffers.append(values[name].astype("<f8").tobytes())
-            tensor["parameters"] = {"binary_data_size": len(buffers[-1])}
-        else:
-            tensor["data"] = values[name].ravel().tolist()
-        outputs.append(tensor)
-    served = inference.served
-    answer: InferResponse = {
-        "model_name": served.name,
-        "model_version": served.version,
-        "id": inference.id or request_id,
-        "parameters": {"checkpoint": served.checkpoint, "outside_range": outside_range},
-        "outputs": outputs,
-    }
-    if explanations:
-        answer["parameters"]["converged"] = all(one["converged"] for one in explanations)
-    return answer, buffers
-
-
-def _arrange(explanations: Sequence[Explanation], n_windows: int) -> dict[str, Array]:
-    """The tensors of explanations: (n, n_outputs), and for contributions the axes of one explanation after that."""
-    lists: dict[str, list[Any]] = {
-        "contributions": [one.get("steps") or [*one["contributions"].values()] for one in explanations],
-        "residual": [one["residual"] for one in explanations],
-    }
-    arrays = {name: np.array(values, np.float64) for name, values in lists.items()}
-    n_outputs = len(explanations) // n_windows
-    return {name: array.reshape(n_windows, n_outputs, *array.shape[1:]) for name, array in arrays.items()}
+    return Inference(request.id or None, windows, question, outputs)
 
 
 def _refuse_number_of_inputs(inputs: Any, n_features: int) -> None:

@@ -38,7 +38,6 @@ MODEL = "/v1" + OF_A_MODEL
 MODEL_V2 = "/v2" + OF_A_MODEL  # of the Open Inference Protocol
 TIMEOUT_HEADER = "X-Request-Timeout"
 MAX_TIMEOUT = 3600  # seconds
-OF_VERSION = "_version"  # ends the ids of operations on one version
 Name = Annotated[str, Path(description="Name of the model.")]
 
 

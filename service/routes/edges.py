@@ -11,8 +11,9 @@ from kanmodel.drawing.edge import draw_edge
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.formulas import suggest_edge_formulas
 from kanmodel.explain.topology import Topology
+from service.document.errors import describe_errors
+from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg
-from service.http.error_shape import describe_errors
 from service.http.errors import unusable
 from service.http.negotiation import choose_format, refuse_other_than_json
 from service.models.registry import Served
@@ -28,7 +29,6 @@ from service.schemas.edges import (
     describe_edge,
     describe_edges,
 )
-from service.schemas.pictures import describe_picture
 from service.work.deadlines import Deadline
 
 router = VersionedRouter(tags=["edges"], route_class=PrecomputedRoute)

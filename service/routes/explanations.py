@@ -8,12 +8,14 @@ from collections.abc import AsyncIterator
 from fastapi import Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
-from service.commands.saved_answers import make_receipt
+from service.document.errors import describe_errors
+from service.document.operations import describe_body
 from service.http.answers import JSON, NDJSON, answer_json, encode_json
-from service.http.error_shape import describe_errors
-from service.http.errors import describe_error, unusable
+from service.http.error_answers import describe_error
+from service.http.errors import unusable
 from service.http.negotiation import choose_media_type
 from service.requests.bodies import read_body
+from service.requests.explanations import read_question
 from service.routes.dependencies import (
     MODEL,
     find_deadline,
@@ -24,9 +26,9 @@ from service.routes.dependencies import (
 )
 from service.routes.direct import DirectRoute
 from service.routes.versioned import VersionedRouter
-from service.schemas.closed import describe_body
 from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse
-from service.work.explanations import Advance, Question, compute_explanations, describe_question, read_question
+from service.work.explanations import Advance, compute_explanations, describe_question
+from service.work.questions import Question
 
 logger = logging.getLogger(__name__)
 router = VersionedRouter(
@@ -68,8 +70,6 @@ async def explain(request: Request) -> Response:
     request.state.windows = len(question.windows)
     predictions = await parts.scheduler.predict(served.model, question.windows, deadline)
     header = describe_question(question, predictions)
-    if question.receipt:
-        header["receipt"] = make_receipt(question, header["baseline"])
     advances = compute_explanations(question, parts.scheduler, parts.metrics, deadline, request.is_disconnected)
     if media_type == NDJSON:
         lines = _stream(question, header, advances, request.state.request_id)

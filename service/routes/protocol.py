@@ -6,8 +6,8 @@ from importlib.metadata import version
 
 from fastapi import Depends, Response
 
+from service.document.errors import describe_errors
 from service.http.answers import answer_json
-from service.http.error_shape import describe_errors
 from service.http.negotiation import refuse_other_than_json
 from service.routes.dependencies import MODEL_V2, TheModel, TheParts
 from service.routes.versioned import VersionedRouter

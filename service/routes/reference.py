@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Response
 
+from service.document.errors import describe_errors
 from service.http.answers import answer_json
-from service.http.error_shape import describe_errors
 from service.http.errors import ForbiddenError, UnknownValueError
 from service.http.negotiation import refuse_other_than_json
 from service.routes.dependencies import MODEL, TheModel, TheParts

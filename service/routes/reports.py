@@ -7,8 +7,8 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 
 from kanmodel.explain.report import markdown
+from service.document.errors import describe_errors
 from service.http.answers import JSON, MARKDOWN, answer_json
-from service.http.error_shape import describe_errors
 from service.http.negotiation import choose_media_type
 from service.requests.outputs import read_output
 from service.routes.dependencies import MODEL, TheDeadline, TheModel, TheParts

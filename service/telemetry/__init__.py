@@ -1,4 +1,4 @@
-"""What is told of a running service: metrics, logs, and the middleware that records each request.
+"""Metrics, logs, and the outermost middleware, which gives each request its id, its place, its line and its count.
 
-What comes in here reports, and never decides an answer.
+What reports on a running service comes in; what it reports reaches it as calls, so it imports nothing that computes.
 """

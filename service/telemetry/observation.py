@@ -10,7 +10,8 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from structlog.typing import FilteringBoundLogger
 
-from service.http.errors import BusyError, answer_failure, send_error
+from service.http.error_answers import answer_failure, send_error
+from service.http.errors import BusyError
 from service.http.ids import HEADER, choose_request_id
 from service.http.security import is_health
 from service.telemetry.logs import log_request

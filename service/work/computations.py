@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from threading import Event, Thread
+from contextlib import suppress
+from threading import Event, Thread, get_native_id
 from typing import Any, TypeVar
 
 from torch.overrides import TorchFunctionMode
 
 from service.http.errors import NotReadyError
-from service.work.threads import give_way
 
 Result = TypeVar("Result")
+NICE = 10  # where forecasts want the same core, they have nine tenths of it
 N_THREADS = 4  # computations beside each other: a quick one need not wait for a long one
 GRACE = 2.0  # seconds to wait for a thread that does not come to an operation of torch
+
+
+def give_way() -> None:
+    """Lowers the priority of the thread that calls, for good."""
+    with suppress(AttributeError, OSError):  # only Linux knows priorities of threads, and it may not allow this
+        os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
 
 
 class Computations:

@@ -7,74 +7,20 @@ from dataclasses import dataclass
 
 from starlette.requests import ClientDisconnect
 
-from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.expected import explain_expected_in_slices
-from kanmodel.explain.ledger import Ledger, LedgerOptions, explain_in_slices
+from kanmodel.explain.baseline import baseline_window
+from kanmodel.explain.expected import draw_baselines, explain_expected_in_slices
+from kanmodel.explain.ledger import Ledger, explain_in_slices
 from kanmodel.explain.path import Slices
 from kanmodel.scaling import Array
-from service.http.errors import unusable
-from service.models.registry import Served
-from service.requests.baselines import ReferenceBaselines, read_baseline
-from service.requests.bodies import parse_windows
-from service.requests.outputs import read_outputs
-from service.requests.windows import read_windows
-from service.schemas.baselines import describe_baseline, describe_reference_baselines
-from service.schemas.closed import validate_request
-from service.schemas.explanations import Detail, ExplainHeader, ExplainRequest, Explanation, describe_ledger
-from service.settings import Settings
+from service.schemas.baselines import UsedBaseline, describe_baseline, describe_reference_baselines
+from service.schemas.explanations import ExplainHeader, Explanation, describe_ledger
 from service.telemetry.metrics import Metrics
 from service.work.deadlines import Deadline
+from service.work.questions import Question, ReferenceBaselines
+from service.work.receipts import make_receipt
 from service.work.scheduler import Scheduler
 
 PART = 32  # windows whose explanations are computed, and sent, together
-
-
-@dataclass(frozen=True)
-class Question:
-    """A request to explain, understood.
-
-    Attributes:
-        served: the model.
-        windows: what to explain, (n, lookback, n_features), original units.
-        outputs: numbers of the outputs.
-        as_list: whether the request names its outputs in a list, so that the answer does.
-        detail: what to say.
-        baseline: what to compare with.
-        options: how exact the ledgers must be.
-        receipt: whether the answer holds what is needed to repeat it.
-        progress: whether lines between the explanations tell how far the work is.
-    """
-
-    served: Served
-    windows: Array
-    outputs: tuple[int, ...]
-    as_list: bool
-    detail: Detail
-    baseline: Baseline | ReferenceBaselines
-    options: LedgerOptions
-    receipt: bool
-    progress: bool
-
-    @property
-    def total(self) -> int:
-        """How many explanations it asks for: one for each window and output."""
-        return len(self.windows) * len(self.outputs)
-
-    @property
-    def path_nodes(self) -> int:
-        """How many path nodes it takes where no path is halved: the work, before it is done."""
-        baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
-        return self.total * baselines * self.options.path_nodes
-
-    def refuse_costly(self, max_path_nodes: int) -> None:
-        """Refuses what takes too long.
-
-        Raises:
-            DataError: it takes more path nodes than there may be.
-        """
-        if self.path_nodes > max_path_nodes:
-            reason = f"would take {self.path_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
-            raise unusable("body", f"{reason}: send fewer windows, outputs or baselines at a time")
 
 
 @dataclass(frozen=True)
@@ -90,31 +36,6 @@ class Advance:
     explanations: Sequence[Explanation] = ()
 
 
-def read_question(body: bytes, served: Served, settings: Settings) -> Question:
-    """What a request to explain asks.
-
-    Raises:
-        DataError: something in it cannot be used; the error names each place.
-        UnknownNameError: it names an output that does not exist.
-    """
-    document = parse_windows(body, served.model.config.window_shape, settings.max_json_depth)
-    request = validate_request(ExplainRequest, document, unread=("instances", "columns", "output", "baseline"))
-    output = document.get("output")
-    question = Question(
-        served=served,
-        windows=read_windows(document, served.model, settings.max_windows),
-        outputs=tuple(read_outputs(output, served.model.config)),
-        as_list=isinstance(output, list),
-        detail=request.detail,
-        baseline=read_baseline(document.get("baseline"), served.model),
-        options=LedgerOptions(tolerance=request.tolerance),
-        receipt=request.receipt,
-        progress=request.progress,
-    )
-    question.refuse_costly(settings.max_path_nodes)
-    return question
-
-
 def describe_question(question: Question, predictions: Array) -> ExplainHeader:
     """What all explanations share.
 
@@ -122,20 +43,20 @@ def describe_question(question: Question, predictions: Array) -> ExplainHeader:
         question: the question.
         predictions: for its windows, (n, n_outputs), original units.
     """
-    model = question.served.model
-    baseline = question.baseline
-    names = [model.config.outputs[output] for output in question.outputs]
-    units = [model.config.target_of(output).unit for output in question.outputs]
-    return {
+    config = question.served.model.config
+    names = [config.outputs[output] for output in question.outputs]
+    units = [config.target_of(output).unit for output in question.outputs]
+    header: ExplainHeader = {
         "model_name": question.served.name,
         "checkpoint": question.served.checkpoint,
         "output": names if question.as_list else names[0],
         "unit": units if question.as_list else units[0],
-        "baseline": describe_reference_baselines(model, baseline.count, baseline.seed)
-        if isinstance(baseline, ReferenceBaselines)
-        else describe_baseline(model, baseline),
+        "baseline": _describe_baseline(question),
         "predictions": predictions.tolist(),
     }
+    if question.receipt:
+        header["receipt"] = make_receipt(question, header["baseline"])
+    return header
 
 
 def explain_in_parts(question: Question) -> Iterator[Advance]:
@@ -182,8 +103,8 @@ async def compute_explanations(
         NotReadyError: the deadline has passed.
         OverloadedError: too many requests wait.
     """
-    slices = explain_in_parts(question)
     with scheduler.admit("explanation"):
+        slices = explain_in_parts(question)
         while (advance := await deadline.wait(scheduler.run(lambda: next(slices, None)))) is not None:
             for one in advance.explanations:
                 residual = one["residual"] / one["tolerance"] * question.options.tolerance
@@ -191,6 +112,14 @@ async def compute_explanations(
             yield advance
             if not advance.explanations and await has_gone():
                 raise ClientDisconnect
+
+
+def _describe_baseline(question: Question) -> UsedBaseline:
+    model, baseline = question.served.model, question.baseline
+    if isinstance(baseline, ReferenceBaselines):
+        windows = draw_baselines(model, baseline.count, baseline.seed)
+        return describe_reference_baselines(model.config.feature_names, windows, baseline.seed)
+    return describe_baseline(baseline, model.config.feature_names, baseline_window(model, baseline))
 
 
 def _explain(question: Question, windows: Array, output: int) -> Slices[Ledger]:

@@ -24,8 +24,8 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.scaling import Array
 from service.http.errors import OverloadedError
 from service.telemetry.metrics import Metrics
+from service.work.computations import give_way
 from service.work.deadlines import Deadline
-from service.work.threads import give_way
 
 Result = TypeVar("Result")
 Kind = Literal["forecast", "explanation"]

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from service.http.errors import NotReadyError
-from service.work.computations import Computations
-from service.work.threads import NICE
+from service.work.computations import NICE, Computations
 
 
 def test_a_computation_has_a_thread_of_its_own_and_gives_back_its_result():

@@ -67,7 +67,7 @@ def test_an_error_is_not_kept(service):
 
 def kept(*pairs, size, registry=REGISTRY):
     """A cache in which answers of some lengths were kept in turn under names."""
-    cache = AnswerCache(size, registry)
+    cache = AnswerCache(size, registry.index)
     for name, length in pairs:
         keep(cache, name, length, registry)
     return cache

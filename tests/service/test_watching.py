@@ -29,7 +29,7 @@ def watch_while(steps, registry, seconds=0.01):
 
     async def run():
         kept = GlobalResults(64)
-        watch = Watch(registry, kept, seconds)
+        watch = Watch(registry, kept.prepare, seconds)
         watching = asyncio.create_task(watch.run())
         deadline = time.monotonic() + 30
         for condition in steps:

@@ -1,31 +1,11 @@
-"""The one shape of every error: KServe's string ``error`` beside the members of RFC 9457."""
+"""The error answers of operations, by status."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import Field
-from typing_extensions import TypedDict
-
-
-class ErrorPlace(TypedDict):
-    """One bad value."""
-
-    path: Annotated[str, Field(description="Where it is, such as `instances[0][3][2]`.")]
-    message: Annotated[str, Field(description="What is wrong with it, such as `must be finite`.")]
-
-
-class ErrorResponse(TypedDict):
-    """Every error of every operation."""
-
-    error: Annotated[str, Field(description="What is wrong, in one sentence that names the place.")]
-    type: Annotated[str, Field(description="Always `about:blank`: the status says the kind (RFC 9457).")]
-    title: Annotated[str, Field(description="Name of the HTTP status.")]
-    status: Annotated[int, Field(description="The HTTP status.")]
-    detail: Annotated[str, Field(description="More about what is wrong.")]
-    errors: Annotated[list[ErrorPlace], Field(description="The bad values, at most 20; empty where there is no place.")]
-    request_id: Annotated[str, Field(description="Id of the request, also in the header `X-Request-Id`.")]
-
+from service.http.error_answers import ErrorResponse
+from service.schemas.health import UnreadyResponse
 
 _DESCRIPTIONS = {
     400: "A value is missing, unknown, of another shape, size or kind, out of range or not finite; or the result is "
@@ -86,6 +66,17 @@ _EXAMPLES: dict[int, tuple[str, str, str, list[dict[str, str]]]] = {
 def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The error answers of an operation, for its OpenAPI description; every operation also has 500."""
     return {status: _describe(status) for status in (*statuses, 500)}
+
+
+def describe_unreadiness() -> dict[str, Any]:
+    """The error of a service that is not ready."""
+    described = describe_errors(503)[503]
+    content = described["content"]["application/json"]
+    return {
+        **described,
+        "model": UnreadyResponse,
+        "content": {"application/json": {"example": {**content["example"], "live": True, "ready": False}}},
+    }
 
 
 def _describe(status: int) -> dict[str, Any]:
