@@ -31,7 +31,7 @@ check: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m service.openapi --check
+	$(BIN)/python -m service.document --check
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive kanmodel service
 	$(BIN)/python .ci/audit.py
 
@@ -40,7 +40,7 @@ format: .venv/dev
 	$(BIN)/ruff check --fix .
 
 openapi: .venv/runtime # write openapi/openapi.json
-	$(BIN)/python -m service.openapi
+	$(BIN)/python -m service.document
 
 VENDOR := service/explorer/vendor
 vendor: .venv/clients/ready # copy the libraries of the explorer from npm

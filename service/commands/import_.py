@@ -37,7 +37,7 @@ def import_(
         raise typer.BadParameter("give --manifest and --output, or --describe to see what the file says")
     if output.suffix != ".safetensors":
         raise typer.BadParameter(f"{output.name} must end in .safetensors", param_hint="--output")
-    from service.tables import read_columns  # here, since the other commands start faster without polars
+    from service.batch.tables import read_columns  # here, since the other commands start faster without polars
 
     imported = import_checkpoint(file, manifest, read_columns)
     sha256 = save_checkpoint(imported.model, output)

@@ -13,7 +13,7 @@ from kanmodel.explain.curves import EdgeCurve
 from kanmodel.explain.support import Support
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
-from service.registry import Served
+from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name
 from service.schemas.pictures import FormatParameter
 from service.schemas.rules import Rule, RuleQuery, Stage, describe_rule

@@ -12,9 +12,9 @@ from kanmodel.explain.expected import DEFAULT_COUNT
 from kanmodel.explain.ledger import Ledger, LedgerLayer
 from kanmodel.scaling import Array
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
+from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name
 from service.schemas.predictions import Columns, Instances, Predictions
-from service.schemas.requests import Closed
 
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from kanmodel.config import BaseActivation, KANConfig, LSTMConfig, Readout
-from service.registry import Entry, Served, State, choose_default
+from service.models.registry import Entry, Served, State, choose_default
 
 Name = Annotated[str, Field(description="Name of the model: that of its file or folder.")]
 Checkpoint = Annotated[

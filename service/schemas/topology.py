@@ -12,10 +12,10 @@ from kanmodel.explain.ids import NodeKind
 from kanmodel.explain.pruning import FidelityPoint
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.explain.topology import EdgeKind, Topology, TopologyEdge, TopologyNode
-from service.registry import Served
+from service.models.registry import Served
+from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name
 from service.schemas.pictures import Color, FormatParameter
-from service.schemas.requests import OutputQuery
 from service.schemas.rules import Fill, Metric, Rule, RuleQuery, describe_rule
 
 

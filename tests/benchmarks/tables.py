@@ -33,8 +33,8 @@ from service.batch.cluster import explain_with_ray
 from service.batch.plan import PART_WINDOWS, Plan
 from service.batch.run import explain_table
 from service.batch.threads import explain_with_threads
-from service.clusters import join_cluster
-from service.repository import BUNDLED
+from service.engines.clusters import join_cluster
+from service.models.repository import BUNDLED
 
 NAME = "nyc-weather"
 TOGETHER, CALLS, ROUNDS = 32, 40, 3  # windows of a call, calls of a loop, rounds in turn

@@ -15,7 +15,7 @@ from kanmodel.config import Feature, KANConfig, ModelConfig, Target
 from kanmodel.explain.faithfulness import measure_faithfulness
 from kanmodel.explain.ledger import explain_windows
 from kanmodel.network import LSTMKAN
-from service.repository import BUNDLED
+from service.models.repository import BUNDLED
 
 
 @cache

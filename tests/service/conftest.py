@@ -21,8 +21,8 @@ from waiting import poll
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from service.app import create_app
 from service.cli import main
-from service.repository import BUNDLED
-from service.server import server_options
+from service.http.server import server_options
+from service.models.repository import BUNDLED
 from service.settings import Settings
 
 NAMES = ("front", "head", "nyc-weather", "two")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from thorough import examples
 
-from service.openapi import DOCUMENT
+from service.document.openapi import DOCUMENT
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 N_EXAMPLES = examples(8)  # requests of each operation, beside the examples and the edge cases

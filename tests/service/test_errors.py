@@ -13,7 +13,8 @@ from kanmodel.checkpoint import save_checkpoint
 from kanmodel.config import Target
 from kanmodel.errors import CheckpointError, KanscopeError
 from service.app import create_app
-from service.errors import STATUSES, describe_error
+from service.http.error_answers import describe_error
+from service.http.errors import STATUSES
 from service.settings import Settings
 
 TITLES = {
@@ -456,7 +457,7 @@ def test_an_unexpected_failure_says_nothing_but_the_request_id(folder, serve_app
         raise ZeroDivisionError("a secret")
 
     app.add_api_route("/boom", fail)
-    with serve_app(app) as client, caplog.at_level(logging.ERROR, logger="service.errors"):
+    with serve_app(app) as client, caplog.at_level(logging.ERROR, logger="service.http.error_answers"):
         answer = client.get("/boom")
     check_error(answer, 500, "internal error")
     assert "secret" not in answer.text

@@ -20,7 +20,7 @@ from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from service.batch.cluster import explain_with_ray
 from service.batch.plan import Plan
 from service.batch.run import explain_table
-from service.clusters import join_cluster
+from service.engines.clusters import join_cluster
 
 pytestmark = pytest.mark.xdist_group("ray")  # one worker has the clusters
 

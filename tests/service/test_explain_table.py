@@ -32,7 +32,7 @@ from kanmodel.windows import take_windows
 from service.batch.plan import Plan
 from service.batch.run import explain_table
 from service.batch.threads import explain_with_threads
-from service.repository import BUNDLED
+from service.models.repository import BUNDLED
 
 N_ROWS = 90
 MODEL = make_model("lstm", with_targets=False)

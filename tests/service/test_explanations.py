@@ -12,7 +12,7 @@ from kanmodel.errors import NonFiniteError
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.expected import draw_baselines, explain_expected
 from kanmodel.explain.ledger import LedgerOptions, explain_in_slices, explain_windows
-from service import explanations
+from service.work import explanations
 
 
 def ask(service, name, n=2, **members):

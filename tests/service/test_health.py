@@ -44,7 +44,7 @@ def slow_version(monkeypatch):
             go_on.wait(30)
         return load_checkpoint(path)
 
-    monkeypatch.setattr("service.registry.load_checkpoint", load_slowly)
+    monkeypatch.setattr("service.models.registry.load_checkpoint", load_slowly)
     yield go_on
     go_on.set()
 

@@ -241,7 +241,7 @@ def test_sigterm_lets_accepted_requests_end(launch, folder):
 
 def test_a_request_on_its_way_is_taken_while_the_process_stops(serve, folder, monkeypatch):
     """A connection that was kept may be about to ask: what it asks then is the last that it is answered."""
-    monkeypatch.setattr("service.server.LINGER", 20.0)
+    monkeypatch.setattr("service.http.server.LINGER", 20.0)
     said = []
 
     def ask_late(client, connection):

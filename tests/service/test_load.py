@@ -18,7 +18,7 @@ from waiting import poll
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.ledger import explain_in_slices, explain_windows
 from kanmodel.scaling import Array
-from service import explanations
+from service.work import explanations
 
 pytestmark = pytest.mark.alone
 

@@ -10,9 +10,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from service.app import create_app
-from service.metrics import Metrics
-from service.registry import Registry
+from service.models.registry import Registry
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 

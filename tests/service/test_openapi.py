@@ -10,9 +10,9 @@ import pytest
 from factories import make_tensors, make_windows
 
 from kanmodel.explain.attributions import Attribution
-from service import openapi
-from service.description import EXAMPLES
-from service.security import needed_scope
+from service.document import openapi
+from service.document.description import EXAMPLES
+from service.http.security import needed_scope
 
 DOCUMENT = json.loads(openapi.DOCUMENT.read_text(encoding="utf-8"))
 OPERATIONS = {
@@ -76,7 +76,7 @@ def ask_example(client, operation_id):
 
 
 def test_the_committed_document_is_that_of_the_app():
-    """openapi/openapi.json has not drifted; `python -m service.openapi` writes it anew."""
+    """openapi/openapi.json has not drifted; `python -m service.document` writes it anew."""
     assert openapi.DOCUMENT.read_text(encoding="utf-8") == openapi.format_document()
 
 
@@ -85,7 +85,7 @@ def test_the_check_fails_on_a_drift(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(openapi, "DOCUMENT", tmp_path / "openapi.json")
     monkeypatch.setattr(sys, "argv", ["openapi", "--check"])
     assert openapi.main() == 1
-    assert "run python -m service.openapi" in capsys.readouterr().err
+    assert "run python -m service.document" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["openapi"])
     assert openapi.main() == 0
     monkeypatch.setattr(sys, "argv", ["openapi", "--check"])
@@ -94,8 +94,8 @@ def test_the_check_fails_on_a_drift(tmp_path, monkeypatch, capsys):
 
 
 def test_the_command_runs_as_documented():
-    """`python -m service.openapi --check` succeeds."""
-    subprocess.run([sys.executable, "-m", "service.openapi", "--check"], check=True, timeout=60)
+    """`python -m service.document --check` succeeds."""
+    subprocess.run([sys.executable, "-m", "service.document", "--check"], check=True, timeout=60)
 
 
 def test_operation_ids_are_those_that_clients_are_generated_from():

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.checkpoint import save_checkpoint
-from service.precomputed import Answer, AnswerCache, names_etag, takes_gzip
-from service.registry import Registry
+from service.http.answer_cache import Answer, AnswerCache, names_etag, takes_gzip
+from service.models.registry import Registry
 
 REGISTRY = Registry(None)
 PATHS = ("attributions", "topology", "topology/fidelity", "edges", "edges/0/0/0", "report")
@@ -69,7 +69,7 @@ def test_an_error_is_not_kept(service):
 
 def kept(*pairs, size, registry=REGISTRY):
     """A cache in which answers of some lengths were kept in turn under names."""
-    cache = AnswerCache(size, registry)
+    cache = AnswerCache(size, registry.index)
     for name, length in pairs:
         keep(cache, name, length, registry)
     return cache

@@ -22,7 +22,7 @@ from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError
-from service.ray import app
+from service.engines.ray import app
 
 pytestmark = pytest.mark.xdist_group("ray")  # one worker has the clusters
 
@@ -326,7 +326,7 @@ def test_where_another_process_listens_the_command_ends(tmp_path):
 
 
 def test_serve_run_takes_settings_and_wants_keys(models, monkeypatch):
-    """`serve run service.ray:app models=…` deploys what `kanscope serve` does; where it listens is not known there."""
+    """`serve run service.engines.ray:app models=…` deploys what `kanscope serve` does, wherever that listens."""
     monkeypatch.delenv("KANSCOPE_KEYS", raising=False)
     with pytest.raises(ConfigError, match="set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or say --no-auth"):
         app({"models": str(models)})
@@ -346,6 +346,6 @@ def test_the_port_must_be_one_that_every_proxy_can_take(run):
 def test_without_ray_the_command_says_how_to_get_it(run, monkeypatch):
     """Ray is imported only where it is asked for."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "service.ray", raising=False)
+    monkeypatch.delitem(sys.modules, "service.engines.ray", raising=False)
     code, _, err = run("serve", "--engine", "ray")
     assert (code, err) == (2, "kanscope: the engine ray needs Ray: pip install 'kanscope[ray]'\n")

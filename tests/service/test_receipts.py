@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.checkpoint import save_checkpoint
-from service.agreement import AGREEMENT
+from service.commands.agreement import AGREEMENT
 from service.commands.receipts import repeat_answer
-from service.receipts import read_answer
+from service.commands.saved_answers import read_answer
 
 NAMES = ("nyc-weather", "two", "front", "head")
 NDJSON = {"Accept": "application/x-ndjson"}

@@ -14,7 +14,7 @@ from sockets import connect, head, read_answer
 from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from service import registry
+from service.models import registry
 
 ADMIN, EXPLAIN = "admi" * 8, "expl" * 8
 WINDOWS = make_windows(make_model("head"), 2)

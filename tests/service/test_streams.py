@@ -11,7 +11,7 @@ from sockets import connect, head
 from waiting import poll
 
 from kanmodel.explain.ledger import explain_in_slices
-from service import explanations
+from service.work import explanations
 
 EXPLAIN = "/v1/models/two:explain"
 NDJSON = {"Accept": "application/x-ndjson"}
