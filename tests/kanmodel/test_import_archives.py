@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import read_archive
 from kanmodel.importers.modules import is_module, read_module
-from kanmodel.importers.pickles import Placeholder, Reference
+from kanmodel.importers.placeholders import Placeholder, Reference
 from kanmodel.importers.storages import STORAGE_DTYPES
 
 FILES = FOLDER / "import"

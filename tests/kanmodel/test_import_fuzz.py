@@ -201,7 +201,7 @@ tensors = st.builds(
     st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, torch.complex64]),
     st.sampled_from([0.0, 1.0, float("nan"), float("inf"), 1e38]),
 )
-plain = st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats() | st.text(max_size=3)
+plain = st.none() | st.booleans() | st.integers(-2, 2**70) | st.just(10**5000) | st.floats() | st.text(max_size=3)
 wrong_values = plain | tensors | st.lists(plain | tensors, max_size=2) | st.dictionaries(plain, tensors, max_size=2)
 
 
