@@ -31,8 +31,9 @@ def read_pickle(stream: io.BytesIO, known: Known) -> object:
     Raises:
         CheckpointError: the pickle is damaged or exceeds a bound; the message begins with a verb.
     """
-    machine = Machine(known, len(stream.getbuffer()))
     start, n_objects = stream.tell(), 0
+    machine = Machine(known, stream.seek(0, io.SEEK_END) - start)
+    stream.seek(start)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if count == MAX_OPCODES:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import random
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import torch
 from goldens import FOLDER
 from hypothesis import given
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import read_archive
@@ -29,7 +31,7 @@ from kanmodel.importers.placeholders import Placeholder, Reference
 from kanmodel.importers.storages import BUILDERS, tensor_functions
 
 FILES = FOLDER / "import"
-N_MUTATED = 5000 if os.environ.get("THOROUGH") else 400
+N_MUTATED = examples(400)
 
 
 def read(data):
@@ -426,6 +428,24 @@ def test_pickles_that_are_none(data):
         return
     with pytest.raises(CheckpointError):
         read(data)
+
+
+def test_random_programs():
+    """Instructions in any order make a value or are refused; nothing else happens."""
+    rng, outcomes = random.Random(0), set()
+    values = (1, "a", (1, 2), [1], {"a": 1}, torch.nn.GELU, {1}, b"x", 2.5, 10**30)
+    pieces = [pickle.dumps(value, protocol)[2:-1] for value in values for protocol in range(2, 5)]
+    pieces += [call[:-1] for call in CALLS.values()]
+    pieces += 3 * [opcode.code.encode("latin-1") for opcode in pickletools.opcodes if opcode.arg is None]
+    for _ in range(examples(2000)):
+        program = b"".join(rng.choices(pieces, k=rng.randint(1, 30))) + b"."
+        try:
+            read(program)
+            outcomes.add("read")
+        except CheckpointError as error:
+            outcomes.add("refused")
+            assert len(str(error)) < 900
+    assert outcomes == {"read", "refused"}
 
 
 def test_extension_codes_are_not_looked_up():
