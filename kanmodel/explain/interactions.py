@@ -15,7 +15,7 @@ import torch
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.explain.bootstrap import Resampling
+from kanmodel.explain.bootstrap import Bootstrap
 from kanmodel.explain.importance import Importance
 from kanmodel.scaling import Array
 
@@ -52,10 +52,10 @@ def measure_interactions(model: LoadedModel, importance: Importance) -> tuple[In
 
     top = np.argsort(-importance.features.value, kind="stable")[:N_FEATURES].tolist()
     full, alone = without(), {feature: without(feature) for feature in top}
-    resampling = Resampling.blocks(len(windows))
+    bootstrap = Bootstrap(len(windows))
     found = []
     for i, j in combinations(top, 2):
-        together = resampling.estimate(np.abs(full - alone[i] - alone[j] + without(i, j)))
+        together = bootstrap.mean(np.abs(full - alone[i] - alone[j] + without(i, j)))
         names = model.config.feature_names[i], model.config.feature_names[j]
         found.append(Interaction(names, float(together.value), (float(together.low), float(together.high))))
     return tuple(sorted(found, key=lambda interaction: -interaction.strength))

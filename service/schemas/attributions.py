@@ -37,7 +37,12 @@ class ReferenceInfo(TypedDict):
 
     windows: Annotated[int, Field(description="Number of reference windows.")]
     seed: Annotated[int, Field(description="Seed of the bootstrap and of the permutations.")]
-    confidence: Annotated[float, Field(description="Confidence of the intervals (moving-block bootstrap).")]
+    confidence: Annotated[
+        float,
+        Field(
+            description="Confidence of the intervals (circular block bootstrap, block lengths chosen from the data)."
+        ),
+    ]
 
 
 class RedundantFeature(TypedDict):
