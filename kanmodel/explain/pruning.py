@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import InsufficientReferenceError, NonFiniteError
-from kanmodel.explain.connectivity import Kept, Place, connected_nodes
+from kanmodel.explain.connectivity import Kept, Place, connected_nodes, leading_subnodes
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.replay import Fidelity, Fill, Replay, measure_fidelity, r2
 from kanmodel.explain.scores import MIN_INPUTS, score_traces
@@ -175,8 +175,7 @@ def _without_cut_off(model: LoadedModel, output: int, edges: Kept) -> Kept:
     nodes = connected_nodes(model.network, output, edges)
     kept: Kept = {}
     for (stage, number), keep in edges.items():
-        config = model.network.stages[stage].config
-        ends = nodes[stage, number + 1][list(config.node_of_subnode(number + 1))]
+        ends = leading_subnodes(model.network.stages[stage][number], nodes[stage, number + 1])
         kept[stage, number] = keep & ends[:, None] & nodes[stage, number]
     return kept
 

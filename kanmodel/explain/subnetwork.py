@@ -9,7 +9,7 @@ import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance
 from kanmodel.explain.compaction import compact_network
-from kanmodel.explain.connectivity import Kept, leading_nodes
+from kanmodel.explain.connectivity import Kept, leading_nodes, leading_subnodes
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Pruning, PruningRule, prune_by_rule, prune_network
 from kanmodel.explain.replay import Fidelity, compare_outputs, r2
@@ -108,11 +108,10 @@ def _leading(network: LSTMKAN, edges: Kept) -> tuple[Kept, Kept]:
     leading: Kept = {}
     for stage, kan in network.stages.items():
         outputs = torch.ones(kan.config.n_nodes[-1], dtype=torch.bool)
-        nodes = leading_nodes(kan.config, stage, edges, outputs)
+        nodes = leading_nodes(kan, stage, edges, outputs)
         leading |= {(stage, number): onward for number, onward in enumerate(nodes)}
-        for number in range(kan.config.depth):
-            leads_on = nodes[number + 1][list(kan.config.node_of_subnode(number + 1))]
-            kept[stage, number] = edges[stage, number] & leads_on[:, None]
+        for number, layer in enumerate(kan):
+            kept[stage, number] = edges[stage, number] & leading_subnodes(layer, nodes[number + 1])[:, None]
     return kept, leading
 
 
