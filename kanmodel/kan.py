@@ -194,7 +194,7 @@ class KANLayer(nn.Module):
         inputs = range(self.mask.shape[1]) if inputs is None else inputs
         part = x.new_zeros(len(x), len(self.mask), len(inputs))
         for number, edge in enumerate(self.symbolic):
-            if edge.i in inputs:
+            if edge.i in inputs and self.symbolic_mask[number] != 0:  # 0 times what leaves its domain is NaN
                 column = inputs.index(edge.i)
                 a, b, c, d = self.symbolic_affine[number]
                 value = c * FUNCTIONS[edge.function](a * x[:, column] + b) + d
