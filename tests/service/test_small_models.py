@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from factories import make_model
+from service.drawing.edge import draw_edge
+from service.drawing.network import draw_topology
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.agreement import compare_baselines
@@ -29,8 +31,6 @@ from kanmodel.explain.report import markdown, write_report
 from kanmodel.explain.scores import MIN_INPUTS, score_kan
 from kanmodel.explain.subnetwork import extract_subnetwork, measure_size
 from kanmodel.explain.topology import build_topology
-from service.drawing.edge import draw_edge
-from service.drawing.network import draw_topology
 
 MODELS = {
     "one feature": {"n_features": 1},
