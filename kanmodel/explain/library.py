@@ -50,7 +50,7 @@ POSITIVE = (0.0, inf)
 
 
 def _power(exponent: int) -> Callable[[Array], Array]:
-    """u to a positive integer by products, an order faster than by `numpy.power`."""
+    """u to a positive integer by products, which are faster than `numpy.power`."""
 
     def values(u: Array) -> Array:
         result = u

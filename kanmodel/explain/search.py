@@ -5,7 +5,7 @@ are the least-squares ones (Golub and Pereyra 1973, doi 10.1137/0710036). Parame
 inside the domain of f. A scan of the parameters finds where to start, and `scipy.optimize.least_squares`
 (Levenberg-Marquardt) goes on from the best few.
 
-The scans reach arguments that run over `REACH`; past 60 half-turns a sine of 128 samples is hardly told from noise.
+The scans reach arguments that run over `REACH`; 128 even samples of a sine are then about four a period.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from kanmodel.scaling import Array
 
 REACH = 60 * np.pi
 LARGEST_LOG_RATIO = 18.0  # so that rounding leaves both ends on the same side of 0
-N_STARTS = 2
-LEAST_SPREAD = 1e-4  # standard deviation of f beside its root mean square: below it, c f and d nearly cancel
+N_STARTS = 3
+LEAST_SPREAD = 0.003  # standard deviation of f beside its root mean square: below it, c f and d nearly cancel
 N_EVALUATIONS = 30  # of one refinement
 ENOUGH = 1 - 1e-8  # R2 that needs no refinement
 STEP = 1e-7  # of the differences in place of derivatives, relative
@@ -72,7 +72,7 @@ def search_argument(name: str, u: Array, y: Array) -> Found | None:
     Returns:
         None where f hardly varies, or is not finite, for every argument that was tried.
     """
-    from scipy.optimize import least_squares  # here, since it takes a third of a second to import
+    from scipy.optimize import least_squares  # here, since it is slow to import, and few questions need it
 
     function, search = LIBRARY[name], SEARCHES[name]
 
@@ -94,6 +94,8 @@ def search_argument(name: str, u: Array, y: Array) -> Found | None:
         if r2 < ENOUGH:
             refined = least_squares(residuals, start, jacobian, method="lm", max_nfev=N_EVALUATIONS)
             found.append((1 - 2 * float(refined.cost), refined.x))
+    if not found:
+        return None
     r2, parameters = max(found, key=lambda pair: pair[0])
     first, last = search.ends(parameters)
     return Found(r2, float(first), float(last)) if r2 > 0 else None
@@ -177,16 +179,17 @@ def _ends_of_wave(parameters: Array) -> Ends:
 def _waves(u: Array, y: Array) -> Iterator[Array]:
     """The peaks of the periodogram with a floating mean (Zechmeister and Kürster 2009, arXiv 0901.2573)."""
     highest = min(1.05 * REACH / 2, np.pi * (len(u) - 1) / 2)  # beyond the second, lower ones have the same samples
-    half = np.concatenate([np.geomspace(0.05, 0.8, 6), np.arange(1, max(highest, 1.1), 0.4)])
+    half = np.concatenate([np.geomspace(0.15, 0.8, 5), np.arange(1, max(highest, 1.1), 0.4)])
     sine, cosine = (
         waves - waves.mean(axis=1, keepdims=True) for waves in (np.sin(half[:, None] * u), np.cos(half[:, None] * u))
     )
     ss, cc, sc = ((first * second).sum(axis=1) for first, second in ((sine, sine), (cosine, cosine), (sine, cosine)))
     sy, cy = sine @ y, cosine @ y
-    with np.errstate(all="ignore"):
-        determinant = ss * cc - sc**2
-        by_sine, by_cosine = (cc * sy - sc * cy) / determinant, (ss * cy - sc * sy) / determinant
-    power = np.nan_to_num(by_sine * sy + by_cosine * cy, nan=-1.0, posinf=-1.0, neginf=-1.0)
+    determinant = ss * cc - sc**2
+    apart = determinant > 1e-9 * ss * cc  # for few or uneven samples a sine may be a cosine
+    determinant = np.where(apart, determinant, 1.0)
+    by_sine, by_cosine = (cc * sy - sc * cy) / determinant, (ss * cy - sc * sy) / determinant
+    power = np.where(apart, by_sine * sy + by_cosine * cy, -1.0)
     bounded = np.concatenate([[-1.0], power, [-1.0]])
     peaks = np.flatnonzero((power >= bounded[:-2]) & (power >= bounded[2:]) & (power > -1))
     for peak in peaks[np.argsort(-power[peaks])][:N_STARTS]:
@@ -203,9 +206,9 @@ def _ends_themselves(parameters: Array) -> Ends:
 
 def _shapes(u: Array, y: Array) -> Iterator[Array]:
     runs = np.geomspace(0.3, 1.2 * REACH, 16)
-    zeros = np.concatenate([u, (u[1:] + u[:-1]) / 2]) if len(u) < 80 else u
-    run, zero = (grid.ravel() for grid in np.meshgrid(runs, zeros, indexing="ij"))
-    yield np.stack([-run * (1 + zero) / 2, run * (1 - zero) / 2])
+    for some, zeros in ((runs[:10], u), (runs[10:], np.concatenate([u, (u[1:] + u[:-1]) / 2]))):
+        run, zero = (grid.ravel() for grid in np.meshgrid(some, zeros, indexing="ij"))
+        yield np.stack([-run * (1 + zero) / 2, run * (1 - zero) / 2])
     run, gap = (grid.ravel() for grid in np.meshgrid(runs, np.geomspace(0.1, 30, 10), indexing="ij"))
     yield np.stack([gap, gap + run])
     yield np.stack([-gap - run, -gap])

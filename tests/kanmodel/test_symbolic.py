@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -266,3 +268,16 @@ def test_expressions_are_short(y, expression):
     x = np.linspace(-1, 1, 100)
     best = suggest_formulas(x, y(x))[0]
     assert best.expression == expression
+
+
+def test_scipy_is_imported_where_a_search_needs_it():
+    """Importing what suggests formulas, or the service's routes, does not import scipy; the first question does."""
+    program = (
+        "import sys, numpy, kanmodel.explain.formulas, service.routes.edges\n"
+        "from kanmodel.explain.symbolic import suggest_formulas\n"
+        "before = 'scipy' in sys.modules\n"
+        "suggest_formulas(numpy.arange(9.0), numpy.arange(9.0) ** 2)\n"
+        "print(before, 'scipy.optimize' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False True\n"
