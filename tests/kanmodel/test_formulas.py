@@ -213,7 +213,7 @@ def test_hostile_names(options):
     assert {str(symbol) for symbol in parsed.free_symbols} <= set(formula.symbols)
 
 
-@settings(max_examples=1000 if THOROUGH else 10)
+@settings(max_examples=200 if THOROUGH else 10)
 @given(
     st.lists(st.text(min_size=1, max_size=4) | st.sampled_from(HOSTILE[:-1]), min_size=2, max_size=3, unique=True),
     st.integers(0, 2**16),
