@@ -21,7 +21,7 @@ from service.schemas.inference import InferOutput, InferRequest, InferResponse, 
 from service.schemas.requests import validate_request
 from service.settings import Settings
 
-_EXPLAINED: tuple[OutputName, ...] = ("contributions", "residual")
+_EXPLAINED: tuple[OutputName, ...] = ("contributions", "residual", "error")
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ def _arrange(explanations: Sequence[Explanation], n_windows: int) -> dict[str, A
     lists: dict[str, list[Any]] = {
         "contributions": [one.get("steps") or [*one["contributions"].values()] for one in explanations],
         "residual": [one["residual"] for one in explanations],
+        "error": [one["error"] for one in explanations],
     }
     arrays = {name: np.array(values, np.float64) for name, values in lists.items()}
     n_outputs = len(explanations) // n_windows
