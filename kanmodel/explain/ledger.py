@@ -26,9 +26,10 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.errors import DataError, Problem
 from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.explain.bisection import BATCH, Explained, Walk, explain_paths
+from kanmodel.explain.bisection import BATCH
 from kanmodel.explain.layers import LedgerLayer, list_layers
 from kanmodel.explain.path import Slices, complete
+from kanmodel.explain.walk import PathLedger, Walk, explain_paths
 from kanmodel.frozen import FrozenNetwork
 from kanmodel.scaling import Array
 
@@ -142,24 +143,23 @@ def explain_in_slices(
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
     tolerance = options.tolerance * float(model.output_std[output])
 
-    batches: list[Explained] = []
+    batches: list[PathLedger] = []
     for batch in torch.split(windows, BATCH):
         if batches:
             yield
         batches.append((yield from _explain_batch(model, batch, scaled_start, output, options)))
-    explained = Explained.join(batches)
-    integrals = explained.integrals
-    residual, error = integrals.residual * scale, integrals.error * scale
-    predictions = integrals.end * scale + mean
+    explained = PathLedger.join(batches)
+    residual, error = explained.residual * scale, explained.error * scale
+    predictions = explained.end * scale + mean
     refuse_non_finite_outputs(predictions)
     refuse_non_finite_outputs(residual)
     refuse_non_finite_outputs(error)
-    contributions = integrals.contributions * scale
+    contributions = explained.contributions * scale
     return Ledger(
         output=model.config.outputs[output],
         baseline=start,
         predictions=predictions,
-        baseline_prediction=float(integrals.start[0]) * scale + mean,
+        baseline_prediction=float(explained.start[0]) * scale + mean,
         steps=contributions.steps,
         layers=list_layers(model.network, output, contributions),
         residual=residual,
@@ -172,11 +172,11 @@ def explain_in_slices(
 
 def _explain_batch(
     model: LoadedModel, windows: Tensor, start: Tensor, output: int, options: LedgerOptions
-) -> Slices[Explained]:
+) -> Slices[PathLedger]:
     """Explains in the model's type, and in float64 what that cannot hold."""
     tolerance = options.tolerance * float(model.output_std[output]) / float(model.scaling.output_scale[output])
 
-    def explain(network: FrozenNetwork, windows: Tensor, halvings: int) -> Slices[Explained]:
+    def explain(network: FrozenNetwork, windows: Tensor, halvings: int) -> Slices[PathLedger]:
         walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, options.path_nodes)
         return explain_paths(walk, tolerance, halvings)
 

@@ -28,6 +28,23 @@ POINTS = 384  # points of one pass: a few milliseconds; more gain little, as the
 
 
 @dataclass(frozen=True)
+class PassedNodes:
+    """Values of the network's nodes at the points of paths, (n, n_points, rows, ...) each.
+
+    Attributes:
+        readout: what the head sees, (n, n_points, 1, n_units).
+        front: nodes behind each layer of the front, (n, n_points, lookback, n_out).
+        head: nodes behind each layer of the head, (n, n_points, 1, n_out).
+        gates: `FrozenLSTM.gates` of each layer and direction, (n, n_points, 1, lookback, 4 * hidden_size).
+    """
+
+    readout: Tensor
+    front: tuple[Tensor, ...]
+    head: tuple[Tensor, ...]
+    gates: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
 class PathSamples:
     """What passes through the network along the paths of n windows, and the gradients of one output there.
 
@@ -40,9 +57,7 @@ class PathSamples:
         readout_gradient: the same shape.
         edges: of each KAN layer, front first, (n, n_nodes, rows, n_subnodes, n_in).
         subnodes_gradient: of each KAN layer, (n, n_nodes, rows, n_subnodes).
-        front_nodes: nodes behind each layer of the front, (n, n_nodes, lookback, n_out).
-        head_nodes: nodes behind each layer of the head, (n, n_nodes, 1, n_out).
-        gates: `FrozenLSTM.gates` of each layer and direction, (n, n_nodes, 1, lookback, 4 * hidden_size).
+        passed: nodes and gates.
     """
 
     outputs: Tensor
@@ -51,9 +66,7 @@ class PathSamples:
     readout_gradient: Tensor
     edges: tuple[Tensor, ...]
     subnodes_gradient: tuple[Tensor, ...]
-    front_nodes: tuple[Tensor, ...]
-    head_nodes: tuple[Tensor, ...]
-    gates: tuple[Tensor, ...]
+    passed: PassedNodes
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], n_front: int, n_head: int) -> PathSamples:
@@ -61,10 +74,9 @@ class PathSamples:
         left = iter(tensors)
         outputs, points_gradient, readout, readout_gradient = (next(left) for _ in range(4))
         edges, gradients = (tuple(next(left) for _ in range(n_front + n_head)) for _ in range(2))
-        front_nodes, head_nodes = (tuple(next(left) for _ in range(depth)) for depth in (n_front, n_head))
-        return cls(
-            outputs, points_gradient, readout, readout_gradient, edges, gradients, front_nodes, head_nodes, tuple(left)
-        )
+        front, head = (tuple(next(left) for _ in range(depth)) for depth in (n_front, n_head))
+        passed = PassedNodes(readout, front, head, tuple(left))
+        return cls(outputs, points_gradient, readout, readout_gradient, edges, gradients, passed)
 
 
 @dataclass(frozen=True)
