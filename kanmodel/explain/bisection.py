@@ -1,14 +1,17 @@
 """Adaptive bisection of integration paths.
 
-Along most paths a network is smooth, and one rule of 17 nodes does. But an LSTM may tip over from one state into
-another within a thousandth of a path, often near a baseline that is an unlikely window. No affordable number of nodes
-of one rule sees that; a few halvings do. Contributions are integrals: those of the parts of a path add up to its own.
+Along most paths a network is smooth, and one rule of 17 nodes is enough. But an LSTM may switch from one state to
+another within a thousandth of a path, which takes many nodes of one rule and a few halvings. Contributions are
+integrals: those of the parts of a path add up to its own.
 
 Three things are held against what is accepted, and a part of a path where one of them is too large is halved:
 
     residual   how far the layers are from completeness, and nodes from conservation
-    error      the largest |fine - coarse| of any entry: errors of opposite sign cancel in every sum, not here
-    move       how far a node moves between two neighbouring points: what lies between them no rule sees
+    error      the largest estimated error of any entry: errors of opposite sign cancel in every sum, not here
+    move       how far a feature, gate or node moves between two neighbouring points, relative to where it usually lies
+
+An error is an estimate. What happens wholly between two points without moving any node or gate that is watched, such as
+a spline's bump much narrower than its grid, is not seen.
 """
 
 from __future__ import annotations

@@ -10,8 +10,10 @@ values h of all nodes and edges of the network, and the gradients of F.
                                                                             arXiv 1805.12233, eq. 3
     edge into sub-node j    C_ji = sum_k w_k dF/ds_j(a_k) edge_ji'(a_k)      the same, since s_j = sum_i edge_ji
 
-The derivatives along the path come from the rule's differentiation matrix. Each layer sums to F(x) - F(x0); how far it
-does not, and how far what enters a KAN node is not what leaves it, is the ledger's `residual`.
+The derivatives along the path come from the rule's differentiation matrix. Each layer sums to F(x) - F(x0)
+(completeness); how far it does not, and how far what enters a KAN node is not what leaves it, is the ledger's
+`residual` (convergence delta). Errors of opposite sign cancel in sums, so each contribution also has an error of its
+own, from the coarser rules inside the one; the largest is the ledger's `error`.
 """
 
 from __future__ import annotations

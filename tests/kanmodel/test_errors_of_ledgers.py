@@ -142,7 +142,8 @@ def make_adversary(seed, largest):
 def test_entries_are_within_three_errors():
     """On hostile networks each converged entry is within 3 errors or the tolerance of the one at 1025 nodes.
 
-    An estimate is no bound: of 4,000 such networks one had an entry 3.2 errors off, at 0.6 of the tolerance.
+    An estimate is no bound: in searches of thousands of such networks one had an entry 3.2 errors off, which was 0.6 of
+    the tolerance.
     """
     converged: list[bool] = []
 
