@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
@@ -30,6 +31,7 @@ from kanmodel.errors import CheckpointError, ConfigError, DataError, NonFiniteEr
 from kanmodel.files import replacing
 from kanmodel.frozen import FrozenNetwork
 from kanmodel.network import LSTMKAN
+from kanmodel.ranges import NodeRanges, measure_ranges
 from kanmodel.scaling import Array, Scaling
 from kanmodel.windows import refuse_non_finite
 
@@ -144,6 +146,20 @@ class LoadedModel:
     def config(self) -> ModelConfig:
         """Architecture and units."""
         return self.network.config
+
+    @cached_property
+    def frozen_float64(self) -> FrozenNetwork:
+        """`frozen` with the same weights in float64; made when first asked for."""
+        if self.config.dtype == "float64":
+            return self.frozen
+        network = LSTMKAN(replace(self.config, dtype="float64"))
+        network.load_state_dict(self.network.state_dict())
+        return FrozenNetwork(network.eval().requires_grad_(False))
+
+    @cached_property
+    def node_ranges(self) -> NodeRanges:
+        """Where the values of the network's nodes usually lie; computed when first asked for."""
+        return measure_ranges(self.network, self.reference.windows)
 
     def to_model_units(self, windows: Array, path: str = "windows") -> Tensor:
         """Windows as the network reads them.

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from kanmodel.config import LSTMConfig
 from kanmodel.functions import FUNCTIONS
@@ -30,9 +31,10 @@ class FrozenNetwork:
         self._front = FrozenKAN(network.front) if network.front is not None else None
         self._head = FrozenKAN(network.head)
         self._traced = {stage: TracedKAN(kan) for stage, kan in network.stages.items()}
-        self._read_out = network.read_out
+        self._lstm = None
         if network.lstm is not None and network.config.lstm is not None:
-            self._read_out = FrozenLSTM(network.lstm, network.config.lstm).read_out
+            self._lstm = FrozenLSTM(network.lstm, network.config.lstm)
+        self._read_out = network.read_out if self._lstm is None else self._lstm.read_out
 
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs); without a gradient."""
@@ -43,13 +45,23 @@ class FrozenNetwork:
 
     def trace(self, window: Tensor) -> Trace:
         """As `LSTMKAN.trace`, with its gradients."""
+        return self.trace_with_gates(window)[0]
+
+    def trace_with_gates(self, window: Tensor) -> tuple[Trace, tuple[Tensor, ...]]:
+        """`trace`, and `FrozenLSTM.gates`, without gradients; none where there is no LSTM."""
         front: tuple[LayerTrace, ...] = ()
         steps = window
         if "front" in self._traced:
             front = self._traced["front"].trace(window.flatten(0, 1))
             steps = front[-1].nodes.view(*window.shape[:2], -1)
-        readout = self._read_out(steps)
-        return Trace(front, readout, self._traced["head"].trace(readout))
+        gates: tuple[Tensor, ...] = ()
+        if self._lstm is None:
+            readout = self._read_out(steps)
+        else:
+            states = self._lstm.states(steps)
+            readout = self._lstm.read_last(states[-1])
+            gates = self._lstm.gates(steps, states)
+        return Trace(front, readout, self._traced["head"].trace(readout)), gates
 
 
 class FrozenLSTM:
@@ -63,17 +75,68 @@ class FrozenLSTM:
     def __init__(self, lstm: nn.LSTM, config: LSTMConfig) -> None:
         self._weights = [weight for weight in lstm._flat_weights if weight is not None]
         self._config = config
-        self._n_states = config.num_layers * (2 if config.bidirectional else 1)
+        self._directions = 2 if config.bidirectional else 1
+        self._gate_weights = [self._directions_of(layer) for layer in range(config.num_layers)]
 
     def read_out(self, steps: Tensor) -> Tensor:
         """As `LSTMKAN.read_out`."""
-        config = self._config
-        state = steps.new_zeros(self._n_states, len(steps), config.hidden_size)
-        out, _, _ = torch.lstm(
-            steps, (state, state), self._weights, config.bias, config.num_layers, 0.0, False, config.bidirectional, True
-        )  # (batch, lookback, n_units)
-        readout: Tensor = out[:, -1] if config.readout == "last" else out.mean(dim=1)
+        return self.read_last(self._run(steps, self._weights, self._config.num_layers))
+
+    def read_last(self, states: Tensor) -> Tensor:
+        """What the head sees of the last layer's states, (batch, lookback, n_units) -> (batch, n_units)."""
+        readout: Tensor = states[:, -1] if self._config.readout == "last" else states.mean(dim=1)
         return readout
+
+    def states(self, steps: Tensor) -> list[Tensor]:
+        """Hidden states of each layer, (batch, lookback, n_units)."""
+        states: list[Tensor] = []
+        for layer in range(self._config.num_layers):
+            states.append(self._run(states[-1] if states else steps, self._weights_of(layer), 1))
+        return states
+
+    @torch.no_grad()
+    def gates(self, steps: Tensor, states: list[Tensor]) -> tuple[Tensor, ...]:
+        """What each gate is a sigmoid or, the third of each four, a hyperbolic tangent of.
+
+        Args:
+            steps: what the first layer reads, (batch, lookback, n_in).
+            states: as `states` gives them.
+
+        Returns:
+            (batch, lookback, 4 * hidden_size) for each layer and direction, gates in torch's order.
+        """
+        gates: list[Tensor] = []
+        for inputs, outputs, directions in zip([steps, *states[:-1]], states, self._gate_weights, strict=True):
+            for reverse, (from_inputs, from_state, bias) in enumerate(directions):
+                hidden = len(from_state)
+                own = outputs[:, :, reverse * hidden :][:, :, :hidden]
+                before = pad(own[:, 1:], (0, 0, 0, 1)) if reverse else pad(own[:, :-1], (0, 0, 1, 0))
+                moved = torch.addmm(bias, inputs.flatten(0, 1), from_inputs).addmm_(before.flatten(0, 1), from_state)
+                gates.append(moved.view(*inputs.shape[:2], -1))
+        return tuple(gates)
+
+    def _weights_of(self, layer: int) -> list[Tensor]:
+        n_weights = len(self._weights) // self._config.num_layers
+        return self._weights[layer * n_weights :][:n_weights]
+
+    def _directions_of(self, layer: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """Weights from the inputs and from the state, transposed, and the bias, of each direction."""
+        weights = self._weights_of(layer)
+        n_weights = len(weights) // self._directions
+        directions = []
+        for first in range(0, len(weights), n_weights):
+            from_inputs, from_state, *biases = weights[first : first + n_weights]
+            bias = biases[0] + biases[1] if biases else torch.zeros_like(from_inputs[:, 0])
+            directions.append((from_inputs.T.contiguous(), from_state.T.contiguous(), bias))
+        return directions
+
+    def _run(self, steps: Tensor, weights: list[Tensor], num_layers: int) -> Tensor:
+        config = self._config
+        state = steps.new_zeros(num_layers * self._directions, len(steps), config.hidden_size)
+        out, _, _ = torch.lstm(
+            steps, (state, state), weights, config.bias, num_layers, 0.0, False, config.bidirectional, True
+        )  # (batch, lookback, n_units)
+        return out
 
 
 class FrozenKAN:
