@@ -15,15 +15,16 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError
 from kanmodel.explain.scores import MIN_INPUTS
+from kanmodel.network.config import Cell
 from kanmodel.optimization import DEFAULTS, TrainingOptions, Width
 from kanmodel.optimization import Progress as Epoch
-from kanmodel.training import fit, refine
+from kanmodel.training import fit, refine, refuse_without_knots
 from service.commands.inspect import metrics_table
 from service.commands.options import Written, print_written, refuse_unwritable
 from service.commands.refine import refinement_table, refuse_differing, refuse_stated
 
 if TYPE_CHECKING:
-    from service.tables import Columns
+    from service.batch.tables import Columns
 
 Trained = TypeVar("Trained")
 
@@ -116,9 +117,10 @@ def train(
         typer.Option(min=1, help="Steps to forecast: outputs TARGET+1 (the window's last row), TARGET+2, ..."),
     ] = DEFAULTS.horizon,
     hidden: Annotated[
-        int, typer.Option(min=0, help="LSTM units; 0 for a KAN alone, with lookback 1.")
+        int, typer.Option(min=0, help="Units of the LSTM or GRU; 0 for a KAN alone, with lookback 1.")
     ] = DEFAULTS.hidden,
-    num_layers: Annotated[int, typer.Option(min=1, help="LSTM layers.")] = DEFAULTS.num_layers,
+    cell: Annotated[Cell, typer.Option(help="Kind of the recurrent part.")] = DEFAULTS.cell,
+    num_layers: Annotated[int, typer.Option(min=1, help="LSTM or GRU layers.")] = DEFAULTS.num_layers,
     bidirectional: Annotated[
         bool, typer.Option("--bidirectional", help="Read the window backwards too.")
     ] = DEFAULTS.bidirectional,
@@ -176,6 +178,7 @@ def train(
         lookback=lookback,
         horizon=horizon,
         hidden=hidden,
+        cell=cell,
         num_layers=num_layers,
         bidirectional=bidirectional,
         width=None if width is None else parse_width(width),
@@ -194,7 +197,7 @@ def train(
         reference_windows=reference_windows,
         seed=seed,
     )
-    from service.tables import Columns  # here, since the other commands start faster without polars
+    from service.batch.tables import Columns  # here, since the other commands start faster without polars
 
     columns = Columns(
         targets=tuple(target),
@@ -219,6 +222,8 @@ def train(
     model = load_checkpoint(origin)
     wanted = {"target": columns.targets, "features": columns.features, "lookback": lookback, "horizon": horizon}
     refuse_differing({name: value for name, value in wanted.items() if name in given}, model.config, origin)
+    if update_grid or options.grid_updates:
+        refuse_without_knots(model.config)
     train_on(model, data, columns, options, output, update_grid)
 
 
@@ -230,7 +235,7 @@ def given_options(context: typer.Context) -> set[str]:
 
 def train_new(data: Path, columns: Columns, options: TrainingOptions, output: Path) -> None:
     """A model from the beginning."""
-    from service.tables import read_training_table
+    from service.batch.tables import read_training_table
 
     table = read_training_table(data, columns)
     model = with_progress(options.epochs, lambda report: fit(table, options, report))
@@ -241,7 +246,7 @@ def train_on(
     model: LoadedModel, data: Path, columns: Columns, options: TrainingOptions, output: Path, update_grid: bool
 ) -> None:
     """A model that is there goes on."""
-    from service.tables import read_training_table
+    from service.batch.tables import read_training_table
 
     targets = tuple(target.name for target in model.config.targets)
     table = read_training_table(data, replace(columns, targets=targets, features=model.config.feature_names))

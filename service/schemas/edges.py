@@ -13,7 +13,7 @@ from kanmodel.explain.curves import EdgeCurve
 from kanmodel.explain.support import Support
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
-from service.registry import Served
+from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name
 from service.schemas.pictures import FormatParameter
 from service.schemas.rules import Rule, RuleQuery, Stage, describe_rule
@@ -59,7 +59,10 @@ class SupportInfo(TypedDict):
     p50: Annotated[float, Field(description="Median.")]
     p99: Annotated[float, Field(description="99th percentile.")]
     histogram: Histogram
-    outside_grid: Annotated[float, Field(description="Share of the values outside the core interval of the grid.")]
+    outside_grid: Annotated[
+        float | None,
+        Field(description="Share of the values outside the core interval of the grid; null for a basis without one."),
+    ]
 
 
 class LineInfo(TypedDict):
@@ -73,8 +76,14 @@ class LineInfo(TypedDict):
 class Formula(TypedDict):
     """A formula c f(a x + b) + d of an edge, model units."""
 
-    expression: Annotated[str, Field(description="Of x, in Python's notation, with as few digits as keep its R2.")]
-    r2: Annotated[float, Field(description="How much of the edge it explains between `p01` and `p99`.")]
+    expression: Annotated[
+        str,
+        Field(description="Of x, in Python's notation with numpy's names, with as few digits as keep its R2."),
+    ]
+    r2: Annotated[
+        float,
+        Field(description="Coefficient of determination between `p01` and `p99`; 1 where it is the edge's function."),
+    ]
     complexity: Annotated[int, Field(description="pykan's price of f; 1 for a straight line.")]
 
 
@@ -92,8 +101,9 @@ class EdgeFunction(TypedDict):
     function_of: Annotated[
         Literal["input", "normalised input"],
         Field(
-            description="What x is. Behind a layer norm it is the normalised input, which depends on all inputs of the "
-            "layer; `y` is then the spline part alone, and `base` 0, since the base acts on the input itself."
+            description="What x is. After a layer norm it is the normalised input, which depends on all inputs of the "
+            "layer. Where the base reads the input itself, as in fast-kan, `y` is then the spline part alone, and "
+            "`base` 0."
         ),
     ]
     y: Annotated[list[float], Field(description="Values, base + spline (+ symbolic), model units.")]

@@ -9,12 +9,13 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain.expected import DEFAULT_COUNT
-from kanmodel.explain.ledger import Ledger, LedgerLayer
+from kanmodel.explain.layers import LedgerLayer
+from kanmodel.explain.ledger import Ledger
 from kanmodel.scaling import Array
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
+from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name
 from service.schemas.predictions import Columns, Instances, Predictions
-from service.schemas.requests import Closed
 
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
@@ -50,7 +51,8 @@ class ExplainRequest(Closed):
     tolerance: Annotated[
         float,
         Field(
-            description="Largest accepted residual, in standard deviations of the output on the reference windows.",
+            description="Largest accepted residual and error, in standard deviations of the output on the reference "
+            "windows.",
             gt=0,
             strict=True,
         ),
@@ -85,7 +87,8 @@ class LayerContributions(TypedDict):
     """Contributions of one layer; they sum to prediction - baseline_prediction."""
 
     stage: Annotated[
-        Literal["input", "front", "lstm", "head", "output"], Field(description="Which part of the network.")
+        Literal["input", "front", "lstm", "gru", "cell", "head", "output"],
+        Field(description="Which part of the network."),
     ]
     layer: Annotated[int, Field(description="Number of the layer within its stage.")]
     nodes: NotRequired[
@@ -123,15 +126,25 @@ class Explanation(TypedDict):
     layers: NotRequired[
         Annotated[
             list[LayerContributions],
-            Field(description="In the order input, front, lstm, head, output; only for detail `flow`."),
+            Field(description="In the order input, front, lstm or gru or cell, head, output; only for detail `flow`."),
         ]
     ]
     residual: Annotated[
         float,
         Field(description="Furthest that any layer is from F(x) - F(x0), or any KAN node from in = out."),
     ]
-    tolerance: Annotated[float, Field(description="What the residual is held against, in the target's unit.")]
-    converged: Annotated[bool, Field(description="Whether the residual is within the tolerance.")]
+    error: Annotated[
+        float,
+        Field(description="Largest estimated error of any contribution of this explanation; not below the residual."),
+    ]
+    tolerance: Annotated[float, Field(description="What residual and error are compared with, in the target's unit.")]
+    converged: Annotated[
+        bool,
+        Field(
+            description="Whether both are within the tolerance, and no node of the network jumps between two "
+            "neighbouring points of the path."
+        ),
+    ]
     path_nodes: Annotated[int, Field(description="Nodes of the integration path that were used.")]
     standard_error: Annotated[
         dict[str, float] | None,
@@ -178,13 +191,22 @@ class Receipt(TypedDict):
     output: ExplainedOutput
     detail: Annotated[Detail, Field(description="What is said.")]
     baseline: Annotated[UsedBaseline, Field(description="What the windows are compared with, and the seed of a draw.")]
-    tolerance: Annotated[float, Field(description="Largest accepted residual, in standard deviations of the output.")]
+    tolerance: Annotated[
+        float, Field(description="Largest accepted residual and error, in standard deviations of the output.")
+    ]
     path_nodes: Annotated[
-        int, Field(description="Nodes of the path to begin with, positions of a Clenshaw-Curtis rule.", ge=2)
+        int,
+        Field(
+            description="Nodes of the path to begin with, positions of a Clenshaw-Curtis rule: a multiple of 4, and "
+            "one.",
+            ge=5,
+        ),
     ]
     halvings: Annotated[
         int,
-        Field(description="How often a part of a path may be halved where its residual is above its share.", ge=0),
+        Field(
+            description="How often a part of a path may be halved where its residual or error is above its share.", ge=0
+        ),
     ]
 
 
@@ -230,6 +252,7 @@ def describe_ledger(ledger: Ledger, features: tuple[str, ...], detail: Detail, f
             "baseline_prediction": ledger.baseline_prediction,
             "contributions": dict(zip(features, totals[window].tolist(), strict=True)),
             "residual": float(ledger.residual[window]),
+            "error": float(ledger.error[window]),
             "tolerance": ledger.tolerance,
             "converged": bool(ledger.converged[window]),
             "path_nodes": int(ledger.path_nodes[window]),

@@ -10,9 +10,9 @@ from typing_extensions import TypedDict
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.scaling import Array
-from service.registry import Served
+from service.models.registry import Served
+from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name
-from service.schemas.requests import Closed
 
 MAX_WARNINGS = 100
 ROUNDING = 1e-6  # of a feature's standard deviation: a value that has been a float32 is that far from its decimal
@@ -60,6 +60,12 @@ class PredictResponse(TypedDict):
     checkpoint: Checkpoint
     outputs: Annotated[list[str], Field(description="Names of the outputs, `{target}+{step}`.")]
     predictions: Predictions
+    logits: NotRequired[
+        Annotated[
+            list[list[float]],
+            Field(description="Of a classifier: what the probabilities are made of, n x n_outputs; absent otherwise."),
+        ]
+    ]
     warnings: Annotated[
         list[RangeWarning],
         Field(description=f"Values outside the training range, at most {MAX_WARNINGS}."),
@@ -67,12 +73,15 @@ class PredictResponse(TypedDict):
     warnings_omitted: NotRequired[Annotated[int, Field(description="How many more there are; absent where none.")]]
 
 
-def describe_predictions(served: Served, predictions: Array, warnings: list[RangeWarning]) -> PredictResponse:
+def describe_predictions(
+    served: Served, predictions: Array, logits: Array | None, warnings: list[RangeWarning]
+) -> PredictResponse:
     """The answer to a request.
 
     Args:
         served: the model.
         predictions: (n, n_outputs), original units.
+        logits: (n, n_outputs); None but for a classifier.
         warnings: of all its windows.
     """
     answer: PredictResponse = {
@@ -82,6 +91,8 @@ def describe_predictions(served: Served, predictions: Array, warnings: list[Rang
         "predictions": predictions.tolist(),
         "warnings": warnings[:MAX_WARNINGS],
     }
+    if logits is not None:
+        answer["logits"] = logits.tolist()
     if len(warnings) > MAX_WARNINGS:
         answer["warnings_omitted"] = len(warnings) - MAX_WARNINGS
     return answer

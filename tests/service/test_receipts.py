@@ -13,11 +13,12 @@ import pytest
 from factories import make_model, make_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.checkpoint import save_checkpoint
-from service.agreement import AGREEMENT
+from service.commands.agreement import AGREEMENT
 from service.commands.receipts import repeat_answer
-from service.receipts import read_answer
+from service.commands.saved_answers import read_answer
 
 NAMES = ("nyc-weather", "two", "front", "head")
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -77,7 +78,7 @@ def make_body(model, n, seed, form, baseline):
     return {form: forms[form], "baseline": kinds.get(baseline, baseline)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(12))
 @given(
     name=st.sampled_from(NAMES),
     n=st.integers(1, 40),
@@ -101,7 +102,7 @@ def test_any_answer_repeats(service, name, n, seed, form, baseline, detail, line
     assert shown.largest_difference <= AGREEMENT
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(12))
 @given(
     name=st.sampled_from(NAMES),
     chosen=st.lists(st.integers(0, 39), min_size=1, max_size=40, unique=True),
@@ -116,7 +117,7 @@ def test_an_explanation_does_not_depend_on_the_others_of_its_request(service, na
     some = json.loads(ask(service, name, {**body, "instances": windows[chosen].tolist()}))["explanations"]
     std = model.output_std[-1]
     for number, explanation in zip(chosen, some, strict=True):
-        for member in ("prediction", "baseline_prediction", "steps", "residual"):
+        for member in ("prediction", "baseline_prediction", "steps", "residual", "error"):
             np.testing.assert_allclose(
                 explanation[member], everything[number][member], rtol=0, atol=AGREEMENT * std, err_msg=member
             )
@@ -147,7 +148,7 @@ def test_the_receipt_says_what_was_computed_and_with_what(service):
         "baseline": answer["baseline"],
         "tolerance": 0.01,
         "path_nodes": 17,
-        "halvings": 12,
+        "halvings": 20,
     }
     assert answer["baseline"]["seed"] == 7
     plain = json.loads(ask(service, "front", {"instances": windows.tolist()}))["receipt"]
