@@ -25,17 +25,18 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
-from kanmodel import network
-from kanmodel.config import ModelConfig, config_from_dict, config_to_dict, known_fields
 from kanmodel.errors import CheckpointError, ConfigError, DataError, NonFiniteError, Problem
 from kanmodel.files import replacing
-from kanmodel.frozen import FrozenNetwork
-from kanmodel.network import LSTMKAN
-from kanmodel.ranges import NodeRanges, measure_ranges
+from kanmodel.network.chain import Network, tensor_shapes
+from kanmodel.network.checks import check_flag, check_text
+from kanmodel.network.config import ModelConfig
+from kanmodel.network.documents import config_from_dict, config_to_dict, read_record
+from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.network.ranges import NodeRanges, measure_ranges
 from kanmodel.scaling import Array, Scaling
 from kanmodel.windows import refuse_non_finite
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 DOCUMENT_KEY = "kanscope"  # key of the JSON document in the file's metadata
 MAX_BYTES = 1 << 30  # a file beyond this is refused before it is read
 MAX_HEADER_BYTES = 16 << 20
@@ -81,6 +82,13 @@ class Provenance:
     difference: float | None = None
     relative_difference: float | None = None
 
+    def __post_init__(self) -> None:
+        for place in ("source", "library", "created"):
+            check_text(getattr(self, place), place)
+        check_flag(self.verified, "verified")
+        if self.parent is not None:
+            check_text(self.parent, "parent")
+
     @classmethod
     def now(cls, source: str, verified: bool, parent: LoadedModel | None = None) -> Provenance:
         """That of a checkpoint which this library makes now."""
@@ -112,7 +120,7 @@ class LoadedModel:
         reference_mean: mean of each feature over the reference windows and their steps, (n_features,), original units.
     """
 
-    network: LSTMKAN
+    network: Network
     reference: Reference
     metrics: Mapping[str, float]
     provenance: Provenance
@@ -152,7 +160,7 @@ class LoadedModel:
         """`frozen` with the same weights in float64; made when first asked for."""
         if self.config.dtype == "float64":
             return self.frozen
-        network = LSTMKAN(replace(self.config, dtype="float64"))
+        network = Network(replace(self.config, dtype="float64"))
         network.load_state_dict(self.network.state_dict())
         return FrozenNetwork(network.eval().requires_grad_(False))
 
@@ -202,6 +210,11 @@ class LoadedModel:
         outputs = self.scaling.outputs_to_original(self.frozen.forward(scaled))
         refuse_non_finite_outputs(outputs)
         return outputs
+
+    def logits(self, windows: Array) -> Array:
+        """What the output function is applied to, (n, n_outputs); windows as `predict` takes them."""
+        logits: Array = self.frozen.logits(self.to_model_units(windows)).double().numpy()
+        return logits
 
 
 def refuse_non_finite_outputs(outputs: Array) -> None:
@@ -277,7 +290,7 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
     document = _parse_document(header.metadata)
     try:
         config = config_from_dict(document["config"])
-        provenance = Provenance(**known_fields(Provenance, document["provenance"]))
+        provenance = read_record(Provenance, document["provenance"], "provenance")
         metrics = {str(name): _finite(value) for name, value in document["metrics"].items()}
         times = document["reference_times"]
         times = None if times is None else tuple(str(time) for time in times)
@@ -298,7 +311,7 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
         tensors.pop("reference.targets").numpy() if "reference.targets" in tensors else None,
         times,
     )
-    loaded = LSTMKAN(config)
+    loaded = Network(config)
     loaded.load_state_dict(tensors)
     return LoadedModel(loaded, reference, metrics, provenance, hashlib.sha256(data).hexdigest())
 
@@ -366,7 +379,7 @@ def _compare_tensors(found: Mapping[str, tuple[str, tuple[int, ...]]], config: M
     _, windows_shape = found.get("reference.windows", ("", ()))
     n_reference = windows_shape[0] if windows_shape else 0
     dtype = {"float32": "F32", "float64": "F64"}[config.dtype]
-    expected = {name: (dtype, shape) for name, shape in network.tensor_shapes(config).items()}
+    expected = {name: (dtype, shape) for name, shape in tensor_shapes(config).items()}
     expected["reference.windows"] = (dtype, (n_reference, config.lookback, len(config.features)))
     if "reference.targets" in found:
         expected["reference.targets"] = ("F64", (n_reference, len(config.outputs)))

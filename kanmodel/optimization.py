@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from kanmodel.errors import DataError, NonFiniteError
-from kanmodel.kan import LayerTrace
-from kanmodel.network import LSTMKAN, Trace
+from kanmodel.network.chain import Network, Trace
+from kanmodel.network.config import Cell
+from kanmodel.network.layer import LayerTrace
 from kanmodel.samples import Parts, Samples
 
 Width = tuple[int | tuple[int, int], ...]
@@ -31,12 +32,13 @@ class TrainingOptions:
     Attributes:
         lookback: steps of a window.
         horizon: forecast steps.
-        hidden: LSTM units per direction; 0 for a head KAN alone, which needs lookback 1.
-        num_layers: LSTM layers.
-        bidirectional: whether the LSTM also reads the window backwards.
+        hidden: units of the recurrent part per direction; 0 for a head KAN alone, which needs lookback 1.
+        cell: lstm or gru.
+        num_layers: recurrent layers.
+        bidirectional: whether a second direction reads the window backwards.
         width: the head's width as pykan writes it, such as ``(12, 5, 1)``, product nodes as ``(12, (5, 2),
             1)``; None for one hidden layer of 5 nodes.
-        front: width of a KAN on the features of each step before the LSTM; None for none.
+        front: width of a KAN on the features of each step before the recurrent part; None for none.
         grid: grid intervals of every edge.
         order: spline order.
         lamb: weight of the sparsity penalty, see `sparsity_penalty`.
@@ -56,6 +58,7 @@ class TrainingOptions:
     lookback: int = 24
     horizon: int = 1
     hidden: int = 12
+    cell: Cell = "lstm"
     num_layers: int = 1
     bidirectional: bool = False
     width: Width | None = None
@@ -114,7 +117,7 @@ class Progress:
 
 
 def descend(
-    network: LSTMKAN,
+    network: Network,
     samples: Samples,
     parts: Parts,
     options: TrainingOptions,
@@ -197,24 +200,26 @@ def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
     return total
 
 
-def update_grids(network: LSTMKAN, windows: Tensor) -> None:
-    """Moves the knots of every KAN of B-splines to where these windows take them; see `KANLayer.update_grid`.
-
-    KANs with radial bases stay as they are.
+def update_grids(network: Network, windows: Tensor) -> None:
+    """Moves the knots of every layer that has some to where these windows take them; see `KANLayer.update_grid`.
 
     Args:
         network: changed in place.
         windows: (n, lookback, n_features), model units.
     """
     with torch.no_grad():
-        if network.front is not None and network.front.config.has_knots:
-            steps = windows.flatten(0, 1)
-            network.front.update_grid(steps[:: max(1, len(steps) // GRID_ROWS)])
-        if network.head.config.has_knots:
-            network.head.update_grid(network.encode(windows))
+        for stage, layers in network.stages.items():
+            if stage == "front":
+                steps = windows.flatten(0, 1)
+                x = steps[:: max(1, len(steps) // GRID_ROWS)]
+            else:
+                x = network.encode(windows)
+            for layer in layers:
+                layer.update_grid(x)
+                x = layer(x)
 
 
-def _step(network: LSTMKAN, windows: Tensor, targets: Tensor, lamb: float, optimizer: torch.optim.Optimizer) -> float:
+def _step(network: Network, windows: Tensor, targets: Tensor, lamb: float, optimizer: torch.optim.Optimizer) -> float:
     """One step of the descent; returns the mean square error before it."""
     trace = network.trace(windows)
     error = mse_loss(trace.outputs, targets)

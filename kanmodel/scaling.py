@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.config import Feature, ModelConfig, Target
+from kanmodel.network.config import Feature, ModelConfig, Target
 
 Array = NDArray[np.float64]
 

@@ -12,9 +12,10 @@ import torch
 
 from kanmodel import baselines
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
 from kanmodel.errors import ConfigError, DataError
-from kanmodel.network import LSTMKAN
+from kanmodel.network.bases import BSpline
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, Layers, ModelConfig, RecurrentConfig, Target, plain_layers
 from kanmodel.optimization import DEFAULTS, GRID_ROWS, Progress, TrainingOptions, Width, descend, update_grids
 from kanmodel.samples import Ends, Parts, Samples, TrainingTable, covered_rows, split_samples
 from kanmodel.scaling import Array, Scaling
@@ -49,7 +50,7 @@ def fit(
     _refuse_constant_outputs(config, table, parts)
     samples = Samples.of(table, Scaling.of(config), options.lookback, options.horizon)
     with _reproducible(options.seed):
-        network = LSTMKAN(config)
+        network = Network(config)
         descend(network, samples, parts, options, report)
         provenance = Provenance.now("train", verified=True)
         model = LoadedModel(network, _reference(table, samples, parts, options), {}, provenance)
@@ -124,11 +125,11 @@ def refuse_without_knots(config: ModelConfig) -> None:
     """Refuses to move the knots of a model that has none.
 
     Raises:
-        ConfigError: no KAN of the model is made of B-splines.
+        ConfigError: no layer of the model is made of B-splines.
     """
-    kans = [kan for kan in (config.front, config.head) if kan]
-    if not any(kan.has_knots for kan in kans):
-        bases = " and ".join(dict.fromkeys(kan.basis for kan in kans))
+    layers = (*config.front, *config.head)
+    if not any(layer.basis.has_knots for layer in layers):
+        bases = " and ".join(dict.fromkeys(layer.basis.kind for layer in layers))
         raise ConfigError(f"the model has no knots to move: its basis is {bases}, and only B-splines have knots")
 
 
@@ -158,8 +159,12 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         if np.ptp(column) == 0:
             raise DataError(f"target {name} is {column[0]} in every training row, so there is nothing to forecast")
     n_outputs = len(table.target_names) * options.horizon
-    lstm = LSTMConfig(options.hidden, options.num_layers, options.bidirectional) if options.hidden else None
-    n_units = lstm.n_units if lstm else len(table.feature_names)
+    recurrent = None
+    if not options.hidden and options.lookback != 1:
+        raise ConfigError(f"a KAN alone reads one step, so lookback must be 1 for hidden 0, but is {options.lookback}")
+    if options.hidden:
+        recurrent = RecurrentConfig(options.cell, options.hidden, options.num_layers, options.bidirectional)
+    n_units = recurrent.n_units if recurrent else len(table.feature_names)
     return ModelConfig(
         features=tuple(
             Feature(name, table.units.get(name), *(float(f(column)) for f in (np.mean, _std, np.min, np.max)))
@@ -171,9 +176,9 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         ),
         lookback=options.lookback,
         horizon=options.horizon,
-        head=_kan(options.width or (n_units, 5, n_outputs), options),
-        lstm=lstm,
-        front=_kan(options.front, options) if options.front else None,
+        head=_layers(options.width or (n_units, 5, n_outputs), options),
+        recurrent=recurrent,
+        front=_layers(options.front, options) if options.front else (),
     )
 
 
@@ -182,9 +187,8 @@ def _std(column: Array) -> float:
     return float(np.std(column)) if np.ptp(column) else 0.0
 
 
-def _kan(width: Width, options: TrainingOptions) -> KANConfig:
-    layers = tuple((n, 0) if isinstance(n, int) else n for n in width)
-    return KANConfig(layers, (options.grid,) * (len(layers) - 1), options.order)
+def _layers(width: Width, options: TrainingOptions) -> Layers:
+    return plain_layers(width, BSpline(options.grid, options.order))
 
 
 def _reference(table: TrainingTable, samples: Samples, parts: Parts, options: TrainingOptions) -> Reference:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.config import DType, config_from_dict
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
+from kanmodel.network.config import DType
+from kanmodel.network.documents import config_from_dict
 
 FOLDER = Path(__file__).parent / "golden"
 PROVENANCE = Provenance("import", "pykan 0.2.8", "2026-11-25T00:00:00Z", verified=True)
@@ -119,7 +120,7 @@ def load_case(name: str, dtype: DType = "float64") -> Case:
     if "windows" in document:
         shared = load_arrays(document["windows"]["case"])
         arrays |= {part: shared[part][: document["windows"][part]] for part in ("eval", "reference")}
-    network = LSTMKAN(replace(config_from_dict(document["config"]), dtype=dtype))
+    network = Network(replace(config_from_dict(document["config"]), dtype=dtype))
     weights = {key.removeprefix("weights/"): array for key, array in arrays.items() if key.startswith("weights/")}
     network.load_state_dict({key: torch.from_numpy(array) for key, array in weights.items()})
     reference = Reference(torch.from_numpy(arrays["reference"]).to(getattr(torch, dtype)))

@@ -72,7 +72,8 @@ def _draw_plot(root: Element, curve: EdgeCurve) -> None:
     for index, line in enumerate(lines):
         add(root, "polyline", class_=line.class_, points=write_points(x.all_at(line.x), y.all_at(line.y)))
         _draw_key(root, index, line.name, line.class_, "h24")
-    _draw_key(root, len(lines), "knot", "knot", f"m18 {KNOT / 2:g}v{-KNOT:g}")
+    if len(curve.grid):
+        _draw_key(root, len(lines), "knot", "knot", f"m18 {KNOT / 2:g}v{-KNOT:g}")
 
 
 def _find_lines(curve: EdgeCurve) -> list[_Line]:
@@ -90,7 +91,9 @@ def _find_lines(curve: EdgeCurve) -> list[_Line]:
 
 
 def _draw_ground(root: Element, curve: EdgeCurve, x: Scale) -> None:
-    """The regions beyond the grid, where the splines fade out."""
+    """The regions beyond the grid, where the basis fades to zero."""
+    if curve.core is None:
+        return
     low, high = (min(max(x.at(end), LEFT), RIGHT) for end in curve.core)
     for start, end in ((LEFT, low), (high, RIGHT)):
         if end > start:

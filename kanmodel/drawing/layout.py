@@ -8,6 +8,7 @@ from itertools import accumulate, pairwise
 from math import ceil
 
 from kanmodel.drawing.svg import shorten
+from kanmodel.explain.ids import READOUT_KINDS
 from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
 
 MARGIN = 24.0
@@ -21,7 +22,7 @@ CHIP = 28.0  # height of a node
 BOX, SMALL_BOX, N_MANY = 36.0, 22.0, 150  # side of a box; where there are more curves in a layer than that
 BOX_GAP, MAX_GAP = 10.0, 28.0  # from a box to the next
 MIN_LEAD, LEAD_SHARE = 34.0, 22.0  # room between nodes and boxes, and widths of a fan to it
-INPUT_GAP, STEP_GAP = 130.0, 72.0  # below an LSTM: from features, from a front
+INPUT_GAP, STEP_GAP = 130.0, 72.0  # below units or cells: from features, from a front
 FACTORS, FACTOR_PITCH = 28.0, 18.0  # from a product node to its factors, and from one to the next
 
 Point = tuple[float, float]
@@ -219,7 +220,7 @@ def _pitch(layer: _Layer, width: float, fold: bool) -> float:
 
 def _gap(below: _Layer, above: _Layer, width: float) -> float:
     """From the middle of one layer to that of the next."""
-    if above.kind == "lstm":
+    if above.kind in READOUT_KINDS:
         return INPUT_GAP if below.kind == "feature" else STEP_GAP
     boxes = below.lines(width) * (below.side + BOX_GAP)
     return CHIP + 2 * below.lead(width) + boxes + (FACTORS if above.has_factors else 0.0)

@@ -12,18 +12,22 @@ from kanmodel.drawing.scene import Color, Scene, set_scene
 from kanmodel.drawing.svg import add, add_group, new_picture, serialise, shorten
 from kanmodel.drawing.words import tell_cost
 from kanmodel.explain.curves import EdgeCurve
+from kanmodel.explain.ids import READOUT_KINDS
 from kanmodel.explain.topology import Topology
 
 N_POINTS = 25  # of a curve: enough for its box
 LINE = 16.0  # of text
-BAND = 8.0  # of the ground under an LSTM, beyond its units
+BAND = 8.0  # of the ground under units, beyond them
 CAPTIONS = {
     "feature": "features",
     "front": "front layer {}",
     "lstm": "LSTM units",
+    "gru": "GRU units",
+    "cell": "all steps",
     "head": "hidden layer {}",
     "output": "output",
 }
+WORDS = {"front": "node", "lstm": "unit", "gru": "unit", "head": "node"}  # for one node of a kind
 
 
 def draw_topology(
@@ -54,7 +58,7 @@ def draw_topology(
     add(root, "text", cost, x=MARGIN, y=57.0, class_="cost muted")
     for row in layout.rows:
         _draw_caption(root, layout, row)
-    if scene.has_front:
+    if scene.has_front and any(row.kind in READOUT_KINDS for row in layout.rows):
         _draw_steps(root, layout)
     draw_links(root, scene)
     draw_nodes(root, scene)
@@ -66,8 +70,8 @@ def draw_topology(
 
 
 def _draw_caption(root: Element, layout: Layout, row: Row) -> None:
-    """The name of a layer, how much of it is kept, and the ground under an LSTM."""
-    if row.kind == "lstm":
+    """The name of a layer, how much of it is kept, and the ground under what the head reads."""
+    if row.kind in READOUT_KINDS:
         top, width, height = row.y - CHIP / 2 - BAND, layout.right - MARGIN, CHIP + 2 * BAND
         add(root, "rect", class_="band", x=MARGIN, y=top, width=width, height=height, rx=8)
     add(root, "text", CAPTIONS[row.kind].format(row.layer), x=MARGIN + 8, y=row.y - 2)
@@ -76,7 +80,7 @@ def _draw_caption(root: Element, layout: Layout, row: Row) -> None:
 
 
 def _draw_steps(root: Element, layout: Layout) -> None:
-    """The way from a front to the LSTM, which reads it anew at every step."""
+    """The way from a front, which acts at every step, to what the head reads."""
     front = [row for row in layout.rows if row.kind == "front"][-1]
     for node in front.kept:
         x, y = layout.places[node.id]
@@ -89,7 +93,9 @@ def _draw_folded(root: Element, layout: Layout, row: Row) -> None:
     """The pruned nodes of a layer as one group that counts them."""
     if not row.pruned:
         return
-    what = {"feature": "feature", "lstm": "unit", "output": "output"}.get(row.kind, "node")
+    what = {"feature": "feature", "lstm": "unit", "gru": "unit", "cell": "cell", "output": "output"}.get(
+        row.kind, "node"
+    )
     text = f"{len(row.pruned)} more {what}{'s' * (len(row.pruned) > 1)}"
     label = f"{text}, pruned: {', '.join(node.label for node in row.pruned)}"
     group = add_group(root, label, class_="folded", data_folded=len(row.pruned))

@@ -40,7 +40,7 @@ class Scene:
 
     @property
     def has_front(self) -> bool:
-        """Whether a KAN stands between the features and the LSTM."""
+        """Whether layers per step stand between the features and what the head reads."""
         return any(row.kind == "front" for row in self.layout.rows)
 
     def ends(self, edge: TopologyEdge) -> tuple[Point, Point]:

@@ -45,11 +45,12 @@ def tell_worth(part: TopologyNode | TopologyEdge, unit: str | None) -> list[str]
 def tell_shape(curve: EdgeCurve) -> str:
     """The verdict on the function of an edge."""
     line = f"a straight line has an R2 of {curve.line.r2:.3f} where the data lies"
+    outside = curve.support.outside_grid or 0.0
     return {
         "linear": f"linear: {line}",
         "curved": f"curved: {line}",
         "flat": "flat: it moves what it enters by less than 1 %",
-        "base_only": f"outside the grid lies {curve.support.outside_grid:.0%} of the data, where only the base acts",
+        "base_only": f"outside the grid lies {outside:.0%} of the data, where only the base acts",
     }[curve.shape]
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.explain.path import PassedNodes, Slices
-from kanmodel.ranges import Intervals, NodeRanges
+from kanmodel.network.ranges import Intervals, NodeRanges
 from kanmodel.scaling import Array
 
 BATCH = 64  # parts whose samples are kept and integrated together

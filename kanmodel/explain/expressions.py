@@ -19,7 +19,7 @@ from kanmodel.explain.library import FUNCTIONS
 from kanmodel.explain.replay import r2
 from kanmodel.explain.symbolic import Candidate, suggest_formulas
 from kanmodel.explain.topology import Topology, TopologyEdge
-from kanmodel.kan import KANLayer, LayerTrace
+from kanmodel.network.layer import KANLayer, LayerTrace
 from kanmodel.scaling import Array
 
 DIGITS = (4, 6, 9)  # of the numbers in an expression, tried in turn
@@ -65,19 +65,24 @@ def compose_formula(model: LoadedModel, topology: Topology) -> Formula:
     rule of the topology says.
 
     Raises:
-        ConfigError: there is an LSTM, whose units have no formula, or a layer norm.
+        ConfigError: there is an LSTM, whose units have no formula, a layer norm, or an output function.
     """
     config = model.config
-    if any(config.head.layer_norm):
+    if any(layer.mixes for layer in config.head):
         raise ConfigError("a formula needs edges that are functions of one number, but a layer norm mixes all inputs")
-    if config.lstm is not None:
-        raise ConfigError("a formula needs a KAN without an LSTM: an LSTM's units are no functions of a few features")
+    if not config.reads_features:
+        raise ConfigError(
+            "a formula needs layers that read the features of one step: an LSTM's or GRU's units are no functions of a "
+            "few features"
+        )
+    if config.output_function is not None:
+        raise ConfigError(f"a formula needs outputs that are sums, but these are behind {config.output_function}")
     with torch.no_grad():
         traces = model.network.trace(model.reference.windows).head
     kept = {(edge.layer, edge.i, edge.j): edge for edge in topology.kan_edges if edge.kept}
     symbols = dict(zip(make_identifiers(config.feature_names), config.feature_names, strict=True))
     nodes = _features(model, list(symbols))
-    for number, (layer, trace) in enumerate(zip(model.network.head, traces, strict=True)):
+    for number, (layer, trace) in enumerate(zip(model.network.stages["head"], traces, strict=True)):
         subnodes = []
         for j in range(trace.edges.shape[1]):
             edges = [kept.get((number, i, j)) for i in range(len(nodes))]
@@ -152,8 +157,8 @@ def _apply(candidate: Candidate, node: Any) -> Any:
 def _combine(layer: KANLayer, subnodes: Sequence[_Node]) -> list[_Node]:
     """The affine maps and products behind the sub-nodes, as `KANLayer.nodes`."""
     factors = _scale(layer.subnode_scale, subnodes, layer.subnode_bias)
-    nodes, start = factors[: layer.n_sum], layer.n_sum
-    for arity in layer.mult_arity:
+    nodes, start = factors[: layer.config.n_sum], layer.config.n_sum
+    for arity in layer.config.mult_arity:
         of_product = factors[start : start + arity]
         values: Array = np.prod([factor.values for factor in of_product], axis=0)
         nodes.append(_Node(sympy.Mul(*(factor.expression for factor in of_product)), values))

@@ -11,7 +11,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.library import FUNCTIONS
 from kanmodel.explain.symbolic import Candidate, suggest_formulas
 from kanmodel.explain.topology import TopologyEdge
-from kanmodel.kan import KANLayer, LayerTrace
+from kanmodel.network.layer import KANLayer, LayerTrace
 from kanmodel.scaling import Array
 
 N_SAMPLES = 128
@@ -31,7 +31,7 @@ def suggest_edge_formulas(model: LoadedModel, edges: Sequence[TopologyEdge]) -> 
         stages = model.network.trace(model.reference.windows).stages
     layers = [model.network.stages[edge.stage][edge.layer] for edge in edges]
     return [
-        [] if layer.layer_norm else _suggest(layer, stages[edge.stage][edge.layer], edge)
+        [] if layer.config.mixes else _suggest(layer, stages[edge.stage][edge.layer], edge)
         for edge, layer in zip(edges, layers, strict=True)
     ]
 
@@ -53,22 +53,27 @@ def find_exact_formula(layer: KANLayer, edge: TopologyEdge) -> Candidate | None:
         layer: the layer that the edge is of.
         edge: a KAN edge.
     """
-    i, j = edge.i, edge.j
-    mask = layer.mask[j, i]
-    spline = mask * layer.scale_spline[j, i] * layer.coef[j, i]
-    base = 0.0 if layer.config.base_activation == "zero" else float(mask * layer.scale_base[j, i])
+    i, j, config = edge.i, edge.j, layer.config
+    weights = layer.weights()[j, i]
+    base = 0.0 if layer.scale_base is None else float(layer.mask[j, i] * layer.scale_base[j, i])
+    slope = base if config.base == "identity" else 0.0
+    if config.basis.is_line:
+        slope += float(weights[0])
     symbolic = [
         (held.function, float(layer.symbolic_mask[number]), layer.symbolic_affine[number].tolist())
-        for number, held in enumerate(layer.symbolic)
+        for number, held in enumerate(config.symbolic)
         if (held.i, held.j) == (i, j) and layer.symbolic_mask[number] != 0
     ]
-    if spline.any() or (symbolic and base):
+    curved = base if config.base != "identity" else 0.0  # a base that is no line
+    if config.before or (weights.any() and not config.basis.is_line) or len(symbolic) + bool(slope) + bool(curved) > 1:
         return None
     if symbolic:
         ((name, scale, (a, b, c, d)),) = symbolic
         return Candidate(name, a, b, scale * c, scale * d, 1.0, FUNCTIONS[name].complexity)
-    name = "silu" if base and layer.config.base_activation == "silu" else "x"
-    return Candidate(name, 1.0, 0.0, base, 0.0, 1.0, FUNCTIONS[name].complexity)
+    name = config.base if curved else "x"
+    if name not in FUNCTIONS:
+        return None
+    return Candidate(name, 1.0, 0.0, curved or slope, 0.0, 1.0, FUNCTIONS[name].complexity)
 
 
 def sample_edge_data(trace: LayerTrace, edge: TopologyEdge) -> tuple[Array, Array]:

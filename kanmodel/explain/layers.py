@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kanmodel.config import KANConfig
 from kanmodel.explain.path import Contributions
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
+from kanmodel.network.config import LayerConfig, Layers
 from kanmodel.scaling import Array
 
 
@@ -18,7 +18,7 @@ class LedgerLayer:
     """Contributions of one layer.
 
     Attributes:
-        stage: input, front, lstm, head or output.
+        stage: input, front, lstm, gru, cell, head or output.
         layer: number of the layer within its stage.
         nodes: contributions of its nodes, (n, n_nodes); None where another stage lists the same nodes.
         edges: contributions of the edges that leave them, (n, n_subnodes, n_nodes); None where there are none.
@@ -30,8 +30,8 @@ class LedgerLayer:
     edges: Array | None
 
 
-def list_layers(network: LSTMKAN, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
-    """The layers in the order input, front, lstm, head, output.
+def list_layers(network: Network, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
+    """The layers in the order input, front, readout (lstm, gru or cell), head, output.
 
     Each node's contribution is the sum of its steps or of the edges that enter it, so this is linear in the
     contributions: of |fine - coarse| of the former it makes the signed differences of the latter.
@@ -41,22 +41,24 @@ def list_layers(network: LSTMKAN, output: int, contributions: Contributions) -> 
         output: number of the output.
         contributions: to it.
     """
+    config, edges = network.config, contributions.edges
     layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None)]
-    edges = contributions.edges
-    if network.front is not None:
-        layers += _list_kan("front", network.front.config, edges[: network.front.config.depth])
-    if network.lstm is not None:
-        layers.append(LedgerLayer("lstm", 0, contributions.readout, None))
-    head = network.head.config
-    layers += list(_list_kan("head", head, edges[-head.depth :]))[:-1]
-    change = contributions.change[:, None] * np.eye(head.n_nodes[-1])[output]
-    return (*layers, LedgerLayer("output", head.depth, change, None))
+    if config.front:
+        layers += _list_stage("front", config.front, edges[: len(config.front)])
+    if config.readout_stage is not None:
+        layers.append(LedgerLayer(config.readout_stage, 0, contributions.readout, None))
+    depth = len(config.head)
+    layers += list(_list_stage("head", config.head, edges[-depth:]))[:-1]
+    if config.output_function is not None:
+        layers.append(LedgerLayer("head", depth, contributions.logits, None))
+    change = contributions.change[:, None] * np.eye(len(config.outputs))[output]
+    return (*layers, LedgerLayer("output", depth, change, None))
 
 
-def measure_residual(network: LSTMKAN, layers: Sequence[LedgerLayer], change: Array) -> Array:
+def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Array) -> Array:
     """The largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node, (n,).
 
-    Behind a layer norm only the layer's sum is compared: a normalised input depends on all nodes.
+    After a layer norm only the layer's sum is compared: a normalised input depends on all nodes.
 
     Args:
         network: the network.
@@ -64,23 +66,35 @@ def measure_residual(network: LSTMKAN, layers: Sequence[LedgerLayer], change: Ar
         change: F(x) - F(x0), (n,).
     """
     residual: Array = np.zeros_like(change)
+    stages = network.config.stages
     reaching = np.zeros((len(change), 0))  # contributions of the nodes that the next edges leave
+    entering = reaching  # what the edges before bring to the nodes of this layer
     for layer in layers:
         if layer.nodes is not None:
             reaching = layer.nodes
             residual = np.maximum(residual, np.abs(reaching.sum(axis=1) - change))
+            if layer.stage in stages and layer.layer > 0:  # by construction, but for the nodes of an output function
+                residual = np.maximum(residual, np.abs(reaching - entering).max(axis=1))
         if layer.edges is not None:
+            config = stages[layer.stage][layer.layer]
             residual = np.maximum(residual, np.abs(layer.edges.sum(axis=(1, 2)) - change))
-            if not network.stages[layer.stage].config.layer_norm[layer.layer]:
+            if not config.mixes:
                 residual = np.maximum(residual, np.abs(layer.edges.sum(axis=1) - reaching).max(axis=1))
+            entering = _entering(config, layer.edges)
     return residual
 
 
-def _list_kan(stage: str, config: KANConfig, edges: Sequence[Array]) -> Iterator[LedgerLayer]:
-    """The layers of a KAN from its edges, (n, n_subnodes, n_in) each, and last its outputs; not its inputs' nodes."""
+def _list_stage(stage: str, layers: Layers, edges: Sequence[Array]) -> Iterator[LedgerLayer]:
+    """The layers of a stage from its edges, (n, n_subnodes, n_in) each, and last its ends; not its inputs' nodes."""
     nodes = None
-    for layer, leaving in enumerate(edges):
-        yield LedgerLayer(stage, layer, nodes, leaving)
-        node_of_subnode = np.eye(config.n_nodes[layer + 1])[list(config.node_of_subnode(layer + 1))]
-        nodes = leaving.sum(axis=2) @ node_of_subnode  # (n, n_nodes): a product node has its sub-nodes' sum
+    for number, (config, leaving) in enumerate(zip(layers, edges, strict=True)):
+        yield LedgerLayer(stage, number, nodes, leaving)
+        nodes = _entering(config, leaving)
     yield LedgerLayer(stage, len(edges), nodes, None)
+
+
+def _entering(config: LayerConfig, edges: Array) -> Array:
+    """What edges bring to the nodes that they enter, (n, n_out): a product node has its sub-nodes' sum."""
+    node_of_subnode = np.eye(config.n_out)[list(config.node_of_subnode)]
+    entering: Array = edges.sum(axis=2) @ node_of_subnode
+    return entering

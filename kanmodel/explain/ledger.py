@@ -32,7 +32,7 @@ from kanmodel.explain.bisection import BATCH
 from kanmodel.explain.layers import LedgerLayer, list_layers
 from kanmodel.explain.path import Slices, complete
 from kanmodel.explain.walk import PathLedger, Walk, explain_paths
-from kanmodel.frozen import FrozenNetwork
+from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.scaling import Array
 
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
@@ -72,7 +72,7 @@ class Ledger:
         predictions: F(x), (n,).
         baseline_prediction: F(x0).
         steps: contribution of each feature at each step, (n, lookback, n_features), oldest step first.
-        layers: in the order input, front, lstm, head, output; a front edge is summed over the steps.
+        layers: in the order input, front, lstm (or gru, or cell), head, output; a front edge is summed over the steps.
         residual: largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node, (n,).
         error: largest estimated error of any entry, (n,), not below the residual.
         tolerance: what both are compared with.

@@ -86,7 +86,7 @@ LIBRARY: dict[str, Function] = {
     "arctanh": Function(np.arctanh, "atanh({})", 4, (-1.0, 1.0), mirrored=True),
 }
 
-# What an edge may hold exactly: `LIBRARY`, the other names of `kanmodel.functions.FUNCTIONS`, and silu.
+# What an edge may hold exactly: `LIBRARY`, the other names of `kanmodel.network.functions.FUNCTIONS`, and silu.
 FUNCTIONS: dict[str, Function] = LIBRARY | {
     "0": Function(np.zeros_like, "0*({})", 0),
     "1/x^3": Function(lambda u: 1 / u**3, "1/({})**3", 3, POSITIVE, mirrored=True),

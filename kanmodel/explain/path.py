@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.explain.quadrature import NestedQuadrature
-from kanmodel.frozen import FrozenNetwork
+from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.scaling import Array
 
 Result = TypeVar("Result")
@@ -35,7 +35,7 @@ class PassedNodes:
         readout: what the head sees, (n, n_points, 1, n_units).
         front: nodes behind each layer of the front, (n, n_points, lookback, n_out).
         head: nodes behind each layer of the head, (n, n_points, 1, n_out).
-        gates: `FrozenLSTM.gates` of each layer and direction, (n, n_points, 1, lookback, 4 * hidden_size).
+        gates: `FrozenRecurrent.gates` of each layer and direction, (n, n_points, 1, lookback, n_gates * hidden_size).
     """
 
     readout: Tensor
@@ -55,6 +55,7 @@ class PathSamples:
         points_gradient: (n, n_nodes, 1, lookback, n_features).
         readout: what the head sees, (n, n_nodes, 1, n_units).
         readout_gradient: the same shape.
+        logits_gradient: of the last layer's nodes, (n, n_nodes, 1, n_outputs).
         edges: of each KAN layer, front first, (n, n_nodes, rows, n_subnodes, n_in).
         subnodes_gradient: of each KAN layer, (n, n_nodes, rows, n_subnodes).
         passed: nodes and gates.
@@ -64,19 +65,20 @@ class PathSamples:
     points_gradient: Tensor
     readout: Tensor
     readout_gradient: Tensor
+    logits_gradient: Tensor
     edges: tuple[Tensor, ...]
     subnodes_gradient: tuple[Tensor, ...]
     passed: PassedNodes
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor], n_front: int, n_head: int) -> PathSamples:
-        """Of the attributes in their order, with so many layers in the two KANs."""
+        """Of the attributes in their order, with so many layers in front and head."""
         left = iter(tensors)
-        outputs, points_gradient, readout, readout_gradient = (next(left) for _ in range(4))
+        outputs, points_gradient, readout, readout_gradient, logits_gradient = (next(left) for _ in range(5))
         edges, gradients = (tuple(next(left) for _ in range(n_front + n_head)) for _ in range(2))
         front, head = (tuple(next(left) for _ in range(depth)) for depth in (n_front, n_head))
         passed = PassedNodes(readout, front, head, tuple(left))
-        return cls(outputs, points_gradient, readout, readout_gradient, edges, gradients, passed)
+        return cls(outputs, points_gradient, readout, readout_gradient, logits_gradient, edges, gradients, passed)
 
 
 @dataclass(frozen=True)
@@ -87,24 +89,26 @@ class Contributions:
         change: F(end) - F(start), (n,).
         steps: of each feature at each step, (n, lookback, n_features).
         readout: of what the head sees, (n, n_units).
+        logits: of the last layer's nodes, before an output function, (n, n_outputs).
         edges: of each KAN layer, front first and summed over the steps, (n, n_subnodes, n_in).
     """
 
     change: Array
     steps: Array
     readout: Array
+    logits: Array
     edges: tuple[Array, ...]
 
     @property
     def arrays(self) -> tuple[Array, ...]:
         """All of them, in the order of the attributes."""
-        return (self.change, self.steps, self.readout, *self.edges)
+        return (self.change, self.steps, self.readout, self.logits, *self.edges)
 
     @classmethod
     def of(cls, arrays: Sequence[Array]) -> Contributions:
         """Of `arrays`."""
-        change, steps, readout, *edges = arrays
-        return cls(change, steps, readout, tuple(edges))
+        change, steps, readout, logits, *edges = arrays
+        return cls(change, steps, readout, logits, tuple(edges))
 
     def __getitem__(self, paths: slice) -> Contributions:
         """Those of some paths."""
@@ -135,7 +139,7 @@ def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, output: in
     joined = passed[0] if len(passed) == 1 else [torch.cat(parts) for parts in zip(*passed, strict=True)]
     config = network.network.config
     shaped = [values.reshape(len(ends), len(nodes), -1, *values.shape[1:]) for values in joined]
-    return PathSamples.of(shaped, config.front.depth if config.front else 0, config.head.depth)
+    return PathSamples.of(shaped, len(config.front), len(config.head))
 
 
 def _pass(network: FrozenNetwork, points: Tensor, output: int) -> list[Tensor]:
@@ -143,11 +147,11 @@ def _pass(network: FrozenNetwork, points: Tensor, output: int) -> list[Tensor]:
     with torch.enable_grad():
         trace, gates = network.trace_with_gates(points.requires_grad_())
         layers = (*trace.front, *trace.head)
-        watched = [points, trace.readout, *(layer.subnodes for layer in layers)]
+        watched = [points, trace.readout, trace.logits, *(layer.subnodes for layer in layers)]
         gradients = torch.autograd.grad(trace.outputs[:, output].sum(), watched)
-    passed = [trace.outputs[:, output], gradients[0], trace.readout, gradients[1]]
+    passed = [trace.outputs[:, output], gradients[0], trace.readout, *gradients[1:3]]
     edges, nodes = [layer.edges for layer in layers], [layer.nodes for layer in layers]
-    return [values.detach() for values in (*passed, *edges, *gradients[2:], *nodes, *gates)]
+    return [values.detach() for values in (*passed, *edges, *gradients[3:], *nodes, *gates)]
 
 
 def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> Contributions:
@@ -165,13 +169,14 @@ def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> C
     gradients = torch.from_numpy(rule.weights) @ samples.points_gradient.double().flatten(2)  # (n, 3, lookback * f)
     steps = change.double()[:, None] * gradients.view(len(change), 3, *change.shape[1:])
     readout = (_adjoint(rule, samples.readout_gradient) * samples.readout.double()[:, None]).sum(dim=(2, 3))
+    logits = (_adjoint(rule, samples.logits_gradient) * samples.passed.head[-1].double()[:, None]).sum(dim=(2, 3))
     edges = [
         torch.einsum("nkprs,nprsi->nksi", _adjoint(rule, gradient), values.double())
         for gradient, values in zip(samples.subnodes_gradient, samples.edges, strict=True)
     ]
     moved = (outputs[:, -1] - outputs[:, 0])[:, None].expand(-1, 3)  # by any rule
     return Contributions.of(
-        [values.transpose(0, 1).flatten(0, 1).numpy() for values in (moved, steps, readout, *edges)]
+        [values.transpose(0, 1).flatten(0, 1).numpy() for values in (moved, steps, readout, logits, *edges)]
     )
 
 

@@ -19,7 +19,8 @@ from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.explain.bisection import Integrals, Parts, bisect, largest_move, part_ends
 from kanmodel.explain.path import PassedNodes, Slices, complete
 from kanmodel.explain.quadrature import NestedQuadrature, estimate_errors, nested_clenshaw_curtis
-from kanmodel.network import Trace
+from kanmodel.network.chain import Trace
+from kanmodel.network.config import ModelConfig
 from kanmodel.scaling import Array
 
 MAX_WINDOWS = 128  # taken evenly from the reference: a share needs no more
@@ -34,7 +35,8 @@ class Profiles:
     """What each node stands for.
 
     Attributes:
-        shares: by (stage, layer), the outputs as the last layer of the head: (n_nodes, n_features), the mean
+        shares: by (stage, layer), the outputs as the last layer of the head, unless an output function stands between:
+            (n_nodes, n_features), the mean
             |contribution| of a feature to the node over the reference windows, as a share of all features'. A node that
             no feature moves has 0 everywhere. A front node's value is its sum over the steps.
         errors: likewise, (n_nodes,): the largest estimated error of a share of the node.
@@ -54,7 +56,7 @@ def profile_nodes(model: LoadedModel) -> Profiles:
     chosen = torch.linspace(0, len(reference) - 1, min(MAX_WINDOWS, len(reference))).long()
     start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")[0]
     with torch.no_grad():
-        values = _node_values(model.frozen.trace(reference), model.config.lookback)
+        values = _node_values(model.config, model.frozen.trace(reference))
     spread = torch.cat(list(values.values()), dim=1).double().std(dim=0, correction=0).numpy()
     scale = np.where(spread > 0, spread, np.inf)  # (n_nodes,): of a node that never moves nothing is asked
     parts, found = complete(_contribute(model, reference[chosen], start, scale))
@@ -96,8 +98,8 @@ def _integrate(
     n, n_points = len(ends), len(rule.nodes)
     with torch.enable_grad():
         trace, gates = model.frozen.trace_with_gates(points)
-        values = torch.cat(list(_node_values(trace, model.config.lookback).values()), dim=1)
-        slopes = _slopes_along(trace, points, change.to(points.dtype).repeat_interleave(n_points, dim=0))
+        values = torch.cat(list(_node_values(model.config, trace).values()), dim=1)
+        slopes = _slopes_along(model.config, trace, points, change.to(points.dtype).repeat_interleave(n_points, dim=0))
     slopes = slopes.double().view(n, n_points, -1)  # of all nodes, by feature
     entries = (torch.from_numpy(rule.weights) @ slopes).view(n, 3, *scale.shape, -1).transpose(0, 1).numpy()
     values = values.detach().double().view(n, n_points, -1)
@@ -115,7 +117,7 @@ def _integrate(
     )
 
 
-def _slopes_along(trace: Trace, points: Tensor, change: Tensor) -> Tensor:
+def _slopes_along(config: ModelConfig, trace: Trace, points: Tensor, change: Tensor) -> Tensor:
     """How fast each node's value moves with each feature along the paths, (n_points, n_nodes, n_features).
 
     Only the front's nodes and the readout take a pass back through the steps; the head's take the chain rule.
@@ -125,23 +127,28 @@ def _slopes_along(trace: Trace, points: Tensor, change: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(node.sum(), points, retain_graph=True)
         return (gradient * change).sum(dim=1)  # (n_points, n_features)
 
-    lookback = points.shape[1]
-    values = _node_values(trace, lookback)
-    before = [slopes(node) for (stage, _), nodes in values.items() if stage != "head" for node in nodes.unbind(1)]
-    readout = torch.stack(before[-trace.readout.shape[1] :], dim=1)  # (n_points, n_units, n_features)
-    jacobian = [
-        torch.autograd.grad(node.sum(), trace.readout, retain_graph=True)[0]
-        for layer in trace.head
-        for node in layer.nodes.unbind(1)
-    ]
-    return torch.cat([torch.stack(before, dim=1), torch.stack(jacobian, dim=1) @ readout], dim=1)
+    values, slopes_of = _node_values(config, trace), []
+    readout = torch.stack([slopes(node) for node in trace.readout.unbind(1)], dim=1)  # (n_points, n_units, n_features)
+    for (stage, _), nodes in values.items():
+        if stage in ("head", "output"):
+            jacobian = [torch.autograd.grad(n.sum(), trace.readout, retain_graph=True)[0] for n in nodes.unbind(1)]
+            slopes_of.append(torch.stack(jacobian, dim=1) @ readout)
+        elif nodes is trace.readout:
+            slopes_of.append(readout)
+        else:
+            slopes_of.append(torch.stack([slopes(node) for node in nodes.unbind(1)], dim=1))
+    return torch.cat(slopes_of, dim=1)
 
 
-def _node_values(trace: Trace, lookback: int) -> dict[tuple[str, int], Tensor]:
+def _node_values(config: ModelConfig, trace: Trace) -> dict[tuple[str, int], Tensor]:
     """Values of the nodes, (batch, n_nodes) by (stage, layer)."""
     values = {
-        ("front", number + 1): layer.nodes.view(-1, lookback, layer.nodes.shape[1]).sum(dim=1)
+        ("front", number + 1): layer.nodes.view(-1, config.lookback, layer.nodes.shape[1]).sum(dim=1)
         for number, layer in enumerate(trace.front)
     }
-    values["lstm", 0] = trace.readout
-    return values | {("head", number + 1): layer.nodes for number, layer in enumerate(trace.head)}
+    if config.readout_stage is not None:
+        values[config.readout_stage, 0] = trace.readout
+    values |= {("head", number + 1): layer.nodes for number, layer in enumerate(trace.head)}
+    if config.output_function is not None:
+        values["output", len(config.head)] = trace.outputs
+    return values

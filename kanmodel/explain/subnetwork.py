@@ -13,7 +13,7 @@ from kanmodel.explain.connectivity import Kept, leading_nodes, leading_subnodes
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Pruning, PruningRule, prune_by_rule, prune_network
 from kanmodel.explain.replay import Fidelity, compare_outputs, r2
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
 
 TRIES = 4  # to keep the fidelity of every output with fewer than all edges
 ROUNDING = 1e-6  # of an R2 that is measured on the smaller network itself
@@ -23,7 +23,7 @@ MEASURED = ("fidelity_r2", "reference_mae")  # on the smaller model
 
 @dataclass(frozen=True)
 class Size:
-    """How large the KANs of a network are.
+    """How large the layers of a network are.
 
     Attributes:
         edges: edges that are not masked.
@@ -34,10 +34,11 @@ class Size:
     nodes: int
 
 
-def measure_size(network: LSTMKAN) -> Size:
+def measure_size(network: Network) -> Size:
     """Counts what there is."""
-    live = [layer.live for kan in network.stages.values() for layer in kan]
-    hidden = [nodes for kan in network.stages.values() for nodes in kan.config.n_nodes[1:-1]]
+    stages = network.stages.values()
+    live = [layer.live for layers in stages for layer in layers]
+    hidden = [layer.config.n_out for layers in stages for layer in layers[:-1]]
     return Size(sum(int(edges.sum()) for edges in live), sum(hidden))
 
 
@@ -102,15 +103,14 @@ def _extract(model: LoadedModel, pruning: Pruning) -> LoadedModel:
     return LoadedModel(network, model.reference, {}, Provenance.now("prune", verified=False, parent=model))
 
 
-def _leading(network: LSTMKAN, edges: Kept) -> tuple[Kept, Kept]:
-    """Edges and nodes from which kept edges lead to an output of their KAN: what else there is has no effect."""
+def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
+    """Edges and nodes from which kept edges lead to the end of their stage: what else there is has no effect."""
     kept: Kept = {}
     leading: Kept = {}
-    for stage, kan in network.stages.items():
-        outputs = torch.ones(kan.config.n_nodes[-1], dtype=torch.bool)
-        nodes = leading_nodes(kan, stage, edges, outputs)
+    for stage, layers in network.stages.items():
+        nodes = leading_nodes(layers, stage, edges, torch.ones(layers[-1].config.n_out, dtype=torch.bool))
         leading |= {(stage, number): onward for number, onward in enumerate(nodes)}
-        for number, layer in enumerate(kan):
+        for number, layer in enumerate(layers):
             kept[stage, number] = edges[stage, number] & leading_subnodes(layer, nodes[number + 1])[:, None]
     return kept, leading
 

@@ -14,8 +14,8 @@ from kanmodel.explain.bisection import MAX_MOVE, Integrals, Parts, bisect, large
 from kanmodel.explain.layers import LedgerLayer, list_layers, measure_residual
 from kanmodel.explain.path import Contributions, Slices, integrate, sample_path
 from kanmodel.explain.quadrature import estimate_errors, nested_clenshaw_curtis
-from kanmodel.frozen import FrozenNetwork
-from kanmodel.ranges import NodeRanges
+from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.network.ranges import NodeRanges
 from kanmodel.scaling import Array
 
 

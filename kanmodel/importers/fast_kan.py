@@ -26,8 +26,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kanmodel.config import BaseActivation, KANConfig
 from kanmodel.errors import CheckpointError
+from kanmodel.importers.layout import number_tensors
+from kanmodel.network.bases import Gaussian, Sech2
+from kanmodel.network.config import LayerConfig, Layers, Step
 
 RadialLibrary = Literal["fast_kan", "faster_kan"]
 TITLES: dict[RadialLibrary, str] = {"fast_kan": "fast-kan", "faster_kan": "FasterKAN"}
@@ -64,10 +66,10 @@ def read_kan(
     prefix: str,
     *,
     library: RadialLibrary,
-    base_activation: BaseActivation = "silu",
+    base_activation: str = "silu",
     denominator: float | None = None,
     inv_denominator: InvDenominator = "ignored",
-) -> tuple[KANConfig, dict[str, Tensor]]:
+) -> tuple[Layers, dict[str, Tensor]]:
     """A KAN of fast-kan or FasterKAN, or a bare stack of their layers, or one of their layers alone.
 
     Args:
@@ -80,7 +82,7 @@ def read_kan(
         inv_denominator: what a FasterKAN that has one does with it; it is not in the file.
 
     Returns:
-        The config, and the tensors by their names in a `KAN`, in the types of the file.
+        The layers, and their tensors by their names in a stage, in the types of the file.
 
     Raises:
         CheckpointError: a key that the library does not have, one that is missing, shapes that do not fit, layers that
@@ -94,22 +96,20 @@ def read_kan(
             raise CheckpointError(
                 f"has {layer.n_in} inputs in {layer.place}, but {before.place} before it has {before.n_out} outputs"
             )
-    has_base = any("base_linear.weight" in layer.tensors for layer in layers)
-    config = KANConfig(
-        width=tuple((n, 0) for n in (layers[0].n_in, *(layer.n_out for layer in layers))),
-        grid_size=tuple(layer.n_centres for layer in layers),
-        spline_order=0,
-        base_activation=base_activation if has_base else "zero",
-        basis="gaussian" if library == "fast_kan" else "sech2",
-        layer_norm=tuple("layernorm.weight" in layer.tensors for layer in layers),
-        denominator=tuple(_denominator(layer, library, denominator, uses) for layer in layers),
+    basis = Gaussian if library == "fast_kan" else Sech2
+    config = tuple(
+        LayerConfig(
+            n_in=layer.n_in,
+            n_sum=layer.n_out,
+            basis=basis(layer.n_centres, _denominator(layer, library, denominator, uses)),
+            base=base_activation if "base_linear.weight" in layer.tensors else "zero",
+            before=(Step("layer_norm"),) if "layernorm.weight" in layer.tensors else (),
+            base_after=0 if "layernorm.weight" in layer.tensors else None,  # the base reads what was not normalised
+        )
+        for layer in layers
     )
-    converted = {
-        f"layers.{number}.{name}": tensor
-        for number, layer in enumerate(layers)
-        for name, tensor in _convert(layer, centres_innermost=inv_denominator != "cuda").items()
-    }
-    return config, converted
+    converted = [_convert(layer, centres_innermost=inv_denominator != "cuda") for layer in layers]
+    return config, number_tensors(config, converted)
 
 
 def _split_layers(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, dict[str, Tensor]]:
@@ -227,5 +227,5 @@ def _convert(layer: _Layer, centres_innermost: bool) -> dict[str, Tensor]:
         "node_bias": weight.new_zeros(layer.n_out),
     }
     if "layernorm.weight" in layer.tensors:
-        converted |= {"norm_weight": layer.tensors["layernorm.weight"], "norm_bias": layer.tensors["layernorm.bias"]}
+        converted |= {f"before.0.{name}": layer.tensors[f"layernorm.{name}"] for name in ("weight", "bias")}
     return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in converted.items()}

@@ -19,7 +19,7 @@ from kanmodel.importers.assembly import Assembled, assemble
 from kanmodel.importers.comparison import MAX_TOLERANCE, Bounds, Comparison
 from kanmodel.importers.manifest import Check, Manifest, read_manifest
 from kanmodel.importers.source import open_source
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
 from kanmodel.scaling import Array, Scaling
 from kanmodel.windows import take_windows
 
@@ -91,7 +91,7 @@ class _Reader:
     """The arrays of a manifest in the shapes that the network has."""
 
     manifest: Manifest
-    network: LSTMKAN
+    network: Network
     read_table: TableReader | None
 
     @property
@@ -118,7 +118,7 @@ class _Reader:
             return self.scaling.features_to_model(array)
         return torch.from_numpy(array).to(self.scaling.dtype)
 
-    def predict(self, network: LSTMKAN, windows: Tensor) -> Array:
+    def predict(self, network: Network, windows: Tensor) -> Array:
         """What a network of these shapes computes, as the manifest's space has it, (n, n_outputs)."""
         with torch.inference_mode():
             computed = network.eval()(windows)

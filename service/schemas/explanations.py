@@ -87,7 +87,8 @@ class LayerContributions(TypedDict):
     """Contributions of one layer; they sum to prediction - baseline_prediction."""
 
     stage: Annotated[
-        Literal["input", "front", "lstm", "head", "output"], Field(description="Which part of the network.")
+        Literal["input", "front", "lstm", "gru", "cell", "head", "output"],
+        Field(description="Which part of the network."),
     ]
     layer: Annotated[int, Field(description="Number of the layer within its stage.")]
     nodes: NotRequired[
@@ -125,7 +126,7 @@ class Explanation(TypedDict):
     layers: NotRequired[
         Annotated[
             list[LayerContributions],
-            Field(description="In the order input, front, lstm, head, output; only for detail `flow`."),
+            Field(description="In the order input, front, lstm or gru or cell, head, output; only for detail `flow`."),
         ]
     ]
     residual: Annotated[

@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.checkpoint import LoadedModel, Reference
-from kanmodel.config import Feature, KANConfig, ModelConfig, Target
 from kanmodel.explain.attributions import attribute_features
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.bootstrap import Estimate
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.ledger import explain_windows
-from kanmodel.explain.scores import score_kan
-from kanmodel.network import LSTMKAN
+from kanmodel.explain.scores import score_layers
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
 from kanmodel.optimization import TrainingOptions
 from kanmodel.samples import TrainingTable
 from kanmodel.training import fit
@@ -184,13 +184,13 @@ def test_disconnected_features(shape):
     model = make_model(shape, n_features=3, lookback=3)
     network = model.network
     with torch.no_grad():
-        if network.front is not None:
+        if network.front:
             network.front[0].mask[:, 1] = 0
             network.front[0].scale_base[:, 2] *= 1e-9
             network.front[0].scale_spline[:, 2] *= 1e-9
-        elif network.lstm is not None:
-            network.lstm.weight_ih_l0[:, 1] = 0
-            network.lstm.weight_ih_l0[:, 2] *= 1e-9
+        elif network.recurrent is not None:
+            network.recurrent.weight_ih_l0[:, 1] = 0
+            network.recurrent.weight_ih_l0[:, 2] *= 1e-9
         else:
             network.head[0].mask[:, 1] = 0
             network.head[0].scale_base[:, 2] *= 1e-9
@@ -244,7 +244,7 @@ def test_scores_are_those_of_the_features_themselves(shape):
     model = make_model(shape, n_features=3, lookback=3)
     rows = rows_of(model)
     if shape == "head":
-        scores = score_kan(model.network.head, model.reference.windows[:, 0]).feature_score
+        scores = score_layers(model.network.stages["head"], model.reference.windows[:, 0]).feature_score
         assert {name: row.pykan_feature_score for name, row in rows.items()} == pytest.approx(
             dict(zip(model.config.feature_names, scores.tolist(), strict=True))
         )
@@ -356,9 +356,9 @@ def test_a_sure_effect_is_never_negligible(share, effect, n_features):
 @pytest.mark.parametrize("n_features", [1, 2, 30, 60])
 def test_equally_important_features_are_all_important(n_features):
     """Of any number of features that the model adds up alike, each is important."""
-    config = KANConfig.uniform([n_features, 1])
+    config = plain_layers([n_features, 1])
     features = tuple(Feature(f"x{i}", None, 0.0, 1.0) for i in range(n_features))
-    network = LSTMKAN(ModelConfig(features, (Target("y"),), 1, 1, config, dtype="float64"))
+    network = Network(ModelConfig(features, (Target("y"),), 1, 1, config, dtype="float64"))
     with torch.no_grad():
         network.head[0].scale_base[:] = 1
         network.head[0].scale_spline[:] = 0
@@ -373,9 +373,9 @@ def test_equally_important_features_are_all_important(n_features):
 
 def test_a_small_but_sure_effect_is_weak():
     """A feature of a hundredth of the even share on which the error surely depends is weak, and one of none isn't."""
-    config = KANConfig.uniform([3, 1])
+    config = plain_layers([3, 1])
     features = tuple(Feature(f"x{i}", None, 0.0, 1.0) for i in range(3))
-    network = LSTMKAN(ModelConfig(features, (Target("y"),), 1, 1, config, dtype="float64"))
+    network = Network(ModelConfig(features, (Target("y"),), 1, 1, config, dtype="float64"))
     with torch.no_grad():
         network.head[0].scale_base[:] = torch.tensor([1.0, 0.01, 0.0])
         network.head[0].scale_spline[:] = 0

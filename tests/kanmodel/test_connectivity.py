@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.config import Feature, KANConfig, ModelConfig, SymbolicEdge, Target
 from kanmodel.explain.connectivity import connected_features, live_edges
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.ledger import explain_windows
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicEdge, Target
 
 
 def thin_out(model, seed, share):
@@ -21,12 +21,12 @@ def thin_out(model, seed, share):
     rng = np.random.default_rng(seed)
     network = model.network
     with torch.no_grad():
-        for kan in network.stages.values():
-            for layer in kan:
+        for layers in network.stages.values():
+            for layer in layers:
                 layer.mask[:] = torch.from_numpy((rng.random(layer.mask.shape) > share).astype(float))
-        if network.lstm is not None:
-            unread = torch.from_numpy(rng.random(network.lstm.input_size) < share / 2)
-            for name, weight in network.lstm.named_parameters():
+        if network.recurrent is not None:
+            unread = torch.from_numpy(rng.random(network.recurrent.input_size) < share / 2)
+            for name, weight in network.recurrent.named_parameters():
                 if name.startswith("weight_ih_l0"):
                     weight[:, unread] = 0
 
@@ -70,8 +70,8 @@ def test_one_direction_suffices():
     """A feature that only the backward direction of an LSTM reads is connected; one that neither reads is not."""
     model = make_model("lstm", n_features=3, bidirectional=True, readout="mean")
     with torch.no_grad():
-        model.network.lstm.weight_ih_l0[:, :2] = 0
-        model.network.lstm.weight_ih_l0_reverse[:, 0] = 0
+        model.network.recurrent.weight_ih_l0[:, :2] = 0
+        model.network.recurrent.weight_ih_l0_reverse[:, 0] = 0
     assert connected_features(model.network, 0) == [False, True, True] == [moved_by(model, i, 0) for i in range(3)]
 
 
@@ -100,7 +100,9 @@ def test_live_edges(base_activation):
         layer.mask[1, 0] = 0
         layer.scale_spline[0, 1] = 0
         layer.coef[0, 2] = 0
-        layer.coef[0, 3] = layer.scale_base[0, 3] = 0
+        layer.coef[0, 3] = 0
+        if layer.scale_base is not None:
+            layer.scale_base[0, 3] = 0
     expected = torch.ones(2, 4, dtype=torch.bool)
     expected[1, 0] = expected[0, 3] = False
     if base_activation == "zero":
@@ -120,16 +122,16 @@ def zero_some(model, seed, share):
         tensor *= torch.from_numpy(rng.random(shape) > share)
 
     with torch.no_grad():
-        for kan in model.network.stages.values():
-            for layer in kan:
+        for layers in model.network.stages.values():
+            for layer in layers:
                 for tensor in (layer.scale_base, layer.scale_spline, layer.subnode_scale, layer.node_scale, layer.mask):
                     drop(tensor)
                 for bias in (layer.subnode_bias, layer.node_bias):
                     drop(bias)
                 drop(layer.coef, 2)
                 drop(layer.mask, 1)
-        if model.network.lstm is not None:
-            for weight in model.network.lstm.parameters():
+        if model.network.recurrent is not None:
+            for weight in model.network.recurrent.parameters():
                 gates = weight.unflatten(0, (4, -1))
                 for axes in [(0, 1), (1, 2), (2,)] if weight.ndim > 1 else [(), (1,)]:
                     drop(gates, *axes)
@@ -168,7 +170,7 @@ def test_what_is_disconnected_moves_nothing(shape, seed, share, readout, lookbac
 
 def disconnect(model, where):
     """Takes every way of the first feature or unit at one place of a model with a product node of two factors."""
-    head, lstm = model.network.head, model.network.lstm
+    head, lstm = model.network.head, model.network.recurrent
     first, last = head[0], head[1]
     with torch.no_grad():
         match where:
@@ -183,12 +185,12 @@ def disconnect(model, where):
             case "output":
                 last.subnode_scale[:] = 0
             case "product":  # sum nodes lead nowhere, a factor of each product is 0
-                last.mask[:, : first.n_sum] = 0
-                for factor in (first.n_sum, first.n_sum + 2):
+                last.mask[:, : first.config.n_sum] = 0
+                for factor in (first.config.n_sum, first.config.n_sum + 2):
                     first.subnode_scale[factor] = first.subnode_bias[factor] = 0
             case "empty factor":
-                last.mask[:, : first.n_sum] = 0
-                for factor in (first.n_sum + 1, first.n_sum + 4):
+                last.mask[:, : first.config.n_sum] = 0
+                for factor in (first.config.n_sum + 1, first.config.n_sum + 4):
                     first.mask[factor] = first.subnode_bias[factor] = 0
             case "candidate":
                 for parameter in lstm.parameters():
@@ -240,15 +242,15 @@ def test_one_step_has_nothing_to_forget():
     for lookback in (1, 2):
         model = make_model("lstm", n_features=3, lookback=lookback, n_reference=20)
         with torch.no_grad():
-            model.network.lstm.weight_ih_l0.unflatten(0, (4, -1))[[0, 2, 3], :, 0] = 0
+            model.network.recurrent.weight_ih_l0.unflatten(0, (4, -1))[[0, 2, 3], :, 0] = 0
         assert connected_features(model.network, 0)[0] == moved_by(model, 0, 0) == (lookback > 1)
 
 
 def test_a_constant_function_disconnects():
     """An edge of a fixed function whose factor a or c is 0 is a constant: no path leads through it."""
     for affine, varies in (([1.0, 0.0, 1.0, 0.5], True), ([0.0, 0.3, 1.0, 0.5], False), ([1.0, 0.0, 0.0, 0.5], False)):
-        head = KANConfig.uniform([1, 1], symbolic=(SymbolicEdge(0, 0, 0, "sin"),))
-        network = LSTMKAN(ModelConfig((Feature("x"),), (Target("y"),), 1, 1, head))
+        head = (LayerConfig(1, 1, symbolic=(SymbolicEdge(0, 0, "sin"),)),)
+        network = Network(ModelConfig((Feature("x"),), (Target("y"),), 1, 1, head))
         with torch.no_grad():
             network.head[0].mask[:] = 0
             network.head[0].symbolic_affine[:] = torch.tensor(affine)

@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kanmodel.checkpoint import LoadedModel, Reference
-from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
 from kanmodel.errors import DataError
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.expected import explain_expected
 from kanmodel.explain.ledger import LedgerOptions, explain_windows
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Target, plain_layers
 
 THOROUGH = bool(os.environ.get("THOROUGH"))
 JUMPING = ("pykan_head", "tiny", "synthetic_gt", "variant_two_layer", "variant_bidirectional", "variant_multi_output")
@@ -30,18 +30,18 @@ def two_units(weight, places=(0.5, 0.5), dtype="float64"):
         (Target("y"),),
         1,
         1,
-        KANConfig.uniform([2, 1], base_activation="identity"),
-        lstm=LSTMConfig(2),
+        plain_layers([2, 1], base="identity"),
+        recurrent=RecurrentConfig("lstm", 2),
         dtype=dtype,
     )
-    network = LSTMKAN(config)
+    network = Network(config)
     with torch.no_grad():
-        for parameter in network.lstm.parameters():
+        for parameter in network.recurrent.parameters():
             parameter.zero_()
-        network.lstm.bias_ih_l0[[0, 1, 6, 7]] = 40.0  # input and output gates
+        network.recurrent.bias_ih_l0[[0, 1, 6, 7]] = 40.0  # input and output gates
         for unit, place in enumerate(places):
-            network.lstm.weight_ih_l0[4 + unit, unit] = weight
-            network.lstm.bias_ih_l0[4 + unit] = -weight * (2 * place - 1)
+            network.recurrent.weight_ih_l0[4 + unit, unit] = weight
+            network.recurrent.bias_ih_l0[4 + unit] = -weight * (2 * place - 1)
         network.head[0].scale_spline.zero_()
         network.head[0].scale_base.copy_(torch.tensor([[1.0, -1.0]]))
     windows = np.random.default_rng(0).uniform(-1, 1, size=(200, 1, 2))
@@ -105,12 +105,18 @@ def make_adversary(seed, largest):
     rng = np.random.default_rng(seed)
     n_features, hidden, lookback = rng.integers(1, 4), rng.integers(1, 5), rng.integers(1, 4)
     widths = [[hidden, 1], [hidden, 2, 1]][rng.integers(2)]
-    head = KANConfig.uniform([int(width) for width in widths], base_activation=("identity", "silu")[rng.integers(2)])
+    head = plain_layers([int(width) for width in widths], base=("identity", "silu")[rng.integers(2)])
     features = tuple(Feature(f"x{number}") for number in range(n_features))
     config = ModelConfig(
-        features, (Target("y"),), int(lookback), 1, head, lstm=LSTMConfig(int(hidden)), dtype="float64"
+        features,
+        (Target("y"),),
+        int(lookback),
+        1,
+        head,
+        recurrent=RecurrentConfig("lstm", int(hidden)),
+        dtype="float64",
     )
-    network = LSTMKAN(config)
+    network = Network(config)
     shape = (int(lookback), int(n_features))
     start, end = (sign * np.ones(shape) if rng.random() < 0.5 else rng.uniform(-1, 1, shape) for sign in (-1, 1))
     magnitudes = np.exp(rng.uniform(np.log(0.1), np.log(largest), (4 * hidden, n_features)))
@@ -125,12 +131,12 @@ def make_adversary(seed, largest):
     if kind == 1:  # gates of usual weights
         weights[gates], bias[gates] = rng.normal(size=(3 * hidden, n_features)), rng.normal(size=3 * hidden)
     with torch.no_grad():
-        network.lstm.weight_ih_l0.copy_(torch.from_numpy(weights))
-        network.lstm.weight_hh_l0.copy_(
+        network.recurrent.weight_ih_l0.copy_(torch.from_numpy(weights))
+        network.recurrent.weight_hh_l0.copy_(
             torch.from_numpy(rng.normal(size=(4 * hidden, hidden)) * rng.choice([0, 0.5, 5]))
         )
-        network.lstm.bias_ih_l0.copy_(torch.from_numpy(bias))
-        network.lstm.bias_hh_l0.zero_()
+        network.recurrent.bias_ih_l0.copy_(torch.from_numpy(bias))
+        network.recurrent.bias_hh_l0.zero_()
         for layer in network.head:
             layer.scale_base.copy_(torch.from_numpy(rng.choice([-1.0, 1.0], tuple(layer.scale_base.shape))))
             layer.scale_spline.fill_(float(rng.integers(2)))

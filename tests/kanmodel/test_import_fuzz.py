@@ -517,17 +517,15 @@ def write_hostile_checkpoints(folder):
     save_checkpoint(model, folder / "plain.safetensors")
     data = (folder / "plain.safetensors").read_bytes()
     depth = 20_000
-    deep = {"width": [[2, 0]] * depth + [[1, 0]], "grid_size": [4] * depth, "mult_arity": [[]] * (depth + 1)}
     names = [{"name": str(number)} for number in range(100_000)]
     changes = {
         "names": lambda config: config.update(features=names),
         "outputs": lambda config: config.update(targets=names[:9000], horizon=1 << 16),
-        "depth": lambda config: config["head"].update(deep, layer_norm=[False] * depth),
-        "factors": lambda config: config["head"].update(
-            width=[[2, 0], [2, 2], [1, 0]], mult_arity=[[], [1 << 16] * 2, []]
-        ),
-        "layers": lambda config: config["lstm"].update(num_layers=1 << 16),
-        "grid": lambda config: config["head"].update(grid_size=[1 << 16] * 2),
+        "depth": lambda config: config.update(head=config["head"][:1] * depth),
+        "steps": lambda config: config["head"][0].update(before=[{"kind": "relu"}] * depth),
+        "factors": lambda config: config["head"][0].update(mult_arity=[1 << 16] * 2),
+        "layers": lambda config: config["recurrent"].update(num_layers=1 << 16),
+        "grid": lambda config: config["head"][0]["basis"].update(grid_size=1 << 16),
     }
     for name, change in changes.items():
         put(folder / f"{name}.safetensors", with_config(data, change))

@@ -14,10 +14,12 @@ from scipy.interpolate import BSpline
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
-from kanmodel.explain.scores import score_kan
+from kanmodel.explain.scores import score_layers
 from kanmodel.importers.description import describe_file
 from kanmodel.importers.importing import import_checkpoint
 from kanmodel.importers.source import open_source
+from kanmodel.network.bases import BSpline as SplineBasis
+from kanmodel.network.layer import pass_layers
 
 FILES = FOLDER / "import"
 CANARY = "lstmkan_pickle_canary_shared"
@@ -145,7 +147,7 @@ REFUSED = {
     "no_reference": (File("pykan_head/lightning_like.ckpt", manifest={"reference": None}), "lacks reference"),
     "no_readout": (File("pykan_head/lightning_like.ckpt", manifest={"readout": None}), "give readout, last or mean"),
     "no_base": (File("pykan_head/lightning_like.ckpt", manifest={"base_activation": None}), "give base_activation"),
-    "other_outputs": (variant("multi_output"), "3 outputs, but horizon x targets is 1"),
+    "other_outputs": (variant("multi_output"), "head must end in 1 nodes, horizon x targets, but ends in 3"),
     "no_lstm": (
         File("pykan_head/lightning_like.ckpt", manifest={"lstm": None, "lookback": 1}),
         "has key lstm.weight_ih",
@@ -222,14 +224,14 @@ def test_every_file_computes_what_its_library_computes(name, tmp_path):
     np.testing.assert_allclose(found, numbers["predictions"], rtol=0, atol=file.tolerance)
     if not file.scored:
         return
-    scores = score_kan(model.network.head, model.network.encode(model.reference.windows))
+    scores = score_layers(model.network.stages["head"], model.network.encode(model.reference.windows))
     compared = 0
     for score in SCORES:
         for layer, values in enumerate(getattr(scores, score)):
             if f"{score}/{layer}" in numbers:
                 np.testing.assert_allclose(values, numbers[f"{score}/{layer}"], rtol=0, atol=1e-5)
                 compared += 1
-    assert compared >= 3 * model.config.head.depth
+    assert compared >= 3 * len(model.config.head)
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -255,7 +257,7 @@ def test_training_dictionary_and_saveckpt_hold_the_same(tmp_path):
     nested = import_checkpoint(weights, manifest).model.network
     assert_same_tensors(nested, network)
     hidden = network.encode(torch.from_numpy(windows_of(file, "eval"))).detach()
-    np.savez(tmp_path / "windows.npz", reference=hidden, eval=hidden, predictions=network.head(hidden))
+    np.savez(tmp_path / "windows.npz", reference=hidden, eval=hidden, predictions=pass_layers(network.head, hidden))
     torch.save({key.removeprefix("fc_kan."): t for key, t in state.items() if key.startswith("fc_kan.")}, weights)
     document = json.loads(manifest.read_text()) | {"head": "", "lookback": 1}
     config = str(FILES / "pykan_head" / "fc_kan_config.yml")
@@ -334,7 +336,7 @@ def test_square_layers_and_their_order_are_read_right(tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     imported = import_checkpoint(tmp_path / "kan.pt", tmp_path / "manifest.json")
     config = imported.model.config.head
-    assert (config.grid_size, config.spline_order) == ((5, 5), 2)
+    assert [layer.basis for layer in config] == [SplineBasis(5, 2)] * 2
     state["act_fun.0.coef"] = state["act_fun.0.coef"].transpose(0, 1)
     torch.save(state, tmp_path / "kan.pt")
     with pytest.raises(CheckpointError, match="the largest difference is"):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from kanmodel import functions
 from kanmodel.explain.library import FUNCTIONS, LIBRARY
-from kanmodel.kan import BASE_FUNCTIONS
+from kanmodel.network import functions
+from kanmodel.network.activations import ACTIVATIONS
 
 ARGUMENTS = np.concatenate([np.linspace(-3, 3, 61), [-200.0, 200.0]])
 FROM_NUMPY = vars(np)  # the notation promises numpy's names
@@ -15,7 +15,7 @@ FROM_NUMPY = vars(np)  # the notation promises numpy's names
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_function_is_that_of_the_network(name):
     """Its values and its text, evaluated with numpy's names, are what the network computes, NaN for NaN."""
-    network = functions.FUNCTIONS | {"silu": BASE_FUNCTIONS["silu"]}
+    network = functions.FUNCTIONS | {"silu": ACTIVATIONS["silu"].function}
     expected = network[name](torch.from_numpy(ARGUMENTS)).numpy()
     with np.errstate(all="ignore"):
         text = eval(FUNCTIONS[name].pattern.format("u"), FROM_NUMPY | {"u": ARGUMENTS})

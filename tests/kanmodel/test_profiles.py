@@ -9,15 +9,15 @@ from factories import make_model
 
 from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.explain.profiles import profile_nodes
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
 
 
 def steeper(shape, factor):
     """A model whose LSTM has weights several times as large."""
     model = make_model(shape, seed=3, lookback=3, n_features=3, n_reference=12)
-    network = LSTMKAN(model.config)
+    network = Network(model.config)
     state = model.network.state_dict()
-    network.load_state_dict({name: v * factor if name.startswith("lstm.") else v for name, v in state.items()})
+    network.load_state_dict({name: v * factor if name.startswith("recurrent.") else v for name, v in state.items()})
     return replace(model, network=network)
 
 
@@ -30,7 +30,7 @@ def midpoint_shares(model, n_points=4000):
         along = (torch.arange(n_points, dtype=torch.float64)[:, None, None] + 0.5) / n_points
         points = torch.lerp(start, window, along).requires_grad_()
         trace = model.network.trace(points)
-        values = {("lstm", 0): trace.readout}
+        values = {("lstm", 0): trace.readout} if model.config.readout_stage == "lstm" else {}
         for number, layer in enumerate(trace.front):
             values["front", number + 1] = layer.nodes.view(n_points, lookback, -1).sum(dim=1)
         values |= {("head", number + 1): layer.nodes for number, layer in enumerate(trace.head)}

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.config import KANConfig
 from kanmodel.errors import ConfigError, DataError, NonFiniteError
-from kanmodel.network import LSTMKAN
+from kanmodel.network.bases import Gaussian, Sech2
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Step, plain_layers
 from kanmodel.optimization import TrainingOptions
 from kanmodel.samples import TrainingTable, split_samples
 from kanmodel.training import fit, refine
@@ -29,10 +30,11 @@ def make_table(n_rows=400, constant=False, seed=0, **options):
 def make_radial_model(table, basis):
     """A random model with layer norms and radial bases for `make_table`, its scaling that of the table."""
     trained = fit(table, replace(QUICK, epochs=1))
-    head = KANConfig.uniform([4, 2, 1], 5, spline_order=0, basis=basis, layer_norm=(True, True), denominator=(0.5, 0.5))
+    kind = {"gaussian": Gaussian, "sech2": Sech2}[basis]
+    head = plain_layers([4, 2, 1], kind(5, 0.5), before=(Step("layer_norm"),), base_after=0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return replace(trained, network=LSTMKAN(replace(trained.config, head=head)).requires_grad_(False))
+        return replace(trained, network=Network(replace(trained.config, head=head)).requires_grad_(False))
 
 
 def weights(model):
@@ -177,7 +179,7 @@ def test_a_constant_test_target_is_refused_before_training(value, horizon):
 
 def test_an_architecture_that_cannot_exist_is_refused():
     """A head that does not fit what reaches it is refused with both numbers."""
-    with pytest.raises(ConfigError, match="head KAN has 5 inputs, but 4 values reach it"):
+    with pytest.raises(ConfigError, match=r"head\[0\]\.n_in must be 4, which reach it, but is 5"):
         fit(make_table(), replace(QUICK, width=(5, 1)))
 
 

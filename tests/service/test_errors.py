@@ -10,8 +10,8 @@ import pytest
 from factories import make_model, make_windows
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.config import Target
 from kanmodel.errors import CheckpointError, KanscopeError
+from kanmodel.network.config import Target
 from service.app import create_app
 from service.http.error_answers import describe_error
 from service.http.errors import STATUSES

@@ -49,7 +49,17 @@ def basis(x: Tensor, grid: Tensor, order: int) -> Tensor:
         rising = (x - grid[:, : -k - 1]) * inverse[:, :-1]
         falling = (grid[:, k + 1 :] - x) * inverse[:, 1:]
         values = rising * values[..., :-1] + falling * values[..., 1:]
-    return values
+    return values if order else values + (x - x)  # with a gradient, which steps have not
+
+
+def basis_slopes(x: Tensor, grid: Tensor, order: int) -> Tensor:
+    """First derivatives of the basis functions (de Boor 1978, eq. X.12), of the shapes of `basis`; 0 at order 0."""
+    if order == 0:
+        return torch.zeros_like(basis(x, grid, 0))
+    span = grid[:, order:] - grid[:, :-order]  # (n_in, G+k+1)
+    inverse = torch.where(span > 0, order / span.clamp_min(torch.finfo(span.dtype).tiny), 0)
+    lower = basis(x, grid, order - 1) * inverse
+    return lower[..., :-1] - lower[..., 1:]
 
 
 def curve(x: Tensor, grid: Tensor, coef: Tensor, order: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""B-splines as the polynomial that each of their pieces is: the same curves as `bspline`, several times as fast.
+"""B-splines as the polynomial that each of their pieces is: the same curves as `splines`, several times as fast.
 
 Between two knots a spline of order k is a polynomial of degree k (de Boor 1978, ch. IX). A table holds its coefficients
 in u = (x - knot) / (next knot - knot), for every input, interval and curve. So a value takes one comparison with the
@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kanmodel import bspline
+from kanmodel.network import splines
 
 
 class Pieces:
@@ -48,13 +48,13 @@ class Pieces:
         starts = torch.arange(x.shape[0]) * weights.shape[1]
         return torch.embedding_bag(self._rows, rows, starts, per_sample_weights=weights.flatten())[0]
 
-    def curves(self, x: Tensor) -> Tensor:
-        """Every value, (batch, n_in) -> (batch, n_in, n_out); its gradient is the slope of the same polynomials."""
-        values: Tensor = _Curves.apply(x, self)  # type: ignore[no-untyped-call]
+    def edges(self, x: Tensor) -> Tensor:
+        """Every value, (batch, n_in) -> (batch, n_out, n_in); its gradient is the slope of the same polynomials."""
+        values: Tensor = _Edges.apply(x, self)  # type: ignore[no-untyped-call]
         return values
 
-    def values_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Values and first derivatives at (batch, n_in), both (batch, n_in, n_out), by Horner's rule."""
+    def edges_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values and first derivatives at (batch, n_in), both (batch, n_out, n_in), by Horner's rule."""
         interval, u = self._locate(x)
         terms = self._table[interval]  # (batch, n_in, k+1, n_out)
         u = u.unsqueeze(2)
@@ -62,7 +62,7 @@ class Pieces:
         for power in range(self._order - 1, -1, -1):
             slopes = torch.addcmul(values, slopes, u)
             values = torch.addcmul(terms[:, :, power], values, u)
-        return values, slopes * self._inverse_width[interval].unsqueeze(2)
+        return values.transpose(1, 2), (slopes * self._inverse_width[interval].unsqueeze(2)).transpose(1, 2)
 
     def _locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The interval of each position, as a row of the table, and where in it: two of (batch, n_in)."""
@@ -71,17 +71,17 @@ class Pieces:
         return interval, (x - self._start.take(interval)) * self._inverse_width.take(interval)
 
 
-class _Curves(torch.autograd.Function):
+class _Edges(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, pieces: Pieces) -> Tensor:
-        values, slopes = pieces.values_and_slopes(x)
+        values, slopes = pieces.edges_and_slopes(x)
         ctx.save_for_backward(slopes)
         return values
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         (slopes,) = ctx.saved_tensors
-        return (gradient * slopes).sum(dim=2), None
+        return (gradient * slopes).sum(dim=1), None
 
 
 def _polynomials(grid: Tensor, weights: Tensor, order: int) -> tuple[Tensor, Tensor]:
@@ -96,7 +96,7 @@ def _polynomials(grid: Tensor, weights: Tensor, order: int) -> tuple[Tensor, Ten
     points = (1 - torch.cos((torch.arange(order + 1, dtype=grid.dtype) + 0.5) * torch.pi / (order + 1))) / 2
     width = grid.diff(dim=1)
     positions = grid[:, :-1, None] + width[:, :, None] * points  # (n_in, n_intervals, k+1)
-    basis = bspline.basis(positions.flatten(1).T, grid, order)  # (n_intervals * (k+1), n_in, G+k)
+    basis = splines.basis(positions.flatten(1).T, grid, order)  # (n_intervals * (k+1), n_in, G+k)
     values = torch.einsum("pig,oig->ipo", basis, weights).view(n_in, n_intervals, order + 1, len(weights))
     vandermonde = points[:, None] ** torch.arange(order + 1)
     coefficients = torch.linalg.solve(vandermonde, values)

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kanmodel.kan import KAN
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
+from kanmodel.network.config import RecurrentConfig
+from kanmodel.network.layer import KANLayer
+from kanmodel.network.recurrent import KINDS
 
 PART = 256  # windows of one pass
 MARGIN = 0.5  # how far beyond an interval moves count, in its widths
@@ -72,12 +74,12 @@ class NodeRanges:
     """Intervals in which a network's values usually lie, model units.
 
     Each node has the range of its values for the reference windows, over all steps where it has one per step, and the
-    grid of the layer that reads it, since a spline has its shape there however far the values spread. An LSTM's unit
+    grid of the layer that reads it, since a spline has its shape there however far the values spread. A recurrent unit
     also has the range of everything that it can be, -1 to 1; a gate has where it is between open and closed.
 
     Attributes:
         features: what the network reads.
-        gates: what the gates of each LSTM layer and direction are functions of; None without an LSTM.
+        gates: what the gates of each recurrent layer and direction are functions of; None without a recurrent part.
         front: nodes behind the front's layers; None without one.
         nodes: what the head reads, and the nodes behind its layers.
     """
@@ -88,7 +90,7 @@ class NodeRanges:
     nodes: Intervals
 
 
-def measure_ranges(network: LSTMKAN, windows: Tensor) -> NodeRanges:
+def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
     """The ranges of a network.
 
     Args:
@@ -105,15 +107,15 @@ def measure_ranges(network: LSTMKAN, windows: Tensor) -> NodeRanges:
         [(torch.stack([low for low, _ in parts]).amin(dim=0), torch.stack([high for _, high in parts]).amax(dim=0))]
         for parts in zip(*ends, strict=True)
     )
-    depth = 0 if network.front is None else network.front.config.depth
-    if network.front is not None:
-        _add_grids([features, *layers[: depth - 1]], network.front)
-    _add_grids([readout, *layers[depth:-1]], network.head)
+    depth, recurrent = len(network.front), network.config.recurrent
+    if depth:
+        _add_grids([features, *layers[: depth - 1]], network.stages["front"])
+    _add_grids([readout, *layers[depth:-1]], network.stages["head"])
     gates = None
-    if network.lstm is not None:
+    if recurrent is not None:
         unit = torch.ones_like(readout[0][0])
         readout.append((-unit, unit))
-        gates = _gate_intervals(network.lstm.hidden_size)
+        gates = _gate_intervals(recurrent)
     return NodeRanges(
         Intervals.of([features]),
         gates,
@@ -122,16 +124,18 @@ def measure_ranges(network: LSTMKAN, windows: Tensor) -> NodeRanges:
     )
 
 
-def _add_grids(nodes: list[list[Ends]], kan: KAN) -> None:
-    """Adds each layer's grids to the ranges of the nodes that it reads; not behind a layer norm, which moves them."""
-    for ends, layer in zip(nodes, kan, strict=True):
-        if not layer.layer_norm:
-            ends.append(layer.core)
+def _add_grids(nodes: list[list[Ends]], layers: Sequence[KANLayer]) -> None:
+    """Adds each layer's grids to the ranges of the nodes that it reads; not after a step, which moves them."""
+    for ends, layer in zip(nodes, layers, strict=True):
+        core = layer.core
+        if core is not None and not layer.config.before:
+            ends.append(core)
 
 
-def _gate_intervals(hidden_size: int) -> Intervals:
+def _gate_intervals(config: RecurrentConfig) -> Intervals:
     """Where the tangent at 0 goes from closed to open: -2 to 2 of a sigmoid, -1 to 1 of a hyperbolic tangent."""
-    high = torch.full((4, hidden_size), 2.0)
-    high[2] = 1.0  # the cell's, in torch's order
+    kind = KINDS[config.cell]
+    high = torch.full((kind.n_gates, config.hidden_size), 2.0)
+    high[kind.candidate] = 1.0
     high = high.flatten()
     return Intervals(None, -high, high, 2 * high)

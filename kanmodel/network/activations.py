@@ -1,0 +1,58 @@
+"""Elementwise functions: those added to a basis, those that stand between layers, and the last one of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+class Activation(NamedTuple):
+    """A function of one number.
+
+    Attributes:
+        function: of values of any shape, and of the parameter where there is one.
+        parameter: the parameter where none is given; None where the function has none.
+    """
+
+    function: Callable[..., Tensor]
+    parameter: float | None = None
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    "identity": Activation(lambda x: x),
+    "relu": Activation(functional.relu),
+    "leaky_relu": Activation(functional.leaky_relu, 0.01),  # slope below 0
+    "elu": Activation(functional.elu, 1.0),  # alpha
+    "selu": Activation(functional.selu),
+    "gelu": Activation(functional.gelu),
+    "gelu_tanh": Activation(lambda x: functional.gelu(x, approximate="tanh")),
+    "silu": Activation(functional.silu),
+    "mish": Activation(functional.mish),
+    "tanh": Activation(torch.tanh),
+    "sigmoid": Activation(torch.sigmoid),
+    "softplus": Activation(functional.softplus, 1.0),  # beta
+    "softsign": Activation(functional.softsign),
+    "relu6": Activation(functional.relu6),
+    "hardtanh": Activation(functional.hardtanh),
+    "hardsigmoid": Activation(functional.hardsigmoid),
+    "hardswish": Activation(functional.hardswish),
+}
+
+
+def activate(name: str, parameter: float | None, x: Tensor) -> Tensor:
+    """The values of an activation, of the shape of `x`."""
+    function = ACTIVATIONS[name].function
+    return function(x) if parameter is None else function(x, parameter)
+
+
+def value_and_slope(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+    """Values and first derivatives of an elementwise function, both of the shape of `x`."""
+    with torch.enable_grad():
+        points = x.detach().requires_grad_()
+        values = function(points)
+        (slopes,) = torch.autograd.grad(values.sum(), points)
+    return values.detach(), slopes

@@ -1,0 +1,31 @@
+"""Bases: the kinds of functions that edges are made of, one file each.
+
+A file that comes in has one class behind `basis.Basis`, and an entry in the table below; nothing else asks what a basis
+is.
+"""
+
+from kanmodel.network.bases.basis import Basis, EdgeFunctions, Tensors
+from kanmodel.network.bases.bspline import BSpline
+from kanmodel.network.bases.chebyshev import Chebyshev
+from kanmodel.network.bases.fourier import Fourier
+from kanmodel.network.bases.line import Line
+from kanmodel.network.bases.radial import Gaussian, Sech2
+from kanmodel.network.bases.wavelet import MexicanHat
+
+BASES: dict[str, type[Basis]] = {
+    basis.kind: basis for basis in (BSpline, Gaussian, Sech2, Chebyshev, Fourier, MexicanHat, Line)
+}
+
+__all__ = [
+    "BASES",
+    "BSpline",
+    "Basis",
+    "Chebyshev",
+    "EdgeFunctions",
+    "Fourier",
+    "Gaussian",
+    "Line",
+    "MexicanHat",
+    "Sech2",
+    "Tensors",
+]

@@ -1,0 +1,55 @@
+"""Chebyshev polynomials of tanh(u).
+
+Source: ChebyKAN (SynodicMonth 2024); Sidharth 2024, arXiv 2405.07200, eq. 5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kanmodel.network.bases.basis import Shape, SharedBasis, Tensors
+from kanmodel.network.checks import check_count
+
+
+@dataclass(frozen=True)
+class Chebyshev(SharedBasis):
+    """T_0 ... T_degree at tanh(u), by T_n = 2 s T_(n-1) - T_(n-2).
+
+    Attributes:
+        degree: the highest.
+    """
+
+    degree: int
+
+    kind: ClassVar[str] = "chebyshev"
+
+    def __post_init__(self) -> None:
+        check_count(self.degree, "degree", lowest=0)
+
+    def per_edge(self) -> Mapping[str, Shape]:
+        return {"coef": (self.degree + 1,)}
+
+    def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
+        return {"coef": torch.randn(n_sub, n_in, self.degree + 1) / (n_in * (self.degree + 1))}
+
+    def varies(self, coef: Tensor) -> Tensor:
+        return (coef[..., 1:] != 0).any(dim=2)  # T_0 is a constant
+
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        s = torch.tanh(u)
+        values = [1 + 0 * s, s]  # with a gradient, which a constant has not
+        while len(values) <= self.degree:
+            values.append(2 * s * values[-1] - values[-2])
+        return torch.stack(values[: self.degree + 1], dim=-1)
+
+    def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
+        values, s = self.values(u, tensors), torch.tanh(u)
+        slopes = [torch.zeros_like(s), torch.ones_like(s)]
+        while len(slopes) <= self.degree:
+            slopes.append(2 * values[..., len(slopes) - 1] + 2 * s * slopes[-1] - slopes[-2])
+        return torch.stack(slopes[: self.degree + 1], dim=-1) * (1 - s**2).unsqueeze(-1)

@@ -1,0 +1,51 @@
+"""Fourier series: cosines and sines of whole frequencies.
+
+Source: FourierKAN (GistNoesis 2024). Its bias is that of the sub-nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import sqrt
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kanmodel.network.bases.basis import Shape, SharedBasis, Tensors
+from kanmodel.network.checks import check_count
+
+
+@dataclass(frozen=True)
+class Fourier(SharedBasis):
+    """cos(k u) for k = 1 ... frequencies, and then sin(k u).
+
+    Attributes:
+        frequencies: how many.
+    """
+
+    frequencies: int
+
+    kind: ClassVar[str] = "fourier"
+
+    def __post_init__(self) -> None:
+        check_count(self.frequencies, "frequencies")
+
+    def per_edge(self) -> Mapping[str, Shape]:
+        return {"coef": (2 * self.frequencies,)}
+
+    def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
+        return {"coef": torch.randn(n_sub, n_in, 2 * self.frequencies) / sqrt(n_in * self.frequencies)}
+
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        angle = u.unsqueeze(-1) * self._k(u)
+        return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+    def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
+        k = self._k(u)
+        angle = u.unsqueeze(-1) * k
+        return torch.cat([-k * angle.sin(), k * angle.cos()], dim=-1)
+
+    def _k(self, like: Tensor) -> Tensor:
+        return torch.arange(1, self.frequencies + 1, dtype=like.dtype)

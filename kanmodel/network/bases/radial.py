@@ -1,0 +1,79 @@
+"""Radial bases: bumps around centres.
+
+Source: fast-kan (Li 2024, arXiv 2405.06721, eq. 5) for the gaussian; FasterKAN (Delis 2024) for the other, whose
+denominator was 0.33 until its checkpoints held an `inv_denominator`; its forward pass ignores that one: it is 1 since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kanmodel.network.bases.basis import Shape, SharedBasis, Tensors
+from kanmodel.network.checks import check_count, check_number
+
+
+@dataclass(frozen=True)
+class _Radial(SharedBasis):
+    """Bumps of one width around the centres in ``grid``.
+
+    Attributes:
+        centres: how many of them.
+        denominator: width of every bump.
+    """
+
+    centres: int
+    denominator: float
+
+    scaled: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_count(self.centres, "centres")
+        check_number(self.denominator, "denominator", positive=True)
+
+    def per_edge(self) -> Mapping[str, Shape]:
+        return {"coef": (self.centres,)}
+
+    def per_input(self) -> Mapping[str, Shape]:
+        return {"grid": (self.centres,)}
+
+    def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
+        coef = (torch.rand(n_sub, n_in, self.centres) - 0.5) * 0.3 / self.centres
+        return {"coef": coef, "grid": torch.linspace(-1, 1, self.centres).expand(n_in, -1).contiguous()}
+
+    def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
+        return tensors["grid"][:, 0], tensors["grid"][:, -1]
+
+    def _position(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """Where each value lies beside each centre, in widths, (batch, n_in, centres)."""
+        return (u.unsqueeze(-1) - tensors["grid"]) / self.denominator
+
+
+class Gaussian(_Radial):
+    """exp(-((u - centre) / denominator)^2), as fast-kan has them."""
+
+    kind: ClassVar[str] = "gaussian"
+
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return torch.exp(-(self._position(u, tensors) ** 2))
+
+    def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
+        position = self._position(u, tensors)
+        return -2 / self.denominator * position * torch.exp(-(position**2))
+
+
+class Sech2(_Radial):
+    """1 - tanh((u - centre) / denominator)^2, as FasterKAN has them."""
+
+    kind: ClassVar[str] = "sech2"
+
+    def values(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return 1 - torch.tanh(self._position(u, tensors)) ** 2
+
+    def slopes(self, u: Tensor, tensors: Tensors) -> Tensor:
+        tanh = torch.tanh(self._position(u, tensors))
+        return -2 / self.denominator * tanh * (1 - tanh**2)

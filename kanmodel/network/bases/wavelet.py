@@ -1,0 +1,58 @@
+"""Mexican-hat wavelets, shifted and stretched for every edge.
+
+Source: Wav-KAN (Bozorgasl and Chen 2024, arXiv 2405.12832), whose hat is negative at 0. Its batch norm folds into the
+nodes' affine map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import pi, sqrt
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from kanmodel.network.bases.basis import Basis, EdgeFunctions, Shape, Tensors
+
+HEIGHT = 2 / (sqrt(3) * pi**0.25)
+
+
+@dataclass(frozen=True)
+class MexicanHat(Basis):
+    """coef psi((u - translation) / scale), psi(t) = 2 / (sqrt(3) pi^(1/4)) (t^2 - 1) exp(-t^2 / 2)."""
+
+    kind: ClassVar[str] = "mexican_hat"
+
+    def per_edge(self) -> Mapping[str, Shape]:
+        return {"coef": (1,), "translation": (), "scale": ()}
+
+    def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
+        coef = (torch.rand(n_sub, n_in, 1) * 2 - 1) / sqrt(n_in)
+        return {"coef": coef, "translation": torch.zeros(n_sub, n_in), "scale": torch.ones(n_sub, n_in)}
+
+    def functions(self, tensors: Tensors) -> EdgeFunctions:
+        return _Hats(tensors["coef"].squeeze(-1), tensors["translation"], tensors["scale"])
+
+
+class _Hats:
+    def __init__(self, coef: Tensor, translation: Tensor, scale: Tensor) -> None:
+        self._coef, self._translation, self._scale = coef, translation, scale
+
+    def edges(self, u: Tensor) -> Tensor:
+        t2 = self._position(u) ** 2
+        edges: Tensor = HEIGHT * self._coef * (t2 - 1) * torch.exp(-t2 / 2)
+        return edges
+
+    def sums(self, u: Tensor) -> Tensor:
+        return self.edges(u).sum(dim=2)
+
+    def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        t = self._position(u)
+        bell = HEIGHT * self._coef * torch.exp(-(t**2) / 2)
+        return bell * (t**2 - 1), bell * t * (3 - t**2) / self._scale
+
+    def _position(self, u: Tensor) -> Tensor:
+        """(batch, n_sub, n_in), in widths."""
+        return (u.unsqueeze(1) - self._translation) / self._scale

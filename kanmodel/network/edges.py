@@ -1,0 +1,144 @@
+"""The functions on the edges between some inputs and some sub-nodes of a layer: basis, base and symbolic parts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kanmodel.network.activations import ACTIVATIONS, activate, value_and_slope
+from kanmodel.network.bases import EdgeFunctions
+from kanmodel.network.config import LayerConfig
+from kanmodel.network.functions import FUNCTIONS
+
+
+@dataclass(frozen=True)
+class SymbolicFunctions:
+    """The symbolic parts c f(a v + b) + d of edges, those of one function together.
+
+    Attributes:
+        groups: f; inputs and sub-nodes, by their places among those chosen, (n,) each; and a to d, (4, n).
+    """
+
+    groups: tuple[tuple[Callable[[Tensor], Tensor], Tensor, Tensor, Tensor], ...]
+
+    @classmethod
+    def of(
+        cls,
+        config: LayerConfig,
+        mask: Tensor,
+        affine: Tensor,
+        inputs: Sequence[int] | None,
+        subnodes: Sequence[int] | None,
+        scale: Tensor | None,
+    ) -> SymbolicFunctions | None:
+        """Those of a layer that are not masked, between some inputs and sub-nodes; None where there is none.
+
+        Args:
+            config: the layer.
+            mask: of each symbolic edge, (n_symbolic,).
+            affine: its a, b, c and d, (n_symbolic, 4).
+            inputs: numbers of the inputs; None for all.
+            subnodes: numbers of the sub-nodes; None for all.
+            scale: a factor of the edges into each of these sub-nodes.
+        """
+        column = {i: place for place, i in enumerate(range(config.n_in) if inputs is None else inputs)}
+        row = {j: place for place, j in enumerate(range(config.n_subnodes) if subnodes is None else subnodes)}
+        members: dict[str, list[tuple[int, int, Tensor]]] = {}
+        for edge, weight, numbers in zip(config.symbolic, mask, affine, strict=True):
+            if weight != 0 and edge.i in column and edge.j in row:
+                i, j = column[edge.i], row[edge.j]
+                factor = weight if scale is None else weight * scale[j]
+                members.setdefault(edge.function, []).append((i, j, torch.cat([numbers[:2], factor * numbers[2:]])))
+        groups = tuple(
+            (
+                FUNCTIONS[name],
+                torch.tensor([i for i, _, _ in group]),
+                torch.tensor([j for _, j, _ in group]),
+                torch.stack([numbers for _, _, numbers in group], dim=1),
+            )
+            for name, group in members.items()
+        )
+        return cls(groups) if groups else None
+
+    def edges(self, v: Tensor, n_subnodes: int) -> Tensor:
+        """(batch, n_in) -> (batch, n_subnodes, n_in), zero where an edge has none."""
+        edges = v.new_zeros(len(v), n_subnodes, v.shape[1])
+        for function, i, j, (a, b, c, d) in self.groups:
+            edges[:, j, i] = c * function(a * v[:, i] + b) + d
+        return edges
+
+    def add_to(self, sums: Tensor, v: Tensor) -> Tensor:
+        """Sums (batch, n_subnodes) with these edges of inputs (batch, n_in) added."""
+        for function, i, j, (a, b, c, d) in self.groups:
+            sums = sums.index_add(1, j, c * function(a * v[:, i] + b) + d)
+        return sums
+
+    def slopes(self, v: Tensor, n_subnodes: int) -> Tensor:
+        """First derivatives, as `edges`."""
+        slopes = v.new_zeros(len(v), n_subnodes, v.shape[1])
+        for function, i, j, (a, b, c, _) in self.groups:
+            slopes[:, j, i] = c * a * value_and_slope(function, a * v[:, i] + b)[1]
+        return slopes
+
+
+@dataclass(frozen=True)
+class EdgeParts:
+    """Parts of edges, masks and scales included: what they add, or their slopes; each (batch, n_subnodes, n_in)."""
+
+    base: Tensor
+    basis: Tensor
+    symbolic: Tensor
+
+    @property
+    def total(self) -> Tensor:
+        """The edges."""
+        return self.base + self.basis + self.symbolic
+
+
+class Edges:
+    """The functions on edges, of v, what the base reads, and of u, what the basis reads: each (batch, n_in).
+
+    Args:
+        functions: those of the basis.
+        base: name of the base.
+        base_weights: the base's weight on each edge, (n_subnodes, n_in); None without a base.
+        symbolic: the symbolic parts; None where there are none.
+    """
+
+    def __init__(
+        self, functions: EdgeFunctions, base: str, base_weights: Tensor | None, symbolic: SymbolicFunctions | None
+    ) -> None:
+        self._functions, self._base, self._symbolic = functions, base, symbolic
+        self._weights = base_weights
+
+    def edges(self, v: Tensor, u: Tensor) -> Tensor:
+        """What each edge adds, (batch, n_subnodes, n_in); with gradients."""
+        edges = self._functions.edges(u)
+        if self._weights is not None:
+            edges = torch.addcmul(edges, self._base_of(v).unsqueeze(1), self._weights)
+        return edges if self._symbolic is None else edges + self._symbolic.edges(v, edges.shape[1])
+
+    def sums(self, v: Tensor, u: Tensor) -> Tensor:
+        """What reaches the sub-nodes, (batch, n_subnodes)."""
+        sums = self._functions.sums(u)
+        if self._weights is not None:
+            sums = torch.addmm(sums, self._base_of(v), self._weights.T)
+        return sums if self._symbolic is None else self._symbolic.add_to(sums, v)
+
+    def parts(self, v: Tensor, u: Tensor) -> tuple[EdgeParts, EdgeParts]:
+        """The parts of each edge, and their slopes: those of base and symbolic part by v, that of the basis by u."""
+        basis, basis_slope = self._functions.edges_and_slopes(u)
+        base = base_slope = symbolic = symbolic_slope = torch.zeros_like(basis)
+        if self._weights is not None:
+            value, slope = value_and_slope(self._base_of, v)
+            base, base_slope = (self._weights * part.unsqueeze(1) for part in (value, slope))
+        if self._symbolic is not None:
+            symbolic = self._symbolic.edges(v, basis.shape[1])
+            symbolic_slope = self._symbolic.slopes(v, basis.shape[1])
+        return EdgeParts(base, basis, symbolic), EdgeParts(base_slope, basis_slope, symbolic_slope)
+
+    def _base_of(self, v: Tensor) -> Tensor:
+        return activate(self._base, ACTIVATIONS[self._base].parameter, v)

@@ -1,0 +1,144 @@
+"""The network for inference: tables in place of splines, everything constant folded, what acts on nothing left out.
+
+Equal to `chain` to the rounding of its type, on knots, beyond the grid and on equal knots. Two uses:
+
+    forward   a forecast; masks and affine maps are in the tables, nodes without effect are gone
+    trace     everything that passes, for explanations; edges and nodes as `layer` has them, with gradients
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from kanmodel.network.chain import Network, Trace, apply_output_function, reduce_steps, trace_chain
+from kanmodel.network.layer import KANLayer, LayerTrace
+from kanmodel.network.recurrent import FrozenRecurrent
+
+
+class FrozenNetwork:
+    """A `Network` whose weights do not change any more.
+
+    Args:
+        network: the network; it is not changed.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self._config = network.config
+        self._layers = network.stages
+        self._stages = {stage: FrozenLayers(layers) for stage, layers in self._layers.items()}
+        self._functions = {
+            stage: [layer.functions(frozen=True) for layer in layers] for stage, layers in self._layers.items()
+        }
+        self._recurrent = None
+        if network.recurrent is not None and network.config.recurrent is not None:
+            self._recurrent = FrozenRecurrent(network.recurrent, network.config.recurrent)
+
+    def forward(self, window: Tensor) -> Tensor:
+        """(batch, lookback, n_features), oldest step first -> (batch, n_outputs); without a gradient."""
+        with torch.inference_mode():
+            return apply_output_function(self._config, self._run(window))
+
+    def logits(self, window: Tensor) -> Tensor:
+        """`forward` before the output function."""
+        with torch.inference_mode():
+            return self._run(window)
+
+    def trace(self, window: Tensor) -> Trace:
+        """As `Network.trace`, with its gradients."""
+        return self.trace_with_gates(window)[0]
+
+    def trace_with_gates(self, window: Tensor) -> tuple[Trace, tuple[Tensor, ...]]:
+        """`trace`, and `FrozenRecurrent.gates`, without gradients; none where there is no recurrent part."""
+        gates: list[Tensor] = []
+
+        def read_out(steps: Tensor) -> Tensor:
+            if self._recurrent is None:
+                return reduce_steps(self._config, steps)
+            states = self._recurrent.states(steps)
+            gates.extend(self._recurrent.gates(steps, states))
+            return reduce_steps(self._config, states[-1])
+
+        def through(stage: str, number: int, x: Tensor) -> LayerTrace:
+            return self._layers[stage][number].trace(x, self._functions[stage][number])
+
+        return trace_chain(self._config, window, through, read_out), tuple(gates)
+
+    def _run(self, window: Tensor) -> Tensor:
+        steps = window
+        if "front" in self._stages:
+            steps = self._stages["front"].forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
+        if self._recurrent is not None:
+            steps = self._recurrent(steps)
+        return self._stages["head"].forward(reduce_steps(self._config, steps))
+
+
+class FrozenLayers:
+    """Layers in a row for inference; all nodes of the last one are needed.
+
+    Args:
+        layers: first to last.
+
+    Attributes:
+        layers: the same, each with the nodes alone that the next one reads.
+    """
+
+    def __init__(self, layers: Sequence[KANLayer]) -> None:
+        nodes = torch.arange(layers[-1].config.n_out)
+        self.layers: list[FrozenLayer] = []
+        for layer in reversed(layers):
+            self.layers.insert(0, FrozenLayer(layer, nodes))
+            nodes = self.layers[0].inputs
+        self._inputs = nodes if len(nodes) < layers[0].config.n_in else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_inputs) -> (batch, n_outputs)."""
+        if self._inputs is not None:
+            x = x[:, self._inputs]
+        for layer in self.layers:
+            x = layer.forward(x)
+        return x
+
+
+class FrozenLayer:
+    """A `KANLayer` that computes some of its nodes, from the inputs that act on them.
+
+    Args:
+        layer: the layer.
+        nodes: numbers of the nodes that are needed, ascending.
+
+    Attributes:
+        inputs: numbers of the inputs that `forward` takes, ascending; all of them where a layer norm reads them.
+    """
+
+    def __init__(self, layer: KANLayer, nodes: Tensor) -> None:
+        config = layer.config
+        node_of_subnode = torch.tensor(config.node_of_subnode)
+        subnodes = torch.isin(node_of_subnode, nodes).nonzero().flatten()
+        # A sum node's two affine maps go into its edges and one bias; a product's own comes behind the product.
+        of_sum = node_of_subnode[subnodes] < config.n_sum
+        outer_scale = torch.where(of_sum, layer.node_scale[node_of_subnode[subnodes]], 1)
+        outer_bias = torch.where(of_sum, layer.node_bias[node_of_subnode[subnodes]], 0)
+        scale = layer.subnode_scale[subnodes] * outer_scale
+
+        acting = (layer.acts[subnodes] & (scale != 0)[:, None]).any(dim=0)
+        self.inputs = torch.arange(config.n_in) if config.mixes else acting.nonzero().flatten()
+        self._layer, self._chosen = layer, None if len(self.inputs) == config.n_in else self.inputs
+        self._functions = layer.functions(self.inputs, subnodes, scale, frozen=True)
+        self._bias = layer.subnode_bias[subnodes] * outer_scale + outer_bias
+        self._n_sum = int(of_sum.sum())
+        products = nodes[nodes >= config.n_sum]
+        self._arity = [config.mult_arity[product - config.n_sum] for product in products.tolist()]
+        self._product_scale, self._product_bias = layer.node_scale[products], layer.node_bias[products]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_inputs) -> (batch, n_nodes)."""
+        subnodes = self._functions.sums(*self._layer.read(x, self._chosen)) + self._bias
+        if not self._arity:
+            return subnodes
+        sums, *factors = torch.split(subnodes, [self._n_sum, *self._arity], dim=1)
+        products = torch.stack([factor.prod(dim=1) for factor in factors], dim=1)
+        return torch.cat([sums, self._product_scale * products + self._product_bias], dim=1)

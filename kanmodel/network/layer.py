@@ -1,0 +1,292 @@
+"""One layer of a Kolmogorov-Arnold network: the readable definition, and the one that trains.
+
+A layer holds a function on every edge from its inputs i to its sub-nodes j:
+
+    u_i, v_i   = what basis and base read: the input x_i behind the steps that stand before the layer
+    edge_ji(x) = mask_ji (scale_base_ji base(v_i) + scale_spline_ji sum_c coef_jic B_ic(u_i)) [+ c f(a v_i + b) + d]
+    subnode_j  = sum_i edge_ji(x_i)
+    node       = an affine map of one sub-node, or of the product of several
+
+Tensors over edges are (out, in) always. Source: Liu et al. 2024, arXiv 2404.19756, eq. 2.5 and 2.10; product nodes
+Liu et al. 2024, arXiv 2408.10205, section 2. Numerically equal to pykan 0.2.8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import sqrt
+
+import torch
+from torch import Tensor, nn
+
+from kanmodel.network.activations import activate
+from kanmodel.network.config import LayerConfig, Step
+from kanmodel.network.edges import Edges, SymbolicFunctions
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class LayerTrace:
+    """Everything that passes through one layer of a KAN.
+
+    Attributes:
+        inputs: (batch, n_in), before the steps of the layer.
+        edges: what each edge adds, (batch, n_subnodes, n_in).
+        subnodes: sums of edges, before any affine map, (batch, n_subnodes).
+        nodes: what the layer hands on, (batch, n_out).
+    """
+
+    inputs: Tensor
+    edges: Tensor
+    subnodes: Tensor
+    nodes: Tensor
+
+
+class Before(nn.Module):
+    """A step before a layer.
+
+    Args:
+        step: which.
+        n_in: nodes of the layer.
+    """
+
+    weight: Tensor | None
+    bias: Tensor | None
+
+    def __init__(self, step: Step, n_in: int) -> None:
+        super().__init__()
+        self.step = step
+        self.register_buffer("weight", torch.ones(n_in) if step.has_tensors else None)
+        self.register_buffer("bias", torch.zeros(n_in) if step.has_tensors else None)
+
+    def forward(self, x: Tensor, inputs: Tensor | None = None) -> Tensor:
+        """(batch, n_in) -> the same shape; of some inputs alone, by their numbers."""
+        if self.weight is None or self.bias is None:
+            return activate(self.step.kind, self.step.parameter, x)
+        if self.step.mixes:
+            assert self.step.parameter is not None
+            return nn.functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.step.parameter)
+        weight, bias = (self.weight, self.bias) if inputs is None else (self.weight[inputs], self.bias[inputs])
+        return torch.addcmul(bias, x, weight)
+
+
+class KANLayer(nn.Module):
+    """One layer of edges with the sum and product nodes they enter.
+
+    Args:
+        config: its shapes and functions.
+
+    A new layer has the initial functions of its basis and random base scales, as pykan starts one.
+    """
+
+    coef: Tensor
+    scale_base: Tensor | None
+    scale_spline: Tensor | None
+    mask: Tensor
+    subnode_scale: Tensor
+    subnode_bias: Tensor
+    node_scale: Tensor
+    node_bias: Tensor
+    symbolic_mask: Tensor
+    symbolic_affine: Tensor
+
+    def __init__(self, config: LayerConfig) -> None:
+        super().__init__()
+        self.config = config
+        n_sub, n_in = config.n_subnodes, config.n_in
+        for name, initial in config.basis.initial(n_sub, n_in).items():
+            if name in config.basis.per_edge():
+                self.register_parameter(name, nn.Parameter(initial))
+            else:
+                self.register_buffer(name, initial)
+        has_base = config.base != "zero"
+        base = (torch.rand(n_sub, n_in) * 2 - 1) / sqrt(n_in)
+        self.register_parameter("scale_base", nn.Parameter(base) if has_base else None)
+        scale = torch.full((n_sub, n_in), 1 / sqrt(n_in))
+        self.register_parameter("scale_spline", nn.Parameter(scale) if config.basis.scaled else None)
+        self.register_buffer("mask", torch.ones(n_sub, n_in))
+        for name, size in (("subnode", n_sub), ("node", config.n_out)):
+            self.register_buffer(f"{name}_scale", torch.ones(size))
+            self.register_buffer(f"{name}_bias", torch.zeros(size))
+        if config.symbolic:
+            self.register_buffer("symbolic_mask", torch.ones(len(config.symbolic)))
+            self.register_buffer("symbolic_affine", torch.ones(len(config.symbolic), 4))
+        self.before = nn.ModuleList(Before(step, n_in) for step in config.before)
+
+    @property
+    def core(self) -> tuple[Tensor, Tensor] | None:
+        """Ends of each input's core interval, beyond which its basis fades to zero, two of (n_in,); None without."""
+        return self.config.basis.core(self._tensors())
+
+    @property
+    def live(self) -> Tensor:
+        """Edges that are not masked, in their basis or their symbolic part, (n_subnodes, n_in), bool."""
+        return (self.mask != 0) | self.is_symbolic
+
+    @property
+    def acts(self) -> Tensor:
+        """Edges that are neither masked nor zero everywhere, (n_subnodes, n_in), bool."""
+        acts = (self.weights() != 0).any(dim=2) | self.is_symbolic
+        return acts if self.scale_base is None else acts | (self.mask * self.scale_base != 0)
+
+    @property
+    def varies(self) -> Tensor:
+        """Edges that are neither masked nor zero or constant by their weights, (n_subnodes, n_in), bool.
+
+        A symbolic part c f(a x + b) + d varies unless a or c is 0.
+        """
+        varies = self.config.basis.varies(self.weights())
+        if self.scale_base is not None:
+            varies = varies | (self.mask * self.scale_base != 0)
+        for number, edge in enumerate(self.config.symbolic):
+            a, _, c, _ = self.symbolic_affine[number]
+            if edge.function != "0" and bool((self.symbolic_mask[number] != 0) & (a != 0) & (c != 0)):
+                varies[edge.j, edge.i] = True
+        return varies
+
+    @property
+    def is_symbolic(self) -> Tensor:
+        """Edges with a symbolic part that is not masked, (n_subnodes, n_in), bool."""
+        symbolic = torch.zeros_like(self.mask, dtype=torch.bool)
+        for number, edge in enumerate(self.config.symbolic):
+            symbolic[edge.j, edge.i] = bool(self.symbolic_mask[number] != 0)
+        return symbolic
+
+    def mask_edges(self, edges: Tensor) -> None:
+        """Masks edges, (n_subnodes, n_in), bool, in place."""
+        self.mask[edges] = 0
+        for number, edge in enumerate(self.config.symbolic):
+            if edges[edge.j, edge.i]:
+                self.symbolic_mask[number] = 0
+
+    def weights(self) -> Tensor:
+        """Coefficients with masks and scales, (n_subnodes, n_in, n_basis)."""
+        scale = self.mask if self.scale_spline is None else self.mask * self.scale_spline
+        return scale.unsqueeze(-1) * self.coef
+
+    def read(self, x: Tensor, inputs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """What the base and the basis read of node values (batch, n_in): two of the same shape.
+
+        Args:
+            x: the values; where `inputs` is given, theirs alone.
+            inputs: numbers of some inputs; of a layer that mixes, only all can be read.
+        """
+        of_base = x
+        if not self.config.before:
+            return x, x
+        for number, step in enumerate(self.before):
+            x = step(x, inputs)
+            if number < self.config.steps_of_base:
+                of_base = x
+        return of_base, x
+
+    def functions(
+        self,
+        inputs: Tensor | None = None,
+        subnodes: Tensor | None = None,
+        scale: Tensor | None = None,
+        frozen: bool = False,
+    ) -> Edges:
+        """The functions of the edges.
+
+        Args:
+            inputs: numbers of the inputs that they leave; all by default.
+            subnodes: numbers of the sub-nodes that they enter; all by default.
+            scale: a factor of the edges into each of these sub-nodes, (n_subnodes,).
+            frozen: whether to prepare them for many calls; sums have no gradient then.
+        """
+
+        def choose(edges: Tensor) -> Tensor:
+            edges = edges if subnodes is None else edges[subnodes]
+            return edges if inputs is None else edges[:, inputs]
+
+        basis, config = self.config.basis, self.config
+        tensors = {name: choose(getattr(self, name)) for name in basis.per_edge()}
+        tensors |= {name: getattr(self, name) for name in basis.per_input()}
+        if inputs is not None:
+            tensors |= {name: tensors[name][inputs] for name in basis.per_input()}
+        tensors["coef"] = choose(self.weights())
+        base_weights = None if self.scale_base is None else choose(self.mask * self.scale_base)
+        if scale is not None:
+            tensors["coef"] = scale[:, None, None] * tensors["coef"]
+            base_weights = None if base_weights is None else scale[:, None] * base_weights
+        symbolic = None
+        if config.symbolic:
+            symbolic = SymbolicFunctions.of(
+                config, self.symbolic_mask, self.symbolic_affine, _numbers(inputs), _numbers(subnodes), scale
+            )
+        if not frozen:
+            return Edges(basis.functions(tensors), config.base, base_weights, symbolic)
+        by_input = None if base_weights is None else base_weights.T.contiguous().T  # as frozen functions lie in memory
+        return Edges(basis.freeze(tensors), config.base, by_input, symbolic)
+
+    def nodes(self, subnodes: Tensor) -> Tensor:
+        """The affine maps and products behind the sub-nodes, (batch, n_subnodes) -> (batch, n_out)."""
+        factors = self.subnode_scale * subnodes + self.subnode_bias
+        columns, start = [factors[:, : self.config.n_sum]], self.config.n_sum
+        for arity in self.config.mult_arity:
+            columns.append(factors[:, start : start + arity].prod(dim=1, keepdim=True))
+            start += arity
+        return self.node_scale * torch.cat(columns, dim=1) + self.node_bias
+
+    def edges(self, x: Tensor) -> Tensor:
+        """What every edge adds, (batch, n_in) -> (batch, n_subnodes, n_in)."""
+        return self.functions().edges(*self.read(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, n_in) -> (batch, n_out)."""
+        return self.nodes(self.functions().sums(*self.read(x)))
+
+    def trace(self, x: Tensor, functions: Edges | None = None) -> LayerTrace:
+        """The same as `forward`, keeping what passes; by functions that were prepared, where they are given."""
+        edges = (functions or self.functions()).edges(*self.read(x))
+        subnodes = edges.sum(dim=2)
+        return LayerTrace(x, edges, subnodes, self.nodes(subnodes))
+
+    @torch.no_grad()
+    def update_grid(self, x: Tensor, grid_eps: float = 0.02) -> None:
+        """Moves the knots to where the data is that the basis reads; a basis without knots stays as it is.
+
+        Args:
+            x: inputs of the layer, (batch, n_in).
+            grid_eps: as `Basis.refit` has it; pykan's by default.
+        """
+        for name, tensor in self.config.basis.refit(self.read(x)[1], self._tensors(), grid_eps).items():
+            getattr(self, name).copy_(tensor)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """Those of the basis, without masks and scales."""
+        basis = self.config.basis
+        return {name: getattr(self, name) for name in (*basis.per_edge(), *basis.per_input())}
+
+
+def pass_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
+    """(batch, n_in) -> (batch, n_out) through layers in a row."""
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
+def layer_shapes(config: LayerConfig) -> Shapes:
+    """Name and shape of every tensor of a `KANLayer`, by arithmetic alone."""
+    n_sub, n_in = config.n_subnodes, config.n_in
+    shapes: Shapes = {name: (n_sub, n_in, *rest) for name, rest in config.basis.per_edge().items()}
+    shapes |= {name: (n_in, *rest) for name, rest in config.basis.per_input().items()}
+    if config.base != "zero":
+        shapes["scale_base"] = (n_sub, n_in)
+    if config.basis.scaled:
+        shapes["scale_spline"] = (n_sub, n_in)
+    shapes |= {"mask": (n_sub, n_in), "subnode_scale": (n_sub,), "subnode_bias": (n_sub,)}
+    shapes |= {"node_scale": (config.n_out,), "node_bias": (config.n_out,)}
+    if config.symbolic:
+        shapes |= {"symbolic_mask": (len(config.symbolic),), "symbolic_affine": (len(config.symbolic), 4)}
+    for number, step in enumerate(config.before):
+        if step.has_tensors:
+            shapes |= {f"before.{number}.weight": (n_in,), f"before.{number}.bias": (n_in,)}
+    return shapes
+
+
+def _numbers(chosen: Tensor | None) -> Sequence[int] | None:
+    return None if chosen is None else chosen.tolist()
