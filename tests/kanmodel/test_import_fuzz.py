@@ -306,14 +306,14 @@ def malicious_files(canary):
                 pickle.dumps(Canary(canary), protocol) if name.endswith("data.pkl") else data
             ),
         )
-    for found in (state_dict | {"x": Canary(canary)}, {"model": state_dict, "x": Canary(canary)}, Canary(canary)):
+    for found in (state_dict | {"x": Canary(canary)}, {"model": state_dict | {"x": Canary(canary)}}, Canary(canary)):
         yield saved(found)
         yield saved(found, _use_new_zipfile_serialization=False)
     yield fifth_pickle(state_dict, pickle.dumps(Canary(canary), 2))
 
 
 def test_code_in_a_pickle_never_runs(tmp_path):
-    """A pickle that makes a folder is refused in every container, and the folder is never there."""
+    """A pickle that makes a folder in place of weights is refused in every container; the folder is never there."""
     canary = tmp_path / "canary"
     pickle.loads(pickle.dumps(Canary(canary)))
     assert canary.is_dir()  # so it would be seen
@@ -322,6 +322,18 @@ def test_code_in_a_pickle_never_runs(tmp_path):
         path = put(tmp_path / f"{number}.pt", data)
         for call in (open_source, describe_file, load_checkpoint):
             assert refuse_or(object, call, path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy"])
+def test_code_beside_the_weights_never_runs(tmp_path, container):
+    """Where it stands beside weights, as hyperparameters do, the weights are read and the folder is not there."""
+    state_dict, canary = make_state_dict(), tmp_path / "canary"
+    path = put(tmp_path / "beside.pt", in_container(container, {"model": state_dict, "x": Canary(canary)}))
+    found = open_source(path).tensors
+    assert list(found) == list(state_dict)
+    assert all(torch.equal(found[key], tensor) for key, tensor in state_dict.items())
+    assert refuse_or(LoadedModel, load_checkpoint, path)
     assert not canary.exists()
 
 
