@@ -16,7 +16,7 @@ from kanmodel.importers.pickles import Known, Reference, read_pickle
 from kanmodel.importers.storages import BUILDERS, Storage, make_storage, tensor_functions
 
 ZIP_START = b"PK\x03\x04"
-LEGACY_START = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first of the pickles that torch before 1.6 wrote
+LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a number: all of the first pickle but its protocol and frame
 LEGACY_PROTOCOL = 1001
 TAR_MARK, TAR_OFFSET = b"ustar", 257
 MAX_MEMBERS = 1 << 17
@@ -34,11 +34,16 @@ def read_archive(data: bytes) -> object:
     """
     if data.startswith(ZIP_START):
         return _read_zip(data)
-    if data.startswith(LEGACY_START):
+    if is_legacy(data):
         return _read_legacy(data)
     if data[TAR_OFFSET : TAR_OFFSET + len(TAR_MARK)] == TAR_MARK:
         raise CheckpointError("is a tar archive, as torch before 0.1.10 wrote it: save it with a newer torch")
     raise CheckpointError("is neither a file of torch.save nor of safetensors")
+
+
+def is_legacy(data: bytes) -> bool:
+    """Whether a file begins as torch before 1.6 wrote it, and newer ones on request."""
+    return data.startswith(b"\x80") and LEGACY_MAGIC in data[:32]
 
 
 class _Archive:
@@ -131,7 +136,7 @@ def _read_legacy(data: bytes) -> object:
     found = read_pickle(stream, Known(tensor_functions(), BUILDERS, load))
     keys = read_pickle(stream, plain)
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise CheckpointError("is damaged: the keys of its storages are none")
+        raise CheckpointError("is damaged: the keys of its storages are not a list of names")
     if len(keys) != len(storages) or set(keys) != storages.keys():
         raise CheckpointError("is damaged: the storages of its pickle are not those that follow it")
     rest = memoryview(data)[stream.tell() :]

@@ -46,12 +46,12 @@ class Module:
         """This module and all below it with their dotted paths, as `nn.Module.named_modules` but with repetitions."""
         yield path, self
         for name, child in self.children.items():
-            yield from child.walk(f"{path}.{name}" if path else name)
+            yield from child.walk(_join(path, name))
 
     def state_dict(self) -> dict[str, Tensor]:
         """The tensors by dotted name, in the order of `nn.Module.state_dict`."""
         return {
-            f"{path}.{name}" if path else name: tensor
+            _join(path, name): tensor
             for path, module in self.walk()
             for name, tensor in {**module.parameters, **module.buffers}.items()
         }
@@ -66,6 +66,10 @@ class Module:
         for name in filter(None, path.split(".")):
             module = module.children[name]
         return module
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
 
 
 def is_module(value: object) -> bool:
@@ -97,7 +101,7 @@ class _Reading:
         if self.n_modules > MAX_MODULES or depth > MAX_DEPTH or len(path) > MAX_PATH:
             raise CheckpointError(f"has more than {MAX_MODULES} modules, or modules nested deeper than {MAX_DEPTH}")
         if not is_module(found):
-            raise CheckpointError(f"has a {describe(found)} at {path[:80]!r}, where its model has a module")
+            raise CheckpointError(f"has {describe(found)} at {path[-80:]!r}, where its model has a module")
         assert isinstance(found, Placeholder) and isinstance(found.state, dict)
         state = found.state
         skipped = state.get("_non_persistent_buffers_set")
@@ -109,14 +113,14 @@ class _Reading:
             {name: self.simplification.simplify(value) for name, value in attributes.items()},
             _tensors(state["_parameters"], path),
             {name: value for name, value in _tensors(state["_buffers"], path).items() if name not in skipped},
-            {name: self.read(child, f"{path}.{name}" if path else name, depth + 1) for name, child in children.items()},
+            {name: self.read(child, _join(path, name), depth + 1) for name, child in children.items()},
         )
 
 
 def _named(entries: Mapping[object, object], path: str) -> Iterator[tuple[str, object]]:
     for name, value in entries.items():
         if not isinstance(name, str) or "." in name:
-            raise CheckpointError(f"has a {describe(name)} as a name in the module at {path[:80]!r}")
+            raise CheckpointError(f"has {describe(name)} as a name in the module at {path[-80:]!r}")
         yield name, value
 
 
@@ -126,15 +130,15 @@ def _tensors(entries: Mapping[object, object], path: str) -> dict[str, Tensor]:
         if isinstance(value, Tensor):
             tensors[name] = value
         elif value is not None:
-            raise CheckpointError(
-                f"has a {describe(value)} at {f'{path}.{name}'[-80:]!r}, where its model has a tensor"
-            )
+            place = _join(path, name)[-80:]
+            raise CheckpointError(f"has {describe(value)} at {place!r}, where its model has a tensor")
     return tensors
 
 
 def describe(value: object) -> str:
-    """What a value is, in a word."""
-    return value.name if isinstance(value, (Reference, Placeholder)) else type(value).__name__
+    """What a value is, with an article."""
+    name = value.name if isinstance(value, (Reference, Placeholder)) else type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name[:MAX_PATH]}"
 
 
 def simplify_entries(entries: Mapping[object, object]) -> dict[str, Value]:

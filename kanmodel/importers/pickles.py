@@ -22,6 +22,7 @@ from typing import Any
 from kanmodel.errors import CheckpointError
 
 MAX_OPCODES = 1 << 20
+MAX_OBJECTS = 1 << 18  # containers and calls
 MAX_MARKS = 1000  # open containers at a time
 MAX_NAME = 300  # characters of a module's, class's or function's name
 MAX_CHOSEN_KEYS = 1 << 12  # dictionary keys and set elements whose hashes a file can make collide
@@ -95,11 +96,14 @@ def read_pickle(stream: io.BytesIO, known: Known) -> object:
         CheckpointError: the pickle is damaged or exceeds a bound; the message begins with a verb.
     """
     machine = _Machine(known, len(stream.getbuffer()))
-    start = stream.tell()
+    start, n_objects = stream.tell(), 0
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if count == MAX_OPCODES:
                 raise CheckpointError(f"is a pickle of more than {MAX_OPCODES} instructions")
+            n_objects += opcode.name in MAKERS
+            if n_objects > MAX_OBJECTS:
+                raise CheckpointError(f"is a pickle of more than {MAX_OBJECTS} objects")
             if opcode.name == "STOP":
                 return machine.pop()
             OPERATIONS[opcode.name](machine, argument)
@@ -121,7 +125,7 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.unfinished: dict[int, int] = {}  # where in the memo a placeholder is that a builder may replace, by its id
+        self.unfinished: dict[Placeholder, int] = {}  # where in the memo those are that a builder may replace
         self.budget = 4 * n_bytes
         self.chosen_keys = 0
 
@@ -157,7 +161,7 @@ class _Machine:
             raise CheckpointError(f"is a pickle with a memo of more than {MAX_OPCODES} entries")
         self.memo[index] = value = self.top()
         if isinstance(value, Placeholder) and value.name in self.known.builders:
-            self.unfinished[id(value)] = index
+            self.unfinished[value] = index
 
     def spend(self, values: tuple[object, ...]) -> None:
         """Counts what a function may copy: a pickle that has everything once stays far below its budget."""
@@ -210,7 +214,7 @@ class _Machine:
             target.state = state
             if (build := self.known.builders.get(target.name)) is not None:
                 self.stack[-1] = built = build(target)
-                if (index := self.unfinished.pop(id(target), None)) is not None:
+                if (index := self.unfinished.pop(target, None)) is not None:
                     self.memo[index] = built
         else:
             raise ValueError(f"it sets the state of a {type(target).__name__}")
@@ -282,6 +286,21 @@ def _push_extension(machine: _Machine, code: int) -> None:
     machine.push(Reference(f"copyreg.extension_{code}"))
 
 
+MAKERS = frozenset(
+    (
+        "EMPTY_LIST",
+        "EMPTY_DICT",
+        "EMPTY_SET",
+        "LIST",
+        "DICT",
+        "FROZENSET",
+        "REDUCE",
+        "NEWOBJ",
+        "NEWOBJ_EX",
+        "INST",
+        "OBJ",
+    )
+)
 Operation = Callable[[_Machine, Any], None]
 PUSHED_ARGUMENTS = (
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
@@ -313,7 +332,7 @@ OPERATIONS: Mapping[str, Operation] = {
     "DICT": lambda machine, _: machine.push(machine.to_dict(machine.pop_mark())),
     "FROZENSET": lambda machine, _: machine.push(frozenset(map(machine.check_key, machine.pop_mark()))),
     "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_mark())),
-    "TUPLE1": lambda machine, _: machine.push(tuple(machine.pop_several(1))),
+    "TUPLE1": lambda machine, _: machine.push((machine.pop(),)),
     "TUPLE2": lambda machine, _: machine.push(tuple(machine.pop_several(2))),
     "TUPLE3": lambda machine, _: machine.push(tuple(machine.pop_several(3))),
     "APPEND": lambda machine, _: machine.append(machine.pop_several(1)),

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from kanmodel.checkpoint import DOCUMENT_KEY, MAX_BYTES
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.archives import LEGACY_START, ZIP_START, read_archive
+from kanmodel.importers.archives import ZIP_START, is_legacy, read_archive
 from kanmodel.importers.modules import Module, Value, describe, is_module, read_module, simplify_entries
 from kanmodel.importers.pickles import Placeholder, Reference
 
@@ -102,9 +102,11 @@ def read_bounded(path: Path, limit: int) -> bytes:
 
 
 def _read_object(data: bytes) -> object:
-    if data[8:9] == b"{" and not data.startswith((ZIP_START, LEGACY_START)):
+    if data.startswith(ZIP_START) or is_legacy(data):
+        return read_archive(data)
+    if data[8:9] == b"{":
         return _read_safetensors(data)
-    if data.startswith(b"\x80") and not data.startswith(LEGACY_START):
+    if data.startswith(b"\x80"):
         raise CheckpointError(f"is a pickle, which can run any code, and not a file of torch.save: {ADVICE}")
     return read_archive(data)
 
@@ -180,7 +182,7 @@ def _describe_foreign(value: object) -> str:
     """What stands where a tensor should, such as a call of a function that was not called."""
     if isinstance(value, (Placeholder, Reference)):
         return f"what needs code to be run, {value.name[:MAX_KEY]},"
-    return f"a {describe(value)}"
+    return describe(value)
 
 
 def _compact(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -110,10 +110,11 @@ def tensor_functions() -> Mapping[str, Function]:
         "collections.OrderedDict": _dict,
         "collections.defaultdict": lambda *_: {},
         "builtins.set": _set,
+        "builtins.frozenset": _set,
         "builtins.dict": _dict,
         "builtins.bytes": lambda *values: _encode(*values) if values else b"",
         "_codecs.encode": _encode,
-        "copyreg._reconstructor": lambda kind, base, state: Placeholder(_name_of(kind), (state,)),
+        "copyreg._reconstructor": _reconstruct,
         "copyreg.__newobj__": lambda kind, *arguments: Placeholder(_name_of(kind), arguments),
         "cloudpickle.cloudpickle._make_skeleton_class": _local_class,
         "ray.cloudpickle.cloudpickle._make_skeleton_class": _local_class,
@@ -198,6 +199,15 @@ def _encode(text: object, encoding: object = "latin1") -> bytes:
 
 def _name_of(kind: object) -> str:
     return kind.name if isinstance(kind, (Reference, Placeholder)) else type(kind).__name__
+
+
+def _reconstruct(kind: object, base: object, content: object) -> Placeholder:
+    """An object of protocols 0 and 1, with what it holds if its class is one of lists or dictionaries."""
+    if isinstance(content, dict):
+        return Placeholder(_name_of(kind), entries=content)
+    if isinstance(content, list):
+        return Placeholder(_name_of(kind), items=content)
+    return Placeholder(_name_of(kind))
 
 
 def _local_class(kind: object, name: object, bases: object, options: object, *rest: object) -> Reference:

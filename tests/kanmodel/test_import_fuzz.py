@@ -468,6 +468,11 @@ def write_hostile_weights(folder):
                 b"\x80\x02cbuiltins\nbytearray\n" + huge + b"\x85R." if name.endswith("data.pkl") else data
             ),
         ),
+        "placeholders": with_pickle(b"cx\ny\nq\x00)q\x01" + b"h\x00h\x01R" * 300_000 + b"."),
+        "sets": with_pickle(b"\x8f" * 1_000_000 + b"."),
+        "lists_in_the_memo": with_pickle(b"".join(b"]r" + n.to_bytes(4, "little") for n in range(250_000)) + b"."),
+        "tensors": with_pickle(many_tensors(100_000)),
+        "members": with_members(200_000),
         "safetensors_claim": len(header).to_bytes(8, "little") + header,
         "safetensors_header": (1 << 40).to_bytes(8, "little") + b"{}",
     }
@@ -477,6 +482,27 @@ def write_hostile_weights(folder):
         file.write(b"PK\x03\x04")
         file.truncate(1 << 36)
     return [f"open_source {name}.pt" for name in (*files, "sparse")]
+
+
+def with_pickle(instructions):
+    """An archive of a state_dict with another pickle in it."""
+    state_dict = saved({"a": torch.zeros(7)})
+    return repack(state_dict, lambda name, data: instructions if name.endswith("data.pkl") else data)
+
+
+def many_tensors(count):
+    """A pickle that makes a tensor again and again, and keeps all of them."""
+    with zipfile.ZipFile(io.BytesIO(saved(torch.zeros(7)))) as archive:
+        one = archive.read("archive/data.pkl")
+    assert one.endswith(b"q\x0aRq\x0b.")  # the arguments are in the memo at 10, the function at 0
+    return one[:-3] + b"h\x00h\x0aR" * count + b"."
+
+
+def with_members(count):
+    """An archive whose directory names the same members again and again."""
+    members, directory, end = split_zip(saved_plainly({"a": torch.zeros(7)}))
+    directory = bytes(directory) * (count // directory.count(b"PK\x01\x02"))
+    return members + directory + bytes(end[:12]) + struct.pack("<II", len(directory), len(members)) + b"\0\0"
 
 
 def saved_plainly(state_dict):
