@@ -46,7 +46,7 @@ def assemble(source: Source, manifest: Manifest) -> Assembled:
     found = find_parts(source.tensors)
     lstm = choose_lstm(found, source, manifest)
     head, front = choose_kans(found, source, manifest)
-    refuse_leftovers(source.tensors, found, lstm, [kan for kan in (head, front) if kan])
+    refuse_leftovers(source, found, lstm, [kan for kan in (head, front) if kan])
     library = choose_format(head, manifest)
     n_reaching = lstm.n_units if lstm else len(manifest.features)
     parts = {"head": _read_head(source.tensors, found, head, library, manifest, n_reaching)}
