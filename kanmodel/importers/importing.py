@@ -1,28 +1,33 @@
-"""``import_checkpoint``: a file of weights and a manifest -> a model that is proved to compute the same."""
+"""``import_checkpoint``: a file of weights and what its user has of it -> a model that is proved to compute the same."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError
-from kanmodel.importers.arrays import TableReader, is_table, read_array
-from kanmodel.importers.assembly import assemble
-from kanmodel.importers.manifest import Check, Manifest, read_manifest
-from kanmodel.importers.source import open_source
-from kanmodel.network import LSTMKAN
-from kanmodel.scaling import Array, Scaling
-from kanmodel.windows import take_windows
+from kanmodel.importers.anatomy import Anatomy, dissect
+from kanmodel.importers.arrays import TableReader
+from kanmodel.importers.comparison import Comparison
+from kanmodel.importers.given import Given, default_targets, make_shapes, read_given, refuse_weak
+from kanmodel.importers.given import shape_outputs, shape_windows
+from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
+from kanmodel.importers.search.searching import Evidence, Progress, Result, search
+from kanmodel.importers.search.space import INPUTS, PREDICTIONS, RARE, READOUT, Reading, Space
+from kanmodel.importers.search.strangers import explain_failure
+from kanmodel.importers.source import Source, open_source
+from kanmodel.network.chain import Network
 
-MAX_TOLERANCE = 0.01  # of a check, in standard deviations of its outputs: beyond it a check proves nothing
+SEARCH_TOLERANCE = 1e-4  # standard deviations, where the manifest does not say
+N_REFERENCE = 512  # windows that a checkpoint keeps, evenly chosen
 
 
 @dataclass(frozen=True)
@@ -32,133 +37,282 @@ class Imported:
     Attributes:
         model: ready to save, predict and explain.
         name: what the manifest calls it, or the file.
-        difference: largest difference from the predictions of the `check`, in its space; None without a check.
+        comparison: where it differs most from the predictions of the check; None without a check.
+        found: how the file was read.
+        reading: the same for people, as far as the file does not say it; empty where it says all.
+        also_matching: readings that are other functions, yet as good on all windows that are given.
+        tried: readings that were computed.
+        total: readings that there are.
     """
 
     model: LoadedModel
     name: str
-    difference: float | None
+    comparison: Comparison | None
+    found: Reading
+    reading: str = ""
+    also_matching: tuple[str, ...] = ()
+    tried: int = 0
+    total: int = 0
 
 
-def import_checkpoint(file: Path, manifest_file: Path, read_table: TableReader | None = None) -> Imported:
+def ignore(tried: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def import_checkpoint(
+    file: Path, manifest_file: Path, read_table: TableReader | None = None, progress: Progress = ignore
+) -> Imported:
     """Makes a model of a file of weights and what the manifest says about it.
+
+    Whatever neither of them says is found by the check: the one reading of the file that gives its predictions.
 
     Args:
         file: the weights, as their trainer saved them.
         manifest_file: the manifest, yaml or json.
         read_table: reads csv and parquet where the manifest names such a file.
+        progress: called with the readings that were tried, and all.
 
     Raises:
-        CheckpointError: the file or the manifest cannot be used, something is missing, or the check fails; one sentence
-            that names the place.
+        CheckpointError: the file or the manifest cannot be used, something is missing, or no reading passes the check;
+            one sentence that names the place.
     """
-    manifest = read_manifest(manifest_file)
+    return import_with(file, read_manifest(manifest_file), read_table, progress)
+
+
+def import_with(
+    file: Path, manifest: Manifest, read_table: TableReader | None = None, progress: Progress = ignore
+) -> Imported:
+    """`import_checkpoint` with a manifest that was read already."""
     source = open_source(file)
+    given = read_given(manifest, read_table)
+    return import_source(source, manifest, given, progress)
+
+
+def from_file(
+    path: str | Path,
+    *,
+    windows: Any,
+    predictions: Any,
+    features: Sequence[str],
+    outputs: Sequence[str] | None = None,
+    targets: Any = None,
+    scaling: Any = None,
+    horizon: int = 1,
+    tolerance: float = SEARCH_TOLERANCE,
+) -> LoadedModel:
+    """Makes a model of a file that torch.save or safetensors wrote, and of the model's own predictions.
+
+    Whatever the file does not say is found by the predictions: readout, activations, what is added to splines, in
+    which order layers stand, whether windows and predictions are scaled.
+
+    Args:
+        path: a state_dict, a whole module, or a training or Lightning checkpoint.
+        windows: inputs, (n, lookback, n_features), oldest step first; up to 512 of them become the reference windows.
+        predictions: of the model for these windows, (n, n_outputs) or (n,).
+        features: names of the inputs.
+        outputs: names of what is forecast; y, or y1, y2, … without.
+        targets: what was to be forecast for these windows, (n, n_outputs) or (n,).
+        scaling: ``mean`` and ``std`` of the features, ``target_mean`` and ``target_std`` of the outputs; None where the
+            model reads and gives original units.
+        horizon: forecast steps.
+        tolerance: in standard deviations of each output.
+
+    Raises:
+        CheckpointError: no reading of the file gives the predictions, or several do; the message says how near it came.
+    """
+    path = Path(path)
+    document: dict[str, Any] = {"features": list(features), "reference": "windows", "horizon": horizon}
+    if outputs is not None:
+        document["targets"] = list(outputs)
+    if scaling is not None:
+        document["scaling"] = plain_scaling(scaling)
+    found, computed = as_array(windows), as_array(predictions)
+    if "target_mean" in document.get("scaling", {}) and outputs is None:
+        document["targets"] = [target.name for target in default_targets(computed.reshape(len(computed), -1), horizon, "predictions")]
+    manifest = parse_manifest(document, Path("the call"))
+    given = give(manifest, found, as_array(targets) if targets is not None else None, computed, tolerance)
+    return import_source(open_source(path), manifest, given, ignore).model
+
+
+def give(
+    manifest: Manifest, windows: np.ndarray, targets: np.ndarray | None, predictions: np.ndarray, tolerance: float
+) -> Given:
+    """What an import is told in arrays of one set of windows."""
+    lookback = windows.shape[1] if windows.ndim == 3 else 1
+    found = shape_windows(windows, lookback, len(manifest.features), "windows")
+    named = manifest.targets or default_targets(predictions, manifest.horizon, "predictions")
+    shapes = make_shapes(manifest, named, lookback)
+    outputs = shape_outputs(predictions, len(found), shapes.outputs, "predictions", manifest.horizon)
+    known = None if targets is None else shape_outputs(targets, len(found), shapes.outputs, "targets", manifest.horizon)
+    for name, array in (("windows", found), ("predictions", outputs), ("targets", known)):
+        if array is not None and not np.isfinite(array).all():
+            raise CheckpointError(f"{name} must be finite, but some values are not")
+    return Given(shapes, found, known, found, outputs, tolerance, "windows", "predictions")
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Numbers of a tensor, an array, or nested lists, in float64."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=np.float64)
+
+
+def plain_scaling(scaling: Any) -> dict[str, Any]:
+    """A scaling as a document has it: lists of numbers, of a mapping or of a fitted StandardScaler of the features."""
+    if not isinstance(scaling, Mapping):
+        scaling = {"mean": scaling.mean_, "std": scaling.scale_}
+    return {
+        name: list(values) if name.endswith("names") else [float(value) for value in np.atleast_1d(as_array(values))]
+        for name, values in scaling.items()
+        if values is not None
+    }
+
+
+def import_source(source: Source, manifest: Manifest, given: Given, progress: Progress) -> Imported:
+    """The model of a file and of the arrays that are given.
+
+    Raises:
+        CheckpointError: as `import_checkpoint`.
+    """
     try:
-        assembled = assemble(source, manifest)
+        tensors = {**source.tensors, **source.integers}
+        anatomy = dissect(tensors, source.module, source.hyper_parameters, manifest, source.prefix)
+        spaces = anatomy.spaces(given.shapes, manifest)
+        if given.predictions is None:
+            found = _without_check(spaces, manifest)
+            return _finish(source.name, manifest, given, anatomy, found, None)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{source.name} {error}") from error
-    reader = _Reader(manifest, assembled.network, read_table)
-    windows = reader.windows(manifest.reference)
-    reference = Reference(windows, reader.targets(manifest.reference_targets, len(windows)))
-    difference = None if manifest.check is None else _run_check(reader, manifest.check, source.name)
-    created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    provenance = Provenance(
-        "import",
-        f"{assembled.library}, read by kanscope {version('kanscope')}",
-        created,
-        verified=difference is not None,
-    )
-    model = LoadedModel(assembled.network, reference, {}, provenance)
-    if not bool(torch.isfinite(model.reference_outputs).all()):
-        raise CheckpointError(f"{source.name} has a forecast that is not finite for a window of {manifest.reference}")
-    return Imported(model, manifest.name or file.stem, difference)
+    refuse_weak(given, manifest.file)
+    result = search(spaces, _evidence(given), progress)
+    if not result.matches:
+        rare = replace(anatomy, told=replace(anatomy.told, more=(*anatomy.told.more, *RARE)))
+        further = search(rare.spaces(given.shapes, manifest), _evidence(given), progress)
+        result = further if further.matches else result
+    if not result.matches:
+        raise CheckpointError(_no_match(source.name, given, anatomy, spaces, result))
+    _refuse_ambiguous(source.name, given, result)
+    return _finish(source.name, manifest, given, anatomy, result.matches[0].reading, result)
 
 
-@dataclass(frozen=True)
-class _Reader:
-    """The arrays of a manifest in the shapes that the network has."""
-
-    manifest: Manifest
-    network: LSTMKAN
-    read_table: TableReader | None
-
-    @property
-    def scaling(self) -> Scaling:
-        return Scaling.of(self.network.config)
-
-    def windows(self, name: str) -> Tensor:
-        """Windows in model units, (n, lookback, n_features)."""
-        config = self.network.config
-        array = read_array(self.manifest.folder, name, config.feature_names, self.read_table)
-        expected = (config.lookback, len(config.features))
-        if array.ndim == 2 and array.shape[1] == expected[1]:
-            if config.lookback == 1:
-                array = array[:, None]
-            elif is_table(name) and len(array) >= config.lookback:
-                array = take_windows(array, np.arange(config.lookback - 1, len(array)), config.lookback)
-        if array.ndim != 3 or array.shape[1:] != expected or not len(array):
-            rows = " or (n, n_features)" if config.lookback == 1 else ""
-            raise CheckpointError(
-                f"{name} must have the shape (n, lookback, n_features){rows}, here (n, {expected[0]}, {expected[1]}), "
-                f"but has {array.shape}"
-            )
-        if self.manifest.space == "original":
-            return self.scaling.features_to_model(array)
-        return torch.from_numpy(array).to(self.scaling.dtype)
-
-    def outputs(self, name: str, n_windows: int) -> Array:
-        """Outputs as the manifest's space has them, (n, n_outputs)."""
-        config = self.network.config
-        columns = config.outputs if config.horizon > 1 else tuple(target.name for target in config.targets)
-        array = read_array(self.manifest.folder, name, columns, self.read_table)
-        by_step = (n_windows, config.horizon, len(config.targets))
-        if array.shape == by_step or array.shape == (n_windows,) == (prod(by_step),):
-            array = array.reshape(n_windows, -1)
-        if array.ndim == 1 and len(config.outputs) == 1:
-            array = array[:, None]
-        if array.shape != (n_windows, len(config.outputs)):
-            raise CheckpointError(
-                f"{name} must have the shape ({n_windows}, {len(config.outputs)}), a row for each window and a column "
-                f"for each of {', '.join(config.outputs)}, but has {array.shape}"
-            )
-        return array
-
-    def targets(self, name: str | None, n_windows: int) -> Array | None:
-        """Targets of the reference windows, original units."""
-        if name is None:
-            return None
-        targets = self.outputs(name, n_windows)
-        if self.manifest.space == "original":
-            return targets
-        return targets * self.scaling.output_scale + self.scaling.output_mean
+def _evidence(given: Given) -> Evidence:
+    assert given.inputs is not None and given.predictions is not None
+    return Evidence(given.inputs, given.predictions, given.reference, given.shapes, given.tolerance)
 
 
-def _run_check(reader: _Reader, check: Check, source: str) -> float:
-    """The largest difference between the predictions that are known and those computed.
+def _without_check(spaces: Sequence[Space], manifest: Manifest) -> Reading:
+    """The usual reading, where nothing that it takes for granted is likely to be otherwise.
 
     Raises:
-        CheckpointError: it is above the tolerance, or the tolerance is so large that it proves nothing.
+        CheckpointError: something that the file does not say has to be said.
     """
-    windows = reader.windows(check.inputs)
-    expected = reader.outputs(check.outputs, len(windows))
-    spread = float(expected.std(axis=0).max())
-    if spread > 0 and check.tolerance > MAX_TOLERANCE * spread:
-        raise CheckpointError(
-            f"{reader.manifest.file}: check.tolerance is {check.tolerance}, above {MAX_TOLERANCE:.0%} of the standard "
-            f"deviation {spread:.3g} of the outputs, which proves nothing"
-        )
-    with torch.inference_mode():
-        computed = reader.network.eval()(windows)
-    scaled = reader.manifest.space == "scaled"
-    outputs = computed.double().numpy() if scaled else reader.scaling.outputs_to_original(computed)
-    differences = np.where(np.isfinite(outputs), np.abs(outputs - expected), np.inf)
-    window, output = np.unravel_index(int(differences.argmax()), differences.shape)
-    largest = float(differences[window, output])
-    if not largest <= check.tolerance:
-        raise CheckpointError(
-            f"{source} does not compute {check.outputs}: the largest difference is {largest:.3g}, at window {window}, "
-            f"output {reader.network.config.outputs[output]} ({outputs[window, output]:.7g} in place of "
-            f"{expected[window, output]:.7g}), and {check.tolerance:g} is allowed"
-        )
-    return largest
+    space = spaces[0]
+    if len(spaces) > 1:
+        raise CheckpointError("has parts that may follow each other in several orders, and only a check tells: give one")
+    needed = {
+        READOUT: "no weight tells what the head sees of the steps: give readout, last or mean",
+        "base": "it does not say what is added to the basis: give base_activation, silu by default, or pykan_config",
+        "library": "its keys fit fast-kan and FasterKAN: say in the manifest which library it is",
+        "mult_arity": "it does not say how many factors its product nodes have: give mult_arity (pykan's default is 2)",
+        INPUTS: f"{manifest.file} lacks space: whether reference and check are scaled or original",
+    }
+    for choice in space.choices:
+        matters = choice.name != READOUT or len(space.order.front) or space.recurrent is not None
+        if choice.name in needed and len(choice.options) > 1 and matters:
+            raise CheckpointError(f"has no check to be compared with, and {needed[choice.name]}")
+    return Reading(space, (0,) * len(space.choices))
+
+
+def _finish(
+    name: str, manifest: Manifest, given: Given, anatomy: Anatomy, found: Reading, result: Result | None
+) -> Imported:
+    """The model of a reading."""
+    evidence = Evidence(
+        given.reference,
+        given.predictions if given.predictions is not None else np.zeros((1, len(given.shapes.outputs))),
+        given.reference,
+        given.shapes,
+        given.tolerance,
+    )
+    network = evidence.build(found)
+    comparison = result.matches[0].comparison if result else None
+    reading = found.describe()
+    provenance = Provenance(
+        "import",
+        f"{anatomy.library}{', ' if reading else ''}{reading}, read by kanscope {version('kanscope')}",
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        verified=comparison is not None,
+        difference=comparison.absolute if comparison else None,
+        relative_difference=comparison.relative if comparison else None,
+    )
+    model = LoadedModel(network, make_reference(given, found, evidence, network), {}, provenance)
+    if not bool(torch.isfinite(model.reference_outputs).all()):
+        raise CheckpointError(f"{name} has a forecast that is not finite for a window of {given.reference_name}")
+    others = result.matches[1:] if result else ()
+    return Imported(
+        model,
+        manifest.name or Path(name).stem,
+        comparison,
+        found,
+        reading,
+        tuple(match.reading.describe() for match in others),
+        result.tried if result else 0,
+        result.total if result else 1,
+    )
+
+
+def make_reference(given: Given, found: Reading, evidence: Evidence, network: Network) -> Reference:
+    """The reference windows, evenly chosen where there are more than a checkpoint keeps."""
+    chosen = found.chosen
+    n = len(given.reference)
+    kept = np.arange(n) if n <= N_REFERENCE or given.reference_name != "windows" else _evenly(n)
+    windows = evidence.to_model(given.reference[kept], chosen[INPUTS]).to(getattr(torch, network.config.dtype))
+    targets = None if given.targets is None else given.targets[kept]
+    if targets is not None and chosen[PREDICTIONS] == "scaled":
+        targets = targets * evidence.scaling.output_scale + evidence.scaling.output_mean
+    return Reference(windows, targets)
+
+
+def _evenly(n: int) -> np.ndarray:
+    return np.linspace(0, n - 1, N_REFERENCE).round().astype(int)
+
+
+def _refuse_ambiguous(name: str, given: Given, result: Result) -> None:
+    """Refuses functions that all give the predictions, but differ on a window that is known."""
+    for match, apart in zip(result.matches, result.apart, strict=True):
+        if apart.material:
+            fitting = "; ".join(match.reading.describe() for match in result.matches[:5])
+            raise CheckpointError(
+                f"{name} can be read as {len(result.matches)} functions that all give {given.predictions_name}: "
+                f"{fitting}; the first and [{match.reading.describe()}] differ by {apart.difference:.2g} standard "
+                f"deviations at window {apart.window} of {given.reference_name}: add the model's prediction for it to the "
+                "check, or say in the manifest which it is"
+            )
+
+
+def _no_match(name: str, given: Given, anatomy: Anatomy, spaces: Sequence[Space], result: Result) -> str:
+    """Why no reading gives the predictions: how near one comes, and what would explain the rest."""
+    evidence = _evidence(given)
+    reason = explain_failure(spaces, evidence, [reading for _, reading in result.nearest])
+    if reason is not None:
+        return f"{name} gives {given.predictions_name} only if {reason}, which Kanscope does not serve"
+    if not result.nearest:
+        return f"{name} does not compute {given.predictions_name}: no reading of it gives finite predictions"
+    compared = []
+    for _, reading in result.nearest:
+        computed = evidence.predict(evidence.build(reading), reading, evidence.windows)
+        compared.append((evidence.bounds.compare(evidence.expected, computed), reading))
+    off, nearest = min(compared, key=lambda pair: pair[0].relative)
+    wrong = f"{off.computed:.7g} in place of {off.expected:.7g}"
+    tried = f"{result.tried:,} of {result.total:,} readings tried, the nearest: {nearest.describe() or 'the only one'}"
+    return (
+        f"{name} does not compute {given.predictions_name}: the largest difference is {off.absolute:.3g}, at window "
+        f"{off.window}, output {given.shapes.outputs[off.output]} ({wrong}), which is {describe_relative(off)}, and "
+        f"{evidence.bounds.allowed[off.output] / evidence.bounds.unit[off.output]:.2g} is allowed ({tried})"
+    )
+
+
+def describe_relative(comparison: Comparison) -> str:
+    """The relative difference in words."""
+    what = "standard deviations of that output" if comparison.varies else "of the magnitude of that output"
+    return f"{comparison.relative:.2g} {what}"

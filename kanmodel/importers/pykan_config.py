@@ -6,9 +6,9 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from kanmodel.config import MAX_SIZE, BaseActivation
+from kanmodel.network.checks import MAX_SIZE
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.documents import read_document
 
@@ -31,7 +31,7 @@ class PykanConfig:
     name: str
     width: tuple[tuple[int, int], ...]
     mult_arity: Arities
-    base_activation: BaseActivation
+    base_activation: str
     symbolic_enabled: bool
     function_names: tuple[tuple[tuple[str, ...], ...], ...]
 
@@ -42,19 +42,23 @@ def read_pykan_config(path: Path) -> PykanConfig:
     Raises:
         CheckpointError: it is not readable, holds Python objects, or lacks a key.
     """
-    document = read_document(path)
+    return parse_pykan_config(read_document(path), path.name)
+
+
+def parse_pykan_config(document: Mapping[str, Any], name: str) -> PykanConfig:
+    """`read_pykan_config` of its keys and values; `name` is for errors."""
     try:
         width = tuple(_layer_width(layer) for layer in _list(document, "width"))
         base = document.get("base_fun_name", "silu")
-        if base not in get_args(BaseActivation):
+        if base not in ("silu", "identity", "zero"):
             raise CheckpointError(f"has the base_fun_name {reprlib.repr(base)}, not silu, identity or zero")
         enabled = document.get("symbolic_enabled", True)
         if not isinstance(enabled, bool):
             raise CheckpointError("has a symbolic_enabled that is not true or false")
         names = tuple(_function_names(document, layer) for layer in range(len(width) - 1)) if enabled else ()
-        return PykanConfig(path.name, width, parse_arities(document.get("mult_arity", 2)), base, enabled, names)
+        return PykanConfig(name, width, parse_arities(document.get("mult_arity", 2)), base, enabled, names)
     except CheckpointError as error:
-        raise CheckpointError(f"{path.name} {error}") from error
+        raise CheckpointError(f"{name} {error}") from error
 
 
 def parse_arities(value: Any) -> Arities:
