@@ -11,7 +11,7 @@ import numpy as np
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.connectivity import connected_features
 from kanmodel.explain.importance import Importance
-from kanmodel.explain.scores import MIN_INPUTS, score_kan
+from kanmodel.explain.scores import MIN_INPUTS, score_layers
 
 Verdict = Literal["disconnected", "negligible", "important", "weak"]
 NEGLIGIBLE_SHARE = 0.02
@@ -78,8 +78,8 @@ def attribute_features(model: LoadedModel, importance: Importance) -> tuple[Attr
     connected = connected_features(model.network, importance.output)
     redundant = _partners(model)
     scores = None
-    if model.config.lstm is None and len(model.reference.windows) >= MIN_INPUTS:
-        scores = score_kan(model.network.head, model.network.encode(model.reference.windows)).feature_score
+    if model.config.reads_features and len(model.reference.windows) >= MIN_INPUTS:
+        scores = score_layers(model.network.stages["head"], model.network.encode(model.reference.windows)).feature_score
     order = np.argsort(-importance.features.value, kind="stable")
     rows = []
     for rank, feature in enumerate(order.tolist(), start=1):

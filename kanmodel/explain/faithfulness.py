@@ -15,7 +15,7 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.explain.ledger import explain_windows
-from kanmodel.explain.scores import MIN_INPUTS, score_kan
+from kanmodel.explain.scores import MIN_INPUTS, score_layers
 from kanmodel.scaling import Array
 
 N_WINDOWS = 128  # taken evenly from the reference
@@ -64,8 +64,10 @@ def measure_faithfulness(model: LoadedModel, output: int, seed: int = 0) -> tupl
         trial.judge("gradient", np.abs(gradient).sum(axis=1), by_gradient),
         trial.judge("random", generator.random(ledger.shape), generator.permuted(ledger, axis=1)),
     ]
-    if model.config.lstm is None and len(reference) >= MIN_INPUTS:
-        score = score_kan(model.network.head, model.network.encode(reference)).feature_score.double().numpy()
+    if model.config.reads_features and len(reference) >= MIN_INPUTS:
+        score = (
+            score_layers(model.network.stages["head"], model.network.encode(reference)).feature_score.double().numpy()
+        )
         rows.append(trial.judge("pykan_score", np.broadcast_to(score, ledger.shape), None))
     return tuple(rows)
 

@@ -20,7 +20,7 @@ from kanmodel.explain.connectivity import Kept, Place, connected_nodes
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.replay import Fidelity, Fill, Replay, measure_fidelity, r2
 from kanmodel.explain.scores import MIN_INPUTS, score_traces
-from kanmodel.network import LSTMKAN, Trace
+from kanmodel.network.chain import Network, Trace
 
 Metric = Literal["contribution", "backward", "forward_n", "forward_u"]
 
@@ -150,15 +150,15 @@ def trace_fidelity(
     )
 
 
-def prune_network(model: LoadedModel, pruning: Pruning) -> LSTMKAN:
+def prune_network(model: LoadedModel, pruning: Pruning) -> Network:
     """A new network without the edges that `pruning` drops: masked, and their fill folded into the sub-nodes' bias."""
     fills = Replay(model, pruning.rule.fill).fills
     pruned = copy.deepcopy(model.network)
-    for stage, kan in pruned.stages.items():
-        for number, layer in enumerate(kan):
+    for stage, layers in pruned.stages.items():
+        for number, layer in enumerate(layers):
             dropped = ~pruning.edges[stage, number] & layer.live
             layer.subnode_bias += layer.subnode_scale * (fills[stage, number] * dropped).sum(dim=1)
-            layer.silence(dropped)
+            layer.mask_edges(dropped)
     return pruned
 
 
@@ -167,8 +167,7 @@ def _without_cut_off(model: LoadedModel, output: int, edges: Kept) -> Kept:
     nodes = connected_nodes(model.network, output, edges)
     kept: Kept = {}
     for (stage, number), keep in edges.items():
-        config = model.network.stages[stage].config
-        ends = nodes[stage, number + 1][list(config.node_of_subnode(number + 1))]
+        ends = nodes[stage, number + 1][list(model.network.stages[stage][number].config.node_of_subnode)]
         kept[stage, number] = keep & ends[:, None] & nodes[stage, number]
     return kept
 
@@ -220,21 +219,21 @@ def _cut_at_thresholds(
     nodes: Kept = {}
 
     def drop_nodes(stage: str, number: int, keep: Tensor) -> None:
-        config = model.network.stages[stage].config
+        layers = model.network.stages[stage]
         nodes[stage, number] = keep
         if number > 0:
-            edges[stage, number - 1] &= keep[list(config.node_of_subnode(number))][:, None]
-        if number < config.depth:
+            edges[stage, number - 1] &= keep[list(layers[number - 1].config.node_of_subnode)][:, None]
+        if number < len(layers):
             edges[stage, number] &= keep
 
     symbolic = {
         (stage, number): layer.is_symbolic
-        for stage, kan in model.network.stages.items()
-        for number, layer in enumerate(kan)
+        for stage, layers in model.network.stages.items()
+        for number, layer in enumerate(layers)
     }
     scores = _node_scores(model, importance, replay.run(edges), metric)
     for (stage, number), values in scores.items():
-        hidden = 0 < number < model.network.stages[stage].config.depth
+        hidden = 0 < number < len(model.network.stages[stage])
         drop_nodes(stage, number, values > thresholds.node if hidden else torch.ones_like(values, dtype=torch.bool))
     for place, values in _edge_scores_of(model, importance, replay.run(edges), metric).items():
         edges[place] &= (values > thresholds.edge) | symbolic[place]
@@ -256,11 +255,15 @@ def _edge_scores_of(model: LoadedModel, importance: Importance, trace: Trace, me
     """Scores of edges, model units, (n_subnodes, n_in) by (stage, layer)."""
     if metric == "contribution":
         scale = float(model.scaling.output_scale[importance.output])
-        return {place: torch.from_numpy(edges.value / scale) for place, edges in importance.edges.items()}
+        return {
+            (stage, number): torch.from_numpy(importance.edges[stage, number].value / scale)
+            for stage, layers in model.config.stages.items()
+            for number in range(len(layers))
+        }
     return {
         (stage, number): values
-        for stage, kan in model.network.stages.items()
-        for number, values in enumerate(getattr(score_traces(kan.config, trace.stages[stage]), metric))
+        for stage, layers in model.network.stages.items()
+        for number, values in enumerate(getattr(score_traces(layers, trace.stages[stage]), metric))
     }
 
 
@@ -268,14 +271,14 @@ def _node_scores(model: LoadedModel, importance: Importance, trace: Trace, metri
     """Scores of nodes, model units, (n_nodes,) by (stage, layer), the last layer of nodes included."""
     scores: dict[Place, Tensor] = {}
     edge_scores = {} if metric == "backward" else _edge_scores_of(model, importance, trace, metric)
-    for stage, kan in model.network.stages.items():
+    for stage, layers in model.network.stages.items():
         if metric == "backward":
-            values = score_traces(kan.config, trace.stages[stage]).nodes
+            values = score_traces(layers, trace.stages[stage]).nodes
             scores |= {(stage, number): value for number, value in enumerate(values)}
             continue
-        for number in range(kan.config.depth):
+        for number in range(len(layers)):
             scores[stage, number] = edge_scores[stage, number].amax(dim=0)
-        scores[stage, kan.config.depth] = torch.full((kan.config.n_nodes[-1],), float("inf"))
+        scores[stage, len(layers)] = torch.full((layers[-1].config.n_out,), float("inf"))
     return scores
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.connectivity import Kept
-from kanmodel.kan import LayerTrace
-from kanmodel.network import Trace
+from kanmodel.network.chain import Trace, trace_chain
+from kanmodel.network.layer import LayerTrace
 
 Fill = Literal["mean", "zero"]
 
@@ -44,44 +44,35 @@ class Replay:
     """
 
     def __init__(self, model: LoadedModel, fill: Fill = "mean") -> None:
-        self._network = model.network
+        self._network, self._windows = model.network, model.reference.windows
+        self._layers = model.network.stages
+        self._first = next(iter(self._layers))  # the stage whose inputs no edge changes
         with torch.no_grad():
-            self._full = model.network.trace(model.reference.windows)
-        layers = {
-            (stage, number): trace
-            for stage in model.network.stages
-            for number, trace in enumerate(self._full.stages[stage])
-        }
+            self._full = model.network.trace(self._windows)
         self.live: Kept = {
-            (stage, number): layer.live
-            for stage, kan in model.network.stages.items()
-            for number, layer in enumerate(kan)
+            (stage, number): layer.live for stage, layers in self._layers.items() for number, layer in enumerate(layers)
         }
         self.fills = {
-            place: trace.edges.mean(dim=0) if fill == "mean" else torch.zeros_like(trace.edges[0])
-            for place, trace in layers.items()
+            (stage, number): trace.edges.mean(dim=0) if fill == "mean" else torch.zeros_like(trace.edges[0])
+            for stage, traces in self._full.stages.items()
+            for number, trace in enumerate(traces)
         }
 
     @torch.no_grad()
     def run(self, kept: Kept) -> Trace:
         """What passes when only the kept edges act; an edge of the trace is zero where it is not kept."""
-        front: tuple[LayerTrace, ...] = ()
-        readout = self._full.readout
-        if self._network.front is not None:
-            front = self._run_stage("front", self._full.front[0].inputs, kept)
-            readout = self._network.read_out(front[-1].nodes.view(len(readout), -1, front[-1].nodes.shape[1]))
-        return Trace(front, readout, self._run_stage("head", readout, kept))
 
-    def _run_stage(self, stage: str, inputs: Tensor, kept: Kept) -> tuple[LayerTrace, ...]:
-        traces: list[LayerTrace] = []
-        for number, layer in enumerate(self._network.stages[stage]):
-            full, keep = self._full.stages[stage][number], kept[stage, number]
-            edges = full.edges if inputs is full.inputs else layer.edges(inputs)
+        def through(stage: str, number: int, x: Tensor) -> LayerTrace:
+            layer, full, keep = self._layers[stage][number], self._full.stages[stage][number], kept[stage, number]
+            edges = full.edges if (stage, number) == (self._first, 0) else layer.edges(x)
             edges = edges * keep
             subnodes = edges.sum(dim=2) + (self.fills[stage, number] * ~keep).sum(dim=1)
-            traces.append(LayerTrace(inputs, edges, subnodes, layer.nodes(subnodes)))
-            inputs = traces[-1].nodes
-        return tuple(traces)
+            return LayerTrace(x, edges, subnodes, layer.nodes(subnodes))
+
+        def read_out(steps: Tensor) -> Tensor:
+            return self._full.readout if self._first == "head" else self._network.read_out(steps)
+
+        return trace_chain(self._network.config, self._windows, through, read_out)
 
 
 def measure_fidelity(model: LoadedModel, output: int, replay: Replay, edges: Kept) -> Fidelity:

@@ -13,7 +13,7 @@ from kanmodel.explain.connectivity import Kept, leading_nodes
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Pruning, PruningRule, prune_by_rule, prune_network
 from kanmodel.explain.replay import Fidelity, compare_outputs
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
 
 TRIES = 4  # to keep the fidelity of every output with fewer than all edges
 ROUNDING = 1e-6  # of an R2 that is measured on the smaller network itself
@@ -23,7 +23,7 @@ MEASURED = ("fidelity_r2", "reference_mae")  # on the smaller model
 
 @dataclass(frozen=True)
 class Size:
-    """How large the KANs of a network are.
+    """How large the layers of a network are.
 
     Attributes:
         edges: edges that are not masked.
@@ -34,10 +34,11 @@ class Size:
     nodes: int
 
 
-def measure_size(network: LSTMKAN) -> Size:
+def measure_size(network: Network) -> Size:
     """Counts what there is."""
-    live = [layer.live for kan in network.stages.values() for layer in kan]
-    hidden = [nodes for kan in network.stages.values() for nodes in kan.config.n_nodes[1:-1]]
+    stages = network.stages.values()
+    live = [layer.live for layers in stages for layer in layers]
+    hidden = [layer.config.n_out for layers in stages for layer in layers[:-1]]
     return Size(sum(int(edges.sum()) for edges in live), sum(hidden))
 
 
@@ -90,16 +91,15 @@ def _extract(model: LoadedModel, pruning: Pruning) -> LoadedModel:
     return replace(smaller, metrics=_measure(model, smaller))
 
 
-def _leading(network: LSTMKAN, edges: Kept) -> tuple[Kept, Kept]:
-    """Edges and nodes from which kept edges lead to an output of their KAN: what else there is has no effect."""
+def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
+    """Edges and nodes from which kept edges lead to the end of their stage: what else there is has no effect."""
     kept: Kept = {}
     leading: Kept = {}
-    for stage, kan in network.stages.items():
-        outputs = torch.ones(kan.config.n_nodes[-1], dtype=torch.bool)
-        nodes = leading_nodes(kan.config, stage, edges, outputs)
+    for stage, layers in network.config.stages.items():
+        nodes = leading_nodes(layers, stage, edges, torch.ones(layers[-1].n_out, dtype=torch.bool))
         leading |= {(stage, number): onward for number, onward in enumerate(nodes)}
-        for number in range(kan.config.depth):
-            leads_on = nodes[number + 1][list(kan.config.node_of_subnode(number + 1))]
+        for number, layer in enumerate(layers):
+            leads_on = nodes[number + 1][list(layer.node_of_subnode)]
             kept[stage, number] = edges[stage, number] & leads_on[:, None]
     return kept, leading
 

@@ -31,7 +31,6 @@ from kanmodel.network.functions import FUNCTIONS
 Cell = Literal["lstm", "gru"]
 Readout = Literal["last", "mean", "flatten"]
 DType = Literal["float32", "float64"]
-StageName = Literal["front", "head"]
 
 MAX_LAYERS = 1 << 8  # of a network: what is computed for each layer from all of them must not exhaust the time
 BASE_FUNCTIONS = ("zero", *ACTIVATIONS)  # "zero": nothing is added to the basis
@@ -344,7 +343,7 @@ class ModelConfig:
             raise ConfigError(f"head must end in {n_outputs} nodes, horizon x targets, but ends in {found}")
 
     @property
-    def stages(self) -> dict[StageName, Layers]:
+    def stages(self) -> dict[str, Layers]:
         """The layers by stage name, in the order of the data; an empty front is none."""
         return {"front": self.front, "head": self.head} if self.front else {"head": self.head}
 
@@ -368,6 +367,11 @@ class ModelConfig:
         if self.readout == "flatten":
             return "cell"
         return None if self.recurrent is None else self.recurrent.cell
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether the head reads the features of one step as they are, so that its inputs are features."""
+        return self.readout_stage is None and not self.front and (self.lookback == 1 or self.readout == "last")
 
     @property
     def window_shape(self) -> tuple[int, int]:

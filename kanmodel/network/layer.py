@@ -229,15 +229,14 @@ class KANLayer(nn.Module):
         return LayerTrace(x, edges, subnodes, self.nodes(subnodes))
 
     @torch.no_grad()
-    def update_grid(self, x: Tensor) -> None:
-        """Moves the knots of a basis that has some to where the data is; every edge stays the same there.
-
-        The coefficients are those of the bare basis: `scale_spline` is not in them, before or after.
+    def update_grid(self, x: Tensor, grid_eps: float = 0.02) -> None:
+        """Moves the knots to where the data is that the basis reads; a basis without knots stays as it is.
 
         Args:
             x: inputs of the layer, (batch, n_in).
+            grid_eps: as `Basis.refit` has it; pykan's by default.
         """
-        for name, tensor in self.config.basis.refit(self.read(x)[1], self._tensors()).items():
+        for name, tensor in self.config.basis.refit(self.read(x)[1], self._tensors(), grid_eps).items():
             getattr(self, name).copy_(tensor)
 
     def _tensors(self) -> dict[str, Tensor]:

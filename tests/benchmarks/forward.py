@@ -10,8 +10,8 @@ from models import large_model
 from table import Row, times_in_turn
 from torch import Tensor, nn
 
-from kanmodel.config import KANConfig
-from kanmodel.frozen import FrozenKAN
+from kanmodel.network.config import KANConfig
+from kanmodel.network.frozen import FrozenKAN
 from kanmodel.kan import KAN
 
 try:

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, save_checkpoint
-from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
-from kanmodel.network import LSTMKAN
+from kanmodel.network.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
+from kanmodel.network.chain import Network
 
 NAME = "large"
 N_FEATURES, LOOKBACK, HIDDEN = 20, 48, 64
@@ -28,7 +28,7 @@ def large_model() -> LoadedModel:
         lstm=LSTMConfig(HIDDEN),
         dtype="float32",
     )
-    network = LSTMKAN(config)
+    network = Network(config)
     with torch.no_grad():
         for layer in network.head:
             layer.coef.mul_(SPREAD)

@@ -26,9 +26,9 @@ from servers import finish_background, free_server, peak_memory
 from table import Row, print_table
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, load_checkpoint, save_checkpoint
-from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
+from kanmodel.network.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
 from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
 from service.batch.cluster import explain_with_ray
 from service.batch.plan import PART_WINDOWS, Plan
 from service.batch.run import explain_table
@@ -153,7 +153,7 @@ def _tiny_model() -> LoadedModel:
         lstm=LSTMConfig(2),
         dtype="float32",
     )
-    network = LSTMKAN(config)
+    network = Network(config)
     with torch.no_grad():
         network.head[0].coef.mul_(SPREAD)
     return LoadedModel(network, Reference(torch.randn(128, 4, 4)), {}, Provenance.now("train", verified=True))

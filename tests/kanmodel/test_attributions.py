@@ -15,7 +15,7 @@ from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.bootstrap import Estimate
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.ledger import explain_windows
-from kanmodel.explain.scores import score_kan
+from kanmodel.explain.scores import score_layers
 from kanmodel.optimization import TrainingOptions
 from kanmodel.samples import TrainingTable
 from kanmodel.training import fit
@@ -182,13 +182,13 @@ def test_disconnected_features(shape):
     model = make_model(shape, n_features=3, lookback=3)
     network = model.network
     with torch.no_grad():
-        if network.front is not None:
+        if network.front:
             network.front[0].mask[:, 1] = 0
             network.front[0].scale_base[:, 2] *= 1e-9
             network.front[0].scale_spline[:, 2] *= 1e-9
-        elif network.lstm is not None:
-            network.lstm.weight_ih_l0[:, 1] = 0
-            network.lstm.weight_ih_l0[:, 2] *= 1e-9
+        elif network.recurrent is not None:
+            network.recurrent.weight_ih_l0[:, 1] = 0
+            network.recurrent.weight_ih_l0[:, 2] *= 1e-9
         else:
             network.head[0].mask[:, 1] = 0
             network.head[0].scale_base[:, 2] *= 1e-9
@@ -242,7 +242,7 @@ def test_scores_are_those_of_the_features_themselves(shape):
     model = make_model(shape, n_features=3, lookback=3)
     rows = rows_of(model)
     if shape == "head":
-        scores = score_kan(model.network.head, model.reference.windows[:, 0]).feature_score
+        scores = score_layers(model.network.stages["head"], model.reference.windows[:, 0]).feature_score
         assert {name: row.pykan_feature_score for name, row in rows.items()} == pytest.approx(
             dict(zip(model.config.feature_names, scores.tolist(), strict=True))
         )

@@ -16,12 +16,12 @@ def thin_out(model, seed, share):
     rng = np.random.default_rng(seed)
     network = model.network
     with torch.no_grad():
-        for kan in network.stages.values():
-            for layer in kan:
+        for layers in network.stages.values():
+            for layer in layers:
                 layer.mask[:] = torch.from_numpy((rng.random(layer.mask.shape) > share).astype(float))
-        if network.lstm is not None:
-            unread = torch.from_numpy(rng.random(network.lstm.input_size) < share / 2)
-            for name, weight in network.lstm.named_parameters():
+        if network.recurrent is not None:
+            unread = torch.from_numpy(rng.random(network.recurrent.input_size) < share / 2)
+            for name, weight in network.recurrent.named_parameters():
                 if name.startswith("weight_ih_l0"):
                     weight[:, unread] = 0
 
@@ -65,8 +65,8 @@ def test_one_direction_suffices():
     """A feature that only the backward direction of an LSTM reads is connected; one that neither reads is not."""
     model = make_model("lstm", n_features=3, bidirectional=True, readout="mean")
     with torch.no_grad():
-        model.network.lstm.weight_ih_l0[:, :2] = 0
-        model.network.lstm.weight_ih_l0_reverse[:, 0] = 0
+        model.network.recurrent.weight_ih_l0[:, :2] = 0
+        model.network.recurrent.weight_ih_l0_reverse[:, 0] = 0
     assert connected_features(model.network, 0) == [False, True, True] == [moved_by(model, i, 0) for i in range(3)]
 
 
@@ -95,7 +95,9 @@ def test_live_edges(base_activation):
         layer.mask[1, 0] = 0
         layer.scale_spline[0, 1] = 0
         layer.coef[0, 2] = 0
-        layer.coef[0, 3] = layer.scale_base[0, 3] = 0
+        layer.coef[0, 3] = 0
+        if layer.scale_base is not None:
+            layer.scale_base[0, 3] = 0
     expected = torch.ones(2, 4, dtype=torch.bool)
     expected[1, 0] = expected[0, 3] = False
     if base_activation == "zero":

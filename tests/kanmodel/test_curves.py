@@ -92,7 +92,7 @@ def test_support_is_what_the_reference_sends(shape):
         np.testing.assert_array_equal(support.histogram_counts, counts)
         np.testing.assert_array_equal(support.histogram_edges, edges)
         assert support.histogram_counts.sum() == len(inputs)
-        order = model.network.stages[edge.stage].config.spline_order
+        order = model.network.stages[edge.stage][edge.layer].config.basis.order
         outside = (inputs < curve.grid[order]) | (inputs > curve.grid[-order - 1])
         assert support.outside_grid == outside.mean()
 
@@ -145,7 +145,7 @@ def test_y_in_the_target_s_unit_moves_the_forecast():
     model, topology = tiny("head")
     model_head = model.network.head
     curve = sample_edge(model, topology, "head", 1, 2, 0, points=2)
-    nodes = torch.zeros(2, model_head.config.n_nodes[1], dtype=torch.float64)
+    nodes = torch.zeros(2, model_head[1].config.n_in, dtype=torch.float64)
     nodes[:, 2] = torch.from_numpy(curve.x)
     forecasts = model.scaling.outputs_to_original(model_head[1](nodes))[:, 0]
     assert forecasts[1] - forecasts[0] == pytest.approx(curve.y_original[1] - curve.y_original[0])

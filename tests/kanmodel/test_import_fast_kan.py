@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from goldens import FOLDER, load_arrays
+from kanmodel.kan import tensor_shapes
 
-from kanmodel.config import Feature, LSTMConfig, ModelConfig, Target
 from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.importers.fast_kan import read_kan
-from kanmodel.kan import tensor_shapes
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, LSTMConfig, ModelConfig, Target
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 
@@ -58,7 +58,7 @@ def build(tensors, file, dtype="float64", **options):
     """The file's whole network, its head under ``fc_kan``."""
     settings = {"library": file.library, "denominator": file.denominator} | options
     config, head = read_kan(tensors, "fc_kan", **settings)
-    network = LSTMKAN(
+    network = Network(
         ModelConfig(
             features=tuple(Feature(f"f{i}") for i in range(20)),
             targets=tuple(Target(f"y{j}") for j in range(config.n_nodes[-1])),

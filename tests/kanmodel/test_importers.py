@@ -14,7 +14,7 @@ from scipy.interpolate import BSpline
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
-from kanmodel.explain.scores import score_kan
+from kanmodel.explain.scores import score_layers
 from kanmodel.importers.description import describe_file
 from kanmodel.importers.importing import import_checkpoint
 from kanmodel.importers.source import open_source
@@ -217,7 +217,7 @@ def test_every_file_computes_what_its_library_computes(name, tmp_path):
     np.testing.assert_allclose(found, numbers["predictions"], rtol=0, atol=file.tolerance)
     if not file.scored:
         return
-    scores = score_kan(model.network.head, model.network.encode(model.reference.windows))
+    scores = score_layers(model.network.stages["head"], model.network.encode(model.reference.windows))
     compared = 0
     for score in SCORES:
         for layer, values in enumerate(getattr(scores, score)):

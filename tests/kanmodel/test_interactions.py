@@ -10,10 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kanmodel.checkpoint import LoadedModel, Reference
-from kanmodel.config import Feature, KANConfig, ModelConfig, Target
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.interactions import measure_interactions
-from kanmodel.network import LSTMKAN
+from kanmodel.network.bases import BSpline
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
 
 
 @cache
@@ -25,11 +26,11 @@ def tiny(shape, **options):
 def kan_alone(config, seed, change):
     """A KAN of this config on features with units of their own, changed in place by `change`."""
     rng = np.random.default_rng(seed)
-    n = config.n_nodes[0]
+    n = config[0].n_in
     features = tuple(Feature(f"x{i}", None, float(rng.normal()), float(rng.uniform(0.5, 3))) for i in range(n))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = LSTMKAN(ModelConfig(features, (Target("y", "K", 2.0, 3.0),), 1, 1, config, dtype="float64"))
+        network = Network(ModelConfig(features, (Target("y", "K", 2.0, 3.0),), 1, 1, config, dtype="float64"))
     with torch.no_grad():
         change(network.head)
     windows = torch.from_numpy(rng.normal(size=(200, 1, n)))
@@ -40,7 +41,7 @@ def kan_alone(config, seed, change):
 @given(st.integers(0, 1000), st.integers(2, 6))
 def test_an_additive_model_has_none(seed, n_features):
     """In a KAN without a hidden layer no two features act together: every strength is 0, to rounding."""
-    config = KANConfig.uniform([n_features, 1])
+    config = plain_layers([n_features, 1])
     model = kan_alone(config, seed, lambda head: head[0].coef.mul_(10))
     found = measure_interactions(model, measure_importance(model, 0))
     assert len(found) == min(n_features, 5) * (min(n_features, 5) - 1) // 2
@@ -64,7 +65,7 @@ def multiply(head):
 @given(st.integers(0, 1000))
 def test_a_product(seed):
     """In x0 x1 + x2 the strength of x0 and x1 is mean |(x0 - m0)(x1 - m1)|, and x2 acts alone."""
-    config = KANConfig(((3, 0), (1, 1), (1, 0)), (3, 3), base_activation="identity")
+    config = plain_layers([3, (1, 1), 1], BSpline(3), base="identity")
     model = kan_alone(config, seed, multiply)
     x = model.reference.windows[:, 0].numpy()
     exact = 3.0 * np.abs((x[:, 0] - x[:, 0].mean()) * (x[:, 1] - x[:, 1].mean())).mean()  # 3: the target's scale
@@ -110,7 +111,7 @@ def test_pairs_of_the_five_most_important():
 
 def test_correlation_is_not_interaction():
     """Two features that are the same in the data have no strength where the model adds them."""
-    model = kan_alone(KANConfig.uniform([2, 1]), 0, lambda head: None)
+    model = kan_alone(plain_layers([2, 1]), 0, lambda head: None)
     windows = model.reference.windows.clone()
     windows[:, :, 1] = windows[:, :, 0]
     model = replace(model, reference=replace(model.reference, windows=windows))

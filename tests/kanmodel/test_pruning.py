@@ -14,7 +14,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import InsufficientReferenceError
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
-from kanmodel.explain.scores import score_kan
+from kanmodel.explain.scores import score_layers
 
 METRICS = ["contribution", "backward", "forward_n", "forward_u"]
 ALL = Thresholds(-1, -1, -1)  # no score is below
@@ -41,8 +41,8 @@ def prune_by_hand(model, edges, fill):
     """The network with all but these edges, (stage, layer, j, i), replaced one by one in a copy."""
     pruned = copy.deepcopy(model.network)
     traces = model.network.trace(model.reference.windows).stages
-    for stage, kan in pruned.stages.items():
-        for number, layer in enumerate(kan):
+    for stage, layers in pruned.stages.items():
+        for number, layer in enumerate(layers):
             means = traces[stage][number].edges.mean(dim=0)
             for j, i in np.ndindex(*layer.mask.shape):
                 if (stage, number, j, i) in edges:
@@ -61,15 +61,14 @@ def listed(kept):
 def connected(model, edges, output):
     """Those of the edges that lie on a way from an input of their KAN to the output, or out of a front KAN."""
     alive = set()
-    for stage, kan in model.network.stages.items():
-        config = kan.config
-        reached = [set(range(config.n_nodes[0]))]
-        for number in range(config.depth):
-            members = config.node_of_subnode(number + 1)
+    for stage, layers in model.config.stages.items():
+        reached = [set(range(layers[0].n_in))]
+        for number, layer in enumerate(layers):
+            members = layer.node_of_subnode
             reached.append({members[j] for s, n, j, i in edges if (s, n) == (stage, number) and i in reached[-1]})
-        wanted = {output} if stage == "head" else set(range(config.n_nodes[-1]))
-        for number in reversed(range(config.depth)):
-            members = config.node_of_subnode(number + 1)
+        wanted = {output} if stage == "head" else set(range(layers[-1].n_out))
+        for number, layer in reversed(list(enumerate(layers))):
+            members = layer.node_of_subnode
             here = {
                 edge
                 for edge in edges
@@ -84,19 +83,19 @@ def connected(model, edges, output):
 def test_thresholds_of_pykan(name):
     """With pykan's thresholds and a fill of zero, widths, masks and predictions are pykan's after each of its calls."""
     case, importance = golden(name)
-    head = case.model.network.head.config
+    head = case.model.config.head
     for expected in case.prunings():
         thresholds = replace(ALL, **expected.thresholds)
         pruning = prune_by_rule(case.model, importance, PruningRule(thresholds=thresholds, fill="zero"))
-        nodes = [pruning.nodes["head", layer].nonzero().flatten().tolist() for layer in range(head.depth + 1)]
+        nodes = [pruning.nodes["head", layer].nonzero().flatten().tolist() for layer in range(len(head) + 1)]
         assert tuple(map(tuple, nodes)) == expected.kept_nodes
         width = tuple(
             (sum(node < n_sum for node in kept), sum(node >= n_sum for node in kept))
-            for kept, (n_sum, _) in zip(nodes, head.width, strict=True)
+            for kept, n_sum in zip(nodes, [head[0].n_in, *(layer.n_sum for layer in head)], strict=True)
         )
         assert width == expected.width
         for layer, mask in enumerate(expected.masks):
-            members = head.node_of_subnode(layer + 1)
+            members = head[layer].node_of_subnode
             subnodes = [j for j, node in enumerate(members) if node in nodes[layer + 1]]
             kept = pruning.edges["head", layer][np.ix_(subnodes, nodes[layer])]
             np.testing.assert_array_equal(kept, mask)
@@ -150,9 +149,9 @@ def test_every_larger_k_keeps_the_fidelity(shape, seed, output, metric, fill, fi
     live, scores = [], {}
     windows = model.reference.windows
     traces = model.network.trace(windows).stages
-    for stage, kan in model.network.stages.items():
-        by_score = score_kan(kan, traces[stage][0].inputs)
-        for number, layer in enumerate(kan):
+    for stage, layers in model.network.stages.items():
+        by_score = score_layers(layers, traces[stage][0].inputs)
+        for number, layer in enumerate(layers):
             values = (
                 importance.edges[stage, number].value if metric == "contribution" else getattr(by_score, metric)[number]
             )
@@ -198,14 +197,13 @@ def test_what_is_cut_off_goes(shape, seed, output, fidelity):
     pruning = prune_by_rule(model, importance, PruningRule(fidelity=fidelity))
     edges = listed(pruning.edges)
     assert edges == connected(model, edges, output)
-    for stage, kan in model.network.stages.items():
-        config = kan.config
-        for number in range(config.depth + 1):
-            members = config.node_of_subnode(number)
+    for stage, layers in model.config.stages.items():
+        for number in range(len(layers) + 1):
+            members = layers[number - 1].node_of_subnode if number else ()
             entered = {members[j] for s, n, j, _ in edges if (s, n) == (stage, number - 1)}
             left = {i for s, n, _, i in edges if (s, n) == (stage, number)}
             kept = set(pruning.nodes[stage, number].nonzero().flatten().tolist())
-            if 0 < number < config.depth:
+            if 0 < number < len(layers):
                 assert kept == entered == left
             elif number == 0:
                 assert kept == left
@@ -218,8 +216,8 @@ def test_masked_edges_are_never_kept():
     model, importance = tiny("front")
     masked = {
         (stage, number, j, i)
-        for stage, kan in model.network.stages.items()
-        for number, layer in enumerate(kan)
+        for stage, layers in model.network.stages.items()
+        for number, layer in enumerate(layers)
         for j, i in (layer.mask == 0).nonzero().tolist()
     }
     assert masked
@@ -310,8 +308,8 @@ def test_the_curve_goes_from_all_edges_to_none(shape, seed, output, metric, fill
     points, edges = edges_of_curve(model, importance, metric=metric, fill=fill)
     live = {
         (stage, number, j, i)
-        for stage, kan in model.network.stages.items()
-        for number, layer in enumerate(kan)
+        for stage, layers in model.network.stages.items()
+        for number, layer in enumerate(layers)
         for j, i in layer.mask.nonzero().tolist()
     }
     assert edges[0] == len(connected(model, live, output))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule
-from kanmodel.explain.scores import score_kan
+from kanmodel.explain.scores import score_layers
 from kanmodel.explain.topology import build_topology
 
 SHAPES = ["lstm", "head", "front"]
@@ -100,7 +100,7 @@ def test_contributions_are_those_of_the_ledger(shape, output):
     assert topology.output == model.config.outputs[output]
     assert topology.reference_windows == len(model.reference.windows)
     traces = model.network.trace(model.reference.windows).stages
-    scores = {stage: score_kan(kan, traces[stage][0].inputs) for stage, kan in model.network.stages.items()}
+    scores = {stage: score_layers(kan, traces[stage][0].inputs) for stage, kan in model.network.stages.items()}
     for edge in topology.kan_edges:
         of_stage = scores[edge.stage]
         assert edge.contribution == importance.edges[edge.stage, edge.layer].value[edge.j, edge.i]
@@ -150,8 +150,8 @@ def test_features_go_only_when_disconnected():
     """A feature that contributes little stays; one that no weight of the LSTM reads goes."""
     model = make_model("lstm", n_features=3)
     with torch.no_grad():
-        model.network.lstm.weight_ih_l0[:, 1] = 0
-        model.network.lstm.weight_ih_l0[:, 2] *= 1e-9
+        model.network.recurrent.weight_ih_l0[:, 1] = 0
+        model.network.recurrent.weight_ih_l0[:, 2] *= 1e-9
     topology = build_topology(model, measure_importance(model, 0), PruningRule(fidelity=0.1))
     assert {node.id: node.kept for node in topology.nodes if node.kind == "feature"} == {
         "feature:f0": True,
@@ -177,7 +177,7 @@ def test_the_profile_of_the_output_is_that_of_its_ledger():
     """What the forecast itself stands for is the table of its features' contributions, as shares."""
     case = load_case("pykan_head")
     importance = measure_importance(case.model, 0)
-    profile = importance.profiles["head", 2][0]
+    profile = importance.profiles["output", 2][0]
     share = importance.features.value / importance.features.value.sum()
     np.testing.assert_allclose(profile, share, atol=0.02)
     assert profile.argmax() == share.argmax()
@@ -192,7 +192,7 @@ def test_a_feature_that_no_node_reads_has_no_share():
         model.network.head[0].mask[2] = 0
     profiles = measure_importance(replace(model), 0).profiles
     np.testing.assert_array_equal(profiles["head", 1], [[1, 0, 0], [1, 0, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(profiles["head", 2], [[1, 0, 0]])
+    np.testing.assert_array_equal(profiles["output", 2], [[1, 0, 0]])
 
 
 @pytest.mark.parametrize(

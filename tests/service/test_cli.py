@@ -13,7 +13,7 @@ from factories import make_model, write_table
 from goldens import load_case
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.config import KANConfig, LSTMConfig
+from kanmodel.network.config import KANConfig, LSTMConfig
 from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.ledger import explain_windows

@@ -10,7 +10,7 @@ import pytest
 from factories import make_model, make_windows
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.config import Target
+from kanmodel.network.config import Target
 from kanmodel.errors import CheckpointError, KanscopeError
 from service.app import create_app
 from service.errors import STATUSES, describe_error

@@ -39,7 +39,7 @@ class Chebyshev(SharedBasis):
 
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:
         s = torch.tanh(u)
-        values = [torch.ones_like(s), s]
+        values = [1 + 0 * s, s]  # with a gradient, which a constant has not
         while len(values) <= self.degree:
             values.append(2 * s * values[-1] - values[-2])
         return torch.stack(values[: self.degree + 1], dim=-1)

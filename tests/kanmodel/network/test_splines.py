@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline
 
-from kanmodel import bspline
+from kanmodel.network import splines
 
 orders = st.integers(0, 4)
 grid_sizes = st.integers(1, 8)
@@ -39,7 +39,7 @@ def basis_by_scipy(x, knots, order, derivative=0):
 def test_basis_values(order, grid_size, seed):
     """Every basis function has scipy's value, between the knots, in their extension and beyond."""
     knots, x = random_knots(seed, grid_size, order)
-    values = bspline.basis(x, knots, order)
+    values = splines.basis(x, knots, order)
     assert values.shape == (60, 2, grid_size + order)
     for i in range(2):
         np.testing.assert_allclose(values[:, i], basis_by_scipy(x[:, i].numpy(), knots[i].numpy(), order), atol=1e-12)
@@ -52,7 +52,7 @@ def test_curve_values_and_slopes(order, grid_size, seed):
     knots, x = random_knots(seed, grid_size, order)
     coef = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, 2, grid_size + order)))
     x.requires_grad_()
-    y = bspline.curve(x, knots, coef, order)
+    y = splines.curve(x, knots, coef, order)
     for j in range(3):
         slope = torch.zeros_like(x)
         if order:  # steps have no slope, and no graph
@@ -71,7 +71,7 @@ def test_partition_of_unity(order, grid_size, seed):
     knots, _ = random_knots(seed, grid_size, order)
     first, last = knots[:, order], knots[:, -order - 1]
     fractions = torch.linspace(0, 1 - 1e-9, 50, dtype=torch.float64)[:, None]
-    sums = bspline.basis(first + (last - first) * fractions, knots, order).sum(dim=2)
+    sums = splines.basis(first + (last - first) * fractions, knots, order).sum(dim=2)
     torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-12)
 
 
@@ -81,7 +81,7 @@ def test_zero_beyond_the_outermost_knots(order, grid_size, seed, distance):
     """Before the first knot, and from the last knot on, every basis function is exactly 0."""
     knots, _ = random_knots(seed, grid_size, order)
     outside = torch.stack([torch.nextafter(knots[:, 0], torch.tensor(-np.inf)) - distance, knots[:, -1] + distance])
-    assert not bspline.basis(outside, knots, order).any()
+    assert not splines.basis(outside, knots, order).any()
 
 
 @settings(max_examples=60, deadline=None)
@@ -93,7 +93,7 @@ def test_repeated_knots(order, repeats, seed):
     knots = np.repeat(distinct, np.array(repeats) + 1)
     knots = np.concatenate([knots, knots[-1] + np.arange(1, max(0, 2 * order + 2 - len(knots)) + 1)])
     x = torch.from_numpy(rng.uniform(knots[0] - 0.5, knots[-1] + 0.5, size=(40, 1))).requires_grad_()
-    values = bspline.basis(x, torch.from_numpy(knots)[None], order)
+    values = splines.basis(x, torch.from_numpy(knots)[None], order)
     np.testing.assert_allclose(
         values[:, 0].detach(), basis_by_scipy(x[:, 0].detach().numpy(), knots, order), atol=1e-10
     )
@@ -106,7 +106,7 @@ def test_equal_knots(dtype):
     """A grid whose knots are all equal, as a constant input gives, has a basis of zeros and slopes of 0."""
     knots = torch.full((1, 12), 0.5, dtype=dtype)
     x = torch.tensor([[0.0], [0.5], [1.0]], dtype=dtype, requires_grad=True)
-    values = bspline.basis(x, knots, 3)
+    values = splines.basis(x, knots, 3)
     (slope,) = torch.autograd.grad(values.sum(), x)
     assert not values.any()
     assert not slope.any()
@@ -117,32 +117,32 @@ def test_equal_knots(dtype):
 def test_fit_recovers_a_curve_in_the_span(order, grid_size, seed):
     """A curve that is a spline on the grid gets back the coefficients it was made from."""
     core = random_knots(seed, grid_size, 0, smallest_step=0.2)[0]
-    knots = bspline.extend_grid(core, order)
+    knots = splines.extend_grid(core, order)
     coef = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, 2, grid_size + order)))
     fractions = torch.linspace(1e-6, 1 - 1e-6, 40 * (grid_size + order), dtype=torch.float64)[:, None]
     x = core[:, 0] + (core[:, -1] - core[:, 0]) * fractions
-    fitted = bspline.fit_coefficients(x, bspline.curve(x, knots, coef, order), knots, order)
+    fitted = splines.fit_coefficients(x, splines.curve(x, knots, coef, order), knots, order)
     torch.testing.assert_close(fitted, coef, rtol=0, atol=1e-6)
     torch.testing.assert_close(
-        bspline.curve(x, knots, fitted, order), bspline.curve(x, knots, coef, order), rtol=0, atol=1e-11
+        splines.curve(x, knots, fitted, order), splines.curve(x, knots, coef, order), rtol=0, atol=1e-11
     )
 
 
 def test_fit_without_data_in_an_interval():
     """Where no sample lies, the fit still passes through the others, and takes the smallest coefficients."""
-    knots = bspline.extend_grid(torch.linspace(-1, 1, 9, dtype=torch.float64)[None], 3)
+    knots = splines.extend_grid(torch.linspace(-1, 1, 9, dtype=torch.float64)[None], 3)
     x = torch.linspace(-1, -0.5, 20, dtype=torch.float64)[:, None]
     y = x.sin()[:, None]  # (batch, 1, 1)
-    coef = bspline.fit_coefficients(x, y, knots, 3)
-    torch.testing.assert_close(bspline.curve(x, knots, coef, 3), y, rtol=0, atol=1e-5)
+    coef = splines.fit_coefficients(x, y, knots, 3)
+    torch.testing.assert_close(splines.curve(x, knots, coef, 3), y, rtol=0, atol=1e-5)
     assert not coef[0, 0, 6:].any()  # functions that begin after the data
 
 
 def test_fit_keeps_the_type():
     """Curves in float32 get coefficients in float32, although the system is solved in float64."""
-    knots = bspline.extend_grid(torch.linspace(-1, 1, 6)[None], 3)
+    knots = splines.extend_grid(torch.linspace(-1, 1, 6)[None], 3)
     x = torch.linspace(-1, 1, 50)[:, None]
-    assert bspline.fit_coefficients(x, x[:, None] ** 2, knots, 3).dtype == torch.float32
+    assert splines.fit_coefficients(x, x[:, None] ** 2, knots, 3).dtype == torch.float32
 
 
 @settings(max_examples=40, deadline=None)
@@ -150,7 +150,7 @@ def test_fit_keeps_the_type():
 def test_extend_grid(order, grid_size, seed):
     """The core knots stay, and k knots at their mean spacing come before and after."""
     core = random_knots(seed, grid_size, 0)[0]
-    knots = bspline.extend_grid(core, order)
+    knots = splines.extend_grid(core, order)
     assert knots.shape == (2, grid_size + 2 * order + 1)
     assert torch.equal(knots[:, order : order + grid_size + 1], core)
     spacing = (core[:, -1] - core[:, 0]) / grid_size

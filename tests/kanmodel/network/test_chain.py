@@ -1,72 +1,113 @@
 import numpy as np
 import pytest
 import torch
-from factories import make_model
+from factories import make_chain, make_model
 from goldens import VARIANTS, load_case
 from hypothesis import given, settings
+from hypothesis import strategies as st
 from strategies import model_configs
 
-from kanmodel import network
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network, tensor_shapes
+from kanmodel.network.layer import pass_layers
 
 SHAPES = ["lstm", "head", "front"]
 
 
-def run_lstm_by_hand(lstm, x):
-    """The recurrence of an LSTM (Hochreiter and Schmidhuber 1997), step by step in numpy: (batch, steps, n_units)."""
-    weights = {name: tensor.numpy() for name, tensor in lstm.state_dict().items()}
+def sigmoid(v):
+    return 1 / (1 + np.exp(-v))
 
-    def sigmoid(v):
-        return 1 / (1 + np.exp(-v))
+
+def step_lstm(weights, bias, x, state):
+    """One step of an LSTM (Hochreiter and Schmidhuber 1997)."""
+    hidden, cell = state
+    enter, forget, candidate, out = np.split(x @ weights[0].T + bias[0] + hidden @ weights[1].T + bias[1], 4, axis=1)
+    cell = sigmoid(forget) * cell + sigmoid(enter) * np.tanh(candidate)
+    return sigmoid(out) * np.tanh(cell), cell
+
+
+def step_gru(weights, bias, x, state):
+    """One step of a GRU (Cho et al. 2014), its reset gate behind the hidden weights as torch has it."""
+    hidden, _ = state
+    of_x, of_hidden = (
+        np.split(values @ w.T + b, 3, axis=1) for values, w, b in zip((x, hidden), weights, bias, strict=True)
+    )
+    reset, update = sigmoid(of_x[0] + of_hidden[0]), sigmoid(of_x[1] + of_hidden[1])
+    new = np.tanh(of_x[2] + reset * of_hidden[2])
+    return (1 - update) * new + update * hidden, None
+
+
+def run_by_hand(module, x):
+    """The recurrence, step by step in numpy: (batch, steps, n_units)."""
+    tensors = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    step = step_gru if isinstance(module, torch.nn.GRU) else step_lstm
 
     def run_direction(steps, end):
-        hidden = cell = np.zeros((len(steps), lstm.hidden_size))
+        weights = [tensors[f"weight_{kind}_{end}"] for kind in ("ih", "hh")]
+        bias = [tensors.get(f"bias_{kind}_{end}", np.zeros(len(weights[0]))) for kind in ("ih", "hh")]
+        state = (np.zeros((len(steps), module.hidden_size)),) * 2
         outputs = []
         for t in range(steps.shape[1]):
-            gates = steps[:, t] @ weights[f"weight_ih_{end}"].T + hidden @ weights[f"weight_hh_{end}"].T
-            if lstm.bias:
-                gates = gates + weights[f"bias_ih_{end}"] + weights[f"bias_hh_{end}"]
-            enter, forget, candidate, out = np.split(gates, 4, axis=1)
-            cell = sigmoid(forget) * cell + sigmoid(enter) * np.tanh(candidate)
-            hidden = sigmoid(out) * np.tanh(cell)
-            outputs.append(hidden)
+            state = step(weights, bias, steps[:, t], state)
+            outputs.append(state[0])
         return np.stack(outputs, axis=1)
 
-    for layer in range(lstm.num_layers):
+    for layer in range(module.num_layers):
         directions = [run_direction(x, f"l{layer}")]
-        if lstm.bidirectional:
+        if module.bidirectional:
             directions.append(run_direction(x[:, ::-1], f"l{layer}_reverse")[:, ::-1])
         x = np.concatenate(directions, axis=2)
     return x
 
 
-@pytest.mark.parametrize("readout", ["last", "mean"])
+def read_out_by_hand(states, readout):
+    return {"last": states[:, -1], "mean": states.mean(axis=1), "flatten": states.reshape(len(states), -1)}[readout]
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("readout", ["last", "mean", "flatten"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("num_layers", [1, 2])
-def test_lstm_readout(num_layers, bidirectional, bias, readout):
-    """The head sees the recurrence's output at the last step, or its mean over steps, both directions in a row."""
-    model = make_model(num_layers=num_layers, bidirectional=bidirectional, bias=bias, readout=readout)
+def test_readout(num_layers, bidirectional, bias, readout, cell):
+    """The head sees the recurrence's outputs at the last step, their mean or all, both directions in a row."""
+    model = make_model(num_layers=num_layers, bidirectional=bidirectional, bias=bias, readout=readout, cell=cell)
     windows = model.reference.windows[:8]
-    states = run_lstm_by_hand(model.network.lstm, windows.numpy())
-    expected = states[:, -1] if readout == "last" else states.mean(axis=1)
+    expected = read_out_by_hand(run_by_hand(model.network.recurrent, windows.numpy()), readout)
     np.testing.assert_allclose(model.network.encode(windows), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(model.frozen.trace(windows).readout, expected, rtol=0, atol=1e-12)
 
 
 def test_shape_head_alone():
     """A KAN alone reads the features of the one step."""
     model = make_model("head")
     windows = model.reference.windows
-    assert torch.equal(model.network(windows), model.network.head(windows[:, 0]))
+    assert torch.equal(model.network(windows), pass_layers(model.network.head, windows[:, 0]))
 
 
 def test_shape_front():
     """A front KAN acts on each step's features by itself, and the LSTM reads its outputs."""
     model = make_model("front", bidirectional=True)
     windows = model.reference.windows[:8]
-    steps = torch.stack([model.network.front(windows[:, t]) for t in range(windows.shape[1])], dim=1)
-    states = run_lstm_by_hand(model.network.lstm, steps.numpy())
+    steps = torch.stack([pass_layers(model.network.front, windows[:, t]) for t in range(windows.shape[1])], dim=1)
+    states = run_by_hand(model.network.recurrent, steps.numpy())
     torch.testing.assert_close(model.network.encode(windows), torch.from_numpy(states[:, -1]), rtol=0, atol=1e-12)
+
+
+@given(model_configs("float64"), st.integers(0, 99))
+def test_a_chain_is_its_parts(config, seed):
+    """Any front, cell, readout, head and output function, one behind the other, is the chain."""
+    model = make_chain(config, seed)
+    network, windows = model.network, model.reference.windows[:3]
+    steps = torch.stack([pass_layers(network.front, windows[:, t]) for t in range(config.lookback)], dim=1)
+    if network.recurrent is not None:
+        steps = torch.from_numpy(run_by_hand(network.recurrent.requires_grad_(False), steps.numpy()))
+    readout = torch.from_numpy(read_out_by_hand(steps.numpy(), config.readout))
+    logits = pass_layers(network.head, readout)
+    functions = {None: lambda v: v, "softmax": lambda v: v.exp() / v.exp().sum(dim=1, keepdim=True)}
+    functions |= {"sigmoid": lambda v: 1 / (1 + (-v).exp()), "tanh": torch.tanh}
+    expected = functions[config.output_function](logits - (logits.max() if config.output_function == "softmax" else 0))
+    torch.testing.assert_close(network(windows), expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(network.trace(windows).logits, logits, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -79,7 +120,7 @@ def test_trace_is_forward(shape, options):
     assert outputs.shape == (9, len(model.config.outputs))
     torch.testing.assert_close(trace.outputs, outputs, rtol=0, atol=1e-12)
     torch.testing.assert_close(trace.readout, model.network.encode(windows), rtol=0, atol=1e-12)
-    assert len(trace.front) == (model.config.front.depth if model.config.front else 0)
+    assert len(trace.front) == len(model.config.front)
     for layer in trace.front:
         assert len(layer.nodes) == 9 * model.config.lookback
 
@@ -132,15 +173,17 @@ def test_forward_leaves_nothing_on_the_module(shape):
 @given(model_configs())
 def test_tensor_shapes_by_arithmetic(config):
     """Names and shapes of all tensors are known without making the network, and all have the config's type."""
-    tensors = LSTMKAN(config).state_dict()
-    assert network.tensor_shapes(config) == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    tensors = Network(config).state_dict()
+    assert tensor_shapes(config) == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     assert {tensor.dtype for tensor in tensors.values()} == {getattr(torch, config.dtype)}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("options", [{}, {"product": True, "num_layers": 2, "bidirectional": True, "bias": False}])
+@pytest.mark.parametrize(
+    "options", [{}, {"product": True, "num_layers": 2, "bidirectional": True, "bias": False, "cell": "gru"}]
+)
 def test_tensor_shapes_of_the_factories(shape, options):
     """The tiny models of these tests have the shapes that their configs imply."""
     model = make_model(shape, **options)
     tensors = model.network.state_dict()
-    assert network.tensor_shapes(model.config) == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    assert tensor_shapes(model.config) == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
