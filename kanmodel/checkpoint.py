@@ -67,6 +67,9 @@ class Provenance:
         verified: whether its predictions were proved equal to those of the model it was made from; true for ``train``,
             whose weights are its own, false for ``prune``, which changes the predictions and measures by how much.
         parent: the checkpoint it was made from, ``sha256:`` and the hash of its file; None where there is none.
+        difference: the largest difference from the predictions that proved it, in their unit; None without such.
+        relative_difference: the same in standard deviations of that output, or relative to its magnitude where it does
+            not vary.
     """
 
     source: str
@@ -74,6 +77,8 @@ class Provenance:
     created: str
     verified: bool
     parent: str | None = None
+    difference: float | None = None
+    relative_difference: float | None = None
 
     def __post_init__(self) -> None:
         for place in ("source", "library", "created"):

@@ -43,7 +43,7 @@ class TrainingOptions:
         order: spline order.
         lamb: weight of the sparsity penalty, see `sparsity_penalty`.
         grid_updates: how often knots move to where the data is: before the first epoch, then evenly over the
-            first two thirds.
+            first two thirds. Radial bases have none.
         learning_rate: of AdamW, falling to 0 along a cosine.
         weight_decay: of AdamW.
         noise: standard deviation of the noise added to training windows, model units.

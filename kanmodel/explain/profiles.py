@@ -14,7 +14,6 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.explain.ids import node_place
 from kanmodel.explain.quadrature import clenshaw_curtis
 from kanmodel.network.chain import Trace
 from kanmodel.network.config import ModelConfig
@@ -32,9 +31,9 @@ def profile_nodes(model: LoadedModel) -> Mapping[tuple[str, int], Array]:
         model: the model.
 
     Returns:
-        By (stage, layer) as in `Ledger.layers`: (n_nodes, n_features), the mean |contribution|
-        of a feature to the node over the reference windows, as a share of all features'. A node that no
-        feature moves has 0 everywhere. A front node's value is its sum over the steps.
+        By (stage, layer), the outputs as the last layer of the head, unless an output function stands between:
+        (n_nodes, n_features), the mean |contribution| of a feature to the node over the reference windows, as a share
+        of all features'. A node that no feature moves has 0 everywhere. A front node's value is its sum over the steps.
     """
     reference = model.reference.windows
     chosen = torch.linspace(0, len(reference) - 1, min(MAX_WINDOWS, len(reference))).long()
@@ -74,14 +73,14 @@ def _shares(sizes: Array) -> Array:
 
 
 def _node_values(config: ModelConfig, trace: Trace) -> dict[tuple[str, int], Tensor]:
-    """Values of the nodes where the ledger lists them, (batch, n_nodes) by (stage, layer)."""
+    """Values of the nodes, (batch, n_nodes) by (stage, layer)."""
     values = {
         ("front", number + 1): layer.nodes.view(-1, config.lookback, layer.nodes.shape[1]).sum(dim=1)
         for number, layer in enumerate(trace.front)
     }
     if config.readout_stage is not None:
         values[config.readout_stage, 0] = trace.readout
-    values |= {node_place(config, "head", number + 1): layer.nodes for number, layer in enumerate(trace.head)}
+    values |= {("head", number + 1): layer.nodes for number, layer in enumerate(trace.head)}
     if config.output_function is not None:
         values["output", len(config.head)] = trace.outputs
     return values

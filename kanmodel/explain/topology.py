@@ -328,7 +328,9 @@ def _output_edges(nodes: Sequence[TopologyNode], config: ModelConfig, output: in
 
 def _profile(config: ModelConfig, importance: Importance, place: tuple[str, int], index: int) -> dict[str, float]:
     """Names of features to their share in a node, largest first."""
-    shares = zip(config.feature_names, importance.profiles[place][index].tolist(), strict=True)
+    profiles = importance.profiles.get(place, importance.profiles.get(("head", place[1])))
+    assert profiles is not None
+    shares = zip(config.feature_names, profiles[index].tolist(), strict=True)
     return {name: share for name, share in sorted(shares, key=lambda pair: -pair[1]) if share > 0}
 
 

@@ -11,7 +11,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from kanmodel.config import BaseActivation, KANConfig
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.layout import (
     Layer,
@@ -19,11 +18,13 @@ from kanmodel.importers.layout import (
     bspline_layer,
     compare_keys,
     keys_under,
+    number_tensors,
     plain_config,
     plain_nodes,
+    refuse_gaps,
     shape_of,
-    spline_order_of,
 )
+from kanmodel.network.config import Layers
 
 LAYER_KEY = re.compile(r"((?:layers\.)?(0|[1-9][0-9]{0,3}))\.spline_weight")
 
@@ -44,9 +45,7 @@ def outline(tensors: Mapping[str, Tensor], prefix: str) -> list[Layer]:
     return layers
 
 
-def read_kan(
-    tensors: Mapping[str, Tensor], prefix: str, *, base_activation: BaseActivation
-) -> tuple[KANConfig, dict[str, Tensor]]:
+def read_kan(tensors: Mapping[str, Tensor], prefix: str, *, base_activation: str) -> tuple[Layers, dict[str, Tensor]]:
     """A KAN of efficient-kan.
 
     Args:
@@ -55,30 +54,27 @@ def read_kan(
         base_activation: what is added to the splines.
 
     Returns:
-        The config, and the tensors by their names in a `KAN`.
+        The layers, and their tensors by their names in a stage.
 
     Raises:
         CheckpointError: a key that the library does not have, one that is missing, or shapes that do not fit.
     """
     layers = outline(tensors, prefix)
-    order = spline_order_of(layers)
+    refuse_gaps(layers)
     expected: dict[str, Shape] = {}
     for layer in layers:
         start = f"{layer.place}." if layer.place else ""
         expected |= {
             f"{start}base_weight": (layer.n_nodes, layer.n_in),
-            f"{start}spline_weight": (layer.n_nodes, layer.n_in, layer.grid_size + order),
-            f"{start}grid": (layer.n_in, layer.grid_size + 2 * order + 1),
+            f"{start}spline_weight": (layer.n_nodes, layer.n_in, layer.grid_size + layer.order),
+            f"{start}grid": (layer.n_in, layer.grid_size + 2 * layer.order + 1),
         }
         if f"{start}spline_scaler" in tensors:
             expected[f"{start}spline_scaler"] = (layer.n_nodes, layer.n_in)
     under = f"{prefix}." if prefix else ""
     compare_keys({key: t for key, t in tensors.items() if key.startswith(under)}, expected, "", "efficient-kan")
-    return plain_config(layers, order, base_activation), {
-        f"layers.{number}.{name}": tensor
-        for number, layer in enumerate(layers)
-        for name, tensor in _convert(keys_under(tensors, layer.place), layer).items()
-    }
+    config = plain_config(layers, base_activation)
+    return config, number_tensors(config, [_convert(keys_under(tensors, layer.place), layer) for layer in layers])
 
 
 def _places(tensors: Mapping[str, Tensor], prefix: str) -> list[str]:

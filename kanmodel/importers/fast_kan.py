@@ -6,8 +6,10 @@ layer has no norm, with G centres and v_ig = (u_i - grid_g) / denominator:
     fast-kan    out_j = sum_i sum_g W[j, i G + g] exp(-v_ig^2) + sum_i Wb[j, i] base(x_i) + bb_j
     FasterKAN   out_j = sum_i sum_g W[j, i G + g] (1 - tanh(v_ig)^2)
 
-Neither file holds the denominator. That of fast-kan is the distance of its centres. That of FasterKAN is 1: the
-`inv_denominator` in its file, though it may be trained, is not used by the forward pass. FasterKAN up to 14 May 2024
+The file of fast-kan does not hold the denominator, which is the distance of its centres. FasterKAN has an
+`inv_denominator` in its file, which may be trained, but its forward pass does not use it: there the denominator is 1.
+Forks of FasterKAN do use it, and so does `cu_fasterkan` in FasterKAN's own repository, whose columns of W are
+g n_in + i; the file does not tell which of the three it is from (`INV_DENOMINATORS`). FasterKAN up to 14 May 2024
 divides by a denominator, 0.33 by default, that is not in the file, whose keys and shapes are those of fast-kan without
 base.
 """
@@ -18,16 +20,26 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from math import isfinite
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from kanmodel.config import BaseActivation, KANConfig
 from kanmodel.errors import CheckpointError
+from kanmodel.importers.layout import number_tensors
+from kanmodel.network.bases import Gaussian, Sech2
+from kanmodel.network.config import LayerConfig, Layers, Step
 
 RadialLibrary = Literal["fast_kan", "faster_kan"]
 TITLES: dict[RadialLibrary, str] = {"fast_kan": "fast-kan", "faster_kan": "FasterKAN"}
+InvDenominator = Literal["ignored", "used", "cuda"]
+INV_DENOMINATORS: dict[InvDenominator, str] = {
+    "ignored": "inv_denominator ignored, as FasterKAN does",
+    "used": "inv_denominator used, as forks of FasterKAN do",
+    "cuda": "inv_denominator used and the inputs innermost in the columns, as cu_fasterkan does",
+}
+INV_DENOMINATOR_KEY = "rbf.inv_denominator"
 
 
 @dataclass(frozen=True)
@@ -54,9 +66,10 @@ def read_kan(
     prefix: str,
     *,
     library: RadialLibrary,
-    base_activation: BaseActivation = "silu",
+    base_activation: str = "silu",
     denominator: float | None = None,
-) -> tuple[KANConfig, dict[str, Tensor]]:
+    inv_denominator: InvDenominator = "ignored",
+) -> tuple[Layers, dict[str, Tensor]]:
     """A KAN of fast-kan or FasterKAN, or a bare stack of their layers, or one of their layers alone.
 
     Args:
@@ -66,9 +79,10 @@ def read_kan(
         base_activation: what fast-kan's base does to the inputs; it is not in the file.
         denominator: width of the bumps of every layer. None: that of fast-kan's own default; FasterKAN up to
             14 May 2024 needs it.
+        inv_denominator: what a FasterKAN that has one does with it; it is not in the file.
 
     Returns:
-        The config, and the tensors by their names in a `KAN`, in the types of the file.
+        The layers, and their tensors by their names in a stage, in the types of the file.
 
     Raises:
         CheckpointError: a key that the library does not have, one that is missing, shapes that do not fit, layers that
@@ -76,27 +90,26 @@ def read_kan(
         ConfigError: the denominator is not positive.
     """
     layers = [_read_layer(place, layer, library) for place, layer in _split_layers(tensors, prefix).items()]
+    uses = inv_denominator != "ignored"
     for before, layer in pairwise(layers):
         if before.n_out != layer.n_in:
             raise CheckpointError(
                 f"has {layer.n_in} inputs in {layer.place}, but {before.place} before it has {before.n_out} outputs"
             )
-    has_base = any("base_linear.weight" in layer.tensors for layer in layers)
-    config = KANConfig(
-        width=tuple((n, 0) for n in (layers[0].n_in, *(layer.n_out for layer in layers))),
-        grid_size=tuple(layer.n_centres for layer in layers),
-        spline_order=0,
-        base_activation=base_activation if has_base else "zero",
-        basis="gaussian" if library == "fast_kan" else "sech2",
-        layer_norm=tuple("layernorm.weight" in layer.tensors for layer in layers),
-        denominator=tuple(_denominator(layer, library, denominator) for layer in layers),
+    basis = Gaussian if library == "fast_kan" else Sech2
+    config = tuple(
+        LayerConfig(
+            n_in=layer.n_in,
+            n_sum=layer.n_out,
+            basis=basis(layer.n_centres, _denominator(layer, library, denominator, uses)),
+            base=base_activation if "base_linear.weight" in layer.tensors else "zero",
+            before=(Step("layer_norm"),) if "layernorm.weight" in layer.tensors else (),
+            base_after=0 if "layernorm.weight" in layer.tensors else None,  # the base reads what was not normalised
+        )
+        for layer in layers
     )
-    converted = {
-        f"layers.{number}.{name}": tensor
-        for number, layer in enumerate(layers)
-        for name, tensor in _convert(layer).items()
-    }
-    return config, converted
+    converted = [_convert(layer, centres_innermost=inv_denominator != "cuda") for layer in layers]
+    return config, number_tensors(config, converted)
 
 
 def _split_layers(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, dict[str, Tensor]]:
@@ -148,7 +161,7 @@ def _read_layer(place: str, tensors: Mapping[str, Tensor], library: RadialLibrar
     if library == "fast_kan":
         expected |= {"base_linear.weight": (n_out, n_in), "base_linear.bias": (n_out,)}
     else:
-        expected |= {"rbf.inv_denominator": ()}
+        expected |= {INV_DENOMINATOR_KEY: ()}
     for name, tensor in tensors.items():
         if name not in expected:
             raise CheckpointError(f"has key {place}.{name}, which a layer of {TITLES[library]} does not have")
@@ -164,15 +177,15 @@ def _read_layer(place: str, tensors: Mapping[str, Tensor], library: RadialLibrar
     return _Layer(place, tensors, n_in, n_out, n_centres)
 
 
-def _denominator(layer: _Layer, library: RadialLibrary, given: float | None) -> float:
+def _denominator(layer: _Layer, library: RadialLibrary, given: float | None, uses_inverse: bool) -> float:
     """Width of a layer's bumps: what is given, or what the library takes by default."""
-    if "rbf.inv_denominator" in layer.tensors:
+    if INV_DENOMINATOR_KEY in layer.tensors:
         if given is not None:
             raise CheckpointError(
-                f"has {layer.place}.rbf.inv_denominator, and a FasterKAN that has one ignores it and divides by 1, "
-                f"but the denominator is given as {given}"
+                f"has {layer.place}.rbf.inv_denominator, and FasterKAN ignores it and divides by 1, but for its forks, "
+                f"which use it: the denominator cannot be given as {given}"
             )
-        return 1.0
+        return _inverse(layer) if uses_inverse else 1.0
     if given is not None:
         return float(given)
     if library == "faster_kan":
@@ -186,12 +199,24 @@ def _denominator(layer: _Layer, library: RadialLibrary, given: float | None) -> 
     return float(abs(last - first) / (layer.n_centres - 1))  # the distance of two neighbours is rounded to their type
 
 
-def _convert(layer: _Layer) -> dict[str, Tensor]:
+def _inverse(layer: _Layer) -> float:
+    """The denominator of a FasterKAN that uses its inv_denominator; the bumps are even, so its sign does not matter."""
+    inverse = abs(float(layer.tensors[INV_DENOMINATOR_KEY]))
+    if not inverse or not isfinite(1 / inverse):
+        raise CheckpointError(f"has {layer.place}.rbf.inv_denominator {inverse}, by which no bump has a finite width")
+    return 1 / inverse
+
+
+def _convert(layer: _Layer, centres_innermost: bool) -> dict[str, Tensor]:
     """The tensors of a `KANLayer`; what its library does not have is neutral."""
     weight = layer.tensors["spline_linear.weight"]
     per_edge = (layer.n_out, layer.n_in)
+    if centres_innermost:
+        coef = weight.reshape(*per_edge, layer.n_centres)
+    else:
+        coef = weight.reshape(layer.n_out, layer.n_centres, layer.n_in).transpose(1, 2)
     converted = {
-        "coef": weight.reshape(*per_edge, layer.n_centres),
+        "coef": coef,
         "scale_base": layer.tensors.get("base_linear.weight", weight.new_zeros(per_edge)),
         "scale_spline": weight.new_ones(per_edge),
         "grid": layer.tensors["rbf.grid"].expand(layer.n_in, -1),
@@ -202,5 +227,5 @@ def _convert(layer: _Layer) -> dict[str, Tensor]:
         "node_bias": weight.new_zeros(layer.n_out),
     }
     if "layernorm.weight" in layer.tensors:
-        converted |= {"norm_weight": layer.tensors["layernorm.weight"], "norm_bias": layer.tensors["layernorm.bias"]}
+        converted |= {f"before.0.{name}": layer.tensors[f"layernorm.{name}"] for name in ("weight", "bias")}
     return {name: tensor.detach().clone(memory_format=torch.contiguous_format) for name, tensor in converted.items()}

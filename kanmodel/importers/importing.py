@@ -1,4 +1,4 @@
-"""``import_checkpoint``: a file of weights and a manifest -> a model that is proved to compute the same."""
+"""``import_checkpoint``: a file of weights and a manifest -> a model that a check proves to compute the same."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.importers.arrays import TableReader, is_table, read_array
-from kanmodel.importers.assembly import assemble
+from kanmodel.importers.assembly import Assembled, assemble
+from kanmodel.importers.comparison import MAX_TOLERANCE, Bounds, Comparison
 from kanmodel.importers.manifest import Check, Manifest, read_manifest
 from kanmodel.importers.source import open_source
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
 from kanmodel.scaling import Array, Scaling
 from kanmodel.windows import take_windows
-
-MAX_TOLERANCE = 0.01  # of a check, in standard deviations of its outputs: beyond it a check proves nothing
 
 
 @dataclass(frozen=True)
@@ -32,16 +31,23 @@ class Imported:
     Attributes:
         model: ready to save, predict and explain.
         name: what the manifest calls it, or the file.
-        difference: largest difference from the predictions of the `check`, in its space; None without a check.
+        comparison: where it differs most from the predictions of the `check`; None without a check.
+        reading: what was taken for granted that neither file nor manifest says; empty where there was no choice.
+        also_matching: other readings that compute the predictions of the `check` too.
     """
 
     model: LoadedModel
     name: str
-    difference: float | None
+    comparison: Comparison | None
+    reading: str = ""
+    also_matching: tuple[str, ...] = ()
 
 
 def import_checkpoint(file: Path, manifest_file: Path, read_table: TableReader | None = None) -> Imported:
     """Makes a model of a file of weights and what the manifest says about it.
+
+    Where the file can be read in several ways that only predictions tell apart, the `check` decides; without one the
+    library's own way is taken.
 
     Args:
         file: the weights, as their trainer saved them.
@@ -55,24 +61,29 @@ def import_checkpoint(file: Path, manifest_file: Path, read_table: TableReader |
     manifest = read_manifest(manifest_file)
     source = open_source(file)
     try:
-        assembled = assemble(source, manifest)
+        readings = assemble(source, manifest)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{source.name} {error}") from error
-    reader = _Reader(manifest, assembled.network, read_table)
+    reader = _Reader(manifest, readings[0].network, read_table)
     windows = reader.windows(manifest.reference)
     reference = Reference(windows, reader.targets(manifest.reference_targets, len(windows)))
-    difference = None if manifest.check is None else _run_check(reader, manifest.check, source.name)
-    created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    chosen, comparison = readings[0], None
+    also_matching: tuple[str, ...] = ()
+    if manifest.check is not None:
+        chosen, comparison, also_matching = _choose_reading(reader, manifest.check, readings, source.name)
+    library = f"{chosen.library}, {chosen.reading}" if chosen.reading else chosen.library
     provenance = Provenance(
         "import",
-        f"{assembled.library}, read by kanscope {version('kanscope')}",
-        created,
-        verified=difference is not None,
+        f"{library}, read by kanscope {version('kanscope')}",
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        verified=comparison is not None,
+        difference=comparison.absolute if comparison else None,
+        relative_difference=comparison.relative if comparison else None,
     )
-    model = LoadedModel(assembled.network, reference, {}, provenance)
+    model = LoadedModel(chosen.network, reference, {}, provenance)
     if not bool(torch.isfinite(model.reference_outputs).all()):
         raise CheckpointError(f"{source.name} has a forecast that is not finite for a window of {manifest.reference}")
-    return Imported(model, manifest.name or file.stem, difference)
+    return Imported(model, manifest.name or file.stem, comparison, chosen.reading, also_matching)
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ class _Reader:
     """The arrays of a manifest in the shapes that the network has."""
 
     manifest: Manifest
-    network: LSTMKAN
+    network: Network
     read_table: TableReader | None
 
     @property
@@ -106,6 +117,14 @@ class _Reader:
         if self.manifest.space == "original":
             return self.scaling.features_to_model(array)
         return torch.from_numpy(array).to(self.scaling.dtype)
+
+    def predict(self, network: Network, windows: Tensor) -> Array:
+        """What a network of these shapes computes, as the manifest's space has it, (n, n_outputs)."""
+        with torch.inference_mode():
+            computed = network.eval()(windows)
+        scaled = self.manifest.space == "scaled"
+        outputs: Array = computed.double().numpy() if scaled else self.scaling.outputs_to_original(computed)
+        return outputs
 
     def outputs(self, name: str, n_windows: int) -> Array:
         """Outputs as the manifest's space has them, (n, n_outputs)."""
@@ -134,31 +153,53 @@ class _Reader:
         return targets * self.scaling.output_scale + self.scaling.output_mean
 
 
-def _run_check(reader: _Reader, check: Check, source: str) -> float:
-    """The largest difference between the predictions that are known and those computed.
+def _choose_reading(
+    reader: _Reader, check: Check, readings: list[Assembled], source: str
+) -> tuple[Assembled, Comparison, tuple[str, ...]]:
+    """The first reading that computes the predictions that are known, how far it is off, and which others do too.
 
     Raises:
-        CheckpointError: it is above the tolerance, or the tolerance is so large that it proves nothing.
+        CheckpointError: none does, or so much is allowed that it would prove nothing.
     """
     windows = reader.windows(check.inputs)
     expected = reader.outputs(check.outputs, len(windows))
-    spread = float(expected.std(axis=0).max())
-    if spread > 0 and check.tolerance > MAX_TOLERANCE * spread:
+    bounds = Bounds.of(expected, check.tolerance)
+    _refuse_weak(reader, check, bounds)
+    compared = [(reading, bounds.compare(expected, reader.predict(reading.network, windows))) for reading in readings]
+    matching = [(reading, comparison) for reading, comparison in compared if comparison.matches]
+    if matching:
+        (chosen, comparison), *others = matching
+        return chosen, comparison, tuple(reading.reading for reading, _ in others)
+    _, comparison = min(compared, key=lambda pair: pair[1].relative)
+    wrong = f"{comparison.computed:.7g} in place of {comparison.expected:.7g}"
+    output = reader.network.config.outputs[comparison.output]
+    message = (
+        f"{source} does not compute {check.outputs}: the largest difference is {comparison.absolute:.3g}, at window "
+        f"{comparison.window}, output {output} ({wrong}), which is {describe_relative(comparison)}, and "
+        f"{bounds.allowed[comparison.output] / bounds.unit[comparison.output]:.2g} is allowed"
+    )
+    if len(compared) > 1:
+        message += "; tried: " + "; ".join(f"{other.reading} ({off.relative:.3g})" for other, off in compared)
+    raise CheckpointError(message)
+
+
+def _refuse_weak(reader: _Reader, check: Check, bounds: Bounds) -> None:
+    """Refuses a check that a wrong model would pass."""
+    if check.tolerance > MAX_TOLERANCE:
         raise CheckpointError(
-            f"{reader.manifest.file}: check.tolerance is {check.tolerance}, above {MAX_TOLERANCE:.0%} of the standard "
-            f"deviation {spread:.3g} of the outputs, which proves nothing"
+            f"{reader.manifest.file}: check.tolerance is {check.tolerance} standard deviations of the outputs, above "
+            f"{MAX_TOLERANCE}, which proves nothing"
         )
-    with torch.inference_mode():
-        computed = reader.network.eval()(windows)
-    scaled = reader.manifest.space == "scaled"
-    outputs = computed.double().numpy() if scaled else reader.scaling.outputs_to_original(computed)
-    differences = np.where(np.isfinite(outputs), np.abs(outputs - expected), np.inf)
-    window, output = np.unravel_index(int(differences.argmax()), differences.shape)
-    largest = float(differences[window, output])
-    if not largest <= check.tolerance:
+    weak = bounds.proves_nothing
+    if weak is not None:
         raise CheckpointError(
-            f"{source} does not compute {check.outputs}: the largest difference is {largest:.3g}, at window {window}, "
-            f"output {reader.network.config.outputs[output]} ({outputs[window, output]:.7g} in place of "
-            f"{expected[window, output]:.7g}), and {check.tolerance:g} is allowed"
+            f"{reader.manifest.file}: {reader.network.config.outputs[weak]} has a standard deviation of "
+            f"{bounds.unit[weak]:.3g} in {check.outputs}, too little at its magnitude for float32 to prove anything by "
+            f"a tolerance of {check.tolerance:g}: subtract its mean"
         )
-    return largest
+
+
+def describe_relative(comparison: Comparison) -> str:
+    """The relative difference in words."""
+    what = "standard deviations of that output" if comparison.varies else "of the magnitude of that output"
+    return f"{comparison.relative:.2g} {what}"

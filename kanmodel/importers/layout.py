@@ -6,15 +6,16 @@ numbers together tell k.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from kanmodel.config import BaseActivation, KANConfig
 from kanmodel.errors import CheckpointError
+from kanmodel.network.bases import BSpline
+from kanmodel.network.config import LayerConfig, Layers
 
 Shape = tuple[int, ...]
 
@@ -38,6 +39,12 @@ class Layer:
     n_nodes: int
     grid_size: int
     spline_order: int | None
+
+    @property
+    def order(self) -> int:
+        """Order of the splines, of a layer that has some."""
+        assert self.spline_order is not None
+        return self.spline_order
 
 
 def keys_under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -98,30 +105,31 @@ def compare_keys(tensors: Mapping[str, Tensor], expected: Mapping[str, Shape], p
             raise CheckpointError(f"has key {place}{key}, which is not understood: {library} has none such")
 
 
-def spline_order_of(layers: list[Layer]) -> int:
-    """The one order of all layers, which have to follow each other."""
+def refuse_gaps(layers: list[Layer]) -> None:
+    """Refuses layers that do not follow each other."""
     for before, layer in pairwise(layers):
         if before.n_nodes != layer.n_in:
             raise CheckpointError(
                 f"has {layer.n_in} inputs in {layer.place}, but {before.n_nodes} outputs in {before.place} before it"
             )
-        if before.spline_order != layer.spline_order:
-            raise CheckpointError(
-                f"has splines of order {before.spline_order} in {before.place} and {layer.spline_order} in "
-                f"{layer.place}, and Kanscope has one order for a KAN"
-            )
-    assert layers[0].spline_order is not None
-    return layers[0].spline_order
 
 
-def plain_config(layers: list[Layer], order: int, base_activation: BaseActivation) -> KANConfig:
-    """The config of B-spline layers whose nodes are all sums."""
-    return KANConfig(
-        width=tuple((n, 0) for n in (layers[0].n_in, *(layer.n_nodes for layer in layers))),
-        grid_size=tuple(layer.grid_size for layer in layers),
-        spline_order=order,
-        base_activation=base_activation,
+def plain_config(layers: list[Layer], base_activation: str) -> Layers:
+    """The configs of B-spline layers whose nodes are all sums."""
+    return tuple(
+        LayerConfig(layer.n_in, layer.n_nodes, BSpline(layer.grid_size, layer.order), base_activation)
+        for layer in layers
     )
+
+
+def number_tensors(layers: Layers, tensors: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of layers in a row by their names in a stage; a layer without a base has no scale of it."""
+    return {
+        f"{number}.{name}": tensor
+        for number, (layer, converted) in enumerate(zip(layers, tensors, strict=True))
+        for name, tensor in converted.items()
+        if name != "scale_base" or layer.base != "zero"
+    }
 
 
 def plain_nodes(layer: Layer, like: Tensor) -> dict[str, Tensor]:

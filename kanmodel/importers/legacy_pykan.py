@@ -11,8 +11,6 @@ from itertools import count, takewhile
 
 from torch import Tensor
 
-from kanmodel import bspline
-from kanmodel.config import BaseActivation, KANConfig
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.layout import (
     Layer,
@@ -20,12 +18,15 @@ from kanmodel.importers.layout import (
     bspline_layer,
     compare_keys,
     keys_under,
+    number_tensors,
     plain_config,
     plain_nodes,
+    refuse_gaps,
     shape_of,
-    spline_order_of,
 )
 from kanmodel.importers.pykan import find_symbolic
+from kanmodel.network import splines
+from kanmodel.network.config import Layers
 
 
 def outline(tensors: Mapping[str, Tensor], prefix: str) -> list[Layer]:
@@ -45,9 +46,7 @@ def outline(tensors: Mapping[str, Tensor], prefix: str) -> list[Layer]:
     return layers
 
 
-def read_kan(
-    tensors: Mapping[str, Tensor], prefix: str, *, base_activation: BaseActivation
-) -> tuple[KANConfig, dict[str, Tensor]]:
+def read_kan(tensors: Mapping[str, Tensor], prefix: str, *, base_activation: str) -> tuple[Layers, dict[str, Tensor]]:
     """A KAN of pykan 0.0.
 
     Args:
@@ -56,7 +55,7 @@ def read_kan(
         base_activation: what is added to the splines.
 
     Returns:
-        The config, and the tensors by their names in a `KAN`.
+        The layers, and their tensors by their names in a stage.
 
     Raises:
         CheckpointError: a key that this pykan does not have, one that is missing, shapes that do not fit, edges from
@@ -66,7 +65,7 @@ def read_kan(
     found, start = keys_under(tensors, prefix), f"{prefix}." if prefix else ""
     expected: dict[str, Shape] = {}
     for number, layer in enumerate(layers):
-        n_edges, k = layer.n_in * layer.n_nodes, layer.spline_order or 0
+        n_edges, k = layer.n_in * layer.n_nodes, layer.order
         expected |= {
             f"biases.{number}.weight": (1, layer.n_nodes),
             f"act_fun.{number}.grid": (n_edges, layer.grid_size + 1),
@@ -76,16 +75,13 @@ def read_kan(
             f"symbolic_fun.{number}.affine": (layer.n_nodes, layer.n_in, 4),
         }
     compare_keys(found, expected, start, "pykan 0.0")
-    order = spline_order_of(layers)
+    refuse_gaps(layers)
     find_symbolic(found, layers, start, None)
-    return plain_config(layers, order, base_activation), {
-        f"layers.{number}.{name}": tensor
-        for number, layer in enumerate(layers)
-        for name, tensor in _convert(found, number, layer, order).items()
-    }
+    config = plain_config(layers, base_activation)
+    return config, number_tensors(config, [_convert(found, number, layer) for number, layer in enumerate(layers)])
 
 
-def _convert(found: Mapping[str, Tensor], number: int, layer: Layer, order: int) -> dict[str, Tensor]:
+def _convert(found: Mapping[str, Tensor], number: int, layer: Layer) -> dict[str, Tensor]:
     """The tensors of one `KANLayer`, (out, in)."""
     act = keys_under(found, f"act_fun.{number}")
     per_edge = (layer.n_nodes, layer.n_in)
@@ -101,7 +97,7 @@ def _convert(found: Mapping[str, Tensor], number: int, layer: Layer, order: int)
         "scale_base": act["scale_base"].view(per_edge),
         "scale_spline": act["scale_sp"].view(per_edge),
         "mask": act["mask"].view(per_edge),
-        "grid": bspline.extend_grid(grids[0], order),
+        "grid": splines.extend_grid(grids[0], layer.order),
         **plain_nodes(layer, act["coef"]),
         "node_bias": found[f"biases.{number}.weight"][0],
     }

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
-from kanmodel.config import BaseActivation, Feature, Readout, Target
 from kanmodel.errors import CheckpointError
 from kanmodel.importers import values
 from kanmodel.importers.documents import read_document
 from kanmodel.importers.pykan_config import Arities, PykanConfig, parse_arities, read_pykan_config
+from kanmodel.network.config import BASE_FUNCTIONS, Feature, Readout, Target
 
 Library = Literal["pykan", "efficient_kan", "fast_kan", "faster_kan"]
 Space = Literal["scaled", "original"]
@@ -35,7 +35,8 @@ class Check:
     Attributes:
         inputs: name of the windows' array.
         outputs: name of the predictions' array.
-        tolerance: largest difference that counts as the same.
+        tolerance: largest difference that counts as the same, in standard deviations of each output over the check's
+            windows.
     """
 
     inputs: str
@@ -80,7 +81,7 @@ class Manifest:
     library: Library | None = None
     prefixes: Mapping[str, str | None] | None = None
     readout: Readout | None = None
-    base_activation: BaseActivation | None = None
+    base_activation: str | None = None
     pykan_config: PykanConfig | None = None
     denominator: float | None = None
     mult_arity: Arities | None = None
@@ -126,7 +127,7 @@ def _parse(document: dict[str, Any], path: Path) -> Manifest:
         library=cast("Library | None", _choice(given, "library", get_args(Library))),
         prefixes={part: _prefix(document[part], part) for part in PARTS if part in document},
         readout=cast("Readout | None", _choice(given, "readout", get_args(Readout))),
-        base_activation=cast("BaseActivation | None", _choice(given, "base_activation", get_args(BaseActivation))),
+        base_activation=_choice(given, "base_activation", BASE_FUNCTIONS),
         pykan_config=None if config is None else read_pykan_config(path.parent / values.text(config, "pykan_config")),
         denominator=values.positive(given["denominator"], "denominator") if "denominator" in given else None,
         mult_arity=_mult_arity(given),

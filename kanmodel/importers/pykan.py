@@ -7,12 +7,11 @@ has: 7 sub-nodes and 4 nodes may be one product of 4 factors, or three of 2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import count, takewhile
 
 from torch import Tensor
 
-from kanmodel.config import FUNCTION_NAMES, BaseActivation, KANConfig, SymbolicEdge
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.layout import (
     Layer,
@@ -20,10 +19,14 @@ from kanmodel.importers.layout import (
     bspline_layer,
     compare_keys,
     keys_under,
+    number_tensors,
+    refuse_gaps,
     shape_of,
-    spline_order_of,
 )
 from kanmodel.importers.pykan_config import Arities, PykanConfig
+from kanmodel.network.bases import BSpline
+from kanmodel.network.config import LayerConfig, Layers, SymbolicEdge
+from kanmodel.network.functions import FUNCTIONS
 
 Width = tuple[tuple[int, int], ...]
 
@@ -48,10 +51,10 @@ def read_kan(
     tensors: Mapping[str, Tensor],
     prefix: str,
     *,
-    base_activation: BaseActivation,
+    base_activation: str,
     mult_arity: Arities | None = None,
     config: PykanConfig | None = None,
-) -> tuple[KANConfig, dict[str, Tensor]]:
+) -> tuple[Layers, dict[str, Tensor]]:
     """A KAN of pykan.
 
     Args:
@@ -62,7 +65,7 @@ def read_kan(
         config: what pykan wrote beside the weights, with widths, arities and names of functions.
 
     Returns:
-        The config, and the tensors by their names in a `KAN`.
+        The layers, and their tensors by their names in a stage.
 
     Raises:
         CheckpointError: a key that pykan does not have, one that is missing, shapes that do not fit, product nodes
@@ -72,30 +75,29 @@ def read_kan(
     found, start = keys_under(tensors, prefix), f"{prefix}." if prefix else ""
     expected = {key: shape for number, layer in enumerate(layers) for key, shape in _shapes(layer, number).items()}
     compare_keys(found, expected, start, "pykan")
-    order = spline_order_of(layers)
+    refuse_gaps(layers)
     if mult_arity is None and config is not None:
         mult_arity = config.mult_arity
     width, arities = _products(layers, mult_arity)
     if config is not None and config.width != width:
         raise CheckpointError(f"has the width {_as_pykan(width)}, but {config.name} says {_as_pykan(config.width)}")
     symbolic = find_symbolic(found, layers, start, config)
-    kan = KANConfig(
-        width=width,
-        grid_size=tuple(layer.grid_size for layer in layers),
-        spline_order=order,
-        base_activation=base_activation,
-        mult_arity=arities,
-        symbolic=symbolic,
+    kan = tuple(
+        LayerConfig(
+            n_in=layer.n_in,
+            n_sum=layer.n_nodes - len(arity),
+            basis=BSpline(layer.grid_size, layer.order),
+            base=base_activation,
+            mult_arity=arity,
+            symbolic=edges,
+        )
+        for layer, arity, edges in zip(layers, arities[1:], symbolic, strict=True)
     )
-    converted: dict[str, Tensor] = {}
-    for number in range(len(layers)):
-        edges = [edge for edge in symbolic if edge.layer == number]
-        converted |= {f"layers.{number}.{name}": t for name, t in _convert(found, number, edges).items()}
-    return kan, converted
+    return kan, number_tensors(kan, [_convert(found, number, edges) for number, edges in enumerate(symbolic)])
 
 
 def _shapes(layer: Layer, number: int) -> dict[str, Shape]:
-    n_in, n_sub, k = layer.n_in, layer.n_subnodes, layer.spline_order or 0
+    n_in, n_sub, k = layer.n_in, layer.n_subnodes, layer.order
     return {
         f"act_fun.{number}.grid": (n_in, layer.grid_size + 2 * k + 1),
         f"act_fun.{number}.coef": (n_in, n_sub, layer.grid_size + k),
@@ -141,12 +143,13 @@ def _products(layers: list[Layer], given: Arities | None) -> tuple[Width, tuple[
 
 def find_symbolic(
     found: Mapping[str, Tensor], layers: list[Layer], start: str, config: PykanConfig | None
-) -> tuple[SymbolicEdge, ...]:
-    """The edges whose symbolic part acts, with the names of their functions."""
+) -> list[tuple[SymbolicEdge, ...]]:
+    """The edges of each layer whose symbolic part acts, with the names of their functions."""
     if config is not None and not config.symbolic_enabled:
-        return ()
-    edges = []
+        return [()] * len(layers)
+    found_edges = []
     for number in range(len(layers)):
+        edges = []
         for j, i in found[f"symbolic_fun.{number}.mask"].nonzero().tolist():
             place = f"{start}symbolic_fun.{number}, edge ({number}, {i}, {j})"
             if config is None:
@@ -160,13 +163,14 @@ def find_symbolic(
                 raise CheckpointError(
                     f"has a symbolic function in {place}, of which {config.name} says nothing"
                 ) from None
-            if name not in FUNCTION_NAMES:
+            if name not in FUNCTIONS:
                 raise CheckpointError(f"has in {place} the function {name[:80]!r}, which is not pykan's")
-            edges.append(SymbolicEdge(number, i, j, name))
-    return tuple(edges)
+            edges.append(SymbolicEdge(i, j, name))
+        found_edges.append(tuple(edges))
+    return found_edges
 
 
-def _convert(found: Mapping[str, Tensor], number: int, edges: list[SymbolicEdge]) -> dict[str, Tensor]:
+def _convert(found: Mapping[str, Tensor], number: int, edges: Sequence[SymbolicEdge]) -> dict[str, Tensor]:
     """The tensors of one `KANLayer`, (out, in)."""
     act = keys_under(found, f"act_fun.{number}")
     converted = {

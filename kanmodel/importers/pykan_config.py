@@ -6,12 +6,13 @@ import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from kanmodel.config import MAX_SIZE, BaseActivation
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.documents import read_document
+from kanmodel.network.checks import MAX_SIZE
 
+BASES = ("silu", "identity", "zero")  # that pykan knows by name
 Arities = tuple[tuple[int, ...], ...] | int  # of each product node, a tuple for every entry of the width; or of all
 
 
@@ -31,7 +32,7 @@ class PykanConfig:
     name: str
     width: tuple[tuple[int, int], ...]
     mult_arity: Arities
-    base_activation: BaseActivation
+    base_activation: str
     symbolic_enabled: bool
     function_names: tuple[tuple[tuple[str, ...], ...], ...]
 
@@ -46,7 +47,7 @@ def read_pykan_config(path: Path) -> PykanConfig:
     try:
         width = tuple(_layer_width(layer) for layer in _list(document, "width"))
         base = document.get("base_fun_name", "silu")
-        if base not in get_args(BaseActivation):
+        if base not in BASES:
             raise CheckpointError(f"has the base_fun_name {reprlib.repr(base)}, not silu, identity or zero")
         enabled = document.get("symbolic_enabled", True)
         if not isinstance(enabled, bool):

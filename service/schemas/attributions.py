@@ -13,9 +13,9 @@ from kanmodel.explain.agreement import Agreement
 from kanmodel.explain.attributions import Attribution
 from kanmodel.explain.bootstrap import CONFIDENCE, SEED
 from kanmodel.explain.importance import Importance
-from service.registry import Served
+from service.models.registry import Served
+from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name
-from service.schemas.requests import OutputQuery
 
 Verdict = TypeAliasType("Verdict", attributions.Verdict)
 ComparedBaseline = TypeAliasType("ComparedBaseline", agreement.ComparedBaseline)

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain.report import Finding
-from service.registry import Served
+from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name
 
 FindingId = TypeAliasType(

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 from strategies import model_configs
+from thorough import examples
 
 import kanmodel.checkpoint
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, parse_checkpoint, save_checkpoint
@@ -122,7 +123,8 @@ def test_every_chain_survives_a_file(config, seed):
     assert loaded.config == model.config
     for name, tensor in model.network.state_dict().items():
         assert torch.equal(loaded.network.state_dict()[name], tensor), name
-    assert torch.equal(loaded.reference_outputs, model.reference_outputs)
+    outputs = loaded.reference_outputs, model.reference_outputs
+    torch.testing.assert_close(*outputs, rtol=0, atol=0, equal_nan=True)  # a random chain may overflow
 
 
 def test_the_same_model_has_the_same_hash(tmp_path):
@@ -145,7 +147,7 @@ def test_tensors_that_are_views_are_stored_by_value(tmp_path):
     assert torch.equal(load_checkpoint(tmp_path / "view.safetensors").network.head[0].coef, layer.coef)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(fraction=st.floats(0, 1, exclude_max=True))
 def test_truncated_at_any_byte(data, fraction):
     """A file that ends anywhere before its end is refused."""
@@ -160,7 +162,7 @@ def test_truncated_around_its_seams(data):
         assert "truncated" in message if end >= 8 else "is not a safetensors file" in message
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(bit=st.data())
 def test_any_flipped_bit(data, bit):
     """A file with one flipped bit either loads or is refused; nothing else happens."""
@@ -172,7 +174,7 @@ def test_any_flipped_bit(data, bit):
         assert isinstance(parse_checkpoint(bytes(flipped)), LoadedModel)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(
     changes=st.lists(
         st.tuples(st.floats(0, 1, exclude_max=True), st.sampled_from(b'0123456789eE.,:"[]{}-nulx ')), max_size=4
@@ -187,7 +189,7 @@ def test_any_other_characters_in_the_header(data, changes):
         assert isinstance(parse_checkpoint(bytes(changed)), LoadedModel)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(cuts=st.lists(st.floats(0, 1), min_size=4, max_size=4), other=st.none() | st.binary(max_size=64))
 def test_any_splice(data, cuts, other):
     """A file in which a part is replaced by another part, or by anything, either loads or is refused."""
@@ -197,7 +199,7 @@ def test_any_splice(data, cuts, other):
         assert isinstance(parse_checkpoint(spliced), LoadedModel)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.binary(max_size=300))
 def test_any_bytes(noise):
     """Bytes that are no checkpoint are refused, also behind a plausible length."""
@@ -212,7 +214,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(part=st.data())
 def test_any_value_in_the_document(data, part):
     """A document or a header in which one value is replaced by any other JSON value loads or is refused."""

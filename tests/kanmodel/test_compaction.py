@@ -7,6 +7,7 @@ from factories import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from thorough import examples
 
 from kanmodel.explain.compaction import compact_network
 from kanmodel.explain.connectivity import n_nodes as count_nodes
@@ -38,7 +39,7 @@ def hidden_nodes(network):
     ]
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.sampled_from(["lstm", "head", "front"]),
     st.integers(0, 500),

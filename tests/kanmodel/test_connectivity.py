@@ -6,6 +6,7 @@ import torch
 from factories import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.explain.connectivity import connected_features, live_edges
 from kanmodel.explain.importance import measure_importance
@@ -36,7 +37,7 @@ def moved_by(model, feature, output):
     return not torch.equal(before, after)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     st.sampled_from(["lstm", "head", "front"]),
     st.integers(0, 2**32 - 1),

@@ -9,6 +9,7 @@ from factories import make_model
 from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.curves import sample_edge, sample_edges
@@ -151,7 +152,7 @@ def test_y_in_the_target_s_unit_moves_the_forecast():
     assert forecasts[1] - forecasts[0] == pytest.approx(curve.y_original[1] - curve.y_original[0])
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.floats(0.05, 3), st.booleans())
 def test_a_straight_edge(slope, falling):
     """An edge without a spline and with the identity as its base is a line of R2 1, of its slope, and shape linear."""

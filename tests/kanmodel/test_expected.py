@@ -6,6 +6,7 @@ import torch
 from factories import PROVENANCE, make_model, make_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.errors import DataError
@@ -83,7 +84,7 @@ def test_every_layer_adds_up(shape):
     assert (ledger.residual <= ledger.tolerance)[ledger.converged].all()
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(2, 60), st.integers(0, 1000))
 def test_a_linear_model(count, seed):
     """Where y = w x, contributions are w (x - mean x0) and their standard error |w| std(x0) / sqrt(count)."""

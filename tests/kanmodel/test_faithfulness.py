@@ -8,13 +8,14 @@ from factories import PROVENANCE, make_model
 from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
 from kanmodel.explain.faithfulness import measure_faithfulness
 from kanmodel.explain.ledger import explain_windows
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
-from service.repository import BUNDLED
+from service.models.repository import BUNDLED
 
 
 @cache
@@ -56,7 +57,7 @@ def test_methods(shape):
     assert "pykan_score" not in by_method(make_model("head", n_reference=100))
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(st.integers(0, 1000), st.integers(2, 5))
 def test_an_additive_model(seed, n_features):
     """Where features only add up, the ledger foretells exactly what taking some away changes: its infidelity is 0."""

@@ -8,6 +8,7 @@ import torch
 from factories import PROVENANCE, make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.explain.importance import measure_importance
@@ -37,7 +38,7 @@ def kan_alone(config, seed, change):
     return LoadedModel(network, Reference(windows), {}, PROVENANCE)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 1000), st.integers(2, 6))
 def test_an_additive_model_has_none(seed, n_features):
     """In a KAN without a hidden layer no two features act together: every strength is 0, to rounding."""
@@ -61,7 +62,7 @@ def multiply(head):
     head[1].mask[:] = 1
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(0, 1000))
 def test_a_product(seed):
     """In x0 x1 + x2 the strength of x0 and x1 is mean |(x0 - m0)(x1 - m1)|, and x2 acts alone."""

@@ -8,6 +8,7 @@ from factories import PROVENANCE, make_model, make_windows
 from goldens import load_arrays, load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.errors import DataError, NonFiniteError
@@ -234,7 +235,7 @@ def tipping_model(factor):
 
 
 @given(st.floats(1, 6), st.integers(0, 1000))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20))
 def test_where_an_lstm_tips_over(factor, seed):
     """However steep the network is on the way, the ledger adds up, and has the entries of a far finer one."""
     model = tipping_model(factor)
@@ -296,7 +297,7 @@ def test_layers_come_in_the_order_of_the_data(name):
     assert ledger.layers[-1].nodes.shape == (6, len(config.outputs))
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.permutations(range(6)), st.sampled_from(list(MODELS)))
 def test_the_order_of_windows_does_not_matter(order, name):
     """Permuting the windows permutes the answer, and a window alone has the answer it has among others."""
@@ -333,7 +334,7 @@ def test_a_window_equal_to_its_baseline(name):
     assert ledger.converged.all()
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(st.sampled_from([name for name in MODELS if name != "float32"]), st.integers(0, 1000))
 def test_there_and_back(name, seed):
     """Exchanging window and baseline turns the sign of every contribution."""

@@ -1,3 +1,5 @@
+from copy import deepcopy
+
 import pytest
 import torch
 from factories import make_model
@@ -7,8 +9,10 @@ from hypothesis import strategies as st
 
 from kanmodel.errors import DataError
 from kanmodel.network import splines
-from kanmodel.network.config import LayerConfig
-from kanmodel.network.layer import KANLayer
+from kanmodel.network.bases import Gaussian, Line
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, RecurrentConfig, Step, Target, plain_layers
+from kanmodel.network.layer import KANLayer, pass_layers
 from kanmodel.optimization import TrainingOptions, sparsity_penalty, update_grids
 
 # pykan 0.2.8: get_reg("edge_forward_spline_n", lamb_l1=1, lamb_entropy=2, lamb_coef=0, lamb_coefdiff=0), float64
@@ -77,6 +81,51 @@ def test_a_grid_update_moves_every_kan_to_its_own_data(shape):
             low, high = layer.core
             torch.testing.assert_close(low, passed.inputs.amin(dim=0), atol=1e-6, rtol=0)
             torch.testing.assert_close(high, passed.inputs.amax(dim=0), atol=1e-6, rtol=0)
+
+
+def test_a_grid_update_follows_the_layer_norm():
+    """Downstream of a layer norm the knots span the normalised inputs, and each curve stays the spline nearest to it.
+
+    Where the old splines reach, the edges stay what they were up to what the new knots can represent.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [
+            KANLayer(config).double() for config in plain_layers([3, 4, 2], before=(Step("layer_norm"),), base_after=0)
+        ]
+        x = 40 + 10 * torch.randn(300, 3, dtype=torch.float64)  # far from the grids
+        for layer in layers:
+            layer.before[0].weight.uniform_(0.5, 1.5)
+            layer.before[0].bias.uniform_(-0.5, 0.5)
+            layer.grid.mul_(4)  # wide: everything that is normalised lies inside
+    before, reaching = pass_layers(layers, x), x
+    for layer in layers:
+        layer.update_grid(reaching)
+        _, normalised = layer.read(reaching)
+        torch.testing.assert_close(layer.core[0], normalised.amin(dim=0))
+        torch.testing.assert_close(layer.core[1], normalised.amax(dim=0))
+        reaching = layer(reaching)
+    assert ((reaching - before) ** 2).mean() < 1e-3 * before.var()
+
+
+def test_what_has_no_knots_stays():
+    """A grid update of a network moves its B-splines and leaves its bumps and its lines alone."""
+    features = tuple(Feature(name) for name in "abc")
+    network = Network(
+        ModelConfig(
+            features=features,
+            targets=(Target("y"),),
+            lookback=2,
+            horizon=1,
+            head=(LayerConfig(4, 2, Gaussian(5, 0.5)), LayerConfig(2, 1, Line(), "zero")),
+            recurrent=RecurrentConfig("lstm", 4),
+            front=plain_layers([3, 3]),
+        )
+    )
+    front, head = (deepcopy(layers.state_dict()) for layers in (network.front, network.head))
+    update_grids(network, 40 + 10 * torch.randn(150, 2, 3))
+    assert not torch.equal(network.front[0].grid, front["0.grid"])
+    assert all(torch.equal(tensor, head[name]) for name, tensor in network.head.state_dict().items())
 
 
 @pytest.mark.parametrize(

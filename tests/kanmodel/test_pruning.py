@@ -9,6 +9,7 @@ from factories import make_model
 from goldens import SCORED, load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import InsufficientReferenceError
@@ -133,7 +134,7 @@ def test_the_mean_keeps_fewer_edges_than_zero():
     assert 2 * mean.n_edges < zero.n_edges
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(
     st.sampled_from(["head", "lstm", "front"]),
     st.integers(0, 500),
@@ -172,7 +173,7 @@ def test_every_larger_k_keeps_the_fidelity(shape, seed, output, metric, fill, fi
     assert pruning.fidelity.r2 == pytest.approx(best_value, abs=1e-9)
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(
     st.sampled_from(["head", "lstm", "front"]),
     st.integers(0, 500),
@@ -189,7 +190,7 @@ def test_all_edges_have_an_r2_of_exactly_1(shape, seed, product, dtype):
         assert torch.equal(keep, model.network.stages[stage][number].mask != 0)
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.sampled_from(["head", "front"]), st.integers(0, 500), st.integers(0, 1), st.floats(0.5, 0.999))
 def test_what_is_cut_off_goes(shape, seed, output, fidelity):
     """Every kept edge lies between kept nodes, and every kept hidden node has kept edges on both sides."""
@@ -294,7 +295,7 @@ def edges_of_curve(model, importance, **options):
     return points, [point.edges for point in points]
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(
     st.sampled_from(["head", "lstm", "front"]),
     st.integers(0, 500),
@@ -324,7 +325,7 @@ def test_the_curve_goes_from_all_edges_to_none(shape, seed, output, metric, fill
     assert {point.fidelity.mae_full for point in points} == {points[0].fidelity.mae_full}
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(
     st.sampled_from(["head", "lstm", "front"]),
     st.integers(0, 500),

@@ -14,7 +14,7 @@ from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.explain.report import markdown, write_report
 from kanmodel.explain.topology import build_topology
-from service.repository import BUNDLED
+from service.models.repository import BUNDLED
 
 SHAPES = ["lstm", "head", "front"]
 IDS = ["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]

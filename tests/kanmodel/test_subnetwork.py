@@ -9,6 +9,7 @@ from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.explain.connectivity import n_nodes as count_nodes
@@ -26,7 +27,7 @@ def tiny(shape, seed=0, **options):
     return model, tuple(measure_importance(model, output) for output in range(len(model.config.outputs)))
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(
     st.sampled_from(["lstm", "head", "front"]),
     st.integers(0, 4),

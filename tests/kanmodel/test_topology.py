@@ -9,6 +9,7 @@ from factories import make_model
 from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.importance import measure_importance
@@ -133,7 +134,7 @@ def test_kept_is_what_the_rule_keeps(shape):
                 assert kept[edge.target]
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.sampled_from(["lstm", "head"]), st.floats(0.5, 0.9), st.floats(0.91, 0.999))
 def test_a_lower_fidelity_never_keeps_more(shape, low, high):
     """Asking for less fidelity keeps no more edges, never more than there are, and always what was asked for."""
@@ -177,7 +178,7 @@ def test_the_profile_of_the_output_is_that_of_its_ledger():
     """What the forecast itself stands for is the table of its features' contributions, as shares."""
     case = load_case("pykan_head")
     importance = measure_importance(case.model, 0)
-    profile = importance.profiles["output", 2][0]
+    profile = importance.profiles["head", 2][0]
     share = importance.features.value / importance.features.value.sum()
     np.testing.assert_allclose(profile, share, atol=0.02)
     assert profile.argmax() == share.argmax()
@@ -192,7 +193,7 @@ def test_a_feature_that_no_node_reads_has_no_share():
         model.network.head[0].mask[2] = 0
     profiles = measure_importance(replace(model), 0).profiles
     np.testing.assert_array_equal(profiles["head", 1], [[1, 0, 0], [1, 0, 0], [0, 0, 0]])
-    np.testing.assert_array_equal(profiles["output", 2], [[1, 0, 0]])
+    np.testing.assert_array_equal(profiles["head", 2], [[1, 0, 0]])
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from service.batch.cluster import explain_with_ray
 from service.batch.plan import Plan
 from service.batch.run import explain_table
-from service.clusters import join_cluster
+from service.engines.clusters import join_cluster
+
+pytestmark = pytest.mark.xdist_group("ray")  # one worker has the clusters
 
 N_ROWS, PARTS = 1500, ("--part-windows", 50)
 MODEL = make_model("lstm", with_targets=False)
@@ -109,6 +111,7 @@ def test_a_worker_that_is_killed_is_replaced(cluster, place, wanted, tmp_path):
     assert contents(tmp_path / "out") == wanted
 
 
+@pytest.mark.ray
 def test_what_ends_the_reading_leaves_what_was_read(run, cluster, place, tmp_path):
     """The error is the sentence of the other engine, and the rows before it are explained."""
     table = tmp_path / "table"
@@ -123,6 +126,7 @@ def test_what_ends_the_reading_leaves_what_was_read(run, cluster, place, tmp_pat
     assert len(list(out.glob("part-*"))) == N_ROWS // 50
 
 
+@pytest.mark.ray
 def test_a_command_that_is_killed_is_finished_by_the_next(place, wanted, tmp_path):
     """SIGKILL of the driver takes its cluster with it; the next run makes the rest."""
     command = [

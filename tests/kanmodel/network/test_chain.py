@@ -6,6 +6,7 @@ from goldens import VARIANTS, load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import model_configs
+from thorough import examples
 
 from kanmodel.network.chain import Network, tensor_shapes
 from kanmodel.network.layer import pass_layers
@@ -169,7 +170,7 @@ def test_forward_leaves_nothing_on_the_module(shape):
     assert all(parameter.grad is None for parameter in model.network.parameters())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(model_configs())
 def test_tensor_shapes_by_arithmetic(config):
     """Names and shapes of all tensors are known without making the network, and all have the config's type."""

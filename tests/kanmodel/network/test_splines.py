@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline
+from thorough import examples
 
 from kanmodel.network import splines
 
@@ -34,7 +35,7 @@ def basis_by_scipy(x, knots, order, derivative=0):
     return np.stack(columns, axis=1)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(orders, grid_sizes, seeds)
 def test_basis_values(order, grid_size, seed):
     """Every basis function has scipy's value, between the knots, in their extension and beyond."""
@@ -45,7 +46,7 @@ def test_basis_values(order, grid_size, seed):
         np.testing.assert_allclose(values[:, i], basis_by_scipy(x[:, i].numpy(), knots[i].numpy(), order), atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(orders, grid_sizes, seeds)
 def test_curve_values_and_slopes(order, grid_size, seed):
     """A curve and its slope by autograd are scipy's spline and its derivative."""
@@ -64,7 +65,7 @@ def test_curve_values_and_slopes(order, grid_size, seed):
             np.testing.assert_allclose(slope[:, i], expected, atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(orders, grid_sizes, seeds)
 def test_partition_of_unity(order, grid_size, seed):
     """Inside the core interval the basis functions sum to 1."""
@@ -75,7 +76,7 @@ def test_partition_of_unity(order, grid_size, seed):
     torch.testing.assert_close(sums, torch.ones_like(sums), rtol=0, atol=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(orders, grid_sizes, seeds, st.floats(0, 1e6))
 def test_zero_beyond_the_outermost_knots(order, grid_size, seed, distance):
     """Before the first knot, and from the last knot on, every basis function is exactly 0."""
@@ -84,7 +85,7 @@ def test_zero_beyond_the_outermost_knots(order, grid_size, seed, distance):
     assert not splines.basis(outside, knots, order).any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60))
 @given(st.integers(1, 4), st.lists(st.integers(0, 3), min_size=3, max_size=8), seeds)
 def test_repeated_knots(order, repeats, seed):
     """With repeated knots 0/0 counts as 0: values are scipy's, and gradients are finite."""
@@ -112,7 +113,7 @@ def test_equal_knots(dtype):
     assert not slope.any()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(orders, grid_sizes, seeds)
 def test_fit_recovers_a_curve_in_the_span(order, grid_size, seed):
     """A curve that is a spline on the grid gets back the coefficients it was made from."""
@@ -145,7 +146,7 @@ def test_fit_keeps_the_type():
     assert splines.fit_coefficients(x, x[:, None] ** 2, knots, 3).dtype == torch.float32
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40))
 @given(orders, grid_sizes, seeds)
 def test_extend_grid(order, grid_size, seed):
     """The core knots stay, and k knots at their mean spacing come before and after."""

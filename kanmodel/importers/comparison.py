@@ -1,0 +1,105 @@
+"""The check of an import: predictions that are known against those that a network computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kanmodel.importers.manifest import DEFAULT_TOLERANCE
+from kanmodel.scaling import Array
+
+MAX_TOLERANCE = 0.01  # in standard deviations of an output: beyond it a check proves nothing
+ROUNDING = 8 * float(np.finfo(np.float32).eps)  # of an output's largest magnitude, as float32 leaves it
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Where two sets of predictions differ most, relative to what is allowed there.
+
+    Attributes:
+        absolute: the difference, in the unit of the predictions; inf where the computed one is not finite.
+        relative: the same in standard deviations of that output over the check's windows; relative to the output's
+            magnitude where it does not vary.
+        window: number of the window.
+        output: number of the output.
+        expected: the prediction that is known.
+        computed: the prediction of the network.
+        varies: whether that output varies by more than float32's rounding.
+        matches: whether this, and so every difference, is within what is allowed.
+    """
+
+    absolute: float
+    relative: float
+    window: int
+    output: int
+    expected: float
+    computed: float
+    varies: bool
+    matches: bool
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What differences count as none, one number for each output.
+
+    Attributes:
+        unit: what `Comparison.relative` is relative to: the standard deviation, or the largest magnitude of an output
+            that does not vary.
+        varies: whether the output varies by more than float32's rounding.
+        allowed: the largest difference that counts as none.
+    """
+
+    unit: Array
+    varies: NDArray[np.bool_]
+    allowed: Array
+
+    @classmethod
+    def of(cls, expected: Array, tolerance: float) -> Bounds:
+        """Those of known predictions: `tolerance` units, and what float32 rounds at the output's magnitude.
+
+        All three scale with the predictions, so that the verdict does not depend on their unit. An output that does not
+        vary has no spread to be generous with: it must be the same to `DEFAULT_TOLERANCE` of its magnitude at most.
+
+        Args:
+            expected: known predictions, (n, n_outputs).
+            tolerance: in standard deviations of each output.
+        """
+        magnitude = np.abs(expected).max(axis=0)
+        # standard deviation of what is at most 1, so that no square overflows or vanishes
+        std = magnitude * (expected / np.where(magnitude > 0, magnitude, 1)).std(axis=0)
+        rounding = ROUNDING * magnitude
+        varies = std > rounding
+        relative = np.where(varies, tolerance, min(tolerance, DEFAULT_TOLERANCE))
+        unit = np.where(varies, std, magnitude)
+        return cls(unit, varies, relative * unit + rounding)
+
+    @property
+    def proves_nothing(self) -> int | None:
+        """The first output that varies, but is allowed to differ by more than `MAX_TOLERANCE` of its spread."""
+        found = np.flatnonzero(self.varies & (self.allowed > MAX_TOLERANCE * self.unit))
+        return int(found[0]) if len(found) else None
+
+    def compare(self, expected: Array, computed: Array) -> Comparison:
+        """The largest difference relative to what is allowed; both (n, n_outputs)."""
+        differences = np.where(np.isfinite(computed), np.abs(computed - expected), np.inf)
+        excess = _ratio(differences, self.allowed)
+        window, output = (int(n) for n in np.unravel_index(int(excess.argmax()), excess.shape))
+        return Comparison(
+            absolute=float(differences[window, output]),
+            relative=float(_ratio(differences, self.unit)[window, output]),
+            window=window,
+            output=output,
+            expected=float(expected[window, output]),
+            computed=float(computed[window, output]),
+            varies=bool(self.varies[output]),
+            matches=bool(excess[window, output] <= 1),
+        )
+
+
+def _ratio(differences: Array, units: Array) -> Array:
+    """Differences (n, n_outputs) in units (n_outputs,); of a unit of 0 any difference is infinitely many."""
+    ratios = np.where(differences > 0, np.inf, 0.0)
+    np.divide(differences, units, out=ratios, where=np.broadcast_to(units > 0, differences.shape))
+    return ratios

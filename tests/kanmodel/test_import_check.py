@@ -1,0 +1,226 @@
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from goldens import FOLDER, load_arrays
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.errors import CheckpointError
+from kanmodel.importers.comparison import ROUNDING, Bounds
+from kanmodel.importers.fast_kan import INV_DENOMINATORS
+from kanmodel.importers.importing import import_checkpoint
+
+FILES = FOLDER / "import"
+LAST_LAYER = {"fc_kan.layers.1.base_weight", "fc_kan.layers.1.spline_weight"}
+FACTORS = st.floats(-3, 6).map(lambda exponent: 10**exponent)
+
+
+def import_efficient(factor, error=0.0, offset=0.0, space="scaled", single=False, **changes):
+    """Imports the head of efficient-kan whose targets are `factor` times as large, as is what it forecasts.
+
+    Args:
+        factor: on the last layer's weights and the predictions, or on the scaler in original units.
+        error: added to one prediction, in standard deviations.
+        offset: of the targets in original units, in `factor`s.
+        space: where the factor is: ``scaled``, in the weights, or ``original``, in the scaler.
+        single: whether the check has one window.
+        **changes: of the manifest.
+    """
+    arrays = load_arrays("import/expected")
+    windows, predictions = arrays["efficient/eval"], arrays["efficient/predictions"].astype(float)
+    predictions[3] += error * predictions.std()
+    if single:
+        windows, predictions = windows[:1], predictions[:1]
+    state = torch.load(FILES / "efficient_head" / "state_dict.pt", weights_only=True)
+    if space == "scaled":
+        state = {key: tensor * factor if key in LAST_LAYER else tensor for key, tensor in state.items()}
+    scaling = {"mean": [0] * 20, "std": [1] * 20, "target_mean": [offset * factor], "target_std": [factor]}
+    document = {
+        "features": [f"f{column}" for column in range(20)],
+        "targets": ["y"],
+        "lookback": 24,
+        "readout": "last",
+        "base_activation": "silu",
+        "scaling": scaling if space == "original" else None,
+        "space": space,
+        "reference": "windows.npz:reference",
+        "check": {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions"},
+    } | changes
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        reference = arrays["efficient/reference"]
+        np.savez(folder / "windows.npz", eval=windows, reference=reference, predictions=(predictions + offset) * factor)
+        torch.save(state, folder / "forecaster.pt")
+        (folder / "manifest.json").write_text(json.dumps(document))
+        return import_checkpoint(folder / "forecaster.pt", folder / "manifest.json")
+
+
+@settings(max_examples=1000 if os.environ.get("THOROUGH") else 15)
+@given(FACTORS, st.sampled_from(["scaled", "original"]))
+@example(1e-3, "scaled")
+@example(1e6, "original")
+def test_the_unit_of_the_targets_does_not_change_the_verdict(factor, space):
+    """A model is verified, and a near miss refused, whether its targets are in thousandths or in millions."""
+    imported = import_efficient(factor, space=space)
+    assert imported.model.provenance.verified and imported.comparison.relative < 2e-6
+    assert import_efficient(factor, 0.5e-5, space=space).model.provenance.verified
+    with pytest.raises(CheckpointError, match="the largest difference is"):
+        import_efficient(factor, 2e-5, space=space)
+    with pytest.raises(CheckpointError, match=r"output y\+1 .* standard deviations of that output, and 1.\de-05 is al"):
+        import_efficient(factor, space=space, base_activation="identity")
+
+
+def test_both_numbers_are_said():
+    """The absolute and the relative difference are in the result, the provenance, the saved file and the refusal."""
+    imported = import_efficient(2500.0, 0.5e-5)
+    expected = load_arrays("import/expected")["efficient/predictions"]
+    spread = 2500 * expected.std()
+    comparison, provenance = imported.comparison, imported.model.provenance
+    assert comparison.absolute == pytest.approx(0.5e-5 * spread, rel=0.2)
+    assert comparison.relative == pytest.approx(comparison.absolute / spread, rel=1e-4)
+    assert (provenance.difference, provenance.relative_difference) == (comparison.absolute, comparison.relative)
+    with tempfile.TemporaryDirectory() as folder:
+        save_checkpoint(imported.model, Path(folder) / "m.safetensors")
+        assert load_checkpoint(Path(folder) / "m.safetensors").provenance == provenance
+    with pytest.raises(CheckpointError) as refusal:
+        import_efficient(2500.0, 0.1)
+    absolute = f"{0.1 * spread:.3g}"
+    assert f"is {absolute}, at window 3" in str(refusal.value) and "is 0.1 standard deviations" in str(refusal.value)
+
+
+def test_a_check_without_spread():
+    """One window alone proves a forecast to five digits, whatever tolerance is given."""
+    imported = import_efficient(1000.0, single=True)
+    assert imported.comparison.relative < 1e-5 and not imported.comparison.varies
+    loose = {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions", "tolerance": 0.01}
+    with pytest.raises(CheckpointError, match=r"of the magnitude of that output, and 1\.1e-05 is allowed"):
+        import_efficient(1000.0, single=True, base_activation="identity", check=loose)
+
+
+def test_a_check_that_proves_nothing():
+    """A tolerance above a hundredth is refused, and so is a spread that float32 cannot resolve at its magnitude."""
+    loose = {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions", "tolerance": 0.011}
+    with pytest.raises(CheckpointError, match=r"check.tolerance is 0.011 standard deviations .* proves nothing"):
+        import_efficient(1.0, check=loose)
+    assert import_efficient(1.0, offset=1000.0, space="original").model.provenance.verified
+    with pytest.raises(CheckpointError, match=r"y\+1 has a standard deviation of .* subtract its mean"):
+        import_efficient(1.0, offset=1e5, space="original")
+
+
+arrays = st.lists(st.lists(st.floats(-1e3, 1e3, width=32), min_size=3, max_size=3), min_size=2, max_size=6).map(
+    np.array
+)
+
+
+@given(arrays, arrays, st.sampled_from([1e-150, 1e-3, 0.3, 1e6, 1e150]), st.floats(1e-7, 1e-2))
+def test_bounds_scale_with_each_output(expected, errors, factor, tolerance):
+    """Scaling one output scales what it is allowed and nothing of the others; never is more allowed than stated."""
+    bounds = Bounds.of(expected, tolerance)
+    scaled = Bounds.of(expected * [factor, 1, 1], tolerance)
+    np.testing.assert_allclose(scaled.allowed, bounds.allowed * [factor, 1, 1], rtol=1e-9)
+    magnitude = np.abs(expected).max(axis=0)
+    assert (bounds.allowed <= (tolerance + ROUNDING) * 2 * magnitude).all()
+    computed = expected + errors[: len(expected)][0] * 1e-6
+    found = bounds.compare(expected, computed)
+    within = (np.abs(computed - expected) <= bounds.allowed).all()
+    assert found.matches == within
+    assert bounds.compare(expected, expected).matches and bounds.compare(expected, expected).relative == 0
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_never_matches(wrong):
+    """A computed prediction that is not finite differs by more than anything that is allowed."""
+    expected = np.array([[1.0, 0.0], [2.0, 0.0]])
+    computed = expected.copy()
+    computed[1, 1] = wrong
+    found = Bounds.of(expected, 0.01).compare(expected, computed)
+    assert not found.matches and (found.window, found.output, found.absolute) == (1, 1, np.inf)
+
+
+def forward_fasterkan(tensors, x, reading):
+    """What FasterKAN, its forks and cu_fasterkan compute, in float64, with one loop an input."""
+    for layer in range(2):
+        place = f"fc_kan.layers.{layer}"
+        found = {name: tensors[f"{place}.{name}"].double() for name in ("rbf.grid", "rbf.inv_denominator")}
+        norm = [tensors[f"{place}.layernorm.{name}"].double() for name in ("weight", "bias")]
+        weight = tensors[f"{place}.spline_linear.weight"].double()
+        u = torch.nn.functional.layer_norm(x, x.shape[-1:], *norm)
+        inverse = 1.0 if reading == "ignored" else found["rbf.inv_denominator"]
+        n_in, n_centres = x.shape[1], len(found["rbf.grid"])
+        x = torch.zeros(len(x), len(weight), dtype=torch.float64)
+        for i in range(n_in):
+            bumps = 1 - torch.tanh((u[:, i, None] - found["rbf.grid"]) * inverse) ** 2
+            columns = [g * n_in + i if reading == "cuda" else i * n_centres + g for g in range(n_centres)]
+            x = x + bumps @ weight[:, columns].T
+    return x
+
+
+def import_fasterkan(folder, reading, inverse=0.5, check=True, error=0.0):
+    """Imports FasterKAN's file with the predictions of one of the ways to read its inv_denominator."""
+    tensors = torch.load(FILES / "fast_head" / "fasterkan_state_dict.pt", weights_only=True)
+    arrays = load_arrays("import/fast_head/windows")
+    for layer in range(2):
+        tensors[f"fc_kan.layers.{layer}.rbf.inv_denominator"] = torch.tensor(inverse)
+    lstm = torch.nn.LSTM(20, 12, batch_first=True).double()
+    lstm.load_state_dict({key[5:]: tensor.double() for key, tensor in tensors.items() if key.startswith("lstm.")})
+    with torch.no_grad():
+        hidden = lstm(torch.from_numpy(arrays["eval"]).double())[0][:, -1]
+    predictions = forward_fasterkan(tensors, hidden, reading).numpy()
+    predictions[0] += error
+    np.savez(folder / "windows.npz", eval=arrays["eval"], reference=arrays["reference"], predictions=predictions)
+    torch.save(tensors, folder / "forecaster.pt")
+    document = {
+        "features": [f"f{column}" for column in range(20)],
+        "targets": ["y"],
+        "lookback": 24,
+        "readout": "last",
+        "reference": "windows.npz:reference",
+    }
+    if check:
+        document["check"] = {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions"}
+    (folder / "manifest.json").write_text(json.dumps(document))
+    return import_checkpoint(folder / "forecaster.pt", folder / "manifest.json")
+
+
+@pytest.mark.parametrize("reading", INV_DENOMINATORS)
+@pytest.mark.parametrize("inverse", [0.5, -0.5, 3.0])
+def test_the_check_decides_what_inv_denominator_means(tmp_path, reading, inverse):
+    """Files of FasterKAN, of its forks and of cu_fasterkan are all verified, each as what it is."""
+    imported = import_fasterkan(tmp_path, reading, inverse)
+    assert imported.reading == INV_DENOMINATORS[reading] and imported.comparison.matches
+    assert imported.also_matching == () and INV_DENOMINATORS[reading] in imported.model.provenance.library
+
+
+def test_readings_that_are_the_same(tmp_path):
+    """At an inverse of 1 FasterKAN and its forks are one function; at nearly 1 both are named, the library's taken."""
+    imported = import_fasterkan(tmp_path, "used", 1.0)
+    assert imported.reading == INV_DENOMINATORS["ignored"] and imported.also_matching == ()
+    imported = import_fasterkan(tmp_path, "used", 1 + 1e-6)
+    assert imported.reading == INV_DENOMINATORS["ignored"]
+    assert imported.also_matching == (INV_DENOMINATORS["used"],)
+
+
+def test_an_inverse_of_zero_can_only_be_ignored(tmp_path):
+    """Bumps of infinite width are nobody's, so that FasterKAN's own reading is left."""
+    assert import_fasterkan(tmp_path, "ignored", 0.0).reading == ""
+
+
+def test_without_a_check_the_library_is_believed(tmp_path):
+    """Without predictions to compare with, inv_denominator is ignored, as FasterKAN does, and that is said."""
+    imported = import_fasterkan(tmp_path, "used", check=False)
+    assert imported.reading == INV_DENOMINATORS["ignored"] and not imported.model.provenance.verified
+    assert [layer.basis.denominator for layer in imported.model.config.head] == [1.0, 1.0]
+
+
+def test_no_reading_matches(tmp_path):
+    """Where the check fails for all, each reading is named with its difference."""
+    with pytest.raises(CheckpointError) as refusal:
+        import_fasterkan(tmp_path, "used", error=0.01)
+    assert all(f"{reading} (" in str(refusal.value) for reading in INV_DENOMINATORS.values())
+    assert "\n" not in str(refusal.value)
