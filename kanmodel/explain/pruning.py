@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import InsufficientReferenceError
-from kanmodel.explain.connectivity import Kept, Place, connected_nodes
+from kanmodel.errors import InsufficientReferenceError, NonFiniteError
+from kanmodel.explain.connectivity import Kept, Place, connected_nodes, leading_subnodes
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.replay import Fidelity, Fill, Replay, measure_fidelity, r2
 from kanmodel.explain.scores import MIN_INPUTS, score_traces
@@ -104,11 +104,13 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
     """What a rule keeps of a model, for the output that `importance` is about.
 
     By fidelity: along the order that a metric gives, weakest edges first (ties by stage, layer, i, j), edges go as long
-    as the R2 holds; within a KAN, what is cut off from either side goes with them. By thresholds, as pykan's
-    `prune_node`, `prune_edge` and `prune_input` in turn: nodes, then edges, then inputs.
+    as the R2 holds; within a KAN, what is cut off from either side goes with them. A network whose outputs are not
+    finite holds no fidelity, so it is never what comes out. By thresholds, as pykan's `prune_node`, `prune_edge` and
+    `prune_input` in turn: nodes, then edges, then inputs.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
+        NonFiniteError: the thresholds leave a network whose outputs are not finite on the reference windows.
     """
     replay = Replay(model, rule.fill)
     if rule.thresholds is not None:
@@ -139,15 +141,21 @@ def trace_fidelity(
 ) -> tuple[FidelityPoint, ...]:
     """What each number of edges costs along one metric's order, from all edges to none.
 
+    The curve ends before the first number of edges at which an output is not finite: no smaller one holds any fidelity.
+
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
     """
     replay = Replay(model, fill)
     scores = _edge_scores_of(model, importance, replay.run(replay.live), metric)
-    return tuple(
-        FidelityPoint(_count(kept), threshold, measure_fidelity(model, importance.output, replay, kept))
-        for threshold, kept in _sparser_sets(model, importance.output, replay, scores)
-    )
+    points = []
+    for threshold, kept in _sparser_sets(model, importance.output, replay, scores):
+        try:
+            fidelity = measure_fidelity(model, importance.output, replay, kept)
+        except NonFiniteError:
+            break
+        points.append(FidelityPoint(_count(kept), threshold, fidelity))
+    return tuple(points)
 
 
 def prune_network(model: LoadedModel, pruning: Pruning) -> Network:
@@ -167,7 +175,7 @@ def _without_cut_off(model: LoadedModel, output: int, edges: Kept) -> Kept:
     nodes = connected_nodes(model.network, output, edges)
     kept: Kept = {}
     for (stage, number), keep in edges.items():
-        ends = nodes[stage, number + 1][list(model.network.stages[stage][number].config.node_of_subnode)]
+        ends = leading_subnodes(model.network.stages[stage][number], nodes[stage, number + 1])
         kept[stage, number] = keep & ends[:, None] & nodes[stage, number]
     return kept
 
@@ -177,7 +185,7 @@ def _sparser_sets(
 ) -> Iterator[tuple[float, Kept]]:
     """From all live edges to none, the sets left when the weakest go one by one, and what is cut off with them.
 
-    Each comes with the score at or below which all its missing edges are that did not go for being cut off.
+    Yields the highest score of an edge that was removed for its score, and the edges that are kept.
     """
     order = sorted(  # weakest first; of equal ones the last first, so that ties are kept by (stage, layer, i, j)
         (float(scores[place][j, i]), -rank, -i, -j, place)
@@ -214,6 +222,9 @@ def _cut_at_thresholds(
     """pykan's `prune_node`, `prune_edge` and `prune_input` in turn, each on the scores of what the one before left.
 
     As in pykan, no threshold cuts an edge that holds a fixed function.
+
+    Raises:
+        NonFiniteError: what one of them leaves has no finite scores for the next.
     """
     edges = {place: keep.clone() for place, keep in replay.live.items()}
     nodes: Kept = {}
@@ -231,13 +242,23 @@ def _cut_at_thresholds(
         for stage, layers in model.network.stages.items()
         for number, layer in enumerate(layers)
     }
+
+    def scored(scores: dict[Place, Tensor], before: str) -> Iterator[tuple[Place, Tensor]]:
+        for place, values in scores.items():
+            if torch.isnan(values).any():
+                raise NonFiniteError(
+                    f"the {before} that the thresholds keep leave a network that is not finite on the reference "
+                    "windows: a function of an edge has left its domain; lower the thresholds"
+                )
+            yield place, values
+
     scores = _node_scores(model, importance, replay.run(edges), metric)
     for (stage, number), values in scores.items():
         hidden = 0 < number < len(model.network.stages[stage])
         drop_nodes(stage, number, values > thresholds.node if hidden else torch.ones_like(values, dtype=torch.bool))
-    for place, values in _edge_scores_of(model, importance, replay.run(edges), metric).items():
+    for place, values in scored(_edge_scores_of(model, importance, replay.run(edges), metric), "nodes"):
         edges[place] &= (values > thresholds.edge) | symbolic[place]
-    for (stage, number), values in _node_scores(model, importance, replay.run(edges), metric).items():
+    for (stage, number), values in scored(_node_scores(model, importance, replay.run(edges), metric), "edges"):
         if number == 0:
             drop_nodes(stage, 0, values > thresholds.input)
     return edges, nodes

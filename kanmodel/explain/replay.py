@@ -1,14 +1,16 @@
-"""A model's run over its reference windows, repeated with some of its edges replaced, and what that costs."""
+"""A model's forward pass over its reference windows with some edges replaced, and what that costs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.errors import NonFiniteError
 from kanmodel.explain.connectivity import Kept
 from kanmodel.network.chain import Trace, trace_chain
 from kanmodel.network.layer import LayerTrace
@@ -65,7 +67,7 @@ class Replay:
         def through(stage: str, number: int, x: Tensor) -> LayerTrace:
             layer, full, keep = self._layers[stage][number], self._full.stages[stage][number], kept[stage, number]
             edges = full.edges if (stage, number) == (self._first, 0) else layer.edges(x)
-            edges = edges * keep
+            edges = torch.where(keep, edges, 0 * x[:, None])  # NaN where an input is, as behind a mask of 0
             subnodes = edges.sum(dim=2) + (self.fills[stage, number] * ~keep).sum(dim=1)
             return LayerTrace(x, edges, subnodes, layer.nodes(subnodes))
 
@@ -76,25 +78,49 @@ class Replay:
 
 
 def measure_fidelity(model: LoadedModel, output: int, replay: Replay, edges: Kept) -> Fidelity:
-    """What keeping only these edges costs one output."""
+    """What keeping only these edges costs one output.
+
+    Raises:
+        NonFiniteError: an output without the other edges is not finite.
+    """
     return compare_outputs(model, output, replay.run(replay.live).outputs, replay.run(edges).outputs)
 
 
 def compare_outputs(model: LoadedModel, output: int, full: Tensor, pruned: Tensor) -> Fidelity:
-    """What one output loses, from all outputs for the reference windows, (n, n_outputs), model units."""
+    """What one output loses, from all outputs for the reference windows, (n, n_outputs), model units.
+
+    Raises:
+        NonFiniteError: the pruned output is not finite for a window, or too large for an R2.
+    """
     full, pruned = full[:, output].double(), pruned[:, output].double()
+    kept = r2(full, pruned)
+    if not isfinite(kept):
+        n_lost = int((~torch.isfinite(pruned)).sum())
+        raise NonFiniteError(
+            f"the pruned network's output {model.config.outputs[output]} is not finite for {n_lost} of {len(pruned)} "
+            "reference windows: a function of an edge has left its domain; keep more edges"
+            if n_lost
+            else f"the pruned network's output {model.config.outputs[output]} is too large for an R2; keep more edges"
+        )
     if model.reference.targets is None:
-        return Fidelity(r2(full, pruned), None, None)
+        return Fidelity(kept, None, None)
     targets = torch.from_numpy(model.reference.targets)[:, output]
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
     errors = [float((outputs * scale + mean - targets).abs().mean()) for outputs in (pruned, full)]
-    return Fidelity(r2(full, pruned), *errors)
+    return Fidelity(kept, *errors)
 
 
 def r2(full: Tensor, pruned: Tensor) -> float:
-    """Coefficient of determination of pruned outputs against full ones; of constant ones, 1 if equal, else 0."""
-    lost = float(((pruned - full) ** 2).sum())
-    spread = float(((full - full.mean()) ** 2).sum())
-    if spread == 0:
-        return float(lost == 0)
+    """Coefficient of determination of pruned outputs against full ones, (n,).
+
+    Of constant full outputs it is 1 if the pruned ones are equal, else 0. It is minus infinity where a pruned output is
+    not finite, so that no fidelity is ever held.
+    """
+    if not torch.isfinite(pruned).all():
+        return float("-inf")
+    deviation = full - full.mean()
+    size = float(deviation.abs().max())
+    if size == 0:
+        return float(torch.equal(pruned, full))
+    lost, spread = (float(((values / size) ** 2).sum()) for values in (pruned - full, deviation))
     return 1 - lost / spread

@@ -19,7 +19,7 @@ from kanmodel.explain.curves import EdgeCurve, Shape, sample_edges
 from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.ids import READOUT_KINDS
 from kanmodel.explain.importance import Importance
-from kanmodel.explain.interactions import Interaction, measure_interactions
+from kanmodel.explain.interactions import Interactions, measure_interactions
 from kanmodel.explain.ranks import rank_correlation
 from kanmodel.explain.topology import OPACITY_BETA, Topology, TopologyEdge, TopologyNode
 from kanmodel.network.config import RecurrentConfig
@@ -60,7 +60,7 @@ def write_report(model: LoadedModel, importance: Importance, topology: Topology)
     return (
         _sparsity(topology, unit),
         _features(attributions, model.config.recurrent),
-        _independence(attributions, measure_interactions(model, importance), unit),
+        _independence(attributions, measure_interactions(model, importance.output), unit),
         _opacity(topology),
         _depth(topology),
         _shapes(sample_edges(model, [edge for edge in topology.kan_edges if edge.kept])),
@@ -111,7 +111,7 @@ def _features(attributions: Sequence[Attribution], recurrent: RecurrentConfig | 
     return Finding("features", "Are features without connections unimportant?", answer, evidence)
 
 
-def _independence(attributions: Sequence[Attribution], interactions: Sequence[Interaction], unit: str) -> Finding:
+def _independence(attributions: Sequence[Attribution], interactions: Interactions, unit: str) -> Finding:
     pairs: dict[tuple[str, ...], float] = {}
     for row in attributions:
         for partner in row.redundant_with:
@@ -119,25 +119,32 @@ def _independence(attributions: Sequence[Attribution], interactions: Sequence[In
     ordered = sorted(pairs.items(), key=lambda pair: -abs(pair[1]))
     answer = (
         "That can't be read off connections; two things must be kept apart. In the data, "
-        f"{len(ordered)} pairs of features have a correlation of {REDUNDANT_CORRELATION} or more in size"
+        f"{len(ordered)} pairs of features have a correlation of {REDUNDANT_CORRELATION} or more in magnitude"
     )
     if ordered:
         (a, b), correlation = ordered[0]
         answer += f", first of all `{a}` and `{b}` with {correlation:.3f}: a model may use either in the other's place"
     answer += ". "
-    if interactions:
-        (a, b), strength = interactions[0].features, interactions[0].strength
-        low, high = interactions[0].interval
+    if interactions.pairs:
+        strongest = interactions.pairs[0]
+        (a, b), (low, high) = strongest.features, strongest.interval
         answer += (
-            f"In the model, `{a}` and `{b}` act together most: {strength:.3g} {unit} on average beyond what each does "
-            f"alone (95 % interval {low:.3g} to {high:.3g})."
+            f"In the model, of {interactions.n_screened} pairs of its {interactions.n_features} features that were "
+            f"screened on {interactions.screening_windows} windows, `{a}` and `{b}` interact most: removing both moves "
+            f"the forecast by {strongest.strength:.3g} {unit} on average beyond what removing each does (a local "
+            f"second difference; {round(100 * CONFIDENCE)} % interval {low:.3g} to {high:.3g})."
         )
+    else:
+        answer += "In the model there is a single feature, which interacts with no other."
     evidence = {
         "threshold": REDUNDANT_CORRELATION,
         "n_correlated": len(ordered),
         "correlated": [{"features": list(names), "correlation": correlation} for names, correlation in ordered],
         "confidence_percent": round(100 * CONFIDENCE),
-        "interactions": [asdict(interaction) for interaction in interactions],
+        "interactions": [asdict(interaction) for interaction in interactions.pairs],
+        "features": interactions.n_features,
+        "screened_pairs": interactions.n_screened,
+        "screening_windows": interactions.screening_windows,
     }
     return Finding("independence", "Are features without common connections independent?", answer, evidence)
 

@@ -72,7 +72,7 @@ def _assemble(source: Source, manifest: Manifest, inv_denominator: InvDenominato
     found = find_parts(source.tensors)
     lstm = choose_lstm(found, source, manifest)
     head, front = choose_kans(found, source, manifest)
-    refuse_leftovers(source.tensors, found, lstm, [kan for kan in (head, front) if kan])
+    refuse_leftovers(source, found, lstm, [kan for kan in (head, front) if kan])
     library = choose_format(head, manifest)
     n_reaching = lstm.n_units if lstm else len(manifest.features)
     if manifest.readout == "flatten":

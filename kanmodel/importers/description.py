@@ -57,10 +57,10 @@ def describe_file(path: Path) -> Description:
         container=source.container,
         prefix=source.prefix,
         dtypes=source.dtypes,
-        n_tensors=len(source.tensors),
+        n_tensors=len(source.tensors) + len(source.integers),
         lstms=lstms,
         kans=kans,
-        unknown=found.unknown,
+        unknown=(*found.unknown, *source.integers),
         missing=tuple(_missing(source, found)),
         manifest=_manifest(Path(path.name).stem, lstms, kans),
     )

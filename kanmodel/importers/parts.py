@@ -69,12 +69,13 @@ def _places(parts: Mapping[str, object]) -> str:
     return ", ".join(repr(prefix) for prefix in parts) or "none at all"
 
 
-def refuse_leftovers(tensors: Mapping[str, Tensor], found: Found, lstm: FoundLSTM | None, kans: list[FoundKAN]) -> None:
+def refuse_leftovers(source: Source, found: Found, lstm: FoundLSTM | None, kans: list[FoundKAN]) -> None:
     """Refuses the first key that belongs to no chosen part: to drop it could change what is computed."""
+    tensors = source.tensors
     used = {key for kan in kans for key in tensors_of(tensors, found, kan.prefix)}
     if lstm is not None:
         used |= set(lstm_keys(tensors, lstm.prefix))
-    left = [key for key in tensors if key not in used]
+    left = [key for key in (*tensors, *source.integers) if key not in used]
     if left:
         parts = [f"the LSTM at {lstm.prefix!r}"] if lstm else []
         parts += [f"the KAN at {kan.prefix!r}" for kan in kans]

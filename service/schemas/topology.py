@@ -199,7 +199,10 @@ class FidelityCurve(TypedDict):
     metric: Annotated[Metric, Field(description="What the edges are ranked by.")]
     fill: Annotated[Fill, Field(description="What stands for a pruned edge.")]
     reference_windows: Annotated[int, Field(description="Windows that everything was measured on.")]
-    curve: Annotated[list[FidelityPointInfo], Field(description="From all edges that are not masked to none.")]
+    curve: Annotated[
+        list[FidelityPointInfo],
+        Field(description="From all edges that are not masked to none, or to where an output is not finite."),
+    ]
 
 
 def describe_fidelity_curve(

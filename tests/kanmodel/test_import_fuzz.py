@@ -201,7 +201,7 @@ tensors = st.builds(
     st.sampled_from([torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, torch.complex64]),
     st.sampled_from([0.0, 1.0, float("nan"), float("inf"), 1e38]),
 )
-plain = st.none() | st.booleans() | st.integers(-2, 2**70) | st.floats() | st.text(max_size=3)
+plain = st.none() | st.booleans() | st.integers(-2, 2**70) | st.just(10**5000) | st.floats() | st.text(max_size=3)
 wrong_values = plain | tensors | st.lists(plain | tensors, max_size=2) | st.dictionaries(plain, tensors, max_size=2)
 
 
@@ -307,14 +307,14 @@ def malicious_files(canary):
                 pickle.dumps(Canary(canary), protocol) if name.endswith("data.pkl") else data
             ),
         )
-    for found in (state_dict | {"x": Canary(canary)}, {"model": state_dict, "x": Canary(canary)}, Canary(canary)):
+    for found in (state_dict | {"x": Canary(canary)}, {"model": state_dict | {"x": Canary(canary)}}, Canary(canary)):
         yield saved(found)
         yield saved(found, _use_new_zipfile_serialization=False)
     yield fifth_pickle(state_dict, pickle.dumps(Canary(canary), 2))
 
 
 def test_code_in_a_pickle_never_runs(tmp_path):
-    """A pickle that makes a folder is refused in every container, and the folder is never there."""
+    """A pickle that makes a folder in place of weights is refused in every container; the folder is never there."""
     canary = tmp_path / "canary"
     pickle.loads(pickle.dumps(Canary(canary)))
     assert canary.is_dir()  # so it would be seen
@@ -323,6 +323,18 @@ def test_code_in_a_pickle_never_runs(tmp_path):
         path = put(tmp_path / f"{number}.pt", data)
         for call in (open_source, describe_file, load_checkpoint):
             assert refuse_or(object, call, path)
+    assert not canary.exists()
+
+
+@pytest.mark.parametrize("container", ["zip", "legacy"])
+def test_code_beside_the_weights_never_runs(tmp_path, container):
+    """Where it stands beside weights, as hyperparameters do, the weights are read and the folder is not there."""
+    state_dict, canary = make_state_dict(), tmp_path / "canary"
+    path = put(tmp_path / "beside.pt", in_container(container, {"model": state_dict, "x": Canary(canary)}))
+    found = open_source(path).tensors
+    assert list(found) == list(state_dict)
+    assert all(torch.equal(found[key], tensor) for key, tensor in state_dict.items())
+    assert refuse_or(LoadedModel, load_checkpoint, path)
     assert not canary.exists()
 
 
@@ -457,6 +469,11 @@ def write_hostile_weights(folder):
                 b"\x80\x02cbuiltins\nbytearray\n" + huge + b"\x85R." if name.endswith("data.pkl") else data
             ),
         ),
+        "placeholders": with_pickle(b"cx\ny\nq\x00)q\x01" + b"h\x00h\x01R" * 300_000 + b"."),
+        "sets": with_pickle(b"\x8f" * 1_000_000 + b"."),
+        "lists_in_the_memo": with_pickle(b"".join(b"]r" + n.to_bytes(4, "little") for n in range(250_000)) + b"."),
+        "tensors": with_pickle(many_tensors(100_000)),
+        "members": with_members(200_000),
         "safetensors_claim": len(header).to_bytes(8, "little") + header,
         "safetensors_header": (1 << 40).to_bytes(8, "little") + b"{}",
     }
@@ -466,6 +483,27 @@ def write_hostile_weights(folder):
         file.write(b"PK\x03\x04")
         file.truncate(1 << 36)
     return [f"open_source {name}.pt" for name in (*files, "sparse")]
+
+
+def with_pickle(instructions):
+    """An archive of a state_dict with another pickle in it."""
+    state_dict = saved({"a": torch.zeros(7)})
+    return repack(state_dict, lambda name, data: instructions if name.endswith("data.pkl") else data)
+
+
+def many_tensors(count):
+    """A pickle that makes a tensor again and again, and keeps all of them."""
+    with zipfile.ZipFile(io.BytesIO(saved(torch.zeros(7)))) as archive:
+        one = archive.read("archive/data.pkl")
+    assert one.endswith(b"q\x0aRq\x0b.")  # the arguments are in the memo at 10, the function at 0
+    return one[:-3] + b"h\x00h\x0aR" * count + b"."
+
+
+def with_members(count):
+    """An archive whose directory names the same members again and again."""
+    members, directory, end = split_zip(saved_plainly({"a": torch.zeros(7)}))
+    directory = bytes(directory) * (count // directory.count(b"PK\x01\x02"))
+    return members + directory + bytes(end[:12]) + struct.pack("<II", len(directory), len(members)) + b"\0\0"
 
 
 def saved_plainly(state_dict):

@@ -116,6 +116,7 @@ READ = {
     "synthetic_gt": File("synthetic_gt/state_dict.pt", "synthetic_gt", "synthetic_gt", {"lookback": 10}, False, 2e-6),
     "efficient": File("efficient_head/state_dict.pt", "efficient"),
     "efficient_training": File("efficient_head/training_checkpoint.pt", "efficient"),
+    "efficient_whole_module": File("efficient_head/whole_module.pt", "efficient"),
     "efficient_bare": File(
         "efficient_head/bare_kanlinear_state_dict.pt", "efficient", "efficient_bare", {"targets": ["a", "b"]}
     ),
@@ -125,7 +126,6 @@ REFUSED = {
     "malicious_state_dict": (File("pykan_head/malicious_state_dict.pt"), "needs code to be run, os.makedirs,"),
     "malicious_plain": (File("pykan_head/malicious_plain.pkl"), "is a pickle, which can run any code"),
     "joblib": (File("pykan_head/scaler.joblib"), "is a pickle, which can run any code"),
-    "whole_module": (File("efficient_head/whole_module.pt"), "needs code to be run, model_def.LSTMEffKAN,"),
     "cache_data": (File("pykan_head/fc_kan_cache_data"), "holds one tensor and no state_dict"),
     "projection": (variant("lstm_projection"), "has an LSTM with a projection (lstm.weight_hr_l0: proj_size 6)"),
     "gru": (variant("gru_not_lstm"), "has a recurrent network at 'gru' that is a GRU"),

@@ -5,17 +5,29 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from factories import make_model
+from factories import PROVENANCE, make_model
 from goldens import SCORED, load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import InsufficientReferenceError
+from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.errors import InsufficientReferenceError, NonFiniteError
 from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
+from kanmodel.explain.pruning import (
+    PruningRule,
+    Thresholds,
+    _edge_scores_of,
+    prune_by_rule,
+    prune_network,
+    trace_fidelity,
+)
+from kanmodel.explain.replay import Replay
+from kanmodel.explain.replay import r2 as fidelity_r2
 from kanmodel.explain.scores import score_layers
+from kanmodel.explain.subnetwork import extract_subnetwork
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicEdge, Target
 
 METRICS = ["contribution", "backward", "forward_n", "forward_u"]
 ALL = Thresholds(-1, -1, -1)  # no score is below
@@ -367,3 +379,91 @@ def test_a_curve_without_targets_or_scores():
     assert {(point.fidelity.mae, point.fidelity.mae_full) for point in points} == {(None, None)}
     with pytest.raises(InsufficientReferenceError):
         trace_fidelity(model, importance, "backward")
+
+
+def square_root(n_outputs=1):
+    """y = sqrt(x0 + x1) where x0 is small, and large enough: without its edge the root leaves its domain."""
+    symbolic = tuple(SymbolicEdge(0, output, "sqrt") for output in range(n_outputs))
+    head = (LayerConfig(2, 1, base="identity"), LayerConfig(1, n_outputs, base="identity", symbolic=symbolic))
+    targets = tuple(Target(f"y{output}") for output in range(n_outputs))
+    config = ModelConfig((Feature("x0"), Feature("x1")), targets, 1, 1, head, dtype="float64")
+    network = Network(config)
+    with torch.no_grad():
+        for layer in network.head:
+            layer.scale_base[:] = 1
+            layer.scale_spline[:] = 0
+        network.head[1].mask[:] = 0
+        network.head[1].symbolic_affine[:] = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    rng = np.random.default_rng(0)
+    x1 = rng.uniform(-1, 3, 200)
+    x0 = np.maximum(-x1, 0) + 0.1
+    return LoadedModel(network, Reference(torch.from_numpy(np.stack([x0, x1], 1)[:, None])), {}, PROVENANCE)
+
+
+@pytest.mark.parametrize("fill", ["mean", "zero"])
+@pytest.mark.parametrize("metric", [None, *METRICS])
+@pytest.mark.parametrize("fidelity", [0.01, 0.5, 0.99])
+def test_what_is_not_finite_holds_no_fidelity(fidelity, metric, fill):
+    """Where a function leaves its domain once an edge goes, the edge stays, whatever fidelity is asked for."""
+    model = square_root()
+    pruning = prune_by_rule(model, measure_importance(model, 0), PruningRule(metric, fidelity, fill=fill))
+    assert pruning.n_edges == 3
+    assert pruning.fidelity.r2 == 1
+    smaller = extract_subnetwork(model, [measure_importance(model, 0)], PruningRule(metric, fidelity, fill=fill))
+    assert torch.isfinite(smaller.reference_outputs).all()
+    assert smaller.metrics["fidelity_r2"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("fill", ["mean", "zero"])
+def test_the_curve_ends_where_it_is_not_finite(fill):
+    """The cost of every number of edges is finite, from all of them on, to before the first that is not."""
+    model = square_root()
+    points = trace_fidelity(model, measure_importance(model, 0), fill=fill)
+    assert [(point.edges, point.fidelity.r2) for point in points] == [(3, 1.0)]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("part", ["edge", "input"])
+def test_thresholds_that_leave_nothing_finite_are_refused(metric, part):
+    """Thresholds that take an edge that a function needs are an error, not an R2 that is no number."""
+    model = square_root()
+    importance = measure_importance(model, 0)
+    replay = Replay(model)
+    scores = _edge_scores_of(model, importance, replay.run(replay.live), metric)["head", 0][0]
+    assert scores[0] < scores[1]
+    rule = PruningRule(metric, None, replace(ALL, **{part: float(scores.mean())}))
+    with pytest.raises(NonFiniteError, match="finite"):
+        prune_by_rule(model, importance, rule)
+
+
+def test_a_masked_function_outside_its_domain_is_0():
+    """An edge whose fixed function is masked adds 0 where that function does not exist."""
+    model = square_root()
+    layer = model.network.head[1]
+    layer.symbolic_mask[:] = 0
+    assert torch.equal(layer(torch.full((3, 1), -1.0, dtype=torch.float64)), torch.zeros(3, 1))
+
+
+def test_one_output_does_not_spoil_another():
+    """A smaller model for one output has finite forecasts of the others too."""
+    model = square_root(n_outputs=2)
+    with torch.no_grad():
+        model.network.head[1].mask[0] = 1
+        model.network.head[1].symbolic_mask[0] = 0  # y0 = x0 + x1 itself
+    model = replace(model, reference=model.reference)
+    smaller = extract_subnetwork(model, [measure_importance(model, 0)], PruningRule(fidelity=0.0))
+    assert torch.isfinite(smaller.reference_outputs).all()
+    assert np.isfinite(list(smaller.metrics.values())).all()
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=2, max_size=5), st.floats(0, 1))
+def test_r2_of_anything_is_a_number(pruned, fidelity):
+    """R2 is never NaN, at most 1, and below every fidelity where an output is not finite."""
+    full = torch.arange(float(len(pruned)), dtype=torch.float64)
+    outputs = torch.tensor(pruned, dtype=torch.float64)
+    kept = fidelity_r2(full, outputs)
+    assert kept <= 1
+    assert torch.isfinite(outputs).all() or kept < fidelity
+    assert fidelity_r2(full * 1e200, full * 1e200) == 1
+    assert fidelity_r2(full * 1e-200, full * 1e-200) == 1

@@ -63,6 +63,10 @@ class Basis(ABC):
         """The same as `functions`, prepared for many calls; its `sums` need not have a gradient."""
         return self.functions(tensors)
 
+    def varies(self, coef: Tensor) -> Tensor:
+        """Whether edges with coefficients (n_sub, n_in, n_basis) are no constants, by these alone, (n_sub, n_in)."""
+        return (coef != 0).any(dim=2)
+
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor] | None:
         """Ends of each input's interval beyond which its functions fade to zero, two of (n_in,); None without."""
         return None
