@@ -10,20 +10,28 @@ IMAGE_LOCK := .ci/requirements.txt
 BUILD_LOCK := .ci/build-requirements.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test check format openapi vendor bench image image-test lock clean
+.PHONY: serve test test-ray check format openapi vendor bench image image-test lock clean
 
 serve: .venv/runtime # serve the bundled model, or the models of KANSCOPE_MODELS
 	$(BIN)/kanscope serve
 
-test: .venv/dev .venv/clients/ready
-	$(BIN)/python -m pytest
+# The tests of one package with ONLY=kanmodel (or service, explorer, clients, image), and ten times the generated cases with
+# THOROUGH=1. What needs both cores to itself runs after the rest; a package may have none of that (5: no test was chosen).
+ONLY ?=
+TESTS := tests/$(ONLY)
+test: .venv/dev $(if $(filter-out clients explorer,$(ONLY)),,.venv/clients/ready)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not alone and (smoke or not ray)" $(TESTS)
+	$(BIN)/python -m pytest -m alone $(TESTS) || test $$? = 5
+
+test-ray: .venv/dev # every end-to-end test on replicas, those that `make test` asks too
+	$(BIN)/python -m pytest -m ray tests/service
 
 check: .venv/dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m service.openapi --check
+	$(BIN)/python -m service.document --check
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive kanmodel service
 	$(BIN)/python .ci/audit.py
 
@@ -32,7 +40,7 @@ format: .venv/dev
 	$(BIN)/ruff check --fix .
 
 openapi: .venv/runtime # write openapi/openapi.json
-	$(BIN)/python -m service.openapi
+	$(BIN)/python -m service.document
 
 VENDOR := service/explorer/vendor
 vendor: .venv/clients/ready # copy the libraries of the explorer from npm

@@ -17,7 +17,7 @@ def r2_scores(targets: Array, forecasts: Array) -> Array:
     """R2 of each output: 1 - squared error / squared distance from the mean of these targets.
 
     Args:
-        targets: (n, n_outputs).
+        targets: (n, n_outputs), none of them constant.
         forecasts: (n, n_outputs), same units.
 
     Returns:

@@ -10,7 +10,7 @@
     └── NonFiniteError         a computation whose result is not finite
 
 Every message is one sentence that names the place. No class knows an HTTP status or an exit code:
-`service.errors` maps classes to them.
+`service.http.errors` maps classes to them.
 """
 
 from __future__ import annotations

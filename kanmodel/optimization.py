@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from kanmodel.errors import ConfigError, DataError, NonFiniteError
+from kanmodel.errors import DataError, NonFiniteError
 from kanmodel.network.chain import Network, Trace
 from kanmodel.network.config import Cell
 from kanmodel.network.layer import LayerTrace
@@ -43,7 +43,7 @@ class TrainingOptions:
         order: spline order.
         lamb: weight of the sparsity penalty, see `sparsity_penalty`.
         grid_updates: how often knots move to where the data is: before the first epoch, then evenly over the
-            first two thirds.
+            first two thirds. Radial bases have none.
         learning_rate: of AdamW, falling to 0 along a cosine.
         weight_decay: of AdamW.
         noise: standard deviation of the noise added to training windows, model units.
@@ -201,26 +201,20 @@ def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
 
 
 def update_grids(network: Network, windows: Tensor) -> None:
-    """Moves the knots of every layer to where these windows take them; the edges stay the same functions there.
+    """Moves the knots of every layer that has some to where these windows take them; see `KANLayer.update_grid`.
 
     Args:
         network: changed in place.
         windows: (n, lookback, n_features), model units.
-
-    Raises:
-        ConfigError: no layer has knots.
     """
-    layers = [layer for layers in network.stages.values() for layer in layers]
-    if not any(layer.config.basis.has_knots for layer in layers):
-        raise ConfigError("only B-splines have knots to move, and no layer is made of them")
     with torch.no_grad():
-        for stage, in_a_row in network.stages.items():
+        for stage, layers in network.stages.items():
             if stage == "front":
                 steps = windows.flatten(0, 1)
                 x = steps[:: max(1, len(steps) // GRID_ROWS)]
             else:
                 x = network.encode(windows)
-            for layer in in_a_row:
+            for layer in layers:
                 layer.update_grid(x)
                 x = layer(x)
 

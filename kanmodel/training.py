@@ -38,7 +38,8 @@ def fit(
         report: called after every epoch.
 
     Raises:
-        DataError: too few rows, a target that never changes, or no epochs.
+        DataError: too few rows, a target that never changes in training or an output that never changes in the test
+            part, or no epochs.
         ConfigError: an architecture that cannot exist.
         NonFiniteError: the training diverged.
     """
@@ -46,6 +47,7 @@ def fit(
         raise DataError(f"epochs must be at least 1 for a new model, but is {options.epochs}")
     parts = split_samples(table, options.lookback, options.horizon, options.validation_share)
     config = _configure(table, options, parts)
+    _refuse_constant_outputs(config, table, parts)
     samples = Samples.of(table, Scaling.of(config), options.lookback, options.horizon)
     with _reproducible(options.seed):
         network = Network(config)
@@ -87,16 +89,20 @@ def refine(
         options: how to train; what describes an architecture is not read.
         report: called after every epoch.
         move_grids: whether all knots move to where the training windows take them, before the first epoch and once more
-            behind the last, since what reaches the inner layers has changed by then.
+            after the last, since what reaches the inner layers has changed by then.
 
     Raises:
-        DataError: other columns than the model's, too few rows, or a target that never changes.
+        DataError: other columns than the model's, too few rows, or an output that never changes in the test part.
+        ConfigError: `move_grids` for a model without B-splines.
         NonFiniteError: the training diverged.
     """
     config = model.config
     _refuse_other_columns(config, table)
+    if move_grids:
+        refuse_without_knots(config)
     options = replace(options, lookback=config.lookback, horizon=config.horizon)
     parts = split_samples(table, config.lookback, config.horizon, options.validation_share)
+    _refuse_constant_outputs(config, table, parts)
     samples = Samples.of(table, model.scaling, config.lookback, config.horizon)
     network = deepcopy(model.network)
     with _reproducible(options.seed):
@@ -113,6 +119,26 @@ def refine(
         after = LoadedModel(network, before.reference, {}, Provenance.now("train", verified=True, parent=model))
         after = replace(after, metrics=_measure(after, table, samples, parts) | baseline_metrics)
     return Refinement(before, after)
+
+
+def refuse_without_knots(config: ModelConfig) -> None:
+    """Refuses to move the knots of a model that has none.
+
+    Raises:
+        ConfigError: no layer of the model is made of B-splines.
+    """
+    layers = (*config.front, *config.head)
+    if not any(layer.basis.has_knots for layer in layers):
+        bases = " and ".join(dict.fromkeys(layer.basis.kind for layer in layers))
+        raise ConfigError(f"the model has no knots to move: its basis is {bases}, and only B-splines have knots")
+
+
+def _refuse_constant_outputs(config: ModelConfig, table: TrainingTable, parts: Parts) -> None:
+    """Refuses a test part on which R2 does not exist, before the time of a training is spent."""
+    targets = _targets(table, parts.test, config.horizon)
+    for name, column in zip(config.outputs, targets.T, strict=True):
+        if np.ptp(column) == 0:
+            raise DataError(f"output {name} is {column[0]} in every test window, so its R2 does not exist")
 
 
 def _refuse_other_columns(config: ModelConfig, table: TrainingTable) -> None:
@@ -186,9 +212,6 @@ def _measure(model: LoadedModel, table: TrainingTable, samples: Samples, parts: 
     """Errors on the test part."""
     config = model.config
     targets = _targets(table, parts.test, config.horizon)
-    for name, column in zip(config.outputs, targets.T, strict=True):
-        if np.ptp(column) == 0:
-            raise DataError(f"output {name} is {column[0]} in every test window, so its R2 does not exist")
     with torch.no_grad():
         forecasts = model.scaling.outputs_to_original(model.network(samples.windows(parts.test)))
     r2 = baselines.r2_scores(targets, forecasts)

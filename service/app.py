@@ -14,16 +14,14 @@ from fastapi import FastAPI
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
-from service.dependencies import Parts
-from service.description import describe_api
-from service.errors import install_error_handlers
-from service.head_requests import HeadRequests
-from service.logs import make_request_log
-from service.metrics import Metrics
-from service.observation import OTHER, Observation, record_request
-from service.precomputed import AnswerCache, Precomputed
-from service.registry import Registry
-from service.results import GlobalResults
+from service.document.description import describe_api
+from service.document.errors import describe_errors
+from service.http.answer_cache import AnswerCache, Precomputed
+from service.http.error_answers import install_error_handlers
+from service.http.head_requests import HeadRequests
+from service.http.security import Access, load_hosts, load_keys
+from service.models.registry import Registry
+from service.models.watching import Watch
 from service.routes import (
     attributions,
     edges,
@@ -39,12 +37,14 @@ from service.routes import (
     repository,
     topology,
 )
+from service.routes.dependencies import Parts
 from service.routes.explorer import ExplorerFiles, redirect_to_explorer
-from service.scheduler import Scheduler
-from service.schemas.errors import describe_errors
-from service.security import Access, load_hosts, load_keys
 from service.settings import Settings
-from service.watching import Watch
+from service.telemetry.logs import make_request_log
+from service.telemetry.metrics import Metrics
+from service.telemetry.observation import OTHER, Observation, record_request
+from service.work.results import GlobalResults
+from service.work.scheduler import Scheduler
 
 DESCRIPTION = (
     "Looks inside LSTM+KAN forecasters. Instances, predictions, contributions, baselines and errors are in "
@@ -83,7 +83,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         registry,
         GlobalResults(settings.cached_results),
         Scheduler(settings.max_queue, counted),
-        AnswerCache(settings.cached_answers, registry),
+        AnswerCache(settings.cached_answers, registry.index),
         counted,
     )
     counted.watch_preparation(lambda: parts.results.unprepared)
@@ -99,7 +99,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.parts = parts
-    app.state.watch = Watch(registry, parts.results, settings.poll_seconds)
+    app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
     app.add_middleware(Precomputed, parts.answers)
     app.add_middleware(HeadRequests)
     app.add_middleware(Access, load_keys(settings), load_hosts(settings))

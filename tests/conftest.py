@@ -1,4 +1,11 @@
-"""How every test runs: one torch thread, hypothesis without a clock, and no skips where all is required."""
+"""How every test runs: one torch thread, hypothesis without a deadline, and no skips where all is required.
+
+Markers, which `make test` and `make test-ray` choose by:
+
+    ray      asked of replicas on Ray as well; `make test` asks those alone that are `smoke` too
+    smoke    one test of each kind of answer, for Ray
+    alone    needs both cores to itself, since it loads them or tells times apart
+"""
 
 from __future__ import annotations
 
@@ -8,6 +15,7 @@ from collections.abc import Generator
 import pytest
 import torch
 from hypothesis import settings
+from thorough import examples
 
 REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 
@@ -15,7 +23,7 @@ REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 torch.set_num_threads(1)
 
 # CI tries the same examples every time, so that a failure there is the change's own.
-settings.register_profile("kanscope", deadline=None, max_examples=50, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("kanscope", deadline=None, max_examples=examples(50), derandomize=bool(os.environ.get("CI")))
 settings.load_profile("kanscope")
 
 

@@ -11,21 +11,22 @@ import numpy as np
 import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.config import (
-    BaseActivation,
+from kanmodel.network.bases import BSpline
+from kanmodel.network.chain import Network
+from kanmodel.network.config import (
+    Cell,
     DType,
     Feature,
-    KANConfig,
-    LSTMConfig,
+    LayerConfig,
+    Layers,
     ModelConfig,
     Readout,
+    RecurrentConfig,
     Target,
 )
-from kanmodel.kan import KAN
-from kanmodel.network import LSTMKAN
 from kanmodel.scaling import Array
 
-Shape = Literal["lstm", "head", "front"]
+Shape = Literal["lstm", "head", "front", "flat"]
 PROVENANCE = Provenance("train", "kanscope 0.0.0", "2026-01-01T00:00:00Z", verified=True)
 
 
@@ -47,6 +48,7 @@ class Options:
     n_features: int = 4
     lookback: int = 6
     hidden_size: int = 5
+    cell: Cell = "lstm"
     num_layers: int = 1
     bidirectional: bool = False
     bias: bool = True
@@ -55,7 +57,7 @@ class Options:
     product: bool = False
     grid_size: int = 4
     spline_order: int = 3
-    base_activation: BaseActivation = "silu"
+    base_activation: str = "silu"
     targets: tuple[str, ...] = ("y",)
     horizon: int = 1
     n_reference: int = 160
@@ -67,7 +69,8 @@ def make_model(shape: Shape = "lstm", seed: int = 0, **options: object) -> Loade
     """A model with random, non-trivial weights, scaling, reference windows and targets.
 
     Args:
-        shape: ``lstm`` (LSTM, head), ``head`` (head alone, lookback 1) or ``front`` (front, LSTM, head).
+        shape: ``lstm`` (LSTM, head), ``head`` (head alone, lookback 1), ``front`` (front, LSTM, head) or ``flat`` (head
+            on the flattened window).
         seed: of everything random.
         **options: fields of `Options`, such as ``bidirectional=True`` or ``targets=("a", "b")``.
     """
@@ -75,20 +78,29 @@ def make_model(shape: Shape = "lstm", seed: int = 0, **options: object) -> Loade
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = LSTMKAN(_config(shape, chosen, rng))
-        for kan in network.stages.values():
-            _randomise(kan)
-        if network.lstm is not None:
-            for weight in network.lstm.parameters():
-                torch.nn.init.normal_(weight, std=0.7)
-    windows = _random_walks(rng, (chosen.n_reference, network.config.lookback, chosen.n_features))
-    reference = Reference(torch.from_numpy(windows).to(getattr(torch, chosen.dtype)))
+        network = Network(_config(shape, chosen, rng))
+        randomise(network)
+    return _load(network, rng, chosen.n_reference, chosen.with_targets)
+
+
+def make_chain(config: ModelConfig, seed: int = 0, n_reference: int = 40) -> LoadedModel:
+    """A model of any config with random, non-trivial weights and reference windows."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Network(config)
+        randomise(network)
+    return _load(network, np.random.default_rng(seed), n_reference, with_targets=True)
+
+
+def _load(network: Network, rng: np.random.Generator, n_reference: int, with_targets: bool) -> LoadedModel:
+    windows = _random_walks(rng, (n_reference, *network.config.window_shape))
+    reference = Reference(torch.from_numpy(windows).to(getattr(torch, network.config.dtype)))
     model = LoadedModel(network, reference, {"test_r2": 0.5, "test_mae": 1.0}, PROVENANCE)
-    if not chosen.with_targets:
+    if not with_targets:
         return model
     outputs = model.scaling.outputs_to_original(model.reference_outputs)
     noise = rng.normal(size=outputs.shape) * outputs.std(axis=0) * 0.3
-    times = tuple(f"2026-01-{1 + hour // 24:02d}T{hour % 24:02d}:00:00Z" for hour in range(chosen.n_reference))
+    times = tuple(f"2026-01-{1 + hour // 24:02d}T{hour % 24:02d}:00:00Z" for hour in range(n_reference))
     return replace(model, reference=replace(reference, targets=outputs + noise, times=times))
 
 
@@ -135,44 +147,59 @@ def _config(shape: Shape, options: Options, rng: np.random.Generator) -> ModelCo
         for f, (mean, std) in enumerate(zip(means.tolist(), stds.tolist(), strict=True))
     )
     targets = tuple(Target(name, unit="K", mean=10.0 * t - 3, std=2.0 + t) for t, name in enumerate(options.targets))
-    lstm = LSTMConfig(options.hidden_size, options.num_layers, options.bidirectional, options.bias, options.readout)
+    recurrent = RecurrentConfig(
+        options.cell, options.hidden_size, options.num_layers, options.bidirectional, options.bias
+    )
     n_front = n + 1
+    readout = "flatten" if shape == "flat" else options.readout
+    n_reaching = recurrent.n_units if shape in ("lstm", "front") else n
+    n_reaching *= options.lookback if readout == "flatten" else 1
     return ModelConfig(
         features=features,
         targets=targets,
         lookback=1 if shape == "head" else options.lookback,
         horizon=options.horizon,
-        head=_kan(options, n if shape == "head" else lstm.n_units, len(targets) * options.horizon),
-        lstm=None if shape == "head" else lstm,
-        front=_kan(options, n, n_front) if shape == "front" else None,
+        head=_layers(options, n_reaching, len(targets) * options.horizon),
+        recurrent=recurrent if shape in ("lstm", "front") else None,
+        front=_layers(options, n, n_front) if shape == "front" else (),
+        readout=readout,
         dtype=options.dtype,
     )
 
 
-def _kan(options: Options, n_in: int, n_out: int) -> KANConfig:
-    return KANConfig(
-        width=((n_in, 0), (options.n_hidden, 2 if options.product else 0), (n_out, 0)),
-        grid_size=(options.grid_size, options.grid_size + 1),
-        spline_order=options.spline_order,
-        base_activation=options.base_activation,
-        mult_arity=((), (2, 3) if options.product else (), ()),
-    )
+def _layers(options: Options, n_in: int, n_out: int) -> Layers:
+    arity = (2, 3) if options.product else ()
+    first, second = (BSpline(options.grid_size + number, options.spline_order) for number in range(2))
+    hidden = LayerConfig(n_in, options.n_hidden, first, options.base_activation, mult_arity=arity)
+    return hidden, LayerConfig(hidden.n_out, n_out, second, options.base_activation)
 
 
-def _randomise(kan: KAN) -> None:
-    """Random splines, scales and affine maps; one edge masked where there are many."""
+def randomise(network: Network) -> None:
+    """Random functions, scales and affine maps; one edge masked where there are many."""
     with torch.no_grad():
-        for layer in kan:
-            layer.coef.normal_(std=1.0)
-            layer.scale_base.normal_(std=0.4)
-            layer.scale_spline.uniform_(0.4, 1.2)
-            for scale in (layer.subnode_scale, layer.node_scale):
-                scale.uniform_(0.6, 1.4)
-            for bias in (layer.subnode_bias, layer.node_bias):
-                bias.normal_(std=0.2)
-            layer.grid.mul_(1.5)
-            if layer.mask.numel() > 4:
-                layer.mask[0, 0] = 0
+        for layers in network.stages.values():
+            for layer in layers:
+                layer.coef.normal_(std=1.0)
+                if layer.scale_base is not None:
+                    layer.scale_base.normal_(std=0.4)
+                if layer.scale_spline is not None:
+                    layer.scale_spline.uniform_(0.4, 1.2)
+                for scale in (layer.subnode_scale, layer.node_scale):
+                    scale.uniform_(0.6, 1.4)
+                for bias in (layer.subnode_bias, layer.node_bias):
+                    bias.normal_(std=0.2)
+                for name, factor in (("grid", 1.5), ("scale", 1.3), ("translation", 0.0)):
+                    if hasattr(layer, name):
+                        getattr(layer, name).mul_(factor)
+                for step in layer.before:
+                    if step.weight is not None:
+                        step.weight.uniform_(0.6, 1.4)
+                        step.bias.normal_(std=0.2)
+                if layer.mask.numel() > 4:
+                    layer.mask[0, 0] = 0
+        if network.recurrent is not None:
+            for weight in network.recurrent.parameters():
+                torch.nn.init.normal_(weight, std=0.7)
 
 
 def _random_walks(rng: np.random.Generator, shape: tuple[int, int, int]) -> Array:

@@ -4,29 +4,82 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
+from kanmodel.network.activations import ACTIVATIONS
+from kanmodel.network.bases import Basis, BSpline, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
+from kanmodel.network.config import (
+    BASE_FUNCTIONS,
+    Feature,
+    LayerConfig,
+    Layers,
+    ModelConfig,
+    RecurrentConfig,
+    Step,
+    SymbolicEdge,
+    Target,
+)
 
 finite = st.floats(-1e6, 1e6)
+SMOOTH = ("elu", "gelu", "gelu_tanh", "silu", "mish", "tanh", "sigmoid", "softplus", "identity")
+SAFE_FUNCTIONS = ("x", "x^2", "sin", "tanh", "exp", "gaussian", "abs")  # defined everywhere
+
+bases = st.one_of(
+    st.builds(BSpline, st.integers(1, 6), st.integers(1, 4)),
+    st.builds(Gaussian, st.integers(1, 5), st.floats(0.3, 2)),
+    st.builds(Sech2, st.integers(1, 5), st.floats(0.3, 2)),
+    st.builds(Chebyshev, st.integers(0, 5)),
+    st.builds(Fourier, st.integers(1, 4)),
+    st.just(MexicanHat()),
+    st.just(Line()),
+)
 
 
 @st.composite
-def kan_configs(draw: st.DrawFn, n_in: int, n_out: int, min_order: int = 0) -> KANConfig:
-    """KANs of one to three layers, with product nodes."""
-    hidden = draw(st.lists(st.tuples(st.integers(1, 3), st.integers(0, 2)), max_size=2))
-    width = ((n_in, 0), *hidden, (n_out, 0))
-    return KANConfig(
-        width=width,
-        grid_size=tuple(draw(st.lists(st.integers(1, 6), min_size=len(width) - 1, max_size=len(width) - 1))),
-        spline_order=draw(st.integers(min_order, 4)),
-        base_activation=draw(st.sampled_from(["silu", "identity", "zero"])),
-        mult_arity=tuple(tuple(draw(st.lists(st.integers(2, 4), min_size=m, max_size=m))) for _, m in width),
-    )
+def steps(draw: st.DrawFn, activations: tuple[str, ...] = tuple(ACTIVATIONS), mixes: bool = True) -> Step:
+    """Anything that may stand before a layer."""
+    kind = draw(st.sampled_from([*activations, "affine", *(["layer_norm"] if mixes else [])]))
+    return Step(kind, draw(st.floats(0.01, 2)) if kind in ("leaky_relu", "elu", "softplus") else None)
 
 
 @st.composite
-def model_configs(draw: st.DrawFn) -> ModelConfig:
-    """Forecasters of all three shapes."""
-    shape = draw(st.sampled_from(["lstm", "head", "front"]))
+def layer_configs(
+    draw: st.DrawFn,
+    n_in: int,
+    n_sum: int | None = None,
+    smooth: bool = False,
+    basis: st.SearchStrategy[Basis] = bases,
+    symbolic: bool = False,
+    mixes: bool = True,
+) -> LayerConfig:
+    """Layers of every basis, with everything that may stand before them, and product nodes unless `n_sum` is given."""
+    activations = SMOOTH if smooth else tuple(ACTIVATIONS)
+    before = tuple(draw(st.lists(steps(activations, mixes), max_size=2)))
+    n_nodes = draw(st.integers(1, 3)) if n_sum is None else n_sum
+    arity = tuple(draw(st.lists(st.integers(2, 3), max_size=2))) if n_sum is None else ()
+    base = draw(st.sampled_from(["zero", *SMOOTH] if smooth else BASE_FUNCTIONS))
+    base_after = draw(st.none() | st.integers(0, len(before)))
+    layer = LayerConfig(n_in, n_nodes, draw(basis), base, before, base_after, arity)
+    if not symbolic:
+        return layer
+    places = st.tuples(st.integers(0, n_in - 1), st.integers(0, layer.n_subnodes - 1))
+    edges = draw(st.dictionaries(places, st.sampled_from(SAFE_FUNCTIONS), max_size=3))
+    fixed = tuple(SymbolicEdge(i, j, function) for (i, j), function in edges.items())
+    return LayerConfig(n_in, n_nodes, layer.basis, base, before, base_after, arity, fixed)
+
+
+@st.composite
+def layers_of(draw: st.DrawFn, n_in: int, n_out: int | None, **options: object) -> Layers:
+    """One to three layers in a row, the last of `n_out` sum nodes."""
+    found: list[LayerConfig] = []
+    for _ in range(draw(st.integers(0, 2))):
+        found.append(draw(layer_configs(n_in, **options)))  # type: ignore[arg-type]
+        n_in = found[-1].n_out
+    found.append(draw(layer_configs(n_in, draw(st.integers(1, 3)) if n_out is None else n_out, **options)))  # type: ignore[arg-type]
+    return tuple(found)
+
+
+@st.composite
+def model_configs(draw: st.DrawFn, dtype: str | None = None, **options: object) -> ModelConfig:
+    """Chains of every kind: any front, cell, readout, head and output function."""
     names = draw(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=4, unique=True))
     features = tuple(
         Feature(
@@ -37,22 +90,28 @@ def model_configs(draw: st.DrawFn) -> ModelConfig:
     targets = tuple(
         Target(f"y{t}", None, draw(finite), draw(st.floats(0, 1e6))) for t in range(draw(st.integers(1, 2)))
     )
-    horizon = draw(st.integers(1, 2))
-    lstm = LSTMConfig(
-        draw(st.integers(1, 3)),
-        draw(st.integers(1, 2)),
-        draw(st.booleans()),
-        draw(st.booleans()),
-        draw(st.sampled_from(["last", "mean"])),
+    lookback, horizon = draw(st.integers(1, 4)), draw(st.integers(1, 2))
+    front = draw(st.just(()) | layers_of(len(names), None, **options))
+    cells = st.builds(
+        RecurrentConfig,
+        st.sampled_from(["lstm", "gru"]),
+        st.integers(1, 3),
+        st.integers(1, 2),
+        st.booleans(),
+        st.booleans(),
     )
-    n_outputs = len(targets) * horizon
+    recurrent = draw(st.none() | cells)
+    readout = draw(st.sampled_from(["last", "mean", "flatten"]))
+    n_steps = recurrent.n_units if recurrent else front[-1].n_out if front else len(names)
     return ModelConfig(
         features=features,
         targets=targets,
-        lookback=1 if shape == "head" else draw(st.integers(1, 4)),
+        lookback=lookback,
         horizon=horizon,
-        head=draw(kan_configs(len(names) if shape == "head" else lstm.n_units, n_outputs)),
-        lstm=None if shape == "head" else lstm,
-        front=draw(kan_configs(len(names), draw(st.integers(1, 3)))) if shape == "front" else None,
-        dtype=draw(st.sampled_from(["float32", "float64"])),
+        head=draw(layers_of(n_steps * (lookback if readout == "flatten" else 1), len(targets) * horizon, **options)),
+        recurrent=recurrent,
+        front=front,
+        readout=readout,
+        output_function=draw(st.sampled_from([None, None, "softmax", "sigmoid", "tanh"])),
+        dtype=draw(st.sampled_from(["float32", "float64"])) if dtype is None else dtype,  # type: ignore[arg-type]
     )

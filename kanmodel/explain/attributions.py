@@ -11,11 +11,11 @@ import numpy as np
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.connectivity import connected_features
 from kanmodel.explain.importance import Importance
-from kanmodel.explain.scores import MIN_INPUTS, score_kan
+from kanmodel.explain.scores import MIN_INPUTS, score_layers
 
 Verdict = Literal["disconnected", "negligible", "important", "weak"]
-NEGLIGIBLE_SHARE = 0.02
-IMPORTANT_SHARE = 0.05
+IMPORTANT = 0.5  # times the even share 1 / n_features: the least that an important feature has
+NEGLIGIBLE = 0.2  # times the even share: what a negligible feature stays below
 REDUNDANT_CORRELATION = 0.9
 
 
@@ -39,12 +39,13 @@ class Attribution:
     Attributes:
         name: the feature.
         rank: 1 for the largest mean |contribution|.
-        verdict: the first that holds: ``disconnected``, no path of live edges and nonzero weights leads to the output,
-            and its contribution is exactly 0; ``negligible``, the upper bound of its share is below 0.02;
-            ``important``, the lower bound of its share is at least max(0.05, 0.5 / n_features), and the lower bound of
-            its permutation effect is above 0 where targets are known; else ``weak``.
+        verdict: the first that holds, where the even share is 1 / n_features: ``disconnected``, no path of live edges
+            and nonzero weights leads to the output, and its contribution is exactly 0; ``important``, the lower bound
+            of its share is at least 0.5 even shares, and that of its permutation effect above 0 where targets are
+            known; ``negligible``, the upper bound of its share is below 0.2 even shares, and the interval of its
+            permutation effect includes 0 where targets are known; else ``weak``.
         connected: whether such a path exists.
-        mean_abs_contribution: mean size of its contribution, summed over steps.
+        mean_abs_contribution: mean magnitude of its contribution, summed over steps.
         interval: of that mean.
         mean_contribution: signed mean.
         share: of all features' mean |contribution|.
@@ -78,8 +79,8 @@ def attribute_features(model: LoadedModel, importance: Importance) -> tuple[Attr
     connected = connected_features(model.network, importance.output)
     redundant = _partners(model)
     scores = None
-    if model.config.lstm is None and len(model.reference.windows) >= MIN_INPUTS:
-        scores = score_kan(model.network.head, model.network.encode(model.reference.windows)).feature_score
+    if model.config.reads_features and len(model.reference.windows) >= MIN_INPUTS:
+        scores = score_layers(model.network.stages["head"], model.network.encode(model.reference.windows)).feature_score
     order = np.argsort(-importance.features.value, kind="stable")
     rows = []
     for rank, feature in enumerate(order.tolist(), start=1):
@@ -108,12 +109,13 @@ def _verdict(importance: Importance, feature: int, connected: bool) -> Verdict:
     if not connected:
         return "disconnected"
     low, high = importance.share.bounds(feature)
-    if high < NEGLIGIBLE_SHARE:
-        return "negligible"
+    n_features = len(importance.share.value)
     effect = importance.permutation
-    matters = effect is None or effect.bounds(feature)[0] > 0
-    enough = max(IMPORTANT_SHARE, 0.5 / len(importance.share.value))
-    return "important" if low >= enough and matters else "weak"
+    effect_low, effect_high = (None, None) if effect is None else effect.bounds(feature)
+    if low >= IMPORTANT / n_features and (effect_low is None or effect_low > 0):
+        return "important"
+    no_effect = effect_low is None or effect_high is None or effect_low <= 0 <= effect_high
+    return "negligible" if high < NEGLIGIBLE / n_features and no_effect else "weak"
 
 
 def _partners(model: LoadedModel) -> Sequence[tuple[Partner, ...]]:

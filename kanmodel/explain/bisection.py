@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kanmodel.explain.path import Entries, Slices, balance, concatenate, sample_path, tally
 from kanmodel.explain.quadrature import clenshaw_curtis
-from kanmodel.frozen import FrozenNetwork
+from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.scaling import Array
 
 BATCH = 64  # parts whose samples are kept and tallied together

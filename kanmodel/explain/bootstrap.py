@@ -1,21 +1,40 @@
-"""Intervals of means over reference windows, which overlap in time and so are not independent.
+"""Confidence intervals of means over reference windows, which overlap in time and so are autocorrelated.
 
-Moving-block bootstrap: Künsch 1989, "The jackknife and the bootstrap for general stationary observations". Of strongly
-autocorrelated values its intervals are too narrow: for AR(1) series of 512 values they hold the true mean in 92, 90, 87
-and 80 of 100 cases at an autocorrelation of 0.5, 0.7, 0.8 and 0.9, where 95 are meant.
+Circular block bootstrap (Politis and Romano 1992, "A circular block-resampling procedure for stationary data"): every
+resample is made of blocks of neighbouring windows, the first window following the last. The block length of each series
+is chosen from its own autocorrelations (Politis and White 2004, "Automatic block-length selection for the dependent
+bootstrap", corrected by Patton, Politis and White 2009), rounded up so that few lengths occur.
+
+Percentiles of few blocks are too narrow, so they are taken further out (an expanded percentile interval: Hesterberg
+2015, arXiv 1411.5279): where the normal distribution would put 1.96 standard errors, the fixed-b critical value of
+Kiefer and Vogelsang 2005 ("A new asymptotic theory for heteroskedasticity-autocorrelation robust tests") stands, b the
+block length over the number of windows. An interval keeps to the range of the resampled values: a share is never
+negative.
+
+How many of 100 intervals of 95 % hold the true mean of a Gaussian AR(1) series of 512 values, at these autocorrelations
+(``pytest -s tests/kanmodel/test_bootstrap.py -k coverage`` prints the table):
+
+    autocorrelation   0     0.5   0.8   0.9
+    coverage          94.8  93.2  92.1  89.8
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from statistics import NormalDist
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
 
 from kanmodel.scaling import Array
 
 CONFIDENCE = 0.95
 N_RESAMPLES = 1000
 SEED = 0
+LENGTHS = np.array([1, 2, *(m << k for k in range(20) for m in (3, 4))])  # 1, 2, 3, 4, 6, 8, 12, 16, 24, ...
 
 
 @dataclass(frozen=True)
@@ -37,40 +56,108 @@ class Estimate:
         return float(self.low[index]), float(self.high[index])
 
 
-@dataclass(frozen=True)
-class Resampling:
-    """How often each of n windows counts in each resample.
+class Bootstrap:
+    """Resamples of n windows in time order.
 
-    Attributes:
-        weights: (resamples, n); each row sums to 1.
+    Args:
+        n: number of windows.
+        resamples: number of resamples.
+        seed: of the draws; the same seed gives the same intervals.
     """
 
-    weights: Array
+    def __init__(self, n: int, resamples: int = N_RESAMPLES, seed: int = SEED) -> None:
+        self._n, self._resamples, self._seed = n, resamples, seed
+        self.weights: Callable[[int], Array] = cache(self._weights)
 
-    @classmethod
-    def blocks(cls, n: int, resamples: int = N_RESAMPLES, seed: int = SEED) -> Resampling:
-        """Resamples of n windows in time order, in blocks of 2 n^(1/3) neighbours, at most half of the windows."""
-        length = max(1, min(n // 2, round(2 * n ** (1 / 3))))
-        n_blocks = -(-n // length)
-        generator = np.random.default_rng(seed)
-        starts = generator.integers(0, n - length + 1, size=(resamples, n_blocks))
-        rows = (starts[..., None] + np.arange(length)).reshape(resamples, -1)[:, :n]  # (resamples, n)
-        counts = np.zeros((resamples, n))
-        np.add.at(counts, (np.arange(resamples)[:, None], rows), 1.0)
-        return cls(counts / n)
+    def _weights(self, length: int) -> Array:
+        """How often each window counts in each resample of blocks of this length, (resamples, n); rows sum to 1."""
+        n, n_blocks = self._n, -(-self._n // length)
+        starts = np.random.default_rng(self._seed).integers(0, n, (self._resamples, n_blocks))
+        rows = (starts[..., None] + np.arange(length)).reshape(self._resamples, -1)[:, :n] % n  # (resamples, n)
+        rows += n * np.arange(self._resamples)[:, None]
+        counts: Array = np.bincount(rows.ravel(), minlength=n * self._resamples).reshape(-1, n) / n
+        return counts
 
-    def means(self, values: Array) -> Array:
-        """Means of values (n, ...) in each resample, (resamples, ...)."""
-        flat: Array = self.weights @ values.reshape(len(values), -1)
-        return flat.reshape(-1, *values.shape[1:])
-
-    def estimate(self, values: Array) -> Estimate:
+    def mean(self, values: Array) -> Estimate:
         """The mean of values (n, ...) over the windows."""
-        return interval(values.mean(axis=0), self.means(values))
+        series = values.reshape(self._n, -1)
+        low, high = self._bounds(series, lambda weights, columns: weights @ series[:, columns])
+        shape = values.shape[1:]
+        return Estimate(values.mean(axis=0), low.reshape(shape), high.reshape(shape))
+
+    def share(self, sizes: Array) -> Estimate:
+        """The mean of each column of sizes (n, n_columns), none negative, as a share of all; 0 where all are 0.
+
+        Blocks are as long as the share's own linearisation needs: size - share * total, window by window.
+        """
+        total = sizes.sum(axis=1, keepdims=True)  # (n, 1)
+        value = _ratio(sizes.mean(axis=0), total.mean(axis=0))
+        low, high = self._bounds(
+            sizes - value * total, lambda weights, columns: _ratio(weights @ sizes[:, columns], weights @ total)
+        )
+        return Estimate(value, low, high)
+
+    def _bounds(self, series: Array, resample: Callable[[Array, NDArray[np.intp]], Array]) -> tuple[Array, Array]:
+        """Bounds of a statistic of each column of series (n, n_columns), whose dependence sets the block lengths.
+
+        Args:
+            series: what the statistic is, to first order, the mean of.
+            resample: the statistics (resamples, chosen) of chosen columns under weights (resamples, n).
+        """
+        lengths = LENGTHS[np.searchsorted(LENGTHS, block_lengths(series))]
+        low, high = np.empty(series.shape[1]), np.empty(series.shape[1])
+        for length in np.unique(lengths).tolist():
+            columns = np.flatnonzero(lengths == length)
+            tail = _tail(length / self._n)
+            low[columns], high[columns] = np.quantile(resample(self.weights(length), columns), (tail, 1 - tail), axis=0)
+        return low, high
 
 
-def interval(value: Array, resampled: Array) -> Estimate:
-    """An estimate with the percentile interval of its resamples, (resamples, ...)."""
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(resampled, (tail, 1 - tail), axis=0)
-    return Estimate(value, low, high)
+def block_lengths(series: Array) -> Array:
+    """The block length that estimates the variance of a mean best, for each column.
+
+    Politis and White 2004, section 3.2, for the circular bootstrap, as corrected in 2009: autocovariances are summed
+    under a flat-top lag window that ends where neighbouring autocorrelations are insignificant.
+
+    Args:
+        series: (n, n_columns), in time order.
+
+    Returns:
+        (n_columns,), at most min(3 sqrt(n), n / 3) rounded up, and 0 for a constant column. The cube root of n, at most
+        n / 3, where there are too few windows for autocorrelations.
+    """
+    n, n_columns = series.shape
+    run = max(5, int(np.log10(n)))  # neighbouring lags that must be insignificant
+    n_lags = int(np.ceil(np.sqrt(n))) + run
+    if n_lags > n - 2:
+        return np.full(n_columns, min(n ** (1 / 3), n / 3))
+    centred = series - series.mean(axis=0)
+    centred /= np.maximum(np.abs(centred).max(axis=0), np.finfo(float).tiny)  # squares must not overflow
+    products = np.stack([(centred[lag:] * centred[: n - lag]).sum(axis=0) for lag in range(n_lags + 1)])
+    squares = np.cumsum(centred**2, axis=0)
+    sizes = np.stack([np.sqrt((squares[-1] - squares[lag]) * squares[n - lag - 2]) for lag in range(n_lags + 1)])
+    insignificant = np.abs(products) <= 2 * np.sqrt(np.log10(n) / n) * sizes  # (n_lags + 1, n_columns)
+
+    runs = sliding_window_view(insignificant[:-1], run, axis=0).all(axis=2)
+    last = np.where(runs.any(axis=0), np.minimum(2 * np.maximum(runs.argmax(axis=0), 1), n_lags), n_lags)
+    lags = np.arange(1, n_lags + 1)[:, None]
+    window = np.clip(2 * (1 - lags / last), 0, 1)
+    slope = 2 * (window * lags * products[1:]).sum(axis=0)
+    spectrum = products[0] + 2 * (window * products[1:]).sum(axis=0)
+    ratio = np.divide(slope, spectrum, out=np.zeros(n_columns), where=spectrum != 0)
+    found: Array = np.minimum((1.5 * ratio**2 * n) ** (1 / 3), np.ceil(min(3 * np.sqrt(n), n / 3)))
+    return found
+
+
+def _ratio(numerator: Array, denominator: Array) -> Array:
+    """0 where the denominator is 0."""
+    shape = np.broadcast_shapes(numerator.shape, denominator.shape)
+    ratio: Array = np.divide(numerator, denominator, out=np.zeros(shape), where=denominator > 0)
+    return ratio
+
+
+def _tail(b: float) -> float:
+    """Share of the resampled values beyond each bound, of blocks that hold a share b of the windows."""
+    normal = NormalDist()
+    critical = normal.inv_cdf((1 + CONFIDENCE) / 2) + 2.9694 * b + 0.4160 * b**2 - 0.5324 * b**3
+    return normal.cdf(-critical)

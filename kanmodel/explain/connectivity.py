@@ -1,84 +1,162 @@
-"""What is connected with what, by structure alone."""
+"""What is connected with what, by structure alone: by masks and weights that are zero, not by what data show.
+
+Whatever has no connection with an output has no effect on it, for any values for which all that passes through the
+network is finite (0 times infinity is not 0). The converse does not hold: nonzero weights may cancel.
+"""
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Sequence
 
-from kanmodel.config import KANConfig
-from kanmodel.network import LSTMKAN
+import torch
+from torch import Tensor, nn
+
+from kanmodel.network.chain import Network
+from kanmodel.network.config import LayerConfig, Layers, ModelConfig, RecurrentConfig
+from kanmodel.network.layer import KANLayer
+from kanmodel.network.recurrent import KINDS
 
 Place = tuple[str, int]  # (stage, layer)
 Kept = dict[Place, Tensor]  # bool, (n_subnodes, n_in) for layers of edges, (n_nodes,) for layers of nodes
 
 
-def connected_nodes(network: LSTMKAN, output: int, edges: Kept) -> Kept:
-    """The nodes of every KAN that kept edges connect with both sides, bool (n_nodes,) by (stage, layer).
+def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
+    """The nodes that kept edges connect with both sides, bool (n_nodes,) by (stage, layer).
 
-    Beyond the head lies one output; before a KAN lie all its inputs, and beyond a front KAN the LSTM.
+    Before the first layer lie all features, beyond the last one output; a softmax reads all nodes for it. A recurrent
+    part counts as connected with everything.
     """
-    connected: Kept = {}
-    for stage, kan in network.stages.items():
-        config = kan.config
-        last = torch.ones(config.n_nodes[-1], dtype=torch.bool)
+    config = network.config
+    forward: Kept = {}
+    reached = torch.ones(len(config.features), dtype=torch.bool)
+    for stage, layers in network.stages.items():
         if stage == "head":
-            last[:] = False
-            last[output] = True
-        reached = torch.ones(config.n_nodes[0], dtype=torch.bool)
-        forward = []
-        for number in range(config.depth):
-            forward.append(_through_norm(config, number, reached))
-            subnodes = (edges[stage, number] & forward[-1]).any(dim=1)  # (n_subnodes,)
-            reached = _any_subnode(config, number + 1, subnodes)
-        forward.append(reached)
-        for number, onward in enumerate(leading_nodes(config, stage, edges, last)):
-            connected[stage, number] = onward & forward[number]
-    return connected
+            reached = _read_out(config, reached)
+        for number, layer in enumerate(layers):
+            forward[stage, number] = _through_norm(layer.config, reached)
+            subnodes = (edges[stage, number] & forward[stage, number]).any(dim=1) & passing_subnodes(layer)
+            reached = _any_subnode(layer.config, subnodes)
+        forward[stage, len(layers)] = reached
+    connected: Kept = {}
+    onward = torch.arange(len(config.outputs)) == output
+    if config.output_function == "softmax":
+        onward = torch.ones_like(onward)
+    for stage in reversed(list(network.stages)):
+        leading = leading_nodes(network.stages[stage], stage, edges, onward)
+        connected |= {(stage, number): nodes & forward[stage, number] for number, nodes in enumerate(leading)}
+        onward = _read_back(config, leading[0]) if config.recurrent is None else torch.ones(config.n_steps).bool()
+    return {place: connected[place] for place in forward}
 
 
-def leading_nodes(config: KANConfig, stage: str, edges: Kept, last: Tensor) -> list[Tensor]:
-    """The nodes of each layer of a KAN from which kept edges lead to the last nodes that are set, bool (n_nodes,)."""
+def leading_nodes(layers: Sequence[KANLayer], stage: str, edges: Kept, last: Tensor) -> list[Tensor]:
+    """The nodes of each layer of a stage from which kept edges lead to the last nodes that are set, bool (n_nodes,)."""
     onward = [last]
-    for number in range(config.depth - 1, -1, -1):
-        leads_on = onward[0][list(config.node_of_subnode(number + 1))]
-        leading = (edges[stage, number] & leads_on[:, None]).any(dim=0)
-        onward.insert(0, _through_norm(config, number, leading))
+    for number, layer in reversed(list(enumerate(layers))):
+        leading = (edges[stage, number] & leading_subnodes(layer, onward[0])[:, None]).any(dim=0)
+        onward.insert(0, _through_norm(layer.config, leading))
     return onward
 
 
-def _through_norm(config: KANConfig, layer: int, nodes: Tensor) -> Tensor:
-    """Nodes that a layer reads, (n_nodes,); with a layer norm each of them acts through all, so one set sets all."""
-    return nodes.any().expand_as(nodes) if config.layer_norm[layer] else nodes
+def leading_subnodes(layer: KANLayer, nodes: Tensor) -> Tensor:
+    """The sub-nodes of a layer that act on any of its nodes that are set, (n_nodes,) -> (n_subnodes,), bool."""
+    return nodes[list(layer.config.node_of_subnode)] & passing_subnodes(layer)
 
 
-def connected_features(network: LSTMKAN, output: int) -> list[bool]:
-    """Whether a path of live edges and nonzero weights leads from each feature to an output.
+def passing_subnodes(layer: KANLayer) -> Tensor:
+    """The sub-nodes of a layer that its affine maps and products let through, (n_subnodes,), bool.
 
-    An LSTM counts as a path from every input that it has a weight for to each of its units.
+    None where its own scale or that of its node is 0, nor beside a factor of its product that is always 0: one that no
+    edge moves (it has none that adds anything, or its scale is 0), and whose bias is 0.
     """
-    nodes = connected_nodes(network, output, live_edges(network))
-    if network.lstm is None:
-        return [bool(node) for node in nodes["head", 0]]
-    weights = [weight for name, weight in network.lstm.named_parameters() if name.startswith("weight_ih_l0")]
-    read = torch.stack([(weight != 0).any(dim=0) for weight in weights]).any(dim=0) & nodes["head", 0].any()
-    if network.front is None:
-        return [bool(feature) for feature in read]
-    front = network.front.config
-    return [bool(feature) for feature in leading_nodes(front, "front", live_edges(network), read)[0]]
+    node_of_subnode = torch.tensor(layer.config.node_of_subnode)
+    empty = ~layer.acts.any(dim=1) | (layer.subnode_scale == 0)
+    is_factor = node_of_subnode >= layer.config.n_sum
+    vanishing = _any_subnode(layer.config, is_factor & empty & (layer.subnode_bias == 0))  # (n_nodes,)
+    return (layer.subnode_scale != 0) & ((layer.node_scale != 0) & ~vanishing)[node_of_subnode]
 
 
-def live_edges(network: LSTMKAN) -> Kept:
-    """The edges that are neither masked nor zero everywhere, (n_subnodes, n_in) by (stage, layer)."""
-    live: Kept = {}
-    for stage, kan in network.stages.items():
-        for number, layer in enumerate(kan):
-            base = (layer.scale_base != 0) & (kan.config.base_activation != "zero")
-            spline = (layer.scale_spline != 0) & (layer.coef != 0).any(dim=2)
-            live[stage, number] = layer.live & (base | spline | layer.is_symbolic)
-    return live
+def connected_features(network: Network, output: int) -> list[bool]:
+    """Whether a path of live edges and nonzero weights leads from each feature to an output."""
+    config, live = network.config, live_edges(network)
+    read = _read_back(config, connected_nodes(network, output, live)["head", 0])
+    if network.recurrent is not None and config.recurrent is not None:
+        read = _read_by_recurrent(network.recurrent, config.recurrent, config, read)
+    if config.front:
+        read = leading_nodes(network.stages["front"], "front", live, read)[0]
+    return [bool(feature) for feature in read]
 
 
-def _any_subnode(config: KANConfig, layer: int, subnodes: Tensor) -> Tensor:
-    """Whether any sub-node of each node of a layer is set, (n_subnodes,) -> (n_nodes,)."""
-    members = torch.tensor(config.node_of_subnode(layer))
-    return torch.zeros(config.n_nodes[layer], dtype=torch.long).index_add(0, members, subnodes.long()) > 0
+def _read_by_recurrent(
+    module: nn.LSTM | nn.GRU, recurrent: RecurrentConfig, config: ModelConfig, units: Tensor
+) -> Tensor:
+    """The inputs of a recurrent part that act on any of its units that are set, (n_units,) -> (n_inputs,), bool.
+
+    An input acts on a unit for which one of its gates has a weight, and a unit on those that have a weight for it from
+    one step to the next. A unit whose candidate is always 0 stays 0. At the first step, which a backward pass reads out
+    for `last`, there is neither a unit of the step before nor anything to forget.
+    """
+    for layer in reversed(range(recurrent.num_layers)):
+        reads = []
+        for direction, suffix in enumerate(("", "_reverse") if recurrent.bidirectional else ("",)):
+            is_first = bool(direction) and layer == recurrent.num_layers - 1 and config.readout == "last"
+            acting = units[direction * recurrent.hidden_size :][: recurrent.hidden_size]
+            steps = 1 if is_first else config.lookback
+            reads.append(_read_by_cells(module, recurrent, f"l{layer}{suffix}", acting, steps))
+        units = torch.stack(reads).any(dim=0)
+    return units
+
+
+def _read_by_cells(
+    module: nn.LSTM | nn.GRU, recurrent: RecurrentConfig, name: str, units: Tensor, steps: int
+) -> Tensor:
+    """The same for one layer and direction that has made so many steps."""
+    kind = KINDS[recurrent.cell]
+    weights = {
+        part: getattr(module, f"{part}_{name}", None) for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+    }
+    gates = {part: weight.unflatten(0, (kind.n_gates, -1)) for part, weight in weights.items() if weight is not None}
+    of_candidate = torch.cat([gate[kind.candidate].reshape(len(units), -1) for gate in gates.values()], dim=1)
+    alive = (of_candidate != 0).any(dim=1)
+    acting = [gate for gate in range(kind.n_gates) if gate != kind.forget or steps > 1]
+    of_input = (gates["weight_ih"][acting] != 0).any(dim=0)  # (n_units, n_inputs)
+    of_units = (gates["weight_hh"] != 0).any(dim=0)  # (n_units, n_units)
+    units = units & alive
+    for _ in range(min(steps - 1, len(units))):
+        units = units | ((of_units & units[:, None]).any(dim=0) & alive)
+    read: Tensor = (of_input & units[:, None]).any(dim=0)
+    return read
+
+
+def live_edges(network: Network) -> Kept:
+    """The edges that vary: neither masked nor zero or constant by their weights, (n_subnodes, n_in) by place."""
+    return {
+        (stage, number): layer.varies for stage, layers in network.stages.items() for number, layer in enumerate(layers)
+    }
+
+
+def n_nodes(layers: Layers) -> list[int]:
+    """Nodes of each layer of a stage, its inputs first."""
+    return [layers[0].n_in, *(layer.n_out for layer in layers)]
+
+
+def _read_out(config: ModelConfig, steps: Tensor) -> Tensor:
+    """Which of the head's inputs are reached from values of the steps that are, (n_steps,) -> (n_readout,)."""
+    if config.recurrent is not None:
+        return torch.ones(config.n_readout, dtype=torch.bool)
+    return steps.repeat(config.lookback) if config.readout == "flatten" else steps
+
+
+def _read_back(config: ModelConfig, readout: Tensor) -> Tensor:
+    """Which values of a step, or units, lead to head inputs that are set, (n_readout,) -> (n,), bool."""
+    return readout.view(config.lookback, -1).any(dim=0) if config.readout == "flatten" else readout
+
+
+def _through_norm(layer: LayerConfig, nodes: Tensor) -> Tensor:
+    """Nodes that a layer reads, (n_nodes,); with a layer norm each of them acts through all, so one set sets all."""
+    return nodes.any().expand_as(nodes) if layer.mixes else nodes
+
+
+def _any_subnode(layer: LayerConfig, subnodes: Tensor) -> Tensor:
+    """Whether any sub-node of each node of a layer is set, (n_subnodes,) -> (n_out,)."""
+    members = torch.tensor(layer.node_of_subnode)
+    return torch.zeros(layer.n_out, dtype=torch.long).index_add(0, members, subnodes.long()) > 0

@@ -16,7 +16,7 @@ from kanmodel.explain.formulas import sample_edge_data
 from kanmodel.explain.replay import r2
 from kanmodel.explain.symbolic import LIBRARY, Candidate, suggest_formulas
 from kanmodel.explain.topology import Topology
-from kanmodel.kan import KANLayer
+from kanmodel.network.layer import KANLayer
 from kanmodel.scaling import Array
 
 DIGITS = (4, 6, 9)  # of the numbers in an expression, tried in turn
@@ -49,10 +49,15 @@ def compose_formula(model: LoadedModel, topology: Topology) -> Formula:
         ConfigError: there is an LSTM, whose units have no formula.
     """
     config = model.config
-    if any(config.head.layer_norm):
+    if any(layer.mixes for layer in config.head):
         raise ConfigError("a formula needs edges that are functions of one number, but a layer norm mixes all inputs")
-    if config.lstm is not None:
-        raise ConfigError("a formula needs a KAN without an LSTM: an LSTM's units are no functions of a few features")
+    if not config.reads_features:
+        raise ConfigError(
+            "a formula needs layers that read the features of one step: an LSTM's or GRU's units are no functions of a "
+            "few features"
+        )
+    if config.output_function is not None:
+        raise ConfigError(f"a formula needs outputs that are sums, but these are behind {config.output_function}")
     with torch.no_grad():
         traces = model.network.trace(model.reference.windows).head
     kept = {(edge.layer, edge.i, edge.j): edge for edge in topology.kan_edges if edge.kept}
@@ -61,7 +66,7 @@ def compose_formula(model: LoadedModel, topology: Topology) -> Formula:
         (symbol - mean) / scale
         for symbol, mean, scale in zip(symbols, model.scaling.feature_mean, model.scaling.feature_scale, strict=True)
     ]
-    for number, (layer, trace) in enumerate(zip(model.network.head, traces, strict=True)):
+    for number, (layer, trace) in enumerate(zip(model.network.stages["head"], traces, strict=True)):
         subnodes = []
         for j in range(trace.edges.shape[1]):
             total: Any = sympy.Integer(0)
@@ -106,8 +111,8 @@ def _combine(layer: KANLayer, subnodes: Sequence[Any]) -> list[Any]:
     """The affine maps and products behind the sub-nodes, as `KANLayer.nodes`."""
     pairs = zip(layer.subnode_scale.tolist(), subnodes, layer.subnode_bias.tolist(), strict=True)
     factors = [scale * subnode + bias for scale, subnode, bias in pairs]
-    nodes, start = factors[: layer.n_sum], layer.n_sum
-    for arity in layer.mult_arity:
+    nodes, start = factors[: layer.config.n_sum], layer.config.n_sum
+    for arity in layer.config.mult_arity:
         nodes.append(sympy.Mul(*factors[start : start + arity]))
         start += arity
     return [

@@ -1,4 +1,4 @@
-"""Whether an order of the features is the model's own: what happens when they go, and when they come back.
+"""Whether an order of the features is the model's own: what happens when they are removed, and when they come back.
 
 Deletion and insertion (Petsiuk et al. 2018, arXiv 1806.07421) and infidelity (Yeh et al. 2019, arXiv 1901.09392).
 A feature goes by taking its mean over the reference windows: zero may lie where no data is, and leave the grids.
@@ -15,7 +15,7 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.explain.ledger import explain_windows
-from kanmodel.explain.scores import MIN_INPUTS, score_kan
+from kanmodel.explain.scores import MIN_INPUTS, score_layers
 from kanmodel.scaling import Array
 
 N_WINDOWS = 128  # taken evenly from the reference
@@ -29,9 +29,10 @@ class Faithfulness:
     Attributes:
         method: ledger; gradient, by the plain gradient's size; random; or pykan_score, where the features themselves
             enter the head KAN (behind an LSTM there is no such score of a feature).
-        deletion: mean change of the forecast while features go, most important first; more is better.
+        deletion: mean change of the forecast while features are removed, most important first; more is better. The mean
+            over all numbers of removed features but none and all; of a single feature, the change without it.
         insertion: mean distance to the forecast while they come back, most important first; less is better.
-        infidelity: mean squared error of foretelling what taking a set of features away changes; less is better; None
+        infidelity: mean squared error of predicting the change when a set of features is removed; less is better; None
             where a method gives an order alone.
     """
 
@@ -64,8 +65,10 @@ def measure_faithfulness(model: LoadedModel, output: int, seed: int = 0) -> tupl
         trial.judge("gradient", np.abs(gradient).sum(axis=1), by_gradient),
         trial.judge("random", generator.random(ledger.shape), generator.permuted(ledger, axis=1)),
     ]
-    if model.config.lstm is None and len(reference) >= MIN_INPUTS:
-        score = score_kan(model.network.head, model.network.encode(reference)).feature_score.double().numpy()
+    if model.config.reads_features and len(reference) >= MIN_INPUTS:
+        score = (
+            score_layers(model.network.stages["head"], model.network.encode(reference)).feature_score.double().numpy()
+        )
         rows.append(trial.judge("pykan_score", np.broadcast_to(score, ledger.shape), None))
     return tuple(rows)
 
@@ -95,8 +98,9 @@ class _Trial:
         n_features = self.windows.shape[2]
         rank = np.argsort(np.argsort(-importance, axis=1, kind="stable"), axis=1)  # (n, n_features), 0 first
         full = self.outputs(np.zeros(rank.shape, dtype=bool))
-        gone = [np.abs(self.outputs(rank < k) - full).mean() for k in range(1, n_features)]
-        back = [np.abs(self.outputs(rank >= k) - full).mean() for k in range(1, n_features)]
+        numbers = range(1, max(n_features, 2))  # all at once tells nothing of an order, but of one there is no less
+        gone = [np.abs(self.outputs(rank < k) - full).mean() for k in numbers]
+        back = [np.abs(self.outputs(rank >= k) - full).mean() for k in numbers]
         infidelity = None
         if contributions is not None:
             errors = [

@@ -10,7 +10,7 @@ import torch
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.symbolic import Candidate, suggest_formulas
 from kanmodel.explain.topology import TopologyEdge
-from kanmodel.kan import LayerTrace
+from kanmodel.network.layer import LayerTrace
 from kanmodel.scaling import Array
 
 N_SAMPLES = 128
@@ -29,7 +29,7 @@ def suggest_edge_formulas(model: LoadedModel, edges: Sequence[TopologyEdge]) -> 
         stages = model.network.trace(model.reference.windows).stages
     layers = [model.network.stages[edge.stage][edge.layer] for edge in edges]
     return [
-        [] if layer.layer_norm else suggest_formulas(*sample_edge_data(stages[edge.stage][edge.layer], edge))
+        [] if layer.config.mixes else suggest_formulas(*sample_edge_data(stages[edge.stage][edge.layer], edge))
         for edge, layer in zip(edges, layers, strict=True)
     ]
 

@@ -1,4 +1,4 @@
-"""What matters over the reference windows: the mean size of the ledger's entries, with intervals.
+"""What matters over the reference windows: the mean magnitude of the ledger's entries, with intervals.
 
 Computed once per checkpoint and output: it takes as long as explaining every reference window.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.bootstrap import Estimate, Resampling, interval
+from kanmodel.explain.bootstrap import Bootstrap, Estimate
 from kanmodel.explain.ledger import Ledger, explain_windows
 from kanmodel.explain.permutation import permute_features
 from kanmodel.explain.profiles import profile_nodes
@@ -60,28 +60,20 @@ def measure_importance(model: LoadedModel, output: int) -> Importance:
         NonFiniteError: the ledger of a reference window is not finite.
     """
     ledger = explain_windows(model, model.reference.windows, output)
-    resampling = Resampling.blocks(len(ledger.predictions))
+    bootstrap = Bootstrap(len(ledger.predictions))
     sizes = np.abs(ledger.features)
-    totals = resampling.means(sizes)
     growth = permute_features(model, output, SEED)
     nodes = {(layer.stage, layer.layer): layer.nodes for layer in ledger.layers}
     edges = {(layer.stage, layer.layer): layer.edges for layer in ledger.layers}
     return Importance(
         output=output,
-        features=resampling.estimate(sizes),
+        features=bootstrap.mean(sizes),
         mean_contribution=ledger.features.mean(axis=0),
-        share=interval(_shares(sizes.mean(axis=0)), _shares(totals)),
-        steps=resampling.estimate(np.abs(ledger.steps.sum(axis=2))),
-        nodes={place: resampling.estimate(np.abs(values)) for place, values in nodes.items() if values is not None},
-        edges={place: resampling.estimate(np.abs(values)) for place, values in edges.items() if values is not None},
-        permutation=None if growth is None else resampling.estimate(growth),
+        share=bootstrap.share(sizes),
+        steps=bootstrap.mean(np.abs(ledger.steps.sum(axis=2))),
+        nodes={place: bootstrap.mean(np.abs(values)) for place, values in nodes.items() if values is not None},
+        edges={place: bootstrap.mean(np.abs(values)) for place, values in edges.items() if values is not None},
+        permutation=None if growth is None else bootstrap.mean(growth),
         profiles=profile_nodes(model),
         ledger=ledger,
     )
-
-
-def _shares(sizes: Array) -> Array:
-    """Sizes (..., n_features) as shares that sum to 1; all 0 where nothing has a size."""
-    total = sizes.sum(axis=-1, keepdims=True)
-    shares: Array = np.divide(sizes, total, out=np.zeros_like(sizes), where=total > 0)
-    return shares

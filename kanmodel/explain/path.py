@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kanmodel.config import KANConfig
 from kanmodel.explain.quadrature import Quadrature
-from kanmodel.frozen import FrozenNetwork
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Layers
+from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.scaling import Array
 
 Result = TypeVar("Result")
@@ -45,6 +45,8 @@ class PathSamples:
         points_gradient: (n, n_nodes, 1, lookback, n_features).
         readout: what the head sees, (n, n_nodes, 1, n_units).
         readout_gradient: the same shape.
+        logits: before the output function, (n, n_nodes, 1, n_outputs).
+        logits_gradient: the same shape.
         edges: of each KAN layer, front first, (n, n_nodes, rows, n_subnodes, n_in).
         subnodes_gradient: of each KAN layer, (n, n_nodes, rows, n_subnodes).
     """
@@ -53,15 +55,18 @@ class PathSamples:
     points_gradient: Tensor
     readout: Tensor
     readout_gradient: Tensor
+    logits: Tensor
+    logits_gradient: Tensor
     edges: tuple[Tensor, ...]
     subnodes_gradient: tuple[Tensor, ...]
 
     @classmethod
     def of(cls, tensors: Sequence[Tensor]) -> PathSamples:
         """Of the attributes in their order, those of the edges before those of the sub-nodes."""
-        outputs, points_gradient, readout, readout_gradient, *layers = tensors
+        outputs, points_gradient, readout, readout_gradient, logits, logits_gradient, *layers = tensors
         edges, subnodes_gradient = layers[: len(layers) // 2], layers[len(layers) // 2 :]
-        return cls(outputs, points_gradient, readout, readout_gradient, tuple(edges), tuple(subnodes_gradient))
+        nodes = (outputs, points_gradient, readout, readout_gradient, logits, logits_gradient)
+        return cls(*nodes, tuple(edges), tuple(subnodes_gradient))
 
 
 def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, output: int, nodes: Array) -> Slices[PathSamples]:
@@ -90,10 +95,10 @@ def _pass(network: FrozenNetwork, points: Tensor, output: int) -> list[Tensor]:
     with torch.enable_grad():
         trace = network.trace(points.requires_grad_())
         layers = (*trace.front, *trace.head)
-        watched = [points, trace.readout, *(layer.subnodes for layer in layers)]
+        watched = [points, trace.readout, trace.logits, *(layer.subnodes for layer in layers)]
         gradients = torch.autograd.grad(trace.outputs[:, output].sum(), watched)
-    passed = [trace.outputs[:, output], gradients[0], trace.readout, gradients[1]]
-    return [values.detach() for values in (*passed, *(layer.edges for layer in layers), *gradients[2:])]
+    passed = [trace.outputs[:, output], gradients[0], trace.readout, gradients[1], trace.logits, gradients[2]]
+    return [values.detach() for values in (*passed, *(layer.edges for layer in layers), *gradients[3:])]
 
 
 def tally(change: Tensor, samples: PathSamples, rule: Quadrature) -> Entries:
@@ -110,6 +115,7 @@ def tally(change: Tensor, samples: PathSamples, rule: Quadrature) -> Entries:
     outputs = samples.outputs[:, :, 0].double().numpy()  # (n, n_nodes)
     mean_gradient = torch.from_numpy(rule.weights) @ samples.points_gradient.double().flatten(2)  # (n, lookback * f)
     readout = (_adjoint(rule, samples.readout_gradient) * samples.readout.double()).sum(dim=(1, 2))
+    logits = (_adjoint(rule, samples.logits_gradient) * samples.logits.double()).sum(dim=(1, 2))
     edges = [
         (_adjoint(rule, gradient).unsqueeze(-1) * values).sum(dim=(1, 2)).numpy()
         for gradient, values in zip(samples.subnodes_gradient, samples.edges, strict=True)
@@ -118,12 +124,13 @@ def tally(change: Tensor, samples: PathSamples, rule: Quadrature) -> Entries:
         ("path", 0, "start"): outputs[:, 0],
         ("path", 0, "end"): outputs[:, -1],
         ("input", 0, "steps"): (change.double() * mean_gradient.view(change.shape)).numpy(),
-        ("lstm", 0, "nodes"): readout.numpy(),
+        ("readout", 0, "nodes"): readout.numpy(),
+        ("logits", 0, "nodes"): logits.numpy(),
         **{("kan", layer, "edges"): contributions for layer, contributions in enumerate(edges)},
     }
 
 
-def balance(network: LSTMKAN, output: int, tallied: Entries) -> Entries:
+def balance(network: Network, output: int, tallied: Entries) -> Entries:
     """Contributions of all nodes and edges, and the residual: how far what must be equal is not.
 
     Args:
@@ -140,15 +147,22 @@ def balance(network: LSTMKAN, output: int, tallied: Entries) -> Entries:
     entries["input", 0, "nodes"] = reaching = steps.sum(axis=1)  # of the nodes that the next KAN reads
     edges = [values for (stage, _, _), values in tallied.items() if stage == "kan"]  # front first
     residuals = [reaching.sum(axis=1) - change]
-    if network.front is not None:
-        residuals += _add_kan(entries, "front", network.front.config, edges, reaching, change)
-    if network.lstm is not None:
-        entries["lstm", 0, "nodes"] = reaching = tallied["lstm", 0, "nodes"]
+    config = network.config
+    if config.front:
+        residuals += _add_layers(entries, "front", config.front, edges, reaching, change)
+        reaching = entries["front", len(config.front), "nodes"]
+    if config.readout_stage is not None:
+        reaching = tallied["readout", 0, "nodes"]
+        entries[config.readout_stage, 0, "nodes"] = reaching
         residuals.append(reaching.sum(axis=1) - change)
-    head = network.head.config
-    residuals += _add_kan(entries, "head", head, edges[-head.depth :], reaching, change)
-    del entries["head", head.depth, "nodes"]  # what enters the output, stated as what it is:
-    entries["output", head.depth, "nodes"] = change[:, None] * np.eye(head.n_nodes[-1])[output]
+    depth = len(config.head)
+    residuals += _add_layers(entries, "head", config.head, edges[-depth:], reaching, change)
+    entered = entries.pop(("head", depth, "nodes"))
+    if config.output_function is not None:
+        entries["head", depth, "nodes"] = logits = tallied["logits", 0, "nodes"]
+        residuals += [logits.sum(axis=1) - change, np.abs(logits - entered).max(axis=1)]
+    # What enters the output, stated as what it is:
+    entries["output", depth, "nodes"] = change[:, None] * np.eye(len(config.outputs))[output]
     entries["path", 0, "residual"] = np.abs(np.stack(residuals)).max(axis=0)
     return entries
 
@@ -177,15 +191,15 @@ def _adjoint(rule: Quadrature, gradient: Tensor) -> Tensor:
     return (matrix @ gradient.double().flatten(2)).view(gradient.shape)
 
 
-def _add_kan(
-    entries: Entries, stage: str, config: KANConfig, edges: Sequence[Array], reaching: Array, change: Array
+def _add_layers(
+    entries: Entries, stage: str, layers: Layers, edges: Sequence[Array], reaching: Array, change: Array
 ) -> list[Array]:
-    """Adds the layers of one KAN, and tells how far their sums are from what they must be.
+    """Adds the layers of one stage, and tells how far their sums are from what they must be.
 
     Args:
         entries: the table to add to.
         stage: front or head.
-        config: of the KAN.
+        layers: of the stage.
         edges: contributions of its edges, (n, n_subnodes, n_in) a layer, from its first on.
         reaching: contributions of its input nodes, (n, n_in), listed by the stage before.
         change: F(x) - F(x0), (n,).
@@ -194,12 +208,12 @@ def _add_kan(
         Residuals, (n,) each: of every layer's sum, and of what leaves each node against what enters it.
     """
     residuals = []
-    for layer, contributions in enumerate(edges[: config.depth]):
-        entries[stage, layer, "edges"] = contributions
+    for number, (layer, contributions) in enumerate(zip(layers, edges, strict=False)):
+        entries[stage, number, "edges"] = contributions
         residuals.append(contributions.sum(axis=(1, 2)) - change)
-        if not config.layer_norm[layer]:  # a normalised input depends on all nodes: only the layer's sum is claimed
+        if not layer.mixes:  # what is read depends on all nodes then: only the layer's sum is claimed
             residuals.append(np.abs(contributions.sum(axis=1) - reaching).max(axis=1))
-        node_of_subnode = np.eye(config.n_nodes[layer + 1])[list(config.node_of_subnode(layer + 1))]
+        node_of_subnode = np.eye(layer.n_out)[list(layer.node_of_subnode)]
         reaching = contributions.sum(axis=2) @ node_of_subnode  # (n, n_nodes): a product node has its sub-nodes' sum
-        entries[stage, layer + 1, "nodes"] = reaching
+        entries[stage, number + 1, "nodes"] = reaching
     return residuals

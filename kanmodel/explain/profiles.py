@@ -15,7 +15,8 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.explain.quadrature import clenshaw_curtis
-from kanmodel.network import Trace
+from kanmodel.network.chain import Trace
+from kanmodel.network.config import ModelConfig
 from kanmodel.scaling import Array
 
 MAX_WINDOWS = 128  # taken evenly from the reference: a share needs no more
@@ -24,15 +25,15 @@ PART = 22  # windows whose gradients are taken together: about as many points as
 
 
 def profile_nodes(model: LoadedModel) -> Mapping[tuple[str, int], Array]:
-    """Profiles of the LSTM's units and of the KANs' nodes behind their inputs.
+    """Profiles of all nodes that are no features.
 
     Args:
         model: the model.
 
     Returns:
-        By (stage, layer), the outputs as the last layer of the head: (n_nodes, n_features), the mean |contribution|
-        of a feature to the node over the reference windows, as a share of all features'. A node that no
-        feature moves has 0 everywhere. A front node's value is its sum over the steps.
+        By (stage, layer), the outputs as the last layer of the head, unless an output function stands between:
+        (n_nodes, n_features), the mean |contribution| of a feature to the node over the reference windows, as a share
+        of all features'. A node that no feature moves has 0 everywhere. A front node's value is its sum over the steps.
     """
     reference = model.reference.windows
     chosen = torch.linspace(0, len(reference) - 1, min(MAX_WINDOWS, len(reference))).long()
@@ -60,7 +61,7 @@ def _contributions(model: LoadedModel, windows: Tensor, start: Tensor) -> dict[t
         return summed
 
     with torch.enable_grad():
-        layers = _node_values(model.frozen.trace(points), model.config.lookback)
+        layers = _node_values(model.config, model.frozen.trace(points))
         return {place: np.stack([contributions(node) for node in nodes.unbind(1)]) for place, nodes in layers.items()}
 
 
@@ -71,11 +72,15 @@ def _shares(sizes: Array) -> Array:
     return shares
 
 
-def _node_values(trace: Trace, lookback: int) -> dict[tuple[str, int], Tensor]:
+def _node_values(config: ModelConfig, trace: Trace) -> dict[tuple[str, int], Tensor]:
     """Values of the nodes, (batch, n_nodes) by (stage, layer)."""
     values = {
-        ("front", number + 1): layer.nodes.view(-1, lookback, layer.nodes.shape[1]).sum(dim=1)
+        ("front", number + 1): layer.nodes.view(-1, config.lookback, layer.nodes.shape[1]).sum(dim=1)
         for number, layer in enumerate(trace.front)
     }
-    values["lstm", 0] = trace.readout
-    return values | {("head", number + 1): layer.nodes for number, layer in enumerate(trace.head)}
+    if config.readout_stage is not None:
+        values[config.readout_stage, 0] = trace.readout
+    values |= {("head", number + 1): layer.nodes for number, layer in enumerate(trace.head)}
+    if config.output_function is not None:
+        values["output", len(config.head)] = trace.outputs
+    return values

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import InsufficientReferenceError
-from kanmodel.explain.connectivity import Kept, Place, connected_nodes
+from kanmodel.errors import InsufficientReferenceError, NonFiniteError
+from kanmodel.explain.connectivity import Kept, Place, connected_nodes, leading_subnodes
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.replay import Fidelity, Fill, Replay, measure_fidelity, r2
 from kanmodel.explain.scores import MIN_INPUTS, score_traces
-from kanmodel.network import LSTMKAN, Trace
+from kanmodel.network.chain import Network, Trace
 
 Metric = Literal["contribution", "backward", "forward_n", "forward_u"]
 
@@ -104,11 +104,13 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
     """What a rule keeps of a model, for the output that `importance` is about.
 
     By fidelity: along the order that a metric gives, weakest edges first (ties by stage, layer, i, j), edges go as long
-    as the R2 holds; within a KAN, what is cut off from either side goes with them. By thresholds, as pykan's
-    `prune_node`, `prune_edge` and `prune_input` in turn: nodes, then edges, then inputs.
+    as the R2 holds; within a KAN, what is cut off from either side goes with them. A network whose outputs are not
+    finite holds no fidelity, so it is never what comes out. By thresholds, as pykan's `prune_node`, `prune_edge` and
+    `prune_input` in turn: nodes, then edges, then inputs.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
+        NonFiniteError: the thresholds leave a network whose outputs are not finite on the reference windows.
     """
     replay = Replay(model, rule.fill)
     if rule.thresholds is not None:
@@ -139,26 +141,32 @@ def trace_fidelity(
 ) -> tuple[FidelityPoint, ...]:
     """What each number of edges costs along one metric's order, from all edges to none.
 
+    The curve ends before the first number of edges at which an output is not finite: no smaller one holds any fidelity.
+
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
     """
     replay = Replay(model, fill)
     scores = _edge_scores_of(model, importance, replay.run(replay.live), metric)
-    return tuple(
-        FidelityPoint(_count(kept), threshold, measure_fidelity(model, importance.output, replay, kept))
-        for threshold, kept in _sparser_sets(model, importance.output, replay, scores)
-    )
+    points = []
+    for threshold, kept in _sparser_sets(model, importance.output, replay, scores):
+        try:
+            fidelity = measure_fidelity(model, importance.output, replay, kept)
+        except NonFiniteError:
+            break
+        points.append(FidelityPoint(_count(kept), threshold, fidelity))
+    return tuple(points)
 
 
-def prune_network(model: LoadedModel, pruning: Pruning) -> LSTMKAN:
+def prune_network(model: LoadedModel, pruning: Pruning) -> Network:
     """A new network without the edges that `pruning` drops: masked, and their fill folded into the sub-nodes' bias."""
     fills = Replay(model, pruning.rule.fill).fills
     pruned = copy.deepcopy(model.network)
-    for stage, kan in pruned.stages.items():
-        for number, layer in enumerate(kan):
+    for stage, layers in pruned.stages.items():
+        for number, layer in enumerate(layers):
             dropped = ~pruning.edges[stage, number] & layer.live
             layer.subnode_bias += layer.subnode_scale * (fills[stage, number] * dropped).sum(dim=1)
-            layer.silence(dropped)
+            layer.mask_edges(dropped)
     return pruned
 
 
@@ -167,8 +175,7 @@ def _without_cut_off(model: LoadedModel, output: int, edges: Kept) -> Kept:
     nodes = connected_nodes(model.network, output, edges)
     kept: Kept = {}
     for (stage, number), keep in edges.items():
-        config = model.network.stages[stage].config
-        ends = nodes[stage, number + 1][list(config.node_of_subnode(number + 1))]
+        ends = leading_subnodes(model.network.stages[stage][number], nodes[stage, number + 1])
         kept[stage, number] = keep & ends[:, None] & nodes[stage, number]
     return kept
 
@@ -178,7 +185,7 @@ def _sparser_sets(
 ) -> Iterator[tuple[float, Kept]]:
     """From all live edges to none, the sets left when the weakest go one by one, and what is cut off with them.
 
-    Each comes with the score at or below which all its missing edges are that did not go for being cut off.
+    Yields the highest score of an edge that was removed for its score, and the edges that are kept.
     """
     order = sorted(  # weakest first; of equal ones the last first, so that ties are kept by (stage, layer, i, j)
         (float(scores[place][j, i]), -rank, -i, -j, place)
@@ -215,30 +222,43 @@ def _cut_at_thresholds(
     """pykan's `prune_node`, `prune_edge` and `prune_input` in turn, each on the scores of what the one before left.
 
     As in pykan, no threshold cuts an edge that holds a fixed function.
+
+    Raises:
+        NonFiniteError: what one of them leaves has no finite scores for the next.
     """
     edges = {place: keep.clone() for place, keep in replay.live.items()}
     nodes: Kept = {}
 
     def drop_nodes(stage: str, number: int, keep: Tensor) -> None:
-        config = model.network.stages[stage].config
+        layers = model.network.stages[stage]
         nodes[stage, number] = keep
         if number > 0:
-            edges[stage, number - 1] &= keep[list(config.node_of_subnode(number))][:, None]
-        if number < config.depth:
+            edges[stage, number - 1] &= keep[list(layers[number - 1].config.node_of_subnode)][:, None]
+        if number < len(layers):
             edges[stage, number] &= keep
 
     symbolic = {
         (stage, number): layer.is_symbolic
-        for stage, kan in model.network.stages.items()
-        for number, layer in enumerate(kan)
+        for stage, layers in model.network.stages.items()
+        for number, layer in enumerate(layers)
     }
+
+    def scored(scores: dict[Place, Tensor], before: str) -> Iterator[tuple[Place, Tensor]]:
+        for place, values in scores.items():
+            if torch.isnan(values).any():
+                raise NonFiniteError(
+                    f"the {before} that the thresholds keep leave a network that is not finite on the reference "
+                    "windows: a function of an edge has left its domain; lower the thresholds"
+                )
+            yield place, values
+
     scores = _node_scores(model, importance, replay.run(edges), metric)
     for (stage, number), values in scores.items():
-        hidden = 0 < number < model.network.stages[stage].config.depth
+        hidden = 0 < number < len(model.network.stages[stage])
         drop_nodes(stage, number, values > thresholds.node if hidden else torch.ones_like(values, dtype=torch.bool))
-    for place, values in _edge_scores_of(model, importance, replay.run(edges), metric).items():
+    for place, values in scored(_edge_scores_of(model, importance, replay.run(edges), metric), "nodes"):
         edges[place] &= (values > thresholds.edge) | symbolic[place]
-    for (stage, number), values in _node_scores(model, importance, replay.run(edges), metric).items():
+    for (stage, number), values in scored(_node_scores(model, importance, replay.run(edges), metric), "edges"):
         if number == 0:
             drop_nodes(stage, 0, values > thresholds.input)
     return edges, nodes
@@ -256,11 +276,15 @@ def _edge_scores_of(model: LoadedModel, importance: Importance, trace: Trace, me
     """Scores of edges, model units, (n_subnodes, n_in) by (stage, layer)."""
     if metric == "contribution":
         scale = float(model.scaling.output_scale[importance.output])
-        return {place: torch.from_numpy(edges.value / scale) for place, edges in importance.edges.items()}
+        return {
+            (stage, number): torch.from_numpy(importance.edges[stage, number].value / scale)
+            for stage, layers in model.config.stages.items()
+            for number in range(len(layers))
+        }
     return {
         (stage, number): values
-        for stage, kan in model.network.stages.items()
-        for number, values in enumerate(getattr(score_traces(kan.config, trace.stages[stage]), metric))
+        for stage, layers in model.network.stages.items()
+        for number, values in enumerate(getattr(score_traces(layers, trace.stages[stage]), metric))
     }
 
 
@@ -268,14 +292,14 @@ def _node_scores(model: LoadedModel, importance: Importance, trace: Trace, metri
     """Scores of nodes, model units, (n_nodes,) by (stage, layer), the last layer of nodes included."""
     scores: dict[Place, Tensor] = {}
     edge_scores = {} if metric == "backward" else _edge_scores_of(model, importance, trace, metric)
-    for stage, kan in model.network.stages.items():
+    for stage, layers in model.network.stages.items():
         if metric == "backward":
-            values = score_traces(kan.config, trace.stages[stage]).nodes
+            values = score_traces(layers, trace.stages[stage]).nodes
             scores |= {(stage, number): value for number, value in enumerate(values)}
             continue
-        for number in range(kan.config.depth):
+        for number in range(len(layers)):
             scores[stage, number] = edge_scores[stage, number].amax(dim=0)
-        scores[stage, kan.config.depth] = torch.full((kan.config.n_nodes[-1],), float("inf"))
+        scores[stage, len(layers)] = torch.full((layers[-1].config.n_out,), float("inf"))
     return scores
 
 

@@ -1,17 +1,19 @@
-"""A model's run over its reference windows, repeated with some of its edges replaced, and what that costs."""
+"""A model's forward pass over its reference windows with some edges replaced, and what that costs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.errors import NonFiniteError
 from kanmodel.explain.connectivity import Kept
-from kanmodel.kan import LayerTrace
-from kanmodel.network import Trace
+from kanmodel.network.chain import Trace, trace_chain
+from kanmodel.network.layer import LayerTrace
 
 Fill = Literal["mean", "zero"]
 
@@ -44,66 +46,81 @@ class Replay:
     """
 
     def __init__(self, model: LoadedModel, fill: Fill = "mean") -> None:
-        self._network = model.network
+        self._network, self._windows = model.network, model.reference.windows
+        self._layers = model.network.stages
+        self._first = next(iter(self._layers))  # the stage whose inputs no edge changes
         with torch.no_grad():
-            self._full = model.network.trace(model.reference.windows)
-        layers = {
-            (stage, number): trace
-            for stage in model.network.stages
-            for number, trace in enumerate(self._full.stages[stage])
-        }
+            self._full = model.network.trace(self._windows)
         self.live: Kept = {
-            (stage, number): layer.live
-            for stage, kan in model.network.stages.items()
-            for number, layer in enumerate(kan)
+            (stage, number): layer.live for stage, layers in self._layers.items() for number, layer in enumerate(layers)
         }
         self.fills = {
-            place: trace.edges.mean(dim=0) if fill == "mean" else torch.zeros_like(trace.edges[0])
-            for place, trace in layers.items()
+            (stage, number): trace.edges.mean(dim=0) if fill == "mean" else torch.zeros_like(trace.edges[0])
+            for stage, traces in self._full.stages.items()
+            for number, trace in enumerate(traces)
         }
 
     @torch.no_grad()
     def run(self, kept: Kept) -> Trace:
         """What passes when only the kept edges act; an edge of the trace is zero where it is not kept."""
-        front: tuple[LayerTrace, ...] = ()
-        readout = self._full.readout
-        if self._network.front is not None:
-            front = self._run_stage("front", self._full.front[0].inputs, kept)
-            readout = self._network.read_out(front[-1].nodes.view(len(readout), -1, front[-1].nodes.shape[1]))
-        return Trace(front, readout, self._run_stage("head", readout, kept))
 
-    def _run_stage(self, stage: str, inputs: Tensor, kept: Kept) -> tuple[LayerTrace, ...]:
-        traces: list[LayerTrace] = []
-        for number, layer in enumerate(self._network.stages[stage]):
-            full, keep = self._full.stages[stage][number], kept[stage, number]
-            edges = full.edges if inputs is full.inputs else layer.edges(inputs)
-            edges = edges * keep
+        def through(stage: str, number: int, x: Tensor) -> LayerTrace:
+            layer, full, keep = self._layers[stage][number], self._full.stages[stage][number], kept[stage, number]
+            edges = full.edges if (stage, number) == (self._first, 0) else layer.edges(x)
+            edges = torch.where(keep, edges, 0 * x[:, None])  # NaN where an input is, as behind a mask of 0
             subnodes = edges.sum(dim=2) + (self.fills[stage, number] * ~keep).sum(dim=1)
-            traces.append(LayerTrace(inputs, edges, subnodes, layer.nodes(subnodes)))
-            inputs = traces[-1].nodes
-        return tuple(traces)
+            return LayerTrace(x, edges, subnodes, layer.nodes(subnodes))
+
+        def read_out(steps: Tensor) -> Tensor:
+            return self._full.readout if self._first == "head" else self._network.read_out(steps)
+
+        return trace_chain(self._network.config, self._windows, through, read_out)
 
 
 def measure_fidelity(model: LoadedModel, output: int, replay: Replay, edges: Kept) -> Fidelity:
-    """What keeping only these edges costs one output."""
+    """What keeping only these edges costs one output.
+
+    Raises:
+        NonFiniteError: an output without the other edges is not finite.
+    """
     return compare_outputs(model, output, replay.run(replay.live).outputs, replay.run(edges).outputs)
 
 
 def compare_outputs(model: LoadedModel, output: int, full: Tensor, pruned: Tensor) -> Fidelity:
-    """What one output loses, from all outputs for the reference windows, (n, n_outputs), model units."""
+    """What one output loses, from all outputs for the reference windows, (n, n_outputs), model units.
+
+    Raises:
+        NonFiniteError: the pruned output is not finite for a window, or too large for an R2.
+    """
     full, pruned = full[:, output].double(), pruned[:, output].double()
+    kept = r2(full, pruned)
+    if not isfinite(kept):
+        n_lost = int((~torch.isfinite(pruned)).sum())
+        raise NonFiniteError(
+            f"the pruned network's output {model.config.outputs[output]} is not finite for {n_lost} of {len(pruned)} "
+            "reference windows: a function of an edge has left its domain; keep more edges"
+            if n_lost
+            else f"the pruned network's output {model.config.outputs[output]} is too large for an R2; keep more edges"
+        )
     if model.reference.targets is None:
-        return Fidelity(r2(full, pruned), None, None)
+        return Fidelity(kept, None, None)
     targets = torch.from_numpy(model.reference.targets)[:, output]
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
     errors = [float((outputs * scale + mean - targets).abs().mean()) for outputs in (pruned, full)]
-    return Fidelity(r2(full, pruned), *errors)
+    return Fidelity(kept, *errors)
 
 
 def r2(full: Tensor, pruned: Tensor) -> float:
-    """Coefficient of determination of pruned outputs against full ones; of constant ones, 1 if equal, else 0."""
-    lost = float(((pruned - full) ** 2).sum())
-    spread = float(((full - full.mean()) ** 2).sum())
-    if spread == 0:
-        return float(lost == 0)
+    """Coefficient of determination of pruned outputs against full ones, (n,).
+
+    Of constant full outputs it is 1 if the pruned ones are equal, else 0. It is minus infinity where a pruned output is
+    not finite, so that no fidelity is ever held.
+    """
+    if not torch.isfinite(pruned).all():
+        return float("-inf")
+    deviation = full - full.mean()
+    size = float(deviation.abs().max())
+    if size == 0:
+        return float(torch.equal(pruned, full))
+    lost, spread = (float(((values / size) ** 2).sum()) for values in (pruned - full, deviation))
     return 1 - lost / spread

@@ -17,13 +17,16 @@ from kanmodel.explain.attributions import REDUNDANT_CORRELATION, Attribution, Ve
 from kanmodel.explain.bootstrap import CONFIDENCE
 from kanmodel.explain.curves import EdgeCurve, Shape, sample_edges
 from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
+from kanmodel.explain.ids import READOUT_KINDS
 from kanmodel.explain.importance import Importance
-from kanmodel.explain.interactions import Interaction, measure_interactions
+from kanmodel.explain.interactions import Interactions, measure_interactions
 from kanmodel.explain.ranks import rank_correlation
 from kanmodel.explain.topology import OPACITY_BETA, Topology, TopologyEdge, TopologyNode
+from kanmodel.network.config import RecurrentConfig
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named
 NARROW = 0.5  # share of the grid's core interval that the support must cover not to count as narrow
+INNER = (*READOUT_KINDS, "front", "head")  # kinds of nodes
 N_NAMED = 3  # features, nodes or pairs that a sentence names
 
 
@@ -56,8 +59,8 @@ def write_report(model: LoadedModel, importance: Importance, topology: Topology)
     unit = model.config.target_of(importance.output).unit or "target units"
     return (
         _sparsity(topology, unit),
-        _features(attributions, behind_lstm=model.config.lstm is not None),
-        _independence(attributions, measure_interactions(model, importance), unit),
+        _features(attributions, model.config.recurrent),
+        _independence(attributions, measure_interactions(model, importance.output), unit),
         _opacity(topology),
         _depth(topology),
         _shapes(sample_edges(model, [edge for edge in topology.kan_edges if edge.kept])),
@@ -73,7 +76,7 @@ def markdown(output: str, findings: Sequence[Finding]) -> str:
 
 def _sparsity(topology: Topology, unit: str) -> Finding:
     edges, fidelity = topology.kan_edges, topology.fidelity
-    inner = [node for node in topology.nodes if node.kind in ("lstm", "front", "head")]
+    inner = [node for node in topology.nodes if node.kind in INNER]
     idle = [node.id for node in inner if not node.kept]
     masked, kept = sum(edge.masked for edge in edges), sum(edge.kept for edge in edges)
     answer = f"No: {masked} of {len(edges)} edges are masked in the checkpoint; those a picture does not show are weak."
@@ -88,7 +91,7 @@ def _sparsity(topology: Topology, unit: str) -> Finding:
     return Finding("sparsity", "Has the network pruned itself?", answer, evidence)
 
 
-def _features(attributions: Sequence[Attribution], behind_lstm: bool) -> Finding:
+def _features(attributions: Sequence[Attribution], recurrent: RecurrentConfig | None) -> Finding:
     found = Counter(row.verdict for row in attributions)
     verdicts = {verdict: found[verdict] for verdict in get_args(Verdict)}
     gone = [row.name for row in attributions if not row.connected]
@@ -99,16 +102,16 @@ def _features(attributions: Sequence[Attribution], behind_lstm: bool) -> Finding
         answer += f" No path leads from {_names(gone)} to the output, so there the contribution is exactly 0."
     else:
         answer += " No feature is cut off from the output."
-    if behind_lstm:
+    if recurrent is not None:
         answer += (
-            " Behind an LSTM the inputs of the KAN are hidden units, each a mixture of all features:"
-            " a unit without connections says nothing about any one feature."
+            f" After {'an LSTM' if recurrent.cell == 'lstm' else 'a GRU'} the inputs of the KAN are hidden units, each"
+            " a mixture of all features: a unit without connections says nothing about any one feature."
         )
     evidence = {"verdicts": verdicts, "shares": {row.name: row.share for row in attributions}, "disconnected": gone}
     return Finding("features", "Are features without connections unimportant?", answer, evidence)
 
 
-def _independence(attributions: Sequence[Attribution], interactions: Sequence[Interaction], unit: str) -> Finding:
+def _independence(attributions: Sequence[Attribution], interactions: Interactions, unit: str) -> Finding:
     pairs: dict[tuple[str, ...], float] = {}
     for row in attributions:
         for partner in row.redundant_with:
@@ -116,25 +119,32 @@ def _independence(attributions: Sequence[Attribution], interactions: Sequence[In
     ordered = sorted(pairs.items(), key=lambda pair: -abs(pair[1]))
     answer = (
         "That can't be read off connections; two things must be kept apart. In the data, "
-        f"{len(ordered)} pairs of features have a correlation of {REDUNDANT_CORRELATION} or more in size"
+        f"{len(ordered)} pairs of features have a correlation of {REDUNDANT_CORRELATION} or more in magnitude"
     )
     if ordered:
         (a, b), correlation = ordered[0]
         answer += f", first of all `{a}` and `{b}` with {correlation:.3f}: a model may use either in the other's place"
     answer += ". "
-    if interactions:
-        (a, b), strength = interactions[0].features, interactions[0].strength
-        low, high = interactions[0].interval
+    if interactions.pairs:
+        strongest = interactions.pairs[0]
+        (a, b), (low, high) = strongest.features, strongest.interval
         answer += (
-            f"In the model, `{a}` and `{b}` act together most: {strength:.3g} {unit} on average beyond what each does "
-            f"alone (95 % interval {low:.3g} to {high:.3g})."
+            f"In the model, of {interactions.n_screened} pairs of its {interactions.n_features} features that were "
+            f"screened on {interactions.screening_windows} windows, `{a}` and `{b}` interact most: removing both moves "
+            f"the forecast by {strongest.strength:.3g} {unit} on average beyond what removing each does (a local "
+            f"second difference; {round(100 * CONFIDENCE)} % interval {low:.3g} to {high:.3g})."
         )
+    else:
+        answer += "In the model there is a single feature, which interacts with no other."
     evidence = {
         "threshold": REDUNDANT_CORRELATION,
         "n_correlated": len(ordered),
         "correlated": [{"features": list(names), "correlation": correlation} for names, correlation in ordered],
         "confidence_percent": round(100 * CONFIDENCE),
-        "interactions": [asdict(interaction) for interaction in interactions],
+        "interactions": [asdict(interaction) for interaction in interactions.pairs],
+        "features": interactions.n_features,
+        "screened_pairs": interactions.n_screened,
+        "screening_windows": interactions.screening_windows,
     }
     return Finding("independence", "Are features without common connections independent?", answer, evidence)
 
@@ -157,7 +167,7 @@ def _opacity(topology: Topology) -> Finding:
 
 
 def _depth(topology: Topology) -> Finding:
-    inner = [node for node in topology.nodes if node.kept and node.profile and node.kind in ("lstm", "front", "head")]
+    inner = [node for node in topology.nodes if node.kept and node.profile and node.kind in INNER]
     inner.sort(key=lambda node: -(node.contribution or 0.0))
     answer = "There is no inner node: the edges act on features."
     if inner:
@@ -175,7 +185,7 @@ def _tell_profile(node: TopologyNode) -> str:
 def _shapes(curves: Sequence[EdgeCurve]) -> Finding:
     found = Counter(curve.shape for curve in curves)
     shapes = {shape: found[shape] for shape in get_args(Shape)}
-    narrow = sum(curve.shape == "linear" and curve.support.coverage < NARROW for curve in curves)
+    narrow = sum(curve.shape == "linear" and (curve.support.coverage or 1.0) < NARROW for curve in curves)
     percent = round(100 * NARROW)
     answer = (
         f"Of the {len(curves)} edges that are kept, {shapes['linear']} are straight where the data lies and"

@@ -1,8 +1,8 @@
 """pykan's scores of edges and nodes, on a batch of inputs.
 
-They are magnitudes: unsigned, not percentages, blind to cancellation, and about the KAN's own inputs, which behind an
-LSTM are its units. Equal to pykan 0.2.8: `acts_scale` (forward_n), `edge_actscale` (forward_u), `edge_scores` and
-`node_scores` (backward). Source: Liu et al. 2024, arXiv 2408.10205, section 4.1.
+They are magnitudes: unsigned, not percentages, blind to cancellation, and about the inputs of layers in a row, which
+after an LSTM are its units. Equal to pykan 0.2.8: `acts_scale` (forward_n), `edge_actscale` (forward_u), `edge_scores`
+and `node_scores` (backward). Source: Liu et al. 2024, arXiv 2408.10205, section 4.1.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kanmodel.config import KANConfig
 from kanmodel.errors import InsufficientReferenceError, UnknownNameError
-from kanmodel.kan import KAN, LayerTrace
+from kanmodel.network.layer import KANLayer, LayerTrace
 
 MIN_INPUTS = 128  # a standard deviation over fewer says little; over one it does not exist
 
 
 @dataclass(frozen=True)
 class KANScores:
-    """Scores of one KAN, a tensor per layer of edges, (n_subnodes, n_in); standard deviations are unbiased.
+    """Scores of layers in a row, a tensor per layer of edges, (n_subnodes, n_in); standard deviations are unbiased.
 
     Attributes:
         forward_u: standard deviation of what the edge adds.
@@ -38,33 +37,32 @@ class KANScores:
 
     @property
     def feature_score(self) -> Tensor:
-        """pykan's name for the scores of the KAN's inputs, (n_in,); behind an LSTM these are its units."""
+        """pykan's name for the scores of the inputs, (n_in,); after an LSTM these are its units."""
         return self.nodes[0]
 
 
-def score_kan(kan: KAN, inputs: Tensor) -> KANScores:
-    """Scores of a KAN.
+def score_layers(layers: Sequence[KANLayer], inputs: Tensor) -> KANScores:
+    """Scores of layers in a row.
 
     Args:
-        kan: the network.
-        inputs: what reaches it, (batch, n_in), model units; at least 128 rows.
+        layers: first to last.
+        inputs: what reaches the first, (batch, n_in), model units; at least 128 rows.
 
     Raises:
         InsufficientReferenceError: fewer rows.
     """
-    with torch.no_grad():
-        return score_traces(kan.config, kan.trace(inputs))
+    return score_traces(layers, _trace(layers, inputs))
 
 
-def score_traces(config: KANConfig, traces: Sequence[LayerTrace]) -> KANScores:
-    """`score_kan` for inputs that have passed already."""
+def score_traces(layers: Sequence[KANLayer], traces: Sequence[LayerTrace]) -> KANScores:
+    """`score_layers` for inputs that have passed already."""
     n_inputs = len(traces[0].inputs)
     if n_inputs < MIN_INPUTS:
         raise InsufficientReferenceError(f"scores need at least {MIN_INPUTS} inputs, but there are {n_inputs}")
     forward_u = tuple(trace.edges.std(dim=0) for trace in traces)
     input_std = [trace.inputs.std(dim=0) for trace in traces]
-    every_output = torch.eye(config.n_nodes[-1], dtype=forward_u[0].dtype)
-    edges, nodes = _pass_back(config, forward_u, _subnode_std(traces), every_output)
+    every_output = torch.eye(layers[-1].config.n_out, dtype=forward_u[0].dtype)
+    edges, nodes = _pass_back(layers, forward_u, _subnode_std(traces), every_output)
     return KANScores(
         forward_u=forward_u,
         forward_n=tuple(u / (std + 0.1) for u, std in zip(forward_u, input_std, strict=True)),
@@ -73,12 +71,12 @@ def score_traces(config: KANConfig, traces: Sequence[LayerTrace]) -> KANScores:
     )
 
 
-def attribute_node(kan: KAN, inputs: Tensor, layer: int, node: int) -> Tensor:
+def attribute_node(layers: Sequence[KANLayer], inputs: Tensor, layer: int, node: int) -> Tensor:
     """How much of the spread of one node comes from each input: pykan's `attribute(l, i)`.
 
     Args:
-        kan: the network.
-        inputs: what reaches it, (batch, n_in), model units; at least 128 rows.
+        layers: first to last.
+        inputs: what reaches the first, (batch, n_in), model units; at least 128 rows.
         layer: layer of the node, from 1.
         node: number of the node in its layer.
 
@@ -89,18 +87,24 @@ def attribute_node(kan: KAN, inputs: Tensor, layer: int, node: int) -> Tensor:
         InsufficientReferenceError: fewer rows.
         UnknownNameError: there is no such node.
     """
-    config = kan.config
-    if not 1 <= layer <= config.depth or not 0 <= node < config.n_nodes[layer]:
-        raise UnknownNameError(
-            f"there is no node ({layer}, {node}); layers 1 to {config.depth} have {config.n_nodes[1:]}"
-        )
-    with torch.no_grad():
-        traces = kan.trace(inputs)
-        scores = score_traces(config, traces)
-        start = torch.zeros_like(scores.nodes[layer])
-        start[node] = scores.nodes[layer][node]
-        _, nodes = _pass_back(config, scores.forward_u[:layer], _subnode_std(traces[:layer]), start[None])
+    n_nodes = [layer.config.n_out for layer in layers]
+    if not 1 <= layer <= len(layers) or not 0 <= node < n_nodes[layer - 1]:
+        raise UnknownNameError(f"there is no node ({layer}, {node}); layers 1 to {len(layers)} have {tuple(n_nodes)}")
+    traces = _trace(layers, inputs)
+    scores = score_traces(layers, traces)
+    start = torch.zeros_like(scores.nodes[layer])
+    start[node] = scores.nodes[layer][node]
+    _, nodes = _pass_back(layers[:layer], scores.forward_u[:layer], _subnode_std(traces[:layer]), start[None])
     return nodes[0]
+
+
+def _trace(layers: Sequence[KANLayer], x: Tensor) -> list[LayerTrace]:
+    traces: list[LayerTrace] = []
+    with torch.no_grad():
+        for layer in layers:
+            traces.append(layer.trace(x))
+            x = traces[-1].nodes
+    return traces
 
 
 def _subnode_std(traces: Sequence[LayerTrace]) -> list[Tensor]:
@@ -108,7 +112,7 @@ def _subnode_std(traces: Sequence[LayerTrace]) -> list[Tensor]:
 
 
 def _pass_back(
-    config: KANConfig, edge_std: Sequence[Tensor], subnode_std: Sequence[Tensor], start: Tensor
+    layers: Sequence[KANLayer], edge_std: Sequence[Tensor], subnode_std: Sequence[Tensor], start: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Hands scores (n_starts, n_nodes) of the last layer's nodes back to edges and nodes; means over the starts.
 
@@ -117,9 +121,9 @@ def _pass_back(
     score = start
     edges: list[Tensor] = []
     nodes: list[Tensor] = [score.mean(dim=0)]
-    for layer in range(len(edge_std), 0, -1):
-        of_subnodes = score[:, list(config.node_of_subnode(layer))]  # (n_starts, n_subnodes)
-        shares = edge_std[layer - 1] / (subnode_std[layer - 1] + 1e-4).unsqueeze(-1)  # (n_subnodes, n_in)
+    for layer, of_edge, of_subnode in zip(reversed(layers), reversed(edge_std), reversed(subnode_std), strict=True):
+        of_subnodes = score[:, list(layer.config.node_of_subnode)]  # (n_starts, n_subnodes)
+        shares = of_edge / (of_subnode + 1e-4).unsqueeze(-1)  # (n_subnodes, n_in)
         of_edges = of_subnodes.unsqueeze(-1) * shares
         score = of_edges.sum(dim=1)
         edges.insert(0, of_edges.mean(dim=0))

@@ -9,11 +9,11 @@ import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance
 from kanmodel.explain.compaction import compact_network
-from kanmodel.explain.connectivity import Kept, leading_nodes
+from kanmodel.explain.connectivity import Kept, leading_nodes, leading_subnodes
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Pruning, PruningRule, prune_by_rule, prune_network
-from kanmodel.explain.replay import Fidelity, compare_outputs
-from kanmodel.network import LSTMKAN
+from kanmodel.explain.replay import Fidelity, compare_outputs, r2
+from kanmodel.network.chain import Network
 
 TRIES = 4  # to keep the fidelity of every output with fewer than all edges
 ROUNDING = 1e-6  # of an R2 that is measured on the smaller network itself
@@ -23,7 +23,7 @@ MEASURED = ("fidelity_r2", "reference_mae")  # on the smaller model
 
 @dataclass(frozen=True)
 class Size:
-    """How large the KANs of a network are.
+    """How large the layers of a network are.
 
     Attributes:
         edges: edges that are not masked.
@@ -34,10 +34,11 @@ class Size:
     nodes: int
 
 
-def measure_size(network: LSTMKAN) -> Size:
+def measure_size(network: Network) -> Size:
     """Counts what there is."""
-    live = [layer.live for kan in network.stages.values() for layer in kan]
-    hidden = [nodes for kan in network.stages.values() for nodes in kan.config.n_nodes[1:-1]]
+    stages = network.stages.values()
+    live = [layer.live for layers in stages for layer in layers]
+    hidden = [layer.config.n_out for layers in stages for layer in layers[:-1]]
     return Size(sum(int(edges.sum()) for edges in live), sum(hidden))
 
 
@@ -58,49 +59,59 @@ def extract_subnetwork(model: LoadedModel, importances: Sequence[Importance], ru
 
     Raises:
         InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
+        NonFiniteError: thresholds leave a network with an output that is not finite on the reference windows.
     """
     rules = {importance.output: rule for importance in importances}
     for _ in range(TRIES):
         prunings = [prune_by_rule(model, importance, rules[importance.output]) for importance in importances]
         edges = {place: torch.stack([p.edges[place] for p in prunings]).any(dim=0) for place in prunings[0].edges}
         smaller = _extract(model, replace(prunings[0], edges=edges))
-        spoilt = [output for output in rules if not _holds(rule, compare_models(model, smaller, output))]
+        spoilt = _spoilt(model, smaller, rule, list(rules))
         if not spoilt:
-            return smaller
+            return replace(smaller, metrics=_measure(model, smaller))
         for output in spoilt:
             rules[output] = replace(rule, fidelity=(1 + (rules[output].fidelity or 0.0)) / 2)
     live = {place: model.network.stages[place[0]][place[1]].live for place in edges}
-    return _extract(model, replace(prunings[0], edges=live))
+    whole = _extract(model, replace(prunings[0], edges=live))
+    return replace(whole, metrics=_measure(model, whole))
+
+
+def _spoilt(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, outputs: list[int]) -> list[int]:
+    """Those of some outputs whose fidelity the smaller model does not hold; all, where it makes any not finite."""
+    if rule.thresholds is not None:
+        return []
+    if not torch.isfinite(smaller.reference_outputs).all():
+        return outputs
+    needed = (rule.fidelity or 0.0) - ROUNDING
+    columns = {output: (model.reference_outputs[:, output], smaller.reference_outputs[:, output]) for output in outputs}
+    return [o for o, (full, pruned) in columns.items() if not r2(full.double(), pruned.double()) >= needed]
 
 
 def compare_models(full: LoadedModel, smaller: LoadedModel, output: int) -> Fidelity:
-    """What the smaller of two models with the same reference windows loses at one output."""
+    """What the smaller of two models with the same reference windows loses at one output.
+
+    Raises:
+        NonFiniteError: an output of the smaller model is not finite.
+    """
     return compare_outputs(full, output, full.reference_outputs, smaller.reference_outputs)
-
-
-def _holds(rule: PruningRule, fidelity: Fidelity) -> bool:
-    return rule.thresholds is not None or fidelity.r2 >= (rule.fidelity or 0.0) - ROUNDING
 
 
 def _extract(model: LoadedModel, pruning: Pruning) -> LoadedModel:
     """The model with the kept edges alone."""
     edges, nodes = _leading(model.network, pruning.edges)
     network = compact_network(prune_network(model, replace(pruning, edges=edges)), nodes)
-    smaller = LoadedModel(network, model.reference, {}, Provenance.now("prune", verified=False, parent=model))
-    return replace(smaller, metrics=_measure(model, smaller))
+    return LoadedModel(network, model.reference, {}, Provenance.now("prune", verified=False, parent=model))
 
 
-def _leading(network: LSTMKAN, edges: Kept) -> tuple[Kept, Kept]:
-    """Edges and nodes from which kept edges lead to an output of their KAN: what else there is has no effect."""
+def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
+    """Edges and nodes from which kept edges lead to the end of their stage: what else there is has no effect."""
     kept: Kept = {}
     leading: Kept = {}
-    for stage, kan in network.stages.items():
-        outputs = torch.ones(kan.config.n_nodes[-1], dtype=torch.bool)
-        nodes = leading_nodes(kan.config, stage, edges, outputs)
+    for stage, layers in network.stages.items():
+        nodes = leading_nodes(layers, stage, edges, torch.ones(layers[-1].config.n_out, dtype=torch.bool))
         leading |= {(stage, number): onward for number, onward in enumerate(nodes)}
-        for number in range(kan.config.depth):
-            leads_on = nodes[number + 1][list(kan.config.node_of_subnode(number + 1))]
-            kept[stage, number] = edges[stage, number] & leads_on[:, None]
+        for number, layer in enumerate(layers):
+            kept[stage, number] = edges[stage, number] & leading_subnodes(layer, nodes[number + 1])[:, None]
     return kept, leading
 
 

@@ -14,6 +14,22 @@ N_BINS = 20
 
 
 @dataclass(frozen=True)
+class Grid:
+    """Where the basis of the edges that leave a node is, as positions of what the curve is a function of.
+
+    Attributes:
+        knots: ascending; those that no position within reach leads to are missing. Empty for a basis without any.
+        core: ends of the interval beyond which the basis fades to zero; None where it never does, or nothing within
+            reach lies inside.
+        outside: share of the reference inputs beyond it; None for a basis without one.
+    """
+
+    knots: Array
+    core: tuple[float, float] | None
+    outside: float | None
+
+
+@dataclass(frozen=True)
 class Support:
     """What the reference windows send through an edge, model units.
 
@@ -23,8 +39,10 @@ class Support:
         p99: 99th percentile.
         histogram_edges: (21,), from the smallest to the largest value.
         histogram_counts: (20,).
-        outside_grid: share of the values beyond the core interval of the grid, where the splines fade out.
-        coverage: length from p01 to p99, as a share of the core interval's; infinite for a grid of no length.
+        outside_grid: share of the values beyond the core interval of the grid, where the basis fades to zero; None for
+            a basis without one.
+        coverage: length from p01 to p99, as a share of the core interval's; infinite for a grid of no length, None
+            without one.
     """
 
     p01: float
@@ -32,8 +50,8 @@ class Support:
     p99: float
     histogram_edges: Array
     histogram_counts: Array
-    outside_grid: float
-    coverage: float
+    outside_grid: float | None
+    coverage: float | None
 
 
 @dataclass(frozen=True)
@@ -51,23 +69,24 @@ class Line:
     r2: float
 
 
-def measure_supports(inputs: Array, cores: Sequence[tuple[float, float]]) -> list[Support]:
+def measure_supports(inputs: Array, grids: Sequence[Grid]) -> list[Support]:
     """The support of each input.
 
     Args:
         inputs: what the reference windows send through its edges, (n_in, n), model units.
-        cores: ends of its core interval.
+        grids: where the basis of its edges is.
     """
     percentiles = np.percentile(inputs, (1, 50, 99), axis=1).T.tolist()
-    return [_measure_support(*measured) for measured in zip(inputs, percentiles, cores, strict=True)]
+    return [_measure_support(*measured) for measured in zip(inputs, percentiles, grids, strict=True)]
 
 
-def _measure_support(values: Array, percentiles: Sequence[float], core: tuple[float, float]) -> Support:
+def _measure_support(values: Array, percentiles: Sequence[float], grid: Grid) -> Support:
     p01, p50, p99 = percentiles
     counts, edges = np.histogram(values, bins=N_BINS)
-    outside = float(((values < core[0]) | (values > core[1])).mean())
-    length = core[1] - core[0]
-    coverage = (p99 - p01) / length if length > 0 else float("inf")
+    outside, coverage = grid.outside, None
+    if grid.core is not None:
+        length = grid.core[1] - grid.core[0]
+        coverage = (p99 - p01) / length if length > 0 else float("inf")
     return Support(p01, p50, p99, edges, counts.astype(np.float64), outside, coverage)
 
 

@@ -1,7 +1,8 @@
 """The network as a graph: what is connected, how strongly, and what pruning keeps of it.
 
 A product node has a sub-node for each factor, joined to it by an edge of kind ``product``. Edges of kind ``input`` join
-features and LSTM units.
+features with what the head reads of them, units or cells; those of kind ``output`` join the last layer's nodes with the
+output where an output function stands between them.
 """
 
 from __future__ import annotations
@@ -13,19 +14,21 @@ from math import tanh
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.config import KANConfig, ModelConfig
 from kanmodel.errors import UnknownNameError
-from kanmodel.explain.connectivity import connected_features
-from kanmodel.explain.ids import NodeKind, kind_of, label_of, node_id, subnode_id
+from kanmodel.explain.connectivity import connected_features, n_nodes
+from kanmodel.explain.ids import READOUT_KINDS, NodeKind, kind_of, label_of, node_id, node_place, output_id, subnode_id
 from kanmodel.explain.importance import Importance
 from kanmodel.explain.pruning import Pruning, PruningRule, prune_by_rule
 from kanmodel.explain.replay import Fidelity
 from kanmodel.explain.scores import MIN_INPUTS, KANScores, score_traces
-from kanmodel.network import Trace
+from kanmodel.network.chain import Trace
+from kanmodel.network.config import LayerConfig, ModelConfig
+from kanmodel.network.layer import KANLayer, LayerTrace
 
-EdgeKind = Literal["edge", "product", "input"]
+EdgeKind = Literal["edge", "product", "input", "output"]
 OPACITY_BETA = 3.0  # as pykan's plot draws a backward score
 
 
@@ -35,7 +38,7 @@ class TopologyNode:
 
     Attributes:
         id: as `kanmodel.explain.ids` describes.
-        kind: feature, front, lstm, head, output or subnode.
+        kind: feature, front, lstm, gru, cell, head, output or subnode.
         layer: its layer within its stage.
         index: its number within its layer.
         label: for people.
@@ -65,20 +68,21 @@ class TopologyEdge:
     Attributes:
         source: id of the node it leaves.
         target: id of the node, or of a product node's sub-node, that it enters.
-        kind: ``edge``, a function of a KAN; ``product``, from a sub-node to its node; ``input``, from a feature to an
-            LSTM unit.
-        stage: front, lstm or head.
+        kind: ``edge``, a function of a KAN; ``product``, from a sub-node to its node; ``input``, from a feature to a
+            unit or a cell; ``output``, from a node of the last layer to the output, through the output function.
+        stage: front, lstm, gru, cell, head or output.
         layer: layer of the node it leaves; for ``product`` the layer of the node.
         i: number of the node, or sub-node, it leaves.
         j: number of the sub-node, or node, it enters.
         kept: whether the rule keeps it.
         masked: whether the checkpoint itself masks it.
-        contribution: mean |contribution| over the reference windows, the target's unit; None but for ``edge``.
+        contribution: mean |contribution| over the reference windows, the target's unit; None but for ``edge`` and
+            ``output``.
         interval: of that mean, 95 %.
         share: of the feature in the unit's profile; None but for ``input``.
         scores: backward, forward_n and forward_u, model units; None where there are none.
         opacity: tanh(3 backward), as pykan draws it; None where there is no score.
-        outside_grid: share of its reference inputs beyond the core interval of its grid; None but for ``edge``.
+        outside_grid: share of its reference inputs beyond the core interval of its grid; None where it has none.
     """
 
     source: str
@@ -162,7 +166,7 @@ def lay_out(model: LoadedModel, importance: Importance, pruning: Pruning) -> Top
     scores: dict[str, KANScores] = {}
     if len(model.reference.windows) >= MIN_INPUTS:
         stages = model.network.stages
-        scores = {stage: score_traces(kan.config, trace.stages[stage]) for stage, kan in stages.items()}
+        scores = {stage: score_traces(layers, trace.stages[stage]) for stage, layers in stages.items()}
     nodes = list(_nodes(model, importance, pruning, scores))
     return Topology(
         output=model.config.outputs[importance.output],
@@ -173,6 +177,7 @@ def lay_out(model: LoadedModel, importance: Importance, pruning: Pruning) -> Top
             *_kan_edges(model, importance, pruning, trace, scores),
             *_product_edges(model, pruning),
             *_input_edges(nodes),
+            *_output_edges(nodes, model.config, importance.output),
         ),
         reference_windows=len(model.reference.windows),
     )
@@ -182,40 +187,53 @@ def _nodes(
     model: LoadedModel, importance: Importance, pruning: Pruning, scores: Mapping[str, KANScores]
 ) -> Iterator[TopologyNode]:
     config = model.config
-    if config.lstm is not None and config.front is None:
+    if config.readout_stage is not None and not config.front:  # the features are no layer of their own
         connected = connected_features(model.network, importance.output)
-        for index, name in enumerate(config.feature_names):
-            yield TopologyNode(
-                id=f"feature:{name}",
-                kind="feature",
-                layer=0,
-                index=index,
-                label=name,
-                kept=connected[index],
-                contribution=float(importance.features.value[index]),
-                interval=importance.features.bounds(index),
+        for index in range(len(config.features)):
+            yield _node(
+                model, importance, ("input", 0), index, f"feature:{config.feature_names[index]}", connected[index]
             )
-    for stage, kan in model.network.stages.items():
-        for layer in range(kan.config.depth + 1):
-            estimate = importance.nodes[_ledger_place(config, stage, layer)]
-            for index in range(kan.config.n_nodes[layer]):
-                identity = node_id(config, stage, layer, index)
-                yield TopologyNode(
-                    id=identity,
-                    kind=kind_of(identity),
-                    layer=layer,
-                    index=index,
-                    label=label_of(identity),
-                    kept=bool(pruning.nodes[stage, layer][index]),
-                    contribution=float(estimate.value[index]),
-                    interval=estimate.bounds(index),
-                    scores={"backward": float(scores[stage].nodes[layer][index])} if stage in scores else None,
-                    profile=_profile(config, importance, stage, layer, index),
-                )
-            for subnode, node in _factors(kan.config, layer):
-                identity = subnode_id(config, stage, layer, subnode)
-                kept = bool(pruning.nodes[stage, layer][node])
-                yield TopologyNode(identity, "subnode", layer, subnode, label_of(identity), kept)
+    for stage, layers in config.stages.items():
+        for number, n in enumerate(n_nodes(layers)):
+            place, kept = node_place(config, stage, number), pruning.nodes[stage, number].tolist()
+            of_nodes = scores[stage].nodes[number].tolist() if stage in scores else None
+            for index in range(n) if number or place[0] != "front" else ():  # the head may begin where the front ends
+                identity = node_id(config, stage, number, index)
+                score = {"backward": of_nodes[index]} if of_nodes else None
+                yield _node(model, importance, place, index, identity, kept[index], score)
+            for subnode, node in _factors(layers[number - 1]) if number else ():
+                identity = subnode_id(config, stage, number, subnode)
+                yield TopologyNode(identity, "subnode", number, subnode, label_of(identity), kept[node])
+    if config.output_function is not None:
+        for index in range(len(config.outputs)):
+            place = ("output", len(config.head))
+            yield _node(model, importance, place, index, output_id(config, index), index == importance.output)
+
+
+def _node(
+    model: LoadedModel,
+    importance: Importance,
+    place: tuple[str, int],
+    index: int,
+    identity: str,
+    kept: bool,
+    scores: Mapping[str, float] | None = None,
+) -> TopologyNode:
+    """The node that the ledger lists at a place, under a number."""
+    features = place == ("input", 0)
+    estimate = importance.features if features else importance.nodes[place]
+    return TopologyNode(
+        id=identity,
+        kind=kind_of(identity),
+        layer=place[1],
+        index=index,
+        label=label_of(identity),
+        kept=kept,
+        contribution=float(estimate.value[index]),
+        interval=estimate.bounds(index),
+        scores=scores,
+        profile={} if features else _profile(model.config, importance, place, index),
+    )
 
 
 def _kan_edges(
@@ -223,9 +241,7 @@ def _kan_edges(
 ) -> Iterator[TopologyEdge]:
     for (stage, number), keep in pruning.edges.items():
         layer = model.network.stages[stage][number]
-        inputs, (low, high) = layer.normalise(trace.stages[stage][number].inputs), layer.core
-        live = layer.live
-        outside = ((inputs < low) | (inputs > high)).double().mean(dim=0)  # (n_in,)
+        live, outside = layer.live, _outside_core(layer, trace.stages[stage][number])
         estimate = importance.edges[stage, number]
         for i, j in product(range(keep.shape[1]), range(keep.shape[0])):
             score = _edge_scores(scores[stage], number, i, j) if stage in scores else None
@@ -243,7 +259,7 @@ def _kan_edges(
                 interval=estimate.bounds(j, i),
                 scores=score,
                 opacity=tanh(OPACITY_BETA * score["backward"]) if score else None,
-                outside_grid=float(outside[i]),
+                outside_grid=None if outside is None else float(outside[i]),
             )
 
 
@@ -257,47 +273,71 @@ def _edge_scores(scores: KANScores, layer: int, i: int, j: int) -> dict[str, flo
 
 def _product_edges(model: LoadedModel, pruning: Pruning) -> Iterator[TopologyEdge]:
     for (stage, layer), kept in pruning.nodes.items():
-        for subnode, node in _factors(model.network.stages[stage].config, layer):
+        for subnode, node in _factors(model.config.stages[stage][layer - 1]) if layer else ():
             source = subnode_id(model.config, stage, layer, subnode)
             target = node_id(model.config, stage, layer, node)
             yield TopologyEdge(source, target, "product", stage, layer, subnode, node, bool(kept[node]))
 
 
-def _factors(kan: KANConfig, layer: int) -> Iterator[tuple[int, int]]:
+def _factors(layer: LayerConfig) -> Iterator[tuple[int, int]]:
     """The sub-nodes of the product nodes of a layer, each with its node."""
-    return (pair for pair in enumerate(kan.node_of_subnode(layer)) if pair[1] >= kan.width[layer][0])
+    return (pair for pair in enumerate(layer.node_of_subnode) if pair[1] >= layer.n_sum)
 
 
 def _input_edges(nodes: Sequence[TopologyNode]) -> Iterator[TopologyEdge]:
     features = [node for node in nodes if node.kind == "feature"]
-    for unit in (node for node in nodes if node.kind == "lstm"):
+    for unit in (node for node in nodes if node.kind in READOUT_KINDS):
         for feature in features:
+            share = unit.profile.get(feature.label, 0.0)
+            if unit.kind == "cell" and not share:  # most features never reach a cell: it is of one step
+                continue
             yield TopologyEdge(
                 source=feature.id,
                 target=unit.id,
                 kind="input",
-                stage="lstm",
+                stage=unit.kind,
                 layer=0,
                 i=feature.index,
                 j=unit.index,
                 kept=unit.kept and feature.kept,
-                share=unit.profile.get(feature.label, 0.0),
+                share=share,
             )
 
 
-def _profile(config: ModelConfig, importance: Importance, stage: str, layer: int, index: int) -> dict[str, float]:
-    """Names of features to their share in a node, largest first; empty for a KAN's node that is a feature."""
-    place = ("lstm", 0) if stage == "head" and layer == 0 else (stage, layer)
-    if layer == 0 and (stage == "front" or config.lstm is None):
-        return {}
-    shares = zip(config.feature_names, importance.profiles[place][index].tolist(), strict=True)
+def _output_edges(nodes: Sequence[TopologyNode], config: ModelConfig, output: int) -> Iterator[TopologyEdge]:
+    """From the last layer's nodes that an output function reads for the output, to that output."""
+    depth = len(config.head)
+    if config.output_function is None:
+        return
+    for node in nodes:
+        of_last = node.kind == "head" and node.layer == depth
+        if of_last and (config.output_function == "softmax" or node.index == output):
+            yield TopologyEdge(
+                source=node.id,
+                target=output_id(config, output),
+                kind="output",
+                stage="output",
+                layer=depth,
+                i=node.index,
+                j=output,
+                kept=node.kept,
+                contribution=node.contribution,
+                interval=node.interval,
+            )
+
+
+def _profile(config: ModelConfig, importance: Importance, place: tuple[str, int], index: int) -> dict[str, float]:
+    """Names of features to their share in a node, largest first."""
+    profiles = importance.profiles.get(place, importance.profiles.get(("head", place[1])))
+    assert profiles is not None
+    shares = zip(config.feature_names, profiles[index].tolist(), strict=True)
     return {name: share for name, share in sorted(shares, key=lambda pair: -pair[1]) if share > 0}
 
 
-def _ledger_place(config: ModelConfig, stage: str, layer: int) -> tuple[str, int]:
-    """Where the ledger lists the nodes of a layer of a KAN."""
-    if stage == "head" and layer == config.head.depth:
-        return "output", layer
-    if layer > 0:
-        return stage, layer
-    return ("lstm", 0) if stage == "head" and config.lstm is not None else ("input", 0)
+def _outside_core(layer: KANLayer, trace: LayerTrace) -> Tensor | None:
+    """Share of what reaches a layer beyond each input's core interval, (n_in,); None where there is none."""
+    core = layer.core
+    if core is None:
+        return None
+    of_basis = layer.read(trace.inputs)[1]
+    return ((of_basis < core[0]) | (of_basis > core[1])).double().mean(dim=0)

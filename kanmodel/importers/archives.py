@@ -12,7 +12,9 @@ import zlib
 import numpy as np
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.pickles import Known, Reference, read_pickle
+from kanmodel.importers.machine import Known
+from kanmodel.importers.pickles import read_pickle
+from kanmodel.importers.placeholders import Reference
 from kanmodel.importers.storages import BUILDERS, Storage, make_storage, tensor_functions
 
 ZIP_START = b"PK\x03\x04"
@@ -119,7 +121,7 @@ def _read_legacy(data: bytes) -> object:
     plain = Known({}, {}, _refuse_storage)
     _, protocol, _ = (read_pickle(stream, plain) for _ in range(3))
     if protocol != LEGACY_PROTOCOL:
-        raise CheckpointError(f"is of the protocol {str(protocol)[:20]} of torch before 1.6, not {LEGACY_PROTOCOL}")
+        raise CheckpointError(f"is not of the protocol {LEGACY_PROTOCOL} of torch before 1.6")
     storages: dict[str, Storage] = {}
     left = len(data)
 

@@ -133,7 +133,7 @@ def _manifest(name: str, lstms: tuple[FoundLSTM, ...], kans: tuple[FoundKAN, ...
         "scaling: scaler.json  # or null: {feature_names, mean, std, target_names, target_mean, target_std}",
         "reference: windows.npz:reference  # (N, lookback, n_features), 128 windows or more",
         "# reference_targets: windows.npz:reference_target",
-        "# without a check the checkpoint says verified: false",
+        "# the tolerance is in standard deviations of each output; without a check the checkpoint says verified: false",
         "check: {inputs: windows.npz:eval, outputs: windows.npz:predictions, tolerance: 1.0e-5}",
         "space:  # scaled or original: what reference and check are",
     ]

@@ -9,7 +9,7 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.libraries import Facts, Part
 from kanmodel.importers.manifest import Manifest
 from kanmodel.importers.modules import Module, Value
-from kanmodel.importers.pickles import Placeholder, Reference
+from kanmodel.importers.placeholders import Placeholder, Reference
 from kanmodel.importers.pykan_config import PykanConfig, parse_pykan_config
 from kanmodel.importers.search.space import NONE, Told, gap
 from kanmodel.network.activations import ACTIVATIONS

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from kanmodel.errors import UnreadableModelError
 from kanmodel.importers.modules import BOOKKEEPING, MAX_DEPTH, Module
-from kanmodel.importers.pickles import Reference
+from kanmodel.importers.placeholders import Reference
 from kanmodel.importers.assembly import Chain, Element
 from kanmodel.importers.libraries import Part, RecurrentPart
 from kanmodel.importers.search.space import ACTIVATIONS, NONE, describe_readout, step_of

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.pickles import Placeholder, Reference
+from kanmodel.importers.placeholders import Placeholder, Reference
 
 MAX_DEPTH = 64  # of modules, and of containers in a value
 MAX_MODULES = 1 << 14

@@ -4,9 +4,6 @@ A pickle is a program for a stack machine (the opcodes are documented in Python'
 imports what GLOBAL names and calls it on REDUCE, NEWOBJ and BUILD. This one makes numbers, texts and containers, and
 leaves a `Reference` for every name and a `Placeholder` for every call, except for the few functions that the caller
 implements for it, such as those that make tensors.
-
-Its work and its memory are proportional to the length of the pickle: what an instruction copies counts against a
-budget, and keys whose hashes a file can choose are few.
 """
 
 from __future__ import annotations
@@ -14,79 +11,18 @@ from __future__ import annotations
 import codecs
 import io
 import pickletools  # nosec B403 # it splits a pickle into its instructions, and runs none of them
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from kanmodel.errors import CheckpointError
+from kanmodel.importers.machine import Known, Machine
+from kanmodel.importers.placeholders import Reference, name_reference
 
 MAX_OPCODES = 1 << 20
 MAX_OBJECTS = 1 << 18  # containers and calls
-MAX_MARKS = 1000  # open containers at a time
-MAX_NAME = 300  # characters of a module's, class's or function's name
-MAX_CHOSEN_KEYS = 1 << 12  # dictionary keys and set elements whose hashes a file can make collide
-MAX_KEY_PARTS = 16  # of a tuple as a key
 HIGHEST_PROTOCOL = 5
-HASH_MODULUS = (1 << 61) - 1  # a smaller integer is its own hash
-RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # modules by their names in Python 2
-DICT_NAMES = tuple(dir(OrderedDict))
 
 codecs.lookup("raw-unicode-escape")  # imports the codec of the opcode UNICODE now, so that no pickle makes Python do so
-
-
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A class or function that a pickle names; it has not been looked up.
-
-    Attributes:
-        name: qualified, such as ``torch.nn.modules.activation.GELU``.
-    """
-
-    name: str
-
-
-@dataclass(eq=False, repr=False, slots=True)
-class Placeholder:
-    """An object of a class, or the result of a call, that was not made.
-
-    Attributes:
-        name: qualified name of the class or function.
-        arguments: of the call, or of ``__new__``.
-        keywords: likewise.
-        state: what ``__setstate__`` would get, or the attributes; None without one.
-        items: what would be appended or added to it.
-        entries: what would be set in it by key.
-    """
-
-    name: str
-    arguments: tuple[object, ...] = ()
-    keywords: Mapping[object, object] = field(default_factory=dict)
-    state: object = None
-    items: list[object] = field(default_factory=list)
-    entries: dict[Any, object] = field(default_factory=dict)
-
-    def __repr__(self) -> str:
-        return f"<{self.name}>"  # without its contents, which may contain itself
-
-
-Function = Callable[..., object]
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a machine is able to make beside plain values.
-
-    Attributes:
-        functions: implementations of functions and classes, by the name that a pickle calls. Their work is at most
-            proportional to the lengths of their arguments.
-        builders: by the name of a placeholder, what it becomes when it gets its state.
-        load: the object of a persistent id.
-    """
-
-    functions: Mapping[str, Function]
-    builders: Mapping[str, Callable[[Placeholder], object]]
-    load: Callable[[object], object]
 
 
 def read_pickle(stream: io.BytesIO, known: Known) -> object:
@@ -95,8 +31,9 @@ def read_pickle(stream: io.BytesIO, known: Known) -> object:
     Raises:
         CheckpointError: the pickle is damaged or exceeds a bound; the message begins with a verb.
     """
-    machine = _Machine(known, len(stream.getbuffer()))
     start, n_objects = stream.tell(), 0
+    machine = Machine(known, stream.seek(0, io.SEEK_END) - start)
+    stream.seek(start)
     try:
         for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
             if count == MAX_OPCODES:
@@ -117,171 +54,35 @@ def read_pickle(stream: io.BytesIO, known: Known) -> object:
     raise CheckpointError("is damaged: its pickle has no end")
 
 
-class _Machine:
-    """The state of one reading: the stack, the positions of its open marks, and the memo."""
-
-    def __init__(self, known: Known, n_bytes: int) -> None:
-        self.known = known
-        self.stack: list[Any] = []
-        self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
-        self.unfinished: dict[Placeholder, int] = {}  # where in the memo those are that a builder may replace
-        self.budget = 4 * n_bytes
-        self.chosen_keys = 0
-
-    def push(self, value: object) -> None:
-        self.stack.append(value)
-
-    def pop(self) -> Any:
-        if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise ValueError("it takes more from its stack than is there")
-        return self.stack.pop()
-
-    def top(self) -> Any:
-        self.stack.append(value := self.pop())
-        return value
-
-    def mark(self) -> None:
-        if len(self.marks) == MAX_MARKS:
-            raise CheckpointError(f"is a pickle nested deeper than {MAX_MARKS} levels")
-        self.marks.append(len(self.stack))
-
-    def pop_mark(self) -> list[Any]:
-        """What was put on the stack since the last mark."""
-        start = self.marks.pop()
-        values = self.stack[start:]
-        del self.stack[start:]
-        return values
-
-    def drop(self) -> None:
-        del self.stack[self.marks.pop() :]
-
-    def memoize(self, index: int) -> None:
-        if not 0 <= index < MAX_OPCODES:
-            raise CheckpointError(f"is a pickle with a memo of more than {MAX_OPCODES} entries")
-        self.memo[index] = value = self.top()
-        if isinstance(value, Placeholder) and value.name in self.known.builders:
-            self.unfinished[value] = index
-
-    def spend(self, values: tuple[object, ...]) -> None:
-        """Counts what a function may copy: a pickle that has everything once stays far below its budget."""
-        self.budget -= sum(len(value) for value in values if isinstance(value, (str, bytes, list, tuple, dict, set)))
-        if self.budget < 0:
-            raise CheckpointError("is a pickle that repeats itself to become larger than it is")
-
-    def check_key(self, key: object) -> object:
-        """A key of a dictionary or an element of a set, if hashing and comparing it is cheap."""
-        if key is None or isinstance(key, (str, bytes, bool, Reference, Placeholder)):
-            return key
-        if isinstance(key, int) and abs(key) < HASH_MODULUS:
-            return key
-        parts = key if isinstance(key, tuple) else (key,)
-        if len(parts) > MAX_KEY_PARTS or not all(
-            part is None or isinstance(part, (str, bytes, int, float, complex, Reference)) for part in parts
-        ):
-            raise CheckpointError(f"has a {type(key).__name__} as a key, which is no number, text or short tuple")
-        self.chosen_keys += 1
-        if self.chosen_keys > MAX_CHOSEN_KEYS:
-            raise CheckpointError(f"has more than {MAX_CHOSEN_KEYS} keys that are tuples or fractional numbers")
-        return key
-
-    def to_dict(self, values: list[Any]) -> dict[Any, object]:
-        """Keys and values that follow each other."""
-        return {self.check_key(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
-
-    def name(self, module: object, name: object) -> Reference:
-        if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_NAME:
-            raise CheckpointError("is a pickle with a name that is not one, or longer than names are")
-        return Reference(f"{RENAMED.get(module, module)}.{name}")
-
-    def call(self, function: object, arguments: object, keywords: object = None) -> None:
-        """Puts what a known function makes on the stack, and a placeholder for the result of any other."""
-        if not isinstance(function, (Reference, Placeholder)) or not isinstance(arguments, tuple):
-            raise ValueError(f"it calls a {type(function).__name__} with a {type(arguments).__name__}")
-        known = self.known.functions.get(function.name)
-        if known is None or keywords or isinstance(function, Placeholder):
-            self.push(Placeholder(function.name, arguments, keywords if isinstance(keywords, dict) else {}))
-        else:
-            self.spend(arguments)
-            self.push(known(*arguments))
-
-    def build(self) -> None:
-        """Gives the object on the stack its state."""
-        state, target = self.pop(), self.top()
-        if isinstance(target, dict):  # an OrderedDict with attributes, such as the _metadata of a state_dict
-            refuse_hidden(state, DICT_NAMES, "dictionary")
-        elif isinstance(target, Placeholder) and target.state is None:
-            target.state = state
-            if (build := self.known.builders.get(target.name)) is not None:
-                self.stack[-1] = built = build(target)
-                if (index := self.unfinished.pop(target, None)) is not None:
-                    self.memo[index] = built
-        else:
-            raise ValueError(f"it sets the state of a {type(target).__name__}")
-
-    def append(self, values: list[Any]) -> None:
-        target = self.top()
-        (target.items if isinstance(target, Placeholder) else _expect(target, list)).extend(values)
-
-    def add(self, values: list[Any]) -> None:
-        target = self.top()
-        if isinstance(target, Placeholder):
-            target.items.extend(values)
-        else:
-            _expect(target, set).update(map(self.check_key, values))
-
-    def set_items(self, values: list[Any]) -> None:
-        target = self.top()
-        entries = self.to_dict(values)
-        (target.entries if isinstance(target, Placeholder) else _expect(target, dict)).update(entries)
-
-    def pop_several(self, count: int) -> list[Any]:
-        return [self.pop() for _ in range(count)][::-1]
-
-
-def refuse_hidden(state: object, names: tuple[str, ...], what: str) -> None:
-    """Refuses attributes that would hide methods of the object that they are set on: no trainer writes such a file."""
-    if isinstance(state, dict):
-        for name in names:
-            if name in state:
-                raise CheckpointError(f"has an attribute {name!r} that hides what every {what} has")
-
-
-def _expect(target: object, kind: type) -> Any:
-    if not isinstance(target, kind):
-        raise ValueError(f"it adds to a {type(target).__name__}")
-    return target
-
-
-def _check_protocol(machine: _Machine, protocol: int) -> None:
+def _check_protocol(machine: Machine, protocol: int) -> None:
     if protocol > HIGHEST_PROTOCOL:
         raise CheckpointError(f"is a pickle of protocol {protocol}, newer than {HIGHEST_PROTOCOL}")
 
 
-def _pop_value_or_mark(machine: _Machine, _: None) -> None:
+def _pop_value_or_mark(machine: Machine, _: None) -> None:
     if machine.marks and machine.marks[-1] == len(machine.stack):
         machine.marks.pop()
     else:
         machine.pop()
 
 
-def _call_by_name(machine: _Machine, argument: str) -> None:
+def _call_by_name(machine: Machine, argument: str) -> None:
     """INST: module and class in the opcode, arguments since the mark."""
     arguments = machine.pop_mark()
-    machine.call(machine.name(*argument.split(" ", 1)), tuple(arguments))
+    machine.call(name_reference(*argument.split(" ", 1)), tuple(arguments))
 
 
-def _call_object(machine: _Machine, _: None) -> None:
+def _call_object(machine: Machine, _: None) -> None:
     """OBJ: class and arguments since the mark."""
     function, *arguments = machine.pop_mark()
     machine.call(function, tuple(arguments))
 
 
-def _refuse_buffer(machine: _Machine, _: None) -> None:
+def _refuse_buffer(machine: Machine, _: None) -> None:
     raise CheckpointError("is a pickle whose buffers are in another file")
 
 
-def _push_extension(machine: _Machine, code: int) -> None:
+def _push_extension(machine: Machine, code: int) -> None:
     """EXT1, EXT2, EXT4: an object by its number in a registry of the process that wrote the file."""
     machine.push(Reference(f"copyreg.extension_{code}"))
 
@@ -301,15 +102,15 @@ MAKERS = frozenset(
         "OBJ",
     )
 )
-Operation = Callable[[_Machine, Any], None]
+Operation = Callable[[Machine, Any], None]
 PUSHED_ARGUMENTS = (
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
     *("STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
 )
 OPERATIONS: Mapping[str, Operation] = {
-    **dict.fromkeys(PUSHED_ARGUMENTS, _Machine.push),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _Machine.memoize),
+    **dict.fromkeys(PUSHED_ARGUMENTS, Machine.push),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.memoize),
     **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda machine, index: machine.push(machine.memo[index])),
     **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _push_extension),
     **dict.fromkeys(("NEXT_BUFFER", "READONLY_BUFFER"), _refuse_buffer),
@@ -340,8 +141,8 @@ OPERATIONS: Mapping[str, Operation] = {
     "ADDITEMS": lambda machine, _: machine.add(machine.pop_mark()),
     "SETITEM": lambda machine, _: machine.set_items(machine.pop_several(2)),
     "SETITEMS": lambda machine, _: machine.set_items(machine.pop_mark()),
-    "GLOBAL": lambda machine, argument: machine.push(machine.name(*argument.split(" ", 1))),
-    "STACK_GLOBAL": lambda machine, _: machine.push(machine.name(*machine.pop_several(2))),
+    "GLOBAL": lambda machine, argument: machine.push(name_reference(*argument.split(" ", 1))),
+    "STACK_GLOBAL": lambda machine, _: machine.push(name_reference(*machine.pop_several(2))),
     "REDUCE": lambda machine, _: machine.call(*machine.pop_several(2)),
     "NEWOBJ": lambda machine, _: machine.call(*machine.pop_several(2)),
     "NEWOBJ_EX": lambda machine, _: machine.call(*machine.pop_several(3)),

@@ -20,7 +20,7 @@ from kanmodel.checkpoint import DOCUMENT_KEY, MAX_BYTES
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import ZIP_START, is_legacy, read_archive
 from kanmodel.importers.modules import Module, Value, describe, is_module, read_module, simplify_entries
-from kanmodel.importers.pickles import Placeholder, Reference
+from kanmodel.importers.placeholders import Placeholder, Reference
 
 MAX_TENSOR_BYTES = 1 << 28  # of all weights together
 MAX_KEY = 200  # characters of a tensor's name
@@ -170,9 +170,8 @@ def _check_state_dict(entries: Mapping[Any, object]) -> dict[str, Tensor]:
         raise CheckpointError(f"holds no state_dict: neither itself nor its {', '.join(NESTED_KEYS)} is one")
     for key, value in entries.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(
-                f"has {_describe_foreign(value)} at {str(key)[:80]!r} of its state_dict, not a tensor"
-            )
+            place = repr(key[:80]) if isinstance(key, str) else describe(key)
+            raise CheckpointError(f"has {_describe_foreign(value)} at {place} of its state_dict, not a tensor")
         if len(key) > MAX_KEY or not key.isprintable():
             raise CheckpointError(f"has a tensor whose key is not a name: {key[:80]!r}")
     return tensors

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.pickles import HASH_MODULUS, MAX_NAME, Function, Placeholder, Reference, refuse_hidden
+from kanmodel.importers.machine import HASH_MODULUS, Function
+from kanmodel.importers.placeholders import Placeholder, Reference, name_reference, refuse_hidden
 
 MAX_TENSORS = 1 << 16
 MAX_REPEATED = 1 << 20  # values of a tensor that repeats its storage, as expand does
@@ -212,10 +213,7 @@ def _reconstruct(kind: object, base: object, content: object) -> Placeholder:
 
 def _local_class(kind: object, name: object, bases: object, options: object, *rest: object) -> Reference:
     """A class of a notebook or a script, which cloudpickle describes instead of naming it."""
-    module = options.get("__module__") if isinstance(options, dict) else None
-    if not isinstance(name, str) or not isinstance(module, str) or len(name) + len(module) > MAX_NAME:
-        raise CheckpointError("has a class without a name")
-    return Reference(f"{module}.{name}")
+    return name_reference(options.get("__module__") if isinstance(options, dict) else None, name)
 
 
 def _build_dtype(placeholder: Placeholder) -> object:

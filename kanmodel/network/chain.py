@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.network.activations import ACTIVATIONS, activate
-from kanmodel.network.config import ModelConfig, StageName
+from kanmodel.network.config import ModelConfig
 from kanmodel.network.layer import KANLayer, LayerTrace, layer_shapes, pass_layers
 from kanmodel.network.recurrent import make_recurrent, recurrent_shapes
 
@@ -35,7 +35,7 @@ class Trace:
     outputs: Tensor
 
     @property
-    def stages(self) -> dict[StageName, tuple[LayerTrace, ...]]:
+    def stages(self) -> dict[str, tuple[LayerTrace, ...]]:
         """The layers by stage name, in the order of the data."""
         return {"front": self.front, "head": self.head} if self.front else {"head": self.head}
 
@@ -45,7 +45,7 @@ class Trace:
         return self.head[-1].nodes
 
 
-PassLayer = Callable[[StageName, int, Tensor], LayerTrace]  # of a layer's place and its inputs
+PassLayer = Callable[[str, int, Tensor], LayerTrace]  # of a layer's place and its inputs
 
 
 class Network(nn.Module):
@@ -66,9 +66,9 @@ class Network(nn.Module):
         self.to(getattr(torch, config.dtype))
 
     @property
-    def stages(self) -> Mapping[StageName, Sequence[KANLayer]]:
+    def stages(self) -> Mapping[str, Sequence[KANLayer]]:
         """The layers by stage name, in the order of the data."""
-        stages: dict[StageName, Iterable[nn.Module]] = {"front": self.front, "head": self.head}
+        stages: dict[str, Iterable[nn.Module]] = {"front": self.front, "head": self.head}
         return {
             stage: [layer for layer in stages[stage] if isinstance(layer, KANLayer)] for stage in self.config.stages
         }
@@ -157,11 +157,8 @@ def apply_output_function(config: ModelConfig, logits: Tensor) -> Tensor:
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a `Network` of this config, by arithmetic alone."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for stage, layers in config.stages.items():
-        for number, layer in enumerate(layers):
-            shapes |= {f"{stage}.{number}.{name}": shape for name, shape in layer_shapes(layer).items()}
+    parts = {f"front.{number}": layer_shapes(layer) for number, layer in enumerate(config.front)}
     if config.recurrent:
-        of_cells = recurrent_shapes(config.recurrent, config.n_steps)
-        shapes |= {f"recurrent.{name}": shape for name, shape in of_cells.items()}
-    return shapes
+        parts["recurrent"] = recurrent_shapes(config.recurrent, config.n_steps)
+    parts |= {f"head.{number}": layer_shapes(layer) for number, layer in enumerate(config.head)}
+    return {f"{part}.{name}": shape for part, shapes in parts.items() for name, shape in shapes.items()}

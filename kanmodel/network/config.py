@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from reprlib import repr
 from typing import Any, Literal, get_args
 
 from kanmodel.errors import ConfigError
@@ -31,7 +32,6 @@ from kanmodel.network.functions import FUNCTIONS
 Cell = Literal["lstm", "gru"]
 Readout = Literal["last", "mean", "flatten"]
 DType = Literal["float32", "float64"]
-StageName = Literal["front", "head"]
 
 MAX_LAYERS = 1 << 8  # of a network: what is computed for each layer from all of them must not exhaust the time
 BASE_FUNCTIONS = ("zero", *ACTIVATIONS)  # "zero": nothing is added to the basis
@@ -114,7 +114,7 @@ class Step:
         if self.parameter is None:
             object.__setattr__(self, "parameter", usual)
         elif usual is None:
-            raise ConfigError(f"parameter must be null, as {self.kind} has none, but is {self.parameter!r}")
+            raise ConfigError(f"parameter must be null, as {self.kind} has none, but is {repr(self.parameter)}")
         else:
             check_number(self.parameter, "parameter", positive=self.kind in ("layer_norm", "softplus"))
 
@@ -183,7 +183,7 @@ class LayerConfig:
             check_count(arity, f"mult_arity[{number}]", lowest=2)
         check_count(self.n_subnodes, "the number of sub-nodes")
         if not isinstance(self.basis, Basis):
-            raise ConfigError(f"basis must be a basis, but is {self.basis!r}")
+            raise ConfigError(f"basis must be a basis, but is {repr(self.basis)}")
         check_choice(self.base, "base", BASE_FUNCTIONS)
         check_items(self.before, "before", Step)
         check_count(len(self.before), "the number of steps before a layer", lowest=0, highest=MAX_LAYERS)
@@ -318,7 +318,8 @@ class ModelConfig:
         for place, names in (("features", self.feature_names), ("targets", tuple(t.name for t in self.targets))):
             repeated = sorted(name for name, count in Counter(names).items() if count > 1)
             if not names or repeated:
-                raise ConfigError(f"{place} must be at least one, of unique names, but {repeated or 'none'} given")
+                given = repr(repeated) if repeated else "none"
+                raise ConfigError(f"{place} must be at least one, of unique names, but {given} given")
         check_count(self.lookback, "lookback")
         check_count(self.horizon, "horizon")
         check_choice(self.readout, "readout", get_args(Readout))
@@ -326,7 +327,7 @@ class ModelConfig:
         if self.output_function is not None:
             check_choice(self.output_function, "output_function", ("softmax", *ACTIVATIONS))
         if self.recurrent is not None and not isinstance(self.recurrent, RecurrentConfig):
-            raise ConfigError(f"recurrent must be an LSTM or a GRU, but is {self.recurrent!r}")
+            raise ConfigError(f"recurrent must be an LSTM or a GRU, but is {repr(self.recurrent)}")
         n_layers = 0
         for stage, reaching in (("front", len(self.features)), ("head", None)):
             layers = getattr(self, stage)
@@ -344,7 +345,7 @@ class ModelConfig:
             raise ConfigError(f"head must end in {n_outputs} nodes, horizon x targets, but ends in {found}")
 
     @property
-    def stages(self) -> dict[StageName, Layers]:
+    def stages(self) -> dict[str, Layers]:
         """The layers by stage name, in the order of the data; an empty front is none."""
         return {"front": self.front, "head": self.head} if self.front else {"head": self.head}
 
@@ -368,6 +369,11 @@ class ModelConfig:
         if self.readout == "flatten":
             return "cell"
         return None if self.recurrent is None else self.recurrent.cell
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether the head reads the features of one step as they are, so that its inputs are features."""
+        return self.readout_stage is None and not self.front and (self.lookback == 1 or self.readout == "last")
 
     @property
     def window_shape(self) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, fields
+from reprlib import repr
 from typing import Any, TypeVar
 
 from kanmodel.errors import ConfigError
@@ -62,11 +63,11 @@ def read_record(cls: type[T], data: object, place: str, **readers: Reader) -> T:
         ConfigError: it is no object, has a key that is no field, lacks one without a default, or holds what it cannot.
     """
     if not isinstance(data, dict):
-        raise ConfigError(f"{place} must be an object, but is {data!r}")
+        raise ConfigError(f"{place} must be an object, but is {repr(data)}")
     known = [field.name for field in fields(cls)]  # type: ignore[arg-type]
     for key in data:
         if key not in known:
-            raise ConfigError(f"{place} has the unknown key {key!r}")
+            raise ConfigError(f"{place} has the unknown key {repr(key)}")
     values = {key: readers[key](value, f"{place}.{key}") if key in readers else value for key, value in data.items()}
     try:
         return cls(**values)
@@ -95,7 +96,7 @@ def _read_layer(data: object, place: str) -> LayerConfig:
 
 def _read_basis(data: object, place: str) -> Basis:
     if not isinstance(data, dict):
-        raise ConfigError(f"{place} must be an object, but is {data!r}")
+        raise ConfigError(f"{place} must be an object, but is {repr(data)}")
     check_choice(data.get("kind"), f"{place}.kind", BASES)
     return read_record(BASES[data["kind"]], {key: value for key, value in data.items() if key != "kind"}, place)
 
@@ -103,7 +104,7 @@ def _read_basis(data: object, place: str) -> Basis:
 def _list_of(read: Reader) -> Reader:
     def read_list(data: object, place: str) -> tuple[Any, ...]:
         if not isinstance(data, (list, tuple)):
-            raise ConfigError(f"{place} must be a list, but is {data!r}")
+            raise ConfigError(f"{place} must be a list, but is {repr(data)}")
         return tuple(read(item, f"{place}[{number}]") for number, item in enumerate(data))
 
     return read_list

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from kanmodel.network.chain import Network, Trace, apply_output_function, reduce_steps, trace_chain
-from kanmodel.network.config import StageName
 from kanmodel.network.layer import KANLayer, LayerTrace
 from kanmodel.network.recurrent import FrozenRecurrent
 
@@ -53,7 +52,7 @@ class FrozenNetwork:
     def trace(self, window: Tensor) -> Trace:
         """As `Network.trace`, with its gradients."""
 
-        def through(stage: StageName, number: int, x: Tensor) -> LayerTrace:
+        def through(stage: str, number: int, x: Tensor) -> LayerTrace:
             return self._layers[stage][number].trace(x, self._functions[stage][number])
 
         return trace_chain(self._config, window, through, self._read_out)

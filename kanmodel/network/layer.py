@@ -132,6 +132,21 @@ class KANLayer(nn.Module):
         return acts if self.scale_base is None else acts | (self.mask * self.scale_base != 0)
 
     @property
+    def varies(self) -> Tensor:
+        """Edges that are neither masked nor zero or constant by their weights, (n_subnodes, n_in), bool.
+
+        A symbolic part c f(a x + b) + d varies unless a or c is 0.
+        """
+        varies = self.config.basis.varies(self.weights())
+        if self.scale_base is not None:
+            varies = varies | (self.mask * self.scale_base != 0)
+        for number, edge in enumerate(self.config.symbolic):
+            a, _, c, _ = self.symbolic_affine[number]
+            if edge.function != "0" and bool((self.symbolic_mask[number] != 0) & (a != 0) & (c != 0)):
+                varies[edge.j, edge.i] = True
+        return varies
+
+    @property
     def is_symbolic(self) -> Tensor:
         """Edges with a symbolic part that is not masked, (n_subnodes, n_in), bool."""
         symbolic = torch.zeros_like(self.mask, dtype=torch.bool)
@@ -229,15 +244,14 @@ class KANLayer(nn.Module):
         return LayerTrace(x, edges, subnodes, self.nodes(subnodes))
 
     @torch.no_grad()
-    def update_grid(self, x: Tensor) -> None:
-        """Moves the knots of a basis that has some to where the data is; every edge stays the same there.
-
-        The coefficients are those of the bare basis: `scale_spline` is not in them, before or after.
+    def update_grid(self, x: Tensor, grid_eps: float = 0.02) -> None:
+        """Moves the knots to where the data is that the basis reads; a basis without knots stays as it is.
 
         Args:
             x: inputs of the layer, (batch, n_in).
+            grid_eps: as `Basis.refit` has it; pykan's by default.
         """
-        for name, tensor in self.config.basis.refit(self.read(x)[1], self._tensors()).items():
+        for name, tensor in self.config.basis.refit(self.read(x)[1], self._tensors(), grid_eps).items():
             getattr(self, name).copy_(tensor)
 
     def _tensors(self) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from kanmodel.network.config import Cell, RecurrentConfig
 
 
-class _Kind(NamedTuple):
+class Kind(NamedTuple):
     """A kind of cell.
 
     Attributes:
@@ -22,23 +22,27 @@ class _Kind(NamedTuple):
         kernel: the call that it ends in; the output over all steps comes first.
         n_gates: blocks of rows in each weight.
         n_states: states that a layer hands from step to step.
+        candidate: number of the block of the candidate: a unit whose candidate is always 0 stays 0.
+        forget: number of the block that has nothing to act on at the first step; None without.
     """
 
     module: type[nn.LSTM] | type[nn.GRU]
     kernel: Callable[..., tuple[Tensor, ...]]
     n_gates: int
     n_states: int
+    candidate: int
+    forget: int | None
 
 
-_KINDS: dict[Cell, _Kind] = {
-    "lstm": _Kind(nn.LSTM, torch.lstm, 4, 2),
-    "gru": _Kind(nn.GRU, torch.gru, 3, 1),
+KINDS: dict[Cell, Kind] = {
+    "lstm": Kind(nn.LSTM, torch.lstm, n_gates=4, n_states=2, candidate=2, forget=1),
+    "gru": Kind(nn.GRU, torch.gru, n_gates=3, n_states=1, candidate=2, forget=None),
 }
 
 
 def make_recurrent(config: RecurrentConfig, n_in: int) -> nn.LSTM | nn.GRU:
     """The module, (batch, lookback, n_in) -> (batch, lookback, n_units) and its states."""
-    return _KINDS[config.cell].module(
+    return KINDS[config.cell].module(
         n_in,
         config.hidden_size,
         num_layers=config.num_layers,
@@ -51,7 +55,7 @@ def make_recurrent(config: RecurrentConfig, n_in: int) -> nn.LSTM | nn.GRU:
 def recurrent_shapes(config: RecurrentConfig, n_in: int) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of that module, by arithmetic alone."""
     shapes: dict[str, tuple[int, ...]] = {}
-    gates = _KINDS[config.cell].n_gates * config.hidden_size
+    gates = KINDS[config.cell].n_gates * config.hidden_size
     for layer in range(config.num_layers):
         for suffix in ("", "_reverse") if config.bidirectional else ("",):
             end = f"l{layer}{suffix}"
@@ -72,7 +76,7 @@ class FrozenRecurrent:
 
     def __init__(self, module: nn.LSTM | nn.GRU, config: RecurrentConfig) -> None:
         self._weights = [weight for weight in module._flat_weights if weight is not None]
-        self._config, self._kind = config, _KINDS[config.cell]
+        self._config, self._kind = config, KINDS[config.cell]
         self._n_layers = config.num_layers * (2 if config.bidirectional else 1)
 
     def __call__(self, steps: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ from kanmodel.errors import DataError, KanscopeError
 from service.batch.chunks import Chunk, read_chunks
 from service.batch.parts import Part, make_part
 from service.batch.plan import Plan
-from service.clusters import join_cluster
-from service.tables import first_line
+from service.batch.tables import first_line
+from service.engines.clusters import join_cluster
 
 COLUMN = "item"  # the one column of the data set, of Python objects
 

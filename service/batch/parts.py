@@ -22,7 +22,7 @@ from kanmodel.explain.ledger import Ledger, explain_windows
 from kanmodel.scaling import Array
 from service.batch.chunks import Chunk
 from service.batch.plan import Plan, describe_plan
-from service.tables import first_line
+from service.batch.tables import first_line
 
 KEY = "kanscope"  # of the JSON document in the metadata of a part
 CONTRIBUTION = "contribution_"  # and the name of the feature

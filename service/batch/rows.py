@@ -14,7 +14,7 @@ from kanmodel.errors import DataError
 from kanmodel.scaling import Array
 from service.batch.plan import Plan
 from service.batch.sources import Frame, find_files, read_frames, read_types
-from service.tables import DISORDER, describe_cell, find_disorder, parse_numbers
+from service.batch.tables import DISORDER, describe_cell, find_disorder, parse_numbers
 
 TIME, SEGMENT = "time", "segment"  # columns of `Rows.marks`, whatever those of the table are called
 

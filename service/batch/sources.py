@@ -14,7 +14,7 @@ from typing import IO, cast
 import polars as pl
 
 from kanmodel.errors import DataError, UnknownNameError
-from service.tables import first_line
+from service.batch.tables import first_line
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
 BLOCK_BYTES = 4 << 20  # of a csv that are parsed together

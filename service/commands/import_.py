@@ -15,7 +15,7 @@ from kanmodel.checkpoint import save_checkpoint
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.importers.description import Description, describe_file, nodes_of
 from kanmodel.importers.detect import TITLES, FoundKAN, FoundLSTM
-from kanmodel.importers.importing import Imported, import_checkpoint
+from kanmodel.importers.importing import Imported, describe_relative, import_checkpoint
 
 
 def import_(
@@ -37,7 +37,7 @@ def import_(
         raise typer.BadParameter("give --manifest and --output, or --describe to see what the file says")
     if output.suffix != ".safetensors":
         raise typer.BadParameter(f"{output.name} must end in .safetensors", param_hint="--output")
-    from service.tables import read_columns  # here, since the other commands start faster without polars
+    from service.batch.tables import read_columns  # here, since the other commands start faster without polars
 
     imported = import_checkpoint(file, manifest, read_columns)
     sha256 = save_checkpoint(imported.model, output)
@@ -53,7 +53,10 @@ def _summary(imported: Imported, output: Path, sha256: str) -> dict[str, Any]:
         "file": str(output),
         "checkpoint": f"sha256:{sha256}",
         "provenance": vars(imported.model.provenance),
-        "largest_difference": imported.difference,
+        "largest_difference": imported.comparison.absolute if imported.comparison else None,
+        "relative_difference": imported.comparison.relative if imported.comparison else None,
+        "reading": imported.reading or None,
+        "also_matching": imported.also_matching,
         "reference_windows": len(imported.model.reference.windows),
     }
 
@@ -62,10 +65,18 @@ def _print_summary(imported: Imported, output: Path, sha256: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
     n_reference = len(imported.model.reference.windows)
     console.print(f"{imported.name}: wrote {output}  sha256:{sha256[:12]}…", markup=False)
-    if imported.difference is None:
+    if imported.comparison is None:
         console.print("not verified: the manifest has no check, so nothing proves that the forecasts are the model's")
     else:
-        console.print(f"verified: the largest difference from the check is {imported.difference:.2g}")
+        console.print(
+            f"verified: the largest difference from the check is {imported.comparison.absolute:.2g}, "
+            f"{describe_relative(imported.comparison)}"
+        )
+    if imported.reading:
+        found = "found" if imported.comparison else "taken for granted"
+        console.print(f"{found}: {imported.reading}", markup=False)
+    for other in imported.also_matching:
+        console.print(f"the check is met just as well with {other}", markup=False)
     if n_reference < MIN_INPUTS:
         console.print(f"{n_reference} reference windows: scores need {MIN_INPUTS} and will be null")
 

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
-from kanmodel.config import KANConfig, ModelConfig, config_to_dict
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.explain.report import markdown, write_report
 from kanmodel.explain.topology import Topology, TopologyEdge, build_topology
+from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
+from kanmodel.network.documents import config_to_dict
 from service.commands.options import Checkpoint, OutputName, figure, find_output, print_json
 
 SCORES = ("contribution", "backward", "forward_n", "forward_u")
@@ -73,7 +74,9 @@ def describe(model: LoadedModel, file: Path, topology: Topology) -> dict[str, An
         "outputs": model.config.outputs,
         "lookback": model.config.lookback,
         "horizon": model.config.horizon,
-        "architecture": {key: config[key] for key in ("front", "lstm", "head", "dtype")},
+        "architecture": {
+            key: config[key] for key in ("front", "recurrent", "readout", "head", "output_function", "dtype")
+        },
         "reference_windows": len(model.reference.windows),
         "metrics": dict(model.metrics),
         "provenance": vars(model.provenance),
@@ -103,35 +106,42 @@ def architecture_table(model: LoadedModel, file: Path) -> Table:
     table.add_row("lookback", str(config.lookback))
     table.add_row("outputs", ", ".join(config.outputs))
     if config.front:
-        table.add_row("front KAN", describe_kan(config.front))
-    table.add_row("LSTM", describe_lstm(config))
-    table.add_row("head KAN", describe_kan(config.head))
+        table.add_row("front", describe_layers(config.front))
+    table.add_row(config.recurrent.cell.upper() if config.recurrent else "recurrent", describe_recurrent(config))
+    table.add_row("head", describe_layers(config.head))
+    if config.output_function is not None:
+        table.add_row("output function", config.output_function)
     table.add_row("reference windows", str(len(model.reference.windows)))
     table.add_row("made by", f"{provenance.source}, {provenance.library}, {provenance.created}")
+    if provenance.difference is not None:
+        relative = f"relative to the output's spread {provenance.relative_difference:.2g}"
+        table.add_row("verified", f"largest difference from known predictions {provenance.difference:.2g}, {relative}")
     if provenance.parent is not None:
         table.add_row("made from", f"{provenance.parent[:19]}…")
     return table
 
 
-def describe_kan(kan: KANConfig) -> str:
-    """A KAN in one line, its width as pykan writes it."""
-    grid = ", ".join(str(grid_size) for grid_size in sorted(set(kan.grid_size)))
-    return f"width {describe_width(kan)}, grid {grid}, spline order {kan.spline_order}, base {kan.base_activation}"
+def describe_layers(layers: Layers) -> str:
+    """Layers in one line, their width as pykan writes it: ``[12, 5, 1]``, with product nodes ``[12, [5, 2], 1]``."""
+    kinds = list(dict.fromkeys(_describe_layer(layer) for layer in layers))
+    return f"width {width_of(layers)}, {'; '.join(kinds)}"
 
 
-def describe_width(kan: KANConfig) -> str:
-    """Nodes per layer as pykan writes them: ``[12, 5, 1]``, with product nodes ``[12, [5, 2], 1]``."""
-    return str([n_sum if not n_mult else [n_sum, n_mult] for n_sum, n_mult in kan.width])
+def _describe_layer(layer: LayerConfig) -> str:
+    options = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in vars(layer.basis).items())
+    basis = f"{layer.basis.kind} ({options})" if options else layer.basis.kind
+    steps = "".join(f"{step.kind.replace('_', ' ')} before, " for step in layer.before)
+    return f"{steps}{basis}" + ("" if layer.base == "zero" else f", base {layer.base}")
 
 
-def describe_lstm(config: ModelConfig) -> str:
-    """The LSTM in one line."""
-    lstm = config.lstm
-    if lstm is None:
-        return "none"
-    direction = ", bidirectional" if lstm.bidirectional else ""
-    layers = "1 layer" if lstm.num_layers == 1 else f"{lstm.num_layers} layers"
-    return f"{lstm.hidden_size} units, {layers}{direction}, readout {lstm.readout}"
+def describe_recurrent(config: ModelConfig) -> str:
+    """The LSTM or GRU, and what the head reads of the steps, in one line."""
+    recurrent = config.recurrent
+    if recurrent is None:
+        return f"none, readout {config.readout}"
+    direction = ", bidirectional" if recurrent.bidirectional else ""
+    layers = "1 layer" if recurrent.num_layers == 1 else f"{recurrent.num_layers} layers"
+    return f"{recurrent.hidden_size} units, {layers}{direction}, readout {config.readout}"
 
 
 def features_table(model: LoadedModel) -> Table:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from kanmodel.config import ModelConfig
 from kanmodel.errors import CheckpointError, UnknownNameError
+from kanmodel.network.config import ModelConfig
 
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
 OptionalCheckpoint = Annotated[Path | None, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]

@@ -14,7 +14,7 @@ from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import Metric, PruningRule, Thresholds
 from kanmodel.explain.replay import Fill
 from kanmodel.explain.subnetwork import compare_models, extract_subnetwork, measure_size
-from service.commands.inspect import describe_width
+from kanmodel.network.config import width_of
 from service.commands.options import Checkpoint, Written, figure, find_output, print_written, refuse_unwritable
 
 DEFAULT_FIDELITY = 0.99
@@ -117,10 +117,8 @@ def size_table(full: LoadedModel, smaller: LoadedModel) -> Table:
     before, after = measure_size(full.network), measure_size(smaller.network)
     table.add_row("edges", str(before.edges), str(after.edges))
     table.add_row("hidden nodes", str(before.nodes), str(after.nodes))
-    for stage, kan in full.network.stages.items():
-        table.add_row(
-            f"{stage} width", describe_width(kan.config), describe_width(smaller.network.stages[stage].config)
-        )
+    for stage, layers in full.config.stages.items():
+        table.add_row(f"{stage} width", str(width_of(layers)), str(width_of(smaller.config.stages[stage])))
     return table
 
 

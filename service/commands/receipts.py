@@ -15,13 +15,14 @@ import typer
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.errors import CheckpointError, DataError, KanscopeError
-from service.agreement import AGREEMENT, Pair, pair_answers
+from service.commands.agreement import AGREEMENT, Pair, pair_answers
 from service.commands.options import print_json
-from service.receipts import SavedAnswer, answer_question, ask_again, find_versions, hash_windows, read_answer
-from service.registry import Served
-from service.repository import list_checkpoints
+from service.commands.saved_answers import SavedAnswer, answer_question, ask_again, read_answer
+from service.models.registry import Served
+from service.models.repository import list_checkpoints
 from service.schemas.explanations import InputHash, Receipt
 from service.settings import choose_settings
+from service.work.receipts import find_versions, hash_windows
 
 EXIT_DISAGREES = 1
 

@@ -10,12 +10,12 @@ from typing import Any
 from rich.table import Table
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.config import ModelConfig
 from kanmodel.errors import ConfigError
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.explain.subnetwork import extract_subnetwork, measure_size
 from kanmodel.explain.topology import build_topology
+from kanmodel.network.config import ModelConfig
 from kanmodel.training import Refinement
 
 STATED_BY_FILE = ("hidden", "num_layers", "bidirectional", "width", "front", "grid", "order", "unit")

@@ -45,9 +45,9 @@ def serve(
     """Serve models over HTTP, by default the bundled one at http://127.0.0.1:8000."""
     # Here, since the other commands start faster without FastAPI.
     from service.app import create_app
-    from service.logs import configure_logging
-    from service.server import server_options
-    from service.workers import serve_workers
+    from service.engines.workers import serve_workers
+    from service.http.server import server_options
+    from service.telemetry.logs import configure_logging
 
     settings = choose_settings(models=models, host=host, port=port, workers=workers, engine=engine, no_auth=no_auth)
     app = create_app(settings)  # where others answer too, what is wrong with the settings is said here and once
@@ -68,7 +68,7 @@ def _serve_on_ray(settings: Settings) -> None:
     for name, value in RAY_VARIABLES.items():
         os.environ.setdefault(name, value)
     try:
-        from service.ray import serve_on_ray
+        from service.engines.ray import serve_on_ray
     except ModuleNotFoundError as error:
         raise ConfigError("the engine ray needs Ray: pip install 'kanscope[ray]'") from error
     serve_on_ray(settings)

@@ -17,13 +17,13 @@ from kanmodel.errors import ConfigError
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.optimization import DEFAULTS, TrainingOptions, Width
 from kanmodel.optimization import Progress as Epoch
-from kanmodel.training import fit, refine
+from kanmodel.training import fit, refine, refuse_without_knots
 from service.commands.inspect import metrics_table
 from service.commands.options import Written, print_written, refuse_unwritable
 from service.commands.refine import refinement_table, refuse_differing, refuse_stated
 
 if TYPE_CHECKING:
-    from service.tables import Columns
+    from service.batch.tables import Columns
 
 Trained = TypeVar("Trained")
 
@@ -194,7 +194,7 @@ def train(
         reference_windows=reference_windows,
         seed=seed,
     )
-    from service.tables import Columns  # here, since the other commands start faster without polars
+    from service.batch.tables import Columns  # here, since the other commands start faster without polars
 
     columns = Columns(
         targets=tuple(target),
@@ -219,6 +219,8 @@ def train(
     model = load_checkpoint(origin)
     wanted = {"target": columns.targets, "features": columns.features, "lookback": lookback, "horizon": horizon}
     refuse_differing({name: value for name, value in wanted.items() if name in given}, model.config, origin)
+    if update_grid or options.grid_updates:
+        refuse_without_knots(model.config)
     train_on(model, data, columns, options, output, update_grid)
 
 
@@ -230,7 +232,7 @@ def given_options(context: typer.Context) -> set[str]:
 
 def train_new(data: Path, columns: Columns, options: TrainingOptions, output: Path) -> None:
     """A model from the beginning."""
-    from service.tables import read_training_table
+    from service.batch.tables import read_training_table
 
     table = read_training_table(data, columns)
     model = with_progress(options.epochs, lambda report: fit(table, options, report))
@@ -241,7 +243,7 @@ def train_on(
     model: LoadedModel, data: Path, columns: Columns, options: TrainingOptions, output: Path, update_grid: bool
 ) -> None:
     """A model that is there goes on."""
-    from service.tables import read_training_table
+    from service.batch.tables import read_training_table
 
     targets = tuple(target.name for target in model.config.targets)
     table = read_training_table(data, replace(columns, targets=targets, features=model.config.feature_names))

@@ -46,6 +46,12 @@ export function readFlow({ layers = [], prediction, baseline_prediction }, topol
     add(outgoing, source, contribution);
     add(incoming, product.get(target) ?? target, contribution);
   }
+  for (const { kind, source, target, layer, i } of topology.edges) {
+    if (kind !== "output") continue;
+    const contribution = layers.find((one) => one.stage === "head" && one.layer === layer)?.nodes?.[i] ?? 0;
+    add(outgoing, source, contribution);
+    add(incoming, target, contribution);
+  }
   const output = topology.nodes.find(({ id }) => id === `output:${topology.graph.output}`);
   if (output) outgoing.set(output.id, prediction - baseline_prediction);
   for (const { id, value } of entries(layers, topology)) if (!incoming.has(id)) incoming.set(id, value);
@@ -62,7 +68,7 @@ export function readFlow({ layers = [], prediction, baseline_prediction }, topol
  * @param {Schemas["TopologyResponse"]} topology
  */
 function entries(layers, topology) {
-  const kinds = /** @type {Record<string, string>} */ ({ input: "feature", lstm: "lstm" });
+  const kinds = /** @type {Record<string, string>} */ ({ input: "feature", lstm: "lstm", gru: "gru", cell: "cell" });
   return layers.flatMap(({ stage, nodes = [] }) =>
     topology.nodes.filter(({ kind }) => kind === kinds[stage]).map(({ id, index }) => ({ id, value: nodes[index] })),
   );

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,27 +10,15 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.explain.expected import DEFAULT_COUNT
 from kanmodel.windows import refuse_non_finite
-from service.errors import unusable, unusable_values
+from service.http.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
 from service.requests.windows import finite_in, name_problems, window_axes
+from service.work.questions import ReferenceBaselines
 
 _KINDS = (
     'must be "mean", "zero", "reference", {"reference": count, "seed": number}, '
     '{"values": {feature: number or one per step}} or {"instance": [[…]]}'
 )
-
-
-@dataclass(frozen=True)
-class ReferenceBaselines:
-    """Reference windows as baselines, over which the ledger is averaged.
-
-    Attributes:
-        count: how many are drawn.
-        seed: of the draw.
-    """
-
-    count: int
-    seed: int = 0
 
 
 def read_baseline(value: Any, model: LoadedModel) -> Baseline | ReferenceBaselines:

@@ -1,25 +1,29 @@
-"""A request's body: read within bounds, and parsed once."""
+"""A request's body: read within bounds, parsed once, its small members validated."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
 import simdjson
 from fastapi import Request
+from pydantic import ValidationError
 from starlette.datastructures import Headers
 
 from kanmodel.errors import Problem
 from kanmodel.windows import N_LISTED
-from service.answers import JSON
-from service.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, unusable, unusable_values
-from service.paths import non_finite_places
+from service.http.answers import JSON
+from service.http.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, problem_of, unusable, unusable_values
+from service.http.places import non_finite_places
+from service.schemas.closed import Closed
 from service.settings import Settings
+
+Model = TypeVar("Model", bound=Closed)
 
 # What decides how deep JSON is nested: a bracket that opens is 1, one that closes -1 as a signed byte.
 _QUOTE = 2
@@ -117,6 +121,24 @@ def parse_object(data: bytes, max_depth: int) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise unusable("body", "must be a JSON object")
     return document
+
+
+def validate_request(cls: type[Model], document: Mapping[str, Any], unread: Collection[str]) -> Model:
+    """The small members of a request, and a refusal of unknown ones.
+
+    Args:
+        cls: the model of the request.
+        document: the parsed body.
+        unread: members that are read elsewhere, at numpy's pace, and stay at their defaults here.
+
+    Raises:
+        DataError: a member is unknown, or another value than it must be.
+    """
+    small = {name: value for name, value in document.items() if name not in unread}
+    try:
+        return cls.model_validate(small)
+    except ValidationError as error:
+        raise unusable_values([problem_of(details) for details in error.errors()]) from None
 
 
 def _refuse_other_media(headers: Headers, media_types: Sequence[str]) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from kanmodel.config import ModelConfig
-from service.errors import UnknownValueError, unusable
+from kanmodel.network.config import ModelConfig
+from service.http.errors import UnknownValueError, unusable
 
 
 def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:

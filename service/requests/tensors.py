@@ -12,7 +12,7 @@ import numpy as np
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import Problem
 from kanmodel.scaling import Array
-from service.errors import unusable, unusable_values
+from service.http.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
 from service.requests.windows import refuse_infinite_windows
 

@@ -13,7 +13,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import Problem
 from kanmodel.scaling import Array
 from kanmodel.windows import refuse_non_finite
-from service.errors import unusable, unusable_values
+from service.http.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
 
 

@@ -6,14 +6,14 @@ from typing import Annotated
 
 from fastapi import Depends, Query, Response
 
-from service.answers import answer_json
-from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
-from service.requests.negotiation import refuse_other_than_json
+from service.document.errors import describe_errors
+from service.http.answers import answer_json
+from service.http.negotiation import refuse_other_than_json
 from service.requests.outputs import read_output
+from service.routes.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
 from service.routes.versioned import VersionedRouter
 from service.schemas.attributions import AttributionsQuery, AttributionsResponse, describe_attributions
-from service.schemas.errors import describe_errors
 
 router = VersionedRouter(
     route_class=PrecomputedRoute, tags=["attributions"], dependencies=[Depends(refuse_other_than_json)]

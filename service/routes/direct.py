@@ -12,7 +12,7 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from kanmodel.errors import DataError, NonFiniteError
-from service.errors import BadRequestError, UnknownValueError
+from service.http.errors import BadRequestError, UnknownValueError
 
 
 class DirectRoute(APIRoute):

@@ -7,17 +7,18 @@ from typing import Annotated
 from fastapi import Depends, Path, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from kanmodel.drawing.edge import draw_edge
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.formulas import suggest_edge_formulas
 from kanmodel.explain.topology import Topology
-from service.answers import SVG, answer_json, answer_svg
-from service.deadlines import Deadline
-from service.dependencies import MODEL, Parts, TheDeadline, TheModel, TheParts
-from service.drawing.edge import draw_edge
-from service.errors import unusable
-from service.registry import Served
-from service.requests.negotiation import choose_format, refuse_other_than_json
+from service.document.errors import describe_errors
+from service.document.operations import describe_picture
+from service.http.answers import SVG, answer_json, answer_svg
+from service.http.errors import unusable
+from service.http.negotiation import choose_format, refuse_other_than_json
+from service.models.registry import Served
 from service.requests.outputs import read_output
+from service.routes.dependencies import MODEL, Parts, TheDeadline, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
 from service.routes.versioned import VersionedRouter
 from service.schemas.edges import (
@@ -28,8 +29,7 @@ from service.schemas.edges import (
     describe_edge,
     describe_edges,
 )
-from service.schemas.errors import describe_errors
-from service.schemas.pictures import describe_picture
+from service.work.deadlines import Deadline
 
 router = VersionedRouter(tags=["edges"], route_class=PrecomputedRoute)
 _PICTURE = describe_picture("The curve of the edge over its grid, with what the reference windows send through it.")

@@ -8,8 +8,15 @@ from collections.abc import AsyncIterator
 from fastapi import Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
-from service.answers import JSON, NDJSON, answer_json, encode_json
-from service.dependencies import (
+from service.document.errors import describe_errors
+from service.document.operations import describe_body
+from service.http.answers import JSON, NDJSON, answer_json, encode_json
+from service.http.error_answers import describe_error
+from service.http.errors import unusable
+from service.http.negotiation import choose_media_type
+from service.requests.bodies import read_body
+from service.requests.explanations import read_question
+from service.routes.dependencies import (
     MODEL,
     find_deadline,
     find_model,
@@ -17,16 +24,11 @@ from service.dependencies import (
     get_deadline,
     get_served,
 )
-from service.errors import describe_error, unusable
-from service.explanations import Advance, Question, compute_explanations, describe_question, read_question
-from service.receipts import make_receipt
-from service.requests.bodies import read_body
-from service.requests.negotiation import choose_media_type
 from service.routes.direct import DirectRoute
 from service.routes.versioned import VersionedRouter
-from service.schemas.errors import describe_errors
 from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse
-from service.schemas.requests import describe_body
+from service.work.explanations import Advance, compute_explanations, describe_question
+from service.work.questions import Question
 
 logger = logging.getLogger(__name__)
 router = VersionedRouter(
@@ -68,8 +70,6 @@ async def explain(request: Request) -> Response:
     request.state.windows = len(question.windows)
     predictions = await parts.scheduler.predict(served.model, question.windows, deadline)
     header = describe_question(question, predictions)
-    if question.receipt:
-        header["receipt"] = make_receipt(question, header["baseline"])
     advances = compute_explanations(question, parts.scheduler, parts.metrics, deadline, request.is_disconnected)
     if media_type == NDJSON:
         lines = _stream(question, header, advances, request.state.request_id)

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from service.drawing.style import STYLE
+from kanmodel.drawing.style import STYLE
 
 FOLDER = Path(__file__).parents[1] / "explorer"
 # What Observable Plot writes into each of its charts; "plot" is the class that the explorer's charts have.

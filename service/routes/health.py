@@ -5,13 +5,14 @@ from __future__ import annotations
 from fastapi import APIRouter, Depends, Request, Response
 
 from kanmodel.errors import Problem
-from service.answers import answer_json
-from service.dependencies import TheParts
-from service.errors import NotReadyError, describe_error
-from service.registry import Registry
-from service.requests.negotiation import refuse_other_than_json
-from service.schemas.errors import describe_errors
-from service.schemas.health import Health, Readiness, ServerHealth, UnreadyResponse, describe_unreadiness
+from service.document.errors import describe_errors, describe_unreadiness
+from service.http.answers import answer_json
+from service.http.error_answers import describe_error
+from service.http.errors import NotReadyError
+from service.http.negotiation import refuse_other_than_json
+from service.models.registry import Registry
+from service.routes.dependencies import TheParts
+from service.schemas.health import Health, Readiness, ServerHealth, UnreadyResponse
 from service.schemas.models import summarise_model
 
 router = APIRouter(tags=["health"], dependencies=[Depends(refuse_other_than_json)])

@@ -6,21 +6,21 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
 
-from service.answers import BYTES, JSON, answer_json, encode_json
-from service.dependencies import MODEL_V2, find_deadline, find_model, find_parts, get_deadline, get_served
-from service.explanations import compute_explanations
-from service.inference import describe_inference, read_inference
+from service.document.errors import describe_errors
+from service.document.operations import describe_body
+from service.http.answers import BYTES, JSON, answer_json, encode_json
+from service.http.negotiation import choose_media_type
+from service.http.security import require_scope
 from service.requests.bodies import read_body
-from service.requests.negotiation import choose_media_type
+from service.requests.inference import read_inference
 from service.requests.tensors import HEADER_LENGTH
+from service.routes.dependencies import MODEL_V2, find_deadline, find_model, find_parts, get_deadline, get_served
 from service.routes.direct import ProtocolRoute
 from service.routes.versioned import VersionedRouter
-from service.schemas.errors import describe_errors
 from service.schemas.explanations import Explanation
-from service.schemas.inference import InferRequest, InferResponse
+from service.schemas.inference import InferRequest, InferResponse, describe_inference
 from service.schemas.predictions import warn_of_range
-from service.schemas.requests import describe_body
-from service.security import require_scope
+from service.work.explanations import compute_explanations
 
 _LENGTH = "Bytes of the JSON, where the values of tensors come after it."
 _BINARY = {"schema": {"type": "string", "format": "binary", "description": "JSON, and the values of tensors after it."}}
@@ -69,7 +69,8 @@ async def infer(request: Request) -> Response:
             inference.question, parts.scheduler, parts.metrics, deadline, request.is_disconnected
         )
         explanations = [one async for advance in advances for one in advance.explanations]
-    answer, buffers = describe_inference(inference, predictions, explanations, len(warnings), request.state.request_id)
+    answer_id = inference.id or request.state.request_id
+    answer, buffers = describe_inference(served, answer_id, inference.outputs, predictions, explanations, len(warnings))
     return _answer(answer, buffers)
 
 

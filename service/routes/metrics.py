@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from service.dependencies import TheParts
+from service.routes.dependencies import TheParts
 
 router = APIRouter(include_in_schema=False)
 

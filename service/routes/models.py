@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from fastapi import Depends, Response
 
-from service.answers import answer_json
-from service.dependencies import MODEL, TheModel, TheParts
-from service.requests.negotiation import refuse_other_than_json
+from service.document.errors import describe_errors
+from service.http.answers import answer_json
+from service.http.negotiation import refuse_other_than_json
+from service.routes.dependencies import MODEL, TheModel, TheParts
 from service.routes.versioned import VersionedRouter
-from service.schemas.errors import describe_errors
 from service.schemas.models import (
     ModelInfo,
     ModelList,

@@ -9,8 +9,8 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
-from service.dependencies import find_deadline, find_parts
-from service.precomputed import Answer
+from service.http.answer_cache import Answer
+from service.routes.dependencies import find_deadline, find_parts
 
 
 class PrecomputedRoute(APIRoute):

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from fastapi import Depends, Request, Response
 
-from service.answers import answer_json
-from service.dependencies import MODEL, find_deadline, find_model, find_parts, get_deadline, get_served
-from service.requests.bodies import parse_windows, read_body
-from service.requests.negotiation import accept_json
+from service.document.errors import describe_errors
+from service.document.operations import describe_body
+from service.http.answers import answer_json
+from service.http.negotiation import accept_json
+from service.requests.bodies import parse_windows, read_body, validate_request
 from service.requests.windows import read_windows
+from service.routes.dependencies import MODEL, find_deadline, find_model, find_parts, get_deadline, get_served
 from service.routes.direct import DirectRoute
 from service.routes.versioned import VersionedRouter
-from service.schemas.errors import describe_errors
 from service.schemas.predictions import PredictRequest, PredictResponse, describe_predictions, warn_of_range
-from service.schemas.requests import describe_body, validate_request
 
 router = VersionedRouter(
     tags=["predictions"], route_class=DirectRoute, dependencies=[Depends(get_served), Depends(get_deadline)]

@@ -6,11 +6,11 @@ from importlib.metadata import version
 
 from fastapi import Depends, Response
 
-from service.answers import answer_json
-from service.dependencies import MODEL_V2, TheModel, TheParts
-from service.requests.negotiation import refuse_other_than_json
+from service.document.errors import describe_errors
+from service.http.answers import answer_json
+from service.http.negotiation import refuse_other_than_json
+from service.routes.dependencies import MODEL_V2, TheModel, TheParts
 from service.routes.versioned import VersionedRouter
-from service.schemas.errors import describe_errors
 from service.schemas.inference import ModelMetadata, ServerMetadata, describe_tensors
 from service.schemas.models import ModelReadiness, describe_readiness
 

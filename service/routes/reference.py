@@ -6,13 +6,13 @@ from typing import Annotated
 
 from fastapi import Depends, Path, Response
 
-from service.answers import answer_json
-from service.dependencies import MODEL, TheModel, TheParts
-from service.errors import ForbiddenError, UnknownValueError
-from service.requests.negotiation import refuse_other_than_json
+from service.document.errors import describe_errors
+from service.http.answers import answer_json
+from service.http.errors import ForbiddenError, UnknownValueError
+from service.http.negotiation import refuse_other_than_json
+from service.routes.dependencies import MODEL, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
 from service.routes.versioned import VersionedRouter
-from service.schemas.errors import describe_errors
 from service.schemas.reference import ReferenceWindow, describe_reference_window
 
 router = VersionedRouter(tags=["models"], dependencies=[Depends(refuse_other_than_json)], route_class=PrecomputedRoute)

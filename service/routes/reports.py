@@ -7,15 +7,15 @@ from typing import Annotated
 from fastapi import Query, Request, Response
 
 from kanmodel.explain.report import markdown
-from service.answers import JSON, MARKDOWN, answer_json
-from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
-from service.requests.negotiation import choose_media_type
+from service.document.errors import describe_errors
+from service.http.answers import JSON, MARKDOWN, answer_json
+from service.http.negotiation import choose_media_type
 from service.requests.outputs import read_output
+from service.routes.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
 from service.routes.versioned import VersionedRouter
-from service.schemas.errors import describe_errors
+from service.schemas.closed import OutputQuery
 from service.schemas.reports import ReportResponse, describe_report
-from service.schemas.requests import OutputQuery
 
 router = VersionedRouter(route_class=PrecomputedRoute, tags=["report"])
 _PROSE = {"content": {MARKDOWN: {"schema": {"type": "string", "description": "The questions and answers as prose."}}}}

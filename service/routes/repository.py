@@ -9,17 +9,18 @@ from typing import TypeVar
 from fastapi import APIRouter, Depends, Request, Response
 
 from kanmodel.errors import CheckpointError
-from service.answers import JSON, answer_json
-from service.dependencies import OF_A_MODEL, Parts, describe_name, find_deadline, find_parts, get_deadline
-from service.errors import BadRequestError, ForbiddenError, UnsupportedError
-from service.registry import Entry
-from service.requests.bodies import parse_object, read_body
-from service.requests.negotiation import accept_json
+from service.document.errors import describe_errors
+from service.document.operations import describe_body
+from service.http.answers import JSON, answer_json
+from service.http.errors import BadRequestError, ForbiddenError, UnsupportedError
+from service.http.negotiation import accept_json
+from service.models.registry import Entry
+from service.models.watching import Watch
+from service.requests.bodies import parse_object, read_body, validate_request
+from service.routes.dependencies import OF_A_MODEL, Parts, describe_name, find_deadline, find_parts, get_deadline
 from service.routes.direct import ProtocolRoute
-from service.schemas.errors import describe_errors
+from service.schemas.closed import Closed
 from service.schemas.repository import IndexRequest, LoadRequest, RepositoryEntry, UnloadRequest, describe_entry
-from service.schemas.requests import Closed, describe_body, validate_request
-from service.watching import Watch
 
 Body = TypeVar("Body", bound=Closed)
 router = APIRouter(tags=["repository"], route_class=ProtocolRoute)

@@ -7,18 +7,18 @@ from typing import Annotated
 from fastapi import Depends, Query, Request, Response
 from starlette.concurrency import run_in_threadpool
 
+from kanmodel.drawing.network import N_POINTS, draw_topology
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.topology import Topology
-from service.answers import SVG, answer_json, answer_svg
-from service.dependencies import MODEL, TheDeadline, TheModel, TheParts
-from service.drawing.network import N_POINTS, draw_topology
-from service.registry import Served
-from service.requests.negotiation import choose_format, refuse_other_than_json
+from service.document.errors import describe_errors
+from service.document.operations import describe_picture
+from service.http.answers import SVG, answer_json, answer_svg
+from service.http.negotiation import choose_format, refuse_other_than_json
+from service.models.registry import Served
 from service.requests.outputs import read_output
+from service.routes.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
 from service.routes.versioned import VersionedRouter
-from service.schemas.errors import describe_errors
-from service.schemas.pictures import describe_picture
 from service.schemas.topology import (
     FidelityCurve,
     FidelityQuery,

@@ -7,7 +7,8 @@ from typing import Any
 
 from fastapi import APIRouter, Depends
 
-from service.dependencies import OF_A_MODEL, OF_VERSION, describe_version
+from service.document.operations import OF_VERSION
+from service.routes.dependencies import OF_A_MODEL, describe_version
 
 
 class VersionedRouter(APIRouter):

@@ -13,9 +13,9 @@ from kanmodel.explain.agreement import Agreement
 from kanmodel.explain.attributions import Attribution
 from kanmodel.explain.bootstrap import CONFIDENCE, SEED
 from kanmodel.explain.importance import Importance
-from service.registry import Served
+from service.models.registry import Served
+from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name
-from service.schemas.requests import OutputQuery
 
 Verdict = TypeAliasType("Verdict", attributions.Verdict)
 ComparedBaseline = TypeAliasType("ComparedBaseline", agreement.ComparedBaseline)
@@ -37,7 +37,12 @@ class ReferenceInfo(TypedDict):
 
     windows: Annotated[int, Field(description="Number of reference windows.")]
     seed: Annotated[int, Field(description="Seed of the bootstrap and of the permutations.")]
-    confidence: Annotated[float, Field(description="Confidence of the intervals (moving-block bootstrap).")]
+    confidence: Annotated[
+        float,
+        Field(
+            description="Confidence of the intervals (circular block bootstrap, block lengths chosen from the data)."
+        ),
+    ]
 
 
 class RedundantFeature(TypedDict):
@@ -55,15 +60,16 @@ class FeatureAttribution(TypedDict):
     verdict: Annotated[
         Verdict,
         Field(
-            description="The first that holds: `disconnected`, no path of live edges and nonzero weights leads to the "
-            "output, and its contribution is exactly 0; `negligible`, the upper bound of its share is below 0.02; "
-            "`important`, the lower bound of its share is at least max(0.05, 0.5 / n_features), and the lower bound of "
-            "its permutation effect is above 0 where targets are known; else `weak`."
+            description="The first that holds, where the even share is 1 / n_features: `disconnected`, no path of live "
+            "edges and nonzero weights leads to the output, and its contribution is exactly 0; `important`, the lower "
+            "bound of its share is at least 0.5 even shares, and that of its permutation effect above 0 where targets "
+            "are known; `negligible`, the upper bound of its share is below 0.2 even shares, and the interval of its "
+            "permutation effect includes 0 where targets are known; else `weak`."
         ),
     ]
     connected: Annotated[bool, Field(description="Whether such a path exists.")]
     mean_abs_contribution: Annotated[
-        float, Field(description="Mean size of its contribution, summed over steps; baseline `mean`.")
+        float, Field(description="Mean magnitude of its contribution, summed over steps; baseline `mean`.")
     ]
     interval: Annotated[Interval, Field(description="Of that mean, 95 %.")]
     mean_contribution: Annotated[float, Field(description="Signed mean of its contribution.")]
@@ -93,7 +99,9 @@ class FeatureAttribution(TypedDict):
 class StepImportance(TypedDict):
     """One step of the windows, in the target's unit."""
 
-    mean_abs_contribution: Annotated[float, Field(description="Mean size of its contribution, summed over features.")]
+    mean_abs_contribution: Annotated[
+        float, Field(description="Mean magnitude of its contribution, summed over features.")
+    ]
     interval: Annotated[Interval, Field(description="Of that mean, 95 %.")]
 
 

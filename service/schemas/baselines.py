@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.explain.expected import draw_baselines
-from service.schemas.requests import Closed
+from kanmodel.explain.baseline import Baseline
+from kanmodel.scaling import Array
+from service.schemas.closed import Closed
 
 BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
 BaselineKind = Literal["mean", "zero", "reference", "values", "instance"]
@@ -63,19 +63,29 @@ class UsedBaseline(TypedDict):
     ]
 
 
-def describe_baseline(model: LoadedModel, baseline: Baseline) -> UsedBaseline:
-    """The baseline as the answer states it."""
+def describe_baseline(baseline: Baseline, features: Sequence[str], window: Array) -> UsedBaseline:
+    """The baseline as the answer states it.
+
+    Args:
+        baseline: what was asked for.
+        features: names of the features.
+        window: what it is, (lookback, n_features), original units.
+    """
     if baseline.kind == "instance":
         return {"kind": "instance", "instance": np.asarray(baseline.instance).tolist()}
     values: dict[str, Any] = dict(baseline.values or {})
     if baseline.kind != "values":
-        means = baseline_window(model, baseline)[0].tolist()
-        values = dict(zip(model.config.feature_names, means, strict=True))
+        values = dict(zip(features, window[0].tolist(), strict=True))
     return {"kind": baseline.kind, "values": values}
 
 
-def describe_reference_baselines(model: LoadedModel, count: int, seed: int) -> UsedBaseline:
-    """Reference windows that serve as baselines, as the answer states them."""
-    means = draw_baselines(model, count, seed).mean(axis=(0, 1)).tolist()
-    values = dict(zip(model.config.feature_names, means, strict=True))
-    return {"kind": "reference", "reference": count, "seed": seed, "values": values}
+def describe_reference_baselines(features: Sequence[str], windows: Array, seed: int) -> UsedBaseline:
+    """Reference windows that serve as baselines, as the answer states them.
+
+    Args:
+        features: names of the features.
+        windows: the windows, (count, lookback, n_features), original units.
+        seed: of the draw.
+    """
+    values = dict(zip(features, windows.mean(axis=(0, 1)).tolist(), strict=True))
+    return {"kind": "reference", "reference": len(windows), "seed": seed, "values": values}

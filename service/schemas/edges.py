@@ -13,7 +13,7 @@ from kanmodel.explain.curves import EdgeCurve
 from kanmodel.explain.support import Support
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
-from service.registry import Served
+from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name
 from service.schemas.pictures import FormatParameter
 from service.schemas.rules import Rule, RuleQuery, Stage, describe_rule
@@ -59,7 +59,10 @@ class SupportInfo(TypedDict):
     p50: Annotated[float, Field(description="Median.")]
     p99: Annotated[float, Field(description="99th percentile.")]
     histogram: Histogram
-    outside_grid: Annotated[float, Field(description="Share of the values outside the core interval of the grid.")]
+    outside_grid: Annotated[
+        float | None,
+        Field(description="Share of the values outside the core interval of the grid; null for a basis without one."),
+    ]
 
 
 class LineInfo(TypedDict):
@@ -92,8 +95,9 @@ class EdgeFunction(TypedDict):
     function_of: Annotated[
         Literal["input", "normalised input"],
         Field(
-            description="What x is. Behind a layer norm it is the normalised input, which depends on all inputs of the "
-            "layer; `y` is then the spline part alone, and `base` 0, since the base acts on the input itself."
+            description="What x is. After a layer norm it is the normalised input, which depends on all inputs of the "
+            "layer. Where the base reads the input itself, as in fast-kan, `y` is then the spline part alone, and "
+            "`base` 0."
         ),
     ]
     y: Annotated[list[float], Field(description="Values, base + spline (+ symbolic), model units.")]

@@ -12,9 +12,9 @@ from kanmodel.explain.expected import DEFAULT_COUNT
 from kanmodel.explain.ledger import Ledger, LedgerLayer
 from kanmodel.scaling import Array
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
+from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name
 from service.schemas.predictions import Columns, Instances, Predictions
-from service.schemas.requests import Closed
 
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
@@ -85,7 +85,8 @@ class LayerContributions(TypedDict):
     """Contributions of one layer; they sum to prediction - baseline_prediction."""
 
     stage: Annotated[
-        Literal["input", "front", "lstm", "head", "output"], Field(description="Which part of the network.")
+        Literal["input", "front", "lstm", "gru", "cell", "head", "output"],
+        Field(description="Which part of the network."),
     ]
     layer: Annotated[int, Field(description="Number of the layer within its stage.")]
     nodes: NotRequired[
@@ -123,7 +124,7 @@ class Explanation(TypedDict):
     layers: NotRequired[
         Annotated[
             list[LayerContributions],
-            Field(description="In the order input, front, lstm, head, output; only for detail `flow`."),
+            Field(description="In the order input, front, lstm or gru or cell, head, output; only for detail `flow`."),
         ]
     ]
     residual: Annotated[

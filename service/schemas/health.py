@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from service.schemas.errors import ErrorResponse, describe_errors
+from service.http.error_answers import ErrorResponse
 from service.schemas.models import ModelSummary
 
 
@@ -36,14 +36,3 @@ class UnreadyResponse(ErrorResponse):
 
     live: Annotated[Literal[True], Field(description="Always true.")]
     ready: Annotated[Literal[False], Field(description="Always false.")]
-
-
-def describe_unreadiness() -> dict[str, Any]:
-    """The OpenAPI description of that error."""
-    described = describe_errors(503)[503]
-    content = described["content"]["application/json"]
-    return {
-        **described,
-        "model": UnreadyResponse,
-        "content": {"application/json": {"example": {**content["example"], "live": True, "ready": False}}},
-    }

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NotRequired
 
+import numpy as np
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from service.registry import Entry, Served
+from kanmodel.scaling import Array
+from service.models.registry import Entry, Served
 from service.schemas.baselines import BaselineName
+from service.schemas.closed import Closed
+from service.schemas.explanations import Explanation
 from service.schemas.models import Checkpoint, Name, Version
-from service.schemas.requests import Closed
 
 Datatype = TypeAliasType(
     "Datatype",
@@ -217,3 +220,55 @@ def describe_tensors(served: Served, entries: Sequence[Entry]) -> ModelMetadata:
             "outputs": list(config.outputs),
         },
     }
+
+
+def describe_inference(
+    served: Served,
+    answer_id: str,
+    wanted: Mapping[OutputName, bool],
+    predictions: Array,
+    explanations: Sequence[Explanation],
+    outside_range: int,
+) -> tuple[InferResponse, list[bytes]]:
+    """The answer, and the bytes of its binary tensors.
+
+    Args:
+        served: the model.
+        answer_id: what the answer is called.
+        wanted: the output tensors, and whether each is binary.
+        predictions: (n, n_outputs), original units.
+        explanations: by window, then by output; none where it wants none.
+        outside_range: how often a feature of a window lies outside its training range.
+    """
+    values = {"predictions": predictions, **_arrange(explanations, len(predictions))}
+    outputs: list[InferOutput] = []
+    buffers: list[bytes] = []
+    for name, binary in wanted.items():
+        tensor: InferOutput = {"name": name, "shape": list(values[name].shape), "datatype": "FP64"}
+        if binary:
+            buffers.append(values[name].astype("<f8").tobytes())
+            tensor["parameters"] = {"binary_data_size": len(buffers[-1])}
+        else:
+            tensor["data"] = values[name].ravel().tolist()
+        outputs.append(tensor)
+    answer: InferResponse = {
+        "model_name": served.name,
+        "model_version": served.version,
+        "id": answer_id,
+        "parameters": {"checkpoint": served.checkpoint, "outside_range": outside_range},
+        "outputs": outputs,
+    }
+    if explanations:
+        answer["parameters"]["converged"] = all(one["converged"] for one in explanations)
+    return answer, buffers
+
+
+def _arrange(explanations: Sequence[Explanation], n_windows: int) -> dict[str, Array]:
+    """The tensors of explanations: (n, n_outputs), and for contributions the axes of one explanation after that."""
+    lists: dict[str, list[Any]] = {
+        "contributions": [one.get("steps") or [*one["contributions"].values()] for one in explanations],
+        "residual": [one["residual"] for one in explanations],
+    }
+    arrays = {name: np.array(values, np.float64) for name, values in lists.items()}
+    n_outputs = len(explanations) // n_windows
+    return {name: array.reshape(n_windows, n_outputs, *array.shape[1:]) for name, array in arrays.items()}

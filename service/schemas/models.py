@@ -8,8 +8,10 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from kanmodel.config import BaseActivation, KANConfig, LSTMConfig, Readout
-from service.registry import Entry, Served, State, choose_default
+from kanmodel.network.activations import ACTIVATIONS
+from kanmodel.network.bases import BASES, BSpline
+from kanmodel.network.config import BASE_FUNCTIONS, Cell, LayerConfig, Layers, ModelConfig, Readout, width_of
+from service.models.registry import Entry, Served, State, choose_default
 
 Name = Annotated[str, Field(description="Name of the model: that of its file or folder.")]
 Checkpoint = Annotated[
@@ -70,24 +72,67 @@ class FeatureInfo(TypedDict):
 
 
 class TargetInfo(TypedDict):
-    """One forecast column."""
+    """One forecast column, or one class."""
 
     name: Annotated[str, Field(description="Name of the column.")]
     unit: Annotated[str | None, Field(description="Unit of predictions and contributions; null where unknown.")]
 
 
-class KANInfo(TypedDict):
-    """A Kolmogorov-Arnold network."""
+class BasisInfo(TypedDict):
+    """What the functions on a layer's edges are made of, with the options of its kind."""
+
+    kind: Annotated[str, Field(description="Name of the basis.", json_schema_extra={"enum": list(BASES)})]
+    grid_size: NotRequired[Annotated[int, Field(description="Grid intervals; of `bspline`.")]]
+    order: NotRequired[Annotated[int, Field(description="Order of the splines; 3 is cubic; of `bspline`.")]]
+    centres: NotRequired[Annotated[int, Field(description="Bumps of an edge; of `gaussian` and `sech2`.")]]
+    denominator: NotRequired[Annotated[float, Field(description="Width of a bump; of `gaussian` and `sech2`.")]]
+    degree: NotRequired[Annotated[int, Field(description="Highest degree of the polynomials; of `chebyshev`.")]]
+    frequencies: NotRequired[Annotated[int, Field(description="Cosines and sines of an edge; of `fourier`.")]]
+
+
+class LayerInfo(TypedDict):
+    """One layer; a Linear layer is one whose basis is `line`."""
+
+    basis: BasisInfo
+    base_activation: Annotated[
+        str,
+        Field(
+            description="What is added to the basis; `zero` is nothing.",
+            json_schema_extra={"enum": list(BASE_FUNCTIONS)},
+        ),
+    ]
+    before: Annotated[
+        list[str],
+        Field(
+            description="What happens to the nodes' values before the edges read them, in order.",
+            json_schema_extra={"items": {"type": "string", "enum": ["affine", "layer_norm", *ACTIVATIONS]}},
+        ),
+    ]
+
+
+class LayersInfo(TypedDict):
+    """Layers in a row, each a Kolmogorov-Arnold layer."""
 
     width: Annotated[
         list[int | list[int]],
         Field(description="Nodes per layer, inputs first; `[n_sum, n_product]` where there are product nodes."),
     ]
-    grid_size: Annotated[
-        int | list[int], Field(description="Grid intervals; one number a layer of edges where they differ.")
+    layers: Annotated[list[LayerInfo], Field(description="Each layer of edges, first to last.")]
+    grid_size: NotRequired[
+        Annotated[
+            int | list[int],
+            Field(
+                description="Grid intervals; one number a layer of edges where they differ; only where all layers are "
+                "B-splines."
+            ),
+        ]
     ]
-    spline_order: Annotated[int, Field(description="Order of the splines; 3 is cubic.")]
-    base_activation: Annotated[BaseActivation, Field(description="What is added to every spline.")]
+    spline_order: NotRequired[
+        Annotated[int, Field(description="Order of the splines; only where all layers have the same.")]
+    ]
+    base_activation: NotRequired[
+        Annotated[str, Field(description="What is added to the basis; only where all layers have the same.")]
+    ]
     mult_arity: NotRequired[
         Annotated[
             list[list[int]],
@@ -96,21 +141,35 @@ class KANInfo(TypedDict):
     ]
 
 
-class LSTMInfo(TypedDict):
-    """The LSTM before the head."""
+class RecurrentInfo(TypedDict):
+    """The LSTM or GRU before the head."""
 
     hidden_size: Annotated[int, Field(description="Units per direction.")]
     num_layers: Annotated[int, Field(description="Stacked layers.")]
     bidirectional: Annotated[bool, Field(description="Whether a second direction reads the window backwards.")]
-    readout: Annotated[Readout, Field(description="What the head sees: the `last` step, or the `mean` over the steps.")]
+    readout: Annotated[
+        Readout,
+        Field(description="What the head sees: the `last` step, the `mean` over the steps, or all, `flatten`."),
+    ]
 
 
 class Architecture(TypedDict):
-    """The network: [front KAN per step] -> [LSTM] -> head KAN."""
+    """The network: [front per step] -> [LSTM or GRU] -> readout -> head -> [output function]."""
 
-    front: Annotated[KANInfo | None, Field(description="KAN on each step's features; null where there is none.")]
-    lstm: Annotated[LSTMInfo | None, Field(description="The LSTM; null for a KAN alone.")]
-    head: Annotated[KANInfo, Field(description="KAN that gives the forecasts.")]
+    front: Annotated[LayersInfo | None, Field(description="Layers on each step's features; null where there are none.")]
+    lstm: Annotated[RecurrentInfo | None, Field(description="The LSTM; null without one.")]
+    gru: Annotated[RecurrentInfo | None, Field(description="The GRU; null without one.")]
+    readout: Annotated[
+        Readout, Field(description="What the head sees of the steps: the `last`, their `mean`, or all, `flatten`.")
+    ]
+    head: Annotated[LayersInfo, Field(description="The layers that give the forecasts.")]
+    output_function: Annotated[
+        str | None,
+        Field(
+            description="What is applied to the last layer's nodes; null for nothing.",
+            json_schema_extra={"anyOf": [{"enum": ["softmax", *ACTIVATIONS], "type": "string"}, {"type": "null"}]},
+        ),
+    ]
 
 
 class ProvenanceInfo(TypedDict):
@@ -125,6 +184,20 @@ class ProvenanceInfo(TypedDict):
     ]
     parent: Annotated[
         Checkpoint | None, Field(description="The checkpoint it was made from; null where there is none.")
+    ]
+    difference: Annotated[
+        float | None,
+        Field(
+            description="Largest difference from the predictions that an import was checked against, in their unit; "
+            "null where there was no such check."
+        ),
+    ]
+    relative_difference: Annotated[
+        float | None,
+        Field(
+            description="The same in standard deviations of that output over the check's windows, or relative to its "
+            "magnitude where it does not vary."
+        ),
     ]
 
 
@@ -187,9 +260,12 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
         "lookback": config.lookback,
         "horizon": config.horizon,
         "architecture": {
-            "front": _describe_kan(config.front) if config.front else None,
-            "lstm": _describe_lstm(config.lstm) if config.lstm else None,
-            "head": _describe_kan(config.head),
+            "front": _describe_layers(config.front) if config.front else None,
+            "lstm": _describe_recurrent(config, "lstm"),
+            "gru": _describe_recurrent(config, "gru"),
+            "readout": config.readout,
+            "head": _describe_layers(config.head),
+            "output_function": config.output_function,
         },
         "reference_windows": len(model.reference.windows),
         "metrics": dict(model.metrics),
@@ -199,6 +275,8 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
             "created": model.provenance.created,
             "verified": model.provenance.verified,
             "parent": model.provenance.parent,
+            "difference": model.provenance.difference,
+            "relative_difference": model.provenance.relative_difference,
         },
     }
 
@@ -215,23 +293,36 @@ def _summarise_version(entry: Entry) -> VersionSummary:
     return summary
 
 
-def _describe_kan(config: KANConfig) -> KANInfo:
-    same = len(set(config.grid_size)) == 1
-    info: KANInfo = {
-        "width": [[n_sum, n_mult] if n_mult else n_sum for n_sum, n_mult in config.width],
-        "grid_size": config.grid_size[0] if same else list(config.grid_size),
-        "spline_order": config.spline_order,
-        "base_activation": config.base_activation,
-    }
-    if any(config.mult_arity):
-        info["mult_arity"] = [list(arities) for arities in config.mult_arity]
+def _describe_layers(layers: Layers) -> LayersInfo:
+    info: LayersInfo = {"width": width_of(layers), "layers": [_describe_layer(layer) for layer in layers]}
+    splines = [layer.basis for layer in layers if isinstance(layer.basis, BSpline)]
+    if len(splines) == len(layers):
+        grid_sizes = [basis.grid_size for basis in splines]
+        info["grid_size"] = grid_sizes[0] if len(set(grid_sizes)) == 1 else grid_sizes
+        if len({basis.order for basis in splines}) == 1:
+            info["spline_order"] = splines[0].order
+    if len({layer.base for layer in layers}) == 1:
+        info["base_activation"] = layers[0].base
+    if any(layer.mult_arity for layer in layers):
+        info["mult_arity"] = [[], *(list(layer.mult_arity) for layer in layers)]
     return info
 
 
-def _describe_lstm(config: LSTMConfig) -> LSTMInfo:
+def _describe_layer(layer: LayerConfig) -> LayerInfo:
     return {
-        "hidden_size": config.hidden_size,
-        "num_layers": config.num_layers,
-        "bidirectional": config.bidirectional,
+        "basis": {"kind": layer.basis.kind, **vars(layer.basis)},  # type: ignore[typeddict-item]
+        "base_activation": layer.base,
+        "before": [step.kind for step in layer.before],
+    }
+
+
+def _describe_recurrent(config: ModelConfig, cell: Cell) -> RecurrentInfo | None:
+    recurrent = config.recurrent
+    if recurrent is None or recurrent.cell != cell:
+        return None
+    return {
+        "hidden_size": recurrent.hidden_size,
+        "num_layers": recurrent.num_layers,
+        "bidirectional": recurrent.bidirectional,
         "readout": config.readout,
     }

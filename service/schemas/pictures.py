@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 from typing_extensions import TypeAliasType
 
-from service.answers import SVG
-from service.drawing import scene
+from kanmodel.drawing import scene
 
 Format = TypeAliasType("Format", Literal["json", "svg"])
 Color = TypeAliasType("Color", scene.Color)
@@ -16,8 +15,3 @@ FormatParameter = Annotated[
     Format | None,
     Field(description="`json`, or `svg` for the picture; beats the header `Accept`, which decides where it is absent."),
 ]
-
-
-def describe_picture(text: str) -> dict[str, Any]:
-    """The OpenAPI description of a picture beside the JSON of an answer."""
-    return {"content": {SVG: {"schema": {"type": "string", "description": text}}}}

@@ -10,9 +10,9 @@ from typing_extensions import TypedDict
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.scaling import Array
-from service.registry import Served
+from service.models.registry import Served
+from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name
-from service.schemas.requests import Closed
 
 MAX_WARNINGS = 100
 ROUNDING = 1e-6  # of a feature's standard deviation: a value that has been a float32 is that far from its decimal

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from service.registry import Served
+from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain.report import Finding
-from service.registry import Served
+from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name
 
 FindingId = TypeAliasType(
@@ -25,7 +25,12 @@ class FindingInfo(TypedDict):
     answer: Annotated[str, Field(description="The answer in words; names stand in backticks.")]
     evidence: Annotated[
         dict[str, Any],
-        Field(description="Every number of the answer, and those behind it; each question has members of its own."),
+        Field(
+            description="Every number of the answer, and those behind it; each question has members of its own. The "
+            "`interactions` of `independence` are mean magnitudes of local second differences, target's unit: the ten "
+            "largest of `screened_pairs` pairs of all features, which were screened on `screening_windows` reference "
+            "windows (of more than 24 features, first each against all others together)."
+        ),
     ]
 
 

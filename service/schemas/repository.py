@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from service.registry import Entry, State
+from service.models.registry import Entry, State
+from service.schemas.closed import Closed
 from service.schemas.models import Name, Version
-from service.schemas.requests import Closed
 
 RepositoryState = TypeAliasType("RepositoryState", Literal["LOADING", "READY", "UNAVAILABLE"])
 _STATES: dict[State, RepositoryState] = {

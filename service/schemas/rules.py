@@ -9,8 +9,8 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain import pruning, replay
 from kanmodel.explain.pruning import PruningRule, Thresholds
-from service.errors import unusable
-from service.schemas.requests import OutputQuery
+from service.http.errors import unusable
+from service.schemas.closed import OutputQuery
 
 # Named, so that a generated client has one type for each.
 Stage = TypeAliasType("Stage", Literal["front", "head"])

@@ -12,10 +12,10 @@ from kanmodel.explain.ids import NodeKind
 from kanmodel.explain.pruning import FidelityPoint
 from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.explain.topology import EdgeKind, Topology, TopologyEdge, TopologyNode
-from service.registry import Served
+from service.models.registry import Served
+from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name
 from service.schemas.pictures import Color, FormatParameter
-from service.schemas.requests import OutputQuery
 from service.schemas.rules import Fill, Metric, Rule, RuleQuery, describe_rule
 
 
@@ -91,13 +91,14 @@ class Scores(TypedDict):
 
 
 class GraphNode(TypedDict):
-    """A node: a feature, an LSTM unit, a node or sub-node of a KAN, or an output."""
+    """A node: a feature, a unit of an LSTM or GRU, a cell of the window, a node or sub-node, or an output."""
 
     id: Annotated[
         str,
         Field(
-            description="`feature:{name}`, `front:{l}:{j}`, `lstm:{u}`, `head:{l}:{j}`, `output:{name}`; of a "
-            "product node's factor `head:{l}:{j}.{m}`."
+            description="`feature:{name}`, `front:{l}:{j}`, `lstm:{u}` or `gru:{u}`, `cell:{step}:{name}` where the "
+            "head reads all steps, step 0 the newest, `head:{l}:{j}`, `output:{name}`; of a product node's factor "
+            "`head:{l}:{j}.{m}`."
         ),
     ]
     kind: Annotated[NodeKind, Field(description="What it is.")]
@@ -120,7 +121,7 @@ class GraphNode(TypedDict):
 
 
 class GraphEdge(TypedDict):
-    """An edge: a function of a KAN, a sub-node's way to its product node, or a feature's to an LSTM unit."""
+    """An edge: a function, or a way from a sub-node to its product node, from a feature to a unit, to an output."""
 
     source: Annotated[str, Field(description="Id of the node it leaves.")]
     target: Annotated[str, Field(description="Id of the node or sub-node it enters.")]
@@ -128,19 +129,28 @@ class GraphEdge(TypedDict):
         EdgeKind,
         Field(
             description="`edge` holds a function; `product` joins a sub-node to its node; `input` joins a feature to "
-            "an LSTM unit."
+            "a unit or a cell; `output` joins a node of the last layer to the output, where an output function stands "
+            "between them."
         ),
     ]
-    stage: Annotated[Literal["front", "lstm", "head"], Field(description="Which part of the network it is of.")]
+    stage: Annotated[
+        Literal["front", "lstm", "gru", "cell", "head", "output"],
+        Field(description="Which part of the network it is of."),
+    ]
     layer: Annotated[int, Field(description="Layer of the node it leaves.")]
     i: Annotated[int, Field(description="Number of the node it leaves.")]
     j: Annotated[int, Field(description="Number of the sub-node it enters.")]
     space: Annotated[Literal["model"], Field(description="Scores and opacity are in model units.")]
     contribution: Annotated[
         float | None,
-        Field(description="Mean |contribution| over the reference windows, target's unit; null but for kind `edge`."),
+        Field(
+            description="Mean |contribution| over the reference windows, target's unit; null but for kinds `edge` and "
+            "`output`."
+        ),
     ]
-    interval: NotRequired[Annotated[Interval, Field(description="Of that mean, 95 %; only for kind `edge`.")]]
+    interval: NotRequired[
+        Annotated[Interval, Field(description="Of that mean, 95 %; only for kinds `edge` and `output`.")]
+    ]
     share: NotRequired[
         Annotated[float, Field(description="Share of the feature in the unit's profile; only for kind `input`.")]
     ]
@@ -149,7 +159,7 @@ class GraphEdge(TypedDict):
     outside_grid: NotRequired[
         Annotated[
             float,
-            Field(description="Share of its reference inputs outside the core of its grid; only for kind `edge`."),
+            Field(description="Share of its reference inputs outside the core of its grid; only where it has one."),
         ]
     ]
     masked: NotRequired[
@@ -189,7 +199,10 @@ class FidelityCurve(TypedDict):
     metric: Annotated[Metric, Field(description="What the edges are ranked by.")]
     fill: Annotated[Fill, Field(description="What stands for a pruned edge.")]
     reference_windows: Annotated[int, Field(description="Windows that everything was measured on.")]
-    curve: Annotated[list[FidelityPointInfo], Field(description="From all edges that are not masked to none.")]
+    curve: Annotated[
+        list[FidelityPointInfo],
+        Field(description="From all edges that are not masked to none, or to where an output is not finite."),
+    ]
 
 
 def describe_fidelity_curve(

@@ -12,7 +12,7 @@ from models import NAME, WIDTH, save_large_model
 from servers import Server, get_status, our_server
 from table import Row
 
-from service.repository import BUNDLED
+from service.models.repository import BUNDLED
 
 try:
     from playwright.sync_api import Browser, sync_playwright

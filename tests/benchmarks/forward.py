@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -10,9 +10,9 @@ from models import large_model
 from table import Row, times_in_turn
 from torch import Tensor, nn
 
-from kanmodel.config import KANConfig
-from kanmodel.frozen import FrozenKAN
-from kanmodel.kan import KAN
+from kanmodel.network.config import plain_layers
+from kanmodel.network.frozen import FrozenLayers
+from kanmodel.network.layer import KANLayer
 
 try:
     import kan as pykan
@@ -35,11 +35,14 @@ def rows() -> Iterator[Row]:
 def kan_rows(grid: str) -> Iterator[Row]:
     """A KAN [64, 16, 1] of grid 5 and order 3, batches of 1, 32 and 512."""
     torch.manual_seed(0)
-    kan = KAN(KANConfig.uniform(WIDTH)).eval().requires_grad_(False)
+    layers = [KANLayer(config).eval().requires_grad_(False) for config in plain_layers(WIDTH)]
     if grid == "adaptive":
-        kan.update_grid(torch.randn(1000, WIDTH[0]), grid_eps=0.02)
-    frozen = FrozenKAN(kan)
-    peers: dict[str, Callable[[Tensor], Tensor]] = {"dense basis, as efficient-kan": EfficientKAN(kan)}
+        reaching = torch.randn(1000, WIDTH[0])
+        for layer in layers:
+            layer.update_grid(reaching)
+            reaching = layer(reaching)
+    frozen = FrozenLayers(layers)
+    peers: dict[str, Callable[[Tensor], Tensor]] = {"dense basis, as efficient-kan": EfficientKAN(layers)}
     if pykan is not None and grid == "uniform":
         peers["pykan 0.2.8 speed()"] = pykan.KAN(width=[*WIDTH], grid=5, k=3, auto_save=False, seed=0).speed()
     for batch, rounds in ROUNDS.items():
@@ -70,13 +73,18 @@ class EfficientKAN:
     """The same layers in the form of efficient-kan, which is on no package index: every basis value, then one product.
 
     Args:
-        kan: whose weights it takes.
+        layers: whose weights it takes.
     """
 
-    def __init__(self, kan: KAN) -> None:
+    def __init__(self, layers: Sequence[KANLayer]) -> None:
         self._layers = [
-            (layer.grid, layer.weights().flatten(1).contiguous(), layer.mask * layer.scale_base, layer.spline_order)
-            for layer in kan
+            (
+                layer.grid,
+                layer.weights().flatten(1).contiguous(),
+                layer.mask * layer.scale_base,
+                layer.config.basis.order,
+            )
+            for layer in layers
         ]
 
     def __call__(self, x: Tensor) -> Tensor:

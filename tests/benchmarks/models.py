@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, save_checkpoint
-from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Target, plain_layers
 
 NAME = "large"
 N_FEATURES, LOOKBACK, HIDDEN = 20, 48, 64
@@ -24,11 +24,11 @@ def large_model() -> LoadedModel:
         targets=(Target("target", None, 0.0, 1.0),),
         lookback=LOOKBACK,
         horizon=1,
-        head=KANConfig.uniform(WIDTH),
-        lstm=LSTMConfig(HIDDEN),
+        head=plain_layers(WIDTH),
+        recurrent=RecurrentConfig("lstm", HIDDEN),
         dtype="float32",
     )
-    network = LSTMKAN(config)
+    network = Network(config)
     with torch.no_grad():
         for layer in network.head:
             layer.coef.mul_(SPREAD)

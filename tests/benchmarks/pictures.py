@@ -11,11 +11,11 @@ import torch
 from models import WIDTH, large_model
 from table import Row
 
+from kanmodel.drawing.network import N_POINTS, draw_topology
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.explain.topology import build_topology
-from service.drawing.network import N_POINTS, draw_topology
 
 try:
     import kan as pykan

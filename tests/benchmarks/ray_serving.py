@@ -20,7 +20,7 @@ from workers import DURATION, NAME, WARM_UP, WORK, make_requests
 
 from kanmodel.checkpoint import load_checkpoint
 from service.commands.serve import RAY_VARIABLES
-from service.repository import BUNDLED
+from service.models.repository import BUNDLED
 
 MILLION_AN_HOUR = 1e6 / 3600  # windows a second
 KINDS = {"proxy": "ray::ProxyActor", "replica": "ray::ServeReplica"}  # how their processes are called
@@ -164,7 +164,7 @@ def ray_server(variant: Variant) -> Iterator[int]:
     os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = str(int(variant.haproxy))  # for the nodes, which inherit it
     from ray.cluster_utils import Cluster
 
-    from service.clusters import LOOPBACK
+    from service.engines.clusters import LOOPBACK
 
     node = {"num_cpus": variant.cores, "node_ip_address": LOOPBACK}
     cluster = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})

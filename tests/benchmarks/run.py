@@ -17,7 +17,7 @@ import workers
 from table import Row, print_table
 
 from kanmodel.checkpoint import load_checkpoint
-from service.repository import BUNDLED
+from service.models.repository import BUNDLED
 
 NAME = "nyc-weather"
 

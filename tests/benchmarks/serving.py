@@ -18,7 +18,7 @@ from servers import CLIENT_CORE, Server, finish_background, get_status, our_serv
 from table import Row, milliseconds
 
 from kanmodel.checkpoint import LoadedModel
-from service.repository import BUNDLED
+from service.models.repository import BUNDLED
 
 DURATION, WARM_UP = 4.0, 1.0  # seconds
 BUNDLED_NAME = "nyc-weather"

@@ -26,15 +26,15 @@ from servers import finish_background, free_server, peak_memory
 from table import Row, print_table
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, load_checkpoint, save_checkpoint
-from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, Target
 from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Target, plain_layers
 from service.batch.cluster import explain_with_ray
 from service.batch.plan import PART_WINDOWS, Plan
 from service.batch.run import explain_table
 from service.batch.threads import explain_with_threads
-from service.clusters import join_cluster
-from service.repository import BUNDLED
+from service.engines.clusters import join_cluster
+from service.models.repository import BUNDLED
 
 NAME = "nyc-weather"
 TOGETHER, CALLS, ROUNDS = 32, 40, 3  # windows of a call, calls of a loop, rounds in turn
@@ -149,11 +149,11 @@ def _tiny_model() -> LoadedModel:
         targets=(Target("target", None, 0.0, 1.0),),
         lookback=4,
         horizon=1,
-        head=KANConfig.uniform([2, 1]),
-        lstm=LSTMConfig(2),
+        head=plain_layers([2, 1]),
+        recurrent=RecurrentConfig("lstm", 2),
         dtype="float32",
     )
-    network = LSTMKAN(config)
+    network = Network(config)
     with torch.no_grad():
         network.head[0].coef.mul_(SPREAD)
     return LoadedModel(network, Reference(torch.randn(128, 4, 4)), {}, Provenance.now("train", verified=True))

@@ -10,7 +10,7 @@ from servers import finish_background, free_server
 from table import Row, print_table
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
-from service.repository import BUNDLED
+from service.models.repository import BUNDLED
 
 NAME = "nyc-weather"
 DURATION, WARM_UP = 4.0, 1.0  # seconds

@@ -16,7 +16,7 @@ from processes import start_process
 from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
-from service.repository import BUNDLED
+from service.models.repository import BUNDLED
 
 CHROMIUM = Path("/usr/bin/chromium")  # Debian's
 OPTIONS = ["--no-sandbox"]  # which a container's root can't have

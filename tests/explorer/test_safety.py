@@ -15,7 +15,9 @@ from factories import make_model
 from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
+
+pytestmark = pytest.mark.xdist_group("browser")
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 KEY = "0mBq3bTzY1sD5vX8kPnR"
@@ -27,7 +29,7 @@ def hostile_model():
     model = make_model("lstm", targets=(HOSTILE,))
     config = model.config
     features = (replace(config.features[0], name=HOSTILE, unit=HOSTILE), *config.features[1:])
-    network = LSTMKAN(replace(config, features=features))
+    network = Network(replace(config, features=features))
     network.load_state_dict(model.network.state_dict())
     return replace(model, network=network)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.openapi import DOCUMENT
+from service.document.openapi import DOCUMENT
 from service.routes.explorer import FOLDER
 
 HERE = Path(__file__).parent

@@ -4,18 +4,20 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from factories import make_model
+from factories import PROVENANCE, make_model
 from goldens import load_case
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.explain.attributions import attribute_features
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.bootstrap import Estimate
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.ledger import explain_windows
-from kanmodel.explain.scores import score_kan
+from kanmodel.explain.scores import score_layers
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
 from kanmodel.optimization import TrainingOptions
 from kanmodel.samples import TrainingTable
 from kanmodel.training import fit
@@ -182,13 +184,13 @@ def test_disconnected_features(shape):
     model = make_model(shape, n_features=3, lookback=3)
     network = model.network
     with torch.no_grad():
-        if network.front is not None:
+        if network.front:
             network.front[0].mask[:, 1] = 0
             network.front[0].scale_base[:, 2] *= 1e-9
             network.front[0].scale_spline[:, 2] *= 1e-9
-        elif network.lstm is not None:
-            network.lstm.weight_ih_l0[:, 1] = 0
-            network.lstm.weight_ih_l0[:, 2] *= 1e-9
+        elif network.recurrent is not None:
+            network.recurrent.weight_ih_l0[:, 1] = 0
+            network.recurrent.weight_ih_l0[:, 2] *= 1e-9
         else:
             network.head[0].mask[:, 1] = 0
             network.head[0].scale_base[:, 2] *= 1e-9
@@ -242,7 +244,7 @@ def test_scores_are_those_of_the_features_themselves(shape):
     model = make_model(shape, n_features=3, lookback=3)
     rows = rows_of(model)
     if shape == "head":
-        scores = score_kan(model.network.head, model.reference.windows[:, 0]).feature_score
+        scores = score_layers(model.network.stages["head"], model.reference.windows[:, 0]).feature_score
         assert {name: row.pykan_feature_score for name, row in rows.items()} == pytest.approx(
             dict(zip(model.config.feature_names, scores.tolist(), strict=True))
         )
@@ -260,17 +262,18 @@ def test_unknown_targets_are_none():
 
 
 def verdict_of(n_features, low, high, effect):
-    """The verdict of feature 1, connected, with these bounds of its share and this lower bound of its effect."""
+    """The verdict of a connected feature with these bounds of its share and of its effect; None: targets unknown."""
     model, importance = judged(n_features)
+    last = n_features - 1
 
     def with_bounds(estimate, low, high):
         lows, highs = estimate.low.copy(), estimate.high.copy()
-        lows[1], highs[1] = low, high
+        lows[last], highs[last] = low, high
         return Estimate(estimate.value, lows, highs)
 
-    permutation = None if effect is None else with_bounds(importance.permutation, effect, effect + 1)
+    permutation = None if effect is None else with_bounds(importance.permutation, *effect)
     importance = replace(importance, share=with_bounds(importance.share, low, high), permutation=permutation)
-    return next(row.verdict for row in attribute_features(model, importance) if row.name == "f1")
+    return next(row.verdict for row in attribute_features(model, importance) if row.name == f"f{last}")
 
 
 @cache
@@ -279,22 +282,32 @@ def judged(n_features):
     return model, measure_importance(model, 0)
 
 
+NONE, SOME, HARM = (-1.0, 1.0), (0.1, 1.0), (-1.0, -0.1)
+
+
 @pytest.mark.parametrize(
     ("n_features", "low", "high", "effect", "verdict"),
     [
-        (4, 0.0, 0.0199, 1.0, "negligible"),
-        (4, 0.0, 0.02, 1.0, "weak"),  # the upper bound must be below
-        (4, 0.125, 0.2, 0.1, "important"),  # 0.5 / 4 features
-        (4, 0.1249, 0.2, 0.1, "weak"),
-        (4, 0.5, 0.6, 0.0, "weak"),  # the effect must be above 0
-        (4, 0.5, 0.6, 1e-9, "important"),
+        (4, 0.0, 0.0499, NONE, "negligible"),  # 0.2 / 4 features
+        (4, 0.0, 0.0499, None, "negligible"),
+        (4, 0.0, 0.0499, (0.0, 1.0), "negligible"),
+        (4, 0.0, 0.0499, (-1.0, 0.0), "negligible"),
+        (4, 0.0, 0.05, NONE, "weak"),  # the upper bound must be below
+        (4, 0.0, 0.0499, SOME, "weak"),  # it surely has an effect
+        (4, 0.0, 0.0499, HARM, "weak"),
+        (4, 0.125, 0.2, SOME, "important"),  # 0.5 / 4 features
+        (4, 0.1249, 0.2, SOME, "weak"),
+        (4, 0.5, 0.6, (0.0, 1.0), "weak"),  # the effect must be above 0
+        (4, 0.5, 0.6, HARM, "weak"),
+        (4, 0.5, 0.6, (1e-9, 1.0), "important"),
         (4, 0.5, 0.6, None, "important"),
         (4, 0.1249, 0.6, None, "weak"),
-        (20, 0.05, 0.2, 0.1, "important"),  # 0.05 is more than 0.5 / 20
-        (20, 0.0499, 0.2, 0.1, "weak"),
-        (10, 0.05, 0.06, 0.1, "important"),
-        (8, 0.0624, 0.07, 0.1, "weak"),
-        (8, 0.0625, 0.07, 0.1, "important"),
+        (20, 0.025, 0.2, SOME, "important"),
+        (20, 0.0249, 0.2, SOME, "weak"),
+        (20, 0.0, 0.0099, NONE, "negligible"),
+        (20, 0.0, 0.01, NONE, "weak"),
+        (1, 0.5, 1.0, SOME, "important"),
+        (1, 0.0, 0.19, None, "negligible"),
     ],
 )
 def test_verdicts_at_their_borders(n_features, low, high, effect, verdict):
@@ -302,10 +315,73 @@ def test_verdicts_at_their_borders(n_features, low, high, effect, verdict):
     assert verdict_of(n_features, low, high, effect) == verdict
 
 
-@given(st.floats(0, 1), st.floats(0, 1), st.none() | st.floats(-1, 1))
-def test_more_never_counts_for_less(a, b, effect):
+ORDER = ["negligible", "weak", "important"]
+bounds = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted)
+effects = st.none() | st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(sorted)
+
+
+@given(bounds, effects)
+def test_more_never_counts_for_less(share, effect):
     """A feature with higher bounds never has a lesser verdict."""
-    order = ["negligible", "weak", "important"]
-    low, high = sorted((a, b))
-    verdicts = [verdict_of(4, low * factor, high * factor, effect) for factor in (0.1, 0.5, 1.0)]
-    assert [order.index(verdict) for verdict in verdicts] == sorted(order.index(verdict) for verdict in verdicts)
+    verdicts = [verdict_of(4, factor * share[0], factor * share[1], effect) for factor in (0.1, 0.5, 1.0)]
+    assert [ORDER.index(verdict) for verdict in verdicts] == sorted(ORDER.index(verdict) for verdict in verdicts)
+
+
+@given(bounds, effects, st.sampled_from([(1, 2), (2, 4), (4, 8), (4, 32)]))
+def test_verdicts_scale_with_the_number_of_features(share, effect, numbers):
+    """Where each feature is replaced by k copies that share its credit, each copy has the feature's verdict."""
+    few, many = numbers
+    low, high = (bound * few / many for bound in share)  # powers of 2, so exact
+    assert verdict_of(many, low, high, effect) == verdict_of(few, *share, effect)
+
+
+@given(bounds, effects, st.sampled_from([(1, 2), (4, 5), (4, 20), (20, 32)]))
+def test_irrelevant_features_move_the_even_share_alone(share, effect, numbers):
+    """Features without any share, added beside one, raise its verdict or leave it; what changes is the even share."""
+    few, many = numbers
+    before, after = verdict_of(few, *share, effect), verdict_of(many, *share, effect)
+    assert ORDER.index(before) <= ORDER.index(after)
+    borders = np.array([0.5, 0.2])  # of the lower and of the upper bound, in even shares
+    crossed = (share < borders / few) != (share < borders / many)
+    assert before == after or crossed.any()
+
+
+@given(bounds, st.tuples(st.floats(0, 1, exclude_min=True), st.floats(0, 1)), st.sampled_from([1, 4, 32]))
+def test_a_sure_effect_is_never_negligible(share, effect, n_features):
+    """A feature whose permutation effect is surely above 0 is not negligible, however small its share."""
+    low, width = effect
+    assert verdict_of(n_features, *share, (low, low + width)) != "negligible"
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 30, 60])
+def test_equally_important_features_are_all_important(n_features):
+    """Of any number of features that the model adds up alike, each is important."""
+    config = plain_layers([n_features, 1])
+    features = tuple(Feature(f"x{i}", None, 0.0, 1.0) for i in range(n_features))
+    network = Network(ModelConfig(features, (Target("y"),), 1, 1, config, dtype="float64"))
+    with torch.no_grad():
+        network.head[0].scale_base[:] = 1
+        network.head[0].scale_spline[:] = 0
+    windows = torch.from_numpy(np.random.default_rng(0).normal(size=(512, 1, n_features)))
+    model = LoadedModel(network, Reference(windows), {}, PROVENANCE)
+    noise = 0.1 * np.random.default_rng(1).normal(size=(512, 1))
+    targets = model.scaling.outputs_to_original(model.reference_outputs) + noise
+    for known in (targets, None):
+        told = rows_of(replace(model, reference=Reference(windows, known)))
+        assert {row.verdict for row in told.values()} == {"important"}
+
+
+def test_a_small_but_sure_effect_is_weak():
+    """A feature of a hundredth of the even share on which the error surely depends is weak, and one of none isn't."""
+    config = plain_layers([3, 1])
+    features = tuple(Feature(f"x{i}", None, 0.0, 1.0) for i in range(3))
+    network = Network(ModelConfig(features, (Target("y"),), 1, 1, config, dtype="float64"))
+    with torch.no_grad():
+        network.head[0].scale_base[:] = torch.tensor([1.0, 0.01, 0.0])
+        network.head[0].scale_spline[:] = 0
+    windows = torch.from_numpy(np.random.default_rng(0).normal(size=(512, 1, 3)))
+    model = LoadedModel(network, Reference(windows), {}, PROVENANCE)
+    model = replace(model, reference=Reference(windows, model.scaling.outputs_to_original(model.reference_outputs)))
+    rows = rows_of(model)
+    assert rows["x1"].share < 0.2 / 3 / 2
+    assert {name: row.verdict for name, row in rows.items()} == {"x0": "important", "x1": "weak", "x2": "disconnected"}

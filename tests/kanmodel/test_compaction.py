@@ -7,8 +7,10 @@ from factories import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from thorough import examples
 
 from kanmodel.explain.compaction import compact_network
+from kanmodel.explain.connectivity import n_nodes as count_nodes
 
 
 def drop_nodes(network, dropped):
@@ -16,13 +18,13 @@ def drop_nodes(network, dropped):
     masked = copy.deepcopy(network)
     nodes = {
         (stage, layer): torch.ones(n_nodes, dtype=torch.bool)
-        for stage, kan in masked.stages.items()
-        for layer, n_nodes in enumerate(kan.config.n_nodes)
+        for stage, layers in masked.config.stages.items()
+        for layer, n_nodes in enumerate(count_nodes(layers))
     }
     for stage, layer, node in dropped:
         nodes[stage, layer][node] = False
         kan = masked.stages[stage]
-        subnodes = [j for j, member in enumerate(kan.config.node_of_subnode(layer)) if member == node]
+        subnodes = [j for j, member in enumerate(kan[layer - 1].config.node_of_subnode) if member == node]
         kan[layer - 1].mask[subnodes] = 0
         kan[layer].mask[:, node] = 0
     return masked, nodes
@@ -31,13 +33,13 @@ def drop_nodes(network, dropped):
 def hidden_nodes(network):
     return [
         (stage, layer, node)
-        for stage, kan in network.stages.items()
-        for layer in range(1, kan.config.depth)
-        for node in range(kan.config.n_nodes[layer])
+        for stage, layers in network.config.stages.items()
+        for layer in range(1, len(layers))
+        for node in range(layers[layer].n_in)
     ]
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.sampled_from(["lstm", "head", "front"]),
     st.integers(0, 500),
@@ -51,12 +53,12 @@ def test_dropping_idle_nodes_changes_nothing(shape, seed, dtype, data):
     dropped = data.draw(st.sets(st.sampled_from(hidden), max_size=len(hidden)))
     masked, nodes = drop_nodes(model.network, dropped)
     compact = compact_network(masked, nodes)
-    for stage, kan in masked.stages.items():
-        for layer in range(1, kan.config.depth):
+    for stage, layers in masked.config.stages.items():
+        for layer in range(1, len(layers)):
             gone = sum(place[:2] == (stage, layer) for place in dropped)
-            assert compact.stages[stage].config.n_nodes[layer] == max(1, kan.config.n_nodes[layer] - gone)
-        assert compact.stages[stage].config.n_nodes[0] == kan.config.n_nodes[0]
-        assert compact.stages[stage].config.n_nodes[-1] == kan.config.n_nodes[-1]
+            assert compact.config.stages[stage][layer].n_in == max(1, layers[layer].n_in - gone)
+        assert compact.config.stages[stage][0].n_in == layers[0].n_in
+        assert compact.config.stages[stage][-1].n_out == layers[-1].n_out
     window_shape = (3, model.config.lookback, len(model.config.features))
     windows = data.draw(hnp.arrays(np.float64, window_shape, elements=st.floats(-4, 4)))
     windows = torch.from_numpy(windows).to(getattr(torch, dtype))
@@ -71,8 +73,8 @@ def test_products_keep_their_factors(dropped, width, arity):
     """Of a product of 2 and one of 3 factors, the one that stays has its own number of factors."""
     network = make_model("head", product=True, n_reference=4).network
     masked, nodes = drop_nodes(network, [("head", 1, node) for node in dropped])
-    head = compact_network(masked, nodes).head.config
-    assert head.width[1] == width and head.mult_arity[1] == arity
+    head = compact_network(masked, nodes).config.head
+    assert (head[0].n_sum, len(arity)) == width and head[0].mult_arity == arity
 
 
 def test_the_network_it_is_made_from_stays():

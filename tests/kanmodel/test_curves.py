@@ -9,6 +9,7 @@ from factories import make_model
 from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.curves import sample_edge, sample_edges
@@ -92,7 +93,7 @@ def test_support_is_what_the_reference_sends(shape):
         np.testing.assert_array_equal(support.histogram_counts, counts)
         np.testing.assert_array_equal(support.histogram_edges, edges)
         assert support.histogram_counts.sum() == len(inputs)
-        order = model.network.stages[edge.stage].config.spline_order
+        order = model.network.stages[edge.stage][edge.layer].config.basis.order
         outside = (inputs < curve.grid[order]) | (inputs > curve.grid[-order - 1])
         assert support.outside_grid == outside.mean()
 
@@ -145,13 +146,13 @@ def test_y_in_the_target_s_unit_moves_the_forecast():
     model, topology = tiny("head")
     model_head = model.network.head
     curve = sample_edge(model, topology, "head", 1, 2, 0, points=2)
-    nodes = torch.zeros(2, model_head.config.n_nodes[1], dtype=torch.float64)
+    nodes = torch.zeros(2, model_head[1].config.n_in, dtype=torch.float64)
     nodes[:, 2] = torch.from_numpy(curve.x)
     forecasts = model.scaling.outputs_to_original(model_head[1](nodes))[:, 0]
     assert forecasts[1] - forecasts[0] == pytest.approx(curve.y_original[1] - curve.y_original[0])
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.floats(0.05, 3), st.booleans())
 def test_a_straight_edge(slope, falling):
     """An edge without a spline and with the identity as its base is a line of R2 1, of its slope, and shape linear."""

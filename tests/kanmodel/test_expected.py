@@ -6,14 +6,15 @@ import torch
 from factories import PROVENANCE, make_model, make_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
-from kanmodel.config import Feature, KANConfig, ModelConfig, Target
 from kanmodel.errors import DataError
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.expected import explain_expected
 from kanmodel.explain.ledger import explain_windows
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
 
 SHAPES = ["lstm", "head", "front"]
 N = 400
@@ -33,10 +34,10 @@ def linear():
         (Target("y", std=3.0),),
         1,
         1,
-        KANConfig.uniform([2, 1], base_activation="identity"),
+        plain_layers([2, 1], base="identity"),
         dtype="float64",
     )
-    network = LSTMKAN(config)
+    network = Network(config)
     with torch.no_grad():
         network.head[0].scale_base[:] = torch.tensor([[2.0, -1.0]])
         network.head[0].scale_spline[:] = 0
@@ -83,7 +84,7 @@ def test_every_layer_adds_up(shape):
     assert (ledger.residual <= ledger.tolerance)[ledger.converged].all()
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.integers(2, 60), st.integers(0, 1000))
 def test_a_linear_model(count, seed):
     """Where y = w x, contributions are w (x - mean x0) and their standard error |w| std(x0) / sqrt(count)."""

@@ -8,13 +8,14 @@ from factories import PROVENANCE, make_model
 from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
-from kanmodel.config import Feature, KANConfig, ModelConfig, Target
 from kanmodel.explain.faithfulness import measure_faithfulness
 from kanmodel.explain.ledger import explain_windows
-from kanmodel.network import LSTMKAN
-from service.repository import BUNDLED
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
+from service.models.repository import BUNDLED
 
 
 @cache
@@ -56,18 +57,16 @@ def test_methods(shape):
     assert "pykan_score" not in by_method(make_model("head", n_reference=100))
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(st.integers(0, 1000), st.integers(2, 5))
 def test_an_additive_model(seed, n_features):
     """Where features only add up, the ledger foretells exactly what taking some away changes: its infidelity is 0."""
     rng = np.random.default_rng(seed)
     names = tuple(Feature(f"x{i}", None, 1.0, 2.0) for i in range(n_features))
-    config = ModelConfig(
-        names, (Target("y", None, 5.0, 3.0),), 1, 1, KANConfig.uniform([n_features, 1]), dtype="float64"
-    )
+    config = ModelConfig(names, (Target("y", None, 5.0, 3.0),), 1, 1, plain_layers([n_features, 1]), dtype="float64")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = LSTMKAN(config)
+        network = Network(config)
     windows = torch.from_numpy(rng.uniform(-1, 1, size=(140, 1, n_features)))
     rows = by_method(LoadedModel(network, Reference(windows), {}, PROVENANCE))
     assert rows["ledger"].infidelity < 1e-6
@@ -96,7 +95,7 @@ def test_units_do_not_matter():
     """Errors are in standard deviations of the output, so the target's unit changes none."""
     model = make_model("head", n_features=3)
     target = replace(model.config.targets[0], std=100.0)
-    network = LSTMKAN(replace(model.config, targets=(target,)))
+    network = Network(replace(model.config, targets=(target,)))
     network.load_state_dict(model.network.state_dict())
     scaled = by_method(replace(model, network=network))
     for method, row in by_method(model).items():

@@ -116,7 +116,7 @@ def test_every_reference_window_has_a_value():
 def test_an_lstm_has_no_formula(shape):
     """A model with an LSTM is refused, since its units are no functions of a few features."""
     model, topology = tiny(shape)
-    with pytest.raises(ConfigError, match="needs a KAN without an LSTM"):
+    with pytest.raises(ConfigError, match="needs layers that read the features of one step"):
         compose_formula(model, topology)
 
 

@@ -5,6 +5,7 @@ import io
 import subprocess
 import sys
 import textwrap
+import tracemalloc
 import zipfile
 from collections import OrderedDict
 
@@ -18,7 +19,8 @@ from hypothesis import strategies as st
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import read_archive
 from kanmodel.importers.modules import is_module, read_module
-from kanmodel.importers.pickles import Placeholder, Reference
+from kanmodel.importers.placeholders import Placeholder, Reference
+from kanmodel.importers.source import open_source
 from kanmodel.importers.storages import STORAGE_DTYPES
 
 FILES = FOLDER / "import"
@@ -370,3 +372,16 @@ def test_shapes_and_strides(shape, stride, offset, fits):
     else:
         with pytest.raises(CheckpointError):
             read_archive(data)
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_storages_are_copied_once(tmp_path, container):
+    """A file of 16 MiB takes 16 MiB to be read into memory, and once more for its tensors."""
+    size = 1 << 24
+    (tmp_path / "large.pt").write_bytes(saved({"a": torch.zeros(size // 4)}, **CONTAINERS[container]))
+    tracemalloc.start()
+    tensors = open_source(tmp_path / "large.pt").tensors
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert tensors["a"].untyped_storage().nbytes() == size
+    assert peak < 2.1 * size

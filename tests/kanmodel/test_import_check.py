@@ -215,7 +215,7 @@ def test_without_a_check_the_library_is_believed(tmp_path):
     """Without predictions to compare with, inv_denominator is ignored, as FasterKAN does, and that is said."""
     imported = import_fasterkan(tmp_path, "used", check=False)
     assert imported.reading == INV_DENOMINATORS["ignored"] and not imported.model.provenance.verified
-    assert imported.model.config.head.denominator == (1.0, 1.0)
+    assert [layer.basis.denominator for layer in imported.model.config.head] == [1.0, 1.0]
 
 
 def test_no_reading_matches(tmp_path):

@@ -7,11 +7,12 @@ import pytest
 import torch
 from goldens import FOLDER, load_arrays
 
-from kanmodel.config import Feature, LSTMConfig, ModelConfig, Target
 from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.importers.fast_kan import read_kan
-from kanmodel.kan import tensor_shapes
-from kanmodel.network import LSTMKAN
+from kanmodel.network.bases import Gaussian
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Step, Target, width_of
+from kanmodel.network.layer import layer_shapes, pass_layers
 
 TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 
@@ -58,18 +59,18 @@ def build(tensors, file, dtype="float64", **options):
     """The file's whole network, its head under ``fc_kan``."""
     settings = {"library": file.library, "denominator": file.denominator} | options
     config, head = read_kan(tensors, "fc_kan", **settings)
-    network = LSTMKAN(
+    network = Network(
         ModelConfig(
             features=tuple(Feature(f"f{i}") for i in range(20)),
-            targets=tuple(Target(f"y{j}") for j in range(config.n_nodes[-1])),
+            targets=tuple(Target(f"y{j}") for j in range(config[-1].n_out)),
             lookback=24,
             horizon=1,
             head=config,
-            lstm=LSTMConfig(config.n_nodes[0]),
+            recurrent=RecurrentConfig("lstm", config[0].n_in),
             dtype=dtype,
         )
     )
-    lstm = {key: tensor for key, tensor in tensors.items() if key.startswith("lstm.")}
+    lstm = {key.replace("lstm.", "recurrent."): t for key, t in tensors.items() if key.startswith("lstm.")}
     network.load_state_dict(lstm | {f"head.{key}": tensor for key, tensor in head.items()})
     return network.requires_grad_(False)
 
@@ -105,11 +106,11 @@ def test_parts_of_the_edges(case):
     for number, (layer, passed) in enumerate(zip(network.head, trace.head, strict=True)):
         place = f"layers/{number}"
         torch.testing.assert_close(
-            layer.normalise(passed.inputs), expected(case, "float64", f"{place}/normalised_eval"), rtol=0, atol=1e-12
+            layer.read(passed.inputs)[1], expected(case, "float64", f"{place}/normalised_eval"), rtol=0, atol=1e-12
         )
-        base, spline, _ = layer.edge_parts(passed.inputs[:4])
-        torch.testing.assert_close(base, expected(case, "float64", f"{place}/base_eval"), rtol=0, atol=1e-12)
-        torch.testing.assert_close(spline, expected(case, "float64", f"{place}/spline_eval"), rtol=0, atol=1e-12)
+        parts, _ = layer.functions().parts(*layer.read(passed.inputs[:4]))
+        torch.testing.assert_close(parts.base, expected(case, "float64", f"{place}/base_eval"), rtol=0, atol=1e-12)
+        torch.testing.assert_close(parts.basis, expected(case, "float64", f"{place}/spline_eval"), rtol=0, atol=1e-12)
         bias = passed.nodes - passed.edges.sum(dim=2)
         if f"{case}/float64/{place}/base_bias" in read_golden("expected"):
             want = expected(case, "float64", f"{place}/base_bias")
@@ -129,11 +130,12 @@ def test_samples_of_the_edges(case):
         layer, i, j = read_golden("expected")[name].tolist()
         sample = name.removeprefix(f"{case}/float64/").removesuffix("edge")
         x = expected(case, "float64", f"{sample}x_normalised").double()
-        spline = network.head[layer].edge_parts_at(x[:, None], [i])[1][:, j, 0]
+        functions = network.head[layer].functions(torch.tensor([i]))
+        spline = functions.parts(x[:, None], x[:, None])[0].basis[:, j, 0]
         torch.testing.assert_close(spline, expected(case, "float64", f"{sample}spline"), rtol=0, atol=1e-12)
         if case in ("main", "bare"):
             x = expected(case, "float64", f"{sample}x_raw").double()
-            base = network.head[layer].edge_parts_at(x[:, None], [i])[0][:, j, 0]
+            base = functions.parts(x[:, None], x[:, None])[0].base[:, j, 0]
             torch.testing.assert_close(base, expected(case, "float64", f"{sample}base"), rtol=0, atol=1e-12)
 
 
@@ -143,7 +145,7 @@ def test_gradients_are_the_true_ones(case):
     file = FILES[case]
     network = build(load_tensors(file.name), file)
     hidden = expected(case, "float64", "hidden")[:8].requires_grad_()
-    (gradient,) = torch.autograd.grad(network.head(hidden)[:, 0].sum(), hidden)
+    (gradient,) = torch.autograd.grad(pass_layers(network.head, hidden)[:, 0].sum(), hidden)
     torch.testing.assert_close(gradient, expected(case, "float64", "gradient"), rtol=0, atol=1e-9)
     of_the_library = expected(case, "float64", "gradient_of_the_library")
     factor = 0.25 if case == "fasterkan" else 1.0
@@ -164,7 +166,9 @@ def test_config_and_tensors_agree(case):
     file = FILES[case]
     tensors = load_tensors(file.name)
     config, converted = read_kan(tensors, "fc_kan", library=file.library, denominator=file.denominator)
-    assert {name: tuple(tensor.shape) for name, tensor in converted.items()} == tensor_shapes(config)
+    assert {name: tuple(tensor.shape) for name, tensor in converted.items()} == {
+        f"{number}.{name}": shape for number, layer in enumerate(config) for name, shape in layer_shapes(layer).items()
+    }
     memory = {tensor.untyped_storage().data_ptr() for tensor in tensors.values()}
     for tensor in converted.values():
         assert tensor.is_contiguous()
@@ -175,23 +179,24 @@ def test_config_and_tensors_agree(case):
 def test_what_can_be_read_off():
     """Layers keep their own grid, norm and denominator; a file without base has none, whatever is said of it."""
     config, tensors = read_kan(load_tensors("bare_fastkanlayer_state_dict.pt"), "fc_kan", library="fast_kan")
-    assert config.n_nodes == (7, 4, 2)
-    assert config.grid_size == (6, 10)
-    assert config.layer_norm == (True, False)
-    assert config.denominator == (4 / 5, 4 / 9)
-    assert config.base_activation == "silu"
-    torch.testing.assert_close(tensors["layers.1.grid"], torch.linspace(-1, 3, 10).expand(4, -1))
+    assert width_of(config) == [7, 4, 2]
+    assert [layer.basis for layer in config] == [Gaussian(6, 4 / 5), Gaussian(10, 4 / 9)]
+    assert [layer.before for layer in config] == [(Step("layer_norm"),), ()]
+    assert [layer.steps_of_base for layer in config] == [0, 0]
+    assert {layer.base for layer in config} == {"silu"}
+    torch.testing.assert_close(tensors["1.grid"], torch.linspace(-1, 3, 10).expand(4, -1))
     config, _ = read_kan(
         load_tensors("state_dict_no_base.pt"), "fc_kan", library="fast_kan", base_activation="identity"
     )
-    assert config.base_activation == "zero"
+    assert {layer.base for layer in config} == {"zero"}
 
 
 def test_the_base_activation_is_heard():
     """Of the same file, another base activation makes another function, and the base bias stays."""
     tensors, file = load_tensors("state_dict.pt"), FILES["main"]
     hidden = expected("main", "float64", "hidden")
-    outputs = {base: build(tensors, file, base_activation=base).head(hidden) for base in ("silu", "identity", "zero")}
+    networks = {base: build(tensors, file, base_activation=base) for base in ("silu", "identity", "zero")}
+    outputs = {base: pass_layers(network.head, hidden) for base, network in networks.items()}
     assert float((outputs["identity"] - outputs["silu"]).abs().max()) > 0.5
     assert float((outputs["zero"] - outputs["silu"]).abs().max()) > 0.5
 
@@ -219,8 +224,8 @@ def test_trained_centres():
     tensors = load_tensors("state_dict.pt")
     tensors["fc_kan.layers.0.rbf.grid"] = torch.tensor([2.0, -0.3, 0.0, 0.1, 0.7, 0.8, 1.0, -1.5])
     config, converted = read_kan(tensors, "fc_kan", library="fast_kan")
-    assert config.denominator == (0.5, 4 / 7)
-    assert torch.equal(converted["layers.0.grid"][3], tensors["fc_kan.layers.0.rbf.grid"])
+    assert [layer.basis.denominator for layer in config] == [0.5, 4 / 7]
+    assert torch.equal(converted["0.grid"][3], tensors["fc_kan.layers.0.rbf.grid"])
 
 
 @pytest.mark.parametrize("prefix", ["", "net.head"])
@@ -232,7 +237,7 @@ def test_prefixes(prefix):
         for key, tensor in load_tensors("state_dict.pt").items()
         if prefix or key.startswith("fc_kan.")
     }
-    assert read_kan(tensors, prefix, library="fast_kan")[0].n_nodes == (12, 5, 1)
+    assert width_of(read_kan(tensors, prefix, library="fast_kan")[0]) == [12, 5, 1]
 
 
 @pytest.mark.parametrize("prefix", ["", "fc_kan"])
@@ -246,7 +251,7 @@ def test_one_layer_alone(prefix):
     }
     config, tensors = read_kan(layer, prefix, library="fast_kan")
     whole = read_kan(load_tensors("state_dict.pt"), "fc_kan", library="fast_kan")[1]
-    assert config.n_nodes == (12, 5)
+    assert width_of(config) == [12, 5]
     assert all(torch.equal(tensor, whole[name]) for name, tensor in tensors.items())
 
 
@@ -257,13 +262,13 @@ def test_half_precision():
     assert {tensor.dtype for tensor in read_kan(rounded, "fc_kan", library="fast_kan")[1].values()} == {torch.float16}
     of_single = {key: tensor.float() for key, tensor in rounded.items()}
     hidden = expected("main", "float64", "hidden")
-    assert torch.equal(build(rounded, file).head(hidden), build(of_single, file).head(hidden))
+    assert torch.equal(pass_layers(build(rounded, file).head, hidden), pass_layers(build(of_single, file).head, hidden))
 
 
 def test_a_given_denominator():
     """A denominator that is given stands in place of fast-kan's own."""
     config, _ = read_kan(load_tensors("state_dict.pt"), "fc_kan", library="fast_kan", denominator=0.5)
-    assert config.denominator == (0.5, 0.5)
+    assert [layer.basis.denominator for layer in config] == [0.5, 0.5]
 
 
 def drop(*names):
@@ -340,14 +345,14 @@ def test_one_centre_has_no_distance():
     layer = {"rbf.grid": torch.zeros(1), "spline_linear.weight": torch.zeros(2, 3)}
     with pytest.raises(CheckpointError, match=r"has no distance between the centres of the file.rbf.grid"):
         read_kan(layer, "", library="fast_kan")
-    assert read_kan(layer, "", library="fast_kan", denominator=0.5)[0].n_nodes == (3, 2)
+    assert width_of(read_kan(layer, "", library="fast_kan", denominator=0.5)[0]) == [3, 2]
 
 
 def test_denominators_that_are_refused():
     """A denominator beside FasterKAN's inv_denominator is a contradiction, and one of zero is none."""
     with pytest.raises(CheckpointError, match=r"inv_denominator, .* ignores it and divides by 1, but .* as 0\.33"):
         read_kan(load_tensors("fasterkan_state_dict.pt"), "fc_kan", library="faster_kan", denominator=0.33)
-    with pytest.raises(ConfigError, match="denominator must be 2 positive numbers"):
+    with pytest.raises(ConfigError, match=r"denominator must be a positive number, but is 0\.0"):
         read_kan(load_tensors("early_fasterkan_state_dict.pt"), "fc_kan", library="faster_kan", denominator=0.0)
 
 
@@ -355,6 +360,6 @@ def test_reading_leaves_the_tensors_alone():
     """Reading changes nothing in the tensors that it is given."""
     tensors = load_tensors("state_dict.pt")
     before = {key: tensor.numpy().copy() for key, tensor in tensors.items()}
-    read_kan(tensors, "fc_kan", library="fast_kan")[1]["layers.0.coef"].zero_()
+    read_kan(tensors, "fc_kan", library="fast_kan")[1]["0.coef"].zero_()
     assert tensors.keys() == before.keys()
     assert all(np.array_equal(tensor, before[key]) for key, tensor in tensors.items())

@@ -38,7 +38,7 @@ def test_values(tmp_path):
         ("lookback: 4\n", "has the key 'lookback' more than once"),
         ("name: !!python/object/apply:os.makedirs [canary]\n", "holds the Python object os.makedirs, which needs code"),
         ("check: &a {inputs: a.npy}\nscaling:\n  <<: *a\n", "merges mappings in line 7"),
-        ("readout: first\n", "readout must be last or mean, but is 'first'"),
+        ("readout: first\n", "readout must be last, mean or flatten, but is 'first'"),
         ("horizon: true\n", "horizon must be a whole number from 1, but is True"),
         ("check: {inputs: a.npy, outputs: b.npy, tolerance: 0}\n", "check.tolerance must be above 0"),
         (

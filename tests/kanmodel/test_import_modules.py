@@ -11,7 +11,7 @@ from torch import nn
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import read_archive
 from kanmodel.importers.modules import MAX_DEPTH, is_module, read_module
-from kanmodel.importers.pickles import Placeholder, Reference
+from kanmodel.importers.placeholders import Placeholder, Reference
 from kanmodel.importers.source import open_source
 
 GLUE = FOLDER / "import" / "glue"

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import pickletools
 import random
 import subprocess
 import sys
@@ -20,14 +21,17 @@ import torch
 from goldens import FOLDER
 from hypothesis import given
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import read_archive
-from kanmodel.importers.pickles import MAX_CHOSEN_KEYS, Known, Placeholder, Reference, read_pickle
+from kanmodel.importers.machine import MAX_CHOSEN_KEYS, Known
+from kanmodel.importers.pickles import read_pickle
+from kanmodel.importers.placeholders import Placeholder, Reference
 from kanmodel.importers.storages import BUILDERS, tensor_functions
 
 FILES = FOLDER / "import"
-N_MUTATED = 5000 if os.environ.get("THOROUGH") else 400
+N_MUTATED = examples(400)
 
 
 def read(data):
@@ -181,26 +185,47 @@ def nested():
 
 
 def mutated(count):
-    """Golden files with bytes changed at random, and pickles of them with their checksums right."""
+    """Golden files with bytes changed at random: anywhere, or in their pickles with the checksums right."""
     rng = random.Random(0)
-    paths = [path for path in sorted(FILES.rglob("*.*t")) if path.is_file() and path.stat().st_size < 30_000]
-    files = [path.read_bytes() for path in paths]
-    pickles = [pickle_in(data) for data in files if data.startswith(b"PK")]
-    beside = OrderedDict(a=os.getcwd, b=functools.partial(print, 1))
-    pickles += [pickle.dumps({"state_dict": {"a": 1}, "x": beside}, protocol) for protocol in range(6)]
+    files = [path.read_bytes() for path in sorted(FILES.rglob("*.*t")) if path.stat().st_size < 30_000]
+    zips = [data for data in files if data.startswith(b"PK")]
+    beside = {"state_dict": {"a": torch.ones(2)}, "x": [os.getcwd, functools.partial(print, 1), OrderedDict(b=2)]}
+    zips += [saved(beside, pickle_protocol=protocol) for protocol in range(2, 6)] * 5
     for number in range(count):
-        whole = number % 3 == 0
-        data = bytearray(rng.choice(files if whole else pickles))
-        for _ in range(rng.choice([1, 1, 2, 8])):
-            at = rng.randrange(len(data))
-            kind = rng.randrange(3)
-            if kind == 0:
-                data[at] = rng.randrange(256)
-            elif kind == 1:
-                data[at:at] = rng.choice(list(CALLS.values()))[:-1]
-            else:
-                del data[at : at + rng.randint(1, 4)]
-        yield bytes(data) if whole else in_zip(bytes(data)) if number % 3 == 1 else in_legacy(bytes(data))
+        if number % 3 == 0:
+            yield damage(rng, rng.choice(files))
+        else:
+            whole = rng.choice(zips)
+            yield with_pickle(whole, damage(rng, pickle_in(whole)))
+
+
+def damage(rng, data):
+    """Bytes changed, instructions put in, or bytes left out."""
+    data = bytearray(data)
+    for _ in range(rng.choice([1, 1, 2, 8])):
+        at, kind = rng.randrange(len(data)), rng.randrange(4)
+        if kind == 0:
+            data[at:at] = rng.choice(list(CALLS.values()))[:-1]
+        elif kind == 1:
+            del data[at : at + rng.randint(1, 4)]
+        else:
+            data[at] = rng.randrange(256)
+    return bytes(data)
+
+
+def saved(found, **options):
+    stream = io.BytesIO()
+    torch.save(found, stream, **options)
+    return stream.getvalue()
+
+
+def with_pickle(data, instructions):
+    """An archive with another pickle, and its checksum right."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(stream, "w") as after:
+        for name in before.namelist():
+            after.writestr(name, instructions if name.endswith("data.pkl") else before.read(name))
+    return stream.getvalue()
 
 
 def pickle_in(data):
@@ -403,6 +428,24 @@ def test_pickles_that_are_none(data):
         return
     with pytest.raises(CheckpointError):
         read(data)
+
+
+def test_random_programs():
+    """Instructions in any order make a value or are refused; nothing else happens."""
+    rng, outcomes = random.Random(0), set()
+    values = (1, "a", (1, 2), [1], {"a": 1}, torch.nn.GELU, {1}, b"x", 2.5, 10**30)
+    pieces = [pickle.dumps(value, protocol)[2:-1] for value in values for protocol in range(2, 5)]
+    pieces += [call[:-1] for call in CALLS.values()]
+    pieces += 3 * [opcode.code.encode("latin-1") for opcode in pickletools.opcodes if opcode.arg is None]
+    for _ in range(examples(2000)):
+        program = b"".join(rng.choices(pieces, k=rng.randint(1, 30))) + b"."
+        try:
+            read(program)
+            outcomes.add("read")
+        except CheckpointError as error:
+            outcomes.add("refused")
+            assert len(str(error)) < 900
+    assert outcomes == {"read", "refused"}
 
 
 def test_extension_codes_are_not_looked_up():

@@ -53,10 +53,10 @@ def test_a_dead_feature_counts_for_exactly_0(shape):
     model = make_model(shape, n_features=3, lookback=3)
     with torch.no_grad():
         network = model.network
-        if network.front is not None:
+        if network.front:
             network.front[0].mask[:, 1] = 0
-        elif network.lstm is not None:
-            network.lstm.weight_ih_l0[:, 1] = 0
+        elif network.recurrent is not None:
+            network.recurrent.weight_ih_l0[:, 1] = 0
         else:
             network.head[0].mask[:, 1] = 0
     importance = measure_importance(replace(model, reference=model.reference), 0)

@@ -1,14 +1,11 @@
 """Explanations of edges that are not plain splines: behind a layer norm, and with a fixed function beside."""
 
-import json
-
 import numpy as np
 import pytest
 import torch
 from goldens import FOLDER, PROVENANCE, load_arrays
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint, save_checkpoint
-from kanmodel.config import Feature, KANConfig, LSTMConfig, ModelConfig, SymbolicEdge, Target
 from kanmodel.explain.compaction import compact_network
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.formulas import suggest_edge_formulas
@@ -17,7 +14,9 @@ from kanmodel.explain.ledger import explain_windows
 from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
 from kanmodel.explain.topology import build_topology
 from kanmodel.importers.fast_kan import read_kan
-from kanmodel.network import LSTMKAN
+from kanmodel.network.bases import BSpline
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, RecurrentConfig, SymbolicEdge, Target
 
 
 def fast_kan_model(file, library, n_units):
@@ -25,8 +24,8 @@ def fast_kan_model(file, library, n_units):
     tensors = torch.load(FOLDER / "import" / "fast_head" / file, weights_only=True)
     config, head = read_kan(tensors, "fc_kan", library=library)
     features = tuple(Feature(f"f{i}") for i in range(20))
-    network = LSTMKAN(ModelConfig(features, (Target("y"),), 24, 1, config, LSTMConfig(n_units)))
-    lstm = {key: tensor for key, tensor in tensors.items() if key.startswith("lstm.")}
+    network = Network(ModelConfig(features, (Target("y"),), 24, 1, config, RecurrentConfig("lstm", n_units)))
+    lstm = {key.replace("lstm.", "recurrent."): tensor for key, tensor in tensors.items() if key.startswith("lstm.")}
     network.load_state_dict(lstm | {f"head.{key}": tensor for key, tensor in head.items()})
     reference = torch.from_numpy(load_arrays("import/fast_head/windows")["reference"][:160])
     return LoadedModel(network, Reference(reference), {}, PROVENANCE)
@@ -35,10 +34,12 @@ def fast_kan_model(file, library, n_units):
 def symbolic_model():
     """A small KAN two of whose edges hold a fixed function, one of them beside its spline."""
     torch.manual_seed(0)
-    symbolic = (SymbolicEdge(0, 1, 2, "sin"), SymbolicEdge(1, 2, 0, "x^2"))
-    head = KANConfig.uniform([3, 4, 1], 4, symbolic=symbolic)
+    head = (
+        LayerConfig(3, 4, BSpline(4), symbolic=(SymbolicEdge(1, 2, "sin"),)),
+        LayerConfig(4, 1, BSpline(4), symbolic=(SymbolicEdge(2, 0, "x^2"),)),
+    )
     features = tuple(Feature(f"f{i}") for i in range(3))
-    network = LSTMKAN(ModelConfig(features, (Target("y"),), 1, 1, head, dtype="float64"))
+    network = Network(ModelConfig(features, (Target("y"),), 1, 1, head, dtype="float64"))
     network.head[0].symbolic_affine.copy_(torch.tensor([[1.5, 0.25, 0.75, 0.125]]))
     network.head[1].symbolic_affine.copy_(torch.tensor([[0.7, -0.1, 0.5, 0.0]]))
     network.head[1].mask[0, 2] = 0
@@ -128,17 +129,12 @@ def test_curves_behind_a_layer_norm_are_of_the_normalised_input():
     curve = sample_edges(model, [edge])[0]
     layer = model.network.head[0]
     with torch.no_grad():
-        normalised = layer.normalise(model.network.encode(model.reference.windows))[:, 3].double().numpy()
-        spline = layer.edge_parts_at(torch.from_numpy(curve.x)[:, None].float(), [3])[1][:, 1, 0].double().numpy()
+        _, normalised = layer.read(model.network.encode(model.reference.windows))
+        normalised = normalised[:, 3].double().numpy()
+        x = torch.from_numpy(curve.x)[:, None].float()
+        spline = layer.functions(torch.tensor([3])).parts(x, x)[0].basis[:, 1, 0].double().numpy()
     assert curve.function_of == "normalised input"
     np.testing.assert_allclose((curve.support.p01, curve.support.p99), np.percentile(normalised, (1, 99)), atol=1e-6)
     np.testing.assert_allclose(curve.y, spline, rtol=0, atol=1e-6)
     assert not curve.base.any()
     assert suggest_edge_formulas(model, [edge]) == [[]]
-
-
-def test_a_document_without_the_newer_options_still_means_splines():
-    """A config that names no basis, norm or symbolic edge is one of plain B-splines."""
-    head = KANConfig.uniform([2, 1])
-    assert (head.basis, head.layer_norm, head.symbolic) == ("bspline", (False,), ())
-    assert json.dumps(head.layer_norm) == "[false]"

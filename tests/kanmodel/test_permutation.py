@@ -56,10 +56,10 @@ def test_unknown_targets_have_no_errors():
 
 def cut_off(network, feature):
     """Takes a feature out of the layer that reads it."""
-    if network.front is not None:
+    if network.front:
         network.front[0].mask[:, feature] = 0
-    elif network.lstm is not None:
-        network.lstm.weight_ih_l0[:, feature] = 0
+    elif network.recurrent is not None:
+        network.recurrent.weight_ih_l0[:, feature] = 0
     else:
         network.head[0].mask[:, feature] = 0
 

@@ -5,16 +5,29 @@ from functools import cache
 import numpy as np
 import pytest
 import torch
-from factories import make_model
+from factories import PROVENANCE, make_model
 from goldens import SCORED, load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import InsufficientReferenceError
+from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.errors import InsufficientReferenceError, NonFiniteError
 from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
-from kanmodel.explain.scores import score_kan
+from kanmodel.explain.pruning import (
+    PruningRule,
+    Thresholds,
+    _edge_scores_of,
+    prune_by_rule,
+    prune_network,
+    trace_fidelity,
+)
+from kanmodel.explain.replay import Replay
+from kanmodel.explain.replay import r2 as fidelity_r2
+from kanmodel.explain.scores import score_layers
+from kanmodel.explain.subnetwork import extract_subnetwork
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicEdge, Target
 
 METRICS = ["contribution", "backward", "forward_n", "forward_u"]
 ALL = Thresholds(-1, -1, -1)  # no score is below
@@ -41,8 +54,8 @@ def prune_by_hand(model, edges, fill):
     """The network with all but these edges, (stage, layer, j, i), replaced one by one in a copy."""
     pruned = copy.deepcopy(model.network)
     traces = model.network.trace(model.reference.windows).stages
-    for stage, kan in pruned.stages.items():
-        for number, layer in enumerate(kan):
+    for stage, layers in pruned.stages.items():
+        for number, layer in enumerate(layers):
             means = traces[stage][number].edges.mean(dim=0)
             for j, i in np.ndindex(*layer.mask.shape):
                 if (stage, number, j, i) in edges:
@@ -61,15 +74,14 @@ def listed(kept):
 def connected(model, edges, output):
     """Those of the edges that lie on a way from an input of their KAN to the output, or out of a front KAN."""
     alive = set()
-    for stage, kan in model.network.stages.items():
-        config = kan.config
-        reached = [set(range(config.n_nodes[0]))]
-        for number in range(config.depth):
-            members = config.node_of_subnode(number + 1)
+    for stage, layers in model.config.stages.items():
+        reached = [set(range(layers[0].n_in))]
+        for number, layer in enumerate(layers):
+            members = layer.node_of_subnode
             reached.append({members[j] for s, n, j, i in edges if (s, n) == (stage, number) and i in reached[-1]})
-        wanted = {output} if stage == "head" else set(range(config.n_nodes[-1]))
-        for number in reversed(range(config.depth)):
-            members = config.node_of_subnode(number + 1)
+        wanted = {output} if stage == "head" else set(range(layers[-1].n_out))
+        for number, layer in reversed(list(enumerate(layers))):
+            members = layer.node_of_subnode
             here = {
                 edge
                 for edge in edges
@@ -84,19 +96,19 @@ def connected(model, edges, output):
 def test_thresholds_of_pykan(name):
     """With pykan's thresholds and a fill of zero, widths, masks and predictions are pykan's after each of its calls."""
     case, importance = golden(name)
-    head = case.model.network.head.config
+    head = case.model.config.head
     for expected in case.prunings():
         thresholds = replace(ALL, **expected.thresholds)
         pruning = prune_by_rule(case.model, importance, PruningRule(thresholds=thresholds, fill="zero"))
-        nodes = [pruning.nodes["head", layer].nonzero().flatten().tolist() for layer in range(head.depth + 1)]
+        nodes = [pruning.nodes["head", layer].nonzero().flatten().tolist() for layer in range(len(head) + 1)]
         assert tuple(map(tuple, nodes)) == expected.kept_nodes
         width = tuple(
             (sum(node < n_sum for node in kept), sum(node >= n_sum for node in kept))
-            for kept, (n_sum, _) in zip(nodes, head.width, strict=True)
+            for kept, n_sum in zip(nodes, [head[0].n_in, *(layer.n_sum for layer in head)], strict=True)
         )
         assert width == expected.width
         for layer, mask in enumerate(expected.masks):
-            members = head.node_of_subnode(layer + 1)
+            members = head[layer].node_of_subnode
             subnodes = [j for j, node in enumerate(members) if node in nodes[layer + 1]]
             kept = pruning.edges["head", layer][np.ix_(subnodes, nodes[layer])]
             np.testing.assert_array_equal(kept, mask)
@@ -134,7 +146,7 @@ def test_the_mean_keeps_fewer_edges_than_zero():
     assert 2 * mean.n_edges < zero.n_edges
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(
     st.sampled_from(["head", "lstm", "front"]),
     st.integers(0, 500),
@@ -150,9 +162,9 @@ def test_every_larger_k_keeps_the_fidelity(shape, seed, output, metric, fill, fi
     live, scores = [], {}
     windows = model.reference.windows
     traces = model.network.trace(windows).stages
-    for stage, kan in model.network.stages.items():
-        by_score = score_kan(kan, traces[stage][0].inputs)
-        for number, layer in enumerate(kan):
+    for stage, layers in model.network.stages.items():
+        by_score = score_layers(layers, traces[stage][0].inputs)
+        for number, layer in enumerate(layers):
             values = (
                 importance.edges[stage, number].value if metric == "contribution" else getattr(by_score, metric)[number]
             )
@@ -173,7 +185,7 @@ def test_every_larger_k_keeps_the_fidelity(shape, seed, output, metric, fill, fi
     assert pruning.fidelity.r2 == pytest.approx(best_value, abs=1e-9)
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(
     st.sampled_from(["head", "lstm", "front"]),
     st.integers(0, 500),
@@ -190,7 +202,7 @@ def test_all_edges_have_an_r2_of_exactly_1(shape, seed, product, dtype):
         assert torch.equal(keep, model.network.stages[stage][number].mask != 0)
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.sampled_from(["head", "front"]), st.integers(0, 500), st.integers(0, 1), st.floats(0.5, 0.999))
 def test_what_is_cut_off_goes(shape, seed, output, fidelity):
     """Every kept edge lies between kept nodes, and every kept hidden node has kept edges on both sides."""
@@ -198,14 +210,13 @@ def test_what_is_cut_off_goes(shape, seed, output, fidelity):
     pruning = prune_by_rule(model, importance, PruningRule(fidelity=fidelity))
     edges = listed(pruning.edges)
     assert edges == connected(model, edges, output)
-    for stage, kan in model.network.stages.items():
-        config = kan.config
-        for number in range(config.depth + 1):
-            members = config.node_of_subnode(number)
+    for stage, layers in model.config.stages.items():
+        for number in range(len(layers) + 1):
+            members = layers[number - 1].node_of_subnode if number else ()
             entered = {members[j] for s, n, j, _ in edges if (s, n) == (stage, number - 1)}
             left = {i for s, n, _, i in edges if (s, n) == (stage, number)}
             kept = set(pruning.nodes[stage, number].nonzero().flatten().tolist())
-            if 0 < number < config.depth:
+            if 0 < number < len(layers):
                 assert kept == entered == left
             elif number == 0:
                 assert kept == left
@@ -218,8 +229,8 @@ def test_masked_edges_are_never_kept():
     model, importance = tiny("front")
     masked = {
         (stage, number, j, i)
-        for stage, kan in model.network.stages.items()
-        for number, layer in enumerate(kan)
+        for stage, layers in model.network.stages.items()
+        for number, layer in enumerate(layers)
         for j, i in (layer.mask == 0).nonzero().tolist()
     }
     assert masked
@@ -296,7 +307,7 @@ def edges_of_curve(model, importance, **options):
     return points, [point.edges for point in points]
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(
     st.sampled_from(["head", "lstm", "front"]),
     st.integers(0, 500),
@@ -310,8 +321,8 @@ def test_the_curve_goes_from_all_edges_to_none(shape, seed, output, metric, fill
     points, edges = edges_of_curve(model, importance, metric=metric, fill=fill)
     live = {
         (stage, number, j, i)
-        for stage, kan in model.network.stages.items()
-        for number, layer in enumerate(kan)
+        for stage, layers in model.network.stages.items()
+        for number, layer in enumerate(layers)
         for j, i in layer.mask.nonzero().tolist()
     }
     assert edges[0] == len(connected(model, live, output))
@@ -326,7 +337,7 @@ def test_the_curve_goes_from_all_edges_to_none(shape, seed, output, metric, fill
     assert {point.fidelity.mae_full for point in points} == {points[0].fidelity.mae_full}
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(
     st.sampled_from(["head", "lstm", "front"]),
     st.integers(0, 500),
@@ -368,3 +379,91 @@ def test_a_curve_without_targets_or_scores():
     assert {(point.fidelity.mae, point.fidelity.mae_full) for point in points} == {(None, None)}
     with pytest.raises(InsufficientReferenceError):
         trace_fidelity(model, importance, "backward")
+
+
+def square_root(n_outputs=1):
+    """y = sqrt(x0 + x1) where x0 is small, and large enough: without its edge the root leaves its domain."""
+    symbolic = tuple(SymbolicEdge(0, output, "sqrt") for output in range(n_outputs))
+    head = (LayerConfig(2, 1, base="identity"), LayerConfig(1, n_outputs, base="identity", symbolic=symbolic))
+    targets = tuple(Target(f"y{output}") for output in range(n_outputs))
+    config = ModelConfig((Feature("x0"), Feature("x1")), targets, 1, 1, head, dtype="float64")
+    network = Network(config)
+    with torch.no_grad():
+        for layer in network.head:
+            layer.scale_base[:] = 1
+            layer.scale_spline[:] = 0
+        network.head[1].mask[:] = 0
+        network.head[1].symbolic_affine[:] = torch.tensor([1.0, 0.0, 1.0, 0.0])
+    rng = np.random.default_rng(0)
+    x1 = rng.uniform(-1, 3, 200)
+    x0 = np.maximum(-x1, 0) + 0.1
+    return LoadedModel(network, Reference(torch.from_numpy(np.stack([x0, x1], 1)[:, None])), {}, PROVENANCE)
+
+
+@pytest.mark.parametrize("fill", ["mean", "zero"])
+@pytest.mark.parametrize("metric", [None, *METRICS])
+@pytest.mark.parametrize("fidelity", [0.01, 0.5, 0.99])
+def test_what_is_not_finite_holds_no_fidelity(fidelity, metric, fill):
+    """Where a function leaves its domain once an edge goes, the edge stays, whatever fidelity is asked for."""
+    model = square_root()
+    pruning = prune_by_rule(model, measure_importance(model, 0), PruningRule(metric, fidelity, fill=fill))
+    assert pruning.n_edges == 3
+    assert pruning.fidelity.r2 == 1
+    smaller = extract_subnetwork(model, [measure_importance(model, 0)], PruningRule(metric, fidelity, fill=fill))
+    assert torch.isfinite(smaller.reference_outputs).all()
+    assert smaller.metrics["fidelity_r2"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("fill", ["mean", "zero"])
+def test_the_curve_ends_where_it_is_not_finite(fill):
+    """The cost of every number of edges is finite, from all of them on, to before the first that is not."""
+    model = square_root()
+    points = trace_fidelity(model, measure_importance(model, 0), fill=fill)
+    assert [(point.edges, point.fidelity.r2) for point in points] == [(3, 1.0)]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("part", ["edge", "input"])
+def test_thresholds_that_leave_nothing_finite_are_refused(metric, part):
+    """Thresholds that take an edge that a function needs are an error, not an R2 that is no number."""
+    model = square_root()
+    importance = measure_importance(model, 0)
+    replay = Replay(model)
+    scores = _edge_scores_of(model, importance, replay.run(replay.live), metric)["head", 0][0]
+    assert scores[0] < scores[1]
+    rule = PruningRule(metric, None, replace(ALL, **{part: float(scores.mean())}))
+    with pytest.raises(NonFiniteError, match="finite"):
+        prune_by_rule(model, importance, rule)
+
+
+def test_a_masked_function_outside_its_domain_is_0():
+    """An edge whose fixed function is masked adds 0 where that function does not exist."""
+    model = square_root()
+    layer = model.network.head[1]
+    layer.symbolic_mask[:] = 0
+    assert torch.equal(layer(torch.full((3, 1), -1.0, dtype=torch.float64)), torch.zeros(3, 1))
+
+
+def test_one_output_does_not_spoil_another():
+    """A smaller model for one output has finite forecasts of the others too."""
+    model = square_root(n_outputs=2)
+    with torch.no_grad():
+        model.network.head[1].mask[0] = 1
+        model.network.head[1].symbolic_mask[0] = 0  # y0 = x0 + x1 itself
+    model = replace(model, reference=model.reference)
+    smaller = extract_subnetwork(model, [measure_importance(model, 0)], PruningRule(fidelity=0.0))
+    assert torch.isfinite(smaller.reference_outputs).all()
+    assert np.isfinite(list(smaller.metrics.values())).all()
+
+
+@settings(max_examples=50)
+@given(st.lists(st.floats(allow_nan=True, allow_infinity=True), min_size=2, max_size=5), st.floats(0, 1))
+def test_r2_of_anything_is_a_number(pruned, fidelity):
+    """R2 is never NaN, at most 1, and below every fidelity where an output is not finite."""
+    full = torch.arange(float(len(pruned)), dtype=torch.float64)
+    outputs = torch.tensor(pruned, dtype=torch.float64)
+    kept = fidelity_r2(full, outputs)
+    assert kept <= 1
+    assert torch.isfinite(outputs).all() or kept < fidelity
+    assert fidelity_r2(full * 1e200, full * 1e200) == 1
+    assert fidelity_r2(full * 1e-200, full * 1e-200) == 1

@@ -14,7 +14,7 @@ from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule
 from kanmodel.explain.report import markdown, write_report
 from kanmodel.explain.topology import build_topology
-from service.repository import BUNDLED
+from service.models.repository import BUNDLED
 
 SHAPES = ["lstm", "head", "front"]
 IDS = ["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
@@ -163,10 +163,10 @@ def test_a_disconnected_feature_is_named(shape):
     model = make_model(shape, n_features=3, lookback=3)
     network = model.network
     with torch.no_grad():
-        if network.front is not None:
+        if network.front:
             network.front[0].mask[:, 1] = 0
-        elif network.lstm is not None:
-            network.lstm.weight_ih_l0[:, 1] = 0
+        elif network.recurrent is not None:
+            network.recurrent.weight_ih_l0[:, 1] = 0
         else:
             network.head[0].mask[:, 1] = 0
     findings = report_of(replace(model, reference=model.reference))
@@ -200,7 +200,7 @@ def test_counts_are_those_of_the_graph(shape):
     model, findings = tiny(shape)
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
     found = by_id(findings)
-    masked = sum(int((layer.mask == 0).sum()) for kan in model.network.stages.values() for layer in kan)
+    masked = sum(int((layer.mask == 0).sum()) for layers in model.network.stages.values() for layer in layers)
     kept = sum(edge.kept for edge in topology.kan_edges)
     assert (found["sparsity"].evidence["masked"], found["sparsity"].evidence["kept"]) == (masked, kept)
     assert found["sparsity"].evidence["r2"] == topology.fidelity.r2

@@ -7,7 +7,7 @@ from factories import make_model
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kanmodel.config import Feature, Target
+from kanmodel.network.config import Feature, Target
 from kanmodel.scaling import Scaling
 
 moderate = st.floats(-1e3, 1e3)

@@ -9,12 +9,15 @@ from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.explain.connectivity import n_nodes as count_nodes
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
 from kanmodel.explain.replay import Replay, measure_fidelity
 from kanmodel.explain.subnetwork import compare_models, extract_subnetwork, measure_size
+from kanmodel.network.config import width_of
 
 
 @cache
@@ -24,7 +27,7 @@ def tiny(shape, seed=0, **options):
     return model, tuple(measure_importance(model, output) for output in range(len(model.config.outputs)))
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(
     st.sampled_from(["lstm", "head", "front"]),
     st.integers(0, 4),
@@ -50,7 +53,7 @@ def test_dropped_nodes_are_gone_from_the_file(tmp_path, shape):
     sha256 = save_checkpoint(model, tmp_path / "full.safetensors")
     model = load_checkpoint(tmp_path / "full.safetensors")
     smaller = extract_subnetwork(model, importances, PruningRule(fidelity=0.3))
-    full_width, width = model.config.head.n_nodes, smaller.config.head.n_nodes
+    full_width, width = count_nodes(model.config.head), count_nodes(smaller.config.head)
     assert width[1] < full_width[1] and (width[0], width[2]) == (full_width[0], full_width[2])
     before, after = measure_size(model.network), measure_size(smaller.network)
     assert after.edges < before.edges and after.nodes < before.nodes
@@ -144,12 +147,12 @@ def test_pykans_pruning_as_a_file(name):
         smaller = extract_subnetwork(case.model, [importance], PruningRule(None, None, thresholds, "zero"))
         np.testing.assert_allclose(smaller.network(case.windows("eval")), expected.predictions, rtol=0, atol=1e-9)
         if expected.call == "prune_node":
-            assert smaller.config.head.width[1:-1] == expected.width[1:-1]
+            assert width_of(smaller.config.head)[1:-1] == [list(n) if n[1] else n[0] for n in expected.width[1:-1]]
 
 
 def test_nothing_left():
     """A threshold above all scores drops every edge: the forecast is a constant of a network that still has layers."""
     model, importances = tiny("head", 0)
     smaller = extract_subnetwork(model, importances, PruningRule(None, None, Thresholds(-1, 1e9, -1)))
-    assert measure_size(smaller.network).edges == 0 and smaller.config.head.n_nodes == (3, 1, 1)
+    assert measure_size(smaller.network).edges == 0 and count_nodes(smaller.config.head) == [3, 1, 1]
     assert np.ptp(smaller.reference_outputs.numpy()) == 0

@@ -3,6 +3,7 @@ import pytest
 import sympy
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.explain.symbolic import LIBRARY, suggest_formulas
 
@@ -68,7 +69,7 @@ def r2(y, found):
 
 
 @pytest.mark.parametrize("name", LIBRARY)
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(st.data())
 def test_every_function_is_found(name, data):
     """Samples of c f(a x + b) + d have f among their candidates, with an R2 of at least 0.999."""
@@ -79,7 +80,7 @@ def test_every_function_is_found(name, data):
 
 
 @pytest.mark.parametrize("name", LIBRARY)
-@settings(max_examples=3)
+@settings(max_examples=examples(3))
 @given(st.data())
 def test_the_expression_is_what_was_measured(name, data):
     """R2 is the coefficient of determination of the very expression, digits and all, and never above 1."""
@@ -91,7 +92,7 @@ def test_the_expression_is_what_was_measured(name, data):
         assert candidate.r2 <= 1
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.sampled_from(FRAMES), st.floats(1e-6, 1e6), seeds)
 def test_any_curve_has_a_straight_line(frame, size, seed):
     """A straight line, the least-squares one, is always among the candidates, which are defined at every sample."""
@@ -110,7 +111,7 @@ def test_any_curve_has_a_straight_line(frame, size, seed):
     assert set(names) <= set(LIBRARY)
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(st.sampled_from(FRAMES), st.floats(-3, 3).filter(lambda slope: abs(slope) > 0.01), st.floats(-5, 5))
 def test_a_straight_line_comes_first(frame, slope, intercept):
     """Where the samples lie on a line, nothing is better, and nothing as good is simpler."""
@@ -121,7 +122,7 @@ def test_a_straight_line_comes_first(frame, slope, intercept):
 
 
 @given(st.floats(-1e3, 1e3), st.sampled_from(FRAMES))
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 def test_a_constant(value, frame):
     """Samples that never change are a constant, to four digits, without a warning."""
     x = np.linspace(*frame, 30)
@@ -158,7 +159,7 @@ def test_only_the_functions_that_are_asked_for():
     assert {candidate.function for candidate in suggest_formulas(x, x**2, ["sin", "x^2"])} == {"x", "sin", "x^2"}
 
 
-@settings(max_examples=20)
+@settings(max_examples=examples(20))
 @given(seeds)
 def test_the_best_come_first(seed):
     """Candidates are in the order of their R2, and of equal ones the simpler first."""

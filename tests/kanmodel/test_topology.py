@@ -9,11 +9,12 @@ from factories import make_model
 from goldens import load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule
-from kanmodel.explain.scores import score_kan
+from kanmodel.explain.scores import score_layers
 from kanmodel.explain.topology import build_topology
 
 SHAPES = ["lstm", "head", "front"]
@@ -100,7 +101,7 @@ def test_contributions_are_those_of_the_ledger(shape, output):
     assert topology.output == model.config.outputs[output]
     assert topology.reference_windows == len(model.reference.windows)
     traces = model.network.trace(model.reference.windows).stages
-    scores = {stage: score_kan(kan, traces[stage][0].inputs) for stage, kan in model.network.stages.items()}
+    scores = {stage: score_layers(kan, traces[stage][0].inputs) for stage, kan in model.network.stages.items()}
     for edge in topology.kan_edges:
         of_stage = scores[edge.stage]
         assert edge.contribution == importance.edges[edge.stage, edge.layer].value[edge.j, edge.i]
@@ -133,7 +134,7 @@ def test_kept_is_what_the_rule_keeps(shape):
                 assert kept[edge.target]
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(st.sampled_from(["lstm", "head"]), st.floats(0.5, 0.9), st.floats(0.91, 0.999))
 def test_a_lower_fidelity_never_keeps_more(shape, low, high):
     """Asking for less fidelity keeps no more edges, never more than there are, and always what was asked for."""
@@ -150,8 +151,8 @@ def test_features_go_only_when_disconnected():
     """A feature that contributes little stays; one that no weight of the LSTM reads goes."""
     model = make_model("lstm", n_features=3)
     with torch.no_grad():
-        model.network.lstm.weight_ih_l0[:, 1] = 0
-        model.network.lstm.weight_ih_l0[:, 2] *= 1e-9
+        model.network.recurrent.weight_ih_l0[:, 1] = 0
+        model.network.recurrent.weight_ih_l0[:, 2] *= 1e-9
     topology = build_topology(model, measure_importance(model, 0), PruningRule(fidelity=0.1))
     assert {node.id: node.kept for node in topology.nodes if node.kind == "feature"} == {
         "feature:f0": True,

@@ -6,6 +6,9 @@ import torch
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError, DataError, NonFiniteError
+from kanmodel.network.bases import Gaussian, Sech2
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Step, plain_layers
 from kanmodel.optimization import TrainingOptions
 from kanmodel.samples import TrainingTable, split_samples
 from kanmodel.training import fit, refine
@@ -22,6 +25,16 @@ def make_table(n_rows=400, constant=False, seed=0, **options):
     if constant:
         features, names = np.column_stack([features, np.full(n_rows, 0.1)]), ("a", "b", "c")
     return TrainingTable(features, targets, names, ("y",), **options)
+
+
+def make_radial_model(table, basis):
+    """A random model with layer norms and radial bases for `make_table`, its scaling that of the table."""
+    trained = fit(table, replace(QUICK, epochs=1))
+    kind = {"gaussian": Gaussian, "sech2": Sech2}[basis]
+    head = plain_layers([4, 2, 1], kind(5, 0.5), before=(Step("layer_norm"),), base_after=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return replace(trained, network=Network(replace(trained.config, head=head)).requires_grad_(False))
 
 
 def weights(model):
@@ -140,19 +153,33 @@ def test_every_shape_trains_saves_and_loads(tmp_path):
 
 
 def test_a_target_that_never_changes_is_refused():
-    """There is nothing to forecast, and no R2, where a target is constant."""
+    """There is nothing to forecast where a target is constant in training."""
     table = make_table()
     with pytest.raises(DataError, match=r"target y is 4\.0 in every training row"):
         fit(replace(table, targets=np.full((400, 1), 4.0)), QUICK)
+
+
+@pytest.mark.parametrize("value", [4.0, 0.1, 1e9 + 0.3])
+@pytest.mark.parametrize("horizon", [1, 2])
+@pytest.mark.filterwarnings("error")
+def test_a_constant_test_target_is_refused_before_training(value, horizon):
+    """A target without spread in the test part has no R2, which is said before the first epoch and without warnings."""
+    table = make_table()
+    model = fit(table, replace(QUICK, horizon=horizon, width=(4, 2, horizon), epochs=1))
     targets = table.targets.copy()
-    targets[330:] = 4.0
-    with pytest.raises(DataError, match=r"output y\+1 is 4\.0 in every test window"):
-        fit(replace(table, targets=targets), QUICK)
+    targets[330:] = value
+    constant, epochs = replace(table, targets=targets), []
+    refusal = rf"output y\+1 is {value} in every test window"
+    with pytest.raises(DataError, match=refusal):
+        fit(constant, replace(QUICK, horizon=horizon, width=(4, 2, horizon)), epochs.append)
+    with pytest.raises(DataError, match=refusal):
+        refine(model, constant, QUICK, epochs.append)
+    assert not epochs
 
 
 def test_an_architecture_that_cannot_exist_is_refused():
     """A head that does not fit what reaches it is refused with both numbers."""
-    with pytest.raises(ConfigError, match="head KAN has 5 inputs, but 4 values reach it"):
+    with pytest.raises(ConfigError, match=r"head\[0\]\.n_in must be 4, which reach it, but is 5"):
         fit(make_table(), replace(QUICK, width=(5, 1)))
 
 
@@ -239,6 +266,21 @@ def test_masked_edges_stay_masked():
     assert after.network.head[0].mask[0, 1] == 0
     windows = model.reference.windows
     assert not after.network.trace(windows).head[0].edges[:, 0, 1].any()
+
+
+@pytest.mark.parametrize("basis", ["gaussian", "sech2"])
+def test_a_radial_model_goes_on(basis):
+    """With the options' defaults a radial model trains on; its centres stay, and asking to move them is refused."""
+    table = make_table()
+    model = make_radial_model(table, basis)
+    reports = []
+    refinement = refine(model, table, report=reports.append)
+    after = refinement.after
+    assert reports and after.metrics["test_r2"] > refinement.before.metrics["test_r2"]
+    for layer, old in zip(after.network.head, model.network.head, strict=True):
+        assert torch.equal(layer.grid, old.grid) and not torch.equal(layer.coef, old.coef)
+    with pytest.raises(ConfigError, match=f"no knots to move: its basis is {basis}"):
+        refine(model, table, QUICK, move_grids=True)
 
 
 def test_scaling_and_units_stay_when_going_on():

@@ -21,8 +21,8 @@ from waiting import poll
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from service.app import create_app
 from service.cli import main
-from service.repository import BUNDLED
-from service.server import server_options
+from service.http.server import server_options
+from service.models.repository import BUNDLED
 from service.settings import Settings
 
 NAMES = ("front", "head", "nyc-weather", "two")
@@ -166,7 +166,10 @@ def ray_service(local_service: Service, folder: Path, tmp_path_factory: pytest.T
         yield replace(local_service, client=process.client)
 
 
-@pytest.fixture(scope="session", params=["local_service", "ray_service"], ids=["process", "ray"])
+ON_RAY = pytest.param("ray_service", id="ray", marks=[pytest.mark.ray, pytest.mark.xdist_group("ray")])
+
+
+@pytest.fixture(scope="session", params=[pytest.param("local_service", id="process"), ON_RAY])
 def service(request: pytest.FixtureRequest) -> Service:
     """Each of them in turn."""
     one: Service = request.getfixturevalue(request.param)

@@ -33,6 +33,7 @@ def test_the_description_is_served_and_bears_the_version_of_the_package(service)
     assert service.get("/openapi.json").json()["info"]["version"] == version("kanscope")
 
 
+@pytest.mark.smoke
 def test_every_answer_bears_the_id_of_its_request(service):
     """Each request has an id of its own, and later ones sort behind earlier ones."""
     ids = [service.get("/healthz").headers["x-request-id"] for _ in range(3)]

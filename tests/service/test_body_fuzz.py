@@ -9,6 +9,7 @@ import pytest
 from factories import make_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.errors import DataError
 from service.requests.bodies import parse_object, parse_windows
@@ -68,21 +69,21 @@ def fits(value, shape, limit):
     return type(value) is list and len(value) == shape[0] and all(fits(item, shape[1:], limit) for item in value)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(40))
 @given(verbs, st.binary(max_size=200))
 def test_any_bytes(ask, verb, body):
     """Bytes that are no JSON object of windows are refused."""
     assert ask(verb, body).status_code == 422
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(40))
 @given(verbs, anything)
 def test_any_json(ask, verb, value):
     """JSON that is no object of windows is refused, whatever else it is."""
     assert ask(verb, write(value)).status_code == 422
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(60))
 @given(part=st.data())
 def test_any_value_in_any_place(ask, document, part):
     """A request in which one value is replaced by any other is answered, or refused."""
@@ -95,7 +96,7 @@ def test_any_value_in_any_place(ask, document, part):
     ask("explain", write(changed))
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(60))
 @given(part=st.data())
 def test_windows_are_read_where_they_fit_and_refused_else(ask, service, part):
     """Windows with any value in any place are forecast exactly where they are numbers of the model's shape."""
@@ -113,7 +114,7 @@ def test_windows_are_read_where_they_fit_and_refused_else(ask, service, part):
         assert answer.status_code == 422
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(40))
 @given(
     members=st.lists(st.tuples(st.sampled_from(["a", "b", "instances"]), anything), max_size=4), at=st.integers(0, 4)
 )
@@ -134,7 +135,7 @@ def test_members_are_read_beside_windows_as_they_are_without(members, at):
         assert read == expected
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(30))
 @given(cuts=st.lists(st.floats(0, 1), min_size=4, max_size=4), other=st.none() | st.binary(max_size=16))
 def test_any_splice(ask, document, cuts, other):
     """A request in which a part of its text is replaced by another part, or by anything, is answered or refused."""

@@ -3,6 +3,7 @@ import re
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,14 @@ from factories import make_model, write_table
 from goldens import load_case
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.config import KANConfig, LSTMConfig
 from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.ledger import explain_windows
 from kanmodel.explain.pruning import PruningRule, prune_by_rule
 from kanmodel.explain.report import markdown, write_report
 from kanmodel.explain.topology import build_topology
+from kanmodel.network.bases import Gaussian
+from kanmodel.network.config import RecurrentConfig, Step, plain_layers, width_of
 from service import commands
 from service.commands.explain import faithfulness_table, find_losses
 from service.settings import choose_settings
@@ -42,7 +44,7 @@ def test_a_table_becomes_a_checkpoint(tmp_path, table, run):
     model = load_checkpoint(file)
     assert model.config.feature_names == ("a", "b", "constant") and model.config.outputs == ("y+1",)
     assert model.config.features[0].unit == "°C" and model.config.targets[0].unit == "K"
-    assert model.config.head.n_nodes == (4, 2, 1) and model.config.lookback == 3
+    assert width_of(model.config.head) == [4, 2, 1] and model.config.lookback == 3
     for name in ("test_r2", "persistence_r2", "ridge_r2"):
         assert name in out and name in model.metrics
     assert f"sha256:{model.sha256[:12]}" in out
@@ -72,7 +74,7 @@ def test_the_bundled_model_is_what_its_readme_says(tmp_path, run):
     assert run(*(part.replace("service/bundled", str(BUNDLED)) for part in arguments))[0] == 0
     bundled, again = load_checkpoint(BUNDLED / "nyc-weather.safetensors"), load_checkpoint(file)
     for model in (bundled, again):
-        assert model.config.lstm == LSTMConfig(12) and model.config.head == KANConfig.uniform([12, 5, 1])
+        assert model.config.recurrent == RecurrentConfig("lstm", 12) and model.config.head == plain_layers([12, 5, 1])
     assert [f.unit for f in again.config.features] == [f.unit for f in bundled.config.features]
     assert len(bundled.reference.windows) == 512 and (BUNDLED / "nyc-weather.safetensors").stat().st_size < 1.5e6
     for model in (bundled, again):
@@ -156,7 +158,7 @@ def test_pruning_writes_a_smaller_model_that_serves(tmp_path, run, serve, saved)
     code, out, _ = run("prune", file, "--fidelity", "0.4", "-o", smaller)
     before, after = load_checkpoint(file), load_checkpoint(smaller)
     assert code == 0 and after.provenance.parent == f"sha256:{before.sha256}"
-    assert after.config.head.n_nodes[1] < before.config.head.n_nodes[1]
+    assert after.config.head[0].n_out < before.config.head[0].n_out
     full, left = (model.reference_outputs[:, 0] for model in (before, after))
     r2 = 1 - ((full - left) ** 2).sum() / ((full - full.mean()) ** 2).sum()
     windows = before.scaling.features_to_original(before.reference.windows)
@@ -164,7 +166,7 @@ def test_pruning_writes_a_smaller_model_that_serves(tmp_path, run, serve, saved)
     n_edges = [sum(int(layer.mask.sum()) for layer in model.network.head) for model in (before, after)]
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in out.splitlines() if line.startswith("│")]
     assert ["edges", *map(str, n_edges)] in rows
-    assert ["hidden nodes", "5", str(after.config.head.n_nodes[1])] in rows
+    assert ["hidden nodes", "5", str(after.config.head[0].n_out)] in rows
     assert ["y+1", f"{r2:.4f}", *(f"{error:.4g}" for error in errors)] in rows
     assert f"sha256:{after.sha256[:12]}" in out
     with serve(models=smaller) as client:
@@ -285,6 +287,22 @@ def test_training_goes_on_until_fewer_edges_matter(tmp_path, run):
     assert "inputs outside their grids" in out
 
 
+def test_a_radial_model_goes_on_with_default_options(tmp_path, table, run):
+    """`train --from` needs no option for a model without knots; to move knots that it doesn't have is refused."""
+    old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
+    assert run("train", table, *TRAIN, *QUICK, "-o", old)[0] == 0
+    trained = load_checkpoint(old)
+    head = plain_layers([4, 2, 1], Gaussian(5, 0.5), before=(Step("layer_norm"),), base_after=0)
+    network = Network(replace(trained.config, head=head)).requires_grad_(False)
+    save_checkpoint(replace(trained, network=network), old)
+    for option in (["--update-grid"], ["--grid-updates", "3"]):
+        code, out, err = run("train", table, "--from", old, *TRAIN[2:], *option, "-o", new)
+        assert (code, out) == (2, "") and "no knots to move: its basis is gaussian" in err and not new.exists()
+    code, out, err = run("train", table, "--from", old, *TRAIN[2:], "-o", new)
+    assert code == 0, err
+    assert "edges needed for R2 0.99" in out and load_checkpoint(new).config == load_checkpoint(old).config
+
+
 def test_training_goes_on_only_where_options_agree(tmp_path, table, run):
     """What is the checkpoint's own is refused or must be the same; without epochs the model stays what it is."""
     old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
@@ -318,7 +336,7 @@ def test_questions_that_cannot_be_answered(tmp_path, run, saved):
     file = saved(make_model("lstm"))
     out_file = tmp_path / "n.safetensors"
     for arguments, message in (
-        (["formula", file], "a formula needs a KAN without an LSTM"),
+        (["formula", file], "a formula needs layers that read the features of one step"),
         (["explain", file, "--window", "160"], "there is no reference window 160, but 0 to 159"),
         (["explain", file, "--faithfulness", "--window", "1"], "--faithfulness measures over many windows"),
         (["explain", file, "--output-name", "q"], "there is no output 'q', but y+1"),
@@ -346,8 +364,8 @@ def test_questions_that_cannot_be_answered(tmp_path, run, saved):
         (("train", "learn"), [], "row 2, column split must be one of train, validation, test, but is 'learn'"),
         (None, ["--lookback", "2000"], "the table has 1200 rows, but one window with its targets needs 2000"),
         (None, ["--lookback", "400"], "the train part has 0 windows of 400 rows, but needs 8; its longest run"),
-        (None, ["--width", "5,2,1"], "the head KAN has 5 inputs, but 4 values reach it"),
-        (None, ["--hidden", "0"], "a KAN without LSTM reads one step, but lookback is 3"),
+        (None, ["--width", "5,2,1"], "head[0].n_in must be 4, which reach it, but is 5"),
+        (None, ["--hidden", "0"], "a KAN alone reads one step, so lookback must be 1 for hidden 0, but is 3"),
         (None, ["--unit", "q=m"], "unit given for 'q', which is none of"),
         (None, ["--validation-share", "2"], "validation_share must lie between 0 and 1, but is 2.0"),
         (None, ["--features", "a,y"], "y is a target and a feature"),

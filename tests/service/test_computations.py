@@ -8,9 +8,8 @@ import threading
 import pytest
 import torch
 
-from service.computations import Computations
-from service.errors import NotReadyError
-from service.threads import NICE
+from service.http.errors import NotReadyError
+from service.work.computations import NICE, Computations
 
 
 def test_a_computation_has_a_thread_of_its_own_and_gives_back_its_result():

@@ -1,22 +1,22 @@
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from service.openapi import DOCUMENT
+from thorough import examples
+
+from service.document.openapi import DOCUMENT
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
-# Requests for each operation, beside the examples and the edge cases; a long run has more of them.
-EXAMPLES = os.environ.get("CONTRACT_EXAMPLES", "50")
+N_EXAMPLES = examples(8)  # requests of each operation, beside the examples and the edge cases
 
 
 def run_schemathesis(client, folder, *options):
     """What it says of a server that has kept to the document."""
     options = [
         f"--url={client.base_url}",
-        f"--max-examples={EXAMPLES}",
+        f"--max-examples={N_EXAMPLES}",
         "--generation-deterministic",
         "--no-color",
         *options,

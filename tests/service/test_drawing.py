@@ -14,16 +14,16 @@ from factories import make_model
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from kanmodel.drawing.axes import scale_over
+from kanmodel.drawing.edge import draw_edge
+from kanmodel.drawing.layout import lay_out, spread
+from kanmodel.drawing.links import PADDING
+from kanmodel.drawing.network import draw_topology
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, Thresholds
 from kanmodel.explain.topology import build_topology
-from service.drawing.axes import scale_over
-from service.drawing.edge import draw_edge
-from service.drawing.layout import lay_out, spread
-from service.drawing.links import PADDING
-from service.drawing.network import draw_topology
 
 SVG = "{http://www.w3.org/2000/svg}"
 NETWORKS = ["nyc-weather", "two", "front", "head"]
@@ -219,6 +219,7 @@ def test_nothing_in_a_picture_is_active_or_from_elsewhere(service, path):
     assert all(".kanscope" in selector for rule in rules for selector in rule.split(",")), "a rule reaches the page"
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("path", ["head/topology", "head/edges/0/1/1"])
 def test_the_media_type_is_negotiated(service, path):
     """JSON is the default; the header asks for the picture, and the query beats the header; caches are told."""

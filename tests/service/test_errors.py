@@ -10,10 +10,11 @@ import pytest
 from factories import make_model, make_windows
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.config import Target
 from kanmodel.errors import CheckpointError, KanscopeError
+from kanmodel.network.config import Target
 from service.app import create_app
-from service.errors import STATUSES, describe_error
+from service.http.error_answers import describe_error
+from service.http.errors import STATUSES
 from service.settings import Settings
 
 TITLES = {
@@ -337,6 +338,7 @@ def check_error(answer: httpx2.Response, status: int, message: str, path: str | 
         assert body["error"] == f"{path} {body['errors'][0]['message']}"
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", STATUS_CASES)
 def test_each_kind_of_wrong_request_has_its_status(service, name):
     """What the request asks for, and how, is refused with the status of the API page and the reason."""
@@ -421,11 +423,13 @@ def test_all_bad_values_are_listed_up_to_twenty(service):
     assert answer.json()["detail"] == "2 values are not finite"
 
 
+@pytest.mark.smoke
 def test_a_405_says_what_is_allowed(service):
     """A wrong method is answered with the header Allow."""
     assert service.client.delete("/v1/models").headers["allow"] == "GET, HEAD"
 
 
+@pytest.mark.smoke
 def test_a_503_says_when_to_come_back(service):
     """A model that cannot answer is answered with the header Retry-After."""
     assert int(service.get("/v1/models/broken").headers["retry-after"]) > 0
@@ -453,7 +457,7 @@ def test_an_unexpected_failure_says_nothing_but_the_request_id(folder, serve_app
         raise ZeroDivisionError("a secret")
 
     app.add_api_route("/boom", fail)
-    with serve_app(app) as client, caplog.at_level(logging.ERROR, logger="service.errors"):
+    with serve_app(app) as client, caplog.at_level(logging.ERROR, logger="service.http.error_answers"):
         answer = client.get("/boom")
     check_error(answer, 500, "internal error")
     assert "secret" not in answer.text

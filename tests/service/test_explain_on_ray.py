@@ -1,4 +1,7 @@
-"""`kanscope explain … --engine ray`: the same table, from a cluster of this machine alone."""
+"""`kanscope explain … --engine ray`: the same table, from a cluster of this machine alone.
+
+Commands and cluster are processes of their own: a driver of Ray would weigh on the tests after these.
+"""
 
 from __future__ import annotations
 
@@ -8,23 +11,29 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from secrets import token_hex
 
 import numpy as np
 import polars as pl
 import pytest
-import ray
 from factories import make_model
 from waiting import poll
 
-from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from service.batch.cluster import explain_with_ray
-from service.batch.plan import Plan
-from service.batch.run import explain_table
-from service.clusters import join_cluster
+from kanmodel.checkpoint import save_checkpoint
+
+pytestmark = pytest.mark.xdist_group("ray")  # one worker has the clusters
 
 N_ROWS, PARTS = 1500, ("--part-windows", 50)
 MODEL = make_model("lstm", with_targets=False)
 NAMES, LOOKBACK = MODEL.config.feature_names, MODEL.config.lookback
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}  # else a command takes the cluster for one without
+CLUSTER = """
+import ray
+from service.engines.clusters import join_cluster
+join_cluster(2, log_to_driver=False)
+print(ray.get_runtime_context().gcs_address, flush=True)
+input()
+"""
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +52,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """Two cores on loopback."""
-    join_cluster(2, log_to_driver=False)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+def cluster() -> Iterator[str]:
+    """The address of two cores on loopback."""
+    environment = {**os.environ, **TOKEN, "RAY_ADDRESS": "local"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", CLUSTER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    yield process.stdout.readline().strip()
+    process.communicate("\n", timeout=60)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -58,6 +69,24 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def words(place: Path, out: Path, *options: object) -> list[str]:
     return ["explain", *map(str, (place / "model.safetensors", place / "rows.csv", "-o", out, *PARTS, *options))]
+
+
+def start(address: str, arguments: list[str], *options: str) -> subprocess.Popen[str]:
+    """The command on a cluster."""
+    command = [sys.executable, "-m", "service.cli", *arguments, "--engine", "ray", *options]
+    environment = {**os.environ, **TOKEN, "RAY_ADDRESS": address}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Its exit code, and what it said of errors."""
+    _, error = process.communicate(timeout=300)
+    return process.returncode, error
+
+
+def succeed(process: subprocess.Popen[str]) -> None:
+    code, error = finish(process)
+    assert code == 0, error
 
 
 @pytest.fixture
@@ -75,22 +104,28 @@ def descendants(pid: int) -> Iterator[int]:
         yield from descendants(child)
 
 
-def find_actors(pid: int) -> list[int]:
-    """The processes below one that hold the model."""
-    named = ((child, Path(f"/proc/{child}/cmdline").read_bytes()) for child in descendants(pid))
-    return [child for child, name in named if b"_Explainer" in name]
+def find_actors() -> set[int]:
+    """The processes that hold the model."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"_Explainer" in path.read_bytes():
+                found.add(int(path.parent.name))
+        except OSError:
+            continue
+    return found
 
 
-def test_the_cluster_makes_the_same_files(run, cluster, place, wanted, tmp_path):
+def test_the_cluster_makes_the_same_files(cluster, place, wanted, tmp_path):
     """Every chunk is the same, so every byte is, the list of bad rows included; and it makes what is missing alone."""
     out = tmp_path / "out"
-    assert run(*words(place, out, "--engine", "ray"))[0] == 0
+    succeed(start(cluster, words(place, out)))
     assert contents(out) == wanted
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     missing = {f"part-{number:05d}.parquet" for number in (0, 7, 29)}
     for name in missing:
         (out / name).unlink()
-    assert run(*words(place, out, "--engine", "ray"))[0] == 0
+    succeed(start(cluster, words(place, out)))
     assert contents(out) == wanted
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("part-*")}
     assert {name for name, time in after.items() if before[name] != time} == missing
@@ -98,18 +133,19 @@ def test_the_cluster_makes_the_same_files(run, cluster, place, wanted, tmp_path)
 
 def test_a_worker_that_is_killed_is_replaced(cluster, place, wanted, tmp_path):
     """SIGKILL of an actor in the middle changes nothing in the result."""
-    plan = Plan(place / "rows.csv", NAMES, LOOKBACK, 0, part_windows=50)
-    killed = []
-    model = load_checkpoint(place / "model.safetensors")
-    for number, _ in enumerate(explain_table(model, plan, tmp_path / "out", explain_with_ray, 2)):
-        if number == 3:
-            killed = find_actors(os.getpid())
-            os.kill(killed[0], signal.SIGKILL)
-    assert len(killed) == 2
-    assert contents(tmp_path / "out") == wanted
+    out = tmp_path / "out"
+    process = start(cluster, words(place, out), "--workers", "2")
+    poll(lambda: len(list(out.glob("part-*"))) >= 2)
+    actors = find_actors()
+    os.kill(next(iter(actors)), signal.SIGKILL)
+    begun_with = len(list(out.glob("part-*")))
+    succeed(process)
+    assert len(actors) == 2 and begun_with < N_ROWS // 50
+    assert contents(out) == wanted
 
 
-def test_what_ends_the_reading_leaves_what_was_read(run, cluster, place, tmp_path):
+@pytest.mark.ray
+def test_what_ends_the_reading_leaves_what_was_read(cluster, place, tmp_path):
     """The error is the sentence of the other engine, and the rows before it are explained."""
     table = tmp_path / "table"
     table.mkdir()
@@ -117,33 +153,29 @@ def test_what_ends_the_reading_leaves_what_was_read(run, cluster, place, tmp_pat
     (table / "a.csv").write_bytes(text)
     (table / "b.csv").write_bytes(text + b"1,2,3,4,5\n")
     out = tmp_path / "out"
-    code, _, error = run("explain", place / "model.safetensors", table, "-o", out, *PARTS, "--engine", "ray")
+    arguments = ["explain", *map(str, (place / "model.safetensors", table, "-o", out, *PARTS))]
+    code, error = finish(start(cluster, arguments))
     assert code == 2 and "kanscope: cannot read b.csv: " in error
     assert "and the same command goes on from there" in error
     assert len(list(out.glob("part-*"))) == N_ROWS // 50
 
 
+@pytest.mark.ray
 def test_a_command_that_is_killed_is_finished_by_the_next(place, wanted, tmp_path):
     """SIGKILL of the driver takes its cluster with it; the next run makes the rest."""
-    command = [
-        sys.executable,
-        "-m",
-        "service.cli",
-        *words(place, tmp_path / "out", "--engine", "ray", "--workers", "1"),
-    ]
-    environment = {**os.environ, "RAY_ADDRESS": "local"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    out = tmp_path / "out"
+    process = start("local", words(place, out), "--workers", "1")
     try:
-        poll(lambda: len(list((tmp_path / "out").glob("part-*"))) >= 2 or process.poll() is not None)
+        poll(lambda: len(list(out.glob("part-*"))) >= 2 or process.poll() is not None)
         assert process.poll() is None
         started = list(descendants(process.pid))
     finally:
         process.kill()
         process.wait()
     poll(lambda: not any(is_running(pid) for pid in started))
-    assert len(list((tmp_path / "out").glob("part-*"))) < N_ROWS // 50
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert contents(tmp_path / "out") == wanted
+    assert len(list(out.glob("part-*"))) < N_ROWS // 50
+    succeed(start("local", words(place, out), "--workers", "1"))
+    assert contents(out) == wanted
 
 
 def is_running(pid: int) -> bool:

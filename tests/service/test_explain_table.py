@@ -23,6 +23,7 @@ from factories import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from thorough import examples
 from waiting import poll
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
@@ -31,7 +32,7 @@ from kanmodel.windows import take_windows
 from service.batch.plan import Plan
 from service.batch.run import explain_table
 from service.batch.threads import explain_with_threads
-from service.repository import BUNDLED
+from service.models.repository import BUNDLED
 
 N_ROWS = 90
 MODEL = make_model("lstm", with_targets=False)
@@ -170,7 +171,7 @@ def write_files(rows: pl.DataFrame, folder: Path, cuts: list[int], kind: str, ro
     return folder
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(data=st.data())
 def test_files_chunks_and_interruptions_change_nothing(data):
     """However a series is cut into files and chunks, and wherever a run ends, the whole is the same."""

@@ -12,7 +12,7 @@ from kanmodel.errors import NonFiniteError
 from kanmodel.explain.baseline import Baseline
 from kanmodel.explain.expected import draw_baselines, explain_expected
 from kanmodel.explain.ledger import LedgerOptions, explain_in_slices, explain_windows
-from service import explanations
+from service.work import explanations
 
 
 def ask(service, name, n=2, **members):
@@ -40,6 +40,7 @@ def test_every_layer_sums_to_the_change_of_the_forecast(service, name):
         assert explanation["converged"] == (explanation["residual"] <= explanation["tolerance"])
 
 
+@pytest.mark.smoke
 def test_the_answer_is_the_ledger(service):
     """Every number is that of the model core, with the names of features, layers, nodes and edges."""
     model = service.models["front"]
@@ -125,6 +126,7 @@ def test_the_baseline_is_used_and_echoed(service, kind):
         assert answer["baseline"] == {"kind": "mean", "values": means}
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("asked", "count", "seed"), [("reference", 16, 0), ({"reference": 3}, 3, 0), ({"reference": 5, "seed": 2}, 5, 2)]
 )
@@ -174,6 +176,7 @@ def test_all_reference_windows_serve_where_there_are_few(serve, tmp_path):
         assert answer.json()["baseline"]["reference"] == 5
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("baseline", ["mean", {"reference": 3}])
 @pytest.mark.parametrize("output", ["a+1", ["b+2", "a+1"]])
 def test_ndjson_lines_are_the_plain_answer(service, output, baseline):

@@ -34,6 +34,7 @@ def test_each_file_is_served_under_the_policy(service, file):
         assert answer.headers["content-type"].startswith("text/javascript")
 
 
+@pytest.mark.smoke
 def test_a_file_that_the_browser_has_is_not_sent_again(service):
     """Each is asked for by its ETag, so that a new release is seen at once."""
     first = service.get("/explorer/app.js")

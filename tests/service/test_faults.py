@@ -21,6 +21,8 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.ledger import LedgerOptions, explain_windows
 from kanmodel.scaling import Array
 
+pytestmark = pytest.mark.alone
+
 N_CLIENTS = 64
 LEAN = {"KANSCOPE_CACHED_RESULTS": "1"}  # so that no global result is computed beforehand
 N_ASKED = 32  # different requests; every sixteenth is an explanation

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "path", ["/healthz", "/v1/models", "/v1/models/two", "/v1/models/two/report?output=a%2B1", "/docs"]
 )

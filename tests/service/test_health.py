@@ -13,6 +13,7 @@ def test_lives_as_soon_as_it_listens(service):
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
+@pytest.mark.smoke
 def test_is_ready_although_one_file_failed(service):
     """/readyz is 200 once loading is over and a model answers, and names the file that failed."""
     answer = service.get("/readyz")
@@ -43,7 +44,7 @@ def slow_version(monkeypatch):
             go_on.wait(30)
         return load_checkpoint(path)
 
-    monkeypatch.setattr("service.registry.load_checkpoint", load_slowly)
+    monkeypatch.setattr("service.models.registry.load_checkpoint", load_slowly)
     yield go_on
     go_on.set()
 

@@ -39,6 +39,7 @@ def test_a_state_dict_becomes_a_checkpoint(tmp_path, run, manifest):
     output = tmp_path / "weather.safetensors"
     code, out, _ = run("import", WEIGHTS, "--manifest", manifest(name="weather"), "-o", output)
     assert code == 0 and "weather: wrote" in out and "verified: the largest difference from the check is" in out
+    assert "standard deviations of that output" in out
     model = load_checkpoint(output)
     scaler = json.loads(SCALER.read_text())
     assert list(model.config.feature_names) == scaler["feature_names"] and model.provenance.verified
@@ -112,3 +113,18 @@ def test_description(run):
     document = json.loads(run("import", WEIGHTS, "--describe", "--json")[1])
     assert document["prefix"] == "module." and document["lstms"][0]["hidden_size"] == 12
     assert document["unknown"] == [] and "readout" in " ".join(document["missing"])
+
+
+def test_both_differences_are_said(tmp_path, run, serve, manifest):
+    """JSON, `inspect` and HTTP have the absolute and the relative difference from the check."""
+    file = tmp_path / "models" / "m.safetensors"
+    file.parent.mkdir()
+    document = json.loads(run("import", WEIGHTS, "--manifest", manifest(), "-o", file, "--json")[1])
+    absolute, relative = document["largest_difference"], document["relative_difference"]
+    spread = float(load_case("pykan_head", "float32").expected("predictions").double().std(correction=0))
+    assert relative == pytest.approx(absolute / spread) and 0 < relative < 1e-5
+    assert (document["reading"], document["also_matching"]) == (None, [])
+    assert f"{absolute:.2g}" in run("inspect", file)[1]
+    with serve(models=file.parent) as client:
+        provenance = client.get("/v1/models/m").json()["provenance"]
+    assert (provenance["difference"], provenance["relative_difference"]) == (absolute, relative)

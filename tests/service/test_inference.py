@@ -9,6 +9,7 @@ import pytest
 from factories import make_model, make_tensors, make_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
@@ -119,6 +120,7 @@ def test_a_tensor_for_each_feature_is_its_column(service, model, windows):
         np.testing.assert_array_equal(read(answer)["predictions"], expected)
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("datatype", "dtype"),
     [("FP16", "<f2"), ("FP32", "<f4"), ("FP64", "<f8"), ("INT8", "i1"), ("INT32", "<i4"), ("UINT64", "<u8")],
@@ -162,6 +164,7 @@ def test_outputs_are_chosen_and_may_be_bytes(service, windows, asked, names):
         np.testing.assert_array_equal(tensors[name], whole[name])
 
 
+@pytest.mark.smoke
 def test_explanations_are_those_of_the_ledger(service, model, windows):
     """One for each window and output, by features or by steps, against the wanted baseline."""
     ledgers = [explain_windows(model, model.to_model_units(windows), o, Baseline("zero")) for o in range(4)]
@@ -404,7 +407,7 @@ anything = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(60))
 @given(part=st.data())
 def test_any_value_in_any_place_is_answered_or_refused(service, windows, part):
     """A request in which one value is replaced by any other is answered, or it is a 400."""
@@ -420,7 +423,7 @@ def test_any_value_in_any_place_is_answered_or_refused(service, windows, part):
     assert answer.status_code == 200 or refused(answer)
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(60))
 @given(start=st.floats(0, 1), cut=st.integers(0, 40), other=st.binary(max_size=40), length=st.integers(-2, 2))
 def test_any_splice_of_a_binary_request_is_answered_or_refused(service, windows, start, cut, other, length):
     """Bytes that are taken out or put in anywhere, and a header that is a little off."""

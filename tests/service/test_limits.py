@@ -58,6 +58,7 @@ def metric(client, start, end=""):
     return float(lines[0].split()[-1]) if lines else 0.0
 
 
+@pytest.mark.smoke
 def test_ten_thousand_tiny_chunks_are_one_body(service):
     """A body that comes byte by byte is read as any other."""
     chunks = [bytes([byte]) for byte in b" " * (10_000 - len(BODY)) + BODY]
@@ -67,6 +68,7 @@ def test_ten_thousand_tiny_chunks_are_one_body(service):
     assert answer.status_code == 200, answer.text
 
 
+@pytest.mark.smoke
 def test_too_large_a_body_leaves_the_connection_fine(service):
     """413 comes before the body is whole, and the same connection answers the next request."""
     with connect(service.client) as connection:
@@ -239,7 +241,7 @@ def test_sigterm_lets_accepted_requests_end(launch, folder):
 
 def test_a_request_on_its_way_is_taken_while_the_process_stops(serve, folder, monkeypatch):
     """A connection that was kept may be about to ask: what it asks then is the last that it is answered."""
-    monkeypatch.setattr("service.server.LINGER", 20.0)
+    monkeypatch.setattr("service.http.server.LINGER", 20.0)
     said = []
 
     def ask_late(client, connection):

@@ -18,7 +18,9 @@ from waiting import poll
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.ledger import explain_in_slices, explain_windows
 from kanmodel.scaling import Array
-from service import explanations
+from service.work import explanations
+
+pytestmark = pytest.mark.alone
 
 N_CLIENTS = 64
 N_ROUNDS = 4

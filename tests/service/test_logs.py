@@ -9,8 +9,8 @@ import pytest
 from factories import make_windows
 from waiting import poll
 
-from service.logs import log_request, make_request_log
 from service.settings import Settings
+from service.telemetry.logs import log_request, make_request_log
 
 
 def write(state=None, **settings):
@@ -89,7 +89,7 @@ def test_a_traceback_shows_no_values(log_format):
     """Neither form shows the variables of what failed, which may be inputs."""
     script = """
 import logging, sys
-from service.logs import configure_logging
+from service.telemetry.logs import configure_logging
 from service.settings import Settings
 configure_logging(Settings(log_format=sys.argv[1]))
 secret = "".join(map(str, range(9)))

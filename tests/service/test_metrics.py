@@ -10,9 +10,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse
 
 from service.app import create_app
-from service.metrics import Metrics
-from service.registry import Registry
+from service.models.registry import Registry
 from service.settings import Settings
+from service.telemetry.metrics import Metrics
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -124,6 +124,7 @@ def test_every_sample_names_its_process(local_service):
     assert {sample.labels["pid"] for sample in found} == {str(os.getpid())}
 
 
+@pytest.mark.smoke
 def test_the_form_is_negotiated(service):
     """Prometheus's text by default, OpenMetrics where it is asked for."""
     assert service.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 
+@pytest.mark.smoke
 def test_lists_every_wanted_model_the_failed_one_with_its_reason(service):
     """One bad file is listed as failed with its reason, and the others are ready."""
     answer = service.get("/v1/models").json()

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from service.errors import NotAcceptableError
-from service.requests.negotiation import choose_media_type
+from service.http.errors import NotAcceptableError
+from service.http.negotiation import choose_media_type
 
 OFFERED = ("application/json", "application/x-ndjson")
 

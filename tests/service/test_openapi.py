@@ -10,9 +10,9 @@ import pytest
 from factories import make_tensors, make_windows
 
 from kanmodel.explain.attributions import Attribution
-from service import openapi
-from service.description import EXAMPLES
-from service.security import needed_scope
+from service.document import openapi
+from service.document.description import EXAMPLES
+from service.http.security import needed_scope
 
 DOCUMENT = json.loads(openapi.DOCUMENT.read_text(encoding="utf-8"))
 OPERATIONS = {
@@ -76,7 +76,7 @@ def ask_example(client, operation_id):
 
 
 def test_the_committed_document_is_that_of_the_app():
-    """openapi/openapi.json has not drifted; `python -m service.openapi` writes it anew."""
+    """openapi/openapi.json has not drifted; `python -m service.document` writes it anew."""
     assert openapi.DOCUMENT.read_text(encoding="utf-8") == openapi.format_document()
 
 
@@ -85,7 +85,7 @@ def test_the_check_fails_on_a_drift(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(openapi, "DOCUMENT", tmp_path / "openapi.json")
     monkeypatch.setattr(sys, "argv", ["openapi", "--check"])
     assert openapi.main() == 1
-    assert "run python -m service.openapi" in capsys.readouterr().err
+    assert "run python -m service.document" in capsys.readouterr().err
     monkeypatch.setattr(sys, "argv", ["openapi"])
     assert openapi.main() == 0
     monkeypatch.setattr(sys, "argv", ["openapi", "--check"])
@@ -94,8 +94,8 @@ def test_the_check_fails_on_a_drift(tmp_path, monkeypatch, capsys):
 
 
 def test_the_command_runs_as_documented():
-    """`python -m service.openapi --check` succeeds."""
-    subprocess.run([sys.executable, "-m", "service.openapi", "--check"], check=True, timeout=60)
+    """`python -m service.document --check` succeeds."""
+    subprocess.run([sys.executable, "-m", "service.document", "--check"], check=True, timeout=60)
 
 
 def test_operation_ids_are_those_that_clients_are_generated_from():
@@ -190,6 +190,7 @@ def test_the_rule_of_the_verdict_is_that_of_the_model_core():
     assert stated.lower() == " ".join(rule.split()).replace("``", "`").lower()
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("operation_id", [name for name in OPERATIONS if name not in OF_REPOSITORY])
 def test_each_example_is_answered_in_the_described_form(service, operation_id):
     """The example of each operation works on the bundled model, and the answer is as described."""
@@ -207,6 +208,7 @@ def test_each_example_of_the_repository_is_answered_in_the_described_form(serve,
     assert violations(answer.json(), answer_schema(operation_id)) == []
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
 def test_answers_of_every_shape_of_model_are_as_described(service, name):
     """What models of each shape answer at full detail is described to the last member."""

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.checkpoint import save_checkpoint
-from service.precomputed import Answer, AnswerCache, names_etag, takes_gzip
-from service.registry import Registry
+from service.http.answer_cache import Answer, AnswerCache, names_etag, takes_gzip
+from service.models.registry import Registry
 
 REGISTRY = Registry(None)
 PATHS = ("attributions", "topology", "topology/fidelity", "edges", "edges/0/0/0", "report")
@@ -29,6 +29,7 @@ def test_an_answer_is_the_same_each_time(service, path):
     assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", first.headers["etag"])
 
 
+@pytest.mark.smoke
 def test_it_is_compressed_for_who_takes_that(service):
     """The compressed bytes hold the plain ones, under an ETag of their own."""
     url = "/v1/models/nyc-weather/topology"
@@ -42,6 +43,7 @@ def test_it_is_compressed_for_who_takes_that(service):
     assert len(compressed) < len(plain.content) / 2
 
 
+@pytest.mark.smoke
 def test_queries_and_media_types_have_answers_of_their_own(service):
     """What differs in its query or in Accept is never answered with another's bytes."""
     url = "/v1/models/nyc-weather/"
@@ -67,7 +69,7 @@ def test_an_error_is_not_kept(service):
 
 def kept(*pairs, size, registry=REGISTRY):
     """A cache in which answers of some lengths were kept in turn under names."""
-    cache = AnswerCache(size, registry)
+    cache = AnswerCache(size, registry.index)
     for name, length in pairs:
         keep(cache, name, length, registry)
     return cache

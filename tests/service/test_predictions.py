@@ -12,6 +12,7 @@ def columns_of(model, windows):
     return {name: windows[..., f].tolist() for f, name in enumerate(model.config.feature_names)}
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
 def test_predicts_what_the_model_predicts_in_either_form(service, name):
     """Instances and columns give the forecasts of the checkpoint, in original units."""
@@ -66,6 +67,7 @@ def test_counts_the_warnings_that_it_leaves_out(service):
     assert answer["warnings_omitted"] == 20
 
 
+@pytest.mark.smoke
 def test_four_threads_get_the_answers_of_one(service):
     """Requests that run beside each other do not disturb each other."""
     bodies = [{"instances": make_windows(service.models["two"], 2, seed).tolist()} for seed in range(8)]

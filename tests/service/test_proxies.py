@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from starlette.responses import PlainTextResponse, Response
 
-from service.proxies import OneShape, make_middlewares, proxy_variables
+from service.engines.proxies import OneShape, make_middlewares, proxy_variables
 from service.settings import Settings
 
 

@@ -22,7 +22,9 @@ from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError
-from service.ray import app
+from service.engines.ray import app
+
+pytestmark = pytest.mark.xdist_group("ray")  # one worker has the clusters
 
 KEYS = "reader read reader-key-0123456789; owner admin owner-key-0123456789"
 OWNER = {"Authorization": "Bearer owner-key-0123456789"}
@@ -229,6 +231,7 @@ def find_replica_or_none(client):
     return re.findall(r'replica="(\w+)"', answer.text)[0] if answer.status_code == 200 else None
 
 
+@pytest.mark.ray
 def test_replicas_are_added_while_requests_wait_and_none_outlives_the_process(launch_on_ray, models):
     """More requests at a time than a replica is meant to have start another; killing the process ends them all."""
     with launch_on_ray(models, KANSCOPE_MAX_REPLICAS="2", KANSCOPE_REPLICA_REQUESTS="1") as process:
@@ -269,6 +272,7 @@ def test_sigterm_lets_accepted_requests_end(launch_on_ray, models):
         assert process.popen.wait(60) == 0
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("told", [False, True])
 def test_the_command_ends_where_its_cluster_does(launch_on_ray, models, told):
     """By itself with an error, and on SIGTERM too, as where a supervisor ends all processes at once."""
@@ -301,6 +305,7 @@ def fail_to_start(home, *arguments):
     return ended.stderr.splitlines()[-1]
 
 
+@pytest.mark.ray
 def test_where_no_model_answers_the_command_ends(tmp_path):
     """Ray tries a few times, and then the reason is said in one sentence."""
     (tmp_path / "models").mkdir()
@@ -309,6 +314,7 @@ def test_where_no_model_answers_the_command_ends(tmp_path):
     assert last.startswith("kanscope: the replicas do not start: ") and "no model answers: broken failed: " in last
 
 
+@pytest.mark.ray
 def test_where_another_process_listens_the_command_ends(tmp_path):
     """The error names the address."""
     with socket.socket() as other:
@@ -320,7 +326,7 @@ def test_where_another_process_listens_the_command_ends(tmp_path):
 
 
 def test_serve_run_takes_settings_and_wants_keys(models, monkeypatch):
-    """`serve run service.ray:app models=…` deploys what `kanscope serve` does; where it listens is not known there."""
+    """`serve run service.engines.ray:app models=…` deploys what `kanscope serve` does, wherever that listens."""
     monkeypatch.delenv("KANSCOPE_KEYS", raising=False)
     with pytest.raises(ConfigError, match="set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or say --no-auth"):
         app({"models": str(models)})
@@ -340,6 +346,6 @@ def test_the_port_must_be_one_that_every_proxy_can_take(run):
 def test_without_ray_the_command_says_how_to_get_it(run, monkeypatch):
     """Ray is imported only where it is asked for."""
     monkeypatch.setitem(sys.modules, "ray", None)
-    monkeypatch.delitem(sys.modules, "service.ray", raising=False)
+    monkeypatch.delitem(sys.modules, "service.engines.ray", raising=False)
     code, _, err = run("serve", "--engine", "ray")
     assert (code, err) == (2, "kanscope: the engine ray needs Ray: pip install 'kanscope[ray]'\n")

@@ -13,11 +13,12 @@ import pytest
 from factories import make_model, make_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.checkpoint import save_checkpoint
-from service.agreement import AGREEMENT
+from service.commands.agreement import AGREEMENT
 from service.commands.receipts import repeat_answer
-from service.receipts import read_answer
+from service.commands.saved_answers import read_answer
 
 NAMES = ("nyc-weather", "two", "front", "head")
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -77,7 +78,7 @@ def make_body(model, n, seed, form, baseline):
     return {form: forms[form], "baseline": kinds.get(baseline, baseline)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(12))
 @given(
     name=st.sampled_from(NAMES),
     n=st.integers(1, 40),
@@ -101,7 +102,7 @@ def test_any_answer_repeats(service, name, n, seed, form, baseline, detail, line
     assert shown.largest_difference <= AGREEMENT
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(12))
 @given(
     name=st.sampled_from(NAMES),
     chosen=st.lists(st.integers(0, 39), min_size=1, max_size=40, unique=True),

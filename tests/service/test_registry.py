@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, UnknownNameError
-from service.errors import NotReadyError
-from service.registry import Registry
+from service.http.errors import NotReadyError
+from service.models.registry import Registry
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def test_a_failure_that_nobody_expected_leaves_the_others_to_serve(good, monkeyp
             raise MemoryError("too much")
         return load_checkpoint(path)
 
-    monkeypatch.setattr("service.registry.load_checkpoint", load)
+    monkeypatch.setattr("service.models.registry.load_checkpoint", load)
     registry = loaded(good.parent)
     assert states(registry) == {("good", "1"): "ready", ("odd", "1"): "failed"}
     assert "too much" in caplog.text
@@ -209,7 +209,7 @@ def test_a_file_that_changes_while_it_is_read_does_not_serve(good, monkeypatch):
 
     write(good, seed=1)
     with monkeypatch.context() as patch:
-        patch.setattr("service.registry.load_checkpoint", load_late)
+        patch.setattr("service.models.registry.load_checkpoint", load_late)
         assert registry.poll() == registry.poll() == ()
     assert registry.get("good") is old
     assert registry.entries[0].reason == "good.safetensors changed while it was read"
@@ -302,7 +302,7 @@ def test_to_load_a_model_tries_again_what_failed(good, monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("service.registry.load_checkpoint", fail)
+        patch.setattr("service.models.registry.load_checkpoint", fail)
         registry = loaded(good.parent)
     assert registry.poll() == registry.poll() == ()
     assert states(registry) == {("good", "1"): "failed"}

@@ -76,6 +76,7 @@ def test_the_report_agrees_with_the_topology_and_the_table(service):
     assert evidence["features"]["shares"] == {row["name"]: row["share"] for row in rows}
 
 
+@pytest.mark.smoke
 def test_the_media_type_is_negotiated(service):
     """JSON is the default, prose goes to who prefers it, and caches are told."""
     for accept, media_type in (

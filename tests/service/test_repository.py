@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.errors import CheckpointError
-from service.repository import BUNDLED, list_checkpoints
+from service.models.repository import BUNDLED, list_checkpoints
 
 ANY_NAME = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=60)
 

@@ -14,7 +14,7 @@ from sockets import connect, head, read_answer
 from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from service import registry
+from service.models import registry
 
 ADMIN, EXPLAIN = "admi" * 8, "expl" * 8
 WINDOWS = make_windows(make_model("head"), 2)
@@ -254,7 +254,10 @@ def test_unloading_under_traffic_answers_by_the_model_or_says_that_it_is_gone(cl
             assert answer.json()["error"] == "model 'm' is unloaded"
 
 
-@pytest.mark.parametrize(("launcher", "others"), [("launch", ("--workers", 2)), ("launch_on_ray", ())])
+@pytest.mark.parametrize(
+    ("launcher", "others"),
+    [("launch", ("--workers", 2)), pytest.param("launch_on_ray", (), marks=pytest.mark.ray)],
+)
 def test_with_several_processes_the_folder_is_looked_at_instead(request, tmp_path, launcher, others):
     """A command would reach one of them; the index is of the one that answers."""
     write(tmp_path / "models" / "m.safetensors")

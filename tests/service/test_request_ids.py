@@ -9,6 +9,7 @@ PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
 ULID = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
@@ -27,6 +28,7 @@ def test_a_valid_id_of_the_client_is_that_of_the_answer(service, headers, expect
     assert answer.json()["request_id"] == expected
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize(
     "headers",
     [

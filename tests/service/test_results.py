@@ -10,9 +10,9 @@ from factories import make_model
 
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.pruning import PruningRule, Thresholds
-from service import results
-from service.registry import Served
-from service.results import GlobalResults, ResultCache
+from service.models.registry import Served
+from service.work import results
+from service.work.results import GlobalResults, ResultCache
 
 
 def test_a_result_is_computed_once_however_many_ask():

@@ -11,12 +11,12 @@ import pytest
 from factories import make_model, make_windows
 
 from kanmodel.errors import NonFiniteError
-from service import scheduler
-from service.deadlines import Deadline
-from service.errors import NotReadyError, OverloadedError
-from service.metrics import Metrics
-from service.registry import Registry
-from service.scheduler import Scheduler
+from service.http.errors import NotReadyError, OverloadedError
+from service.models.registry import Registry
+from service.telemetry.metrics import Metrics
+from service.work import scheduler
+from service.work.deadlines import Deadline
+from service.work.scheduler import Scheduler
 
 MODEL = replace(make_model("head"), sha256="a")
 OTHER = replace(make_model("head", seed=1), sha256="b")

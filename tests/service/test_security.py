@@ -7,7 +7,7 @@ from sockets import connect, read_answer
 
 from kanmodel.errors import ConfigError
 from service.app import create_app
-from service.security import KeyFile, needed_scope, parse_keys
+from service.http.security import KeyFile, needed_scope, parse_keys
 from service.settings import Settings
 
 READ, EXPLAIN, ADMIN, OTHER = ("".join(name * 8) for name in ("read", "expl", "admi", "othr"))

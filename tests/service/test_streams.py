@@ -11,7 +11,7 @@ from sockets import connect, head
 from waiting import poll
 
 from kanmodel.explain.ledger import explain_in_slices
-from service import explanations
+from service.work import explanations
 
 EXPLAIN = "/v1/models/two:explain"
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -25,6 +25,7 @@ def read_lines(answer):
     return [json.loads(line) for line in answer.text.splitlines()]
 
 
+@pytest.mark.smoke
 @pytest.mark.parametrize("baseline", ["mean", {"reference": 3}])
 @pytest.mark.parametrize("output", ["a+1", ["a+1", "b+2", "b+1"]])
 def test_progress_is_told_between_the_explanations(service, baseline, output):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.errors import DataError, UnknownNameError
-from service.tables import Columns, read_training_table
+from service.batch.tables import Columns, read_training_table
 
 CSV = "time,segment,split,a,b,station,y\n2026-01-01,1,train, 1.5,2,EWR,3\n2026-01-02,2,test,-1e3,4,JFK,5\n"
 EVERYTHING = Columns(targets=("y",), split="split", segment="segment", time="time", units={"a": "m"})

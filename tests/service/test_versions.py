@@ -157,6 +157,7 @@ class Clients:
             thread.join()
 
 
+@pytest.mark.alone
 def test_checkpoints_that_change_under_load_fail_no_request_and_mix_no_answer(serve, tmp_path, wait_until):
     """Replaced, truncated, replaced again and deleted: each answer is that of the checkpoint that it names."""
     first, second = tmp_path / "m" / "1.safetensors", tmp_path / "m" / "2.safetensors"

@@ -7,10 +7,10 @@ import pytest
 from factories import make_model
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from service import results
-from service.registry import Registry
-from service.results import GlobalResults
-from service.watching import Watch
+from service.models.registry import Registry
+from service.models.watching import Watch
+from service.work import results
+from service.work.results import GlobalResults
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def watch_while(steps, registry, seconds=0.01):
 
     async def run():
         kept = GlobalResults(64)
-        watch = Watch(registry, kept, seconds)
+        watch = Watch(registry, kept.prepare, seconds)
         watching = asyncio.create_task(watch.run())
         deadline = time.monotonic() + 30
         for condition in steps:
@@ -118,5 +118,5 @@ def test_a_look_that_fails_is_logged_once_and_the_next_is_taken(file, looks, cap
             yield lambda served=served: registry.get("m") is not served
 
     watch_while(steps(), registry)
-    failures = [record for record in caplog.records if record.name == "service.watching"]
+    failures = [record for record in caplog.records if record.name == "service.models.watching"]
     assert [record.exc_info[1].args[0] for record in failures] == [f"there is no file or folder {file.parent}"] * 2

@@ -110,6 +110,7 @@ def test_one_that_is_killed_is_replaced(workers):
         assert other in answered and killed not in answered
 
 
+@pytest.mark.alone
 def test_sigterm_under_load_lets_accepted_requests_end(workers):
     """Forecasts and explanations that either process has begun to read are answered, and no answer is an error."""
     with workers() as process:

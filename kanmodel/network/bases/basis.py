@@ -63,12 +63,25 @@ class Basis(ABC):
         """The same as `functions`, prepared for many calls; its `sums` need not have a gradient."""
         return self.functions(tensors)
 
+    def varies(self, coef: Tensor) -> Tensor:
+        """Whether edges with coefficients (n_sub, n_in, n_basis) are no constants, by these alone, (n_sub, n_in)."""
+        return (coef != 0).any(dim=2)
+
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor] | None:
         """Ends of each input's interval beyond which its functions fade to zero, two of (n_in,); None without."""
         return None
 
-    def refit(self, u: Tensor, tensors: Tensors) -> Tensors:
-        """Tensors that give the same functions where the values u (batch, n_in) lie; only those that change."""
+    def refit(self, u: Tensor, tensors: Tensors, grid_eps: float) -> Tensors:
+        """Moves the knots to where values lie.
+
+        Args:
+            u: the values, (batch, n_in).
+            tensors: of the bare basis, without masks and scales.
+            grid_eps: 0 for knots at quantiles of the values, 1 for uniform knots, a mixture between.
+
+        Returns:
+            The tensors that change; none where there are no knots.
+        """
         return {}
 
 

@@ -17,8 +17,6 @@ from kanmodel.network.bases.basis import EdgeFunctions, Shape, SharedBasis, Tens
 from kanmodel.network.checks import check_count
 from kanmodel.network.pieces import Pieces
 
-GRID_EPS = 0.02  # pykan's: 0 for knots at quantiles of the data, 1 for uniform ones, a mixture between
-
 
 @dataclass(frozen=True)
 class BSpline(SharedBasis):
@@ -65,17 +63,19 @@ class BSpline(SharedBasis):
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
         return tensors["grid"][:, self.order], tensors["grid"][:, -self.order - 1]
 
-    def refit(self, u: Tensor, tensors: Tensors) -> Tensors:
-        """Knots where the values lie, and coefficients that leave every spline the same there.
+    def refit(self, u: Tensor, tensors: Tensors, grid_eps: float) -> Tensors:
+        """Moves the knots to where values lie, and refits each spline there by least squares.
 
-        Source: Liu et al. 2024, arXiv 2404.19756, section 2.4, and pykan's `update_grid_from_samples`.
+        A curve that the new knots can represent stays the same at the values; any other becomes the spline nearest to
+        it. An input that never varies keeps its knots. Source: Liu et al. 2024, arXiv 2404.19756, section 2.4, and
+        pykan's `update_grid_from_samples`.
         """
         ordered = u.sort(dim=0).values
         curves = splines.curve(ordered, tensors["grid"], tensors["coef"], self.order)
         fractions = torch.linspace(0, 1, self.grid_size + 1, dtype=u.dtype)
         quantiles = ordered[(fractions * (len(u) - 1)).long()].T  # (n_in, G+1)
         uniform = quantiles[:, :1] + (quantiles[:, -1:] - quantiles[:, :1]) * fractions
-        grid = splines.extend_grid(GRID_EPS * uniform + (1 - GRID_EPS) * quantiles, self.order)
+        grid = splines.extend_grid(grid_eps * uniform + (1 - grid_eps) * quantiles, self.order)
         coef = splines.fit_coefficients(ordered, curves, grid, self.order)
         varies = ordered[-1] > ordered[0]  # (n_in,): equal knots would make the splines of a constant input vanish
         return {

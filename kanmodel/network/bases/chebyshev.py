@@ -37,9 +37,12 @@ class Chebyshev(SharedBasis):
     def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
         return {"coef": torch.randn(n_sub, n_in, self.degree + 1) / (n_in * (self.degree + 1))}
 
+    def varies(self, coef: Tensor) -> Tensor:
+        return (coef[..., 1:] != 0).any(dim=2)  # T_0 is a constant
+
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:
         s = torch.tanh(u)
-        values = [torch.ones_like(s), s]
+        values = [1 + 0 * s, s]  # with a gradient, which a constant has not
         while len(values) <= self.degree:
             values.append(2 * s * values[-1] - values[-2])
         return torch.stack(values[: self.degree + 1], dim=-1)

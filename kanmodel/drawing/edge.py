@@ -1,0 +1,166 @@
+"""The function of one edge: its curve and parts over its grid, and below it what the data sends through it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from kanmodel.drawing.axes import Scale, scale_over
+from kanmodel.drawing.svg import add, add_group, new_picture, serialise, shorten, write_points
+from kanmodel.drawing.words import name_edge, tell_shape, tell_worth, write_amount
+from kanmodel.explain.curves import EdgeCurve
+from kanmodel.explain.ids import label_of
+from kanmodel.explain.symbolic import Candidate
+from kanmodel.scaling import Array
+
+WIDTH = 760.0
+LEFT, RIGHT = 92.0, 736.0  # ends of the plot
+TOP, BOTTOM = 152.0, 392.0
+HISTOGRAM_TOP, HISTOGRAM_BOTTOM = 402.0, 452.0
+AXIS = 66.0  # room of what stands below
+LINE = 18.0  # of text
+KEY = 108.0  # width of an entry of the key
+KNOT = 9.0  # length of its tick
+N_FORMULAS = 5
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A line of the plot: its name, its look, and its values, model units."""
+
+    name: str
+    class_: str
+    x: Array
+    y: Array
+
+
+def draw_edge(curve: EdgeCurve, name: str, output: str, unit: str | None, formulas: Sequence[Candidate] = ()) -> bytes:
+    """The picture of the function of an edge, SVG.
+
+    Args:
+        curve: the edge.
+        name: of the model.
+        output: that it contributes to.
+        unit: of the contribution.
+        formulas: for it, best first.
+    """
+    shown = formulas[:N_FORMULAS]
+    height = HISTOGRAM_BOTTOM + AXIS + (LINE * (len(shown) + 1.5) if shown else 0.0)
+    heading, verdict, worth = name_edge(curve.edge), tell_shape(curve), " · ".join(tell_worth(curve.edge, unit))
+    root = new_picture(WIDTH, height, heading, f"{verdict}. {worth}.", role="img")
+    add(root, "text", shorten(heading, 70), x=24.0, y=36.0, class_="heading")
+    add(root, "text", shorten(f"{name}: {output}", 100), x=24.0, y=57.0, class_="muted")
+    add(root, "text", verdict, x=24.0, y=82.0)
+    add(root, "text", worth, x=24.0, y=82.0 + LINE)
+    _draw_plot(root, curve)
+    for index, candidate in enumerate(shown):
+        _draw_formula(root, candidate, HISTOGRAM_BOTTOM + AXIS + LINE * (index + 0.5))
+    return serialise(root)
+
+
+def _draw_plot(root: Element, curve: EdgeCurve) -> None:
+    lines, support = _find_lines(curve), curve.support.histogram_edges
+    x = scale_over([*curve.x, support[0], support[-1]], LEFT, RIGHT)
+    y = scale_over([value for line in lines for value in line.y], BOTTOM, TOP, margin=0.06)
+    _draw_ground(root, curve, x)
+    _draw_axes(root, curve, x, y)
+    _draw_histogram(root, curve, x)
+    _draw_knots(root, curve, x)
+    for index, line in enumerate(lines):
+        add(root, "polyline", class_=line.class_, points=write_points(x.all_at(line.x), y.all_at(line.y)))
+        _draw_key(root, index, line.name, line.class_, "h24")
+    if len(curve.grid):
+        _draw_key(root, len(lines), "knot", "knot", f"m18 {KNOT / 2:g}v{-KNOT:g}")
+
+
+def _find_lines(curve: EdgeCurve) -> list[_Line]:
+    """What is drawn as a line, the function last and so on top."""
+    ends = np.array([curve.support.p01, curve.support.p99])
+    lines = [
+        _Line("base", "part s2", curve.x, curve.base),
+        _Line("spline", "part s6", curve.x, curve.spline),
+        _Line("nearest line", "part line s4", ends, curve.line.slope * ends + curve.line.intercept),
+        _Line("function", "curve main", curve.x, curve.y),
+    ]
+    if curve.symbolic is not None:
+        lines.insert(0, _Line("symbolic", "part s5", curve.x, curve.symbolic))
+    return lines
+
+
+def _draw_ground(root: Element, curve: EdgeCurve, x: Scale) -> None:
+    """The regions beyond the grid, where the basis fades to zero."""
+    if curve.core is None:
+        return
+    low, high = (min(max(x.at(end), LEFT), RIGHT) for end in curve.core)
+    for start, end in ((LEFT, low), (high, RIGHT)):
+        if end > start:
+            shade = add(root, "rect", class_="shade", x=start, y=TOP, width=end - start, height=HISTOGRAM_BOTTOM - TOP)
+            add(shade, "title", "outside the grid")
+            if end - start > 90:
+                add(root, "text", "outside the grid", x=(start + end) / 2, y=TOP + 14, class_="middle muted")
+
+
+def _draw_axes(root: Element, curve: EdgeCurve, x: Scale, y: Scale) -> None:
+    """Both axes with round values and names; x in the feature's unit too, where it is a feature."""
+    for value in y.ticks():
+        at = y.at(value)
+        add(root, "path", class_="rule", d=f"M{LEFT} {at:.2f}H{RIGHT}")
+        add(root, "text", f"{value:g}", x=LEFT - 8, y=at + 4, class_="end muted")
+    for value in x.ticks():
+        at = x.at(value)
+        add(root, "path", class_="tick", d=f"M{at:.2f} {HISTOGRAM_BOTTOM}v5")
+        add(root, "text", f"{value:g}", x=at, y=HISTOGRAM_BOTTOM + LINE, class_="middle muted")
+        if curve.x_original is not None:
+            original = write_amount(_to_original(curve, value), curve.unit)
+            add(root, "text", original, x=at, y=HISTOGRAM_BOTTOM + 2 * LINE, class_="middle muted")
+    for bottom in (BOTTOM, HISTOGRAM_BOTTOM):
+        add(root, "path", class_="axis", d=f"M{LEFT} {bottom}H{RIGHT}")
+    source, target = (shorten(label_of(end)) for end in (curve.edge.source, curve.edge.target))
+    rows = 2 if curve.x_original is None else 3
+    what = source if curve.function_of == "input" else f"{source}, normalised"
+    add(root, "text", f"{what} (model units)", x=RIGHT, y=HISTOGRAM_BOTTOM + rows * LINE, class_="end")
+    turned = f"translate(22 {(TOP + BOTTOM) / 2}) rotate(-90)"
+    add(root, "text", f"what it adds to {target} (model units)", class_="middle", transform=turned)
+    add(root, "text", "data", x=LEFT - 8, y=HISTOGRAM_BOTTOM - 18, class_="end")
+
+
+def _to_original(curve: EdgeCurve, value: float) -> float:
+    """A value of x in the feature's unit."""
+    assert curve.x_original is not None
+    x, original = curve.x, curve.x_original
+    scale = (original[-1] - original[0]) / (x[-1] - x[0]) if x[-1] > x[0] else 0.0
+    return float(original[0] + scale * (value - x[0]))
+
+
+def _draw_histogram(root: Element, curve: EdgeCurve, x: Scale) -> None:
+    """How often the reference windows send which values."""
+    bounds, counts = curve.support.histogram_edges, curve.support.histogram_counts
+    heights = counts / counts.max() * (HISTOGRAM_BOTTOM - HISTOGRAM_TOP)
+    for low, high, count, height in zip(bounds, bounds[1:], counts, heights.tolist(), strict=False):
+        label = f"{count:.0f} values from {low:.3g} to {high:.3g}"
+        bar = add_group(root, label, class_="bin", data_count=int(count))
+        left, right = x.at(low), x.at(high)
+        add(bar, "rect", class_="bar", x=left, y=HISTOGRAM_BOTTOM - height, width=right - left - 0.5, height=height)
+
+
+def _draw_knots(root: Element, curve: EdgeCurve, x: Scale) -> None:
+    """The knots that lie in the plot, as ticks on its floor."""
+    for knot in curve.grid.tolist():
+        if x.low <= knot <= x.high:
+            tick = add(root, "path", class_="knot", d=f"M{x.at(knot):.2f} {BOTTOM}v{-KNOT}", data_knot=f"{knot:.6g}")
+            add(tick, "title", f"knot at {knot:.3g}")
+
+
+def _draw_key(root: Element, place: int, name: str, class_: str, path: str) -> None:
+    """What a line means, beside a piece of it."""
+    x = LEFT + place * KEY
+    add(root, "path", class_=class_, d=f"M{x} {TOP - 18}{path}")
+    add(root, "text", name, x=x + 30, y=TOP - 14)
+
+
+def _draw_formula(root: Element, candidate: Candidate, y: float) -> None:
+    add(root, "text", shorten(candidate.expression, 80), x=LEFT, y=y)
+    add(root, "text", f"R2 {candidate.r2:.4f}, complexity {candidate.complexity}", x=RIGHT, y=y, class_="end muted")

@@ -1,0 +1,264 @@
+"""Where a network stands: its layers from the bottom to the top, and a box for the curve of each kept edge."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from math import ceil
+
+from kanmodel.drawing.svg import shorten
+from kanmodel.explain.ids import READOUT_KINDS
+from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
+
+MARGIN = 24.0
+HEADER, FOOTER = 98.0, 68.0
+CAPTIONS, FOLDED = 112.0, 128.0  # columns beside the layers: their names, and what is folded
+MIN_WIDTH, MAX_WIDTH = 560.0, 1480.0  # of what stands between the two
+FEATURE_PITCH, NODE_PITCH, PRUNED_PITCH, MAX_PITCH = 38.0, 78.0, 13.0, 180.0
+CHARACTER = 6.6  # width
+TILT = 0.7  # height of a tilted name, of its length
+CHIP = 28.0  # height of a node
+BOX, SMALL_BOX, N_MANY = 36.0, 22.0, 150  # side of a box; where there are more curves in a layer than that
+BOX_GAP, MAX_GAP = 10.0, 28.0  # from a box to the next
+MIN_LEAD, LEAD_SHARE = 34.0, 22.0  # room between nodes and boxes, and widths of a fan to it
+INPUT_GAP, STEP_GAP = 130.0, 72.0  # below units or cells: from features, from a front
+FACTORS, FACTOR_PITCH = 28.0, 18.0  # from a product node to its factors, and from one to the next
+
+Point = tuple[float, float]
+EdgeKey = tuple[str, int, int, int]  # stage, layer, i, j
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer.
+
+    Attributes:
+        kind: of its nodes.
+        layer: its number within its stage.
+        kept: nodes that the rule keeps, in the order of the data.
+        pruned: the others.
+        y: of their middle.
+        pitch: from one kept node to the next.
+    """
+
+    kind: str
+    layer: int
+    kept: Sequence[TopologyNode]
+    pruned: Sequence[TopologyNode]
+    y: float
+    pitch: float
+
+
+@dataclass(frozen=True)
+class Box:
+    """Where the curve of an edge stands.
+
+    Attributes:
+        x: of its middle.
+        y: of its middle.
+        line: its number in its column, from the bottom.
+        lines: boxes in a column of its layer.
+        side: of the box.
+        low: where the columns of its layer begin, below.
+        high: where they end, above.
+    """
+
+    x: float
+    y: float
+    line: int
+    lines: int
+    side: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything stands, in pixels from the top left.
+
+    Attributes:
+        width: of the picture.
+        height: of the picture.
+        left: where the layers begin.
+        right: where they end.
+        rows: the layers, from the bottom to the top.
+        places: middle of each node and sub-node that stands somewhere, by id.
+        boxes: of the curves of the kept edges.
+        tilted: whether the features are too many, or their names too long, to be written level.
+    """
+
+    width: float
+    height: float
+    left: float
+    right: float
+    rows: Sequence[Row]
+    places: Mapping[str, Point]
+    boxes: Mapping[EdgeKey, Box]
+    tilted: bool
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer before it has a place; `edges` are the kept ones that leave it."""
+
+    kind: str
+    number: int
+    kept: Sequence[TopologyNode]
+    pruned: Sequence[TopologyNode]
+    edges: Sequence[TopologyEdge]
+    has_factors: bool
+
+    @property
+    def side(self) -> float:
+        """Of the box of each curve."""
+        return SMALL_BOX if len(self.edges) > N_MANY else BOX
+
+    def lines(self, width: float) -> int:
+        """Into how many lines the boxes go."""
+        return ceil(len(self.edges) * (self.side + BOX_GAP) / width)
+
+    def lead(self, width: float) -> float:
+        """Room between nodes and boxes: wide fans need more."""
+        return max(MIN_LEAD, min(width, len(self.edges) * (self.side + BOX_GAP)) / LEAD_SHARE)
+
+
+def edge_key(edge: TopologyEdge) -> EdgeKey:
+    """What names an edge within its network."""
+    return edge.stage, edge.layer, edge.i, edge.j
+
+
+def lay_out(topology: Topology, fold: bool) -> Layout:
+    """Places the nodes and curves of a network.
+
+    Args:
+        topology: the network.
+        fold: whether pruned nodes are counted beside their layer instead of standing in it.
+    """
+    layers = _group_by_layer(topology)
+    width = min(MAX_WIDTH, max(MIN_WIDTH, *(_wanted_width(layer, fold) for layer in layers)))
+    left, right = MARGIN + CAPTIONS, MARGIN + CAPTIONS + width
+    pitches = [_pitch(layer, width, fold) for layer in layers]
+    longest = CHARACTER * max((len(shorten(node.label)) for node in layers[0].kept), default=0)
+    tilted = longest > pitches[0]
+    labels = CHIP + (longest * TILT if tilted else 0.0)
+    gaps = [_gap(below, above, width) for below, above in pairwise(layers)]
+    height = HEADER + sum(gaps) + labels + FOOTER
+    ys = accumulate(gaps, lambda y, gap: y - gap, initial=height - FOOTER - labels)
+    rows = [
+        Row(layer.kind, layer.number, layer.kept, layer.pruned, y, pitch)
+        for layer, y, pitch in zip(layers, ys, pitches, strict=True)
+    ]
+    places = {identity: point for row in rows for identity, point in _place_row(row, left, right, fold)}
+    places.update(_place_factors(topology, places))
+    boxes = {
+        key: box
+        for layer, row in zip(layers, rows, strict=True)
+        for key, box in _place_boxes(layer, places, row.y - CHIP / 2 - layer.lead(width), left, right)
+    }
+    beside = FOLDED if fold and any(layer.pruned for layer in layers) else 0.0
+    return Layout(right + beside + MARGIN, height, left, right, rows, places, boxes, tilted)
+
+
+def spread(wanted: Sequence[float], pitch: float, low: float, high: float) -> list[float]:
+    """Positions at least `pitch` apart, in the given order and as near as can be to the wanted ones (least squares).
+
+    Args:
+        wanted: in the order that they are to stand in.
+        pitch: smallest distance.
+        low: smallest position.
+        high: largest position; there must be room.
+    """
+    blocks: list[tuple[float, int]] = []  # of positions that touch: mean of what their first one wants, how many
+    for index, x in enumerate(wanted):
+        mean, count = x - index * pitch, 1
+        while blocks and blocks[-1][0] >= mean:
+            before, n_before = blocks.pop()
+            mean, count = (before * n_before + mean * count) / (n_before + count), n_before + count
+        blocks.append((mean, count))
+    starts = [mean for mean, count in blocks for _ in range(count)]
+    last = high - (len(wanted) - 1) * pitch
+    return [min(max(start, low), last) + index * pitch for index, start in enumerate(starts)]
+
+
+def _group_by_layer(topology: Topology) -> list[_Layer]:
+    """From the features to the output; sub-nodes belong to the layer of their node."""
+    nodes: dict[tuple[str, int], list[TopologyNode]] = {}
+    for node in topology.nodes:
+        if node.kind != "subnode":
+            nodes.setdefault((node.kind, node.layer), []).append(node)
+    leaving: dict[str, list[TopologyEdge]] = {}
+    for edge in topology.kan_edges:
+        if edge.kept:
+            leaving.setdefault(edge.source, []).append(edge)
+    products = {edge.target for edge in topology.edges if edge.kind == "product"}
+    return [
+        _Layer(
+            kind=kind,
+            number=number,
+            kept=[node for node in members if node.kept],
+            pruned=[node for node in members if not node.kept],
+            edges=[edge for node in members for edge in leaving.get(node.id, ())],
+            has_factors=any(node.id in products for node in members),
+        )
+        for (kind, number), members in nodes.items()
+    ]
+
+
+def _wanted_width(layer: _Layer, fold: bool) -> float:
+    pitch = FEATURE_PITCH if layer.kind == "feature" else NODE_PITCH
+    return max(len(layer.kept) * pitch + _pruned_width(layer, fold), len(layer.edges) * (layer.side + BOX_GAP))
+
+
+def _pruned_width(layer: _Layer | Row, fold: bool) -> float:
+    return 0.0 if fold else len(layer.pruned) * PRUNED_PITCH
+
+
+def _pitch(layer: _Layer, width: float, fold: bool) -> float:
+    return min(MAX_PITCH, (width - _pruned_width(layer, fold)) / max(1, len(layer.kept)))
+
+
+def _gap(below: _Layer, above: _Layer, width: float) -> float:
+    """From the middle of one layer to that of the next."""
+    if above.kind in READOUT_KINDS:
+        return INPUT_GAP if below.kind == "feature" else STEP_GAP
+    boxes = below.lines(width) * (below.side + BOX_GAP)
+    return CHIP + 2 * below.lead(width) + boxes + (FACTORS if above.has_factors else 0.0)
+
+
+def _place_row(row: Row, left: float, right: float, fold: bool) -> Iterable[tuple[str, Point]]:
+    """Kept nodes in the middle of their room, then the pruned ones close together."""
+    room = right - left - _pruned_width(row, fold)
+    first = left + (room - row.pitch * len(row.kept)) / 2 + row.pitch / 2
+    for index, node in enumerate(row.kept):
+        yield node.id, (first + index * row.pitch, row.y)
+    for index, node in enumerate(() if fold else row.pruned):
+        yield node.id, (left + room + (index + 0.5) * PRUNED_PITCH, row.y)
+
+
+def _place_factors(topology: Topology, places: Mapping[str, Point]) -> Iterable[tuple[str, Point]]:
+    """Sub-nodes, side by side under the product node that they belong to."""
+    factors: dict[str, list[str]] = {}
+    for edge in topology.edges:
+        if edge.kind == "product" and edge.target in places:
+            factors.setdefault(edge.target, []).append(edge.source)
+    for product, members in factors.items():
+        x, y = places[product]
+        for index, member in enumerate(members):
+            yield member, (x + (index - (len(members) - 1) / 2) * FACTOR_PITCH, y + CHIP / 2 + FACTORS - 6)
+
+
+def _place_boxes(
+    layer: _Layer, places: Mapping[str, Point], low: float, left: float, right: float
+) -> Iterable[tuple[EdgeKey, Box]]:
+    """Each curve as near as can be to the middle of its edge, in the order of the sources; many in columns."""
+    edges = sorted(layer.edges, key=lambda edge: (places[edge.source][0], places[edge.target][0]))
+    side, lines = layer.side, layer.lines(right - left)
+    columns = [edges[first : first + lines] for first in range(0, len(edges), max(1, lines))]
+    middles = [(places[column[0].source][0] + places[column[-1].target][0]) / 2 for column in columns]
+    first, last = left + side / 2, right - side / 2
+    pitch = min(side + MAX_GAP, (last - first) / max(1, len(columns) - 1))
+    high = low - lines * (side + BOX_GAP) + BOX_GAP
+    for x, column in zip(spread(middles, pitch, first, last), columns, strict=True):
+        for line, edge in enumerate(column):
+            yield edge_key(edge), Box(x, low - side / 2 - line * (side + BOX_GAP), line, lines, side, low, high)

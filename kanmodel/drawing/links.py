@@ -1,0 +1,114 @@
+"""The edges of a network: links between its nodes, and the curve of each kept edge in a box on its way."""
+
+from __future__ import annotations
+
+from xml.etree.ElementTree import Element
+
+import numpy as np
+
+from kanmodel.drawing.layout import BOX_GAP, Box, Point, edge_key
+from kanmodel.drawing.scene import Scene
+from kanmodel.drawing.svg import add, add_group, write_points
+from kanmodel.drawing.words import tell_edge
+from kanmodel.explain.curves import EdgeCurve
+from kanmodel.explain.topology import TopologyEdge
+from kanmodel.scaling import Array
+
+PADDING = 4.0  # between a curve and its box
+LINK = 1.4  # width by score, where opacity tells
+THIN, THICK = 0.5, 5.0  # width by contribution
+INPUT_THICK, INPUT_OPACITY = 9.0, 0.45  # of a feature that is all of a unit
+BEHIND_OPACITY = 0.12  # where a front stands between
+FAINT, FAINT_OPACITY, FAINT_INPUT_OPACITY = 0.6, 0.3, 0.07  # of what is pruned
+MIN_CURVE = 0.4  # opacity of a curve, which stays legible however low its score
+
+
+def draw_links(root: Element, scene: Scene) -> None:
+    """All edges but the pruned ones that are folded, the kept ones above the others."""
+    kept = [edge for edge in scene.topology.kan_edges if edge.kept]
+    largest = max((edge.contribution or 0.0 for edge in kept), default=0.0)
+    for edge in sorted(scene.topology.edges, key=lambda edge: (edge.kept, edge.kind != "input")):
+        if scene.fold and not edge.kept:
+            continue
+        curve = scene.curves.get(edge_key(edge)) if edge.kind == "edge" else None
+        group = _add_edge(root, edge, curve, scene.unit)
+        source, target = scene.ends(edge)
+        if not edge.kept:
+            opacity = FAINT_INPUT_OPACITY if edge.kind == "input" else FAINT_OPACITY
+            _draw_link(group, _join(source, target), FAINT, opacity)
+        elif edge.kind == "input":
+            color = scene.colors.get(scene.nodes[edge.source].label, 0)
+            opacity = BEHIND_OPACITY if scene.has_front else INPUT_OPACITY
+            _draw_link(group, _join(source, target), INPUT_THICK * (edge.share or 0.0), opacity, f"link s{color}")
+        elif curve is None:
+            _draw_link(group, _join(source, target), LINK, 1.0)
+        else:
+            box = scene.layout.boxes[edge_key(edge)]
+            width, opacity = _strength(edge, scene.by_score, largest)
+            _draw_link(group, _join_through(source, box, target), width, opacity)
+            _draw_box(group, box, curve, opacity)
+
+
+def _add_edge(root: Element, edge: TopologyEdge, curve: EdgeCurve | None, unit: str | None) -> Element:
+    """The group of an edge. Only those with a function are stops of the tab key: a feature has a link to every unit."""
+    return add_group(
+        root,
+        tell_edge(edge, curve, unit),
+        class_=f"edge {edge.kind}" if edge.kept else f"edge {edge.kind} pruned",
+        data_source=edge.source,
+        data_target=edge.target,
+        data_kind=edge.kind,
+        data_stage=edge.stage,
+        data_layer=edge.layer,
+        data_i=edge.i,
+        data_j=edge.j,
+        data_kept=edge.kept,
+        tabindex=0 if edge.kind == "edge" else -1,
+    )
+
+
+def _strength(edge: TopologyEdge, by_score: bool, largest: float) -> tuple[float, float]:
+    """Width and opacity of a kept edge."""
+    if by_score:
+        return LINK, 1.0 if edge.opacity is None else edge.opacity
+    return THIN + (THICK - THIN) * ((edge.contribution or 0.0) / largest if largest else 0.0), 1.0
+
+
+def _draw_link(group: Element, path: str, width: float, opacity: float, class_: str = "link") -> None:
+    add(group, "path", class_=class_, d=path, stroke_width=width, opacity=opacity)
+
+
+def _join(source: Point, target: Point) -> str:
+    """A path that leaves one place and enters the other upright."""
+    (x, y), (x_target, y_target) = source, target
+    middle = (y + y_target) / 2
+    return f"M{x:.1f} {y:.1f}C{x:.1f} {middle:.1f} {x_target:.1f} {middle:.1f} {x_target:.1f} {y_target:.1f}"
+
+
+def _join_through(source: Point, box: Box, target: Point) -> str:
+    """A path by way of a box; in a column of several it goes beside those below and above, and in from the left."""
+    if box.lines == 1:
+        return _join(source, (box.x, box.low)) + _join((box.x, box.high), target)
+    lane = BOX_GAP / 2 / (box.lines + 1)
+    left = box.x - box.side / 2 - lane * (box.line + 1)
+    right = box.x + box.side / 2 + lane * (box.lines - box.line)
+    inward = f"V{box.y:.1f}H{box.x - box.side / 2:.1f}"
+    outward = f"M{box.x + box.side / 2:.1f} {box.y:.1f}H{right:.1f}V{box.high:.1f}"
+    return _join(source, (left, box.low)) + inward + outward + _join((right, box.high), target)
+
+
+def _draw_box(group: Element, box: Box, curve: EdgeCurve, opacity: float) -> None:
+    """The function of an edge, fitted into its box."""
+    side, inner = box.side, box.side - 2 * PADDING
+    x, y = box.x - side / 2, box.y - side / 2
+    add(group, "rect", class_="box", x=x, y=y, width=side, height=side, rx=4, stroke_opacity=max(opacity, MIN_CURVE))
+    xs = x + PADDING + _fit(curve.x) * inner
+    ys = y + side - PADDING - _fit(curve.y) * inner
+    opacity = MIN_CURVE + (1 - MIN_CURVE) * opacity
+    add(group, "polyline", class_="curve", points=write_points(xs.tolist(), ys.tolist()), opacity=opacity)
+
+
+def _fit(values: Array) -> Array:
+    """Values from 0 to 1; halfway where they are all the same."""
+    span = float(np.ptp(values))
+    return (values - values.min()) / span if span > 0 else np.full_like(values, 0.5)

@@ -1,0 +1,77 @@
+"""What the parts of a network's picture have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from kanmodel.drawing.layout import CHIP, EdgeKey, Layout, Point, edge_key, lay_out
+from kanmodel.drawing.style import N_COLORS
+from kanmodel.explain.curves import EdgeCurve
+from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
+
+Color = Literal["score", "contribution"]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A network, ready to be drawn.
+
+    Attributes:
+        topology: the network.
+        layout: where it stands.
+        nodes: its nodes by id.
+        curves: its kept edges, sampled.
+        unit: of the contributions.
+        colors: numbers of the colours of the features that contribute most; the others share colour 0.
+        by_score: whether a link's opacity tells its score; else its width tells its contribution.
+        fold: whether pruned parts are left out and counted.
+    """
+
+    topology: Topology
+    layout: Layout
+    nodes: Mapping[str, TopologyNode]
+    curves: Mapping[EdgeKey, EdgeCurve]
+    unit: str | None
+    colors: Mapping[str, int]
+    by_score: bool
+    fold: bool
+
+    @property
+    def has_front(self) -> bool:
+        """Whether layers per step stand between the features and what the head reads."""
+        return any(row.kind == "front" for row in self.layout.rows)
+
+    def ends(self, edge: TopologyEdge) -> tuple[Point, Point]:
+        """Where an edge leaves its source, above, and enters its target, below."""
+        (x_source, y_source), (x_target, y_target) = self.layout.places[edge.source], self.layout.places[edge.target]
+        above = CHIP / 2 if self.is_chip(self.nodes[edge.source]) else 0.0
+        below = CHIP / 2 if self.is_chip(self.nodes[edge.target]) else 0.0
+        return (x_source, y_source - above), (x_target, y_target + below)
+
+    def is_chip(self, node: TopologyNode) -> bool:
+        """Whether a node has a name and a profile on it; else it is a dot."""
+        return node.kept and node.kind not in ("feature", "subnode")
+
+
+def set_scene(
+    topology: Topology, curves: Sequence[EdgeCurve], unit: str | None, fold: bool, color: Color = "score"
+) -> Scene:
+    """Gives everything its place and its colour."""
+    return Scene(
+        topology=topology,
+        layout=lay_out(topology, fold),
+        nodes={node.id: node for node in topology.nodes},
+        curves={edge_key(curve.edge): curve for curve in curves},
+        unit=unit,
+        colors=_color_features(topology.nodes),
+        by_score=color == "score" and any(edge.opacity is not None for edge in topology.kan_edges),
+        fold=fold,
+    )
+
+
+def _color_features(nodes: Sequence[TopologyNode]) -> dict[str, int]:
+    features = [node for node in nodes if node.kind == "feature" and node.kept]
+    ranked = sorted(features, key=lambda node: -(node.contribution or 0.0))
+    return {node.label: number for number, node in enumerate(ranked[:N_COLORS], start=1)}

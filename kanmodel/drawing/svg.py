@@ -1,0 +1,109 @@
+"""SVG as a tree of elements. The serialiser escapes whatever stands in it, so a name with markup stays text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from math import isfinite
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from kanmodel.drawing.style import STYLE
+from kanmodel.errors import NonFiniteError
+
+MAX_LABEL = 22  # characters of a name in a picture; its title has them all
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def new_picture(width: float, height: float, title: str, description: str, role: str) -> Element:
+    """An empty picture with its background, which scales to the place it is given.
+
+    Args:
+        width: in pixels, where nothing else decides.
+        height: likewise.
+        title: its name.
+        description: what it shows, for those who do not see it.
+        role: of the whole, by WAI-ARIA.
+    """
+    size = {"width": width, "height": height, "viewBox": f"0 0 {width:g} {height:g}"}
+    root = add(None, "svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)
+    add(root, "title", title)
+    add(root, "desc", description)
+    add(root, "style", STYLE)
+    add(root, "rect", class_="paper", width=width, height=height)
+    return root
+
+
+def add(parent: Element | None, tag: str, text: str | None = None, /, **attributes: object) -> Element:
+    """A new element in another, or a new root.
+
+    Args:
+        parent: the element it goes into.
+        tag: its name.
+        text: its text.
+        **attributes: ``data_node`` is written ``data-node``, and ``class_`` ``class``; None is left out.
+
+    Raises:
+        NonFiniteError: a number is not finite.
+    """
+    named = {_name(name): _write(value) for name, value in attributes.items() if value is not None}
+    element = Element(tag, named) if parent is None else SubElement(parent, tag, named)
+    if text is not None:
+        element.text = _clean(text)
+    return element
+
+
+def add_group(parent: Element, label: str, **attributes: object) -> Element:
+    """A group that stands for one thing; `label`, line by line, says it on hover and to a screen reader."""
+    group = add(parent, "g", role="img", aria_label=label.replace("\n", "; "), **attributes)
+    add(group, "title", label)
+    return group
+
+
+def write_points(xs: Sequence[float], ys: Sequence[float]) -> str:
+    """Positions as the attribute ``points`` holds them.
+
+    Raises:
+        NonFiniteError: one is not finite.
+    """
+    require_finite(sum(xs) + sum(ys))
+    return " ".join(f"{x:.2f},{y:.2f}" for x, y in zip(xs, ys, strict=True))
+
+
+def shorten(text: str, length: int = MAX_LABEL) -> str:
+    """A text of at most `length` characters."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def serialise(root: Element) -> bytes:
+    """The document, UTF-8."""
+    return tostring(root, encoding="unicode").encode()
+
+
+@cache
+def _name(attribute: str) -> str:
+    return attribute.rstrip("_").replace("_", "-")
+
+
+def _write(value: object) -> str:
+    if isinstance(value, str):
+        return _clean(value)
+    if isinstance(value, float):
+        require_finite(value)
+        return f"{value:.2f}".rstrip("0").rstrip(".")
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def require_finite(value: float) -> None:
+    """Lets no picture leave that holds NaN or infinity.
+
+    Raises:
+        NonFiniteError: the value is one of them.
+    """
+    if not isfinite(value):
+        raise NonFiniteError("the picture must be finite, but a result of the model is not")
+
+
+def _clean(text: str) -> str:
+    """Without the characters that XML cannot hold, none of which is printable."""
+    return text if text.isprintable() else _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)

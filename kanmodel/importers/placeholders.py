@@ -1,0 +1,66 @@
+"""What stands in place of the classes, functions and objects that a pickle names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from kanmodel.errors import CheckpointError
+
+MAX_NAME = 300  # characters of a module's, class's or function's name
+RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # modules by their names in Python 2
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A class or function that a pickle names; it has not been looked up.
+
+    Attributes:
+        name: qualified, such as ``torch.nn.modules.activation.GELU``.
+    """
+
+    name: str
+
+
+@dataclass(eq=False, repr=False, slots=True)
+class Placeholder:
+    """An object of a class, or the result of a call, that was not made.
+
+    Attributes:
+        name: qualified name of the class or function.
+        arguments: of the call, or of ``__new__``.
+        keywords: likewise.
+        state: what ``__setstate__`` would get, or the attributes; None without one.
+        items: what would be appended or added to it.
+        entries: what would be set in it by key.
+    """
+
+    name: str
+    arguments: tuple[object, ...] = ()
+    keywords: Mapping[object, object] = field(default_factory=dict)
+    state: object = None
+    items: list[object] = field(default_factory=list)
+    entries: dict[Any, object] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"  # without its contents, which may contain itself
+
+
+def name_reference(module: object, name: object) -> Reference:
+    """The reference to a name in a module.
+
+    Raises:
+        CheckpointError: they are no names, or longer than names are.
+    """
+    if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_NAME:
+        raise CheckpointError("is a pickle with a name that is not one, or longer than names are")
+    return Reference(f"{RENAMED.get(module, module)}.{name}")
+
+
+def refuse_hidden(state: object, names: tuple[str, ...], what: str) -> None:
+    """Refuses attributes that would hide methods of the object that they are set on: no trainer writes such a file."""
+    if isinstance(state, dict):
+        for name in names:
+            if name in state:
+                raise CheckpointError(f"has an attribute {name!r} that hides what every {what} has")

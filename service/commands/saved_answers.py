@@ -1,0 +1,125 @@
+"""An answer that was saved with its receipt, read and asked again."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from kanmodel.errors import DataError
+from kanmodel.explain.ledger import LedgerOptions
+from service.http.errors import problem_of
+from service.models.registry import Served
+from service.requests.explanations import read_question
+from service.schemas.baselines import UsedBaseline
+from service.schemas.explanations import ExplainResponse, Receipt
+from service.settings import Settings
+from service.work.explanations import describe_question, explain_in_parts
+from service.work.questions import Question
+
+_ANSWER = TypeAdapter(ExplainResponse)
+_WINDOWS = ("instances", "columns")
+
+
+@dataclass(frozen=True)
+class SavedAnswer:
+    """An answer of ``:explain`` as a client has saved it.
+
+    Attributes:
+        receipt: its receipt.
+        content: the answer; of lines the same as of one object.
+        failure: the error that ended it before it was whole; None where it is.
+    """
+
+    receipt: Receipt
+    content: ExplainResponse
+    failure: str | None
+
+
+def read_answer(data: bytes, name: str) -> SavedAnswer:
+    """The answer that a file holds, as one JSON object or as the lines of NDJSON.
+
+    Args:
+        data: of the file.
+        name: of the file, for errors.
+
+    Raises:
+        DataError: it is no answer of ``:explain``, or one without a receipt.
+    """
+    try:
+        header, *lines = _read_objects(data)
+    except ValueError as error:
+        raise DataError(f"{name} is neither JSON nor lines of it: {error}") from error
+    failure = str(lines.pop()["error"]) if lines and "error" in lines[-1] else None
+    if lines or failure:
+        header["explanations"] = [line for line in lines if "progress" not in line]
+    try:
+        content = _ANSWER.validate_python(header)
+    except ValidationError as error:
+        problem = problem_of(error.errors()[0])
+        raise DataError(f"{name} is no answer of :explain: {problem.path} {problem.message}") from error
+    if "receipt" not in content:
+        raise DataError(f'{name} has no receipt: it is there where the request says "receipt": true')
+    return SavedAnswer(content["receipt"], content, failure)
+
+
+def _read_objects(data: bytes) -> list[dict[str, Any]]:
+    try:
+        documents = [orjson.loads(data)]
+    except orjson.JSONDecodeError:
+        documents = [orjson.loads(line) for line in data.splitlines() if line.strip()]
+    if not documents or not all(isinstance(document, dict) for document in documents):
+        raise ValueError("objects are wanted")
+    return documents
+
+
+def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Question:
+    """The question that a receipt is of.
+
+    Args:
+        receipt: the receipt.
+        request: its ``instances`` or ``columns`` are explained; what else it asks for is as the receipt says.
+        served: the model.
+
+    Raises:
+        DataError: the windows, or what the receipt says, do not fit the model; the error names each place.
+        UnknownNameError: the model has no such output.
+    """
+    body = orjson.dumps(
+        {
+            **{name: request[name] for name in _WINDOWS if name in request},
+            "output": receipt["output"],
+            "detail": receipt["detail"],
+            "baseline": _ask_baseline(receipt["baseline"]),
+            "tolerance": receipt["tolerance"],
+        }
+    )
+    unlimited = Settings.model_construct(max_windows=sys.maxsize, max_path_nodes=sys.maxsize)
+    options = LedgerOptions(receipt["tolerance"], receipt["path_nodes"], receipt["halvings"])
+    return replace(read_question(body, served, unlimited), options=options)
+
+
+def answer_question(question: Question) -> ExplainResponse:
+    """The answer to a question, computed here and now.
+
+    Raises:
+        NonFiniteError: a forecast or a ledger is not finite.
+    """
+    header = describe_question(question, question.served.model.predict(question.windows))
+    explanations = [one for advance in explain_in_parts(question) for one in advance.explanations]
+    return {**header, "explanations": explanations}
+
+
+def _ask_baseline(used: UsedBaseline) -> Any:
+    """The baseline that an answer states -> as a request asks for it."""
+    stated = cast(dict[str, Any], used)
+    asked = {
+        "reference": ("reference", "seed"),
+        "values": ("values",),
+        "instance": ("instance",),
+    }.get(used["kind"])
+    return used["kind"] if asked is None else {name: stated[name] for name in asked if name in stated}

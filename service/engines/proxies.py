@@ -1,0 +1,85 @@
+"""What the proxies of Ray Serve do beside passing requests on: their own answers look like the service's."""
+
+from __future__ import annotations
+
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.http.answers import answer_json
+from service.http.error_answers import error_body
+from service.http.ids import HEADER, choose_request_id
+from service.settings import Settings
+
+READY_SECONDS = "60"  # as long as `serve.start` waits; Ray's own 5 are too few where the cores are busy
+_HEADER = HEADER.lower()
+_MESSAGES = {
+    404: "the service is starting or stopping",  # every path leads to the replicas once there are some
+    500: "the replica that had the request is gone",
+    503: "no replica can take the request",
+}
+
+
+def proxy_variables(settings: Settings) -> dict[str, str]:
+    """The environment in which Serve's proxies take in what `make_middlewares` gives."""
+    return {
+        "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": READY_SECONDS,
+        "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:make_middlewares",
+        "KANSCOPE_MAX_HEADER_BYTES": str(settings.max_header_bytes),
+    }
+
+
+def make_middlewares() -> list[Middleware]:
+    """What Serve asks for as a proxy starts."""
+    return [Middleware(OneShape, Settings().max_header_bytes)]
+
+
+class OneShape:
+    """Middleware around a proxy, which gives each request its id, and each answer of the proxy itself the one shape.
+
+    The app in the replica chooses the same id from the same headers and puts it into its answer, to which the proxy
+    adds its own: an answer with only one is the proxy's.
+
+    Args:
+        app: the proxy.
+        max_header_bytes: most bytes of the target, names and values of headers.
+    """
+
+    def __init__(self, app: ASGIApp, max_header_bytes: int) -> None:
+        self._app = app
+        self._max_header_bytes = max_header_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = choose_request_id(scope["headers"])
+        MutableHeaders(scope=scope)[_HEADER] = request_id
+        started = replaced = False
+
+        async def refuse(status: int, message: str) -> None:
+            retry = {"Retry-After": "1"} if status == 503 else {}
+            answer = answer_json(error_body(status, message, request_id), status, {**retry, _HEADER: request_id})
+            await answer(scope, receive, send)
+
+        async def send_in_shape(message: Message) -> None:
+            nonlocal started, replaced
+            if message["type"] == "http.response.start":
+                started = True
+                headers = MutableHeaders(scope=message)
+                if len(headers.getlist(_HEADER)) == 1 and message["status"] in _MESSAGES:
+                    replaced = True
+                    await refuse(503, _MESSAGES[message["status"]])
+                    return
+                headers[_HEADER] = request_id  # in place of both
+            if not replaced:
+                await send(message)
+
+        head_bytes = len(scope["raw_path"]) + len(scope["query_string"])
+        if head_bytes + sum(len(name) + len(value) for name, value in scope["headers"]) > self._max_header_bytes:
+            await refuse(431, f"the headers are larger than {self._max_header_bytes} bytes (max_header_bytes)")
+            return
+        await self._app(scope, receive, send_in_shape)
+        if not started:  # as where a replica died with the request
+            await refuse(503, _MESSAGES[500])

@@ -1,0 +1,74 @@
+"""Several processes that answer at one address, watched over by uvicorn's supervisor."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from functools import partial
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
+from threading import Thread
+
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from service.app import create_app
+from service.http.server import server_options
+from service.settings import Settings
+from service.telemetry.logs import configure_logging
+
+logger = logging.getLogger(__name__)
+PATIENCE = 60  # seconds in which a worker must say that it lives; while it imports torch on a busy machine it can't
+
+
+class _Supervisor(Multiprocess):
+    """uvicorn's, which also lets go of the socket when it ends: else connections were taken that nobody answers."""
+
+    def terminate_all(self) -> None:
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
+
+
+def serve_workers(settings: Settings) -> None:
+    """Serves with several processes until SIGTERM or SIGINT; one that dies is replaced.
+
+    Each accepts connections of the one socket, has its own copy of the models, and ends as a single process does.
+
+    Args:
+        settings: every setting; the workers are handed them as they are.
+
+    Raises:
+        SystemExit: the address cannot be listened on, or a worker failed before it served.
+    """
+    config = uvicorn.Config(
+        partial(create_worker, settings),
+        factory=True,
+        workers=settings.workers,
+        timeout_worker_healthcheck=PATIENCE,
+        **server_options(settings),
+    )
+    supervisor = _Supervisor(config, [config.bind_socket()])
+    supervisor.run()
+    if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):
+        sys.exit(STARTUP_FAILURE)
+
+
+def create_worker(settings: Settings) -> FastAPI:
+    """The app of one worker."""
+    configure_logging(settings)
+    Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    return create_app(settings)
+
+
+def _end_with_parent() -> None:
+    """Ends this process once its supervisor is gone, however that ended: else it kept the port from the next one."""
+    parent = parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    logger.error("the parent process is gone")
+    os.kill(os.getpid(), signal.SIGTERM)

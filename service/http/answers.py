@@ -1,0 +1,45 @@
+"""Answers in JSON, by orjson, and pictures. Nothing that is not finite leaves: orjson would write it as null."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import orjson
+from fastapi import Response
+
+from kanmodel.errors import NonFiniteError, Problem
+from kanmodel.windows import N_LISTED
+from service.http.places import all_finite, non_finite_places
+
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+MARKDOWN = "text/markdown"
+SVG = "image/svg+xml"
+BYTES = "application/octet-stream"
+POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}  # of a picture
+
+
+def answer_json(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
+    """A document of dicts and lists as an answer.
+
+    Raises:
+        NonFiniteError: the document holds NaN or infinity.
+    """
+    return Response(encode_json(document), status, headers, media_type=JSON)
+
+
+def answer_svg(picture: bytes) -> Response:
+    """A picture as an answer. Opened alone it is a document: it may style itself, and nothing else."""
+    return Response(picture, headers=POLICY, media_type=SVG)
+
+
+def encode_json(document: object) -> bytes:
+    """A document of dicts and lists as JSON.
+
+    Raises:
+        NonFiniteError: the document holds NaN or infinity.
+    """
+    if not all_finite(document):
+        problems = [Problem(path, "must be finite") for path in non_finite_places(document)]
+        raise NonFiniteError(f"{problems[0].path} must be finite; {len(problems)} results are not", problems[:N_LISTED])
+    return orjson.dumps(document)

@@ -1,0 +1,109 @@
+"""From exceptions to answers: the one shape of every error, KServe's string ``error`` beside RFC 9457's members."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from pydantic import Field
+from starlette.exceptions import HTTPException
+from starlette.types import Receive, Scope, Send
+from typing_extensions import TypedDict
+
+from kanmodel.errors import Problem
+from service.http.answers import answer_json
+from service.http.errors import STATUSES, problem_of, unusable_values
+
+logger = logging.getLogger(__name__)
+
+# RFC 9110's names; Python 3.11 still has older ones.
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+
+
+class ErrorPlace(TypedDict):
+    """One bad value."""
+
+    path: Annotated[str, Field(description="Where it is, such as `instances[0][3][2]`.")]
+    message: Annotated[str, Field(description="What is wrong with it, such as `must be finite`.")]
+
+
+class ErrorResponse(TypedDict):
+    """Every error of every operation."""
+
+    error: Annotated[str, Field(description="What is wrong, in one sentence that names the place.")]
+    type: Annotated[str, Field(description="Always `about:blank`: the status says the kind (RFC 9457).")]
+    title: Annotated[str, Field(description="Name of the HTTP status.")]
+    status: Annotated[int, Field(description="The HTTP status.")]
+    detail: Annotated[str, Field(description="More about what is wrong.")]
+    errors: Annotated[list[ErrorPlace], Field(description="The bad values, at most 20; empty where there is no place.")]
+    request_id: Annotated[str, Field(description="Id of the request, also in the header `X-Request-Id`.")]
+
+
+def install_error_handlers(app: FastAPI) -> None:
+    """Makes every error of the app leave in the one shape; `Observation` answers what nobody expected."""
+    for cls, status in STATUSES.items():
+        app.add_exception_handler(cls, answer_failure if status == HTTPStatus.INTERNAL_SERVER_ERROR else answer_error)
+    app.add_exception_handler(HTTPException, answer_http_error)
+
+
+async def send_error(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers an error of the table from a middleware, where no handler of the app's catches it."""
+    response = await answer_error(Request(scope), error)
+    await response(scope, receive, send)
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """The answer to an error of the table."""
+    body = describe_error(error, request.state.request_id)
+    return answer_json(body, status=body["status"], headers=getattr(error, "headers", None))
+
+
+async def answer_http_error(request: Request, error: Exception) -> Response:
+    """The answer to what the framework refuses: an unknown path, a wrong method."""
+    assert isinstance(error, HTTPException)
+    message = {
+        404: f"there is nothing at {request.url.path}; /docs lists what there is",
+        405: f"{request.method} is not allowed at {request.url.path}",
+    }.get(error.status_code, error.detail)
+    headers = dict(error.headers or {})
+    if allowed := headers.get("Allow"):
+        message = f"{message}; use {allowed}"
+    if allowed == "GET":
+        headers["Allow"] = "GET, HEAD"  # see service.http.head_requests
+    body = error_body(error.status_code, message, request.state.request_id)
+    return answer_json(body, status=error.status_code, headers=headers)
+
+
+async def answer_failure(request: Request, error: Exception) -> Response:
+    """The answer to what nobody expected: the id of the request, and nothing else."""
+    request_id = request.state.request_id
+    logger.error("request %s failed", request_id, exc_info=error)
+    return answer_json(error_body(500, "internal error", request_id), status=500)
+
+
+def describe_error(error: Exception, request_id: str) -> ErrorResponse:
+    """The body of an error of the table; of any other, a 500 that says nothing."""
+    status = next((STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES), 500)
+    if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        return error_body(500, "internal error", request_id)
+    if isinstance(error, RequestValidationError):
+        error = unusable_values([problem_of(details) for details in error.errors()])
+    return error_body(status, str(error), request_id, getattr(error, "problems", ()))
+
+
+def error_body(status: int, message: str, request_id: str, problems: Sequence[Problem] = ()) -> ErrorResponse:
+    """The one shape. ``error`` names the first bad value, ``detail`` says what else the message holds."""
+    error = f"{problems[0].path} {problems[0].message}" if problems else message
+    return {
+        "error": error,
+        "type": "about:blank",
+        "title": _TITLES.get(status) or HTTPStatus(status).phrase,
+        "status": status,
+        "detail": message.removeprefix(f"{error}; "),
+        "errors": [{"path": problem.path, "message": problem.message} for problem in problems],
+        "request_id": request_id,
+    }

@@ -1,0 +1,70 @@
+"""Which of an operation's media types a client takes (RFC 9110, section 12.5.1)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+from fastapi import Request
+
+from service.http.answers import JSON, SVG
+from service.http.errors import NotAcceptableError
+
+
+@lru_cache
+def choose_media_type(accept: str | None, offered: tuple[str, ...]) -> str:
+    """The media type of the highest quality; of equals the most specifically named, then the first offered.
+
+    Args:
+        accept: the header, such as ``application/x-ndjson, */*;q=0.1``; None or empty takes anything.
+        offered: media types of the operation.
+
+    Raises:
+        NotAcceptableError: the client takes none of them.
+    """
+    ranges = [_parse_range(part) for part in (accept or "*/*").split(",")]
+    ranked = [max(_rank(media_type, *range_) for range_ in ranges) for media_type in offered]
+    best = max(range(len(offered)), key=lambda index: (ranked[index][1], ranked[index][0], -index))
+    if ranked[best][1] <= 0:
+        raise NotAcceptableError(f"the answer is {' or '.join(offered)}, which Accept does not take")
+    return offered[best]
+
+
+def choose_format(request: Request, format: Literal["json", "svg"] | None) -> str:
+    """The media type of the format that the query names; without one, that of the picture or JSON by the header.
+
+    Raises:
+        NotAcceptableError: the query names none, and the client takes neither.
+    """
+    if format is not None:
+        return {"json": JSON, "svg": SVG}[format]
+    return choose_media_type(request.headers.get("accept"), (JSON, SVG))
+
+
+async def refuse_other_than_json(request: Request) -> None:
+    """Dependency: `accept_json`."""
+    accept_json(request)
+
+
+def accept_json(request: Request) -> None:
+    """For the operations that answer JSON alone."""
+    choose_media_type(request.headers.get("accept"), (JSON,))
+
+
+def _parse_range(part: str) -> tuple[str, float]:
+    """``text/*;q=0.5`` -> (``text/*``, 0.5); a quality that is not a number counts as 1."""
+    media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    for parameter in parameters:
+        if parameter.startswith("q="):
+            try:
+                return media_range, float(parameter[2:])
+            except ValueError:
+                break
+    return media_range, 1.0
+
+
+def _rank(media_type: str, media_range: str, quality: float) -> tuple[int, float]:
+    """How specifically a range names a media type (3 fully, 2 its kind, 1 any, 0 not), and with what quality."""
+    kind = media_type.split("/")[0]
+    level = {media_type: 3, f"{kind}/*": 2, "*/*": 1}.get(media_range, 0)
+    return level, quality if level else 0.0

@@ -1,0 +1,132 @@
+"""The checkpoints of a folder: which model and which version each file is, or why it can be none.
+
+``name.safetensors`` is version 1 of a model, ``name/version.safetensors`` any version of it. Names in requests are
+compared with this listing, and never become paths.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kanmodel.errors import CheckpointError
+
+BUNDLED = Path(__file__).parents[1] / "bundled"
+SUFFIX = ".safetensors"
+FIRST_VERSION = "1"  # that of a file without a folder of its own
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_VERSION = re.compile(r"[1-9][0-9]*")
+
+Key = tuple[str, str]  # name and version
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """One file, as it is now: another that is equal has not been written to.
+
+    Attributes:
+        name: name of the model.
+        version: its version.
+        path: the file.
+        signature: inode, size and times of the last changes; empty where there is no file, as behind a dead link.
+        refusal: why it must not be opened; None where it may.
+    """
+
+    name: str
+    version: str
+    path: Path
+    signature: tuple[int, ...]
+    refusal: str | None = None
+
+    @property
+    def key(self) -> Key:
+        """Which version of which model it is."""
+        return self.name, self.version
+
+    @property
+    def order(self) -> tuple[str, int]:
+        """Sorts files by name, the highest version first."""
+        return self.name, -int(self.version) if _VERSION.fullmatch(self.version) else 0
+
+
+def list_checkpoints(path: Path | None) -> dict[Key, CheckpointFile]:
+    """The checkpoints at a path, by name, the highest version first; hidden files and folders are none.
+
+    Args:
+        path: a folder or one file; None, or a folder without any, for the bundled model.
+
+    Raises:
+        CheckpointError: there is nothing at `path`.
+    """
+    if path is None:
+        return _list_folder(BUNDLED)
+    if not path.exists():
+        raise CheckpointError(f"there is no file or folder {path}")
+    if path.is_dir():
+        return _list_folder(path) or _list_folder(BUNDLED)
+    file = _describe_file(path.stem, FIRST_VERSION, path)
+    return {file.key: file}
+
+
+def sign_file(path: Path) -> tuple[int, ...]:
+    """The signature of a file; see `CheckpointFile`."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def _list_folder(folder: Path) -> dict[Key, CheckpointFile]:
+    listing: dict[Key, CheckpointFile] = {}
+    for name, version, path in _find_files(folder):
+        file = _describe_file(name, version, path, folder)
+        if file.key in listing:
+            both = " and ".join(str(one.path.relative_to(folder)) for one in (listing[file.key], file))
+            file = replace(file, refusal=f"{both} are both version {version} of the model")
+        listing[file.key] = file
+    return {file.key: file for file in sorted(listing.values(), key=lambda file: file.order)}
+
+
+def _find_files(folder: Path) -> list[tuple[str, str, Path]]:
+    """Name, version and path of each file, whatever they are."""
+    found = []
+    for path in _list_visible(folder):
+        if path.suffix == SUFFIX:
+            found.append((path.stem, FIRST_VERSION, path))
+        elif os.path.isdir(path):
+            try:
+                inside = _list_visible(path)
+            except (PermissionError, FileNotFoundError):  # such as lost+found, or deleted a moment ago
+                continue
+            found += [(path.name, file.stem, file) for file in inside if file.suffix == SUFFIX]
+    return found
+
+
+def _list_visible(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def _describe_file(name: str, version: str, path: Path, folder: Path | None = None) -> CheckpointFile:
+    refusal = _refuse(name, version, path, folder)
+    return CheckpointFile(_printable(name), _printable(version), path, sign_file(path), refusal)
+
+
+def _refuse(name: str, version: str, path: Path, folder: Path | None) -> str | None:
+    """Why a file must not be opened: an odd name, a link out of the folder, a pipe that would block."""
+    if not _NAME.fullmatch(name):
+        return f"the name of a model must match {_NAME.pattern}, but is {name!r}"
+    if not _VERSION.fullmatch(version):
+        return f"a version must be a whole number from 1 without leading zeros, but is {version!r}"
+    if folder is not None and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder)):
+        return f"{path.name} is a link that leaves the folder"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return f"{path.name} is not a regular file"
+    return None
+
+
+def _printable(name: str) -> str:
+    """A name in which bytes that are no UTF-8 are escaped, so that an answer can hold it."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")

@@ -1,0 +1,38 @@
+"""What a request to explain asks."""
+
+from __future__ import annotations
+
+from kanmodel.explain.ledger import LedgerOptions
+from service.models.registry import Served
+from service.requests.baselines import read_baseline
+from service.requests.bodies import parse_windows, validate_request
+from service.requests.outputs import read_outputs
+from service.requests.windows import read_windows
+from service.schemas.explanations import ExplainRequest
+from service.settings import Settings
+from service.work.questions import Question
+
+
+def read_question(body: bytes, served: Served, settings: Settings) -> Question:
+    """What a request to explain asks.
+
+    Raises:
+        DataError: something in it cannot be used; the error names each place.
+        UnknownNameError: it names an output that does not exist.
+    """
+    document = parse_windows(body, served.model.config.window_shape, settings.max_json_depth)
+    request = validate_request(ExplainRequest, document, unread=("instances", "columns", "output", "baseline"))
+    output = document.get("output")
+    question = Question(
+        served=served,
+        windows=read_windows(document, served.model, settings.max_windows),
+        outputs=tuple(read_outputs(output, served.model.config)),
+        as_list=isinstance(output, list),
+        detail=request.detail,
+        baseline=read_baseline(document.get("baseline"), served.model),
+        options=LedgerOptions(tolerance=request.tolerance),
+        receipt=request.receipt,
+        progress=request.progress,
+    )
+    question.refuse_costly(settings.max_path_nodes)
+    return question

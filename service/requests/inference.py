@@ -1,0 +1,120 @@
+"""What a request of the Open Inference Protocol asks, in tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from kanmodel.explain.ledger import LedgerOptions
+from kanmodel.scaling import Array
+from service.http.errors import unusable
+from service.models.registry import Served
+from service.requests.baselines import read_baseline
+from service.requests.bodies import parse_object, validate_request
+from service.requests.tensors import Tensor, read_tensors, split_body
+from service.schemas.inference import InferRequest, OutputName
+from service.settings import Settings
+from service.work.questions import Question
+
+_EXPLAINED: tuple[OutputName, ...] = ("contributions", "residual")
+
+
+@dataclass(frozen=True)
+class Inference:
+    """A request to infer, understood.
+
+    Attributes:
+        id: what the answer repeats; None where the client names none.
+        windows: what to forecast, (n, lookback, n_features), original units.
+        question: how to explain them; None where no explanation is wanted.
+        outputs: the wanted tensors, and whether each is binary.
+    """
+
+    id: str | None
+    windows: Array
+    question: Question | None
+    outputs: Mapping[OutputName, bool]
+
+
+def read_inference(body: bytes, header_length: str | None, served: Served, settings: Settings) -> Inference:
+    """What a request to infer asks.
+
+    Args:
+        body: JSON, and bytes after it.
+        header_length: the header that says how long the JSON is; None where all is JSON.
+        served: the model.
+        settings: what is too large.
+
+    Raises:
+        DataError: something in it cannot be used; the error names each place.
+    """
+    head, binary = split_body(body, header_length)
+    document = parse_object(head, settings.max_json_depth)
+    _refuse_number_of_inputs(document.get("inputs"), len(served.model.config.features))
+    request = validate_request(InferRequest, _leave_out_data(document), unread=())
+    windows = read_tensors(_list_tensors(request, document), binary, served.model, settings.max_windows)
+    outputs = _choose_outputs(request)
+    explained = any(name in outputs for name in _EXPLAINED)
+    question = _ask(request, served, windows) if explained else None
+    if question is not None:
+        question.refuse_costly(settings.max_path_nodes)
+    return Inference(request.id or None, windows, question, outputs)
+
+
+def _refuse_number_of_inputs(inputs: Any, n_features: int) -> None:
+    """Before each is looked at: a body has room for a million."""
+    if isinstance(inputs, list) and len(inputs) > n_features:
+        raise unusable("inputs", f"must be 1 tensor, or {n_features}, one for each feature, but are {len(inputs)}")
+
+
+def _leave_out_data(document: dict[str, Any]) -> dict[str, Any]:
+    """The request without the values of its tensors, which are read at numpy's pace."""
+    inputs = document.get("inputs")
+    if not isinstance(inputs, list):
+        return document
+    return {**document, "inputs": [{**one, "data": None} if isinstance(one, dict) else one for one in inputs]}
+
+
+def _list_tensors(request: InferRequest, document: dict[str, Any]) -> list[Tensor]:
+    return [
+        Tensor(
+            path=f"inputs[{number}]",
+            name=described.name,
+            datatype=described.datatype,
+            shape=tuple(described.shape),
+            data=raw.get("data"),
+            n_bytes=described.parameters.binary_data_size if described.parameters else None,
+        )
+        for number, (described, raw) in enumerate(zip(request.inputs, document["inputs"], strict=True))
+    ]
+
+
+def _choose_outputs(request: InferRequest) -> dict[OutputName, bool]:
+    """The wanted outputs, and whether each is binary."""
+    explain = request.parameters is not None and request.parameters.explain
+    binary = request.parameters is not None and request.parameters.binary_data_output
+    chosen: dict[OutputName, bool] = {}
+    for number, wanted in enumerate(request.outputs or ()):
+        if wanted.name in chosen:
+            raise unusable(f"outputs[{number}].name", "is there already")
+        if wanted.name in _EXPLAINED and not explain:
+            raise unusable(f"outputs[{number}].name", f"{wanted.name} is there only with parameters.explain")
+        own = wanted.parameters.binary_data if wanted.parameters else None
+        chosen[wanted.name] = binary if own is None else own
+    return chosen or dict.fromkeys(("predictions", *(_EXPLAINED if explain else ())), binary)
+
+
+def _ask(request: InferRequest, served: Served, windows: Array) -> Question:
+    assert request.parameters is not None
+    return Question(
+        served=served,
+        windows=windows,
+        outputs=tuple(range(len(served.model.config.outputs))),
+        as_list=True,
+        detail=request.parameters.detail,
+        baseline=read_baseline(request.parameters.baseline, served.model),
+        options=LedgerOptions(),
+        receipt=False,
+        progress=False,
+    )

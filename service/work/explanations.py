@@ -1,0 +1,140 @@
+"""Explaining the windows of a request, a slice at a time."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect
+
+from kanmodel.explain.baseline import baseline_window
+from kanmodel.explain.expected import draw_baselines, explain_expected_in_slices
+from kanmodel.explain.ledger import Ledger, explain_in_slices
+from kanmodel.explain.path import Slices
+from kanmodel.scaling import Array
+from service.schemas.baselines import UsedBaseline, describe_baseline, describe_reference_baselines
+from service.schemas.explanations import ExplainHeader, Explanation, describe_ledger
+from service.telemetry.metrics import Metrics
+from service.work.deadlines import Deadline
+from service.work.questions import Question, ReferenceBaselines
+from service.work.receipts import make_receipt
+from service.work.scheduler import Scheduler
+
+PART = 32  # windows whose explanations are computed, and sent, together
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Where the work stands after a slice of it.
+
+    Attributes:
+        done: how many explanations are computed.
+        explanations: those that are ready to be sent now, in order; none after most slices.
+    """
+
+    done: int
+    explanations: Sequence[Explanation] = ()
+
+
+def describe_question(question: Question, predictions: Array) -> ExplainHeader:
+    """What all explanations share.
+
+    Args:
+        question: the question.
+        predictions: for its windows, (n, n_outputs), original units.
+    """
+    config = question.served.model.config
+    names = [config.outputs[output] for output in question.outputs]
+    units = [config.target_of(output).unit for output in question.outputs]
+    header: ExplainHeader = {
+        "model_name": question.served.name,
+        "checkpoint": question.served.checkpoint,
+        "output": names if question.as_list else names[0],
+        "unit": units if question.as_list else units[0],
+        "baseline": _describe_baseline(question),
+        "predictions": predictions.tolist(),
+    }
+    if question.receipt:
+        header["receipt"] = make_receipt(question, header["baseline"])
+    return header
+
+
+def explain_in_parts(question: Question) -> Iterator[Advance]:
+    """The explanations in order, by window and then by output: a slice of work at a time, some ready after a few.
+
+    Raises:
+        NonFiniteError: a ledger is not finite.
+    """
+    config, n_outputs = question.served.model.config, len(question.outputs)
+    for first in range(0, len(question.windows), PART):
+        windows = question.windows[first : first + PART]
+        by_output: list[Iterator[Explanation]] = []
+        for output in question.outputs:
+            done = first * n_outputs + len(windows) * len(by_output)
+            if by_output:
+                yield Advance(done)
+            slices = _explain(question, windows, output)
+            while (ledger := _next_slice(slices)) is None:
+                yield Advance(done)
+            by_output.append(describe_ledger(ledger, config.feature_names, question.detail, first))
+        explanations = [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
+        yield Advance(first * n_outputs + len(explanations), explanations)
+
+
+async def compute_explanations(
+    question: Question,
+    scheduler: Scheduler,
+    metrics: Metrics,
+    deadline: Deadline,
+    has_gone: Callable[[], Awaitable[bool]],
+) -> AsyncIterator[Advance]:
+    """The explanations as they become ready, slice by slice, until the deadline, and while somebody waits for them.
+
+    Args:
+        question: what is asked.
+        scheduler: what computes them.
+        metrics: where they are counted.
+        deadline: until when.
+        has_gone: whether nobody waits any more.
+
+    Raises:
+        ClientDisconnect: nobody does.
+        NonFiniteError: a ledger is not finite.
+        NotReadyError: the deadline has passed.
+        OverloadedError: too many requests wait.
+    """
+    with scheduler.admit("explanation"):
+        slices = explain_in_parts(question)
+        while (advance := await deadline.wait(scheduler.run(lambda: next(slices, None)))) is not None:
+            for one in advance.explanations:
+                residual = one["residual"] / one["tolerance"] * question.options.tolerance
+                metrics.observe_explanation(question.served.name, residual, one["converged"])
+            yield advance
+            if not advance.explanations and await has_gone():
+                raise ClientDisconnect
+
+
+def _describe_baseline(question: Question) -> UsedBaseline:
+    model, baseline = question.served.model, question.baseline
+    if isinstance(baseline, ReferenceBaselines):
+        windows = draw_baselines(model, baseline.count, baseline.seed)
+        return describe_reference_baselines(model.config.feature_names, windows, baseline.seed)
+    return describe_baseline(baseline, model.config.feature_names, baseline_window(model, baseline))
+
+
+def _explain(question: Question, windows: Array, output: int) -> Slices[Ledger]:
+    model, baseline, options = question.served.model, question.baseline, question.options
+    scaled = model.to_model_units(windows)
+    if isinstance(baseline, ReferenceBaselines):
+        return explain_expected_in_slices(model, scaled, output, baseline.count, baseline.seed, options)
+    return explain_in_slices(model, scaled, output, baseline, options)
+
+
+def _next_slice(slices: Slices[Ledger]) -> Ledger | None:
+    """The ledger, once its last slice is done."""
+    try:
+        next(slices)
+    except StopIteration as end:
+        ledger: Ledger = end.value
+        return ledger
+    return None

@@ -1,0 +1,73 @@
+"""What may be asked of the work, understood: values, not members of a request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.ledger import LedgerOptions
+from kanmodel.scaling import Array
+from service.http.errors import unusable
+from service.models.registry import Served
+from service.schemas.explanations import Detail
+
+
+@dataclass(frozen=True)
+class ReferenceBaselines:
+    """Reference windows as baselines, over which the ledger is averaged.
+
+    Attributes:
+        count: how many are drawn.
+        seed: of the draw.
+    """
+
+    count: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Question:
+    """A request to explain, understood.
+
+    Attributes:
+        served: the model.
+        windows: what to explain, (n, lookback, n_features), original units.
+        outputs: numbers of the outputs.
+        as_list: whether the request names its outputs in a list, so that the answer does.
+        detail: what to say.
+        baseline: what to compare with.
+        options: how exact the ledgers must be.
+        receipt: whether the answer holds what is needed to repeat it.
+        progress: whether lines between the explanations tell how far the work is.
+    """
+
+    served: Served
+    windows: Array
+    outputs: tuple[int, ...]
+    as_list: bool
+    detail: Detail
+    baseline: Baseline | ReferenceBaselines
+    options: LedgerOptions
+    receipt: bool
+    progress: bool
+
+    @property
+    def total(self) -> int:
+        """How many explanations it asks for: one for each window and output."""
+        return len(self.windows) * len(self.outputs)
+
+    @property
+    def path_nodes(self) -> int:
+        """How many path nodes it takes where no path is halved: the work, before it is done."""
+        baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
+        return self.total * baselines * self.options.path_nodes
+
+    def refuse_costly(self, max_path_nodes: int) -> None:
+        """Refuses what takes too long.
+
+        Raises:
+            DataError: it takes more path nodes than there may be.
+        """
+        if self.path_nodes > max_path_nodes:
+            reason = f"would take {self.path_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
+            raise unusable("body", f"{reason}: send fewer windows, outputs or baselines at a time")

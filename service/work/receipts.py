@@ -1,0 +1,55 @@
+"""What an auditor needs to repeat an explanation.
+
+A receipt goes with an answer, whose numbers it does not hold again: the answer is what a repeat is compared with.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from importlib.metadata import version
+
+import numpy as np
+
+from kanmodel.scaling import Array
+from service.schemas.baselines import UsedBaseline
+from service.schemas.explanations import InputHash, Receipt, Versions
+from service.work.questions import Question, ReferenceBaselines
+
+
+def make_receipt(question: Question, baseline: UsedBaseline) -> Receipt:
+    """The receipt of an answer.
+
+    Args:
+        question: what was asked.
+        baseline: as the answer states it.
+    """
+    names = [question.served.model.config.outputs[output] for output in question.outputs]
+    return {
+        "checkpoint": question.served.checkpoint,
+        "versions": find_versions(),
+        "input": hash_windows(question.windows),
+        "method": "expected_gradients" if isinstance(question.baseline, ReferenceBaselines) else "integrated_gradients",
+        "output": names if question.as_list else names[0],
+        "detail": question.detail,
+        "baseline": baseline,
+        "tolerance": question.options.tolerance,
+        "path_nodes": question.options.path_nodes,
+        "halvings": question.options.halvings,
+    }
+
+
+def find_versions() -> Versions:
+    """Those of this process."""
+    return {
+        "kanscope": version("kanscope"),
+        "torch": version("torch"),
+        "numpy": version("numpy"),
+        "python": platform.python_version(),
+    }
+
+
+def hash_windows(windows: Array) -> InputHash:
+    """The hash of windows, (n, lookback, n_features) in original units, as little-endian float64 in C order."""
+    data = np.asarray(windows, "<f8").tobytes()
+    return {"sha256": hashlib.sha256(data).hexdigest(), "shape": list(windows.shape)}

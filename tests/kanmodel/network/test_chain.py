@@ -1,0 +1,190 @@
+import numpy as np
+import pytest
+import torch
+from factories import make_chain, make_model
+from goldens import VARIANTS, load_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import model_configs
+from thorough import examples
+
+from kanmodel.network.chain import Network, tensor_shapes
+from kanmodel.network.layer import pass_layers
+
+SHAPES = ["lstm", "head", "front"]
+
+
+def sigmoid(v):
+    return 1 / (1 + np.exp(-v))
+
+
+def step_lstm(weights, bias, x, state):
+    """One step of an LSTM (Hochreiter and Schmidhuber 1997)."""
+    hidden, cell = state
+    enter, forget, candidate, out = np.split(x @ weights[0].T + bias[0] + hidden @ weights[1].T + bias[1], 4, axis=1)
+    cell = sigmoid(forget) * cell + sigmoid(enter) * np.tanh(candidate)
+    return sigmoid(out) * np.tanh(cell), cell
+
+
+def step_gru(weights, bias, x, state):
+    """One step of a GRU (Cho et al. 2014), its reset gate behind the hidden weights as torch has it."""
+    hidden, _ = state
+    of_x, of_hidden = (
+        np.split(values @ w.T + b, 3, axis=1) for values, w, b in zip((x, hidden), weights, bias, strict=True)
+    )
+    reset, update = sigmoid(of_x[0] + of_hidden[0]), sigmoid(of_x[1] + of_hidden[1])
+    new = np.tanh(of_x[2] + reset * of_hidden[2])
+    return (1 - update) * new + update * hidden, None
+
+
+def run_by_hand(module, x):
+    """The recurrence, step by step in numpy: (batch, steps, n_units)."""
+    tensors = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+    step = step_gru if isinstance(module, torch.nn.GRU) else step_lstm
+
+    def run_direction(steps, end):
+        weights = [tensors[f"weight_{kind}_{end}"] for kind in ("ih", "hh")]
+        bias = [tensors.get(f"bias_{kind}_{end}", np.zeros(len(weights[0]))) for kind in ("ih", "hh")]
+        state = (np.zeros((len(steps), module.hidden_size)),) * 2
+        outputs = []
+        for t in range(steps.shape[1]):
+            state = step(weights, bias, steps[:, t], state)
+            outputs.append(state[0])
+        return np.stack(outputs, axis=1)
+
+    for layer in range(module.num_layers):
+        directions = [run_direction(x, f"l{layer}")]
+        if module.bidirectional:
+            directions.append(run_direction(x[:, ::-1], f"l{layer}_reverse")[:, ::-1])
+        x = np.concatenate(directions, axis=2)
+    return x
+
+
+def read_out_by_hand(states, readout):
+    return {"last": states[:, -1], "mean": states.mean(axis=1), "flatten": states.reshape(len(states), -1)}[readout]
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("readout", ["last", "mean", "flatten"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("num_layers", [1, 2])
+def test_readout(num_layers, bidirectional, bias, readout, cell):
+    """The head sees the recurrence's outputs at the last step, their mean or all, both directions in a row."""
+    model = make_model(num_layers=num_layers, bidirectional=bidirectional, bias=bias, readout=readout, cell=cell)
+    windows = model.reference.windows[:8]
+    expected = read_out_by_hand(run_by_hand(model.network.recurrent, windows.numpy()), readout)
+    np.testing.assert_allclose(model.network.encode(windows), expected, rtol=0, atol=1e-12)
+    np.testing.assert_allclose(model.frozen.trace(windows).readout, expected, rtol=0, atol=1e-12)
+
+
+def test_shape_head_alone():
+    """A KAN alone reads the features of the one step."""
+    model = make_model("head")
+    windows = model.reference.windows
+    assert torch.equal(model.network(windows), pass_layers(model.network.head, windows[:, 0]))
+
+
+def test_shape_front():
+    """A front KAN acts on each step's features by itself, and the LSTM reads its outputs."""
+    model = make_model("front", bidirectional=True)
+    windows = model.reference.windows[:8]
+    steps = torch.stack([pass_layers(model.network.front, windows[:, t]) for t in range(windows.shape[1])], dim=1)
+    states = run_by_hand(model.network.recurrent, steps.numpy())
+    torch.testing.assert_close(model.network.encode(windows), torch.from_numpy(states[:, -1]), rtol=0, atol=1e-12)
+
+
+@given(model_configs("float64"), st.integers(0, 99))
+def test_a_chain_is_its_parts(config, seed):
+    """Any front, cell, readout, head and output function, one behind the other, is the chain."""
+    model = make_chain(config, seed)
+    network, windows = model.network, model.reference.windows[:3]
+    steps = torch.stack([pass_layers(network.front, windows[:, t]) for t in range(config.lookback)], dim=1)
+    if network.recurrent is not None:
+        steps = torch.from_numpy(run_by_hand(network.recurrent.requires_grad_(False), steps.numpy()))
+    readout = torch.from_numpy(read_out_by_hand(steps.numpy(), config.readout))
+    logits = pass_layers(network.head, readout)
+    functions = {None: lambda v: v, "softmax": lambda v: v.exp() / v.exp().sum(dim=1, keepdim=True)}
+    functions |= {"sigmoid": lambda v: 1 / (1 + (-v).exp()), "tanh": torch.tanh}
+    expected = functions[config.output_function](logits - (logits.max() if config.output_function == "softmax" else 0))
+    torch.testing.assert_close(network(windows), expected, rtol=1e-8, atol=1e-8)
+    torch.testing.assert_close(network.trace(windows).logits, logits, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("options", [{}, {"product": True, "targets": ("a", "b"), "horizon": 2}])
+def test_trace_is_forward(shape, options):
+    """A trace ends in the outputs, and its parts are those that the stages compute."""
+    model = make_model(shape, **options)
+    windows = model.reference.windows[:9]
+    trace, outputs = model.network.trace(windows), model.network(windows)
+    assert outputs.shape == (9, len(model.config.outputs))
+    torch.testing.assert_close(trace.outputs, outputs, rtol=0, atol=1e-12)
+    torch.testing.assert_close(trace.readout, model.network.encode(windows), rtol=0, atol=1e-12)
+    assert len(trace.front) == len(model.config.front)
+    for layer in trace.front:
+        assert len(layer.nodes) == 9 * model.config.lookback
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-6)])
+@pytest.mark.parametrize("name", ["pykan_head", "tiny", *VARIANTS])
+def test_golden_predictions(name, dtype, tolerance):
+    """An LSTM of any kind with pykan's head predicts what it predicted where it was trained."""
+    case = load_case(name, dtype)
+    expected = case.expected("predictions")
+    difference = case.model.network(case.windows("eval")) - expected
+    assert (difference.abs() <= tolerance * expected.abs().clamp_min(1)).all()
+
+
+def test_golden_predictions_of_synthetic_gt():
+    """The model of the synthetic series predicts what it predicted where it was trained."""
+    case = load_case("synthetic_gt")
+    assert (case.model.network(case.windows("eval")) - case.expected("predictions")).abs().max() < 1e-9
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-6)])
+def test_golden_hidden_units(dtype, tolerance):
+    """The LSTM's units, and predictions for windows five times as large, are those of the original."""
+    case = load_case("pykan_head", dtype)
+    windows = case.windows("eval")
+    assert (case.model.network.encode(windows) - case.expected("hidden")).abs().max() < tolerance
+    large = case.model.network(windows[:16] * 5) - case.expected("predictions_of_eval_times_5")
+    assert large.abs().max() < tolerance
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_forward_leaves_nothing_on_the_module(shape):
+    """After a forward, a trace and a gradient every module has the attributes and the numbers that it had before."""
+    model = make_model(shape, product=True)
+
+    def everything():
+        attributes = [{key: id(value) for key, value in vars(module).items()} for module in model.network.modules()]
+        return attributes, [tensor.clone() for tensor in model.network.state_dict().values()]
+
+    attributes, tensors = everything()
+    windows = model.reference.windows[:4].clone().requires_grad_()
+    model.network(windows)
+    model.network.trace(windows).outputs.sum().backward()
+    assert everything()[0] == attributes
+    assert all(torch.equal(now, before) for now, before in zip(everything()[1], tensors, strict=True))
+    assert all(parameter.grad is None for parameter in model.network.parameters())
+
+
+@settings(max_examples=examples(60))
+@given(model_configs())
+def test_tensor_shapes_by_arithmetic(config):
+    """Names and shapes of all tensors are known without making the network, and all have the config's type."""
+    tensors = Network(config).state_dict()
+    assert tensor_shapes(config) == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    assert {tensor.dtype for tensor in tensors.values()} == {getattr(torch, config.dtype)}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "options", [{}, {"product": True, "num_layers": 2, "bidirectional": True, "bias": False, "cell": "gru"}]
+)
+def test_tensor_shapes_of_the_factories(shape, options):
+    """The tiny models of these tests have the shapes that their configs imply."""
+    model = make_model(shape, **options)
+    tensors = model.network.state_dict()
+    assert tensor_shapes(model.config) == {name: tuple(tensor.shape) for name, tensor in tensors.items()}

@@ -1,0 +1,147 @@
+"""The tables against the readable definition: the same forecasts, the same traces, the same gradients."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from factories import make_model
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import model_configs
+
+from kanmodel.network import splines as curves
+from kanmodel.network.chain import Network
+from kanmodel.network.config import plain_layers
+from kanmodel.network.frozen import FrozenLayers, FrozenNetwork
+from kanmodel.network.layer import KANLayer, pass_layers
+from kanmodel.network.pieces import Pieces
+
+EVERY_SHAPE = pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+
+
+@st.composite
+def grids(draw: st.DrawFn, order: int) -> torch.Tensor:
+    """Ascending knots of one to three inputs, some of them equal."""
+    n_in, n_intervals = draw(st.integers(1, 3)), draw(st.integers(1, 6))
+    steps = st.lists(
+        st.sampled_from([0.0, 0.01, 0.3, 1.0]), min_size=n_intervals + 2 * order, max_size=n_intervals + 2 * order
+    )
+    knots = torch.tensor([draw(steps) for _ in range(n_in)], dtype=torch.float64).cumsum(dim=1) - 1
+    return torch.cat([torch.full((n_in, 1), -1.0, dtype=torch.float64), knots], dim=1)
+
+
+@st.composite
+def splines(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]:
+    """A grid, coefficients, an order, and positions: on each knot, next to it, within and far beyond the grid."""
+    order = draw(st.integers(0, 5))
+    grid = draw(grids(order))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
+    coef = torch.randn(2, len(grid), grid.shape[1] - 1 - order, generator=generator, dtype=torch.float64)
+    within = torch.rand(len(grid), 20, generator=generator, dtype=torch.float64) * 8 - 2
+    far = torch.tensor([[-1e30, -1e3, 1e3, 1e30]], dtype=torch.float64).expand(len(grid), -1)
+    positions = torch.cat([grid, grid + 1e-7, grid - 1e-7, within, far], dim=1).T
+    return grid, coef, order, positions
+
+
+@given(splines(), st.sampled_from(["float64", "float32"]))
+def test_pieces_are_the_splines(drawn, dtype):
+    """At any order, on any grid and anywhere, each curve and their sum are those of the recursion."""
+    grid, coef, order, x = drawn
+    grid, coef, x = (values.to(getattr(torch, dtype)) for values in (grid, coef, x))
+    expected = curves.curve(x, grid, coef, order)  # (batch, n_out, n_in)
+    pieces = Pieces(grid, coef, order)
+    tolerance = {"rtol": 0, "atol": 1e-9 if dtype == "float64" else 1e-5}
+    torch.testing.assert_close(pieces.edges(x), expected, **tolerance)
+    torch.testing.assert_close(pieces.sums(x), expected.sum(dim=2), **tolerance)
+
+
+@given(splines())
+def test_slopes_are_the_splines_gradients(drawn):
+    """The gradient of each curve is what autograd finds by way of the recursion."""
+    grid, coef, order, x = drawn
+    x = x.requires_grad_()
+    (expected,) = torch.autograd.grad(curves.curve(x, grid, coef, order)[:, 0].sum(), x)
+    (slopes,) = torch.autograd.grad(Pieces(grid, coef, order).edges(x)[:, 0].sum(), x)
+    torch.testing.assert_close(slopes, expected, rtol=1e-6, atol=1e-6)
+
+
+@st.composite
+def networks(draw: st.DrawFn) -> Network:
+    """Chains with dead edges and nodes, adaptive grids, scales of any sign, zeros among them, and fixed functions."""
+    network = Network(draw(model_configs("float64", symbolic=True)))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+    with torch.no_grad():
+        for name, values in network.state_dict().items():
+            if "grid" not in name and not name.endswith(".scale"):
+                noise = torch.randn(values.shape, generator=generator, dtype=values.dtype)
+                sparse = torch.rand(values.shape, generator=generator) < 0.4
+                values.copy_(torch.where(sparse, 0, 1) if "mask" in name else torch.where(sparse, 0, 0.5 * noise))
+        if draw(st.booleans()):
+            for layers in network.stages.values():
+                for layer in layers:
+                    layer.update_grid(torch.randn(40, layer.config.n_in, generator=generator, dtype=torch.float64))
+    return network.eval().requires_grad_(False)
+
+
+def draw_windows(network, seed, n=5):
+    shape = (n, *network.config.window_shape)
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+@given(networks(), st.integers(0, 99))
+def test_a_frozen_network_is_the_network(network, seed):
+    """Whatever is dead, scaled, shifted, multiplied, normalised or fixed, in any chain, forecasts stay the same."""
+    windows, frozen = draw_windows(network, seed), FrozenNetwork(network)
+    torch.testing.assert_close(frozen.forward(windows), network(windows), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(frozen.logits(windows), network.logits(windows), rtol=1e-9, atol=1e-9)
+
+
+@given(networks(), st.integers(0, 99))
+def test_a_frozen_trace_is_the_trace(network, seed):
+    """What passes is the same, and so are the gradients of the outputs with respect to inputs and sub-nodes."""
+    windows = draw_windows(network, seed).requires_grad_()
+    found, expected = FrozenNetwork(network).trace(windows), network.trace(windows)
+    torch.testing.assert_close(found.outputs, network(windows), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(found.readout, expected.readout, rtol=1e-9, atol=1e-9)
+    pairs = list(zip((*found.front, *found.head), (*expected.front, *expected.head), strict=True))
+    for ours, theirs in pairs:
+        for name in ("inputs", "edges", "subnodes", "nodes"):
+            torch.testing.assert_close(getattr(ours, name), getattr(theirs, name), rtol=1e-9, atol=1e-9)
+    for ours, theirs in zip(
+        gradients(windows, found, [ours for ours, _ in pairs]),
+        gradients(windows, expected, [theirs for _, theirs in pairs]),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-7, atol=1e-7)
+
+
+def gradients(windows, trace, layers):
+    watched = [windows, trace.readout, *(layer.subnodes for layer in layers)]
+    return torch.autograd.grad(trace.outputs[:, 0].sum(), watched, allow_unused=True, materialize_grads=True)
+
+
+def test_what_acts_on_nothing_is_left_out():
+    """A hidden node whose edges are all masked costs nothing: the layer before doesn't compute it."""
+    layers = [KANLayer(config).eval().requires_grad_(False) for config in plain_layers([4, 3, 1])]
+    layers[1].mask[:, 1] = 0
+    layers[0].mask[0, 3] = layers[0].mask[2, 3] = 0  # input 3 reaches node 1 alone
+    frozen = FrozenLayers(layers)
+    x = torch.randn(6, 4)
+    assert [layer.inputs.tolist() for layer in frozen.layers] == [[0, 1, 2], [0, 2]]
+    torch.testing.assert_close(frozen.forward(x), pass_layers(layers, x), rtol=0, atol=1e-6)
+
+
+@EVERY_SHAPE
+def test_float32_rounds_to_a_millionth(shape):
+    """In float32, forecasts are as near to float64 as the network's own, to a millionth of a sub-node's sum."""
+    model = make_model(shape, dtype="float32", product=True)
+    exact = Network(replace(model.config, dtype="float64"))
+    exact.load_state_dict(model.network.state_dict())
+    exact.requires_grad_(False)
+    expected = exact.trace(model.reference.windows.double())
+    added = max(float(trace.edges.abs().sum(dim=2).max()) for trace in expected.head)
+    windows = model.reference.windows
+    found, plain = (
+        (forward(windows) - expected.outputs).abs().max() for forward in (model.frozen.forward, model.network)
+    )
+    assert found <= plain + 1e-6 * max(added, 1)

@@ -1,0 +1,381 @@
+"""A layer against its definition, against torch's own modules, and against pykan."""
+
+import numpy as np
+import pytest
+import torch
+from goldens import PLAIN, load_case
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from strategies import bases, layer_configs
+from torch import nn
+
+from kanmodel.network import splines
+from kanmodel.network.activations import ACTIVATIONS
+from kanmodel.network.bases import BSpline, Gaussian, Line
+from kanmodel.network.config import LayerConfig, Step, plain_layers
+from kanmodel.network.functions import FUNCTIONS
+from kanmodel.network.layer import KANLayer, layer_shapes, pass_layers
+
+seeds = st.integers(0, 2**32 - 1)
+MODULES = {
+    "identity": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "gelu_tanh": lambda: nn.GELU(approximate="tanh"),
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
+    "softsign": nn.Softsign,
+    "relu6": nn.ReLU6,
+    "hardtanh": nn.Hardtanh,
+    "hardsigmoid": nn.Hardsigmoid,
+    "hardswish": nn.Hardswish,
+}
+
+
+def random_layer(config, seed):
+    """A layer in float64 with random numbers in every tensor, some edges masked, and inputs for it."""
+    generator = torch.Generator().manual_seed(seed)
+    layer = KANLayer(config).double().requires_grad_(False)
+    for name, tensor in layer.state_dict().items():
+        if "mask" in name:
+            tensor.copy_(torch.rand(tensor.shape, generator=generator) > 0.2)
+        elif name == "grid":
+            tensor.mul_(1.5).add_(torch.randn(len(tensor), 1, generator=generator) * 0.2)
+        else:
+            tensor.copy_(torch.randn(tensor.shape, generator=generator, dtype=torch.float64))
+            if name == "scale":
+                tensor.abs_().add_(0.3)
+    return layer, torch.randn(20, config.n_in, generator=generator, dtype=torch.float64)
+
+
+def trace_in_a_row(layers, x):
+    traces = []
+    for layer in layers:
+        traces.append(layer.trace(x))
+        x = traces[-1].nodes
+    return traces
+
+
+def activation(kind, parameter):
+    module = MODULES[kind]
+    return module() if parameter is None else module(parameter)
+
+
+def evaluate_by_hand(layer, x):
+    """The definition of a layer, with torch's own modules for what stands before it, edge by edge."""
+    config, tensors = layer.config, layer.state_dict()
+    of_base = of_basis = x
+    for number, step in enumerate(config.before):
+        if step.kind == "layer_norm":
+            norm = nn.LayerNorm(config.n_in, eps=step.parameter).double()
+        elif step.kind == "affine":
+            norm = nn.BatchNorm1d(config.n_in, eps=0).double().eval()  # of mean 0 and variance 1
+        if step.has_tensors:
+            norm.load_state_dict(
+                {key: tensors[f"before.{number}.{key}"] for key in ("weight", "bias")}, strict=step.kind == "layer_norm"
+            )
+            of_basis = norm(of_basis)
+        else:
+            of_basis = activation(step.kind, step.parameter)(of_basis)
+        if config.base_after is None or number < config.base_after:
+            of_base = of_basis
+    names = (*config.basis.per_edge(), *config.basis.per_input())
+    functions = config.basis.functions({name: tensors[name] for name in names}).edges(of_basis)
+    subnodes = []
+    for j in range(config.n_subnodes):
+        total = torch.zeros(len(x), dtype=torch.float64)
+        for i in range(config.n_in):
+            edge = functions[:, j, i] * tensors.get("scale_spline", torch.ones_like(tensors["mask"]))[j, i]
+            if config.base != "zero":
+                base = activation(config.base, None)(of_base[:, i])
+                edge = edge + tensors["scale_base"][j, i] * base
+            total = total + tensors["mask"][j, i] * edge
+            for number, fixed in enumerate(config.symbolic):
+                if (fixed.i, fixed.j) == (i, j):
+                    a, b, c, d = tensors["symbolic_affine"][number]
+                    value = c * FUNCTIONS[fixed.function](a * of_base[:, i] + b) + d
+                    total = total + tensors["symbolic_mask"][number] * value
+        subnodes.append(tensors["subnode_scale"][j] * total + tensors["subnode_bias"][j])
+    nodes, rest = subnodes[: config.n_sum], subnodes[config.n_sum :]
+    for arity in config.mult_arity:
+        nodes.append(torch.stack(rest[:arity]).prod(dim=0))
+        rest = rest[arity:]
+    return torch.stack(nodes, dim=1) * tensors["node_scale"] + tensors["node_bias"]
+
+
+@given(layer_configs(3, symbolic=True), seeds)
+def test_forward_is_the_definition(config, seed):
+    """Any layer gives what its formula gives, whatever stands before it, with masks, products and fixed functions."""
+    layer, x = random_layer(config, seed)
+    expected = evaluate_by_hand(layer, x)
+    torch.testing.assert_close(layer(x), expected.detach(), rtol=1e-9, atol=1e-9)
+
+
+@given(layer_configs(3, symbolic=True), seeds)
+def test_trace_is_forward(config, seed):
+    """A trace holds what passes: its edges add up to its sub-nodes, and its nodes are what `forward` gives."""
+    layer, x = random_layer(config, seed)
+    trace = layer.trace(x)
+    torch.testing.assert_close(trace.nodes, layer(x), rtol=1e-9, atol=1e-9)
+    assert torch.equal(trace.inputs, x)
+    assert trace.edges.shape == (20, config.n_subnodes, config.n_in)
+    torch.testing.assert_close(trace.edges.sum(dim=2), trace.subnodes, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(layer.functions().sums(*layer.read(x)), trace.subnodes, rtol=1e-9, atol=1e-9)
+
+
+@given(layer_configs(3, symbolic=True), seeds)
+def test_parts_and_slopes_are_those_of_the_edges(config, seed):
+    """The parts of edges add up to them, and their slopes are autograd's, by what the base and the basis read."""
+    layer, x = random_layer(config, seed)
+    of_base, of_basis = layer.read(x)
+    functions = layer.functions()
+    parts, slopes = functions.parts(of_base, of_basis)
+    torch.testing.assert_close(parts.total, layer.edges(x), rtol=1e-9, atol=1e-9)
+    for j in range(config.n_subnodes):
+        v, u = (values.clone().requires_grad_() for values in (of_base, of_basis))
+        total = functions.edges(v, u)[:, j].sum()
+        by_v, by_u = torch.autograd.grad(total, (v, u), allow_unused=True, materialize_grads=True)
+        torch.testing.assert_close(slopes.base[:, j] + slopes.symbolic[:, j], by_v, rtol=1e-7, atol=1e-7)
+        torch.testing.assert_close(slopes.basis[:, j], by_u, rtol=1e-7, atol=1e-7)
+
+
+@given(layer_configs(3, symbolic=True, mixes=False), seeds, st.booleans())
+def test_functions_of_some_edges(config, seed, frozen):
+    """The edges between some inputs and sub-nodes, at positions of their own, are those among all."""
+    layer, x = random_layer(config, seed)
+    inputs, subnodes = torch.tensor([2, 0]), torch.arange(config.n_subnodes).flip(0)[:2]
+    scale = torch.linspace(0.5, 2, len(subnodes), dtype=torch.float64)
+    some = layer.functions(inputs, subnodes, scale, frozen).edges(*layer.read(x[:, inputs], inputs))
+    expected = layer.edges(x)[:, subnodes][:, :, inputs] * scale[:, None]
+    torch.testing.assert_close(some, expected, rtol=1e-9, atol=1e-9)
+
+
+@given(layer_configs(3, mixes=False), seeds)
+def test_a_masked_edge_adds_exactly_nothing(config, seed):
+    """An edge whose mask is 0 is 0 everywhere, and an input without live edges changes nothing."""
+    layer, x = random_layer(config, seed)
+    layer.mask_edges(torch.tensor([False, True, False]).expand(config.n_subnodes, -1))
+    assert not layer.edges(x)[:, :, 1].any()
+    assert not layer.acts[:, 1].any()
+    moved = x.clone()
+    moved[:, 1] += 0.7
+    assert torch.equal(layer(moved), layer(x))
+
+
+@given(layer_configs(3, symbolic=True), seeds)
+def test_elementwise_steps_keep_edges_functions_of_their_node(config, seed):
+    """An edge depends on its own node alone, unless a layer norm mixes the nodes."""
+    layer, x = random_layer(config, seed)
+    moved = x.clone()
+    moved[:, 1] += 1
+    unmoved = torch.equal(layer.edges(x)[:, :, [0, 2]], layer.edges(moved)[:, :, [0, 2]])
+    assert unmoved or config.mixes
+
+
+def compare_with_module(layer, module, x):
+    """Values and gradients of a layer are a module's."""
+    for function in (layer, lambda values: layer.trace(values).nodes):
+        ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+        found, expected = function(ours), module(theirs)
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+        weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        (slope,) = torch.autograd.grad((found * weights).sum(), ours)
+        (expected_slope,) = torch.autograd.grad((expected * weights).sum(), theirs)
+        torch.testing.assert_close(slope, expected_slope, rtol=1e-9, atol=1e-9)
+
+
+def linear_layer(linear, *before):
+    """A Linear layer as a KAN layer."""
+    layer = KANLayer(LayerConfig(linear.in_features, linear.out_features, Line(), "zero", before)).double()
+    layer.coef.data.copy_(linear.weight[:, :, None])
+    layer.subnode_bias.copy_(linear.bias.data)
+    return layer.requires_grad_(False)
+
+
+@given(st.sampled_from(sorted(ACTIVATIONS)), seeds)
+def test_a_linear_layer_is_a_kan_layer_with_the_activation_inside(kind, seed):
+    """A Linear layer that reads an activation equals edges that are lines of it, in value and gradient."""
+    torch.manual_seed(seed)
+    linear = nn.Linear(4, 3).double()
+    x = 2 * torch.randn(30, 4, dtype=torch.float64)
+    module = nn.Sequential(MODULES[kind](), linear)
+    compare_with_module(linear_layer(linear, Step(kind)), module, x)
+
+
+@given(st.sampled_from(["leaky_relu", "elu", "softplus"]), st.floats(0.05, 3), seeds)
+def test_parameters_of_activations(kind, parameter, seed):
+    """The parameter of an activation is torch's: slope, alpha, beta."""
+    torch.manual_seed(seed)
+    linear = nn.Linear(4, 3).double()
+    x = 2 * torch.randn(30, 4, dtype=torch.float64)
+    module = nn.Sequential(MODULES[kind](parameter), linear)
+    compare_with_module(linear_layer(linear, Step(kind, parameter)), module, x)
+
+
+@given(seeds, st.booleans())
+def test_a_batch_norm_folds(seed, before):
+    """A BatchNorm1d in evaluation mode is an affine step before a layer, or the affine map of the nodes behind one."""
+    torch.manual_seed(seed)
+    linear, norm = nn.Linear(4, 4).double(), nn.BatchNorm1d(4).double().eval()
+    for tensor in (norm.weight, norm.bias, norm.running_mean):
+        nn.init.normal_(tensor)
+    nn.init.uniform_(norm.running_var, 0.1, 3)
+    weight = (norm.weight / (norm.running_var + norm.eps).sqrt()).detach()
+    bias = (norm.bias - norm.running_mean * weight).detach()
+    layer = linear_layer(linear, *([Step("affine")] if before else []))
+    scale, shift = (layer.before[0].weight, layer.before[0].bias) if before else (layer.node_scale, layer.node_bias)
+    scale.copy_(weight)
+    shift.copy_(bias)
+    module = nn.Sequential(norm, linear) if before else nn.Sequential(linear, norm)
+    compare_with_module(layer, module, torch.randn(30, 4, dtype=torch.float64))
+
+
+@given(seeds, st.floats(1e-6, 1e-2), st.booleans())
+def test_places_of_a_layer_norm(seed, eps, activation_first):
+    """A LayerNorm stands before or behind an activation, with an eps of its own, as torch computes it."""
+    torch.manual_seed(seed)
+    linear, norm = nn.Linear(4, 3).double(), nn.LayerNorm(4, eps=eps).double()
+    for tensor in (norm.weight, norm.bias):
+        nn.init.normal_(tensor)
+    steps, modules = [Step("layer_norm", eps), Step("gelu")], [norm, nn.GELU()]
+    if activation_first:
+        steps, modules = steps[::-1], modules[::-1]
+    layer = linear_layer(linear, *steps)
+    place = layer.before[1 if activation_first else 0]
+    place.weight.copy_(norm.weight.data)
+    place.bias.copy_(norm.bias.data)
+    compare_with_module(layer, nn.Sequential(*modules, linear), torch.randn(30, 4, dtype=torch.float64))
+
+
+@given(seeds)
+def test_the_form_of_fast_kan(seed):
+    """Bumps of the normalised inputs beside a base of the inputs themselves, as fast-kan has them."""
+    config = LayerConfig(3, 2, Gaussian(4, 0.7), "silu", (Step("layer_norm"),), base_after=0)
+    layer, x = random_layer(config, seed)
+    layer.mask.fill_(1)
+    tensors = layer.state_dict()
+    norm = nn.LayerNorm(3).double()
+    norm.load_state_dict({key: tensors[f"before.0.{key}"] for key in ("weight", "bias")})
+    bumps = torch.exp(-(((norm(x)[..., None] - tensors["grid"]) / 0.7) ** 2))
+    splines_ = torch.einsum("big,oig->bo", bumps, tensors["scale_spline"][..., None] * tensors["coef"])
+    sums = splines_ + nn.functional.silu(x) @ tensors["scale_base"].T
+    sums = tensors["subnode_scale"] * sums + tensors["subnode_bias"]
+    expected = tensors["node_scale"] * sums + tensors["node_bias"]
+    torch.testing.assert_close(layer(x), expected.detach(), rtol=1e-9, atol=1e-9)
+
+
+@given(bases, seeds)
+def test_a_base_beside_every_basis(basis, seed):
+    """Every activation can stand beside every basis, with a weight for each edge."""
+    for base in ACTIVATIONS:
+        layer, x = random_layer(LayerConfig(2, 2, basis, base), seed)
+        alone, _ = random_layer(LayerConfig(2, 2, basis, "zero"), seed)
+        alone.load_state_dict({key: t for key, t in layer.state_dict().items() if key != "scale_base"})
+        added = layer.edges(x) - alone.edges(x)
+        expected = layer.mask * layer.scale_base * MODULES[base]()(x)[:, None]
+        torch.testing.assert_close(added, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-6)])
+@pytest.mark.parametrize("name", PLAIN)
+def test_predictions_of_pykan(name, dtype, tolerance):
+    """Predictions are pykan's, in float64 and in float32."""
+    if name in ("proxy20", "mult_arity3") and dtype == "float32":
+        tolerance = 2e-6  # sums of 140 terms, products of three sums: rounding differs by the processor
+    case = load_case(name, dtype)
+    expected = case.expected("predictions")
+    inputs = case.windows("eval")[:, -1]
+    for outputs in (pass_layers(case.model.network.head, inputs), case.model.network.trace(inputs[:, None]).outputs):
+        assert outputs.dtype == expected.dtype
+        assert ((outputs - expected).abs() <= tolerance * expected.abs().clamp_min(1)).all()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-6)])
+def test_predictions_of_pykan_outside_the_grid(dtype, tolerance):
+    """Inputs three times as large, far outside the grid, give what pykan gives."""
+    case = load_case("pykan_head", dtype)
+    expected = case.expected("head_of_hidden_times_3")
+    outputs = pass_layers(case.model.network.head, case.expected("hidden")[:16] * 3)
+    assert ((outputs - expected).abs() <= tolerance * expected.abs().clamp_min(1)).all()
+
+
+@pytest.mark.parametrize("name", ["pykan_head", "constant_input"])
+def test_curves_of_pykan(name):
+    """Edges sampled on, between and beyond their knots have pykan's base part, spline part and sum."""
+    case = load_case(name)
+    for number, edge in enumerate(case.document["curves"]):
+        stored = {key: case.arrays[f"curves/{number}/{key}"] for key in ("x", "base", "spline", "total", "scales")}
+        mask, scale_base, scale_spline = stored["scales"]
+        layer = case.model.network.head[edge["layer"]]
+        x = torch.zeros(len(stored["x"]), layer.grid.shape[0], dtype=torch.float64)
+        x[:, edge["i"]] = torch.from_numpy(stored["x"])
+        parts, _ = layer.functions().parts(*layer.read(x))
+        base, spline = (part[:, edge["j"], edge["i"]].numpy() for part in (parts.base, parts.basis))
+        np.testing.assert_allclose(base, mask * scale_base * stored["base"], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(spline, mask * scale_spline * stored["spline"], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(base + spline, stored["total"], rtol=0, atol=1e-12)
+
+
+@given(layer_configs(3, symbolic=True))
+def test_tensor_shapes_by_arithmetic(config):
+    """Names and shapes of tensors are known without making the layer."""
+    layer = KANLayer(config)
+    assert layer_shapes(config) == {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 8), seeds)
+def test_a_grid_update_to_the_same_knots_keeps_every_edge(order, grid_size, seed):
+    """Uniform data over the core leaves the knots, and so the edges stay, whatever scales the splines."""
+    layer, _ = random_layer(LayerConfig(2, 2, BSpline(grid_size, order)), seed)
+    low, high = layer.core
+    x = low + (high - low) * torch.linspace(0, 1, 20 * grid_size + 1, dtype=torch.float64)[:, None]
+    inside = x[1:-1]
+    knots, edges = layer.grid.clone(), layer.trace(inside).edges
+    layer.update_grid(x, grid_eps=1.0)
+    torch.testing.assert_close(layer.grid, knots, rtol=0, atol=1e-6)
+    torch.testing.assert_close(layer.trace(inside).edges, edges, rtol=0, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(3, 8), st.floats(0, 1), seeds)
+def test_a_grid_update_follows_the_data(grid_size, grid_eps, seed):
+    """Knots move to what reaches each layer, and curves that fit on any grid, cubics, stay the same there."""
+    layers = [random_layer(config, seed)[0] for config in plain_layers([2, 3, 1], BSpline(grid_size))]
+    x = torch.from_numpy(np.random.default_rng(seed).uniform(-1, 1, size=(200, 2)))
+    for layer in layers:
+        layer.grid.mul_(4)
+        layer.mask.fill_(1)
+        low, high = layer.core
+        sample = low + (high - low) * torch.linspace(0, 1, 400, dtype=torch.float64)[:, None]
+        cubics = torch.stack([sample**3 / 20 - sample, 0.3 * sample**2, 1 - sample**3 / 9], dim=1)
+        layer.coef.copy_(splines.fit_coefficients(sample, cubics[:, : len(layer.coef)], layer.grid, 3))
+        layer.scale_base.mul_(0.1)
+        layer.scale_spline.uniform_(0.2, 0.5)
+    before = trace_in_a_row(layers, x)
+    assume((before[1].inputs.abs() < 5).all())  # within the old grid
+    reaching = x
+    for layer in layers:
+        layer.update_grid(reaching, grid_eps)
+        reaching = layer(reaching)
+    for layer, old, new in zip(layers, before, trace_in_a_row(layers, x), strict=True):
+        torch.testing.assert_close(layer.core[0], old.inputs.min(dim=0).values, rtol=0, atol=1e-5)
+        torch.testing.assert_close(layer.core[1], old.inputs.max(dim=0).values, rtol=0, atol=1e-5)
+        torch.testing.assert_close(new.edges, old.edges, rtol=0, atol=1e-4)
+
+
+def test_a_grid_update_leaves_the_edges_of_a_constant_input():
+    """An input that never varies keeps its knots and its edges: knots that are all equal would make them vanish."""
+    layer, x = random_layer(LayerConfig(2, 3), seed=4)
+    x[:, 1] = 0.3
+    before, knots = layer.edges(x), layer.grid.clone()
+    layer.update_grid(x)
+    assert torch.equal(layer.grid[1], knots[1])
+    assert torch.equal(layer.edges(x)[:, :, 1], before[:, :, 1])
+    assert not torch.equal(layer.grid[0], knots[0])
