@@ -103,6 +103,9 @@ def dissect(
             raise CheckpointError(f"has no KAN at {prefix!r}, but {_places(parts)}")
     if manifest.library is not None:
         _check_library(parts, manifest.library)
+    for part in parts:
+        if part.problem is not None:
+            raise CheckpointError(part.problem)
     _refuse_leftovers(tensors, parts, recurrent)
     return Anatomy(tuple(parts), recurrent, told_of(module, hyper_parameters, manifest, parts))
 

@@ -17,8 +17,8 @@ from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError
 from kanmodel.importers.anatomy import Anatomy, dissect
 from kanmodel.importers.assembly import Chain, assemble
 from kanmodel.importers.comparison import Bounds
-from kanmodel.importers.given import default_targets, make_shapes, shape_outputs, shape_windows
-from kanmodel.importers.importing import N_REFERENCE, as_array, plain_scaling
+from kanmodel.importers.given import make_shapes, name_outputs, shape_outputs, shape_windows
+from kanmodel.importers.importing import N_REFERENCE, as_array, describe_call
 from kanmodel.importers.live import TOLERANCE, Watched, ask, follow, read_live, unchanged, watch
 from kanmodel.importers.manifest import Manifest, parse_manifest
 from kanmodel.importers.search.searching import Evidence, search
@@ -34,7 +34,7 @@ def from_torch(
     outputs: Sequence[str] | None = None,
     targets: Any = None,
     scaling: Any = None,
-    horizon: int = 1,
+    horizon: int | None = None,
 ) -> LoadedModel:
     """Makes a model of a trained module, proved to forecast the same on all windows.
 
@@ -50,16 +50,14 @@ def from_torch(
         targets: what was to be forecast for these windows, (n, n_outputs) or (n,), original units.
         scaling: ``mean`` and ``std`` of the features and, where the outputs are scaled, ``target_mean`` and
             ``target_std``; None where the module reads and gives original units.
-        horizon: forecast steps, with the outputs of each step together.
+        horizon: forecast steps; as many as the module has outputs for each of `outputs` by default.
 
     Raises:
         UnreadableModelError: the module is no such chain; which part is not understood, or where the forecasts differ
             first by more than 1e-5 of their standard deviation.
         CheckpointError: the arrays do not fit each other.
     """
-    document: dict[str, Any] = {"features": list(features), "reference": "windows", "horizon": horizon}
-    if scaling is not None:
-        document["scaling"] = plain_scaling(scaling)
+    document = describe_call(features, outputs, scaling, horizon)
     x = as_array(windows)
     lookback = x.shape[1] if x.ndim == 3 else 1
     x = shape_windows(x, lookback, len(document["features"]), "windows")
@@ -70,11 +68,10 @@ def from_torch(
     scaled = (x - mean) / np.where(std > 0, std, 1)
     with unchanged(net):
         expected = ask(net, scaled)
-        named = default_targets(expected, horizon, "the forecasts of the module")
-        document["targets"] = [target.name for target in named] if outputs is None else list(outputs)
         manifest = parse_manifest(document, Path("the call"))
-        shapes = make_shapes(manifest, manifest.targets, lookback)
-        shape_outputs(expected, len(x), shapes.outputs, "the forecasts of the module", horizon)
+        named, steps = name_outputs(manifest, expected, "the forecasts of the module")
+        shapes = make_shapes(manifest, named, lookback, steps)
+        shape_outputs(expected, len(x), shapes.outputs, "the forecasts of the module", steps)
         tree = read_live(net)
         try:
             tensors = tree.state_dict()
@@ -87,7 +84,7 @@ def from_torch(
             raise UnreadableModelError(f"the module {error}") from error
     difference = _prove(network, scaled, expected, shapes.outputs)
     kept = np.arange(len(x)) if len(x) <= N_REFERENCE else np.linspace(0, len(x) - 1, N_REFERENCE).round().astype(int)
-    known = None if targets is None else shape_outputs(as_array(targets), len(x), shapes.outputs, "targets", horizon)
+    known = None if targets is None else shape_outputs(as_array(targets), len(x), shapes.outputs, "targets", steps)
     of_scaling = Scaling.of(network.config)
     reference = Reference(of_scaling.features_to_model(x[kept]), None if known is None else known[kept])
     return LoadedModel(network, reference, {}, _provenance(anatomy, difference))

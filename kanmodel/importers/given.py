@@ -59,15 +59,16 @@ def read_given(manifest: Manifest, read_table: TableReader | None) -> Given:
     check = manifest.check
     inputs = None if check is None else shape_windows(read(check.inputs, names), lookback, len(names), check.inputs)
 
-    def read_outputs(name: str, n_windows: int, columns: tuple[str, ...]) -> Array:
-        return shape_outputs(read(name, columns), n_windows, columns, name, manifest.horizon)
-
-    targets = manifest.targets
-    if not targets and check is not None:
-        targets = default_targets(read(check.outputs, ()), manifest.horizon, check.outputs)
+    targets, horizon = manifest.targets, manifest.horizon
+    if check is not None and not is_table(check.outputs):
+        targets, horizon = name_outputs(manifest, read(check.outputs, ()), check.outputs)
     if not targets:
         raise CheckpointError(f"{manifest.file}: lacks targets: a list of names, or of {{name, unit}}, in the model's order")
-    shapes = make_shapes(manifest, targets, lookback)
+    shapes = make_shapes(manifest, targets, lookback, horizon or 1)
+
+    def read_outputs(name: str, n_windows: int, columns: tuple[str, ...]) -> Array:
+        return shape_outputs(read(name, columns), n_windows, columns, name, shapes.horizon)
+
     columns = shapes.outputs if shapes.horizon > 1 else tuple(target.name for target in targets)
     return Given(
         shapes,
@@ -81,23 +82,29 @@ def read_given(manifest: Manifest, read_table: TableReader | None) -> Given:
     )
 
 
-def make_shapes(manifest: Manifest, targets: tuple[Target, ...], lookback: int) -> ModelConfig:
+def make_shapes(manifest: Manifest, targets: tuple[Target, ...], lookback: int, horizon: int) -> ModelConfig:
     """The config of a network of these features and targets, whose layers stand for those that are not read yet."""
-    n_features, n_outputs = len(manifest.features), manifest.horizon * len(targets)
+    n_features, n_outputs = len(manifest.features), horizon * len(targets)
     try:
         layers = plain_layers([n_features, n_outputs], Line(), base="zero")
-        return ModelConfig(manifest.features, targets, lookback, manifest.horizon, layers)
+        return ModelConfig(manifest.features, targets, lookback, horizon, layers)
     except ConfigError as error:
         raise CheckpointError(f"{manifest.file}: {error}") from error
 
 
-def default_targets(predictions: Array, horizon: int, name: str) -> tuple[Target, ...]:
-    """Targets without names of their own: y, or y1, y2, and so on."""
+def name_outputs(manifest: Manifest, predictions: Array, name: str) -> tuple[tuple[Target, ...], int]:
+    """Targets and horizon, as far as only the predictions tell: y, or y1, y2, and so on, where they have no names."""
     n_outputs = prod(predictions.shape[1:])
-    if n_outputs % horizon or not n_outputs:
+    if not n_outputs:
+        raise CheckpointError(f"{name} has no columns")
+    if manifest.targets:
+        fits = n_outputs % len(manifest.targets) == 0
+        return manifest.targets, manifest.horizon or (n_outputs // len(manifest.targets) if fits else 1)
+    horizon = manifest.horizon or 1
+    if n_outputs % horizon:
         raise CheckpointError(f"{name} has {n_outputs} columns, which a horizon of {horizon} does not divide")
     n = n_outputs // horizon
-    return (Target("y"),) if n == 1 else tuple(Target(f"y{number}") for number in range(1, n + 1))
+    return ((Target("y"),) if n == 1 else tuple(Target(f"y{number}") for number in range(1, n + 1))), horizon
 
 
 def shape_windows(array: Array, lookback: int, n_features: int, name: str) -> Array:

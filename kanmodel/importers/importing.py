@@ -17,7 +17,7 @@ from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.importers.anatomy import Anatomy, dissect
 from kanmodel.importers.arrays import TableReader
 from kanmodel.importers.comparison import Comparison
-from kanmodel.importers.given import Given, default_targets, make_shapes, read_given, refuse_weak
+from kanmodel.importers.given import Given, make_shapes, name_outputs, read_given, refuse_weak
 from kanmodel.importers.given import shape_outputs, shape_windows
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
 from kanmodel.importers.search.searching import Evidence, Progress, Result, search
@@ -84,8 +84,8 @@ def import_with(
 ) -> Imported:
     """`import_checkpoint` with a manifest that was read already."""
     source = open_source(file)
-    given = read_given(manifest, read_table)
-    return import_source(source, manifest, given, progress)
+    anatomy = dissect_source(source, manifest)
+    return import_parts(source.name, anatomy, manifest, read_given(manifest, read_table), progress)
 
 
 def from_file(
@@ -97,7 +97,7 @@ def from_file(
     outputs: Sequence[str] | None = None,
     targets: Any = None,
     scaling: Any = None,
-    horizon: int = 1,
+    horizon: int | None = None,
     tolerance: float = SEARCH_TOLERANCE,
 ) -> LoadedModel:
     """Makes a model of a file that torch.save or safetensors wrote, and of the model's own predictions.
@@ -114,24 +114,19 @@ def from_file(
         targets: what was to be forecast for these windows, (n, n_outputs) or (n,).
         scaling: ``mean`` and ``std`` of the features, ``target_mean`` and ``target_std`` of the outputs; None where the
             model reads and gives original units.
-        horizon: forecast steps.
+        horizon: forecast steps; as many as the predictions have of each output by default.
         tolerance: in standard deviations of each output.
 
     Raises:
         CheckpointError: no reading of the file gives the predictions, or several do; the message says how near it came.
     """
     path = Path(path)
-    document: dict[str, Any] = {"features": list(features), "reference": "windows", "horizon": horizon}
-    if outputs is not None:
-        document["targets"] = list(outputs)
-    if scaling is not None:
-        document["scaling"] = plain_scaling(scaling)
+    document = describe_call(features, outputs, scaling, horizon)
     found, computed = as_array(windows), as_array(predictions)
-    if "target_mean" in document.get("scaling", {}) and outputs is None:
-        document["targets"] = [target.name for target in default_targets(computed.reshape(len(computed), -1), horizon, "predictions")]
     manifest = parse_manifest(document, Path("the call"))
     given = give(manifest, found, as_array(targets) if targets is not None else None, computed, tolerance)
-    return import_source(open_source(path), manifest, given, ignore).model
+    source = open_source(path)
+    return import_parts(source.name, dissect_source(source, manifest), manifest, given, ignore).model
 
 
 def give(
@@ -140,14 +135,29 @@ def give(
     """What an import is told in arrays of one set of windows."""
     lookback = windows.shape[1] if windows.ndim == 3 else 1
     found = shape_windows(windows, lookback, len(manifest.features), "windows")
-    named = manifest.targets or default_targets(predictions, manifest.horizon, "predictions")
-    shapes = make_shapes(manifest, named, lookback)
-    outputs = shape_outputs(predictions, len(found), shapes.outputs, "predictions", manifest.horizon)
-    known = None if targets is None else shape_outputs(targets, len(found), shapes.outputs, "targets", manifest.horizon)
+    named, horizon = name_outputs(manifest, predictions, "predictions")
+    shapes = make_shapes(manifest, named, lookback, horizon)
+    outputs = shape_outputs(predictions, len(found), shapes.outputs, "predictions", shapes.horizon)
+    known = None if targets is None else shape_outputs(targets, len(found), shapes.outputs, "targets", shapes.horizon)
     for name, array in (("windows", found), ("predictions", outputs), ("targets", known)):
         if array is not None and not np.isfinite(array).all():
             raise CheckpointError(f"{name} must be finite, but some values are not")
     return Given(shapes, found, known, found, outputs, tolerance, "windows", "predictions")
+
+
+def describe_call(
+    features: Sequence[str], outputs: Sequence[str] | None, scaling: Any, horizon: int | None
+) -> dict[str, Any]:
+    """What a call says, as a manifest has it."""
+    document: dict[str, Any] = {"features": list(features), "reference": "windows", "horizon": horizon}
+    if scaling is not None:
+        document["scaling"] = plain_scaling(scaling)
+    n_scaled = len(document.get("scaling", {}).get("target_mean", ()))
+    if outputs is not None:
+        document["targets"] = list(outputs)
+    elif n_scaled:
+        document["targets"] = ["y"] if n_scaled == 1 else [f"y{number}" for number in range(1, n_scaled + 1)]
+    return document
 
 
 def as_array(values: Any) -> np.ndarray:
@@ -168,31 +178,55 @@ def plain_scaling(scaling: Any) -> dict[str, Any]:
     }
 
 
-def import_source(source: Source, manifest: Manifest, given: Given, progress: Progress) -> Imported:
-    """The model of a file and of the arrays that are given.
+def dissect_source(source: Source, manifest: Manifest) -> Anatomy:
+    """The parts of a file.
+
+    Raises:
+        CheckpointError: as `dissect`; the message begins with the file's name.
+    """
+    try:
+        tensors = {**source.tensors, **source.integers}
+        return dissect(tensors, source.module, source.hyper_parameters, manifest, source.prefix)
+    except CheckpointError as error:
+        raise CheckpointError(f"{source.name} {error}") from error
+
+
+def import_parts(name: str, anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progress) -> Imported:
+    """The model of the parts of a file and of the arrays that are given.
 
     Raises:
         CheckpointError: as `import_checkpoint`.
     """
+    refuse_weak(given, manifest.file)
     try:
-        tensors = {**source.tensors, **source.integers}
-        anatomy = dissect(tensors, source.module, source.hyper_parameters, manifest, source.prefix)
         spaces = anatomy.spaces(given.shapes, manifest)
         if given.predictions is None:
-            found = _without_check(spaces, manifest)
-            return _finish(source.name, manifest, given, anatomy, found, None)
+            return _finish(name, manifest, given, anatomy, _without_check(spaces, manifest), None)
     except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(f"{source.name} {error}") from error
-    refuse_weak(given, manifest.file)
-    result = search(spaces, _evidence(given), progress)
+        raise CheckpointError(f"{name} {error}") from error
+    result = _search(anatomy, manifest, given, progress)
     if not result.matches:
-        rare = replace(anatomy, told=replace(anatomy.told, more=(*anatomy.told.more, *RARE)))
-        further = search(rare.spaces(given.shapes, manifest), _evidence(given), progress)
-        result = further if further.matches else result
-    if not result.matches:
-        raise CheckpointError(_no_match(source.name, given, anatomy, spaces, result))
-    _refuse_ambiguous(source.name, given, result)
-    return _finish(source.name, manifest, given, anatomy, result.matches[0].reading, result)
+        raise CheckpointError(_no_match(name, given, spaces, result))
+    _refuse_ambiguous(name, given, result)
+    return _finish(name, manifest, given, anatomy, result.matches[0].reading, result)
+
+
+def _search(anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progress) -> Result:
+    """The readings that give the predictions, among ever more; the nearest where none does.
+
+    A manifest that says how the model is put together is believed: what it does not name is not there, if that gives the
+    predictions.
+    """
+    told, evidence = anatomy.told, _evidence(given)
+    usual = [replace(told, plain=True), told] if manifest.says_how else [told]
+    results = []
+    for known in (*usual, replace(told, more=(*told.more, *RARE))):
+        spaces = replace(anatomy, told=known).spaces(given.shapes, manifest)
+        results.append(search(spaces, evidence, progress))
+        if results[-1].matches:
+            return results[-1]
+    every = results[len(usual) - 1]
+    return replace(results[0], tried=every.tried, total=every.total)
 
 
 def _evidence(given: Given) -> Evidence:
@@ -290,16 +324,16 @@ def _refuse_ambiguous(name: str, given: Given, result: Result) -> None:
             )
 
 
-def _no_match(name: str, given: Given, anatomy: Anatomy, spaces: Sequence[Space], result: Result) -> str:
+def _no_match(name: str, given: Given, spaces: Sequence[Space], result: Result) -> str:
     """Why no reading gives the predictions: how near one comes, and what would explain the rest."""
     evidence = _evidence(given)
-    reason = explain_failure(spaces, evidence, [reading for _, reading in result.nearest])
+    reason = explain_failure(spaces, evidence, result.nearest)
     if reason is not None:
         return f"{name} gives {given.predictions_name} only if {reason}, which Kanscope does not serve"
     if not result.nearest:
         return f"{name} does not compute {given.predictions_name}: no reading of it gives finite predictions"
     compared = []
-    for _, reading in result.nearest:
+    for reading in result.nearest:
         computed = evidence.predict(evidence.build(reading), reading, evidence.windows)
         compared.append((evidence.bounds.compare(evidence.expected, computed), reading))
     off, nearest = min(compared, key=lambda pair: pair[0].relative)
@@ -308,7 +342,7 @@ def _no_match(name: str, given: Given, anatomy: Anatomy, spaces: Sequence[Space]
     return (
         f"{name} does not compute {given.predictions_name}: the largest difference is {off.absolute:.3g}, at window "
         f"{off.window}, output {given.shapes.outputs[off.output]} ({wrong}), which is {describe_relative(off)}, and "
-        f"{evidence.bounds.allowed[off.output] / evidence.bounds.unit[off.output]:.2g} is allowed ({tried})"
+        f"{evidence.bounds.allowed[off.output] / (evidence.bounds.unit[off.output] or 1):.2g} is allowed ({tried})"
     )
 
 

@@ -55,7 +55,7 @@ class Manifest:
         features: input columns with units and scaling, in the order of a window's last axis.
         targets: forecast columns with units and scaling; empty where they have no names yet.
         lookback: steps of a window; None for those of the windows.
-        horizon: forecast steps.
+        horizon: forecast steps; None for as many as the predictions have of each target.
         reference: name of the reference windows' array.
         name: of the model; None for that of the file.
         library: what computed the weights; None: as the keys say.
@@ -78,7 +78,7 @@ class Manifest:
     features: tuple[Feature, ...]
     targets: tuple[Target, ...]
     lookback: int | None
-    horizon: int
+    horizon: int | None
     reference: str
     name: str | None = None
     library: str | None = None
@@ -94,6 +94,11 @@ class Manifest:
     reference_targets: str | None = None
     check: Check | None = None
     space: Space | None = None
+
+    @property
+    def says_how(self) -> bool:
+        """Whether it says of the model how it is put together, or what is added to its basis."""
+        return any(said is not None for said in (self.readout, self.base_activation, self.pykan_config))
 
     @property
     def is_scaled(self) -> bool:
@@ -141,7 +146,7 @@ def _parse(document: dict[str, Any], path: Path) -> Manifest:
         features=tuple(_scaled(features, scaling, "mean", "std")),
         targets=tuple(_scaled(targets, scaling, "target_mean", "target_std")),
         lookback=values.count(given["lookback"], "lookback") if "lookback" in given else None,
-        horizon=values.count(given.get("horizon", 1), "horizon"),
+        horizon=values.count(given["horizon"], "horizon") if "horizon" in given else None,
         reference=values.text(
             _needed(given, "reference", "windows on which every explanation is computed, 128 or more"), "reference"
         ),

@@ -24,7 +24,7 @@ from kanmodel.importers.libraries.part import (
     spline_shape,
     start_of,
 )
-from kanmodel.importers.libraries.pykan import Outline, check_widths, describe_layers, find_symbolic
+from kanmodel.importers.libraries.pykan import Outline, check_widths, describe_layers, find_all_symbolic
 from kanmodel.network import splines
 from kanmodel.network.bases import BSpline
 from kanmodel.network.config import LayerConfig
@@ -36,8 +36,8 @@ def find(tensors: Tensors, facts: Facts) -> list[Part]:
     """Its KANs in a file.
 
     Raises:
-        CheckpointError: a tensor is missing or of a shape that fits no layer, edges from one input whose grids differ,
-            or a symbolic edge.
+        CheckpointError: a tensor is missing or of a shape that fits no layer, or edges from one input whose
+            grids differ.
     """
     places = places_of(tensors, "act_fun.0.coef")
     found = {place: keys_under(tensors, place) for place in places}
@@ -49,8 +49,7 @@ def _read(found: Tensors, place: str, facts: Facts) -> Part:
     check_widths(place, [(layer.n_in, layer.n_nodes) for layer in layers])
     expected = {key: shape for number, layer in enumerate(layers) for key, shape in _shapes(layer, number).items()}
     compare_shapes(found, expected, place, TITLE)
-    for number in range(len(layers)):
-        find_symbolic(found, number, place, None)
+    _, problem = find_all_symbolic(found, len(layers), place, None)
 
     def read(chosen: Chosen) -> tuple[Layer, ...]:
         return tuple(_convert(found, number, layer, place, chosen["base"]) for number, layer in enumerate(layers))
@@ -65,6 +64,7 @@ def _read(found: Tensors, place: str, facts: Facts) -> Part:
         read,
         choices,
         describe_layers(layers),
+        problem,
     )
 
 

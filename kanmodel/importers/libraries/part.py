@@ -65,6 +65,7 @@ class Part:
         choices: what decides what it computes: options by name, the library's own way first, or the only one. Parts of
             one file that have a choice of the same name make it together.
         description: its size, for people.
+        problem: why it cannot be read before something more is said, beginning with a verb; None where it can.
     """
 
     place: str
@@ -75,6 +76,7 @@ class Part:
     read: Callable[[Chosen], tuple[Item, ...]]
     choices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     description: str = ""
+    problem: str | None = None
 
     def items(self, chosen: Chosen) -> tuple[Item, ...]:
         """Its items, given options; where one is none of its own, its first."""

@@ -7,7 +7,6 @@ has: 7 sub-nodes and 4 nodes may be one product of 4 factors, or three of 2.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import count, pairwise, takewhile
 
@@ -69,7 +68,7 @@ def _read(found: Tensors, place: str, facts: Facts) -> Part:
     options = _arities(layers, told)
     if config is not None:
         _compare_width(layers, next(iter(options.values())), config)
-    symbolic = [find_symbolic(found, number, place, config) for number in range(len(layers))]
+    symbolic, problem = find_all_symbolic(found, len(layers), place, config)
     kept, n_in = facts.input_id, layers[0].n_in
     if kept is not None:
         if len(kept) != n_in or len(set(kept)) != len(kept) or max(kept) >= facts.n_reaching:
@@ -88,9 +87,8 @@ def _read(found: Tensors, place: str, facts: Facts) -> Part:
         return (_restore_inputs(items[0], kept, n_in) if kept is not None else items[0], *items[1:])
 
     choices = {"base": facts.bases(place), "mult_arity": tuple(options)}
-    return Part(
-        place, TITLE, n_in, layers[-1].n_nodes, keys_of(place, expected), read, choices, describe_layers(layers)
-    )
+    keys, sizes = keys_of(place, expected), describe_layers(layers)
+    return Part(place, TITLE, n_in, layers[-1].n_nodes, keys, read, choices, sizes, problem)
 
 
 def describe_layers(layers: list[Outline]) -> str:
@@ -186,7 +184,17 @@ def _as_pykan(width: list[tuple[int, int]] | tuple[tuple[int, int], ...]) -> lis
     return [n_sum if not n_mult else [n_sum, n_mult] for n_sum, n_mult in width]
 
 
-def find_symbolic(found: Tensors, number: int, place: str, config: PykanConfig | None) -> tuple[SymbolicEdge, ...]:
+def find_all_symbolic(
+    found: Tensors, n_layers: int, place: str, config: PykanConfig | None
+) -> tuple[list[tuple[SymbolicEdge, ...]], str | None]:
+    """The symbolic edges of every layer, and why they cannot be read before more is said."""
+    try:
+        return [_find_symbolic(found, number, place, config) for number in range(n_layers)], None
+    except CheckpointError as error:
+        return [()] * n_layers, str(error)
+
+
+def _find_symbolic(found: Tensors, number: int, place: str, config: PykanConfig | None) -> tuple[SymbolicEdge, ...]:
     """The edges of a layer whose symbolic part acts, with the names of their functions."""
     if config is not None and not config.symbolic_enabled:
         return ()
@@ -249,8 +257,3 @@ def _restore_inputs(layer: Layer, kept: tuple[int, ...], n_inputs: int) -> Layer
     symbolic = tuple(replace(edge, i=kept[edge.i]) for edge in layer.config.symbolic)
     return Layer(replace(layer.config, n_in=n_inputs, symbolic=symbolic), tensors)
 
-
-def needs_config(found: Mapping[str, Tensor], place: str) -> bool:
-    """Whether a KAN has symbolic functions, whose names no file of weights holds."""
-    start = f"{start_of(place)}symbolic_fun."
-    return any(key.startswith(start) and tensor.ndim == 2 and bool(tensor.any()) for key, tensor in found.items())

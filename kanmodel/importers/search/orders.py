@@ -78,6 +78,8 @@ def find_orders(
         for part in parts:
             if part.place in used or part.n_in != width or not allowed(part, head is None):
                 continue
+            if head is None and recurrent is None and shapes.lookback == 1:
+                continue  # one step: before and behind the readout is the same
             if any(_precedes(other.place, part.place) for other in parts if other.place not in used):
                 continue
             if head is None:

@@ -116,14 +116,14 @@ class Result:
     Attributes:
         matches: functions that give the predictions, the simplest first.
         apart: how far each of them is from the first; for the first 0.
-        nearest: of all readings, those that come nearest, with how far they are on a few windows, in what is allowed.
+        nearest: of all readings, those that come nearest on a few windows.
         tried: how many readings were computed.
         total: how many there are.
     """
 
     matches: tuple[Match, ...]
     apart: tuple[Apart, ...]
-    nearest: tuple[tuple[float, Reading], ...]
+    nearest: tuple[Reading, ...]
     tried: int
     total: int
 
@@ -180,9 +180,11 @@ def search(spaces: Sequence[Space], evidence: Evidence, progress: Progress = lam
             break
         least = most + 1
     survivors = sorted(screen.survivors, key=lambda survivor: survivor[:2])[:MAX_SURVIVORS]
-    matches = _group(_verify([reading for *_, reading in survivors], evidence), evidence)
+    likely = [reading for *_, reading in survivors]
+    matches = _group(_verify(likely, evidence), evidence)
     apart = tuple(_compare(matches[0].reading, match.reading, evidence) for match in matches)
-    return Result(tuple(matches), apart, tuple(screen.nearest), screen.tried, total)
+    nearest = [*likely[:N_NEAREST], *(reading for _, reading in screen.nearest if reading not in likely)]
+    return Result(tuple(matches), apart, tuple(nearest), screen.tried, total)
 
 
 def _screen_all(

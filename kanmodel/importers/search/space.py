@@ -49,16 +49,20 @@ class Told:
         options: by the name of a choice.
         more: further activations that the model has somewhere.
         first: by the name of a choice, the option that counts as the usual one.
+        plain: whether there are no activations but those that are known.
     """
 
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     more: tuple[str, ...] = ()
     first: Mapping[str, str] = field(default_factory=dict)
+    plain: bool = False
 
     def apply(self, choice: Choice) -> Choice:
         """A choice with the options that are left of it, in the order in which they are tried."""
         options = self.options.get(choice.name, choice.options)
         first = self.first.get(choice.name)
+        if self.plain and NONE in options:
+            options = (first if first in options else NONE,)
         return Choice(choice.name, (first, *(o for o in options if o != first)) if first in options else options)
 
 
@@ -167,12 +171,12 @@ class Reading:
     def describe(self) -> str:
         """What was found that the file does not say, for people."""
         space, chosen, found = self.space, self.chosen, []
-        for name, option in chosen.items():
-            if name.startswith("before ") and option != NONE:
-                found.append(f"{option} {name}")
+        for choice in space.choices:
+            if choice.name.startswith("before ") and chosen[choice.name] != NONE:
+                found.append(f"{chosen[choice.name]} {choice.name}")
         if chosen[OUTPUT] != NONE:
             found.append(f"{chosen[OUTPUT]} at the output")
-        if space.recurrent is not None or len(space.choices[space.index[READOUT]].options) > 1:
+        if len(space.choices[space.index[READOUT]].options) > 1:
             found.append(describe_readout(chosen[READOUT]))
         found += [_describe_kind(choice.name, chosen[choice.name]) for choice in space.kinds]
         for name in (INPUTS, PREDICTIONS):

@@ -47,6 +47,8 @@ def explain_failure(spaces: Sequence[Space], evidence: Evidence, nearest: Sequen
         evidence: windows and predictions.
         nearest: readings that come nearest.
     """
+    if not evidence.bounds.varies.all():
+        return None
     deadline = monotonic() + MAX_SECONDS
     few, batch = choose_windows(evidence), np.arange(min(len(evidence.windows), MAX_WINDOWS))
     with torch.inference_mode():
@@ -60,10 +62,12 @@ def explain_failure(spaces: Sequence[Space], evidence: Evidence, nearest: Sequen
                 for stranger in _strangers(space):
                     if monotonic() > deadline:
                         return None
-                    windows = batch if stranger.of_batch else few
-                    stages, first = _stages(space, kinds, evidence, windows)
-                    changed = [stranger.change(stage) or stage for stage in stages]
-                    if changed != stages and _gives(changed, first, space, evidence, windows):
+                    for windows in (batch,) if stranger.of_batch else (few, batch):
+                        stages, first = _stages(space, kinds, evidence, windows)
+                        changed = [stranger.change(stage) or stage for stage in stages]
+                        if changed == stages or not _gives(changed, first, space, evidence, windows):
+                            break
+                    else:
                         return stranger.reason
     return None
 
@@ -93,21 +97,24 @@ def _scaled_outputs(
 ) -> str | None:
     """What the outputs are multiplied by, and what is added, if that is all that is missing."""
     expected = evidence.expected[windows]
-    if len(expected) < 4 or not evidence.bounds.varies.all():
+    if len(expected) < 4:
         return None
+    wanted = expected - expected.mean(axis=0)
     for variants in walk(stages, first, MAX_DEPARTURES):
-        values = np.nan_to_num(variants.values.double().numpy(), posinf=0, neginf=0)
-        centred, wanted = values - values.mean(axis=1, keepdims=True), expected - expected.mean(axis=0)
-        slope = (centred * wanted).sum(axis=1) / np.maximum((centred**2).sum(axis=1), TINY)  # (n_variants, n_outputs)
-        left = np.abs(slope[:, None] * centred - wanted) / np.maximum(evidence.bounds.allowed, TINY)
-        found = np.flatnonzero((left.max(axis=(1, 2)) <= 1) & (np.abs(slope - 1) > 1e-3).any(axis=1))
-        if len(found):
-            factors = slope[found[0]]
-            added = expected.mean(axis=0) - factors * values[found[0]].mean(axis=0)
-            return (
-                f"its outputs are multiplied by {_numbers(factors)} and {_numbers(added)} is added (by a constant in "
-                "forward, or by a scaling of the targets that is not given: scaling.target_mean and target_std)"
-            )
+        for units in space.choices[space.index[PREDICTIONS]].options:
+            values = np.nan_to_num(evidence.from_model(variants.values, units), posinf=0, neginf=0)
+            centred = values - values.mean(axis=1, keepdims=True)
+            factors = (centred * wanted).sum(axis=1) / np.maximum((centred**2).sum(axis=1), TINY)  # of each variant
+            added = expected.mean(axis=0) - factors * values.mean(axis=1)
+            left = np.abs(factors[:, None] * centred - wanted) / np.maximum(evidence.bounds.allowed, TINY)
+            other = (np.abs(factors - 1) > 1e-3) | (np.abs(added) > 1e-2 * evidence.bounds.unit)
+            found = np.flatnonzero((left.max(axis=(1, 2)) <= 1) & other.any(axis=1))
+            if len(found):
+                return (
+                    f"its outputs are multiplied by {_numbers(factors[found[0]])} and {_numbers(added[found[0]])} is added "
+                    "(by a constant in forward, or by a scaling of the targets that is not given: scaling.target_mean and "
+                    "target_std)"
+                )
     return None
 
 
