@@ -9,8 +9,7 @@ from torch import Tensor
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.facts import facts_of, told_of
-from kanmodel.importers.libraries import Part, RecurrentPart, find_parts
-from kanmodel.importers.libraries.part import start_of
+from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart, find_parts
 from kanmodel.importers.manifest import Manifest
 from kanmodel.importers.modules import Module, Value
 from kanmodel.importers.search.orders import Shapes, find_orders
@@ -20,7 +19,6 @@ from kanmodel.network.config import ModelConfig
 FOREIGN = {
     "in_proj_weight": "attention, in which every step reads the others",
     "weight_ih": "a cell that its own loop runs",
-    "num_embeddings": "an embedding",
 }  # parts of keys, and what has them
 TITLES = {
     "pykan": ("pykan", "pykan 0.0"),
@@ -44,6 +42,11 @@ class Anatomy:
     parts: tuple[Part, ...]
     recurrent: RecurrentPart | None
     told: Told
+
+    @property
+    def every(self) -> tuple[AnyPart, ...]:
+        """All parts, the recurrent one first."""
+        return self.parts if self.recurrent is None else (self.recurrent, *self.parts)
 
     @property
     def library(self) -> str:
@@ -106,8 +109,9 @@ def dissect(
     for part in parts:
         if part.problem is not None:
             raise CheckpointError(part.problem)
-    _refuse_leftovers(tensors, parts, recurrent)
-    return Anatomy(tuple(parts), recurrent, told_of(module, hyper_parameters, manifest, parts))
+    anatomy = Anatomy(tuple(parts), recurrent, told_of(module, hyper_parameters, manifest, parts))
+    _refuse_leftovers(tensors, anatomy.every)
+    return anatomy
 
 
 def is_under(place: str, prefix: str) -> bool:
@@ -132,7 +136,7 @@ def _choose_recurrent(found: Sequence[RecurrentPart], prefixes: Mapping[str, str
     return found[0] if found else None
 
 
-def _places(parts: Sequence[Part] | Sequence[RecurrentPart]) -> str:
+def _places(parts: Sequence[AnyPart]) -> str:
     return ", ".join(repr(part.place) for part in parts) or "none at all"
 
 
@@ -144,9 +148,9 @@ def _check_library(parts: Sequence[Part], library: str) -> None:
             )
 
 
-def _refuse_leftovers(tensors: Mapping[str, Tensor], parts: Sequence[Part], recurrent: RecurrentPart | None) -> None:
+def _refuse_leftovers(tensors: Mapping[str, Tensor], parts: Sequence[AnyPart]) -> None:
     """Refuses the first key that belongs to no part: to drop it could change what is computed."""
-    used = {key for part in (*parts, *([recurrent] if recurrent else [])) for key in part.keys}
+    used = {key for part in parts for key in part.keys}
     left = [key for key in tensors if key not in used]
     if not left:
         return
@@ -159,6 +163,3 @@ def _refuse_leftovers(tensors: Mapping[str, Tensor], parts: Sequence[Part], recu
     raise CheckpointError(
         f"has key {left[0]}{more}, which is not understood: {reason}, and to drop it could change the forecast"
     )
-
-
-__all__ = ["Anatomy", "dissect", "is_under", "start_of"]

@@ -14,6 +14,10 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import LayerConfig, ModelConfig, Step
 from kanmodel.network.layer import KANLayer
 
+READOUTS = ("last", "mean")
+FLAT_READOUTS = ("flatten", "flatten_features")  # of all steps, oldest first, or of all features
+NONE = "none"  # in place of an activation
+
 Element = Item | Step  # a step: an activation
 
 
@@ -111,14 +115,15 @@ def fold(elements: Iterable[Element], n_values: int) -> list[Layer]:
 
 def _behind(steps: Sequence[Norm | Step], layer: Layer) -> Layer:
     """A layer that reads its inputs behind steps, those of its own coming after them."""
-    tensors, n_steps = {}, len(steps)
+    tensors: dict[str, Tensor] = {}
+    n_steps = len(steps)
     for name, tensor in layer.tensors.items():
         kind, _, rest = name.partition(".")
         number, _, rest = rest.partition(".")
         tensors[f"{kind}.{int(number) + n_steps}.{rest}" if kind == "before" else name] = tensor
-    for number, step in enumerate(steps):
+    for place, step in enumerate(steps):
         if isinstance(step, Norm):
-            tensors |= {f"before.{number}.weight": step.weight, f"before.{number}.bias": step.bias}
+            tensors |= {f"before.{place}.weight": step.weight, f"before.{place}.bias": step.bias}
     before = tuple(step.step if isinstance(step, Norm) else step for step in steps)
     after = layer.config.base_after
     config = replace(
@@ -157,4 +162,3 @@ def _load(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for name, tensor in module.state_dict().items():
         if name in tensors:
             tensor.copy_(tensors[name])
-

@@ -11,7 +11,7 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.anatomy import TITLES, TORCH
 from kanmodel.importers.facts import facts_of
 from kanmodel.importers.importing import Imported
-from kanmodel.importers.libraries import Part, RecurrentPart, find_parts
+from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart, find_parts
 from kanmodel.importers.manifest import Manifest
 from kanmodel.importers.search.space import NONE, OUTPUT, READOUT
 from kanmodel.importers.source import Source, open_source
@@ -85,7 +85,8 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
         parts, recurrents = find_parts(tensors, facts_of(source.module, known, 1 << 16))
     except CheckpointError as error:
         raise CheckpointError(f"{source.name} {error}") from error
-    used = {key for part in (*parts, *recurrents) for key in part.keys}
+    every: list[AnyPart] = [*parts, *recurrents]
+    used = {key for part in every for key in part.keys}
     return Description(
         file=source.name,
         container=source.container,
@@ -114,6 +115,7 @@ def _missing(parts: Sequence[Part], recurrents: Sequence[RecurrentPart]) -> list
         "base": "base_activation: what is added to the basis",
         "library": "library: the keys fit fast-kan and FasterKAN",
         "mult_arity": "mult_arity: how many factors its product nodes have",
+        "denominator": "denominator: by what FasterKAN divided up to 14 May 2024, 0.33 by default",
         "inv_denominator": "what its inv_denominator does",
         "waves": "whether cosines or sines come first",
         "hats": "the sign of its wavelets",
@@ -210,7 +212,7 @@ def _arrays(imported: Imported | None, known: Manifest) -> list[str]:
             "scaling: scaler.json  # or null: {feature_names, mean, std, target_names, target_mean, target_std}",
             "reference: windows.npz:reference  # (N, lookback, n_features), 128 windows or more",
             "# reference_targets: windows.npz:reference_target",
-            "# the tolerance is in standard deviations of each output; without a check the checkpoint says verified: false",
+            "# the tolerance is in standard deviations of each output; without a check nothing is found or verified",
             "check: {inputs: windows.npz:eval, outputs: windows.npz:predictions, tolerance: 1.0e-4}",
         ]
     lines = []

@@ -1,4 +1,4 @@
-"""What modules and manifest say beside the tensors: activations, options of libraries, and where a Sequential has what."""
+"""What modules and manifest say beside the tensors: activations, and options of libraries."""
 
 from __future__ import annotations
 
@@ -40,8 +40,10 @@ def facts_of(module: Module | None, manifest: Manifest, n_reaching: int) -> Fact
         return None if found is None else found.values.get(name, found.children.get(name))
 
     def base(place: str) -> str | None:
-        if manifest.base_activation is not None or manifest.pykan_config is not None:
-            return manifest.base_activation or (manifest.pykan_config and manifest.pykan_config.base_activation)
+        if manifest.base_activation is not None:
+            return manifest.base_activation
+        if manifest.pykan_config is not None:
+            return manifest.pykan_config.base_activation
         for at in (place, f"{place}.act_fun.0" if place else "act_fun.0"):
             name = value(at, "base_fun_name")
             if isinstance(name, str) and name in BASE_TEXTS:
@@ -56,13 +58,17 @@ def facts_of(module: Module | None, manifest: Manifest, n_reaching: int) -> Fact
         found = value(place, name)
         return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) and found > 0 else None
 
+    def text(place: str, name: str) -> str | None:
+        found = value(place, name)
+        return found if isinstance(found, str) else None
+
     def denominator(place: str) -> float | None:
         return manifest.denominator or number(f"{place}.rbf" if place else "rbf", "denominator")
 
     return Facts(
         base=base,
         eps=lambda place: number(place, "eps"),
-        text=lambda place, name: (found := value(place, name)) and (found if isinstance(found, str) else None),
+        text=text,
         denominator=denominator,
         library=manifest.library,
         mult_arity=manifest.mult_arity,
@@ -94,7 +100,7 @@ def told_of(
 
 
 def _pykan_config(found: Module | None) -> PykanConfig | None:
-    """What a module of pykan keeps of itself, as its saveckpt writes it; None where it is none, or says it otherwise."""
+    """What a module of pykan keeps of itself, as its saveckpt writes it; None where it is none."""
     if found is None or "symbolic_fun" not in found.children:
         return None
     values = found.values

@@ -76,7 +76,7 @@ def from_torch(
         try:
             tensors = tree.state_dict()
             anatomy = dissect(tensors, tree, {}, manifest)
-            places = [part.place for part in (*anatomy.parts, *([anatomy.recurrent] if anatomy.recurrent else []))]
+            places = [part.place for part in anatomy.every]
             watched = watch(net, scaled, places)
             chain = _read(watched, anatomy, Evidence(scaled, expected, scaled, shapes, TOLERANCE), manifest)
             network = assemble(chain, shapes, chain.dtype)
@@ -96,7 +96,7 @@ def _read(watched: Watched, anatomy: Anatomy, evidence: Evidence, manifest: Mani
         return follow(watched, anatomy.parts, anatomy.recurrent, anatomy.told.more)
     except UnreadableModelError:
         called = {place for place, _, _ in watched.calls}
-        if called >= {part.place for part in (*anatomy.parts, *([anatomy.recurrent] if anatomy.recurrent else []))}:
+        if called >= {part.place for part in anatomy.every}:
             raise
         try:
             result = search(anatomy.spaces(evidence.shapes, manifest), evidence)
@@ -138,8 +138,7 @@ def _prove(network: Network, windows: Array, expected: Array, names: Sequence[st
     found = bounds.compare(expected, computed)
     if not found.matches:
         raise UnreadableModelError(
-            f"the chain that was read does not forecast the same: {found.computed:.7g} in place of {found.expected:.7g} "
-            f"for output {names[found.output]} at window {found.window}, which is {found.relative:.2g} of its spread"
+            f"the chain that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
+            f"for output {names[found.output]} at window {found.window}, {found.relative:.2g} of its spread"
         )
     return found.absolute, found.relative
-

@@ -63,7 +63,9 @@ def read_given(manifest: Manifest, read_table: TableReader | None) -> Given:
     if check is not None and not is_table(check.outputs):
         targets, horizon = name_outputs(manifest, read(check.outputs, ()), check.outputs)
     if not targets:
-        raise CheckpointError(f"{manifest.file}: lacks targets: a list of names, or of {{name, unit}}, in the model's order")
+        raise CheckpointError(
+            f"{manifest.file}: lacks targets: a list of names, or of {{name, unit}}, in the model's order"
+        )
     shapes = make_shapes(manifest, targets, lookback, horizon or 1)
 
     def read_outputs(name: str, n_windows: int, columns: tuple[str, ...]) -> Array:
@@ -133,9 +135,9 @@ def shape_outputs(array: Array, n_windows: int, columns: tuple[str, ...], name: 
     Raises:
         CheckpointError: they have another shape.
     """
-    if array.ndim in (1, 3) and array.shape[0] == n_windows and prod(array.shape[1:]) == len(columns):
-        if array.ndim == 1 or array.shape[1] == horizon:
-            array = array.reshape(n_windows, -1)
+    fits = array.shape[:1] == (n_windows,) and prod(array.shape[1:]) == len(columns)
+    if fits and (array.ndim == 1 or (array.ndim == 3 and array.shape[1] == horizon)):
+        array = array.reshape(n_windows, -1)
     if n_windows == 1 and array.shape == (len(columns),):
         array = array[None]
     if array.shape != (n_windows, len(columns)):
@@ -167,5 +169,3 @@ def refuse_weak(given: Given, place: str) -> None:
             f"{given.predictions_name}, too little at its magnitude for float32 to prove anything by a tolerance of "
             f"{given.tolerance:g}: subtract its mean"
         )
-
-

@@ -1,4 +1,4 @@
-"""``import_checkpoint``: a file of weights and what its user has of it -> a model that is proved to compute the same."""
+"""``import_checkpoint``: a file of weights -> a model that is proved to compute the same."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,19 @@ from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.importers.anatomy import Anatomy, dissect
 from kanmodel.importers.arrays import TableReader
 from kanmodel.importers.comparison import Comparison
-from kanmodel.importers.given import Given, make_shapes, name_outputs, read_given, refuse_weak
-from kanmodel.importers.given import shape_outputs, shape_windows
+from kanmodel.importers.given import (
+    Given,
+    make_shapes,
+    name_outputs,
+    read_given,
+    refuse_weak,
+    shape_outputs,
+    shape_windows,
+)
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
+from kanmodel.importers.search.orders import number_between
 from kanmodel.importers.search.searching import Evidence, Progress, Result, search
-from kanmodel.importers.search.space import INPUTS, PREDICTIONS, RARE, READOUT, Reading, Space
+from kanmodel.importers.search.space import INPUTS, PREDICTIONS, RARE, READOUT, Reading, Space, gap
 from kanmodel.importers.search.strangers import explain_failure
 from kanmodel.importers.source import Source, open_source
 from kanmodel.network.chain import Network
@@ -202,9 +211,9 @@ def import_parts(name: str, anatomy: Anatomy, manifest: Manifest, given: Given, 
         spaces = anatomy.spaces(given.shapes, manifest)
         if given.predictions is None:
             return _finish(name, manifest, given, anatomy, _without_check(spaces, manifest), None)
+        result = _search(anatomy, manifest, given, progress)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{name} {error}") from error
-    result = _search(anatomy, manifest, given, progress)
     if not result.matches:
         raise CheckpointError(_no_match(name, given, spaces, result))
     _refuse_ambiguous(name, given, result)
@@ -214,8 +223,8 @@ def import_parts(name: str, anatomy: Anatomy, manifest: Manifest, given: Given, 
 def _search(anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progress) -> Result:
     """The readings that give the predictions, among ever more; the nearest where none does.
 
-    A manifest that says how the model is put together is believed: what it does not name is not there, if that gives the
-    predictions.
+    A manifest that says how the model is put together is believed: what it does not name is not there, if that
+    gives the predictions.
     """
     told, evidence = anatomy.told, _evidence(given)
     usual = [replace(told, plain=True), told] if manifest.says_how else [told]
@@ -242,11 +251,15 @@ def _without_check(spaces: Sequence[Space], manifest: Manifest) -> Reading:
     """
     space = spaces[0]
     if len(spaces) > 1:
-        raise CheckpointError("has parts that may follow each other in several orders, and only a check tells: give one")
+        raise CheckpointError(
+            "has parts that may follow each other in several orders, and only a check tells: give one"
+        )
     needed = {
         READOUT: "no weight tells what the head sees of the steps: give readout, last or mean",
         "base": "it does not say what is added to the basis: give base_activation, silu by default, or pykan_config",
         "library": "its keys fit fast-kan and FasterKAN: say in the manifest which library it is",
+        "denominator": "FasterKAN up to 14 May 2024 divides by a denominator that is not in the file: give it (0.33 by "
+        "default)",
         "mult_arity": "it does not say how many factors its product nodes have: give mult_arity (pykan's default is 2)",
         INPUTS: f"{manifest.file} lacks space: whether reference and check are scaled or original",
     }
@@ -254,6 +267,13 @@ def _without_check(spaces: Sequence[Space], manifest: Manifest) -> Reading:
         matters = choice.name != READOUT or len(space.order.front) or space.recurrent is not None
         if choice.name in needed and len(choice.options) > 1 and matters:
             raise CheckpointError(f"has no check to be compared with, and {needed[choice.name]}")
+    for before, part in pairwise(space.order.head):
+        choice = space.choices[space.index[gap(part.place)]]
+        left_out = number_between(before.place, part.place)
+        if left_out is not None and len(choice.options) > 1 and part.place not in manifest.activations:
+            raise CheckpointError(
+                f"has no {left_out}, so what stands there between its layers is unknown: give a check, or activations"
+            )
     return Reading(space, (0,) * len(space.choices))
 
 
@@ -319,8 +339,8 @@ def _refuse_ambiguous(name: str, given: Given, result: Result) -> None:
             raise CheckpointError(
                 f"{name} can be read as {len(result.matches)} functions that all give {given.predictions_name}: "
                 f"{fitting}; the first and [{match.reading.describe()}] differ by {apart.difference:.2g} standard "
-                f"deviations at window {apart.window} of {given.reference_name}: add the model's prediction for it to the "
-                "check, or say in the manifest which it is"
+                f"deviations at window {apart.window} of {given.reference_name}: add the model's prediction for it to "
+                "the check, or say in the manifest which it is"
             )
 
 

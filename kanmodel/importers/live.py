@@ -1,8 +1,8 @@
 """``from_torch``: the module as it is in a notebook -> a model that is proved to compute the same.
 
-A live module can be watched: hooks note what enters and leaves each of its parts. So the order of the parts is seen, each
-part is compared with what its weights say, and what stands between two parts is the function that leads from what leaves
-the one to what enters the other. Nothing is searched for, and what is not understood has a place.
+A live module can be watched: hooks note what enters and leaves each of its parts. So the order of the parts is seen,
+each part is compared with what its weights say, and what stands between two parts is the function that leads from what
+leaves the one to what enters the other. Nothing is searched for, and what is not understood has a place.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.errors import UnreadableModelError
-from kanmodel.importers.modules import BOOKKEEPING, MAX_DEPTH, Module
-from kanmodel.importers.placeholders import Reference
 from kanmodel.importers.assembly import Chain, Element
 from kanmodel.importers.libraries import Part, RecurrentPart
+from kanmodel.importers.modules import BOOKKEEPING, MAX_DEPTH, Module
+from kanmodel.importers.placeholders import Reference
 from kanmodel.importers.search.space import ACTIVATIONS, NONE, describe_readout, step_of
 from kanmodel.importers.search.walk import READ_OUT, activation, items_function, recurrent_function
 from kanmodel.scaling import Array
@@ -101,7 +101,9 @@ def ask(net: nn.Module, windows: Array) -> Array:
     Raises:
         UnreadableModelError: it does not give a forecast for each window, or not the same twice.
     """
-    outputs = [_forward(net, torch.from_numpy(windows[start : start + BATCH])) for start in range(0, len(windows), BATCH)]
+    outputs = [
+        _forward(net, torch.from_numpy(windows[start : start + BATCH])) for start in range(0, len(windows), BATCH)
+    ]
     again = _forward(net, torch.from_numpy(windows[:BATCH]))
     if not torch.equal(torch.nan_to_num(again), torch.nan_to_num(outputs[0])):
         raise UnreadableModelError("the module does not give the same forecasts twice for the same windows")
@@ -188,7 +190,9 @@ class _Walker:
             counts[place] = counts.get(place, 0) + 1
         for place, count in counts.items():
             if count > 1:
-                raise UnreadableModelError(f"{place!r} is called {count} times in one forward, where a chain has it once")
+                raise UnreadableModelError(
+                    f"{place!r} is called {count} times in one forward, where a chain has it once"
+                )
         for place, entered, left in self.watched.calls:
             if self.recurrent is not None and place == self.recurrent.place:
                 self._pass_recurrent(entered, left)
@@ -216,15 +220,17 @@ class _Walker:
                 self.values, self.last = left.reshape(computed.shape), part.place
                 return
         raise UnreadableModelError(
-            f"{part.place or 'the module'!r} has the weights of {part.library}, but does not compute what {part.library} "
-            "computes of them"
+            f"{part.place or 'the module'!r} has the weights of {part.library}, but does not compute what "
+            f"{part.library} computes of them"
         )
 
     def _pass_recurrent(self, entered: Tensor, left: Tensor) -> None:
         assert self.recurrent is not None
         place = self.recurrent.place
         if self.readout is not None:
-            raise UnreadableModelError(f"{place!r} comes after what is read from the steps, where a chain has it before")
+            raise UnreadableModelError(
+                f"{place!r} comes after what is read from the steps, where a chain has it before"
+            )
         if entered.shape[:2] != self.values.shape[:2]:
             n_windows, n_steps = self.values.shape[:2]
             raise UnreadableModelError(
@@ -232,15 +238,17 @@ class _Walker:
                 "batch_first does not fit how the windows lie"
             )
         if not _close(self.values, entered) and _close(self.values.flip(1), entered):
-            raise UnreadableModelError(f"{place!r} reads the steps of its windows newest first, which is no chain's order")
+            raise UnreadableModelError(
+                f"{place!r} reads the steps of its windows newest first, which is no chain's order"
+            )
         name = self._enter(place, entered)
         if name != NONE:
             self.front.append(step_of(name))
         computed = recurrent_function(self.recurrent, torch.float64)(self.values)
         if not _close(computed, left):
             raise UnreadableModelError(
-                f"{place!r} does not compute what torch's {self.recurrent.library} computes of its weights from a state of "
-                "zeros"
+                f"{place!r} does not compute what torch's {self.recurrent.library} computes of its weights "
+                "from a state of zeros"
             )
         self.values, self.last, self.passed_recurrent = left, place, True
 
@@ -253,7 +261,9 @@ class _Walker:
                     self.readout = readout or self.readout
                     self.values = computed
                     return name
-        raise UnreadableModelError(f"{place or 'the module'!r} reads none of the known functions of what {self._left()}")
+        raise UnreadableModelError(
+            f"{place or 'the module'!r} reads none of the known functions of what {self._left()}"
+        )
 
     def _candidates(self, entered: Tensor) -> Iterator[tuple[str | None, Tensor]]:
         """Values as they are, or read out in one of the ways that give as many as enter."""
@@ -287,9 +297,7 @@ class _Walker:
         reason = f"leaves {self.last!r}{through}"
         if self._per_step and self.recurrent is not None and self.recurrent.config.bidirectional:
             reason += " (the final states of both directions, h_n, are no readout: take out[:, -1])"
-        return (
-            f"{reason}: a residual connection, attention, a constant or another function stands between, which is no chain"
-        )
+        return f"{reason}: a residual connection, attention, a constant or another function, which is no chain"
 
 
 def _close(one: Tensor, other: Tensor) -> bool:

@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers import values
+from kanmodel.importers.assembly import FLAT_READOUTS, NONE, READOUTS
 from kanmodel.importers.documents import read_document
 from kanmodel.importers.libraries import LIBRARIES
 from kanmodel.importers.pykan_config import Arities, PykanConfig, parse_arities, read_pykan_config
-from kanmodel.importers.search.space import FLAT_READOUTS, NONE, READOUTS
 from kanmodel.network.activations import ACTIVATIONS
 from kanmodel.network.config import BASE_FUNCTIONS, Feature, Target
 
@@ -103,7 +103,8 @@ class Manifest:
     @property
     def is_scaled(self) -> bool:
         """Whether any column has a mean or a standard deviation, so that both spaces differ."""
-        return any((column.mean, column.std) != (0.0, 1.0) for column in (*self.features, *self.targets))
+        columns: list[Feature | Target] = [*self.features, *self.targets]
+        return any((column.mean, column.std) != (0.0, 1.0) for column in columns)
 
 
 def read_manifest(path: Path, given: Mapping[str, Any] | None = None) -> Manifest:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kanmodel.network.checks import MAX_SIZE
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.documents import read_document
+from kanmodel.network.checks import MAX_SIZE
 
 Arities = tuple[tuple[int, ...], ...] | int  # of each product node, a tuple for every entry of the width; or of all
 

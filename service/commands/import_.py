@@ -28,7 +28,9 @@ def import_(
     windows: Annotated[
         Path | None, typer.Option(help="windows.npz: eval, predictions, and if possible reference, reference_target.")
     ] = None,
-    features: Annotated[Path | None, typer.Option(help="Names of the features, one a line; a comma and the unit.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Names of the features, one a line; a comma and the unit.")
+    ] = None,
     targets: Annotated[Path | None, typer.Option(help="Names of what is forecast, likewise.")] = None,
     scaling: Annotated[Path | None, typer.Option(help="Means and standard deviations, .json or .yaml.")] = None,
     manifest: Annotated[
@@ -36,7 +38,8 @@ def import_(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Checkpoint to write, *.safetensors.")] = None,
     describe: Annotated[
-        bool, typer.Option("--describe", help="Print what the file says and what the windows tell, and a manifest of it.")
+        bool,
+        typer.Option("--describe", help="Print what the file says and what the windows tell, and a manifest of it."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

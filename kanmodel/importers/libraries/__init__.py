@@ -20,12 +20,12 @@ from kanmodel.importers.libraries import (
     torch_layers,
     wav_kan,
 )
-from kanmodel.importers.libraries.part import Facts, Item, Layer, Norm, Part, RecurrentPart
+from kanmodel.importers.libraries.part import AnyPart, Facts, Item, Layer, Norm, Part, RecurrentPart
 
 KANS = (pykan, legacy_pykan, radial, efficient_kan, cheby_kan, fourier_kan, wav_kan)
 LIBRARIES = ("pykan", "efficient_kan", "fast_kan", "faster_kan")  # those that a manifest may name
 
-__all__ = ["LIBRARIES", "Facts", "Item", "Layer", "Norm", "Part", "RecurrentPart", "find_parts"]
+__all__ = ["LIBRARIES", "AnyPart", "Facts", "Item", "Layer", "Norm", "Part", "RecurrentPart", "find_parts"]
 
 
 def find_parts(tensors: Mapping[str, Tensor], facts: Facts) -> tuple[list[Part], list[RecurrentPart]]:

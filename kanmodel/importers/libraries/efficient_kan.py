@@ -42,7 +42,9 @@ def _read(found: Tensors, place: str, facts: Facts) -> Part:
     grid_size, order = spline_shape(place, n_coef, n_knots)
     present = [name for name in NAMES if name in found]
     expected = {"grid": (n_in, n_knots), "base_weight": (n_out, n_in), "spline_scaler": (n_out, n_in)}
-    compare_shapes(found, {name: expected[name] for name in expected if name != NAMES[-1] or name in found}, place, TITLE)
+    compare_shapes(
+        found, {name: expected[name] for name in expected if name != NAMES[-1] or name in found}, place, TITLE
+    )
     tensors = {
         "coef": found["spline_weight"],
         "grid": found["grid"],

@@ -1,4 +1,7 @@
-"""FourierKAN (GistNoesis 2024): out_o = bias_o + sum_i sum_k c[0, o, i, k-1] cos(k x_i) + c[1, o, i, k-1] sin(k x_i)."""
+"""FourierKAN (GistNoesis 2024).
+
+out_o = bias_o + sum_i sum_k c[0, o, i, k-1] cos(k x_i) + c[1, o, i, k-1] sin(k x_i)
+"""
 
 from __future__ import annotations
 
@@ -45,7 +48,9 @@ def _read(found: Tensors, place: str) -> Part:
     def read(chosen: Chosen) -> tuple[Layer]:
         first, second = found["fouriercoeffs"]
         pair = (first, second) if chosen["waves"] == WAVES[0] else (second, first)
-        return (Layer(LayerConfig(n_in, n_out, Fourier(frequencies), base="zero"), {"coef": torch.cat(pair, 2)} | bias),)
+        return (
+            Layer(LayerConfig(n_in, n_out, Fourier(frequencies), base="zero"), {"coef": torch.cat(pair, 2)} | bias),
+        )
 
     names = ("fouriercoeffs", *(("bias",) if bias else ()))
     sizes = f"{n_in} to {n_out}, {frequencies} frequencies"

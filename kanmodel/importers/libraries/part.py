@@ -1,7 +1,7 @@
 """What every library offers: the parts that it finds in a file, each with the layers that its weights are.
 
-A part is what someone wrote down as one module: a Linear, a layer of a KAN, a whole KAN of pykan, an LSTM. Its shapes are
-in the file. What the file leaves open are its choices, each with the library's own way first.
+A part is what someone wrote as one module: a Linear, a layer of a KAN, a whole KAN of pykan, an LSTM. Its shapes are in
+the file. What the file leaves open are its choices, each with the library's own way first.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class Part:
     def items(self, chosen: Chosen) -> tuple[Item, ...]:
         """Its items, given options; where one is none of its own, its first."""
         mine = {name: chosen.get(name, options[0]) for name, options in self.choices.items()}
-        return self.read({name: mine[name] if mine[name] in self.choices[name] else self.choices[name][0] for name in mine})
+        return self.read(
+            {name: mine[name] if mine[name] in self.choices[name] else self.choices[name][0] for name in mine}
+        )
 
     @property
     def open(self) -> dict[str, tuple[str, ...]]:
@@ -116,6 +118,9 @@ class RecurrentPart:
         direction = ", bidirectional" if self.config.bidirectional else ""
         bias = "" if self.config.bias else ", without bias"
         return f"{self.n_in} inputs, {self.config.hidden_size} units, {layers}{direction}{bias}"
+
+
+AnyPart = Part | RecurrentPart
 
 
 @dataclass(frozen=True)
@@ -219,4 +224,3 @@ def affine_of(tensors: Tensors, eps: float) -> tuple[Tensor, Tensor]:
         scale = scale * tensors["weight"].double()
     bias = tensors["bias"].double() if "bias" in tensors else torch.zeros_like(mean)
     return scale, bias - mean * scale
-

@@ -141,7 +141,9 @@ def _arities(layers: list[Outline], told: Arities | None) -> dict[str, list[tupl
     uniform = [
         arity
         for arity in range(2, max(surplus) + 2)
-        if all(n % (arity - 1) == 0 and n // (arity - 1) <= layer.n_nodes for n, layer in zip(surplus, layers, strict=True))
+        if all(
+            n % (arity - 1) == 0 and n // (arity - 1) <= layer.n_nodes for n, layer in zip(surplus, layers, strict=True)
+        )
     ]
     if not uniform or min(surplus) < 0:
         raise CheckpointError(
@@ -209,9 +211,7 @@ def _find_symbolic(found: Tensors, number: int, place: str, config: PykanConfig 
         try:
             name = config.function_names[number][j][i]
         except IndexError:
-            raise CheckpointError(
-                f"has a symbolic function in {where}, of which {config.name} says nothing"
-            ) from None
+            raise CheckpointError(f"has a symbolic function in {where}, of which {config.name} says nothing") from None
         if name not in FUNCTIONS:
             raise CheckpointError(f"has in {where} the function {name[:80]!r}, which is not pykan's")
         edges.append(SymbolicEdge(i, j, name))
@@ -256,4 +256,3 @@ def _restore_inputs(layer: Layer, kept: tuple[int, ...], n_inputs: int) -> Layer
     tensors["grid"][list(kept)] = layer.tensors["grid"]
     symbolic = tuple(replace(edge, i=kept[edge.i]) for edge in layer.config.symbolic)
     return Layer(replace(layer.config, n_in=n_inputs, symbolic=symbolic), tensors)
-

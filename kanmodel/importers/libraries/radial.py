@@ -39,7 +39,7 @@ from kanmodel.network.bases import Basis, Gaussian, Sech2
 from kanmodel.network.config import LayerConfig, Step
 
 FAST, FASTER = "fast-kan", "FasterKAN"
-EARLY_DENOMINATOR = 0.33  # FasterKAN's default up to 14 May 2024
+EARLY_DENOMINATORS = ("0.33", "1", "0.5")  # FasterKAN's up to 14 May 2024, the default first
 INV_DENOMINATORS = {
     "ignored": "inv_denominator ignored, as FasterKAN does",
     "used": "inv_denominator used, as forks of FasterKAN do",
@@ -77,12 +77,15 @@ def _read(found: Tensors, place: str, facts: Facts) -> Part:
     choices = {"library": libraries}
     if based:
         choices["base"] = facts.bases(place)
+    if "faster_kan" in libraries and inverse is None and facts.denominator(place) is None:
+        choices["denominator"] = EARLY_DENOMINATORS
     if inverse is not None:
         choices["inv_denominator"] = tuple(INV_DENOMINATORS) if _usable(inverse) else ("ignored",)
 
     def read(chosen: Chosen) -> tuple[Layer]:
         library, meaning = chosen["library"], chosen.get("inv_denominator", "ignored")
-        width = _denominator(found, place, library, meaning, facts.denominator(place))
+        early = float(chosen["denominator"]) if library == "faster_kan" and "denominator" in chosen else None
+        width = _denominator(found, place, meaning, facts.denominator(place) or early)
         basis: Basis = (Gaussian if library == "fast_kan" else Sech2)(n_centres, width)
         before = (Step("layer_norm", eps),) if normed else ()
         base = chosen["base"] if based else "zero"
@@ -120,7 +123,7 @@ def _libraries(found: Tensors, place: str, facts: Facts) -> tuple[str, ...]:
     return (facts.library,)
 
 
-def _denominator(found: Tensors, place: str, library: str, meaning: str, given: float | None) -> float:
+def _denominator(found: Tensors, place: str, meaning: str, given: float | None) -> float:
     """Width of a layer's bumps: what is given, or what the library takes by default."""
     if INVERSE in found:
         if given is not None:
@@ -131,11 +134,11 @@ def _denominator(found: Tensors, place: str, library: str, meaning: str, given: 
         return 1.0 if meaning == "ignored" else 1 / abs(float(found[INVERSE]))  # bumps are even
     if given is not None:
         return given
-    if library == "faster_kan":
-        return EARLY_DENOMINATOR
     first, last = found["rbf.grid"][[0, -1]].double().tolist()
     if first == last:
-        raise CheckpointError(f"has no distance between the centres of {start_of(place)}rbf.grid to take as denominator")
+        raise CheckpointError(
+            f"has no distance between the centres of {start_of(place)}rbf.grid to take as denominator"
+        )
     return float(abs(last - first) / (len(found["rbf.grid"]) - 1))  # that of two neighbours is rounded to their type
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from kanmodel.importers.libraries.part import (
     NORM_EPS,
     Facts,
@@ -39,10 +41,8 @@ def find(tensors: Tensors, facts: Facts) -> list[Part]:
         elif weight.ndim == 2 and weight.numel():
             parts.append(_read_linear(found, place))
         elif weight.ndim == 1 and bias is not None and weight.numel() > 1:
-            n = len(weight)
             norm = Norm(Step("layer_norm", facts.eps(place) or NORM_EPS), weight, bias)
-            keys = keys_of(place, ("weight", "bias"))
-            parts.append(Part(place, "LayerNorm", n, n, keys, lambda chosen, norm=norm: (norm,), description=f"of {n}"))
+            parts.append(_norm_part("LayerNorm", place, norm, ("weight", "bias")))
     return parts
 
 
@@ -65,4 +65,9 @@ def _read_batch_norm(found: Tensors, place: str, facts: Facts) -> Part:
     eps = facts.eps(place) or NORM_EPS
     statistics = found["running_mean"].double(), (found["running_var"].double() + eps).sqrt()
     norm = Norm(Step("affine"), *affine_of(found, eps), statistics)
-    return Part(place, "BatchNorm", n, n, keys_of(place, names), lambda chosen: (norm,), description=f"of {n}")
+    return _norm_part("BatchNorm", place, norm, names)
+
+
+def _norm_part(library: str, place: str, norm: Norm, names: Sequence[str]) -> Part:
+    n = len(norm.weight)
+    return Part(place, library, n, n, keys_of(place, names), lambda chosen: (norm,), description=f"of {n}")

@@ -50,7 +50,11 @@ def _read(found: Tensors, place: str, facts: Facts) -> Part:
         shapes["weight1"] = (n_out, n_in)
     names = [*shapes]
     compare_shapes(found, shapes, place, TITLE)
-    tensors = {"coef": found["wavelet_weights"].unsqueeze(-1), "scale": found["scale"], "translation": found["translation"]}
+    tensors = {
+        "coef": found["wavelet_weights"].unsqueeze(-1),
+        "scale": found["scale"],
+        "translation": found["translation"],
+    }
     norm = keys_under(found, "bn")
     if "running_mean" in norm:
         per_node = {f"bn.{name}": (n_out,) for name in ("running_mean", "running_var", "weight", "bias")}

@@ -1,1 +1,1 @@
-"""What only the check can say: every way to read a file that fits its shapes, and the one that gives the predictions."""
+"""What only the check can say: the readings that fit a file, and the one that gives the predictions."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.libraries import Part, RecurrentPart
+from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart
 
 MAX_ORDERS = 64
 MAX_STEPS = 20_000  # of looking for them
@@ -102,14 +102,24 @@ def _precedes(one: str, two: str) -> bool:
     return number is not None and later is not None and parent == other and number < later
 
 
+def number_between(one: str, two: str) -> str | None:
+    """The place that is left out between two that are numbered in one, such as ``fc.1``; None where none is."""
+    (parent, number), (other, later) = _numbered(one), _numbered(two)
+    if number is None or later is None or parent != other or later == number + 1:
+        return None
+    return f"{parent}{number + 1}"
+
+
 def _numbered(place: str) -> tuple[str, int | None]:
     match = re.fullmatch(r"((?:.*\.)?)(\d{1,4})", place)
     return (match[1], int(match[2])) if match else (place, None)
 
 
 def _no_order(parts: Sequence[Part], recurrent: RecurrentPart | None, shapes: Shapes) -> str:
-    every = [*([recurrent] if recurrent else []), *parts]
-    widths = ", ".join(f"{part.place or 'the file'} ({part.library}) from {part.n_in} to {part.n_out}" for part in every)
+    every: list[AnyPart] = [*parts] if recurrent is None else [recurrent, *parts]
+    widths = ", ".join(
+        f"{part.place or 'the file'} ({part.library}) from {part.n_in} to {part.n_out}" for part in every
+    )
     message = (
         f"has parts that do not follow each other from {shapes.n_features} features at {shapes.lookback} steps to "
         f"{shapes.n_outputs} outputs: {widths or 'none'}"

@@ -8,6 +8,7 @@ from time import monotonic
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.importers.assembly import assemble
@@ -191,7 +192,7 @@ def _screen_all(
     screen: _Screen,
     spaces: Sequence[Space],
     evidence: Evidence,
-    windows: np.ndarray,
+    windows: NDArray[np.intp],
     departures: tuple[int, int],
     deadline: float,
     progress: Progress,
@@ -233,7 +234,7 @@ def _with_predictions(variants: Variants, choice: int, number: int, most: int) -
 
 
 def _expected(
-    space: Space, evidence: Evidence, windows: np.ndarray
+    space: Space, evidence: Evidence, windows: NDArray[np.intp]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
     """Predictions, what is allowed, and what passes the screen, in model units, by the units they are given in."""
     expected, allowed, slack = {}, {}, {}
@@ -250,11 +251,12 @@ def _expected(
     return expected, allowed, slack
 
 
-def choose_windows(evidence: Evidence) -> np.ndarray:
+def choose_windows(evidence: Evidence) -> NDArray[np.intp]:
     """Numbers of a few windows that tell most: those of the smallest, the largest and evenly ranked predictions."""
     order = np.argsort(evidence.expected[:, 0], kind="stable")
     ranks = np.unique(np.linspace(0, len(order) - 1, min(N_SCREENED, len(order))).round().astype(int))
-    return order[ranks]
+    chosen: NDArray[np.intp] = order[ranks]
+    return chosen
 
 
 def _verify(readings: Sequence[Reading], evidence: Evidence) -> Iterator[tuple[Reading, Comparison]]:
@@ -294,7 +296,8 @@ def _compare(one: Reading, other: Reading, evidence: Evidence) -> Apart:
     if one is other or not len(evidence.reference):
         return Apart(0, 0.0, material=False)
     outputs = [
-        evidence.predict(evidence.build(reading, torch.float64), reading, evidence.reference) for reading in (one, other)
+        evidence.predict(evidence.build(reading, torch.float64), reading, evidence.reference)
+        for reading in (one, other)
     ]
     differences = np.abs(outputs[0] - outputs[1])
     excess = (differences / np.maximum(evidence.bounds.allowed, np.finfo(float).tiny)).max(axis=1)

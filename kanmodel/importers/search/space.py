@@ -8,17 +8,14 @@ from functools import cached_property
 from itertools import product
 from math import prod
 
-from kanmodel.importers.assembly import Chain, Element
+from kanmodel.importers.assembly import FLAT_READOUTS, NONE, READOUTS, Chain, Element
 from kanmodel.importers.libraries import Part, RecurrentPart
 from kanmodel.importers.libraries.radial import INV_DENOMINATORS, LIBRARIES
 from kanmodel.importers.search.orders import Order
 from kanmodel.network.config import Step
 
-NONE = "none"
 ACTIVATIONS = (NONE, "relu", "tanh", "silu", "gelu", "elu", "sigmoid", "leaky_relu", "softplus")
 RARE = ("selu", "mish", "hardswish", "relu6", "softsign", "leaky_relu(0.1)", "leaky_relu(0.2)", "gelu_tanh")
-READOUTS = ("last", "mean")
-FLAT_READOUTS = ("flatten", "flatten_features")
 INPUTS, PREDICTIONS, READOUT, OUTPUT = "inputs", "predictions", "readout", "output"
 UNITS = ("scaled", "original")
 
@@ -142,8 +139,7 @@ class Reading:
     def chosen(self) -> dict[str, str]:
         """The option of each choice."""
         return {
-            choice.name: choice.options[number]
-            for choice, number in zip(self.space.choices, self.numbers, strict=True)
+            choice.name: choice.options[number] for choice, number in zip(self.space.choices, self.numbers, strict=True)
         }
 
     @property
@@ -201,6 +197,8 @@ def _describe_kind(name: str, option: str) -> str:
             return INV_DENOMINATORS[option]
         case "mult_arity":
             return f"products of {option} factors"
+        case "denominator":
+            return f"denominator {option}"
         case "base":
             return "no base" if option == "zero" else f"base {option}"
     return option

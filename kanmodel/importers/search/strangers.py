@@ -8,10 +8,11 @@ from time import monotonic
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.importers.assembly import make_layer
-from kanmodel.importers.libraries import Item, Layer, Norm, Part, RecurrentPart
+from kanmodel.importers.libraries import AnyPart, Item, Layer, Norm, Part, RecurrentPart
 from kanmodel.importers.search.searching import Evidence, choose_windows
 from kanmodel.importers.search.space import INPUTS, PREDICTIONS, READOUT, Reading, Space
 from kanmodel.importers.search.walk import Function, Stage, Variants, items_function, stages_of, walk
@@ -21,6 +22,7 @@ from kanmodel.scaling import Array
 MAX_DEPARTURES = 2  # from the usual reading, beside what is no chain
 MAX_WINDOWS = 512  # that are taken for one batch
 MAX_SECONDS = 15.0
+Numbers = NDArray[np.intp]  # of windows
 TINY = float(np.finfo(float).tiny)
 
 
@@ -72,16 +74,14 @@ def explain_failure(spaces: Sequence[Space], evidence: Evidence, nearest: Sequen
     return None
 
 
-def _stages(
-    space: Space, kinds: Sequence[int], evidence: Evidence, windows: Array
-) -> tuple[list[Stage], Variants]:
+def _stages(space: Space, kinds: Sequence[int], evidence: Evidence, windows: Numbers) -> tuple[list[Stage], Variants]:
     options = space.choices[space.index[INPUTS]].options
     return stages_of(
         space, kinds, [evidence.to_model(evidence.windows[windows], units) for units in options], torch.float32
     )
 
 
-def _gives(stages: list[Stage], first: Variants, space: Space, evidence: Evidence, windows: Array) -> bool:
+def _gives(stages: list[Stage], first: Variants, space: Space, evidence: Evidence, windows: Numbers) -> bool:
     """Whether any of these readings gives the predictions."""
     for variants in walk(stages, first, MAX_DEPARTURES):
         for units in space.choices[space.index[PREDICTIONS]].options:
@@ -93,7 +93,7 @@ def _gives(stages: list[Stage], first: Variants, space: Space, evidence: Evidenc
 
 
 def _scaled_outputs(
-    stages: list[Stage], first: Variants, space: Space, evidence: Evidence, windows: Array
+    stages: list[Stage], first: Variants, space: Space, evidence: Evidence, windows: Numbers
 ) -> str | None:
     """What the outputs are multiplied by, and what is added, if that is all that is missing."""
     expected = evidence.expected[windows]
@@ -111,9 +111,9 @@ def _scaled_outputs(
             found = np.flatnonzero((left.max(axis=(1, 2)) <= 1) & other.any(axis=1))
             if len(found):
                 return (
-                    f"its outputs are multiplied by {_numbers(factors[found[0]])} and {_numbers(added[found[0]])} is added "
-                    "(by a constant in forward, or by a scaling of the targets that is not given: scaling.target_mean and "
-                    "target_std)"
+                    f"its outputs are multiplied by {_numbers(factors[found[0]])} and {_numbers(added[found[0]])} is "
+                    "added (by a constant in forward, or by a scaling of the targets that is not given: "
+                    "scaling.target_mean and target_std)"
                 )
     return None
 
@@ -127,8 +127,8 @@ def _strangers(space: Space) -> Iterator[Stranger]:
     recurrent = space.recurrent
     if recurrent is not None:
         yield Stranger(
-            "its recurrent part runs across the windows of a batch in place of their steps (batch_first does not fit how "
-            "the windows lie)",
+            "its recurrent part runs across the windows of a batch in place of their steps (batch_first does not fit "
+            "how the windows lie)",
             lambda stage: _around(stage, RecurrentPart, lambda f: lambda x: f(x.transpose(1, 2)).transpose(1, 2)),
             of_batch=True,
         )
@@ -150,7 +150,8 @@ def _strangers(space: Space) -> Iterator[Stranger]:
         lambda stage: _with_items(stage, _of_batch),
         of_batch=True,
     )
-    for part in (*space.order.front, *space.order.head, *([recurrent] if recurrent else [])):
+    every: list[AnyPart] = [*space.order.front, *space.order.head]
+    for part in every if recurrent is None else [*every, recurrent]:
         if part.n_in == part.n_out:
             yield Stranger(
                 f"a residual connection adds what enters {part.place or 'the KAN'} to what leaves it",
@@ -191,9 +192,7 @@ def _with_items(stage: Stage, change: Callable[[Item], Function | None]) -> Stag
     changed = [change(item) for item in stage.items]
     if not any(changed):
         return None
-    functions = [
-        new or items_function([item], torch.float32) for new, item in zip(changed, stage.items, strict=True)
-    ]
+    functions = [new or items_function([item], torch.float32) for new, item in zip(changed, stage.items, strict=True)]
 
     def compute(values: Tensor) -> Tensor:
         for function in functions:

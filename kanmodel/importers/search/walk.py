@@ -1,6 +1,6 @@
 """Computes what many readings give, prefix by prefix: what readings have in common is computed once.
 
-The options of a choice are stacked: values have an axis of variants in front, and a layer takes all of them in one call.
+The options of a choice are stacked: values have an axis of variants in front, and a layer takes all of them at once.
 Past a bound of memory the stack is split and each half goes on by itself.
 """
 
@@ -122,7 +122,9 @@ def stages_of(
         yield Stage(None, (items_function(items, dtype),), part, items)
 
     stacked = [window.to(dtype).unsqueeze(0) for window in inputs]
-    stages = [at(INPUTS, lambda option: lambda values: stacked[space.choices[space.index[INPUTS]].options.index(option)])]
+    stages = [
+        at(INPUTS, lambda option: lambda values: stacked[space.choices[space.index[INPUTS]].options.index(option)])
+    ]
     for part in space.order.front:
         stages += through(part)
     if space.recurrent is not None:
@@ -155,21 +157,7 @@ READ_OUT: dict[str, Function] = {  # of (..., lookback, n)
 
 def items_function(items: Sequence[Item], dtype: torch.dtype) -> Function:
     """What items in a row compute, of the last axis."""
-    functions: list[Function] = []
-    for item in items:
-        if isinstance(item, Layer):
-            layer = FrozenLayers([make_layer(item, dtype)])
-            functions.append(layer.forward)
-        else:
-            weight, bias, eps = item.weight.to(dtype), item.bias.to(dtype), item.step.parameter
-            if eps is None:
-                functions.append(lambda x, weight=weight, bias=bias: torch.addcmul(bias, x, weight))
-            else:
-                functions.append(
-                    lambda x, weight=weight, bias=bias, eps=eps: nn.functional.layer_norm(
-                        x, x.shape[-1:], weight, bias, eps
-                    )
-                )
+    functions = [_item_function(item, dtype) for item in items]
 
     def compute(values: Tensor) -> Tensor:
         rows = values.reshape(-1, values.shape[-1])
@@ -178,6 +166,15 @@ def items_function(items: Sequence[Item], dtype: torch.dtype) -> Function:
         return rows.view(*values.shape[:-1], -1)
 
     return compute
+
+
+def _item_function(item: Item, dtype: torch.dtype) -> Function:
+    if isinstance(item, Layer):
+        return FrozenLayers([make_layer(item, dtype)]).forward
+    weight, bias, eps = item.weight.to(dtype), item.bias.to(dtype), item.step.parameter
+    if eps is None:
+        return lambda rows: torch.addcmul(bias, rows, weight)
+    return lambda rows: nn.functional.layer_norm(rows, rows.shape[-1:], weight, bias, eps)
 
 
 def recurrent_function(part: RecurrentPart, dtype: torch.dtype) -> Function:

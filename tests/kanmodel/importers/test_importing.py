@@ -144,9 +144,18 @@ REFUSED = {
     ),
     "other_library": (File("pykan_head/lightning_like.ckpt", manifest={"library": "efficient_kan"}), "fit pykan, not"),
     "no_reference": (File("pykan_head/lightning_like.ckpt", manifest={"reference": None}), "lacks reference"),
-    "no_readout": (File("pykan_head/lightning_like.ckpt", manifest={"readout": None, "check": None}), "give readout, last"),
-    "no_base": (File("pykan_head/lightning_like.ckpt", manifest={"base_activation": None, "check": None}), "give base_act"),
-    "other_outputs": (variant("multi_output"), "24 steps to 1 outputs: lstm (LSTM) from 20 to 8, fc_kan (pykan) from 8 to 3"),
+    "no_readout": (
+        File("pykan_head/lightning_like.ckpt", manifest={"readout": None, "check": None}),
+        "give readout, last",
+    ),
+    "no_base": (
+        File("pykan_head/lightning_like.ckpt", manifest={"base_activation": None, "check": None}),
+        "give base_act",
+    ),
+    "other_outputs": (
+        variant("multi_output"),
+        "24 steps to 1 outputs: lstm (LSTM) from 20 to 8, fc_kan (pykan) from 8 to 3",
+    ),
     "no_lstm": (
         File("pykan_head/lightning_like.ckpt", manifest={"lstm": None, "lookback": 1}),
         "has key lstm.weight_ih",

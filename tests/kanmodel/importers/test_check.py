@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.comparison import ROUNDING, Bounds
-from kanmodel.importers.libraries.radial import INV_DENOMINATORS
 from kanmodel.importers.importing import import_checkpoint
+from kanmodel.importers.libraries.radial import INV_DENOMINATORS
 
 FILES = FOLDER / "import"
 LAST_LAYER = {"fc_kan.layers.1.base_weight", "fc_kan.layers.1.spline_weight"}
