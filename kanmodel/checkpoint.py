@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from pathlib import Path
@@ -31,6 +32,7 @@ from kanmodel.network.checks import check_flag, check_text
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.documents import config_from_dict, config_to_dict, read_record
 from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.network.ranges import NodeRanges, measure_ranges
 from kanmodel.scaling import Array, Scaling
 from kanmodel.windows import refuse_non_finite
 
@@ -153,6 +155,20 @@ class LoadedModel:
         """Architecture and units."""
         return self.network.config
 
+    @cached_property
+    def frozen_float64(self) -> FrozenNetwork:
+        """`frozen` with the same weights in float64; made when first asked for."""
+        if self.config.dtype == "float64":
+            return self.frozen
+        network = Network(replace(self.config, dtype="float64"))
+        network.load_state_dict(self.network.state_dict())
+        return FrozenNetwork(network.eval().requires_grad_(False))
+
+    @cached_property
+    def node_ranges(self) -> NodeRanges:
+        """Where the values of the network's nodes usually lie; computed when first asked for."""
+        return measure_ranges(self.network, self.reference.windows)
+
     def to_model_units(self, windows: Array, path: str = "windows") -> Tensor:
         """Windows as the network reads them.
 
@@ -194,6 +210,11 @@ class LoadedModel:
         outputs = self.scaling.outputs_to_original(self.frozen.forward(scaled))
         refuse_non_finite_outputs(outputs)
         return outputs
+
+    def logits(self, windows: Array) -> Array:
+        """What the output function is applied to, (n, n_outputs); windows as `predict` takes them."""
+        logits: Array = self.frozen.logits(self.to_model_units(windows)).double().numpy()
+        return logits
 
 
 def refuse_non_finite_outputs(outputs: Array) -> None:

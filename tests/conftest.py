@@ -9,7 +9,9 @@ Markers, which `make test` and `make test-ray` choose by:
 
 from __future__ import annotations
 
+import ctypes
 import os
+import resource
 from collections.abc import Generator
 
 import pytest
@@ -17,6 +19,7 @@ import torch
 from hypothesis import settings
 from thorough import examples
 
+PEAKS: list[int] = []  # memory of the workers that have ended, MB
 REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 
 # Tiny models are slower on several threads, and sums then depend on the machine.
@@ -47,3 +50,27 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     fail_if_skipped(report)
     return report
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Gives back what the tests of a file have freed, which the C library would keep: a worker then stays small."""
+    if nextitem is None or nextitem.path != item.path:
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["peak"] = peak_megabytes()
+
+
+def pytest_testnodedown(node: object, error: object) -> None:
+    PEAKS.append(getattr(node, "workeroutput", {}).get("peak", 0))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    terminalreporter.write_line(f"largest test process: {max(PEAKS, default=peak_megabytes())} MB")
+
+
+def peak_megabytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

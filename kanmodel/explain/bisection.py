@@ -1,12 +1,22 @@
-"""Paths that are halved where what is said of them does not add up.
+"""Adaptive bisection of integration paths.
 
-Along most paths a network is smooth, and one rule of 17 nodes does. But an LSTM may tip over from one state into
-another within a thousandth of a path, often near a baseline that is an unlikely window. No affordable number of nodes
-of one rule sees that; a few halvings do. Contributions are integrals: those of the parts of a path add up to its own.
+Along most paths a network is smooth, and one rule of 17 nodes is enough. But an LSTM may switch from one state to
+another within a thousandth of a path, which takes many nodes of one rule and a few halvings. Contributions are
+integrals: those of the parts of a path add up to its own.
+
+Three things are held against what is accepted, and a part of a path where one of them is too large is halved:
+
+    residual   how far the layers are from completeness, and nodes from conservation
+    error      the largest estimated error of any entry: errors of opposite sign cancel in every sum, not here
+    move       how far a feature, gate or node moves between two neighbouring points, relative to where it usually lies
+
+An error is an estimate. What happens wholly between two points without moving any node or gate that is watched, such as
+a spline's bump much narrower than its grid, is not seen.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +24,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.explain.path import Entries, Slices, balance, concatenate, sample_path, tally
-from kanmodel.explain.quadrature import clenshaw_curtis
-from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.explain.path import PassedNodes, Slices
+from kanmodel.network.ranges import Intervals, NodeRanges
 from kanmodel.scaling import Array
 
-BATCH = 64  # parts whose samples are kept and tallied together
-MAX_PARTS = 32  # a path with so many is not halved any further
+BATCH = 64  # parts whose samples are kept and integrated together
+MAX_PARTS = 64  # a path with so many is not halved any further
+MAX_MOVE = 0.5  # of a node between two neighbouring points, in widths of its intervals
 
 
 @dataclass(frozen=True)
@@ -57,87 +67,158 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Walk:
-    """What is walked.
+class Integrals:
+    """What is integrated over n parts of paths.
 
     Attributes:
-        network: the network.
-        windows: the ends of the paths, (n, lookback, n_features), model units.
-        start: where all begin, (lookback, n_features).
-        output: number of the output.
-        n_nodes: of the rule for each part.
+        values: what adds up over the parts of a path, (n, ...) each.
+        errors: as `estimate_errors` has them, of whatever is not to be wrong, (n, n_entries).
+        residual: how far sums are from what they must be, (n,).
+        move: the largest of any node between two neighbouring points, in widths of its intervals, (n,).
     """
 
-    network: FrozenNetwork
-    windows: Tensor
-    start: Tensor
-    output: int
-    n_nodes: int
+    values: tuple[Array, ...]
+    errors: Array
+    residual: Array
+    move: Array
+
+    @property
+    def error(self) -> Array:
+        """The largest of any entry, (n,); not below the residual, which is an error of some entry."""
+        error: Array = np.maximum(self.errors.max(axis=1), self.residual)
+        return error
+
+    @property
+    def _arrays(self) -> tuple[Array, ...]:
+        return (self.errors, self.residual, self.move, *self.values)
+
+    @classmethod
+    def _of(cls, arrays: Sequence[Array]) -> Integrals:
+        errors, residual, move, *values = arrays
+        return cls(tuple(values), errors, residual, move)
+
+    def take(self, chosen: NDArray[np.bool_]) -> Integrals:
+        """Some of them."""
+        return Integrals._of([values[chosen] for values in self._arrays])
+
+    @classmethod
+    def join(cls, batches: Sequence[Integrals]) -> Integrals:
+        """Those of several batches."""
+        if len(batches) == 1:
+            return batches[0]
+        return cls._of([np.concatenate(arrays) for arrays in zip(*(batch._arrays for batch in batches), strict=True)])
+
+    def total(self, parts: Parts) -> Integrals:
+        """Over whole paths: sums of values, and of errors and residuals by magnitude, and the largest move."""
+        n = int(parts.path.max()) + 1
+        move = np.zeros(n)
+        np.maximum.at(move, parts.path, self.move)
+        values, errors = [add_parts(value, parts) for value in self.values], add_parts(self.errors, parts)
+        return Integrals(tuple(values), errors, add_parts(self.residual, parts), move)
 
 
-def explain_paths(walk: Walk, tolerance: float, halvings: int) -> Slices[Entries]:
-    """Entries of `path.balance` for each window, and the nodes of its path as ``n_nodes``.
+def bisect(
+    n: int, integrate: Callable[[Parts], Slices[Integrals]], tolerance: float, halvings: int
+) -> Slices[tuple[Parts, Integrals]]:
+    """Integrates along paths, halving parts until each path is within the tolerance or may not be halved further.
 
     Args:
-        walk: the paths.
-        tolerance: largest accepted residual of a path, model units.
+        n: number of paths.
+        integrate: over up to `BATCH` parts of them.
+        tolerance: largest accepted residual and error of a path.
         halvings: how often a part may be halved.
+
+    Returns:
+        The parts, of which each path has at least one, and what was found on each.
     """
-    n, network = len(walk.windows), walk.network.network
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
-    tallied = yield from _tally(walk, parts)
-    entries = balance(network, walk.output, tallied)  # of the parts
-    whole = {key: tallied[key] for key in (("path", 0, "start"), ("path", 0, "end"))}
+    found = yield from _in_batches(integrate, parts)
     for _ in range(halvings):
-        coarse = _find_coarse(parts, entries["path", 0, "residual"], tolerance)
+        coarse = _find_coarse(parts, found, tolerance)
         if not coarse.any():
             break
         yield
         halves = parts.take(coarse).halve()
-        added = yield from _tally(walk, halves)
+        added = yield from _in_batches(integrate, halves)
         parts = parts.take(~coarse).join(halves)
-        tallied = concatenate([{key: values[~coarse] for key, values in tallied.items()}, added])
-        entries = balance(network, walk.output, tallied)
-    if len(parts) > n:
-        sums = {key: _sum(values, parts.path, n) for key, values in tallied.items()}
-        entries = balance(network, walk.output, sums | whole)
-    entries["path", 0, "n_nodes"] = np.bincount(parts.path).astype(np.float64) * (walk.n_nodes - 1) + 1
-    return entries
+        found = Integrals.join([found.take(~coarse), added])
+    return parts, found
 
 
-def _find_coarse(parts: Parts, residual: Array, tolerance: float) -> NDArray[np.bool_]:
-    """Of each path whose residuals together are above the tolerance, the parts with more than an equal share of it.
+def largest_move(ranges: NodeRanges, starts: Tensor, ends: Tensor, samples: PassedNodes, nodes: Array) -> Array:
+    """The largest of any node of the network between two neighbouring points of each path, (n,).
 
-    Residuals of different parts could cancel, and then tell nothing, so they are added up by size.
+    Args:
+        ranges: of the network.
+        starts: where the paths begin, (n, lookback, n_features).
+        ends: where they end.
+        samples: what passes at the points.
+        nodes: positions of the points on the paths, (n_points,).
+
+    Returns:
+        In widths of the node's interval; to be compared with `MAX_MOVE`.
+    """
+    moves = [_largest_feature_move(ranges.features, starts, ends, nodes)]
+    if ranges.gates is not None:
+        moves += [ranges.gates.largest_move(gates) for gates in samples.gates]
+    if ranges.front is not None:
+        moves.append(ranges.front.largest_move(torch.cat(samples.front, dim=-1)))
+    moves.append(ranges.nodes.largest_move(torch.cat([samples.readout, *samples.head], dim=-1)))
+    return torch.stack(moves).amax(dim=0).double().numpy()
+
+
+def add_parts(values: Array, parts: Parts) -> Array:
+    """Sums over the parts of each path, (n_parts, ...) -> (n, ...)."""
+    total = torch.zeros(int(parts.path.max()) + 1, *values.shape[1:], dtype=torch.float64)
+    return total.index_add_(0, torch.from_numpy(parts.path), torch.from_numpy(values)).numpy()
+
+
+def part_ends(parts: Parts, start: Tensor, windows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where parts of the paths from one window to others begin and end, and the change between in float64.
+
+    Args:
+        parts: the parts.
+        start: where all paths begin, (lookback, n_features).
+        windows: where they end, (n, lookback, n_features).
+
+    Returns:
+        Three tensors (n_parts, lookback, n_features).
+    """
+    of_part = windows[torch.from_numpy(parts.path)]
+    low, high = (torch.from_numpy(ends).to(windows.dtype)[:, None, None] for ends in (parts.low, parts.high))
+    change = (of_part - start).double() * (high - low).double()
+    return torch.lerp(start, of_part, low), torch.lerp(start, of_part, high), change
+
+
+def _find_coarse(parts: Parts, found: Integrals, tolerance: float) -> NDArray[np.bool_]:
+    """The parts to halve: of each path above the tolerance those with more than an equal share, and those with a jump.
+
+    Residuals and errors of different parts could cancel, and then tell nothing, so they are added by magnitude.
     """
     n_parts = np.bincount(parts.path)
-    goes_on = (np.bincount(parts.path, weights=residual) > tolerance) & (n_parts < MAX_PARTS)
-    coarse: NDArray[np.bool_] = goes_on[parts.path] & (residual > tolerance / n_parts[parts.path])
-    return coarse
+    above = np.maximum(add_parts(found.errors, parts).max(axis=1), add_parts(found.residual, parts)) > tolerance
+    share = tolerance / n_parts[parts.path]
+    coarse = (above[parts.path] & (found.error > share)) | (found.move > MAX_MOVE)
+    chosen: NDArray[np.bool_] = coarse & (n_parts < MAX_PARTS)[parts.path]
+    return chosen
 
 
-def _tally(walk: Walk, parts: Parts) -> Slices[Entries]:
-    """What `path.tally` says of parts, some of them at a time."""
-    rule = clenshaw_curtis(walk.n_nodes)
-    tallied: list[Entries] = []
+def _in_batches(integrate: Callable[[Parts], Slices[Integrals]], parts: Parts) -> Slices[Integrals]:
+    batches: list[Integrals] = []
     for first in range(0, len(parts), BATCH):
-        if tallied:
+        if batches:
             yield
-        batch = parts.take(slice(first, first + BATCH))
-        windows = walk.windows[torch.from_numpy(batch.path)]
-        low, high = (_column(ends, windows) for ends in (batch.low, batch.high))
-        starts, ends = torch.lerp(walk.start, windows, low), torch.lerp(walk.start, windows, high)
-        samples = yield from sample_path(walk.network, starts, ends, walk.output, rule.nodes)
-        change = (windows - walk.start).double() * (high - low).double()
-        tallied.append(tally(change, samples, rule))
-    return concatenate(tallied)
+        batches.append((yield from integrate(parts.take(slice(first, first + BATCH)))))
+    return Integrals.join(batches)
 
 
-def _column(positions: Array, like: Tensor) -> Tensor:
-    return torch.from_numpy(positions).to(like.dtype)[:, None, None]
-
-
-def _sum(values: Array, path: NDArray[np.int64], n: int) -> Array:
-    """Over the parts of each of n paths."""
-    total = torch.zeros(n, *values.shape[1:], dtype=torch.float64)
-    return total.index_add_(0, torch.from_numpy(path), torch.from_numpy(values)).numpy()
+def _largest_feature_move(features: Intervals, starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
+    """That of the features, (n,): where it is small enough only a bound of it, as they move evenly."""
+    if features.node is None or not len(features.width):
+        return starts.new_zeros(len(ends))
+    gap = float(np.diff(nodes).max())
+    evenly: Tensor = gap * ((ends - starts).abs()[..., features.node] / features.width).flatten(1).amax(dim=1)
+    if bool((evenly <= MAX_MOVE).all()):
+        return evenly
+    along = torch.from_numpy(nodes).to(ends.dtype)[:, None, None]
+    return features.largest_move(torch.lerp(starts[:, None], ends[:, None], along))

@@ -44,7 +44,9 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
     for stage in reversed(list(network.stages)):
         leading = leading_nodes(network.stages[stage], stage, edges, onward)
         connected |= {(stage, number): nodes & forward[stage, number] for number, nodes in enumerate(leading)}
-        onward = _read_back(config, leading[0]) if config.recurrent is None else torch.ones(config.n_steps).bool()
+        if stage == "head":
+            has_cells = config.recurrent is not None
+            onward = torch.ones(config.n_steps).bool() if has_cells else _read_back(config, leading[0])
     return {place: connected[place] for place in forward}
 
 

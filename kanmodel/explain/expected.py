@@ -13,7 +13,8 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError, Problem
 from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.ledger import Ledger, LedgerLayer, LedgerOptions, explain_in_slices
+from kanmodel.explain.layers import LedgerLayer
+from kanmodel.explain.ledger import Ledger, LedgerOptions, explain_in_slices
 from kanmodel.explain.path import Slices, complete
 from kanmodel.scaling import Array
 
@@ -39,8 +40,8 @@ def explain_expected(
         options: tolerance and path nodes of each ledger.
 
     Returns:
-        Means of all entries; `residual` and `path_nodes` are the largest, `converged` holds if all do, `baseline` is
-        the mean of the baselines, and `standard_error` is that of the mean contribution of each feature.
+        Means of all entries; `residual`, `error` and `path_nodes` are the largest, `converged` holds if all do,
+        `baseline` is the mean of the baselines, and `standard_error` is that of the mean contribution of each feature.
 
     Raises:
         DataError: `count` is out of range.
@@ -72,6 +73,7 @@ def explain_expected_in_slices(
         steps=np.mean([ledger.steps for ledger in ledgers], axis=0),
         layers=tuple(_mean_layer(layers) for layers in zip(*(ledger.layers for ledger in ledgers), strict=True)),
         residual=np.max([ledger.residual for ledger in ledgers], axis=0),
+        error=np.max([ledger.error for ledger in ledgers], axis=0),
         converged=np.all([ledger.converged for ledger in ledgers], axis=0),
         path_nodes=np.max([ledger.path_nodes for ledger in ledgers], axis=0),
         standard_error=features.std(axis=0, ddof=1) / np.sqrt(count),

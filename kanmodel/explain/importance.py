@@ -37,7 +37,8 @@ class Importance:
         edges: by (stage, layer), (n_subnodes, n_in).
         permutation: growth of the mean absolute error when a feature's series are permuted between windows,
             (n_features,), the target's unit; None where targets are unknown.
-        profiles: what each node stands for, (n_nodes, n_features), as `profile_nodes` gives it.
+        profiles: what each node stands for, (n_nodes, n_features), as `Profiles.shares` has it.
+        profile_errors: the largest estimated error of a share of each node, (n_nodes,).
         ledger: the ledger of the reference windows.
     """
 
@@ -50,6 +51,7 @@ class Importance:
     edges: Mapping[tuple[str, int], Estimate]
     permutation: Estimate | None
     profiles: Mapping[tuple[str, int], Array]
+    profile_errors: Mapping[tuple[str, int], Array]
     ledger: Ledger
 
 
@@ -63,6 +65,7 @@ def measure_importance(model: LoadedModel, output: int) -> Importance:
     bootstrap = Bootstrap(len(ledger.predictions))
     sizes = np.abs(ledger.features)
     growth = permute_features(model, output, SEED)
+    profiles = profile_nodes(model)
     nodes = {(layer.stage, layer.layer): layer.nodes for layer in ledger.layers}
     edges = {(layer.stage, layer.layer): layer.edges for layer in ledger.layers}
     return Importance(
@@ -74,6 +77,7 @@ def measure_importance(model: LoadedModel, output: int) -> Importance:
         nodes={place: bootstrap.mean(np.abs(values)) for place, values in nodes.items() if values is not None},
         edges={place: bootstrap.mean(np.abs(values)) for place, values in edges.items() if values is not None},
         permutation=None if growth is None else bootstrap.mean(growth),
-        profiles=profile_nodes(model),
+        profiles=profiles.shares,
+        profile_errors=profiles.errors,
         ledger=ledger,
     )

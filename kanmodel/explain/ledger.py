@@ -10,8 +10,10 @@ values h of all nodes and edges of the network, and the gradients of F.
                                                                             arXiv 1805.12233, eq. 3
     edge into sub-node j    C_ji = sum_k w_k dF/ds_j(a_k) edge_ji'(a_k)      the same, since s_j = sum_i edge_ji
 
-The derivatives along the path come from the rule's differentiation matrix. Each layer sums to F(x) - F(x0); how far it
-does not, and how far what enters a KAN node is not what leaves it, is the ledger's `residual`.
+The derivatives along the path come from the rule's differentiation matrix. Each layer sums to F(x) - F(x0)
+(completeness); how far it does not, and how far what enters a KAN node is not what leaves it, is the ledger's
+`residual` (convergence delta). Errors of opposite sign cancel in sums, so each contribution also has an error of its
+own, from the coarser rules inside the one; the largest is the ledger's `error`.
 """
 
 from __future__ import annotations
@@ -24,11 +26,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
-from kanmodel.errors import DataError
+from kanmodel.errors import DataError, Problem
 from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.explain.bisection import BATCH, Walk, explain_paths
-from kanmodel.explain.path import Entries, Slices, complete, concatenate
+from kanmodel.explain.bisection import BATCH
+from kanmodel.explain.layers import LedgerLayer, list_layers
+from kanmodel.explain.path import Slices, complete
+from kanmodel.explain.walk import PathLedger, Walk, explain_paths
+from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.scaling import Array
+
+FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
+FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
 
 
 @dataclass(frozen=True)
@@ -36,31 +44,22 @@ class LedgerOptions:
     """How exact a ledger must be.
 
     Attributes:
-        tolerance: largest accepted residual, in standard deviations of the output on the reference windows.
-        path_nodes: nodes of the path, and of each part of it.
-        halvings: how often a part of a path may be halved where the residual is above the tolerance.
+        tolerance: largest accepted residual and error, in standard deviations of the output on the reference windows.
+        path_nodes: nodes of the path, and of each part of it: a multiple of 4, and one.
+        halvings: how often a part of a path may be halved where the residual or the error is above the tolerance.
+
+    Raises:
+        DataError: another number of path nodes.
     """
 
     tolerance: float = 1e-3
     path_nodes: int = 17
-    halvings: int = 12
+    halvings: int = 20
 
-
-@dataclass(frozen=True)
-class LedgerLayer:
-    """Contributions of one layer.
-
-    Attributes:
-        stage: input, front, lstm, head or output.
-        layer: number of the layer within its stage.
-        nodes: contributions of its nodes, (n, n_nodes); None where another stage lists the same nodes.
-        edges: contributions of the edges that leave them, (n, n_subnodes, n_nodes); None where there are none.
-    """
-
-    stage: str
-    layer: int
-    nodes: Array | None
-    edges: Array | None
+    def __post_init__(self) -> None:
+        if self.path_nodes < 5 or self.path_nodes % 4 != 1:
+            message = f"must be a multiple of 4 and one, such as 17, but is {self.path_nodes}"
+            raise DataError(f"path_nodes {message}", [Problem("path_nodes", message)])
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,11 @@ class Ledger:
         predictions: F(x), (n,).
         baseline_prediction: F(x0).
         steps: contribution of each feature at each step, (n, lookback, n_features), oldest step first.
-        layers: in the order input, front, lstm, head, output; a front edge is summed over the steps.
+        layers: in the order input, front, lstm (or gru, or cell), head, output; a front edge is summed over the steps.
         residual: largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node, (n,).
-        tolerance: what the residual was held against.
-        converged: whether it is within it, (n,).
+        error: largest estimated error of any entry, (n,), not below the residual.
+        tolerance: what both are compared with.
+        converged: whether both are within it, and no node jumps between two neighbouring points of the path, (n,).
         path_nodes: nodes of the path that were used, (n,).
         standard_error: of each feature's contribution, (n, n_features), where the ledger is an average over baselines;
             None for a single baseline.
@@ -89,6 +89,7 @@ class Ledger:
     steps: Array
     layers: tuple[LedgerLayer, ...]
     residual: Array
+    error: Array
     tolerance: float
     converged: NDArray[np.bool_]
     path_nodes: NDArray[np.int64]
@@ -123,7 +124,7 @@ def explain_windows(
     Raises:
         DataError: there is no window, or the baseline cannot be used.
         UnknownNameError: the baseline names a feature that does not exist.
-        NonFiniteError: a forecast or a residual is not finite.
+        NonFiniteError: a prediction, a residual or an error is not finite.
     """
     return complete(explain_in_slices(model, windows, output, baseline, options))
 
@@ -144,36 +145,48 @@ def explain_in_slices(
     scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
     tolerance = options.tolerance * float(model.output_std[output])
 
-    batches: list[Entries] = []
+    batches: list[PathLedger] = []
     for batch in torch.split(windows, BATCH):
         if batches:
             yield
-        walk = Walk(model.frozen, batch, scaled_start, output, options.path_nodes)
-        batches.append((yield from explain_paths(walk, tolerance / scale, options.halvings)))
-    entries = concatenate(batches)
-    residual = entries["path", 0, "residual"] * scale
-    predictions = entries["path", 0, "end"] * scale + mean
+        batches.append((yield from _explain_batch(model, batch, scaled_start, output, options)))
+    explained = PathLedger.join(batches)
+    residual, error = explained.residual * scale, explained.error * scale
+    predictions = explained.end * scale + mean
     refuse_non_finite_outputs(predictions)
     refuse_non_finite_outputs(residual)
+    refuse_non_finite_outputs(error)
+    contributions = explained.contributions * scale
     return Ledger(
         output=model.config.outputs[output],
         baseline=start,
         predictions=predictions,
-        baseline_prediction=float(entries["path", 0, "start"][0]) * scale + mean,
-        steps=entries["input", 0, "steps"] * scale,
-        layers=_scaled_layers(entries, scale),
+        baseline_prediction=float(explained.start[0]) * scale + mean,
+        steps=contributions.steps,
+        layers=list_layers(model.network, output, contributions),
         residual=residual,
+        error=error,
         tolerance=tolerance,
-        converged=residual <= tolerance,
-        path_nodes=entries["path", 0, "n_nodes"].astype(np.int64),
+        converged=explained.converged,
+        path_nodes=explained.n_nodes,
     )
 
 
-def _scaled_layers(entries: Entries, scale: float) -> tuple[LedgerLayer, ...]:
-    """The entries as layers, in the order of the data, which is the order they were made in."""
-    places = dict.fromkeys((stage, layer) for stage, layer, kind in entries if kind in ("nodes", "edges"))
-    scaled = {key: values * scale for key, values in entries.items()}
-    return tuple(
-        LedgerLayer(stage, layer, scaled.get((stage, layer, "nodes")), scaled.get((stage, layer, "edges")))
-        for stage, layer in places
-    )
+def _explain_batch(
+    model: LoadedModel, windows: Tensor, start: Tensor, output: int, options: LedgerOptions
+) -> Slices[PathLedger]:
+    """Explains in the model's type, and in float64 what that cannot hold."""
+    tolerance = options.tolerance * float(model.output_std[output]) / float(model.scaling.output_scale[output])
+
+    def explain(network: FrozenNetwork, windows: Tensor, halvings: int) -> Slices[PathLedger]:
+        walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, options.path_nodes)
+        return explain_paths(walk, tolerance, halvings)
+
+    if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
+        return (yield from explain(model.frozen_float64, windows.double(), options.halvings))
+    found = yield from explain(model.frozen, windows, min(options.halvings, FLOAT32_HALVINGS))
+    again = ~found.converged
+    if not again.any():
+        return found
+    exact = yield from explain(model.frozen_float64, windows[torch.from_numpy(again)].double(), options.halvings)
+    return found.replace(again, exact)

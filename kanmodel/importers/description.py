@@ -9,11 +9,12 @@ from pathlib import Path
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.anatomy import TITLES, TORCH
+from kanmodel.importers.assembly import NONE
 from kanmodel.importers.facts import facts_of
 from kanmodel.importers.importing import Imported
 from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart, find_parts
 from kanmodel.importers.manifest import Manifest
-from kanmodel.importers.search.space import NONE, OUTPUT, READOUT
+from kanmodel.importers.search.space import OUTPUT, READOUT
 from kanmodel.importers.source import Source, open_source
 
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kanmodel.errors import CheckpointError
+from kanmodel.importers.assembly import NONE
 from kanmodel.importers.libraries import Facts, Part
 from kanmodel.importers.manifest import Manifest
 from kanmodel.importers.modules import Module, Value
 from kanmodel.importers.placeholders import Placeholder, Reference
 from kanmodel.importers.pykan_config import PykanConfig, parse_pykan_config
-from kanmodel.importers.search.space import NONE, Told, gap
+from kanmodel.importers.search.space import Told, gap
 from kanmodel.network.activations import ACTIVATIONS
 
 CLASSES = {

@@ -18,11 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.errors import UnreadableModelError
-from kanmodel.importers.assembly import Chain, Element
+from kanmodel.importers.assembly import NONE, Chain, Element
 from kanmodel.importers.libraries import Part, RecurrentPart
 from kanmodel.importers.modules import BOOKKEEPING, MAX_DEPTH, Module
 from kanmodel.importers.placeholders import Reference
-from kanmodel.importers.search.space import ACTIVATIONS, NONE, describe_readout, step_of
+from kanmodel.importers.search.space import ACTIVATIONS, describe_readout, step_of
 from kanmodel.importers.search.walk import READ_OUT, activation, items_function, recurrent_function
 from kanmodel.scaling import Array
 

@@ -371,6 +371,11 @@ class ModelConfig:
         return None if self.recurrent is None else self.recurrent.cell
 
     @property
+    def is_classifier(self) -> bool:
+        """Whether the outputs are probabilities, of classes or of one event."""
+        return self.output_function in ("softmax", "sigmoid")
+
+    @property
     def reads_features(self) -> bool:
         """Whether the head reads the features of one step as they are, so that its inputs are features."""
         return self.readout_stage is None and not self.front and (self.lookback == 1 or self.readout == "last")

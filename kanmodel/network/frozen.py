@@ -40,25 +40,40 @@ class FrozenNetwork:
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs); without a gradient."""
         with torch.inference_mode():
-            return apply_output_function(self._config, self.logits(window))
+            return apply_output_function(self._config, self._run(window))
 
     def logits(self, window: Tensor) -> Tensor:
         """`forward` before the output function."""
         with torch.inference_mode():
-            if "front" in self._stages:
-                window = self._stages["front"].forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
-            return self._stages["head"].forward(self._read_out(window))
+            return self._run(window)
 
     def trace(self, window: Tensor) -> Trace:
         """As `Network.trace`, with its gradients."""
+        return self.trace_with_gates(window)[0]
+
+    def trace_with_gates(self, window: Tensor) -> tuple[Trace, tuple[Tensor, ...]]:
+        """`trace`, and `FrozenRecurrent.gates`, without gradients; none where there is no recurrent part."""
+        gates: list[Tensor] = []
+
+        def read_out(steps: Tensor) -> Tensor:
+            if self._recurrent is None:
+                return reduce_steps(self._config, steps)
+            states = self._recurrent.states(steps)
+            gates.extend(self._recurrent.gates(steps, states))
+            return reduce_steps(self._config, states[-1])
 
         def through(stage: str, number: int, x: Tensor) -> LayerTrace:
             return self._layers[stage][number].trace(x, self._functions[stage][number])
 
-        return trace_chain(self._config, window, through, self._read_out)
+        return trace_chain(self._config, window, through, read_out), tuple(gates)
 
-    def _read_out(self, steps: Tensor) -> Tensor:
-        return reduce_steps(self._config, steps if self._recurrent is None else self._recurrent(steps))
+    def _run(self, window: Tensor) -> Tensor:
+        steps = window
+        if "front" in self._stages:
+            steps = self._stages["front"].forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
+        if self._recurrent is not None:
+            steps = self._recurrent(steps)
+        return self._stages["head"].forward(reduce_steps(self._config, steps))
 
 
 class FrozenLayers:

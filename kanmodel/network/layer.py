@@ -174,6 +174,8 @@ class KANLayer(nn.Module):
             inputs: numbers of some inputs; of a layer that mixes, only all can be read.
         """
         of_base = x
+        if not self.config.before:
+            return x, x
         for number, step in enumerate(self.before):
             x = step(x, inputs)
             if number < self.config.steps_of_base:

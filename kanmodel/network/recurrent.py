@@ -10,8 +10,33 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from kanmodel.network.config import Cell, RecurrentConfig
+
+
+class GateWeights(NamedTuple):
+    """The weights of one layer and direction: transposed, (n_in or hidden_size, n_gates * hidden_size), and biases."""
+
+    from_inputs: Tensor
+    from_state: Tensor
+    bias: Tensor
+    state_bias: Tensor
+
+
+def _lstm_gates(weights: GateWeights, inputs: Tensor, state: Tensor) -> Tensor:
+    bias = weights.bias + weights.state_bias
+    return torch.addmm(bias, inputs, weights.from_inputs).addmm_(state, weights.from_state)
+
+
+def _gru_gates(weights: GateWeights, inputs: Tensor, state: Tensor) -> Tensor:
+    """The reset gate stands before what the candidate takes from the state."""
+    of_inputs = torch.addmm(weights.bias, inputs, weights.from_inputs)
+    of_state = torch.addmm(weights.state_bias, state, weights.from_state)
+    hidden = state.shape[1]
+    both = of_inputs[:, : 2 * hidden] + of_state[:, : 2 * hidden]
+    candidate = of_inputs[:, 2 * hidden :] + both[:, :hidden].sigmoid() * of_state[:, 2 * hidden :]
+    return torch.cat([both, candidate], dim=1)
 
 
 class Kind(NamedTuple):
@@ -24,6 +49,7 @@ class Kind(NamedTuple):
         n_states: states that a layer hands from step to step.
         candidate: number of the block of the candidate: a unit whose candidate is always 0 stays 0.
         forget: number of the block that has nothing to act on at the first step; None without.
+        gates: what the gates are functions of, by weights, inputs and the state before, (n, n_gates * hidden_size).
     """
 
     module: type[nn.LSTM] | type[nn.GRU]
@@ -32,11 +58,12 @@ class Kind(NamedTuple):
     n_states: int
     candidate: int
     forget: int | None
+    gates: Callable[[GateWeights, Tensor, Tensor], Tensor]
 
 
 KINDS: dict[Cell, Kind] = {
-    "lstm": Kind(nn.LSTM, torch.lstm, n_gates=4, n_states=2, candidate=2, forget=1),
-    "gru": Kind(nn.GRU, torch.gru, n_gates=3, n_states=1, candidate=2, forget=None),
+    "lstm": Kind(nn.LSTM, torch.lstm, n_gates=4, n_states=2, candidate=2, forget=1, gates=_lstm_gates),
+    "gru": Kind(nn.GRU, torch.gru, n_gates=3, n_states=1, candidate=2, forget=None, gates=_gru_gates),
 }
 
 
@@ -77,14 +104,61 @@ class FrozenRecurrent:
     def __init__(self, module: nn.LSTM | nn.GRU, config: RecurrentConfig) -> None:
         self._weights = [weight for weight in module._flat_weights if weight is not None]
         self._config, self._kind = config, KINDS[config.cell]
-        self._n_layers = config.num_layers * (2 if config.bidirectional else 1)
+        self._directions = 2 if config.bidirectional else 1
+        self._gate_weights = [self._directions_of(layer) for layer in range(config.num_layers)]
 
     def __call__(self, steps: Tensor) -> Tensor:
         """(batch, lookback, n_in) -> (batch, lookback, n_units)."""
+        return self._run(steps, self._weights, self._config.num_layers)
+
+    def states(self, steps: Tensor) -> list[Tensor]:
+        """Hidden states of each layer, (batch, lookback, n_units)."""
+        states: list[Tensor] = []
+        for layer in range(self._config.num_layers):
+            states.append(self._run(states[-1] if states else steps, self._weights_of(layer), 1))
+        return states
+
+    @torch.no_grad()
+    def gates(self, steps: Tensor, states: list[Tensor]) -> tuple[Tensor, ...]:
+        """What each gate is a sigmoid or, the candidate, a hyperbolic tangent of.
+
+        Args:
+            steps: what the first layer reads, (batch, lookback, n_in).
+            states: as `states` gives them.
+
+        Returns:
+            (batch, lookback, n_gates * hidden_size) for each layer and direction, gates in torch's order.
+        """
+        gates: list[Tensor] = []
+        for inputs, outputs, directions in zip([steps, *states[:-1]], states, self._gate_weights, strict=True):
+            for reverse, weights in enumerate(directions):
+                hidden = len(weights.from_state)
+                own = outputs[:, :, reverse * hidden :][:, :, :hidden]
+                before = pad(own[:, 1:], (0, 0, 0, 1)) if reverse else pad(own[:, :-1], (0, 0, 1, 0))
+                moved = self._kind.gates(weights, inputs.flatten(0, 1), before.flatten(0, 1))
+                gates.append(moved.view(*inputs.shape[:2], -1))
+        return tuple(gates)
+
+    def _weights_of(self, layer: int) -> list[Tensor]:
+        n_weights = len(self._weights) // self._config.num_layers
+        return self._weights[layer * n_weights :][:n_weights]
+
+    def _directions_of(self, layer: int) -> list[GateWeights]:
+        """The weights of each direction."""
+        weights = self._weights_of(layer)
+        n_weights = len(weights) // self._directions
+        directions = []
+        for first in range(0, len(weights), n_weights):
+            from_inputs, from_state, *biases = weights[first : first + n_weights]
+            bias, state_bias = biases or [torch.zeros_like(from_inputs[:, 0])] * 2
+            directions.append(GateWeights(from_inputs.T.contiguous(), from_state.T.contiguous(), bias, state_bias))
+        return directions
+
+    def _run(self, steps: Tensor, weights: list[Tensor], num_layers: int) -> Tensor:
         config, kind = self._config, self._kind
-        state = steps.new_zeros(self._n_layers, len(steps), config.hidden_size)
+        state = steps.new_zeros(num_layers * self._directions, len(steps), config.hidden_size)
         states = state if kind.n_states == 1 else (state,) * kind.n_states
         out, *_ = kind.kernel(
-            steps, states, self._weights, config.bias, config.num_layers, 0.0, False, config.bidirectional, True
-        )
+            steps, states, weights, config.bias, num_layers, 0.0, False, config.bidirectional, True
+        )  # (batch, lookback, n_units)
         return out

@@ -36,7 +36,7 @@ class Summary:
         windows: windows that are explained.
         lost: windows that are not, because of bad rows or since their results are not finite.
         rejected: entries in the list of what was rejected.
-        unconverged: windows whose residual is above the tolerance.
+        unconverged: windows whose ledgers have not converged.
     """
 
     windows: int = 0
@@ -179,13 +179,14 @@ def _tabulate(ledger: Ledger, plan: Plan) -> pl.DataFrame:
             "baseline": np.full(len(ledger.predictions), ledger.baseline_prediction),
             **{f"{CONTRIBUTION}{name}": np.ascontiguousarray(values) for name, values in contributions},
             "residual": ledger.residual,
+            "error": ledger.error,
             "converged": ledger.converged,
         }
     )
 
 
 def _empty(plan: Plan) -> pl.DataFrame:
-    numbers = ("prediction", "baseline", *(f"{CONTRIBUTION}{name}" for name in plan.features), "residual")
+    numbers = ("prediction", "baseline", *(f"{CONTRIBUTION}{name}" for name in plan.features), "residual", "error")
     return pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})
 
 

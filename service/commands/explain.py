@@ -173,6 +173,7 @@ def describe_ledger(model: LoadedModel, ledger: Ledger, number: int) -> dict[str
         "baseline_prediction": ledger.baseline_prediction,
         "contributions": dict(zip(model.config.feature_names, ledger.features[0].tolist(), strict=True)),
         "residual": float(ledger.residual[0]),
+        "error": float(ledger.error[0]),
         "tolerance": ledger.tolerance,
         "converged": bool(ledger.converged[0]),
     }
@@ -184,9 +185,11 @@ def ledger_table(model: LoadedModel, ledger: Ledger, number: int) -> Table:
     place = f"window {number} of 0 to {len(model.reference.windows) - 1}"
     if model.reference.times is not None:
         place += f", {model.reference.times[number]}"
-    caption = f"the contributions add up to within {ledger.residual[0]:.2g}"
+    caption = (
+        f"the contributions add up to within {ledger.residual[0]:.2g}; their largest error is {ledger.error[0]:.2g}"
+    )
     if not ledger.converged[0]:
-        caption += f", which is more than the tolerance of {ledger.tolerance:.2g}"
+        caption += f"; not converged to the tolerance of {ledger.tolerance:.2g}"
     table = Table("feature", "unit", title=f"{ledger.output}, {place}", caption=caption)
     unit = config.target_of(output).unit
     table.add_column("last value", justify="right")

@@ -22,7 +22,10 @@ def formula(
     ] = 0.99,
     as_json: AsJson = False,
 ) -> None:
-    """Write a KAN without LSTM as one expression of its features, and say how near it comes."""
+    """Write a KAN without LSTM as one expression of its features, and print its R2 against the model.
+
+    The expression is Python with numpy's names of functions. Features whose names can't stand in it get symbols.
+    """
     # Here, since the other commands start faster without sympy.
     from kanmodel.explain.expressions import compose_formula
 
@@ -38,6 +41,7 @@ def formula(
                 "checkpoint": f"sha256:{model.sha256}",
                 "output": found.output,
                 "expression": found.expression,
+                "symbols": dict(found.symbols),
                 "r2": found.r2,
                 "edges": {"kept": kept, "total": total},
                 "reference_windows": topology.reference_windows,
@@ -49,3 +53,6 @@ def formula(
         f"R2 {found.r2:.4f} against the model on {topology.reference_windows} reference windows, "
         f"with {kept} of {total} edges; features in their own units."
     )
+    for symbol, name in found.symbols.items():
+        if symbol != name:
+            typer.echo(f"{symbol} stands for {name!r}.")

@@ -54,7 +54,7 @@ def read_answer(data: bytes, name: str) -> SavedAnswer:
         header, *lines = _read_objects(data)
     except ValueError as error:
         raise DataError(f"{name} is neither JSON nor lines of it: {error}") from error
-    failure = str(lines.pop()["error"]) if lines and "error" in lines[-1] else None
+    failure = str(lines.pop()["error"]) if lines and "status" in lines[-1] else None  # explanations have an error too
     if lines or failure:
         header["explanations"] = [line for line in lines if "progress" not in line]
     try:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError
 from kanmodel.explain.scores import MIN_INPUTS
+from kanmodel.network.config import Cell
 from kanmodel.optimization import DEFAULTS, TrainingOptions, Width
 from kanmodel.optimization import Progress as Epoch
 from kanmodel.training import fit, refine, refuse_without_knots
@@ -116,9 +117,10 @@ def train(
         typer.Option(min=1, help="Steps to forecast: outputs TARGET+1 (the window's last row), TARGET+2, ..."),
     ] = DEFAULTS.horizon,
     hidden: Annotated[
-        int, typer.Option(min=0, help="LSTM units; 0 for a KAN alone, with lookback 1.")
+        int, typer.Option(min=0, help="Units of the LSTM or GRU; 0 for a KAN alone, with lookback 1.")
     ] = DEFAULTS.hidden,
-    num_layers: Annotated[int, typer.Option(min=1, help="LSTM layers.")] = DEFAULTS.num_layers,
+    cell: Annotated[Cell, typer.Option(help="Kind of the recurrent part.")] = DEFAULTS.cell,
+    num_layers: Annotated[int, typer.Option(min=1, help="LSTM or GRU layers.")] = DEFAULTS.num_layers,
     bidirectional: Annotated[
         bool, typer.Option("--bidirectional", help="Read the window backwards too.")
     ] = DEFAULTS.bidirectional,
@@ -176,6 +178,7 @@ def train(
         lookback=lookback,
         horizon=horizon,
         hidden=hidden,
+        cell=cell,
         num_layers=num_layers,
         bidirectional=bidirectional,
         width=None if width is None else parse_width(width),

@@ -17,7 +17,7 @@ from service.schemas.inference import InferRequest, OutputName
 from service.settings import Settings
 from service.work.questions import Question
 
-_EXPLAINED: tuple[OutputName, ...] = ("contributions", "residual")
+_EXPLAINED: tuple[OutputName, ...] = ("contributions", "residual", "error")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from asyncio import to_thread
+
 from fastapi import Depends, Request, Response
 
 from service.document.errors import describe_errors
@@ -37,6 +39,8 @@ async def predict(request: Request) -> Response:
     windows = read_windows(document, served.model, parts.settings.max_windows)
     request.state.windows = len(windows)
     predictions = await parts.scheduler.predict(served.model, windows, deadline)
+    model = served.model
+    logits = await to_thread(model.logits, windows) if model.config.is_classifier else None
     warnings = warn_of_range(served.model, windows)
     parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
-    return answer_json(describe_predictions(served, predictions, warnings))
+    return answer_json(describe_predictions(served, predictions, logits, warnings))

@@ -76,8 +76,14 @@ class LineInfo(TypedDict):
 class Formula(TypedDict):
     """A formula c f(a x + b) + d of an edge, model units."""
 
-    expression: Annotated[str, Field(description="Of x, in Python's notation, with as few digits as keep its R2.")]
-    r2: Annotated[float, Field(description="How much of the edge it explains between `p01` and `p99`.")]
+    expression: Annotated[
+        str,
+        Field(description="Of x, in Python's notation with numpy's names, with as few digits as keep its R2."),
+    ]
+    r2: Annotated[
+        float,
+        Field(description="Coefficient of determination between `p01` and `p99`; 1 where it is the edge's function."),
+    ]
     complexity: Annotated[int, Field(description="pykan's price of f; 1 for a straight line.")]
 
 

@@ -9,7 +9,8 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain.expected import DEFAULT_COUNT
-from kanmodel.explain.ledger import Ledger, LedgerLayer
+from kanmodel.explain.layers import LedgerLayer
+from kanmodel.explain.ledger import Ledger
 from kanmodel.scaling import Array
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
 from service.schemas.closed import Closed
@@ -50,7 +51,8 @@ class ExplainRequest(Closed):
     tolerance: Annotated[
         float,
         Field(
-            description="Largest accepted residual, in standard deviations of the output on the reference windows.",
+            description="Largest accepted residual and error, in standard deviations of the output on the reference "
+            "windows.",
             gt=0,
             strict=True,
         ),
@@ -131,8 +133,18 @@ class Explanation(TypedDict):
         float,
         Field(description="Furthest that any layer is from F(x) - F(x0), or any KAN node from in = out."),
     ]
-    tolerance: Annotated[float, Field(description="What the residual is held against, in the target's unit.")]
-    converged: Annotated[bool, Field(description="Whether the residual is within the tolerance.")]
+    error: Annotated[
+        float,
+        Field(description="Largest estimated error of any contribution of this explanation; not below the residual."),
+    ]
+    tolerance: Annotated[float, Field(description="What residual and error are compared with, in the target's unit.")]
+    converged: Annotated[
+        bool,
+        Field(
+            description="Whether both are within the tolerance, and no node of the network jumps between two "
+            "neighbouring points of the path."
+        ),
+    ]
     path_nodes: Annotated[int, Field(description="Nodes of the integration path that were used.")]
     standard_error: Annotated[
         dict[str, float] | None,
@@ -179,13 +191,22 @@ class Receipt(TypedDict):
     output: ExplainedOutput
     detail: Annotated[Detail, Field(description="What is said.")]
     baseline: Annotated[UsedBaseline, Field(description="What the windows are compared with, and the seed of a draw.")]
-    tolerance: Annotated[float, Field(description="Largest accepted residual, in standard deviations of the output.")]
+    tolerance: Annotated[
+        float, Field(description="Largest accepted residual and error, in standard deviations of the output.")
+    ]
     path_nodes: Annotated[
-        int, Field(description="Nodes of the path to begin with, positions of a Clenshaw-Curtis rule.", ge=2)
+        int,
+        Field(
+            description="Nodes of the path to begin with, positions of a Clenshaw-Curtis rule: a multiple of 4, and "
+            "one.",
+            ge=5,
+        ),
     ]
     halvings: Annotated[
         int,
-        Field(description="How often a part of a path may be halved where its residual is above its share.", ge=0),
+        Field(
+            description="How often a part of a path may be halved where its residual or error is above its share.", ge=0
+        ),
     ]
 
 
@@ -231,6 +252,7 @@ def describe_ledger(ledger: Ledger, features: tuple[str, ...], detail: Detail, f
             "baseline_prediction": ledger.baseline_prediction,
             "contributions": dict(zip(features, totals[window].tolist(), strict=True)),
             "residual": float(ledger.residual[window]),
+            "error": float(ledger.error[window]),
             "tolerance": ledger.tolerance,
             "converged": bool(ledger.converged[window]),
             "path_nodes": int(ledger.path_nodes[window]),

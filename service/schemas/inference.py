@@ -20,7 +20,7 @@ Datatype = TypeAliasType(
     "Datatype",
     Literal["FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"],
 )
-OutputName = TypeAliasType("OutputName", Literal["predictions", "contributions", "residual"])
+OutputName = TypeAliasType("OutputName", Literal["predictions", "contributions", "residual", "error"])
 OutputDatatype = Annotated[Literal["FP64"], Field(description="Datatype of the values.")]
 TensorShape = Annotated[list[int], Field(description="Its shape; -1 for any number.")]
 
@@ -119,8 +119,8 @@ class InferParameters(Closed):
     explain: Annotated[
         bool,
         Field(
-            description="Whether forecasts are explained, in the tensors `contributions` and `residual`. It takes an "
-            "API key with the scope explain, where keys are wanted.",
+            description="Whether forecasts are explained, in the tensors `contributions`, `residual` and `error`. It "
+            "takes an API key with the scope explain, where keys are wanted.",
             strict=True,
         ),
     ] = False
@@ -150,7 +150,7 @@ class InferRequest(Closed):
     inputs: Annotated[list[InferInput], Field(description="The input tensors.", min_length=1)]
     outputs: Annotated[
         list[InferOutputRequest] | None,
-        Field(description="The wanted outputs; where it is absent or empty, all there are.", max_length=3),
+        Field(description="The wanted outputs; where it is absent or empty, all there are.", max_length=4),
     ] = None
 
 
@@ -162,7 +162,7 @@ class InferResponseParameters(TypedDict):
         int, Field(description="How often a feature of a window lies outside its training range.", ge=0)
     ]
     converged: NotRequired[
-        Annotated[bool, Field(description="Whether every residual is within its tolerance; only of explanations.")]
+        Annotated[bool, Field(description="Whether every explanation has converged; only of explanations.")]
     ]
 
 
@@ -179,7 +179,7 @@ class InferOutput(TypedDict):
         OutputName,
         Field(
             description="`predictions`, n x n_outputs; `contributions`, n x n_outputs x n_features or, by steps, n x "
-            "n_outputs x lookback x n_features; `residual`, n x n_outputs. In the unit of the target."
+            "n_outputs x lookback x n_features; `residual` and `error`, n x n_outputs. In the unit of the target."
         ),
     ]
     shape: Annotated[list[int], Field(description="Its shape.")]
@@ -268,6 +268,7 @@ def _arrange(explanations: Sequence[Explanation], n_windows: int) -> dict[str, A
     lists: dict[str, list[Any]] = {
         "contributions": [one.get("steps") or [*one["contributions"].values()] for one in explanations],
         "residual": [one["residual"] for one in explanations],
+        "error": [one["error"] for one in explanations],
     }
     arrays = {name: np.array(values, np.float64) for name, values in lists.items()}
     n_outputs = len(explanations) // n_windows

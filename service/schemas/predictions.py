@@ -60,6 +60,12 @@ class PredictResponse(TypedDict):
     checkpoint: Checkpoint
     outputs: Annotated[list[str], Field(description="Names of the outputs, `{target}+{step}`.")]
     predictions: Predictions
+    logits: NotRequired[
+        Annotated[
+            list[list[float]],
+            Field(description="Of a classifier: what the probabilities are made of, n x n_outputs; absent otherwise."),
+        ]
+    ]
     warnings: Annotated[
         list[RangeWarning],
         Field(description=f"Values outside the training range, at most {MAX_WARNINGS}."),
@@ -67,12 +73,15 @@ class PredictResponse(TypedDict):
     warnings_omitted: NotRequired[Annotated[int, Field(description="How many more there are; absent where none.")]]
 
 
-def describe_predictions(served: Served, predictions: Array, warnings: list[RangeWarning]) -> PredictResponse:
+def describe_predictions(
+    served: Served, predictions: Array, logits: Array | None, warnings: list[RangeWarning]
+) -> PredictResponse:
     """The answer to a request.
 
     Args:
         served: the model.
         predictions: (n, n_outputs), original units.
+        logits: (n, n_outputs); None but for a classifier.
         warnings: of all its windows.
     """
     answer: PredictResponse = {
@@ -82,6 +91,8 @@ def describe_predictions(served: Served, predictions: Array, warnings: list[Rang
         "predictions": predictions.tolist(),
         "warnings": warnings[:MAX_WARNINGS],
     }
+    if logits is not None:
+        answer["logits"] = logits.tolist()
     if len(warnings) > MAX_WARNINGS:
         answer["warnings_omitted"] = len(warnings) - MAX_WARNINGS
     return answer

@@ -62,7 +62,7 @@ class Metrics:
         )
         self._unconverged = Counter(
             "kanscope_explanations_unconverged",
-            "Explanations whose residual stayed above the tolerance.",
+            "Explanations that have not converged.",
             ["model"],
             registry=registry,
         )
@@ -121,7 +121,7 @@ class Metrics:
         Args:
             model: name of the model.
             residual: in standard deviations of the output.
-            converged: whether it is within the tolerance.
+            converged: whether the explanation has.
         """
         self._residuals.labels(model).observe(residual)
         if not converged:

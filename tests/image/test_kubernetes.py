@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ray.serve.schema import ServeDeploySchema
 
 from service.settings import Settings, choose_settings
 
@@ -109,6 +108,8 @@ def test_selectors_find_the_pods():
 
 def test_the_config_of_ray_deploys_the_app():
     """It has Serve's form; what it imports is there, and its arguments are settings."""
+    from ray.serve.schema import ServeDeploySchema  # here, as Ray takes 100 MB wherever it is imported
+
     config = ServeDeploySchema.model_validate(yaml.safe_load((EXAMPLES / "ray" / "serve.yaml").read_text()))
     (application,) = config.applications
     module, name = application.import_path.split(":")

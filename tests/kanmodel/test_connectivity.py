@@ -185,12 +185,12 @@ def disconnect(model, where):
             case "output":
                 last.subnode_scale[:] = 0
             case "product":  # sum nodes lead nowhere, a factor of each product is 0
-                last.mask[:, : first.n_sum] = 0
-                for factor in (first.n_sum, first.n_sum + 2):
+                last.mask[:, : first.config.n_sum] = 0
+                for factor in (first.config.n_sum, first.config.n_sum + 2):
                     first.subnode_scale[factor] = first.subnode_bias[factor] = 0
             case "empty factor":
-                last.mask[:, : first.n_sum] = 0
-                for factor in (first.n_sum + 1, first.n_sum + 4):
+                last.mask[:, : first.config.n_sum] = 0
+                for factor in (first.config.n_sum + 1, first.config.n_sum + 4):
                     first.mask[factor] = first.subnode_bias[factor] = 0
             case "candidate":
                 for parameter in lstm.parameters():

@@ -1,5 +1,7 @@
+import ast
 from dataclasses import replace
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -7,15 +9,22 @@ import sympy
 import torch
 from factories import make_model
 from goldens import load_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thorough import examples
 
+from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import ConfigError
 from kanmodel.explain.expressions import compose_formula
-from kanmodel.explain.formulas import suggest_edge_formulas
+from kanmodel.explain.formulas import find_exact_formula, suggest_edge_formulas
 from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.library import FUNCTIONS
 from kanmodel.explain.pruning import PruningRule, Thresholds
 from kanmodel.explain.symbolic import suggest_formulas
-from kanmodel.explain.topology import build_topology
+from kanmodel.explain.topology import TopologyEdge, build_topology
+from kanmodel.network.config import SymbolicEdge
 
+HOSTILE = ("lambda", "wind-speed", "2m temp", "température", "I", "E", "S", "sin", "abs", "x", "温度", "wind_speed", "")
 ALL = PruningRule(thresholds=Thresholds(-1, -1, -1))
 
 
@@ -38,6 +47,54 @@ def evaluate(model, expression):
     values = model.scaling.features_to_original(model.reference.windows)[:, -1]
     found = sympy.lambdify(sympy.symbols(names), parsed, "numpy")(*values.T)
     return np.broadcast_to(np.asarray(found, dtype=float), (len(values),))
+
+
+def evaluate_as_python(model, formula):
+    """A formula as a reader of Python does it: parsed, with numpy's functions and the map of symbols alone."""
+    tree = ast.parse(formula.expression, mode="eval")
+    windows = model.scaling.features_to_original(model.reference.windows)[:, -1]
+    columns = dict(zip(model.config.feature_names, windows.T, strict=True))
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    functions = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert names - functions <= set(formula.symbols)
+    scope = {name: getattr(np, name) for name in functions} | {
+        symbol: columns[name] for symbol, name in formula.symbols.items()
+    }
+    assert len(scope) == len(functions) + len(formula.symbols)
+    found = eval(compile(tree, "formula", "eval"), {"__builtins__": {}}, scope)
+    return np.broadcast_to(np.asarray(found, dtype=float), (len(windows),))
+
+
+def with_config(model, **changes):
+    """The model with another config, and the tensors that the network then has in common with it."""
+    network = type(model.network)(replace(model.config, **changes))
+    tensors = model.network.state_dict()
+    network.load_state_dict({name: tensors.get(name, tensor) for name, tensor in network.state_dict().items()})
+    return LoadedModel(network, model.reference, {}, model.provenance)
+
+
+def with_names(model, names):
+    return with_config(
+        model, features=tuple(replace(f, name=name) for f, name in zip(model.config.features, names, strict=True))
+    )
+
+
+def with_symbolic(model, edges):
+    """The model with edges of the first layer fixed: (i, j) to (function, (a, b, c, d))."""
+    symbolic = tuple(SymbolicEdge(i, j, function) for (i, j), (function, _) in edges.items())
+    model = with_config(model, head=(replace(model.config.head[0], symbolic=symbolic), *model.config.head[1:]))
+    layer = model.network.head[0]
+    with torch.no_grad():
+        for number, ((i, j), (_, affine)) in enumerate(edges.items()):
+            layer.mask[j, i] = 0
+            layer.symbolic_mask[number] = 1
+            layer.symbolic_affine[number] = torch.tensor(affine, dtype=torch.float64)
+    return replace(model, reference=model.reference)
+
+
+def compose(model, rule=ALL, output=0):
+    topology = build_topology(model, measure_importance(model, output), rule)
+    return topology, compose_formula(model, topology)
 
 
 def r2(model, found, output=0):
@@ -141,3 +198,144 @@ def test_formulas_of_edges(shape):
 def test_no_edges_have_no_formulas():
     """Asked about no edge, the answer is empty."""
     assert suggest_edge_formulas(tiny("head")[0], []) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"product": True}, {"dtype": "float32"}, {"n_hidden": 1}])
+def test_hostile_names(options):
+    """Whatever features are called, what is printed parses in Python and has the R2 that is stated."""
+    names = [name for name in HOSTILE if name] + ["wind speed"]
+    model = with_names(make_model("head", n_features=len(names), **{"n_hidden": 2} | options), names)
+    _, formula = compose(model, PruningRule(fidelity=0.9))
+    assert list(formula.symbols.values()) == names
+    assert formula.r2 == pytest.approx(r2(model, evaluate_as_python(model, formula)), abs=1e-9)
+    parsed = sympy.sympify(formula.expression)
+    assert {str(symbol) for symbol in parsed.free_symbols} <= set(formula.symbols)
+
+
+@settings(max_examples=examples(10))
+@given(
+    st.lists(st.text(min_size=1, max_size=4) | st.sampled_from(HOSTILE[:-1]), min_size=2, max_size=3, unique=True),
+    st.integers(0, 2**16),
+    st.sampled_from(["mean", "zero"]),
+    st.booleans(),
+)
+def test_any_names_any_model(names, seed, fill, product):
+    """The text of a formula of any model with features of any names has the R2 that is stated."""
+    model = make_model("head", seed, n_features=len(names), n_hidden=1, product=product, n_reference=130)
+    model = with_names(model, names)
+    _, formula = compose(model, PruningRule(fidelity=0.9, fill=fill))
+    found = evaluate_as_python(model, formula)
+    assert np.isfinite(found).all()
+    assert formula.r2 == pytest.approx(r2(model, found), abs=1e-6)
+
+
+def test_functions_that_are_known_are_kept():
+    """Symbolic edges, even those that no search tries, are written as they are: the formula is the model."""
+    model = make_model("head", n_features=3, n_hidden=1, base_activation="identity")
+    with torch.no_grad():
+        for layer in model.network.head:
+            layer.mask[:] = 1
+            layer.coef[:] = 0
+    edges = {(0, 0): ("cos", (40.0, 0.5, 2.0, 1.0)), (1, 0): ("1/x^3", (0.1, 2.0, 3.0, 0.0))}
+    model = with_symbolic(model, edges)
+    topology, formula = compose(model)
+    assert formula.r2 == pytest.approx(1, abs=1e-5)
+    assert "cos(" in formula.expression and ")**3" in formula.expression
+    np.testing.assert_allclose(r2(model, evaluate_as_python(model, formula)), formula.r2, atol=1e-9)
+    for (i, j), (function, affine) in edges.items():
+        (found,) = suggest_edge_formulas(model, [topology.edge("head", 0, i, j)])
+        assert (found[0].function, (found[0].a, found[0].b, found[0].c, found[0].d)) == (function, affine)
+        assert found[0].r2 == 1 and "x" in {candidate.function for candidate in found}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_an_exact_formula_is_the_edge(name):
+    """For every function, a known formula has the values that the layer computes, its mask included."""
+    affine = (0.3, 0.4, -2.5, 0.7)
+    if name == "silu":
+        model = make_model("head", n_features=2, n_hidden=1)
+        with torch.no_grad():
+            model.network.head[0].scale_spline[:] = 0
+    else:
+        model = with_symbolic(make_model("head", n_features=2, n_hidden=1), {(1, 0): (name, affine)})
+        with torch.no_grad():
+            model.network.head[0].symbolic_mask[:] = 0.5
+    layer = model.network.head[0]
+    edge = TopologyEdge("a", "b", "edge", "head", 0, 1, 0, kept=True)
+    exact = find_exact_formula(layer, edge)
+    x = torch.linspace(-1, 1, 21, dtype=torch.float64)
+    expected = layer.edges(torch.stack([x, x], dim=1))[:, 0, 1].detach().numpy()
+    np.testing.assert_allclose(exact.values(x.numpy()), expected, rtol=1e-12)
+    assert exact.function == name
+
+
+@pytest.mark.parametrize(
+    ("change", "expression"),
+    [
+        ({"base_activation": "identity", "scale_spline": 0.0}, "0.25*x"),
+        ({"base_activation": "zero", "coef": 0.0}, "0"),
+        ({"scale_base": 0.0, "scale_spline": 0.0}, "0"),
+        ({"mask": 0.0}, "0"),
+    ],
+)
+def test_edges_without_a_spline_are_known(change, expression):
+    """An identity base alone is a line through 0, and where nothing acts the function is 0."""
+    model = make_model("head", n_features=2, n_hidden=1, base_activation=change.pop("base_activation", "silu"))
+    layer = model.network.head[0]
+    with torch.no_grad():
+        layer.mask[:] = 1
+        if layer.scale_base is not None:
+            layer.scale_base[:] = 0.25
+        for name, value in change.items():
+            getattr(layer, name)[:] = value
+    edge = TopologyEdge("a", "b", "edge", "head", 0, 1, 0, kept=True)
+    assert find_exact_formula(layer, edge).expression == expression
+
+
+def test_a_sum_of_parts_is_searched():
+    """An edge on which a spline acts, or a base and a symbolic function together, has no known formula."""
+    model = with_symbolic(make_model("head", n_features=2, n_hidden=1), {(1, 0): ("sin", (1.0, 0.0, 1.0, 0.0))})
+    edge = TopologyEdge("a", "b", "edge", "head", 0, 1, 0, kept=True)
+    layer = model.network.head[0]
+    assert find_exact_formula(layer, edge) is not None
+    with torch.no_grad():
+        layer.mask[:] = 1
+    assert find_exact_formula(layer, edge) is None
+    with torch.no_grad():
+        layer.scale_spline[:] = 0
+    assert find_exact_formula(layer, edge) is None
+    assert find_exact_formula(layer, replace(edge, i=0)).function == "silu"
+
+
+@pytest.mark.parametrize("fill", ["mean", "zero"])
+def test_pruned_edges_are_filled_as_the_rule_says(fill):
+    """With known edges alone, the R2 of the formula is that of the pruned model, for either fill."""
+    model = make_model("head", n_features=4, n_hidden=2)
+    with torch.no_grad():
+        for layer in model.network.head:
+            layer.mask[:] = 1
+            layer.scale_spline[:] = 0
+            layer.scale_base += 0.5
+    rule = PruningRule(thresholds=Thresholds(-1, 0.15, -1), fill=fill)
+    topology, formula = compose(replace(model, reference=model.reference), rule)
+    assert any(not edge.kept for edge in topology.kan_edges) and topology.fidelity.r2 < 0.999
+    assert formula.r2 == pytest.approx(topology.fidelity.r2, abs=2e-5)
+
+
+def test_a_formula_stays_in_the_domain_of_its_functions():
+    """Where formulas of the first layer move what reaches the second, no root there is taken of a negative number."""
+    for seed in islice(range(1000), examples(6)):
+        model = make_model("head", seed, n_features=2, n_hidden=2, base_activation="zero", grid_size=8)
+        last = model.network.head[1]
+        with torch.no_grad():
+            inputs = model.network.head[0](model.reference.windows[:, -1])
+            low, high = inputs.amin(dim=0), inputs.amax(dim=0)
+            steps = torch.linspace(0, 1, last.coef.shape[2], dtype=torch.float64)
+            last.mask[:] = last.scale_spline[:] = 1
+            knots = torch.arange(last.grid.shape[1], dtype=torch.float64) - last.config.basis.order
+            last.grid[:] = low[:, None] + (high - low)[:, None] * knots / (knots[-1] - last.config.basis.order)
+            last.coef[:] = torch.sqrt(steps)
+        model = replace(model, reference=model.reference)
+        _, formula = compose(model)
+        assert np.isfinite(formula.r2)
+        assert formula.r2 == pytest.approx(r2(model, evaluate_as_python(model, formula)), abs=1e-6)

@@ -106,10 +106,10 @@ def test_integrated_gradients_of_captum(name, dtype, baseline):
         case.windows("eval")[: len(expected)],
         0,
         Baseline("instance", instance=start),
-        fixed(96),
+        fixed(97),
     )
     assert np.abs(ledger.steps - expected).max() <= 1e-5 * np.abs(expected).max()
-    assert (ledger.path_nodes == 96).all()
+    assert (ledger.path_nodes == 97).all()
 
 
 def shapley_and_ledger(name, baseline):
@@ -152,7 +152,8 @@ def test_every_layer_adds_up(name, baseline):
     for output, target in enumerate(model.config.outputs):
         ledger = explain_windows(model, windows, output, chosen)
         np.testing.assert_allclose(measure_residual(model, ledger), ledger.residual, atol=1e-9)
-        assert ((ledger.residual <= ledger.tolerance) == ledger.converged).all()
+        assert (ledger.residual <= ledger.error).all()
+        assert (measure_residual(model, ledger)[ledger.converged] <= ledger.tolerance).all()
         assert ledger.output == target
 
 
@@ -197,11 +198,11 @@ def test_entries_of_many_nodes(name):
 
 @pytest.mark.parametrize("name", ["pykan_head", "tiny", "synthetic_gt"])
 def test_trained_models_converge(name):
-    """A trained model converges with the default options on every window, to the entries of 256 nodes."""
+    """A trained model converges with the default options on every window, to the entries of 257 nodes."""
     case = load_case(name)
     windows = case.windows("eval")
     ledger = explain_windows(case.model, windows, 0)
-    exact = explain_windows(case.model, windows, 0, options=fixed(256))
+    exact = explain_windows(case.model, windows, 0, options=fixed(257))
     assert ledger.converged.all()
     assert np.abs(all_entries(ledger) - all_entries(exact)).max() <= 2 * ledger.tolerance
     np.testing.assert_allclose(measure_residual(case.model, ledger), ledger.residual, atol=1e-9)
@@ -259,16 +260,16 @@ def test_a_steep_place_takes_halvings_and_not_nodes():
 def test_what_has_not_converged_says_so():
     """With too few nodes for the tolerance, the answer says that it has not converged, and by how much."""
     model, windows = model_and_windows("lstm")
-    ledger = explain_windows(model, windows, 0, options=LedgerOptions(tolerance=1e-12, path_nodes=2, halvings=1))
+    ledger = explain_windows(model, windows, 0, options=LedgerOptions(tolerance=1e-12, path_nodes=5, halvings=1))
     assert not ledger.converged.any()
     assert (ledger.residual > ledger.tolerance).all()
-    assert (ledger.path_nodes == 3).all()
+    assert (ledger.path_nodes == 9).all()
 
 
 def test_halving_has_an_end():
-    """A tolerance below the rounding of float32 ends with at most twice as many parts as may be halved."""
+    """A tolerance below any rounding ends with at most twice as many parts as may be halved."""
     model, windows = model_and_windows("float32")
-    ledger = explain_windows(model, windows, 0, options=LedgerOptions(tolerance=1e-12, halvings=50))
+    ledger = explain_windows(model, windows, 0, options=LedgerOptions(tolerance=1e-17, halvings=50))
     assert not ledger.converged.any()
     assert (ledger.path_nodes <= 2 * MAX_PARTS * 16 + 1).all()
 

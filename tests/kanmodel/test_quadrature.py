@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.polynomial import Polynomial
 
-from kanmodel.explain.quadrature import clenshaw_curtis
+from kanmodel.explain.quadrature import clenshaw_curtis, estimate_errors, nested_clenshaw_curtis
 
 counts = st.integers(2, 64)
 seeds = st.integers(0, 2**32 - 1)
@@ -65,3 +65,33 @@ def test_known_rule():
     np.testing.assert_allclose(rule.nodes, [0, 1 / 2, 1], atol=1e-15)
     np.testing.assert_allclose(rule.weights, [1 / 6, 4 / 6, 1 / 6], atol=1e-15)
     np.testing.assert_allclose(rule.derivative, [[-3, 4, -1], [-1, 0, 1], [1, -4, 3]], atol=1e-14)
+
+
+@pytest.mark.parametrize("n", [5, 9, 13, 17, 65, 257])
+def test_coarser_rules_reuse_the_nodes(n):
+    """From the values at n nodes come the integrals of u and of u v' by three rules, each that of the rule alone."""
+    nested = nested_clenshaw_curtis(n)
+    u, v = np.random.default_rng(n).normal(size=(2, n))
+    for number, every in enumerate((1, 2, 4)):
+        rule = clenshaw_curtis((n - 1) // every + 1)
+        some_u, some_v = u[::every], v[::every]
+        assert nested.weights[number] @ u == pytest.approx(rule.weights @ some_u)
+        assert u @ nested.products[number] @ v == pytest.approx(rule.weights @ (some_u * (rule.derivative @ some_v)))
+        np.testing.assert_array_equal(nested.nodes[::every], rule.nodes)
+
+
+@pytest.mark.parametrize("steepness", [1, 3, 10, 30])
+@pytest.mark.parametrize("place", [0.1, 0.37, 0.5, 0.8])
+def test_the_estimate_is_above_the_error(steepness, place):
+    """Of a step between two values, from gentle to as steep as the nodes are apart, the estimate is not too small."""
+    nested = nested_clenshaw_curtis(17)
+    slope = steepness / np.cosh(steepness * (nested.nodes - place)) ** 2
+    exact = np.tanh(steepness * (1 - place)) + np.tanh(steepness * place)
+    integrals = (nested.weights @ slope)[:, None, None]
+    (error,) = estimate_errors(integrals, np.abs(integrals[:, :, 0] - exact))[0]
+    assert abs(integrals[0, 0, 0] - exact) <= 3 * error + 1e-12
+
+
+def test_nothing_to_integrate_has_no_error():
+    """Where all three rules agree the estimate is 0, and no division fails."""
+    assert not estimate_errors(np.zeros((3, 2, 4)), np.zeros((3, 2))).any()

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import sympy
@@ -5,7 +8,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.explain.symbolic import LIBRARY, suggest_formulas
+from kanmodel.explain.library import LIBRARY
+from kanmodel.explain.symbolic import suggest_formulas
 
 NOTATION = {
     "sqrt": np.sqrt,
@@ -56,7 +60,41 @@ def samples(draw, name, n=128):
     c = draw(st.sampled_from([-1, 1])) * draw(st.floats(0.05, 20))
     x = np.linspace(first, last, n)
     argument = low + (high - low) * (x - first) / (last - first)
-    return x, c * LIBRARY[name].function(argument) + draw(st.floats(-5, 5))
+    return x, c * LIBRARY[name].values(argument) + draw(st.floats(-5, 5))
+
+
+@st.composite
+def wide_argument_ranges(draw, name):
+    """The same with arguments that run over up to 60 half-turns, and up to the ends of the domain."""
+    run = np.exp(draw(st.floats(np.log(0.3), np.log(60 * np.pi))))
+    if name in POSITIVE:
+        low = np.exp(draw(st.floats(np.log(0.01), np.log(100))))
+        ends = low, low + run
+        if LIBRARY[name].mirrored and draw(st.booleans()):
+            ends = -low - run, -low
+    elif name in ("arcsin", "arctanh", "tan"):
+        limit = {"arcsin": 1, "arctanh": 0.9999, "tan": 1.57}[name]
+        low, high = draw(st.floats(-limit, limit)), draw(st.floats(-limit, limit))
+        assume(abs(high - low) > 1e-3)
+        return low, high
+    elif name == "exp":
+        middle = draw(st.floats(-3, 3))
+        ends = middle - run / 2, middle + run / 2
+    else:  # where the argument is 0 lies in the samples or a little beyond them
+        share = draw(st.floats(-0.1, 1.1))
+        ends = -share * run, (1 - share) * run
+    return ends[::-1] if draw(st.booleans()) else ends
+
+
+@st.composite
+def positions(draw, n=128):
+    """n ascending positions: even, uniform by chance, or as normal values lie."""
+    rng = np.random.default_rng(draw(seeds))
+    kind = draw(st.sampled_from(["even", "uniform", "normal"]))
+    x = {"even": np.linspace(0, 1, n), "uniform": rng.uniform(size=n), "normal": rng.normal(size=n)}[kind]
+    x = np.sort(x)
+    first, last = draw(st.sampled_from([*FRAMES, (-3.0, 3.0), (0.0, 1e-3), (1e5, 1e5 + 7)]))
+    return first + (last - first) * (x - x[0]) / (x[-1] - x[0])
 
 
 def evaluate(expression, x):
@@ -77,6 +115,49 @@ def test_every_function_is_found(name, data):
     found = {candidate.function: candidate for candidate in suggest_formulas(x, y, (name,))}
     assert found[name].r2 >= 0.999
     assert found[name].complexity == LIBRARY[name].complexity
+
+
+@pytest.mark.parametrize("name", LIBRARY)
+@settings(max_examples=examples(15))
+@given(st.data())
+def test_planted_functions_are_found_over_sixty_half_turns(name, data):
+    """Whatever a and b are, as far as f is defined on the samples and varies there, c f(a x + b) + d is found."""
+    x, (first, last) = data.draw(positions()), data.draw(wide_argument_ranges(name))
+    values = LIBRARY[name].values(first + (last - first) * (x - x[0]) / (x[-1] - x[0]))
+    assume(np.ptp(values) > 1e-3 * np.abs(values).max())
+    c = data.draw(st.sampled_from([-1, 1])) * data.draw(st.floats(0.05, 20)) / np.ptp(values)
+    y = c * values + data.draw(st.floats(-5, 5))
+    found = {candidate.function: candidate for candidate in suggest_formulas(x, y, (name,))}
+    assert found[name].r2 >= 0.999
+    assert r2(y, evaluate(found[name].expression, x)) >= 0.999
+
+
+@pytest.mark.parametrize(
+    ("y", "expression"), [(lambda x: np.sin(5 * x), "sin(5*x)"), (lambda x: np.exp(5 * x), "exp(5*x)")]
+)
+def test_what_pykan_finds_on_a_wide_support(y, expression):
+    """On [-3, 3] a sine of ten half-turns and a steep exponential come first, as what they are."""
+    x = np.linspace(-3, 3, 128)
+    best = suggest_formulas(x, y(x))[0]
+    assert best.expression == expression
+    assert best.r2 == pytest.approx(1, abs=1e-9)
+
+
+@settings(max_examples=examples(30))
+@given(st.data())
+def test_no_pole_lies_between_samples(data):
+    """Between the smallest and the largest position every candidate is defined and bounded, for any samples."""
+    n = data.draw(st.integers(1, 40))
+    rng = np.random.default_rng(data.draw(seeds))
+    x, y = rng.choice([0.01, 1, 100]) * rng.normal(size=(2, n)).round(data.draw(st.integers(0, 6)))
+    dense = np.unique(np.concatenate([x, np.linspace(x.min(), x.max(), 2001)]))
+    for candidate in suggest_formulas(x, y):
+        assert candidate.is_defined_between(x.min(), x.max())
+        at_samples, between = candidate.values(x), candidate.values(dense)
+        assert np.isfinite(between).all()
+        if candidate.function in ("1/x", "1/x^2", "1/sqrt(x)", "tan", "arctanh", "log"):  # monotone: no more between
+            assert between.min() >= at_samples.min() - 1e-9 * abs(at_samples.min())
+            assert between.max() <= at_samples.max() + 1e-9 * abs(at_samples.max())
 
 
 @pytest.mark.parametrize("name", LIBRARY)
@@ -105,7 +186,7 @@ def test_any_curve_has_a_straight_line(frame, size, seed):
     for candidate in found:
         assert np.isfinite([candidate.a, candidate.b, candidate.c, candidate.d, candidate.r2]).all()
         with np.errstate(all="raise", under="ignore"):
-            assert np.isfinite(LIBRARY[candidate.function].function(candidate.a * x + candidate.b)).all()
+            assert np.isfinite(LIBRARY[candidate.function].values(candidate.a * x + candidate.b)).all()
     names = [candidate.function for candidate in found]
     assert len(names) == len(set(names))
     assert set(names) <= set(LIBRARY)
@@ -186,3 +267,16 @@ def test_expressions_are_short(y, expression):
     x = np.linspace(-1, 1, 100)
     best = suggest_formulas(x, y(x))[0]
     assert best.expression == expression
+
+
+def test_scipy_is_imported_where_a_search_needs_it():
+    """Importing what suggests formulas, or the service's routes, does not import scipy; the first question does."""
+    program = (
+        "import sys, numpy, kanmodel.explain.formulas, service.routes.edges\n"
+        "from kanmodel.explain.symbolic import suggest_formulas\n"
+        "before = 'scipy' in sys.modules\n"
+        "suggest_formulas(numpy.arange(9.0), numpy.arange(9.0) ** 2)\n"
+        "print(before, 'scipy.optimize' in sys.modules)"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert answer.stdout == "False True\n"

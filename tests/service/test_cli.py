@@ -1,3 +1,4 @@
+import ast
 import json
 import re
 import shlex
@@ -21,6 +22,7 @@ from kanmodel.explain.pruning import PruningRule, prune_by_rule
 from kanmodel.explain.report import markdown, write_report
 from kanmodel.explain.topology import build_topology
 from kanmodel.network.bases import Gaussian
+from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, Step, plain_layers, width_of
 from service import commands
 from service.commands.explain import faithfulness_table, find_losses
@@ -219,6 +221,22 @@ def test_a_formula_is_as_near_as_it_says(run, saved):
     assert len(json.loads(run("formula", file, "--fidelity", "0.5", "--json")[1])["expression"]) < len(
         document["expression"]
     )
+
+
+def test_features_that_are_no_names_get_symbols(run, saved):
+    """The symbols of an expression are listed where they are not the features' own names, and in JSON all of them."""
+    model = make_model("head", n_features=3)
+    names = ("lambda", "wind-speed", "temp")
+    features = tuple(replace(f, name=name) for f, name in zip(model.config.features, names, strict=True))
+    network = Network(replace(model.config, features=features))
+    network.load_state_dict(model.network.state_dict())
+    file = saved(replace(model, network=network))
+    document = json.loads(run("formula", file, "--json")[1])
+    assert document["symbols"] == {"lambda_": "lambda", "wind_speed": "wind-speed", "temp": "temp"}
+    used = {node.id for node in ast.walk(ast.parse(document["expression"])) if isinstance(node, ast.Name)}
+    assert {"lambda_", "wind_speed"} <= used
+    lines = run("formula", file)[1].splitlines()
+    assert lines[-2:] == ["lambda_ stands for 'lambda'.", "wind_speed stands for 'wind-speed'."]
 
 
 def test_a_window_is_explained(run, saved):

@@ -139,7 +139,10 @@ def test_a_datatype_is_the_same_in_json_and_in_bytes(service, model, windows, da
 @pytest.mark.parametrize(
     ("asked", "names"),
     [
-        ({"parameters": {"explain": True, "binary_data_output": True}}, ["predictions", "contributions", "residual"]),
+        (
+            {"parameters": {"explain": True, "binary_data_output": True}},
+            ["predictions", "contributions", "residual", "error"],
+        ),
         ({"outputs": [{"name": "predictions", "parameters": {"binary_data": True}}]}, ["predictions"]),
         (
             {
@@ -178,6 +181,8 @@ def test_explanations_are_those_of_the_ledger(service, model, windows):
         np.testing.assert_allclose(tensors["contributions"], expected, rtol=0, atol=1e-9)
         residuals = np.stack([ledger.residual for ledger in ledgers], axis=1)
         np.testing.assert_allclose(tensors["residual"], residuals, rtol=0, atol=1e-9)
+        errors = np.stack([ledger.error for ledger in ledgers], axis=1)
+        np.testing.assert_allclose(tensors["error"], errors, rtol=0, atol=1e-9)
         assert answer.json()["parameters"]["converged"] is True
 
 
@@ -294,7 +299,10 @@ def test_a_hostile_tensor_is_refused_by_one_sentence(service, windows, change, m
         ({"inputs": [{}] * 20_000}, "inputs must be 1 tensor, or 4, one for each feature, but are 20000"),
         ({"inputs": [1]}, "inputs[0] must be a valid dictionary"),
         ({"outputs": [{"name": "predictions"}] * 2}, "outputs[1].name is there already"),
-        ({"outputs": [{"name": "other"}]}, "outputs[0].name must be 'predictions', 'contributions' or 'residual'"),
+        (
+            {"outputs": [{"name": "other"}]},
+            "outputs[0].name must be 'predictions', 'contributions', 'residual' or 'error'",
+        ),
         ({"outputs": [{"name": "residual"}]}, "outputs[0].name residual is there only with parameters.explain"),
         ({"outputs": [{"name": "predictions", "parameters": {"classification": 3}}]}, "outputs[0].parameters.class"),
         ({"parameters": {"explain": "yes"}}, "parameters.explain must be a valid boolean"),

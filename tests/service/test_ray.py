@@ -16,13 +16,11 @@ import httpx2
 import pytest
 from factories import make_model, make_windows
 from processes import is_running
-from ray.serve import Application
 from sockets import connect, head, read_answer
 from waiting import poll
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError
-from service.engines.ray import app
 
 pytestmark = pytest.mark.xdist_group("ray")  # one worker has the clusters
 
@@ -327,6 +325,10 @@ def test_where_another_process_listens_the_command_ends(tmp_path):
 
 def test_serve_run_takes_settings_and_wants_keys(models, monkeypatch):
     """`serve run service.engines.ray:app models=…` deploys what `kanscope serve` does, wherever that listens."""
+    from ray.serve import Application  # here, as Ray takes 100 MB wherever it is imported
+
+    from service.engines.ray import app
+
     monkeypatch.delenv("KANSCOPE_KEYS", raising=False)
     with pytest.raises(ConfigError, match="set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or say --no-auth"):
         app({"models": str(models)})

@@ -117,7 +117,7 @@ def test_an_explanation_does_not_depend_on_the_others_of_its_request(service, na
     some = json.loads(ask(service, name, {**body, "instances": windows[chosen].tolist()}))["explanations"]
     std = model.output_std[-1]
     for number, explanation in zip(chosen, some, strict=True):
-        for member in ("prediction", "baseline_prediction", "steps", "residual"):
+        for member in ("prediction", "baseline_prediction", "steps", "residual", "error"):
             np.testing.assert_allclose(
                 explanation[member], everything[number][member], rtol=0, atol=AGREEMENT * std, err_msg=member
             )
@@ -148,7 +148,7 @@ def test_the_receipt_says_what_was_computed_and_with_what(service):
         "baseline": answer["baseline"],
         "tolerance": 0.01,
         "path_nodes": 17,
-        "halvings": 12,
+        "halvings": 20,
     }
     assert answer["baseline"]["seed"] == 7
     plain = json.loads(ask(service, "front", {"instances": windows.tolist()}))["receipt"]

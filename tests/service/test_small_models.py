@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from factories import make_model
-from service.drawing.edge import draw_edge
-from service.drawing.network import draw_topology
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.drawing.edge import draw_edge
+from kanmodel.drawing.network import draw_topology
 from kanmodel.explain.agreement import compare_baselines
 from kanmodel.explain.attributions import attribute_features
 from kanmodel.explain.baseline import Baseline

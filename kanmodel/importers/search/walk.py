@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from kanmodel.importers.assembly import make_layer
+from kanmodel.importers.assembly import NONE, make_layer
 from kanmodel.importers.libraries import Item, Layer, Part, RecurrentPart
-from kanmodel.importers.search.space import INPUTS, NONE, OUTPUT, READOUT, Space, gap, step_of
+from kanmodel.importers.search.space import INPUTS, OUTPUT, READOUT, Space, gap, step_of
 from kanmodel.network.activations import activate
 from kanmodel.network.frozen import FrozenLayers
 from kanmodel.network.recurrent import FrozenRecurrent, make_recurrent

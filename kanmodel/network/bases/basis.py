@@ -36,11 +36,13 @@ class Basis(ABC):
     Attributes:
         kind: its name in a document.
         scaled: whether each edge has a scale beside its coefficients, as pykan's splines have.
+        is_line: whether an edge is its first coefficient times its input.
         has_knots: whether it has knots that can move, see `refit`.
     """
 
     kind: ClassVar[str]
     scaled: ClassVar[bool] = False
+    is_line: ClassVar[bool] = False
     has_knots: ClassVar[bool] = False
 
     @abstractmethod

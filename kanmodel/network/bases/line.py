@@ -18,6 +18,7 @@ class Line(Basis):
     """coef u."""
 
     kind: ClassVar[str] = "line"
+    is_line: ClassVar[bool] = True
 
     def per_edge(self) -> Mapping[str, Shape]:
         return {"coef": (1,)}

@@ -243,10 +243,10 @@ function noteOf({ index, time, target }, { model, output, unit }) {
  * @param {string | null} unit
  * @param {string} note
  */
-function tellForecast({ prediction, baseline_prediction: baseline, residual, tolerance, converged }, unit, note) {
+function tellForecast({ prediction, baseline_prediction: baseline, error, tolerance, converged }, unit, note) {
   const figure = (/** @type {string} */ name, /** @type {string} */ value) =>
     h("div", { class: "figure", "data-figure": name }, h("span", { class: "muted" }, name), h("strong", {}, value));
-  const exact = `Contributions add up within ${amount(residual, unit)}`;
+  const exact = `No contribution is off by more than about ${amount(error, unit)}`;
   return [
     figure("forecast", amount(prediction, unit)),
     h("span", { class: "sign", "aria-hidden": "true" }, "="),
@@ -256,7 +256,7 @@ function tellForecast({ prediction, baseline_prediction: baseline, residual, tol
     h(
       "p",
       { class: "muted" },
-      `${note}. ${converged ? `${exact}.` : `${exact}, more than the tolerance of ${amount(tolerance, unit)}.`}`,
+      `${note}. ${converged ? `${exact}.` : `Not converged to the tolerance of ${amount(tolerance, unit)}: these contributions may be wrong.`}`,
     ),
   ];
 }

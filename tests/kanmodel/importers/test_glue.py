@@ -7,11 +7,12 @@ from glue import CASES, DOCUMENT, FEATURES, FILES, GLUE, load_glue
 
 from kanmodel.errors import CheckpointError
 from kanmodel.explain.ledger import explain_windows
+from kanmodel.importers.assembly import NONE
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.importers.importing import dissect_source, from_file, give, import_parts
 from kanmodel.importers.manifest import parse_manifest
 from kanmodel.importers.search.searching import Evidence
-from kanmodel.importers.search.space import NONE, Reading, gap
+from kanmodel.importers.search.space import Reading, gap
 from kanmodel.importers.source import open_source
 
 RECURRENT = ("lstm", "gru", "bilstm")

@@ -14,7 +14,7 @@ from torch import nn
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.anatomy import dissect
-from kanmodel.importers.assembly import fold
+from kanmodel.importers.assembly import NONE, fold
 from kanmodel.importers.given import make_shapes, name_outputs
 from kanmodel.importers.importing import from_file, import_checkpoint
 from kanmodel.importers.libraries import Facts, Layer, Norm, find_parts
@@ -22,7 +22,7 @@ from kanmodel.importers.manifest import parse_manifest
 from kanmodel.importers.search import searching
 from kanmodel.importers.search.orders import Shapes, find_orders
 from kanmodel.importers.search.searching import Evidence, search
-from kanmodel.importers.search.space import NONE, OUTPUT, READOUT, Reading, gap
+from kanmodel.importers.search.space import OUTPUT, READOUT, Reading, gap
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, Step
 

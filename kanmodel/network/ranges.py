@@ -1,0 +1,141 @@
+"""Where the values of nodes usually lie: the scale against which a jump is large."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kanmodel.network.chain import Network
+from kanmodel.network.config import RecurrentConfig
+from kanmodel.network.layer import KANLayer
+from kanmodel.network.recurrent import KINDS
+
+PART = 256  # windows of one pass
+MARGIN = 0.5  # how far beyond an interval moves count, in its widths
+
+Ends = tuple[Tensor, Tensor]  # the smallest and the largest value of some nodes, (n,) each
+
+
+@dataclass(frozen=True)
+class Intervals:
+    """Intervals of nodes, some of one node; the moves outside of them do not count.
+
+    Attributes:
+        node: the number of the node of each, (n_intervals,); None where each node has one.
+        low: (n_intervals,).
+        high: (n_intervals,).
+        width: what moves are relative to, (n_intervals,).
+    """
+
+    node: Tensor | None
+    low: Tensor
+    high: Tensor
+    width: Tensor
+
+    @classmethod
+    def of(cls, nodes: Sequence[Sequence[Ends]]) -> Intervals:
+        """Those of some groups of nodes, numbered one group after the other; empty intervals are left out."""
+        numbers, lows, highs, first = [], [], [], 0
+        for intervals in nodes:
+            for low, high in intervals:
+                numbers.append(torch.arange(first, first + len(low)))
+                lows.append(low)
+                highs.append(high)
+            first += len(intervals[0][0])
+        node, low, high = torch.cat(numbers), torch.cat(lows), torch.cat(highs)
+        varies = high > low
+        node, low, high = node[varies], low[varies], high[varies]
+        margin = MARGIN * (high - low)
+        return cls(node, low - margin, high + margin, high - low)
+
+    def largest_move(self, values: Tensor) -> Tensor:
+        """The largest move between two neighbouring points, of any node inside any of its intervals.
+
+        Args:
+            values: (batch, n_points, ..., n_nodes).
+
+        Returns:
+            (batch,), in widths of the interval.
+        """
+        if not len(self.width):
+            return values.new_zeros(len(values))
+        if self.node is not None:
+            values = values.index_select(-1, self.node)
+        low, high, width = (ends.to(values.dtype) for ends in (self.low, self.high, self.width))
+        moves = values.clamp(low, high).diff(dim=1).abs_().view(len(values), -1, len(width)).amax(dim=1)
+        return (moves / width).amax(dim=1)
+
+
+@dataclass(frozen=True)
+class NodeRanges:
+    """Intervals in which a network's values usually lie, model units.
+
+    Each node has the range of its values for the reference windows, over all steps where it has one per step, and the
+    grid of the layer that reads it, since a spline has its shape there however far the values spread. A recurrent unit
+    also has the range of everything that it can be, -1 to 1; a gate has where it is between open and closed.
+
+    Attributes:
+        features: what the network reads.
+        gates: what the gates of each recurrent layer and direction are functions of; None without a recurrent part.
+        front: nodes behind the front's layers; None without one.
+        nodes: what the head reads, and the nodes behind its layers.
+    """
+
+    features: Intervals
+    gates: Intervals | None
+    front: Intervals | None
+    nodes: Intervals
+
+
+def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
+    """The ranges of a network.
+
+    Args:
+        network: the network.
+        windows: the reference windows, (n, lookback, n_features), model units.
+    """
+    ends: list[list[Ends]] = []
+    with torch.inference_mode():
+        for part in torch.split(windows, PART):
+            trace = network.trace(part)
+            values = [part.flatten(0, 1), trace.readout, *(layer.nodes for layer in (*trace.front, *trace.head))]
+            ends.append([(column.amin(dim=0), column.amax(dim=0)) for column in values])
+    features, readout, *layers = (
+        [(torch.stack([low for low, _ in parts]).amin(dim=0), torch.stack([high for _, high in parts]).amax(dim=0))]
+        for parts in zip(*ends, strict=True)
+    )
+    depth, recurrent = len(network.front), network.config.recurrent
+    if depth:
+        _add_grids([features, *layers[: depth - 1]], network.stages["front"])
+    _add_grids([readout, *layers[depth:-1]], network.stages["head"])
+    gates = None
+    if recurrent is not None:
+        unit = torch.ones_like(readout[0][0])
+        readout.append((-unit, unit))
+        gates = _gate_intervals(recurrent)
+    return NodeRanges(
+        Intervals.of([features]),
+        gates,
+        Intervals.of(layers[:depth]) if depth else None,
+        Intervals.of([readout, *layers[depth:]]),
+    )
+
+
+def _add_grids(nodes: list[list[Ends]], layers: Sequence[KANLayer]) -> None:
+    """Adds each layer's grids to the ranges of the nodes that it reads; not after a step, which moves them."""
+    for ends, layer in zip(nodes, layers, strict=True):
+        core = layer.core
+        if core is not None and not layer.config.before:
+            ends.append(core)
+
+
+def _gate_intervals(config: RecurrentConfig) -> Intervals:
+    """Where the tangent at 0 goes from closed to open: -2 to 2 of a sigmoid, -1 to 1 of a hyperbolic tangent."""
+    kind = KINDS[config.cell]
+    high = torch.full((kind.n_gates, config.hidden_size), 2.0)
+    high[kind.candidate] = 1.0
+    high = high.flatten()
+    return Intervals(None, -high, high, 2 * high)
