@@ -10,7 +10,7 @@ import numpy as np
 from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.importers.arrays import TableReader, is_table, read_array
 from kanmodel.importers.comparison import MAX_TOLERANCE, Bounds
-from kanmodel.importers.manifest import Manifest
+from kanmodel.importers.manifest import Manifest, unnamed_targets
 from kanmodel.network.bases import Line
 from kanmodel.network.config import ModelConfig, Target, plain_layers
 from kanmodel.scaling import Array
@@ -105,8 +105,7 @@ def name_outputs(manifest: Manifest, predictions: Array, name: str) -> tuple[tup
     horizon = manifest.horizon or 1
     if n_outputs % horizon:
         raise CheckpointError(f"{name} has {n_outputs} columns, which a horizon of {horizon} does not divide")
-    n = n_outputs // horizon
-    return ((Target("y"),) if n == 1 else tuple(Target(f"y{number}") for number in range(1, n + 1))), horizon
+    return unnamed_targets(n_outputs // horizon), horizon
 
 
 def shape_windows(array: Array, lookback: int, n_features: int, name: str) -> Array:

@@ -161,11 +161,8 @@ def describe_call(
     document: dict[str, Any] = {"features": list(features), "reference": "windows", "horizon": horizon}
     if scaling is not None:
         document["scaling"] = plain_scaling(scaling)
-    n_scaled = len(document.get("scaling", {}).get("target_mean", ()))
     if outputs is not None:
         document["targets"] = list(outputs)
-    elif n_scaled:
-        document["targets"] = ["y"] if n_scaled == 1 else [f"y{number}" for number in range(1, n_scaled + 1)]
     return document
 
 

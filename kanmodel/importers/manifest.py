@@ -136,8 +136,9 @@ def _parse(document: dict[str, Any], path: Path) -> Manifest:
     features = [Feature(*pair) for pair in _columns(given, scaling, "features", "feature_names")]
     has_targets = "targets" in given or "target_names" in (scaling or {})
     targets = [Target(*pair) for pair in _columns(given, scaling, "targets", "target_names")] if has_targets else []
-    if not targets and "target_mean" in (scaling or {}):
-        raise CheckpointError("lacks targets: the names of what is forecast, which the scaling has means of")
+    scaled = (scaling or {}).get("target_mean")
+    if not targets and isinstance(scaled, list):
+        targets = list(unnamed_targets(len(scaled)))
     if "batch_first" in given:  # says how the trainer's windows lay in memory; the weights are the same either way
         values.flag(given["batch_first"], "batch_first")
     config = given.get("pykan_config")
@@ -166,6 +167,11 @@ def _parse(document: dict[str, Any], path: Path) -> Manifest:
         check=_check(given.get("check")),
         space=cast("Space | None", _choice(given, "space", get_args(Space))),
     )
+
+
+def unnamed_targets(n: int) -> tuple[Target, ...]:
+    """Targets without names of their own: y, or y1, y2, and so on."""
+    return (Target("y"),) if n == 1 else tuple(Target(f"y{number}") for number in range(1, n + 1))
 
 
 def _needed(given: Mapping[str, Any], key: str, meaning: str) -> Any:

@@ -22,8 +22,6 @@ EVERY = pytest.mark.parametrize("name", CASES)
 def read_file(case, file="state_dict.pt", predictions=None):
     """What an import finds, with nothing told but names and scaling."""
     document = {"features": FEATURES, "reference": "windows", "scaling": case.scaling}
-    if "target_mean" in case.scaling:
-        document["targets"] = ["y"]
     manifest = parse_manifest(document, GLUE / "m.yaml")
     source = open_source(GLUE / case.name / file)
     predictions = case.predictions if predictions is None else predictions
