@@ -225,8 +225,10 @@ def _search(anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progre
     """
     told, evidence = anatomy.told, _evidence(given)
     usual = [replace(told, plain=True), told] if manifest.says_how else [told]
-    results = []
+    results: list[Result] = []
     for known in (*usual, replace(told, more=(*told.more, *RARE))):
+        if results and results[-1].tried < results[-1].total:
+            break  # not all were tried, so more would not be either
         spaces = replace(anatomy, told=known).spaces(given.shapes, manifest)
         results.append(search(spaces, evidence, progress))
         if results[-1].matches:

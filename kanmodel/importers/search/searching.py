@@ -174,6 +174,7 @@ def search(spaces: Sequence[Space], evidence: Evidence, progress: Progress = lam
     deadline = monotonic() + MAX_SECONDS
     deepest = max(len(space.choices) for space in spaces)
     rounds = [deepest] if total <= MAX_READINGS else [*range(FIRST_ROUND, deepest + 1)]
+    likely = [] if total <= MAX_READINGS else _with_one_activation(spaces, evidence, windows, deadline)
     least = 0
     for most in rounds:
         complete = _screen_all(screen, spaces, evidence, windows, (least, most), deadline, progress, total)
@@ -181,11 +182,32 @@ def search(spaces: Sequence[Space], evidence: Evidence, progress: Progress = lam
             break
         least = most + 1
     survivors = sorted(screen.survivors, key=lambda survivor: survivor[:2])[:MAX_SURVIVORS]
-    likely = [reading for *_, reading in survivors]
-    matches = _group(_verify(likely, evidence), evidence)
+    likely = list(dict.fromkeys([*(reading for *_, reading in survivors), *likely]))
+    found = list(_verify(likely, evidence))
+    if screen.tried < total:
+        close = dict.fromkeys(reading for match, _ in found[:N_NEAREST] for reading in match.changed_once())
+        found += _verify([reading for reading in close if reading not in likely], evidence)
+        found.sort(key=lambda pair: pair[0].departures)
+    matches = _group(found, evidence)
     apart = tuple(_compare(matches[0].reading, match.reading, evidence) for match in matches)
     nearest = [*likely[:N_NEAREST], *(reading for _, reading in screen.nearest if reading not in likely)]
     return Result(tuple(matches), apart, tuple(nearest), screen.tried, total)
+
+
+def _with_one_activation(
+    spaces: Sequence[Space],
+    evidence: Evidence,
+    windows: NDArray[np.intp],
+    deadline: float,
+) -> list[Reading]:
+    """Readings that may be right among those with one activation nearly everywhere, however many layers there are."""
+    found: list[Reading] = []
+    for space in spaces:
+        for reordered in space.with_one_activation():
+            screen = _Screen()
+            _screen_all(screen, [reordered], evidence, windows, (0, FIRST_ROUND), deadline)
+            found += [reading.within(space) for *_, reading in sorted(screen.survivors, key=lambda s: s[:2])[:20]]
+    return found
 
 
 def _screen_all(
@@ -195,8 +217,8 @@ def _screen_all(
     windows: NDArray[np.intp],
     departures: tuple[int, int],
     deadline: float,
-    progress: Progress,
-    total: int,
+    progress: Progress = lambda tried, total: None,
+    total: int = 0,
 ) -> bool:
     """Computes all readings of so many departures on some windows; False where it had to stop."""
     with torch.inference_mode():
@@ -269,7 +291,7 @@ def _verify(readings: Sequence[Reading], evidence: Evidence) -> Iterator[tuple[R
             yield reading, comparison
 
 
-def _group(found: Iterator[tuple[Reading, Comparison]], evidence: Evidence) -> list[Match]:
+def _group(found: Sequence[tuple[Reading, Comparison]], evidence: Evidence) -> list[Match]:
     """Readings that are one function together, the simplest first."""
     every = np.concatenate([evidence.windows, evidence.reference])
     mean = every.mean(axis=(0, 1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from math import prod
@@ -115,6 +115,13 @@ class Space:
         """Number of each choice, by its name."""
         return {choice.name: number for number, choice in enumerate(self.choices)}
 
+    def with_one_activation(self) -> Iterator[Space]:
+        """The same readings in other orders: in each, one activation counts as the usual one before every part."""
+        places = [choice for choice in self.choices if choice.name.startswith("before ")]
+        for name in dict.fromkeys(option for choice in places for option in choice.options[1:]):
+            told = Told(first={choice.name: name for choice in places})
+            yield replace(self, choices=tuple(told.apply(choice) for choice in self.choices))
+
     def each_kind(self) -> Iterator[tuple[int, ...]]:
         """Every combination of options of `kinds`, those with few unusual ones first."""
         every = product(*(range(len(choice.options)) for choice in self.kinds))
@@ -146,6 +153,18 @@ class Reading:
     def departures(self) -> int:
         """How many choices are not the usual ones: fewer is simpler."""
         return sum(map(bool, self.numbers))
+
+    def within(self, space: Space) -> Reading:
+        """The same reading in a space of more options."""
+        chosen = self.chosen
+        return Reading(space, tuple(choice.options.index(chosen[choice.name]) for choice in space.choices))
+
+    def changed_once(self) -> Iterator[Reading]:
+        """All readings that make one choice otherwise."""
+        for number, choice in enumerate(self.space.choices):
+            for option in range(len(choice.options)):
+                if option != self.numbers[number]:
+                    yield Reading(self.space, (*self.numbers[:number], option, *self.numbers[number + 1 :]))
 
     def differs_from(self, other: Reading) -> list[str]:
         """Names of the choices that another reading of the same space makes otherwise."""

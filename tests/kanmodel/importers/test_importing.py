@@ -379,3 +379,22 @@ def test_description_has_a_manifest_to_fill_in(name, tmp_path):
     document = described | filled | {"scaling": None, "space": None}
     (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(document))
     assert import_checkpoint(weights, tmp_path / "manifest.yaml").model.provenance.verified
+
+
+DECIDABLE = ("readout", "base_activation", "library", "lstm", "head", "mult_arity", "lookback", "targets")
+
+
+@pytest.mark.parametrize("name", [name for name in READ if "pruned_" not in name and name != "float16"])
+def test_what_the_check_can_decide_need_not_be_said(name, tmp_path):
+    """Without readout, base, library, prefixes, arity and names, each file is read as the same network."""
+    file = READ[name]
+    weights, manifest = write_case(tmp_path, file, numbers_of(file))
+    said = import_checkpoint(weights, manifest)
+    document = json.loads(manifest.read_text())
+    known = {"mult_arity"} if isinstance(document.get("mult_arity"), list) else set()
+    left = {key: value for key, value in document.items() if key not in set(DECIDABLE) - known}
+    (tmp_path / "less.json").write_text(json.dumps(left | {"check": document["check"] | {"tolerance": 1e-4}}))
+    found = import_checkpoint(weights, tmp_path / "less.json")
+    assert found.model.config.head == said.model.config.head and found.model.provenance.verified
+    assert found.model.config.readout == said.model.config.readout
+    assert_same_tensors(found.model.network, said.model.network)

@@ -244,6 +244,24 @@ def test_a_space_that_is_too_large_is_tried_from_the_simplest_on(monkeypatch):
     assert result.matches[0].reading.numbers == tuple(numbers)
 
 
+def test_many_layers_with_one_activation_are_found(monkeypatch):
+    """Where readings are too many to be tried, those with one activation nearly everywhere are."""
+    torch.manual_seed(4)
+    tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
+    for number in range(7):
+        layer = nn.Linear(4, 4 if number < 6 else 1)
+        tensors |= {f"fc.{number}.{name}": 2 * t.detach() for name, t in layer.named_parameters()}
+    spaces, shapes = make_space(tensors, 1)
+    space = spaces[0]
+    chosen = {gap(f"fc.{number}"): "tanh" for number in range(2, 7)} | {READOUT: "mean"}
+    numbers = tuple(c.options.index(chosen[c.name]) if c.name in chosen else 0 for c in space.choices)
+    windows = windows_of(3)
+    predictions = predict(Reading(space, numbers), shapes, windows)
+    monkeypatch.setattr(searching, "MAX_READINGS", 100_000)
+    result = search(spaces[:1], Evidence(windows, predictions, windows, shapes, 1e-4))
+    assert result.tried < result.total and result.matches[0].reading.numbers == numbers
+
+
 def test_orders():
     """Orders are those whose widths meet, the file's first; numbered layers keep theirs; none is said with widths."""
     tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(4, 4).named_parameters()}
