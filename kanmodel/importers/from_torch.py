@@ -17,8 +17,9 @@ from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError
 from kanmodel.importers.anatomy import Anatomy, dissect
 from kanmodel.importers.assembly import Chain, assemble
 from kanmodel.importers.comparison import Bounds
+from kanmodel.importers.from_file import as_array, describe_call
 from kanmodel.importers.given import make_shapes, name_outputs, shape_outputs, shape_windows
-from kanmodel.importers.importing import N_REFERENCE, as_array, describe_call
+from kanmodel.importers.importing import N_REFERENCE
 from kanmodel.importers.live import TOLERANCE, Watched, ask, follow, read_live, unchanged, watch
 from kanmodel.importers.manifest import Manifest, parse_manifest
 from kanmodel.importers.search.searching import Evidence, search

@@ -8,8 +8,9 @@ from glue import CASES, DOCUMENT, FEATURES, FILES, GLUE, load_glue
 from kanmodel.errors import CheckpointError
 from kanmodel.explain.ledger import explain_windows
 from kanmodel.importers.assembly import NONE
+from kanmodel.importers.from_file import from_file, give
 from kanmodel.importers.from_torch import from_torch
-from kanmodel.importers.importing import dissect_source, from_file, give, import_parts
+from kanmodel.importers.importing import dissect_source, import_parts
 from kanmodel.importers.manifest import parse_manifest
 from kanmodel.importers.search.searching import Evidence
 from kanmodel.importers.search.space import Reading, gap

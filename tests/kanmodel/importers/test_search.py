@@ -15,8 +15,9 @@ from torch import nn
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.anatomy import dissect
 from kanmodel.importers.assembly import NONE, fold
+from kanmodel.importers.from_file import from_file
 from kanmodel.importers.given import make_shapes, name_outputs
-from kanmodel.importers.importing import from_file, import_checkpoint
+from kanmodel.importers.importing import import_checkpoint
 from kanmodel.importers.libraries import Facts, Layer, Norm, find_parts
 from kanmodel.importers.manifest import parse_manifest
 from kanmodel.importers.search import searching

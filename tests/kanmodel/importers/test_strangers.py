@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional
 
 from kanmodel.errors import CheckpointError, UnreadableModelError
+from kanmodel.importers.from_file import from_file
 from kanmodel.importers.from_torch import from_torch
-from kanmodel.importers.importing import from_file
 
 FEATURES = ("a", "b", "c")
 WINDOWS = np.random.default_rng(0).normal(size=(80, 9, 3)).astype(np.float32).astype(float)
