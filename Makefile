@@ -20,7 +20,7 @@ serve: .venv/runtime # serve the bundled model, or the models of KANSCOPE_MODELS
 ONLY ?=
 TESTS := tests/$(ONLY)
 test: .venv/dev $(if $(filter-out clients explorer,$(ONLY)),,.venv/clients/ready)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not alone and (smoke or not ray)" $(TESTS)
+	MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest -n 2 -m "not alone and (smoke or not ray)" $(TESTS)
 	$(BIN)/python -m pytest -m alone $(TESTS) || test $$? = 5
 
 test-ray: .venv/dev # every end-to-end test on replicas, those that `make test` asks too

@@ -18,6 +18,7 @@ import pytest
 import torch
 from hypothesis import settings
 from thorough import examples
+from xdist.scheduler import LoadScopeScheduling
 
 PEAKS: list[int] = []  # memory of the workers that have ended, MB
 REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
@@ -28,6 +29,20 @@ torch.set_num_threads(1)
 # CI tries the same examples every time, so that a failure there is the change's own.
 settings.register_profile("kanscope", deadline=None, max_examples=examples(50), derandomize=bool(os.environ.get("CI")))
 settings.load_profile("kanscope")
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
+    """The tests of a file go to one worker, and so do all on Ray and all in a browser, of which there is one then."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file, _, name = nodeid.partition("::")
+        if "[ray" in name or file.endswith("_ray.py"):
+            return "ray"
+        return "explorer" if "/explorer/" in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
+    return Scheduling(config, log)
 
 
 def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:

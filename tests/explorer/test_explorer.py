@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "screenshots"
 WINDOW = ROOT / "tests" / "examples" / "window.json"

@@ -17,8 +17,6 @@ from playwright.sync_api import expect
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.network.chain import Network
 
-pytestmark = pytest.mark.xdist_group("browser")
-
 HOSTILE = "<img src=x onerror=alert(1)>"
 KEY = "0mBq3bTzY1sD5vX8kPnR"
 VIEWS = ["network", "edge", "forecast", "features", "report"]

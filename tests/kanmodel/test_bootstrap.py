@@ -2,7 +2,6 @@ import re
 
 import numpy as np
 import pytest
-from arch.bootstrap import optimal_block_length
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,6 +46,8 @@ def test_neighbours_stay_together(n, length, seed):
 def test_block_lengths_are_those_of_politis_and_white(n, correlation):
     """The automatic block length of each series is the one that `arch` computes, for the circular bootstrap."""
     series = 1e5 + 7 * autoregressive(n, correlation, n_series=30)
+    from arch.bootstrap import optimal_block_length  # here, as it brings pandas and statsmodels
+
     expected = optimal_block_length(series)["circular"].to_numpy()
     np.testing.assert_allclose(block_lengths(series), expected, rtol=1e-6)
 

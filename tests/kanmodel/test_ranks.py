@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
 
 from kanmodel.explain.ranks import rank_correlation
 
@@ -15,6 +14,8 @@ columns = st.integers(3, 30).flatmap(
 def test_it_is_spearmans(pair):
     """With ties and without, the correlation is scipy's."""
     a, b = (np.array(values, dtype=float) for values in pair)
+    from scipy.stats import spearmanr  # here, as it is large
+
     assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
 
 

@@ -167,7 +167,7 @@ def ray_service(local_service: Service, folder: Path, tmp_path_factory: pytest.T
         yield replace(local_service, client=process.client)
 
 
-ON_RAY = pytest.param("ray_service", id="ray", marks=[pytest.mark.ray, pytest.mark.xdist_group("ray")])
+ON_RAY = pytest.param("ray_service", id="ray", marks=pytest.mark.ray)
 
 
 @pytest.fixture(scope="session", params=[pytest.param("local_service", id="process"), ON_RAY])

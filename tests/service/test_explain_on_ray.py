@@ -21,8 +21,6 @@ from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
 
-pytestmark = pytest.mark.xdist_group("ray")  # one worker has the clusters
-
 N_ROWS, PARTS = 1500, ("--part-windows", 50)
 MODEL = make_model("lstm", with_targets=False)
 NAMES, LOOKBACK = MODEL.config.feature_names, MODEL.config.lookback

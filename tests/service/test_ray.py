@@ -22,8 +22,6 @@ from waiting import poll
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError
 
-pytestmark = pytest.mark.xdist_group("ray")  # one worker has the clusters
-
 KEYS = "reader read reader-key-0123456789; owner admin owner-key-0123456789"
 OWNER = {"Authorization": "Bearer owner-key-0123456789"}
 PATH = "/v1/models/head:predict"
