@@ -3,6 +3,7 @@
     KanscopeError
     ├── ConfigError            an architecture that cannot exist
     ├── CheckpointError        a file that is not a readable checkpoint
+    ├── UnreadableModelError   a live module that is no chain of known layers
     ├── DataError              a table, window or value that cannot be used
     │   └── InsufficientReferenceError   too few reference windows for a statistic
     ├── UnknownNameError       a feature, output, edge or option that does not exist
@@ -28,6 +29,10 @@ class ConfigError(KanscopeError):
 
 class CheckpointError(KanscopeError):
     """The file is not a checkpoint that this version can read; the message says what differs first."""
+
+
+class UnreadableModelError(KanscopeError):
+    """The module is no chain of layers that this version can read; the message says which part or where it differs."""
 
 
 @dataclass(frozen=True)

@@ -1,238 +1,164 @@
-"""A file of weights and a manifest -> a network that computes the same, or several where the file leaves a choice."""
+"""Layers, norms and activations in the order of the computation -> the network that computes the same."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from kanmodel.errors import CheckpointError, ConfigError
-from kanmodel.importers import efficient_kan, fast_kan, legacy_pykan, pykan
-from kanmodel.importers.detect import TITLES, Format, Found, FoundKAN, FoundLSTM, find_parts, tensors_of
-from kanmodel.importers.fast_kan import InvDenominator
-from kanmodel.importers.manifest import Manifest
-from kanmodel.importers.parts import choose_format, choose_kans, choose_lstm, lstm_keys, refuse_leftovers
-from kanmodel.importers.source import Source
-from kanmodel.network.chain import Network, tensor_shapes
-from kanmodel.network.config import DType, Layers, ModelConfig, RecurrentConfig
+from kanmodel.importers.libraries import Item, Layer, Norm, RecurrentPart
+from kanmodel.network.bases import Line
+from kanmodel.network.chain import Network
+from kanmodel.network.config import LayerConfig, ModelConfig, Step
+from kanmodel.network.layer import KANLayer
 
-Parts = tuple[Layers, dict[str, Tensor]]
-PYKAN_KEYS = ("pykan_config", "mult_arity", "input_id")  # of the manifest, which no other library has
+READOUTS = ("last", "mean")
+FLAT_READOUTS = ("flatten", "flatten_features")  # of all steps, oldest first, or of all features
+NONE = "none"  # in place of an activation
+
+Element = Item | Step  # a step: an activation
 
 
 @dataclass(frozen=True)
-class Assembled:
-    """A network made of a file's weights.
+class Chain:
+    """What a model computes, in order.
 
     Attributes:
-        network: with the weights loaded.
-        library: what computed them.
-        reading: what was taken for granted that neither file nor manifest says; empty where there is no choice.
+        front: elements on the values of each step.
+        recurrent: the LSTM or GRU; None without.
+        readout: as in a `ModelConfig`; also ``flatten_features``, steps innermost.
+        head: elements after the readout.
+        output_function: as in a `ModelConfig`.
     """
 
-    network: Network
-    library: str
-    reading: str = ""
+    front: tuple[Element, ...]
+    recurrent: RecurrentPart | None
+    readout: str
+    head: tuple[Element, ...]
+    output_function: str | None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """That of the network: float64 where any weight of it is."""
+        tensors = [t for e in (*self.front, *self.head) if isinstance(e, Layer) for t in e.tensors.values()]
+        tensors += self.recurrent.tensors.values() if self.recurrent else []
+        return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
-def assemble(source: Source, manifest: Manifest) -> list[Assembled]:
-    """Puts the weights of a file into a network: one for each reading that only predictions can tell apart.
+def assemble(chain: Chain, shapes: ModelConfig, dtype: torch.dtype) -> Network:
+    """The network of a chain.
 
-    Returns:
-        The networks, all of the same shapes; first the one that is right where nothing proves another.
+    Args:
+        chain: what it computes.
+        shapes: features, targets, lookback and horizon; the rest is the chain's.
+        dtype: of its weights.
 
     Raises:
-        CheckpointError: a key of the file is not understood, a part is not there or not clear, or something that the
-            file does not say is missing in the manifest; the message begins with a verb.
+        ConfigError: the chain does not fit the shapes.
     """
-    first = _assemble(source, manifest, "ignored")
-    if not any(key.endswith(fast_kan.INV_DENOMINATOR_KEY) for key in source.tensors):
-        return [first]
-    readings = [replace(first, reading=fast_kan.INV_DENOMINATORS["ignored"])]
-    uses: tuple[InvDenominator, ...] = ("used", "cuda")
-    for inv_denominator in uses:
-        with suppress(CheckpointError, ConfigError):  # an inverse of 0 is no width, and can only be ignored
-            other = _assemble(source, manifest, inv_denominator)
-            if not any(_is_same(other.network, known.network) for known in readings):
-                readings.append(replace(other, reading=fast_kan.INV_DENOMINATORS[inv_denominator]))
-    return readings if len(readings) > 1 else [first]
-
-
-def _is_same(one: Network, other: Network) -> bool:
-    weights = other.state_dict()
-    return one.config == other.config and all(torch.equal(t, weights[name]) for name, t in one.state_dict().items())
-
-
-def _assemble(source: Source, manifest: Manifest, inv_denominator: InvDenominator) -> Assembled:
-    """The network of one reading."""
-    found = find_parts(source.tensors)
-    lstm = choose_lstm(found, source, manifest)
-    head, front = choose_kans(found, source, manifest)
-    refuse_leftovers(source, found, lstm, [kan for kan in (head, front) if kan])
-    library = choose_format(head, manifest)
-    n_reaching = lstm.n_units if lstm else len(manifest.features)
-    if manifest.readout == "flatten":
-        n_reaching *= manifest.lookback
-    parts = {"head": _read_head(source.tensors, found, head, library, manifest, n_reaching, inv_denominator)}
-    if front:
-        plain = replace(manifest, mult_arity=None, pykan_config=None, library=None)  # these are about the head
-        format_ = library if library in front.formats else choose_format(front, plain)
-        tensors = tensors_of(source.tensors, found, front.prefix)
-        parts["front"] = _read_kan(tensors, front, format_, plain, inv_denominator)
-    weights = _name_weights(source.tensors, lstm, parts)
-    dtype = torch.float64 if any(t.dtype == torch.float64 for t in weights.values()) else torch.float32
-    try:
-        config = _config(manifest, lstm, parts, dtype)
-    except ConfigError as error:
-        raise CheckpointError(f"does not fit the manifest: {error}") from error
-    _compare_shapes(weights, config)
-    model = Network(config)
-    model.load_state_dict({name: tensor.to(dtype).contiguous() for name, tensor in weights.items()})
-    return Assembled(model, TITLES[library])
-
-
-def _read_head(
-    tensors: Mapping[str, Tensor],
-    found: Found,
-    head: FoundKAN,
-    format_: Format,
-    manifest: Manifest,
-    n_reaching: int,
-    inv_denominator: InvDenominator,
-) -> Parts:
-    """The head, with the inputs that pykan's prune_input took away put back as edges without effect."""
-    config, weights = _read_kan(tensors_of(tensors, found, head.prefix), head, format_, manifest, inv_denominator)
-    n_inputs, kept = config[0].n_in, manifest.input_id
-    if kept is None:
-        if n_inputs < n_reaching:
-            raise CheckpointError(
-                f"has a head of {n_inputs} inputs at {head.prefix!r}, but {n_reaching} values reach it: if prune_input "
-                "made it, give input_id, the kept ones, which are not in the file"
-            )
-        if n_inputs > n_reaching:
-            raise CheckpointError(
-                f"has a head of {n_inputs} inputs at {head.prefix!r}, but {n_reaching} values reach it"
-            )
-        return config, weights
-    if len(kept) != n_inputs or len(set(kept)) != len(kept) or max(kept) >= n_reaching:
-        raise CheckpointError(
-            f"has a head of {n_inputs} inputs at {head.prefix!r}, so input_id must be as many different numbers below "
-            f"{n_reaching}, but is {list(kept[:20])}"
-        )
-    return _restore_inputs(config, weights, kept, n_reaching)
-
-
-def _restore_inputs(layers: Layers, weights: dict[str, Tensor], kept: tuple[int, ...], n_inputs: int) -> Parts:
-    """Layers of all inputs that compute the same from those kept: the edges of the others are masked."""
-    widened = dict(weights)
-    for name in ("coef", "scale_base", "scale_spline", "mask"):
-        edges = weights.get(f"0.{name}")  # (out, in, ...)
-        if edges is not None:
-            widened[f"0.{name}"] = edges.new_zeros(edges.shape[0], n_inputs, *edges.shape[2:])
-            widened[f"0.{name}"][:, list(kept)] = edges
-    grid = weights["0.grid"]
-    widened["0.grid"] = grid[:1].repeat(n_inputs, 1)  # of an input without edges any grid will do
-    widened["0.grid"][list(kept)] = grid
-    symbolic = tuple(replace(edge, i=kept[edge.i]) for edge in layers[0].symbolic)
-    return (replace(layers[0], n_in=n_inputs, symbolic=symbolic), *layers[1:]), widened
-
-
-def _read_kan(
-    tensors: Mapping[str, Tensor], kan: FoundKAN, format_: Format, manifest: Manifest, inv_denominator: InvDenominator
-) -> Parts:
-    """The reader of the library."""
-    if format_ != "pykan":
-        given = next((key for key in PYKAN_KEYS if getattr(manifest, key) is not None), None)
-        if given is not None and not (given == "input_id" and format_ == "pykan_0_0"):
-            raise CheckpointError(f"is of {TITLES[format_]}, and {given} of the manifest is about pykan 0.1 and later")
-    base = _base_activation(manifest)
-    if format_ == "fast_kan" or format_ == "faster_kan":
-        based = any("base_linear." in key for key in tensors)
-        return fast_kan.read_kan(
-            tensors,
-            kan.prefix,
-            library=format_,
-            base_activation=_needed_base(base) if based else "zero",
-            denominator=manifest.denominator,
-            inv_denominator=inv_denominator,
-        )
-    if manifest.denominator is not None:
-        raise CheckpointError(f"is of {TITLES[format_]}, and denominator of the manifest is about FasterKAN")
-    if format_ == "efficient_kan":
-        return efficient_kan.read_kan(tensors, kan.prefix, base_activation=_needed_base(base))
-    if format_ == "pykan_0_0":
-        return legacy_pykan.read_kan(tensors, kan.prefix, base_activation=_needed_base(base))
-    return pykan.read_kan(
-        tensors,
-        kan.prefix,
-        base_activation=_needed_base(base),
-        mult_arity=manifest.mult_arity,
-        config=manifest.pykan_config,
+    n_features = len(shapes.features)
+    front = fold(chain.front, n_features) if chain.front else []
+    n_values = front[-1].config.n_out if front else n_features
+    if chain.recurrent is not None:
+        n_values = chain.recurrent.n_out
+    flat = chain.readout.startswith("flatten")
+    n_readout = n_values * shapes.lookback if flat else n_values
+    head = fold(chain.head, n_readout)
+    if chain.readout == "flatten_features":
+        head[0] = _permute_inputs(head[0], torch.arange(n_readout).view(n_values, shapes.lookback).T.flatten())
+    config = replace(
+        shapes,
+        front=tuple(layer.config for layer in front),
+        recurrent=chain.recurrent.config if chain.recurrent else None,
+        readout="flatten" if flat else chain.readout,  # type: ignore[arg-type]
+        head=tuple(layer.config for layer in head),
+        output_function=chain.output_function,
+        dtype="float64" if dtype == torch.float64 else "float32",
     )
+    network = Network(config).requires_grad_(False).eval()
+    for stage, layers in (("front", front), ("head", head)):
+        for number, layer in enumerate(layers):
+            _load(network.get_submodule(f"{stage}.{number}"), layer.tensors)
+    if network.recurrent is not None and chain.recurrent is not None:
+        _load(network.recurrent, chain.recurrent.tensors)
+    return network
 
 
-def _base_activation(manifest: Manifest) -> str | None:
-    """What manifest and pykan_config say of the base, which must not contradict each other."""
-    given, config = manifest.base_activation, manifest.pykan_config
-    if config is None:
-        return given
-    if given not in (None, config.base_activation):
-        raise CheckpointError(
-            f"has the base_activation {given} by the manifest, {config.base_activation} by {config.name}"
-        )
-    return config.base_activation
+def make_layer(layer: Layer, dtype: torch.dtype) -> KANLayer:
+    """The module of one layer."""
+    module = KANLayer(layer.config).to(dtype).requires_grad_(False).eval()
+    _load(module, layer.tensors)
+    return module
 
 
-def _needed_base(base: str | None) -> str:
-    if base is None:
-        raise CheckpointError(
-            "does not say what is added to the splines: give base_activation, silu by default, or pykan_config"
-        )
-    return base
+def fold(elements: Iterable[Element], n_values: int) -> list[Layer]:
+    """Layers, each with the norms and activations that stand before it; at the end a layer that passes values on.
+
+    Args:
+        elements: in the order of the computation.
+        n_values: how many reach the first.
+    """
+    layers: list[Layer] = []
+    waiting: list[Norm | Step] = []
+    for element in elements:
+        if isinstance(element, Layer):
+            layers.append(_behind(waiting, element))
+            n_values, waiting = element.config.n_out, []
+        else:
+            waiting.append(element)
+    if waiting or not layers:
+        layers.append(_behind(waiting, _pass_on(n_values)))
+    return layers
 
 
-def _name_weights(
-    tensors: Mapping[str, Tensor], lstm: FoundLSTM | None, parts: Mapping[str, Parts]
-) -> dict[str, Tensor]:
-    weights = {}
-    if lstm is not None:
-        weights = {f"recurrent.{name}": tensors[key] for key, name in lstm_keys(tensors, lstm.prefix).items()}
-    return weights | {f"{part}.{name}": t for part, (_, kan) in parts.items() for name, t in kan.items()}
-
-
-def _config(manifest: Manifest, lstm: FoundLSTM | None, parts: Mapping[str, Parts], dtype: torch.dtype) -> ModelConfig:
-    if lstm is None and manifest.readout is None and manifest.lookback != 1:
-        raise ConfigError(
-            f"a KAN without LSTM reads one step, but lookback is {manifest.lookback}: give readout, the last step, "
-            "their mean, or flatten for all of them"
-        )
-    return ModelConfig(
-        features=manifest.features,
-        targets=manifest.targets,
-        lookback=manifest.lookback,
-        horizon=manifest.horizon,
-        head=parts["head"][0],
-        recurrent=None
-        if lstm is None
-        else RecurrentConfig("lstm", lstm.hidden_size, lstm.num_layers, lstm.bidirectional, lstm.bias),
-        front=parts["front"][0] if "front" in parts else (),
-        readout=manifest.readout or "last",
-        dtype=cast(DType, str(dtype).removeprefix("torch.")),
+def _behind(steps: Sequence[Norm | Step], layer: Layer) -> Layer:
+    """A layer that reads its inputs behind steps, those of its own coming after them."""
+    tensors: dict[str, Tensor] = {}
+    n_steps = len(steps)
+    for name, tensor in layer.tensors.items():
+        kind, _, rest = name.partition(".")
+        number, _, rest = rest.partition(".")
+        tensors[f"{kind}.{int(number) + n_steps}.{rest}" if kind == "before" else name] = tensor
+    for place, step in enumerate(steps):
+        if isinstance(step, Norm):
+            tensors |= {f"before.{place}.weight": step.weight, f"before.{place}.bias": step.bias}
+    before = tuple(step.step if isinstance(step, Norm) else step for step in steps)
+    after = layer.config.base_after
+    config = replace(
+        layer.config,
+        before=(*before, *layer.config.before),
+        base_after=None if after is None else after + n_steps,
     )
+    return Layer(config, tensors)
 
 
-def _compare_shapes(weights: Mapping[str, Tensor], config: ModelConfig) -> None:
-    """Refuses the first tensor that is not what the network has, before the network takes memory."""
-    expected = tensor_shapes(config)
-    for name, shape in expected.items():
-        if name not in weights:
-            raise CheckpointError(f"lacks the tensor that is {name} of the network")
-        if tuple(weights[name].shape) != shape:
-            raise CheckpointError(f"has {name} of shape {list(weights[name].shape)}, not {list(shape)}")
-    for name in weights:
-        if name not in expected:
-            raise CheckpointError(f"has {name}, which its other tensors do not fit")
+def _pass_on(n: int) -> Layer:
+    """A layer whose nodes are its inputs: only the edges from each to itself are there."""
+    eye = torch.eye(n)
+    return Layer(LayerConfig(n, n, Line(), base="zero"), {"coef": eye.unsqueeze(-1), "mask": eye})
+
+
+def _permute_inputs(layer: Layer, order: Tensor) -> Layer:
+    """A layer that finds its input number `order[i]` at place i."""
+    config = layer.config
+    place = {int(old): new for new, old in enumerate(order)}
+    per_edge = {*config.basis.per_edge(), "scale_base", "scale_spline", "mask"}
+    per_input = {*config.basis.per_input()}
+    tensors = {}
+    for name, tensor in layer.tensors.items():
+        if name in per_edge:
+            tensor = tensor[:, order]
+        elif name in per_input or name.startswith("before."):
+            tensor = tensor[order]
+        tensors[name] = tensor
+    symbolic = tuple(replace(edge, i=place[edge.i]) for edge in config.symbolic)
+    return Layer(replace(config, symbolic=symbolic), tensors)
+
+
+def _load(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Copies tensors into a module; those that are not given stay neutral."""
+    for name, tensor in module.state_dict().items():
+        if name in tensors:
+            tensor.copy_(tensors[name])

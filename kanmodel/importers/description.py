@@ -1,14 +1,38 @@
-"""``describe_file``: what can be read off a file of weights, and a manifest ready to be filled in."""
+"""``describe_file``: what can be read off a file of weights, and a manifest with what is known filled in."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.detect import TITLES, Found, FoundKAN, FoundLSTM, find_parts
+from kanmodel.importers.anatomy import TITLES, TORCH
+from kanmodel.importers.assembly import NONE
+from kanmodel.importers.facts import facts_of
+from kanmodel.importers.importing import Imported
+from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart, find_parts
+from kanmodel.importers.manifest import Manifest
+from kanmodel.importers.search.space import OUTPUT, READOUT
 from kanmodel.importers.source import Source, open_source
+
+
+@dataclass(frozen=True)
+class DescribedPart:
+    """A part that was found.
+
+    Attributes:
+        place: what its keys begin with.
+        library: what computes it.
+        sizes: in words.
+        open: what its weights do not say, options by name.
+    """
+
+    place: str
+    library: str
+    sizes: str
+    open: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -21,11 +45,12 @@ class Description:
         prefix: what was taken off every key, such as ``module.``.
         dtypes: types in the file.
         n_tensors: how many there are.
-        lstms: what was found of LSTMs.
-        kans: what was found of KANs.
-        unknown: keys that belong to neither, which the import would refuse.
+        has_modules: whether the file holds a whole model, whose modules say more than weights.
+        parts: what was found, in the order of the file.
+        unknown: keys that belong to none, which the import would refuse.
         missing: what the file does not say, a sentence each.
-        manifest: a manifest in yaml, with what the file says and blanks for the rest.
+        found: what the check said of that; None where it was not asked.
+        manifest: a manifest in yaml, with what is known and blanks for the rest.
     """
 
     file: str
@@ -33,116 +58,180 @@ class Description:
     prefix: str
     dtypes: tuple[str, ...]
     n_tensors: int
-    lstms: tuple[FoundLSTM, ...]
-    kans: tuple[FoundKAN, ...]
+    has_modules: bool
+    parts: tuple[DescribedPart, ...]
     unknown: tuple[str, ...]
     missing: tuple[str, ...]
+    found: str | None
     manifest: str
 
 
-def describe_file(path: Path) -> Description:
+NOTHING = Manifest("the manifest", Path(), (), (), None, 1, "")
+
+
+def describe_file(path: Path, imported: Imported | None = None, known: Manifest = NOTHING) -> Description:
     """Reads what a file of weights says of itself.
+
+    Args:
+        path: the file.
+        imported: what its import found.
+        known: what that import was told.
 
     Raises:
         CheckpointError: as `open_source` and `find_parts`.
     """
     source = open_source(path)
+    tensors = {**source.tensors, **source.integers}
     try:
-        found = find_parts(source.tensors)
+        parts, recurrents = find_parts(tensors, facts_of(source.module, known, 1 << 16))
     except CheckpointError as error:
         raise CheckpointError(f"{source.name} {error}") from error
-    lstms, kans = tuple(found.lstms.values()), tuple(found.kans.values())
+    every: list[AnyPart] = [*parts, *recurrents]
+    used = {key for part in every for key in part.keys}
     return Description(
         file=source.name,
         container=source.container,
         prefix=source.prefix,
         dtypes=source.dtypes,
-        n_tensors=len(source.tensors) + len(source.integers),
-        lstms=lstms,
-        kans=kans,
-        unknown=(*found.unknown, *source.integers),
-        missing=tuple(_missing(source, found)),
-        manifest=_manifest(Path(path.name).stem, lstms, kans),
+        n_tensors=len(tensors),
+        has_modules=source.module is not None,
+        parts=tuple(
+            [DescribedPart(part.place, part.library, part.description, {}) for part in recurrents]
+            + [DescribedPart(part.place, part.library, part.description, part.open) for part in parts]
+        ),
+        unknown=tuple(key for key in tensors if key not in used),
+        missing=tuple(_missing(parts, recurrents)),
+        found=imported.reading if imported else None,
+        manifest=_manifest(source, parts, recurrents, imported, known),
     )
 
 
-def nodes_of(kan: FoundKAN) -> list[int]:
-    """Nodes per layer, inputs first; product nodes count as one."""
-    return [kan.layers[0].n_in, *(layer.n_nodes for layer in kan.layers)]
-
-
-def _multiplies(kan: FoundKAN) -> bool:
-    return any(layer.n_subnodes != layer.n_nodes for layer in kan.layers)
-
-
-def _missing(source: Source, found: Found) -> list[str]:
+def _missing(parts: Sequence[Part], recurrents: Sequence[RecurrentPart]) -> list[str]:
     """What no weight tells."""
-    missing = ["features, targets, lookback and reference windows"]
-    if found.lstms:
-        missing.append("readout: whether the head sees the last step of the LSTM or the mean over the steps")
-    for kan in found.kans.values():
-        place = f"the KAN at {kan.prefix!r}"
-        if len(kan.formats) != 1:
-            fits = " and ".join(TITLES[format_] for format_ in kan.formats) or "no library"
-            missing.append(f"library: the keys of {place} fit {fits}")
-        if kan.formats != ("faster_kan",):
-            missing.append(f"base_activation: what {place} adds to its splines")
-        if _multiplies(kan):
-            missing.append(f"mult_arity: {place} has more sub-nodes than nodes")
-        start = f"{kan.prefix}." if kan.prefix else ""
-        masks = [tensor for key, tensor in source.tensors.items() if key.startswith(f"{start}symbolic_fun.")]
-        if any(mask.ndim == 2 and bool(mask.any()) for mask in masks):
-            missing.append(f"pykan_config: {place} has symbolic functions, whose names are not in the file")
-        units = {lstm.n_units for lstm in found.lstms.values()}
-        if kan.layers and units and kan.layers[0].n_in < min(units) and kan.formats == ("pykan",):
-            missing.append(f"input_id: {place} has {kan.layers[0].n_in} inputs for {min(units)} outputs of the LSTM")
-    return missing
+    missing = ["features, targets and reference windows"]
+    if recurrents:
+        missing.append("readout: what the head sees of the steps, the last or their mean")
+    missing.append("activations: what stands between its parts, and at the output")
+    meanings = {
+        "base": "base_activation: what is added to the basis",
+        "library": "library: the keys fit fast-kan and FasterKAN",
+        "mult_arity": "mult_arity: how many factors its product nodes have",
+        "denominator": "denominator: by what FasterKAN divided up to 14 May 2024, 0.33 by default",
+        "inv_denominator": "what its inv_denominator does",
+        "waves": "whether cosines or sines come first",
+        "hats": "the sign of its wavelets",
+        "weight1": "whether its weight1 is used",
+    }
+    for name in dict.fromkeys(name for part in parts for name in part.open):
+        places = ", ".join(repr(part.place) for part in parts if name in part.open)
+        missing.append(f"{meanings[name]} ({places})")
+    return missing + [f"pykan_config: it {part.problem}" for part in parts if part.problem]
 
 
-def _manifest(name: str, lstms: tuple[FoundLSTM, ...], kans: tuple[FoundKAN, ...]) -> str:
+def _manifest(
+    source: Source,
+    parts: Sequence[Part],
+    recurrents: Sequence[RecurrentPart],
+    imported: Imported | None,
+    known: Manifest,
+) -> str:
     """A manifest with the keys in the order of the README; a blank is a key without a value."""
-    formats = sorted({format_ for kan in kans for format_ in kan.formats})
-    head = kans[-1] if kans else None
-    n_features = lstms[0].n_inputs if lstms else (nodes_of(head)[0] if head else 0)
-    lines = [f"name: {json.dumps(name)}"]
-    if len(formats) == 1:
-        lines.append(f"library: {formats[0].removesuffix('_0_0')}")
-    else:
-        lines.append(f"library:  # {' or '.join(format_.removesuffix('_0_0') for format_ in formats)}")
-    lines.append(_part("lstm", [lstm.prefix for lstm in lstms]))
-    lines.append(_part("head", [kan.prefix for kan in kans]))
-    if lstms:
-        lines += ["batch_first: true", "readout:  # last or mean"]
-    lines += [
-        f"features:  # {n_features} names, or {{name, unit}}, in the order of the inputs; or those of the scaling",
-        f"targets:  # {nodes_of(head)[-1] if head else 'outputs'} / horizon names, or {{name, unit}}",
-        f"lookback:{'  # steps of a window' if lstms else ' 1'}",
-        "horizon: 1",
-    ]
-    if formats != ["faster_kan"]:
-        lines.append("base_activation:  # silu (the libraries' default), identity or zero")
-    if "pykan" in formats:
-        lines.append("# pykan_config: fc_kan_config.yml  # of saveckpt: symbolic names, base function, arity")
-        multiplies = any(map(_multiplies, kans))
-        comment = "" if multiplies else "# "
-        lines.append(f"{comment}mult_arity:  # factors of the product nodes, a number or a list for every layer")
+    kans = [part for part in parts if part.library not in TORCH]
+    libraries = {name for part in kans for name, titles in TITLES.items() if part.library in titles}
+    chosen = imported.found.chosen if imported else {}
+    lines = [f"name: {json.dumps(imported.name if imported else Path(source.name).stem)}"]
+    if "library" in chosen or len(libraries) == 1:
+        lines.append(f"library: {chosen.get('library') or next(iter(libraries))}")
+    lines += _columns(parts, recurrents, imported, known)
+    lines += _found(imported, chosen, kans)
+    arities = any("mult_arity" in part.open for part in kans)
+    lines += [f"mult_arity: {chosen['mult_arity']}"] if "mult_arity" in chosen else ["mult_arity:"] if arities else []
+    if any(part.problem for part in parts):
+        lines.append("pykan_config:  # the *_config.yml of saveckpt")
+    if imported is None and any(part.library == "pykan" for part in parts):
         lines.append("# input_id: [0, 2, 3]  # inputs that prune_input kept")
-    if "faster_kan" in formats:
-        lines.append("# denominator: 0.33  # FasterKAN up to 14 May 2024 only")
-    lines += [
-        "scaling: scaler.json  # or null: {feature_names, mean, std, target_names, target_mean, target_std}",
-        "reference: windows.npz:reference  # (N, lookback, n_features), 128 windows or more",
-        "# reference_targets: windows.npz:reference_target",
-        "# the tolerance is in standard deviations of each output; without a check the checkpoint says verified: false",
-        "check: {inputs: windows.npz:eval, outputs: windows.npz:predictions, tolerance: 1.0e-5}",
-        "space:  # scaled or original: what reference and check are",
-    ]
+    lines += _arrays(imported, known)
     return "\n".join(lines) + "\n"
 
 
-def _part(part: str, prefixes: list[str]) -> str:
-    if not prefixes:
-        return f"{part}: null"
-    if len(prefixes) == 1:
-        return f"{part}: {json.dumps(prefixes[0])}"
-    return f"{part}:  # one of {', '.join(map(json.dumps, prefixes))}"
+def _columns(
+    parts: Sequence[Part], recurrents: Sequence[RecurrentPart], imported: Imported | None, known: Manifest
+) -> list[str]:
+    if imported is not None:
+        config = imported.model.config
+        return [
+            f"features: {_list(config.features)}",
+            f"targets: {_list(config.targets)}",
+            f"lookback: {config.lookback}",
+            f"horizon: {config.horizon}",
+        ]
+    n_inputs = recurrents[0].n_in if recurrents else parts[0].n_in if parts else 0
+    return [
+        f"features:  # {n_inputs} names, or {{name, unit}}, in the order of the inputs; or those of the scaling",
+        f"targets:  # {parts[-1].n_out if parts else 'outputs'} / horizon names, or {{name, unit}}",
+        "# lookback: 24  # steps of a window; those of the windows by default",
+        "horizon: 1",
+    ]
+
+
+def _list(columns: Sequence[object]) -> str:
+    return json.dumps(
+        [
+            {"name": c.name, "unit": c.unit} if c.unit else c.name  # type: ignore[attr-defined]
+            for c in columns
+        ],
+        ensure_ascii=False,
+    )
+
+
+def _found(imported: Imported | None, chosen: Mapping[str, str], kans: Sequence[Part]) -> list[str]:
+    """What the check says; without one a comment that it does."""
+    if imported is None:
+        return [
+            "# readout, activations, base_activation and space are found by the check, and may be said:",
+            "# readout: last",
+            "# base_activation: silu",
+            "# activations: {fc.0: relu}  # before the part at fc.0",
+            "# output_function: none",
+        ]
+    lines = [f"readout: {chosen[READOUT]}"]
+    if "base" in chosen:
+        lines.append(f"base_activation: {chosen['base']}")
+    activations = {
+        name.removeprefix("before "): option
+        for name, option in chosen.items()
+        if name.startswith("before ") and option != NONE
+    }
+    if activations:
+        lines.append(f"activations: {json.dumps(activations)}")
+    return [*lines, f"output_function: {chosen[OUTPUT]}"]
+
+
+def _arrays(imported: Imported | None, known: Manifest) -> list[str]:
+    if imported is None:
+        return [
+            "scaling: scaler.json  # or null: {feature_names, mean, std, target_names, target_mean, target_std}",
+            "reference: windows.npz:reference  # (N, lookback, n_features), 128 windows or more",
+            "# reference_targets: windows.npz:reference_target",
+            "# the tolerance is in standard deviations of each output; without a check nothing is found or verified",
+            "check: {inputs: windows.npz:eval, outputs: windows.npz:predictions, tolerance: 1.0e-4}",
+        ]
+    lines = []
+    if known.is_scaled:
+        config, chosen = imported.model.config, imported.found.chosen
+        scaling = {
+            "mean": [column.mean for column in config.features],
+            "std": [column.std for column in config.features],
+            "target_mean": [column.mean for column in config.targets],
+            "target_std": [column.std for column in config.targets],
+        }
+        lines.append(f"scaling: {json.dumps(scaling)}")
+        if chosen["inputs"] == chosen["predictions"]:
+            lines.append(f"space: {chosen['inputs']}")
+    lines.append(f"reference: {json.dumps(known.reference)}")
+    if known.reference_targets:
+        lines.append(f"reference_targets: {json.dumps(known.reference_targets)}")
+    if known.check:
+        check = {"inputs": known.check.inputs, "outputs": known.check.outputs, "tolerance": known.check.tolerance}
+        lines.append(f"check: {json.dumps(check)}")
+    return lines

@@ -1,27 +1,36 @@
-"""``import_checkpoint``: a file of weights and a manifest -> a model that a check proves to compute the same."""
+"""``import_checkpoint``: a file of weights -> a model that is proved to compute the same."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
-from math import prod
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError
-from kanmodel.importers.arrays import TableReader, is_table, read_array
-from kanmodel.importers.assembly import Assembled, assemble
-from kanmodel.importers.comparison import MAX_TOLERANCE, Bounds, Comparison
-from kanmodel.importers.manifest import Check, Manifest, read_manifest
-from kanmodel.importers.source import open_source
+from kanmodel.importers.anatomy import Anatomy, dissect
+from kanmodel.importers.arrays import TableReader
+from kanmodel.importers.comparison import Comparison
+from kanmodel.importers.given import (
+    Given,
+    read_given,
+    refuse_weak,
+)
+from kanmodel.importers.manifest import Manifest, read_manifest
+from kanmodel.importers.search.orders import number_between
+from kanmodel.importers.search.searching import Evidence, Progress, Result, search
+from kanmodel.importers.search.space import INPUTS, PREDICTIONS, RARE, READOUT, Reading, Space, gap
+from kanmodel.importers.search.strangers import explain_failure
+from kanmodel.importers.source import Source, open_source
 from kanmodel.network.chain import Network
-from kanmodel.scaling import Array, Scaling
-from kanmodel.windows import take_windows
+
+N_REFERENCE = 512  # windows that a checkpoint keeps, evenly chosen
 
 
 @dataclass(frozen=True)
@@ -31,172 +40,236 @@ class Imported:
     Attributes:
         model: ready to save, predict and explain.
         name: what the manifest calls it, or the file.
-        comparison: where it differs most from the predictions of the `check`; None without a check.
-        reading: what was taken for granted that neither file nor manifest says; empty where there was no choice.
-        also_matching: other readings that compute the predictions of the `check` too.
+        comparison: where it differs most from the predictions of the check; None without a check.
+        found: how the file was read.
+        reading: the same for people, as far as the file does not say it; empty where it says all.
+        also_matching: readings that are other functions, yet as good on all windows that are given.
+        tried: readings that were computed.
+        total: readings that there are.
     """
 
     model: LoadedModel
     name: str
     comparison: Comparison | None
+    found: Reading
     reading: str = ""
     also_matching: tuple[str, ...] = ()
+    tried: int = 0
+    total: int = 0
 
 
-def import_checkpoint(file: Path, manifest_file: Path, read_table: TableReader | None = None) -> Imported:
+def ignore(tried: int, total: int) -> None:
+    """Progress that nobody watches."""
+
+
+def import_checkpoint(
+    file: Path, manifest_file: Path, read_table: TableReader | None = None, progress: Progress = ignore
+) -> Imported:
     """Makes a model of a file of weights and what the manifest says about it.
 
-    Where the file can be read in several ways that only predictions tell apart, the `check` decides; without one the
-    library's own way is taken.
+    Whatever neither of them says is found by the check: the one reading of the file that gives its predictions.
 
     Args:
         file: the weights, as their trainer saved them.
         manifest_file: the manifest, yaml or json.
         read_table: reads csv and parquet where the manifest names such a file.
+        progress: called with the readings that were tried, and all.
 
     Raises:
-        CheckpointError: the file or the manifest cannot be used, something is missing, or the check fails; one sentence
-            that names the place.
+        CheckpointError: the file or the manifest cannot be used, something is missing, or no reading passes the check;
+            one sentence that names the place.
     """
-    manifest = read_manifest(manifest_file)
+    return import_with(file, read_manifest(manifest_file), read_table, progress)
+
+
+def import_with(
+    file: Path, manifest: Manifest, read_table: TableReader | None = None, progress: Progress = ignore
+) -> Imported:
+    """`import_checkpoint` with a manifest that was read already."""
     source = open_source(file)
+    anatomy = dissect_source(source, manifest)
+    return import_parts(source.name, anatomy, manifest, read_given(manifest, read_table), progress)
+
+
+def dissect_source(source: Source, manifest: Manifest) -> Anatomy:
+    """The parts of a file.
+
+    Raises:
+        CheckpointError: as `dissect`; the message begins with the file's name.
+    """
     try:
-        readings = assemble(source, manifest)
-    except (CheckpointError, ConfigError) as error:
+        tensors = {**source.tensors, **source.integers}
+        return dissect(tensors, source.module, source.hyper_parameters, manifest, source.prefix)
+    except CheckpointError as error:
         raise CheckpointError(f"{source.name} {error}") from error
-    reader = _Reader(manifest, readings[0].network, read_table)
-    windows = reader.windows(manifest.reference)
-    reference = Reference(windows, reader.targets(manifest.reference_targets, len(windows)))
-    chosen, comparison = readings[0], None
-    also_matching: tuple[str, ...] = ()
-    if manifest.check is not None:
-        chosen, comparison, also_matching = _choose_reading(reader, manifest.check, readings, source.name)
-    library = f"{chosen.library}, {chosen.reading}" if chosen.reading else chosen.library
+
+
+def import_parts(name: str, anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progress) -> Imported:
+    """The model of the parts of a file and of the arrays that are given.
+
+    Raises:
+        CheckpointError: as `import_checkpoint`.
+    """
+    refuse_weak(given, manifest.file)
+    try:
+        spaces = anatomy.spaces(given.shapes, manifest)
+        if given.predictions is None:
+            return _finish(name, manifest, given, anatomy, _without_check(spaces, manifest), None)
+        result = _search(anatomy, manifest, given, progress)
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(f"{name} {error}") from error
+    if not result.matches:
+        raise CheckpointError(_no_match(name, given, spaces, result))
+    _refuse_ambiguous(name, given, result)
+    return _finish(name, manifest, given, anatomy, result.matches[0].reading, result)
+
+
+def _search(anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progress) -> Result:
+    """The readings that give the predictions, among ever more; the nearest where none does.
+
+    A manifest that says how the model is put together is believed: what it does not name is not there, if that
+    gives the predictions.
+    """
+    told, evidence = anatomy.told, _evidence(given)
+    usual = [replace(told, plain=True), told] if manifest.says_how else [told]
+    results: list[Result] = []
+    for known in (*usual, replace(told, more=(*told.more, *RARE))):
+        if results and results[-1].tried < results[-1].total:
+            break  # not all were tried, so more would not be either
+        spaces = replace(anatomy, told=known).spaces(given.shapes, manifest)
+        results.append(search(spaces, evidence, progress))
+        if results[-1].matches:
+            return results[-1]
+    every = results[len(usual) - 1]
+    return replace(results[0], tried=every.tried, total=every.total)
+
+
+def _evidence(given: Given) -> Evidence:
+    assert given.inputs is not None and given.predictions is not None
+    return Evidence(given.inputs, given.predictions, given.reference, given.shapes, given.tolerance)
+
+
+def _without_check(spaces: Sequence[Space], manifest: Manifest) -> Reading:
+    """The usual reading, where nothing that it takes for granted is likely to be otherwise.
+
+    Raises:
+        CheckpointError: something that the file does not say has to be said.
+    """
+    space = spaces[0]
+    if len(spaces) > 1:
+        raise CheckpointError(
+            "has parts that may follow each other in several orders, and only a check tells: give one"
+        )
+    needed = {
+        READOUT: "no weight tells what the head sees of the steps: give readout, last or mean",
+        "base": "it does not say what is added to the basis: give base_activation, silu by default, or pykan_config",
+        "library": "its keys fit fast-kan and FasterKAN: say in the manifest which library it is",
+        "denominator": "FasterKAN up to 14 May 2024 divides by a denominator that is not in the file: give it (0.33 by "
+        "default)",
+        "mult_arity": "it does not say how many factors its product nodes have: give mult_arity (pykan's default is 2)",
+        INPUTS: f"{manifest.file} lacks space: whether reference and check are scaled or original",
+    }
+    for choice in space.choices:
+        matters = choice.name != READOUT or len(space.order.front) or space.recurrent is not None
+        if choice.name in needed and len(choice.options) > 1 and matters:
+            raise CheckpointError(f"has no check to be compared with, and {needed[choice.name]}")
+    for before, part in pairwise(space.order.head):
+        choice = space.choices[space.index[gap(part.place)]]
+        left_out = number_between(before.place, part.place)
+        if left_out is not None and len(choice.options) > 1 and part.place not in manifest.activations:
+            raise CheckpointError(
+                f"has no {left_out}, so what stands there between its layers is unknown: give a check, or activations"
+            )
+    return Reading(space, (0,) * len(space.choices))
+
+
+def _finish(
+    name: str, manifest: Manifest, given: Given, anatomy: Anatomy, found: Reading, result: Result | None
+) -> Imported:
+    """The model of a reading."""
+    evidence = Evidence(
+        given.reference,
+        given.predictions if given.predictions is not None else np.zeros((1, len(given.shapes.outputs))),
+        given.reference,
+        given.shapes,
+        given.tolerance,
+    )
+    network = evidence.build(found)
+    comparison = result.matches[0].comparison if result else None
+    reading = found.describe()
     provenance = Provenance(
         "import",
-        f"{library}, read by kanscope {version('kanscope')}",
+        f"{anatomy.library}{', ' if reading else ''}{reading}, read by kanscope {version('kanscope')}",
         created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         verified=comparison is not None,
         difference=comparison.absolute if comparison else None,
         relative_difference=comparison.relative if comparison else None,
     )
-    model = LoadedModel(chosen.network, reference, {}, provenance)
+    model = LoadedModel(network, make_reference(given, found, evidence, network), {}, provenance)
     if not bool(torch.isfinite(model.reference_outputs).all()):
-        raise CheckpointError(f"{source.name} has a forecast that is not finite for a window of {manifest.reference}")
-    return Imported(model, manifest.name or file.stem, comparison, chosen.reading, also_matching)
-
-
-@dataclass(frozen=True)
-class _Reader:
-    """The arrays of a manifest in the shapes that the network has."""
-
-    manifest: Manifest
-    network: Network
-    read_table: TableReader | None
-
-    @property
-    def scaling(self) -> Scaling:
-        return Scaling.of(self.network.config)
-
-    def windows(self, name: str) -> Tensor:
-        """Windows in model units, (n, lookback, n_features)."""
-        config = self.network.config
-        array = read_array(self.manifest.folder, name, config.feature_names, self.read_table)
-        expected = (config.lookback, len(config.features))
-        if array.ndim == 2 and array.shape[1] == expected[1]:
-            if config.lookback == 1:
-                array = array[:, None]
-            elif is_table(name) and len(array) >= config.lookback:
-                array = take_windows(array, np.arange(config.lookback - 1, len(array)), config.lookback)
-        if array.ndim != 3 or array.shape[1:] != expected or not len(array):
-            rows = " or (n, n_features)" if config.lookback == 1 else ""
-            raise CheckpointError(
-                f"{name} must have the shape (n, lookback, n_features){rows}, here (n, {expected[0]}, {expected[1]}), "
-                f"but has {array.shape}"
-            )
-        if self.manifest.space == "original":
-            return self.scaling.features_to_model(array)
-        return torch.from_numpy(array).to(self.scaling.dtype)
-
-    def predict(self, network: Network, windows: Tensor) -> Array:
-        """What a network of these shapes computes, as the manifest's space has it, (n, n_outputs)."""
-        with torch.inference_mode():
-            computed = network.eval()(windows)
-        scaled = self.manifest.space == "scaled"
-        outputs: Array = computed.double().numpy() if scaled else self.scaling.outputs_to_original(computed)
-        return outputs
-
-    def outputs(self, name: str, n_windows: int) -> Array:
-        """Outputs as the manifest's space has them, (n, n_outputs)."""
-        config = self.network.config
-        columns = config.outputs if config.horizon > 1 else tuple(target.name for target in config.targets)
-        array = read_array(self.manifest.folder, name, columns, self.read_table)
-        by_step = (n_windows, config.horizon, len(config.targets))
-        if array.shape == by_step or array.shape == (n_windows,) == (prod(by_step),):
-            array = array.reshape(n_windows, -1)
-        if array.ndim == 1 and len(config.outputs) == 1:
-            array = array[:, None]
-        if array.shape != (n_windows, len(config.outputs)):
-            raise CheckpointError(
-                f"{name} must have the shape ({n_windows}, {len(config.outputs)}), a row for each window and a column "
-                f"for each of {', '.join(config.outputs)}, but has {array.shape}"
-            )
-        return array
-
-    def targets(self, name: str | None, n_windows: int) -> Array | None:
-        """Targets of the reference windows, original units."""
-        if name is None:
-            return None
-        targets = self.outputs(name, n_windows)
-        if self.manifest.space == "original":
-            return targets
-        return targets * self.scaling.output_scale + self.scaling.output_mean
-
-
-def _choose_reading(
-    reader: _Reader, check: Check, readings: list[Assembled], source: str
-) -> tuple[Assembled, Comparison, tuple[str, ...]]:
-    """The first reading that computes the predictions that are known, how far it is off, and which others do too.
-
-    Raises:
-        CheckpointError: none does, or so much is allowed that it would prove nothing.
-    """
-    windows = reader.windows(check.inputs)
-    expected = reader.outputs(check.outputs, len(windows))
-    bounds = Bounds.of(expected, check.tolerance)
-    _refuse_weak(reader, check, bounds)
-    compared = [(reading, bounds.compare(expected, reader.predict(reading.network, windows))) for reading in readings]
-    matching = [(reading, comparison) for reading, comparison in compared if comparison.matches]
-    if matching:
-        (chosen, comparison), *others = matching
-        return chosen, comparison, tuple(reading.reading for reading, _ in others)
-    _, comparison = min(compared, key=lambda pair: pair[1].relative)
-    wrong = f"{comparison.computed:.7g} in place of {comparison.expected:.7g}"
-    output = reader.network.config.outputs[comparison.output]
-    message = (
-        f"{source} does not compute {check.outputs}: the largest difference is {comparison.absolute:.3g}, at window "
-        f"{comparison.window}, output {output} ({wrong}), which is {describe_relative(comparison)}, and "
-        f"{bounds.allowed[comparison.output] / bounds.unit[comparison.output]:.2g} is allowed"
+        raise CheckpointError(f"{name} has a forecast that is not finite for a window of {given.reference_name}")
+    others = result.matches[1:] if result else ()
+    return Imported(
+        model,
+        manifest.name or Path(name).stem,
+        comparison,
+        found,
+        reading,
+        tuple(match.reading.describe() for match in others),
+        result.tried if result else 0,
+        result.total if result else 1,
     )
-    if len(compared) > 1:
-        message += "; tried: " + "; ".join(f"{other.reading} ({off.relative:.3g})" for other, off in compared)
-    raise CheckpointError(message)
 
 
-def _refuse_weak(reader: _Reader, check: Check, bounds: Bounds) -> None:
-    """Refuses a check that a wrong model would pass."""
-    if check.tolerance > MAX_TOLERANCE:
-        raise CheckpointError(
-            f"{reader.manifest.file}: check.tolerance is {check.tolerance} standard deviations of the outputs, above "
-            f"{MAX_TOLERANCE}, which proves nothing"
-        )
-    weak = bounds.proves_nothing
-    if weak is not None:
-        raise CheckpointError(
-            f"{reader.manifest.file}: {reader.network.config.outputs[weak]} has a standard deviation of "
-            f"{bounds.unit[weak]:.3g} in {check.outputs}, too little at its magnitude for float32 to prove anything by "
-            f"a tolerance of {check.tolerance:g}: subtract its mean"
-        )
+def make_reference(given: Given, found: Reading, evidence: Evidence, network: Network) -> Reference:
+    """The reference windows, evenly chosen where there are more than a checkpoint keeps."""
+    chosen = found.chosen
+    n = len(given.reference)
+    kept = np.arange(n) if n <= N_REFERENCE or given.reference_name != "windows" else _evenly(n)
+    windows = evidence.to_model(given.reference[kept], chosen[INPUTS]).to(getattr(torch, network.config.dtype))
+    targets = None if given.targets is None else given.targets[kept]
+    if targets is not None and chosen[PREDICTIONS] == "scaled":
+        targets = targets * evidence.scaling.output_scale + evidence.scaling.output_mean
+    return Reference(windows, targets)
+
+
+def _evenly(n: int) -> np.ndarray:
+    return np.linspace(0, n - 1, N_REFERENCE).round().astype(int)
+
+
+def _refuse_ambiguous(name: str, given: Given, result: Result) -> None:
+    """Refuses functions that all give the predictions, but differ on a window that is known."""
+    for match, apart in zip(result.matches, result.apart, strict=True):
+        if apart.material:
+            fitting = "; ".join(match.reading.describe() for match in result.matches[:5])
+            raise CheckpointError(
+                f"{name} can be read as {len(result.matches)} functions that all give {given.predictions_name}: "
+                f"{fitting}; the first and [{match.reading.describe()}] differ by {apart.difference:.2g} standard "
+                f"deviations at window {apart.window} of {given.reference_name}: add the model's prediction for it to "
+                "the check, or say in the manifest which it is"
+            )
+
+
+def _no_match(name: str, given: Given, spaces: Sequence[Space], result: Result) -> str:
+    """Why no reading gives the predictions: how near one comes, and what would explain the rest."""
+    evidence = _evidence(given)
+    reason = explain_failure(spaces, evidence, result.nearest)
+    if reason is not None:
+        return f"{name} gives {given.predictions_name} only if {reason}, which Kanscope does not serve"
+    if not result.nearest:
+        return f"{name} does not compute {given.predictions_name}: no reading of it gives finite predictions"
+    compared = []
+    for reading in result.nearest:
+        computed = evidence.predict(evidence.build(reading), reading, evidence.windows)
+        compared.append((evidence.bounds.compare(evidence.expected, computed), reading))
+    off, nearest = min(compared, key=lambda pair: pair[0].relative)
+    wrong = f"{off.computed:.7g} in place of {off.expected:.7g}"
+    tried = f"{result.tried:,} of {result.total:,} readings tried, the nearest: {nearest.describe() or 'the only one'}"
+    return (
+        f"{name} does not compute {given.predictions_name}: the largest difference is {off.absolute:.3g}, at window "
+        f"{off.window}, output {given.shapes.outputs[off.output]} ({wrong}), which is {describe_relative(off)}, and "
+        f"{evidence.bounds.allowed[off.output] / (evidence.bounds.unit[off.output] or 1):.2g} is allowed ({tried})"
+    )
 
 
 def describe_relative(comparison: Comparison) -> str:

@@ -5,23 +5,25 @@ from __future__ import annotations
 import reprlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers import values
+from kanmodel.importers.assembly import FLAT_READOUTS, NONE, READOUTS
 from kanmodel.importers.documents import read_document
+from kanmodel.importers.libraries import LIBRARIES
 from kanmodel.importers.pykan_config import Arities, PykanConfig, parse_arities, read_pykan_config
-from kanmodel.network.config import BASE_FUNCTIONS, Feature, Readout, Target
+from kanmodel.network.activations import ACTIVATIONS
+from kanmodel.network.config import BASE_FUNCTIONS, Feature, Target
 
-Library = Literal["pykan", "efficient_kan", "fast_kan", "faster_kan"]
 Space = Literal["scaled", "original"]
 PARTS = ("lstm", "head", "front")
 KEYS = (
     *("name", "library", *PARTS, "batch_first", "readout", "features", "targets", "lookback", "horizon"),
-    *("base_activation", "pykan_config", "denominator", "mult_arity", "input_id", "scaling"),
-    *("reference", "reference_targets", "check", "space"),
+    *("base_activation", "activations", "output_function", "pykan_config", "denominator", "mult_arity", "input_id"),
+    *("scaling", "reference", "reference_targets", "check", "space"),
 )
 SCALING_KEYS = ("feature_names", "mean", "std", "target_names", "target_mean", "target_std")
 DEFAULT_TOLERANCE = 1e-5
@@ -35,8 +37,7 @@ class Check:
     Attributes:
         inputs: name of the windows' array.
         outputs: name of the predictions' array.
-        tolerance: largest difference that counts as the same, in standard deviations of each output over the check's
-            windows.
+        tolerance: largest difference that counts as the same.
     """
 
     inputs: str
@@ -52,55 +53,79 @@ class Manifest:
         file: the manifest's name, for errors.
         folder: what the paths of arrays are relative to.
         features: input columns with units and scaling, in the order of a window's last axis.
-        targets: forecast columns with units and scaling.
-        lookback: steps of a window.
-        horizon: forecast steps.
+        targets: forecast columns with units and scaling; empty where they have no names yet.
+        lookback: steps of a window; None for those of the windows.
+        horizon: forecast steps; None for as many as the predictions have of each target.
         reference: name of the reference windows' array.
         name: of the model; None for that of the file.
         library: what computed the weights; None: as the keys say.
         prefixes: of ``lstm``, ``head`` and ``front``, as far as they are given; None for a part that is not there.
-        readout: what the head sees of the LSTM; None where it is not said.
-        base_activation: what is added to the splines; None where it is not said.
+        readout: what the head sees of the steps; None where it is not said.
+        base_activation: what is added to the basis; None where it is not said.
+        activations: what stands before parts, by their places; ``none`` for nothing.
+        output_function: what is applied to the outputs; ``none`` for nothing, None where it is not said.
         pykan_config: what pykan wrote beside the weights.
         denominator: of early FasterKAN.
         mult_arity: number of factors of the head's product nodes.
         input_id: the head's inputs that pykan's prune_input kept.
         reference_targets: name of their array.
         check: predictions to compare with.
-        space: whether reference, its targets and check are scaled or in original units.
+        space: whether reference, its targets and check are scaled or in original units; None where it is not said.
     """
 
     file: str
     folder: Path
     features: tuple[Feature, ...]
     targets: tuple[Target, ...]
-    lookback: int
-    horizon: int
+    lookback: int | None
+    horizon: int | None
     reference: str
     name: str | None = None
-    library: Library | None = None
-    prefixes: Mapping[str, str | None] | None = None
-    readout: Readout | None = None
+    library: str | None = None
+    prefixes: Mapping[str, str | None] = field(default_factory=dict)
+    readout: str | None = None
     base_activation: str | None = None
+    activations: Mapping[str, str] = field(default_factory=dict)
+    output_function: str | None = None
     pykan_config: PykanConfig | None = None
     denominator: float | None = None
     mult_arity: Arities | None = None
     input_id: tuple[int, ...] | None = None
     reference_targets: str | None = None
     check: Check | None = None
-    space: Space = "original"
+    space: Space | None = None
+
+    @property
+    def says_how(self) -> bool:
+        """Whether it says of the model how it is put together, or what is added to its basis."""
+        return any(said is not None for said in (self.readout, self.base_activation, self.pykan_config))
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether any column has a mean or a standard deviation, so that both spaces differ."""
+        columns: list[Feature | Target] = [*self.features, *self.targets]
+        return any((column.mean, column.std) != (0.0, 1.0) for column in columns)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, given: Mapping[str, Any] | None = None) -> Manifest:
     """Reads a manifest, yaml or json.
+
+    Args:
+        path: the file.
+        given: keys that stand elsewhere, for those that it leaves out; their paths are absolute.
 
     Raises:
         CheckpointError: it is not readable, or a key is unknown, missing, or of another kind.
     """
-    document = read_document(path)
+    return parse_manifest(read_document(path), path, given)
+
+
+def parse_manifest(document: Mapping[str, Any], path: Path, given: Mapping[str, Any] | None = None) -> Manifest:
+    """`read_manifest` of its keys and values; `path` names it in errors, and its folder is what paths begin at."""
+    said = {key: value for key, value in document.items() if value is not None or key in PARTS}
     try:
         values.refuse_unknown(document, KEYS, "it")
-        return _parse(document, path)
+        return _parse({**(given or {}), **said}, path)
     except CheckpointError as error:
         raise CheckpointError(f"{path.name}: {error}") from error
 
@@ -109,7 +134,11 @@ def _parse(document: dict[str, Any], path: Path) -> Manifest:
     given = {key: value for key, value in document.items() if value is not None}
     scaling = _read_scaling(given.get("scaling"), path.parent)
     features = [Feature(*pair) for pair in _columns(given, scaling, "features", "feature_names")]
-    targets = [Target(*pair) for pair in _columns(given, scaling, "targets", "target_names")]
+    has_targets = "targets" in given or "target_names" in (scaling or {})
+    targets = [Target(*pair) for pair in _columns(given, scaling, "targets", "target_names")] if has_targets else []
+    scaled = (scaling or {}).get("target_mean")
+    if not targets and isinstance(scaled, list):
+        targets = list(unnamed_targets(len(scaled)))
     if "batch_first" in given:  # says how the trainer's windows lay in memory; the weights are the same either way
         values.flag(given["batch_first"], "batch_first")
     config = given.get("pykan_config")
@@ -118,24 +147,31 @@ def _parse(document: dict[str, Any], path: Path) -> Manifest:
         folder=path.parent,
         features=tuple(_scaled(features, scaling, "mean", "std")),
         targets=tuple(_scaled(targets, scaling, "target_mean", "target_std")),
-        lookback=values.count(_needed(given, "lookback", "steps of a window"), "lookback"),
-        horizon=values.count(given.get("horizon", 1), "horizon"),
+        lookback=values.count(given["lookback"], "lookback") if "lookback" in given else None,
+        horizon=values.count(given["horizon"], "horizon") if "horizon" in given else None,
         reference=values.text(
             _needed(given, "reference", "windows on which every explanation is computed, 128 or more"), "reference"
         ),
         name=values.optional_text(given.get("name"), "name"),
-        library=cast("Library | None", _choice(given, "library", get_args(Library))),
+        library=_choice(given, "library", LIBRARIES),
         prefixes={part: _prefix(document[part], part) for part in PARTS if part in document},
-        readout=cast("Readout | None", _choice(given, "readout", get_args(Readout))),
+        readout=_choice(given, "readout", (*READOUTS, *FLAT_READOUTS)),
         base_activation=_choice(given, "base_activation", BASE_FUNCTIONS),
+        activations=_activations(given.get("activations")),
+        output_function=_choice(given, "output_function", (NONE, "softmax", *ACTIVATIONS)),
         pykan_config=None if config is None else read_pykan_config(path.parent / values.text(config, "pykan_config")),
         denominator=values.positive(given["denominator"], "denominator") if "denominator" in given else None,
         mult_arity=_mult_arity(given),
         input_id=values.counts(given["input_id"], "input_id") if "input_id" in given else None,
         reference_targets=values.optional_text(given.get("reference_targets"), "reference_targets"),
         check=_check(given.get("check")),
-        space=_space(given, scaling),
+        space=cast("Space | None", _choice(given, "space", get_args(Space))),
     )
+
+
+def unnamed_targets(n: int) -> tuple[Target, ...]:
+    """Targets without names of their own: y, or y1, y2, and so on."""
+    return (Target("y"),) if n == 1 else tuple(Target(f"y{number}") for number in range(1, n + 1))
 
 
 def _needed(given: Mapping[str, Any], key: str, meaning: str) -> Any:
@@ -155,6 +191,16 @@ def _prefix(value: Any, part: str) -> str | None:
     if not isinstance(value, str):
         raise CheckpointError(f"{part} must be a prefix of keys or null, but is {reprlib.repr(value)}")
     return value.removesuffix(".")
+
+
+def _activations(value: Any) -> dict[str, str]:
+    """Activations by the place of the part that they stand before, such as ``{fc.0: relu}``."""
+    if value is None:
+        return {}
+    return {
+        str(place): values.choice(name, (NONE, *ACTIVATIONS), f"activations.{place}")
+        for place, name in values.mapping(value, "activations").items()
+    }
 
 
 def _mult_arity(given: Mapping[str, Any]) -> Arities | None:
@@ -235,10 +281,3 @@ def _check(value: Any) -> Check | None:
         values.text(document.get("outputs"), "check.outputs"),
         values.positive(document.get("tolerance", DEFAULT_TOLERANCE), "check.tolerance"),
     )
-
-
-def _space(given: Mapping[str, Any], scaling: Mapping[str, Any] | None) -> Space:
-    """Without a scaling both are the same."""
-    if scaling is not None and "space" not in given:
-        raise CheckpointError("lacks space: whether reference and check are scaled or original")
-    return cast(Space, _choice(given, "space", get_args(Space)) or "original")

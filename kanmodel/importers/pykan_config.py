@@ -12,7 +12,6 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.documents import read_document
 from kanmodel.network.checks import MAX_SIZE
 
-BASES = ("silu", "identity", "zero")  # that pykan knows by name
 Arities = tuple[tuple[int, ...], ...] | int  # of each product node, a tuple for every entry of the width; or of all
 
 
@@ -43,19 +42,23 @@ def read_pykan_config(path: Path) -> PykanConfig:
     Raises:
         CheckpointError: it is not readable, holds Python objects, or lacks a key.
     """
-    document = read_document(path)
+    return parse_pykan_config(read_document(path), path.name)
+
+
+def parse_pykan_config(document: Mapping[str, Any], name: str) -> PykanConfig:
+    """`read_pykan_config` of its keys and values; `name` is for errors."""
     try:
         width = tuple(_layer_width(layer) for layer in _list(document, "width"))
         base = document.get("base_fun_name", "silu")
-        if base not in BASES:
+        if base not in ("silu", "identity", "zero"):
             raise CheckpointError(f"has the base_fun_name {reprlib.repr(base)}, not silu, identity or zero")
         enabled = document.get("symbolic_enabled", True)
         if not isinstance(enabled, bool):
             raise CheckpointError("has a symbolic_enabled that is not true or false")
         names = tuple(_function_names(document, layer) for layer in range(len(width) - 1)) if enabled else ()
-        return PykanConfig(path.name, width, parse_arities(document.get("mult_arity", 2)), base, enabled, names)
+        return PykanConfig(name, width, parse_arities(document.get("mult_arity", 2)), base, enabled, names)
     except CheckpointError as error:
-        raise CheckpointError(f"{path.name} {error}") from error
+        raise CheckpointError(f"{name} {error}") from error
 
 
 def parse_arities(value: Any) -> Arities:

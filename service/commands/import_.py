@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,38 +15,89 @@ from rich.table import Table
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.explain.scores import MIN_INPUTS
-from kanmodel.importers.description import Description, describe_file, nodes_of
-from kanmodel.importers.detect import TITLES, FoundKAN, FoundLSTM
-from kanmodel.importers.importing import Imported, describe_relative, import_checkpoint
+from kanmodel.importers.description import Description, describe_file
+from kanmodel.importers.importing import Imported, describe_relative, import_with
+from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
+from kanmodel.importers.windows_file import read_names, read_windows_file
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help="Weights as a trainer saved them: .pt, .pth, .ckpt, pykan's *_state.")],
+    file: Annotated[
+        Path, typer.Argument(help="What a trainer saved: a state_dict, a whole module, or a checkpoint that holds one.")
+    ],
+    windows: Annotated[
+        Path | None, typer.Option(help="windows.npz: eval, predictions, and if possible reference, reference_target.")
+    ] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Names of the features, one a line; a comma and the unit.")
+    ] = None,
+    targets: Annotated[Path | None, typer.Option(help="Names of what is forecast, likewise.")] = None,
+    scaling: Annotated[Path | None, typer.Option(help="Means and standard deviations, .json or .yaml.")] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="What the weights do not say, .yaml or .json; see --describe.")
+        Path | None, typer.Option(help="What windows and weights do not say, .yaml or .json; see --describe.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Checkpoint to write, *.safetensors.")] = None,
     describe: Annotated[
-        bool, typer.Option("--describe", help="Print what the file says, and a manifest to be filled in.")
+        bool,
+        typer.Option("--describe", help="Print what the file says and what the windows tell, and a manifest of it."),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make a checkpoint of a state_dict of an LSTM and a KAN of pykan, efficient-kan, fast-kan or FasterKAN."""
-    if describe:
+    """Make a checkpoint of what a trainer saved, proved to forecast the same.
+
+    An LSTM or a GRU, or none, with KAN or Linear layers; how they are put together is found by the predictions.
+    """
+    known = _read_known(windows, features, targets, scaling, manifest)
+    if describe and known is None:
         _print_description(describe_file(file), as_json)
         return
-    if manifest is None or output is None:
-        raise typer.BadParameter("give --manifest and --output, or --describe to see what the file says")
-    if output.suffix != ".safetensors":
+    if known is None or (output is None and not describe):
+        raise typer.BadParameter(
+            "give --windows and --features, or --manifest, and --output; or --describe to see what the file says"
+        )
+    if output is not None and output.suffix != ".safetensors":
         raise typer.BadParameter(f"{output.name} must end in .safetensors", param_hint="--output")
     from service.batch.tables import read_columns  # here, since the other commands start faster without polars
 
-    imported = import_checkpoint(file, manifest, read_columns)
+    with _progress(as_json) as progress:
+        imported = import_with(file, known, read_columns, progress)
+    if describe:
+        _print_description(describe_file(file, imported, known), as_json)
+        return
+    assert output is not None
     sha256 = save_checkpoint(imported.model, output)
     if as_json:
         typer.echo(json.dumps(_summary(imported, output, sha256), ensure_ascii=False, allow_nan=False))
     else:
         _print_summary(imported, output, sha256)
+
+
+def _read_known(
+    windows: Path | None, features: Path | None, targets: Path | None, scaling: Path | None, manifest: Path | None
+) -> Manifest | None:
+    """What is said beside the file, in options or in a manifest, which goes before; None where nothing is."""
+    given: dict[str, Any] = {} if windows is None else read_windows_file(windows)
+    for key, names in (("features", features), ("targets", targets)):
+        if names is not None:
+            given[key] = read_names(names)
+    if scaling is not None:
+        given["scaling"] = str(scaling.resolve())
+    if manifest is not None:
+        return read_manifest(manifest, given)
+    if not given:
+        return None
+    return parse_manifest({}, windows or Path("the command"), given)
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
+    """Shows on a terminal how many readings were tried."""
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda tried, total: None
+        return
+    with console.status("reading") as status:
+        yield lambda tried, total: status.update(f"{tried:,} of {total:,} readings tried")
 
 
 def _summary(imported: Imported, output: Path, sha256: str) -> dict[str, Any]:
@@ -57,6 +110,8 @@ def _summary(imported: Imported, output: Path, sha256: str) -> dict[str, Any]:
         "relative_difference": imported.comparison.relative if imported.comparison else None,
         "reading": imported.reading or None,
         "also_matching": imported.also_matching,
+        "readings_tried": imported.tried,
+        "readings": imported.total,
         "reference_windows": len(imported.model.reference.windows),
     }
 
@@ -74,9 +129,10 @@ def _print_summary(imported: Imported, output: Path, sha256: str) -> None:
         )
     if imported.reading:
         found = "found" if imported.comparison else "taken for granted"
-        console.print(f"{found}: {imported.reading}", markup=False)
+        tried = f" ({imported.tried:,} of {imported.total:,} readings tried)" if imported.comparison else ""
+        console.print(f"{found}: {imported.reading}{tried}", markup=False)
     for other in imported.also_matching:
-        console.print(f"the check is met just as well with {other}", markup=False)
+        console.print(f"no window tells it from: {other}", markup=False)
     if n_reference < MIN_INPUTS:
         console.print(f"{n_reference} reference windows: scores need {MIN_INPUTS} and will be null")
 
@@ -87,9 +143,12 @@ def _print_description(description: Description, as_json: bool) -> None:
         return
     console = Console(highlight=False)
     console.print(_description_table(description))
-    console.print("not in the file:")
-    for missing in description.missing:
-        console.print(f"  {missing}", markup=False)
+    if description.found is not None:
+        console.print(f"found: {description.found}", markup=False, soft_wrap=True)
+    else:
+        console.print("not in the file:")
+        for missing in description.missing:
+            console.print(f"  {missing}", markup=False, soft_wrap=True)
     console.print("\nmanifest:\n")
     typer.echo(description.manifest, nl=False)
 
@@ -100,26 +159,8 @@ def _description_table(description: Description) -> Table:
     prefix = f", without the prefix {description.prefix}" if description.prefix else ""
     types = ", ".join(description.dtypes)
     table.add_row("weights", f"{where}{description.n_tensors} tensors of {types}{prefix}")
-    for lstm in description.lstms:
-        table.add_row("LSTM", _describe_lstm(lstm))
-    for kan in description.kans:
-        table.add_row("KAN", _describe_kan(kan))
+    for part in description.parts:
+        table.add_row(part.library, f"{part.place!r}: {part.sizes}")
     if description.unknown:
         table.add_row("not understood", ", ".join(description.unknown[:10]))
     return table
-
-
-def _describe_lstm(lstm: FoundLSTM) -> str:
-    layers = "1 layer" if lstm.num_layers == 1 else f"{lstm.num_layers} layers"
-    direction = ", bidirectional" if lstm.bidirectional else ""
-    bias = "" if lstm.bias else ", without bias"
-    return f"{lstm.prefix!r}: {lstm.n_inputs} inputs, {lstm.hidden_size} units, {layers}{direction}{bias}"
-
-
-def _describe_kan(kan: FoundKAN) -> str:
-    libraries = " or ".join(TITLES[format_] for format_ in kan.formats) or "no known library"
-    grids = ", ".join(str(layer.grid_size) for layer in kan.layers)
-    orders = sorted({layer.spline_order for layer in kan.layers if layer.spline_order is not None})
-    order = f", spline order {', '.join(map(str, orders))}" if orders else ""
-    multiplies = ", some of them products" if any(layer.n_subnodes != layer.n_nodes for layer in kan.layers) else ""
-    return f"{kan.prefix!r}: {libraries}, nodes {nodes_of(kan)}{multiplies}, grid {grids}{order}"

@@ -13,20 +13,21 @@ from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.ledger import explain_windows
 from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
 from kanmodel.explain.topology import build_topology
-from kanmodel.importers.fast_kan import read_kan
+from kanmodel.importers.assembly import Chain, assemble
+from kanmodel.importers.libraries import Facts, find_parts
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, RecurrentConfig, SymbolicEdge, Target
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicEdge, Target, plain_layers
 
 
-def fast_kan_model(file, library, n_units):
+def fast_kan_model(file, library):
     """An imported LSTM with a head of fast-kan or FasterKAN, on the library's own windows."""
     tensors = torch.load(FOLDER / "import" / "fast_head" / file, weights_only=True)
-    config, head = read_kan(tensors, "fc_kan", library=library)
+    parts, (recurrent,) = find_parts(tensors, Facts(library=library))
     features = tuple(Feature(f"f{i}") for i in range(20))
-    network = Network(ModelConfig(features, (Target("y"),), 24, 1, config, RecurrentConfig("lstm", n_units)))
-    lstm = {key.replace("lstm.", "recurrent."): tensor for key, tensor in tensors.items() if key.startswith("lstm.")}
-    network.load_state_dict(lstm | {f"head.{key}": tensor for key, tensor in head.items()})
+    shapes = ModelConfig(features, (Target("y"),), 24, 1, plain_layers([20, 1]))
+    head = tuple(item for part in parts for item in part.items({}))
+    network = assemble(Chain((), recurrent, "last", head, None), shapes, torch.float32)
     reference = torch.from_numpy(load_arrays("import/fast_head/windows")["reference"][:160])
     return LoadedModel(network, Reference(reference), {}, PROVENANCE)
 
@@ -47,8 +48,8 @@ def symbolic_model():
 
 
 MODELS = {
-    "fast_kan": lambda: fast_kan_model("state_dict.pt", "fast_kan", 12),
-    "faster_kan": lambda: fast_kan_model("fasterkan_state_dict.pt", "faster_kan", 12),
+    "fast_kan": lambda: fast_kan_model("state_dict.pt", "fast_kan"),
+    "faster_kan": lambda: fast_kan_model("fasterkan_state_dict.pt", "faster_kan"),
     "symbolic": symbolic_model,
 }
 EVERY = pytest.mark.parametrize("name", MODELS)

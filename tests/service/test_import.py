@@ -108,10 +108,10 @@ def test_description(run):
     """What a file says is printed with a manifest, as tables or as JSON."""
     code, out, _ = run("import", WEIGHTS, "--describe")
     assert code == 0
-    for found in ("pykan, nodes [12, 5, 1], grid 5, 5, spline order 3", "20 inputs, 12 units, 1 layer", "lookback:"):
+    for found in ("'fc_kan': nodes [12, 5, 1], grid 5, 5, spline order 3", "20 inputs, 12 units, 1 layer", "lookback:"):
         assert found in out
     document = json.loads(run("import", WEIGHTS, "--describe", "--json")[1])
-    assert document["prefix"] == "module." and document["lstms"][0]["hidden_size"] == 12
+    assert document["prefix"] == "module." and [part["library"] for part in document["parts"]] == ["LSTM", "pykan"]
     assert document["unknown"] == [] and "readout" in " ".join(document["missing"])
 
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from glue import CASES, FEATURES, GLUE, load_glue
 from goldens import FOLDER, load_case
 
 from service.commands.import_ import import_
@@ -71,3 +72,47 @@ def test_the_scores_of_an_lstm_model_are_about_its_units(serve, models):
     scores = [node["scores"]["backward"] for node in nodes if node["kind"] == "lstm"]
     expected = load_case("pykan_head").expected("nodes/0")
     np.testing.assert_allclose(scores, expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def glue(tmp_path_factory):
+    """A folder with every forecaster of `golden/import/glue`, each imported by the command from windows and names."""
+    folder = tmp_path_factory.mktemp("glue")
+    for name in CASES:
+        case = load_glue(name)
+        arrays = {"eval": case.windows, "predictions": case.predictions, "targets": case.targets}
+        np.savez(folder / "windows.npz", **arrays)
+        (folder / "names.txt").write_text("\n".join(FEATURES))
+        (folder / "scaler.json").write_text(json.dumps(case.scaling | {"target_names": ["y"]}))
+        scaling = folder / "scaler.json" if "target_mean" in case.scaling else None
+        import_(
+            GLUE / name / "state_dict.pt",
+            windows=folder / "windows.npz",
+            features=folder / "names.txt",
+            scaling=scaling,
+            output=folder / f"{name}.safetensors",
+        )
+    return folder
+
+
+def test_every_import_is_served_and_explained(serve, glue):
+    """One command each, and the service forecasts what the module does and explains it completely."""
+    with serve(models=glue) as client:
+        for name in CASES:
+            case = load_glue(name)
+            scaled = "target_mean" in case.scaling
+            windows = case.original if scaled else case.windows.astype(float)
+            wanted = case.in_original_units(case.predictions) if scaled else case.predictions
+            body = {"instances": windows[:2].tolist()}
+            if wanted.shape[1] > 1:
+                body["output"] = client.get(f"/v1/models/{name}").json()["outputs"][0]
+            answer = client.post(f"/v1/models/{name}:explain", json=body)
+            assert answer.status_code == 200, answer.text
+            for explanation in answer.json()["explanations"]:
+                assert explanation["converged"]
+                change = explanation["prediction"] - explanation["baseline_prediction"]
+                total = sum(explanation["contributions"].values())
+                assert abs(total - change) <= explanation["tolerance"]
+            first = [e["prediction"] for e in answer.json()["explanations"]]
+            spread = wanted.std(axis=0).max()
+            np.testing.assert_allclose(first, wanted[:2, 0], rtol=1e-4, atol=1e-4 * spread)

@@ -103,6 +103,7 @@ READ = {
     "plain_proxy20": plain("proxy20", tolerance=2e-6),
     "plain_mult_arity3": plain("mult_arity3", tolerance=2e-6),
     "plain_mult_without_config": plain("mult", mult_arity=2, base_activation="silu"),
+    "plain_arity3_found": plain("mult_arity3", tolerance=2e-6, base_activation="silu"),
     "plain_arity3_without_config": plain("mult_arity3", tolerance=2e-6, mult_arity=3, base_activation="silu"),
     "saveckpt_symbolic": plain("symbolic", "ckpt_state.gz"),
     "saveckpt_constant_input": plain("constant_input", "ckpt_state.gz"),
@@ -128,11 +129,9 @@ REFUSED = {
     "joblib": (File("pykan_head/scaler.joblib"), "is a pickle, which can run any code"),
     "cache_data": (File("pykan_head/fc_kan_cache_data"), "holds one tensor and no state_dict"),
     "projection": (variant("lstm_projection"), "has an LSTM with a projection (lstm.weight_hr_l0: proj_size 6)"),
-    "gru": (variant("gru_not_lstm"), "has a recurrent network at 'gru' that is a GRU"),
-    "layernorm": (variant("layernorm_between"), "has key norm.weight and 1 more, which is not understood"),
     "pruned_inputs": (File("pykan_head/state_dict_pruned_inputs.pt"), "give input_id, the kept ones"),
     "other_base": (variant("base_fun_identity"), "the largest difference is 0.877, at window 15, output y+1"),
-    "arity_unknown": (plain("mult_arity3", base_activation="silu"), "5 sub-nodes for 3 nodes in layer 1"),
+    "arity_unknown": (plain("mult_arity3", base_activation="silu", check=None), "give mult_arity"),
     "arity_wrong": (plain("mult_arity3", base_activation="silu", mult_arity=2), "does not compute"),
     "symbolic_without_names": (plain("symbolic", base_activation="silu"), "has a symbolic function in symbolic_fun.0"),
     "config_with_objects": (
@@ -145,9 +144,18 @@ REFUSED = {
     ),
     "other_library": (File("pykan_head/lightning_like.ckpt", manifest={"library": "efficient_kan"}), "fit pykan, not"),
     "no_reference": (File("pykan_head/lightning_like.ckpt", manifest={"reference": None}), "lacks reference"),
-    "no_readout": (File("pykan_head/lightning_like.ckpt", manifest={"readout": None}), "give readout, last or mean"),
-    "no_base": (File("pykan_head/lightning_like.ckpt", manifest={"base_activation": None}), "give base_activation"),
-    "other_outputs": (variant("multi_output"), "head must end in 1 nodes, horizon x targets, but ends in 3"),
+    "no_readout": (
+        File("pykan_head/lightning_like.ckpt", manifest={"readout": None, "check": None}),
+        "give readout, last",
+    ),
+    "no_base": (
+        File("pykan_head/lightning_like.ckpt", manifest={"base_activation": None, "check": None}),
+        "give base_act",
+    ),
+    "other_outputs": (
+        variant("multi_output"),
+        "24 steps to 1 outputs: lstm (LSTM) from 20 to 8, fc_kan (pykan) from 8 to 3",
+    ),
     "no_lstm": (
         File("pykan_head/lightning_like.ckpt", manifest={"lstm": None, "lookback": 1}),
         "has key lstm.weight_ih",
@@ -354,8 +362,8 @@ def test_not_finite(tmp_path):
 
 def test_two_libraries(tmp_path):
     """Keys that fit fast-kan and FasterKAN are not guessed."""
-    file = File("fast_head/state_dict_no_base.pt")
-    with pytest.raises(CheckpointError, match="whose keys fit fast-kan and FasterKAN: say in the manifest which"):
+    file = File("fast_head/state_dict_no_base.pt", manifest={"check": None})
+    with pytest.raises(CheckpointError, match="its keys fit fast-kan and FasterKAN: say in the manifest which"):
         import_checkpoint(*write_case(tmp_path, file))
 
 
@@ -367,7 +375,26 @@ def test_description_has_a_manifest_to_fill_in(name, tmp_path):
     described = yaml.safe_load(describe_file(weights).manifest)
     filled = {key: value for key, value in json.loads(manifest.read_text()).items() if value is not None}
     blanks = {key for key, value in described.items() if value in (None, [])}
-    assert blanks <= {"readout", "features", "targets", "lookback", "base_activation", "mult_arity", "space", "lstm"}
+    assert blanks <= {"readout", "features", "targets", "lookback", "base_activation", "mult_arity", "pykan_config"}
     document = described | filled | {"scaling": None, "space": None}
     (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(document))
     assert import_checkpoint(weights, tmp_path / "manifest.yaml").model.provenance.verified
+
+
+DECIDABLE = ("readout", "base_activation", "library", "lstm", "head", "mult_arity", "lookback", "targets")
+
+
+@pytest.mark.parametrize("name", [name for name in READ if "pruned_" not in name and name != "float16"])
+def test_what_the_check_can_decide_need_not_be_said(name, tmp_path):
+    """Without readout, base, library, prefixes, arity and names, each file is read as the same network."""
+    file = READ[name]
+    weights, manifest = write_case(tmp_path, file, numbers_of(file))
+    said = import_checkpoint(weights, manifest)
+    document = json.loads(manifest.read_text())
+    known = {"mult_arity"} if isinstance(document.get("mult_arity"), list) else set()
+    left = {key: value for key, value in document.items() if key not in set(DECIDABLE) - known}
+    (tmp_path / "less.json").write_text(json.dumps(left | {"check": document["check"] | {"tolerance": 1e-4}}))
+    found = import_checkpoint(weights, tmp_path / "less.json")
+    assert found.model.config.head == said.model.config.head and found.model.provenance.verified
+    assert found.model.config.readout == said.model.config.readout
+    assert_same_tensors(found.model.network, said.model.network)

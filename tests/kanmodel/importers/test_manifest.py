@@ -27,7 +27,7 @@ def test_values(tmp_path):
     )
     assert [(f.name, f.unit, f.mean, f.std) for f in manifest.features] == [("a", None, 1, 3), ("b", "K", 2, 0)]
     assert (manifest.targets[0].mean, manifest.targets[0].std) == (4, 5)
-    assert manifest.check.tolerance == 1e-6 and manifest.horizon == 1 and manifest.folder == tmp_path
+    assert manifest.check.tolerance == 1e-6 and manifest.horizon is None and manifest.folder == tmp_path
     assert manifest.prefixes == {"lstm": None, "head": ""} and manifest.mult_arity == ((), (2, 3), ())
 
 
@@ -38,14 +38,15 @@ def test_values(tmp_path):
         ("lookback: 4\n", "has the key 'lookback' more than once"),
         ("name: !!python/object/apply:os.makedirs [canary]\n", "holds the Python object os.makedirs, which needs code"),
         ("check: &a {inputs: a.npy}\nscaling:\n  <<: *a\n", "merges mappings in line 7"),
-        ("readout: first\n", "readout must be last, mean or flatten, but is 'first'"),
+        ("readout: first\n", "readout must be last or mean or flatten or flatten_features, but is 'first'"),
         ("horizon: true\n", "horizon must be a whole number from 1, but is True"),
         ("check: {inputs: a.npy, outputs: b.npy, tolerance: 0}\n", "check.tolerance must be above 0"),
         (
             "scaling: s.joblib\nspace: scaled\n",
             "only .json and .yaml are read, since a pickle (.joblib, .pkl) can run any",
         ),
-        (f"scaling: {json.dumps(SCALING)}\n", "lacks space: whether reference and check are scaled or original"),
+        ("activations: {fc.0: swish}\n", "activations.fc.0 must be none or identity or relu or"),
+        ("output_function: argmax\n", "output_function must be none or softmax or"),
         (
             f"scaling: {json.dumps(SCALING | {'mean': [1]})}\nspace: scaled\n",
             "scaling.mean must be a list of 2 numbers",
@@ -67,7 +68,7 @@ def test_what_is_not_understood(tmp_path, text, reason):
     assert not Path("canary").exists()
 
 
-@pytest.mark.parametrize("key", ["lookback", "reference", "targets"])
+@pytest.mark.parametrize("key", ["features", "reference"])
 def test_what_is_missing(tmp_path, key):
     """A key that nothing else tells is asked for by name."""
     text = "".join(line + "\n" for line in LEAST.splitlines() if not line.startswith(f"{key}:"))

@@ -1,0 +1,165 @@
+"""The parts of a file, as its manifest names them, and what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from kanmodel.errors import CheckpointError
+from kanmodel.importers.facts import facts_of, told_of
+from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart, find_parts
+from kanmodel.importers.manifest import Manifest
+from kanmodel.importers.modules import Module, Value
+from kanmodel.importers.search.orders import Shapes, find_orders
+from kanmodel.importers.search.space import Space, Told
+from kanmodel.network.config import ModelConfig
+
+FOREIGN = {
+    "in_proj_weight": "attention, in which every step reads the others",
+    "weight_ih": "a cell that its own loop runs",
+}  # parts of keys, and what has them
+TITLES = {
+    "pykan": ("pykan", "pykan 0.0"),
+    "efficient_kan": ("efficient-kan",),
+    "fast_kan": ("fast-kan", "fast-kan or FasterKAN"),
+    "faster_kan": ("FasterKAN", "fast-kan or FasterKAN"),
+}  # of the libraries that a manifest may name
+TORCH = ("Linear", "LayerNorm", "BatchNorm")
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """The parts of a model.
+
+    Attributes:
+        parts: but the recurrent one, in the order of the file.
+        recurrent: the LSTM or GRU; None without.
+        told: what is known of how they are put together.
+    """
+
+    parts: tuple[Part, ...]
+    recurrent: RecurrentPart | None
+    told: Told
+
+    @property
+    def every(self) -> tuple[AnyPart, ...]:
+        """All parts, the recurrent one first."""
+        return self.parts if self.recurrent is None else (self.recurrent, *self.parts)
+
+    @property
+    def library(self) -> str:
+        """What computed the weights."""
+        kans = dict.fromkeys(part.library for part in self.parts if part.library not in TORCH)
+        return " and ".join(kans) or "torch"
+
+    def spaces(self, shapes: ModelConfig, manifest: Manifest) -> list[Space]:
+        """The readings of every order of the parts.
+
+        Raises:
+            CheckpointError: the parts do not follow each other.
+        """
+        sizes = Shapes(shapes.lookback, len(shapes.features), len(shapes.outputs))
+        head, front = manifest.prefixes.get("head"), manifest.prefixes.get("front")
+
+        def allowed(part: Part, is_front: bool) -> bool:
+            if head is not None and is_under(part.place, head):
+                return not is_front
+            return front is None or is_front or not is_under(part.place, front)
+
+        orders = find_orders(self.parts, self.recurrent, sizes, allowed)
+        spaces = [Space.of(order, self.recurrent, self.told, sizes.n_outputs) for order in orders]
+        fitting = [space for space in spaces if space.n_readings]
+        if not fitting:
+            raise CheckpointError(f"has parts that fit no order with readout {manifest.readout}")
+        return fitting
+
+
+def dissect(
+    tensors: Mapping[str, Tensor],
+    module: Module | None,
+    hyper_parameters: Mapping[str, Value],
+    manifest: Manifest,
+    taken_off: str = "",
+) -> Anatomy:
+    """The parts of a model.
+
+    Args:
+        tensors: all of them, by key.
+        module: the tree of modules; None where it is unknown.
+        hyper_parameters: that were kept beside.
+        manifest: what its user says.
+        taken_off: what stood before every key in the file.
+
+    Raises:
+        CheckpointError: a key that is not understood, a part that is not there, or that is not what is said of it.
+    """
+    recurrents = find_parts(tensors, facts_of(None, manifest, 1 << 16))[1] if manifest.input_id else []
+    n_reaching = recurrents[0].n_out if recurrents else len(manifest.features)
+    parts, recurrents = find_parts(tensors, facts_of(module, manifest, n_reaching))
+    prefixes = {name: _inner(prefix, taken_off) for name, prefix in manifest.prefixes.items()}
+    recurrent = _choose_recurrent(recurrents, prefixes)
+    for name in ("head", "front"):
+        prefix = prefixes.get(name)
+        if prefix is not None and not any(is_under(part.place, prefix) for part in parts):
+            raise CheckpointError(f"has no KAN at {prefix!r}, but {_places(parts)}")
+    if manifest.library is not None:
+        _check_library(parts, manifest.library)
+    for part in parts:
+        if part.problem is not None:
+            raise CheckpointError(part.problem)
+    anatomy = Anatomy(tuple(parts), recurrent, told_of(module, hyper_parameters, manifest, parts))
+    _refuse_leftovers(tensors, anatomy.every)
+    return anatomy
+
+
+def is_under(place: str, prefix: str) -> bool:
+    """Whether a place is at a prefix or inside it."""
+    return not prefix or place == prefix or place.startswith(f"{prefix}.")
+
+
+def _inner(prefix: str | None, taken_off: str) -> str | None:
+    """A prefix of the manifest, which may have in front what was taken off every key."""
+    return None if prefix is None else f"{prefix}.".removeprefix(taken_off).removesuffix(".")
+
+
+def _choose_recurrent(found: Sequence[RecurrentPart], prefixes: Mapping[str, str | None]) -> RecurrentPart | None:
+    if "lstm" in prefixes:
+        prefix = prefixes["lstm"]
+        chosen = next((part for part in found if part.place == prefix), None)
+        if prefix is not None and chosen is None:
+            raise CheckpointError(f"has no LSTM at {prefix!r}, but {_places(found)}")
+        return chosen
+    if len(found) > 1:
+        raise CheckpointError(f"has recurrent parts at {_places(found)}, and Kanscope reads models that have one")
+    return found[0] if found else None
+
+
+def _places(parts: Sequence[AnyPart]) -> str:
+    return ", ".join(repr(part.place) for part in parts) or "none at all"
+
+
+def _check_library(parts: Sequence[Part], library: str) -> None:
+    for part in parts:
+        if part.library not in (*TORCH, *TITLES[library]):
+            raise CheckpointError(
+                f"has a KAN at {part.place!r} whose keys fit {part.library}, not {TITLES[library][0]}"
+            )
+
+
+def _refuse_leftovers(tensors: Mapping[str, Tensor], parts: Sequence[AnyPart]) -> None:
+    """Refuses the first key that belongs to no part: to drop it could change what is computed."""
+    used = {key for part in parts for key in part.keys}
+    left = [key for key in tensors if key not in used]
+    if not left:
+        return
+    more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+    what = next((what for name, what in FOREIGN.items() if left[0].rpartition(".")[2] == name), None)
+    shape = list(tensors[left[0]].shape)
+    if what is None and len(shape) >= 3 and left[0].endswith("weight"):
+        what = "a convolution"
+    reason = f"it is of {what}, which is no layer of a chain" if what else "it belongs to no part that is known"
+    raise CheckpointError(
+        f"has key {left[0]}{more}, which is not understood: {reason}, and to drop it could change the forecast"
+    )

@@ -1,0 +1,106 @@
+"""``from_file``: a model of a file and of arrays that are in hand, and how a call says what a manifest does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.errors import CheckpointError
+from kanmodel.importers.given import Given, make_shapes, name_outputs, shape_outputs, shape_windows
+from kanmodel.importers.importing import dissect_source, ignore, import_parts
+from kanmodel.importers.manifest import Manifest, parse_manifest
+from kanmodel.importers.source import open_source
+
+SEARCH_TOLERANCE = 1e-4  # standard deviations
+
+
+def from_file(
+    path: str | Path,
+    *,
+    windows: Any,
+    predictions: Any,
+    features: Sequence[str],
+    outputs: Sequence[str] | None = None,
+    targets: Any = None,
+    scaling: Any = None,
+    horizon: int | None = None,
+    tolerance: float = SEARCH_TOLERANCE,
+) -> LoadedModel:
+    """Makes a model of a file that torch.save or safetensors wrote, and of the model's own predictions.
+
+    Whatever the file does not say is found by the predictions: readout, activations, what is added to splines, in
+    which order layers stand, whether windows and predictions are scaled.
+
+    Args:
+        path: a state_dict, a whole module, or a training or Lightning checkpoint.
+        windows: inputs, (n, lookback, n_features), oldest step first; up to 512 of them become the reference windows.
+        predictions: of the model for these windows, (n, n_outputs) or (n,).
+        features: names of the inputs.
+        outputs: names of what is forecast; y, or y1, y2, … without.
+        targets: what was to be forecast for these windows, (n, n_outputs) or (n,).
+        scaling: ``mean`` and ``std`` of the features, ``target_mean`` and ``target_std`` of the outputs; None where the
+            model reads and gives original units.
+        horizon: forecast steps; as many as the predictions have of each output by default.
+        tolerance: in standard deviations of each output.
+
+    Raises:
+        CheckpointError: no reading of the file gives the predictions, or several do; the message says how near it came.
+    """
+    path = Path(path)
+    document = describe_call(features, outputs, scaling, horizon)
+    found, computed = as_array(windows), as_array(predictions)
+    manifest = parse_manifest(document, Path("the call"))
+    given = give(manifest, found, as_array(targets) if targets is not None else None, computed, tolerance)
+    source = open_source(path)
+    return import_parts(source.name, dissect_source(source, manifest), manifest, given, ignore).model
+
+
+def give(
+    manifest: Manifest, windows: np.ndarray, targets: np.ndarray | None, predictions: np.ndarray, tolerance: float
+) -> Given:
+    """What an import is told in arrays of one set of windows."""
+    lookback = windows.shape[1] if windows.ndim == 3 else 1
+    found = shape_windows(windows, lookback, len(manifest.features), "windows")
+    named, horizon = name_outputs(manifest, predictions, "predictions")
+    shapes = make_shapes(manifest, named, lookback, horizon)
+    outputs = shape_outputs(predictions, len(found), shapes.outputs, "predictions", shapes.horizon)
+    known = None if targets is None else shape_outputs(targets, len(found), shapes.outputs, "targets", shapes.horizon)
+    for name, array in (("windows", found), ("predictions", outputs), ("targets", known)):
+        if array is not None and not np.isfinite(array).all():
+            raise CheckpointError(f"{name} must be finite, but some values are not")
+    return Given(shapes, found, known, found, outputs, tolerance, "windows", "predictions")
+
+
+def describe_call(
+    features: Sequence[str], outputs: Sequence[str] | None, scaling: Any, horizon: int | None
+) -> dict[str, Any]:
+    """What a call says, as a manifest has it."""
+    document: dict[str, Any] = {"features": list(features), "reference": "windows", "horizon": horizon}
+    if scaling is not None:
+        document["scaling"] = plain_scaling(scaling)
+    if outputs is not None:
+        document["targets"] = list(outputs)
+    return document
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Numbers of a tensor, an array, or nested lists, in float64."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values, dtype=np.float64)
+
+
+def plain_scaling(scaling: Any) -> dict[str, Any]:
+    """A scaling as a document has it: lists of numbers, of a mapping or of a fitted StandardScaler of the features."""
+    if not isinstance(scaling, Mapping):
+        scaling = {"mean": scaling.mean_, "std": scaling.scale_}
+    return {
+        name: list(values) if name.endswith("names") else [float(value) for value in np.atleast_1d(as_array(values))]
+        for name, values in scaling.items()
+        if values is not None
+    }

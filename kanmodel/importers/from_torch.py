@@ -1,0 +1,145 @@
+"""``from_torch``: a model of the module in hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError
+from kanmodel.importers.anatomy import Anatomy, dissect
+from kanmodel.importers.assembly import Chain, assemble
+from kanmodel.importers.comparison import Bounds
+from kanmodel.importers.from_file import as_array, describe_call
+from kanmodel.importers.given import make_shapes, name_outputs, shape_outputs, shape_windows
+from kanmodel.importers.importing import N_REFERENCE
+from kanmodel.importers.live import TOLERANCE, Watched, ask, follow, read_live, unchanged, watch
+from kanmodel.importers.manifest import Manifest, parse_manifest
+from kanmodel.importers.search.searching import Evidence, search
+from kanmodel.network.chain import Network
+from kanmodel.scaling import Array, Scaling
+
+
+def from_torch(
+    net: nn.Module,
+    *,
+    windows: Any,
+    features: Sequence[str],
+    outputs: Sequence[str] | None = None,
+    targets: Any = None,
+    scaling: Any = None,
+    horizon: int | None = None,
+) -> LoadedModel:
+    """Makes a model of a trained module, proved to forecast the same on all windows.
+
+    Windows, targets and everything that the model will say are in original units. With a `scaling` the module is given
+    (windows - mean) / std, and its outputs are multiplied by target_std and target_mean is added.
+
+    Args:
+        net: an LSTM or a GRU, or none, with KAN layers or Linear layers in a chain; nothing of it is changed.
+        windows: (n, lookback, n_features), original units, oldest step first; up to 512 of them, evenly chosen, become
+            the reference windows.
+        features: names of the inputs.
+        outputs: names of what is forecast; y, or y1, y2, … without.
+        targets: what was to be forecast for these windows, (n, n_outputs) or (n,), original units.
+        scaling: ``mean`` and ``std`` of the features and, where the outputs are scaled, ``target_mean`` and
+            ``target_std``; None where the module reads and gives original units.
+        horizon: forecast steps; as many as the module has outputs for each of `outputs` by default.
+
+    Raises:
+        UnreadableModelError: the module is no such chain; which part is not understood, or where the forecasts differ
+            first by more than 1e-5 of their standard deviation.
+        CheckpointError: the arrays do not fit each other.
+    """
+    document = describe_call(features, outputs, scaling, horizon)
+    x = as_array(windows)
+    lookback = x.shape[1] if x.ndim == 3 else 1
+    x = shape_windows(x, lookback, len(document["features"]), "windows")
+    if not np.isfinite(x).all():
+        raise CheckpointError("windows must be finite, but some values are not")
+    mean, std = (np.array(document.get("scaling", {}).get(key, default)) for key, default in (("mean", 0), ("std", 1)))
+    _refuse_scaled(x, mean, std)
+    scaled = (x - mean) / np.where(std > 0, std, 1)
+    with unchanged(net):
+        expected = ask(net, scaled)
+        manifest = parse_manifest(document, Path("the call"))
+        named, steps = name_outputs(manifest, expected, "the forecasts of the module")
+        shapes = make_shapes(manifest, named, lookback, steps)
+        shape_outputs(expected, len(x), shapes.outputs, "the forecasts of the module", steps)
+        tree = read_live(net)
+        try:
+            tensors = tree.state_dict()
+            anatomy = dissect(tensors, tree, {}, manifest)
+            places = [part.place for part in anatomy.every]
+            watched = watch(net, scaled, places)
+            chain = _read(watched, anatomy, Evidence(scaled, expected, scaled, shapes, TOLERANCE), manifest)
+            network = assemble(chain, shapes, chain.dtype)
+        except (CheckpointError, ConfigError) as error:
+            raise UnreadableModelError(f"the module {error}") from error
+    difference = _prove(network, scaled, expected, shapes.outputs)
+    kept = np.arange(len(x)) if len(x) <= N_REFERENCE else np.linspace(0, len(x) - 1, N_REFERENCE).round().astype(int)
+    known = None if targets is None else shape_outputs(as_array(targets), len(x), shapes.outputs, "targets", steps)
+    of_scaling = Scaling.of(network.config)
+    reference = Reference(of_scaling.features_to_model(x[kept]), None if known is None else known[kept])
+    return LoadedModel(network, reference, {}, _provenance(anatomy, difference))
+
+
+def _read(watched: Watched, anatomy: Anatomy, evidence: Evidence, manifest: Manifest) -> Chain:
+    """The chain that was watched; where the weights of a part are used without calling it, the one that is found."""
+    try:
+        return follow(watched, anatomy.parts, anatomy.recurrent, anatomy.told.more)
+    except UnreadableModelError:
+        called = {place for place, _, _ in watched.calls}
+        if called >= {part.place for part in anatomy.every}:
+            raise
+        try:
+            result = search(anatomy.spaces(evidence.shapes, manifest), evidence)
+        except CheckpointError:
+            result = None
+        if result is None or not result.matches:
+            raise
+        return result.matches[0].reading.chain()
+
+
+def _provenance(anatomy: Anatomy, difference: tuple[float, float]) -> Provenance:
+    return Provenance(
+        "from_torch",
+        f"{anatomy.library}, read by kanscope {version('kanscope')}",
+        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        verified=True,
+        difference=difference[0],
+        relative_difference=difference[1],
+    )
+
+
+def _refuse_scaled(windows: Array, mean: Array, std: Array) -> None:
+    """Refuses windows that were scaled already, by a scaling that would be applied once more."""
+    found_mean, found_std = windows.mean(axis=(0, 1)), windows.std(axis=(0, 1))
+    far = np.abs(found_mean - mean) > 5 * np.where(std > 0, std, 1)
+    looks_scaled = (np.abs(found_mean) < 2).all() and ((found_std < 3) | (found_std == 0)).all()
+    if bool(far.any()) and bool(looks_scaled):
+        raise CheckpointError(
+            "windows look scaled already, but a scaling is given: give them in original units, or no scaling"
+        )
+
+
+def _prove(network: Network, windows: Array, expected: Array, names: Sequence[str]) -> tuple[float, float]:
+    """The largest difference between the forecasts of the module and of the network, absolute and in its spread."""
+    bounds = Bounds.of(expected, TOLERANCE)
+    dtype = getattr(torch, network.config.dtype)
+    with torch.inference_mode():
+        computed = network(torch.from_numpy(windows).to(dtype)).double().numpy()
+    found = bounds.compare(expected, computed)
+    if not found.matches:
+        raise UnreadableModelError(
+            f"the chain that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
+            f"for output {names[found.output]} at window {found.window}, {found.relative:.2g} of its spread"
+        )
+    return found.absolute, found.relative

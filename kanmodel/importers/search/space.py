@@ -1,0 +1,239 @@
+"""A space of readings: one order of a file's parts, and what is still to be chosen in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import product
+from math import prod
+
+from kanmodel.importers.assembly import FLAT_READOUTS, NONE, READOUTS, Chain, Element
+from kanmodel.importers.libraries import Part, RecurrentPart
+from kanmodel.importers.libraries.radial import INV_DENOMINATORS, LIBRARIES
+from kanmodel.importers.search.orders import Order
+from kanmodel.network.config import Step
+
+ACTIVATIONS = (NONE, "relu", "tanh", "silu", "gelu", "elu", "sigmoid", "leaky_relu", "softplus")
+RARE = ("selu", "mish", "hardswish", "relu6", "softsign", "leaky_relu(0.1)", "leaky_relu(0.2)", "gelu_tanh")
+INPUTS, PREDICTIONS, READOUT, OUTPUT = "inputs", "predictions", "readout", "output"
+UNITS = ("scaled", "original")
+
+
+def gap(place: str) -> str:
+    """Name of the choice of what stands before a part."""
+    return f"before {place or 'the KAN'}"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Something that the file does not say.
+
+    Attributes:
+        name: ``readout``, ``output``, a place before which an activation may stand, or what a library leaves open.
+        options: what it can be, the usual first.
+    """
+
+    name: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is known beside the file, by the name of the choice: the only options that are left.
+
+    Attributes:
+        options: by the name of a choice.
+        more: further activations that the model has somewhere.
+        first: by the name of a choice, the option that counts as the usual one.
+        plain: whether there are no activations but those that are known.
+    """
+
+    options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    more: tuple[str, ...] = ()
+    first: Mapping[str, str] = field(default_factory=dict)
+    plain: bool = False
+
+    def apply(self, choice: Choice) -> Choice:
+        """A choice with the options that are left of it, in the order in which they are tried."""
+        options = self.options.get(choice.name, choice.options)
+        first = self.first.get(choice.name)
+        if self.plain and NONE in options:
+            options = (first if first in options else NONE,)
+        return Choice(choice.name, (first, *(o for o in options if o != first)) if first in options else options)
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """All readings of one order.
+
+    Attributes:
+        order: of the parts.
+        recurrent: the LSTM or GRU; None without.
+        kinds: what libraries leave open.
+        choices: all of them, in the order of the computation but for `kinds`, which come first.
+    """
+
+    order: Order
+    recurrent: RecurrentPart | None
+    kinds: tuple[Choice, ...]
+    choices: tuple[Choice, ...]
+
+    @classmethod
+    def of(cls, order: Order, recurrent: RecurrentPart | None, told: Told, n_outputs: int) -> Space:
+        """The space of an order, without what is known."""
+        parts = (*order.front, *order.head)
+        kinds: dict[str, tuple[str, ...]] = {}
+        for part in parts:
+            for name, options in part.open.items():
+                kinds.setdefault(name, tuple(told.options.get(name, options)))
+        activations = (*ACTIVATIONS, *(name for name in told.more if name not in ACTIVATIONS))
+        readouts = FLAT_READOUTS if order.flat else READOUTS
+        places = [part.place for part in order.front[1:]]
+        choices = [Choice(INPUTS, UNITS), *(Choice(gap(place), activations) for place in places)]
+        if recurrent is not None and order.front:
+            choices.append(Choice(gap(recurrent.place), activations))
+        choices.append(Choice(READOUT, readouts))
+        after_readout = order.head if recurrent is not None or order.front else order.head[1:]
+        choices += [Choice(gap(part.place), activations) for part in after_readout]
+        softmax = ("softmax",) if n_outputs > 1 else ()
+        at_output = (*(name for name in activations if "(" not in name), *softmax)
+        choices += [Choice(OUTPUT, at_output), Choice(PREDICTIONS, UNITS)]
+        left = [told.apply(choice) for choice in choices]
+        if READOUT in told.options:
+            left = [_known_readout(choice, readouts) for choice in left]
+        of_kinds = tuple(Choice(name, options) for name, options in kinds.items())
+        return cls(order, recurrent, of_kinds, (*of_kinds, *left))
+
+    @property
+    def n_readings(self) -> int:
+        """How many there are."""
+        return prod(len(choice.options) for choice in self.choices)
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Number of each choice, by its name."""
+        return {choice.name: number for number, choice in enumerate(self.choices)}
+
+    def with_one_activation(self) -> Iterator[Space]:
+        """The same readings in other orders: in each, one activation counts as the usual one before every part."""
+        places = [choice for choice in self.choices if choice.name.startswith("before ")]
+        for name in dict.fromkeys(option for choice in places for option in choice.options[1:]):
+            told = Told(first={choice.name: name for choice in places})
+            yield replace(self, choices=tuple(told.apply(choice) for choice in self.choices))
+
+    def each_kind(self) -> Iterator[tuple[int, ...]]:
+        """Every combination of options of `kinds`, those with few unusual ones first."""
+        every = product(*(range(len(choice.options)) for choice in self.kinds))
+        return iter(sorted(every, key=lambda options: (sum(map(bool, options)), options)))
+
+
+def _known_readout(choice: Choice, readouts: Sequence[str]) -> Choice:
+    """The readouts that are known, as far as the order has them."""
+    if choice.name != READOUT:
+        return choice
+    return Choice(READOUT, tuple(option for option in choice.options if option in readouts))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One way to read a file: a space, and the number of an option of each of its choices."""
+
+    space: Space
+    numbers: tuple[int, ...]
+
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The option of each choice."""
+        return {
+            choice.name: choice.options[number] for choice, number in zip(self.space.choices, self.numbers, strict=True)
+        }
+
+    @property
+    def departures(self) -> int:
+        """How many choices are not the usual ones: fewer is simpler."""
+        return sum(map(bool, self.numbers))
+
+    def within(self, space: Space) -> Reading:
+        """The same reading in a space of more options."""
+        chosen = self.chosen
+        return Reading(space, tuple(choice.options.index(chosen[choice.name]) for choice in space.choices))
+
+    def changed_once(self) -> Iterator[Reading]:
+        """All readings that make one choice otherwise."""
+        for number, choice in enumerate(self.space.choices):
+            for option in range(len(choice.options)):
+                if option != self.numbers[number]:
+                    yield Reading(self.space, (*self.numbers[:number], option, *self.numbers[number + 1 :]))
+
+    def differs_from(self, other: Reading) -> list[str]:
+        """Names of the choices that another reading of the same space makes otherwise."""
+        theirs = other.chosen
+        return [name for name, option in self.chosen.items() if theirs.get(name) != option]
+
+    def chain(self) -> Chain:
+        """What it computes."""
+        space, chosen = self.space, self.chosen
+        output = chosen[OUTPUT]
+        return Chain(
+            front=(*_elements(space.order.front, chosen), *_activation(space.recurrent, chosen)),
+            recurrent=space.recurrent,
+            readout=chosen[READOUT],
+            head=_elements(space.order.head, chosen),
+            output_function=None if output == NONE else output,
+        )
+
+    def describe(self) -> str:
+        """What was found that the file does not say, for people."""
+        space, chosen, found = self.space, self.chosen, []
+        for choice in space.choices:
+            if choice.name.startswith("before ") and chosen[choice.name] != NONE:
+                found.append(f"{chosen[choice.name]} {choice.name}")
+        if chosen[OUTPUT] != NONE:
+            found.append(f"{chosen[OUTPUT]} at the output")
+        if len(space.choices[space.index[READOUT]].options) > 1:
+            found.append(describe_readout(chosen[READOUT]))
+        found += [_describe_kind(choice.name, chosen[choice.name]) for choice in space.kinds]
+        for name in (INPUTS, PREDICTIONS):
+            if len(space.choices[space.index[name]].options) > 1:
+                found.append(f"{name} {'scaled' if chosen[name] == 'scaled' else 'in original units'}")
+        return ", ".join(found)
+
+
+def describe_readout(readout: str) -> str:
+    """A readout, for people."""
+    return {
+        "flatten": "all steps read, steps outermost",
+        "flatten_features": "all steps read, features outermost",
+    }.get(readout, f"readout {readout}")
+
+
+def _describe_kind(name: str, option: str) -> str:
+    match name:
+        case "library":
+            return LIBRARIES.get(option, option)
+        case "inv_denominator":
+            return INV_DENOMINATORS[option]
+        case "mult_arity":
+            return f"products of {option} factors"
+        case "denominator":
+            return f"denominator {option}"
+        case "base":
+            return "no base" if option == "zero" else f"base {option}"
+    return option
+
+
+def _elements(parts: Sequence[Part], chosen: Mapping[str, str]) -> tuple[Element, ...]:
+    """Items of parts, each behind the activation that stands before it."""
+    return tuple(element for part in parts for element in (*_activation(part, chosen), *part.items(chosen)))
+
+
+def _activation(part: Part | RecurrentPart | None, chosen: Mapping[str, str]) -> tuple[Step, ...]:
+    name = NONE if part is None else chosen.get(gap(part.place), NONE)
+    return () if name == NONE else (step_of(name),)
+
+
+def step_of(name: str) -> Step:
+    """The step of an option such as ``relu`` or ``leaky_relu(0.2)``."""
+    kind, _, parameter = name.partition("(")
+    return Step(kind, float(parameter.rstrip(")")) if parameter else None)

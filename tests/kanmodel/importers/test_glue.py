@@ -1,0 +1,148 @@
+"""Forecasters of the shapes that people train, from their files and from the live module."""
+
+import numpy as np
+import pytest
+import torch
+from glue import CASES, DOCUMENT, FEATURES, FILES, GLUE, load_glue
+
+from kanmodel.errors import CheckpointError
+from kanmodel.explain.ledger import explain_windows
+from kanmodel.importers.assembly import NONE
+from kanmodel.importers.from_file import from_file, give
+from kanmodel.importers.from_torch import from_torch
+from kanmodel.importers.importing import dissect_source, import_parts
+from kanmodel.importers.manifest import parse_manifest
+from kanmodel.importers.search.searching import Evidence
+from kanmodel.importers.search.space import Reading, gap
+from kanmodel.importers.source import open_source
+
+RECURRENT = ("lstm", "gru", "bilstm")
+EVERY = pytest.mark.parametrize("name", CASES)
+
+
+def read_file(case, file="state_dict.pt", predictions=None):
+    """What an import finds, with nothing told but names and scaling."""
+    document = {"features": FEATURES, "reference": "windows", "scaling": case.scaling}
+    manifest = parse_manifest(document, GLUE / "m.yaml")
+    source = open_source(GLUE / case.name / file)
+    predictions = case.predictions if predictions is None else predictions
+    given = give(manifest, case.windows.astype(float), None, predictions.astype(float), 1e-4)
+    return import_parts(file, dissect_source(source, manifest), manifest, given, lambda tried, total: None), given
+
+
+def expected_choices(case):
+    """What is computed, by the names of the choices."""
+    order, readout = case.truth["order"], case.truth["readout"]
+    chosen = {"readout": {"steps_outermost": "flatten"}.get(readout, readout), "output": NONE}
+    if case.truth["base"]:
+        chosen["base"] = case.truth["base"]
+    for place, activation in case.truth["activations"].items():
+        at = next(i for i, part in enumerate(order) if part in RECURRENT) if place == "readout" else order.index(place)
+        chosen[gap(order[at + 1]) if at + 1 < len(order) else "output"] = activation
+    return chosen
+
+
+@pytest.mark.parametrize(("name", "file"), FILES)
+def test_every_file_is_found_out(name, file):
+    """Each file is read as what it is, of all readings, and predicts the same to 1e-5 of the spread."""
+    case = load_glue(name)
+    imported, _ = read_file(case, file)
+    chosen = {gap(place): NONE for place in case.truth["order"]} | imported.found.chosen
+    for choice, option in expected_choices(case).items():
+        assert chosen.get(choice, option) == option
+    activations = {name for name, option in chosen.items() if name.startswith("before ") and option != NONE}
+    assert activations <= set(expected_choices(case))
+    assert imported.tried == imported.total and not imported.also_matching
+    model = imported.model
+    assert model.provenance.verified and model.provenance.relative_difference < 1e-5
+    predicted = model.predict(case.original)
+    wanted = case.in_original_units(case.predictions)
+    assert np.abs(predicted - wanted).max() < 1e-5 * wanted.std(axis=0).min()
+
+
+@EVERY
+def test_the_live_module_is_read_as_it_is(name):
+    """The module gives the same model as its file, is proved on all windows, and nothing of it changes."""
+    case = load_glue(name)
+    module = case.module().train()
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    attributes = {path: set(vars(child)) for path, child in module.named_modules()}
+    random = torch.random.get_rng_state()
+    model = from_torch(module, windows=case.original, features=FEATURES, scaling=case.scaling)
+    assert torch.equal(torch.random.get_rng_state(), random) and module.training
+    assert all(child.training for child in module.modules())
+    assert {path: set(vars(child)) for path, child in module.named_modules()} == attributes
+    assert not any(child._forward_hooks for child in module.modules())
+    assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())
+    assert model.provenance.relative_difference < 1e-5
+    of_file = read_file(case)[0].model
+    np.testing.assert_allclose(model.predict(case.original), of_file.predict(case.original), rtol=0, atol=1e-5)
+    assert model.config.head == of_file.config.head and model.config.readout == of_file.config.readout
+
+
+@EVERY
+def test_the_ledger_of_every_import_is_complete(name):
+    """Contributions of an imported model sum to the forecast less the baseline's, at every layer that it has."""
+    case = load_glue(name)
+    model = from_torch(case.module(), windows=case.original, features=FEATURES, scaling=case.scaling)
+    forecasts = model.predict(case.original[:3])
+    for output in range(len(model.config.outputs)):
+        ledger = explain_windows(model, model.reference.windows[:3], output)
+        assert ledger.converged.all()
+        change = ledger.predictions - ledger.baseline_prediction
+        np.testing.assert_allclose(ledger.predictions, forecasts[:, output], rtol=1e-4, atol=1e-5)
+        assert (np.abs(ledger.steps.sum(axis=(1, 2)) - change) <= ledger.tolerance).all()
+
+
+@EVERY
+def test_wrong_readings_are_right_only_for_their_own_predictions(name):
+    """Given the predictions of the nearest wrong readings, each is found as what it is, and the true one is not."""
+    case = load_glue(name)
+    imported, given = read_file(case)
+    evidence = Evidence(given.inputs, given.predictions, given.reference, given.shapes, 1e-4)
+    space, true = imported.found.space, imported.found.chosen
+    order, tried = case.truth["order"], 0
+    for wrong in DOCUMENT["cases"][name]["misread"]:
+        changed = dict(true)
+        for choice, option in wrong.items():
+            if choice.startswith("after "):
+                place = choice.removeprefix("after ")
+                at = (
+                    next(i for i, p in enumerate(order) if p in RECURRENT) if place == "readout" else order.index(place)
+                )
+                choice = gap(order[at + 1]) if at + 1 < len(order) else "output"
+            if choice != "difference":
+                changed[choice] = option
+        if any(choice not in space.index for choice in changed):
+            continue  # a squash of Chebyshev polynomials that Kanscope has not
+        numbers = tuple(choice.options.index(changed[choice.name]) for choice in space.choices)
+        reading = Reading(space, numbers)
+        predictions = evidence.predict(evidence.build(reading), reading, evidence.windows)
+        apart = np.abs(predictions - given.predictions) / given.predictions.std(axis=0)
+        assert 1e-3 < apart.max() < 1.5 * wrong["difference"] + 1e-3
+        found = read_file(case, predictions=predictions)[0]
+        assert found.found.chosen == changed
+        tried += 1
+    assert tried >= 2
+
+
+def test_the_order_of_a_flattened_window_is_found(tmp_path):
+    """A KAN of windows that are flattened feature by feature gets the forecasts of its own order."""
+    case = load_glue("flat_kan")
+    module = case.module().eval()
+    with torch.no_grad():
+        turned = module.kan(torch.from_numpy(case.windows).transpose(1, 2).flatten(1)).numpy()
+    model = from_file(GLUE / "flat_kan" / "state_dict.pt", windows=case.windows, predictions=turned, features=FEATURES)
+    assert "features outermost" in model.provenance.library
+    np.testing.assert_allclose(model.predict(case.windows.astype(float)), turned, rtol=0, atol=1e-5)
+
+
+def test_time_across_windows_is_named():
+    """A batch that was given to a module of another batch_first is refused with that reason."""
+    case = load_glue("gru_kan")
+    module = case.module().eval()
+    with torch.no_grad():
+        out, _ = module.gru(torch.from_numpy(case.windows).transpose(0, 1))
+        wrong = module.kan(out.transpose(0, 1)[:, -1]).numpy()
+    with pytest.raises(CheckpointError, match=r"runs across the windows of a batch .*batch_first"):
+        from_file(GLUE / "gru_kan" / "state_dict.pt", windows=case.windows, predictions=wrong, features=FEATURES)

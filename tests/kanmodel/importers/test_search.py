@@ -1,0 +1,304 @@
+"""The search: properties over chains that are planted in files."""
+
+import json
+import os
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from kanmodel.errors import CheckpointError
+from kanmodel.importers.anatomy import dissect
+from kanmodel.importers.assembly import NONE, fold
+from kanmodel.importers.from_file import from_file
+from kanmodel.importers.given import make_shapes, name_outputs
+from kanmodel.importers.importing import import_checkpoint
+from kanmodel.importers.libraries import Facts, Layer, Norm, find_parts
+from kanmodel.importers.manifest import parse_manifest
+from kanmodel.importers.search import searching
+from kanmodel.importers.search.orders import Shapes, find_orders
+from kanmodel.importers.search.searching import Evidence, search
+from kanmodel.importers.search.space import OUTPUT, READOUT, Reading, gap
+from kanmodel.network.bases import Line
+from kanmodel.network.config import LayerConfig, Step
+
+N_EXAMPLES = 300 if os.environ.get("THOROUGH") else 20
+EFFICIENT = {"base_weight": (), "spline_weight": (6,)}
+
+
+def efficient(n_in, n_out, generator):
+    """The tensors of a layer of efficient-kan with 3 intervals, order 3."""
+    return {
+        "grid": torch.linspace(-3, 3, 10).expand(n_in, -1).clone(),
+        **{name: torch.randn(n_out, n_in, *rest, generator=generator) for name, rest in EFFICIENT.items()},
+    }
+
+
+def linear(n_in, n_out, generator):
+    weight = torch.randn(n_out, n_in, generator=generator)
+    return {"weight": weight, "bias": torch.randn(n_out, generator=generator)}
+
+
+def layer_norm(n_in, n_out, generator):
+    return {"weight": 1 + 0.3 * torch.randn(n_in, generator=generator), "bias": torch.randn(n_in, generator=generator)}
+
+
+KINDS = {"linear": linear, "efficient": efficient, "norm": layer_norm}
+
+
+@st.composite
+def planted(draw):
+    """The tensors of a random chain of up to three parts behind an LSTM, and which reading of them is meant."""
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    kinds = draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=3))
+    n_outputs = draw(st.integers(1, 2))
+    torch.manual_seed(draw(st.integers(0, 2**32)))
+    tensors = {f"lstm.{name}": t.detach() * 2 for name, t in nn.LSTM(2, 4).named_parameters()}
+    width = 4
+    for number, kind in enumerate(kinds):
+        out = (
+            n_outputs
+            if number == len(kinds) - 1 and kind != "norm"
+            else width
+            if kind == "norm"
+            else draw(st.integers(3, 5))
+        )
+        made = KINDS[kind](width, out, generator)
+        tensors |= {f"part{number}.{name}": tensor for name, tensor in made.items()}
+        width = out
+    if width != n_outputs or kinds[-1] == "norm":
+        tensors |= {f"out.{name}": tensor for name, tensor in linear(width, n_outputs, generator).items()}
+    return tensors, n_outputs, draw(st.integers(0, 2**32))
+
+
+def make_space(tensors, n_outputs, scaling=None):
+    document = {"features": ["a", "b"], "reference": "windows", "horizon": 1}
+    if scaling is not None:
+        document |= {"scaling": scaling, "targets": [f"y{number}" for number in range(n_outputs)]}
+    manifest = parse_manifest(document, Path("m.yaml"))
+    targets, _ = name_outputs(manifest, np.zeros((3, n_outputs)), "predictions")
+    shapes = make_shapes(manifest, targets, 5, 1)
+    return dissect(tensors, None, {}, manifest).spaces(shapes, manifest), shapes
+
+
+def windows_of(seed, n=24):
+    return np.random.default_rng(seed).normal(size=(n, 5, 2))
+
+
+def pick(spaces, seed):
+    """A random reading, seeded."""
+    random = np.random.default_rng(seed)
+    space = spaces[random.integers(len(spaces))]
+    return Reading(space, tuple(int(random.integers(len(choice.options))) for choice in space.choices))
+
+
+def predict(reading, shapes, windows):
+    evidence = Evidence(windows, np.ones((len(windows), len(shapes.outputs))), windows, shapes, 1e-4)
+    return evidence.predict(evidence.build(reading), reading, windows)
+
+
+@settings(max_examples=N_EXAMPLES, deadline=None)
+@given(planted())
+def test_a_planted_chain_is_found(case):
+    """The reading that was planted is among the matches, or the same function as one; others are no nearer."""
+    tensors, n_outputs, seed = case
+    spaces, shapes = make_space(tensors, n_outputs)
+    planted_reading = pick(spaces, seed)
+    windows, reference = windows_of(seed), windows_of(seed + 1)
+    predictions = predict(planted_reading, shapes, windows)
+    if (
+        not np.isfinite(predictions).all()
+        or not Evidence(windows, predictions, windows, shapes, 1e-4).bounds.varies.all()
+    ):
+        return
+    result = search(spaces, Evidence(windows, predictions, reference, shapes, 1e-4))
+    assert result.tried == result.total
+    every = [reading for match in result.matches for reading in (match.reading, *match.same)]
+    if len(every) == searching.MAX_SURVIVORS:
+        return  # so many fit that only the simplest were compared on all windows
+    found = next(r for r in every if r.space is planted_reading.space and r.numbers == planted_reading.numbers)
+    match = next(match for match in result.matches if found in (match.reading, *match.same))
+    assert match.reading.departures <= planted_reading.departures
+    far = 2 * windows_of(seed + 2)
+    one, other = predict(match.reading, shapes, far), predict(planted_reading, shapes, far)
+    np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.nanstd(predictions))
+
+
+@settings(max_examples=max(N_EXAMPLES // 4, 5), deadline=None)
+@given(planted())
+def test_the_screen_loses_nothing(case):
+    """A search by few windows in float32 finds exactly what trying every reading on all windows finds."""
+    tensors, n_outputs, seed = case
+    spaces, shapes = make_space(tensors, n_outputs)
+    spaces = spaces[:1]
+    if spaces[0].n_readings > 2000:
+        return
+    windows = windows_of(seed)
+    predictions = predict(pick(spaces, seed), shapes, windows)
+    evidence = Evidence(windows, predictions, windows, shapes, 1e-4)
+    result = search(spaces, evidence)
+    found = {reading.numbers for match in result.matches for reading in (match.reading, *match.same)}
+    exhaustive = set()
+    for numbers in product(*(range(len(choice.options)) for choice in spaces[0].choices)):
+        reading = Reading(spaces[0], numbers)
+        if evidence.bounds.compare(predictions, predict(reading, shapes, windows)).matches:
+            exhaustive.add(numbers)
+    if len(exhaustive) <= searching.MAX_SURVIVORS:
+        assert found == exhaustive
+
+
+@pytest.mark.parametrize("factor", [1e-3, 1.0, 1e6])
+def test_the_unit_of_the_targets_changes_nothing(factor):
+    """With targets in thousandths or millions the same reading is found, as near, of as many."""
+    generator = torch.Generator().manual_seed(5)
+    torch.manual_seed(5)
+    tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
+    tensors |= {f"kan.{name}": t for name, t in efficient(4, 3, generator).items()}
+    tensors |= {f"out.{name}": factor * t for name, t in linear(3, 1, generator).items()}
+    spaces, shapes = make_space(tensors, 1)
+    names = [choice.name for choice in spaces[0].choices]
+    numbers = [0] * len(names)
+    numbers[names.index(gap("out"))] = spaces[0].choices[names.index(gap("out"))].options.index("relu")
+    windows = windows_of(1)
+    predictions = predict(Reading(spaces[0], tuple(numbers)), shapes, windows)
+    result = search(spaces, Evidence(windows, predictions, windows_of(2), shapes, 1e-4))
+    assert result.matches[0].reading.describe() == "relu before out, readout last, base silu"
+    assert all(set(match.reading.differs_from(result.matches[0].reading)) == {OUTPUT} for match in result.matches[1:])
+    assert result.matches[0].comparison.relative < 1e-6
+
+
+def test_an_activation_without_effect_is_left_out():
+    """A relu behind a sigmoid is the sigmoid alone, and is named as the same function."""
+    torch.manual_seed(0)
+    tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
+    tensors |= {f"fc.{name}": t.detach() for name, t in nn.Linear(4, 3).named_parameters()}
+    positive = nn.Linear(3, 1)
+    tensors |= {f"out.{name}": t.detach() for name, t in positive.named_parameters()}
+    spaces, shapes = make_space(tensors, 1)
+    names = [choice.name for choice in spaces[0].choices]
+    numbers = [0] * len(names)
+    numbers[names.index(gap("out"))] = spaces[0].choices[names.index(gap("out"))].options.index("sigmoid")
+    numbers[names.index(OUTPUT)] = spaces[0].choices[names.index(OUTPUT)].options.index("relu")
+    reading = Reading(spaces[0], tuple(numbers))
+    windows = windows_of(1)
+    if float(predict(reading, shapes, windows).min()) == 0:
+        with torch.no_grad():
+            tensors["out.bias"] += 5
+    spaces, shapes = make_space(tensors, 1)
+    reading = Reading(spaces[0], tuple(numbers))
+    result = search(spaces, Evidence(windows, predict(reading, shapes, windows), windows, shapes, 1e-4))
+    assert result.matches[0].reading.chosen[OUTPUT] == NONE
+    assert any(same.chosen[OUTPUT] == "relu" for same in result.matches[0].same)
+
+
+def test_functions_that_no_check_tells_apart_are_named(tmp_path):
+    """A relu that never acts in the check but does in other windows makes the file ambiguous; with those it is not."""
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
+    torch.save(net.state_dict(), tmp_path / "m.pt")
+    x = np.random.default_rng(0).normal(size=(400, 1, 2)).astype(np.float32)
+    with torch.no_grad():
+        y = net(torch.from_numpy(x[:, 0]))[:, 0].numpy()
+    positive = y > 0.05
+    document = {"features": ["a", "b"], "reference": "w.npz:all", "check": {"inputs": "w.npz:x", "outputs": "w.npz:y"}}
+    np.savez(tmp_path / "w.npz", all=x, x=x[positive], y=y[positive])
+    (tmp_path / "m.json").write_text(json.dumps(document))
+
+    with pytest.raises(
+        CheckpointError, match=r"can be read as \d functions .*relu at the output.* at window \d+ of w.npz:all"
+    ):
+        import_checkpoint(tmp_path / "m.pt", tmp_path / "m.json")
+    (tmp_path / "said.json").write_text(json.dumps(document | {"output_function": "relu"}))
+    said = import_checkpoint(tmp_path / "m.pt", tmp_path / "said.json")
+    assert said.model.config.output_function == "relu"
+    document["reference"] = "w.npz:x"
+    (tmp_path / "m.json").write_text(json.dumps(document))
+    imported = import_checkpoint(tmp_path / "m.pt", tmp_path / "m.json")
+    assert imported.model.config.output_function is None
+    assert any("relu at the output" in other for other in imported.also_matching)
+    model = from_file(tmp_path / "m.pt", windows=x, predictions=y, features=["a", "b"])
+    assert model.config.output_function is None
+
+
+def test_a_space_that_is_too_large_is_tried_from_the_simplest_on(monkeypatch):
+    """With few readings allowed, those of few departures are tried, and a match among them is found."""
+    torch.manual_seed(2)
+    generator = torch.Generator().manual_seed(2)
+    tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
+    for number in range(4):
+        tensors |= {f"fc.{number}.{name}": t for name, t in efficient(4, 4 if number < 3 else 1, generator).items()}
+    spaces, shapes = make_space(tensors, 1)
+    space = spaces[0]
+    numbers = [0] * len(space.choices)
+    numbers[space.index[gap("fc.2")]] = 2
+    windows = windows_of(3)
+    predictions = predict(Reading(space, tuple(numbers)), shapes, windows)
+    monkeypatch.setattr(searching, "MAX_READINGS", 20_000)
+    seen = []
+    result = search(
+        spaces, Evidence(windows, predictions, windows, shapes, 1e-4), lambda tried, total: seen.append(tried)
+    )
+    assert 5_000 < result.tried < result.total and seen == sorted(seen)
+    assert result.matches[0].reading.numbers == tuple(numbers)
+
+
+def test_many_layers_with_one_activation_are_found(monkeypatch):
+    """Where readings are too many to be tried, those with one activation nearly everywhere are."""
+    torch.manual_seed(4)
+    tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
+    for number in range(7):
+        layer = nn.Linear(4, 4 if number < 6 else 1)
+        tensors |= {f"fc.{number}.{name}": 2 * t.detach() for name, t in layer.named_parameters()}
+    spaces, shapes = make_space(tensors, 1)
+    space = spaces[0]
+    chosen = {gap(f"fc.{number}"): "tanh" for number in range(2, 7)} | {READOUT: "mean"}
+    numbers = tuple(c.options.index(chosen[c.name]) if c.name in chosen else 0 for c in space.choices)
+    windows = windows_of(3)
+    predictions = predict(Reading(space, numbers), shapes, windows)
+    monkeypatch.setattr(searching, "MAX_READINGS", 100_000)
+    result = search(spaces[:1], Evidence(windows, predictions, windows, shapes, 1e-4))
+    assert result.tried < result.total and result.matches[0].reading.numbers == numbers
+
+
+def test_orders():
+    """Orders are those whose widths meet, the file's first; numbered layers keep theirs; none is said with widths."""
+    tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(4, 4).named_parameters()}
+    tensors |= {f"b.{name}": t.detach() for name, t in nn.Linear(4, 4).named_parameters()}
+    tensors |= {
+        f"fc.{number}.{name}": t.detach() for number in (1, 0) for name, t in nn.Linear(4, 4).named_parameters()
+    }
+    parts, (recurrent,) = find_parts(tensors, Facts())
+    orders = find_orders(parts, recurrent, Shapes(6, 4, 4))
+    assert [part.place for part in orders[0].head] == ["b", "fc.0", "fc.1"] and not orders[0].front
+    for order in orders:
+        places = [part.place for part in (*order.front, *order.head)]
+        assert places.index("fc.0") < places.index("fc.1") and len(places) == 3
+    assert len({(tuple(p.place for p in o.front), tuple(p.place for p in o.head), o.flat) for o in orders}) == len(
+        orders
+    )
+    with pytest.raises(CheckpointError, match=r"from 4 features at 6 steps to 3 outputs: lstm \(LSTM\) from 4 to 4, b"):
+        find_orders(parts, recurrent, Shapes(6, 4, 3))
+
+
+def test_folding_keeps_what_is_computed():
+    """Norms and activations go to the edges that read them; a fast-kan layer's base still reads before its own norm."""
+    line = Layer(LayerConfig(3, 3, Line(), base="zero"), {"coef": torch.ones(3, 3, 1)})
+    own = Layer(
+        LayerConfig(3, 2, Line(), base="silu", before=(Step("layer_norm"),), base_after=0),
+        {"coef": torch.ones(2, 3, 1), "before.0.weight": torch.full((3,), 2.0), "before.0.bias": torch.zeros(3)},
+    )
+    norm = Norm(Step("affine"), torch.full((3,), 5.0), torch.zeros(3))
+    layers = fold([line, Step("relu"), norm, own, Step("tanh")], 3)
+    assert [[step.kind for step in layer.config.before] for layer in layers] == [
+        [],
+        ["relu", "affine", "layer_norm"],
+        ["tanh"],
+    ]
+    assert layers[1].config.base_after == 2
+    assert layers[1].tensors["before.1.weight"][0] == 5 and layers[1].tensors["before.2.weight"][0] == 2
+    assert READOUT not in layers[2].tensors and layers[2].config.n_in == layers[2].config.n_out == 2

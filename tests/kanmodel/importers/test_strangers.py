@@ -1,0 +1,247 @@
+"""What is no chain: refused with its reason, from files and from live modules."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from kanmodel.errors import CheckpointError, UnreadableModelError
+from kanmodel.importers.from_file import from_file
+from kanmodel.importers.from_torch import from_torch
+
+FEATURES = ("a", "b", "c")
+WINDOWS = np.random.default_rng(0).normal(size=(80, 9, 3)).astype(np.float32).astype(float)
+
+
+class Module(nn.Module):
+    """Modules by name, and what is computed with them."""
+
+    def __init__(self, function, **modules):
+        super().__init__()
+        self.function = function
+        for name, module in modules.items():
+            setattr(self, name, module)
+
+    def forward(self, x):
+        return self.function(self, x)
+
+
+def lstm(**options):
+    return nn.LSTM(3, 6, **({"batch_first": True} | options))
+
+
+def last(m, x):
+    return m.lstm(x)[0][:, -1]
+
+
+def residual(m, x):
+    h = last(m, x)
+    return m.fc2(h + m.fc1(h))
+
+
+def residual_of_two(m, x):
+    h = last(m, x)
+    return m.fc3(h + m.fc2(torch.relu(m.fc1(h))))
+
+
+def attention(m, x):
+    out, _ = m.lstm(x)
+    return m.fc((torch.softmax(m.query(out), dim=1) * out).sum(dim=1))
+
+
+def multihead(m, x):
+    out, _ = m.lstm(x)
+    return m.fc(m.attention(out, out, out)[0][:, -1])
+
+
+def final_states(m, x):
+    _, (h, _) = m.lstm(x)
+    return m.fc(torch.cat([h[-2], h[-1]], dim=1))
+
+
+def loop(m, x):
+    h = c = x.new_zeros(len(x), 6)
+    for step in range(x.shape[1]):
+        h, c = m.cell(x[:, step], (h, c))
+    return m.fc(h)
+
+
+def initial_state(m, x):
+    state = torch.ones(1, len(x), 6)
+    return m.fc(m.lstm(x, (state, state))[0][:, -1])
+
+
+def single(**more):
+    return {"lstm": lstm(), "fc": nn.Linear(6, 1)} | more
+
+
+CASES = {
+    "residual": (
+        lambda: Module(residual, lstm=lstm(), fc1=nn.Linear(6, 6), fc2=nn.Linear(6, 1)),
+        "'fc2' reads none of the known functions of what leaves 'fc1'",
+        "a residual connection adds what enters fc1 to what leaves it",
+    ),
+    "residual_of_two": (
+        lambda: Module(residual_of_two, lstm=lstm(), fc1=nn.Linear(6, 8), fc2=nn.Linear(8, 6), fc3=nn.Linear(6, 1)),
+        "'fc3' reads none of the known functions of what leaves 'fc2'",
+        "does not compute predictions",
+    ),
+    "attention": (
+        lambda: Module(attention, query=nn.Linear(6, 1), **single()),
+        "reads none of the known functions of what leaves",
+        "has parts that do not follow each other",
+    ),
+    "multihead": (
+        lambda: Module(multihead, attention=nn.MultiheadAttention(6, 1, batch_first=True), **single()),
+        "it is of attention, in which every step reads the others",
+        "it is of attention, in which every step reads the others",
+    ),
+    "constant_behind": (
+        lambda: Module(lambda m, x: m.fc(last(m, x)) * 2 + 0.5, **single()),
+        "the forecasts are none of the known functions of what leaves 'fc'",
+        "its outputs are multiplied by 2 and 0.5 is added",
+    ),
+    "constant_inside": (
+        lambda: Module(lambda m, x: m.fc(last(m, x) + 0.3), **single()),
+        "'fc' reads none of the known functions of what leaves 'lstm'",
+        "its outputs are multiplied by 1 and",  # what a Linear layer makes of it
+    ),
+    "reversed": (
+        lambda: Module(lambda m, x: m.fc(last(m, x.flip(1))), **single()),
+        "'lstm' reads the steps of its windows newest first",
+        "the steps of its windows are read newest first",
+    ),
+    "across_windows": (
+        lambda: Module(lambda m, x: m.fc(last(m, x)), **single(lstm=lstm(batch_first=False))),
+        "its batch_first does not fit how the windows lie",
+        "runs across the windows of a batch",
+    ),
+    "final_states": (
+        lambda: Module(final_states, lstm=lstm(bidirectional=True), fc=nn.Linear(12, 1)),
+        "h_n, are no readout",
+        "its head reads the final states of both directions",
+    ),
+    "cell": (
+        lambda: Module(loop, cell=nn.LSTMCell(3, 6), fc=nn.Linear(6, 1)),
+        "it is of a cell that its own loop runs",
+        "it is of a cell that its own loop runs",
+    ),
+    "convolution": (
+        lambda: Module(
+            lambda m, x: m.fc(last(m, m.conv(x.transpose(1, 2)).transpose(1, 2))),
+            **single(conv=nn.Conv1d(3, 3, 3, padding=1)),
+        ),
+        "it is of a convolution",
+        "it is of a convolution",
+    ),
+    "initial_state": (
+        lambda: Module(initial_state, **single()),
+        "'lstm' does not compute what torch's LSTM computes of its weights from a state of zeros",
+        "does not compute predictions",
+    ),
+    "called_twice": (
+        lambda: Module(lambda m, x: m.fc(m.hidden(m.hidden(last(m, x)))), **single(hidden=nn.Linear(6, 6))),
+        "'hidden' is called 2 times in one forward",
+        "does not compute predictions",
+    ),
+    "two_recurrent": (
+        lambda: Module(
+            lambda m, x: m.fc(m.second(m.lstm(x)[0])[0][:, -1]), **single(second=nn.GRU(6, 6, batch_first=True))
+        ),
+        "has recurrent parts at 'lstm', 'second'",
+        "has recurrent parts at 'lstm', 'second'",
+    ),
+    "sine": (
+        lambda: Module(
+            lambda m, x: m.fc2(torch.sin(3 * m.fc(last(m, x)))), **single(fc=nn.Linear(6, 5), fc2=nn.Linear(5, 1))
+        ),
+        "'fc2' reads none of the known functions of what leaves 'fc'",
+        "does not compute predictions",
+    ),
+    "training_mode": (
+        lambda: Module(
+            lambda m, x: m.fc(functional.batch_norm(last(m, x), None, None, m.norm.weight, m.norm.bias, training=True)),
+            **single(norm=nn.BatchNorm1d(6)),
+        ),
+        "the forecasts|'fc' reads none of the known functions",
+        "its batch norms take the statistics of the batch",
+    ),
+}
+
+
+def make(name):
+    torch.manual_seed(7)
+    return CASES[name][0]().eval()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_live_module_that_is_no_chain_is_refused(name):
+    """The error names the part, or what stands where a chain has nothing."""
+    with pytest.raises(UnreadableModelError, match=CASES[name][1]) as refusal:
+        from_torch(make(name), windows=WINDOWS, features=FEATURES)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_file_that_is_no_chain_is_refused(name, tmp_path):
+    """Its predictions are no reading's; where something known explains them, that is the reason."""
+    module = make(name)
+    with torch.no_grad():
+        predictions = module(torch.from_numpy(WINDOWS).float())
+    torch.save(module.state_dict(), tmp_path / "m.pt")
+    with pytest.raises(CheckpointError, match=CASES[name][2]) as refusal:
+        from_file(tmp_path / "m.pt", windows=WINDOWS, predictions=predictions, features=FEATURES)
+    assert "\n" not in str(refusal.value)
+
+
+READ = {
+    "layers_on_every_step": lambda: Module(lambda m, x: m.fc(m.lstm(x)[0])[:, -1], **single()),
+    "a_layer_that_is_not_called": lambda: Module(lambda m, x: m.fc(last(m, x)), **single(other=nn.Linear(5, 5))),
+    "weights_without_their_module": lambda: Module(
+        lambda m, x: functional.linear(last(m, x), m.fc.weight, m.fc.bias), **single()
+    ),
+    "a_slope_of_its_own": lambda: Module(lambda m, x: m.fc(m.act(last(m, x))), **single(act=nn.LeakyReLU(0.2))),
+    "a_sequential": lambda: Module(
+        lambda m, x: m.net(m.lstm(x)[0].mean(1)),
+        lstm=lstm(),
+        net=nn.Sequential(nn.Linear(6, 8), nn.Mish(), nn.Dropout(), nn.LayerNorm(8), nn.Linear(8, 2), nn.Softplus()),
+    ),
+    "pooled_steps": lambda: Module(
+        lambda m, x: m.net(x).mean(1), net=nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1))
+    ),
+    "one_number_a_window": lambda: Module(lambda m, x: m.fc(last(m, x))[:, 0], **single()),
+    "double": lambda: Module(lambda m, x: m.fc(last(m, x)), **single()).double(),
+    "norm_of_the_inputs": lambda: Module(lambda m, x: m.fc(last(m, m.norm(x))), **single(norm=nn.LayerNorm(3))),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_unusual_ways_to_write_a_chain_are_read(name):
+    """What is a chain in another spelling is read as one, and forecasts the same."""
+    torch.manual_seed(3)
+    module = READ[name]().eval()
+    model = from_torch(module, windows=WINDOWS, features=FEATURES)
+    like = next(module.parameters())
+    with torch.no_grad():
+        expected = module(torch.from_numpy(WINDOWS).to(like.dtype)).double().reshape(80, -1).numpy()
+    np.testing.assert_allclose(model.predict(WINDOWS), expected, rtol=0, atol=1e-5 * expected.std())
+    assert model.config.dtype == str(like.dtype).removeprefix("torch.")
+
+
+def test_a_module_that_is_random_or_fails_is_refused():
+    """A forecast that is another each time, and a forward that raises, are named."""
+    noisy = Module(lambda m, x: m.fc(last(m, x)) + torch.randn(len(x), 1), **single())
+    with pytest.raises(UnreadableModelError, match="does not give the same forecasts twice"):
+        from_torch(noisy, windows=WINDOWS, features=FEATURES)
+    with pytest.raises(UnreadableModelError, match=r"does not take windows of shape \[80, 9, 2\]"):
+        from_torch(Module(lambda m, x: m.fc(last(m, x)), **single()), windows=WINDOWS[:, :, :2], features=FEATURES[:2])
+
+
+def test_windows_that_are_scaled_already_are_refused():
+    """A scaling that would be applied twice is noticed."""
+    module = Module(lambda m, x: m.fc(last(m, x)), **single())
+    scaling = {"mean": [100.0, 200.0, 300.0], "std": [5.0, 5.0, 5.0]}
+    with pytest.raises(CheckpointError, match="windows look scaled already"):
+        from_torch(module, windows=WINDOWS, features=FEATURES, scaling=scaling)
+    assert from_torch(module, windows=WINDOWS * 5 + [100, 200, 300], features=FEATURES, scaling=scaling)
