@@ -67,7 +67,8 @@ async def infer(request: Request) -> Response:
     windows = inference.windows
     request.state.windows = len(windows)
     predictions = await parts.work.predict(served.model, windows, deadline)
-    warnings = warn_of_range(served.model, windows)
+    cost = estimate_describing(windows, predictions.shape[1])
+    warnings = await parts.work.run(partial(warn_of_range, served.model, windows), "forecast", cost)
     parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
     explanations: list[Explanation] = []
     if inference.question is not None:
@@ -83,7 +84,7 @@ async def infer(request: Request) -> Response:
             *describe_inference(served, answer_id, inference.outputs, predictions, explanations, len(warnings))
         )
 
-    return await parts.work.run(describe, kind, estimate_describing(windows, predictions.shape[1]))
+    return await parts.work.run(describe, kind, cost)
 
 
 def _answer(answer: InferResponse, buffers: list[bytes]) -> Response:
