@@ -24,8 +24,8 @@ from service.work.threads import Worker
 
 IN_PLACE = 1e-3  # seconds that forecasts may keep the event loop
 TOGETHER = 512  # windows from which more at once gain nothing, and take memory that grows with the queue
-N_TIMED = 32  # windows whose forecast tells how long a model takes
-N_TIMINGS = 3  # of which the shortest counts: whatever else runs only ever adds
+N_TIMED = 64  # windows whose forecast tells how long a model takes
+N_TIMINGS = 5  # of which the shortest counts: whatever else runs only ever adds
 N_KNOWN = 1000  # models whose times are kept
 
 
@@ -165,9 +165,11 @@ def _answer(batch: list[_Asked], results: list[Array | BaseException]) -> None:
 def _measure_in_place(model: LoadedModel) -> int:
     """How many windows a model forecasts in `IN_PLACE`, by a line through the times of one window and of several."""
     windows = model.scaling.features_to_original(model.reference.windows[:N_TIMED])
-    one, several = (_measure_forecast(model, windows[:n]) for n in (1, len(windows)))
-    per_window = max(several - one, 1e-9) / max(len(windows) - 1, 1)
-    return int(1 + (IN_PLACE - one) / per_window) if one <= IN_PLACE else 0
+    one = _measure_forecast(model, windows[:1])
+    if one > IN_PLACE:
+        return 0
+    per_window = max(_measure_forecast(model, windows) - one, 1e-9) / max(len(windows) - 1, 1)
+    return min(int(1 + (IN_PLACE - one) / per_window), TOGETHER)
 
 
 def _measure_forecast(model: LoadedModel, windows: Array) -> float:
