@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from importlib.metadata import version
+from threading import current_thread, main_thread
+from types import FrameType
 from typing import Any
 
 import torch
@@ -16,7 +19,7 @@ from fastapi_offline import FastAPIOffline
 
 from service.document.description import describe_api
 from service.document.errors import describe_errors
-from service.http.answer_cache import AnswerCache, Precomputed
+from service.http.answer_cache import Precomputed
 from service.http.error_answers import install_error_handlers
 from service.http.head_requests import HeadRequests
 from service.http.security import Access, load_hosts, load_keys
@@ -43,8 +46,10 @@ from service.settings import Settings
 from service.telemetry.logs import make_request_log
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import OTHER, Observation, record_request
+from service.work.answers import Answers
+from service.work.budget import Bounds
+from service.work.executor import Executor
 from service.work.results import GlobalResults
-from service.work.scheduler import Scheduler
 
 DESCRIPTION = (
     "Looks inside LSTM+KAN forecasters. Instances, predictions, contributions, baselines and errors are in "
@@ -78,12 +83,13 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     """
     registry = Registry(settings.models)
     counted = Metrics(registry, replica)
+    work = Executor(Bounds(settings.max_queue, settings.max_explanations, settings.max_work_bytes), counted)
     parts = Parts(
         settings,
         registry,
-        GlobalResults(settings.cached_results),
-        Scheduler(settings.max_queue, counted),
-        AnswerCache(settings.cached_answers, registry.index),
+        GlobalResults(settings.cached_results, work, lambda: registry.served),
+        work,
+        Answers(settings.cached_answers, registry.index),
         counted,
     )
     counted.watch_preparation(lambda: parts.results.unprepared)
@@ -100,7 +106,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     )
     app.state.parts = parts
     app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
-    app.add_middleware(Precomputed, parts.answers)
+    app.add_middleware(Precomputed, parts.answers.get)
     app.add_middleware(HeadRequests)
     app.add_middleware(Access, load_keys(settings), load_hosts(settings))
     log = make_request_log(settings)
@@ -123,16 +129,38 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Watches over the models while the app answers; see `Watch`. Gives the server what `BoundedProtocol` needs."""
     parts: Parts = app.state.parts
     torch.set_num_threads(parts.settings.torch_threads)
-    parts.scheduler.start()
+    parts.work.start()
     watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())
     if parts.settings.is_shared:  # one that takes the place of another has no answer before, while the others have
-        await watch.loaded.wait()
+        with _ending_early(watch):
+            await watch.loaded.wait()
     yield {"record_refusal": app.state.record_refusal}
     watch.close()
-    await parts.results.close()
+    await parts.work.close()
     await watching
-    parts.scheduler.close()
+
+
+@contextmanager
+def _ending_early(watch: Watch) -> Iterator[None]:
+    """Has SIGTERM end the loading too: the server that waits for it takes the signal, and says nothing of it."""
+    handle = signal.getsignal(signal.SIGTERM)
+    if not callable(handle) or current_thread() is not main_thread():
+        yield
+        return
+    if getattr(getattr(handle, "__self__", None), "should_exit", False):  # uvicorn's server has been told already
+        watch.close()
+    loop = asyncio.get_running_loop()
+
+    def close(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(watch.close)
+        handle(number, frame)
+
+    signal.signal(signal.SIGTERM, close)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handle)
 
 
 async def _redirect_to_docs(_: object) -> RedirectResponse:

@@ -18,7 +18,8 @@ class Settings(BaseSettings):
         host: address to listen on.
         port: port to listen on.
         root_path: path under which a proxy serves the app, such as ``/kanscope``.
-        models: a folder of checkpoints or one file; the bundled model where it is absent or an empty folder.
+        models: a folder of checkpoints or one file; the bundled model where it is absent, or a folder that is empty
+            from the start.
         poll_seconds: seconds between two looks for new, changed and deleted checkpoints; 0: never.
         workers: processes that answer, each with its own copy of the models.
         engine: ``process`` answers from this machine, ``ray`` from the replicas of a Ray cluster.
@@ -40,14 +41,16 @@ class Settings(BaseSettings):
         max_path_nodes: most path nodes of one request to explain: windows x outputs x baselines x 17.
         max_points: most points of one edge's curve.
         max_concurrent: most requests that are answered at once; more are 503. Health routes always answer.
-        max_queue: most requests that wait for the models at a time.
+        max_queue: most requests that wait for a forecast at a time.
+        max_explanations: most explanations, global results and large answers that wait or are computed at a time.
+        max_work_bytes: memory that requests may hold while they are read, computed and answered; explanations half.
         header_timeout: seconds in which the headers of a request must arrive.
         body_timeout: seconds in which the body of a request must arrive.
         send_timeout: seconds in which a client must take 64 KiB of its answer, or what is left of it.
         request_timeout: seconds that a request waits for what is computed, unless its header says otherwise.
         shutdown_timeout: seconds that requests have to end once the process is told to stop.
         cached_results: how many global results (importance, topologies, reports) are kept.
-        cached_answers: bytes of answers that are kept as they were sent.
+        cached_answers: bytes of answers that are kept as they were sent, with what they are found by.
         log_format: ``json``, ``console`` for people, or ``auto``: console on a terminal.
         log_level: the least that is logged, ``debug``, ``info``, ``warning`` or ``error``.
     """
@@ -80,6 +83,8 @@ class Settings(BaseSettings):
     max_points: int = Field(default=2001, ge=2)
     max_concurrent: int = Field(default=512, ge=1)
     max_queue: int = Field(default=256, ge=1)
+    max_explanations: int = Field(default=64, ge=1)
+    max_work_bytes: int = Field(default=384 << 20, ge=1 << 20)
     header_timeout: float = Field(default=10.0, gt=0)
     body_timeout: float = Field(default=30.0, gt=0)
     send_timeout: float = Field(default=30.0, gt=0)

@@ -14,7 +14,7 @@ from threading import Thread
 import uvicorn
 from fastapi import FastAPI
 from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import Multiprocess, multiprocess
 
 from service.app import create_app
 from service.http.server import server_options
@@ -23,6 +23,23 @@ from service.telemetry.logs import configure_logging
 
 logger = logging.getLogger(__name__)
 PATIENCE = 60  # seconds in which a worker must say that it lives; while it imports torch on a busy machine it can't
+
+
+class Worker(multiprocess.Process):
+    """uvicorn's, whose death ends a health check: uvicorn waits for the answer until its time is over."""
+
+    def is_alive(self, timeout: float = 5) -> bool:
+        """Whether it answers in time."""
+        if not self.process.is_alive():
+            return False
+        try:
+            self.parent_conn.send(b"ping")
+            answered = self.parent_conn in wait([self.parent_conn, self.process.sentinel], timeout)
+            if answered:
+                self.parent_conn.recv()
+        except (OSError, EOFError):
+            return False
+        return answered
 
 
 class _Supervisor(Multiprocess):
@@ -52,6 +69,7 @@ def serve_workers(settings: Settings) -> None:
         timeout_worker_healthcheck=PATIENCE,
         **server_options(settings),
     )
+    multiprocess.Process = Worker  # type: ignore[misc]  # by this name the supervisor makes each
     supervisor = _Supervisor(config, [config.bind_socket()])
     supervisor.run()
     if any(worker.exitcode == STARTUP_FAILURE for worker in supervisor.processes):

@@ -1,14 +1,12 @@
-"""Answers that are the same each time, kept as the bytes that leave: plain and compressed, with an ETag."""
+"""Answers that are the same each time, as the bytes that leave: plain and compressed, with an ETag."""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from fastapi import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -73,80 +71,16 @@ class Answer:
         return 200, form.headers, form.body
 
 
-@dataclass(frozen=True)
-class _Known:
-    """An answer with what belongs to it.
-
-    Attributes:
-        answer: the answer.
-        route: the route that it is of, for metrics and the log.
-        told: of which model it is, for the log.
-    """
-
-    answer: Answer
-    route: Any
-    told: Mapping[str, Any] = field(default_factory=dict)
-
-
-class AnswerCache:
-    """The last answers by path, query and Accept. Belongs to one event loop, so it needs no lock.
-
-    Once the models are others, so may be the answers: all of them go, and with them what they held in memory.
-
-    Args:
-        size: bytes that are kept; beyond them, what is unused for longest goes.
-        index: gives the models that answers are about: another object once they are others.
-    """
-
-    def __init__(self, size: int, index: Callable[[], object]) -> None:
-        self._size, self._used = size, 0
-        self._find_index = index
-        self._index = index()  # the models that all answers were computed from
-        self._known: OrderedDict[Hashable, _Known] = OrderedDict()
-
-    def get(self, scope: Scope) -> Answer | None:
-        """The answer to a request, if it is there; the scope is told what it is about."""
-        self._follow_models()
-        key = _key(scope)
-        known = self._known.get(key)
-        if known is None:
-            return None
-        self._known.move_to_end(key)
-        scope["route"] = known.route
-        scope.setdefault("state", {}).update(known.told)
-        return known.answer
-
-    def keep(self, scope: Scope, answer: Answer, index: object) -> None:
-        """Keeps the answer to a request, computed from the models of an index, while they and the room are there."""
-        self._follow_models()
-        if index is not self._index:
-            return
-        key, state = _key(scope), scope.get("state", {})
-        replaced = self._known.pop(key, None)
-        self._used += answer.size - (replaced.answer.size if replaced else 0)
-        told = {name: state[name] for name in ("model", "checkpoint") if name in state}
-        self._known[key] = _Known(answer, scope.get("route"), told)
-        while self._used > self._size:
-            _, dropped = self._known.popitem(last=False)
-            self._used -= dropped.answer.size
-
-    def _follow_models(self) -> None:
-        if self._index is not self._find_index():
-            self._index = self._find_index()
-            self._known.clear()
-            self._used = 0
-
-
 class Precomputed:
     """Middleware that sends what is known, before anything looks for a route.
 
     Args:
         app: what answers all else.
-        cache: what is known.
+        find: gives the answer to a request where it is known.
     """
 
-    def __init__(self, app: ASGIApp, cache: AnswerCache) -> None:
-        self._app, self._cache = app, cache
+    def __init__(self, app: ASGIApp, find: Callable[[Scope], Answer | None]) -> None:
+        self._app, self._find = app, find
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -154,7 +88,7 @@ class Precomputed:
         if scope["type"] == "http" and scope["method"] == "GET":
             headers = dict(scope["headers"])
             if b"x-request-timeout" not in headers:  # which its route must look at
-                answer = self._cache.get(scope)
+                answer = self._find(scope)
         if answer is None:
             await self._app(scope, receive, send)
             return
@@ -166,11 +100,6 @@ class Precomputed:
 def _form(body: bytes, etag: bytes, headers: RawHeaders) -> Form:
     length = (b"content-length", str(len(body)).encode())
     return Form(body, etag, [*headers, length, (b"etag", etag), *COMMON])
-
-
-def _key(scope: Scope) -> Hashable:
-    accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
-    return scope["path"], scope["query_string"], accept
 
 
 @lru_cache

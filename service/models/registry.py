@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
 from typing import Literal
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError, UnknownNameError
 from kanmodel.explain.ledger import explain_windows
 from service.http.errors import NotReadyError
-from service.models.repository import FIRST_VERSION, CheckpointFile, Key, list_checkpoints, sign_file
+from service.models.repository import BUNDLED, FIRST_VERSION, CheckpointFile, Key, list_checkpoints, sign_file
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +51,14 @@ class Entry:
         state: loading, ready, failed, or unloaded by command.
         served: the model, while it is ready.
         reason: why the file cannot be loaded; a version that was ready before stays so, as it was.
+        may_pass: whether it may be loaded later although it has not changed, as after an error of the disk.
     """
 
     file: CheckpointFile
     state: State = "loading"
     served: Served | None = None
     reason: str | None = None
+    may_pass: bool = False
 
     @property
     def name(self) -> str:
@@ -81,7 +83,8 @@ class Registry:
     `load_model` return the models that answer for their name now and did not before.
 
     Args:
-        path: a folder of checkpoints or one file; None, or an empty folder, for the bundled model.
+        path: a folder of checkpoints or one file; None, or a folder that is empty from the start, for the bundled
+            model.
 
     Raises:
         CheckpointError: there is nothing at `path`.
@@ -89,7 +92,9 @@ class Registry:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._listing = list_checkpoints(path)  # as of the last look
+        self._stands_in = True  # the bundled model for those of the folder, until there were some
+        self._stopping = Event()
+        self._listing = self._list()  # as of the last look
         self._models = _group(map(Entry, self._listing.values()))
         self._unloaded: frozenset[str] = frozenset()  # names that stay so until they are loaded again
         self._writing = Lock()
@@ -144,15 +149,16 @@ class Registry:
         """Looks at the files, and follows each change that two looks in a row have seen.
 
         So a file that is still being written waits, and a version that makes way for a higher one stays until that
-        answers.
+        answers. What the system failed to read is tried again.
 
         Raises:
             CheckpointError: there is nothing at the path; everything stays as it is.
         """
         with self._writing:
-            before, self._listing = self._listing, list_checkpoints(self._path)
+            before, self._listing = self._listing, self._list()
             known = {entry.file for entry in self.entries}
-            changed = [f for key, f in self._listing.items() if f == before.get(key) and f not in known]
+            done = {entry.file for entry in self.entries if not entry.may_pass}
+            changed = [f for key, f in self._listing.items() if f == before.get(key) and f not in done]
             gone = {file.key for file in known} - self._listing.keys() - before.keys()
             return self._follow(changed, gone)
 
@@ -164,7 +170,7 @@ class Registry:
             CheckpointError: there is nothing at the path.
         """
         with self._writing:
-            listing = list_checkpoints(self._path).values()
+            listing = self._list().values()
             files = [file for file in listing if file.name == name]
             if not files:
                 raise _unknown_model(name, dict.fromkeys(file.name for file in listing))
@@ -186,10 +192,22 @@ class Registry:
             self._models = {**self._models, name: unloaded}
             logger.info("model %s is unloaded", name)
 
+    def stop(self) -> None:
+        """Has a look that is under way end after the file that it reads."""
+        self._stopping.set()
+
+    def _list(self) -> dict[Key, CheckpointFile]:
+        """The files that there are; a folder that once had some is never taken for one without any."""
+        listing = list_checkpoints(self._path, self._stands_in)
+        self._stands_in &= all(file.path.parent == BUNDLED for file in listing.values())
+        return listing
+
     def _follow(self, changed: Iterable[CheckpointFile], gone: Collection[Key] = ()) -> tuple[Served, ...]:
         """Takes in each changed file as soon as it is read, and then drops those that are gone."""
         before = self.served
         for file in changed:
+            if self._stopping.is_set():
+                break
             entries = {entry.file.key: entry for entry in self.entries}
             entries[file.key] = self._read(file, entries.get(file.key))
             self._models = _group(entries.values())
@@ -205,17 +223,18 @@ class Registry:
         try:
             served = Served(file.name, _load(file), file.version)
         except KanscopeError as error:
-            reason = str(error)
+            reason, may_pass = str(error), isinstance(error.__cause__, OSError)
         except Exception:  # whatever a file does to us, the others serve
             logger.exception("model %s, version %s cannot be loaded", file.name, file.version)
-            reason = f"{file.path.name} cannot be loaded; the log says why"
+            reason, may_pass = f"{file.path.name} cannot be loaded; the log says why", False
         else:
             logger.info("model %s, version %s serves %s", file.name, file.version, served.checkpoint)
             return Entry(file, "ready", served)
-        logger.warning("model %s, version %s failed: %s", file.name, file.version, reason)
+        if before is None or reason != before.reason:
+            logger.warning("model %s, version %s failed: %s", file.name, file.version, reason)
         if before is not None and before.served is not None:
-            return replace(before, file=file, reason=reason)
-        return Entry(file, "failed", reason=reason)
+            return replace(before, file=file, reason=reason, may_pass=may_pass)
+        return Entry(file, "failed", reason=reason, may_pass=may_pass)
 
 
 def choose_default(entries: Sequence[Entry]) -> Entry:

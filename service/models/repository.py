@@ -51,11 +51,12 @@ class CheckpointFile:
         return self.name, -int(self.version) if _VERSION.fullmatch(self.version) else 0
 
 
-def list_checkpoints(path: Path | None) -> dict[Key, CheckpointFile]:
+def list_checkpoints(path: Path | None, stand_in: bool = True) -> dict[Key, CheckpointFile]:
     """The checkpoints at a path, by name, the highest version first; hidden files and folders are none.
 
     Args:
-        path: a folder or one file; None, or a folder without any, for the bundled model.
+        path: a folder or one file; None for the bundled model.
+        stand_in: whether the bundled model stands in for those of a folder without any.
 
     Raises:
         CheckpointError: there is nothing at `path`.
@@ -65,7 +66,7 @@ def list_checkpoints(path: Path | None) -> dict[Key, CheckpointFile]:
     if not path.exists():
         raise CheckpointError(f"there is no file or folder {path}")
     if path.is_dir():
-        return _list_folder(path) or _list_folder(BUNDLED)
+        return _list_folder(path) or (_list_folder(BUNDLED) if stand_in else {})
     file = _describe_file(path.stem, FIRST_VERSION, path)
     return {file.key: file}
 

@@ -48,8 +48,9 @@ class Watch:
             await self._look(self._registry.poll)
 
     def close(self) -> None:
-        """Ends the run, once the look that is under way is over."""
+        """Ends the run: a look that is under way ends after the file that it reads."""
         self._stopping.set()
+        self._registry.stop()
         for task in self._preparing:
             task.cancel()
 

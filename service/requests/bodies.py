@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Collection, Mapping, Sequence
-from itertools import islice
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -15,15 +14,17 @@ from fastapi import Request
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 
-from kanmodel.errors import Problem
-from kanmodel.windows import N_LISTED
+from kanmodel.checkpoint import LoadedModel
 from service.http.answers import JSON
 from service.http.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, problem_of, unusable, unusable_values
-from service.http.places import non_finite_places
+from service.requests.scanning import count_bytes, refuse_non_finite
 from service.schemas.closed import Closed
 from service.settings import Settings
+from service.work.budget import Held
 
 Model = TypeVar("Model", bound=Closed)
+LARGE = 64 << 10  # bytes up to which a body needs no care; `max_concurrent` bounds how many there are
+_OTHERS = 10_000  # values, and lists, beside the windows
 
 # What decides how deep JSON is nested: a bracket that opens is 1, one that closes -1 as a signed byte.
 _QUOTE = 2
@@ -31,17 +32,19 @@ _MARKS = bytes.maketrans(b'[{]}"', bytes([1, 1, 255, 255, _QUOTE]))
 _UNMARKED = bytes(set(range(256)) - set(b'[{]}"'))
 
 
-async def read_body(request: Request, settings: Settings, media_types: Sequence[str] = (JSON,)) -> bytes:
+async def read_body(request: Request, settings: Settings, held: Held, media_types: Sequence[str] = (JSON,)) -> bytes:
     """The body of a request, counted while it arrives.
 
     Args:
         request: the request.
         settings: what is too large and too slow.
+        held: what the request holds in memory, which a large body counts in.
         media_types: those that it may have; an empty one is that of a body which does not say.
 
     Raises:
         MediaTypeError: it is of another media type, or compressed.
         BodyTooLargeError: it is larger than `max_body_bytes`.
+        OverloadedError: there is no room for it at the moment.
         SlowBodyError: it did not arrive within `body_timeout`.
     """
     _refuse_other_media(request.headers, media_types)
@@ -49,32 +52,67 @@ async def read_body(request: Request, settings: Settings, media_types: Sequence[
     if length.isdecimal() and int(length) > settings.max_body_bytes:
         raise _too_large(settings.max_body_bytes)
     data = bytearray()
+    n_held = 0
     try:
         async with asyncio.timeout(settings.body_timeout):
             async for chunk in request.stream():
                 data += chunk
                 if len(data) > settings.max_body_bytes:
                     raise _too_large(settings.max_body_bytes)
+                if len(data) > max(n_held, LARGE):
+                    held.grow(2 * (len(data) - n_held))  # once more as it is made bytes
+                    n_held = len(data)
     except TimeoutError:
         message = f"the body did not arrive within {settings.body_timeout:g} seconds (body_timeout)"
         raise SlowBodyError(message) from None
     return bytes(data)
 
 
-def parse_windows(data: bytes, window_shape: tuple[int, int], max_depth: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Limits:
+    """What a body may hold; one that holds more is refused before it is parsed.
+
+    Attributes:
+        depth: deepest nesting, `max_json_depth`.
+        windows: most windows, `max_windows`.
+        window_shape: lookback and number of features of the model.
+    """
+
+    depth: int
+    windows: int
+    window_shape: tuple[int, int]
+
+    @property
+    def values(self) -> int:
+        """Numbers of so many windows, and some more for the other members."""
+        lookback, n_features = self.window_shape
+        return (self.windows + 1) * lookback * n_features + _OTHERS
+
+    @property
+    def lists(self) -> int:
+        """Lists, and objects, of so many windows, in either form."""
+        return (self.windows + 1) * (max(self.window_shape) + 1) + _OTHERS
+
+
+def find_limits(model: LoadedModel, settings: Settings) -> Limits:
+    """What a body may hold that asks a model."""
+    return Limits(settings.max_json_depth, settings.max_windows, model.config.window_shape)
+
+
+def parse_windows(data: bytes, limits: Limits) -> dict[str, Any]:
     """The JSON object that a body holds, its ``instances`` as an array where they are plainly windows of the shape.
 
     Where they are not, they are lists, in which the place of what is wrong can be found.
 
     Args:
         data: the body.
-        window_shape: lookback and number of features.
-        max_depth: deepest nesting.
+        limits: what it may hold.
 
     Raises:
         DataError: as `parse_object`.
     """
-    lookback, n_features = window_shape
+    _refuse_hopeless(data, limits)
+    lookback, n_features = limits.window_shape
     try:
         document: Any = simdjson.Parser().parse(data)
         instances = document["instances"]
@@ -85,16 +123,13 @@ def parse_windows(data: bytes, window_shape: tuple[int, int], max_depth: int) ->
         names = list(document)
         members = {name: _plain(document[name]) for name in names if name != "instances"}  # items() would read them all
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
-        return parse_object(data, max_depth)
+        return _parse(data, limits.depth)
     # With no list beside them nothing is nested deeper.
-    plain = len({*names}) == len(names) and _count(data, "[") == 1 + n + n * lookback and _count(data, "{") <= max_depth
+    plain = len({*names}) == len(names) and count_bytes(data, "{") <= limits.depth
+    plain = plain and count_bytes(data, "[") == 1 + n + n * lookback
     if (steps, features) != ({lookback}, {n_features}) or not plain:
-        return parse_object(data, max_depth)
+        return _parse(data, limits.depth)
     return {"instances": numbers.reshape(n, lookback, n_features), **members}
-
-
-def _count(data: bytes, mark: str) -> int:
-    return int(np.count_nonzero(np.frombuffer(data, dtype=np.uint8) == ord(mark)))  # faster than bytes.count
 
 
 def _plain(value: Any) -> Any:
@@ -105,18 +140,36 @@ def _too_large(max_bytes: int) -> BodyTooLargeError:
     return BodyTooLargeError(f"the body is larger than {max_bytes} bytes (max_body_bytes)")
 
 
-def parse_object(data: bytes, max_depth: int) -> dict[str, Any]:
+def parse_object(data: bytes, limits: Limits) -> dict[str, Any]:
     """The JSON object that a body holds.
 
     Raises:
-        DataError: it is not JSON, nested deeper than `max_depth`, holds NaN or an infinity, or is another value than
-            an object.
+        DataError: it is not JSON, nested too deep, holds NaN or an infinity or more than it may, or is another value
+            than an object.
     """
+    _refuse_hopeless(data, limits)
+    return _parse(data, limits.depth)
+
+
+def _refuse_hopeless(data: bytes, limits: Limits) -> None:
+    """Refuses a large body that no parser needs to look at."""
+    if len(data) <= LARGE:
+        return
+    n_values, n_lists = count_bytes(data, ","), count_bytes(data, "[") + count_bytes(data, "{")
+    shape = ", ".join(map(str, limits.window_shape))
+    for n, most, what in ((n_values, limits.values, "values"), (n_lists, limits.lists, "lists and objects")):
+        if n > most:
+            reason = f"holds {n} {what}, more than {limits.windows} instances (max_windows) of [{shape}] have"
+            raise unusable("body", reason)
+    refuse_non_finite(data, limits.depth)
+
+
+def _parse(data: bytes, max_depth: int) -> dict[str, Any]:
     _refuse_depth(data, max_depth)
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
-        _refuse_non_finite_numbers(data)
+        refuse_non_finite(data, max_depth)
         raise unusable("body", f"must be JSON: {error}") from None
     if not isinstance(document, dict):
         raise unusable("body", "must be a JSON object")
@@ -164,16 +217,3 @@ def _refuse_depth(data: bytes, max_depth: int) -> None:
     depths = np.cumsum(marks * (outside & ~quotes), dtype=np.int32)
     if depths.max() > max_depth:
         raise unusable("body", f"must be nested at most {max_depth} deep (max_json_depth)")
-
-
-def _refuse_non_finite_numbers(data: bytes) -> None:
-    """Names the NaNs and infinities of a body that is JSON but for them; Python's own parser reads those."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return
-    places = islice(non_finite_places(document), N_LISTED + 1)
-    # A name may hold half a surrogate pair, which no answer could.
-    problems = [Problem(path.encode(errors="replace").decode() or "body", "must be finite") for path in places]
-    if problems:
-        raise unusable_values(problems, "are not finite")

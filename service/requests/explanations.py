@@ -5,7 +5,7 @@ from __future__ import annotations
 from kanmodel.explain.ledger import LedgerOptions
 from service.models.registry import Served
 from service.requests.baselines import read_baseline
-from service.requests.bodies import parse_windows, validate_request
+from service.requests.bodies import find_limits, parse_windows, validate_request
 from service.requests.outputs import read_outputs
 from service.requests.windows import read_windows
 from service.schemas.explanations import ExplainRequest
@@ -20,7 +20,7 @@ def read_question(body: bytes, served: Served, settings: Settings) -> Question:
         DataError: something in it cannot be used; the error names each place.
         UnknownNameError: it names an output that does not exist.
     """
-    document = parse_windows(body, served.model.config.window_shape, settings.max_json_depth)
+    document = parse_windows(body, find_limits(served.model, settings))
     request = validate_request(ExplainRequest, document, unread=("instances", "columns", "output", "baseline"))
     output = document.get("output")
     question = Question(

@@ -11,7 +11,7 @@ from kanmodel.scaling import Array
 from service.http.errors import unusable
 from service.models.registry import Served
 from service.requests.baselines import read_baseline
-from service.requests.bodies import parse_object, validate_request
+from service.requests.bodies import find_limits, parse_object, validate_request
 from service.requests.tensors import Tensor, read_tensors, split_body
 from service.schemas.inference import InferRequest, OutputName
 from service.settings import Settings
@@ -50,7 +50,7 @@ def read_inference(body: bytes, header_length: str | None, served: Served, setti
         DataError: something in it cannot be used; the error names each place.
     """
     head, binary = split_body(body, header_length)
-    document = parse_object(head, settings.max_json_depth)
+    document = parse_object(head, find_limits(served.model, settings))
     _refuse_number_of_inputs(document.get("inputs"), len(served.model.config.features))
     request = validate_request(InferRequest, _leave_out_data(document), unread=())
     windows = read_tensors(_list_tensors(request, document), binary, served.model, settings.max_windows)

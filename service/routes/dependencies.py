@@ -8,14 +8,14 @@ from typing import Annotated
 from fastapi import Depends, Header, Path, Request
 from starlette.convertors import Convertor, register_url_convertor
 
-from service.http.answer_cache import AnswerCache
 from service.http.errors import unusable
 from service.models.registry import Registry, Served
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
+from service.work.answers import Answers
 from service.work.deadlines import Deadline
+from service.work.executor import Executor
 from service.work.results import GlobalResults
-from service.work.scheduler import Scheduler
 
 
 class ModelName(Convertor[str]):
@@ -49,7 +49,7 @@ class Parts:
         settings: the settings.
         registry: the models.
         results: global results of the models.
-        scheduler: who uses the models when.
+        work: what computes.
         answers: what was answered, where that is the same each time.
         metrics: what Prometheus reads.
     """
@@ -57,8 +57,8 @@ class Parts:
     settings: Settings
     registry: Registry
     results: GlobalResults
-    scheduler: Scheduler
-    answers: AnswerCache
+    work: Executor
+    answers: Answers
     metrics: Metrics
 
 

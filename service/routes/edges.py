@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import Depends, Path, Query, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from kanmodel.drawing.edge import draw_edge
 from kanmodel.explain.curves import sample_edges
@@ -30,6 +29,7 @@ from service.schemas.edges import (
     describe_edges,
 )
 from service.work.deadlines import Deadline
+from service.work.estimates import FORMULAS, estimate_curves
 
 router = VersionedRouter(tags=["edges"], route_class=PrecomputedRoute)
 _PICTURE = describe_picture("The curve of the edge over its grid, with what the reference windows send through it.")
@@ -48,8 +48,13 @@ async def list_edges(
     """Samples the functions of all edges that the rule keeps."""
     topology = await _get_topology(served, parts, deadline, query)
     kept = [edge for edge in topology.kan_edges if edge.kept]
-    curves = await run_in_threadpool(sample_edges, served.model, kept, query.points, query.range)
-    return answer_json(describe_edges(served, topology, curves))
+
+    def sample() -> Response:
+        return answer_json(
+            describe_edges(served, topology, sample_edges(served.model, kept, query.points, query.range))
+        )
+
+    return await parts.work.run(sample, "explanation", estimate_curves(len(kept), query.points), deadline=deadline)
 
 
 @router.get(
@@ -75,12 +80,17 @@ async def get_edge(
     media_type = choose_format(request, query.format)
     topology = await _get_topology(served, parts, deadline, query)
     edge = topology.edge(query.stage, layer, i, j)
-    (curve,) = await run_in_threadpool(sample_edges, served.model, [edge], query.points, query.range)
-    formulas = await run_in_threadpool(suggest_edge_formulas, served.model, [edge]) if query.formulas else [[]]
-    if media_type == SVG:
-        unit = served.model.config.target_of(read_output(query.output, served.model.config)).unit
-        return answer_svg(draw_edge(curve, served.name, topology.output, unit, formulas[0]))
-    return answer_json(describe_edge(served, topology, curve, formulas[0]))
+
+    def sample() -> Response:
+        (curve,) = sample_edges(served.model, [edge], query.points, query.range)
+        formulas = suggest_edge_formulas(served.model, [edge])[0] if query.formulas else []
+        if media_type == SVG:
+            unit = served.model.config.target_of(read_output(query.output, served.model.config)).unit
+            return answer_svg(draw_edge(curve, served.name, topology.output, unit, formulas))
+        return answer_json(describe_edge(served, topology, curve, formulas))
+
+    cost = FORMULAS if query.formulas else estimate_curves(1, query.points)
+    return await parts.work.run(sample, "explanation", cost, deadline=deadline)
 
 
 async def _get_topology(served: Served, parts: Parts, deadline: Deadline, query: CurvesQuery) -> Topology:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
+from kanmodel.scaling import Array
 from service.document.errors import describe_errors
 from service.document.operations import describe_body
-from service.http.answers import JSON, NDJSON, answer_json, encode_json
+from service.http.answers import JSON, NDJSON, encode_json
 from service.http.error_answers import describe_error
 from service.http.errors import unusable
 from service.http.negotiation import choose_media_type
@@ -26,7 +29,8 @@ from service.routes.dependencies import (
 )
 from service.routes.direct import DirectRoute
 from service.routes.versioned import VersionedRouter
-from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse
+from service.schemas.explanations import ExplainRequest, ExplainResponse
+from service.work.estimates import estimate_describing, estimate_explanations, estimate_joining, estimate_parsing
 from service.work.explanations import Advance, compute_explanations, describe_question
 from service.work.questions import Question
 
@@ -63,35 +67,54 @@ async def explain(request: Request) -> Response:
     """
     parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
     media_type = choose_media_type(request.headers.get("accept"), (JSON, NDJSON))
-    body = await read_body(request, parts.settings)
-    question = read_question(body, served, parts.settings)
+    with parts.work.hold("explanation") as held:
+        body = await read_body(request, parts.settings, held)
+        read = partial(read_question, body, served, parts.settings)
+        question = await parts.work.run(read, "explanation", estimate_parsing(body), deadline=deadline)
     if question.progress and media_type != NDJSON:
         raise unusable("progress", f"needs Accept: {NDJSON}, whose lines can tell it")
     request.state.windows = len(question.windows)
-    predictions = await parts.scheduler.predict(served.model, question.windows, deadline)
-    header = describe_question(question, predictions)
-    advances = compute_explanations(question, parts.scheduler, parts.metrics, deadline, request.is_disconnected)
+    predictions = await parts.work.predict(served.model, question.windows, deadline)
+    describe = partial(_describe, question, predictions)
+    cost = estimate_describing(question.windows, predictions.shape[1])
+    header = await parts.work.run(describe, "explanation", cost, deadline=deadline)
+    n_bytes = estimate_explanations(question, "lines" if media_type == NDJSON else "json")
+    advances = compute_explanations(question, parts.work, parts.metrics, deadline, request.is_disconnected, n_bytes)
     if media_type == NDJSON:
         lines = _stream(question, header, advances, request.state.request_id)
         return StreamingResponse(lines, media_type=NDJSON)
-    answer: ExplainResponse = {**header, "explanations": [one async for now in advances for one in now.explanations]}
-    return answer_json(answer)
+    explanations = [one async for advance in advances for one in advance.encoded]
+    cost = estimate_joining(sum(map(len, explanations)))
+    return Response(await parts.work.run(partial(_join, header, explanations), "explanation", cost), media_type=JSON)
+
+
+def _describe(question: Question, predictions: Array) -> bytes:
+    """What all explanations share, in JSON."""
+    return encode_json(describe_question(question, predictions))
+
+
+def _join(header: bytes, explanations: Sequence[bytes]) -> bytes:
+    """An `ExplainResponse` of its parts."""
+    return b"".join((header[:-1], b',"explanations":[', b",".join(explanations), b"]}"))
 
 
 async def _stream(
-    question: Question, header: ExplainHeader, advances: AsyncIterator[Advance], request_id: str
+    question: Question, header: bytes, advances: AsyncIterator[Advance], request_id: str
 ) -> AsyncIterator[bytes]:
     """The answer line by line. Its status is sent already, so an error can only be its last line."""
-    yield encode_json(header) + b"\n"
+    yield header + b"\n"
     slices = 0
     try:
         async for advance in advances:
             slices += 1
-            lines: list[object] = [*advance.explanations]
+            lines = [*advance.encoded]
             if question.progress:
-                lines.insert(0, {"progress": {"done": advance.done, "total": question.total, "slices": slices}})
+                told = {"progress": {"done": advance.done, "total": question.total, "slices": slices}}
+                lines.insert(0, encode_json(told))
             if lines:
-                yield b"".join(encode_json(line) + b"\n" for line in lines)
+                yield b"\n".join([*lines, b""])
+    except ClientDisconnect:
+        return
     except Exception as error:
         logger.warning("request %s failed in its stream", request_id, exc_info=error)
         yield encode_json(describe_error(error, request_id)) + b"\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import Depends, Header, Request, Response
@@ -20,7 +21,9 @@ from service.routes.versioned import VersionedRouter
 from service.schemas.explanations import Explanation
 from service.schemas.inference import InferRequest, InferResponse, describe_inference
 from service.schemas.predictions import warn_of_range
+from service.work.estimates import estimate_describing, estimate_explanations, estimate_parsing
 from service.work.explanations import compute_explanations
+from service.work.jobs import Kind
 
 _LENGTH = "Bytes of the JSON, where the values of tensors come after it."
 _BINARY = {"schema": {"type": "string", "format": "binary", "description": "JSON, and the values of tensors after it."}}
@@ -54,24 +57,34 @@ async def infer(request: Request) -> Response:
     """Forecasts every output for each instance, and explains the forecasts where that is asked for, as tensors."""
     parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
     choose_media_type(request.headers.get("accept"), (JSON, BYTES))
-    body = await read_body(request, parts.settings, (JSON, BYTES, ""))  # Triton's client does not say what it sends
-    inference = read_inference(body, request.headers.get(HEADER_LENGTH), served, parts.settings)
+    kind: Kind = "forecast"
+    with parts.work.hold(kind) as held:
+        body = await read_body(request, parts.settings, held, (JSON, BYTES, ""))  # Triton's client says none of them
+        read = partial(read_inference, body, request.headers.get(HEADER_LENGTH), served, parts.settings)
+        inference = await parts.work.run(read, kind, estimate_parsing(body), deadline=deadline)
     if inference.question is not None:
         require_scope(request.scope["state"], "explain")
     windows = inference.windows
     request.state.windows = len(windows)
-    predictions = await parts.scheduler.predict(served.model, windows, deadline)
-    warnings = warn_of_range(served.model, windows)
+    predictions = await parts.work.predict(served.model, windows, deadline)
+    cost = estimate_describing(windows, predictions.shape[1])
+    warnings = await parts.work.run(partial(warn_of_range, served.model, windows), "forecast", cost)
     parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
     explanations: list[Explanation] = []
     if inference.question is not None:
+        kind, n_bytes = "explanation", estimate_explanations(inference.question, "objects")
         advances = compute_explanations(
-            inference.question, parts.scheduler, parts.metrics, deadline, request.is_disconnected
+            inference.question, parts.work, parts.metrics, deadline, request.is_disconnected, n_bytes
         )
         explanations = [one async for advance in advances for one in advance.explanations]
     answer_id = inference.id or request.state.request_id
-    answer, buffers = describe_inference(served, answer_id, inference.outputs, predictions, explanations, len(warnings))
-    return _answer(answer, buffers)
+
+    def describe() -> Response:
+        return _answer(
+            *describe_inference(served, answer_id, inference.outputs, predictions, explanations, len(warnings))
+        )
+
+    return await parts.work.run(describe, kind, cost)
 
 
 def _answer(answer: InferResponse, buffers: list[bytes]) -> Response:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from starlette.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive
 
 from service.http.answer_cache import Answer
 from service.routes.dependencies import find_deadline, find_parts
+from service.work.estimates import estimate_compression
 
 
 class PrecomputedRoute(APIRoute):
@@ -23,11 +27,13 @@ class PrecomputedRoute(APIRoute):
         async def answer(request: Request) -> Response:
             parts = find_parts(request)
             cache = parts.answers
-            find_deadline(request)  # which is refused, if it is none, whether it is needed or not
+            deadline = find_deadline(request)  # which is refused, if it is none, whether it is needed or not
             known = cache.get(request.scope)
             if known is None:
                 index = parts.registry.index()  # before computing, in which time the models may change
-                known = await run_in_threadpool(Answer.of, await compute(request))
+                response = await _while_connected(request, compute(request))
+                cost = estimate_compression(len(response.body))
+                known = await parts.work.run(partial(Answer.of, response), "explanation", cost, deadline=deadline)
                 cache.keep(request.scope, known, index)
             status, headers, body = known.choose(dict(request.headers.raw))
             response = Response(body, status)
@@ -35,3 +41,25 @@ class PrecomputedRoute(APIRoute):
             return response
 
         return answer
+
+
+async def _while_connected(request: Request, computing: Coroutine[Any, Any, Response]) -> Response:
+    """What is computed, which is given up where the client goes away.
+
+    Raises:
+        ClientDisconnect: it has.
+    """
+    answering, leaving = asyncio.ensure_future(computing), asyncio.ensure_future(_wait_for_disconnect(request.receive))
+    try:
+        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if answering.done():
+            return await answering
+        raise ClientDisconnect
+    finally:
+        answering.cancel()
+        leaving.cancel()
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from asyncio import to_thread
+from functools import partial
 
 from fastapi import Depends, Request, Response
 
+from kanmodel.scaling import Array
 from service.document.errors import describe_errors
 from service.document.operations import describe_body
 from service.http.answers import answer_json
 from service.http.negotiation import accept_json
-from service.requests.bodies import parse_windows, read_body, validate_request
-from service.requests.windows import read_windows
+from service.models.registry import Served
+from service.requests.bodies import read_body
+from service.requests.predictions import read_prediction
 from service.routes.dependencies import MODEL, find_deadline, find_model, find_parts, get_deadline, get_served
 from service.routes.direct import DirectRoute
 from service.routes.versioned import VersionedRouter
-from service.schemas.predictions import PredictRequest, PredictResponse, describe_predictions, warn_of_range
+from service.schemas.predictions import (
+    PredictRequest,
+    PredictResponse,
+    RangeWarning,
+    describe_predictions,
+    warn_of_range,
+)
+from service.work.estimates import estimate_describing, estimate_parsing
 
 router = VersionedRouter(
     tags=["predictions"], route_class=DirectRoute, dependencies=[Depends(get_served), Depends(get_deadline)]
@@ -33,14 +42,19 @@ async def predict(request: Request) -> Response:
     """Forecasts every output for each instance, in original units."""
     parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
     accept_json(request)
-    body = await read_body(request, parts.settings)
-    document = parse_windows(body, served.model.config.window_shape, parts.settings.max_json_depth)
-    validate_request(PredictRequest, document, unread=("instances", "columns"))
-    windows = read_windows(document, served.model, parts.settings.max_windows)
+    with parts.work.hold("forecast") as held:
+        body = await read_body(request, parts.settings, held)
+        read = partial(read_prediction, body, served, parts.settings)
+        windows = await parts.work.run(read, "forecast", estimate_parsing(body), deadline=deadline)
     request.state.windows = len(windows)
-    predictions = await parts.scheduler.predict(served.model, windows, deadline)
-    model = served.model
-    logits = await to_thread(model.logits, windows) if model.config.is_classifier else None
-    warnings = warn_of_range(served.model, windows)
+    predictions = await parts.work.predict(served.model, windows, deadline)
+    describe = partial(_describe, served, windows, predictions)
+    answer, warnings = await parts.work.run(describe, "forecast", estimate_describing(windows, predictions.shape[1]))
     parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
-    return answer_json(describe_predictions(served, predictions, logits, warnings))
+    return answer
+
+
+def _describe(served: Served, windows: Array, predictions: Array) -> tuple[Response, list[RangeWarning]]:
+    warnings = warn_of_range(served.model, windows)
+    logits = served.model.logits(windows) if served.model.config.is_classifier else None
+    return answer_json(describe_predictions(served, predictions, logits, warnings)), warnings

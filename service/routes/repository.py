@@ -16,7 +16,7 @@ from service.http.errors import BadRequestError, ForbiddenError, UnsupportedErro
 from service.http.negotiation import accept_json
 from service.models.registry import Entry
 from service.models.watching import Watch
-from service.requests.bodies import parse_object, read_body, validate_request
+from service.requests.bodies import Limits, parse_object, read_body, validate_request
 from service.routes.dependencies import OF_A_MODEL, Parts, describe_name, find_deadline, find_parts, get_deadline
 from service.routes.direct import ProtocolRoute
 from service.schemas.closed import Closed
@@ -113,6 +113,8 @@ async def _change(
 
 async def _read(request: Request, cls: type[Body]) -> Body:
     """The body, where there is one; Triton's client does not say that it is JSON."""
-    settings = find_parts(request).settings
-    body = await read_body(request, settings, (JSON, ""))
-    return validate_request(cls, parse_object(body, settings.max_json_depth) if body else {}, unread=())
+    parts = find_parts(request)
+    with parts.work.hold("explanation") as held:
+        body = await read_body(request, parts.settings, held, (JSON, ""))
+        limits = Limits(parts.settings.max_json_depth, windows=0, window_shape=(1, 1))
+        return validate_request(cls, parse_object(body, limits) if body else {}, unread=())

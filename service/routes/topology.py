@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Query, Request, Response
-from starlette.concurrency import run_in_threadpool
 
 from kanmodel.drawing.network import N_POINTS, draw_topology
 from kanmodel.explain.curves import sample_edges
@@ -27,6 +27,7 @@ from service.schemas.topology import (
     describe_fidelity_curve,
     describe_topology,
 )
+from service.work.estimates import estimate_curves, estimate_description
 
 router = VersionedRouter(tags=["topology"], route_class=PrecomputedRoute)
 _PICTURE = describe_picture("The network, with the curve of each kept edge.")
@@ -52,9 +53,14 @@ async def get_topology(
     media_type = choose_format(request, query.format)
     output = read_output(query.output, served.model.config)
     topology = await deadline.wait(parts.results.topology(served, output, query.rule()))
-    if media_type == SVG:
-        return answer_svg(await run_in_threadpool(_draw, served, topology, output, query))
-    return answer_json(describe_topology(served, topology, query.pruned))
+
+    def describe() -> Response:
+        if media_type == SVG:
+            return answer_svg(_draw(served, topology, output, query))
+        return answer_json(describe_topology(served, topology, query.pruned))
+
+    cost = estimate_curves(len(topology.kan_edges), N_POINTS)
+    return await parts.work.run(describe, "explanation", cost, deadline=deadline)
 
 
 @router.get(
@@ -70,7 +76,9 @@ async def get_fidelity_curve(
     """Shows what each number of edges costs, from all to none, when the weakest go first."""
     output = read_output(query.output, served.model.config)
     points = await deadline.wait(parts.results.fidelity_curve(served, output, query.metric, query.fill))
-    return answer_json(describe_fidelity_curve(served, output, query, points))
+    describe = partial(describe_fidelity_curve, served, output, query, points)
+    cost = estimate_description(len(points))
+    return await parts.work.run(lambda: answer_json(describe()), "explanation", cost, deadline=deadline)
 
 
 def _draw(served: Served, topology: Topology, output: int, query: TopologyQuery) -> bytes:

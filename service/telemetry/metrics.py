@@ -44,6 +44,12 @@ class Metrics:
         self._queue_depth = Gauge(
             "kanscope_queue_depth", "Requests that wait for the models.", ["priority"], registry=registry
         )
+        self._pending_bytes = Gauge(
+            "kanscope_pending_bytes",
+            "Bytes that requests hold while they are read, computed and answered.",
+            ["priority"],
+            registry=registry,
+        )
         self._batch_windows = Histogram(
             "kanscope_batch_windows", "Windows forecast together.", buckets=_SIZES, registry=registry
         )
@@ -97,6 +103,10 @@ class Metrics:
     def watch_queue(self, priority: str, depth: Callable[[], int]) -> None:
         """Reports how much waits at one priority, whenever somebody asks."""
         self._queue_depth.labels(priority).set_function(depth)
+
+    def watch_pending_bytes(self, priority: str, n_bytes: Callable[[], int]) -> None:
+        """Reports how many bytes requests of one priority hold, whenever somebody asks."""
+        self._pending_bytes.labels(priority).set_function(n_bytes)
 
     def watch_preparation(self, count: Callable[[], int]) -> None:
         """Reports how many outputs wait for their global results, whenever somebody asks."""

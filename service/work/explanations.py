@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import ClientDisconnect
 
@@ -12,15 +12,15 @@ from kanmodel.explain.expected import draw_baselines, explain_expected_in_slices
 from kanmodel.explain.ledger import Ledger, explain_in_slices
 from kanmodel.explain.path import Slices
 from kanmodel.scaling import Array
+from service.http.answers import encode_json
 from service.schemas.baselines import UsedBaseline, describe_baseline, describe_reference_baselines
 from service.schemas.explanations import ExplainHeader, Explanation, describe_ledger
 from service.telemetry.metrics import Metrics
 from service.work.deadlines import Deadline
+from service.work.estimates import PART
+from service.work.executor import Executor
 from service.work.questions import Question, ReferenceBaselines
 from service.work.receipts import make_receipt
-from service.work.scheduler import Scheduler
-
-PART = 32  # windows whose explanations are computed, and sent, together
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,12 @@ class Advance:
     Attributes:
         done: how many explanations are computed.
         explanations: those that are ready to be sent now, in order; none after most slices.
+        encoded: the same in JSON.
     """
 
     done: int
     explanations: Sequence[Explanation] = ()
+    encoded: Sequence[bytes] = ()
 
 
 def describe_question(question: Question, predictions: Array) -> ExplainHeader:
@@ -83,35 +85,44 @@ def explain_in_parts(question: Question) -> Iterator[Advance]:
 
 async def compute_explanations(
     question: Question,
-    scheduler: Scheduler,
+    work: Executor,
     metrics: Metrics,
     deadline: Deadline,
     has_gone: Callable[[], Awaitable[bool]],
+    n_bytes: int,
 ) -> AsyncIterator[Advance]:
     """The explanations as they become ready, slice by slice, until the deadline, and while somebody waits for them.
 
     Args:
         question: what is asked.
-        scheduler: what computes them.
+        work: what computes them.
         metrics: where they are counted.
         deadline: until when.
         has_gone: whether nobody waits any more.
+        n_bytes: memory that they hold until the answer is sent, see `estimate_explanations`.
 
     Raises:
         ClientDisconnect: nobody does.
+        DataError: they take more memory than there is.
         NonFiniteError: a ledger is not finite.
         NotReadyError: the deadline has passed.
         OverloadedError: too many requests wait.
     """
-    with scheduler.admit("explanation"):
+    with work.place("explanation", n_bytes):
         slices = explain_in_parts(question)
-        while (advance := await deadline.wait(scheduler.run(lambda: next(slices, None)))) is not None:
+        while (advance := await deadline.wait(work.run_slice(lambda: _encode(next(slices, None))))) is not None:
             for one in advance.explanations:
                 residual = one["residual"] / one["tolerance"] * question.options.tolerance
                 metrics.observe_explanation(question.served.name, residual, one["converged"])
             yield advance
             if not advance.explanations and await has_gone():
                 raise ClientDisconnect
+
+
+def _encode(advance: Advance | None) -> Advance | None:
+    if advance is None or not advance.explanations:
+        return advance
+    return replace(advance, encoded=[encode_json(one) for one in advance.explanations])
 
 
 def _describe_baseline(question: Question) -> UsedBaseline:

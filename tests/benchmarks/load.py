@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import selectors
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
@@ -35,8 +35,8 @@ class _Connection:
         self.started, self.received = perf_counter(), b""
         self.socket.sendall(self.request)
 
-    def complete(self) -> bool:
-        """Whether the answer is there; reads what has arrived."""
+    def complete(self, check: Callable[[bytes, bytes], None] | None) -> bool:
+        """Whether the answer is there; reads what has arrived, and has the whole of it checked."""
         arrived = self.socket.recv(1 << 20)
         if not arrived:
             raise RuntimeError("the server has closed the connection")
@@ -47,7 +47,10 @@ class _Connection:
         if not head.startswith(b"HTTP/1.1 200"):
             raise RuntimeError(f"the server answered {head[:80]!r} {body[:200]!r}")
         length = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-        return len(body) >= int(length.split(b":")[1])
+        is_whole = len(body) >= int(length.split(b":")[1])
+        if is_whole and check is not None:
+            check(self.request, body)
+        return is_whole
 
 
 def post(path: str, body: bytes) -> bytes:
@@ -61,7 +64,13 @@ def get(path: str) -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept-Encoding: gzip\r\n\r\n".encode()
 
 
-def keep_busy(port: int, requests: Sequence[bytes], connections: int, duration: float) -> Load:
+def keep_busy(
+    port: int,
+    requests: Sequence[bytes],
+    connections: int,
+    duration: float,
+    check: Callable[[bytes, bytes], None] | None = None,
+) -> Load:
     """Sends requests for some seconds, each connection its own in turn.
 
     Args:
@@ -69,6 +78,7 @@ def keep_busy(port: int, requests: Sequence[bytes], connections: int, duration: 
         requests: what to send; connection number c sends number c, and again.
         connections: how many are kept busy.
         duration: seconds.
+        check: given each request and the body of its answer; raises where that is wrong.
     """
     seconds: list[float] = []
     with selectors.DefaultSelector() as selector:
@@ -85,7 +95,7 @@ def keep_busy(port: int, requests: Sequence[bytes], connections: int, duration: 
         while (now := perf_counter()) < start + duration:
             for key, _ in selector.select(1.0):
                 connection = key.data
-                if connection.complete():
+                if connection.complete(check):
                     seconds.append(perf_counter() - connection.started)
                     connection.send()
         for connection in opened:

@@ -16,9 +16,9 @@ WIDTH = [HIDDEN, 16, 1]
 SPREAD = 5.0  # of the splines' coefficients, so that the head is as curved as a trained one
 
 
-def large_model() -> LoadedModel:
+def large_model(seed: int = 0) -> LoadedModel:
     """An LSTM of 20 features and 64 units over 48 steps, and a KAN [64, 16, 1] of grid 5 and order 3."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     config = ModelConfig(
         features=tuple(Feature(f"feature_{number}", None, 0.0, 1.0, -10.0, 10.0) for number in range(N_FEATURES)),
         targets=(Target("target", None, 0.0, 1.0),),

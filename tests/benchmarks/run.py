@@ -13,6 +13,7 @@ import pictures
 import ray_serving
 import serving
 import tables
+import under_load
 import workers
 from table import Row, print_table
 
@@ -26,6 +27,7 @@ def rows() -> Iterator[Row]:
     """Every row, one after the other."""
     model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
     yield from serving.rows()
+    yield from under_load.rows()
     yield from workers.rows()
     yield from ray_serving.rows()
     yield from forward.rows()

@@ -58,11 +58,11 @@ def resident_memory(pid: int) -> float:
 
 
 @contextmanager
-def our_server(models: Path) -> Iterator[Server]:
-    """`kanscope serve` on a core of its own."""
+def our_server(models: Path, **variables: str) -> Iterator[Server]:
+    """`kanscope serve` on a core of its own, with settings by their variables."""
     port = free_port()
     command = [sys.executable, "-m", "service.cli", "serve", str(models), "--port", str(port)]
-    with running(command, port, "/readyz") as server:
+    with running(command, port, "/readyz", variables=variables) as server:
         yield server
 
 

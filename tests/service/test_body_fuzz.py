@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.errors import DataError
-from service.requests.bodies import parse_object, parse_windows
+from service.requests.bodies import Limits, parse_object, parse_windows
 
 JSON = {"Content-Type": "application/json"}
 N_WINDOWS = 2
+LIMITS = Limits(depth=32, windows=50, window_shape=(3, 2))
 MODERATE = 1e6  # numbers up to this are finite in any unit and type
 
 numbers = st.integers(-(10**400), 10**400) | st.floats() | st.sampled_from([1e39, -0.0, 5e-324, 2**63, 2**64])
@@ -124,12 +125,12 @@ def test_members_are_read_beside_windows_as_they_are_without(members, at):
     members.insert(at, ("instances", instances))
     body = b"{%s}" % b",".join(write(name) + b":" + write(value) for name, value in members)
     try:
-        expected = parse_object(body, 32)
+        expected = parse_object(body, LIMITS)
     except DataError as error:
         with pytest.raises(DataError, match=re.escape(str(error))):
-            parse_windows(body, (3, 2), 32)
+            parse_windows(body, LIMITS)
     else:
-        read = parse_windows(body, (3, 2), 32)
+        read = parse_windows(body, LIMITS)
         if isinstance(read["instances"], np.ndarray):
             read["instances"] = read["instances"].tolist()
         assert read == expected

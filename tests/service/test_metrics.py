@@ -94,8 +94,9 @@ def test_models_are_counted_by_state(local_service):
 
 
 def test_work_on_models_is_observed(metrics):
-    """What the scheduler and the explanations report is there under its name."""
+    """What the executor and the explanations report is there under its name."""
     metrics.watch_queue("predict", lambda: 3)
+    metrics.watch_pending_bytes("predict", lambda: 5)
     metrics.watch_preparation(lambda: 2)
     metrics.observe_batch(5)
     metrics.observe_slice(0.004)
@@ -103,6 +104,7 @@ def test_work_on_models_is_observed(metrics):
     metrics.observe_explanation("two", 0.3, converged=False)
     known = expose(metrics)
     assert known["kanscope_queue_depth", ("priority", "predict")] == 3
+    assert known["kanscope_pending_bytes", ("priority", "predict")] == 5
     assert known[("kanscope_unprepared_outputs",)] == 2
     assert known[("kanscope_batch_windows_sum",)] == 5
     assert known[("kanscope_slice_seconds_count",)] == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 import weakref
 
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.checkpoint import save_checkpoint
-from service.http.answer_cache import Answer, AnswerCache, names_etag, takes_gzip
+from service.http.answer_cache import Answer, names_etag, takes_gzip
 from service.models.registry import Registry
+from service.work.answers import OVERHEAD, Answers
 
 REGISTRY = Registry(None)
 PATHS = ("attributions", "topology", "topology/fidelity", "edges", "edges/0/0/0", "report")
@@ -69,7 +71,7 @@ def test_an_error_is_not_kept(service):
 
 def kept(*pairs, size, registry=REGISTRY):
     """A cache in which answers of some lengths were kept in turn under names."""
-    cache = AnswerCache(size, registry.index)
+    cache = Answers(size, registry.index)
     for name, length in pairs:
         keep(cache, name, length, registry)
     return cache
@@ -83,18 +85,36 @@ def asking(name):
     return {"path": f"/{name}", "query_string": b"", "headers": []}
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 50)), max_size=60), st.integers(0, 120))
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 50)), max_size=60), st.integers(0, 5 * OVERHEAD))
 def test_the_cache_holds_no_more_than_its_size(pairs, size):
     """Whatever is kept, the bytes stay within the bound, and what is there is what was kept last under its name."""
     cache = kept(*pairs, size=size)
     there = {name: answer for name in range(10) if (answer := cache.get(asking(name))) is not None}
-    assert sum(answer.size for answer in there.values()) <= size
+    assert sum(answer.size + OVERHEAD for answer in there.values()) <= size
     assert all(answer.size == dict(pairs)[name] for name, answer in there.items())
+
+
+def test_what_is_kept_takes_no_more_memory_than_its_size():
+    """Keys count, and small answers count as the objects that they are."""
+    size = 4 << 20
+    tracemalloc.start()
+    try:
+        cache = Answers(size, REGISTRY.index)
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(6000):
+            query = b"fidelity=0." + str(number).encode() * (1 if number % 2 else 2000)
+            scope = {"path": f"/v1/models/m/topology/{number}", "query_string": query, "headers": []}
+            cache.keep(scope, Answer.of(Response(bytes(number % 3000))), REGISTRY.index())
+            del scope, query
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size / 4 < after - before <= size
 
 
 def test_what_is_unused_for_longest_goes_first():
     """Room is made by what nobody has asked for the longest."""
-    cache = kept(("a", 10), ("b", 10), size=20)
+    cache = kept(("a", 10), ("b", 10), size=2 * (10 + OVERHEAD + 8))
     cache.get(asking("a"))
     keep(cache, "c", 10)
     assert [cache.get(asking(name)) is not None for name in "abc"] == [True, False, True]
@@ -106,7 +126,7 @@ def test_other_models_end_what_is_known(tmp_path):
     registry = Registry(tmp_path)
     registry.load()
     before = registry.index()
-    cache = kept(("a", 10), size=100, registry=registry)
+    cache = kept(("a", 10), size=2 * OVERHEAD, registry=registry)
     assert cache.get(asking("a")) is not None
     registry.unload_model("a")
     assert cache.get(asking("a")) is None
@@ -120,7 +140,7 @@ def test_answers_hold_no_model_that_has_gone(tmp_path):
     registry = Registry(tmp_path)
     registry.load()
     gone = weakref.ref(registry.get("a").model)
-    cache = kept(("a", 10), size=100, registry=registry)
+    cache = kept(("a", 10), size=2 * OVERHEAD, registry=registry)
     registry.unload_model("a")
     assert cache.get(asking("b")) is None
     assert gone() is None  # at once: what the collector was told to leave alone, it would never free

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from factories import make_model, make_windows
@@ -272,6 +274,67 @@ def test_the_bundled_model_makes_way_for_the_first_file(tmp_path):
     registry.poll()
     registry.poll()
     assert states(registry) == {("m", "1"): "ready"}
+
+
+def test_an_emptied_folder_has_no_models(tmp_path):
+    """The bundled model stands in for a folder that never had any, not for one whose models were taken away."""
+    file = write(tmp_path / "m.safetensors")
+    registry = loaded(tmp_path)
+    content = file.read_bytes()
+    file.unlink()
+    for _ in range(3):
+        assert registry.poll() == ()
+    assert states(registry) == {} and not registry.ready
+    file.write_bytes(content)
+    registry.poll()
+    registry.poll()
+    assert states(registry) == {("m", "1"): "ready"}
+
+
+def test_an_error_of_the_disk_is_tried_again(good, monkeypatch, caplog):
+    """A file that could not be read once serves after a later look, and until then the log says so once."""
+    fails = [True]
+    read = Path.open
+
+    def open_or_fail(path, *arguments, **options):
+        if fails and path == good:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", open_or_fail)
+    registry = loaded(good.parent)
+    for _ in range(3):
+        assert registry.poll() == ()
+        assert states(registry) == {("good", "1"): "failed"}
+    assert caplog.text.count("failed: cannot read good.safetensors: Input/output error") == 1
+    fails.clear()
+    assert registry.poll() == (registry.get("good"),)
+    write(good, seed=1)
+    registry.poll()
+    served = registry.get("good")
+    fails.append(True)
+    for _ in range(2):
+        registry.poll()
+        assert registry.get("good") is served  # what served before goes on
+    fails.clear()
+    registry.poll()
+    assert registry.get("good") is not served
+
+
+def test_what_is_told_to_stop_reads_no_further_file(good, monkeypatch):
+    """The first load ends with the file that is being read."""
+    for name in "abc":
+        write(good.with_name(f"{name}.safetensors"))
+    registry, read = Registry(good.parent), []
+
+    def load(path):
+        read.append(path.stem)
+        registry.stop()
+        return load_checkpoint(path)
+
+    monkeypatch.setattr("service.models.registry.load_checkpoint", load)
+    registry.load()
+    assert read == ["a"]
 
 
 def test_an_unloaded_model_stays_so_until_it_is_loaded(tmp_path):

@@ -58,6 +58,7 @@ def test_the_bundled_model_stands_in_where_there_is_none(tmp_path, path):
     (tmp_path / "empty" / "nothing").mkdir(parents=True)
     listing = list_checkpoints(path and tmp_path / path)
     assert [file.path.parent for file in listing.values()] == [BUNDLED]
+    assert list_checkpoints(tmp_path / "empty", stand_in=False) == {}
 
 
 def test_a_path_to_nothing_is_an_error(tmp_path):

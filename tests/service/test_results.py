@@ -1,96 +1,23 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from factories import make_model
+from sockets import is_at_rest
+from waiting import poll
 
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.pruning import PruningRule, Thresholds
-from service.models.registry import Served
+from service.models.registry import Registry, Served
+from service.telemetry.metrics import Metrics
 from service.work import results
-from service.work.results import GlobalResults, ResultCache
-
-
-def test_a_result_is_computed_once_however_many_ask():
-    """Callers that ask at the same time, and later ones, share one computation in another thread."""
-    threads = []
-
-    def compute():
-        threads.append(threading.get_ident())
-        time.sleep(0.05)
-        return object()
-
-    async def ask():
-        cache = ResultCache(4)
-        together = await asyncio.gather(*(cache.get("key", compute) for _ in range(8)))
-        return [*together, await cache.get("key", compute)]
-
-    results = asyncio.run(ask())
-    assert len(set(map(id, results))) == 1
-    assert len(threads) == 1
-    assert threads[0] != threading.get_ident()
-
-
-def test_a_failure_is_told_to_all_who_wait_and_not_kept():
-    """Everyone who waits gets the error, and the next who asks a new computation."""
-    calls = []
-
-    def compute():
-        calls.append(1)
-        time.sleep(0.02)
-        if len(calls) == 1:
-            raise ValueError("once")
-        return "result"
-
-    async def ask():
-        cache = ResultCache(4)
-        first = await asyncio.gather(*(cache.get("key", compute) for _ in range(3)), return_exceptions=True)
-        return first, await cache.get("key", compute)
-
-    first, second = asyncio.run(ask())
-    assert [str(error) for error in first] == ["once"] * 3
-    assert second == "result"
-    assert len(calls) == 2
-
-
-def test_a_caller_that_leaves_does_not_take_the_result_with_it():
-    """The computation goes on for the others."""
-    go_on = threading.Event()
-
-    def compute():
-        assert go_on.wait(10)
-        return "result"
-
-    async def ask():
-        cache = ResultCache(4)
-        leaving = asyncio.create_task(cache.get("key", compute))
-        staying = asyncio.create_task(cache.get("key", compute))
-        await asyncio.sleep(0.01)
-        leaving.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await leaving
-        go_on.set()
-        return await staying
-
-    assert asyncio.run(ask()) == "result"
-
-
-def test_what_is_unused_for_longest_goes_first():
-    """The cache is bounded, and a result that is asked for again stays."""
-    calls = []
-
-    async def ask():
-        cache = ResultCache(2)
-        for key in ("a", "b", "a", "c", "a", "b"):
-            await cache.get(key, lambda key=key: calls.append(key))
-
-    asyncio.run(ask())
-    assert calls == ["a", "b", "c", "b"]
-
+from service.work.budget import Bounds
+from service.work.executor import Executor
+from service.work.results import GlobalResults
 
 FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "lay_out", "write_report")
 
@@ -119,17 +46,30 @@ def serve_model(name, seed=0, **options):
     return Served(name, replace(make_model("head", seed, **options), sha256=name))
 
 
+def run(scenario, size=64, served=()):
+    """What a scenario, a coroutine of results, returns."""
+
+    async def start():
+        work = Executor(Bounds(10, 10, 1 << 30), Metrics(Registry(None)))
+        work.start()
+        try:
+            return await scenario(GlobalResults(size, work, lambda: served))
+        finally:
+            await work.close()
+
+    return asyncio.run(start())
+
+
 def prepare(models, size=64):
     """Computes what is computed before anybody asks; gives the results back."""
 
-    async def run():
-        kept = GlobalResults(size)
+    async def scenario(kept):
         await kept.prepare(models)
         for served in models:
             await kept.report(served, 0)
         return await kept.importance(models[0], 0)
 
-    return asyncio.run(run())
+    return run(scenario, size)
 
 
 def test_what_most_ask_for_is_computed_before_anybody_does(computed):
@@ -140,16 +80,20 @@ def test_what_most_ask_for_is_computed_before_anybody_does(computed):
 
 def test_what_is_still_to_be_computed_is_counted(monkeypatch):
     """The number of outputs without results falls by one with each report, to none."""
-    two, kept, left = serve_model("two", targets=("a", "b")), GlobalResults(64), []
+    two, left = serve_model("two", targets=("a", "b")), []
     write = results.write_report
 
-    def write_and_look(*arguments):
-        left.append(kept.unprepared)
-        return write(*arguments)
+    async def scenario(kept):
+        def write_and_look(*arguments):
+            left.append(kept.unprepared)
+            return write(*arguments)
 
-    monkeypatch.setattr(results, "write_report", write_and_look)
-    asyncio.run(kept.prepare([two]))
-    assert [*left, kept.unprepared] == [2, 1, 0]
+        monkeypatch.setattr(results, "write_report", write_and_look)
+        await kept.prepare([two])
+        return kept.unprepared
+
+    assert [*left, run(scenario)] == [0]
+    assert left == [2, 1]
 
 
 def test_no_more_is_prepared_than_is_kept(computed):
@@ -170,11 +114,10 @@ def test_rules_that_keep_the_same_share_their_graph(computed):
     served = serve_model("one")
     rules = [PruningRule("contribution", None, Thresholds(node=-1, edge=low, input=-1)) for low in (1e-9, 2e-9, 3e-9)]
 
-    async def run():
-        kept = GlobalResults(64)
+    async def scenario(kept):
         return [await kept.topology(served, 0, rule) for rule in [*rules, *rules]]
 
-    topologies = asyncio.run(run())
+    topologies = run(scenario)
     assert [topology.rule for topology in topologies] == [*rules, *rules]
     assert computed == ["measure_importance", "prune_by_rule", "lay_out", "prune_by_rule", "prune_by_rule"]
     assert all(topology.nodes is topologies[0].nodes for topology in topologies)
@@ -191,8 +134,7 @@ def test_a_model_whose_results_fail_does_not_keep_the_others_back(computed, monk
         return measure(model, output)
 
     monkeypatch.setattr(results, "measure_importance", fail_for_bad)
-    kept = GlobalResults(64)
-    asyncio.run(kept.prepare([bad, good]))
+    run(lambda kept: kept.prepare([bad, good]))
     assert computed == [*FUNCTIONS]
     assert "the results of model bad, output y+1, fail" in caplog.text
 
@@ -207,3 +149,43 @@ def test_a_server_prepares_its_models_once_they_are_loaded(serve, folder, comput
         for path in ("attributions", "topology", "report"):
             assert client.get(f"/v1/models/head/{path}").status_code == 200
     assert computed == [*FUNCTIONS]
+
+
+def test_what_was_prepared_stays_while_its_model_is_served(computed):
+    """Whatever else is asked for, and however much; once the model has gone it goes like anything else."""
+    prepared, other, served = serve_model("one"), serve_model("other", seed=1), []
+    rules = [PruningRule("contribution", None, Thresholds(node=-1, edge=low, input=-1)) for low in np.arange(9) / 1e9]
+
+    async def scenario(kept):
+        served.append(prepared)
+        await kept.prepare([prepared])
+        for rule in rules:
+            await kept.topology(other, 0, rule)
+        computed.clear()
+        await kept.report(prepared, 0)
+        await kept.attributions(prepared, 0)
+        assert computed == []
+        served[:] = [other]
+        await kept.prepare([other])
+        for rule in rules:
+            await kept.topology(other, 0, rule)
+        computed.clear()
+        await kept.attributions(prepared, 0)
+        assert computed == ["measure_importance", "attribute_features"]
+
+    run(scenario, size=8, served=served)
+
+
+def test_many_questions_that_nobody_awaits_leave_nothing_to_compute(serve, folder, computed):
+    """300 fidelities with deadlines of half a millisecond: places are free, what was prepared is there."""
+    computed.clear()
+    with serve(models=folder / "nyc-weather.safetensors") as client:
+        url = "/v1/models/nyc-weather"
+        assert client.get(f"{url}/report").status_code == 200
+        for number in range(300):
+            path = f"{url}/topology?fidelity={0.5 + number / 1000}"
+            assert client.get(path, headers={"X-Request-Timeout": "0.0005"}).status_code in (200, 503)
+        poll(lambda: is_at_rest(client))
+        assert client.get(f"{url}/topology?fidelity=0.9").status_code == 200
+        assert client.get(f"{url}/attributions").status_code == 200
+    assert computed.count("measure_importance") == computed.count("attribute_features") == 1

@@ -9,7 +9,10 @@ from factories import make_model
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from service.models.registry import Registry
 from service.models.watching import Watch
+from service.telemetry.metrics import Metrics
 from service.work import results
+from service.work.budget import Bounds
+from service.work.executor import Executor
 from service.work.results import GlobalResults
 
 
@@ -28,7 +31,9 @@ def watch_while(steps, registry, seconds=0.01):
     """Watches over the models while the steps are taken: each changes something and yields what it waits for."""
 
     async def run():
-        kept = GlobalResults(64)
+        work = Executor(Bounds(10, 10, 1 << 30), Metrics(registry))
+        work.start()
+        kept = GlobalResults(64, work, lambda: registry.served)
         watch = Watch(registry, kept.prepare, seconds)
         watching = asyncio.create_task(watch.run())
         deadline = time.monotonic() + 30
@@ -37,7 +42,7 @@ def watch_while(steps, registry, seconds=0.01):
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.01)
         watch.close()
-        await kept.close()
+        await work.close()
         await asyncio.wait_for(watching, 30)
 
     asyncio.run(run())

@@ -10,13 +10,17 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 
 import httpx2
 import pytest
-from processes import is_running
+import uvicorn
+from processes import is_running, start_process
 from sockets import connect, head, read_answer
 from uvicorn.config import STARTUP_FAILURE
 from waiting import poll
+
+from service.engines.workers import Worker
 
 BODY = json.dumps({"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}).encode()  # fits model "two"
 
@@ -108,6 +112,40 @@ def test_one_that_is_killed_is_replaced(workers):
         poll(lambda: not is_running(killed))
         poll(ask)
         assert other in answered and killed not in answered
+
+
+class Silent(Worker):
+    """A worker that answers no health check."""
+
+    def target(self, sockets=None):
+        time.sleep(600)
+
+
+def test_one_that_is_killed_during_a_health_check_is_missed_at_once():
+    """The check ends with the process, not with the time that a busy one has."""
+    worker = Silent(uvicorn.Config("none"), [])
+    worker.start()
+    threading.Timer(1, worker.process.kill).start()
+    begun = time.monotonic()
+    assert not worker.is_alive(timeout=300)
+    assert time.monotonic() - begun < 150
+    worker.join()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
+def test_sigterm_ends_the_first_load(tmp_path, folder, arguments):
+    """A process that is still loading a large folder ends with the file that it reads, not with the last one."""
+    models, log = tmp_path / "models", tmp_path / "log"
+    models.mkdir()
+    n_models = 3000
+    for number in range(n_models):
+        (models / f"{number}.safetensors").symlink_to(models / "first")
+    (models / "first").write_bytes((folder / "two.safetensors").read_bytes())
+    with start_process(log, models, *arguments, KANSCOPE_LOG_FORMAT="json") as process:
+        poll(lambda: " serves " in log.read_text())
+        process.popen.send_signal(signal.SIGTERM)
+        process.popen.wait(100)
+        assert log.read_text().count(" serves ") < n_models
 
 
 @pytest.mark.alone

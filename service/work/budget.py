@@ -1,0 +1,130 @@
+"""How much work of each class, and how many bytes for it, a process accepts at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from service.http.errors import OverloadedError, unusable
+from service.work.jobs import Kind
+
+EXPLAINING_SHARE = 0.5  # of the bytes, which is all that explanations may hold: the rest is left to forecasts
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Most work of a process.
+
+    Attributes:
+        forecasts: requests that wait for a forecast, `max_queue`.
+        explanations: requests that wait for anything else, `max_explanations`.
+        n_bytes: memory of all requests together, `max_work_bytes`.
+    """
+
+    forecasts: int
+    explanations: int
+    n_bytes: int
+
+
+class Budget:
+    """What is taken of the bounds. Each class has places of its own, so none takes another's.
+
+    Args:
+        bounds: how much there is.
+
+    Attributes:
+        taken: places, by class.
+        held: bytes, by class.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self._places: Mapping[Kind, tuple[int, str]] = {
+            "forecast": (bounds.forecasts, "max_queue"),
+            "explanation": (bounds.explanations, "max_explanations"),
+        }
+        self._n_bytes: Mapping[Kind, int] = {
+            "forecast": bounds.n_bytes,
+            "explanation": int(bounds.n_bytes * EXPLAINING_SHARE),
+        }
+        self._all_bytes = bounds.n_bytes
+        self.taken: dict[Kind, int] = {"forecast": 0, "explanation": 0, "background": 0}
+        self.held: dict[Kind, int] = {"forecast": 0, "explanation": 0, "background": 0}
+
+    def take(self, kind: Kind, n_bytes: int = 0) -> None:
+        """Takes one place and some bytes; `give_back` must follow. What prepares the service is never refused.
+
+        Raises:
+            DataError: the bytes are more than there are for the class, however little else is asked.
+            OverloadedError: there is no place, or no room for the bytes, at the moment.
+        """
+        if kind in self._places and self.taken[kind] >= self._places[kind][0]:
+            places, setting = self._places[kind]
+            what = "requests" if kind == "forecast" else "explanations"
+            raise OverloadedError(f"{places} {what} wait already ({setting}); ask again", headers={"Retry-After": "1"})
+        self.hold(kind, n_bytes)
+        self.taken[kind] += 1
+
+    def give_back(self, kind: Kind, n_bytes: int = 0) -> None:
+        """Gives back what was taken."""
+        self.taken[kind] -= 1
+        self.held[kind] -= n_bytes
+
+    def hold(self, kind: Kind, n_bytes: int) -> None:
+        """Takes some bytes without a place; `release` must follow.
+
+        Raises:
+            DataError: they are more than there are for the class, however little else is asked.
+            OverloadedError: there is no room for them at the moment.
+        """
+        limit = self._n_bytes.get(kind)
+        if n_bytes and limit is not None:
+            if n_bytes > limit:
+                asked, most = _megabytes(n_bytes), _megabytes(limit)
+                raise unusable("request", f"would take {asked} MB of memory, of at most {most} MB (max_work_bytes)")
+            if self.held[kind] + n_bytes > limit or sum(self.held.values()) + n_bytes > self._all_bytes:
+                message = f"requests hold {_megabytes(sum(self.held.values()))} MB already (max_work_bytes); ask again"
+                raise OverloadedError(message, headers={"Retry-After": "1"})
+        self.held[kind] += n_bytes
+
+    def release(self, kind: Kind, n_bytes: int) -> None:
+        """Gives back bytes that were held."""
+        self.held[kind] -= n_bytes
+
+    @contextmanager
+    def place(self, kind: Kind, n_bytes: int = 0) -> Iterator[None]:
+        """A place, and bytes, for as long as the context lasts; see `take`."""
+        self.take(kind, n_bytes)
+        try:
+            yield
+        finally:
+            self.give_back(kind, n_bytes)
+
+
+class Held:
+    """The bytes that one request holds as it grows, such as its body; they are released with the context.
+
+    Args:
+        budget: what they are of.
+        kind: class of the request.
+    """
+
+    def __init__(self, budget: Budget, kind: Kind) -> None:
+        self._budget, self._kind = budget, kind
+        self._n_bytes = 0
+
+    def grow(self, n_bytes: int) -> None:
+        """Holds more; see `Budget.hold`."""
+        self._budget.hold(self._kind, n_bytes)
+        self._n_bytes += n_bytes
+
+    def __enter__(self) -> Held:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._budget.release(self._kind, self._n_bytes)
+        self._n_bytes = 0
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 1e6:.1f}" if n_bytes < 1e7 else f"{n_bytes / 1e6:.0f}"
