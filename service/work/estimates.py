@@ -83,8 +83,7 @@ def _estimate_json(question: Question) -> int:
     if question.detail != "features":
         n_bytes += lookback * n_features * NUMBER
     if question.detail == "flow":
-        lstm = model.config.lstm
-        n_bytes += NUMBER * (n_features + (lstm.n_units if lstm else 0) + len(model.config.outputs))
+        n_bytes += NUMBER * (n_features + model.config.n_readout + len(model.config.outputs))
         edge = len('{"i":100,"j":100,"contribution":},') + NUMBER
         for stage in model.network.stages.values():
             n_bytes += sum(layer.mask.numel() * edge + sum(layer.mask.shape) * NUMBER + 100 for layer in stage)
