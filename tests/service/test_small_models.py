@@ -28,7 +28,7 @@ from kanmodel.explain.permutation import permute_features
 from kanmodel.explain.profiles import profile_nodes
 from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
 from kanmodel.explain.report import markdown, write_report
-from kanmodel.explain.scores import MIN_INPUTS, score_kan
+from kanmodel.explain.scores import MIN_INPUTS, score_layers
 from kanmodel.explain.subnetwork import extract_subnetwork, measure_size
 from kanmodel.explain.topology import build_topology
 
@@ -87,7 +87,7 @@ def prunes(model, importance, topology):
 
 def scores(model, *_):
     enough = len(model.reference.windows) >= MIN_INPUTS
-    return score_kan(model.network.head, model.network.encode(model.reference.windows)) if enough else None
+    return score_layers(model.network.stages["head"], model.network.encode(model.reference.windows)) if enough else None
 
 
 def curves(model, _, topology):

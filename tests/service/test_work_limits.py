@@ -12,7 +12,6 @@ import httpx2
 import pytest
 import torch
 from factories import make_model, make_windows
-from kanmodel.config import KANConfig, LSTMConfig
 from sockets import connect, head, is_at_rest
 from waiting import poll
 
@@ -21,7 +20,8 @@ from kanmodel.explain.curves import sample_edges
 from kanmodel.explain.importance import measure_importance
 from kanmodel.explain.pruning import PruningRule, prune_by_rule
 from kanmodel.explain.topology import lay_out
-from kanmodel.network import LSTMKAN
+from kanmodel.network.chain import Network
+from kanmodel.network.config import RecurrentConfig, plain_layers
 from service.http.answers import answer_json, encode_json
 from service.models.registry import Served
 from service.schemas.edges import describe_edges
@@ -42,11 +42,13 @@ def wide(tmp_path_factory):
     """A model whose head has 64, 16 and 1 nodes."""
     small = make_model("lstm", hidden_size=64, n_reference=24, with_targets=False)
     torch.manual_seed(0)
-    config = replace(small.config, head=KANConfig.uniform([64, 16, 1]), lstm=LSTMConfig(64), dtype="float32")
+    config = replace(
+        small.config, head=plain_layers([64, 16, 1]), recurrent=RecurrentConfig("lstm", 64), dtype="float32"
+    )
     reference = Reference(small.reference.windows.to(torch.float32))
     folder = tmp_path_factory.mktemp("wide")
     model = replace(
-        small, network=LSTMKAN(config), reference=reference, provenance=Provenance.now("train", verified=True)
+        small, network=Network(config), reference=reference, provenance=Provenance.now("train", verified=True)
     )
     save_checkpoint(model, folder / "wide.safetensors")
     return folder
