@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
@@ -19,7 +20,8 @@ from service.document.errors import describe_errors
 from service.http.answer_cache import AnswerCache, Precomputed
 from service.http.error_answers import install_error_handlers
 from service.http.head_requests import HeadRequests
-from service.http.security import Access, load_hosts, load_keys
+from service.http.keys import load_keys
+from service.http.security import Access, load_hosts, load_origins
 from service.models.registry import Registry
 from service.models.watching import Watch
 from service.routes import (
@@ -50,6 +52,9 @@ DESCRIPTION = (
     "Looks inside LSTM+KAN forecasters. Instances, predictions, contributions, baselines and errors are in "
     "original units; scores, curves, grids, supports and thresholds in model units. Arrays run oldest step first."
 )
+CORS_REQUEST = ("Authorization", "Content-Type", "If-None-Match", "Traceparent", "X-Request-Id", "X-Request-Timeout")
+CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id")
+REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late
 _RESOURCES = (
     predictions,
     explanations,
@@ -102,13 +107,16 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
     app.add_middleware(Precomputed, parts.answers)
     app.add_middleware(HeadRequests)
-    app.add_middleware(Access, load_keys(settings), load_hosts(settings))
+    origins = load_origins(settings)
+    app.add_middleware(Access, load_keys(settings), load_hosts(settings), frozenset(origins))
+    if origins:
+        app.add_middleware(CORSMiddleware, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
     log = make_request_log(settings)
     app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
     app.add_middleware(Observation, parts.metrics, log, settings.max_concurrent)
     install_error_handlers(app)
     for resource in _RESOURCES:
-        app.include_router(resource.router, responses=describe_errors(401, 403, 421, 503))
+        app.include_router(resource.router, responses=describe_errors(401, 403, 421, 429, 503))
     app.include_router(health.router, responses=describe_errors(421))
     app.include_router(metrics.router)
     app.add_route("/", _redirect_to_docs, include_in_schema=False)
@@ -126,13 +134,23 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     parts.scheduler.start()
     watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())
+    refreshing = asyncio.create_task(_refresh(parts.metrics)) if parts.settings.workers > 1 else None
     if parts.settings.is_shared:  # one that takes the place of another has no answer before, while the others have
         await watch.loaded.wait()
     yield {"record_refusal": app.state.record_refusal}
+    if refreshing is not None:
+        refreshing.cancel()
     watch.close()
     await parts.results.close()
     await watching
     parts.scheduler.close()
+
+
+async def _refresh(metrics: Metrics) -> None:
+    """Lets other processes see the metrics of this one, for as long as it runs."""
+    while True:
+        metrics.refresh()
+        await asyncio.sleep(REFRESH_SECONDS)
 
 
 async def _redirect_to_docs(_: object) -> RedirectResponse:

@@ -17,6 +17,7 @@ from service.models.registry import Served
 from service.requests.explanations import read_question
 from service.schemas.baselines import UsedBaseline
 from service.schemas.explanations import ExplainResponse, Receipt
+from service.schemas.predictions import warn_of_range
 from service.settings import Settings
 from service.work.explanations import describe_question, explain_in_parts
 from service.work.questions import Question
@@ -109,7 +110,8 @@ def answer_question(question: Question) -> ExplainResponse:
     Raises:
         NonFiniteError: a forecast or a ledger is not finite.
     """
-    header = describe_question(question, question.served.model.predict(question.windows))
+    model, windows = question.served.model, question.windows
+    header = describe_question(question, model.predict(windows), warn_of_range(model, windows))
     explanations = [one for advance in explain_in_parts(question) for one in advance.explanations]
     return {**header, "explanations": explanations}
 

@@ -7,11 +7,15 @@ import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 from fastapi import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.http.error_answers import send_error
+from service.http.errors import RequestError
+from service.http.negotiation import takes_gzip
+from service.http.security import require_scope
 
 RawHeaders = list[tuple[bytes, bytes]]
 MIN_COMPRESSED = 1024  # bytes from which compression pays
@@ -158,6 +162,11 @@ class Precomputed:
         if answer is None:
             await self._app(scope, receive, send)
             return
+        try:
+            require_scope(scope["state"], "read")
+        except RequestError as error:
+            await send_error(error, scope, receive, send)
+            return
         status, answered, body = answer.choose(headers)
         await send({"type": "http.response.start", "status": status, "headers": answered})
         await send({"type": "http.response.body", "body": body})
@@ -171,16 +180,6 @@ def _form(body: bytes, etag: bytes, headers: RawHeaders) -> Form:
 def _key(scope: Scope) -> Hashable:
     accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
     return scope["path"], scope["query_string"], accept
-
-
-@lru_cache
-def takes_gzip(accept_encoding: str) -> bool:
-    """Whether a client takes gzip (RFC 9110, section 12.5.3)."""
-    for part in accept_encoding.lower().split(","):
-        coding, _, quality = part.replace(" ", "").partition(";q=")
-        if coding in ("gzip", "*"):
-            return quality.strip("0.") != "" or quality == ""
-    return False
 
 
 def names_etag(if_none_match: bytes, etag: bytes) -> bool:

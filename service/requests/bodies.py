@@ -117,7 +117,7 @@ def parse_object(data: bytes, max_depth: int) -> dict[str, Any]:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         _refuse_non_finite_numbers(data)
-        raise unusable("body", f"must be JSON: {error}") from None
+        raise unusable("body", f"must be JSON: {error}", "invalid_json") from None
     if not isinstance(document, dict):
         raise unusable("body", "must be a JSON object")
     return document
@@ -150,6 +150,7 @@ def _refuse_other_media(headers: Headers, media_types: Sequence[str]) -> None:
         raise MediaTypeError(
             "the body must not be compressed, so there must be no Content-Encoding",
             headers={"Accept-Encoding": "identity"},
+            code="unsupported_encoding",
         )
 
 
@@ -163,7 +164,7 @@ def _refuse_depth(data: bytes, max_depth: int) -> None:
     outside = np.cumsum(quotes, dtype=np.uint8) % 2 == 0  # of strings; 8 bits keep what is even and odd
     depths = np.cumsum(marks * (outside & ~quotes), dtype=np.int32)
     if depths.max() > max_depth:
-        raise unusable("body", f"must be nested at most {max_depth} deep (max_json_depth)")
+        raise unusable("body", f"must be nested at most {max_depth} deep (max_json_depth)", "limit_exceeded")
 
 
 def _refuse_non_finite_numbers(data: bytes) -> None:

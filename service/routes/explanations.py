@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 
-from fastapi import Depends, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 
 from service.document.errors import describe_errors
@@ -14,6 +14,7 @@ from service.http.answers import JSON, NDJSON, answer_json, encode_json
 from service.http.error_answers import describe_error
 from service.http.errors import unusable
 from service.http.negotiation import choose_media_type
+from service.http.security import EXPLAIN
 from service.requests.bodies import read_body
 from service.requests.explanations import read_question
 from service.routes.dependencies import (
@@ -21,18 +22,18 @@ from service.routes.dependencies import (
     find_deadline,
     find_model,
     find_parts,
+    find_warnings,
     get_deadline,
     get_served,
 )
 from service.routes.direct import DirectRoute
-from service.routes.versioned import VersionedRouter
 from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse
 from service.work.explanations import Advance, compute_explanations, describe_question
 from service.work.questions import Question
 
 logger = logging.getLogger(__name__)
-router = VersionedRouter(
-    tags=["explanations"], route_class=DirectRoute, dependencies=[Depends(get_served), Depends(get_deadline)]
+router = APIRouter(
+    tags=["explanations"], route_class=DirectRoute, dependencies=[EXPLAIN, Depends(get_served), Depends(get_deadline)]
 )
 _LINES = {
     "content": {
@@ -69,7 +70,8 @@ async def explain(request: Request) -> Response:
         raise unusable("progress", f"needs Accept: {NDJSON}, whose lines can tell it")
     request.state.windows = len(question.windows)
     predictions = await parts.scheduler.predict(served.model, question.windows, deadline)
-    header = describe_question(question, predictions)
+    warnings = find_warnings(parts, served, question.windows)
+    header = describe_question(question, predictions, warnings)
     advances = compute_explanations(question, parts.scheduler, parts.metrics, deadline, request.is_disconnected)
     if media_type == NDJSON:
         lines = _stream(question, header, advances, request.state.request_id)

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 
 from service.document.errors import describe_errors
 from service.document.operations import describe_body
 from service.http.answers import BYTES, JSON, answer_json, encode_json
 from service.http.negotiation import choose_media_type
-from service.http.security import require_scope
+from service.http.security import READ, require_scope
 from service.requests.bodies import read_body
 from service.requests.inference import read_inference
 from service.requests.tensors import HEADER_LENGTH
-from service.routes.dependencies import MODEL_V2, find_deadline, find_model, find_parts, get_deadline, get_served
+from service.routes.dependencies import (
+    MODEL_V2,
+    VERSION_V2,
+    find_deadline,
+    find_model_v2,
+    find_parts,
+    find_warnings,
+    get_deadline,
+    get_served_v2,
+)
 from service.routes.direct import ProtocolRoute
-from service.routes.versioned import VersionedRouter
 from service.schemas.explanations import Explanation
 from service.schemas.inference import InferRequest, InferResponse, describe_inference
-from service.schemas.predictions import warn_of_range
 from service.work.explanations import compute_explanations
 
 _LENGTH = "Bytes of the JSON, where the values of tensors come after it."
@@ -36,13 +43,14 @@ async def describe_length(
     """Dependency: says what the header is; the handler reads it."""
 
 
-router = VersionedRouter(
+router = APIRouter(
     tags=["inference"],
     route_class=ProtocolRoute,
-    dependencies=[Depends(get_served), Depends(get_deadline), Depends(describe_length)],
+    dependencies=[READ, Depends(get_served_v2), Depends(get_deadline), Depends(describe_length)],
 )
 
 
+@router.post(f"{VERSION_V2}/infer", response_model=InferResponse, include_in_schema=False)
 @router.post(
     f"{MODEL_V2}/infer",
     operation_id="infer",
@@ -52,7 +60,7 @@ router = VersionedRouter(
 )
 async def infer(request: Request) -> Response:
     """Forecasts every output for each instance, and explains the forecasts where that is asked for, as tensors."""
-    parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
+    parts, served, deadline = find_parts(request), find_model_v2(request), find_deadline(request)
     choose_media_type(request.headers.get("accept"), (JSON, BYTES))
     body = await read_body(request, parts.settings, (JSON, BYTES, ""))  # Triton's client does not say what it sends
     inference = read_inference(body, request.headers.get(HEADER_LENGTH), served, parts.settings)
@@ -61,8 +69,7 @@ async def infer(request: Request) -> Response:
     windows = inference.windows
     request.state.windows = len(windows)
     predictions = await parts.scheduler.predict(served.model, windows, deadline)
-    warnings = warn_of_range(served.model, windows)
-    parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
+    warnings = find_warnings(parts, served, windows)
     explanations: list[Explanation] = []
     if inference.question is not None:
         advances = compute_explanations(

@@ -9,18 +9,25 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 
+from service.document.errors import describe_unchanged
 from service.http.answer_cache import Answer
+from service.http.security import require_scope
 from service.routes.dependencies import find_deadline, find_parts
 
 
 class PrecomputedRoute(APIRoute):
     """A route on a model that answers nothing but what its path, query and Accept say."""
 
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        options["responses"] = {**(options.get("responses") or {}), **describe_unchanged()}
+        super().__init__(path, endpoint, **options)
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler, asked for what is not known yet."""
         compute = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
+            require_scope(request.scope["state"], "read")
             parts = find_parts(request)
             cache = parts.answers
             find_deadline(request)  # which is refused, if it is none, whether it is needed or not

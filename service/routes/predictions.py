@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from fastapi import Depends, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from service.document.errors import describe_errors
 from service.document.operations import describe_body
 from service.http.answers import answer_json
 from service.http.negotiation import accept_json
+from service.http.security import READ
 from service.requests.bodies import parse_windows, read_body, validate_request
 from service.requests.windows import read_windows
-from service.routes.dependencies import MODEL, find_deadline, find_model, find_parts, get_deadline, get_served
+from service.routes.dependencies import (
+    MODEL,
+    find_deadline,
+    find_model,
+    find_parts,
+    find_warnings,
+    get_deadline,
+    get_served,
+)
 from service.routes.direct import DirectRoute
-from service.routes.versioned import VersionedRouter
-from service.schemas.predictions import PredictRequest, PredictResponse, describe_predictions, warn_of_range
+from service.schemas.predictions import PredictRequest, PredictResponse, describe_predictions
 
-router = VersionedRouter(
-    tags=["predictions"], route_class=DirectRoute, dependencies=[Depends(get_served), Depends(get_deadline)]
+router = APIRouter(
+    tags=["predictions"], route_class=DirectRoute, dependencies=[READ, Depends(get_served), Depends(get_deadline)]
 )
 
 
@@ -37,6 +45,5 @@ async def predict(request: Request) -> Response:
     windows = read_windows(document, served.model, parts.settings.max_windows)
     request.state.windows = len(windows)
     predictions = await parts.scheduler.predict(served.model, windows, deadline)
-    warnings = warn_of_range(served.model, windows)
-    parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
+    warnings = find_warnings(parts, served, windows)
     return answer_json(describe_predictions(served, predictions, warnings))

@@ -92,4 +92,4 @@ class _BreakOff(TorchFunctionMode):
 
 def _refuse_closed(closed: Event) -> None:
     if closed.is_set():
-        raise NotReadyError("the service is stopping", headers={"Retry-After": "1"})
+        raise NotReadyError("the service is stopping", code="stopping")

@@ -14,6 +14,7 @@ from kanmodel.explain.path import Slices
 from kanmodel.scaling import Array
 from service.schemas.baselines import UsedBaseline, describe_baseline, describe_reference_baselines
 from service.schemas.explanations import ExplainHeader, Explanation, describe_ledger
+from service.schemas.predictions import RangeWarning, list_warnings
 from service.telemetry.metrics import Metrics
 from service.work.deadlines import Deadline
 from service.work.questions import Question, ReferenceBaselines
@@ -36,24 +37,28 @@ class Advance:
     explanations: Sequence[Explanation] = ()
 
 
-def describe_question(question: Question, predictions: Array) -> ExplainHeader:
+def describe_question(question: Question, predictions: Array, warnings: list[RangeWarning]) -> ExplainHeader:
     """What all explanations share.
 
     Args:
         question: the question.
         predictions: for its windows, (n, n_outputs), original units.
+        warnings: of all its windows.
     """
     config = question.served.model.config
     names = [config.outputs[output] for output in question.outputs]
     units = [config.target_of(output).unit for output in question.outputs]
     header: ExplainHeader = {
         "model_name": question.served.name,
+        "version": question.served.version,
         "checkpoint": question.served.checkpoint,
         "output": names if question.as_list else names[0],
         "unit": units if question.as_list else units[0],
         "baseline": _describe_baseline(question),
         "predictions": predictions.tolist(),
+        "warnings": [],
     }
+    header.update(list_warnings(warnings))  # type: ignore[typeddict-item]
     if question.receipt:
         header["receipt"] = make_receipt(question, header["baseline"])
     return header
@@ -100,7 +105,7 @@ async def compute_explanations(
     Raises:
         ClientDisconnect: nobody does.
         NonFiniteError: a ledger is not finite.
-        NotReadyError: the deadline has passed.
+        DeadlineError: the deadline has passed.
         OverloadedError: too many requests wait.
     """
     with scheduler.admit("explanation"):

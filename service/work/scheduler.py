@@ -100,7 +100,7 @@ class Scheduler:
 
         Raises:
             NonFiniteError: a forecast is not finite.
-            NotReadyError: the deadline has passed.
+            DeadlineError: the deadline has passed.
             OverloadedError: too many requests wait.
         """
         outcome: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
@@ -127,7 +127,7 @@ class Scheduler:
         """
         if sum(self._waiting.values()) >= self._max_queue:
             message = f"{self._max_queue} requests wait already (max_queue); ask again"
-            raise OverloadedError(message, headers={"Retry-After": "1"})
+            raise OverloadedError(message)
         self._waiting[kind] += 1
         try:
             yield

@@ -11,7 +11,7 @@ import pytest
 from factories import make_model, make_windows
 
 from kanmodel.errors import NonFiniteError
-from service.http.errors import NotReadyError, OverloadedError
+from service.http.errors import DeadlineError, OverloadedError
 from service.models.registry import Registry
 from service.telemetry.metrics import Metrics
 from service.work import scheduler
@@ -209,7 +209,7 @@ def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(busy):
         await asyncio.to_thread(begun.wait)
         windows = make_windows(MODEL, 1)
         patient = asyncio.create_task(under_test.predict(MODEL, windows, LATE))
-        with pytest.raises(NotReadyError, match=r"still being computed after 0.01 s \(request_timeout\); ask again"):
+        with pytest.raises(DeadlineError, match=r"still being computed after 0.01 s \(request_timeout\); ask again"):
             await under_test.predict(MODEL, windows, Deadline.after(0.01))
         go_on.set()
         await long
@@ -239,7 +239,7 @@ def test_no_forecast_is_computed_for_who_has_gone(busy, batches):
         return errors, await patient
 
     errors, forecasts = run(scenario)
-    assert [type(error) for error in errors] == [NotReadyError] * 2
+    assert [type(error) for error in errors] == [DeadlineError] * 2
     np.testing.assert_allclose(forecasts, MODEL.predict(make_windows(MODEL, 2)))
     assert batches == [[7], [2]]
 
