@@ -32,12 +32,12 @@ class SavedAnswer:
 
     Attributes:
         receipt: its receipt.
-        content: the answer; of lines the same as of one object.
+        content: the answer as it was saved, with all its members; of lines the same as of one object.
         failure: the error that ended it before it was whole; None where it is.
     """
 
     receipt: Receipt
-    content: ExplainResponse
+    content: Mapping[str, Any]
     failure: str | None
 
 
@@ -57,7 +57,7 @@ def read_answer(data: bytes, name: str) -> SavedAnswer:
         raise DataError(f"{name} is neither JSON nor lines of it: {error}") from error
     failure = str(lines.pop()["error"]) if lines and "error" in lines[-1] else None
     if lines or failure:
-        header["explanations"] = [line for line in lines if "progress" not in line]
+        header.setdefault("explanations", []).extend(line for line in lines if line.keys() != {"progress"})
     try:
         content = _ANSWER.validate_python(header)
     except ValidationError as error:
@@ -65,7 +65,7 @@ def read_answer(data: bytes, name: str) -> SavedAnswer:
         raise DataError(f"{name} is no answer of :explain: {problem.path} {problem.message}") from error
     if "receipt" not in content:
         raise DataError(f'{name} has no receipt: it is there where the request says "receipt": true')
-    return SavedAnswer(content["receipt"], content, failure)
+    return SavedAnswer(content["receipt"], header, failure)
 
 
 def _read_objects(data: bytes) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Q
     )
     unlimited = Settings.model_construct(max_windows=sys.maxsize, max_path_nodes=sys.maxsize)
     options = LedgerOptions(receipt["tolerance"], receipt["path_nodes"], receipt["halvings"])
-    return replace(read_question(body, served, unlimited), options=options)
+    return replace(read_question(body, served, unlimited), options=options, receipt=True)
 
 
 def answer_question(question: Question) -> ExplainResponse:

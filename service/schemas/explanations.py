@@ -14,7 +14,7 @@ from kanmodel.scaling import Array
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version
-from service.schemas.predictions import ONE_FORM, Columns, Instances, ListedWarnings, Predictions
+from service.schemas.predictions import ONE_FORM, Columns, Instances, Predictions, Warnings, WarningsOmitted
 
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
@@ -190,7 +190,7 @@ class Receipt(TypedDict):
     ]
 
 
-class ExplainHeader(ListedWarnings):
+class ExplainHeader(TypedDict):
     """What all explanations of a request share; the first line of an NDJSON answer."""
 
     model_name: Name
@@ -203,6 +203,8 @@ class ExplainHeader(ListedWarnings):
     ]
     baseline: UsedBaseline
     predictions: Predictions
+    warnings: Warnings
+    warnings_omitted: NotRequired[WarningsOmitted]
     receipt: NotRequired[Annotated[Receipt, Field(description="Where it was asked for.")]]
 
 

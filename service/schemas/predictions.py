@@ -69,16 +69,13 @@ class RangeWarning(TypedDict):
     message: Annotated[str, Field(description="The same in a sentence.")]
 
 
-class ListedWarnings(TypedDict):
-    """The warnings of an answer."""
-
-    warnings: Annotated[
-        list[RangeWarning], Field(description=f"Values outside the training range, at most {MAX_WARNINGS}.")
-    ]
-    warnings_omitted: NotRequired[Annotated[int, Field(description="How many more there are; absent where none.")]]
+Warnings = Annotated[
+    list[RangeWarning], Field(description=f"Values outside the training range, at most {MAX_WARNINGS}.")
+]
+WarningsOmitted = Annotated[int, Field(description="How many more there are; absent where none.")]
 
 
-class PredictResponse(ListedWarnings):
+class PredictResponse(TypedDict):
     """The forecasts of a request."""
 
     model_name: Name
@@ -86,6 +83,8 @@ class PredictResponse(ListedWarnings):
     checkpoint: Checkpoint
     outputs: Annotated[list[str], Field(description="Names of the outputs, `{target}+{step}`.")]
     predictions: Predictions
+    warnings: Warnings
+    warnings_omitted: NotRequired[WarningsOmitted]
 
 
 def describe_predictions(served: Served, predictions: Array, warnings: list[RangeWarning]) -> PredictResponse:
@@ -102,17 +101,11 @@ def describe_predictions(served: Served, predictions: Array, warnings: list[Rang
         "checkpoint": served.checkpoint,
         "outputs": list(served.model.config.outputs),
         "predictions": predictions.tolist(),
-        **list_warnings(warnings),
+        "warnings": warnings[:MAX_WARNINGS],
     }
-    return answer
-
-
-def list_warnings(warnings: list[RangeWarning]) -> ListedWarnings:
-    """The first of them, and how many more there are."""
-    listed: ListedWarnings = {"warnings": warnings[:MAX_WARNINGS]}
     if len(warnings) > MAX_WARNINGS:
-        listed["warnings_omitted"] = len(warnings) - MAX_WARNINGS
-    return listed
+        answer["warnings_omitted"] = len(warnings) - MAX_WARNINGS
+    return answer
 
 
 def warn_of_range(model: LoadedModel, windows: Array) -> list[RangeWarning]:

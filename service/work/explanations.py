@@ -14,7 +14,7 @@ from kanmodel.explain.path import Slices
 from kanmodel.scaling import Array
 from service.schemas.baselines import UsedBaseline, describe_baseline, describe_reference_baselines
 from service.schemas.explanations import ExplainHeader, Explanation, describe_ledger
-from service.schemas.predictions import RangeWarning, list_warnings
+from service.schemas.predictions import MAX_WARNINGS, RangeWarning
 from service.telemetry.metrics import Metrics
 from service.work.deadlines import Deadline
 from service.work.questions import Question, ReferenceBaselines
@@ -56,9 +56,10 @@ def describe_question(question: Question, predictions: Array, warnings: list[Ran
         "unit": units if question.as_list else units[0],
         "baseline": _describe_baseline(question),
         "predictions": predictions.tolist(),
-        "warnings": [],
+        "warnings": warnings[:MAX_WARNINGS],
     }
-    header.update(list_warnings(warnings))  # type: ignore[typeddict-item]
+    if len(warnings) > MAX_WARNINGS:
+        header["warnings_omitted"] = len(warnings) - MAX_WARNINGS
     if question.receipt:
         header["receipt"] = make_receipt(question, header["baseline"])
     return header
