@@ -45,6 +45,7 @@ from service.settings import Settings
 from service.telemetry.logs import make_request_log
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import OTHER, Observation, record_request
+from service.telemetry.traces import require_sdk
 from service.work.results import GlobalResults
 from service.work.scheduler import Scheduler
 
@@ -79,8 +80,10 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
 
     Raises:
         CheckpointError: there is nothing where the settings say the models are.
-        ConfigError: the API keys cannot be used, or there must be some.
+        ConfigError: the API keys cannot be used, or there must be some; or tracing is on, and OpenTelemetry is missing.
     """
+    if settings.tracing:
+        require_sdk()
     registry = Registry(settings.models)
     counted = Metrics(registry, replica)
     parts = Parts(
@@ -100,8 +103,15 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         static_url="/docs/assets",
         redirect_slashes=False,
         lifespan=_serve,
-        # `Observation` does this; to ask OpenTelemetry whether it is set up takes a twentieth of a forecast's request.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
+        # Metrics and logs are `Observation`'s. To ask OpenTelemetry whether it is set up takes a twentieth of a
+        # forecast's request, so it is asked only where the setting says so.
+        telemetry={
+            "tracing": settings.tracing,
+            "auto_configure": settings.tracing,
+            "operation_spans": False,
+            "metrics": False,
+            "logs": False,
+        },
     )
     app.state.parts = parts
     app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)

@@ -51,6 +51,7 @@ class Settings(BaseSettings):
         shutdown_timeout: seconds that requests have to end once the process is told to stop.
         cached_results: how many global results (importance, topologies, reports) are kept.
         cached_answers: bytes of answers that are kept as they were sent.
+        tracing: whether spans of requests go to the OpenTelemetry collector that ``OTEL_EXPORTER_OTLP_ENDPOINT`` names.
         log_format: ``json``, ``console`` for people, or ``auto``: console on a terminal.
         log_level: the least that is logged, ``debug``, ``info``, ``warning`` or ``error``.
     """
@@ -91,6 +92,7 @@ class Settings(BaseSettings):
     shutdown_timeout: int = Field(default=25, ge=0)
     cached_results: int = Field(default=64, ge=1)
     cached_answers: int = Field(default=64 << 20, ge=0)
+    tracing: bool = False
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

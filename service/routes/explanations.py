@@ -28,6 +28,7 @@ from service.routes.dependencies import (
 )
 from service.routes.direct import DirectRoute
 from service.schemas.explanations import ExplainHeader, ExplainRequest, ExplainResponse
+from service.telemetry.traces import span
 from service.work.explanations import Advance, compute_explanations, describe_question
 from service.work.questions import Question
 
@@ -65,7 +66,8 @@ async def explain(request: Request) -> Response:
     parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
     media_type = choose_media_type(request.headers.get("accept"), (JSON, NDJSON))
     body = await read_body(request, parts.settings)
-    question = read_question(body, served, parts.settings)
+    with span("parse"):
+        question = read_question(body, served, parts.settings)
     if question.progress and media_type != NDJSON:
         raise unusable("progress", f"needs Accept: {NDJSON}, whose lines can tell it")
     request.state.windows = len(question.windows)
@@ -77,7 +79,8 @@ async def explain(request: Request) -> Response:
         lines = _stream(question, header, advances, request.state.request_id)
         return StreamingResponse(lines, media_type=NDJSON)
     answer: ExplainResponse = {**header, "explanations": [one async for now in advances for one in now.explanations]}
-    return answer_json(answer)
+    with span("encode"):
+        return answer_json(answer)
 
 
 async def _stream(
@@ -93,7 +96,9 @@ async def _stream(
             if question.progress:
                 lines.insert(0, {"progress": {"done": advance.done, "total": question.total, "slices": slices}})
             if lines:
-                yield b"".join(encode_json(line) + b"\n" for line in lines)
+                with span("encode"):
+                    data = b"".join(encode_json(line) + b"\n" for line in lines)
+                yield data
     except Exception as error:
         logger.warning("request %s failed in its stream", request_id, exc_info=error)
         yield encode_json(describe_error(error, request_id)) + b"\n"

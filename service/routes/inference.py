@@ -27,6 +27,7 @@ from service.routes.dependencies import (
 from service.routes.direct import ProtocolRoute
 from service.schemas.explanations import Explanation
 from service.schemas.inference import InferRequest, InferResponse, describe_inference
+from service.telemetry.traces import span
 from service.work.explanations import compute_explanations
 
 _LENGTH = "Bytes of the JSON, where the values of tensors come after it."
@@ -63,7 +64,8 @@ async def infer(request: Request) -> Response:
     parts, served, deadline = find_parts(request), find_model_v2(request), find_deadline(request)
     choose_media_type(request.headers.get("accept"), (JSON, BYTES))
     body = await read_body(request, parts.settings, (JSON, BYTES, ""))  # Triton's client does not say what it sends
-    inference = read_inference(body, request.headers.get(HEADER_LENGTH), served, parts.settings)
+    with span("parse"):
+        inference = read_inference(body, request.headers.get(HEADER_LENGTH), served, parts.settings)
     if inference.question is not None:
         require_scope(request.scope["state"], "explain")
     windows = inference.windows
@@ -77,8 +79,10 @@ async def infer(request: Request) -> Response:
         )
         explanations = [one async for advance in advances for one in advance.explanations]
     answer_id = inference.id or request.state.request_id
-    answer, buffers = describe_inference(served, answer_id, inference.outputs, predictions, explanations, len(warnings))
-    return _answer(answer, buffers)
+    with span("encode"):
+        return _answer(
+            *describe_inference(served, answer_id, inference.outputs, predictions, explanations, len(warnings))
+        )
 
 
 def _answer(answer: InferResponse, buffers: list[bytes]) -> Response:

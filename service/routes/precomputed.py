@@ -13,6 +13,7 @@ from service.document.errors import describe_unchanged
 from service.http.answer_cache import Answer
 from service.http.security import require_scope
 from service.routes.dependencies import find_deadline, find_parts
+from service.telemetry.traces import span
 
 
 class PrecomputedRoute(APIRoute):
@@ -34,7 +35,9 @@ class PrecomputedRoute(APIRoute):
             known = cache.get(request.scope)
             if known is None:
                 index = parts.registry.index()  # before computing, in which time the models may change
-                known = await run_in_threadpool(Answer.of, await compute(request))
+                computed = await compute(request)
+                with span("encode"):
+                    known = await run_in_threadpool(Answer.of, computed)
                 cache.keep(request.scope, known, index)
             status, headers, body = known.choose(dict(request.headers.raw))
             response = Response(body, status)

@@ -22,6 +22,7 @@ from service.routes.dependencies import (
 )
 from service.routes.direct import DirectRoute
 from service.schemas.predictions import PredictRequest, PredictResponse, describe_predictions
+from service.telemetry.traces import span
 
 router = APIRouter(
     tags=["predictions"], route_class=DirectRoute, dependencies=[READ, Depends(get_served), Depends(get_deadline)]
@@ -40,10 +41,12 @@ async def predict(request: Request) -> Response:
     parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
     accept_json(request)
     body = await read_body(request, parts.settings)
-    document = parse_windows(body, served.model.config.window_shape, parts.settings.max_json_depth)
-    validate_request(PredictRequest, document, unread=("instances", "columns"))
-    windows = read_windows(document, served.model, parts.settings.max_windows)
+    with span("parse"):
+        document = parse_windows(body, served.model.config.window_shape, parts.settings.max_json_depth)
+        validate_request(PredictRequest, document, unread=("instances", "columns"))
+        windows = read_windows(document, served.model, parts.settings.max_windows)
     request.state.windows = len(windows)
     predictions = await parts.scheduler.predict(served.model, windows, deadline)
     warnings = find_warnings(parts, served, windows)
-    return answer_json(describe_predictions(served, predictions, warnings))
+    with span("encode"):
+        return answer_json(describe_predictions(served, predictions, warnings))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from service.http.errors import DeadlineError
+from service.telemetry.traces import span
 
 Result = TypeVar("Result")
 
@@ -37,7 +38,8 @@ class Deadline:
         """
         try:
             async with asyncio.timeout_at(self.time) as timeout:
-                return await result
+                with span("wait"):
+                    return await result
         except TimeoutError:
             if not timeout.expired():
                 raise

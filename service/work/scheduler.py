@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, groupby
@@ -24,6 +25,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.scaling import Array
 from service.http.errors import OverloadedError
 from service.telemetry.metrics import Metrics
+from service.telemetry.traces import span
 from service.work.computations import give_way
 from service.work.deadlines import Deadline
 
@@ -112,7 +114,8 @@ class Scheduler:
             batch.windows.append(windows)
             batch.outcomes.append(outcome)
             batch.deadlines.append(deadline)
-            return await outcome
+            with span("wait"):
+                return await outcome
 
     async def run(self, slice_: Callable[[], Result]) -> Result:
         """What a slice of an explanation returns, computed on a thread that gives way to all else."""
@@ -172,7 +175,8 @@ class Scheduler:
     def _time_slice(self, slice_: Callable[[], Result]) -> Result:
         start = perf_counter()
         try:
-            return slice_()
+            with span("slice"):
+                return slice_()
         finally:
             self._metrics.observe_slice(perf_counter() - start)
 
@@ -193,7 +197,7 @@ class _Worker(Thread):
     def submit(self, work: Callable[[], Result]) -> asyncio.Future[Result]:
         """What a job returns, once its turn has come; it is left out where nobody waits for it any more."""
         outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._jobs.put((work, outcome))
+        self._jobs.put((partial(copy_context().run, work), outcome))  # with the span of the request
         return outcome
 
     def run(self) -> None:
@@ -228,7 +232,8 @@ def _settle(outcome: asyncio.Future[Any], result: Any, error: BaseException | No
 def _forecast(model: LoadedModel, windows: list[Array]) -> list[Array | Exception]:
     """The forecasts of each request, or why there are none; one that fails spoils no other's."""
     try:
-        predictions = model.predict(windows[0] if len(windows) == 1 else np.concatenate(windows))
+        with span("forecast", windows=sum(map(len, windows))):
+            predictions = model.predict(windows[0] if len(windows) == 1 else np.concatenate(windows))
     except Exception as error:
         return [error] if len(windows) == 1 else [_forecast(model, [of_request])[0] for of_request in windows]
     ends = accumulate(map(len, windows))
