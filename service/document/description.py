@@ -16,6 +16,7 @@ from pydantic.json_schema import models_json_schema
 from service.document.errors import ETAG, HEADERS, REQUEST_ID, share_responses, shared_responses
 from service.document.links import links_of
 from service.http.error_answers import ErrorResponse
+from service.http.security import SCHEME
 from service.schemas.explanations import ExplainRequest
 from service.schemas.health import UnreadyResponse
 from service.schemas.inference import InferRequest
@@ -62,12 +63,12 @@ def describe_api(app: FastAPI) -> dict[str, Any]:
             _add_examples(operation, examples[operation["operationId"]])
             _describe_answer(operation)
             share_responses(operation["responses"])
-            if "security" in operation:
-                operation["security"].append({})  # the service may want no key
+            _describe_scope(operation)
         for name in ("HTTPValidationError", "ValidationError"):
             components["schemas"].pop(name, None)
         _tidy(components)
         _tidy(document["paths"])
+        document["security"] = [{SCHEME.scheme_name: []}, {}]  # the service may want no key
         components["parameters"] = _share_parameters(document)
         app.openapi_schema = document
     return app.openapi_schema
@@ -121,6 +122,18 @@ def _describe_answer(operation: dict[str, Any]) -> None:
     answer["headers"] = {**REQUEST_ID, **(ETAG if is_kept else {}), **answer.get("headers", {})}
     if links := links_of(operation["operationId"]):
         answer["links"] = links
+
+
+def _describe_scope(operation: dict[str, Any]) -> None:
+    """The scope that its key needs, beside the security of the whole document.
+
+    Not as that of the operation: openapi-python-client would take a key for needed where it is optional.
+    """
+    security = operation.pop("security", None)
+    if security is None:
+        operation["security"] = []
+    else:
+        (operation["x-required-scope"],) = security[0][SCHEME.scheme_name]
 
 
 def _share_parameters(document: dict[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,8 @@ from service.settings import Settings
 HEALTH = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
 SCHEME = HTTPBearer(
     scheme_name="key",
-    description="An API key, where the service wants one. `explain` includes `read`, and `admin` both.",
+    description="An API key, where the service wants one, with the scope `x-required-scope`: `explain` includes "
+    "`read`, and `admin` includes both.",
     auto_error=False,
 )
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")

@@ -35,7 +35,7 @@ async def list_models(parts: TheParts) -> Response:
     return answer_json(models)
 
 
-@router.get(MODEL, operation_id="get_model", response_model=ModelInfo, responses=describe_errors(404, 406, 503))
+@router.get(MODEL, operation_id="get_model", response_model=ModelInfo, responses=describe_errors(404, 406, 422, 503))
 async def get_model(served: TheModel, parts: TheParts, _: Annotated[VersionQuery, Query()]) -> Response:
     """Describes a model: features with units and ranges, outputs, architecture, figures of the training."""
     return answer_json(describe_model(served, parts.registry.index().get(served.name, ())))
@@ -45,7 +45,7 @@ async def get_model(served: TheModel, parts: TheParts, _: Annotated[VersionQuery
     f"{MODEL}/ready",
     operation_id="get_model_readiness",
     response_model=ModelReadiness,
-    responses=describe_errors(404, 406, 503),
+    responses=describe_errors(404, 406, 422, 503),
 )
 async def get_model_readiness(served: TheModel, _: Annotated[VersionQuery, Query()]) -> Response:
     """Says that a model answers; one that does not is a 503."""
