@@ -34,6 +34,8 @@ _UNMARKED = bytes(set(range(256)) - set(b'[{]}"'))
 async def read_body(request: Request, settings: Settings, media_types: Sequence[str] = (JSON,)) -> bytes:
     """The body of a request, counted while it arrives.
 
+    FastAPI's `max_body_size` would put an answer in plain text in the place of our error.
+
     Args:
         request: the request.
         settings: what is too large and too slow.
