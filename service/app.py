@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import RedirectResponse
 from fastapi_offline import FastAPIOffline
 
@@ -22,7 +23,8 @@ from service.document.errors import describe_errors
 from service.http.answer_cache import Precomputed
 from service.http.error_answers import install_error_handlers
 from service.http.head_requests import HeadRequests
-from service.http.security import Access, load_hosts, load_keys
+from service.http.keys import load_keys
+from service.http.security import Access, load_hosts, load_origins
 from service.models.registry import Registry
 from service.models.watching import Watch
 from service.routes import (
@@ -46,6 +48,7 @@ from service.settings import Settings
 from service.telemetry.logs import make_request_log
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import OTHER, Observation, record_request
+from service.telemetry.traces import require_sdk
 from service.work.answers import Answers
 from service.work.budget import Bounds
 from service.work.executor import Executor
@@ -55,6 +58,9 @@ DESCRIPTION = (
     "Looks inside LSTM+KAN forecasters. Instances, predictions, contributions, baselines and errors are in "
     "original units; scores, curves, grids, supports and thresholds in model units. Arrays run oldest step first."
 )
+CORS_REQUEST = ("Authorization", "Content-Type", "If-None-Match", "Traceparent", "X-Request-Id", "X-Request-Timeout")
+CORS_ANSWER = ("ETag", "Retry-After", "X-Request-Id")
+REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late
 _RESOURCES = (
     predictions,
     explanations,
@@ -79,8 +85,10 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
 
     Raises:
         CheckpointError: there is nothing where the settings say the models are.
-        ConfigError: the API keys cannot be used, or there must be some.
+        ConfigError: the API keys cannot be used, or there must be some; or tracing is on, and OpenTelemetry is missing.
     """
+    if settings.tracing:
+        require_sdk()
     registry = Registry(settings.models)
     counted = Metrics(registry, replica)
     work = Executor(Bounds(settings.max_queue, settings.max_explanations, settings.max_work_bytes), counted)
@@ -101,20 +109,30 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         static_url="/docs/assets",
         redirect_slashes=False,
         lifespan=_serve,
-        # `Observation` does this; to ask OpenTelemetry whether it is set up takes a twentieth of a forecast's request.
-        telemetry={"tracing": False, "metrics": False, "logs": False},
+        # Metrics and logs are `Observation`'s. To ask OpenTelemetry whether it is set up takes a twentieth of a
+        # forecast's request, so it is asked only where the setting says so.
+        telemetry={
+            "tracing": settings.tracing,
+            "auto_configure": settings.tracing,
+            "operation_spans": False,
+            "metrics": False,
+            "logs": False,
+        },
     )
     app.state.parts = parts
     app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
     app.add_middleware(Precomputed, parts.answers.get)
     app.add_middleware(HeadRequests)
-    app.add_middleware(Access, load_keys(settings), load_hosts(settings))
+    origins = load_origins(settings)
+    app.add_middleware(Access, load_keys(settings), load_hosts(settings), frozenset(origins))
+    if origins:
+        app.add_middleware(CORSMiddleware, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
     log = make_request_log(settings)
     app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
     app.add_middleware(Observation, parts.metrics, log, settings.max_concurrent)
     install_error_handlers(app)
     for resource in _RESOURCES:
-        app.include_router(resource.router, responses=describe_errors(401, 403, 421, 503))
+        app.include_router(resource.router, responses=describe_errors(401, 403, 421, 429, 503))
     app.include_router(health.router, responses=describe_errors(421))
     app.include_router(metrics.router)
     app.add_route("/", _redirect_to_docs, include_in_schema=False)
@@ -132,10 +150,13 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     parts.work.start()
     watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())
+    refreshing = asyncio.create_task(_refresh(parts.metrics)) if parts.settings.workers > 1 else None
     if parts.settings.is_shared:  # one that takes the place of another has no answer before, while the others have
         with _ending_early(watch):
             await watch.loaded.wait()
     yield {"record_refusal": app.state.record_refusal}
+    if refreshing is not None:
+        refreshing.cancel()
     watch.close()
     await parts.work.close()
     await watching
@@ -161,6 +182,13 @@ def _ending_early(watch: Watch) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, handle)
+
+
+async def _refresh(metrics: Metrics) -> None:
+    """Lets other processes see the metrics of this one, for as long as it runs."""
+    while True:
+        metrics.refresh()
+        await asyncio.sleep(REFRESH_SECONDS)
 
 
 async def _redirect_to_docs(_: object) -> RedirectResponse:

@@ -28,11 +28,14 @@ class Settings(BaseSettings):
         replica_requests: requests at a time that one replica is meant to have; while there are more, Ray adds one.
         replica_cpus: cores that Ray sets aside for a replica.
         torch_threads: threads of one tensor operation; more only helps models that are far larger than these.
-        keys_file: file of API keys, each on a line ``name scope[,scope] key``; read again when it changes.
+        keys_file: file of API keys, a line for each: ``name scope[,scope] key [requests/minute]``; read again when it
+            changes.
         keys: API keys in the same form, separated by ``;`` or new lines.
         no_auth: serve without keys on an address that others reach.
         reference_windows: whether reference windows, which are training data, can be read one by one.
         allowed_hosts: names, by commas, that the Host header may hold on a loopback address, beside its own.
+        allowed_origins: pages of other hosts whose scripts may read answers (CORS), such as ``https://example.org``, by
+            commas.
         repository_api: whether models are listed, loaded and unloaded by /v2/repository, with a key of the scope admin.
         max_body_bytes: largest request body.
         max_json_depth: deepest nesting of lists and objects in a body.
@@ -51,6 +54,7 @@ class Settings(BaseSettings):
         shutdown_timeout: seconds that requests have to end once the process is told to stop.
         cached_results: how many global results (importance, topologies, reports) are kept.
         cached_answers: bytes of answers that are kept as they were sent, with what they are found by.
+        tracing: whether spans of requests go to the OpenTelemetry collector that ``OTEL_EXPORTER_OTLP_ENDPOINT`` names.
         log_format: ``json``, ``console`` for people, or ``auto``: console on a terminal.
         log_level: the least that is logged, ``debug``, ``info``, ``warning`` or ``error``.
     """
@@ -74,6 +78,7 @@ class Settings(BaseSettings):
     no_auth: bool = False
     reference_windows: bool = True
     allowed_hosts: str = ""
+    allowed_origins: str = ""
     repository_api: bool = False
     max_body_bytes: int = Field(default=8 << 20, ge=1)
     max_json_depth: int = Field(default=64, ge=1)
@@ -92,6 +97,7 @@ class Settings(BaseSettings):
     shutdown_timeout: int = Field(default=25, ge=0)
     cached_results: int = Field(default=64, ge=1)
     cached_answers: int = Field(default=64 << 20, ge=0)
+    tracing: bool = False
     log_format: Literal["auto", "json", "console"] = "auto"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 

@@ -36,7 +36,9 @@ def is_closed(connection: socket.socket) -> bool:
 
 def is_at_rest(client: httpx2.Client) -> bool:
     """Whether a server answers nothing but this question, and nothing waits for its models."""
-    gauges = re.findall(r"^kanscope_(?:requests_in_flight|queue_depth){.*} (.+)$", client.get("/metrics").text, re.M)
+    gauges = re.findall(
+        r"^kanscope_(?:requests_in_flight|queue_depth)(?:{.*})? (.+)$", client.get("/metrics").text, re.M
+    )
     assert len(gauges) == 4
     return sum(map(float, gauges)) == 1
 

@@ -15,6 +15,7 @@ import typer
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.errors import CheckpointError, DataError, KanscopeError
+from kanmodel.explain.ledger import LedgerOptions
 from service.commands.agreement import AGREEMENT, Pair, pair_answers
 from service.commands.options import print_json
 from service.commands.saved_answers import SavedAnswer, answer_question, ask_again, read_answer
@@ -109,6 +110,7 @@ def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Loaded
     try:
         question = ask_again(receipt, request, Served(answer.content["model_name"], model))
         reasons += _compare_input(receipt, hash_windows(question.windows))
+        reasons += _compare_options(receipt)
         pairs += pair_answers(answer.content, answer_question(question), model)
     except KanscopeError as error:
         if checkpoint == receipt["checkpoint"]:
@@ -153,6 +155,18 @@ def _compare_input(receipt: Receipt, found: InputHash) -> Iterator[str]:
         yield f"the input has the shape {found['shape']}, not {wanted['shape']}"
     elif found["sha256"] != wanted["sha256"]:
         yield f"the input has the hash {found['sha256']}, not {wanted['sha256']}"
+
+
+def _compare_options(receipt: Receipt) -> Iterator[str]:
+    """How a path is walked is no part of the question: it is that of the version, where this is the same one."""
+    usual = LedgerOptions()
+    if receipt["versions"]["kanscope"] == find_versions()["kanscope"]:
+        for name, now, then in (
+            ("path_nodes", usual.path_nodes, receipt["path_nodes"]),
+            ("halvings", usual.halvings, receipt["halvings"]),
+        ):
+            if now != then:
+                yield f"{name} is {now} in this version, not {then}"
 
 
 def _describe_pairs(pairs: Sequence[Pair]) -> str:

@@ -17,6 +17,7 @@ from service.models.registry import Served
 from service.requests.explanations import read_question
 from service.schemas.baselines import UsedBaseline
 from service.schemas.explanations import ExplainResponse, Receipt
+from service.schemas.predictions import warn_of_range
 from service.settings import Settings
 from service.work.explanations import describe_question, explain_in_parts
 from service.work.questions import Question
@@ -31,12 +32,12 @@ class SavedAnswer:
 
     Attributes:
         receipt: its receipt.
-        content: the answer; of lines the same as of one object.
+        content: the answer as it was saved, with all its members; of lines the same as of one object.
         failure: the error that ended it before it was whole; None where it is.
     """
 
     receipt: Receipt
-    content: ExplainResponse
+    content: Mapping[str, Any]
     failure: str | None
 
 
@@ -56,7 +57,7 @@ def read_answer(data: bytes, name: str) -> SavedAnswer:
         raise DataError(f"{name} is neither JSON nor lines of it: {error}") from error
     failure = str(lines.pop()["error"]) if lines and "status" in lines[-1] else None  # explanations have an error too
     if lines or failure:
-        header["explanations"] = [line for line in lines if "progress" not in line]
+        header.setdefault("explanations", []).extend(line for line in lines if line.keys() != {"progress"})
     try:
         content = _ANSWER.validate_python(header)
     except ValidationError as error:
@@ -64,7 +65,7 @@ def read_answer(data: bytes, name: str) -> SavedAnswer:
         raise DataError(f"{name} is no answer of :explain: {problem.path} {problem.message}") from error
     if "receipt" not in content:
         raise DataError(f'{name} has no receipt: it is there where the request says "receipt": true')
-    return SavedAnswer(content["receipt"], content, failure)
+    return SavedAnswer(content["receipt"], header, failure)
 
 
 def _read_objects(data: bytes) -> list[dict[str, Any]]:
@@ -100,7 +101,7 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Q
     )
     unlimited = Settings.model_construct(max_windows=sys.maxsize, max_path_nodes=sys.maxsize)
     options = LedgerOptions(receipt["tolerance"], receipt["path_nodes"], receipt["halvings"])
-    return replace(read_question(body, served, unlimited), options=options)
+    return replace(read_question(body, served, unlimited), options=options, receipt=True)
 
 
 def answer_question(question: Question) -> ExplainResponse:
@@ -109,7 +110,8 @@ def answer_question(question: Question) -> ExplainResponse:
     Raises:
         NonFiniteError: a forecast or a ledger is not finite.
     """
-    header = describe_question(question, question.served.model.predict(question.windows))
+    model, windows = question.served.model, question.windows
+    header = describe_question(question, model.predict(windows), warn_of_range(model, windows))
     explanations = [one for advance in explain_in_parts(question) for one in advance.explanations]
     return {**header, "explanations": explanations}
 

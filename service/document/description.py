@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,67 +10,76 @@ from typing import Any
 import orjson
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import TypeAdapter
 from pydantic.json_schema import models_json_schema
 
+from service.document.errors import ETAG, HEADERS, REQUEST_ID, share_responses, shared_responses
 from service.document.links import links_of
-from service.document.operations import OF_VERSION
-from service.http.security import HEALTH
-from service.models.repository import FIRST_VERSION
+from service.http.error_answers import ErrorResponse
+from service.http.security import SCHEME
 from service.schemas.explanations import ExplainRequest
+from service.schemas.health import UnreadyResponse
 from service.schemas.inference import InferRequest
 from service.schemas.predictions import PredictRequest
 from service.schemas.repository import IndexRequest, LoadRequest, UnloadRequest
 
 EXAMPLES = Path(__file__).parent / "examples.json"  # by operation id: a request, an answer
-_BODIES = (
-    PredictRequest,
-    ExplainRequest,
-    InferRequest,
-    IndexRequest,
-    LoadRequest,
-    UnloadRequest,
-)  # see `describe_body`
-_REFERENCE = "#/components/schemas/{model}"
-
-_KEY = {
-    "type": "http",
-    "scheme": "bearer",
-    "description": "An API key, where the service wants one. Reading and forecasts need the scope read, explanations "
-    "explain, which includes read, and all else admin, which includes both.",
+TAGS = {
+    "predictions": "Forecasts.",
+    "explanations": "What each feature, step, unit and edge adds to a forecast.",
+    "models": "Which models there are, and what each of them is.",
+    "attributions": "What each feature matters over the reference windows.",
+    "topology": "The network when all that hardly matters is pruned.",
+    "edges": "The functions on the edges of the KAN.",
+    "report": "What people ask before the picture of a KAN, answered.",
+    "inference": "The Open Inference Protocol (V2), for clients of Triton and KServe.",
+    "repository": "Loading and unloading models by command; off unless the setting `repository_api` is on.",
+    "health": "Whether the process lives, and whether it can answer.",
 }
+# Bodies that handlers read themselves, see `describe_body`, and errors, see `share_responses`.
+_BODIES = (PredictRequest, ExplainRequest, InferRequest, IndexRequest, LoadRequest, UnloadRequest)
+_ERRORS = (ErrorResponse, UnreadyResponse)
+_REFERENCE = "#/components/schemas/{model}"
 
 
 def describe_api(app: FastAPI) -> dict[str, Any]:
-    """The document of an app, made once: FastAPI's, with examples, links and the bodies that handlers read."""
+    """The document of an app, made once: FastAPI's, with what it does not say, and each thing in it once."""
     if app.openapi_schema is None:
         document = get_openapi(
             title=app.title,
             version=app.version,
             description=app.description,
             routes=app.routes,
-            tags=app.openapi_tags,
+            tags=[{"name": name, "description": text} for name, text in TAGS.items()],
         )
-        _, bodies = models_json_schema([(body, "validation") for body in _BODIES], ref_template=_REFERENCE)
-        schemas = document["components"]["schemas"]
-        schemas.update(bodies["$defs"])
+        components = document["components"]
+        components["schemas"] |= _describe_schemas()
+        components |= {"headers": dict(HEADERS), "responses": shared_responses()}
         examples = orjson.loads(EXAMPLES.read_bytes())
-        document["components"]["securitySchemes"] = {"key": _KEY}
-        document["security"] = [{"key": []}, {}]
-        for path in HEALTH & document["paths"].keys():
-            document["paths"][path]["get"]["security"] = []
         for operation in _operations(document):
             for parameter in operation.get("parameters", ()):
                 _leave_out_null(parameter["schema"])
             _leave_out_default_422(operation)
-            _add_examples(operation, examples)
-            if links := links_of(operation["operationId"]):
-                operation["responses"]["200"]["links"] = links
-        schemas.pop("HTTPValidationError", None)
-        schemas.pop("ValidationError", None)
-        _tidy(document["components"])
+            _add_examples(operation, examples[operation["operationId"]])
+            _describe_answer(operation)
+            share_responses(operation["responses"])
+            _describe_scope(operation)
+        for name in ("HTTPValidationError", "ValidationError"):
+            components["schemas"].pop(name, None)
+        _tidy(components)
         _tidy(document["paths"])
+        document["security"] = [{SCHEME.scheme_name: []}, {}]  # the service may want no key
+        components["parameters"] = _share_parameters(document)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _describe_schemas() -> dict[str, Any]:
+    """The schemas that FastAPI does not see."""
+    _, bodies = models_json_schema([(body, "validation") for body in _BODIES], ref_template=_REFERENCE)
+    inputs = [(cls, "serialization", TypeAdapter(cls)) for cls in _ERRORS]
+    _, errors = TypeAdapter.json_schemas(inputs, ref_template=_REFERENCE)  # type: ignore[arg-type]
+    return {**bodies["$defs"], **errors["$defs"]}
 
 
 def _operations(document: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -94,19 +104,57 @@ def _leave_out_default_422(operation: dict[str, Any]) -> None:
         del operation["responses"]["422"]
 
 
-def _add_examples(operation: dict[str, Any], examples: dict[str, Any]) -> None:
-    """A request that the bundled model answers, and the answer; bodies once, not again for operations on a version."""
-    operation_id = operation["operationId"]
-    example = examples[operation_id.removesuffix(OF_VERSION)]
-    values = {"version": FIRST_VERSION, **example.get("parameters", {})}
+def _add_examples(operation: dict[str, Any], example: dict[str, Any]) -> None:
+    """A request that the bundled model answers, and the answer."""
+    values = example.get("parameters", {})
     for parameter in operation.get("parameters", ()):
         if parameter["name"] in values:
             parameter["example"] = values[parameter["name"]]
-    if operation_id.endswith(OF_VERSION):
-        return
     if "request" in example:
         operation["requestBody"]["content"]["application/json"]["example"] = example["request"]
     operation["responses"]["200"]["content"]["application/json"]["example"] = example["response"]
+
+
+def _describe_answer(operation: dict[str, Any]) -> None:
+    """The headers of what is answered, and the operations that follow."""
+    answer = operation["responses"]["200"]
+    is_kept = "304" in operation["responses"]
+    answer["headers"] = {**REQUEST_ID, **(ETAG if is_kept else {}), **answer.get("headers", {})}
+    if links := links_of(operation["operationId"]):
+        answer["links"] = links
+
+
+def _describe_scope(operation: dict[str, Any]) -> None:
+    """The scope that its key needs, beside the security of the whole document.
+
+    Not as that of the operation: openapi-python-client would take a key for needed where it is optional.
+    """
+    security = operation.pop("security", None)
+    if security is None:
+        operation["security"] = []
+    else:
+        (operation["x-required-scope"],) = security[0][SCHEME.scheme_name]
+
+
+def _share_parameters(document: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that several operations have, as components, in whose place these then refer to them."""
+    described = [parameter for operation in _operations(document) for parameter in operation.get("parameters", ())]
+    counts = Counter(orjson.dumps(parameter) for parameter in described)
+    shared: dict[str, Any] = {}
+    for data, count in counts.most_common():
+        if count > 1:
+            parameter = orjson.loads(data)
+            shared.setdefault(parameter["name"], parameter)
+    for operation in _operations(document):
+        operation["parameters"] = [
+            {"$ref": f"#/components/parameters/{parameter['name']}"}
+            if shared.get(parameter["name"]) == parameter
+            else parameter
+            for parameter in operation.get("parameters", ())
+        ]
+        if not operation["parameters"]:
+            del operation["parameters"]
+    return shared
 
 
 def _tidy(node: Any) -> None:

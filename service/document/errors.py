@@ -1,97 +1,151 @@
-"""The error answers of operations, by status."""
+"""The answers that operations share: every error by its status, 304, and the headers of both."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from service.http.error_answers import ErrorResponse
-from service.schemas.health import UnreadyResponse
+from service.http.error_answers import error_body, title_of
+from service.http.errors import ErrorCode
 
-_DESCRIPTIONS = {
-    400: "A value is missing, unknown, of another shape, size or kind, out of range or not finite; or the result is "
-    "not finite, or a model cannot be loaded.",
-    401: "The service wants an API key, and there is none or an unknown one.",
-    403: "The API key lacks the scope, or a setting forbids it: the message names which.",
-    404: "There is no such model, version, output or edge; the message lists what there is.",
-    406: "The operation has none of the media types in `Accept`.",
-    408: "The body did not arrive in time.",
-    413: "The body is larger than the service accepts.",
-    415: "The body is of another media type than the operation takes, or it is compressed.",
-    421: "The header `Host` names another host than this service.",
-    422: "A value is missing, unknown, of another shape or kind, out of range or not finite; or the result is not "
-    "finite.",
-    500: "Something failed inside; `request_id` finds it in the log.",
-    501: "The service can't do it with several processes; looking at the folder does.",
-    503: "The model, the service or the result is not ready, or there are too many requests; the message says why, "
-    "`Retry-After` when to ask again.",
+REQUEST_ID = {"X-Request-Id": {"$ref": "#/components/headers/X-Request-Id"}}
+ETAG = {"ETag": {"$ref": "#/components/headers/ETag"}}
+_RETRY = {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
+HEADERS: Mapping[str, Any] = {
+    "X-Request-Id": {
+        "description": "Id of the request: its own `X-Request-Id`, else the trace id of its `traceparent`, else a "
+        "new one.",
+        "schema": {"type": "string"},
+    },
+    "ETag": {
+        "description": "Name of this answer, by its bytes. Sent back as `If-None-Match`, it gets 304 while it "
+        "is the same.",
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {
+        "description": "Seconds after which the same request may be answered.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
 }
-_EXAMPLES: dict[int, tuple[str, str, str, list[dict[str, str]]]] = {
+
+# By status: what is wrong, and an example, its code and its message.
+_ERRORS: Mapping[int, tuple[str, ErrorCode, str]] = {
     400: (
-        "Bad Request",
+        "A value is missing, unknown, of another shape, size or kind, out of range or not finite; or the result is not "
+        "finite, or a model cannot be loaded.",
+        "invalid_value",
         "inputs[0].shape must be [n, 24, 20], but is [1, 20]",
-        "",
-        [{"path": "inputs[0].shape", "message": "must be [n, 24, 20], but is [1, 20]"}],
     ),
-    401: ("Unauthorized", "an API key is needed, as Authorization: Bearer KEY", "", []),
-    403: ("Forbidden", "this needs an API key with the scope explain", "", []),
-    404: ("Not Found", "there is no model 'nyc'; the models are nyc-weather", "", []),
-    406: ("Not Acceptable", "the answer is application/json, which Accept does not take", "", []),
-    408: ("Request Timeout", "the body did not arrive within 30 seconds (body_timeout)", "", []),
-    413: ("Content Too Large", "the body is larger than 8388608 bytes (max_body_bytes)", "", []),
-    415: ("Unsupported Media Type", "Content-Type must be application/json", "", []),
+    401: (
+        "The service wants an API key, and there is none or an unknown one.",
+        "key_missing",
+        "an API key is needed, as Authorization: Bearer KEY",
+    ),
+    403: (
+        "The API key lacks the scope, a setting forbids it, or a page of another site asks for what changes models.",
+        "scope_missing",
+        "this needs an API key with the scope explain",
+    ),
+    404: (
+        "There is no such model, version, output or edge; the message lists what there is.",
+        "model_not_found",
+        "there is no model 'nyc'; the models are nyc-weather",
+    ),
+    406: (
+        "The operation has none of the media types in `Accept`.",
+        "not_acceptable",
+        "the answer is application/json, which Accept does not take",
+    ),
+    408: (
+        "The body did not arrive in time.",
+        "body_timeout",
+        "the body did not arrive within 30 seconds (body_timeout)",
+    ),
+    413: (
+        "The body is larger than the service accepts.",
+        "body_too_large",
+        "the body is larger than 8388608 bytes (max_body_bytes)",
+    ),
+    415: (
+        "The body is of another media type than the operation takes, or it is compressed.",
+        "unsupported_media_type",
+        "Content-Type must be application/json",
+    ),
     421: (
-        "Misdirected Request",
+        "The header `Host` names another host than this service.",
+        "host_not_allowed",
         "the Host header must name this machine, or one of the setting allowed_hosts",
-        "",
-        [],
     ),
     422: (
-        "Unprocessable Content",
+        "A value is missing, unknown, of another shape or kind, out of range or not finite; or the result is not "
+        "finite.",
+        "not_finite",
         "instances[0][3][2] must be finite",
-        "1 of 480 values is not finite",
-        [{"path": "instances[0][3][2]", "message": "must be finite"}],
     ),
-    500: ("Internal Server Error", "internal error", "", []),
+    429: (
+        "The API key has asked as often as it may in a minute.",
+        "rate_limited",
+        "the key dashboard may ask 600 times a minute",
+    ),
+    500: ("Something failed inside; `request_id` finds it in the log.", "internal_error", "internal error"),
     501: (
-        "Not Implemented",
+        "Not available in this configuration.",
+        "not_supported",
         "with several processes (workers, or the engine ray) no model is loaded or unloaded by command: change the "
         "folder, which each process looks at by itself (poll_seconds)",
-        "",
-        [],
     ),
-    503: ("Service Unavailable", "model 'nyc-weather' is loading", "", []),
+    503: (
+        "The model, the service or the result is not ready, or there are too many requests: `code` says which.",
+        "not_ready",
+        "model 'nyc-weather' is loading",
+    ),
 }
+_WITH_RETRY = (429, 503)
 
 
 def describe_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """The error answers of an operation, for its OpenAPI description; every operation also has 500."""
-    return {status: _describe(status) for status in (*statuses, 500)}
+    """The error answers of an operation; every operation also has 500. `share_responses` fills in what they are."""
+    return {status: {"description": _ERRORS[status][0]} for status in (*statuses, 500)}
 
 
 def describe_unreadiness() -> dict[str, Any]:
     """The error of a service that is not ready."""
-    described = describe_errors(503)[503]
-    content = described["content"]["application/json"]
-    return {
-        **described,
-        "model": UnreadyResponse,
-        "content": {"application/json": {"example": {**content["example"], "live": True, "ready": False}}},
-    }
+    response = _describe(503)
+    example = response["content"]["application/json"]["example"]
+    schema = {"$ref": "#/components/schemas/UnreadyResponse"}
+    content = {"schema": schema, "example": {**example, "live": True, "ready": False}}
+    return {**response, "content": {"application/json": content}}
+
+
+def describe_unchanged() -> dict[int | str, dict[str, Any]]:
+    """The answer to a client that has this one already."""
+    return {304: {"description": "The answer is the one that `If-None-Match` names."}}
+
+
+def shared_responses() -> dict[str, Any]:
+    """The components that `share_responses` refers to, by the name of the status."""
+    unchanged = {**describe_unchanged()[304], "headers": {**REQUEST_ID, **ETAG}}
+    return {_name(304): unchanged, **{_name(status): _describe(status) for status in _ERRORS}}
+
+
+def share_responses(responses: dict[str, Any]) -> None:
+    """Has the answers of an operation that others have too refer to the components."""
+    for status, response in responses.items():
+        if status != "200" and "content" not in response:
+            responses[status] = {"$ref": f"#/components/responses/{_name(int(status))}"}
+
+
+def _name(status: int) -> str:
+    """``404`` -> ``NotFound``."""
+    return title_of(status).replace(" ", "")
 
 
 def _describe(status: int) -> dict[str, Any]:
-    title, error, detail, places = _EXAMPLES[status]
-    example = {
-        "error": error,
-        "type": "about:blank",
-        "title": title,
-        "status": status,
-        "detail": detail or error,
-        "errors": places,
-        "request_id": "01KAX2M5V7Q8N4W6T9R3Y1ZBCD",
-    }
+    description, code, message = _ERRORS[status]
+    schema = {"$ref": "#/components/schemas/ErrorResponse"}
+    example = error_body(status, code, message, "01KAX2M5V7Q8N4W6T9R3Y1ZBCD")
     return {
-        "model": ErrorResponse,
-        "description": _DESCRIPTIONS[status],
-        "content": {"application/json": {"example": example}},
+        "description": description,
+        "headers": {**REQUEST_ID, **(_RETRY if status in _WITH_RETRY else {})},
+        "content": {"application/json": {"schema": schema, "example": example}},
     }

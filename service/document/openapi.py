@@ -4,23 +4,36 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from service.app import create_app
 from service.settings import Settings
 
 DOCUMENT = Path(__file__).parents[2] / "openapi" / "openapi.json"
-_NUMBERS = re.compile(
-    r"\[\s+-?\d[^\s,\"]*(?:,\s+-?\d[^\s,\"]*)*\s+\]"
-)  # a list that json.dumps wrote over several lines
+WIDTH = 120  # columns
 
 
 def format_document() -> str:
-    """The document of this version as it is committed: an entry a line, but a list of numbers on one."""
-    text = json.dumps(create_app(Settings(models=None)).openapi(), indent=2, ensure_ascii=False) + "\n"
-    return _NUMBERS.sub(lambda match: " ".join(match[0].split()).replace("[ ", "[").replace(" ]", "]"), text)
+    """The document of this version as it is committed."""
+    return _format(create_app(Settings(models=None)).openapi()) + "\n"
+
+
+def _format(value: Any, indent: int = 0) -> str:
+    """JSON with an entry a line, but what holds no other object or list on one, where that fits or is numbers."""
+    if not isinstance(value, dict | list) or not value:
+        return json.dumps(value, ensure_ascii=False)
+    items = list(value.values()) if isinstance(value, dict) else value
+    line = json.dumps(value, ensure_ascii=False)
+    is_flat = not any(isinstance(item, dict | list) for item in items)
+    if is_flat and (indent + len(line) < WIDTH or not any(isinstance(item, str) for item in items)):
+        return line
+    names = [f"{json.dumps(name)}: " for name in value] if isinstance(value, dict) else [""] * len(items)
+    space = " " * (indent + 2)
+    entries = [space + name + _format(item, indent + 2) for name, item in zip(names, items, strict=True)]
+    start, end = ("{", "}") if isinstance(value, dict) else ("[", "]")
+    return "\n".join([start, ",\n".join(entries), " " * indent + end])
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What an operation says of itself beside its handler's signature: bodies, pictures, versions."""
+"""What an operation says of itself beside its handler's signature: bodies and pictures."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from typing import Any
 
 from service.http.answers import SVG
 from service.schemas.closed import Closed
-
-OF_VERSION = "_version"  # ends the ids of operations on one version
 
 
 def describe_body(cls: type[Closed], others: Mapping[str, Any] | None = None, required: bool = True) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.answers import answer_json
 from service.http.error_answers import error_body
+from service.http.errors import ErrorCode
 from service.http.ids import HEADER, choose_request_id
 from service.settings import Settings
 
@@ -58,9 +59,10 @@ class OneShape:
         MutableHeaders(scope=scope)[_HEADER] = request_id
         started = replaced = False
 
-        async def refuse(status: int, message: str) -> None:
+        async def refuse(status: int, code: ErrorCode, message: str) -> None:
             retry = {"Retry-After": "1"} if status == 503 else {}
-            answer = answer_json(error_body(status, message, request_id), status, {**retry, _HEADER: request_id})
+            body = error_body(status, code, message, request_id)
+            answer = answer_json(body, status, {**retry, _HEADER: request_id})
             await answer(scope, receive, send)
 
         async def send_in_shape(message: Message) -> None:
@@ -70,7 +72,7 @@ class OneShape:
                 headers = MutableHeaders(scope=message)
                 if len(headers.getlist(_HEADER)) == 1 and message["status"] in _MESSAGES:
                     replaced = True
-                    await refuse(503, _MESSAGES[message["status"]])
+                    await refuse(503, "replica_unavailable", _MESSAGES[message["status"]])
                     return
                 headers[_HEADER] = request_id  # in place of both
             if not replaced:
@@ -78,8 +80,12 @@ class OneShape:
 
         head_bytes = len(scope["raw_path"]) + len(scope["query_string"])
         if head_bytes + sum(len(name) + len(value) for name, value in scope["headers"]) > self._max_header_bytes:
-            await refuse(431, f"the headers are larger than {self._max_header_bytes} bytes (max_header_bytes)")
+            await refuse(
+                431,
+                "headers_too_large",
+                f"the headers are larger than {self._max_header_bytes} bytes (max_header_bytes)",
+            )
             return
         await self._app(scope, receive, send_in_shape)
         if not started:  # as where a replica died with the request
-            await refuse(503, _MESSAGES[500])
+            await refuse(503, "replica_unavailable", _MESSAGES[500])

@@ -9,10 +9,12 @@ import sys
 from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
+from tempfile import TemporaryDirectory
 from threading import Thread
 
 import uvicorn
 from fastapi import FastAPI
+from prometheus_client.multiprocess import mark_process_dead
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess, multiprocess
 
@@ -20,6 +22,7 @@ from service.app import create_app
 from service.http.server import server_options
 from service.settings import Settings
 from service.telemetry.logs import configure_logging
+from service.telemetry.metrics import SHARED
 
 logger = logging.getLogger(__name__)
 PATIENCE = 60  # seconds in which a worker must say that it lives; while it imports torch on a busy machine it can't
@@ -43,7 +46,16 @@ class Worker(multiprocess.Process):
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's, which also lets go of the socket when it ends: else connections were taken that nobody answers."""
+    """uvicorn's, which also forgets what a dead worker was doing, and lets go of the socket when it ends.
+
+    Else the metrics would hold its requests in flight for ever, and connections were taken that nobody answers.
+    """
+
+    def keep_subprocess_alive(self) -> None:
+        before = {worker.pid for worker in self.processes}
+        super().keep_subprocess_alive()
+        for pid in before - {worker.pid for worker in self.processes}:
+            mark_process_dead(pid)  # type: ignore[no-untyped-call]
 
     def terminate_all(self) -> None:
         for listening in self.sockets:
@@ -62,6 +74,12 @@ def serve_workers(settings: Settings) -> None:
     Raises:
         SystemExit: the address cannot be listened on, or a worker failed before it served.
     """
+    with TemporaryDirectory(prefix="kanscope-") as folder:
+        os.environ[SHARED] = folder  # before a worker imports the client library, which looks once
+        _supervise(settings)
+
+
+def _supervise(settings: Settings) -> None:
     config = uvicorn.Config(
         partial(create_worker, settings),
         factory=True,

@@ -46,10 +46,10 @@ export function urlOf({ path, query = {} }) {
 /**
  * The path of a model.
  *
- * @param {string} model its name, or `name/versions/2`
+ * @param {string} model its name
  */
 export function modelPath(model) {
-  return `models/${model.split("/").map(encodeURIComponent).join("/")}`;
+  return `models/${encodeURIComponent(model)}`;
 }
 
 /**

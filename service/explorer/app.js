@@ -12,6 +12,8 @@ import { readState, writeState } from "./state.js";
  *
  * @typedef {object} Page
  * @property {string} path of the model, for requests
+ * @property {{version: string | undefined}} version of the model, for the query of requests
+ * @property {{version: string | undefined, output: string}} query the same with the output
  * @property {Schemas["ModelInfo"]} model
  * @property {string} output name of the output
  * @property {string | null} unit of the output
@@ -58,22 +60,22 @@ async function show() {
 
 /** @param {AbortSignal} signal */
 async function showState(signal) {
-  const { view: name, values } = readState(location.hash);
+  const { view, values } = readState(location.hash);
   const list = /** @type {Schemas["ModelList"]} */ (await askJson({ path: "models" }, signal));
   const chosen = values.model ?? list.details.find(({ ready }) => ready)?.name ?? list.models[0];
   if (!chosen) throw new Error("the service has no model");
-  const path = modelPath(chosen);
-  const model = /** @type {Schemas["ModelInfo"]} */ (await askJson({ path }, signal));
+  const [name, version] = chosen.split("/"); // as in `modelOptions`
+  const path = modelPath(name);
+  const model = /** @type {Schemas["ModelInfo"]} */ (await askJson({ path, query: { version } }, signal));
   const output = values.output ?? model.outputs[0];
-  const definition = VIEWS[name] ?? VIEWS.network;
+  const definition = VIEWS[view] ?? VIEWS.network;
   const key = JSON.stringify([definition.label, chosen, model.checkpoint, output]);
   showFrame(list, chosen, model, output, definition.label);
   if (current?.key !== key) {
     const { create } = await definition.load();
     if (signal.aborted) return;
-    const view = create(pageOf(path, chosen, model, output));
-    current = { key, view };
-    place.replaceChildren(view.element);
+    current = { key, view: create(pageOf(path, chosen, version, model, output)) };
+    place.replaceChildren(current.view.element);
   }
   await current.view.update(values, signal);
 }
@@ -81,14 +83,17 @@ async function showState(signal) {
 /**
  * @param {string} path
  * @param {string} chosen
+ * @param {string | undefined} version
  * @param {Schemas["ModelInfo"]} model
  * @param {string} output
  * @returns {Page}
  */
-function pageOf(path, chosen, model, output) {
+function pageOf(path, chosen, version, model, output) {
   const target = model.targets.find(({ name }) => output.replace(/\+\d+$/, "") === name);
   return {
     path,
+    version: { version },
+    query: { version, output },
     model,
     output,
     unit: target?.unit ?? null,
@@ -144,14 +149,18 @@ function replaceKeepingFocus(parent, children) {
   children[focused]?.focus();
 }
 
-/** @param {Schemas["ModelList"]} list */
+/**
+ * The models, and each version as `name/version` where there are several.
+ *
+ * @param {Schemas["ModelList"]} list
+ */
 function modelOptions(list) {
   return list.details.flatMap(({ name, ready, state, versions }) => [
     h("option", { value: name, disabled: !ready }, ready ? name : `${name} (${state})`),
     ...(versions.length > 1 ? versions : []).map((version) =>
       h(
         "option",
-        { value: `${name}/versions/${version.version}`, disabled: !version.ready },
+        { value: `${name}/${version.version}`, disabled: !version.ready },
         `${name}, version ${version.version}`,
       ),
     ),

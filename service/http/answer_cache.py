@@ -6,10 +6,14 @@ import gzip
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 
 from fastapi import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
+
+from service.http.error_answers import send_error
+from service.http.errors import RequestError
+from service.http.negotiation import takes_gzip
+from service.http.security import require_scope
 
 RawHeaders = list[tuple[bytes, bytes]]
 MIN_COMPRESSED = 1024  # bytes from which compression pays
@@ -92,6 +96,11 @@ class Precomputed:
         if answer is None:
             await self._app(scope, receive, send)
             return
+        try:
+            require_scope(scope["state"], "read")
+        except RequestError as error:
+            await send_error(error, scope, receive, send)
+            return
         status, answered, body = answer.choose(headers)
         await send({"type": "http.response.start", "status": status, "headers": answered})
         await send({"type": "http.response.body", "body": body})
@@ -100,16 +109,6 @@ class Precomputed:
 def _form(body: bytes, etag: bytes, headers: RawHeaders) -> Form:
     length = (b"content-length", str(len(body)).encode())
     return Form(body, etag, [*headers, length, (b"etag", etag), *COMMON])
-
-
-@lru_cache
-def takes_gzip(accept_encoding: str) -> bool:
-    """Whether a client takes gzip (RFC 9110, section 12.5.3)."""
-    for part in accept_encoding.lower().split(","):
-        coding, _, quality = part.replace(" ", "").partition(";q=")
-        if coding in ("gzip", "*"):
-            return quality.strip("0.") != "" or quality == ""
-    return False
 
 
 def names_etag(if_none_match: bytes, etag: bytes) -> bool:

@@ -11,12 +11,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from pydantic import Field
 from starlette.exceptions import HTTPException
+from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
 from kanmodel.errors import Problem
 from service.http.answers import answer_json
-from service.http.errors import STATUSES, problem_of, unusable_values
+from service.http.errors import CAUSES, ErrorCode, RequestError, cause_of, problem_of, unusable_values
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ class ErrorResponse(TypedDict):
     """Every error of every operation."""
 
     error: Annotated[str, Field(description="What is wrong, in one sentence that names the place.")]
+    code: Annotated[ErrorCode, Field(description="What is wrong, for programs; it stays as it is.")]
     type: Annotated[str, Field(description="Always `about:blank`: the status says the kind (RFC 9457).")]
     title: Annotated[str, Field(description="Name of the HTTP status.")]
     status: Annotated[int, Field(description="The HTTP status.")]
@@ -45,7 +47,7 @@ class ErrorResponse(TypedDict):
 
 def install_error_handlers(app: FastAPI) -> None:
     """Makes every error of the app leave in the one shape; `Observation` answers what nobody expected."""
-    for cls, status in STATUSES.items():
+    for cls, (status, _) in CAUSES.items():
         app.add_exception_handler(cls, answer_failure if status == HTTPStatus.INTERNAL_SERVER_ERROR else answer_error)
     app.add_exception_handler(HTTPException, answer_http_error)
 
@@ -65,6 +67,13 @@ async def answer_error(request: Request, error: Exception) -> Response:
 async def answer_http_error(request: Request, error: Exception) -> Response:
     """The answer to what the framework refuses: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
+    if not isinstance(
+        request.scope.get("endpoint"), StaticFiles
+    ):  # whose files are public, those that are not there too
+        try:
+            request.state.caller.require("read")
+        except RequestError as refusal:
+            return await answer_error(request, refusal)
     message = {
         404: f"there is nothing at {request.url.path}; /docs lists what there is",
         405: f"{request.method} is not allowed at {request.url.path}",
@@ -74,7 +83,8 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
         message = f"{message}; use {allowed}"
     if allowed == "GET":
         headers["Allow"] = "GET, HEAD"  # see service.http.head_requests
-    body = error_body(error.status_code, message, request.state.request_id)
+    code: ErrorCode = "method_not_allowed" if error.status_code == 405 else "path_not_found"
+    body = error_body(error.status_code, code, message, request.state.request_id)
     return answer_json(body, status=error.status_code, headers=headers)
 
 
@@ -82,26 +92,34 @@ async def answer_failure(request: Request, error: Exception) -> Response:
     """The answer to what nobody expected: the id of the request, and nothing else."""
     request_id = request.state.request_id
     logger.error("request %s failed", request_id, exc_info=error)
-    return answer_json(error_body(500, "internal error", request_id), status=500)
+    return answer_json(error_body(500, "internal_error", "internal error", request_id), status=500)
 
 
 def describe_error(error: Exception, request_id: str) -> ErrorResponse:
     """The body of an error of the table; of any other, a 500 that says nothing."""
-    status = next((STATUSES[cls] for cls in type(error).__mro__ if cls in STATUSES), 500)
+    status, code = cause_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        return error_body(500, "internal error", request_id)
+        return error_body(500, code, "internal error", request_id)
     if isinstance(error, RequestValidationError):
         error = unusable_values([problem_of(details) for details in error.errors()])
-    return error_body(status, str(error), request_id, getattr(error, "problems", ()))
+    return error_body(status, code, str(error), request_id, getattr(error, "problems", ()))
 
 
-def error_body(status: int, message: str, request_id: str, problems: Sequence[Problem] = ()) -> ErrorResponse:
+def title_of(status: int) -> str:
+    """The name of a status."""
+    return _TITLES.get(status) or HTTPStatus(status).phrase
+
+
+def error_body(
+    status: int, code: ErrorCode, message: str, request_id: str, problems: Sequence[Problem] = ()
+) -> ErrorResponse:
     """The one shape. ``error`` names the first bad value, ``detail`` says what else the message holds."""
     error = f"{problems[0].path} {problems[0].message}" if problems else message
     return {
         "error": error,
+        "code": code,
         "type": "about:blank",
-        "title": _TITLES.get(status) or HTTPStatus(status).phrase,
+        "title": title_of(status),
         "status": status,
         "detail": message.removeprefix(f"{error}; "),
         "errors": [{"path": problem.path, "message": problem.message} for problem in problems],

@@ -18,18 +18,18 @@ _TRACEPARENT = re.compile(
 
 
 def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The trace id of W3C's traceparent, else the client's own id, else a new one; what is not valid counts as absent.
+    """The client's own id, else the trace id of W3C's traceparent, else a new one; what is not valid counts as absent.
 
     Args:
         headers: those of the request, names in lower case.
     """
-    given: bytes | None = None
+    trace: bytes | None = None
     for name, value in headers:
-        if name == b"traceparent" and (traced := _TRACEPARENT.fullmatch(value)):
-            return traced[1].decode()
         if name == b"x-request-id" and _GIVEN.fullmatch(value):
-            given = value
-    return given.decode() if given else new_request_id()
+            return value.decode()
+        if name == b"traceparent" and (traced := _TRACEPARENT.fullmatch(value)):
+            trace = traced[1]
+    return trace.decode() if trace else new_request_id()
 
 
 def new_request_id() -> str:

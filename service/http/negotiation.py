@@ -41,6 +41,13 @@ def choose_format(request: Request, format: Literal["json", "svg"] | None) -> st
     return choose_media_type(request.headers.get("accept"), (JSON, SVG))
 
 
+@lru_cache
+def takes_gzip(accept_encoding: str) -> bool:
+    """Whether a client takes gzip (RFC 9110, section 12.5.3): by its own quality, else by that of any coding."""
+    qualities = dict(_parse_range(part) for part in accept_encoding.split(","))
+    return qualities.get("gzip", qualities.get("*", 0.0)) > 0
+
+
 async def refuse_other_than_json(request: Request) -> None:
     """Dependency: `accept_json`."""
     accept_json(request)

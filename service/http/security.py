@@ -1,207 +1,150 @@
-"""Who may ask what: API keys with scopes, and on a loopback address a check of the Host header.
+"""Who may ask what: scopes that routes declare, and checks of what a browser says of the page behind a request.
 
-Keys are kept as SHA-256 hashes and never written anywhere; what is said about a key is its name or its line.
+A route declares its scope as a dependency, `READ`, `EXPLAIN` or `ADMIN`, which also describes it in the document. What
+has no route of its own, as an unknown path, wants a key with the scope read.
 """
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import logging
-import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from ipaddress import ip_address
-from pathlib import Path
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from starlette._utils import get_route_path  # the router's own reading of a path: another one could be led past it
+from fastapi import Depends, Request, Security, params
+from fastapi.security import HTTPBearer, SecurityScopes
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.errors import ConfigError
 from service.http.error_answers import send_error
-from service.http.errors import ForbiddenError, MisdirectedError, RequestError, UnauthenticatedError
+from service.http.errors import CrossSiteError, ForbiddenError, MisdirectedError, UnauthenticatedError
+from service.http.keys import Key, Keys, KeyScope, RateLimits, is_loopback
 from service.settings import Settings
 
-logger = logging.getLogger(__name__)
-
-KeyScope = Literal["read", "explain", "admin"]
-IMPLIED: dict[str, set[KeyScope]] = {
-    "read": {"read"},
-    "explain": {"read", "explain"},
-    "admin": {"read", "explain", "admin"},
-}
 HEALTH = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
-_PUBLIC = re.compile(r"/|/docs(/.*)?|/openapi\.json|/explorer(/.*)?")  # the documentation and the explorer's own files
-_READING = re.compile(r"/v1/models/[^/]+:predict|/v2/models/[^/]+(/versions/[^/]+)?/infer")
-_EXPLAINING = re.compile(r"/v1/models/.+:explain")
-_LINE = re.compile(r"(?P<name>\S+)\s+(?P<scopes>\S+)\s+(?P<key>\S+)")
-_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")  # what RFC 6750 lets a header carry, and too long to be guessed
+SCHEME = HTTPBearer(
+    scheme_name="key",
+    description="An API key, where the service wants one, with the scope `x-required-scope`: `explain` includes "
+    "`read`, and `admin` includes both.",
+    auto_error=False,
+)
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
-
-
-def needed_scope(method: str, path: str) -> KeyScope | None:
-    """The scope that a request needs; None where it needs no key. What is not known here needs admin.
-
-    Args:
-        method: such as ``POST``.
-        path: as the router reads it.
-    """
-    if method in ("GET", "HEAD"):
-        return None if path in HEALTH or _PUBLIC.fullmatch(path) else "read"
-    if method == "POST" and _READING.fullmatch(path):
-        return "read"
-    if method == "POST" and _EXPLAINING.fullmatch(path):
-        return "explain"
-    return "admin"
+_ORIGIN = re.compile(r"https?://(\[[^\]]+\]|[^\s:/?#@]+)(:\d+)?")
+_OWN_SITE = ("same-origin", "none")  # of Sec-Fetch-Site: the service's own page, and what a user types
 
 
 def is_health(scope: Scope) -> bool:
     """Whether a request asks for the health of the service, which always answers."""
-    return get_route_path(scope) in HEALTH
+    return scope["path"].removeprefix(scope.get("root_path", "")) in HEALTH
 
 
-@dataclass(frozen=True)
-class Key:
-    """An API key.
+class Access:
+    """Middleware that finds out whose request it is, and answers 421 where its Host header names another machine.
 
-    Attributes:
-        name: whose it is, for the log.
-        scopes: what it opens, with what that implies.
-        digest: SHA-256 of the key.
-    """
-
-    name: str
-    scopes: frozenset[KeyScope]
-    digest: bytes
-
-
-def parse_keys(lines: Iterable[str], source: str) -> tuple[Key, ...]:
-    """The keys of lines ``name scope[,scope] key``; empty ones and those that begin with ``#`` are passed over.
+    The Host header is checked on a loopback address because a web page may let its own name lead to this machine (DNS
+    rebinding), and so ask in the user's browser what only this machine can.
 
     Args:
-        lines: the lines.
-        source: where they stand, for errors.
-
-    Raises:
-        ConfigError: a line is something else, a key is there twice, or there is none. The error holds no key.
+        app: what answers the request.
+        keys: the keys; None where none is needed.
+        hosts: what the Host header may say; None for anything.
+        origins: the pages of other hosts that may change what is served, beside the service's own.
     """
-    keys: dict[bytes, Key] = {}
-    for number, line in enumerate(map(str.strip, lines), start=1):
-        if line and not line.startswith("#"):
-            key = _parse_key(line, f"{source}, line {number},")
-            if key.digest in keys:
-                raise ConfigError(f"{source}, line {number}, has the key of {keys[key.digest].name} again")
-            keys[key.digest] = key
-    if not keys:
-        raise ConfigError(f"{source} holds no key")
-    return tuple(keys.values())
+
+    def __init__(
+        self, app: ASGIApp, keys: Keys | None, hosts: frozenset[str] | None, origins: frozenset[str] = frozenset()
+    ) -> None:
+        self._app = app
+        self._keys = keys
+        self._hosts = hosts
+        self._origins = origins
+        self._limits = RateLimits()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request, or refuses it."""
+        if scope["type"] == "http":
+            headers = dict(scope["headers"])
+            host = headers.get(b"host", b"").decode("latin-1")
+            if self._hosts is not None and not _names(host, self._hosts):
+                message = "the Host header must name this machine, or one of the setting allowed_hosts"
+                await send_error(MisdirectedError(message), scope, receive, send)
+                return
+            caller = Caller(self._keys, self._limits, headers.get(b"authorization", b""))
+            scope["state"]["caller"] = caller
+            scope["state"]["own_page"] = _is_own_page(headers, host, self._origins)
+            if caller.key is not None:
+                scope["state"]["client"] = caller.key.name
+        await self._app(scope, receive, send)
 
 
-def _parse_key(line: str, place: str) -> Key:
-    parts = _LINE.fullmatch(line)
-    if parts is None:
-        raise ConfigError(f"{place} must be: name scope[,scope] key")
-    scopes = parts["scopes"].split(",")
-    if not all(scope in IMPLIED for scope in scopes):
-        raise ConfigError(f"{place} has an unknown scope: there are {', '.join(get_args(KeyScope))}")
-    if not _KEY.fullmatch(parts["key"]):
-        raise ConfigError(f"{place} has a key that is not 16 or more of A-Z a-z 0-9 . _ ~ + / = -")
-    implied = frozenset[KeyScope]().union(*(IMPLIED[scope] for scope in scopes))
-    return Key(parts["name"], implied, _digest(parts["key"].encode()))
-
-
-def _digest(key: bytes) -> bytes:
-    return hashlib.sha256(key).digest()
-
-
-class KeyFile:
-    """The keys of a file, read again when its time or size changes. A file that then is broken leaves them as they are.
+class Caller:
+    """Whose request it is.
 
     Args:
-        path: the file.
-
-    Raises:
-        ConfigError: it cannot be read, or its lines are not keys.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp = _stamp(path)
-        self._keys = self._read()
-
-    @property
-    def keys(self) -> tuple[Key, ...]:
-        """The keys of now."""
-        stamp = _stamp(self._path)
-        if stamp != self._stamp:
-            self._stamp = stamp
-            try:
-                self._keys = self._read()
-                logger.info("read %d keys from %s", len(self._keys), self._path.name)
-            except ConfigError as error:
-                logger.error("the keys stay as they were: %s", error)
-        return self._keys
-
-    def _read(self) -> tuple[Key, ...]:
-        try:
-            lines = self._path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-            raise ConfigError(f"cannot read the keys of {self._path}: {reason}") from None
-        return parse_keys(lines, self._path.name)
-
-
-def _stamp(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Every key that opens something.
+        keys: the keys; None where none is needed.
+        limits: how often each key has asked.
+        authorization: the header; empty where there is none.
 
     Attributes:
-        fixed: those of the environment.
-        file: those of a file, which may change.
+        key: the key that the request has; None where it has none, or none is needed.
     """
 
-    fixed: tuple[Key, ...]
-    file: KeyFile | None
+    def __init__(self, keys: Keys | None, limits: RateLimits, authorization: bytes) -> None:
+        scheme, _, offered = authorization.partition(b" ")
+        self._needs_key = keys is not None
+        self._offers_key = scheme.lower() == b"bearer"
+        self._limits = limits
+        self._counted = False
+        self.key: Key | None = keys.find(offered.strip()) if keys is not None and self._offers_key else None
 
-    def find(self, offered: bytes) -> Key | None:
-        """The key that is offered, found in a time that says nothing about the others."""
-        digest = _digest(offered)
-        found = None
-        for key in (*self.fixed, *(self.file.keys if self.file else ())):
-            if hmac.compare_digest(key.digest, digest):
-                found = key
-        return found
+    def require(self, needed: KeyScope) -> None:
+        """Refuses what the key does not open; where no key is needed, everything is open. Counts the request once.
+
+        Raises:
+            UnauthenticatedError: there is no key, or an unknown one.
+            ForbiddenError: the key lacks the scope.
+            RateLimitError: the key has asked as often as it may.
+        """
+        if not self._needs_key:
+            return
+        if not self._offers_key:
+            raise UnauthenticatedError("an API key is needed, as Authorization: Bearer KEY", "key_missing")
+        if self.key is None:
+            raise UnauthenticatedError("the API key is not known", "key_unknown")
+        if needed not in self.key.scopes:
+            raise ForbiddenError(f"this needs an API key with the scope {needed}", code="scope_missing")
+        if not self._counted:
+            self._limits.admit(self.key)
+            self._counted = True
 
 
-def load_keys(settings: Settings) -> Keys | None:
-    """The keys that the settings name; None where requests need none.
+def require_scope(state: Mapping[str, Any], needed: KeyScope) -> None:
+    """Refuses a request that may not have what it asks; see `Caller.require`.
+
+    Args:
+        state: of the request, into which `Access` has put its caller.
+        needed: the scope.
 
     Raises:
-        ConfigError: a key is not one, or others can reach the address and there is neither a key nor `no_auth`.
+        CrossSiteError: it changes what is served, and a page of another site asks it.
     """
-    if settings.keys is None and settings.keys_file is None:
-        if settings.no_auth or is_loopback(settings.host):
-            return None
-        raise ConfigError(
-            f"{settings.host} can be reached by others: set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or say --no-auth"
-        )
-    if settings.no_auth:
-        raise ConfigError("there are API keys, and no_auth says that none is needed: give one of them")
-    lines = re.split("[;\n]", settings.keys.get_secret_value()) if settings.keys else None
-    return Keys(
-        fixed=() if lines is None else parse_keys(lines, "KANSCOPE_KEYS"),
-        file=None if settings.keys_file is None else KeyFile(settings.keys_file),
-    )
+    if needed == "admin" and not state["own_page"]:
+        raise CrossSiteError("a page of another host must not ask this")
+    state["caller"].require(needed)
+
+
+async def authorize(request: Request, security: SecurityScopes, _: Annotated[object, Depends(SCHEME)] = None) -> None:
+    """Dependency: refuses a request whose key lacks the scopes that its route declares."""
+    for needed in security.scopes:
+        require_scope(request.scope["state"], needed)  # type: ignore[arg-type]
+
+
+READ, EXPLAIN, ADMIN = (Security(authorize, scopes=[scope]) for scope in ("read", "explain", "admin"))
+
+
+def scopes_of(dependencies: list[params.Depends]) -> list[KeyScope]:
+    """The scopes that the dependencies of a route declare."""
+    declared = [one for one in dependencies if isinstance(one, params.Security)]
+    return [scope for one in declared for scope in one.scopes or ()]  # type: ignore[misc]
 
 
 def load_hosts(settings: Settings) -> frozenset[str] | None:
@@ -209,91 +152,40 @@ def load_hosts(settings: Settings) -> frozenset[str] | None:
     if not is_loopback(settings.host):
         return None
     own = f"[{settings.host}]" if ":" in settings.host else settings.host
-    allowed = (name.strip().lower() for name in settings.allowed_hosts.split(","))
-    return frozenset({"localhost", "127.0.0.1", "[::1]", own, *allowed} - {""})
+    return frozenset({"localhost", "127.0.0.1", "[::1]", own, *_split(settings.allowed_hosts)})
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-class Access:
-    """Middleware that lets a request pass, or answers 401, 403 or 421.
-
-    The key's name and scopes go on as ``state["client"]`` and ``state["scopes"]``.
-
-    The Host header is checked because a web page may let its own name lead to this machine (DNS rebinding), and so
-    ask in the user's browser what only this machine can. The Origin header is, where models are loaded and unloaded,
-    because a page can post without reading the answer.
-
-    Args:
-        app: what answers the request.
-        keys: the keys; None where none is needed.
-        hosts: what the Host header may say; None for anything.
-    """
-
-    def __init__(self, app: ASGIApp, keys: Keys | None, hosts: frozenset[str] | None) -> None:
-        self._app = app
-        self._keys = keys
-        self._hosts = hosts
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, or refuses it."""
-        if scope["type"] == "http":
-            try:
-                self._check(scope, dict(scope["headers"]))
-            except RequestError as error:
-                await send_error(error, scope, receive, send)
-                return
-        await self._app(scope, receive, send)
-
-    def _check(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
-        needed = needed_scope(scope["method"], get_route_path(scope))
-        if self._hosts is not None:
-            _refuse_other_hosts(headers.get(b"host", b"").decode("latin-1"), self._hosts)
-            if needed == "admin" and (origin := headers.get(b"origin")):
-                _refuse_other_pages(origin.decode("latin-1"), self._hosts)
-        if self._keys is not None and needed is not None:
-            self._authorize(scope["state"], headers.get(b"authorization", b""), self._keys, needed)
-
-    @staticmethod
-    def _authorize(state: dict[str, Any], authorization: bytes, keys: Keys, needed: KeyScope) -> None:
-        scheme, _, offered = authorization.partition(b" ")
-        if scheme.lower() != b"bearer":
-            raise UnauthenticatedError("an API key is needed, as Authorization: Bearer KEY")
-        key = keys.find(offered.strip())
-        if key is None:
-            raise UnauthenticatedError("the API key is not known")
-        state["client"], state["scopes"] = key.name, key.scopes
-        require_scope(state, needed)
-
-
-def require_scope(state: Mapping[str, Any], needed: KeyScope) -> None:
-    """Refuses a request whose key does not open what it asks; where no key is needed, everything is open.
-
-    Args:
-        state: of the request; `Access` has put the scopes there.
-        needed: the scope.
+def load_origins(settings: Settings) -> tuple[str, ...]:
+    """The pages of other hosts whose scripts may read answers.
 
     Raises:
-        ForbiddenError: the key lacks the scope.
+        ConfigError: one is no origin.
     """
-    scopes = state.get("scopes")
-    if scopes is not None and needed not in scopes:
-        raise ForbiddenError(f"this needs an API key with the scope {needed}")
+    origins = _split(settings.allowed_origins)
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ConfigError(f"allowed_origins must be such as https://example.org, by commas, but has {origin!r}")
+    return origins
 
 
-def _refuse_other_hosts(host: str, hosts: frozenset[str]) -> None:
+def _split(names: str) -> tuple[str, ...]:
+    return tuple(name.strip().lower() for name in names.split(",") if name.strip())
+
+
+def _names(host: str, hosts: frozenset[str]) -> bool:
     name = _HOST.fullmatch(host)
-    if name is None or name[1].lower() not in hosts:
-        raise MisdirectedError("the Host header must name this machine, or one of the setting allowed_hosts")
+    return name is not None and name[1].lower() in hosts
 
 
-def _refuse_other_pages(origin: str, hosts: frozenset[str]) -> None:
-    name = _HOST.fullmatch(origin.partition("://")[2])
-    if name is None or name[1].lower() not in hosts:
-        raise ForbiddenError("a page of another host must not ask this")
+def _is_own_page(headers: Mapping[bytes, bytes], host: str, origins: frozenset[str]) -> bool:
+    """Whether no page of another site is behind a request, by what browsers say of it (Fetch Metadata, then Origin).
+
+    A page can post without reading the answer. Programs say neither.
+    """
+    origin = headers.get(b"origin", b"").decode("latin-1").lower()
+    if origin in origins:
+        return True
+    site = headers.get(b"sec-fetch-site")
+    if site is not None:
+        return site.decode("latin-1") in _OWN_SITE
+    return not origin or origin.partition("://")[2] == host.lower()

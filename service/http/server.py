@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 
 from service.http.answers import JSON, encode_json
 from service.http.error_answers import error_body
+from service.http.errors import ErrorCode
 from service.http.ids import HEADER, new_request_id
 from service.settings import Settings
 
@@ -123,7 +124,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answers what the parser does not understand."""
-        self._refuse(400, "the request is not HTTP/1.1")
+        self._refuse(400, "malformed_request", "the request is not HTTP/1.1")
 
     def shutdown(self) -> None:
         """The process stops: what has been asked, or is about to be, is answered first."""
@@ -182,14 +183,20 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _end_slow_head(self) -> None:
         if self._in_head:
-            self._refuse(408, f"the headers did not arrive within {self._header_timeout:g} seconds (header_timeout)")
+            self._refuse(
+                408,
+                "headers_timeout",
+                f"the headers did not arrive within {self._header_timeout:g} seconds (header_timeout)",
+            )
         else:
             self.transport.close()
 
     def _refuse_large_head(self) -> None:
-        self._refuse(431, f"the headers are larger than {self._max_header_bytes} bytes (max_header_bytes)")
+        self._refuse(
+            431, "headers_too_large", f"the headers are larger than {self._max_header_bytes} bytes (max_header_bytes)"
+        )
 
-    def _refuse(self, status: int, message: str) -> None:
+    def _refuse(self, status: int, code: ErrorCode, message: str) -> None:
         """Ends the connection with an error; with none where an earlier request is still being answered."""
         if self._refused:
             return
@@ -204,11 +211,11 @@ class BoundedProtocol(HttpToolsProtocol):
         else:
             self.cycle.keep_alive = False
             return
-        error = error_body(status, message, request_id)
+        error = error_body(status, code, message, request_id)
         body = encode_json(error)
         head = (
             f"HTTP/1.1 {status} {error['title']}\r\ncontent-type: {JSON}\r\ncontent-length: {len(body)}\r\n"
-            f"{HEADER.lower()}: {request_id}\r\nconnection: close\r\n\r\n"
+            f"{HEADER.lower()}: {request_id}\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
         self.transport.close()

@@ -11,15 +11,16 @@ from threading import Event, Lock
 from typing import Literal
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
-from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError, UnknownNameError
+from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError
 from kanmodel.explain.ledger import explain_windows
-from service.http.errors import NotReadyError
+from service.http.errors import ErrorCode, NotReadyError, UnknownModelError, UnknownVersionError
 from service.models.repository import BUNDLED, FIRST_VERSION, CheckpointFile, Key, list_checkpoints, sign_file
 
 logger = logging.getLogger(__name__)
 
 State = Literal["loading", "ready", "failed", "unloaded"]
 _RETRY_AFTER = {"loading": "1", "failed": "60", "unloaded": "60"}  # seconds
+_CODES: dict[State, ErrorCode] = {"failed": "model_failed", "unloaded": "model_unloaded"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,7 +129,8 @@ class Registry:
             version: its version; None for the highest that answers.
 
         Raises:
-            UnknownNameError: there is none of that name or version; the message lists those there are.
+            UnknownModelError: there is none of that name.
+            UnknownVersionError: it has no such version. Either message lists those there are.
             NotReadyError: it is loading, unloaded, or failed; the message says why.
         """
         models = self._models
@@ -137,7 +139,8 @@ class Registry:
         entry = choose_default(models[name]) if version is None else _choose_version(models[name], version)
         if entry.served is None:
             what = f"model {name!r}" if version is None else f"version {version} of model {name!r}"
-            raise NotReadyError(f"{what} {entry.condition}", headers={"Retry-After": _RETRY_AFTER[entry.state]})
+            retry = {"Retry-After": _RETRY_AFTER[entry.state]}
+            raise NotReadyError(f"{what} {entry.condition}", headers=retry, code=_CODES.get(entry.state))
         return entry.served
 
     def load(self) -> tuple[Served, ...]:
@@ -166,7 +169,7 @@ class Registry:
         """Loads the versions of a model that do not serve as they lie there: at once, and again where they failed.
 
         Raises:
-            UnknownNameError: there are no files of that name.
+            UnknownModelError: there are no files of that name.
             CheckpointError: there is nothing at the path.
         """
         with self._writing:
@@ -182,7 +185,7 @@ class Registry:
         """Lets go of every version of a model, until it is loaded by its name.
 
         Raises:
-            UnknownNameError: there is no model of that name.
+            UnknownModelError: there is no model of that name.
         """
         with self._writing:
             if name not in self._models:
@@ -246,7 +249,7 @@ def _choose_version(entries: Sequence[Entry], version: str) -> Entry:
     by_version = {entry.version: entry for entry in entries}
     if version not in by_version:
         name, versions = entries[0].name, ", ".join(by_version)
-        raise UnknownNameError(f"model {name!r} has no version {version!r}; the versions are {versions}")
+        raise UnknownVersionError(f"model {name!r} has no version {version!r}; the versions are {versions}")
     return by_version[version]
 
 
@@ -276,5 +279,5 @@ def _load(file: CheckpointFile) -> LoadedModel:
     return model
 
 
-def _unknown_model(name: str, names: Iterable[str]) -> UnknownNameError:
-    return UnknownNameError(f"there is no model {name!r}; the models are {', '.join(names) or 'none'}")
+def _unknown_model(name: str, names: Iterable[str]) -> UnknownModelError:
+    return UnknownModelError(f"there is no model {name!r}; the models are {', '.join(names) or 'none'}")

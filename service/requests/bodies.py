@@ -35,6 +35,8 @@ _UNMARKED = bytes(set(range(256)) - set(b'[{]}"'))
 async def read_body(request: Request, settings: Settings, held: Held, media_types: Sequence[str] = (JSON,)) -> bytes:
     """The body of a request, counted while it arrives.
 
+    FastAPI's `max_body_size` would put an answer in plain text in the place of our error.
+
     Args:
         request: the request.
         settings: what is too large and too slow.
@@ -170,7 +172,7 @@ def _parse(data: bytes, max_depth: int) -> dict[str, Any]:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         refuse_non_finite(data, max_depth)
-        raise unusable("body", f"must be JSON: {error}") from None
+        raise unusable("body", f"must be JSON: {error}", "invalid_json") from None
     if not isinstance(document, dict):
         raise unusable("body", "must be a JSON object")
     return document
@@ -203,6 +205,7 @@ def _refuse_other_media(headers: Headers, media_types: Sequence[str]) -> None:
         raise MediaTypeError(
             "the body must not be compressed, so there must be no Content-Encoding",
             headers={"Accept-Encoding": "identity"},
+            code="unsupported_encoding",
         )
 
 
@@ -216,4 +219,4 @@ def _refuse_depth(data: bytes, max_depth: int) -> None:
     outside = np.cumsum(quotes, dtype=np.uint8) % 2 == 0  # of strings; 8 bits keep what is even and odd
     depths = np.cumsum(marks * (outside & ~quotes), dtype=np.int32)
     if depths.max() > max_depth:
-        raise unusable("body", f"must be nested at most {max_depth} deep (max_json_depth)")
+        raise unusable("body", f"must be nested at most {max_depth} deep (max_json_depth)", "limit_exceeded")

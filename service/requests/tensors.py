@@ -124,7 +124,8 @@ def _refuse_shapes(tensors: Sequence[Tensor], window: tuple[int, ...], max_windo
         if tensor.shape[1:] != window or not tensor.shape:
             raise unusable(path, f"must be [n, {', '.join(map(str, window))}], but is {list(tensor.shape)}")
         if not 1 <= tensor.shape[0] <= max_windows:
-            raise unusable(f"{path}[0]", f"must be 1 to {max_windows} (max_windows), but is {tensor.shape[0]}")
+            message = f"must be 1 to {max_windows} (max_windows), but is {tensor.shape[0]}"
+            raise unusable(f"{path}[0]", message, "limit_exceeded" if tensor.shape[0] else "invalid_value")
         if tensor.shape[0] != n:
             raise unusable(f"{path}[0]", f"must be {n} as in {tensors[0].path}, but is {tensor.shape[0]}")
 

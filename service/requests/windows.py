@@ -123,4 +123,5 @@ def _read_columns(value: Any, model: LoadedModel, max_windows: int) -> Array:
 
 def _refuse_number_of_windows(value: Any, max_windows: int, path: str) -> None:
     if isinstance(value, (list, np.ndarray)) and not 1 <= len(value) <= max_windows:
-        raise unusable(path, f"must have 1 to {max_windows} instances (max_windows), but has {len(value)}")
+        message = f"must have 1 to {max_windows} instances (max_windows), but has {len(value)}"
+        raise unusable(path, message, "limit_exceeded" if len(value) else "invalid_value")

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Response
 
 from service.document.errors import describe_errors
 from service.http.answers import answer_json
 from service.http.negotiation import refuse_other_than_json
+from service.http.security import READ
 from service.requests.outputs import read_output
 from service.routes.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
-from service.routes.versioned import VersionedRouter
 from service.schemas.attributions import AttributionsQuery, AttributionsResponse, describe_attributions
 
-router = VersionedRouter(
-    route_class=PrecomputedRoute, tags=["attributions"], dependencies=[Depends(refuse_other_than_json)]
+router = APIRouter(
+    route_class=PrecomputedRoute, tags=["attributions"], dependencies=[READ, Depends(refuse_other_than_json)]
 )
 
 

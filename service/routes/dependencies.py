@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Header, Path, Request
+from fastapi import Depends, Header, Path, Query, Request
 from starlette.convertors import Convertor, register_url_convertor
 
 from service.http.errors import unusable
 from service.models.registry import Registry, Served
+from service.schemas.closed import VERSION
+from service.schemas.predictions import RangeWarning
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.work.answers import Answers
@@ -36,9 +39,11 @@ register_url_convertor("name", ModelName())
 OF_A_MODEL = "/models/{model:name}"
 MODEL = "/v1" + OF_A_MODEL
 MODEL_V2 = "/v2" + OF_A_MODEL  # of the Open Inference Protocol
+VERSION_V2 = MODEL_V2 + "/versions/{version:name}"
 TIMEOUT_HEADER = "X-Request-Timeout"
 MAX_TIMEOUT = 3600  # seconds
 Name = Annotated[str, Path(description="Name of the model.")]
+VersionParameter = Annotated[str | None, Query(description=VERSION)]
 
 
 @dataclass(frozen=True)
@@ -69,11 +74,28 @@ def find_parts(request: Request) -> Parts:
 
 
 def find_model(request: Request) -> Served:
-    """The model that the path names, in the version that it names or the highest, ready to answer.
+    """The model that the path names, in the version that the query names or the highest, ready to answer.
 
     The log of the request names it.
+
+    Raises:
+        DataError: the query names something else.
     """
-    served = find_parts(request).registry.get(request.path_params["model"], request.path_params.get("version"))
+    query = request.query_params if request.scope["query_string"] else {}
+    served = _find_version(request, query.get("version"))
+    for name in query:
+        if name != "version":
+            raise unusable(name, "is unknown; there are version")
+    return served
+
+
+def find_model_v2(request: Request) -> Served:
+    """The model that the path names, in the version that it names or the highest, as the V2 protocol has it."""
+    return _find_version(request, request.path_params.get("version"))
+
+
+def _find_version(request: Request, version: str | None) -> Served:
+    served = find_parts(request).registry.get(request.path_params["model"], version)
     request.state.model, request.state.checkpoint = served.name, served.checkpoint
     return served
 
@@ -99,24 +121,28 @@ def _read_seconds(given: str) -> float:
     return seconds
 
 
+def count_warnings(parts: Parts, served: Served, warnings: Sequence[RangeWarning]) -> None:
+    """Counts, by feature, what windows have outside the training range."""
+    parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
+
+
 async def get_parts(request: Request) -> Parts:
     """Dependency: the parts of the service."""
     return find_parts(request)
 
 
-async def get_served(request: Request, model: Name) -> Served:
-    """Dependency: the model that the path names."""
-    return find_model(request)
+async def get_served(request: Request, model: Name, version: VersionParameter = None) -> Served:
+    """Dependency: the model that the path names, in the version that the query names."""
+    return _find_version(request, version)
+
+
+async def get_served_v2(request: Request, model: Name) -> Served:
+    """Dependency: the model, and the version, that the path names."""
+    return find_model_v2(request)
 
 
 async def describe_name(model: Name) -> None:
     """Dependency: says what the path of a model consists of, where the handler reads it."""
-
-
-async def describe_version(
-    model: Name, version: Annotated[str, Path(description="Version of the model, such as `1`.")]
-) -> None:
-    """Dependency: says what the path of a version consists of; `find_model` reads it."""
 
 
 async def get_deadline(
@@ -138,4 +164,5 @@ async def get_deadline(
 
 TheParts = Annotated[Parts, Depends(get_parts)]
 TheModel = Annotated[Served, Depends(get_served)]
+TheModelV2 = Annotated[Served, Depends(get_served_v2)]
 TheDeadline = Annotated[Deadline, Depends(get_deadline)]

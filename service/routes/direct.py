@@ -12,18 +12,28 @@ from fastapi import Request, Response
 from fastapi.routing import APIRoute
 
 from kanmodel.errors import DataError, NonFiniteError
-from service.http.errors import BadRequestError, UnknownValueError
+from service.http.errors import BadRequestError, UnknownValueError, cause_of
+from service.http.security import require_scope, scopes_of
 
 
 class DirectRoute(APIRoute):
     """A route of a handler whose only argument is the request.
 
-    Its dependencies are never run. They describe the parameters that the handler reads by itself.
+    Of its dependencies the scopes are enforced. The others are never run: they describe the parameters that the handler
+    reads by itself.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler itself."""
-        return self.endpoint
+        """The handler, for callers that have the scopes of the route."""
+        handler, scopes = self.endpoint, scopes_of(self.dependencies)
+
+        async def handle(request: Request) -> Response:
+            for scope in scopes:
+                require_scope(request.scope["state"], scope)
+            answer: Response = await handler(request)
+            return answer
+
+        return handle
 
 
 class ProtocolRoute(DirectRoute):
@@ -37,6 +47,6 @@ class ProtocolRoute(DirectRoute):
             try:
                 return await handler(request)
             except (DataError, NonFiniteError, UnknownValueError) as error:
-                raise BadRequestError(str(error), error.problems) from error
+                raise BadRequestError(str(error), error.problems, code=cause_of(error)[1]) from error
 
         return handle

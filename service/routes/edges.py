@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from kanmodel.drawing.edge import draw_edge
 from kanmodel.explain.curves import sample_edges
@@ -15,11 +15,11 @@ from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg
 from service.http.errors import unusable
 from service.http.negotiation import choose_format, refuse_other_than_json
+from service.http.security import READ
 from service.models.registry import Served
 from service.requests.outputs import read_output
 from service.routes.dependencies import MODEL, Parts, TheDeadline, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
-from service.routes.versioned import VersionedRouter
 from service.schemas.edges import (
     CurveQuery,
     CurvesQuery,
@@ -31,7 +31,7 @@ from service.schemas.edges import (
 from service.work.deadlines import Deadline
 from service.work.estimates import FORMULAS, estimate_curves
 
-router = VersionedRouter(tags=["edges"], route_class=PrecomputedRoute)
+router = APIRouter(tags=["edges"], route_class=PrecomputedRoute, dependencies=[READ])
 _PICTURE = describe_picture("The curve of the edge over its grid, with what the reference windows send through it.")
 
 
@@ -95,6 +95,7 @@ async def get_edge(
 
 async def _get_topology(served: Served, parts: Parts, deadline: Deadline, query: CurvesQuery) -> Topology:
     if query.points > parts.settings.max_points:
-        raise unusable("points", f"must be at most {parts.settings.max_points} (max_points), but is {query.points}")
+        message = f"must be at most {parts.settings.max_points} (max_points), but is {query.points}"
+        raise unusable("points", message, "limit_exceeded")
     output = read_output(query.output, served.model.config)
     return await deadline.wait(parts.results.topology(served, output, query.rule()))

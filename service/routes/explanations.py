@@ -6,7 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
-from fastapi import Depends, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
@@ -17,10 +17,12 @@ from service.http.answers import JSON, NDJSON, encode_json
 from service.http.error_answers import describe_error
 from service.http.errors import unusable
 from service.http.negotiation import choose_media_type
+from service.http.security import EXPLAIN
 from service.requests.bodies import read_body
 from service.requests.explanations import read_question
 from service.routes.dependencies import (
     MODEL,
+    count_warnings,
     find_deadline,
     find_model,
     find_parts,
@@ -28,15 +30,16 @@ from service.routes.dependencies import (
     get_served,
 )
 from service.routes.direct import DirectRoute
-from service.routes.versioned import VersionedRouter
 from service.schemas.explanations import ExplainRequest, ExplainResponse
+from service.schemas.predictions import RangeWarning, warn_of_range
+from service.telemetry.traces import span
 from service.work.estimates import estimate_describing, estimate_explanations, estimate_joining, estimate_parsing
 from service.work.explanations import Advance, compute_explanations, describe_question
 from service.work.questions import Question
 
 logger = logging.getLogger(__name__)
-router = VersionedRouter(
-    tags=["explanations"], route_class=DirectRoute, dependencies=[Depends(get_served), Depends(get_deadline)]
+router = APIRouter(
+    tags=["explanations"], route_class=DirectRoute, dependencies=[EXPLAIN, Depends(get_served), Depends(get_deadline)]
 )
 _LINES = {
     "content": {
@@ -70,14 +73,16 @@ async def explain(request: Request) -> Response:
     with parts.work.hold("explanation") as held:
         body = await read_body(request, parts.settings, held)
         read = partial(read_question, body, served, parts.settings)
-        question = await parts.work.run(read, "explanation", estimate_parsing(body), deadline=deadline)
+        with span("parse"):
+            question = await parts.work.run(read, "explanation", estimate_parsing(body), deadline=deadline)
     if question.progress and media_type != NDJSON:
         raise unusable("progress", f"needs Accept: {NDJSON}, whose lines can tell it")
     request.state.windows = len(question.windows)
     predictions = await parts.work.predict(served.model, question.windows, deadline)
     describe = partial(_describe, question, predictions)
     cost = estimate_describing(question.windows, predictions.shape[1])
-    header = await parts.work.run(describe, "explanation", cost, deadline=deadline)
+    header, warnings = await parts.work.run(describe, "explanation", cost, deadline=deadline)
+    count_warnings(parts, served, warnings)
     n_bytes = estimate_explanations(question, "lines" if media_type == NDJSON else "json")
     advances = compute_explanations(question, parts.work, parts.metrics, deadline, request.is_disconnected, n_bytes)
     if media_type == NDJSON:
@@ -85,12 +90,15 @@ async def explain(request: Request) -> Response:
         return StreamingResponse(lines, media_type=NDJSON)
     explanations = [one async for advance in advances for one in advance.encoded]
     cost = estimate_joining(sum(map(len, explanations)))
-    return Response(await parts.work.run(partial(_join, header, explanations), "explanation", cost), media_type=JSON)
+    with span("encode"):
+        joined = await parts.work.run(partial(_join, header, explanations), "explanation", cost)
+    return Response(joined, media_type=JSON)
 
 
-def _describe(question: Question, predictions: Array) -> bytes:
-    """What all explanations share, in JSON."""
-    return encode_json(describe_question(question, predictions))
+def _describe(question: Question, predictions: Array) -> tuple[bytes, list[RangeWarning]]:
+    """What all explanations share, in JSON, and the warnings in it."""
+    warnings = warn_of_range(question.served.model, question.windows)
+    return encode_json(describe_question(question, predictions, warnings)), warnings
 
 
 def _join(header: bytes, explanations: Sequence[bytes]) -> bytes:

@@ -65,4 +65,4 @@ def _refuse_unready(registry: Registry) -> None:
     if not registry.ready:
         waited_for = [entry for entry in registry.entries if entry.state != "ready"]
         problems = [Problem(entry.name, f"version {entry.version} {entry.condition}") for entry in waited_for]
-        raise NotReadyError("the service is not ready", problems, headers={"Retry-After": "1"})
+        raise NotReadyError("the service is not ready", problems)

@@ -5,22 +5,31 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 
 from service.document.errors import describe_errors
 from service.document.operations import describe_body
 from service.http.answers import BYTES, JSON, answer_json, encode_json
 from service.http.negotiation import choose_media_type
-from service.http.security import require_scope
+from service.http.security import READ, require_scope
 from service.requests.bodies import read_body
 from service.requests.inference import read_inference
 from service.requests.tensors import HEADER_LENGTH
-from service.routes.dependencies import MODEL_V2, find_deadline, find_model, find_parts, get_deadline, get_served
+from service.routes.dependencies import (
+    MODEL_V2,
+    VERSION_V2,
+    count_warnings,
+    find_deadline,
+    find_model_v2,
+    find_parts,
+    get_deadline,
+    get_served_v2,
+)
 from service.routes.direct import ProtocolRoute
-from service.routes.versioned import VersionedRouter
 from service.schemas.explanations import Explanation
 from service.schemas.inference import InferRequest, InferResponse, describe_inference
 from service.schemas.predictions import warn_of_range
+from service.telemetry.traces import span
 from service.work.estimates import estimate_describing, estimate_explanations, estimate_parsing
 from service.work.explanations import compute_explanations
 from service.work.jobs import Kind
@@ -39,13 +48,14 @@ async def describe_length(
     """Dependency: says what the header is; the handler reads it."""
 
 
-router = VersionedRouter(
+router = APIRouter(
     tags=["inference"],
     route_class=ProtocolRoute,
-    dependencies=[Depends(get_served), Depends(get_deadline), Depends(describe_length)],
+    dependencies=[READ, Depends(get_served_v2), Depends(get_deadline), Depends(describe_length)],
 )
 
 
+@router.post(f"{VERSION_V2}/infer", response_model=InferResponse, include_in_schema=False)
 @router.post(
     f"{MODEL_V2}/infer",
     operation_id="infer",
@@ -55,13 +65,14 @@ router = VersionedRouter(
 )
 async def infer(request: Request) -> Response:
     """Forecasts every output for each instance, and explains the forecasts where that is asked for, as tensors."""
-    parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
+    parts, served, deadline = find_parts(request), find_model_v2(request), find_deadline(request)
     choose_media_type(request.headers.get("accept"), (JSON, BYTES))
     kind: Kind = "forecast"
     with parts.work.hold(kind) as held:
         body = await read_body(request, parts.settings, held, (JSON, BYTES, ""))  # Triton's client says none of them
         read = partial(read_inference, body, request.headers.get(HEADER_LENGTH), served, parts.settings)
-        inference = await parts.work.run(read, kind, estimate_parsing(body), deadline=deadline)
+        with span("parse"):
+            inference = await parts.work.run(read, kind, estimate_parsing(body), deadline=deadline)
     if inference.question is not None:
         require_scope(request.scope["state"], "explain")
     windows = inference.windows
@@ -69,7 +80,7 @@ async def infer(request: Request) -> Response:
     predictions = await parts.work.predict(served.model, windows, deadline)
     cost = estimate_describing(windows, predictions.shape[1])
     warnings = await parts.work.run(partial(warn_of_range, served.model, windows), "forecast", cost)
-    parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
+    count_warnings(parts, served, warnings)
     explanations: list[Explanation] = []
     if inference.question is not None:
         kind, n_bytes = "explanation", estimate_explanations(inference.question, "objects")
@@ -84,7 +95,8 @@ async def infer(request: Request) -> Response:
             *describe_inference(served, answer_id, inference.outputs, predictions, explanations, len(warnings))
         )
 
-    return await parts.work.run(describe, kind, cost)
+    with span("encode"):
+        return await parts.work.run(describe, kind, cost)
 
 
 def _answer(answer: InferResponse, buffers: list[bytes]) -> Response:

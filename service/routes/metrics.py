@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
+from service.http.security import READ
 from service.routes.dependencies import TheParts
 
-router = APIRouter(include_in_schema=False)
+router = APIRouter(include_in_schema=False, dependencies=[READ])
 
 
 @router.get("/metrics")

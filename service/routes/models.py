@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from fastapi import Depends, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Response
 
 from service.document.errors import describe_errors
 from service.http.answers import answer_json
 from service.http.negotiation import refuse_other_than_json
+from service.http.security import READ
 from service.routes.dependencies import MODEL, TheModel, TheParts
-from service.routes.versioned import VersionedRouter
+from service.schemas.closed import VersionQuery
 from service.schemas.models import (
     ModelInfo,
     ModelList,
@@ -18,7 +21,7 @@ from service.schemas.models import (
     summarise_model,
 )
 
-router = VersionedRouter(tags=["models"], dependencies=[Depends(refuse_other_than_json)])
+router = APIRouter(tags=["models"], dependencies=[READ, Depends(refuse_other_than_json)])
 
 
 @router.get("/v1/models", operation_id="list_models", response_model=ModelList, responses=describe_errors(406))
@@ -32,8 +35,8 @@ async def list_models(parts: TheParts) -> Response:
     return answer_json(models)
 
 
-@router.get(MODEL, operation_id="get_model", response_model=ModelInfo, responses=describe_errors(404, 406, 503))
-async def get_model(served: TheModel, parts: TheParts) -> Response:
+@router.get(MODEL, operation_id="get_model", response_model=ModelInfo, responses=describe_errors(404, 406, 422, 503))
+async def get_model(served: TheModel, parts: TheParts, _: Annotated[VersionQuery, Query()]) -> Response:
     """Describes a model: features with units and ranges, outputs, architecture, figures of the training."""
     return answer_json(describe_model(served, parts.registry.index().get(served.name, ())))
 
@@ -42,8 +45,8 @@ async def get_model(served: TheModel, parts: TheParts) -> Response:
     f"{MODEL}/ready",
     operation_id="get_model_readiness",
     response_model=ModelReadiness,
-    responses=describe_errors(404, 406, 503),
+    responses=describe_errors(404, 406, 422, 503),
 )
-async def get_model_readiness(served: TheModel) -> Response:
+async def get_model_readiness(served: TheModel, _: Annotated[VersionQuery, Query()]) -> Response:
     """Says that a model answers; one that does not is a 503."""
     return answer_json(describe_readiness(served))

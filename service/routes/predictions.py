@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from functools import partial
 
-from fastapi import Depends, Request, Response
+from fastapi import APIRouter, Depends, Request, Response
 
 from kanmodel.scaling import Array
 from service.document.errors import describe_errors
 from service.document.operations import describe_body
 from service.http.answers import answer_json
 from service.http.negotiation import accept_json
+from service.http.security import READ
 from service.models.registry import Served
 from service.requests.bodies import read_body
 from service.requests.predictions import read_prediction
-from service.routes.dependencies import MODEL, find_deadline, find_model, find_parts, get_deadline, get_served
+from service.routes.dependencies import (
+    MODEL,
+    count_warnings,
+    find_deadline,
+    find_model,
+    find_parts,
+    get_deadline,
+    get_served,
+)
 from service.routes.direct import DirectRoute
-from service.routes.versioned import VersionedRouter
 from service.schemas.predictions import (
     PredictRequest,
     PredictResponse,
@@ -24,10 +32,11 @@ from service.schemas.predictions import (
     describe_predictions,
     warn_of_range,
 )
+from service.telemetry.traces import span
 from service.work.estimates import estimate_describing, estimate_parsing
 
-router = VersionedRouter(
-    tags=["predictions"], route_class=DirectRoute, dependencies=[Depends(get_served), Depends(get_deadline)]
+router = APIRouter(
+    tags=["predictions"], route_class=DirectRoute, dependencies=[READ, Depends(get_served), Depends(get_deadline)]
 )
 
 
@@ -45,12 +54,15 @@ async def predict(request: Request) -> Response:
     with parts.work.hold("forecast") as held:
         body = await read_body(request, parts.settings, held)
         read = partial(read_prediction, body, served, parts.settings)
-        windows = await parts.work.run(read, "forecast", estimate_parsing(body), deadline=deadline)
+        with span("parse"):
+            windows = await parts.work.run(read, "forecast", estimate_parsing(body), deadline=deadline)
     request.state.windows = len(windows)
     predictions = await parts.work.predict(served.model, windows, deadline)
     describe = partial(_describe, served, windows, predictions)
-    answer, warnings = await parts.work.run(describe, "forecast", estimate_describing(windows, predictions.shape[1]))
-    parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
+    cost = estimate_describing(windows, predictions.shape[1])
+    with span("encode"):
+        answer, warnings = await parts.work.run(describe, "forecast", cost)
+    count_warnings(parts, served, warnings)
     return answer
 
 

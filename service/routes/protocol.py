@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from importlib.metadata import version
 
-from fastapi import Depends, Response
+from fastapi import APIRouter, Depends, Response
 
 from service.document.errors import describe_errors
 from service.http.answers import answer_json
 from service.http.negotiation import refuse_other_than_json
-from service.routes.dependencies import MODEL_V2, TheModel, TheParts
-from service.routes.versioned import VersionedRouter
+from service.http.security import READ
+from service.routes.dependencies import MODEL_V2, VERSION_V2, TheModelV2, TheParts
 from service.schemas.inference import ModelMetadata, ServerMetadata, describe_tensors
 from service.schemas.models import ModelReadiness, describe_readiness
 
-router = VersionedRouter(tags=["inference"], dependencies=[Depends(refuse_other_than_json)])
+router = APIRouter(tags=["inference"], dependencies=[READ, Depends(refuse_other_than_json)])
 
 
 @router.get("/v2", operation_id="get_server_metadata", response_model=ServerMetadata, responses=describe_errors(406))
@@ -27,23 +27,28 @@ async def get_server_metadata(parts: TheParts) -> Response:
     return answer_json(metadata)
 
 
+@router.get(VERSION_V2, response_model=ModelMetadata, include_in_schema=False)
 @router.get(
     MODEL_V2,
     operation_id="get_model_metadata",
     response_model=ModelMetadata,
     responses=describe_errors(404, 406, 503),
 )
-async def get_model_metadata(served: TheModel, parts: TheParts) -> Response:
-    """Describes the tensors of a model, and what their last axes are."""
+async def get_model_metadata(served: TheModelV2, parts: TheParts) -> Response:
+    """Describes the tensors of a model, and what their last axes are.
+
+    `/v2/models/{model}/versions/{version}` names a version, and so do `ready` and `infer` below it.
+    """
     return answer_json(describe_tensors(served, parts.registry.index().get(served.name, ())))
 
 
+@router.get(f"{VERSION_V2}/ready", response_model=ModelReadiness, include_in_schema=False)
 @router.get(
     f"{MODEL_V2}/ready",
     operation_id="get_model_ready",
     response_model=ModelReadiness,
     responses=describe_errors(404, 406, 503),
 )
-async def get_model_ready(served: TheModel) -> Response:
+async def get_model_ready(served: TheModelV2) -> Response:
     """Says that a model answers; one that does not is a 503."""
     return answer_json(describe_readiness(served))

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Depends, Path, Response
+from fastapi import APIRouter, Depends, Path, Query, Response
 
 from service.document.errors import describe_errors
 from service.http.answers import answer_json
 from service.http.errors import ForbiddenError, UnknownValueError
 from service.http.negotiation import refuse_other_than_json
+from service.http.security import READ
 from service.routes.dependencies import MODEL, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
-from service.routes.versioned import VersionedRouter
+from service.schemas.closed import VersionQuery
 from service.schemas.reference import ReferenceWindow, describe_reference_window
 
-router = VersionedRouter(tags=["models"], dependencies=[Depends(refuse_other_than_json)], route_class=PrecomputedRoute)
+router = APIRouter(tags=["models"], dependencies=[READ, Depends(refuse_other_than_json)], route_class=PrecomputedRoute)
 
 
 @router.get(
@@ -28,6 +29,7 @@ async def get_reference_window(
     served: TheModel,
     parts: TheParts,
     index: Annotated[int, Path(description="Number of the window, from 0.")],
+    _: Annotated[VersionQuery, Query()],
 ) -> Response:
     """Shows one of the windows that global explanations are computed on, to be forecast and explained.
 
@@ -37,5 +39,5 @@ async def get_reference_window(
         raise ForbiddenError("reference windows are not shown here (reference_windows)")
     count = len(served.model.reference.windows)
     if not 0 <= index < count:
-        raise UnknownValueError("index", f"{index} does not exist: there are 0 to {count - 1}")
+        raise UnknownValueError("index", f"{index} does not exist: there are 0 to {count - 1}", "window_not_found")
     return answer_json(describe_reference_window(served, index))

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from kanmodel.explain.report import markdown
 from service.document.errors import describe_errors
 from service.http.answers import JSON, MARKDOWN, answer_json
 from service.http.negotiation import choose_media_type
+from service.http.security import READ
 from service.requests.outputs import read_output
 from service.routes.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
-from service.routes.versioned import VersionedRouter
 from service.schemas.closed import OutputQuery
 from service.schemas.reports import ReportResponse, describe_report
 
-router = VersionedRouter(route_class=PrecomputedRoute, tags=["report"])
+router = APIRouter(route_class=PrecomputedRoute, tags=["report"], dependencies=[READ])
 _PROSE = {"content": {MARKDOWN: {"schema": {"type": "string", "description": "The questions and answers as prose."}}}}
 
 

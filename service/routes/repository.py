@@ -14,6 +14,7 @@ from service.document.operations import describe_body
 from service.http.answers import JSON, answer_json
 from service.http.errors import BadRequestError, ForbiddenError, UnsupportedError
 from service.http.negotiation import accept_json
+from service.http.security import ADMIN
 from service.models.registry import Entry
 from service.models.watching import Watch
 from service.requests.bodies import Limits, parse_object, read_body, validate_request
@@ -23,7 +24,7 @@ from service.schemas.closed import Closed
 from service.schemas.repository import IndexRequest, LoadRequest, RepositoryEntry, UnloadRequest, describe_entry
 
 Body = TypeVar("Body", bound=Closed)
-router = APIRouter(tags=["repository"], route_class=ProtocolRoute)
+router = APIRouter(tags=["repository"], route_class=ProtocolRoute, dependencies=[ADMIN])
 OF_REPOSITORY = "/v2/repository" + OF_A_MODEL
 
 
@@ -58,10 +59,11 @@ async def load_model(request: Request) -> Response:
     try:
         entries = await _change(request, LoadRequest, Watch.load_model)
     except (CheckpointError, OSError) as error:
-        raise BadRequestError(f"the models cannot be looked at: {error}") from error
+        raise BadRequestError(f"the models cannot be looked at: {error}", code="load_failed") from error
     for entry in entries[:1]:
         if entry.reason is not None:
-            raise BadRequestError(f"model {entry.name!r}, version {entry.version}, cannot be loaded: {entry.reason}")
+            message = f"model {entry.name!r}, version {entry.version}, cannot be loaded: {entry.reason}"
+            raise BadRequestError(message, code="load_failed")
     return answer_json(list(map(describe_entry, entries)))
 
 

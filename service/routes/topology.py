@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Annotated
 
-from fastapi import Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kanmodel.drawing.network import N_POINTS, draw_topology
 from kanmodel.explain.curves import sample_edges
@@ -14,11 +14,11 @@ from service.document.errors import describe_errors
 from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg
 from service.http.negotiation import choose_format, refuse_other_than_json
+from service.http.security import READ
 from service.models.registry import Served
 from service.requests.outputs import read_output
 from service.routes.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
-from service.routes.versioned import VersionedRouter
 from service.schemas.topology import (
     FidelityCurve,
     FidelityQuery,
@@ -29,7 +29,7 @@ from service.schemas.topology import (
 )
 from service.work.estimates import estimate_curves, estimate_description
 
-router = VersionedRouter(tags=["topology"], route_class=PrecomputedRoute)
+router = APIRouter(tags=["topology"], route_class=PrecomputedRoute, dependencies=[READ])
 _PICTURE = describe_picture("The network, with the curve of each kept edge.")
 
 

@@ -15,7 +15,7 @@ from kanmodel.explain.bootstrap import CONFIDENCE, SEED
 from kanmodel.explain.importance import Importance
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
-from service.schemas.models import Checkpoint, Interval, Name
+from service.schemas.models import Checkpoint, Interval, Name, Version
 
 Verdict = TypeAliasType("Verdict", attributions.Verdict)
 ComparedBaseline = TypeAliasType("ComparedBaseline", agreement.ComparedBaseline)
@@ -125,6 +125,7 @@ class AttributionsResponse(TypedDict):
     """The features and steps of a model, by what they contribute to one output."""
 
     model_name: Name
+    version: Version
     checkpoint: Checkpoint
     output: Annotated[str, Field(description="Name of the output.")]
     unit: Annotated[str | None, Field(description="Unit of the target; null where unknown.")]
@@ -153,6 +154,7 @@ def describe_attributions(
     config, steps = served.model.config, importance.steps
     described: AttributionsResponse = {
         "model_name": served.name,
+        "version": served.version,
         "checkpoint": served.checkpoint,
         "output": config.outputs[importance.output],
         "unit": config.target_of(importance.output).unit,

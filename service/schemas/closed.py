@@ -26,7 +26,16 @@ class Closed(BaseModel):
         return data
 
 
-class OutputQuery(Closed):
+VERSION = "Version of the model, such as `1`; absent, the highest that is ready answers."
+
+
+class VersionQuery(Closed):
+    """Which version is meant."""
+
+    version: Annotated[str | None, Field(description=VERSION)] = None
+
+
+class OutputQuery(VersionQuery):
     """Which output is meant."""
 
     output: Annotated[str | None, Field(description="Name of an output; may be left out where the model has one.")] = (

@@ -14,7 +14,7 @@ from kanmodel.explain.support import Support
 from kanmodel.explain.symbolic import Candidate
 from kanmodel.explain.topology import Topology
 from service.models.registry import Served
-from service.schemas.models import Checkpoint, Name
+from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.pictures import FormatParameter
 from service.schemas.rules import Rule, RuleQuery, Stage, describe_rule
 from service.schemas.topology import Scores
@@ -152,6 +152,7 @@ class EdgeContext(TypedDict):
     """What edges are of."""
 
     model_name: Name
+    version: Version
     checkpoint: Checkpoint
     output: Annotated[str, Field(description="Name of the output that contributions and `kept` are about.")]
     rule: Rule
@@ -192,6 +193,7 @@ def describe_edges(served: Served, topology: Topology, curves: list[EdgeCurve]) 
 def _describe_context(served: Served, topology: Topology) -> EdgeContext:
     return {
         "model_name": served.name,
+        "version": served.version,
         "checkpoint": served.checkpoint,
         "output": topology.output,
         "rule": describe_rule(topology.rule),

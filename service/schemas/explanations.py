@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Literal, NotRequired
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain.expected import DEFAULT_COUNT
@@ -14,8 +14,8 @@ from kanmodel.explain.ledger import Ledger
 from kanmodel.scaling import Array
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
 from service.schemas.closed import Closed
-from service.schemas.models import Checkpoint, Name
-from service.schemas.predictions import Columns, Instances, Predictions
+from service.schemas.models import Checkpoint, Name, Version
+from service.schemas.predictions import ONE_FORM, Columns, Instances, Predictions, Warnings, WarningsOmitted
 
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
@@ -26,6 +26,8 @@ ExplainedOutput = Annotated[
 
 class ExplainRequest(Closed):
     """Windows to explain, in one of two forms, and what to say of them."""
+
+    model_config = ConfigDict(json_schema_extra=ONE_FORM)
 
     instances: Instances = None
     columns: Columns = None
@@ -214,6 +216,7 @@ class ExplainHeader(TypedDict):
     """What all explanations of a request share; the first line of an NDJSON answer."""
 
     model_name: Name
+    version: Version
     checkpoint: Checkpoint
     output: ExplainedOutput
     unit: Annotated[
@@ -222,6 +225,8 @@ class ExplainHeader(TypedDict):
     ]
     baseline: UsedBaseline
     predictions: Predictions
+    warnings: Warnings
+    warnings_omitted: NotRequired[WarningsOmitted]
     receipt: NotRequired[Annotated[Receipt, Field(description="Where it was asked for.")]]
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 import numpy as np
-from pydantic import Field
+from pydantic import ConfigDict, Field
+from pydantic.config import JsonDict
 from typing_extensions import TypedDict
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.scaling import Array
 from service.models.registry import Served
 from service.schemas.closed import Closed
-from service.schemas.models import Checkpoint, Name
+from service.schemas.models import Checkpoint, Name, Version
 
 MAX_WARNINGS = 100
 ROUNDING = 1e-6  # of a feature's standard deviation: a value that has been a float32 is that far from its decimal
@@ -31,15 +32,23 @@ Columns = Annotated[
         "units, oldest step first. Give either this or `instances`.",
     ),
 ]
-ModelName = Annotated[str, Field(description="Name of the model.")]
 Predictions = Annotated[
     list[list[float]],
     Field(description="n x n_outputs, in the order of the model's `outputs`, original units."),
 ]
+# Null is taken for absent. Below allOf, as openapi-python-client else makes a class for each form.
+_NULL: JsonDict = {"type": "null"}
+_FORMS: list[JsonDict] = [
+    {"required": ["instances"], "properties": {"instances": {"type": "array"}, "columns": _NULL}},
+    {"required": ["columns"], "properties": {"columns": {"type": "object"}, "instances": _NULL}},
+]
+ONE_FORM: JsonDict = {"allOf": [{"oneOf": [*_FORMS]}]}
 
 
 class PredictRequest(Closed):
     """Windows to forecast, in one of two forms."""
+
+    model_config = ConfigDict(json_schema_extra=ONE_FORM)
 
     instances: Instances = None
     columns: Columns = None
@@ -48,15 +57,29 @@ class PredictRequest(Closed):
 class RangeWarning(TypedDict):
     """A value beyond what the model was trained on; of several steps, the one furthest out."""
 
+    code: Annotated[
+        Literal["outside_training_range"], Field(description="What it is about, for programs; it stays as it is.")
+    ]
     instance: Annotated[int, Field(description="Number of the instance, from 0.")]
     feature: Annotated[str, Field(description="Name of the feature.")]
-    message: Annotated[str, Field(description="The value and the training range, in the feature's unit.")]
+    step: Annotated[int, Field(description="The step: 0 is the newest, -1 the one before it.")]
+    value: Annotated[float, Field(description="The value, in the feature's unit.")]
+    min: Annotated[float | None, Field(description="Smallest training value; null where unknown.")]
+    max: Annotated[float | None, Field(description="Largest training value; null where unknown.")]
+    message: Annotated[str, Field(description="The same in a sentence.")]
+
+
+Warnings = Annotated[
+    list[RangeWarning], Field(description=f"Values outside the training range, at most {MAX_WARNINGS}.")
+]
+WarningsOmitted = Annotated[int, Field(description="How many more there are; absent where none.")]
 
 
 class PredictResponse(TypedDict):
     """The forecasts of a request."""
 
     model_name: Name
+    version: Version
     checkpoint: Checkpoint
     outputs: Annotated[list[str], Field(description="Names of the outputs, `{target}+{step}`.")]
     predictions: Predictions
@@ -66,11 +89,8 @@ class PredictResponse(TypedDict):
             Field(description="Of a classifier: what the probabilities are made of, n x n_outputs; absent otherwise."),
         ]
     ]
-    warnings: Annotated[
-        list[RangeWarning],
-        Field(description=f"Values outside the training range, at most {MAX_WARNINGS}."),
-    ]
-    warnings_omitted: NotRequired[Annotated[int, Field(description="How many more there are; absent where none.")]]
+    warnings: Warnings
+    warnings_omitted: NotRequired[WarningsOmitted]
 
 
 def describe_predictions(
@@ -86,6 +106,7 @@ def describe_predictions(
     """
     answer: PredictResponse = {
         "model_name": served.name,
+        "version": served.version,
         "checkpoint": served.checkpoint,
         "outputs": list(served.model.config.outputs),
         "predictions": predictions.tolist(),
@@ -108,16 +129,25 @@ def warn_of_range(model: LoadedModel, windows: Array) -> list[RangeWarning]:
     low, high = model.feature_low, model.feature_high
     if (windows >= low).all() and (windows <= high).all():
         return []
-    features = model.config.features
     beyond = np.maximum(low - windows, windows - high)  # (n, lookback, n_features), positive outside
     beyond -= ROUNDING * model.scaling.feature_scale
     steps = beyond.argmax(axis=1)
     return [
-        {
-            "instance": instance,
-            "feature": features[number].name,
-            "message": f"{windows[instance, steps[instance, number], number]:.6g} is outside the training "
-            f"range [{low[number]:.6g}, {high[number]:.6g}]",
-        }
-        for instance, number in np.argwhere(beyond.max(axis=1) > 0).tolist()
+        _describe_value(model, windows, instance, int(steps[instance, feature]), feature)
+        for instance, feature in np.argwhere(beyond.max(axis=1) > 0).tolist()
     ]
+
+
+def _describe_value(model: LoadedModel, windows: Array, instance: int, step: int, feature: int) -> RangeWarning:
+    known, value = model.config.features[feature], float(windows[instance, step, feature])
+    low, high = model.feature_low[feature], model.feature_high[feature]
+    return {
+        "code": "outside_training_range",
+        "instance": instance,
+        "feature": known.name,
+        "step": step - windows.shape[1] + 1,
+        "value": value,
+        "min": known.min,
+        "max": known.max,
+        "message": f"{value:.6g} is outside the training range [{low:.6g}, {high:.6g}]",
+    }

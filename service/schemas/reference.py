@@ -8,13 +8,14 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from service.models.registry import Served
-from service.schemas.models import Checkpoint, Name
+from service.schemas.models import Checkpoint, Name, Version
 
 
 class ReferenceWindow(TypedDict):
     """One reference window, in original units."""
 
     model_name: Name
+    version: Version
     checkpoint: Checkpoint
     index: Annotated[int, Field(description="Number of the window, from 0, in the order of time.")]
     reference_windows: Annotated[int, Field(description="How many there are.")]
@@ -39,6 +40,7 @@ def describe_reference_window(served: Served, index: int) -> ReferenceWindow:
     model, reference = served.model, served.model.reference
     return {
         "model_name": served.name,
+        "version": served.version,
         "checkpoint": served.checkpoint,
         "index": index,
         "reference_windows": len(reference.windows),

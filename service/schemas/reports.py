@@ -10,7 +10,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.explain.report import Finding
 from service.models.registry import Served
-from service.schemas.models import Checkpoint, Name
+from service.schemas.models import Checkpoint, Name, Version
 
 FindingId = TypeAliasType(
     "FindingId", Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
@@ -38,6 +38,7 @@ class ReportResponse(TypedDict):
     """The report on one output of a model."""
 
     model_name: Name
+    version: Version
     checkpoint: Checkpoint
     output: Annotated[str, Field(description="Name of the output.")]
     findings: Annotated[list[FindingInfo], Field(description="One for each question.")]
@@ -47,6 +48,7 @@ def describe_report(served: Served, output: int, findings: Sequence[Finding]) ->
     """The report."""
     return {
         "model_name": served.name,
+        "version": served.version,
         "checkpoint": served.checkpoint,
         "output": served.model.config.outputs[output],
         "findings": [

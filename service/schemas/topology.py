@@ -14,7 +14,7 @@ from kanmodel.explain.scores import MIN_INPUTS
 from kanmodel.explain.topology import EdgeKind, Topology, TopologyEdge, TopologyNode
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
-from service.schemas.models import Checkpoint, Interval, Name
+from service.schemas.models import Checkpoint, Interval, Name, Version
 from service.schemas.pictures import Color, FormatParameter
 from service.schemas.rules import Fill, Metric, Rule, RuleQuery, describe_rule
 
@@ -70,6 +70,7 @@ class GraphInfo(TypedDict):
     """What the graph is of."""
 
     model_name: Name
+    version: Version
     checkpoint: Checkpoint
     output: Annotated[str, Field(description="Name of the output.")]
     rule: Rule
@@ -194,6 +195,7 @@ class FidelityCurve(TypedDict):
     """Cost against size: where the curve bends is the size that pays."""
 
     model_name: Name
+    version: Version
     checkpoint: Checkpoint
     output: Annotated[str, Field(description="Name of the output.")]
     metric: Annotated[Metric, Field(description="What the edges are ranked by.")]
@@ -211,6 +213,7 @@ def describe_fidelity_curve(
     """The curve that a query asks for."""
     return {
         "model_name": served.name,
+        "version": served.version,
         "checkpoint": served.checkpoint,
         "output": served.model.config.outputs[output],
         "metric": query.metric,
@@ -242,6 +245,7 @@ def describe_topology(served: Served, topology: Topology, pruned: bool) -> Topol
 def _describe_graph(served: Served, topology: Topology) -> GraphInfo:
     described: GraphInfo = {
         "model_name": served.name,
+        "version": served.version,
         "checkpoint": served.checkpoint,
         "output": topology.output,
         "rule": describe_rule(topology.rule),

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
 
 from service.models.registry import Registry, State
 
+SHARED = "PROMETHEUS_MULTIPROC_DIR"  # names the folder in which the client library has processes share their metrics
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 _DEVIATIONS = (1e-6, 1e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1)
@@ -25,11 +30,12 @@ class Metrics:
 
     Args:
         models: the models, counted by state whenever somebody asks.
-        replica: what every sample says beside its process, where the same id may be one of another machine.
+        replica: what every sample says, beside its process, where a scrape reaches one of several; empty for none.
     """
 
     def __init__(self, models: Registry, replica: str = "") -> None:
-        self._registry = registry = _OfThisProcess(replica)
+        registry = _OfReplica(replica) if replica else CollectorRegistry()
+        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
         self._requests = Counter(
             "kanscope_requests", "Requests by route and status.", ["route", "status"], registry=registry
         )
@@ -40,15 +46,22 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
-        self._in_flight = Gauge("kanscope_requests_in_flight", "Requests being answered.", registry=registry)
+        self._in_flight = Gauge(
+            "kanscope_requests_in_flight", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
+        )
         self._queue_depth = Gauge(
-            "kanscope_queue_depth", "Requests that wait for the models.", ["priority"], registry=registry
+            "kanscope_queue_depth",
+            "Requests that wait for the models.",
+            ["priority"],
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         self._pending_bytes = Gauge(
             "kanscope_pending_bytes",
             "Bytes that requests hold while they are read, computed and answered.",
             ["priority"],
             registry=registry,
+            multiprocess_mode="livesum",
         )
         self._batch_windows = Histogram(
             "kanscope_batch_windows", "Windows forecast together.", buckets=_SIZES, registry=registry
@@ -82,35 +95,58 @@ class Metrics:
             "kanscope_unprepared_outputs",
             "Outputs of models whose global results are still to be computed, before anybody asks.",
             registry=registry,
+            multiprocess_mode="livesum",
         )
-        by_state = Gauge("kanscope_models", "Models by state.", ["state"], registry=registry)
+        by_state = Gauge(
+            "kanscope_models", "Models by state.", ["state"], registry=registry, multiprocess_mode="livemax"
+        )
         for state in get_args(State):
-            by_state.labels(state).set_function(partial(_count, models, state))
-        Info("kanscope_build", "Versions of what runs.", registry=registry).info(
-            {"version": version("kanscope"), "torch": version("torch"), "python": platform.python_version()}
-        )
-        ProcessCollector(registry=registry)
+            self._watch(by_state.labels(state), partial(_count, models, state))
+        build = Info("kanscope_build", "Versions of what runs.", registry=None)
+        build.info({"version": version("kanscope"), "torch": version("torch"), "python": platform.python_version()})
+        folder = os.environ.get(SHARED)
+        self._exposed = registry if folder is None else CollectorRegistry()
+        self._exposed.register(build)
+        self._exposed.register(ProcessCollector(registry=None) if folder is None else _Processes(Path(folder)))
+        if folder is not None:
+            MultiProcessCollector(self._exposed, folder)  # type: ignore[no-untyped-call]
 
     def expose(self, accept: str) -> tuple[bytes, str]:
-        """All metrics as text, and its media type: OpenMetrics where the Accept header asks for it."""
-        encode, media_type = choose_encoder(accept)
-        return encode(self._registry), media_type
+        """All metrics as text, and its media type: OpenMetrics where the Accept header asks for it.
 
-    def watch_requests(self, count: Callable[[], int]) -> None:
-        """Reports a number of requests, whenever somebody asks."""
-        self._in_flight.set_function(count)
+        They are those of all processes that share a folder (`SHARED`), else those of this one.
+        """
+        self.refresh()
+        encode, media_type = choose_encoder(accept)
+        return encode(self._exposed), media_type
+
+    def refresh(self) -> None:
+        """Takes the numbers that are watched as they are now; other processes then see them."""
+        for gauge, number in self._watched:
+            gauge.set(number())
 
     def watch_queue(self, priority: str, depth: Callable[[], int]) -> None:
-        """Reports how much waits at one priority, whenever somebody asks."""
-        self._queue_depth.labels(priority).set_function(depth)
+        """Reports how much waits at one priority, as of the last refresh."""
+        self._watch(self._queue_depth.labels(priority), depth)
 
     def watch_pending_bytes(self, priority: str, n_bytes: Callable[[], int]) -> None:
-        """Reports how many bytes requests of one priority hold, whenever somebody asks."""
-        self._pending_bytes.labels(priority).set_function(n_bytes)
+        """Reports how many bytes requests of one priority hold, as of the last refresh."""
+        self._watch(self._pending_bytes.labels(priority), n_bytes)
 
     def watch_preparation(self, count: Callable[[], int]) -> None:
-        """Reports how many outputs wait for their global results, whenever somebody asks."""
-        self._unprepared.set_function(count)
+        """Reports how many outputs wait for their global results, as of the last refresh."""
+        self._watch(self._unprepared, count)
+
+    def begin_request(self) -> None:
+        """One request that is being answered from now on."""
+        self._in_flight.inc()
+
+    def end_request(self) -> None:
+        """One that is no longer."""
+        self._in_flight.dec()
+
+    def _watch(self, gauge: Gauge, number: Callable[[], float]) -> None:
+        self._watched.append((gauge, number))
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """One answered request."""
@@ -143,18 +179,43 @@ class Metrics:
             self._outside_range.labels(model, feature).inc()
 
 
-class _OfThisProcess(CollectorRegistry):
-    """A registry that says of every sample which process it is of: several may answer at one address."""
+class _OfReplica(CollectorRegistry):
+    """A registry that says of every sample which replica it is of: each scrape reaches one of several.
+
+    Args:
+        replica: its id.
+    """
 
     def __init__(self, replica: str) -> None:
         super().__init__()
-        self._labels = {"replica": replica} if replica else {}
+        self._labels = {"pid": str(os.getpid()), "replica": replica}
 
-    def collect(self) -> Iterable[Metric]:
-        labels = {"pid": str(os.getpid()), **self._labels}
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, each sample with the labels of the replica."""
         for metric in super().collect():
-            metric.samples = [sample._replace(labels={**sample.labels, **labels}) for sample in metric.samples]
+            metric.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in metric.samples]
             yield metric
+
+
+class _Processes(Collector):
+    """Memory, processor time and the like of each process that shares its metrics in a folder.
+
+    Args:
+        folder: the folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterator[Metric]:
+        """One family for all processes, each sample with the id of its own."""
+        families: dict[str, Metric] = {}
+        for file in sorted(self._folder.glob("gauge_livesum_*.db")):
+            (pid,) = re.findall(r"(\d+)\.db", file.name)
+            for metric in ProcessCollector(pid=lambda pid=pid: pid, registry=None).collect():  # type: ignore[misc]
+                family = families.setdefault(metric.name, Metric(metric.name, metric.documentation, metric.type))
+                family.samples += [sample._replace(labels={"pid": pid}) for sample in metric.samples]
+        yield from families.values()
 
 
 def _count(models: Registry, state: State) -> int:

@@ -16,7 +16,9 @@ from service.http.ids import HEADER, choose_request_id
 from service.http.security import is_health
 from service.telemetry.logs import log_request
 from service.telemetry.metrics import Metrics
+from service.telemetry.traces import describe_request
 
+NOSNIFF = (b"x-content-type-options", b"nosniff")  # a browser takes an answer for what its media type says
 OTHER = "other"  # what stands for a route where none was found, or none was looked for, as of static files
 
 
@@ -38,7 +40,6 @@ class Observation:
         self._log = log
         self._max_concurrent = max_concurrent
         self._running = 0
-        metrics.watch_requests(lambda: self._running)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -55,10 +56,12 @@ class Observation:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), id_header]
+                describe_request(scope["method"], find_route(scope), state)  # whose span ends with the answer
+                message["headers"] = [*message.get("headers", ()), id_header, NOSNIFF]
             await send(message)
 
         self._running += 1
+        self._metrics.begin_request()
         try:
             await self._answer(scope, receive, send_with_id)
         except Exception as error:
@@ -68,8 +71,9 @@ class Observation:
             await response(scope, receive, send_with_id)
         finally:
             self._running -= 1
+            self._metrics.end_request()
             seconds = perf_counter() - start
-            route = getattr(scope.get("route"), "path_format", OTHER)
+            route = find_route(scope) or OTHER
             record_request(self._metrics, self._log, route, state, scope["method"], status or 500, seconds)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -78,6 +82,12 @@ class Observation:
             await send_error(BusyError(message), scope, receive, send)
         else:
             await self._app(scope, receive, send)
+
+
+def find_route(scope: Scope) -> str | None:
+    """The template of the route of a request; None where none was found, or is looked for."""
+    route: str | None = getattr(scope.get("route"), "path_format", None)
+    return route
 
 
 def record_request(

@@ -61,7 +61,7 @@ class Budget:
         if kind in self._places and self.taken[kind] >= self._places[kind][0]:
             places, setting = self._places[kind]
             what = "requests" if kind == "forecast" else "explanations"
-            raise OverloadedError(f"{places} {what} wait already ({setting}); ask again", headers={"Retry-After": "1"})
+            raise OverloadedError(f"{places} {what} wait already ({setting}); ask again")
         self.hold(kind, n_bytes)
         self.taken[kind] += 1
 
@@ -81,10 +81,11 @@ class Budget:
         if n_bytes and limit is not None:
             if n_bytes > limit:
                 asked, most = _megabytes(n_bytes), _megabytes(limit)
-                raise unusable("request", f"would take {asked} MB of memory, of at most {most} MB (max_work_bytes)")
+                message = f"would take {asked} MB of memory, of at most {most} MB (max_work_bytes)"
+                raise unusable("request", message, "limit_exceeded")
             if self.held[kind] + n_bytes > limit or sum(self.held.values()) + n_bytes > self._all_bytes:
-                message = f"requests hold {_megabytes(sum(self.held.values()))} MB already (max_work_bytes); ask again"
-                raise OverloadedError(message, headers={"Retry-After": "1"})
+                held = _megabytes(sum(self.held.values()))
+                raise OverloadedError(f"requests hold {held} MB already (max_work_bytes); ask again")
         self.held[kind] += n_bytes
 
     def release(self, kind: Kind, n_bytes: int) -> None:

@@ -7,7 +7,8 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from service.http.errors import NotReadyError
+from service.http.errors import DeadlineError
+from service.telemetry.traces import span
 
 Result = TypeVar("Result")
 
@@ -33,11 +34,12 @@ class Deadline:
         """A result, if it is there in time; whatever computes it goes on.
 
         Raises:
-            NotReadyError: it is not.
+            DeadlineError: it is not.
         """
         try:
             async with asyncio.timeout_at(self.time) as timeout:
-                return await result
+                with span("wait"):
+                    return await result
         except TimeoutError:
             if not timeout.expired():
                 raise
@@ -53,6 +55,6 @@ class Deadline:
         timer = outcome.get_loop().call_at(self.time, expire)
         outcome.add_done_callback(lambda _: timer.cancel())
 
-    def _error(self) -> NotReadyError:
+    def _error(self) -> DeadlineError:
         message = f"the result is still being computed after {self.seconds:g} s (request_timeout); ask again"
-        return NotReadyError(message, headers={"Retry-After": "1"})
+        return DeadlineError(message)

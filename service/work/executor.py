@@ -11,6 +11,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
+from contextvars import copy_context
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar, cast
@@ -19,6 +20,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.scaling import Array
 from service.http.errors import NotReadyError
 from service.telemetry.metrics import Metrics
+from service.telemetry.traces import span
 from service.work.budget import Bounds, Budget, Held
 from service.work.deadlines import Deadline
 from service.work.forecasts import Forecasts
@@ -76,7 +78,7 @@ class Executor:
 
         Raises:
             NonFiniteError: a forecast is not finite.
-            NotReadyError: the deadline has passed.
+            DeadlineError: the deadline has passed.
             OverloadedError: too many requests wait.
         """
         return await self._forecasts.predict(model, windows, deadline)
@@ -103,7 +105,8 @@ class Executor:
 
         Raises:
             DataError: it takes more memory than there is for its class.
-            NotReadyError: the deadline has passed, or the service is stopping.
+            DeadlineError: the deadline has passed.
+            NotReadyError: the service is stopping.
             OverloadedError: too much waits already.
         """
         if key is None and cost.seconds <= IN_PLACE:
@@ -156,7 +159,8 @@ class Executor:
         self, function: Callable[[], Any], kind: Kind, cost: Cost, key: Hashable, has_place: bool = True
     ) -> Job:
         loop = asyncio.get_running_loop()
-        job = Job(function, kind, URGENCY[kind], cost, key, has_place, loop.create_future(), loop.time())
+        within = partial(copy_context().run, function)  # the span of the request that asked first
+        job = Job(within, kind, URGENCY[kind], cost, key, has_place, loop.create_future(), loop.time())
         if key is not None:
             self._by_key[key] = job
         self._waiting.append(job)
@@ -224,7 +228,8 @@ class Executor:
     def _time_slice(self, function: Callable[[], Result]) -> Result:
         start = perf_counter()
         try:
-            return function()
+            with span("slice"):
+                return function()
         finally:
             self._metrics.observe_slice(perf_counter() - start)
 
@@ -242,4 +247,4 @@ def _compute(job: Job) -> Any:
 
 
 def _stopping() -> NotReadyError:
-    return NotReadyError("the service is stopping", headers={"Retry-After": "1"})
+    return NotReadyError("the service is stopping", code="stopping")

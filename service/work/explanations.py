@@ -15,7 +15,9 @@ from kanmodel.scaling import Array
 from service.http.answers import encode_json
 from service.schemas.baselines import UsedBaseline, describe_baseline, describe_reference_baselines
 from service.schemas.explanations import ExplainHeader, Explanation, describe_ledger
+from service.schemas.predictions import MAX_WARNINGS, RangeWarning
 from service.telemetry.metrics import Metrics
+from service.telemetry.traces import span
 from service.work.deadlines import Deadline
 from service.work.estimates import PART
 from service.work.executor import Executor
@@ -38,24 +40,29 @@ class Advance:
     encoded: Sequence[bytes] = ()
 
 
-def describe_question(question: Question, predictions: Array) -> ExplainHeader:
+def describe_question(question: Question, predictions: Array, warnings: list[RangeWarning]) -> ExplainHeader:
     """What all explanations share.
 
     Args:
         question: the question.
         predictions: for its windows, (n, n_outputs), original units.
+        warnings: of all its windows.
     """
     config = question.served.model.config
     names = [config.outputs[output] for output in question.outputs]
     units = [config.target_of(output).unit for output in question.outputs]
     header: ExplainHeader = {
         "model_name": question.served.name,
+        "version": question.served.version,
         "checkpoint": question.served.checkpoint,
         "output": names if question.as_list else names[0],
         "unit": units if question.as_list else units[0],
         "baseline": _describe_baseline(question),
         "predictions": predictions.tolist(),
+        "warnings": warnings[:MAX_WARNINGS],
     }
+    if len(warnings) > MAX_WARNINGS:
+        header["warnings_omitted"] = len(warnings) - MAX_WARNINGS
     if question.receipt:
         header["receipt"] = make_receipt(question, header["baseline"])
     return header
@@ -105,7 +112,7 @@ async def compute_explanations(
         ClientDisconnect: nobody does.
         DataError: they take more memory than there is.
         NonFiniteError: a ledger is not finite.
-        NotReadyError: the deadline has passed.
+        DeadlineError: the deadline has passed.
         OverloadedError: too many requests wait.
     """
     with work.place("explanation", n_bytes):
@@ -122,7 +129,8 @@ async def compute_explanations(
 def _encode(advance: Advance | None) -> Advance | None:
     if advance is None or not advance.explanations:
         return advance
-    return replace(advance, encoded=[encode_json(one) for one in advance.explanations])
+    with span("encode"):
+        return replace(advance, encoded=[encode_json(one) for one in advance.explanations])
 
 
 def _describe_baseline(question: Question) -> UsedBaseline:

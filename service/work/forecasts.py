@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextvars import copy_context
 from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
@@ -18,6 +19,7 @@ import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.scaling import Array
+from service.telemetry.traces import span
 from service.work.budget import Budget
 from service.work.deadlines import Deadline
 from service.work.threads import Worker
@@ -77,10 +79,12 @@ class Forecasts:
                 loop.call_soon(self._end_turn)
                 if self._is_quiet and len(windows) <= self._in_place.get(model.sha256, 0):
                     self._observe_batch(len(windows))
-                    return model.predict(windows)
+                    with span("forecast", windows=len(windows)):
+                        return model.predict(windows)
             outcome: asyncio.Future[Array] = asyncio.get_running_loop().create_future()
             self._arrived.append(_Asked(model, windows, deadline, outcome))
-            return await outcome
+            with span("wait"):
+                return await outcome
         finally:
             self._budget.give_back("forecast")
 
@@ -121,7 +125,8 @@ class Forecasts:
             if batch:
                 self.is_busy = True
                 self._observe_batch(sum(len(asked.windows) for asked in batch))
-                self._worker.give(partial(self._compute, batch), partial(self._finish, batch))
+                compute = partial(copy_context().run, self._compute, batch)
+                self._worker.give(compute, partial(self._finish, batch))
                 return
 
     def _compute(self, batch: list[_Asked]) -> list[Array | BaseException]:
@@ -145,7 +150,8 @@ def _forecast(batch: list[_Asked]) -> list[Array | BaseException]:
         return []
     windows = [asked.windows for asked in batch]
     try:
-        predictions = batch[0].model.predict(windows[0] if len(windows) == 1 else np.concatenate(windows))
+        with span("forecast", windows=sum(map(len, windows))):
+            predictions = batch[0].model.predict(windows[0] if len(windows) == 1 else np.concatenate(windows))
     except Exception as error:
         return [error] if len(batch) == 1 else [_forecast([asked])[0] for asked in batch]
     ends = accumulate(map(len, windows))

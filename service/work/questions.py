@@ -70,4 +70,5 @@ class Question:
         """
         if self.path_nodes > max_path_nodes:
             reason = f"would take {self.path_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
-            raise unusable("body", f"{reason}: send fewer windows, outputs or baselines at a time")
+            advice = "send fewer windows, outputs or baselines at a time"
+            raise unusable("body", f"{reason}: {advice}", "limit_exceeded")

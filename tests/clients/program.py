@@ -12,6 +12,7 @@ from kanscope_client.api.topology import get_topology
 from kanscope_client.models import (
     BaselineName,
     Detail,
+    ErrorCode,
     ErrorResponse,
     ExplainRequest,
     ExplainResponse,
@@ -26,7 +27,7 @@ with open(file, encoding="utf-8") as window:
     instances: list[list[list[float]]] = json.load(window)["instances"]
 client = Client(base_url=url)
 
-predicted = predict.sync(model, client=client, body=PredictRequest(instances=instances))
+predicted = predict.sync(model, client=client, body=PredictRequest(instances=instances), version="1")
 assert isinstance(predicted, PredictResponse)
 forecast: float = predicted.predictions[0][0]
 
@@ -41,8 +42,8 @@ kept: int = drawn.graph.edges.kept
 
 refused = predict.sync_detailed(model, client=client, body=PredictRequest(instances=[]))
 assert isinstance(refused.parsed, ErrorResponse)
-status, place = int(refused.status_code), refused.parsed.errors[0].path
+status, code, place = int(refused.status_code), refused.parsed.code, refused.parsed.errors[0].path
+assert code is ErrorCode.INVALID_VALUE
 
-print(
-    json.dumps({"forecast": forecast, "contributions": contributions, "kept": kept, "status": status, "place": place})
-)
+answers = {"forecast": forecast, "version": predicted.version, "contributions": contributions, "kept": kept}
+print(json.dumps({**answers, "status": status, "code": code, "place": place}))

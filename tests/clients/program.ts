@@ -10,8 +10,12 @@ const { instances }: Windows = JSON.parse(readFileSync(file, "utf-8"));
 const client = createClient<paths, "application/json">({ baseUrl: url }); // of the media types of an answer this one
 const params = { path: { model } };
 
-const predicted = await client.POST("/v1/models/{model}:predict", { params, body: { instances } });
+const predicted = await client.POST("/v1/models/{model}:predict", {
+  params: { ...params, query: { version: "1" } },
+  body: { instances },
+});
 const forecast: number | undefined = predicted.data?.predictions[0][0];
+const version: string | undefined = predicted.data?.version;
 
 const explained = await client.POST("/v1/models/{model}:explain", {
   params,
@@ -26,5 +30,8 @@ const kept: number | undefined = drawn.data?.graph.edges.kept;
 
 const refused = await client.POST("/v1/models/{model}:predict", { params, body: { instances: [] } });
 const place: string | undefined = refused.error?.errors[0].path;
+const code: "invalid_value" | undefined = refused.error?.code === "invalid_value" ? refused.error.code : undefined;
 
-console.log(JSON.stringify({ forecast, contributions, kept, status: refused.response.status, place }));
+console.log(
+  JSON.stringify({ forecast, version, contributions, kept, status: refused.response.status, code, place }),
+);

@@ -52,7 +52,9 @@ def check_answers(server, printed):
         "forecast": predicted["predictions"][0][0],
         "contributions": explained["explanations"][0]["contributions"],
         "kept": drawn["graph"]["edges"]["kept"],
+        "version": "1",
         "status": 422,
+        "code": "invalid_value",
         "place": "instances",
     }
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from importlib.metadata import version
 
 import pytest
@@ -61,3 +63,23 @@ def test_the_setting_of_torch_threads_holds(serve_app, folder):
             assert client.get("/threads").json() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_app_loads_no_library_that_only_some_questions_need():
+    """They are imported where they are used; rich, which structlog takes where it is there, is not needed."""
+    code = """
+import sys
+sys.modules["rich"] = None  # an import of it fails
+from service.app import create_app
+from service.settings import Settings
+create_app(Settings())
+unwanted = {"sympy", "polars", "ray", "pandas", "typer", "opentelemetry.sdk"}
+assert not unwanted & sys.modules.keys(), unwanted & sys.modules.keys()
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_the_command_line_loads_none_either():
+    """`kanscope serve` would keep them for as long as it runs."""
+    code = "import sys; import service.cli; assert not {'sympy', 'polars', 'ray', 'fastapi'} & sys.modules.keys()"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

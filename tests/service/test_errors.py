@@ -3,20 +3,28 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+from typing import get_args
 
 import httpx2
 import pytest
-from factories import make_model, make_windows
+from factories import make_model, make_tensors, make_windows
+from waiting import poll
 
-from kanmodel.checkpoint import save_checkpoint
+import service
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, KanscopeError
 from kanmodel.network.config import Target
 from service.app import create_app
 from service.http.error_answers import describe_error
-from service.http.errors import STATUSES
+from service.http.errors import CAUSES, ErrorCode
 from service.settings import Settings
+from service.work import forecasts
 
+SERVICE = Path(service.__file__).parent
 TITLES = {
     404: "Not Found",
     405: "Method Not Allowed",
@@ -179,16 +187,24 @@ BAD_EXPLAIN = {  # name: (body, path, a part of the message)
 }
 BAD_QUERIES = {  # name: (path behind the model, path of the bad value, a part of the message)
     "output left out": ("topology", "output", "is missing; the outputs are a+1"),
-    "unknown parameter": ("topology?output=a%2B1&treshold=1", "treshold", "is unknown; there are output, metric"),
+    "unknown parameter": (
+        "topology?output=a%2B1&treshold=1",
+        "treshold",
+        "is unknown; there are version, output, metric",
+    ),
     "output left out of the table": ("attributions", "output", "is missing; the outputs are a+1"),
     "output left out of the report": ("report", "output", "is missing; the outputs are a+1"),
     "output left out of the curve": ("topology/fidelity", "output", "is missing; the outputs are a+1"),
-    "unknown parameter of the table": ("attributions?outptu=1", "outptu", "is unknown; there are output, baselines"),
-    "unknown parameter of the report": ("report?metric=size", "metric", "is unknown; there are output"),
+    "unknown parameter of the table": (
+        "attributions?outptu=1",
+        "outptu",
+        "is unknown; there are version, output, baselines",
+    ),
+    "unknown parameter of the report": ("report?metric=size", "metric", "is unknown; there are version, output"),
     "unknown parameter of the curve": (
         "topology/fidelity?fidelity=0.9",
         "fidelity",
-        "is unknown; there are output, metric, fill",
+        "is unknown; there are version, output, metric, fill",
     ),
     "baselines that are neither": ("attributions?baselines=mean", "baselines", "must be a valid boolean"),
     "unknown metric of the curve": ("topology/fidelity?metric=size", "metric", "must be 'contribution', 'backward'"),
@@ -322,12 +338,52 @@ STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
 }
 
 
+CODES = {  # of the cases above; those that are not here are "invalid_value"
+    404: "path_not_found",
+    405: "method_not_allowed",
+    406: "not_acceptable",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    503: "model_failed",
+    "unknown model": "model_not_found",
+    "unknown model to predict": "model_not_found",
+    "unknown model of the table": "model_not_found",
+    "unknown output of a graph": "output_not_found",
+    "unknown output to explain": "output_not_found",
+    "unknown output of the table": "output_not_found",
+    "unknown output of the curve": "output_not_found",
+    "unknown output of the report": "output_not_found",
+    "unknown edge": "edge_not_found",
+    "a negative edge": "edge_not_found",
+    "a huge edge": "edge_not_found",
+    "a stage that the model lacks": "edge_not_found",
+    "compressed": "unsupported_encoding",
+    "too many instances": "limit_exceeded",
+    "too many points": "limit_exceeded",
+    "too many points for all": "limit_exceeded",
+    "no body": "invalid_json",
+    "half a body": "invalid_json",
+    "a trailing comma": "invalid_json",
+    "invalid UTF-8": "invalid_json",
+    "half a surrogate pair": "invalid_json",
+    "nested without end": "limit_exceeded",
+    "nested too deeply": "limit_exceeded",
+    "nested 10,000 deep": "limit_exceeded",
+    "objects nested 10,000 deep": "limit_exceeded",
+    "NaN": "not_finite",
+    "Infinity": "not_finite",
+    "a number too large": "not_finite",
+    "half a surrogate pair and NaN": "not_finite",
+    "NaN alone": "not_finite",
+}
+
+
 def check_error(answer: httpx2.Response, status: int, message: str, path: str | None = None) -> None:
     """The answer has the one shape of every error, and says what it must."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
-    assert set(body) == {"error", "type", "title", "status", "detail", "errors", "request_id"}
+    assert set(body) == {"error", "code", "type", "title", "status", "detail", "errors", "request_id"}
     assert (body["type"], body["title"], body["status"]) == ("about:blank", TITLES[status], status)
     assert re.fullmatch("[0-9A-HJKMNP-TV-Z]{26}", body["request_id"])
     assert body["request_id"] == answer.headers["x-request-id"]
@@ -343,7 +399,9 @@ def check_error(answer: httpx2.Response, status: int, message: str, path: str | 
 def test_each_kind_of_wrong_request_has_its_status(service, name):
     """What the request asks for, and how, is refused with the status of the API page and the reason."""
     method, path, options, status, message = STATUS_CASES[name]
-    check_error(service.client.request(method, path, **options), status, message)
+    answer = service.client.request(method, path, **options)
+    check_error(answer, status, message)
+    assert answer.json()["code"] == CODES.get(name, CODES[status])
 
 
 @pytest.mark.parametrize("verb", ["predict", "explain"])
@@ -353,14 +411,18 @@ def test_each_bad_window_is_named_by_its_place(service, verb, name):
     body, path, message = BAD_WINDOWS[name]
     if verb == "explain" and isinstance(body, dict):
         body = {**body, "output": "a+1"}
-    check_error(service.post(f"/v1/models/two:{verb}", body), 422, message, path)
+    answer = service.post(f"/v1/models/two:{verb}", body)
+    check_error(answer, 422, message, path)
+    assert answer.json()["code"] == CODES.get(name, "invalid_value")
 
 
 @pytest.mark.parametrize("name", BAD_TEXTS)
 def test_each_body_that_is_no_json_is_refused(service, name):
     """What JSON forbids is 422: its syntax by line and column, NaN and infinities by their place."""
     text, path, message = BAD_TEXTS[name]
-    check_error(service.client.post("/v1/models/two:predict", content=text, headers=JSON), 422, message, path)
+    answer = service.client.post("/v1/models/two:predict", content=text, headers=JSON)
+    check_error(answer, 422, message, path)
+    assert answer.json()["code"] == CODES.get(name, "invalid_value")
 
 
 @pytest.mark.parametrize("name", BAD_EXPLAIN)
@@ -374,7 +436,9 @@ def test_each_bad_option_of_an_explanation_is_named(service, name):
 def test_each_bad_parameter_is_named(service, name):
     """A query refuses a parameter that does not exist or cannot be used, with 422 and what exists."""
     tail, path, message = BAD_QUERIES[name]
-    check_error(service.get(f"/v1/models/two/{tail}"), 422, message, path)
+    answer = service.get(f"/v1/models/two/{tail}")
+    check_error(answer, 422, message, path)
+    assert answer.json()["code"] == CODES.get(name, "invalid_value")
 
 
 @pytest.mark.parametrize(
@@ -404,6 +468,7 @@ def test_finite_is_judged_after_scaling(service, verb, members, path):
     }
     answer = service.post(f"/v1/models/head:{verb}", body)
     check_error(answer, 422, "must be finite", path)
+    assert answer.json()["code"] == "not_finite"
 
 
 def test_all_bad_values_are_listed_up_to_twenty(service):
@@ -443,7 +508,9 @@ def test_results_that_are_not_finite_are_named(serve, tmp_path):
     save_checkpoint(replace(model, reference=replace(model.reference, targets=None)), tmp_path / "huge.safetensors")
     body = {"instances": (1e20 * make_windows(model, 2)).tolist()}
     with serve(models=tmp_path) as client:
-        check_error(client.post("/v1/models/huge:predict", json=body), 422, "must be finite", "outputs[0][1]")
+        answer = client.post("/v1/models/huge:predict", json=body)
+        check_error(answer, 422, "must be finite", "outputs[0][1]")
+        assert answer.json()["code"] == "result_not_finite"
         for accept in ("application/json", "application/x-ndjson"):
             answer = client.post("/v1/models/huge:explain", json={**body, "output": "z+1"}, headers={"Accept": accept})
             check_error(answer, 422, "must be finite", "outputs[0][1]")
@@ -468,7 +535,76 @@ def test_an_unexpected_failure_says_nothing_but_the_request_id(folder, serve_app
 
 def test_every_error_of_the_model_core_has_a_status():
     """The table covers the whole tree of kanmodel.errors, and a broken checkpoint is not the client's fault."""
-    unmapped = {cls for cls in KanscopeError.__subclasses__() if cls not in STATUSES}
+    unmapped = {cls for cls in KanscopeError.__subclasses__() if cls not in CAUSES}
     assert not unmapped
     body = describe_error(CheckpointError("has a secret"), "01J")
     assert (body["status"], body["error"]) == (500, "internal error")
+
+
+def test_the_kinds_of_503_can_be_told_apart(serve, serve_app, folder, monkeypatch):
+    """By their codes: a model that loads, failed or was unloaded; too many requests; a full queue; a late result."""
+    go_on = threading.Event()
+    real = forecasts._forecast
+    monkeypatch.setattr(
+        "service.models.registry.load_checkpoint", lambda path: go_on.wait(60) and load_checkpoint(path)
+    )
+    with serve(wait=False, models=folder, repository_api=True, max_queue=1) as client:
+        codes = {"loading": client.get("/v1/models/two"), "readiness": client.get("/readyz")}
+        go_on.set()
+        poll(lambda: client.get("/v1/models/two").status_code == 200)
+        poll(lambda: client.get("/v1/models/broken").json().get("code") == "model_failed")
+        codes["failed"] = client.get("/v1/models/broken")
+        asks = {"json": {"instances": [WINDOW]}}
+        block = threading.Event()
+        monkeypatch.setattr(forecasts, "_measure_in_place", lambda model: 0)  # all go to the thread, which is blocked
+        monkeypatch.setattr(forecasts, "_forecast", lambda *them: block.wait(60) and real(*them))
+        late = {**asks, "headers": {"X-Request-Timeout": "0.05"}}
+        codes["late"] = client.post("/v1/models/two:predict", **late)
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(client.post, "/v1/models/two:predict", **asks)
+            poll(lambda: 'kanscope_queue_depth{priority="forecast"} 1.0' in client.get("/metrics").text)
+            codes["full"] = client.post("/v1/models/two:predict", **asks)
+            block.set()
+            assert first.result().status_code == 200
+        client.post("/v2/repository/models/two/unload")
+        codes["unloaded"] = client.get("/v1/models/two")
+    with serve(models=folder / "two.safetensors", max_concurrent=1) as client, ThreadPoolExecutor(1) as pool:
+        block.clear()
+        first = pool.submit(client.post, "/v1/models/two:predict", **asks)
+        poll(lambda: client.get("/v1/models").status_code == 503)
+        codes["busy"] = client.get("/v1/models")
+        block.set()
+        assert first.result().status_code == 200
+    for answer in codes.values():
+        assert (answer.status_code, answer.headers["retry-after"].isdecimal()) == (503, True)
+    assert {name: answer.json()["code"] for name, answer in codes.items()} == {
+        "loading": "not_ready",
+        "readiness": "not_ready",
+        "failed": "model_failed",
+        "late": "deadline_exceeded",
+        "full": "queue_full",
+        "unloaded": "model_unloaded",
+        "busy": "busy",
+    }
+
+
+def test_every_error_has_a_code_of_the_document():
+    """The table of causes holds codes of the enum alone, and so does every code that is given by name."""
+    known = set(get_args(ErrorCode.__value__))
+    assert {code for _, code in CAUSES.values()} <= known
+    text = "".join(path.read_text() for path in SERVICE.rglob("*.py"))
+    assert [name for name in known if text.count(f'"{name}"') < 2] == []  # the enum is one
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("/v2/models/two/infer", make_tensors([[[0.5] * 4] * 5]), "invalid_value"),
+        ("/v2/models/two/infer", make_tensors([[[0.5] * 4] * 6] * 51), "limit_exceeded"),
+        ("/v2/models/head/infer", make_tensors([[[1e39] * 4]]), "not_finite"),
+    ],
+)
+def test_the_codes_of_v2_are_those_of_v1(service, path, body, code):
+    """Only the status is another."""
+    answer = service.post(path, body)
+    assert (answer.status_code, answer.json()["code"]) == (400, code)

@@ -19,7 +19,7 @@ from thorough import THOROUGH
 from virtual import VirtualWorker, run_virtually
 
 from kanmodel.errors import DataError, NonFiniteError
-from service.http.errors import NotReadyError, OverloadedError
+from service.http.errors import DeadlineError, NotReadyError, OverloadedError
 from service.models.registry import Registry
 from service.telemetry.metrics import Metrics
 from service.work.budget import EXPLAINING_SHARE, Bounds
@@ -146,7 +146,7 @@ def test_what_nobody_awaits_is_not_computed():
         return answers, now() - begun
 
     answers, seconds = run(scenario)
-    assert {type(answer) for answer in answers} <= {NotReadyError, OverloadedError}
+    assert {type(answer) for answer in answers} <= {DeadlineError, OverloadedError}
     assert len(log) <= 2  # one runs, and it can be broken off only by what it computes
     assert seconds == pytest.approx(0.02)
 
@@ -405,7 +405,9 @@ def check_arrivals(arrivals):
         assert one.ended >= one.arrived, "somebody is still waiting"
         assert one.ended <= one.arrived + one.patience + 1e-6 or one.patience > 1e6
         if isinstance(one.result, Exception):
-            assert isinstance(one.result, (NotReadyError, OverloadedError, DataError, ValueError)), one.result
+            assert isinstance(one.result, (DeadlineError, NotReadyError, OverloadedError, DataError, ValueError)), (
+                one.result
+            )
     return sum(isinstance(one.result, OverloadedError) for one in seen)
 
 

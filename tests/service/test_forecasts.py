@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from virtual import VirtualWorker, run_virtually
 
 from kanmodel.errors import NonFiniteError
-from service.http.errors import NotReadyError
+from service.http.errors import DeadlineError
 from service.work import forecasts
 from service.work.budget import Bounds, Budget
 from service.work.deadlines import Deadline
@@ -190,7 +190,7 @@ def test_whatever_arrives_each_gets_its_own_forecast_in_time(arrivals):
                 found = await under_test.predict(models[model], windows, Deadline.after(patience))
             except NonFiniteError:
                 assert how == "fails"
-            except NotReadyError:
+            except DeadlineError:
                 assert loop.time() - begun == pytest.approx(patience)
             else:
                 assert (found == number).all() and len(found) == n
@@ -282,7 +282,7 @@ def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(busy):
         await asyncio.to_thread(begun.wait)
         windows = make_windows(MODEL, 1)
         patient = asyncio.create_task(under_test.predict(MODEL, windows, LATE))
-        with pytest.raises(NotReadyError, match=r"still being computed after 0.01 s \(request_timeout\); ask again"):
+        with pytest.raises(DeadlineError, match=r"still being computed after 0.01 s \(request_timeout\); ask again"):
             await under_test.predict(MODEL, windows, Deadline.after(0.01))
         go_on.set()
         await long
@@ -309,7 +309,7 @@ def test_no_forecast_is_computed_for_who_has_gone(busy, batches):
         return errors, await patient
 
     errors, found = run(scenario, in_place=ON_THREAD)
-    assert [type(error) for error in errors] == [NotReadyError] * 2
+    assert [type(error) for error in errors] == [DeadlineError] * 2
     np.testing.assert_allclose(found, MODEL.predict(make_windows(MODEL, 2)))
     assert batches == [[7], [2]]
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from factories import make_windows
+from factories import make_tensors, make_windows
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse
 
@@ -20,7 +20,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 def samples(text):
     """Values by name and labels, without that of the process, in a stable order."""
     return {
-        (sample.name, *sorted((name, value) for name, value in sample.labels.items() if name != "pid")): sample.value
+        (sample.name, *sorted(sample.labels.items())): sample.value
         for family in parse(text)
         for sample in family.samples
     }
@@ -41,21 +41,23 @@ def expose(metrics):
 
 
 def test_requests_are_counted_by_route_and_status(serve, folder):
-    """The template of the route stands for all its paths, one label for what has none; times have the same labels."""
+    """The template of the route stands for all its paths and HEAD, one label for what has none, of times too."""
     with serve(models=folder / "two.safetensors") as client:
         for path in ("/v1/models/two", "/v1/models/none", "/v1/models/other", "/no/such", "/nor/this", "/healthz"):
             client.get(path)
         client.delete("/v1/models/two")
+        client.head("/healthz")
+        client.head("/v1/models/two")
         known = samples(client.get("/metrics").text)
     requests = of(known, "kanscope_requests_total")
     model = ("route", "/v1/models/{model}")
-    assert requests[model, ("status", "200")] == 1
+    assert requests[model, ("status", "200")] == 2
     assert requests[model, ("status", "404")] == 2
     assert requests[model, ("status", "405")] == 1
     assert requests[("route", "other"), ("status", "404")] == 2
-    assert requests[("route", "/healthz"), ("status", "200")] == 1
-    assert known["kanscope_request_seconds_count", model] == 4
-    assert known["kanscope_request_seconds_bucket", ("le", "+Inf"), model] == 4
+    assert requests[("route", "/healthz"), ("status", "200")] == 2
+    assert known["kanscope_request_seconds_count", model] == 5
+    assert known["kanscope_request_seconds_bucket", ("le", "+Inf"), model] == 5
     assert known[("kanscope_requests_in_flight",)] == 1
 
 
@@ -83,7 +85,11 @@ def test_windows_outside_the_training_range_are_counted_by_feature(serve, folder
     with serve(models=folder / "two.safetensors") as client:
         client.post("/v1/models/two:predict", json={"instances": windows.tolist()})
         known = samples(client.get("/metrics").text)
-    assert of(known, "kanscope_inputs_outside_range_total") == {(("feature", "f3"), ("model", "two")): 2}
+        assert of(known, "kanscope_inputs_outside_range_total") == {(("feature", "f3"), ("model", "two")): 2}
+        client.post("/v1/models/two:explain", json={"instances": windows.tolist(), "output": "a+1"})
+        client.post("/v2/models/two/infer", json=make_tensors(windows.tolist()))
+        known = samples(client.get("/metrics").text)
+    assert of(known, "kanscope_inputs_outside_range_total") == {(("feature", "f3"), ("model", "two")): 6}
 
 
 def test_models_are_counted_by_state(local_service):
@@ -120,10 +126,12 @@ def test_two_apps_share_nothing(metrics, folder):
     assert expose(Metrics(Registry(folder)))[("kanscope_batch_windows_count",)] == 0
 
 
-def test_every_sample_names_its_process(local_service):
-    """Several processes may answer at one address."""
-    found = [sample for family in parse(local_service.get("/metrics").text) for sample in family.samples]
-    assert {sample.labels["pid"] for sample in found} == {str(os.getpid())}
+def test_a_replica_names_itself_in_every_sample(folder):
+    """Where a scrape reaches one of several; a process alone says nothing of the kind."""
+    for replica, labels in (("r1", {("r1", str(os.getpid()))}), ("", {(None, None)})):
+        text = Metrics(Registry(folder), replica).expose("")[0].decode()
+        found = [sample.labels for family in parse(text) for sample in family.samples]
+        assert {(one.get("replica"), one.get("pid")) for one in found} == labels
 
 
 @pytest.mark.smoke

@@ -8,11 +8,12 @@ import sys
 import orjson
 import pytest
 from factories import make_tensors, make_windows
+from jsonschema import Draft202012Validator
 
 from kanmodel.explain.attributions import Attribution
 from service.document import openapi
 from service.document.description import EXAMPLES
-from service.http.security import needed_scope
+from service.http.security import HEALTH
 
 DOCUMENT = json.loads(openapi.DOCUMENT.read_text(encoding="utf-8"))
 OPERATIONS = {
@@ -60,6 +61,18 @@ def violations(value, schema, place="answer"):
     ]
 
 
+def resolve(node):
+    """What stands in the document, or what it refers to there."""
+    if "$ref" not in node:
+        return node
+    _, kind, name = node["$ref"].removeprefix("#/").split("/")
+    return DOCUMENT["components"][kind][name]
+
+
+def parameters_of(operation):
+    return [resolve(parameter) for parameter in operation.get("parameters", ())]
+
+
 def answer_schema(operation_id):
     return OPERATIONS[operation_id][2]["responses"]["200"]["content"]["application/json"]["schema"]
 
@@ -67,11 +80,11 @@ def answer_schema(operation_id):
 def ask_example(client, operation_id):
     """Sends the example of an operation to the bundled model."""
     method, path, operation = OPERATIONS[operation_id]
-    values = {parameter["name"]: parameter.get("example") for parameter in operation.get("parameters", ())}
-    in_path = {p["name"]: values[p["name"]] for p in operation.get("parameters", ()) if p["in"] == "path"}
+    parameters = parameters_of(operation)
+    values = {parameter["name"]: parameter.get("example") for parameter in parameters}
+    in_path = {p["name"]: values[p["name"]] for p in parameters if p["in"] == "path"}
     query = {name: value for name, value in values.items() if name not in in_path and value is not None}
-    _, _, described = OPERATIONS[operation_id.removesuffix("_version")]
-    body = described.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
     return client.request(method, path.format(**in_path), params=query, json=body)
 
 
@@ -124,39 +137,66 @@ def test_operation_ids_are_those_that_clients_are_generated_from():
         "get_server_readiness",
         "get_server_metadata",
     }
-    of_versions = {f"{operation_id}_version" for operation_id in on_a_model}
-    assert set(OPERATIONS) == of_the_service | on_a_model | of_versions | OF_REPOSITORY
+    assert set(OPERATIONS) == of_the_service | on_a_model | OF_REPOSITORY
 
 
-@pytest.mark.parametrize("operation_id", [name for name in OPERATIONS if name.endswith("_version")])
-def test_an_operation_on_a_version_is_that_on_the_model(operation_id):
-    """Only the path and the parameter `version`, after `model`, tell them apart."""
-    method, path, operation = OPERATIONS[operation_id]
-    default_method, default_path, default = OPERATIONS[operation_id.removesuffix("_version")]
-    assert (method, path) == (default_method, default_path.replace("{model}", "{model}/versions/{version}"))
-    names = [parameter["name"] for parameter in operation["parameters"]]
-    at = names.index("version")
-    assert names[at - 1] == "model"
-    assert operation["parameters"][:at] + operation["parameters"][at + 1 :] == default["parameters"]
-    assert operation.get("requestBody", {}).keys() == default.get("requestBody", {}).keys()
-    assert answer_schema(operation_id) == answer_schema(operation_id.removesuffix("_version"))
-    assert operation["responses"].keys() == default["responses"].keys()
+def test_each_thing_has_one_operation_in_a_document_of_moderate_length():
+    """Versions are a parameter in V1 and hidden paths in V2, so no client has two methods for one thing."""
+    assert not any("version" in path for path in DOCUMENT["paths"])
+    for _, path, operation in OPERATIONS.values():
+        names = {parameter["name"] for parameter in parameters_of(operation)}
+        assert ("version" in names) == path.startswith("/v1/models/{model}")
+    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 6000
+
+
+def test_every_tag_is_described():
+    """Each group of operations says what it is for."""
+    used = {tag for _, _, operation in OPERATIONS.values() for tag in operation["tags"]}
+    assert {tag["name"] for tag in DOCUMENT["tags"] if tag["description"]} == used
+
+
+def test_what_every_answer_has_is_in_the_document():
+    """The id of the request with each answer, when to ask again with 429 and 503, and 304 wherever there is an ETag."""
+    for name, response in DOCUMENT["components"]["responses"].items():
+        assert "X-Request-Id" in response["headers"], name
+        assert ("Retry-After" in response["headers"]) == (name in ("TooManyRequests", "ServiceUnavailable"))
+    for _, _, operation in OPERATIONS.values():
+        headers = operation["responses"]["200"]["headers"]
+        assert "X-Request-Id" in headers
+        assert ("ETag" in headers) == ("304" in operation["responses"])
+    kept = {name for name, (_, _, operation) in OPERATIONS.items() if "304" in operation["responses"]}
+    assert {"get_attributions", "get_topology", "get_edge", "get_report", "get_reference_window"} <= kept
+    assert not {"predict", "explain", "infer", "get_model"} & kept
+
+
+@pytest.mark.parametrize("name", ["PredictRequest", "ExplainRequest"])
+@pytest.mark.parametrize(
+    ("members", "valid"),
+    [
+        ({"instances": [[[1.0]]]}, True),
+        ({"columns": {"a": [[1.0]]}}, True),
+        ({"instances": [[[1.0]]], "columns": {"a": [[1.0]]}}, False),
+        ({"instances": None, "columns": None}, False),
+        ({"instances": None}, False),
+        ({}, False),
+    ],
+)
+def test_the_schema_wants_exactly_one_form_of_the_windows(name, members, valid):
+    """As the service does: instances or columns, and not both."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
+    assert Draft202012Validator(schema).is_valid(members) == valid
 
 
 @pytest.mark.parametrize("operation_id", OPERATIONS)
 def test_each_operation_is_described_whole(operation_id):
-    """Each operation and parameter has a description, each answer an example, and every error the one schema.
-
-    An operation on a version has the examples of the one on the model.
-    """
+    """Each operation and parameter has a description, each answer an example, and every error the one schema."""
     _, _, operation = OPERATIONS[operation_id]
     assert operation["description"]
-    assert all(parameter["description"] for parameter in operation.get("parameters", ()))
+    assert all(parameter["description"] for parameter in parameters_of(operation))
     responses = operation["responses"]
-    _, _, described = OPERATIONS[operation_id.removesuffix("_version")]
-    example = described["responses"]["200"]["content"]["application/json"]["example"]
+    example = responses["200"]["content"]["application/json"]["example"]
     assert violations(example, answer_schema(operation_id)) == []
-    errors = {status: answer for status, answer in responses.items() if status != "200"}
+    errors = {status: resolve(answer) for status, answer in responses.items() if status not in ("200", "304")}
     assert {"406", "500"} <= set(errors)
     for status, answer in errors.items():
         content = answer["content"]["application/json"]
@@ -167,12 +207,15 @@ def test_each_operation_is_described_whole(operation_id):
 
 
 @pytest.mark.parametrize("operation_id", OPERATIONS)
-def test_each_operation_says_whether_it_wants_a_key(operation_id):
-    """A key may be wanted by all operations but those of health; 401 and 403 are described where it may."""
-    method, path, operation = OPERATIONS[operation_id]
-    wants_key = needed_scope(method.upper(), path) is not None
-    assert (operation.get("security", DOCUMENT["security"]) == [{"key": []}, {}]) == wants_key
-    assert ({"401", "403"} <= set(operation["responses"])) == wants_key
+def test_each_operation_says_which_scope_it_wants(operation_id):
+    """A key may be wanted by all operations but those of health; 401, 403 and 429 are described where it may."""
+    _, path, operation = OPERATIONS[operation_id]
+    scope = {"explain": "explain", **dict.fromkeys(OF_REPOSITORY, "admin")}.get(operation_id, "read")
+    wants_key = path not in HEALTH
+    assert DOCUMENT["security"] == [{"key": []}, {}]
+    assert operation.get("security") == (None if wants_key else [])
+    assert operation.get("x-required-scope") == (scope if wants_key else None)
+    assert ({"401", "403", "429"} <= set(operation["responses"])) == wants_key
 
 
 def test_every_schema_and_member_says_what_it_is():
@@ -236,5 +279,5 @@ def test_answers_of_every_shape_of_model_are_as_described(service, name):
 
 
 def test_examples_are_of_operations_that_exist():
-    """The file of examples has one entry for each operation, versions aside."""
-    assert set(orjson.loads(EXAMPLES.read_bytes())) == {name.removesuffix("_version") for name in OPERATIONS}
+    """The file of examples has one entry for each operation."""
+    assert set(orjson.loads(EXAMPLES.read_bytes())) == set(OPERATIONS)

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.checkpoint import save_checkpoint
-from service.http.answer_cache import Answer, names_etag, takes_gzip
+from service.http.answer_cache import Answer, names_etag
+from service.http.negotiation import takes_gzip
 from service.models.registry import Registry
 from service.work.answers import OVERHEAD, Answers
 
@@ -148,10 +149,26 @@ def test_answers_hold_no_model_that_has_gone(tmp_path):
 
 @pytest.mark.parametrize(
     ("accepted", "taken"),
-    [("gzip", True), ("br, gzip;q=0.5", True), ("*", True), ("gzip;q=0", False), ("gzip; q=0.0", False), ("", False)],
+    [
+        ("gzip", True),
+        ("GZip", True),
+        ("br, gzip;q=0.5", True),
+        ("*", True),
+        ("*;q=0, gzip", True),
+        ("gzip, *;q=0", True),
+        ("gzip ;q=0.001", True),
+        ("br;q=1, *;q=0.1", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.0", False),
+        ("gzip;q=0, *", False),
+        ("*, gzip;q=0", False),
+        ("*;q=0", False),
+        ("br", False),
+        ("", False),
+    ],
 )
 def test_who_takes_gzip(accepted, taken):
-    """By name or by *, unless its quality is 0."""
+    """By its own quality where it is named, in whatever order, else by that of *."""
     assert takes_gzip(accepted) is taken
 
 

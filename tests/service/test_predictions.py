@@ -44,7 +44,7 @@ def test_whole_numbers_are_numbers(service):
 
 
 def test_warns_of_the_most_extreme_value_outside_the_training_range(service):
-    """One warning for each instance and feature, of the step that is furthest out."""
+    """One warning for each instance and feature, of the step that is furthest out; :explain has the same ones."""
     model = service.models["nyc-weather"]
     windows = model.scaling.features_to_original(model.reference.windows[:2])
     windows[1, 3, 0], windows[1, 5, 0], windows[1, 7, 0] = 41.2, 45.5, -20.0
@@ -52,19 +52,27 @@ def test_warns_of_the_most_extreme_value_outside_the_training_range(service):
     low, high = model.config.features[0].min, model.config.features[0].max
     assert answer["warnings"] == [
         {
+            "code": "outside_training_range",
             "instance": 1,
             "feature": "temp_c",
+            "step": 7 - 23,
+            "value": -20.0,
+            "min": low,
+            "max": high,
             "message": f"-20 is outside the training range [{low:.6g}, {high:.6g}]",
         }
     ]
+    explained = service.post("/v1/models/nyc-weather:explain", {"instances": windows.tolist()}).json()
+    assert explained["warnings"] == answer["warnings"]
 
 
 def test_counts_the_warnings_that_it_leaves_out(service):
     """At most 100 warnings are listed, and the rest are counted."""
     windows = np.full((30, 6, 4), 1e6)
-    answer = service.post("/v1/models/two:predict", {"instances": windows.tolist()}).json()
-    assert len(answer["warnings"]) == 100
-    assert answer["warnings_omitted"] == 20
+    for verb, more in (("predict", {}), ("explain", {"output": "a+1"})):
+        answer = service.post(f"/v1/models/two:{verb}", {"instances": windows.tolist(), **more}).json()
+        assert len(answer["warnings"]) == 100
+        assert answer["warnings_omitted"] == 20
 
 
 @pytest.mark.smoke

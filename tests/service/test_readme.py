@@ -6,16 +6,19 @@ import json
 import re
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from typer.main import get_command
 
 from service.cli import app
+from service.http.errors import CAUSES, ErrorCode
 from service.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
+OF_HTTP = (ROOT / "service" / "http" / "README.md").read_text()
+DOCUMENTS = README + OF_HTTP
 MODEL = "/v1/models/{model}"
 
 
@@ -65,11 +68,9 @@ def test_every_setting_is_in_the_table() -> None:
 
 
 def operations() -> set[str]:
-    """Method and path of each operation of the OpenAPI document, those on a version left out."""
+    """Method and path of each operation of the OpenAPI document."""
     paths = json.loads((ROOT / "openapi" / "openapi.json").read_text())["paths"]
-    return {
-        f"{method.upper()} {path}" for path, methods in paths.items() for method in methods if "{version}" not in path
-    }
+    return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
 def test_every_route_is_in_the_table() -> None:
@@ -79,8 +80,8 @@ def test_every_route_is_in_the_table() -> None:
 
 def test_every_route_of_the_readme_exists(service: Any) -> None:
     """Whatever path stands in a sentence, a command or a line of the log is one that the service knows."""
-    named = {("GET", path) for path in re.findall(r"http://127\.0\.0\.1:8000(/[^\s'?,]*)", README)}
-    named |= set(re.findall(r"`(GET|POST) ([/…][^`?\s]*)", README))
+    named = {("GET", path) for path in re.findall(r"http://127\.0\.0\.1:8000(/[^\s'?,]*)", DOCUMENTS)}
+    named |= set(re.findall(r"`(GET|POST) ([/…][^`?\s]*)", DOCUMENTS))
     assert len(named) > len(operations())
     for method, path in named:
         url = path.replace("…", MODEL).format(model="nyc-weather", version="1", layer="0", i="7", j="3", index="0")
@@ -91,7 +92,7 @@ def test_every_route_of_the_readme_exists(service: Any) -> None:
 def test_every_command_of_the_readme_exists() -> None:
     """Each `kanscope` line of the README names a command and options that the command line has."""
     commands = get_command(app).commands  # type: ignore[attr-defined]
-    lines = re.findall(r"^kanscope (.+)$", README.replace("\\\n", " "), re.MULTILINE)
+    lines = re.findall(r"^(?:[A-Z_]+=\S+ )*kanscope (.+)$", DOCUMENTS.replace("\\\n", " "), re.MULTILINE)
     assert {shlex.split(line)[0] for line in lines} == set(commands)
     for line in lines:
         name, *words = shlex.split(line, comments=True)
@@ -105,3 +106,34 @@ def test_the_bundled_command_is_the_one_of_the_bundled_readme() -> None:
     here = re.search(pattern, README, re.DOTALL)
     there = re.search(pattern, (ROOT / "service" / "bundled" / "README.md").read_text(), re.DOTALL)
     assert here and there and here[0] == there[0]
+
+
+def test_every_code_of_an_error_is_in_the_table() -> None:
+    """With the status that it has in the table of causes; V2 has 400 for 422."""
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\d+) \|", OF_HTTP, re.MULTILINE)
+    told = {code: int(status) for codes, status in rows for code in re.findall(r"\w+", codes)}
+    assert told.keys() == set(get_args(ErrorCode.__value__))
+    for status, code in CAUSES.values():
+        assert told[code] == status or (status, told[code]) == (400, 422), code
+
+
+def test_every_limit_is_in_the_table() -> None:
+    """The table of limits names exactly the settings that bound what a client may send, ask or wait for."""
+    table = OF_HTTP.partition("| past this |")[2].partition("\n\n")[0]
+    limits = {name for name in Settings.model_fields if name.startswith("max_") and name != "max_replicas"}
+    limits |= {name for name in Settings.model_fields if name.endswith("_timeout") and name != "shutdown_timeout"}
+    assert set(re.findall(r"`((?:max_\w+)|(?:\w+_timeout))`", table)) == limits
+
+
+def test_every_link_of_the_readmes_leads_somewhere() -> None:
+    """To a file, or to a heading of one."""
+    for file in (ROOT / "README.md", ROOT / "service" / "http" / "README.md", ROOT / "openapi" / "README.md"):
+        for link in re.findall(r"\]\(([^)\s]+)\)", file.read_text()):
+            path, _, heading = link.partition("#")
+            if "://" in link:
+                continue
+            target = file.parent / path if path else file
+            assert target.exists(), link
+            if heading:
+                titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+                assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, link

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import platform
@@ -11,11 +12,12 @@ from importlib.metadata import version
 import numpy as np
 import pytest
 from factories import make_model, make_windows
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.checkpoint import save_checkpoint
+from kanmodel.errors import KanscopeError
 from service.commands.agreement import AGREEMENT
 from service.commands.receipts import repeat_answer
 from service.commands.saved_answers import read_answer
@@ -163,6 +165,113 @@ def test_there_is_none_unless_it_is_asked_for(service):
     assert "receipt" in first and not any("receipt" in line for line in others)
 
 
+def places(value, path=()):
+    """The path of every member and item of a document, whatever it holds."""
+    for name, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*path, name)
+        yield from places(item, (*path, name))
+
+
+FREE = {("model_name",), ("version",)}  # and receipt.versions; see NAMES
+WITHOUT_MEANING = ("receipt", "versions")
+
+
+def look_up(document, path):
+    for name in path:
+        document = document[name]
+    return document
+
+
+def forge(value, draw):
+    """Another value of the same kind, or of another one."""
+    others = st.sampled_from([None, True, "forged", [], {}, 7, -1e9])
+    match value:
+        case bool():
+            return draw(st.sampled_from([not value, int(value), None, "yes"]))
+        case int() | float():
+            return draw(st.sampled_from([value + 1, -value - 1, value * 1.5 + 1, str(value), None, [value]]))
+        case str():
+            return draw(st.sampled_from([value[:-1], value + "x", value.swapcase() + "z", None, 1]))
+        case list():
+            return draw(st.sampled_from([value[:-1], value[1:], value[::-1], [*value, *value[:1]], [], {}, None]))
+        case dict():
+            extra = {**value, "forged": 1.0}
+            return draw(st.sampled_from([extra, dict(list(value.items())[1:]), {}, [], None]))
+        case _:
+            return draw(others)
+
+
+@pytest.fixture(scope="module")
+def answers(service):
+    """Answers of each shape, with the request and the model of each."""
+    kept = []
+    for name, n, detail, baseline in (
+        ("two", 3, "flow", "mean"),
+        ("front", 2, "steps", {"reference": 3, "seed": 4}),
+        ("head", 3, "features", "zero"),
+    ):
+        model = service.models[name]
+        windows = make_windows(model, n)
+        windows[0, 0, 0] = 1e3  # a warning
+        outputs = list(model.config.outputs[:2]) if name == "two" else model.config.outputs[0]
+        body = {"instances": windows.tolist(), "detail": detail, "baseline": baseline, "output": outputs}
+        kept.append((json.loads(ask(service, name, body)), body, model))
+    return kept
+
+
+@settings(max_examples=examples(400))
+@given(data=st.data())
+def test_no_forged_answer_agrees(answers, data):
+    """Any member or item deleted, truncated, reordered, added or changed: it is refused, or told, but never agrees."""
+    document, body, model = data.draw(st.sampled_from(answers))
+    paths = [path for path in places(document) if path not in FREE and path[:2] != WITHOUT_MEANING]
+    path = data.draw(st.sampled_from(paths))
+    forged = copy.deepcopy(document)
+    parent = look_up(forged, path[:-1])
+    if data.draw(st.booleans(), label="delete"):
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = forge(parent[path[-1]], data.draw)
+    assume(json.dumps(forged, sort_keys=True) != json.dumps(document, sort_keys=True))
+    try:
+        shown = repeat_answer(read_answer(json.dumps(forged).encode(), "answer"), body, model)
+    except KanscopeError:
+        return
+    assert not shown.agrees, path
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda answer: answer.update(predictions=[]),
+        lambda answer: answer.update(predictions=answer["predictions"][:1]),
+        lambda answer: answer["predictions"].reverse(),
+        lambda answer: answer.update(checkpoint="sha256:" + "0" * 64),
+        lambda answer: answer["receipt"].update(method="expected_gradients"),
+        lambda answer: answer["receipt"].update(halvings=11),
+        lambda answer: answer["receipt"].update(path_nodes=33),
+        lambda answer: answer.update(warnings=[{**answer["warnings"][0], "value": 1e6}]),
+        lambda answer: answer.update(explanations=[], predictions=[]),
+        lambda answer: answer.update(note="all is well"),
+    ],
+)
+def test_what_once_agreed_no_longer_does(answers, change):
+    """Each of these was taken for the answer before all of it was compared."""
+    document, body, model = answers[0]
+    forged = copy.deepcopy(document)
+    change(forged)
+    assert not repeat_answer(read_answer(json.dumps(forged).encode(), "answer"), body, model).agrees
+
+
+def test_what_the_model_is_called_need_not_be_the_same(answers):
+    """The file may be served under another name and version, and be repeated by other versions of libraries."""
+    document, body, model = answers[0]
+    renamed = {**document, "model_name": "other", "version": "7"}
+    renamed["receipt"] = {**document["receipt"], "versions": {**document["receipt"]["versions"], "torch": "1.0"}}
+    shown = repeat_answer(read_answer(json.dumps(renamed).encode(), "answer"), body, model)
+    assert shown.agrees and len(shown.warnings) == 1
+
+
 def test_the_command_says_that_it_agrees(repeat):
     """Exit code 0 and one line; JSON where that is asked for."""
     code, out, _ = repeat()
@@ -201,7 +310,7 @@ def test_a_number_that_was_changed_is_found(repeat, member, told):
         *path, last = member
         for name in path:
             document = document[name]
-        document[last] = 1000
+        document[last] = 1000.0
 
     code, out, _ = repeat(change)
     assert code == 1 and out.startswith("does not agree\n")

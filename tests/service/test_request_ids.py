@@ -14,7 +14,9 @@ ULID = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
     ("headers", "expected"),
     [
         ({"traceparent": PARENT}, TRACE),
-        ({"traceparent": PARENT, "X-Request-Id": "mine"}, TRACE),
+        ({"traceparent": PARENT, "X-Request-Id": "mine"}, "mine"),
+        ({"X-Request-Id": "mine", "traceparent": PARENT}, "mine"),
+        ({"traceparent": PARENT, "X-Request-Id": "not valid"}, TRACE),
         ({"traceparent": f"01-{TRACE}-00f067aa0ba902b7-01-later"}, TRACE),
         ({"X-Request-Id": "job_7.window-12"}, "job_7.window-12"),
         ({"X-Request-Id": "a" * 128}, "a" * 128),
@@ -22,7 +24,7 @@ ULID = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
     ],
 )
 def test_a_valid_id_of_the_client_is_that_of_the_answer(service, headers, expected):
-    """The trace id comes first, then the client's own id; both come back in the header and in an error."""
+    """The client's own id comes first, then the trace id; both come back in the header and in an error."""
     answer = service.get("/v1/nothing", headers=headers)
     assert answer.headers.get_list("x-request-id") == [expected]
     assert answer.json()["request_id"] == expected

@@ -1,13 +1,19 @@
 from __future__ import annotations
 
+import re
+
 import pytest
+from fastapi.routing import APIRoute, iter_route_contexts
 from hypothesis import given
 from hypothesis import strategies as st
 from sockets import connect, read_answer
 
 from kanmodel.errors import ConfigError
 from service.app import create_app
-from service.http.security import KeyFile, needed_scope, parse_keys
+from service.http.errors import RateLimitError
+from service.http.keys import KeyFile, RateLimits, parse_keys
+from service.http.security import HEALTH, scopes_of
+from service.models.repository import BUNDLED
 from service.settings import Settings
 
 READ, EXPLAIN, ADMIN, OTHER = ("".join(name * 8) for name in ("read", "expl", "admi", "othr"))
@@ -63,12 +69,69 @@ def test_health_and_documentation_need_no_key(client, path):
     assert client.get(path).status_code in (200, 307)
 
 
-@given(st.sampled_from(["POST", "PUT", "DELETE", "PATCH", "OPTIONS"]), st.text())
-def test_what_nobody_thought_of_needs_admin(method, path):
-    """A route that the table of scopes doesn't know is closed to lesser keys, unless it only reads."""
-    known = (":predict", "/infer", ":explain")
-    assert needed_scope(method, f"/{path}") == "admin" or path.endswith(known)
-    assert needed_scope("GET", f"/v1/{path}") == "read"
+def api_routes(app):
+    """Every route of the app that FastAPI runs: method, path and the scopes it declares."""
+    return [
+        (method, context.path, tuple(scopes_of(context.dependencies)))
+        for context in iter_route_contexts(app.routes)
+        if isinstance(context.original_route, APIRoute) and not context.path.startswith("/docs")
+        for method in sorted(context.methods)
+    ]
+
+
+ROUTES = api_routes(create_app(Settings(models=BUNDLED / "nyc-weather.safetensors")))
+VALUES = {"model": "two", "version": "1", "layer": "0", "i": "0", "j": "0", "index": "0"}
+
+
+def test_every_route_declares_one_scope():
+    """But for health: a route that declares none would be open."""
+    assert len(ROUTES) == 27
+    for method, path, scopes in ROUTES:
+        if path in HEALTH:
+            assert scopes == ()
+        elif path.startswith("/v2/repository"):
+            assert scopes == ("admin",), path
+        else:
+            assert scopes == (("explain",) if path.endswith(":explain") else ("read",)), (method, path)
+
+
+@pytest.mark.parametrize(("method", "path", "scopes"), ROUTES)
+@pytest.mark.parametrize("version", [None, "1"])
+def test_every_route_and_version_is_opened_by_its_scope_and_what_includes_it(client, method, path, scopes, version):
+    """Whatever the app then says of the rest of the request; with a lesser key it says 403, with none 401."""
+    url = re.sub(r"\{(\w+)[^}]*\}", lambda name: VALUES[name[1]], path)
+    for key, opens in ((READ, {"read"}), (EXPLAIN, {"read", "explain"}), (ADMIN, {"read", "explain", "admin"})):
+        query = {"output": "a+1", **({"version": version} if version and path.startswith("/v1/models/{") else {})}
+        answer = client.request(method, url, params=query if method == "GET" else None, headers=bearer(key))
+        code = answer.json().get("code") if answer.headers["content-type"] == "application/json" else None
+        if set(scopes) <= opens:
+            assert answer.status_code != 401 and code not in ("scope_missing", "path_not_found"), answer.text
+        else:
+            assert (answer.status_code, code) == (403, "scope_missing")
+    for headers, code in (({}, "key_missing"), (bearer(OTHER), "key_unknown")):
+        answer = client.request(method, url, headers=headers)
+        if scopes:
+            assert (answer.status_code, answer.json()["code"]) == (401, code)
+        else:
+            assert answer.status_code == 200
+
+
+def test_an_answer_that_is_kept_needs_the_key_too(client):
+    """It is sent before anything looks for a route."""
+    path = "/v1/models/two/report?output=a%2B1"
+    assert {client.get(path, headers=bearer(READ)).status_code for _ in range(3)} == {200}
+    assert client.get(path).json()["code"] == "key_missing"
+    assert client.get(path, headers=bearer(OTHER)).json()["code"] == "key_unknown"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v2/repository/models", "/metrics/all", "/v1/models/two:train"])
+def test_what_does_not_exist_needs_a_key(client, method, path):
+    """Without one nobody learns what there is."""
+    assert client.request(method, path).status_code == 401
+    assert client.request(method, path, headers=bearer(OTHER)).status_code == 401
+    assert client.request(method, path, headers=bearer(READ)).status_code == 404
+    assert client.get("/explorer/nothing").status_code == 404  # its files are public
 
 
 @pytest.mark.parametrize("path", ["/docs/../v1/models", "//v1/models", "/V1/models", "/explorer%2f..%2fv1/models"])
@@ -202,3 +265,151 @@ def test_elsewhere_any_host_is_served(serve, folder):
     """An address that others reach has names that the service can't know."""
     with serve(host="0.0.0.0", no_auth=True, models=folder / "two.safetensors", wait=False) as client:
         assert client.get("/v1/models", headers={"Host": "kanscope.example"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/v1/nothing", "/docs", "/explorer/", "/metrics"])
+def test_no_answer_is_taken_for_what_it_is_not(service, path):
+    """A browser must not guess a media type, whatever answers."""
+    assert service.get(path).headers.get_list("x-content-type-options") == ["nosniff"]
+
+
+LINE = f"dashboard read {READ} 5/minute"
+
+
+def test_a_key_may_have_a_cap(serve, folder):
+    """Past it the answer is 429 and says when to ask again; health, the other keys and other requests go on."""
+    keys = f"{LINE}; notebook explain {EXPLAIN}"
+    with serve(models=folder / "two.safetensors", keys=keys) as client:
+        answers = [client.get("/v1/models", headers=bearer(READ)) for _ in range(7)]
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
+        refused = answers[-1]
+        assert (refused.json()["code"], refused.json()["title"]) == ("rate_limited", "Too Many Requests")
+        assert refused.json()["error"] == "the key dashboard may ask 5 times a minute"
+        assert 50 <= int(refused.headers["retry-after"]) <= 60
+        assert client.get("/v1/models", headers=bearer(EXPLAIN)).status_code == 200
+        assert client.get("/healthz", headers=bearer(READ)).status_code == 200
+        assert client.get("/metrics", headers=bearer(READ)).status_code == 429
+
+
+def test_a_request_counts_once(serve, folder):
+    """Whether a kept answer, a forecast or an explanation; what the key does not open does not count."""
+    with serve(models=folder / "two.safetensors", keys=f"dashboard read {READ} 6/minute") as client:
+        report = "/v1/models/two/report?output=a%2B1"
+        asked = [("POST", ASK[1]), ("GET", report), ("GET", report), PREDICT, MODELS, ("GET", "/v1/nothing"), METRICS]
+        statuses = [client.request(*one, headers=bearer(READ)).status_code for one in asked]
+        assert statuses == [403, 200, 200, 415, 200, 404, 200]
+        assert client.get("/v1/models", headers=bearer(READ)).status_code == 429
+
+
+@given(
+    per_minute=st.integers(1, 6),
+    waits=st.lists(st.integers(0, 160).map(lambda quarters: quarters / 4), min_size=1, max_size=60),
+)
+def test_never_more_than_the_cap_in_any_minute(per_minute, waits):
+    """A request is let through exactly if fewer than the cap were in the minute before; Retry-After is enough."""
+    (key,) = parse_keys([f"a read {READ} {per_minute}/minute"], "keys")
+    now = 0.0
+    limits = RateLimits(lambda: now)
+    admitted = []
+    for wait in waits:
+        now += wait
+        recent = sum(now - time < 60 for time in admitted)
+        try:
+            limits.admit(key)
+        except RateLimitError as error:
+            assert recent == per_minute
+            now += int(error.headers["Retry-After"])
+            limits.admit(key)
+        else:
+            assert recent < per_minute
+        admitted.append(now)
+
+
+@pytest.mark.parametrize(
+    "rate", ["0/minute", "600", "600/hour", "-1/minute", "1e3/minute", "1000001/minute", "05/minute"]
+)
+def test_a_cap_that_is_none_is_named(rate):
+    """The error says what a line must be, and holds no key."""
+    with pytest.raises(
+        ConfigError, match=r"keys, line 1, must be: name scope\[,scope\] key \[requests/minute\]"
+    ) as refused:
+        parse_keys([f"a read {READ} {rate}"], "keys")
+    assert READ not in str(refused.value)
+
+
+def test_a_cap_that_changes_holds_at_once(serve, folder, tmp_path):
+    """What was asked before counts."""
+    file = tmp_path / "keys"
+    file.write_text(f"dashboard read {READ} 4/minute\n")
+    with serve(models=folder / "two.safetensors", keys_file=file, wait=False) as client:
+
+        def ask():
+            return client.get("/v1/models", headers=bearer(READ)).status_code
+
+        assert [ask() for _ in range(3)] == [200] * 3
+        file.write_text(f"dashboard read {READ} 2/minute\n")
+        assert ask() == 429
+        file.write_text(f"dashboard read {READ} 30/minute\n")
+        assert ask() == 200
+
+
+UNLOAD = "/v2/repository/models/two/unload"
+OWN = "http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),  # a program
+        ({"Sec-Fetch-Site": "same-origin", "Origin": OWN}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": OWN}, 200),  # a browser that says no more
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://other.127.0.0.1"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://friend.example"}, 200),  # named by the setting
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_no_page_of_another_site_changes_what_is_served(serve, folder, host, headers, status):
+    """On any address, with or without keys: a browser posts for any page, and says for which."""
+    options = {"no_auth": True, "host": host} if host == "0.0.0.0" else {}
+    settings = {"models": folder / "two.safetensors", "repository_api": True, **options}
+    with serve(**settings, allowed_origins="https://friend.example") as client:
+        sent = {name: value.format(port=client.base_url.port) for name, value in headers.items()}
+        answer = client.post(UNLOAD, headers=sent)
+        assert answer.status_code == status, answer.text
+        if status == 403:
+            assert answer.json()["code"] == "cross_site"
+            assert client.get("/v1/models/two", headers=sent).status_code == 200  # to read is no change
+
+
+def test_pages_of_other_origins_read_nothing_unless_they_are_named(serve, folder):
+    """CORS is off; origins of the setting get it, for the headers that clients need, and need no key to ask for it."""
+    asks = {"Origin": "https://friend.example"}
+    preflight = {**asks, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    with serve(models=folder / "two.safetensors", wait=False) as client:
+        for answer in (client.get("/v1/models", headers=asks), client.options(PREDICT[1], headers=preflight)):
+            assert not any(name.startswith("access-control") for name in answer.headers)
+    settings = {"models": folder / "two.safetensors", "keys": KEYS, "allowed_origins": "https://friend.example"}
+    with serve(**settings, wait=False) as client:
+        answer = client.options(PREDICT[1], headers=preflight)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, asks["Origin"])
+        assert "Authorization" in answer.headers["access-control-allow-headers"]
+        answer = client.get("/v1/models", headers={**asks, **bearer(READ)})
+        assert answer.headers["access-control-allow-origin"] == asks["Origin"]
+        assert {"ETag", "Retry-After", "X-Request-Id"} <= set(
+            answer.headers["access-control-expose-headers"].split(", ")
+        )
+        other = {"Origin": "https://evil.example", **bearer(READ)}
+        assert "access-control-allow-origin" not in client.get("/v1/models", headers=other).headers
+        assert client.options(PREDICT[1], headers={**preflight, **other}).status_code == 400
+
+
+@pytest.mark.parametrize("origins", ["*", "friend.example", "https://friend.example/page", "https://a.example b"])
+def test_an_origin_that_is_none_is_refused_at_the_start(origins):
+    """In one sentence."""
+    with pytest.raises(ConfigError, match=r"allowed_origins must be such as https://example\.org"):
+        create_app(Settings(allowed_origins=origins))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from factories import make_model, make_windows
+from factories import make_model, make_tensors, make_windows
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.ledger import explain_windows
@@ -29,10 +30,10 @@ def checkpoint(model):
     return f"sha256:{model.sha256}"
 
 
-def ask_all(client, path):
+def ask_all(client, path, **query):
     """What every operation on a model answers, by its name."""
-    answers = {f"GET {get}": client.get(path + get) for get in GETS}
-    answers |= {f"POST {verb}": client.post(path + verb, json=BODY) for verb in (":predict", ":explain")}
+    answers = {f"GET {get}": client.get(path + get, params=query) for get in GETS}
+    answers |= {f"POST {verb}": client.post(path + verb, json=BODY, params=query) for verb in (":predict", ":explain")}
     assert {answer.status_code for answer in answers.values()} == {200}
     return {name: answer.json() for name, answer in answers.items()}
 
@@ -42,13 +43,13 @@ def checkpoint_of(answer):
 
 
 def test_every_operation_reaches_every_version(serve, tmp_path):
-    """Below /versions each is answered by the checkpoint of that version, and without it by the highest."""
+    """The query names the version that answers, without it the highest does; every answer says which it is."""
     models = {version: write(tmp_path / "m" / f"{version}.safetensors", version) for version in (1, 2, 10)}
     with serve(models=tmp_path) as client:
         for version, model in models.items():
-            answers = ask_all(client, f"/v1/models/m/versions/{version}")
+            answers = ask_all(client, "/v1/models/m", version=str(version))
             assert {checkpoint_of(answer) for answer in answers.values()} == {checkpoint(model)}
-            assert answers["GET "]["version"] == str(version)
+            assert {answer.get("graph", answer)["version"] for answer in answers.values()} == {str(version)}
             assert answers["POST :predict"]["predictions"] == model.predict(make_windows(MODEL, 3)).tolist()
         assert ask_all(client, "/v1/models/m") == answers
 
@@ -64,28 +65,51 @@ def test_the_list_and_the_model_show_all_versions(serve, tmp_path):
         answer = client.get("/v1/models").json()
         assert answer == {"models": ["m"], "details": [{"name": "m", **ready, "versions": [failed, ready]}]}
         assert client.get("/v1/models/m").json()["versions"] == [failed, ready]
-        assert client.get("/v1/models/m/versions/2").status_code == 503
+        assert client.get("/v1/models/m?version=2").status_code == 503
         assert client.get("/readyz").json()["models"] == answer["details"]
 
 
 @pytest.mark.parametrize("version", ["2", "0", "01", "latest", "%2e%2e", "1%2f1", "1 ", "¹"])
 def test_a_version_that_does_not_exist_is_404(serve, folder, version):
-    """The error lists the versions there are; what would be another path is one."""
+    """The error lists the versions there are; in V2 what would be another path is one."""
     with serve(models=folder / "head.safetensors") as client:
-        for path in ("", "/topology", "/report"):
-            answer = client.get(f"/v1/models/head/versions/{version}{path}")
-            assert answer.status_code == 404
-            assert answer.headers["content-type"] == "application/json"
-        answer = client.post(f"/v1/models/head/versions/{version}:predict", json=BODY)
-        assert answer.status_code == 404
-        if version in ("2", "0", "01", "latest"):
-            assert answer.json()["error"] == f"model 'head' has no version '{version}'; the versions are 1"
+        answers = [client.get(f"/v1/models/head{path}?version={version}") for path in ("", "/topology", "/report")]
+        answers += [
+            client.post(f"/v1/models/head:{verb}?version={version}", json=BODY) for verb in ("predict", "explain")
+        ]
+        for answer in answers:
+            assert (answer.status_code, answer.json()["code"]) == (404, "version_not_found")
+            known = f"model 'head' has no version {unquote(version)!r}; the versions are 1"
+            assert answer.json()["error"] == known
+        answers = [client.get(f"/v2/models/head/versions/{version}{path}") for path in ("", "/ready")]
+        answers.append(client.post(f"/v2/models/head/versions/{version}/infer", json=make_tensors(BODY["instances"])))
+        for answer in answers:
+            assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+
+
+@pytest.mark.parametrize("path", ["", "/ready", "/topology", "/reference/0", ":predict", ":explain"])
+def test_a_misspelt_version_is_refused(serve, folder, path):
+    """Else the highest version would answer in place of the one that was meant."""
+    with serve(models=folder / "head.safetensors") as client:
+        ask = client.post if path.startswith(":") else client.get
+        options = {"json": BODY} if path.startswith(":") else {}
+        answer = ask(f"/v1/models/head{path}", params={"versoin": "1"}, **options)
+        assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "versoin")
+
+
+def test_versions_are_in_the_path_of_v2_alone(serve, folder):
+    """As the Open Inference Protocol has it; under /v1 there is one path for each thing."""
+    with serve(models=folder / "head.safetensors") as client:
+        for path in ("", "/ready"):
+            assert client.get(f"/v2/models/head/versions/1{path}").status_code == 200
+            assert client.get(f"/v1/models/head/versions/1{path}").status_code == 404
+        assert client.post("/v1/models/head/versions/1:predict", json=BODY).json()["code"] == "path_not_found"
 
 
 def test_a_wrong_method_on_a_version_is_405(serve, folder):
     """As it is on the model."""
     with serve(models=folder / "head.safetensors") as client:
-        answer = client.get("/v1/models/head/versions/1:predict")
+        answer = client.get("/v1/models/head:predict?version=1")
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
@@ -99,9 +123,9 @@ def test_models_of_one_checkpoint_answer_under_their_own_names(serve, tmp_path):
     for operation, of_a in answers["a"].items():
         of_b = answers["b"][operation]
         key = "name" if operation == "GET " else "model_name"
+        assert (of_a.get("graph", of_a).pop("version"), of_b.get("graph", of_b).pop("version")) == ("1", "7")
         assert (of_a.get("graph", of_a).pop(key), of_b.get("graph", of_b).pop(key)) == ("a", "b")
         if operation == "GET ":
-            assert (of_a.pop("version"), of_b.pop("version")) == ("1", "7")
             assert of_a.pop("versions") != of_b.pop("versions")
         assert of_a == of_b
 

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from itertools import count
 
 import httpx2
 import pytest
@@ -22,6 +23,8 @@ from waiting import poll
 
 from service.engines.workers import Worker
 
+NUMBERS = count()
+COUNTED = "kanscope_batch_windows_count"
 BODY = json.dumps({"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}).encode()  # fits model "two"
 
 
@@ -35,55 +38,112 @@ def workers(launch, folder):
     return start
 
 
-def read_metrics(client):
-    """The metrics of whichever process answers a new connection, and its id."""
-    with httpx2.Client(base_url=client.base_url, timeout=60) as one:
-        text = one.get("/metrics").text
-    (pid,) = set(re.findall(r'pid="(\d+)"', text))
-    return int(pid), text
+def ask(process, method, path, **options):
+    """The answer to a request on a connection of its own, and the id of the process that gave it, as the log says."""
+    name = f"ask-{next(NUMBERS)}"
+    with httpx2.Client(base_url=process.client.base_url, timeout=60, headers={"X-Request-Id": name}) as one:
+        answer = one.request(method, path, **options)
+
+    def lines():
+        whole = process.log.read_text().rpartition("\n")[0].splitlines()
+        return [line for line in map(json.loads, whole) if line.get("id") == name]
+
+    poll(lines)
+    return answer, lines()[0]["process"]
 
 
-def find_processes(client, n=2):
+def find_processes(process, n=2):
     """The ids of the processes that answer, once there are n."""
     found = set()
 
     def complete():
-        found.add(read_metrics(client)[0])
+        found.add(ask(process, "GET", "/healthz")[1])
         return len(found) >= n
 
     poll(complete)
     return found
 
 
+def metric(text, name):
+    """The value of a metric without labels."""
+    return float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1])
+
+
 def test_two_processes_answer_alike(workers):
     """Both forecast and explain, and settings of the command line and of the environment have reached both."""
     with workers(KANSCOPE_MAX_WINDOWS="2") as process:
-        pids = find_processes(process.client)
+        pids = find_processes(process)
         assert len(pids) == 2 and process.popen.pid not in pids
         seen = {}
+        body = json.loads(BODY)
 
-        def ask():
-            with httpx2.Client(base_url=process.client.base_url, timeout=60) as one:  # one connection is one process's
-                pid = int(re.search(r'pid="(\d+)"', one.get("/metrics").text)[1])
-                body = json.loads(BODY)
-                seen[pid] = (
-                    one.get("/readyz").json()["ready"],
-                    one.post("/v1/models/two:predict", json=body).json(),
-                    one.post("/v1/models/two:explain", json={**body, "output": "a+1"}).json()["explanations"],
-                    one.post("/v1/models/two:predict", json={"instances": [[]] * 3}).json()["error"],
-                )
-            return len(seen) == 2
+        def ask_each():
+            ready, pid = ask(process, "GET", "/readyz")
+            answers = [
+                ask(process, "POST", "/v1/models/two:predict", json=body),
+                ask(process, "POST", "/v1/models/two:explain", json={**body, "output": "a+1"}),
+                ask(process, "POST", "/v1/models/two:predict", json={"instances": [[]] * 3}),
+            ]
+            for place, (answer, by) in enumerate([(ready, pid), *answers]):
+                seen.setdefault(by, {})[place] = {**answer.json(), "request_id": ""}
+            return len(seen) == 2 and all(len(of_one) == 4 for of_one in seen.values())
 
-        poll(ask)
+        poll(ask_each)
     (first, second) = seen.values()
     assert first == second
-    assert first[0] is True and "at most" not in first[3] and "1 to 2 instances (max_windows)" in first[3]
+    assert first[0]["ready"] is True and "1 to 2 instances (max_windows)" in first[3]["error"]
+
+
+def test_one_scrape_tells_all_processes(workers):
+    """Whichever answers: counts and times are added up, models are as any process has them, memory is that of each."""
+    with workers() as process:
+        pids = find_processes(process)
+        before = metric(ask(process, "GET", "/metrics")[0].text, COUNTED)
+        asked = [ask(process, "POST", "/v1/models/two:predict", json=json.loads(BODY))[1] for _ in range(40)]
+        assert set(asked) == pids
+        texts = {}
+        while len(texts) < 2:
+            answer, pid = ask(process, "GET", "/metrics")
+            texts[pid] = answer.text
+        for text in texts.values():
+            assert metric(text, COUNTED) - before == 40
+            assert metric(text, "kanscope_requests_in_flight") == 1
+            assert re.search(r'^kanscope_models{state="ready"} 1.0$', text, re.MULTILINE)
+            assert "kanscope_build_info{" in text
+            memory = re.findall(r'^process_resident_memory_bytes{pid="(\d+)"} (\S+)$', text, re.MULTILINE)
+            assert {int(pid) for pid, _ in memory} == pids and min(float(size) for _, size in memory) > 1e8
+
+
+def test_a_process_that_is_killed_is_in_no_gauge_and_stays_in_the_counts(workers):
+    """What it was doing is over; what it did is not undone."""
+    with workers() as process:
+        find_processes(process)
+        with connect(process.client) as connection:
+            connection.sendall(post("predict", BODY)[:-1])  # in flight, at one of them
+            poll(lambda: metric(process.client.get("/metrics").text, "kanscope_requests_in_flight") == 2)
+            total = metric(process.client.get("/metrics").text, COUNTED)
+            for pid in find_processes(process):
+                os.kill(pid, signal.SIGKILL)
+                poll(lambda pid=pid: pid not in memory_of(process))
+            poll(lambda: len(memory_of(process)) == 2)
+            text = process.client.get("/metrics").text
+        assert metric(text, "kanscope_requests_in_flight") == 1
+        assert metric(text, COUNTED) == total
+
+
+def memory_of(process):
+    """The ids of the processes whose memory the metrics tell."""
+    try:
+        text = ask(process, "GET", "/metrics")[0].text
+    except httpx2.HTTPError:
+        return set()
+    return {int(pid) for pid in re.findall(r'^process_resident_memory_bytes{pid="(\d+)"}', text, re.MULTILINE)}
 
 
 def test_log_lines_say_which_process_they_are_of(workers):
     """Each line has its id, that of a request and that of a library."""
     with workers() as process:
-        pids = find_processes(process.client)
+        pids = find_processes(process)
         lines = process.lines()
         assert {line["process"] for line in lines} == {*pids, process.popen.pid}
         assert {line["process"] for line in lines if line["event"] == "request"} == pids
@@ -98,19 +158,18 @@ def test_log_lines_of_a_single_process_leave_it_out(launch, folder):
 def test_one_that_is_killed_is_replaced(workers):
     """After kill -9 the other answers every request until a third is there, which has its models before it answers."""
     with workers() as process:
-        killed, other = find_processes(process.client)
+        killed, other = find_processes(process)
         os.kill(killed, signal.SIGKILL)
         answered = set()
 
-        def ask():
-            with httpx2.Client(base_url=process.client.base_url, timeout=60) as one:
-                pid = int(re.search(r'pid="(\d+)"', one.get("/metrics").text)[1])
-                assert one.post("/v1/models/two:predict", json=json.loads(BODY)).status_code == 200
+        def both_answer():
+            answer, pid = ask(process, "POST", "/v1/models/two:predict", json=json.loads(BODY))
+            assert answer.status_code == 200
             answered.add(pid)
             return len(answered) == 2
 
         poll(lambda: not is_running(killed))
-        poll(ask)
+        poll(both_answer)
         assert other in answered and killed not in answered
 
 
@@ -153,7 +212,7 @@ def test_sigterm_under_load_lets_accepted_requests_end(workers):
     """Forecasts and explanations that either process has begun to read are answered, and no answer is an error."""
     with workers() as process:
         client = process.client
-        find_processes(client)
+        find_processes(process)
         explain = json.dumps({"instances": json.loads(BODY)["instances"] * 40, "output": ["a+1", "b+2"]}).encode()
         requests = [post("predict", BODY)] * 16 + [post("explain", explain)] * 8
         statuses = []
@@ -161,12 +220,9 @@ def test_sigterm_under_load_lets_accepted_requests_end(workers):
         connections = [connect(client) for _ in requests]
         for connection, request in zip(connections, requests, strict=True):
             connection.sendall(request[:-1])
-        in_flight = {}
 
-        def all_begun():
-            pid, text = read_metrics(client)
-            in_flight[pid] = float(re.search(r"kanscope_requests_in_flight{\S+ (\S+)", text)[1]) - 1  # but for this one
-            return sum(in_flight.values()) == len(requests)
+        def all_begun():  # but for the request that asks
+            return metric(client.get("/metrics").text, "kanscope_requests_in_flight") - 1 == len(requests)
 
         poll(all_begun)
         for thread in load:
@@ -189,7 +245,7 @@ def test_sigterm_under_load_lets_accepted_requests_end(workers):
 def test_none_outlives_its_supervisor(workers):
     """Where that is killed, the processes end, and the address is free for the next one."""
     with workers() as process:
-        pids = find_processes(process.client)
+        pids = find_processes(process)
         process.popen.kill()
         process.popen.wait(30)
         poll(lambda: not any(map(is_running, pids)))

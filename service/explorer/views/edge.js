@@ -72,8 +72,8 @@ export function create(page) {
   let all;
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
-    const rule = { output: page.output, ...ruleQuery(values) };
-    all ??= askJson({ path: `${page.path}/topology`, query: { output: page.output, pruned: false } });
+    const rule = { ...page.query, ...ruleQuery(values) };
+    all ??= askJson({ path: `${page.path}/topology`, query: { ...page.query, pruned: false } });
     const key = values.edge ?? strongestKey(await all);
     const [stage, layer, i, j] = key.split("/");
     const path = `${page.path}/edges/${[layer, i, j].map(encodeURIComponent).join("/")}`;

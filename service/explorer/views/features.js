@@ -44,7 +44,7 @@ export function create(page) {
 
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
-    const ask = { path: `${page.path}/attributions`, query: { output: page.output } };
+    const ask = { path: `${page.path}/attributions`, query: { ...page.query } };
     const answer = /** @type {Schemas["AttributionsResponse"]} */ (await askJson(ask, signal));
     const columns = columnsOf(answer, page);
     const [sort, direction] = (values.sort ?? "rank").split(":");

@@ -60,9 +60,9 @@ export function create(page) {
   const update = async (values, signal) => {
     const { window, note } = await input.set(values, signal);
     const body = { instances: [window], output: page.output, detail: "flow", baseline: values.baseline ?? "mean" };
-    const ask = { path: `${page.path}:explain`, body };
-    const graph = { path: `${page.path}/topology`, query: { output: page.output, pruned: false } };
-    const picture = { path: graph.path, query: { output: page.output, color: "contribution" } };
+    const ask = { path: `${page.path}:explain`, query: page.version, body };
+    const graph = { path: `${page.path}/topology`, query: { ...page.query, pruned: false } };
+    const picture = { path: graph.path, query: { ...page.query, color: "contribution" } };
     const [answer, topology, { root }] = await Promise.all([
       /** @type {Promise<Schemas["ExplainResponse"]>} */ (askJson(ask, signal)),
       /** @type {Promise<Schemas["TopologyResponse"]>} */ (askJson(graph, signal)),
@@ -215,7 +215,7 @@ function windowInput(page) {
     }
     index.value = given;
     const path = `${page.path}/reference/${encodeURIComponent(given)}`;
-    const answer = /** @type {Schemas["ReferenceWindow"]} */ (await askJson({ path }, signal));
+    const answer = /** @type {Schemas["ReferenceWindow"]} */ (await askJson({ path, query: page.version }, signal));
     return { window: answer.instance, note: noteOf(answer, page) };
   };
   return { element, set };

@@ -87,7 +87,7 @@ export function create(page) {
    */
   const traceCost = async ({ graph }, signal) => {
     const { metric, fill } = graph.rule;
-    const ask = { path: `${page.path}/topology/fidelity`, query: { output: page.output, metric, fill } };
+    const ask = { path: `${page.path}/topology/fidelity`, query: { ...page.query, metric, fill } };
     try {
       const [{ drawCost }, traced] = await Promise.all([
         import("../charts.js"),
@@ -106,7 +106,7 @@ export function create(page) {
     pruning.set(values);
     color.set(values.color ?? "score");
     pruned.set(values.pruned ?? "fold");
-    const query = { output: page.output, ...ruleQuery(values), pruned: values.pruned !== "show" };
+    const query = { ...page.query, ...ruleQuery(values), pruned: values.pruned !== "show" };
     const ask = { path: `${page.path}/topology`, query };
     const drawn = { ...ask, query: { ...query, color: values.color } };
     const [topology, { root, text }] = await Promise.all([

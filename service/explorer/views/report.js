@@ -36,7 +36,7 @@ export function create(page) {
 
   /** @type {import("../app.js").View["update"]} */
   const update = async (_, signal) => {
-    const ask = { path: `${page.path}/report`, query: { output: page.output } };
+    const ask = { path: `${page.path}/report`, query: { ...page.query } };
     const answer = /** @type {Schemas["ReportResponse"]} */ (await askJson(ask, signal));
     findings.replaceChildren(...answer.findings.map((finding) => tellFinding(finding, page)));
     const rows = answer.findings.map(({ id, question, answer }) => ({ id, question, answer }));

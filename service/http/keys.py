@@ -1,0 +1,233 @@
+"""API keys: the lines that hold them, their scopes, and how often each may ask.
+
+Keys are kept as SHA-256 hashes and never written anywhere; what is said about a key is its name or its line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import logging
+import math
+import os
+import re
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from time import monotonic
+from typing import Literal, get_args
+
+from kanmodel.errors import ConfigError
+from service.http.errors import RateLimitError
+from service.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+KeyScope = Literal["read", "explain", "admin"]
+IMPLIED: dict[str, set[KeyScope]] = {
+    "read": {"read"},
+    "explain": {"read", "explain"},
+    "admin": {"read", "explain", "admin"},
+}
+MINUTE = 60.0  # seconds
+MAX_PER_MINUTE = 1_000_000  # the times of as many requests are kept
+FORM = "name scope[,scope] key [requests/minute]"
+_LINE = re.compile(r"(?P<name>\S+)\s+(?P<scopes>\S+)\s+(?P<key>\S+)(?:\s+(?P<rate>\S+))?")
+_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")  # what RFC 6750 lets a header carry, and too long to be guessed
+_RATE = re.compile(r"([1-9][0-9]{0,6})/minute")
+
+
+@dataclass(frozen=True)
+class Key:
+    """An API key.
+
+    Attributes:
+        name: whose it is, for the log.
+        scopes: what it opens, with what that implies.
+        digest: SHA-256 of the key.
+        per_minute: most requests in any minute; None for any number.
+    """
+
+    name: str
+    scopes: frozenset[KeyScope]
+    digest: bytes
+    per_minute: int | None = None
+
+
+def parse_keys(lines: Iterable[str], source: str) -> tuple[Key, ...]:
+    """The keys of lines of the `FORM`; empty ones and those that begin with ``#`` are passed over.
+
+    Args:
+        lines: the lines.
+        source: where they stand, for errors.
+
+    Raises:
+        ConfigError: a line is something else, a key is there twice, or there is none. The error holds no key.
+    """
+    keys: dict[bytes, Key] = {}
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if line and not line.startswith("#"):
+            key = _parse_key(line, f"{source}, line {number},")
+            if key.digest in keys:
+                raise ConfigError(f"{source}, line {number}, has the key of {keys[key.digest].name} again")
+            keys[key.digest] = key
+    if not keys:
+        raise ConfigError(f"{source} holds no key")
+    return tuple(keys.values())
+
+
+def _parse_key(line: str, place: str) -> Key:
+    parts = _LINE.fullmatch(line)
+    if parts is None:
+        raise ConfigError(f"{place} must be: {FORM}")
+    scopes = parts["scopes"].split(",")
+    if not all(scope in IMPLIED for scope in scopes):
+        raise ConfigError(f"{place} has an unknown scope: there are {', '.join(get_args(KeyScope))}")
+    if not _KEY.fullmatch(parts["key"]):
+        raise ConfigError(f"{place} has a key that is not 16 or more of A-Z a-z 0-9 . _ ~ + / = -")
+    implied = frozenset[KeyScope]().union(*(IMPLIED[scope] for scope in scopes))
+    return Key(parts["name"], implied, _digest(parts["key"].encode()), _parse_rate(parts["rate"], place))
+
+
+def _parse_rate(text: str | None, place: str) -> int | None:
+    """``600/minute`` -> 600."""
+    if text is None:
+        return None
+    rate = _RATE.fullmatch(text)
+    if rate is None or int(rate[1]) > MAX_PER_MINUTE:
+        raise ConfigError(f"{place} must be: {FORM}, such as 600/minute and at most {MAX_PER_MINUTE}/minute")
+    return int(rate[1])
+
+
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
+
+
+class KeyFile:
+    """The keys of a file, read again when its time or size changes. A file that then is broken leaves them as they are.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigError: it cannot be read, or its lines are not keys.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp = _stamp(path)
+        self._keys = self._read()
+
+    @property
+    def keys(self) -> tuple[Key, ...]:
+        """The keys of now."""
+        stamp = _stamp(self._path)
+        if stamp != self._stamp:
+            self._stamp = stamp
+            try:
+                self._keys = self._read()
+                logger.info("read %d keys from %s", len(self._keys), self._path.name)
+            except ConfigError as error:
+                logger.error("the keys stay as they were: %s", error)
+        return self._keys
+
+    def _read(self) -> tuple[Key, ...]:
+        try:
+            lines = self._path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise ConfigError(f"cannot read the keys of {self._path}: {reason}") from None
+        return parse_keys(lines, self._path.name)
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Every key that opens something.
+
+    Attributes:
+        fixed: those of the environment.
+        file: those of a file, which may change.
+    """
+
+    fixed: tuple[Key, ...]
+    file: KeyFile | None
+
+    def find(self, offered: bytes) -> Key | None:
+        """The key that is offered, found in a time that says nothing about the others."""
+        digest = _digest(offered)
+        found = None
+        for key in (*self.fixed, *(self.file.keys if self.file else ())):
+            if hmac.compare_digest(key.digest, digest):
+                found = key
+        return found
+
+
+def load_keys(settings: Settings) -> Keys | None:
+    """The keys that the settings name; None where requests need none.
+
+    Raises:
+        ConfigError: a key is not one, or others can reach the address and there is neither a key nor `no_auth`.
+    """
+    if settings.keys is None and settings.keys_file is None:
+        if settings.no_auth or is_loopback(settings.host):
+            return None
+        raise ConfigError(
+            f"{settings.host} can be reached by others: set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or say --no-auth"
+        )
+    if settings.no_auth:
+        raise ConfigError("there are API keys, and no_auth says that none is needed: give one of them")
+    lines = re.split("[;\n]", settings.keys.get_secret_value()) if settings.keys else None
+    return Keys(
+        fixed=() if lines is None else parse_keys(lines, "KANSCOPE_KEYS"),
+        file=None if settings.keys_file is None else KeyFile(settings.keys_file),
+    )
+
+
+class RateLimits:
+    """How often each key has asked: never more than it may in any minute, however that falls.
+
+    Belongs to one event loop, so it needs no lock. Each process counts for itself.
+
+    Args:
+        clock: gives the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._times: dict[bytes, deque[float]] = {}  # of the last requests that were let through, by key
+
+    def admit(self, key: Key) -> None:
+        """Counts a request of a key.
+
+        Raises:
+            RateLimitError: it has asked as often as it may in the last minute; this one does not count.
+        """
+        if key.per_minute is None:
+            return
+        times = self._times.get(key.digest)
+        if times is None or times.maxlen != key.per_minute:  # the key is new, or another number stands in its line
+            times = self._times[key.digest] = deque(times or (), maxlen=key.per_minute)
+        now = self._clock()
+        if len(times) == key.per_minute and now - times[0] < MINUTE:
+            message = f"the key {key.name} may ask {key.per_minute} times a minute"
+            seconds = math.ceil(MINUTE - (now - times[0]))
+            raise RateLimitError(message, headers={"Retry-After": str(max(seconds, 1))})
+        times.append(now)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,154 @@
+"""Spans of real requests, read from memory, and by a collector as OTLP brings them."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+from factories import make_tensors, make_windows
+from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from waiting import poll
+
+from kanmodel.errors import ConfigError
+from service.app import create_app
+from service.settings import Settings
+from service.telemetry import traces
+from service.telemetry.traces import span
+
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+TRACEPARENT = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
+
+
+@pytest.fixture(scope="module")
+def exporter():
+    """What the process has recorded; a process has one provider."""
+    memory = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(memory))
+    trace.set_tracer_provider(provider)
+    return memory
+
+
+@pytest.fixture
+def ask(exporter, serve, folder, local_service):
+    """Sends one request to a service that traces, and gives the spans of its trace, by their names."""
+    bodies = {"instances": make_windows(local_service.models["two"], 3).tolist()}
+    with serve(models=folder / "two.safetensors", tracing=True) as client:
+
+        def ask(method, path, **options):
+            exporter.clear()
+            more = {"json": bodies | options.pop("more", {})} if method == "POST" and "json" not in options else {}
+            answer = client.request(method, path, **{"headers": TRACEPARENT, **more, **options})
+            assert answer.status_code == options.get("status", 200), answer.text
+            poll(lambda: any(one.kind is trace.SpanKind.SERVER for one in exporter.get_finished_spans()))
+            found = exporter.get_finished_spans()
+            return answer, {one.name: one for one in found}, found
+
+        yield ask
+
+
+def parents(spans):
+    """The name of the span that each is below."""
+    by_id = {one.context.span_id: one.name for one in spans}
+    return {one.name: by_id.get(one.parent.span_id) for one in spans if one.parent}
+
+
+def test_a_forecast_has_its_parts_below_the_request_that_continues_the_clients_trace(ask):
+    """The request is a child of the client's span, and parse, wait, forecast and encode are below it."""
+    answer, by_name, spans = ask("POST", "/v1/models/two:predict")
+    request = by_name["POST /v1/models/{model}:predict"]
+    assert {format(one.context.trace_id, "032x") for one in spans} == {TRACE}
+    assert format(request.parent.span_id, "016x") == PARENT
+    assert parents(spans) == {
+        "parse": request.name,
+        "wait": request.name,
+        "forecast": request.name,
+        "encode": request.name,
+        request.name: None,
+    }
+    assert by_name["forecast"].attributes["windows"] == 3
+    assert request.attributes["http.route"] == "/v1/models/{model}:predict"
+    assert request.attributes["kanscope.request_id"] == answer.headers["x-request-id"] == TRACE
+    assert (request.attributes["kanscope.model"], request.attributes["kanscope.windows"]) == ("two", 3)
+    assert all(one.start_time <= one.end_time <= request.end_time for one in spans)
+
+
+def test_an_explanation_has_a_span_for_each_slice(ask):
+    """Whatever thread computes them, in JSON and in lines."""
+    for headers in ({}, {"Accept": "application/x-ndjson"}):
+        _, by_name, spans = ask(
+            "POST", "/v1/models/two:explain", more={"output": "a+1"}, headers={**TRACEPARENT, **headers}
+        )
+        assert {"parse", "wait", "forecast", "slice", "encode", "POST /v1/models/{model}:explain"} <= by_name.keys()
+        assert {format(one.context.trace_id, "032x") for one in spans} == {TRACE}
+        slices = [one for one in spans if one.name == "slice"]
+        assert slices and all(parents(spans)[one.name] in ("wait", "POST /v1/models/{model}:explain") for one in slices)
+
+
+def test_tensors_and_kept_answers_are_named_by_their_route(ask):
+    """An answer that is sent before anything looks for a route has the name of its own, too."""
+    _, by_name, _ = ask("POST", "/v2/models/two/infer", json=make_tensors([[[0.5] * 4] * 6]))
+    assert {"parse", "wait", "forecast", "encode", "POST /v2/models/{model}/infer"} <= by_name.keys()
+    for parts in ({"wait", "encode"}, set()):
+        _, by_name, _ = ask("GET", "/v1/models/two/report?output=a%2B1")
+        assert by_name.keys() >= {*parts, "GET /v1/models/{model}/report"}
+    assert by_name.keys() == {"GET /v1/models/{model}/report"}
+
+
+def test_an_explicit_id_is_the_requests_and_the_trace_stays_the_clients(ask):
+    """X-Request-Id names the request, traceparent the trace; the span has both."""
+    answer, by_name, _ = ask("GET", "/v1/models", headers={**TRACEPARENT, "X-Request-Id": "mine"})
+    assert answer.headers["x-request-id"] == "mine"
+    request = by_name["GET /v1/models"]
+    assert (format(request.context.trace_id, "032x"), request.attributes["kanscope.request_id"]) == (TRACE, "mine")
+
+
+def test_off_nothing_is_recorded_and_nothing_is_made(exporter, serve, folder):
+    """Though a provider is there: each part gets the same object, which does nothing."""
+    exporter.clear()
+    with serve(models=folder / "two.safetensors") as client:
+        assert client.get("/v1/models", headers=TRACEPARENT).status_code == 200
+    assert exporter.get_finished_spans() == ()
+    assert span("parse") is span("forecast", windows=3)
+
+
+def test_tracing_without_the_sdk_is_refused_at_the_start(monkeypatch):
+    """Its API alone would discard every span."""
+    monkeypatch.setattr(traces, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'kanscope\[otel\]'"):
+        create_app(Settings(tracing=True))
+
+
+def test_a_collector_gets_the_spans(launch, folder):
+    """OTLP over HTTP, as the environment says where."""
+    names = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self):
+            body = self.rfile.read(int(self.headers["content-length"]))
+            if self.headers.get("content-encoding") == "gzip":
+                body = gzip.decompress(body)
+            request = ExportTraceServiceRequest.FromString(body)
+            names.extend(s.name for r in request.resource_spans for scope in r.scope_spans for s in scope.spans)
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Collector)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    where = f"http://127.0.0.1:{server.server_port}"
+    settings = {"KANSCOPE_TRACING": "true", "OTEL_EXPORTER_OTLP_ENDPOINT": where, "OTEL_BSP_SCHEDULE_DELAY": "100"}
+    with launch(folder / "two.safetensors", **settings) as process:
+        body = {"instances": [[[0.5] * 4] * 6]}
+        assert process.client.post("/v1/models/two:predict", json=body).status_code == 200
+        poll(lambda: {"POST /v1/models/{model}:predict", "forecast"} <= set(names))
+    server.shutdown()
