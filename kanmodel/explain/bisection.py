@@ -28,7 +28,7 @@ from kanmodel.explain.path import PassedNodes, Slices
 from kanmodel.network.ranges import Intervals, NodeRanges
 from kanmodel.scaling import Array
 
-BATCH = 64  # parts whose samples are kept and integrated together
+BATCH = 64  # paths that are bisected together
 MAX_PARTS = 64  # a path with so many is not halved any further
 MAX_MOVE = 0.5  # of a node between two neighbouring points, in widths of its intervals
 
@@ -111,6 +111,8 @@ class Integrals:
     def total(self, parts: Parts) -> Integrals:
         """Over whole paths: sums of values, and of errors and residuals by magnitude, and the largest move."""
         n = int(parts.path.max()) + 1
+        if n == len(parts):  # each is a whole path
+            return self
         move = np.zeros(n)
         np.maximum.at(move, parts.path, self.move)
         values, errors = [add_parts(value, parts) for value in self.values], add_parts(self.errors, parts)
@@ -118,13 +120,14 @@ class Integrals:
 
 
 def bisect(
-    n: int, integrate: Callable[[Parts], Slices[Integrals]], tolerance: float, halvings: int
+    n: int, integrate: Callable[[Parts], Integrals], batch: int, tolerance: float, halvings: int
 ) -> Slices[tuple[Parts, Integrals]]:
     """Integrates along paths, halving parts until each path is within the tolerance or may not be halved further.
 
     Args:
         n: number of paths.
-        integrate: over up to `BATCH` parts of them.
+        integrate: over parts of them, in one slice.
+        batch: how many parts it takes at once.
         tolerance: largest accepted residual and error of a path.
         halvings: how often a part may be halved.
 
@@ -132,14 +135,14 @@ def bisect(
         The parts, of which each path has at least one, and what was found on each.
     """
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
-    found = yield from _in_batches(integrate, parts)
+    found = yield from _in_batches(integrate, batch, parts)
     for _ in range(halvings):
         coarse = _find_coarse(parts, found, tolerance)
         if not coarse.any():
             break
         yield
         halves = parts.take(coarse).halve()
-        added = yield from _in_batches(integrate, halves)
+        added = yield from _in_batches(integrate, batch, halves)
         parts = parts.take(~coarse).join(halves)
         found = Integrals.join([found.take(~coarse), added])
     return parts, found
@@ -203,13 +206,13 @@ def _find_coarse(parts: Parts, found: Integrals, tolerance: float) -> NDArray[np
     return chosen
 
 
-def _in_batches(integrate: Callable[[Parts], Slices[Integrals]], parts: Parts) -> Slices[Integrals]:
-    batches: list[Integrals] = []
-    for first in range(0, len(parts), BATCH):
-        if batches:
+def _in_batches(integrate: Callable[[Parts], Integrals], batch: int, parts: Parts) -> Slices[Integrals]:
+    found: list[Integrals] = []
+    for first in range(0, len(parts), batch):
+        if found:
             yield
-        batches.append((yield from integrate(parts.take(slice(first, first + BATCH)))))
-    return Integrals.join(batches)
+        found.append(integrate(parts.take(slice(first, first + batch))))
+    return Integrals.join(found)
 
 
 def _largest_feature_move(features: Intervals, starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:

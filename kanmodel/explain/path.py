@@ -3,8 +3,8 @@
     sample_path   forward and backward passes at some points of paths
     integrate     contributions from the samples, by a rule and by the two coarser ones inside it
 
-The passes come in slices of a few milliseconds, between which whoever runs them may do something else: gradients are
-per point, and the rule is applied once all are there. Everything is in model units.
+Computations come in slices of one pass each, a few milliseconds, between which whoever runs them may do something
+else. Everything is in model units.
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 
 from kanmodel.explain.quadrature import NestedQuadrature
+from kanmodel.network.config import ModelConfig
 from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.network.recurrent import KINDS
 from kanmodel.scaling import Array
 
 Result = TypeVar("Result")
 
 # A computation in slices: it yields between them, and returns its result.
 Slices = Generator[None, None, Result]
-POINTS = 384  # points of one pass: a few milliseconds; more gain little, as they no longer fit the cache
+PASS_BYTES = 2_500_000  # of the largest values of one pass: of more, memory is mapped anew in each pass
 
 
 @dataclass(frozen=True)
@@ -119,8 +121,17 @@ class Contributions:
         return Contributions.of([values * factor for values in self.arrays])
 
 
-def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, output: int, nodes: Array) -> Slices[PathSamples]:
-    """Forward and backward passes over paths x nodes, a slice of at most `POINTS` at a time.
+def paths_per_pass(config: ModelConfig, n_nodes: int) -> int:
+    """How many paths of so many points are sampled together: of about `PASS_BYTES` of features, edges and gates."""
+    values = len(config.features) + sum(layer.n_in * layer.n_subnodes for layer in config.front)
+    if config.recurrent is not None:
+        values += KINDS[config.recurrent.cell].n_gates * config.recurrent.n_units * config.recurrent.num_layers
+    point: int = config.lookback * values * getattr(torch, config.dtype).itemsize
+    return max(1, PASS_BYTES // (n_nodes * point))
+
+
+def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, output: int, nodes: Array) -> PathSamples:
+    """A forward and a backward pass over paths x nodes.
 
     Args:
         network: the network.
@@ -131,14 +142,9 @@ def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, output: in
     """
     along = torch.from_numpy(nodes).to(ends.dtype)[:, None, None]
     points = torch.lerp(starts[:, None], ends[:, None], along).flatten(0, 1)  # (n * n_nodes, lookback, n_features)
-    passed: list[list[Tensor]] = []
-    for part in torch.split(points, POINTS):
-        if passed:
-            yield
-        passed.append(_pass(network, part, output))
-    joined = passed[0] if len(passed) == 1 else [torch.cat(parts) for parts in zip(*passed, strict=True)]
     config = network.network.config
-    shaped = [values.reshape(len(ends), len(nodes), -1, *values.shape[1:]) for values in joined]
+    passed = _pass(network, points, output)
+    shaped = [values.reshape(len(ends), len(nodes), -1, *values.shape[1:]) for values in passed]
     return PathSamples.of(shaped, len(config.front), len(config.head))
 
 

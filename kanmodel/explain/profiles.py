@@ -17,7 +17,7 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
 from kanmodel.explain.bisection import Integrals, Parts, bisect, largest_move, part_ends
-from kanmodel.explain.path import PassedNodes, Slices, complete
+from kanmodel.explain.path import PassedNodes, Slices, complete, paths_per_pass
 from kanmodel.explain.quadrature import NestedQuadrature, estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.chain import Trace
 from kanmodel.network.config import ModelConfig
@@ -25,7 +25,6 @@ from kanmodel.scaling import Array
 
 MAX_WINDOWS = 128  # taken evenly from the reference: a share needs no more
 N_NODES = 17
-POINTS = 374  # points whose gradients are taken together: about as many as fit the cache
 TOLERANCE = 3e-2  # largest accepted error of a feature's contribution to a node, in standard deviations of the node
 HALVINGS = 10
 
@@ -77,17 +76,10 @@ def _contribute(model: LoadedModel, windows: Tensor, start: Tensor, scale: Array
     """Contributions of features to all nodes, (n_parts, n_nodes, n_features); errors in units of each node's scale."""
     rule = nested_clenshaw_curtis(N_NODES)
 
-    def integrate(parts: Parts) -> Slices[Integrals]:
-        starts, ends, change = part_ends(parts, start, windows)
-        batches: list[Integrals] = []
-        for first in range(0, len(parts), POINTS // N_NODES):
-            if batches:
-                yield
-            rows = slice(first, first + POINTS // N_NODES)
-            batches.append(_integrate(model, starts[rows], ends[rows], change[rows], rule, scale))
-        return Integrals.join(batches)
+    def integrate(parts: Parts) -> Integrals:
+        return _integrate(model, *part_ends(parts, start, windows), rule, scale)
 
-    return bisect(len(windows), integrate, TOLERANCE, HALVINGS)
+    return bisect(len(windows), integrate, paths_per_pass(model.config, N_NODES), TOLERANCE, HALVINGS)
 
 
 def _integrate(

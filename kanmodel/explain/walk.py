@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kanmodel.explain.bisection import MAX_MOVE, Integrals, Parts, bisect, largest_move, part_ends
 from kanmodel.explain.layers import LedgerLayer, list_layers, measure_residual
-from kanmodel.explain.path import Contributions, Slices, integrate, sample_path
+from kanmodel.explain.path import Contributions, Slices, integrate, paths_per_pass, sample_path
 from kanmodel.explain.quadrature import estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges
@@ -94,7 +94,8 @@ def explain_paths(walk: Walk, tolerance: float, halvings: int) -> Slices[PathLed
         halvings: how often a part may be halved.
     """
     n, network = len(walk.windows), walk.network.network
-    parts, found = yield from bisect(n, lambda parts: _integrate(walk, parts), tolerance, halvings)
+    batch = paths_per_pass(network.config, walk.n_nodes)
+    parts, found = yield from bisect(n, lambda parts: _integrate(walk, parts), batch, tolerance, halvings)
     whole = found.total(parts)
     start, end = np.zeros(n), np.zeros(n)
     first, last = parts.low == 0, parts.high == 1
@@ -113,11 +114,11 @@ def explain_paths(walk: Walk, tolerance: float, halvings: int) -> Slices[PathLed
     )
 
 
-def _integrate(walk: Walk, parts: Parts) -> Slices[Integrals]:
+def _integrate(walk: Walk, parts: Parts) -> Integrals:
     """Integrals over parts; their values are F at both ends, and contributions without the change of F."""
     rule = nested_clenshaw_curtis(walk.n_nodes)
     starts, ends, change = part_ends(parts, walk.start, walk.windows)
-    samples = yield from sample_path(walk.network, starts, ends, walk.output, rule.nodes)
+    samples = sample_path(walk.network, starts, ends, walk.output, rule.nodes)
     nested = integrate(change, samples, rule)
     n, network = len(parts), walk.network.network
     layers = list_layers(network, walk.output, nested)

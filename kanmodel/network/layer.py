@@ -224,12 +224,11 @@ class KANLayer(nn.Module):
 
     def nodes(self, subnodes: Tensor) -> Tensor:
         """The affine maps and products behind the sub-nodes, (batch, n_subnodes) -> (batch, n_out)."""
-        factors = self.subnode_scale * subnodes + self.subnode_bias
-        columns, start = [factors[:, : self.config.n_sum]], self.config.n_sum
-        for arity in self.config.mult_arity:
-            columns.append(factors[:, start : start + arity].prod(dim=1, keepdim=True))
-            start += arity
-        return self.node_scale * torch.cat(columns, dim=1) + self.node_bias
+        factors = torch.addcmul(self.subnode_bias, self.subnode_scale, subnodes)
+        if self.config.mult_arity:
+            sums, *of_products = torch.split(factors, [self.config.n_sum, *self.config.mult_arity], dim=1)
+            factors = torch.cat([sums, *(product.prod(dim=1, keepdim=True) for product in of_products)], dim=1)
+        return torch.addcmul(self.node_bias, self.node_scale, factors)
 
     def edges(self, x: Tensor) -> Tensor:
         """What every edge adds, (batch, n_in) -> (batch, n_subnodes, n_in)."""
