@@ -50,9 +50,11 @@ class Model:
 
     Attributes:
         loaded: the network with its reference windows, for the library itself; it reads model units.
+        name: for titles of pictures; that of the file, without its suffix.
     """
 
     loaded: LoadedModel
+    name: str = "model"
     _of_outputs: Once = field(default_factory=Once, init=False)
     _of_rules: Once = field(default_factory=lambda: Once(N_RULES), init=False)
 
@@ -191,7 +193,7 @@ class Model:
         else:
             raise UnknownNameError(f"an edge is two ids or the numbers layer, i, j, but {place!r} is neither")
         (curve,) = sample_edges(self.loaded, [found], points, span)
-        return Edge(**vars(curve))
+        return Edge(**vars(curve), name=self.name)
 
     def formula(self, output: str | None = None, *, fidelity: float = DEFAULT_FIDELITY) -> Formula:
         """One expression for a KAN that reads the features of one step, without an LSTM or a GRU.
@@ -250,7 +252,7 @@ class Model:
         numbers = sorted({self._number_of(name) for name in names})
         if not numbers:
             raise DataError("outputs is empty", [Problem("outputs", "is empty")])
-        return Model(extract_subnetwork(self.loaded, [self._measure(number) for number in numbers], rule))
+        return Model(extract_subnetwork(self.loaded, [self._measure(number) for number in numbers], rule), self.name)
 
     def save(self, path: str | Path) -> Model:
         """Writes the checkpoint; a crash on the way leaves the old file.
@@ -267,7 +269,7 @@ class Model:
         path = Path(path)
         if path.suffix != ".safetensors":
             raise CheckpointError(f"{path} must end in .safetensors")
-        return Model(replace(self.loaded, sha256=save_checkpoint(self.loaded, path)))
+        return Model(replace(self.loaded, sha256=save_checkpoint(self.loaded, path)), path.stem)
 
     def __repr__(self) -> str:
         config = self.loaded.config
@@ -288,7 +290,7 @@ class Model:
             "outputs": _list_some(named),
             "reference": f"{len(self.loaded.reference.windows)} windows",
         }
-        return f"Model\n{write_facts(facts)}"
+        return f"Model {self.name}\n{write_facts(facts)}"
 
     def _number_of(self, output: str | None) -> int:
         if output is None:
@@ -312,7 +314,10 @@ class Model:
         measured = self._measure(output)
         pruning = self._of_rules.get((output, rule), lambda: prune_by_rule(self.loaded, measured, rule))
         graph = self._of_rules.get((output, pruning.kept, rule.fill), lambda: lay_out(self.loaded, measured, pruning))
-        return Topology(**vars(graph) | {"rule": pruning.rule, "unit": self._unit_of(output)})
+        return Topology(
+            **vars(graph)
+            | {"rule": pruning.rule, "unit": self._unit_of(output), "name": self.name, "loaded": self.loaded}
+        )
 
     def _write_report(self, output: int) -> Report:
         findings = write_report(self.loaded, self._measure(output), self._topology(output, PruningRule()))
@@ -325,7 +330,8 @@ def load(path: str | Path) -> Model:
     Raises:
         CheckpointError: the file is missing, truncated or foreign; the message names the first difference.
     """
-    return Model(load_checkpoint(Path(path)))
+    path = Path(path)
+    return Model(load_checkpoint(path), path.stem)
 
 
 def from_torch(
@@ -364,7 +370,10 @@ def from_file(path: str | Path, *, windows: Any, predictions: Any, features: Seq
     """
     from kanmodel.importers import from_file as importer  # here, since it reads yaml too
 
-    return Model(importer.from_file(path, windows=windows, predictions=predictions, features=features, **options))
+    return Model(
+        importer.from_file(path, windows=windows, predictions=predictions, features=features, **options),
+        Path(path).stem,
+    )
 
 
 def _make_rule(

@@ -9,19 +9,27 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.drawing.edge import draw_edge
+from kanmodel.drawing.network import N_POINTS, draw_topology
+from kanmodel.drawing.waterfall import draw_waterfall
+from kanmodel.errors import DataError
 from kanmodel.explain.attributions import Attribution
-from kanmodel.explain.curves import EdgeCurve
+from kanmodel.explain.curves import EdgeCurve, sample_edges
 from kanmodel.explain.importance import Importance as Measured
 from kanmodel.explain.layers import LedgerLayer
 from kanmodel.explain.ledger import Ledger
 from kanmodel.explain.report import Finding, markdown
 from kanmodel.explain.topology import Topology as Graph
 from kanmodel.explain.topology import TopologyEdge, TopologyNode
+from kanmodel.html import wrap_picture, wrap_text
 from kanmodel.scaling import Array
 from kanmodel.text import with_unit, write_facts, write_table
 
 if TYPE_CHECKING:
     from networkx import DiGraph
+
+N_CURVES = 300  # of a network's picture
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -121,6 +129,30 @@ class Explanation:
             for number, feature in enumerate(self.features)
         ]
 
+    def svg(self) -> str:
+        """The waterfall of one window.
+
+        Raises:
+            DataError: there are several.
+        """
+        if len(self) != 1:
+            raise DataError(f"a waterfall shows one window, but there are {len(self)}: take one, as e[0]")
+        return draw_waterfall(
+            self.features,
+            self.contributions[0],
+            self.baseline_prediction,
+            float(self.predictions[0]),
+            self.output,
+            self.unit,
+        ).decode()
+
+    def html(self) -> str:
+        """The waterfall of one window, or the table of several."""
+        return wrap_picture(self.svg()) if len(self) == 1 else wrap_text(repr(self))
+
+    def _repr_html_(self) -> str:
+        return self.html()
+
     def __repr__(self) -> str:
         name = with_unit(self.output, self.unit)
         if len(self) != 1:
@@ -190,9 +222,33 @@ class Importance:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Topology(Graph):
-    """The graph of a model for one output, with what pruning keeps of it and what that costs."""
+    """The graph of a model for one output, with what pruning keeps of it and what that costs.
+
+    Attributes:
+        unit: of the contributions; None where unknown.
+        name: of the model, for the picture.
+        loaded: the model, whose edges the picture samples.
+    """
 
     unit: str | None = field(kw_only=True)
+    name: str = field(kw_only=True)
+    loaded: LoadedModel = field(kw_only=True)
+
+    def svg(self) -> str:
+        """The network as pykan draws it: a curve on each kept edge, what is pruned counted.
+
+        Past `N_CURVES` kept edges only the strongest have a curve, which keeps the picture under 1 MB.
+        """
+        kept = sorted((edge for edge in self.kan_edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
+        curves = sample_edges(self.loaded, kept[:N_CURVES], N_POINTS)
+        return draw_topology(self, curves, self.name, self.unit).decode()
+
+    def html(self) -> str:
+        """The picture, as a piece of HTML."""
+        return wrap_picture(self.svg())
+
+    def _repr_html_(self) -> str:
+        return self.html()
 
     def networkx(self) -> DiGraph[str]:
         """A directed graph with the nodes' and edges' fields as attributes; pruned ones are in it with kept=False."""
@@ -226,7 +282,24 @@ class Topology(Graph):
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Edge(EdgeCurve):
-    """The function on one edge, model units, beside what the reference windows send through it."""
+    """The function on one edge, model units, beside what the reference windows send through it.
+
+    Attributes:
+        name: of the model, for the picture.
+    """
+
+    name: str = field(kw_only=True)
+
+    def svg(self) -> str:
+        """The function with its parts, and below it what the data sends through it."""
+        return draw_edge(self, self.name, f"layer {self.edge.layer} of the {self.edge.stage}", None).decode()
+
+    def html(self) -> str:
+        """The picture, as a piece of HTML."""
+        return wrap_picture(self.svg())
+
+    def _repr_html_(self) -> str:
+        return self.html()
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each position."""
