@@ -395,6 +395,9 @@ def _make_rule(
     if fidelity is not None:
         raise DataError("fidelity and thresholds are both given: give one", [Problem("fidelity", "is given twice")])
     given = vars(thresholds) if isinstance(thresholds, Thresholds) else thresholds
+    if not isinstance(given, Mapping):
+        message = f'must be a mapping such as {{"edge": 0.03}}, but is {given!r}'
+        raise DataError(f"thresholds {message}", [Problem("thresholds", message)])
     for name, value in given.items():
         _refuse_unknown("threshold", name, ("node", "edge", "input"))
         _check(f"thresholds.{name}", value, inf)

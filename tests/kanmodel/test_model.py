@@ -394,6 +394,7 @@ def test_baselines_that_do_not_fit(model, windows, baseline, message):
         (lambda m: m.topology(fill="median"), "there is no fill 'median', but mean, zero"),
         (lambda m: m.topology(thresholds={"edges": 1}), "there is no threshold 'edges', but node, edge, input"),
         (lambda m: m.topology(thresholds={"edge": -1}), "thresholds.edge must be a number from 0, but is -1"),
+        (lambda m: m.topology(thresholds=0.3), 'thresholds must be a mapping such as {"edge": 0.03}, but is 0.3'),
         (lambda m: m.topology(thresholds={}, fidelity=0.9), "fidelity and thresholds are both given: give one"),
         (lambda m: m.edge("lstm:9", "head:1:0"), "there is no edge from 'lstm:9'; edges leave lstm:0, lstm:1"),
         (lambda m: m.edge("lstm:1", "head:1:9"), "from 'lstm:1' edges lead to head:1:0, head:1:1, head:1:2"),
