@@ -5,7 +5,7 @@ Expected gradients (Erion et al. 2019, arXiv 1906.10670), with reference windows
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +19,19 @@ from kanmodel.explain.path import Slices, complete
 from kanmodel.scaling import Array
 
 DEFAULT_COUNT = 16
+
+
+@dataclass(frozen=True)
+class ReferenceBaselines:
+    """Reference windows as baselines, over which the ledger is averaged.
+
+    Attributes:
+        count: how many are drawn, without replacement.
+        seed: of the draw.
+    """
+
+    count: int = DEFAULT_COUNT
+    seed: int = 0
 
 
 def explain_expected(

@@ -43,12 +43,9 @@ def test_the_script_and_the_commands(trained, run):
 
 def test_the_three_lines(trained):
     """The notebook's lines run after the script, and give the contribution of each feature."""
-    from kanmodel.explain.ledger import explain_windows
-
     lines = PYTHON[1].strip().splitlines()
-    names = trained | {"explain_windows": explain_windows}
-    exec("\n".join(lines[:-1]), names)
-    features = eval(lines[-1].partition("  #")[0], names)
+    exec("\n".join(lines[:-1]), trained)
+    features = eval(lines[-1], trained)
     assert len([line for line in lines if line]) == 3 and features.shape == (1, 3)
 
 

@@ -1,0 +1,177 @@
+"""Windows and baselines as people have them in a notebook -> arrays in original units that fit the model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+from reprlib import repr
+from typing import Any
+
+import numpy as np
+import torch
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.errors import DataError, Problem, UnknownNameError
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.expected import DEFAULT_COUNT, ReferenceBaselines
+from kanmodel.scaling import Array
+from kanmodel.windows import refuse_non_finite
+
+BASELINES = (
+    '"mean", "zero", "reference", {"reference": count, "seed": number}, '
+    '{"values": {feature: a number or one per step}} or {"instance": window}'
+)
+
+
+def read_windows(model: LoadedModel, windows: Any, path: str = "windows") -> Array:
+    """Windows in any of the forms that `kanmodel.model.Model` takes.
+
+    Args:
+        model: what they must fit.
+        windows: an array (n, lookback, n_features) or (lookback, n_features); a mapping of feature name to array
+            (n, lookback) or (lookback,); or a data frame, whose last `lookback` rows are one window.
+        path: name of the argument in an error.
+
+    Returns:
+        (n, lookback, n_features), original units, oldest step first, every value finite.
+
+    Raises:
+        DataError: another shape, no window, a missing or repeated column, or a value that is no finite number.
+        UnknownNameError: a mapping names a feature that does not exist.
+    """
+    if hasattr(windows, "columns") and hasattr(windows, "to_numpy"):
+        read = _read_frame(model, windows, path)
+    elif isinstance(windows, Mapping):
+        read = _read_mapping(model, windows, path)
+    else:
+        read = read_numbers(windows, path)
+        refuse_non_finite(read, path)
+    if read.ndim == 2:
+        read = read[None]
+    expected = model.config.window_shape
+    if read.ndim != 3 or read.shape[1:] != expected:
+        message = f"must have shape (n, {expected[0]}, {expected[1]}) or {expected}, but has {np.shape(read)}"
+        raise DataError(f"{path} {message}", [Problem(path, message)])
+    if not len(read):
+        raise DataError(f"{path} is empty", [Problem(path, "is empty")])
+    return read
+
+
+def read_baseline(model: LoadedModel, baseline: Any) -> Baseline | ReferenceBaselines:
+    """A baseline in the forms that the HTTP interface takes too.
+
+    Args:
+        model: what it must fit.
+        baseline: ``"mean"``, ``"zero"``, ``"reference"``, ``{"reference": count, "seed": number}``,
+            ``{"values": {feature: a number or one per step}}`` or ``{"instance": window}``.
+
+    Raises:
+        DataError: none of these, or a value that does not fit.
+        UnknownNameError: a feature that does not exist.
+    """
+    match baseline:
+        case str() if baseline in ("mean", "zero"):
+            return Baseline("mean" if baseline == "mean" else "zero")
+        case str() if baseline == "reference":
+            return ReferenceBaselines(min(DEFAULT_COUNT, len(model.reference.windows)))
+        case {"reference": count, **rest} if set(rest) <= {"seed"}:
+            return ReferenceBaselines(
+                _read_count(count, "baseline.reference", lowest=2), _read_count(rest.get("seed", 0), "baseline.seed")
+            )
+        case {"values": Mapping() as values, **rest} if not rest:
+            read = {name: read_numbers(value, f"baseline.values.{name}") for name, value in values.items()}
+            for name, value in read.items():
+                refuse_non_finite(value, f"baseline.values.{name}")
+            return Baseline("values", values={name: value.tolist() for name, value in read.items()})
+        case {"instance": instance, **rest} if not rest:
+            window = read_windows(model, instance, "baseline.instance")
+            if len(window) != 1:
+                message = f"must be one window, but has {len(window)}"
+                raise DataError(f"baseline.instance {message}", [Problem("baseline.instance", message)])
+            return Baseline("instance", instance=window[0])
+    raise DataError(f"baseline must be {BASELINES}, but is {repr(baseline)}", [Problem("baseline", "is unknown")])
+
+
+def read_numbers(values: Any, path: str) -> Array:
+    """Numbers of any array, tensor, column or nested lists in float64; what is masked or None becomes NaN.
+
+    Raises:
+        DataError: something is no number, as a text is none, or lists differ in length.
+    """
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu().double().numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        values = np.where(np.ma.getmaskarray(values), np.array(None), values.data)
+    try:
+        array = np.asarray(values)
+    except ValueError:
+        raise DataError(
+            f"{path} must be an array, but its rows differ in length", [Problem(path, "is ragged")]
+        ) from None
+    if array.dtype.kind == "O":
+        for place in np.ndindex(array.shape):
+            if not (array[place] is None or isinstance(array[place], Real)):
+                where = path + "".join(f"[{index}]" for index in place)
+                message = f"must be a number, but is {repr(array[place])}"
+                raise DataError(f"{where} {message}", [Problem(where, message)])
+    elif array.dtype.kind not in "biuf":
+        raise DataError(f"{path} must hold numbers, but holds {array.dtype.name}", [Problem(path, "must hold numbers")])
+    with np.errstate(over="ignore"):
+        numbers: Array = array.astype(np.float64)
+    return numbers
+
+
+def _read_count(value: object, path: str, lowest: int = 0) -> int:
+    if not isinstance(value, Integral) or value < lowest:
+        message = f"must be a whole number from {lowest}, but is {repr(value)}"
+        raise DataError(f"{path} {message}", [Problem(path, message)])
+    return int(value)
+
+
+def _read_frame(model: LoadedModel, frame: Any, path: str) -> Array:
+    """The last rows of a frame as one window, columns by name; columns that are no feature are left alone."""
+    names, columns, lookback = model.config.feature_names, list(frame.columns), model.config.lookback
+    _refuse_missing(names, columns, f"{path} has no column")
+    count = Counter(columns)
+    for name in names:
+        if count[name] > 1:
+            raise DataError(f"{path} has {count[name]} columns {name!r}", [Problem(path, f"repeats column {name!r}")])
+    rows = np.asarray(frame.to_numpy())
+    if rows.ndim != 2 or len(rows) < lookback:
+        message = f"has {len(rows)} rows, but a window has {lookback} steps"
+        raise DataError(f"{path} {message}", [Problem(path, message)])
+    window = [read_numbers(rows[-lookback:, columns.index(name)], f"{path}[{name!r}]") for name in names]
+    for name, column in zip(names, window, strict=True):
+        for step in np.flatnonzero(~np.isfinite(column)):
+            place = f"{path}[{name!r}], row {len(rows) - lookback + step}"
+            raise DataError(f"{place} must be finite", [Problem(place, "must be finite")])
+    return np.stack(window, axis=1)
+
+
+def _read_mapping(model: LoadedModel, mapping: Mapping[Any, Any], path: str) -> Array:
+    """A mapping of feature name to (n, lookback) or (lookback,)."""
+    names, lookback = model.config.feature_names, model.config.lookback
+    for name in mapping:
+        if name not in names:
+            raise UnknownNameError(f"{path} has {name!r}, which is no feature; the features are {', '.join(names)}")
+    _refuse_missing(names, list(mapping), f"{path} lacks feature")
+    columns = [read_numbers(mapping[name], f"{path}[{name!r}]") for name in names]
+    shape = columns[0].shape
+    for name, column in zip(names, columns, strict=True):
+        place = f"{path}[{name!r}]"
+        if column.ndim not in (1, 2) or column.shape[-1] != lookback:
+            message = f"must have shape (n, {lookback}) or ({lookback},), but has {column.shape}"
+            raise DataError(f"{place} {message}", [Problem(place, message)])
+        if column.shape != shape:
+            message = f"must have shape {shape} as {names[0]!r} has, but has {column.shape}"
+            raise DataError(f"{place} {message}", [Problem(place, message)])
+        refuse_non_finite(column, place)
+    return np.stack(columns, axis=-1)
+
+
+def _refuse_missing(names: Sequence[str], found: Sequence[Any], what: str) -> None:
+    missing = [name for name in names if name not in found]
+    if missing:
+        problems = [Problem(name, "is missing") for name in missing]
+        raise DataError(f"{what} {', '.join(map(str.__repr__, missing))}", problems)

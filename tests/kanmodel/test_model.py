@@ -1,0 +1,577 @@
+"""`Model` says what the functions below it say, by name and in original units, and refuses what does not fit."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+from factories import make_model, make_windows
+from torch import nn
+
+import kanmodel
+from kanmodel import DataError, Model, UnknownNameError
+from kanmodel import model as module
+from kanmodel.checkpoint import save_checkpoint
+from kanmodel.explain.attributions import attribute_features
+from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.curves import sample_edge
+from kanmodel.explain.expected import explain_expected
+from kanmodel.explain.expressions import compose_formula
+from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.ledger import explain_windows
+from kanmodel.explain.pruning import PruningRule, Thresholds
+from kanmodel.explain.report import write_report
+from kanmodel.explain.subnetwork import extract_subnetwork
+from kanmodel.explain.topology import build_topology
+
+SVG = "{http://www.w3.org/2000/svg}"
+NAMES = ("f0", "f1", "f2", "f3")
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(make_model(targets=("a", "b")))
+
+
+@pytest.fixture(scope="module")
+def windows(model):
+    return make_windows(model.loaded, 5)
+
+
+def frame_of(model, window, **more):
+    """A frame of one window after ten rows that do not count, columns in another order."""
+    rows = np.concatenate([np.full((10, 4), 1e9), window])
+    return {name: rows[:, number] for number, name in reversed(list(enumerate(NAMES)))} | more
+
+
+def test_import_is_light():
+    """The package, its names and a model load neither scipy nor sympy, yaml nor a library of tables."""
+    code = (
+        "import sys, kanmodel\n"
+        "for name in kanmodel.__all__: getattr(kanmodel, name)\n"
+        "heavy = {'scipy', 'sympy', 'yaml', 'polars', 'pandas', 'networkx', 'rich', 'fastapi'}\n"
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "\n"
+
+
+def test_import_of_the_package_alone_loads_nothing():
+    """What is exported is imported when it is first used."""
+    code = "import sys, kanmodel; print('torch' in sys.modules); kanmodel.load; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.split() == ["False", "True"]
+
+
+def test_every_exported_name_is_there():
+    """`__all__` is what `dir` lists and what the modules have; another name is refused as of any module."""
+    assert all(getattr(kanmodel, name).__module__.startswith("kanmodel.") for name in kanmodel.__all__)
+    assert set(kanmodel.__all__) <= set(dir(kanmodel))
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = kanmodel.nothing
+
+
+def test_names(model, tmp_path):
+    """A model has the names of its config, and the hash of the file it was loaded from."""
+    assert [feature.name for feature in model.features] == list(NAMES)
+    assert model.outputs == ("a+1", "b+1") and model.lookback == 6 and model.checkpoint is None
+    path = tmp_path / "m.safetensors"
+    sha256 = save_checkpoint(model.loaded, path)
+    assert kanmodel.load(path).checkpoint == kanmodel.load(str(path)).checkpoint == f"sha256:{sha256}"
+
+
+def test_predict_in_all_forms(model, windows):
+    """An array, one window, a tensor, lists, a mapping and data frames give the same forecasts."""
+    expected = model.loaded.predict(windows)
+    by_name = {name: windows[..., number] for number, name in reversed(list(enumerate(NAMES)))}
+    for form in (windows, torch.from_numpy(windows), windows.tolist(), by_name):
+        np.testing.assert_array_equal(model.predict(form), expected)
+    first = expected[:1]
+    one = {name: values[0] for name, values in by_name.items()}
+    noted = frame_of(model, windows[0], time=["noon"] * 16)
+    for form in (windows[0], one, pl.DataFrame(noted), pd.DataFrame(noted), pd.DataFrame(one), Frame(one)):
+        np.testing.assert_array_equal(model.predict(form), first)
+
+
+class Frame:
+    """The least that a data frame has."""
+
+    def __init__(self, columns):
+        self.columns, self._rows = list(columns), np.column_stack(list(columns.values()))
+
+    def to_numpy(self):
+        return self._rows
+
+
+@pytest.mark.parametrize("baseline", ["mean", "zero", "values", "instance", "reference"])
+@pytest.mark.parametrize("output", [None, "b+1"])
+def test_explain_is_the_ledger(model, windows, output, baseline):
+    """Every figure of an explanation is the ledger's, for each kind of baseline and for an output by name."""
+    number, scaled = (0 if output is None else 1), model.loaded.to_model_units(windows)
+    values = {"f0": 1.0, "f1": [1.0, 2, 3, 4, 5, 6], "f2": -3, "f3": np.float32(2)}
+    asked = {
+        "values": {"values": values},
+        "instance": {"instance": frame_of(model, windows[3])},
+        "reference": {"reference": 3, "seed": 1},
+    }.get(baseline, baseline)
+    if baseline == "instance":
+        asked = {"instance": pl.DataFrame(frame_of(model, windows[3]))}
+    found = model.explain(windows, output, baseline=asked)
+    if baseline == "reference":
+        ledger = explain_expected(model.loaded, scaled, number, 3, 1)
+        np.testing.assert_array_equal(found.standard_error, ledger.standard_error)
+    else:
+        kind = Baseline(baseline, values=values, instance=windows[3])
+        ledger = explain_windows(model.loaded, scaled, number, kind)
+        assert found.standard_error is None
+    for name in ("predictions", "baseline", "steps", "error", "residual", "converged", "path_nodes"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(ledger, name), err_msg=name)
+    np.testing.assert_array_equal(found.contributions, ledger.features)
+    assert (found.output, found.unit, found.features) == (model.outputs[number], "K", NAMES)
+    assert found.baseline_prediction == ledger.baseline_prediction and found.tolerance == ledger.tolerance
+    assert [layer.stage for layer in found.layers] == [layer.stage for layer in ledger.layers]
+    np.testing.assert_allclose(found.predictions, model.predict(windows)[:, number], rtol=1e-9)
+
+
+def test_contributions_are_complete(model, windows):
+    """The contributions of each window sum to its prediction minus the baseline's, to its residual."""
+    found = model.explain(windows, tolerance=1e-4, path_nodes=33)
+    gap = found.contributions.sum(axis=1) - (found.predictions - found.baseline_prediction)
+    assert found.converged.all() and (np.abs(gap) <= found.residual + 1e-12).all() and (found.path_nodes >= 33).all()
+
+
+def test_one_window_of_an_explanation(model, windows):
+    """`e[i]` is what explaining window i alone gives; slices and negative numbers work; none lies beyond the end."""
+    found, alone = model.explain(windows), model.explain(windows[2])
+    assert len(found) == 5 and len(found[2]) == 1 and len(list(found)) == 5 and len(found[1:4]) == 3
+    np.testing.assert_allclose(found[2].steps, alone.steps, rtol=1e-9, atol=1e-12)
+    np.testing.assert_array_equal(found[-1].contributions, found.contributions[4:])
+    for layer, whole in zip(found[-1].layers, found.layers, strict=True):
+        assert (layer.nodes is None) == (whole.nodes is None) and (layer.edges is None) == (whole.edges is None)
+        assert layer.nodes is None or np.array_equal(layer.nodes, whole.nodes[4:])
+    for beyond in (5, -6):
+        with pytest.raises(IndexError):
+            found[beyond]
+
+
+def test_tables_are_rows_that_frames_read(model, windows):
+    """Each result's table becomes a polars frame, and holds the numbers of the result."""
+    found = model.explain(windows)
+    frame = pl.DataFrame(found.table())
+    np.testing.assert_array_equal(frame["contribution"].to_numpy().reshape(5, 4), found.contributions)
+    importance, topology, edge = model.importance(), model.topology(), model.edge(0, 1, 2)
+    assert pl.DataFrame(importance.table())["name"].to_list() == [row.name for row in importance.features]
+    rows = pl.DataFrame(topology.table())
+    assert len(rows) == len(topology.kan_edges) and rows["kept"].sum() == sum(e.kept for e in topology.kan_edges)
+    np.testing.assert_array_equal(pl.DataFrame(edge.table())["y"].to_numpy(), edge.y)
+    assert len(pl.DataFrame(model.report().table())) == 7
+
+
+def test_importance_and_report_are_those_below(model):
+    """Importance is the table of attributions and the report the seven findings, for the output that is named."""
+    measured = measure_importance(model.loaded, 1)
+    found = model.importance("b+1")
+    assert found.features == attribute_features(model.loaded, measured) and found.output == "b+1"
+    np.testing.assert_array_equal(found.measured.features.value, measured.features.value)
+    report = model.report("b+1")
+    assert report.findings == write_report(
+        model.loaded, measured, build_topology(model.loaded, measured, PruningRule())
+    )
+    assert all(finding.answer in report.markdown() for finding in report.findings)
+
+
+@pytest.mark.parametrize(
+    "asked, rule",
+    [
+        ({}, PruningRule()),
+        ({"fidelity": 0.9}, PruningRule(fidelity=0.9)),
+        ({"fidelity": 1, "metric": "forward_u", "fill": "zero"}, PruningRule("forward_u", 1.0, None, "zero")),
+        ({"thresholds": {"edge": 0.2}}, PruningRule(None, None, Thresholds(edge=0.2))),
+        ({"thresholds": Thresholds(0.1, 0.1, 0.1)}, PruningRule(None, None, Thresholds(0.1, 0.1, 0.1))),
+    ],
+)
+def test_topology_is_the_one_below(model, asked, rule):
+    """The graph of each rule is that of `build_topology`, and networkx has its nodes and edges with their fields."""
+    below = build_topology(model.loaded, measure_importance(model.loaded, 0), rule)
+    found = model.topology(**asked)
+    expected = vars(below) | {"unit": "K", "name": "model", "loaded": model.loaded}
+    assert vars(found) == expected
+    graph = found.networkx()
+    assert set(graph) == {node.id for node in below.nodes} and graph.number_of_edges() == len(below.edges)
+    edge = below.kan_edges[3]
+    assert graph.edges[edge.source, edge.target]["contribution"] == edge.contribution
+    graph.nodes["lstm:0"]["profile"].clear()
+    assert vars(model.topology(**asked)) == expected
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head", "front", "flat"])
+def test_every_edge_by_its_ids_and_by_its_numbers(shape):
+    """Every edge of a topology is found both ways, product nodes included, with the curve that is sampled below."""
+    model = Model(make_model(shape, product=True, n_reference=130))
+    topology = model.topology()
+    for edge in topology.kan_edges[:: max(1, len(topology.kan_edges) // 12)]:
+        below = sample_edge(model.loaded, topology, edge.stage, edge.layer, edge.i, edge.j, points=11, span="grid")
+        by_id = model.edge(edge.source, edge.target, points=11, span="grid")
+        by_number = model.edge(edge.layer, np.int64(edge.i), edge.j, stage=edge.stage, points=11, span="grid")
+        for found in (by_id, by_number):
+            ends = (found.edge.source, found.edge.target, found.edge.masked)
+            assert ends == (edge.source, edge.target, edge.masked) and found.shape == below.shape
+            for name in ("x", "y", "base", "spline", "slope", "grid"):
+                np.testing.assert_array_equal(getattr(found, name), getattr(below, name), err_msg=name)
+
+
+def test_an_edge_needs_no_ledger(monkeypatch):
+    """The function of an edge is sampled without measuring the importance of anything."""
+    monkeypatch.setattr(module, "measure_importance", lambda *_: pytest.fail("measured"))
+    assert len(Model(make_model()).edge("lstm:1", "head:1:2").x) == 101
+
+
+def test_formula():
+    """A head on features has the formula of `compose_formula`; behind an LSTM one sentence says why there is none."""
+    loaded = make_model("head", n_features=2, n_hidden=1)
+    below = compose_formula(loaded, build_topology(loaded, measure_importance(loaded, 0), PruningRule()))
+    found = Model(loaded).formula()
+    assert (found.expression, found.r2, found.symbols) == (below.expression, below.r2, dict(below.symbols))
+    assert found.expression in repr(found) and found.table()[0]["r2"] == below.r2
+    with pytest.raises(kanmodel.ConfigError, match="LSTM"):
+        Model(make_model()).formula()
+
+
+def test_prune_and_save(model, windows, tmp_path):
+    """Pruning gives a new model that holds its fidelity, forecasts the same from its file, and leaves the old alone."""
+    before = model.predict(windows)
+    small = model.prune(fidelity=0.95)
+    below = extract_subnetwork(
+        model.loaded, [measure_importance(model.loaded, number) for number in range(2)], PruningRule(fidelity=0.95)
+    )
+    np.testing.assert_array_equal(small.predict(windows), below.predict(windows))
+    saved = small.save(str(tmp_path / "small.safetensors"))
+    loaded = kanmodel.load(tmp_path / "small.safetensors")
+    assert small.checkpoint is None and saved.checkpoint == loaded.checkpoint
+    np.testing.assert_array_equal(loaded.predict(windows), small.predict(windows))
+    np.testing.assert_array_equal(model.predict(windows), before)
+    one = model.prune("a+1", thresholds={"node": 0.0, "edge": 0.0, "input": 0.0})
+    assert one.outputs == model.outputs
+
+
+def test_global_results_are_computed_once_by_many_threads(monkeypatch):
+    """Eight threads that ask a model at once for what rests on importance measure it once, and get one result."""
+    model, calls, start = Model(make_model()), [], Barrier(8)
+
+    def measure(*args):
+        calls.append(args)
+        return measure_importance(*args)
+
+    def ask(number):
+        start.wait()
+        return [model.importance, model.report][number % 2]()
+
+    monkeypatch.setattr(module, "measure_importance", measure)
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(ask, range(8)))
+    assert len(calls) == 1 and len({id(result) for result in found}) == 2
+
+
+def test_a_failure_is_not_kept(monkeypatch):
+    """What failed once is computed again when it is asked for again."""
+    model = Model(make_model())
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "measure_importance", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            model.importance()
+    assert model.importance().features
+
+
+def test_many_rules_are_not_all_kept(model):
+    """However many rules are asked for, no more than the bound is kept, and each is still answered by itself."""
+    for fidelity in np.linspace(0.5, 1, module.N_RULES + 5):
+        assert model.topology(fidelity=float(fidelity)).rule.fidelity == fidelity
+    assert len(model._of_rules._cells) <= module.N_RULES
+
+
+BAD = np.zeros((6, 4))
+HOSTILE = {
+    "shape": (np.zeros((5, 4)), DataError, r"windows must have shape \(n, 6, 4\) or \(6, 4\), but has \(1, 5, 4\)"),
+    "transposed": (np.zeros((4, 6)), DataError, r"windows must have shape"),
+    "four axes": (np.zeros((1, 1, 6, 4)), DataError, r"windows must have shape"),
+    "number": (3.0, DataError, r"windows must have shape"),
+    "none": (None, DataError, r"windows must"),
+    "empty": (np.zeros((0, 6, 4)), DataError, r"windows is empty"),
+    "empty list": ([], DataError, r"windows must have shape"),
+    "ragged": ([[1.0], [1.0, 2.0]], DataError, r"windows must be an array, but its rows differ in length"),
+    "text": (BAD.astype(str), DataError, r"windows must hold numbers, but holds str"),
+    "complex": (BAD + 1j, DataError, r"windows must hold numbers, but holds complex128"),
+    "objects": (np.full((6, 4), "3", dtype=object), DataError, r"windows\[0\]\[0\] must be a number, but is '3'"),
+    "nan": (np.where(np.arange(24).reshape(6, 4) == 9, np.nan, 0), DataError, r"windows\[2\]\[1\] must be finite"),
+    "huge": (np.full((6, 4), 1e400), DataError, r"windows\[0\]\[0\] must be finite"),
+    "masked": (np.ma.masked_equal(np.arange(24.0).reshape(6, 4), 5), DataError, r"windows\[1\]\[1\] must be finite"),
+    "dates": (np.zeros((6, 4), "datetime64[s]"), DataError, r"windows must hold numbers"),
+    "lacking": ({"f0": BAD[:, 0], "f2": BAD[:, 0]}, DataError, r"windows lacks feature 'f1', 'f3'"),
+    "unknown": (dict.fromkeys((*NAMES, "x"), BAD[:, 0]), UnknownNameError, r"windows has 'x', which is no feature"),
+    "steps": (dict.fromkeys(NAMES, [0.0] * 5), DataError, r"windows\['f0'\] must have shape \(n, 6\) or \(6,\)"),
+    "uneven": (
+        dict.fromkeys(NAMES, BAD[:, 0]) | {"f1": np.zeros((2, 6))},
+        DataError,
+        r"windows\['f1'\] must have shape",
+    ),
+    "infinite": (dict.fromkeys(NAMES, BAD[:, 0]) | {"f1": [0, 0, np.inf, 0, 0, 0]}, DataError, r"windows\['f1'\]\[2\]"),
+    "short frame": (pd.DataFrame(BAD[:5], columns=NAMES), DataError, r"windows has 5 rows, but a window has 6 steps"),
+    "no column": (pd.DataFrame(BAD, columns=["f0", "F1", "f2", "f3"]), DataError, r"windows has no column 'f1'"),
+    "numbered": (pd.DataFrame(BAD), DataError, r"windows has no column 'f0', 'f1', 'f2', 'f3'"),
+    "twice": (pd.DataFrame(np.zeros((6, 5)), columns=[*NAMES, "f1"]), DataError, r"windows has 2 columns 'f1'"),
+    "gap": (
+        pd.DataFrame(np.zeros((9, 4)), columns=NAMES).replace({"f2": {0.0: None}}),
+        DataError,
+        r"windows\['f2'\], row 3 must be finite",
+    ),
+    "words": (
+        pl.DataFrame(BAD, schema=NAMES).with_columns(f2=pl.lit("x")),
+        DataError,
+        r"windows\['f2'\]\[0\] must be a",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_windows_that_do_not_fit(model, case):
+    """Windows that do not fit are refused with one sentence that names the place, by every question about windows."""
+    windows, error, message = HOSTILE[case]
+    for ask in (model.predict, model.explain):
+        with pytest.raises(error, match=message) as found:
+            ask(windows)
+        assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    "baseline, message",
+    [
+        ("median", 'baseline must be "mean", "zero"'),
+        (None, "baseline must be"),
+        (np.zeros((6, 4)), "baseline must be"),
+        ({}, "baseline must be"),
+        ({"values": {"f0": 1}, "seed": 3}, "baseline must be"),
+        ({"values": [1, 2]}, "baseline must be"),
+        ({"values": {"f0": 1}}, "baseline.values.f1 is missing"),
+        ({"values": dict.fromkeys((*NAMES, "x"), 1)}, "baseline.values has no feature 'x'"),
+        ({"values": dict.fromkeys(NAMES, "1")}, "baseline.values.f0 must hold numbers"),
+        ({"values": dict.fromkeys(NAMES, np.nan)}, "baseline.values.f0 must be finite"),
+        ({"values": {name: [1, 2] for name in NAMES}}, "baseline.values.f0 must be a number or 6 numbers"),
+        ({"instance": np.zeros((2, 6, 4))}, "baseline.instance must be one window, but has 2"),
+        ({"instance": np.zeros((5, 4))}, "baseline.instance must have shape"),
+        ({"reference": 1}, "baseline.reference must be a whole number from 2, but is 1"),
+        ({"reference": 2.5}, "baseline.reference must be a whole number"),
+        ({"reference": 1000}, "baseline.reference must lie between 2 and 160"),
+        ({"reference": 3, "seed": -1}, "baseline.seed must be a whole number from 0"),
+    ],
+)
+def test_baselines_that_do_not_fit(model, windows, baseline, message):
+    """A baseline that cannot be is refused with one sentence that names the place."""
+    with pytest.raises((DataError, UnknownNameError), match=re.escape(message)):
+        model.explain(windows, baseline=baseline)
+
+
+@pytest.mark.parametrize(
+    "ask, message",
+    [
+        (lambda m: m.importance("c"), "there is no output 'c', but a+1, b+1"),
+        (lambda m: m.importance(1), "there is no output 1, but a+1, b+1"),
+        (lambda m: m.report("a"), "there is no output 'a', but a+1, b+1"),
+        (lambda m: m.prune(["a+1", "c"]), "there is no output 'c'"),
+        (lambda m: m.prune([]), "outputs is empty"),
+        (lambda m: m.topology(fidelity=1.5), "fidelity must be a number from 0 to 1, but is 1.5"),
+        (lambda m: m.topology(fidelity=float("nan")), "fidelity must be a number from 0 to 1, but is nan"),
+        (lambda m: m.topology(fidelity="0.9"), "fidelity must be a number from 0 to 1"),
+        (lambda m: m.topology(metric="weight"), "there is no metric 'weight', but contribution, backward"),
+        (lambda m: m.topology(fill="median"), "there is no fill 'median', but mean, zero"),
+        (lambda m: m.topology(thresholds={"edges": 1}), "there is no threshold 'edges', but node, edge, input"),
+        (lambda m: m.topology(thresholds={"edge": -1}), "thresholds.edge must be a number from 0, but is -1"),
+        (lambda m: m.topology(thresholds=0.3), 'thresholds must be a mapping such as {"edge": 0.03}, but is 0.3'),
+        (lambda m: m.topology(thresholds={}, fidelity=0.9), "fidelity and thresholds are both given: give one"),
+        (lambda m: m.edge("lstm:9", "head:1:0"), "there is no edge from 'lstm:9'; edges leave lstm:0, lstm:1"),
+        (lambda m: m.edge("lstm:1", "head:1:9"), "from 'lstm:1' edges lead to head:1:0, head:1:1, head:1:2"),
+        (lambda m: m.edge(0, 9, 0), "there is no edge (head, 0, 9, 0); there are head layer 0: i 0 to 4, j 0 to 2"),
+        (lambda m: m.edge(0, 0, 0, stage="front"), "there is no edge (front, 0, 0, 0)"),
+        (lambda m: m.edge("lstm:1"), "an edge is two ids or the numbers layer, i, j"),
+        (lambda m: m.edge(0, 0, 0, points=1), "points must be a whole number from 2, but is 1"),
+        (lambda m: m.edge(0, 0, 0, span="all"), "there is no span 'all', but support, reference, grid"),
+        (lambda m: m.explain(BAD, tolerance=0), "tolerance must be a number above 0, but is 0"),
+        (lambda m: m.explain(BAD, tolerance=float("nan")), "tolerance must be a number above 0, but is nan"),
+        (lambda m: m.explain(BAD, path_nodes=18), "path_nodes must be a multiple of 4 and one"),
+        (lambda m: m.explain(BAD, path_nodes=17.0), "path_nodes must be a whole number from 5, but is 17.0"),
+        (lambda m: m.save("m.pt"), "m.pt must end in .safetensors"),
+        (lambda m: kanmodel.load("nowhere.safetensors"), "cannot read nowhere.safetensors"),
+    ],
+)
+def test_names_and_options_that_do_not_exist(model, ask, message):
+    """What does not exist is refused with one sentence, which lists what does."""
+    with pytest.raises(kanmodel.KanscopeError, match=re.escape(message)) as found:
+        ask(model)
+    assert "\n" not in str(found.value)
+
+
+def test_everything_shows_itself_as_a_short_table(model, windows):
+    """The repr of each result fits a terminal, in plain text, and names what it is about."""
+    shown = {
+        "sha256|not saved": model,
+        "for 5 windows": model.explain(windows),
+        "converged": model.explain(windows[0]),
+        "verdict": model.importance(),
+        "edges kept": model.topology(),
+        "percentile": model.edge("lstm:1", "head:1:2"),
+    }
+    for text, result in shown.items():
+        lines = repr(result).splitlines()
+        assert re.search(text, repr(result)) and len(lines) <= 20 and max(map(len, lines)) <= 160
+        assert "object at 0x" not in repr(result) and "\x1b" not in repr(result)
+    assert "# How the model forecasts" in repr(model.report())
+
+
+def picture_of(result):
+    """A result's picture, read from its HTML, which must be self-contained and run nothing."""
+    html = result._repr_html_()
+    assert html == result.html() and len(html) < 1e6
+    assert not re.search(r"<script|<img|<link|<iframe|<foreignObject|\son\w+=|url\(|@import|href", html)
+    assert set(re.findall(r"https?://[^\"]+", html)) == {"http://www.w3.org/2000/svg"}
+    assert "prefers-color-scheme:dark" in html
+    inner = ElementTree.fromstring(html).find(f"{SVG}svg")
+    assert [part.text for part in inner.iter()] == [part.text for part in ElementTree.fromstring(result.svg()).iter()]
+    return ElementTree.fromstring(result.svg())
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_the_waterfall_goes_from_the_baseline_to_the_forecast(model, windows, number):
+    """Each feature has a bar as long as its contribution, which starts where the one before ends."""
+    found = model.explain(windows)[number]
+    picture = picture_of(found)
+    steps = [group for group in picture.iter(f"{SVG}g") if group.get("class") == "step"]
+    order = np.argsort(-np.abs(found.contributions[0]))
+    assert [step.get("data-feature") for step in steps] == [NAMES[feature] for feature in order]
+    ends = [next(iter(picture.iter(f"{SVG}circle"))).get("cx")]
+    ends += [re.match(r"M(\S+)", step.find(f"{SVG}path").get("d"))[1] for step in steps]
+    ends = np.array(ends, dtype=float)
+    bars = np.array([[step.find(f"{SVG}rect").get(key) for key in ("x", "width")] for step in steps], dtype=float)
+    np.testing.assert_allclose(bars[:, 0], np.minimum(ends[1:], ends[:-1]), atol=0.02)
+    np.testing.assert_allclose(bars[:, 1], np.maximum(np.abs(np.diff(ends)), 0.5), atol=0.02)
+    amounts = found.contributions[0][order]
+    np.testing.assert_allclose(np.diff(ends) / np.abs(np.diff(ends)).max(), amounts / np.abs(amounts).max(), atol=1e-3)
+    last = [circle.get("cx") for circle in picture.iter(f"{SVG}circle")][-1]
+    assert abs(float(last) - ends[-1]) < 0.5
+
+
+def test_a_waterfall_of_many_features_counts_the_rest():
+    """Beyond fifteen features the rest is one bar, and all bars together are the whole change."""
+    model = Model(make_model(n_features=40))
+    found = model.explain(make_windows(model.loaded, 1))
+    steps = [g.get("data-feature") for g in picture_of(found).iter(f"{SVG}g") if g.get("class") == "step"]
+    assert len(steps) == 16 and steps[-1] == "25 more features"
+
+
+def test_several_windows_show_a_table(model, windows):
+    """Several windows show themselves as their table in HTML, and as a picture one must be chosen."""
+    found = model.explain(windows)
+    assert found._repr_html_().startswith("<pre>Explanation of a+1 (K) for 5 windows")
+    with pytest.raises(DataError, match=r"a waterfall shows one window, but there are 5: take one, as e\[0\]"):
+        found.svg()
+
+
+def test_pictures_of_the_network_and_of_an_edge(model):
+    """The network has each kept edge, and an edge its knots, in a piece of HTML that runs and loads nothing."""
+    found = model.topology(fidelity=0.9)
+    drawn = [group for group in picture_of(found).iter(f"{SVG}g") if group.get("data-kept") == "true"]
+    kept = {(edge.source, edge.target) for edge in found.kan_edges if edge.kept}
+    assert kept <= {(group.get("data-source"), group.get("data-target")) for group in drawn}
+    edge = model.edge("lstm:1", "head:1:2", span="grid")
+    knots = [path for path in picture_of(edge).iter(f"{SVG}path") if path.get("data-knot")]
+    assert len(knots) >= 3
+
+
+def test_a_large_network_stays_under_a_megabyte():
+    """With nearly all edges of a head [64, 16, 1] behind 20 features the picture is under 1 MB, and has 300 curves."""
+    model = Model(make_model(hidden_size=64, n_hidden=16, n_features=20, lookback=2, n_reference=12, dtype="float32"))
+    found = model.topology(metric="contribution", thresholds={"node": 0, "edge": 0, "input": 0})
+    assert sum(edge.kept for edge in found.kan_edges) > 900
+    picture = picture_of(found)
+    assert sum(part.get("class") == "curve" for part in picture.iter(f"{SVG}polyline")) == 300
+
+
+def test_markup_in_a_name_stays_text():
+    """A name with markup is text in every picture and table."""
+    loaded = make_model(targets=("<script>alert(1)</script>",))
+    model = Model(loaded, "<img src=x onerror=alert(1)>")
+    for result in (model.explain(make_windows(loaded, 2)), model.explain(make_windows(loaded, 1)), model.topology()):
+        assert "<script" not in result.html() and "<img" not in result.html()
+
+
+def test_results_are_frozen(model, windows):
+    """No field of a model or of a result can be set."""
+    for result in (model, model.explain(windows), model.importance(), model.topology(), model.edge(0, 0, 1)):
+        with pytest.raises(AttributeError):
+            result.output = "other"
+
+
+class Forecaster(nn.Module):
+    """An LSTM with a Linear head."""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(2, 3, batch_first=True), nn.Linear(3, 1)
+
+    def forward(self, x):
+        return self.head(self.lstm(x)[0][:, -1])
+
+
+def test_from_torch_and_from_file_give_a_model(tmp_path):
+    """A module in hand and its file become models that forecast what it does, by the names that are given."""
+    torch.manual_seed(0)
+    net = Forecaster().eval()
+    x = torch.randn(60, 5, 2)
+    expected = net(x).detach().numpy()
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    live = kanmodel.from_torch(net, windows=x, features=["temp", "wind"], outputs=["change"])
+    filed = kanmodel.from_file(tmp_path / "net.pt", windows=x, predictions=expected, features=["temp", "wind"])
+    assert isinstance(live, Model) and live.outputs == ("change+1",)
+    for model in (live, filed):
+        np.testing.assert_allclose(model.predict(x), expected, atol=1e-5)
+        assert [feature.name for feature in model.features] == ["temp", "wind"]
+
+
+def test_the_readme_does_what_it_says(tmp_path, monkeypatch):
+    """The examples of the core's README run as they are written, and give what stands beside them."""
+    root = Path(kanmodel.__file__).parents[1]
+    for name in ("service", "tests"):
+        (tmp_path / name).symlink_to(root / name)
+    monkeypatch.chdir(tmp_path)
+    readme = (root / "kanmodel/README.md").read_text()
+    names: dict = {}
+    compared = 0
+    for statement in "".join(re.findall(r"```python\n(.*?)```", readme, re.DOTALL)).splitlines():
+        code, _, shown = statement.partition("  # ")
+        if shown:
+            assert repr(eval(code, names)) == shown, statement
+            compared += 1
+        else:
+            exec(code, names)
+    assert compared == 11 and (tmp_path / "small.safetensors").exists()
+    assert f"```\n{names['e']!r}\n```" in readme
+
+
+def test_the_lines_of_the_main_readme():
+    """The notebook lines of the project's README run and prune the bundled model to what it keeps."""
+    root = Path(kanmodel.__file__).parents[1]
+    section = (root / "README.md").read_text().partition("## In a notebook")[2]
+    lines = (
+        re.search(r"```python\n(.*?)```", section, re.DOTALL)[1].replace("service/", f"{root}/service/").splitlines()
+    )
+    names: dict = {}
+    exec("\n".join(lines[:-1]), names)
+    assert len([line for line in lines if line]) == 3
+    assert sum(edge.kept for edge in eval(lines[-1], names).kan_edges) == 11
