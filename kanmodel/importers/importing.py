@@ -24,8 +24,8 @@ from kanmodel.importers.given import (
 )
 from kanmodel.importers.manifest import Manifest, read_manifest
 from kanmodel.importers.search.orders import number_between
-from kanmodel.importers.search.searching import Evidence, Progress, Result, search
-from kanmodel.importers.search.space import INPUTS, PREDICTIONS, RARE, READOUT, Reading, Space, gap
+from kanmodel.importers.search.searching import Evidence, Match, Progress, Result, search
+from kanmodel.importers.search.space import INPUTS, OUTPUT, PREDICTIONS, RARE, READOUT, Reading, Space, gap
 from kanmodel.importers.search.strangers import explain_failure
 from kanmodel.importers.source import Source, open_source
 from kanmodel.network.chain import Network
@@ -44,6 +44,8 @@ class Imported:
         found: how the file was read.
         reading: the same for people, as far as the file does not say it; empty where it says all.
         also_matching: readings that are other functions, yet as good on all windows that are given.
+        undecided: of these, what would tell those from the model that differ by more than the check allows somewhere.
+        left_out: how many further readings may fit, but are too many to be compared.
         tried: readings that were computed.
         total: readings that there are.
     """
@@ -54,6 +56,8 @@ class Imported:
     found: Reading
     reading: str = ""
     also_matching: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    left_out: int = 0
     tried: int = 0
     total: int = 0
 
@@ -63,7 +67,11 @@ def ignore(tried: int, total: int) -> None:
 
 
 def import_checkpoint(
-    file: Path, manifest_file: Path, read_table: TableReader | None = None, progress: Progress = ignore
+    file: Path,
+    manifest_file: Path,
+    read_table: TableReader | None = None,
+    progress: Progress = ignore,
+    strict: bool = False,
 ) -> Imported:
     """Makes a model of a file of weights and what the manifest says about it.
 
@@ -74,21 +82,26 @@ def import_checkpoint(
         manifest_file: the manifest, yaml or json.
         read_table: reads csv and parquet where the manifest names such a file.
         progress: called with the readings that were tried, and all.
+        strict: whether to refuse a file that the windows leave undecided, in place of taking the simplest function.
 
     Raises:
         CheckpointError: the file or the manifest cannot be used, something is missing, or no reading passes the check;
             one sentence that names the place.
     """
-    return import_with(file, read_manifest(manifest_file), read_table, progress)
+    return import_with(file, read_manifest(manifest_file), read_table, progress, strict)
 
 
 def import_with(
-    file: Path, manifest: Manifest, read_table: TableReader | None = None, progress: Progress = ignore
+    file: Path,
+    manifest: Manifest,
+    read_table: TableReader | None = None,
+    progress: Progress = ignore,
+    strict: bool = False,
 ) -> Imported:
     """`import_checkpoint` with a manifest that was read already."""
     source = open_source(file)
     anatomy = dissect_source(source, manifest)
-    return import_parts(source.name, anatomy, manifest, read_given(manifest, read_table), progress)
+    return import_parts(source.name, anatomy, manifest, read_given(manifest, read_table), progress, strict)
 
 
 def dissect_source(source: Source, manifest: Manifest) -> Anatomy:
@@ -104,7 +117,9 @@ def dissect_source(source: Source, manifest: Manifest) -> Anatomy:
         raise CheckpointError(f"{source.name} {error}") from error
 
 
-def import_parts(name: str, anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progress) -> Imported:
+def import_parts(
+    name: str, anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progress, strict: bool = False
+) -> Imported:
     """The model of the parts of a file and of the arrays that are given.
 
     Raises:
@@ -120,7 +135,7 @@ def import_parts(name: str, anatomy: Anatomy, manifest: Manifest, given: Given, 
         raise CheckpointError(f"{name} {error}") from error
     if not result.matches:
         raise CheckpointError(_no_match(name, given, spaces, result))
-    _refuse_ambiguous(name, given, result)
+    _refuse_ambiguous(name, given, result, strict)
     return _finish(name, manifest, given, anatomy, result.matches[0].reading, result)
 
 
@@ -197,6 +212,7 @@ def _finish(
     network = evidence.build(found)
     comparison = result.matches[0].comparison if result else None
     reading = found.describe()
+    undecided = _find_undecided(result) if result else []
     provenance = Provenance(
         "import",
         f"{anatomy.library}{', ' if reading else ''}{reading}, read by kanscope {version('kanscope')}",
@@ -204,6 +220,7 @@ def _finish(
         verified=comparison is not None,
         difference=comparison.absolute if comparison else None,
         relative_difference=comparison.relative if comparison else None,
+        not_told_apart=tuple(match.reading.describe() for match, _ in undecided),
     )
     model = LoadedModel(network, make_reference(given, found, evidence, network), {}, provenance)
     if not bool(torch.isfinite(model.reference_outputs).all()):
@@ -216,6 +233,8 @@ def _finish(
         found,
         reading,
         tuple(match.reading.describe() for match in others),
+        tuple(_describe_apart(match.reading, found, stretch) for match, stretch in undecided),
+        result.left_out if result else 0,
         result.tried if result else 0,
         result.total if result else 1,
     )
@@ -237,8 +256,31 @@ def _evenly(n: int) -> np.ndarray:
     return np.linspace(0, n - 1, N_REFERENCE).round().astype(int)
 
 
-def _refuse_ambiguous(name: str, given: Given, result: Result) -> None:
-    """Refuses functions that all give the predictions, but differ on a window that is known."""
+def _find_undecided(result: Result) -> list[tuple[Match, float]]:
+    """The functions that fit as well as the first, but are others; how far from the mean windows must lie to tell."""
+    pairs = zip(result.matches, result.apart, strict=True)
+    return [(match, apart.stretch) for match, apart in pairs if apart.stretch is not None]
+
+
+def _describe_apart(reading: Reading, first: Reading, stretch: float) -> str:
+    """Another function, and what would tell it from the first."""
+    described, spread = reading.describe(), f"{stretch:g} times as far from their mean"
+    if set(reading.differs_from(first)) == {OUTPUT}:
+        return f"{described}, which only predictions of another sign or size would tell, as for values {spread}"
+    return f"{described}, which windows with values {'mixed anew' if stretch == 1 else spread} would tell"
+
+
+def _refuse_ambiguous(name: str, given: Given, result: Result, strict: bool) -> None:
+    """Refuses functions that all give the predictions, but differ on a window that is known, or if strict at all."""
+    undecided = _find_undecided(result)
+    if strict and (undecided or result.left_out):
+        first = result.matches[0].reading
+        others = "; ".join(_describe_apart(match.reading, first, stretch) for match, stretch in undecided[:5])
+        raise CheckpointError(
+            f"{name} can be read as {len(undecided) + 1 + result.left_out} functions that all give "
+            f"{given.predictions_name}: {first.describe()}; {others or 'and more'}: add such windows to the check, or "
+            "say in the manifest which it is"
+        )
     for match, apart in zip(result.matches, result.apart, strict=True):
         if apart.material:
             fitting = "; ".join(match.reading.describe() for match in result.matches[:5])

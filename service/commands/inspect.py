@@ -116,6 +116,8 @@ def architecture_table(model: LoadedModel, file: Path) -> Table:
     if provenance.difference is not None:
         relative = f"relative to the output's spread {provenance.relative_difference:.2g}"
         table.add_row("verified", f"largest difference from known predictions {provenance.difference:.2g}, {relative}")
+    for reading in provenance.not_told_apart:
+        table.add_row("not told apart", f"the windows of the check fit as well: {reading}")
     if provenance.parent is not None:
         table.add_row("made from", f"{provenance.parent[:19]}…")
     return table
