@@ -31,6 +31,7 @@ from kanmodel.importers.source import Source, open_source
 from kanmodel.network.chain import Network
 
 N_REFERENCE = 512  # windows that a checkpoint keeps, evenly chosen
+FAR = 5.0  # standard deviations between windows that are surely not in the same units
 
 
 @dataclass(frozen=True)
@@ -212,6 +213,7 @@ def _finish(
     network = evidence.build(found)
     comparison = result.matches[0].comparison if result else None
     reading = found.describe()
+    _refuse_mixed_units(name, given, found, evidence)
     undecided = _find_undecided(result) if result else []
     provenance = Provenance(
         "import",
@@ -250,6 +252,32 @@ def make_reference(given: Given, found: Reading, evidence: Evidence, network: Ne
     if targets is not None and chosen[PREDICTIONS] == "scaled":
         targets = targets * evidence.scaling.output_scale + evidence.scaling.output_mean
     return Reference(windows, targets)
+
+
+def _refuse_mixed_units(name: str, given: Given, found: Reading, evidence: Evidence) -> None:
+    """Refuses reference windows in other units than those of the check, by which everything would be explained.
+
+    They are if, in the other units, they lie among the windows of the check, and far from them in the same.
+    """
+    if given.inputs is None or given.inputs is given.reference:
+        return
+    units = found.chosen[INPUTS]
+    checked = evidence.to_model(given.inputs, units).flatten(0, 1)
+    spread = checked.std(dim=0, correction=0).clamp(min=1e-3)
+
+    def distance(units: str) -> float:
+        """Of the means of reference and check, in standard deviations of the feature where it is largest."""
+        reference = evidence.to_model(given.reference, units).flatten(0, 1)
+        return float(((reference.mean(dim=0) - checked.mean(dim=0)).abs() / spread).max())
+
+    other = "scaled" if units == "original" else "original"
+    same = distance(units)
+    if same > FAR and distance(other) < same / FAR:
+        words = {"scaled": "scaled", "original": "in original units"}
+        raise CheckpointError(
+            f"{name} was found by windows of the check that are {words[units]}, but {given.reference_name} seems to be "
+            f"{words[other]}: give both in the same units"
+        )
 
 
 def _evenly(n: int) -> np.ndarray:
@@ -295,6 +323,11 @@ def _refuse_ambiguous(name: str, given: Given, result: Result, strict: bool) -> 
 def _no_match(name: str, given: Given, spaces: Sequence[Space], result: Result) -> str:
     """Why no reading gives the predictions: how near one comes, and what would explain the rest."""
     evidence = _evidence(given)
+    if np.isin(evidence.expected, (0.0, 1.0)).all():
+        return (
+            f"{name} does not compute {given.predictions_name}, which holds only 0 and 1, as labels do: give what the "
+            "model computes, such as probabilities"
+        )
     reason = explain_failure(spaces, evidence, result.nearest)
     if reason is not None:
         return f"{name} gives {given.predictions_name} only if {reason}, which Kanscope does not serve"

@@ -67,16 +67,15 @@ def _describe_file(model: LoadedModel, file: Path) -> dict[str, Any]:
 
 def describe(model: LoadedModel, file: Path, topology: Topology) -> dict[str, Any]:
     """Everything that the tables show, for machines; edges are strongest first."""
-    config = config_to_dict(model.config)
+    config, recurrent = config_to_dict(model.config), model.config.recurrent
+    cells = {cell: config["recurrent"] if recurrent and recurrent.cell == cell else None for cell in ("lstm", "gru")}
     return _describe_file(model, file) | {
         "features": config["features"],
         "targets": config["targets"],
         "outputs": model.config.outputs,
         "lookback": model.config.lookback,
         "horizon": model.config.horizon,
-        "architecture": {
-            key: config[key] for key in ("front", "recurrent", "readout", "head", "output_function", "dtype")
-        },
+        "architecture": cells | {key: config[key] for key in ("front", "readout", "head", "output_function", "dtype")},
         "reference_windows": len(model.reference.windows),
         "metrics": dict(model.metrics),
         "provenance": vars(model.provenance),
