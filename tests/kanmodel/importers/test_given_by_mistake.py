@@ -46,7 +46,7 @@ def to_original(windows):
 @pytest.mark.parametrize("mistaken", ["all", "x"])
 def test_reference_and_check_in_different_units(import_arrays, mistaken):
     """Scaled reference windows beside a check in original units, or the reverse, are refused; both alike are not."""
-    with pytest.raises(CheckpointError, match="w.npz:all seems to be .*: give both in the same units"):
+    with pytest.raises(CheckpointError, match=r"w.npz:all seems to be .*: give both in the same units"):
         import_arrays(**{mistaken: to_original})
     scaled, original = import_arrays(), import_arrays(all=to_original, x=to_original)
     np.testing.assert_allclose(
@@ -56,5 +56,5 @@ def test_reference_and_check_in_different_units(import_arrays, mistaken):
 
 def test_labels_in_place_of_probabilities(import_arrays):
     """Predictions of 0 and 1 are called labels, whatever else would fit them."""
-    with pytest.raises(CheckpointError, match="only 0 and 1, as labels do: give .* probabilities"):
+    with pytest.raises(CheckpointError, match=r"only 0 and 1, as labels do: give .* probabilities"):
         import_arrays(y=lambda y: (y > np.median(y)).astype(np.float32))
