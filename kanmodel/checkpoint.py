@@ -66,12 +66,15 @@ class Provenance:
         source: the command that made it, such as ``train``, ``import`` or ``prune``.
         library: name and version of what computed the weights.
         created: UTC time, ISO 8601.
-        verified: whether its predictions were proved equal to those of the model it was made from; true for ``train``,
-            whose weights are its own, false for ``prune``, which changes the predictions and measures by how much.
+        verified: whether its predictions were proved equal to those of the model it was made from, on the windows that
+            were given; true for ``train``, whose weights are its own, false for ``prune``, which changes the
+            predictions and measures by how much.
         parent: the checkpoint it was made from, ``sha256:`` and the hash of its file; None where there is none.
         difference: the largest difference from the predictions that proved it, in their unit; None without such.
         relative_difference: the same in standard deviations of that output, or relative to its magnitude where it does
             not vary.
+        not_told_apart: other functions that the same weights may be: they give the same predictions on the windows that
+            were given, but not on all others. Empty where only one function fits.
     """
 
     source: str
@@ -81,10 +84,16 @@ class Provenance:
     parent: str | None = None
     difference: float | None = None
     relative_difference: float | None = None
+    not_told_apart: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for place in ("source", "library", "created"):
             check_text(getattr(self, place), place)
+        if not isinstance(self.not_told_apart, list | tuple):
+            raise ConfigError("not_told_apart must be a list of texts")
+        for reading in self.not_told_apart:
+            check_text(reading, "not_told_apart")
+        object.__setattr__(self, "not_told_apart", tuple(self.not_told_apart))
         check_flag(self.verified, "verified")
         if self.parent is not None:
             check_text(self.parent, "parent")

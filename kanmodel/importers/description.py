@@ -50,6 +50,7 @@ class Description:
         unknown: keys that belong to none, which the import would refuse.
         missing: what the file does not say, a sentence each.
         found: what the check said of that; None where it was not asked.
+        undecided: other functions that the check leaves possible, and what would tell.
         manifest: a manifest in yaml, with what is known and blanks for the rest.
     """
 
@@ -63,6 +64,7 @@ class Description:
     unknown: tuple[str, ...]
     missing: tuple[str, ...]
     found: str | None
+    undecided: tuple[str, ...]
     manifest: str
 
 
@@ -102,6 +104,7 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
         unknown=tuple(key for key in tensors if key not in used),
         missing=tuple(_missing(parts, recurrents)),
         found=imported.reading if imported else None,
+        undecided=imported.undecided if imported else (),
         manifest=_manifest(source, parts, recurrents, imported, known),
     )
 

@@ -30,6 +30,7 @@ def from_file(
     scaling: Any = None,
     horizon: int | None = None,
     tolerance: float = SEARCH_TOLERANCE,
+    strict: bool = False,
 ) -> LoadedModel:
     """Makes a model of a file that torch.save or safetensors wrote, and of the model's own predictions.
 
@@ -47,9 +48,12 @@ def from_file(
             model reads and gives original units.
         horizon: forecast steps; as many as the predictions have of each output by default.
         tolerance: in standard deviations of each output.
+        strict: whether to refuse a file if several functions give the predictions. Otherwise the simplest is taken and
+            the provenance names the others as `not_told_apart`.
 
     Raises:
-        CheckpointError: no reading of the file gives the predictions, or several do; the message says how near it came.
+        CheckpointError: no reading of the file gives the predictions, or several do that differ for a window
+            given; the message says how near it came.
     """
     path = Path(path)
     document = describe_call(features, outputs, scaling, horizon)
@@ -57,7 +61,7 @@ def from_file(
     manifest = parse_manifest(document, Path("the call"))
     given = give(manifest, found, as_array(targets) if targets is not None else None, computed, tolerance)
     source = open_source(path)
-    return import_parts(source.name, dissect_source(source, manifest), manifest, given, ignore).model
+    return import_parts(source.name, dissect_source(source, manifest), manifest, given, ignore, strict).model
 
 
 def give(

@@ -24,13 +24,14 @@ from kanmodel.importers.given import (
 )
 from kanmodel.importers.manifest import Manifest, read_manifest
 from kanmodel.importers.search.orders import number_between
-from kanmodel.importers.search.searching import Evidence, Progress, Result, search
-from kanmodel.importers.search.space import INPUTS, PREDICTIONS, RARE, READOUT, Reading, Space, gap
+from kanmodel.importers.search.searching import Evidence, Match, Progress, Result, search
+from kanmodel.importers.search.space import INPUTS, OUTPUT, PREDICTIONS, RARE, READOUT, Reading, Space, gap
 from kanmodel.importers.search.strangers import explain_failure
 from kanmodel.importers.source import Source, open_source
 from kanmodel.network.chain import Network
 
 N_REFERENCE = 512  # windows that a checkpoint keeps, evenly chosen
+FAR = 5.0  # standard deviations between windows that are surely not in the same units
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Imported:
         found: how the file was read.
         reading: the same for people, as far as the file does not say it; empty where it says all.
         also_matching: readings that are other functions, yet as good on all windows that are given.
+        undecided: of these, what would tell those from the model that differ by more than the check allows somewhere.
+        left_out: how many further readings may fit, but are too many to be compared.
         tried: readings that were computed.
         total: readings that there are.
     """
@@ -54,6 +57,8 @@ class Imported:
     found: Reading
     reading: str = ""
     also_matching: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    left_out: int = 0
     tried: int = 0
     total: int = 0
 
@@ -63,7 +68,11 @@ def ignore(tried: int, total: int) -> None:
 
 
 def import_checkpoint(
-    file: Path, manifest_file: Path, read_table: TableReader | None = None, progress: Progress = ignore
+    file: Path,
+    manifest_file: Path,
+    read_table: TableReader | None = None,
+    progress: Progress = ignore,
+    strict: bool = False,
 ) -> Imported:
     """Makes a model of a file of weights and what the manifest says about it.
 
@@ -74,21 +83,26 @@ def import_checkpoint(
         manifest_file: the manifest, yaml or json.
         read_table: reads csv and parquet where the manifest names such a file.
         progress: called with the readings that were tried, and all.
+        strict: whether to refuse a file that the windows leave undecided, in place of taking the simplest function.
 
     Raises:
         CheckpointError: the file or the manifest cannot be used, something is missing, or no reading passes the check;
             one sentence that names the place.
     """
-    return import_with(file, read_manifest(manifest_file), read_table, progress)
+    return import_with(file, read_manifest(manifest_file), read_table, progress, strict)
 
 
 def import_with(
-    file: Path, manifest: Manifest, read_table: TableReader | None = None, progress: Progress = ignore
+    file: Path,
+    manifest: Manifest,
+    read_table: TableReader | None = None,
+    progress: Progress = ignore,
+    strict: bool = False,
 ) -> Imported:
     """`import_checkpoint` with a manifest that was read already."""
     source = open_source(file)
     anatomy = dissect_source(source, manifest)
-    return import_parts(source.name, anatomy, manifest, read_given(manifest, read_table), progress)
+    return import_parts(source.name, anatomy, manifest, read_given(manifest, read_table), progress, strict)
 
 
 def dissect_source(source: Source, manifest: Manifest) -> Anatomy:
@@ -104,7 +118,9 @@ def dissect_source(source: Source, manifest: Manifest) -> Anatomy:
         raise CheckpointError(f"{source.name} {error}") from error
 
 
-def import_parts(name: str, anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progress) -> Imported:
+def import_parts(
+    name: str, anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progress, strict: bool = False
+) -> Imported:
     """The model of the parts of a file and of the arrays that are given.
 
     Raises:
@@ -120,7 +136,7 @@ def import_parts(name: str, anatomy: Anatomy, manifest: Manifest, given: Given, 
         raise CheckpointError(f"{name} {error}") from error
     if not result.matches:
         raise CheckpointError(_no_match(name, given, spaces, result))
-    _refuse_ambiguous(name, given, result)
+    _refuse_ambiguous(name, given, result, strict)
     return _finish(name, manifest, given, anatomy, result.matches[0].reading, result)
 
 
@@ -197,6 +213,8 @@ def _finish(
     network = evidence.build(found)
     comparison = result.matches[0].comparison if result else None
     reading = found.describe()
+    _refuse_mixed_units(name, given, found, evidence)
+    undecided = _find_undecided(result) if result else []
     provenance = Provenance(
         "import",
         f"{anatomy.library}{', ' if reading else ''}{reading}, read by kanscope {version('kanscope')}",
@@ -204,6 +222,7 @@ def _finish(
         verified=comparison is not None,
         difference=comparison.absolute if comparison else None,
         relative_difference=comparison.relative if comparison else None,
+        not_told_apart=tuple(match.reading.describe() for match, _ in undecided),
     )
     model = LoadedModel(network, make_reference(given, found, evidence, network), {}, provenance)
     if not bool(torch.isfinite(model.reference_outputs).all()):
@@ -216,6 +235,8 @@ def _finish(
         found,
         reading,
         tuple(match.reading.describe() for match in others),
+        tuple(_describe_apart(match.reading, found, stretch) for match, stretch in undecided),
+        result.left_out if result else 0,
         result.tried if result else 0,
         result.total if result else 1,
     )
@@ -233,12 +254,61 @@ def make_reference(given: Given, found: Reading, evidence: Evidence, network: Ne
     return Reference(windows, targets)
 
 
+def _refuse_mixed_units(name: str, given: Given, found: Reading, evidence: Evidence) -> None:
+    """Refuses reference windows in other units than those of the check, by which everything would be explained.
+
+    They are if, in the other units, they lie among the windows of the check, and far from them in the same.
+    """
+    if given.inputs is None or given.inputs is given.reference:
+        return
+    units = found.chosen[INPUTS]
+    checked = evidence.to_model(given.inputs, units).flatten(0, 1)
+    spread = checked.std(dim=0, correction=0).clamp(min=1e-3)
+
+    def distance(units: str) -> float:
+        """Of the means of reference and check, in standard deviations of the feature where it is largest."""
+        reference = evidence.to_model(given.reference, units).flatten(0, 1)
+        return float(((reference.mean(dim=0) - checked.mean(dim=0)).abs() / spread).max())
+
+    other = "scaled" if units == "original" else "original"
+    same = distance(units)
+    if same > FAR and distance(other) < same / FAR:
+        words = {"scaled": "scaled", "original": "in original units"}
+        raise CheckpointError(
+            f"{name} was found by windows of the check that are {words[units]}, but {given.reference_name} seems to be "
+            f"{words[other]}: give both in the same units"
+        )
+
+
 def _evenly(n: int) -> np.ndarray:
     return np.linspace(0, n - 1, N_REFERENCE).round().astype(int)
 
 
-def _refuse_ambiguous(name: str, given: Given, result: Result) -> None:
-    """Refuses functions that all give the predictions, but differ on a window that is known."""
+def _find_undecided(result: Result) -> list[tuple[Match, float]]:
+    """The functions that fit as well as the first, but are others; how far from the mean windows must lie to tell."""
+    pairs = zip(result.matches, result.apart, strict=True)
+    return [(match, apart.stretch) for match, apart in pairs if apart.stretch is not None]
+
+
+def _describe_apart(reading: Reading, first: Reading, stretch: float) -> str:
+    """Another function, and what would tell it from the first."""
+    described, spread = reading.describe(), f"{stretch:g} times as far from their mean"
+    if set(reading.differs_from(first)) == {OUTPUT}:
+        return f"{described}, which only predictions of another sign or size would tell, as for values {spread}"
+    return f"{described}, which windows with values {'mixed anew' if stretch == 1 else spread} would tell"
+
+
+def _refuse_ambiguous(name: str, given: Given, result: Result, strict: bool) -> None:
+    """Refuses functions that all give the predictions, but differ on a window that is known, or if strict at all."""
+    undecided = _find_undecided(result)
+    if strict and (undecided or result.left_out):
+        first = result.matches[0].reading
+        others = "; ".join(_describe_apart(match.reading, first, stretch) for match, stretch in undecided[:5])
+        raise CheckpointError(
+            f"{name} can be read as {len(undecided) + 1 + result.left_out} functions that all give "
+            f"{given.predictions_name}: {first.describe()}; {others or 'and more'}: add such windows to the check, or "
+            "say in the manifest which it is"
+        )
     for match, apart in zip(result.matches, result.apart, strict=True):
         if apart.material:
             fitting = "; ".join(match.reading.describe() for match in result.matches[:5])
@@ -253,6 +323,11 @@ def _refuse_ambiguous(name: str, given: Given, result: Result) -> None:
 def _no_match(name: str, given: Given, spaces: Sequence[Space], result: Result) -> str:
     """Why no reading gives the predictions: how near one comes, and what would explain the rest."""
     evidence = _evidence(given)
+    if np.isin(evidence.expected, (0.0, 1.0)).all():
+        return (
+            f"{name} does not compute {given.predictions_name}, which holds only 0 and 1, as labels do: give what the "
+            "model computes, such as probabilities"
+        )
     reason = explain_failure(spaces, evidence, result.nearest)
     if reason is not None:
         return f"{name} gives {given.predictions_name} only if {reason}, which Kanscope does not serve"

@@ -41,6 +41,9 @@ def import_(
         bool,
         typer.Option("--describe", help="Print what the file says and what the windows tell, and a manifest of it."),
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse a file that the windows leave undecided: several functions fit.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Make a checkpoint of what a trainer saved, proved to forecast the same.
@@ -60,7 +63,7 @@ def import_(
     from service.batch.tables import read_columns  # here, since the other commands start faster without polars
 
     with _progress(as_json) as progress:
-        imported = import_with(file, known, read_columns, progress)
+        imported = import_with(file, known, read_columns, progress, strict)
     if describe:
         _print_description(describe_file(file, imported, known), as_json)
         return
@@ -110,6 +113,8 @@ def _summary(imported: Imported, output: Path, sha256: str) -> dict[str, Any]:
         "relative_difference": imported.comparison.relative if imported.comparison else None,
         "reading": imported.reading or None,
         "also_matching": imported.also_matching,
+        "not_told_apart": imported.undecided,
+        "readings_left_out": imported.left_out,
         "readings_tried": imported.tried,
         "readings": imported.total,
         "reference_windows": len(imported.model.reference.windows),
@@ -131,10 +136,21 @@ def _print_summary(imported: Imported, output: Path, sha256: str) -> None:
         found = "found" if imported.comparison else "taken for granted"
         tried = f" ({imported.tried:,} of {imported.total:,} readings tried)" if imported.comparison else ""
         console.print(f"{found}: {imported.reading}{tried}", markup=False)
-    for other in imported.also_matching:
-        console.print(f"no window tells it from: {other}", markup=False)
+    _print_undecided(console, imported)
     if n_reference < MIN_INPUTS:
         console.print(f"{n_reference} reference windows: scores need {MIN_INPUTS} and will be null")
+
+
+def _print_undecided(console: Console, imported: Imported) -> None:
+    """Warns of other functions that give the predictions as well."""
+    for other in imported.undecided[:5]:
+        console.print(f"warning: not told apart by these windows: {other}", markup=False)
+    if len(imported.undecided) > 5:
+        console.print(f"warning: and {len(imported.undecided) - 5} more")
+    if imported.left_out:
+        console.print(f"warning: {imported.left_out} more readings may fit, which are too many to be compared")
+    if imported.undecided or imported.left_out:
+        console.print("the simplest was taken: say in the manifest which it is, or use --strict to refuse such files")
 
 
 def _print_description(description: Description, as_json: bool) -> None:
@@ -145,6 +161,8 @@ def _print_description(description: Description, as_json: bool) -> None:
     console.print(_description_table(description))
     if description.found is not None:
         console.print(f"found: {description.found}", markup=False, soft_wrap=True)
+        for other in description.undecided:
+            console.print(f"warning: not told apart by these windows: {other}", markup=False, soft_wrap=True)
     else:
         console.print("not in the file:")
         for missing in description.missing:

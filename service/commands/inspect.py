@@ -67,16 +67,15 @@ def _describe_file(model: LoadedModel, file: Path) -> dict[str, Any]:
 
 def describe(model: LoadedModel, file: Path, topology: Topology) -> dict[str, Any]:
     """Everything that the tables show, for machines; edges are strongest first."""
-    config = config_to_dict(model.config)
+    config, recurrent = config_to_dict(model.config), model.config.recurrent
+    cells = {cell: config["recurrent"] if recurrent and recurrent.cell == cell else None for cell in ("lstm", "gru")}
     return _describe_file(model, file) | {
         "features": config["features"],
         "targets": config["targets"],
         "outputs": model.config.outputs,
         "lookback": model.config.lookback,
         "horizon": model.config.horizon,
-        "architecture": {
-            key: config[key] for key in ("front", "recurrent", "readout", "head", "output_function", "dtype")
-        },
+        "architecture": cells | {key: config[key] for key in ("front", "readout", "head", "output_function", "dtype")},
         "reference_windows": len(model.reference.windows),
         "metrics": dict(model.metrics),
         "provenance": vars(model.provenance),
@@ -116,6 +115,8 @@ def architecture_table(model: LoadedModel, file: Path) -> Table:
     if provenance.difference is not None:
         relative = f"relative to the output's spread {provenance.relative_difference:.2g}"
         table.add_row("verified", f"largest difference from known predictions {provenance.difference:.2g}, {relative}")
+    for reading in provenance.not_told_apart:
+        table.add_row("not told apart", f"the windows of the check fit as well: {reading}")
     if provenance.parent is not None:
         table.add_row("made from", f"{provenance.parent[:19]}…")
     return table

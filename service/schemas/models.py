@@ -180,7 +180,10 @@ class ProvenanceInfo(TypedDict):
     created: Annotated[str, Field(description="UTC time, ISO 8601.")]
     verified: Annotated[
         bool,
-        Field(description="Whether its predictions were proved equal to those of the model it was made from."),
+        Field(
+            description="Whether its predictions were proved equal to those of the model it was made from, on the "
+            "windows that were given."
+        ),
     ]
     parent: Annotated[
         Checkpoint | None, Field(description="The checkpoint it was made from; null where there is none.")
@@ -197,6 +200,13 @@ class ProvenanceInfo(TypedDict):
         Field(
             description="The same in standard deviations of that output over the check's windows, or relative to its "
             "magnitude where it does not vary."
+        ),
+    ]
+    not_told_apart: Annotated[
+        list[str],
+        Field(
+            description="Other functions that the imported weights may be: they give the same predictions on the "
+            "windows of the check, but not on all others. Empty where only one function fits."
         ),
     ]
 
@@ -277,6 +287,7 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
             "parent": model.provenance.parent,
             "difference": model.provenance.difference,
             "relative_difference": model.provenance.relative_difference,
+            "not_told_apart": list(model.provenance.not_told_apart),
         },
     }
 

@@ -108,7 +108,7 @@ def test_inspect_gives_json_with_every_edge(tmp_path, run):
     code, out, _ = run("inspect", tmp_path / "m.safetensors", "--json", "--output-name", "z+1")
     document = json.loads(out)
     assert code == 0 and document["checkpoint"] == f"sha256:{sha256}"
-    assert document["outputs"] == ["y+1", "z+1"] and document["architecture"]["recurrent"]["hidden_size"] == 5
+    assert document["outputs"] == ["y+1", "z+1"] and document["architecture"]["lstm"]["hidden_size"] == 5
     topology = document["topology"]
     edges = topology["edges"]
     assert topology["output"] == "z+1" and len(edges) == topology["total"] == 5 * 3 + 3 * 2

@@ -23,10 +23,12 @@ N_SCREENED = 8  # windows on which all readings are compared first
 SCREEN_SLACK = 1e-3  # standard deviations, or of a magnitude that does not vary: more than float32 can be off
 MAX_READINGS = 1 << 22  # computed in one search
 MAX_SECONDS = 20.0
-MAX_SURVIVORS = 200  # of the screen, simplest first
+MAX_SURVIVORS = 1000  # of the screen that are compared on all windows, simplest first
+N_CLOSE = 64  # compared too although the screen says no: where a chain is ill-conditioned, float32 is off by more
 N_NEAREST = 5
-SAME = 1e-10  # of the spread: two readings that differ less on all windows are one function
-STRETCH = 3.0  # how far beyond the windows two functions are compared
+SAME = 1e-10  # of the spread: two readings that differ less on all probes are one function
+STRETCHES = (1.0, 3.0, 10.0)  # how far from the mean two functions are compared
+N_MIXED = 256  # probes of each stretch that no window is
 FIRST_ROUND = 3  # departures, where the space is too large to be tried at once
 
 Progress = Callable[[int, int], None]  # of readings tried, and of all
@@ -88,26 +90,31 @@ class Match:
         reading: the simplest of those that are this function.
         comparison: where it differs most from the predictions.
         same: other readings that are the same function.
+        probed: what it gives for each of the probes, (n_probes, n_outputs).
     """
 
     reading: Reading
     comparison: Comparison
     same: tuple[Reading, ...]
+    probed: Array
 
 
 @dataclass(frozen=True)
 class Apart:
-    """Where two functions that both give the predictions differ most among the windows without predictions.
+    """Where two functions that both give the predictions differ.
 
     Attributes:
-        window: number of the reference window.
-        difference: in standard deviations of the output.
+        window: number of the reference window, which has no prediction, where they differ most.
+        difference: there, in standard deviations of the output.
         material: whether it is more than the check allows.
+        stretch: how many times as far from the mean as those given windows have to lie for the two to differ by more
+            than the check allows; None where they do not at any of `STRETCHES`.
     """
 
     window: int
     difference: float
     material: bool
+    stretch: float | None
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,7 @@ class Result:
         nearest: of all readings, those that come nearest on a few windows.
         tried: how many readings were computed.
         total: how many there are.
+        left_out: how many of those tried may give the predictions too, but were not compared on all windows.
     """
 
     matches: tuple[Match, ...]
@@ -127,6 +135,7 @@ class Result:
     nearest: tuple[Reading, ...]
     tried: int
     total: int
+    left_out: int = 0
 
 
 @dataclass
@@ -152,12 +161,12 @@ class _Screen:
         for place in (allowed & new).nonzero().flatten().tolist():
             reading = Reading(space, tuple(variants.numbers[place].tolist()))
             self.survivors.append((reading.departures, float(distances[place]), reading))
-        best = torch.where(new, distances, torch.inf).topk(min(N_NEAREST, len(distances)), largest=False)
-        worst = self.nearest[-1][0] if len(self.nearest) == N_NEAREST else torch.inf
+        best = torch.where(new, distances, torch.inf).topk(min(N_CLOSE, len(distances)), largest=False)
+        worst = self.nearest[-1][0] if len(self.nearest) == N_CLOSE else torch.inf
         for distance, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
             if distance < worst:
                 self.nearest.append((distance, Reading(space, tuple(variants.numbers[place].tolist()))))
-        self.nearest = sorted(self.nearest, key=lambda entry: entry[0])[:N_NEAREST]
+        self.nearest = sorted(self.nearest, key=lambda entry: entry[0])[:N_CLOSE]
 
 
 def search(spaces: Sequence[Space], evidence: Evidence, progress: Progress = lambda tried, total: None) -> Result:
@@ -182,16 +191,18 @@ def search(spaces: Sequence[Space], evidence: Evidence, progress: Progress = lam
             break
         least = most + 1
     survivors = sorted(screen.survivors, key=lambda survivor: survivor[:2])[:MAX_SURVIVORS]
-    likely = list(dict.fromkeys([*(reading for *_, reading in survivors), *likely]))
-    found = list(_verify(likely, evidence))
+    closest = [reading for _, reading in screen.nearest]
+    likely = list(dict.fromkeys([*(reading for *_, reading in survivors), *likely, *closest]))
+    found = sorted(_verify(likely, evidence), key=lambda pair: pair[0].departures)
     if screen.tried < total:
         close = dict.fromkeys(reading for match, _ in found[:N_NEAREST] for reading in match.changed_once())
         found += _verify([reading for reading in close if reading not in likely], evidence)
         found.sort(key=lambda pair: pair[0].departures)
     matches = _group(found, evidence)
-    apart = tuple(_compare(matches[0].reading, match.reading, evidence) for match in matches)
-    nearest = [*likely[:N_NEAREST], *(reading for _, reading in screen.nearest if reading not in likely)]
-    return Result(tuple(matches), apart, tuple(nearest), screen.tried, total)
+    apart = tuple(_compare(matches[0], match, evidence) for match in matches)
+    nearest = dict.fromkeys([*likely[:N_NEAREST], *closest[:N_NEAREST]])
+    left_out = len(screen.survivors) - len(survivors)
+    return Result(tuple(matches), apart, tuple(nearest), screen.tried, total, left_out)
 
 
 def _with_one_activation(
@@ -293,9 +304,7 @@ def _verify(readings: Sequence[Reading], evidence: Evidence) -> Iterator[tuple[R
 
 def _group(found: Sequence[tuple[Reading, Comparison]], evidence: Evidence) -> list[Match]:
     """Readings that are one function together, the simplest first."""
-    every = np.concatenate([evidence.windows, evidence.reference])
-    mean = every.mean(axis=(0, 1))
-    probes = np.concatenate([every, mean + STRETCH * (every - mean)])
+    probes = _make_probes(np.concatenate([evidence.windows, evidence.reference]))
     matches: list[tuple[Array, Reading, Comparison, list[Reading]]] = []
     for reading, comparison in found:
         outputs = evidence.predict(evidence.build(reading, torch.float64), reading, probes)
@@ -305,7 +314,22 @@ def _group(found: Sequence[tuple[Reading, Comparison]], evidence: Evidence) -> l
                 break
         else:
             matches.append((outputs, reading, comparison, []))
-    return [Match(reading, comparison, tuple(same)) for _, reading, comparison, same in matches]
+    return [Match(reading, comparison, tuple(same), outputs) for outputs, reading, comparison, same in matches]
+
+
+def _make_probes(windows: Array) -> Array:
+    """Windows on which functions are compared: those given, and mixtures of their values, near and far from the mean.
+
+    In a mixture every value of a window comes from another window, so that units are driven to where no window has
+    them. Mixtures are the same in every run.
+    """
+    random = np.random.default_rng(0)
+    mean = windows.mean(axis=(0, 1))
+    numbers = random.integers(len(windows), size=(N_MIXED, *windows.shape[1:]))
+    mixed = np.take_along_axis(windows, numbers, axis=0)
+    constant = np.broadcast_to(mixed[:, :1], mixed.shape)  # the same at every step: recurrent units go far
+    around = np.concatenate([windows, mixed, constant]) - mean
+    return np.concatenate([mean + stretch * around for stretch in STRETCHES])
 
 
 def _same(one: Array, other: Array, unit: Array) -> bool:
@@ -314,15 +338,19 @@ def _same(one: Array, other: Array, unit: Array) -> bool:
     return bool((equal | (~np.isfinite(one) & ~np.isfinite(other))).all())
 
 
-def _compare(one: Reading, other: Reading, evidence: Evidence) -> Apart:
-    if one is other or not len(evidence.reference):
-        return Apart(0, 0.0, material=False)
-    outputs = [
-        evidence.predict(evidence.build(reading, torch.float64), reading, evidence.reference)
-        for reading in (one, other)
-    ]
-    differences = np.abs(outputs[0] - outputs[1])
-    excess = (differences / np.maximum(evidence.bounds.allowed, np.finfo(float).tiny)).max(axis=1)
-    window = int(excess.argmax())
-    relative = (differences[window] / np.maximum(evidence.bounds.unit, np.finfo(float).tiny)).max()
-    return Apart(window, float(relative), material=bool(excess[window] > 1))
+def _compare(one: Match, other: Match, evidence: Evidence) -> Apart:
+    if one is other:
+        return Apart(0, 0.0, material=False, stretch=None)
+    tiny = np.finfo(float).tiny
+    differences = np.abs(one.probed - other.probed)
+    excess = np.nan_to_num(differences / np.maximum(evidence.bounds.allowed, tiny), nan=np.inf).max(axis=1)
+    far = (excess > 1).reshape(len(STRETCHES), -1).any(axis=1)
+    n_checked, n_reference = len(evidence.windows), len(evidence.reference)
+    window = int(excess[n_checked : n_checked + n_reference].argmax())
+    relative = (differences[n_checked + window] / np.maximum(evidence.bounds.unit, tiny)).max()
+    return Apart(
+        window,
+        float(relative),
+        material=bool(excess[n_checked + window] > 1),
+        stretch=STRETCHES[int(far.argmax())] if far.any() else None,
+    )

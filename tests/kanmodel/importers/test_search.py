@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from itertools import product
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.anatomy import dissect
 from kanmodel.importers.assembly import NONE, fold
@@ -119,8 +121,7 @@ def test_a_planted_chain_is_found(case):
     result = search(spaces, Evidence(windows, predictions, reference, shapes, 1e-4))
     assert result.tried == result.total
     every = [reading for match in result.matches for reading in (match.reading, *match.same)]
-    if len(every) == searching.MAX_SURVIVORS:
-        return  # so many fit that only the simplest were compared on all windows
+    assert not result.left_out
     found = next(r for r in every if r.space is planted_reading.space and r.numbers == planted_reading.numbers)
     match = next(match for match in result.matches if found in (match.reading, *match.same))
     assert match.reading.departures <= planted_reading.departures
@@ -148,8 +149,8 @@ def test_the_screen_loses_nothing(case):
         reading = Reading(spaces[0], numbers)
         if evidence.bounds.compare(predictions, predict(reading, shapes, windows)).matches:
             exhaustive.add(numbers)
-    if len(exhaustive) <= searching.MAX_SURVIVORS:
-        assert found == exhaustive
+    assert not result.left_out
+    assert found == exhaustive
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e6])
@@ -170,6 +171,41 @@ def test_the_unit_of_the_targets_changes_nothing(factor):
     assert result.matches[0].reading.describe() == "relu before out, readout last, base silu"
     assert all(set(match.reading.differs_from(result.matches[0].reading)) == {OUTPUT} for match in result.matches[1:])
     assert result.matches[0].comparison.relative < 1e-6
+
+
+@pytest.mark.parametrize("cap", [1, 5])
+def test_readings_that_are_not_compared_are_counted(monkeypatch, cap):
+    """Where more readings fit than are compared, a strict import knows: those left out are counted."""
+    torch.manual_seed(0)
+    tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
+    tensors |= {f"out.{name}": t.detach() + 2 for name, t in nn.Linear(4, 1).named_parameters()}
+    spaces, shapes = make_space(tensors, 1)
+    windows = windows_of(1)
+    predictions = predict(Reading(spaces[0], (0,) * len(spaces[0].choices)), shapes, windows)
+    assert predictions.min() > 0
+    monkeypatch.setattr(searching, "N_CLOSE", 1)
+    every = search(spaces, Evidence(windows, predictions, windows, shapes, 1e-4))
+    n_fitting = sum(1 + len(match.same) for match in every.matches)
+    monkeypatch.setattr(searching, "MAX_SURVIVORS", cap)
+    some = search(spaces, Evidence(windows, predictions, windows, shapes, 1e-4))
+    assert not every.left_out and n_fitting - cap <= some.left_out
+    assert some.matches[0].reading.numbers == every.matches[0].reading.numbers
+
+
+def test_what_the_screen_refuses_is_found_if_near(monkeypatch):
+    """The nearest readings are compared too, since float32 may be off by more than the screen allows."""
+    torch.manual_seed(3)
+    tensors = {f"lstm.{name}": t.detach() * 2 for name, t in nn.LSTM(2, 4).named_parameters()}
+    tensors |= {f"out.{name}": t.detach() for name, t in nn.Linear(4, 1).named_parameters()}
+    spaces, shapes = make_space(tensors, 1)
+    space = spaces[0]
+    numbers = [0] * len(space.choices)
+    numbers[space.index[OUTPUT]] = space.choices[space.index[OUTPUT]].options.index("gelu")
+    windows = windows_of(1)
+    predictions = predict(Reading(space, tuple(numbers)), shapes, windows)
+    monkeypatch.setattr(searching, "SCREEN_SLACK", -1.0)  # refuses all
+    result = search(spaces, Evidence(windows, predictions, windows_of(2), shapes, 1e-4))
+    assert [match.reading.numbers for match in result.matches] == [tuple(numbers)]
 
 
 def test_an_activation_without_effect_is_left_out():
@@ -221,7 +257,16 @@ def test_functions_that_no_check_tells_apart_are_named(tmp_path):
     imported = import_checkpoint(tmp_path / "m.pt", tmp_path / "m.json")
     assert imported.model.config.output_function is None
     assert any("relu at the output" in other for other in imported.also_matching)
-    model = from_file(tmp_path / "m.pt", windows=x, predictions=y, features=["a", "b"])
+    assert any("relu at the output" in other for other in imported.model.provenance.not_told_apart)
+    assert any(re.search(r"relu at the output.* would tell", other) for other in imported.undecided)
+    save_checkpoint(imported.model, tmp_path / "m.safetensors")
+    assert load_checkpoint(tmp_path / "m.safetensors").provenance == imported.model.provenance
+    with pytest.raises(CheckpointError, match=r"can be read as \d functions .*relu at the output.* add such windows"):
+        import_checkpoint(tmp_path / "m.pt", tmp_path / "m.json", strict=True)
+    (tmp_path / "said.json").write_text(json.dumps(document | {"output_function": "relu"}))
+    said = import_checkpoint(tmp_path / "m.pt", tmp_path / "said.json", strict=True)
+    assert said.undecided == said.model.provenance.not_told_apart == ()
+    model = from_file(tmp_path / "m.pt", windows=x, predictions=y, features=["a", "b"], strict=True)
     assert model.config.output_function is None
 
 

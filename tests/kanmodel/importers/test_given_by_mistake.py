@@ -1,0 +1,60 @@
+"""Imports that are given the wrong arrays: each is refused with the mistake in words."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from kanmodel.errors import CheckpointError
+from kanmodel.importers.importing import import_checkpoint
+
+MEAN, STD = np.array([20.0, 1000.0]), np.array([5.0, 10.0])
+
+
+@pytest.fixture
+def import_arrays(tmp_path):
+    """Imports a sigmoid of two Linear layers by arrays that are changed before."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1), nn.Sigmoid())
+    torch.save(net.state_dict(), tmp_path / "m.pt")
+    x = np.random.default_rng(0).normal(size=(200, 1, 2)).astype(np.float32)
+    with torch.no_grad():
+        y = net(torch.from_numpy(x[:, 0])).numpy()
+
+    def call(**changes):
+        arrays = {"all": x, "x": x[:64], "y": y[:64]}
+        np.savez(tmp_path / "w.npz", **{name: changes.get(name, lambda a: a)(array) for name, array in arrays.items()})
+        document = {
+            "features": ["a", "b"],
+            "targets": ["p"],
+            "scaling": {"mean": MEAN.tolist(), "std": STD.tolist()},
+            "reference": "w.npz:all",
+            "check": {"inputs": "w.npz:x", "outputs": "w.npz:y"},
+        }
+        (tmp_path / "m.json").write_text(json.dumps(document))
+        return import_checkpoint(tmp_path / "m.pt", tmp_path / "m.json")
+
+    return call
+
+
+def to_original(windows):
+    return windows * STD + MEAN
+
+
+@pytest.mark.parametrize("mistaken", ["all", "x"])
+def test_reference_and_check_in_different_units(import_arrays, mistaken):
+    """Scaled reference windows beside a check in original units, or the reverse, are refused; both alike are not."""
+    with pytest.raises(CheckpointError, match=r"w.npz:all seems to be .*: give both in the same units"):
+        import_arrays(**{mistaken: to_original})
+    scaled, original = import_arrays(), import_arrays(all=to_original, x=to_original)
+    np.testing.assert_allclose(
+        original.model.reference.windows.numpy(), scaled.model.reference.windows.numpy(), atol=1e-4
+    )
+
+
+def test_labels_in_place_of_probabilities(import_arrays):
+    """Predictions of 0 and 1 are called labels, whatever else would fit them."""
+    with pytest.raises(CheckpointError, match=r"only 0 and 1, as labels do: give .* probabilities"):
+        import_arrays(y=lambda y: (y > np.median(y)).astype(np.float32))
