@@ -121,9 +121,9 @@ function tellFacts(edge, unit) {
     "R² of the nearest line": edge.line.r2.toFixed(4),
     "Slope of that line": amount(edge.line.slope),
     "Data from": `${amount(edge.support.p01)} to ${amount(edge.support.p99)}`,
-    "Data outside the grid": percent(edge.support.outside_grid),
     "By this rule": edge.kept ? "kept" : "pruned",
   };
+  if (edge.support.outside_grid !== null) facts["Data outside the grid"] = percent(edge.support.outside_grid);
   if (edge.scores) facts["Backward score"] = amount(edge.scores.backward);
   return Object.entries(facts).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
 }
