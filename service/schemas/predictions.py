@@ -7,6 +7,7 @@ from typing import Annotated, Literal, NotRequired
 import numpy as np
 from pydantic import ConfigDict, Field
 from pydantic.config import JsonDict
+from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
 from kanmodel.checkpoint import LoadedModel
@@ -19,14 +20,14 @@ MAX_WARNINGS = 100
 ROUNDING = 1e-6  # of a feature's standard deviation: a value that has been a float32 is that far from its decimal
 
 Instances = Annotated[
-    list[list[list[float]]] | None,
+    list[list[list[float]]] | SkipJsonSchema[None],
     Field(
         description="Windows as arrays, n x lookback x n_features, original units, oldest step first, features in "
         "the order of the model's `features`. Give either this or `columns`.",
     ),
 ]
 Columns = Annotated[
-    dict[str, list[list[float]]] | None,
+    dict[str, list[list[float]]] | SkipJsonSchema[None],
     Field(
         description="Windows as named columns: for each feature of the model n x lookback values, original "
         "units, oldest step first. Give either this or `instances`.",
@@ -36,13 +37,9 @@ Predictions = Annotated[
     list[list[float]],
     Field(description="n x n_outputs, in the order of the model's `outputs`, original units."),
 ]
-# Null is taken for absent. Below allOf, as openapi-python-client else makes a class for each form.
-_NULL: JsonDict = {"type": "null"}
-_FORMS: list[JsonDict] = [
-    {"required": ["instances"], "properties": {"instances": {"type": "array"}, "columns": _NULL}},
-    {"required": ["columns"], "properties": {"columns": {"type": "object"}, "instances": _NULL}},
-]
-ONE_FORM: JsonDict = {"allOf": [{"oneOf": [*_FORMS]}]}
+# Null, which is taken for absent, is left out: a generated client has then one type for each form.
+# Below allOf, as openapi-python-client else makes a class for each form.
+ONE_FORM: JsonDict = {"allOf": [{"oneOf": [{"required": ["instances"]}, {"required": ["columns"]}]}]}
 
 
 class PredictRequest(Closed):

@@ -1,6 +1,5 @@
 """Whether what a ledger says of its own errors is true, on networks and windows made to fool it."""
 
-import os
 from functools import cache
 
 import numpy as np
@@ -10,6 +9,7 @@ from factories import PROVENANCE, make_model, make_windows
 from goldens import load_case
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.errors import DataError
@@ -19,7 +19,6 @@ from kanmodel.explain.ledger import LedgerOptions, explain_windows
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Target, plain_layers
 
-THOROUGH = bool(os.environ.get("THOROUGH"))
 JUMPING = ("pykan_head", "tiny", "synthetic_gt", "variant_two_layer", "variant_bidirectional", "variant_multi_output")
 
 
@@ -154,7 +153,7 @@ def test_entries_are_within_three_errors():
     converged: list[bool] = []
 
     @settings(
-        max_examples=2000 if THOROUGH else 200,
+        max_examples=examples(150),
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,
@@ -184,7 +183,7 @@ def test_windows_that_jump():
     """From one window 3 to 1000 times the way to another, every converged entry of a trained model is right."""
     rng = np.random.default_rng(7)
     converged = 0
-    n = 2000 if THOROUGH else 48
+    n = examples(32)
     for number in range(n):
         model = jumping_models()[number % len(JUMPING)]
         start, other = model.reference.windows[rng.choice(len(model.reference.windows), 2, replace=False)].numpy()

@@ -7,7 +7,6 @@ from kanmodel.explain.attributions import attribute_features
 from kanmodel.explain.importance import measure_importance
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize(("name", "output"), [("two", "b+1"), ("front", "y+1"), ("head", "y+1")])
 def test_the_answer_is_the_table(service, name, output):
     """Every number is that of the model core, most important feature first."""

@@ -114,6 +114,7 @@ def find_actors() -> set[int]:
     return found
 
 
+@pytest.mark.ray
 def test_the_cluster_makes_the_same_files(cluster, place, wanted, tmp_path):
     """Every chunk is the same, so every byte is, the list of bad rows included; and it makes what is missing alone."""
     out = tmp_path / "out"

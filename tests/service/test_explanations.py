@@ -127,7 +127,6 @@ def test_the_baseline_is_used_and_echoed(service, kind):
         assert answer["baseline"] == {"kind": "mean", "values": means}
 
 
-@pytest.mark.smoke
 @pytest.mark.parametrize(
     ("asked", "count", "seed"), [("reference", 16, 0), ({"reference": 3}, 3, 0), ({"reference": 5, "seed": 2}, 5, 2)]
 )

@@ -80,7 +80,7 @@ def make_body(model, n, seed, form, baseline):
     return {form: forms[form], "baseline": kinds.get(baseline, baseline)}
 
 
-@settings(max_examples=examples(12))
+@settings(max_examples=examples(5))
 @given(
     name=st.sampled_from(NAMES),
     n=st.integers(1, 40),
@@ -219,7 +219,7 @@ def answers(service):
     return kept
 
 
-@settings(max_examples=examples(400))
+@settings(max_examples=examples(100))
 @given(data=st.data())
 def test_no_forged_answer_agrees(answers, data):
     """Any member or item deleted, truncated, reordered, added or changed: it is refused, or told, but never agrees."""

@@ -1,5 +1,4 @@
 import json
-import os
 import tempfile
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from goldens import FOLDER, load_arrays
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
@@ -61,7 +61,7 @@ def import_efficient(factor, error=0.0, offset=0.0, space="scaled", single=False
         return import_checkpoint(folder / "forecaster.pt", folder / "manifest.json")
 
 
-@settings(max_examples=1000 if os.environ.get("THOROUGH") else 15)
+@settings(max_examples=examples(6))
 @given(FACTORS, st.sampled_from(["scaled", "original"]))
 @example(1e-3, "scaled")
 @example(1e6, "original")

@@ -1,7 +1,6 @@
 """The search: properties over chains that are planted in files."""
 
 import json
-import os
 import re
 from itertools import product
 from pathlib import Path
@@ -11,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from thorough import examples
 from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
@@ -29,7 +29,7 @@ from kanmodel.importers.search.space import OUTPUT, READOUT, Reading, gap
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, Step
 
-N_EXAMPLES = 300 if os.environ.get("THOROUGH") else 20
+N_EXAMPLES = examples(20)
 EFFICIENT = {"base_weight": (), "spline_weight": (6,)}
 
 
