@@ -16,11 +16,12 @@ serve: .venv/runtime # serve the bundled model, or the models of KANSCOPE_MODELS
 	$(BIN)/kanscope serve
 
 # The tests of one package with ONLY=kanmodel (or service, explorer, clients, image), and ten times the generated cases with
-# THOROUGH=1. What needs both cores to itself runs after the rest; a package may have none of that (5: no test was chosen).
+# THOROUGH=1. Three workers keep two cores busy, since what starts servers waits much. What needs both cores to itself runs
+# after the rest; a package may have none of that (5: no test was chosen).
 ONLY ?=
 TESTS := tests/$(ONLY)
 test: .venv/dev $(if $(filter-out clients explorer,$(ONLY)),,.venv/clients/ready)
-	MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest -n 2 -m "not alone and (smoke or not ray)" $(TESTS)
+	MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest -n 3 -m "not alone and (smoke or not ray)" $(TESTS)
 	$(BIN)/python -m pytest -m alone $(TESTS) || test $$? = 5
 
 test-ray: .venv/dev # every end-to-end test on replicas, those that `make test` asks too

@@ -200,7 +200,7 @@ def test_no_edges_have_no_formulas():
     assert suggest_edge_formulas(tiny("head")[0], []) == []
 
 
-@pytest.mark.parametrize("options", [{}, {"product": True}, {"dtype": "float32"}, {"n_hidden": 1}])
+@pytest.mark.parametrize("options", [{"product": True}, {"dtype": "float32", "n_hidden": 1}])
 def test_hostile_names(options):
     """Whatever features are called, what is printed parses in Python and has the R2 that is stated."""
     names = [name for name in HOSTILE if name] + ["wind speed"]
@@ -212,7 +212,7 @@ def test_hostile_names(options):
     assert {str(symbol) for symbol in parsed.free_symbols} <= set(formula.symbols)
 
 
-@settings(max_examples=examples(10))
+@settings(max_examples=examples(5))
 @given(
     st.lists(st.text(min_size=1, max_size=4) | st.sampled_from(HOSTILE[:-1]), min_size=2, max_size=3, unique=True),
     st.integers(0, 2**16),

@@ -307,7 +307,7 @@ def test_what_is_beyond_the_grid_is_shaded():
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 def test_nothing_stands_on_anything_else(shape):
     """However many edges are kept, boxes and nodes are apart from each other and inside the picture."""
-    model = make_model(shape, n_features=12, lookback=2, hidden_size=14, n_hidden=9, product=True, n_reference=130)
+    model = make_model(shape, n_features=9, lookback=2, hidden_size=9, n_hidden=8, product=True, n_reference=130)
     rule = PruningRule(thresholds=Thresholds(edge=0.001))
     topology = build_topology(model, measure_importance(model, 0), rule)
     for fold in (True, False):

@@ -12,7 +12,6 @@ from kanmodel.explain.topology import build_topology
 from service.schemas.edges import _describe_formulas
 
 
-@pytest.mark.smoke
 def test_the_answer_is_the_curve(service):
     """Every number of an edge is that of the model core, with what it is of."""
     model = service.models["front"]

@@ -21,6 +21,8 @@ from waiting import poll
 
 from kanmodel.checkpoint import save_checkpoint
 
+pytestmark = pytest.mark.ray
+
 N_ROWS, PARTS = 1500, ("--part-windows", 50)
 MODEL = make_model("lstm", with_targets=False)
 NAMES, LOOKBACK = MODEL.config.feature_names, MODEL.config.lookback
@@ -114,7 +116,6 @@ def find_actors() -> set[int]:
     return found
 
 
-@pytest.mark.ray
 def test_the_cluster_makes_the_same_files(cluster, place, wanted, tmp_path):
     """Every chunk is the same, so every byte is, the list of bad rows included; and it makes what is missing alone."""
     out = tmp_path / "out"
@@ -143,7 +144,6 @@ def test_a_worker_that_is_killed_is_replaced(cluster, place, wanted, tmp_path):
     assert contents(out) == wanted
 
 
-@pytest.mark.ray
 def test_what_ends_the_reading_leaves_what_was_read(cluster, place, tmp_path):
     """The error is the sentence of the other engine, and the rows before it are explained."""
     table = tmp_path / "table"
@@ -159,7 +159,6 @@ def test_what_ends_the_reading_leaves_what_was_read(cluster, place, tmp_path):
     assert len(list(out.glob("part-*"))) == N_ROWS // 50
 
 
-@pytest.mark.ray
 def test_a_command_that_is_killed_is_finished_by_the_next(place, wanted, tmp_path):
     """SIGKILL of the driver takes its cluster with it; the next run makes the rest."""
     out = tmp_path / "out"

@@ -41,7 +41,6 @@ def test_counts_and_lists_what_is_kept(service):
     assert len(everything["nodes"]) == pruned["graph"]["nodes"]["total"]
 
 
-@pytest.mark.smoke
 def test_the_answer_is_the_topology(service):
     """Every number is that of the model core."""
     model = service.models["front"]
