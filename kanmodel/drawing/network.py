@@ -27,7 +27,6 @@ CAPTIONS = {
     "head": "hidden layer {}",
     "output": "output",
 }
-WORDS = {"front": "node", "lstm": "unit", "gru": "unit", "head": "node"}  # for one node of a kind
 
 
 def draw_topology(

@@ -20,8 +20,8 @@ N_SAMPLES = 128
 def suggest_edge_formulas(model: LoadedModel, edges: Sequence[TopologyEdge]) -> list[list[Candidate]]:
     """The best formula of each function for each edge, best first, on the reference inputs between p01 and p99.
 
-    An edge whose function is known has that one first, and a straight line is always among them. An edge behind a layer
-    norm has none, since it is no function of one number.
+    Where the function of an edge is known, it comes first; a line is among the candidates. An edge after a layer norm
+    has no formulas, since it is not a function of a single node.
 
     Args:
         model: the model.

@@ -93,7 +93,7 @@ def dissect(
         taken_off: what stood before every key in the file.
 
     Raises:
-        CheckpointError: a key that is not understood, a part that is not there, or that is not what is said of it.
+        CheckpointError: a key is not understood, or a named part is missing or of another kind than stated.
     """
     recurrents = find_parts(tensors, facts_of(None, manifest, 1 << 16))[1] if manifest.input_id else []
     n_reaching = recurrents[0].n_out if recurrents else len(manifest.features)

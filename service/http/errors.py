@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import ClassVar, Literal
 
 from fastapi.exceptions import RequestValidationError
 from pydantic_core import ErrorDetails
@@ -102,10 +102,13 @@ class RequestError(Exception):
     """Base of what is refused before a model is asked.
 
     Attributes:
+        usual_headers: headers of every answer to errors of this class.
         problems: the bad values; empty where there is no single place.
         headers: headers of the answer.
         code: of the answer, where it is not the one of the class.
     """
+
+    usual_headers: ClassVar[Mapping[str, str]] = {}
 
     def __init__(
         self,
@@ -116,7 +119,7 @@ class RequestError(Exception):
     ) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
-        self.headers = dict(headers or {})
+        self.headers = {**self.usual_headers, **(headers or {})}
         self.code = code
 
 
@@ -127,8 +130,7 @@ class BadRequestError(RequestError):
 class UnauthenticatedError(RequestError):
     """The request needs an API key, and has none that is known."""
 
-    def __init__(self, message: str, code: ErrorCode) -> None:
-        super().__init__(message, headers={"WWW-Authenticate": "Bearer"}, code=code)
+    usual_headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
 
 
 class ForbiddenError(RequestError):
@@ -146,8 +148,7 @@ class NotAcceptableError(RequestError):
 class SlowBodyError(RequestError):
     """The body did not arrive in time; the connection ends, since the rest of it may still come."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, headers={"Connection": "close"})
+    usual_headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
 
 
 class BodyTooLargeError(RequestError):
@@ -173,14 +174,7 @@ class UnsupportedError(RequestError):
 class RetryError(RequestError):
     """Base of what may work a second later."""
 
-    def __init__(
-        self,
-        message: str,
-        problems: Sequence[Problem] = (),
-        headers: Mapping[str, str] | None = None,
-        code: ErrorCode | None = None,
-    ) -> None:
-        super().__init__(message, problems, {"Retry-After": "1", **(headers or {})}, code)
+    usual_headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
 
 class BusyError(RetryError):

@@ -107,9 +107,9 @@ class Caller:
         if not self._needs_key:
             return
         if not self._offers_key:
-            raise UnauthenticatedError("an API key is needed, as Authorization: Bearer KEY", "key_missing")
+            raise UnauthenticatedError("an API key is needed, as Authorization: Bearer KEY", code="key_missing")
         if self.key is None:
-            raise UnauthenticatedError("the API key is not known", "key_unknown")
+            raise UnauthenticatedError("the API key is not known", code="key_unknown")
         if needed not in self.key.scopes:
             raise ForbiddenError(f"this needs an API key with the scope {needed}", code="scope_missing")
         if not self._counted:

@@ -8,12 +8,11 @@ import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.explain.expected import DEFAULT_COUNT
+from kanmodel.explain.expected import DEFAULT_COUNT, ReferenceBaselines
 from kanmodel.windows import refuse_non_finite
 from service.http.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
 from service.requests.windows import finite_in, name_problems, window_axes
-from service.work.questions import ReferenceBaselines
 
 _KINDS = (
     'must be "mean", "zero", "reference", {"reference": count, "seed": number}, '

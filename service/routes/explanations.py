@@ -84,7 +84,9 @@ async def explain(request: Request) -> Response:
     header, warnings = await parts.work.run(describe, "explanation", cost, deadline=deadline)
     count_warnings(parts, served, warnings)
     n_bytes = estimate_explanations(question, "lines" if media_type == NDJSON else "json")
-    advances = compute_explanations(question, parts.work, parts.metrics, deadline, request.is_disconnected, n_bytes)
+    advances = compute_explanations(
+        question, parts.work, parts.metrics, deadline, request.is_disconnected, n_bytes, encoded=True
+    )
     if media_type == NDJSON:
         lines = _stream(question, header, advances, request.state.request_id)
         return StreamingResponse(lines, media_type=NDJSON)

@@ -85,7 +85,7 @@ async def infer(request: Request) -> Response:
     if inference.question is not None:
         kind, n_bytes = "explanation", estimate_explanations(inference.question, "objects")
         advances = compute_explanations(
-            inference.question, parts.work, parts.metrics, deadline, request.is_disconnected, n_bytes
+            inference.question, parts.work, parts.metrics, deadline, request.is_disconnected, n_bytes, encoded=False
         )
         explanations = [one async for advance in advances for one in advance.explanations]
     answer_id = inference.id or request.state.request_id

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from starlette.requests import ClientDisconnect
 
 from kanmodel.explain.baseline import baseline_window
-from kanmodel.explain.expected import draw_baselines, explain_expected_in_slices
+from kanmodel.explain.expected import ReferenceBaselines, draw_baselines, explain_expected_in_slices
 from kanmodel.explain.ledger import Ledger, explain_in_slices
 from kanmodel.explain.path import Slices
 from kanmodel.scaling import Array
@@ -21,7 +21,7 @@ from service.telemetry.traces import span
 from service.work.deadlines import Deadline
 from service.work.estimates import PART
 from service.work.executor import Executor
-from service.work.questions import Question, ReferenceBaselines
+from service.work.questions import Question
 from service.work.receipts import make_receipt
 
 
@@ -32,7 +32,7 @@ class Advance:
     Attributes:
         done: how many explanations are computed.
         explanations: those that are ready to be sent now, in order; none after most slices.
-        encoded: the same in JSON.
+        encoded: the same in JSON, where that is asked for.
     """
 
     done: int
@@ -97,6 +97,7 @@ async def compute_explanations(
     deadline: Deadline,
     has_gone: Callable[[], Awaitable[bool]],
     n_bytes: int,
+    encoded: bool,
 ) -> AsyncIterator[Advance]:
     """The explanations as they become ready, slice by slice, until the deadline, and while somebody waits for them.
 
@@ -107,6 +108,7 @@ async def compute_explanations(
         deadline: until when.
         has_gone: whether nobody waits any more.
         n_bytes: memory that they hold until the answer is sent, see `estimate_explanations`.
+        encoded: whether to give them in JSON too.
 
     Raises:
         ClientDisconnect: nobody does.
@@ -117,7 +119,9 @@ async def compute_explanations(
     """
     with work.place("explanation", n_bytes):
         slices = explain_in_parts(question)
-        while (advance := await deadline.wait(work.run_slice(lambda: _encode(next(slices, None))))) is not None:
+        if encoded:
+            slices = map(_encode, slices)
+        while (advance := await deadline.wait(work.run_slice(lambda: next(slices, None)))) is not None:
             for one in advance.explanations:
                 residual = one["residual"] / one["tolerance"] * question.options.tolerance
                 metrics.observe_explanation(question.served.name, residual, one["converged"])
@@ -126,8 +130,8 @@ async def compute_explanations(
                 raise ClientDisconnect
 
 
-def _encode(advance: Advance | None) -> Advance | None:
-    if advance is None or not advance.explanations:
+def _encode(advance: Advance) -> Advance:
+    if not advance.explanations:
         return advance
     with span("encode"):
         return replace(advance, encoded=[encode_json(one) for one in advance.explanations])

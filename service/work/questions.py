@@ -5,24 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.expected import ReferenceBaselines
 from kanmodel.explain.ledger import LedgerOptions
 from kanmodel.scaling import Array
 from service.http.errors import unusable
 from service.models.registry import Served
 from service.schemas.explanations import Detail
-
-
-@dataclass(frozen=True)
-class ReferenceBaselines:
-    """Reference windows as baselines, over which the ledger is averaged.
-
-    Attributes:
-        count: how many are drawn.
-        seed: of the draw.
-    """
-
-    count: int
-    seed: int = 0
 
 
 @dataclass(frozen=True)

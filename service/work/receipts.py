@@ -11,10 +11,11 @@ from importlib.metadata import version
 
 import numpy as np
 
+from kanmodel.explain.expected import ReferenceBaselines
 from kanmodel.scaling import Array
 from service.schemas.baselines import UsedBaseline
 from service.schemas.explanations import InputHash, Receipt, Versions
-from service.work.questions import Question, ReferenceBaselines
+from service.work.questions import Question
 
 
 def make_receipt(question: Question, baseline: UsedBaseline) -> Receipt:

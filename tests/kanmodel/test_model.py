@@ -236,7 +236,7 @@ def test_an_edge_needs_no_ledger(monkeypatch):
 
 
 def test_formula():
-    """A head on features has the formula of `compose_formula`; behind an LSTM one sentence says why there is none."""
+    """A head on features has the formula of `compose_formula`; after an LSTM an error says why there is none."""
     loaded = make_model("head", n_features=2, n_hidden=1)
     below = compose_formula(loaded, build_topology(loaded, measure_importance(loaded, 0), PruningRule()))
     found = Model(loaded).formula()

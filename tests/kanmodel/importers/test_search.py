@@ -55,7 +55,7 @@ KINDS = {"linear": linear, "efficient": efficient, "norm": layer_norm}
 
 @st.composite
 def planted(draw):
-    """The tensors of a random chain of up to three parts behind an LSTM, and which reading of them is meant."""
+    """The tensors of a random chain of up to three parts downstream of an LSTM, and its true reading."""
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
     kinds = draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=3))
     n_outputs = draw(st.integers(1, 2))
