@@ -13,8 +13,8 @@ import torch
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError, Problem, UnknownNameError
-from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.expected import DEFAULT_COUNT, ReferenceBaselines
+from kanmodel.explain.paths.baseline import Baseline
+from kanmodel.explain.paths.expected import DEFAULT_COUNT, ReferenceBaselines
 from kanmodel.scaling import Array
 from kanmodel.windows import refuse_non_finite
 

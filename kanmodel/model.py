@@ -13,18 +13,18 @@ from torch import nn
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, Problem, UnknownNameError
-from kanmodel.explain.attributions import attribute_features
-from kanmodel.explain.curves import Span, sample_edges
-from kanmodel.explain.expected import ReferenceBaselines, explain_expected
-from kanmodel.explain.importance import Importance as Measured
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.ledger import LedgerOptions, explain_windows
-from kanmodel.explain.lookup import find_edge_at, find_edge_between
-from kanmodel.explain.pruning import Metric, PruningRule, Thresholds, prune_by_rule
-from kanmodel.explain.replay import Fill
+from kanmodel.explain.functions.curves import Span, sample_edges
+from kanmodel.explain.importance.attributions import attribute_features
+from kanmodel.explain.importance.global_importance import Importance as Measured
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.paths.expected import ReferenceBaselines, explain_expected
+from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
 from kanmodel.explain.report import write_report
-from kanmodel.explain.subnetwork import extract_subnetwork
-from kanmodel.explain.topology import lay_out
+from kanmodel.explain.structure.replay import Fill
+from kanmodel.explain.topology.graph import lay_out
+from kanmodel.explain.topology.lookup import find_edge_at, find_edge_between
+from kanmodel.explain.topology.pruning import Metric, PruningRule, Thresholds, prune_by_rule
+from kanmodel.explain.topology.subnetwork import extract_subnetwork
 from kanmodel.inputs import read_baseline, read_windows
 from kanmodel.network.config import Feature, width_of
 from kanmodel.once import Once
@@ -206,7 +206,7 @@ class Model:
             ConfigError: a recurrent part, a layer norm or an output function stands in the way.
             UnknownNameError: an output that does not exist.
         """
-        from kanmodel.explain.expressions import compose_formula  # here, since sympy is slow to import
+        from kanmodel.explain.functions.expressions import compose_formula  # here, since sympy is slow to import
 
         number, rule = self._number_of(output), _make_rule(fidelity, None, None, "mean")
         found = self._of_rules.get(

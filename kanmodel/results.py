@@ -14,14 +14,14 @@ from kanmodel.drawing.edge import draw_edge
 from kanmodel.drawing.network import N_POINTS, draw_topology
 from kanmodel.drawing.waterfall import draw_waterfall
 from kanmodel.errors import DataError
-from kanmodel.explain.attributions import Attribution
-from kanmodel.explain.curves import EdgeCurve, sample_edges
-from kanmodel.explain.importance import Importance as Measured
-from kanmodel.explain.layers import LedgerLayer
-from kanmodel.explain.ledger import Ledger
+from kanmodel.explain.functions.curves import EdgeCurve, sample_edges
+from kanmodel.explain.importance.attributions import Attribution
+from kanmodel.explain.importance.global_importance import Importance as Measured
+from kanmodel.explain.paths.layers import LedgerLayer
+from kanmodel.explain.paths.ledger import Ledger
 from kanmodel.explain.report import Finding, markdown
-from kanmodel.explain.topology import Topology as Graph
-from kanmodel.explain.topology import TopologyEdge, TopologyNode
+from kanmodel.explain.topology.graph import Topology as Graph
+from kanmodel.explain.topology.graph import TopologyEdge, TopologyNode
 from kanmodel.html import wrap_picture, wrap_text
 from kanmodel.scaling import Array
 from kanmodel.text import with_unit, write_facts, write_table

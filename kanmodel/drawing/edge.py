@@ -11,9 +11,9 @@ import numpy as np
 from kanmodel.drawing.axes import Scale, scale_over
 from kanmodel.drawing.svg import add, add_group, new_picture, serialise, shorten, write_points
 from kanmodel.drawing.words import name_edge, tell_shape, tell_worth, write_amount
-from kanmodel.explain.curves import EdgeCurve
-from kanmodel.explain.ids import label_of
-from kanmodel.explain.symbolic import Candidate
+from kanmodel.explain.functions.curves import EdgeCurve
+from kanmodel.explain.functions.symbolic import Candidate
+from kanmodel.explain.structure.ids import label_of
 from kanmodel.scaling import Array
 
 WIDTH = 760.0

@@ -8,8 +8,8 @@ from itertools import accumulate, pairwise
 from math import ceil
 
 from kanmodel.drawing.svg import shorten
-from kanmodel.explain.ids import READOUT_KINDS
-from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.structure.ids import READOUT_KINDS
+from kanmodel.explain.topology.graph import Topology, TopologyEdge, TopologyNode
 
 MARGIN = 24.0
 HEADER, FOOTER = 98.0, 68.0

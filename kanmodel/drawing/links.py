@@ -10,8 +10,8 @@ from kanmodel.drawing.layout import BOX_GAP, Box, Point, edge_key
 from kanmodel.drawing.scene import Scene
 from kanmodel.drawing.svg import add, add_group, write_points
 from kanmodel.drawing.words import tell_edge
-from kanmodel.explain.curves import EdgeCurve
-from kanmodel.explain.topology import TopologyEdge
+from kanmodel.explain.functions.curves import EdgeCurve
+from kanmodel.explain.topology.graph import TopologyEdge
 from kanmodel.scaling import Array
 
 PADDING = 4.0  # between a curve and its box

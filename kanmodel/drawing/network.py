@@ -11,9 +11,9 @@ from kanmodel.drawing.nodes import draw_nodes
 from kanmodel.drawing.scene import Color, Scene, set_scene
 from kanmodel.drawing.svg import add, add_group, new_picture, serialise, shorten
 from kanmodel.drawing.words import tell_cost
-from kanmodel.explain.curves import EdgeCurve
-from kanmodel.explain.ids import READOUT_KINDS
-from kanmodel.explain.topology import Topology
+from kanmodel.explain.functions.curves import EdgeCurve
+from kanmodel.explain.structure.ids import READOUT_KINDS
+from kanmodel.explain.topology.graph import Topology
 
 N_POINTS = 25  # of a curve: enough for its box
 LINE = 16.0  # of text

@@ -10,7 +10,7 @@ from kanmodel.drawing.layout import CHARACTER, CHIP, Point
 from kanmodel.drawing.scene import Scene
 from kanmodel.drawing.svg import MAX_LABEL, add, add_group, shorten
 from kanmodel.drawing.words import tell_node
-from kanmodel.explain.topology import TopologyNode
+from kanmodel.explain.topology.graph import TopologyNode
 
 DOT, MIN_DOT = 8.0, 2.0  # radius of the feature that contributes most, and of any
 SMALL_DOT = 3.0  # of a sub-node, and of what is pruned

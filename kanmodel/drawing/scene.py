@@ -8,8 +8,8 @@ from typing import Literal
 
 from kanmodel.drawing.layout import CHIP, EdgeKey, Layout, Point, edge_key, lay_out
 from kanmodel.drawing.style import N_COLORS
-from kanmodel.explain.curves import EdgeCurve
-from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.functions.curves import EdgeCurve
+from kanmodel.explain.topology.graph import Topology, TopologyEdge, TopologyNode
 
 Color = Literal["score", "contribution"]
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from kanmodel.explain.curves import EdgeCurve
-from kanmodel.explain.ids import label_of
-from kanmodel.explain.topology import Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.functions.curves import EdgeCurve
+from kanmodel.explain.structure.ids import label_of
+from kanmodel.explain.topology.graph import Topology, TopologyEdge, TopologyNode
 
 N_NAMED = 3  # features of a profile
 

@@ -13,15 +13,15 @@ from typing import Any, get_args
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.attributions import REDUNDANT_CORRELATION, Attribution, Verdict, attribute_features
-from kanmodel.explain.bootstrap import CONFIDENCE
-from kanmodel.explain.curves import EdgeCurve, Shape, sample_edges
-from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
-from kanmodel.explain.ids import READOUT_KINDS
-from kanmodel.explain.importance import Importance
-from kanmodel.explain.interactions import Interactions, measure_interactions
-from kanmodel.explain.ranks import rank_correlation
-from kanmodel.explain.topology import OPACITY_BETA, Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.functions.curves import EdgeCurve, Shape, sample_edges
+from kanmodel.explain.importance.attributions import REDUNDANT_CORRELATION, Attribution, Verdict, attribute_features
+from kanmodel.explain.importance.bootstrap import CONFIDENCE
+from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
+from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.interactions import Interactions, measure_interactions
+from kanmodel.explain.importance.ranks import rank_correlation
+from kanmodel.explain.structure.ids import READOUT_KINDS
+from kanmodel.explain.topology.graph import OPACITY_BETA, Topology, TopologyEdge, TopologyNode
 from kanmodel.network.config import RecurrentConfig
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named

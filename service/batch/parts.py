@@ -17,8 +17,8 @@ import polars as pl
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError, KanscopeError, NonFiniteError
-from kanmodel.explain.bisection import BATCH
-from kanmodel.explain.ledger import Ledger, explain_windows
+from kanmodel.explain.paths.bisection import BATCH
+from kanmodel.explain.paths.ledger import Ledger, explain_windows
 from kanmodel.scaling import Array
 from service.batch.chunks import Chunk
 from service.batch.plan import Plan, describe_plan

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.ledger import LedgerOptions
+from kanmodel.explain.paths.baseline import Baseline
+from kanmodel.explain.paths.ledger import LedgerOptions
 
 EngineName = Literal["threads", "ray"]
 PART_WINDOWS = 2048

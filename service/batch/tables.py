@@ -14,8 +14,8 @@ import numpy as np
 import polars as pl
 
 from kanmodel.errors import DataError, Problem, UnknownNameError
-from kanmodel.samples import PARTS, Labels, TrainingTable
 from kanmodel.scaling import Array
+from kanmodel.training.samples import PARTS, Labels, TrainingTable
 
 N_LISTED = 20  # bad cells named in one error; the message counts them all
 DISORDER = "is earlier than the row above it, but rows must run from oldest to newest"
@@ -58,7 +58,7 @@ class File:
 
 
 def read_training_table(path: Path, columns: Columns) -> TrainingTable:
-    """The rows of a file, ready for `kanmodel.training.fit`.
+    """The rows of a file, ready for `kanmodel.training.training.fit`.
 
     Args:
         path: ``.csv``, ``.csv.gz`` or ``.parquet``; rows oldest first.

@@ -14,8 +14,8 @@ from rich.table import Table
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
-from kanmodel.explain.ledger import Ledger, explain_windows
+from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
+from kanmodel.explain.paths.ledger import Ledger, explain_windows
 from service.batch.plan import PART_WINDOWS, EngineName, Plan
 from service.commands.options import AsJson, OptionalCheckpoint, OutputName, figure, find_output, print_json
 

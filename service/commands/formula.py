@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 from kanmodel.checkpoint import load_checkpoint
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.topology import build_topology
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.pruning import PruningRule
 from service.commands.options import AsJson, Checkpoint, OutputName, find_output, print_json
 
 
@@ -27,7 +27,7 @@ def formula(
     The expression is Python with numpy's names of functions. Features whose names can't stand in it get symbols.
     """
     # Here, since the other commands start faster without sympy.
-    from kanmodel.explain.expressions import compose_formula
+    from kanmodel.explain.functions.expressions import compose_formula
 
     model = load_checkpoint(file)
     importance = measure_importance(model, find_output(model.config, output_name))

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.explain.scores import MIN_INPUTS
+from kanmodel.explain.structure.scores import MIN_INPUTS
 from kanmodel.importers.description import Description, describe_file
 from kanmodel.importers.importing import Imported, describe_relative, import_with
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest

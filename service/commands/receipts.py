@@ -15,7 +15,7 @@ import typer
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.errors import CheckpointError, DataError, KanscopeError
-from kanmodel.explain.ledger import LedgerOptions
+from kanmodel.explain.paths.ledger import LedgerOptions
 from service.commands.agreement import AGREEMENT, Pair, pair_answers
 from service.commands.options import print_json
 from service.commands.saved_answers import SavedAnswer, answer_question, ask_again, read_answer

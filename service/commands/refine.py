@@ -11,12 +11,12 @@ from rich.table import Table
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import ConfigError
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.subnetwork import extract_subnetwork, measure_size
-from kanmodel.explain.topology import build_topology
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.topology.subnetwork import extract_subnetwork, measure_size
 from kanmodel.network.config import ModelConfig
-from kanmodel.training import Refinement
+from kanmodel.training.training import Refinement
 
 STATED_BY_FILE = ("hidden", "num_layers", "bidirectional", "width", "front", "grid", "order", "unit")
 

@@ -14,11 +14,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.errors import ConfigError
-from kanmodel.explain.scores import MIN_INPUTS
+from kanmodel.explain.structure.scores import MIN_INPUTS
 from kanmodel.network.config import Cell
-from kanmodel.optimization import DEFAULTS, TrainingOptions, Width
-from kanmodel.optimization import Progress as Epoch
-from kanmodel.training import fit, refine, refuse_without_knots
+from kanmodel.training.optimization import DEFAULTS, TrainingOptions, Width
+from kanmodel.training.optimization import Progress as Epoch
+from kanmodel.training.training import fit, refine, refuse_without_knots
 from service.commands.inspect import metrics_table
 from service.commands.options import Written, print_written, refuse_unwritable
 from service.commands.refine import refinement_table, refuse_differing, refuse_stated

@@ -12,7 +12,7 @@ from typing import Literal
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError
-from kanmodel.explain.ledger import explain_windows
+from kanmodel.explain.paths.ledger import explain_windows
 from service.http.errors import ErrorCode, NotReadyError, UnknownModelError, UnknownVersionError
 from service.models.repository import BUNDLED, FIRST_VERSION, CheckpointFile, Key, list_checkpoints, sign_file
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.baseline import Baseline, baseline_window
-from kanmodel.explain.expected import DEFAULT_COUNT, ReferenceBaselines
+from kanmodel.explain.paths.baseline import Baseline, baseline_window
+from kanmodel.explain.paths.expected import DEFAULT_COUNT, ReferenceBaselines
 from kanmodel.windows import refuse_non_finite
 from service.http.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kanmodel.explain.ledger import LedgerOptions
+from kanmodel.explain.paths.ledger import LedgerOptions
 from kanmodel.scaling import Array
 from service.http.errors import unusable
 from service.models.registry import Served

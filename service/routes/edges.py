@@ -7,9 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from kanmodel.drawing.edge import draw_edge
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.formulas import suggest_edge_formulas
-from kanmodel.explain.topology import Topology
+from kanmodel.explain.functions.curves import sample_edges
+from kanmodel.explain.functions.formulas import suggest_edge_formulas
+from kanmodel.explain.topology.graph import Topology
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg

@@ -8,8 +8,8 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kanmodel.drawing.network import N_POINTS, draw_topology
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.topology import Topology
+from kanmodel.explain.functions.curves import sample_edges
+from kanmodel.explain.topology.graph import Topology
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg

@@ -8,11 +8,11 @@ from typing import Annotated, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain import agreement, attributions
-from kanmodel.explain.agreement import Agreement
-from kanmodel.explain.attributions import Attribution
-from kanmodel.explain.bootstrap import CONFIDENCE, SEED
-from kanmodel.explain.importance import Importance
+from kanmodel.explain.importance import agreement, attributions
+from kanmodel.explain.importance.agreement import Agreement
+from kanmodel.explain.importance.attributions import Attribution
+from kanmodel.explain.importance.bootstrap import CONFIDENCE, SEED
+from kanmodel.explain.importance.global_importance import Importance
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version

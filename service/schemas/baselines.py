@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.baseline import Baseline
+from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.scaling import Array
 from service.schemas.closed import Closed
 

@@ -8,11 +8,11 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain import curves
-from kanmodel.explain.curves import EdgeCurve
-from kanmodel.explain.support import Support
-from kanmodel.explain.symbolic import Candidate
-from kanmodel.explain.topology import Topology
+from kanmodel.explain.functions import curves
+from kanmodel.explain.functions.curves import EdgeCurve
+from kanmodel.explain.functions.support import Support
+from kanmodel.explain.functions.symbolic import Candidate
+from kanmodel.explain.topology.graph import Topology
 from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.pictures import FormatParameter

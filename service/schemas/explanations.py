@@ -8,9 +8,9 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import ConfigDict, Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.expected import DEFAULT_COUNT
-from kanmodel.explain.layers import LedgerLayer
-from kanmodel.explain.ledger import Ledger
+from kanmodel.explain.paths.expected import DEFAULT_COUNT
+from kanmodel.explain.paths.layers import LedgerLayer
+from kanmodel.explain.paths.ledger import Ledger
 from kanmodel.scaling import Array
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
 from service.schemas.closed import Closed

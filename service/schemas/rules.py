@@ -7,8 +7,9 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain import pruning, replay
-from kanmodel.explain.pruning import PruningRule, Thresholds
+from kanmodel.explain.structure import replay
+from kanmodel.explain.topology import pruning
+from kanmodel.explain.topology.pruning import PruningRule, Thresholds
 from service.http.errors import unusable
 from service.schemas.closed import OutputQuery
 

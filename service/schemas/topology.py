@@ -8,10 +8,10 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from kanmodel.explain.ids import NodeKind
-from kanmodel.explain.pruning import FidelityPoint
-from kanmodel.explain.scores import MIN_INPUTS
-from kanmodel.explain.topology import EdgeKind, Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.structure.ids import NodeKind
+from kanmodel.explain.structure.scores import MIN_INPUTS
+from kanmodel.explain.topology.graph import EdgeKind, Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.topology.pruning import FidelityPoint
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version

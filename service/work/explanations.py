@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 
 from starlette.requests import ClientDisconnect
 
-from kanmodel.explain.baseline import baseline_window
-from kanmodel.explain.expected import ReferenceBaselines, draw_baselines, explain_expected_in_slices
-from kanmodel.explain.ledger import Ledger, explain_in_slices
-from kanmodel.explain.path import Slices
+from kanmodel.explain.paths.baseline import baseline_window
+from kanmodel.explain.paths.expected import ReferenceBaselines, draw_baselines, explain_expected_in_slices
+from kanmodel.explain.paths.ledger import Ledger, explain_in_slices
+from kanmodel.explain.paths.path import Slices
 from kanmodel.scaling import Array
 from service.http.answers import encode_json
 from service.schemas.baselines import UsedBaseline, describe_baseline, describe_reference_baselines

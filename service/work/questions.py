@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.expected import ReferenceBaselines
-from kanmodel.explain.ledger import LedgerOptions
+from kanmodel.explain.paths.baseline import Baseline
+from kanmodel.explain.paths.expected import ReferenceBaselines
+from kanmodel.explain.paths.ledger import LedgerOptions
 from kanmodel.scaling import Array
 from service.http.errors import unusable
 from service.models.registry import Served

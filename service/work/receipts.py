@@ -11,7 +11,7 @@ from importlib.metadata import version
 
 import numpy as np
 
-from kanmodel.explain.expected import ReferenceBaselines
+from kanmodel.explain.paths.expected import ReferenceBaselines
 from kanmodel.scaling import Array
 from service.schemas.baselines import UsedBaseline
 from service.schemas.explanations import InputHash, Receipt, Versions

@@ -9,13 +9,13 @@ from itertools import islice
 from time import thread_time
 from typing import Any, TypeVar, cast
 
-from kanmodel.explain.agreement import Agreement, compare_baselines
-from kanmodel.explain.attributions import Attribution, attribute_features
-from kanmodel.explain.importance import Importance, measure_importance
-from kanmodel.explain.pruning import FidelityPoint, Metric, PruningRule, prune_by_rule, trace_fidelity
-from kanmodel.explain.replay import Fill
+from kanmodel.explain.importance.agreement import Agreement, compare_baselines
+from kanmodel.explain.importance.attributions import Attribution, attribute_features
+from kanmodel.explain.importance.global_importance import Importance, measure_importance
 from kanmodel.explain.report import Finding, write_report
-from kanmodel.explain.topology import Topology, lay_out
+from kanmodel.explain.structure.replay import Fill
+from kanmodel.explain.topology.graph import Topology, lay_out
+from kanmodel.explain.topology.pruning import FidelityPoint, Metric, PruningRule, prune_by_rule, trace_fidelity
 from service.http.errors import NotReadyError
 from service.models.registry import Served
 from service.work.cache import Cache

@@ -12,10 +12,10 @@ import torch
 from table import Row, times_in_turn
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.formulas import N_SAMPLES, suggest_edge_formulas
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.topology import TopologyEdge, build_topology
+from kanmodel.explain.functions.formulas import N_SAMPLES, suggest_edge_formulas
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.topology.graph import TopologyEdge, build_topology
+from kanmodel.explain.topology.pruning import PruningRule
 
 try:
     from kan import KAN

@@ -12,10 +12,10 @@ from models import WIDTH, large_model
 from table import Row
 
 from kanmodel.drawing.network import N_POINTS, draw_topology
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule
-from kanmodel.explain.topology import build_topology
+from kanmodel.explain.functions.curves import sample_edges
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.pruning import PruningRule
 
 try:
     import kan as pykan

@@ -26,7 +26,7 @@ from servers import finish_background, free_server, peak_memory
 from table import Row, print_table
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, load_checkpoint, save_checkpoint
-from kanmodel.explain.baseline import Baseline, baseline_window
+from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Target, plain_layers
 from service.batch.cluster import explain_with_ray

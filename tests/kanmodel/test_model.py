@@ -22,17 +22,17 @@ import kanmodel
 from kanmodel import DataError, Model, UnknownNameError
 from kanmodel import model as module
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.explain.attributions import attribute_features
-from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.curves import sample_edge
-from kanmodel.explain.expected import explain_expected
-from kanmodel.explain.expressions import compose_formula
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.ledger import explain_windows
-from kanmodel.explain.pruning import PruningRule, Thresholds
+from kanmodel.explain.functions.curves import sample_edge
+from kanmodel.explain.functions.expressions import compose_formula
+from kanmodel.explain.importance.attributions import attribute_features
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.paths.baseline import Baseline
+from kanmodel.explain.paths.expected import explain_expected
+from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.explain.report import write_report
-from kanmodel.explain.subnetwork import extract_subnetwork
-from kanmodel.explain.topology import build_topology
+from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.pruning import PruningRule, Thresholds
+from kanmodel.explain.topology.subnetwork import extract_subnetwork
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ("f0", "f1", "f2", "f3")

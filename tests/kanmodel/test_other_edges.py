@@ -6,13 +6,13 @@ import torch
 from goldens import FOLDER, PROVENANCE, load_arrays
 
 from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint, save_checkpoint
-from kanmodel.explain.compaction import compact_network
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.formulas import suggest_edge_formulas
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.ledger import explain_windows
-from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
-from kanmodel.explain.topology import build_topology
+from kanmodel.explain.functions.curves import sample_edges
+from kanmodel.explain.functions.formulas import suggest_edge_formulas
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.structure.compaction import compact_network
+from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
 from kanmodel.importers.assembly import Chain, assemble
 from kanmodel.importers.libraries import Facts, find_parts
 from kanmodel.network.bases import BSpline

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from kanmodel.explain.agreement import compare_baselines
-from kanmodel.explain.attributions import attribute_features
-from kanmodel.explain.importance import measure_importance
+from kanmodel.explain.importance.agreement import compare_baselines
+from kanmodel.explain.importance.attributions import attribute_features
+from kanmodel.explain.importance.global_importance import measure_importance
 
 
 @pytest.mark.parametrize(("name", "output"), [("two", "b+1"), ("front", "y+1"), ("head", "y+1")])

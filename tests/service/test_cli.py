@@ -15,12 +15,12 @@ from factories import make_model, write_table
 from goldens import load_case
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
-from kanmodel.explain.faithfulness import Faithfulness, measure_faithfulness
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.ledger import explain_windows
-from kanmodel.explain.pruning import PruningRule, prune_by_rule
+from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.explain.report import markdown, write_report
-from kanmodel.explain.topology import build_topology
+from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, Step, plain_layers, width_of

@@ -20,10 +20,10 @@ from kanmodel.drawing.layout import lay_out, spread
 from kanmodel.drawing.links import PADDING
 from kanmodel.drawing.network import draw_topology
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule, Thresholds
-from kanmodel.explain.topology import build_topology
+from kanmodel.explain.functions.curves import sample_edges
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.pruning import PruningRule, Thresholds
 
 SVG = "{http://www.w3.org/2000/svg}"
 NETWORKS = ["nyc-weather", "two", "front", "head"]

@@ -27,7 +27,7 @@ from thorough import examples
 from waiting import poll
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
-from kanmodel.explain.ledger import explain_windows
+from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.windows import take_windows
 from service.batch.plan import Plan
 from service.batch.run import explain_table

@@ -9,9 +9,9 @@ from factories import make_model, make_windows
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.expected import draw_baselines, explain_expected
-from kanmodel.explain.ledger import LedgerOptions, explain_in_slices, explain_windows
+from kanmodel.explain.paths.baseline import Baseline
+from kanmodel.explain.paths.expected import draw_baselines, explain_expected
+from kanmodel.explain.paths.ledger import LedgerOptions, explain_in_slices, explain_windows
 from service.work import explanations
 
 

@@ -18,7 +18,7 @@ from sockets import converse, head, is_at_rest
 from waiting import poll
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.ledger import LedgerOptions, explain_windows
+from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
 from kanmodel.scaling import Array
 
 pytestmark = pytest.mark.alone

@@ -16,7 +16,7 @@ from sockets import connect, head, is_at_rest
 from waiting import poll
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.ledger import explain_in_slices, explain_windows
+from kanmodel.explain.paths.ledger import explain_in_slices, explain_windows
 from kanmodel.scaling import Array
 from service.work import explanations
 

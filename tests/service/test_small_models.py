@@ -14,23 +14,23 @@ from factories import make_model
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.drawing.edge import draw_edge
 from kanmodel.drawing.network import draw_topology
-from kanmodel.explain.agreement import compare_baselines
-from kanmodel.explain.attributions import attribute_features
-from kanmodel.explain.baseline import Baseline
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.expected import explain_expected
-from kanmodel.explain.faithfulness import measure_faithfulness
-from kanmodel.explain.formulas import suggest_edge_formulas
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.interactions import measure_interactions
-from kanmodel.explain.ledger import explain_windows
-from kanmodel.explain.permutation import permute_features
-from kanmodel.explain.profiles import profile_nodes
-from kanmodel.explain.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
+from kanmodel.explain.functions.curves import sample_edges
+from kanmodel.explain.functions.formulas import suggest_edge_formulas
+from kanmodel.explain.importance.agreement import compare_baselines
+from kanmodel.explain.importance.attributions import attribute_features
+from kanmodel.explain.importance.faithfulness import measure_faithfulness
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.importance.interactions import measure_interactions
+from kanmodel.explain.importance.permutation import permute_features
+from kanmodel.explain.importance.profiles import profile_nodes
+from kanmodel.explain.paths.baseline import Baseline
+from kanmodel.explain.paths.expected import explain_expected
+from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.explain.report import markdown, write_report
-from kanmodel.explain.scores import MIN_INPUTS, score_layers
-from kanmodel.explain.subnetwork import extract_subnetwork, measure_size
-from kanmodel.explain.topology import build_topology
+from kanmodel.explain.structure.scores import MIN_INPUTS, score_layers
+from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
+from kanmodel.explain.topology.subnetwork import extract_subnetwork, measure_size
 
 MODELS = {
     "one feature": {"n_features": 1},

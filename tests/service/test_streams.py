@@ -10,7 +10,7 @@ from factories import make_windows
 from sockets import connect, head
 from waiting import poll
 
-from kanmodel.explain.ledger import explain_in_slices
+from kanmodel.explain.paths.ledger import explain_in_slices
 from service.work import explanations
 
 EXPLAIN = "/v1/models/two:explain"

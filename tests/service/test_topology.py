@@ -5,9 +5,9 @@ import pytest
 from factories import make_model
 
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule, Thresholds, trace_fidelity
-from kanmodel.explain.topology import build_topology
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.pruning import PruningRule, Thresholds, trace_fidelity
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "front", "head"])

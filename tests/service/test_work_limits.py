@@ -16,10 +16,10 @@ from sockets import connect, head, is_at_rest
 from waiting import poll
 
 from kanmodel.checkpoint import Provenance, Reference, save_checkpoint
-from kanmodel.explain.curves import sample_edges
-from kanmodel.explain.importance import measure_importance
-from kanmodel.explain.pruning import PruningRule, prune_by_rule
-from kanmodel.explain.topology import lay_out
+from kanmodel.explain.functions.curves import sample_edges
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.topology.graph import lay_out
+from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, plain_layers
 from service.http.answers import answer_json, encode_json

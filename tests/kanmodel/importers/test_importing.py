@@ -14,7 +14,7 @@ from scipy.interpolate import BSpline
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
-from kanmodel.explain.scores import score_layers
+from kanmodel.explain.structure.scores import score_layers
 from kanmodel.importers.description import describe_file
 from kanmodel.importers.importing import import_checkpoint
 from kanmodel.importers.source import open_source

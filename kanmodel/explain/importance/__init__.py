@@ -1,0 +1,1 @@
+"""What matters over the reference windows: contributions, permutation effects, profiles, with intervals."""

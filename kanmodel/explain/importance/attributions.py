@@ -1,0 +1,137 @@
+"""The table of the features: how much each counts, whether that is sure, and what the verdict is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.structure.connectivity import connected_features
+from kanmodel.explain.structure.scores import MIN_INPUTS, score_layers
+
+Verdict = Literal["disconnected", "negligible", "important", "weak"]
+IMPORTANT = 0.5  # times the even share 1 / n_features: the least that an important feature has
+NEGLIGIBLE = 0.2  # times the even share: what a negligible feature stays below
+REDUNDANT_CORRELATION = 0.9
+
+
+@dataclass(frozen=True)
+class Partner:
+    """A feature that says nearly the same on the reference windows.
+
+    Attributes:
+        name: its name.
+        correlation: Pearson's, over all windows and steps; |correlation| >= 0.9.
+    """
+
+    name: str
+    correlation: float
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """One feature's row; contributions, intervals and errors in the target's unit, intervals of 95 %.
+
+    Attributes:
+        name: the feature.
+        rank: 1 for the largest mean |contribution|.
+        verdict: the first that holds, where the even share is 1 / n_features: ``disconnected``, no path of live edges
+            and nonzero weights leads to the output, and its contribution is exactly 0; ``important``, the lower bound
+            of its share is at least 0.5 even shares, and that of its permutation effect above 0 where targets are
+            known; ``negligible``, the upper bound of its share is below 0.2 even shares, and the interval of its
+            permutation effect includes 0 where targets are known; else ``weak``.
+        connected: whether such a path exists.
+        mean_abs_contribution: mean magnitude of its contribution, summed over steps.
+        interval: of that mean.
+        mean_contribution: signed mean.
+        share: of all features' mean |contribution|.
+        share_interval: of the share.
+        permutation_mae_increase: growth of the mean absolute error when its series are permuted between windows; None
+            where targets are unknown.
+        permutation_interval: of that growth.
+        pykan_feature_score: pykan's `feature_score`, where the features themselves enter the head KAN; else None, since
+            it would be about LSTM units.
+        redundant_with: features with |correlation| >= 0.9: the model may use either in the other's place.
+    """
+
+    name: str
+    rank: int
+    verdict: Verdict
+    connected: bool
+    mean_abs_contribution: float
+    interval: tuple[float, float]
+    mean_contribution: float
+    share: float
+    share_interval: tuple[float, float]
+    permutation_mae_increase: float | None
+    permutation_interval: tuple[float, float] | None
+    pykan_feature_score: float | None
+    redundant_with: tuple[Partner, ...]
+
+
+def attribute_features(model: LoadedModel, importance: Importance) -> tuple[Attribution, ...]:
+    """The rows of all features, most important first."""
+    names = model.config.feature_names
+    connected = connected_features(model.network, importance.output)
+    redundant = _partners(model)
+    scores = None
+    if model.config.reads_features and len(model.reference.windows) >= MIN_INPUTS:
+        scores = score_layers(model.network.stages["head"], model.network.encode(model.reference.windows)).feature_score
+    order = np.argsort(-importance.features.value, kind="stable")
+    rows = []
+    for rank, feature in enumerate(order.tolist(), start=1):
+        effect = importance.permutation
+        rows.append(
+            Attribution(
+                name=names[feature],
+                rank=rank,
+                verdict=_verdict(importance, feature, connected[feature]),
+                connected=connected[feature],
+                mean_abs_contribution=float(importance.features.value[feature]),
+                interval=importance.features.bounds(feature),
+                mean_contribution=float(importance.mean_contribution[feature]),
+                share=float(importance.share.value[feature]),
+                share_interval=importance.share.bounds(feature),
+                permutation_mae_increase=None if effect is None else float(effect.value[feature]),
+                permutation_interval=None if effect is None else effect.bounds(feature),
+                pykan_feature_score=None if scores is None else float(scores[feature]),
+                redundant_with=redundant[feature],
+            )
+        )
+    return tuple(rows)
+
+
+def _verdict(importance: Importance, feature: int, connected: bool) -> Verdict:
+    if not connected:
+        return "disconnected"
+    low, high = importance.share.bounds(feature)
+    n_features = len(importance.share.value)
+    effect = importance.permutation
+    effect_low, effect_high = (None, None) if effect is None else effect.bounds(feature)
+    if low >= IMPORTANT / n_features and (effect_low is None or effect_low > 0):
+        return "important"
+    no_effect = effect_low is None or effect_high is None or effect_low <= 0 <= effect_high
+    return "negligible" if high < NEGLIGIBLE / n_features and no_effect else "weak"
+
+
+def _partners(model: LoadedModel) -> Sequence[tuple[Partner, ...]]:
+    """For each feature those it correlates with; a constant feature correlates with none."""
+    values = model.reference.windows.double().flatten(0, 1).numpy()
+    centred = values - values.mean(axis=0)
+    size = np.sqrt((centred**2).sum(axis=0))
+    varies = np.ptp(values, axis=0) > 0  # the size of a constant one is not 0 but the rounding of its mean
+    scaled = np.divide(centred, size, out=np.zeros_like(centred), where=varies)
+    correlation = scaled.T @ scaled
+    names = model.config.feature_names
+    return [
+        tuple(
+            Partner(names[other], float(correlation[feature, other]))
+            for other in np.argsort(-np.abs(correlation[feature]), kind="stable").tolist()
+            if other != feature and abs(correlation[feature, other]) >= REDUNDANT_CORRELATION
+        )
+        for feature in range(len(names))
+    ]

@@ -1,0 +1,119 @@
+"""Whether an order of the features is the model's own: what happens when they are removed, and when they come back.
+
+Deletion and insertion (Petsiuk et al. 2018, arXiv 1806.07421) and infidelity (Yeh et al. 2019, arXiv 1901.09392).
+A feature goes by taking its mean over the reference windows: zero may lie where no data is, and leave the grids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.paths.baseline import Baseline, baseline_window
+from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.structure.scores import MIN_INPUTS, score_layers
+from kanmodel.scaling import Array
+
+N_WINDOWS = 128  # taken evenly from the reference
+N_SUBSETS = 16  # of the features, for infidelity
+
+
+@dataclass(frozen=True)
+class Faithfulness:
+    """How one way of weighing features does, on windows of the reference; errors in the output's standard deviations.
+
+    Attributes:
+        method: ledger; gradient, by the plain gradient's size; random; or pykan_score, where the features themselves
+            enter the head KAN (behind an LSTM there is no such score of a feature).
+        deletion: mean change of the forecast while features are removed, most important first; more is better. The mean
+            over all numbers of removed features but none and all; of a single feature, the change without it.
+        insertion: mean distance to the forecast while they come back, most important first; less is better.
+        infidelity: mean squared error of predicting the change when a set of features is removed; less is better; None
+            where a method gives an order alone.
+    """
+
+    method: str
+    deletion: float
+    insertion: float
+    infidelity: float | None
+
+
+def measure_faithfulness(model: LoadedModel, output: int, seed: int = 0) -> tuple[Faithfulness, ...]:
+    """The ledger beside other ways of weighing features.
+
+    Args:
+        model: the model.
+        output: number of the output.
+        seed: of the random order and of the sets of features.
+    """
+    generator = np.random.default_rng(seed)
+    reference = model.reference.windows
+    windows = reference[torch.linspace(0, len(reference) - 1, min(N_WINDOWS, len(reference))).long()]
+    start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")
+    spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
+    trial = _Trial(model, output, windows, start, spread, generator.random((N_SUBSETS, windows.shape[2])) < 0.5)
+
+    ledger = explain_windows(model, windows, output).features / (spread * model.scaling.output_scale[output])
+    gradient = _gradient(model, windows, output) / spread
+    by_gradient = (gradient * (windows - start).double().numpy()).sum(axis=1)
+    rows = [
+        trial.judge("ledger", np.abs(ledger), ledger),
+        trial.judge("gradient", np.abs(gradient).sum(axis=1), by_gradient),
+        trial.judge("random", generator.random(ledger.shape), generator.permuted(ledger, axis=1)),
+    ]
+    if model.config.reads_features and len(reference) >= MIN_INPUTS:
+        score = (
+            score_layers(model.network.stages["head"], model.network.encode(reference)).feature_score.double().numpy()
+        )
+        rows.append(trial.judge("pykan_score", np.broadcast_to(score, ledger.shape), None))
+    return tuple(rows)
+
+
+def _gradient(model: LoadedModel, windows: Tensor, output: int) -> Array:
+    """Gradient of an output at each window, (n, lookback, n_features), model units."""
+    with torch.enable_grad():
+        points = windows.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(model.network(points)[:, output].sum(), points)
+    values: Array = gradient.double().numpy()
+    return values
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """The windows, what stands for a feature that is gone, and the sets of features (n_subsets, n_features)."""
+
+    model: LoadedModel
+    output: int
+    windows: Tensor
+    start: Tensor
+    spread: float
+    subsets: np.ndarray[tuple[int, int], np.dtype[np.bool_]]
+
+    def judge(self, method: str, importance: Array, contributions: Array | None) -> Faithfulness:
+        """One method: importance (n, n_features) is its order, contributions (n, n_features) what it foretells."""
+        n_features = self.windows.shape[2]
+        rank = np.argsort(np.argsort(-importance, axis=1, kind="stable"), axis=1)  # (n, n_features), 0 first
+        full = self.outputs(np.zeros(rank.shape, dtype=bool))
+        numbers = range(1, max(n_features, 2))  # all at once tells nothing of an order, but of one there is no less
+        gone = [np.abs(self.outputs(rank < k) - full).mean() for k in numbers]
+        back = [np.abs(self.outputs(rank >= k) - full).mean() for k in numbers]
+        infidelity = None
+        if contributions is not None:
+            errors = [
+                full - self.outputs(np.broadcast_to(subset, rank.shape)) - contributions @ subset.astype(float)
+                for subset in self.subsets
+            ]
+            infidelity = float(np.square(errors).mean())
+        return Faithfulness(method, float(np.mean(gone)), float(np.mean(back)), infidelity)
+
+    def outputs(self, gone: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]) -> Array:
+        """The output without the features marked (n, n_features), in its standard deviations."""
+        mask = torch.from_numpy(gone.copy())[:, None, :]
+        with torch.inference_mode():
+            outputs = self.model.network(torch.where(mask, self.start, self.windows))
+        values: Array = outputs[:, self.output].double().numpy() / self.spread
+        return values

@@ -1,0 +1,1 @@
+"""Ledgers, which are integrals along paths from a baseline to windows: contributions that sum at every layer."""

@@ -1,0 +1,100 @@
+"""Contributions layer by layer, and how far they are from completeness and conservation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kanmodel.explain.paths.path import Contributions
+from kanmodel.network.chain import Network
+from kanmodel.network.config import LayerConfig, Layers
+from kanmodel.scaling import Array
+
+
+@dataclass(frozen=True)
+class LedgerLayer:
+    """Contributions of one layer.
+
+    Attributes:
+        stage: input, front, lstm, gru, cell, head or output.
+        layer: number of the layer within its stage.
+        nodes: contributions of its nodes, (n, n_nodes); None where another stage lists the same nodes.
+        edges: contributions of the edges that leave them, (n, n_subnodes, n_nodes); None where there are none.
+    """
+
+    stage: str
+    layer: int
+    nodes: Array | None
+    edges: Array | None
+
+
+def list_layers(network: Network, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
+    """The layers in the order input, front, readout (lstm, gru or cell), head, output.
+
+    Each node's contribution is the sum of its steps or of the edges that enter it, so this is linear in the
+    contributions: of |fine - coarse| of the former it makes the signed differences of the latter.
+
+    Args:
+        network: the network.
+        output: number of the output.
+        contributions: to it.
+    """
+    config, edges = network.config, contributions.edges
+    layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None)]
+    if config.front:
+        layers += _list_stage("front", config.front, edges[: len(config.front)])
+    if config.readout_stage is not None:
+        layers.append(LedgerLayer(config.readout_stage, 0, contributions.readout, None))
+    depth = len(config.head)
+    layers += list(_list_stage("head", config.head, edges[-depth:]))[:-1]
+    if config.output_function is not None:
+        layers.append(LedgerLayer("head", depth, contributions.logits, None))
+    change = contributions.change[:, None] * np.eye(len(config.outputs))[output]
+    return (*layers, LedgerLayer("output", depth, change, None))
+
+
+def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Array) -> Array:
+    """The largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node, (n,).
+
+    After a layer norm only the layer's sum is compared: a normalised input depends on all nodes.
+
+    Args:
+        network: the network.
+        layers: as `list_layers` has them.
+        change: F(x) - F(x0), (n,).
+    """
+    residual: Array = np.zeros_like(change)
+    stages = network.config.stages
+    reaching = np.zeros((len(change), 0))  # contributions of the nodes that the next edges leave
+    entering = reaching  # what the edges before bring to the nodes of this layer
+    for layer in layers:
+        if layer.nodes is not None:
+            reaching = layer.nodes
+            residual = np.maximum(residual, np.abs(reaching.sum(axis=1) - change))
+            if layer.stage in stages and layer.layer > 0:  # by construction, but for the nodes of an output function
+                residual = np.maximum(residual, np.abs(reaching - entering).max(axis=1))
+        if layer.edges is not None:
+            config = stages[layer.stage][layer.layer]
+            residual = np.maximum(residual, np.abs(layer.edges.sum(axis=(1, 2)) - change))
+            if not config.mixes:
+                residual = np.maximum(residual, np.abs(layer.edges.sum(axis=1) - reaching).max(axis=1))
+            entering = _entering(config, layer.edges)
+    return residual
+
+
+def _list_stage(stage: str, layers: Layers, edges: Sequence[Array]) -> Iterator[LedgerLayer]:
+    """The layers of a stage from its edges, (n, n_subnodes, n_in) each, and last its ends; not its inputs' nodes."""
+    nodes = None
+    for number, (config, leaving) in enumerate(zip(layers, edges, strict=True)):
+        yield LedgerLayer(stage, number, nodes, leaving)
+        nodes = _entering(config, leaving)
+    yield LedgerLayer(stage, len(edges), nodes, None)
+
+
+def _entering(config: LayerConfig, edges: Array) -> Array:
+    """What edges bring to the nodes that they enter, (n, n_out): a product node has its sub-nodes' sum."""
+    node_of_subnode = np.eye(config.n_out)[list(config.node_of_subnode)]
+    entering: Array = edges.sum(axis=2) @ node_of_subnode
+    return entering

@@ -1,0 +1,192 @@
+"""Contributions that add up at every layer: from the features of each step, through the LSTM, to the forecast.
+
+For a window x, a baseline x0 and one output F, walk the straight path x(a) = x0 + a (x - x0) at the nodes a_k of a
+Clenshaw-Curtis rule with weights w_k. One batched forward and one backward pass give, at every node of the path, the
+values h of all nodes and edges of the network, and the gradients of F.
+
+    feature f at step t     C = (x - x0) sum_k w_k dF/dx(a_k)                Integrated Gradients,
+                                                                            Sundararajan 2017, arXiv 1703.01365, eq. 1
+    node i of a layer       C_i = sum_k w_k dF/dh_i(a_k) h_i'(a_k)           conductance, Dhamdhere 2018,
+                                                                            arXiv 1805.12233, eq. 3
+    edge into sub-node j    C_ji = sum_k w_k dF/ds_j(a_k) edge_ji'(a_k)      the same, since s_j = sum_i edge_ji
+
+The derivatives along the path come from the rule's differentiation matrix. Each layer sums to F(x) - F(x0)
+(completeness); how far it does not, and how far what enters a KAN node is not what leaves it, is the ledger's
+`residual` (convergence delta). Errors of opposite sign cancel in sums, so each contribution also has an error of its
+own, from the coarser rules inside the one; the largest is the ledger's `error`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
+from kanmodel.errors import DataError, Problem
+from kanmodel.explain.paths.baseline import Baseline, baseline_window
+from kanmodel.explain.paths.bisection import BATCH
+from kanmodel.explain.paths.layers import LedgerLayer, list_layers
+from kanmodel.explain.paths.path import Slices, complete
+from kanmodel.explain.paths.walk import PathLedger, Walk, explain_paths
+from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.scaling import Array
+
+FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
+FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
+
+
+@dataclass(frozen=True)
+class LedgerOptions:
+    """How exact a ledger must be.
+
+    Attributes:
+        tolerance: largest accepted residual and error, in standard deviations of the output on the reference windows.
+        path_nodes: nodes of the path, and of each part of it: a multiple of 4, and one.
+        halvings: how often a part of a path may be halved where the residual or the error is above the tolerance.
+
+    Raises:
+        DataError: another number of path nodes.
+    """
+
+    tolerance: float = 1e-3
+    path_nodes: int = 17
+    halvings: int = 20
+
+    def __post_init__(self) -> None:
+        if self.path_nodes < 5 or self.path_nodes % 4 != 1:
+            message = f"must be a multiple of 4 and one, such as 17, but is {self.path_nodes}"
+            raise DataError(f"path_nodes {message}", [Problem("path_nodes", message)])
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """Contributions to one output for n windows, in the target's unit.
+
+    Attributes:
+        output: name of the output.
+        baseline: what the windows were compared with, (lookback, n_features), original units.
+        predictions: F(x), (n,).
+        baseline_prediction: F(x0).
+        steps: contribution of each feature at each step, (n, lookback, n_features), oldest step first.
+        layers: in the order input, front, lstm (or gru, or cell), head, output; a front edge is summed over the steps.
+        residual: largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node, (n,).
+        error: largest estimated error of any entry, (n,), not below the residual.
+        tolerance: what both are compared with.
+        converged: whether both are within it, and no node jumps between two neighbouring points of the path, (n,).
+        path_nodes: nodes of the path that were used, (n,).
+        standard_error: of each feature's contribution, (n, n_features), where the ledger is an average over baselines;
+            None for a single baseline.
+    """
+
+    output: str
+    baseline: Array
+    predictions: Array
+    baseline_prediction: float
+    steps: Array
+    layers: tuple[LedgerLayer, ...]
+    residual: Array
+    error: Array
+    tolerance: float
+    converged: NDArray[np.bool_]
+    path_nodes: NDArray[np.int64]
+    standard_error: Array | None = None
+
+    @property
+    def features(self) -> Array:
+        """Contribution of each feature, (n, n_features): the signed sum over steps."""
+        total: Array = self.steps.sum(axis=1)
+        return total
+
+
+def explain_windows(
+    model: LoadedModel,
+    windows: Tensor,
+    output: int,
+    baseline: Baseline | None = None,
+    options: LedgerOptions | None = None,
+) -> Ledger:
+    """The ledger of one output for windows.
+
+    Args:
+        model: the model.
+        windows: (n, lookback, n_features), model units, as `LoadedModel.to_model_units` gives them.
+        output: number of the output.
+        baseline: what to compare with; default ``mean``.
+        options: tolerance and path nodes.
+
+    Returns:
+        Contributions in the target's unit.
+
+    Raises:
+        DataError: there is no window, or the baseline cannot be used.
+        UnknownNameError: the baseline names a feature that does not exist.
+        NonFiniteError: a prediction, a residual or an error is not finite.
+    """
+    return complete(explain_in_slices(model, windows, output, baseline, options))
+
+
+def explain_in_slices(
+    model: LoadedModel,
+    windows: Tensor,
+    output: int,
+    baseline: Baseline | None = None,
+    options: LedgerOptions | None = None,
+) -> Slices[Ledger]:
+    """`explain_windows`, pausing after every few milliseconds of work."""
+    if not len(windows):
+        raise DataError("windows is empty")
+    options = options or LedgerOptions()
+    start = baseline_window(model, baseline or Baseline())
+    scaled_start = model.to_model_units(start[None], "baseline")[0]
+    scale, mean = float(model.scaling.output_scale[output]), float(model.scaling.output_mean[output])
+    tolerance = options.tolerance * float(model.output_std[output])
+
+    batches: list[PathLedger] = []
+    for batch in torch.split(windows, BATCH):
+        if batches:
+            yield
+        batches.append((yield from _explain_batch(model, batch, scaled_start, output, options)))
+    explained = PathLedger.join(batches)
+    residual, error = explained.residual * scale, explained.error * scale
+    predictions = explained.end * scale + mean
+    refuse_non_finite_outputs(predictions)
+    refuse_non_finite_outputs(residual)
+    refuse_non_finite_outputs(error)
+    contributions = explained.contributions * scale
+    return Ledger(
+        output=model.config.outputs[output],
+        baseline=start,
+        predictions=predictions,
+        baseline_prediction=float(explained.start[0]) * scale + mean,
+        steps=contributions.steps,
+        layers=list_layers(model.network, output, contributions),
+        residual=residual,
+        error=error,
+        tolerance=tolerance,
+        converged=explained.converged,
+        path_nodes=explained.n_nodes,
+    )
+
+
+def _explain_batch(
+    model: LoadedModel, windows: Tensor, start: Tensor, output: int, options: LedgerOptions
+) -> Slices[PathLedger]:
+    """Explains in the model's type, and in float64 what that cannot hold."""
+    tolerance = options.tolerance * float(model.output_std[output]) / float(model.scaling.output_scale[output])
+
+    def explain(network: FrozenNetwork, windows: Tensor, halvings: int) -> Slices[PathLedger]:
+        walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, options.path_nodes)
+        return explain_paths(walk, tolerance, halvings)
+
+    if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
+        return (yield from explain(model.frozen_float64, windows.double(), options.halvings))
+    found = yield from explain(model.frozen, windows, min(options.halvings, FLOAT32_HALVINGS))
+    again = ~found.converged
+    if not again.any():
+        return found
+    exact = yield from explain(model.frozen_float64, windows[torch.from_numpy(again)].double(), options.halvings)
+    return found.replace(again, exact)

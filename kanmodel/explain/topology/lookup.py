@@ -1,0 +1,76 @@
+"""The edges of the KANs by the ids of their ends, or by their numbers; no ledger and no pruning is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+from kanmodel.errors import UnknownNameError
+from kanmodel.explain.structure.ids import node_id, subnode_id
+from kanmodel.explain.topology.graph import TopologyEdge
+from kanmodel.network.chain import Network
+
+N_NAMED = 8  # ids that an error lists
+
+
+def find_edge_between(network: Network, source: str, target: str) -> TopologyEdge:
+    """The edge from a node to a node, or to a factor of a product node, by their ids.
+
+    Raises:
+        UnknownNameError: there is none; the message lists where edges from the source lead, or what sources there are.
+    """
+    leaving = [edge for edge in _edges(network) if edge.source == source]
+    for edge in leaving:
+        if edge.target == target:
+            return edge
+    if leaving:
+        targets = _list_some([edge.target for edge in leaving])
+        raise UnknownNameError(
+            f"there is no edge from {source!r} to {target!r}; from {source!r} edges lead to {targets}"
+        )
+    sources = _list_some(list(dict.fromkeys(edge.source for edge in _edges(network))))
+    raise UnknownNameError(f"there is no edge from {source!r}; edges leave {sources}")
+
+
+def find_edge_at(network: Network, stage: str, layer: int, i: int, j: int) -> TopologyEdge:
+    """The edge from node i of a layer of a stage to sub-node j of the next.
+
+    Raises:
+        UnknownNameError: there is none; the message says which there are.
+    """
+    for edge in _edges(network):
+        if (edge.stage, edge.layer, edge.i, edge.j) == (stage, layer, i, j):
+            return edge
+    exist = "; ".join(
+        f"{name} layer {number}: i 0 to {config.n_in - 1}, j 0 to {config.n_subnodes - 1}"
+        for name, layers in network.config.stages.items()
+        for number, config in enumerate(layers)
+    )
+    raise UnknownNameError(f"there is no edge ({stage}, {layer}, {i}, {j}); there are {exist}")
+
+
+def _edges(network: Network) -> Iterator[TopologyEdge]:
+    """All edges that hold functions, as the checkpoint has them: kept unless it masks them, without contributions."""
+    config = network.config
+    for stage, layers in network.stages.items():
+        for number, layer in enumerate(layers):
+            live = layer.live.tolist()
+            sources = [node_id(config, stage, number, i) for i in range(layer.config.n_in)]
+            targets = [subnode_id(config, stage, number + 1, j) for j in range(layer.config.n_subnodes)]
+            for i, j in product(range(len(sources)), range(len(targets))):
+                yield TopologyEdge(
+                    source=sources[i],
+                    target=targets[j],
+                    kind="edge",
+                    stage=stage,
+                    layer=number,
+                    i=i,
+                    j=j,
+                    kept=live[j][i],
+                    masked=not live[j][i],
+                )
+
+
+def _list_some(ids: list[str]) -> str:
+    more = len(ids) - N_NAMED
+    return ", ".join(ids[:N_NAMED]) + (f" and {more} more" if more > 0 else "")

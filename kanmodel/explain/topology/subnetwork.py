@@ -1,0 +1,129 @@
+"""The part of a network that a pruning rule keeps, as a model of its own: what is dropped is really gone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from kanmodel.checkpoint import LoadedModel, Provenance
+from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.structure.compaction import compact_network
+from kanmodel.explain.structure.connectivity import Kept, leading_nodes, leading_subnodes
+from kanmodel.explain.structure.replay import Fidelity, compare_outputs, r2
+from kanmodel.explain.topology.pruning import Pruning, PruningRule, prune_by_rule, prune_network
+from kanmodel.network.chain import Network
+
+TRIES = 4  # to keep the fidelity of every output with fewer than all edges
+ROUNDING = 1e-6  # of an R2 that is measured on the smaller network itself
+UNPRUNED = "unpruned_"  # before the name of a metric that was measured on the full model
+MEASURED = ("fidelity_r2", "reference_mae")  # on the smaller model
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large the layers of a network are.
+
+    Attributes:
+        edges: edges that are not masked.
+        nodes: nodes of hidden layers.
+    """
+
+    edges: int
+    nodes: int
+
+
+def measure_size(network: Network) -> Size:
+    """Counts what there is."""
+    stages = network.stages.values()
+    live = [layer.live for layers in stages for layer in layers]
+    hidden = [layer.config.n_out for layers in stages for layer in layers[:-1]]
+    return Size(sum(int(edges.sum()) for edges in live), sum(hidden))
+
+
+def extract_subnetwork(model: LoadedModel, importances: Sequence[Importance], rule: PruningRule) -> LoadedModel:
+    """A smaller model: the union of what the rule keeps for each of some outputs, without the nodes that lead nowhere.
+
+    By fidelity each of these outputs keeps it; where the edges kept for another output would spoil it, more edges stay.
+    Other outputs keep what happens to be left. LSTM units stay, since they feed each other.
+
+    The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (error against the targets, where they
+    are known) are measured on the reference windows, means over all outputs. All metrics of the full model stand beside
+    them as ``unpruned_...``, since they are not true of the smaller one.
+
+    Args:
+        model: the full model.
+        importances: those of the outputs to keep.
+        rule: what to keep.
+
+    Raises:
+        InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
+        NonFiniteError: thresholds leave a network with an output that is not finite on the reference windows.
+    """
+    rules = {importance.output: rule for importance in importances}
+    for _ in range(TRIES):
+        prunings = [prune_by_rule(model, importance, rules[importance.output]) for importance in importances]
+        edges = {place: torch.stack([p.edges[place] for p in prunings]).any(dim=0) for place in prunings[0].edges}
+        smaller = _extract(model, replace(prunings[0], edges=edges))
+        spoilt = _spoilt(model, smaller, rule, list(rules))
+        if not spoilt:
+            return replace(smaller, metrics=_measure(model, smaller))
+        for output in spoilt:
+            rules[output] = replace(rule, fidelity=(1 + (rules[output].fidelity or 0.0)) / 2)
+    live = {place: model.network.stages[place[0]][place[1]].live for place in edges}
+    whole = _extract(model, replace(prunings[0], edges=live))
+    return replace(whole, metrics=_measure(model, whole))
+
+
+def _spoilt(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, outputs: list[int]) -> list[int]:
+    """Those of some outputs whose fidelity the smaller model does not hold; all, where it makes any not finite."""
+    if rule.thresholds is not None:
+        return []
+    if not torch.isfinite(smaller.reference_outputs).all():
+        return outputs
+    needed = (rule.fidelity or 0.0) - ROUNDING
+    columns = {output: (model.reference_outputs[:, output], smaller.reference_outputs[:, output]) for output in outputs}
+    return [o for o, (full, pruned) in columns.items() if not r2(full.double(), pruned.double()) >= needed]
+
+
+def compare_models(full: LoadedModel, smaller: LoadedModel, output: int) -> Fidelity:
+    """What the smaller of two models with the same reference windows loses at one output.
+
+    Raises:
+        NonFiniteError: an output of the smaller model is not finite.
+    """
+    return compare_outputs(full, output, full.reference_outputs, smaller.reference_outputs)
+
+
+def _extract(model: LoadedModel, pruning: Pruning) -> LoadedModel:
+    """The model with the kept edges alone."""
+    edges, nodes = _leading(model.network, pruning.edges)
+    network = compact_network(prune_network(model, replace(pruning, edges=edges)), nodes)
+    return LoadedModel(network, model.reference, {}, Provenance.now("prune", verified=False, parent=model))
+
+
+def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
+    """Edges and nodes from which kept edges lead to the end of their stage: what else there is has no effect."""
+    kept: Kept = {}
+    leading: Kept = {}
+    for stage, layers in network.stages.items():
+        nodes = leading_nodes(layers, stage, edges, torch.ones(layers[-1].config.n_out, dtype=torch.bool))
+        leading |= {(stage, number): onward for number, onward in enumerate(nodes)}
+        for number, layer in enumerate(layers):
+            kept[stage, number] = edges[stage, number] & leading_subnodes(layer, nodes[number + 1])[:, None]
+    return kept, leading
+
+
+def _measure(full: LoadedModel, smaller: LoadedModel) -> dict[str, float]:
+    outputs = full.config.outputs
+    fidelities = [compare_models(full, smaller, output) for output in range(len(outputs))]
+    found = {"fidelity_r2": [fidelity.r2 for fidelity in fidelities]}
+    if full.reference.targets is not None:
+        found["reference_mae"] = [fidelity.mae for fidelity in fidelities if fidelity.mae is not None]
+    metrics = {name: sum(values) / len(values) for name, values in found.items()}
+    if len(outputs) > 1:
+        for name, values in found.items():
+            metrics |= {f"{name} {output}": value for output, value in zip(outputs, values, strict=True)}
+    earlier = {name: value for name, value in full.metrics.items() if not name.startswith(MEASURED)}
+    return metrics | {UNPRUNED + name.removeprefix(UNPRUNED): value for name, value in earlier.items()}

@@ -1,0 +1,240 @@
+"""The descent: AdamW on the error and a sparsity penalty, grids that follow the data, early stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from kanmodel.errors import DataError, NonFiniteError
+from kanmodel.network.chain import Network, Trace
+from kanmodel.network.config import Cell
+from kanmodel.network.layer import LayerTrace
+from kanmodel.training.samples import Parts, Samples
+
+Width = tuple[int | tuple[int, int], ...]
+
+ENTROPY_WEIGHT = 2.0  # pykan's lamb_entropy
+LARGEST = 10**9  # of any option; steps beyond it overflow
+GRID_ROWS = 2048  # rows that a grid update looks at
+GRID_UPDATES_UNTIL = 2 / 3  # of the epochs: the last third trains on grids that stay
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a model is built and trained.
+
+    Attributes:
+        lookback: steps of a window.
+        horizon: forecast steps.
+        hidden: units of the recurrent part per direction; 0 for a head KAN alone, which needs lookback 1.
+        cell: lstm or gru.
+        num_layers: recurrent layers.
+        bidirectional: whether a second direction reads the window backwards.
+        width: the head's width as pykan writes it, such as ``(12, 5, 1)``, product nodes as ``(12, (5, 2),
+            1)``; None for one hidden layer of 5 nodes.
+        front: width of a KAN on the features of each step before the recurrent part; None for none.
+        grid: grid intervals of every edge.
+        order: spline order.
+        lamb: weight of the sparsity penalty, see `sparsity_penalty`.
+        grid_updates: how often knots move to where the data is: before the first epoch, then evenly over the
+            first two thirds. Radial bases have none.
+        learning_rate: of AdamW, falling to 0 along a cosine.
+        weight_decay: of AdamW.
+        noise: standard deviation of the noise added to training windows, model units.
+        batch: windows a step.
+        epochs: at most so many passes over the training windows; 0 only where a trained model goes on.
+        patience: epochs without a better validation error before training stops.
+        validation_share: share of the training windows held out where the split names no validation rows.
+        reference_windows: windows of the validation part kept in the model.
+        seed: of everything random; the same seed gives the same model.
+    """
+
+    lookback: int = 24
+    horizon: int = 1
+    hidden: int = 12
+    cell: Cell = "lstm"
+    num_layers: int = 1
+    bidirectional: bool = False
+    width: Width | None = None
+    front: Width | None = None
+    grid: int = 5
+    order: int = 3
+    lamb: float = 0.003
+    grid_updates: int = 5
+    learning_rate: float = 0.01
+    weight_decay: float = 0.01
+    noise: float = 0.1
+    batch: int = 256
+    epochs: int = 60
+    patience: int = 20
+    validation_share: float = 0.15
+    reference_windows: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, lowest in (
+            ("batch", 2),
+            ("epochs", 0),
+            ("patience", 1),
+            ("reference_windows", 2),
+            ("hidden", 0),
+        ):
+            if getattr(self, name) < lowest:
+                raise DataError(f"{name} must be at least {lowest}, but is {getattr(self, name)}")
+        for name in ("lamb", "grid_updates", "learning_rate", "weight_decay", "noise", "seed"):
+            if not 0 <= getattr(self, name) <= LARGEST:
+                raise DataError(f"{name} must lie between 0 and {LARGEST}, but is {getattr(self, name)}")
+        if not 0 < self.validation_share < 1:
+            raise DataError(f"validation_share must lie between 0 and 1, but is {self.validation_share}")
+
+
+DEFAULTS = TrainingOptions()
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the training stands after an epoch; errors are mean squares in units of the target's variance.
+
+    Attributes:
+        epoch: its number, from 1.
+        epochs: at most so many.
+        train_error: on the epoch's training batches, noise included.
+        validation_error: on the validation part.
+        best_error: the validation error of the epoch whose weights are the best so far.
+    """
+
+    epoch: int
+    epochs: int
+    train_error: float
+    validation_error: float
+    best_error: float
+
+
+def descend(
+    network: Network,
+    samples: Samples,
+    parts: Parts,
+    options: TrainingOptions,
+    report: Callable[[Progress], None],
+    trained: bool = False,
+) -> None:
+    """Trains in place, and ends with the weights of the best epoch.
+
+    Epochs are compared by their validation error. A network that is trained already goes on for the sake of the
+    penalty: then its epochs are compared by validation error plus penalty, and its first weights are among them.
+
+    Args:
+        network: changed in place.
+        samples: windows and targets.
+        parts: which of them are for training, and which for validation.
+        options: how to train.
+        report: called after every epoch.
+        trained: whether the network is trained already.
+
+    Raises:
+        NonFiniteError: the training diverged.
+    """
+    rng, noise_source = np.random.default_rng(options.seed), torch.Generator().manual_seed(options.seed)
+    n_batches = max(1, len(parts.train) // options.batch)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(1, options.epochs) * n_batches)
+    held_out = samples.windows(parts.validation), samples.outputs(parts.validation)
+
+    def judge() -> tuple[float, float]:
+        """The validation error, and what epochs are compared by."""
+        with torch.no_grad():
+            error = mse_loss(network(held_out[0]), held_out[1]).item()
+            return error, error + (options.lamb * float(_penalty(network.trace(held_out[0]))) if trained else 0.0)
+
+    best, best_epoch = deepcopy(network.state_dict()), 0
+    best_error, best_score = judge() if trained else (float("inf"), float("inf"))
+    for epoch in range(options.epochs):
+        order = rng.permutation(parts.train)
+        if epoch in _grid_update_epochs(options):
+            update_grids(network, samples.windows(order[:GRID_ROWS]))
+        errors = []
+        for batch in np.array_split(order, n_batches):
+            windows = samples.windows(batch)
+            windows = windows + options.noise * torch.randn(windows.shape, generator=noise_source)
+            errors.append(_step(network, windows, samples.outputs(batch), options.lamb, optimizer))
+            schedule.step()
+        validation_error, score = judge()
+        if not np.isfinite([*errors, validation_error]).all():
+            raise NonFiniteError(f"the training diverged in epoch {epoch + 1}; try a lower learning rate")
+        if score < best_score:
+            best, best_epoch = deepcopy(network.state_dict()), epoch
+            best_error, best_score = validation_error, score
+        report(Progress(epoch + 1, options.epochs, float(np.mean(errors)), validation_error, best_error))
+        if epoch - best_epoch >= options.patience:
+            break
+    network.load_state_dict(best)
+
+
+def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
+    """L1 norm and entropy of how much each edge varies, as pykan's ``edge_forward_spline_n``.
+
+    An edge's scale is the standard deviation of what it adds, over that of its input plus 0.1. The entropy,
+    over the edges into each sub-node and over those out of each input, is low where few of them matter.
+    Source: Liu et al. 2024, arXiv 2404.19756, eq. 2.17 to 2.20, with the offsets of pykan 0.2.8.
+
+    Args:
+        traces: the layers of a KAN, on one batch of at least 2.
+
+    Returns:
+        A scalar, summed over the layers.
+    """
+    total = traces[0].edges.new_zeros(())
+    for trace in traces:
+        scales = trace.edges.std(dim=0) / (trace.inputs.std(dim=0) + 0.1)  # (n_subnodes, n_in)
+        entropy = total.new_zeros(())
+        for direction in (0, 1):
+            shares = scales / (scales.sum(dim=direction, keepdim=True) + 1)
+            entropy = entropy - (shares * torch.log2(shares + 1e-4)).sum(dim=direction).mean()
+        total = total + scales.sum() + ENTROPY_WEIGHT * entropy
+    return total
+
+
+def update_grids(network: Network, windows: Tensor) -> None:
+    """Moves the knots of every layer that has some to where these windows take them; see `KANLayer.update_grid`.
+
+    Args:
+        network: changed in place.
+        windows: (n, lookback, n_features), model units.
+    """
+    with torch.no_grad():
+        for stage, layers in network.stages.items():
+            if stage == "front":
+                steps = windows.flatten(0, 1)
+                x = steps[:: max(1, len(steps) // GRID_ROWS)]
+            else:
+                x = network.encode(windows)
+            for layer in layers:
+                layer.update_grid(x)
+                x = layer(x)
+
+
+def _step(network: Network, windows: Tensor, targets: Tensor, lamb: float, optimizer: torch.optim.Optimizer) -> float:
+    """One step of the descent; returns the mean square error before it."""
+    trace = network.trace(windows)
+    error = mse_loss(trace.outputs, targets)
+    optimizer.zero_grad()
+    (error + lamb * _penalty(trace)).backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    return error.item()
+
+
+def _penalty(trace: Trace) -> Tensor:
+    """The sparsity penalty of all KANs."""
+    return torch.stack([sparsity_penalty(layers) for layers in trace.stages.values()]).sum()
+
+
+def _grid_update_epochs(options: TrainingOptions) -> set[int]:
+    """Epochs, from 0, before which the knots move."""
+    spacing = GRID_UPDATES_UNTIL * options.epochs / max(1, options.grid_updates)
+    return {int(update * spacing) for update in range(options.grid_updates)}

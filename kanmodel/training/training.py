@@ -1,0 +1,251 @@
+"""From a table of rows to a model: AdamW, a sparsity penalty, grids that follow the data, early stopping."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from kanmodel.checkpoint import LoadedModel, Provenance, Reference
+from kanmodel.errors import ConfigError, DataError
+from kanmodel.network.bases import BSpline
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, Layers, ModelConfig, RecurrentConfig, Target, plain_layers
+from kanmodel.scaling import Array, Scaling
+from kanmodel.training import baselines
+from kanmodel.training.optimization import DEFAULTS, GRID_ROWS, Progress, TrainingOptions, Width, descend, update_grids
+from kanmodel.training.samples import Ends, Parts, Samples, TrainingTable, covered_rows, split_samples
+
+
+def fit(
+    table: TrainingTable,
+    options: TrainingOptions = DEFAULTS,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> LoadedModel:
+    """Trains a forecaster, measures it on the test part, and keeps reference windows of the validation part.
+
+    The weights are those of the epoch with the lowest validation error. The metrics ``test_r2`` and
+    ``test_mae`` (original units; means over the outputs) stand beside ``persistence_r2`` and ``ridge_r2``
+    of the same windows.
+
+    Args:
+        table: the rows.
+        options: architecture and training.
+        report: called after every epoch.
+
+    Raises:
+        DataError: too few rows, a target that never changes in training or an output that never changes in the test
+            part, or no epochs.
+        ConfigError: an architecture that cannot exist.
+        NonFiniteError: the training diverged.
+    """
+    if options.epochs < 1:
+        raise DataError(f"epochs must be at least 1 for a new model, but is {options.epochs}")
+    parts = split_samples(table, options.lookback, options.horizon, options.validation_share)
+    config = _configure(table, options, parts)
+    _refuse_constant_outputs(config, table, parts)
+    samples = Samples.of(table, Scaling.of(config), options.lookback, options.horizon)
+    with _reproducible(options.seed):
+        network = Network(config)
+        descend(network, samples, parts, options, report)
+        provenance = Provenance.now("train", verified=True)
+        model = LoadedModel(network, _reference(table, samples, parts, options), {}, provenance)
+        metrics = _measure(model, table, samples, parts) | _measure_baselines(model, table, samples, parts)
+    return replace(model, metrics=metrics)
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """A model before and after more training, with reference windows and metrics of the same table.
+
+    Attributes:
+        before: the weights that were there.
+        after: the new ones.
+    """
+
+    before: LoadedModel
+    after: LoadedModel
+
+
+def refine(
+    model: LoadedModel,
+    table: TrainingTable,
+    options: TrainingOptions = DEFAULTS,
+    report: Callable[[Progress], None] = lambda progress: None,
+    move_grids: bool = False,
+) -> Refinement:
+    """Goes on training a model, so that fewer edges matter and the grids lie where the data is.
+
+    Architecture, units and scaling stay as they are, and so do masked edges. The weights are those of the epoch with
+    the lowest validation error plus penalty, the start included: without epochs the model is only measured.
+
+    Args:
+        model: where to begin; it is not changed.
+        table: rows with the model's features and targets.
+        options: how to train; what describes an architecture is not read.
+        report: called after every epoch.
+        move_grids: whether all knots move to where the training windows take them, before the first epoch and once more
+            after the last, since what reaches the inner layers has changed by then.
+
+    Raises:
+        DataError: other columns than the model's, too few rows, or an output that never changes in the test part.
+        ConfigError: `move_grids` for a model without B-splines.
+        NonFiniteError: the training diverged.
+    """
+    config = model.config
+    _refuse_other_columns(config, table)
+    if move_grids:
+        refuse_without_knots(config)
+    options = replace(options, lookback=config.lookback, horizon=config.horizon)
+    parts = split_samples(table, config.lookback, config.horizon, options.validation_share)
+    _refuse_constant_outputs(config, table, parts)
+    samples = Samples.of(table, model.scaling, config.lookback, config.horizon)
+    network = deepcopy(model.network)
+    with _reproducible(options.seed):
+        before = replace(model, reference=_reference(table, samples, parts, options))
+        baseline_metrics = _measure_baselines(before, table, samples, parts)
+        before = replace(before, metrics=_measure(before, table, samples, parts) | baseline_metrics)
+        rows = np.linspace(0, len(parts.train) - 1, min(GRID_ROWS, len(parts.train))).round().astype(int)
+        windows = samples.windows(parts.train[rows])
+        if move_grids:
+            update_grids(network, windows)
+        descend(network.train().requires_grad_(True), samples, parts, options, report, trained=True)
+        if move_grids and options.epochs:
+            update_grids(network, windows)
+        after = LoadedModel(network, before.reference, {}, Provenance.now("train", verified=True, parent=model))
+        after = replace(after, metrics=_measure(after, table, samples, parts) | baseline_metrics)
+    return Refinement(before, after)
+
+
+def refuse_without_knots(config: ModelConfig) -> None:
+    """Refuses to move the knots of a model that has none.
+
+    Raises:
+        ConfigError: no layer of the model is made of B-splines.
+    """
+    layers = (*config.front, *config.head)
+    if not any(layer.basis.has_knots for layer in layers):
+        bases = " and ".join(dict.fromkeys(layer.basis.kind for layer in layers))
+        raise ConfigError(f"the model has no knots to move: its basis is {bases}, and only B-splines have knots")
+
+
+def _refuse_constant_outputs(config: ModelConfig, table: TrainingTable, parts: Parts) -> None:
+    """Refuses a test part on which R2 does not exist, before the time of a training is spent."""
+    targets = _targets(table, parts.test, config.horizon)
+    for name, column in zip(config.outputs, targets.T, strict=True):
+        if np.ptp(column) == 0:
+            raise DataError(f"output {name} is {column[0]} in every test window, so its R2 does not exist")
+
+
+def _refuse_other_columns(config: ModelConfig, table: TrainingTable) -> None:
+    targets = tuple(target.name for target in config.targets)
+    for kind, wanted, found in (
+        ("features", config.feature_names, table.feature_names),
+        ("targets", targets, table.target_names),
+    ):
+        if found != wanted:
+            raise DataError(f"the table's {kind} are {', '.join(found)}, but the model's are {', '.join(wanted)}")
+
+
+def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> ModelConfig:
+    """The architecture, with the units and the scaling of the rows that the training windows cover."""
+    rows = table.features[covered_rows(parts.train, 1 - options.lookback, 0)]
+    targets = table.targets[covered_rows(parts.train, 0, options.horizon - 1)]
+    for name, column in zip(table.target_names, targets.T, strict=True):
+        if np.ptp(column) == 0:
+            raise DataError(f"target {name} is {column[0]} in every training row, so there is nothing to forecast")
+    n_outputs = len(table.target_names) * options.horizon
+    recurrent = None
+    if not options.hidden and options.lookback != 1:
+        raise ConfigError(f"a KAN alone reads one step, so lookback must be 1 for hidden 0, but is {options.lookback}")
+    if options.hidden:
+        recurrent = RecurrentConfig(options.cell, options.hidden, options.num_layers, options.bidirectional)
+    n_units = recurrent.n_units if recurrent else len(table.feature_names)
+    return ModelConfig(
+        features=tuple(
+            Feature(name, table.units.get(name), *(float(f(column)) for f in (np.mean, _std, np.min, np.max)))
+            for name, column in zip(table.feature_names, rows.T, strict=True)
+        ),
+        targets=tuple(
+            Target(name, table.units.get(name), float(np.mean(column)), _std(column))
+            for name, column in zip(table.target_names, targets.T, strict=True)
+        ),
+        lookback=options.lookback,
+        horizon=options.horizon,
+        head=_layers(options.width or (n_units, 5, n_outputs), options),
+        recurrent=recurrent,
+        front=_layers(options.front, options) if options.front else (),
+    )
+
+
+def _std(column: Array) -> float:
+    """Standard deviation; exactly 0 for a constant column, whose mean may be off by a rounding."""
+    return float(np.std(column)) if np.ptp(column) else 0.0
+
+
+def _layers(width: Width, options: TrainingOptions) -> Layers:
+    return plain_layers(width, BSpline(options.grid, options.order))
+
+
+def _reference(table: TrainingTable, samples: Samples, parts: Parts, options: TrainingOptions) -> Reference:
+    """Windows evenly from the validation part, in time order."""
+    count = min(options.reference_windows, len(parts.validation))
+    ends = parts.validation[np.linspace(0, len(parts.validation) - 1, count).round().astype(int)]
+    return Reference(
+        samples.windows(ends),
+        _targets(table, ends, options.horizon),
+        tuple(table.times[end] for end in ends) if table.times is not None else None,
+    )
+
+
+def _targets(table: TrainingTable, ends: Ends, horizon: int) -> Array:
+    """(len(ends), horizon * n_targets), original units, steps outermost."""
+    targets: Array = table.targets[ends[:, None] + np.arange(horizon)].reshape(len(ends), -1)
+    return targets
+
+
+def _measure(model: LoadedModel, table: TrainingTable, samples: Samples, parts: Parts) -> dict[str, float]:
+    """Errors on the test part."""
+    config = model.config
+    targets = _targets(table, parts.test, config.horizon)
+    with torch.no_grad():
+        forecasts = model.scaling.outputs_to_original(model.network(samples.windows(parts.test)))
+    r2 = baselines.r2_scores(targets, forecasts)
+    mae = np.abs(targets - forecasts).mean(axis=0)
+    metrics = {"test_r2": r2.mean(), "test_mae": mae.mean()}
+    if len(config.outputs) > 1:
+        for output, name in enumerate(config.outputs):
+            metrics |= {f"test_r2 {name}": r2[output], f"test_mae {name}": mae[output]}
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def _measure_baselines(model: LoadedModel, table: TrainingTable, samples: Samples, parts: Parts) -> dict[str, float]:
+    """Errors of the baselines on the test part, and how many windows each part has."""
+    targets = _targets(table, parts.test, model.config.horizon)
+    persistence = baselines.persistence(table, parts.test, model.config.horizon)
+    ridge = baselines.ridge(samples, parts.train, parts.validation, parts.test)
+    ridge = ridge * model.scaling.output_scale + model.scaling.output_mean
+    return {
+        "persistence_r2": float(baselines.r2_scores(targets, persistence).mean()),
+        "ridge_r2": float(baselines.r2_scores(targets, ridge).mean()),
+        "train_windows": float(len(parts.train)),
+        "validation_windows": float(len(parts.validation)),
+        "test_windows": float(len(parts.test)),
+    }
+
+
+@contextmanager
+def _reproducible(seed: int) -> Iterator[None]:
+    """Seeds torch and computes on one thread, so that no sum depends on the machine; puts both back after."""
+    threads = torch.get_num_threads()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)

@@ -1,0 +1,279 @@
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import astuple, replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from factories import make_model
+from goldens import load_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thorough import examples
+
+from kanmodel.errors import UnknownNameError
+from kanmodel.explain.functions.curves import sample_edge, sample_edges
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.pruning import PruningRule
+
+SPANS = ["support", "reference", "grid"]
+
+
+@cache
+def tiny(shape, **options):
+    small = {"n_features": 3, "lookback": 3, "hidden_size": 3, "product": True}
+    model = make_model(shape, **small | options)
+    return model, build_topology(model, measure_importance(model, 0), PruningRule())
+
+
+@cache
+def golden(name):
+    case = load_case(name)
+    return case, build_topology(case.model, measure_importance(case.model, 0), PruningRule())
+
+
+def changed(model, change):
+    """The model with its network changed in place by `change`, and its graph."""
+    with torch.no_grad():
+        change(model.network)
+    model = replace(model, reference=model.reference)
+    return model, build_topology(model, measure_importance(model, 0), PruningRule())
+
+
+def what_passes(model, edge):
+    """Inputs and outputs of an edge on the reference windows."""
+    trace = model.network.trace(model.reference.windows).stages[edge.stage][edge.layer]
+    return trace.inputs[:, edge.i].numpy(), trace.edges[:, edge.j, edge.i].numpy()
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+@pytest.mark.parametrize("span", SPANS)
+def test_parts_sum_to_the_edge(shape, span):
+    """For every edge base + spline = y, y is what the layer adds there, and the slope is that of y."""
+    model, topology = tiny(shape)
+    curves = sample_edges(model, topology.kan_edges, 201, span)
+    assert [curve.edge for curve in curves] == list(topology.kan_edges)
+    for curve in curves:
+        layer = model.network.stages[curve.edge.stage][curve.edge.layer]
+        np.testing.assert_allclose(curve.base + curve.spline, curve.y, atol=1e-12)
+
+        def y(x, layer=layer, edge=curve.edge):
+            inputs = torch.zeros(len(x), layer.grid.shape[0], dtype=torch.float64)
+            inputs[:, edge.i] = torch.from_numpy(x)
+            return layer.edges(inputs)[:, edge.j, edge.i].numpy()
+
+        np.testing.assert_allclose(curve.y, y(curve.x), atol=1e-12)
+        step = 1e-6
+        np.testing.assert_allclose(curve.slope, (y(curve.x + step) - y(curve.x - step)) / (2 * step), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pykan_head", "constant_input"])
+def test_curves_of_pykan(name):
+    """Sampled curves run through what pykan gives for the edge."""
+    case, topology = golden(name)
+    for number, stored in enumerate(case.document["curves"]):
+        edge = stored["layer"], stored["i"], stored["j"]
+        x, total = (case.arrays[f"curves/{number}/{key}"] for key in ("x", "total"))
+        curve = sample_edge(case.model, topology, "head", *edge, points=4001, span="grid")
+        inside = (x > curve.x[0]) & (x < curve.x[-1])
+        np.testing.assert_allclose(np.interp(x[inside], curve.x, curve.y), total[inside], atol=1e-5)
+        np.testing.assert_array_equal(curve.grid, case.model.network.head[edge[0]].grid[edge[1]])
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+def test_support_is_what_the_reference_sends(shape):
+    """Percentiles, histogram and share outside the grid are numpy's of what the reference windows send."""
+    model, topology = tiny(shape)
+    for edge, curve in zip(topology.kan_edges, sample_edges(model, topology.kan_edges), strict=True):
+        inputs, _ = what_passes(model, edge)
+        support = curve.support
+        np.testing.assert_allclose([support.p01, support.p50, support.p99], np.percentile(inputs, [1, 50, 99]))
+        counts, edges = np.histogram(inputs, bins=20)
+        np.testing.assert_array_equal(support.histogram_counts, counts)
+        np.testing.assert_array_equal(support.histogram_edges, edges)
+        assert support.histogram_counts.sum() == len(inputs)
+        order = model.network.stages[edge.stage][edge.layer].config.basis.order
+        outside = (inputs < curve.grid[order]) | (inputs > curve.grid[-order - 1])
+        assert support.outside_grid == outside.mean()
+
+
+@pytest.mark.parametrize("name", ["pykan_head", "constant_input"])
+def test_outside_grid_of_pykan(name):
+    """The share of inputs outside the grid's core is what was counted in pykan."""
+    case, topology = golden(name)
+    for edge in topology.kan_edges:
+        curve = sample_edge(case.model, topology, edge.stage, edge.layer, edge.i, edge.j, points=2)
+        assert curve.support.outside_grid == case.arrays[f"outside_core/{edge.layer}"][edge.i]
+
+
+def test_spans():
+    """A curve is sampled evenly over the support, over all that the reference sends, or over the grid's core."""
+    model, topology = tiny("head")
+    edge = topology.kan_edges[4]
+    inputs, _ = what_passes(model, edge)
+    low, high = model.network.head[0].core
+    ends = {
+        "support": np.percentile(inputs, [1, 99]),
+        "reference": [inputs.min(), inputs.max()],
+        "grid": [float(low[edge.i]), float(high[edge.i])],
+    }
+    for span, (first, last) in ends.items():
+        curve = sample_edge(model, topology, "head", 0, edge.i, edge.j, points=7, span=span)
+        np.testing.assert_allclose(curve.x, np.linspace(first, last, 7))
+
+
+def test_original_units():
+    """Where the edge leaves a feature x is in its unit too, and y in the target's where it enters an output."""
+    model, topology = tiny("head")
+    feature, target = model.config.features[1], model.config.targets[0]
+    first = sample_edge(model, topology, "head", 0, 1, 0)
+    np.testing.assert_allclose(first.x_original, first.x * feature.std + feature.mean)
+    assert first.unit == feature.unit == "hPa"
+    assert first.y_original is None
+    last = sample_edge(model, topology, "head", 1, 2, 0)
+    layer = model.network.head[1]
+    gain = float(layer.subnode_scale[0] * layer.node_scale[0]) * target.std
+    np.testing.assert_allclose(last.y_original, last.y * gain)
+    assert (last.x_original, last.unit) == (None, None)
+    model, topology = tiny("front")
+    assert sample_edge(model, topology, "front", 0, 1, 0).unit == "hPa"
+    assert sample_edge(model, topology, "head", 0, 1, 0).x_original is None
+
+
+def test_y_in_the_target_s_unit_moves_the_forecast():
+    """Moving an edge's input from one place to another changes the forecast by the difference of its y in that unit."""
+    model, topology = tiny("head")
+    model_head = model.network.head
+    curve = sample_edge(model, topology, "head", 1, 2, 0, points=2)
+    nodes = torch.zeros(2, model_head[1].config.n_in, dtype=torch.float64)
+    nodes[:, 2] = torch.from_numpy(curve.x)
+    forecasts = model.scaling.outputs_to_original(model_head[1](nodes))[:, 0]
+    assert forecasts[1] - forecasts[0] == pytest.approx(curve.y_original[1] - curve.y_original[0])
+
+
+@settings(max_examples=examples(10))
+@given(st.floats(0.05, 3), st.booleans())
+def test_a_straight_edge(slope, falling):
+    """An edge without a spline and with the identity as its base is a line of R2 1, of its slope, and shape linear."""
+    slope = -slope if falling else slope
+
+    def straighten(network):
+        network.head[0].scale_spline[0] = 0
+        network.head[0].scale_base[0] = slope
+        network.head[0].mask[0] = 1
+
+    model, topology = changed(make_model("head", base_activation="identity"), straighten)
+    curve = sample_edge(model, topology, "head", 0, 2, 0)
+    assert curve.shape == "linear"
+    assert (curve.line.slope, curve.line.intercept) == pytest.approx((slope, 0), abs=1e-9)
+    assert curve.line.r2 == pytest.approx(1)
+    np.testing.assert_allclose(curve.slope, slope)
+    np.testing.assert_allclose(curve.spline, 0, atol=1e-12)
+
+
+def test_a_spline_that_happens_to_be_straight():
+    """A spline whose coefficients are its knots' averages is a line inside its grid, and is recognised as one."""
+
+    def straighten(network):
+        layer = network.head[0]
+        greville = torch.stack([layer.grid[:, 1 + c : 4 + c].mean(dim=1) for c in range(layer.coef.shape[2])], dim=1)
+        layer.grid.mul_(3)
+        layer.coef[0] = 2 * 3 * greville
+        layer.scale_base[0] = 0
+        layer.scale_spline[0] = 0.5
+        layer.mask[0] = 1
+
+    model, topology = changed(make_model("head"), straighten)
+    curve = sample_edge(model, topology, "head", 0, 1, 0)
+    assert curve.support.outside_grid == 0
+    assert (curve.shape, curve.line.r2) == ("linear", pytest.approx(1))
+    np.testing.assert_allclose(curve.y, curve.x, atol=1e-9)
+
+
+def test_a_curved_edge():
+    """An edge that bends is no line: its R2 says how much of it a line misses."""
+
+    def bend(network):
+        layer = network.head[0]
+        layer.grid.mul_(3)
+        layer.scale_base[0] = 0
+        layer.coef[0] = torch.tensor([1.0, -1] * 10, dtype=torch.float64)[: layer.coef.shape[2]]
+        layer.scale_spline[0] = 1
+        layer.mask[0] = 1
+
+    model, topology = changed(make_model("head"), bend)
+    edge = topology.edge("head", 0, 1, 0)
+    curve = sample_edge(model, topology, "head", 0, 1, 0)
+    inputs, outputs = what_passes(model, edge)
+    inside = (inputs >= curve.support.p01) & (inputs <= curve.support.p99)
+    slope, intercept = np.polyfit(inputs[inside], outputs[inside], 1)
+    missed = outputs[inside] - slope * inputs[inside] - intercept
+    assert curve.shape == "curved"
+    assert curve.line.r2 == pytest.approx(
+        1 - (missed**2).sum() / ((outputs[inside] - outputs[inside].mean()) ** 2).sum()
+    )
+    assert (curve.line.slope, curve.line.intercept) == pytest.approx((slope, intercept))
+
+
+def test_an_edge_outside_its_grid():
+    """Where what passes lies outside the grid only the base acts, and the shape says so."""
+
+    def leave(network):
+        network.head[0].grid.add_(100)
+        network.head[0].mask.fill_(1)
+
+    model, topology = changed(make_model("head"), leave)
+    curve = sample_edge(model, topology, "head", 0, 1, 0)
+    assert (curve.support.outside_grid, curve.shape) == (1.0, "base_only")
+    np.testing.assert_array_equal(curve.spline, 0)
+    np.testing.assert_array_equal(curve.y, curve.base)
+
+
+def test_flat_edges():
+    """A masked edge, and one from an input that never varies, are flat: constants, of which a line misses nothing."""
+    model, topology = tiny("head")
+    masked = sample_edge(model, topology, "head", 0, 0, 0)
+    np.testing.assert_array_equal(masked.y, 0)
+    assert (masked.shape, masked.line.slope, masked.line.r2) == ("flat", 0, 1)
+    case, topology = golden("constant_input")
+    for j in range(3):
+        curve = sample_edge(case.model, topology, "head", 0, 3, j)
+        assert curve.shape == "flat"
+        assert (curve.line.slope, curve.line.r2) == (0, 1)
+        assert np.isfinite(curve.slope).all()
+
+
+def test_an_edge_that_does_not_exist():
+    """An edge that does not exist is refused, and the message lists what does."""
+    model, topology = tiny("head")
+    with pytest.raises(UnknownNameError, match=r"no edge \(head, 0, 9, 0\); there are head layer 0: i 0 to 2"):
+        sample_edge(model, topology, "head", 0, 9, 0)
+
+
+@pytest.mark.parametrize("span", SPANS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_an_edge_alone_is_as_among_others(dtype, span):
+    """Edges sampled together, of more inputs than at once, are each as it is alone: what is measured, to the bit."""
+    model = make_model("head", n_features=40, dtype=dtype)
+    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]
+    curves = sample_edges(model, topology.kan_edges, 31, span)
+    for curve in curves[::7]:
+        (alone,) = sample_edges(model, [curve.edge], 31, span)
+        for name in ("x", "y", "base", "spline", "slope", "grid"):
+            np.testing.assert_allclose(getattr(curve, name), getattr(alone, name), rtol=tolerance, atol=tolerance)
+        assert (curve.core, curve.line, curve.shape) == (alone.core, alone.line, alone.shape)
+        np.testing.assert_equal(astuple(curve.support), astuple(alone.support))
+
+
+def test_four_threads_sample_what_one_does():
+    """Edges sampled by several threads at once have the curves and slopes that they have alone."""
+    model = make_model("head")
+    edges = build_topology(model, measure_importance(model, 0), PruningRule()).kan_edges
+    alone = sample_edges(model, edges)
+    with ThreadPoolExecutor(4) as pool:
+        for curves in pool.map(lambda _: sample_edges(model, edges), range(16)):
+            for curve, expected in zip(curves, alone, strict=True):
+                np.testing.assert_array_equal(curve.slope, expected.slope)
+                np.testing.assert_array_equal(curve.y, expected.y)

@@ -1,0 +1,387 @@
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from factories import PROVENANCE, make_model
+from goldens import load_case
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.explain.importance.attributions import attribute_features
+from kanmodel.explain.importance.bootstrap import Estimate
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.paths.baseline import Baseline
+from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.structure.scores import score_layers
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
+from kanmodel.training.optimization import TrainingOptions
+from kanmodel.training.samples import TrainingTable
+from kanmodel.training.training import fit
+
+SHAPES = ["lstm", "head", "front"]
+RELEVANT = [
+    7,
+    13,
+    2,
+    10,
+    18,
+]  # of synthetic_gt, largest mean |contribution| first; the last two are factors of one term
+DECOYS = [5, 14, 3, 11, 19]
+KAN = TrainingOptions(
+    lookback=1, hidden=0, batch=128, learning_rate=0.03, weight_decay=0.0, noise=0.0, lamb=0.001, grid_updates=3
+)
+
+
+@cache
+def golden(name):
+    case = load_case(name)
+    return case, measure_importance(case.model, 0)
+
+
+@cache
+def tiny():
+    model = make_model("head", n_features=4)
+    return model, measure_importance(model, 0)
+
+
+def rows_of(model, output=0):
+    """The rows by name, in their order."""
+    return {row.name: row for row in attribute_features(model, measure_importance(model, output))}
+
+
+def train(columns, target, seed, **options):
+    """A KAN alone, trained on columns by name."""
+    table = TrainingTable(np.column_stack(list(columns.values())), target[:, None], tuple(columns), ("y",))
+    return fit(table, replace(KAN, seed=seed, **options))
+
+
+def test_the_true_features_of_the_synthetic_series():
+    """The five features that make the target rank first and are important; no other reaches 2 % of the first."""
+    case, importance = golden("synthetic_gt")
+    rows = attribute_features(case.model, importance)
+    assert {row.name for row in rows[:5]} == {f"x{i}" for i in RELEVANT}
+    assert [row.name for row in rows[:3]] == ["x7", "x13", "x2"]
+    assert all(row.verdict == "important" for row in rows[:5])
+    assert all(row.mean_abs_contribution < 0.02 * rows[0].mean_abs_contribution for row in rows[5:])
+    assert {f"x{i}" for i in DECOYS} <= {row.name for row in rows if row.verdict == "negligible"}
+
+
+def test_the_local_truth_of_the_synthetic_series():
+    """Cell by cell the ledger is the exact contribution: correlation 0.99, and the mean size of each true feature."""
+    case, _ = golden("synthetic_gt")
+    truth = case.arrays["local_truth"].astype(float)  # units of the series, which are not the model's
+    ledger = explain_windows(case.model, case.windows("eval"), 0, Baseline("zero"))
+    assert ledger.converged.all()
+    assert np.corrcoef(ledger.steps.ravel(), truth.ravel())[0, 1] >= 0.99
+    found, expected = (np.abs(steps.sum(axis=1)).mean(axis=0) for steps in (ledger.steps, truth))
+    np.testing.assert_allclose(found / found.sum(), expected / expected.sum(), atol=0.02)
+
+
+def test_the_profiles_of_the_synthetic_series():
+    """The output stands for the same five features, and no unit or node of the head for a decoy or noise."""
+    _, importance = golden("synthetic_gt")
+    output = importance.profiles["head", 2][0]
+    assert set(np.argsort(-output)[:5]) == set(RELEVANT)
+    np.testing.assert_allclose(output, importance.share.value, atol=0.05)  # of half the windows
+    for place in (("lstm", 0), ("head", 1)):
+        matters = importance.nodes[place].value > 0.1 * importance.nodes[place].value.max()
+        profiles = importance.profiles[place][matters]
+        assert len(profiles) > 0
+        assert set(profiles.argmax(axis=1)) <= set(RELEVANT)
+        assert profiles[:, RELEVANT].sum(axis=1).min() > 0.7
+
+
+def check_interp4(model):
+    """The order, the shares and the verdicts of x0² + 0.3 x1 + 0.1 x2³ + 0 x3, x uniform on [-1, 1]."""
+    rows = rows_of(model)
+    assert list(rows) == ["x0", "x1", "x2", "x3"]
+    windows = model.scaling.features_to_original(model.reference.windows)[:, 0]
+    changes = [f(windows) - f(windows.mean(axis=0)) for f in (lambda x: x**2, lambda x: 0.3 * x, lambda x: 0.1 * x**3)]
+    exact = [np.abs(change[:, i]).mean() for i, change in enumerate(changes)]
+    shares = [row.share for row in rows.values()]
+    np.testing.assert_allclose(shares, [*(np.array(exact) / sum(exact)), 0], atol=0.01)
+    assert rows["x3"].share < 0.01
+    assert (rows["x0"].verdict, rows["x1"].verdict, rows["x3"].verdict) == ("important", "important", "negligible")
+    assert rows["x2"].verdict == "weak"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_interp4_trained_here(seed):
+    """A KAN trained on x0² + 0.3 x1 + 0.1 x2³ + 0 x3 has its exact shares, whatever the seed."""
+    x = np.random.default_rng(seed).uniform(-1, 1, (1500, 4))
+    y = x[:, 0] ** 2 + 0.3 * x[:, 1] + 0.1 * x[:, 2] ** 3
+    model = train(dict(zip(("x0", "x1", "x2", "x3"), x.T, strict=True)), y, seed, width=(4, 5, 1))
+    assert model.metrics["test_r2"] > 0.99
+    check_interp4(model)
+
+
+def test_interp4_trained_by_pykan():
+    """So has the one that pykan trained, and its scores are pykan's."""
+    case, importance = golden("interp4")
+    check_interp4(case.model)
+    rows = attribute_features(case.model, importance)
+    scores = case.expected("feature_score").numpy()
+    np.testing.assert_allclose([row.pykan_feature_score for row in rows], scores, atol=1e-5)  # its order is this one
+
+
+def test_cancellation():
+    """Where h0 = x0 + 3 x1, h1 = 3 x1 and y = h0 - h1, x1 contributes exactly 0, though pykan scores it highest."""
+    model = make_model("head", n_features=2, n_hidden=2, base_activation="identity")
+    with torch.no_grad():
+        for layer, weights in zip(model.network.head, ([[1.0, 3.0], [0.0, 3.0]], [[1.0, -1.0]]), strict=True):
+            layer.mask[:] = 1
+            layer.scale_base[:] = torch.tensor(weights)
+            layer.scale_spline[:] = 0
+            for name in ("subnode_scale", "node_scale"):
+                getattr(layer, name)[:] = 1
+            for name in ("subnode_bias", "node_bias"):
+                getattr(layer, name)[:] = 0
+    rows = rows_of(replace(model, reference=model.reference))
+    assert list(rows) == ["f0", "f1"]
+    assert (rows["f0"].share, rows["f1"].share) == pytest.approx((1, 0), abs=1e-12)
+    assert (rows["f0"].verdict, rows["f1"].verdict) == ("important", "negligible")
+    assert rows["f1"].pykan_feature_score > 2 * rows["f0"].pykan_feature_score
+
+
+def test_duplicates_share_their_credit():
+    """Of a feature and its copy both are named redundant; their total is the same for every seed, a half is not."""
+    rng = np.random.default_rng(3)
+    a, b, noise = rng.normal(size=(3, 1200))
+    columns = {"a": a, "copy": a, "b": b, "noise": noise}
+    halves = []
+    for seed in range(3):
+        rows = rows_of(train(columns, np.sin(2 * a) + 0.5 * b, seed, width=(4, 3, 1), epochs=40))
+        for name, other in (("a", "copy"), ("copy", "a")):
+            (partner,) = rows[name].redundant_with
+            assert (partner.name, partner.correlation) == (other, pytest.approx(1))
+        assert rows["b"].redundant_with == rows["noise"].redundant_with == ()
+        halves.append((rows["a"].share, rows["copy"].share))
+    assert np.ptp(np.sum(halves, axis=1)) < 0.03
+    assert np.ptp(halves, axis=0).min() > 0.08
+
+
+def test_opposites_are_redundant_too():
+    """A feature that moves against another with a correlation of -0.9 or less is named as well, the closest first."""
+    model = make_model("head", n_features=4, n_reference=400)
+    windows = model.reference.windows.clone()
+    windows[:, :, 1] = -windows[:, :, 0]
+    windows[:, :, 2] = windows[:, :, 0] + 0.3 * windows[:, :, 2]
+    model = replace(model, reference=replace(model.reference, windows=windows))
+    rows = rows_of(model)
+    assert [partner.name for partner in rows["f0"].redundant_with] == ["f1", "f2"]
+    assert rows["f0"].redundant_with[0].correlation == pytest.approx(-1)
+    assert rows["f0"].redundant_with[1].correlation == pytest.approx(np.corrcoef(windows[:, 0, :3].T)[0, 2])
+    assert rows["f3"].redundant_with == ()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_disconnected_features(shape):
+    """A feature without a way to the output is disconnected, last and exactly 0; one that is merely weak is not."""
+    model = make_model(shape, n_features=3, lookback=3)
+    network = model.network
+    with torch.no_grad():
+        if network.front:
+            network.front[0].mask[:, 1] = 0
+            network.front[0].scale_base[:, 2] *= 1e-9
+            network.front[0].scale_spline[:, 2] *= 1e-9
+        elif network.recurrent is not None:
+            network.recurrent.weight_ih_l0[:, 1] = 0
+            network.recurrent.weight_ih_l0[:, 2] *= 1e-9
+        else:
+            network.head[0].mask[:, 1] = 0
+            network.head[0].scale_base[:, 2] *= 1e-9
+            network.head[0].scale_spline[:, 2] *= 1e-9
+    rows = rows_of(replace(model, reference=model.reference))
+    gone, weak = rows["f1"], rows["f2"]
+    assert (gone.rank, gone.verdict, gone.connected) == (3, "disconnected", False)
+    assert (gone.mean_abs_contribution, gone.interval, gone.mean_contribution) == (0, (0, 0), 0)
+    assert (gone.share, gone.share_interval) == (0, (0, 0))
+    assert (gone.permutation_mae_increase, gone.permutation_interval) == (0, (0, 0))
+    assert (weak.verdict, weak.connected) == ("negligible", True)
+    assert rows["f0"].connected
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_ten_outputs(shape):
+    """Each of ten outputs has a table of its own, ranked by its own ledger."""
+    model = make_model(shape, n_features=3, lookback=2, targets=("a", "b"), horizon=5, n_reference=30)
+    tables = []
+    for output in range(10):
+        rows = attribute_features(model, measure_importance(model, output))
+        ledger = explain_windows(model, model.reference.windows, output)
+        sizes = dict(zip(model.config.feature_names, np.abs(ledger.features).mean(axis=0), strict=True))
+        assert [row.rank for row in rows] == [1, 2, 3]
+        for row in rows:
+            assert row.mean_abs_contribution == pytest.approx(sizes[row.name])
+        assert [sizes[row.name] for row in rows] == sorted(sizes.values(), reverse=True)
+        tables.append(tuple(row.share for row in rows))
+    assert len(set(tables)) == 10
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_constant_features(dtype):
+    """Features that never change count for nothing, are redundant with nothing, not even with each other."""
+    model = make_model("head", n_features=4, dtype=dtype)
+    windows = model.reference.windows.clone()
+    windows[:, :, 1], windows[:, :, 2] = 0.1, 0.7  # their means are off by a rounding
+    rows = rows_of(replace(model, reference=replace(model.reference, windows=windows)))
+    for name in ("f1", "f2"):
+        assert rows[name].redundant_with == ()
+        assert rows[name].verdict == "negligible"
+        assert rows[name].share < 1e-6
+    assert rows["f0"].redundant_with == rows["f3"].redundant_with == ()
+    assert rows["f0"].share + rows["f3"].share == pytest.approx(1)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scores_are_those_of_the_features_themselves(shape):
+    """pykan's score of a feature exists where it enters the head, from 128 windows on; else it is not made up."""
+    model = make_model(shape, n_features=3, lookback=3)
+    rows = rows_of(model)
+    if shape == "head":
+        scores = score_layers(model.network.stages["head"], model.reference.windows[:, 0]).feature_score
+        assert {name: row.pykan_feature_score for name, row in rows.items()} == pytest.approx(
+            dict(zip(model.config.feature_names, scores.tolist(), strict=True))
+        )
+    else:
+        assert all(row.pykan_feature_score is None for row in rows.values())
+    few = rows_of(make_model("head", n_reference=127))
+    assert all(row.pykan_feature_score is None for row in few.values())
+
+
+def test_unknown_targets_are_none():
+    """Where targets are unknown, effects on the error are None, and the verdict rests on the shares."""
+    rows = rows_of(make_model("head", n_features=2, with_targets=False))
+    assert all(row.permutation_mae_increase is None and row.permutation_interval is None for row in rows.values())
+    assert [row.verdict for row in rows.values()] == ["important", "important"]
+
+
+def verdict_of(n_features, low, high, effect):
+    """The verdict of a connected feature with these bounds of its share and of its effect; None: targets unknown."""
+    model, importance = judged(n_features)
+    last = n_features - 1
+
+    def with_bounds(estimate, low, high):
+        lows, highs = estimate.low.copy(), estimate.high.copy()
+        lows[last], highs[last] = low, high
+        return Estimate(estimate.value, lows, highs)
+
+    permutation = None if effect is None else with_bounds(importance.permutation, *effect)
+    importance = replace(importance, share=with_bounds(importance.share, low, high), permutation=permutation)
+    return next(row.verdict for row in attribute_features(model, importance) if row.name == f"f{last}")
+
+
+@cache
+def judged(n_features):
+    model: LoadedModel = make_model("head", n_features=n_features, n_reference=130)
+    return model, measure_importance(model, 0)
+
+
+NONE, SOME, HARM = (-1.0, 1.0), (0.1, 1.0), (-1.0, -0.1)
+
+
+@pytest.mark.parametrize(
+    ("n_features", "low", "high", "effect", "verdict"),
+    [
+        (4, 0.0, 0.0499, NONE, "negligible"),  # 0.2 / 4 features
+        (4, 0.0, 0.0499, None, "negligible"),
+        (4, 0.0, 0.0499, (0.0, 1.0), "negligible"),
+        (4, 0.0, 0.0499, (-1.0, 0.0), "negligible"),
+        (4, 0.0, 0.05, NONE, "weak"),  # the upper bound must be below
+        (4, 0.0, 0.0499, SOME, "weak"),  # it surely has an effect
+        (4, 0.0, 0.0499, HARM, "weak"),
+        (4, 0.125, 0.2, SOME, "important"),  # 0.5 / 4 features
+        (4, 0.1249, 0.2, SOME, "weak"),
+        (4, 0.5, 0.6, (0.0, 1.0), "weak"),  # the effect must be above 0
+        (4, 0.5, 0.6, HARM, "weak"),
+        (4, 0.5, 0.6, (1e-9, 1.0), "important"),
+        (4, 0.5, 0.6, None, "important"),
+        (4, 0.1249, 0.6, None, "weak"),
+        (20, 0.025, 0.2, SOME, "important"),
+        (20, 0.0249, 0.2, SOME, "weak"),
+        (20, 0.0, 0.0099, NONE, "negligible"),
+        (20, 0.0, 0.01, NONE, "weak"),
+        (1, 0.5, 1.0, SOME, "important"),
+        (1, 0.0, 0.19, None, "negligible"),
+    ],
+)
+def test_verdicts_at_their_borders(n_features, low, high, effect, verdict):
+    """The verdict changes exactly where its rule says."""
+    assert verdict_of(n_features, low, high, effect) == verdict
+
+
+ORDER = ["negligible", "weak", "important"]
+bounds = st.tuples(st.floats(0, 1), st.floats(0, 1)).map(sorted)
+effects = st.none() | st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(sorted)
+
+
+@given(bounds, effects)
+def test_more_never_counts_for_less(share, effect):
+    """A feature with higher bounds never has a lesser verdict."""
+    verdicts = [verdict_of(4, factor * share[0], factor * share[1], effect) for factor in (0.1, 0.5, 1.0)]
+    assert [ORDER.index(verdict) for verdict in verdicts] == sorted(ORDER.index(verdict) for verdict in verdicts)
+
+
+@given(bounds, effects, st.sampled_from([(1, 2), (2, 4), (4, 8), (4, 32)]))
+def test_verdicts_scale_with_the_number_of_features(share, effect, numbers):
+    """Where each feature is replaced by k copies that share its credit, each copy has the feature's verdict."""
+    few, many = numbers
+    low, high = (bound * few / many for bound in share)  # powers of 2, so exact
+    assert verdict_of(many, low, high, effect) == verdict_of(few, *share, effect)
+
+
+@given(bounds, effects, st.sampled_from([(1, 2), (4, 5), (4, 20), (20, 32)]))
+def test_irrelevant_features_move_the_even_share_alone(share, effect, numbers):
+    """Features without any share, added beside one, raise its verdict or leave it; what changes is the even share."""
+    few, many = numbers
+    before, after = verdict_of(few, *share, effect), verdict_of(many, *share, effect)
+    assert ORDER.index(before) <= ORDER.index(after)
+    borders = np.array([0.5, 0.2])  # of the lower and of the upper bound, in even shares
+    crossed = (share < borders / few) != (share < borders / many)
+    assert before == after or crossed.any()
+
+
+@given(bounds, st.tuples(st.floats(0, 1, exclude_min=True), st.floats(0, 1)), st.sampled_from([1, 4, 32]))
+def test_a_sure_effect_is_never_negligible(share, effect, n_features):
+    """A feature whose permutation effect is surely above 0 is not negligible, however small its share."""
+    low, width = effect
+    assert verdict_of(n_features, *share, (low, low + width)) != "negligible"
+
+
+@pytest.mark.parametrize("n_features", [1, 2, 30, 60])
+def test_equally_important_features_are_all_important(n_features):
+    """Of any number of features that the model adds up alike, each is important."""
+    config = plain_layers([n_features, 1])
+    features = tuple(Feature(f"x{i}", None, 0.0, 1.0) for i in range(n_features))
+    network = Network(ModelConfig(features, (Target("y"),), 1, 1, config, dtype="float64"))
+    with torch.no_grad():
+        network.head[0].scale_base[:] = 1
+        network.head[0].scale_spline[:] = 0
+    windows = torch.from_numpy(np.random.default_rng(0).normal(size=(512, 1, n_features)))
+    model = LoadedModel(network, Reference(windows), {}, PROVENANCE)
+    noise = 0.1 * np.random.default_rng(1).normal(size=(512, 1))
+    targets = model.scaling.outputs_to_original(model.reference_outputs) + noise
+    for known in (targets, None):
+        told = rows_of(replace(model, reference=Reference(windows, known)))
+        assert {row.verdict for row in told.values()} == {"important"}
+
+
+def test_a_small_but_sure_effect_is_weak():
+    """A feature of a hundredth of the even share on which the error surely depends is weak, and one of none isn't."""
+    config = plain_layers([3, 1])
+    features = tuple(Feature(f"x{i}", None, 0.0, 1.0) for i in range(3))
+    network = Network(ModelConfig(features, (Target("y"),), 1, 1, config, dtype="float64"))
+    with torch.no_grad():
+        network.head[0].scale_base[:] = torch.tensor([1.0, 0.01, 0.0])
+        network.head[0].scale_spline[:] = 0
+    windows = torch.from_numpy(np.random.default_rng(0).normal(size=(512, 1, 3)))
+    model = LoadedModel(network, Reference(windows), {}, PROVENANCE)
+    model = replace(model, reference=Reference(windows, model.scaling.outputs_to_original(model.reference_outputs)))
+    rows = rows_of(model)
+    assert rows["x1"].share < 0.2 / 3 / 2
+    assert {name: row.verdict for name, row in rows.items()} == {"x0": "important", "x1": "weak", "x2": "disconnected"}

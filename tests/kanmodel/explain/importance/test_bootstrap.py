@@ -1,0 +1,176 @@
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanmodel.explain.importance import bootstrap
+from kanmodel.explain.importance.bootstrap import Bootstrap, block_lengths
+
+counts = st.integers(1, 600)
+seeds = st.integers(0, 2**32 - 1)
+lengths = st.sampled_from([1, 2, 3, 4, 6, 8, 12])
+
+
+def autoregressive(n, correlation, n_series=1, seed=0):
+    """Gaussian AR(1) series of mean 0, (n, n_series), after 200 steps to forget the start."""
+    rng = np.random.default_rng(seed)
+    series = np.zeros((n + 200, n_series))
+    for step in range(1, len(series)):
+        series[step] = correlation * series[step - 1] + rng.normal(size=n_series)
+    return series[200:]
+
+
+@given(counts, lengths, seeds)
+def test_weights_are_shares_of_windows(n, length, seed):
+    """Every resample holds n windows, counted with repetition: weights are multiples of 1/n that sum to 1."""
+    weights = Bootstrap(n, resamples=20, seed=seed).weights(min(length, n))
+    assert weights.shape == (20, n)
+    np.testing.assert_allclose(weights.sum(axis=1), 1)
+    np.testing.assert_allclose(weights * n, np.round(weights * n), atol=1e-9)
+    assert (weights >= 0).all()
+
+
+@given(st.integers(13, 600), lengths, seeds)
+def test_neighbours_stay_together(n, length, seed):
+    """Resamples consist of blocks of neighbours, the first window following the last; one may be cut short."""
+    for row in Bootstrap(n, resamples=5, seed=seed).weights(length):
+        starts = np.maximum(np.round(n * (row - np.roll(row, 1))), 0).sum()  # at most one for each block
+        assert starts <= -(-n // length)
+        assert (np.round(n * row) > 0).sum() >= min(n, length)
+
+
+SIZES, CORRELATIONS = (20, 64, 100, 512, 1500), (-0.5, 0, 0.5, 0.8, 0.9, 0.99)
+ARCH = """
+import sys
+import numpy as np
+from arch.bootstrap import optimal_block_length
+with np.load(sys.argv[1]) as file:
+    lengths = {name: optimal_block_length(series)["circular"].to_numpy() for name, series in file.items()}
+np.savez(sys.argv[2], **lengths)
+"""
+
+
+def make_series(n, correlation):
+    return 1e5 + 7 * autoregressive(n, correlation, n_series=30)
+
+
+@pytest.fixture(scope="module")
+def lengths_of_arch(tmp_path_factory):
+    """The block lengths that `arch` computes, in a process of its own, as it brings pandas and statsmodels."""
+    folder = tmp_path_factory.mktemp("arch")
+    np.savez(folder / "series", **{f"{n},{c}": make_series(n, c) for n in SIZES for c in CORRELATIONS})
+    subprocess.run([sys.executable, "-c", ARCH, folder / "series.npz", folder / "lengths.npz"], check=True)
+    with np.load(folder / "lengths.npz") as file:
+        return dict(file)
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("correlation", CORRELATIONS)
+def test_block_lengths_are_those_of_politis_and_white(lengths_of_arch, n, correlation):
+    """The automatic block length of each series is the one that `arch` computes, for the circular bootstrap."""
+    found = block_lengths(make_series(n, correlation))
+    np.testing.assert_allclose(found, lengths_of_arch[f"{n},{correlation}"], rtol=1e-6)
+
+
+@given(counts, st.floats(-1e6, 1e6))
+def test_lengths_of_any_series(n, value):
+    """Block lengths are finite and at most a third of the windows; series that are constant or huge have one too."""
+    rng = np.random.default_rng(n)
+    series = np.column_stack([np.full(n, value), np.zeros(n), rng.normal(size=n) * 1e300, np.arange(n)])
+    found = block_lengths(series)
+    assert (found >= 0).all()
+    assert (found <= max(1, np.ceil(n / 3))).all()
+    assert n <= 12 or found[1] == 0
+
+
+@given(st.integers(8, 600), seeds)
+def test_the_interval_holds_the_mean(n, seed):
+    """The mean of the windows themselves lies in its interval, whose ends are in order."""
+    values = np.random.default_rng(seed).normal(size=(n, 3))
+    estimate = Bootstrap(n).mean(values)
+    np.testing.assert_allclose(estimate.value, values.mean(axis=0))
+    assert (estimate.low < estimate.value).all()
+    assert (estimate.value < estimate.high).all()
+    assert estimate.bounds(1) == (estimate.low[1], estimate.high[1])
+
+
+@pytest.mark.parametrize("n", [64, 512])
+def test_the_interval_of_a_trend_holds_its_mean(n):
+    """Each window counts equally often in the resamples, the first and the last too."""
+    values = np.arange(n) ** 4.0
+    estimate = Bootstrap(n).mean(values)
+    assert estimate.low < values.mean() < estimate.high
+    for length in (1, 16):
+        mean = np.mean([Bootstrap(n, seed=seed).weights(length).mean(axis=0) for seed in range(20)], axis=0)
+        np.testing.assert_allclose(mean, 1 / n, rtol=0.15)
+
+
+@given(counts, st.floats(-1e6, 1e6))
+def test_constant_data_has_no_width(n, value):
+    """What is the same in every window has an interval of no width, to rounding."""
+    estimate = Bootstrap(n, resamples=50).mean(np.full((n, 2), value))
+    tolerance = 1e-12 * max(1.0, abs(value))
+    np.testing.assert_allclose(estimate.low, value, rtol=0, atol=tolerance)
+    np.testing.assert_allclose(estimate.high, value, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_few_windows_are_not_certain(n):
+    """From a few windows that differ, an interval has a width: it does not claim to be certain."""
+    estimate = Bootstrap(n).mean(np.arange(float(n)))
+    assert estimate.low < estimate.value < estimate.high
+
+
+@given(st.integers(1, 100), seeds)
+def test_means_are_of_the_resampled_windows(n, seed):
+    """Bounds of any shape are quantiles of means of resampled windows, and the same seed gives the same."""
+    values = np.random.default_rng(seed).normal(size=(n, 2, 3))
+    first, again = (Bootstrap(n, resamples=10, seed=seed).mean(values) for _ in range(2))
+    assert first.low.shape == first.high.shape == (2, 3)
+    np.testing.assert_array_equal(first.low, again.low)
+    np.testing.assert_array_equal(first.high, again.high)
+    assert (values.min(axis=0) - 1e-12 <= first.low).all()
+    assert (first.high <= values.max(axis=0) + 1e-12).all()
+
+
+@given(st.integers(1, 200), st.integers(1, 5), seeds)
+def test_shares_stay_shares(n, n_columns, seed):
+    """A share and its bounds lie between 0 and 1 and the shares sum to 1; that of a single column is 1, surely."""
+    sizes = np.abs(np.random.default_rng(seed).normal(size=(n, n_columns)))
+    estimate = Bootstrap(n, resamples=50).share(sizes)
+    assert estimate.value.sum() == pytest.approx(1)
+    assert (estimate.low >= 0).all()
+    assert (estimate.high <= 1 + 1e-12).all()
+    if n_columns == 1:
+        assert (estimate.low, estimate.high) == (pytest.approx(1), pytest.approx(1))
+    nothing = Bootstrap(n, resamples=50).share(0 * sizes)
+    assert not np.any([nothing.value, nothing.low, nothing.high])
+
+
+STATED = re.search(r"autocorrelation +(.+)\n +coverage +(.+)\n", bootstrap.__doc__)
+COVERAGE = dict(zip(map(float, STATED[1].split()), map(float, STATED[2].split()), strict=True))
+
+
+@pytest.mark.parametrize("correlation", COVERAGE)
+def test_coverage(correlation):
+    """For 4,000 autocorrelated series whose mean is known, as many of the 95 % intervals hold it as is stated."""
+    mean = 3
+    estimate = Bootstrap(512).mean(autoregressive(512, correlation, n_series=4000) + mean)
+    covered = 100 * ((estimate.low <= mean) & (mean <= estimate.high)).mean()
+    print(f"autocorrelation {correlation}: {covered:.1f} of 100 intervals hold the mean")
+    assert covered == pytest.approx(COVERAGE[correlation], abs=0.3)
+    assert correlation > 0.8 or covered >= 90
+
+
+@pytest.mark.parametrize("correlation", [0, 0.8])
+def test_coverage_of_shares(correlation):
+    """The share of one of two autocorrelated magnitudes is in its interval as often: it is a half for both."""
+    sizes = np.abs(np.stack([autoregressive(512, correlation, 300, seed) for seed in (0, 1)], axis=2))
+    of_windows = Bootstrap(512)
+    estimates = [of_windows.share(sizes[:, series]) for series in range(300)]
+    covered = 100 * np.mean([(estimate.low[0] <= 0.5) & (estimate.high[0] >= 0.5) for estimate in estimates])
+    assert covered >= 90

@@ -1,0 +1,103 @@
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from factories import PROVENANCE, make_model
+from goldens import load_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thorough import examples
+
+from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
+from kanmodel.explain.importance.faithfulness import measure_faithfulness
+from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
+from service.models.repository import BUNDLED
+
+
+@cache
+def bundled():
+    return load_checkpoint(BUNDLED / "nyc-weather.safetensors")
+
+
+def by_method(model, seed=0, output=0):
+    return {row.method: row for row in measure_faithfulness(model, output, seed)}
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize("rival", ["random", "gradient"])
+def test_the_ledger_wins_on_the_bundled_model(rival, seed):
+    """On the bundled model the ledger's order and amounts beat those of chance and of the plain gradient."""
+    rows = by_method(bundled(), seed)
+    ledger, other = rows["ledger"], rows[rival]
+    assert ledger.deletion > other.deletion
+    assert ledger.insertion < other.insertion
+    assert ledger.infidelity < other.infidelity
+
+
+@pytest.mark.parametrize("rival", ["random", "gradient", "pykan_score"])
+@pytest.mark.parametrize("name", ["proxy20", "interp4"])
+def test_the_ledger_wins_on_kans_of_pykan(name, rival):
+    """On KANs that pykan trained, the ledger's order beats the one of pykan's feature scores."""
+    rows = by_method(load_case(name).model)
+    assert rows["ledger"].deletion > rows[rival].deletion
+    assert rows["ledger"].insertion < rows[rival].insertion
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+def test_methods(shape):
+    """pykan's score is judged where it is one of a feature; an order alone foretells no amounts."""
+    rows = by_method(make_model(shape, n_features=3, lookback=3))
+    expected = ["ledger", "gradient", "random"] + ["pykan_score"] * (shape == "head")
+    assert list(rows) == expected
+    assert {row.method for row in rows.values() if row.infidelity is None} <= {"pykan_score"}
+    assert "pykan_score" not in by_method(make_model("head", n_reference=100))
+
+
+@settings(max_examples=examples(15))
+@given(st.integers(0, 1000), st.integers(2, 5))
+def test_an_additive_model(seed, n_features):
+    """Where features only add up, the ledger foretells exactly what taking some away changes: its infidelity is 0."""
+    rng = np.random.default_rng(seed)
+    names = tuple(Feature(f"x{i}", None, 1.0, 2.0) for i in range(n_features))
+    config = ModelConfig(names, (Target("y", None, 5.0, 3.0),), 1, 1, plain_layers([n_features, 1]), dtype="float64")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = Network(config)
+    windows = torch.from_numpy(rng.uniform(-1, 1, size=(140, 1, n_features)))
+    rows = by_method(LoadedModel(network, Reference(windows), {}, PROVENANCE))
+    assert rows["ledger"].infidelity < 1e-6
+    assert rows["random"].infidelity > rows["ledger"].infidelity
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head"])
+def test_curves_by_hand(shape):
+    """Deletion and insertion are the means, over windows and sizes, of how far the forecast is from the full one."""
+    model = make_model(shape, n_features=3, lookback=3, n_reference=20)
+    row = by_method(model)["ledger"]
+    windows = model.scaling.features_to_original(model.reference.windows)
+    order = np.argsort(-np.abs(explain_windows(model, model.reference.windows, 0).features), axis=1)
+
+    def distance(gone):
+        changed = windows.copy()
+        for window, features in enumerate(gone):
+            changed[window][:, features] = model.reference_mean[features]
+        return np.abs(model.predict(changed)[:, 0] - model.predict(windows)[:, 0]).mean() / model.output_std[0]
+
+    assert row.deletion == pytest.approx(np.mean([distance(order[:, :k]) for k in (1, 2)]))
+    assert row.insertion == pytest.approx(np.mean([distance(order[:, k:]) for k in (1, 2)]))
+
+
+def test_units_do_not_matter():
+    """Errors are in standard deviations of the output, so the target's unit changes none."""
+    model = make_model("head", n_features=3)
+    target = replace(model.config.targets[0], std=100.0)
+    network = Network(replace(model.config, targets=(target,)))
+    network.load_state_dict(model.network.state_dict())
+    scaled = by_method(replace(model, network=network))
+    for method, row in by_method(model).items():
+        assert scaled[method].deletion == pytest.approx(row.deletion)
+        assert scaled[method].infidelity == pytest.approx(row.infidelity)

@@ -1,0 +1,92 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from factories import make_model
+from goldens import load_case
+
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.paths.ledger import explain_windows
+
+SHAPES = ["lstm", "head", "front"]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_importance_is_the_mean_size_of_the_ledger(shape):
+    """Every number is the mean over the reference windows of the ledger's entry without its sign."""
+    model = make_model(shape, product=True, targets=("a", "b"), n_features=3, lookback=3)
+    for output in (0, 1):
+        importance = measure_importance(model, output)
+        ledger = explain_windows(model, model.reference.windows, output)
+        assert importance.output == output
+        np.testing.assert_allclose(importance.features.value, np.abs(ledger.steps.sum(axis=1)).mean(axis=0))
+        np.testing.assert_allclose(importance.mean_contribution, ledger.steps.sum(axis=1).mean(axis=0))
+        np.testing.assert_allclose(importance.steps.value, np.abs(ledger.steps.sum(axis=2)).mean(axis=0))
+        for layer in ledger.layers:
+            place = layer.stage, layer.layer
+            for kind in ("nodes", "edges"):
+                values = getattr(layer, kind)
+                assert (place in getattr(importance, kind)) == (values is not None)
+                if values is not None:
+                    np.testing.assert_allclose(getattr(importance, kind)[place].value, np.abs(values).mean(axis=0))
+        np.testing.assert_array_equal(importance.ledger.steps, ledger.steps)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shares_sum_to_1(shape):
+    """Shares are the features' parts of their total, and every estimate lies within its own bounds."""
+    importance = measure_importance(make_model(shape, n_features=3, lookback=3), 0)
+    assert importance.share.value.sum() == pytest.approx(1)
+    np.testing.assert_allclose(importance.share.value, importance.features.value / importance.features.value.sum())
+    every = [importance.features, importance.share, importance.steps, *importance.nodes.values()]
+    for estimate in (*every, *importance.edges.values()):
+        assert (estimate.low <= estimate.value).all()
+        assert (estimate.value <= estimate.high).all()
+    assert (importance.share.low >= 0).all()
+    assert (importance.share.high <= 1).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_dead_feature_counts_for_exactly_0(shape):
+    """A feature that nothing reads has contribution, share, interval and permutation effect of exactly 0."""
+    model = make_model(shape, n_features=3, lookback=3)
+    with torch.no_grad():
+        network = model.network
+        if network.front:
+            network.front[0].mask[:, 1] = 0
+        elif network.recurrent is not None:
+            network.recurrent.weight_ih_l0[:, 1] = 0
+        else:
+            network.head[0].mask[:, 1] = 0
+    importance = measure_importance(replace(model, reference=model.reference), 0)
+    for estimate in (importance.features, importance.share, importance.permutation):
+        assert (estimate.value[1], *estimate.bounds(1)) == (0, 0, 0)
+        assert estimate.value[0] != 0
+    behind = {place: profile for place, profile in importance.profiles.items() if shape != "head" or place[1] > 0}
+    assert behind
+    assert all(profile[:, 1].max() == 0 for profile in behind.values())
+
+
+def test_a_forecast_that_never_changes():
+    """Where no feature matters all shares are 0, rather than undefined."""
+    model = make_model("head", n_features=2)
+    with torch.no_grad():
+        model.network.head[1].mask[:] = 0
+    importance = measure_importance(replace(model, reference=model.reference), 0)
+    np.testing.assert_array_equal(importance.share.value, 0)
+    np.testing.assert_array_equal(importance.share.high, 0)
+
+
+def test_unknown_targets_have_no_permutation_effect():
+    """Without targets everything is measured but the effect on the error."""
+    importance = measure_importance(make_model("head", with_targets=False), 0)
+    assert importance.permutation is None
+    assert importance.features.value.min() > 0
+
+
+def test_what_matters_in_the_synthetic_series():
+    """Where five of twenty features make the target, they are the five most important, ahead of their decoys."""
+    features = measure_importance(load_case("synthetic_gt").model, 0).features.value
+    assert set(np.argsort(-features)[:5]) == {2, 7, 10, 13, 18}
+    assert np.sort(features)[:15].max() < 0.02 * features.max()

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from factories import make_model
+
+from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.explain.paths.baseline import Baseline, baseline_window
+
+
+@pytest.fixture(scope="module")
+def model():
+    return make_model(n_features=3, lookback=4)
+
+
+def test_mean(model):
+    """The mean baseline is each feature's mean over reference windows and steps, the same at every step."""
+    window = baseline_window(model, Baseline())
+    reference = model.scaling.features_to_original(model.reference.windows)
+    np.testing.assert_allclose(window, np.tile(reference.reshape(-1, 3).mean(axis=0), (4, 1)))
+
+
+def test_zero(model):
+    """The zero baseline is zero in model units: the training mean in original ones."""
+    window = baseline_window(model, Baseline("zero"))
+    np.testing.assert_array_equal(window, np.tile([feature.mean for feature in model.config.features], (4, 1)))
+    np.testing.assert_array_equal(model.to_model_units(window[None]), 0)
+
+
+def test_values(model):
+    """Values are one number for all steps of a feature, or one a step, in original units."""
+    window = baseline_window(model, Baseline("values", {"f1": [1, 2, 3, 4], "f0": 7.5, "f2": 0}))
+    np.testing.assert_array_equal(window, [[7.5, 1, 0], [7.5, 2, 0], [7.5, 3, 0], [7.5, 4, 0]])
+
+
+def test_instance(model):
+    """An instance is another window, taken as it is."""
+    instance = np.arange(12.0).reshape(4, 3)
+    np.testing.assert_array_equal(baseline_window(model, Baseline("instance", instance=instance)), instance)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "path", "message"),
+    [
+        (Baseline("values", {"f0": 1, "f2": 1}), "baseline.values.f1", "is missing"),
+        (Baseline("values"), "baseline.values.f0", "is missing"),
+        (
+            Baseline("values", {"f0": 1, "f1": [1, 2], "f2": 1}),
+            "baseline.values.f1",
+            "must be a number or 4 numbers, one per step",
+        ),
+        (
+            Baseline("instance", instance=np.zeros((3, 4))),
+            "baseline.instance",
+            "must have shape [4, 3], but has [3, 4]",
+        ),
+    ],
+)
+def test_refusals(model, baseline, path, message):
+    """A baseline with a value missing or of another shape is refused by its place."""
+    with pytest.raises(DataError) as caught:
+        baseline_window(model, baseline)
+    assert str(caught.value) == f"{path} {message}"
+    assert [(problem.path, problem.message) for problem in caught.value.problems] == [(path, message)]
+
+
+def test_an_unknown_feature(model):
+    """A value for a feature that does not exist is refused, and the message lists the features."""
+    with pytest.raises(UnknownNameError, match="no feature 'f9'; the features are f0, f1, f2"):
+        baseline_window(model, Baseline("values", {"f0": 1, "f1": 1, "f2": 1, "f9": 1}))

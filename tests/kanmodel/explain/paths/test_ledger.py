@@ -1,0 +1,498 @@
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from factories import PROVENANCE, make_model, make_windows
+from goldens import load_arrays, load_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thorough import examples
+
+from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.errors import DataError, NonFiniteError
+from kanmodel.explain.importance.ranks import rank_correlation
+from kanmodel.explain.paths.baseline import Baseline, baseline_window
+from kanmodel.explain.paths.bisection import MAX_PARTS
+from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
+from kanmodel.explain.structure.ids import node_place
+from kanmodel.explain.structure.scores import score_layers
+from kanmodel.network.bases import BSpline
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, Target
+
+MODELS = {
+    "lstm": ("lstm", {}),
+    "head": ("head", {}),
+    "front": ("front", {}),
+    "products": ("front", {"product": True, "targets": ("a", "b"), "horizon": 2}),
+    "head with products": ("head", {"product": True, "targets": ("a", "b")}),
+    "two layers, both directions, mean": (
+        "lstm",
+        {"num_layers": 2, "bidirectional": True, "bias": False, "readout": "mean", "targets": ("a", "b")},
+    ),
+    "linear base": ("lstm", {"base_activation": "identity", "spline_order": 2}),
+    "no base": ("head", {"base_activation": "zero"}),
+    "float32": ("lstm", {"product": True, "dtype": "float32"}),
+}
+BASELINES = {
+    "mean": lambda model: Baseline(),
+    "zero": lambda model: Baseline("zero"),
+    "values": lambda model: Baseline("values", {name: 1.5 for name in model.config.feature_names}),
+    "instance": lambda model: Baseline("instance", instance=make_windows(model, 1, seed=9)[0]),
+}
+
+
+def fixed(path_nodes):
+    """So many path nodes for every window, whatever the residual."""
+    return LedgerOptions(path_nodes=path_nodes, halvings=0)
+
+
+every_model = pytest.mark.parametrize("name", MODELS)
+
+
+def model_and_windows(name, n=6):
+    shape, options = MODELS[name]
+    model = make_model(shape, seed=3, **options)
+    return model, model.to_model_units(make_windows(model, n))
+
+
+def measure_residual(model, ledger):
+    """How far the layers of a ledger are from adding up, from its numbers alone, (n,)."""
+    change = ledger.predictions - ledger.baseline_prediction
+    gaps = [ledger.steps.sum(axis=(1, 2)) - change]
+    nodes = {}
+    for layer in ledger.layers:
+        nodes[layer.stage, layer.layer] = layer.nodes
+        if layer.nodes is not None:
+            gaps.append(layer.nodes.sum(axis=1) - change)
+        if layer.edges is not None:
+            gaps.append(layer.edges.sum(axis=(1, 2)) - change)
+    for stage, layers in model.config.stages.items():
+        edges = [layer.edges for layer in ledger.layers if layer.stage == stage]
+        reaching = nodes[node_place(model.config, stage, 0)]
+        for number, config in enumerate(layers):
+            if not config.mixes:
+                gaps.append(np.abs(edges[number].sum(axis=1) - reaching).max(axis=1))
+            of_subnodes, members = edges[number].sum(axis=2), config.node_of_subnode
+            reaching = np.zeros((len(of_subnodes), config.n_out))
+            for subnode, node in enumerate(members):
+                reaching[:, node] += of_subnodes[:, subnode]
+            if (stage, number + 1) in nodes:
+                np.testing.assert_allclose(nodes[stage, number + 1], reaching, atol=1e-9)
+    return np.abs(np.stack(gaps)).max(axis=0)
+
+
+def all_entries(ledger):
+    """Every contribution of a ledger, (n, entries)."""
+    arrays = [ledger.steps]
+    for layer in ledger.layers:
+        arrays += [values for values in (layer.nodes, layer.edges) if values is not None]
+    return np.concatenate([values.reshape(len(values), -1) for values in arrays], axis=1)
+
+
+@pytest.mark.parametrize("baseline", ["zero", "mean"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("name", ["pykan_head", "tiny"])
+def test_integrated_gradients_of_captum(name, dtype, baseline):
+    """Contributions of features and steps are captum's Integrated Gradients, to 1e-5 of the largest."""
+    case = load_case(name, dtype)
+    golden = load_arrays("lstm_ig") if name == "pykan_head" else case.arrays
+    expected = golden[f"ig_{baseline}_float64"]
+    start = golden["mean_baseline"].astype(np.float64) if baseline == "mean" else np.zeros(expected.shape[1:])
+    ledger = explain_windows(
+        case.model,
+        case.windows("eval")[: len(expected)],
+        0,
+        Baseline("instance", instance=start),
+        fixed(97),
+    )
+    assert np.abs(ledger.steps - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert (ledger.path_nodes == 97).all()
+
+
+def shapley_and_ledger(name, baseline):
+    """Exact Shapley values by feature, over all coalitions, and what the ledger says, (n, n_features) each."""
+    case = load_case(name)
+    golden = load_arrays("lstm_ig") if name == "pykan_head" else case.arrays
+    exact = golden[f"shapley_{baseline}_float64"]
+    start = golden["mean_baseline"].astype(float) if baseline == "mean" else np.zeros(golden["mean_baseline"].shape)
+    windows = case.windows("eval")[: len(exact)]
+    ledger = explain_windows(case.model, windows, 0, Baseline("instance", instance=start))
+    return exact, ledger.features
+
+
+@pytest.mark.parametrize(
+    ("name", "baseline", "least_correlation", "largest_difference"),
+    [("pykan_head", "zero", 0.85, 0.2), ("tiny", "zero", 0.9, 0.1), ("tiny", "mean", 0.85, 0.2)],
+)
+def test_shapley_values(name, baseline, least_correlation, largest_difference):
+    """Features have nearly the order and the amounts of their exact Shapley values, and the same sum.
+
+    They are not equal, and need not be: the ledger follows one straight path from the baseline to the window, on which
+    all features change together; a Shapley value is the mean over all orders in which they change one at a time. Where
+    features add up or are multiplied, the two agree; of x² y the path gives x two thirds, the coalitions one half.
+    """
+    exact, found = shapley_and_ledger(name, baseline)
+    np.testing.assert_allclose(found.sum(axis=1), exact.sum(axis=1), atol=2e-3)
+    for ours, theirs in zip(found, exact, strict=True):
+        assert rank_correlation(ours, theirs) >= least_correlation
+        assert np.abs(ours).argmax() in np.argsort(-np.abs(theirs))[:2]
+    assert np.abs(found - exact).max() <= largest_difference
+    assert np.abs(found - exact).max() > 0.05  # nobody mistakes one for the other
+
+
+@every_model
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_every_layer_adds_up(name, baseline):
+    """For every output each layer sums to F(x) - F(x0) and what enters a node leaves it, within the residual stated."""
+    model, windows = model_and_windows(name)
+    chosen = BASELINES[baseline](model)
+    for output, target in enumerate(model.config.outputs):
+        ledger = explain_windows(model, windows, output, chosen)
+        np.testing.assert_allclose(measure_residual(model, ledger), ledger.residual, atol=1e-9)
+        assert (ledger.residual <= ledger.error).all()
+        assert (measure_residual(model, ledger)[ledger.converged] <= ledger.tolerance).all()
+        assert ledger.output == target
+
+
+@every_model
+def test_ends_are_the_forecasts(name):
+    """What a ledger says of F(x) and F(x0) is what the model predicts for the window and the baseline."""
+    model, windows = model_and_windows(name)
+    tolerance = 1e-9 if model.config.dtype == "float64" else 1e-5
+    originals = model.scaling.features_to_original(windows)
+    for output in range(len(model.config.outputs)):
+        ledger = explain_windows(model, windows, output)
+        start = baseline_window(model, Baseline())
+        np.testing.assert_array_equal(ledger.baseline, start)
+        np.testing.assert_allclose(ledger.predictions, model.predict(originals)[:, output], atol=tolerance)
+        assert ledger.baseline_prediction == pytest.approx(model.predict(start[None])[0, output], abs=tolerance)
+
+
+@every_model
+def test_the_tolerance_is_kept(name):
+    """Every window converges to the tolerance, which is in standard deviations of the output."""
+    model, windows = model_and_windows(name)
+    options = LedgerOptions(tolerance=1e-2)
+    for output in range(len(model.config.outputs)):
+        ledger = explain_windows(model, windows, output, options=options)
+        outputs = model.scaling.outputs_to_original(model.reference_outputs)[:, output]
+        assert ledger.tolerance == pytest.approx(1e-2 * outputs.std(ddof=1))
+        assert ledger.converged.all()
+        assert (ledger.path_nodes % 16 == 1).all()  # parts of 17 nodes, of which neighbours share one
+
+
+@every_model
+def test_entries_of_many_nodes(name):
+    """A converged ledger has the entries of a far finer one: a small residual is no accident."""
+    model, windows = model_and_windows(name)
+    for output in range(len(model.config.outputs)):
+        ledger = explain_windows(model, windows, output)
+        exact = explain_windows(model, windows, output, options=LedgerOptions(tolerance=1e-6, path_nodes=65))
+        difference = np.abs(all_entries(ledger) - all_entries(exact)).max(axis=1)
+        assert ledger.converged.any()
+        assert (difference[ledger.converged] <= 5 * ledger.tolerance).all()
+
+
+@pytest.mark.parametrize("name", ["pykan_head", "tiny", "synthetic_gt"])
+def test_trained_models_converge(name):
+    """A trained model converges with the default options on every window, to the entries of 257 nodes."""
+    case = load_case(name)
+    windows = case.windows("eval")
+    ledger = explain_windows(case.model, windows, 0)
+    exact = explain_windows(case.model, windows, 0, options=fixed(257))
+    assert ledger.converged.all()
+    assert np.abs(all_entries(ledger) - all_entries(exact)).max() <= 2 * ledger.tolerance
+    np.testing.assert_allclose(measure_residual(case.model, ledger), ledger.residual, atol=1e-9)
+
+
+def test_only_paths_above_the_tolerance_are_halved():
+    """A window that holds the tolerance at once stays as it is, and each is explained as if it were alone."""
+    model, windows = model_and_windows("lstm", n=12)
+    ledger = explain_windows(model, windows, 0)
+    whole = explain_windows(model, windows, 0, options=fixed(17))
+    assert ledger.converged.all()
+    np.testing.assert_array_equal(ledger.path_nodes == 17, whole.converged)
+    assert 0 < whole.converged.sum() < 12
+    for window in range(12):
+        alone = explain_windows(model, windows[window : window + 1], 0)
+        assert alone.path_nodes[0] == ledger.path_nodes[window]
+        np.testing.assert_allclose(all_entries(alone)[0], all_entries(ledger)[window], atol=1e-9)
+
+
+def tipping_model(factor):
+    """A model whose LSTM tips over from one state into another on the way: its weights are several times as large."""
+    model = make_model("lstm", seed=3)
+    network = Network(model.config)
+    network.load_state_dict(
+        {
+            name: value * factor if name.startswith("recurrent.") else value
+            for name, value in model.network.state_dict().items()
+        }
+    )
+    return replace(model, network=network)
+
+
+@given(st.floats(1, 6), st.integers(0, 1000))
+@settings(max_examples=examples(20))
+def test_where_an_lstm_tips_over(factor, seed):
+    """However steep the network is on the way, the ledger adds up, and has the entries of a far finer one."""
+    model = tipping_model(factor)
+    windows = model.to_model_units(make_windows(model, 3, seed=seed))
+    ledger = explain_windows(model, windows, 0)
+    assert ledger.converged.all()
+    np.testing.assert_allclose(measure_residual(model, ledger), ledger.residual, atol=1e-9)
+    exact = all_entries(explain_windows(model, windows, 0, options=LedgerOptions(tolerance=1e-6, path_nodes=65)))
+    assert np.abs(all_entries(ledger) - exact).max() <= 0.01 * np.abs(exact).max()
+
+
+def test_a_steep_place_takes_halvings_and_not_nodes():
+    """Where 513 nodes of one rule are too few, a fourth of them in parts are enough."""
+    model = tipping_model(6)
+    windows = model.to_model_units(make_windows(model, 8, seed=1))
+    ledger, whole = (explain_windows(model, windows, 0, options=options) for options in (LedgerOptions(), fixed(513)))
+    assert ledger.converged.all() and not whole.converged.all()
+    assert ledger.path_nodes.max() < 513
+
+
+def test_what_has_not_converged_says_so():
+    """With too few nodes for the tolerance, the answer says that it has not converged, and by how much."""
+    model, windows = model_and_windows("lstm")
+    ledger = explain_windows(model, windows, 0, options=LedgerOptions(tolerance=1e-12, path_nodes=5, halvings=1))
+    assert not ledger.converged.any()
+    assert (ledger.residual > ledger.tolerance).all()
+    assert (ledger.path_nodes == 9).all()
+
+
+def test_halving_has_an_end():
+    """A tolerance below any rounding ends with at most twice as many parts as may be halved."""
+    model, windows = model_and_windows("float32")
+    ledger = explain_windows(model, windows, 0, options=LedgerOptions(tolerance=1e-17, halvings=50))
+    assert not ledger.converged.any()
+    assert (ledger.path_nodes <= 2 * MAX_PARTS * 16 + 1).all()
+
+
+@every_model
+def test_layers_come_in_the_order_of_the_data(name):
+    """Layers are listed from input to output, with shapes of nodes, and of edges as (sub-nodes, inputs)."""
+    model, windows = model_and_windows(name)
+    config = model.config
+    ledger = explain_windows(model, windows, 0)
+    assert ledger.steps.shape == (6, config.lookback, len(config.features))
+    np.testing.assert_allclose(ledger.features, ledger.steps.sum(axis=1))
+    expected = [("input", 0)]
+    if config.front:
+        expected += [("front", layer) for layer in range(len(config.front) + 1)]
+    if config.readout_stage:
+        expected += [(config.readout_stage, 0)]
+    expected += [("head", layer) for layer in range(len(config.head))] + [("output", len(config.head))]
+    assert [(layer.stage, layer.layer) for layer in ledger.layers] == expected
+    for layer in ledger.layers:
+        layers = config.stages.get(layer.stage, ())
+        if layer.layer < len(layers):
+            assert layer.edges.shape == (6, layers[layer.layer].n_subnodes, layers[layer.layer].n_in)
+        if layers and layer.layer > 0:
+            assert layer.nodes.shape == (6, layers[layer.layer - 1].n_out)
+    assert ledger.layers[-1].nodes.shape == (6, len(config.outputs))
+
+
+@settings(max_examples=examples(20))
+@given(st.permutations(range(6)), st.sampled_from(list(MODELS)))
+def test_the_order_of_windows_does_not_matter(order, name):
+    """Permuting the windows permutes the answer, and a window alone has the answer it has among others."""
+    model, windows = model_and_windows(name)
+    tolerance = 1e-9 if model.config.dtype == "float64" else 1e-4
+    options = fixed(25)
+    ledger = explain_windows(model, windows, 0, options=options)
+    permuted = explain_windows(model, windows[order], 0, options=options)
+    np.testing.assert_allclose(all_entries(permuted), all_entries(ledger)[order], atol=tolerance)
+    np.testing.assert_allclose(permuted.residual, ledger.residual[order], atol=tolerance)
+    alone = explain_windows(model, windows[order[0]][None], 0, options=options)
+    np.testing.assert_allclose(all_entries(alone)[0], all_entries(ledger)[order[0]], atol=tolerance)
+
+
+def test_many_windows_are_those_of_small_batches():
+    """More windows than fit one pass have the answers that they have in smaller calls."""
+    model, _ = model_and_windows("lstm")
+    windows = model.reference.windows[:70]
+    ledger = explain_windows(model, windows, 0)
+    parts = [explain_windows(model, windows[i : i + 7], 0) for i in range(0, 70, 7)]
+    np.testing.assert_allclose(all_entries(ledger), np.concatenate([all_entries(part) for part in parts]), atol=1e-9)
+
+
+@every_model
+def test_a_window_equal_to_its_baseline(name):
+    """A window that is its own baseline has no change to explain: every contribution is exactly 0."""
+    model, windows = model_and_windows(name)
+    start = model.scaling.features_to_original(windows[:1])[0]
+    same = model.to_model_units(start[None])
+    ledger = explain_windows(model, same, 0, Baseline("instance", instance=start))
+    assert not ledger.steps.any()
+    assert ledger.predictions[0] == ledger.baseline_prediction
+    assert np.abs(all_entries(ledger)).max() <= (1e-12 if model.config.dtype == "float64" else 1e-6)
+    assert ledger.converged.all()
+
+
+@settings(max_examples=examples(15))
+@given(st.sampled_from([name for name in MODELS if name != "float32"]), st.integers(0, 1000))
+def test_there_and_back(name, seed):
+    """Exchanging window and baseline turns the sign of every contribution."""
+    model, _ = model_and_windows(name)
+    here, there = make_windows(model, 2, seed=seed)
+    options = fixed(25)
+    one = explain_windows(model, model.to_model_units(here[None]), 0, Baseline("instance", instance=there), options)
+    two = explain_windows(model, model.to_model_units(there[None]), 0, Baseline("instance", instance=here), options)
+    np.testing.assert_allclose(all_entries(one), -all_entries(two), atol=1e-8)
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+def test_a_feature_without_weights(shape):
+    """A feature that no weight reads contributes exactly 0 at every step, and so does every edge that leaves it."""
+    model = make_model(shape, seed=4)
+    first = next(iter(model.network.stages.values()))
+    with torch.no_grad():
+        if shape == "lstm":
+            model.network.recurrent.weight_ih_l0[:, 2] = 0
+        else:
+            first[0].mask[:, 2] = 0
+    ledger = explain_windows(replace(model), model.to_model_units(make_windows(model, 5)), 0)
+    assert not ledger.steps[:, :, 2].any()
+    assert ledger.steps[:, :, 1].all()
+    if shape != "lstm":
+        edges = next(layer.edges for layer in ledger.layers if layer.edges is not None)
+        assert not edges[:, :, 2].any()
+
+
+def test_a_constant_shift_changes_no_contribution():
+    """Adding a constant to the output, or to a sub-node that is no factor of a product, moves no contribution."""
+    model, windows = model_and_windows("lstm")
+    before = explain_windows(model, windows, 0)
+    shifted = make_model("lstm", seed=3)
+    with torch.no_grad():
+        shifted.network.head[1].node_bias += 5
+    shifted = replace(shifted, reference=shifted.reference)  # its reference outputs, computed again
+    after = explain_windows(shifted, windows, 0)
+    np.testing.assert_allclose(all_entries(after), all_entries(before), atol=1e-12)
+    np.testing.assert_allclose(after.predictions - before.predictions, 5 * shifted.scaling.output_scale[0])
+
+
+def test_contributions_are_in_the_target_s_unit():
+    """A target in thousandths has contributions a thousand times as large, and converges as well."""
+    model, windows = model_and_windows("lstm")
+    milli = replace(model.config, targets=(replace(model.config.targets[0], std=2000.0),))
+    network = Network(milli)
+    network.load_state_dict(model.network.state_dict())
+    scaled = LoadedModel(network, model.reference, {}, PROVENANCE)
+    before, after = explain_windows(model, windows, 0), explain_windows(scaled, windows, 0)
+    assert model.config.targets[0].std == 2.0
+    np.testing.assert_allclose(all_entries(after), all_entries(before) * 1000)
+    np.testing.assert_allclose(after.tolerance, before.tolerance * 1000)
+    np.testing.assert_array_equal(after.path_nodes, before.path_nodes)
+
+
+def make_kan(weights, mult_arity=()):
+    """A KAN alone whose edges are lines through 0 with these slopes, (out, in) a layer; original are model units."""
+    head = tuple(
+        LayerConfig(len(slopes[0]), len(slopes) - sum(arity), BSpline(3), "identity", mult_arity=arity)
+        for slopes, arity in zip(weights, mult_arity or [()] * len(weights), strict=True)
+    )
+    features = tuple(Feature(f"x{i}") for i in range(head[0].n_in))
+    network = Network(ModelConfig(features, (Target("y"),), 1, 1, head, dtype="float64"))
+    with torch.no_grad():
+        for layer, slopes in zip(network.head, weights, strict=True):
+            layer.scale_spline.zero_()
+            layer.scale_base.copy_(torch.tensor(slopes, dtype=torch.float64))
+    generator = torch.Generator().manual_seed(0)
+    windows = torch.randn(200, 1, len(features), generator=generator, dtype=torch.float64)
+    return LoadedModel(network, Reference(windows), {}, PROVENANCE)
+
+
+def test_cancellation():
+    """Where h0 = x0 + 3 x1, h1 = 3 x1 and y = h0 - h1 = x0, the ledger says [1, 0]; pykan's scores say 1 to 6."""
+    model = make_kan([[[1.0, 3.0], [0.0, 3.0]], [[1.0, -1.0]]])
+    one = np.ones((1, 1, 2))
+    ledger = explain_windows(model, model.to_model_units(one), 0, Baseline("zero"))
+    assert model.predict(one)[0, 0] == pytest.approx(1)
+    np.testing.assert_allclose(ledger.features, [[1, 0]], atol=1e-12)
+    (nodes,) = (layer.nodes for layer in ledger.layers if (layer.stage, layer.layer) == ("head", 1))
+    np.testing.assert_allclose(nodes, [[4, -3]], atol=1e-12)
+    inputs = model.network.encode(model.reference.windows)
+    inputs = inputs / inputs.std(dim=0)
+    scores = score_layers(model.network.stages["head"], inputs).feature_score
+    assert float(scores[1] / scores[0]) == pytest.approx(6, rel=0.02)
+
+
+@given(st.lists(st.floats(-3, 3), min_size=3, max_size=3), st.lists(st.floats(-3, 3), min_size=3, max_size=3))
+def test_a_linear_network_is_its_weights(window, slopes):
+    """In a network of straight lines each contribution is the weight times the distance from the baseline."""
+    model = make_kan([[[1.0, 2.0, 0.5], [0.0, 1.0, -1.0]], [slopes[:2]]])
+    ledger = explain_windows(model, model.to_model_units(np.array(window)[None, None]), 0, Baseline("zero"))
+    expected = np.array([slopes[0], 2 * slopes[0] + slopes[1], 0.5 * slopes[0] - slopes[1]]) * window
+    np.testing.assert_allclose(ledger.features[0], expected, atol=1e-9)
+
+
+@given(st.lists(st.floats(-3, 3), min_size=3, max_size=3))
+def test_a_product_is_shared_by_its_factors(window):
+    """The product of three inputs, from a baseline of zero, is shared in three equal parts; its node has the whole."""
+    identity = np.eye(3).tolist()
+    model = make_kan([identity, [[1.0]]], ((3,), ()))
+    ledger = explain_windows(model, model.to_model_units(np.array(window)[None, None]), 0, Baseline("zero"))
+    product = float(np.prod(window))
+    np.testing.assert_allclose(ledger.features[0], [product / 3] * 3, atol=1e-9)
+    edges, nodes = ledger.layers[1].edges, ledger.layers[2].nodes
+    np.testing.assert_allclose(edges[0], np.eye(3) * product / 3, atol=1e-9)
+    np.testing.assert_allclose(nodes[0], [product], atol=1e-9)
+
+
+def test_four_threads_give_the_answers_of_one():
+    """One model explained by four threads at once gives each of them the answer it gives alone."""
+    model, _ = model_and_windows("products")
+    batches = [model.to_model_units(make_windows(model, 5, seed=seed)) for seed in range(16)]
+
+    def explain(number):
+        return all_entries(explain_windows(model, batches[number], number % len(model.config.outputs)))
+
+    expected = [explain(number) for number in range(16)]
+    with ThreadPoolExecutor(4) as pool:
+        for number, entries in enumerate(pool.map(explain, range(16))):
+            np.testing.assert_array_equal(entries, expected[number])
+
+
+def test_explaining_leaves_nothing_behind():
+    """Explaining changes no number of the model and none of the windows, and leaves no gradient."""
+    model, windows = model_and_windows("front")
+    tensors = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    before = windows.clone()
+    explain_windows(model, windows, 0)
+    assert torch.equal(windows, before)
+    assert not windows.requires_grad
+    assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.network.state_dict().items())
+    assert all(tensor.grad is None for tensor in model.network.parameters())
+
+
+def test_no_windows():
+    """No window at all is refused."""
+    model, windows = model_and_windows("head")
+    with pytest.raises(DataError, match="windows is empty"):
+        explain_windows(model, windows[:0], 0)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_forecast_that_is_not_finite():
+    """A window whose forecast overflows is an error that names it, never a silent NaN."""
+    model = make_kan([[[1e300]]])
+    with pytest.raises(NonFiniteError, match=r"outputs\[1\] must be finite"):
+        explain_windows(model, model.to_model_units(np.array([[[1.0]], [[1e300]]])), 0, Baseline("zero"))
+
+
+@pytest.mark.parametrize("shape", ["head", "lstm"])
+def test_steps_without_slope(shape):
+    """Splines of order 0 without a base have no slope anywhere: nothing is attributed, and the answer says so."""
+    model = make_model(shape, base_activation="zero", spline_order=0)
+    ledger = explain_windows(model, model.to_model_units(make_windows(model, 20)), 0)
+    moved = np.abs(ledger.predictions - ledger.baseline_prediction)
+    assert moved.max() > ledger.tolerance
+    assert not ledger.steps.any()
+    assert (ledger.residual >= moved - 1e-12).all()  # which a mean was added to

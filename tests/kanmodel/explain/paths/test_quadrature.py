@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.polynomial import Polynomial
+
+from kanmodel.explain.paths.quadrature import clenshaw_curtis, estimate_errors, nested_clenshaw_curtis
+
+counts = st.integers(2, 64)
+seeds = st.integers(0, 2**32 - 1)
+
+
+@given(counts, seeds)
+def test_integrates_polynomials_exactly(n, seed):
+    """The integral over [0, 1] of any polynomial up to degree n - 1 is exact, and weights are positive with sum 1."""
+    rule = clenshaw_curtis(n)
+    assert (rule.weights > 0).all()
+    assert rule.weights.sum() == pytest.approx(1, abs=1e-13)
+    assert (rule.weights * rule.nodes ** (n - 1)).sum() == pytest.approx(1 / n, abs=1e-13)
+    polynomial = Polynomial(np.random.default_rng(seed).normal(size=min(n, 12)))
+    integral = polynomial.integ()
+    found = (rule.weights * polynomial(rule.nodes)).sum()
+    assert found == pytest.approx(integral(1) - integral(0), abs=1e-12)
+
+
+@given(counts, seeds)
+def test_differentiates_polynomials_exactly(n, seed):
+    """The derivative at the nodes of any polynomial up to degree n - 1 is exact, and that of a constant is 0."""
+    rule = clenshaw_curtis(n)
+    polynomial = Polynomial(np.random.default_rng(seed).normal(size=min(n, 12)))
+    np.testing.assert_allclose(rule.derivative @ polynomial(rule.nodes), polynomial.deriv()(rule.nodes), atol=1e-9)
+    np.testing.assert_allclose(rule.derivative.sum(axis=1), 0, atol=1e-10)
+
+
+@given(st.integers(2, 400))
+def test_nodes_ascend_from_end_to_end(n):
+    """Nodes ascend from exactly 0 to exactly 1, and lie and weigh the same from either end."""
+    rule = clenshaw_curtis(n)
+    assert (rule.nodes[0], rule.nodes[-1]) == (0, 1)
+    assert (np.diff(rule.nodes) > 0).all()
+    np.testing.assert_allclose(rule.nodes, 1 - rule.nodes[::-1], atol=1e-15)
+    np.testing.assert_allclose(rule.weights, rule.weights[::-1], atol=1e-15)
+
+
+@given(st.integers(2, 200))
+def test_rules_are_nested(n):
+    """The n nodes are every other one of the 2n - 1, to the last bit, so what was evaluated can stay."""
+    assert np.array_equal(clenshaw_curtis(n).nodes, clenshaw_curtis(2 * n - 1).nodes[::2])
+
+
+@pytest.mark.parametrize("n", [13, 25, 49, 97])
+def test_a_smooth_function(n):
+    """The integral and the derivative of a function that is no polynomial are right to rounding."""
+    rule = clenshaw_curtis(n)
+    values = np.exp(-rule.nodes) * np.sin(3 * rule.nodes)
+    slopes = np.exp(-rule.nodes) * (3 * np.cos(3 * rule.nodes) - np.sin(3 * rule.nodes))
+    integral = (3 - np.exp(-1) * (np.sin(3) + 3 * np.cos(3))) / 10
+    assert (rule.weights * values).sum() == pytest.approx(integral, abs=1e-9)
+    np.testing.assert_allclose(rule.derivative @ values, slopes, atol=1e-7)
+
+
+def test_known_rule():
+    """The rule of three nodes is Simpson's."""
+    rule = clenshaw_curtis(3)
+    np.testing.assert_allclose(rule.nodes, [0, 1 / 2, 1], atol=1e-15)
+    np.testing.assert_allclose(rule.weights, [1 / 6, 4 / 6, 1 / 6], atol=1e-15)
+    np.testing.assert_allclose(rule.derivative, [[-3, 4, -1], [-1, 0, 1], [1, -4, 3]], atol=1e-14)
+
+
+@pytest.mark.parametrize("n", [5, 9, 13, 17, 65, 257])
+def test_coarser_rules_reuse_the_nodes(n):
+    """From the values at n nodes come the integrals of u and of u v' by three rules, each that of the rule alone."""
+    nested = nested_clenshaw_curtis(n)
+    u, v = np.random.default_rng(n).normal(size=(2, n))
+    for number, every in enumerate((1, 2, 4)):
+        rule = clenshaw_curtis((n - 1) // every + 1)
+        some_u, some_v = u[::every], v[::every]
+        assert nested.weights[number] @ u == pytest.approx(rule.weights @ some_u)
+        assert u @ nested.products[number] @ v == pytest.approx(rule.weights @ (some_u * (rule.derivative @ some_v)))
+        np.testing.assert_array_equal(nested.nodes[::every], rule.nodes)
+
+
+@pytest.mark.parametrize("steepness", [1, 3, 10, 30])
+@pytest.mark.parametrize("place", [0.1, 0.37, 0.5, 0.8])
+def test_the_estimate_is_above_the_error(steepness, place):
+    """Of a step between two values, from gentle to as steep as the nodes are apart, the estimate is not too small."""
+    nested = nested_clenshaw_curtis(17)
+    slope = steepness / np.cosh(steepness * (nested.nodes - place)) ** 2
+    exact = np.tanh(steepness * (1 - place)) + np.tanh(steepness * place)
+    integrals = (nested.weights @ slope)[:, None, None]
+    (error,) = estimate_errors(integrals, np.abs(integrals[:, :, 0] - exact))[0]
+    assert abs(integrals[0, 0, 0] - exact) <= 3 * error + 1e-12
+
+
+def test_nothing_to_integrate_has_no_error():
+    """Where all three rules agree the estimate is 0, and no division fails."""
+    assert not estimate_errors(np.zeros((3, 2, 4)), np.zeros((3, 2))).any()

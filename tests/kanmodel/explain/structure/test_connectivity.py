@@ -1,0 +1,256 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from factories import make_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thorough import examples
+
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.explain.structure.connectivity import connected_features, live_edges
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicEdge, Target
+
+
+def thin_out(model, seed, share):
+    """Masks a share of all edges, and cuts some features off from the LSTM."""
+    rng = np.random.default_rng(seed)
+    network = model.network
+    with torch.no_grad():
+        for layers in network.stages.values():
+            for layer in layers:
+                layer.mask[:] = torch.from_numpy((rng.random(layer.mask.shape) > share).astype(float))
+        if network.recurrent is not None:
+            unread = torch.from_numpy(rng.random(network.recurrent.input_size) < share / 2)
+            for name, weight in network.recurrent.named_parameters():
+                if name.startswith("weight_ih_l0"):
+                    weight[:, unread] = 0
+
+
+def moved_by(model, feature, output):
+    """Whether an output changes when a feature takes other values, at any step of any window."""
+    generator = torch.Generator().manual_seed(0)
+    windows = model.reference.windows
+    other = windows.clone()
+    other[:, :, feature] = torch.randn(windows.shape[:2], generator=generator, dtype=windows.dtype)
+    before, after = model.network(windows)[:, output], model.network(other)[:, output]
+    return not torch.equal(before, after)
+
+
+@settings(max_examples=examples(60))
+@given(
+    st.sampled_from(["lstm", "head", "front"]),
+    st.integers(0, 2**32 - 1),
+    st.floats(0.2, 0.95),
+    st.booleans(),
+    st.sampled_from(["silu", "zero"]),
+)
+def test_connected_is_what_moves_the_output(shape, seed, share, product, base_activation):
+    """By brute force: a feature that is changed moves an output if and only if it is connected with it."""
+    small = {"n_features": 3, "lookback": 3, "hidden_size": 3, "n_reference": 12, "targets": ("a", "b")}
+    model = make_model(shape, seed % 50, product=product, base_activation=base_activation, **small)
+    thin_out(model, seed, share)
+    for output in range(2):
+        expected = [moved_by(model, feature, output) for feature in range(3)]
+        assert connected_features(model.network, output) == expected
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+def test_a_random_model_is_connected(shape):
+    """Without masks every feature is connected with every output, through both directions of two layers too."""
+    model = make_model(shape, n_features=3, num_layers=2, bidirectional=True, targets=("a", "b"))
+    assert connected_features(model.network, 0) == connected_features(model.network, 1) == [True] * 3
+
+
+def test_one_direction_suffices():
+    """A feature that only the backward direction of an LSTM reads is connected; one that neither reads is not."""
+    model = make_model("lstm", n_features=3, bidirectional=True, readout="mean")
+    with torch.no_grad():
+        model.network.recurrent.weight_ih_l0[:, :2] = 0
+        model.network.recurrent.weight_ih_l0_reverse[:, 0] = 0
+    assert connected_features(model.network, 0) == [False, True, True] == [moved_by(model, i, 0) for i in range(3)]
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+def test_what_is_disconnected_contributes_exactly_0(shape):
+    """For whatever is masked, the ledger of a feature without a path is 0 in every window, at every step."""
+    seen = 0
+    for seed in range(6):
+        model = make_model(shape, seed, n_features=4, lookback=3, n_reference=10)
+        thin_out(model, seed, 0.6)
+        importance = measure_importance(replace(model, reference=model.reference), 0)
+        for feature, connected in enumerate(connected_features(model.network, 0)):
+            contributions = importance.ledger.steps[:, :, feature]
+            assert connected or (contributions == 0).all()
+            seen += not connected
+    assert seen
+
+
+@pytest.mark.parametrize("base_activation", ["silu", "zero"])
+def test_live_edges(base_activation):
+    """An edge lives unless it is masked, or has neither a base nor a spline that is not zero everywhere."""
+    model = make_model("head", n_features=4, n_hidden=2, base_activation=base_activation)
+    layer = model.network.head[0]
+    with torch.no_grad():
+        layer.mask[:] = 1
+        layer.mask[1, 0] = 0
+        layer.scale_spline[0, 1] = 0
+        layer.coef[0, 2] = 0
+        layer.coef[0, 3] = 0
+        if layer.scale_base is not None:
+            layer.scale_base[0, 3] = 0
+    expected = torch.ones(2, 4, dtype=torch.bool)
+    expected[1, 0] = expected[0, 3] = False
+    if base_activation == "zero":
+        expected[0, 1] = expected[0, 2] = False
+    assert torch.equal(live_edges(model.network)["head", 0], expected)
+    acts = layer.edges(model.reference.windows[:, 0]).abs().amax(dim=0) > 0
+    assert torch.equal(acts, expected)
+
+
+def zero_some(model, seed, share):
+    """Sets random scales, biases, coefficients and LSTM weights to 0: whole tensors' rows, columns or entries."""
+    rng = np.random.default_rng(seed)
+
+    def drop(tensor, *axes):
+        """Zeros along these axes: all entries that share their place on the others go together."""
+        shape = [1 if axis in axes else n for axis, n in enumerate(tensor.shape)]
+        tensor *= torch.from_numpy(rng.random(shape) > share)
+
+    with torch.no_grad():
+        for layers in model.network.stages.values():
+            for layer in layers:
+                for tensor in (layer.scale_base, layer.scale_spline, layer.subnode_scale, layer.node_scale, layer.mask):
+                    drop(tensor)
+                for bias in (layer.subnode_bias, layer.node_bias):
+                    drop(bias)
+                drop(layer.coef, 2)
+                drop(layer.mask, 1)
+        if model.network.recurrent is not None:
+            for weight in model.network.recurrent.parameters():
+                gates = weight.unflatten(0, (4, -1))
+                for axes in [(0, 1), (1, 2), (2,)] if weight.ndim > 1 else [(), (1,)]:
+                    drop(gates, *axes)
+
+
+@settings(max_examples=examples(100))
+@given(
+    st.sampled_from(["lstm", "head", "front"]),
+    st.integers(0, 2**32 - 1),
+    st.floats(0.05, 0.5),
+    st.sampled_from(["last", "mean"]),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_what_is_disconnected_moves_nothing(shape, seed, share, readout, lookback, two):
+    """Whatever weights are 0, a feature that is called disconnected can take any value: no forecast changes a bit."""
+    small = {"n_features": 4, "hidden_size": 3, "n_reference": 6, "targets": ("a", "b"), "product": True}
+    small |= {"readout": readout, "lookback": lookback, "num_layers": 1 + two, "bidirectional": seed % 2 == 0}
+    model = make_model(shape, seed % 50, **small)
+    zero_some(model, seed, share)
+    model = replace(model, reference=model.reference)
+    windows = model.reference.windows
+    generator = torch.Generator().manual_seed(seed % 1000)
+    for output in range(2):
+        for feature, connected in enumerate(connected_features(model.network, output)):
+            if connected:
+                continue
+            for size in (1, 1e3, 1e6):
+                other = windows.clone()
+                other[:, :, feature] = size * torch.randn(windows.shape[:2], generator=generator, dtype=windows.dtype)
+                for network in (model.network.forward, model.frozen.forward):
+                    assert torch.equal(network(other)[:, output], network(windows)[:, output])
+            ledger = explain_windows(model, windows, output)
+            assert (ledger.steps[:, :, feature] == 0).all()
+
+
+def disconnect(model, where):
+    """Takes every way of the first feature or unit at one place of a model with a product node of two factors."""
+    head, lstm = model.network.head, model.network.recurrent
+    first, last = head[0], head[1]
+    with torch.no_grad():
+        match where:
+            case "subnode_scale":
+                first.subnode_scale[:] = 0
+            case "node_scale":
+                first.node_scale[:] = 0
+            case "scales":
+                first.scale_base[:, 0] = first.scale_spline[:, 0] = 0
+            case "coef":
+                first.scale_base[:, 0] = first.coef[:, 0] = 0
+            case "output":
+                last.subnode_scale[:] = 0
+            case "product":  # sum nodes lead nowhere, a factor of each product is 0
+                last.mask[:, : first.config.n_sum] = 0
+                for factor in (first.config.n_sum, first.config.n_sum + 2):
+                    first.subnode_scale[factor] = first.subnode_bias[factor] = 0
+            case "empty factor":
+                last.mask[:, : first.config.n_sum] = 0
+                for factor in (first.config.n_sum + 1, first.config.n_sum + 4):
+                    first.mask[factor] = first.subnode_bias[factor] = 0
+            case "candidate":
+                for parameter in lstm.parameters():
+                    parameter.unflatten(0, (4, -1))[2] = 0
+            case "units":  # unit 0 alone reads the feature, and nothing reads unit 0
+                lstm.weight_ih_l0.unflatten(0, (4, -1))[:, 1:, 0] = 0
+                lstm.weight_hh_l0[:, 0] = 0
+                first.mask[:, 0] = 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "where"),
+    [
+        ("head", place)
+        for place in ("subnode_scale", "node_scale", "scales", "coef", "output", "product", "empty factor")
+    ]
+    + [("lstm", place) for place in ("subnode_scale", "product", "candidate", "units")]
+    + [("front", place) for place in ("node_scale", "empty factor", "candidate")],
+)
+def test_zero_weights_disconnect(shape, where):
+    """A feature all of whose ways lead through a zero is disconnected, wherever the zero stands, and never moves."""
+    model = make_model(shape, n_features=3, lookback=3, product=True, n_reference=20)
+    for layer in model.network.head:
+        layer.mask[:] = 1
+    assert connected_features(model.network, 0)[0]
+    disconnect(model, where)
+    assert not connected_features(model.network, 0)[0]
+    assert not moved_by(model, 0, 0)
+    importance = measure_importance(replace(model, reference=model.reference), 0)
+    assert (importance.ledger.steps[:, :, 0] == 0).all()
+    assert (importance.features.value[0], importance.features.bounds(0)) == (0, (0, 0))
+
+
+@pytest.mark.parametrize("where", ["product", "empty factor"])
+def test_a_factor_with_a_bias_does_not_vanish(where):
+    """A product whose zero factor has a bias still passes its other factors on."""
+    model = make_model("head", n_features=3, product=True, n_reference=20)
+    for layer in model.network.head:
+        layer.mask[:] = 1
+    disconnect(model, where)
+    with torch.no_grad():
+        model.network.head[0].subnode_bias[:] = 0.5
+    assert connected_features(model.network, 0)[0]
+    assert moved_by(model, 0, 0)
+
+
+def test_one_step_has_nothing_to_forget():
+    """With a single step a feature that only the forget gates read is disconnected; with two it is not."""
+    for lookback in (1, 2):
+        model = make_model("lstm", n_features=3, lookback=lookback, n_reference=20)
+        with torch.no_grad():
+            model.network.recurrent.weight_ih_l0.unflatten(0, (4, -1))[[0, 2, 3], :, 0] = 0
+        assert connected_features(model.network, 0)[0] == moved_by(model, 0, 0) == (lookback > 1)
+
+
+def test_a_constant_function_disconnects():
+    """An edge of a fixed function whose factor a or c is 0 is a constant: no path leads through it."""
+    for affine, varies in (([1.0, 0.0, 1.0, 0.5], True), ([0.0, 0.3, 1.0, 0.5], False), ([1.0, 0.0, 0.0, 0.5], False)):
+        head = (LayerConfig(1, 1, symbolic=(SymbolicEdge(0, 0, "sin"),)),)
+        network = Network(ModelConfig((Feature("x"),), (Target("y"),), 1, 1, head))
+        with torch.no_grad():
+            network.head[0].mask[:] = 0
+            network.head[0].symbolic_affine[:] = torch.tensor(affine)
+        assert connected_features(network, 0) == [varies]

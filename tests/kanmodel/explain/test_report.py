@@ -1,0 +1,233 @@
+import json
+import re
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from factories import make_model
+from goldens import load_case
+
+from kanmodel.checkpoint import Reference, load_checkpoint
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.report import markdown, write_report
+from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.pruning import PruningRule
+from service.models.repository import BUNDLED
+
+SHAPES = ["lstm", "head", "front"]
+IDS = ["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
+NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
+
+
+def report_of(model, output=0):
+    importance = measure_importance(model, output)
+    return write_report(model, importance, build_topology(model, importance, PruningRule()))
+
+
+def by_id(findings):
+    return {finding.id: finding for finding in findings}
+
+
+@cache
+def tiny(shape, **options):
+    model = make_model(shape, **{"n_features": 3, "lookback": 3, "hidden_size": 4, "n_hidden": 2} | options)
+    return model, report_of(model)
+
+
+@cache
+def bundled():
+    model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
+    return model, report_of(model)
+
+
+def numbers_in(evidence):
+    """Every number of JSON values."""
+    if isinstance(evidence, dict):
+        return [number for value in evidence.values() for number in numbers_in(value)]
+    if isinstance(evidence, list | tuple):
+        return [number for value in evidence for number in numbers_in(value)]
+    return [evidence] if isinstance(evidence, int | float) and not isinstance(evidence, bool) else []
+
+
+def shown(number):
+    """How a number may be written: as it is, or rounded, or as a percentage with one decimal."""
+    if isinstance(number, int):
+        return {str(number)}
+    return {f"{number:{form}}" for form in (".2f", ".3f", ".2g", ".3g", "g")} | {f"{100 * number:.1f}"}
+
+
+def check_numbers(findings):
+    """Every number that is written, outside names, is in the evidence beside it, which is JSON."""
+    for finding in findings:
+        evidence = json.loads(json.dumps(finding.evidence, allow_nan=False))
+        known = set().union(*(shown(number) for number in numbers_in(evidence)))
+        text = re.sub(r"`[^`]*`", "", finding.answer)
+        assert [number for number in NUMBER.findall(text) if number not in known] == [], finding.answer
+
+
+def check_form(findings):
+    """The seven findings, in order, in whole sentences."""
+    assert [finding.id for finding in findings] == IDS
+    for finding in findings:
+        assert finding.question.endswith("?")
+        assert finding.answer.endswith(".")
+        assert not re.search(r"\bnan\b|\binf\b|None|\{|\}", finding.answer), finding.answer
+
+
+@pytest.mark.parametrize("with_targets", [True, False])
+@pytest.mark.parametrize("n_reference", [160, 100])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_every_number_is_in_the_evidence(shape, n_reference, with_targets):
+    """In all shapes, with few windows and without targets, no answer has a number that its evidence has not."""
+    _, findings = tiny(shape, n_reference=n_reference, with_targets=with_targets)
+    check_form(findings)
+    check_numbers(findings)
+
+
+def test_a_number_from_nowhere_is_noticed():
+    """The check above fails where a number is not in the evidence, or is rounded to another."""
+    _, findings = tiny("head")
+    sparsity = findings[0]
+    for answer in (f"{sparsity.answer} 12345 edges.", re.sub(r"R2 of [\d.]+", "R2 of 0.123", sparsity.answer)):
+        assert answer != sparsity.answer
+        with pytest.raises(AssertionError):
+            check_numbers([replace(sparsity, answer=answer)])
+
+
+@pytest.mark.parametrize("name", ["proxy20", "mult", "constant_input", "pykan_head"])
+def test_trained_models(name):
+    """So it is for models that pykan trained."""
+    findings = report_of(load_case(name).model)
+    check_form(findings)
+    check_numbers(findings)
+
+
+def test_the_bundled_model():
+    """The report of the bundled model holds for each of its figures, and says what its table says."""
+    model, findings = bundled()
+    check_form(findings)
+    check_numbers(findings)
+    found = by_id(findings)
+    importance = measure_importance(model, 0)
+    shares = dict(zip(model.config.feature_names, importance.share.value.tolist(), strict=True))
+    assert found["features"].evidence["shares"] == pytest.approx(shares)
+    first = max(shares, key=shares.get)
+    assert f"`{first}` ({100 * shares[first]:.1f} %)" in found["features"].answer
+    assert "`pressure_hpa` and `pressure_lga_hpa`" in found["independence"].answer
+    assert 0 < found["opacity"].evidence["rank_correlation"] <= 1
+    methods = {row["method"]: row for row in found["trust"].evidence["faithfulness"]}
+    assert methods["ledger"]["deletion"] > methods["random"]["deletion"]
+    assert found["trust"].evidence["converged_percent"] == 100
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_few_windows_are_told(shape):
+    """With fewer than 128 reference windows the report says that there are no scores, and has all else."""
+    _, findings = tiny(shape, n_reference=100)
+    found = by_id(findings)
+    assert "too few reference windows for scores" in found["opacity"].answer
+    assert "rank_correlation" not in found["opacity"].evidence
+    assert found["trust"].evidence["disagreements"] == []
+    assert found["trust"].evidence["windows"] == 100
+    assert "100 reference windows" in found["trust"].answer
+    _, enough = tiny(shape)
+    assert "too few" not in by_id(enough)["opacity"].answer
+    assert by_id(enough)["opacity"].evidence["rank_correlation"] > 0
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n_reference", [1, 2, 3, 20])
+def test_hardly_any_windows(n_reference):
+    """A report can be written even of one window, without an error or a number that does not exist."""
+    for shape in SHAPES:
+        _, findings = tiny(shape, n_reference=n_reference)
+        check_form(findings)
+        check_numbers(findings)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_unknown_targets_are_told_of_in_words(shape):
+    """Without targets nothing is said about the error; with targets it is."""
+    _, without = tiny(shape, with_targets=False)
+    assert "error" not in by_id(without)["sparsity"].answer
+    assert (by_id(without)["sparsity"].evidence["mae"], by_id(without)["sparsity"].evidence["mae_full"]) == (None, None)
+    _, findings = tiny(shape)
+    assert "mean absolute error goes from" in by_id(findings)["sparsity"].answer
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_disconnected_feature_is_named(shape):
+    """A feature without a path to the output is named, with a contribution of exactly 0."""
+    model = make_model(shape, n_features=3, lookback=3)
+    network = model.network
+    with torch.no_grad():
+        if network.front:
+            network.front[0].mask[:, 1] = 0
+        elif network.recurrent is not None:
+            network.recurrent.weight_ih_l0[:, 1] = 0
+        else:
+            network.head[0].mask[:, 1] = 0
+    findings = report_of(replace(model, reference=model.reference))
+    check_numbers(findings)
+    features = by_id(findings)["features"]
+    assert features.evidence["disconnected"] == ["f1"]
+    assert features.evidence["verdicts"]["disconnected"] == 1
+    assert "No path leads from `f1` to the output" in features.answer
+
+
+def test_correlation_and_interaction_are_kept_apart():
+    """Two features that are the same, in a model that only adds, are redundant and do not act together."""
+    model = make_model("head", n_features=2, n_hidden=1, base_activation="identity")
+    with torch.no_grad():
+        for layer in model.network.head:
+            layer.mask[:] = 1
+            layer.scale_spline[:] = 0
+    windows = model.reference.windows.clone()
+    windows[:, :, 1] = windows[:, :, 0]
+    findings = report_of(replace(model, reference=Reference(windows)))
+    check_numbers(findings)
+    independence = by_id(findings)["independence"]
+    assert independence.evidence["n_correlated"] == 1
+    assert independence.evidence["correlated"][0]["features"] == ["f0", "f1"]
+    assert independence.evidence["interactions"][0]["strength"] < 1e-9
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_counts_are_those_of_the_graph(shape):
+    """Masked, kept and straight edges are counted as the topology has them."""
+    model, findings = tiny(shape)
+    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    found = by_id(findings)
+    masked = sum(int((layer.mask == 0).sum()) for layers in model.network.stages.values() for layer in layers)
+    kept = sum(edge.kept for edge in topology.kan_edges)
+    assert (found["sparsity"].evidence["masked"], found["sparsity"].evidence["kept"]) == (masked, kept)
+    assert found["sparsity"].evidence["r2"] == topology.fidelity.r2
+    assert found["sparsity"].answer.startswith("Yes" if masked else "No")
+    assert sum(found["shapes"].evidence["shapes"].values()) == found["shapes"].evidence["kept"] == kept
+    outside = {f"{edge.source} -> {edge.target}" for edge in topology.kan_edges if edge.outside_grid > 0.05}
+    assert set(found["trust"].evidence["outside_grid"]) == outside
+    assert found["trust"].evidence["n_outside"] == len(outside)
+
+
+def test_nothing_is_claimed_of_a_forecast_that_never_changes():
+    """A model whose forecast is constant has a report too."""
+    model = make_model("head", n_features=2)
+    with torch.no_grad():
+        model.network.head[1].mask[:] = 0
+    findings = report_of(replace(model, reference=model.reference))
+    check_form(findings)
+    check_numbers(findings)
+    assert by_id(findings)["sparsity"].evidence["kept"] == 0
+
+
+def test_markdown():
+    """As prose, every question is a heading and every answer a paragraph, in order."""
+    _, findings = tiny("lstm")
+    text = markdown("y+1", findings)
+    assert text.startswith("# How the model forecasts `y+1`\n\n## ")
+    places = [text.index(f"## {finding.question}\n\n{finding.answer}") for finding in findings]
+    assert places == sorted(places)
+    assert np.diff([*places, len(text)]).min() > 0
+    assert text.endswith("\n") and not text.endswith("\n\n")

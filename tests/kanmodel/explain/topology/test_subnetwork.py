@@ -1,0 +1,158 @@
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from factories import make_model
+from goldens import load_case
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from thorough import examples
+
+from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.structure.connectivity import n_nodes as count_nodes
+from kanmodel.explain.structure.replay import Replay, measure_fidelity
+from kanmodel.explain.topology.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
+from kanmodel.explain.topology.subnetwork import compare_models, extract_subnetwork, measure_size
+from kanmodel.network.config import width_of
+
+
+@cache
+def tiny(shape, seed=0, **options):
+    small = {"n_features": 3, "lookback": 2, "hidden_size": 3, "n_hidden": 3, "n_reference": 130}
+    model = make_model(shape, seed, **small | options)
+    return model, tuple(measure_importance(model, output) for output in range(len(model.config.outputs)))
+
+
+@settings(max_examples=examples(12))
+@given(
+    st.sampled_from(["lstm", "head", "front"]),
+    st.integers(0, 4),
+    st.sampled_from(["mean", "zero"]),
+    st.floats(0.2, 0.99),
+    st.data(),
+)
+def test_the_smaller_model_is_the_pruned_one(shape, seed, fill, fidelity, data):
+    """For any windows it forecasts what the full network forecasts with the dropped edges masked."""
+    model, importances = tiny(shape, seed, product=True)
+    rule = PruningRule(fidelity=fidelity, fill=fill)
+    smaller = extract_subnetwork(model, importances, rule)
+    masked = prune_network(model, prune_by_rule(model, importances[0], rule))
+    window_shape = (3, model.config.lookback, len(model.config.features))
+    windows = torch.from_numpy(data.draw(hnp.arrays(np.float64, window_shape, elements=st.floats(-4, 4))))
+    torch.testing.assert_close(smaller.network(windows), masked(windows), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+def test_dropped_nodes_are_gone_from_the_file(tmp_path, shape):
+    """At a low fidelity hidden layers shrink, the file loads to the same forecasts, and names what it was made from."""
+    model, importances = tiny(shape, 1, product=True)
+    sha256 = save_checkpoint(model, tmp_path / "full.safetensors")
+    model = load_checkpoint(tmp_path / "full.safetensors")
+    smaller = extract_subnetwork(model, importances, PruningRule(fidelity=0.3))
+    full_width, width = count_nodes(model.config.head), count_nodes(smaller.config.head)
+    assert width[1] < full_width[1] and (width[0], width[2]) == (full_width[0], full_width[2])
+    before, after = measure_size(model.network), measure_size(smaller.network)
+    assert after.edges < before.edges and after.nodes < before.nodes
+    save_checkpoint(smaller, tmp_path / "smaller.safetensors")
+    loaded = load_checkpoint(tmp_path / "smaller.safetensors")
+    assert torch.equal(loaded.reference_outputs, smaller.reference_outputs)
+    assert (loaded.provenance.source, loaded.provenance.parent) == ("prune", f"sha256:{sha256}")
+    assert loaded.reference.times == model.reference.times
+    assert torch.equal(loaded.reference.windows, model.reference.windows)
+    np.testing.assert_array_equal(loaded.reference.targets, model.reference.targets)
+
+
+@pytest.mark.parametrize(("shape", "fidelity"), [("lstm", 0.9), ("head", 0.99), ("head", 0.5), ("front", 0.9)])
+def test_every_output_keeps_the_fidelity(shape, fidelity):
+    """With four outputs each keeps what was asked, measured on the smaller model's own forecasts."""
+    model, importances = tiny(shape, 2, targets=("a", "b"), horizon=2)
+    smaller = extract_subnetwork(model, importances, PruningRule(fidelity=fidelity))
+    full, left = (each.reference_outputs for each in (model, smaller))
+    lost = ((full - left) ** 2).sum(dim=0) / ((full - full.mean(dim=0)) ** 2).sum(dim=0)
+    assert (1 - lost >= fidelity).all()
+    assert smaller.metrics["fidelity_r2 b+2"] == pytest.approx(1 - float(lost[3]), abs=1e-9)
+    assert smaller.metrics["fidelity_r2"] == pytest.approx(1 - float(lost.mean()), abs=1e-9)
+
+
+def test_edges_kept_for_another_output_may_not_spoil_one():
+    """Where the mere union of what is kept for each output loses the fidelity of one, more edges stay."""
+    model, importances = tiny("lstm", 3, targets=("a", "b"), product=True)
+    rule = PruningRule(fidelity=0.7)
+    kept = [prune_by_rule(model, importance, rule).edges for importance in importances]
+    union = {place: kept[0][place] | kept[1][place] for place in kept[0]}
+    replay = Replay(model)
+    assert min(measure_fidelity(model, output, replay, union).r2 for output in (0, 1)) < 0.7
+    smaller = extract_subnetwork(model, importances, rule)
+    assert min(compare_models(model, smaller, output).r2 for output in (0, 1)) >= 0.7
+    assert measure_size(smaller.network).edges < measure_size(model.network).edges
+
+
+def test_one_output_of_several():
+    """What is kept for one output alone is fewer edges, and its fidelity holds."""
+    model, importances = tiny("head", 3, targets=("a", "b"))
+    both, one = (
+        extract_subnetwork(model, chosen, PruningRule(fidelity=0.9)) for chosen in (importances, importances[1:])
+    )
+    assert compare_models(model, one, 1).r2 >= 0.9
+    assert measure_size(one.network).edges < measure_size(both.network).edges
+
+
+def test_metrics_say_which_model_they_are_of():
+    """Those of the full model are called so; the smaller one's own error is that of its forecasts."""
+    model, importances = tiny("head", 1)
+    smaller = extract_subnetwork(model, importances, PruningRule(fidelity=0.8))
+    errors = smaller.predict(model.scaling.features_to_original(model.reference.windows)) - model.reference.targets
+    assert smaller.metrics == {
+        "fidelity_r2": pytest.approx(compare_models(model, smaller, 0).r2),
+        "reference_mae": pytest.approx(np.abs(errors).mean()),
+        "unpruned_test_r2": 0.5,
+        "unpruned_test_mae": 1.0,
+    }
+
+
+def test_pruning_twice():
+    """The second time starts from the first: no larger, its own fidelity, and still the metrics of the first model."""
+    model, importances = tiny("lstm", 1, product=True, with_targets=False)
+    once = replace(extract_subnetwork(model, importances, PruningRule(fidelity=0.95)), sha256="0" * 64)
+    twice = extract_subnetwork(once, [measure_importance(once, 0)], PruningRule(fidelity=0.8))
+    assert measure_size(twice.network).edges < measure_size(once.network).edges
+    assert twice.provenance.parent == "sha256:" + "0" * 64
+    assert sorted(twice.metrics) == ["fidelity_r2", "unpruned_test_mae", "unpruned_test_r2"]
+    assert twice.metrics["fidelity_r2"] == pytest.approx(compare_models(once, twice, 0).r2)
+    assert twice.metrics["unpruned_test_r2"] == 0.5
+
+
+def test_a_constant_node_that_is_needed_stays():
+    """A hidden node that nothing enters still adds its constant: it is kept with its edges where the fill is zero."""
+    model = make_model("head", seed=2)
+    with torch.no_grad():
+        model.network.head[0].mask[1] = 0
+        model.network.head[0].subnode_bias[1] = 1.0
+    model = LoadedModel(model.network, model.reference, {}, model.provenance)
+    smaller = extract_subnetwork(model, [measure_importance(model, 0)], PruningRule(fidelity=1.0, fill="zero"))
+    torch.testing.assert_close(smaller.reference_outputs, model.reference_outputs, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["interp4", "mult_arity_lists", "pykan_head"])
+def test_pykans_pruning_as_a_file(name):
+    """With pykan's thresholds and a fill of zero, the smaller model forecasts what pykan's pruned one does."""
+    case = load_case(name)
+    importance = measure_importance(case.model, 0)
+    for expected in case.prunings():
+        thresholds = replace(Thresholds(-1, -1, -1), **expected.thresholds)
+        smaller = extract_subnetwork(case.model, [importance], PruningRule(None, None, thresholds, "zero"))
+        np.testing.assert_allclose(smaller.network(case.windows("eval")), expected.predictions, rtol=0, atol=1e-9)
+        if expected.call == "prune_node":
+            assert width_of(smaller.config.head)[1:-1] == [list(n) if n[1] else n[0] for n in expected.width[1:-1]]
+
+
+def test_nothing_left():
+    """A threshold above all scores drops every edge: the forecast is a constant of a network that still has layers."""
+    model, importances = tiny("head", 0)
+    smaller = extract_subnetwork(model, importances, PruningRule(None, None, Thresholds(-1, 1e9, -1)))
+    assert measure_size(smaller.network).edges == 0 and count_nodes(smaller.config.head) == [3, 1, 1]
+    assert np.ptp(smaller.reference_outputs.numpy()) == 0

@@ -1,0 +1,150 @@
+from copy import deepcopy
+
+import pytest
+import torch
+from factories import make_model
+from goldens import load_case
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanmodel.errors import DataError
+from kanmodel.network import splines
+from kanmodel.network.bases import Gaussian, Line
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, RecurrentConfig, Step, Target, plain_layers
+from kanmodel.network.layer import KANLayer, pass_layers
+from kanmodel.training.optimization import TrainingOptions, sparsity_penalty, update_grids
+
+# pykan 0.2.8: get_reg("edge_forward_spline_n", lamb_l1=1, lamb_entropy=2, lamb_coef=0, lamb_coefdiff=0), float64
+PYKAN_PENALTIES = {
+    "interp4": 5.689760160688618,
+    "proxy20": 8.260985740461432,
+    "mult": 8.50212525956912,
+    "mult_arity3": 7.993148211209879,
+    "mult_arity_lists": 6.7941381847112154,
+    "constant_input": 6.387125003585872,
+    "pykan_head": 8.875831160995826,
+}
+
+
+@pytest.mark.parametrize("name", PYKAN_PENALTIES)
+def test_the_penalty_is_that_of_pykan(name):
+    """The regulariser gives pykan's number for trained networks, product nodes and constant inputs among them."""
+    case = load_case(name)
+    trace = case.model.network.trace(case.windows("reference"))
+    assert sparsity_penalty(trace.head).item() == pytest.approx(PYKAN_PENALTIES[name], abs=1e-9)
+
+
+def test_the_penalty_has_a_gradient_where_an_input_never_changes():
+    """A constant input, whose standard deviation is 0, gives finite gradients."""
+    layer = KANLayer(LayerConfig(2, 3))
+    x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
+    x[:, 1] = 0.5
+    sparsity_penalty((layer.trace(x),)).backward()
+    assert all(torch.isfinite(weight.grad).all() for weight in layer.parameters())
+
+
+@given(
+    st.lists(st.floats(-1, 1), min_size=8, max_size=8),
+    st.floats(-0.9, 0.0),
+    st.floats(0.2, 0.9),
+    st.floats(1e-2, 50),
+    st.floats(0, 1),
+    st.sampled_from([torch.float32, torch.float64]),
+)
+def test_a_grid_update_keeps_what_the_new_knots_can_represent(powers, low, width, scale, grid_eps, dtype):
+    """Cubic polynomials stay the same to 1e-4 of their scale wherever the data lies, also when it is far from 1."""
+    layer = KANLayer(LayerConfig(2, 1)).to(dtype)
+    positions = torch.linspace(-1, 0.999, 200, dtype=torch.float64).unsqueeze(1).expand(-1, 2)
+    coefficients = torch.tensor(powers, dtype=torch.float64).reshape(2, 4)
+    curves = sum(coefficients[:, p] * positions**p for p in range(4)).unsqueeze(1)  # (200, 1, 2)
+    with torch.no_grad():
+        layer.coef.copy_(splines.fit_coefficients(positions, curves, layer.grid.double(), 3))
+        layer.scale_spline.fill_(scale)
+    x = low + width * torch.rand(300, 2, generator=torch.Generator().manual_seed(0), dtype=dtype) * (1 - low) / 2
+    before, grid_before = layer.trace(x).edges, layer.grid.clone()
+    layer.update_grid(x, grid_eps)
+    assert not torch.equal(layer.grid, grid_before)
+    assert torch.equal(layer.scale_spline, torch.full_like(layer.scale_spline, scale))
+    assert (layer.trace(x).edges - before).abs().max() <= 1e-4 * max(1.0, scale)
+
+
+@pytest.mark.parametrize("shape", ["lstm", "front"])
+def test_a_grid_update_moves_every_kan_to_its_own_data(shape):
+    """After an update the core of each layer's grid ends where the data that reaches it ends."""
+    network = make_model(shape).network
+    windows = torch.randn(64, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    update_grids(network, windows)
+    trace = network.trace(windows)
+    for stage, layers in network.stages.items():
+        for layer, passed in zip(layers, trace.stages[stage], strict=True):
+            low, high = layer.core
+            torch.testing.assert_close(low, passed.inputs.amin(dim=0), atol=1e-6, rtol=0)
+            torch.testing.assert_close(high, passed.inputs.amax(dim=0), atol=1e-6, rtol=0)
+
+
+def test_a_grid_update_follows_the_layer_norm():
+    """Downstream of a layer norm the knots span the normalised inputs, and each curve stays the spline nearest to it.
+
+    Where the old splines reach, the edges stay what they were up to what the new knots can represent.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        layers = [
+            KANLayer(config).double() for config in plain_layers([3, 4, 2], before=(Step("layer_norm"),), base_after=0)
+        ]
+        x = 40 + 10 * torch.randn(300, 3, dtype=torch.float64)  # far from the grids
+        for layer in layers:
+            layer.before[0].weight.uniform_(0.5, 1.5)
+            layer.before[0].bias.uniform_(-0.5, 0.5)
+            layer.grid.mul_(4)  # wide: everything that is normalised lies inside
+    before, reaching = pass_layers(layers, x), x
+    for layer in layers:
+        layer.update_grid(reaching)
+        _, normalised = layer.read(reaching)
+        torch.testing.assert_close(layer.core[0], normalised.amin(dim=0))
+        torch.testing.assert_close(layer.core[1], normalised.amax(dim=0))
+        reaching = layer(reaching)
+    assert ((reaching - before) ** 2).mean() < 1e-3 * before.var()
+
+
+def test_what_has_no_knots_stays():
+    """A grid update of a network moves its B-splines and leaves its bumps and its lines alone."""
+    features = tuple(Feature(name) for name in "abc")
+    network = Network(
+        ModelConfig(
+            features=features,
+            targets=(Target("y"),),
+            lookback=2,
+            horizon=1,
+            head=(LayerConfig(4, 2, Gaussian(5, 0.5)), LayerConfig(2, 1, Line(), "zero")),
+            recurrent=RecurrentConfig("lstm", 4),
+            front=plain_layers([3, 3]),
+        )
+    )
+    front, head = (deepcopy(layers.state_dict()) for layers in (network.front, network.head))
+    update_grids(network, 40 + 10 * torch.randn(150, 2, 3))
+    assert not torch.equal(network.front[0].grid, front["0.grid"])
+    assert all(torch.equal(tensor, head[name]) for name, tensor in network.head.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": -1}, "epochs must be at least 0, but is -1"),
+        ({"lamb": -1.0}, "lamb must lie between 0 and 1000000000, but is -1.0"),
+        ({"noise": float("nan")}, "noise must lie between 0 and 1000000000, but is nan"),
+        ({"validation_share": 1.0}, "validation_share must lie between 0 and 1, but is 1.0"),
+    ],
+)
+def test_options_out_of_range_are_refused_by_name(options, message):
+    """Each refusal names the option, its bound and its value."""
+    with pytest.raises(DataError, match=message):
+        TrainingOptions(**options)
+
+
+def test_options_are_data():
+    """Two equal sets of options are equal, and none can be changed."""
+    assert TrainingOptions(seed=1) == TrainingOptions(seed=1)
+    with pytest.raises(AttributeError):
+        TrainingOptions().seed = 2

@@ -1,0 +1,307 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.errors import ConfigError, DataError, NonFiniteError
+from kanmodel.network.bases import Gaussian, Sech2
+from kanmodel.network.chain import Network
+from kanmodel.network.config import Step, plain_layers
+from kanmodel.training.optimization import TrainingOptions
+from kanmodel.training.samples import TrainingTable, split_samples
+from kanmodel.training.training import fit, refine
+
+QUICK = TrainingOptions(lookback=3, hidden=4, width=(4, 2, 1), grid=3, epochs=3, batch=32, lamb=0.001, noise=0.0)
+
+
+def make_table(n_rows=400, constant=False, seed=0, **options):
+    """Two features and a target that they determine; `constant` adds a feature that never changes."""
+    rng = np.random.default_rng(seed)
+    features = rng.normal(loc=[0.0, 100.0], scale=[1.0, 20.0], size=(n_rows, 2))
+    targets = 3 * np.sin(features[:, :1]) + features[:, 1:2] / 20 + 7
+    names = ("a", "b")
+    if constant:
+        features, names = np.column_stack([features, np.full(n_rows, 0.1)]), ("a", "b", "c")
+    return TrainingTable(features, targets, names, ("y",), **options)
+
+
+def make_radial_model(table, basis):
+    """A random model with layer norms and radial bases for `make_table`, its scaling that of the table."""
+    trained = fit(table, replace(QUICK, epochs=1))
+    kind = {"gaussian": Gaussian, "sech2": Sech2}[basis]
+    head = plain_layers([4, 2, 1], kind(5, 0.5), before=(Step("layer_norm"),), base_after=0)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return replace(trained, network=Network(replace(trained.config, head=head)).requires_grad_(False))
+
+
+def weights(model):
+    return torch.cat([tensor.flatten() for tensor in model.network.state_dict().values()])
+
+
+def test_a_kan_learns_what_ridge_cannot():
+    """A head alone forecasts 3 sin(a) + b far better than ridge and persistence on the same test rows."""
+    options = replace(QUICK, lookback=1, hidden=0, width=(2, 1), epochs=60, learning_rate=0.03, weight_decay=0.0)
+    metrics = fit(make_table(800), options).metrics
+    assert metrics["test_r2"] > 0.98
+    assert metrics["test_r2"] > metrics["ridge_r2"] + 0.02
+    assert metrics["persistence_r2"] < 0
+    assert metrics["test_mae"] < 0.4
+
+
+def test_metrics_are_those_of_the_test_rows_in_original_units():
+    """R2 and the mean absolute error follow from predictions for the windows of the last 15 % of the rows."""
+    table = make_table()
+    model = fit(table, QUICK)
+    ends = split_samples(table, 3, 1, 0.15).test
+    predictions = model.predict(np.stack([table.features[end - 2 : end + 1] for end in ends]))
+    errors = table.targets[ends] - predictions
+    spread = ((table.targets[ends] - table.targets[ends].mean()) ** 2).sum()
+    assert model.metrics["test_r2"] == pytest.approx(1 - (errors**2).sum() / spread, abs=1e-6)
+    assert model.metrics["test_mae"] == pytest.approx(np.abs(errors).mean(), abs=1e-6)
+    assert model.metrics["test_windows"] == len(ends)
+
+
+def test_the_same_seed_gives_the_same_model_and_leaves_no_trace():
+    """Weights and metrics repeat exactly, another seed differs, and torch's own random state is as before."""
+    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    table = make_table()
+    first, second, other = (fit(table, replace(QUICK, noise=0.1, seed=seed)) for seed in (1, 1, 2))
+    assert torch.equal(weights(first), weights(second)) and first.metrics == second.metrics
+    assert not torch.equal(weights(first), weights(other))
+    assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
+
+
+def test_reference_windows_come_evenly_from_the_validation_part_in_time_order():
+    """The model keeps the wanted number of validation windows, with their targets and the times of their last steps."""
+    times = tuple(f"t{row:03d}" for row in range(400))
+    table = make_table(times=times)
+    model = fit(table, replace(QUICK, reference_windows=20))
+    ends = [int(time[1:]) for time in model.reference.times]
+    validation = split_samples(table, 3, 1, 0.15).validation
+    assert set(ends) <= set(validation.tolist()) and ends == sorted(set(ends)) and len(ends) == 20
+    assert (ends[0], ends[-1]) == (validation[0], validation[-1]) and max(np.diff(ends)) <= 4
+    np.testing.assert_array_equal(model.reference.targets, table.targets[ends])
+    windows = model.scaling.features_to_original(model.reference.windows)
+    np.testing.assert_allclose(windows[:, -1], table.features[ends], rtol=1e-5, atol=1e-5)
+
+
+def test_the_weights_are_those_of_the_best_epoch():
+    """Training that goes on past its best epoch ends with that epoch's validation error, and patience stops it."""
+    table = make_table(150)
+    reports = []
+    model = fit(table, replace(QUICK, epochs=80, patience=5, learning_rate=0.05, grid_updates=8), reports.append)
+    errors = [report.validation_error for report in reports]
+    best = int(np.argmin(errors))
+    assert len(errors) == min(80, best + 6) and best < len(errors) - 1
+    ends = split_samples(table, 3, 1, 0.15).validation
+    predictions = model.predict(np.stack([table.features[end - 2 : end + 1] for end in ends]))
+    scaled = (predictions - table.targets[ends]) / model.config.targets[0].std
+    assert (scaled**2).mean() == pytest.approx(errors[best], rel=1e-4)
+    assert [report.best_error for report in reports] == np.minimum.accumulate(errors).tolist()
+
+
+def test_the_penalty_makes_edges_fall_silent():
+    """With a penalty most edges vary far less than without one."""
+    table = make_table(500)
+    options = replace(QUICK, lookback=1, hidden=0, width=(2, 5, 1), epochs=30, learning_rate=0.03)
+
+    def loud_edges(lamb):
+        model = fit(table, replace(options, lamb=lamb))
+        edges = [trace.edges.std(dim=0) for trace in model.network.trace(model.reference.windows).head]
+        return sum(int((scales > 0.03).sum()) for scales in edges)
+
+    assert loud_edges(0.03) <= loud_edges(0.0) / 2
+
+
+def test_scaling_comes_from_training_rows_alone():
+    """Means, deviations and ranges of the features are those of the first 70 % of the rows."""
+    table = make_table()
+    features = table.features.copy()
+    features[300:] += 1000
+    model = fit(replace(table, features=features, units={"b": "hPa", "y": "K"}), QUICK)
+    for column, feature in zip(features[:280].T, model.config.features, strict=True):
+        figures = (feature.mean, feature.std, feature.min, feature.max)
+        assert figures == pytest.approx((column.mean(), column.std(), column.min(), column.max()))
+    assert [feature.unit for feature in model.config.features] == [None, "hPa"]
+    assert model.config.targets[0].unit == "K"
+
+
+def test_a_constant_feature_does_no_harm():
+    """A feature that never changes has deviation 0 and leaves all weights finite, also where a KAN reads it."""
+    for shape in (QUICK, replace(QUICK, lookback=1, hidden=0, width=(3, 2, 1)), replace(QUICK, front=(3, 2))):
+        model = fit(make_table(constant=True), shape)
+        assert model.config.features[2].std == 0.0
+        assert torch.isfinite(weights(model)).all() and np.isfinite(list(model.metrics.values())).all()
+
+
+def test_every_shape_trains_saves_and_loads(tmp_path):
+    """Front, product nodes, two layers, two directions, two targets and two steps end in a checkpoint that loads."""
+    table = make_table()
+    table = replace(table, targets=np.column_stack([table.targets, -table.targets]), target_names=("y", "z"))
+    options = replace(QUICK, front=(2, 3), num_layers=2, bidirectional=True, width=(8, (2, 1), 4), horizon=2, hidden=4)
+    model = fit(table, options)
+    save_checkpoint(model, tmp_path / "m.safetensors")
+    loaded = load_checkpoint(tmp_path / "m.safetensors")
+    assert loaded.config.outputs == ("y+1", "z+1", "y+2", "z+2")
+    assert torch.equal(loaded.reference_outputs, model.reference_outputs)
+    per_output = [loaded.metrics[f"test_r2 {name}"] for name in loaded.config.outputs]
+    assert loaded.metrics["test_r2"] == pytest.approx(np.mean(per_output))
+    assert loaded.provenance.source == "train"
+
+
+def test_a_target_that_never_changes_is_refused():
+    """There is nothing to forecast where a target is constant in training."""
+    table = make_table()
+    with pytest.raises(DataError, match=r"target y is 4\.0 in every training row"):
+        fit(replace(table, targets=np.full((400, 1), 4.0)), QUICK)
+
+
+@pytest.mark.parametrize("value", [4.0, 0.1, 1e9 + 0.3])
+@pytest.mark.parametrize("horizon", [1, 2])
+@pytest.mark.filterwarnings("error")
+def test_a_constant_test_target_is_refused_before_training(value, horizon):
+    """A target without spread in the test part has no R2, which is said before the first epoch and without warnings."""
+    table = make_table()
+    model = fit(table, replace(QUICK, horizon=horizon, width=(4, 2, horizon), epochs=1))
+    targets = table.targets.copy()
+    targets[330:] = value
+    constant, epochs = replace(table, targets=targets), []
+    refusal = rf"output y\+1 is {value} in every test window"
+    with pytest.raises(DataError, match=refusal):
+        fit(constant, replace(QUICK, horizon=horizon, width=(4, 2, horizon)), epochs.append)
+    with pytest.raises(DataError, match=refusal):
+        refine(model, constant, QUICK, epochs.append)
+    assert not epochs
+
+
+def test_an_architecture_that_cannot_exist_is_refused():
+    """A head that does not fit what reaches it is refused with both numbers."""
+    with pytest.raises(ConfigError, match=r"head\[0\]\.n_in must be 4, which reach it, but is 5"):
+        fit(make_table(), replace(QUICK, width=(5, 1)))
+
+
+def test_a_training_that_diverges_says_so():
+    """An absurd learning rate ends in one error that names the epoch, not in a model of NaN."""
+    with pytest.raises(NonFiniteError, match="diverged in epoch"):
+        fit(make_table(), replace(QUICK, learning_rate=1e9))
+
+
+def test_a_new_model_needs_epochs():
+    """Without epochs nothing would be trained, so a model is not begun."""
+    with pytest.raises(DataError, match="epochs must be at least 1 for a new model, but is 0"):
+        fit(make_table(), replace(QUICK, epochs=0))
+
+
+@pytest.mark.parametrize(
+    "shape", [QUICK, replace(QUICK, lookback=1, hidden=0, width=(2, (2, 1), 1)), replace(QUICK, front=(2, 3))]
+)
+def test_going_on_without_epochs_measures_the_model(shape):
+    """Weights and metrics stay exactly the same, and the original is untouched."""
+    table = make_table()
+    model = replace(fit(table, shape), sha256="f" * 64)
+    before = weights(model)
+    refinement = refine(model, table, replace(QUICK, epochs=0))
+    assert torch.equal(weights(refinement.after), before) and torch.equal(weights(model), before)
+    assert refinement.after.metrics == refinement.before.metrics == model.metrics
+    assert torch.equal(refinement.after.reference.windows, model.reference.windows)
+    assert refinement.after.provenance.parent == "sha256:" + "f" * 64 and model.provenance.parent is None
+    assert not any(weight.requires_grad for weight in refinement.after.network.parameters())
+
+
+@pytest.mark.parametrize("epochs", [0, 3])
+def test_grids_end_where_the_data_is(epochs):
+    """Stale grids come to lie where the training windows take them, also behind epochs that move what reaches them."""
+    table = make_table(600)
+    model = fit(table, replace(QUICK, grid_updates=0, epochs=15))
+    after = refine(model, table, replace(QUICK, epochs=epochs, learning_rate=0.001), move_grids=True).after
+    ends = split_samples(table, 3, 1, 0.15).train
+    windows = after.to_model_units(np.stack([table.features[end - 2 : end + 1] for end in ends]))
+    for layer, trace in zip(after.network.head, after.network.trace(windows).head, strict=True):
+        torch.testing.assert_close(layer.core[0], trace.inputs.amin(dim=0), rtol=0, atol=1e-2)
+        torch.testing.assert_close(layer.core[1], trace.inputs.amax(dim=0), rtol=0, atol=1e-2)
+    stale = model.network.trace(windows).head[0].inputs
+    assert (model.network.head[0].core[0] - stale.amin(dim=0)).abs().max() > 0.1
+
+
+def test_moving_the_grids_keeps_the_function():
+    """Without epochs the forecasts stay nearly what they were."""
+    table = make_table(600)
+    model = fit(table, replace(QUICK, grid_updates=0, epochs=15))
+    after = refine(model, table, replace(QUICK, epochs=0), move_grids=True).after
+    assert not torch.equal(weights(after), weights(model))
+    full, moved = model.reference_outputs, after.reference_outputs
+    assert ((full - moved) ** 2).mean() < 1e-3 * full.var()
+
+
+def test_going_on_with_a_penalty_silences_edges():
+    """A model trained without penalty goes on with one: its edges vary less, and it still forecasts."""
+    table = make_table(500)
+    options = replace(QUICK, lookback=1, hidden=0, width=(2, 5, 1), epochs=20, learning_rate=0.03, lamb=0.0)
+    refinement = refine(fit(table, options), table, replace(options, lamb=0.03))
+
+    def size(model):
+        return float(sum(t.edges.std(dim=0).sum() for t in model.network.trace(model.reference.windows).head))
+
+    assert size(refinement.after) < 0.8 * size(refinement.before)
+    assert refinement.after.metrics["test_r2"] > 0.8
+
+
+def test_going_on_never_ends_worse_than_it_began():
+    """Where no epoch has a lower validation error plus penalty, the weights that were there are kept."""
+    table = make_table()
+    model = fit(table, QUICK)
+    refinement = refine(model, table, replace(QUICK, learning_rate=10.0, epochs=1, grid_updates=0))
+    assert torch.equal(weights(refinement.after), weights(model))
+
+
+def test_masked_edges_stay_masked():
+    """What was pruned does not come back."""
+    table = make_table()
+    model = fit(table, QUICK)
+    model.network.head[0].mask[0, 1] = 0
+    after = refine(replace(model), table, QUICK).after
+    assert after.network.head[0].mask[0, 1] == 0
+    windows = model.reference.windows
+    assert not after.network.trace(windows).head[0].edges[:, 0, 1].any()
+
+
+@pytest.mark.parametrize("basis", ["gaussian", "sech2"])
+def test_a_radial_model_goes_on(basis):
+    """With the options' defaults a radial model trains on; its centres stay, and asking to move them is refused."""
+    table = make_table()
+    model = make_radial_model(table, basis)
+    reports = []
+    refinement = refine(model, table, report=reports.append)
+    after = refinement.after
+    assert reports and after.metrics["test_r2"] > refinement.before.metrics["test_r2"]
+    for layer, old in zip(after.network.head, model.network.head, strict=True):
+        assert torch.equal(layer.grid, old.grid) and not torch.equal(layer.coef, old.coef)
+    with pytest.raises(ConfigError, match=f"no knots to move: its basis is {basis}"):
+        refine(model, table, QUICK, move_grids=True)
+
+
+def test_scaling_and_units_stay_when_going_on():
+    """On a table with other means the features keep the scaling that the weights were trained with."""
+    table = make_table(units={"a": "K"})
+    model = fit(table, QUICK)
+    shifted = replace(table, features=table.features + np.array([1.0, 0.0]), units={})
+    assert refine(model, shifted, QUICK).after.config == model.config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"feature_names": ("a", "c")}, "the table's features are a, c, but the model's are a, b"),
+        ({"feature_names": ("b", "a")}, "the table's features are b, a, but the model's are a, b"),
+        ({"target_names": ("z",)}, "the table's targets are z, but the model's are y"),
+    ],
+)
+def test_other_columns_are_refused(change, message):
+    """A model goes on with its own features, in their order, and its own targets."""
+    table = make_table()
+    model = fit(table, QUICK)
+    with pytest.raises(DataError, match=message):
+        refine(model, replace(table, **change), QUICK)
