@@ -23,8 +23,10 @@ from kanmodel.explain.report import write_report
 from kanmodel.explain.structure.replay import Fill
 from kanmodel.explain.topology.graph import lay_out
 from kanmodel.explain.topology.lookup import find_edge_at, find_edge_between
-from kanmodel.explain.topology.pruning import Metric, PruningRule, Thresholds, prune_by_rule
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
 from kanmodel.explain.topology.subnetwork import extract_subnetwork
+from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.inputs import read_baseline, read_windows
 from kanmodel.network.config import Feature, width_of
 from kanmodel.once import Once

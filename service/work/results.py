@@ -15,7 +15,8 @@ from kanmodel.explain.importance.global_importance import Importance, measure_im
 from kanmodel.explain.report import Finding, write_report
 from kanmodel.explain.structure.replay import Fill
 from kanmodel.explain.topology.graph import Topology, lay_out
-from kanmodel.explain.topology.pruning import FidelityPoint, Metric, PruningRule, prune_by_rule, trace_fidelity
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule, prune_by_rule, trace_fidelity
 from service.http.errors import NotReadyError
 from service.models.registry import Served
 from service.work.cache import Cache

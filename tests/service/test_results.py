@@ -11,7 +11,8 @@ from sockets import is_at_rest
 from waiting import poll
 
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds
+from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.topology.thresholds import Thresholds
 from service.models.registry import Registry, Served
 from service.telemetry.metrics import Metrics
 from service.work import results
