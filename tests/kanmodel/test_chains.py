@@ -19,7 +19,7 @@ from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.explain.structure.ids import node_place
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network
 from kanmodel.explain.topology.subnetwork import extract_subnetwork
 from kanmodel.explain.topology.thresholds import Thresholds

@@ -20,7 +20,7 @@ from service.work.budget import Bounds
 from service.work.executor import Executor
 from service.work.results import GlobalResults
 
-FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "lay_out", "write_report")
+FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "assemble_topology", "write_report")
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ def test_rules_that_keep_the_same_share_their_graph(computed):
 
     topologies = run(scenario)
     assert [topology.rule for topology in topologies] == [*rules, *rules]
-    assert computed == ["measure_importance", "prune_by_rule", "lay_out", "prune_by_rule", "prune_by_rule"]
+    assert computed == ["measure_importance", "prune_by_rule", "assemble_topology", "prune_by_rule", "prune_by_rule"]
     assert all(topology.nodes is topologies[0].nodes for topology in topologies)
 
 

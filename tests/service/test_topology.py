@@ -6,7 +6,7 @@ from factories import make_model
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule, trace_fidelity
 from kanmodel.explain.topology.thresholds import Thresholds
 

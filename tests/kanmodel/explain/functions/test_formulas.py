@@ -20,7 +20,8 @@ from kanmodel.explain.functions.formulas import find_exact_formula, suggest_edge
 from kanmodel.explain.functions.library import FUNCTIONS
 from kanmodel.explain.functions.symbolic import suggest_formulas
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import TopologyEdge, build_topology
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.graph import TopologyEdge
 from kanmodel.explain.topology.pruning import PruningRule
 from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.network.config import SymbolicEdge

@@ -14,7 +14,7 @@ from thorough import examples
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.structure.scores import score_layers
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
 from kanmodel.explain.topology.thresholds import Thresholds
 
