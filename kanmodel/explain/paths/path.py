@@ -9,7 +9,7 @@ else. Everything is in model units.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -26,6 +26,7 @@ Result = TypeVar("Result")
 
 # A computation in slices: it yields between them, and returns its result.
 Slices = Generator[None, None, Result]
+Pause = Callable[[], None]  # is called every few milliseconds of work; what it raises ends the work
 PASS_BYTES = 2_500_000  # of the largest values of one pass: of more, memory is mapped anew in each pass
 
 
@@ -186,14 +187,16 @@ def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> C
     )
 
 
-def complete(slices: Slices[Result]) -> Result:
-    """The result of a computation in slices, one after the other."""
+def complete(slices: Slices[Result], pause: Pause | None = None) -> Result:
+    """The result of a computation in slices, with a call of `pause` between them."""
     while True:
         try:
             next(slices)
         except StopIteration as end:
             result: Result = end.value
             return result
+        if pause is not None:
+            pause()
 
 
 def _adjoint(rule: NestedQuadrature, gradient: Tensor) -> Tensor:
