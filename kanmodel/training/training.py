@@ -84,8 +84,9 @@ def fine_tune(
 ) -> FineTuning:
     """Goes on training a model, so that fewer edges matter, or its functions become finer.
 
-    Architecture, units and scaling stay as they are, and so do masked edges. The weights are those of the epoch with
-    the lowest validation error plus penalty, the start included: without epochs the model is only measured.
+    Units and scaling stay as they are, and so do masked edges and, but for `grid_size`, the architecture. The weights
+    are those of the epoch with the lowest validation error plus penalty, the start included: without epochs the model
+    is only measured.
 
     Args:
         model: where to begin; it is not changed.
