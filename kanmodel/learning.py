@@ -9,24 +9,12 @@ from typing import Any
 from kanmodel.errors import ConfigError, UnknownNameError
 from kanmodel.model import Model
 from kanmodel.training.clock import MAX_STEP
-from kanmodel.training.optimization import Progress, TrainingOptions
+from kanmodel.training.optimization import ARCHITECTURE, Progress, TrainingOptions
 from kanmodel.training.progress import choose_progress
 from kanmodel.training.tables import Columns, make_table
 from kanmodel.training.training import fine_tune as fine_tune_model
 from kanmodel.training.training import fit
 
-OF_THE_MODEL = (
-    "lookback",
-    "horizon",
-    "hidden",
-    "cell",
-    "num_layers",
-    "bidirectional",
-    "width",
-    "front",
-    "grid",
-    "order",
-)
 Report = bool | Callable[[Progress], None] | None
 
 
@@ -138,7 +126,7 @@ def fine_tune(
             of the architecture.
         NonFiniteError: the training diverged.
     """
-    for option in OF_THE_MODEL:
+    for option in ("lookback", "horizon", *ARCHITECTURE):
         if option in options:
             more = "; grid_size gives it a finer one" if option == "grid" else ""
             raise ConfigError(f"{option} cannot be given, since it is the model's own{more}")
