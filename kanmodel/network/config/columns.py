@@ -1,0 +1,55 @@
+"""The columns of the table that a forecaster reads and forecasts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kanmodel.network.checks import check_number, check_text
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table, with its scaling.
+
+    Attributes:
+        name: the column's name.
+        unit: its unit, for people; None where unknown.
+        mean: mean over the training rows, original units.
+        std: standard deviation over the training rows, original units; 0 for a constant column.
+    """
+
+    name: str
+    unit: str | None = None
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_text(self.name, "name")
+        if self.unit is not None:
+            check_text(self.unit, "unit")
+        check_number(self.mean, "mean")
+        check_number(self.std, "std")
+
+
+@dataclass(frozen=True)
+class Target(Column):
+    """One forecast column, or one class."""
+
+
+@dataclass(frozen=True)
+class Feature(Column):
+    """One input column.
+
+    Attributes:
+        min: smallest training value, original units.
+        max: largest training value, original units.
+    """
+
+    min: float | None = None
+    max: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for place in ("min", "max"):
+            if getattr(self, place) is not None:
+                check_number(getattr(self, place), place)
