@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from kanmodel.network.checks import check_number, check_text
+from kanmodel.network.checks import check_flag, check_number, check_text
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,19 @@ class Feature(Column):
     Attributes:
         min: smallest training value, original units.
         max: largest training value, original units.
+        integer: whether its values are whole numbers, so that it can change by whole numbers alone.
+        fixed: whether nobody can change it, as a calendar cannot be changed; a counterfactual leaves it as it is.
     """
 
     min: float | None = None
     max: float | None = None
+    integer: bool = field(default=False, kw_only=True)
+    fixed: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_flag(self.integer, "integer")
+        check_flag(self.fixed, "fixed")
         for place in ("min", "max"):
             if getattr(self, place) is not None:
                 check_number(getattr(self, place), place)
