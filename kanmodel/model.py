@@ -19,7 +19,7 @@ from kanmodel.explain.importance.global_importance import Importance as Measured
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.expected import ReferenceBaselines, explain_expected
 from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
-from kanmodel.explain.report import write_report
+from kanmodel.explain.report import collect_findings
 from kanmodel.explain.structure.replay import Fill
 from kanmodel.explain.topology.construction import assemble_topology
 from kanmodel.explain.topology.lookup import find_edge_at, find_edge_between
@@ -30,6 +30,7 @@ from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.inputs import read_baseline, read_windows
 from kanmodel.network.config import Feature, width_of
 from kanmodel.once import Once
+from kanmodel.prose import answer_findings
 from kanmodel.results import Edge, Explanation, Formula, Importance, Report, Topology
 from kanmodel.scaling import Array
 from kanmodel.text import with_unit, write_facts
@@ -324,8 +325,8 @@ class Model:
         )
 
     def _write_report(self, output: int) -> Report:
-        findings = write_report(self.loaded, self._measure(output), self._topology(output, PruningRule()))
-        return Report(self.outputs[output], findings)
+        findings = collect_findings(self.loaded, self._measure(output), self._topology(output, PruningRule()))
+        return Report(self.outputs[output], answer_findings(self.loaded.config, output, findings))
 
 
 def load(path: str | Path) -> Model:

@@ -19,10 +19,10 @@ from kanmodel.explain.importance.attributions import Attribution
 from kanmodel.explain.importance.global_importance import Importance as Measured
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import Ledger
-from kanmodel.explain.report import Finding, markdown
 from kanmodel.explain.topology.graph import Topology as Graph
 from kanmodel.explain.topology.graph import TopologyEdge, TopologyNode
 from kanmodel.html import wrap_picture, wrap_text
+from kanmodel.prose import Answer, markdown
 from kanmodel.scaling import Array
 from kanmodel.text import with_unit, write_facts, write_table
 
@@ -358,7 +358,7 @@ class Report:
     """
 
     output: str
-    findings: tuple[Finding, ...]
+    findings: tuple[Answer, ...]
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each question."""
