@@ -9,6 +9,8 @@ from service.requests.windows import read_windows
 from service.schemas.predictions import PredictRequest
 from service.settings import Settings
 
+_WINDOWS = frozenset({"instances", "columns"})
+
 
 def read_prediction(body: bytes, served: Served, settings: Settings) -> Array:
     """The windows to forecast, (n, lookback, n_features), original units.
@@ -17,5 +19,6 @@ def read_prediction(body: bytes, served: Served, settings: Settings) -> Array:
         DataError: something in the request cannot be used; the error names each place.
     """
     document = parse_windows(body, find_limits(served.model, settings))
-    validate_request(PredictRequest, document, unread=("instances", "columns"))
+    if document.keys() - _WINDOWS:
+        validate_request(PredictRequest, document, unread=_WINDOWS)
     return read_windows(document, served.model, settings.max_windows)
