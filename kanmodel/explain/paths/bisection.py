@@ -24,13 +24,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.explain.paths.path import PassedNodes, Slices
-from kanmodel.network.ranges import Intervals, NodeRanges
+from kanmodel.explain.paths.moves import MAX_MOVE
+from kanmodel.explain.paths.path import Slices
 from kanmodel.scaling import Array
 
 BATCH = 64  # paths that are bisected together
 MAX_PARTS = 64  # a path with so many is not halved any further
-MAX_MOVE = 0.5  # of a node between two neighbouring points, in widths of its intervals
 
 
 @dataclass(frozen=True)
@@ -148,28 +147,6 @@ def bisect(
     return parts, found
 
 
-def largest_move(ranges: NodeRanges, starts: Tensor, ends: Tensor, samples: PassedNodes, nodes: Array) -> Array:
-    """The largest of any node of the network between two neighbouring points of each path, (n,).
-
-    Args:
-        ranges: of the network.
-        starts: where the paths begin, (n, lookback, n_features).
-        ends: where they end.
-        samples: what passes at the points.
-        nodes: positions of the points on the paths, (n_points,).
-
-    Returns:
-        In widths of the node's interval; to be compared with `MAX_MOVE`.
-    """
-    moves = [_largest_feature_move(ranges.features, starts, ends, nodes)]
-    if ranges.gates is not None:
-        moves += [ranges.gates.largest_move(gates) for gates in samples.gates]
-    if ranges.front is not None:
-        moves.append(ranges.front.largest_move(torch.cat(samples.front, dim=-1)))
-    moves.append(ranges.nodes.largest_move(torch.cat([samples.readout, *samples.head], dim=-1)))
-    return torch.stack(moves).amax(dim=0).double().numpy()
-
-
 def add_parts(values: Array, parts: Parts) -> Array:
     """Sums over the parts of each path, (n_parts, ...) -> (n, ...)."""
     total = torch.zeros(int(parts.path.max()) + 1, *values.shape[1:], dtype=torch.float64)
@@ -213,15 +190,3 @@ def _in_batches(integrate: Callable[[Parts], Integrals], batch: int, parts: Part
             yield
         found.append(integrate(parts.take(slice(first, first + batch))))
     return Integrals.join(found)
-
-
-def _largest_feature_move(features: Intervals, starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
-    """That of the features, (n,): where it is small enough only a bound of it, as they move evenly."""
-    if features.node is None or not len(features.width):
-        return starts.new_zeros(len(ends))
-    gap = float(np.diff(nodes).max())
-    evenly: Tensor = gap * ((ends - starts).abs()[..., features.node] / features.width).flatten(1).amax(dim=1)
-    if bool((evenly <= MAX_MOVE).all()):
-        return evenly
-    along = torch.from_numpy(nodes).to(ends.dtype)[:, None, None]
-    return features.largest_move(torch.lerp(starts[:, None], ends[:, None], along))

@@ -30,7 +30,7 @@ from kanmodel.errors import DataError, Problem
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.paths.layers import LedgerLayer, list_layers
-from kanmodel.explain.paths.path import Slices, complete
+from kanmodel.explain.paths.path import Pause, Slices, complete
 from kanmodel.explain.paths.walk import PathLedger, Walk, explain_paths
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.scaling import Array
@@ -108,6 +108,7 @@ def explain_windows(
     output: int,
     baseline: Baseline | None = None,
     options: LedgerOptions | None = None,
+    pause: Pause | None = None,
 ) -> Ledger:
     """The ledger of one output for windows.
 
@@ -117,6 +118,7 @@ def explain_windows(
         output: number of the output.
         baseline: what to compare with; default ``mean``.
         options: tolerance and path nodes.
+        pause: called every few milliseconds of work; what it raises ends the work.
 
     Returns:
         Contributions in the target's unit.
@@ -126,7 +128,7 @@ def explain_windows(
         UnknownNameError: the baseline names a feature that does not exist.
         NonFiniteError: a prediction, a residual or an error is not finite.
     """
-    return complete(explain_in_slices(model, windows, output, baseline, options))
+    return complete(explain_in_slices(model, windows, output, baseline, options), pause)
 
 
 def explain_in_slices(

@@ -9,13 +9,16 @@ else. Everything is in model units.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.explain.paths.moves import PassedNodes, by_path
 from kanmodel.explain.paths.quadrature import NestedQuadrature
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.frozen import FrozenNetwork
@@ -26,61 +29,43 @@ Result = TypeVar("Result")
 
 # A computation in slices: it yields between them, and returns its result.
 Slices = Generator[None, None, Result]
+Pause = Callable[[], None]  # is called every few milliseconds of work; what it raises ends the work
 PASS_BYTES = 2_500_000  # of the largest values of one pass: of more, memory is mapped anew in each pass
 
 
-@dataclass(frozen=True)
-class PassedNodes:
-    """Values of the network's nodes at the points of paths, (n, n_points, rows, ...) each.
+class PathSamples(NamedTuple):
+    """What passes through the network along n paths, and the gradients of one output there.
+
+    Rows are the steps in a layer of the front; elsewhere there is one.
 
     Attributes:
-        readout: what the head sees, (n, n_points, 1, n_units).
-        front: nodes behind each layer of the front, (n, n_points, lookback, n_out).
-        head: nodes behind each layer of the head, (n, n_points, 1, n_out).
-        gates: `FrozenRecurrent.gates` of each layer and direction, (n, n_points, 1, lookback, n_gates * hidden_size).
-    """
-
-    readout: Tensor
-    front: tuple[Tensor, ...]
-    head: tuple[Tensor, ...]
-    gates: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class PathSamples:
-    """What passes through the network along the paths of n windows, and the gradients of one output there.
-
-    Each tensor is (n, n_nodes, rows, ...); rows are the steps in a front KAN, elsewhere there is one.
-
-    Attributes:
-        outputs: the output, (n, n_nodes, 1).
-        points_gradient: (n, n_nodes, 1, lookback, n_features).
-        readout: what the head sees, (n, n_nodes, 1, n_units).
-        readout_gradient: the same shape.
-        logits_gradient: of the last layer's nodes, (n, n_nodes, 1, n_outputs).
-        edges: of each KAN layer, front first, (n, n_nodes, rows, n_subnodes, n_in).
-        subnodes_gradient: of each KAN layer, (n, n_nodes, rows, n_subnodes).
-        passed: nodes and gates.
+        outputs: the output, (n, n_points).
+        gradient: by the features, (n, n_points, lookback, n_features).
+        readout_gradient: by what the head sees, (n, n_points, n_units).
+        logits_gradient: by the last layer's nodes, (n, n_points, n_outputs).
+        edges: what each edge of a KAN layer adds, front first, (n, n_points, rows, n_subnodes, n_in).
+        subnodes_gradient: by the sub-nodes of each layer, (n, n_points, rows, n_subnodes).
+        passed: values of nodes.
     """
 
     outputs: Tensor
-    points_gradient: Tensor
-    readout: Tensor
+    gradient: Tensor
     readout_gradient: Tensor
     logits_gradient: Tensor
     edges: tuple[Tensor, ...]
     subnodes_gradient: tuple[Tensor, ...]
     passed: PassedNodes
 
-    @classmethod
-    def of(cls, tensors: Sequence[Tensor], n_front: int, n_head: int) -> PathSamples:
-        """Of the attributes in their order, with so many layers in front and head."""
-        left = iter(tensors)
-        outputs, points_gradient, readout, readout_gradient, logits_gradient = (next(left) for _ in range(5))
-        edges, gradients = (tuple(next(left) for _ in range(n_front + n_head)) for _ in range(2))
-        front, head = (tuple(next(left) for _ in range(depth)) for depth in (n_front, n_head))
-        passed = PassedNodes(readout, front, head, tuple(left))
-        return cls(outputs, points_gradient, readout, readout_gradient, logits_gradient, edges, gradients, passed)
+    def take(self, paths: NDArray[np.bool_]) -> PathSamples:
+        """Those of some paths."""
+        chosen = torch.from_numpy(paths)
+        taken: PathSamples = _map(lambda values: values[chosen], self)
+        return taken
+
+    def interleave(self, between: PathSamples) -> PathSamples:
+        """With the samples at the points between each two of these."""
+        every: PathSamples = _map(_interleave, self, between)
+        return every
 
 
 @dataclass(frozen=True)
@@ -121,43 +106,52 @@ class Contributions:
         return Contributions.of([values * factor for values in self.arrays])
 
 
-def paths_per_pass(config: ModelConfig, n_nodes: int) -> int:
+def paths_per_pass(config: ModelConfig, n_points: int) -> int:
     """How many paths of so many points are sampled together: of about `PASS_BYTES` of features, edges and gates."""
     values = len(config.features) + sum(layer.n_in * layer.n_subnodes for layer in config.front)
     if config.recurrent is not None:
         values += KINDS[config.recurrent.cell].n_gates * config.recurrent.n_units * config.recurrent.num_layers
     point: int = config.lookback * values * getattr(torch, config.dtype).itemsize
-    return max(1, PASS_BYTES // (n_nodes * point))
+    return max(1, PASS_BYTES // (n_points * point))
 
 
-def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, output: int, nodes: Array) -> PathSamples:
-    """A forward and a backward pass over paths x nodes.
+def points_along(starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
+    """Points of paths, (n, n_nodes, lookback, n_features).
+
+    Args:
+        starts: where the paths begin, (n, lookback, n_features), or (1, ...) for all of them.
+        ends: where they end, (n, lookback, n_features).
+        nodes: positions on a path, (n_nodes,), 0 at its start and 1 at its end.
+    """
+    return torch.lerp(starts[:, None], ends[:, None], torch.from_numpy(nodes).to(ends.dtype)[:, None, None])
+
+
+def sample_path(network: FrozenNetwork, points: Tensor, output: int) -> PathSamples:
+    """A forward and a backward pass over all points of paths.
 
     Args:
         network: the network.
-        starts: where the paths begin, (n, lookback, n_features), or (1, ...) for all of them.
-        ends: where they end, (n, lookback, n_features).
+        points: (n, n_points, lookback, n_features).
         output: number of the output.
-        nodes: positions on a path, (n_nodes,), 0 at its start and 1 at its end.
     """
-    along = torch.from_numpy(nodes).to(ends.dtype)[:, None, None]
-    points = torch.lerp(starts[:, None], ends[:, None], along).flatten(0, 1)  # (n * n_nodes, lookback, n_features)
-    config = network.network.config
-    passed = _pass(network, points, output)
-    shaped = [values.reshape(len(ends), len(nodes), -1, *values.shape[1:]) for values in passed]
-    return PathSamples.of(shaped, len(config.front), len(config.head))
-
-
-def _pass(network: FrozenNetwork, points: Tensor, output: int) -> list[Tensor]:
-    """What passes at points (batch, lookback, n_features), and the gradients there, as `PathSamples` orders them."""
+    batch = points.flatten(0, 1).requires_grad_()
     with torch.enable_grad():
-        trace, gates = network.trace_with_gates(points.requires_grad_())
+        trace, recurrent = network.trace_with_states(batch)
+        outputs = trace.outputs[:, output]
         layers = (*trace.front, *trace.head)
-        watched = [points, trace.readout, trace.logits, *(layer.subnodes for layer in layers)]
-        gradients = torch.autograd.grad(trace.outputs[:, output].sum(), watched)
-    passed = [trace.outputs[:, output], gradients[0], trace.readout, *gradients[1:3]]
-    edges, nodes = [layer.edges for layer in layers], [layer.nodes for layer in layers]
-    return [values.detach() for values in (*passed, *edges, *gradients[3:], *nodes, *gates)]
+        of_points, of_readout, of_logits, *of_subnodes = torch.autograd.grad(
+            outputs.sum(), [batch, trace.readout, trace.logits, *(layer.subnodes for layer in layers)]
+        )
+    paths = points.shape[:2]
+    return PathSamples(
+        outputs=by_path(outputs, paths),
+        gradient=by_path(of_points, paths),
+        readout_gradient=by_path(of_readout, paths),
+        logits_gradient=by_path(of_logits, paths),
+        edges=tuple(by_path(layer.edges, paths, -1) for layer in layers),
+        subnodes_gradient=tuple(by_path(gradient, paths, -1) for gradient in of_subnodes),
+        passed=PassedNodes.of(trace, recurrent, paths),
+    )
 
 
 def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> Contributions:
@@ -171,29 +165,35 @@ def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> C
     Returns:
         Those of 3 n paths: of all by the finest rule, then by the coarser ones.
     """
-    outputs = samples.outputs[:, :, 0].double()  # (n, n_nodes)
-    gradients = torch.from_numpy(rule.weights) @ samples.points_gradient.double().flatten(2)  # (n, 3, lookback * f)
+    outputs = samples.outputs.double()
+    gradients = torch.from_numpy(rule.weights) @ samples.gradient.double().flatten(2)  # (n, 3, lookback * n_features)
     steps = change.double()[:, None] * gradients.view(len(change), 3, *change.shape[1:])
-    readout = (_adjoint(rule, samples.readout_gradient) * samples.readout.double()[:, None]).sum(dim=(2, 3))
-    logits = (_adjoint(rule, samples.logits_gradient) * samples.passed.head[-1].double()[:, None]).sum(dim=(2, 3))
+    readout, logits = samples.passed.readout, samples.passed.head[-1].squeeze(2)
     edges = [
         torch.einsum("nkprs,nprsi->nksi", _adjoint(rule, gradient), values.double())
         for gradient, values in zip(samples.subnodes_gradient, samples.edges, strict=True)
     ]
     moved = (outputs[:, -1] - outputs[:, 0])[:, None].expand(-1, 3)  # by any rule
-    return Contributions.of(
-        [values.transpose(0, 1).flatten(0, 1).numpy() for values in (moved, steps, readout, logits, *edges)]
+    by_rule = (
+        moved,
+        steps,
+        torch.einsum("nkpu,npu->nku", _adjoint(rule, samples.readout_gradient), readout.double()),
+        torch.einsum("nkpo,npo->nko", _adjoint(rule, samples.logits_gradient), logits.double()),
+        *edges,
     )
+    return Contributions.of([values.transpose(0, 1).flatten(0, 1).numpy() for values in by_rule])
 
 
-def complete(slices: Slices[Result]) -> Result:
-    """The result of a computation in slices, one after the other."""
+def complete(slices: Slices[Result], pause: Pause | None = None) -> Result:
+    """The result of a computation in slices, with a call of `pause` between them."""
     while True:
         try:
             next(slices)
         except StopIteration as end:
             result: Result = end.value
             return result
+        if pause is not None:
+            pause()
 
 
 def _adjoint(rule: NestedQuadrature, gradient: Tensor) -> Tensor:
@@ -204,3 +204,18 @@ def _adjoint(rule: NestedQuadrature, gradient: Tensor) -> Tensor:
     n_nodes = len(rule.nodes)
     matrix = torch.from_numpy(rule.products.transpose(0, 2, 1).reshape(3 * n_nodes, n_nodes))
     return (matrix @ gradient.double().flatten(2)).view(len(gradient), 3, *gradient.shape[1:])
+
+
+def _interleave(values: Tensor, between: Tensor) -> Tensor:
+    """(n, m, ...) and (n, m - 1, ...) -> (n, 2 m - 1, ...)."""
+    both = values.new_empty(len(values), values.shape[1] + between.shape[1], *values.shape[2:])
+    both[:, ::2], both[:, 1::2] = values, between
+    return both
+
+
+def _map(function: Callable[..., Tensor], values: Any, *others: Any) -> Any:
+    """A function of all tensors in their places in nested tuples, which are alike."""
+    if values is None or isinstance(values, Tensor):
+        return None if values is None else function(values, *others)
+    mapped = [_map(function, *parts) for parts in zip(values, *others, strict=True)]
+    return values._make(mapped) if hasattr(values, "_make") else tuple(mapped)

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.explain.paths.bisection import MAX_MOVE, Integrals, Parts, bisect, largest_move, part_ends
+from kanmodel.explain.paths.bisection import Integrals, Parts, bisect, part_ends
 from kanmodel.explain.paths.layers import LedgerLayer, list_layers, measure_residual
-from kanmodel.explain.paths.path import Contributions, Slices, integrate, paths_per_pass, sample_path
+from kanmodel.explain.paths.moves import MAX_MOVE, largest_move
+from kanmodel.explain.paths.path import Contributions, Slices, integrate, paths_per_pass, points_along, sample_path
 from kanmodel.explain.paths.quadrature import estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges
@@ -118,17 +119,18 @@ def _integrate(walk: Walk, parts: Parts) -> Integrals:
     """Integrals over parts; their values are F at both ends, and contributions without the change of F."""
     rule = nested_clenshaw_curtis(walk.n_nodes)
     starts, ends, change = part_ends(parts, walk.start, walk.windows)
-    samples = sample_path(walk.network, starts, ends, walk.output, rule.nodes)
+    points = points_along(starts, ends, rule.nodes)
+    samples = sample_path(walk.network, points, walk.output)
     nested = integrate(change, samples, rule)
     n, network = len(parts), walk.network.network
     layers = list_layers(network, walk.output, nested)
     residual = measure_residual(network, layers, nested.change).reshape(3, n)
-    outputs = samples.outputs[:, :, 0].double().numpy()
+    outputs = samples.outputs.double().numpy()
     return Integrals(
         (outputs[:, 0], outputs[:, -1], *nested[:n].arrays[1:]),
         errors=estimate_errors(_list_entries(nested.steps, layers).reshape(3, n, -1), residual),
         residual=residual[0],
-        move=largest_move(walk.ranges, starts, ends, samples.passed, rule.nodes),
+        move=largest_move(walk.network, walk.ranges, points, rule.nodes, samples.passed),
     )
 
 

@@ -472,6 +472,22 @@ def test_explaining_leaves_nothing_behind():
     assert all(tensor.grad is None for tensor in model.network.parameters())
 
 
+def test_whoever_computes_may_pause():
+    """`pause` is called between passes, changes no number, and ends the work by what it raises."""
+    model, _ = model_and_windows("lstm")
+    windows = model.reference.windows[:200]
+    pauses: list[int] = []
+    ledger = explain_windows(model, windows, 0, pause=lambda: pauses.append(len(pauses)))
+    assert len(pauses) > 1
+    np.testing.assert_array_equal(all_entries(ledger), all_entries(explain_windows(model, windows, 0)))
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        explain_windows(model, windows, 0, pause=stop)
+
+
 def test_no_windows():
     """No window at all is refused."""
     model, windows = model_and_windows("head")
