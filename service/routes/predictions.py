@@ -55,28 +55,45 @@ async def predict(request: Request) -> Response:
     accept_json(request)
     with parts.work.hold("forecast") as held:
         body = await read_body(request, parts.settings, held)
+        asked = _Prediction(body, served, parts.settings)
         answering = Answering(
-            read=partial(_read, body, served, parts.settings),
-            describe=partial(_describe, served),
+            read=asked.read,
+            describe=asked.describe,
             reading=estimate_parsing(body),
-            describing=partial(estimate_describing, n_outputs=len(served.model.config.outputs)),
+            describing=partial(estimate_describing, n_outputs=len(served.outputs)),
             most_windows=most_windows(body, served.model),
         )
         answer, n_windows, warnings = await parts.work.answer(served.model, answering, deadline)
     request.state.windows = n_windows
-    count_warnings(parts, served, warnings)
+    if warnings:
+        count_warnings(parts, served, warnings)
     return answer
 
 
-def _read(body: bytes, served: Served, settings: Settings) -> Array:
-    with span("parse"):
-        return read_prediction(body, served, settings)
+class _Prediction:
+    """One request: read, and answered once its forecasts are there.
 
+    Args:
+        body: its body.
+        served: the model.
+        settings: what it may ask.
+    """
 
-def _describe(served: Served, windows: Array, predictions: Array) -> tuple[Response, int, list[RangeWarning]]:
-    """The answer, and what is counted of it: its windows and its warnings."""
-    with span("encode"):
-        warnings = warn_of_range(served.model, windows)
-        logits = served.model.logits(windows) if served.model.config.is_classifier else None
-        answer = answer_json(describe_predictions(served, predictions, logits, warnings))
-    return answer, len(windows), warnings
+    def __init__(self, body: bytes, served: Served, settings: Settings) -> None:
+        self._body, self._served, self._settings = body, served, settings
+        self._is_usual = False
+
+    def read(self) -> Array:
+        """Its windows; see `read_prediction`."""
+        with span("parse"):
+            windows, self._is_usual = read_prediction(self._body, self._served, self._settings)
+        return windows
+
+    def describe(self, windows: Array, predictions: Array) -> tuple[Response, int, list[RangeWarning]]:
+        """The answer, and what is counted of it: its windows and its warnings."""
+        model = self._served.model
+        with span("encode"):
+            warnings = [] if self._is_usual else warn_of_range(model, windows)
+            logits = model.logits(windows) if model.config.is_classifier else None
+            answer = answer_json(describe_predictions(self._served, predictions, logits, warnings))
+        return answer, len(windows), warnings
