@@ -21,10 +21,12 @@ from kanmodel.explain.paths.expected import ReferenceBaselines, explain_expected
 from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
 from kanmodel.explain.report import write_report
 from kanmodel.explain.structure.replay import Fill
-from kanmodel.explain.topology.graph import lay_out
+from kanmodel.explain.topology.construction import assemble_topology
 from kanmodel.explain.topology.lookup import find_edge_at, find_edge_between
-from kanmodel.explain.topology.pruning import Metric, PruningRule, Thresholds, prune_by_rule
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
 from kanmodel.explain.topology.subnetwork import extract_subnetwork
+from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.inputs import read_baseline, read_windows
 from kanmodel.network.config import Feature, width_of
 from kanmodel.once import Once
@@ -313,7 +315,9 @@ class Model:
         """The graph that a rule keeps; rules that keep the same share it, but for the rule."""
         measured = self._measure(output)
         pruning = self._of_rules.get((output, rule), lambda: prune_by_rule(self.loaded, measured, rule))
-        graph = self._of_rules.get((output, pruning.kept, rule.fill), lambda: lay_out(self.loaded, measured, pruning))
+        graph = self._of_rules.get(
+            (output, pruning.kept, rule.fill), lambda: assemble_topology(self.loaded, measured, pruning)
+        )
         return Topology(
             **vars(graph)
             | {"rule": pruning.rule, "unit": self._unit_of(output), "name": self.name, "loaded": self.loaded}

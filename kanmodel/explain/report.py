@@ -21,7 +21,8 @@ from kanmodel.explain.importance.global_importance import Importance
 from kanmodel.explain.importance.interactions import Interactions, measure_interactions
 from kanmodel.explain.importance.ranks import rank_correlation
 from kanmodel.explain.structure.ids import READOUT_KINDS
-from kanmodel.explain.topology.graph import OPACITY_BETA, Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.topology.construction import OPACITY_BETA
+from kanmodel.explain.topology.graph import Topology, TopologyEdge, TopologyNode
 from kanmodel.network.config import RecurrentConfig
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named

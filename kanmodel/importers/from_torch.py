@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -109,11 +109,9 @@ def _read(watched: Watched, anatomy: Anatomy, evidence: Evidence, manifest: Mani
 
 
 def _provenance(anatomy: Anatomy, difference: tuple[float, float]) -> Provenance:
-    return Provenance(
-        "from_torch",
-        f"{anatomy.library}, read by kanscope {version('kanscope')}",
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        verified=True,
+    return replace(
+        Provenance.now("from_torch", verified=True),
+        library=f"{anatomy.library}, read by kanscope {version('kanscope')}",
         difference=difference[0],
         relative_difference=difference[1],
     )

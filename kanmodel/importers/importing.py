@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
@@ -215,11 +214,9 @@ def _finish(
     reading = found.describe()
     _refuse_mixed_units(name, given, found, evidence)
     undecided = _find_undecided(result) if result else []
-    provenance = Provenance(
-        "import",
-        f"{anatomy.library}{', ' if reading else ''}{reading}, read by kanscope {version('kanscope')}",
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        verified=comparison is not None,
+    provenance = replace(
+        Provenance.now("import", verified=comparison is not None),
+        library=f"{anatomy.library}{', ' if reading else ''}{reading}, read by kanscope {version('kanscope')}",
         difference=comparison.absolute if comparison else None,
         relative_difference=comparison.relative if comparison else None,
         not_told_apart=tuple(match.reading.describe() for match, _ in undecided),

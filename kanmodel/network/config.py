@@ -49,6 +49,8 @@ class Feature:
         std: standard deviation over the training rows, original units; 0 for a constant column.
         min: smallest training value, original units.
         max: largest training value, original units.
+        integer: whether its values are whole numbers, so that it can change by whole numbers alone.
+        fixed: whether nobody can change it, as a calendar cannot be changed; a counterfactual leaves it as it is.
     """
 
     name: str
@@ -57,9 +59,13 @@ class Feature:
     std: float = 1.0
     min: float | None = None
     max: float | None = None
+    integer: bool = field(default=False, kw_only=True)
+    fixed: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
         _check_column(self)
+        check_flag(self.integer, "integer")
+        check_flag(self.fixed, "fixed")
         for place in ("min", "max"):
             if getattr(self, place) is not None:
                 check_number(getattr(self, place), place)

@@ -13,7 +13,8 @@ from rich.table import Table
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.report import markdown, write_report
-from kanmodel.explain.topology.graph import Topology, TopologyEdge, build_topology
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.graph import Topology, TopologyEdge
 from kanmodel.explain.topology.pruning import PruningRule
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.network.documents import config_to_dict

@@ -12,7 +12,7 @@ from rich.table import Table
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import ConfigError
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule
 from kanmodel.explain.topology.subnetwork import extract_subnetwork, measure_size
 from kanmodel.network.config import ModelConfig

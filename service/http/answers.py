@@ -9,7 +9,7 @@ from fastapi import Response
 
 from kanmodel.errors import NonFiniteError, Problem
 from kanmodel.windows import N_LISTED
-from service.http.places import all_finite, non_finite_places
+from service.http.places import non_finite_places
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -39,7 +39,10 @@ def encode_json(document: object) -> bytes:
     Raises:
         NonFiniteError: the document holds NaN or infinity.
     """
-    if not all_finite(document):
+    encoded = orjson.dumps(document)
+    if b"null" in encoded:  # which a None is, too
         problems = [Problem(path, "must be finite") for path in non_finite_places(document)]
-        raise NonFiniteError(f"{problems[0].path} must be finite; {len(problems)} results are not", problems[:N_LISTED])
-    return orjson.dumps(document)
+        if problems:
+            message = f"{problems[0].path} must be finite; {len(problems)} results are not"
+            raise NonFiniteError(message, problems[:N_LISTED])
+    return encoded

@@ -12,11 +12,12 @@ import orjson
 import simdjson
 from fastapi import Request
 from pydantic import ValidationError
-from starlette.datastructures import Headers
+from starlette.types import Scope
 
 from kanmodel.checkpoint import LoadedModel
 from service.http.answers import JSON
 from service.http.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, problem_of, unusable, unusable_values
+from service.http.headers import find_header
 from service.requests.scanning import count_bytes, refuse_non_finite
 from service.schemas.closed import Closed
 from service.settings import Settings
@@ -49,8 +50,8 @@ async def read_body(request: Request, settings: Settings, held: Held, media_type
         OverloadedError: there is no room for it at the moment.
         SlowBodyError: it did not arrive within `body_timeout`.
     """
-    _refuse_other_media(request.headers, media_types)
-    length = request.headers.get("content-length", "")
+    _refuse_other_media(request.scope, media_types)
+    length = find_header(request.scope, b"content-length") or ""
     if length.isdecimal() and int(length) > settings.max_body_bytes:
         raise _too_large(settings.max_body_bytes)
     data = bytearray()
@@ -196,12 +197,12 @@ def validate_request(cls: type[Model], document: Mapping[str, Any], unread: Coll
         raise unusable_values([problem_of(details) for details in error.errors()]) from None
 
 
-def _refuse_other_media(headers: Headers, media_types: Sequence[str]) -> None:
-    content_type = headers.get("content-type", "")
+def _refuse_other_media(scope: Scope, media_types: Sequence[str]) -> None:
+    content_type = find_header(scope, b"content-type") or ""
     if content_type.split(";")[0].strip().lower() not in media_types:
         raise MediaTypeError(f"Content-Type must be {' or '.join(filter(None, media_types))}")
-    encoding = headers.get("content-encoding", "identity")
-    if encoding.strip().lower() != "identity":
+    encoding = find_header(scope, b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != "identity":
         raise MediaTypeError(
             "the body must not be compressed, so there must be no Content-Encoding",
             headers={"Accept-Encoding": "identity"},

@@ -30,9 +30,10 @@ from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.expected import explain_expected
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.explain.report import write_report
-from kanmodel.explain.topology.graph import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.pruning import PruningRule
 from kanmodel.explain.topology.subnetwork import extract_subnetwork
+from kanmodel.explain.topology.thresholds import Thresholds
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ("f0", "f1", "f2", "f3")

@@ -19,7 +19,7 @@ from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faith
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.explain.report import markdown, write_report
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network

@@ -11,7 +11,8 @@ from sockets import is_at_rest
 from waiting import poll
 
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds
+from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.topology.thresholds import Thresholds
 from service.models.registry import Registry, Served
 from service.telemetry.metrics import Metrics
 from service.work import results
@@ -19,7 +20,7 @@ from service.work.budget import Bounds
 from service.work.executor import Executor
 from service.work.results import GlobalResults
 
-FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "lay_out", "write_report")
+FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "assemble_topology", "write_report")
 
 
 @pytest.fixture
@@ -119,7 +120,7 @@ def test_rules_that_keep_the_same_share_their_graph(computed):
 
     topologies = run(scenario)
     assert [topology.rule for topology in topologies] == [*rules, *rules]
-    assert computed == ["measure_importance", "prune_by_rule", "lay_out", "prune_by_rule", "prune_by_rule"]
+    assert computed == ["measure_importance", "prune_by_rule", "assemble_topology", "prune_by_rule", "prune_by_rule"]
     assert all(topology.nodes is topologies[0].nodes for topology in topologies)
 
 

@@ -28,9 +28,10 @@ from kanmodel.explain.paths.expected import explain_expected
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.explain.report import markdown, write_report
 from kanmodel.explain.structure.scores import MIN_INPUTS, score_layers
-from kanmodel.explain.topology.graph import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network, trace_fidelity
 from kanmodel.explain.topology.subnetwork import extract_subnetwork, measure_size
+from kanmodel.explain.topology.thresholds import Thresholds
 
 MODELS = {
     "one feature": {"n_features": 1},

@@ -12,7 +12,7 @@ from goldens import load_case
 from kanmodel.checkpoint import Reference, load_checkpoint
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.report import markdown, write_report
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule
 from service.models.repository import BUNDLED
 
