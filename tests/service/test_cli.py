@@ -18,12 +18,13 @@ from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.explain.report import markdown, write_report
+from kanmodel.explain.report import collect_findings
 from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, Step, plain_layers, width_of
+from kanmodel.prose import answer_findings, markdown
 from service import commands
 from service.commands.explain import faithfulness_table, find_losses
 from service.settings import choose_settings
@@ -146,7 +147,8 @@ def test_inspect_prints_the_report(run, saved):
     file = saved(make_model("head", targets=("y", "z")))
     model = load_checkpoint(file)
     importance = measure_importance(model, 1)
-    findings = write_report(model, importance, build_topology(model, importance, PruningRule()))
+    topology = build_topology(model, importance, PruningRule())
+    findings = answer_findings(model.config, 1, collect_findings(model, importance, topology))
     code, out, _ = run("inspect", file, "--report", "--output-name", "z+1")
     assert (code, out) == (0, markdown("z+1", findings))
     document = json.loads(run("inspect", file, "--report", "--output-name", "z+1", "--json")[1])
