@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 import torch
 from factories import make_model, make_windows
+from kanmodel.explain.functions.expressions import compose_formula
 from torch import nn
 
 import kanmodel
@@ -22,7 +23,6 @@ from kanmodel import DataError, Model, UnknownNameError
 from kanmodel import model as module
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.explain.functions.curves import sample_edge
-from kanmodel.explain.functions.expressions import compose_formula
 from kanmodel.explain.importance.attributions import attribute_features
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.baseline import Baseline
