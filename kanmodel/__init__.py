@@ -23,7 +23,8 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnreadableModelError,
     )
-    from kanmodel.model import Model, from_file, from_torch, load
+    from kanmodel.loading import from_file, from_torch, load
+    from kanmodel.model import Model
     from kanmodel.results import Edge, Explanation, Formula, Importance, Report, Topology
 
 __all__ = [
@@ -47,15 +48,17 @@ __all__ = [
     "load",
 ]
 
-_OF_MODEL = ("Model", "from_file", "from_torch", "load")
-_OF_RESULTS = ("Edge", "Explanation", "Formula", "Importance", "Report", "Topology")
+_HOMES = {
+    "Model": "model",
+    **dict.fromkeys(("from_file", "from_torch", "load"), "loading"),
+    **dict.fromkeys(("Edge", "Explanation", "Formula", "Importance", "Report", "Topology"), "results"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'kanmodel' has no attribute {name!r}")
-    home = "model" if name in _OF_MODEL else "results" if name in _OF_RESULTS else "errors"
-    return getattr(import_module(f"kanmodel.{home}"), name)
+    return getattr(import_module(f"kanmodel.{_HOMES.get(name, 'errors')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -23,6 +23,7 @@ from kanmodel.explain.importance.ranks import rank_correlation
 from kanmodel.explain.structure.ids import READOUT_KINDS
 from kanmodel.explain.topology.graph import OPACITY_BETA, Topology, TopologyEdge, TopologyNode
 from kanmodel.network.config import RecurrentConfig
+from kanmodel.pausing import Pause, go_on
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named
 NARROW = 0.5  # share of the grid's core interval that the support must cover not to count as narrow
@@ -47,24 +48,27 @@ class Finding:
     evidence: Mapping[str, Any]
 
 
-def write_report(model: LoadedModel, importance: Importance, topology: Topology) -> tuple[Finding, ...]:
+def write_report(
+    model: LoadedModel, importance: Importance, topology: Topology, pause: Pause = go_on
+) -> tuple[Finding, ...]:
     """The seven findings on one output of a model.
 
     Args:
         model: the model.
         importance: its contributions.
         topology: its graph, pruned by fidelity.
+        pause: called between slices.
     """
     attributions = attribute_features(model, importance)
     unit = model.config.target_of(importance.output).unit or "target units"
     return (
         _sparsity(topology, unit),
         _features(attributions, model.config.recurrent),
-        _independence(attributions, measure_interactions(model, importance.output), unit),
+        _independence(attributions, measure_interactions(model, importance.output, pause), unit),
         _opacity(topology),
         _depth(topology),
         _shapes(sample_edges(model, [edge for edge in topology.kan_edges if edge.kept])),
-        _trust(importance, topology, measure_faithfulness(model, importance.output)),
+        _trust(importance, topology, measure_faithfulness(model, importance.output, pause=pause)),
     )
 
 

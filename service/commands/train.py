@@ -12,10 +12,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel import Model, load
 from kanmodel.errors import ConfigError
-from kanmodel.explain.structure.scores import MIN_INPUTS
 from kanmodel.network.config import Cell
+from kanmodel.terms import MIN_INPUTS
 from kanmodel.training.optimization import DEFAULTS, TrainingOptions, Width
 from kanmodel.training.optimization import Progress as Epoch
 from kanmodel.training.training import fit, refine, refuse_without_knots
@@ -219,7 +219,7 @@ def train(
     refuse_stated(given, origin)
     if "grid_updates" not in given and not update_grid:
         options = replace(options, grid_updates=0)
-    model = load_checkpoint(origin)
+    model = load(origin)
     wanted = {"target": columns.targets, "features": columns.features, "lookback": lookback, "horizon": horizon}
     refuse_differing({name: value for name, value in wanted.items() if name in given}, model.config, origin)
     if update_grid or options.grid_updates:
@@ -238,22 +238,22 @@ def train_new(data: Path, columns: Columns, options: TrainingOptions, output: Pa
     from service.batch.tables import read_training_table
 
     table = read_training_table(data, columns)
-    model = with_progress(options.epochs, lambda report: fit(table, options, report))
-    print_result(model, output, save_checkpoint(model, output))
+    trained = with_progress(options.epochs, lambda report: fit(table, options, report))
+    print_result(Model(trained).save(output), output)
 
 
 def train_on(
-    model: LoadedModel, data: Path, columns: Columns, options: TrainingOptions, output: Path, update_grid: bool
+    model: Model, data: Path, columns: Columns, options: TrainingOptions, output: Path, update_grid: bool
 ) -> None:
     """A model that is there goes on."""
     from service.batch.tables import read_training_table
 
     targets = tuple(target.name for target in model.config.targets)
     table = read_training_table(data, replace(columns, targets=targets, features=model.config.feature_names))
-    refinement = with_progress(options.epochs, lambda report: refine(model, table, options, report, update_grid))
-    sha256 = save_checkpoint(refinement.after, output)
+    refinement = with_progress(options.epochs, lambda report: refine(model.loaded, table, options, report, update_grid))
+    after = Model(refinement.after).save(output)
     Console(highlight=False).print(refinement_table(refinement))
-    print_result(refinement.after, output, sha256)
+    print_result(after, output)
 
 
 def with_progress(epochs: int, train: Callable[[Callable[[Epoch], None]], Trained]) -> Trained:
@@ -270,11 +270,11 @@ def with_progress(epochs: int, train: Callable[[Callable[[Epoch], None]], Traine
         return train(report)
 
 
-def print_result(model: LoadedModel, output: Path, sha256: str) -> None:
+def print_result(model: Model, output: Path) -> None:
     """The metrics, and where the checkpoint is."""
     console = Console(highlight=False)
     console.print(metrics_table(model))
-    n_reference = len(model.reference.windows)
+    n_reference = len(model.reference)
     if n_reference < MIN_INPUTS:
         console.print(f"{n_reference} reference windows are too few for pruning and scores, which need {MIN_INPUTS}.")
-    print_written(output, sha256)
+    print_written(output, model)

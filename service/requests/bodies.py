@@ -14,7 +14,7 @@ from fastapi import Request
 from pydantic import ValidationError
 from starlette.datastructures import Headers
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.model import Model
 from service.http.answers import JSON
 from service.http.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, problem_of, unusable, unusable_values
 from service.requests.scanning import count_bytes, refuse_non_finite
@@ -22,7 +22,7 @@ from service.schemas.closed import Closed
 from service.settings import Settings
 from service.work.budget import Held
 
-Model = TypeVar("Model", bound=Closed)
+Small = TypeVar("Small", bound=Closed)
 LARGE = 64 << 10  # bytes up to which a body needs no care; `max_concurrent` bounds how many there are
 _OTHERS = 10_000  # values, and lists, beside the windows
 
@@ -96,7 +96,7 @@ class Limits:
         return (self.windows + 1) * (max(self.window_shape) + 1) + _OTHERS
 
 
-def find_limits(model: LoadedModel, settings: Settings) -> Limits:
+def find_limits(model: Model, settings: Settings) -> Limits:
     """What a body may hold that asks a model."""
     return Limits(settings.max_json_depth, settings.max_windows, model.config.window_shape)
 
@@ -178,7 +178,7 @@ def _parse(data: bytes, max_depth: int) -> dict[str, Any]:
     return document
 
 
-def validate_request(cls: type[Model], document: Mapping[str, Any], unread: Collection[str]) -> Model:
+def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Collection[str]) -> Small:
     """The small members of a request, and a refusal of unknown ones.
 
     Args:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.report import Finding
+from kanmodel.results import Report
 from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name, Version
 
@@ -44,13 +44,13 @@ class ReportResponse(TypedDict):
     findings: Annotated[list[FindingInfo], Field(description="One for each question.")]
 
 
-def describe_report(served: Served, output: int, findings: Sequence[Finding]) -> ReportResponse:
+def describe_report(served: Served, report: Report) -> ReportResponse:
     """The report."""
     return {
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
-        "output": served.model.config.outputs[output],
+        "output": report.output,
         "findings": [
             {
                 "id": finding.id,  # type: ignore[typeddict-item]
@@ -58,7 +58,7 @@ def describe_report(served: Served, output: int, findings: Sequence[Finding]) ->
                 "answer": finding.answer,
                 "evidence": _as_json(finding.evidence),
             }
-            for finding in findings
+            for finding in report.findings
         ],
     }
 

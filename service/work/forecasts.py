@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.model import Model
 from kanmodel.scaling import Array
 from service.telemetry.traces import span
 from service.work.budget import Budget
@@ -35,7 +35,7 @@ N_KNOWN = 1000  # models whose times are kept
 class _Asked:
     """The forecast that one request waits for."""
 
-    model: LoadedModel
+    model: Model
     windows: Array
     deadline: Deadline
     outcome: asyncio.Future[Array]
@@ -57,8 +57,8 @@ class Forecasts:
         self._arrived: list[_Asked] = []  # in this turn of the event loop
         self._n_arrived = 0  # in this turn, with one that was computed at once
         self._is_quiet = True  # whether no two forecasts arrived in one turn lately
-        self._waiting: dict[str, list[_Asked]] = {}  # for the thread, by checkpoint; the next one first
-        self._in_place: dict[str, int] = {}  # windows that may be computed on the event loop, by checkpoint
+        self._waiting: dict[str | None, list[_Asked]] = {}  # for the thread, by checkpoint; the next one first
+        self._in_place: dict[str | None, int] = {}  # windows that may be computed on the event loop, by checkpoint
 
     def start(self, worker: Worker) -> None:
         """Begins to use its thread."""
@@ -69,7 +69,7 @@ class Forecasts:
         if self._worker is not None:
             self._worker.close()
 
-    async def predict(self, model: LoadedModel, windows: Array, deadline: Deadline) -> Array:
+    async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
         """Forecasts for windows, together with others that wait for the same model; see `Executor.predict`."""
         self._budget.take("forecast")
         try:
@@ -77,7 +77,7 @@ class Forecasts:
             if self._n_arrived == 1:
                 loop = asyncio.get_running_loop()
                 loop.call_soon(self._end_turn)
-                if self._is_quiet and len(windows) <= self._in_place.get(model.sha256, 0):
+                if self._is_quiet and len(windows) <= self._in_place.get(model.checkpoint, 0):
                     self._observe_batch(len(windows))
                     with span("forecast", windows=len(windows)):
                         return model.predict(windows)
@@ -91,10 +91,10 @@ class Forecasts:
     def _end_turn(self) -> None:
         """Computes what has arrived in this turn of the loop, here where that is quick."""
         self._is_quiet, self._n_arrived = self._n_arrived == 1, 0
-        by_model: dict[str, list[_Asked]] = {}
+        by_model: dict[str | None, list[_Asked]] = {}
         for asked in self._arrived:
             if not asked.outcome.done():
-                by_model.setdefault(asked.model.sha256, []).append(asked)
+                by_model.setdefault(asked.model.checkpoint, []).append(asked)
         self._arrived = []
         share = 0.0  # of the time that forecasts may keep the loop
         for checkpoint, batch in by_model.items():
@@ -131,10 +131,10 @@ class Forecasts:
 
     def _compute(self, batch: list[_Asked]) -> list[Array | BaseException]:
         """On the thread; a new model is timed first."""
-        if batch[0].model.sha256 not in self._in_place:
+        if batch[0].model.checkpoint not in self._in_place:
             if len(self._in_place) >= N_KNOWN:
                 self._in_place.clear()
-            self._in_place[batch[0].model.sha256] = _measure_in_place(batch[0].model)
+            self._in_place[batch[0].model.checkpoint] = _measure_in_place(batch[0].model)
         return _forecast(batch)
 
     def _finish(self, batch: list[_Asked], results: Any, error: BaseException | None) -> None:
@@ -168,9 +168,9 @@ def _answer(batch: list[_Asked], results: list[Array | BaseException]) -> None:
             asked.outcome.set_result(result)
 
 
-def _measure_in_place(model: LoadedModel) -> int:
+def _measure_in_place(model: Model) -> int:
     """How many windows a model forecasts in `IN_PLACE`, by a line through the times of one window and of several."""
-    windows = model.scaling.features_to_original(model.reference.windows[:N_TIMED])
+    windows = model.reference.windows[:N_TIMED]
     one = _measure_forecast(model, windows[:1])
     if one > IN_PLACE:
         return 0
@@ -178,7 +178,7 @@ def _measure_in_place(model: LoadedModel) -> int:
     return min(int(1 + (IN_PLACE - one) / per_window), TOGETHER)
 
 
-def _measure_forecast(model: LoadedModel, windows: Array) -> float:
+def _measure_forecast(model: Model, windows: Array) -> float:
     """Seconds of the processor that this thread takes, so that what runs beside it does not count."""
     seconds = []
     for _ in range(N_TIMINGS):

@@ -24,8 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.explain.paths.path import PassedNodes, Slices
+from kanmodel.explain.paths.path import PassedNodes
 from kanmodel.network.ranges import Intervals, NodeRanges
+from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
 
 BATCH = 64  # paths that are bisected together
@@ -120,8 +121,8 @@ class Integrals:
 
 
 def bisect(
-    n: int, integrate: Callable[[Parts], Integrals], batch: int, tolerance: float, halvings: int
-) -> Slices[tuple[Parts, Integrals]]:
+    n: int, integrate: Callable[[Parts], Integrals], batch: int, tolerance: float, halvings: int, pause: Pause
+) -> tuple[Parts, Integrals]:
     """Integrates along paths, halving parts until each path is within the tolerance or may not be halved further.
 
     Args:
@@ -130,19 +131,20 @@ def bisect(
         batch: how many parts it takes at once.
         tolerance: largest accepted residual and error of a path.
         halvings: how often a part may be halved.
+        pause: called between slices.
 
     Returns:
         The parts, of which each path has at least one, and what was found on each.
     """
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
-    found = yield from _in_batches(integrate, batch, parts)
+    found = _in_batches(integrate, batch, parts, pause)
     for _ in range(halvings):
         coarse = _find_coarse(parts, found, tolerance)
         if not coarse.any():
             break
-        yield
+        pause()
         halves = parts.take(coarse).halve()
-        added = yield from _in_batches(integrate, batch, halves)
+        added = _in_batches(integrate, batch, halves, pause)
         parts = parts.take(~coarse).join(halves)
         found = Integrals.join([found.take(~coarse), added])
     return parts, found
@@ -206,11 +208,11 @@ def _find_coarse(parts: Parts, found: Integrals, tolerance: float) -> NDArray[np
     return chosen
 
 
-def _in_batches(integrate: Callable[[Parts], Integrals], batch: int, parts: Parts) -> Slices[Integrals]:
+def _in_batches(integrate: Callable[[Parts], Integrals], batch: int, parts: Parts, pause: Pause) -> Integrals:
     found: list[Integrals] = []
     for first in range(0, len(parts), batch):
         if found:
-            yield
+            pause()
         found.append(integrate(parts.take(slice(first, first + batch))))
     return Integrals.join(found)
 

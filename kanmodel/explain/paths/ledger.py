@@ -30,9 +30,9 @@ from kanmodel.errors import DataError, Problem
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.paths.layers import LedgerLayer, list_layers
-from kanmodel.explain.paths.path import Slices, complete
 from kanmodel.explain.paths.walk import PathLedger, Walk, explain_paths
 from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
@@ -108,6 +108,7 @@ def explain_windows(
     output: int,
     baseline: Baseline | None = None,
     options: LedgerOptions | None = None,
+    pause: Pause = go_on,
 ) -> Ledger:
     """The ledger of one output for windows.
 
@@ -117,6 +118,7 @@ def explain_windows(
         output: number of the output.
         baseline: what to compare with; default ``mean``.
         options: tolerance and path nodes.
+        pause: called between slices of a few milliseconds.
 
     Returns:
         Contributions in the target's unit.
@@ -126,17 +128,6 @@ def explain_windows(
         UnknownNameError: the baseline names a feature that does not exist.
         NonFiniteError: a prediction, a residual or an error is not finite.
     """
-    return complete(explain_in_slices(model, windows, output, baseline, options))
-
-
-def explain_in_slices(
-    model: LoadedModel,
-    windows: Tensor,
-    output: int,
-    baseline: Baseline | None = None,
-    options: LedgerOptions | None = None,
-) -> Slices[Ledger]:
-    """`explain_windows`, pausing after every few milliseconds of work."""
     if not len(windows):
         raise DataError("windows is empty")
     options = options or LedgerOptions()
@@ -148,8 +139,8 @@ def explain_in_slices(
     batches: list[PathLedger] = []
     for batch in torch.split(windows, BATCH):
         if batches:
-            yield
-        batches.append((yield from _explain_batch(model, batch, scaled_start, output, options)))
+            pause()
+        batches.append(_explain_batch(model, batch, scaled_start, output, options, pause))
     explained = PathLedger.join(batches)
     residual, error = explained.residual * scale, explained.error * scale
     predictions = explained.end * scale + mean
@@ -173,20 +164,20 @@ def explain_in_slices(
 
 
 def _explain_batch(
-    model: LoadedModel, windows: Tensor, start: Tensor, output: int, options: LedgerOptions
-) -> Slices[PathLedger]:
+    model: LoadedModel, windows: Tensor, start: Tensor, output: int, options: LedgerOptions, pause: Pause
+) -> PathLedger:
     """Explains in the model's type, and in float64 what that cannot hold."""
     tolerance = options.tolerance * float(model.output_std[output]) / float(model.scaling.output_scale[output])
 
-    def explain(network: FrozenNetwork, windows: Tensor, halvings: int) -> Slices[PathLedger]:
+    def explain(network: FrozenNetwork, windows: Tensor, halvings: int) -> PathLedger:
         walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, options.path_nodes)
-        return explain_paths(walk, tolerance, halvings)
+        return explain_paths(walk, tolerance, halvings, pause)
 
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
-        return (yield from explain(model.frozen_float64, windows.double(), options.halvings))
-    found = yield from explain(model.frozen, windows, min(options.halvings, FLOAT32_HALVINGS))
+        return explain(model.frozen_float64, windows.double(), options.halvings)
+    found = explain(model.frozen, windows, min(options.halvings, FLOAT32_HALVINGS))
     again = ~found.converged
     if not again.any():
         return found
-    exact = yield from explain(model.frozen_float64, windows[torch.from_numpy(again)].double(), options.halvings)
+    exact = explain(model.frozen_float64, windows[torch.from_numpy(again)].double(), options.halvings)
     return found.replace(again, exact)

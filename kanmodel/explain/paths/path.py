@@ -3,15 +3,14 @@
     sample_path   forward and backward passes at some points of paths
     integrate     contributions from the samples, by a rule and by the two coarser ones inside it
 
-Computations come in slices of one pass each, a few milliseconds, between which whoever runs them may do something
-else. Everything is in model units.
+Computations come in slices of one pass each, a few milliseconds, and pause between them; see `kanmodel.pausing`.
+Everything is in model units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -22,10 +21,6 @@ from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.recurrent import KINDS
 from kanmodel.scaling import Array
 
-Result = TypeVar("Result")
-
-# A computation in slices: it yields between them, and returns its result.
-Slices = Generator[None, None, Result]
 PASS_BYTES = 2_500_000  # of the largest values of one pass: of more, memory is mapped anew in each pass
 
 
@@ -184,16 +179,6 @@ def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> C
     return Contributions.of(
         [values.transpose(0, 1).flatten(0, 1).numpy() for values in (moved, steps, readout, logits, *edges)]
     )
-
-
-def complete(slices: Slices[Result]) -> Result:
-    """The result of a computation in slices, one after the other."""
-    while True:
-        try:
-            next(slices)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
 
 
 def _adjoint(rule: NestedQuadrature, gradient: Tensor) -> Tensor:

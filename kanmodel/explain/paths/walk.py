@@ -12,10 +12,11 @@ from torch import Tensor
 
 from kanmodel.explain.paths.bisection import MAX_MOVE, Integrals, Parts, bisect, largest_move, part_ends
 from kanmodel.explain.paths.layers import LedgerLayer, list_layers, measure_residual
-from kanmodel.explain.paths.path import Contributions, Slices, integrate, paths_per_pass, sample_path
+from kanmodel.explain.paths.path import Contributions, integrate, paths_per_pass, sample_path
 from kanmodel.explain.paths.quadrature import estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges
+from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
 
 
@@ -85,17 +86,18 @@ class PathLedger:
         return PathLedger._of(replaced)
 
 
-def explain_paths(walk: Walk, tolerance: float, halvings: int) -> Slices[PathLedger]:
+def explain_paths(walk: Walk, tolerance: float, halvings: int, pause: Pause) -> PathLedger:
     """The ledgers of paths.
 
     Args:
         walk: the paths.
         tolerance: largest accepted residual and error of a path, model units.
         halvings: how often a part may be halved.
+        pause: called between slices.
     """
     n, network = len(walk.windows), walk.network.network
     batch = paths_per_pass(network.config, walk.n_nodes)
-    parts, found = yield from bisect(n, lambda parts: _integrate(walk, parts), batch, tolerance, halvings)
+    parts, found = bisect(n, lambda parts: _integrate(walk, parts), batch, tolerance, halvings, pause)
     whole = found.total(parts)
     start, end = np.zeros(n), np.zeros(n)
     first, last = parts.low == 0, parts.high == 1

@@ -21,6 +21,7 @@ from kanmodel.explain.structure.connectivity import Kept, Place, connected_nodes
 from kanmodel.explain.structure.replay import Fidelity, Fill, Replay, measure_fidelity, r2
 from kanmodel.explain.structure.scores import MIN_INPUTS, score_traces
 from kanmodel.network.chain import Network, Trace
+from kanmodel.pausing import Pause, go_on
 
 Metric = Literal["contribution", "backward", "forward_n", "forward_u"]
 
@@ -100,13 +101,14 @@ class FidelityPoint:
     fidelity: Fidelity
 
 
-def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule) -> Pruning:
+def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule, pause: Pause = go_on) -> Pruning:
     """What a rule keeps of a model, for the output that `importance` is about.
 
     By fidelity: along the order that a metric gives, weakest edges first (ties by stage, layer, i, j), edges go as long
     as the R2 holds; within a KAN, what is cut off from either side goes with them. A network whose outputs are not
     finite holds no fidelity, so it is never what comes out. By thresholds, as pykan's `prune_node`, `prune_edge` and
     `prune_input` in turn: nodes, then edges, then inputs.
+    Pauses between the networks that are tried.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
@@ -123,7 +125,7 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
     for metric, scores in _edge_scores(model, importance, replay).items():
         if rule.metric not in (None, metric):
             continue
-        edges = _cut_by_fidelity(model, importance.output, replay, scores, rule.fidelity or 0.0)
+        edges = _cut_by_fidelity(model, importance.output, replay, scores, rule.fidelity or 0.0, pause)
         if best is None or _count(edges) < best.n_edges:
             nodes = connected_nodes(model.network, importance.output, edges)
             fidelity = measure_fidelity(model, importance.output, replay, edges)
@@ -137,11 +139,16 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
 
 
 def trace_fidelity(
-    model: LoadedModel, importance: Importance, metric: Metric = "contribution", fill: Fill = "mean"
+    model: LoadedModel,
+    importance: Importance,
+    metric: Metric = "contribution",
+    fill: Fill = "mean",
+    pause: Pause = go_on,
 ) -> tuple[FidelityPoint, ...]:
     """What each number of edges costs along one metric's order, from all edges to none.
 
     The curve ends before the first number of edges at which an output is not finite: no smaller one holds any fidelity.
+    Pauses between the points.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
@@ -150,6 +157,7 @@ def trace_fidelity(
     scores = _edge_scores_of(model, importance, replay.run(replay.live), metric)
     points = []
     for threshold, kept in _sparser_sets(model, importance.output, replay, scores):
+        pause()
         try:
             fidelity = measure_fidelity(model, importance.output, replay, kept)
         except NonFiniteError:
@@ -204,12 +212,13 @@ def _sparser_sets(
 
 
 def _cut_by_fidelity(
-    model: LoadedModel, output: int, replay: Replay, scores: dict[Place, Tensor], fidelity: float
+    model: LoadedModel, output: int, replay: Replay, scores: dict[Place, Tensor], fidelity: float, pause: Pause
 ) -> Kept:
     """The smallest set along the order of `scores` whose R2, and that of every larger set, is at least `fidelity`."""
     full = replay.run(replay.live).outputs[:, output].double()
     best = replay.live  # what is cut off already may count too: a node that nothing enters is a constant
     for _, kept in _sparser_sets(model, output, replay, scores):
+        pause()
         if r2(full, replay.run(kept).outputs[:, output].double()) < fidelity:
             break
         best = kept
