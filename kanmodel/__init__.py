@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnreadableModelError,
     )
+    from kanmodel.learning import fine_tune, train
     from kanmodel.loading import from_file, from_torch, load
     from kanmodel.model import Model
     from kanmodel.results import Edge, Explanation, Formula, Importance, Report, Topology
@@ -43,13 +44,16 @@ __all__ = [
     "Topology",
     "UnknownNameError",
     "UnreadableModelError",
+    "fine_tune",
     "from_file",
     "from_torch",
     "load",
+    "train",
 ]
 
 _HOMES = {
     "Model": "model",
+    **dict.fromkeys(("fine_tune", "train"), "learning"),
     **dict.fromkeys(("from_file", "from_torch", "load"), "loading"),
     **dict.fromkeys(("Edge", "Explanation", "Formula", "Importance", "Report", "Topology"), "results"),
 }

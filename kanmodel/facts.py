@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from typing import Any
 
+from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, Provenance
 from kanmodel.explain.topology.subnetwork import Size, measure_size
 from kanmodel.network.config import Feature, ModelConfig, width_of
+from kanmodel.results.result import Result
 from kanmodel.scaling import Array, Scaling
 from kanmodel.text import with_unit, write_facts
 
@@ -34,7 +37,7 @@ class Reference:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Facts:
+class Facts(Result):
     """A checkpoint, its features, outputs and reference windows; all in original units.
 
     Attributes:
@@ -71,9 +74,9 @@ class Facts:
         return f"sha256:{self.loaded.sha256}" if self.loaded.sha256 else None
 
     @property
-    def metrics(self) -> Mapping[str, float]:
+    def metrics(self) -> dict[str, float]:
         """Figures of the training, such as ``test_r2``."""
-        return self.loaded.metrics
+        return dict(self.loaded.metrics)
 
     @property
     def provenance(self) -> Provenance:
@@ -106,8 +109,23 @@ class Facts:
         reference = self.loaded.reference
         return Reference(self.scaling.features_to_original(reference.windows), reference.targets, reference.times)
 
-    def __repr__(self) -> str:
-        config = self.loaded.config
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each feature."""
+        return [asdict(feature) for feature in self.features]
+
+    def _title(self) -> str:
+        return f"Model {self.name}"
+
+    def _details(self) -> str:
+        """The card of the model, without a picture: pruning for one may take seconds, which `topology` is asked for."""
+        return (
+            html.write_heading(self._title())
+            + html.write_facts(self._facts())
+            + html.fold("Features", html.write_table(self.table(), ["name", "unit", "mean", "std", "min", "max"]))
+        )
+
+    def _facts(self) -> dict[str, str]:
+        config = self.config
         recurrent = config.recurrent
         chain = [
             f"front {width_of(config.front)}" if config.front else "",
@@ -117,15 +135,18 @@ class Facts:
             config.output_function or "",
         ]
         named = [with_unit(name, self._unit_of(number)) for number, name in enumerate(self.outputs)]
-        facts = {
+        return {
             "checkpoint": self.checkpoint or "not saved",
             "chain": " -> ".join(filter(None, chain)),
             "windows": f"{self.lookback} steps x {len(self.features)} features",
             "features": _list_some([with_unit(feature.name, feature.unit) for feature in self.features]),
             "outputs": _list_some(named),
             "reference": f"{len(self.loaded.reference.windows)} windows",
+            "metrics": ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()) or "-",
         }
-        return f"Model {self.name}\n{write_facts(facts)}"
+
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{write_facts(self._facts())}"
 
     def _unit_of(self, output: int) -> str | None:
         return self.config.target_of(output).unit

@@ -25,8 +25,10 @@ from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
 from kanmodel.explain.structure.replay import Fidelity, Fill
 from kanmodel.explain.topology.graph import TopologyEdge
 from kanmodel.explain.topology.lookup import find_edge_at, find_edge_between
-from kanmodel.explain.topology.pruning import FidelityPoint, Metric, Thresholds
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import FidelityPoint
 from kanmodel.explain.topology.subnetwork import compare_models, extract_subnetwork
+from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.facts import Facts
 from kanmodel.inputs import read_baseline, read_windows
 from kanmodel.once import Once
@@ -312,6 +314,23 @@ class Model(Facts):
             NonFiniteError: an output of the smaller model is not finite.
         """
         return compare_models(full.loaded, self.loaded, self._number_of(output))
+
+    def refine_grid(self, grid_size: int) -> Model:
+        """A new model on a finer grid with the same functions, which pykan calls ``refine``: the start of `fine_tune`.
+
+        Where `grid_size` is a multiple of the present number of intervals the functions stay what they are, otherwise
+        each becomes the nearest in the sense of least squares. The provenance states the largest difference of a
+        forecast.
+
+        Args:
+            grid_size: intervals of every B-spline.
+
+        Raises:
+            ConfigError: the model has no B-splines, or as many intervals already.
+        """
+        from kanmodel.training.grids import refine_model  # here, since few models are trained after they are loaded
+
+        return Model(refine_model(self.loaded, grid_size), self.name)
 
     def save(self, path: str | Path) -> Model:
         """Writes the checkpoint; a crash on the way leaves the old file.

@@ -11,12 +11,14 @@ from kanmodel.explain.importance.agreement import Agreement, compare_baselines
 from kanmodel.explain.importance.attributions import attribute_features
 from kanmodel.explain.importance.global_importance import Importance as Measured
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.report import write_report
+from kanmodel.explain.report import collect_findings
 from kanmodel.explain.structure.replay import Fill
+from kanmodel.explain.topology.construction import assemble_topology
 from kanmodel.explain.topology.graph import Topology as Graph
-from kanmodel.explain.topology.graph import lay_out
-from kanmodel.explain.topology.pruning import FidelityPoint, Metric, PruningRule, prune_by_rule, trace_fidelity
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule, prune_by_rule, trace_fidelity
 from kanmodel.pausing import Pause
+from kanmodel.prose import answer_findings
 from kanmodel.results import Formula, Importance, Report
 
 Result = TypeVar("Result")
@@ -70,7 +72,9 @@ class Overall:
             output, rule, lambda: prune_by_rule(self.loaded, self.measure(output, pause), rule, pause), pause
         )
         kept = ("graph", pruning.kept, rule.fill)
-        graph = self._once(output, kept, lambda: lay_out(self.loaded, self.measure(output, pause), pruning), pause)
+        graph = self._once(
+            output, kept, lambda: assemble_topology(self.loaded, self.measure(output, pause), pruning), pause
+        )
         return replace(graph, rule=pruning.rule)
 
     def trace_fidelity(self, output: int, metric: Metric, fill: Fill, pause: Pause) -> tuple[FidelityPoint, ...]:
@@ -96,7 +100,8 @@ class Overall:
 
         def compute() -> Report:
             measured, graph = self.measure(output, pause), self.lay_out(output, PruningRule(), pause)
-            return Report(self.loaded.config.outputs[output], write_report(self.loaded, measured, graph, pause))
+            found, config = collect_findings(self.loaded, measured, graph, pause), self.loaded.config
+            return Report(config.outputs[output], answer_findings(config, output, found))
 
         return self._once(output, "report", compute, pause)
 

@@ -9,7 +9,9 @@ from numbers import Integral, Real
 from kanmodel.errors import DataError, Problem, UnknownNameError
 from kanmodel.explain.paths.ledger import LedgerOptions
 from kanmodel.explain.structure.replay import Fill
-from kanmodel.explain.topology.pruning import Metric, PruningRule, Thresholds
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.topology.thresholds import Thresholds
 
 DEFAULT_FIDELITY = 0.99
 

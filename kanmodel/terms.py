@@ -15,13 +15,16 @@ from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.paths.expected import DEFAULT_COUNT, ReferenceBaselines
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import LedgerOptions
-from kanmodel.explain.report import Finding
+from kanmodel.explain.report import FindingId
 from kanmodel.explain.structure.ids import NodeKind
 from kanmodel.explain.structure.replay import Fill
 from kanmodel.explain.structure.scores import MIN_INPUTS
 from kanmodel.explain.topology.graph import EdgeKind, Topology, TopologyEdge, TopologyNode
-from kanmodel.explain.topology.pruning import FidelityPoint, Metric, PruningRule, Thresholds
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule
+from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.network.config import ModelConfig
+from kanmodel.prose import Answer
 from kanmodel.scaling import Array
 
 __all__ = [
@@ -32,6 +35,7 @@ __all__ = [
     "N_BASELINES",
     "SEED",
     "Agreement",
+    "Answer",
     "Array",
     "Attribution",
     "Baseline",
@@ -42,7 +46,7 @@ __all__ = [
     "Faithfulness",
     "FidelityPoint",
     "Fill",
-    "Finding",
+    "FindingId",
     "LedgerLayer",
     "LedgerOptions",
     "Metric",

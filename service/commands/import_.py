@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 from kanmodel import Model
+from kanmodel.importers.comparison import describe_relative
 from kanmodel.importers.description import Description, describe_file
-from kanmodel.importers.importing import Imported, describe_relative, import_with
+from kanmodel.importers.importing import Imported, import_with
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
 from kanmodel.importers.windows_file import read_names, read_windows_file
 from kanmodel.terms import MIN_INPUTS

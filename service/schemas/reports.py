@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
+from kanmodel import terms
 from kanmodel.results import Report
 from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name, Version
 
-FindingId = TypeAliasType(
-    "FindingId", Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
-)
+FindingId = TypeAliasType("FindingId", terms.FindingId)
 
 
 class FindingInfo(TypedDict):
@@ -53,12 +52,12 @@ def describe_report(served: Served, report: Report) -> ReportResponse:
         "output": report.output,
         "findings": [
             {
-                "id": finding.id,  # type: ignore[typeddict-item]
-                "question": finding.question,
-                "answer": finding.answer,
-                "evidence": _as_json(finding.evidence),
+                "id": answer.id,
+                "question": answer.question,
+                "answer": answer.answer,
+                "evidence": _as_json(answer.evidence),
             }
-            for finding in report.findings
+            for answer in report.findings
         ],
     }
 

@@ -52,7 +52,7 @@ def explain_expected(
         count: how many baselines, from 2 to the number of reference windows.
         seed: of the draw.
         options: tolerance and path nodes of each ledger.
-        pause: called between slices of a few milliseconds.
+        pause: called every few milliseconds of work; what it raises ends the work.
 
     Returns:
         Means of all entries; `residual`, `error` and `path_nodes` are the largest, `converged` holds if all do,
