@@ -23,6 +23,7 @@ from kanmodel.explain.importance.ranks import rank_correlation
 from kanmodel.explain.structure.ids import READOUT_KINDS
 from kanmodel.explain.topology.construction import OPACITY_BETA
 from kanmodel.explain.topology.graph import Topology, TopologyEdge
+from kanmodel.pausing import Pause, go_on
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named
 NARROW = 0.5  # share of the grid's core interval that the support must cover not to count as narrow
@@ -46,23 +47,26 @@ class Finding:
     evidence: Mapping[str, Any]
 
 
-def collect_findings(model: LoadedModel, importance: Importance, topology: Topology) -> tuple[Finding, ...]:
+def collect_findings(
+    model: LoadedModel, importance: Importance, topology: Topology, pause: Pause = go_on
+) -> tuple[Finding, ...]:
     """The seven findings on one output of a model.
 
     Args:
         model: the model.
         importance: its contributions.
         topology: its graph, pruned by fidelity.
+        pause: called between slices.
     """
     attributions = attribute_features(model, importance)
     return (
         Finding("sparsity", _sparsity(topology)),
         Finding("features", _features(attributions)),
-        Finding("independence", _independence(attributions, measure_interactions(model, importance.output))),
+        Finding("independence", _independence(attributions, measure_interactions(model, importance.output, pause))),
         Finding("opacity", _opacity(topology)),
         Finding("depth", _depth(topology)),
         Finding("shapes", _shapes(sample_edges(model, [edge for edge in topology.kan_edges if edge.kept]))),
-        Finding("trust", _trust(importance, topology, measure_faithfulness(model, importance.output))),
+        Finding("trust", _trust(importance, topology, measure_faithfulness(model, importance.output, pause=pause))),
     )
 
 

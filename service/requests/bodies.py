@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.model import Model
 from service.http.answers import JSON
 from service.http.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, problem_of, unusable, unusable_values
 from service.http.headers import find_header
@@ -25,7 +25,7 @@ from service.schemas.closed import Closed
 from service.settings import Settings
 from service.work.budget import Held
 
-Model = TypeVar("Model", bound=Closed)
+Small = TypeVar("Small", bound=Closed)
 LARGE = 64 << 10  # bytes up to which a body needs no care; `max_concurrent` bounds how many there are
 KEPT = 512 << 10  # bytes of a text up to which its parser is kept, with the tenfold of that in memory
 _OTHERS = 10_000  # values, and lists, beside the windows
@@ -107,12 +107,12 @@ class Limits:
         return (self.windows + 1) * (max(self.window_shape) + 1) + _OTHERS
 
 
-def find_limits(model: LoadedModel, settings: Settings) -> Limits:
+def find_limits(model: Model, settings: Settings) -> Limits:
     """What a body may hold that asks a model."""
     return Limits(settings.max_json_depth, settings.max_windows, model.config.window_shape)
 
 
-def most_windows(data: bytes, model: LoadedModel) -> int:
+def most_windows(data: bytes, model: Model) -> int:
     """More windows than these a body cannot hold: each value takes a digit and what is between it and the next."""
     lookback, n_features = model.config.window_shape
     return len(data) // (2 * lookback * n_features) + 1
@@ -214,7 +214,7 @@ def _parse(data: bytes, max_depth: int) -> dict[str, Any]:
     return document
 
 
-def validate_request(cls: type[Model], document: Mapping[str, Any], unread: Collection[str]) -> Model:
+def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Collection[str]) -> Small:
     """The small members of a request, and a refusal of unknown ones.
 
     Args:

@@ -8,19 +8,16 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.functions import curves
-from kanmodel.explain.functions.curves import EdgeCurve
-from kanmodel.explain.functions.support import Support
-from kanmodel.explain.functions.symbolic import Candidate
-from kanmodel.explain.topology.graph import Topology
+from kanmodel import terms
+from kanmodel.terms import Candidate, EdgeCurve, Support, Topology
 from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.pictures import FormatParameter
 from service.schemas.rules import Rule, RuleQuery, Stage, describe_rule
 from service.schemas.topology import Scores
 
-Range = TypeAliasType("Range", curves.Span)
-Shape = TypeAliasType("Shape", curves.Shape)
+Range = TypeAliasType("Range", terms.Span)
+Shape = TypeAliasType("Shape", terms.Shape)
 N_FORMULAS = 5
 
 

@@ -8,10 +8,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from kanmodel.explain.structure.ids import NodeKind
-from kanmodel.explain.structure.scores import MIN_INPUTS
-from kanmodel.explain.topology.graph import EdgeKind, Topology, TopologyEdge, TopologyNode
-from kanmodel.explain.topology.pruning import FidelityPoint
+from kanmodel.terms import MIN_INPUTS, EdgeKind, FidelityPoint, NodeKind, Topology, TopologyEdge, TopologyNode
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
@@ -218,7 +215,7 @@ def describe_fidelity_curve(
         "output": served.model.config.outputs[output],
         "metric": query.metric,
         "fill": query.fill,
-        "reference_windows": len(served.model.reference.windows),
+        "reference_windows": len(served.model.reference),
         "curve": [
             {
                 "edges": point.edges,

@@ -26,6 +26,7 @@ from polars.testing import assert_frame_equal
 from thorough import examples
 from waiting import poll
 
+from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.windows import take_windows
@@ -185,7 +186,7 @@ def test_files_chunks_and_interruptions_change_nothing(data):
         plan = Plan(table, NAMES, LOOKBACK, 0, time="time", part_windows=size)
         ends = data.draw(st.lists(st.integers(0, 5), max_size=2), label="parts before each interruption")
         for number in [*ends, None]:
-            advances = explain_table(MODEL, plan, Path(place) / "out", explain_with_threads, 2)
+            advances = explain_table(Model(MODEL), plan, Path(place) / "out", explain_with_threads, 2)
             for done, _ in enumerate(advances):
                 if done == number:
                     break

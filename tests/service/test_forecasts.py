@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from virtual import VirtualWorker, run_virtually
 
-from kanmodel.errors import NonFiniteError
+from kanmodel import Model, NonFiniteError
 from service.http.errors import DeadlineError
 from service.work import forecasts
 from service.work.budget import Bounds, Budget
@@ -23,8 +23,8 @@ from service.work.deadlines import Deadline
 from service.work.forecasts import IN_PLACE, TOGETHER, Forecasts
 from service.work.threads import Worker
 
-MODEL = replace(make_model("head"), sha256="a")
-OTHER = replace(make_model("head", seed=1), sha256="b")
+MODEL = Model(replace(make_model("head"), sha256="a"))
+OTHER = Model(replace(make_model("head", seed=1), sha256="b"))
 LATE = Deadline(1e9, 1e9)
 
 
@@ -65,7 +65,8 @@ def batches(monkeypatch):
     return sizes
 
 
-ON_THREAD, ON_LOOP = {"a": 0, "b": 0}, {"a": 10**9, "b": 10**9}
+NAMES = ("a", "b", MODEL.checkpoint, OTHER.checkpoint)
+ON_THREAD, ON_LOOP = dict.fromkeys(NAMES, 0), dict.fromkeys(NAMES, 10**9)
 
 
 @pytest.mark.parametrize("in_place", [ON_THREAD, ON_LOOP, None])
@@ -151,7 +152,7 @@ def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
 class TimedModel:
     """A model whose forecasts take virtual time, and are the sums of the windows."""
 
-    sha256: str
+    checkpoint: str
     seconds: float
     config: object = field(default_factory=lambda: SimpleNamespace())
 

@@ -16,8 +16,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
+from kanmodel import KanscopeError, Model
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.errors import KanscopeError
 from service.commands.agreement import AGREEMENT
 from service.commands.receipts import repeat_answer
 from service.commands.saved_answers import read_answer
@@ -98,7 +98,7 @@ def test_any_answer_repeats(service, name, n, seed, form, baseline, detail, line
     output = data.draw(names | st.lists(names, min_size=1, max_size=3, unique=True), label="output")
     body = {**make_body(model, n, seed, form, baseline), "detail": detail, "output": output, "tolerance": 0.01}
     answer = read_answer(ask(service, name, {**body, "progress": lines}, NDJSON if lines else None), "answer")
-    shown = repeat_answer(answer, body, model)
+    shown = repeat_answer(answer, body, Model(model))
     assert (shown.agrees, shown.reasons, shown.warnings) == (True, (), ())
     assert shown.compared > len(answer.content["explanations"]) * len(model.config.features)
     assert shown.largest_difference <= AGREEMENT
@@ -234,7 +234,7 @@ def test_no_forged_answer_agrees(answers, data):
         parent[path[-1]] = forge(parent[path[-1]], data.draw)
     assume(json.dumps(forged, sort_keys=True) != json.dumps(document, sort_keys=True))
     try:
-        shown = repeat_answer(read_answer(json.dumps(forged).encode(), "answer"), body, model)
+        shown = repeat_answer(read_answer(json.dumps(forged).encode(), "answer"), body, Model(model))
     except KanscopeError:
         return
     assert not shown.agrees, path
@@ -260,7 +260,7 @@ def test_what_once_agreed_no_longer_does(answers, change):
     document, body, model = answers[0]
     forged = copy.deepcopy(document)
     change(forged)
-    assert not repeat_answer(read_answer(json.dumps(forged).encode(), "answer"), body, model).agrees
+    assert not repeat_answer(read_answer(json.dumps(forged).encode(), "answer"), body, Model(model)).agrees
 
 
 def test_what_the_model_is_called_need_not_be_the_same(answers):
@@ -268,7 +268,7 @@ def test_what_the_model_is_called_need_not_be_the_same(answers):
     document, body, model = answers[0]
     renamed = {**document, "model_name": "other", "version": "7"}
     renamed["receipt"] = {**document["receipt"], "versions": {**document["receipt"]["versions"], "torch": "1.0"}}
-    shown = repeat_answer(read_answer(json.dumps(renamed).encode(), "answer"), body, model)
+    shown = repeat_answer(read_answer(json.dumps(renamed).encode(), "answer"), body, Model(model))
     assert shown.agrees and len(shown.warnings) == 1
 
 
