@@ -15,8 +15,7 @@ from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, Problem, UnknownNameError
 from kanmodel.explain.functions.curves import Span, sample_edges
 from kanmodel.explain.importance.attributions import attribute_features
-from kanmodel.explain.importance.global_importance import Importance as Measured
-from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates, measure_importance
 from kanmodel.explain.paths.expected import ReferenceBaselines, explain_expected
 from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
 from kanmodel.explain.report import collect_findings
@@ -304,7 +303,7 @@ class Model:
     def _unit_of(self, output: int) -> str | None:
         return self.loaded.config.target_of(output).unit
 
-    def _measure(self, output: int) -> Measured:
+    def _measure(self, output: int) -> ImportanceEstimates:
         return self._of_outputs.get(("measured", output), lambda: measure_importance(self.loaded, output))
 
     def _attribute(self, output: int) -> Importance:

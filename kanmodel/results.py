@@ -16,11 +16,10 @@ from kanmodel.drawing.waterfall import draw_waterfall
 from kanmodel.errors import DataError
 from kanmodel.explain.functions.curves import EdgeCurve, sample_edges
 from kanmodel.explain.importance.attributions import Attribution
-from kanmodel.explain.importance.global_importance import Importance as Measured
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import Ledger
-from kanmodel.explain.topology.graph import Topology as Graph
-from kanmodel.explain.topology.graph import TopologyEdge, TopologyNode
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge, TopologyNode
 from kanmodel.html import wrap_picture, wrap_text
 from kanmodel.prose import Answer, markdown
 from kanmodel.scaling import Array
@@ -194,7 +193,7 @@ class Importance:
     output: str
     unit: str | None
     features: tuple[Attribution, ...]
-    measured: Measured
+    measured: ImportanceEstimates
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each feature, most important first; intervals as two columns."""
@@ -221,7 +220,7 @@ class Importance:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Topology(Graph):
+class Topology(NetworkGraph):
     """The graph of a model for one output, with what pruning keeps of it and what that costs.
 
     Attributes:

@@ -14,7 +14,7 @@ from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.report import collect_findings
 from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.graph import Topology, TopologyEdge
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
 from kanmodel.explain.topology.pruning import PruningRule
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.network.documents import config_to_dict
@@ -67,7 +67,7 @@ def _describe_file(model: LoadedModel, file: Path) -> dict[str, Any]:
     return {"file": str(file), "checkpoint": f"sha256:{model.sha256}"}
 
 
-def describe(model: LoadedModel, file: Path, topology: Topology) -> dict[str, Any]:
+def describe(model: LoadedModel, file: Path, topology: NetworkGraph) -> dict[str, Any]:
     """Everything that the tables show, for machines; edges are strongest first."""
     config, recurrent = config_to_dict(model.config), model.config.recurrent
     cells = {cell: config["recurrent"] if recurrent and recurrent.cell == cell else None for cell in ("lstm", "gru")}
@@ -85,7 +85,7 @@ def describe(model: LoadedModel, file: Path, topology: Topology) -> dict[str, An
     }
 
 
-def _describe_topology(topology: Topology) -> dict[str, Any]:
+def _describe_topology(topology: NetworkGraph) -> dict[str, Any]:
     edges = _by_contribution(topology)
     return {
         "output": topology.output,
@@ -170,7 +170,7 @@ def metrics_table(model: LoadedModel) -> Table:
     return table
 
 
-def edges_table(topology: Topology, count: int) -> Table:
+def edges_table(topology: NetworkGraph, count: int) -> Table:
     """The edges that contribute most, and whether pruning keeps them."""
     edges = _by_contribution(topology)
     kept = sum(edge.kept for edge in edges)
@@ -187,7 +187,7 @@ def edges_table(topology: Topology, count: int) -> Table:
     return table
 
 
-def _by_contribution(topology: Topology) -> list[TopologyEdge]:
+def _by_contribution(topology: NetworkGraph) -> list[TopologyEdge]:
     """The edges of the KANs, strongest first."""
     return sorted(
         topology.kan_edges,

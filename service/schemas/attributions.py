@@ -12,7 +12,7 @@ from kanmodel.explain.importance import agreement, attributions
 from kanmodel.explain.importance.agreement import Agreement
 from kanmodel.explain.importance.attributions import Attribution
 from kanmodel.explain.importance.bootstrap import CONFIDENCE, SEED
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
@@ -139,7 +139,7 @@ class AttributionsResponse(TypedDict):
 
 def describe_attributions(
     served: Served,
-    importance: Importance,
+    importance: ImportanceEstimates,
     attributions: Sequence[Attribution],
     agreements: Sequence[Agreement] | None = None,
 ) -> AttributionsResponse:

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from kanmodel.explain.structure.ids import NodeKind
 from kanmodel.explain.structure.scores import MIN_INPUTS
-from kanmodel.explain.topology.graph import EdgeKind, Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.topology.graph import EdgeKind, NetworkGraph, TopologyEdge, TopologyNode
 from kanmodel.explain.topology.pruning import FidelityPoint
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
@@ -231,7 +231,7 @@ def describe_fidelity_curve(
     }
 
 
-def describe_topology(served: Served, topology: Topology, pruned: bool) -> TopologyResponse:
+def describe_topology(served: Served, topology: NetworkGraph, pruned: bool) -> TopologyResponse:
     """The graph; `pruned` leaves out what the rule does not keep."""
     return {
         "directed": True,
@@ -242,7 +242,7 @@ def describe_topology(served: Served, topology: Topology, pruned: bool) -> Topol
     }
 
 
-def _describe_graph(served: Served, topology: Topology) -> GraphInfo:
+def _describe_graph(served: Served, topology: NetworkGraph) -> GraphInfo:
     described: GraphInfo = {
         "model_name": served.name,
         "version": served.version,

@@ -11,11 +11,11 @@ from typing import Any, TypeVar, cast
 
 from kanmodel.explain.importance.agreement import Agreement, compare_baselines
 from kanmodel.explain.importance.attributions import Attribution, attribute_features
-from kanmodel.explain.importance.global_importance import Importance, measure_importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates, measure_importance
 from kanmodel.explain.report import Finding, collect_findings
 from kanmodel.explain.structure.replay import Fill
 from kanmodel.explain.topology.construction import assemble_topology
-from kanmodel.explain.topology.graph import Topology
+from kanmodel.explain.topology.graph import NetworkGraph
 from kanmodel.explain.topology.metrics import Metric
 from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule, prune_by_rule, trace_fidelity
 from service.http.errors import NotReadyError
@@ -96,7 +96,7 @@ class GlobalResults:
         self._known.put(key, result, pinned=kind == "background")
         return result
 
-    async def importance(self, served: Served, output: int, kind: Kind = "explanation") -> Importance:
+    async def importance(self, served: Served, output: int, kind: Kind = "explanation") -> ImportanceEstimates:
         """What matters over the reference windows for one output."""
         key = ("importance", served.checkpoint, output)
         return await self._get(kind, key, lambda: measure_importance(served.model, output))
@@ -113,7 +113,9 @@ class GlobalResults:
         key = ("agreements", served.checkpoint, output)
         return await self._get("explanation", key, lambda: compare_baselines(served.model, importance))
 
-    async def topology(self, served: Served, output: int, rule: PruningRule, kind: Kind = "explanation") -> Topology:
+    async def topology(
+        self, served: Served, output: int, rule: PruningRule, kind: Kind = "explanation"
+    ) -> NetworkGraph:
         """The graph that a rule keeps for one output; rules that keep the same share it, but for the rule."""
         importance = await self.importance(served, output, kind)
         key: tuple[Hashable, ...] = ("pruning", served.checkpoint, output, rule)

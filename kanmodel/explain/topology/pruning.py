@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.connectivity import Kept, connected_nodes, leading_subnodes
 from kanmodel.explain.structure.replay import Fidelity, Fill, Replay, measure_fidelity, r2
 from kanmodel.explain.topology.metrics import Metric, score_edges, usable_metrics
@@ -83,7 +83,7 @@ class FidelityPoint:
     fidelity: Fidelity
 
 
-def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule) -> Pruning:
+def prune_by_rule(model: LoadedModel, importance: ImportanceEstimates, rule: PruningRule) -> Pruning:
     """What a rule keeps of a model, for the output that `importance` is about.
 
     By fidelity: along the order that a metric gives, weakest edges first (ties by stage, layer, i, j), edges go as long
@@ -112,7 +112,7 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
 
 
 def trace_fidelity(
-    model: LoadedModel, importance: Importance, metric: Metric = "contribution", fill: Fill = "mean"
+    model: LoadedModel, importance: ImportanceEstimates, metric: Metric = "contribution", fill: Fill = "mean"
 ) -> tuple[FidelityPoint, ...]:
     """What each number of edges costs along one metric's order, from all edges to none.
 
