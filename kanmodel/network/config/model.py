@@ -66,6 +66,8 @@ class ModelConfig:
         output_function: what is applied to the last layer's nodes: an elementwise activation, or softmax; None for
             nothing.
         dtype: the type of every weight.
+        ahead: steps from the window's last row to the first output, which is ``{target}+{ahead}``; 0 where the targets'
+            columns were shifted before, or it is unknown, and the first output is ``{target}+1``.
     """
 
     features: tuple[Feature, ...]
@@ -78,6 +80,7 @@ class ModelConfig:
     readout: Readout = "last"
     output_function: str | None = None
     dtype: DType = "float32"
+    ahead: int = 0
 
     def __post_init__(self) -> None:
         check_items(self.features, "features", Feature)
@@ -89,6 +92,7 @@ class ModelConfig:
                 raise ConfigError(f"{place} must be at least one, of unique names, but {given} given")
         check_count(self.lookback, "lookback")
         check_count(self.horizon, "horizon")
+        check_count(self.ahead, "ahead", lowest=0)
         check_choice(self.readout, "readout", get_args(Readout))
         check_choice(self.dtype, "dtype", get_args(DType))
         if self.output_function is not None:
@@ -160,7 +164,8 @@ class ModelConfig:
     @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the outputs, ``{target}+{step}``, in the order of the head's output nodes."""
-        return tuple(f"{t.name}+{step}" for step in range(1, self.horizon + 1) for t in self.targets)
+        first = max(1, self.ahead)
+        return tuple(f"{t.name}+{step}" for step in range(first, first + self.horizon) for t in self.targets)
 
     def target_of(self, output: int) -> Target:
         """The target that output number `output` forecasts."""
