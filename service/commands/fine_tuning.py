@@ -16,9 +16,10 @@ from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule
 from kanmodel.explain.topology.subnetwork import extract_subnetwork, measure_size
 from kanmodel.network.config import ModelConfig
+from kanmodel.training.optimization import ARCHITECTURE
 from kanmodel.training.training import FineTuning
 
-STATED_BY_FILE = ("hidden", "num_layers", "bidirectional", "width", "front", "order", "unit")
+STATED_BY_FILE = (*(name for name in ARCHITECTURE if name != "grid"), "unit")  # a finer grid may be asked for
 
 
 def refuse_stated(given: Collection[str], file: Path) -> None:

@@ -335,6 +335,7 @@ def test_training_goes_on_only_where_options_agree(tmp_path, table, run):
             "--hidden cannot be given with --from: architecture and units are those of old.safetensors",
         ),
         (["--width", "4,1"], "--width cannot be given"),
+        (["--cell", "gru"], "--cell cannot be given"),
         (["--unit", "a=K"], "--unit cannot be given"),
         (["--lookback", "4"], "--lookback is 4, but old.safetensors has 3"),
         (["--target", "a"], "--target is a, but old.safetensors has y"),
