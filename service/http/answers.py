@@ -9,7 +9,7 @@ from fastapi import Response
 
 from kanmodel.errors import NonFiniteError, Problem
 from kanmodel.windows import N_LISTED
-from service.http.places import non_finite_places
+from service.http.places import all_finite, non_finite_places
 
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
@@ -40,9 +40,7 @@ def encode_json(document: object) -> bytes:
         NonFiniteError: the document holds NaN or infinity.
     """
     encoded = orjson.dumps(document)
-    if b"null" in encoded:  # which a None is, too
+    if b"null" in encoded and not all_finite(document):  # None is null as well
         problems = [Problem(path, "must be finite") for path in non_finite_places(document)]
-        if problems:
-            message = f"{problems[0].path} must be finite; {len(problems)} results are not"
-            raise NonFiniteError(message, problems[:N_LISTED])
+        raise NonFiniteError(f"{problems[0].path} must be finite; {len(problems)} results are not", problems[:N_LISTED])
     return encoded

@@ -10,7 +10,7 @@ from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from starlette.routing import BaseRoute, Match
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.errors import DataError, NonFiniteError
@@ -72,10 +72,10 @@ class DirectRoutes:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
         if scope["type"] == "http" and scope["method"] == "POST":
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
             for route, handle in self._routes:
-                match, found = route.matches(scope)
-                if match is Match.FULL:
-                    scope.update(found)
+                if (found := route.path_regex.match(path)) is not None:
+                    scope["route"], scope["path_params"] = route, found.groupdict()
                     await _answer(handle, Request(scope, receive), send)
                     return
         await self._app(scope, receive, send)
