@@ -23,6 +23,7 @@ from factories import make_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
+from processes import Command, start
 from thorough import examples
 from waiting import poll
 
@@ -512,22 +513,22 @@ def test_without_ray_its_engine_says_what_to_install(run, file, tmp_path, monkey
     assert code == 2 and error.endswith("kanscope: --engine ray needs Ray: pip install 'kanscope[ray]'\n")
 
 
-def command(file: Path, table: Path, out: Path, *options: object) -> list[str]:
-    words = ("-m", "service.cli", "explain", file, table, "-o", out, "--part-windows", 100, "--workers", 2, *options)
-    return [sys.executable, *map(str, words)]
+def explaining(log: Path, file: Path, table: Path, out: Path) -> Command:
+    """The command in a process of its own."""
+    return start(log, "explain", file, table, "-o", out, "--part-windows", 100, "--workers", 2)
 
 
 @contextmanager
-def running(words: list[str], out: Path) -> Iterator[subprocess.Popen[str]]:
-    """The command in a process group of its own, once it has written some parts."""
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+def running(log: Path, file: Path, table: Path, out: Path) -> Iterator[Command]:
+    """The command once it has written some parts."""
+    process = explaining(log, file, table, out)
     try:
         poll(lambda: len(list(out.glob("part-*"))) >= 2 or process.poll() is not None)
-        assert process.poll() is None, process.communicate()
+        assert process.poll() is None, log.read_text()
         yield process
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 @pytest.fixture
@@ -539,25 +540,27 @@ def long_table(tmp_path: Path) -> Path:
 
 def test_a_run_that_is_killed_is_finished_by_the_next(file, long_table, tmp_path):
     """SIGKILL in the middle loses nothing: the table is that of a run that was never killed."""
-    with running(command(file, long_table, tmp_path / "out"), tmp_path / "out") as process:
+    log = tmp_path / "log"
+    with running(log, file, long_table, tmp_path / "out") as process:
         process.kill()
     assert not (tmp_path / "out" / "_rejected.csv").exists()
     (tmp_path / "out" / ".writing-left").write_text("by a run that was killed")
-    subprocess.run(command(file, long_table, tmp_path / "out"), check=True, capture_output=True)
-    subprocess.run(command(file, long_table, tmp_path / "whole"), check=True, capture_output=True)
+    for name in ("out", "whole"):
+        assert explaining(log, file, long_table, tmp_path / name).wait(300) == 0, log.read_text()
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     assert len(result(tmp_path / "out")) == 3000 - LOOKBACK + 1
 
 
 def test_ctrl_c_says_how_to_go_on(file, long_table, tmp_path):
     """SIGINT ends with a line and exit code 130, without a traceback, and what is written is whole."""
-    with running(command(file, long_table, tmp_path / "out"), tmp_path / "out") as process:
+    log = tmp_path / "log"
+    with running(log, file, long_table, tmp_path / "out") as process:
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate()
+        code, printed = process.wait(300), log.read_text()
     windows = len(result(tmp_path / "out"))
-    assert process.returncode == 130 and "Traceback" not in error
+    assert code == 130 and "Traceback" not in printed
     said = f"kanscope: interrupted; {windows:,} windows are explained and kept, and the same command goes on from there"
-    assert error.splitlines()[-1] == said
+    assert printed.splitlines()[-1] == said
     assert not list((tmp_path / "out").glob(".*"))
 
 
