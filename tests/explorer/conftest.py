@@ -1,4 +1,4 @@
-"""`kanscope serve` as its users start it, and the browser that they look with."""
+"""`kanscope serve` in a process of its own, and the browser that its users look with."""
 
 from __future__ import annotations
 
