@@ -96,6 +96,7 @@ def _become(log: Path, arguments: list[str], environment: dict[str, str]) -> Non
     os.environ.clear()
     os.environ.update(environment)
     sys.argv = ["kanscope", *arguments]
+    assert len(os.listdir(f"/proc/{os.getppid()}/task")) == 1, "a thread of the fork server is missing here"
     main()
 
 
