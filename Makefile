@@ -16,13 +16,17 @@ serve: .venv/runtime # serve the bundled model, or the models of KANSCOPE_MODELS
 	$(BIN)/kanscope serve
 
 # The tests of one package with ONLY=kanmodel (or service, explorer, clients, image), and ten times the generated cases with
-# THOROUGH=1. Three workers keep two cores busy, since what starts servers waits much. What needs both cores to itself runs
-# after the rest; a package may have none of that (5: no test was chosen).
+# THOROUGH=1. Three workers keep two cores busy, since what starts servers waits much. Those of service, which keep apps and
+# their caches, run in workers of their own, so that none grows large. What needs both cores to itself runs last.
 ONLY ?=
-TESTS := tests/$(ONLY)
-test: .venv/dev $(if $(filter-out clients explorer,$(ONLY)),,.venv/clients/ready)
-	MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest -n 3 -m "not alone and (smoke or not ray)" $(TESTS)
-	$(BIN)/python -m pytest -m alone $(TESTS) || test $$? = 5
+PACKAGES := $(or $(ONLY),kanmodel service explorer clients image)
+ALONE = $(shell grep -rl --include='*.py' 'pytest\.mark\.alone' $(PACKAGES:%=tests/%))
+run-tests = $(if $(1),MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest $(2) $(1))
+IN_PARALLEL := -n 3 --no-loadscope-reorder -m "not alone and (smoke or not ray)"
+test: .venv/dev $(if $(filter clients explorer,$(PACKAGES)),.venv/clients/ready)
+	$(call run-tests,$(patsubst %,tests/%,$(filter-out service,$(PACKAGES))),$(IN_PARALLEL))
+	$(call run-tests,$(patsubst %,tests/%,$(filter service,$(PACKAGES))),$(IN_PARALLEL))
+	$(call run-tests,$(ALONE),-m alone)
 
 test-ray: .venv/dev # every end-to-end test on replicas, those that `make test` asks too
 	$(BIN)/python -m pytest -m ray tests/service
