@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 from kanmodel.explain.importance.agreement import Agreement, compare_baselines
 from kanmodel.explain.importance.attributions import Attribution, attribute_features
 from kanmodel.explain.importance.global_importance import Importance, measure_importance
-from kanmodel.explain.report import Finding, write_report
+from kanmodel.explain.report import Finding, collect_findings
 from kanmodel.explain.structure.replay import Fill
 from kanmodel.explain.topology.construction import assemble_topology
 from kanmodel.explain.topology.graph import Topology
@@ -135,4 +135,4 @@ class GlobalResults:
         importance = await self.importance(served, output, kind)
         topology = await self.topology(served, output, PruningRule(), kind)
         key = ("report", served.checkpoint, output)
-        return await self._get(kind, key, lambda: write_report(served.model, importance, topology))
+        return await self._get(kind, key, lambda: collect_findings(served.model, importance, topology))

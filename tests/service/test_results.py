@@ -20,7 +20,7 @@ from service.work.budget import Bounds
 from service.work.executor import Executor
 from service.work.results import GlobalResults
 
-FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "assemble_topology", "write_report")
+FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "assemble_topology", "collect_findings")
 
 
 @pytest.fixture
@@ -82,14 +82,14 @@ def test_what_most_ask_for_is_computed_before_anybody_does(computed):
 def test_what_is_still_to_be_computed_is_counted(monkeypatch):
     """The number of outputs without results falls by one with each report, to none."""
     two, left = serve_model("two", targets=("a", "b")), []
-    write = results.write_report
+    write = results.collect_findings
 
     async def scenario(kept):
         def write_and_look(*arguments):
             left.append(kept.unprepared)
             return write(*arguments)
 
-        monkeypatch.setattr(results, "write_report", write_and_look)
+        monkeypatch.setattr(results, "collect_findings", write_and_look)
         await kept.prepare([two])
         return kept.unprepared
 

@@ -6,7 +6,7 @@ interval in which it usually lies, that part of the path is to be halved.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -68,43 +68,50 @@ def largest_move(
     Returns:
         In widths of the node's interval; where it is at most `MAX_MOVE`, it may be an upper bound.
     """
-    moves = [_largest_feature_move(ranges.features, points, nodes)]
+    gap = float(np.diff(nodes).max())
+    whole = (points[:, -1] - points[:, 0]).abs_()  # features move evenly
+    behind = torch.cat([passed.readout, *(values.squeeze(2) for values in passed.head)], dim=-1)
+    moves = [
+        _bounded(gap * ranges.features.bound_move(whole), lambda paths: ranges.features.largest_move(points[paths])),
+        _largest_node_move(ranges.nodes, behind),
+    ]
+    if ranges.front is not None:
+        moves.append(_largest_node_move(ranges.front, torch.cat(passed.front, dim=-1)))
     if ranges.gates is not None and network.recurrent is not None and passed.recurrent is not None:
         moves.append(_largest_gate_move(network.recurrent, ranges.gates, passed.recurrent))
-    if ranges.front is not None:
-        moves.append(ranges.front.largest_move(torch.cat(passed.front, dim=-1)))
-    behind = torch.cat([passed.readout, *(values.squeeze(2) for values in passed.head)], dim=-1)
-    moves.append(ranges.nodes.largest_move(behind))
     return torch.stack(moves).amax(dim=0).double().numpy()
 
 
-def _largest_feature_move(features: Intervals, points: Tensor, nodes: Array) -> Tensor:
-    """That of the features, which move evenly, (n,)."""
-    if features.node is None or not len(features.width):
-        return points.new_zeros(len(points))
-    whole = (points[:, -1] - points[:, 0]).abs().amax(dim=1)  # (n, n_features)
-    bound = float(np.diff(nodes).max()) * (whole[:, features.node] / features.width).amax(dim=1)
-    if not bool((bound <= MAX_MOVE).all()):
-        return features.largest_move(points)
-    return bound
+def _largest_node_move(intervals: Intervals, values: Tensor) -> Tensor:
+    """That of nodes (n, n_points, ..., n_nodes), (n,)."""
+    bound = intervals.bound_move(_largest_steps(values))
+    return _bounded(bound, lambda paths: intervals.largest_move(values[paths]))
 
 
 def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
-    """That of the gates, (n,): themselves are computed only where what they read moves far enough for a large one."""
-    steps, *states = (values.diff(dim=1).abs_().amax(dim=1) for values in (trace.steps, *trace.states))
-    bounds = recurrent.bound_gate_moves(RecurrentTrace(steps, tuple(states)))
+    """That of the gates, (n,): they are computed only where what they read moves far enough for a large one."""
+
+    def exact(paths: Tensor) -> Tensor:
+        steps, *states = (values[paths] for values in (trace.steps, *trace.states))
+        rows = RecurrentTrace(steps.flatten(0, 1), tuple(values.flatten(0, 1) for values in states))
+        values = (gate.view(*steps.shape[:2], *gate.shape[1:]) for gate in recurrent.gates(rows))
+        return torch.stack([gates.largest_move(value) for value in values]).amax(dim=0)
+
+    moves = RecurrentTrace(_largest_steps(trace.steps), tuple(_largest_steps(states) for states in trace.states))
+    bounds = recurrent.bound_gate_moves(moves)
     if bounds is None:
-        return _exact_gate_move(recurrent, gates, trace)
-    move = torch.stack([(bound.amax(dim=1) / gates.width).amax(dim=1) for bound in bounds]).amax(dim=0)
-    unsure = ~(move <= MAX_MOVE)
+        return exact(torch.ones(len(trace.steps), dtype=torch.bool))
+    return _bounded(torch.stack([gates.bound_move(bound) for bound in bounds]).amax(dim=0), exact)
+
+
+def _largest_steps(values: Tensor) -> Tensor:
+    """The largest move between two neighbouring points, (n, n_points, ...) -> (n, ...)."""
+    return values.diff(dim=1).abs_().amax(dim=1)
+
+
+def _bounded(bound: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
+    """Upper bounds (n,) where they are small enough, and exact moves of the paths where they are not."""
+    unsure = ~(bound <= MAX_MOVE)
     if bool(unsure.any()):
-        of_unsure = RecurrentTrace(trace.steps[unsure], tuple(states[unsure] for states in trace.states))
-        move[unsure] = _exact_gate_move(recurrent, gates, of_unsure)
-    return move
-
-
-def _exact_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
-    n, n_points = trace.steps.shape[:2]
-    rows = RecurrentTrace(trace.steps.flatten(0, 1), tuple(states.flatten(0, 1) for states in trace.states))
-    values = [gate.view(n, n_points, *gate.shape[1:]) for gate in recurrent.gates(rows)]
-    return torch.stack([gates.largest_move(gate) for gate in values]).amax(dim=0)
+        bound[unsure] = exact(unsure)
+    return bound

@@ -10,14 +10,12 @@ else. Everything is in model units.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.explain.paths.arrays import map_arrays
 from kanmodel.explain.paths.moves import PassedNodes, by_path
 from kanmodel.explain.paths.quadrature import NestedQuadrature
 from kanmodel.network.config import ModelConfig
@@ -30,7 +28,7 @@ Result = TypeVar("Result")
 # A computation in slices: it yields between them, and returns its result.
 Slices = Generator[None, None, Result]
 Pause = Callable[[], None]  # is called every few milliseconds of work; what it raises ends the work
-PASS_BYTES = 2_500_000  # of the largest values of one pass: of more, memory is mapped anew in each pass
+PASS_BYTES = 5_500_000  # of the largest values of one pass: of more, memory is mapped anew in each pass
 
 
 class PathSamples(NamedTuple):
@@ -56,20 +54,12 @@ class PathSamples(NamedTuple):
     subnodes_gradient: tuple[Tensor, ...]
     passed: PassedNodes
 
-    def take(self, paths: NDArray[np.bool_]) -> PathSamples:
-        """Those of some paths."""
-        chosen = torch.from_numpy(paths)
-        taken: PathSamples = _map(lambda values: values[chosen], self)
-        return taken
-
     def interleave(self, between: PathSamples) -> PathSamples:
         """With the samples at the points between each two of these."""
-        every: PathSamples = _map(_interleave, self, between)
-        return every
+        return map_arrays(_interleave, self, between)
 
 
-@dataclass(frozen=True)
-class Contributions:
+class Contributions(NamedTuple):
     """Contributions to one output along n paths, or parts of them; float64. Those of adjacent parts add up.
 
     Attributes:
@@ -85,25 +75,6 @@ class Contributions:
     readout: Array
     logits: Array
     edges: tuple[Array, ...]
-
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        """All of them, in the order of the attributes."""
-        return (self.change, self.steps, self.readout, self.logits, *self.edges)
-
-    @classmethod
-    def of(cls, arrays: Sequence[Array]) -> Contributions:
-        """Of `arrays`."""
-        change, steps, readout, logits, *edges = arrays
-        return cls(change, steps, readout, logits, tuple(edges))
-
-    def __getitem__(self, paths: slice) -> Contributions:
-        """Those of some paths."""
-        return Contributions.of([values[paths] for values in self.arrays])
-
-    def __mul__(self, factor: float) -> Contributions:
-        """In another unit."""
-        return Contributions.of([values * factor for values in self.arrays])
 
 
 def paths_per_pass(config: ModelConfig, n_points: int) -> int:
@@ -169,19 +140,22 @@ def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> C
     gradients = torch.from_numpy(rule.weights) @ samples.gradient.double().flatten(2)  # (n, 3, lookback * n_features)
     steps = change.double()[:, None] * gradients.view(len(change), 3, *change.shape[1:])
     readout, logits = samples.passed.readout, samples.passed.head[-1].squeeze(2)
-    edges = [
-        torch.einsum("nkprs,nprsi->nksi", _adjoint(rule, gradient), values.double())
-        for gradient, values in zip(samples.subnodes_gradient, samples.edges, strict=True)
-    ]
+    of_readout, of_logits, *of_subnodes = _adjoints(
+        rule, [samples.readout_gradient, samples.logits_gradient, *samples.subnodes_gradient]
+    )
+    edges = tuple(
+        torch.einsum("nkprs,nprsi->nksi", adjoint, values.double())
+        for adjoint, values in zip(of_subnodes, samples.edges, strict=True)
+    )
     moved = (outputs[:, -1] - outputs[:, 0])[:, None].expand(-1, 3)  # by any rule
     by_rule = (
         moved,
         steps,
-        torch.einsum("nkpu,npu->nku", _adjoint(rule, samples.readout_gradient), readout.double()),
-        torch.einsum("nkpo,npo->nko", _adjoint(rule, samples.logits_gradient), logits.double()),
-        *edges,
+        (of_readout * readout.double()[:, None]).sum(dim=2),
+        (of_logits * logits.double()[:, None]).sum(dim=2),
+        edges,
     )
-    return Contributions.of([values.transpose(0, 1).flatten(0, 1).numpy() for values in by_rule])
+    return Contributions._make(map_arrays(lambda values: values.transpose(0, 1).flatten(0, 1).numpy(), by_rule))
 
 
 def complete(slices: Slices[Result], pause: Pause | None = None) -> Result:
@@ -196,14 +170,18 @@ def complete(slices: Slices[Result], pause: Pause | None = None) -> Result:
             pause()
 
 
-def _adjoint(rule: NestedQuadrature, gradient: Tensor) -> Tensor:
+def _adjoints(rule: NestedQuadrature, gradients: Sequence[Tensor]) -> list[Tensor]:
     """Turns gradients along the path into weights of the values themselves, (n, n_nodes, ...) -> (n, 3, n_nodes, ...).
 
     sum_k w_k g(a_k) h'(a_k) = sum_m (D^T w g)_m h(a_m), with D the differentiation matrix: by each of the rules.
     """
-    n_nodes = len(rule.nodes)
+    n, n_nodes = gradients[0].shape[:2]
     matrix = torch.from_numpy(rule.products.transpose(0, 2, 1).reshape(3 * n_nodes, n_nodes))
-    return (matrix @ gradient.double().flatten(2)).view(len(gradient), 3, *gradient.shape[1:])
+    adjoint = matrix @ torch.cat([gradient.flatten(2) for gradient in gradients], dim=2).double()
+    by_gradient = torch.split(adjoint, [gradient[0, 0].numel() for gradient in gradients], dim=2)
+    return [
+        part.reshape(n, 3, n_nodes, *gradient.shape[2:]) for part, gradient in zip(by_gradient, gradients, strict=True)
+    ]
 
 
 def _interleave(values: Tensor, between: Tensor) -> Tensor:
@@ -211,11 +189,3 @@ def _interleave(values: Tensor, between: Tensor) -> Tensor:
     both = values.new_empty(len(values), values.shape[1] + between.shape[1], *values.shape[2:])
     both[:, ::2], both[:, 1::2] = values, between
     return both
-
-
-def _map(function: Callable[..., Tensor], values: Any, *others: Any) -> Any:
-    """A function of all tensors in their places in nested tuples, which are alike."""
-    if values is None or isinstance(values, Tensor):
-        return None if values is None else function(values, *others)
-    mapped = [_map(function, *parts) for parts in zip(values, *others, strict=True)]
-    return values._make(mapped) if hasattr(values, "_make") else tuple(mapped)
