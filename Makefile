@@ -55,7 +55,7 @@ vendor: .venv/clients/ready # copy the libraries of the explorer from npm
 	cp .venv/clients/node_modules/@observablehq/plot/LICENSE $(VENDOR)/plot.LICENSE
 	cd $(VENDOR) && sha256sum *.js *.LICENSE >SHA256SUMS
 
-bench: .venv/bench
+bench: .venv/bench .venv/peers/ready # with wrk as the client where it is installed
 	$(BIN)/python tests/benchmarks/run.py
 
 image:
@@ -103,6 +103,15 @@ CLIENTS := tests/clients
 	$(BIN)/python -m pip install -c $(LOCK) -e '.[dev,bench]'
 	@touch .venv/runtime .venv/dev $@
 
+# The servers that are measured beside ours; without them their rows are missing.
+BENCHMARKS := tests/benchmarks
+.venv/peers/ready: $(BENCHMARKS)/requirements.txt | .venv/bin/pip
+	$(call create-venv,.venv/peers)
+	$(call install-torch,.venv/peers)
+	.venv/peers/bin/python -m pip install --require-hashes --no-deps -r $(BENCHMARKS)/requirements.txt
+	.venv/peers/bin/python -m pip install torch
+	@touch $@
+
 # Pins what pyproject.toml asks for, on every Python and platform. What is pinned stays, unless UPGRADE=--upgrade asks for
 # the newest versions. torch and what its CUDA builds need stay free: they differ by machine. So does pip.
 UPGRADE ?=
@@ -121,4 +130,5 @@ lock:
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' | \
 		$(compile) - --generate-hashes -o $(BUILD_LOCK)
 	$(compile) $(CLIENTS)/requirements.in --generate-hashes -o $(CLIENTS)/requirements.txt
+	$(compile) $(BENCHMARKS)/requirements.in --generate-hashes -o $(BENCHMARKS)/requirements.txt
 	rm -rf build/lock $(LOCK).all $(IMAGE_LOCK).all

@@ -40,6 +40,14 @@ def find_paths(text):
     return []
 
 
+def test_a_text_is_looked_through_only_for_a_reason(monkeypatch):
+    """The letter e of names and of small exponents is none."""
+    monkeypatch.setattr(scanning, "_Text", None)
+    scanning.refuse_non_finite(b'{"instances": [1e-05, 2E+10, 3e99, true], "e12": "e1"}', 64)
+    with pytest.raises(TypeError):
+        scanning.refuse_non_finite(b"[1E+100]", 64)
+
+
 @given(values, st.sampled_from([None, 1]), st.booleans())
 def test_places_are_those_of_the_parsed_document(value, indent, ascii_only):
     """NaN and infinities are named by the same paths as in the document that Python's lenient parser reads."""
