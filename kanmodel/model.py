@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from torch import nn
 
@@ -31,6 +31,9 @@ from kanmodel.once import Once
 from kanmodel.results import Edge, Explanation, Formula, Importance, Report, Topology
 from kanmodel.scaling import Array
 from kanmodel.text import with_unit, write_facts
+
+if TYPE_CHECKING:
+    from kanmodel.export import OnnxExport
 
 DEFAULT_FIDELITY = 0.99
 N_RULES = 64  # prunings, and graphs, that are kept
@@ -270,6 +273,23 @@ class Model:
         if path.suffix != ".safetensors":
             raise CheckpointError(f"{path} must end in .safetensors")
         return Model(replace(self.loaded, sha256=save_checkpoint(self.loaded, path)), path.stem)
+
+    def export_onnx(self, path: str | Path) -> OnnxExport:
+        """Writes the forward pass as an ONNX graph, which has been compared with the model on all reference windows.
+
+        Its input ``instances`` (n, lookback, n_features) and its output ``predictions`` (n, n_outputs) are in original
+        units; ``logits`` is there where the model has an output function. Its metadata name features, outputs, units
+        and checkpoint.
+
+        Args:
+            path: the file, ``*.onnx``; a crash on the way leaves the old one.
+
+        Raises:
+            ExportError: a layer has no ONNX form, a prediction differs, or the file cannot be written there.
+        """
+        from kanmodel.export import export_onnx  # here, since onnx and ONNX Runtime are slow to import
+
+        return export_onnx(self.loaded, Path(path))
 
     def __repr__(self) -> str:
         config = self.loaded.config

@@ -10,6 +10,7 @@ import typer
 
 from kanmodel.errors import KanscopeError
 from service.commands.explain import explain
+from service.commands.export import export
 from service.commands.formula import formula
 from service.commands.import_ import import_
 from service.commands.inspect import inspect
@@ -32,6 +33,7 @@ app.command()(inspect)
 app.command()(explain)
 app.command()(formula)
 app.command()(prune)
+app.command()(export)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from kanmodel.network.config import Cell, RecurrentConfig
 
@@ -99,22 +100,28 @@ class FrozenRecurrent:
     Args:
         module: the module; it is not changed.
         config: what it is.
+
+    Attributes:
+        config: the same.
+        gate_weights: the weights of each layer's directions.
     """
 
     def __init__(self, module: nn.LSTM | nn.GRU, config: RecurrentConfig) -> None:
         self._weights = [weight for weight in module._flat_weights if weight is not None]
-        self._config, self._kind = config, KINDS[config.cell]
+        self.config, self._kind = config, KINDS[config.cell]
         self._directions = 2 if config.bidirectional else 1
-        self._gate_weights = [self._directions_of(layer) for layer in range(config.num_layers)]
+        self.gate_weights = [self._directions_of(layer) for layer in range(config.num_layers)]
 
     def __call__(self, steps: Tensor) -> Tensor:
         """(batch, lookback, n_in) -> (batch, lookback, n_units)."""
-        return self._run(steps, self._weights, self._config.num_layers)
+        if has_torch_function_unary(steps):  # a graph is traced, which has a form of its own
+            return handle_torch_function(FrozenRecurrent.__call__, (steps,), self, steps)
+        return self._run(steps, self._weights, self.config.num_layers)
 
     def states(self, steps: Tensor) -> list[Tensor]:
         """Hidden states of each layer, (batch, lookback, n_units)."""
         states: list[Tensor] = []
-        for layer in range(self._config.num_layers):
+        for layer in range(self.config.num_layers):
             states.append(self._run(states[-1] if states else steps, self._weights_of(layer), 1))
         return states
 
@@ -130,7 +137,7 @@ class FrozenRecurrent:
             (batch, lookback, n_gates * hidden_size) for each layer and direction, gates in torch's order.
         """
         gates: list[Tensor] = []
-        for inputs, outputs, directions in zip([steps, *states[:-1]], states, self._gate_weights, strict=True):
+        for inputs, outputs, directions in zip([steps, *states[:-1]], states, self.gate_weights, strict=True):
             for reverse, weights in enumerate(directions):
                 hidden = len(weights.from_state)
                 own = outputs[:, :, reverse * hidden :][:, :, :hidden]
@@ -140,7 +147,7 @@ class FrozenRecurrent:
         return tuple(gates)
 
     def _weights_of(self, layer: int) -> list[Tensor]:
-        n_weights = len(self._weights) // self._config.num_layers
+        n_weights = len(self._weights) // self.config.num_layers
         return self._weights[layer * n_weights :][:n_weights]
 
     def _directions_of(self, layer: int) -> list[GateWeights]:
@@ -155,7 +162,7 @@ class FrozenRecurrent:
         return directions
 
     def _run(self, steps: Tensor, weights: list[Tensor], num_layers: int) -> Tensor:
-        config, kind = self._config, self._kind
+        config, kind = self.config, self._kind
         state = steps.new_zeros(num_layers * self._directions, len(steps), config.hidden_size)
         states = state if kind.n_states == 1 else (state,) * kind.n_states
         out, *_ = kind.kernel(

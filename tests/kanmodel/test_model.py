@@ -560,7 +560,7 @@ def test_the_readme_does_what_it_says(tmp_path, monkeypatch):
             compared += 1
         else:
             exec(code, names)
-    assert compared == 11 and (tmp_path / "small.safetensors").exists()
+    assert compared == 14 and (tmp_path / "small.safetensors").exists()
     assert f"```\n{names['e']!r}\n```" in readme
 
 
