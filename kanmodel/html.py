@@ -1,25 +1,139 @@
-"""Results as one self-contained piece of HTML: inline SVG and CSS, no script, nothing that is loaded."""
+"""Results as self-contained HTML: no script, and nothing that is loaded.
+
+A file has its picture as inline SVG, whose parts tell what they are on hover. A notebook has it as an image of a data
+URL: in a notebook that is not trusted JupyterLab removes `svg` and `style` elements, but keeps images, tables and
+`details`. An image follows the light or dark of the page that it stands in, as tables do.
+"""
 
 from __future__ import annotations
 
 import re
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from html import escape
 
+from kanmodel.text import Row, is_column_of_numbers, printable, write_value
+
+N_ROWS = 100  # of a table; the rest are counted
 # In what the drawing writes, a value holds neither a quote nor a bracket, and no text holds a tag: all are escaped.
 _GROUP = re.compile(r"<g [^>]*>")
 _FOR_PAGES = re.compile(r' (?:data-[a-z-]+|tabindex|aria-label)="[^"]*"')
+_TITLE = re.compile(r"<title>[^<]*</title>")
+_NAMES = re.compile(r"<title>([^<]*)</title><desc>([^<]*)</desc>")
+
+_COLORS = {
+    "light": "color-scheme:light;background:#fff;color:#1f2328",
+    "dark": "color-scheme:dark;background:#0d1117;color:#e6edf3",
+}
+_FOLLOWS = f"body{{{_COLORS['light']}}}@media (prefers-color-scheme:dark){{body{{{_COLORS['dark']}}}}}"
+_PAGE_STYLE = (
+    'body{margin:16px;font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}'
+    "h1{font-size:20px}"
+)
+_STYLE = """<style>
+.kanscope-result{max-width:1560px;overflow-wrap:anywhere}
+.kanscope-result figure{margin:0 0 8px;overflow-x:auto}
+.kanscope-result figure>*{display:block;max-width:100%;min-width:min(100%,520px);height:auto}
+.kanscope-result h2{font-size:16px;margin:16px 0 4px}
+.kanscope-result p{margin:4px 0;max-width:80ch}
+.kanscope-result table{border-collapse:collapse;margin:8px 0;font-variant-numeric:tabular-nums}
+.kanscope-result th,.kanscope-result td{padding:3px 12px 3px 0;text-align:left;vertical-align:top}
+.kanscope-result tbody tr{border-top:1px solid #8884}
+.kanscope-result .number{text-align:right}
+.kanscope-result pre{white-space:pre-wrap}
+.kanscope-result summary{cursor:pointer}
+</style>"""
 
 
-def wrap_picture(svg: str) -> str:
-    """A picture that is as wide as its place at most, without the attributes that are for the scripts of a page.
+def write_page(title: str, body: str, theme: str) -> str:
+    """A document for a file, in a theme's colours; it is XML as well.
+
+    Args:
+        title: plain text.
+        body: markup.
+        theme: ``light``, ``dark``, or ``auto``, which follows the reader.
+    """
+    colors = f"body{{{_COLORS[theme]}}}" if theme in _COLORS else _FOLLOWS
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"/>'
+        f'<meta name="viewport" content="width=device-width"/><title>{text(title)}</title>'
+        f"<style>{_PAGE_STYLE}{colors}</style></head><body>{write_piece(body)}</body></html>\n"
+    )
+
+
+def write_piece(body: str) -> str:
+    """A piece for a page of others, such as a notebook; legible without its style too."""
+    return f'<div class="kanscope-result">{_STYLE}{body}</div>'
+
+
+def inline_picture(svg: str) -> str:
+    """A picture without the attributes that are for the scripts of a page.
 
     A group's title, which stays, names it on hover and to a screen reader.
     """
-    style = "<style>.kanscope-figure svg{max-width:100%;height:auto}</style>"
     plain = _GROUP.sub(lambda group: _FOR_PAGES.sub("", group[0]), svg)
-    return f'<div class="kanscope-figure">{style}{plain}</div>'
+    return f"<figure>{plain}</figure>"
 
 
-def wrap_text(text: str) -> str:
+def image_of(svg: str) -> str:
+    """A picture as an image, which tells a screen reader what the picture as a whole does."""
+    names = _NAMES.search(svg)
+    assert names is not None
+    title, description = names.groups()
+    plain = _GROUP.sub(lambda group: _FOR_PAGES.sub("", group[0]), svg)
+    start, body = plain[: names.end()], plain[names.end() :]
+    data = b64encode((start + _TITLE.sub("", body)).encode()).decode()
+    alt = f"{title}. {description}".replace('"', "&quot;")
+    return f'<figure><img alt="{alt}" src="data:image/svg+xml;base64,{data}"/></figure>'
+
+
+def write_table(rows: Sequence[Row], columns: Sequence[str], caption: str = "") -> str:
+    """Some columns of a table, numbers to the right, at most `N_ROWS` rows."""
+    classes = {name: ' class="number"' if is_column_of_numbers(rows, name) else "" for name in columns}
+    head = "".join(f'<th scope="col"{classes[name]}>{text(name.replace("_", " "))}</th>' for name in columns)
+    lines = [
+        "<tr>" + "".join(f"<td{classes[name]}>{isolate(write_value(row[name]))}</td>" for name in columns) + "</tr>"
+        for row in rows[:N_ROWS]
+    ]
+    more = f"<p>… {len(rows) - N_ROWS} more</p>" if len(rows) > N_ROWS else ""
+    titled = f"<caption>{text(caption)}</caption>" if caption else ""
+    return f"<table>{titled}<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table>{more}"
+
+
+def write_facts(facts: Mapping[str, str]) -> str:
+    """Names and what they are, a line each."""
+    lines = (f'<tr><th scope="row">{text(name)}</th><td>{isolate(value)}</td></tr>' for name, value in facts.items())
+    return f"<table><tbody>{''.join(lines)}</tbody></table>"
+
+
+def fold(summary: str, body: str) -> str:
+    """Markup that opens on a click, without a script."""
+    return f"<details><summary>{text(summary)}</summary>{body}</details>"
+
+
+def write_heading(heading: str) -> str:
+    """A heading, of plain text."""
+    return f"<h2>{isolate(heading)}</h2>"
+
+
+def write_prose(prose: str) -> str:
+    """A paragraph; what stands in backticks is code."""
+    parts = prose.split("`")
+    marked = [f"<code>{isolate(part)}</code>" if number % 2 else text(part) for number, part in enumerate(parts)]
+    return f"<p>{''.join(marked)}</p>"
+
+
+def write_code(code: str) -> str:
     """Plain text with its spaces."""
-    return f"<pre>{escape(text)}</pre>"
+    lines = [text(line) for line in code.splitlines()]
+    return "<pre>" + "\n".join(lines) + "</pre>"
+
+
+def text(plain: str) -> str:
+    """Plain text as markup."""
+    return escape(printable(plain))
+
+
+def isolate(plain: str) -> str:
+    """Plain text as markup; whatever direction it is written in, what stands around it keeps its own."""
+    return text(plain) if plain.isascii() else f"<bdi>{text(plain)}</bdi>"

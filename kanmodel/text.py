@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unicodedata import combining, east_asian_width
 
 N_ROWS = 12  # the rest are counted
 PRECISION = 4  # significant digits
+MAX_CELL = 60  # characters of a text in a table
 
 Row = Mapping[str, Any]
+
+# Control characters, which a terminal may obey; line ends; what turns the direction of the text around; and surrogates.
+_NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def write_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
@@ -18,14 +24,11 @@ def write_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
         rows: by column name.
         columns: which, in order.
     """
-    cells = [list(columns), *([_write(row[column]) for column in columns] for row in rows[:N_ROWS])]
-    is_number = [all(isinstance(row[column], int | float | None) for row in rows) for column in columns]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells = [list(columns), *([shorten(write_value(row[column])) for column in columns] for row in rows[:N_ROWS])]
+    is_number = [is_column_of_numbers(rows, column) for column in columns]
+    widths = [max(map(_width, column)) for column in zip(*cells, strict=True)]
     lines = [
-        "  ".join(
-            cell.rjust(width) if right else cell.ljust(width)
-            for cell, width, right in zip(line, widths, is_number, strict=True)
-        ).rstrip()
+        "  ".join(_pad(cell, width, right) for cell, width, right in zip(line, widths, is_number, strict=True)).rstrip()
         for line in cells
     ]
     if len(rows) > N_ROWS:
@@ -36,15 +39,43 @@ def write_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
 def write_facts(facts: Mapping[str, str]) -> str:
     """Names and what they are, a line each."""
     width = max(map(len, facts))
-    return "\n".join(f"{name.ljust(width)}  {value}" for name, value in facts.items())
+    return "\n".join(f"{name.ljust(width)}  {printable(value)}" for name, value in facts.items())
 
 
 def with_unit(name: str, unit: str | None) -> str:
-    """``change (K)``."""
-    return f"{name} ({unit})" if unit else name
+    """``change (K)``; what is long is cut."""
+    return f"{shorten(name)} ({shorten(unit)})" if unit else shorten(name)
 
 
-def _write(value: Any) -> str:
+def write_value(value: Any) -> str:
+    """A cell of a table; a dash for None."""
     if value is None:
         return "-"
-    return f"{value:.{PRECISION}g}" if isinstance(value, float) else str(value)
+    return f"{value:.{PRECISION}g}" if isinstance(value, float) else printable(str(value))
+
+
+def is_column_of_numbers(rows: Sequence[Row], column: str) -> bool:
+    """Whether a column goes to the right."""
+    return all(isinstance(row[column], int | float | None) and not isinstance(row[column], bool) for row in rows)
+
+
+def shorten(text: str) -> str:
+    """At most `MAX_CELL` characters."""
+    return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
+
+
+def printable(text: str) -> str:
+    """A text without the characters that would do something to what stands around it."""
+    return text if text.isprintable() else _NOT_SHOWN.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _pad(text: str, width: int, right: bool) -> str:
+    space = " " * (width - _width(text))
+    return space + text if right else text + space
+
+
+def _width(text: str) -> int:
+    """Columns of a terminal that a text takes: two for a Chinese character or an emoji, none for an accent."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)

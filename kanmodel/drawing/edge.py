@@ -9,6 +9,7 @@ from xml.etree.ElementTree import Element
 import numpy as np
 
 from kanmodel.drawing.axes import Scale, scale_over
+from kanmodel.drawing.style import Theme
 from kanmodel.drawing.svg import add, add_group, new_picture, serialise, shorten, write_points
 from kanmodel.drawing.words import name_edge, tell_shape, tell_worth, write_amount
 from kanmodel.explain.functions.curves import EdgeCurve
@@ -37,7 +38,14 @@ class _Line:
     y: Array
 
 
-def draw_edge(curve: EdgeCurve, name: str, output: str, unit: str | None, formulas: Sequence[Candidate] = ()) -> bytes:
+def draw_edge(
+    curve: EdgeCurve,
+    name: str,
+    output: str,
+    unit: str | None,
+    formulas: Sequence[Candidate] = (),
+    theme: Theme = "auto",
+) -> bytes:
     """The picture of the function of an edge, SVG.
 
     Args:
@@ -46,6 +54,7 @@ def draw_edge(curve: EdgeCurve, name: str, output: str, unit: str | None, formul
         output: that it contributes to.
         unit: of the contribution.
         formulas: for it, best first.
+        theme: its colours.
     """
     shown = formulas[:N_FORMULAS]
     height = HISTOGRAM_BOTTOM + AXIS + (LINE * (len(shown) + 1.5) if shown else 0.0)
@@ -58,7 +67,7 @@ def draw_edge(curve: EdgeCurve, name: str, output: str, unit: str | None, formul
     _draw_plot(root, curve)
     for index, candidate in enumerate(shown):
         _draw_formula(root, candidate, HISTOGRAM_BOTTOM + AXIS + LINE * (index + 0.5))
-    return serialise(root)
+    return serialise(root, theme)
 
 
 def _draw_plot(root: Element, curve: EdgeCurve) -> None:

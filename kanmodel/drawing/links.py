@@ -35,7 +35,7 @@ def draw_links(root: Element, scene: Scene) -> None:
         source, target = scene.ends(edge)
         if not edge.kept:
             opacity = FAINT_INPUT_OPACITY if edge.kind == "input" else FAINT_OPACITY
-            _draw_link(group, _join(source, target), FAINT, opacity)
+            _draw_link(group, _join(source, target), FAINT, opacity, "link pale-link")
         elif edge.kind == "input":
             color = scene.colors.get(scene.nodes[edge.source].label, 0)
             opacity = BEHIND_OPACITY if scene.has_front else INPUT_OPACITY

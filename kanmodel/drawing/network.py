@@ -9,6 +9,7 @@ from kanmodel.drawing.layout import CHIP, FOLDED, MARGIN, STEP_GAP, Layout, Row
 from kanmodel.drawing.links import draw_links
 from kanmodel.drawing.nodes import draw_nodes
 from kanmodel.drawing.scene import Color, Scene, set_scene
+from kanmodel.drawing.style import Theme
 from kanmodel.drawing.svg import add, add_group, new_picture, serialise, shorten
 from kanmodel.drawing.words import tell_cost
 from kanmodel.explain.functions.curves import EdgeCurve
@@ -36,6 +37,7 @@ def draw_topology(
     unit: str | None,
     pruned: bool = True,
     color: Color = "score",
+    theme: Theme = "auto",
 ) -> bytes:
     """The picture of a network, SVG.
 
@@ -48,6 +50,7 @@ def draw_topology(
             faintly.
         color: what a strong edge is: one of a high score, in opacity, as pykan draws it; or of a large contribution,
             in width. Without scores it is the contribution.
+        theme: its colours.
     """
     scene = set_scene(topology, curves, unit, fold=pruned, color=color)
     layout, heading, cost = scene.layout, f"{name}: {topology.output}", tell_cost(topology, unit)
@@ -65,7 +68,7 @@ def draw_topology(
         for row in layout.rows:
             _draw_folded(root, layout, row)
     _draw_legend(root, scene)
-    return serialise(root)
+    return serialise(root, theme)
 
 
 def _draw_caption(root: Element, layout: Layout, row: Row) -> None:
@@ -99,9 +102,9 @@ def _draw_folded(root: Element, layout: Layout, row: Row) -> None:
     label = f"{text}, pruned: {', '.join(node.label for node in row.pruned)}"
     group = add_group(root, label, class_="folded", data_folded=len(row.pruned))
     x, width = layout.right + 12, FOLDED - 12
-    add(group, "rect", x=x, y=row.y - CHIP / 2 - 3, width=width, height=CHIP + 6, rx=8)
-    add(group, "text", f"{text},", x=x + width / 2, y=row.y - 2, class_="middle")
-    add(group, "text", "pruned", x=x + width / 2, y=row.y + 11, class_="middle")
+    add(group, "rect", class_="dashed", x=x, y=row.y - CHIP / 2 - 3, width=width, height=CHIP + 6, rx=8)
+    add(group, "text", f"{text},", x=x + width / 2, y=row.y - 2, class_="middle muted")
+    add(group, "text", "pruned", x=x + width / 2, y=row.y + 11, class_="middle muted")
 
 
 def _draw_legend(root: Element, scene: Scene) -> None:

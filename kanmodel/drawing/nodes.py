@@ -35,7 +35,7 @@ def draw_nodes(root: Element, scene: Scene) -> None:
             _draw_dot(group, place, max(radius, MIN_DOT), f"f{scene.colors.get(node.label, 0)}")
             _draw_name(group, node.label, place, scene.layout.tilted)
         else:
-            _draw_dot(group, place, SMALL_DOT, "dot")
+            _draw_dot(group, place, SMALL_DOT, "dot" if node.kept else "dot pale")
 
 
 def _add_node(root: Element, node: TopologyNode, unit: str | None) -> Element:
@@ -72,9 +72,10 @@ def _draw_chip(
         name = node.label.rsplit(" ", 1)[-1]  # its numbers
     name = shorten(name, MAX_LABEL)
     width = min(max(MIN_CHIP, len(name) * (CHARACTER + 0.6) + 14), pitch - CHIP_GAP)
-    add(group, "rect", class_="chip", x=x - width / 2, y=y - CHIP / 2, width=width, height=CHIP, rx=6)
-    bar = bool(node.profile) and node.kind != "output"
-    add(group, "text", name, class_="middle", x=x, y=y + (1 if bar else 4))
+    solid, bar = node.kind == "output", bool(node.profile) and node.kind != "output"
+    chip, text = ("chip solid", "middle on-solid") if solid else ("chip", "middle")
+    add(group, "rect", class_=chip, x=x - width / 2, y=y - CHIP / 2, width=width, height=CHIP, rx=6)
+    add(group, "text", name, class_=text, x=x, y=y + (1 if bar else 4))
     if bar:
         _draw_profile(group, node.profile, (x - width / 2 + 5, y + CHIP / 2 - BAR - 3), width - 10, colors)
 

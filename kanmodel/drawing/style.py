@@ -1,48 +1,121 @@
-"""How pictures look: on light and dark paper, in colours that colour-blind people can tell apart.
+"""How pictures look, on light and on dark paper, in colours that colour-blind people can tell apart.
 
-The colours are those of Okabe and Ito (2008). `:where` has no specificity, so a page that holds a picture sets its
-own `color` and custom properties with any rule of its own.
+The colours are those of Okabe and Ito (2008), as in the explorer. A class of an element stands for presentation
+attributes with literal colours, which every renderer of SVG understands; librsvg, Qt and CairoSVG know neither custom
+properties nor media queries. A picture that follows its reader (`auto`) has the light colours as attributes, and the
+dark ones in a media query, which beats attributes where it is understood.
 """
 
 from __future__ import annotations
 
-N_COLORS = 6  # features that have a colour of their own
+from functools import cache
+from typing import Literal
 
-STYLE = """
-:where(.kanscope){color-scheme:light dark;color:#1f2328;--paper:#fff;--muted:#59636e;--faint:#d8dee4;--wash:#eff2f5;
---rest:#b4bcc4;--c1:#0072b2;--c2:#e69f00;--c3:#009e73;--c4:#d55e00;--c5:#cc79a7;--c6:#56b4e9;
-font-family:system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;font-size:11px}
-@media (prefers-color-scheme:dark){:where(.kanscope){color:#e6edf3;--paper:#0d1117;--muted:#9198a1;--faint:#30363d;
---wash:#161b22;--rest:#6e7781;--c1:#3a9bdc}}
-.kanscope text{fill:currentColor;stroke:none}
-.kanscope .paper{fill:var(--paper)}
-.kanscope .heading{font-size:15px;font-weight:600}
-.kanscope .muted{fill:var(--muted)}
-.kanscope .middle{text-anchor:middle}
-.kanscope .end{text-anchor:end}
-.kanscope .link{fill:none;stroke:currentColor}
-.kanscope .box{fill:var(--paper);stroke:currentColor;stroke-width:.8}
-.kanscope .curve{fill:none;stroke:currentColor;stroke-width:1.5;stroke-linejoin:round;stroke-linecap:round}
-.kanscope .chip{fill:var(--paper);stroke:currentColor;stroke-width:1}
-.kanscope .output .chip{fill:currentColor}
-.kanscope .output text{fill:var(--paper);font-weight:600}
-.kanscope .band,.kanscope .shade{fill:var(--wash)}
-.kanscope .dot{fill:currentColor}
-.kanscope .hit{fill:transparent}
-.kanscope .folded rect{fill:none;stroke:var(--rest);stroke-dasharray:3 3}
-.kanscope .folded text{fill:var(--muted)}
-.kanscope .pruned .link{stroke:var(--rest)}
-.kanscope .pruned .dot{fill:var(--rest)}
-.kanscope .axis,.kanscope .tick{stroke:var(--muted);fill:none}
-.kanscope .knot{stroke:currentColor;stroke-width:1.5}
-.kanscope .bar{fill:var(--rest)}
-.kanscope .rule{stroke:var(--faint)}
-.kanscope .main{stroke-width:2.4}
-.kanscope .part{fill:none;stroke-width:1.2}
-.kanscope .line{stroke-dasharray:5 4}
+Theme = Literal["light", "dark", "auto"]
+
+N_COLORS = 6  # features that have a colour of their own
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
+
+LIGHT = {
+    "ink": "#1f2328",
+    "paper": "#ffffff",
+    "muted": "#59636e",
+    "faint": "#d8dee4",
+    "wash": "#eff2f5",
+    "rest": "#b4bcc4",
+    "c1": "#0072b2",
+    "c2": "#e69f00",
+    "c3": "#009e73",
+    "c4": "#d55e00",
+    "c5": "#cc79a7",
+    "c6": "#56b4e9",
+    "up": "#0072b2",
+    "down": "#d55e00",
+}
+DARK = LIGHT | {
+    "ink": "#e6edf3",
+    "paper": "#0d1117",
+    "muted": "#9198a1",
+    "faint": "#30363d",
+    "wash": "#161b22",
+    "rest": "#6e7781",
+    "c1": "#3a9bdc",
+    "up": "#3a9bdc",
+    "down": "#e8793a",
+}
+PALETTES = {"light": LIGHT, "dark": DARK, "auto": LIGHT}
+
+# Class to attributes; a colour is named as in the palettes. Where two classes set the same, the later one here wins.
+LOOKS: dict[str, dict[str, str]] = {
+    "kanscope": {"fill": "ink", "font-family": FONT, "font-size": "11"},
+    "paper": {"fill": "paper"},
+    "heading": {"font-size": "15", "font-weight": "600"},
+    "strong": {"font-weight": "600"},
+    "muted": {"fill": "muted"},
+    "middle": {"text-anchor": "middle"},
+    "end": {"text-anchor": "end"},
+    "link": {"fill": "none", "stroke": "ink"},
+    "box": {"fill": "paper", "stroke": "ink", "stroke-width": "0.8"},
+    "curve": {
+        "fill": "none",
+        "stroke": "ink",
+        "stroke-width": "1.5",
+        "stroke-linejoin": "round",
+        "stroke-linecap": "round",
+    },
+    "chip": {"fill": "paper", "stroke": "ink"},
+    "solid": {"fill": "ink"},
+    "on-solid": {"fill": "paper", "font-weight": "600"},
+    "band": {"fill": "wash"},
+    "shade": {"fill": "wash"},
+    "dot": {"fill": "ink"},
+    "hit": {"fill": "none", "pointer-events": "all"},
+    "dashed": {"fill": "none", "stroke": "rest", "stroke-dasharray": "3 3"},
+    "pale": {"fill": "rest"},
+    "pale-link": {"stroke": "rest"},
+    "axis": {"stroke": "muted", "fill": "none"},
+    "tick": {"stroke": "muted", "fill": "none"},
+    "whisker": {"stroke": "ink", "fill": "none", "stroke-width": "1.2"},
+    "knot": {"stroke": "ink", "stroke-width": "1.5"},
+    "bar": {"fill": "rest"},
+    "rule": {"stroke": "faint"},
+    "main": {"stroke-width": "2.4"},
+    "part": {"fill": "none", "stroke-width": "1.2"},
+    "line": {"stroke-dasharray": "5 4"},
+    "up": {"fill": "up"},
+    "down": {"fill": "down"},
+    "f0": {"fill": "rest"},
+    "s0": {"stroke": "rest"},
+    **{f"f{n}": {"fill": f"c{n}"} for n in range(1, N_COLORS + 1)},
+    **{f"s{n}": {"stroke": f"c{n}"} for n in range(1, N_COLORS + 1)},
+}
+
+_HOVER = """
 .kanscope .edge:hover .link,.kanscope .edge:focus .link{opacity:1}
 .kanscope .edge:hover .box,.kanscope .edge:focus .box{stroke-width:2}
-.kanscope .f0{fill:var(--rest)}.kanscope .s0{stroke:var(--rest)}
-""" + "".join(
-    f".kanscope .f{n}{{fill:var(--c{n})}}.kanscope .s{n}{{stroke:var(--c{n})}}\n" for n in range(1, N_COLORS + 1)
-)
+"""
+
+
+@cache
+def attributes_of(classes: str, theme: Theme) -> dict[str, str]:
+    """The presentation attributes of an element with these classes."""
+    chosen, palette = set(classes.split()), PALETTES[theme]
+    return {
+        attribute: palette.get(value, value)
+        for name, look in LOOKS.items()
+        if name in chosen
+        for attribute, value in look.items()
+    }
+
+
+def _write_dark() -> str:
+    rules = []
+    for name, look in LOOKS.items():
+        colors = ";".join(f"{attribute}:{DARK[value]}" for attribute, value in look.items() if value in DARK)
+        if colors:
+            rules.append(f"{'' if name == 'kanscope' else '.kanscope '}.{name}{{{colors}}}")
+    return "@media (prefers-color-scheme:dark){\n" + "\n".join(rules) + "\n}\n"
+
+
+STYLE = _HOVER + _write_dark()
+"""The style element of a picture that follows its reader."""

@@ -8,11 +8,12 @@ from functools import cache
 from math import isfinite
 from xml.etree.ElementTree import Element, SubElement, tostring
 
-from kanmodel.drawing.style import STYLE
+from kanmodel.drawing.style import STYLE, Theme, attributes_of
 from kanmodel.errors import NonFiniteError
 
 MAX_LABEL = 22  # characters of a name in a picture; its title has them all
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# What XML cannot hold, and what turns the direction of the text around.
+_NOT_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u202a-\u202e\u2066-\u2069]")
 
 
 def new_picture(width: float, height: float, title: str, description: str, role: str) -> Element:
@@ -29,7 +30,6 @@ def new_picture(width: float, height: float, title: str, description: str, role:
     root = add(None, "svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)
     add(root, "title", title)
     add(root, "desc", description)
-    add(root, "style", STYLE)
     add(root, "rect", class_="paper", width=width, height=height)
     return root
 
@@ -75,8 +75,14 @@ def shorten(text: str, length: int = MAX_LABEL) -> str:
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
-def serialise(root: Element) -> bytes:
-    """The document, UTF-8."""
+def serialise(root: Element, theme: Theme) -> bytes:
+    """The document, UTF-8, in the colours of a theme; what an element states itself beats its classes."""
+    for element in root.iter():
+        for name, value in attributes_of(element.get("class", ""), theme).items():
+            if name not in element.attrib:
+                element.set(name, value)
+    if theme == "auto":
+        add(root, "style", STYLE)
     return tostring(root, encoding="unicode").encode()
 
 
@@ -105,5 +111,5 @@ def require_finite(value: float) -> None:
 
 
 def _clean(text: str) -> str:
-    """Without the characters that XML cannot hold, none of which is printable."""
-    return text if text.isprintable() else _NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+    """Without the characters that must not be in it, none of which is printable."""
+    return text if text.isprintable() else _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)

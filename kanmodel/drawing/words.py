@@ -70,5 +70,10 @@ def write_amount(value: float, unit: str | None) -> str:
     return f"{value:.3g} {unit}" if unit else f"{value:.3g}"
 
 
+def write_change(value: float, unit: str | None) -> str:
+    """``+1.59 K``."""
+    return f"{'+' if value > 0 else ''}{write_amount(value, unit)}"
+
+
 def _join_lines(*lines: str) -> str:
     return "\n".join(filter(None, lines))

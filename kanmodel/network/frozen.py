@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kanmodel.network.chain import Network, Trace, apply_output_function, reduce_steps, trace_chain
 from kanmodel.network.layer import KANLayer, LayerTrace
-from kanmodel.network.recurrent import FrozenRecurrent
+from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
 
 
 class FrozenNetwork:
@@ -39,7 +39,7 @@ class FrozenNetwork:
         self._functions = {
             stage: [layer.functions(frozen=True) for layer in layers] for stage, layers in self._layers.items()
         }
-        self.recurrent = None
+        self.recurrent: FrozenRecurrent | None = None
         if network.recurrent is not None and network.config.recurrent is not None:
             self.recurrent = FrozenRecurrent(network.recurrent, network.config.recurrent)
 
@@ -55,23 +55,23 @@ class FrozenNetwork:
 
     def trace(self, window: Tensor) -> Trace:
         """As `Network.trace`, with its gradients."""
-        return self.trace_with_gates(window)[0]
+        return self.trace_with_states(window)[0]
 
-    def trace_with_gates(self, window: Tensor) -> tuple[Trace, tuple[Tensor, ...]]:
-        """`trace`, and `FrozenRecurrent.gates`, without gradients; none where there is no recurrent part."""
-        gates: list[Tensor] = []
+    def trace_with_states(self, window: Tensor) -> tuple[Trace, RecurrentTrace | None]:
+        """`trace`, and `FrozenRecurrent.trace`; None where there is no recurrent part."""
+        of_recurrent: RecurrentTrace | None = None
 
         def read_out(steps: Tensor) -> Tensor:
+            nonlocal of_recurrent
             if self.recurrent is None:
                 return reduce_steps(self.config, steps)
-            states = self.recurrent.states(steps)
-            gates.extend(self.recurrent.gates(steps, states))
-            return reduce_steps(self.config, states[-1])
+            of_recurrent = self.recurrent.trace(steps)
+            return reduce_steps(self.config, of_recurrent.states[-1])
 
         def through(stage: str, number: int, x: Tensor) -> LayerTrace:
             return self._layers[stage][number].trace(x, self._functions[stage][number])
 
-        return trace_chain(self.config, window, through, read_out), tuple(gates)
+        return trace_chain(self.config, window, through, read_out), of_recurrent
 
     def _run(self, window: Tensor) -> Tensor:
         steps = window

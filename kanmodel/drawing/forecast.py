@@ -1,0 +1,48 @@
+"""One explained forecast, as its pictures take it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kanmodel.scaling import Array
+
+WIDTH = 760.0
+LEFT, RIGHT = 190.0, 640.0  # ends of a plot; names and amounts stand beyond it
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What each feature of each step added to one forecast, in the target's unit.
+
+    Attributes:
+        output: name of the output.
+        unit: of all figures; None where unknown.
+        features: names of the features.
+        baseline_prediction: the forecast from which the contributions start.
+        prediction: the forecast in which they end, up to the residual.
+        contributions: (n_features,), the signed sum over the steps.
+        steps: (lookback, n_features), oldest step first.
+    """
+
+    output: str
+    unit: str | None
+    features: Sequence[str]
+    baseline_prediction: float
+    prediction: float
+    contributions: Array
+    steps: Array
+
+
+def split_features(magnitudes: Array, most: int) -> tuple[list[int], list[int]]:
+    """The features that are drawn one by one, largest first, and those that are drawn together.
+
+    Args:
+        magnitudes: (n_features,).
+        most: features drawn one by one, where there are more than one beyond them.
+    """
+    order = np.argsort(-magnitudes, kind="stable").tolist()
+    n_named = most if len(order) > most + 1 else len(order)
+    return order[:n_named], order[n_named:]

@@ -1,0 +1,59 @@
+"""How much each feature counts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from kanmodel import html
+from kanmodel.drawing.importance import draw_importance
+from kanmodel.drawing.style import Theme
+from kanmodel.explain.importance.attributions import Attribution
+from kanmodel.explain.importance.global_importance import Importance as Measured
+from kanmodel.results.result import Pictured
+from kanmodel.text import with_unit, write_table
+
+_COLUMNS = ("rank", "name", "mean_abs_contribution", "share", "share_interval_low", "share_interval_high", "verdict")
+_OF_PERMUTATION = ("permutation_mae_increase", "permutation_interval_low", "permutation_interval_high")
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Importance(Pictured):
+    """How much each feature counts over the reference windows, with intervals of 95 % and a verdict.
+
+    Attributes:
+        output: name of the output.
+        unit: of the contributions; None where unknown.
+        features: a row for each feature, most important first.
+        measured: the estimates behind it, of steps, nodes and edges too.
+    """
+
+    output: str
+    unit: str | None
+    features: tuple[Attribution, ...]
+    measured: Measured
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each feature, most important first; intervals as two columns."""
+        rows = []
+        for feature in self.features:
+            row = vars(feature) | {"redundant_with": ", ".join(partner.name for partner in feature.redundant_with)}
+            for name in ("interval", "share_interval", "permutation_interval"):
+                low, high = row.pop(name) or (None, None)
+                row |= {f"{name}_low": low, f"{name}_high": high}
+            rows.append(row)
+        return rows
+
+    def _draw(self, theme: Theme) -> bytes:
+        return draw_importance(self.features, self.output, self.unit, theme)
+
+    def _title(self) -> str:
+        return f"Importance for {with_unit(self.output, self.unit)}"
+
+    def _details(self) -> str:
+        measured = self.features[0].permutation_interval is not None
+        columns = [*_COLUMNS, *(_OF_PERMUTATION if measured else ()), "redundant_with"]
+        return html.fold("All figures", html.write_table(self.table(), columns))
+
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{write_table(self.table(), _COLUMNS)}"

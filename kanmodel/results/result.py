@@ -1,0 +1,81 @@
+"""How a result shows itself: as a page for a file, as a piece for a notebook, as a picture."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import get_args
+
+from kanmodel.drawing.style import Theme
+from kanmodel.errors import UnknownNameError
+from kanmodel.html import image_of, inline_picture, write_page, write_piece
+
+
+class Result(ABC):
+    """What shows itself in a notebook, and goes into a file."""
+
+    def html(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
+        """One page of HTML, self-contained and without scripts.
+
+        Args:
+            path: a file that it is written to as well.
+            theme: ``light``, ``dark``, or ``auto``, which follows the reader.
+
+        Raises:
+            UnknownNameError: a theme that does not exist.
+        """
+        picture = self._picture(_check(theme))
+        shown = inline_picture(picture) if picture else ""
+        return _give(write_page(self._title(), shown + self._details(), theme), path)
+
+    def _repr_html_(self) -> str:
+        picture = self._picture("auto")
+        return write_piece((image_of(picture) if picture else "") + self._details())
+
+    def _picture(self, theme: Theme) -> str | None:
+        """The picture, where there is one."""
+        return None
+
+    @abstractmethod
+    def _title(self) -> str:
+        """What it is, in plain text."""
+
+    @abstractmethod
+    def _details(self) -> str:
+        """Markup below the picture."""
+
+
+class Pictured(Result):
+    """A result that has a picture."""
+
+    def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
+        """The picture.
+
+        Args:
+            path: a file that it is written to as well.
+            theme: ``light``, ``dark``, or ``auto``, which follows the reader where the program that shows it can; it
+                is light in others.
+
+        Raises:
+            UnknownNameError: a theme that does not exist.
+        """
+        return _give(self._draw(_check(theme)).decode(), path)
+
+    def _picture(self, theme: Theme) -> str | None:
+        return self._draw(theme).decode()
+
+    @abstractmethod
+    def _draw(self, theme: Theme) -> bytes:
+        """The picture, SVG."""
+
+
+def _check(theme: Theme) -> Theme:
+    if theme not in get_args(Theme):
+        raise UnknownNameError(f"there is no theme {theme!r}, but {', '.join(get_args(Theme))}")
+    return theme
+
+
+def _give(text: str, path: str | Path | None) -> str:
+    if path is not None:
+        Path(path).write_text(text, encoding="utf-8")
+    return text

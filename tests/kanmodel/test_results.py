@@ -1,0 +1,370 @@
+"""Every result shows itself: in a terminal, in a notebook that nobody trusts, and in a file."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import bleach
+import numpy as np
+import pytest
+from factories import make_model, make_windows
+from PIL import Image
+
+from kanmodel import DataError, Model, UnknownNameError
+from kanmodel.drawing.explanation import draw_explanation
+from kanmodel.drawing.forecast import Forecast
+from kanmodel.drawing.importance import draw_importance
+from kanmodel.drawing.style import DARK, LIGHT
+
+SVG = "{http://www.w3.org/2000/svg}"
+NAMES = ("f0", "f1", "f2", "f3")
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    return Model(make_model(targets=("a", "b")))
+
+
+@pytest.fixture(scope="module")
+def windows(model):
+    return make_windows(model.loaded, 5)
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "\"'><img src=x onerror=alert(1)>&amp;]]></style>",
+    "שלום \u202eevil\u202c عالم",
+    "👩‍🔬 température 温度",
+    "\x1b[31mred\x00\ud800\n# heading",
+    "n" * 500,
+)
+# What JupyterLab 4 leaves of the HTML of a notebook that is not trusted: packages/apputils/src/sanitizer.ts.
+TAGS = """a b bdi caption code details div em figcaption figure h1 h2 h3 h4 i img li ol p pre s span strong sub summary
+    sup table tbody td tfoot th thead tr ul"""
+ATTRIBUTES = {
+    "*": ["class", "dir", "hidden", "lang", "title"],
+    "details": ["open"],
+    "img": ["align", "alt", "border", "height", "hspace", "src", "width"],
+    "td": ["colspan", "rowspan", "scope"],
+    "th": ["colspan", "rowspan", "scope"],
+}
+
+
+def sanitise(html):
+    """What is left of a piece of HTML in a notebook that is not trusted; the text of a style goes with it."""
+    without = re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
+    left = bleach.clean(without, tags=set(TAGS.split()), attributes=ATTRIBUTES, protocols={"data"}, strip=True)
+    return re.sub("(<img [^>]*)>", r"\1/>", left)
+
+
+def results_of(model, windows):
+    """Every result that a model gives, by name."""
+    explained = model.explain(windows)
+    return {
+        "model": model,
+        "explanation": explained[0],
+        "explanations": explained,
+        "importance": model.importance(),
+        "topology": model.topology(fidelity=0.9),
+        "edge": model.edge("lstm:1", "head:1:2"),
+        "report": model.report(),
+        "formula": Model(make_model("head", n_features=2, n_hidden=1)).formula(),
+    }
+
+
+@pytest.fixture(scope="module")
+def results(model, windows):
+    return results_of(model, windows)
+
+
+@pytest.fixture(scope="module")
+def hostile():
+    """The results of a model whose names are meant to break out of where they are written."""
+    loaded = make_model(n_features=len(HOSTILE), targets=(HOSTILE[0],))
+    features = [replace(old, name=name) for old, name in zip(loaded.config.features, HOSTILE, strict=True)]
+    target = replace(loaded.config.targets[0], unit=HOSTILE[1])
+    loaded.network.config = replace(loaded.config, features=tuple(features), targets=(target,))
+    named = Model(loaded, HOSTILE[1])
+    return {name: result for name, result in results_of(named, make_windows(loaded, 3)).items() if name != "formula"}
+
+
+def tables_of(result):
+    """The tables of a result's page with a head, as rows of texts."""
+    page = ElementTree.fromstring(result.html())
+    return [
+        [["".join(cell.itertext()) for cell in row] for row in table.iter("tr")]
+        for table in page.iter("table")
+        if table.find("thead") is not None
+    ]
+
+
+def image_of(piece):
+    """The picture in a piece of HTML for a notebook."""
+    (data,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', piece)
+    return ElementTree.fromstring(base64.b64decode(data))
+
+
+def test_everything_shows_itself_as_a_short_table(model, windows):
+    """The repr of each result fits a terminal, in plain text, and names what it is about."""
+    shown = {
+        "sha256|not saved": model,
+        "for 5 windows": model.explain(windows),
+        "converged": model.explain(windows[0]),
+        "verdict": model.importance(),
+        "edges kept": model.topology(),
+        "percentile": model.edge("lstm:1", "head:1:2"),
+    }
+    for text, result in shown.items():
+        lines = repr(result).splitlines()
+        assert re.search(text, repr(result)) and len(lines) <= 20 and max(map(len, lines)) <= 160
+        assert "object at 0x" not in repr(result) and "\x1b" not in repr(result)
+    assert "# How the model forecasts" in repr(model.report())
+
+
+def picture_of(result):
+    """A result's picture, read from its HTML, which must be self-contained and run nothing."""
+    html = result.html()
+    assert len(html) < 1e6
+    assert not re.search(r"<script|<img|<link|<iframe|<foreignObject|\son\w+=|url\(|@import|href", html)
+    assert set(re.findall(r"https?://[^\"]+", html)) == {"http://www.w3.org/2000/svg"}
+    assert "prefers-color-scheme:dark" in html
+    (inner,) = ElementTree.fromstring(html).iter(f"{SVG}svg")
+    assert [part.text for part in inner.iter()] == [part.text for part in ElementTree.fromstring(result.svg()).iter()]
+    assert len(result._repr_html_()) < 1e6
+    return ElementTree.fromstring(result.svg())
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_the_waterfall_goes_from_the_baseline_to_the_forecast(model, windows, number):
+    """Each feature has a bar as long as its contribution, which starts where the one before ends."""
+    found = model.explain(windows)[number]
+    picture = picture_of(found)
+    steps = [group for group in picture.iter(f"{SVG}g") if group.get("class") == "step"]
+    order = np.argsort(-np.abs(found.contributions[0]))
+    assert [step.get("data-feature") for step in steps] == [NAMES[feature] for feature in order]
+    ends = [next(iter(picture.iter(f"{SVG}circle"))).get("cx")]
+    ends += [re.match(r"M(\S+)", step.find(f"{SVG}path").get("d"))[1] for step in steps]
+    ends = np.array(ends, dtype=float)
+    bars = np.array([[step.find(f"{SVG}rect").get(key) for key in ("x", "width")] for step in steps], dtype=float)
+    np.testing.assert_allclose(bars[:, 0], np.minimum(ends[1:], ends[:-1]), atol=0.02)
+    np.testing.assert_allclose(bars[:, 1], np.maximum(np.abs(np.diff(ends)), 0.5), atol=0.02)
+    amounts = found.contributions[0][order]
+    np.testing.assert_allclose(np.diff(ends) / np.abs(np.diff(ends)).max(), amounts / np.abs(amounts).max(), atol=1e-3)
+    last = [circle.get("cx") for circle in picture.iter(f"{SVG}circle")][-1]
+    assert abs(float(last) - ends[-1]) < 0.5
+
+
+def test_a_waterfall_of_many_features_counts_the_rest():
+    """Beyond fifteen features the rest is one bar, and all bars together are the whole change."""
+    model = Model(make_model(n_features=40))
+    found = model.explain(make_windows(model.loaded, 1))
+    steps = [g.get("data-feature") for g in picture_of(found).iter(f"{SVG}g") if g.get("class") == "step"]
+    assert len(steps) == 16 and steps[-1] == "25 more features"
+
+
+def test_several_windows_show_a_table(model, windows):
+    """Several windows show the mean magnitudes and the first ones in tables, and for a picture one must be chosen."""
+    found = model.explain(windows)
+    means, each = tables_of(found)
+    assert [row[0] for row in means] == [
+        "feature",
+        *np.array(NAMES)[np.argsort(-np.abs(found.contributions).mean(axis=0))],
+    ]
+    largest = np.abs(found.contributions).mean(axis=0).max()
+    assert float(means[1][1]) == pytest.approx(largest, rel=1e-3)
+    assert [float(row[1]) for row in each[1:]] == pytest.approx(found.predictions.tolist(), rel=1e-3)
+    assert "Explanation of a+1 (K) for 5 windows" in found._repr_html_()
+    with pytest.raises(DataError, match=r"a waterfall shows one window, but there are 5: take one, as e\[0\]"):
+        found.svg()
+
+
+def test_pictures_of_the_network_and_of_an_edge(model):
+    """The network has each kept edge, and an edge its knots, in a piece of HTML that runs and loads nothing."""
+    found = model.topology(fidelity=0.9)
+    drawn = [group for group in picture_of(found).iter(f"{SVG}g") if group.get("data-kept") == "true"]
+    kept = {(edge.source, edge.target) for edge in found.kan_edges if edge.kept}
+    assert kept <= {(group.get("data-source"), group.get("data-target")) for group in drawn}
+    edge = model.edge("lstm:1", "head:1:2", span="grid")
+    knots = [path for path in picture_of(edge).iter(f"{SVG}path") if path.get("data-knot")]
+    assert len(knots) >= 3
+
+
+def test_a_large_network_stays_under_a_megabyte():
+    """With nearly all edges of a head [64, 16, 1] behind 20 features the picture is under 1 MB, and has 300 curves."""
+    model = Model(make_model(hidden_size=64, n_hidden=16, n_features=20, lookback=2, n_reference=12, dtype="float32"))
+    found = model.topology(metric="contribution", thresholds={"node": 0, "edge": 0, "input": 0})
+    assert sum(edge.kept for edge in found.kan_edges) > 900
+    picture = picture_of(found)
+    assert sum(part.get("class") == "curve" for part in picture.iter(f"{SVG}polyline")) == 300
+
+
+def test_markup_in_a_name_stays_text():
+    """A name with markup is text in every picture and table."""
+    loaded = make_model(targets=("<script>alert(1)</script>",))
+    model = Model(loaded, "<img src=x onerror=alert(1)>")
+    for result in (model.explain(make_windows(loaded, 2)), model.explain(make_windows(loaded, 1)), model.topology()):
+        assert "<script" not in result.html() and "<img" not in result.html()
+
+
+def test_results_are_pages_and_pieces_that_run_and_load_nothing(results):
+    """Each result is a whole page for a file and a piece for a notebook, both under 1 MB, without script or address."""
+    for name, result in results.items():
+        page, piece = result.html(), result._repr_html_()
+        assert page.startswith("<!DOCTYPE html>") and 'charset="utf-8"' in page and "<html" not in piece, name
+        for html in (page, re.sub('src="data:image/svg[^"]+"', "", piece)):
+            assert len(html) < 1e6
+            assert not re.search(r"<script|<link|<iframe|<foreignObject|\son\w+=|url\(|@import|href|src=", html), name
+        ElementTree.fromstring(page), ElementTree.fromstring(piece)
+        assert ("<img" in piece) == ("<svg" in page) == hasattr(result, "svg") * (name != "explanations")
+
+
+def test_a_notebook_that_is_not_trusted_shows_all(results):
+    """JupyterLab's sanitiser, which removes svg and style elements, leaves the picture and every word."""
+    for name, result in results.items():
+        piece = result._repr_html_()
+        left = sanitise(piece)
+        assert "kanscope-result{" not in left, name
+        before, after = (ElementTree.fromstring(html) for html in (piece, left))
+        for style in before.iter("style"):
+            style.text = ""
+        assert "".join(before.itertext()) == "".join(after.itertext())
+        assert [image.get("src") for image in before.iter("img")] == [image.get("src") for image in after.iter("img")]
+        assert all(image.get("alt") for image in after.iter("img"))
+
+
+@pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge"])
+def test_a_picture_needs_no_stylesheet(results, name):
+    """Each shape and text has literal colours, in each theme its own, and only `auto` has a style beside them."""
+    for theme, palette in (("light", LIGHT), ("dark", DARK), ("auto", LIGHT)):
+        text = results[name].svg(theme=theme)
+        assert "var(" not in text and "currentColor" not in text
+        root = ElementTree.fromstring(text)
+        assert len(list(root.iter(f"{SVG}style"))) == (theme == "auto")
+        used = {
+            part.get(paint)
+            for part in root.iter()
+            for paint in ("fill", "stroke")
+            if part.get(paint) not in (None, "none")
+        }
+        assert used <= set(palette.values()) and {palette["ink"], palette["paper"]} <= used
+        for part in root.iter():
+            if part.tag.removeprefix(SVG) in ("rect", "circle", "path", "polyline"):
+                assert part.get("fill") or (part.tag == f"{SVG}path" and part.get("stroke")), part.attrib
+    with pytest.raises(UnknownNameError, match="there is no theme 'pink', but light, dark, auto"):
+        results[name].svg(theme="pink")
+
+
+@pytest.mark.skipif(
+    shutil.which("rsvg-convert") is None, reason="rsvg-convert is missing: apt-get install librsvg2-bin"
+)
+@pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge"])
+def test_librsvg_draws_the_colours(results, name, tmp_path):
+    """Outside of browsers a picture is not black: the paper is the theme's, and most of it is free."""
+    for theme, paper in (("light", LIGHT["paper"]), ("auto", LIGHT["paper"]), ("dark", DARK["paper"])):
+        results[name].svg(tmp_path / "p.svg", theme=theme)
+        subprocess.run(["rsvg-convert", tmp_path / "p.svg", "-o", tmp_path / "p.png"], check=True)
+        with Image.open(tmp_path / "p.png") as image:
+            pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+        of_paper = (pixels == [int(paper[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=1)
+        assert of_paper[0] and of_paper[-1] and 0.5 < of_paper.mean() < 0.99
+
+
+def test_results_go_into_files(results, tmp_path):
+    """What goes into a file is what is returned, in UTF-8."""
+    found = results["topology"]
+    assert found.svg(tmp_path / "n.svg") == (tmp_path / "n.svg").read_text("utf-8")
+    assert found.html(str(tmp_path / "n.html"), theme="dark") == (tmp_path / "n.html").read_text("utf-8")
+    assert DARK["paper"] in found.html(theme="dark") and "prefers-color-scheme" not in found.html(theme="dark")
+
+
+def test_hostile_names_stay_text(hostile, tmp_path):
+    """Names with markup, quotes, control characters, another direction or no end are text wherever they are shown."""
+    elements = {"html", "head", "meta", "title", "style", "body", "div", "figure", "img", "details", "summary", "table"}
+    elements |= {"caption", "thead", "tbody", "tr", "th", "td", "p", "h2", "pre", "code", "bdi"}
+    elements |= {
+        SVG + tag for tag in ("svg", "title", "desc", "style", "g", "rect", "circle", "path", "polyline", "text")
+    }
+    for name, result in hostile.items():
+        result.html(tmp_path / "page.html")
+        for html in (result.html(), result._repr_html_()):
+            tree = ElementTree.fromstring(html)
+            assert {part.tag for part in tree.iter()} <= elements, name
+            assert not any(attribute.startswith("on") for part in tree.iter() for attribute in part.attrib)
+            assert not re.search("[\u202a-\u202e\x00-\x08\x1b\ud800]", html)
+        shown = repr(result)
+        assert not re.search("[\u202a-\u202e\x00-\x08\x1b\ud800]", shown)
+        if name != "report":
+            assert len(shown.splitlines()) <= 20 and max(map(len, shown.splitlines())) <= 400, name
+
+
+def test_the_heat_map_holds_every_step():
+    """However many features and steps there are, the cells of the heat map sum to the contributions."""
+    for n_features, lookback, n_rows, n_columns in ((64, 168, 25, 42), (4, 6, 4, 6), (25, 49, 25, 25)):
+        steps = np.random.default_rng(0).normal(size=(lookback, n_features))
+        forecast = Forecast("y", "K", [f"f{i}" for i in range(n_features)], 0.0, 1.0, steps.sum(axis=0), steps)
+        picture = ElementTree.fromstring(draw_explanation(forecast))
+        rows = [group for group in picture.iter(f"{SVG}g") if group.get("class") == "row"]
+        assert len(rows) == n_rows and len(draw_explanation(forecast)) < 4e5
+        largest = max(abs(amount(cell)) for row in rows for cell in row.iter(f"{SVG}rect"))
+        total = 0.0
+        for row in rows:
+            cells = list(row.iter(f"{SVG}rect"))
+            assert n_columns - 4 <= len(cells) <= n_columns
+            for cell in cells:
+                assert float(cell.get("fill-opacity")) == pytest.approx(abs(amount(cell)) / largest, abs=0.01)
+                assert cell.get("fill") == (LIGHT["up"] if amount(cell) > 0 else LIGHT["down"])
+                total += amount(cell)
+        assert total == pytest.approx(steps.sum(), abs=0.05 * np.sqrt(steps.size))
+        text = "".join(picture.itertext())
+        assert ("more features" in rows[-1].get("data-feature")) == (n_features > 25) and (
+            "steps together" in text
+        ) == (lookback > 48)
+
+
+def amount(cell):
+    """What the title of a cell says that it adds."""
+    return float(re.search(r": ([+-]?[\d.e-]+)", cell.find(f"{SVG}title").text)[1])
+
+
+def test_bars_of_importance_are_as_long_as_it_is(results):
+    """Each feature has a bar of its mean |contribution|, its interval, share and verdict."""
+    found = results["importance"]
+    drawn = [group for group in ElementTree.fromstring(found.svg()).iter(f"{SVG}g") if group.get("class") == "feature"]
+    widths = np.array([float(group.find(f"{SVG}rect").get("width")) for group in drawn])
+    values = np.array([row.mean_abs_contribution for row in found.features])
+    np.testing.assert_allclose(widths / widths.max(), values / values.max(), atol=1e-3)
+    for group, row in zip(drawn, found.features, strict=True):
+        left = float(group.find(f"{SVG}rect").get("x"))
+        ends = np.array(re.findall(r"M(\S+) \S+H(\S+)", group.find(f"{SVG}path").get("d"))[0], dtype=float)
+        np.testing.assert_allclose((ends - left) / widths.max(), np.array(row.interval) / values.max(), atol=1e-3)
+        assert [text.text for text in group.iter(f"{SVG}text")] == [row.name, f"{row.share:.1%}", row.verdict]
+
+
+def test_many_features_are_counted_in_the_bars(results):
+    """Beyond thirty features the rest is one line with its share."""
+    row = results["importance"].features[0]
+    picture = draw_importance([replace(row, name=f"f{i}", share=0.02) for i in range(50)], "y", None).decode()
+    assert picture.count('class="feature"') == 30 and "20 more features" in picture and "40.0%" in picture
+
+
+def test_a_formula_is_latex_too(results):
+    """The LaTeX of a formula has its features as symbols, whatever their names mean to sympy."""
+    assert re.fullmatch(r"\$\\displaystyle .*f_\{0\}.*\$", results["formula"]._repr_latex_())
+    odd = replace(results["formula"], expression="E + 2*I", symbols={"E": "E", "I": "I"})
+    assert odd._repr_latex_() == r"$\displaystyle E + 2 I$"
+
+
+def test_a_model_shows_its_card_without_computing(model, monkeypatch):
+    """The card of a model has its figures and features, and measures nothing."""
+    monkeypatch.setattr("kanmodel.model.measure_importance", lambda *_: pytest.fail("measured"))
+    fresh = Model(model.loaded, "card")
+    page = "".join(ElementTree.fromstring(fresh.html()).itertext())
+    assert "LSTM of 5 units -> readout last -> head [5, 3, 2]" in page and "test_r2 0.5" in page
+    ((head, *rows),) = tables_of(fresh)
+    assert [row[0] for row in rows] == list(NAMES) and head[0] == "name"
+    assert [row["name"] for row in fresh.table()] == list(NAMES)
