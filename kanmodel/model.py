@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import torch
@@ -37,6 +37,9 @@ from kanmodel.pausing import Pause, go_on
 from kanmodel.results import Edge, Explanation, Formula, Importance, Report, Topology
 from kanmodel.rules import DEFAULT_FIDELITY, check_count, make_options, make_rule, refuse_unknown
 from kanmodel.scaling import Array
+
+if TYPE_CHECKING:
+    from kanmodel.export import OnnxExport
 
 N_KEPT = 128  # results of questions about the model as a whole
 
@@ -348,6 +351,23 @@ class Model(Facts):
         if path.suffix != ".safetensors":
             raise CheckpointError(f"{path} must end in .safetensors")
         return Model(replace(self.loaded, sha256=save_checkpoint(self.loaded, path)), path.stem)
+
+    def export_onnx(self, path: str | Path) -> OnnxExport:
+        """Writes the forward pass as an ONNX graph, which has been compared with the model on all reference windows.
+
+        Its input ``instances`` (n, lookback, n_features) and its output ``predictions`` (n, n_outputs) are in original
+        units; ``logits`` is there where the model has an output function. Its metadata name features, outputs, units
+        and checkpoint.
+
+        Args:
+            path: the file, ``*.onnx``; a crash on the way leaves the old one.
+
+        Raises:
+            ExportError: a layer has no ONNX form, a prediction differs, or the file cannot be written there.
+        """
+        from kanmodel.export import export_onnx  # here, since onnx and ONNX Runtime are slow to import
+
+        return export_onnx(self.loaded, Path(path))
 
     @property
     def _overall(self) -> Overall:

@@ -23,6 +23,7 @@ COMMANDS = {  # by name the module, and its function
     "explain": ("explain", "explain"),
     "formula": ("formula", "formula"),
     "prune": ("prune", "prune"),
+    "export": ("export", "export"),
 }
 
 

@@ -65,7 +65,7 @@ class Before(nn.Module):
             return activate(self.step.kind, self.step.parameter, x)
         if self.step.mixes:
             assert self.step.parameter is not None
-            return nn.functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.step.parameter)
+            return nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.step.parameter)
         weight, bias = (self.weight, self.bias) if inputs is None else (self.weight[inputs], self.bias[inputs])
         return torch.addcmul(bias, x, weight)
 

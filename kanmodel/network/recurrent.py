@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from kanmodel.network.config import Cell, RecurrentConfig
 
@@ -159,22 +160,28 @@ class FrozenRecurrent:
     Args:
         module: the module; it is not changed.
         config: what it is.
+
+    Attributes:
+        config: the same.
+        gate_weights: the weights of each layer's directions.
     """
 
     def __init__(self, module: nn.LSTM | nn.GRU, config: RecurrentConfig) -> None:
         self._weights = [weight for weight in module._flat_weights if weight is not None]
-        self._config, self._kind = config, KINDS[config.cell]
+        self.config, self._kind = config, KINDS[config.cell]
         self._directions = 2 if config.bidirectional else 1
-        self._gate_weights = [self._directions_of(layer) for layer in range(config.num_layers)]
+        self.gate_weights = [self._directions_of(layer) for layer in range(config.num_layers)]
 
     def __call__(self, steps: Tensor) -> Tensor:
         """(batch, lookback, n_in) -> (batch, lookback, n_units)."""
-        return self._run(steps, self._weights, self._config.num_layers)
+        if has_torch_function_unary(steps):  # a graph is traced, which has a form of its own
+            return handle_torch_function(FrozenRecurrent.__call__, (steps,), self, steps)
+        return self._run(steps, self._weights, self.config.num_layers)
 
     def trace(self, steps: Tensor) -> RecurrentTrace:
         """Every layer's states at (batch, lookback, n_in), with gradients."""
         states: list[Tensor] = []
-        for layer in range(self._config.num_layers):
+        for layer in range(self.config.num_layers):
             states.append(self._run(states[-1] if states else steps, self._weights_of(layer), 1))
         return RecurrentTrace(steps, tuple(states))
 
@@ -184,7 +191,7 @@ class FrozenRecurrent:
         Returns:
             (batch, lookback, n_gates * hidden_size) for each layer and direction, gates in torch's order.
         """
-        return self._gates(trace, self._gate_weights)
+        return self._gates(trace, self.gate_weights)
 
     def bound_gate_moves(self, moves: RecurrentTrace) -> tuple[Tensor, ...] | None:
         """Upper bounds of how far `gates` move: |W| |move| for what is an affine map; None for other cells.
@@ -210,8 +217,8 @@ class FrozenRecurrent:
             (batch, n_moves, lookback, n_units), or (batch, n_moves, 1, n_units).
         """
         gates = iter(self.gates(trace))
-        for layer, (states, directions) in enumerate(zip(trace.states, self._gate_weights, strict=True)):
-            only_last = last and layer == self._config.num_layers - 1
+        for layer, (states, directions) in enumerate(zip(trace.states, self.gate_weights, strict=True)):
+            only_last = last and layer == self.config.num_layers - 1
             of_directions = []
             for reverse, weights in enumerate(directions):
                 own, before, moved = next(gates), _states_before(states, len(weights.from_state), bool(reverse)), moves
@@ -227,7 +234,7 @@ class FrozenRecurrent:
     def _gate_magnitudes(self) -> list[list[GateWeights]]:
         return [
             [GateWeights(each.from_inputs.abs(), each.from_state.abs(), 0 * each.bias, 0 * each.bias) for each in layer]
-            for layer in self._gate_weights
+            for layer in self.gate_weights
         ]
 
     @torch.no_grad()
@@ -242,7 +249,7 @@ class FrozenRecurrent:
         return tuple(gates)
 
     def _weights_of(self, layer: int) -> list[Tensor]:
-        n_weights = len(self._weights) // self._config.num_layers
+        n_weights = len(self._weights) // self.config.num_layers
         return self._weights[layer * n_weights :][:n_weights]
 
     def _directions_of(self, layer: int) -> list[GateWeights]:
@@ -257,7 +264,7 @@ class FrozenRecurrent:
         return directions
 
     def _run(self, steps: Tensor, weights: list[Tensor], num_layers: int) -> Tensor:
-        config, kind = self._config, self._kind
+        config, kind = self.config, self._kind
         state = steps.new_zeros(num_layers * self._directions, len(steps), config.hidden_size)
         states = state if kind.n_states == 1 else (state,) * kind.n_states
         out, *_ = kind.kernel(

@@ -37,10 +37,10 @@ def find_output(config: ModelConfig, name: str | None) -> int:
     return config.outputs.index(name)
 
 
-def refuse_unwritable(output: Path) -> None:
+def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:
     """Refuses a place that cannot be written to before the work, not after it."""
-    if output.suffix != ".safetensors":
-        raise CheckpointError(f"{output} must end in .safetensors")
+    if output.suffix != suffix:
+        raise CheckpointError(f"{output} must end in {suffix}")
     if not output.parent.is_dir():
         raise CheckpointError(f"cannot write {output}: there is no folder {output.parent}")
     if output.is_dir():

@@ -467,7 +467,7 @@ def test_the_readme_does_what_it_says(tmp_path, monkeypatch):
             compared += 1
         else:
             exec(code, names)
-    assert compared == 16 and (tmp_path / "small.safetensors").exists()
+    assert compared == 19 and (tmp_path / "small.safetensors").exists()
     assert f"```\n{names['e']!r}\n```" in readme
 
 

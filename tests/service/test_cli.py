@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import sympy
 import torch
@@ -407,11 +408,24 @@ def test_questions_that_cannot_be_answered(tmp_path, run, saved):
         ),
         (["prune", file, "-o", out_file, "--output-name", "q"], "there is no output 'q', but y+1"),
         (["prune", file, "-o", tmp_path / "n.pt"], f"{tmp_path / 'n.pt'} must end in .safetensors"),
+        (["export", file, "-o", out_file], f"{out_file} must end in .onnx"),
+        (["export", file, "-o", "/nowhere/m.onnx"], "cannot write /nowhere/m.onnx: there is no folder /nowhere"),
         (["train", "t.csv", "-o", out_file], "--target is missing"),
     ):
         code, out, err = run(*arguments)
         assert (code, out) == (2, "") and err.startswith(f"kanscope: {message}") and err.count("\n") == 1
     assert not out_file.exists()
+
+
+def test_the_bundled_model_is_exported(tmp_path, run):
+    """The written file predicts what the model does, from a window as the API takes it, without this library."""
+    code, out, _ = run("export", BUNDLED / "nyc-weather.safetensors", "-o", tmp_path / "m.onnx")
+    assert code == 0 and f"{tmp_path / 'm.onnx'} (" in out and "standard deviations" in out
+    window = json.loads((BUNDLED.parents[1] / "tests" / "examples" / "window.json").read_text())["instances"]
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    (outputs,) = session.run(["predictions"], {"instances": np.array(window)})
+    model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
+    np.testing.assert_allclose(outputs, model.predict(np.array(window)), atol=1e-5 * model.output_std[0])
 
 
 @pytest.mark.parametrize(
