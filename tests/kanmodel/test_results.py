@@ -352,6 +352,16 @@ def test_many_features_are_counted_in_the_bars(results):
     assert picture.count('class="feature"') == 30 and "20 more features" in picture and "40.0%" in picture
 
 
+def test_one_question_of_a_report(results):
+    """A report gives one of its questions by its id, as a report of that one."""
+    report = results["report"]
+    one = report["shapes"]
+    assert [finding.id for finding in one.findings] == ["shapes"] and one.findings[0] in report.findings
+    assert one.findings[0].answer in "".join(ElementTree.fromstring(one.html()).itertext())
+    with pytest.raises(UnknownNameError, match="there is no question 'size', but sparsity, features"):
+        report["size"]
+
+
 def test_a_formula_is_latex_too(results):
     """The LaTeX of a formula has its features as symbols, whatever their names mean to sympy."""
     assert re.fullmatch(r"\$\\displaystyle .*f_\{0\}.*\$", results["formula"]._repr_latex_())
