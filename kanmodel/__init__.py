@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         UnknownNameError,
         UnreadableModelError,
     )
+    from kanmodel.learning import fine_tune, train
     from kanmodel.model import Model, from_file, from_torch, load
     from kanmodel.results import Edge, Explanation, Formula, Importance, Report, Topology
 
@@ -42,11 +43,14 @@ __all__ = [
     "Topology",
     "UnknownNameError",
     "UnreadableModelError",
+    "fine_tune",
     "from_file",
     "from_torch",
     "load",
+    "train",
 ]
 
+_OF_LEARNING = ("fine_tune", "train")
 _OF_MODEL = ("Model", "from_file", "from_torch", "load")
 _OF_RESULTS = ("Edge", "Explanation", "Formula", "Importance", "Report", "Topology")
 
@@ -54,7 +58,8 @@ _OF_RESULTS = ("Edge", "Explanation", "Formula", "Importance", "Report", "Topolo
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'kanmodel' has no attribute {name!r}")
-    home = "model" if name in _OF_MODEL else "results" if name in _OF_RESULTS else "errors"
+    homes = {"learning": _OF_LEARNING, "model": _OF_MODEL, "results": _OF_RESULTS}
+    home = next((home for home, names in homes.items() if name in names), "errors")
     return getattr(import_module(f"kanmodel.{home}"), name)
 
 

@@ -59,6 +59,11 @@ class DataError(KanscopeError):
         super().__init__(message)
         self.problems = tuple(problems)
 
+    @classmethod
+    def at(cls, place: str, message: str) -> DataError:
+        """The error of one bad value: ``at("shift.from", "must be finite")``."""
+        return cls(f"{place} {message}", [Problem(place, message)])
+
 
 class InsufficientReferenceError(DataError):
     """A statistic needs more reference windows than the checkpoint holds."""

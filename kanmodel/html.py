@@ -82,8 +82,7 @@ def image_of(svg: str) -> str:
     names = _NAMES.search(svg)
     assert names is not None
     title, description = names.groups()
-    plain = _GROUP.sub(lambda group: _FOR_PAGES.sub("", group[0]), svg)
-    start, body = plain[: names.end()], plain[names.end() :]
+    start, body = svg[: names.end()], _GROUP.sub("<g>", svg[names.end() :])  # nothing in an image is pointed at
     data = b64encode((start + _TITLE.sub("", body)).encode()).decode()
     alt = f"{title}. {description}".replace('"', "&quot;")
     return f'<div class="kanscope-figure"><img alt="{alt}" src="data:image/svg+xml;base64,{data}"/></div>'

@@ -20,15 +20,18 @@ from kanmodel.explain.importance.global_importance import Importance as Measured
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.expected import ReferenceBaselines, explain_expected
 from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
-from kanmodel.explain.report import write_report
+from kanmodel.explain.report import collect_findings
 from kanmodel.explain.structure.replay import Fill
-from kanmodel.explain.topology.graph import lay_out
+from kanmodel.explain.topology.construction import assemble_topology
 from kanmodel.explain.topology.lookup import find_edge_at, find_edge_between
-from kanmodel.explain.topology.pruning import Metric, PruningRule, Thresholds, prune_by_rule
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
 from kanmodel.explain.topology.subnetwork import extract_subnetwork
+from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.inputs import read_baseline, read_windows
 from kanmodel.network.config import Feature, width_of
 from kanmodel.once import Once
+from kanmodel.prose import answer_findings
 from kanmodel.results import Edge, Explanation, Formula, Importance, Report, Topology
 from kanmodel.results.result import Result
 from kanmodel.scaling import Array
@@ -79,6 +82,11 @@ class Model(Result):
     def checkpoint(self) -> str | None:
         """``sha256:`` and the hash of the checkpoint file; None for a model that was never saved."""
         return f"sha256:{self.loaded.sha256}" if self.loaded.sha256 else None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Figures of the training, such as ``test_r2``."""
+        return dict(self.loaded.metrics)
 
     def predict(self, windows: Windows) -> Array:
         """Forecasts, (n, n_outputs), original units.
@@ -256,6 +264,23 @@ class Model(Result):
             raise DataError("outputs is empty", [Problem("outputs", "is empty")])
         return Model(extract_subnetwork(self.loaded, [self._measure(number) for number in numbers], rule), self.name)
 
+    def refine_grid(self, grid_size: int) -> Model:
+        """A new model on a finer grid with the same functions, which pykan calls ``refine``: the start of `fine_tune`.
+
+        Where `grid_size` is a multiple of the present number of intervals the functions stay what they are, otherwise
+        each becomes the nearest in the sense of least squares. The provenance states the largest difference of a
+        forecast.
+
+        Args:
+            grid_size: intervals of every B-spline.
+
+        Raises:
+            ConfigError: the model has no B-splines, or as many intervals already.
+        """
+        from kanmodel.training.grids import refine_model  # here, since few models are trained after they are loaded
+
+        return Model(refine_model(self.loaded, grid_size), self.name)
+
     def save(self, path: str | Path) -> Model:
         """Writes the checkpoint; a crash on the way leaves the old file.
 
@@ -333,15 +358,17 @@ class Model(Result):
         """The graph that a rule keeps; rules that keep the same share it, but for the rule."""
         measured = self._measure(output)
         pruning = self._of_rules.get((output, rule), lambda: prune_by_rule(self.loaded, measured, rule))
-        graph = self._of_rules.get((output, pruning.kept, rule.fill), lambda: lay_out(self.loaded, measured, pruning))
+        graph = self._of_rules.get(
+            (output, pruning.kept, rule.fill), lambda: assemble_topology(self.loaded, measured, pruning)
+        )
         return Topology(
             **vars(graph)
             | {"rule": pruning.rule, "unit": self._unit_of(output), "name": self.name, "loaded": self.loaded}
         )
 
     def _write_report(self, output: int) -> Report:
-        findings = write_report(self.loaded, self._measure(output), self._topology(output, PruningRule()))
-        return Report(self.outputs[output], findings)
+        findings = collect_findings(self.loaded, self._measure(output), self._topology(output, PruningRule()))
+        return Report(self.outputs[output], answer_findings(self.loaded.config, output, findings))
 
 
 def load(path: str | Path) -> Model:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.network.config import Feature, ModelConfig, Target
+from kanmodel.network.config import Column, ModelConfig
 
 Array = NDArray[np.float64]
 
@@ -71,6 +71,6 @@ class Scaling:
         return original
 
 
-def _mean_and_scale(columns: Sequence[Feature | Target]) -> tuple[Array, Array]:
+def _mean_and_scale(columns: Sequence[Column]) -> tuple[Array, Array]:
     std = np.array([column.std for column in columns], dtype=np.float64)
     return np.array([column.mean for column in columns], dtype=np.float64), np.where(std > 0, std, 1.0)

@@ -43,12 +43,13 @@ from service.routes import (
     topology,
 )
 from service.routes.dependencies import Parts
+from service.routes.direct import DirectRoutes
 from service.routes.explorer import ExplorerFiles, redirect_to_explorer
 from service.settings import Settings
-from service.telemetry.logs import make_request_log
+from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.observation import OTHER, Observation, record_request
-from service.telemetry.traces import require_sdk
+from service.telemetry.traces import switch_on
 from service.work.answers import Answers
 from service.work.budget import Bounds
 from service.work.executor import Executor
@@ -88,7 +89,7 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         ConfigError: the API keys cannot be used, or there must be some; or tracing is on, and OpenTelemetry is missing.
     """
     if settings.tracing:
-        require_sdk()
+        switch_on()
     registry = Registry(settings.models)
     counted = Metrics(registry, replica)
     work = Executor(Bounds(settings.max_queue, settings.max_explanations, settings.max_work_bytes), counted)
@@ -123,11 +124,12 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     app.state.watch = Watch(registry, parts.results.prepare, settings.poll_seconds)
     app.add_middleware(Precomputed, parts.answers.get)
     app.add_middleware(HeadRequests)
+    app.add_middleware(DirectRoutes, [route for resource in _RESOURCES for route in resource.router.routes])
     origins = load_origins(settings)
     app.add_middleware(Access, load_keys(settings), load_hosts(settings), frozenset(origins))
     if origins:
         app.add_middleware(CORSMiddleware, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
-    log = make_request_log(settings)
+    log = RequestLog(settings)
     app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
     app.add_middleware(Observation, parts.metrics, log, settings.max_concurrent)
     install_error_handlers(app)

@@ -1,6 +1,6 @@
-"""The questions that people have before the picture of a KAN, answered with numbers that hold.
+"""The findings behind a report: what the questions of people before the picture of a KAN are answered with.
 
-Each answer is a sentence or a few; every number in it is in its evidence.
+They are data; `kanmodel.prose` has the sentences.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -21,33 +21,32 @@ from kanmodel.explain.importance.global_importance import Importance
 from kanmodel.explain.importance.interactions import Interactions, measure_interactions
 from kanmodel.explain.importance.ranks import rank_correlation
 from kanmodel.explain.structure.ids import READOUT_KINDS
-from kanmodel.explain.topology.graph import OPACITY_BETA, Topology, TopologyEdge, TopologyNode
-from kanmodel.network.config import RecurrentConfig
+from kanmodel.explain.topology.construction import OPACITY_BETA
+from kanmodel.explain.topology.graph import Topology, TopologyEdge
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named
 NARROW = 0.5  # share of the grid's core interval that the support must cover not to count as narrow
 INNER = (*READOUT_KINDS, "front", "head")  # kinds of nodes
-N_NAMED = 3  # features, nodes or pairs that a sentence names
+N_DISAGREEMENTS = 3  # edges that score and contribution rank differently, which are named
+
+FindingId = Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
+Evidence = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One question.
+    """What one question is answered with.
 
     Attributes:
-        id: sparsity, features, independence, opacity, depth, shapes or trust.
-        question: as people ask it.
-        answer: in words.
-        evidence: every number of the answer, and those behind it.
+        id: which question.
+        evidence: every number of the answer, and those behind it, by name; JSON values.
     """
 
-    id: str
-    question: str
-    answer: str
+    id: FindingId
     evidence: Mapping[str, Any]
 
 
-def write_report(model: LoadedModel, importance: Importance, topology: Topology) -> tuple[Finding, ...]:
+def collect_findings(model: LoadedModel, importance: Importance, topology: Topology) -> tuple[Finding, ...]:
     """The seven findings on one output of a model.
 
     Args:
@@ -56,87 +55,47 @@ def write_report(model: LoadedModel, importance: Importance, topology: Topology)
         topology: its graph, pruned by fidelity.
     """
     attributions = attribute_features(model, importance)
-    unit = model.config.target_of(importance.output).unit or "target units"
     return (
-        _sparsity(topology, unit),
-        _features(attributions, model.config.recurrent),
-        _independence(attributions, measure_interactions(model, importance.output), unit),
-        _opacity(topology),
-        _depth(topology),
-        _shapes(sample_edges(model, [edge for edge in topology.kan_edges if edge.kept])),
-        _trust(importance, topology, measure_faithfulness(model, importance.output)),
+        Finding("sparsity", _sparsity(topology)),
+        Finding("features", _features(attributions)),
+        Finding("independence", _independence(attributions, measure_interactions(model, importance.output))),
+        Finding("opacity", _opacity(topology)),
+        Finding("depth", _depth(topology)),
+        Finding("shapes", _shapes(sample_edges(model, [edge for edge in topology.kan_edges if edge.kept]))),
+        Finding("trust", _trust(importance, topology, measure_faithfulness(model, importance.output))),
     )
 
 
-def markdown(output: str, findings: Sequence[Finding]) -> str:
-    """The findings as prose."""
-    sections = [f"## {finding.question}\n\n{finding.answer}" for finding in findings]
-    return "\n\n".join([f"# How the model forecasts `{output}`", *sections]) + "\n"
-
-
-def _sparsity(topology: Topology, unit: str) -> Finding:
-    edges, fidelity = topology.kan_edges, topology.fidelity
+def _sparsity(topology: Topology) -> Evidence:
+    edges = topology.kan_edges
     inner = [node for node in topology.nodes if node.kind in INNER]
     idle = [node.id for node in inner if not node.kept]
-    masked, kept = sum(edge.masked for edge in edges), sum(edge.kept for edge in edges)
-    answer = f"No: {masked} of {len(edges)} edges are masked in the checkpoint; those a picture does not show are weak."
-    if masked:
-        answer = f"Yes, in part: {masked} of {len(edges)} edges are masked in the checkpoint."
-    answer += f" {kept} suffice: with them alone the forecasts keep an R2 of {fidelity.r2:.3f} against the full model"
-    if fidelity.mae is not None and fidelity.mae_full is not None:
-        answer += f", and the mean absolute error goes from {fidelity.mae_full:.3g} to {fidelity.mae:.3g} {unit}"
-    answer += f". {len(idle)} of {len(inner)} inner nodes then have no connection left."
-    evidence = asdict(fidelity) | {"masked": masked, "edges": len(edges), "kept": kept}
-    evidence |= {"inner_nodes": len(inner), "n_unconnected": len(idle), "unconnected": idle}
-    return Finding("sparsity", "Has the network pruned itself?", answer, evidence)
+    return asdict(topology.fidelity) | {
+        "masked": sum(edge.masked for edge in edges),
+        "edges": len(edges),
+        "kept": sum(edge.kept for edge in edges),
+        "inner_nodes": len(inner),
+        "n_unconnected": len(idle),
+        "unconnected": idle,
+    }
 
 
-def _features(attributions: Sequence[Attribution], recurrent: RecurrentConfig | None) -> Finding:
+def _features(attributions: Sequence[Attribution]) -> Evidence:
     found = Counter(row.verdict for row in attributions)
-    verdicts = {verdict: found[verdict] for verdict in get_args(Verdict)}
-    gone = [row.name for row in attributions if not row.connected]
-    counts = ", ".join(f"{number} {verdict}" for verdict, number in verdicts.items())
-    named = ", ".join(f"`{row.name}` ({_percent(row.share)})" for row in attributions[:N_NAMED])
-    answer = f"By verdict the features are: {counts}. The largest shares of all contributions have {named}."
-    if gone:
-        answer += f" No path leads from {_names(gone)} to the output, so there the contribution is exactly 0."
-    else:
-        answer += " No feature is cut off from the output."
-    if recurrent is not None:
-        answer += (
-            f" After {'an LSTM' if recurrent.cell == 'lstm' else 'a GRU'} the inputs of the KAN are hidden units, each"
-            " a mixture of all features: a unit without connections says nothing about any one feature."
-        )
-    evidence = {"verdicts": verdicts, "shares": {row.name: row.share for row in attributions}, "disconnected": gone}
-    return Finding("features", "Are features without connections unimportant?", answer, evidence)
+    return {
+        "verdicts": {verdict: found[verdict] for verdict in get_args(Verdict)},
+        "shares": {row.name: row.share for row in attributions},  # most important first
+        "disconnected": [row.name for row in attributions if not row.connected],
+    }
 
 
-def _independence(attributions: Sequence[Attribution], interactions: Interactions, unit: str) -> Finding:
+def _independence(attributions: Sequence[Attribution], interactions: Interactions) -> Evidence:
     pairs: dict[tuple[str, ...], float] = {}
     for row in attributions:
         for partner in row.redundant_with:
             pairs.setdefault(tuple(sorted((row.name, partner.name))), partner.correlation)
     ordered = sorted(pairs.items(), key=lambda pair: -abs(pair[1]))
-    answer = (
-        "That can't be read off connections; two things must be kept apart. In the data, "
-        f"{len(ordered)} pairs of features have a correlation of {REDUNDANT_CORRELATION} or more in magnitude"
-    )
-    if ordered:
-        (a, b), correlation = ordered[0]
-        answer += f", first of all `{a}` and `{b}` with {correlation:.3f}: a model may use either in the other's place"
-    answer += ". "
-    if interactions.pairs:
-        strongest = interactions.pairs[0]
-        (a, b), (low, high) = strongest.features, strongest.interval
-        answer += (
-            f"In the model, of {interactions.n_screened} pairs of its {interactions.n_features} features that were "
-            f"screened on {interactions.screening_windows} windows, `{a}` and `{b}` interact most: removing both moves "
-            f"the forecast by {strongest.strength:.3g} {unit} on average beyond what removing each does (a local "
-            f"second difference; {round(100 * CONFIDENCE)} % interval {low:.3g} to {high:.3g})."
-        )
-    else:
-        answer += "In the model there is a single feature, which interacts with no other."
-    evidence = {
+    return {
         "threshold": REDUNDANT_CORRELATION,
         "n_correlated": len(ordered),
         "correlated": [{"features": list(names), "correlation": correlation} for names, correlation in ordered],
@@ -146,91 +105,50 @@ def _independence(attributions: Sequence[Attribution], interactions: Interaction
         "screened_pairs": interactions.n_screened,
         "screening_windows": interactions.screening_windows,
     }
-    return Finding("independence", "Are features without common connections independent?", answer, evidence)
 
 
-def _opacity(topology: Topology) -> Finding:
+def _opacity(topology: Topology) -> Evidence:
     edges = [edge for edge in topology.kan_edges if edge.scores is not None]
-    evidence: dict[str, Any] = {"beta": OPACITY_BETA, "edges": len(edges)}
-    answer = f"A lower score, not a lower weight: opacity is tanh({OPACITY_BETA:.0f} x backward score)."
+    evidence: Evidence = {"beta": OPACITY_BETA, "edges": len(edges)}
     if edges:
         backward = np.array([edge.scores["backward"] for edge in edges if edge.scores])
-        agreement = rank_correlation(backward, np.array([edge.contribution for edge in edges]))
-        evidence["rank_correlation"] = agreement
-        answer += (
-            f" Scores are magnitudes, blind to cancellation. Over the {len(edges)} edges, their order and that of the"
-            f" contributions have a rank correlation of {agreement:.2f}."
-        )
-    else:
-        answer += " This checkpoint has too few reference windows for scores."
-    return Finding("opacity", "What does a lighter edge mean?", answer, evidence)
+        evidence["rank_correlation"] = rank_correlation(backward, np.array([edge.contribution for edge in edges]))
+    return evidence
 
 
-def _depth(topology: Topology) -> Finding:
+def _depth(topology: Topology) -> Evidence:
     inner = [node for node in topology.nodes if node.kept and node.profile and node.kind in INNER]
     inner.sort(key=lambda node: -(node.contribution or 0.0))
-    answer = "There is no inner node: the edges act on features."
-    if inner:
-        told = "; ".join(_tell_profile(node) for node in inner[:N_NAMED])
-        answer = f"By what moves each node's own value. {told}."
-    evidence = {"profiles": {node.id: dict(node.profile) for node in inner}}
-    return Finding("depth", "How are layers read whose inputs are already transformed?", answer, evidence)
+    return {"profiles": {node.id: dict(node.profile) for node in inner}}
 
 
-def _tell_profile(node: TopologyNode) -> str:
-    parts = [f"{_percent(share)} `{name}`" for name, share in list(node.profile.items())[:N_NAMED]]
-    return f"`{node.id}` is {', '.join(parts)}"
-
-
-def _shapes(curves: Sequence[EdgeCurve]) -> Finding:
+def _shapes(curves: Sequence[EdgeCurve]) -> Evidence:
     found = Counter(curve.shape for curve in curves)
-    shapes = {shape: found[shape] for shape in get_args(Shape)}
-    narrow = sum(curve.shape == "linear" and (curve.support.coverage or 1.0) < NARROW for curve in curves)
-    percent = round(100 * NARROW)
-    answer = (
-        f"Of the {len(curves)} edges that are kept, {shapes['linear']} are straight where the data lies and"
-        f" {shapes['curved']} are curved; {shapes['flat']} are flat. In {shapes['base_only']} most of what passes lies"
-        f" outside the grid, where only the base function acts. {narrow} of the straight ones see less than {percent} %"
-        " of their grid: any smooth function is straight when looked at closely enough."
-    )
-    evidence = {
+    return {
         "kept": len(curves),
-        "shapes": shapes,
-        "linear_and_narrow": narrow,
-        "narrow_percent": percent,
+        "shapes": {shape: found[shape] for shape in get_args(Shape)},
+        "linear_and_narrow": sum(c.shape == "linear" and (c.support.coverage or 1.0) < NARROW for c in curves),
+        "narrow_percent": round(100 * NARROW),
         "line_r2": {_name(curve.edge): curve.line.r2 for curve in curves},
     }
-    return Finding("shapes", "Why do most edges look like a straight line?", answer, evidence)
 
 
-def _trust(importance: Importance, topology: Topology, faithfulness: Sequence[Faithfulness]) -> Finding:
+def _trust(importance: Importance, topology: Topology, faithfulness: Sequence[Faithfulness]) -> Evidence:
     ledger, share = importance.ledger, importance.share
     outside = {_name(edge): edge.outside_grid for edge in topology.kan_edges if (edge.outside_grid or 0.0) > OUTSIDE}
-    low, high = share.bounds(int(np.argmax(share.high - share.low)))
-    ours, chance = (next(row for row in faithfulness if row.method == method) for method in ("ledger", "random"))
-    converged, percent = round(100 * float(ledger.converged.mean()), 1), round(100 * OUTSIDE)
-    residual, windows = float(ledger.residual.max()), len(ledger.predictions)
-    answer = (
-        f"On {converged:g} % of the {windows} reference windows the contributions add up within {ledger.tolerance:.2g};"
-        f" the largest gap is {residual:.2g}. The least certain share lies between {_percent(low)} and {_percent(high)}"
-        f" ({round(100 * CONFIDENCE)} % interval). {len(outside)} edges get more than {percent} % of their inputs from"
-        f" outside their grid. Taking features away in the ledger's order moves the forecast by {ours.deletion:.2f}"
-        f" standard deviations on average, in random order by {chance.deletion:.2f}."
-    )
-    evidence = {
-        "windows": windows,
-        "converged_percent": converged,
-        "largest_residual": residual,
+    return {
+        "windows": len(ledger.predictions),
+        "converged_percent": round(100 * float(ledger.converged.mean()), 1),
+        "largest_residual": float(ledger.residual.max()),
         "tolerance": ledger.tolerance,
         "confidence_percent": round(100 * CONFIDENCE),
-        "least_certain_share": [low, high],
-        "outside_percent": percent,
+        "least_certain_share": list(share.bounds(int(np.argmax(share.high - share.low)))),
+        "outside_percent": round(100 * OUTSIDE),
         "n_outside": len(outside),
         "outside_grid": outside,
         "disagreements": _disagreements(topology),
         "faithfulness": [asdict(row) for row in faithfulness],
     }
-    return Finding("trust", "How far can these numbers be trusted?", answer, evidence)
 
 
 def _disagreements(topology: Topology) -> list[dict[str, Any]]:
@@ -242,18 +160,10 @@ def _disagreements(topology: Topology) -> list[dict[str, Any]]:
     ranks.sort(key=lambda rank: -abs(rank[1] - rank[2]))
     return [
         {"edge": _name(edge), "rank_by_score": score, "rank_by_contribution": contribution}
-        for edge, score, contribution in ranks[:N_NAMED]
+        for edge, score, contribution in ranks[:N_DISAGREEMENTS]
         if score != contribution
     ]
 
 
 def _name(edge: TopologyEdge) -> str:
     return f"{edge.source} -> {edge.target}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.1f} %"
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)

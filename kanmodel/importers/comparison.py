@@ -103,3 +103,9 @@ def _ratio(differences: Array, units: Array) -> Array:
     ratios = np.where(differences > 0, np.inf, 0.0)
     np.divide(differences, units, out=ratios, where=np.broadcast_to(units > 0, differences.shape))
     return ratios
+
+
+def describe_relative(comparison: Comparison) -> str:
+    """The relative difference in words."""
+    what = "standard deviations of that output" if comparison.varies else "of the magnitude of that output"
+    return f"{comparison.relative:.2g} {what}"

@@ -16,6 +16,7 @@ from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart, find_part
 from kanmodel.importers.manifest import Manifest
 from kanmodel.importers.search.space import OUTPUT, READOUT
 from kanmodel.importers.source import Source, open_source
+from kanmodel.network.config import Column
 
 
 @dataclass(frozen=True)
@@ -177,14 +178,8 @@ def _columns(
     ]
 
 
-def _list(columns: Sequence[object]) -> str:
-    return json.dumps(
-        [
-            {"name": c.name, "unit": c.unit} if c.unit else c.name  # type: ignore[attr-defined]
-            for c in columns
-        ],
-        ensure_ascii=False,
-    )
+def _list(columns: Sequence[Column]) -> str:
+    return json.dumps([{"name": c.name, "unit": c.unit} if c.unit else c.name for c in columns], ensure_ascii=False)
 
 
 def _found(imported: Imported | None, chosen: Mapping[str, str], kans: Sequence[Part]) -> list[str]:

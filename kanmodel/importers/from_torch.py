@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,14 @@ from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError
 from kanmodel.importers.anatomy import Anatomy, dissect
 from kanmodel.importers.assembly import Chain, assemble
 from kanmodel.importers.comparison import Bounds
+from kanmodel.importers.following import follow
 from kanmodel.importers.from_file import as_array, describe_call
 from kanmodel.importers.given import make_shapes, name_outputs, shape_outputs, shape_windows
-from kanmodel.importers.importing import N_REFERENCE
-from kanmodel.importers.live import TOLERANCE, Watched, ask, follow, read_live, unchanged, watch
+from kanmodel.importers.importing import choose_evenly
+from kanmodel.importers.live import TOLERANCE, Watched, ask, read_live, unchanged, watch
 from kanmodel.importers.manifest import Manifest, parse_manifest
-from kanmodel.importers.search.searching import Evidence, search
+from kanmodel.importers.search.evidence import Evidence
+from kanmodel.importers.search.searching import search
 from kanmodel.network.chain import Network
 from kanmodel.scaling import Array, Scaling
 
@@ -84,7 +86,7 @@ def from_torch(
         except (CheckpointError, ConfigError) as error:
             raise UnreadableModelError(f"the module {error}") from error
     difference = _prove(network, scaled, expected, shapes.outputs)
-    kept = np.arange(len(x)) if len(x) <= N_REFERENCE else np.linspace(0, len(x) - 1, N_REFERENCE).round().astype(int)
+    kept = choose_evenly(len(x))
     known = None if targets is None else shape_outputs(as_array(targets), len(x), shapes.outputs, "targets", steps)
     of_scaling = Scaling.of(network.config)
     reference = Reference(of_scaling.features_to_model(x[kept]), None if known is None else known[kept])
@@ -109,11 +111,9 @@ def _read(watched: Watched, anatomy: Anatomy, evidence: Evidence, manifest: Mani
 
 
 def _provenance(anatomy: Anatomy, difference: tuple[float, float]) -> Provenance:
-    return Provenance(
-        "from_torch",
-        f"{anatomy.library}, read by kanscope {version('kanscope')}",
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        verified=True,
+    return replace(
+        Provenance.now("from_torch", verified=True),
+        library=f"{anatomy.library}, read by kanscope {version('kanscope')}",
         difference=difference[0],
         relative_difference=difference[1],
     )

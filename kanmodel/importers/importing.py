@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError
@@ -23,15 +23,22 @@ from kanmodel.importers.given import (
     refuse_weak,
 )
 from kanmodel.importers.manifest import Manifest, read_manifest
+from kanmodel.importers.refusals import (
+    describe_apart,
+    describe_mismatch,
+    find_undecided,
+    refuse_ambiguous,
+    refuse_mixed_units,
+)
+from kanmodel.importers.search.evidence import Evidence
 from kanmodel.importers.search.orders import number_between
-from kanmodel.importers.search.searching import Evidence, Match, Progress, Result, search
-from kanmodel.importers.search.space import INPUTS, OUTPUT, PREDICTIONS, RARE, READOUT, Reading, Space, gap
-from kanmodel.importers.search.strangers import explain_failure
+from kanmodel.importers.search.screening import Progress
+from kanmodel.importers.search.searching import Result, search
+from kanmodel.importers.search.space import INPUTS, PREDICTIONS, RARE, READOUT, Reading, Space, gap
 from kanmodel.importers.source import Source, open_source
 from kanmodel.network.chain import Network
 
 N_REFERENCE = 512  # windows that a checkpoint keeps, evenly chosen
-FAR = 5.0  # standard deviations between windows that are surely not in the same units
 
 
 @dataclass(frozen=True)
@@ -127,26 +134,27 @@ def import_parts(
         CheckpointError: as `import_checkpoint`.
     """
     refuse_weak(given, manifest.file)
+    evidence = _make_evidence(given)
     try:
         spaces = anatomy.spaces(given.shapes, manifest)
         if given.predictions is None:
-            return _finish(name, manifest, given, anatomy, _without_check(spaces, manifest), None)
-        result = _search(anatomy, manifest, given, progress)
+            return _finish(name, manifest, given, evidence, anatomy, _without_check(spaces, manifest), None)
+        result = _search(anatomy, manifest, given, evidence, progress)
     except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{name} {error}") from error
     if not result.matches:
-        raise CheckpointError(_no_match(name, given, spaces, result))
-    _refuse_ambiguous(name, given, result, strict)
-    return _finish(name, manifest, given, anatomy, result.matches[0].reading, result)
+        raise CheckpointError(describe_mismatch(name, given, evidence, spaces, result))
+    refuse_ambiguous(name, given, result, strict)
+    return _finish(name, manifest, given, evidence, anatomy, result.matches[0].reading, result)
 
 
-def _search(anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progress) -> Result:
+def _search(anatomy: Anatomy, manifest: Manifest, given: Given, evidence: Evidence, progress: Progress) -> Result:
     """The readings that give the predictions, among ever more; the nearest where none does.
 
     A manifest that says how the model is put together is believed: what it does not name is not there, if that
     gives the predictions.
     """
-    told, evidence = anatomy.told, _evidence(given)
+    told = anatomy.told
     usual = [replace(told, plain=True), told] if manifest.says_how else [told]
     results: list[Result] = []
     for known in (*usual, replace(told, more=(*told.more, *RARE))):
@@ -160,9 +168,12 @@ def _search(anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progre
     return replace(results[0], tried=every.tried, total=every.total)
 
 
-def _evidence(given: Given) -> Evidence:
-    assert given.inputs is not None and given.predictions is not None
-    return Evidence(given.inputs, given.predictions, given.reference, given.shapes, given.tolerance)
+def _make_evidence(given: Given) -> Evidence:
+    """What the check says; without one there is nothing to explain, and every reading fits."""
+    inputs, predictions = given.inputs, given.predictions
+    if inputs is None or predictions is None:
+        inputs, predictions = given.reference[:0], np.zeros((0, len(given.shapes.outputs)))
+    return Evidence(inputs, predictions, given.reference, given.shapes, given.tolerance)
 
 
 def _without_check(spaces: Sequence[Space], manifest: Manifest) -> Reading:
@@ -200,31 +211,28 @@ def _without_check(spaces: Sequence[Space], manifest: Manifest) -> Reading:
 
 
 def _finish(
-    name: str, manifest: Manifest, given: Given, anatomy: Anatomy, found: Reading, result: Result | None
+    name: str,
+    manifest: Manifest,
+    given: Given,
+    evidence: Evidence,
+    anatomy: Anatomy,
+    found: Reading,
+    result: Result | None,
 ) -> Imported:
     """The model of a reading."""
-    evidence = Evidence(
-        given.reference,
-        given.predictions if given.predictions is not None else np.zeros((1, len(given.shapes.outputs))),
-        given.reference,
-        given.shapes,
-        given.tolerance,
-    )
     network = evidence.build(found)
     comparison = result.matches[0].comparison if result else None
     reading = found.describe()
-    _refuse_mixed_units(name, given, found, evidence)
-    undecided = _find_undecided(result) if result else []
-    provenance = Provenance(
-        "import",
-        f"{anatomy.library}{', ' if reading else ''}{reading}, read by kanscope {version('kanscope')}",
-        created=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        verified=comparison is not None,
+    refuse_mixed_units(name, given, found, evidence)
+    undecided = find_undecided(result) if result else []
+    provenance = replace(
+        Provenance.now("import", verified=comparison is not None),
+        library=f"{anatomy.library}{', ' if reading else ''}{reading}, read by kanscope {version('kanscope')}",
         difference=comparison.absolute if comparison else None,
         relative_difference=comparison.relative if comparison else None,
         not_told_apart=tuple(match.reading.describe() for match, _ in undecided),
     )
-    model = LoadedModel(network, make_reference(given, found, evidence, network), {}, provenance)
+    model = LoadedModel(network, _make_reference(given, found, evidence, network), {}, provenance)
     if not bool(torch.isfinite(model.reference_outputs).all()):
         raise CheckpointError(f"{name} has a forecast that is not finite for a window of {given.reference_name}")
     others = result.matches[1:] if result else ()
@@ -235,18 +243,18 @@ def _finish(
         found,
         reading,
         tuple(match.reading.describe() for match in others),
-        tuple(_describe_apart(match.reading, found, stretch) for match, stretch in undecided),
+        tuple(describe_apart(match.reading, found, stretch) for match, stretch in undecided),
         result.left_out if result else 0,
         result.tried if result else 0,
         result.total if result else 1,
     )
 
 
-def make_reference(given: Given, found: Reading, evidence: Evidence, network: Network) -> Reference:
+def _make_reference(given: Given, found: Reading, evidence: Evidence, network: Network) -> Reference:
     """The reference windows, evenly chosen where there are more than a checkpoint keeps."""
     chosen = found.chosen
     n = len(given.reference)
-    kept = np.arange(n) if n <= N_REFERENCE or given.reference_name != "windows" else _evenly(n)
+    kept = choose_evenly(n) if given.reference_name == "windows" else np.arange(n)
     windows = evidence.to_model(given.reference[kept], chosen[INPUTS]).to(getattr(torch, network.config.dtype))
     targets = None if given.targets is None else given.targets[kept]
     if targets is not None and chosen[PREDICTIONS] == "scaled":
@@ -254,100 +262,6 @@ def make_reference(given: Given, found: Reading, evidence: Evidence, network: Ne
     return Reference(windows, targets)
 
 
-def _refuse_mixed_units(name: str, given: Given, found: Reading, evidence: Evidence) -> None:
-    """Refuses reference windows in other units than those of the check, by which everything would be explained.
-
-    They are if, in the other units, they lie among the windows of the check, and far from them in the same.
-    """
-    if given.inputs is None or given.inputs is given.reference:
-        return
-    units = found.chosen[INPUTS]
-    checked = evidence.to_model(given.inputs, units).flatten(0, 1)
-    spread = checked.std(dim=0, correction=0).clamp(min=1e-3)
-
-    def distance(units: str) -> float:
-        """Of the means of reference and check, in standard deviations of the feature where it is largest."""
-        reference = evidence.to_model(given.reference, units).flatten(0, 1)
-        return float(((reference.mean(dim=0) - checked.mean(dim=0)).abs() / spread).max())
-
-    other = "scaled" if units == "original" else "original"
-    same = distance(units)
-    if same > FAR and distance(other) < same / FAR:
-        words = {"scaled": "scaled", "original": "in original units"}
-        raise CheckpointError(
-            f"{name} was found by windows of the check that are {words[units]}, but {given.reference_name} seems to be "
-            f"{words[other]}: give both in the same units"
-        )
-
-
-def _evenly(n: int) -> np.ndarray:
-    return np.linspace(0, n - 1, N_REFERENCE).round().astype(int)
-
-
-def _find_undecided(result: Result) -> list[tuple[Match, float]]:
-    """The functions that fit as well as the first, but are others; how far from the mean windows must lie to tell."""
-    pairs = zip(result.matches, result.apart, strict=True)
-    return [(match, apart.stretch) for match, apart in pairs if apart.stretch is not None]
-
-
-def _describe_apart(reading: Reading, first: Reading, stretch: float) -> str:
-    """Another function, and what would tell it from the first."""
-    described, spread = reading.describe(), f"{stretch:g} times as far from their mean"
-    if set(reading.differs_from(first)) == {OUTPUT}:
-        return f"{described}, which only predictions of another sign or size would tell, as for values {spread}"
-    return f"{described}, which windows with values {'mixed anew' if stretch == 1 else spread} would tell"
-
-
-def _refuse_ambiguous(name: str, given: Given, result: Result, strict: bool) -> None:
-    """Refuses functions that all give the predictions, but differ on a window that is known, or if strict at all."""
-    undecided = _find_undecided(result)
-    if strict and (undecided or result.left_out):
-        first = result.matches[0].reading
-        others = "; ".join(_describe_apart(match.reading, first, stretch) for match, stretch in undecided[:5])
-        raise CheckpointError(
-            f"{name} can be read as {len(undecided) + 1 + result.left_out} functions that all give "
-            f"{given.predictions_name}: {first.describe()}; {others or 'and more'}: add such windows to the check, or "
-            "say in the manifest which it is"
-        )
-    for match, apart in zip(result.matches, result.apart, strict=True):
-        if apart.material:
-            fitting = "; ".join(match.reading.describe() for match in result.matches[:5])
-            raise CheckpointError(
-                f"{name} can be read as {len(result.matches)} functions that all give {given.predictions_name}: "
-                f"{fitting}; the first and [{match.reading.describe()}] differ by {apart.difference:.2g} standard "
-                f"deviations at window {apart.window} of {given.reference_name}: add the model's prediction for it to "
-                "the check, or say in the manifest which it is"
-            )
-
-
-def _no_match(name: str, given: Given, spaces: Sequence[Space], result: Result) -> str:
-    """Why no reading gives the predictions: how near one comes, and what would explain the rest."""
-    evidence = _evidence(given)
-    if np.isin(evidence.expected, (0.0, 1.0)).all():
-        return (
-            f"{name} does not compute {given.predictions_name}, which holds only 0 and 1, as labels do: give what the "
-            "model computes, such as probabilities"
-        )
-    reason = explain_failure(spaces, evidence, result.nearest)
-    if reason is not None:
-        return f"{name} gives {given.predictions_name} only if {reason}, which Kanscope does not serve"
-    if not result.nearest:
-        return f"{name} does not compute {given.predictions_name}: no reading of it gives finite predictions"
-    compared = []
-    for reading in result.nearest:
-        computed = evidence.predict(evidence.build(reading), reading, evidence.windows)
-        compared.append((evidence.bounds.compare(evidence.expected, computed), reading))
-    off, nearest = min(compared, key=lambda pair: pair[0].relative)
-    wrong = f"{off.computed:.7g} in place of {off.expected:.7g}"
-    tried = f"{result.tried:,} of {result.total:,} readings tried, the nearest: {nearest.describe() or 'the only one'}"
-    return (
-        f"{name} does not compute {given.predictions_name}: the largest difference is {off.absolute:.3g}, at window "
-        f"{off.window}, output {given.shapes.outputs[off.output]} ({wrong}), which is {describe_relative(off)}, and "
-        f"{evidence.bounds.allowed[off.output] / (evidence.bounds.unit[off.output] or 1):.2g} is allowed ({tried})"
-    )
-
-
-def describe_relative(comparison: Comparison) -> str:
-    """The relative difference in words."""
-    what = "standard deviations of that output" if comparison.varies else "of the magnitude of that output"
-    return f"{comparison.relative:.2g} {what}"
+def choose_evenly(n: int) -> NDArray[np.intp]:
+    """Numbers of the windows that a checkpoint keeps of n: all, or as many as it keeps, evenly chosen."""
+    return np.arange(n) if n <= N_REFERENCE else np.linspace(0, n - 1, N_REFERENCE).round().astype(np.intp)

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.errors import UnreadableModelError
-from kanmodel.importers.assembly import NONE, Chain, Element
-from kanmodel.importers.libraries import Part, RecurrentPart
 from kanmodel.importers.modules import BOOKKEEPING, MAX_DEPTH, Module
 from kanmodel.importers.placeholders import Reference
-from kanmodel.importers.search.space import ACTIVATIONS, describe_readout, step_of
-from kanmodel.importers.search.walk import READ_OUT, activation, items_function, recurrent_function
 from kanmodel.scaling import Array
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
-BETWEEN = 1e-4  # of the spread of the values between two parts, in the type of the module
 BATCH = 1024  # windows that the module is asked for at a time
 N_WATCHED = 64  # windows whose way through the module is noted
 
@@ -152,157 +146,3 @@ def watch(net: nn.Module, windows: Array, places: Sequence[str]) -> Watched:
         net.get_submodule(place).register_forward_hook(note(place), with_kwargs=True)
     outputs = _forward(net, torch.from_numpy(few))
     return Watched(torch.from_numpy(few).double(), outputs, calls)
-
-
-def follow(watched: Watched, parts: Sequence[Part], recurrent: RecurrentPart | None, more: Sequence[str]) -> Chain:
-    """The chain that was watched.
-
-    Args:
-        watched: what passed through the module.
-        parts: of the module, but the recurrent one.
-        recurrent: the LSTM or GRU; None without.
-        more: activations that the module has somewhere, beside the usual ones.
-
-    Raises:
-        UnreadableModelError: which part is not understood.
-    """
-    return _Walker(watched, parts, recurrent, more).walk()
-
-
-class _Walker:
-    """Goes along the calls of a module, from what leaves one part to what enters the next."""
-
-    def __init__(
-        self, watched: Watched, parts: Sequence[Part], recurrent: RecurrentPart | None, more: Sequence[str]
-    ) -> None:
-        self.watched, self.recurrent = watched, recurrent
-        self.parts = {part.place: part for part in parts}
-        self.activations = (*ACTIVATIONS, *(name for name in more if name not in ACTIVATIONS))
-        self.values, self.last = watched.windows, "the windows"
-        self.readout: str | None = None
-        self.passed_recurrent = False
-        self.front: list[Element] = []
-        self.head: list[Element] = []
-
-    def walk(self) -> Chain:
-        counts: dict[str, int] = {}
-        for place, _, _ in self.watched.calls:
-            counts[place] = counts.get(place, 0) + 1
-        for place, count in counts.items():
-            if count > 1:
-                raise UnreadableModelError(
-                    f"{place!r} is called {count} times in one forward, where a chain has it once"
-                )
-        for place, entered, left in self.watched.calls:
-            if self.recurrent is not None and place == self.recurrent.place:
-                self._pass_recurrent(entered, left)
-            else:
-                self._pass(self.parts[place], entered, left)
-        function, readout = self._end()
-        recurrent = self.recurrent if self.passed_recurrent else None
-        return Chain(tuple(self.front), recurrent, readout, tuple(self.head), function)
-
-    @property
-    def _per_step(self) -> bool:
-        return self.values.ndim == 3
-
-    def _pass(self, part: Part, entered: Tensor, left: Tensor) -> None:
-        name = self._enter(part.place, entered)
-        elements = self.front if self.readout is None and not self.passed_recurrent else self.head
-        if name != NONE:
-            elements.append(step_of(name))
-        read = self.values
-        for kinds in product(*part.open.values()):
-            chosen = dict(zip(part.open, kinds, strict=True))
-            computed = items_function(part.items(chosen), torch.float64)(read)
-            if left.numel() == computed.numel() and _close(computed, left.reshape(computed.shape)):
-                elements += part.items(chosen)
-                self.values, self.last = left.reshape(computed.shape), part.place
-                return
-        raise UnreadableModelError(
-            f"{part.place or 'the module'!r} has the weights of {part.library}, but does not compute what "
-            f"{part.library} computes of them"
-        )
-
-    def _pass_recurrent(self, entered: Tensor, left: Tensor) -> None:
-        assert self.recurrent is not None
-        place = self.recurrent.place
-        if self.readout is not None:
-            raise UnreadableModelError(
-                f"{place!r} comes after what is read from the steps, where a chain has it before"
-            )
-        if entered.shape[:2] != self.values.shape[:2]:
-            n_windows, n_steps = self.values.shape[:2]
-            raise UnreadableModelError(
-                f"{place!r} reads {list(entered.shape[:2])} windows and steps in place of {[n_windows, n_steps]}: its "
-                "batch_first does not fit how the windows lie"
-            )
-        if not _close(self.values, entered) and _close(self.values.flip(1), entered):
-            raise UnreadableModelError(
-                f"{place!r} reads the steps of its windows newest first, which is no chain's order"
-            )
-        name = self._enter(place, entered)
-        if name != NONE:
-            self.front.append(step_of(name))
-        computed = recurrent_function(self.recurrent, torch.float64)(self.values)
-        if not _close(computed, left):
-            raise UnreadableModelError(
-                f"{place!r} does not compute what torch's {self.recurrent.library} computes of its weights "
-                "from a state of zeros"
-            )
-        self.values, self.last, self.passed_recurrent = left, place, True
-
-    def _enter(self, place: str, entered: Tensor) -> str:
-        """The activation before a part, whose inputs become the values; chooses the readout where one stands before."""
-        for readout, values in self._candidates(entered):
-            for name in self.activations:
-                computed = activation(name)(values)
-                if _close(computed, entered.reshape(computed.shape)):
-                    self.readout = readout or self.readout
-                    self.values = computed
-                    return name
-        raise UnreadableModelError(
-            f"{place or 'the module'!r} reads none of the known functions of what {self._left()}"
-        )
-
-    def _candidates(self, entered: Tensor) -> Iterator[tuple[str | None, Tensor]]:
-        """Values as they are, or read out in one of the ways that give as many as enter."""
-        if self._per_step and self.values.shape[1] == 1 and not self.front:
-            yield "last", self.values[:, 0]
-        if self.values.numel() == entered.numel() and self.values.shape[-1] == entered.shape[-1]:
-            yield None, self.values
-        if self._per_step:
-            late = self.passed_recurrent and self.head  # layers on every step: only the last can be taken of them
-            for readout in ("last",) if late else tuple(READ_OUT):
-                values = READ_OUT[readout](self.values)
-                if values.numel() == entered.numel():
-                    yield readout, values
-
-    def _end(self) -> tuple[str | None, str]:
-        outputs, softmax = self.watched.outputs, ("softmax",)
-        at_output = (*(name for name in self.activations if "(" not in name), *softmax)
-        for readout, values in self._candidates(outputs):
-            if values.ndim == 3:
-                continue
-            for name in at_output:
-                computed = activation(name)(values)
-                if _close(computed, outputs.reshape(computed.shape)):
-                    return (None if name == NONE else name), readout or self.readout or "last"
-        raise UnreadableModelError(f"the forecasts are none of the known functions of what {self._left()}")
-
-    def _left(self) -> str:
-        if self.last == "the windows":
-            return "the windows hold: something that is not understood stands before it"
-        through = f" ({describe_readout(self.readout)})" if self.readout else ""
-        reason = f"leaves {self.last!r}{through}"
-        if self._per_step and self.recurrent is not None and self.recurrent.config.bidirectional:
-            reason += " (the final states of both directions, h_n, are no readout: take out[:, -1])"
-        return f"{reason}: a residual connection, attention, a constant or another function, which is no chain"
-
-
-def _close(one: Tensor, other: Tensor) -> bool:
-    """Whether values are the same but for the rounding of the module's type."""
-    if one.shape != other.shape:
-        return False
-    spread = max(float(other.std()) if other.numel() > 1 else 0.0, 1e-3 * float(other.abs().max()), 1e-12)
-    return bool(((one - other).abs() <= BETWEEN * spread).all())

@@ -16,7 +16,7 @@ from kanmodel.importers.documents import read_document
 from kanmodel.importers.libraries import LIBRARIES
 from kanmodel.importers.pykan_config import Arities, PykanConfig, parse_arities, read_pykan_config
 from kanmodel.network.activations import ACTIVATIONS
-from kanmodel.network.config import BASE_FUNCTIONS, Feature, Target
+from kanmodel.network.config import BASE_FUNCTIONS, Column, Feature, Target
 
 Space = Literal["scaled", "original"]
 PARTS = ("lstm", "head", "front")
@@ -27,7 +27,7 @@ KEYS = (
 )
 SCALING_KEYS = ("feature_names", "mean", "std", "target_names", "target_mean", "target_std")
 DEFAULT_TOLERANCE = 1e-5
-Column = TypeVar("Column", Feature, Target)
+C = TypeVar("C", Feature, Target)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class Manifest:
     @property
     def is_scaled(self) -> bool:
         """Whether any column has a mean or a standard deviation, so that both spaces differ."""
-        columns: list[Feature | Target] = [*self.features, *self.targets]
+        columns: list[Column] = [*self.features, *self.targets]
         return any((column.mean, column.std) != (0.0, 1.0) for column in columns)
 
 
@@ -259,7 +259,7 @@ def _column(item: Any, place: str) -> tuple[str, str | None]:
     return values.text(item.get("name"), f"{place}.name"), values.optional_text(item.get("unit"), f"{place}.unit")
 
 
-def _scaled(columns: list[Column], scaling: Mapping[str, Any] | None, mean: str, std: str) -> list[Column]:
+def _scaled(columns: list[C], scaling: Mapping[str, Any] | None, mean: str, std: str) -> list[C]:
     """The columns with mean and standard deviation of the scaler; without one, model units are original units."""
     if scaling is None or mean not in scaling:
         return columns

@@ -45,6 +45,7 @@ class Trace:
         return self.head[-1].nodes
 
 
+Place = tuple[str, int]  # (stage, layer)
 PassLayer = Callable[[str, int, Tensor], LayerTrace]  # of a layer's place and its inputs
 
 
@@ -72,6 +73,11 @@ class Network(nn.Module):
         return {
             stage: [layer for layer in stages[stage] if isinstance(layer, KANLayer)] for stage in self.config.stages
         }
+
+    @property
+    def layers(self) -> dict[Place, KANLayer]:
+        """The layers by (stage, layer), in the order of the data."""
+        return {(stage, number): layer for stage, layers in self.stages.items() for number, layer in enumerate(layers)}
 
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs)."""

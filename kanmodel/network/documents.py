@@ -42,10 +42,10 @@ def config_from_dict(data: object) -> ModelConfig:
         ModelConfig,
         data,
         "config",
-        features=_list_of(_record_of(Feature)),
-        targets=_list_of(_record_of(Target)),
-        front=_list_of(_read_layer),
-        head=_list_of(_read_layer),
+        features=list_of(_record_of(Feature)),
+        targets=list_of(_record_of(Target)),
+        front=list_of(_read_layer),
+        head=list_of(_read_layer),
         recurrent=_optional(_record_of(RecurrentConfig)),
     )
 
@@ -88,9 +88,9 @@ def _read_layer(data: object, place: str) -> LayerConfig:
         data,
         place,
         basis=_read_basis,
-        before=_list_of(_record_of(Step)),
-        mult_arity=_list_of(lambda value, _: value),
-        symbolic=_list_of(_record_of(SymbolicEdge)),
+        before=list_of(_record_of(Step)),
+        mult_arity=list_of(),
+        symbolic=list_of(_record_of(SymbolicEdge)),
     )
 
 
@@ -101,7 +101,9 @@ def _read_basis(data: object, place: str) -> Basis:
     return read_record(BASES[data["kind"]], {key: value for key, value in data.items() if key != "kind"}, place)
 
 
-def _list_of(read: Reader) -> Reader:
+def list_of(read: Reader = lambda value, _: value) -> Reader:
+    """Reads a JSON list as a tuple, each item by a reader, or as it is."""
+
     def read_list(data: object, place: str) -> tuple[Any, ...]:
         if not isinstance(data, (list, tuple)):
             raise ConfigError(f"{place} must be a list, but is {repr(data)}")

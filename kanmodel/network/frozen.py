@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kanmodel.network.chain import Network, Trace, apply_output_function, reduce_steps, trace_chain
 from kanmodel.network.layer import KANLayer, LayerTrace
-from kanmodel.network.recurrent import FrozenRecurrent
+from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
 
 
 class FrozenNetwork:
@@ -23,6 +23,10 @@ class FrozenNetwork:
 
     Args:
         network: the network; it is not changed.
+
+    Attributes:
+        network: the same.
+        recurrent: its recurrent part; None without one.
     """
 
     def __init__(self, network: Network) -> None:
@@ -33,9 +37,9 @@ class FrozenNetwork:
         self._functions = {
             stage: [layer.functions(frozen=True) for layer in layers] for stage, layers in self._layers.items()
         }
-        self._recurrent = None
+        self.recurrent: FrozenRecurrent | None = None
         if network.recurrent is not None and network.config.recurrent is not None:
-            self._recurrent = FrozenRecurrent(network.recurrent, network.config.recurrent)
+            self.recurrent = FrozenRecurrent(network.recurrent, network.config.recurrent)
 
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs); without a gradient."""
@@ -49,30 +53,30 @@ class FrozenNetwork:
 
     def trace(self, window: Tensor) -> Trace:
         """As `Network.trace`, with its gradients."""
-        return self.trace_with_gates(window)[0]
+        return self.trace_with_states(window)[0]
 
-    def trace_with_gates(self, window: Tensor) -> tuple[Trace, tuple[Tensor, ...]]:
-        """`trace`, and `FrozenRecurrent.gates`, without gradients; none where there is no recurrent part."""
-        gates: list[Tensor] = []
+    def trace_with_states(self, window: Tensor) -> tuple[Trace, RecurrentTrace | None]:
+        """`trace`, and `FrozenRecurrent.trace`; None where there is no recurrent part."""
+        of_recurrent: RecurrentTrace | None = None
 
         def read_out(steps: Tensor) -> Tensor:
-            if self._recurrent is None:
+            nonlocal of_recurrent
+            if self.recurrent is None:
                 return reduce_steps(self._config, steps)
-            states = self._recurrent.states(steps)
-            gates.extend(self._recurrent.gates(steps, states))
-            return reduce_steps(self._config, states[-1])
+            of_recurrent = self.recurrent.trace(steps)
+            return reduce_steps(self._config, of_recurrent.states[-1])
 
         def through(stage: str, number: int, x: Tensor) -> LayerTrace:
             return self._layers[stage][number].trace(x, self._functions[stage][number])
 
-        return trace_chain(self._config, window, through, read_out), tuple(gates)
+        return trace_chain(self._config, window, through, read_out), of_recurrent
 
     def _run(self, window: Tensor) -> Tensor:
         steps = window
         if "front" in self._stages:
             steps = self._stages["front"].forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
-        if self._recurrent is not None:
-            steps = self._recurrent(steps)
+        if self.recurrent is not None:
+            steps = self.recurrent(steps)
         return self._stages["head"].forward(reduce_steps(self._config, steps))
 
 

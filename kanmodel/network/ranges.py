@@ -51,6 +51,23 @@ class Intervals:
         margin = MARGIN * (high - low)
         return cls(node, low - margin, high + margin, high - low)
 
+    def bound_move(self, moves: Tensor) -> Tensor:
+        """An upper bound of `largest_move` from the moves alone, wherever the nodes lie.
+
+        Args:
+            moves: the largest of each node between two neighbouring points, (batch, ..., n_nodes), not negative.
+
+        Returns:
+            (batch,), in widths of the interval.
+        """
+        if not len(self.width):
+            return moves.new_zeros(len(moves))
+        if moves.dim() > 2:
+            moves = moves.flatten(1, -2).amax(dim=1)
+        if self.node is not None:
+            moves = moves.index_select(1, self.node)
+        return (moves / self.width.to(moves.dtype)).amax(dim=1)
+
     def largest_move(self, values: Tensor) -> Tensor:
         """The largest move between two neighbouring points, of any node inside any of its intervals.
 

@@ -6,6 +6,7 @@ Everything that knows which cells there are is in this file.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -50,6 +51,7 @@ class Kind(NamedTuple):
         candidate: number of the block of the candidate: a unit whose candidate is always 0 stays 0.
         forget: number of the block that has nothing to act on at the first step; None without.
         gates: what the gates are functions of, by weights, inputs and the state before, (n, n_gates * hidden_size).
+        affine: whether that is an affine map of inputs and state.
     """
 
     module: type[nn.LSTM] | type[nn.GRU]
@@ -59,11 +61,12 @@ class Kind(NamedTuple):
     candidate: int
     forget: int | None
     gates: Callable[[GateWeights, Tensor, Tensor], Tensor]
+    affine: bool
 
 
 KINDS: dict[Cell, Kind] = {
-    "lstm": Kind(nn.LSTM, torch.lstm, n_gates=4, n_states=2, candidate=2, forget=1, gates=_lstm_gates),
-    "gru": Kind(nn.GRU, torch.gru, n_gates=3, n_states=1, candidate=2, forget=None, gates=_gru_gates),
+    "lstm": Kind(nn.LSTM, torch.lstm, n_gates=4, n_states=2, candidate=2, forget=1, gates=_lstm_gates, affine=True),
+    "gru": Kind(nn.GRU, torch.gru, n_gates=3, n_states=1, candidate=2, forget=None, gates=_gru_gates, affine=False),
 }
 
 
@@ -93,6 +96,18 @@ def recurrent_shapes(config: RecurrentConfig, n_in: int) -> dict[str, tuple[int,
     return shapes
 
 
+class RecurrentTrace(NamedTuple):
+    """What passes through the recurrent layers.
+
+    Attributes:
+        steps: what the first layer reads, (batch, lookback, n_in).
+        states: hidden states of each layer, (batch, lookback, n_units).
+    """
+
+    steps: Tensor
+    states: tuple[Tensor, ...]
+
+
 class FrozenRecurrent:
     """The same without what torch's module checks before every call: half of its time for one window.
 
@@ -111,26 +126,41 @@ class FrozenRecurrent:
         """(batch, lookback, n_in) -> (batch, lookback, n_units)."""
         return self._run(steps, self._weights, self._config.num_layers)
 
-    def states(self, steps: Tensor) -> list[Tensor]:
-        """Hidden states of each layer, (batch, lookback, n_units)."""
+    def trace(self, steps: Tensor) -> RecurrentTrace:
+        """Every layer's states at (batch, lookback, n_in), with gradients."""
         states: list[Tensor] = []
         for layer in range(self._config.num_layers):
             states.append(self._run(states[-1] if states else steps, self._weights_of(layer), 1))
-        return states
+        return RecurrentTrace(steps, tuple(states))
 
-    @torch.no_grad()
-    def gates(self, steps: Tensor, states: list[Tensor]) -> tuple[Tensor, ...]:
+    def gates(self, trace: RecurrentTrace) -> tuple[Tensor, ...]:
         """What each gate is a sigmoid or, the candidate, a hyperbolic tangent of.
-
-        Args:
-            steps: what the first layer reads, (batch, lookback, n_in).
-            states: as `states` gives them.
 
         Returns:
             (batch, lookback, n_gates * hidden_size) for each layer and direction, gates in torch's order.
         """
+        return self._gates(trace, self._gate_weights)
+
+    def bound_gate_moves(self, moves: RecurrentTrace) -> tuple[Tensor, ...] | None:
+        """Upper bounds of how far `gates` move: |W| |move| for what is an affine map; None for other cells.
+
+        Args:
+            moves: upper bounds of the moves of steps and states, not negative.
+        """
+        return self._gates(moves, self._gate_magnitudes) if self._kind.affine else None
+
+    @cached_property
+    def _gate_magnitudes(self) -> list[list[GateWeights]]:
+        return [
+            [GateWeights(each.from_inputs.abs(), each.from_state.abs(), 0 * each.bias, 0 * each.bias) for each in layer]
+            for layer in self._gate_weights
+        ]
+
+    @torch.no_grad()
+    def _gates(self, trace: RecurrentTrace, weights_of: list[list[GateWeights]]) -> tuple[Tensor, ...]:
         gates: list[Tensor] = []
-        for inputs, outputs, directions in zip([steps, *states[:-1]], states, self._gate_weights, strict=True):
+        steps, states = trace
+        for inputs, outputs, directions in zip([steps, *states[:-1]], states, weights_of, strict=True):
             for reverse, weights in enumerate(directions):
                 hidden = len(weights.from_state)
                 own = outputs[:, :, reverse * hidden :][:, :, :hidden]

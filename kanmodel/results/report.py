@@ -8,7 +8,7 @@ from typing import Any
 
 from kanmodel import html
 from kanmodel.errors import UnknownNameError
-from kanmodel.explain.report import Finding, markdown
+from kanmodel.prose import Answer, markdown
 from kanmodel.results.result import Result
 from kanmodel.text import printable
 
@@ -23,7 +23,7 @@ class Report(Result):
     """
 
     output: str
-    findings: tuple[Finding, ...]
+    findings: tuple[Answer, ...]
 
     def __getitem__(self, id: str) -> Report:
         """One of the questions: sparsity, features, independence, opacity, depth, shapes or trust.

@@ -1,14 +1,17 @@
-"""What a forecaster must beat: persistence and ridge regression, on the very same windows."""
+"""What a forecaster must beat: persistence, of a day or a week too, and ridge regression, on the very same windows."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 
 from kanmodel.scaling import Array
-from kanmodel.training.samples import Ends, Samples, TrainingTable
+from kanmodel.training.clock import ROUNDING
+from kanmodel.training.samples import Ends, Labels, Samples, TrainingTable
 
+SEASONS = {"day": 86_400.0, "week": 7 * 86_400.0}  # seconds
 PENALTIES = np.logspace(-1, 6, 15)
 CHUNK = 4096  # windows flattened at a time
 
@@ -28,11 +31,12 @@ def r2_scores(targets: Array, forecasts: Array) -> Array:
     return scores
 
 
-def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array:
-    """The forecast that nothing changes.
+def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array | None:
+    """The forecast that nothing changes: each target keeps the last value that is known at the window's last row.
 
-    A target that is itself a change is forecast as 0. A target whose last known value is in a feature
-    (`TrainingTable.last_value`) is forecast as that value at the window's last row, at every step.
+    That is the last value of the target's own column up to there, within the segment, where `TrainingTable.ahead` says
+    how much later its targets are; or what `TrainingTable.last_value` names. A target's column that was shifted before
+    holds the future, so without such a name there is no forecast.
 
     Args:
         table: the rows.
@@ -40,13 +44,99 @@ def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array:
         horizon: forecast steps.
 
     Returns:
-        (len(ends), horizon * n_targets), original units.
+        (len(ends), horizon * n_targets), original units; None where a window has no such value.
     """
-    forecasts = np.zeros((len(ends), len(table.target_names)))
-    for target, feature in table.last_value.items():
-        column = table.features[ends, table.feature_names.index(feature)]
-        forecasts[:, table.target_names.index(target)] = column
-    return np.tile(forecasts, horizon)
+    columns = []
+    for number, name in enumerate(table.target_names):
+        source = table.last_value.get(name)
+        if source is None:
+            if not table.ahead:
+                return None
+            columns.append(_last_known(table.targets[:, number], table.segment)[ends])
+        elif source == 0:
+            columns.append(np.zeros(len(ends)))
+        else:
+            columns.append(table.features[ends, table.feature_names.index(str(source))])
+    forecasts = np.tile(np.column_stack(columns), horizon)
+    return None if np.isnan(forecasts).any() else forecasts
+
+
+def seasonal_persistence(table: TrainingTable, ends: Ends, horizon: int, period: float) -> Array | None:
+    """The forecast that each period repeats the one before, as the same hour of the day before.
+
+    Each output is the latest value of its target that lies a whole number of periods before it, and is known at the
+    window's last row. Source: Hyndman and Athanasopoulos 2021, "Forecasting: Principles and Practice", section 5.2,
+    seasonal naive method.
+
+    Args:
+        table: the rows.
+        ends: rows at which the windows end.
+        horizon: forecast steps.
+        period: in seconds.
+
+    Returns:
+        (len(ends), horizon * n_targets), original units; None where the table's clock has no such season, where
+        `TrainingTable.ahead` does not say which values are known, or where a window has no such value.
+    """
+    clock = table.clock
+    if clock is None or clock.rows_per(period) is None or not table.ahead:
+        return None
+    forecasts = np.full((len(ends), horizon, len(table.target_names)), np.nan)
+    for first, last in _segments(table):
+        own = np.flatnonzero((first <= ends) & (ends < last))
+        seconds, targets = clock.seconds[first:last], table.targets[first:last]
+        for step in range(horizon):
+            forecasts[own, step] = _repeat(seconds, targets, ends[own] - first, table.ahead + step, period, clock.step)
+    return None if np.isnan(forecasts).any() else forecasts.reshape(len(ends), -1)
+
+
+def _repeat(seconds: Array, targets: Array, ends: Ends, ahead: int, period: float, step: float) -> Array:
+    """The value of each target `ahead` rows after `ends`, some periods before; NaN where there is none.
+
+    Args:
+        seconds: instants of a segment's rows, (n_rows,), ascending.
+        targets: (n_rows, n_targets).
+        ends: rows at which the windows end, (n,).
+        ahead: rows from there to the forecast.
+        period: in seconds.
+        step: the usual step, in seconds.
+
+    Returns:
+        (n, n_targets).
+    """
+    found, tolerance = np.full((len(ends), targets.shape[1]), np.nan), ROUNDING * step
+    instants = seconds[ends + ahead]
+    periods = np.ceil((instants - seconds[ends] - tolerance) / period)
+    left = np.arange(len(ends))  # windows that lack a value
+    while len(left):
+        wanted = instants[left] - periods[left] * period
+        rows = np.minimum(np.searchsorted(seconds, wanted - tolerance), ends[left])  # no later than the window's last
+        exists = np.abs(seconds[rows] - wanted) <= tolerance
+        values = np.where(exists[:, None], targets[rows], np.nan)
+        found[left] = np.where(np.isnan(found[left]), values, found[left])
+        left = left[np.isnan(found[left]).any(axis=1) & (wanted - period >= seconds[0] - tolerance)]
+        periods[left] += 1
+    return found
+
+
+def _last_known(column: Array, segment: Labels | None) -> Array:
+    """The last value of each row and those before it in its segment; NaN where there is none."""
+    rows = np.arange(len(column))
+    latest = np.maximum.accumulate(np.where(np.isnan(column), 0, rows))
+    filled = column[latest]
+    if segment is not None:
+        begins = np.concatenate([[True], segment[1:] != segment[:-1]])
+        filled = np.where(latest >= np.maximum.accumulate(np.where(begins, rows, 0)), filled, np.nan)
+    known: Array = filled
+    return known
+
+
+def _segments(table: TrainingTable) -> list[tuple[int, int]]:
+    """First row of each segment, and the one after its last."""
+    if table.segment is None:
+        return [(0, table.n_rows)]
+    starts = [0, *(np.flatnonzero(table.segment[1:] != table.segment[:-1]) + 1).tolist(), table.n_rows]
+    return list(pairwise(starts))
 
 
 def ridge(samples: Samples, train: Ends, validation: Ends, test: Ends) -> Array:

@@ -1,9 +1,9 @@
 """The rows of a table as samples: windows with the targets that belong to them, in three parts.
 
-A window ends at row e and reads the rows e-lookback+1 .. e. Its targets are those of the rows e ..
-e+horizon-1: a target column holds, at each row, what is to be forecast at that row, so that step 1 is the
-target of the window's last row. A sample never shares a row with another part, and never crosses a change
-of segment.
+A window ends at row e and reads the rows e-lookback+1 .. e. Its targets are those of the rows e+ahead ..
+e+ahead+horizon-1. With `ahead` 0 the target columns were shifted before: they hold, at each row, what is to be
+forecast there. A sample never shares a row with another part, never crosses a change of segment or a gap in time, and
+has no missing value.
 """
 
 from __future__ import annotations
@@ -18,16 +18,19 @@ from torch import Tensor
 
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.scaling import Array, Scaling
+from kanmodel.training.clock import Clock
 from kanmodel.windows import refuse_non_finite, window_ends
 
 Labels = NDArray[np.generic]
 Ends = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 PARTS = ("train", "validation", "test")
 TIME_ORDERED = (0.70, 0.15, 0.15)  # share of each part, oldest rows first, where no split is given
 MIN_SAMPLES = 8  # of each part
 MAX_BLOCKS = 10  # stretches that a held-out validation part consists of
 BLOCK_SPANS = 4  # each is at least so many samples' rows long, since the samples beside it are lost
+N_NAMED = 5  # columns that a text names
 
 
 @dataclass(frozen=True)
@@ -35,38 +38,47 @@ class TrainingTable:
     """The columns of a table, as arrays; rows oldest first.
 
     Attributes:
-        features: (n_rows, n_features), original units.
-        targets: (n_rows, n_targets), original units; at each row what is to be forecast there.
+        features: (n_rows, n_features), original units; NaN where a value is missing.
+        targets: (n_rows, n_targets), original units; NaN where a value is missing.
         feature_names: names of the columns of `features`.
         target_names: names of the columns of `targets`.
+        ahead: rows from a window's last row to its first target; 0 where `targets` hold, at each row, what is to be
+            forecast there.
         split: (n_rows,), each row's part: ``train``, ``validation`` or ``test``; None for 70/15/15 % in
             row order.
-        segment: (n_rows,), changes at each gap; None where there is none.
+        segment: (n_rows,), changes where another series begins; None where there is only one.
+        clock: the instant of each row; None where unknown. A window spans none of its gaps.
         times: each row's time stamp; None where unknown.
         units: unit of a feature or target, by name.
         last_value: by target, the feature whose value at a window's last row is what the persistence forecast
-            repeats. Without one the target counts as a change, and persistence forecasts 0.
+            repeats, or 0 for a target that is itself a change. Without one it is the target's own last value, where
+            `ahead` says which one that is.
     """
 
     features: Array
     targets: Array
     feature_names: tuple[str, ...]
     target_names: tuple[str, ...]
+    ahead: int = 0
     split: Labels | None = None
     segment: Labels | None = None
+    clock: Clock | None = None
     times: tuple[str, ...] | None = None
     units: Mapping[str, str] = field(default_factory=dict)
-    last_value: Mapping[str, str] = field(default_factory=dict)
+    last_value: Mapping[str, str | float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path, values in (("features", self.features), ("targets", self.targets)):
-            refuse_non_finite(values, path)
+            refuse_non_finite(np.where(np.isnan(values), 0.0, values), path)
+        if type(self.ahead) is not int or self.ahead < 0:
+            raise DataError(f"ahead must be a whole number from 0, but is {self.ahead!r}")
         for name in self.target_names:
-            if name in self.feature_names:
+            if name in self.feature_names and not self.ahead:
                 raise DataError(f"{name} is a target and a feature, so the model would be given its answer")
         _refuse_unknown(self.units, "unit", (*self.feature_names, *self.target_names))
         _refuse_unknown(self.last_value, "last value", self.target_names)
-        _refuse_unknown(dict.fromkeys(self.last_value.values()), "last value", self.feature_names)
+        sources = [source for source in self.last_value.values() if source != 0]
+        _refuse_unknown(dict.fromkeys(map(str, sources)), "last value", self.feature_names)
         if self.split is not None:
             for row, label in enumerate(self.split.tolist()):
                 if label not in PARTS:
@@ -80,11 +92,41 @@ class TrainingTable:
 
 @dataclass(frozen=True)
 class Parts:
-    """Row numbers at which the windows of each part end, ascending."""
+    """Row numbers at which the windows of each part end, ascending.
+
+    Attributes:
+        train: those of the training part.
+        validation: those of the validation part.
+        test: those of the test part.
+        missing: what was left out.
+    """
 
     train: Ends
     validation: Ends
     test: Ends
+    missing: Missing
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Windows that are left out because a value or a target is missing.
+
+    Attributes:
+        windows: how many.
+        by_column: how many of them have a missing value in each column, the most first.
+    """
+
+    windows: int
+    by_column: Mapping[str, int]
+
+    @property
+    def worst(self) -> dict[str, int]:
+        """The columns that cost most."""
+        return dict(list(self.by_column.items())[:N_NAMED])
+
+    def __str__(self) -> str:
+        worst = ", ".join(f"{name} ({count})" for name, count in self.worst.items())
+        return f"{self.windows} windows are left out for missing values, of {worst}"
 
 
 @dataclass(frozen=True)
@@ -96,12 +138,14 @@ class Samples:
         targets: (n_rows, n_targets), model units.
         lookback: steps of a window.
         horizon: forecast steps.
+        ahead: rows from a window's last row to its first target.
     """
 
     rows: Tensor
     targets: Tensor
     lookback: int
     horizon: int
+    ahead: int = 0
 
     @classmethod
     def of(cls, table: TrainingTable, scaling: Scaling, lookback: int, horizon: int) -> Samples:
@@ -109,7 +153,7 @@ class Samples:
         n_targets = len(table.target_names)
         mean, scale = scaling.output_mean[:n_targets], scaling.output_scale[:n_targets]
         targets = torch.from_numpy((table.targets - mean) / scale).to(scaling.dtype)
-        return cls(scaling.features_to_model(table.features), targets, lookback, horizon)
+        return cls(scaling.features_to_model(table.features), targets, lookback, horizon, table.ahead)
 
     def windows(self, ends: Ends) -> Tensor:
         """(len(ends), lookback, n_features), oldest step first."""
@@ -117,7 +161,7 @@ class Samples:
 
     def outputs(self, ends: Ends) -> Tensor:
         """(len(ends), horizon * n_targets), steps outermost."""
-        return self.targets[torch.from_numpy(ends[:, None] + np.arange(self.horizon))].flatten(1)
+        return self.targets[torch.from_numpy(ends[:, None] + self.ahead + np.arange(self.horizon))].flatten(1)
 
 
 def split_samples(table: TrainingTable, lookback: int, horizon: int, validation_share: float) -> Parts:
@@ -133,14 +177,16 @@ def split_samples(table: TrainingTable, lookback: int, horizon: int, validation_
         validation_share: share of the training samples to hold out.
 
     Raises:
-        DataError: a part has too few samples; the message says how long its longest run of rows is.
+        DataError: a part has too few samples; the message says how long its longest run of rows is, and what was left
+            out for missing values.
     """
     labels = _time_ordered(table.n_rows) if table.split is None else table.split
-    boundaries = [labels] if table.segment is None else [labels, table.segment]
-    span = lookback + horizon - 1  # rows of a sample
+    boundaries = _boundaries(table, labels)
+    last = table.ahead + horizon - 1  # the last target's row, from the window's last
+    span = lookback + last  # rows of a sample
     if table.n_rows < span:
         raise DataError(f"the table has {table.n_rows} rows, but one window with its targets needs {span}")
-    ends = window_ends(boundaries, table.n_rows, span) - (horizon - 1)
+    ends, missing = _leave_out(table, window_ends(boundaries, table.n_rows, span) - last, lookback, horizon)
     parts = {part: ends[labels[ends] == part] for part in PARTS}
     if "validation" not in labels:
         parts["train"], parts["validation"] = _hold_out(parts["train"], span, validation_share)
@@ -148,16 +194,42 @@ def split_samples(table: TrainingTable, lookback: int, horizon: int, validation_
         if len(found) < MIN_SAMPLES:
             held_out = part == "validation" and "validation" not in labels
             longest = _longest_run(boundaries, labels == ("train" if held_out else part))
+            reasons = [f"its longest run of rows without a gap is {longest}"]
+            if table.clock is not None and table.clock.gaps.any():
+                reasons.append(str(table.clock))
+            if missing.windows:
+                reasons.append(str(missing))
             raise DataError(
                 f"the {part} part has {len(found)} windows of {span} rows, but needs {MIN_SAMPLES}; "
-                f"its longest run of rows without a gap is {longest}"
+                + "; ".join(reasons)
             )
-    return Parts(**parts)
+    return Parts(**parts, missing=missing)
 
 
 def covered_rows(ends: Ends, first: int, last: int) -> Ends:
     """Rows from `first` to `last` of all the windows, both relative to a window's last row and included."""
     return np.unique(ends[:, None] + np.arange(first, last + 1))
+
+
+def _boundaries(table: TrainingTable, labels: Labels) -> list[Labels]:
+    """Columns that change wherever a sample must end."""
+    runs = None if table.clock is None else np.cumsum(table.clock.gaps)
+    return [column for column in (labels, table.segment, runs) if column is not None]
+
+
+def _leave_out(table: TrainingTable, ends: Ends, lookback: int, horizon: int) -> tuple[Ends, Missing]:
+    """The windows that have all their values and targets, and how many have not, by column."""
+    names = (*table.feature_names, *(f"{name} (target)" for name in table.target_names))
+    reads = [(column, ends + 1 - lookback, lookback) for column in table.features.T]
+    reads += [(column, ends + table.ahead, horizon) for column in table.targets.T]
+    incomplete, counts = np.zeros(len(ends), dtype=bool), {}
+    for name, (column, first, length) in zip(names, reads, strict=True):
+        before = np.concatenate([[0], np.cumsum(np.isnan(column))])  # missing values before each row
+        lacks = before[first + length] > before[first]
+        counts[name] = int(lacks.sum())
+        incomplete |= lacks
+    ordered = sorted(((name, count) for name, count in counts.items() if count), key=lambda pair: -pair[1])
+    return ends[~incomplete], Missing(int(incomplete.sum()), dict(ordered))
 
 
 def _time_ordered(n_rows: int) -> Labels:
@@ -181,7 +253,7 @@ def _hold_out(ends: Ends, span: int, share: float) -> tuple[Ends, Ends]:
     return ends[np.minimum(to_next, to_previous) >= span], held
 
 
-def _longest_run(boundaries: Sequence[Labels], chosen: NDArray[np.bool_]) -> int:
+def _longest_run(boundaries: Sequence[Labels], chosen: Flags) -> int:
     """Rows of the longest stretch of chosen rows within which no boundary column changes."""
     if not chosen.any():
         return 0

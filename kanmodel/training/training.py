@@ -17,8 +17,9 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import Feature, Layers, ModelConfig, RecurrentConfig, Target, plain_layers
 from kanmodel.scaling import Array, Scaling
 from kanmodel.training import baselines
+from kanmodel.training.grids import refine_grids, refuse_without_knots
 from kanmodel.training.optimization import DEFAULTS, GRID_ROWS, Progress, TrainingOptions, Width, descend, update_grids
-from kanmodel.training.samples import Ends, Parts, Samples, TrainingTable, covered_rows, split_samples
+from kanmodel.training.samples import PARTS, Ends, Parts, Samples, TrainingTable, covered_rows, split_samples
 
 
 def fit(
@@ -29,8 +30,10 @@ def fit(
     """Trains a forecaster, measures it on the test part, and keeps reference windows of the validation part.
 
     The weights are those of the epoch with the lowest validation error. The metrics ``test_r2`` and
-    ``test_mae`` (original units; means over the outputs) stand beside ``persistence_r2`` and ``ridge_r2``
-    of the same windows.
+    ``test_mae`` (original units; means over the outputs) stand beside ``ridge_r2``, ``persistence_r2``,
+    ``persistence_day_r2`` and ``persistence_week_r2`` of the same windows; the last three where the table has what such
+    a forecast repeats. Windows that were left out for missing values are counted in ``left_out_windows``, and by
+    column.
 
     Args:
         table: the rows.
@@ -59,7 +62,7 @@ def fit(
 
 
 @dataclass(frozen=True)
-class Refinement:
+class FineTuning:
     """A model before and after more training, with reference windows and metrics of the same table.
 
     Attributes:
@@ -71,17 +74,19 @@ class Refinement:
     after: LoadedModel
 
 
-def refine(
+def fine_tune(
     model: LoadedModel,
     table: TrainingTable,
     options: TrainingOptions = DEFAULTS,
     report: Callable[[Progress], None] = lambda progress: None,
     move_grids: bool = False,
-) -> Refinement:
-    """Goes on training a model, so that fewer edges matter and the grids lie where the data is.
+    grid_size: int | None = None,
+) -> FineTuning:
+    """Goes on training a model, so that fewer edges matter, or its functions become finer.
 
-    Architecture, units and scaling stay as they are, and so do masked edges. The weights are those of the epoch with
-    the lowest validation error plus penalty, the start included: without epochs the model is only measured.
+    Units and scaling stay as they are, and so do masked edges and, but for `grid_size`, the architecture. The weights
+    are those of the epoch with the lowest validation error plus penalty, the start included: without epochs the model
+    is only measured.
 
     Args:
         model: where to begin; it is not changed.
@@ -90,10 +95,12 @@ def refine(
         report: called after every epoch.
         move_grids: whether all knots move to where the training windows take them, before the first epoch and once more
             after the last, since what reaches the inner layers has changed by then.
+        grid_size: intervals of a finer grid that every B-spline gets first, see `refine_grids`; None to keep its own.
 
     Raises:
-        DataError: other columns than the model's, too few rows, or an output that never changes in the test part.
-        ConfigError: `move_grids` for a model without B-splines.
+        DataError: other columns than the model's or another `ahead`, too few rows, or an output that never changes in
+            the test part.
+        ConfigError: `move_grids` or `grid_size` for a model without B-splines, or a grid that is not finer.
         NonFiniteError: the training diverged.
     """
     config = model.config
@@ -104,7 +111,7 @@ def refine(
     parts = split_samples(table, config.lookback, config.horizon, options.validation_share)
     _refuse_constant_outputs(config, table, parts)
     samples = Samples.of(table, model.scaling, config.lookback, config.horizon)
-    network = deepcopy(model.network)
+    network = deepcopy(model.network) if grid_size is None else refine_grids(model.network, grid_size)
     with _reproducible(options.seed):
         before = replace(model, reference=_reference(table, samples, parts, options))
         baseline_metrics = _measure_baselines(before, table, samples, parts)
@@ -118,19 +125,7 @@ def refine(
             update_grids(network, windows)
         after = LoadedModel(network, before.reference, {}, Provenance.now("train", verified=True, parent=model))
         after = replace(after, metrics=_measure(after, table, samples, parts) | baseline_metrics)
-    return Refinement(before, after)
-
-
-def refuse_without_knots(config: ModelConfig) -> None:
-    """Refuses to move the knots of a model that has none.
-
-    Raises:
-        ConfigError: no layer of the model is made of B-splines.
-    """
-    layers = (*config.front, *config.head)
-    if not any(layer.basis.has_knots for layer in layers):
-        bases = " and ".join(dict.fromkeys(layer.basis.kind for layer in layers))
-        raise ConfigError(f"the model has no knots to move: its basis is {bases}, and only B-splines have knots")
+    return FineTuning(before, after)
 
 
 def _refuse_constant_outputs(config: ModelConfig, table: TrainingTable, parts: Parts) -> None:
@@ -143,6 +138,8 @@ def _refuse_constant_outputs(config: ModelConfig, table: TrainingTable, parts: P
 
 def _refuse_other_columns(config: ModelConfig, table: TrainingTable) -> None:
     targets = tuple(target.name for target in config.targets)
+    if table.ahead != config.ahead:
+        raise DataError(f"the table's targets are {table.ahead} rows ahead, but the model's are {config.ahead}")
     for kind, wanted, found in (
         ("features", config.feature_names, table.feature_names),
         ("targets", targets, table.target_names),
@@ -154,7 +151,7 @@ def _refuse_other_columns(config: ModelConfig, table: TrainingTable) -> None:
 def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> ModelConfig:
     """The architecture, with the units and the scaling of the rows that the training windows cover."""
     rows = table.features[covered_rows(parts.train, 1 - options.lookback, 0)]
-    targets = table.targets[covered_rows(parts.train, 0, options.horizon - 1)]
+    targets = table.targets[covered_rows(parts.train, table.ahead, table.ahead + options.horizon - 1)]
     for name, column in zip(table.target_names, targets.T, strict=True):
         if np.ptp(column) == 0:
             raise DataError(f"target {name} is {column[0]} in every training row, so there is nothing to forecast")
@@ -179,6 +176,7 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         head=_layers(options.width or (n_units, 5, n_outputs), options),
         recurrent=recurrent,
         front=_layers(options.front, options) if options.front else (),
+        ahead=table.ahead,
     )
 
 
@@ -204,7 +202,7 @@ def _reference(table: TrainingTable, samples: Samples, parts: Parts, options: Tr
 
 def _targets(table: TrainingTable, ends: Ends, horizon: int) -> Array:
     """(len(ends), horizon * n_targets), original units, steps outermost."""
-    targets: Array = table.targets[ends[:, None] + np.arange(horizon)].reshape(len(ends), -1)
+    targets: Array = table.targets[ends[:, None] + table.ahead + np.arange(horizon)].reshape(len(ends), -1)
     return targets
 
 
@@ -224,18 +222,24 @@ def _measure(model: LoadedModel, table: TrainingTable, samples: Samples, parts: 
 
 
 def _measure_baselines(model: LoadedModel, table: TrainingTable, samples: Samples, parts: Parts) -> dict[str, float]:
-    """Errors of the baselines on the test part, and how many windows each part has."""
-    targets = _targets(table, parts.test, model.config.horizon)
-    persistence = baselines.persistence(table, parts.test, model.config.horizon)
+    """Errors of the baselines on the test part, how many windows each part has, and how many were left out."""
+    horizon = model.config.horizon
+    targets = _targets(table, parts.test, horizon)
+    forecasts = {"persistence": baselines.persistence(table, parts.test, horizon)}
+    for season, period in baselines.SEASONS.items():
+        forecasts[f"persistence_{season}"] = baselines.seasonal_persistence(table, parts.test, horizon, period)
     ridge = baselines.ridge(samples, parts.train, parts.validation, parts.test)
-    ridge = ridge * model.scaling.output_scale + model.scaling.output_mean
-    return {
-        "persistence_r2": float(baselines.r2_scores(targets, persistence).mean()),
-        "ridge_r2": float(baselines.r2_scores(targets, ridge).mean()),
-        "train_windows": float(len(parts.train)),
-        "validation_windows": float(len(parts.validation)),
-        "test_windows": float(len(parts.test)),
+    forecasts["ridge"] = ridge * model.scaling.output_scale + model.scaling.output_mean
+    metrics = {
+        f"{name}_r2": float(baselines.r2_scores(targets, forecast).mean())
+        for name, forecast in forecasts.items()
+        if forecast is not None
     }
+    metrics |= {f"{part}_windows": float(len(getattr(parts, part))) for part in PARTS}
+    if parts.missing.windows:
+        metrics["left_out_windows"] = float(parts.missing.windows)
+        metrics |= {f"left_out_windows {name}": float(count) for name, count in parts.missing.worst.items()}
+    return metrics
 
 
 @contextmanager

@@ -6,42 +6,22 @@ row is row 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from kanmodel.errors import DataError, Problem, UnknownNameError
 from kanmodel.scaling import Array
-from kanmodel.training.samples import PARTS, Labels, TrainingTable
+from kanmodel.training.samples import PARTS, Labels
+from kanmodel.training.tables import MISSING, Columns
 
 N_LISTED = 20  # bad cells named in one error; the message counts them all
 DISORDER = "is earlier than the row above it, but rows must run from oldest to newest"
-
-
-@dataclass(frozen=True)
-class Columns:
-    """What the columns of a table are for.
-
-    Attributes:
-        targets: columns to forecast.
-        features: input columns; None for every column of numbers that has no other purpose.
-        split: the column that says train, validation or test.
-        segment: the column that changes at each gap.
-        time: the column of time stamps.
-        units: unit of a feature or target, by name.
-        last_value: the feature that persistence repeats, by target.
-    """
-
-    targets: tuple[str, ...]
-    features: tuple[str, ...] | None = None
-    split: str | None = None
-    segment: str | None = None
-    time: str | None = None
-    units: Mapping[str, str] = field(default_factory=dict)
-    last_value: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -57,46 +37,44 @@ class File:
     first_row: int
 
 
-def read_training_table(path: Path, columns: Columns) -> TrainingTable:
-    """The rows of a file, ready for `kanmodel.training.training.fit`.
+def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
+    """The columns of a file by name, as `kanmodel.train` takes them; a number that is missing is NaN.
 
     Args:
         path: ``.csv``, ``.csv.gz`` or ``.parquet``; rows oldest first.
-        columns: what its columns are for.
+        columns: what its columns are for; the others are left out.
 
     Raises:
         DataError: the file cannot be read, is empty, or has a cell that cannot be used, which is named.
         UnknownNameError: a column does not exist.
     """
     file = read_file(path)
-    special = [name for name in (columns.split, columns.segment, columns.time) if name is not None]
-    for name in (*columns.targets, *(columns.features or ()), *special):
+    for name in (*columns.targets, *(columns.features or ()), *columns.special):
         if name not in file.frame.columns:
             raise UnknownNameError(f"{path.name} has no column {name!r}, but has {', '.join(file.frame.columns)}")
-    features = columns.features or _columns_of_numbers(file.frame, {*columns.targets, *special})
+    features = columns.features or _columns_of_numbers(file.frame, columns.no_features)
     if not features:
-        raise DataError(f"{path.name} has no column of numbers beside {', '.join((*columns.targets, *special))}")
+        beside = ", ".join((*columns.targets, *columns.special))
+        raise DataError(f"{path.name} has no column of numbers beside {beside}")
+    names = list(dict.fromkeys((*features, *columns.targets)))
+    frame: dict[str, Any] = dict(zip(names, _numbers(file, names, may_lack=True).T, strict=True))
     segment = _labels(file, columns.segment)
+    if columns.segment is not None:
+        frame[columns.segment] = segment
+    if columns.split is not None:
+        frame[columns.split] = _split(file, columns.split)
     if columns.time is not None:
+        _text(file, columns.time)
         _refuse_disorder(file, columns.time, segment)
-    return TrainingTable(
-        features=_numbers(file, features),
-        targets=_numbers(file, columns.targets),
-        feature_names=tuple(features),
-        target_names=columns.targets,
-        split=_split(file, columns.split),
-        segment=segment,
-        times=None if columns.time is None else tuple(_text(file, columns.time).to_list()),
-        units=columns.units,
-        last_value=columns.last_value,
-    )
+        frame[columns.time] = file.frame[columns.time].to_numpy()
+    return frame
 
 
 def read_columns(path: Path, names: Sequence[str]) -> Array:
     """Columns of numbers of a file, (n_rows, len(names)).
 
     Raises:
-        DataError: as `read_training_table`.
+        DataError: as `read_training_frame`, or a cell is empty.
         UnknownNameError: a column does not exist.
     """
     file = read_file(path)
@@ -145,7 +123,7 @@ def first_line(error: Exception) -> str:
 def _columns_of_numbers(frame: pl.DataFrame, excluded: set[str]) -> tuple[str, ...]:
     """Columns with at least one number; one that holds words too is kept, so that these are reported."""
     return tuple(
-        name for name in frame.columns if name not in excluded and parse_numbers(frame[name]).is_not_null().any()
+        name for name in frame.columns if name not in excluded and parse_numbers(frame[name]).is_not_nan().any()
     )
 
 
@@ -158,11 +136,14 @@ def parse_numbers(column: pl.Series) -> pl.Series:
     return pl.Series(column.name, [None] * len(column), dtype=pl.Float64)
 
 
-def _numbers(file: File, names: Sequence[str]) -> Array:
-    """(n_rows, len(names)); refused where a cell is no finite number."""
+def _numbers(file: File, names: Sequence[str], may_lack: bool = False) -> Array:
+    """(n_rows, len(names)); refused where a cell is no finite number, and not NaN for a missing one."""
     parsed = [parse_numbers(file.frame[name]).to_numpy().astype(np.float64) for name in names]
     values: Array = np.stack(parsed, axis=1)
-    bad = np.argwhere(~np.isfinite(values))
+    wrong = ~np.isfinite(values)
+    if may_lack:
+        wrong &= ~np.stack([_is_missing(file.frame[name]) for name in names], axis=1)
+    bad = np.argwhere(wrong)
     if len(bad):
         problems = [
             Problem(_place(file, row, names[column]), describe_cell(file.frame[names[column]][int(row)]))
@@ -171,6 +152,16 @@ def _numbers(file: File, names: Sequence[str]) -> Array:
         more = f" ({len(bad)} such cells in all)" if len(bad) > 1 else ""
         raise DataError(f"{problems[0].path} {problems[0].message}{more}", problems)
     return values
+
+
+def _is_missing(column: pl.Series) -> NDArray[np.bool_]:
+    """Whether each cell is empty, or says that there is no value."""
+    missing = column.is_null()
+    if column.dtype == pl.String:
+        missing |= column.str.strip_chars().str.to_lowercase().is_in(MISSING).fill_null(True)
+    elif column.dtype.is_float():
+        missing |= column.is_nan().fill_null(True)
+    return missing.to_numpy()
 
 
 def _place(file: File, row: int, column: str) -> str:

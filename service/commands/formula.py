@@ -8,7 +8,7 @@ import typer
 
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule
 from service.commands.options import AsJson, Checkpoint, OutputName, find_output, print_json
 

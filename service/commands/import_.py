@@ -15,8 +15,9 @@ from rich.table import Table
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.explain.structure.scores import MIN_INPUTS
+from kanmodel.importers.comparison import describe_relative
 from kanmodel.importers.description import Description, describe_file
-from kanmodel.importers.importing import Imported, describe_relative, import_with
+from kanmodel.importers.importing import Imported, import_with
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
 from kanmodel.importers.windows_file import read_names, read_windows_file
 

@@ -12,11 +12,13 @@ from rich.table import Table
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.report import markdown, write_report
-from kanmodel.explain.topology.graph import Topology, TopologyEdge, build_topology
+from kanmodel.explain.report import collect_findings
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.graph import Topology, TopologyEdge
 from kanmodel.explain.topology.pruning import PruningRule
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.network.documents import config_to_dict
+from kanmodel.prose import answer_findings, markdown
 from service.commands.options import Checkpoint, OutputName, figure, find_output, print_json
 
 SCORES = ("contribution", "backward", "forward_n", "forward_u")
@@ -43,13 +45,13 @@ def inspect(
     importance = measure_importance(model, find_output(model.config, output_name))
     topology = build_topology(model, importance, PruningRule())
     if report:
-        findings = write_report(model, importance, topology)
+        answers = answer_findings(model.config, importance.output, collect_findings(model, importance, topology))
         if as_json:
             print_json(
-                _describe_file(model, file) | {"output": topology.output, "findings": list(map(asdict, findings))}
+                _describe_file(model, file) | {"output": topology.output, "findings": list(map(asdict, answers))}
             )
         else:
-            typer.echo(markdown(topology.output, findings), nl=False)
+            typer.echo(markdown(topology.output, answers), nl=False)
         return
     if as_json:
         print_json(describe(model, file, topology))

@@ -12,8 +12,10 @@ from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.errors import DataError
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.structure.replay import Fill
-from kanmodel.explain.topology.pruning import Metric, PruningRule, Thresholds
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import PruningRule
 from kanmodel.explain.topology.subnetwork import compare_models, extract_subnetwork, measure_size
+from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.network.config import width_of
 from service.commands.options import Checkpoint, Written, figure, find_output, print_written, refuse_unwritable
 

@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import ConfigError
-from kanmodel.explain.structure.scores import MIN_INPUTS
 from kanmodel.network.config import Cell
+from kanmodel.training.clock import MAX_STEP
+from kanmodel.training.grids import refine_config, refuse_without_knots
 from kanmodel.training.optimization import DEFAULTS, TrainingOptions, Width
-from kanmodel.training.optimization import Progress as Epoch
-from kanmodel.training.training import fit, refine, refuse_without_knots
-from service.commands.inspect import metrics_table
-from service.commands.options import Written, print_written, refuse_unwritable
-from service.commands.refine import refinement_table, refuse_differing, refuse_stated
-
-if TYPE_CHECKING:
-    from service.batch.tables import Columns
-
-Trained = TypeVar("Trained")
+from kanmodel.training.tables import Columns
+from service.commands.fine_tuning import refuse_differing, refuse_stated
+from service.commands.options import Written, refuse_unwritable
+from service.commands.training import train_new, train_on
 
 
 def parse_width(text: str) -> Width:
@@ -62,12 +54,18 @@ def train(
     target: Annotated[
         list[str],
         typer.Option(
-            help="Column to forecast; repeat for several. At each row it holds what is to be forecast there, "
-            "so shift it first: output TARGET+1 is the column's value in the window's last row. With --from: the "
-            "checkpoint's.",
+            help="Column to forecast; repeat for several. With --from: the checkpoint's.",
             show_default=False,
         ),
     ] = [],  # noqa: B006  (typer copies it)
+    ahead: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="How many rows after a window's last row the forecast lies: --target load --ahead 6 forecasts load+6. "
+            "0 for a column that was shifted before, and holds at each row what is to be forecast there.",
+        ),
+    ] = 0,
     origin: Annotated[
         Path | None,
         typer.Option(
@@ -88,7 +86,10 @@ def train(
     ] = False,
     features: Annotated[
         str | None,
-        typer.Option(help="Input columns, as a,b,c. Default: every column of numbers that no other option names."),
+        typer.Option(
+            help="Input columns, as a,b,c. Default: every column of numbers that no other option names, and with "
+            "--ahead the target, whose past is known then."
+        ),
     ] = None,
     split_column: Annotated[
         str | None,
@@ -98,23 +99,31 @@ def train(
         ),
     ] = None,
     segment_column: Annotated[
-        str | None, typer.Option(help="Column that changes at each gap: no window crosses it.")
+        str | None, typer.Option(help="Column that changes where another series begins: no window crosses it.")
     ] = None,
-    time_column: Annotated[str | None, typer.Option(help="Column of time stamps.")] = None,
+    time_column: Annotated[
+        str | None, typer.Option(help="Column of time stamps, ISO 8601 or numbers: no window crosses a gap in it.")
+    ] = None,
+    max_step: Annotated[
+        float, typer.Option(help="The longest step in time that is no gap, in usual steps (their median).")
+    ] = MAX_STEP,
     unit: Annotated[
         list[str], typer.Option(help="Unit of a feature or target, as NAME=UNIT; repeat for several.")
     ] = [],  # noqa: B006
     last_value: Annotated[
         list[str],
         typer.Option(
-            help="TARGET=FEATURE: the feature whose last value persistence repeats. Without it the target "
-            "counts as a change, and persistence forecasts 0."
+            help="TARGET=FEATURE: the feature whose last value persistence repeats, or TARGET=0 for a target that is "
+            "itself a change. With --ahead it is the target's own. Without either there is no persistence."
         ),
     ] = [],  # noqa: B006
     lookback: Annotated[int, typer.Option(min=1, help="Rows of a window.")] = DEFAULTS.lookback,
     horizon: Annotated[
         int,
-        typer.Option(min=1, help="Steps to forecast: outputs TARGET+1 (the window's last row), TARGET+2, ..."),
+        typer.Option(
+            min=1,
+            help="Steps to forecast: outputs TARGET+AHEAD, TARGET+(AHEAD+1), ...; with --ahead 0 from TARGET+1 on.",
+        ),
     ] = DEFAULTS.horizon,
     hidden: Annotated[
         int, typer.Option(min=0, help="Units of the LSTM or GRU; 0 for a KAN alone, with lookback 1.")
@@ -134,7 +143,14 @@ def train(
     front: Annotated[
         str | None, typer.Option(help="Width of a KAN on each step's features before the LSTM, such as 20,8.")
     ] = None,
-    grid: Annotated[int, typer.Option(min=1, help="Grid intervals of every edge.")] = DEFAULTS.grid,
+    grid: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Grid intervals of every edge. With --from: those of a finer grid on which training goes on, with the "
+            "same functions (grid extension, pykan's refine).",
+        ),
+    ] = DEFAULTS.grid,
     order: Annotated[int, typer.Option(min=0, help="Spline order; 3: cubic.")] = DEFAULTS.order,
     lamb: Annotated[float, typer.Option(min=0, help="Weight of the sparsity penalty.")] = DEFAULTS.lamb,
     grid_updates: Annotated[
@@ -197,16 +213,17 @@ def train(
         reference_windows=reference_windows,
         seed=seed,
     )
-    from service.batch.tables import Columns  # here, since the other commands start faster without polars
-
+    last_values = parse_pairs(last_value, "--last-value")
     columns = Columns(
         targets=tuple(target),
         features=split_names(features),
+        ahead=ahead,
         split=split_column,
         segment=segment_column,
         time=time_column,
+        max_step=max_step,
         units=parse_pairs(unit, "--unit"),
-        last_value=parse_pairs(last_value, "--last-value"),
+        last_value={name: 0 if value == "0" else value for name, value in last_values.items()},
     )
     refuse_unwritable(output)
     if origin is None:
@@ -220,61 +237,18 @@ def train(
     if "grid_updates" not in given and not update_grid:
         options = replace(options, grid_updates=0)
     model = load_checkpoint(origin)
-    wanted = {"target": columns.targets, "features": columns.features, "lookback": lookback, "horizon": horizon}
+    wanted = {"target": columns.targets, "features": columns.features, "ahead": ahead}
+    wanted |= {"lookback": lookback, "horizon": horizon}
     refuse_differing({name: value for name, value in wanted.items() if name in given}, model.config, origin)
+    grid_size = grid if "grid" in given else None
     if update_grid or options.grid_updates:
         refuse_without_knots(model.config)
-    train_on(model, data, columns, options, output, update_grid)
+    if grid_size is not None:
+        refine_config(model.config, grid_size)  # refuses what cannot be, before the table is read
+    train_on(model, data, columns, options, output, update_grid, grid_size)
 
 
 def given_options(context: typer.Context) -> set[str]:
     """Names of the options that the command line gives, rather than leaves at their default."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-
-
-def train_new(data: Path, columns: Columns, options: TrainingOptions, output: Path) -> None:
-    """A model from the beginning."""
-    from service.batch.tables import read_training_table
-
-    table = read_training_table(data, columns)
-    model = with_progress(options.epochs, lambda report: fit(table, options, report))
-    print_result(model, output, save_checkpoint(model, output))
-
-
-def train_on(
-    model: LoadedModel, data: Path, columns: Columns, options: TrainingOptions, output: Path, update_grid: bool
-) -> None:
-    """A model that is there goes on."""
-    from service.batch.tables import read_training_table
-
-    targets = tuple(target.name for target in model.config.targets)
-    table = read_training_table(data, replace(columns, targets=targets, features=model.config.feature_names))
-    refinement = with_progress(options.epochs, lambda report: refine(model, table, options, report, update_grid))
-    sha256 = save_checkpoint(refinement.after, output)
-    Console(highlight=False).print(refinement_table(refinement))
-    print_result(refinement.after, output, sha256)
-
-
-def with_progress(epochs: int, train: Callable[[Callable[[Epoch], None]], Trained]) -> Trained:
-    """Trains behind a progress bar on stderr."""
-    columns = (TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"), BarColumn(20), TimeElapsedColumn())
-    errors = TextColumn("{task.fields[errors]}")
-    with Progress(*columns, errors, console=Console(stderr=True)) as bar:
-        task = bar.add_task("train", total=epochs, errors="")
-
-        def report(epoch: Epoch) -> None:
-            errors = f"train {epoch.train_error:.4f}, validation {epoch.validation_error:.4f}"
-            bar.update(task, completed=epoch.epoch, errors=f"{errors}, best {epoch.best_error:.4f}")
-
-        return train(report)
-
-
-def print_result(model: LoadedModel, output: Path, sha256: str) -> None:
-    """The metrics, and where the checkpoint is."""
-    console = Console(highlight=False)
-    console.print(metrics_table(model))
-    n_reference = len(model.reference.windows)
-    if n_reference < MIN_INPUTS:
-        console.print(f"{n_reference} reference windows are too few for pruning and scores, which need {MIN_INPUTS}.")
-    print_written(output, sha256)

@@ -39,7 +39,8 @@ def encode_json(document: object) -> bytes:
     Raises:
         NonFiniteError: the document holds NaN or infinity.
     """
-    if not all_finite(document):
+    encoded = orjson.dumps(document)
+    if b"null" in encoded and not all_finite(document):  # None is null as well
         problems = [Problem(path, "must be finite") for path in non_finite_places(document)]
         raise NonFiniteError(f"{problems[0].path} must be finite; {len(problems)} results are not", problems[:N_LISTED])
-    return orjson.dumps(document)
+    return encoded

@@ -47,8 +47,8 @@ class ErrorResponse(TypedDict):
 
 def install_error_handlers(app: FastAPI) -> None:
     """Makes every error of the app leave in the one shape; `Observation` answers what nobody expected."""
-    for cls, (status, _) in CAUSES.items():
-        app.add_exception_handler(cls, answer_failure if status == HTTPStatus.INTERNAL_SERVER_ERROR else answer_error)
+    for cls in CAUSES:
+        app.add_exception_handler(cls, answer_exception)
     app.add_exception_handler(HTTPException, answer_http_error)
 
 
@@ -62,6 +62,14 @@ async def answer_error(request: Request, error: Exception) -> Response:
     """The answer to an error of the table."""
     body = describe_error(error, request.state.request_id)
     return answer_json(body, status=body["status"], headers=getattr(error, "headers", None))
+
+
+async def answer_exception(request: Request, error: Exception) -> Response:
+    """The answer to an error of the table, of any other class the same error again."""
+    if not any(cls in CAUSES for cls in type(error).__mro__):
+        raise error
+    is_ours = cause_of(error)[0] == HTTPStatus.INTERNAL_SERVER_ERROR
+    return await (answer_failure if is_ours else answer_error)(request, error)
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 HEADER = "X-Request-Id"
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # Crockford's base 32
+_PAIRS = [high + low for high in _ALPHABET for low in _ALPHABET]  # 10 bits each
 _GIVEN = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 # Version, trace id, parent id and flags; neither id is all zeros. Version ff is forbidden, and only versions after 00
 # may hold more than these four.
@@ -35,4 +36,4 @@ def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
 def new_request_id() -> str:
     """A ULID: 48 bits of time in milliseconds, then 80 random bits, so that ids sort by time. No secret."""
     value = (time.time_ns() // 1_000_000) << 80 | random.getrandbits(80)  # nosec B311
-    return "".join(_ALPHABET[value >> shift & 31] for shift in range(125, -1, -5))
+    return "".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)])

@@ -9,6 +9,7 @@ from fastapi import Request
 
 from service.http.answers import JSON, SVG
 from service.http.errors import NotAcceptableError
+from service.http.headers import find_header
 
 
 @lru_cache
@@ -38,7 +39,7 @@ def choose_format(request: Request, format: Literal["json", "svg"] | None) -> st
     """
     if format is not None:
         return {"json": JSON, "svg": SVG}[format]
-    return choose_media_type(request.headers.get("accept"), (JSON, SVG))
+    return choose_media_type(find_header(request.scope, b"accept"), (JSON, SVG))
 
 
 @lru_cache
@@ -55,7 +56,7 @@ async def refuse_other_than_json(request: Request) -> None:
 
 def accept_json(request: Request) -> None:
     """For the operations that answer JSON alone."""
-    choose_media_type(request.headers.get("accept"), (JSON,))
+    choose_media_type(find_header(request.scope, b"accept"), (JSON,))
 
 
 def _parse_range(part: str) -> tuple[str, float]:

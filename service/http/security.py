@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security, params
@@ -63,14 +64,12 @@ class Access:
         """Answers one request, or refuses it."""
         if scope["type"] == "http":
             headers = dict(scope["headers"])
-            host = headers.get(b"host", b"").decode("latin-1")
-            if self._hosts is not None and not _names(host, self._hosts):
+            if self._hosts is not None and not _names(headers.get(b"host", b""), self._hosts):
                 message = "the Host header must name this machine, or one of the setting allowed_hosts"
                 await send_error(MisdirectedError(message), scope, receive, send)
                 return
-            caller = Caller(self._keys, self._limits, headers.get(b"authorization", b""))
+            caller = Caller(self._keys, self._limits, headers, self._origins)
             scope["state"]["caller"] = caller
-            scope["state"]["own_page"] = _is_own_page(headers, host, self._origins)
             if caller.key is not None:
                 scope["state"]["client"] = caller.key.name
         await self._app(scope, receive, send)
@@ -82,14 +81,18 @@ class Caller:
     Args:
         keys: the keys; None where none is needed.
         limits: how often each key has asked.
-        authorization: the header; empty where there is none.
+        headers: of the request.
+        origins: the pages of other hosts that may change what is served.
 
     Attributes:
         key: the key that the request has; None where it has none, or none is needed.
     """
 
-    def __init__(self, keys: Keys | None, limits: RateLimits, authorization: bytes) -> None:
-        scheme, _, offered = authorization.partition(b" ")
+    def __init__(
+        self, keys: Keys | None, limits: RateLimits, headers: Mapping[bytes, bytes], origins: frozenset[str]
+    ) -> None:
+        scheme, _, offered = headers.get(b"authorization", b"").partition(b" ")
+        self._headers, self._origins = headers, origins
         self._needs_key = keys is not None
         self._offers_key = scheme.lower() == b"bearer"
         self._limits = limits
@@ -100,10 +103,13 @@ class Caller:
         """Refuses what the key does not open; where no key is needed, everything is open. Counts the request once.
 
         Raises:
+            CrossSiteError: it changes what is served, and a page of another site asks it.
             UnauthenticatedError: there is no key, or an unknown one.
             ForbiddenError: the key lacks the scope.
             RateLimitError: the key has asked as often as it may.
         """
+        if needed == "admin" and not _is_own_page(self._headers, self._origins):
+            raise CrossSiteError("a page of another host must not ask this")
         if not self._needs_key:
             return
         if not self._offers_key:
@@ -123,12 +129,7 @@ def require_scope(state: Mapping[str, Any], needed: KeyScope) -> None:
     Args:
         state: of the request, into which `Access` has put its caller.
         needed: the scope.
-
-    Raises:
-        CrossSiteError: it changes what is served, and a page of another site asks it.
     """
-    if needed == "admin" and not state["own_page"]:
-        raise CrossSiteError("a page of another host must not ask this")
     state["caller"].require(needed)
 
 
@@ -172,12 +173,13 @@ def _split(names: str) -> tuple[str, ...]:
     return tuple(name.strip().lower() for name in names.split(",") if name.strip())
 
 
-def _names(host: str, hosts: frozenset[str]) -> bool:
-    name = _HOST.fullmatch(host)
+@lru_cache
+def _names(host: bytes, hosts: frozenset[str]) -> bool:
+    name = _HOST.fullmatch(host.decode("latin-1"))
     return name is not None and name[1].lower() in hosts
 
 
-def _is_own_page(headers: Mapping[bytes, bytes], host: str, origins: frozenset[str]) -> bool:
+def _is_own_page(headers: Mapping[bytes, bytes], origins: frozenset[str]) -> bool:
     """Whether no page of another site is behind a request, by what browsers say of it (Fetch Metadata, then Origin).
 
     A page can post without reading the answer. Programs say neither.
@@ -188,4 +190,5 @@ def _is_own_page(headers: Mapping[bytes, bytes], host: str, origins: frozenset[s
     site = headers.get(b"sec-fetch-site")
     if site is not None:
         return site.decode("latin-1") in _OWN_SITE
-    return not origin or origin.partition("://")[2] == host.lower()
+    host = headers.get(b"host", b"").decode("latin-1").lower()
+    return not origin or origin.partition("://")[2] == host

@@ -39,6 +39,8 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "ws": "none",
         "log_config": None,
         "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,  # nothing here asks for the client's address or scheme
         "timeout_graceful_shutdown": settings.shutdown_timeout,
     }
 

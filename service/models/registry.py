@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from threading import Event, Lock
 from typing import Literal
 
+import numpy as np
+
 from kanmodel.checkpoint import LoadedModel, load_checkpoint
 from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError
 from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.scaling import Array
 from service.http.errors import ErrorCode, NotReadyError, UnknownModelError, UnknownVersionError
 from service.models.repository import BUNDLED, FIRST_VERSION, CheckpointFile, Key, list_checkpoints, sign_file
 
@@ -41,6 +45,21 @@ class Served:
     def checkpoint(self) -> str:
         """The identity of its file, as every answer states it."""
         return f"sha256:{self.model.sha256}"
+
+    @cached_property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the model's outputs."""
+        return tuple(self.model.config.outputs)
+
+    @cached_property
+    def usual_values(self) -> tuple[Array, Array]:
+        """The lowest and the highest values that are in the training ranges and finite for the network.
+
+        Each is (lookback, n_features), since numpy compares long rows faster than short ones.
+        """
+        limit, shape = self.model.scaling.feature_limit, self.model.config.window_shape
+        low, high = np.maximum(self.model.feature_low, -limit), np.minimum(self.model.feature_high, limit)
+        return np.broadcast_to(low, shape).copy(), np.broadcast_to(high, shape).copy()
 
 
 @dataclass(frozen=True)

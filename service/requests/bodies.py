@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from threading import local
 from typing import Any, TypeVar
 
 import numpy as np
@@ -12,11 +13,13 @@ import orjson
 import simdjson
 from fastapi import Request
 from pydantic import ValidationError
-from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import Scope
 
 from kanmodel.checkpoint import LoadedModel
 from service.http.answers import JSON
 from service.http.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, problem_of, unusable, unusable_values
+from service.http.headers import find_header
 from service.requests.scanning import count_bytes, refuse_non_finite
 from service.schemas.closed import Closed
 from service.settings import Settings
@@ -24,11 +27,13 @@ from service.work.budget import Held
 
 Model = TypeVar("Model", bound=Closed)
 LARGE = 64 << 10  # bytes up to which a body needs no care; `max_concurrent` bounds how many there are
+KEPT = 512 << 10  # bytes of a text up to which its parser is kept, with the tenfold of that in memory
 _OTHERS = 10_000  # values, and lists, beside the windows
 
 # What decides how deep JSON is nested: a bracket that opens is 1, one that closes -1 as a signed byte.
 _QUOTE = 2
 _MARKS = bytes.maketrans(b'[{]}"', bytes([1, 1, 255, 255, _QUOTE]))
+_of_thread = local()
 _UNMARKED = bytes(set(range(256)) - set(b'[{]}"'))
 
 
@@ -49,25 +54,31 @@ async def read_body(request: Request, settings: Settings, held: Held, media_type
         OverloadedError: there is no room for it at the moment.
         SlowBodyError: it did not arrive within `body_timeout`.
     """
-    _refuse_other_media(request.headers, media_types)
-    length = request.headers.get("content-length", "")
+    _refuse_other_media(request.scope, media_types)
+    length = find_header(request.scope, b"content-length") or ""
     if length.isdecimal() and int(length) > settings.max_body_bytes:
         raise _too_large(settings.max_body_bytes)
-    data = bytearray()
-    n_held = 0
+    chunks: list[bytes] = []
+    n_bytes = n_held = 0
+    is_whole = False
     try:
         async with asyncio.timeout(settings.body_timeout):
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > settings.max_body_bytes:
+            while not is_whole:
+                message = await request.receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientDisconnect
+                chunks.append(message.get("body", b""))
+                is_whole = not message.get("more_body", False)
+                n_bytes += len(chunks[-1])
+                if n_bytes > settings.max_body_bytes:
                     raise _too_large(settings.max_body_bytes)
-                if len(data) > max(n_held, LARGE):
-                    held.grow(2 * (len(data) - n_held))  # once more as it is made bytes
-                    n_held = len(data)
+                if n_bytes > max(n_held, LARGE):
+                    held.grow(2 * (n_bytes - n_held))  # once more as it is joined
+                    n_held = n_bytes
     except TimeoutError:
-        message = f"the body did not arrive within {settings.body_timeout:g} seconds (body_timeout)"
-        raise SlowBodyError(message) from None
-    return bytes(data)
+        reason = f"the body did not arrive within {settings.body_timeout:g} seconds (body_timeout)"
+        raise SlowBodyError(reason) from None
+    return b"".join(chunks)
 
 
 @dataclass(frozen=True)
@@ -101,6 +112,12 @@ def find_limits(model: LoadedModel, settings: Settings) -> Limits:
     return Limits(settings.max_json_depth, settings.max_windows, model.config.window_shape)
 
 
+def most_windows(data: bytes, model: LoadedModel) -> int:
+    """More windows than these a body cannot hold: each value takes a digit and what is between it and the next."""
+    lookback, n_features = model.config.window_shape
+    return len(data) // (2 * lookback * n_features) + 1
+
+
 def parse_windows(data: bytes, limits: Limits) -> dict[str, Any]:
     """The JSON object that a body holds, its ``instances`` as an array where they are plainly windows of the shape.
 
@@ -114,9 +131,18 @@ def parse_windows(data: bytes, limits: Limits) -> dict[str, Any]:
         DataError: as `parse_object`.
     """
     _refuse_hopeless(data, limits)
+    plain = _parse_plain(data, limits)
+    return _parse(data, limits.depth) if plain is None else plain
+
+
+def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
+    """The object of a body whose instances are windows of the shape, and the only lists; None for any other.
+
+    What it looks at must be gone when it returns: until then the parser reads no other text.
+    """
     lookback, n_features = limits.window_shape
     try:
-        document: Any = simdjson.Parser().parse(data)
+        document: Any = _find_parser(data).parse(data)
         instances = document["instances"]
         n = len(instances)
         steps = {len(window) for window in instances}
@@ -125,13 +151,23 @@ def parse_windows(data: bytes, limits: Limits) -> dict[str, Any]:
         names = list(document)
         members = {name: _plain(document[name]) for name in names if name != "instances"}  # items() would read them all
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
-        return _parse(data, limits.depth)
+        return None
     # With no list beside them nothing is nested deeper.
-    plain = len({*names}) == len(names) and count_bytes(data, "{") <= limits.depth
+    plain = names == ["instances"] or (len({*names}) == len(names) and count_bytes(data, "{") <= limits.depth)
     plain = plain and count_bytes(data, "[") == 1 + n + n * lookback
     if (steps, features) != ({lookback}, {n_features}) or not plain:
-        return _parse(data, limits.depth)
+        return None
     return {"instances": numbers.reshape(n, lookback, n_features), **members}
+
+
+def _find_parser(data: bytes) -> simdjson.Parser:
+    """A parser for a text: of one that is not large this thread's own, which has its memory already."""
+    if len(data) > KEPT:
+        return simdjson.Parser()
+    if not hasattr(_of_thread, "parser"):
+        _of_thread.parser = simdjson.Parser()
+    parser: simdjson.Parser = _of_thread.parser
+    return parser
 
 
 def _plain(value: Any) -> Any:
@@ -196,12 +232,12 @@ def validate_request(cls: type[Model], document: Mapping[str, Any], unread: Coll
         raise unusable_values([problem_of(details) for details in error.errors()]) from None
 
 
-def _refuse_other_media(headers: Headers, media_types: Sequence[str]) -> None:
-    content_type = headers.get("content-type", "")
+def _refuse_other_media(scope: Scope, media_types: Sequence[str]) -> None:
+    content_type = find_header(scope, b"content-type") or ""
     if content_type.split(";")[0].strip().lower() not in media_types:
         raise MediaTypeError(f"Content-Type must be {' or '.join(filter(None, media_types))}")
-    encoding = headers.get("content-encoding", "identity")
-    if encoding.strip().lower() != "identity":
+    encoding = find_header(scope, b"content-encoding")
+    if encoding is not None and encoding.strip().lower() != "identity":
         raise MediaTypeError(
             "the body must not be compressed, so there must be no Content-Encoding",
             headers={"Accept-Encoding": "identity"},

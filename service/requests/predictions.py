@@ -5,17 +5,25 @@ from __future__ import annotations
 from kanmodel.scaling import Array
 from service.models.registry import Served
 from service.requests.bodies import find_limits, parse_windows, validate_request
-from service.requests.windows import read_windows
+from service.requests.windows import refuse_infinite_windows, take_windows
 from service.schemas.predictions import PredictRequest
 from service.settings import Settings
 
+_WINDOWS = frozenset({"instances", "columns"})
 
-def read_prediction(body: bytes, served: Served, settings: Settings) -> Array:
-    """The windows to forecast, (n, lookback, n_features), original units.
+
+def read_prediction(body: bytes, served: Served, settings: Settings) -> tuple[Array, bool]:
+    """The windows to forecast, (n, lookback, n_features), original units, and whether all lie in the training ranges.
 
     Raises:
         DataError: something in the request cannot be used; the error names each place.
     """
     document = parse_windows(body, find_limits(served.model, settings))
-    validate_request(PredictRequest, document, unread=("instances", "columns"))
-    return read_windows(document, served.model, settings.max_windows)
+    if document.keys() - _WINDOWS:
+        validate_request(PredictRequest, document, unread=_WINDOWS)
+    windows, paths = take_windows(document, served.model, settings.max_windows)
+    low, high = served.usual_values
+    is_usual = bool(((windows >= low) & (windows <= high)).all())  # one look finds most requests in order
+    if not is_usual:
+        refuse_infinite_windows(windows, served.model, paths)
+    return windows, is_usual

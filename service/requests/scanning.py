@@ -41,7 +41,7 @@ def refuse_non_finite(data: bytes, max_depth: int) -> None:
     Raises:
         DataError: there are some.
     """
-    if not any(letter in data for letter in (b"N", b"I", b"e", b"E")):
+    if not (b"N" in data or b"I" in data or _has_large_exponent(data)):
         return
     text = _Text(data)
     if text.depths.max(initial=0) > max_depth:
@@ -103,15 +103,25 @@ class _Text:
             return ""
 
 
+def _has_large_exponent(data: bytes) -> bool:
+    text = np.frombuffer(data, dtype=np.uint8)
+    return len(_find_large_exponents(text, (text | 32) == ord("e"))) > 0
+
+
+def _find_large_exponents(text: NDArray[np.uint8], letters: NDArray[np.bool_]) -> Positions:
+    """Those of the letters e and E, given as marks, after which an exponent of three digits seems to stand."""
+    last = len(text) - 1
+    found = np.flatnonzero(letters[:-3])
+    first = found + 1 + (text[found + 1] == ord("+"))
+    digits = [text[np.minimum(first + n, last)] - ord("0") < 10 for n in range(3)]  # bytes below the digits wrap around
+    large: Positions = found[digits[0] & digits[1] & digits[2]]
+    return large
+
+
 def _find_non_finite(text: _Text) -> Iterator[int]:
     """Positions of the numbers that are none, or too large for a double, in order."""
-    letters = (text.bytes | 32) == ord("e")
-    digits = (text.bytes - ord("0")) < 10  # bytes below the digits wrap around
-    signed = np.flatnonzero(letters & text.outside)
-    after = np.append(digits, np.zeros(4, dtype=np.bool_))
-    plus = np.append(text.bytes == ord("+"), False)
-    first = signed + 1 + plus[np.minimum(signed + 1, len(text.bytes))]
-    large = signed[after[first] & after[first + 1] & after[first + 2]]  # an exponent of three digits
+    letters = ((text.bytes | 32) == ord("e")) & text.outside
+    large = _find_large_exponents(text.bytes, letters)
     for position in np.union1d(np.flatnonzero(text.find("N") | text.find("I")), large).tolist():
         start = position
         while start and text.plain[start - 1] in _PARTS_OF_NUMBERS:

@@ -32,16 +32,21 @@ def read_windows(members: Mapping[str, Any], model: LoadedModel, max_windows: in
         DataError: both forms or none, a value or a length that does not fit, an unknown or missing feature, or
             a value that is not finite after scaling; the error names each place.
     """
+    windows, paths = take_windows(members, model, max_windows)
+    refuse_infinite_windows(windows, model, paths)
+    return windows
+
+
+def take_windows(members: Mapping[str, Any], model: LoadedModel, max_windows: int) -> tuple[Array, str | list[str]]:
+    """As `read_windows`, but infinite values may be left in them; and their names for `refuse_infinite_windows`."""
     given = [form for form in ("instances", "columns") if members.get(form) is not None]
     if len(given) != 1:
         reason = "and columns are both given: give one" if given else "is missing: give instances or columns"
         raise unusable("instances", reason)
-    read = _read_instances if given == ["instances"] else _read_columns
-    windows = read(members[given[0]], model, max_windows)
-    names = model.config.feature_names
-    paths = "instances" if given == ["instances"] else [f"columns.{name}" for name in names]
-    refuse_infinite_windows(windows, model, paths)
-    return windows
+    if given == ["instances"]:
+        return _read_instances(members["instances"], model, max_windows), "instances"
+    windows = _read_columns(members["columns"], model, max_windows)
+    return windows, [f"columns.{name}" for name in model.config.feature_names]
 
 
 def refuse_infinite_windows(windows: Array, model: LoadedModel, paths: str | Sequence[str]) -> None:

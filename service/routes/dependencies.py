@@ -10,6 +10,7 @@ from fastapi import Depends, Header, Path, Query, Request
 from starlette.convertors import Convertor, register_url_convertor
 
 from service.http.errors import unusable
+from service.http.headers import find_header
 from service.models.registry import Registry, Served
 from service.schemas.closed import VERSION
 from service.schemas.predictions import RangeWarning
@@ -41,6 +42,7 @@ MODEL = "/v1" + OF_A_MODEL
 MODEL_V2 = "/v2" + OF_A_MODEL  # of the Open Inference Protocol
 VERSION_V2 = MODEL_V2 + "/versions/{version:name}"
 TIMEOUT_HEADER = "X-Request-Timeout"
+_TIMEOUT = TIMEOUT_HEADER.lower().encode()
 MAX_TIMEOUT = 3600  # seconds
 Name = Annotated[str, Path(description="Name of the model.")]
 VersionParameter = Annotated[str | None, Query(description=VERSION)]
@@ -106,7 +108,7 @@ def find_deadline(request: Request) -> Deadline:
     Raises:
         DataError: the header is not a number of seconds.
     """
-    given = request.headers.get(TIMEOUT_HEADER)
+    given = find_header(request.scope, _TIMEOUT)
     seconds = find_parts(request).settings.request_timeout if given is None else _read_seconds(given)
     return Deadline.after(seconds)
 

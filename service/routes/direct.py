@@ -1,19 +1,24 @@
 """Routes that FastAPI describes but does not run: their handlers take the request as it is.
 
-What FastAPI does between the two, solving dependencies above all, takes longer than a forecast.
+What FastAPI does between the two, finding the route and solving dependencies above all, takes longer than a forecast.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.errors import DataError, NonFiniteError
+from service.http.error_answers import answer_exception
 from service.http.errors import BadRequestError, UnknownValueError, cause_of
 from service.http.security import require_scope, scopes_of
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class DirectRoute(APIRoute):
@@ -23,7 +28,7 @@ class DirectRoute(APIRoute):
     reads by itself.
     """
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handler:
         """The handler, for callers that have the scopes of the route."""
         handler, scopes = self.endpoint, scopes_of(self.dependencies)
 
@@ -39,7 +44,7 @@ class DirectRoute(APIRoute):
 class ProtocolRoute(DirectRoute):
     """One of the Open Inference Protocol, which has 400 for what is 422 elsewhere, and for an unknown output."""
 
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+    def get_route_handler(self) -> Handler:
         """The handler, its errors as the protocol has them."""
         handler = super().get_route_handler()
 
@@ -50,3 +55,35 @@ class ProtocolRoute(DirectRoute):
                 raise BadRequestError(str(error), error.problems, code=cause_of(error)[1]) from error
 
         return handle
+
+
+class DirectRoutes:
+    """Middleware that answers the requests for such routes, before FastAPI looks for any.
+
+    Args:
+        app: what answers all else, with what is no such route's method or path.
+        routes: all routes, of which it takes its own.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
+        self._app = app
+        self._routes = [(route, route.get_route_handler()) for route in routes if isinstance(route, DirectRoute)]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            path = scope["path"].removeprefix(scope.get("root_path", ""))
+            for route, handle in self._routes:
+                if (found := route.path_regex.match(path)) is not None:
+                    scope["route"], scope["path_params"] = route, found.groupdict()
+                    await _answer(handle, Request(scope, receive), send)
+                    return
+        await self._app(scope, receive, send)
+
+
+async def _answer(handle: Handler, request: Request, send: Send) -> None:
+    try:
+        response = await handle(request)
+    except Exception as error:
+        response = await answer_exception(request, error)
+    await response(request.scope, request.receive, send)

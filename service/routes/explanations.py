@@ -16,6 +16,7 @@ from service.document.operations import describe_body
 from service.http.answers import JSON, NDJSON, encode_json
 from service.http.error_answers import describe_error
 from service.http.errors import unusable
+from service.http.headers import find_header
 from service.http.negotiation import choose_media_type
 from service.http.security import EXPLAIN
 from service.requests.bodies import read_body
@@ -69,7 +70,7 @@ async def explain(request: Request) -> Response:
     one explanation, sent as soon as it is ready. Should one fail, or the deadline pass, the last line is an error.
     """
     parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
-    media_type = choose_media_type(request.headers.get("accept"), (JSON, NDJSON))
+    media_type = choose_media_type(find_header(request.scope, b"accept"), (JSON, NDJSON))
     with parts.work.hold("explanation") as held:
         body = await read_body(request, parts.settings, held)
         read = partial(read_question, body, served, parts.settings)

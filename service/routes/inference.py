@@ -10,6 +10,7 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from service.document.errors import describe_errors
 from service.document.operations import describe_body
 from service.http.answers import BYTES, JSON, answer_json, encode_json
+from service.http.headers import find_header
 from service.http.negotiation import choose_media_type
 from service.http.security import READ, require_scope
 from service.requests.bodies import read_body
@@ -66,7 +67,7 @@ router = APIRouter(
 async def infer(request: Request) -> Response:
     """Forecasts every output for each instance, and explains the forecasts where that is asked for, as tensors."""
     parts, served, deadline = find_parts(request), find_model_v2(request), find_deadline(request)
-    choose_media_type(request.headers.get("accept"), (JSON, BYTES))
+    choose_media_type(find_header(request.scope, b"accept"), (JSON, BYTES))
     kind: Kind = "forecast"
     with parts.work.hold(kind) as held:
         body = await read_body(request, parts.settings, held, (JSON, BYTES, ""))  # Triton's client says none of them

@@ -13,7 +13,7 @@ from service.http.answers import answer_json
 from service.http.negotiation import accept_json
 from service.http.security import READ
 from service.models.registry import Served
-from service.requests.bodies import read_body
+from service.requests.bodies import most_windows, read_body
 from service.requests.predictions import read_prediction
 from service.routes.dependencies import (
     MODEL,
@@ -32,8 +32,10 @@ from service.schemas.predictions import (
     describe_predictions,
     warn_of_range,
 )
+from service.settings import Settings
 from service.telemetry.traces import span
 from service.work.estimates import estimate_describing, estimate_parsing
+from service.work.forecasts import Answering
 
 router = APIRouter(
     tags=["predictions"], route_class=DirectRoute, dependencies=[READ, Depends(get_served), Depends(get_deadline)]
@@ -53,20 +55,45 @@ async def predict(request: Request) -> Response:
     accept_json(request)
     with parts.work.hold("forecast") as held:
         body = await read_body(request, parts.settings, held)
-        read = partial(read_prediction, body, served, parts.settings)
-        with span("parse"):
-            windows = await parts.work.run(read, "forecast", estimate_parsing(body), deadline=deadline)
-    request.state.windows = len(windows)
-    predictions = await parts.work.predict(served.model, windows, deadline)
-    describe = partial(_describe, served, windows, predictions)
-    cost = estimate_describing(windows, predictions.shape[1])
-    with span("encode"):
-        answer, warnings = await parts.work.run(describe, "forecast", cost)
-    count_warnings(parts, served, warnings)
+        asked = _Prediction(body, served, parts.settings)
+        answering = Answering(
+            read=asked.read,
+            describe=asked.describe,
+            reading=estimate_parsing(body),
+            describing=partial(estimate_describing, n_outputs=len(served.outputs)),
+            most_windows=most_windows(body, served.model),
+        )
+        answer, n_windows, warnings = await parts.work.answer(served.model, answering, deadline)
+    request.state.windows = n_windows
+    if warnings:
+        count_warnings(parts, served, warnings)
     return answer
 
 
-def _describe(served: Served, windows: Array, predictions: Array) -> tuple[Response, list[RangeWarning]]:
-    warnings = warn_of_range(served.model, windows)
-    logits = served.model.logits(windows) if served.model.config.is_classifier else None
-    return answer_json(describe_predictions(served, predictions, logits, warnings)), warnings
+class _Prediction:
+    """One request: read, and answered once its forecasts are there.
+
+    Args:
+        body: its body.
+        served: the model.
+        settings: what it may ask.
+    """
+
+    def __init__(self, body: bytes, served: Served, settings: Settings) -> None:
+        self._body, self._served, self._settings = body, served, settings
+        self._is_usual = False
+
+    def read(self) -> Array:
+        """Its windows; see `read_prediction`."""
+        with span("parse"):
+            windows, self._is_usual = read_prediction(self._body, self._served, self._settings)
+        return windows
+
+    def describe(self, windows: Array, predictions: Array) -> tuple[Response, int, list[RangeWarning]]:
+        """The answer, and what is counted of it: its windows and its warnings."""
+        model = self._served.model
+        with span("encode"):
+            warnings = [] if self._is_usual else warn_of_range(model, windows)
+            logits = model.logits(windows) if model.config.is_classifier else None
+            answer = answer_json(describe_predictions(self._served, predictions, logits, warnings))
+        return answer, len(windows), warnings

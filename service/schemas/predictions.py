@@ -105,7 +105,7 @@ def describe_predictions(
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
-        "outputs": list(served.model.config.outputs),
+        "outputs": list(served.outputs),
         "predictions": predictions.tolist(),
         "warnings": warnings[:MAX_WARNINGS],
     }

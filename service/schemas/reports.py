@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.report import Finding
+from kanmodel.explain import report
+from kanmodel.prose import Answer
 from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name, Version
 
-FindingId = TypeAliasType(
-    "FindingId", Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
-)
+FindingId = TypeAliasType("FindingId", report.FindingId)
 
 
 class FindingInfo(TypedDict):
@@ -44,7 +43,7 @@ class ReportResponse(TypedDict):
     findings: Annotated[list[FindingInfo], Field(description="One for each question.")]
 
 
-def describe_report(served: Served, output: int, findings: Sequence[Finding]) -> ReportResponse:
+def describe_report(served: Served, output: int, answers: Sequence[Answer]) -> ReportResponse:
     """The report."""
     return {
         "model_name": served.name,
@@ -53,12 +52,12 @@ def describe_report(served: Served, output: int, findings: Sequence[Finding]) ->
         "output": served.model.config.outputs[output],
         "findings": [
             {
-                "id": finding.id,  # type: ignore[typeddict-item]
-                "question": finding.question,
-                "answer": finding.answer,
-                "evidence": _as_json(finding.evidence),
+                "id": answer.id,
+                "question": answer.question,
+                "answer": answer.answer,
+                "evidence": _as_json(answer.evidence),
             }
-            for finding in findings
+            for answer in answers
         ],
     }
 

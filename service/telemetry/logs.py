@@ -2,65 +2,100 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import orjson
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor
+from structlog.typing import Processor
 
 from service.settings import Settings
 
 STATED = ("client", "model", "checkpoint", "windows")  # of a request's state, what its line says where it is there
+PIPE_BUF = 4096  # bytes that are written as a whole where several processes write to one pipe (POSIX)
+CLOCK = "%H:%M:%S"  # the time of a line for people
 
 
-def make_request_log(settings: Settings, stream: TextIO | None = None) -> FilteringBoundLogger:
-    """The logger of requests. It writes by itself, since the standard library's logging takes several times as long.
+class RequestLog:
+    """One line on each answered request: never what it held.
+
+    It writes by itself, since the standard library's logging takes several times as long, and what was answered in one
+    turn of the event loop at once.
 
     Args:
         settings: format and level.
         stream: where to; None for stderr.
     """
-    stream = sys.stderr if stream is None else stream
-    json = _is_json(settings, stream)
-    logger: FilteringBoundLogger = structlog.wrap_logger(
-        structlog.BytesLogger(stream.buffer) if json else structlog.WriteLogger(stream),
-        processors=[
-            structlog.processors.add_log_level,
-            _stamper(json),
-            _renderer(orjson.dumps if json else None, stream),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(settings.log_level),
-    ).bind(**_stated_process(settings))
-    return logger
+
+    def __init__(self, settings: Settings, stream: TextIO | None = None) -> None:
+        self._stream = sys.stderr if stream is None else stream
+        self._is_wanted = logging.getLevelNamesMapping()[settings.log_level.upper()] <= logging.INFO
+        self._stated = {"event": "request", "level": "info", **_stated_process(settings)}
+        self._dump = _dump_line if _is_json(settings, self._stream) else _console_dump(self._stream)
+        self._lines: list[bytes] = []
+
+    def write(self, state: Mapping[str, Any], method: str, route: str, status: int, seconds: float) -> None:
+        """Adds the line on one request.
+
+        Args:
+            state: the request's; its id, and what handlers put there under the names of `STATED`.
+            method: its method.
+            route: template of its path.
+            status: status of the answer.
+            seconds: from its arrival to the end of the answer.
+        """
+        if not self._is_wanted:
+            return
+        line = {
+            **self._stated,
+            "timestamp": datetime.now(UTC),
+            "id": state["request_id"],
+            "method": method,
+            "route": route,
+            "status": status,
+            "seconds": round(seconds, 6),
+        }
+        for name in STATED:
+            if name in state:
+                line[name] = state[name]
+        if not self._lines:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._lines.append(self._dump(line))
+
+    def flush(self) -> None:
+        """Writes the lines that were added."""
+        lines, self._lines = self._lines, []
+        text = bytearray()
+        for line in lines:
+            if len(text) + len(line) > PIPE_BUF:
+                self._write(text)
+                text.clear()
+            text += line
+        self._write(text)
+
+    def _write(self, text: bytes | bytearray) -> None:
+        self._stream.buffer.write(text)
+        self._stream.buffer.flush()
 
 
-def log_request(
-    log: FilteringBoundLogger, state: Mapping[str, Any], method: str, route: str, status: int, seconds: float
-) -> None:
-    """One line on an answered request: never what it held.
+def _dump_line(line: dict[str, Any]) -> bytes:
+    return orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
 
-    Args:
-        log: the logger of requests.
-        state: the request's; its id, and what handlers put there under the names of `STATED`.
-        method: its method.
-        route: template of its path.
-        status: status of the answer.
-        seconds: from its arrival to the end of the answer.
-    """
-    stated = {name: state[name] for name in STATED if name in state}
-    log.info(
-        "request",
-        id=state["request_id"],
-        method=method,
-        route=route,
-        status=status,
-        seconds=round(seconds, 6),
-        **stated,
-    )
+
+def _console_dump(stream: TextIO) -> Callable[[dict[str, Any]], bytes]:
+    """What makes a line for people."""
+    render = _console_renderer(stream)
+
+    def dump(line: dict[str, Any]) -> bytes:
+        local = line["timestamp"].astimezone().strftime(CLOCK)
+        return (render(None, "info", {**line, "timestamp": local}) + "\n").encode()
+
+    return dump
 
 
 def configure_logging(settings: Settings) -> None:
@@ -78,7 +113,7 @@ def configure_logging(settings: Settings) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 *([structlog.processors.format_exc_info] if json else []),
-                _renderer(_dump_text if json else None, sys.stderr),
+                structlog.processors.JSONRenderer(_dump_text) if json else _console_renderer(sys.stderr),
             ],
         )
     )
@@ -96,20 +131,15 @@ def _is_json(settings: Settings, stream: TextIO) -> bool:
 
 
 def _stamper(json: bool) -> Processor:
-    return structlog.processors.TimeStamper(fmt="iso") if json else structlog.processors.TimeStamper("%H:%M:%S", False)
+    return structlog.processors.TimeStamper(fmt="iso") if json else structlog.processors.TimeStamper(CLOCK, utc=False)
 
 
 def _dump_text(line: Any, **options: Any) -> str:
     return orjson.dumps(line, **options).decode()
 
 
-def _renderer(dump: Callable[..., str | bytes] | None, stream: TextIO) -> Processor:
-    """The last processor: JSON, or lines for people where `dump` is None.
-
-    Their tracebacks are plain, since the richer ones show the values of variables.
-    """
-    if dump is not None:
-        return structlog.processors.JSONRenderer(dump)
+def _console_renderer(stream: TextIO) -> structlog.dev.ConsoleRenderer:
+    """Lines for people. Their tracebacks are plain, since the richer ones show the values of variables."""
     return structlog.dev.ConsoleRenderer(
         colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0, sort_keys=False
     )

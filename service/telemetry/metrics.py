@@ -46,6 +46,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=registry,
         )
+        self._of_requests: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # to find a metric by labels is slow
         self._in_flight = Gauge(
             "kanscope_requests_in_flight", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
         )
@@ -137,21 +138,22 @@ class Metrics:
         """Reports how many outputs wait for their global results, as of the last refresh."""
         self._watch(self._unprepared, count)
 
-    def begin_request(self) -> None:
-        """One request that is being answered from now on."""
-        self._in_flight.inc()
-
-    def end_request(self) -> None:
-        """One that is no longer."""
-        self._in_flight.dec()
+    def watch_requests(self, count: Callable[[], int]) -> None:
+        """Reports how many requests are being answered, as of the last refresh."""
+        self._watch(self._in_flight, count)
 
     def _watch(self, gauge: Gauge, number: Callable[[], float]) -> None:
         self._watched.append((gauge, number))
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
         """One answered request."""
-        self._requests.labels(route, status).inc()
-        self._request_seconds.labels(route).observe(seconds)
+        counted = self._of_requests.get((route, status))
+        if counted is None:
+            counted = self._requests.labels(route, status), self._request_seconds.labels(route)
+            self._of_requests[route, status] = counted
+        number, duration = counted
+        number.inc()
+        duration.observe(seconds)
 
     def observe_batch(self, n_windows: int) -> None:
         """One batch of forecasts."""

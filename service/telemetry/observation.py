@@ -8,17 +8,17 @@ from typing import Any
 
 from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from structlog.typing import FilteringBoundLogger
 
 from service.http.error_answers import answer_failure, send_error
 from service.http.errors import BusyError
 from service.http.ids import HEADER, choose_request_id
 from service.http.security import is_health
-from service.telemetry.logs import log_request
+from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import describe_request
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")  # a browser takes an answer for what its media type says
+_ID = HEADER.lower().encode()
 OTHER = "other"  # what stands for a route where none was found, or none was looked for, as of static files
 
 
@@ -34,12 +34,13 @@ class Observation:
         max_concurrent: most requests that are answered at once.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, log: FilteringBoundLogger, max_concurrent: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, log: RequestLog, max_concurrent: int) -> None:
         self._app = app
         self._metrics = metrics
         self._log = log
         self._max_concurrent = max_concurrent
         self._running = 0
+        metrics.watch_requests(lambda: self._running)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -49,7 +50,7 @@ class Observation:
         start = perf_counter()
         state = scope.setdefault("state", {})
         state["request_id"] = choose_request_id(scope["headers"])
-        id_header = (HEADER.lower().encode(), state["request_id"].encode())
+        id_header = (_ID, state["request_id"].encode())
         status = 0  # of the answer, once it has begun
 
         async def send_with_id(message: Message) -> None:
@@ -61,7 +62,6 @@ class Observation:
             await send(message)
 
         self._running += 1
-        self._metrics.begin_request()
         try:
             await self._answer(scope, receive, send_with_id)
         except Exception as error:
@@ -71,7 +71,6 @@ class Observation:
             await response(scope, receive, send_with_id)
         finally:
             self._running -= 1
-            self._metrics.end_request()
             seconds = perf_counter() - start
             route = find_route(scope) or OTHER
             record_request(self._metrics, self._log, route, state, scope["method"], status or 500, seconds)
@@ -92,13 +91,13 @@ def find_route(scope: Scope) -> str | None:
 
 def record_request(
     metrics: Metrics,
-    log: FilteringBoundLogger,
+    log: RequestLog,
     route: str,
     state: Mapping[str, Any],
     method: str,
     status: int,
     seconds: float,
 ) -> None:
-    """Counts one request that is over, and writes its line; see `log_request`."""
+    """Counts one request that is over, and writes its line; see `RequestLog`."""
     metrics.observe_request(route, status, seconds)
-    log_request(log, state, method, route, status, seconds)
+    log.write(state, method, route, status, seconds)

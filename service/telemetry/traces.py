@@ -20,14 +20,19 @@ Part = Literal["parse", "wait", "forecast", "slice", "encode"]
 _NOTHING = nullcontext()
 
 
-def require_sdk() -> None:
-    """Refuses tracing that could record nothing.
+_is_on = False  # to ask OpenTelemetry takes longer than what a span of nothing is of
+
+
+def switch_on() -> None:
+    """Lets what apps of this process do be recorded from now on.
 
     Raises:
         ConfigError: OpenTelemetry's SDK is not installed; its API alone discards all.
     """
     if find_spec("opentelemetry.sdk") is None:
         raise ConfigError("tracing needs OpenTelemetry: pip install 'kanscope[otel]'")
+    global _is_on
+    _is_on = True
 
 
 def span(part: Part, **attributes: int) -> AbstractContextManager[object]:
@@ -37,13 +42,15 @@ def span(part: Part, **attributes: int) -> AbstractContextManager[object]:
         part: what is done.
         attributes: how much of it, such as ``windows=32``; never values of a client.
     """
-    if not trace.get_current_span().is_recording():
+    if not _is_on or not trace.get_current_span().is_recording():
         return _NOTHING
     return trace.get_tracer(NAME).start_as_current_span(part, attributes=attributes)
 
 
 def describe_request(method: str, route: str | None, state: Mapping[str, Any]) -> None:
     """Says on the request's own span what only we know of it: its id and model, and the route of a kept answer."""
+    if not _is_on:
+        return
     current = trace.get_current_span()
     if not current.is_recording():
         return

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar, cast
@@ -23,7 +24,7 @@ from service.telemetry.metrics import Metrics
 from service.telemetry.traces import span
 from service.work.budget import Bounds, Budget, Held
 from service.work.deadlines import Deadline
-from service.work.forecasts import Forecasts
+from service.work.forecasts import TOGETHER, Answering, Forecasts
 from service.work.jobs import SLICE, URGENCY, Cost, Job, Kind
 from service.work.threads import BreakOff, StoppedError, Worker
 
@@ -82,6 +83,30 @@ class Executor:
             OverloadedError: too many requests wait.
         """
         return await self._forecasts.predict(model, windows, deadline)
+
+    async def answer(self, model: LoadedModel, request: Answering[Result], deadline: Deadline) -> Result:
+        """The answer to a request for forecasts, which are computed together with others as by `predict`.
+
+        A large request is read and answered on the thread of forecasts; one that may be more than a batch is read by
+        the others, so that forecasts don't wait for that.
+
+        Args:
+            model: the model.
+            request: how it is read and answered.
+            deadline: until when.
+
+        Raises:
+            DataError: it takes more memory than there is for forecasts.
+            NonFiniteError: a forecast is not finite.
+            DeadlineError: the deadline has passed.
+            NotReadyError: the service is stopping.
+            OverloadedError: too many requests wait.
+        """
+        self._refuse_closed()
+        if request.reading.seconds > IN_PLACE and request.most_windows > TOGETHER:
+            windows = await self.run(request.read, "forecast", request.reading, deadline=deadline)
+            request = replace(request, read=lambda: windows, reading=Cost(0))
+        return await self._forecasts.answer(model, request, deadline)
 
     async def run(
         self,

@@ -12,10 +12,12 @@ from typing import Any, TypeVar, cast
 from kanmodel.explain.importance.agreement import Agreement, compare_baselines
 from kanmodel.explain.importance.attributions import Attribution, attribute_features
 from kanmodel.explain.importance.global_importance import Importance, measure_importance
-from kanmodel.explain.report import Finding, write_report
+from kanmodel.explain.report import Finding, collect_findings
 from kanmodel.explain.structure.replay import Fill
-from kanmodel.explain.topology.graph import Topology, lay_out
-from kanmodel.explain.topology.pruning import FidelityPoint, Metric, PruningRule, prune_by_rule, trace_fidelity
+from kanmodel.explain.topology.construction import assemble_topology
+from kanmodel.explain.topology.graph import Topology
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule, prune_by_rule, trace_fidelity
 from service.http.errors import NotReadyError
 from service.models.registry import Served
 from service.work.cache import Cache
@@ -117,7 +119,7 @@ class GlobalResults:
         key: tuple[Hashable, ...] = ("pruning", served.checkpoint, output, rule)
         pruning = await self._get(kind, key, lambda: prune_by_rule(served.model, importance, rule))
         key = ("topology", served.checkpoint, output, pruning.kept, rule.fill)
-        topology = await self._get(kind, key, lambda: lay_out(served.model, importance, pruning))
+        topology = await self._get(kind, key, lambda: assemble_topology(served.model, importance, pruning))
         return replace(topology, rule=pruning.rule)
 
     async def fidelity_curve(
@@ -133,4 +135,4 @@ class GlobalResults:
         importance = await self.importance(served, output, kind)
         topology = await self.topology(served, output, PruningRule(), kind)
         key = ("report", served.checkpoint, output)
-        return await self._get(kind, key, lambda: write_report(served.model, importance, topology))
+        return await self._get(kind, key, lambda: collect_findings(served.model, importance, topology))

@@ -12,7 +12,7 @@ from table import Row, times_in_turn
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule
 
 ROUNDS = 5

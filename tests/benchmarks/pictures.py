@@ -14,7 +14,7 @@ from table import Row
 from kanmodel.drawing.network import N_POINTS, draw_topology
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule
 
 try:

@@ -19,9 +19,10 @@ from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.explain.structure.ids import node_place
-from kanmodel.explain.topology.graph import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network
 from kanmodel.explain.topology.subnetwork import extract_subnetwork
+from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Feature, LayerConfig, ModelConfig, RecurrentConfig, Step, Target, plain_layers

@@ -16,9 +16,10 @@ from safetensors.torch import save
 from strategies import model_configs
 from thorough import examples
 
-import kanmodel.checkpoint
+import kanmodel.checkpoint.file
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, parse_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, NonFiniteError
+from kanmodel.explain.paths.ledger import explain_windows
 
 options = st.fixed_dictionaries(
     {},
@@ -349,8 +350,8 @@ def refuse_to_build(*_):
 
 def test_a_header_that_claims_gigabytes(data, monkeypatch):
     """A header that claims more than the file holds, or than its config implies, is refused before any allocation."""
-    monkeypatch.setattr(kanmodel.checkpoint, "Network", refuse_to_build)
-    monkeypatch.setattr(kanmodel.checkpoint, "load_tensors", refuse_to_build)
+    monkeypatch.setattr(kanmodel.checkpoint.file, "Network", refuse_to_build)
+    monkeypatch.setattr(kanmodel.checkpoint.file, "load_tensors", refuse_to_build)
     header, body = split(data)
     header["recurrent.weight_hh_l0"]["data_offsets"][1] = 10**12
     assert "truncated" in refusal(join(header, body))
@@ -386,7 +387,7 @@ def test_shapes_that_claim_more_than_their_bytes(data):
 
 def test_a_file_beyond_the_largest_size(data, tmp_path, monkeypatch):
     """A file larger than the limit is refused without reading further."""
-    monkeypatch.setattr(kanmodel.checkpoint, "MAX_BYTES", len(data) - 1)
+    monkeypatch.setattr(kanmodel.checkpoint.file, "MAX_BYTES", len(data) - 1)
     (tmp_path / "large.safetensors").write_bytes(data)
     with pytest.raises(CheckpointError, match=rf"large\.safetensors is larger than {len(data) - 1} bytes"):
         load_checkpoint(tmp_path / "large.safetensors")
@@ -454,3 +455,15 @@ def test_forecasts_that_are_not_finite(data):
     with pytest.raises(NonFiniteError) as caught:
         replace(loaded).predict(np.zeros((2, 3, 2)))
     assert [problem.path for problem in caught.value.problems] == ["outputs[0][0]", "outputs[1][0]"]
+
+
+def test_a_model_that_is_first_asked_in_inference_mode(model):
+    """Forecasts in torch's inference mode leave a model that can be explained outside of it, as one without them."""
+    expected = explain_windows(model, model.reference.windows[:2], 0)
+    fresh = replace(model)
+    with torch.inference_mode():
+        windows = fresh.scaling.features_to_original(fresh.reference.windows[:2])
+        assert np.array_equal(fresh.predict(windows), model.predict(windows))
+        assert (fresh.output_std > 0).all() and fresh.frozen_float64 is not None
+    found = explain_windows(fresh, fresh.reference.windows[:2], 0)
+    np.testing.assert_array_equal(found.steps, expected.steps)

@@ -28,10 +28,12 @@ from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.expected import explain_expected
 from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.explain.report import write_report
-from kanmodel.explain.topology.graph import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds
+from kanmodel.explain.report import collect_findings
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.pruning import PruningRule
 from kanmodel.explain.topology.subnetwork import extract_subnetwork
+from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.prose import answer_findings
 
 NAMES = ("f0", "f1", "f2", "f3")
 
@@ -181,9 +183,9 @@ def test_importance_and_report_are_those_below(model):
     assert found.features == attribute_features(model.loaded, measured) and found.output == "b+1"
     np.testing.assert_array_equal(found.measured.features.value, measured.features.value)
     report = model.report("b+1")
-    assert report.findings == write_report(
-        model.loaded, measured, build_topology(model.loaded, measured, PruningRule())
-    )
+    topology = build_topology(model.loaded, measured, PruningRule())
+    findings = collect_findings(model.loaded, measured, topology)
+    assert report.findings == answer_findings(model.loaded.config, 1, findings)
     assert all(finding.answer in report.markdown() for finding in report.findings)
 
 
@@ -465,7 +467,7 @@ def test_the_readme_does_what_it_says(tmp_path, monkeypatch):
             compared += 1
         else:
             exec(code, names)
-    assert compared == 11 and (tmp_path / "small.safetensors").exists()
+    assert compared == 16 and (tmp_path / "small.safetensors").exists()
     assert f"```\n{names['e']!r}\n```" in readme
 
 

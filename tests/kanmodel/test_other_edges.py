@@ -11,8 +11,9 @@ from kanmodel.explain.functions.formulas import suggest_edge_formulas
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.explain.structure.compaction import compact_network
-from kanmodel.explain.topology.graph import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network
+from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.importers.assembly import Chain, assemble
 from kanmodel.importers.libraries import Facts, find_parts
 from kanmodel.network.bases import BSpline

@@ -19,7 +19,7 @@ from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.drawing.explanation import draw_explanation
 from kanmodel.drawing.forecast import Forecast
 from kanmodel.drawing.importance import draw_importance
-from kanmodel.drawing.style import DARK, LIGHT
+from kanmodel.drawing.style import DARK, LIGHT, LOOKS
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ("f0", "f1", "f2", "f3")
@@ -272,6 +272,11 @@ def test_librsvg_draws_the_colours(results, name, tmp_path):
             pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
         of_paper = (pixels == [int(paper[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=1)
         assert of_paper[0] and of_paper[-1] and 0.5 < of_paper.mean() < 0.99
+
+
+def test_classes_of_the_explorer_are_its_own():
+    """No class that the explorer gives to parts of a picture has a look here, which would reach its texts too."""
+    assert not {"up", "down", "lit", "choosing", "flowing", "edge", "node", "feature", "output"} & set(LOOKS)
 
 
 def test_results_go_into_files(results, tmp_path):

@@ -18,18 +18,20 @@ from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.explain.report import markdown, write_report
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.report import collect_findings
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, Step, plain_layers, width_of
+from kanmodel.prose import answer_findings, markdown
 from service import commands
 from service.commands.explain import faithfulness_table, find_losses
 from service.settings import choose_settings
 
 BUNDLED = Path(commands.__file__).parents[1] / "bundled"
 TRAIN = ["--target", "y", "--split-column", "split", "--segment-column", "segment", "--time-column", "time"]
+TRAIN += ["--last-value", "y=0"]
 QUICK = ["--lookback", "3", "--hidden", "4", "--width", "4,2,1", "--epochs", "2", "--batch", "32"]
 
 
@@ -145,7 +147,8 @@ def test_inspect_prints_the_report(run, saved):
     file = saved(make_model("head", targets=("y", "z")))
     model = load_checkpoint(file)
     importance = measure_importance(model, 1)
-    findings = write_report(model, importance, build_topology(model, importance, PruningRule()))
+    topology = build_topology(model, importance, PruningRule())
+    findings = answer_findings(model.config, 1, collect_findings(model, importance, topology))
     code, out, _ = run("inspect", file, "--report", "--output-name", "z+1")
     assert (code, out) == (0, markdown("z+1", findings))
     document = json.loads(run("inspect", file, "--report", "--output-name", "z+1", "--json")[1])
@@ -332,10 +335,13 @@ def test_training_goes_on_only_where_options_agree(tmp_path, table, run):
             "--hidden cannot be given with --from: architecture and units are those of old.safetensors",
         ),
         (["--width", "4,1"], "--width cannot be given"),
+        (["--cell", "gru"], "--cell cannot be given"),
         (["--unit", "a=K"], "--unit cannot be given"),
         (["--lookback", "4"], "--lookback is 4, but old.safetensors has 3"),
         (["--target", "a"], "--target is a, but old.safetensors has y"),
         (["--features", "b,a"], "--features is b,a, but old.safetensors has a,b,constant"),
+        (["--ahead", "2"], "--ahead is 2, but old.safetensors has 0"),
+        (["--grid", "5"], "a finer grid needs more than 5 intervals, but 5 are asked for"),
     ):
         code, out, err = run("train", table, "--from", old, *other, *options, "-o", new)
         assert (code, out) == (2, "") and err.startswith(f"kanscope: {message}") and err.count("\n") == 1
@@ -347,6 +353,43 @@ def test_training_goes_on_only_where_options_agree(tmp_path, table, run):
     assert run("train", table, "--from", old, *other, *same, "-o", new)[0] == 0
     before, after = load_checkpoint(old), load_checkpoint(new)
     assert after.metrics == before.metrics and torch.equal(after.reference_outputs, before.reference_outputs)
+
+
+def test_a_level_is_forecast_ahead_from_a_table_with_holes(tmp_path, table, run):
+    """`--ahead` names the output, makes the past a feature and persistence known; empty cells and gaps cost windows."""
+    lines = table.read_text().splitlines()
+    for row in (100, 101, 500):
+        lines[row] = ",".join([*lines[row].split(",")[:-3], "", *lines[row].split(",")[-2:]])  # without b
+    del lines[300:305]
+    table.write_text("\n".join(lines) + "\n")
+    file, columns = tmp_path / "m.safetensors", ["--target", "y", "--time-column", "time", "--features", "a,b,y"]
+    code, out, err = run("train", table, *columns, "--ahead", "2", *QUICK, "-o", file)
+    assert code == 0, err
+    model = load_checkpoint(file)
+    assert model.config.outputs == ("y+2",) and model.config.feature_names == ("a", "b", "y")
+    assert model.metrics["left_out_windows"] == model.metrics["left_out_windows b"] == 4 + 3
+    for name in ("left_out_windows b", "persistence_r2", "persistence_day_r2", "persistence_week_r2", "ridge_r2"):
+        assert name in out
+    used = sum(model.metrics[f"{part}_windows"] for part in ("train", "validation", "test"))
+    assert used == 1195 - 4 * 4 - 7  # after the start, two parts and a gap, 4 rows end no window with its target
+    assert run("train", table, *columns, "--ahead", "2", "--max-step", "9", *QUICK, "-o", file)[0] == 0
+    model = load_checkpoint(file)
+    assert sum(model.metrics[f"{part}_windows"] for part in ("train", "validation", "test")) == used + 4
+    finer = tmp_path / "finer.safetensors"
+    code, out, err = run("train", table, *columns, "--from", file, "--grid", "10", "--epochs", "0", "-o", finer)
+    assert code == 0, err
+    assert [layer.basis.grid_size for layer in load_checkpoint(finer).config.head] == [10, 10]
+    assert load_checkpoint(finer).metrics["test_r2"] == pytest.approx(model.metrics["test_r2"], abs=1e-4)
+
+
+def test_persistence_of_a_column_that_was_shifted_needs_a_name(tmp_path, table, run):
+    """Without one there is none, and a sentence says what to do; with the feature's name it is measured."""
+    file, columns = tmp_path / "m.safetensors", ["--target", "y", "--split-column", "split"]
+    code, out, _ = run("train", table, *columns, *QUICK, "--features", "a,b", "-o", file)
+    assert code == 0 and "persistence_r2" not in load_checkpoint(file).metrics
+    assert "Persistence is not measured" in out and "say --ahead or --last-value" in out.replace("\n", " ")
+    code, out, _ = run("train", table, *columns, *QUICK, "--features", "a,b", "--last-value", "y=a", "-o", file)
+    assert code == 0 and "persistence_r2" in load_checkpoint(file).metrics and "not measured" not in out
 
 
 def test_questions_that_cannot_be_answered(tmp_path, run, saved):
@@ -378,7 +421,6 @@ def test_questions_that_cannot_be_answered(tmp_path, run, saved):
         (None, ["--features", "a,q"], "table.csv has no column 'q'"),
         (None, ["--split-column", "q"], "table.csv has no column 'q'"),
         (("7.0", "seven"), [], "row 2, column constant must be a finite number, but is 'seven'"),
-        (("7.0", ""), [], "row 2, column constant is empty"),
         (("train", "learn"), [], "row 2, column split must be one of train, validation, test, but is 'learn'"),
         (None, ["--lookback", "2000"], "the table has 1200 rows, but one window with its targets needs 2000"),
         (None, ["--lookback", "400"], "the train part has 0 windows of 400 rows, but needs 8; its longest run"),

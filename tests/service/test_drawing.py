@@ -22,8 +22,9 @@ from kanmodel.drawing.network import draw_topology
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.topology.thresholds import Thresholds
 
 SVG = "{http://www.w3.org/2000/svg}"
 NETWORKS = ["nyc-weather", "two", "front", "head"]

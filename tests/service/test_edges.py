@@ -7,7 +7,7 @@ from kanmodel.explain.functions.curves import sample_edge
 from kanmodel.explain.functions.formulas import suggest_edge_formulas
 from kanmodel.explain.functions.symbolic import Candidate
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule
 from service.schemas.edges import _describe_formulas
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import subprocess
@@ -10,15 +11,19 @@ from factories import make_windows
 from waiting import poll
 
 from service.settings import Settings
-from service.telemetry.logs import log_request, make_request_log
+from service.telemetry.logs import RequestLog
 
 
 def write(state=None, **settings):
     """What one request's line looks like."""
     stream = io.TextIOWrapper(io.BytesIO())
-    log = make_request_log(Settings(**settings), stream)
-    log_request(log, {"request_id": "1", **(state or {})}, "GET", "/v1/models/{model}", 200, 0.0123456789)
-    stream.flush()
+    log = RequestLog(Settings(**settings), stream)
+
+    async def write_one():
+        log.write({"request_id": "1", **(state or {})}, "GET", "/v1/models/{model}", 200, 0.0123456789)
+        await asyncio.sleep(0)
+
+    asyncio.run(write_one())
     return stream.buffer.getvalue().decode()
 
 

@@ -11,7 +11,8 @@ from sockets import is_at_rest
 from waiting import poll
 
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds
+from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.topology.thresholds import Thresholds
 from service.models.registry import Registry, Served
 from service.telemetry.metrics import Metrics
 from service.work import results
@@ -19,7 +20,7 @@ from service.work.budget import Bounds
 from service.work.executor import Executor
 from service.work.results import GlobalResults
 
-FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "lay_out", "write_report")
+FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "assemble_topology", "collect_findings")
 
 
 @pytest.fixture
@@ -81,14 +82,14 @@ def test_what_most_ask_for_is_computed_before_anybody_does(computed):
 def test_what_is_still_to_be_computed_is_counted(monkeypatch):
     """The number of outputs without results falls by one with each report, to none."""
     two, left = serve_model("two", targets=("a", "b")), []
-    write = results.write_report
+    write = results.collect_findings
 
     async def scenario(kept):
         def write_and_look(*arguments):
             left.append(kept.unprepared)
             return write(*arguments)
 
-        monkeypatch.setattr(results, "write_report", write_and_look)
+        monkeypatch.setattr(results, "collect_findings", write_and_look)
         await kept.prepare([two])
         return kept.unprepared
 
@@ -119,7 +120,7 @@ def test_rules_that_keep_the_same_share_their_graph(computed):
 
     topologies = run(scenario)
     assert [topology.rule for topology in topologies] == [*rules, *rules]
-    assert computed == ["measure_importance", "prune_by_rule", "lay_out", "prune_by_rule", "prune_by_rule"]
+    assert computed == ["measure_importance", "prune_by_rule", "assemble_topology", "prune_by_rule", "prune_by_rule"]
     assert all(topology.nodes is topologies[0].nodes for topology in topologies)
 
 

@@ -26,11 +26,13 @@ from kanmodel.explain.importance.profiles import profile_nodes
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.expected import explain_expected
 from kanmodel.explain.paths.ledger import explain_windows
-from kanmodel.explain.report import markdown, write_report
+from kanmodel.explain.report import collect_findings
 from kanmodel.explain.structure.scores import MIN_INPUTS, score_layers
-from kanmodel.explain.topology.graph import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds, prune_by_rule, prune_network, trace_fidelity
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network, trace_fidelity
 from kanmodel.explain.topology.subnetwork import extract_subnetwork, measure_size
+from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.prose import answer_findings, markdown
 
 MODELS = {
     "one feature": {"n_features": 1},
@@ -95,7 +97,7 @@ def curves(model, _, topology):
 
 
 def report(model, importance, topology):
-    findings = write_report(model, importance, topology)
+    findings = answer_findings(model.config, importance.output, collect_findings(model, importance, topology))
     text = markdown("y", findings)
     assert "nan" not in text.replace("`", " ").split()
     return findings

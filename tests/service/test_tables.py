@@ -8,10 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kanmodel.errors import DataError, UnknownNameError
-from service.batch.tables import Columns, read_training_table
+from kanmodel.training.tables import Columns, make_table
+from service.batch.tables import read_training_frame
 
 CSV = "time,segment,split,a,b,station,y\n2026-01-01,1,train, 1.5,2,EWR,3\n2026-01-02,2,test,-1e3,4,JFK,5\n"
 EVERYTHING = Columns(targets=("y",), split="split", segment="segment", time="time", units={"a": "m"})
+
+
+def read_training_table(path, columns):
+    """A file as the command line trains on it."""
+    return make_table(read_training_frame(path, columns), columns)
 
 
 def write(path, text):
@@ -60,8 +66,6 @@ def test_every_number_comes_back_exactly(tmp_path_factory, rows):
     ("cell", "message"),
     [
         ("warm", "row 3, column a must be a finite number, but is 'warm'"),
-        ("", "row 3, column a is empty"),
-        ("NaN", "row 3, column a must be a finite number, but is 'NaN'"),
         ("-inf", "row 3, column a must be a finite number, but is '-inf'"),
         ("1.5.2", "row 3, column a must be a finite number, but is '1.5.2'"),
     ],
@@ -76,16 +80,46 @@ def test_a_cell_that_is_no_number_is_named_as_a_spreadsheet_shows_it(tmp_path, c
 
 def test_all_bad_cells_are_counted(tmp_path):
     """The message names the first bad cell and says how many there are."""
-    path = write(tmp_path / "t.csv", "a,b,y\nx,1,1\n2,z,\n")
+    path = write(tmp_path / "t.csv", "a,b,y\nx,1,\n2,z,1\n")
     with pytest.raises(DataError, match=r"^row 2, column a must be .* but is 'x' \(2 such cells in all\)$"):
         read_training_table(path, Columns(targets=("y",), features=("a", "b")))
 
 
+@pytest.mark.parametrize("cell", ["", " ", "NaN", "nan", "NA", "null", "None"])
+def test_a_cell_without_a_value_is_missing(tmp_path, cell):
+    """Empty cells and the usual words for nothing are NaN, in features and targets, and no reason to refuse a table."""
+    table = read_training_table(write(tmp_path / "t.csv", f"a,b,y\n1,2,{cell}\n{cell},2,3\n"), Columns(targets=("y",)))
+    np.testing.assert_array_equal(table.features, [[1, 2], [np.nan, 2]])
+    np.testing.assert_array_equal(table.targets, [[np.nan], [3]])
+
+
+def test_a_column_without_any_value_is_no_feature(tmp_path):
+    """Neither empty cells alone nor the words for nothing make a column of numbers; named as a feature it is read."""
+    path = write(tmp_path / "t.csv", "a,b,c,y\n1,,NaN,1\n2,,NaN,2\n")
+    assert read_training_table(path, Columns(targets=("y",))).feature_names == ("a",)
+    assert np.isnan(read_training_table(path, Columns(targets=("y",), features=("a", "c"))).features[:, 1]).all()
+
+
+def test_nulls_and_nans_of_a_parquet_file_are_missing(tmp_path):
+    """Both kinds of nothing that a typed column has."""
+    pl.DataFrame({"a": [1.0, None, float("nan")], "y": [None, 1, 2]}).write_parquet(tmp_path / "t.parquet")
+    table = read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
+    np.testing.assert_array_equal(table.features, [[1], [np.nan], [np.nan]])
+    np.testing.assert_array_equal(table.targets, [[np.nan], [1], [2]])
+
+
 def test_rows_of_a_parquet_file_count_from_one(tmp_path):
-    """A parquet file has no header line, and a null in a column of numbers is an empty cell."""
-    pl.DataFrame({"a": [1.0, None], "y": [1, 2]}).write_parquet(tmp_path / "t.parquet")
-    with pytest.raises(DataError, match="row 2, column a is empty"):
+    """A parquet file has no header line."""
+    pl.DataFrame({"a": [1.0, float("inf")], "y": [1, 2]}).write_parquet(tmp_path / "t.parquet")
+    with pytest.raises(DataError, match="row 2, column a must be a finite number, but is 'inf'"):
         read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
+
+
+def test_the_target_is_a_feature_where_its_past_is_known(tmp_path):
+    """With `ahead` its column is read too; shifted before it would hold the answer, and is not."""
+    path = write(tmp_path / "t.csv", "a,y\n1,2\n3,4\n")
+    assert read_training_table(path, Columns(targets=("y",), ahead=1)).feature_names == ("a", "y")
+    assert read_training_table(path, Columns(targets=("y",))).feature_names == ("a",)
 
 
 @pytest.mark.parametrize(

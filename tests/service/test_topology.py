@@ -6,8 +6,9 @@ from factories import make_model
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds, trace_fidelity
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.pruning import PruningRule, trace_fidelity
+from kanmodel.explain.topology.thresholds import Thresholds
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "front", "head"])

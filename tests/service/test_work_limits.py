@@ -18,7 +18,7 @@ from waiting import poll
 from kanmodel.checkpoint import Provenance, Reference, save_checkpoint
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import lay_out
+from kanmodel.explain.topology.construction import assemble_topology
 from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, plain_layers
@@ -128,7 +128,7 @@ def test_curves_take_no_more_bytes_than_estimated(local_service):
     """From sampling to the encoded answer."""
     model = local_service.models["two"]
     importance = measure_importance(model, 0)
-    topology = lay_out(model, importance, prune_by_rule(model, importance, PruningRule(fidelity=1.0)))
+    topology = assemble_topology(model, importance, prune_by_rule(model, importance, PruningRule(fidelity=1.0)))
     edges = topology.kan_edges
     sample_edges(model, edges, 11)
     tracemalloc.start()

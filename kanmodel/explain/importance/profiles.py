@@ -16,8 +16,9 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
-from kanmodel.explain.paths.bisection import Integrals, Parts, bisect, largest_move, part_ends
-from kanmodel.explain.paths.path import PassedNodes, Slices, complete, paths_per_pass
+from kanmodel.explain.paths.bisection import Integrals, Parts, bisect, part_ends
+from kanmodel.explain.paths.moves import PassedNodes, largest_move
+from kanmodel.explain.paths.path import Slices, complete, paths_per_pass, points_along
 from kanmodel.explain.paths.quadrature import NestedQuadrature, estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.chain import Trace
 from kanmodel.network.config import ModelConfig
@@ -60,7 +61,7 @@ def profile_nodes(model: LoadedModel) -> Profiles:
     scale = np.where(spread > 0, spread, np.inf)  # (n_nodes,): of a node that never moves nothing is asked
     parts, found = complete(_contribute(model, reference[chosen], start, scale))
     whole = found.total(parts)
-    magnitude = np.abs(whole.values[0]).mean(axis=0)  # (n_nodes, n_features)
+    magnitude = np.abs(whole.values).mean(axis=0)  # (n_nodes, n_features)
     error = whole.errors.mean(axis=0).reshape(magnitude.shape) * spread[:, None]
     total = magnitude.sum(axis=1, keepdims=True)
     shares = np.divide(magnitude, total, out=np.zeros_like(magnitude), where=total > 0)
@@ -72,11 +73,13 @@ def profile_nodes(model: LoadedModel) -> Profiles:
     )
 
 
-def _contribute(model: LoadedModel, windows: Tensor, start: Tensor, scale: Array) -> Slices[tuple[Parts, Integrals]]:
+def _contribute(
+    model: LoadedModel, windows: Tensor, start: Tensor, scale: Array
+) -> Slices[tuple[Parts, Integrals[Array]]]:
     """Contributions of features to all nodes, (n_parts, n_nodes, n_features); errors in units of each node's scale."""
     rule = nested_clenshaw_curtis(N_NODES)
 
-    def integrate(parts: Parts) -> Integrals:
+    def integrate(parts: Parts, accepted: Array) -> Integrals[Array]:
         return _integrate(model, *part_ends(parts, start, windows), rule, scale)
 
     return bisect(len(windows), integrate, paths_per_pass(model.config, N_NODES), TOLERANCE, HALVINGS)
@@ -84,12 +87,12 @@ def _contribute(model: LoadedModel, windows: Tensor, start: Tensor, scale: Array
 
 def _integrate(
     model: LoadedModel, starts: Tensor, ends: Tensor, change: Tensor, rule: NestedQuadrature, scale: Array
-) -> Integrals:
-    along = torch.from_numpy(rule.nodes).to(ends.dtype)[:, None, None]
-    points = torch.lerp(starts[:, None], ends[:, None], along).flatten(0, 1).requires_grad_()
+) -> Integrals[Array]:
+    along = points_along(starts, ends, rule.nodes)
+    points = along.flatten(0, 1).requires_grad_()
     n, n_points = len(ends), len(rule.nodes)
     with torch.enable_grad():
-        trace, gates = model.frozen.trace_with_gates(points)
+        trace, recurrent = model.frozen.trace_with_states(points)
         values = torch.cat(list(_node_values(model.config, trace).values()), dim=1)
         slopes = _slopes_along(model.config, trace, points, change.to(points.dtype).repeat_interleave(n_points, dim=0))
     slopes = slopes.double().view(n, n_points, -1)  # of all nodes, by feature
@@ -97,15 +100,13 @@ def _integrate(
     values = values.detach().double().view(n, n_points, -1)
     moved = (values[:, -1] - values[:, 0]).numpy()
     residual = (np.abs(entries.sum(axis=3) - moved) / scale).max(axis=2)  # (3, n)
-    passed = [trace.readout, *(layer.nodes for layer in (*trace.front, *trace.head)), *gates]
-    readout, *rest = (value.detach().reshape(n, n_points, -1, *value.shape[1:]) for value in passed)
-    depths = np.cumsum([len(trace.front), len(trace.head)]).tolist()
-    nodes = PassedNodes(readout, tuple(rest[: depths[0]]), tuple(rest[depths[0] : depths[1]]), tuple(rest[depths[1] :]))
+    passed = PassedNodes.of(trace, recurrent, (n, n_points))
     return Integrals(
-        (entries[0],),
+        entries[0],
         errors=estimate_errors((entries / scale[:, None]).reshape(3, n, -1), residual),
         residual=residual[0],
-        move=largest_move(model.node_ranges, starts, ends, nodes, rule.nodes),
+        move=largest_move(model.frozen, model.node_ranges, along, rule.nodes, passed),
+        n_nodes=np.full(n, n_points),
     )
 
 

@@ -16,25 +16,26 @@ a spline's bump much narrower than its grid, is not seen.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.explain.paths.path import PassedNodes, Slices
-from kanmodel.network.ranges import Intervals, NodeRanges
+from kanmodel.explain.paths.arrays import concatenate, map_arrays, take
+from kanmodel.explain.paths.moves import MAX_MOVE
+from kanmodel.explain.paths.path import Slices
 from kanmodel.scaling import Array
+
+Values = TypeVar("Values")
 
 BATCH = 64  # paths that are bisected together
 MAX_PARTS = 64  # a path with so many is not halved any further
-MAX_MOVE = 0.5  # of a node between two neighbouring points, in widths of its intervals
 
 
-@dataclass(frozen=True)
-class Parts:
+class Parts(NamedTuple):
     """Parts of paths, in any order.
 
     Attributes:
@@ -47,40 +48,28 @@ class Parts:
     low: Array
     high: Array
 
-    def __len__(self) -> int:
-        return len(self.path)
-
-    def take(self, chosen: NDArray[np.bool_] | slice) -> Parts:
-        """Some of them."""
-        return Parts(self.path[chosen], self.low[chosen], self.high[chosen])
-
     def halve(self) -> Parts:
         """The lower half of each, then the upper ones."""
         middle = (self.low + self.high) / 2
         return Parts(np.tile(self.path, 2), np.append(self.low, middle), np.append(middle, self.high))
 
-    def join(self, others: Parts) -> Parts:
-        """These, then the others."""
-        return Parts(
-            np.append(self.path, others.path), np.append(self.low, others.low), np.append(self.high, others.high)
-        )
 
-
-@dataclass(frozen=True)
-class Integrals:
+class Integrals(NamedTuple, Generic[Values]):
     """What is integrated over n parts of paths.
 
     Attributes:
-        values: what adds up over the parts of a path, (n, ...) each.
+        values: what adds up over the parts of a path, arrays (n, ...) in tuples.
         errors: as `estimate_errors` has them, of whatever is not to be wrong, (n, n_entries).
         residual: how far sums are from what they must be, (n,).
         move: the largest of any node between two neighbouring points, in widths of its intervals, (n,).
+        n_nodes: of the rule, (n,).
     """
 
-    values: tuple[Array, ...]
+    values: Values
     errors: Array
     residual: Array
     move: Array
+    n_nodes: NDArray[np.int64]
 
     @property
     def error(self) -> Array:
@@ -88,45 +77,26 @@ class Integrals:
         error: Array = np.maximum(self.errors.max(axis=1), self.residual)
         return error
 
-    @property
-    def _arrays(self) -> tuple[Array, ...]:
-        return (self.errors, self.residual, self.move, *self.values)
-
-    @classmethod
-    def _of(cls, arrays: Sequence[Array]) -> Integrals:
-        errors, residual, move, *values = arrays
-        return cls(tuple(values), errors, residual, move)
-
-    def take(self, chosen: NDArray[np.bool_]) -> Integrals:
-        """Some of them."""
-        return Integrals._of([values[chosen] for values in self._arrays])
-
-    @classmethod
-    def join(cls, batches: Sequence[Integrals]) -> Integrals:
-        """Those of several batches."""
-        if len(batches) == 1:
-            return batches[0]
-        return cls._of([np.concatenate(arrays) for arrays in zip(*(batch._arrays for batch in batches), strict=True)])
-
-    def total(self, parts: Parts) -> Integrals:
-        """Over whole paths: sums of values, and of errors and residuals by magnitude, and the largest move."""
+    def total(self, parts: Parts) -> Integrals[Values]:
+        """Over whole paths: sums of values, of errors and residuals by magnitude, and the largest move."""
         n = int(parts.path.max()) + 1
-        if n == len(parts):  # each is a whole path
+        if n == len(parts.path):  # each is a whole path
             return self
-        move = np.zeros(n)
+        move, n_nodes = np.zeros(n), np.ones(n, dtype=np.int64)
         np.maximum.at(move, parts.path, self.move)
-        values, errors = [add_parts(value, parts) for value in self.values], add_parts(self.errors, parts)
-        return Integrals(tuple(values), errors, add_parts(self.residual, parts), move)
+        np.add.at(n_nodes, parts.path, self.n_nodes - 1)  # neighbours share one
+        values = map_arrays(lambda value: add_parts(value, parts), self.values)
+        return Integrals(values, add_parts(self.errors, parts), add_parts(self.residual, parts), move, n_nodes)
 
 
 def bisect(
-    n: int, integrate: Callable[[Parts], Integrals], batch: int, tolerance: float, halvings: int
-) -> Slices[tuple[Parts, Integrals]]:
+    n: int, integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, tolerance: float, halvings: int
+) -> Slices[tuple[Parts, Integrals[Values]]]:
     """Integrates along paths, halving parts until each path is within the tolerance or may not be halved further.
 
     Args:
         n: number of paths.
-        integrate: over parts of them, in one slice.
+        integrate: over parts of them, in one slice; the second argument is the error that each part may have, (n,).
         batch: how many parts it takes at once.
         tolerance: largest accepted residual and error of a path.
         halvings: how often a part may be halved.
@@ -135,39 +105,18 @@ def bisect(
         The parts, of which each path has at least one, and what was found on each.
     """
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
-    found = yield from _in_batches(integrate, batch, parts)
+    found = yield from _in_batches(integrate, batch, parts, np.full(n, tolerance))
     for _ in range(halvings):
         coarse = _find_coarse(parts, found, tolerance)
         if not coarse.any():
             break
         yield
-        halves = parts.take(coarse).halve()
-        added = yield from _in_batches(integrate, batch, halves)
-        parts = parts.take(~coarse).join(halves)
-        found = Integrals.join([found.take(~coarse), added])
+        halves = take(parts, coarse).halve()
+        fine = take(parts, ~coarse)
+        share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
+        added = yield from _in_batches(integrate, batch, halves, share)
+        parts, found = concatenate([fine, halves]), concatenate([take(found, ~coarse), added])
     return parts, found
-
-
-def largest_move(ranges: NodeRanges, starts: Tensor, ends: Tensor, samples: PassedNodes, nodes: Array) -> Array:
-    """The largest of any node of the network between two neighbouring points of each path, (n,).
-
-    Args:
-        ranges: of the network.
-        starts: where the paths begin, (n, lookback, n_features).
-        ends: where they end.
-        samples: what passes at the points.
-        nodes: positions of the points on the paths, (n_points,).
-
-    Returns:
-        In widths of the node's interval; to be compared with `MAX_MOVE`.
-    """
-    moves = [_largest_feature_move(ranges.features, starts, ends, nodes)]
-    if ranges.gates is not None:
-        moves += [ranges.gates.largest_move(gates) for gates in samples.gates]
-    if ranges.front is not None:
-        moves.append(ranges.front.largest_move(torch.cat(samples.front, dim=-1)))
-    moves.append(ranges.nodes.largest_move(torch.cat([samples.readout, *samples.head], dim=-1)))
-    return torch.stack(moves).amax(dim=0).double().numpy()
 
 
 def add_parts(values: Array, parts: Parts) -> Array:
@@ -193,7 +142,7 @@ def part_ends(parts: Parts, start: Tensor, windows: Tensor) -> tuple[Tensor, Ten
     return torch.lerp(start, of_part, low), torch.lerp(start, of_part, high), change
 
 
-def _find_coarse(parts: Parts, found: Integrals, tolerance: float) -> NDArray[np.bool_]:
+def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: float) -> NDArray[np.bool_]:
     """The parts to halve: of each path above the tolerance those with more than an equal share, and those with a jump.
 
     Residuals and errors of different parts could cancel, and then tell nothing, so they are added by magnitude.
@@ -206,22 +155,13 @@ def _find_coarse(parts: Parts, found: Integrals, tolerance: float) -> NDArray[np
     return chosen
 
 
-def _in_batches(integrate: Callable[[Parts], Integrals], batch: int, parts: Parts) -> Slices[Integrals]:
-    found: list[Integrals] = []
-    for first in range(0, len(parts), batch):
+def _in_batches(
+    integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, parts: Parts, accepted: Array
+) -> Slices[Integrals[Values]]:
+    found: list[Integrals[Values]] = []
+    for first in range(0, len(parts.path), batch):
         if found:
             yield
-        found.append(integrate(parts.take(slice(first, first + batch))))
-    return Integrals.join(found)
-
-
-def _largest_feature_move(features: Intervals, starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
-    """That of the features, (n,): where it is small enough only a bound of it, as they move evenly."""
-    if features.node is None or not len(features.width):
-        return starts.new_zeros(len(ends))
-    gap = float(np.diff(nodes).max())
-    evenly: Tensor = gap * ((ends - starts).abs()[..., features.node] / features.width).flatten(1).amax(dim=1)
-    if bool((evenly <= MAX_MOVE).all()):
-        return evenly
-    along = torch.from_numpy(nodes).to(ends.dtype)[:, None, None]
-    return features.largest_move(torch.lerp(starts[:, None], ends[:, None], along))
+        chosen = slice(first, first + batch)
+        found.append(integrate(take(parts, chosen), accepted[chosen]))
+    return concatenate(found)

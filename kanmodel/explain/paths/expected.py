@@ -15,7 +15,7 @@ from kanmodel.errors import DataError, Problem
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import Ledger, LedgerOptions, explain_in_slices
-from kanmodel.explain.paths.path import Slices, complete
+from kanmodel.explain.paths.path import Pause, Slices, complete
 from kanmodel.scaling import Array
 
 DEFAULT_COUNT = 16
@@ -41,6 +41,7 @@ def explain_expected(
     count: int = DEFAULT_COUNT,
     seed: int = 0,
     options: LedgerOptions | None = None,
+    pause: Pause | None = None,
 ) -> Ledger:
     """The mean of the ledgers from `count` reference windows, drawn without replacement.
 
@@ -51,6 +52,7 @@ def explain_expected(
         count: how many baselines, from 2 to the number of reference windows.
         seed: of the draw.
         options: tolerance and path nodes of each ledger.
+        pause: called every few milliseconds of work; what it raises ends the work.
 
     Returns:
         Means of all entries; `residual`, `error` and `path_nodes` are the largest, `converged` holds if all do,
@@ -59,7 +61,7 @@ def explain_expected(
     Raises:
         DataError: `count` is out of range.
     """
-    return complete(explain_expected_in_slices(model, windows, output, count, seed, options))
+    return complete(explain_expected_in_slices(model, windows, output, count, seed, options), pause)
 
 
 def explain_expected_in_slices(

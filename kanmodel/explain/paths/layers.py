@@ -51,8 +51,9 @@ def list_layers(network: Network, output: int, contributions: Contributions) -> 
     layers += list(_list_stage("head", config.head, edges[-depth:]))[:-1]
     if config.output_function is not None:
         layers.append(LedgerLayer("head", depth, contributions.logits, None))
-    change = contributions.change[:, None] * np.eye(len(config.outputs))[output]
-    return (*layers, LedgerLayer("output", depth, change, None))
+    outputs = np.zeros((len(contributions.change), len(config.outputs)))
+    outputs[:, output] = contributions.change
+    return (*layers, LedgerLayer("output", depth, outputs, None))
 
 
 def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Array) -> Array:
@@ -95,6 +96,7 @@ def _list_stage(stage: str, layers: Layers, edges: Sequence[Array]) -> Iterator[
 
 def _entering(config: LayerConfig, edges: Array) -> Array:
     """What edges bring to the nodes that they enter, (n, n_out): a product node has its sub-nodes' sum."""
-    node_of_subnode = np.eye(config.n_out)[list(config.node_of_subnode)]
-    entering: Array = edges.sum(axis=2) @ node_of_subnode
+    entering: Array = edges.sum(axis=2)
+    if config.mult_arity:
+        entering = entering @ np.eye(config.n_out)[list(config.node_of_subnode)]
     return entering

@@ -9,13 +9,14 @@ else. Everything is in model units.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Generator, Sequence
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 
+from kanmodel.explain.paths.arrays import map_arrays
+from kanmodel.explain.paths.moves import PassedNodes, by_path
 from kanmodel.explain.paths.quadrature import NestedQuadrature
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.frozen import FrozenNetwork
@@ -26,65 +27,39 @@ Result = TypeVar("Result")
 
 # A computation in slices: it yields between them, and returns its result.
 Slices = Generator[None, None, Result]
-PASS_BYTES = 2_500_000  # of the largest values of one pass: of more, memory is mapped anew in each pass
+Pause = Callable[[], None]  # is called every few milliseconds of work; what it raises ends the work
+PASS_BYTES = 5_500_000  # of the largest values of one pass: of more, memory is mapped anew in each pass
 
 
-@dataclass(frozen=True)
-class PassedNodes:
-    """Values of the network's nodes at the points of paths, (n, n_points, rows, ...) each.
+class PathSamples(NamedTuple):
+    """What passes through the network along n paths, and the gradients of one output there.
 
-    Attributes:
-        readout: what the head sees, (n, n_points, 1, n_units).
-        front: nodes behind each layer of the front, (n, n_points, lookback, n_out).
-        head: nodes behind each layer of the head, (n, n_points, 1, n_out).
-        gates: `FrozenRecurrent.gates` of each layer and direction, (n, n_points, 1, lookback, n_gates * hidden_size).
-    """
-
-    readout: Tensor
-    front: tuple[Tensor, ...]
-    head: tuple[Tensor, ...]
-    gates: tuple[Tensor, ...]
-
-
-@dataclass(frozen=True)
-class PathSamples:
-    """What passes through the network along the paths of n windows, and the gradients of one output there.
-
-    Each tensor is (n, n_nodes, rows, ...); rows are the steps in a front KAN, elsewhere there is one.
+    Rows are the steps in a layer of the front; elsewhere there is one.
 
     Attributes:
-        outputs: the output, (n, n_nodes, 1).
-        points_gradient: (n, n_nodes, 1, lookback, n_features).
-        readout: what the head sees, (n, n_nodes, 1, n_units).
-        readout_gradient: the same shape.
-        logits_gradient: of the last layer's nodes, (n, n_nodes, 1, n_outputs).
-        edges: of each KAN layer, front first, (n, n_nodes, rows, n_subnodes, n_in).
-        subnodes_gradient: of each KAN layer, (n, n_nodes, rows, n_subnodes).
-        passed: nodes and gates.
+        outputs: the output, (n, n_points).
+        gradient: by the features, (n, n_points, lookback, n_features).
+        readout_gradient: by what the head sees, (n, n_points, n_units).
+        logits_gradient: by the last layer's nodes, (n, n_points, n_outputs).
+        edges: what each edge of a KAN layer adds, front first, (n, n_points, rows, n_subnodes, n_in).
+        subnodes_gradient: by the sub-nodes of each layer, (n, n_points, rows, n_subnodes).
+        passed: values of nodes.
     """
 
     outputs: Tensor
-    points_gradient: Tensor
-    readout: Tensor
+    gradient: Tensor
     readout_gradient: Tensor
     logits_gradient: Tensor
     edges: tuple[Tensor, ...]
     subnodes_gradient: tuple[Tensor, ...]
     passed: PassedNodes
 
-    @classmethod
-    def of(cls, tensors: Sequence[Tensor], n_front: int, n_head: int) -> PathSamples:
-        """Of the attributes in their order, with so many layers in front and head."""
-        left = iter(tensors)
-        outputs, points_gradient, readout, readout_gradient, logits_gradient = (next(left) for _ in range(5))
-        edges, gradients = (tuple(next(left) for _ in range(n_front + n_head)) for _ in range(2))
-        front, head = (tuple(next(left) for _ in range(depth)) for depth in (n_front, n_head))
-        passed = PassedNodes(readout, front, head, tuple(left))
-        return cls(outputs, points_gradient, readout, readout_gradient, logits_gradient, edges, gradients, passed)
+    def interleave(self, between: PathSamples) -> PathSamples:
+        """With the samples at the points between each two of these."""
+        return map_arrays(_interleave, self, between)
 
 
-@dataclass(frozen=True)
-class Contributions:
+class Contributions(NamedTuple):
     """Contributions to one output along n paths, or parts of them; float64. Those of adjacent parts add up.
 
     Attributes:
@@ -101,63 +76,53 @@ class Contributions:
     logits: Array
     edges: tuple[Array, ...]
 
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        """All of them, in the order of the attributes."""
-        return (self.change, self.steps, self.readout, self.logits, *self.edges)
 
-    @classmethod
-    def of(cls, arrays: Sequence[Array]) -> Contributions:
-        """Of `arrays`."""
-        change, steps, readout, logits, *edges = arrays
-        return cls(change, steps, readout, logits, tuple(edges))
-
-    def __getitem__(self, paths: slice) -> Contributions:
-        """Those of some paths."""
-        return Contributions.of([values[paths] for values in self.arrays])
-
-    def __mul__(self, factor: float) -> Contributions:
-        """In another unit."""
-        return Contributions.of([values * factor for values in self.arrays])
-
-
-def paths_per_pass(config: ModelConfig, n_nodes: int) -> int:
+def paths_per_pass(config: ModelConfig, n_points: int) -> int:
     """How many paths of so many points are sampled together: of about `PASS_BYTES` of features, edges and gates."""
     values = len(config.features) + sum(layer.n_in * layer.n_subnodes for layer in config.front)
     if config.recurrent is not None:
         values += KINDS[config.recurrent.cell].n_gates * config.recurrent.n_units * config.recurrent.num_layers
     point: int = config.lookback * values * getattr(torch, config.dtype).itemsize
-    return max(1, PASS_BYTES // (n_nodes * point))
+    return max(1, PASS_BYTES // (n_points * point))
 
 
-def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, output: int, nodes: Array) -> PathSamples:
-    """A forward and a backward pass over paths x nodes.
+def points_along(starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
+    """Points of paths, (n, n_nodes, lookback, n_features).
+
+    Args:
+        starts: where the paths begin, (n, lookback, n_features), or (1, ...) for all of them.
+        ends: where they end, (n, lookback, n_features).
+        nodes: positions on a path, (n_nodes,), 0 at its start and 1 at its end.
+    """
+    return torch.lerp(starts[:, None], ends[:, None], torch.from_numpy(nodes).to(ends.dtype)[:, None, None])
+
+
+def sample_path(network: FrozenNetwork, points: Tensor, output: int) -> PathSamples:
+    """A forward and a backward pass over all points of paths.
 
     Args:
         network: the network.
-        starts: where the paths begin, (n, lookback, n_features), or (1, ...) for all of them.
-        ends: where they end, (n, lookback, n_features).
+        points: (n, n_points, lookback, n_features).
         output: number of the output.
-        nodes: positions on a path, (n_nodes,), 0 at its start and 1 at its end.
     """
-    along = torch.from_numpy(nodes).to(ends.dtype)[:, None, None]
-    points = torch.lerp(starts[:, None], ends[:, None], along).flatten(0, 1)  # (n * n_nodes, lookback, n_features)
-    config = network.network.config
-    passed = _pass(network, points, output)
-    shaped = [values.reshape(len(ends), len(nodes), -1, *values.shape[1:]) for values in passed]
-    return PathSamples.of(shaped, len(config.front), len(config.head))
-
-
-def _pass(network: FrozenNetwork, points: Tensor, output: int) -> list[Tensor]:
-    """What passes at points (batch, lookback, n_features), and the gradients there, as `PathSamples` orders them."""
+    batch = points.flatten(0, 1).requires_grad_()
     with torch.enable_grad():
-        trace, gates = network.trace_with_gates(points.requires_grad_())
+        trace, recurrent = network.trace_with_states(batch)
+        outputs = trace.outputs[:, output]
         layers = (*trace.front, *trace.head)
-        watched = [points, trace.readout, trace.logits, *(layer.subnodes for layer in layers)]
-        gradients = torch.autograd.grad(trace.outputs[:, output].sum(), watched)
-    passed = [trace.outputs[:, output], gradients[0], trace.readout, *gradients[1:3]]
-    edges, nodes = [layer.edges for layer in layers], [layer.nodes for layer in layers]
-    return [values.detach() for values in (*passed, *edges, *gradients[3:], *nodes, *gates)]
+        of_points, of_readout, of_logits, *of_subnodes = torch.autograd.grad(
+            outputs.sum(), [batch, trace.readout, trace.logits, *(layer.subnodes for layer in layers)]
+        )
+    paths = points.shape[:2]
+    return PathSamples(
+        outputs=by_path(outputs, paths),
+        gradient=by_path(of_points, paths),
+        readout_gradient=by_path(of_readout, paths),
+        logits_gradient=by_path(of_logits, paths),
+        edges=tuple(by_path(layer.edges, paths, -1) for layer in layers),
+        subnodes_gradient=tuple(by_path(gradient, paths, -1) for gradient in of_subnodes),
+        passed=PassedNodes.of(trace, recurrent, paths),
+    )
 
 
 def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> Contributions:
@@ -171,36 +136,56 @@ def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> C
     Returns:
         Those of 3 n paths: of all by the finest rule, then by the coarser ones.
     """
-    outputs = samples.outputs[:, :, 0].double()  # (n, n_nodes)
-    gradients = torch.from_numpy(rule.weights) @ samples.points_gradient.double().flatten(2)  # (n, 3, lookback * f)
+    outputs = samples.outputs.double()
+    gradients = torch.from_numpy(rule.weights) @ samples.gradient.double().flatten(2)  # (n, 3, lookback * n_features)
     steps = change.double()[:, None] * gradients.view(len(change), 3, *change.shape[1:])
-    readout = (_adjoint(rule, samples.readout_gradient) * samples.readout.double()[:, None]).sum(dim=(2, 3))
-    logits = (_adjoint(rule, samples.logits_gradient) * samples.passed.head[-1].double()[:, None]).sum(dim=(2, 3))
-    edges = [
-        torch.einsum("nkprs,nprsi->nksi", _adjoint(rule, gradient), values.double())
-        for gradient, values in zip(samples.subnodes_gradient, samples.edges, strict=True)
-    ]
-    moved = (outputs[:, -1] - outputs[:, 0])[:, None].expand(-1, 3)  # by any rule
-    return Contributions.of(
-        [values.transpose(0, 1).flatten(0, 1).numpy() for values in (moved, steps, readout, logits, *edges)]
+    readout, logits = samples.passed.readout, samples.passed.head[-1].squeeze(2)
+    of_readout, of_logits, *of_subnodes = _adjoints(
+        rule, [samples.readout_gradient, samples.logits_gradient, *samples.subnodes_gradient]
     )
+    edges = tuple(
+        torch.einsum("nkprs,nprsi->nksi", adjoint, values.double())
+        for adjoint, values in zip(of_subnodes, samples.edges, strict=True)
+    )
+    moved = (outputs[:, -1] - outputs[:, 0])[:, None].expand(-1, 3)  # by any rule
+    by_rule = (
+        moved,
+        steps,
+        (of_readout * readout.double()[:, None]).sum(dim=2),
+        (of_logits * logits.double()[:, None]).sum(dim=2),
+        edges,
+    )
+    return Contributions._make(map_arrays(lambda values: values.transpose(0, 1).flatten(0, 1).numpy(), by_rule))
 
 
-def complete(slices: Slices[Result]) -> Result:
-    """The result of a computation in slices, one after the other."""
+def complete(slices: Slices[Result], pause: Pause | None = None) -> Result:
+    """The result of a computation in slices, with a call of `pause` between them."""
     while True:
         try:
             next(slices)
         except StopIteration as end:
             result: Result = end.value
             return result
+        if pause is not None:
+            pause()
 
 
-def _adjoint(rule: NestedQuadrature, gradient: Tensor) -> Tensor:
+def _adjoints(rule: NestedQuadrature, gradients: Sequence[Tensor]) -> list[Tensor]:
     """Turns gradients along the path into weights of the values themselves, (n, n_nodes, ...) -> (n, 3, n_nodes, ...).
 
     sum_k w_k g(a_k) h'(a_k) = sum_m (D^T w g)_m h(a_m), with D the differentiation matrix: by each of the rules.
     """
-    n_nodes = len(rule.nodes)
+    n, n_nodes = gradients[0].shape[:2]
     matrix = torch.from_numpy(rule.products.transpose(0, 2, 1).reshape(3 * n_nodes, n_nodes))
-    return (matrix @ gradient.double().flatten(2)).view(len(gradient), 3, *gradient.shape[1:])
+    adjoint = matrix @ torch.cat([gradient.flatten(2) for gradient in gradients], dim=2).double()
+    by_gradient = torch.split(adjoint, [gradient[0, 0].numel() for gradient in gradients], dim=2)
+    return [
+        part.reshape(n, 3, n_nodes, *gradient.shape[2:]) for part, gradient in zip(by_gradient, gradients, strict=True)
+    ]
+
+
+def _interleave(values: Tensor, between: Tensor) -> Tensor:
+    """(n, m, ...) and (n, m - 1, ...) -> (n, 2 m - 1, ...)."""
+    both = values.new_empty(len(values), values.shape[1] + between.shape[1], *values.shape[2:])
+    both[:, ::2], both[:, 1::2] = values, between
+    return both

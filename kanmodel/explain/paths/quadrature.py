@@ -105,10 +105,16 @@ def estimate_errors(entries: Array, residual: Array) -> Array:
     Returns:
         (n, n_entries), not negative.
     """
-    fine, coarse = np.abs(entries[:-1] - entries[1:])
-    rate = np.maximum(_rate(fine.max(axis=1), coarse.max(axis=1)), _rate(residual[0], residual[1]))
-    errors: Array = fine * np.clip(rate, LEAST_RATE, 1.0)[:, None]
+    errors: Array = np.abs(entries[0] - entries[1]) * convergence_rate(entries, residual)[:, None]
     return errors
+
+
+def convergence_rate(entries: Array, residual: Array) -> Array:
+    """By what halving the intervals multiplies errors, `LEAST_RATE` to 1, (n,); arguments as of `estimate_errors`."""
+    fine, coarse = np.abs(entries[:-1] - entries[1:]).max(axis=2)
+    rate = np.maximum(_rate(fine, coarse), _rate(residual[0], residual[1]))
+    clipped: Array = np.clip(rate, LEAST_RATE, 1.0)
+    return clipped
 
 
 def _rate(after: Array, before: Array) -> Array:

@@ -1,26 +1,39 @@
-"""Ledgers of one output along the paths from a baseline to windows, before they are scaled to the target's unit."""
+"""Ledgers of one output along the paths from a baseline to windows, before they are scaled to the target's unit.
+
+The rules are nested, so a path may start with few nodes: where its error asks for more, those between them are added to
+what is known already. Most paths are smooth, and every doubling of the nodes gains several digits; a path, or a part of
+one, where doubling would not reach the tolerance is halved instead.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kanmodel.explain.paths.bisection import MAX_MOVE, Integrals, Parts, bisect, largest_move, part_ends
+from kanmodel.explain.paths.arrays import replace_rows, take
+from kanmodel.explain.paths.bisection import Integrals, Parts, bisect, part_ends
 from kanmodel.explain.paths.layers import LedgerLayer, list_layers, measure_residual
-from kanmodel.explain.paths.path import Contributions, Slices, integrate, paths_per_pass, sample_path
-from kanmodel.explain.paths.quadrature import estimate_errors, nested_clenshaw_curtis
+from kanmodel.explain.paths.moves import MAX_MOVE, largest_move
+from kanmodel.explain.paths.path import (
+    Contributions,
+    PathSamples,
+    Slices,
+    integrate,
+    paths_per_pass,
+    points_along,
+    sample_path,
+)
+from kanmodel.explain.paths.quadrature import convergence_rate, estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges
 from kanmodel.scaling import Array
 
 
-@dataclass(frozen=True)
-class Walk:
+class Walk(NamedTuple):
     """What is walked.
 
     Attributes:
@@ -30,6 +43,8 @@ class Walk:
         start: where all begin, (lookback, n_features).
         output: number of the output.
         n_nodes: of the rule for each part.
+        first_nodes: of the rule that a part starts with: as many, or those of a coarser rule inside it.
+        last_nodes: of the finest rule, before a part is halved.
     """
 
     network: FrozenNetwork
@@ -38,15 +53,15 @@ class Walk:
     start: Tensor
     output: int
     n_nodes: int
+    first_nodes: int
+    last_nodes: int
 
 
-@dataclass(frozen=True)
-class PathLedger:
+class PathLedger(NamedTuple):
     """Contributions along n whole paths, in model units.
 
     Attributes:
         start: F where each begins, (n,).
-        end: F where it ends, (n,).
         contributions: along them.
         residual: as `measure_residual` has it, (n,).
         error: the largest of any entry, (n,), not below the residual.
@@ -55,34 +70,26 @@ class PathLedger:
     """
 
     start: Array
-    end: Array
     contributions: Contributions
     residual: Array
     error: Array
     converged: NDArray[np.bool_]
     n_nodes: NDArray[np.int64]
 
-    @property
-    def _arrays(self) -> tuple[NDArray[Any], ...]:
-        alone = (self.start, self.end, self.residual, self.error, self.converged, self.n_nodes)
-        return (*alone, *self.contributions.arrays)
 
-    @classmethod
-    def _of(cls, arrays: Sequence[NDArray[Any]]) -> PathLedger:
-        start, end, residual, error, converged, n_nodes, *contributions = arrays
-        return cls(start, end, Contributions.of(contributions), residual, error, converged, n_nodes)
+class _Ledgers(NamedTuple):
+    """What is integrated: F where each part begins, (n,), and contributions."""
 
-    @classmethod
-    def join(cls, batches: Sequence[PathLedger]) -> PathLedger:
-        """Those of several batches."""
-        return cls._of([np.concatenate(arrays) for arrays in zip(*(batch._arrays for batch in batches), strict=True)])
+    start: Array
+    contributions: Contributions
 
-    def replace(self, chosen: NDArray[np.bool_], others: PathLedger) -> PathLedger:
-        """These, with others in place of some."""
-        replaced = [values.copy() for values in self._arrays]
-        for values, theirs in zip(replaced, others._arrays, strict=True):
-            values[chosen] = theirs
-        return PathLedger._of(replaced)
+
+class _Ends(NamedTuple):
+    """Where n parts begin and end, and the change between in float64, (n, lookback, n_features) each."""
+
+    starts: Tensor
+    ends: Tensor
+    change: Tensor
 
 
 def explain_paths(walk: Walk, tolerance: float, halvings: int) -> Slices[PathLedger]:
@@ -93,43 +100,66 @@ def explain_paths(walk: Walk, tolerance: float, halvings: int) -> Slices[PathLed
         tolerance: largest accepted residual and error of a path, model units.
         halvings: how often a part may be halved.
     """
-    n, network = len(walk.windows), walk.network.network
-    batch = paths_per_pass(network.config, walk.n_nodes)
-    parts, found = yield from bisect(n, lambda parts: _integrate(walk, parts), batch, tolerance, halvings)
+    network = walk.network.network
+
+    def integrate_parts(parts: Parts, accepted: Array) -> Integrals[_Ledgers]:
+        ends = _Ends(*part_ends(parts, walk.start, walk.windows))
+        points = points_along(ends.starts, ends.ends, nested_clenshaw_curtis(walk.first_nodes).nodes)
+        return _refine(walk, ends, sample_path(walk.network, points, walk.output), accepted)
+
+    batch = paths_per_pass(network.config, walk.first_nodes)
+    parts, found = yield from bisect(len(walk.windows), integrate_parts, batch, tolerance, halvings)
     whole = found.total(parts)
-    start, end = np.zeros(n), np.zeros(n)
-    first, last = parts.low == 0, parts.high == 1
-    start[parts.path[first]], end[parts.path[last]] = found.values[0][first], found.values[1][last]
-    contributions = Contributions.of([end - start, *whole.values[2:]])
-    residual = measure_residual(network, list_layers(network, walk.output, contributions), contributions.change)
+    start, contributions = np.zeros(len(walk.windows)), whole.values.contributions
+    first = parts.low == 0
+    start[parts.path[first]] = found.values.start[first]
+    residual = whole.residual
+    if len(parts.path) > len(start):  # of the sums over parts, where the parts' own may cancel
+        residual = measure_residual(network, list_layers(network, walk.output, contributions), contributions.change)
     error = np.maximum(whole.errors.max(axis=1), residual)
-    return PathLedger(
-        start,
-        end,
-        contributions,
-        residual,
-        error,
-        converged=(error <= tolerance) & (whole.move <= MAX_MOVE),
-        n_nodes=np.bincount(parts.path) * (walk.n_nodes - 1) + 1,
-    )
+    converged = (error <= tolerance) & (whole.move <= MAX_MOVE)
+    return PathLedger(start, contributions, residual, error, converged, whole.n_nodes)
 
 
-def _integrate(walk: Walk, parts: Parts) -> Integrals:
-    """Integrals over parts; their values are F at both ends, and contributions without the change of F."""
-    rule = nested_clenshaw_curtis(walk.n_nodes)
-    starts, ends, change = part_ends(parts, walk.start, walk.windows)
-    samples = sample_path(walk.network, starts, ends, walk.output, rule.nodes)
-    nested = integrate(change, samples, rule)
-    n, network = len(parts), walk.network.network
+def _refine(walk: Walk, ends: _Ends, samples: PathSamples, accepted: Array) -> Integrals[_Ledgers]:
+    """Integrals over parts, with twice as many nodes where that is likely to reach the accepted error.
+
+    Args:
+        walk: the paths.
+        ends: of the parts.
+        samples: at the nodes of a rule.
+        accepted: error that each may have, (n,).
+    """
+    n_nodes = samples.outputs.shape[1]
+    found, rate = _integrate(walk, ends, samples)
+    open_ = ~((found.error <= accepted) & (found.move <= MAX_MOVE))
+    if n_nodes >= walk.n_nodes:
+        open_ &= (found.move <= MAX_MOVE) & (found.error * rate <= accepted)
+    if n_nodes >= walk.last_nodes or not open_.any():
+        return found
+    some, finer = take(ends, open_), nested_clenshaw_curtis(2 * n_nodes - 1)
+    between = sample_path(walk.network, points_along(some.starts, some.ends, finer.nodes[1::2]), walk.output)
+    refined = _refine(walk, some, take(samples, open_).interleave(between), accepted[open_])
+    return replace_rows(found, open_, refined)
+
+
+def _integrate(walk: Walk, ends: _Ends, samples: PathSamples) -> tuple[Integrals[_Ledgers], Array]:
+    """Integrals over n parts, and by what doubling the nodes would multiply their errors, (n,)."""
+    n, n_nodes = samples.outputs.shape
+    rule, network = nested_clenshaw_curtis(n_nodes), walk.network.network
+    nested = integrate(ends.change, samples, rule)
     layers = list_layers(network, walk.output, nested)
     residual = measure_residual(network, layers, nested.change).reshape(3, n)
-    outputs = samples.outputs[:, :, 0].double().numpy()
-    return Integrals(
-        (outputs[:, 0], outputs[:, -1], *nested[:n].arrays[1:]),
-        errors=estimate_errors(_list_entries(nested.steps, layers).reshape(3, n, -1), residual),
+    entries = _list_entries(nested.steps, layers).reshape(3, n, -1)
+    points = points_along(ends.starts, ends.ends, rule.nodes)
+    integrals = Integrals(
+        _Ledgers(samples.outputs[:, 0].double().numpy(), take(nested, slice(n))),
+        errors=estimate_errors(entries, residual),
         residual=residual[0],
-        move=largest_move(walk.ranges, starts, ends, samples.passed, rule.nodes),
+        move=largest_move(walk.network, walk.ranges, points, rule.nodes, samples.passed),
+        n_nodes=np.full(n, n_nodes),
     )
+    return integrals, convergence_rate(entries, residual)
 
 
 def _list_entries(steps: Array, layers: Sequence[LedgerLayer]) -> Array:

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from kanmodel.network.chain import Network
+from kanmodel.network.chain import Network, Place
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, RecurrentConfig
 from kanmodel.network.layer import KANLayer
 from kanmodel.network.recurrent import KINDS
 
-Place = tuple[str, int]  # (stage, layer)
 Kept = dict[Place, Tensor]  # bool, (n_subnodes, n_in) for layers of edges, (n_nodes,) for layers of nodes
 
 
@@ -131,9 +130,7 @@ def _read_by_cells(
 
 def live_edges(network: Network) -> Kept:
     """The edges that vary: neither masked nor zero or constant by their weights, (n_subnodes, n_in) by place."""
-    return {
-        (stage, number): layer.varies for stage, layers in network.stages.items() for number, layer in enumerate(layers)
-    }
+    return {place: layer.varies for place, layer in network.layers.items()}
 
 
 def n_nodes(layers: Layers) -> list[int]:

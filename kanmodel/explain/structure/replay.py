@@ -47,13 +47,11 @@ class Replay:
 
     def __init__(self, model: LoadedModel, fill: Fill = "mean") -> None:
         self._network, self._windows = model.network, model.reference.windows
-        self._layers = model.network.stages
-        self._first = next(iter(self._layers))  # the stage whose inputs no edge changes
+        self._layers = model.network.layers
+        self._first = next(iter(self._layers))  # the layer whose inputs no edge changes
         with torch.no_grad():
             self._full = model.network.trace(self._windows)
-        self.live: Kept = {
-            (stage, number): layer.live for stage, layers in self._layers.items() for number, layer in enumerate(layers)
-        }
+        self.live: Kept = {place: layer.live for place, layer in self._layers.items()}
         self.fills = {
             (stage, number): trace.edges.mean(dim=0) if fill == "mean" else torch.zeros_like(trace.edges[0])
             for stage, traces in self._full.stages.items()
@@ -65,14 +63,14 @@ class Replay:
         """What passes when only the kept edges act; an edge of the trace is zero where it is not kept."""
 
         def through(stage: str, number: int, x: Tensor) -> LayerTrace:
-            layer, full, keep = self._layers[stage][number], self._full.stages[stage][number], kept[stage, number]
-            edges = full.edges if (stage, number) == (self._first, 0) else layer.edges(x)
+            layer, full, keep = self._layers[stage, number], self._full.stages[stage][number], kept[stage, number]
+            edges = full.edges if (stage, number) == self._first else layer.edges(x)
             edges = torch.where(keep, edges, 0 * x[:, None])  # NaN where an input is, as behind a mask of 0
             subnodes = edges.sum(dim=2) + (self.fills[stage, number] * ~keep).sum(dim=1)
             return LayerTrace(x, edges, subnodes, layer.nodes(subnodes))
 
         def read_out(steps: Tensor) -> Tensor:
-            return self._full.readout if self._first == "head" else self._network.read_out(steps)
+            return self._full.readout if self._first == ("head", 0) else self._network.read_out(steps)
 
         return trace_chain(self._network.config, self._windows, through, read_out)
 

@@ -7,7 +7,7 @@ from itertools import product
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.structure.ids import node_id, subnode_id
-from kanmodel.explain.topology.graph import TopologyEdge
+from kanmodel.explain.topology.graph import TopologyEdge, edge_at
 from kanmodel.network.chain import Network
 
 N_NAMED = 8  # ids that an error lists
@@ -19,7 +19,7 @@ def find_edge_between(network: Network, source: str, target: str) -> TopologyEdg
     Raises:
         UnknownNameError: there is none; the message lists where edges from the source lead, or what sources there are.
     """
-    leaving = [edge for edge in _edges(network) if edge.source == source]
+    leaving = [edge for edge in network_edges(network) if edge.source == source]
     for edge in leaving:
         if edge.target == target:
             return edge
@@ -28,7 +28,7 @@ def find_edge_between(network: Network, source: str, target: str) -> TopologyEdg
         raise UnknownNameError(
             f"there is no edge from {source!r} to {target!r}; from {source!r} edges lead to {targets}"
         )
-    sources = _list_some(list(dict.fromkeys(edge.source for edge in _edges(network))))
+    sources = _list_some(list(dict.fromkeys(edge.source for edge in network_edges(network))))
     raise UnknownNameError(f"there is no edge from {source!r}; edges leave {sources}")
 
 
@@ -38,37 +38,19 @@ def find_edge_at(network: Network, stage: str, layer: int, i: int, j: int) -> To
     Raises:
         UnknownNameError: there is none; the message says which there are.
     """
-    for edge in _edges(network):
-        if (edge.stage, edge.layer, edge.i, edge.j) == (stage, layer, i, j):
-            return edge
-    exist = "; ".join(
-        f"{name} layer {number}: i 0 to {config.n_in - 1}, j 0 to {config.n_subnodes - 1}"
-        for name, layers in network.config.stages.items()
-        for number, config in enumerate(layers)
-    )
-    raise UnknownNameError(f"there is no edge ({stage}, {layer}, {i}, {j}); there are {exist}")
+    return edge_at(network_edges(network), stage, layer, i, j)
 
 
-def _edges(network: Network) -> Iterator[TopologyEdge]:
+def network_edges(network: Network) -> Iterator[TopologyEdge]:
     """All edges that hold functions, as the checkpoint has them: kept unless it masks them, without contributions."""
     config = network.config
-    for stage, layers in network.stages.items():
-        for number, layer in enumerate(layers):
-            live = layer.live.tolist()
-            sources = [node_id(config, stage, number, i) for i in range(layer.config.n_in)]
-            targets = [subnode_id(config, stage, number + 1, j) for j in range(layer.config.n_subnodes)]
-            for i, j in product(range(len(sources)), range(len(targets))):
-                yield TopologyEdge(
-                    source=sources[i],
-                    target=targets[j],
-                    kind="edge",
-                    stage=stage,
-                    layer=number,
-                    i=i,
-                    j=j,
-                    kept=live[j][i],
-                    masked=not live[j][i],
-                )
+    for (stage, number), layer in network.layers.items():
+        live = layer.live.tolist()
+        sources = [node_id(config, stage, number, i) for i in range(layer.config.n_in)]
+        targets = [subnode_id(config, stage, number + 1, j) for j in range(layer.config.n_subnodes)]
+        for i, j in product(range(len(sources)), range(len(targets))):
+            kept = live[j][i]
+            yield TopologyEdge(sources[i], targets[j], "edge", stage, number, i, j, kept=kept, masked=not kept)
 
 
 def _list_some(ids: list[str]) -> str:

@@ -7,37 +7,20 @@ pykan does. Replacing by the mean keeps far fewer edges for the same fidelity, s
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import InsufficientReferenceError, NonFiniteError
+from kanmodel.errors import NonFiniteError
 from kanmodel.explain.importance.global_importance import Importance
-from kanmodel.explain.structure.connectivity import Kept, Place, connected_nodes, leading_subnodes
+from kanmodel.explain.structure.connectivity import Kept, connected_nodes, leading_subnodes
 from kanmodel.explain.structure.replay import Fidelity, Fill, Replay, measure_fidelity, r2
-from kanmodel.explain.structure.scores import MIN_INPUTS, score_traces
-from kanmodel.network.chain import Network, Trace
-
-Metric = Literal["contribution", "backward", "forward_n", "forward_u"]
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Scores at or below which a part goes; pykan's defaults for the backward score, in model units.
-
-    Attributes:
-        node: for nodes of hidden layers. With other metrics than backward, a node scores as its strongest edge onward.
-        edge: for edges, scored again without the nodes that went.
-        input: for the input nodes of a KAN, scored again without the edges that went.
-    """
-
-    node: float = 0.01
-    edge: float = 0.03
-    input: float = 0.01
+from kanmodel.explain.topology.metrics import Metric, score_edges, usable_metrics
+from kanmodel.explain.topology.thresholds import Thresholds, cut_at_thresholds
+from kanmodel.network.chain import Network, Place
 
 
 @dataclass(frozen=True)
@@ -112,28 +95,20 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
         NonFiniteError: the thresholds leave a network whose outputs are not finite on the reference windows.
     """
-    replay = Replay(model, rule.fill)
+    replay, output = Replay(model, rule.fill), importance.output
     if rule.thresholds is not None:
         metric = rule.metric or "backward"
-        edges, nodes = _cut_at_thresholds(model, importance, replay, metric, rule.thresholds)
-        fidelity = measure_fidelity(model, importance.output, replay, edges)
-        return Pruning(replace(rule, metric=metric, fidelity=None), edges, nodes, fidelity)
-
-    best: Pruning | None = None
-    for metric, scores in _edge_scores(model, importance, replay).items():
-        if rule.metric not in (None, metric):
-            continue
-        edges = _cut_by_fidelity(model, importance.output, replay, scores, rule.fidelity or 0.0)
-        if best is None or _count(edges) < best.n_edges:
-            nodes = connected_nodes(model.network, importance.output, edges)
-            fidelity = measure_fidelity(model, importance.output, replay, edges)
-            best = Pruning(replace(rule, metric=metric), edges, nodes, fidelity)
-    if best is None:
-        raise InsufficientReferenceError(
-            f"metric {rule.metric} needs at least {MIN_INPUTS} reference windows, "
-            f"but the checkpoint holds {len(model.reference.windows)}"
-        )
-    return best
+        edges, nodes = cut_at_thresholds(model, importance, replay, metric, rule.thresholds)
+        rule = replace(rule, metric=metric, fidelity=None)
+    else:
+        trace, kept = replay.run(replay.live), {}
+        for metric in (rule.metric,) if rule.metric else usable_metrics(model):
+            scores = score_edges(model, importance, trace, metric)
+            kept[metric] = _cut_by_fidelity(model, output, replay, scores, rule.fidelity or 0.0)
+        metric = min(kept, key=lambda metric: _count(kept[metric]))
+        edges, nodes = kept[metric], connected_nodes(model.network, output, kept[metric])
+        rule = replace(rule, metric=metric)
+    return Pruning(rule, edges, nodes, measure_fidelity(model, output, replay, edges))
 
 
 def trace_fidelity(
@@ -147,7 +122,7 @@ def trace_fidelity(
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
     """
     replay = Replay(model, fill)
-    scores = _edge_scores_of(model, importance, replay.run(replay.live), metric)
+    scores = score_edges(model, importance, replay.run(replay.live), metric)
     points = []
     for threshold, kept in _sparser_sets(model, importance.output, replay, scores):
         try:
@@ -162,41 +137,40 @@ def prune_network(model: LoadedModel, pruning: Pruning) -> Network:
     """A new network without the edges that `pruning` drops: masked, and their fill folded into the sub-nodes' bias."""
     fills = Replay(model, pruning.rule.fill).fills
     pruned = copy.deepcopy(model.network)
-    for stage, layers in pruned.stages.items():
-        for number, layer in enumerate(layers):
-            dropped = ~pruning.edges[stage, number] & layer.live
-            layer.subnode_bias += layer.subnode_scale * (fills[stage, number] * dropped).sum(dim=1)
-            layer.mask_edges(dropped)
+    for place, layer in pruned.layers.items():
+        dropped = ~pruning.edges[place] & layer.live
+        layer.subnode_bias += layer.subnode_scale * (fills[place] * dropped).sum(dim=1)
+        layer.mask_edges(dropped)
     return pruned
 
 
 def _without_cut_off(model: LoadedModel, output: int, edges: Kept) -> Kept:
     """The edges that lie between connected nodes."""
     nodes = connected_nodes(model.network, output, edges)
-    kept: Kept = {}
-    for (stage, number), keep in edges.items():
-        ends = leading_subnodes(model.network.stages[stage][number], nodes[stage, number + 1])
-        kept[stage, number] = keep & ends[:, None] & nodes[stage, number]
-    return kept
+    return {
+        (stage, number): edges[stage, number]
+        & leading_subnodes(layer, nodes[stage, number + 1])[:, None]
+        & nodes[stage, number]
+        for (stage, number), layer in model.network.layers.items()
+    }
 
 
 def _sparser_sets(
-    model: LoadedModel, output: int, replay: Replay, scores: dict[Place, Tensor]
+    model: LoadedModel, output: int, replay: Replay, scores: Mapping[Place, Tensor]
 ) -> Iterator[tuple[float, Kept]]:
     """From all live edges to none, the sets left when the weakest go one by one, and what is cut off with them.
 
-    Yields the highest score of an edge that was removed for its score, and the edges that are kept.
+    Of equally strong edges the last by (stage, layer, i, j) goes first. Yields the highest score of an edge that was
+    removed for its score, and the edges that are kept.
     """
-    order = sorted(  # weakest first; of equal ones the last first, so that ties are kept by (stage, layer, i, j)
-        (float(scores[place][j, i]), -rank, -i, -j, place)
-        for rank, place in enumerate(scores)
-        for j, i in replay.live[place].nonzero().tolist()
-    )
+    live = [(place, i, j) for place in scores for i, j in replay.live[place].T.nonzero().tolist()]
+    scored = [(float(scores[place][j, i]), place, i, j) for place, i, j in live]
+    strongest_first = sorted(scored, key=lambda edge: edge[0], reverse=True)  # equal ones stay in their order
     remaining = {place: keep.clone() for place, keep in replay.live.items()}
     last = _without_cut_off(model, output, remaining)
     yield 0.0, last
-    for score, _, minus_i, minus_j, place in order:
-        remaining[place][-minus_j, -minus_i] = False
+    for score, place, i, j in reversed(strongest_first):
+        remaining[place][j, i] = False
         sparser = _without_cut_off(model, output, remaining)
         if any(not torch.equal(sparser[place], last[place]) for place in last):
             last = sparser
@@ -204,7 +178,7 @@ def _sparser_sets(
 
 
 def _cut_by_fidelity(
-    model: LoadedModel, output: int, replay: Replay, scores: dict[Place, Tensor], fidelity: float
+    model: LoadedModel, output: int, replay: Replay, scores: Mapping[Place, Tensor], fidelity: float
 ) -> Kept:
     """The smallest set along the order of `scores` whose R2, and that of every larger set, is at least `fidelity`."""
     full = replay.run(replay.live).outputs[:, output].double()
@@ -214,93 +188,6 @@ def _cut_by_fidelity(
             break
         best = kept
     return best
-
-
-def _cut_at_thresholds(
-    model: LoadedModel, importance: Importance, replay: Replay, metric: Metric, thresholds: Thresholds
-) -> tuple[Kept, Kept]:
-    """pykan's `prune_node`, `prune_edge` and `prune_input` in turn, each on the scores of what the one before left.
-
-    As in pykan, no threshold cuts an edge that holds a fixed function.
-
-    Raises:
-        NonFiniteError: what one of them leaves has no finite scores for the next.
-    """
-    edges = {place: keep.clone() for place, keep in replay.live.items()}
-    nodes: Kept = {}
-
-    def drop_nodes(stage: str, number: int, keep: Tensor) -> None:
-        layers = model.network.stages[stage]
-        nodes[stage, number] = keep
-        if number > 0:
-            edges[stage, number - 1] &= keep[list(layers[number - 1].config.node_of_subnode)][:, None]
-        if number < len(layers):
-            edges[stage, number] &= keep
-
-    symbolic = {
-        (stage, number): layer.is_symbolic
-        for stage, layers in model.network.stages.items()
-        for number, layer in enumerate(layers)
-    }
-
-    def scored(scores: dict[Place, Tensor], before: str) -> Iterator[tuple[Place, Tensor]]:
-        for place, values in scores.items():
-            if torch.isnan(values).any():
-                raise NonFiniteError(
-                    f"the {before} that the thresholds keep leave a network that is not finite on the reference "
-                    "windows: a function of an edge has left its domain; lower the thresholds"
-                )
-            yield place, values
-
-    scores = _node_scores(model, importance, replay.run(edges), metric)
-    for (stage, number), values in scores.items():
-        hidden = 0 < number < len(model.network.stages[stage])
-        drop_nodes(stage, number, values > thresholds.node if hidden else torch.ones_like(values, dtype=torch.bool))
-    for place, values in scored(_edge_scores_of(model, importance, replay.run(edges), metric), "nodes"):
-        edges[place] &= (values > thresholds.edge) | symbolic[place]
-    for (stage, number), values in scored(_node_scores(model, importance, replay.run(edges), metric), "edges"):
-        if number == 0:
-            drop_nodes(stage, 0, values > thresholds.input)
-    return edges, nodes
-
-
-def _edge_scores(model: LoadedModel, importance: Importance, replay: Replay) -> dict[Metric, dict[Place, Tensor]]:
-    """Scores of the edges by every metric that there are reference windows enough for."""
-    enough = len(model.reference.windows) >= MIN_INPUTS
-    metrics: tuple[Metric, ...] = get_args(Metric) if enough else ("contribution",)
-    trace = replay.run(replay.live)
-    return {metric: _edge_scores_of(model, importance, trace, metric) for metric in metrics}
-
-
-def _edge_scores_of(model: LoadedModel, importance: Importance, trace: Trace, metric: Metric) -> dict[Place, Tensor]:
-    """Scores of edges, model units, (n_subnodes, n_in) by (stage, layer)."""
-    if metric == "contribution":
-        scale = float(model.scaling.output_scale[importance.output])
-        return {
-            (stage, number): torch.from_numpy(importance.edges[stage, number].value / scale)
-            for stage, layers in model.config.stages.items()
-            for number in range(len(layers))
-        }
-    return {
-        (stage, number): values
-        for stage, layers in model.network.stages.items()
-        for number, values in enumerate(getattr(score_traces(layers, trace.stages[stage]), metric))
-    }
-
-
-def _node_scores(model: LoadedModel, importance: Importance, trace: Trace, metric: Metric) -> dict[Place, Tensor]:
-    """Scores of nodes, model units, (n_nodes,) by (stage, layer), the last layer of nodes included."""
-    scores: dict[Place, Tensor] = {}
-    edge_scores = {} if metric == "backward" else _edge_scores_of(model, importance, trace, metric)
-    for stage, layers in model.network.stages.items():
-        if metric == "backward":
-            values = score_traces(layers, trace.stages[stage]).nodes
-            scores |= {(stage, number): value for number, value in enumerate(values)}
-            continue
-        for number in range(len(layers)):
-            scores[stage, number] = edge_scores[stage, number].amax(dim=0)
-        scores[stage, len(layers)] = torch.full((layers[-1].config.n_out,), float("inf"))
-    return scores
 
 
 def _count(edges: Kept) -> int:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from kanmodel.importers.assembly import make_layer
 from kanmodel.importers.libraries import AnyPart, Item, Layer, Norm, Part, RecurrentPart
-from kanmodel.importers.search.searching import Evidence, choose_windows
+from kanmodel.importers.search.evidence import Evidence
+from kanmodel.importers.search.screening import choose_windows
 from kanmodel.importers.search.space import INPUTS, PREDICTIONS, READOUT, Reading, Space
 from kanmodel.importers.search.walk import Function, Stage, Variants, items_function, stages_of, walk
 from kanmodel.network.bases import BSpline, Chebyshev

@@ -11,9 +11,10 @@ from goldens import load_case
 
 from kanmodel.checkpoint import Reference, load_checkpoint
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.report import markdown, write_report
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.report import collect_findings
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.prose import answer_findings, markdown
 from service.models.repository import BUNDLED
 
 SHAPES = ["lstm", "head", "front"]
@@ -23,7 +24,8 @@ NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 def report_of(model, output=0):
     importance = measure_importance(model, output)
-    return write_report(model, importance, build_topology(model, importance, PruningRule()))
+    findings = collect_findings(model, importance, build_topology(model, importance, PruningRule()))
+    return answer_findings(model.config, output, findings)
 
 
 def by_id(findings):

@@ -13,7 +13,7 @@ from kanmodel.importers.from_file import from_file, give
 from kanmodel.importers.from_torch import from_torch
 from kanmodel.importers.importing import dissect_source, import_parts
 from kanmodel.importers.manifest import parse_manifest
-from kanmodel.importers.search.searching import Evidence
+from kanmodel.importers.search.evidence import Evidence
 from kanmodel.importers.search.space import Reading, gap
 from kanmodel.importers.source import open_source
 

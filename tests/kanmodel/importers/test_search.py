@@ -22,9 +22,10 @@ from kanmodel.importers.given import make_shapes, name_outputs
 from kanmodel.importers.importing import import_checkpoint
 from kanmodel.importers.libraries import Facts, Layer, Norm, find_parts
 from kanmodel.importers.manifest import parse_manifest
-from kanmodel.importers.search import searching
+from kanmodel.importers.search import screening, searching
+from kanmodel.importers.search.evidence import Evidence
 from kanmodel.importers.search.orders import Shapes, find_orders
-from kanmodel.importers.search.searching import Evidence, search
+from kanmodel.importers.search.searching import search
 from kanmodel.importers.search.space import OUTPUT, READOUT, Reading, gap
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, Step
@@ -183,7 +184,7 @@ def test_readings_that_are_not_compared_are_counted(monkeypatch, cap):
     windows = windows_of(1)
     predictions = predict(Reading(spaces[0], (0,) * len(spaces[0].choices)), shapes, windows)
     assert predictions.min() > 0
-    monkeypatch.setattr(searching, "N_CLOSE", 1)
+    monkeypatch.setattr(screening, "N_CLOSE", 1)
     every = search(spaces, Evidence(windows, predictions, windows, shapes, 1e-4))
     n_fitting = sum(1 + len(match.same) for match in every.matches)
     monkeypatch.setattr(searching, "MAX_SURVIVORS", cap)
@@ -203,7 +204,7 @@ def test_what_the_screen_refuses_is_found_if_near(monkeypatch):
     numbers[space.index[OUTPUT]] = space.choices[space.index[OUTPUT]].options.index("gelu")
     windows = windows_of(1)
     predictions = predict(Reading(space, tuple(numbers)), shapes, windows)
-    monkeypatch.setattr(searching, "SCREEN_SLACK", -1.0)  # refuses all
+    monkeypatch.setattr(screening, "SCREEN_SLACK", -1.0)  # refuses all
     result = search(spaces, Evidence(windows, predictions, windows_of(2), shapes, 1e-4))
     assert [match.reading.numbers for match in result.matches] == [tuple(numbers)]
 
@@ -283,7 +284,7 @@ def test_a_space_that_is_too_large_is_tried_from_the_simplest_on(monkeypatch):
     numbers[space.index[gap("fc.2")]] = 2
     windows = windows_of(3)
     predictions = predict(Reading(space, tuple(numbers)), shapes, windows)
-    monkeypatch.setattr(searching, "MAX_READINGS", 20_000)
+    monkeypatch.setattr(screening, "MAX_READINGS", 20_000)
     seen = []
     result = search(
         spaces, Evidence(windows, predictions, windows, shapes, 1e-4), lambda tried, total: seen.append(tried)
@@ -305,7 +306,7 @@ def test_many_layers_with_one_activation_are_found(monkeypatch):
     numbers = tuple(c.options.index(chosen[c.name]) if c.name in chosen else 0 for c in space.choices)
     windows = windows_of(3)
     predictions = predict(Reading(space, numbers), shapes, windows)
-    monkeypatch.setattr(searching, "MAX_READINGS", 100_000)
+    monkeypatch.setattr(screening, "MAX_READINGS", 100_000)
     result = search(spaces[:1], Evidence(windows, predictions, windows, shapes, 1e-4))
     assert result.tried < result.total and result.matches[0].reading.numbers == numbers
 

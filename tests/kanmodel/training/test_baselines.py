@@ -1,8 +1,11 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kanmodel.training import baselines
+from kanmodel.training.clock import Clock
 from kanmodel.training.samples import Samples, TrainingTable
 
 
@@ -16,7 +19,9 @@ def test_r2_is_one_for_the_truth_and_zero_for_the_mean():
 def test_persistence_forecasts_no_change():
     """A target that is a change is forecast as 0, one with a last value as that feature at the window's last row."""
     features = np.array([[1.0, 5.0], [2.0, 6.0], [3.0, 7.0]])
-    table = TrainingTable(features, np.zeros((3, 2)), ("a", "level"), ("change", "next"), last_value={"next": "level"})
+    table = TrainingTable(
+        features, np.ones((3, 2)), ("a", "level"), ("change", "next"), last_value={"change": 0, "next": "level"}
+    )
     assert baselines.persistence(table, np.array([0, 2]), horizon=2).tolist() == [[0, 5, 0, 5], [0, 7, 0, 7]]
 
 
@@ -50,3 +55,103 @@ def test_ridge_bears_more_inputs_than_windows():
     ends = np.arange(3, 60)
     forecasts = baselines.ridge(samples, ends[:30], ends[30:45], ends[45:])
     assert forecasts.shape == (12, 1) and np.isfinite(forecasts).all()
+
+
+HOUR = 3600.0
+
+
+def series(values, ahead, hours=None, **options):
+    """A table of one target, by default of one row an hour."""
+    instants = np.arange(len(values)) if hours is None else hours
+    clock = Clock.of(np.datetime64("2026-01-01", "s") + (HOUR * instants).astype("timedelta64[s]"))
+    targets = np.array(values, dtype=float)[:, None]
+    return TrainingTable(np.zeros((len(values), 1)), targets, ("x",), ("y",), ahead=ahead, clock=clock, **options)
+
+
+def test_persistence_is_the_last_value_that_is_known():
+    """With `ahead` each step is the target's value at the window's last row, or the last before where it is missing."""
+    table = series([1, 2, np.nan, 4, 5, 6, 7, 8], ahead=3)
+    assert baselines.persistence(table, np.array([1, 2, 4]), horizon=2).tolist() == [[2, 2], [2, 2], [5, 5]]
+
+
+def test_persistence_does_not_look_into_another_segment():
+    """Where nothing is known in the segment yet, nothing is forecast, for all windows."""
+    table = series([1, 2, np.nan, 4], ahead=1, segment=np.array([0, 0, 1, 1]))
+    assert baselines.persistence(table, np.array([0, 2]), horizon=1) is None
+    assert baselines.persistence(table, np.array([0, 3]), horizon=1).tolist() == [[1], [4]]
+
+
+def test_a_column_that_was_shifted_before_has_no_persistence():
+    """Its value at the window's last row is the answer, so without a name of what is known there is no forecast."""
+    table = series([1, 2, 3, 4], ahead=0)
+    assert baselines.persistence(table, np.array([1, 2]), 1) is None
+    assert baselines.seasonal_persistence(table, np.array([1, 2]), 1, 24 * HOUR) is None
+
+
+@pytest.mark.parametrize(("season", "period"), [("day", 24), ("week", 168)])
+@pytest.mark.parametrize("ahead", [1, 6, 24, 25, 170])
+def test_a_season_that_repeats_is_forecast_exactly(season, period, ahead):
+    """The value a whole number of periods earlier is right for a series of that period, over gaps in time too."""
+    pattern = np.random.default_rng(0).normal(size=period)
+    hours = np.delete(np.arange(900), slice(600, 640))
+    table = series(pattern[hours % period], ahead, hours)
+    ends = np.arange(400, 600 - ahead - 2)
+    forecasts = baselines.seasonal_persistence(table, ends, 3, baselines.SEASONS[season])
+    np.testing.assert_array_equal(forecasts, table.targets[ends[:, None] + ahead + np.arange(3), 0])
+
+
+@given(st.data(), st.integers(1, 60), st.integers(1, 3))
+def test_the_seasonal_forecast_is_its_definition(data, ahead, horizon):
+    """Of the values a whole number of days before, the latest that is there at or before the window's last row."""
+    n_rows = 200
+    rows = st.integers(0, n_rows - 1)
+    steps = np.ones(n_rows)
+    steps[data.draw(st.lists(rows, max_size=3))] = data.draw(st.sampled_from([1.5, 5, 24, 31]))
+    values = np.arange(n_rows, dtype=float)
+    values[data.draw(st.lists(rows, max_size=20))] = np.nan
+    table = series(values, ahead, np.cumsum(steps))
+    seconds = table.clock.seconds
+
+    def latest(end, row):
+        known = [
+            before
+            for before in range(end + 1)
+            if (seconds[row] - seconds[before]) % (24 * HOUR) == 0 and not np.isnan(values[before])
+        ]
+        return values[max(known)] if known else np.nan
+
+    ends = np.arange(data.draw(st.integers(20, 100)), n_rows - ahead - horizon + 1)
+    expected = [[latest(end, end + ahead + step) for step in range(horizon)] for end in ends]
+    found = baselines.seasonal_persistence(table, ends, horizon, 24 * HOUR)
+    if np.isnan(expected).any():
+        assert found is None
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_nothing_after_the_window_changes_a_forecast():
+    """Persistence and the seasonal forecast are the same whatever comes after the window's last row."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=300)
+    ends = np.array([200])
+    for ahead in (1, 5, 24, 30):
+        for change in (np.nan, 1e9):
+            changed = values.copy()
+            changed[201:] = change
+            for forecast in (
+                lambda table: baselines.persistence(table, ends, 2),
+                lambda table: baselines.seasonal_persistence(table, ends, 2, 24 * HOUR),
+                lambda table: baselines.seasonal_persistence(table, ends, 2, 168 * HOUR),
+            ):
+                np.testing.assert_array_equal(forecast(series(values, ahead)), forecast(series(changed, ahead)))
+
+
+def test_a_season_needs_a_clock_that_shows_it():
+    """Steps of 7 hours, days for a day, numbers and tables without times have none."""
+    ends = np.array([30])
+    assert baselines.seasonal_persistence(series(np.ones(60), 1, 7 * np.arange(60)), ends, 1, 24 * HOUR) is None
+    daily = series(np.ones(60), 1, 24 * np.arange(60))
+    assert baselines.seasonal_persistence(daily, ends, 1, 24 * HOUR) is None
+    assert baselines.seasonal_persistence(daily, ends, 1, 168 * HOUR).tolist() == [[1]]
+    numbers = Clock.of(np.arange(60) * HOUR)
+    assert numbers.rows_per(24 * HOUR) is None

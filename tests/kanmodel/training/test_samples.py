@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.scaling import Scaling
+from kanmodel.training.clock import Clock
 from kanmodel.training.samples import MIN_SAMPLES, Samples, TrainingTable, covered_rows, split_samples
 
 
@@ -106,3 +107,103 @@ def test_a_target_is_not_its_own_feature():
     """A column cannot be both, since the window would hold what is to be forecast."""
     with pytest.raises(DataError, match="y is a target and a feature"):
         TrainingTable(np.zeros((2, 1)), np.zeros((2, 1)), ("y",), ("y",))
+
+
+@st.composite
+def holed_tables(draw):
+    """Tables with gaps in time, segments, a split, and values and targets that are missing here and there."""
+    n_rows = draw(st.integers(150, 220))
+    rows = st.integers(0, n_rows - 1)
+    steps = np.ones(n_rows)
+    steps[draw(st.lists(rows, max_size=4))] = draw(st.sampled_from([1.4, 2.0, 30.0]))
+    segment = draw(st.sampled_from([None, np.cumsum(np.isin(np.arange(n_rows), draw(st.lists(rows, max_size=2))))]))
+    bounds = draw(st.integers(40, 75)), draw(st.integers(90, 120))
+    holed = table(
+        n_rows,
+        ahead=draw(st.integers(0, 5)),
+        clock=Clock.of(np.cumsum(steps), segment),
+        segment=segment,
+        split=np.repeat(["train", "validation", "test"], np.diff([0, *bounds, n_rows])),
+    )
+    for values in (holed.features, holed.targets):
+        for row in draw(st.lists(rows, max_size=4)):
+            values[row, draw(st.integers(0, values.shape[1] - 1))] = np.nan
+    return holed
+
+
+def is_sample(rows, end, lookback, horizon):
+    """Whether a window may end at a row, and whether it has all its values: the definition, row by row."""
+    first, last = end - lookback + 1, end + rows.ahead + horizon - 1
+    if first < 0 or last >= rows.n_rows:
+        return False, False
+    for row in range(first + 1, last + 1):
+        step = rows.clock.seconds[row] - rows.clock.seconds[row - 1]
+        if step > 1.5 * rows.clock.step or rows.split[row] != rows.split[row - 1]:
+            return False, False
+        if rows.segment is not None and rows.segment[row] != rows.segment[row - 1]:
+            return False, False
+    values = [*rows.features[first : end + 1].ravel(), *rows.targets[end + rows.ahead : last + 1].ravel()]
+    return True, not any(np.isnan(value) for value in values)
+
+
+@given(holed_tables(), st.integers(1, 6), st.integers(1, 3))
+def test_samples_are_exactly_those_without_a_gap_and_a_missing_value(rows, lookback, horizon):
+    """Each part has all windows that its definition allows and no other, and what is left out is counted by column."""
+    found = [is_sample(rows, end, lookback, horizon) for end in range(rows.n_rows)]
+    expected = {
+        part: [end for end, (_, whole) in enumerate(found) if whole and rows.split[end] == part]
+        for part in ("train", "validation", "test")
+    }
+    if min(map(len, expected.values())) < MIN_SAMPLES:
+        with pytest.raises(DataError, match="part has"):
+            split_samples(rows, lookback, horizon, 0.2)
+        return
+    parts = split_samples(rows, lookback, horizon, 0.2)
+    assert {part: getattr(parts, part).tolist() for part in expected} == expected
+    left_out = [end for end, (unbroken, whole) in enumerate(found) if unbroken and not whole]
+    assert parts.missing.windows == len(left_out)
+    for number, name in enumerate(rows.feature_names):
+        lacking = [np.isnan(rows.features[end - lookback + 1 : end + 1, number]).any() for end in left_out]
+        assert parts.missing.by_column.get(name, 0) == sum(lacking)
+    lacking = [np.isnan(rows.targets[end + rows.ahead : end + rows.ahead + horizon]).any() for end in left_out]
+    assert parts.missing.by_column.get("y (target)", 0) == sum(lacking)
+    assert list(parts.missing.by_column.values()) == sorted(parts.missing.by_column.values(), reverse=True)
+
+
+@given(st.integers(1, 7), st.integers(1, 4), st.integers(1, 3))
+def test_ahead_is_the_column_shifted_by_hand(ahead, lookback, horizon):
+    """Both have the same windows with the same targets, but that by hand the split may look into the next part."""
+    shifted, rows = table(200), table(200, ahead=ahead)
+    shifted.targets[:, 0] = np.append(rows.targets[ahead:, 0], np.full(ahead, np.nan))
+    one = np.ones(2)
+    scaling = Scaling(0 * one, one, 0 * one, one, torch.float64)
+    parts, by_hand = (split_samples(each, lookback, horizon, 0.2) for each in (rows, shifted))
+    for part in ("train", "validation", "test"):
+        ends, wider = getattr(parts, part), getattr(by_hand, part)
+        assert set(ends) <= set(wider)
+        assert set(wider) - set(ends) <= set(range(ends[-1] + 1, ends[-1] + ahead + 1))
+        of_table, of_shifted = (Samples.of(each, scaling, lookback, horizon) for each in (rows, shifted))
+        assert torch.equal(of_table.windows(ends), of_shifted.windows(ends))
+        assert torch.equal(of_table.outputs(ends), of_shifted.outputs(ends))
+    assert not parts.missing.windows and by_hand.missing.by_column == {"y (target)": ahead}
+    assert set(by_hand.test) == set(parts.test)
+
+
+def test_too_few_windows_are_explained():
+    """The error counts gaps and missing values, and names the columns that cost most."""
+    hours = np.arange(200.0)
+    hours[100:] += 50
+    rows = table(200, clock=Clock.of(hours))
+    rows.features[::5, 1] = rows.features[::50, 0] = np.nan
+    with pytest.raises(DataError) as caught:
+        split_samples(rows, 6, 1, 0.15)
+    message = str(caught.value)
+    assert message.startswith("the train part has 0 windows of 6 rows, but needs 8; its longest run of rows without a ")
+    assert "1 steps in time are gaps, longer than 1.5 times the usual 1" in message
+    assert "windows are left out for missing values, of down (180), up (" in message
+
+
+def test_infinite_values_are_refused():
+    """They are no missing ones."""
+    with pytest.raises(DataError, match=r"features\[1\]\[0\] must be finite; 1 of 2 values is not finite"):
+        TrainingTable(np.array([[np.nan], [np.inf]]), np.zeros((2, 1)), ("a",), ("y",))

@@ -11,13 +11,14 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import Step, plain_layers
 from kanmodel.training.optimization import TrainingOptions
 from kanmodel.training.samples import TrainingTable, split_samples
-from kanmodel.training.training import fit, refine
+from kanmodel.training.training import fine_tune, fit
 
 QUICK = TrainingOptions(lookback=3, hidden=4, width=(4, 2, 1), grid=3, epochs=3, batch=32, lamb=0.001, noise=0.0)
 
 
 def make_table(n_rows=400, constant=False, seed=0, **options):
     """Two features and a target that they determine; `constant` adds a feature that never changes."""
+    options = {"last_value": {"y": 0}} | options
     rng = np.random.default_rng(seed)
     features = rng.normal(loc=[0.0, 100.0], scale=[1.0, 20.0], size=(n_rows, 2))
     targets = 3 * np.sin(features[:, :1]) + features[:, 1:2] / 20 + 7
@@ -173,7 +174,7 @@ def test_a_constant_test_target_is_refused_before_training(value, horizon):
     with pytest.raises(DataError, match=refusal):
         fit(constant, replace(QUICK, horizon=horizon, width=(4, 2, horizon)), epochs.append)
     with pytest.raises(DataError, match=refusal):
-        refine(model, constant, QUICK, epochs.append)
+        fine_tune(model, constant, QUICK, epochs.append)
     assert not epochs
 
 
@@ -203,12 +204,12 @@ def test_going_on_without_epochs_measures_the_model(shape):
     table = make_table()
     model = replace(fit(table, shape), sha256="f" * 64)
     before = weights(model)
-    refinement = refine(model, table, replace(QUICK, epochs=0))
-    assert torch.equal(weights(refinement.after), before) and torch.equal(weights(model), before)
-    assert refinement.after.metrics == refinement.before.metrics == model.metrics
-    assert torch.equal(refinement.after.reference.windows, model.reference.windows)
-    assert refinement.after.provenance.parent == "sha256:" + "f" * 64 and model.provenance.parent is None
-    assert not any(weight.requires_grad for weight in refinement.after.network.parameters())
+    tuning = fine_tune(model, table, replace(QUICK, epochs=0))
+    assert torch.equal(weights(tuning.after), before) and torch.equal(weights(model), before)
+    assert tuning.after.metrics == tuning.before.metrics == model.metrics
+    assert torch.equal(tuning.after.reference.windows, model.reference.windows)
+    assert tuning.after.provenance.parent == "sha256:" + "f" * 64 and model.provenance.parent is None
+    assert not any(weight.requires_grad for weight in tuning.after.network.parameters())
 
 
 @pytest.mark.parametrize("epochs", [0, 3])
@@ -216,7 +217,7 @@ def test_grids_end_where_the_data_is(epochs):
     """Stale grids come to lie where the training windows take them, also behind epochs that move what reaches them."""
     table = make_table(600)
     model = fit(table, replace(QUICK, grid_updates=0, epochs=15))
-    after = refine(model, table, replace(QUICK, epochs=epochs, learning_rate=0.001), move_grids=True).after
+    after = fine_tune(model, table, replace(QUICK, epochs=epochs, learning_rate=0.001), move_grids=True).after
     ends = split_samples(table, 3, 1, 0.15).train
     windows = after.to_model_units(np.stack([table.features[end - 2 : end + 1] for end in ends]))
     for layer, trace in zip(after.network.head, after.network.trace(windows).head, strict=True):
@@ -230,7 +231,7 @@ def test_moving_the_grids_keeps_the_function():
     """Without epochs the forecasts stay nearly what they were."""
     table = make_table(600)
     model = fit(table, replace(QUICK, grid_updates=0, epochs=15))
-    after = refine(model, table, replace(QUICK, epochs=0), move_grids=True).after
+    after = fine_tune(model, table, replace(QUICK, epochs=0), move_grids=True).after
     assert not torch.equal(weights(after), weights(model))
     full, moved = model.reference_outputs, after.reference_outputs
     assert ((full - moved) ** 2).mean() < 1e-3 * full.var()
@@ -240,21 +241,21 @@ def test_going_on_with_a_penalty_silences_edges():
     """A model trained without penalty goes on with one: its edges vary less, and it still forecasts."""
     table = make_table(500)
     options = replace(QUICK, lookback=1, hidden=0, width=(2, 5, 1), epochs=20, learning_rate=0.03, lamb=0.0)
-    refinement = refine(fit(table, options), table, replace(options, lamb=0.03))
+    tuning = fine_tune(fit(table, options), table, replace(options, lamb=0.03))
 
     def size(model):
         return float(sum(t.edges.std(dim=0).sum() for t in model.network.trace(model.reference.windows).head))
 
-    assert size(refinement.after) < 0.8 * size(refinement.before)
-    assert refinement.after.metrics["test_r2"] > 0.8
+    assert size(tuning.after) < 0.8 * size(tuning.before)
+    assert tuning.after.metrics["test_r2"] > 0.8
 
 
 def test_going_on_never_ends_worse_than_it_began():
     """Where no epoch has a lower validation error plus penalty, the weights that were there are kept."""
     table = make_table()
     model = fit(table, QUICK)
-    refinement = refine(model, table, replace(QUICK, learning_rate=10.0, epochs=1, grid_updates=0))
-    assert torch.equal(weights(refinement.after), weights(model))
+    tuning = fine_tune(model, table, replace(QUICK, learning_rate=10.0, epochs=1, grid_updates=0))
+    assert torch.equal(weights(tuning.after), weights(model))
 
 
 def test_masked_edges_stay_masked():
@@ -262,7 +263,7 @@ def test_masked_edges_stay_masked():
     table = make_table()
     model = fit(table, QUICK)
     model.network.head[0].mask[0, 1] = 0
-    after = refine(replace(model), table, QUICK).after
+    after = fine_tune(replace(model), table, QUICK).after
     assert after.network.head[0].mask[0, 1] == 0
     windows = model.reference.windows
     assert not after.network.trace(windows).head[0].edges[:, 0, 1].any()
@@ -274,13 +275,13 @@ def test_a_radial_model_goes_on(basis):
     table = make_table()
     model = make_radial_model(table, basis)
     reports = []
-    refinement = refine(model, table, report=reports.append)
-    after = refinement.after
-    assert reports and after.metrics["test_r2"] > refinement.before.metrics["test_r2"]
+    tuning = fine_tune(model, table, report=reports.append)
+    after = tuning.after
+    assert reports and after.metrics["test_r2"] > tuning.before.metrics["test_r2"]
     for layer, old in zip(after.network.head, model.network.head, strict=True):
         assert torch.equal(layer.grid, old.grid) and not torch.equal(layer.coef, old.coef)
     with pytest.raises(ConfigError, match=f"no knots to move: its basis is {basis}"):
-        refine(model, table, QUICK, move_grids=True)
+        fine_tune(model, table, QUICK, move_grids=True)
 
 
 def test_scaling_and_units_stay_when_going_on():
@@ -288,15 +289,16 @@ def test_scaling_and_units_stay_when_going_on():
     table = make_table(units={"a": "K"})
     model = fit(table, QUICK)
     shifted = replace(table, features=table.features + np.array([1.0, 0.0]), units={})
-    assert refine(model, shifted, QUICK).after.config == model.config
+    assert fine_tune(model, shifted, QUICK).after.config == model.config
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"feature_names": ("a", "c")}, "the table's features are a, c, but the model's are a, b"),
+        ({"ahead": 2}, "the table's targets are 2 rows ahead, but the model's are 0"),
         ({"feature_names": ("b", "a")}, "the table's features are b, a, but the model's are a, b"),
-        ({"target_names": ("z",)}, "the table's targets are z, but the model's are y"),
+        ({"target_names": ("z",), "last_value": {}}, "the table's targets are z, but the model's are y"),
     ],
 )
 def test_other_columns_are_refused(change, message):
@@ -304,4 +306,4 @@ def test_other_columns_are_refused(change, message):
     table = make_table()
     model = fit(table, QUICK)
     with pytest.raises(DataError, match=message):
-        refine(model, replace(table, **change), QUICK)
+        fine_tune(model, replace(table, **change), QUICK)

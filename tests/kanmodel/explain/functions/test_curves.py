@@ -14,7 +14,7 @@ from thorough import examples
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.functions.curves import sample_edge, sample_edges
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule
 
 SPANS = ["support", "reference", "grid"]

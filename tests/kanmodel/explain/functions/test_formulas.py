@@ -20,8 +20,10 @@ from kanmodel.explain.functions.formulas import find_exact_formula, suggest_edge
 from kanmodel.explain.functions.library import FUNCTIONS
 from kanmodel.explain.functions.symbolic import suggest_formulas
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import TopologyEdge, build_topology
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.graph import TopologyEdge
+from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.network.config import SymbolicEdge
 
 HOSTILE = ("lambda", "wind-speed", "2m temp", "température", "I", "E", "S", "sin", "abs", "x", "温度", "wind_speed", "")

@@ -181,7 +181,7 @@ def test_the_tolerance_is_kept(name):
         outputs = model.scaling.outputs_to_original(model.reference_outputs)[:, output]
         assert ledger.tolerance == pytest.approx(1e-2 * outputs.std(ddof=1))
         assert ledger.converged.all()
-        assert (ledger.path_nodes % 16 == 1).all()  # parts of 17 nodes, of which neighbours share one
+        assert (ledger.path_nodes % 8 == 1).all()  # parts of 9, 17 or 33 nodes, of which neighbours share one
 
 
 @every_model
@@ -214,7 +214,7 @@ def test_only_paths_above_the_tolerance_are_halved():
     ledger = explain_windows(model, windows, 0)
     whole = explain_windows(model, windows, 0, options=fixed(17))
     assert ledger.converged.all()
-    np.testing.assert_array_equal(ledger.path_nodes == 17, whole.converged)
+    np.testing.assert_array_equal(ledger.path_nodes <= 17, whole.converged)
     assert 0 < whole.converged.sum() < 12
     for window in range(12):
         alone = explain_windows(model, windows[window : window + 1], 0)
@@ -470,6 +470,22 @@ def test_explaining_leaves_nothing_behind():
     assert not windows.requires_grad
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in model.network.state_dict().items())
     assert all(tensor.grad is None for tensor in model.network.parameters())
+
+
+def test_whoever_computes_may_pause():
+    """`pause` is called between passes, changes no number, and ends the work by what it raises."""
+    model, _ = model_and_windows("lstm")
+    windows = model.reference.windows[:200]
+    pauses: list[int] = []
+    ledger = explain_windows(model, windows, 0, pause=lambda: pauses.append(len(pauses)))
+    assert len(pauses) > 1
+    np.testing.assert_array_equal(all_entries(ledger), all_entries(explain_windows(model, windows, 0)))
+
+    def stop():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        explain_windows(model, windows, 0, pause=stop)
 
 
 def test_no_windows():

@@ -14,8 +14,9 @@ from thorough import examples
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.structure.scores import score_layers
-from kanmodel.explain.topology.graph import build_topology
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds, prune_by_rule
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
+from kanmodel.explain.topology.thresholds import Thresholds
 
 SHAPES = ["lstm", "head", "front"]
 ALL = PruningRule(thresholds=Thresholds(-1, -1, -1))

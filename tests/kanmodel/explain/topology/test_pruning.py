@@ -17,15 +17,10 @@ from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.structure.replay import Replay
 from kanmodel.explain.structure.replay import r2 as fidelity_r2
 from kanmodel.explain.structure.scores import score_layers
-from kanmodel.explain.topology.pruning import (
-    PruningRule,
-    Thresholds,
-    _edge_scores_of,
-    prune_by_rule,
-    prune_network,
-    trace_fidelity,
-)
+from kanmodel.explain.topology.metrics import score_edges
+from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network, trace_fidelity
 from kanmodel.explain.topology.subnetwork import extract_subnetwork
+from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicEdge, Target
 
@@ -429,7 +424,7 @@ def test_thresholds_that_leave_nothing_finite_are_refused(metric, part):
     model = square_root()
     importance = measure_importance(model, 0)
     replay = Replay(model)
-    scores = _edge_scores_of(model, importance, replay.run(replay.live), metric)["head", 0][0]
+    scores = score_edges(model, importance, replay.run(replay.live), metric)["head", 0][0]
     assert scores[0] < scores[1]
     rule = PruningRule(metric, None, replace(ALL, **{part: float(scores.mean())}))
     with pytest.raises(NonFiniteError, match="finite"):

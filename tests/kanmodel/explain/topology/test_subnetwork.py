@@ -15,8 +15,9 @@ from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.structure.connectivity import n_nodes as count_nodes
 from kanmodel.explain.structure.replay import Replay, measure_fidelity
-from kanmodel.explain.topology.pruning import PruningRule, Thresholds, prune_by_rule, prune_network
+from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network
 from kanmodel.explain.topology.subnetwork import compare_models, extract_subnetwork, measure_size
+from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.network.config import width_of
 
 

@@ -1,4 +1,4 @@
-"""``kanscope train --from``: goes on from a checkpoint until it can be read, and says what that brought."""
+"""``kanscope train --from``: fine-tunes a checkpoint until it can be read, and says what that brought."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from rich.table import Table
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import ConfigError
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.graph import build_topology
+from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule
 from kanmodel.explain.topology.subnetwork import extract_subnetwork, measure_size
 from kanmodel.network.config import ModelConfig
-from kanmodel.training.training import Refinement
+from kanmodel.training.optimization import ARCHITECTURE
+from kanmodel.training.training import FineTuning
 
-STATED_BY_FILE = ("hidden", "num_layers", "bidirectional", "width", "front", "grid", "order", "unit")
+STATED_BY_FILE = (*(name for name in ARCHITECTURE if name != "grid"), "unit")  # a finer grid may be asked for
 
 
 def refuse_stated(given: Collection[str], file: Path) -> None:
@@ -37,7 +38,7 @@ def refuse_differing(wanted: Mapping[str, Any], config: ModelConfig, file: Path)
     """Refuses options whose value is not the checkpoint's.
 
     Args:
-        wanted: what was given of target, features, lookback and horizon.
+        wanted: what was given of target, features, ahead, lookback and horizon.
         config: of the checkpoint.
         file: the checkpoint.
 
@@ -47,6 +48,7 @@ def refuse_differing(wanted: Mapping[str, Any], config: ModelConfig, file: Path)
     stated = {
         "target": tuple(target.name for target in config.targets),
         "features": config.feature_names,
+        "ahead": config.ahead,
         "lookback": config.lookback,
         "horizon": config.horizon,
     }
@@ -86,10 +88,10 @@ def measure_readability(model: LoadedModel) -> Readability:
     return Readability(model.metrics["test_r2"], left.edges, size.edges, outside)
 
 
-def refinement_table(refinement: Refinement) -> Table:
+def fine_tuning_table(tuning: FineTuning) -> Table:
     """What the training brought."""
-    before, after = measure_readability(refinement.before), measure_readability(refinement.after)
-    n_windows = len(refinement.after.reference.windows)
+    before, after = measure_readability(tuning.before), measure_readability(tuning.after)
+    n_windows = len(tuning.after.reference.windows)
     table = Table("", title="before and after", caption=f"edges and inputs: on the {n_windows} reference windows")
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")

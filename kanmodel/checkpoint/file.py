@@ -1,0 +1,131 @@
+"""One safetensors file <-> a loaded model.
+
+The file holds the tensors of the network and of the reference windows, and one JSON document in its metadata. It is
+read once into memory, hashed, and compared with what its config implies before anything is allocated. A file that is
+being written is a temporary one beside it, renamed when complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from kanmodel.checkpoint.header import DOCUMENT_KEY, FORMAT_VERSION, compare_tensors, parse_document, parse_header
+from kanmodel.checkpoint.loaded import LoadedModel, Provenance, Reference
+from kanmodel.errors import CheckpointError, ConfigError
+from kanmodel.files import replacing
+from kanmodel.network.chain import Network
+from kanmodel.network.documents import config_from_dict, config_to_dict, list_of, read_record
+
+MAX_BYTES = 1 << 30  # a file beyond this is refused before it is read
+
+
+def save_checkpoint(model: LoadedModel, path: Path) -> str:
+    """Writes a checkpoint; a crash on the way leaves the old file.
+
+    Args:
+        model: what to write.
+        path: the file, ``*.safetensors``.
+
+    Returns:
+        The SHA-256 of the file, in hexadecimal.
+
+    Raises:
+        CheckpointError: the file cannot be written there.
+    """
+    tensors = {name: tensor.contiguous() for name, tensor in model.network.state_dict().items()}
+    tensors["reference.windows"] = model.reference.windows.contiguous()
+    if model.reference.targets is not None:
+        tensors["reference.targets"] = torch.from_numpy(np.ascontiguousarray(model.reference.targets))
+    document = {
+        "format_version": FORMAT_VERSION,
+        "config": config_to_dict(model.config),
+        "reference_times": model.reference.times,
+        "metrics": dict(model.metrics),
+        "provenance": vars(model.provenance),
+    }
+    data = save_tensors(tensors, metadata={DOCUMENT_KEY: json.dumps(document, allow_nan=False)})
+    try:
+        with replacing(path, prefix=f".{path.name}.") as file:
+            file.write(data)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror}") from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_checkpoint(path: Path) -> LoadedModel:
+    """Reads a checkpoint.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The model, with the hash of the bytes that were read.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, foreign, of a newer format, or its tensors differ from its
+            config; the message names the first difference.
+    """
+    try:
+        data = _read_bounded(path)
+        return parse_checkpoint(data)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path.name}: {error.strerror}") from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{path.name} {error}") from error
+
+
+def parse_checkpoint(data: bytes) -> LoadedModel:
+    """`load_checkpoint` for bytes in memory; the messages of its errors begin with a verb."""
+    header = parse_header(data)
+    document = parse_document(header.metadata)
+    try:
+        config = config_from_dict(document["config"])
+        provenance = read_record(Provenance, document["provenance"], "provenance", not_told_apart=list_of())
+        metrics = {str(name): _finite(value) for name, value in document["metrics"].items()}
+        times = document["reference_times"]
+        times = None if times is None else tuple(str(time) for time in times)
+    except (ConfigError, KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"has a document that does not describe a model: {error}") from error
+    n_reference = compare_tensors(header.tensors, config)
+    if times is not None and len(times) != n_reference:
+        raise CheckpointError(f"has {len(times)} time stamps for {n_reference} reference windows")
+    try:
+        tensors = load_tensors(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"is damaged: {error}") from error
+    for name, tensor in tensors.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(f"has a value that is not finite in tensor {name}")
+    reference = Reference(
+        tensors.pop("reference.windows"),
+        tensors.pop("reference.targets").numpy() if "reference.targets" in tensors else None,
+        times,
+    )
+    loaded = Network(config)
+    loaded.load_state_dict(tensors)
+    return LoadedModel(loaded, reference, metrics, provenance, hashlib.sha256(data).hexdigest())
+
+
+def _read_bounded(path: Path) -> bytes:
+    size = path.stat().st_size
+    if size > MAX_BYTES:
+        raise CheckpointError(f"is larger than {MAX_BYTES} bytes")
+    with path.open("rb") as file:
+        return file.read(size)
+
+
+def _finite(value: Any) -> float:
+    number = float(value)
+    if not isfinite(number):
+        raise ValueError(f"{number} is not finite")
+    return number

@@ -1,0 +1,232 @@
+"""A network with all that stands beside it in a checkpoint: reference windows, metrics and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel.errors import DataError, NonFiniteError, Problem
+from kanmodel.network.chain import Network
+from kanmodel.network.checks import check_flag, check_items, check_text
+from kanmodel.network.config import ModelConfig
+from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.network.ranges import NodeRanges, measure_ranges
+from kanmodel.scaling import Array, Scaling
+from kanmodel.windows import refuse_non_finite
+
+MIN_STD = 1e-6  # of an output, in model units
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The windows on which every global explanation is computed; from the validation part, in time order.
+
+    Attributes:
+        windows: (n, lookback, n_features), model units.
+        targets: (n, n_outputs), original units; None where unknown.
+        times: time stamp of each window's last step; None where unknown.
+    """
+
+    windows: Tensor
+    targets: Array | None = None
+    times: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a checkpoint comes from.
+
+    Attributes:
+        source: the command that made it, such as ``train``, ``import`` or ``prune``.
+        library: name and version of what computed the weights.
+        created: UTC time, ISO 8601.
+        verified: whether its predictions were proved equal to those of the model it was made from, on the windows that
+            were given; true for ``train``, whose weights are its own, false for ``prune``, which changes the
+            predictions and measures by how much.
+        parent: the checkpoint it was made from, ``sha256:`` and the hash of its file; None where there is none.
+        difference: the largest difference from the predictions that proved it, in their unit; None without such.
+        relative_difference: the same in standard deviations of that output, or relative to its magnitude where it does
+            not vary.
+        not_told_apart: other functions that the same weights may be: they give the same predictions on the windows that
+            were given, but not on all others. Empty where only one function fits.
+    """
+
+    source: str
+    library: str
+    created: str
+    verified: bool
+    parent: str | None = None
+    difference: float | None = None
+    relative_difference: float | None = None
+    not_told_apart: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for place in ("source", "library", "created"):
+            check_text(getattr(self, place), place)
+        check_items(self.not_told_apart, "not_told_apart", str)
+        check_flag(self.verified, "verified")
+        if self.parent is not None:
+            check_text(self.parent, "parent")
+
+    @classmethod
+    def now(cls, source: str, verified: bool, parent: LoadedModel | None = None) -> Provenance:
+        """That of a checkpoint which this library makes now."""
+        try:
+            library = f"kanscope {version('kanscope')}"
+        except PackageNotFoundError:
+            library = "kanscope"
+        created = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return cls(source, library, created, verified, f"sha256:{parent.sha256}" if parent and parent.sha256 else None)
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A network, ready to predict and to be explained. Shared by threads: nothing changes it.
+
+    What follows from it, such as `frozen`, is computed when first asked for, and kept.
+
+    Attributes:
+        network: the network, in evaluation mode and without gradients of its weights.
+        reference: the reference windows.
+        metrics: figures of the training, such as ``test_r2``.
+        provenance: where it comes from.
+        sha256: identity of the checkpoint file; empty for a model that was never saved.
+    """
+
+    network: Network
+    reference: Reference
+    metrics: Mapping[str, float]
+    provenance: Provenance
+    sha256: str = ""
+
+    def __post_init__(self) -> None:
+        self.network.eval().requires_grad_(False)
+
+    @property
+    def config(self) -> ModelConfig:
+        """Architecture and units."""
+        return self.network.config
+
+    @cached_property
+    def scaling(self) -> Scaling:
+        """Original units <-> model units, as the config states it."""
+        return Scaling.of(self.config)
+
+    @cached_property
+    def frozen(self) -> FrozenNetwork:
+        """The same network for inference: what predictions and ledgers are computed with."""
+        with torch.inference_mode(False):  # wherever it is first asked for, ledgers take gradients through it
+            return FrozenNetwork(self.network)
+
+    @cached_property
+    def frozen_float64(self) -> FrozenNetwork:
+        """`frozen` with the same weights in float64."""
+        if self.config.dtype == "float64":
+            return self.frozen
+        with torch.inference_mode(False):
+            network = Network(replace(self.config, dtype="float64"))
+            network.load_state_dict(self.network.state_dict())
+            return FrozenNetwork(network.eval().requires_grad_(False))
+
+    @cached_property
+    def reference_outputs(self) -> Tensor:
+        """Predictions for the reference windows, (n, n_outputs), model units."""
+        with torch.inference_mode(False), torch.no_grad():
+            outputs: Tensor = self.network(self.reference.windows)
+        return outputs
+
+    @cached_property
+    def output_std(self) -> Array:
+        """Unbiased standard deviation of each output on the reference windows, (n_outputs,), original units.
+
+        At least 1e-6 of the target's scale.
+        """
+        outputs = self.reference_outputs.double()
+        std = outputs.std(dim=0).numpy() if len(outputs) > 1 else np.zeros(outputs.shape[1])
+        return np.maximum(std, MIN_STD) * self.scaling.output_scale
+
+    @cached_property
+    def reference_mean(self) -> Array:
+        """Mean of each feature over the reference windows and their steps, (n_features,), original units."""
+        return self.scaling.features_to_original(self.reference.windows.double().mean(dim=(0, 1)))
+
+    @cached_property
+    def feature_low(self) -> Array:
+        """The smallest value that each feature had in training, (n_features,); -inf where that is unknown."""
+        return np.array([-np.inf if feature.min is None else feature.min for feature in self.config.features])
+
+    @cached_property
+    def feature_high(self) -> Array:
+        """The largest value that each feature had in training, (n_features,); inf where that is unknown."""
+        return np.array([np.inf if feature.max is None else feature.max for feature in self.config.features])
+
+    @cached_property
+    def node_ranges(self) -> NodeRanges:
+        """Where the values of the network's nodes usually lie."""
+        return measure_ranges(self.network, self.reference.windows)
+
+    def to_model_units(self, windows: Array, path: str = "windows") -> Tensor:
+        """Windows as the network reads them.
+
+        Args:
+            windows: (n, lookback, n_features), original units, oldest step first.
+            path: name of the array in an error.
+
+        Returns:
+            (n, lookback, n_features), model units.
+
+        Raises:
+            DataError: another shape, or a value that is not finite after scaling to the network's type.
+        """
+        expected = (self.config.lookback, len(self.config.features))
+        if windows.ndim != 3 or windows.shape[1:] != expected:
+            raise DataError(
+                f"{path} must have shape (n, {expected[0]}, {expected[1]}), but has {windows.shape}",
+                [Problem(path, f"must have shape (n, {expected[0]}, {expected[1]})")],
+            )
+        scaled = self.scaling.features_to_model(windows)
+        refuse_non_finite(scaled.numpy(), path)
+        return scaled
+
+    def predict(self, windows: Array, path: str = "windows") -> Array:
+        """Forecasts in original units.
+
+        Args:
+            windows: (n, lookback, n_features), original units, oldest step first.
+            path: name of the array in an error.
+
+        Returns:
+            (n, n_outputs), original units.
+
+        Raises:
+            DataError: as `to_model_units`.
+            NonFiniteError: a forecast is not finite.
+        """
+        scaled = self.to_model_units(windows, path)
+        outputs = self.scaling.outputs_to_original(self.frozen.forward(scaled))
+        refuse_non_finite_outputs(outputs)
+        return outputs
+
+    def logits(self, windows: Array) -> Array:
+        """What the output function is applied to, (n, n_outputs); windows as `predict` takes them."""
+        logits: Array = self.frozen.logits(self.to_model_units(windows)).double().numpy()
+        return logits
+
+
+def refuse_non_finite_outputs(outputs: Array) -> None:
+    """Refuses results that are not finite, naming each as ``outputs[window][output]``.
+
+    Raises:
+        NonFiniteError: at least one result is not finite.
+    """
+    try:
+        refuse_non_finite(outputs, "outputs")
+    except DataError as error:
+        raise NonFiniteError(str(error), error.problems) from None

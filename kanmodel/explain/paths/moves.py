@@ -1,0 +1,117 @@
+"""How far features, gates and nodes move between neighbouring points of a path: what a rule's error can't tell.
+
+A rule knows nothing of what happens wholly between two of its points. Where a value moves by a large part of the
+interval in which it usually lies, that part of the path is to be halved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kanmodel.network.chain import Trace
+from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.network.ranges import Intervals, NodeRanges
+from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
+from kanmodel.scaling import Array
+
+MAX_MOVE = 0.5  # of a node between two neighbouring points, in widths of its intervals
+
+
+class PassedNodes(NamedTuple):
+    """Values of the network's nodes at the points of paths.
+
+    Attributes:
+        front: behind each layer of the front, (n, n_points, lookback, n_out).
+        readout: what the head sees, (n, n_points, n_units).
+        head: behind each layer of the head, (n, n_points, 1, n_out).
+        recurrent: steps and states, (n, n_points, lookback, ...); None without a recurrent part.
+    """
+
+    front: tuple[Tensor, ...]
+    readout: Tensor
+    head: tuple[Tensor, ...]
+    recurrent: RecurrentTrace | None
+
+    @classmethod
+    def of(cls, trace: Trace, recurrent: RecurrentTrace | None, paths: Sequence[int]) -> PassedNodes:
+        """Those of a trace of all points of paths, (n, n_points) together."""
+        front = tuple(by_path(layer.nodes, paths, -1) for layer in trace.front)
+        head = tuple(by_path(layer.nodes, paths, -1) for layer in trace.head)
+        if recurrent is not None:
+            steps, *states = (by_path(values, paths) for values in (recurrent.steps, *recurrent.states))
+            recurrent = RecurrentTrace(steps, tuple(states))
+        return cls(front, by_path(trace.readout, paths), head, recurrent)
+
+
+def by_path(values: Tensor, paths: Sequence[int], *rows: int) -> Tensor:
+    """(n * n_points, ...) -> (n, n_points, *rows, ...), without gradients."""
+    return values.detach().reshape(*paths, *rows, *values.shape[1:])
+
+
+def largest_move(
+    network: FrozenNetwork, ranges: NodeRanges, points: Tensor, nodes: Array, passed: PassedNodes
+) -> Array:
+    """The largest move of anything between two neighbouring points of each path, (n,).
+
+    Args:
+        network: the network.
+        ranges: of its nodes.
+        points: of the paths, (n, n_points, lookback, n_features).
+        nodes: their positions on the paths, (n_points,).
+        passed: what passes there.
+
+    Returns:
+        In widths of the node's interval; where it is at most `MAX_MOVE`, it may be an upper bound.
+    """
+    gap = float(np.diff(nodes).max())
+    whole = (points[:, -1] - points[:, 0]).abs_()  # features move evenly
+    behind = torch.cat([passed.readout, *(values.squeeze(2) for values in passed.head)], dim=-1)
+    moves = [
+        _bounded(gap * ranges.features.bound_move(whole), lambda paths: ranges.features.largest_move(points[paths])),
+        _largest_node_move(ranges.nodes, behind),
+    ]
+    if ranges.front is not None:
+        moves.append(_largest_node_move(ranges.front, torch.cat(passed.front, dim=-1)))
+    if ranges.gates is not None and network.recurrent is not None and passed.recurrent is not None:
+        moves.append(_largest_gate_move(network.recurrent, ranges.gates, passed.recurrent))
+    return torch.stack(moves).amax(dim=0).double().numpy()
+
+
+def _largest_node_move(intervals: Intervals, values: Tensor) -> Tensor:
+    """That of nodes (n, n_points, ..., n_nodes), (n,)."""
+    bound = intervals.bound_move(_largest_steps(values))
+    return _bounded(bound, lambda paths: intervals.largest_move(values[paths]))
+
+
+def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
+    """That of the gates, (n,): they are computed only where what they read moves far enough for a large one."""
+
+    def exact(paths: Tensor) -> Tensor:
+        steps, *states = (values[paths] for values in (trace.steps, *trace.states))
+        rows = RecurrentTrace(steps.flatten(0, 1), tuple(values.flatten(0, 1) for values in states))
+        values = (gate.view(*steps.shape[:2], *gate.shape[1:]) for gate in recurrent.gates(rows))
+        return torch.stack([gates.largest_move(value) for value in values]).amax(dim=0)
+
+    moves = RecurrentTrace(_largest_steps(trace.steps), tuple(_largest_steps(states) for states in trace.states))
+    bounds = recurrent.bound_gate_moves(moves)
+    if bounds is None:
+        return exact(torch.ones(len(trace.steps), dtype=torch.bool))
+    return _bounded(torch.stack([gates.bound_move(bound) for bound in bounds]).amax(dim=0), exact)
+
+
+def _largest_steps(values: Tensor) -> Tensor:
+    """The largest move between two neighbouring points, (n, n_points, ...) -> (n, ...)."""
+    return values.diff(dim=1).abs_().amax(dim=1)
+
+
+def _bounded(bound: Tensor, exact: Callable[[Tensor], Tensor]) -> Tensor:
+    """Upper bounds (n,) where they are small enough, and exact moves of the paths where they are not."""
+    unsure = ~(bound <= MAX_MOVE)
+    if bool(unsure.any()):
+        bound[unsure] = exact(unsure)
+    return bound

@@ -1,0 +1,157 @@
+"""From a data frame to a `Model`: `train`, and `fine_tune` for one that is trained already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from kanmodel.errors import ConfigError, UnknownNameError
+from kanmodel.model import Model
+from kanmodel.training.clock import MAX_STEP
+from kanmodel.training.optimization import ARCHITECTURE, Progress, TrainingOptions
+from kanmodel.training.progress import choose_progress
+from kanmodel.training.tables import Columns, make_table
+from kanmodel.training.training import fine_tune as fine_tune_model
+from kanmodel.training.training import fit
+
+Report = bool | Callable[[Progress], None] | None
+
+
+def train(
+    frame: Any,
+    target: str | Sequence[str],
+    *,
+    ahead: int = 0,
+    features: Sequence[str] | None = None,
+    time: str | None = None,
+    segment: str | None = None,
+    split: str | None = None,
+    max_step: float = MAX_STEP,
+    units: Mapping[str, str] | None = None,
+    last_value: Mapping[str, str | float] | None = None,
+    progress: Report = None,
+    name: str = "model",
+    **options: Any,
+) -> Model:
+    """Trains an LSTM+KAN forecaster on a table, and measures it beside persistence and ridge regression.
+
+    Windows with a missing value or target are left out and counted, and none spans a gap in time. The figures are in
+    `Model.metrics`: ``test_r2``, ``test_mae``, ``persistence_r2``, ``persistence_day_r2``, ``ridge_r2`` and more, as
+    `kanmodel.training.training.fit` has them.
+
+    Args:
+        frame: a data frame (pandas, polars, or whatever has ``.columns``), or a mapping of name to array; rows oldest
+            first. NaN, None and masked values are missing.
+        target: the column to forecast, or several.
+        ahead: how many rows after a window's last row the first forecast lies, which is the output
+            ``{target}+{ahead}``; with `horizon` h there are outputs up to ``{target}+{ahead+h-1}``. 0 for a target that
+            was shifted before: its column holds, at each row, what is to be forecast there, and the output is called
+            ``{target}+1``.
+        features: input columns; by default every column of numbers that has no other purpose. Where `ahead` is given
+            the target is among them, since its past is known then.
+        time: the column of time stamps: dates, texts in ISO 8601, or numbers. A step of more than `max_step` is a gap.
+        segment: the column that changes where another series begins.
+        split: the column that says train, validation or test; by default 70/15/15 % in row order.
+        max_step: the longest step in time that is no gap, in usual steps (their median).
+        units: unit of a feature or target, by name.
+        last_value: by target, the feature that persistence repeats, or 0 for a target that is itself a change; only
+            needed where `ahead` is 0.
+        progress: called with a `Progress` after each epoch; True for a line of text, False for none, None for a line in
+            a terminal or a notebook.
+        name: of the model.
+        **options: as `kanmodel.training.optimization.TrainingOptions` has them: `lookback`, `horizon`, `hidden`,
+            `cell`, `width`, `front`, `grid`, `lamb`, `grid_updates`, `epochs`, `patience`, `seed` and more.
+
+    Raises:
+        DataError: a value that cannot be used, too few windows, or a target that never changes; the message says why.
+        UnknownNameError: a column or an option that does not exist.
+        ConfigError: an architecture that cannot exist.
+        NonFiniteError: the training diverged.
+    """
+    columns = Columns(
+        targets=(target,) if isinstance(target, str) else tuple(target),
+        features=None if features is None else tuple(features),
+        ahead=ahead,
+        split=split,
+        segment=segment,
+        time=time,
+        max_step=max_step,
+        units=units or {},
+        last_value=last_value or {},
+    )
+    report, line = choose_progress(progress)
+    trained = fit(make_table(frame, columns), _read_options(options), report)
+    line.finish(trained.metrics)
+    return Model(trained, name)
+
+
+def fine_tune(
+    model: Model,
+    frame: Any,
+    *,
+    time: str | None = None,
+    segment: str | None = None,
+    split: str | None = None,
+    max_step: float = MAX_STEP,
+    last_value: Mapping[str, str | float] | None = None,
+    grid_size: int | None = None,
+    move_grids: bool = False,
+    progress: Report = None,
+    **options: Any,
+) -> Model:
+    """Goes on training a model: with a penalty, so that fewer edges matter; on finer grids; on new data.
+
+    Columns, `ahead`, architecture, units and scaling are the model's own; masked edges stay masked. The weights are
+    those of the epoch with the lowest validation error plus penalty, the start included.
+
+    Args:
+        model: where to begin; it is not changed.
+        frame: as `train` takes it.
+        time: as in `train`, and so are `segment`, `split`, `max_step`, `last_value` and `progress`.
+        segment: likewise.
+        split: likewise.
+        max_step: likewise.
+        last_value: likewise.
+        grid_size: intervals of a finer grid that every spline gets first, as `Model.refine_grid` gives it; None to keep
+            its own.
+        move_grids: whether the knots move to where the data is, before and after the training.
+        progress: likewise.
+        **options: as in `train`, but for those of the architecture; `grid_updates` is 0 by default.
+
+    Raises:
+        DataError: as `train`.
+        UnknownNameError: as `train`.
+        ConfigError: `grid_size` or `move_grids` for a model without B-splines, a grid that is not finer, or an option
+            of the architecture.
+        NonFiniteError: the training diverged.
+    """
+    for option in ("lookback", "horizon", *ARCHITECTURE):
+        if option in options:
+            more = "; grid_size gives it a finer one" if option == "grid" else ""
+            raise ConfigError(f"{option} cannot be given, since it is the model's own{more}")
+    config = model.loaded.config
+    columns = Columns(
+        targets=tuple(target.name for target in config.targets),
+        features=config.feature_names,
+        ahead=config.ahead,
+        split=split,
+        segment=segment,
+        time=time,
+        max_step=max_step,
+        last_value=last_value or {},
+    )
+    report, line = choose_progress(progress)
+    table = make_table(frame, columns)
+    chosen = _read_options({"grid_updates": 0} | options)
+    tuned = fine_tune_model(model.loaded, table, chosen, report, move_grids, grid_size).after
+    line.finish(tuned.metrics)
+    return Model(tuned, model.name)
+
+
+def _read_options(options: Mapping[str, Any]) -> TrainingOptions:
+    known = [field.name for field in fields(TrainingOptions)]
+    for name in options:
+        if name not in known:
+            raise UnknownNameError(f"there is no option {name!r}, but {', '.join(known)}")
+    return TrainingOptions(**options)

@@ -1,0 +1,38 @@
+"""The architecture and the units of a forecaster, as frozen data.
+
+A network is a chain: [layers per step] -> [recurrent] -> readout -> layers -> [output function]. Every layer is a KAN
+layer: a Linear layer is one whose edges are lines, an activation belongs to the edges that read it, a BatchNorm in
+evaluation mode is an affine map of the nodes.
+
+Nothing here computes: a config says what a checkpoint holds, and is refused with one sentence if it cannot exist.
+"""
+
+from kanmodel.network.config.columns import Column, Feature, Target
+from kanmodel.network.config.layers import (
+    BASE_FUNCTIONS,
+    LayerConfig,
+    Layers,
+    Step,
+    SymbolicEdge,
+    plain_layers,
+    width_of,
+)
+from kanmodel.network.config.model import Cell, DType, ModelConfig, Readout, RecurrentConfig
+
+__all__ = [
+    "BASE_FUNCTIONS",
+    "Cell",
+    "Column",
+    "DType",
+    "Feature",
+    "LayerConfig",
+    "Layers",
+    "ModelConfig",
+    "Readout",
+    "RecurrentConfig",
+    "Step",
+    "SymbolicEdge",
+    "Target",
+    "plain_layers",
+    "width_of",
+]

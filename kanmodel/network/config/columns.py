@@ -1,0 +1,61 @@
+"""The columns of the table that a forecaster reads and forecasts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from kanmodel.network.checks import check_flag, check_number, check_text
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a table, with its scaling.
+
+    Attributes:
+        name: the column's name.
+        unit: its unit, for people; None where unknown.
+        mean: mean over the training rows, original units.
+        std: standard deviation over the training rows, original units; 0 for a constant column.
+    """
+
+    name: str
+    unit: str | None = None
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_text(self.name, "name")
+        if self.unit is not None:
+            check_text(self.unit, "unit")
+        check_number(self.mean, "mean")
+        check_number(self.std, "std")
+
+
+@dataclass(frozen=True)
+class Target(Column):
+    """One forecast column, or one class."""
+
+
+@dataclass(frozen=True)
+class Feature(Column):
+    """One input column.
+
+    Attributes:
+        min: smallest training value, original units.
+        max: largest training value, original units.
+        integer: whether its values are whole numbers, so that it can change by whole numbers alone.
+        fixed: whether nobody can change it, as a calendar cannot be changed; a counterfactual leaves it as it is.
+    """
+
+    min: float | None = None
+    max: float | None = None
+    integer: bool = field(default=False, kw_only=True)
+    fixed: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_flag(self.integer, "integer")
+        check_flag(self.fixed, "fixed")
+        for place in ("min", "max"):
+            if getattr(self, place) is not None:
+                check_number(getattr(self, place), place)

@@ -1,0 +1,50 @@
+"""A line about the training that is written again after every epoch, where somebody may read it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+
+from kanmodel.training.optimization import Progress
+
+MEASURED = {
+    "test_r2": "test R2",
+    "persistence_r2": "persistence",
+    "persistence_day_r2": "a day before",
+    "persistence_week_r2": "a week before",
+    "ridge_r2": "ridge",
+}
+
+
+class ProgressLine:
+    """The epoch and its errors, on stdout; nothing where that is neither a terminal nor a notebook.
+
+    Args:
+        shown: whether to write; None for where somebody reads along.
+    """
+
+    def __init__(self, shown: bool | None = None) -> None:
+        self._shown = (sys.stdout.isatty() or "ipykernel" in sys.modules) if shown is None else shown
+
+    def __call__(self, progress: Progress) -> None:
+        """Writes where the training stands over what was written before."""
+        if self._shown:
+            errors = f"train {progress.train_error:.4f}, validation {progress.validation_error:.4f}"
+            line = f"epoch {progress.epoch}/{progress.epochs}  {errors}, best {progress.best_error:.4f}"
+            print(f"\r{line}", end="", flush=True)
+
+    def finish(self, metrics: Mapping[str, float]) -> None:
+        """Goes on to the next line, and writes there how good the model is."""
+        if self._shown:
+            figures = [f"{text} {metrics[name]:.3f}" for name, text in MEASURED.items() if name in metrics]
+            left_out = metrics.get("left_out_windows")
+            note = f"; {left_out:.0f} windows left out for missing values" if left_out else ""
+            print(f"\n{', '.join(figures)}{note}")
+
+
+def choose_progress(
+    progress: bool | Callable[[Progress], None] | None,
+) -> tuple[Callable[[Progress], None], ProgressLine]:
+    """What is called after each epoch, and the line that ends with the metrics."""
+    line = ProgressLine(progress if isinstance(progress, bool) else None if progress is None else False)
+    return (progress if callable(progress) else line), line

@@ -1,0 +1,169 @@
+"""A data frame, or a mapping of names to arrays -> the table that a model is trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Real
+from typing import Any
+
+import numpy as np
+
+from kanmodel.errors import DataError, Problem, UnknownNameError
+from kanmodel.scaling import Array
+from kanmodel.training.clock import MAX_STEP, Clock, times_as_text
+from kanmodel.training.samples import Labels, TrainingTable
+
+MISSING = ("", "na", "nan", "<na>", "nat", "none", "null")  # what stands in a cell without a value, in any case
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What the columns of a table are for.
+
+    Attributes:
+        targets: columns to forecast.
+        features: input columns; None for every column of numbers that has no other purpose, and where `ahead` is given
+            the targets' own past.
+        ahead: rows from a window's last row to its first target; 0 where the targets were shifted before, so that they
+            hold, at each row, what is to be forecast there.
+        split: the column that says train, validation or test.
+        segment: the column that changes where another series begins.
+        time: the column of time stamps; no window spans a gap in it.
+        max_step: the longest step in time that is no gap, in usual steps.
+        units: unit of a feature or target, by name.
+        last_value: by target, the feature that persistence repeats, or 0 for a target that is itself a change.
+    """
+
+    targets: tuple[str, ...]
+    features: tuple[str, ...] | None = None
+    ahead: int = 0
+    split: str | None = None
+    segment: str | None = None
+    time: str | None = None
+    max_step: float = MAX_STEP
+    units: Mapping[str, str] = field(default_factory=dict)
+    last_value: Mapping[str, str | float] = field(default_factory=dict)
+
+    @property
+    def special(self) -> tuple[str, ...]:
+        """The columns of labels and times."""
+        return tuple(name for name in (self.split, self.segment, self.time) if name is not None)
+
+    @property
+    def no_features(self) -> set[str]:
+        """Columns that are no features unless they are named as such."""
+        return {*self.special, *(() if self.ahead else self.targets)}
+
+
+def make_table(frame: Any, columns: Columns) -> TrainingTable:
+    """The rows of a frame, ready to be trained on.
+
+    Args:
+        frame: a data frame (anything with ``.columns`` whose columns have ``.to_numpy()``), or a mapping of name to
+            array; rows oldest first. None, NaN and masked values are missing.
+        columns: what its columns are for.
+
+    Raises:
+        DataError: columns of different lengths, a value that is neither a number nor missing, a time that is none or
+            not later than the one above it.
+        UnknownNameError: a column does not exist.
+    """
+    data = _read_columns(frame)
+    for name in (*columns.targets, *(columns.features or ()), *columns.special):
+        if name not in data:
+            raise UnknownNameError(f"there is no column {name!r}, but {', '.join(map(str, data))}")
+    features = columns.features or tuple(
+        name for name, values in data.items() if name not in columns.no_features and _holds_numbers(values)
+    )
+    if not features:
+        raise DataError(f"there is no column of numbers beside {', '.join((*columns.targets, *columns.special))}")
+    segment = _labels(data, columns.segment)
+    time = columns.time
+    return TrainingTable(
+        features=np.column_stack([_numbers(data[name], name) for name in features]),
+        targets=np.column_stack([_numbers(data[name], name) for name in columns.targets]),
+        feature_names=features,
+        target_names=columns.targets,
+        ahead=columns.ahead,
+        split=_labels(data, columns.split),
+        segment=segment,
+        clock=None if time is None else Clock.of(data[time], segment, columns.max_step, time),
+        times=None if time is None else times_as_text(data[time]),
+        units=columns.units,
+        last_value=columns.last_value,
+    )
+
+
+def _read_columns(frame: Any) -> dict[str, np.ndarray[Any, Any]]:
+    """The columns by name, each one-dimensional and all of one length."""
+    if not isinstance(frame, Mapping) and not hasattr(frame, "columns"):
+        raise DataError(
+            f"the table must be a data frame or a mapping of name to array, but is a {type(frame).__name__}"
+        )
+    names = list(frame) if isinstance(frame, Mapping) else list(frame.columns)
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
+        raise DataError(f"there is more than one column {repeated[0]!r}")
+    data = {name: _as_array(frame[name]) for name in names}
+    for name, values in data.items():
+        if values.ndim != 1 or len(values) != len(data[names[0]]):
+            expected = f"({len(data[names[0]])},)"
+            raise DataError(f"column {name} must have the shape {expected}, but has {values.shape}")
+    return data
+
+
+def _as_array(values: Any) -> np.ndarray[Any, Any]:
+    array = values.to_numpy() if hasattr(values, "to_numpy") else values
+    if isinstance(array, np.ma.MaskedArray):
+        array = np.where(np.ma.getmaskarray(array), np.array(None), array.data)
+    read = np.asarray(array)
+    # in a list of numbers and words, each cell stays what it is
+    return np.array(array, dtype=object) if read.dtype.kind == "U" and isinstance(array, list | tuple) else read
+
+
+def _holds_numbers(values: np.ndarray[Any, Any]) -> bool:
+    if values.dtype.kind == "O":
+        return any(_is_number(cell) and not _is_missing(cell) for cell in values.tolist())
+    return values.dtype.kind in "biu" or (values.dtype.kind == "f" and not np.isnan(values).all())
+
+
+def _numbers(values: np.ndarray[Any, Any], name: str) -> Array:
+    """A column in float64, NaN where a value is missing."""
+    if values.dtype.kind in "biuf":
+        numbers = values.astype(np.float64)
+    else:
+        cells = values.tolist()
+        bad = next((row for row, cell in enumerate(cells) if not _is_missing(cell) and not _is_number(cell)), None)
+        if bad is not None:
+            raise _refusal(name, bad, cells[bad])
+        numbers = np.array([np.nan if _is_missing(cell) else float(cell) for cell in cells])
+    for row in np.flatnonzero(np.isinf(numbers)).tolist():
+        raise _refusal(name, row, float(numbers[row]))
+    return numbers
+
+
+def _is_number(cell: Any) -> bool:
+    return isinstance(cell, Real | Decimal)
+
+
+def _is_missing(cell: Any) -> bool:
+    return str(cell).strip().lower() in MISSING
+
+
+def _labels(data: Mapping[str, np.ndarray[Any, Any]], name: str | None) -> Labels | None:
+    """A column of labels as text."""
+    if name is None:
+        return None
+    cells = data[name].tolist()
+    for row, cell in enumerate(cells):
+        if _is_missing(cell):
+            raise DataError(f"data row {row + 1}, column {name} is empty")
+    labels: Labels = np.array([str(cell) for cell in cells])
+    return labels
+
+
+def _refusal(name: str, row: int, cell: object) -> DataError:
+    place, message = f"data row {row + 1}, column {name}", f"must be a finite number or empty, but is {cell!r}"
+    return DataError(f"{place} {message}", [Problem(place, message)])

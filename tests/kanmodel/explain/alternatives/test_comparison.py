@@ -1,0 +1,114 @@
+"""Why two forecasts differ."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from factories import make_chain, make_model, make_windows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanmodel.errors import DataError
+from kanmodel.explain.alternatives.comparison import compare_forecasts
+from kanmodel.explain.paths.baseline import Baseline
+from kanmodel.explain.paths.ledger import explain_windows
+
+MODEL = make_model(targets=("a", "b"))
+OTHER = make_chain(MODEL.config, seed=7)  # the same shape with other weights and other reference windows
+SEEDS = st.integers(0, 200)
+
+
+@given(SEEDS, SEEDS, st.integers(0, 1))
+def test_the_parts_sum_to_the_difference(seed, other_seed, output):
+    """data + model is the difference of the two forecasts exactly, and so are the features' up to the residual."""
+    x, y = make_windows(MODEL, 1, seed)[0], make_windows(MODEL, 1, other_seed)[0]
+    found = compare_forecasts(MODEL, x, OTHER, y, output)
+    assert found.prediction == pytest.approx(MODEL.predict(x[None])[0, output])
+    assert found.against_prediction == pytest.approx(OTHER.predict(y[None])[0, output])
+    assert found.data_total + found.model_total == pytest.approx(found.difference, abs=1e-9)
+    assert abs(found.data.sum() - found.data_total) <= found.residual + 1e-9
+    assert abs(found.model.sum() + found.baseline_shift - found.model_total) <= found.residual + 1e-9
+
+
+@given(SEEDS, SEEDS)
+def test_exchanging_the_sides_changes_every_sign_exactly(seed, other_seed):
+    """Which forecast is called the first decides nothing but the sign, to the last bit."""
+    x, y = make_windows(MODEL, 1, seed)[0], make_windows(MODEL, 1, other_seed)[0]
+    one, other = compare_forecasts(MODEL, x, OTHER, y, 0), compare_forecasts(OTHER, y, MODEL, x, 0)
+    assert (one.data == -other.data).all() and (one.model == -other.model).all()
+    assert (one.data_total, one.model_total, one.baseline_shift, one.difference) == (
+        -other.data_total,
+        -other.model_total,
+        -other.baseline_shift,
+        -other.difference,
+    )
+    assert (one.residual, one.error, one.tolerance, one.converged) == (
+        other.residual,
+        other.error,
+        other.tolerance,
+        other.converged,
+    )
+
+
+@given(SEEDS)
+def test_a_forecast_does_not_differ_from_itself(seed):
+    """The same model and window: 0 everywhere, exactly."""
+    x = make_windows(MODEL, 1, seed)[0]
+    found = compare_forecasts(MODEL, x, MODEL, x.copy(), 0)
+    assert not found.data.any() and not found.model.any()
+    assert (found.data_total, found.model_total, found.baseline_shift, found.difference) == (0, 0, 0, 0)
+
+
+@given(SEEDS, SEEDS)
+def test_one_model_differs_by_the_data_alone(seed, other_seed):
+    """With one model the data part is its ledger from the other window."""
+    x, y = make_windows(MODEL, 1, seed)[0], make_windows(MODEL, 1, other_seed)[0]
+    found = compare_forecasts(MODEL, x, MODEL, y, 1)
+    assert not found.model.any() and found.model_total == 0
+    ledger = explain_windows(MODEL, MODEL.to_model_units(x[None]), 1, Baseline("instance", instance=y))
+    assert found.data == pytest.approx(ledger.features[0], abs=2 * ledger.tolerance)
+
+
+@given(SEEDS)
+def test_one_window_differs_by_the_model_alone(seed):
+    """With one window the model part is all, and the features' is the difference of the two ledgers."""
+    x = make_windows(MODEL, 1, seed)[0]
+    found = compare_forecasts(MODEL, x, OTHER, x, 0)
+    assert not found.data.any() and found.data_total == 0
+    assert found.model_total == pytest.approx(found.difference)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda c: replace(c, features=tuple(replace(f, unit="mm") for f in c.features)), "same features"),
+        (lambda c: replace(c, lookback=c.lookback + 1), "same lookback"),
+        (lambda c: replace(c, targets=(replace(c.targets[0], name="z"), c.targets[1])), "has no output 'a"),
+        (lambda c: replace(c, targets=(replace(c.targets[0], unit="m"), c.targets[1])), "must forecast a"),
+    ],
+)
+def test_models_that_read_or_forecast_something_else_are_refused(change, says):
+    """The error says what differs."""
+    x = make_windows(MODEL, 1)[0]
+    with pytest.raises(DataError, match=says) as error:
+        compare_forecasts(MODEL, x, make_chain(change(MODEL.config)), x, 0)
+    assert error.value.problems[0].path == "against"
+
+
+def test_it_pauses_between_the_ledgers():
+    """Long comparisons let others go first."""
+    calls: list[int] = []
+    x = make_windows(MODEL, 2)
+    compare_forecasts(MODEL, x[0], OTHER, x[1], 0, pause=lambda: calls.append(1))
+    assert len(calls) == 2
+
+
+def test_contributions_of_equal_windows_are_the_same_number_not_nearly():
+    """Where one feature alone differs, no other contributes to the data part."""
+    x = make_windows(MODEL, 1)[0]
+    y = x.copy()
+    y[:, 2] += 1.5
+    found = compare_forecasts(MODEL, x, OTHER, y, 0)
+    assert np.flatnonzero(found.data).tolist() == [2]

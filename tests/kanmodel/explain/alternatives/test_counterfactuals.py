@@ -1,0 +1,191 @@
+"""What must change for a forecast to become another."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from factories import make_chain, make_model, make_windows
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thorough import examples
+
+from kanmodel.errors import DataError
+from kanmodel.explain.alternatives.counterfactuals import Search, find_counterfactual
+from kanmodel.explain.alternatives.shifts import FARTHEST, Goal
+from kanmodel.network.bases import Line
+from kanmodel.network.config import plain_layers
+
+MODEL = make_model("lstm")
+LINEAR = make_chain(
+    replace(make_model("flat").config, head=plain_layers([24, 1], Line(), base="zero"), dtype="float64"), seed=3
+)
+STD = MODEL.scaling.feature_scale
+
+
+def goal_beyond(model, window, deviations):
+    """A goal that lies so many standard deviations of the output above the forecast, or below."""
+    prediction = model.predict(window[None])[0, 0]
+    border = prediction + deviations * model.output_std[0]
+    return Goal(low=border) if deviations > 0 else Goal(high=border)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    deviations=st.sampled_from([-3, -1, -0.2, 0.2, 1, 3]),
+    first=st.integers(0, 5),
+    max_features=st.integers(1, 4),
+    features=st.sets(st.integers(0, 3), min_size=1),
+    within=st.booleans(),
+)
+def test_every_answer_is_a_forecast_and_keeps_to_what_may_change(
+    seed, deviations, first, max_features, features, within
+):
+    """The changed window's own forecast is the new prediction, and nothing changed that may not, or too far."""
+    window = make_windows(MODEL, 1, seed)[0]
+    goal = goal_beyond(MODEL, window, deviations)
+    steps = slice(first, 6)
+    found = find_counterfactual(MODEL, window, 0, goal, Search(sorted(features), steps, max_features, within))
+    assert MODEL.predict(found.window[None])[0, 0] == found.new_prediction
+    assert found.reached == (goal.miss(np.array([found.new_prediction]))[0] == 0)
+    assert found.distance == pytest.approx(np.abs(found.shifts / STD).sum())
+    assert set(np.flatnonzero(found.shifts)) <= features
+    assert np.count_nonzero(found.shifts) <= max_features
+    expected = window.copy()
+    expected[steps] += found.shifts
+    assert found.window == pytest.approx(expected)
+    if within:
+        for feature in np.flatnonzero(found.shifts):
+            changed = found.window[steps, feature]
+            assert changed.min() >= min(MODEL.feature_low[feature], window[steps, feature].min()) - 1e-9
+            assert changed.max() <= max(MODEL.feature_high[feature], window[steps, feature].max()) + 1e-9
+    else:
+        assert np.abs(found.shifts / STD).max() <= FARTHEST + 1e-9
+
+
+@settings(max_examples=examples(15))
+@given(seed=st.integers(0, 1000), deviations=st.sampled_from([-1, -0.2, 0.2, 1]))
+def test_the_answer_is_never_farther_than_the_best_single_feature(seed, deviations):
+    """Several features together are asked for only to get nearer, and each single answer reaches the goal itself."""
+    window = make_windows(MODEL, 1, seed)[0]
+    goal = goal_beyond(MODEL, window, deviations)
+    found = find_counterfactual(MODEL, window, 0, goal)
+    for single in found.single:
+        shift = single.best if single.shift is None else single.shift
+        changed = window.copy()
+        changed[:, single.feature] += shift * STD[single.feature]
+        miss = goal.miss(MODEL.predict(changed[None])[0])[0]
+        assert (miss < 1e-9) == (single.shift is not None)
+        if single.shift is not None:
+            assert found.reached and found.distance <= abs(single.shift)
+
+
+@given(seed=st.integers(0, 1000), deviations=st.sampled_from([-0.5, -0.1, 0.1, 0.5]))
+def test_of_a_linear_model_the_steepest_feature_alone_is_the_answer(seed, deviations):
+    """The closed form: |what is missing| / the largest slope per standard deviation, where no range is in the way."""
+    window = make_windows(LINEAR, 1, seed)[0]
+    goal = goal_beyond(LINEAR, window, deviations)
+    slopes = LINEAR.predict(window[None] + np.eye(4)[:, None, :] * LINEAR.scaling.feature_scale)[:, 0]
+    slopes -= LINEAR.predict(window[None])[0, 0]
+    found = find_counterfactual(LINEAR, window, 0, goal, Search(within_training_range=False))
+    expected = abs(deviations) * LINEAR.output_std[0] / np.abs(slopes).max()
+    if expected < FARTHEST:
+        assert found.reached
+        assert found.distance == pytest.approx(expected, rel=1e-4)
+
+
+@given(seed=st.integers(0, 1000), deviations=st.sampled_from([-2, -1, 1, 2]))
+@pytest.mark.parametrize("max_features", [2, 3])
+def test_a_linear_program_is_solved_where_ranges_are_in_the_way(max_features, seed, deviations):
+    """Of a linear model the optimum is known: steepest features first, each to the end of its range."""
+    window = make_windows(LINEAR, 1, seed)[0]
+    goal = goal_beyond(LINEAR, window, deviations)
+    scale, base = LINEAR.scaling.feature_scale, LINEAR.predict(window[None])[0, 0]
+    slopes = np.sign(deviations) * (LINEAR.predict(window[None] + np.eye(4)[:, None, :] * scale)[:, 0] - base)
+    low = np.minimum((LINEAR.feature_low - window.min(axis=0)) / scale, 0)
+    high = np.maximum((LINEAR.feature_high - window.max(axis=0)) / scale, 0)
+    room = np.where(slopes > 0, high, -low)
+    missing, distance = abs(deviations) * LINEAR.output_std[0], 0.0
+    for feature in np.argsort(-np.abs(slopes))[:max_features]:  # the best set of a linear model, if it is enough
+        used = min(room[feature], missing / abs(slopes[feature]))
+        missing, distance = missing - used * abs(slopes[feature]), distance + used
+    found = find_counterfactual(LINEAR, window, 0, goal, Search(max_features=max_features))
+    if missing < 1e-9:
+        assert found.reached
+        assert found.distance <= distance * (1 + 1e-4)
+
+
+@settings(max_examples=examples(15))
+@given(seed=st.integers(0, 200))
+@pytest.mark.parametrize("deviations", [-0.5, 0.5])
+def test_it_is_as_near_as_a_random_search(deviations, seed):
+    """Two thousand random changes of up to two features hold none that is nearer by more than a tenth."""
+    window = make_windows(MODEL, 1, seed)[0]
+    goal = goal_beyond(MODEL, window, deviations)
+    found = find_counterfactual(MODEL, window, 0, goal)
+    rng = np.random.default_rng(seed)
+    shifts = np.zeros((2000, 4))
+    for shift in shifts:
+        chosen = rng.choice(4, 2, replace=False)
+        low = np.minimum(MODEL.feature_low - window.min(axis=0), 0)[chosen]
+        high = np.maximum(MODEL.feature_high - window.max(axis=0), 0)[chosen]
+        shift[chosen] = rng.uniform(low, high) * rng.uniform()
+    reached = goal.miss(MODEL.predict(window + shifts[:, None])[:, 0]) == 0
+    if reached.any():
+        best = np.abs(shifts[reached] / STD).sum(axis=1).min()
+        assert found.reached and found.distance <= best * 1.1
+
+
+def test_a_goal_that_is_reached_already_needs_no_change():
+    """The window as it is answers at distance 0."""
+    window = make_windows(MODEL, 1)[0]
+    found = find_counterfactual(MODEL, window, 0, Goal(high=1e9))
+    assert found.reached and found.distance == 0 and not found.shifts.any()
+    assert found.new_prediction == found.prediction
+
+
+def test_what_cannot_be_reached_is_said_with_the_best_found():
+    """Nothing reaches the impossible, and the shifts then given are those whose forecast comes nearest."""
+    window = make_windows(MODEL, 1)[0]
+    found = find_counterfactual(MODEL, window, 0, Goal(low=1e9))
+    assert not found.reached
+    assert found.new_prediction >= max(found.prediction, *(single.best_prediction for single in found.single))
+    assert all(single.shift is None for single in found.single)
+
+
+@settings(max_examples=examples(15))
+@given(seed=st.integers(0, 300), deviations=st.sampled_from([-1, -0.3, 0.3, 1]))
+def test_whole_numbers_stay_whole_and_what_is_fixed_stays(seed, deviations):
+    """A feature that counts shifts by whole numbers exactly, and a fixed one by nothing."""
+    config = MODEL.config
+    features = [*config.features]
+    features[0], features[1] = replace(features[0], integer=True), replace(features[1], fixed=True)
+    network = make_model("lstm").network
+    network.config = replace(config, features=tuple(features))
+    model = replace(MODEL, network=network)
+    window = make_windows(model, 1, seed)[0]
+    window[:, 0] = np.round(window[:, 0])
+    found = find_counterfactual(model, window, 0, goal_beyond(model, window, deviations), Search(max_features=3))
+    assert found.shifts[0] == np.round(found.shifts[0])
+    assert found.shifts[1] == 0
+    assert [single.feature for single in found.single] == [0, 2, 3]
+    whole = [single.shift * STD[0] for single in found.single if single.feature == 0 and single.shift is not None]
+    assert whole == pytest.approx(np.round(whole), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "place"),
+    [
+        (lambda: Goal(), "target"),
+        (lambda: Goal(2.0, 1.0), "target"),
+        (lambda: Goal(float("nan")), "target"),
+        (lambda: Goal(low=float("inf")), "target"),
+        (lambda: Search(max_features=0), "max_features"),
+    ],
+)
+def test_a_question_that_cannot_be_is_refused(make, place):
+    """The error names the member."""
+    with pytest.raises(DataError) as error:
+        make()
+    assert error.value.problems[0].path == place

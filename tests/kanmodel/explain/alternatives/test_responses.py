@@ -1,0 +1,95 @@
+"""Responses of the forecast to one feature."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from factories import make_chain, make_model, make_windows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanmodel.errors import DataError
+from kanmodel.explain.alternatives.responses import Shift, respond
+
+MODEL = make_model(targets=("a", "b"))
+ALL = slice(None)
+
+
+@given(seed=st.integers(0, 50), first=st.integers(0, 5), n_steps=st.integers(1, 6), low=st.floats(-50, 50))
+def test_every_value_is_the_forecast_of_the_changed_window(seed, first, n_steps, low):
+    """Each point of a curve is what `predict` says of the window with that one feature shifted at those steps."""
+    windows = make_windows(MODEL, 2, seed)
+    steps = slice(first, first + n_steps)
+    responses = respond(MODEL, windows, [2, 0], steps, Shift(low, low + 7, 3))
+    for window, of_window in zip(windows, responses, strict=True):
+        assert [response.feature for response in of_window] == [2, 0]
+        for response in of_window:
+            assert response.kind == "shift" and response.values.tolist() == [low, low + 3.5, low + 7]
+            for value, prediction in zip(response.values, response.predictions, strict=True):
+                changed = window.copy()
+                changed[steps, response.feature] += value
+                assert prediction == pytest.approx(MODEL.predict(changed[None])[0], rel=1e-9, abs=1e-9)
+
+
+def test_a_shift_of_zero_changes_nothing():
+    """Where a shift passes 0, the curve passes the window's own forecast."""
+    windows = make_windows(MODEL, 3)
+    for window, (response,) in zip(windows, respond(MODEL, windows, [1], ALL, Shift(-1, 1, 3)), strict=True):
+        assert response.predictions[1] == pytest.approx(MODEL.predict(window[None])[0])
+
+
+def test_without_a_shift_the_feature_takes_the_values_of_its_training_range():
+    """The curve begins at the training minimum and ends at the maximum, held at the chosen steps."""
+    windows = make_windows(MODEL, 1)
+    ((response,),) = respond(MODEL, windows, [3], slice(4, 6), None, points=5)
+    assert (response.kind, response.values[0], response.values[-1]) == (
+        "value",
+        MODEL.feature_low[3],
+        MODEL.feature_high[3],
+    )
+    changed = windows.copy()
+    changed[:, 4:, 3] = response.values[2]
+    assert response.predictions[2] == pytest.approx(MODEL.predict(changed)[0])
+    assert not response.outside_training_range.any()
+
+
+def test_values_outside_the_training_range_are_marked():
+    """A point is marked exactly where a changed step leaves the range."""
+    windows = make_windows(MODEL, 1)
+    far = float(MODEL.feature_high[0] - MODEL.feature_low[0])
+    ((response,),) = respond(MODEL, windows, [0], ALL, Shift(-far * 2, far * 2, 9))
+    taken = windows[0, :, 0] + response.values[:, None]
+    expected = (taken.min(axis=1) < MODEL.feature_low[0]) | (taken.max(axis=1) > MODEL.feature_high[0])
+    assert response.outside_training_range.tolist() == expected.tolist()
+    assert expected[0] and expected[-1] and not expected[4]
+
+
+def test_it_pauses_between_features():
+    """Long answers let others go first, once per window and feature."""
+    calls: list[int] = []
+    respond(MODEL, make_windows(MODEL, 2), [0, 1, 2], ALL, Shift(0, 1, 2), pause=lambda: calls.append(1))
+    assert len(calls) == 6
+
+
+@pytest.mark.parametrize(
+    ("make", "place"),
+    [
+        (lambda: Shift(float("nan"), 1), "shift.from"),
+        (lambda: Shift(0, float("inf")), "shift.to"),
+        (lambda: Shift(0, 1, 1), "shift.points"),
+    ],
+)
+def test_a_shift_that_cannot_be_is_refused(make, place):
+    """The error names the member."""
+    with pytest.raises(DataError) as error:
+        make()
+    assert error.value.problems[0].path == place
+
+
+def test_an_unknown_training_range_needs_a_shift():
+    """A model without minimum and maximum says so by the feature's name."""
+    features = tuple(replace(feature, min=None) for feature in MODEL.config.features)
+    model = make_chain(replace(MODEL.config, features=features))
+    with pytest.raises(DataError, match="shift is needed, since the training range of f0 is unknown"):
+        respond(model, make_windows(model, 1), [0], ALL, None)

@@ -1,0 +1,176 @@
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+import torch
+
+import kanmodel
+from kanmodel.errors import ConfigError, DataError, UnknownNameError
+from kanmodel.training.baselines import r2_scores
+
+QUICK = {"lookback": 6, "hidden": 3, "width": (3, 2, 1), "grid": 3, "epochs": 2, "batch": 64, "grid_updates": 1}
+
+
+def make_frame(n_rows=900, seed=0):
+    """Hours of a load with the rhythm of a day, and the wind that moves it."""
+    rng = np.random.default_rng(seed)
+    hours = np.arange(n_rows)
+    wind = rng.normal(size=n_rows)
+    load = 100 + 20 * np.sin(2 * np.pi * hours / 24) + 2 * wind
+    time = np.datetime64("2026-01-01T00", "s") + hours.astype("timedelta64[h]")
+    return pd.DataFrame({"time": time, "wind": wind, "load": load})
+
+
+def weights(model):
+    return torch.cat([tensor.flatten() for tensor in model.loaded.network.state_dict().values()])
+
+
+def test_a_frame_becomes_a_model():
+    """Outputs are named by how far ahead they lie, the load is a feature, and windows of the frame are forecast."""
+    frame = make_frame()
+    model = kanmodel.train(frame, "load", ahead=6, time="time", horizon=2, **QUICK | {"width": (3, 2, 2)})
+    assert model.outputs == ("load+6", "load+7") and model.lookback == 6
+    assert [feature.name for feature in model.features] == ["wind", "load"]
+    assert model.predict(frame).shape == (1, 2)
+    assert model.explain(frame, "load+7").converged.all()
+    assert model.loaded.reference.times[0].startswith("2026-01-2")
+
+
+def test_the_targets_are_the_column_so_many_rows_later():
+    """Reference targets are the load at the time of the window's last row plus `ahead` steps, in original units."""
+    frame = make_frame()
+    model = kanmodel.train(frame, "load", ahead=6, time="time", horizon=2, **QUICK | {"width": (3, 2, 2)})
+    load = dict(zip(frame["time"].astype(str).str.replace(" ", "T"), frame["load"], strict=True))
+    for time, targets in zip(model.loaded.reference.times, model.loaded.reference.targets, strict=True):
+        later = [str(np.datetime64(time) + np.timedelta64(step, "h")) for step in (6, 7)]
+        assert targets.tolist() == [load[instant] for instant in later]
+
+
+def test_persistence_stands_beside_the_result():
+    """The last value of a level and that of a day before are measured on the test windows, without being named."""
+    frame = make_frame()
+    metrics = kanmodel.train(frame, "load", ahead=6, time="time", **QUICK).metrics
+    load = frame["load"].to_numpy()
+    ends = np.arange(900 - 135 + 5, 900 - 6)
+    truth = load[ends + 6][:, None]
+    assert metrics["test_windows"] == len(ends)
+    assert metrics["persistence_r2"] == pytest.approx(r2_scores(truth, load[ends][:, None])[0])
+    assert metrics["persistence_day_r2"] == pytest.approx(r2_scores(truth, load[ends - 18][:, None])[0])
+    assert metrics["persistence_week_r2"] == pytest.approx(r2_scores(truth, load[ends + 6 - 168][:, None])[0])
+    assert metrics["persistence_day_r2"] > 0.9 > 0 > metrics["persistence_r2"]
+    without = kanmodel.train(frame.drop(columns="time"), "load", ahead=6, **QUICK).metrics
+    assert "persistence_r2" in without and "persistence_day_r2" not in without
+
+
+def test_a_column_that_was_shifted_by_hand_trains():
+    """The empty cells at its end are left out and counted, and persistence is only told where it is known."""
+    frame = make_frame()
+    shifted = frame.assign(next=frame["load"].shift(-6))
+    options = {"time": "time", **QUICK}
+    model = kanmodel.train(shifted, "next", **options)
+    assert model.outputs == ("next+1",) and [feature.name for feature in model.features] == ["wind", "load"]
+    assert "persistence_r2" not in model.metrics
+    assert model.metrics["left_out_windows"] == model.metrics["left_out_windows next (target)"] == 6
+    named = kanmodel.train(shifted, "next", last_value={"next": "load"}, **options).metrics
+    ahead = kanmodel.train(frame, "load", ahead=6, **options).metrics
+    assert named["persistence_r2"] == pytest.approx(ahead["persistence_r2"])
+    assert named["test_windows"] == ahead["test_windows"] == 124
+    change = kanmodel.train(shifted, "next", last_value={"next": 0}, **options).metrics
+    assert change["persistence_r2"] < -10
+
+
+def test_windows_with_missing_values_are_counted_by_column():
+    """The columns that cost most are named, and the rest is trained on."""
+    frame = make_frame()
+    frame.loc[100:109, "wind"] = np.nan
+    frame.loc[300, "load"] = np.nan
+    metrics = kanmodel.train(frame, "load", ahead=2, **QUICK).metrics
+    assert metrics["left_out_windows"] == 15 + 6 + 1
+    named = {name: value for name, value in metrics.items() if name.startswith("left_out_windows ")}
+    assert named == {"left_out_windows wind": 15, "left_out_windows load": 6, "left_out_windows load (target)": 1}
+
+
+def test_what_holds_the_columns_does_not_matter():
+    """pandas, polars and a mapping give the same weights."""
+    frame = make_frame(400)
+    models = [
+        kanmodel.train(table, ["load"], ahead=1, time="time", **QUICK)
+        for table in (frame, pl.from_pandas(frame), {name: frame[name].to_numpy() for name in frame})
+    ]
+    assert torch.equal(weights(models[0]), weights(models[1])) and torch.equal(weights(models[0]), weights(models[2]))
+
+
+def test_a_model_is_fine_tuned():
+    """It keeps its columns and how far ahead it looks, changes its weights, and is itself not changed."""
+    frame = make_frame()
+    model = kanmodel.train(frame, "load", ahead=6, **QUICK)
+    before = weights(model)
+    tuned = kanmodel.fine_tune(model, frame, epochs=2, lamb=0.05, time="time")
+    assert tuned.outputs == model.outputs and not torch.equal(weights(tuned), before)
+    assert torch.equal(weights(model), before)
+    assert "persistence_day_r2" in tuned.metrics
+    finer = kanmodel.fine_tune(model, frame, epochs=0, grid_size=6)
+    assert finer.loaded.config.head[0].basis.grid_size == 6
+    assert finer.metrics["test_r2"] == pytest.approx(model.metrics["test_r2"], abs=1e-4)
+    refined = model.refine_grid(6)
+    assert torch.equal(weights(refined), weights(finer)) and refined.metrics == model.metrics
+    with pytest.raises(ConfigError, match="a finer grid needs more than 3 intervals, but 2 are asked for"):
+        kanmodel.fine_tune(model, frame, epochs=0, grid_size=2)
+    with pytest.raises(ConfigError, match="grid cannot be given, since it is the model's own; grid_size gives it a"):
+        kanmodel.fine_tune(model, frame, epochs=0, grid=6)
+    with pytest.raises(UnknownNameError, match="there is no column 'wind', but time, load"):
+        kanmodel.fine_tune(model, frame.drop(columns="wind"))
+
+
+def test_a_finer_grid_learns_what_a_coarse_one_cannot():
+    """After training on its own grid a KAN goes on, on one four times as fine, to a lower error."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, 1500)
+    frame = {"x": x, "y": np.sin(12 * x)}
+    options = {"lookback": 1, "hidden": 0, "width": (1, 1), "lamb": 0.0, "noise": 0.0, "weight_decay": 0.0, "batch": 64}
+    coarse = kanmodel.train(frame, "y", grid=3, epochs=15, learning_rate=0.05, **options)
+    fine = kanmodel.fine_tune(
+        coarse, frame, grid_size=12, epochs=15, learning_rate=0.05, lamb=0.0, noise=0.0, weight_decay=0.0, batch=64
+    )
+    assert coarse.metrics["test_r2"] < 0.9 and fine.metrics["test_r2"] > 0.99
+
+
+def test_progress_is_reported_after_each_epoch(capsys):
+    """To a function, or as a line of text with the result at its end; where nobody reads along there is none."""
+    frame, reports = make_frame(400), []
+    kanmodel.train(frame, "load", ahead=1, progress=reports.append, **QUICK)
+    assert [(report.epoch, report.epochs) for report in reports] == [(1, 2), (2, 2)]
+    kanmodel.train(frame, "load", ahead=1, progress=False, **QUICK)
+    kanmodel.train(frame, "load", ahead=1, **QUICK)
+    assert capsys.readouterr().out == ""
+    frame.loc[5, "wind"] = np.nan
+    metrics = kanmodel.train(frame, "load", ahead=1, time="time", progress=True, **QUICK).metrics
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith("epoch 2/2  train ")
+    assert lines[-1].startswith(f"test R2 {metrics['test_r2']:.3f}, persistence {metrics['persistence_r2']:.3f}, a day")
+    assert lines[-1].endswith(f"ridge {metrics['ridge_r2']:.3f}; 6 windows left out for missing values")
+
+
+def test_early_stopping_and_seeds():
+    """Training ends after `patience` epochs without a better one, and the same seed gives the same weights."""
+    frame, reports = make_frame(300), []
+    options = QUICK | {"epochs": 50, "patience": 1, "learning_rate": 0.3}
+    model = kanmodel.train(frame, "load", ahead=1, seed=3, progress=reports.append, **options)
+    assert len(reports) < 50
+    assert torch.equal(weights(model), weights(kanmodel.train(frame, "load", ahead=1, seed=3, **options)))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"target": "q"}, UnknownNameError, "there is no column 'q', but time, wind, load"),
+        ({"depth": 3}, UnknownNameError, "there is no option 'depth', but lookback, horizon, hidden"),
+        ({"epochs": 0}, DataError, "epochs must be at least 1 for a new model, but is 0"),
+        ({"lookback": 200}, DataError, "part has 0 windows of 201 rows, but needs 8"),
+        ({"max_step": 0}, DataError, "max_step must be at least 1 usual step, but is 0"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_refused(arguments, error, message):
+    """One sentence that names the place."""
+    with pytest.raises(error, match=message):
+        kanmodel.train(**{"frame": make_frame(300), "target": "load", "ahead": 1, "time": "time"} | arguments)

@@ -1,0 +1,88 @@
+from decimal import Decimal
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pytest
+
+from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.training.tables import Columns, make_table
+
+COLUMNS = {
+    "time": np.array(["2026-01-01", "2026-01-02", "2026-01-03"], dtype="datetime64[us]"),
+    "split": ["train", "train", "test"],
+    "station": ["EWR", "JFK", "LGA"],
+    "wind": [1.5, None, 3.0],
+    "rain": [True, False, True],
+    "load": [10, 20, 30],
+}
+EVERYTHING = Columns(targets=("load",), ahead=1, split="split", time="time", units={"load": "MW"})
+
+
+def masked(columns):
+    wind = np.ma.masked_array([1.5, 0.0, 3.0], mask=[False, True, False])
+    return columns | {"wind": wind, "rain": np.array(columns["rain"])}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        dict,
+        masked,
+        pd.DataFrame,
+        lambda columns: pd.DataFrame(columns).astype({"wind": "Float64", "load": "Int64"}),
+        lambda columns: pd.DataFrame(columns).set_index(np.array([7, 5, 9])),
+        lambda columns: pl.DataFrame(columns, strict=False),
+        lambda columns: {**columns, "wind": [Decimal("1.5"), float("nan"), 3]},
+    ],
+    ids=["mapping", "masked", "pandas", "nullable", "index", "polars", "decimals"],
+)
+def test_every_kind_of_frame_is_the_same_table(make):
+    """Numbers and truth values are features, missing values NaN, words left out, whatever holds the columns."""
+    table = make_table(make(COLUMNS), EVERYTHING)
+    assert table.feature_names == ("wind", "rain", "load") and table.target_names == ("load",)
+    np.testing.assert_array_equal(table.features, [[1.5, 1, 10], [np.nan, 0, 20], [3, 1, 30]])
+    assert table.targets.tolist() == [[10], [20], [30]]
+    assert table.split.tolist() == ["train", "train", "test"] and table.segment is None
+    assert table.clock.step == 86_400 and table.clock.dated and table.units == {"load": "MW"}
+    assert table.times[0].startswith("2026-01-01")
+
+
+def test_features_are_those_that_are_named():
+    """In their order, and the target only where it is named or `ahead` makes its past known."""
+    assert make_table(COLUMNS, Columns(("load",), ("load", "wind"), ahead=2)).feature_names == ("load", "wind")
+    assert make_table(COLUMNS, Columns(("load",))).feature_names == ("wind", "rain")
+    with pytest.raises(DataError, match="load is a target and a feature"):
+        make_table(COLUMNS, Columns(("load",), ("load", "wind")))
+
+
+@pytest.mark.parametrize(
+    ("frame", "columns", "error", "message"),
+    [
+        (COLUMNS, Columns(("q",)), UnknownNameError, "there is no column 'q', but time, split, station, wind, rain"),
+        (COLUMNS, Columns(("load",), ("q",)), UnknownNameError, "there is no column 'q'"),
+        (COLUMNS, Columns(("load",), time="q"), UnknownNameError, "there is no column 'q'"),
+        (COLUMNS, Columns(("station",)), DataError, "data row 1, column station must be a finite number .* is 'EWR'"),
+        (COLUMNS, Columns(("load",), ("wind", "station")), DataError, "data row 1, column station must be a finite"),
+        (COLUMNS | {"wind": [1, "x", 2]}, Columns(("load",)), DataError, "data row 2, column wind .* but is 'x'"),
+        (COLUMNS | {"wind": [1, np.inf, 2]}, Columns(("load",)), DataError, "data row 2, column wind .* but is inf"),
+        (COLUMNS | {"wind": [1, 2]}, Columns(("load",)), DataError, r"column wind must have the shape \(3,\), but has"),
+        (COLUMNS | {"split": ["train", None, "test"]}, EVERYTHING, DataError, "data row 2, column split is empty"),
+        (
+            COLUMNS | {"split": ["train", "dev", "test"]},
+            EVERYTHING,
+            DataError,
+            "the split of data row 2 must be one of",
+        ),
+        (COLUMNS | {"time": ["x", "y", "z"]}, EVERYTHING, DataError, "data row 1, column time must be a time"),
+        ({"load": [1]}, Columns(("load",)), DataError, "there is no column of numbers beside load"),
+        (pd.DataFrame([[1, 2]], columns=["a", "a"]), Columns(("a",)), DataError, "there is more than one column 'a'"),
+        ([[1, 2]], Columns(("a",)), DataError, "must be a data frame or a mapping of name to array, but is a list"),
+        (COLUMNS, Columns(("load",), ahead=-1), DataError, "ahead must be a whole number from 0, but is -1"),
+        (COLUMNS, Columns(("load",), ahead=1.5), DataError, "ahead must be a whole number from 0, but is 1.5"),
+    ],
+)
+def test_what_is_no_table_is_refused_by_its_place(frame, columns, error, message):
+    """One sentence that names the column, and the row below the header."""
+    with pytest.raises(error, match=message):
+        make_table(frame, columns)
