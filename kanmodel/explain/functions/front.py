@@ -8,7 +8,7 @@ where there is one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,8 +19,9 @@ from kanmodel.errors import ConfigError
 from kanmodel.explain.functions.formulas import find_exact_formula
 from kanmodel.explain.functions.head_formula import Edge, HeadFormula
 from kanmodel.explain.functions.symbolic import Candidate, suggest_formulas
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.network.activations import ACTIVATIONS, activate
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 MAX_EDGES = 64  # in a formula
@@ -58,9 +59,7 @@ class Judgement:
     mae: float | None
 
 
-def find_front(
-    model: LoadedModel, importance: Importance, pause: Callable[[], None] | None = None
-) -> tuple[JudgedFormula, ...]:
+def find_front(model: LoadedModel, importance: ImportanceEstimates, pause: Pause = go_on) -> tuple[JudgedFormula, ...]:
     """The front of one output's formulas, simplest first; deterministic.
 
     Args:
@@ -76,8 +75,7 @@ def find_front(
     tried = []
     for formula in search.compose():
         tried.append(search.judge(formula.fit(search.inputs, search.logits)))
-        if pause is not None:
-            pause()
+        pause()
     return _pareto(tried)
 
 
@@ -109,7 +107,7 @@ class _Search:
         logits: of the output, before the output function, (n,).
     """
 
-    def __init__(self, model: LoadedModel, importance: Importance) -> None:
+    def __init__(self, model: LoadedModel, importance: ImportanceEstimates) -> None:
         self._model, self._output = model, importance.output
         self._layers = model.network.stages["head"]
         with torch.no_grad():

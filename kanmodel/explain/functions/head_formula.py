@@ -72,7 +72,8 @@ class HeadFormula:
         """The node's values for inputs of the head (n, n_in), model units; not finite beyond a function's domain."""
         zero = np.zeros(len(inputs))
         with np.errstate(all="ignore"):
-            return self._evaluate(list(inputs.T), lambda candidate, x: candidate.values(x)) + zero
+            values: Array = zero + self._evaluate(list(inputs.T), lambda candidate, x: candidate.values(x))
+        return values
 
     def express(self, symbols: Sequence[Any]) -> Any:
         """The node as an expression of sympy's symbols of the inputs."""

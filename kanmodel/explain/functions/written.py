@@ -18,7 +18,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import ConfigError
 from kanmodel.explain.functions.front import JudgedFormula, halves, judge, r2
 from kanmodel.explain.functions.identifiers import make_identifiers
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.ids import node_id, node_place
 from kanmodel.scaling import Array
 
@@ -72,7 +72,9 @@ class Formula:
     variables: Mapping[str, Variable]
 
 
-def write_formulas(model: LoadedModel, importance: Importance, front: Sequence[JudgedFormula]) -> tuple[Formula, ...]:
+def write_formulas(
+    model: LoadedModel, importance: ImportanceEstimates, front: Sequence[JudgedFormula]
+) -> tuple[Formula, ...]:
     """The texts of a front's formulas.
 
     Raises:
@@ -89,7 +91,7 @@ def write_formulas(model: LoadedModel, importance: Importance, front: Sequence[J
 
 def _write(
     model: LoadedModel,
-    importance: Importance,
+    importance: ImportanceEstimates,
     judged: JudgedFormula,
     symbols: Sequence[sympy.Symbol],
     inputs: Array,
@@ -170,7 +172,7 @@ def _tiled_scaling(model: LoadedModel) -> tuple[Array, Array]:
     return np.tile(model.scaling.feature_mean, n_steps), np.tile(model.scaling.feature_scale, n_steps)
 
 
-def _describe(model: LoadedModel, importance: Importance, index: int) -> Variable:
+def _describe(model: LoadedModel, importance: ImportanceEstimates, index: int) -> Variable:
     shares = importance.profiles.get(node_place(model.config, "head", 0))
     identity = node_id(model.config, "head", 0, index)
     if shares is None:
