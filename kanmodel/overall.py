@@ -9,12 +9,11 @@ from typing import Protocol, TypeVar
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.importance.agreement import Agreement, compare_baselines
 from kanmodel.explain.importance.attributions import attribute_features
-from kanmodel.explain.importance.global_importance import Importance as Measured
-from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates, measure_importance
 from kanmodel.explain.report import collect_findings
 from kanmodel.explain.structure.replay import Fill
 from kanmodel.explain.topology.construction import assemble_topology
-from kanmodel.explain.topology.graph import Topology as Graph
+from kanmodel.explain.topology.graph import NetworkGraph
 from kanmodel.explain.topology.metrics import Metric
 from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule, prune_by_rule, trace_fidelity
 from kanmodel.pausing import Pause
@@ -43,7 +42,7 @@ class Overall:
     loaded: LoadedModel
     results: Results
 
-    def measure(self, output: int, pause: Pause) -> Measured:
+    def measure(self, output: int, pause: Pause) -> ImportanceEstimates:
         """The importance of everything."""
         return self._once(output, "measured", lambda: measure_importance(self.loaded, output, pause), pause)
 
@@ -66,7 +65,7 @@ class Overall:
 
         return self._once(output, "agreement", compute, pause)
 
-    def lay_out(self, output: int, rule: PruningRule, pause: Pause) -> Graph:
+    def lay_out(self, output: int, rule: PruningRule, pause: Pause) -> NetworkGraph:
         """The graph that a rule keeps; rules that keep the same share it, but for the rule."""
         pruning = self._once(
             output, rule, lambda: prune_by_rule(self.loaded, self.measure(output, pause), rule, pause), pause

@@ -3,7 +3,7 @@
 Nothing here computes. Each is described where it is defined.
 """
 
-from kanmodel.explain.functions.curves import EdgeCurve, Shape, Span
+from kanmodel.explain.functions.curves import CurveShape, EdgeCurve, Span
 from kanmodel.explain.functions.support import Support
 from kanmodel.explain.functions.symbolic import Candidate
 from kanmodel.explain.importance.agreement import N_BASELINES, Agreement, ComparedBaseline
@@ -19,7 +19,7 @@ from kanmodel.explain.report import FindingId
 from kanmodel.explain.structure.ids import NodeKind
 from kanmodel.explain.structure.replay import Fill
 from kanmodel.explain.structure.scores import MIN_INPUTS
-from kanmodel.explain.topology.graph import EdgeKind, Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.topology.graph import EdgeKind, NetworkGraph, TopologyEdge, TopologyNode
 from kanmodel.explain.topology.metrics import Metric
 from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule
 from kanmodel.explain.topology.thresholds import Thresholds
@@ -41,6 +41,7 @@ __all__ = [
     "Baseline",
     "Candidate",
     "ComparedBaseline",
+    "CurveShape",
     "EdgeCurve",
     "EdgeKind",
     "Faithfulness",
@@ -51,14 +52,13 @@ __all__ = [
     "LedgerOptions",
     "Metric",
     "ModelConfig",
+    "NetworkGraph",
     "NodeKind",
     "PruningRule",
     "ReferenceBaselines",
-    "Shape",
     "Span",
     "Support",
     "Thresholds",
-    "Topology",
     "TopologyEdge",
     "TopologyNode",
     "Verdict",

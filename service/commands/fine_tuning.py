@@ -12,9 +12,10 @@ from rich.table import Table
 from kanmodel.errors import ConfigError
 from kanmodel.model import Model
 from kanmodel.terms import ModelConfig
+from kanmodel.training.optimization import ARCHITECTURE
 from kanmodel.training.training import FineTuning
 
-STATED_BY_FILE = ("hidden", "num_layers", "bidirectional", "width", "front", "order", "unit")
+STATED_BY_FILE = (*(name for name in ARCHITECTURE if name != "grid"), "unit")  # a finer grid may be asked for
 
 
 def refuse_stated(given: Collection[str], file: Path) -> None:

@@ -14,7 +14,7 @@ from kanmodel import load
 from kanmodel.model import Model
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.network.documents import config_to_dict
-from kanmodel.terms import Topology, TopologyEdge
+from kanmodel.terms import NetworkGraph, TopologyEdge
 from service.commands.options import Checkpoint, OutputName, figure, print_json
 
 SCORES = ("contribution", "backward", "forward_n", "forward_u")
@@ -61,7 +61,7 @@ def _describe_file(model: Model, file: Path) -> dict[str, Any]:
     return {"file": str(file), "checkpoint": model.checkpoint}
 
 
-def describe(model: Model, file: Path, topology: Topology) -> dict[str, Any]:
+def describe(model: Model, file: Path, topology: NetworkGraph) -> dict[str, Any]:
     """Everything that the tables show, for machines; edges are strongest first."""
     config, recurrent = config_to_dict(model.config), model.config.recurrent
     cells = {cell: config["recurrent"] if recurrent and recurrent.cell == cell else None for cell in ("lstm", "gru")}
@@ -79,7 +79,7 @@ def describe(model: Model, file: Path, topology: Topology) -> dict[str, Any]:
     }
 
 
-def _describe_topology(topology: Topology) -> dict[str, Any]:
+def _describe_topology(topology: NetworkGraph) -> dict[str, Any]:
     edges = _by_contribution(topology)
     return {
         "output": topology.output,
@@ -164,7 +164,7 @@ def metrics_table(model: Model) -> Table:
     return table
 
 
-def edges_table(topology: Topology, count: int) -> Table:
+def edges_table(topology: NetworkGraph, count: int) -> Table:
     """The edges that contribute most, and whether pruning keeps them."""
     edges = _by_contribution(topology)
     kept = sum(edge.kept for edge in edges)
@@ -181,7 +181,7 @@ def edges_table(topology: Topology, count: int) -> Table:
     return table
 
 
-def _by_contribution(topology: Topology) -> list[TopologyEdge]:
+def _by_contribution(topology: NetworkGraph) -> list[TopologyEdge]:
     """The edges of the KANs, strongest first."""
     return sorted(
         topology.kan_edges,

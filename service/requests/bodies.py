@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import local
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from starlette.types import Scope
 from kanmodel.model import Model
 from service.http.answers import JSON
 from service.http.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, problem_of, unusable, unusable_values
-from service.http.headers import find_header
+from service.http.headers import IS_WHOLE, find_header
 from service.requests.scanning import count_bytes, refuse_non_finite
 from service.schemas.closed import Closed
 from service.settings import Settings
@@ -62,7 +63,9 @@ async def read_body(request: Request, settings: Settings, held: Held, media_type
     n_bytes = n_held = 0
     is_whole = False
     try:
-        async with asyncio.timeout(settings.body_timeout):
+        # One that came with its head needs no clock.
+        is_there = request.scope["state"].get(IS_WHOLE, False)
+        async with nullcontext() if is_there else asyncio.timeout(settings.body_timeout):
             while not is_whole:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":

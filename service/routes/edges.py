@@ -7,7 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from kanmodel.drawing.edge import draw_edge
-from kanmodel.terms import Topology
+from kanmodel.terms import NetworkGraph
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg
@@ -89,7 +89,7 @@ async def get_edge(
     return await parts.work.run(sample, "explanation", cost, deadline=deadline)
 
 
-async def _get_topology(served: Served, parts: Parts, deadline: Deadline, query: CurvesQuery) -> Topology:
+async def _get_topology(served: Served, parts: Parts, deadline: Deadline, query: CurvesQuery) -> NetworkGraph:
     if query.points > parts.settings.max_points:
         message = f"must be at most {parts.settings.max_points} (max_points), but is {query.points}"
         raise unusable("points", message, "limit_exceeded")

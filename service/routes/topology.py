@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kanmodel.drawing.network import N_POINTS, draw_topology
-from kanmodel.terms import Topology
+from kanmodel.terms import NetworkGraph
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg
@@ -80,7 +80,7 @@ async def get_fidelity_curve(
     return await parts.work.run(lambda: answer_json(describe()), "explanation", cost, deadline=deadline)
 
 
-def _draw(served: Served, topology: Topology, output: int, query: TopologyQuery) -> bytes:
+def _draw(served: Served, topology: NetworkGraph, output: int, query: TopologyQuery) -> bytes:
     curves = served.model.curves([edge for edge in topology.kan_edges if edge.kept], N_POINTS)
     unit = served.model.config.target_of(output).unit
     return draw_topology(topology, curves, served.name, unit, query.pruned, query.color)

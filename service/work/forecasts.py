@@ -34,7 +34,7 @@ N_TIMINGS = 5  # of which the shortest counts: whatever else runs only ever adds
 N_KNOWN = 1000  # models whose times are kept
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answering(Generic[Result]):
     """How a request is read and answered, around its forecast.
 

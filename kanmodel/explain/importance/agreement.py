@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.importance.ranks import rank_correlation
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.expected import explain_expected
@@ -38,7 +38,9 @@ class Agreement:
     feature: str
 
 
-def compare_baselines(model: LoadedModel, importance: Importance, pause: Pause = go_on) -> tuple[Agreement, ...]:
+def compare_baselines(
+    model: LoadedModel, importance: ImportanceEstimates, pause: Pause = go_on
+) -> tuple[Agreement, ...]:
     """Each pair of the baselines ``mean``, ``zero`` and ``reference``, for the output that `importance` is about.
 
     It takes as long as explaining every reference window many times; with fewer than 16 reference windows, all of them

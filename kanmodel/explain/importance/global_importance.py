@@ -22,7 +22,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Importance:
+class ImportanceEstimates:
     """Mean |contribution| to one output over the reference windows, baseline ``mean``, in the target's unit.
 
     A feature's contribution to a window is its signed sum over the steps, a step's the signed sum over the features; a
@@ -56,7 +56,7 @@ class Importance:
     ledger: Ledger
 
 
-def measure_importance(model: LoadedModel, output: int, pause: Pause = go_on) -> Importance:
+def measure_importance(model: LoadedModel, output: int, pause: Pause = go_on) -> ImportanceEstimates:
     """The importance of everything for output number `output`; pauses between slices.
 
     Raises:
@@ -69,7 +69,7 @@ def measure_importance(model: LoadedModel, output: int, pause: Pause = go_on) ->
     profiles = profile_nodes(model, pause)
     nodes = {(layer.stage, layer.layer): layer.nodes for layer in ledger.layers}
     edges = {(layer.stage, layer.layer): layer.edges for layer in ledger.layers}
-    return Importance(
+    return ImportanceEstimates(
         output=output,
         features=bootstrap.mean(sizes),
         mean_contribution=ledger.features.mean(axis=0),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.connectivity import Kept, connected_nodes, leading_subnodes
 from kanmodel.explain.structure.replay import Fidelity, Fill, Replay, measure_fidelity, r2
 from kanmodel.explain.topology.metrics import Metric, score_edges, usable_metrics
@@ -84,7 +84,9 @@ class FidelityPoint:
     fidelity: Fidelity
 
 
-def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule, pause: Pause = go_on) -> Pruning:
+def prune_by_rule(
+    model: LoadedModel, importance: ImportanceEstimates, rule: PruningRule, pause: Pause = go_on
+) -> Pruning:
     """What a rule keeps of a model, for the output that `importance` is about.
 
     By fidelity: along the order that a metric gives, weakest edges first (ties by stage, layer, i, j), edges go as long
@@ -115,7 +117,7 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule,
 
 def trace_fidelity(
     model: LoadedModel,
-    importance: Importance,
+    importance: ImportanceEstimates,
     metric: Metric = "contribution",
     fill: Fill = "mean",
     pause: Pause = go_on,
