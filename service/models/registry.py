@@ -289,6 +289,7 @@ def _load(file: CheckpointFile) -> LoadedModel:
     model = load_checkpoint(file.path)
     if sign_file(file.path) != file.signature:
         raise CheckpointError(f"{file.path.name} changed while it was read")
+    model.accelerate()
     window = model.reference.windows[:1]
     try:
         model.predict(model.scaling.features_to_original(window))
