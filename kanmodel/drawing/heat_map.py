@@ -93,7 +93,7 @@ def _draw_cell(
     opacity = abs(value) / largest if largest else 0.0
     if opacity < MIN_OPACITY:
         return
-    color = "up" if value > 0 else "down"
+    color = "rise" if value > 0 else "fall"
     gap = 0.5 if width > 4 else 0.0
     cell = add(
         group, "rect", class_=color, x=x, y=y, width=width - gap, height=CELL - 0.5, fill_opacity=f"{opacity:.3f}"
@@ -119,5 +119,5 @@ def _draw_legend(root: Element, top: float, largest: float, unit: str | None) ->
     add(root, "text", write_change(largest, unit), x=RIGHT + 6, y=top + 11, class_="muted")
     add(root, "rect", class_="band", x=left, y=top + 2, width=RIGHT - left, height=KEY)
     for number, share in enumerate(np.linspace(-1, 1, N_KEYS).tolist()):
-        color, x = "up" if share > 0 else "down", left + KEY * number
+        color, x = "rise" if share > 0 else "fall", left + KEY * number
         add(root, "rect", class_=color, x=x, y=top + 2, width=KEY, height=KEY, fill_opacity=f"{abs(share):.3f}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kanmodel.checkpoint import load_checkpoint
+from kanmodel import load
 from service.commands.options import Checkpoint, figure, refuse_unwritable
 
 
@@ -21,11 +21,8 @@ def export(
     (n, outputs) in original units, and "logits" where there is an output function. It is compared with the model on all
     reference windows before it is written.
     """
-    # Here, since the other commands start faster without onnx.
-    from kanmodel.export import export_onnx
-
     refuse_unwritable(output, ".onnx")
-    written = export_onnx(load_checkpoint(file), output)
+    written = load(file).export_onnx(output)
     typer.echo(f"{output} ({output.stat().st_size / 1e6:.2f} MB)")
     typer.echo(
         f"On {written.windows} reference windows it differs from the model by at most {figure(written.difference)}, "

@@ -19,7 +19,7 @@ from kanmodel import DataError, Model, UnknownNameError
 from kanmodel.drawing.explanation import draw_explanation
 from kanmodel.drawing.forecast import Forecast
 from kanmodel.drawing.importance import draw_importance
-from kanmodel.drawing.style import DARK, LIGHT
+from kanmodel.drawing.style import DARK, LIGHT, LOOKS
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = ("f0", "f1", "f2", "f3")
@@ -274,6 +274,11 @@ def test_librsvg_draws_the_colours(results, name, tmp_path):
         assert of_paper[0] and of_paper[-1] and 0.5 < of_paper.mean() < 0.99
 
 
+def test_classes_of_the_explorer_are_its_own():
+    """No class that the explorer gives to parts of a picture has a look here, which would reach its texts too."""
+    assert not {"up", "down", "lit", "choosing", "flowing", "edge", "node", "feature", "output"} & set(LOOKS)
+
+
 def test_results_go_into_files(results, tmp_path):
     """What goes into a file is what is returned, in UTF-8."""
     found = results["topology"]
@@ -350,6 +355,16 @@ def test_many_features_are_counted_in_the_bars(results):
     row = results["importance"].features[0]
     picture = draw_importance([replace(row, name=f"f{i}", share=0.02) for i in range(50)], "y", None).decode()
     assert picture.count('class="feature"') == 30 and "20 more features" in picture and "40.0%" in picture
+
+
+def test_one_question_of_a_report(results):
+    """A report gives one of its questions by its id, as a report of that one."""
+    report = results["report"]
+    one = report["shapes"]
+    assert [finding.id for finding in one.findings] == ["shapes"] and one.findings[0] in report.findings
+    assert one.findings[0].answer in "".join(ElementTree.fromstring(one.html()).itertext())
+    with pytest.raises(UnknownNameError, match="there is no question 'size', but sparsity, features"):
+        report["size"]
 
 
 def test_a_formula_is_latex_too(results):
