@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from kanmodel.errors import UnknownNameError
+from kanmodel.errors import ConfigError, UnknownNameError
 from kanmodel.model import Model
 from kanmodel.training.clock import MAX_STEP
-from kanmodel.training.optimization import Progress, TrainingOptions
+from kanmodel.training.optimization import ARCHITECTURE, Progress, TrainingOptions
 from kanmodel.training.progress import choose_progress
 from kanmodel.training.tables import Columns, make_table
 from kanmodel.training.training import fine_tune as fine_tune_model
@@ -122,9 +122,14 @@ def fine_tune(
     Raises:
         DataError: as `train`.
         UnknownNameError: as `train`.
-        ConfigError: `grid_size` or `move_grids` for a model without B-splines, or a grid that is not finer.
+        ConfigError: `grid_size` or `move_grids` for a model without B-splines, a grid that is not finer, or an option
+            of the architecture.
         NonFiniteError: the training diverged.
     """
+    for option in ("lookback", "horizon", *ARCHITECTURE):
+        if option in options:
+            more = "; grid_size gives it a finer one" if option == "grid" else ""
+            raise ConfigError(f"{option} cannot be given, since it is the model's own{more}")
     config = model.loaded.config
     columns = Columns(
         targets=tuple(target.name for target in config.targets),

@@ -11,8 +11,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.drawing.network import N_POINTS, draw_topology
 from kanmodel.drawing.style import Theme
 from kanmodel.explain.functions.curves import sample_edges
-from kanmodel.explain.topology.graph import Topology as Graph
-from kanmodel.explain.topology.graph import TopologyEdge, TopologyNode
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge, TopologyNode
 from kanmodel.results.result import Pictured
 from kanmodel.text import with_unit, write_table
 
@@ -24,7 +23,7 @@ _COLUMNS = ("source", "target", "contribution", "backward")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Topology(Graph, Pictured):
+class Topology(NetworkGraph, Pictured):
     """The graph of a model for one output, with what pruning keeps of it and what that costs.
 
     Attributes:

@@ -95,6 +95,7 @@ class TrainingOptions:
 
 
 DEFAULTS = TrainingOptions()
+ARCHITECTURE = ("hidden", "cell", "num_layers", "bidirectional", "width", "front", "grid", "order")
 
 
 @dataclass(frozen=True)

@@ -70,8 +70,8 @@ class TrainingTable:
     def __post_init__(self) -> None:
         for path, values in (("features", self.features), ("targets", self.targets)):
             refuse_non_finite(np.where(np.isnan(values), 0.0, values), path)
-        if self.ahead < 0:
-            raise DataError(f"ahead must be at least 0, but is {self.ahead}")
+        if type(self.ahead) is not int or self.ahead < 0:
+            raise DataError(f"ahead must be a whole number from 0, but is {self.ahead!r}")
         for name in self.target_names:
             if name in self.feature_names and not self.ahead:
                 raise DataError(f"{name} is a target and a feature, so the model would be given its answer")

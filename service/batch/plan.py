@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.ledger import LedgerOptions
+from kanmodel.model import Model
+from kanmodel.terms import Baseline, LedgerOptions
 
 EngineName = Literal["threads", "ray"]
 PART_WINDOWS = 2048
@@ -44,11 +43,11 @@ class Plan:
         return tuple(dict.fromkeys((*self.features, *filter(None, (self.time, self.segment)))))
 
 
-def describe_plan(plan: Plan, model: LoadedModel) -> dict[str, Any]:
+def describe_plan(plan: Plan, model: Model) -> dict[str, Any]:
     """What decides the numbers: a folder is gone on with only where it is the same."""
     config = model.config
     return {
-        "checkpoint": f"sha256:{model.sha256}",
+        "checkpoint": model.checkpoint,
         "output": config.outputs[plan.output],
         "unit": config.target_of(plan.output).unit,
         "features": {feature.name: feature.unit for feature in config.features},

@@ -123,7 +123,7 @@ def first_line(error: Exception) -> str:
 def _columns_of_numbers(frame: pl.DataFrame, excluded: set[str]) -> tuple[str, ...]:
     """Columns with at least one number; one that holds words too is kept, so that these are reported."""
     return tuple(
-        name for name in frame.columns if name not in excluded and parse_numbers(frame[name]).is_not_null().any()
+        name for name in frame.columns if name not in excluded and parse_numbers(frame[name]).is_not_nan().any()
     )
 
 

@@ -6,11 +6,8 @@ from typing import Annotated
 
 import typer
 
-from kanmodel.checkpoint import load_checkpoint
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule
-from service.commands.options import AsJson, Checkpoint, OutputName, find_output, print_json
+from kanmodel import load
+from service.commands.options import AsJson, Checkpoint, OutputName, print_json
 
 
 def formula(
@@ -26,19 +23,15 @@ def formula(
 
     The expression is Python with numpy's names of functions. Features whose names can't stand in it get symbols.
     """
-    # Here, since the other commands start faster without sympy.
-    from kanmodel.explain.functions.expressions import compose_formula
-
-    model = load_checkpoint(file)
-    importance = measure_importance(model, find_output(model.config, output_name))
-    topology = build_topology(model, importance, PruningRule(fidelity=fidelity))
-    found = compose_formula(model, topology)
+    model = load(file)
+    topology = model.topology(output_name, fidelity=fidelity)
+    found = model.formula(output_name, fidelity=fidelity)
     kept, total = sum(edge.kept for edge in topology.kan_edges), len(topology.kan_edges)
     if as_json:
         print_json(
             {
                 "file": str(file),
-                "checkpoint": f"sha256:{model.sha256}",
+                "checkpoint": model.checkpoint,
                 "output": found.output,
                 "expression": found.expression,
                 "symbols": dict(found.symbols),

@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from kanmodel.errors import CheckpointError, UnknownNameError
-from kanmodel.network.config import ModelConfig
+from kanmodel.model import Model
+from kanmodel.terms import ModelConfig
 
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
 OptionalCheckpoint = Annotated[Path | None, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
@@ -51,10 +52,10 @@ def print_json(document: dict[str, Any]) -> None:
     typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
-def print_written(output: Path, sha256: str) -> None:
+def print_written(output: Path, model: Model) -> None:
     """Where a checkpoint is, and what names it."""
     size = output.stat().st_size / 1e6
-    Console(highlight=False).print(f"{output} ({size:.2f} MB, sha256:{sha256[:12]}…)", soft_wrap=True)
+    Console(highlight=False).print(f"{output} ({size:.2f} MB, {(model.checkpoint or '')[:19]}…)", soft_wrap=True)
 
 
 def figure(value: float | None) -> str:

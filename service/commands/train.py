@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kanmodel import learning
-from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel import load
 from kanmodel.errors import ConfigError
-from kanmodel.explain.structure.scores import MIN_INPUTS
 from kanmodel.network.config import Cell
 from kanmodel.training.clock import MAX_STEP
 from kanmodel.training.grids import refine_config, refuse_without_knots
 from kanmodel.training.optimization import DEFAULTS, TrainingOptions, Width
-from kanmodel.training.optimization import Progress as Epoch
-from kanmodel.training.tables import Columns, make_table
-from kanmodel.training.training import fine_tune
-from service.commands.fine_tuning import fine_tuning_table, refuse_differing, refuse_stated
-from service.commands.inspect import metrics_table
-from service.commands.options import Written, print_written, refuse_unwritable
-
-Trained = TypeVar("Trained")
+from kanmodel.training.tables import Columns
+from service.commands.fine_tuning import refuse_differing, refuse_stated
+from service.commands.options import Written, refuse_unwritable
+from service.commands.training import train_new, train_on
 
 
 def parse_width(text: str) -> Width:
@@ -245,7 +236,7 @@ def train(
     refuse_stated(given, origin)
     if "grid_updates" not in given and not update_grid:
         options = replace(options, grid_updates=0)
-    model = load_checkpoint(origin)
+    model = load(origin)
     wanted = {"target": columns.targets, "features": columns.features, "ahead": ahead}
     wanted |= {"lookback": lookback, "horizon": horizon}
     refuse_differing({name: value for name, value in wanted.items() if name in given}, model.config, origin)
@@ -261,70 +252,3 @@ def given_options(context: typer.Context) -> set[str]:
     """Names of the options that the command line gives, rather than leaves at their default."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-
-
-def train_new(data: Path, columns: Columns, options: TrainingOptions, output: Path) -> None:
-    """A model from the beginning."""
-    from service.batch.tables import read_training_frame  # here, since the other commands start faster without polars
-
-    frame = read_training_frame(data, columns)
-    roles = {name: value for name, value in vars(columns).items() if name != "targets"}
-
-    def fit(report: Callable[[Epoch], None]) -> LoadedModel:
-        return learning.train(frame, columns.targets, **roles, progress=report, **vars(options)).loaded
-
-    model = with_progress(options.epochs, fit)
-    print_result(model, output, save_checkpoint(model, output))
-
-
-def train_on(
-    model: LoadedModel,
-    data: Path,
-    columns: Columns,
-    options: TrainingOptions,
-    output: Path,
-    update_grid: bool,
-    grid_size: int | None,
-) -> None:
-    """A model that is there goes on."""
-    from service.batch.tables import read_training_frame
-
-    config = model.config
-    targets = tuple(target.name for target in config.targets)
-    columns = replace(columns, targets=targets, features=config.feature_names, ahead=config.ahead)
-    table = make_table(read_training_frame(data, columns), columns)
-    tuning = with_progress(
-        options.epochs, lambda report: fine_tune(model, table, options, report, update_grid, grid_size)
-    )
-    sha256 = save_checkpoint(tuning.after, output)
-    Console(highlight=False).print(fine_tuning_table(tuning))
-    print_result(tuning.after, output, sha256)
-
-
-def with_progress(epochs: int, train: Callable[[Callable[[Epoch], None]], Trained]) -> Trained:
-    """Trains behind a progress bar on stderr."""
-    columns = (TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"), BarColumn(20), TimeElapsedColumn())
-    errors = TextColumn("{task.fields[errors]}")
-    with Progress(*columns, errors, console=Console(stderr=True)) as bar:
-        task = bar.add_task("train", total=epochs, errors="")
-
-        def report(epoch: Epoch) -> None:
-            errors = f"train {epoch.train_error:.4f}, validation {epoch.validation_error:.4f}"
-            bar.update(task, completed=epoch.epoch, errors=f"{errors}, best {epoch.best_error:.4f}")
-
-        return train(report)
-
-
-def print_result(model: LoadedModel, output: Path, sha256: str) -> None:
-    """The metrics, and where the checkpoint is."""
-    console = Console(highlight=False)
-    console.print(metrics_table(model))
-    if "persistence_r2" not in model.metrics:
-        console.print(
-            "Persistence is not measured, since the last value of a target that was shifted before is not known: "
-            "say --ahead or --last-value."
-        )
-    n_reference = len(model.reference.windows)
-    if n_reference < MIN_INPUTS:
-        console.print(f"{n_reference} reference windows are too few for pruning and scores, which need {MIN_INPUTS}.")
-    print_written(output, sha256)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from kanmodel.explain.paths.ledger import LedgerOptions
 from kanmodel.scaling import Array
+from kanmodel.terms import LedgerOptions
 from service.http.errors import unusable
 from service.models.registry import Served
 from service.requests.baselines import read_baseline

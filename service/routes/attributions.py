@@ -35,6 +35,5 @@ async def get_attributions(
     """
     output = read_output(query.output, served.model.config)
     importance = await deadline.wait(parts.results.importance(served, output))
-    attributions = await deadline.wait(parts.results.attributions(served, output))
     agreements = await deadline.wait(parts.results.agreements(served, output)) if query.baselines else None
-    return answer_json(describe_attributions(served, importance, attributions, agreements))
+    return answer_json(describe_attributions(served, importance, agreements))

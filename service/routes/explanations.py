@@ -21,6 +21,7 @@ from service.http.negotiation import choose_media_type
 from service.http.security import EXPLAIN
 from service.requests.bodies import read_body
 from service.requests.explanations import read_question
+from service.routes.connections import while_connected
 from service.routes.dependencies import (
     MODEL,
     count_warnings,
@@ -85,13 +86,11 @@ async def explain(request: Request) -> Response:
     header, warnings = await parts.work.run(describe, "explanation", cost, deadline=deadline)
     count_warnings(parts, served, warnings)
     n_bytes = estimate_explanations(question, "lines" if media_type == NDJSON else "json")
-    advances = compute_explanations(
-        question, parts.work, parts.metrics, deadline, request.is_disconnected, n_bytes, encoded=True
-    )
+    advances = compute_explanations(question, parts.work, parts.metrics, deadline, n_bytes, encoded=True)
     if media_type == NDJSON:
-        lines = _stream(question, header, advances, request.state.request_id)
+        lines = _stream(request, question, header, advances)
         return StreamingResponse(lines, media_type=NDJSON)
-    explanations = [one async for advance in advances for one in advance.encoded]
+    explanations = await while_connected(request, _collect(advances))
     cost = estimate_joining(sum(map(len, explanations)))
     with span("encode"):
         joined = await parts.work.run(partial(_join, header, explanations), "explanation", cost)
@@ -104,19 +103,23 @@ def _describe(question: Question, predictions: Array) -> tuple[bytes, list[Range
     return encode_json(describe_question(question, predictions, warnings)), warnings
 
 
+async def _collect(advances: AsyncIterator[Advance]) -> list[bytes]:
+    return [one async for advance in advances for one in advance.encoded]
+
+
 def _join(header: bytes, explanations: Sequence[bytes]) -> bytes:
     """An `ExplainResponse` of its parts."""
     return b"".join((header[:-1], b',"explanations":[', b",".join(explanations), b"]}"))
 
 
 async def _stream(
-    question: Question, header: bytes, advances: AsyncIterator[Advance], request_id: str
+    request: Request, question: Question, header: bytes, advances: AsyncIterator[Advance]
 ) -> AsyncIterator[bytes]:
     """The answer line by line. Its status is sent already, so an error can only be its last line."""
     yield header + b"\n"
-    slices = 0
+    slices, request_id = 0, request.state.request_id
     try:
-        async for advance in advances:
+        while (advance := await while_connected(request, anext(advances, None))) is not None:
             slices += 1
             lines = [*advance.encoded]
             if question.progress:

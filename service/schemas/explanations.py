@@ -8,10 +8,9 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import ConfigDict, Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.paths.expected import DEFAULT_COUNT
-from kanmodel.explain.paths.layers import LedgerLayer
-from kanmodel.explain.paths.ledger import Ledger
+from kanmodel.results import Explanation as Explained
 from kanmodel.scaling import Array
+from kanmodel.terms import DEFAULT_COUNT, LedgerLayer
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version
@@ -239,34 +238,33 @@ class ExplainResponse(ExplainHeader):
     ]
 
 
-def describe_ledger(ledger: Ledger, features: tuple[str, ...], detail: Detail, first: int) -> Iterator[Explanation]:
-    """An explanation for each window of a ledger.
+def describe_explanation(explained: Explained, detail: Detail, first: int) -> Iterator[Explanation]:
+    """An explanation for each window.
 
     Args:
-        ledger: contributions for windows.
-        features: names of the features.
+        explained: contributions for windows.
         detail: what to say.
-        first: number of the ledger's first window in the request.
+        first: number of the first of them in the request.
     """
-    totals, errors = ledger.features, ledger.standard_error
-    for window in range(len(ledger.predictions)):
+    features, errors = explained.features, explained.standard_error
+    for window in range(len(explained)):
         explanation: Explanation = {
             "instance": first + window,
-            "output": ledger.output,
-            "prediction": float(ledger.predictions[window]),
-            "baseline_prediction": ledger.baseline_prediction,
-            "contributions": dict(zip(features, totals[window].tolist(), strict=True)),
-            "residual": float(ledger.residual[window]),
-            "error": float(ledger.error[window]),
-            "tolerance": ledger.tolerance,
-            "converged": bool(ledger.converged[window]),
-            "path_nodes": int(ledger.path_nodes[window]),
+            "output": explained.output,
+            "prediction": float(explained.predictions[window]),
+            "baseline_prediction": explained.baseline_prediction,
+            "contributions": dict(zip(features, explained.contributions[window].tolist(), strict=True)),
+            "residual": float(explained.residual[window]),
+            "error": float(explained.error[window]),
+            "tolerance": explained.tolerance,
+            "converged": bool(explained.converged[window]),
+            "path_nodes": int(explained.path_nodes[window]),
             "standard_error": None if errors is None else dict(zip(features, errors[window].tolist(), strict=True)),
         }
         if detail != "features":
-            explanation["steps"] = ledger.steps[window].tolist()
+            explanation["steps"] = explained.steps[window].tolist()
         if detail == "flow":
-            explanation["layers"] = [_describe_layer(layer, window) for layer in ledger.layers]
+            explanation["layers"] = [_describe_layer(layer, window) for layer in explained.layers]
         yield explanation
 
 

@@ -85,6 +85,8 @@ def _estimate_json(question: Question) -> int:
     if question.detail == "flow":
         n_bytes += NUMBER * (n_features + model.config.n_readout + len(model.config.outputs))
         edge = len('{"i":100,"j":100,"contribution":},') + NUMBER
-        for stage in model.network.stages.values():
-            n_bytes += sum(layer.mask.numel() * edge + sum(layer.mask.shape) * NUMBER + 100 for layer in stage)
+        for stage in model.config.stages.values():
+            n_bytes += sum(
+                layer.n_in * layer.n_subnodes * edge + (layer.n_in + layer.n_subnodes) * NUMBER + 100 for layer in stage
+            )
     return n_bytes

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.expected import ReferenceBaselines
-from kanmodel.explain.paths.ledger import LedgerOptions
 from kanmodel.scaling import Array
+from kanmodel.terms import Baseline, LedgerOptions, ReferenceBaselines
 from service.http.errors import unusable
 from service.models.registry import Served
 from service.schemas.explanations import Detail

@@ -116,6 +116,10 @@ def test_a_model_is_fine_tuned():
     assert torch.equal(weights(refined), weights(finer)) and refined.metrics == model.metrics
     with pytest.raises(ConfigError, match="a finer grid needs more than 3 intervals, but 2 are asked for"):
         kanmodel.fine_tune(model, frame, epochs=0, grid_size=2)
+    with pytest.raises(ConfigError, match="grid cannot be given, since it is the model's own; grid_size gives it a"):
+        kanmodel.fine_tune(model, frame, epochs=0, grid=6)
+    with pytest.raises(UnknownNameError, match="there is no column 'wind', but time, load"):
+        kanmodel.fine_tune(model, frame.drop(columns="wind"))
 
 
 def test_a_finer_grid_learns_what_a_coarse_one_cannot():

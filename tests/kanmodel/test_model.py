@@ -18,7 +18,7 @@ from factories import make_model, make_windows
 from torch import nn
 
 import kanmodel
-from kanmodel import DataError, Model, UnknownNameError
+from kanmodel import DataError, Model, UnknownNameError, overall
 from kanmodel import model as module
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.explain.functions.curves import sample_edge
@@ -231,7 +231,7 @@ def test_every_edge_by_its_ids_and_by_its_numbers(shape):
 
 def test_an_edge_needs_no_ledger(monkeypatch):
     """The function of an edge is sampled without measuring the importance of anything."""
-    monkeypatch.setattr(module, "measure_importance", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(overall, "measure_importance", lambda *_: pytest.fail("measured"))
     assert len(Model(make_model()).edge("lstm:1", "head:1:2").x) == 101
 
 
@@ -275,7 +275,7 @@ def test_global_results_are_computed_once_by_many_threads(monkeypatch):
         start.wait()
         return [model.importance, model.report][number % 2]()
 
-    monkeypatch.setattr(module, "measure_importance", measure)
+    monkeypatch.setattr(overall, "measure_importance", measure)
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(ask, range(8)))
     assert len(calls) == 1 and len({id(result) for result in found}) == 2
@@ -285,7 +285,7 @@ def test_a_failure_is_not_kept(monkeypatch):
     """What failed once is computed again when it is asked for again."""
     model = Model(make_model())
     with monkeypatch.context() as patch:
-        patch.setattr(module, "measure_importance", lambda *_: 1 / 0)
+        patch.setattr(overall, "measure_importance", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             model.importance()
     assert model.importance().features
@@ -293,9 +293,9 @@ def test_a_failure_is_not_kept(monkeypatch):
 
 def test_many_rules_are_not_all_kept(model):
     """However many rules are asked for, no more than the bound is kept, and each is still answered by itself."""
-    for fidelity in np.linspace(0.5, 1, module.N_RULES + 5):
+    for fidelity in np.linspace(0.5, 1, module.N_KEPT + 5):
         assert model.topology(fidelity=float(fidelity)).rule.fidelity == fidelity
-    assert len(model._of_rules._cells) <= module.N_RULES
+    assert len(model.results._cells) <= module.N_KEPT
 
 
 BAD = np.zeros((6, 4))

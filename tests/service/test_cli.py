@@ -2,8 +2,6 @@ import ast
 import json
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import sympy
 import torch
 from factories import make_model, write_table
 from goldens import load_case
+from processes import Fork, start, start_command
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
@@ -56,15 +55,16 @@ def test_a_table_becomes_a_checkpoint(tmp_path, table, run):
 
 
 def test_the_program_runs_from_end_to_end(tmp_path, table):
-    """As a process of its own, it trains, inspects what it wrote, and repeats itself to the last digit."""
+    """As processes of their own, it trains, inspects what it wrote, and repeats itself to the last digit."""
 
-    def kanscope(*arguments):
-        command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    def kanscope(*arguments, by=Fork):
+        log = tmp_path / "log"
+        assert start(log, *arguments, by=by).wait(300) == 0, log.read_text()
+        return log.read_text()
 
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
-    for file in (first, second):
-        kanscope("train", table, *TRAIN, *QUICK, "-o", file)
+    kanscope("train", table, *TRAIN, *QUICK, "-o", first, by=start_command)  # as its users start it
+    kanscope("train", table, *TRAIN, *QUICK, "-o", second)
     document = json.loads(kanscope("inspect", first, "--json"))
     assert document["metrics"] == load_checkpoint(second).metrics
 
@@ -335,6 +335,7 @@ def test_training_goes_on_only_where_options_agree(tmp_path, table, run):
             "--hidden cannot be given with --from: architecture and units are those of old.safetensors",
         ),
         (["--width", "4,1"], "--width cannot be given"),
+        (["--cell", "gru"], "--cell cannot be given"),
         (["--unit", "a=K"], "--unit cannot be given"),
         (["--lookback", "4"], "--lookback is 4, but old.safetensors has 3"),
         (["--target", "a"], "--target is a, but old.safetensors has y"),

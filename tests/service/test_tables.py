@@ -93,6 +93,13 @@ def test_a_cell_without_a_value_is_missing(tmp_path, cell):
     np.testing.assert_array_equal(table.targets, [[np.nan], [3]])
 
 
+def test_a_column_without_any_value_is_no_feature(tmp_path):
+    """Neither empty cells alone nor the words for nothing make a column of numbers; named as a feature it is read."""
+    path = write(tmp_path / "t.csv", "a,b,c,y\n1,,NaN,1\n2,,NaN,2\n")
+    assert read_training_table(path, Columns(targets=("y",))).feature_names == ("a",)
+    assert np.isnan(read_training_table(path, Columns(targets=("y",), features=("a", "c"))).features[:, 1]).all()
+
+
 def test_nulls_and_nans_of_a_parquet_file_are_missing(tmp_path):
     """Both kinds of nothing that a typed column has."""
     pl.DataFrame({"a": [1.0, None, float("nan")], "y": [None, 1, 2]}).write_parquet(tmp_path / "t.parquet")

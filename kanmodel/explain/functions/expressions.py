@@ -18,7 +18,7 @@ from kanmodel.explain.functions.identifiers import make_identifiers
 from kanmodel.explain.functions.library import FUNCTIONS
 from kanmodel.explain.functions.symbolic import Candidate, suggest_formulas
 from kanmodel.explain.structure.replay import r2
-from kanmodel.explain.topology.graph import Topology, TopologyEdge
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
 from kanmodel.network.layer import KANLayer, LayerTrace
 from kanmodel.scaling import Array
 
@@ -57,7 +57,7 @@ class _Node:
     values: Array
 
 
-def compose_formula(model: LoadedModel, topology: Topology) -> Formula:
+def compose_formula(model: LoadedModel, topology: NetworkGraph) -> Formula:
     """One expression for a KAN that acts on the features themselves, from the kept edges of a topology.
 
     An edge whose function is known keeps it. Each other one becomes the formula with the best R2 on the reference

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from kanmodel.explain.paths.arrays import concatenate, map_arrays, take
 from kanmodel.explain.paths.moves import MAX_MOVE
-from kanmodel.explain.paths.path import Slices
+from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
 
 Values = TypeVar("Values")
@@ -96,8 +96,13 @@ class Integrals(NamedTuple, Generic[Values]):
 
 
 def bisect(
-    n: int, integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, tolerance: float, halvings: int
-) -> Slices[tuple[Parts, Integrals[Values]]]:
+    n: int,
+    integrate: Callable[[Parts, Array], Integrals[Values]],
+    batch: int,
+    tolerance: float,
+    halvings: int,
+    pause: Pause,
+) -> tuple[Parts, Integrals[Values]]:
     """Integrates along paths, halving parts until each path is within the tolerance or may not be halved further.
 
     Args:
@@ -106,21 +111,22 @@ def bisect(
         batch: how many parts it takes at once.
         tolerance: largest accepted residual and error of a path.
         halvings: how often a part may be halved.
+        pause: called between slices.
 
     Returns:
         The parts, of which each path has at least one, and what was found on each.
     """
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
-    found = yield from _in_batches(integrate, batch, parts, np.full(n, tolerance))
+    found = _in_batches(integrate, batch, parts, np.full(n, tolerance), pause)
     for _ in range(halvings):
         coarse = _find_coarse(parts, found, tolerance)
         if not coarse.any():
             break
-        yield
+        pause()
         halves = take(parts, coarse).divide(found.divide_at[coarse])
         fine = take(parts, ~coarse)
         share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
-        added = yield from _in_batches(integrate, batch, halves, share)
+        added = _in_batches(integrate, batch, halves, share, pause)
         parts, found = concatenate([fine, halves]), concatenate([take(found, ~coarse), added])
     return parts, found
 
@@ -162,12 +168,12 @@ def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: float) -> ND
 
 
 def _in_batches(
-    integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, parts: Parts, accepted: Array
-) -> Slices[Integrals[Values]]:
+    integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, parts: Parts, accepted: Array, pause: Pause
+) -> Integrals[Values]:
     found: list[Integrals[Values]] = []
     for first in range(0, len(parts.path), batch):
         if found:
-            yield
+            pause()
         chosen = slice(first, first + batch)
         found.append(integrate(take(parts, chosen), accepted[chosen]))
     return concatenate(found)

@@ -22,7 +22,6 @@ from kanmodel.explain.paths.moves import MAX_MOVE, largest_move
 from kanmodel.explain.paths.path import (
     Contributions,
     PathSamples,
-    Slices,
     integrate,
     paths_per_pass,
     points_along,
@@ -31,6 +30,7 @@ from kanmodel.explain.paths.path import (
 from kanmodel.explain.paths.quadrature import convergence_rate, estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges
+from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
 
 
@@ -93,13 +93,14 @@ class _Ends(NamedTuple):
     change: Tensor
 
 
-def explain_paths(walk: Walk, tolerance: float, halvings: int) -> Slices[PathLedger]:
+def explain_paths(walk: Walk, tolerance: float, halvings: int, pause: Pause) -> PathLedger:
     """The ledgers of paths.
 
     Args:
         walk: the paths.
         tolerance: largest accepted residual and error of a path, model units.
         halvings: how often a part may be halved.
+        pause: called between slices.
     """
     network = walk.network.network
 
@@ -109,7 +110,7 @@ def explain_paths(walk: Walk, tolerance: float, halvings: int) -> Slices[PathLed
         return _refine(walk, ends, sample_path(walk.network, points, walk.output), accepted)
 
     batch = paths_per_pass(network.config, walk.first_nodes)
-    parts, found = yield from bisect(len(walk.windows), integrate_parts, batch, tolerance, halvings)
+    parts, found = bisect(len(walk.windows), integrate_parts, batch, tolerance, halvings, pause)
     whole = found.total(parts)
     start, contributions = np.zeros(len(walk.windows)), whole.values.contributions
     first = parts.low == 0

@@ -78,7 +78,8 @@ def test_features_are_those_that_are_named():
         ({"load": [1]}, Columns(("load",)), DataError, "there is no column of numbers beside load"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), Columns(("a",)), DataError, "there is more than one column 'a'"),
         ([[1, 2]], Columns(("a",)), DataError, "must be a data frame or a mapping of name to array, but is a list"),
-        (COLUMNS, Columns(("load",), ahead=-1), DataError, "ahead must be at least 0, but is -1"),
+        (COLUMNS, Columns(("load",), ahead=-1), DataError, "ahead must be a whole number from 0, but is -1"),
+        (COLUMNS, Columns(("load",), ahead=1.5), DataError, "ahead must be a whole number from 0, but is 1.5"),
     ],
 )
 def test_what_is_no_table_is_refused_by_its_place(frame, columns, error, message):

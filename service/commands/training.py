@@ -1,0 +1,89 @@
+"""What ``kanscope train`` does once its options are read: it trains behind a progress bar, saves and prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from kanmodel import Model, learning
+from kanmodel.terms import MIN_INPUTS
+from kanmodel.training.optimization import Progress as Epoch
+from kanmodel.training.optimization import TrainingOptions
+from kanmodel.training.tables import Columns, make_table
+from kanmodel.training.training import fine_tune
+from service.commands.fine_tuning import fine_tuning_table
+from service.commands.inspect import metrics_table
+from service.commands.options import print_written
+
+Trained = TypeVar("Trained")
+
+
+def train_new(data: Path, columns: Columns, options: TrainingOptions, output: Path) -> None:
+    """A model from the beginning."""
+    from service.batch.tables import read_training_frame  # here, since the other commands start faster without polars
+
+    frame = read_training_frame(data, columns)
+    roles = {name: value for name, value in vars(columns).items() if name != "targets"}
+
+    def fit(report: Callable[[Epoch], None]) -> Model:
+        return learning.train(frame, columns.targets, **roles, progress=report, **vars(options))
+
+    print_result(with_progress(options.epochs, fit).save(output), output)
+
+
+def train_on(
+    model: Model,
+    data: Path,
+    columns: Columns,
+    options: TrainingOptions,
+    output: Path,
+    update_grid: bool,
+    grid_size: int | None,
+) -> None:
+    """A model that is there goes on."""
+    from service.batch.tables import read_training_frame
+
+    config = model.config
+    targets = tuple(target.name for target in config.targets)
+    columns = replace(columns, targets=targets, features=config.feature_names, ahead=config.ahead)
+    table = make_table(read_training_frame(data, columns), columns)
+    tuning = with_progress(
+        options.epochs, lambda report: fine_tune(model.loaded, table, options, report, update_grid, grid_size)
+    )
+    after = Model(tuning.after).save(output)
+    Console(highlight=False).print(fine_tuning_table(tuning))
+    print_result(after, output)
+
+
+def with_progress(epochs: int, train: Callable[[Callable[[Epoch], None]], Trained]) -> Trained:
+    """Trains behind a progress bar on stderr."""
+    columns = (TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"), BarColumn(20), TimeElapsedColumn())
+    errors = TextColumn("{task.fields[errors]}")
+    with Progress(*columns, errors, console=Console(stderr=True)) as bar:
+        task = bar.add_task("train", total=epochs, errors="")
+
+        def report(epoch: Epoch) -> None:
+            errors = f"train {epoch.train_error:.4f}, validation {epoch.validation_error:.4f}"
+            bar.update(task, completed=epoch.epoch, errors=f"{errors}, best {epoch.best_error:.4f}")
+
+        return train(report)
+
+
+def print_result(model: Model, output: Path) -> None:
+    """The metrics, and where the checkpoint is."""
+    console = Console(highlight=False)
+    console.print(metrics_table(model))
+    if "persistence_r2" not in model.metrics:
+        console.print(
+            "Persistence is not measured, since the last value of a target that was shifted before is not known: "
+            "say --ahead or --last-value."
+        )
+    n_reference = len(model.reference)
+    if n_reference < MIN_INPUTS:
+        console.print(f"{n_reference} reference windows are too few for pruning and scores, which need {MIN_INPUTS}.")
+    print_written(output, model)
