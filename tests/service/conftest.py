@@ -140,6 +140,8 @@ LIMITS = {"max_body_bytes": 100_000, "max_windows": 50, "max_points": 500, "requ
 def local_service(folder: Path) -> Iterator[Service]:
     """One server for all tests that only ask, in this process, into which some of them look."""
     models = {name: load_checkpoint(folder / f"{name}.safetensors") for name in NAMES}
+    for model in models.values():
+        model.accelerate()  # as the registry does: the same numbers to the last bit
     with run_server(create_app(Settings(models=folder, **LIMITS))) as client:  # type: ignore[arg-type]
         yield Service(client, models)
 

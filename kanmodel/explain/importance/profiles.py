@@ -124,6 +124,7 @@ def _integrate(
         residual=residual[0],
         move=largest_move(model.frozen, model.node_ranges, along, rule.nodes, passed),
         n_nodes=np.full(n, n_points),
+        divide_at=np.full(n, 0.5),
     )
 
 

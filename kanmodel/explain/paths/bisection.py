@@ -4,6 +4,8 @@ Along most paths a network is smooth, and one rule of 17 nodes is enough. But an
 another within a thousandth of a path, which takes many nodes of one rule and a few halvings. Contributions are
 integrals: those of the parts of a path add up to its own.
 
+A kink of an activation, such as relu's, is known where it lies, so a part that crosses one is divided there.
+
 Three things are held against what is accepted, and a part of a path where one of them is too large is halved:
 
     residual   how far the layers are from completeness, and nodes from conservation
@@ -48,9 +50,9 @@ class Parts(NamedTuple):
     low: Array
     high: Array
 
-    def halve(self) -> Parts:
-        """The lower half of each, then the upper ones."""
-        middle = (self.low + self.high) / 2
+    def divide(self, at: Array) -> Parts:
+        """The lower part of each, then the upper ones, divided at positions from 0 to 1 on each, (n_parts,)."""
+        middle = self.low + at * (self.high - self.low)
         return Parts(np.tile(self.path, 2), np.append(self.low, middle), np.append(middle, self.high))
 
 
@@ -63,6 +65,7 @@ class Integrals(NamedTuple, Generic[Values]):
         residual: how far sums are from what they must be, (n,).
         move: the largest of any node between two neighbouring points, in widths of its intervals, (n,).
         n_nodes: of the rule, (n,).
+        divide_at: where to divide each part if it must be, from 0 to 1, (n,).
     """
 
     values: Values
@@ -70,6 +73,7 @@ class Integrals(NamedTuple, Generic[Values]):
     residual: Array
     move: Array
     n_nodes: NDArray[np.int64]
+    divide_at: Array
 
     @property
     def error(self) -> Array:
@@ -86,7 +90,9 @@ class Integrals(NamedTuple, Generic[Values]):
         np.maximum.at(move, parts.path, self.move)
         np.add.at(n_nodes, parts.path, self.n_nodes - 1)  # neighbours share one
         values = map_arrays(lambda value: add_parts(value, parts), self.values)
-        return Integrals(values, add_parts(self.errors, parts), add_parts(self.residual, parts), move, n_nodes)
+        return Integrals(
+            values, add_parts(self.errors, parts), add_parts(self.residual, parts), move, n_nodes, np.full(n, 0.5)
+        )
 
 
 def bisect(
@@ -117,7 +123,7 @@ def bisect(
         if not coarse.any():
             break
         pause()
-        halves = take(parts, coarse).halve()
+        halves = take(parts, coarse).divide(found.divide_at[coarse])
         fine = take(parts, ~coarse)
         share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
         added = _in_batches(integrate, batch, halves, share, pause)

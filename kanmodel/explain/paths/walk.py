@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kanmodel.explain.paths.arrays import replace_rows, take
 from kanmodel.explain.paths.bisection import Integrals, Parts, bisect, part_ends
+from kanmodel.explain.paths.kinks import divide_at_kinks
 from kanmodel.explain.paths.layers import LedgerLayer, list_layers, measure_residual
 from kanmodel.explain.paths.moves import MAX_MOVE, largest_move
 from kanmodel.explain.paths.path import (
@@ -159,6 +160,7 @@ def _integrate(walk: Walk, ends: _Ends, samples: PathSamples) -> tuple[Integrals
         residual=residual[0],
         move=largest_move(walk.network, walk.ranges, points, rule.nodes, samples.passed),
         n_nodes=np.full(n, n_nodes),
+        divide_at=divide_at_kinks(network, samples.passed, rule.nodes),
     )
     return integrals, convergence_rate(entries, residual)
 
