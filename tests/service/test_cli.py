@@ -398,15 +398,18 @@ def test_persistence_of_a_column_that_was_shifted_needs_a_name(tmp_path, table, 
     assert code == 0 and "persistence_r2" in load_checkpoint(file).metrics and "not measured" not in out
 
 
+def test_a_head_that_mixes_its_nodes_has_no_formula(run, saved):
+    """It ends in one sentence and exit code 2."""
+    norm = plain_layers([4, 1], before=(Step("layer_norm"),))
+    code, _, told = run("formula", saved(make_chain(replace(make_model("head").config, head=norm))))
+    assert code == 2 and "a formula needs edges that are functions of one number" in told
+
+
 def test_questions_that_cannot_be_answered(tmp_path, run, saved):
     """Each ends in one sentence and exit code 2."""
     file = saved(make_model("lstm"))
-    mixed = saved(
-        make_chain(replace(make_model("head").config, head=plain_layers([4, 1], before=(Step("layer_norm"),))))
-    )
     out_file = tmp_path / "n.safetensors"
     for arguments, message in (
-        (["formula", mixed], "a formula needs edges that are functions of one number"),
         (["explain", file, "--window", "160"], "there is no reference window 160, but 0 to 159"),
         (["explain", file, "--faithfulness", "--window", "1"], "--faithfulness measures over many windows"),
         (["explain", file, "--output-name", "q"], "there is no output 'q', but y+1"),
