@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from kanmodel.learning import fine_tune, train
     from kanmodel.loading import from_file, from_torch, load
     from kanmodel.model import Model
-    from kanmodel.results import Edge, Explanation, Formula, Importance, Report, Topology
+    from kanmodel.results import Edge, Explanation, Formulas, Importance, Report, Topology
 
 __all__ = [
     "CheckpointError",
@@ -36,7 +36,7 @@ __all__ = [
     "Edge",
     "Explanation",
     "ExportError",
-    "Formula",
+    "Formulas",
     "Importance",
     "InsufficientReferenceError",
     "KanscopeError",
@@ -57,7 +57,7 @@ _HOMES = {
     "Model": "model",
     **dict.fromkeys(("fine_tune", "train"), "learning"),
     **dict.fromkeys(("from_file", "from_torch", "load"), "loading"),
-    **dict.fromkeys(("Edge", "Explanation", "Formula", "Importance", "Report", "Topology"), "results"),
+    **dict.fromkeys(("Edge", "Explanation", "Formulas", "Importance", "Report", "Topology"), "results"),
 }
 
 

@@ -34,8 +34,8 @@ from kanmodel.inputs import read_baseline, read_windows
 from kanmodel.once import Once
 from kanmodel.overall import Overall, Results
 from kanmodel.pausing import Pause, go_on
-from kanmodel.results import Edge, Explanation, Formula, Importance, Report, Topology
-from kanmodel.rules import DEFAULT_FIDELITY, check_count, make_options, make_rule, refuse_unknown
+from kanmodel.results import Edge, Explanation, Formulas, Importance, Report, Topology
+from kanmodel.rules import check_count, make_options, make_rule, refuse_unknown
 from kanmodel.scaling import Array
 
 if TYPE_CHECKING:
@@ -257,21 +257,22 @@ class Model(Facts):
         """Formulas c f(a x + b) + d near to the function on an edge, best first; none after a layer norm."""
         return suggest_edge_formulas(self.loaded, [edge])[0]
 
-    def formula(
-        self, output: str | None = None, *, fidelity: float = DEFAULT_FIDELITY, pause: Pause = go_on
-    ) -> Formula:
-        """One expression for a KAN that reads the features of one step, without an LSTM or a GRU.
+    def formula(self, output: str | None = None, *, pause: Pause = go_on) -> Formulas:
+        """The head as formulas of what it reads: of LSTM units, or of features where there is no LSTM.
 
         Args:
             output: its name; the first without.
-            fidelity: the R2 that the edges in the formula keep against all edges; fewer are simpler.
             pause: called between slices of the work.
 
+        Returns:
+            From one number to all edges, each with its error through the whole model on the half of the reference
+            windows that the search has not seen.
+
         Raises:
-            ConfigError: a recurrent part, a layer norm or an output function stands in the way.
+            ConfigError: a layer norm or an output function stands in the way.
             UnknownNameError: an output that does not exist.
         """
-        return self._overall.compose_formula(self._number_of(output), make_rule(fidelity), pause)
+        return self._overall.formulas(self._number_of(output), pause)
 
     def report(self, output: str | None = None, *, pause: Pause = go_on) -> Report:
         """The questions that people have before the picture of a KAN, answered for one output.

@@ -18,7 +18,7 @@ from kanmodel.explain.topology.metrics import Metric
 from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule, prune_by_rule, trace_fidelity
 from kanmodel.pausing import Pause
 from kanmodel.prose import answer_findings
-from kanmodel.results import Formula, Importance, Report
+from kanmodel.results import Formulas, Importance, Report
 
 Result = TypeVar("Result")
 
@@ -84,15 +84,17 @@ class Overall:
 
         return self._once(output, ("fidelity", metric, fill), compute, pause)
 
-    def compose_formula(self, output: int, rule: PruningRule, pause: Pause) -> Formula:
-        """One expression of the edges that a rule keeps."""
-        from kanmodel.explain.functions.expressions import compose_formula  # here, since sympy is slow to import
+    def formulas(self, output: int, pause: Pause) -> Formulas:
+        """The head as formulas."""
+        from kanmodel.explain.functions.front import find_front
+        from kanmodel.explain.functions.written import write_formulas  # here, since sympy is slow to import
 
-        def compute() -> Formula:
-            found = compose_formula(self.loaded, self.lay_out(output, rule, pause))
-            return Formula(found.output, found.expression, dict(found.symbols), found.r2)
+        def compute() -> Formulas:
+            measured, config = self.measure(output, pause), self.loaded.config
+            written = write_formulas(self.loaded, measured, find_front(self.loaded, measured, pause))
+            return Formulas(config.outputs[output], config.target_of(output).unit, written)
 
-        return self._once(output, ("formula", rule), compute, pause)
+        return self._once(output, "formulas", compute, pause)
 
     def report(self, output: int, pause: Pause) -> Report:
         """The questions that people have, answered by the default topology."""
