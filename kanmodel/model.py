@@ -136,16 +136,27 @@ class Model(Facts):
         """
         number = self._number_of(output)
         options = make_options(tolerance, path_nodes, halvings)
-        summed = self.config.groups if groups == "checkpoint" else groups or {}
-        resolve_groups(summed, self.config.feature_names)
-        resolve_segments(segments or {}, self.lookback)
+        groups, segments = self.choose_groups(groups, segments)
         start = read_baseline(self.loaded, baseline)
         scaled = self.loaded.to_model_units(read_windows(self.loaded, windows))
         if isinstance(start, ReferenceBaselines):
             ledger = explain_expected(self.loaded, scaled, number, start.count, start.seed, options, pause)
         else:
             ledger = explain_windows(self.loaded, scaled, number, start, options, pause)
-        return Explanation.of(ledger, self.config.feature_names, self._unit_of(number), summed, segments)
+        return Explanation.of(ledger, self.config.feature_names, self._unit_of(number), groups, segments)
+
+    def choose_groups(
+        self, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None
+    ) -> tuple[Groups, Segments]:
+        """The groups and segments that `explain` sums, empty where there are none.
+
+        Raises:
+            DataError: groups or segments that cannot be; the message names the one.
+        """
+        chosen = self.config.groups if groups == "checkpoint" else {} if groups is None else groups
+        resolve_groups(chosen, self.config.feature_names)
+        resolve_segments({} if segments is None else segments, self.lookback)
+        return chosen, segments or {}
 
     def baseline(self, baseline: Any = "mean") -> Array:
         """The windows that a baseline stands for, original units, (1, lookback, n_features), or (count, ...).

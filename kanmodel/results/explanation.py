@@ -77,13 +77,13 @@ class Explanation(Pictured):
         ledger: Ledger,
         features: tuple[str, ...],
         unit: str | None,
-        groups: Groups | None = None,
-        segments: Segments | None = None,
+        groups: Groups,
+        segments: Segments,
     ) -> Explanation:
         """A ledger with its names and its unit, and what is summed of it."""
         same = {name: getattr(ledger, name) for name in (f.name for f in fields(cls)) if hasattr(ledger, name)}
         named = {"features": features, "unit": unit, "contributions": ledger.features}
-        return cls(**same | named | {"groups": groups or {}, "segments": segments or {}})
+        return cls(**same | named | {"groups": groups, "segments": segments})
 
     @cached_property
     def grouping(self) -> Grouping:

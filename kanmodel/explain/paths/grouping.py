@@ -51,8 +51,7 @@ def resolve_segments(segments: object, lookback: int) -> dict[str, slice]:
 
 
 def _are_ends(ends: object, lookback: int) -> bool:
-    if not isinstance(ends, list | tuple) or len(ends) != 2:
-        return False
-    if not all(isinstance(end, int) and not isinstance(end, bool) for end in ends):
-        return False
-    return 1 - lookback <= ends[0] <= ends[1] <= 0
+    match ends:
+        case [int() as first, int() as last] if not isinstance(first, bool) and not isinstance(last, bool):
+            return 1 - lookback <= first <= last <= 0
+    return False
