@@ -64,10 +64,11 @@ def permute_features(model: LoadedModel, output: int, seed: int, pause: Pause = 
 
     def errors(permuted: Tensor) -> Array:
         found = []
-        for batch in permuted.split(per_batch):
+        for batch in torch.split(permuted, per_batch):
             pause()
             found.append(model.frozen.forward(batch))
-        return np.abs(model.scaling.outputs_to_original(torch.cat(found))[:, output] - targets)
+        off: Array = np.abs(model.scaling.outputs_to_original(torch.cat(found))[:, output] - targets)
+        return off
 
     before = errors(windows)
     growth = np.zeros((len(windows), windows.shape[2]))
@@ -102,4 +103,5 @@ def _bytes_of_window(config: ModelConfig) -> int:
     if config.recurrent is not None:
         of_step += KINDS[config.recurrent.cell].n_gates * config.recurrent.n_units
     values = config.lookback * of_step + max(layer.n_in * layer.n_subnodes for layer in config.head)
-    return values * getattr(torch, config.dtype).itemsize
+    itemsize: int = getattr(torch, config.dtype).itemsize
+    return values * itemsize
