@@ -22,10 +22,12 @@ export class ApiError extends Error {
   /**
    * @param {number} status
    * @param {string} message
+   * @param {number} [retryAfter] seconds after which the service wants to be asked again
    */
-  constructor(status, message) {
+  constructor(status, message, retryAfter = 0) {
     super(message);
     this.status = status;
+    this.retryAfter = retryAfter;
   }
 }
 
@@ -99,7 +101,8 @@ async function send(ask, signal) {
     return send(ask, signal);
   }
   const problem = await response.json().catch(() => ({}));
-  throw new ApiError(response.status, problem.error ?? `the service answered ${response.status}`);
+  const message = problem.error ?? `the service answered ${response.status}`;
+  throw new ApiError(response.status, message, Number(response.headers.get("Retry-After")) || 0);
 }
 
 /** @type {Promise<void> | undefined} the dialog that is open, for all requests that wait for it */

@@ -86,7 +86,7 @@ async def get_edge(
         formulas = suggest_edge_formulas(served.model, [edge])[0] if query.formulas else []
         if media_type == SVG:
             unit = served.model.config.target_of(read_output(query.output, served.model.config)).unit
-            return answer_svg(draw_edge(curve, served.name, topology.output, unit, formulas))
+            return answer_svg(draw_edge(curve, served.name, topology.output, unit, formulas, query.theme))
         return answer_json(describe_edge(served, topology, curve, formulas))
 
     cost = FORMULAS if query.formulas else estimate_curves(1, query.points)

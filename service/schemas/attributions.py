@@ -16,6 +16,7 @@ from kanmodel.explain.importance.global_importance import Importance
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
+from service.schemas.pictures import FormatParameter, ThemeParameter
 
 Verdict = TypeAliasType("Verdict", attributions.Verdict)
 ComparedBaseline = TypeAliasType("ComparedBaseline", agreement.ComparedBaseline)
@@ -30,6 +31,8 @@ class AttributionsQuery(OutputQuery):
             description="Whether to say how far the baselines `mean`, `zero` and `reference` agree; it takes longer."
         ),
     ] = False
+    format: FormatParameter = None
+    theme: ThemeParameter = "auto"
 
 
 class ReferenceInfo(TypedDict):

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 
 from kanmodel.explain.paths.baseline import baseline_window
 from kanmodel.explain.paths.expected import ReferenceBaselines, draw_baselines, explain_expected_in_slices
-from kanmodel.explain.paths.ledger import Ledger, explain_in_slices
+from kanmodel.explain.paths.ledger import Ledger, explain_in_slices, refuse_incomplete
 from kanmodel.explain.paths.path import Slices
 from kanmodel.scaling import Array
 from service.http.answers import encode_json
@@ -73,6 +73,7 @@ def explain_in_parts(question: Question) -> Iterator[Advance]:
 
     Raises:
         NonFiniteError: a ledger is not finite.
+        IncompleteError: a ledger does not nearly add up.
     """
     config, n_outputs = question.served.model.config, len(question.outputs)
     for first in range(0, len(question.windows), PART):
@@ -85,6 +86,7 @@ def explain_in_parts(question: Question) -> Iterator[Advance]:
             slices = _explain(question, windows, output)
             while (ledger := _next_slice(slices)) is None:
                 yield Advance(done)
+            refuse_incomplete(ledger, float(question.served.model.output_std[output]), first)
             by_output.append(describe_ledger(ledger, config.feature_names, question.detail, first))
         explanations = [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
         yield Advance(first * n_outputs + len(explanations), explanations)
@@ -114,6 +116,7 @@ async def compute_explanations(
         ClientDisconnect: nobody does.
         DataError: they take more memory than there is.
         NonFiniteError: a ledger is not finite.
+        IncompleteError: a ledger does not nearly add up.
         DeadlineError: the deadline has passed.
         OverloadedError: too many requests wait.
     """

@@ -58,6 +58,7 @@ def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
     (folder / bundled.name).write_bytes(bundled.read_bytes())
     save_checkpoint(make_model("front", product=True, targets=("a", "b")), folder / "front.safetensors")
     save_checkpoint(make_model("head", n_features=6), folder / "head.safetensors")
+    save_checkpoint(make_model("lstm", targets=("a", "b")), folder / "two.safetensors")
     with serve(folder) as client:
         yield client
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
-from kanmodel.errors import DataError, Problem
+from kanmodel.errors import DataError, IncompleteError, Problem
 from kanmodel.explain.paths.arrays import concatenate, map_arrays, replace_rows
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.bisection import BATCH
@@ -36,6 +36,7 @@ from kanmodel.explain.paths.path import Pause, Slices, complete
 from kanmodel.explain.paths.walk import PathLedger, Walk, explain_paths
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.scaling import Array
+from kanmodel.windows import N_LISTED
 
 PATH_NODES = 17
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
@@ -109,6 +110,30 @@ class Ledger:
         """Contribution of each feature, (n, n_features): the signed sum over steps."""
         total: Array = self.steps.sum(axis=1)
         return total
+
+
+def refuse_incomplete(ledger: Ledger, output_std: float, first: int = 0) -> None:
+    """Refuses an explanation that misses F(x) - F(x0) by more than that change and by more than the output's deviation.
+
+    Args:
+        ledger: explanations of windows.
+        output_std: standard deviation of the output on the reference windows.
+        first: number of the first window, for the message.
+
+    Raises:
+        IncompleteError: one is so far from adding up.
+    """
+    change = np.abs(ledger.predictions - ledger.baseline_prediction)
+    absurd = np.flatnonzero(ledger.residual > np.maximum(change, output_std))
+    if not len(absurd):
+        return
+    worst = absurd[0]
+    message = (
+        f"has values too far out to be explained: its contributions miss the change of {change[worst]:.3g} "
+        f"by {ledger.residual[worst]:.3g}"
+    )
+    places = [Problem(f"instances[{first + window}]", message) for window in absurd[:N_LISTED]]
+    raise IncompleteError(f"{places[0].path} {message}", places)
 
 
 def explain_windows(
