@@ -16,6 +16,7 @@ import { h } from "./dom.js";
 
 const ROOT = new URL("../v1/", document.baseURI);
 const KEY = "kanscope-key";
+const TIMEOUT = "600"; // s that the service may compute: who does not want to wait that long leaves the view
 
 /** An answer that is an error; the message is the service's own. */
 export class ApiError extends Error {
@@ -89,6 +90,7 @@ async function send(ask, signal) {
     method: ask.body === undefined ? "GET" : "POST",
     headers: {
       Accept: ask.accept ?? "application/json",
+      "X-Request-Timeout": TIMEOUT,
       ...(ask.body === undefined ? {} : { "Content-Type": "application/json" }),
       ...(key ? { Authorization: `Bearer ${key}` } : {}),
     },

