@@ -15,9 +15,11 @@ RUN python3 -m pip --python /opt/kanscope/bin/python install --require-hashes --
     && python3 -m pip --python /opt/kanscope/bin/python install torch \
     && python3 -m pip --python /opt/kanscope/bin/python check
 # What nothing here runs: torch's headers, CMake files and compiler of protocols, with which others compile against it
-# (it wants torch_shm_manager and torch.testing itself), static libraries, and the tests of all packages.
+# (it wants torch_shm_manager and torch.testing itself), ONNX Runtime's library for C, what rewrites graphs, static
+# libraries, and the tests of all packages.
 RUN cd /opt/kanscope/lib/python3*/site-packages \
     && rm -rf torch/include torch/share torch/bin/protoc* torch/test \
+        onnxruntime/capi/libonnxruntime.so* onnxruntime/quantization onnxruntime/tools onnxruntime/transformers onnx/backend \
     && find . -type d -name tests -prune -exec rm -rf {} + \
     && find . -name '*.a' -delete
 

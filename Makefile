@@ -16,13 +16,17 @@ serve: .venv/runtime # serve the bundled model, or the models of KANSCOPE_MODELS
 	$(BIN)/kanscope serve
 
 # The tests of one package with ONLY=kanmodel (or service, explorer, clients, image), and ten times the generated cases with
-# THOROUGH=1. Three workers keep two cores busy, since what starts servers waits much. What needs both cores to itself runs
-# after the rest; a package may have none of that (5: no test was chosen).
+# THOROUGH=1. Three workers keep two cores busy, since what starts servers waits much. Those of service, which keep apps and
+# their caches, run in workers of their own, so that none grows large. What needs both cores to itself runs last.
 ONLY ?=
-TESTS := tests/$(ONLY)
-test: .venv/dev $(if $(filter-out clients explorer,$(ONLY)),,.venv/clients/ready)
-	MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest -n 3 -m "not alone and (smoke or not ray)" $(TESTS)
-	$(BIN)/python -m pytest -m alone $(TESTS) || test $$? = 5
+PACKAGES := $(or $(ONLY),kanmodel service explorer clients image)
+ALONE = $(shell grep -rl --include='*.py' 'pytest\.mark\.alone' $(PACKAGES:%=tests/%))
+run-tests = $(if $(1),MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest $(2) $(1))
+IN_PARALLEL := -n 3 --no-loadscope-reorder -m "not alone and (smoke or not ray)"
+test: .venv/dev $(if $(filter clients explorer,$(PACKAGES)),.venv/clients/ready)
+	$(call run-tests,$(patsubst %,tests/%,$(filter-out service,$(PACKAGES))),$(IN_PARALLEL))
+	$(call run-tests,$(patsubst %,tests/%,$(filter service,$(PACKAGES))),$(IN_PARALLEL))
+	$(call run-tests,$(ALONE),-m alone)
 
 test-ray: .venv/dev # every end-to-end test on replicas, those that `make test` asks too
 	$(BIN)/python -m pytest -m ray tests/service
@@ -51,7 +55,7 @@ vendor: .venv/clients/ready # copy the libraries of the explorer from npm
 	cp .venv/clients/node_modules/@observablehq/plot/LICENSE $(VENDOR)/plot.LICENSE
 	cd $(VENDOR) && sha256sum *.js *.LICENSE >SHA256SUMS
 
-bench: .venv/bench
+bench: .venv/bench .venv/peers/ready # with wrk as the client where it is installed
 	$(BIN)/python tests/benchmarks/run.py
 
 image:
@@ -99,6 +103,15 @@ CLIENTS := tests/clients
 	$(BIN)/python -m pip install -c $(LOCK) -e '.[dev,bench]'
 	@touch .venv/runtime .venv/dev $@
 
+# The servers that are measured beside ours; without them their rows are missing.
+BENCHMARKS := tests/benchmarks
+.venv/peers/ready: $(BENCHMARKS)/requirements.txt | .venv/bin/pip
+	$(call create-venv,.venv/peers)
+	$(call install-torch,.venv/peers)
+	.venv/peers/bin/python -m pip install --require-hashes --no-deps -r $(BENCHMARKS)/requirements.txt
+	.venv/peers/bin/python -m pip install torch
+	@touch $@
+
 # Pins what pyproject.toml asks for, on every Python and platform. What is pinned stays, unless UPGRADE=--upgrade asks for
 # the newest versions. torch and what its CUDA builds need stay free: they differ by machine. So does pip.
 UPGRADE ?=
@@ -117,4 +130,5 @@ lock:
 	$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' | \
 		$(compile) - --generate-hashes -o $(BUILD_LOCK)
 	$(compile) $(CLIENTS)/requirements.in --generate-hashes -o $(CLIENTS)/requirements.txt
+	$(compile) $(BENCHMARKS)/requirements.in --generate-hashes -o $(BENCHMARKS)/requirements.txt
 	rm -rf build/lock $(LOCK).all $(IMAGE_LOCK).all

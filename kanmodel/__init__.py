@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         CheckpointError,
         ConfigError,
         DataError,
+        ExportError,
         InsufficientReferenceError,
         KanscopeError,
         NonFiniteError,
@@ -24,8 +25,9 @@ if TYPE_CHECKING:
         UnreadableModelError,
     )
     from kanmodel.learning import fine_tune, train
-    from kanmodel.model import Model, from_file, from_torch, load
-    from kanmodel.results import Edge, Explanation, Formula, Importance, Report, Topology
+    from kanmodel.loading import from_file, from_torch, load
+    from kanmodel.model import Model
+    from kanmodel.results import Edge, Explanation, Formulas, Importance, Report, Topology
 
 __all__ = [
     "CheckpointError",
@@ -33,7 +35,8 @@ __all__ = [
     "DataError",
     "Edge",
     "Explanation",
-    "Formula",
+    "ExportError",
+    "Formulas",
     "Importance",
     "InsufficientReferenceError",
     "KanscopeError",
@@ -50,17 +53,18 @@ __all__ = [
     "train",
 ]
 
-_OF_LEARNING = ("fine_tune", "train")
-_OF_MODEL = ("Model", "from_file", "from_torch", "load")
-_OF_RESULTS = ("Edge", "Explanation", "Formula", "Importance", "Report", "Topology")
+_HOMES = {
+    "Model": "model",
+    **dict.fromkeys(("fine_tune", "train"), "learning"),
+    **dict.fromkeys(("from_file", "from_torch", "load"), "loading"),
+    **dict.fromkeys(("Edge", "Explanation", "Formulas", "Importance", "Report", "Topology"), "results"),
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'kanmodel' has no attribute {name!r}")
-    homes = {"learning": _OF_LEARNING, "model": _OF_MODEL, "results": _OF_RESULTS}
-    home = next((home for home, names in homes.items() if name in names), "errors")
-    return getattr(import_module(f"kanmodel.{home}"), name)
+    return getattr(import_module(f"kanmodel.{_HOMES.get(name, 'errors')}"), name)
 
 
 def __dir__() -> list[str]:

@@ -8,7 +8,8 @@
     │   └── InsufficientReferenceError   too few reference windows for a statistic
     ├── UnknownNameError       a feature, output, edge or option that does not exist
     ├── IncompleteError        an explanation that is further from adding up than what it explains
-    └── NonFiniteError         a computation whose result is not finite
+    ├── NonFiniteError         a computation whose result is not finite
+    └── ExportError            a model that ONNX cannot state, or computes differently
 
 Every message is one sentence that names the place. No class knows an HTTP status or an exit code:
 `service.http.errors` maps classes to them.
@@ -96,3 +97,7 @@ class NonFiniteError(KanscopeError):
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.problems = tuple(problems)
+
+
+class ExportError(KanscopeError):
+    """The model cannot be written as an ONNX graph; the message names the layer, or by how much the graph differs."""

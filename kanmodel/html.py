@@ -32,12 +32,14 @@ _PAGE_STYLE = (
 )
 _STYLE = """<style>
 .kanscope-result{max-width:1560px;overflow-wrap:anywhere}
-.kanscope-result figure{margin:0 0 8px;overflow-x:auto}
-.kanscope-result figure>*{display:block;max-width:100%;min-width:min(100%,520px);height:auto}
+.kanscope-figure{margin:0 0 8px;overflow-x:auto}
+.kanscope-figure>*{display:block;max-width:100%;min-width:700px;height:auto}
 .kanscope-result h2{font-size:16px;margin:16px 0 4px}
 .kanscope-result p{margin:4px 0;max-width:80ch}
 .kanscope-result table{border-collapse:collapse;margin:8px 0;font-variant-numeric:tabular-nums}
 .kanscope-result th,.kanscope-result td{padding:3px 12px 3px 0;text-align:left;vertical-align:top}
+.kanscope-result th{overflow-wrap:normal}
+.kanscope-result details{overflow-x:auto}
 .kanscope-result tbody tr{border-top:1px solid #8884}
 .kanscope-result .number{text-align:right}
 .kanscope-result pre{white-space:pre-wrap}
@@ -72,7 +74,7 @@ def inline_picture(svg: str) -> str:
     A group's title, which stays, names it on hover and to a screen reader.
     """
     plain = _GROUP.sub(lambda group: _FOR_PAGES.sub("", group[0]), svg)
-    return f"<figure>{plain}</figure>"
+    return f'<div class="kanscope-figure">{plain}</div>'
 
 
 def image_of(svg: str) -> str:
@@ -80,11 +82,10 @@ def image_of(svg: str) -> str:
     names = _NAMES.search(svg)
     assert names is not None
     title, description = names.groups()
-    plain = _GROUP.sub(lambda group: _FOR_PAGES.sub("", group[0]), svg)
-    start, body = plain[: names.end()], plain[names.end() :]
+    start, body = svg[: names.end()], _GROUP.sub("<g>", svg[names.end() :])  # nothing in an image is pointed at
     data = b64encode((start + _TITLE.sub("", body)).encode()).decode()
     alt = f"{title}. {description}".replace('"', "&quot;")
-    return f'<figure><img alt="{alt}" src="data:image/svg+xml;base64,{data}"/></figure>'
+    return f'<div class="kanscope-figure"><img alt="{alt}" src="data:image/svg+xml;base64,{data}"/></div>'
 
 
 def write_table(rows: Sequence[Row], columns: Sequence[str], caption: str = "") -> str:

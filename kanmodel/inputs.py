@@ -64,13 +64,15 @@ def read_baseline(model: LoadedModel, baseline: Any) -> Baseline | ReferenceBase
     Args:
         model: what it must fit.
         baseline: ``"mean"``, ``"zero"``, ``"reference"``, ``{"reference": count, "seed": number}``,
-            ``{"values": {feature: a number or one per step}}`` or ``{"instance": window}``.
+            ``{"values": {feature: a number or one per step}}`` or ``{"instance": window}``; or what this returns.
 
     Raises:
         DataError: none of these, or a value that does not fit.
         UnknownNameError: a feature that does not exist.
     """
     match baseline:
+        case Baseline() | ReferenceBaselines():
+            return baseline
         case str() if baseline in ("mean", "zero"):
             return Baseline("mean" if baseline == "mean" else "zero")
         case str() if baseline == "reference":

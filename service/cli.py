@@ -4,34 +4,52 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Any
 
-import torch
 import typer
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from kanmodel.errors import KanscopeError
-from service.commands.explain import explain
-from service.commands.formula import formula
-from service.commands.import_ import import_
-from service.commands.inspect import inspect
-from service.commands.prune import prune
-from service.commands.serve import serve
-from service.commands.train import train
 
 EXIT_BAD_INPUT = 2
 
-app = typer.Typer(
-    help="Look inside LSTM+KAN forecasters.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
-app.command()(serve)
-app.command()(train)
-app.command("import")(import_)
-app.command()(inspect)
-app.command()(explain)
-app.command()(formula)
-app.command()(prune)
+COMMANDS = {  # by name the module, and its function
+    "serve": ("serve", "serve"),
+    "train": ("train", "train"),
+    "import": ("import_", "import_"),
+    "inspect": ("inspect", "inspect"),
+    "explain": ("explain", "explain"),
+    "formula": ("formula", "formula"),
+    "prune": ("prune", "prune"),
+    "export": ("export", "export"),
+}
+
+
+class _Commands(TyperGroup):
+    """Imports a command when it is asked for: the service starts sooner without what the others need."""
+
+    def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
+        """Their names, in the order of the help."""
+        return [*COMMANDS]
+
+    def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
+        """The command of a name; None where there is none."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, function = COMMANDS[cmd_name]
+        alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        alone.command(cmd_name)(getattr(import_module(f"service.commands.{module}"), function))
+        return get_command(alone)
+
+
+app = typer.Typer(cls=_Commands, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _look_inside() -> None:
+    """Look inside LSTM+KAN forecasters."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,6 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: what follows the program's name; None for those of the process.
     """
+    import torch  # here, since to look for a command needs none of it
+
     torch.set_num_threads(1)  # several are slower on models of this size, and much slower beside other work
     try:
         app(args=arguments, prog_name="kanscope")

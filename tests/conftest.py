@@ -31,14 +31,27 @@ settings.register_profile("kanscope", deadline=None, max_examples=examples(50), 
 settings.load_profile("kanscope")
 
 
+LONG = ("ray", "explorer")
+
+
+def scope_of(nodeid: str) -> str:
+    """What runs in one worker: a file, all on Ray, or all in a browser, of which there is one then."""
+    file, _, name = nodeid.partition("::")
+    if "[ray" in name or file.endswith("_ray.py"):
+        return "ray"
+    return "explorer" if "/explorer/" in file else file
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begins with what takes longest, beside which the rest then runs."""
+    items.sort(key=lambda item: scope_of(item.nodeid) not in LONG)
+
+
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """The tests of a file go to one worker, and so do all on Ray and all in a browser, of which there is one then."""
+    """Gives scopes to workers."""
 
     def _split_scope(self, nodeid: str) -> str:
-        file, _, name = nodeid.partition("::")
-        if "[ray" in name or file.endswith("_ray.py"):
-            return "ray"
-        return "explorer" if "/explorer/" in file else file
+        return scope_of(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:

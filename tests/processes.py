@@ -1,4 +1,4 @@
-"""`kanscope serve` in a process of its own, as its users start it."""
+"""`kanscope` commands in processes of their own: started as users start them, or forked, which takes no seconds."""
 
 from __future__ import annotations
 
@@ -7,21 +7,109 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx2
 from waiting import poll
+
+# The fork server has imported what a command needs, and has run nothing. What has threads of its own, such as polars,
+# it must not import: they would be missing in a fork.
+FORKS = get_context("forkserver")
+FORKS.set_forkserver_preload(["service.cli", "service.app", "service.engines.workers", "httpx2"])
+
+
+class Command(Protocol):
+    """A command that runs, or has ended: what `subprocess.Popen` and `Fork` have alike."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def send_signal(self, sig: int, /) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+Start = Callable[[Path, list[str], Mapping[str, str]], Command]
+
+
+def start_command(log: Path, arguments: list[str], environment: Mapping[str, str]) -> Command:
+    """Starts a command as users do, which imports torch for seconds; what it prints goes into a file."""
+    with log.open("wb") as file:
+        words = [sys.executable, "-m", "service.cli", *arguments]
+        return subprocess.Popen(words, env=dict(environment), stdout=file, stderr=file)
+
+
+class Fork:
+    """The same in a fork of a process that has imported it: own id, environment, files, threads, signals, exit code.
+
+    Args:
+        log: where it prints to.
+        arguments: what follows `kanscope`.
+        environment: all its variables.
+    """
+
+    def __init__(self, log: Path, arguments: list[str], environment: Mapping[str, str]) -> None:
+        log.write_bytes(b"")
+        self._process = FORKS.Process(target=_become, args=(log, arguments, dict(environment)))
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        code = self._process.exitcode
+        if code is None:
+            raise TimeoutError(f"process {self.pid} runs after {timeout} seconds")
+        return code
+
+    def send_signal(self, sig: int, /) -> None:
+        os.kill(self.pid, sig)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def _become(log: Path, arguments: list[str], environment: dict[str, str]) -> None:
+    """Makes this process that of a command."""
+    from service.cli import main
+
+    sys.stdout = sys.stderr = log.open("w", buffering=1, encoding="utf-8")
+    os.dup2(sys.stdin.fileno(), 0)  # by their numbers too, for what this process starts
+    os.dup2(sys.stdout.fileno(), 1)
+    os.dup2(sys.stdout.fileno(), 2)
+    sys.stdin = os.fdopen(0)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["kanscope", *arguments]
+    assert len(os.listdir(f"/proc/{os.getppid()}/task")) == 1, "a thread of the fork server is missing here"
+    main()
+
+
+def start(log: Path, *arguments: object, by: Start = Fork, **variables: str) -> Command:
+    """Starts a command with the variables of this process and some more; what it prints goes into a file."""
+    return by(log, [str(argument) for argument in arguments], {**os.environ, **variables})
 
 
 @dataclass(frozen=True)
 class Process:
     """A `kanscope serve` of its own."""
 
-    popen: subprocess.Popen[bytes]
+    popen: Command
     client: httpx2.Client
     log: Path
 
@@ -31,11 +119,9 @@ class Process:
 
 
 @contextmanager
-def start_process(log: Path, *arguments: object, **variables: str) -> Iterator[Process]:
-    """Starts it with arguments, and settings by their variables; what it logs goes into a file. It ends at the end."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--port", "0", *map(str, arguments)]
-    with log.open("wb") as file:
-        popen = subprocess.Popen(command, env={**os.environ, **variables}, stderr=file, stdout=file)
+def start_process(log: Path, *arguments: object, by: Start = Fork, **variables: str) -> Iterator[Process]:
+    """Starts `kanscope serve` with arguments, and settings by their variables. It ends at the end."""
+    popen = start(log, "serve", "--port", 0, *arguments, by=by, **variables)
     try:
         poll(lambda: "running on" in log.read_text() or popen.poll() is not None)
         url = re.search(r"running on (http://[\w.:]+)", log.read_text())
@@ -45,6 +131,22 @@ def start_process(log: Path, *arguments: object, **variables: str) -> Iterator[P
     finally:
         popen.kill()
         popen.wait()
+
+
+@contextmanager
+def run_process(log: Path, *arguments: object, by: Start = Fork, **variables: str) -> Iterator[Process]:
+    """The same, once its models are loaded."""
+    with start_process(log, *arguments, by=by, **variables) as process:
+        poll(lambda: is_loaded(process.client))
+        yield process
+
+
+def is_loaded(client: httpx2.Client) -> bool:
+    """Whether a server answers, and has loaded its models, which needs no key; workers answer no sooner."""
+    try:
+        return "loading" not in client.get("/readyz").text
+    except httpx2.NetworkError:
+        return False
 
 
 def is_running(pid: int) -> bool:

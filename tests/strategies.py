@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from hypothesis import strategies as st
 
 from kanmodel.network.activations import ACTIVATIONS
 from kanmodel.network.bases import Basis, BSpline, Chebyshev, Fourier, Gaussian, Line, MexicanHat, Sech2
+from kanmodel.network.chain import Network
 from kanmodel.network.config import (
     BASE_FUNCTIONS,
     Feature,
@@ -115,3 +117,21 @@ def model_configs(draw: st.DrawFn, dtype: str | None = None, **options: object) 
         output_function=draw(st.sampled_from([None, None, "softmax", "sigmoid", "tanh"])),
         dtype=draw(st.sampled_from(["float32", "float64"])) if dtype is None else dtype,  # type: ignore[arg-type]
     )
+
+
+@st.composite
+def networks(draw: st.DrawFn, dtype: str = "float64") -> Network:
+    """Chains with dead edges and nodes, adaptive grids, scales of any sign, zeros among them, and fixed functions."""
+    network = Network(draw(model_configs(dtype, symbolic=True)))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+    with torch.no_grad():
+        for name, values in network.state_dict().items():
+            if "grid" not in name and not name.endswith(".scale"):
+                noise = torch.randn(values.shape, generator=generator, dtype=values.dtype)
+                sparse = torch.rand(values.shape, generator=generator) < 0.4
+                values.copy_(torch.where(sparse, 0, 1) if "mask" in name else torch.where(sparse, 0, 0.5 * noise))
+        if draw(st.booleans()):
+            for layers in network.stages.values():
+                for layer in layers:
+                    layer.update_grid(torch.randn(40, layer.config.n_in, generator=generator, dtype=values.dtype))
+    return network.eval().requires_grad_(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import selectors
 from collections.abc import Callable, Coroutine
+from threading import Semaphore, Thread
 from typing import Any, TypeVar
 
 from service.work.threads import Done
@@ -45,6 +46,8 @@ def run_virtually(scenario: Coroutine[Any, Any, Result]) -> Result:
 class VirtualWorker:
     """A worker whose functions take the seconds that they call `spend` with.
 
+    A function runs on a thread of its own, on which it may pause, but only while the loop waits for it.
+
     Args:
         name: what it is called.
         nice: whether it gives way.
@@ -55,6 +58,8 @@ class VirtualWorker:
     def __init__(self, name: str, nice: bool) -> None:
         self.name, self.nice = name, nice
         self.is_busy = False
+        self._turn, self._stopped = Semaphore(0), Semaphore(0)
+        self._next: Callable[[], None] = self.close  # what happens once the time has passed that was spent
 
     @classmethod
     def spend(cls, seconds: float) -> None:
@@ -65,18 +70,39 @@ class VirtualWorker:
         """Computes a function, and tells its result once its time has passed."""
         assert not self.is_busy, f"{self.name} does one thing at a time"
         self.is_busy = True
-        VirtualWorker.spent = 0.0
-        result, error = None, None
-        try:
-            result = function()
-        except Exception as raised:
-            error = raised
 
-        def finish() -> None:
-            self.is_busy = False
-            done(result, error)
+        def compute() -> None:
+            result, error = None, None
+            try:
+                result = function()
+            except Exception as raised:
+                error = raised
 
-        asyncio.get_running_loop().call_later(VirtualWorker.spent, finish)
+            def finish() -> None:
+                self.is_busy = False
+                done(result, error)
+
+            self._next = finish
+            self._stopped.release()
+
+        self._let(Thread(target=compute).start)
+
+    def pause(self, is_wanted: Callable[[], bool], yield_turn: Callable[[], None]) -> None:
+        """As that of a real worker, asked once the time has passed that was spent before."""
+        self._next = lambda: yield_turn() if is_wanted() else self.resume()
+        self._stopped.release()
+        self._turn.acquire()
+
+    def resume(self) -> None:
+        """Lets the function go on that has paused."""
+        self._let(self._turn.release)
 
     def close(self) -> None:
         """Nothing remains to be done."""
+
+    def _let(self, go_on: Callable[[], None]) -> None:
+        """Lets the function go on to its next pause or its end, and has the time pass that it takes."""
+        VirtualWorker.spent = 0.0
+        go_on()
+        self._stopped.acquire()
+        asyncio.get_running_loop().call_later(VirtualWorker.spent, lambda: self._next())

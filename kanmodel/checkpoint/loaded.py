@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kanmodel.errors import DataError, NonFiniteError, Problem
+from kanmodel.errors import DataError, KanscopeError, NonFiniteError, Problem
 from kanmodel.network.chain import Network
 from kanmodel.network.checks import check_flag, check_items, check_text
 from kanmodel.network.config import ModelConfig
@@ -20,6 +21,9 @@ from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges, measure_ranges
 from kanmodel.scaling import Array, Scaling
 from kanmodel.windows import refuse_non_finite
+
+if TYPE_CHECKING:
+    from kanmodel.graph.small_batches import SmallBatches
 
 MIN_STD = 1e-6  # of an output, in model units
 
@@ -90,7 +94,8 @@ class Provenance:
 class LoadedModel:
     """A network, ready to predict and to be explained. Shared by threads: nothing changes it.
 
-    What follows from it, such as `frozen`, is computed when first asked for, and kept.
+    What follows from it, such as `frozen`, is computed when first asked for, and kept. After `accelerate` small batches
+    are predicted in another way, the same to rounding.
 
     Attributes:
         network: the network, in evaluation mode and without gradients of its weights.
@@ -105,6 +110,7 @@ class LoadedModel:
     metrics: Mapping[str, float]
     provenance: Provenance
     sha256: str = ""
+    _small_batches: SmallBatches | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self.network.eval().requires_grad_(False)
@@ -118,6 +124,12 @@ class LoadedModel:
     def scaling(self) -> Scaling:
         """Original units <-> model units, as the config states it."""
         return Scaling.of(self.config)
+
+    def with_config(self, config: ModelConfig) -> LoadedModel:
+        """The same weights under a config that differs in what no weight depends on, such as groups; not saved yet."""
+        network = Network(config)
+        network.load_state_dict(self.network.state_dict())
+        return replace(self, network=network, sha256="")
 
     @cached_property
     def frozen(self) -> FrozenNetwork:
@@ -195,6 +207,26 @@ class LoadedModel:
         refuse_non_finite(scaled.numpy(), path)
         return scaled
 
+    def accelerate(self) -> None:
+        """Has ONNX Runtime predict the batches for which it is measured to be faster, as long as both ways agree.
+
+        Torch goes on predicting in float64, in which ONNX Runtime has neither LSTM nor GRU, where the network has no
+        graph, and where ONNX Runtime is not installed.
+        """
+        if self.config.dtype == "float64":
+            return
+        try:
+            # Here, since ONNX Runtime takes time and memory to import.
+            from kanmodel.graph.small_batches import SIZES, SmallBatches
+        except ImportError:
+            return
+        windows = self.scaling.features_to_original(self.reference.windows[: max(SIZES)])
+        try:
+            measured = SmallBatches.measure(self.frozen, self.scaling, windows, self._predict, self.output_std)
+        except KanscopeError:  # whatever is wrong with its predictions, torch says it to whoever asks for them
+            return
+        object.__setattr__(self, "_small_batches", measured)
+
     def predict(self, windows: Array, path: str = "windows") -> Array:
         """Forecasts in original units.
 
@@ -209,6 +241,11 @@ class LoadedModel:
             DataError: as `to_model_units`.
             NonFiniteError: a forecast is not finite.
         """
+        outputs = None if self._small_batches is None else self._small_batches.predict(windows)
+        return self._predict(windows, path) if outputs is None else outputs
+
+    def _predict(self, windows: Array, path: str = "windows") -> Array:
+        """`predict` with torch."""
         scaled = self.to_model_units(windows, path)
         outputs = self.scaling.outputs_to_original(self.frozen.forward(scaled))
         refuse_non_finite_outputs(outputs)

@@ -61,7 +61,7 @@ def _draw_row(root: Element, x: Scale, y: float, row: Attribution, unit: str | N
     )
     group = add_group(root, label, class_="feature", data_feature=row.name)
     middle, width = y + ROW / 2, x.at(row.mean_abs_contribution) - x.at(0.0)
-    add(group, "rect", class_="up", x=x.at(0.0), y=middle - BAR / 2, width=width, height=BAR, fill_opacity=0.8)
+    add(group, "rect", class_="rise", x=x.at(0.0), y=middle - BAR / 2, width=width, height=BAR, fill_opacity=0.8)
     add(group, "path", class_="whisker", d=f"M{x.at(low):.2f} {middle:g}H{x.at(high):.2f}")
     add(group, "text", shorten(row.name), x=LEFT - 12, y=middle + 4, class_="end")
     add(group, "text", f"{row.share:.1%}", x=SHARE, y=middle + 4, class_="end")

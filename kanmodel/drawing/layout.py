@@ -9,7 +9,7 @@ from math import ceil
 
 from kanmodel.drawing.svg import shorten
 from kanmodel.explain.structure.ids import READOUT_KINDS
-from kanmodel.explain.topology.graph import Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge, TopologyNode
 
 MARGIN = 24.0
 HEADER, FOOTER = 98.0, 68.0
@@ -128,7 +128,7 @@ def edge_key(edge: TopologyEdge) -> EdgeKey:
     return edge.stage, edge.layer, edge.i, edge.j
 
 
-def lay_out(topology: Topology, fold: bool) -> Layout:
+def lay_out(topology: NetworkGraph, fold: bool) -> Layout:
     """Places the nodes and curves of a network.
 
     Args:
@@ -181,7 +181,7 @@ def spread(wanted: Sequence[float], pitch: float, low: float, high: float) -> li
     return [min(max(start, low), last) + index * pitch for index, start in enumerate(starts)]
 
 
-def _group_by_layer(topology: Topology) -> list[_Layer]:
+def _group_by_layer(topology: NetworkGraph) -> list[_Layer]:
     """From the features to the output; sub-nodes belong to the layer of their node."""
     nodes: dict[tuple[str, int], list[TopologyNode]] = {}
     for node in topology.nodes:
@@ -236,7 +236,7 @@ def _place_row(row: Row, left: float, right: float, fold: bool) -> Iterable[tupl
         yield node.id, (left + room + (index + 0.5) * PRUNED_PITCH, row.y)
 
 
-def _place_factors(topology: Topology, places: Mapping[str, Point]) -> Iterable[tuple[str, Point]]:
+def _place_factors(topology: NetworkGraph, places: Mapping[str, Point]) -> Iterable[tuple[str, Point]]:
     """Sub-nodes, side by side under the product node that they belong to."""
     factors: dict[str, list[str]] = {}
     for edge in topology.edges:

@@ -14,7 +14,7 @@ from kanmodel.drawing.svg import add, add_group, new_picture, serialise, shorten
 from kanmodel.drawing.words import tell_cost
 from kanmodel.explain.functions.curves import EdgeCurve
 from kanmodel.explain.structure.ids import READOUT_KINDS
-from kanmodel.explain.topology.graph import Topology
+from kanmodel.explain.topology.graph import NetworkGraph
 
 N_POINTS = 25  # of a curve: enough for its box
 LINE = 16.0  # of text
@@ -31,7 +31,7 @@ CAPTIONS = {
 
 
 def draw_topology(
-    topology: Topology,
+    topology: NetworkGraph,
     curves: Sequence[EdgeCurve],
     name: str,
     unit: str | None,

@@ -9,7 +9,7 @@ from typing import Literal
 from kanmodel.drawing.layout import CHIP, EdgeKey, Layout, Point, edge_key, lay_out
 from kanmodel.drawing.style import N_COLORS
 from kanmodel.explain.functions.curves import EdgeCurve
-from kanmodel.explain.topology.graph import Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge, TopologyNode
 
 Color = Literal["score", "contribution"]
 
@@ -29,7 +29,7 @@ class Scene:
         fold: whether pruned parts are left out and counted.
     """
 
-    topology: Topology
+    topology: NetworkGraph
     layout: Layout
     nodes: Mapping[str, TopologyNode]
     curves: Mapping[EdgeKey, EdgeCurve]
@@ -56,7 +56,7 @@ class Scene:
 
 
 def set_scene(
-    topology: Topology, curves: Sequence[EdgeCurve], unit: str | None, fold: bool, color: Color = "score"
+    topology: NetworkGraph, curves: Sequence[EdgeCurve], unit: str | None, fold: bool, color: Color = "score"
 ) -> Scene:
     """Gives everything its place and its colour."""
     return Scene(

@@ -67,7 +67,7 @@ def _draw_step(root: Element, x: Scale, y: float, step: _Step, unit: str | None)
     amount = step.after - step.before
     group = add_group(root, f"{step.name}: {write_change(amount, unit)}", class_="step", data_feature=step.name)
     low, high = sorted((x.at(step.before), x.at(step.after)))
-    color = "up" if amount > 0 else "down"
+    color = "rise" if amount > 0 else "fall"
     add(group, "rect", class_=color, x=low, y=y + 4, width=max(high - low, 0.5), height=BAR)
     add(group, "path", class_="axis", d=f"M{x.at(step.after):.2f} {y + 4 + BAR}v{ROW - BAR}")
     add(group, "text", shorten(step.name), x=LEFT - 12, y=y + 15, class_="end")

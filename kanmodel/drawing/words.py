@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from kanmodel.explain.functions.curves import EdgeCurve
 from kanmodel.explain.structure.ids import label_of
-from kanmodel.explain.topology.graph import Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge, TopologyNode
 
 N_NAMED = 3  # features of a profile
 
@@ -54,7 +54,7 @@ def tell_shape(curve: EdgeCurve) -> str:
     }[curve.shape]
 
 
-def tell_cost(topology: Topology, unit: str | None) -> str:
+def tell_cost(topology: NetworkGraph, unit: str | None) -> str:
     """What is kept, and what it costs."""
     edges, cost = topology.kan_edges, topology.fidelity
     kept = (

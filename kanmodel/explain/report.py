@@ -13,16 +13,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.functions.curves import EdgeCurve, Shape, sample_edges
+from kanmodel.explain.functions.curves import CurveShape, EdgeCurve, sample_edges
 from kanmodel.explain.importance.attributions import REDUNDANT_CORRELATION, Attribution, Verdict, attribute_features
 from kanmodel.explain.importance.bootstrap import CONFIDENCE
 from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.importance.interactions import Interactions, measure_interactions
 from kanmodel.explain.importance.ranks import rank_correlation
 from kanmodel.explain.structure.ids import READOUT_KINDS
 from kanmodel.explain.topology.construction import OPACITY_BETA
-from kanmodel.explain.topology.graph import Topology, TopologyEdge
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
+from kanmodel.pausing import Pause, go_on
 
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named
 NARROW = 0.5  # share of the grid's core interval that the support must cover not to count as narrow
@@ -46,27 +47,30 @@ class Finding:
     evidence: Mapping[str, Any]
 
 
-def collect_findings(model: LoadedModel, importance: Importance, topology: Topology) -> tuple[Finding, ...]:
+def collect_findings(
+    model: LoadedModel, importance: ImportanceEstimates, topology: NetworkGraph, pause: Pause = go_on
+) -> tuple[Finding, ...]:
     """The seven findings on one output of a model.
 
     Args:
         model: the model.
         importance: its contributions.
         topology: its graph, pruned by fidelity.
+        pause: called between slices.
     """
     attributions = attribute_features(model, importance)
     return (
         Finding("sparsity", _sparsity(topology)),
         Finding("features", _features(attributions)),
-        Finding("independence", _independence(attributions, measure_interactions(model, importance.output))),
+        Finding("independence", _independence(attributions, measure_interactions(model, importance.output, pause))),
         Finding("opacity", _opacity(topology)),
         Finding("depth", _depth(topology)),
         Finding("shapes", _shapes(sample_edges(model, [edge for edge in topology.kan_edges if edge.kept]))),
-        Finding("trust", _trust(importance, topology, measure_faithfulness(model, importance.output))),
+        Finding("trust", _trust(importance, topology, measure_faithfulness(model, importance.output, pause=pause))),
     )
 
 
-def _sparsity(topology: Topology) -> Evidence:
+def _sparsity(topology: NetworkGraph) -> Evidence:
     edges = topology.kan_edges
     inner = [node for node in topology.nodes if node.kind in INNER]
     idle = [node.id for node in inner if not node.kept]
@@ -107,7 +111,7 @@ def _independence(attributions: Sequence[Attribution], interactions: Interaction
     }
 
 
-def _opacity(topology: Topology) -> Evidence:
+def _opacity(topology: NetworkGraph) -> Evidence:
     edges = [edge for edge in topology.kan_edges if edge.scores is not None]
     evidence: Evidence = {"beta": OPACITY_BETA, "edges": len(edges)}
     if edges:
@@ -116,7 +120,7 @@ def _opacity(topology: Topology) -> Evidence:
     return evidence
 
 
-def _depth(topology: Topology) -> Evidence:
+def _depth(topology: NetworkGraph) -> Evidence:
     inner = [node for node in topology.nodes if node.kept and node.profile and node.kind in INNER]
     inner.sort(key=lambda node: -(node.contribution or 0.0))
     return {"profiles": {node.id: dict(node.profile) for node in inner}}
@@ -126,14 +130,14 @@ def _shapes(curves: Sequence[EdgeCurve]) -> Evidence:
     found = Counter(curve.shape for curve in curves)
     return {
         "kept": len(curves),
-        "shapes": {shape: found[shape] for shape in get_args(Shape)},
+        "shapes": {shape: found[shape] for shape in get_args(CurveShape)},
         "linear_and_narrow": sum(c.shape == "linear" and (c.support.coverage or 1.0) < NARROW for c in curves),
         "narrow_percent": round(100 * NARROW),
         "line_r2": {_name(curve.edge): curve.line.r2 for curve in curves},
     }
 
 
-def _trust(importance: Importance, topology: Topology, faithfulness: Sequence[Faithfulness]) -> Evidence:
+def _trust(importance: ImportanceEstimates, topology: NetworkGraph, faithfulness: Sequence[Faithfulness]) -> Evidence:
     ledger, share = importance.ledger, importance.share
     outside = {_name(edge): edge.outside_grid for edge in topology.kan_edges if (edge.outside_grid or 0.0) > OUTSIDE}
     return {
@@ -151,7 +155,7 @@ def _trust(importance: Importance, topology: Topology, faithfulness: Sequence[Fa
     }
 
 
-def _disagreements(topology: Topology) -> list[dict[str, Any]]:
+def _disagreements(topology: NetworkGraph) -> list[dict[str, Any]]:
     """The edges that score and contribution rank most differently."""
     edges = [edge for edge in topology.kan_edges if edge.scores is not None]
     by_score = sorted(edges, key=lambda edge: -(edge.scores or {})["backward"])

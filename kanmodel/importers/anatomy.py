@@ -9,10 +9,10 @@ from torch import Tensor
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.facts import facts_of, told_of
-from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart, find_parts
+from kanmodel.importers.libraries import LIBRARIES, AnyPart, Part, RecurrentPart, find_parts
 from kanmodel.importers.manifest import Manifest
 from kanmodel.importers.modules import Module, Value
-from kanmodel.importers.search.orders import Shapes, find_orders
+from kanmodel.importers.search.orders import Sizes, find_orders
 from kanmodel.importers.search.space import Space, Told
 from kanmodel.network.config import ModelConfig
 
@@ -20,12 +20,6 @@ FOREIGN = {
     "in_proj_weight": "attention, in which every step reads the others",
     "weight_ih": "a cell that its own loop runs",
 }  # parts of keys, and what has them
-TITLES = {
-    "pykan": ("pykan", "pykan 0.0"),
-    "efficient_kan": ("efficient-kan",),
-    "fast_kan": ("fast-kan", "fast-kan or FasterKAN"),
-    "faster_kan": ("FasterKAN", "fast-kan or FasterKAN"),
-}  # of the libraries that a manifest may name
 TORCH = ("Linear", "LayerNorm", "BatchNorm")
 
 
@@ -60,7 +54,7 @@ class Anatomy:
         Raises:
             CheckpointError: the parts do not follow each other.
         """
-        sizes = Shapes(shapes.lookback, len(shapes.features), len(shapes.outputs))
+        sizes = Sizes(shapes.lookback, len(shapes.features), len(shapes.outputs))
         head, front = manifest.prefixes.get("head"), manifest.prefixes.get("front")
 
         def allowed(part: Part, is_front: bool) -> bool:
@@ -142,9 +136,9 @@ def _places(parts: Sequence[AnyPart]) -> str:
 
 def _check_library(parts: Sequence[Part], library: str) -> None:
     for part in parts:
-        if part.library not in (*TORCH, *TITLES[library]):
+        if part.library not in (*TORCH, *LIBRARIES[library]):
             raise CheckpointError(
-                f"has a KAN at {part.place!r} whose keys fit {part.library}, not {TITLES[library][0]}"
+                f"has a KAN at {part.place!r} whose keys fit {part.library}, not {LIBRARIES[library][0]}"
             )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.machine import Known
 from kanmodel.importers.pickles import read_pickle
-from kanmodel.importers.placeholders import Reference
+from kanmodel.importers.placeholders import GlobalName
 from kanmodel.importers.storages import BUILDERS, Storage, make_storage, tensor_functions
 
 ZIP_START = b"PK\x03\x04"
@@ -127,7 +127,7 @@ def _read_legacy(data: bytes) -> object:
 
     def load(key: object) -> object:
         nonlocal left
-        if isinstance(key, tuple) and key[:1] == ("module",) and len(key) > 1 and isinstance(key[1], Reference):
+        if isinstance(key, tuple) and key[:1] == ("module",) and len(key) > 1 and isinstance(key[1], GlobalName):
             return key[1]  # a class, and after it its source code
         kind, name, n_values, view = _parse_storage_id(key)
         if name not in storages:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.anatomy import TITLES, TORCH
+from kanmodel.importers.anatomy import TORCH
 from kanmodel.importers.assembly import NONE
 from kanmodel.importers.facts import facts_of
 from kanmodel.importers.importing import Imported
-from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart, find_parts
+from kanmodel.importers.libraries import LIBRARIES, AnyPart, Part, RecurrentPart, find_parts
 from kanmodel.importers.manifest import Manifest
 from kanmodel.importers.search.space import OUTPUT, READOUT
 from kanmodel.importers.source import Source, open_source
@@ -141,7 +141,7 @@ def _manifest(
 ) -> str:
     """A manifest with the keys in the order of the README; a blank is a key without a value."""
     kans = [part for part in parts if part.library not in TORCH]
-    libraries = {name for part in kans for name, titles in TITLES.items() if part.library in titles}
+    libraries = {name for part in kans for name, titles in LIBRARIES.items() if part.library in titles}
     chosen = imported.found.chosen if imported else {}
     lines = [f"name: {json.dumps(imported.name if imported else Path(source.name).stem)}"]
     if "library" in chosen or len(libraries) == 1:

@@ -10,7 +10,7 @@ from kanmodel.importers.assembly import NONE
 from kanmodel.importers.libraries import Facts, Part
 from kanmodel.importers.manifest import Manifest
 from kanmodel.importers.modules import Module, Value
-from kanmodel.importers.placeholders import Placeholder, Reference
+from kanmodel.importers.placeholders import GlobalName, Placeholder
 from kanmodel.importers.pykan_config import PykanConfig, parse_pykan_config
 from kanmodel.importers.search.space import Told, gap
 from kanmodel.network.activations import ACTIVATIONS
@@ -143,7 +143,7 @@ def activation_of(value: object) -> str | None:
         if name == "GELU" and value.values.get("approximate") == "tanh":
             return "gelu_tanh"
         return _with_parameter(CLASSES[name], value.values.get(PARAMETERS.get(name, "")))
-    if isinstance(value, (Reference, Placeholder)):
+    if isinstance(value, (GlobalName, Placeholder)):
         library, _, name = value.name.rpartition(".")
         if not library.startswith("torch"):
             return None

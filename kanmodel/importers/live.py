@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kanmodel.errors import UnreadableModelError
 from kanmodel.importers.modules import BOOKKEEPING, MAX_DEPTH, Module
-from kanmodel.importers.placeholders import Reference
+from kanmodel.importers.placeholders import GlobalName
 from kanmodel.scaling import Array
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
@@ -48,7 +48,7 @@ def read_live(module: nn.Module, path: str = "", depth: int = 0) -> Module:
 def _simplify(value: object) -> object:
     """A function or a class as the reference that a pickle has of it; lists as tuples."""
     if callable(value) and hasattr(value, "__name__"):
-        return Reference(f"{getattr(value, '__module__', None) or 'torch'}.{value.__name__}")
+        return GlobalName(f"{getattr(value, '__module__', None) or 'torch'}.{value.__name__}")
     return tuple(map(_simplify, value)) if isinstance(value, (list, tuple)) else value
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.placeholders import Placeholder, Reference, refuse_hidden
+from kanmodel.importers.placeholders import GlobalName, Placeholder, refuse_hidden
 
 MAX_MEMO = 1 << 20
 MAX_MARKS = 1000  # open containers at a time
@@ -100,13 +100,13 @@ class Machine:
 
     def check_key(self, key: object) -> object:
         """A key of a dictionary or an element of a set, if hashing and comparing it is cheap."""
-        if key is None or isinstance(key, (str, bytes, bool, Reference, Placeholder)):
+        if key is None or isinstance(key, (str, bytes, bool, GlobalName, Placeholder)):
             return key
         if isinstance(key, int) and abs(key) < HASH_MODULUS:
             return key
         parts = key if isinstance(key, tuple) else (key,)
         if len(parts) > MAX_KEY_PARTS or not all(
-            part is None or isinstance(part, (str, bytes, int, float, complex, Reference)) for part in parts
+            part is None or isinstance(part, (str, bytes, int, float, complex, GlobalName)) for part in parts
         ):
             raise CheckpointError(f"has a {type(key).__name__} as a key, which is no number, text or short tuple")
         self.chosen_keys += 1
@@ -120,7 +120,7 @@ class Machine:
 
     def call(self, function: object, arguments: object, keywords: object = None) -> None:
         """Puts what a known function makes on the stack, and a placeholder for the result of any other."""
-        if not isinstance(function, (Reference, Placeholder)) or not isinstance(arguments, tuple):
+        if not isinstance(function, (GlobalName, Placeholder)) or not isinstance(arguments, tuple):
             raise ValueError(f"it calls a {type(function).__name__} with a {type(arguments).__name__}")
         known = self.known.functions.get(function.name)
         if known is None or keywords or isinstance(function, Placeholder):

@@ -19,9 +19,9 @@ from kanmodel.network.activations import ACTIVATIONS
 from kanmodel.network.config import BASE_FUNCTIONS, Column, Feature, Target
 
 Space = Literal["scaled", "original"]
-PARTS = ("lstm", "head", "front")
+STAGES = ("lstm", "head", "front")
 KEYS = (
-    *("name", "library", *PARTS, "batch_first", "readout", "features", "targets", "lookback", "horizon"),
+    *("name", "library", *STAGES, "batch_first", "readout", "features", "targets", "lookback", "horizon"),
     *("base_activation", "activations", "output_function", "pykan_config", "denominator", "mult_arity", "input_id"),
     *("scaling", "reference", "reference_targets", "check", "space"),
 )
@@ -122,7 +122,7 @@ def read_manifest(path: Path, given: Mapping[str, Any] | None = None) -> Manifes
 
 def parse_manifest(document: Mapping[str, Any], path: Path, given: Mapping[str, Any] | None = None) -> Manifest:
     """`read_manifest` of its keys and values; `path` names it in errors, and its folder is what paths begin at."""
-    said = {key: value for key, value in document.items() if value is not None or key in PARTS}
+    said = {key: value for key, value in document.items() if value is not None or key in STAGES}
     try:
         values.refuse_unknown(document, KEYS, "it")
         return _parse({**(given or {}), **said}, path)
@@ -153,8 +153,8 @@ def _parse(document: dict[str, Any], path: Path) -> Manifest:
             _needed(given, "reference", "windows on which every explanation is computed, 128 or more"), "reference"
         ),
         name=values.optional_text(given.get("name"), "name"),
-        library=_choice(given, "library", LIBRARIES),
-        prefixes={part: _prefix(document[part], part) for part in PARTS if part in document},
+        library=_choice(given, "library", tuple(LIBRARIES)),
+        prefixes={part: _prefix(document[part], part) for part in STAGES if part in document},
         readout=_choice(given, "readout", (*READOUTS, *FLAT_READOUTS)),
         base_activation=_choice(given, "base_activation", BASE_FUNCTIONS),
         activations=_activations(given.get("activations")),

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.placeholders import Placeholder, Reference
+from kanmodel.importers.placeholders import GlobalName, Placeholder
 
 MAX_DEPTH = 64  # of modules, and of containers in a value
 MAX_MODULES = 1 << 14
@@ -20,7 +20,7 @@ BOOKKEEPING = frozenset(torch.nn.Module().__dict__) - {"training"} | {
     *("_backend", "_forward_hooks_always_called", "_load_state_dict_pre_hooks", "_non_persistent_buffers_set"),
 }  # what every module has, also in other versions of torch
 
-Value = object  # None, a bool, number, text, bytes, Reference, Placeholder, Tensor, array, or a container of these
+Value = object  # None, a bool, number, text, bytes, GlobalName, Placeholder, Tensor, array, or a container of these
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Module:
     Attributes:
         class_name: qualified, such as ``torch.nn.modules.rnn.LSTM``.
         values: its attributes, such as ``hidden_size`` and ``batch_first`` of an LSTM. Lists are tuples. A
-            function is a `Reference`, and any other object a `Placeholder`.
+            function is a `GlobalName`, and any other object a `Placeholder`.
         parameters: by name, without those that are None.
         buffers: those that belong to the state_dict, likewise.
         children: by name, in order of definition.
@@ -137,7 +137,7 @@ def _tensors(entries: Mapping[object, object], path: str) -> dict[str, Tensor]:
 
 def describe(value: object) -> str:
     """What a value is, with an article."""
-    name = value.name if isinstance(value, (Reference, Placeholder)) else type(value).__name__
+    name = value.name if isinstance(value, (GlobalName, Placeholder)) else type(value).__name__
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name[:MAX_PATH]}"
 
 
@@ -167,5 +167,5 @@ class _Simplification:
             return {key: self.simplify(part, depth + 1) for key, part in value.items()}
         if isinstance(value, Placeholder) and value.entries:  # a subclass of dict, such as Lightning's AttributeDict
             return {key: self.simplify(part, depth + 1) for key, part in value.entries.items()}
-        plain = (type(None), bool, int, float, str, bytes, set, frozenset, Reference, Placeholder, Tensor, np.ndarray)
+        plain = (type(None), bool, int, float, str, bytes, set, frozenset, GlobalName, Placeholder, Tensor, np.ndarray)
         return value if isinstance(value, plain) else Placeholder(type(value).__name__)

@@ -2,7 +2,7 @@
 
 A pickle is a program for a stack machine (the opcodes are documented in Python's `pickletools`). Python's own machine
 imports what GLOBAL names and calls it on REDUCE, NEWOBJ and BUILD. This one makes numbers, texts and containers, and
-leaves a `Reference` for every name and a `Placeholder` for every call, except for the few functions that the caller
+leaves a `GlobalName` for every name and a `Placeholder` for every call, except for the few functions that the caller
 implements for it, such as those that make tensors.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.machine import Known, Machine
-from kanmodel.importers.placeholders import Reference, name_reference
+from kanmodel.importers.placeholders import GlobalName, name_reference
 
 MAX_OPCODES = 1 << 20
 MAX_OBJECTS = 1 << 18  # containers and calls
@@ -84,7 +84,7 @@ def _refuse_buffer(machine: Machine, _: None) -> None:
 
 def _push_extension(machine: Machine, code: int) -> None:
     """EXT1, EXT2, EXT4: an object by its number in a registry of the process that wrote the file."""
-    machine.push(Reference(f"copyreg.extension_{code}"))
+    machine.push(GlobalName(f"copyreg.extension_{code}"))
 
 
 MAKERS = frozenset(

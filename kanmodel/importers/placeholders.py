@@ -13,7 +13,7 @@ RENAMED = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # modules by their
 
 
 @dataclass(frozen=True, slots=True)
-class Reference:
+class GlobalName:
     """A class or function that a pickle names; it has not been looked up.
 
     Attributes:
@@ -47,7 +47,7 @@ class Placeholder:
         return f"<{self.name}>"  # without its contents, which may contain itself
 
 
-def name_reference(module: object, name: object) -> Reference:
+def name_reference(module: object, name: object) -> GlobalName:
     """The reference to a name in a module.
 
     Raises:
@@ -55,7 +55,7 @@ def name_reference(module: object, name: object) -> Reference:
     """
     if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_NAME:
         raise CheckpointError("is a pickle with a name that is not one, or longer than names are")
-    return Reference(f"{RENAMED.get(module, module)}.{name}")
+    return GlobalName(f"{RENAMED.get(module, module)}.{name}")
 
 
 def refuse_hidden(state: object, names: tuple[str, ...], what: str) -> None:

@@ -20,7 +20,7 @@ from kanmodel.checkpoint import DOCUMENT_KEY, MAX_BYTES
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import ZIP_START, is_legacy, read_archive
 from kanmodel.importers.modules import Module, Value, describe, is_module, read_module, simplify_entries
-from kanmodel.importers.placeholders import Placeholder, Reference
+from kanmodel.importers.placeholders import GlobalName, Placeholder
 
 MAX_TENSOR_BYTES = 1 << 28  # of all weights together
 MAX_KEY = 200  # characters of a tensor's name
@@ -179,7 +179,7 @@ def _check_state_dict(entries: Mapping[Any, object]) -> dict[str, Tensor]:
 
 def _describe_foreign(value: object) -> str:
     """What stands where a tensor should, such as a call of a function that was not called."""
-    if isinstance(value, (Placeholder, Reference)):
+    if isinstance(value, (Placeholder, GlobalName)):
         return f"what needs code to be run, {value.name[:MAX_KEY]},"
     return describe(value)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.machine import HASH_MODULUS, Function
-from kanmodel.importers.placeholders import Placeholder, Reference, name_reference, refuse_hidden
+from kanmodel.importers.placeholders import GlobalName, Placeholder, name_reference, refuse_hidden
 
 MAX_TENSORS = 1 << 16
 MAX_REPEATED = 1 << 20  # values of a tensor that repeats its storage, as expand does
@@ -85,7 +85,7 @@ def make_storage(kind: object, n_values: object, limit: int) -> Storage:
     Raises:
         CheckpointError: it is of a type without a tensor here, or claims more than `limit`.
     """
-    name = kind.name if isinstance(kind, Reference) else ""
+    name = kind.name if isinstance(kind, GlobalName) else ""
     short = name.removeprefix("torch.").removeprefix("cuda.").removesuffix("Storage")
     dtype = torch.uint8 if name in UNTYPED else STORAGE_DTYPES.get(short)
     if dtype is None or not name.startswith("torch."):
@@ -141,7 +141,7 @@ class _Tensors:
     def rebuild_typed(self, storage: object, offset: object, shape: object, stride: object, *rest: object) -> object:
         """The form for types without a storage of their own, with the type after requires_grad and hooks."""
         dtype = rest[2]
-        found = DTYPES.get(dtype.name) if isinstance(dtype, Reference) else None
+        found = DTYPES.get(dtype.name) if isinstance(dtype, GlobalName) else None
         if not isinstance(storage, Storage) or found is None:
             raise CheckpointError("has a tensor without a storage, or of a type that is not of plain numbers")
         return self._view(storage, found, offset, shape, stride, rest[3:])
@@ -150,7 +150,7 @@ class _Tensors:
         """A tensor that has attributes or is of a subclass."""
         if not isinstance(arguments, tuple):
             raise CheckpointError("has a tensor that is made of nothing")
-        if not isinstance(function, Reference) or function.name != "torch._utils._rebuild_tensor_v2":
+        if not isinstance(function, GlobalName) or function.name != "torch._utils._rebuild_tensor_v2":
             return Placeholder(_name_of(function), arguments)
         refuse_hidden(state, TENSOR_NAMES, "tensor")
         return self.rebuild(*arguments)
@@ -184,7 +184,7 @@ def _dict(pairs: object = ()) -> object:
 def _set(values: object = ()) -> object:
     """A set of texts, names and small integers; a file could choose other elements to have equal hashes."""
     if isinstance(values, (list, tuple)) and all(
-        isinstance(value, (str, Reference)) or (isinstance(value, int) and abs(value) < HASH_MODULUS)
+        isinstance(value, (str, GlobalName)) or (isinstance(value, int) and abs(value) < HASH_MODULUS)
         for value in values
     ):
         return set(values)
@@ -199,7 +199,7 @@ def _encode(text: object, encoding: object = "latin1") -> bytes:
 
 
 def _name_of(kind: object) -> str:
-    return kind.name if isinstance(kind, (Reference, Placeholder)) else type(kind).__name__
+    return kind.name if isinstance(kind, (GlobalName, Placeholder)) else type(kind).__name__
 
 
 def _reconstruct(kind: object, base: object, content: object) -> Placeholder:
@@ -211,7 +211,7 @@ def _reconstruct(kind: object, base: object, content: object) -> Placeholder:
     return Placeholder(_name_of(kind))
 
 
-def _local_class(kind: object, name: object, bases: object, options: object, *rest: object) -> Reference:
+def _local_class(kind: object, name: object, bases: object, options: object, *rest: object) -> GlobalName:
     """A class of a notebook or a script, which cloudpickle describes instead of naming it."""
     return name_reference(options.get("__module__") if isinstance(options, dict) else None, name)
 

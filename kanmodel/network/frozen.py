@@ -26,14 +26,16 @@ class FrozenNetwork:
 
     Attributes:
         network: the same.
-        recurrent: its recurrent part; None without one.
+        config: what it is.
+        stages: its layers by stage name.
+        recurrent: its LSTM or GRU; None without.
     """
 
     def __init__(self, network: Network) -> None:
         self.network = network
-        self._config = network.config
+        self.config = network.config
         self._layers = network.stages
-        self._stages = {stage: FrozenLayers(layers) for stage, layers in self._layers.items()}
+        self.stages = {stage: FrozenLayers(layers) for stage, layers in self._layers.items()}
         self._functions = {
             stage: [layer.functions(frozen=True) for layer in layers] for stage, layers in self._layers.items()
         }
@@ -44,7 +46,7 @@ class FrozenNetwork:
     def forward(self, window: Tensor) -> Tensor:
         """(batch, lookback, n_features), oldest step first -> (batch, n_outputs); without a gradient."""
         with torch.inference_mode():
-            return apply_output_function(self._config, self._run(window))
+            return apply_output_function(self.config, self._run(window))
 
     def logits(self, window: Tensor) -> Tensor:
         """`forward` before the output function."""
@@ -62,22 +64,22 @@ class FrozenNetwork:
         def read_out(steps: Tensor) -> Tensor:
             nonlocal of_recurrent
             if self.recurrent is None:
-                return reduce_steps(self._config, steps)
+                return reduce_steps(self.config, steps)
             of_recurrent = self.recurrent.trace(steps)
-            return reduce_steps(self._config, of_recurrent.states[-1])
+            return reduce_steps(self.config, of_recurrent.states[-1])
 
         def through(stage: str, number: int, x: Tensor) -> LayerTrace:
             return self._layers[stage][number].trace(x, self._functions[stage][number])
 
-        return trace_chain(self._config, window, through, read_out), of_recurrent
+        return trace_chain(self.config, window, through, read_out), of_recurrent
 
     def _run(self, window: Tensor) -> Tensor:
         steps = window
-        if "front" in self._stages:
-            steps = self._stages["front"].forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
+        if "front" in self.stages:
+            steps = self.stages["front"].forward(window.flatten(0, 1)).view(*window.shape[:2], -1)
         if self.recurrent is not None:
             steps = self.recurrent(steps)
-        return self._stages["head"].forward(reduce_steps(self._config, steps))
+        return self.stages["head"].forward(reduce_steps(self.config, steps))
 
 
 class FrozenLayers:
@@ -88,6 +90,7 @@ class FrozenLayers:
 
     Attributes:
         layers: the same, each with the nodes alone that the next one reads.
+        inputs: numbers of the inputs that the first one reads; None for all.
     """
 
     def __init__(self, layers: Sequence[KANLayer]) -> None:
@@ -96,12 +99,12 @@ class FrozenLayers:
         for layer in reversed(layers):
             self.layers.insert(0, FrozenLayer(layer, nodes))
             nodes = self.layers[0].inputs
-        self._inputs = nodes if len(nodes) < layers[0].config.n_in else None
+        self.inputs = nodes if len(nodes) < layers[0].config.n_in else None
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, n_inputs) -> (batch, n_outputs)."""
-        if self._inputs is not None:
-            x = x[:, self._inputs]
+        if self.inputs is not None:
+            x = x[:, self.inputs]
         for layer in self.layers:
             x = layer.forward(x)
         return x
@@ -129,6 +132,7 @@ class FrozenLayer:
         scale = layer.subnode_scale[subnodes] * outer_scale
 
         acting = (layer.acts[subnodes] & (scale != 0)[:, None]).any(dim=0)
+        acting[0] |= ~acting.any()  # a layer of constants reads one node all the same, since ONNX has no empty products
         self.inputs = torch.arange(config.n_in) if config.mixes else acting.nonzero().flatten()
         self._layer, self._chosen = layer, None if len(self.inputs) == config.n_in else self.inputs
         self._functions = layer.functions(self.inputs, subnodes, scale, frozen=True)

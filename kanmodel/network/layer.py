@@ -24,8 +24,6 @@ from kanmodel.network.activations import activate
 from kanmodel.network.config import LayerConfig, Step
 from kanmodel.network.edges import Edges, SymbolicFunctions
 
-Shapes = dict[str, tuple[int, ...]]
-
 
 @dataclass(frozen=True)
 class LayerTrace:
@@ -67,7 +65,7 @@ class Before(nn.Module):
             return activate(self.step.kind, self.step.parameter, x)
         if self.step.mixes:
             assert self.step.parameter is not None
-            return nn.functional.layer_norm(x, x.shape[-1:], self.weight, self.bias, self.step.parameter)
+            return nn.functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.step.parameter)
         weight, bias = (self.weight, self.bias) if inputs is None else (self.weight[inputs], self.bias[inputs])
         return torch.addcmul(bias, x, weight)
 
@@ -268,10 +266,10 @@ def pass_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
     return x
 
 
-def layer_shapes(config: LayerConfig) -> Shapes:
+def layer_shapes(config: LayerConfig) -> dict[str, tuple[int, ...]]:
     """Name and shape of every tensor of a `KANLayer`, by arithmetic alone."""
     n_sub, n_in = config.n_subnodes, config.n_in
-    shapes: Shapes = {name: (n_sub, n_in, *rest) for name, rest in config.basis.per_edge().items()}
+    shapes: dict[str, tuple[int, ...]] = {name: (n_sub, n_in, *rest) for name, rest in config.basis.per_edge().items()}
     shapes |= {name: (n_in, *rest) for name, rest in config.basis.per_input().items()}
     if config.base != "zero":
         shapes["scale_base"] = (n_sub, n_in)

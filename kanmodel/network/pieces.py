@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from kanmodel.network import splines
 
@@ -22,29 +23,39 @@ class Pieces:
         grid: knots, (n_in, G+2k+1), ascending; equal knots have no interval between them.
         weights: coefficients, (n_out, n_in, G+k).
         order: spline order k.
+
+    Attributes:
+        knots: (n_knots, 1, n_in).
+        first: row in the table of each input's first interval, (n_in,). Interval b lies behind b knots; before the
+            first knot and behind the last one the splines are zero.
+        start: knot at which each interval begins, (n_rows,).
+        inverse_width: of each interval, (n_rows,).
+        table: coefficients, the constant first, (n_rows, k+1, n_out).
+        order: spline order k.
     """
 
     def __init__(self, grid: Tensor, weights: Tensor, order: int) -> None:
         n_in, n_knots = grid.shape
         coefficients, width = _polynomials(grid.double(), weights.double(), order)
-        # Interval number b lies behind b knots: the first is below all of them, the last above, and both are zero.
-        self._knots = grid.T.unsqueeze(1).contiguous()  # (n_knots, 1, n_in)
-        self._first = torch.arange(n_in) * (n_knots + 1)  # the first interval of each input
-        self._start = _with_outer(grid.double()[:, :-1].contiguous()).flatten().to(grid.dtype)  # (n_in * (n_knots+1),)
-        self._inverse_width = _with_outer(torch.where(width > 0, 1 / width, 0)).flatten().to(grid.dtype)
-        self._table = _with_outer(coefficients).flatten(0, 1).to(weights.dtype)  # (n_in * (n_knots+1), k+1, n_out)
-        self._rows = self._table.flatten(0, 1).contiguous()  # (n_in * (n_knots+1) * (k+1), n_out)
-        self._order = order
+        self.knots = grid.T.unsqueeze(1).contiguous()
+        self.first = torch.arange(n_in) * (n_knots + 1)
+        self.start = _with_outer(grid.double()[:, :-1].contiguous()).flatten().to(grid.dtype)
+        self.inverse_width = _with_outer(torch.where(width > 0, 1 / width, 0)).flatten().to(grid.dtype)
+        self.table = _with_outer(coefficients).flatten(0, 1).to(weights.dtype)
+        self._rows = self.table.flatten(0, 1).contiguous()  # (n_in * (n_knots+1) * (k+1), n_out)
+        self.order = order
         self._powers = torch.arange(order + 1)
 
     def sums(self, x: Tensor) -> Tensor:
         """Sums over the inputs, (batch, n_in) -> (batch, n_out); without a gradient."""
+        if has_torch_function_unary(x):  # a graph is traced, which has a form of its own
+            return handle_torch_function(Pieces.sums, (x,), self, x)
         interval, u = self._locate(x)
         powers = [torch.ones_like(u), u]
-        while len(powers) <= self._order:
+        while len(powers) <= self.order:
             powers.append(powers[-1] * u)
-        weights = torch.stack(powers[: self._order + 1], dim=2).flatten(1)  # (batch, n_in * (k+1))
-        rows = (interval.unsqueeze(2) * (self._order + 1) + self._powers).flatten()
+        weights = torch.stack(powers[: self.order + 1], dim=2).flatten(1)  # (batch, n_in * (k+1))
+        rows = (interval.unsqueeze(2) * (self.order + 1) + self._powers).flatten()
         starts = torch.arange(x.shape[0]) * weights.shape[1]
         return torch.embedding_bag(self._rows, rows, starts, per_sample_weights=weights.flatten())[0]
 
@@ -56,19 +67,19 @@ class Pieces:
     def edges_and_slopes(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Values and first derivatives at (batch, n_in), both (batch, n_out, n_in), by Horner's rule."""
         interval, u = self._locate(x)
-        terms = self._table[interval]  # (batch, n_in, k+1, n_out)
+        terms = self.table[interval]  # (batch, n_in, k+1, n_out)
         u = u.unsqueeze(2)
         values, slopes = terms[:, :, -1], torch.zeros_like(terms[:, :, -1])
-        for power in range(self._order - 1, -1, -1):
+        for power in range(self.order - 1, -1, -1):
             slopes = torch.addcmul(values, slopes, u)
             values = torch.addcmul(terms[:, :, power], values, u)
-        return values.transpose(1, 2), (slopes * self._inverse_width[interval].unsqueeze(2)).transpose(1, 2)
+        return values.transpose(1, 2), (slopes * self.inverse_width[interval].unsqueeze(2)).transpose(1, 2)
 
     def _locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The interval of each position, as a row of the table, and where in it: two of (batch, n_in)."""
-        below = (x >= self._knots).sum(0)
-        interval = below + self._first
-        return interval, (x - self._start.take(interval)) * self._inverse_width.take(interval)
+        below = (x >= self.knots).sum(0)
+        interval = below + self.first
+        return interval, (x - self.start.take(interval)) * self.inverse_width.take(interval)
 
 
 class _Edges(torch.autograd.Function):

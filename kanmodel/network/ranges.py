@@ -13,7 +13,7 @@ from kanmodel.network.config import RecurrentConfig
 from kanmodel.network.layer import KANLayer
 from kanmodel.network.recurrent import KINDS
 
-PART = 256  # windows of one pass
+BATCH = 256  # windows of one pass
 MARGIN = 0.5  # how far beyond an interval moves count, in its widths
 
 Ends = tuple[Tensor, Tensor]  # the smallest and the largest value of some nodes, (n,) each
@@ -116,7 +116,7 @@ def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
     """
     ends: list[list[Ends]] = []
     with torch.inference_mode():
-        for part in torch.split(windows, PART):
+        for part in torch.split(windows, BATCH):
             trace = network.trace(part)
             values = [part.flatten(0, 1), trace.readout, *(layer.nodes for layer in (*trace.front, *trace.head))]
             ends.append([(column.amin(dim=0), column.amax(dim=0)) for column in values])

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.overrides import handle_torch_function, has_torch_function_unary
 
 from kanmodel.network.config import Cell, RecurrentConfig
 
@@ -40,6 +41,47 @@ def _gru_gates(weights: GateWeights, inputs: Tensor, state: Tensor) -> Tensor:
     return torch.cat([both, candidate], dim=1)
 
 
+def _lstm_tangents(weights: GateWeights, gates: Tensor, before: Tensor, moves: Tensor, last: bool) -> Tensor:
+    """Forward-mode derivatives: every step is linear in the moves, by slopes that are known for all steps at once."""
+    arguments = gates.chunk(4, dim=2)
+    i, f, o = (arguments[number].sigmoid() for number in (0, 1, 3))
+    g = arguments[2].tanh()
+    cells = [torch.zeros_like(before[:, 0])]
+    for step in range(before.shape[1]):
+        cells.append(f[:, step] * cells[-1] + i[:, step] * g[:, step])
+    cell_before, squashed = torch.stack(cells[:-1], dim=1), torch.stack(cells[1:], dim=1).tanh()
+    # What a move of each gate's argument adds to the cell, and that of the output gate to the state.
+    slopes = torch.stack([g * i * (1 - i), cell_before * f * (1 - f), i * (1 - g * g), squashed * o * (1 - o)], dim=2)
+    of_cell = o * (1 - squashed * squashed)
+    cell = state = moves.new_zeros(*moves.shape[:2], before.shape[2])  # (batch, n_moves, hidden_size)
+    states: list[Tensor] = []
+    for step in range(before.shape[1]):
+        moved = moves[:, :, step] @ weights.from_inputs + state @ weights.from_state
+        moved = moved.view(*state.shape[:2], 4, -1) * slopes[:, step, None]
+        cell = f[:, step, None] * cell + moved[:, :, :3].sum(dim=2)
+        state = of_cell[:, step, None] * cell + moved[:, :, 3]
+        states = [state] if last else [*states, state]
+    return torch.stack(states, dim=2)
+
+
+def _gru_tangents(weights: GateWeights, gates: Tensor, before: Tensor, moves: Tensor, last: bool) -> Tensor:
+    """As `_lstm_tangents`."""
+    arguments, hidden = gates.chunk(3, dim=2), before.shape[2]
+    r, z, n = arguments[0].sigmoid(), arguments[1].sigmoid(), arguments[2].tanh()
+    behind_reset = before @ weights.from_state[:, 2 * hidden :] + weights.state_bias[2 * hidden :]
+    of_reset, of_update, of_candidate = behind_reset * r * (1 - r), (before - n) * z * (1 - z), (1 - n * n) * (1 - z)
+    state = moves.new_zeros(*moves.shape[:2], hidden)
+    states: list[Tensor] = []
+    for step in range(before.shape[1]):
+        reset, update, candidate = (moves[:, :, step] @ weights.from_inputs).chunk(3, dim=2)
+        state_reset, state_update, state_candidate = (state @ weights.from_state).chunk(3, dim=2)
+        candidate = candidate + r[:, step, None] * state_candidate + of_reset[:, step, None] * (reset + state_reset)
+        update = of_update[:, step, None] * (update + state_update)
+        state = of_candidate[:, step, None] * candidate + update + z[:, step, None] * state
+        states = [state] if last else [*states, state]
+    return torch.stack(states, dim=2)
+
+
 class Kind(NamedTuple):
     """A kind of cell.
 
@@ -52,6 +94,9 @@ class Kind(NamedTuple):
         forget: number of the block that has nothing to act on at the first step; None without.
         gates: what the gates are functions of, by weights, inputs and the state before, (n, n_gates * hidden_size).
         affine: whether that is an affine map of inputs and state.
+        tangents: how the states move with the inputs, by weights, those arguments of the gates, the states before,
+            (batch, lookback, hidden_size) each, and moves of the inputs, (batch, n_moves, lookback, n_in); of all
+            steps, (batch, n_moves, lookback, hidden_size), or of the last alone.
     """
 
     module: type[nn.LSTM] | type[nn.GRU]
@@ -62,11 +107,12 @@ class Kind(NamedTuple):
     forget: int | None
     gates: Callable[[GateWeights, Tensor, Tensor], Tensor]
     affine: bool
+    tangents: Callable[[GateWeights, Tensor, Tensor, Tensor, bool], Tensor]
 
 
 KINDS: dict[Cell, Kind] = {
-    "lstm": Kind(nn.LSTM, torch.lstm, n_gates=4, n_states=2, candidate=2, forget=1, gates=_lstm_gates, affine=True),
-    "gru": Kind(nn.GRU, torch.gru, n_gates=3, n_states=1, candidate=2, forget=None, gates=_gru_gates, affine=False),
+    "lstm": Kind(nn.LSTM, torch.lstm, 4, 2, 2, forget=1, gates=_lstm_gates, affine=True, tangents=_lstm_tangents),
+    "gru": Kind(nn.GRU, torch.gru, 3, 1, 2, forget=None, gates=_gru_gates, affine=False, tangents=_gru_tangents),
 }
 
 
@@ -114,22 +160,28 @@ class FrozenRecurrent:
     Args:
         module: the module; it is not changed.
         config: what it is.
+
+    Attributes:
+        config: the same.
+        gate_weights: the weights of each layer's directions.
     """
 
     def __init__(self, module: nn.LSTM | nn.GRU, config: RecurrentConfig) -> None:
         self._weights = [weight for weight in module._flat_weights if weight is not None]
-        self._config, self._kind = config, KINDS[config.cell]
+        self.config, self._kind = config, KINDS[config.cell]
         self._directions = 2 if config.bidirectional else 1
-        self._gate_weights = [self._directions_of(layer) for layer in range(config.num_layers)]
+        self.gate_weights = [self._directions_of(layer) for layer in range(config.num_layers)]
 
     def __call__(self, steps: Tensor) -> Tensor:
         """(batch, lookback, n_in) -> (batch, lookback, n_units)."""
-        return self._run(steps, self._weights, self._config.num_layers)
+        if has_torch_function_unary(steps):  # a graph is traced, which has a form of its own
+            return handle_torch_function(FrozenRecurrent.__call__, (steps,), self, steps)
+        return self._run(steps, self._weights, self.config.num_layers)
 
     def trace(self, steps: Tensor) -> RecurrentTrace:
         """Every layer's states at (batch, lookback, n_in), with gradients."""
         states: list[Tensor] = []
-        for layer in range(self._config.num_layers):
+        for layer in range(self.config.num_layers):
             states.append(self._run(states[-1] if states else steps, self._weights_of(layer), 1))
         return RecurrentTrace(steps, tuple(states))
 
@@ -139,7 +191,7 @@ class FrozenRecurrent:
         Returns:
             (batch, lookback, n_gates * hidden_size) for each layer and direction, gates in torch's order.
         """
-        return self._gates(trace, self._gate_weights)
+        return self._gates(trace, self.gate_weights)
 
     def bound_gate_moves(self, moves: RecurrentTrace) -> tuple[Tensor, ...] | None:
         """Upper bounds of how far `gates` move: |W| |move| for what is an affine map; None for other cells.
@@ -149,11 +201,40 @@ class FrozenRecurrent:
         """
         return self._gates(moves, self._gate_magnitudes) if self._kind.affine else None
 
+    @torch.no_grad()
+    def tangents(self, trace: RecurrentTrace, moves: Tensor, last: bool) -> Tensor:
+        """How far the last layer's states move with the steps, to first order (Jacobian-vector products).
+
+        One pass forward for each move, where gradients take one back for each state. It is a product for all moves at
+        once and not torch's kernel, which has no forward mode.
+
+        Args:
+            trace: at the points.
+            moves: of the steps, (batch, n_moves, lookback, n_in).
+            last: whether the states of the last step are enough.
+
+        Returns:
+            (batch, n_moves, lookback, n_units), or (batch, n_moves, 1, n_units).
+        """
+        gates = iter(self.gates(trace))
+        for layer, (states, directions) in enumerate(zip(trace.states, self.gate_weights, strict=True)):
+            only_last = last and layer == self.config.num_layers - 1
+            of_directions = []
+            for reverse, weights in enumerate(directions):
+                own, before, moved = next(gates), _states_before(states, len(weights.from_state), bool(reverse)), moves
+                if reverse:  # the last step is the first that it reads
+                    steps = slice(-1, None) if only_last else slice(None)
+                    own, before, moved = own[:, steps].flip(1), before[:, steps].flip(1), moves[:, :, steps].flip(2)
+                of_states = self._kind.tangents(weights, own, before, moved, only_last)
+                of_directions.append(of_states.flip(2) if reverse else of_states)
+            moves = torch.cat(of_directions, dim=3)
+        return moves
+
     @cached_property
     def _gate_magnitudes(self) -> list[list[GateWeights]]:
         return [
             [GateWeights(each.from_inputs.abs(), each.from_state.abs(), 0 * each.bias, 0 * each.bias) for each in layer]
-            for layer in self._gate_weights
+            for layer in self.gate_weights
         ]
 
     @torch.no_grad()
@@ -162,15 +243,13 @@ class FrozenRecurrent:
         steps, states = trace
         for inputs, outputs, directions in zip([steps, *states[:-1]], states, weights_of, strict=True):
             for reverse, weights in enumerate(directions):
-                hidden = len(weights.from_state)
-                own = outputs[:, :, reverse * hidden :][:, :, :hidden]
-                before = pad(own[:, 1:], (0, 0, 0, 1)) if reverse else pad(own[:, :-1], (0, 0, 1, 0))
+                before = _states_before(outputs, len(weights.from_state), bool(reverse))
                 moved = self._kind.gates(weights, inputs.flatten(0, 1), before.flatten(0, 1))
                 gates.append(moved.view(*inputs.shape[:2], -1))
         return tuple(gates)
 
     def _weights_of(self, layer: int) -> list[Tensor]:
-        n_weights = len(self._weights) // self._config.num_layers
+        n_weights = len(self._weights) // self.config.num_layers
         return self._weights[layer * n_weights :][:n_weights]
 
     def _directions_of(self, layer: int) -> list[GateWeights]:
@@ -185,10 +264,17 @@ class FrozenRecurrent:
         return directions
 
     def _run(self, steps: Tensor, weights: list[Tensor], num_layers: int) -> Tensor:
-        config, kind = self._config, self._kind
+        config, kind = self.config, self._kind
         state = steps.new_zeros(num_layers * self._directions, len(steps), config.hidden_size)
         states = state if kind.n_states == 1 else (state,) * kind.n_states
         out, *_ = kind.kernel(
             steps, states, weights, config.bias, num_layers, 0.0, False, config.bidirectional, True
         )  # (batch, lookback, n_units)
         return out
+
+
+def _states_before(states: Tensor, hidden: int, reverse: bool) -> Tensor:
+    """What one direction of a layer has from the step before, of both directions' states."""
+    if reverse:
+        return pad(states[:, 1:, hidden:], (0, 0, 0, 1))
+    return pad(states[:, :-1, :hidden], (0, 0, 1, 0))

@@ -2,9 +2,9 @@
 
 from kanmodel.results.edge import Edge
 from kanmodel.results.explanation import Explanation
-from kanmodel.results.formula import Formula
+from kanmodel.results.formulas import Formulas
 from kanmodel.results.importance import Importance
 from kanmodel.results.report import Report
 from kanmodel.results.topology import Topology
 
-__all__ = ["Edge", "Explanation", "Formula", "Importance", "Report", "Topology"]
+__all__ = ["Edge", "Explanation", "Formulas", "Importance", "Report", "Topology"]

@@ -9,7 +9,7 @@ from kanmodel import html
 from kanmodel.drawing.importance import draw_importance
 from kanmodel.drawing.style import Theme
 from kanmodel.explain.importance.attributions import Attribution
-from kanmodel.explain.importance.global_importance import Importance as Measured
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.results.result import Pictured
 from kanmodel.text import with_unit, write_table
 
@@ -31,7 +31,7 @@ class Importance(Pictured):
     output: str
     unit: str | None
     features: tuple[Attribution, ...]
-    measured: Measured
+    measured: ImportanceEstimates
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each feature, most important first; intervals as two columns."""

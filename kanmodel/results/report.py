@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from json import dumps
 from typing import Any
 
 from kanmodel import html
+from kanmodel.errors import UnknownNameError
 from kanmodel.prose import Answer, markdown
 from kanmodel.results.result import Result
 from kanmodel.text import printable
@@ -24,6 +25,18 @@ class Report(Result):
     output: str
     findings: tuple[Answer, ...]
 
+    def __getitem__(self, id: str) -> Report:
+        """One of the questions: sparsity, features, independence, opacity, depth, shapes or trust.
+
+        Raises:
+            UnknownNameError: there is no such question.
+        """
+        found = tuple(finding for finding in self.findings if finding.id == id)
+        if not found:
+            known = ", ".join(finding.id for finding in self.findings)
+            raise UnknownNameError(f"there is no question {id!r}, but {known}")
+        return replace(self, findings=found)
+
     def table(self) -> list[dict[str, Any]]:
         """A row for each question."""
         return [{"id": each.id, "question": each.question, "answer": each.answer} for each in self.findings]
@@ -36,7 +49,8 @@ class Report(Result):
         return f"How the model forecasts {self.output}"
 
     def _details(self) -> str:
-        return html.write_heading(self._title()) + "".join(
+        title = html.write_heading(self._title()) if len(self.findings) > 1 else ""
+        return title + "".join(
             html.write_heading(finding.question)
             + html.write_prose(finding.answer)
             + html.fold("Evidence", html.write_code(dumps(finding.evidence, indent=1, ensure_ascii=False)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from kanmodel import html
@@ -11,20 +11,19 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.drawing.network import N_POINTS, draw_topology
 from kanmodel.drawing.style import Theme
 from kanmodel.explain.functions.curves import sample_edges
-from kanmodel.explain.topology.graph import Topology as Graph
-from kanmodel.explain.topology.graph import TopologyEdge, TopologyNode
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge, TopologyNode
 from kanmodel.results.result import Pictured
 from kanmodel.text import with_unit, write_table
 
 if TYPE_CHECKING:
     from networkx import DiGraph
 
-N_CURVES = 300  # of a network's picture
+N_CURVES, N_LINKS = 300, 1300  # of a network's picture
 _COLUMNS = ("source", "target", "contribution", "backward")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Topology(Graph, Pictured):
+class Topology(NetworkGraph, Pictured):
     """The graph of a model for one output, with what pruning keeps of it and what that costs.
 
     Attributes:
@@ -59,11 +58,15 @@ class Topology(Graph, Pictured):
     def _draw(self, theme: Theme) -> bytes:
         """The network as pykan draws it: a curve on each kept edge, what is pruned counted.
 
-        Past `N_CURVES` kept edges only the strongest have a curve, which keeps the picture under 1 MB.
+        Past `N_CURVES` kept edges only the strongest have a curve, and past `N_LINKS` links from features to units only
+        those of the largest shares are drawn, which keeps the picture under 1 MB.
         """
         kept = sorted((edge for edge in self.kan_edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
         curves = sample_edges(self.loaded, kept[:N_CURVES], N_POINTS)
-        return draw_topology(self, curves, self.name, self.unit, theme=theme)
+        links = sorted((edge for edge in self.edges if edge.kind == "input"), key=lambda edge: -(edge.share or 0.0))
+        weak = {(edge.source, edge.target) for edge in links[N_LINKS:]}
+        drawn = tuple(edge for edge in self.edges if (edge.source, edge.target) not in weak)
+        return draw_topology(replace(self, edges=drawn), curves, self.name, self.unit, theme=theme)
 
     def _title(self) -> str:
         return f"Topology for {with_unit(self.output, self.unit)}"

@@ -19,8 +19,8 @@ from ray.data import ActorPoolStrategy, DataContext, Datasource, ReadTask
 from ray.data.block import BlockMetadata
 from ray.exceptions import RayError
 
-from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError, KanscopeError
+from kanmodel.model import Model
 from service.batch.chunks import Chunk, read_chunks
 from service.batch.parts import Part, make_part
 from service.batch.plan import Plan
@@ -37,9 +37,7 @@ class Failure:
     message: str
 
 
-def explain_with_ray(
-    model: LoadedModel, plan: Plan, finished: Mapping[int, str], workers: int | None
-) -> Iterator[Part]:
+def explain_with_ray(model: Model, plan: Plan, finished: Mapping[int, str], workers: int | None) -> Iterator[Part]:
     """The parts that are missing, in any order, from the cluster of ``RAY_ADDRESS``, or one that lasts as long as this.
 
     Args:
@@ -133,7 +131,7 @@ def _read_blocks(plan: Plan, finished: Mapping[int, str]) -> Iterator[pd.DataFra
 class _Explainer:
     """An actor that holds the model."""
 
-    def __init__(self, model: LoadedModel, plan: Plan) -> None:
+    def __init__(self, model: Model, plan: Plan) -> None:
         torch.set_num_threads(1)
         self._model, self._plan = model, plan
 

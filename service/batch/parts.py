@@ -15,17 +15,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError, KanscopeError, NonFiniteError
-from kanmodel.explain.paths.bisection import BATCH
-from kanmodel.explain.paths.ledger import Ledger, explain_windows
+from kanmodel.model import Model
+from kanmodel.results import Explanation
 from kanmodel.scaling import Array
+from kanmodel.terms import BATCH
 from service.batch.chunks import Chunk
 from service.batch.plan import Plan, describe_plan
 from service.batch.tables import first_line
 
 KEY = "kanscope"  # of the JSON document in the metadata of a part
-CONTRIBUTION = "contribution_"  # and the name of the feature
+CONTRIBUTION = "contribution_"  # and the name of the feature or group
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Finished:
     read: int
 
 
-def make_part(model: LoadedModel, plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda: False) -> Part:
+def make_part(model: Model, plan: Plan, chunk: Chunk, is_stopped: Callable[[], bool] = lambda: False) -> Part:
     """Explains a chunk.
 
     Args:
@@ -101,7 +101,7 @@ def make_part(model: LoadedModel, plan: Plan, chunk: Chunk, is_stopped: Callable
             raise CancelledError
         windows = chunk.take(first, first + BATCH, plan.lookback)
         for number, result in _explain(model, plan, windows):
-            if isinstance(result, Ledger):
+            if isinstance(result, Explanation):
                 explained.append(_tabulate(result, plan))
                 kept += range(first + number, first + number + len(result.predictions))
             else:
@@ -160,33 +160,34 @@ def _read_about(path: Path) -> dict[str, Any]:
     return about
 
 
-def _explain(model: LoadedModel, plan: Plan, windows: Array) -> list[tuple[int, Ledger | KanscopeError]]:
-    """The ledger of all windows, or where that fails, of each or what is wrong with it; with the first one's number."""
+def _explain(model: Model, plan: Plan, windows: Array) -> list[tuple[int, Explanation | KanscopeError]]:
+    """All windows explained, or where that fails, each or what is wrong with it; with the first one's number."""
     try:
-        scaled = model.to_model_units(windows)
-        return [(0, explain_windows(model, scaled, plan.output))]
+        return [(0, model.explain(windows, model.outputs[plan.output]))]
     except (DataError, NonFiniteError) as error:
         if len(windows) == 1:
             return [(0, error)]
     return [(number, _explain(model, plan, windows[number : number + 1])[0][1]) for number in range(len(windows))]
 
 
-def _tabulate(ledger: Ledger, plan: Plan) -> pl.DataFrame:
-    contributions = zip(plan.features, ledger.features.T, strict=True)
+def _tabulate(explained: Explanation, plan: Plan) -> pl.DataFrame:
+    by_group = explained.contributions_by_group[:, : len(plan.groups)]  # beyond are the features that are in none
+    columns = zip((*plan.features, *plan.groups), np.hstack([explained.contributions, by_group]).T, strict=True)
     return pl.DataFrame(
         {
-            "prediction": ledger.predictions,
-            "baseline": np.full(len(ledger.predictions), ledger.baseline_prediction),
-            **{f"{CONTRIBUTION}{name}": np.ascontiguousarray(values) for name, values in contributions},
-            "residual": ledger.residual,
-            "error": ledger.error,
-            "converged": ledger.converged,
+            "prediction": explained.predictions,
+            "baseline": np.full(len(explained.predictions), explained.baseline_prediction),
+            **{f"{CONTRIBUTION}{name}": np.ascontiguousarray(values) for name, values in columns},
+            "residual": explained.residual,
+            "error": explained.error,
+            "converged": explained.converged,
         }
     )
 
 
 def _empty(plan: Plan) -> pl.DataFrame:
-    numbers = ("prediction", "baseline", *(f"{CONTRIBUTION}{name}" for name in plan.features), "residual", "error")
+    names = (f"{CONTRIBUTION}{name}" for name in (*plan.features, *plan.groups))
+    numbers = ("prediction", "baseline", *names, "residual", "error")
     return pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})
 
 

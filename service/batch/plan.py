@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.paths.baseline import Baseline
-from kanmodel.explain.paths.ledger import LedgerOptions
+from kanmodel.model import Model
+from kanmodel.terms import Baseline, LedgerOptions
 
 EngineName = Literal["threads", "ray"]
 PART_WINDOWS = 2048
@@ -25,6 +24,7 @@ class Plan:
         output: number of the output.
         time: the column of time stamps; None where there is none.
         segment: the column that changes at each gap, which no window crosses; None where there is none.
+        groups: names of the checkpoint's groups, each of which has a column of the result.
         part_windows: rows of the table whose windows go into one file.
         strict: whether a bad row ends the run.
     """
@@ -35,6 +35,7 @@ class Plan:
     output: int
     time: str | None = None
     segment: str | None = None
+    groups: tuple[str, ...] = ()
     part_windows: int = PART_WINDOWS
     strict: bool = False
 
@@ -44,14 +45,15 @@ class Plan:
         return tuple(dict.fromkeys((*self.features, *filter(None, (self.time, self.segment)))))
 
 
-def describe_plan(plan: Plan, model: LoadedModel) -> dict[str, Any]:
+def describe_plan(plan: Plan, model: Model) -> dict[str, Any]:
     """What decides the numbers: a folder is gone on with only where it is the same."""
     config = model.config
     return {
-        "checkpoint": f"sha256:{model.sha256}",
+        "checkpoint": model.checkpoint,
         "output": config.outputs[plan.output],
         "unit": config.target_of(plan.output).unit,
         "features": {feature.name: feature.unit for feature in config.features},
+        "groups": {name: list(config.groups[name]) for name in plan.groups},
         "lookback": plan.lookback,
         "baseline": Baseline().kind,
         "tolerance": LedgerOptions().tolerance,

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.model import Model
 from service.batch.folder import Folder
 from service.batch.parts import Part, Summary
 from service.batch.plan import Plan, describe_plan
 from service.batch.rows import hold_windows
 
-Engine = Callable[[LoadedModel, Plan, Mapping[int, str], int | None], Iterator[Part]]
+Engine = Callable[[Model, Plan, Mapping[int, str], int | None], Iterator[Part]]
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,7 @@ class Advance:
     read: int
 
 
-def explain_table(
-    model: LoadedModel, plan: Plan, output: Path, engine: Engine, workers: int | None
-) -> Iterator[Advance]:
+def explain_table(model: Model, plan: Plan, output: Path, engine: Engine, workers: int | None) -> Iterator[Advance]:
     """Explains what is not yet explained; gives where it stands at the start, and after each part.
 
     Args:

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Event
 
-from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import KanscopeError
+from kanmodel.model import Model
 from service.batch.chunks import read_chunks
 from service.batch.parts import Part, make_part
 from service.batch.plan import Plan
@@ -17,9 +17,7 @@ from service.batch.plan import Plan
 AHEAD = 2  # chunks a thread that are read before they can be explained
 
 
-def explain_with_threads(
-    model: LoadedModel, plan: Plan, finished: Mapping[int, str], workers: int | None
-) -> Iterator[Part]:
+def explain_with_threads(model: Model, plan: Plan, finished: Mapping[int, str], workers: int | None) -> Iterator[Part]:
     """The parts that are missing, in order. torch lets go of the interpreter while it computes.
 
     Args:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.model import Model
 
 AGREEMENT = 1e-6  # standard deviations by which a number may differ
 # What need not be the same: what the model is called where it is served, and what computed the numbers.
@@ -37,7 +37,7 @@ class Pair:
         return self.deviations <= AGREEMENT
 
 
-def pair_answers(saved: Mapping[str, Any], repeated: Mapping[str, Any], model: LoadedModel) -> Iterator[Pair]:
+def pair_answers(saved: Mapping[str, Any], repeated: Mapping[str, Any], model: Model) -> Iterator[Pair]:
     """Every value of two answers but `NAMES`, whatever their members are; one that is missing in either differs.
 
     Numbers are measured in standard deviations of their output on the reference windows, those of the baseline in the

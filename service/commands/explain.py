@@ -12,10 +12,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint
+from kanmodel import load
 from kanmodel.errors import DataError, UnknownNameError
-from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
-from kanmodel.explain.paths.ledger import Ledger, explain_windows
+from kanmodel.model import Model
+from kanmodel.results import Explanation
+from kanmodel.terms import Faithfulness
 from service.batch.plan import PART_WINDOWS, EngineName, Plan
 from service.commands.options import AsJson, OptionalCheckpoint, OutputName, figure, find_output, print_json
 
@@ -115,7 +116,7 @@ def explain(
         )
     if data is not None and (faithfulness or window is not None):
         raise DataError("all windows of TABLE are explained, so --window and --faithfulness cannot be given with it")
-    model = load_checkpoint(file)
+    model = load(file)
     output = find_output(model.config, output_name)
     if data is not None and folder is not None:
         from service.commands.tables import explain_to_folder  # here, since the other commands start without polars
@@ -127,89 +128,95 @@ def explain(
             output=output,
             time=time_column,
             segment=segment_column,
+            groups=tuple(model.config.groups),
             part_windows=part_windows,
             strict=strict,
         )
         explain_to_folder(model, plan, folder, engine, workers, as_json)
         return
     if faithfulness:
-        rows = measure_faithfulness(model, output)
+        rows = model.faithfulness(model.outputs[output])
         document, table = describe_faithfulness(rows), faithfulness_table(rows)
     else:
         number = find_window(model, window)
-        ledger = explain_windows(model, model.reference.windows[number : number + 1], output)
-        document, table = describe_ledger(model, ledger, number), ledger_table(model, ledger, number)
+        explained = model.explain(model.reference.windows[number], model.outputs[output])
+        document, table = describe_explanation(model, explained, number), explanation_table(model, explained, number)
     if as_json:
         print_json(_header(file, model, output) | document)
         return
     Console(highlight=False).print(table)
 
 
-def _header(file: Path, model: LoadedModel, output: int) -> dict[str, Any]:
-    return {"file": str(file), "checkpoint": f"sha256:{model.sha256}", "output": model.config.outputs[output]}
+def _header(file: Path, model: Model, output: int) -> dict[str, Any]:
+    return {"file": str(file), "checkpoint": model.checkpoint, "output": model.config.outputs[output]}
 
 
-def find_window(model: LoadedModel, number: int | None) -> int:
+def find_window(model: Model, number: int | None) -> int:
     """Number of a reference window; the last where none is given.
 
     Raises:
         UnknownNameError: there is no such window.
     """
-    last = len(model.reference.windows) - 1
+    last = len(model.reference) - 1
     if number is not None and number > last:
         raise UnknownNameError(f"there is no reference window {number}, but 0 to {last}")
     return last if number is None else number
 
 
-def describe_ledger(model: LoadedModel, ledger: Ledger, number: int) -> dict[str, Any]:
-    """One window's ledger, for machines."""
-    output = model.config.outputs.index(ledger.output)
+def describe_explanation(model: Model, explained: Explanation, number: int) -> dict[str, Any]:
+    """One window explained, for machines."""
+    output = model.config.outputs.index(explained.output)
+    by_group = dict(zip(explained.group_names, explained.contributions_by_group[0].tolist(), strict=True))
     return {
         "unit": model.config.target_of(output).unit,
         "window": number,
         "time": None if model.reference.times is None else model.reference.times[number],
         "target": _target(model, number, output),
-        "prediction": float(ledger.predictions[0]),
-        "baseline_prediction": ledger.baseline_prediction,
-        "contributions": dict(zip(model.config.feature_names, ledger.features[0].tolist(), strict=True)),
-        "residual": float(ledger.residual[0]),
-        "error": float(ledger.error[0]),
-        "tolerance": ledger.tolerance,
-        "converged": bool(ledger.converged[0]),
+        "prediction": float(explained.predictions[0]),
+        "baseline_prediction": explained.baseline_prediction,
+        "contributions": dict(zip(model.config.feature_names, explained.contributions[0].tolist(), strict=True)),
+        **({"contributions_by_group": by_group} if explained.groups else {}),
+        "residual": float(explained.residual[0]),
+        "error": float(explained.error[0]),
+        "tolerance": explained.tolerance,
+        "converged": bool(explained.converged[0]),
     }
 
 
-def ledger_table(model: LoadedModel, ledger: Ledger, number: int) -> Table:
-    """One window's ledger, largest contributions first."""
-    config, output = model.config, model.config.outputs.index(ledger.output)
-    place = f"window {number} of 0 to {len(model.reference.windows) - 1}"
+def explanation_table(model: Model, explained: Explanation, number: int) -> Table:
+    """One window explained, largest contributions first."""
+    config, output = model.config, model.config.outputs.index(explained.output)
+    place = f"window {number} of 0 to {len(model.reference) - 1}"
     if model.reference.times is not None:
         place += f", {model.reference.times[number]}"
-    caption = (
-        f"the contributions add up to within {ledger.residual[0]:.2g}; their largest error is {ledger.error[0]:.2g}"
-    )
-    if not ledger.converged[0]:
-        caption += f"; not converged to the tolerance of {ledger.tolerance:.2g}"
-    table = Table("feature", "unit", title=f"{ledger.output}, {place}", caption=caption)
+    residual, error = explained.residual[0], explained.error[0]
+    caption = f"the contributions add up to within {residual:.2g}; their largest error is {error:.2g}"
+    if not explained.converged[0]:
+        caption += f"; not converged to the tolerance of {explained.tolerance:.2g}"
+    table = Table("feature", "unit", title=f"{explained.output}, {place}", caption=caption)
     unit = config.target_of(output).unit
     table.add_column("last value", justify="right")
     table.add_column("contribution" if unit is None else f"contribution, {unit}", justify="right")
-    last = model.scaling.features_to_original(model.reference.windows[number])[-1]
-    contributions = ledger.features[0]
+    last = model.reference.windows[number, -1]
+    contributions = explained.contributions[0]
     for index in np.argsort(-np.abs(contributions), kind="stable").tolist():
         feature = config.features[index]
         value = last[index] if abs(last[index]) > ROUNDING * model.scaling.feature_scale[index] else 0.0
         table.add_row(feature.name, feature.unit or "", figure(value), f"{contributions[index]:+.4f}")
+    if explained.groups:
+        table.add_section()
+        for name, value in zip(explained.groups, explained.contributions_by_group[0].tolist(), strict=False):
+            table.add_row(f"{name}: {', '.join(explained.groups[name])} together", "", "", f"{value:+.4f}")
     table.add_section()
-    table.add_row("baseline: the forecast for the mean window", "", "", f"{ledger.baseline_prediction:+.4f}")
-    table.add_row("forecast", "", "", f"{ledger.predictions[0]:+.4f}")
+    table.add_row("baseline: the forecast for the mean window", "", "", f"{explained.baseline_prediction:+.4f}")
+    table.add_row("forecast", "", "", f"{explained.predictions[0]:+.4f}")
     target = _target(model, number, output)
     if target is not None:
         table.add_row("what came", "", "", f"{target:+.4f}")
     return table
 
 
-def _target(model: LoadedModel, number: int, output: int) -> float | None:
+def _target(model: Model, number: int, output: int) -> float | None:
     targets = model.reference.targets
     return None if targets is None else float(targets[number, output])
 

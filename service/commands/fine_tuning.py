@@ -9,13 +9,9 @@ from typing import Any
 
 from rich.table import Table
 
-from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import ConfigError
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule
-from kanmodel.explain.topology.subnetwork import extract_subnetwork, measure_size
-from kanmodel.network.config import ModelConfig
+from kanmodel.model import Model
+from kanmodel.terms import ModelConfig
 from kanmodel.training.optimization import ARCHITECTURE
 from kanmodel.training.training import FineTuning
 
@@ -78,19 +74,16 @@ class Readability:
     outside: float
 
 
-def measure_readability(model: LoadedModel) -> Readability:
+def measure_readability(model: Model) -> Readability:
     """On the model's reference windows."""
-    importances = [measure_importance(model, output) for output in range(len(model.config.outputs))]
-    smaller = extract_subnetwork(model, importances, PruningRule())
-    edges = build_topology(model, importances[0], PruningRule()).kan_edges
+    edges = model.topology().kan_edges
     outside = sum(edge.outside_grid or 0.0 for edge in edges) / len(edges)
-    size, left = measure_size(model.network), measure_size(smaller.network)
-    return Readability(model.metrics["test_r2"], left.edges, size.edges, outside)
+    return Readability(model.metrics["test_r2"], model.prune().size.edges, model.size.edges, outside)
 
 
 def fine_tuning_table(tuning: FineTuning) -> Table:
     """What the training brought."""
-    before, after = measure_readability(tuning.before), measure_readability(tuning.after)
+    before, after = (measure_readability(Model(loaded)) for loaded in (tuning.before, tuning.after))
     n_windows = len(tuning.after.reference.windows)
     table = Table("", title="before and after", caption=f"edges and inputs: on the {n_windows} reference windows")
     table.add_column("before", justify="right")

@@ -1,58 +1,42 @@
-"""``kanscope formula``: a KAN as one expression."""
+"""``kanscope formula``: the head of a network as formulas."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from kanmodel.checkpoint import load_checkpoint
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.pruning import PruningRule
-from service.commands.options import AsJson, Checkpoint, OutputName, find_output, print_json
+from kanmodel import load
+from service.commands.options import AsJson, Checkpoint, OutputName, print_json
 
 
 def formula(
     file: Checkpoint,
     output_name: OutputName = None,
-    fidelity: Annotated[
-        float,
-        typer.Option(min=0, max=1, help="R2 that the edges in the formula keep against all edges; fewer are simpler."),
-    ] = 0.99,
+    complexity: Annotated[
+        int | None, typer.Option(min=1, help="Print the nearest formula of at most this complexity alone, as Python.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write a KAN without LSTM as one expression of its features, and print its R2 against the model.
+    """Write the head as formulas, from one number to all edges, each with its error on held-out windows.
 
-    The expression is Python with numpy's names of functions. Features whose names can't stand in it get symbols.
+    They are of LSTM units, or of features where there is no LSTM, in original units. R2 and mean absolute error are
+    through the whole model, on the half of the reference windows that the search has not seen.
     """
-    # Here, since the other commands start faster without sympy.
-    from kanmodel.explain.functions.expressions import compose_formula
-
-    model = load_checkpoint(file)
-    importance = measure_importance(model, find_output(model.config, output_name))
-    topology = build_topology(model, importance, PruningRule(fidelity=fidelity))
-    found = compose_formula(model, topology)
-    kept, total = sum(edge.kept for edge in topology.kan_edges), len(topology.kan_edges)
+    model = load(file)
+    found = model.formula(output_name)
+    chosen = [each for each in found if complexity is None or each.complexity <= complexity]
+    if complexity is not None:
+        chosen = chosen[-1:]
     if as_json:
-        print_json(
-            {
-                "file": str(file),
-                "checkpoint": f"sha256:{model.sha256}",
-                "output": found.output,
-                "expression": found.expression,
-                "symbols": dict(found.symbols),
-                "r2": found.r2,
-                "edges": {"kept": kept, "total": total},
-                "reference_windows": topology.reference_windows,
-            }
-        )
-        return
-    typer.echo(f"{found.output} = {found.expression}")
-    typer.echo(
-        f"R2 {found.r2:.4f} against the model on {topology.reference_windows} reference windows, "
-        f"with {kept} of {total} edges; features in their own units."
-    )
-    for symbol, name in found.symbols.items():
-        if symbol != name:
-            typer.echo(f"{symbol} stands for {name!r}.")
+        formulas = [asdict(each) for each in chosen]
+        print_json({"file": str(file), "checkpoint": model.checkpoint, "output": found.output, "formulas": formulas})
+    elif complexity is None:
+        typer.echo(repr(found))
+    else:
+        (one,) = chosen
+        typer.echo(f"# complexity {one.complexity}, R2 {one.r2:.4f} against the model on held-out windows")
+        for symbol, variable in one.variables.items():
+            typer.echo(f"# {symbol} is {variable.node}")
+        typer.echo(one.python.rstrip())

@@ -13,13 +13,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kanmodel.checkpoint import save_checkpoint
-from kanmodel.explain.structure.scores import MIN_INPUTS
+from kanmodel import Model
 from kanmodel.importers.comparison import describe_relative
 from kanmodel.importers.description import Description, describe_file
 from kanmodel.importers.importing import Imported, import_with
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
 from kanmodel.importers.windows_file import read_names, read_windows_file
+from kanmodel.terms import MIN_INPUTS
 
 
 def import_(
@@ -69,11 +69,11 @@ def import_(
         _print_description(describe_file(file, imported, known), as_json)
         return
     assert output is not None
-    sha256 = save_checkpoint(imported.model, output)
+    checkpoint = str(Model(imported.model).save(output).checkpoint)
     if as_json:
-        typer.echo(json.dumps(_summary(imported, output, sha256), ensure_ascii=False, allow_nan=False))
+        typer.echo(json.dumps(_summary(imported, output, checkpoint), ensure_ascii=False, allow_nan=False))
     else:
-        _print_summary(imported, output, sha256)
+        _print_summary(imported, output, checkpoint)
 
 
 def _read_known(
@@ -104,11 +104,11 @@ def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
         yield lambda tried, total: status.update(f"{tried:,} of {total:,} readings tried")
 
 
-def _summary(imported: Imported, output: Path, sha256: str) -> dict[str, Any]:
+def _summary(imported: Imported, output: Path, checkpoint: str) -> dict[str, Any]:
     return {
         "name": imported.name,
         "file": str(output),
-        "checkpoint": f"sha256:{sha256}",
+        "checkpoint": checkpoint,
         "provenance": vars(imported.model.provenance),
         "largest_difference": imported.comparison.absolute if imported.comparison else None,
         "relative_difference": imported.comparison.relative if imported.comparison else None,
@@ -122,10 +122,10 @@ def _summary(imported: Imported, output: Path, sha256: str) -> dict[str, Any]:
     }
 
 
-def _print_summary(imported: Imported, output: Path, sha256: str) -> None:
+def _print_summary(imported: Imported, output: Path, checkpoint: str) -> None:
     console = Console(highlight=False, soft_wrap=True)
     n_reference = len(imported.model.reference.windows)
-    console.print(f"{imported.name}: wrote {output}  sha256:{sha256[:12]}…", markup=False)
+    console.print(f"{imported.name}: wrote {output}  {checkpoint[:19]}…", markup=False)
     if imported.comparison is None:
         console.print("not verified: the manifest has no check, so nothing proves that the forecasts are the model's")
     else:

@@ -10,16 +10,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.report import collect_findings
-from kanmodel.explain.topology.construction import build_topology
-from kanmodel.explain.topology.graph import Topology, TopologyEdge
-from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel import load
+from kanmodel.model import Model
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.network.documents import config_to_dict
-from kanmodel.prose import answer_findings, markdown
-from service.commands.options import Checkpoint, OutputName, figure, find_output, print_json
+from kanmodel.terms import NetworkGraph, TopologyEdge
+from service.commands.options import Checkpoint, OutputName, figure, print_json
 
 SCORES = ("contribution", "backward", "forward_n", "forward_u")
 
@@ -41,18 +37,16 @@ def inspect(
     ] = False,
 ) -> None:
     """Print architecture, features, metrics, and the edges by contribution and score."""
-    model = load_checkpoint(file)
-    importance = measure_importance(model, find_output(model.config, output_name))
-    topology = build_topology(model, importance, PruningRule())
+    model = load(file)
     if report:
-        answers = answer_findings(model.config, importance.output, collect_findings(model, importance, topology))
+        answered = model.report(output_name)
         if as_json:
-            print_json(
-                _describe_file(model, file) | {"output": topology.output, "findings": list(map(asdict, answers))}
-            )
+            findings = [asdict(finding) for finding in answered.findings]
+            print_json(_describe_file(model, file) | {"output": answered.output, "findings": findings})
         else:
-            typer.echo(markdown(topology.output, answers), nl=False)
+            typer.echo(answered.markdown(), nl=False)
         return
+    topology = model.topology(output_name)
     if as_json:
         print_json(describe(model, file, topology))
         return
@@ -63,11 +57,11 @@ def inspect(
     console.print(edges_table(topology, edges))
 
 
-def _describe_file(model: LoadedModel, file: Path) -> dict[str, Any]:
-    return {"file": str(file), "checkpoint": f"sha256:{model.sha256}"}
+def _describe_file(model: Model, file: Path) -> dict[str, Any]:
+    return {"file": str(file), "checkpoint": model.checkpoint}
 
 
-def describe(model: LoadedModel, file: Path, topology: Topology) -> dict[str, Any]:
+def describe(model: Model, file: Path, topology: NetworkGraph) -> dict[str, Any]:
     """Everything that the tables show, for machines; edges are strongest first."""
     config, recurrent = config_to_dict(model.config), model.config.recurrent
     cells = {cell: config["recurrent"] if recurrent and recurrent.cell == cell else None for cell in ("lstm", "gru")}
@@ -78,14 +72,14 @@ def describe(model: LoadedModel, file: Path, topology: Topology) -> dict[str, An
         "lookback": model.config.lookback,
         "horizon": model.config.horizon,
         "architecture": cells | {key: config[key] for key in ("front", "readout", "head", "output_function", "dtype")},
-        "reference_windows": len(model.reference.windows),
+        "reference_windows": len(model.reference),
         "metrics": dict(model.metrics),
         "provenance": vars(model.provenance),
         "topology": _describe_topology(topology),
     }
 
 
-def _describe_topology(topology: Topology) -> dict[str, Any]:
+def _describe_topology(topology: NetworkGraph) -> dict[str, Any]:
     edges = _by_contribution(topology)
     return {
         "output": topology.output,
@@ -100,10 +94,10 @@ def _describe_topology(topology: Topology) -> dict[str, Any]:
     }
 
 
-def architecture_table(model: LoadedModel, file: Path) -> Table:
+def architecture_table(model: Model, file: Path) -> Table:
     """Shapes, and where the model comes from."""
     config, provenance = model.config, model.provenance
-    table = Table("", "architecture", title=f"{file.name}  sha256:{model.sha256[:12]}…")
+    table = Table("", "architecture", title=f"{file.name}  {(model.checkpoint or '')[:19]}…")
     table.add_row("lookback", str(config.lookback))
     table.add_row("outputs", ", ".join(config.outputs))
     if config.front:
@@ -112,7 +106,7 @@ def architecture_table(model: LoadedModel, file: Path) -> Table:
     table.add_row("head", describe_layers(config.head))
     if config.output_function is not None:
         table.add_row("output function", config.output_function)
-    table.add_row("reference windows", str(len(model.reference.windows)))
+    table.add_row("reference windows", str(len(model.reference)))
     table.add_row("made by", f"{provenance.source}, {provenance.library}, {provenance.created}")
     if provenance.difference is not None:
         relative = f"relative to the output's spread {provenance.relative_difference:.2g}"
@@ -147,7 +141,7 @@ def describe_recurrent(config: ModelConfig) -> str:
     return f"{recurrent.hidden_size} units, {layers}{direction}, readout {config.readout}"
 
 
-def features_table(model: LoadedModel) -> Table:
+def features_table(model: Model) -> Table:
     """The columns that go in and come out."""
     table = Table("feature", "unit", title="features and targets")
     for heading in ("mean", "std", "min", "max"):
@@ -161,7 +155,7 @@ def features_table(model: LoadedModel) -> Table:
     return table
 
 
-def metrics_table(model: LoadedModel) -> Table:
+def metrics_table(model: Model) -> Table:
     """The figures of the training."""
     table = Table("metric", title="metrics")
     table.add_column("value", justify="right")
@@ -170,7 +164,7 @@ def metrics_table(model: LoadedModel) -> Table:
     return table
 
 
-def edges_table(topology: Topology, count: int) -> Table:
+def edges_table(topology: NetworkGraph, count: int) -> Table:
     """The edges that contribute most, and whether pruning keeps them."""
     edges = _by_contribution(topology)
     kept = sum(edge.kept for edge in edges)
@@ -187,7 +181,7 @@ def edges_table(topology: Topology, count: int) -> Table:
     return table
 
 
-def _by_contribution(topology: Topology) -> list[TopologyEdge]:
+def _by_contribution(topology: NetworkGraph) -> list[TopologyEdge]:
     """The edges of the KANs, strongest first."""
     return sorted(
         topology.kan_edges,

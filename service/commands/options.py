@@ -10,7 +10,8 @@ import typer
 from rich.console import Console
 
 from kanmodel.errors import CheckpointError, UnknownNameError
-from kanmodel.network.config import ModelConfig
+from kanmodel.model import Model
+from kanmodel.terms import ModelConfig
 
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
 OptionalCheckpoint = Annotated[Path | None, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
@@ -36,10 +37,10 @@ def find_output(config: ModelConfig, name: str | None) -> int:
     return config.outputs.index(name)
 
 
-def refuse_unwritable(output: Path) -> None:
+def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:
     """Refuses a place that cannot be written to before the work, not after it."""
-    if output.suffix != ".safetensors":
-        raise CheckpointError(f"{output} must end in .safetensors")
+    if output.suffix != suffix:
+        raise CheckpointError(f"{output} must end in {suffix}")
     if not output.parent.is_dir():
         raise CheckpointError(f"cannot write {output}: there is no folder {output.parent}")
     if output.is_dir():
@@ -51,10 +52,10 @@ def print_json(document: dict[str, Any]) -> None:
     typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
-def print_written(output: Path, sha256: str) -> None:
+def print_written(output: Path, model: Model) -> None:
     """Where a checkpoint is, and what names it."""
     size = output.stat().st_size / 1e6
-    Console(highlight=False).print(f"{output} ({size:.2f} MB, sha256:{sha256[:12]}…)", soft_wrap=True)
+    Console(highlight=False).print(f"{output} ({size:.2f} MB, {(model.checkpoint or '')[:19]}…)", soft_wrap=True)
 
 
 def figure(value: float | None) -> str:

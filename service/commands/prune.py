@@ -8,18 +8,12 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from kanmodel import load
 from kanmodel.errors import DataError
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.structure.replay import Fill
-from kanmodel.explain.topology.metrics import Metric
-from kanmodel.explain.topology.pruning import PruningRule
-from kanmodel.explain.topology.subnetwork import compare_models, extract_subnetwork, measure_size
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.model import Model
 from kanmodel.network.config import width_of
-from service.commands.options import Checkpoint, Written, figure, find_output, print_written, refuse_unwritable
-
-DEFAULT_FIDELITY = 0.99
+from kanmodel.terms import Fill, Metric
+from service.commands.options import Checkpoint, Written, figure, print_written, refuse_unwritable
 
 
 def prune(
@@ -79,26 +73,20 @@ def prune(
 
     Its metrics are measured on the reference windows; those of the full model stand beside them as unpruned_...
     """
-    rule = choose_rule(
-        fidelity, metric, fill, {"node": node_threshold, "edge": edge_threshold, "input": input_threshold}
-    )
+    thresholds = choose_thresholds(fidelity, {"node": node_threshold, "edge": edge_threshold, "input": input_threshold})
     refuse_unwritable(output)
-    model = load_checkpoint(file)
-    names = output_name or model.config.outputs
-    outputs = sorted({find_output(model.config, name) for name in names})
-    smaller = extract_subnetwork(model, [measure_importance(model, number) for number in outputs], rule)
-    sha256 = save_checkpoint(smaller, output)
-    written = load_checkpoint(output)
+    model = load(file)
+    smaller = model.prune(output_name or None, fidelity=fidelity, metric=metric, thresholds=thresholds, fill=fill)
+    smaller.save(output)
+    written = load(output)
     console = Console(highlight=False)
     console.print(size_table(model, written))
     console.print(fidelity_table(model, written))
-    print_written(output, sha256)
+    print_written(output, written)
 
 
-def choose_rule(
-    fidelity: float | None, metric: Metric | None, fill: Fill, thresholds: dict[str, float | None]
-) -> PruningRule:
-    """The rule of the options.
+def choose_thresholds(fidelity: float | None, thresholds: dict[str, float | None]) -> dict[str, float] | None:
+    """The thresholds that are given; None where there are none.
 
     Raises:
         DataError: both a fidelity and a threshold are given.
@@ -106,17 +94,15 @@ def choose_rule(
     given = {name: value for name, value in thresholds.items() if value is not None}
     if given and fidelity is not None:
         raise DataError(f"--fidelity and --{next(iter(given))}-threshold are both given: give one")
-    if given:
-        return PruningRule(metric, None, Thresholds(**given), fill)
-    return PruningRule(metric, DEFAULT_FIDELITY if fidelity is None else fidelity, None, fill)
+    return given or None
 
 
-def size_table(full: LoadedModel, smaller: LoadedModel) -> Table:
+def size_table(full: Model, smaller: Model) -> Table:
     """What there was, and what is left."""
     table = Table("", title="pruned")
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
-    before, after = measure_size(full.network), measure_size(smaller.network)
+    before, after = full.size, smaller.size
     table.add_row("edges", str(before.edges), str(after.edges))
     table.add_row("hidden nodes", str(before.nodes), str(after.nodes))
     for stage, layers in full.config.stages.items():
@@ -124,13 +110,13 @@ def size_table(full: LoadedModel, smaller: LoadedModel) -> Table:
     return table
 
 
-def fidelity_table(full: LoadedModel, smaller: LoadedModel) -> Table:
+def fidelity_table(full: Model, smaller: Model) -> Table:
     """What it costs each output."""
-    title = f"on the {len(full.reference.windows)} reference windows"
+    title = f"on the {len(full.reference)} reference windows"
     table = Table("output", title=title, caption="R2: of the smaller model's forecasts against the full model's")
     for heading in ("R2", "MAE before", "MAE after"):
         table.add_column(heading, justify="right")
-    for output, name in enumerate(full.config.outputs):
-        fidelity = compare_models(full, smaller, output)
+    for name in full.outputs:
+        fidelity = smaller.fidelity_to(full, name)
         table.add_row(name, f"{fidelity.r2:.4f}", figure(fidelity.mae_full), figure(fidelity.mae))
     return table

@@ -13,9 +13,10 @@ from typing import Any
 import orjson
 import typer
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint
+from kanmodel import load
 from kanmodel.errors import CheckpointError, DataError, KanscopeError
-from kanmodel.explain.paths.ledger import LedgerOptions
+from kanmodel.model import Model
+from kanmodel.terms import LedgerOptions
 from service.commands.agreement import AGREEMENT, Pair, pair_answers
 from service.commands.options import print_json
 from service.commands.saved_answers import SavedAnswer, answer_question, ask_again, read_answer
@@ -76,7 +77,7 @@ def repeat(receipt: Path, windows: Path, models: Path | None, as_json: bool) -> 
         raise typer.Exit(EXIT_DISAGREES)
 
 
-def find_model(path: Path | None, checkpoint: str) -> LoadedModel:
+def find_model(path: Path | None, checkpoint: str) -> Model:
     """The checkpoint of a receipt, by its hash; where there is one file alone, that one.
 
     Raises:
@@ -88,10 +89,10 @@ def find_model(path: Path | None, checkpoint: str) -> LoadedModel:
         paths = [path for path in paths if _hash_file(path) == checkpoint]
     if not paths:
         raise CheckpointError(f"none of {len(files)} checkpoints is {checkpoint}, of which the receipt is")
-    return load_checkpoint(paths[0])
+    return load(paths[0])
 
 
-def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: LoadedModel) -> Repeat:
+def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model) -> Repeat:
     """What a repeat shows.
 
     Args:
@@ -102,7 +103,7 @@ def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Loaded
     Raises:
         KanscopeError: the windows do not fit the model, though it is the receipt's.
     """
-    receipt, checkpoint = answer.receipt, f"sha256:{model.sha256}"
+    receipt, checkpoint = answer.receipt, str(model.checkpoint)
     reasons = [f"the answer is not whole: it ended with {answer.failure!r}"] if answer.failure else []
     if checkpoint != receipt["checkpoint"]:
         reasons.append(f"the checkpoint is {checkpoint}, not {receipt['checkpoint']}")

@@ -11,7 +11,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from kanmodel.errors import DataError
-from kanmodel.explain.paths.ledger import LedgerOptions
+from kanmodel.terms import LedgerOptions
 from service.http.errors import problem_of
 from service.models.registry import Served
 from service.requests.explanations import read_question
@@ -19,7 +19,7 @@ from service.schemas.baselines import UsedBaseline
 from service.schemas.explanations import ExplainResponse, Receipt
 from service.schemas.predictions import warn_of_range
 from service.settings import Settings
-from service.work.explanations import describe_question, explain_in_parts
+from service.work.explanations import describe_question, explain_all
 from service.work.questions import Question
 
 _ANSWER = TypeAdapter(ExplainResponse)
@@ -96,6 +96,8 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Q
             "output": receipt["output"],
             "detail": receipt["detail"],
             "baseline": _ask_baseline(receipt["baseline"]),
+            "groups": receipt["groups"],
+            "segments": receipt["segments"],
             "tolerance": receipt["tolerance"],
         }
     )
@@ -112,8 +114,7 @@ def answer_question(question: Question) -> ExplainResponse:
     """
     model, windows = question.served.model, question.windows
     header = describe_question(question, model.predict(windows), warn_of_range(model, windows))
-    explanations = [one for advance in explain_in_parts(question) for one in advance.explanations]
-    return {**header, "explanations": explanations}
+    return {**header, "explanations": explain_all(question)}
 
 
 def _ask_baseline(used: UsedBaseline) -> Any:

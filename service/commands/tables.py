@@ -12,8 +12,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError, KanscopeError
+from kanmodel.model import Model
 from service.batch.folder import REJECTED
 from service.batch.parts import Summary
 from service.batch.plan import EngineName, Plan
@@ -26,7 +26,7 @@ EXIT_INTERRUPTED = 130  # as shells have it for SIGINT
 
 
 def explain_to_folder(
-    model: LoadedModel, plan: Plan, output: Path, engine: EngineName, workers: int | None, as_json: bool
+    model: Model, plan: Plan, output: Path, engine: EngineName, workers: int | None, as_json: bool
 ) -> None:
     """Explains a table behind a progress bar, and prints what came of it.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from kanmodel.checkpoint import load_checkpoint
+from kanmodel import load
 from kanmodel.errors import ConfigError
 from kanmodel.network.config import Cell
 from kanmodel.training.clock import MAX_STEP
@@ -236,7 +236,7 @@ def train(
     refuse_stated(given, origin)
     if "grid_updates" not in given and not update_grid:
         options = replace(options, grid_updates=0)
-    model = load_checkpoint(origin)
+    model = load(origin)
     wanted = {"target": columns.targets, "features": columns.features, "ahead": ahead}
     wanted |= {"lookback": lookback, "horizon": horizon}
     refuse_differing({name: value for name, value in wanted.items() if name in given}, model.config, origin)

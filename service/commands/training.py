@@ -10,9 +10,8 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kanmodel import learning
-from kanmodel.checkpoint import LoadedModel, save_checkpoint
-from kanmodel.explain.structure.scores import MIN_INPUTS
+from kanmodel import Model, learning
+from kanmodel.terms import MIN_INPUTS
 from kanmodel.training.optimization import Progress as Epoch
 from kanmodel.training.optimization import TrainingOptions
 from kanmodel.training.tables import Columns, make_table
@@ -31,15 +30,14 @@ def train_new(data: Path, columns: Columns, options: TrainingOptions, output: Pa
     frame = read_training_frame(data, columns)
     roles = {name: value for name, value in vars(columns).items() if name != "targets"}
 
-    def fit(report: Callable[[Epoch], None]) -> LoadedModel:
-        return learning.train(frame, columns.targets, **roles, progress=report, **vars(options)).loaded
+    def fit(report: Callable[[Epoch], None]) -> Model:
+        return learning.train(frame, columns.targets, **roles, progress=report, **vars(options))
 
-    model = with_progress(options.epochs, fit)
-    print_result(model, output, save_checkpoint(model, output))
+    print_result(with_progress(options.epochs, fit).save(output), output)
 
 
 def train_on(
-    model: LoadedModel,
+    model: Model,
     data: Path,
     columns: Columns,
     options: TrainingOptions,
@@ -55,11 +53,11 @@ def train_on(
     columns = replace(columns, targets=targets, features=config.feature_names, ahead=config.ahead)
     table = make_table(read_training_frame(data, columns), columns)
     tuning = with_progress(
-        options.epochs, lambda report: fine_tune(model, table, options, report, update_grid, grid_size)
+        options.epochs, lambda report: fine_tune(model.loaded, table, options, report, update_grid, grid_size)
     )
-    sha256 = save_checkpoint(tuning.after, output)
+    after = Model(tuning.after).save(output)
     Console(highlight=False).print(fine_tuning_table(tuning))
-    print_result(tuning.after, output, sha256)
+    print_result(after, output)
 
 
 def with_progress(epochs: int, train: Callable[[Callable[[Epoch], None]], Trained]) -> Trained:
@@ -76,7 +74,7 @@ def with_progress(epochs: int, train: Callable[[Callable[[Epoch], None]], Traine
         return train(report)
 
 
-def print_result(model: LoadedModel, output: Path, sha256: str) -> None:
+def print_result(model: Model, output: Path) -> None:
     """The metrics, and where the checkpoint is."""
     console = Console(highlight=False)
     console.print(metrics_table(model))
@@ -85,7 +83,7 @@ def print_result(model: LoadedModel, output: Path, sha256: str) -> None:
             "Persistence is not measured, since the last value of a target that was shifted before is not known: "
             "say --ahead or --last-value."
         )
-    n_reference = len(model.reference.windows)
+    n_reference = len(model.reference)
     if n_reference < MIN_INPUTS:
         console.print(f"{n_reference} reference windows are too few for pruning and scores, which need {MIN_INPUTS}.")
-    print_written(output, sha256)
+    print_written(output, model)

@@ -41,6 +41,7 @@ from kanmodel.errors import (
     CheckpointError,
     ConfigError,
     DataError,
+    ExportError,
     IncompleteError,
     NonFiniteError,
     Problem,
@@ -253,6 +254,7 @@ CAUSES: dict[type[Exception], tuple[int, ErrorCode]] = {
     ConfigError: (500, "internal_error"),
     CheckpointError: (500, "internal_error"),
     UnreadableModelError: (500, "internal_error"),  # of imports, which the service has none of
+    ExportError: (500, "internal_error"),  # likewise of exports
     UnsupportedError: (501, "not_supported"),
     BusyError: (503, "busy"),
     NotReadyError: (503, "not_ready"),

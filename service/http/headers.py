@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from starlette.types import Scope
 
+IS_WHOLE = "is_whole"  # in a request's state: its body had arrived before anybody could ask for it
+
 
 def find_header(scope: Scope, name: bytes) -> str | None:
     """The value of a header, the first where there are several; None where there is none.

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from service.http.answers import JSON, encode_json
 from service.http.error_answers import error_body
 from service.http.errors import ErrorCode
+from service.http.headers import IS_WHOLE
 from service.http.ids import HEADER, new_request_id
 from service.settings import Settings
 
@@ -123,6 +124,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         if self._stopping:
             self.cycle.keep_alive = False
+
+    def on_message_complete(self) -> None:
+        """A request is whole."""
+        self.scope["state"][IS_WHOLE] = True
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answers what the parser does not understand."""

@@ -13,9 +13,9 @@ from typing import Literal
 
 import numpy as np
 
-from kanmodel.checkpoint import LoadedModel, load_checkpoint
+from kanmodel import load
 from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError
-from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.model import Model
 from kanmodel.scaling import Array
 from service.http.errors import ErrorCode, NotReadyError, UnknownModelError, UnknownVersionError
 from service.models.repository import BUNDLED, FIRST_VERSION, CheckpointFile, Key, list_checkpoints, sign_file
@@ -38,13 +38,13 @@ class Served:
     """
 
     name: str
-    model: LoadedModel
+    model: Model
     version: str = FIRST_VERSION
 
     @property
     def checkpoint(self) -> str:
         """The identity of its file, as every answer states it."""
-        return f"sha256:{self.model.sha256}"
+        return str(self.model.checkpoint)
 
     @cached_property
     def outputs(self) -> tuple[str, ...]:
@@ -58,7 +58,8 @@ class Served:
         Each is (lookback, n_features), since numpy compares long rows faster than short ones.
         """
         limit, shape = self.model.scaling.feature_limit, self.model.config.window_shape
-        low, high = np.maximum(self.model.feature_low, -limit), np.minimum(self.model.feature_high, limit)
+        low, high = self.model.feature_range
+        low, high = np.maximum(low, -limit), np.minimum(high, limit)
         return np.broadcast_to(low, shape).copy(), np.broadcast_to(high, shape).copy()
 
 
@@ -277,7 +278,7 @@ def _group(entries: Iterable[Entry]) -> Mapping[str, tuple[Entry, ...]]:
     return {name: tuple(versions) for name, versions in groupby(ordered, key=lambda entry: entry.name)}
 
 
-def _load(file: CheckpointFile) -> LoadedModel:
+def _load(file: CheckpointFile) -> Model:
     """The model of a file, warm: it has predicted and explained one of its reference windows.
 
     Raises:
@@ -286,13 +287,14 @@ def _load(file: CheckpointFile) -> LoadedModel:
     """
     if file.refusal is not None:
         raise CheckpointError(file.refusal)
-    model = load_checkpoint(file.path)
+    model = load(file.path)
     if sign_file(file.path) != file.signature:
         raise CheckpointError(f"{file.path.name} changed while it was read")
+    model.accelerate()
     window = model.reference.windows[:1]
     try:
-        model.predict(model.scaling.features_to_original(window))
-        explain_windows(model, window, output=0)
+        model.predict(window)
+        model.explain(window)
     except NonFiniteError as error:
         raise CheckpointError(f"{file.path.name} has no answer for its own reference window: {error}") from error
     return model

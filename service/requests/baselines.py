@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.paths.baseline import Baseline, baseline_window
-from kanmodel.explain.paths.expected import DEFAULT_COUNT, ReferenceBaselines
+from kanmodel.model import Model
+from kanmodel.terms import DEFAULT_COUNT, Baseline, ReferenceBaselines
 from kanmodel.windows import refuse_non_finite
 from service.http.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
-from service.requests.windows import finite_in, name_problems, window_axes
+from service.requests.windows import name_problems, window_axes
 
 _KINDS = (
     'must be "mean", "zero", "reference", {"reference": count, "seed": number}, '
@@ -20,7 +19,7 @@ _KINDS = (
 )
 
 
-def read_baseline(value: Any, model: LoadedModel) -> Baseline | ReferenceBaselines:
+def read_baseline(value: Any, model: Model) -> Baseline | ReferenceBaselines:
     """The baseline that a request asks for; ``mean`` where it asks for none.
 
     Raises:
@@ -34,7 +33,7 @@ def read_baseline(value: Any, model: LoadedModel) -> Baseline | ReferenceBaselin
         case "zero":
             return Baseline("zero")
         case "reference":
-            return _read_reference({"reference": min(DEFAULT_COUNT, len(model.reference.windows))}, model)
+            return _read_reference({"reference": min(DEFAULT_COUNT, len(model.reference))}, model)
         case {"reference": _}:
             return _read_reference(value, model)
         case {"values": dict(values), **rest} if not rest:
@@ -49,11 +48,11 @@ def read_baseline(value: Any, model: LoadedModel) -> Baseline | ReferenceBaselin
             raise unusable("baseline", _KINDS)
 
 
-def _read_reference(members: dict[str, Any], model: LoadedModel) -> ReferenceBaselines:
+def _read_reference(members: dict[str, Any], model: Model) -> ReferenceBaselines:
     for name in members:
         if name not in ("reference", "seed"):
             raise unusable(f"baseline.{name}", "is unknown; there are reference, seed")
-    count, seed, available = members["reference"], members.get("seed", 0), len(model.reference.windows)
+    count, seed, available = members["reference"], members.get("seed", 0), len(model.reference)
     if type(count) is not int or not 2 <= count <= available:
         raise unusable("baseline.reference", f"must be a whole number from 2 to {available}, the reference windows")
     if type(seed) is not int or seed < 0:
@@ -61,7 +60,7 @@ def _read_reference(members: dict[str, Any], model: LoadedModel) -> ReferenceBas
     return ReferenceBaselines(count, seed)
 
 
-def _read_values(values: dict[str, Any], model: LoadedModel) -> Baseline:
+def _read_values(values: dict[str, Any], model: Model) -> Baseline:
     problems = name_problems(values, model, "baseline.values")
     steps = Axis(model.config.lookback, "steps")
     for name, value in values.items():
@@ -71,7 +70,7 @@ def _read_values(values: dict[str, Any], model: LoadedModel) -> Baseline:
     if problems:
         raise unusable_values(problems)
     baseline = Baseline("values", values=values)
-    finite = finite_in(model, baseline_window(model, baseline))
+    finite = model.find_representable(model.baseline(baseline)[0])
     for number, name in enumerate(model.config.feature_names):
         for step in np.flatnonzero(~finite[:, number]):
             place = f"[{step}]" if isinstance(values[name], list) else ""
@@ -79,9 +78,9 @@ def _read_values(values: dict[str, Any], model: LoadedModel) -> Baseline:
     return baseline
 
 
-def _read_instance(value: Any, model: LoadedModel) -> Baseline:
+def _read_instance(value: Any, model: Model) -> Baseline:
     instance = read_array(value, window_axes(model), "baseline.instance")
     if isinstance(instance, list):
         raise unusable_values(instance)
-    refuse_non_finite(np.where(finite_in(model, instance), instance, np.nan), "baseline.instance")
+    refuse_non_finite(np.where(model.find_representable(instance), instance, np.nan), "baseline.instance")
     return Baseline("instance", instance=instance)

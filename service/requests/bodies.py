@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from threading import local
 from typing import Any, TypeVar
@@ -16,16 +17,16 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.types import Scope
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.model import Model
 from service.http.answers import JSON
 from service.http.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, problem_of, unusable, unusable_values
-from service.http.headers import find_header
+from service.http.headers import IS_WHOLE, find_header
 from service.requests.scanning import count_bytes, refuse_non_finite
 from service.schemas.closed import Closed
 from service.settings import Settings
 from service.work.budget import Held
 
-Model = TypeVar("Model", bound=Closed)
+Small = TypeVar("Small", bound=Closed)
 LARGE = 64 << 10  # bytes up to which a body needs no care; `max_concurrent` bounds how many there are
 KEPT = 512 << 10  # bytes of a text up to which its parser is kept, with the tenfold of that in memory
 _OTHERS = 10_000  # values, and lists, beside the windows
@@ -62,7 +63,9 @@ async def read_body(request: Request, settings: Settings, held: Held, media_type
     n_bytes = n_held = 0
     is_whole = False
     try:
-        async with asyncio.timeout(settings.body_timeout):
+        # One that came with its head needs no clock.
+        is_there = request.scope["state"].get(IS_WHOLE, False)
+        async with nullcontext() if is_there else asyncio.timeout(settings.body_timeout):
             while not is_whole:
                 message = await request.receive()
                 if message["type"] == "http.disconnect":
@@ -107,12 +110,12 @@ class Limits:
         return (self.windows + 1) * (max(self.window_shape) + 1) + _OTHERS
 
 
-def find_limits(model: LoadedModel, settings: Settings) -> Limits:
+def find_limits(model: Model, settings: Settings) -> Limits:
     """What a body may hold that asks a model."""
     return Limits(settings.max_json_depth, settings.max_windows, model.config.window_shape)
 
 
-def most_windows(data: bytes, model: LoadedModel) -> int:
+def most_windows(data: bytes, model: Model) -> int:
     """More windows than these a body cannot hold: each value takes a digit and what is between it and the next."""
     lookback, n_features = model.config.window_shape
     return len(data) // (2 * lookback * n_features) + 1
@@ -214,7 +217,7 @@ def _parse(data: bytes, max_depth: int) -> dict[str, Any]:
     return document
 
 
-def validate_request(cls: type[Model], document: Mapping[str, Any], unread: Collection[str]) -> Model:
+def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Collection[str]) -> Small:
     """The small members of a request, and a refusal of unknown ones.
 
     Args:

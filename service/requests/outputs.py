@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from kanmodel.network.config import ModelConfig
+from kanmodel.terms import ModelConfig
 from service.http.errors import UnknownValueError, unusable
 
 

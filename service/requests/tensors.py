@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import Problem
+from kanmodel.model import Model
 from kanmodel.scaling import Array
 from service.http.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
@@ -66,7 +66,7 @@ def split_body(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
     return body[:length], body[length:]
 
 
-def read_tensors(tensors: Sequence[Tensor], binary: bytes, model: LoadedModel, max_windows: int) -> Array:
+def read_tensors(tensors: Sequence[Tensor], binary: bytes, model: Model, max_windows: int) -> Array:
     """The windows that tensors hold: one of all features, or one for each feature by its name.
 
     Args:

@@ -6,18 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import Problem
+from kanmodel.model import Model
 from kanmodel.scaling import Array
 from kanmodel.windows import refuse_non_finite
 from service.http.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
 
 
-def read_windows(members: Mapping[str, Any], model: LoadedModel, max_windows: int) -> Array:
+def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> Array:
     """The windows that a request brings in either form.
 
     Args:
@@ -37,7 +35,7 @@ def read_windows(members: Mapping[str, Any], model: LoadedModel, max_windows: in
     return windows
 
 
-def take_windows(members: Mapping[str, Any], model: LoadedModel, max_windows: int) -> tuple[Array, str | list[str]]:
+def take_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> tuple[Array, str | list[str]]:
     """As `read_windows`, but infinite values may be left in them; and their names for `refuse_infinite_windows`."""
     given = [form for form in ("instances", "columns") if members.get(form) is not None]
     if len(given) != 1:
@@ -49,7 +47,7 @@ def take_windows(members: Mapping[str, Any], model: LoadedModel, max_windows: in
     return windows, [f"columns.{name}" for name in model.config.feature_names]
 
 
-def refuse_infinite_windows(windows: Array, model: LoadedModel, paths: str | Sequence[str]) -> None:
+def refuse_infinite_windows(windows: Array, model: Model, paths: str | Sequence[str]) -> None:
     """Refuses windows with a value that is not finite after scaling, naming each.
 
     Args:
@@ -60,9 +58,10 @@ def refuse_infinite_windows(windows: Array, model: LoadedModel, paths: str | Seq
     Raises:
         DataError: there is one.
     """
-    if (np.abs(windows) <= model.scaling.feature_limit).all():
+    representable = model.find_representable(windows)
+    if representable.all():
         return
-    finite = np.where(finite_in(model, windows), windows, np.nan)
+    finite = np.where(representable, windows, np.nan)
     if isinstance(paths, str):
         refuse_non_finite(finite, paths)
         return
@@ -70,21 +69,12 @@ def refuse_infinite_windows(windows: Array, model: LoadedModel, paths: str | Seq
         refuse_non_finite(finite[..., number], path)
 
 
-def finite_in(model: LoadedModel, values: Array) -> NDArray[np.bool_]:
-    """Whether values, (..., n_features) in original units, are finite in the network's type, scaled and as they are.
-
-    1e39 is JSON and a double, but no float32; divided by a large standard deviation it may pass for one.
-    """
-    scaled = model.scaling.features_to_model(values)
-    return (scaled.isfinite() & torch.from_numpy(values).to(scaled.dtype).isfinite()).numpy()
-
-
-def window_axes(model: LoadedModel) -> tuple[Axis, Axis]:
+def window_axes(model: Model) -> tuple[Axis, Axis]:
     """The axes of one window: its steps and its features."""
     return Axis(model.config.lookback, "steps"), Axis(len(model.config.features), "features")
 
 
-def name_problems(given: Mapping[str, Any], model: LoadedModel, path: str) -> list[Problem]:
+def name_problems(given: Mapping[str, Any], model: Model, path: str) -> list[Problem]:
     """Features that a mapping lacks or that do not exist."""
     names = model.config.feature_names
     unknown = f"is unknown; the features are {', '.join(names)}"
@@ -93,7 +83,7 @@ def name_problems(given: Mapping[str, Any], model: LoadedModel, path: str) -> li
     ]
 
 
-def _read_instances(value: Any, model: LoadedModel, max_windows: int) -> Array:
+def _read_instances(value: Any, model: Model, max_windows: int) -> Array:
     _refuse_number_of_windows(value, max_windows, "instances")
     if isinstance(value, np.ndarray):
         return value
@@ -103,7 +93,7 @@ def _read_instances(value: Any, model: LoadedModel, max_windows: int) -> Array:
     return instances
 
 
-def _read_columns(value: Any, model: LoadedModel, max_windows: int) -> Array:
+def _read_columns(value: Any, model: Model, max_windows: int) -> Array:
     """One list of instances for each feature -> (n, lookback, n_features)."""
     if not isinstance(value, dict):
         raise unusable("columns", "must be an object with a list of instances for each feature")

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from kanmodel.drawing.importance import draw_importance
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg
@@ -42,10 +41,7 @@ async def get_attributions(
     media_type = choose_format(request, query.format)
     output = read_output(query.output, served.model.config)
     importance = await deadline.wait(parts.results.importance(served, output))
-    attributions = await deadline.wait(parts.results.attributions(served, output))
     if media_type == SVG:
-        config = served.model.config
-        unit = config.target_of(output).unit
-        return answer_svg(draw_importance(attributions, config.outputs[output], unit, query.theme))
+        return answer_svg(importance.svg(theme=query.theme).encode())
     agreements = await deadline.wait(parts.results.agreements(served, output)) if query.baselines else None
-    return answer_json(describe_attributions(served, importance, attributions, agreements))
+    return answer_json(describe_attributions(served, importance, agreements))

@@ -7,9 +7,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from kanmodel.drawing.edge import draw_edge
-from kanmodel.explain.functions.curves import sample_edges
-from kanmodel.explain.functions.formulas import suggest_edge_formulas
-from kanmodel.explain.topology.graph import Topology
+from kanmodel.terms import NetworkGraph
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg
@@ -50,9 +48,7 @@ async def list_edges(
     kept = [edge for edge in topology.kan_edges if edge.kept]
 
     def sample() -> Response:
-        return answer_json(
-            describe_edges(served, topology, sample_edges(served.model, kept, query.points, query.range))
-        )
+        return answer_json(describe_edges(served, topology, served.model.curves(kept, query.points, query.range)))
 
     return await parts.work.run(sample, "explanation", estimate_curves(len(kept), query.points), deadline=deadline)
 
@@ -82,8 +78,8 @@ async def get_edge(
     edge = topology.edge(query.stage, layer, i, j)
 
     def sample() -> Response:
-        (curve,) = sample_edges(served.model, [edge], query.points, query.range)
-        formulas = suggest_edge_formulas(served.model, [edge])[0] if query.formulas else []
+        (curve,) = served.model.curves([edge], query.points, query.range)
+        formulas = served.model.edge_formulas(edge) if query.formulas else []
         if media_type == SVG:
             unit = served.model.config.target_of(read_output(query.output, served.model.config)).unit
             return answer_svg(draw_edge(curve, served.name, topology.output, unit, formulas, query.theme))
@@ -93,7 +89,7 @@ async def get_edge(
     return await parts.work.run(sample, "explanation", cost, deadline=deadline)
 
 
-async def _get_topology(served: Served, parts: Parts, deadline: Deadline, query: CurvesQuery) -> Topology:
+async def _get_topology(served: Served, parts: Parts, deadline: Deadline, query: CurvesQuery) -> NetworkGraph:
     if query.points > parts.settings.max_points:
         message = f"must be at most {parts.settings.max_points} (max_points), but is {query.points}"
         raise unusable("points", message, "limit_exceeded")

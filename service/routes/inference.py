@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, Any
 
@@ -16,6 +17,7 @@ from service.http.security import READ, require_scope
 from service.requests.bodies import read_body
 from service.requests.inference import read_inference
 from service.requests.tensors import HEADER_LENGTH
+from service.routes.connections import while_connected
 from service.routes.dependencies import (
     MODEL_V2,
     VERSION_V2,
@@ -32,7 +34,7 @@ from service.schemas.inference import InferRequest, InferResponse, describe_infe
 from service.schemas.predictions import warn_of_range
 from service.telemetry.traces import span
 from service.work.estimates import estimate_describing, estimate_explanations, estimate_parsing
-from service.work.explanations import compute_explanations
+from service.work.explanations import Advance, compute_explanations
 from service.work.jobs import Kind
 
 _LENGTH = "Bytes of the JSON, where the values of tensors come after it."
@@ -85,10 +87,8 @@ async def infer(request: Request) -> Response:
     explanations: list[Explanation] = []
     if inference.question is not None:
         kind, n_bytes = "explanation", estimate_explanations(inference.question, "objects")
-        advances = compute_explanations(
-            inference.question, parts.work, parts.metrics, deadline, request.is_disconnected, n_bytes, encoded=False
-        )
-        explanations = [one async for advance in advances for one in advance.explanations]
+        advances = compute_explanations(inference.question, parts.work, parts.metrics, deadline, n_bytes, encoded=False)
+        explanations = await while_connected(request, _collect(advances))
     answer_id = inference.id or request.state.request_id
 
     def describe() -> Response:
@@ -98,6 +98,10 @@ async def infer(request: Request) -> Response:
 
     with span("encode"):
         return await parts.work.run(describe, kind, cost)
+
+
+async def _collect(advances: AsyncIterator[Advance]) -> list[Explanation]:
+    return [one async for advance in advances for one in advance.explanations]
 
 
 def _answer(answer: InferResponse, buffers: list[bytes]) -> Response:

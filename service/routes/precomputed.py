@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
-from starlette.requests import ClientDisconnect
-from starlette.types import Receive
 
 from service.document.errors import describe_unchanged
 from service.http.answer_cache import Answer
 from service.http.security import require_scope
+from service.routes.connections import while_connected
 from service.routes.dependencies import find_deadline, find_parts
 from service.telemetry.traces import span
 from service.work.estimates import estimate_compression
@@ -39,7 +37,7 @@ class PrecomputedRoute(APIRoute):
             known = cache.get(request.scope)
             if known is None:
                 index = parts.registry.index()  # before computing, in which time the models may change
-                response = await _while_connected(request, compute(request))
+                response = await while_connected(request, compute(request))
                 cost = estimate_compression(len(response.body))
                 with span("encode"):
                     known = await parts.work.run(partial(Answer.of, response), "explanation", cost, deadline=deadline)
@@ -50,25 +48,3 @@ class PrecomputedRoute(APIRoute):
             return response
 
         return answer
-
-
-async def _while_connected(request: Request, computing: Coroutine[Any, Any, Response]) -> Response:
-    """What is computed, which is given up where the client goes away.
-
-    Raises:
-        ClientDisconnect: it has.
-    """
-    answering, leaving = asyncio.ensure_future(computing), asyncio.ensure_future(_wait_for_disconnect(request.receive))
-    try:
-        await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
-        if answering.done():
-            return await answering
-        raise ClientDisconnect
-    finally:
-        answering.cancel()
-        leaving.cancel()
-
-
-async def _wait_for_disconnect(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

@@ -37,7 +37,7 @@ async def get_reference_window(
     """
     if not parts.settings.reference_windows:
         raise ForbiddenError("reference windows are not shown here (reference_windows)")
-    count = len(served.model.reference.windows)
+    count = len(served.model.reference)
     if not 0 <= index < count:
         raise UnknownValueError("index", f"{index} does not exist: there are 0 to {count - 1}", "window_not_found")
     return answer_json(describe_reference_window(served, index))

@@ -6,7 +6,6 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 
-from kanmodel.prose import answer_findings, markdown
 from service.document.errors import describe_errors
 from service.http.answers import JSON, MARKDOWN, answer_json
 from service.http.negotiation import choose_media_type
@@ -40,8 +39,7 @@ async def get_report(
     """
     media_type = choose_media_type(request.headers.get("accept"), (JSON, MARKDOWN))
     output = read_output(query.output, served.model.config)
-    findings = await deadline.wait(parts.results.report(served, output))
-    answers = answer_findings(served.model.config, output, findings)
+    report = await deadline.wait(parts.results.report(served, output))
     if media_type == JSON:
-        return answer_json(describe_report(served, output, answers))
-    return Response(markdown(served.model.config.outputs[output], answers), media_type=MARKDOWN)
+        return answer_json(describe_report(served, report))
+    return Response(report.markdown(), media_type=MARKDOWN)

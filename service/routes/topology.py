@@ -8,8 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from kanmodel.drawing.network import N_POINTS, draw_topology
-from kanmodel.explain.functions.curves import sample_edges
-from kanmodel.explain.topology.graph import Topology
+from kanmodel.terms import NetworkGraph
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg
@@ -81,7 +80,7 @@ async def get_fidelity_curve(
     return await parts.work.run(lambda: answer_json(describe()), "explanation", cost, deadline=deadline)
 
 
-def _draw(served: Served, topology: Topology, output: int, query: TopologyQuery) -> bytes:
-    curves = sample_edges(served.model, [edge for edge in topology.kan_edges if edge.kept], N_POINTS)
+def _draw(served: Served, topology: NetworkGraph, output: int, query: TopologyQuery) -> bytes:
+    curves = served.model.curves([edge for edge in topology.kan_edges if edge.kept], N_POINTS)
     unit = served.model.config.target_of(output).unit
     return draw_topology(topology, curves, served.name, unit, query.pruned, query.color, query.theme)

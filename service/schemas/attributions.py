@@ -8,18 +8,16 @@ from typing import Annotated, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.importance import agreement, attributions
-from kanmodel.explain.importance.agreement import Agreement
-from kanmodel.explain.importance.attributions import Attribution
-from kanmodel.explain.importance.bootstrap import CONFIDENCE, SEED
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel import terms
+from kanmodel.results import Importance
+from kanmodel.terms import CONFIDENCE, SEED, Agreement, Attribution
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
 from service.schemas.pictures import FormatParameter, ThemeParameter
 
-Verdict = TypeAliasType("Verdict", attributions.Verdict)
-ComparedBaseline = TypeAliasType("ComparedBaseline", agreement.ComparedBaseline)
+Verdict = TypeAliasType("Verdict", terms.Verdict)
+ComparedBaseline = TypeAliasType("ComparedBaseline", terms.ComparedBaseline)
 
 
 class AttributionsQuery(OutputQuery):
@@ -114,7 +112,7 @@ class BaselineAgreement(TypedDict):
     baselines: Annotated[
         list[ComparedBaseline],
         Field(
-            description=f"The two; `reference` averages over {agreement.N_BASELINES} reference windows.",
+            description=f"The two; `reference` averages over {terms.N_BASELINES} reference windows.",
             min_length=2,
             max_length=2,
         ),
@@ -143,26 +141,24 @@ class AttributionsResponse(TypedDict):
 def describe_attributions(
     served: Served,
     importance: Importance,
-    attributions: Sequence[Attribution],
     agreements: Sequence[Agreement] | None = None,
 ) -> AttributionsResponse:
     """The table.
 
     Args:
         served: the model.
-        importance: of everything for the output in question.
-        attributions: its features.
+        importance: for the output in question.
         agreements: of the baselines; None where they are not asked for.
     """
-    config, steps = served.model.config, importance.steps
+    steps = importance.measured.steps
     described: AttributionsResponse = {
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
-        "output": config.outputs[importance.output],
-        "unit": config.target_of(importance.output).unit,
-        "reference": {"windows": len(served.model.reference.windows), "seed": SEED, "confidence": CONFIDENCE},
-        "features": [_describe_feature(row) for row in attributions],
+        "output": importance.output,
+        "unit": importance.unit,
+        "reference": {"windows": len(served.model.reference), "seed": SEED, "confidence": CONFIDENCE},
+        "features": [_describe_feature(row) for row in importance.features],
         "steps": [
             {"mean_abs_contribution": value, "interval": list(steps.bounds(step))}
             for step, value in enumerate(steps.value.tolist())

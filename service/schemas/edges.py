@@ -8,19 +8,16 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.functions import curves
-from kanmodel.explain.functions.curves import EdgeCurve
-from kanmodel.explain.functions.support import Support
-from kanmodel.explain.functions.symbolic import Candidate
-from kanmodel.explain.topology.graph import Topology
+from kanmodel import terms
+from kanmodel.terms import Candidate, EdgeCurve, NetworkGraph, Support
 from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.pictures import FormatParameter, ThemeParameter
 from service.schemas.rules import Rule, RuleQuery, Stage, describe_rule
 from service.schemas.topology import Scores
 
-Range = TypeAliasType("Range", curves.Span)
-Shape = TypeAliasType("Shape", curves.Shape)
+Range = TypeAliasType("Range", terms.Span)
+Shape = TypeAliasType("Shape", terms.CurveShape)
 N_FORMULAS = 5
 
 
@@ -170,7 +167,7 @@ class EdgeList(EdgeContext):
 
 
 def describe_edge(
-    served: Served, topology: Topology, curve: EdgeCurve, candidates: Sequence[Candidate] = ()
+    served: Served, topology: NetworkGraph, curve: EdgeCurve, candidates: Sequence[Candidate] = ()
 ) -> EdgeResponse:
     """One edge, with what it is of.
 
@@ -186,12 +183,12 @@ def describe_edge(
     return {**_describe_context(served, topology), **function}
 
 
-def describe_edges(served: Served, topology: Topology, curves: list[EdgeCurve]) -> EdgeList:
+def describe_edges(served: Served, topology: NetworkGraph, curves: list[EdgeCurve]) -> EdgeList:
     """Several edges, with what they are of."""
     return {**_describe_context(served, topology), "edges": [_describe_curve(curve) for curve in curves]}
 
 
-def _describe_context(served: Served, topology: Topology) -> EdgeContext:
+def _describe_context(served: Served, topology: NetworkGraph) -> EdgeContext:
     return {
         "model_name": served.name,
         "version": served.version,

@@ -8,10 +8,9 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import ConfigDict, Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.paths.expected import DEFAULT_COUNT
-from kanmodel.explain.paths.layers import LedgerLayer
-from kanmodel.explain.paths.ledger import Ledger
+from kanmodel.results import Explanation as Explained
 from kanmodel.scaling import Array
+from kanmodel.terms import DEFAULT_COUNT, LedgerLayer
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version
@@ -19,6 +18,8 @@ from service.schemas.predictions import ONE_FORM, Columns, Instances, Prediction
 
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
+Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
+Segments = dict[str, Annotated[list[int], Field(min_length=2, max_length=2)]]
 ExplainedOutput = Annotated[
     str | list[str], Field(description="The explained output; a list where a list was asked for.")
 ]
@@ -50,6 +51,21 @@ class ExplainRequest(Closed):
             "which the explanation is averaged (expected gradients); given values; or another window.",
         ),
     ] = "mean"
+    groups: Annotated[
+        Groups | None,
+        Field(
+            description="Features that mean one thing, whose contributions are summed in `contributions_by_group`: "
+            '`{"hour": ["hour_sin", "hour_cos"]}`. A member may be another group; each is in one at most. Absent: '
+            "those of the checkpoint; null: none.",
+        ),
+    ] = None
+    segments: Annotated[
+        Segments | None,
+        Field(
+            description="Steps whose contributions are summed, by their first and last, 0 the newest: "
+            '`{"last six hours": [-5, 0]}`. They may not overlap.',
+        ),
+    ] = None
     tolerance: Annotated[
         float,
         Field(
@@ -118,6 +134,15 @@ class Explanation(TypedDict):
     ]
     contributions: Annotated[
         dict[str, float], Field(description="Of each feature, over all steps; they sum to F(x) - F(x0).")
+    ]
+    contributions_by_group: NotRequired[
+        Annotated[
+            dict[str, float | dict[str, float]],
+            Field(
+                description="Of each group, and of each feature that is in none; of each segment where there are "
+                "`segments`. Only where there are groups or segments."
+            ),
+        ]
     ]
     steps: NotRequired[
         Annotated[
@@ -193,6 +218,8 @@ class Receipt(TypedDict):
     output: ExplainedOutput
     detail: Annotated[Detail, Field(description="What is said.")]
     baseline: Annotated[UsedBaseline, Field(description="What the windows are compared with, and the seed of a draw.")]
+    groups: Annotated[Groups, Field(description="Features that are summed; empty where none are.")]
+    segments: Annotated[Segments, Field(description="Steps that are summed; empty where none are.")]
     tolerance: Annotated[
         float, Field(description="Largest accepted residual and error, in standard deviations of the output.")
     ]
@@ -239,35 +266,43 @@ class ExplainResponse(ExplainHeader):
     ]
 
 
-def describe_ledger(ledger: Ledger, features: tuple[str, ...], detail: Detail, first: int) -> Iterator[Explanation]:
-    """An explanation for each window of a ledger.
+def describe_explanation(explained: Explained, detail: Detail, first: int) -> Iterator[Explanation]:
+    """An explanation for each window.
 
     Args:
-        ledger: contributions for windows.
-        features: names of the features.
+        explained: contributions for windows.
         detail: what to say.
-        first: number of the ledger's first window in the request.
+        first: number of the first of them in the request.
     """
-    totals, errors = ledger.features, ledger.standard_error
-    for window in range(len(ledger.predictions)):
+    features, errors = explained.features, explained.standard_error
+    for window in range(len(explained)):
         explanation: Explanation = {
             "instance": first + window,
-            "output": ledger.output,
-            "prediction": float(ledger.predictions[window]),
-            "baseline_prediction": ledger.baseline_prediction,
-            "contributions": dict(zip(features, totals[window].tolist(), strict=True)),
-            "residual": float(ledger.residual[window]),
-            "error": float(ledger.error[window]),
-            "tolerance": ledger.tolerance,
-            "converged": bool(ledger.converged[window]),
-            "path_nodes": int(ledger.path_nodes[window]),
+            "output": explained.output,
+            "prediction": float(explained.predictions[window]),
+            "baseline_prediction": explained.baseline_prediction,
+            "contributions": dict(zip(features, explained.contributions[window].tolist(), strict=True)),
+            "residual": float(explained.residual[window]),
+            "error": float(explained.error[window]),
+            "tolerance": explained.tolerance,
+            "converged": bool(explained.converged[window]),
+            "path_nodes": int(explained.path_nodes[window]),
             "standard_error": None if errors is None else dict(zip(features, errors[window].tolist(), strict=True)),
         }
+        if explained.groups or explained.segments:
+            explanation["contributions_by_group"] = _describe_groups(explained, window)
         if detail != "features":
-            explanation["steps"] = ledger.steps[window].tolist()
+            explanation["steps"] = explained.steps[window].tolist()
         if detail == "flow":
-            explanation["layers"] = [_describe_layer(layer, window) for layer in ledger.layers]
+            explanation["layers"] = [_describe_layer(layer, window) for layer in explained.layers]
         yield explanation
+
+
+def _describe_groups(explained: Explained, window: int) -> dict[str, float | dict[str, float]]:
+    values, segments = explained.contributions_by_group[window].tolist(), explained.segments
+    if segments:
+        values = [dict(zip(segments, of_name, strict=True)) for of_name in values]
+    return dict(zip(explained.group_names, values, strict=True))
 
 
 def _describe_layer(layer: LedgerLayer, window: int) -> LayerContributions:

@@ -277,7 +277,7 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
             "head": _describe_layers(config.head),
             "output_function": config.output_function,
         },
-        "reference_windows": len(model.reference.windows),
+        "reference_windows": len(model.reference),
         "metrics": dict(model.metrics),
         "provenance": {
             "source": model.provenance.source,

@@ -10,7 +10,7 @@ from pydantic.config import JsonDict
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.model import Model
 from kanmodel.scaling import Array
 from service.models.registry import Served
 from service.schemas.closed import Closed
@@ -116,14 +116,14 @@ def describe_predictions(
     return answer
 
 
-def warn_of_range(model: LoadedModel, windows: Array) -> list[RangeWarning]:
+def warn_of_range(model: Model, windows: Array) -> list[RangeWarning]:
     """The most extreme value of each instance and feature that lies outside the feature's training range.
 
     Args:
         model: the model.
         windows: (n, lookback, n_features), original units.
     """
-    low, high = model.feature_low, model.feature_high
+    low, high = model.feature_range
     if (windows >= low).all() and (windows <= high).all():
         return []
     beyond = np.maximum(low - windows, windows - high)  # (n, lookback, n_features), positive outside
@@ -135,9 +135,9 @@ def warn_of_range(model: LoadedModel, windows: Array) -> list[RangeWarning]:
     ]
 
 
-def _describe_value(model: LoadedModel, windows: Array, instance: int, step: int, feature: int) -> RangeWarning:
+def _describe_value(model: Model, windows: Array, instance: int, step: int, feature: int) -> RangeWarning:
     known, value = model.config.features[feature], float(windows[instance, step, feature])
-    low, high = model.feature_low[feature], model.feature_high[feature]
+    low, high = (bounds[feature] for bounds in model.feature_range)
     return {
         "code": "outside_training_range",
         "instance": instance,

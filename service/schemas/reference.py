@@ -37,14 +37,14 @@ def describe_reference_window(served: Served, index: int) -> ReferenceWindow:
         served: the model.
         index: number of the window, which exists.
     """
-    model, reference = served.model, served.model.reference
+    reference = served.model.reference
     return {
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
         "index": index,
         "reference_windows": len(reference.windows),
-        "instance": model.scaling.features_to_original(reference.windows[index]).tolist(),
+        "instance": reference.windows[index].tolist(),
         "target": None if reference.targets is None else reference.targets[index].tolist(),
         "time": None if reference.times is None else reference.times[index],
     }

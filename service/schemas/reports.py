@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain import report
-from kanmodel.prose import Answer
+from kanmodel import terms
+from kanmodel.results import Report
 from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name, Version
 
-FindingId = TypeAliasType("FindingId", report.FindingId)
+FindingId = TypeAliasType("FindingId", terms.FindingId)
 
 
 class FindingInfo(TypedDict):
@@ -43,13 +43,13 @@ class ReportResponse(TypedDict):
     findings: Annotated[list[FindingInfo], Field(description="One for each question.")]
 
 
-def describe_report(served: Served, output: int, answers: Sequence[Answer]) -> ReportResponse:
+def describe_report(served: Served, report: Report) -> ReportResponse:
     """The report."""
     return {
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
-        "output": served.model.config.outputs[output],
+        "output": report.output,
         "findings": [
             {
                 "id": answer.id,
@@ -57,7 +57,7 @@ def describe_report(served: Served, output: int, answers: Sequence[Answer]) -> R
                 "answer": answer.answer,
                 "evidence": _as_json(answer.evidence),
             }
-            for answer in answers
+            for answer in report.findings
         ],
     }
 

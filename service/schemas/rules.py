@@ -7,17 +7,15 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
-from kanmodel.explain.structure import replay
-from kanmodel.explain.topology import metrics
-from kanmodel.explain.topology.pruning import PruningRule
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel import terms
+from kanmodel.terms import PruningRule, Thresholds
 from service.http.errors import unusable
 from service.schemas.closed import OutputQuery
 
 # Named, so that a generated client has one type for each.
 Stage = TypeAliasType("Stage", Literal["front", "head"])
-Metric = TypeAliasType("Metric", metrics.Metric)
-Fill = TypeAliasType("Fill", replay.Fill)
+Metric = TypeAliasType("Metric", terms.Metric)
+Fill = TypeAliasType("Fill", terms.Fill)
 Threshold = Annotated[float | None, Field(ge=0)]
 
 

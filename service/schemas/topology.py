@@ -8,10 +8,7 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from kanmodel.explain.structure.ids import NodeKind
-from kanmodel.explain.structure.scores import MIN_INPUTS
-from kanmodel.explain.topology.graph import EdgeKind, Topology, TopologyEdge, TopologyNode
-from kanmodel.explain.topology.pruning import FidelityPoint
+from kanmodel.terms import MIN_INPUTS, EdgeKind, FidelityPoint, NetworkGraph, NodeKind, TopologyEdge, TopologyNode
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
@@ -220,7 +217,7 @@ def describe_fidelity_curve(
         "output": served.model.config.outputs[output],
         "metric": query.metric,
         "fill": query.fill,
-        "reference_windows": len(served.model.reference.windows),
+        "reference_windows": len(served.model.reference),
         "curve": [
             {
                 "edges": point.edges,
@@ -233,7 +230,7 @@ def describe_fidelity_curve(
     }
 
 
-def describe_topology(served: Served, topology: Topology, pruned: bool) -> TopologyResponse:
+def describe_topology(served: Served, topology: NetworkGraph, pruned: bool) -> TopologyResponse:
     """The graph of what leads to the output; `pruned` leaves out what the rule does not keep."""
     topology = topology.upstream()
     return {
@@ -245,7 +242,7 @@ def describe_topology(served: Served, topology: Topology, pruned: bool) -> Topol
     }
 
 
-def _describe_graph(served: Served, topology: Topology) -> GraphInfo:
+def _describe_graph(served: Served, topology: NetworkGraph) -> GraphInfo:
     described: GraphInfo = {
         "model_name": served.name,
         "version": served.version,

@@ -6,19 +6,17 @@ import asyncio
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import orjson
-import structlog
-from structlog.typing import Processor
 
 from service.settings import Settings
 
 STATED = ("client", "model", "checkpoint", "windows")  # of a request's state, what its line says where it is there
 PIPE_BUF = 4096  # bytes that are written as a whole where several processes write to one pipe (POSIX)
-CLOCK = "%H:%M:%S"  # the time of a line for people
+PEOPLE, CLOCK = "%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"  # of lines for people
 
 
 class RequestLog:
@@ -36,7 +34,7 @@ class RequestLog:
         self._stream = sys.stderr if stream is None else stream
         self._is_wanted = logging.getLevelNamesMapping()[settings.log_level.upper()] <= logging.INFO
         self._stated = {"event": "request", "level": "info", **_stated_process(settings)}
-        self._dump = _dump_line if _is_json(settings, self._stream) else _console_dump(self._stream)
+        self._dump = _dump_line if _is_json(settings, self._stream) else _dump_for_people
         self._lines: list[bytes] = []
 
     def write(self, state: Mapping[str, Any], method: str, route: str, status: int, seconds: float) -> None:
@@ -83,42 +81,53 @@ class RequestLog:
         self._stream.buffer.flush()
 
 
+def configure_logging(settings: Settings) -> None:
+    """Makes what the service and its libraries log by the standard library look like the lines of requests."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines(settings) if _is_json(settings, sys.stderr) else logging.Formatter(PEOPLE, CLOCK))
+    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
+    logging.captureWarnings(True)
+
+
+class _JsonLines(logging.Formatter):
+    """A record as one line of JSON; its traceback shows no values of variables.
+
+    Args:
+        settings: which say whether there are several processes.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self._stated = _stated_process(settings)
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = {
+            **self._stated,
+            "event": _as_unicode(record.getMessage()),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "timestamp": datetime.fromtimestamp(record.created, UTC),
+        }
+        if record.exc_info:
+            line["exception"] = _as_unicode(self.formatException(record.exc_info))
+        return orjson.dumps(line, option=orjson.OPT_UTC_Z).decode()
+
+
 def _dump_line(line: dict[str, Any]) -> bytes:
     return orjson.dumps(line, option=orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE)
 
 
-def _console_dump(stream: TextIO) -> Callable[[dict[str, Any]], bytes]:
-    """What makes a line for people."""
-    render = _console_renderer(stream)
-
-    def dump(line: dict[str, Any]) -> bytes:
-        local = line["timestamp"].astimezone().strftime(CLOCK)
-        return (render(None, "info", {**line, "timestamp": local}) + "\n").encode()
-
-    return dump
+def _dump_for_people(line: dict[str, Any]) -> bytes:
+    clock = line.pop("timestamp").astimezone().strftime(CLOCK)
+    level, event = line.pop("level").upper(), line.pop("event")
+    members = " ".join(f"{name}={value}" for name, value in line.items())
+    return f"{clock} {level} {event} {members}\n".encode()
 
 
-def configure_logging(settings: Settings) -> None:
-    """Makes what the service and its libraries log by the standard library look like the lines of requests."""
-    json = _is_json(settings, sys.stderr)
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[
-                structlog.stdlib.add_log_level,
-                structlog.stdlib.add_logger_name,
-                lambda _, __, line: {**line, **_stated_process(settings)},
-                _stamper(json),
-            ],
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                *([structlog.processors.format_exc_info] if json else []),
-                structlog.processors.JSONRenderer(_dump_text) if json else _console_renderer(sys.stderr),
-            ],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
-    logging.captureWarnings(True)
+def _as_unicode(text: str) -> str:
+    """The text without halves of surrogate pairs, such as a file name that is no UTF-8 has."""
+    return text.encode(errors="replace").decode()
 
 
 def _stated_process(settings: Settings) -> dict[str, int]:
@@ -128,18 +137,3 @@ def _stated_process(settings: Settings) -> dict[str, int]:
 
 def _is_json(settings: Settings, stream: TextIO) -> bool:
     return settings.log_format == "json" or (settings.log_format == "auto" and not stream.isatty())
-
-
-def _stamper(json: bool) -> Processor:
-    return structlog.processors.TimeStamper(fmt="iso") if json else structlog.processors.TimeStamper(CLOCK, utc=False)
-
-
-def _dump_text(line: Any, **options: Any) -> str:
-    return orjson.dumps(line, **options).decode()
-
-
-def _console_renderer(stream: TextIO) -> structlog.dev.ConsoleRenderer:
-    """Lines for people. Their tracebacks are plain, since the richer ones show the values of variables."""
-    return structlog.dev.ConsoleRenderer(
-        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback, pad_event_to=0, sort_keys=False
-    )

@@ -80,11 +80,17 @@ def _estimate_json(question: Question) -> int:
     lookback, n_features = model.config.window_shape
     names = sum(map(len, model.config.feature_names))
     n_bytes = 500 + 2 * (names + n_features * (NUMBER + 6))
+    if question.groups or question.segments:
+        n_named = len(question.groups) + n_features
+        of_each = sum(len(name) + NUMBER + 6 for name in question.segments) or NUMBER
+        n_bytes += names + sum(map(len, question.groups)) + n_named * (of_each + 8)
     if question.detail != "features":
         n_bytes += lookback * n_features * NUMBER
     if question.detail == "flow":
         n_bytes += NUMBER * (n_features + model.config.n_readout + len(model.config.outputs))
         edge = len('{"i":100,"j":100,"contribution":},') + NUMBER
-        for stage in model.network.stages.values():
-            n_bytes += sum(layer.mask.numel() * edge + sum(layer.mask.shape) * NUMBER + 100 for layer in stage)
+        for stage in model.config.stages.values():
+            n_bytes += sum(
+                layer.n_in * layer.n_subnodes * edge + (layer.n_in + layer.n_subnodes) * NUMBER + 100 for layer in stage
+            )
     return n_bytes

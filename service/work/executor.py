@@ -1,39 +1,43 @@
 """The one place through which everything passes that computes: forecasts, explanations, global results, answers.
 
-Forecasts have a thread of their own, see `Forecasts`. All else goes, by class and by arrival, to a few threads of lower
-priority. What is prepared before anybody asks has one of them at most, and so has what takes long: something short
-never waits for either.
+Forecasts have a thread of their own, see `Forecasts`. Of all else a few jobs run at a time, by class and by arrival, on
+threads of lower priority. What is prepared before anybody asks is one of them at most, and so is what takes long:
+something short never waits for either. Explanations take turns: at each pause one that runs lets the next go on where
+others wait, and keeps its thread.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Hashable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
 from typing import Any, TypeVar, cast
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.model import Model
+from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
 from service.http.errors import NotReadyError
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import span
+from service.work.batches import Batches
 from service.work.budget import Bounds, Budget, Held
 from service.work.deadlines import Deadline
 from service.work.forecasts import TOGETHER, Answering, Forecasts
 from service.work.jobs import SLICE, URGENCY, Cost, Job, Kind
-from service.work.threads import BreakOff, StoppedError, Worker
+from service.work.threads import StoppedError, Worker
 
 Result = TypeVar("Result")
-N_THREADS = 3  # one for what takes long, one for what is prepared, one that is left for what is short
+Item = TypeVar("Item")
+N_RUNNING = 3  # jobs: one that takes long, one that is prepared, one that is short
 IN_PLACE = 1e-3  # estimated seconds up to which a job without a key is computed on the event loop
 PATIENCE = 2.0  # seconds after which a job goes before more urgent ones
 SWITCH = 5e-4  # seconds after which a thread in Python must let the event loop on: Python's own 5 ms add up
-GRACE = 2.0  # seconds to wait at the end for a thread that does not come to an operation of torch
+GRACE = 2.0  # seconds to wait at the end for a thread that does not come to a pause
 
 
 class Executor:
@@ -48,10 +52,13 @@ class Executor:
         self._metrics = metrics
         self._budget = Budget(bounds)
         self._forecasts = Forecasts(self._budget, metrics.observe_batch)
-        self._threads: list[Worker] = []
+        self._batches = Batches(self.run_in_turns)
+        self._make_worker: Callable[[str, bool], Worker] = Worker
         self._idle: list[Worker] = []
         self._waiting: list[Job] = []  # by arrival
         self._running: set[Job] = set()
+        self._ending: set[Job] = set()  # given up, but not yet at a pause
+        self._is_crowded = False  # whether something waits that could run if another paused
         self._by_key: dict[Hashable, Job] = {}
         self._closed = False
         for kind in URGENCY:
@@ -62,11 +69,11 @@ class Executor:
         """Starts the threads."""
         sys.setswitchinterval(SWITCH)
         self._forecasts.start(make_worker("forecasts", False))
-        self._threads = [make_worker(f"work {number}", True) for number in range(N_THREADS)]
-        self._idle = [*self._threads]
+        self._make_worker = make_worker
+        self._idle = [make_worker("work", True) for _ in range(N_RUNNING)]
         self._dispatch()
 
-    async def predict(self, model: LoadedModel, windows: Array, deadline: Deadline) -> Array:
+    async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
         """Forecasts for windows, together with others that wait for the same model.
 
         Args:
@@ -84,7 +91,7 @@ class Executor:
         """
         return await self._forecasts.predict(model, windows, deadline)
 
-    async def answer(self, model: LoadedModel, request: Answering[Result], deadline: Deadline) -> Result:
+    async def answer(self, model: Model, request: Answering[Result], deadline: Deadline) -> Result:
         """The answer to a request for forecasts, which are computed together with others as by `predict`.
 
         A large request is read and answered on the thread of forecasts; one that may be more than a batch is read by
@@ -118,8 +125,7 @@ class Executor:
     ) -> Result:
         """What a function returns: computed on a thread, or at once where that is quick and nobody shares it.
 
-        Several who ask for the same key while it is computed share one computation. It is given up once the last of
-        them has gone: before it starts, or else at its next operation of torch where it is long.
+        As `compute`, for what is short enough not to pause.
 
         Args:
             function: what to compute.
@@ -136,6 +142,31 @@ class Executor:
         """
         if key is None and cost.seconds <= IN_PLACE:
             return function()
+        return await self.compute(lambda _: function(), kind, cost, key, deadline)
+
+    async def compute(
+        self,
+        function: Callable[[Pause], Result],
+        kind: Kind,
+        cost: Cost,
+        key: Hashable = None,
+        deadline: Deadline | None = None,
+    ) -> Result:
+        """What a function returns that pauses between slices of its work: computed on a thread.
+
+        Several who ask for the same key while it is computed share one computation. It is given up once the last of
+        them has gone: before it starts, or else at its next pause.
+
+        Args:
+            function: what to compute; its pause raises once nobody waits.
+            kind: class of the work.
+            cost: its estimated cost.
+            key: names what is computed; None where nobody else can ask for the same.
+            deadline: until when; None where the caller sees to that.
+
+        Raises:
+            DataError: as `run`, and so are the others.
+        """
         self._refuse_closed()
         job = self._by_key.get(key) if key is not None else None
         if job is None:
@@ -147,11 +178,28 @@ class Executor:
         computing = self._wait(job)
         return cast(Result, await (computing if deadline is None else deadline.wait(computing)))
 
-    async def run_slice(self, function: Callable[[], Result]) -> Result:
-        """What one of many slices returns, for a request that has its place already; see `place`."""
+    async def run_in_turns(self, function: Callable[[Pause], Result]) -> Result:
+        """The same for a request that has its place already, see `place`; at each pause others may go on."""
         self._refuse_closed()
-        timed = partial(self._time_slice, function)
-        return cast(Result, await self._wait(self._enqueue(timed, "explanation", SLICE, None, has_place=False)))
+        timed = partial(self._time_slices, function)
+        return cast(Result, await self._wait(self._enqueue(timed, "explanation", SLICE, None, takes_turns=True)))
+
+    async def run_together(
+        self,
+        key: Hashable,
+        compute: Callable[[Sequence[Item], Pause], Sequence[Result | Exception]],
+        item: Item,
+        size: int,
+    ) -> Result:
+        """What `run_in_turns` gives for an item, computed together with others of the same key that wait for it.
+
+        Args:
+            key: names the computation; the items of one key differ from each other in nothing that it does not say.
+            compute: gives a result, or the error, of each of some items.
+            item: what is computed.
+            size: how much of a batch it takes, see `batches.TOGETHER`.
+        """
+        return cast(Result, await self._batches.run(key, compute, item, size))
 
     def place(self, kind: Kind, n_bytes: int = 0) -> AbstractContextManager[None]:
         """A place among the requests that wait, and bytes, for work that consists of slices; see `Budget.take`."""
@@ -162,30 +210,38 @@ class Executor:
         return Held(self._budget, kind)
 
     async def close(self) -> None:
-        """Breaks off what is computed, refuses what waits, and waits until the threads are idle."""
+        """Ends what is computed at its next pause, refuses what waits, and waits until the threads are idle."""
         self._closed = True
         for job in [*self._waiting]:
-            self._settle(job, None, _stopping())
-        self._waiting.clear()
+            self._drop(job, _stopping())
         for job in self._running:
             job.stopped.set()
         loop = asyncio.get_running_loop()
         end = loop.time() + GRACE
-        while (self._running or self._forecasts.is_busy) and loop.time() < end:
+        while (self._running or self._ending or self._forecasts.is_busy) and loop.time() < end:
             await asyncio.sleep(0.005)
         for job in self._running:
             if not job.outcome.done():
                 job.outcome.set_exception(_stopping())
         self._forecasts.close()
-        for thread in self._threads:
+        for thread in (*self._idle, *(job.worker for job in self._running if job.worker is not None)):
             thread.close()
 
     def _enqueue(
-        self, function: Callable[[], Any], kind: Kind, cost: Cost, key: Hashable, has_place: bool = True
+        self, function: Callable[[Pause], Any], kind: Kind, cost: Cost, key: Hashable, takes_turns: bool = False
     ) -> Job:
         loop = asyncio.get_running_loop()
-        within = partial(copy_context().run, function)  # the span of the request that asked first
-        job = Job(within, kind, URGENCY[kind], cost, key, has_place, loop.create_future(), loop.time())
+        context = copy_context()  # with the span of the request that asked first
+        job = Job(
+            lambda pause: context.run(function, pause),
+            kind,
+            URGENCY[kind],
+            cost,
+            key,
+            takes_turns,
+            loop.create_future(),
+            loop.time(),
+        )
         if key is not None:
             self._by_key[key] = job
         self._waiting.append(job)
@@ -202,34 +258,74 @@ class Executor:
                 self._give_up(job)
 
     def _give_up(self, job: Job) -> None:
-        """Ends a job that nobody waits for. One that runs has its place and its bytes until it has ended."""
+        """Ends a job that nobody waits for. One that has begun has its place and its bytes until it has ended."""
         job.outcome.cancel()
-        job.stopped.set()
         if job in self._running:
+            job.stopped.set()
             self._forget_key(job)
         else:
-            self._waiting.remove(job)
-            self._settle(job, None, None)
+            self._drop(job, None)
+
+    def _drop(self, job: Job, error: BaseException | None) -> None:
+        """Ends a job that waits; one that has paused ends on its thread, which takes no time."""
+        self._waiting.remove(job)
+        if job.worker is None:
+            self._settle(job, None, error)
+            return
+        if error is not None and not job.outcome.done():
+            job.outcome.set_exception(error)
+        job.stopped.set()
+        self._ending.add(job)
+        job.worker.resume()
 
     def _dispatch(self) -> None:
-        """Gives idle threads what may run: the most urgent that arrived first, or what has waited too long."""
+        """Runs what may run: the most urgent that arrived first, or what has waited too long."""
         now = asyncio.get_running_loop().time()
-        while self._idle:
-            taken = {job.lane for job in self._running} - {"short"}
-            ready = [job for job in self._waiting if job.choose_lane() not in taken]
-            if not ready:
-                return
+        while ready := self._list_ready():
+            if len(self._running) >= N_RUNNING:
+                break
             oldest = ready[0]
             job = oldest if now - oldest.arrival > PATIENCE else min(ready, key=lambda job: job.urgency)
             self._waiting.remove(job)
             job.lane = job.choose_lane()
             self._running.add(job)
-            thread = self._idle.pop()
-            thread.give(partial(_compute, job), partial(self._finish, job, thread))
+            if job.worker is not None:
+                job.worker.resume()
+                continue
+            worker = job.worker = self._idle.pop() if self._idle else self._make_worker("work", True)
+            worker.give(partial(job.function, partial(self._pause, job, worker)), partial(self._finish, job, worker))
+        self._is_crowded = bool(ready)
 
-    def _finish(self, job: Job, thread: Worker, result: Any, error: BaseException | None) -> None:
-        self._idle.append(thread)
+    def _list_ready(self) -> list[Job]:
+        """What waits and could run beside what does, by arrival."""
+        taken = {job.lane for job in self._running} - {"short"}
+        return [job for job in self._waiting if job.choose_lane() not in taken]
+
+    def _pause(self, job: Job, worker: Worker) -> None:
+        """On the thread of a job, between slices: lets others go on, and raises once nobody waits for it."""
+        if job.takes_turns and not job.stopped.is_set():
+            worker.pause(lambda: self._is_crowded, partial(self._yield_turn, job))
+        if job.stopped.is_set():
+            raise StoppedError
+
+    def _yield_turn(self, job: Job) -> None:
+        """A job has paused: it waits behind those that wait already."""
+        assert job.worker is not None, "it has begun"
+        if job.stopped.is_set():
+            job.worker.resume()
+            return
         self._running.discard(job)
+        job.arrival = asyncio.get_running_loop().time()
+        self._waiting.append(job)
+        self._dispatch()
+
+    def _finish(self, job: Job, worker: Worker, result: Any, error: BaseException | None) -> None:
+        self._running.discard(job)
+        self._ending.discard(job)
+        if self._closed or len(self._idle) >= N_RUNNING:
+            worker.close()
+        else:
+            self._idle.append(worker)
         self._settle(job, result, _stopping() if isinstance(error, StoppedError) else error)
         if not self._closed:
             self._dispatch()
@@ -237,7 +333,7 @@ class Executor:
     def _settle(self, job: Job, result: Any, error: BaseException | None) -> None:
         """Gives back what a job had, and tells who waits."""
         self._forget_key(job)
-        if job.has_place:
+        if not job.takes_turns:
             self._budget.give_back(job.kind, job.cost.n_bytes)
         if job.outcome.done():
             return
@@ -250,25 +346,30 @@ class Executor:
         if job.key is not None and self._by_key.get(job.key) is job:
             del self._by_key[job.key]
 
-    def _time_slice(self, function: Callable[[], Result]) -> Result:
+    def _time_slices(self, function: Callable[[Pause], Result], pause: Pause) -> Result:
+        """On a thread: observes each slice by itself, without what passes while others go on."""
+        with ExitStack() as of_slice:
+            of_slice.enter_context(self._time_slice())
+
+            def pause_timed() -> None:
+                of_slice.close()
+                pause()
+                of_slice.enter_context(self._time_slice())
+
+            return function(pause_timed)
+
+    @contextmanager
+    def _time_slice(self) -> Iterator[None]:
         start = perf_counter()
         try:
             with span("slice"):
-                return function()
+                yield
         finally:
             self._metrics.observe_slice(perf_counter() - start)
 
     def _refuse_closed(self) -> None:
         if self._closed:
             raise _stopping()
-
-
-def _compute(job: Job) -> Any:
-    """On a thread; what is long can be broken off."""
-    if not job.is_long:
-        return job.function()
-    with BreakOff(job.stopped):
-        return job.function()
 
 
 def _stopping() -> NotReadyError:

@@ -1,20 +1,21 @@
-"""Explaining the windows of a request, a slice at a time."""
+"""Explaining the windows of a request, part by part."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import accumulate
 
-from starlette.requests import ClientDisconnect
+import numpy as np
 
-from kanmodel.explain.paths.baseline import baseline_window
-from kanmodel.explain.paths.expected import ReferenceBaselines, draw_baselines, explain_expected_in_slices
-from kanmodel.explain.paths.ledger import Ledger, explain_in_slices, refuse_incomplete
-from kanmodel.explain.paths.path import Slices
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
+from kanmodel.terms import ReferenceBaselines
 from service.http.answers import encode_json
 from service.schemas.baselines import UsedBaseline, describe_baseline, describe_reference_baselines
-from service.schemas.explanations import ExplainHeader, Explanation, describe_ledger
+from service.schemas.explanations import ExplainHeader, Explanation, describe_explanation
 from service.schemas.predictions import MAX_WARNINGS, RangeWarning
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import span
@@ -23,6 +24,9 @@ from service.work.estimates import PART
 from service.work.executor import Executor
 from service.work.questions import Question
 from service.work.receipts import make_receipt
+from service.work.threads import StoppedError
+
+SMALL = 8  # explanations up to which a request is computed together with others; more fill passes by themselves
 
 
 @dataclass(frozen=True)
@@ -68,99 +72,149 @@ def describe_question(question: Question, predictions: Array, warnings: list[Ran
     return header
 
 
-def explain_in_parts(question: Question) -> Iterator[Advance]:
-    """The explanations in order, by window and then by output: a slice of work at a time, some ready after a few.
+def explain_part(question: Question, first: int, pause: Pause, tell: Callable[[int], None]) -> list[Explanation]:
+    """The explanations of up to `PART` windows in order, by window and then by output.
+
+    Args:
+        question: what is asked.
+        first: number of the first window.
+        pause: called between slices of the work.
+        tell: told before, how many explanations of the question are computed.
 
     Raises:
-        NonFiniteError: a ledger is not finite.
-        IncompleteError: a ledger does not nearly add up.
+        NonFiniteError: an explanation is not finite.
+        IncompleteError: one does not nearly add up.
     """
-    config, n_outputs = question.served.model.config, len(question.outputs)
-    for first in range(0, len(question.windows), PART):
-        windows = question.windows[first : first + PART]
-        by_output: list[Iterator[Explanation]] = []
-        for output in question.outputs:
-            done = first * n_outputs + len(windows) * len(by_output)
-            if by_output:
-                yield Advance(done)
-            slices = _explain(question, windows, output)
-            while (ledger := _next_slice(slices)) is None:
-                yield Advance(done)
-            refuse_incomplete(ledger, float(question.served.model.output_std[output]), first)
-            by_output.append(describe_ledger(ledger, config.feature_names, question.detail, first))
-        explanations = [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
-        yield Advance(first * n_outputs + len(explanations), explanations)
+    model, n_outputs = question.served.model, len(question.outputs)
+    windows = question.windows[first : first + PART]
+    by_output: list[Iterator[Explanation]] = []
+
+    def tell_and_pause() -> None:
+        tell(first * n_outputs + len(windows) * len(by_output))
+        pause()
+
+    for output in question.outputs:
+        if by_output:
+            tell_and_pause()
+        explained = model.explain(
+            windows,
+            model.outputs[output],
+            baseline=question.baseline,
+            groups=question.groups,
+            segments=question.segments,
+            **vars(question.options),
+            pause=tell_and_pause,
+        )
+        explained.require_completeness(explained.tolerance / question.options.tolerance, first)
+        by_output.append(describe_explanation(explained, question.detail, first))
+    return [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
+
+
+def explain_all(question: Question) -> list[Explanation]:
+    """The explanations in order, computed here and now.
+
+    Raises:
+        NonFiniteError: one is not finite.
+    """
+    firsts = range(0, len(question.windows), PART)
+    return [one for first in firsts for one in explain_part(question, first, go_on, lambda _: None)]
 
 
 async def compute_explanations(
-    question: Question,
-    work: Executor,
-    metrics: Metrics,
-    deadline: Deadline,
-    has_gone: Callable[[], Awaitable[bool]],
-    n_bytes: int,
-    encoded: bool,
+    question: Question, work: Executor, metrics: Metrics, deadline: Deadline, n_bytes: int, encoded: bool
 ) -> AsyncIterator[Advance]:
-    """The explanations as they become ready, slice by slice, until the deadline, and while somebody waits for them.
+    """The explanations as they become ready, until the deadline, and for as long as somebody waits for the next.
 
     Args:
         question: what is asked.
         work: what computes them.
         metrics: where they are counted.
         deadline: until when.
-        has_gone: whether nobody waits any more.
         n_bytes: memory that they hold until the answer is sent, see `estimate_explanations`.
         encoded: whether to give them in JSON too.
 
     Raises:
-        ClientDisconnect: nobody does.
         DataError: they take more memory than there is.
-        NonFiniteError: a ledger is not finite.
-        IncompleteError: a ledger does not nearly add up.
+        NonFiniteError: one is not finite.
+        IncompleteError: one does not nearly add up.
         DeadlineError: the deadline has passed.
         OverloadedError: too many requests wait.
     """
+    loop, key = asyncio.get_running_loop(), question.batch_key
     with work.place("explanation", n_bytes):
-        slices = explain_in_parts(question)
-        if encoded:
-            slices = map(_encode, slices)
-        while (advance := await deadline.wait(work.run_slice(lambda: next(slices, None)))) is not None:
-            for one in advance.explanations:
-                residual = one["residual"] / one["tolerance"] * question.options.tolerance
-                metrics.observe_explanation(question.served.name, residual, one["converged"])
+        if key is not None and question.total <= SMALL and not question.progress:
+            explain = partial(_explain_together, encoded)
+            together = await deadline.wait(work.run_together((encoded, key), explain, question, question.total))
+            _observe(question, together, metrics)
+            yield together
+            return
+        for first in range(0, len(question.windows), PART):
+            told: asyncio.Queue[Advance | None] = asyncio.Queue()
+
+            def tell(done: int, told: asyncio.Queue[Advance | None] = told) -> None:
+                if question.progress:
+                    loop.call_soon_threadsafe(told.put_nowait, Advance(done))
+
+            compute = partial(_compute_part, question, first, encoded, tell)
+            computing = asyncio.ensure_future(deadline.wait(work.run_in_turns(compute)))
+            computing.add_done_callback(partial(_end, told))
+            try:
+                while (advance := await told.get()) is not None:
+                    yield advance
+                advance = await computing
+            finally:
+                computing.cancel()
+            _observe(question, advance, metrics)
             yield advance
-            if not advance.explanations and await has_gone():
-                raise ClientDisconnect
 
 
-def _encode(advance: Advance) -> Advance:
-    if not advance.explanations:
-        return advance
+def _observe(question: Question, advance: Advance, metrics: Metrics) -> None:
+    for one in advance.explanations:
+        residual = one["residual"] / one["tolerance"] * question.options.tolerance
+        metrics.observe_explanation(question.served.name, residual, one["converged"])
+
+
+def _end(told: asyncio.Queue[Advance | None], _: asyncio.Future[Advance]) -> None:
+    told.put_nowait(None)
+
+
+def _compute_part(question: Question, first: int, encoded: bool, tell: Callable[[int], None], pause: Pause) -> Advance:
+    explanations = explain_part(question, first, pause, tell)
+    return _advance(first * len(question.outputs) + len(explanations), explanations, encoded)
+
+
+def _advance(done: int, explanations: Sequence[Explanation], encoded: bool) -> Advance:
+    if not encoded:
+        return Advance(done, explanations)
     with span("encode"):
-        return replace(advance, encoded=[encode_json(one) for one in advance.explanations])
+        return Advance(done, explanations, [encode_json(one) for one in explanations])
+
+
+def _explain_together(encoded: bool, questions: Sequence[Question], pause: Pause) -> list[Advance | Exception]:
+    """All explanations of questions that differ in their windows alone; a failing one does not affect the others."""
+    windows = [question.windows for question in questions]
+    whole = questions[0] if len(windows) == 1 else replace(questions[0], windows=np.concatenate(windows))
+    try:
+        explained = explain_part(whole, 0, pause, lambda _: None)
+    except StoppedError:
+        raise
+    except Exception as error:
+        if len(questions) == 1:
+            return [error]
+        return [answer for question in questions for answer in _explain_together(encoded, [question], pause)]
+    advances: list[Advance | Exception] = []
+    for question, end in zip(questions, accumulate(map(len, windows)), strict=True):
+        first = end - len(question.windows)
+        for_question = explained[first * len(question.outputs) :][: question.total]
+        for explanation in for_question:
+            explanation["instance"] -= first
+        advances.append(_advance(question.total, for_question, encoded))
+    return advances
 
 
 def _describe_baseline(question: Question) -> UsedBaseline:
     model, baseline = question.served.model, question.baseline
+    windows, names = model.baseline(baseline), model.config.feature_names
     if isinstance(baseline, ReferenceBaselines):
-        windows = draw_baselines(model, baseline.count, baseline.seed)
-        return describe_reference_baselines(model.config.feature_names, windows, baseline.seed)
-    return describe_baseline(baseline, model.config.feature_names, baseline_window(model, baseline))
-
-
-def _explain(question: Question, windows: Array, output: int) -> Slices[Ledger]:
-    model, baseline, options = question.served.model, question.baseline, question.options
-    scaled = model.to_model_units(windows)
-    if isinstance(baseline, ReferenceBaselines):
-        return explain_expected_in_slices(model, scaled, output, baseline.count, baseline.seed, options)
-    return explain_in_slices(model, scaled, output, baseline, options)
-
-
-def _next_slice(slices: Slices[Ledger]) -> Ledger | None:
-    """The ledger, once its last slice is done."""
-    try:
-        next(slices)
-    except StopIteration as end:
-        ledger: Ledger = end.value
-        return ledger
-    return None
+        return describe_reference_baselines(names, windows, baseline.seed)
+    return describe_baseline(baseline, names, windows[0])

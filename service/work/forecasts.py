@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.model import Model
 from kanmodel.scaling import Array
 from service.telemetry.traces import span
 from service.work.budget import Budget
@@ -34,7 +34,7 @@ N_TIMINGS = 5  # of which the shortest counts: whatever else runs only ever adds
 N_KNOWN = 1000  # models whose times are kept
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answering(Generic[Result]):
     """How a request is read and answered, around its forecast.
 
@@ -67,7 +67,7 @@ class _Asked:
         finish: makes the answer on the thread; None where that is not its task.
     """
 
-    model: LoadedModel
+    model: Model
     deadline: Deadline
     outcome: asyncio.Future[Any]
     windows: Array | None
@@ -92,8 +92,8 @@ class Forecasts:
         self._arrived: list[_Asked] = []  # in this turn of the event loop
         self._n_arrived = 0  # in this turn, with one that was computed at once
         self._is_quiet = True  # whether no two forecasts arrived in one turn lately
-        self._waiting: dict[str, list[_Asked]] = {}  # for the thread, by checkpoint; the next one first
-        self._in_place: dict[str, int] = {}  # windows that may be computed on the event loop, by checkpoint
+        self._waiting: dict[str | None, list[_Asked]] = {}  # for the thread, by checkpoint; the next one first
+        self._in_place: dict[str | None, int] = {}  # windows that may be computed on the event loop, by checkpoint
 
     def start(self, worker: Worker) -> None:
         """Begins to use its thread."""
@@ -104,14 +104,14 @@ class Forecasts:
         if self._worker is not None:
             self._worker.close()
 
-    async def predict(self, model: LoadedModel, windows: Array, deadline: Deadline) -> Array:
+    async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
         """Forecasts for windows, together with others that wait for the same model; see `Executor.predict`."""
         self._budget.take("forecast")
         try:
             self._n_arrived += 1
             if self._n_arrived == 1:
                 asyncio.get_running_loop().call_soon(self._end_turn)
-                if self._is_quiet and len(windows) <= self._in_place.get(model.sha256, 0):
+                if self._is_quiet and len(windows) <= self._in_place.get(model.checkpoint, 0):
                     self._observe_batch(len(windows))
                     with span("forecast", windows=len(windows)):
                         return model.predict(windows)
@@ -122,7 +122,7 @@ class Forecasts:
         finally:
             self._budget.give_back("forecast")
 
-    async def answer(self, model: LoadedModel, request: Answering[Result], deadline: Deadline) -> Result:
+    async def answer(self, model: Model, request: Answering[Result], deadline: Deadline) -> Result:
         """The answer to a request, read and made where its forecast is; see `Executor.answer`."""
         windows, n_bytes = None, request.reading.n_bytes
         if request.reading.seconds <= IN_PLACE:
@@ -149,10 +149,10 @@ class Forecasts:
     def _end_turn(self) -> None:
         """Computes what has arrived in this turn of the loop, here where that is quick."""
         self._is_quiet, self._n_arrived = self._n_arrived == 1, 0
-        by_model: dict[str, list[_Asked]] = {}
+        by_model: dict[str | None, list[_Asked]] = {}
         for asked in self._arrived:
             if not asked.outcome.done():
-                by_model.setdefault(asked.model.sha256, []).append(asked)
+                by_model.setdefault(asked.model.checkpoint, []).append(asked)
         self._arrived = []
         share = 0.0  # of the time that forecasts may keep the loop
         for checkpoint, batch in by_model.items():
@@ -169,7 +169,7 @@ class Forecasts:
 
     def _wait_for_thread(self, asked: _Asked) -> None:
         asked.deadline.watch(asked.outcome)
-        self._waiting.setdefault(asked.model.sha256, []).append(asked)
+        self._waiting.setdefault(asked.model.checkpoint, []).append(asked)
 
     def _dispatch(self) -> None:
         """Gives the thread all that waits for one model, if it is free; the models take turns."""
@@ -191,10 +191,10 @@ class Forecasts:
 
     def _compute(self, batch: list[_Asked]) -> list[Any]:
         """On the thread; a new model is timed first."""
-        if batch[0].model.sha256 not in self._in_place:
+        if batch[0].model.checkpoint not in self._in_place:
             if len(self._in_place) >= N_KNOWN:
                 self._in_place.clear()
-            self._in_place[batch[0].model.sha256] = _measure_in_place(batch[0].model)
+            self._in_place[batch[0].model.checkpoint] = _measure_in_place(batch[0].model)
         results: dict[_Asked, Any] = {asked: _read(asked) for asked in batch}
         read = [asked for asked, error in results.items() if error is None]
         if read:
@@ -254,9 +254,9 @@ def _answer(batch: list[_Asked], results: list[Array | BaseException]) -> None:
             asked.outcome.set_result(result)
 
 
-def _measure_in_place(model: LoadedModel) -> int:
+def _measure_in_place(model: Model) -> int:
     """How many windows a model forecasts in `IN_PLACE`, by a line through the times of one window and of several."""
-    windows = model.scaling.features_to_original(model.reference.windows[:N_TIMED])
+    windows = model.reference.windows[:N_TIMED]
     one = _measure_forecast(model, windows[:1])
     if one > IN_PLACE:
         return 0
@@ -264,7 +264,7 @@ def _measure_in_place(model: LoadedModel) -> int:
     return min(int(1 + (IN_PLACE - one) / per_window), TOGETHER)
 
 
-def _measure_forecast(model: LoadedModel, windows: Array) -> float:
+def _measure_forecast(model: Model, windows: Array) -> float:
     """Seconds of the processor that this thread takes, so that what runs beside it does not count."""
     seconds = []
     for _ in range(N_TIMINGS):

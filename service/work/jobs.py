@@ -6,7 +6,12 @@ import asyncio
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from threading import Event
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from kanmodel.pausing import Pause
+
+if TYPE_CHECKING:
+    from service.work.threads import Worker
 
 Kind = Literal["forecast", "explanation", "background"]
 Lane = Literal["short", "long", "background"]
@@ -27,7 +32,7 @@ class Cost:
     n_bytes: int = 0
 
 
-SLICE = Cost(seconds=SHORT / 10)  # of an explanation
+SLICE = Cost(seconds=SHORT / 10)  # of a computation that gives its turn to others after each
 UNKNOWN = Cost(seconds=10 * SHORT)  # of what was never measured: as long, so that nothing short waits behind it
 
 
@@ -36,29 +41,31 @@ class Job:
     """One piece of work on its way to a thread.
 
     Attributes:
-        function: what computes it.
+        function: what computes it, with pauses between slices where it is long.
         kind: the class whose place and bytes it takes.
         urgency: by which it is chosen, see `URGENCY`.
         cost: its estimated cost.
         key: what it computes, such as a checkpoint and a question; None where nobody else can want the same.
-        has_place: whether it takes a place and bytes of its own; a slice has those of its request.
+        takes_turns: whether it lets others go on at each pause; it has the place and the bytes of its request then.
         outcome: its result, for everyone who waits.
         arrival: when it was admitted, by the clock of the event loop.
         waiters: how many wait for it.
         lane: where it runs, once it does.
+        worker: the thread that has begun with it.
         stopped: set once nobody waits for it any more.
     """
 
-    function: Callable[[], Any]
+    function: Callable[[Pause], Any]
     kind: Kind
     urgency: int
     cost: Cost
     key: Hashable
-    has_place: bool
+    takes_turns: bool
     outcome: asyncio.Future[Any]
     arrival: float
     waiters: int = 0
     lane: Lane | None = None
+    worker: Worker | None = None
     stopped: Event = field(default_factory=Event)
 
     @property

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from queue import SimpleQueue
-from threading import Event, Thread, get_native_id
+from threading import Semaphore, Thread, get_native_id
 from typing import Any
-
-from torch.overrides import TorchFunctionMode
 
 NICE = 10  # where forecasts want the same core, they have nine tenths of it
 
@@ -30,6 +28,7 @@ class Worker(Thread):
         self._nice = nice
         self._inbox: SimpleQueue[tuple[Callable[[], Any], Done] | None] = SimpleQueue()
         self._loop = asyncio.get_running_loop()
+        self._turn = Semaphore(0)
         self.start()
 
     def give(self, function: Callable[[], Any], done: Done) -> None:
@@ -50,6 +49,21 @@ class Worker(Thread):
                 self._loop.call_soon_threadsafe(done, result, error)
             del given, function, done, result, error  # while it waits, it keeps nothing alive
 
+    def pause(self, is_wanted: Callable[[], bool], yield_turn: Callable[[], None]) -> None:
+        """Called by the function that it computes: where the thread is wanted, waits until it is resumed.
+
+        Args:
+            is_wanted: whether somebody else should go on first.
+            yield_turn: called on the event loop, which then sees to it that `resume` is called.
+        """
+        if is_wanted():
+            self._loop.call_soon_threadsafe(yield_turn)
+            self._turn.acquire()
+
+    def resume(self) -> None:
+        """Lets the function go on that has paused."""
+        self._turn.release()
+
     def close(self) -> None:
         """Ends it after what it was given."""
         self._inbox.put(None)
@@ -62,30 +76,4 @@ def give_way() -> None:
 
 
 class StoppedError(Exception):
-    """A computation was broken off, since nobody waits for it."""
-
-
-class BreakOff(TorchFunctionMode):
-    """Within it each operation of torch first looks whether to go on.
-
-    Else a thread inside of torch would compute what nobody awaits, or take the process down when the interpreter ends.
-
-    Args:
-        stopped: set once the computation is to end.
-    """
-
-    def __init__(self, stopped: Event) -> None:
-        super().__init__()
-        self._stopped = stopped
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """The operation itself, unless it is too late."""
-        if self._stopped.is_set():
-            raise StoppedError
-        return func(*args, **(kwargs or {}))
+    """A computation has ended at a pause, since nobody waits for it."""

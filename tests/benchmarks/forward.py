@@ -30,6 +30,7 @@ def rows() -> Iterator[Row]:
         for grid in ("uniform", "adaptive"):
             yield from kan_rows(grid)
         yield forecast_row()
+    yield from prediction_rows()
 
 
 def kan_rows(grid: str) -> Iterator[Row]:
@@ -61,6 +62,19 @@ def forecast_row() -> Row:
     window = model.reference.windows[:1]
     ours, plain = times_in_turn([lambda: model.frozen.forward(window), lambda: model.network(window)], 300)
     return comparison("forward, LSTM 20 to 64 over 48 steps and KAN [64, 16, 1], 1 window", ours, "the module", plain)
+
+
+def prediction_rows() -> Iterator[Row]:
+    """The whole prediction, scaling and checks included, in original units: as served, and by torch alone."""
+    accelerated, plain = large_model(), large_model()
+    accelerated.accelerate()
+    reference = plain.scaling.features_to_original(plain.reference.windows)
+    for batch in (1, 8, 32):
+        windows = reference[:batch]
+        ours, torchs = times_in_turn(
+            [lambda w=windows: accelerated.predict(w), lambda w=windows: plain.predict(w)], 300
+        )
+        yield comparison(f"predict, the same model, {batch} windows", ours, "torch", torchs)
 
 
 def comparison(work: str, ours: np.ndarray, name: str, theirs: np.ndarray) -> Row:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import selectors
 import socket
+import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from shutil import which
+from tempfile import TemporaryDirectory
 from time import perf_counter
 
 import numpy as np
@@ -16,12 +21,19 @@ class Load:
     """What came of it.
 
     Attributes:
-        seconds: of each request, from its first byte out to its last byte in.
         rate: requests a second, all connections together.
+        n_requests: how many were answered.
+        median: seconds of a request, from its first byte out to its last byte in.
+        p99: the 99th percentile of them.
     """
 
-    seconds: np.ndarray
     rate: float
+    n_requests: int
+    median: float
+    p99: float
+
+    def __str__(self) -> str:
+        return f"{self.rate:.0f}/s, p50 {self.median * 1e3:.2f} ms, p99 {self.p99 * 1e3:.2f} ms"
 
 
 @dataclass
@@ -100,4 +112,43 @@ def keep_busy(
                     connection.send()
         for connection in opened:
             connection.socket.close()
-    return Load(np.array(seconds), len(seconds) / (now - start))
+    median, p99 = np.percentile(seconds, (50, 99))
+    return Load(len(seconds) / (now - start), len(seconds), float(median), float(p99))
+
+
+# Each request is sent as it stands, one after the other: without that a cache of answers would help.
+_SCRIPT = """
+local file = io.open("{file}", "rb")
+local requests = {{}}
+for _, size in ipairs({{ {sizes} }}) do requests[#requests + 1] = file:read(size) end
+local n = 0
+request = function()
+  n = n % #requests + 1
+  return requests[n]
+end
+done = function(summary, latency)
+  local errors = summary.errors
+  local failed = errors.connect + errors.read + errors.write + errors.status + errors.timeout
+  print("result", summary.requests, summary.duration, latency:percentile(50), latency:percentile(99), failed)
+end
+"""
+
+
+def drive(port: int, requests: Sequence[bytes], connections: int, duration: float) -> Load:
+    """As `keep_busy`, but by wrk, where it is installed: a client in Python is slower than some servers.
+
+    All connections take the requests in turn.
+    """
+    if which("wrk") is None:
+        return keep_busy(port, requests, connections, duration)
+    with TemporaryDirectory() as folder:
+        file, script = Path(folder) / "requests", Path(folder) / "script.lua"
+        file.write_bytes(b"".join(requests))
+        script.write_text(_SCRIPT.format(file=file, sizes=", ".join(str(len(request)) for request in requests)))
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{math.ceil(duration)}s", "--timeout", "30s", "-s", str(script)]
+        told = subprocess.run([*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, check=True).stdout
+    result = next(line.split("\t")[1:] for line in told.splitlines() if line.startswith("result"))
+    n_requests, microseconds, median, p99, failed = map(float, result)
+    if failed:
+        raise RuntimeError(f"{failed:.0f} of {n_requests:.0f} requests failed")
+    return Load(n_requests / microseconds * 1e6, int(n_requests), median / 1e6, p99 / 1e6)

@@ -136,7 +136,7 @@ def measure(port: int, work: Work, processes: dict[str, list[int]]) -> Measured:
     before = {name: sum(map(processor_seconds, pids)) for name, pids in processes.items()}
     load = keep_busy(port, work.requests, len(work.requests), DURATION)
     after = {name: sum(map(processor_seconds, pids)) for name, pids in processes.items()}
-    return Measured(load.rate, {name: (after[name] - before[name]) / len(load.seconds) for name in processes})
+    return Measured(load.rate, {name: (after[name] - before[name]) / load.n_requests for name in processes})
 
 
 def describe(measured: Measured, work: Work) -> str:

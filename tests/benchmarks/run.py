@@ -9,6 +9,7 @@ import explorer
 import formulas
 import forward
 import importance
+import imports
 import pictures
 import ray_serving
 import serving
@@ -30,6 +31,7 @@ def rows() -> Iterator[Row]:
     yield from under_load.rows()
     yield from workers.rows()
     yield from ray_serving.rows()
+    yield from imports.rows()
     yield from forward.rows()
     yield from explanations.rows(model)
     yield from tables.rows()

@@ -15,6 +15,7 @@ from time import perf_counter, sleep
 
 PATIENCE = 120.0  # seconds until a server that is not ready counts as failed
 CLIENT_CORE, SERVER_CORE = 0, 1
+HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,9 @@ class Server:
         return processor_seconds(self.pid)
 
     def memory(self) -> float:
-        """Resident memory, MB."""
-        return resident_memory(self.pid)
+        """Resident memory, MB, of which pages that are shared count in part."""
+        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+        return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:"))
 
 
 def processor_seconds(pid: int) -> float:
@@ -77,11 +79,19 @@ def free_server(models: Path, workers: int, threads: int) -> Iterator[Server]:
 
 
 @contextmanager
-def peer_server(checkpoint: Path) -> Iterator[Server]:
-    """The hand-written app of `peer.py` on the same core."""
+def other_server(script: str, checkpoint: Path, ready: str, python: Path | str = sys.executable) -> Iterator[Server]:
+    """One of the scripts here that serve a checkpoint, on the same core.
+
+    Args:
+        script: its name.
+        checkpoint: the model.
+        ready: what it answers with 200 once it is ready.
+        python: what runs it.
+    """
     port = free_port()
-    command = [sys.executable, str(Path(__file__).parent / "peer.py"), str(checkpoint), str(port)]
-    with running(command, port, "/empty") as server:
+    command = [str(python), str(HERE / script), str(checkpoint), str(port)]
+    paths = {"PYTHONPATH": str(HERE.parents[1])}  # for the model core, which the environment of peers doesn't have
+    with running(command, port, ready, variables=paths) as server:
         yield server
 
 
@@ -138,5 +148,7 @@ def get_status(port: int, path: str) -> int:
 
 def finish_background(port: int, name: str) -> None:
     """Waits for the report, the last of what is computed after loading."""
-    if get_status(port, f"/v1/models/{name}/report") != 200:
-        raise RuntimeError("there is no report")
+    end = perf_counter() + PATIENCE
+    while (status := get_status(port, f"/v1/models/{name}/report")) != 200:
+        if status != 503 or perf_counter() > end:  # on a busy machine it takes longer than a request waits
+            raise RuntimeError(f"there is no report: {status}")

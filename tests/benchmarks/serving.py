@@ -1,121 +1,227 @@
-"""The service beside the app that a user would write, each in one process on the same core, the client on another."""
+"""The service beside what a user would pick instead, each in one process on the same core, the client on another.
+
+python tests/benchmarks/serving.py
+"""
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
+from statistics import median
 from threading import Thread
+from typing import Any
 
 import numpy as np
-from load import Load, get, keep_busy, post
+from load import Load, drive, get, keep_busy, post
 from models import NAME, large_model, save_large_model
-from servers import CLIENT_CORE, Server, finish_background, get_status, our_server, peer_server, pin, resident_memory
-from table import Row, milliseconds
+from servers import CLIENT_CORE, Server, finish_background, get_status, other_server, our_server, pin
+from table import Row, print_table
 
-from kanmodel.checkpoint import LoadedModel
 from service.models.repository import BUNDLED
 
 DURATION, WARM_UP = 4.0, 1.0  # seconds
+ROUNDS = 3  # in which all servers have their turn; the median counts
 BUNDLED_NAME = "nyc-weather"
-STYLES = ("threads", "coroutine")  # of the peer's operations: the faster one counts
+STYLES = ("threads", "coroutine")  # of the hand-written operations: the faster one counts
+PEERS = Path(__file__).parents[2] / ".venv" / "peers" / "bin" / "python"
+WORK = ((1, 1), (1, 8), (1, 64), (32, 1), (32, 8))  # windows, connections
+N_BODIES = 64
 EXPLAINED = 32  # windows of the explanations that run beside forecasts
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A server with how it is asked for forecasts.
+
+    Attributes:
+        name: what the table calls it.
+        server: the server.
+        path: of the operation.
+        body: makes the body for windows.
+        read: takes the forecasts out of an answer.
+    """
+
+    name: str
+    server: Server
+    path: str
+    body: Callable[[np.ndarray], dict[str, Any]] = lambda windows: {"instances": windows.tolist()}
+    read: Callable[[dict[str, Any]], Any] = lambda answer: answer["predictions"]
+
+    def requests(self, windows: np.ndarray, n: int) -> list[bytes]:
+        """Requests of n windows each, no two of them alike."""
+        return [post(self.path, json.dumps(self.body(windows[i : i + n])).encode()) for i in range(N_BODIES)]
+
+    def check(self, windows: np.ndarray, n: int, expected: np.ndarray) -> None:
+        """Raises where an answer is not the model's."""
+        connection = HTTPConnection("127.0.0.1", self.server.port, timeout=60)
+        for i in range(N_BODIES):
+            body = json.dumps(self.body(windows[i : i + n]))
+            connection.request("POST", self.path, body, {"Content-Type": "application/json"})
+            answer = json.loads(connection.getresponse().read())
+            found = np.array(self.read(answer), dtype=float).reshape(n, -1)
+            np.testing.assert_allclose(found, expected[i : i + n], rtol=1e-4, atol=1e-5)
+        connection.close()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of requests: the medians of all rounds.
+
+    Attributes:
+        load: of the round with the median rate.
+        cpu: processor time of the server for each, seconds.
+    """
+
+    load: Load
+    cpu: float
 
 
 def rows() -> Iterator[Row]:
     """Requests to a model of the size that people forecast with; then what the bundled one takes and answers."""
     pin(0, CLIENT_CORE)
     try:
-        with tempfile.TemporaryDirectory() as folder, peer_server(save_large_model(Path(folder))) as peer:
-            with our_server(Path(folder)) as ours:
-                finish_background(ours.port, NAME)
-                yield from request_rows(ours, peer, large_model())
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            checkpoint, model = save_large_model(Path(folder)), large_model()
+            ours = stack.enter_context(our_server(Path(folder)))
+            finish_background(ours.port, NAME)
+            by_hand = stack.enter_context(other_server("peer.py", checkpoint, "/empty"))
+            others = list(_start_others(stack, checkpoint))
+            contenders = [
+                Contender("Kanscope", ours, f"/v1/models/{NAME}:predict"),
+                *(Contender(f"FastAPI + torch ({style})", by_hand, f"/{style}/predict") for style in STYLES),
+                *others,
+            ]
+            windows = model.scaling.features_to_original(model.reference.windows).round(6)
+            yield from forecast_rows(contenders, windows, model.predict(windows))
+            yield from explanation_rows(ours, by_hand, windows)
+            yield fairness_row(ours, windows)
+            yield from footprint_rows(contenders)
             with our_server(BUNDLED) as bundled:
                 finish_background(bundled.port, BUNDLED_NAME)
                 yield Row("start of the process until ready, bundled model", f"{bundled.start:.2f} s")
-                yield from cached_rows(bundled, peer)
-                yield memory_row(bundled)
+                yield from cached_rows(bundled, by_hand)
     finally:
         os.sched_setaffinity(0, range(os.cpu_count() or 1))
 
 
-def memory_row(server: Server) -> Row:
-    """Resident memory beside that of a process which has imported torch and nothing else."""
-    code = "import sys, torch; print(flush=True); sys.stdin.read()"
-    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as empty:
-        assert empty.stdout is not None
-        empty.stdout.readline()
-        bare = resident_memory(empty.pid)
-        empty.kill()
-    used = server.memory()
-    return Row(
-        "memory, bundled model",
-        f"{used:.0f} MB",
-        f"a process that imported torch: {bare:.0f} MB",
-        f"+{used - bare:.0f} MB",
-    )
+def _start_others(stack: ExitStack, checkpoint: Path) -> Iterator[Contender]:
+    """The servers that have an environment of their own, where that is installed, and the measuring rod."""
+    if PEERS.exists():
+        kserve = stack.enter_context(other_server("peer_kserve.py", checkpoint, "/v2/health/ready", PEERS))
+        yield Contender("KServe", kserve, f"/v1/models/{NAME}:predict")
+        mlserver = stack.enter_context(other_server("peer_mlserver.py", checkpoint, "/v2/health/ready", PEERS))
+        yield Contender("MLServer", mlserver, f"/v2/models/{NAME}/infer", _as_tensors, _read_tensors)
+    limit = stack.enter_context(other_server("limit.py", checkpoint, "/"))
+    yield Contender("the limit", limit, "/")
 
 
-def request_rows(ours: Server, peer: Server, model: LoadedModel) -> Iterator[Row]:
-    """Requests of the same windows to both."""
-    original = model.scaling.features_to_original(model.reference.windows).round(6)
-    bodies = {n: [json.dumps({"instances": original[i : i + n].tolist()}).encode() for i in range(64)] for n in (1, 32)}
+def _as_tensors(windows: np.ndarray) -> dict[str, Any]:
+    tensor = {"name": "windows", "shape": windows.shape, "datatype": "FP64", "data": windows.ravel().tolist()}
+    return {"inputs": [tensor]}
+
+
+def _read_tensors(answer: dict[str, Any]) -> Any:
+    return answer["outputs"][0]["data"]
+
+
+def forecast_rows(contenders: Sequence[Contender], windows: np.ndarray, expected: np.ndarray) -> Iterator[Row]:
+    """The same windows to all, in turn."""
+    for n, connections in WORK:
+        for one in contenders:
+            one.check(windows, n, expected)
+        runs: dict[str, list[Measured]] = {one.name: [] for one in contenders}
+        requests = {one.name: one.requests(windows, n) for one in contenders}
+        for _ in range(ROUNDS):
+            for one in contenders:
+                runs[one.name].append(measure(one.server, requests[one.name], connections))
+        ours, *others = ((name, summarize(measured)) for name, measured in runs.items())
+        work = f":predict of {_count(n, 'window')}, {_count(connections, 'connection')}"
+        for name, other in others:
+            ratio = f"{ours[1].load.rate / other.load.rate:.2f}x"
+            yield Row(work, str(ours[1].load), f"{name}: {other.load}", ratio)
+        if connections == max(connections for _, connections in WORK):
+            for name, other in others:
+                told = f"{ours[1].cpu * 1e3:.3f} ms"
+                beside = f"{name}: {other.cpu * 1e3:.3f} ms"
+                yield Row(f"processor time of the server, {work}", told, beside, f"{other.cpu / ours[1].cpu:.2f}x")
+
+
+def explanation_rows(ours: Server, by_hand: Server, windows: np.ndarray) -> Iterator[Row]:
+    """Explanations beside Captum's with 50 steps."""
+    for n, connections in ((1, 1), (1, 8), (32, 1)):
+        bodies = [json.dumps({"instances": windows[i : i + n].tolist()}).encode() for i in range(N_BODIES)]
+        load = measure(ours, [post(f"/v1/models/{NAME}:explain", body) for body in bodies], connections).load
+        peers = [
+            measure(by_hand, [post(f"/{style}/explain", body) for body in bodies], connections) for style in STYLES
+        ]
+        peer = max((measured.load for measured in peers), key=lambda load: load.rate)
+        work = f":explain of {_count(n, 'window')}, {_count(connections, 'connection')}"
+        yield Row(work, str(load), f"FastAPI + torch + Captum, 50 steps: {peer}", f"{load.rate / peer.rate:.1f}x")
+
+
+def fairness_row(ours: Server, windows: np.ndarray) -> Row:
+    """Forecasts while one connection has windows explained without pause, beside forecasts alone."""
     path = f"/v1/models/{NAME}"
-    for verb, n, connections in (("predict", 1, 1), ("predict", 1, 64), ("predict", 32, 8), ("explain", 1, 1)):
-        load, cpu = measure(ours, [post(f"{path}:{verb}", body) for body in bodies[n]], connections)
-        peers = [measure(peer, [post(f"/{style}/{verb}", body) for body in bodies[n]], connections) for style in STYLES]
-        peer_load, peer_cpu = max(peers, key=lambda measured: measured[0].rate)
-        work = f":{verb} of {n} window{'s' if n > 1 else ''}, {connections} connection{'s' if connections > 1 else ''}"
-        beside = "FastAPI + torch + Captum, 50 steps" if verb == "explain" else "FastAPI + torch"
-        yield Row(work, told(load), f"{beside}: {told(peer_load)}", f"{load.rate / peer_load.rate:.1f}x")
-        if connections == 64:
-            yield Row(
-                f"processor time of the server per request of {work}",
-                f"{cpu * 1e3:.2f} ms",
-                f"{beside}: {peer_cpu * 1e3:.2f} ms",
-                f"{peer_cpu / cpu:.1f}x",
-            )
-    yield fairness_row(ours, path, bodies)
+    bodies = {n: [json.dumps({"instances": windows[i : i + n].tolist()}).encode() for i in range(64)] for n in (1, 32)}
+    predict = [post(f"{path}:predict", body) for body in bodies[1]]
+    alone = measure(ours, predict, 64).load
+    explain = [post(f"{path}:explain", bodies[EXPLAINED][0])]
+    explaining = Thread(target=keep_busy, args=(ours.port, explain, 1, WARM_UP + DURATION + 1))
+    explaining.start()
+    beside = measure(ours, predict, 64).load
+    explaining.join()
+    work = f":predict of 1 window, 64 connections, while {EXPLAINED} windows are explained without pause"
+    return Row(work, str(beside), f"without: {alone}", f"p99 {beside.p99 / alone.p99:.1f}x")
+
+
+def footprint_rows(contenders: Sequence[Contender]) -> Iterator[Row]:
+    """Start and memory of each server with the same model, after all that."""
+    ours, *others = {one.server.pid: one for one in contenders}.values()
+    for other in others:
+        work, beside = "start of the process until ready", other.server.start
+        yield Row(
+            work, f"{ours.server.start:.2f} s", f"{other.name}: {beside:.2f} s", f"{beside / ours.server.start:.1f}x"
+        )
+    for other in others:
+        held, beside = ours.server.memory(), other.server.memory()
+        yield Row("memory (PSS)", f"{held:.0f} MB", f"{other.name}: {beside:.0f} MB", f"{beside / held:.1f}x")
 
 
 def cached_rows(ours: Server, peer: Server) -> Iterator[Row]:
     """What stays the same, beside a route that answers `{}`."""
-    empty, _ = measure(peer, [get("/empty")], 64)
+    empty = measure(peer, [get("/empty")], 64).load
     for resource in ("topology", "edges", "attributions", "report"):
         path = f"/v1/models/{BUNDLED_NAME}/{resource}"
         if get_status(ours.port, path) != 200:
             raise RuntimeError(f"there is no {path}")
-        load, _ = measure(ours, [get(path)], 64)
+        load = measure(ours, [get(path)], 64).load
         work = f"GET {resource}, cached, 64 connections"
-        yield Row(work, told(load), f"an empty FastAPI route: {told(empty)}", f"{load.rate / empty.rate:.0%}")
+        yield Row(work, str(load), f"an empty FastAPI route: {empty}", f"{load.rate / empty.rate:.0%}")
 
 
-def fairness_row(ours: Server, path: str, bodies: dict[int, list[bytes]]) -> Row:
-    """Forecasts while one connection has windows explained without pause, beside forecasts alone."""
-    predict = [post(f"{path}:predict", body) for body in bodies[1]]
-    alone, _ = measure(ours, predict, 64)
-    explain = [post(f"{path}:explain", bodies[EXPLAINED][0])]
-    explaining = Thread(target=keep_busy, args=(ours.port, explain, 1, WARM_UP + DURATION + 1))
-    explaining.start()
-    beside, _ = measure(ours, predict, 64)
-    explaining.join()
-    ratio = np.percentile(beside.seconds, 99) / np.percentile(alone.seconds, 99)
-    work = f":predict of 1 window, 64 connections, while {EXPLAINED} windows are explained without pause"
-    return Row(work, told(beside), f"without: {told(alone)}", f"p99 {ratio:.1f}x")
-
-
-def measure(server: Server, requests: Sequence[bytes], connections: int) -> tuple[Load, float]:
+def measure(server: Server, requests: Sequence[bytes], connections: int) -> Measured:
     """What came of requests for some seconds, and the processor time of the server for each."""
-    keep_busy(server.port, requests, connections, WARM_UP)
+    drive(server.port, requests, connections, WARM_UP)
     before = server.cpu_seconds()
-    load = keep_busy(server.port, requests, connections, DURATION)
-    return load, (server.cpu_seconds() - before) / len(load.seconds)
+    load = drive(server.port, requests, connections, DURATION)
+    return Measured(load, (server.cpu_seconds() - before) / load.n_requests)
 
 
-def told(load: Load) -> str:
-    """Requests a second, the median and the 99th percentile."""
-    return f"{load.rate:.0f}/s, {milliseconds(load.seconds)}"
+def summarize(runs: Sequence[Measured]) -> Measured:
+    """The medians of several runs."""
+    ordered = sorted((run.load for run in runs), key=lambda load: load.rate)
+    return Measured(ordered[len(ordered) // 2], median(run.cpu for run in runs))
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' if n > 1 else ''}"
+
+
+if __name__ == "__main__":
+    print_table(rows())

@@ -60,8 +60,3 @@ def times_in_turn(calls: Sequence[Callable[[], object]], rounds: int) -> list[np
             call()
             seconds[number, round_number] = perf_counter() - start
     return list(seconds)
-
-
-def milliseconds(seconds: np.ndarray) -> str:
-    """The median and the 99th percentile."""
-    return f"p50 {np.median(seconds) * 1e3:.2f} ms, p99 {np.percentile(seconds, 99) * 1e3:.2f} ms"

@@ -25,6 +25,7 @@ from models import SPREAD
 from servers import finish_background, free_server, peak_memory
 from table import Row, print_table
 
+from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference, load_checkpoint, save_checkpoint
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.network.chain import Network
@@ -84,7 +85,7 @@ def _table_rate(model: LoadedModel) -> float:
         folder = Path(place)
         plan = _plan(model, _copies(folder), PART_WINDOWS)
         start = perf_counter()
-        *_, last = explain_table(model, plan, folder / "out", explain_with_threads, None)
+        *_, last = explain_table(Model(model), plan, folder / "out", explain_with_threads, None)
         return last.summary.windows / (perf_counter() - start)
 
 
@@ -199,7 +200,7 @@ def _steady_rate(model: LoadedModel, workers: int) -> float:
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         advances = explain_table(
-            model, _plan(model, _copies(folder), RAY_PART), folder / "out", explain_with_ray, workers
+            Model(model), _plan(model, _copies(folder), RAY_PART), folder / "out", explain_with_ray, workers
         )
         stamps = [(perf_counter(), advance.summary.windows) for advance in advances]
     (start, before), (end, after) = stamps[1], stamps[-1]

@@ -16,7 +16,6 @@ import numpy as np
 from load import keep_busy, post
 from models import NAME, large_model
 from servers import CLIENT_CORE, finish_background, our_server, peak_memory, pin, resident_memory
-from serving import told
 from table import Row
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
@@ -70,12 +69,11 @@ def _measure(folder: Path) -> Iterator[Row]:
         with _doing(server.port, others, swap):
             beside = keep_busy(server.port, requests, N_CLIENTS, DURATION, check)
         peak = peak_memory(server.pid)
-    ratio = np.percentile(beside.seconds, 99) / np.percentile(alone.seconds, 99)
     work = (
         f":predict of 1 window, {N_CLIENTS} connections, while {N_EXPLAINING} have {EXPLAINED} windows explained, one "
         "sends 8 MB that end in NaN, one varies `fidelity`, and checkpoints are swapped"
     )
-    yield Row(work, told(beside), f"without: {told(alone)}", f"p99 {ratio:.1f}x")
+    yield Row(work, str(beside), f"without: {alone}", f"p99 {beside.p99 / alone.p99:.1f}x")
     settings = Settings()
     held = settings.max_work_bytes + settings.cached_answers + settings.max_concurrent * (64 << 10)
     bound = at_rest + ALLOCATOR * held / 1e6

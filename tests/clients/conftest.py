@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
-from processes import start_process
+from processes import start_command, start_process
 from waiting import poll
 
 
@@ -14,6 +14,6 @@ from waiting import poll
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     """A client of the command, which serves the bundled model."""
     log = tmp_path_factory.mktemp("server") / "log"
-    with start_process(log, KANSCOPE_REPOSITORY_API="true") as process:
+    with start_process(log, by=start_command, KANSCOPE_REPOSITORY_API="true") as process:
         poll(lambda: process.client.get("/readyz").status_code == 200)
         yield process.client

@@ -1,4 +1,4 @@
-"""`kanscope serve` as its users start it, and the browser that they look with."""
+"""`kanscope serve` in a process of its own, and the browser that its users look with."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from waiting import poll
 from kanmodel.checkpoint import save_checkpoint
 from service.models.repository import BUNDLED
 
-CHROMIUM = Path("/usr/bin/chromium")  # Debian's
+CHROMIUM = Path("/usr/bin/chromium-headless-shell")  # Debian's, without a desktop's windows
 OPTIONS = ["--no-sandbox"]  # which a container's root can't have
 
 PATIENCE = 120_000  # ms: a machine that is busy with other things is no failure
@@ -30,7 +30,7 @@ Serve = Callable[..., AbstractContextManager[httpx2.Client]]
 @pytest.fixture(scope="module")  # playwright holds an event loop, beside which other tests could run none of their own
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium")
+        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium-headless-shell")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         yield browser
@@ -56,7 +56,8 @@ def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
     folder = tmp_path_factory.mktemp("models")
     bundled = BUNDLED / "nyc-weather.safetensors"
     (folder / bundled.name).write_bytes(bundled.read_bytes())
-    save_checkpoint(make_model("front", product=True, targets=("a", "b")), folder / "front.safetensors")
+    front = make_model("front", seed=4, product=True, targets=("a", "b"), n_reference=130)
+    save_checkpoint(front, folder / "front.safetensors")
     save_checkpoint(make_model("head", n_features=6), folder / "head.safetensors")
     save_checkpoint(make_model("lstm", targets=("a", "b")), folder / "two.safetensors")
     with serve(folder) as client:

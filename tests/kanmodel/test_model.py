@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 
@@ -14,15 +15,16 @@ import pandas as pd
 import polars as pl
 import pytest
 import torch
-from factories import make_model, make_windows
+from factories import make_chain, make_model, make_windows
 from torch import nn
 
 import kanmodel
-from kanmodel import DataError, Model, UnknownNameError
+from kanmodel import DataError, Model, UnknownNameError, overall
 from kanmodel import model as module
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.explain.functions.curves import sample_edge
-from kanmodel.explain.functions.expressions import compose_formula
+from kanmodel.explain.functions.front import find_front
+from kanmodel.explain.functions.written import write_formulas
 from kanmodel.explain.importance.attributions import attribute_features
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.baseline import Baseline
@@ -33,6 +35,7 @@ from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule
 from kanmodel.explain.topology.subnetwork import extract_subnetwork
 from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.network.config import Step, plain_layers
 from kanmodel.prose import answer_findings
 
 NAMES = ("f0", "f1", "f2", "f3")
@@ -231,19 +234,22 @@ def test_every_edge_by_its_ids_and_by_its_numbers(shape):
 
 def test_an_edge_needs_no_ledger(monkeypatch):
     """The function of an edge is sampled without measuring the importance of anything."""
-    monkeypatch.setattr(module, "measure_importance", lambda *_: pytest.fail("measured"))
+    monkeypatch.setattr(overall, "measure_importance", lambda *_: pytest.fail("measured"))
     assert len(Model(make_model()).edge("lstm:1", "head:1:2").x) == 101
 
 
 def test_formula():
-    """A head on features has the formula of `compose_formula`; after an LSTM an error says why there is none."""
-    loaded = make_model("head", n_features=2, n_hidden=1)
-    below = compose_formula(loaded, build_topology(loaded, measure_importance(loaded, 0), PruningRule()))
+    """The front of `find_front`, in words; a layer norm in the way is said."""
+    loaded = make_model("lstm", n_features=2, n_hidden=1, hidden_size=2)
+    measured = measure_importance(loaded, 0)
+    below = write_formulas(loaded, measured, find_front(loaded, measured))
     found = Model(loaded).formula()
-    assert (found.expression, found.r2, found.symbols) == (below.expression, below.r2, dict(below.symbols))
-    assert found.expression in repr(found) and found.table()[0]["r2"] == below.r2
-    with pytest.raises(kanmodel.ConfigError, match="LSTM"):
-        Model(make_model()).formula()
+    assert tuple(found) == below and len(found) == len(found.table()) and found[0].complexity == 1
+    assert found.simplest(-1e9) == below[0] and found.simplest(1.1) is None
+    assert below[-1].expression in found.html() and below[-1].expression[:40] in repr(found)
+    norm = plain_layers([4, 1], before=(Step("layer_norm"),))
+    with pytest.raises(kanmodel.ConfigError, match="layer norm"):
+        Model(make_chain(replace(make_model("head").config, head=norm))).formula()
 
 
 def test_prune_and_save(model, windows, tmp_path):
@@ -275,7 +281,7 @@ def test_global_results_are_computed_once_by_many_threads(monkeypatch):
         start.wait()
         return [model.importance, model.report][number % 2]()
 
-    monkeypatch.setattr(module, "measure_importance", measure)
+    monkeypatch.setattr(overall, "measure_importance", measure)
     with ThreadPoolExecutor(8) as threads:
         found = list(threads.map(ask, range(8)))
     assert len(calls) == 1 and len({id(result) for result in found}) == 2
@@ -285,7 +291,7 @@ def test_a_failure_is_not_kept(monkeypatch):
     """What failed once is computed again when it is asked for again."""
     model = Model(make_model())
     with monkeypatch.context() as patch:
-        patch.setattr(module, "measure_importance", lambda *_: 1 / 0)
+        patch.setattr(overall, "measure_importance", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             model.importance()
     assert model.importance().features
@@ -293,9 +299,9 @@ def test_a_failure_is_not_kept(monkeypatch):
 
 def test_many_rules_are_not_all_kept(model):
     """However many rules are asked for, no more than the bound is kept, and each is still answered by itself."""
-    for fidelity in np.linspace(0.5, 1, module.N_RULES + 5):
+    for fidelity in np.linspace(0.5, 1, module.N_KEPT + 5):
         assert model.topology(fidelity=float(fidelity)).rule.fidelity == fidelity
-    assert len(model._of_rules._cells) <= module.N_RULES
+    assert len(model.results._cells) <= module.N_KEPT
 
 
 BAD = np.zeros((6, 4))
@@ -467,7 +473,7 @@ def test_the_readme_does_what_it_says(tmp_path, monkeypatch):
             compared += 1
         else:
             exec(code, names)
-    assert compared == 16 and (tmp_path / "small.safetensors").exists()
+    assert compared == 19 and (tmp_path / "small.safetensors").exists()
     assert f"```\n{names['e']!r}\n```" in readme
 
 

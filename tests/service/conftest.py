@@ -15,7 +15,7 @@ import pytest
 import uvicorn
 from factories import make_model
 from fastapi import FastAPI
-from processes import Process, start_process
+from processes import Process, is_loaded, run_process, start_command
 from waiting import poll
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
@@ -42,14 +42,6 @@ class Service:
 
     def post(self, path: str, body: object, **options: object) -> httpx2.Response:
         return self.client.post(path, json=body, **options)  # type: ignore[arg-type]
-
-
-def is_loaded(client: httpx2.Client) -> bool:
-    """Whether a server answers, and has loaded its models, which needs no key; workers answer no sooner."""
-    try:
-        return "loading" not in client.get("/readyz").text
-    except httpx2.NetworkError:
-        return False
 
 
 @contextmanager
@@ -83,21 +75,13 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
     return run
 
 
-@contextmanager
-def run_process(log: Path, *arguments: object, **variables: str) -> Iterator[Process]:
-    """A `kanscope serve` with arguments, and settings by their variables; what it logs goes into a file."""
-    with start_process(log, *arguments, **variables) as process:
-        poll(lambda: is_loaded(process.client))
-        yield process
-
-
 def run_on_ray(log: Path, *arguments: object, **variables: str) -> AbstractContextManager[Process]:
     """The same on a Ray cluster of its own, which ends with the process, however that ends."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     settings = {"RAY_ADDRESS": "local", "HOME": str(log.parent), "KANSCOPE_REPLICA_CPUS": "0", **variables}
-    return run_process(log, *arguments, "--engine", "ray", "--port", port, **settings)
+    return run_process(log, *arguments, "--engine", "ray", "--port", port, by=start_command, **settings)
 
 
 @pytest.fixture
@@ -138,8 +122,10 @@ def wait_until() -> Callable[[Callable[[], bool]], None]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The bundled model, one of each other shape, and a file that is none."""
     path = tmp_path_factory.mktemp("models")
-    save_checkpoint(make_model("lstm", targets=("a", "b"), horizon=2), path / "two.safetensors")
-    save_checkpoint(make_model("front", product=True, with_targets=False), path / "front.safetensors")
+    # Of some seeds those whose importance, which a server computes at once, takes half the time of others.
+    save_checkpoint(make_model("lstm", seed=2, targets=("a", "b"), horizon=2), path / "two.safetensors")
+    front = make_model("front", seed=4, product=True, with_targets=False)
+    save_checkpoint(front, path / "front.safetensors")
     save_checkpoint(make_model("head", dtype="float32"), path / "head.safetensors")
     (path / "nyc-weather.safetensors").write_bytes((BUNDLED / "nyc-weather.safetensors").read_bytes())
     (path / "broken.safetensors").write_bytes((path / "two.safetensors").read_bytes()[:-100])
@@ -154,6 +140,8 @@ LIMITS = {"max_body_bytes": 100_000, "max_windows": 50, "max_points": 500, "requ
 def local_service(folder: Path) -> Iterator[Service]:
     """One server for all tests that only ask, in this process, into which some of them look."""
     models = {name: load_checkpoint(folder / f"{name}.safetensors") for name in NAMES}
+    for model in models.values():
+        model.accelerate()  # as the registry does: the same numbers to the last bit
     with run_server(create_app(Settings(models=folder, **LIMITS))) as client:  # type: ignore[arg-type]
         yield Service(client, models)
 

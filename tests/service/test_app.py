@@ -66,7 +66,7 @@ def test_the_setting_of_torch_threads_holds(serve_app, folder):
 
 
 def test_the_app_loads_no_library_that_only_some_questions_need():
-    """They are imported where they are used; rich, which structlog takes where it is there, is not needed."""
+    """They are imported where they are used; rich is the command line's."""
     code = """
 import sys
 sys.modules["rich"] = None  # an import of it fails

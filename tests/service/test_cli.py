@@ -2,17 +2,16 @@ import ast
 import json
 import re
 import shlex
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
-import sympy
 import torch
-from factories import make_model, write_table
+from factories import make_chain, make_model, write_table
 from goldens import load_case
+from processes import Fork, start, start_command
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
@@ -56,15 +55,16 @@ def test_a_table_becomes_a_checkpoint(tmp_path, table, run):
 
 
 def test_the_program_runs_from_end_to_end(tmp_path, table):
-    """As a process of its own, it trains, inspects what it wrote, and repeats itself to the last digit."""
+    """As processes of their own, it trains, inspects what it wrote, and repeats itself to the last digit."""
 
-    def kanscope(*arguments):
-        command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    def kanscope(*arguments, by=Fork):
+        log = tmp_path / "log"
+        assert start(log, *arguments, by=by).wait(300) == 0, log.read_text()
+        return log.read_text()
 
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
-    for file in (first, second):
-        kanscope("train", table, *TRAIN, *QUICK, "-o", file)
+    kanscope("train", table, *TRAIN, *QUICK, "-o", first, by=start_command)  # as its users start it
+    kanscope("train", table, *TRAIN, *QUICK, "-o", second)
     document = json.loads(kanscope("inspect", first, "--json"))
     assert document["metrics"] == load_checkpoint(second).metrics
 
@@ -205,41 +205,47 @@ def test_pruning_by_thresholds(tmp_path, run, saved):
 
 
 def test_a_formula_is_as_near_as_it_says(run, saved):
-    """The expression of a trained KAN, evaluated by sympy, has the R2 that is printed; on new windows 0.99 too."""
+    """The Python of a trained KAN's formula has the R2 that is printed on held-out windows; on new ones 0.99 too."""
     case = load_case("interp4")
-    file = saved(case.model)
+    file, names = saved(case.model), case.model.config.feature_names
     document = json.loads(run("formula", file, "--json")[1])
-    symbols = [sympy.Symbol(name) for name in case.model.config.feature_names]
-    expression = sympy.lambdify(symbols, sympy.parse_expr(document["expression"]), "numpy")
+    nearest = document["formulas"][-1]
+    scope = {}
+    exec(nearest["python"], scope)
+    (function,) = (value for name, value in scope.items() if callable(value) and not name.startswith("__"))
     for part in ("reference", "eval"):
         windows = case.model.scaling.features_to_original(case.windows(part))
+        windows = windows[(len(windows) + 1) // 2 :] if part == "reference" else windows
         full = case.model.predict(windows)[:, 0]
-        lost = ((expression(*windows[:, -1].T) - full) ** 2).sum() / ((full - full.mean()) ** 2).sum()
+        columns = dict(zip(names, windows[:, -1].T, strict=True))
+        given = {s: columns[v["node"].removeprefix("feature:")] for s, v in nearest["variables"].items()}
+        lost = ((function(**given) - full) ** 2).sum() / ((full - full.mean()) ** 2).sum()
         if part == "reference":
-            assert document["r2"] == pytest.approx(1 - lost, abs=1e-9)
+            assert nearest["r2"] == pytest.approx(1 - lost, abs=1e-9)
         assert 1 - lost >= 0.99
     code, out, _ = run("formula", file)
     assert code == 0
-    assert out.startswith(f"{document['output']} = {document['expression']}\nR2 {document['r2']:.4f} against the model")
-    assert len(json.loads(run("formula", file, "--fidelity", "0.5", "--json")[1])["expression"]) < len(
-        document["expression"]
-    )
+    assert document["output"] in out and "complexity" in out
+    _, python, _ = run("formula", file, "--complexity", str(nearest["complexity"]))
+    assert python.endswith(nearest["python"])
+    (one,) = json.loads(run("formula", file, "--complexity", "1", "--json")[1])["formulas"]
+    assert one["complexity"] == 1 and not one["variables"]
 
 
 def test_features_that_are_no_names_get_symbols(run, saved):
-    """The symbols of an expression are listed where they are not the features' own names, and in JSON all of them."""
+    """A symbol that is not the feature's own name says what it stands for."""
     model = make_model("head", n_features=3)
     names = ("lambda", "wind-speed", "temp")
     features = tuple(replace(f, name=name) for f, name in zip(model.config.features, names, strict=True))
     network = Network(replace(model.config, features=features))
     network.load_state_dict(model.network.state_dict())
     file = saved(replace(model, network=network))
-    document = json.loads(run("formula", file, "--json")[1])
-    assert document["symbols"] == {"lambda_": "lambda", "wind_speed": "wind-speed", "temp": "temp"}
-    used = {node.id for node in ast.walk(ast.parse(document["expression"])) if isinstance(node, ast.Name)}
-    assert {"lambda_", "wind_speed"} <= used
-    lines = run("formula", file)[1].splitlines()
-    assert lines[-2:] == ["lambda_ stands for 'lambda'.", "wind_speed stands for 'wind-speed'."]
+    nearest = json.loads(run("formula", file, "--json")[1])["formulas"][-1]
+    nodes = {symbol: variable["node"] for symbol, variable in nearest["variables"].items()}
+    all_nodes = {"lambda_": "feature:lambda", "wind_speed": "feature:wind-speed", "temp": "feature:temp"}
+    assert nodes.items() <= all_nodes.items() and nodes
+    used = {node.id for node in ast.walk(ast.parse(nearest["expression"])) if isinstance(node, ast.Name)}
+    assert set(nodes) <= used
 
 
 def test_a_window_is_explained(run, saved):
@@ -392,12 +398,18 @@ def test_persistence_of_a_column_that_was_shifted_needs_a_name(tmp_path, table, 
     assert code == 0 and "persistence_r2" in load_checkpoint(file).metrics and "not measured" not in out
 
 
+def test_a_head_that_mixes_its_nodes_has_no_formula(run, saved):
+    """It ends in one sentence and exit code 2."""
+    norm = plain_layers([4, 1], before=(Step("layer_norm"),))
+    code, _, told = run("formula", saved(make_chain(replace(make_model("head").config, head=norm))))
+    assert code == 2 and "a formula needs edges that are functions of one number" in told
+
+
 def test_questions_that_cannot_be_answered(tmp_path, run, saved):
     """Each ends in one sentence and exit code 2."""
     file = saved(make_model("lstm"))
     out_file = tmp_path / "n.safetensors"
     for arguments, message in (
-        (["formula", file], "a formula needs layers that read the features of one step"),
         (["explain", file, "--window", "160"], "there is no reference window 160, but 0 to 159"),
         (["explain", file, "--faithfulness", "--window", "1"], "--faithfulness measures over many windows"),
         (["explain", file, "--output-name", "q"], "there is no output 'q', but y+1"),
@@ -407,11 +419,24 @@ def test_questions_that_cannot_be_answered(tmp_path, run, saved):
         ),
         (["prune", file, "-o", out_file, "--output-name", "q"], "there is no output 'q', but y+1"),
         (["prune", file, "-o", tmp_path / "n.pt"], f"{tmp_path / 'n.pt'} must end in .safetensors"),
+        (["export", file, "-o", out_file], f"{out_file} must end in .onnx"),
+        (["export", file, "-o", "/nowhere/m.onnx"], "cannot write /nowhere/m.onnx: there is no folder /nowhere"),
         (["train", "t.csv", "-o", out_file], "--target is missing"),
     ):
         code, out, err = run(*arguments)
         assert (code, out) == (2, "") and err.startswith(f"kanscope: {message}") and err.count("\n") == 1
     assert not out_file.exists()
+
+
+def test_the_bundled_model_is_exported(tmp_path, run):
+    """The written file predicts what the model does, from a window as the API takes it, without this library."""
+    code, out, _ = run("export", BUNDLED / "nyc-weather.safetensors", "-o", tmp_path / "m.onnx")
+    assert code == 0 and f"{tmp_path / 'm.onnx'} (" in out and "standard deviations" in out
+    window = json.loads((BUNDLED.parents[1] / "tests" / "examples" / "window.json").read_text())["instances"]
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    (outputs,) = session.run(["predictions"], {"instances": np.array(window)})
+    model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
+    np.testing.assert_allclose(outputs, model.predict(np.array(window)), atol=1e-5 * model.output_std[0])
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from io import BytesIO
 from itertools import combinations, pairwise
 from xml.etree import ElementTree
@@ -337,9 +338,9 @@ def test_what_is_beyond_the_grid_is_shaded():
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 def test_nothing_stands_on_anything_else(shape):
     """However many edges are kept, boxes and nodes are apart from each other and inside the picture."""
-    model = make_model(shape, n_features=9, lookback=2, hidden_size=9, n_hidden=8, product=True, n_reference=130)
-    rule = PruningRule(thresholds=Thresholds(edge=0.001))
-    topology = build_topology(model, measure_importance(model, 0), rule)
+    make = partial(make_model, shape, n_features=9, lookback=2, hidden_size=9, n_hidden=8, product=True)
+    importance = measure_importance(make(n_reference=20), 0)  # the scores need more windows
+    topology = build_topology(make(n_reference=130), importance, PruningRule(thresholds=Thresholds(edge=0.001)))
     for fold in (True, False):
         layout = lay_out(topology, fold)
         boxes = [(box.x, box.y, box.side / 2) for box in layout.boxes.values()]

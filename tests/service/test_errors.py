@@ -14,8 +14,9 @@ import pytest
 from factories import make_model, make_tensors, make_windows
 from waiting import poll
 
+import kanmodel
 import service
-from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import CheckpointError, KanscopeError
 from kanmodel.network.config import Target
 from service.app import create_app
@@ -545,9 +546,7 @@ def test_the_kinds_of_503_can_be_told_apart(serve, serve_app, folder, monkeypatc
     """By their codes: a model that loads, failed or was unloaded; too many requests; a full queue; a late result."""
     go_on = threading.Event()
     real = forecasts._forecast
-    monkeypatch.setattr(
-        "service.models.registry.load_checkpoint", lambda path: go_on.wait(60) and load_checkpoint(path)
-    )
+    monkeypatch.setattr("service.models.registry.load", lambda path: go_on.wait(60) and kanmodel.load(path))
     with serve(wait=False, models=folder, repository_api=True, max_queue=1) as client:
         codes = {"loading": client.get("/v1/models/two"), "readiness": client.get("/readyz")}
         go_on.set()

@@ -11,20 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from factories import make_model, make_windows
 from hypothesis import given
 from hypothesis import strategies as st
 from thorough import THOROUGH
 from virtual import VirtualWorker, run_virtually
 
-from kanmodel.errors import DataError, NonFiniteError
+from kanmodel import DataError, Model, NonFiniteError
 from service.http.errors import DeadlineError, NotReadyError, OverloadedError
 from service.models.registry import Registry
 from service.telemetry.metrics import Metrics
 from service.work.budget import EXPLAINING_SHARE, Bounds
 from service.work.deadlines import Deadline
-from service.work.executor import N_THREADS, PATIENCE, Executor
+from service.work.executor import N_RUNNING, PATIENCE, Executor
 from service.work.jobs import UNKNOWN, Cost
 from service.work.threads import NICE
 
@@ -72,6 +71,19 @@ def taking(seconds, log=None, name=None, error=None):
         if error is not None:
             raise error
         return name
+
+    return compute
+
+
+def in_slices(n, function):
+    """A computation that does the same in each of n slices, with pauses between."""
+
+    def compute(pause):
+        for number in range(n):
+            if number:
+                pause()
+            result = function()
+        return result
 
     return compute
 
@@ -153,7 +165,7 @@ def test_what_nobody_awaits_is_not_computed():
 
 def test_explanations_take_no_places_of_forecasts():
     """While as many explanations wait as may, a forecast is computed at once, and the next explanation refused."""
-    model = make_model("head")
+    model = Model(make_model("head"))
 
     async def scenario(work):
         slow = await start_all(
@@ -172,7 +184,7 @@ def test_explanations_take_no_places_of_forecasts():
 
 def test_forecasts_past_their_places_are_refused():
     """The request that finds every place taken is told when to come again; a place that is given back is free."""
-    model = make_model("head")
+    model = Model(make_model("head"))
 
     async def scenario(work):
         many = [work.predict(model, make_windows(model, 1), Deadline.after(9)) for _ in range(BOUNDS.forecasts + 2)]
@@ -249,8 +261,7 @@ def test_slices_of_many_requests_take_turns():
     async def scenario(work):
         async def explain(name):
             with work.place("explanation"):
-                for _ in range(20):
-                    await work.run_slice(taking(0.01, log, name))
+                await work.run_in_turns(in_slices(20, taking(0.01, log, name)))
 
         await asyncio.gather(*map(explain, "abcdef"))
 
@@ -372,8 +383,7 @@ def check_arrivals(arrivals):
             try:
                 if kind == "sliced":
                     with work.place("explanation", cost.n_bytes):
-                        for _ in range(3):
-                            one.result = await deadline.wait(work.run_slice(function))
+                        one.result = await deadline.wait(work.run_in_turns(in_slices(3, function)))
                 else:
                     name = None if key is None else (kind == "forecast", key)
                     one.result = await work.run(function, kind, cost, name, deadline)
@@ -396,10 +406,16 @@ def check_arrivals(arrivals):
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(3)  # what was given up while it ran
         assert {*budget.taken.values(), *budget.held.values()} == {0}
-        assert not work._waiting and not work._running and not work._by_key and len(work._idle) == N_THREADS
+        assert (
+            not work._waiting
+            and not work._running
+            and not work._ending
+            and not work._by_key
+            and len(work._idle) == N_RUNNING
+        )
 
     run(scenario)
-    assert most["bytes"] <= BOUNDS.n_bytes and most["threads"] <= N_THREADS
+    assert most["bytes"] <= BOUNDS.n_bytes and most["threads"] <= N_RUNNING
     assert most["explanation"] <= BOUNDS.explanations and most["forecast"] <= BOUNDS.forecasts
     for one in seen:
         assert one.ended >= one.arrived, "somebody is still waiting"
@@ -431,13 +447,13 @@ def test_the_threads_work_where_they_may_not_be_nice(monkeypatch):
     assert run_really(lambda work: work.run(lambda: "done", "explanation", UNKNOWN)) == "done"
 
 
-def loop_in_torch(started, ended):
-    """A computation that would never end."""
+def never_end(started, ended):
+    """A computation that would go on for ever, with pauses."""
 
-    def compute():
+    def compute(pause):
         try:
             while True:
-                torch.ones(3).sum()
+                pause()
                 started.set()
         finally:
             ended.set()
@@ -446,11 +462,11 @@ def loop_in_torch(started, ended):
 
 
 def test_the_last_who_leaves_breaks_a_long_computation_off():
-    """What runs in torch ends at its next operation once nobody waits, and its place is free."""
+    """What runs ends at its next pause once nobody waits, and its place is free."""
     started, ended = threading.Event(), threading.Event()
 
     async def scenario(work):
-        (one,) = await start_all(work.run(loop_in_torch(started, ended), "explanation", UNKNOWN, "key"))
+        (one,) = await start_all(work.compute(never_end(started, ended), "explanation", UNKNOWN, "key"))
         await asyncio.to_thread(started.wait, 30)
         one.cancel()
         assert await asyncio.to_thread(ended.wait, 30)
@@ -460,12 +476,12 @@ def test_the_last_who_leaves_breaks_a_long_computation_off():
 
 
 def test_closing_ends_what_would_never_end():
-    """What runs in torch is broken off, what waits is refused, and so is what comes later."""
+    """What runs ends at its next pause, what waits is refused, and so is what comes later."""
     started, ended = threading.Event(), threading.Event()
 
     async def scenario(work):
         tasks = await start_all(
-            work.run(loop_in_torch(started, ended), "explanation", UNKNOWN),
+            work.compute(never_end(started, ended), "explanation", UNKNOWN),
             work.run(lambda: "waits", "explanation", UNKNOWN),
         )
         await asyncio.to_thread(started.wait, 30)
@@ -480,12 +496,12 @@ def test_closing_ends_what_would_never_end():
 
 def test_no_forecast_waits_for_what_else_is_computed():
     """Forecasts are answered while every other thread is kept busy."""
-    model = make_model("head")
+    model = Model(make_model("head"))
     go_on = threading.Event()
 
     async def scenario(work):
         busy = await start_all(
-            *(work.run(lambda: go_on.wait(30), "explanation", Cost(0.05)) for _ in range(N_THREADS + 2))
+            *(work.run(lambda: go_on.wait(30), "explanation", Cost(0.05)) for _ in range(N_RUNNING + 2))
         )
         found = await work.predict(model, make_windows(model, 2), Deadline.after(30))
         assert not go_on.is_set()

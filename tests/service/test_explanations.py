@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from factories import make_model, make_windows
 
+from kanmodel import model as core
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.expected import draw_baselines, explain_expected
-from kanmodel.explain.paths.ledger import LedgerOptions, explain_in_slices, explain_windows
+from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
 from service.work import explanations
 
 
@@ -199,9 +200,9 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(local_service, monkeypa
     def explain_slowly(*arguments):
         calls.append(arguments)
         assert len(calls) == 1 or go_on.wait(30)
-        return explain_in_slices(*arguments)
+        return explain_windows(*arguments)
 
-    monkeypatch.setattr(explanations, "explain_in_slices", explain_slowly)
+    monkeypatch.setattr(core, "explain_windows", explain_slowly)
     n = explanations.PART + 1
     body = {"instances": make_windows(local_service.models["two"], n).tolist(), "output": "a+1"}
     try:
@@ -224,9 +225,9 @@ def test_an_error_in_a_stream_is_its_last_line(local_service, monkeypatch):
         calls.append(arguments)
         if len(calls) > 1:
             raise NonFiniteError("outputs[0][0] must be finite")
-        return explain_in_slices(*arguments)
+        return explain_windows(*arguments)
 
-    monkeypatch.setattr(explanations, "explain_in_slices", explain_once)
+    monkeypatch.setattr(core, "explain_windows", explain_once)
     body = {"instances": make_windows(local_service.models["two"], explanations.PART + 1).tolist(), "output": "a+1"}
     answer = local_service.post("/v1/models/two:explain", body, headers={"Accept": "application/x-ndjson"})
     *lines, last = [json.loads(line) for line in answer.text.splitlines()]

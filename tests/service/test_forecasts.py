@@ -15,16 +15,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from virtual import VirtualWorker, run_virtually
 
-from kanmodel.errors import NonFiniteError
+from kanmodel import Model, NonFiniteError
 from service.http.errors import DeadlineError
 from service.work import forecasts
 from service.work.budget import Bounds, Budget
 from service.work.deadlines import Deadline
-from service.work.forecasts import IN_PLACE, TOGETHER, Forecasts
+from service.work.forecasts import IN_PLACE, TOGETHER, Answering, Forecasts
+from service.work.jobs import Cost
 from service.work.threads import Worker
 
-MODEL = replace(make_model("head"), sha256="a")
-OTHER = replace(make_model("head", seed=1), sha256="b")
+MODEL = Model(replace(make_model("head"), sha256="a"))
+OTHER = Model(replace(make_model("head", seed=1), sha256="b"))
 LATE = Deadline(1e9, 1e9)
 
 
@@ -65,7 +66,8 @@ def batches(monkeypatch):
     return sizes
 
 
-ON_THREAD, ON_LOOP = {"a": 0, "b": 0}, {"a": 10**9, "b": 10**9}
+NAMES = ("a", "b", MODEL.checkpoint, OTHER.checkpoint)
+ON_THREAD, ON_LOOP = dict.fromkeys(NAMES, 0), dict.fromkeys(NAMES, 10**9)
 
 
 @pytest.mark.parametrize("in_place", [ON_THREAD, ON_LOOP, None])
@@ -151,7 +153,7 @@ def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
 class TimedModel:
     """A model whose forecasts take virtual time, and are the sums of the windows."""
 
-    sha256: str
+    checkpoint: str
     seconds: float
     config: object = field(default_factory=lambda: SimpleNamespace())
 
@@ -344,3 +346,65 @@ def test_the_size_for_the_loop_is_measured_by_the_processor_time_of_the_thread(m
     monkeypatch.setattr(forecasts, "thread_time", lambda: clock[0])
     expected = (IN_PLACE - 5e-5) / per_window
     assert forecasts._measure_in_place(model) == pytest.approx(expected, abs=1)
+
+
+def answering(windows, describe=lambda windows, predictions: predictions, seconds=1.0, most_windows=1):
+    """A request that takes some seconds to read; `windows` may be an error."""
+
+    def read():
+        if isinstance(windows, Exception):
+            raise windows
+        return windows
+
+    return Answering(read, describe, Cost(seconds, 8), lambda _: Cost(0), most_windows)
+
+
+@pytest.mark.parametrize(("seconds", "is_on_thread"), [(2 * IN_PLACE, True), (IN_PLACE / 2, False)])
+def test_a_large_request_is_read_and_answered_where_it_is_forecast(seconds, is_on_thread):
+    """One thread does all three, a small request the event loop; the answer is of the request's own windows."""
+    threads, windows = [], make_windows(MODEL, 3)
+
+    def read():
+        threads.append(threading.get_ident())
+        return windows
+
+    def describe(of, predictions):
+        threads.append(threading.get_ident())
+        return len(of), predictions
+
+    request = replace(answering(windows, describe, seconds), read=read)
+
+    async def scenario(under_test):
+        return await under_test.answer(MODEL, request, LATE)
+
+    n, predictions = run(scenario, in_place=ON_LOOP)
+    assert n == 3 and len({*threads}) == 1 and (threads[0] != threading.get_ident()) == is_on_thread
+    np.testing.assert_allclose(predictions, MODEL.predict(windows), rtol=1e-12)
+
+
+def test_large_requests_go_together_and_those_that_fail_alone(busy, batches):
+    """Neither what cannot be read nor what cannot be described changes the answers of the others in its batch."""
+    begun, go_on = busy
+
+    def fail(*_):
+        raise ArithmeticError
+
+    good = answering(make_windows(MODEL, 2))
+
+    async def scenario(under_test):
+        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 7), LATE))
+        await asyncio.to_thread(begun.wait)
+        requests = (good, answering(KeyError("x")), answering(make_windows(MODEL, 1), fail), good)
+        asked = [asyncio.create_task(under_test.answer(MODEL, one, LATE)) for one in requests]
+        await asyncio.sleep(0)
+        go_on.set()
+        await long
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert under_test._budget.taken["forecast"] == 0 and under_test._budget.held["forecast"] == 0
+        return found
+
+    first, unread, undescribed, last = run(scenario, in_place=ON_THREAD)
+    assert batches == [[7], [2, 1, 2]]
+    assert (type(unread), type(undescribed)) == (KeyError, ArithmeticError)
+    for found in (first, last):
+        np.testing.assert_allclose(found, MODEL.predict(make_windows(MODEL, 2)), rtol=1e-12)

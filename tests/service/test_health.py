@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from kanmodel.checkpoint import load_checkpoint
+import kanmodel
 
 
 def test_lives_as_soon_as_it_listens(service):
@@ -42,9 +42,9 @@ def slow_version(monkeypatch):
     def load_slowly(path):
         if path.stem == "1":
             go_on.wait(30)
-        return load_checkpoint(path)
+        return kanmodel.load(path)
 
-    monkeypatch.setattr("service.models.registry.load_checkpoint", load_slowly)
+    monkeypatch.setattr("service.models.registry.load", load_slowly)
     yield go_on
     go_on.set()
 

@@ -15,10 +15,11 @@ from factories import make_windows
 from sockets import connect, head, is_at_rest
 from waiting import poll
 
+from kanmodel import model as core
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.paths.ledger import explain_in_slices, explain_windows
+from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.pausing import go_on as run_through
 from kanmodel.scaling import Array
-from service.work import explanations
 
 pytestmark = pytest.mark.alone
 
@@ -135,19 +136,24 @@ def test_who_goes_away_stops_the_work_within_one_slice(serve, folder, local_serv
     slices, inside, go_on = [], threading.Event(), threading.Event()
 
     def explain_slowly(*arguments):
-        computing = explain_in_slices(*arguments)
-        while True:
+        *of_windows, pause = arguments
+        if pause is run_through:  # the model is warmed up
+            return explain_windows(*arguments)
+
+        def begin_slice():
             slices.append(1)
             if len(slices) == 3:
                 inside.set()
                 assert go_on.wait(60)
-            try:
-                next(computing)
-            except StopIteration as end:
-                return end.value
-            yield
 
-    monkeypatch.setattr(explanations, "explain_in_slices", explain_slowly)
+        def pause_and_begin():
+            pause()
+            begin_slice()
+
+        begin_slice()
+        return explain_windows(*of_windows, pause_and_begin)
+
+    monkeypatch.setattr(core, "explain_windows", explain_slowly)
     body = json.dumps({"instances": make_windows(local_service.models["two"], 500).tolist(), "output": "a+1"}).encode()
     sent = head(
         *("POST", "/v1/models/two:explain", "Content-Type: application/json", f"Accept: {accept}"),

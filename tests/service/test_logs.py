@@ -11,7 +11,7 @@ from factories import make_windows
 from waiting import poll
 
 from service.settings import Settings
-from service.telemetry.logs import RequestLog
+from service.telemetry.logs import PIPE_BUF, RequestLog
 
 
 def write(state=None, **settings):
@@ -58,6 +58,32 @@ def test_each_request_is_one_line_of_json(launch, folder, local_service):
         common = {"event", "level", "timestamp", "id", "method", "route", "status", "seconds"}
         assert {name: value for name, value in line.items() if name not in common} == rest
     assert "12345.678" not in text and "secret" not in text and key not in text and "r" * 32 not in text
+
+
+def test_lines_are_written_whole():
+    """Those of one turn of the loop go together, in pieces that no other process's lines can get into."""
+    written = []
+
+    class Stream(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, text):
+            written.append(bytes(text))
+            return len(text)
+
+    stream = io.TextIOWrapper(io.BufferedWriter(Stream()))
+    log = RequestLog(Settings(), stream)
+
+    async def write_many():
+        for number in range(100):
+            log.write({"request_id": str(number)}, "GET", "/v1/models", 200, 0.1)
+        assert not written
+        await asyncio.sleep(0)
+
+    asyncio.run(write_many())
+    assert all(piece.endswith(b"\n") and len(piece) <= PIPE_BUF for piece in written) and len(written) < 10
+    assert [json.loads(line)["id"] for line in b"".join(written).splitlines()] == [str(n) for n in range(100)]
 
 
 def test_libraries_log_in_the_same_form(launch, folder):

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from documents import leaves
-from factories import make_windows
+from factories import make_tensors, make_windows
 
 
 def columns_of(model, windows):
@@ -90,3 +90,25 @@ def test_four_threads_get_the_answers_of_one(service):
     with ThreadPoolExecutor(4) as pool:
         for answer, expected in zip(pool.map(ask, bodies * 4), alone * 4, strict=True):
             assert list(leaves(answer)) == expected
+
+
+def test_what_is_asked_most_passes_no_router(serve, folder, local_service, monkeypatch):
+    """`:predict`, `:explain` and infer are answered before FastAPI looks for a route; other methods are not."""
+
+    async def fail(*_):
+        raise AssertionError("FastAPI has looked for a route")
+
+    windows = make_windows(local_service.models["two"], 2).tolist()
+    with serve(models=folder / "two.safetensors") as client:
+        monkeypatch.setattr("fastapi.routing.APIRoute.handle", fail)
+        monkeypatch.setattr("fastapi.routing.APIRouter.app", fail)
+        for path, body in (
+            ("/v1/models/two:predict", {"instances": windows}),
+            ("/v1/models/two:explain", {"instances": windows, "output": "a+1"}),
+            ("/v2/models/two/infer", make_tensors(windows)),
+        ):
+            assert client.post(path, json=body).status_code == 200
+            assert client.post(path, json={}).status_code in (400, 422)
+        assert client.post("/v1/models/none:predict", json={}).json()["code"] == "model_not_found"
+        monkeypatch.undo()
+        assert client.get("/v1/models/two:predict").status_code == 405

@@ -227,6 +227,21 @@ def find_replica_or_none(client):
     return re.findall(r'replica="(\w+)"', answer.text)[0] if answer.status_code == 200 else None
 
 
+def test_sigterm_lets_accepted_requests_end(replicas, models):
+    """What the replicas have begun to read is answered before the process ends. The last of those that ask these."""
+    body = json.dumps(make_body(load_checkpoint(models / "head.safetensors"))).encode()
+    key = f"Authorization: {OWNER['Authorization']}"
+    with connect(replicas.client) as connection:
+        connection.sendall(head("POST", PATH, key, TYPE, f"Content-Length: {len(body)}") + body[:10])
+        poll(lambda: 'in_flight{pid="' in (text := ask(replicas.client, "/metrics").text) and in_flight(text) == 2)
+        replicas.popen.send_signal(signal.SIGTERM)
+        poll(lambda: "Removing 2 replicas" in replicas.log.read_text())
+        connection.sendall(body[10:])
+        answer, document = read_answer(connection)
+        assert (answer.status, document["model_name"]) == (200, "head")
+        assert replicas.popen.wait(60) == 0
+
+
 @pytest.mark.ray
 def test_replicas_are_added_while_requests_wait_and_none_outlives_the_process(launch_on_ray, models):
     """More requests at a time than a replica is meant to have start another; killing the process ends them all."""
@@ -252,20 +267,6 @@ def can_bind(listening, client):
     except OSError:
         return False
     return True
-
-
-def test_sigterm_lets_accepted_requests_end(launch_on_ray, models):
-    """What the replicas have begun to read is answered before the process ends."""
-    body = json.dumps(make_body(load_checkpoint(models / "head.safetensors"))).encode()
-    with launch_on_ray(models) as process, connect(process.client) as connection:
-        connection.sendall(head("POST", PATH, TYPE, f"Content-Length: {len(body)}") + body[:10])
-        poll(lambda: 'in_flight{pid="' in (text := ask(process.client, "/metrics").text) and in_flight(text) == 2)
-        process.popen.send_signal(signal.SIGTERM)
-        poll(lambda: "Removing 1 replica" in process.log.read_text())
-        connection.sendall(body[10:])
-        answer, document = read_answer(connection)
-        assert (answer.status, document["model_name"]) == (200, "head")
-        assert process.popen.wait(60) == 0
 
 
 @pytest.mark.ray

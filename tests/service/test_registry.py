@@ -11,6 +11,7 @@ from factories import make_model, make_windows
 from hypothesis import given
 from hypothesis import strategies as st
 
+import kanmodel
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, UnknownNameError
 from service.http.errors import NotReadyError
@@ -101,9 +102,9 @@ def test_a_failure_that_nobody_expected_leaves_the_others_to_serve(good, monkeyp
     def load(path):
         if path.stem == "odd":
             raise MemoryError("too much")
-        return load_checkpoint(path)
+        return kanmodel.load(path)
 
-    monkeypatch.setattr("service.models.registry.load_checkpoint", load)
+    monkeypatch.setattr("service.models.registry.load", load)
     registry = loaded(good.parent)
     assert states(registry) == {("good", "1"): "ready", ("odd", "1"): "failed"}
     assert "too much" in caplog.text
@@ -205,13 +206,13 @@ def test_a_file_that_changes_while_it_is_read_does_not_serve(good, monkeypatch):
     old = registry.get("good")
 
     def load_late(path):
-        model = load_checkpoint(path)
+        model = kanmodel.load(path)
         path.touch()
         return model
 
     write(good, seed=1)
     with monkeypatch.context() as patch:
-        patch.setattr("service.models.registry.load_checkpoint", load_late)
+        patch.setattr("service.models.registry.load", load_late)
         assert registry.poll() == registry.poll() == ()
     assert registry.get("good") is old
     assert registry.entries[0].reason == "good.safetensors changed while it was read"
@@ -330,9 +331,9 @@ def test_what_is_told_to_stop_reads_no_further_file(good, monkeypatch):
     def load(path):
         read.append(path.stem)
         registry.stop()
-        return load_checkpoint(path)
+        return kanmodel.load(path)
 
-    monkeypatch.setattr("service.models.registry.load_checkpoint", load)
+    monkeypatch.setattr("service.models.registry.load", load)
     registry.load()
     assert read == ["a"]
 
@@ -365,7 +366,7 @@ def test_to_load_a_model_tries_again_what_failed(good, monkeypatch):
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("service.models.registry.load_checkpoint", fail)
+        patch.setattr("service.models.registry.load", fail)
         registry = loaded(good.parent)
     assert registry.poll() == registry.poll() == ()
     assert states(registry) == {("good", "1"): "failed"}

@@ -273,13 +273,13 @@ def test_with_several_processes_the_folder_is_looked_at_instead(request, tmp_pat
 def test_loading_that_takes_long_goes_on_without_who_asked(client, tmp_path, monkeypatch, wait_until):
     """The deadline is that of the header; what was loaded by then serves."""
     go_on = threading.Event()
-    load = registry.load_checkpoint
+    load = registry.load
 
     def load_slowly(path):
         assert go_on.wait(60)
         return load(path)
 
-    monkeypatch.setattr(registry, "load_checkpoint", load_slowly)
+    monkeypatch.setattr(registry, "load", load_slowly)
     changed = write(tmp_path / "m.safetensors", 1)
     answer = client.post(LOAD, headers={"X-Request-Timeout": "0.01"})
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")

@@ -10,12 +10,10 @@ from factories import make_model
 from sockets import is_at_rest
 from waiting import poll
 
-from kanmodel.errors import NonFiniteError
-from kanmodel.explain.topology.pruning import PruningRule
-from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel import Model, NonFiniteError, overall
+from kanmodel.terms import PruningRule, Thresholds
 from service.models.registry import Registry, Served
 from service.telemetry.metrics import Metrics
-from service.work import results
 from service.work.budget import Bounds
 from service.work.executor import Executor
 from service.work.results import GlobalResults
@@ -29,13 +27,13 @@ def computed(monkeypatch):
     calls = []
 
     def record(name):
-        function = getattr(results, name)
+        function = getattr(overall, name)
 
         def call(*arguments):
             calls.append(name)
             return function(*arguments)
 
-        monkeypatch.setattr(results, name, call)
+        monkeypatch.setattr(overall, name, call)
 
     for name in FUNCTIONS:
         record(name)
@@ -44,7 +42,7 @@ def computed(monkeypatch):
 
 def serve_model(name, seed=0, **options):
     """A model of a checkpoint of its own."""
-    return Served(name, replace(make_model("head", seed, **options), sha256=name))
+    return Served(name, Model(replace(make_model("head", seed, **options), sha256=name)))
 
 
 def run(scenario, size=64, served=()):
@@ -82,14 +80,14 @@ def test_what_most_ask_for_is_computed_before_anybody_does(computed):
 def test_what_is_still_to_be_computed_is_counted(monkeypatch):
     """The number of outputs without results falls by one with each report, to none."""
     two, left = serve_model("two", targets=("a", "b")), []
-    write = results.collect_findings
+    write = overall.collect_findings
 
     async def scenario(kept):
         def write_and_look(*arguments):
             left.append(kept.unprepared)
             return write(*arguments)
 
-        monkeypatch.setattr(results, "collect_findings", write_and_look)
+        monkeypatch.setattr(overall, "collect_findings", write_and_look)
         await kept.prepare([two])
         return kept.unprepared
 
@@ -113,28 +111,28 @@ def test_equal_checkpoints_share_their_results(computed):
 def test_rules_that_keep_the_same_share_their_graph(computed):
     """Each threshold is tried once, and the graph made once for what they keep; the rule is the one asked for."""
     served = serve_model("one")
-    rules = [PruningRule("contribution", None, Thresholds(node=-1, edge=low, input=-1)) for low in (1e-9, 2e-9, 3e-9)]
+    rules = [PruningRule("contribution", None, Thresholds(node=0, edge=low, input=0)) for low in (1e-9, 2e-9, 3e-9)]
 
     async def scenario(kept):
         return [await kept.topology(served, 0, rule) for rule in [*rules, *rules]]
 
     topologies = run(scenario)
     assert [topology.rule for topology in topologies] == [*rules, *rules]
-    assert computed == ["measure_importance", "prune_by_rule", "assemble_topology", "prune_by_rule", "prune_by_rule"]
+    assert computed == [*FUNCTIONS[:4], "prune_by_rule", "prune_by_rule"]
     assert all(topology.nodes is topologies[0].nodes for topology in topologies)
 
 
 def test_a_model_whose_results_fail_does_not_keep_the_others_back(computed, monkeypatch, caplog):
     """The log says which output fails, and the next is prepared."""
     bad, good = serve_model("bad"), serve_model("good", seed=1)
-    measure = results.measure_importance
+    measure = overall.measure_importance
 
-    def fail_for_bad(model, output):
-        if model is bad.model:
+    def fail_for_bad(model, *rest):
+        if model is bad.model.loaded:
             raise NonFiniteError("outputs[0] must be finite")
-        return measure(model, output)
+        return measure(model, *rest)
 
-    monkeypatch.setattr(results, "measure_importance", fail_for_bad)
+    monkeypatch.setattr(overall, "measure_importance", fail_for_bad)
     run(lambda kept: kept.prepare([bad, good]))
     assert computed == [*FUNCTIONS]
     assert "the results of model bad, output y+1, fail" in caplog.text
@@ -155,7 +153,7 @@ def test_a_server_prepares_its_models_once_they_are_loaded(serve, folder, comput
 def test_what_was_prepared_stays_while_its_model_is_served(computed):
     """Whatever else is asked for, and however much; once the model has gone it goes like anything else."""
     prepared, other, served = serve_model("one"), serve_model("other", seed=1), []
-    rules = [PruningRule("contribution", None, Thresholds(node=-1, edge=low, input=-1)) for low in np.arange(9) / 1e9]
+    rules = [PruningRule("contribution", None, Thresholds(node=0, edge=low, input=0)) for low in np.arange(9) / 1e9]
 
     async def scenario(kept):
         served.append(prepared)
@@ -164,14 +162,14 @@ def test_what_was_prepared_stays_while_its_model_is_served(computed):
             await kept.topology(other, 0, rule)
         computed.clear()
         await kept.report(prepared, 0)
-        await kept.attributions(prepared, 0)
+        await kept.importance(prepared, 0)
         assert computed == []
         served[:] = [other]
         await kept.prepare([other])
         for rule in rules:
             await kept.topology(other, 0, rule)
         computed.clear()
-        await kept.attributions(prepared, 0)
+        await kept.importance(prepared, 0)
         assert computed == ["measure_importance", "attribute_features"]
 
     run(scenario, size=8, served=served)

@@ -40,6 +40,14 @@ def find_paths(text):
     return []
 
 
+def test_a_text_is_looked_through_only_for_a_reason(monkeypatch):
+    """The letter e of names and of small exponents is none."""
+    monkeypatch.setattr(scanning, "_Text", None)
+    scanning.refuse_non_finite(b'{"instances": [1e-05, 2E+10, 3e99, true], "e12": "e1"}', 64)
+    with pytest.raises(TypeError):
+        scanning.refuse_non_finite(b"[1E+100]", 64)
+
+
 @given(values, st.sampled_from([None, 1]), st.booleans())
 def test_places_are_those_of_the_parsed_document(value, indent, ascii_only):
     """NaN and infinities are named by the same paths as in the document that Python's lenient parser reads."""
@@ -80,13 +88,13 @@ def fill(start, unit, end, n_bytes=EIGHT):
 
 
 ATTACKS = {
-    "NaN at the end of one window": (fill(b'{"instances": [[[', b"0.12345678901,", b"NaN]]]}"), "instances[0][0]["),
-    "infinity in a name's place": (fill(b'{"instances": [', b"0.12345678901,", b'0], "x": 1e999}'), "x must be"),
-    "empty lists": (fill(b'{"instances": [', b"[],", b"[]]}"), "body holds"),
-    "empty lists in one window": (fill(b'{"instances": [[', b"[],", b"[]]]}"), "body holds"),
-    "zeros and NaN": (fill(b'{"instances": [', b"0,", b"NaN]}"), "body holds"),
-    "objects": (fill(b'{"columns": [', b"{},", b"{}]}"), "body holds"),
-    "depth": (fill(b'{"instances": ', b"[", b""), "body holds"),
+    "NaN at the end of one window": ((b'{"instances": [[[', b"0.12345678901,", b"NaN]]]}"), "instances[0][0]["),
+    "infinity in a name's place": ((b'{"instances": [', b"0.12345678901,", b'0], "x": 1e999}'), "x must be"),
+    "empty lists": ((b'{"instances": [', b"[],", b"[]]}"), "body holds"),
+    "empty lists in one window": ((b'{"instances": [[', b"[],", b"[]]]}"), "body holds"),
+    "zeros and NaN": ((b'{"instances": [', b"0,", b"NaN]}"), "body holds"),
+    "objects": ((b'{"columns": [', b"{},", b"{}]}"), "body holds"),
+    "depth": ((b'{"instances": ', b"[", b""), "body holds"),
 }
 
 
@@ -94,7 +102,8 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_large_body_that_is_refused_costs_little(name, reader, monkeypatch):
     """8 MB are refused in one sentence, without a parser, a path for each value, or memory that grows by more."""
-    body, message = ATTACKS[name]
+    parts, message = ATTACKS[name]
+    body = fill(*parts)
     paths = []
     monkeypatch.setattr(scanning, "format_path", lambda parts: paths.append(parts) or format_path(parts))
     for parser in ("orjson", "simdjson"):
@@ -137,7 +146,7 @@ def test_large_bodies_are_read_beside_the_event_loop(serve, folder, monkeypatch)
 
     monkeypatch.setattr(predictions, "read_prediction", record)
     with serve(models=folder / "two.safetensors") as client:
-        for body in (b"{}", ATTACKS["NaN at the end of one window"][0][:-1] + b" " * 8 + b"}"):
+        for body in (b"{}", fill(*ATTACKS["NaN at the end of one window"][0])[:-1] + b" " * 8 + b"}"):
             answer = client.post("/v1/models/two:predict", content=body[: 8 << 20], headers=JSON)
             assert answer.status_code == 422, answer.text
     assert threads[True].startswith("work ") and not threads[False].startswith("work ")

@@ -22,6 +22,7 @@ SOURCES = {
     "data_received": "010a7ae59a5d",
     "on_message_begin": "96d377fdc7c2",
     "on_headers_complete": "1ea8589acfad",
+    "on_message_complete": "1fbad42dc31f",
     "send_400_response": "ae5a4a3782b6",
     "shutdown": "d7351fa33f00",
     "pause_writing": "17a8fd215d96",

@@ -6,11 +6,11 @@ import time
 import pytest
 from factories import make_model
 
+from kanmodel import overall
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from service.models.registry import Registry
 from service.models.watching import Watch
 from service.telemetry.metrics import Metrics
-from service.work import results
 from service.work.budget import Bounds
 from service.work.executor import Executor
 from service.work.results import GlobalResults
@@ -73,7 +73,7 @@ def test_models_are_loaded_and_followed_until_the_watch_is_closed(file):
         yield lambda: registry.get("m") is not first
 
     watch_while(steps(), registry)
-    assert registry.get("m").model.sha256 == load_checkpoint(file).sha256
+    assert registry.get("m").checkpoint == f"sha256:{load_checkpoint(file).sha256}"
 
 
 def test_without_seconds_nobody_looks_again(file, looks):
@@ -86,13 +86,13 @@ def test_without_seconds_nobody_looks_again(file, looks):
 def test_global_results_of_what_is_new_are_computed_before_anybody_asks(file, monkeypatch):
     """Those of the models that are loaded first, and of each that takes a name over."""
     measured = []
-    measure = results.measure_importance
+    measure = overall.measure_importance
 
-    def record(model, output):
+    def record(model, *rest):
         measured.append(model.sha256)
-        return measure(model, output)
+        return measure(model, *rest)
 
-    monkeypatch.setattr(results, "measure_importance", record)
+    monkeypatch.setattr(overall, "measure_importance", record)
     registry = Registry(file.parent)
     wanted = [load_checkpoint(file).sha256]
 

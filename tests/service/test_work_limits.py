@@ -15,19 +15,20 @@ from factories import make_model, make_windows
 from sockets import connect, head, is_at_rest
 from waiting import poll
 
+from kanmodel import Model, overall
+from kanmodel import model as core
 from kanmodel.checkpoint import Provenance, Reference, save_checkpoint
 from kanmodel.explain.functions.curves import sample_edges
-from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.topology.construction import assemble_topology
-from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule
+from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, plain_layers
+from kanmodel.pausing import go_on as run_through
 from service.http.answers import answer_json, encode_json
 from service.models.registry import Served
 from service.schemas.edges import describe_edges
-from service.work import estimates, explanations, results
+from service.work import estimates
 from service.work.estimates import estimate_curves, estimate_explanations
-from service.work.explanations import explain_in_parts
+from service.work.explanations import explain_all
 
 NDJSON = {"Accept": "application/x-ndjson"}
 FLOW = {"output": ["a+1", "a+2", "b+1", "b+2"], "detail": "flow", "tolerance": 1.0}
@@ -74,7 +75,7 @@ def test_curves_have_a_deadline_and_a_place(serve, folder, monkeypatch):
         assert go_on.wait(60)
         return sample_edges(*arguments)
 
-    monkeypatch.setattr("service.routes.edges.sample_edges", sample_slowly)
+    monkeypatch.setattr(core, "sample_edges", sample_slowly)
     url = "/v1/models/nyc-weather/edges?points=2001&fidelity=1"
     with serve(models=folder / "nyc-weather.safetensors", max_explanations=1) as client:
         assert client.get("/v1/models/nyc-weather/report").status_code == 200
@@ -111,10 +112,10 @@ def test_explanations_take_no_more_bytes_than_estimated(local_service, name, det
     model = local_service.models[name]
     members = {"output": list(model.config.outputs), "detail": detail, "baseline": {"reference": 2}}
     body = json.dumps(body_of(model, 2, **members)).encode()
-    question = read_question(body, Served(name, model), Settings())
+    question = read_question(body, Served(name, Model(model)), Settings())
     tracemalloc.start()
     try:
-        (described,) = [advance.explanations for advance in explain_in_parts(question) if advance.explanations]
+        described = explain_all(question)
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -126,14 +127,13 @@ def test_explanations_take_no_more_bytes_than_estimated(local_service, name, det
 
 def test_curves_take_no_more_bytes_than_estimated(local_service):
     """From sampling to the encoded answer."""
-    model = local_service.models["two"]
-    importance = measure_importance(model, 0)
-    topology = assemble_topology(model, importance, prune_by_rule(model, importance, PruningRule(fidelity=1.0)))
+    model = Model(local_service.models["two"])
+    topology = model.topology(fidelity=1.0)
     edges = topology.kan_edges
-    sample_edges(model, edges, 11)
+    model.curves(edges, 11)
     tracemalloc.start()
     try:
-        answer = answer_json(describe_edges(Served("two", model), topology, sample_edges(model, edges, 2001)))
+        answer = answer_json(describe_edges(Served("two", model), topology, model.curves(edges, 2001)))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -145,12 +145,12 @@ def test_explanations_leave_forecasts_their_places(serve, folder, local_service,
     begun, go_on = threading.Semaphore(0), threading.Event()
 
     def explain_slowly(*arguments):
-        begun.release()
-        assert go_on.wait(60)
-        return explain_in_slices(*arguments)
+        if arguments[-1] is not run_through:  # the model is warmed up
+            begun.release()
+            assert go_on.wait(60)
+        return explain_windows(*arguments)
 
-    explain_in_slices = explanations.explain_in_slices
-    monkeypatch.setattr(explanations, "explain_in_slices", explain_slowly)
+    monkeypatch.setattr(core, "explain_windows", explain_slowly)
     body = body_of(local_service.models["two"], 1)
     statuses = []
     with serve(models=folder / "two.safetensors", max_queue=3, max_explanations=3, cached_results=1) as client:
@@ -175,18 +175,18 @@ def test_explanations_leave_forecasts_their_places(serve, folder, local_service,
 
 
 def test_a_client_that_leaves_breaks_off_what_it_alone_waited_for(serve, folder, monkeypatch):
-    """A global result ends at its next operation of torch once the connection is closed."""
+    """A global result ends at its next pause once the connection is closed."""
     begun, ended = threading.Event(), threading.Event()
 
-    def never_end(*_):
+    def never_end(*arguments):
         begun.set()
         try:
             while True:
-                torch.ones(3).sum()
+                arguments[-1]()
         finally:
             ended.set()
 
-    monkeypatch.setattr(results, "trace_fidelity", never_end)
+    monkeypatch.setattr(overall, "trace_fidelity", never_end)
     with serve(models=folder / "head.safetensors", cached_results=1) as client:
         with connect(client) as connection:
             connection.sendall(head("GET", "/v1/models/head/topology/fidelity"))

@@ -7,16 +7,15 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
+from functools import partial
 from itertools import count
 
 import httpx2
 import pytest
 import uvicorn
-from processes import is_running, start_process
+from processes import is_running, run_process, start, start_process
 from sockets import connect, head, read_answer
 from uvicorn.config import STARTUP_FAILURE
 from waiting import poll
@@ -26,16 +25,22 @@ from service.engines.workers import Worker
 NUMBERS = count()
 COUNTED = "kanscope_batch_windows_count"
 BODY = json.dumps({"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}).encode()  # fits model "two"
+TWO = ("--workers", "2")
 
 
 @pytest.fixture
-def workers(launch, folder):
-    """Starts two of them."""
+def start_workers(launch, folder):
+    """Starts two of them, for a test that ends them."""
+    return partial(launch, folder / "two.safetensors", *TWO, KANSCOPE_LOG_FORMAT="json")
 
-    def start(**variables):
-        return launch(folder / "two.safetensors", "--workers", "2", KANSCOPE_LOG_FORMAT="json", **variables)
 
-    return start
+@pytest.fixture(scope="module")
+def workers(folder, tmp_path_factory):
+    """Two of them, whose supervisor lives through the tests; one of the two that is killed is replaced."""
+    log = tmp_path_factory.mktemp("workers") / "log"
+    settings = {"KANSCOPE_LOG_FORMAT": "json", "KANSCOPE_MAX_WINDOWS": "2"}
+    with run_process(log, folder / "two.safetensors", *TWO, **settings) as process:
+        yield process
 
 
 def ask(process, method, path, **options):
@@ -69,26 +74,39 @@ def metric(text, name):
     return float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1])
 
 
+def test_log_lines_say_which_process_they_are_of(workers):
+    """Each line has its id, that of a request and that of a library."""
+    pids = find_processes(workers)
+    lines = workers.lines()
+    assert {line["process"] for line in lines} == {*pids, workers.popen.pid}
+    assert {line["process"] for line in lines if line["event"] == "request"} == pids
+
+
+def test_log_lines_of_a_single_process_leave_it_out(launch, folder):
+    """Where there is one, nothing is to be told apart."""
+    with launch(folder / "two.safetensors", KANSCOPE_LOG_FORMAT="json") as process:
+        assert not any("process" in line for line in process.lines())
+
+
 def test_two_processes_answer_alike(workers):
     """Both forecast and explain, and settings of the command line and of the environment have reached both."""
-    with workers(KANSCOPE_MAX_WINDOWS="2") as process:
-        pids = find_processes(process)
-        assert len(pids) == 2 and process.popen.pid not in pids
-        seen = {}
-        body = json.loads(BODY)
+    pids = find_processes(workers)
+    assert len(pids) == 2 and workers.popen.pid not in pids
+    seen = {}
+    body = json.loads(BODY)
 
-        def ask_each():
-            ready, pid = ask(process, "GET", "/readyz")
-            answers = [
-                ask(process, "POST", "/v1/models/two:predict", json=body),
-                ask(process, "POST", "/v1/models/two:explain", json={**body, "output": "a+1"}),
-                ask(process, "POST", "/v1/models/two:predict", json={"instances": [[]] * 3}),
-            ]
-            for place, (answer, by) in enumerate([(ready, pid), *answers]):
-                seen.setdefault(by, {})[place] = {**answer.json(), "request_id": ""}
-            return len(seen) == 2 and all(len(of_one) == 4 for of_one in seen.values())
+    def ask_each():
+        ready, pid = ask(workers, "GET", "/readyz")
+        answers = [
+            ask(workers, "POST", "/v1/models/two:predict", json=body),
+            ask(workers, "POST", "/v1/models/two:explain", json={**body, "output": "a+1"}),
+            ask(workers, "POST", "/v1/models/two:predict", json={"instances": [[]] * 3}),
+        ]
+        for place, (answer, by) in enumerate([(ready, pid), *answers]):
+            seen.setdefault(by, {})[place] = {**answer.json(), "request_id": ""}
+        return len(seen) == 2 and all(len(of_one) == 4 for of_one in seen.values())
 
-        poll(ask_each)
+    poll(ask_each)
     (first, second) = seen.values()
     assert first == second
     assert first[0]["ready"] is True and "1 to 2 instances (max_windows)" in first[3]["error"]
@@ -96,39 +114,37 @@ def test_two_processes_answer_alike(workers):
 
 def test_one_scrape_tells_all_processes(workers):
     """Whichever answers: counts and times are added up, models are as any process has them, memory is that of each."""
-    with workers() as process:
-        pids = find_processes(process)
-        before = metric(ask(process, "GET", "/metrics")[0].text, COUNTED)
-        asked = [ask(process, "POST", "/v1/models/two:predict", json=json.loads(BODY))[1] for _ in range(40)]
-        assert set(asked) == pids
-        texts = {}
-        while len(texts) < 2:
-            answer, pid = ask(process, "GET", "/metrics")
-            texts[pid] = answer.text
-        for text in texts.values():
-            assert metric(text, COUNTED) - before == 40
-            assert metric(text, "kanscope_requests_in_flight") == 1
-            assert re.search(r'^kanscope_models{state="ready"} 1.0$', text, re.MULTILINE)
-            assert "kanscope_build_info{" in text
-            memory = re.findall(r'^process_resident_memory_bytes{pid="(\d+)"} (\S+)$', text, re.MULTILINE)
-            assert {int(pid) for pid, _ in memory} == pids and min(float(size) for _, size in memory) > 1e8
+    pids = find_processes(workers)
+    before = metric(ask(workers, "GET", "/metrics")[0].text, COUNTED)
+    asked = [ask(workers, "POST", "/v1/models/two:predict", json=json.loads(BODY))[1] for _ in range(40)]
+    assert set(asked) == pids
+    texts = {}
+    while len(texts) < 2:
+        answer, pid = ask(workers, "GET", "/metrics")
+        texts[pid] = answer.text
+    for text in texts.values():
+        assert metric(text, COUNTED) - before == 40
+        assert metric(text, "kanscope_requests_in_flight") == 1
+        assert re.search(r'^kanscope_models{state="ready"} 1.0$', text, re.MULTILINE)
+        assert "kanscope_build_info{" in text
+        memory = re.findall(r'^process_resident_memory_bytes{pid="(\d+)"} (\S+)$', text, re.MULTILINE)
+        assert {int(pid) for pid, _ in memory} == pids and min(float(size) for _, size in memory) > 1e8
 
 
 def test_a_process_that_is_killed_is_in_no_gauge_and_stays_in_the_counts(workers):
     """What it was doing is over; what it did is not undone."""
-    with workers() as process:
-        find_processes(process)
-        with connect(process.client) as connection:
-            connection.sendall(post("predict", BODY)[:-1])  # in flight, at one of them
-            poll(lambda: metric(process.client.get("/metrics").text, "kanscope_requests_in_flight") == 2)
-            total = metric(process.client.get("/metrics").text, COUNTED)
-            for pid in find_processes(process):
-                os.kill(pid, signal.SIGKILL)
-                poll(lambda pid=pid: pid not in memory_of(process))
-            poll(lambda: len(memory_of(process)) == 2)
-            text = process.client.get("/metrics").text
-        assert metric(text, "kanscope_requests_in_flight") == 1
-        assert metric(text, COUNTED) == total
+    find_processes(workers)
+    with connect(workers.client) as connection:
+        connection.sendall(post("predict", BODY)[:-1])  # in flight, at one of them
+        poll(lambda: metric(workers.client.get("/metrics").text, "kanscope_requests_in_flight") == 2)
+        total = metric(workers.client.get("/metrics").text, COUNTED)
+        for pid in find_processes(workers):
+            os.kill(pid, signal.SIGKILL)
+            poll(lambda pid=pid: pid not in memory_of(workers))
+        poll(lambda: len(memory_of(workers)) == 2)
+        text = workers.client.get("/metrics").text
+    assert metric(text, "kanscope_requests_in_flight") == 1
+    assert metric(text, COUNTED) == total
 
 
 def memory_of(process):
@@ -140,37 +156,21 @@ def memory_of(process):
     return {int(pid) for pid in re.findall(r'^process_resident_memory_bytes{pid="(\d+)"}', text, re.MULTILINE)}
 
 
-def test_log_lines_say_which_process_they_are_of(workers):
-    """Each line has its id, that of a request and that of a library."""
-    with workers() as process:
-        pids = find_processes(process)
-        lines = process.lines()
-        assert {line["process"] for line in lines} == {*pids, process.popen.pid}
-        assert {line["process"] for line in lines if line["event"] == "request"} == pids
-
-
-def test_log_lines_of_a_single_process_leave_it_out(launch, folder):
-    """Where there is one, nothing is to be told apart."""
-    with launch(folder / "two.safetensors", KANSCOPE_LOG_FORMAT="json") as process:
-        assert not any("process" in line for line in process.lines())
-
-
 def test_one_that_is_killed_is_replaced(workers):
     """After kill -9 the other answers every request until a third is there, which has its models before it answers."""
-    with workers() as process:
-        killed, other = find_processes(process)
-        os.kill(killed, signal.SIGKILL)
-        answered = set()
+    killed, other = find_processes(workers)
+    os.kill(killed, signal.SIGKILL)
+    answered = set()
 
-        def both_answer():
-            answer, pid = ask(process, "POST", "/v1/models/two:predict", json=json.loads(BODY))
-            assert answer.status_code == 200
-            answered.add(pid)
-            return len(answered) == 2
+    def both_answer():
+        answer, pid = ask(workers, "POST", "/v1/models/two:predict", json=json.loads(BODY))
+        assert answer.status_code == 200
+        answered.add(pid)
+        return len(answered) == 2
 
-        poll(lambda: not is_running(killed))
-        poll(both_answer)
-        assert other in answered and killed not in answered
+    poll(lambda: not is_running(killed))
+    poll(both_answer)
+    assert other in answered and killed not in answered
 
 
 class Silent(Worker):
@@ -208,9 +208,9 @@ def test_sigterm_ends_the_first_load(tmp_path, folder, arguments):
 
 
 @pytest.mark.alone
-def test_sigterm_under_load_lets_accepted_requests_end(workers):
+def test_sigterm_under_load_lets_accepted_requests_end(start_workers):
     """Forecasts and explanations that either process has begun to read are answered, and no answer is an error."""
-    with workers() as process:
+    with start_workers() as process:
         client = process.client
         find_processes(process)
         explain = json.dumps({"instances": json.loads(BODY)["instances"] * 40, "output": ["a+1", "b+2"]}).encode()
@@ -242,9 +242,9 @@ def test_sigterm_under_load_lets_accepted_requests_end(workers):
         assert set(statuses) == {200}
 
 
-def test_none_outlives_its_supervisor(workers):
+def test_none_outlives_its_supervisor(start_workers):
     """Where that is killed, the processes end, and the address is free for the next one."""
-    with workers() as process:
+    with start_workers() as process:
         pids = find_processes(process)
         process.popen.kill()
         process.popen.wait(30)
@@ -255,16 +255,14 @@ def test_none_outlives_its_supervisor(workers):
             listening.listen()
 
 
-def test_an_address_that_is_taken_ends_the_command():
+def test_an_address_that_is_taken_ends_the_command(tmp_path):
     """It is logged, and the exit code says that nothing was served."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        port = str(taken.getsockname()[1])
-        command = [sys.executable, "-m", "service.cli", "serve", "--workers", "2", "--port", port]
-        ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert ended.returncode == STARTUP_FAILURE
-    assert "Address already in use" in ended.stderr
+        command = start(tmp_path / "log", "serve", *TWO, "--port", taken.getsockname()[1])
+        assert command.wait(120) == STARTUP_FAILURE
+    assert "Address already in use" in (tmp_path / "log").read_text()
 
 
 def post(verb, body):

@@ -14,7 +14,6 @@ Everything sums to F(x) - G(y), up to the residual.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import fsum
 
@@ -24,6 +23,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.ledger import Ledger, LedgerOptions, explain_windows
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 
@@ -72,7 +72,7 @@ def compare_forecasts(
     against_window: Array,
     output: int,
     options: LedgerOptions | None = None,
-    pause: Callable[[], None] | None = None,
+    pause: Pause = go_on,
 ) -> Comparison:
     """Divides the difference of two forecasts.
 
@@ -100,8 +100,7 @@ def compare_forecasts(
     def explain(windows: Array, baseline: Array) -> tuple[Ledger, Ledger]:
         start = Baseline("instance", instance=baseline)
         mine = explain_windows(model, model.to_model_units(windows), output, start, options)
-        if pause is not None:
-            pause()
+        pause()
         if against is model:
             return mine, mine
         return mine, explain_windows(against, against.to_model_units(windows), theirs, start, options)

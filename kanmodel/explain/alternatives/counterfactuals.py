@@ -8,7 +8,7 @@ answer is checked by a forecast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ from kanmodel.errors import DataError
 from kanmodel.explain.alternatives.descent import choose_sets, descend
 from kanmodel.explain.alternatives.shifts import Goal, Shifts
 from kanmodel.explain.alternatives.single_features import SingleShift, search_single_features
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 N_SCANNED = 2048  # random shifts from which gradients set out
@@ -86,7 +87,7 @@ def find_counterfactual(
     output: int,
     goal: Goal,
     search: Search | None = None,
-    pause: Callable[[], None] | None = None,
+    pause: Pause = go_on,
 ) -> Counterfactual:
     """The smallest change of one window that makes one of its forecasts reach a goal.
 
@@ -131,7 +132,7 @@ def _search_together(
     prediction: float,
     single: Sequence[SingleShift],
     max_features: int,
-    pause: Callable[[], None] | None,
+    pause: Pause,
 ) -> Array:
     """Shifts of several features near the border of the goal: those found from many starts, best first."""
     reach = np.zeros(len(shifts.low))

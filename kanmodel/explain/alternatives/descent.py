@@ -8,7 +8,6 @@ sorting the slopes. Many starts, over many sets of features, go together in one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from itertools import combinations
 from math import comb
 
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kanmodel.explain.alternatives.shifts import Goal, Shifts
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 MAX_SETS = 48  # of features
@@ -51,7 +51,7 @@ def descend(
     towards: int,
     starts: Array,
     free: NDArray[np.bool_],
-    pause: Callable[[], None] | None = None,
+    pause: Pause = go_on,
 ) -> Array:
     """Small shifts at or near the border of the goal, one from each start.
 
@@ -83,8 +83,7 @@ def descend(
         place = np.where(better[:, None], tried, place)
         ahead = np.where(better, tried_ahead, ahead)
         slopes = np.where(better[:, None], tried_slopes, slopes)
-        if pause is not None:
-            pause()
+        pause()
     return place
 
 

@@ -6,7 +6,7 @@ forecast of the changed window, computed as any other forecast is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 DEFAULT_POINTS = 21
@@ -76,7 +77,7 @@ def respond(
     steps: slice,
     shift: Shift | None,
     points: int = DEFAULT_POINTS,
-    pause: Callable[[], None] | None = None,
+    pause: Pause = go_on,
 ) -> list[list[Response]]:
     """The response of each window's forecasts to each feature.
 
@@ -109,8 +110,7 @@ def respond(
             taken = changed[:, steps, feature]
             outside = ((taken < low[feature]) | (taken > high[feature])).any(axis=1)
             responses[-1].append(Response(feature, kind, values, model.predict(changed), outside))
-            if pause is not None:
-                pause()
+            pause()
     return responses
 
 

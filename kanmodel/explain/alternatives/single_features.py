@@ -5,12 +5,12 @@ The range is searched on a grid, and the first place where the goal is reached i
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from kanmodel.explain.alternatives.shifts import Goal, Shifts
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 GRID = 64  # places on each side of 0
@@ -34,7 +34,7 @@ class SingleShift:
     best_prediction: float
 
 
-def search_single_features(shifts: Shifts, goal: Goal, pause: Callable[[], None] | None = None) -> list[SingleShift]:
+def search_single_features(shifts: Shifts, goal: Goal, pause: Pause = go_on) -> list[SingleShift]:
     """The smallest shift of each feature that can change, among those of a grid of 64 on each side, refined.
 
     A goal that is reached between two neighbouring places of the grid alone is not seen.
@@ -53,8 +53,7 @@ def search_single_features(shifts: Shifts, goal: Goal, pause: Callable[[], None]
         reaching = [_narrow(shifts, goal, feature, side) for side in _sides(places, missed)]
         smallest = min((shift for shift in reaching if shift is not None), key=abs, default=None)
         found.append(SingleShift(feature, smallest, float(places[best]), float(predictions[best])))
-        if pause is not None:
-            pause()
+        pause()
     return found
 
 

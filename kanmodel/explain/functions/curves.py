@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.functions.support import Grid, Line, Support, fit_lines, measure_supports
-from kanmodel.explain.topology.graph import Topology, TopologyEdge
+from kanmodel.explain.functions.support import Grid, LinearFit, Support, fit_lines, measure_supports
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
 from kanmodel.network.activations import value_and_slope
 from kanmodel.network.edges import EdgeParts
 from kanmodel.network.layer import KANLayer, LayerTrace
 from kanmodel.scaling import Array
 
 Span = Literal["support", "reference", "grid"]
-Shape = Literal["flat", "base_only", "linear", "curved"]
+CurveShape = Literal["flat", "base_only", "linear", "curved"]
 FLAT_SHARE = 0.01  # of its sub-node's standard deviation, under which an edge counts as flat
 LINEAR_R2 = 0.98  # of the best line, from which an edge counts as linear
 N_REACH = 1537  # positions at which what a basis reads is looked at, over three times the reference's range
-PART = 32  # inputs of a layer whose edges are sampled together: about as much as fits the cache
+N_TOGETHER = 32  # inputs of a layer whose edges are sampled together: about as much as fits the cache
 
 
 @dataclass(frozen=True)
@@ -63,14 +63,14 @@ class EdgeCurve:
     grid: Array
     core: tuple[float, float] | None
     support: Support
-    line: Line
-    shape: Shape
+    line: LinearFit
+    shape: CurveShape
     function_of: Literal["input", "normalised input"] = "input"
 
 
 def sample_edge(
     model: LoadedModel,
-    topology: Topology,
+    topology: NetworkGraph,
     stage: str,
     layer: int,
     i: int,
@@ -108,8 +108,8 @@ def sample_edges(
         nodes.setdefault((stage, layer), []).append(i)
     leaving: dict[tuple[str, int, int], tuple[_Sampled, int]] = {}
     for (stage, layer), inputs in nodes.items():
-        for start in range(0, len(inputs), PART):
-            part = inputs[start : start + PART]
+        for start in range(0, len(inputs), N_TOGETHER):
+            part = inputs[start : start + N_TOGETHER]
             sampled = _sample(model.network.stages[stage][layer], stages[stage][layer], part, points, span)
             leaving |= {(stage, layer, i): (sampled, number) for number, i in enumerate(part)}
     return [_describe(model, edge, *leaving[edge.stage, edge.layer, edge.i]) for edge in edges]
@@ -132,7 +132,7 @@ class _Sampled:
     flat: Array
     grids: list[Grid]
     supports: list[Support]
-    lines: list[list[Line]]
+    lines: list[list[LinearFit]]
 
 
 def _sample(layer: KANLayer, trace: LayerTrace, inputs: list[int], points: int, span: Span) -> _Sampled:
@@ -256,7 +256,7 @@ def _describe(model: LoadedModel, edge: TopologyEdge, sampled: _Sampled, number:
     )
 
 
-def _shape(flat: bool, support: Support, line: Line) -> Shape:
+def _shape(flat: bool, support: Support, line: LinearFit) -> CurveShape:
     if flat:
         return "flat"
     if support.outside_grid is not None and support.outside_grid > 0.5:

@@ -38,22 +38,23 @@ def suggest_edge_formulas(model: LoadedModel, edges: Sequence[TopologyEdge]) -> 
 
 def _suggest(layer: KANLayer, trace: LayerTrace, edge: TopologyEdge) -> list[Candidate]:
     found = suggest_formulas(*sample_edge_data(trace, edge))
-    exact = find_exact_formula(layer, edge)
+    exact = find_exact_formula(layer, edge.i, edge.j)
     if exact is None:
         return found
     return [exact, *(candidate for candidate in found if candidate.function != exact.function)]
 
 
-def find_exact_formula(layer: KANLayer, edge: TopologyEdge) -> Candidate | None:
+def find_exact_formula(layer: KANLayer, i: int, j: int) -> Candidate | None:
     """The function of an edge, where it is one of `FUNCTIONS`; None where a spline, or two parts together, act.
 
     So it is for an edge that holds a symbolic function alone, its base alone, or nothing.
 
     Args:
         layer: the layer that the edge is of.
-        edge: a KAN edge.
+        i: number of the node that it leaves.
+        j: number of the sub-node that it enters.
     """
-    i, j, config = edge.i, edge.j, layer.config
+    config = layer.config
     weights = layer.weights()[j, i]
     base = 0.0 if layer.scale_base is None else float(layer.mask[j, i] * layer.scale_base[j, i])
     slope = base if config.base == "identity" else 0.0

@@ -11,7 +11,7 @@ from itertools import count
 
 import sympy
 
-RESERVED = frozenset({*keyword.kwlist, *keyword.softkwlist, *dir(builtins), *sympy.__all__})
+RESERVED = frozenset({"numpy", *keyword.kwlist, *keyword.softkwlist, *dir(builtins), *sympy.__all__})
 
 
 def make_identifiers(names: Sequence[str]) -> list[str]:

@@ -55,7 +55,7 @@ class Support:
 
 
 @dataclass(frozen=True)
-class Line:
+class LinearFit:
     """The straight line nearest to an edge at the reference inputs between p01 and p99 (least squares).
 
     Attributes:
@@ -90,7 +90,7 @@ def _measure_support(values: Array, percentiles: Sequence[float], grid: Grid) ->
     return Support(p01, p50, p99, edges, counts.astype(np.float64), outside, coverage)
 
 
-def fit_lines(inputs: Array, outputs: Array, supports: Sequence[Support]) -> list[list[Line]]:
+def fit_lines(inputs: Array, outputs: Array, supports: Sequence[Support]) -> list[list[LinearFit]]:
     """The line of each edge, by input, then sub-node.
 
     Args:
@@ -107,7 +107,7 @@ def fit_lines(inputs: Array, outputs: Array, supports: Sequence[Support]) -> lis
     slopes = _divide(_sum(x * y), _sum(x**2))
     r2 = 1 - _divide(_sum((y - x * slopes) ** 2), _sum(y**2))
     fitted = np.concatenate([slopes, y_mean - slopes * x_mean, r2], axis=2)
-    return [[Line(*line) for line in of_input] for of_input in fitted.tolist()]
+    return [[LinearFit(*line) for line in of_input] for of_input in fitted.tolist()]
 
 
 def _mean(values: Array, inside: NDArray[np.bool_]) -> Array:

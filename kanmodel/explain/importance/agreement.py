@@ -9,11 +9,12 @@ from typing import Literal
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.importance.ranks import rank_correlation
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.expected import explain_expected
 from kanmodel.explain.paths.ledger import Ledger, explain_windows
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 ComparedBaseline = Literal["mean", "zero", "reference"]
@@ -37,11 +38,13 @@ class Agreement:
     feature: str
 
 
-def compare_baselines(model: LoadedModel, importance: Importance) -> tuple[Agreement, ...]:
+def compare_baselines(
+    model: LoadedModel, importance: ImportanceEstimates, pause: Pause = go_on
+) -> tuple[Agreement, ...]:
     """Each pair of the baselines ``mean``, ``zero`` and ``reference``, for the output that `importance` is about.
 
     It takes as long as explaining every reference window many times; with fewer than 16 reference windows, all of them
-    are baselines.
+    are baselines. Pauses between slices.
 
     Raises:
         DataError: there are fewer than 2 reference windows.
@@ -49,8 +52,8 @@ def compare_baselines(model: LoadedModel, importance: Importance) -> tuple[Agree
     """
     windows, output = model.reference.windows, importance.output
     ledgers: dict[ComparedBaseline, Ledger] = {
-        "zero": explain_windows(model, windows, output, Baseline("zero")),
-        "reference": explain_expected(model, windows, output, min(N_BASELINES, len(windows))),
+        "zero": explain_windows(model, windows, output, Baseline("zero"), pause=pause),
+        "reference": explain_expected(model, windows, output, min(N_BASELINES, len(windows)), pause=pause),
     }
     sizes: dict[ComparedBaseline, Array] = {"mean": importance.features.value}
     sizes |= {kind: np.abs(ledger.features).mean(axis=0) for kind, ledger in ledgers.items()}

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.connectivity import connected_features
 from kanmodel.explain.structure.scores import MIN_INPUTS, score_layers
 
@@ -73,7 +73,7 @@ class Attribution:
     redundant_with: tuple[Partner, ...]
 
 
-def attribute_features(model: LoadedModel, importance: Importance) -> tuple[Attribution, ...]:
+def attribute_features(model: LoadedModel, importance: ImportanceEstimates) -> tuple[Attribution, ...]:
     """The rows of all features, most important first."""
     names = model.config.feature_names
     connected = connected_features(model.network, importance.output)
@@ -105,7 +105,7 @@ def attribute_features(model: LoadedModel, importance: Importance) -> tuple[Attr
     return tuple(rows)
 
 
-def _verdict(importance: Importance, feature: int, connected: bool) -> Verdict:
+def _verdict(importance: ImportanceEstimates, feature: int, connected: bool) -> Verdict:
     if not connected:
         return "disconnected"
     low, high = importance.share.bounds(feature)

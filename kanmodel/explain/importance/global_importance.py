@@ -15,13 +15,14 @@ from kanmodel.explain.importance.bootstrap import Bootstrap, Estimate
 from kanmodel.explain.importance.permutation import permute_features
 from kanmodel.explain.importance.profiles import profile_nodes
 from kanmodel.explain.paths.ledger import Ledger, explain_windows
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 SEED = 0
 
 
 @dataclass(frozen=True)
-class Importance:
+class ImportanceEstimates:
     """Mean |contribution| to one output over the reference windows, baseline ``mean``, in the target's unit.
 
     A feature's contribution to a window is its signed sum over the steps, a step's the signed sum over the features; a
@@ -55,20 +56,20 @@ class Importance:
     ledger: Ledger
 
 
-def measure_importance(model: LoadedModel, output: int) -> Importance:
-    """The importance of everything for output number `output`.
+def measure_importance(model: LoadedModel, output: int, pause: Pause = go_on) -> ImportanceEstimates:
+    """The importance of everything for output number `output`; pauses between slices.
 
     Raises:
         NonFiniteError: the ledger of a reference window is not finite.
     """
-    ledger = explain_windows(model, model.reference.windows, output)
+    ledger = explain_windows(model, model.reference.windows, output, pause=pause)
     bootstrap = Bootstrap(len(ledger.predictions))
     sizes = np.abs(ledger.features)
-    growth = permute_features(model, output, SEED)
-    profiles = profile_nodes(model)
+    growth = permute_features(model, output, SEED, pause)
+    profiles = profile_nodes(model, pause)
     nodes = {(layer.stage, layer.layer): layer.nodes for layer in ledger.layers}
     edges = {(layer.stage, layer.layer): layer.edges for layer in ledger.layers}
-    return Importance(
+    return ImportanceEstimates(
         output=output,
         features=bootstrap.mean(sizes),
         mean_contribution=ledger.features.mean(axis=0),

@@ -11,18 +11,20 @@ import numpy as np
 import torch
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 N_PERMUTATIONS = 3
 
 
-def permute_features(model: LoadedModel, output: int, seed: int) -> Array | None:
+def permute_features(model: LoadedModel, output: int, seed: int, pause: Pause = go_on) -> Array | None:
     """Growth of each reference window's absolute error when one feature comes from other windows.
 
     Args:
         model: the model.
         output: number of the output.
         seed: of the permutations.
+        pause: called between the features.
 
     Returns:
         (n, n_features), the target's unit, the mean of three permutations; None where targets are unknown.
@@ -41,6 +43,7 @@ def permute_features(model: LoadedModel, output: int, seed: int) -> Array | None
     before = errors(windows)
     growth = np.zeros((len(windows), windows.shape[2]))
     for feature in range(windows.shape[2]):
+        pause()
         for _ in range(N_PERMUTATIONS):
             permuted = windows.clone()
             permuted[:, :, feature] = windows[torch.from_numpy(generator.permutation(len(windows))), :, feature]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 import torch
@@ -18,13 +19,17 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.bisection import Integrals, Parts, bisect, part_ends
 from kanmodel.explain.paths.moves import PassedNodes, largest_move
-from kanmodel.explain.paths.path import Slices, complete, paths_per_pass, points_along
+from kanmodel.explain.paths.path import paths_per_pass, points_along
 from kanmodel.explain.paths.quadrature import NestedQuadrature, estimate_errors, nested_clenshaw_curtis
-from kanmodel.network.chain import Trace
+from kanmodel.network.chain import Trace, reduce_steps
 from kanmodel.network.config import ModelConfig
+from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.network.recurrent import RecurrentTrace, recurrent_shapes
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
-MAX_WINDOWS = 128  # taken evenly from the reference: a share needs no more
+MIN_WINDOWS, MAX_WINDOWS = 16, 128  # taken evenly from the reference: a share needs no more
+MULTIPLY_ADDS = 4e12  # a few minutes of one core, within which the number of windows stays where it can
 N_NODES = 17
 TOLERANCE = 3e-2  # largest accepted error of a feature's contribution to a node, in standard deviations of the node
 HALVINGS = 10
@@ -46,20 +51,21 @@ class Profiles:
     errors: Mapping[tuple[str, int], Array]
 
 
-def profile_nodes(model: LoadedModel) -> Profiles:
+def profile_nodes(model: LoadedModel, pause: Pause = go_on) -> Profiles:
     """Profiles of the LSTM's units and of the KANs' nodes after their inputs, over evenly chosen reference windows.
 
     Args:
         model: the model.
+        pause: called between slices.
     """
     reference = model.reference.windows
-    chosen = torch.linspace(0, len(reference) - 1, min(MAX_WINDOWS, len(reference))).long()
+    chosen = torch.linspace(0, len(reference) - 1, min(count_windows(model.config), len(reference))).long()
     start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")[0]
     with torch.no_grad():
         values = _node_values(model.config, model.frozen.trace(reference))
     spread = torch.cat(list(values.values()), dim=1).double().std(dim=0, correction=0).numpy()
     scale = np.where(spread > 0, spread, np.inf)  # (n_nodes,): of a node that never moves nothing is asked
-    parts, found = complete(_contribute(model, reference[chosen], start, scale))
+    parts, found = _contribute(model, reference[chosen], start, scale, pause)
     whole = found.total(parts)
     magnitude = np.abs(whole.values).mean(axis=0)  # (n_nodes, n_features)
     error = whole.errors.mean(axis=0).reshape(magnitude.shape) * spread[:, None]
@@ -73,16 +79,26 @@ def profile_nodes(model: LoadedModel) -> Profiles:
     )
 
 
+def count_windows(config: ModelConfig) -> int:
+    """How many reference windows are profiled: all that are useful, or fewer of a model that takes minutes."""
+    if config.recurrent is None:
+        return MAX_WINDOWS
+    weights = sum(prod(shape) for shape in recurrent_shapes(config.recurrent, config.n_steps).values())
+    passes = min(len(config.features), config.recurrent.n_units)
+    affordable = int(MULTIPLY_ADDS / (N_NODES * passes * config.lookback * weights))
+    return min(max(affordable, MIN_WINDOWS), MAX_WINDOWS)
+
+
 def _contribute(
-    model: LoadedModel, windows: Tensor, start: Tensor, scale: Array
-) -> Slices[tuple[Parts, Integrals[Array]]]:
+    model: LoadedModel, windows: Tensor, start: Tensor, scale: Array, pause: Pause
+) -> tuple[Parts, Integrals[Array]]:
     """Contributions of features to all nodes, (n_parts, n_nodes, n_features); errors in units of each node's scale."""
     rule = nested_clenshaw_curtis(N_NODES)
 
     def integrate(parts: Parts, accepted: Array) -> Integrals[Array]:
         return _integrate(model, *part_ends(parts, start, windows), rule, scale)
 
-    return bisect(len(windows), integrate, paths_per_pass(model.config, N_NODES), TOLERANCE, HALVINGS)
+    return bisect(len(windows), integrate, paths_per_pass(model.config, N_NODES), TOLERANCE, HALVINGS, pause)
 
 
 def _integrate(
@@ -94,7 +110,8 @@ def _integrate(
     with torch.enable_grad():
         trace, recurrent = model.frozen.trace_with_states(points)
         values = torch.cat(list(_node_values(model.config, trace).values()), dim=1)
-        slopes = _slopes_along(model.config, trace, points, change.to(points.dtype).repeat_interleave(n_points, dim=0))
+        change = change.to(points.dtype).repeat_interleave(n_points, dim=0)
+        slopes = _slopes_along(model.frozen, trace, recurrent, points, change)
     slopes = slopes.double().view(n, n_points, -1)  # of all nodes, by feature
     entries = (torch.from_numpy(rule.weights) @ slopes).view(n, 3, *scale.shape, -1).transpose(0, 1).numpy()
     values = values.detach().double().view(n, n_points, -1)
@@ -107,21 +124,29 @@ def _integrate(
         residual=residual[0],
         move=largest_move(model.frozen, model.node_ranges, along, rule.nodes, passed),
         n_nodes=np.full(n, n_points),
+        divide_at=np.full(n, 0.5),
     )
 
 
-def _slopes_along(config: ModelConfig, trace: Trace, points: Tensor, change: Tensor) -> Tensor:
+def _slopes_along(
+    network: FrozenNetwork, trace: Trace, recurrent: RecurrentTrace | None, points: Tensor, change: Tensor
+) -> Tensor:
     """How fast each node's value moves with each feature along the paths, (n_points, n_nodes, n_features).
 
-    Only the front's nodes and the readout take a pass back through the steps; the head's take the chain rule.
+    Only the front's nodes and the readout take a pass through the steps, one for each feature or one for each node,
+    whichever are fewer; the head's take the chain rule.
     """
+    config = network.network.config
 
     def slopes(node: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(node.sum(), points, retain_graph=True)
         return (gradient * change).sum(dim=1)  # (n_points, n_features)
 
     values, slopes_of = _node_values(config, trace), []
-    readout = torch.stack([slopes(node) for node in trace.readout.unbind(1)], dim=1)  # (n_points, n_units, n_features)
+    if recurrent is not None and not config.front and len(config.features) < trace.readout.shape[1]:
+        readout = _readout_slopes(network, recurrent, change)
+    else:
+        readout = torch.stack([slopes(node) for node in trace.readout.unbind(1)], dim=1)
     for (stage, _), nodes in values.items():
         if stage in ("head", "output"):
             jacobian = [torch.autograd.grad(n.sum(), trace.readout, retain_graph=True)[0] for n in nodes.unbind(1)]
@@ -131,6 +156,15 @@ def _slopes_along(config: ModelConfig, trace: Trace, points: Tensor, change: Ten
         else:
             slopes_of.append(torch.stack([slopes(node) for node in nodes.unbind(1)], dim=1))
     return torch.cat(slopes_of, dim=1)
+
+
+def _readout_slopes(network: FrozenNetwork, recurrent: RecurrentTrace, change: Tensor) -> Tensor:
+    """How fast the readout moves with each feature, by a pass forward for each, (n_points, n_readout, n_features)."""
+    assert network.recurrent is not None
+    config, n_features = network.network.config, change.shape[2]
+    moves = torch.diag_embed(change).transpose(1, 2)  # (n_points, n_features, lookback, n_features)
+    states = network.recurrent.tangents(recurrent, moves, last=config.readout == "last").flatten(0, 1)
+    return reduce_steps(config, states).view(len(change), n_features, -1).transpose(1, 2)
 
 
 def _node_values(config: ModelConfig, trace: Trace) -> dict[tuple[str, int], Tensor]:

@@ -4,6 +4,8 @@ Along most paths a network is smooth, and one rule of 17 nodes is enough. But an
 another within a thousandth of a path, which takes many nodes of one rule and a few halvings. Contributions are
 integrals: those of the parts of a path add up to its own.
 
+A kink of an activation, such as relu's, is known where it lies, so a part that crosses one is divided there.
+
 Three things are held against what is accepted, and a part of a path where one of them is too large is halved:
 
     residual   how far the layers are from completeness, and nodes from conservation
@@ -26,7 +28,7 @@ from torch import Tensor
 
 from kanmodel.explain.paths.arrays import concatenate, map_arrays, take
 from kanmodel.explain.paths.moves import MAX_MOVE
-from kanmodel.explain.paths.path import Slices
+from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
 
 Values = TypeVar("Values")
@@ -48,9 +50,9 @@ class Parts(NamedTuple):
     low: Array
     high: Array
 
-    def halve(self) -> Parts:
-        """The lower half of each, then the upper ones."""
-        middle = (self.low + self.high) / 2
+    def divide(self, at: Array) -> Parts:
+        """The lower part of each, then the upper ones, divided at positions from 0 to 1 on each, (n_parts,)."""
+        middle = self.low + at * (self.high - self.low)
         return Parts(np.tile(self.path, 2), np.append(self.low, middle), np.append(middle, self.high))
 
 
@@ -63,6 +65,7 @@ class Integrals(NamedTuple, Generic[Values]):
         residual: how far sums are from what they must be, (n,).
         move: the largest of any node between two neighbouring points, in widths of its intervals, (n,).
         n_nodes: of the rule, (n,).
+        divide_at: where to divide each part if it must be, from 0 to 1, (n,).
     """
 
     values: Values
@@ -70,6 +73,7 @@ class Integrals(NamedTuple, Generic[Values]):
     residual: Array
     move: Array
     n_nodes: NDArray[np.int64]
+    divide_at: Array
 
     @property
     def error(self) -> Array:
@@ -86,12 +90,19 @@ class Integrals(NamedTuple, Generic[Values]):
         np.maximum.at(move, parts.path, self.move)
         np.add.at(n_nodes, parts.path, self.n_nodes - 1)  # neighbours share one
         values = map_arrays(lambda value: add_parts(value, parts), self.values)
-        return Integrals(values, add_parts(self.errors, parts), add_parts(self.residual, parts), move, n_nodes)
+        return Integrals(
+            values, add_parts(self.errors, parts), add_parts(self.residual, parts), move, n_nodes, np.full(n, 0.5)
+        )
 
 
 def bisect(
-    n: int, integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, tolerance: float, halvings: int
-) -> Slices[tuple[Parts, Integrals[Values]]]:
+    n: int,
+    integrate: Callable[[Parts, Array], Integrals[Values]],
+    batch: int,
+    tolerance: float,
+    halvings: int,
+    pause: Pause,
+) -> tuple[Parts, Integrals[Values]]:
     """Integrates along paths, halving parts until each path is within the tolerance or may not be halved further.
 
     Args:
@@ -100,21 +111,22 @@ def bisect(
         batch: how many parts it takes at once.
         tolerance: largest accepted residual and error of a path.
         halvings: how often a part may be halved.
+        pause: called between slices.
 
     Returns:
         The parts, of which each path has at least one, and what was found on each.
     """
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
-    found = yield from _in_batches(integrate, batch, parts, np.full(n, tolerance))
+    found = _in_batches(integrate, batch, parts, np.full(n, tolerance), pause)
     for _ in range(halvings):
         coarse = _find_coarse(parts, found, tolerance)
         if not coarse.any():
             break
-        yield
-        halves = take(parts, coarse).halve()
+        pause()
+        halves = take(parts, coarse).divide(found.divide_at[coarse])
         fine = take(parts, ~coarse)
         share = tolerance / np.bincount(np.append(fine.path, halves.path))[halves.path]
-        added = yield from _in_batches(integrate, batch, halves, share)
+        added = _in_batches(integrate, batch, halves, share, pause)
         parts, found = concatenate([fine, halves]), concatenate([take(found, ~coarse), added])
     return parts, found
 
@@ -156,12 +168,12 @@ def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: float) -> ND
 
 
 def _in_batches(
-    integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, parts: Parts, accepted: Array
-) -> Slices[Integrals[Values]]:
+    integrate: Callable[[Parts, Array], Integrals[Values]], batch: int, parts: Parts, accepted: Array, pause: Pause
+) -> Integrals[Values]:
     found: list[Integrals[Values]] = []
     for first in range(0, len(parts.path), batch):
         if found:
-            yield
+            pause()
         chosen = slice(first, first + batch)
         found.append(integrate(take(parts, chosen), accepted[chosen]))
     return concatenate(found)

@@ -14,8 +14,8 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError, Problem
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.layers import LedgerLayer
-from kanmodel.explain.paths.ledger import Ledger, LedgerOptions, explain_in_slices
-from kanmodel.explain.paths.path import Pause, Slices, complete
+from kanmodel.explain.paths.ledger import Ledger, LedgerOptions, explain_windows
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 DEFAULT_COUNT = 16
@@ -41,7 +41,7 @@ def explain_expected(
     count: int = DEFAULT_COUNT,
     seed: int = 0,
     options: LedgerOptions | None = None,
-    pause: Pause | None = None,
+    pause: Pause = go_on,
 ) -> Ledger:
     """The mean of the ledgers from `count` reference windows, drawn without replacement.
 
@@ -61,25 +61,12 @@ def explain_expected(
     Raises:
         DataError: `count` is out of range.
     """
-    return complete(explain_expected_in_slices(model, windows, output, count, seed, options), pause)
-
-
-def explain_expected_in_slices(
-    model: LoadedModel,
-    windows: Tensor,
-    output: int,
-    count: int = DEFAULT_COUNT,
-    seed: int = 0,
-    options: LedgerOptions | None = None,
-) -> Slices[Ledger]:
-    """`explain_expected`, pausing after every few milliseconds of work."""
     instances = draw_baselines(model, count, seed)
     ledgers: list[Ledger] = []
     for instance in instances:
         if ledgers:
-            yield
-        baseline = Baseline("instance", instance=instance)
-        ledgers.append((yield from explain_in_slices(model, windows, output, baseline, options)))
+            pause()
+        ledgers.append(explain_windows(model, windows, output, Baseline("instance", instance=instance), options, pause))
     features = np.stack([ledger.features for ledger in ledgers])  # (count, n, n_features)
     return replace(
         ledgers[0],

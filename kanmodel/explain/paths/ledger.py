@@ -27,16 +27,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
-from kanmodel.errors import DataError, IncompleteError, Problem
+from kanmodel.errors import DataError, Problem
 from kanmodel.explain.paths.arrays import concatenate, map_arrays, replace_rows
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.paths.layers import LedgerLayer, list_layers
-from kanmodel.explain.paths.path import Pause, Slices, complete
 from kanmodel.explain.paths.walk import PathLedger, Walk, explain_paths
 from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
-from kanmodel.windows import N_LISTED
 
 PATH_NODES = 17
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
@@ -112,37 +111,13 @@ class Ledger:
         return total
 
 
-def refuse_incomplete(ledger: Ledger, output_std: float, first: int = 0) -> None:
-    """Refuses an explanation that misses F(x) - F(x0) by more than that change and by more than the output's deviation.
-
-    Args:
-        ledger: explanations of windows.
-        output_std: standard deviation of the output on the reference windows.
-        first: number of the first window, for the message.
-
-    Raises:
-        IncompleteError: one is so far from adding up.
-    """
-    change = np.abs(ledger.predictions - ledger.baseline_prediction)
-    absurd = np.flatnonzero(ledger.residual > np.maximum(change, output_std))
-    if not len(absurd):
-        return
-    worst = absurd[0]
-    message = (
-        f"has values too far out to be explained: its contributions miss the change of {change[worst]:.3g} "
-        f"by {ledger.residual[worst]:.3g}"
-    )
-    places = [Problem(f"instances[{first + window}]", message) for window in absurd[:N_LISTED]]
-    raise IncompleteError(f"{places[0].path} {message}", places)
-
-
 def explain_windows(
     model: LoadedModel,
     windows: Tensor,
     output: int,
     baseline: Baseline | None = None,
     options: LedgerOptions | None = None,
-    pause: Pause | None = None,
+    pause: Pause = go_on,
 ) -> Ledger:
     """The ledger of one output for windows.
 
@@ -162,17 +137,6 @@ def explain_windows(
         UnknownNameError: the baseline names a feature that does not exist.
         NonFiniteError: a prediction, a residual or an error is not finite.
     """
-    return complete(explain_in_slices(model, windows, output, baseline, options), pause)
-
-
-def explain_in_slices(
-    model: LoadedModel,
-    windows: Tensor,
-    output: int,
-    baseline: Baseline | None = None,
-    options: LedgerOptions | None = None,
-) -> Slices[Ledger]:
-    """`explain_windows`, pausing after every few milliseconds of work."""
     if not len(windows):
         raise DataError("windows is empty")
     options = options or LedgerOptions()
@@ -185,8 +149,8 @@ def explain_in_slices(
     batches: list[PathLedger] = []
     for batch in torch.split(windows, BATCH):
         if batches:
-            yield
-        batches.append((yield from _explain_batch(model, batch, scaled_start, output, options, first_nodes)))
+            pause()
+        batches.append(_explain_batch(model, batch, scaled_start, output, options, first_nodes, pause))
     explained = concatenate(batches)
     residual, error = explained.residual * scale, explained.error * scale
     contributions = map_arrays(lambda values: values * scale, explained.contributions)
@@ -210,26 +174,32 @@ def explain_in_slices(
 
 
 def _explain_batch(
-    model: LoadedModel, windows: Tensor, start: Tensor, output: int, options: LedgerOptions, first_nodes: int
-) -> Slices[PathLedger]:
+    model: LoadedModel,
+    windows: Tensor,
+    start: Tensor,
+    output: int,
+    options: LedgerOptions,
+    first_nodes: int,
+    pause: Pause,
+) -> PathLedger:
     """Explains in the model's type, and in float64 what that cannot hold."""
     tolerance = options.tolerance * float(model.output_std[output]) / float(model.scaling.output_scale[output])
 
     last_nodes = 2 * options.path_nodes - 1 if options.halvings else options.path_nodes
 
-    def explain(network: FrozenNetwork, windows: Tensor, halvings: int, first_nodes: int) -> Slices[PathLedger]:
+    def explain(network: FrozenNetwork, windows: Tensor, halvings: int, first_nodes: int) -> PathLedger:
         n_nodes = (options.path_nodes, first_nodes, last_nodes)
         walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, *n_nodes)
-        return explain_paths(walk, tolerance, halvings)
+        return explain_paths(walk, tolerance, halvings, pause)
 
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
-        return (yield from explain(model.frozen_float64, windows.double(), options.halvings, first_nodes))
-    found = yield from explain(model.frozen, windows, min(options.halvings, FLOAT32_HALVINGS), first_nodes)
+        return explain(model.frozen_float64, windows.double(), options.halvings, first_nodes)
+    found = explain(model.frozen, windows, min(options.halvings, FLOAT32_HALVINGS), first_nodes)
     again = ~found.converged
     if not again.any():
         return found
     of_again = windows[torch.from_numpy(again)].double()
-    exact = yield from explain(model.frozen_float64, of_again, options.halvings, options.path_nodes)
+    exact = explain(model.frozen_float64, of_again, options.halvings, options.path_nodes)
     return replace_rows(found, again, exact)
 
 
@@ -253,6 +223,6 @@ def _typical_error(model: LoadedModel, output: int, n_nodes: int) -> float:
     windows = reference[torch.linspace(0, len(reference) - 1, min(TYPICAL_WINDOWS, len(reference))).long()]
     start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")[0]
     walk = Walk(model.frozen, model.node_ranges, windows, start, output, n_nodes, n_nodes, n_nodes)
-    found = complete(explain_paths(walk, np.inf, halvings=0))
+    found = explain_paths(walk, np.inf, halvings=0, pause=go_on)
     error = np.where(found.converged, found.error, np.inf) * model.scaling.output_scale[output]
     return float(np.median(error) / model.output_std[output])

@@ -3,14 +3,14 @@
     sample_path   forward and backward passes at some points of paths
     integrate     contributions from the samples, by a rule and by the two coarser ones inside it
 
-Computations come in slices of one pass each, a few milliseconds, between which whoever runs them may do something
-else. Everything is in model units.
+Computations come in slices of one pass each, a few milliseconds, and pause between them; see `kanmodel.pausing`.
+Everything is in model units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -23,11 +23,6 @@ from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.recurrent import KINDS
 from kanmodel.scaling import Array
 
-Result = TypeVar("Result")
-
-# A computation in slices: it yields between them, and returns its result.
-Slices = Generator[None, None, Result]
-Pause = Callable[[], None]  # is called every few milliseconds of work; what it raises ends the work
 PASS_BYTES = 5_500_000  # of the largest values of one pass: of more, memory is mapped anew in each pass
 
 
@@ -156,18 +151,6 @@ def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> C
         edges,
     )
     return Contributions._make(map_arrays(lambda values: values.transpose(0, 1).flatten(0, 1).numpy(), by_rule))
-
-
-def complete(slices: Slices[Result], pause: Pause | None = None) -> Result:
-    """The result of a computation in slices, with a call of `pause` between them."""
-    while True:
-        try:
-            next(slices)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
-        if pause is not None:
-            pause()
 
 
 def _adjoints(rule: NestedQuadrature, gradients: Sequence[Tensor]) -> list[Tensor]:

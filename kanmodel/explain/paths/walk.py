@@ -16,12 +16,12 @@ from torch import Tensor
 
 from kanmodel.explain.paths.arrays import replace_rows, take
 from kanmodel.explain.paths.bisection import Integrals, Parts, bisect, part_ends
+from kanmodel.explain.paths.kinks import divide_at_kinks
 from kanmodel.explain.paths.layers import LedgerLayer, list_layers, measure_residual
 from kanmodel.explain.paths.moves import MAX_MOVE, largest_move
 from kanmodel.explain.paths.path import (
     Contributions,
     PathSamples,
-    Slices,
     integrate,
     paths_per_pass,
     points_along,
@@ -30,6 +30,7 @@ from kanmodel.explain.paths.path import (
 from kanmodel.explain.paths.quadrature import convergence_rate, estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges
+from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
 
 
@@ -92,13 +93,14 @@ class _Ends(NamedTuple):
     change: Tensor
 
 
-def explain_paths(walk: Walk, tolerance: float, halvings: int) -> Slices[PathLedger]:
+def explain_paths(walk: Walk, tolerance: float, halvings: int, pause: Pause) -> PathLedger:
     """The ledgers of paths.
 
     Args:
         walk: the paths.
         tolerance: largest accepted residual and error of a path, model units.
         halvings: how often a part may be halved.
+        pause: called between slices.
     """
     network = walk.network.network
 
@@ -108,7 +110,7 @@ def explain_paths(walk: Walk, tolerance: float, halvings: int) -> Slices[PathLed
         return _refine(walk, ends, sample_path(walk.network, points, walk.output), accepted)
 
     batch = paths_per_pass(network.config, walk.first_nodes)
-    parts, found = yield from bisect(len(walk.windows), integrate_parts, batch, tolerance, halvings)
+    parts, found = bisect(len(walk.windows), integrate_parts, batch, tolerance, halvings, pause)
     whole = found.total(parts)
     start, contributions = np.zeros(len(walk.windows)), whole.values.contributions
     first = parts.low == 0
@@ -158,6 +160,7 @@ def _integrate(walk: Walk, ends: _Ends, samples: PathSamples) -> tuple[Integrals
         residual=residual[0],
         move=largest_move(walk.network, walk.ranges, points, rule.nodes, samples.passed),
         n_nodes=np.full(n, n_nodes),
+        divide_at=divide_at_kinks(network, samples.passed, rule.nodes),
     )
     return integrals, convergence_rate(entries, residual)
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.connectivity import connected_features, n_nodes
 from kanmodel.explain.structure.ids import READOUT_KINDS, kind_of, label_of, node_id, node_place, output_id, subnode_id
 from kanmodel.explain.structure.scores import MIN_INPUTS, KANScores, score_traces
-from kanmodel.explain.topology.graph import Topology, TopologyEdge, TopologyNode
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge, TopologyNode
 from kanmodel.explain.topology.lookup import network_edges
 from kanmodel.explain.topology.pruning import Pruning, PruningRule, prune_by_rule
 from kanmodel.network.chain import Trace
@@ -24,7 +24,7 @@ from kanmodel.network.layer import KANLayer, LayerTrace
 OPACITY_BETA = 3.0  # as pykan's plot draws a backward score
 
 
-def build_topology(model: LoadedModel, importance: Importance, rule: PruningRule) -> Topology:
+def build_topology(model: LoadedModel, importance: ImportanceEstimates, rule: PruningRule) -> NetworkGraph:
     """The graph of a model, pruned by a rule.
 
     Args:
@@ -38,7 +38,7 @@ def build_topology(model: LoadedModel, importance: Importance, rule: PruningRule
     return assemble_topology(model, importance, prune_by_rule(model, importance, rule))
 
 
-def assemble_topology(model: LoadedModel, importance: Importance, pruning: Pruning) -> Topology:
+def assemble_topology(model: LoadedModel, importance: ImportanceEstimates, pruning: Pruning) -> NetworkGraph:
     """The graph of a model, of which it is known what is kept."""
     with torch.no_grad():
         trace = model.network.trace(model.reference.windows)
@@ -47,7 +47,7 @@ def assemble_topology(model: LoadedModel, importance: Importance, pruning: Pruni
         stages = model.network.stages
         scores = {stage: score_traces(layers, trace.stages[stage]) for stage, layers in stages.items()}
     nodes = list(_nodes(model, importance, pruning, scores))
-    return Topology(
+    return NetworkGraph(
         output=model.config.outputs[importance.output],
         rule=pruning.rule,
         fidelity=pruning.fidelity,
@@ -63,7 +63,7 @@ def assemble_topology(model: LoadedModel, importance: Importance, pruning: Pruni
 
 
 def _nodes(
-    model: LoadedModel, importance: Importance, pruning: Pruning, scores: Mapping[str, KANScores]
+    model: LoadedModel, importance: ImportanceEstimates, pruning: Pruning, scores: Mapping[str, KANScores]
 ) -> Iterator[TopologyNode]:
     config = model.config
     if config.readout_stage is not None and not config.front:  # the features are no layer of their own
@@ -91,7 +91,7 @@ def _nodes(
 
 def _node(
     model: LoadedModel,
-    importance: Importance,
+    importance: ImportanceEstimates,
     place: tuple[str, int],
     index: int,
     identity: str,
@@ -116,7 +116,7 @@ def _node(
 
 
 def _kan_edges(
-    model: LoadedModel, importance: Importance, pruning: Pruning, trace: Trace, scores: Mapping[str, KANScores]
+    model: LoadedModel, importance: ImportanceEstimates, pruning: Pruning, trace: Trace, scores: Mapping[str, KANScores]
 ) -> Iterator[TopologyEdge]:
     outside = {
         (stage, number): _outside_core(model.network.layers[stage, number], layer)
@@ -199,7 +199,9 @@ def _output_edges(nodes: Sequence[TopologyNode], config: ModelConfig, output: in
             )
 
 
-def _profile(config: ModelConfig, importance: Importance, place: tuple[str, int], index: int) -> dict[str, float]:
+def _profile(
+    config: ModelConfig, importance: ImportanceEstimates, place: tuple[str, int], index: int
+) -> dict[str, float]:
     """Names of features to their share in a node, largest first."""
     profiles = importance.profiles.get(place, importance.profiles.get(("head", place[1])))
     assert profiles is not None

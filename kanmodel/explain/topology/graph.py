@@ -90,7 +90,7 @@ class TopologyEdge:
 
 
 @dataclass(frozen=True)
-class Topology:
+class NetworkGraph:
     """The graph of a model for one output.
 
     Attributes:

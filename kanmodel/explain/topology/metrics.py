@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import InsufficientReferenceError
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.scores import MIN_INPUTS, KANScores, score_traces
 from kanmodel.network.chain import Place, Trace
 
@@ -22,7 +22,9 @@ def usable_metrics(model: LoadedModel) -> tuple[Metric, ...]:
     return metrics if len(model.reference.windows) >= MIN_INPUTS else ("contribution",)
 
 
-def score_edges(model: LoadedModel, importance: Importance, trace: Trace, metric: Metric) -> dict[Place, Tensor]:
+def score_edges(
+    model: LoadedModel, importance: ImportanceEstimates, trace: Trace, metric: Metric
+) -> dict[Place, Tensor]:
     """Scores of edges, model units, (n_subnodes, n_in) by (stage, layer).
 
     Args:
@@ -44,7 +46,9 @@ def score_edges(model: LoadedModel, importance: Importance, trace: Trace, metric
     }
 
 
-def score_nodes(model: LoadedModel, importance: Importance, trace: Trace, metric: Metric) -> dict[Place, Tensor]:
+def score_nodes(
+    model: LoadedModel, importance: ImportanceEstimates, trace: Trace, metric: Metric
+) -> dict[Place, Tensor]:
     """Scores of nodes, model units, (n_nodes,) by (stage, layer), the last layer of nodes included.
 
     With other metrics than backward, which scores nodes, a node scores as its strongest edge onward, and a node of a

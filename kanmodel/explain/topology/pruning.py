@@ -15,12 +15,13 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.connectivity import Kept, connected_nodes, leading_subnodes
 from kanmodel.explain.structure.replay import Fidelity, Fill, Replay, measure_fidelity, r2
 from kanmodel.explain.topology.metrics import Metric, score_edges, usable_metrics
 from kanmodel.explain.topology.thresholds import Thresholds, cut_at_thresholds
 from kanmodel.network.chain import Network, Place
+from kanmodel.pausing import Pause, go_on
 
 
 @dataclass(frozen=True)
@@ -83,13 +84,16 @@ class FidelityPoint:
     fidelity: Fidelity
 
 
-def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule) -> Pruning:
+def prune_by_rule(
+    model: LoadedModel, importance: ImportanceEstimates, rule: PruningRule, pause: Pause = go_on
+) -> Pruning:
     """What a rule keeps of a model, for the output that `importance` is about.
 
     By fidelity: along the order that a metric gives, weakest edges first (ties by stage, layer, i, j), edges go as long
     as the R2 holds; within a KAN, what is cut off from either side goes with them. A network whose outputs are not
     finite holds no fidelity, so it is never what comes out. By thresholds, as pykan's `prune_node`, `prune_edge` and
     `prune_input` in turn: nodes, then edges, then inputs.
+    Pauses between the networks that are tried.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
@@ -104,7 +108,7 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
         trace, kept = replay.run(replay.live), {}
         for metric in (rule.metric,) if rule.metric else usable_metrics(model):
             scores = score_edges(model, importance, trace, metric)
-            kept[metric] = _cut_by_fidelity(model, output, replay, scores, rule.fidelity or 0.0)
+            kept[metric] = _cut_by_fidelity(model, output, replay, scores, rule.fidelity or 0.0, pause)
         metric = min(kept, key=lambda metric: _count(kept[metric]))
         edges, nodes = kept[metric], connected_nodes(model.network, output, kept[metric])
         rule = replace(rule, metric=metric)
@@ -112,11 +116,16 @@ def prune_by_rule(model: LoadedModel, importance: Importance, rule: PruningRule)
 
 
 def trace_fidelity(
-    model: LoadedModel, importance: Importance, metric: Metric = "contribution", fill: Fill = "mean"
+    model: LoadedModel,
+    importance: ImportanceEstimates,
+    metric: Metric = "contribution",
+    fill: Fill = "mean",
+    pause: Pause = go_on,
 ) -> tuple[FidelityPoint, ...]:
     """What each number of edges costs along one metric's order, from all edges to none.
 
     The curve ends before the first number of edges at which an output is not finite: no smaller one holds any fidelity.
+    Pauses between the points.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
@@ -125,6 +134,7 @@ def trace_fidelity(
     scores = score_edges(model, importance, replay.run(replay.live), metric)
     points = []
     for threshold, kept in _sparser_sets(model, importance.output, replay, scores):
+        pause()
         try:
             fidelity = measure_fidelity(model, importance.output, replay, kept)
         except NonFiniteError:
@@ -178,12 +188,13 @@ def _sparser_sets(
 
 
 def _cut_by_fidelity(
-    model: LoadedModel, output: int, replay: Replay, scores: Mapping[Place, Tensor], fidelity: float
+    model: LoadedModel, output: int, replay: Replay, scores: Mapping[Place, Tensor], fidelity: float, pause: Pause
 ) -> Kept:
     """The smallest set along the order of `scores` whose R2, and that of every larger set, is at least `fidelity`."""
     full = replay.run(replay.live).outputs[:, output].double()
     best = replay.live  # what is cut off already may count too: a node that nothing enters is a constant
     for _, kept in _sparser_sets(model, output, replay, scores):
+        pause()
         if r2(full, replay.run(kept).outputs[:, output].double()) < fidelity:
             break
         best = kept

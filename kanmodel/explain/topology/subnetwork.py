@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.compaction import compact_network
 from kanmodel.explain.structure.connectivity import Kept, leading_nodes, leading_subnodes
 from kanmodel.explain.structure.replay import Fidelity, compare_outputs, r2
@@ -42,7 +42,9 @@ def measure_size(network: Network) -> Size:
     return Size(sum(int(edges.sum()) for edges in live), sum(hidden))
 
 
-def extract_subnetwork(model: LoadedModel, importances: Sequence[Importance], rule: PruningRule) -> LoadedModel:
+def extract_subnetwork(
+    model: LoadedModel, importances: Sequence[ImportanceEstimates], rule: PruningRule
+) -> LoadedModel:
     """A smaller model: the union of what the rule keeps for each of some outputs, without the nodes that lead nowhere.
 
     By fidelity each of these outputs keeps it; where the edges kept for another output would spoil it, more edges stay.

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import NonFiniteError
-from kanmodel.explain.importance.global_importance import Importance
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.connectivity import Kept
 from kanmodel.explain.structure.replay import Replay
 from kanmodel.explain.topology.metrics import Metric, score_edges, score_nodes
@@ -33,7 +33,7 @@ class Thresholds:
 
 
 def cut_at_thresholds(
-    model: LoadedModel, importance: Importance, replay: Replay, metric: Metric, thresholds: Thresholds
+    model: LoadedModel, importance: ImportanceEstimates, replay: Replay, metric: Metric, thresholds: Thresholds
 ) -> tuple[Kept, Kept]:
     """Edges and nodes that are left: of nodes, edges and inputs each is scored on what the cut before left.
 

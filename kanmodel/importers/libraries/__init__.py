@@ -23,7 +23,12 @@ from kanmodel.importers.libraries import (
 from kanmodel.importers.libraries.part import AnyPart, Facts, Item, Layer, Norm, Part, RecurrentPart
 
 KANS = (pykan, legacy_pykan, radial, efficient_kan, cheby_kan, fourier_kan, wav_kan)
-LIBRARIES = ("pykan", "efficient_kan", "fast_kan", "faster_kan")  # those that a manifest may name
+LIBRARIES = {
+    "pykan": ("pykan", "pykan 0.0"),
+    "efficient_kan": ("efficient-kan",),
+    "fast_kan": ("fast-kan", "fast-kan or FasterKAN"),
+    "faster_kan": ("FasterKAN", "fast-kan or FasterKAN"),
+}  # those that a manifest may name, and what their parts are called
 
 __all__ = ["LIBRARIES", "AnyPart", "Facts", "Item", "Layer", "Norm", "Part", "RecurrentPart", "find_parts"]
 

@@ -46,7 +46,7 @@ INV_DENOMINATORS = {
     "cuda": "inv_denominator used and the inputs innermost in the columns, as cu_fasterkan does",
 }
 INVERSE = "rbf.inv_denominator"
-LIBRARIES = {"fast_kan": FAST, "faster_kan": FASTER}
+RADIAL_LIBRARIES = {"fast_kan": FAST, "faster_kan": FASTER}
 
 
 def find(tensors: Tensors, facts: Facts) -> list[Part]:
@@ -92,7 +92,7 @@ def _read(found: Tensors, place: str, facts: Facts) -> Part:
         config = LayerConfig(n_in, n_out, basis, base=base, before=before, base_after=0 if normed else None)
         return (Layer(config, _convert(found, n_in, n_out, n_centres, meaning != "cuda")),)
 
-    title = " or ".join(LIBRARIES[library] for library in libraries)
+    title = " or ".join(RADIAL_LIBRARIES[library] for library in libraries)
     sizes = f"{n_in} to {n_out}, {n_centres} centres"
     return Part(place, title, n_in, n_out, keys_of(place, present), read, choices, sizes)
 
@@ -117,8 +117,8 @@ def _libraries(found: Tensors, place: str, facts: Facts) -> tuple[str, ...]:
     if facts.library is None:
         return tuple(fits)
     if facts.library not in fits:
-        titles = " and ".join(LIBRARIES[library] for library in fits)
-        told = LIBRARIES.get(facts.library, facts.library)
+        titles = " and ".join(RADIAL_LIBRARIES[library] for library in fits)
+        told = RADIAL_LIBRARIES.get(facts.library, facts.library)
         raise CheckpointError(f"has a KAN at {place!r} whose keys fit {titles}, not {told}")
     return (facts.library,)
 

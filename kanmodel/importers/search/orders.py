@@ -29,7 +29,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Shapes:
+class Sizes:
     """Sizes of windows and forecasts."""
 
     lookback: int
@@ -40,7 +40,7 @@ class Shapes:
 def find_orders(
     parts: Sequence[Part],
     recurrent: RecurrentPart | None,
-    shapes: Shapes,
+    sizes: Sizes,
     allowed: Callable[[Part, bool], bool] = lambda part, is_front: True,
 ) -> list[Order]:
     """Every order whose widths meet, those of the file first, by depth-first search.
@@ -50,7 +50,7 @@ def find_orders(
     Args:
         parts: all of the file but its recurrent one, in its order.
         recurrent: the LSTM or GRU; None without.
-        shapes: of windows and forecasts.
+        sizes: of windows and forecasts.
         allowed: whether a part may stand before the readout, or behind it.
 
     Raises:
@@ -65,20 +65,20 @@ def find_orders(
         used = {part.place for part in (*front, *(head or ()))}
         if head is None:
             # nothing recurrent: all steps first, since a file rarely has layers for each step then
-            for wide in (True, False) if recurrent is None and shapes.lookback > 1 else (False, True):
-                if wide and shapes.lookback == 1:
+            for wide in (True, False) if recurrent is None and sizes.lookback > 1 else (False, True):
+                if wide and sizes.lookback == 1:
                     continue
                 if recurrent is None or recurrent.n_in == width:
                     n_values = width if recurrent is None else recurrent.n_out
-                    yield from extend(front, (), n_values * shapes.lookback if wide else n_values, wide)
+                    yield from extend(front, (), n_values * sizes.lookback if wide else n_values, wide)
         elif len(used) == len(parts):
-            if width == shapes.n_outputs:
+            if width == sizes.n_outputs:
                 yield Order(front, head, flat)
             return
         for part in parts:
             if part.place in used or part.n_in != width or not allowed(part, head is None):
                 continue
-            if head is None and recurrent is None and shapes.lookback == 1:
+            if head is None and recurrent is None and sizes.lookback == 1:
                 continue  # one step: before and behind the readout is the same
             if any(_precedes(other.place, part.place) for other in parts if other.place not in used):
                 continue
@@ -87,12 +87,12 @@ def find_orders(
             else:
                 yield from extend(front, (*head, part), part.n_out, flat)
 
-    for order in extend((), None, shapes.n_features, False):
+    for order in extend((), None, sizes.n_features, False):
         found.append(order)
         if len(found) == MAX_ORDERS:
             break
     if not found:
-        raise CheckpointError(_no_order(parts, recurrent, shapes))
+        raise CheckpointError(_no_order(parts, recurrent, sizes))
     return found
 
 
@@ -115,16 +115,16 @@ def _numbered(place: str) -> tuple[str, int | None]:
     return (match[1], int(match[2])) if match else (place, None)
 
 
-def _no_order(parts: Sequence[Part], recurrent: RecurrentPart | None, shapes: Shapes) -> str:
+def _no_order(parts: Sequence[Part], recurrent: RecurrentPart | None, sizes: Sizes) -> str:
     every: list[AnyPart] = [*parts] if recurrent is None else [recurrent, *parts]
     widths = ", ".join(
         f"{part.place or 'the file'} ({part.library}) from {part.n_in} to {part.n_out}" for part in every
     )
     message = (
-        f"has parts that do not follow each other from {shapes.n_features} features at {shapes.lookback} steps to "
-        f"{shapes.n_outputs} outputs: {widths or 'none'}"
+        f"has parts that do not follow each other from {sizes.n_features} features at {sizes.lookback} steps to "
+        f"{sizes.n_outputs} outputs: {widths or 'none'}"
     )
-    reaching = recurrent.n_out if recurrent else shapes.n_features
+    reaching = recurrent.n_out if recurrent else sizes.n_features
     if any(part.library == "pykan" and part.n_in < reaching for part in parts):
         message += "; if prune_input made a KAN narrower, give input_id, the kept ones, which are not in the file"
     return message

@@ -10,7 +10,7 @@ from math import prod
 
 from kanmodel.importers.assembly import FLAT_READOUTS, NONE, READOUTS, Chain, Element
 from kanmodel.importers.libraries import Part, RecurrentPart
-from kanmodel.importers.libraries.radial import INV_DENOMINATORS, LIBRARIES
+from kanmodel.importers.libraries.radial import INV_DENOMINATORS, RADIAL_LIBRARIES
 from kanmodel.importers.search.orders import Order
 from kanmodel.network.config import Step
 
@@ -211,7 +211,7 @@ def describe_readout(readout: str) -> str:
 def _describe_kind(name: str, option: str) -> str:
     match name:
         case "library":
-            return LIBRARIES.get(option, option)
+            return RADIAL_LIBRARIES.get(option, option)
         case "inv_denominator":
             return INV_DENOMINATORS[option]
         case "mult_arity":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from reprlib import repr
 from typing import Literal, get_args
 
@@ -11,6 +11,7 @@ from kanmodel.errors import ConfigError
 from kanmodel.network.activations import ACTIVATIONS
 from kanmodel.network.checks import check_choice, check_count, check_flag, check_items
 from kanmodel.network.config.columns import Feature, Target
+from kanmodel.network.config.groups import Groups, check_groups
 from kanmodel.network.config.layers import MAX_LAYERS, LayerConfig, Layers
 
 Cell = Literal["lstm", "gru"]
@@ -68,6 +69,7 @@ class ModelConfig:
         dtype: the type of every weight.
         ahead: steps from the window's last row to the first output, which is ``{target}+{ahead}``; 0 where the targets'
             columns were shifted before, or it is unknown, and the first output is ``{target}+1``.
+        groups: features that mean one thing, by the name of their group; explanations sum them.
     """
 
     features: tuple[Feature, ...]
@@ -81,6 +83,7 @@ class ModelConfig:
     output_function: str | None = None
     dtype: DType = "float32"
     ahead: int = 0
+    groups: Groups = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_items(self.features, "features", Feature)
@@ -93,6 +96,7 @@ class ModelConfig:
         check_count(self.lookback, "lookback")
         check_count(self.horizon, "horizon")
         check_count(self.ahead, "ahead", lowest=0)
+        check_groups(self.groups, self.feature_names)
         check_choice(self.readout, "readout", get_args(Readout))
         check_choice(self.dtype, "dtype", get_args(DType))
         if self.output_function is not None:

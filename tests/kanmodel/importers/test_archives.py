@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import read_archive
 from kanmodel.importers.modules import is_module, read_module
-from kanmodel.importers.placeholders import Placeholder, Reference
+from kanmodel.importers.placeholders import GlobalName, Placeholder
 from kanmodel.importers.source import open_source
 from kanmodel.importers.storages import STORAGE_DTYPES
 
@@ -69,7 +69,7 @@ def assert_same(found, expected):
     elif isinstance(expected, np.generic):
         assert found == expected.item()
     elif isinstance(expected, type | torch.dtype) or callable(expected):
-        assert isinstance(found, Reference)
+        assert isinstance(found, GlobalName)
     elif expected is None or isinstance(expected, bool | int | float | str | bytes | set | frozenset):
         assert type(found) is type(expected) or isinstance(expected, frozenset)
         assert found == expected or expected != expected

@@ -11,7 +11,7 @@ from torch import nn
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import read_archive
 from kanmodel.importers.modules import MAX_DEPTH, is_module, read_module
-from kanmodel.importers.placeholders import Placeholder, Reference
+from kanmodel.importers.placeholders import GlobalName, Placeholder
 from kanmodel.importers.source import open_source
 
 GLUE = FOLDER / "import" / "glue"
@@ -64,8 +64,8 @@ def test_the_tree_is_the_modules_own(container):
             assert walked[path].values.get(name) == getattr(live, name, None)
     assert walked["head.2"].values == {"training": True, "p": 0.3, "inplace": False}
     assert walked["norm"].values["normalized_shape"] == (8,)
-    assert tree.values["activation"] == Reference("torch.nn.functional.silu")
-    assert tree.values["kind"] == Reference("torch.nn.modules.activation.GELU")
+    assert tree.values["activation"] == GlobalName("torch.nn.functional.silu")
+    assert tree.values["kind"] == GlobalName("torch.nn.modules.activation.GELU")
     assert tree.values["base"].name == "functools.partial"
     assert tree.values["width"] == ((3, 0), (4, 1))
     assert set(tree.values) == {"training", "activation", "base", "width", "kind", "skipped"}
@@ -118,7 +118,7 @@ def test_hyperparameters_of_any_class(tmp_path):
     torch.save({"state_dict": state, "hyper_parameters": parameters}, tmp_path / "last.ckpt")
     found = open_source(tmp_path / "last.ckpt").hyper_parameters
     assert found["loss"].name == "torch.nn.modules.loss.L1Loss"
-    assert found["activation"] == Reference("torch.nn.modules.activation.ReLU")
+    assert found["activation"] == GlobalName("torch.nn.modules.activation.ReLU")
     rest = {name: found[name] for name in ("h", "freq", "sizes", "nested")}
     assert rest == {"h": 12, "freq": "h", "sizes": (1, 2), "nested": {"a": (1,)}}
 

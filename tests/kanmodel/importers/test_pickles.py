@@ -27,7 +27,7 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import read_archive
 from kanmodel.importers.machine import MAX_CHOSEN_KEYS, Known
 from kanmodel.importers.pickles import read_pickle
-from kanmodel.importers.placeholders import Placeholder, Reference
+from kanmodel.importers.placeholders import GlobalName, Placeholder
 from kanmodel.importers.storages import BUILDERS, tensor_functions
 
 FILES = FOLDER / "import"
@@ -73,9 +73,9 @@ def test_objects_are_placeholders(protocol):
     entries.note = "x"
     found = read(pickle.dumps([torch.nn.GELU, partial, Fraction(1, 3), deque([1, 2]), entries], protocol))
     kind, call, fraction, items, subclass = found
-    assert kind == Reference("torch.nn.modules.activation.GELU")
-    assert (call.name, call.arguments) == ("functools.partial", (Reference("builtins.print"),))
-    assert call.state == (Reference("builtins.print"), ("7",), {"sep": "8"}, None)
+    assert kind == GlobalName("torch.nn.modules.activation.GELU")
+    assert (call.name, call.arguments) == ("functools.partial", (GlobalName("builtins.print"),))
+    assert call.state == (GlobalName("builtins.print"), ("7",), {"sep": "8"}, None)
     assert fraction.name == "fractions.Fraction"
     assert (items.name, items.items) == ("collections.deque", [1, 2])
     assert (subclass.name.rpartition(".")[2], subclass.entries, subclass.state) == (
@@ -153,7 +153,7 @@ def test_calls_are_placeholders(name):
     except CheckpointError as error:
         assert str(error).startswith(("has ", "is "))
     else:
-        assert isinstance(found, Placeholder | Reference | dict)
+        assert isinstance(found, Placeholder | GlobalName | dict)
 
 
 def in_zip(data):
@@ -454,7 +454,7 @@ def test_extension_codes_are_not_looked_up():
     try:
         data = pickle.dumps(OrderedDict, 2)
         assert b"\x82M" in data
-        assert read(data) == Reference("copyreg.extension_77")
+        assert read(data) == GlobalName("copyreg.extension_77")
     finally:
         copyreg.remove_extension("collections", "OrderedDict", 77)
 

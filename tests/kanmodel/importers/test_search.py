@@ -24,7 +24,7 @@ from kanmodel.importers.libraries import Facts, Layer, Norm, find_parts
 from kanmodel.importers.manifest import parse_manifest
 from kanmodel.importers.search import screening, searching
 from kanmodel.importers.search.evidence import Evidence
-from kanmodel.importers.search.orders import Shapes, find_orders
+from kanmodel.importers.search.orders import Sizes, find_orders
 from kanmodel.importers.search.searching import search
 from kanmodel.importers.search.space import OUTPUT, READOUT, Reading, gap
 from kanmodel.network.bases import Line
@@ -319,7 +319,7 @@ def test_orders():
         f"fc.{number}.{name}": t.detach() for number in (1, 0) for name, t in nn.Linear(4, 4).named_parameters()
     }
     parts, (recurrent,) = find_parts(tensors, Facts())
-    orders = find_orders(parts, recurrent, Shapes(6, 4, 4))
+    orders = find_orders(parts, recurrent, Sizes(6, 4, 4))
     assert [part.place for part in orders[0].head] == ["b", "fc.0", "fc.1"] and not orders[0].front
     for order in orders:
         places = [part.place for part in (*order.front, *order.head)]
@@ -328,7 +328,7 @@ def test_orders():
         orders
     )
     with pytest.raises(CheckpointError, match=r"from 4 features at 6 steps to 3 outputs: lstm \(LSTM\) from 4 to 4, b"):
-        find_orders(parts, recurrent, Shapes(6, 4, 3))
+        find_orders(parts, recurrent, Sizes(6, 4, 3))
 
 
 def test_folding_keeps_what_is_computed():

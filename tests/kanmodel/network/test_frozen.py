@@ -7,7 +7,7 @@ import torch
 from factories import make_model
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import model_configs
+from strategies import networks
 
 from kanmodel.network import splines as curves
 from kanmodel.network.chain import Network
@@ -63,24 +63,6 @@ def test_slopes_are_the_splines_gradients(drawn):
     (expected,) = torch.autograd.grad(curves.curve(x, grid, coef, order)[:, 0].sum(), x)
     (slopes,) = torch.autograd.grad(Pieces(grid, coef, order).edges(x)[:, 0].sum(), x)
     torch.testing.assert_close(slopes, expected, rtol=1e-6, atol=1e-6)
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> Network:
-    """Chains with dead edges and nodes, adaptive grids, scales of any sign, zeros among them, and fixed functions."""
-    network = Network(draw(model_configs("float64", symbolic=True)))
-    generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
-    with torch.no_grad():
-        for name, values in network.state_dict().items():
-            if "grid" not in name and not name.endswith(".scale"):
-                noise = torch.randn(values.shape, generator=generator, dtype=values.dtype)
-                sparse = torch.rand(values.shape, generator=generator) < 0.4
-                values.copy_(torch.where(sparse, 0, 1) if "mask" in name else torch.where(sparse, 0, 0.5 * noise))
-        if draw(st.booleans()):
-            for layers in network.stages.values():
-                for layer in layers:
-                    layer.update_grid(torch.randn(40, layer.config.n_in, generator=generator, dtype=torch.float64))
-    return network.eval().requires_grad_(False)
 
 
 def draw_windows(network, seed, n=5):

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from factories import make_model
+from factories import make_chain, make_model
 
-from kanmodel.explain.importance.profiles import profile_nodes
+from kanmodel.explain.importance.profiles import MAX_WINDOWS, MIN_WINDOWS, count_windows, profile_nodes
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.network.chain import Network
+from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Target, plain_layers
 
 
 def steeper(shape, factor):
@@ -30,7 +31,8 @@ def midpoint_shares(model, n_points=4000):
         along = (torch.arange(n_points, dtype=torch.float64)[:, None, None] + 0.5) / n_points
         points = torch.lerp(start, window, along).requires_grad_()
         trace = model.network.trace(points)
-        values = {("lstm", 0): trace.readout} if model.config.readout_stage == "lstm" else {}
+        stage = model.config.readout_stage
+        values = {} if stage is None else {(stage, 0): trace.readout}
         for number, layer in enumerate(trace.front):
             values["front", number + 1] = layer.nodes.view(n_points, lookback, -1).sum(dim=1)
         values |= {("head", number + 1): layer.nodes for number, layer in enumerate(trace.head)}
@@ -51,3 +53,38 @@ def test_shares_are_within_their_errors(shape, factor):
         off = np.abs(found.shares[place] - shares).max(axis=1)
         assert (off <= 3 * found.errors[place] + 1e-4).all()
         assert (found.errors[place] <= 5e-3).all()
+
+
+def test_a_large_model_is_profiled_on_fewer_windows():
+    """Models of usual sizes are profiled on 128 reference windows, larger ones on fewer, but on 16 at least."""
+    config = make_model("lstm").config
+    features = tuple(Feature(f"x{number}") for number in range(64))
+    counts = [
+        count_windows(
+            replace(
+                config,
+                features=features,
+                lookback=168,
+                recurrent=RecurrentConfig("lstm", units),
+                head=plain_layers([units, len(config.outputs)]),
+            )
+        )
+        for units in (64, 256, 512, 2048)
+    ]
+    assert count_windows(config) == counts[0] == MAX_WINDOWS
+    assert counts == sorted(counts, reverse=True)
+    assert MAX_WINDOWS > counts[1] > counts[2] > counts[3] == MIN_WINDOWS
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("readout", ["last", "mean", "flatten"])
+def test_more_units_than_features(cell, readout):
+    """Where the features are fewer than the units, shares are those of one gradient for each node all the same."""
+    n_readout = 5 * 3 if readout == "flatten" else 5
+    features, recurrent = (Feature("x0"), Feature("x1")), RecurrentConfig(cell, 5)
+    head = plain_layers([n_readout, 2, 1])
+    config = ModelConfig(features, (Target("y"),), 3, 1, head, recurrent, readout=readout, dtype="float64")
+    model = make_chain(config, seed=3, n_reference=8)
+    found, exact = profile_nodes(model), midpoint_shares(model, 1000)
+    for place, shares in exact.items():
+        np.testing.assert_allclose(found.shares[place], shares, atol=3 * found.errors[place].max() + 1e-4)

@@ -153,7 +153,7 @@ def test_entries_are_within_three_errors():
     converged: list[bool] = []
 
     @settings(
-        max_examples=examples(150),
+        max_examples=examples(100),
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from factories import PROVENANCE, make_model, make_windows
+from factories import PROVENANCE, make_chain, make_model, make_windows
 from goldens import load_arrays, load_case
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,9 +18,9 @@ from kanmodel.explain.paths.bisection import MAX_PARTS
 from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
 from kanmodel.explain.structure.ids import node_place
 from kanmodel.explain.structure.scores import score_layers
-from kanmodel.network.bases import BSpline
+from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, Target
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, RecurrentConfig, Step, Target
 
 MODELS = {
     "lstm": ("lstm", {}),
@@ -255,6 +255,21 @@ def test_a_steep_place_takes_halvings_and_not_nodes():
     ledger, whole = (explain_windows(model, windows, 0, options=options) for options in (LedgerOptions(), fixed(513)))
     assert ledger.converged.all() and not whole.converged.all()
     assert ledger.path_nodes.max() < 513
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_kinks_are_borders_of_parts(seed):
+    """Behind an LSTM, layers of relu converge on every window, to the entries of a far finer ledger."""
+    linear = [LayerConfig(n_in, n_out, Line(), "zero") for n_in, n_out in ((16, 16), (16, 16), (16, 1))]
+    layers = (linear[0], *(replace(layer, before=(Step("relu"),)) for layer in linear[1:]))
+    features = tuple(Feature(f"x{number}") for number in range(6))
+    config = ModelConfig(features, (Target("y"),), 12, 1, layers, RecurrentConfig("lstm", 16), dtype="float64")
+    model = make_chain(config, seed=seed)
+    windows = model.reference.windows[:6]
+    ledger = explain_windows(model, windows, 0)
+    exact = explain_windows(model, windows, 0, options=LedgerOptions(1e-5, 33, 30))
+    assert ledger.converged.all()
+    assert np.abs(all_entries(ledger) - all_entries(exact)).max() <= ledger.tolerance
 
 
 def test_what_has_not_converged_says_so():

@@ -1,0 +1,150 @@
+"""A head whose edges are formulas: its values, its numbers as parameters that can be fitted, its expression.
+
+The nodes and sub-nodes are the network's own, with their affine maps and products; an edge is c f(a x + b), and what is
+constant in it, like what stands for an edge that is left out, is part of its sub-node's constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy.optimize import least_squares
+
+from kanmodel.explain.functions.library import FUNCTIONS
+from kanmodel.explain.functions.symbolic import Candidate
+from kanmodel.network.layer import KANLayer
+from kanmodel.scaling import Array
+
+Edge = tuple[int, int, int]  # layer, i, j
+Subnode = tuple[int, int]  # layer, j
+MAX_FITTED = 48  # numbers of a formula that are fitted together
+N_STEPS = 20  # of a fit
+PENALTY = 1e6  # a residual where a formula has no value
+
+
+@dataclass(frozen=True)
+class HeadFormula:
+    """The formula of one node of the last layer.
+
+    Attributes:
+        layers: of the head, first to last.
+        node: number of the node of the last layer.
+        edges: c f(a x + b) of each edge that the node depends on; d is 0.
+        constants: of each sub-node, by (layer, sub-node).
+    """
+
+    layers: Sequence[KANLayer]
+    node: int
+    edges: Mapping[Edge, Candidate]
+    constants: Mapping[Subnode, float]
+
+    @classmethod
+    def of(
+        cls, layers: Sequence[KANLayer], node: int, edges: Mapping[Edge, Candidate], constants: Mapping[Subnode, float]
+    ) -> HeadFormula:
+        """The formula without the edges that lead nowhere, or come from what is constant."""
+        reached: dict[Subnode, list[Edge]] = {}
+        for edge in edges:
+            reached.setdefault((edge[0], edge[2]), []).append(edge)
+        used: dict[Edge, Candidate] = {}
+
+        def visit(layer: int, node: int) -> bool:
+            """Whether the node depends on an input; collects the edges by which it does."""
+            if layer < 0:
+                return True
+            entering = [e for subnode in _subnodes(layers[layer], node) for e in reached.get((layer, subnode), [])]
+            alive = [edge for edge in entering if visit(layer - 1, edge[1])]
+            used.update({edge: edges[edge] for edge in alive})
+            return bool(alive)
+
+        visit(len(layers) - 1, node)
+        return cls(layers, node, dict(sorted(used.items())), constants)
+
+    @property
+    def complexity(self) -> int:
+        """pykan's prices of the functions, added up, and one for the constant."""
+        return 1 + sum(function.complexity for function in self.edges.values())
+
+    def values(self, inputs: Array) -> Array:
+        """The node's values for inputs of the head (n, n_in), model units; not finite beyond a function's domain."""
+        zero = np.zeros(len(inputs))
+        with np.errstate(all="ignore"):
+            values: Array = zero + self._evaluate(list(inputs.T), lambda candidate, x: candidate.values(x))
+        return values
+
+    def express(self, symbols: Sequence[Any]) -> Any:
+        """The node as an expression of sympy's symbols of the inputs."""
+        import sympy  # here, since it is slow to import
+
+        def apply(candidate: Candidate, x: Any) -> Any:
+            function = sympy.sympify(FUNCTIONS[candidate.function].pattern.format("u"))
+            return candidate.c * function.subs(sympy.Symbol("u"), candidate.a * x + candidate.b)
+
+        return sympy.sympify(self._evaluate(symbols, apply))
+
+    def fit(self, inputs: Array, values: Array) -> HeadFormula:
+        """The same functions with the numbers that come nearest to values (n,), by least squares; itself if none do.
+
+        A trust-region Gauss-Newton method (Branch, Coleman and Li 1999), from the present numbers.
+        """
+        used = list(self.edges)
+        subnodes = sorted({(edge[0], edge[2]) for edge in used} or {(len(self.layers) - 1, self.node)})
+        start = np.array(
+            [n for e in used for n in (self.edges[e].a, self.edges[e].b, self.edges[e].c)]
+            + [self.constants.get(subnode, 0.0) for subnode in subnodes]
+        )
+        if len(start) > MAX_FITTED or len(start) > len(values):
+            return self
+
+        def with_numbers(numbers: Array) -> HeadFormula:
+            of_edges = numbers[: 3 * len(used)].reshape(-1, 3).tolist()
+            edges = {e: replace(self.edges[e], a=a, b=b, c=c) for e, (a, b, c) in zip(used, of_edges, strict=True)}
+            of_subnodes = dict(zip(subnodes, numbers[3 * len(used) :].tolist(), strict=True))
+            return replace(self, edges=edges, constants={**self.constants, **of_subnodes})
+
+        def residuals(numbers: Array) -> Array:
+            lost = with_numbers(numbers).values(inputs) - values
+            return np.clip(np.nan_to_num(lost, nan=PENALTY, posinf=PENALTY, neginf=-PENALTY), -PENALTY, PENALTY)
+
+        size = np.maximum(np.abs(start), 0.1)
+        found = least_squares(residuals, start, x_scale=size, max_nfev=N_STEPS, ftol=1e-5)
+        before = float((residuals(start) ** 2).sum())
+        return with_numbers(found.x) if 2 * found.cost < before else self
+
+    def round(self, digits: int) -> HeadFormula:
+        """With numbers of so many digits."""
+
+        def short(number: float) -> float:
+            return float(f"{number:.{digits}g}")
+
+        edges = {e: replace(f, a=short(f.a), b=short(f.b), c=short(f.c)) for e, f in self.edges.items()}
+        return replace(self, edges=edges, constants={place: short(c) for place, c in self.constants.items()})
+
+    def _evaluate(self, inputs: Sequence[Any], apply: Callable[[Candidate, Any], Any]) -> Any:
+        """The node from its inputs, numbers or symbols; what it does not depend on is not computed."""
+        by_subnode: dict[Subnode, list[tuple[int, Candidate]]] = {}
+        for (layer, i, j), function in self.edges.items():
+            by_subnode.setdefault((layer, j), []).append((i, function))
+
+        def node_value(number: int, node: int) -> Any:
+            if number < 0:
+                return inputs[node]
+            layer = self.layers[number]
+            factors = []
+            for subnode in _subnodes(layer, node):
+                terms = [apply(f, node_value(number - 1, i)) for i, f in by_subnode.get((number, subnode), [])]
+                total = sum(terms, start=self.constants.get((number, subnode), 0.0))
+                factors.append(float(layer.subnode_scale[subnode]) * total + float(layer.subnode_bias[subnode]))
+            value = factors[0]
+            for factor in factors[1:]:
+                value = value * factor
+            return float(layer.node_scale[node]) * value + float(layer.node_bias[node])
+
+        return node_value(len(self.layers) - 1, self.node)
+
+
+def _subnodes(layer: KANLayer, node: int) -> list[int]:
+    return [subnode for subnode, of in enumerate(layer.config.node_of_subnode) if of == node]

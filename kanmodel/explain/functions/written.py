@@ -1,0 +1,181 @@
+"""A formula of a head in words: Python, LaTeX and plain text, in original units.
+
+The variables are the inputs of the head: units of the LSTM, which have no unit, or features, in their own. What is
+stated of a text is measured on the text itself, with its rounded numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import sympy
+from sympy.printing.numpy import NumPyPrinter
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.errors import ConfigError
+from kanmodel.explain.functions.front import JudgedFormula, halves, judge, r2
+from kanmodel.explain.functions.identifiers import make_identifiers
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
+from kanmodel.explain.structure.ids import node_id, node_place
+from kanmodel.scaling import Array
+
+DIGITS = (3, 4, 6, 9)  # of the numbers in a text, tried in turn
+LOSS = 1e-4  # of R2 that fewer digits may cost
+N_PROFILED = 3  # features of a variable's profile
+OUTPUT_FUNCTIONS = {
+    "relu": "Max(x, 0)",
+    "sigmoid": "1/(1 + exp(-x))",
+    "tanh": "tanh(x)",
+    "silu": "x/(1 + exp(-x))",
+}
+
+
+@dataclass(frozen=True)
+class Variable:
+    """What a symbol of a formula stands for.
+
+    Attributes:
+        node: id of the node, such as ``lstm:7`` or ``feature:temp_c``.
+        profile: the features with the largest shares in its value; empty for a feature.
+    """
+
+    node: str
+    profile: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Formula:
+    """One output as a formula of what the head reads, original units.
+
+    Attributes:
+        output: name of the output.
+        complexity: pykan's prices of the functions in it, added up, and one.
+        r2: coefficient of determination against the model, on the half of the reference windows that the search has not
+            seen, through the whole model.
+        mae: mean absolute error against the targets there; None where targets are unknown.
+        expression: in Python's notation, with numpy's names of functions.
+        python: a function of numpy arrays that needs nothing else.
+        latex: the same expression.
+        variables: what its symbols stand for, in the order of the function's arguments.
+    """
+
+    output: str
+    complexity: int
+    r2: float
+    mae: float | None
+    expression: str
+    python: str
+    latex: str
+    variables: Mapping[str, Variable]
+
+
+def write_formulas(
+    model: LoadedModel, importance: ImportanceEstimates, front: Sequence[JudgedFormula]
+) -> tuple[Formula, ...]:
+    """The texts of a front's formulas.
+
+    Raises:
+        ConfigError: the output function cannot be written.
+    """
+    config, output = model.config, importance.output
+    if config.output_function is not None and config.output_function not in OUTPUT_FUNCTIONS:
+        raise ConfigError(f"the output function {config.output_function} cannot be written as a formula")
+    names = [_name_input(model, index) for index in range(config.head[0].n_in)]
+    symbols = [sympy.Symbol(name) for name in make_identifiers(names)]
+    inputs, values = _inputs(model)
+    return tuple(_write(model, importance, one, symbols, inputs, values[:, output]) for one in front)
+
+
+def _write(
+    model: LoadedModel,
+    importance: ImportanceEstimates,
+    judged: JudgedFormula,
+    symbols: Sequence[sympy.Symbol],
+    inputs: Array,
+    full: Array,
+) -> Formula:
+    output, config = importance.output, model.config
+    node = judged.formula.express(_in_model_units(model, symbols))
+    if config.output_function is not None:
+        node = sympy.sympify(OUTPUT_FUNCTIONS[config.output_function]).subs(sympy.Symbol("x"), node)
+    exact = float(model.scaling.output_scale[output]) * node + float(model.scaling.output_mean[output])
+    searched, _ = halves(len(inputs))
+
+    def evaluate(expression: Any) -> Array:
+        with np.errstate(all="ignore"):
+            found = sympy.lambdify(symbols, expression, "numpy")(*inputs.T)
+        return np.broadcast_to(np.asarray(found, dtype=np.float64), (len(inputs),))
+
+    whole = r2(full[searched], evaluate(exact)[searched])
+    rounded = (_round(exact, digits) for digits in DIGITS)
+    expression = next((e for e in rounded if r2(full[searched], evaluate(e)[searched]) >= whole - LOSS), exact)
+    fidelity = judge(model, output, full, evaluate(expression))
+    used = [index for index, symbol in enumerate(symbols) if symbol in expression.free_symbols]
+    name = config.outputs[output]
+    return Formula(
+        output=name,
+        complexity=judged.complexity,
+        r2=fidelity.r2,
+        mae=fidelity.mae,
+        expression=sympy.sstr(expression.replace(sympy.Abs, sympy.Function("abs")), full_prec=False),
+        python=_write_python(name, [symbols[index] for index in used], expression),
+        latex=sympy.latex(expression),
+        variables={str(symbols[index]): _describe(model, importance, index) for index in used},
+    )
+
+
+def _write_python(output: str, arguments: Sequence[sympy.Symbol], expression: Any) -> str:
+    body = NumPyPrinter({"fully_qualified_modules": True}).doprint(expression)
+    (name,) = make_identifiers([output])
+    return f"import numpy\n\n\ndef {name}({', '.join(map(str, arguments))}):\n    return {body}\n"
+
+
+def _round(expression: Any, digits: int) -> Any:
+    values = {number: float(f"{float(number):.{digits}g}") for number in expression.atoms(sympy.Float)}
+    return expression.xreplace(
+        {n: sympy.Integer(value) if value in (0, 1, -1) else sympy.Float(value) for n, value in values.items()}
+    )
+
+
+def _reads_features(model: LoadedModel) -> bool:
+    """Whether the inputs of the head are features of single steps."""
+    return model.config.recurrent is None and not model.config.front and model.config.readout != "mean"
+
+
+def _name_input(model: LoadedModel, index: int) -> str:
+    kind, *rest = node_id(model.config, "head", 0, index).split(":")
+    return {"lstm": "u", "gru": "u", "front": "n"}.get(kind, "") + "_".join(rest)
+
+
+def _inputs(model: LoadedModel) -> tuple[Array, Array]:
+    """What the head reads, as the formula has it, (n, n_in), and the outputs, original units, (n, n_outputs)."""
+    inputs = model.network.encode(model.reference.windows).double().numpy()
+    if _reads_features(model):
+        mean, scale = _tiled_scaling(model)
+        inputs = inputs * scale + mean
+    return inputs, model.scaling.outputs_to_original(model.reference_outputs)
+
+
+def _in_model_units(model: LoadedModel, symbols: Sequence[sympy.Symbol]) -> list[Any]:
+    if not _reads_features(model):
+        return list(symbols)
+    means, scales = (values.tolist() for values in _tiled_scaling(model))
+    return [(symbol - mean) / scale for symbol, mean, scale in zip(symbols, means, scales, strict=True)]
+
+
+def _tiled_scaling(model: LoadedModel) -> tuple[Array, Array]:
+    """Mean and scale of each input of a head that reads features: of one step, or of all in a row."""
+    n_steps = model.config.head[0].n_in // len(model.config.features)
+    return np.tile(model.scaling.feature_mean, n_steps), np.tile(model.scaling.feature_scale, n_steps)
+
+
+def _describe(model: LoadedModel, importance: ImportanceEstimates, index: int) -> Variable:
+    shares = importance.profiles.get(node_place(model.config, "head", 0))
+    identity = node_id(model.config, "head", 0, index)
+    if shares is None:
+        return Variable(identity, {})
+    names, order = model.config.feature_names, np.argsort(-shares[index], kind="stable")[:N_PROFILED]
+    return Variable(identity, {names[f]: float(shares[index, f]) for f in order.tolist() if shares[index, f] > 0})

@@ -1,0 +1,57 @@
+"""Contributions of groups of features and of segments of steps: sums of those of their members, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from reprlib import repr
+
+import numpy as np
+
+from kanmodel.errors import DataError
+from kanmodel.network.config.groups import Grouping
+from kanmodel.scaling import Array
+
+Segments = Mapping[str, tuple[int, int]]
+"""Name of a segment to its first and last step: 0 is the newest, -1 the one before."""
+
+
+def sum_groups(contributions: Array, grouping: Grouping) -> Array:
+    """What each group contributes, (..., n_features) -> (..., n_names)."""
+    return np.stack([contributions[..., list(members)].sum(axis=-1) for members in grouping.members], axis=-1)
+
+
+def sum_segments(steps: Array, segments: Sequence[slice]) -> Array:
+    """What each segment contributes, (n, lookback, ...) -> (n, n_segments, ...)."""
+    return np.stack([steps[:, segment].sum(axis=1) for segment in segments], axis=1)
+
+
+def resolve_segments(segments: object, lookback: int) -> dict[str, slice]:
+    """The rows of a window, oldest first, that each segment consists of.
+
+    Raises:
+        DataError: it is no mapping of names to pairs; or a segment is no range of steps of a window, or shares a step
+            with another.
+    """
+    if not isinstance(segments, Mapping) or not all(isinstance(name, str) and name for name in segments):
+        raise DataError.at("segments", f"must be an object of pairs of steps by their names, but is {repr(segments)}")
+    taken: dict[int, str] = {}
+    rows: dict[str, slice] = {}
+    for name, ends in segments.items():
+        place = f"segments.{name}"
+        if not _are_ends(ends, lookback):
+            message = f"must be two steps from {1 - lookback} to 0, first and last, but is {repr(ends)}"
+            raise DataError.at(place, message)
+        first, last = ends
+        for step in range(first, last + 1):
+            if step in taken:
+                raise DataError.at(place, f"shares step {step} with {taken[step]!r}")
+            taken[step] = name
+        rows[name] = slice(lookback - 1 + first, lookback + last)
+    return rows
+
+
+def _are_ends(ends: object, lookback: int) -> bool:
+    match ends:
+        case [int() as first, int() as last] if not isinstance(first, bool) and not isinstance(last, bool):
+            return 1 - lookback <= first <= last <= 0
+    return False

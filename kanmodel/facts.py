@@ -1,0 +1,164 @@
+"""What a model says of itself, before anything is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from kanmodel import html
+from kanmodel.checkpoint import LoadedModel, Provenance
+from kanmodel.explain.topology.subnetwork import Size, measure_size
+from kanmodel.network.config import Feature, ModelConfig, width_of
+from kanmodel.network.config.groups import resolve_groups
+from kanmodel.results.result import Result
+from kanmodel.scaling import Array, Scaling
+from kanmodel.text import with_unit, write_facts
+
+N_NAMED = 8  # outputs or features that a text lists
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The windows on which every global question is answered, in time order.
+
+    Attributes:
+        windows: (n, lookback, n_features), original units, oldest step first.
+        targets: what was to be forecast, (n, n_outputs), original units; None where unknown.
+        times: time stamp of each window's last step; None where unknown.
+    """
+
+    windows: Array
+    targets: Array | None
+    times: tuple[str, ...] | None
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Facts(Result):
+    """A checkpoint, its features, outputs and reference windows; all in original units.
+
+    Attributes:
+        loaded: the network with its reference windows, for the library itself; it reads model units.
+        name: for titles of pictures; that of the file, without its suffix.
+    """
+
+    loaded: LoadedModel
+    name: str = "model"
+
+    @property
+    def config(self) -> ModelConfig:
+        """Architecture, features, targets and units."""
+        return self.loaded.config
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The inputs: name, unit, and mean, std, min and max over the training rows."""
+        return self.config.features
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The groups of the checkpoint, then the features that are in none; empty where it has no groups."""
+        groups = self.config.groups
+        return resolve_groups(groups, self.config.feature_names).names if groups else ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the outputs, ``{target}+{step}``."""
+        return self.config.outputs
+
+    @property
+    def lookback(self) -> int:
+        """Steps of a window."""
+        return self.config.lookback
+
+    @property
+    def checkpoint(self) -> str | None:
+        """``sha256:`` and the hash of the checkpoint file; None for a model that was never saved."""
+        return f"sha256:{self.loaded.sha256}" if self.loaded.sha256 else None
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Figures of the training, such as ``test_r2``."""
+        return dict(self.loaded.metrics)
+
+    @property
+    def provenance(self) -> Provenance:
+        """Where the checkpoint comes from."""
+        return self.loaded.provenance
+
+    @property
+    def scaling(self) -> Scaling:
+        """How the network scales what it reads and gives."""
+        return self.loaded.scaling
+
+    @property
+    def feature_range(self) -> tuple[Array, Array]:
+        """Smallest and largest value of each feature in training, infinite where unknown, (n_features,) each."""
+        return self.loaded.feature_low, self.loaded.feature_high
+
+    @property
+    def output_std(self) -> Array:
+        """Standard deviation of each output on the reference windows, (n_outputs,), as tolerances have it."""
+        return self.loaded.output_std
+
+    @property
+    def size(self) -> Size:
+        """Edges and hidden nodes."""
+        return measure_size(self.loaded.network)
+
+    @cached_property
+    def reference(self) -> Reference:
+        """The reference windows."""
+        reference = self.loaded.reference
+        return Reference(self.scaling.features_to_original(reference.windows), reference.targets, reference.times)
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each feature."""
+        return [asdict(feature) for feature in self.features]
+
+    def _title(self) -> str:
+        return f"Model {self.name}"
+
+    def _details(self) -> str:
+        """The card of the model, without a picture: pruning for one may take seconds, which `topology` is asked for."""
+        return (
+            html.write_heading(self._title())
+            + html.write_facts(self._facts())
+            + html.fold("Features", html.write_table(self.table(), ["name", "unit", "mean", "std", "min", "max"]))
+        )
+
+    def _facts(self) -> dict[str, str]:
+        config = self.config
+        recurrent = config.recurrent
+        chain = [
+            f"front {width_of(config.front)}" if config.front else "",
+            f"{recurrent.cell.upper()} of {recurrent.n_units} units" if recurrent else "",
+            f"readout {config.readout}",
+            f"head {width_of(config.head)}",
+            config.output_function or "",
+        ]
+        named = [with_unit(name, self._unit_of(number)) for number, name in enumerate(self.outputs)]
+        return {
+            "checkpoint": self.checkpoint or "not saved",
+            "chain": " -> ".join(filter(None, chain)),
+            "windows": f"{self.lookback} steps x {len(self.features)} features",
+            "features": _list_some([with_unit(feature.name, feature.unit) for feature in self.features]),
+            "outputs": _list_some(named),
+            "reference": f"{len(self.loaded.reference.windows)} windows",
+            "metrics": ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()) or "-",
+        }
+
+    def __repr__(self) -> str:
+        return f"{self._title()}\n{write_facts(self._facts())}"
+
+    def _unit_of(self, output: int) -> str | None:
+        return self.config.target_of(output).unit
+
+
+def _list_some(names: Sequence[str]) -> str:
+    more = len(names) - N_NAMED
+    return ", ".join(names[:N_NAMED]) + (f" and {more} more" if more > 0 else "")

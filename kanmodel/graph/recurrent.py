@@ -1,0 +1,148 @@
+"""LSTM and GRU in ONNX: its own operators, and in float64, for which ONNX Runtime has none, a Scan over the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor
+
+from kanmodel.graph.operations import concatenate, mean, sigmoid, split, tanh, unsqueeze
+from kanmodel.graph.values import OPERATIONS, Graph, Value, write, write_many
+from kanmodel.network.config import Cell
+from kanmodel.network.recurrent import FrozenRecurrent, GateWeights
+
+ORDER: dict[Cell, tuple[int, ...]] = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
+"""Torch's number of each of ONNX's gates: input, output, forget, cell; update, reset, hidden."""
+
+
+class States:
+    """Hidden states of all steps with the steps outermost, as the operators give them, for the three readouts.
+
+    Args:
+        by_step: (lookback, batch, n_units).
+        last: those of the last step, (batch, n_units), where they have been computed on their own.
+        added: to each of them, (batch, 1).
+    """
+
+    def __init__(self, by_step: Value, last: Value | None = None, added: Value | float = 0.0) -> None:
+        self._by_step, self._last, self._added = by_step, last, added
+
+    def __getitem__(self, key: Any) -> Value:
+        """``states[:, -1]``."""
+        assert key == (slice(None), -1)
+        last = write("Gather", self._by_step, np.array(-1), axis=0) if self._last is None else self._last
+        return last + self._added
+
+    def mean(self, dim: int) -> Value:
+        """Over the steps."""
+        assert dim == 1
+        return mean(self._by_step, 0) + self._added
+
+    def flatten(self, start: int) -> Value:
+        """(batch, lookback * n_units)."""
+        assert start == 1
+        return write("Flatten", write("Transpose", self._by_step, perm=[1, 0, 2]), axis=1) + self._added
+
+
+def run_recurrent(recurrent: FrozenRecurrent, steps: Value) -> States:
+    """`FrozenRecurrent`, of (batch, lookback, n_in).
+
+    ONNX Runtime's operators make a finite state of NaN, so that a missing value would not be noticed: what is not
+    finite before them is NaN behind them.
+    """
+    x = write("Transpose", steps, perm=[1, 0, 2])
+    nothing = unsqueeze(0.0 * write("ReduceSum", steps, np.array([1, 2]), keepdims=0), 1)
+    last = None
+    for directions in recurrent.gate_weights:
+        with x.graph.scope("recurrent"):
+            if x.graph.dtype == torch.float64:
+                x = _scan(recurrent.config.cell, x, directions)
+            else:
+                x, last = _operator(recurrent.config.cell, x, directions)
+    return States(x, last, nothing)
+
+
+def _operator(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> tuple[Value, Value | None]:
+    """One layer by the operator of its name, (lookback, batch, n_in) -> its states, and those of the last step."""
+    hidden = len(directions[0].from_state)
+    states, last, *_ = write_many(
+        cell.upper(),
+        [x, *(_stack(cell, part, directions) for part in ("from_inputs", "from_state", "bias"))],
+        3 if cell == "lstm" else 2,
+        hidden_size=hidden,
+        direction="bidirectional" if len(directions) == 2 else "forward",
+        **({"linear_before_reset": 1} if cell == "gru" else {}),
+    )  # states: (lookback, directions, batch, hidden); last: (directions, batch, hidden)
+    if len(directions) == 1:
+        return write("Squeeze", states, np.array([1])), write("Squeeze", last, np.array([0]))
+    # The last state of the direction that reads backwards is that of the first step, which is no readout.
+    in_a_row = write("Transpose", states, perm=[0, 2, 1, 3])
+    return write("Reshape", in_a_row, np.array([0, 0, 2 * hidden])), None
+
+
+def _stack(cell: Cell, part: str, directions: Sequence[GateWeights]) -> Tensor:
+    """A weight of ONNX's, the directions outermost and the gates in its order."""
+
+    def ordered(weight: Tensor) -> Tensor:  # (..., n_gates * hidden) -> (n_gates * hidden, ...)
+        gates = weight.movedim(-1, 0).chunk(len(ORDER[cell]))
+        return torch.cat([gates[number] for number in ORDER[cell]])
+
+    if part == "bias":
+        return torch.stack([torch.cat([ordered(of.bias), ordered(of.state_bias)]) for of in directions])
+    return torch.stack([ordered(getattr(of, part)) for of in directions])
+
+
+def _scan(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> Value:
+    """One layer by the equations of its cell, as torch documents them."""
+    states = []
+    for reverse, weights in enumerate(directions):
+        graph = Graph(x.graph.dtype, prefix=f"{x.graph.name('cell')}/")
+        hidden = len(weights.from_state)
+        before = [Value(graph, graph.name(name)) for name in (("h", "c") if cell == "lstm" else ("h",))]
+        step = Value(graph, graph.name("x"))
+        after = (_lstm_step if cell == "lstm" else _gru_step)(weights, step, *before)
+        outputs = [*after, write("Identity", after[0])]
+        body = helper.make_graph(
+            graph.nodes,
+            graph.name("body"),
+            [helper.make_tensor_value_info(value.name, TensorProto.DOUBLE, None) for value in (*before, step)],
+            [helper.make_tensor_value_info(value.name, TensorProto.DOUBLE, None) for value in outputs],
+            graph.constants,
+        )
+        zeros = write("Expand", torch.zeros(1, 1, dtype=graph.dtype), _shape_of_state(x, hidden))
+        directed = {"scan_input_directions": [reverse], "scan_output_directions": [reverse]}
+        *_, of_steps = write_many(
+            "Scan", [*[zeros] * len(before), x], len(outputs), body=body, num_scan_inputs=1, **directed
+        )
+        states.append(of_steps)
+    return states[0] if len(states) == 1 else concatenate(states, 2)
+
+
+def _shape_of_state(x: Value, hidden: int) -> Value:
+    """(batch, hidden) for (lookback, batch, n_in)."""
+    batch = write("Gather", write("Shape", x), np.array([1]), axis=0)
+    return concatenate([batch, np.array([hidden])])
+
+
+def _lstm_step(weights: GateWeights, x: Value, h: Value, c: Value) -> tuple[Value, ...]:
+    hidden = len(weights.from_state)
+    moved = x @ weights.from_inputs + h @ weights.from_state + (weights.bias + weights.state_bias)
+    i, f, g, o = split(moved, [hidden] * 4, 1)
+    c = sigmoid(f) * c + sigmoid(i) * tanh(g)
+    return sigmoid(o) * tanh(c), c
+
+
+def _gru_step(weights: GateWeights, x: Value, h: Value) -> tuple[Value, ...]:
+    hidden = len(weights.from_state)
+    of_inputs = split(x @ weights.from_inputs + weights.bias, [hidden] * 3, 1)
+    of_state = split(h @ weights.from_state + weights.state_bias, [hidden] * 3, 1)
+    r, z = (sigmoid(inputs + state) for inputs, state in zip(of_inputs[:2], of_state[:2], strict=True))
+    n = tanh(of_inputs[2] + r * of_state[2])
+    return ((1 - z) * n + z * h,)
+
+
+OPERATIONS[FrozenRecurrent.__call__] = run_recurrent

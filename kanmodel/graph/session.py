@@ -1,0 +1,58 @@
+"""A graph, ready to be run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import re
+from typing import cast
+
+import onnx
+import onnxruntime
+
+from kanmodel.errors import ExportError
+from kanmodel.graph.forward import INPUT, LOGITS, PREDICTIONS
+from kanmodel.scaling import Array
+
+FATAL = 4  # of ONNX Runtime's levels of its log: whatever else fails is raised as well
+
+
+class Session:
+    """A graph of `forward.write_forward`; threads may share one. It computes on the caller's thread.
+
+    Args:
+        model: the graph.
+
+    Raises:
+        ExportError: ONNX Runtime cannot compute a layer of it.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = FATAL
+        options.enable_cpu_mem_arena = False  # 3 MB less for each model, 5 % slower for one window
+        try:
+            self._session = onnxruntime.InferenceSession(
+                model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except onnxruntime.capi.onnxruntime_pybind11_state.NotImplemented as error:
+            raise ExportError(_name_layer(str(error))) from error
+
+    def predict(self, windows: Array) -> Array:
+        """As the graph has it: (n, lookback, n_features) -> (n, n_outputs), original units; nothing is checked.
+
+        There must be a window: ONNX Runtime 1.32 ends the process where an LSTM gets none.
+        """
+        return self._run(PREDICTIONS, windows)
+
+    def logits(self, windows: Array) -> Array:
+        """What the output function is applied to, (n, n_outputs); of a graph that has them."""
+        return self._run(LOGITS, windows)
+
+    def _run(self, output: str, windows: Array) -> Array:
+        return cast(Array, self._session.run([output], {INPUT: windows})[0])
+
+
+def _name_layer(message: str) -> str:
+    """One sentence of a refusal such as ``… implementation for Erf(13) node with name 'head.0/Erf_9'``."""
+    found = re.search(r"implementation for (\w+)\(\d+\) node with name '(.*)/[^/]*'", message)
+    return f"{found[2]} needs {found[1]}, which ONNX Runtime cannot compute in its type" if found else message

@@ -1,0 +1,93 @@
+"""Small batches in one call of ONNX Runtime, where that is faster than torch's dozens of small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import thread_time
+
+import numpy as np
+
+from kanmodel.graph.forward import write_forward
+from kanmodel.graph.session import Session
+from kanmodel.network.frozen import FrozenNetwork
+from kanmodel.scaling import Array, Scaling
+
+Predict = Callable[[Array], Array]
+
+SIZES = (1, 2, 4, 8, 16, 32, 64)
+N_TIMINGS = 5
+LONG = 0.02  # seconds: what takes as long for one batch is not timed for larger ones
+TOLERANCE = 1e-5  # in standard deviations of an output: where the two ways differ by more, torch predicts
+
+
+class SmallBatches:
+    """The forward pass of batches up to a size, which is measured.
+
+    Args:
+        session: its graph.
+        scaling: of the network.
+        window_shape: steps and features of a window.
+        max_windows: the largest batch that it is faster for.
+    """
+
+    def __init__(self, session: Session, scaling: Scaling, window_shape: tuple[int, int], max_windows: int) -> None:
+        self._session, self._window_shape = session, window_shape
+        self._largest_square = max(float(scaling.feature_limit.min()), 0.0) ** 2
+        self.max_windows = max_windows
+
+    @classmethod
+    def measure(
+        cls, frozen: FrozenNetwork, scaling: Scaling, windows: Array, predict: Predict, output_std: Array
+    ) -> SmallBatches | None:
+        """For batches up to the size at which torch is as fast; None where that is one window.
+
+        Args:
+            frozen: the network.
+            scaling: original units <-> model units.
+            windows: some to time, original units.
+            predict: torch's way.
+            output_std: standard deviation of each output.
+
+        Raises:
+            ExportError: a layer has no ONNX form.
+        """
+        session, largest = Session(write_forward(frozen, scaling)), 0
+        windows = np.resize(windows, (max(SIZES), *windows.shape[1:]))
+        for size in SIZES:
+            batch = windows[:size]
+            differs = np.abs(session.predict(batch) - predict(batch)) > TOLERANCE * output_std
+            seconds, of_torch = _time_in_turn([session.predict, predict], batch)
+            if differs.any() or seconds >= of_torch:
+                break
+            largest = size
+            if of_torch > LONG:
+                break
+        return cls(session, scaling, frozen.config.window_shape, largest) if largest else None
+
+    def predict(self, windows: Array) -> Array | None:
+        """(n, lookback, n_features), original units -> (n, n_outputs), original units.
+
+        Returns:
+            None where torch has to predict, or to say what is wrong: for larger batches and none, for windows that are
+            not surely finite in the network's type, and for predictions that are not finite.
+        """
+        if not 0 < len(windows) <= self.max_windows or windows.shape[1:] != self._window_shape:
+            return None
+        values = np.asarray(windows, np.float64).ravel()
+        if not values.dot(values) <= self._largest_square:  # false for NaN too
+            return None
+        outputs = self._session.predict(values.reshape(windows.shape))
+        return outputs if np.isfinite(outputs).all() else None
+
+
+def _time_in_turn(ways: list[Predict], batch: Array) -> list[float]:
+    """The least seconds of the processor that each way took; what runs beside this thread does not count."""
+    seconds: list[list[float]] = [[] for _ in ways]
+    for _ in range(N_TIMINGS):
+        if sum(map(sum, seconds)) > LONG:
+            break
+        for way, taken in zip(ways, seconds, strict=True):
+            start = thread_time()
+            way(batch)
+            taken.append(thread_time() - start)
+    return [min(taken) for taken in seconds]

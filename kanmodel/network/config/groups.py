@@ -1,0 +1,95 @@
+"""Features that mean one thing, such as the sine and the cosine of an hour, under one name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from reprlib import repr
+
+from kanmodel.errors import ConfigError, DataError
+
+Groups = Mapping[str, Sequence[str]]
+"""Name of a group to the names of its members: features, or other groups."""
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """All groups, each with the features that are in it at any depth, and the features that are in none.
+
+    Attributes:
+        names: groups in the order in which they are given, then the features that are in none.
+        members: numbers of the features of each, ascending.
+        whole: numbers of the names that no group holds: every feature is in exactly one of them.
+    """
+
+    names: tuple[str, ...]
+    members: tuple[tuple[int, ...], ...]
+    whole: tuple[int, ...]
+
+
+def check_groups(groups: object, features: Sequence[str]) -> None:
+    """Refuses what is no grouping of these features.
+
+    Raises:
+        ConfigError: as `resolve_groups` has it.
+    """
+    try:
+        resolve_groups(groups, features)
+    except DataError as error:
+        raise ConfigError(str(error)) from error
+
+
+def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
+    """The grouping of a model's features.
+
+    Args:
+        groups: `Groups`; a feature or a group is a member of one group at most.
+        features: their names.
+
+    Raises:
+        DataError: it is no mapping of names to lists; or a group has no member, one that does not exist, one of another
+            group's, itself, or a feature's name.
+    """
+    if not isinstance(groups, Mapping) or not all(isinstance(name, str) and name for name in groups):
+        raise DataError.at("groups", f"must be an object of lists by the names of groups, but is {repr(groups)}")
+    numbers = {feature: number for number, feature in enumerate(features)}
+    parent = _find_parents(groups, numbers)
+    members: dict[str, list[int]] = {name: [] for name in groups}
+    for feature, number in numbers.items():
+        above = parent.get(feature)
+        while above is not None:
+            if number in members[above][-1:]:
+                raise _circular(above)
+            members[above].append(number)
+            above = parent.get(above)
+    for name, found in members.items():
+        if not found:  # all its members lead back to it
+            raise _circular(name)
+    names = (*groups, *(feature for feature in features if feature not in parent))
+    return Grouping(
+        names,
+        tuple(tuple(members[name]) if name in members else (numbers[name],) for name in names),
+        tuple(number for number, name in enumerate(names) if name not in parent),
+    )
+
+
+def _find_parents(groups: Mapping[str, object], features: Collection[str]) -> dict[str, str]:
+    """The group of each member."""
+    parent: dict[str, str] = {}
+    for name, members in groups.items():
+        place = f"groups.{name}"
+        if name in features:
+            raise DataError.at(place, "has the name of a feature")
+        if not isinstance(members, list | tuple) or not members or not all(isinstance(m, str) for m in members):
+            raise DataError.at(place, f"must be a list of features, but is {repr(members)}")
+        for member in members:
+            if member not in features and member not in groups:
+                raise DataError.at(place, f"has no feature {member!r}; the features are {', '.join(features)}")
+            if member in parent:
+                raise DataError.at(place, f"has {member!r}, which is in {parent[member]!r} already")
+            parent[member] = name
+    return parent
+
+
+def _circular(name: str) -> DataError:
+    return DataError.at(f"groups.{name}", "is a member of itself")

@@ -1,0 +1,110 @@
+"""What holds for a model as a whole: computed on its reference windows, once, and kept while there is room."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeVar
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.importance.agreement import Agreement, compare_baselines
+from kanmodel.explain.importance.attributions import attribute_features
+from kanmodel.explain.importance.global_importance import ImportanceEstimates, measure_importance
+from kanmodel.explain.report import collect_findings
+from kanmodel.explain.structure.replay import Fill
+from kanmodel.explain.topology.construction import assemble_topology
+from kanmodel.explain.topology.graph import NetworkGraph
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule, prune_by_rule, trace_fidelity
+from kanmodel.pausing import Pause
+from kanmodel.prose import answer_findings
+from kanmodel.results import Formulas, Importance, Report
+
+Result = TypeVar("Result")
+
+
+class Results(Protocol):
+    """Where results are kept; see `kanmodel.once.Once`."""
+
+    def get(self, key: Hashable, compute: Callable[[], Result], pause: Pause) -> Result:
+        """The result of a key, computed where there is none."""
+
+
+@dataclass(frozen=True)
+class Overall:
+    """The results of one model. Outputs go by their numbers.
+
+    Attributes:
+        loaded: the model.
+        results: where they are kept, by keys that begin with the hash of the checkpoint and the number of the output.
+    """
+
+    loaded: LoadedModel
+    results: Results
+
+    def measure(self, output: int, pause: Pause) -> ImportanceEstimates:
+        """The importance of everything."""
+        return self._once(output, "measured", lambda: measure_importance(self.loaded, output, pause), pause)
+
+    def attribute(self, output: int, pause: Pause) -> Importance:
+        """The features by what they contribute."""
+
+        def compute() -> Importance:
+            measured = self.measure(output, pause)
+            config = self.loaded.config
+            rows = attribute_features(self.loaded, measured)
+            return Importance(config.outputs[output], config.target_of(output).unit, rows, measured)
+
+        return self._once(output, "importance", compute, pause)
+
+    def compare_baselines(self, output: int, pause: Pause) -> tuple[Agreement, ...]:
+        """How far baselines agree on the features."""
+
+        def compute() -> tuple[Agreement, ...]:
+            return compare_baselines(self.loaded, self.measure(output, pause), pause)
+
+        return self._once(output, "agreement", compute, pause)
+
+    def lay_out(self, output: int, rule: PruningRule, pause: Pause) -> NetworkGraph:
+        """The graph that a rule keeps; rules that keep the same share it, but for the rule."""
+        pruning = self._once(
+            output, rule, lambda: prune_by_rule(self.loaded, self.measure(output, pause), rule, pause), pause
+        )
+        kept = ("graph", pruning.kept, rule.fill)
+        graph = self._once(
+            output, kept, lambda: assemble_topology(self.loaded, self.measure(output, pause), pruning), pause
+        )
+        return replace(graph, rule=pruning.rule)
+
+    def trace_fidelity(self, output: int, metric: Metric, fill: Fill, pause: Pause) -> tuple[FidelityPoint, ...]:
+        """What each number of edges costs along one metric's order."""
+
+        def compute() -> tuple[FidelityPoint, ...]:
+            return trace_fidelity(self.loaded, self.measure(output, pause), metric, fill, pause)
+
+        return self._once(output, ("fidelity", metric, fill), compute, pause)
+
+    def formulas(self, output: int, pause: Pause) -> Formulas:
+        """The head as formulas."""
+        from kanmodel.explain.functions.front import find_front
+        from kanmodel.explain.functions.written import write_formulas  # here, since sympy is slow to import
+
+        def compute() -> Formulas:
+            measured, config = self.measure(output, pause), self.loaded.config
+            written = write_formulas(self.loaded, measured, find_front(self.loaded, measured, pause))
+            return Formulas(config.outputs[output], config.target_of(output).unit, written)
+
+        return self._once(output, "formulas", compute, pause)
+
+    def report(self, output: int, pause: Pause) -> Report:
+        """The questions that people have, answered by the default topology."""
+
+        def compute() -> Report:
+            measured, graph = self.measure(output, pause), self.lay_out(output, PruningRule(), pause)
+            found, config = collect_findings(self.loaded, measured, graph, pause), self.loaded.config
+            return Report(config.outputs[output], answer_findings(config, output, found))
+
+        return self._once(output, "report", compute, pause)
+
+    def _once(self, output: int, question: Hashable, compute: Callable[[], Result], pause: Pause) -> Result:
+        return self.results.get((self.loaded.sha256, output, question), compute, pause)

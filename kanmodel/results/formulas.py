@@ -1,0 +1,78 @@
+"""The head of a network as formulas, from one number to all edges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kanmodel import html
+from kanmodel.results.result import Result
+from kanmodel.text import printable, with_unit, write_table
+
+if TYPE_CHECKING:
+    from kanmodel.explain.functions.written import Formula
+
+
+@dataclass(frozen=True, repr=False)
+class Formulas(Result):
+    """Formulas of one output over what the head reads, none of which another beats in both complexity and error.
+
+    Attributes:
+        output: name of the output.
+        unit: of the output; None where unknown.
+        formulas: simplest first.
+    """
+
+    output: str
+    unit: str | None
+    formulas: tuple[Formula, ...]
+
+    def __len__(self) -> int:
+        return len(self.formulas)
+
+    def __iter__(self) -> Iterator[Formula]:
+        return iter(self.formulas)
+
+    def __getitem__(self, number: int) -> Formula:
+        return self.formulas[number]
+
+    def simplest(self, r2: float) -> Formula | None:
+        """The simplest formula that has at least this R2 on held-out windows; None where none has."""
+        return next((formula for formula in self.formulas if formula.r2 >= r2), None)
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each formula, simplest first."""
+        return [
+            {"complexity": each.complexity, "r2": each.r2, "mae": each.mae, "expression": each.expression}
+            for each in self.formulas
+        ]
+
+    def _title(self) -> str:
+        return f"Formulas for {with_unit(self.output, self.unit)}"
+
+    def _details(self) -> str:
+        variables = {symbol: _describe(each) for symbol, each in self._variables().items()}
+        return (
+            html.write_heading(self._title())
+            + html.write_table(self.table(), ["complexity", "r2", "mae", "expression"])
+            + (html.write_facts(variables) if variables else "")
+            + html.fold("Python", html.write_code("\n\n".join(formula.python for formula in self.formulas[-1:])))
+        )
+
+    def _repr_latex_(self) -> str:
+        """The last one, which is nearest to the model."""
+        return f"$\\displaystyle {self.formulas[-1].latex}$"
+
+    def _variables(self) -> dict[str, Any]:
+        return {symbol: variable for formula in self.formulas for symbol, variable in formula.variables.items()}
+
+    def __repr__(self) -> str:
+        variables = [f"{symbol}: {printable(_describe(each))}" for symbol, each in self._variables().items()]
+        table = write_table(self.table(), ["complexity", "r2", "mae", "expression"])
+        return "\n".join([printable(self._title()), table, *variables])
+
+
+def _describe(variable: Any) -> str:
+    shares = ", ".join(f"{share:.0%} {name}" for name, share in variable.profile.items())
+    return f"{variable.node}, {shares}" if shares else str(variable.node)

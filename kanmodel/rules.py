@@ -1,0 +1,88 @@
+"""The arguments of `kanmodel.model.Model`, checked: one sentence names the one that cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import inf, isfinite
+from numbers import Integral, Real
+
+from kanmodel.errors import DataError, Problem, UnknownNameError
+from kanmodel.explain.paths.ledger import LedgerOptions
+from kanmodel.explain.structure.replay import Fill
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.topology.thresholds import Thresholds
+
+DEFAULT_FIDELITY = 0.99
+
+
+def make_rule(
+    fidelity: float | None = None,
+    metric: Metric | None = None,
+    thresholds: Thresholds | Mapping[str, float] | None = None,
+    fill: Fill = "mean",
+) -> PruningRule:
+    """The rule that a call asks for.
+
+    Raises:
+        DataError: both a fidelity and thresholds, or a number out of range.
+        UnknownNameError: a metric, a threshold or a fill that does not exist.
+    """
+    if metric is not None:
+        refuse_unknown("metric", metric, ("contribution", "backward", "forward_n", "forward_u"))
+    refuse_unknown("fill", fill, ("mean", "zero"))
+    if thresholds is None:
+        kept = _check("fidelity", DEFAULT_FIDELITY if fidelity is None else fidelity, 1.0)
+        return PruningRule(metric, kept, None, fill)
+    if fidelity is not None:
+        raise DataError("fidelity and thresholds are both given: give one", [Problem("fidelity", "is given twice")])
+    given = vars(thresholds) if isinstance(thresholds, Thresholds) else thresholds
+    if not isinstance(given, Mapping):
+        message = f'must be a mapping such as {{"edge": 0.03}}, but is {given!r}'
+        raise DataError(f"thresholds {message}", [Problem("thresholds", message)])
+    for name, value in given.items():
+        refuse_unknown("threshold", name, ("node", "edge", "input"))
+        _check(f"thresholds.{name}", value, inf)
+    return PruningRule(metric, None, Thresholds(**given), fill)
+
+
+def make_options(tolerance: float, path_nodes: int, halvings: int) -> LedgerOptions:
+    """How exact an explanation must be.
+
+    Raises:
+        DataError: a number that cannot be used.
+    """
+    if not isinstance(tolerance, Real) or not 0 < tolerance < inf:
+        message = f"must be a number above 0, but is {tolerance!r}"
+        raise DataError(f"tolerance {message}", [Problem("tolerance", message)])
+    check_count("path_nodes", path_nodes, 5)
+    check_count("halvings", halvings, 0)
+    return LedgerOptions(tolerance, path_nodes, halvings)
+
+
+def check_count(name: str, value: int, lowest: int) -> None:
+    """Refuses what is no whole number, or too small.
+
+    Raises:
+        DataError: it is.
+    """
+    if not isinstance(value, Integral) or value < lowest:
+        message = f"must be a whole number from {lowest}, but is {value!r}"
+        raise DataError(f"{name} {message}", [Problem(name, message)])
+
+
+def refuse_unknown(kind: str, name: object, known: Sequence[str]) -> None:
+    """Refuses a name that does not exist.
+
+    Raises:
+        UnknownNameError: it does not; the message lists those that do.
+    """
+    if not isinstance(name, str) or name not in known:
+        raise UnknownNameError(f"there is no {kind} {name!r}, but {', '.join(known)}")
+
+
+def _check(name: str, value: float, highest: float) -> float:
+    if isinstance(value, Real) and isfinite(value) and 0 <= value <= highest:
+        return float(value)
+    message = f"must be a number from 0{f' to {highest:g}' if isfinite(highest) else ''}, but is {value!r}"
+    raise DataError(f"{name} {message}", [Problem(name, message)])

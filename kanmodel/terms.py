@@ -1,0 +1,69 @@
+"""What questions and results are made of: the types and numbers that a translator of them needs, such as a service.
+
+Nothing here computes. Each is described where it is defined.
+"""
+
+from kanmodel.explain.functions.curves import CurveShape, EdgeCurve, Span
+from kanmodel.explain.functions.support import Support
+from kanmodel.explain.functions.symbolic import Candidate
+from kanmodel.explain.importance.agreement import N_BASELINES, Agreement, ComparedBaseline
+from kanmodel.explain.importance.attributions import Attribution, Verdict
+from kanmodel.explain.importance.bootstrap import CONFIDENCE, SEED
+from kanmodel.explain.importance.faithfulness import Faithfulness
+from kanmodel.explain.paths.baseline import Baseline
+from kanmodel.explain.paths.bisection import BATCH
+from kanmodel.explain.paths.expected import DEFAULT_COUNT, ReferenceBaselines
+from kanmodel.explain.paths.grouping import Segments
+from kanmodel.explain.paths.layers import LedgerLayer
+from kanmodel.explain.paths.ledger import LedgerOptions
+from kanmodel.explain.report import FindingId
+from kanmodel.explain.structure.ids import NodeKind
+from kanmodel.explain.structure.replay import Fill
+from kanmodel.explain.structure.scores import MIN_INPUTS
+from kanmodel.explain.topology.graph import EdgeKind, NetworkGraph, TopologyEdge, TopologyNode
+from kanmodel.explain.topology.metrics import Metric
+from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule
+from kanmodel.explain.topology.thresholds import Thresholds
+from kanmodel.network.config import ModelConfig
+from kanmodel.network.config.groups import Groups
+from kanmodel.prose import Answer
+from kanmodel.scaling import Array
+
+__all__ = [
+    "BATCH",
+    "CONFIDENCE",
+    "DEFAULT_COUNT",
+    "MIN_INPUTS",
+    "N_BASELINES",
+    "SEED",
+    "Agreement",
+    "Answer",
+    "Array",
+    "Attribution",
+    "Baseline",
+    "Candidate",
+    "ComparedBaseline",
+    "CurveShape",
+    "EdgeCurve",
+    "EdgeKind",
+    "Faithfulness",
+    "FidelityPoint",
+    "Fill",
+    "FindingId",
+    "Groups",
+    "LedgerLayer",
+    "LedgerOptions",
+    "Metric",
+    "ModelConfig",
+    "NetworkGraph",
+    "NodeKind",
+    "PruningRule",
+    "ReferenceBaselines",
+    "Segments",
+    "Span",
+    "Support",
+    "Thresholds",
+    "TopologyEdge",
+    "TopologyNode",
+    "Verdict",
+]

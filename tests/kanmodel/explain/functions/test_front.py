@@ -1,0 +1,169 @@
+"""Formulas of a head, from one number to all edges."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from factories import make_chain, make_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from thorough import examples
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.errors import ConfigError
+from kanmodel.explain.functions.front import find_front, halves
+from kanmodel.explain.functions.written import write_formulas
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.network.config import Step, plain_layers
+
+HOSTILE = ("lambda", "wind-speed", "2m temp", "température", "I", "E", "sin", "numpy", "x", "温度", "wind_speed")
+
+
+def formulas_of(model, output=0):
+    importance = measure_importance(model, output)
+    return write_formulas(model, importance, find_front(model, importance))
+
+
+@cache
+def tiny(shape, **options):
+    model = make_model(shape, **{"n_features": 3, "n_hidden": 2, "hidden_size": 3, "lookback": 3} | options)
+    return model, formulas_of(model)
+
+
+def run(model, formula):
+    """What the text of a formula gives for the reference windows, by Python and numpy alone."""
+    scope: dict[str, object] = {}
+    exec(compile(formula.python, "formula", "exec"), scope)
+    (function,) = (value for name, value in scope.items() if callable(value) and not name.startswith("__"))
+    nodes = model.network.encode(model.reference.windows).double().numpy()
+    originals = model.scaling.features_to_original(model.reference.windows)
+    columns = {}
+    for symbol, variable in formula.variables.items():
+        kind, *rest = variable.node.split(":")
+        if kind == "feature":
+            columns[symbol] = originals[:, -1, model.config.feature_names.index(":".join(rest))]
+        elif kind == "cell":
+            step, name = rest[0], ":".join(rest[1:])
+            columns[symbol] = originals[:, int(step) - 1, model.config.feature_names.index(name)]
+        else:
+            columns[symbol] = nodes[:, int(rest[-1])]
+    with np.errstate(all="ignore"):
+        return np.broadcast_to(np.asarray(function(**columns), dtype=float), (len(nodes),))
+
+
+def check_stated_error(model, formula, output=0):
+    _, held = halves(len(model.reference.windows))
+    full = model.scaling.outputs_to_original(model.reference_outputs)[held, output]
+    found = run(model, formula)[held]
+    assert formula.r2 == pytest.approx(1 - ((full - found) ** 2).sum() / ((full - full.mean()) ** 2).sum(), abs=1e-6)
+    if model.reference.targets is None:
+        assert formula.mae is None
+    else:
+        assert formula.mae == pytest.approx(np.abs(found - model.reference.targets[held, output]).mean(), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ("head", {}),
+        ("head", {"product": True, "dtype": "float32"}),
+        ("lstm", {}),
+        ("lstm", {"cell": "gru", "with_targets": False}),
+        ("front", {}),
+        ("flat", {}),
+    ],
+)
+def test_the_python_runs_alone_and_has_the_stated_error(shape, options):
+    """Of every formula of the front, on the half of the windows that the search has not seen."""
+    model, formulas = tiny(shape, **options)
+    for formula in formulas:
+        check_stated_error(model, formula)
+
+
+@pytest.mark.parametrize("shape", ["head", "lstm", "flat"])
+def test_none_is_beaten_by_another(shape):
+    """From one number on, each formula is more complex than the one before, and nearer to the model."""
+    _, formulas = tiny(shape)
+    assert formulas[0].complexity == 1 and not formulas[0].variables
+    for one, next_one in pairwise(formulas):
+        assert one.complexity < next_one.complexity and one.r2 < next_one.r2
+
+
+def test_the_same_model_gives_the_same_formulas():
+    """Two searches end in the same texts."""
+    model, formulas = tiny("lstm")
+    assert formulas_of(replace(model, reference=model.reference)) == formulas
+
+
+def test_a_linear_model_is_found_exactly():
+    """A head of lines is one line of its features, with nothing lost."""
+    config = replace(make_model("head", n_features=3).config, head=plain_layers([3, 2, 1]))
+    network = make_chain(config).network
+    with torch.no_grad():
+        for layer in network.head:
+            layer.coef[:] = 0
+            layer.mask[:] = 1
+            layer.scale_base[:] = 0.7
+    linear = plain_layers([3, 2, 1], base="identity")
+    model = _with(network, replace(config, head=linear), make_model("head", n_features=3))
+    assert formulas_of(model)[-1].r2 == pytest.approx(1, abs=1e-4)
+    assert "*" in formulas_of(model)[-1].expression and "(" not in formulas_of(model)[-1].expression
+
+
+def _with(network, config, model) -> LoadedModel:
+    other = type(network)(config)
+    other.load_state_dict(network.state_dict())
+    return LoadedModel(other, model.reference, {}, model.provenance)
+
+
+@settings(max_examples=examples(5))
+@given(
+    st.lists(st.text(min_size=1, max_size=4) | st.sampled_from(HOSTILE), min_size=2, max_size=3, unique=True),
+    st.integers(0, 2**16),
+    st.sampled_from(["head", "flat"]),
+)
+def test_any_names_any_model(names, seed, shape):
+    """Whatever features are called, the Python parses, runs, and has the error that is stated."""
+    model = make_model(shape, seed, n_features=len(names), n_hidden=1, lookback=2, n_reference=130)
+    features = tuple(replace(f, name=name) for f, name in zip(model.config.features, names, strict=True))
+    model = _with(model.network, replace(model.config, features=features), model)
+    for formula in formulas_of(model):
+        check_stated_error(model, formula)
+
+
+def test_each_output_has_its_own_formulas():
+    """The second output's are judged against the second output."""
+    model = make_model("head", n_features=2, targets=("a", "b"), n_hidden=1)
+    for output, name in enumerate(model.config.outputs):
+        for formula in formulas_of(model, output):
+            assert formula.output == name
+            check_stated_error(model, formula, output)
+
+
+def test_an_output_function_is_part_of_the_formula():
+    """Behind a sigmoid the text holds it, and the error is that of the probability."""
+    model = make_model("head", n_features=2, n_hidden=1)
+    model = _with(model.network, replace(model.config, output_function="sigmoid"), model)
+    for formula in formulas_of(model):
+        check_stated_error(model, formula)
+    assert "exp(" in formulas_of(model)[-1].expression
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"head": plain_layers([2, 2, 1], before=(Step("layer_norm"),))}, "layer norm mixes"),
+        ({"output_function": "softmax"}, "softmax mixes"),
+        ({"output_function": "gelu"}, "gelu cannot be written"),
+    ],
+)
+def test_what_has_no_formula_is_refused(change, says):
+    """The error says what stands in the way."""
+    model = make_chain(replace(make_model("head", n_features=2).config, **change))
+    with pytest.raises(ConfigError, match=says):
+        formulas_of(model)

@@ -1,0 +1,141 @@
+"""Groups of features and segments of steps."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from factories import make_model, make_windows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanmodel.errors import ConfigError, DataError
+from kanmodel.explain.paths.grouping import resolve_segments, sum_groups, sum_segments
+from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.network.config.groups import resolve_groups
+from kanmodel.network.documents import config_from_dict, config_to_dict
+
+NAMES = ("a", "b", "c", "d", "e")
+
+
+@st.composite
+def forests(draw):
+    """Groups of features and of groups, each in one at most."""
+    free = list(draw(st.permutations(NAMES)))
+    groups = {}
+    for number in range(draw(st.integers(0, 4))):
+        if not free:
+            break
+        size = draw(st.integers(1, len(free)))
+        groups[f"g{number}"] = [free.pop() for _ in range(size)]
+        free.insert(draw(st.integers(0, len(free))), f"g{number}")
+    return groups
+
+
+@given(forests(), st.integers(0, 100))
+def test_groups_sum_at_every_level(groups, seed):
+    """A group is the sum of its members feature or group, and those that no group holds sum to all."""
+    values = np.random.default_rng(seed).normal(size=(2, 3, 5))
+    grouping = resolve_groups(groups, NAMES)
+    summed = dict(zip(grouping.names, np.moveaxis(sum_groups(values, grouping), -1, 0), strict=True))
+    alone = {name: values[..., number] for number, name in enumerate(NAMES)}
+    for name, members in groups.items():
+        expected = sum(summed.get(member, alone.get(member)) for member in members)
+        np.testing.assert_allclose(summed[name], expected, atol=1e-12)
+    total = sum(summed[grouping.names[number]] for number in grouping.whole)
+    np.testing.assert_allclose(total, values.sum(axis=-1), atol=1e-12)
+
+
+def test_a_group_of_one_is_the_feature():
+    """To the last bit."""
+    values = np.random.default_rng(0).normal(size=(4, 5))
+    grouping = resolve_groups({"alone": ["c"]}, NAMES)
+    assert (sum_groups(values, grouping)[:, 0] == values[:, 2]).all()
+
+
+def test_groups_and_segments_of_a_ledger_sum_to_the_forecast():
+    """By group and segment, contributions sum to the forecast minus the baseline's up to the residual."""
+    model = make_model()
+    ledger = explain_windows(model, model.to_model_units(make_windows(model, 3)), 0)
+    rows = resolve_segments({"late": (-2, 0), "early": (-5, -3)}, 6)
+    grouping = resolve_groups({"pair": ["f0", "f3"]}, model.config.feature_names)
+    summed = sum_groups(sum_segments(ledger.steps, list(rows.values())), grouping)
+    assert summed.shape == (3, 2, 3)
+    change = ledger.predictions - ledger.baseline_prediction
+    assert (np.abs(summed.sum(axis=(1, 2)) - change) <= ledger.residual + 1e-9).all()
+
+
+@pytest.mark.parametrize(
+    ("groups", "says"),
+    [
+        ({"a": ["b"]}, "groups.a has the name of a feature"),
+        ({"g": []}, "groups.g must be a list"),
+        ({"g": "ab"}, "groups.g must be a list"),
+        ({"g": ["z"]}, "groups.g has no feature 'z'"),
+        ({"g": ["a"], "h": ["a"]}, "groups.h has 'a', which is in 'g' already"),
+        ({"g": ["a", "a"]}, "groups.g has 'a', which is in 'g' already"),
+        ({"g": ["h"], "h": ["g"]}, "groups.g is a member of itself"),
+        ({"g": ["g"]}, "groups.g is a member of itself"),
+    ],
+)
+def test_what_is_no_grouping_is_refused(groups, says):
+    """The error names the group; a checkpoint is refused alike."""
+    with pytest.raises(DataError, match=says):
+        resolve_groups(groups, NAMES)
+    config = make_model(n_features=5).config
+    features = tuple(replace(f, name=name) for f, name in zip(config.features, NAMES, strict=True))
+    with pytest.raises(ConfigError, match=says):
+        replace(config, features=features, groups=groups)
+
+
+@pytest.mark.parametrize(
+    ("segments", "says"),
+    [
+        ({"s": (-6, 0)}, "segments.s must be two steps from -5 to 0"),
+        ({"s": (0, -1)}, "segments.s must be two steps"),
+        ({"s": (0, 1)}, "segments.s must be two steps"),
+        ({"s": (-3, 0), "t": (-5, -3)}, "segments.t shares step -3 with 's'"),
+    ],
+)
+def test_what_is_no_segment_is_refused(segments, says):
+    """The error names the segment."""
+    with pytest.raises(DataError, match=says):
+        resolve_segments(segments, 6)
+
+
+def test_a_checkpoint_carries_its_groups():
+    """They go into the document and come back."""
+    config = replace(make_model().config, groups={"pair": ("f0", "f1"), "all": ("pair", "f2")})
+    document = config_to_dict(config)
+    assert config_from_dict(document).groups.keys() == {"pair", "all"}
+    assert resolve_groups(config_from_dict(document).groups, config.feature_names) == resolve_groups(
+        config.groups, config.feature_names
+    )
+
+
+@pytest.mark.parametrize("depth", [1, 20_000])
+def test_a_deep_chain_of_groups_is_resolved(depth):
+    """However many groups hold one another, a request cannot exhaust the stack."""
+    groups = {f"g{n}": [f"g{n + 1}"] for n in range(depth)} | {f"g{depth}": ["c"]}
+    assert set(resolve_groups(groups, NAMES).members[: depth + 1]) == {(2,)}
+
+
+def test_a_circle_with_a_feature_is_refused():
+    """A group may not hold itself through others, whatever else is in it."""
+    with pytest.raises(DataError, match="is a member of itself"):
+        resolve_groups({"g": ["h", "a"], "h": ["g"]}, NAMES)
+
+
+@pytest.mark.parametrize("groups", [5, ["a"], {1: ["a"]}, {"": ["a"]}])
+def test_groups_are_an_object_of_lists(groups):
+    """Anything else is refused by name."""
+    with pytest.raises(DataError, match="groups must be an object"):
+        resolve_groups(groups, NAMES)
+
+
+@pytest.mark.parametrize("segments", [{"s": 1}, {"s": (0,)}, {"s": ("a", "b")}, {"s": (True, True)}, {"s": (-1.0, 0)}])
+def test_ends_of_segments_are_whole_numbers(segments):
+    """Anything else is refused by name."""
+    with pytest.raises(DataError, match=r"segments\.s must be two steps"):
+        resolve_segments(segments, 6)

@@ -1,0 +1,59 @@
+"""What explanations read off the recurrent layers besides their states."""
+
+import pytest
+import torch
+
+from kanmodel.network.config import RecurrentConfig
+from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace, make_recurrent
+
+CONFIGS = [
+    RecurrentConfig(cell, 4, num_layers=num_layers, bidirectional=bidirectional, bias=bias)
+    for cell in ("lstm", "gru")
+    for num_layers, bidirectional, bias in [(1, False, True), (1, True, True), (2, True, False), (3, False, True)]
+]
+every_config = pytest.mark.parametrize("config", CONFIGS, ids=str)
+
+
+def make_frozen(config, factor=2.0):
+    """Random weights in float64, large enough to saturate some gates."""
+    torch.manual_seed(0)
+    module = make_recurrent(config, 3).double().requires_grad_(False)
+    for weight in module.parameters():
+        weight.mul_(factor)
+    return module, FrozenRecurrent(module, config)
+
+
+@every_config
+@pytest.mark.parametrize("last", [True, False])
+def test_tangents_are_jacobian_vector_products(config, last):
+    """States move as torch's own backward pass says, for any moves of the steps, and for the last step alone."""
+    _, frozen = make_frozen(config)
+    steps, moves = torch.randn(5, 6, 3).double(), torch.randn(5, 2, 6, 3).double()
+    found = frozen.tangents(frozen.trace(steps), moves, last)
+    points = steps.requires_grad_()
+    states = frozen.trace(points).states[-1]
+    states = states[:, -1:] if last else states
+    assert found.shape == (5, 2, *states.shape[1:])
+    for step in range(states.shape[1]):
+        for unit in range(states.shape[2]):
+            (slope,) = torch.autograd.grad(states[:, step, unit].sum(), points, retain_graph=True)
+            expected = (slope[:, None] * moves).sum(dim=(2, 3))
+            torch.testing.assert_close(found[:, :, step, unit], expected, rtol=1e-9, atol=1e-12)
+
+
+@every_config
+def test_gates_move_no_further_than_their_bound(config):
+    """No gate moves further between two points than the bound from the moves of steps and states, however far."""
+    _, frozen = make_frozen(config, 5.0)
+    steps = torch.randn(50, 6, 3).double() * 3
+    trace = frozen.trace(steps)
+    moves = RecurrentTrace(trace.steps.diff(dim=0).abs(), tuple(states.diff(dim=0).abs() for states in trace.states))
+    bounds = frozen.bound_gate_moves(moves)
+    if config.cell == "gru":
+        assert bounds is None
+        return
+    gates = frozen.gates(trace)
+    assert len(bounds) == len(gates) == config.num_layers * (2 if config.bidirectional else 1)
+    for gate, bound in zip(gates, bounds, strict=True):
+        assert (gate.diff(dim=0).abs() <= bound * (1 + 1e-12)).all()
+        assert (gate.diff(dim=0).abs() >= 0.5 * bound).any()  # which says something

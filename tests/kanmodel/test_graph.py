@@ -1,0 +1,126 @@
+"""The ONNX graph against the network that it was traced from."""
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from factories import make_chain, make_model, make_windows
+from glue import CASES, FEATURES, load_glue
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import model_configs, networks
+from thorough import examples
+
+from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.errors import ExportError
+from kanmodel.export import ROUNDING, TOLERANCE
+from kanmodel.graph.forward import write_forward
+from kanmodel.graph.session import Session
+from kanmodel.network.bases import BSpline
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicEdge, Target
+from kanmodel.network.functions import FUNCTIONS
+from kanmodel.scaling import Array
+
+TINY = 1e-30  # ONNX Runtime leaves an Add out whose constant is 0 as a float32
+MISSING = "which ONNX Runtime cannot compute in its type"
+
+
+def open_session(model: LoadedModel) -> Session:
+    graph = write_forward(model.frozen, model.scaling)
+    onnx.checker.check_model(graph, full_check=True)
+    return Session(graph)
+
+
+def compare(model: LoadedModel, windows: Array) -> None:
+    """The graph differs from the model in float64 as little as the model in its own type, and is not finite with it."""
+    outputs = open_session(model).predict(windows)
+    scaled = model.scaling.features_to_model(windows)
+    expected = model.scaling.outputs_to_original(model.frozen.forward(scaled))
+    exact = model.scaling.outputs_to_original(model.frozen_float64.forward(scaled.double()))
+    assert not np.isfinite(outputs[~np.isfinite(exact).all(axis=1)]).all(axis=1).any()
+    finite = np.isfinite(expected + exact).all(axis=1)
+    unit = np.nan_to_num(model.output_std) + np.abs(exact[finite]) + TINY
+    rounding = (np.abs(expected[finite] - exact[finite]) / unit).max(initial=0)
+    allowed = ROUNDING * rounding + TOLERANCE[model.config.dtype]
+    assert (np.abs(outputs[finite] - exact[finite]) / unit).max(initial=0) <= allowed
+
+
+def compare_unless_refused(model: LoadedModel, windows: Array) -> None:
+    """`compare`; in float64, for which ONNX Runtime lacks some functions, a layer may be refused by its name."""
+    try:
+        compare(model, windows)
+    except ExportError as error:
+        assert (
+            model.config.dtype == "float64" and MISSING in str(error) and str(error)[:5] in ("head.", "front", "outpu")
+        )
+
+
+@settings(max_examples=examples(150))
+@given(model_configs(symbolic=True), st.integers(0, 999))
+def test_the_graph_is_the_network(config, seed):
+    """Any chain, in either type, predicts the same: windows like the reference, and windows far outside every grid."""
+    model = make_chain(config, seed)
+    noise = torch.randn(4, *config.window_shape, generator=torch.Generator().manual_seed(seed))
+    far = model.scaling.features_to_original(100 * noise)
+    compare_unless_refused(model, np.concatenate([make_windows(model, 5), far]))
+
+
+@settings(max_examples=examples(40))
+@given(networks(), st.sampled_from(["float32", "float64"]), st.integers(0, 99))
+def test_the_graph_is_a_sparse_network(network, dtype, seed):
+    """Dead edges and nodes, moved knots, layers without a live input, and scales of zero change nothing of that."""
+    config = network.config
+    network = network.to(getattr(torch, dtype))
+    object.__setattr__(config, "dtype", dtype)
+    generator = torch.Generator().manual_seed(seed)
+    windows = torch.randn(6, *config.window_shape, generator=generator).to(getattr(torch, dtype))
+    model = LoadedModel(network, Reference(windows), {}, make_model().provenance)
+    compare_unless_refused(model, model.scaling.features_to_original(windows))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_imported_models_have_a_graph(name):
+    """What `from_torch` reads of the modules that people train is exported, and predicts what the modules do."""
+    from kanmodel.importers.from_torch import from_torch
+
+    glue = load_glue(name)
+    model = from_torch(
+        glue.module(), windows=glue.original, features=FEATURES, targets=glue.targets, scaling=glue.scaling
+    )
+    compare(model, glue.original)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_fixed_function_is_the_networks(function, dtype):
+    """Each function of pykan's library, also where it has no value, which is then refused in both."""
+    layer = LayerConfig(1, 1, BSpline(2, 1), "zero", symbolic=(SymbolicEdge(0, 0, function),))
+    config = ModelConfig((Feature("x"),), (Target("y"),), 1, 1, (layer,), dtype=dtype)
+    model = make_chain(config)
+    model.network.head[0].symbolic_affine.copy_(torch.tensor([[1.0, 0.0, 1.0, 0.0]]))
+    model = LoadedModel(model.network, Reference(model.reference.windows), {}, model.provenance)
+    compare_unless_refused(model, np.linspace(-3, 3, 25).reshape(-1, 1, 1))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_missing_values_stay_missing(cell, bidirectional, dtype):
+    """A NaN or an infinity in a window makes its own forecast not finite, and no other."""
+    model = make_model(cell=cell, bidirectional=bidirectional, num_layers=2, dtype=dtype)
+    windows = make_windows(model, 4)
+    expected = open_session(model).predict(windows)
+    windows[1, 2, 0], windows[2, 0, 1] = np.nan, np.inf
+    outputs = open_session(model).predict(windows)
+    assert np.isnan(outputs[1:3]).all()
+    np.testing.assert_allclose(outputs[[0, 3]], expected[[0, 3]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head", "front", "flat"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_any_number_of_windows(shape, dtype):
+    """One window alone is forecast as among others."""
+    model = make_model(shape, product=True, dtype=dtype)
+    session, windows = open_session(model), make_windows(model, 7)
+    together = session.predict(windows)
+    np.testing.assert_allclose(session.predict(windows[:1]), together[:1], rtol=1e-6)

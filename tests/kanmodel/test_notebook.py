@@ -1,0 +1,112 @@
+"""The notebook in tests/examples does what it says, and is all there when it is saved, exported and not trusted."""
+
+from __future__ import annotations
+
+import os
+import re
+from io import BytesIO
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbconvert import HTMLExporter
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "tests/examples/why.ipynb"
+CHROMIUM = Path("/usr/bin/chromium")  # Debian's
+
+
+@pytest.fixture(scope="module")
+def committed():
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """The notebook, executed where it stands; what it writes goes elsewhere."""
+    folder = tmp_path_factory.mktemp("kernel")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+        patch.setenv("IPYTHONDIR", str(folder))
+        notebook = nbformat.read(NOTEBOOK, as_version=4)
+        client = NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(NOTEBOOK.parent)}})
+        return client.execute()
+
+
+def outputs_of(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", ())]
+
+
+def pieces_of(notebook):
+    """The HTML of the library's own displays."""
+    found = [output["data"]["text/html"] for output in outputs_of(notebook) if "text/html" in output.get("data", {})]
+    return [html for html in found if "kanscope-result" in html]
+
+
+def forms_of(notebook):
+    """What kinds of output each cell has."""
+    return [
+        [sorted(output.get("data", {"stream": ""})) for output in cell.get("outputs", ())] for cell in notebook.cells
+    ]
+
+
+def test_the_notebook_runs(executed):
+    """Every cell runs; the forecaster beats persistence, and the service gives the explanation of the cell above."""
+    outputs = outputs_of(executed)
+    assert all(output.output_type != "error" for output in outputs)
+    text = {number: cell.outputs[-1] for number, cell in enumerate(executed.cells) if cell.get("outputs")}
+    (r2,) = re.findall(r"R2 on the test weeks: (\S+)", "".join(output.get("text", "") for output in outputs))
+    assert float(r2) > 0.6
+    *_, explained, served = (output["data"]["text/plain"] for output in text.values() if "data" in output)
+    (said,) = re.findall(r"prediction +(\S+)", explained)
+    assert float(re.match(r"\((\S+),", served)[1]) == pytest.approx(float(said), rel=1e-3)
+    first = re.search(r"feature +contribution\n(\S+) +(\S+)", explained)
+    assert f"('{first[1]}', {float(first[2]):.2f}"[:-1] in served
+
+
+def test_what_is_committed_is_what_it_gives(executed, committed):
+    """The committed notebook is executed, holds the outputs that a run has, and is small."""
+    assert [cell.source for cell in executed.cells] == [cell.source for cell in committed.cells]
+    assert forms_of(executed) == forms_of(committed)
+    assert NOTEBOOK.stat().st_size < 1e6 and "/home/" not in NOTEBOOK.read_text()
+
+
+def test_displays_run_nothing_and_load_nothing(executed, committed):
+    """No display holds a script, a handler or an address, and every question has one with its picture or its answer."""
+    for notebook in (executed, committed):
+        pieces = pieces_of(notebook)
+        assert len(pieces) == 11 and sum("<img" in piece for piece in pieces) == 4
+        for piece in pieces:
+            bare = re.sub(r'src="data:image/svg\+xml;base64,[^"]+"', "", piece)
+            assert not re.search(r"<script|<link|<iframe|<svg|\son\w+=|url\(|@import|href|src=", bare)
+
+
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing: apt-get install chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_an_export_shows_all_without_scripts(committed, tmp_path, scheme):
+    """Exported by nbconvert and opened without JavaScript and network, all pictures and answers are there."""
+    exporter = HTMLExporter(theme=scheme)
+    exporter.exclude_input_prompt = True
+    (tmp_path / "why.html").write_text(exporter.from_notebook_node(committed)[0], encoding="utf-8")
+    asked: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_context(java_script_enabled=False, color_scheme=scheme).new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.route(re.compile("^https?:"), lambda route: route.abort())
+        page.goto((tmp_path / "why.html").as_uri())
+        images = page.locator(".kanscope-figure > img")
+        assert images.count() == 4
+        for image in images.all():
+            box = image.bounding_box()
+            assert box["width"] > 500 and box["height"] > 300
+            with Image.open(BytesIO(image.screenshot())) as drawn:
+                assert len(drawn.convert("RGB").getcolors(1 << 20)) > 50, "blank"
+        text = page.inner_text("body")
+        browser.close()
+    assert {url.partition(":")[0] for url in asked} <= {"file", "data"}
+    for said in ("Has the network pruned itself?", "Of the", "converged", "What does a lighter edge mean?"):
+        assert said in text

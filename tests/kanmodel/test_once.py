@@ -1,0 +1,116 @@
+"""Results that are computed once, kept while there is room, and never half-done."""
+
+from __future__ import annotations
+
+import pickle
+from threading import Event, Thread
+
+import pytest
+from factories import make_model
+
+from kanmodel import Model
+from kanmodel.once import Once, Pinned
+
+
+class EndedError(Exception):
+    """What a pause raises that ends a computation."""
+
+
+def end() -> None:
+    raise EndedError
+
+
+def test_a_known_result_calls_no_pause():
+    """So who may not compute learns whether there is something to compute."""
+    once = Once(2)
+    with pytest.raises(EndedError):
+        once.get("a", lambda: 1, end)
+    assert once.get("a", lambda: 2) == 2
+    assert once.get("a", lambda: 3, end) == 2
+
+
+def test_what_is_unused_for_longest_goes_unless_it_is_pinned():
+    """A pinned result outlasts any number of others, and goes like them once it is unpinned."""
+    once = Once(2)
+    assert Pinned(once).get("pinned", lambda: 0) == 0
+    for number in range(5):
+        assert once.get(number, lambda number=number: number) == number
+    assert once.get("pinned", lambda: 1) == 0
+    assert once.get(4, end) == 4
+    once.unpin(lambda key: key == "pinned")
+    for number in range(5, 8):
+        once.get(number, lambda number=number: number)
+    assert once.get("pinned", lambda: 1) == 1
+
+
+def test_who_waits_for_anothers_computation_pauses_and_computes_if_that_ends():
+    """A thread that waits can be ended; one that stays computes what the other has given up."""
+    once, begun, go_on, found = Once(2), Event(), Event(), []
+
+    def give_up():
+        begun.set()
+        assert go_on.wait(30)
+        raise EndedError
+
+    def wait():
+        with pytest.raises(EndedError):
+            once.get("a", give_up)
+
+    first = Thread(target=wait)
+    first.start()
+    assert begun.wait(30)
+    calls = []
+
+    def pause():
+        calls.append(1)
+        if len(calls) > 2:
+            raise EndedError
+
+    with pytest.raises(EndedError):
+        once.get("a", lambda: 1, pause)
+    second = Thread(target=lambda: found.append(once.get("a", lambda: 2)))
+    second.start()
+    go_on.set()
+    first.join()
+    second.join()
+    assert found == [2] and once.get("a", end) == 2
+
+
+def test_a_copy_in_another_process_begins_without_results():
+    """A model can be sent to another process, whatever it knows."""
+    model = Model(make_model("head"))
+    model.importance()
+    sent = pickle.loads(pickle.dumps(model))
+    assert not sent.results._cells and sent.outputs == model.outputs
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda model, pause: model.explain(model.reference.windows, tolerance=1e-5, pause=pause),
+        lambda model, pause: model.importance(pause=pause),
+        lambda model, pause: model.agreement(pause=pause),
+        lambda model, pause: model.faithfulness(pause=pause),
+        lambda model, pause: model.topology(pause=pause),
+        lambda model, pause: model.fidelity_curve(pause=pause),
+        lambda model, pause: model.formula(pause=pause),
+        lambda model, pause: model.report(pause=pause),
+    ],
+)
+def test_long_questions_pause_and_can_be_ended_at_any_pause(ask):
+    """What a pause raises comes out of the question; asked again it answers as if nothing had been."""
+    model, calls = Model(make_model("head")), []
+    ask(model, lambda: calls.append(1))
+    assert len(calls) > 3
+    for last in (1, 2, len(calls) // 2, len(calls)):
+        model, left = Model(make_model("head")), iter(range(last - 1))
+
+        def pause(left=left):
+            if next(left, None) is None:
+                raise EndedError
+
+        with pytest.raises(EndedError):
+            ask(model, pause)
+        again = []
+        ask(model, lambda again=again: again.append(1))
+        assert 0 < len(again) <= len(calls)
