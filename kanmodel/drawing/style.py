@@ -114,7 +114,7 @@ def _write_dark() -> str:
         colors = ";".join(f"{attribute}:{DARK[value]}" for attribute, value in look.items() if value in DARK)
         if colors:
             rules.append(f"{'' if name == 'kanscope' else '.kanscope '}.{name}{{{colors}}}")
-    return "@media (prefers-color-scheme:dark){\n" + "\n".join(rules) + "\n}\n"
+    return "@media screen and (prefers-color-scheme:dark){\n" + "\n".join(rules) + "\n}\n"
 
 
 STYLE = _HOVER + _write_dark()

@@ -8,8 +8,8 @@ output where an output function stands between them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.structure.ids import NodeKind
@@ -113,6 +113,24 @@ class NetworkGraph:
     def kan_edges(self) -> tuple[TopologyEdge, ...]:
         """The edges that hold functions."""
         return tuple(edge for edge in self.edges if edge.kind == "edge")
+
+    def upstream(self) -> Self:
+        """The part that leads to the output, by edges that are kept or not; other outputs' last edges are left out."""
+        sources: dict[str, list[str]] = {}
+        for edge in self.edges:
+            sources.setdefault(edge.target, []).append(edge.source)
+        before_head = [node.id for node in self.nodes if node.kind not in ("head", "subnode", "output")]
+        found, waiting = set[str](), [f"output:{self.output}", *before_head]
+        while waiting:
+            node = waiting.pop()
+            if node not in found:
+                found.add(node)
+                waiting.extend(sources.get(node, ()))
+        return replace(
+            self,
+            nodes=tuple(node for node in self.nodes if node.id in found),
+            edges=tuple(edge for edge in self.edges if edge.target in found),
+        )
 
     def edge(self, stage: str, layer: int, i: int, j: int) -> TopologyEdge:
         """The KAN edge from node i of `layer` to sub-node j of the next.
