@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import pytest
 import typer
+import yaml
 from readmes import EVERYTHING, README, READMES, ROOT
 from typer.main import get_command
 
@@ -124,6 +125,15 @@ def test_every_make_target_of_the_documents_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     asked = re.findall(r"(?:`|^|\d )make ([a-z-]+)", EVERYTHING, re.MULTILINE)
     assert {"serve", "test", "check"} <= set(asked) <= targets
+
+
+def test_pre_commit_runs_what_make_check_runs() -> None:
+    """Every command of it but pip-audit, which asks the network; ruff is given the files that change."""
+    recipe = (ROOT / "Makefile").read_text().partition("\ncheck:")[2].partition("\n\n")[0].splitlines()[1:]
+    commands = {line.strip().replace("$(BIN)", ".venv/bin").removesuffix(" .") for line in recipe}
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    entries = {hook["entry"].removesuffix(" --force-exclude") for hook in hooks}
+    assert entries == commands - {".venv/bin/python .ci/audit.py"}
 
 
 def test_every_code_of_an_error_is_in_the_table() -> None:
