@@ -1,7 +1,7 @@
-"""Pruning by what it costs: which edges of the KANs can go, and what the forecast loses.
+"""Pruning by fidelity: how many KAN edges can be removed, and what the forecast loses.
 
-A pruned edge is replaced by its mean on the reference windows in the full model (``fill="mean"``), or by zero as
-pykan does. Replacing by the mean keeps far fewer edges for the same fidelity, since it takes away only what varies.
+A pruned edge is replaced by its mean over the reference windows in the full model (``fill="mean"``, mean ablation), or
+by zero as in pykan. Mean ablation needs far fewer edges for the same fidelity, since it removes only the variation.
 """
 
 from __future__ import annotations
@@ -168,7 +168,7 @@ def _without_cut_off(model: LoadedModel, output: int, edges: Kept) -> Kept:
 def _sparser_sets(
     model: LoadedModel, output: int, replay: Replay, scores: Mapping[Place, Tensor]
 ) -> Iterator[tuple[float, Kept]]:
-    """From all live edges to none, the sets left when the weakest go one by one, and what is cut off with them.
+    """The sets of edges left while the weakest are removed one by one, with what is cut off by it, from all to none.
 
     Of equally strong edges the last by (stage, layer, i, j) goes first. Yields the highest score of an edge that was
     removed for its score, and the edges that are kept.
