@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -57,13 +58,15 @@ def test_the_sdist_holds_the_project(built: tuple[Path, Path]) -> None:
 
 
 def test_an_index_shows_what_it_is(built: tuple[Path, Path]) -> None:
-    """A summary, keywords, the README as Markdown, and classifiers that exist."""
+    """The newest version of the changelog, a summary, keywords, the README as Markdown, and classifiers that exist."""
     wheel = zipfile.ZipFile(built[1])
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = Parser().parsestr(wheel.read(name).decode())
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert metadata.get_payload().strip() == (ROOT / "README.md").read_text().strip()
     assert metadata["Summary"] and metadata["Keywords"]
+    newest = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert newest and metadata["Version"] == newest[1]
     assert metadata.get_all("Classifier") and set(metadata.get_all("Classifier")) <= classifiers
 
 
