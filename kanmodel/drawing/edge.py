@@ -1,4 +1,4 @@
-"""The function of one edge: its curve and parts over its grid, and below it what the data sends through it."""
+"""The picture of an edge: its curve, base and spline over the grid, and a histogram of its inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network as people know it from pykan's plot: features at the bottom, the output on top, a curve on each edge."""
+"""The picture of a network, as in pykan's plot: features at the bottom, the output on top, a curve on each edge."""
 
 from __future__ import annotations
 

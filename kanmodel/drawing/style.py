@@ -1,4 +1,4 @@
-"""How pictures look, on light and on dark paper, in colours that colour-blind people can tell apart.
+"""Styles of pictures: themes for light and dark, and a palette that is safe for colour-blind readers.
 
 The colours are those of Okabe and Ito (2008), as in the explorer. A class of an element stands for presentation
 attributes with literal colours, which every renderer of SVG understands; librsvg, Qt and CairoSVG know neither custom

@@ -1,4 +1,4 @@
-"""SVG as a tree of elements. The serialiser escapes whatever stands in it, so a name with markup stays text."""
+"""SVG as a tree of elements; the serialiser escapes all text, so a name with markup stays text."""
 
 from __future__ import annotations
 

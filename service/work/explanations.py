@@ -1,4 +1,4 @@
-"""Explaining the windows of a request, part by part."""
+"""Explanations of the windows of a request, part by part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network as a graph: what is connected, how strongly, and what pruning keeps of it.
+"""The topology graph: nodes and edges with their contributions, scores, and whether pruning keeps them.
 
 A product node has a sub-node for each factor, joined to it by an edge of kind ``product``. Edges of kind ``input`` join
 features with what the head reads of them, units or cells; those of kind ``output`` join the last layer's nodes with the
@@ -29,7 +29,7 @@ class TopologyNode:
         layer: its layer within its stage.
         index: its number within its layer.
         label: for people.
-        kept: whether the rule keeps it; a feature goes only when nothing connects it with the output.
+        kept: whether the rule keeps it; a feature is dropped only if nothing connects it with the output.
         contribution: mean |contribution| over the reference windows, the target's unit; None for a sub-node.
         interval: of that mean, 95 %.
         scores: pykan's backward score, model units; None where there is none.
