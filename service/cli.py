@@ -30,6 +30,12 @@ COMMANDS = {  # by name the module, and its function
 class _Commands(TyperGroup):
     """Imports a command when it is asked for: the service starts sooner without what the others need."""
 
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {
+            name: Command(name) for name in COMMANDS
+        }  # their names, from which the nearest to a typo is suggested
+
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """Their names, in the order of the help."""
         return [*COMMANDS]

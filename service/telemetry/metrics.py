@@ -138,9 +138,13 @@ class Metrics:
         """Reports how many outputs wait for their global results, as of the last refresh."""
         self._watch(self._unprepared, count)
 
-    def watch_requests(self, count: Callable[[], int]) -> None:
-        """Reports how many requests are being answered, as of the last refresh."""
-        self._watch(self._in_flight, count)
+    def begin_request(self) -> None:
+        """One more request is being answered."""
+        self._in_flight.inc()
+
+    def end_request(self) -> None:
+        """One less."""
+        self._in_flight.dec()
 
     def _watch(self, gauge: Gauge, number: Callable[[], float]) -> None:
         self._watched.append((gauge, number))

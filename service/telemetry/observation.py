@@ -40,7 +40,6 @@ class Observation:
         self._log = log
         self._max_concurrent = max_concurrent
         self._running = 0
-        metrics.watch_requests(lambda: self._running)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -62,6 +61,7 @@ class Observation:
             await send(message)
 
         self._running += 1
+        self._metrics.begin_request()
         try:
             await self._answer(scope, receive, send_with_id)
         except Exception as error:
@@ -71,6 +71,7 @@ class Observation:
             await response(scope, receive, send_with_id)
         finally:
             self._running -= 1
+            self._metrics.end_request()
             seconds = perf_counter() - start
             route = find_route(scope) or OTHER
             record_request(self._metrics, self._log, route, state, scope["method"], status or 500, seconds)

@@ -149,7 +149,7 @@ def test_large_bodies_are_read_beside_the_event_loop(serve, folder, monkeypatch)
         for body in (b"{}", fill(*ATTACKS["NaN at the end of one window"][0])[:-1] + b" " * 8 + b"}"):
             answer = client.post("/v1/models/two:predict", content=body[: 8 << 20], headers=JSON)
             assert answer.status_code == 422, answer.text
-    assert threads[True].startswith("work ") and not threads[False].startswith("work ")
+    assert threads[True].startswith("work") and not threads[False].startswith("work")
 
 
 def test_the_first_places_are_found_without_the_others():
