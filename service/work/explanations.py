@@ -99,6 +99,8 @@ def explain_part(question: Question, first: int, pause: Pause, tell: Callable[[i
             windows,
             model.outputs[output],
             baseline=question.baseline,
+            groups=question.groups,
+            segments=question.segments,
             **vars(question.options),
             pause=tell_and_pause,
         )

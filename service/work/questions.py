@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from dataclasses import dataclass, fields
 
 from kanmodel.scaling import Array
-from kanmodel.terms import Baseline, LedgerOptions, ReferenceBaselines
+from kanmodel.terms import Baseline, Groups, LedgerOptions, ReferenceBaselines, Segments
 from service.http.errors import unusable
 from service.models.registry import Served
 from service.schemas.explanations import Detail
@@ -23,6 +23,8 @@ class Question:
         as_list: whether the request names its outputs in a list, so that the answer does.
         detail: what to say.
         baseline: what to compare with.
+        groups: what is summed of the features; empty where none are.
+        segments: what is summed of the steps; empty where none are.
         options: how exact the ledgers must be.
         receipt: whether the answer holds what is needed to repeat it.
         progress: whether lines between the explanations tell how far the work is.
@@ -34,6 +36,8 @@ class Question:
     as_list: bool
     detail: Detail
     baseline: Baseline | ReferenceBaselines
+    groups: Groups
+    segments: Segments
     options: LedgerOptions
     receipt: bool
     progress: bool
