@@ -193,13 +193,18 @@ class FrozenRecurrent:
         """
         return self._gates(trace, self.gate_weights)
 
-    def bound_gate_moves(self, moves: RecurrentTrace) -> tuple[Tensor, ...] | None:
-        """Upper bounds of how far `gates` move: |W| |move| for what is an affine map; None for other cells.
+    @property
+    def has_affine_gates(self) -> bool:
+        """Whether `gates` are affine maps of what they read."""
+        return self._kind.affine
+
+    def bound_gate_moves(self, moves: RecurrentTrace) -> tuple[Tensor, ...]:
+        """Upper bounds of how far affine `gates` move, |W| |move|.
 
         Args:
             moves: upper bounds of the moves of steps and states, not negative.
         """
-        return self._gates(moves, self._gate_magnitudes) if self._kind.affine else None
+        return self._gates(moves, self._gate_magnitudes)
 
     @torch.no_grad()
     def tangents(self, trace: RecurrentTrace, moves: Tensor, last: bool) -> Tensor:

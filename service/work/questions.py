@@ -50,7 +50,9 @@ class Question:
     @property
     def batch_key(self) -> Hashable | None:
         """The same for questions that differ in their windows alone; None for one with values of its own to hold."""
-        asked = tuple(getattr(self, field.name) for field in fields(self) if field.name not in ("served", "windows"))
+        names = [field.name for field in fields(self) if field.name not in ("served", "windows", "groups", "segments")]
+        summed = (tuple((name, tuple(of)) for name, of in each.items()) for each in (self.groups, self.segments))
+        asked = (*(getattr(self, name) for name in names), *summed)
         try:
             hash(asked)
         except TypeError:  # a baseline of numbers

@@ -1,4 +1,4 @@
-"""The model that the serving rows use: of the size that people forecast with, untrained."""
+"""The models that the serving rows use, untrained: one of the size that people forecast with, and five small ones."""
 
 from __future__ import annotations
 
@@ -13,27 +13,38 @@ from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Targe
 NAME = "large"
 N_FEATURES, LOOKBACK, HIDDEN = 20, 48, 64
 WIDTH = [HIDDEN, 16, 1]
+SMALL = (8, 12, 16, 20, 24)  # units of the small models
 SPREAD = 5.0  # of the splines' coefficients, so that the head is as curved as a trained one
 
 
 def large_model(seed: int = 0) -> LoadedModel:
     """An LSTM of 20 features and 64 units over 48 steps, and a KAN [64, 16, 1] of grid 5 and order 3."""
+    return make_model(N_FEATURES, LOOKBACK, WIDTH, seed)
+
+
+def small_models() -> dict[str, LoadedModel]:
+    """LSTMs of 8 to 24 units with efficient-kan's layers (B-splines of grid 5 and order 3, and SiLU), by their name."""
+    return {f"small-{units}": make_model(6, 24, [units, units // 2, 1], units) for units in SMALL}
+
+
+def make_model(n_features: int, lookback: int, width: list[int], seed: int) -> LoadedModel:
+    """An LSTM and a KAN of random weights."""
     torch.manual_seed(seed)
     config = ModelConfig(
-        features=tuple(Feature(f"feature_{number}", None, 0.0, 1.0, -10.0, 10.0) for number in range(N_FEATURES)),
+        features=tuple(Feature(f"feature_{number}", None, 0.0, 1.0, -10.0, 10.0) for number in range(n_features)),
         targets=(Target("target", None, 0.0, 1.0),),
-        lookback=LOOKBACK,
+        lookback=lookback,
         horizon=1,
-        head=plain_layers(WIDTH),
-        recurrent=RecurrentConfig("lstm", HIDDEN),
+        head=plain_layers(width),
+        recurrent=RecurrentConfig("lstm", width[0]),
         dtype="float32",
     )
     network = Network(config)
     with torch.no_grad():
         for layer in network.head:
             layer.coef.mul_(SPREAD)
-    noise = torch.randn(512, LOOKBACK, N_FEATURES)
-    windows = 0.5 * noise + torch.randn(512, 1, N_FEATURES)  # each window has its own level, as series have
+    noise = torch.randn(512, lookback, n_features)
+    windows = 0.5 * noise + torch.randn(512, 1, n_features)  # each window has its own level, as series have
     return LoadedModel(network, Reference(windows), {}, Provenance.now("train", verified=True))
 
 

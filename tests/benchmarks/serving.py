@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
@@ -18,11 +19,16 @@ from threading import Thread
 from typing import Any
 
 import numpy as np
+import torch
+from captum.attr import IntegratedGradients
+from explanations import STEPS
 from load import Load, drive, get, keep_busy, post
-from models import NAME, large_model, save_large_model
+from models import NAME, large_model, save_large_model, small_models
 from servers import CLIENT_CORE, Server, finish_background, get_status, other_server, our_server, pin
-from table import Row, print_table
+from table import Row, print_table, times_in_turn
 
+from kanmodel.checkpoint import save_checkpoint
+from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from service.models.repository import BUNDLED
 
 DURATION, WARM_UP = 4.0, 1.0  # seconds
@@ -101,6 +107,7 @@ def rows() -> Iterator[Row]:
             yield from forecast_rows(contenders, windows, model.predict(windows))
             yield from explanation_rows(ours, by_hand, windows)
             yield fairness_row(ours, windows)
+            yield from small_model_rows()
             yield from footprint_rows(contenders)
             with our_server(BUNDLED) as bundled:
                 finish_background(bundled.port, BUNDLED_NAME)
@@ -163,6 +170,35 @@ def explanation_rows(ours: Server, by_hand: Server, windows: np.ndarray) -> Iter
         peer = max((measured.load for measured in peers), key=lambda load: load.rate)
         work = f":explain of {_count(n, 'window')}, {_count(connections, 'connection')}"
         yield Row(work, str(load), f"FastAPI + torch + Captum, 50 steps: {peer}", f"{load.rate / peer.rate:.1f}x")
+
+
+def small_model_rows() -> Iterator[Row]:
+    """Explanations of 32 windows over HTTP, by small models, beside Captum's with 50 steps in process."""
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        models = small_models()
+        for name, model in models.items():
+            save_checkpoint(model, Path(folder) / f"{name}.safetensors")
+        with our_server(Path(folder)) as server:
+            for name, model in models.items():
+                finish_background(server.port, name)
+                windows = model.scaling.features_to_original(model.reference.windows).round(6)
+                parts = [windows[i : i + EXPLAINED] for i in range(N_BODIES)]
+                requests = [
+                    post(f"/v1/models/{name}:explain", json.dumps({"instances": part.tolist()}).encode())
+                    for part in parts
+                ]
+                measured = measure(server, requests, 1)
+                attribute = IntegratedGradients(lambda x, model=model: model.network(x)[:, 0]).attribute
+                start = model.to_model_units(baseline_window(model, Baseline())[None])
+                scaled = model.to_model_units(parts[0])
+                (seconds,) = times_in_turn([partial(attribute, scaled, start, n_steps=STEPS)], 20)
+                yield Row(
+                    f":explain of {EXPLAINED} windows, 1 connection, LSTM of {model.config.n_readout} units",
+                    f"p50 {measured.load.median * 1e3:.1f} ms, of which {measured.cpu * 1e3:.1f} ms of the processor",
+                    f"Captum, {STEPS} steps, in process: {np.median(seconds) * 1e3:.1f} ms",
+                    f"{np.median(seconds) / measured.load.median:.1f}x",
+                )
 
 
 def fairness_row(ours: Server, windows: np.ndarray) -> Row:

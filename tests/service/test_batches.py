@@ -157,9 +157,9 @@ def test_what_takes_long_does_not_hold_up_what_waits():
 
 
 @pytest.mark.parametrize("output", ["a+1", ["b+2", "a+1"]])
-def test_questions_that_wait_together_have_the_answers_they_have_alone(service, output):
+def test_questions_that_wait_together_have_the_answers_they_have_alone(local_service, output):
     """Requests of several windows each: numbered from 0, each with its own windows, however many share a pass."""
-    model = service.models["two"]
+    model = local_service.models["two"]
     windows, std = make_windows(model, 9), model.output_std.max()
     served = Served("two", Model(model))
     questions = [
@@ -168,7 +168,7 @@ def test_questions_that_wait_together_have_the_answers_they_have_alone(service, 
         )
         for part in np.split(windows, [1, 4, 6])
     ]
-    assert len({question.batch_key for question in questions}) == 1
+    assert questions[0].batch_key is not None and len({question.batch_key for question in questions}) == 1
     together = explanations._explain_together(False, questions, go_on)
     for question, advance in zip(questions, together, strict=True):
         alone = explanations.explain_all(question)

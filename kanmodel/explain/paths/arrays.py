@@ -36,7 +36,9 @@ def map_arrays(function: Callable[..., Any], first: Nested, *others: Nested) -> 
 
 
 def take(values: Nested, chosen: NDArray[np.bool_] | slice) -> Nested:
-    """The chosen rows of all arrays."""
+    """The chosen rows of all arrays; the same arrays where all are chosen."""
+    if isinstance(chosen, np.ndarray) and chosen.all():
+        return values
     return map_arrays(lambda array: array[chosen], values)
 
 
@@ -46,7 +48,9 @@ def concatenate(results: Sequence[Nested]) -> Nested:
 
 
 def replace_rows(values: Nested, chosen: NDArray[np.bool_], others: Nested) -> Nested:
-    """With other rows in place of the chosen ones."""
+    """With other rows in place of the chosen ones; the others themselves where all are chosen."""
+    if chosen.all():
+        return others
 
     def replace(array: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
         replaced = array.copy()

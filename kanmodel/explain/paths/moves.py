@@ -90,6 +90,7 @@ def _largest_node_move(intervals: Intervals, values: Tensor) -> Tensor:
 
 def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
     """That of the gates, (n,): they are computed only where what they read moves far enough for a large one."""
+    steps, states = _largest_steps(trace.steps), tuple(_largest_steps(states) for states in trace.states)
 
     def exact(paths: Tensor) -> Tensor:
         steps, *states = (values[paths] for values in (trace.steps, *trace.states))
@@ -97,11 +98,24 @@ def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: Recu
         values = (gate.view(*steps.shape[:2], *gate.shape[1:]) for gate in recurrent.gates(rows))
         return torch.stack([gates.largest_move(value) for value in values]).amax(dim=0)
 
-    moves = RecurrentTrace(_largest_steps(trace.steps), tuple(_largest_steps(states) for states in trace.states))
-    bounds = recurrent.bound_gate_moves(moves)
-    if bounds is None:
+    def bounded(paths: Tensor) -> Tensor:
+        """By bounds at each step, for what those of the whole window leave open."""
+        chosen = paths.nonzero().squeeze(1)
+        bound = _bound_gates(recurrent, gates, [values[chosen] for values in (steps, *states)])
+        return _bounded(bound, lambda unsure: exact(chosen[unsure]))
+
+    if not recurrent.has_affine_gates:
         return exact(torch.ones(len(trace.steps), dtype=torch.bool))
-    return _bounded(torch.stack([gates.bound_move(bound) for bound in bounds]).amax(dim=0), exact)
+    # Two steps that both move as far as any: the first has no state before it.
+    whole = [values.amax(dim=1, keepdim=True).expand(-1, 2, -1) for values in (steps, *states)]
+    return _bounded(_bound_gates(recurrent, gates, whole), bounded)
+
+
+def _bound_gates(recurrent: FrozenRecurrent, gates: Intervals, moves: Sequence[Tensor]) -> Tensor:
+    """Upper bounds (n,), from those of steps and states, (n, n_steps, ...) each."""
+    steps, *states = moves
+    bounds = recurrent.bound_gate_moves(RecurrentTrace(steps, tuple(states)))
+    return torch.stack([gates.bound_move(bound) for bound in bounds]).amax(dim=0)
 
 
 def _largest_steps(values: Tensor) -> Tensor:
