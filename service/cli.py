@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from kanmodel.errors import KanscopeError
@@ -32,9 +32,7 @@ class _Commands(TyperGroup):
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = {
-            name: Command(name) for name in COMMANDS
-        }  # their names, from which the nearest to a typo is suggested
+        self.commands = {name: TyperCommand(name) for name in COMMANDS}  # the names, to suggest the nearest to a typo
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
         """Their names, in the order of the help."""
