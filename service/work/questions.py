@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
 
 from kanmodel.scaling import Array
 from kanmodel.terms import Baseline, Groups, LedgerOptions, ReferenceBaselines, Segments
@@ -45,6 +46,16 @@ class Question:
     def total(self) -> int:
         """How many explanations it asks for: one for each window and output."""
         return len(self.windows) * len(self.outputs)
+
+    @property
+    def batch_key(self) -> Hashable | None:
+        """The same for questions that differ in their windows alone; None for one with values of its own to hold."""
+        asked = tuple(getattr(self, field.name) for field in fields(self) if field.name not in ("served", "windows"))
+        try:
+            hash(asked)
+        except TypeError:  # a baseline of numbers
+            return None
+        return self.served.checkpoint, asked
 
     @property
     def path_nodes(self) -> int:
