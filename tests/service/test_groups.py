@@ -15,6 +15,8 @@ from waiting import poll
 from kanmodel import Model, load
 from kanmodel.checkpoint import save_checkpoint
 from service.app import create_app
+from service.models.registry import Served
+from service.requests.explanations import read_question
 from service.settings import Settings
 
 GROUPS = {"pair": ["f0", "f3"], "three": ["pair", "f1"]}
@@ -232,3 +234,19 @@ def test_a_model_is_described_with_its_groups(client):
     assert client.get("/v1/models/plain/attributions").json()["groups"] == []
     evidence = {each["id"]: each["evidence"] for each in client.get("/v1/models/grouped/report").json()["findings"]}
     assert evidence["features"]["groups"]["pair"]["features"] == ["f0", "f3"]
+
+
+def test_requests_share_a_pass_only_where_they_sum_the_same():
+    """What sums other features or steps, or in another order, is explained by itself; each answer is its own."""
+    served = Served("plain", Model(PLAIN))
+    asked = [
+        {},
+        {"groups": GROUPS},
+        {"groups": dict(reversed(GROUPS.items()))},
+        {"segments": SEGMENTS},
+        {"groups": GROUPS, "segments": SEGMENTS},
+    ]
+    keys = [read_question(json.dumps(BODY | members).encode(), served, Settings()).batch_key for members in asked]
+    assert None not in keys and len(set(keys)) == len(asked)
+    again = read_question(json.dumps({"instances": WINDOWS[:1].tolist(), **asked[-1]}).encode(), served, Settings())
+    assert again.batch_key == keys[-1]
