@@ -75,8 +75,8 @@ def _features(found: Mapping[str, Any], cell: str | None) -> str:
     for name, group in found["groups"].items():
         members = ", ".join(f"`{feature}`" for feature in group["features"])
         act = "act" if len(group["features"]) > 1 else "acts"
-        answer += f" {members} {act} as one, `{name}`: {_percent(group['share'])} when groups count once,"
-        answer += f" {group['verdict']}."
+        answer += f" {members} {act} as one, `{name}`, with {_percent(group['share'])} of all contributions once groups"
+        answer += f" are summed ({group['verdict']})."
     if found["disconnected"]:
         names = ", ".join(f"`{name}`" for name in found["disconnected"])
         answer += f" No path leads from {names} to the output, so there the contribution is exactly 0."
