@@ -57,7 +57,7 @@ def attribute_groups(
     bootstrap = Bootstrap(len(sizes))
     magnitude, share = bootstrap.mean(sizes), bootstrap.share(sizes, of=sizes[:, whole])
     growth = permute_features(model, importance.output, SEED, grouping.members, pause)
-    effect = None if growth is None else bootstrap.mean(growth)
+    effect = None if growth is None else Bootstrap(len(growth)).mean(growth)
     live = connected_features(model.network, importance.output)
     connected = [any(live[feature] for feature in members) for members in grouping.members]
     order = np.argsort(-magnitude.value, kind="stable").tolist()

@@ -10,6 +10,7 @@ import torch
 from factories import make_model
 
 from kanmodel import Model
+from kanmodel.explain.importance import permutation
 from kanmodel.explain.importance.attributions import attribute_features
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.importance.groups import attribute_groups
@@ -115,3 +116,12 @@ def test_the_model_shows_its_groups():
     assert "`f0`, `f3` act as one, `pair`" in answer.answer
     assert set(answer.evidence["groups"]) == {"pair", "three"}
     assert Model(make_model()).importance().groups == ()
+
+
+def test_a_large_model_is_permuted_on_fewer_windows(monkeypatch):
+    """A group of one still has the effect of its feature."""
+    monkeypatch.setattr(permutation, "MULTIPLY_ADDS", 1)
+    model = group(make_model(n_reference=200), {"one": ("f2",)})
+    importance = measure_importance(model, 0)
+    effects = {row.name: row.permutation_mae_increase for row in attribute_groups(model, importance)}
+    assert effects["one"] == importance.permutation.value[2]
