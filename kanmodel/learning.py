@@ -8,6 +8,7 @@ from typing import Any
 
 from kanmodel.errors import ConfigError, UnknownNameError
 from kanmodel.model import Model
+from kanmodel.network.config.groups import Groups
 from kanmodel.training.clock import MAX_STEP
 from kanmodel.training.optimization import ARCHITECTURE, Progress, TrainingOptions
 from kanmodel.training.progress import choose_progress
@@ -30,6 +31,9 @@ def train(
     max_step: float = MAX_STEP,
     units: Mapping[str, str] | None = None,
     last_value: Mapping[str, str | float] | None = None,
+    groups: Groups | None = None,
+    integer: Sequence[str] = (),
+    fixed: Sequence[str] = (),
     progress: Report = None,
     name: str = "model",
     **options: Any,
@@ -57,6 +61,9 @@ def train(
         units: unit of a feature or target, by name.
         last_value: by target, the feature that persistence repeats, or 0 for a target that is itself a change; only
             needed where `ahead` is 0.
+        groups: features that mean one thing, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations sum them.
+        integer: features whose values are whole numbers; a counterfactual changes them by whole numbers alone.
+        fixed: features that nobody can change, such as those of a calendar; a counterfactual leaves them as they are.
         progress: called with a `Progress` after each epoch; True for a line of text, False for none, None for a line in
             a terminal or a notebook.
         name: of the model.
@@ -79,6 +86,9 @@ def train(
         max_step=max_step,
         units=units or {},
         last_value=last_value or {},
+        groups=groups or {},
+        integer=tuple(integer),
+        fixed=tuple(fixed),
     )
     report, line = choose_progress(progress)
     trained = fit(make_table(frame, columns), _read_options(options), report)

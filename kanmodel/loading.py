@@ -10,6 +10,7 @@ from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.model import Model
+from kanmodel.network.config.groups import Groups
 
 
 def load(path: str | Path) -> Model:
@@ -31,6 +32,7 @@ def from_torch(
     targets: Any = None,
     scaling: Any = None,
     horizon: int | None = None,
+    groups: Groups | None = None,
 ) -> Model:
     """A model of the trained module in hand, proved to forecast the same on all windows.
 
@@ -47,6 +49,7 @@ def from_torch(
             targets=targets,
             scaling=scaling,
             horizon=horizon,
+            groups=groups,
         )
     )
 

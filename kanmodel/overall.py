@@ -10,6 +10,7 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.importance.agreement import Agreement, compare_baselines
 from kanmodel.explain.importance.attributions import attribute_features
 from kanmodel.explain.importance.global_importance import ImportanceEstimates, measure_importance
+from kanmodel.explain.importance.groups import attribute_groups
 from kanmodel.explain.report import collect_findings
 from kanmodel.explain.structure.replay import Fill
 from kanmodel.explain.topology.construction import assemble_topology
@@ -53,7 +54,8 @@ class Overall:
             measured = self.measure(output, pause)
             config = self.loaded.config
             rows = attribute_features(self.loaded, measured)
-            return Importance(config.outputs[output], config.target_of(output).unit, rows, measured)
+            groups = attribute_groups(self.loaded, measured, pause)
+            return Importance(config.outputs[output], config.target_of(output).unit, rows, measured, groups)
 
         return self._once(output, "importance", compute, pause)
 
@@ -101,7 +103,8 @@ class Overall:
 
         def compute() -> Report:
             measured, graph = self.measure(output, pause), self.lay_out(output, PruningRule(), pause)
-            found, config = collect_findings(self.loaded, measured, graph, pause), self.loaded.config
+            groups, config = self.attribute(output, pause).groups, self.loaded.config
+            found = collect_findings(self.loaded, measured, graph, pause, groups)
             return Report(config.outputs[output], answer_findings(config, output, found))
 
         return self._once(output, "report", compute, pause)

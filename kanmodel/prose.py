@@ -72,6 +72,11 @@ def _features(found: Mapping[str, Any], cell: str | None) -> str:
     counts = ", ".join(f"{number} {verdict}" for verdict, number in found["verdicts"].items())
     named = ", ".join(f"`{name}` ({_percent(share)})" for name, share in list(found["shares"].items())[:N_NAMED])
     answer = f"By verdict the features are: {counts}. The largest shares of all contributions have {named}."
+    for name, group in found["groups"].items():
+        members = ", ".join(f"`{feature}`" for feature in group["features"])
+        act = "act" if len(group["features"]) > 1 else "acts"
+        answer += f" {members} {act} as one, `{name}`, with {_percent(group['share'])} of all contributions once groups"
+        answer += f" are summed ({group['verdict']})."
     if found["disconnected"]:
         names = ", ".join(f"`{name}`" for name in found["disconnected"])
         answer += f" No path leads from {names} to the output, so there the contribution is exactly 0."

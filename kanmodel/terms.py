@@ -10,6 +10,7 @@ from kanmodel.explain.importance.agreement import N_BASELINES, Agreement, Compar
 from kanmodel.explain.importance.attributions import Attribution, Verdict
 from kanmodel.explain.importance.bootstrap import CONFIDENCE, SEED
 from kanmodel.explain.importance.faithfulness import Faithfulness
+from kanmodel.explain.importance.groups import GroupAttribution
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.paths.expected import DEFAULT_COUNT, ReferenceBaselines
@@ -50,6 +51,7 @@ __all__ = [
     "FidelityPoint",
     "Fill",
     "FindingId",
+    "GroupAttribution",
     "Groups",
     "LedgerLayer",
     "LedgerOptions",

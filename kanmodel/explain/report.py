@@ -18,6 +18,7 @@ from kanmodel.explain.importance.attributions import REDUNDANT_CORRELATION, Attr
 from kanmodel.explain.importance.bootstrap import CONFIDENCE
 from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
+from kanmodel.explain.importance.groups import GroupAttribution
 from kanmodel.explain.importance.interactions import Interactions, measure_interactions
 from kanmodel.explain.importance.ranks import rank_correlation
 from kanmodel.explain.structure.ids import READOUT_KINDS
@@ -48,7 +49,11 @@ class Finding:
 
 
 def collect_findings(
-    model: LoadedModel, importance: ImportanceEstimates, topology: NetworkGraph, pause: Pause = go_on
+    model: LoadedModel,
+    importance: ImportanceEstimates,
+    topology: NetworkGraph,
+    pause: Pause = go_on,
+    groups: Sequence[GroupAttribution] = (),
 ) -> tuple[Finding, ...]:
     """The seven findings on one output of a model.
 
@@ -57,11 +62,12 @@ def collect_findings(
         importance: its contributions.
         topology: its graph, pruned by fidelity.
         pause: called between slices.
+        groups: the rows of its groups.
     """
     attributions = attribute_features(model, importance)
     return (
         Finding("sparsity", _sparsity(topology)),
-        Finding("features", _features(attributions)),
+        Finding("features", _features(attributions, groups)),
         Finding("independence", _independence(attributions, measure_interactions(model, importance.output, pause))),
         Finding("opacity", _opacity(topology)),
         Finding("depth", _depth(topology)),
@@ -84,12 +90,17 @@ def _sparsity(topology: NetworkGraph) -> Evidence:
     }
 
 
-def _features(attributions: Sequence[Attribution]) -> Evidence:
+def _features(attributions: Sequence[Attribution], groups: Sequence[GroupAttribution]) -> Evidence:
     found = Counter(row.verdict for row in attributions)
     return {
         "verdicts": {verdict: found[verdict] for verdict in get_args(Verdict)},
         "shares": {row.name: row.share for row in attributions},  # most important first
         "disconnected": [row.name for row in attributions if not row.connected],
+        "groups": {
+            row.name: {"features": list(row.members), "share": row.share, "verdict": row.verdict}
+            for row in groups
+            if row.members != (row.name,)
+        },
     }
 
 

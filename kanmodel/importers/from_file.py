@@ -15,6 +15,7 @@ from kanmodel.importers.given import Given, make_shapes, name_outputs, shape_out
 from kanmodel.importers.importing import dissect_source, ignore, import_parts
 from kanmodel.importers.manifest import Manifest, parse_manifest
 from kanmodel.importers.source import open_source
+from kanmodel.network.config.groups import Groups
 
 SEARCH_TOLERANCE = 1e-4  # standard deviations
 
@@ -29,6 +30,7 @@ def from_file(
     targets: Any = None,
     scaling: Any = None,
     horizon: int | None = None,
+    groups: Groups | None = None,
     tolerance: float = SEARCH_TOLERANCE,
     strict: bool = False,
 ) -> LoadedModel:
@@ -47,6 +49,7 @@ def from_file(
         scaling: ``mean`` and ``std`` of the features, ``target_mean`` and ``target_std`` of the outputs; None where the
             model reads and gives original units.
         horizon: forecast steps; as many as the predictions have of each output by default.
+        groups: features that mean one thing, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations sum them.
         tolerance: in standard deviations of each output.
         strict: whether to refuse a file if several functions give the predictions. Otherwise the simplest is taken and
             the provenance names the others as `not_told_apart`.
@@ -56,7 +59,7 @@ def from_file(
             given; the message says how near it came.
     """
     path = Path(path)
-    document = describe_call(features, outputs, scaling, horizon)
+    document = describe_call(features, outputs, scaling, horizon, groups)
     found, computed = as_array(windows), as_array(predictions)
     manifest = parse_manifest(document, Path("the call"))
     given = give(manifest, found, as_array(targets) if targets is not None else None, computed, tolerance)
@@ -81,10 +84,16 @@ def give(
 
 
 def describe_call(
-    features: Sequence[str], outputs: Sequence[str] | None, scaling: Any, horizon: int | None
+    features: Sequence[str],
+    outputs: Sequence[str] | None,
+    scaling: Any,
+    horizon: int | None,
+    groups: Groups | None,
 ) -> dict[str, Any]:
     """What a call says, as a manifest has it."""
     document: dict[str, Any] = {"features": list(features), "reference": "windows", "horizon": horizon}
+    if groups is not None:
+        document["groups"] = dict(groups)
     if scaling is not None:
         document["scaling"] = plain_scaling(scaling)
     if outputs is not None:

@@ -26,6 +26,7 @@ from kanmodel.importers.manifest import Manifest, parse_manifest
 from kanmodel.importers.search.evidence import Evidence
 from kanmodel.importers.search.searching import search
 from kanmodel.network.chain import Network
+from kanmodel.network.config.groups import Groups
 from kanmodel.scaling import Array, Scaling
 
 
@@ -38,6 +39,7 @@ def from_torch(
     targets: Any = None,
     scaling: Any = None,
     horizon: int | None = None,
+    groups: Groups | None = None,
 ) -> LoadedModel:
     """Makes a model of a trained module, proved to forecast the same on all windows.
 
@@ -54,13 +56,14 @@ def from_torch(
         scaling: ``mean`` and ``std`` of the features and, where the outputs are scaled, ``target_mean`` and
             ``target_std``; None where the module reads and gives original units.
         horizon: forecast steps; as many as the module has outputs for each of `outputs` by default.
+        groups: features that mean one thing, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations sum them.
 
     Raises:
         UnreadableModelError: the module is no such chain; which part is not understood, or where the forecasts differ
             first by more than 1e-5 of their standard deviation.
         CheckpointError: the arrays do not fit each other.
     """
-    document = describe_call(features, outputs, scaling, horizon)
+    document = describe_call(features, outputs, scaling, horizon, groups)
     x = as_array(windows)
     lookback = x.shape[1] if x.ndim == 3 else 1
     x = shape_windows(x, lookback, len(document["features"]), "windows")

@@ -89,7 +89,7 @@ def make_shapes(manifest: Manifest, targets: tuple[Target, ...], lookback: int, 
     n_features, n_outputs = len(manifest.features), horizon * len(targets)
     try:
         layers = plain_layers([n_features, n_outputs], Line(), base="zero")
-        return ModelConfig(manifest.features, targets, lookback, horizon, layers)
+        return ModelConfig(manifest.features, targets, lookback, horizon, layers, groups=manifest.groups)
     except ConfigError as error:
         raise CheckpointError(f"{manifest.file}: {error}") from error
 

@@ -17,11 +17,13 @@ from kanmodel.importers.libraries import LIBRARIES
 from kanmodel.importers.pykan_config import Arities, PykanConfig, parse_arities, read_pykan_config
 from kanmodel.network.activations import ACTIVATIONS
 from kanmodel.network.config import BASE_FUNCTIONS, Column, Feature, Target
+from kanmodel.network.config.groups import Groups
 
 Space = Literal["scaled", "original"]
 STAGES = ("lstm", "head", "front")
 KEYS = (
     *("name", "library", *STAGES, "batch_first", "readout", "features", "targets", "lookback", "horizon"),
+    *("groups", "integer", "fixed"),
     *("base_activation", "activations", "output_function", "pykan_config", "denominator", "mult_arity", "input_id"),
     *("scaling", "reference", "reference_targets", "check", "space"),
 )
@@ -70,6 +72,7 @@ class Manifest:
         input_id: the head's inputs that pykan's prune_input kept.
         reference_targets: name of their array.
         check: predictions to compare with.
+        groups: features that mean one thing, by the name of their group.
         space: whether reference, its targets and check are scaled or in original units; None where it is not said.
     """
 
@@ -93,6 +96,7 @@ class Manifest:
     input_id: tuple[int, ...] | None = None
     reference_targets: str | None = None
     check: Check | None = None
+    groups: Groups = field(default_factory=dict)
     space: Space | None = None
 
     @property
@@ -133,7 +137,9 @@ def parse_manifest(document: Mapping[str, Any], path: Path, given: Mapping[str, 
 def _parse(document: dict[str, Any], path: Path) -> Manifest:
     given = {key: value for key, value in document.items() if value is not None}
     scaling = _read_scaling(given.get("scaling"), path.parent)
-    features = [Feature(*pair) for pair in _columns(given, scaling, "features", "feature_names")]
+    columns = _columns(given, scaling, "features", "feature_names")
+    whole, fixed = (_features(given, key, [name for name, _ in columns]) for key in ("integer", "fixed"))
+    features = [Feature(name, unit, integer=name in whole, fixed=name in fixed) for name, unit in columns]
     has_targets = "targets" in given or "target_names" in (scaling or {})
     targets = [Target(*pair) for pair in _columns(given, scaling, "targets", "target_names")] if has_targets else []
     scaled = (scaling or {}).get("target_mean")
@@ -165,6 +171,7 @@ def _parse(document: dict[str, Any], path: Path) -> Manifest:
         input_id=values.counts(given["input_id"], "input_id") if "input_id" in given else None,
         reference_targets=values.optional_text(given.get("reference_targets"), "reference_targets"),
         check=_check(given.get("check")),
+        groups=values.mapping(given.get("groups", {}), "groups"),
         space=cast("Space | None", _choice(given, "space", get_args(Space))),
     )
 
@@ -250,6 +257,17 @@ def _columns(
     if known is not None and known != names:
         raise CheckpointError(f"{key} are not those of the scaling's {scaling_key}, in the same order")
     return columns
+
+
+def _features(given: Mapping[str, Any], key: str, names: list[str]) -> list[str]:
+    """Features that a key lists."""
+    listed = given.get(key, [])
+    if not isinstance(listed, list):
+        raise CheckpointError(f"{key} must be a list of features, but is {reprlib.repr(listed)}")
+    for name in listed:
+        if name not in names:
+            raise CheckpointError(f"{key} has no feature {name!r}; the features are {', '.join(names)}")
+    return listed
 
 
 def _column(item: Any, place: str) -> tuple[str, str | None]:

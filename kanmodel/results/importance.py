@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from kanmodel import html
 from kanmodel.drawing.importance import draw_importance
 from kanmodel.drawing.style import Theme
 from kanmodel.explain.importance.attributions import Attribution
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
+from kanmodel.explain.importance.groups import GroupAttribution
 from kanmodel.results.result import Pictured
 from kanmodel.text import with_unit, write_table
 
@@ -26,18 +27,27 @@ class Importance(Pictured):
         unit: of the contributions; None where unknown.
         features: a row for each feature, most important first.
         measured: the estimates behind it, of steps, nodes and edges too.
+        groups: likewise a row for each group of the checkpoint, and for each feature that is in none; empty where it
+            has no groups.
     """
 
     output: str
     unit: str | None
     features: tuple[Attribution, ...]
     measured: ImportanceEstimates
+    groups: tuple[GroupAttribution, ...] = ()
 
-    def table(self) -> list[dict[str, Any]]:
-        """A row for each feature, most important first; intervals as two columns."""
+    def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
+        """A row for each feature, most important first; intervals as two columns.
+
+        Args:
+            by: ``group`` for a row for each of `groups` instead.
+        """
         rows = []
-        for feature in self.features:
+        for feature in self.features if by == "feature" else self.groups:
             row = vars(feature) | {"redundant_with": ", ".join(partner.name for partner in feature.redundant_with)}
+            if isinstance(feature, GroupAttribution):
+                row["members"] = ", ".join(feature.members)
             for name in ("interval", "share_interval", "permutation_interval"):
                 low, high = row.pop(name) or (None, None)
                 row |= {f"{name}_low": low, f"{name}_high": high}
@@ -53,7 +63,12 @@ class Importance(Pictured):
     def _details(self) -> str:
         measured = self.features[0].permutation_interval is not None
         columns = [*_COLUMNS, *(_OF_PERMUTATION if measured else ()), "redundant_with"]
-        return html.fold("All figures", html.write_table(self.table(), columns))
+        figures = html.fold("All figures", html.write_table(self.table(), columns))
+        if not self.groups:
+            return figures
+        grouped = html.write_table(self.table("group"), [*columns[:-1], "members"])
+        return html.fold("Groups", grouped) + figures
 
     def __repr__(self) -> str:
-        return f"{self._title()}\n{write_table(self.table(), _COLUMNS)}"
+        features = f"{self._title()}\n{write_table(self.table(), _COLUMNS)}"
+        return f"{features}\nGroups\n{write_table(self.table('group'), _COLUMNS)}" if self.groups else features

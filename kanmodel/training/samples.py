@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.network.config.groups import Groups, resolve_groups
 from kanmodel.scaling import Array, Scaling
 from kanmodel.training.clock import Clock
 from kanmodel.windows import refuse_non_finite, window_ends
@@ -53,6 +54,9 @@ class TrainingTable:
         last_value: by target, the feature whose value at a window's last row is what the persistence forecast
             repeats, or 0 for a target that is itself a change. Without one it is the target's own last value, where
             `ahead` says which one that is.
+        groups: features that mean one thing, by the name of their group.
+        integer: names of features whose values are whole numbers.
+        fixed: names of features that nobody can change.
     """
 
     features: Array
@@ -66,6 +70,9 @@ class TrainingTable:
     times: tuple[str, ...] | None = None
     units: Mapping[str, str] = field(default_factory=dict)
     last_value: Mapping[str, str | float] = field(default_factory=dict)
+    groups: Groups = field(default_factory=dict)
+    integer: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for path, values in (("features", self.features), ("targets", self.targets)):
@@ -79,6 +86,15 @@ class TrainingTable:
         _refuse_unknown(self.last_value, "last value", self.target_names)
         sources = [source for source in self.last_value.values() if source != 0]
         _refuse_unknown(dict.fromkeys(map(str, sources)), "last value", self.feature_names)
+        resolve_groups(self.groups, self.feature_names)
+        _refuse_unknown(dict.fromkeys(self.fixed), "fixed feature", self.feature_names)
+        _refuse_unknown(dict.fromkeys(self.integer), "integer feature", self.feature_names)
+        for name in self.integer:
+            values = self.features[:, self.feature_names.index(name)]
+            for row in np.flatnonzero((values != np.rint(values)) & ~np.isnan(values)).tolist():
+                raise DataError.at(
+                    f"data row {row + 1}, column {name}", f"must be a whole number, but is {values[row]}"
+                )
         if self.split is not None:
             for row, label in enumerate(self.split.tolist()):
                 if label not in PARTS:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from kanmodel.errors import DataError, Problem, UnknownNameError
+from kanmodel.network.config.groups import Groups
 from kanmodel.scaling import Array
 from kanmodel.training.clock import MAX_STEP, Clock, times_as_text
 from kanmodel.training.samples import Labels, TrainingTable
@@ -34,6 +35,9 @@ class Columns:
         max_step: the longest step in time that is no gap, in usual steps.
         units: unit of a feature or target, by name.
         last_value: by target, the feature that persistence repeats, or 0 for a target that is itself a change.
+        groups: features that mean one thing, by the name of their group.
+        integer: features whose values are whole numbers.
+        fixed: features that nobody can change, such as those of a calendar.
     """
 
     targets: tuple[str, ...]
@@ -45,6 +49,9 @@ class Columns:
     max_step: float = MAX_STEP
     units: Mapping[str, str] = field(default_factory=dict)
     last_value: Mapping[str, str | float] = field(default_factory=dict)
+    groups: Groups = field(default_factory=dict)
+    integer: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
 
     @property
     def special(self) -> tuple[str, ...]:
@@ -93,6 +100,9 @@ def make_table(frame: Any, columns: Columns) -> TrainingTable:
         times=None if time is None else times_as_text(data[time]),
         units=columns.units,
         last_value=columns.last_value,
+        groups=columns.groups,
+        integer=columns.integer,
+        fixed=columns.fixed,
     )
 
 

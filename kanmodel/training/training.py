@@ -164,7 +164,13 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
     n_units = recurrent.n_units if recurrent else len(table.feature_names)
     return ModelConfig(
         features=tuple(
-            Feature(name, table.units.get(name), *(float(f(column)) for f in (np.mean, _std, np.min, np.max)))
+            Feature(
+                name,
+                table.units.get(name),
+                *(float(f(column)) for f in (np.mean, _std, np.min, np.max)),
+                integer=name in table.integer,
+                fixed=name in table.fixed,
+            )
             for name, column in zip(table.feature_names, rows.T, strict=True)
         ),
         targets=tuple(
@@ -177,6 +183,7 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         recurrent=recurrent,
         front=_layers(options.front, options) if options.front else (),
         ahead=table.ahead,
+        groups={name: tuple(members) for name, members in table.groups.items()},
     )
 
 

@@ -15,7 +15,13 @@ from kanmodel.terms import ModelConfig
 from kanmodel.training.optimization import ARCHITECTURE
 from kanmodel.training.training import FineTuning
 
-STATED_BY_FILE = (*(name for name in ARCHITECTURE if name != "grid"), "unit")  # a finer grid may be asked for
+STATED_BY_FILE = (
+    *(name for name in ARCHITECTURE if name != "grid"),
+    "unit",
+    "group",
+    "integer",
+    "fixed",
+)  # a finer grid may be asked for
 
 
 def refuse_stated(given: Collection[str], file: Path) -> None:
@@ -27,7 +33,9 @@ def refuse_stated(given: Collection[str], file: Path) -> None:
     for name in STATED_BY_FILE:
         if name in given:
             option = "--" + name.replace("_", "-")
-            raise ConfigError(f"{option} cannot be given with --from: architecture and units are those of {file.name}")
+            raise ConfigError(
+                f"{option} cannot be given with --from: architecture, units and groups are those of {file.name}"
+            )
 
 
 def refuse_differing(wanted: Mapping[str, Any], config: ModelConfig, file: Path) -> None:

@@ -117,6 +117,21 @@ def train(
             "itself a change. With --ahead it is the target's own. Without either there is no persistence."
         ),
     ] = [],  # noqa: B006
+    group: Annotated[
+        list[str],
+        typer.Option(
+            help="Features that mean one thing, as NAME=a,b: --group hour=hour_sin,hour_cos. Explanations sum them. "
+            "Repeat for several; a member may be another group."
+        ),
+    ] = [],  # noqa: B006
+    integer: Annotated[
+        str | None,
+        typer.Option(help="Features of whole numbers, as a,b: what-must-change answers keep them whole."),
+    ] = None,
+    fixed: Annotated[
+        str | None,
+        typer.Option(help="Features that nobody can change, as a,b: what-must-change answers leave them as they are."),
+    ] = None,
     lookback: Annotated[int, typer.Option(min=1, help="Rows of a window.")] = DEFAULTS.lookback,
     horizon: Annotated[
         int,
@@ -224,6 +239,9 @@ def train(
         max_step=max_step,
         units=parse_pairs(unit, "--unit"),
         last_value={name: 0 if value == "0" else value for name, value in last_values.items()},
+        groups={name: split_names(names) or () for name, names in parse_pairs(group, "--group").items()},
+        integer=split_names(integer) or (),
+        fixed=split_names(fixed) or (),
     )
     refuse_unwritable(output)
     if origin is None:

@@ -98,6 +98,16 @@ class FeatureAttribution(TypedDict):
     ]
 
 
+class GroupedAttribution(FeatureAttribution):
+    """One group of features, or a feature that is in none: the group's contribution is the sum of its features'.
+
+    Its series are permuted together, and the even share is 1 / number of names that no group holds, of which the shares
+    sum to 1. `pykan_feature_score` is null and `redundant_with` empty.
+    """
+
+    members: Annotated[list[str], Field(description="Names of the features in it, at any depth.")]
+
+
 class StepImportance(TypedDict):
     """One step of the windows, in the target's unit."""
 
@@ -133,6 +143,13 @@ class AttributionsResponse(TypedDict):
     unit: Annotated[str | None, Field(description="Unit of the target; null where unknown.")]
     reference: ReferenceInfo
     features: Annotated[list[FeatureAttribution], Field(description="Most important first.")]
+    groups: Annotated[
+        list[GroupedAttribution],
+        Field(
+            description="The groups of the checkpoint and the features that are in none, most important first; empty "
+            "where it has no groups."
+        ),
+    ]
     steps: Annotated[list[StepImportance], Field(description="Oldest first.")]
     baselines: NotRequired[
         Annotated[list[BaselineAgreement], Field(description="Each pair of baselines; only where asked for.")]
@@ -160,6 +177,7 @@ def describe_attributions(
         "unit": importance.unit,
         "reference": {"windows": len(served.model.reference), "seed": SEED, "confidence": CONFIDENCE},
         "features": [_describe_feature(row) for row in importance.features],
+        "groups": [{**_describe_feature(row), "members": list(row.members)} for row in importance.groups],
         "steps": [
             {"mean_abs_contribution": value, "interval": list(steps.bounds(step))}
             for step, value in enumerate(steps.value.tolist())

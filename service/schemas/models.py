@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from kanmodel.network.activations import ACTIVATIONS
 from kanmodel.network.bases import BASES, BSpline
-from kanmodel.network.config import BASE_FUNCTIONS, Cell, LayerConfig, Layers, ModelConfig, Readout, width_of
+from kanmodel.network.config import BASE_FUNCTIONS, Cell, Feature, LayerConfig, Layers, ModelConfig, Readout, width_of
 from service.models.registry import Entry, Served, State, choose_default
 
 Name = Annotated[str, Field(description="Name of the model: that of its file or folder.")]
@@ -69,6 +69,8 @@ class FeatureInfo(TypedDict):
     std: Annotated[float, Field(description="Standard deviation over the training rows; 0 for a constant column.")]
     min: Annotated[float | None, Field(description="Smallest training value; null where unknown.")]
     max: Annotated[float | None, Field(description="Largest training value; null where unknown.")]
+    integer: Annotated[bool, Field(description="Whether its values are whole numbers.")]
+    fixed: Annotated[bool, Field(description="Whether nobody can change it, as a calendar cannot be changed.")]
 
 
 class TargetInfo(TypedDict):
@@ -221,6 +223,12 @@ class ModelInfo(TypedDict):
     version: Version
     versions: Versions
     features: Annotated[list[FeatureInfo], Field(description="Input columns, in the order of an instance's last axis.")]
+    groups: Annotated[
+        dict[str, list[str]],
+        Field(
+            description="Features that mean one thing, by the name of their group, which `:explain` sums by default."
+        ),
+    ]
     targets: Annotated[list[TargetInfo], Field(description="Forecast columns.")]
     outputs: Annotated[
         list[str], Field(description="Names of the outputs, `{target}+{step}`, in the order of a prediction.")
@@ -261,10 +269,8 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
         "checkpoint": served.checkpoint,
         "version": served.version,
         "versions": list(map(_summarise_version, entries)),
-        "features": [
-            {"name": f.name, "unit": f.unit, "mean": f.mean, "std": f.std, "min": f.min, "max": f.max}
-            for f in config.features
-        ],
+        "features": [_describe_feature(feature) for feature in config.features],
+        "groups": {name: list(members) for name, members in config.groups.items()},
         "targets": [{"name": target.name, "unit": target.unit} for target in config.targets],
         "outputs": list(config.outputs),
         "lookback": config.lookback,
@@ -302,6 +308,19 @@ def _summarise_version(entry: Entry) -> VersionSummary:
     if entry.reason is not None:
         summary["reason"] = entry.reason
     return summary
+
+
+def _describe_feature(feature: Feature) -> FeatureInfo:
+    return {
+        "name": feature.name,
+        "unit": feature.unit,
+        "mean": feature.mean,
+        "std": feature.std,
+        "min": feature.min,
+        "max": feature.max,
+        "integer": feature.integer,
+        "fixed": feature.fixed,
+    }
 
 
 def _describe_layers(layers: Layers) -> LayersInfo:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
+from typing import Any
 
 from kanmodel.scaling import Array
 from kanmodel.terms import Baseline, Groups, LedgerOptions, ReferenceBaselines, Segments
@@ -50,9 +51,8 @@ class Question:
     @property
     def batch_key(self) -> Hashable | None:
         """The same for questions that differ in their windows alone; None for one with values of its own to hold."""
-        names = [field.name for field in fields(self) if field.name not in ("served", "windows", "groups", "segments")]
-        summed = (tuple((name, tuple(of)) for name, of in each.items()) for each in (self.groups, self.segments))
-        asked = (*(getattr(self, name) for name in names), *summed)
+        named = (field.name for field in fields(self) if field.name not in ("served", "windows"))
+        asked = tuple(_as_items(getattr(self, name)) for name in named)
         try:
             hash(asked)
         except TypeError:  # a baseline of numbers
@@ -75,3 +75,8 @@ class Question:
             reason = f"would take {self.path_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
             advice = "send fewer windows, outputs or baselines at a time"
             raise unusable("body", f"{reason}: {advice}", "limit_exceeded")
+
+
+def _as_items(value: Any) -> Any:
+    """Groups and segments as what can be hashed, in their order, in which an answer lists them."""
+    return tuple((name, tuple(of_name)) for name, of_name in value.items()) if isinstance(value, Mapping) else value

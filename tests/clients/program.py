@@ -21,6 +21,7 @@ from kanscope_client.models import (
     PredictResponse,
     TopologyResponse,
 )
+from kanscope_client.types import Unset
 
 url, model, file = sys.argv[1:]
 with open(file, encoding="utf-8") as window:
@@ -36,6 +37,13 @@ explained = explain.sync(model, client=client, body=request)
 assert isinstance(explained, ExplainResponse)
 contributions: dict[str, float] = explained.explanations[0].contributions.to_dict()
 
+request = ExplainRequest.from_dict({**request.to_dict(), "groups": {"hour": ["hour_sin", "hour_cos"]}})
+grouped = explain.sync(model, client=client, body=request)
+assert isinstance(grouped, ExplainResponse)
+by_group = grouped.explanations[0].contributions_by_group
+assert not isinstance(by_group, Unset)
+hour = by_group["hour"]
+
 drawn = get_topology.sync(model, client=client, metric=Metric.BACKWARD, fidelity=0.9)
 assert isinstance(drawn, TopologyResponse)
 kept: int = drawn.graph.edges.kept
@@ -45,5 +53,11 @@ assert isinstance(refused.parsed, ErrorResponse)
 status, code, place = int(refused.status_code), refused.parsed.code, refused.parsed.errors[0].path
 assert code is ErrorCode.INVALID_VALUE
 
-answers = {"forecast": forecast, "version": predicted.version, "contributions": contributions, "kept": kept}
+answers = {
+    "forecast": forecast,
+    "version": predicted.version,
+    "contributions": contributions,
+    "hour": hour,
+    "kept": kept,
+}
 print(json.dumps({**answers, "status": status, "code": code, "place": place}))

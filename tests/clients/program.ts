@@ -23,6 +23,12 @@ const explained = await client.POST("/v1/models/{model}:explain", {
 });
 const contributions: Record<string, number> | undefined = explained.data?.explanations[0].contributions;
 
+const grouped = await client.POST("/v1/models/{model}:explain", {
+  params,
+  body: { instances, baseline: "zero", groups: { hour: ["hour_sin", "hour_cos"] } },
+});
+const hour: number | Record<string, number> | undefined = grouped.data?.explanations[0].contributions_by_group?.hour;
+
 const drawn = await client.GET("/v1/models/{model}/topology", {
   params: { ...params, query: { metric: "backward", fidelity: 0.9 } },
 });
@@ -33,5 +39,5 @@ const place: string | undefined = refused.error?.errors[0].path;
 const code: "invalid_value" | undefined = refused.error?.code === "invalid_value" ? refused.error.code : undefined;
 
 console.log(
-  JSON.stringify({ forecast, version, contributions, kept, status: refused.response.status, code, place }),
+  JSON.stringify({ forecast, version, contributions, hour, kept, status: refused.response.status, code, place }),
 );

@@ -47,10 +47,12 @@ def check_answers(server, printed):
     window = json.loads(WINDOW.read_bytes())
     predicted = server.post(f"{model}:predict", json=window).json()
     explained = server.post(f"{model}:explain", json={**window, "baseline": "zero"}).json()
+    contributions = explained["explanations"][0]["contributions"]
     drawn = server.get(f"{model}/topology", params={"metric": "backward", "fidelity": 0.9}).json()
     assert json.loads(printed) == {
         "forecast": predicted["predictions"][0][0],
-        "contributions": explained["explanations"][0]["contributions"],
+        "contributions": contributions,
+        "hour": pytest.approx(contributions["hour_sin"] + contributions["hour_cos"], abs=1e-9),
         "kept": drawn["graph"]["edges"]["kept"],
         "version": "1",
         "status": 422,

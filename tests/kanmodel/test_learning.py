@@ -160,6 +160,24 @@ def test_early_stopping_and_seeds():
     assert torch.equal(weights(model), weights(kanmodel.train(frame, "load", ahead=1, seed=3, **options)))
 
 
+def test_what_is_said_of_features_stays_with_the_model(tmp_path):
+    """Groups, whole numbers and what nobody can change come back from the file, and last through fine-tuning."""
+    frame = make_frame(300).assign(wind=lambda rows: rows["wind"].round())
+    said = {"groups": {"weather": ["wind", "load"]}, "integer": ["wind"], "fixed": ["load"]}
+    model = kanmodel.train(frame, "load", ahead=1, time="time", **said, **QUICK).save(tmp_path / "m.safetensors")
+    tuned = kanmodel.fine_tune(model, frame, time="time", epochs=1)
+    for one in (kanmodel.load(tmp_path / "m.safetensors"), tuned, model.prune()):
+        assert [(f.name, f.integer, f.fixed) for f in one.features] == [("wind", True, False), ("load", False, True)]
+        assert one.group_names == ("weather",)
+    regrouped = model.with_groups({"other": ["wind"]})
+    assert regrouped.checkpoint is None and regrouped.group_names == ("other", "load")
+    assert regrouped.save(tmp_path / "n.safetensors").checkpoint != model.checkpoint
+    assert kanmodel.load(tmp_path / "n.safetensors").group_names == ("other", "load")
+    assert (regrouped.predict(frame) == model.predict(frame)).all()
+    with pytest.raises(ConfigError, match=r"groups\.g has no feature 'q'"):
+        model.with_groups({"g": ["q"]})
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
@@ -168,6 +186,10 @@ def test_early_stopping_and_seeds():
         ({"epochs": 0}, DataError, "epochs must be at least 1 for a new model, but is 0"),
         ({"lookback": 200}, DataError, "part has 0 windows of 201 rows, but needs 8"),
         ({"max_step": 0}, DataError, "max_step must be at least 1 usual step, but is 0"),
+        ({"groups": {"g": ["q"]}}, DataError, "groups.g has no feature 'q'; the features are wind, load"),
+        ({"fixed": ["q"]}, UnknownNameError, "fixed feature"),
+        ({"integer": ["q"]}, UnknownNameError, "integer feature"),
+        ({"integer": ["wind"]}, DataError, "data row 1, column wind must be a whole number, but is "),
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(arguments, error, message):

@@ -449,12 +449,16 @@ def test_from_torch_and_from_file_give_a_model(tmp_path):
     x = torch.randn(60, 5, 2)
     expected = net(x).detach().numpy()
     torch.save(net.state_dict(), tmp_path / "net.pt")
-    live = kanmodel.from_torch(net, windows=x, features=["temp", "wind"], outputs=["change"])
-    filed = kanmodel.from_file(tmp_path / "net.pt", windows=x, predictions=expected, features=["temp", "wind"])
+    groups = {"air": ["temp", "wind"]}
+    live = kanmodel.from_torch(net, windows=x, features=["temp", "wind"], outputs=["change"], groups=groups)
+    filed = kanmodel.from_file(
+        tmp_path / "net.pt", windows=x, predictions=expected, features=["temp", "wind"], groups=groups
+    )
     assert isinstance(live, Model) and live.outputs == ("change+1",)
     for model in (live, filed):
         np.testing.assert_allclose(model.predict(x), expected, atol=1e-5)
         assert [feature.name for feature in model.features] == ["temp", "wind"]
+        assert model.group_names == ("air",)
 
 
 def test_the_readme_does_what_it_says(tmp_path, monkeypatch):
@@ -473,7 +477,7 @@ def test_the_readme_does_what_it_says(tmp_path, monkeypatch):
             compared += 1
         else:
             exec(code, names)
-    assert compared == 19 and (tmp_path / "small.safetensors").exists()
+    assert compared == 21 and (tmp_path / "small.safetensors").exists()
     assert f"```\n{names['e']!r}\n```" in readme
 
 

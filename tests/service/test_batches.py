@@ -168,7 +168,8 @@ def test_questions_that_wait_together_have_the_answers_they_have_alone(local_ser
         )
         for part in np.split(windows, [1, 4, 6])
     ]
-    assert questions[0].batch_key is not None and len({question.batch_key for question in questions}) == 1
+    (key,) = {question.batch_key for question in questions}
+    assert key is not None
     together = explanations._explain_together(False, questions, go_on)
     for question, advance in zip(questions, together, strict=True):
         alone = explanations.explain_all(question)

@@ -338,7 +338,7 @@ def test_training_goes_on_only_where_options_agree(tmp_path, table, run):
     for options, message in (
         (
             ["--hidden", "4"],
-            "--hidden cannot be given with --from: architecture and units are those of old.safetensors",
+            "--hidden cannot be given with --from: architecture, units and groups are those of old.safetensors",
         ),
         (["--width", "4,1"], "--width cannot be given"),
         (["--cell", "gru"], "--cell cannot be given"),

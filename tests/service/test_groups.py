@@ -8,13 +8,15 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from factories import make_model, make_tensors, make_windows
+from factories import make_model, make_tensors, make_windows, write_table
 from fastapi.testclient import TestClient
 from waiting import poll
 
-from kanmodel import Model
+from kanmodel import Model, load
 from kanmodel.checkpoint import save_checkpoint
 from service.app import create_app
+from service.models.registry import Served
+from service.requests.explanations import read_question
 from service.settings import Settings
 
 GROUPS = {"pair": ["f0", "f3"], "three": ["pair", "f1"]}
@@ -197,3 +199,54 @@ def test_one_window_is_printed_with_its_groups(folder, run):
     assert code == 0 and "pair: f0, f3 together" in out
     code, out, _ = run("explain", folder / "grouped.safetensors", "--json")
     assert list(json.loads(out)["contributions_by_group"]) == ["pair", "three", "f2"]
+
+
+def test_train_and_import_name_groups(run, tmp_path):
+    """--group, --integer and --fixed go into the checkpoint; one that goes on has its own."""
+    table, file = write_table(tmp_path / "t.csv"), tmp_path / "m.safetensors"
+    quick = ("--lookback", 3, "--hidden", 2, "--width", "2,1", "--grid", 2, "--epochs", 1, "--batch", 32)
+    said = ("--group", "both=a, b", "--group", "all=both,constant", "--integer", "constant", "--fixed", "a,constant")
+    columns = ("--target", "y", "--features", "a,b,constant", "--split-column", "split")
+    code, out, err = run("train", table, *columns, *quick, *said, "-o", file)
+    assert code == 0, out + err
+    model = load(file)
+    assert model.config.groups == {"both": ["a", "b"], "all": ["both", "constant"]}
+    assert [(f.integer, f.fixed) for f in model.features] == [(False, True), (False, False), (True, True)]
+    code, out, err = run("train", table, "--from", file, "--group", "g=a", "-o", tmp_path / "n.safetensors")
+    assert code and "--group cannot be given with --from" in err
+    code, out, err = run("train", table, *columns, *quick, "--group", "both=a,z", "-o", tmp_path / "n.safetensors")
+    assert code and "groups.both has no feature 'z'; the features are a, b, constant" in err
+    code, out, err = run("train", table, *columns, *quick, "--integer", "a", "-o", tmp_path / "n.safetensors")
+    assert code and "column a must be a whole number" in err
+
+
+def test_a_model_is_described_with_its_groups(client):
+    """And its attributions list them; where there are none, both are empty."""
+    grouped, plain = (client.get(f"/v1/models/{name}").json() for name in ("grouped", "plain"))
+    assert (grouped["groups"], plain["groups"]) == (GROUPS, {})
+    assert all(feature["integer"] is False and feature["fixed"] is False for feature in grouped["features"])
+    rows = client.get("/v1/models/grouped/attributions").json()["groups"]
+    assert {row["name"]: row["members"] for row in rows} == {
+        "pair": ["f0", "f3"],
+        "three": ["f0", "f1", "f3"],
+        "f2": ["f2"],
+    }
+    assert client.get("/v1/models/plain/attributions").json()["groups"] == []
+    evidence = {each["id"]: each["evidence"] for each in client.get("/v1/models/grouped/report").json()["findings"]}
+    assert evidence["features"]["groups"]["pair"]["features"] == ["f0", "f3"]
+
+
+def test_requests_share_a_pass_only_where_they_sum_the_same():
+    """What sums other features or steps, or in another order, is explained by itself; each answer is its own."""
+    served = Served("plain", Model(PLAIN))
+    asked = [
+        {},
+        {"groups": GROUPS},
+        {"groups": dict(reversed(GROUPS.items()))},
+        {"segments": SEGMENTS},
+        {"groups": GROUPS, "segments": SEGMENTS},
+    ]
+    keys = [read_question(json.dumps(BODY | members).encode(), served, Settings()).batch_key for members in asked]
+    assert None not in keys and len(set(keys)) == len(asked)
+    again = read_question(json.dumps({"instances": WINDOWS[:1].tolist(), **asked[-1]}).encode(), served, Settings())
+    assert again.batch_key == keys[-1]

@@ -301,7 +301,7 @@ def test_a_hostile_tensor_is_refused_by_one_sentence(service, windows, change, m
         ({"outputs": [{"name": "predictions"}] * 2}, "outputs[1].name is there already"),
         (
             {"outputs": [{"name": "other"}]},
-            "outputs[0].name must be 'predictions', 'contributions', 'residual' or 'error'",
+            "outputs[0].name must be 'predictions', 'contributions', 'contributions_by_group', 'residual' or 'error'",
         ),
         ({"outputs": [{"name": "residual"}]}, "outputs[0].name residual is there only with parameters.explain"),
         ({"outputs": [{"name": "predictions", "parameters": {"classification": 3}}]}, "outputs[0].parameters.class"),

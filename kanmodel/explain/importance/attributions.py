@@ -82,14 +82,18 @@ def attribute_features(model: LoadedModel, importance: ImportanceEstimates) -> t
     if model.config.reads_features and len(model.reference.windows) >= MIN_INPUTS:
         scores = score_layers(model.network.stages["head"], model.network.encode(model.reference.windows)).feature_score
     order = np.argsort(-importance.features.value, kind="stable")
-    rows = []
+    effect, rows = importance.permutation, []
     for rank, feature in enumerate(order.tolist(), start=1):
-        effect = importance.permutation
         rows.append(
             Attribution(
                 name=names[feature],
                 rank=rank,
-                verdict=_verdict(importance, feature, connected[feature]),
+                verdict=judge(
+                    connected[feature],
+                    importance.share.bounds(feature),
+                    1 / len(names),
+                    None if effect is None else effect.bounds(feature),
+                ),
                 connected=connected[feature],
                 mean_abs_contribution=float(importance.features.value[feature]),
                 interval=importance.features.bounds(feature),
@@ -105,17 +109,23 @@ def attribute_features(model: LoadedModel, importance: ImportanceEstimates) -> t
     return tuple(rows)
 
 
-def _verdict(importance: ImportanceEstimates, feature: int, connected: bool) -> Verdict:
+def judge(
+    connected: bool, share: tuple[float, float], even_share: float, effect: tuple[float, float] | None
+) -> Verdict:
+    """The verdict on a feature, as `Attribution` has it.
+
+    Args:
+        connected: whether a path leads from it to the output.
+        share: interval of its share.
+        even_share: what it is compared with.
+        effect: interval of its permutation effect; None where targets are unknown.
+    """
     if not connected:
         return "disconnected"
-    low, high = importance.share.bounds(feature)
-    n_features = len(importance.share.value)
-    effect = importance.permutation
-    effect_low, effect_high = (None, None) if effect is None else effect.bounds(feature)
-    if low >= IMPORTANT / n_features and (effect_low is None or effect_low > 0):
+    if share[0] >= IMPORTANT * even_share and (effect is None or effect[0] > 0):
         return "important"
-    no_effect = effect_low is None or effect_high is None or effect_low <= 0 <= effect_high
-    return "negligible" if high < NEGLIGIBLE / n_features and no_effect else "weak"
+    no_effect = effect is None or effect[0] <= 0 <= effect[1]
+    return "negligible" if share[1] < NEGLIGIBLE * even_share and no_effect else "weak"
 
 
 def _partners(model: LoadedModel) -> Sequence[tuple[Partner, ...]]:

@@ -86,12 +86,16 @@ class Bootstrap:
         shape = values.shape[1:]
         return Estimate(values.mean(axis=0), low.reshape(shape), high.reshape(shape))
 
-    def share(self, sizes: Array) -> Estimate:
+    def share(self, sizes: Array, of: Array | None = None) -> Estimate:
         """The mean of each column of sizes (n, n_columns), none negative, as a share of all; 0 where all are 0.
 
         Blocks are as long as the share's own linearisation needs: size - share * total, window by window.
+
+        Args:
+            sizes: the sizes.
+            of: what is all, (n, any number of columns); the sizes without.
         """
-        total = sizes.sum(axis=1, keepdims=True)  # (n, 1)
+        total = (sizes if of is None else of).sum(axis=1, keepdims=True)  # (n, 1)
         value = _ratio(sizes.mean(axis=0), total.mean(axis=0))
         low, high = self._bounds(
             sizes - value * total, lambda weights, columns: _ratio(weights @ sizes[:, columns], weights @ total)

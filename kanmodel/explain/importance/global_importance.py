@@ -66,7 +66,7 @@ def measure_importance(model: LoadedModel, output: int, pause: Pause = go_on) ->
     ledger = explain_windows(model, model.reference.windows, output, pause=pause)
     bootstrap = Bootstrap(len(ledger.predictions))
     sizes = np.abs(ledger.features)
-    growth = permute_features(model, output, SEED, pause)
+    growth = permute_features(model, output, SEED, pause=pause)
     profiles = profile_nodes(model, pause)
     nodes = {(layer.stage, layer.layer): layer.nodes for layer in ledger.layers}
     edges = {(layer.stage, layer.layer): layer.edges for layer in ledger.layers}

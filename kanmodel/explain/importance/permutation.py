@@ -1,8 +1,8 @@
 """Permutation importance: how much the error grows when a feature's series are permuted among windows.
 
 Permutation importance (Breiman 2001, "Random Forests", section 10; Fisher et al. 2019, arXiv 1801.01489), with a
-feature's whole series moved together. It depends on the targets as well as on the model: a feature that the model uses
-without benefit has a contribution, but no permutation importance.
+feature's whole series moved together, or the series of all features of a group. It depends on the targets as well as on
+the model: a feature that the model uses without benefit has a contribution, but no permutation importance.
 
 Of a large model, for which every permutation of every window would take more than a minute or two, fewer permutations
 are made, and then of fewer windows; see `plan_permutations`.
@@ -10,6 +10,7 @@ are made, and then of fewer windows; see `plan_permutations`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
@@ -41,26 +42,34 @@ class Plan(NamedTuple):
     windows: Tensor
 
 
-def permute_features(model: LoadedModel, output: int, seed: int, pause: Pause = go_on) -> Array | None:
-    """Growth of the absolute error when one feature comes from other windows.
+def permute_features(
+    model: LoadedModel,
+    output: int,
+    seed: int,
+    groups: Sequence[Sequence[int]] | None = None,
+    pause: Pause = go_on,
+) -> Array | None:
+    """Growth of the absolute error when one feature, or group of them, comes from other windows.
 
     Args:
         model: the model.
         output: number of the output.
-        seed: of the permutations.
+        seed: of the permutations, which depend on it and on the first feature of a group alone.
+        groups: numbers of features that come from the same window; each feature alone without.
         pause: called between batches of forecasts.
 
     Returns:
-        (n, n_features), the target's unit, the mean of up to three permutations, for each reference window in time
-        order, or for fewer of a large model; None where targets are unknown.
+        (n, n_groups), the target's unit, the mean of up to three permutations, for each reference window in time order,
+        or for fewer of a large model; None where targets are unknown.
     """
     if model.reference.targets is None:
         return None
     plan = plan_permutations(model.config, len(model.reference.windows))
     windows = model.reference.windows[plan.windows]
     targets = model.reference.targets[plan.windows.numpy(), output]
-    generator = np.random.default_rng(seed)
     per_batch = max(1, BATCH_BYTES // _bytes_of_window(model.config))
+    if groups is None:
+        groups = [[feature] for feature in range(windows.shape[2])]
 
     def errors(permuted: Tensor) -> Array:
         found = []
@@ -71,12 +80,13 @@ def permute_features(model: LoadedModel, output: int, seed: int, pause: Pause = 
         return off
 
     before = errors(windows)
-    growth = np.zeros((len(windows), windows.shape[2]))
-    for feature in range(windows.shape[2]):
+    growth = np.zeros((len(windows), len(groups)))
+    for number, features in enumerate(groups):
+        generator = np.random.default_rng([seed, min(features)])
         for _ in range(plan.permutations):
-            permuted = windows.clone()
-            permuted[:, :, feature] = windows[torch.from_numpy(generator.permutation(len(windows))), :, feature]
-            growth[:, feature] += (errors(permuted) - before) / plan.permutations  # exactly 0 where nothing changes
+            permuted, moved = windows.clone(), torch.from_numpy(generator.permutation(len(windows)))
+            permuted[:, :, list(features)] = windows[moved][:, :, list(features)]
+            growth[:, number] += (errors(permuted) - before) / plan.permutations  # exactly 0 where nothing changes
     return growth
 
 

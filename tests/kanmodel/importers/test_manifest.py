@@ -23,8 +23,11 @@ def test_values(tmp_path):
         tmp_path,
         f"{LEAST}scaling: {json.dumps(SCALING)}\nspace: scaled\n"
         "check: {inputs: a.npy, outputs: b.npy, tolerance: 1e-6}\n"
-        "head: ''\nlstm: null\nmult_arity: [[], [2, 3], []]\n",
+        "head: ''\nlstm: null\nmult_arity: [[], [2, 3], []]\n"
+        "groups: {both: [a, b]}\ninteger: [b]\nfixed: [a]\n",
     )
+    assert manifest.groups == {"both": ["a", "b"]}
+    assert [(f.integer, f.fixed) for f in manifest.features] == [(False, True), (True, False)]
     assert [(f.name, f.unit, f.mean, f.std) for f in manifest.features] == [("a", None, 1, 3), ("b", "K", 2, 0)]
     assert (manifest.targets[0].mean, manifest.targets[0].std) == (4, 5)
     assert manifest.check.tolerance == 1e-6 and manifest.horizon is None and manifest.folder == tmp_path
@@ -57,6 +60,9 @@ def test_values(tmp_path):
         ),
         ("mult_arity: [2, 3]\n", "mult_arity that is neither a number from 2 nor a list"),
         ("input_id: [0, -1]\n", "input_id must be a list of whole numbers from 0"),
+        ("groups: [a]\n", "groups must be"),
+        ("integer: a\n", "integer must be a list of features"),
+        ("fixed: [z]\n", "fixed has no feature 'z'; the features are a, b"),
         ("[", "is not yaml in line"),
     ],
 )

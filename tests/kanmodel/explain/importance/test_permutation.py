@@ -42,8 +42,8 @@ def test_it_is_the_growth_of_the_error():
     model = targets_of_its_own(make_model("lstm", n_features=2, lookback=3))
     growth = permute_features(model, 0, seed=4)
     windows, targets = model.reference.windows, model.reference.targets[:, 0]
-    generator = np.random.default_rng(4)
     for feature in range(2):
+        generator = np.random.default_rng([4, feature])
         expected = np.zeros(len(windows))
         for _ in range(3):
             permuted = windows.clone()

@@ -1,0 +1,98 @@
+"""The table of the groups: how much features that mean one thing count together.
+
+What stands for a feature stands for a group of it alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.importance.attributions import Attribution, judge
+from kanmodel.explain.importance.bootstrap import Bootstrap
+from kanmodel.explain.importance.global_importance import SEED, ImportanceEstimates
+from kanmodel.explain.importance.permutation import permute_features
+from kanmodel.explain.paths.grouping import sum_groups
+from kanmodel.explain.structure.connectivity import connected_features
+from kanmodel.network.config.groups import Grouping, resolve_groups
+from kanmodel.pausing import Pause, go_on
+
+
+@dataclass(frozen=True)
+class GroupAttribution(Attribution):
+    """One group's row, or that of a feature that is in none.
+
+    A group's contribution is the signed sum of its features', its series are permuted together, and the even share is
+    1 / number of names that no group holds, of which the shares sum to 1. `pykan_feature_score` and `redundant_with`
+    are of features alone.
+
+    Attributes:
+        members: the features in it, at any depth.
+    """
+
+    members: tuple[str, ...]
+
+
+def attribute_groups(
+    model: LoadedModel, importance: ImportanceEstimates, pause: Pause = go_on
+) -> tuple[GroupAttribution, ...]:
+    """The rows of the checkpoint's groups and of the features that are in none, most important first.
+
+    Empty where the checkpoint has no groups.
+
+    Args:
+        model: the model.
+        importance: of its features.
+        pause: called between the groups.
+    """
+    config = model.config
+    if not config.groups:
+        return ()
+    grouping = _sort(resolve_groups(config.groups, config.feature_names))
+    contributions = sum_groups(importance.ledger.features, grouping)  # (n, n_names)
+    sizes, signed, whole = np.abs(contributions), contributions.mean(axis=0), list(grouping.whole)
+    bootstrap = Bootstrap(len(sizes))
+    magnitude, share = bootstrap.mean(sizes), bootstrap.share(sizes, of=sizes[:, whole])
+    growth = permute_features(model, importance.output, SEED, grouping.members, pause)
+    effect = None if growth is None else Bootstrap(len(growth)).mean(growth)
+    live = connected_features(model.network, importance.output)
+    connected = [any(live[feature] for feature in members) for members in grouping.members]
+    order = np.argsort(-magnitude.value, kind="stable").tolist()
+    return tuple(
+        GroupAttribution(
+            name=grouping.names[number],
+            rank=rank,
+            verdict=judge(
+                connected[number],
+                share.bounds(number),
+                1 / len(whole),
+                None if effect is None else effect.bounds(number),
+            ),
+            connected=connected[number],
+            mean_abs_contribution=float(magnitude.value[number]),
+            interval=magnitude.bounds(number),
+            mean_contribution=float(signed[number]),
+            share=float(share.value[number]),
+            share_interval=share.bounds(number),
+            permutation_mae_increase=None if effect is None else float(effect.value[number]),
+            permutation_interval=None if effect is None else effect.bounds(number),
+            pykan_feature_score=None,
+            redundant_with=(),
+            members=tuple(config.feature_names[feature] for feature in grouping.members[number]),
+        )
+        for rank, number in enumerate(order, start=1)
+    )
+
+
+def _sort(grouping: Grouping) -> Grouping:
+    """The same names in the order of their first features, in which sums are rounded as those of the features are."""
+    order: Sequence[int] = sorted(range(len(grouping.names)), key=grouping.members.__getitem__)
+    place = {number: place for place, number in enumerate(order)}
+    return Grouping(
+        tuple(grouping.names[number] for number in order),
+        tuple(grouping.members[number] for number in order),
+        tuple(sorted(place[number] for number in grouping.whole)),
+    )

@@ -1,0 +1,127 @@
+"""How much groups count over the reference windows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from factories import make_model
+
+from kanmodel import Model
+from kanmodel.explain.importance import permutation
+from kanmodel.explain.importance.attributions import attribute_features
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.importance.groups import attribute_groups
+from kanmodel.explain.importance.permutation import permute_features
+
+NESTED = {"pair": ("f0", "f3"), "three": ("pair", "f1")}
+
+
+def group(model, groups):
+    return model.with_config(replace(model.config, groups=groups))
+
+
+def rows_of(model):
+    return {row.name: row for row in attribute_groups(model, measure_importance(model, 0))}
+
+
+@pytest.mark.parametrize("shape", ["lstm", "front", "head"])
+def test_a_group_of_one_is_its_feature(shape):
+    """Every figure is that of the feature to the last bit, whatever the order of the groups."""
+    plain = make_model(shape)
+    importance = measure_importance(plain, 0)
+    features = {row.name: row for row in attribute_features(plain, importance)}
+    model = group(plain, {"last": ("f3",), "first": ("f0",)})
+    rows = rows_of(model)
+    assert set(rows) == {"last", "first", "f1", "f2"}
+    same = {"last": "f3", "first": "f0", "f1": "f1", "f2": "f2"}
+    for name, row in rows.items():
+        assert row.members == (same[name],)
+        expected = vars(features[same[name]])
+        differ = {"name", "pykan_feature_score", "redundant_with", "members"}
+        assert {key: value for key, value in vars(row).items() if key not in differ} == {
+            key: value for key, value in expected.items() if key not in differ
+        }
+
+
+def test_a_group_is_the_signed_sum_of_its_members():
+    """Its mean magnitude is of the sum; shares of the names that no group holds sum to 1."""
+    model = group(make_model(), NESTED)
+    importance, rows = measure_importance(model, 0), rows_of(model)
+    assert set(rows) == {"pair", "three", "f2"} and rows["three"].members == ("f0", "f1", "f3")
+    for row in rows.values():
+        numbers = [int(name[1:]) for name in row.members]
+        contribution = importance.ledger.features[:, numbers].sum(axis=1)
+        assert row.mean_abs_contribution == pytest.approx(np.abs(contribution).mean(), rel=1e-12)
+        assert row.mean_contribution == pytest.approx(contribution.mean(), rel=1e-9)
+        assert row.interval[0] <= row.mean_abs_contribution <= row.interval[1]
+    assert rows["three"].share + rows["f2"].share == pytest.approx(1)
+    assert [row.rank for row in rows.values()] == [1, 2, 3]
+
+
+def test_members_are_permuted_together():
+    """The forecasts are those of windows whose members all come from one other window."""
+    model = make_model()
+    growth = permute_features(model, 0, 7, [[1, 2], [0]])
+    windows, targets = model.reference.windows, model.reference.targets[:, 0]
+
+    def errors(given):
+        return np.abs(model.scaling.outputs_to_original(model.network(given))[:, 0] - targets)
+
+    generator, expected = np.random.default_rng([7, 1]), 0.0
+    for _ in range(3):
+        moved, permuted = generator.permutation(len(windows)).tolist(), windows.clone()
+        permuted[:, :, 1:3] = windows[moved][:, :, 1:3]
+        expected = expected + (errors(permuted) - errors(windows)) / 3
+    np.testing.assert_allclose(growth[:, 0], expected, atol=1e-9)
+    assert (growth[:, 1] == permute_features(model, 0, 7)[:, 0]).all()
+
+
+def test_all_features_in_one_group():
+    """Permuting all of them is permuting the windows, and the share is 1."""
+    model = group(make_model(), {"all": ("f0", "f1", "f2", "f3")})
+    (row,) = rows_of(model).values()
+    assert row.share == 1 and row.share_interval == (1, 1)
+    change = measure_importance(model, 0).ledger.features.sum(axis=1)
+    assert row.mean_abs_contribution == pytest.approx(np.abs(change).mean())
+
+
+def test_a_group_that_nothing_reads_is_disconnected():
+    """It is connected as soon as one of its features is."""
+    plain = make_model()
+    with torch.no_grad():
+        plain.network.recurrent.weight_ih_l0[:, [0, 3]] = 0
+    model = group(plain, NESTED)
+    rows = rows_of(model)
+    assert rows["pair"].verdict == "disconnected" and rows["pair"].mean_abs_contribution == 0
+    assert rows["pair"].permutation_mae_increase == 0
+    assert rows["three"].connected
+
+
+def test_effects_are_unknown_without_targets():
+    """As for features."""
+    rows = rows_of(group(make_model(with_targets=False), NESTED))
+    assert all(row.permutation_mae_increase is None and row.permutation_interval is None for row in rows.values())
+
+
+def test_the_model_shows_its_groups():
+    """In the table of the importance and in the report; a checkpoint without groups has none."""
+    model = Model(group(make_model(), NESTED))
+    importance = model.importance()
+    assert [row["name"] for row in importance.table("group")] == [row.name for row in importance.groups]
+    assert "three" in repr(importance) and "f0, f1, f3" in importance.html()
+    answer = {each.id: each for each in model.report().findings}["features"]
+    assert "`f0`, `f3` act as one, `pair`" in answer.answer
+    assert set(answer.evidence["groups"]) == {"pair", "three"}
+    assert Model(make_model()).importance().groups == ()
+
+
+def test_a_large_model_is_permuted_on_fewer_windows(monkeypatch):
+    """A group of one still has the effect of its feature."""
+    monkeypatch.setattr(permutation, "MULTIPLY_ADDS", 1)
+    model = group(make_model(n_reference=200), {"one": ("f2",)})
+    importance = measure_importance(model, 0)
+    effects = {row.name: row.permutation_mae_increase for row in attribute_groups(model, importance)}
+    assert effects["one"] == importance.permutation.value[2]
