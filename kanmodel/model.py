@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, Problem, UnknownNameError
+from kanmodel.explain.alternatives.effects import each_cell, each_feature, measure_effects
 from kanmodel.explain.functions.curves import EdgeCurve, Span, sample_edges
 from kanmodel.explain.functions.formulas import suggest_edge_formulas
 from kanmodel.explain.functions.symbolic import Candidate
@@ -35,7 +36,7 @@ from kanmodel.once import Once
 from kanmodel.overall import Overall, Results
 from kanmodel.pausing import Pause, go_on
 from kanmodel.results import Edge, Explanation, Formulas, Importance, Report, Topology
-from kanmodel.rules import check_count, make_options, make_rule, refuse_unknown
+from kanmodel.rules import check_count, check_effects, make_options, make_rule, refuse_unknown
 from kanmodel.scaling import Array
 
 if TYPE_CHECKING:
@@ -105,6 +106,7 @@ class Model(Facts):
         tolerance: float = LedgerOptions.tolerance,
         path_nodes: int = LedgerOptions.path_nodes,
         halvings: int = LedgerOptions.halvings,
+        effects: bool | Literal["steps"] = False,
         pause: Pause = go_on,
     ) -> Explanation:
         """What each feature of each step added to the forecast of one output.
@@ -118,6 +120,9 @@ class Model(Facts):
             tolerance: largest accepted residual and error, in standard deviations of the output.
             path_nodes: nodes of the integration path: a multiple of 4, and one.
             halvings: how often a part of the path may be halved where the tolerance is not reached.
+            effects: whether to measure, beside the contributions, what the forecast loses without each feature, and
+                what each does alone: 2 forecasts for each window, baseline and feature; with ``"steps"`` also of each
+                step of each feature, for as many times 1 + lookback.
             pause: called between passes.
 
         Raises:
@@ -127,13 +132,22 @@ class Model(Facts):
         """
         number = self._number_of(output)
         options = make_options(tolerance, path_nodes, halvings)
+        check_effects(effects)
         start = read_baseline(self.loaded, baseline)
         scaled = self.loaded.to_model_units(read_windows(self.loaded, windows))
         if isinstance(start, ReferenceBaselines):
             ledger = explain_expected(self.loaded, scaled, number, start.count, start.seed, options, pause)
         else:
             ledger = explain_windows(self.loaded, scaled, number, start, options, pause)
-        return Explanation.of(ledger, self.config.feature_names, self._unit_of(number))
+        explained = Explanation.of(ledger, self.config.feature_names, self._unit_of(number))
+        if not effects:
+            return explained
+        of_features = measure_effects(self.loaded, scaled, number, start, each_feature(self.config), pause)
+        if effects is True:
+            return replace(explained, effects=of_features)
+        of_cells = measure_effects(self.loaded, scaled, number, start, each_cell(self.config), pause)
+        shape = (len(scaled), *self.config.window_shape)
+        return replace(explained, effects=of_features, step_effects=of_cells.reshape(*shape))
 
     def baseline(self, baseline: Any = "mean") -> Array:
         """The windows that a baseline stands for, original units, (1, lookback, n_features), or (count, ...).

@@ -25,6 +25,8 @@ class Forecast:
         prediction: the forecast in which they end, up to the residual.
         contributions: (n_features,), the signed sum over the steps.
         steps: (lookback, n_features), oldest step first.
+        removed: what the forecast loses without each feature, (n_features,); None where unknown.
+        alone: what each feature does alone, likewise.
     """
 
     output: str
@@ -34,6 +36,8 @@ class Forecast:
     prediction: float
     contributions: Array
     steps: Array
+    removed: Array | None = None
+    alone: Array | None = None
 
 
 def split_features(magnitudes: Array, most: int) -> tuple[list[int], list[int]]:

@@ -15,12 +15,14 @@ from kanmodel.drawing.explanation import draw_explanation
 from kanmodel.drawing.forecast import Forecast
 from kanmodel.drawing.style import Theme
 from kanmodel.errors import DataError
+from kanmodel.explain.alternatives.effects import Effects
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import Ledger
 from kanmodel.results.result import Pictured
 from kanmodel.scaling import Array
 from kanmodel.text import with_unit, write_facts, write_table
 
+_EFFECTS = ("removed", "alone", "together")
 _OF_WINDOW = ("window", "prediction", "largest contribution", "residual", "error", "converged")
 
 
@@ -28,7 +30,9 @@ _OF_WINDOW = ("window", "prediction", "largest contribution", "residual", "error
 class Explanation(Pictured):
     """What each feature of each step added to the forecasts of one output for n windows, in the target's unit.
 
-    Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual.
+    Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual. They say
+    how that change divides among the features; `effects` say, of each feature, what the forecast loses without it, and
+    what it does alone. Where the three differ, a feature acts together with others.
 
     Attributes:
         output: name of the output.
@@ -46,6 +50,8 @@ class Explanation(Pictured):
         converged: whether both are within it, and no node jumps along the path, (n,).
         path_nodes: nodes of the integration path, (n,).
         standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
+        effects: what removing each feature does, and each alone, (n, n_features); None where not asked for.
+        step_effects: the same of each step of each feature, (n, lookback, n_features); likewise.
     """
 
     output: str
@@ -63,6 +69,8 @@ class Explanation(Pictured):
     converged: NDArray[np.bool_]
     path_nodes: NDArray[np.int64]
     standard_error: Array | None = None
+    effects: Effects | None = None
+    step_effects: Effects | None = None
 
     @classmethod
     def of(cls, ledger: Ledger, features: tuple[str, ...], unit: str | None) -> Explanation:
@@ -102,6 +110,8 @@ class Explanation(Pictured):
             converged=self.converged[chosen],
             path_nodes=self.path_nodes[chosen],
             standard_error=None if self.standard_error is None else self.standard_error[chosen],
+            effects=None if self.effects is None else self.effects[chosen],
+            step_effects=None if self.step_effects is None else self.step_effects[chosen],
         )
 
     def table(self) -> list[dict[str, Any]]:
@@ -111,6 +121,7 @@ class Explanation(Pictured):
                 "window": window,
                 "feature": feature,
                 "contribution": float(self.contributions[window, number]),
+                **self._effects_of(window, number),
                 "prediction": float(self.predictions[window]),
                 "baseline_prediction": self.baseline_prediction,
                 "residual": float(self.residual[window]),
@@ -120,6 +131,15 @@ class Explanation(Pictured):
             for window in range(len(self))
             for number, feature in enumerate(self.features)
         ]
+
+    def _effects_of(self, window: int, number: int) -> dict[str, float]:
+        """The columns of the table that are there where effects were asked for."""
+        effects = self.effects
+        return {} if effects is None else {name: float(getattr(effects, name)[window, number]) for name in _EFFECTS}
+
+    @property
+    def _columns(self) -> list[str]:
+        return ["feature", "contribution", *(_EFFECTS if self.effects else ())]
 
     def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
         """The waterfall of one window, and below it what each feature added at each step.
@@ -147,6 +167,8 @@ class Explanation(Pictured):
             float(self.predictions[0]),
             self.contributions[0],
             self.steps[0],
+            None if self.effects is None else self.effects.removed[0],
+            None if self.effects is None else self.effects.alone[0],
         )
         return draw_explanation(forecast, theme)
 
@@ -157,7 +179,7 @@ class Explanation(Pictured):
     def _details(self) -> str:
         if len(self) == 1:
             ordered = sorted(self.table(), key=lambda row: -abs(row["contribution"]))
-            table = html.write_table(ordered, ["feature", "contribution"])
+            table = html.write_table(ordered, self._columns)
             return html.write_facts(self._facts()) + html.fold("All contributions", table)
         facts = {
             "baseline": f"{self.baseline_prediction:.4g}",
@@ -166,21 +188,25 @@ class Explanation(Pictured):
         return (
             html.write_heading(self._title())
             + html.write_facts(facts)
-            + html.write_table(self._means(), ["feature", "mean |contribution|", "mean contribution"])
+            + html.write_table(self._means(), ["feature", *self._mean_columns])
             + html.fold("Window by window", html.write_table(self._windows(), list(_OF_WINDOW)))
         )
+
+    @property
+    def _mean_columns(self) -> list[str]:
+        return ["mean |contribution|", "mean contribution", *(f"mean |{name}|" for name in _EFFECTS if self.effects)]
 
     def _means(self) -> list[dict[str, Any]]:
         """A row for each feature, by the mean magnitude of its contributions."""
         if not len(self):
             return []
-        magnitudes, means = np.abs(self.contributions).mean(axis=0), self.contributions.mean(axis=0)
+        magnitudes = np.abs(self.contributions).mean(axis=0)
+        means = [magnitudes, self.contributions.mean(axis=0)]
+        if self.effects is not None:
+            means += [np.abs(getattr(self.effects, name)).mean(axis=0) for name in _EFFECTS]
         return [
-            {
-                "feature": self.features[number],
-                "mean |contribution|": float(magnitudes[number]),
-                "mean contribution": float(means[number]),
-            }
+            {"feature": self.features[number]}
+            | {column: float(values[number]) for column, values in zip(self._mean_columns, means, strict=True)}
             for number in np.argsort(-magnitudes, kind="stable").tolist()
         ]
 
@@ -212,4 +238,4 @@ class Explanation(Pictured):
                 f"{self._title()}, baseline {self.baseline_prediction:.4g}\n{write_table(self._windows(), _OF_WINDOW)}"
             )
         ordered = sorted(self.table(), key=lambda row: -abs(row["contribution"]))
-        return f"{self._title()}\n{write_facts(self._facts())}\n{write_table(ordered, ['feature', 'contribution'])}"
+        return f"{self._title()}\n{write_facts(self._facts())}\n{write_table(ordered, self._columns)}"
