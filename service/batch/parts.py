@@ -25,7 +25,8 @@ from service.batch.plan import Plan, describe_plan
 from service.batch.tables import first_line
 
 KEY = "kanscope"  # of the JSON document in the metadata of a part
-CONTRIBUTION = "contribution_"  # and the name of the feature
+CONTRIBUTION = "contribution_"  # and the name of the feature; so for the two below
+EFFECTS = ("removed", "alone")
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _read_about(path: Path) -> dict[str, Any]:
 def _explain(model: Model, plan: Plan, windows: Array) -> list[tuple[int, Explanation | KanscopeError]]:
     """All windows explained, or where that fails, each or what is wrong with it; with the first one's number."""
     try:
-        return [(0, model.explain(windows, model.outputs[plan.output]))]
+        return [(0, model.explain(windows, model.outputs[plan.output], effects=plan.effects))]
     except (DataError, NonFiniteError) as error:
         if len(windows) == 1:
             return [(0, error)]
@@ -171,12 +172,15 @@ def _explain(model: Model, plan: Plan, windows: Array) -> list[tuple[int, Explan
 
 
 def _tabulate(explained: Explanation, plan: Plan) -> pl.DataFrame:
-    contributions = zip(plan.features, explained.contributions.T, strict=True)
+    by_feature = [explained.contributions]
+    if explained.effects is not None:
+        by_feature += [getattr(explained.effects, name) for name in EFFECTS]
+    columns = zip(_columns_by_feature(plan), np.concatenate(by_feature, axis=1).T, strict=True)
     return pl.DataFrame(
         {
             "prediction": explained.predictions,
             "baseline": np.full(len(explained.predictions), explained.baseline_prediction),
-            **{f"{CONTRIBUTION}{name}": np.ascontiguousarray(values) for name, values in contributions},
+            **{name: np.ascontiguousarray(values) for name, values in columns},
             "residual": explained.residual,
             "error": explained.error,
             "converged": explained.converged,
@@ -185,8 +189,13 @@ def _tabulate(explained: Explanation, plan: Plan) -> pl.DataFrame:
 
 
 def _empty(plan: Plan) -> pl.DataFrame:
-    numbers = ("prediction", "baseline", *(f"{CONTRIBUTION}{name}" for name in plan.features), "residual", "error")
+    numbers = ("prediction", "baseline", *_columns_by_feature(plan), "residual", "error")
     return pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})
+
+
+def _columns_by_feature(plan: Plan) -> list[str]:
+    prefixes = [CONTRIBUTION, *(f"{name}_" for name in EFFECTS if plan.effects)]
+    return [f"{prefix}{name}" for prefix in prefixes for name in plan.features]
 
 
 def _places(chunk: Chunk, kept: list[int]) -> pl.DataFrame:

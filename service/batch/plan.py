@@ -26,6 +26,7 @@ class Plan:
         segment: the column that changes at each gap, which no window crosses; None where there is none.
         part_windows: rows of the table whose windows go into one file.
         strict: whether a bad row ends the run.
+        effects: whether to write what removing each feature does, and each alone, beside its contribution.
     """
 
     table: Path
@@ -36,6 +37,7 @@ class Plan:
     segment: str | None = None
     part_windows: int = PART_WINDOWS
     strict: bool = False
+    effects: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -57,4 +59,5 @@ def describe_plan(plan: Plan, model: Model) -> dict[str, Any]:
         "time_column": plan.time,
         "segment_column": plan.segment,
         "part_windows": plan.part_windows,
+        "effects": plan.effects,
     }

@@ -97,6 +97,7 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Q
             "detail": receipt["detail"],
             "baseline": _ask_baseline(receipt["baseline"]),
             "tolerance": receipt["tolerance"],
+            "effects": receipt.get("effects", False),
         }
     )
     unlimited = Settings.model_construct(max_windows=sys.maxsize, max_path_nodes=sys.maxsize)

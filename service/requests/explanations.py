@@ -31,6 +31,7 @@ def read_question(body: bytes, served: Served, settings: Settings) -> Question:
         detail=request.detail,
         baseline=read_baseline(document.get("baseline"), served.model),
         options=LedgerOptions(tolerance=request.tolerance),
+        effects=request.effects,
         receipt=request.receipt,
         progress=request.progress,
     )

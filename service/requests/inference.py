@@ -115,6 +115,7 @@ def _ask(request: InferRequest, served: Served, windows: Array) -> Question:
         detail=request.parameters.detail,
         baseline=read_baseline(request.parameters.baseline, served.model),
         options=LedgerOptions(),
+        effects=False,
         receipt=False,
         progress=False,
     )

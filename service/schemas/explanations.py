@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import ConfigDict, Field
@@ -10,7 +10,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.results import Explanation as Explained
 from kanmodel.scaling import Array
-from kanmodel.terms import DEFAULT_COUNT, LedgerLayer
+from kanmodel.terms import DEFAULT_COUNT, Effects, LedgerLayer
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version
@@ -58,6 +58,15 @@ class ExplainRequest(Closed):
             strict=True,
         ),
     ] = 1e-3
+    effects: Annotated[
+        bool,
+        Field(
+            description="Whether each explanation has `effects` too: what the forecast loses without each feature, and "
+            "what each does alone; with detail `steps` or `flow` also `step_effects`. 2 forecasts for each instance, "
+            "output, baseline and feature, or cell, which count as path nodes in `max_path_nodes`.",
+            strict=True,
+        ),
+    ] = False
     receipt: Annotated[
         bool,
         Field(
@@ -106,6 +115,24 @@ class LayerContributions(TypedDict):
     ]
 
 
+class Effect(TypedDict):
+    """What one feature does to a forecast, in the target's unit (feature ablation); both are differences of forecasts.
+
+    For a feature that acts on its own both equal its contribution. `removed - alone` says how much it acts together
+    with others. Neither sums to F(x) - F(x0).
+    """
+
+    removed: Annotated[float, Field(description="What the forecast loses: F(x) - F(x with the feature at x0).")]
+    alone: Annotated[float, Field(description="What the feature does alone: F(x0 with the feature at x) - F(x0).")]
+
+
+class StepEffects(TypedDict):
+    """The same for each step of each feature, lookback x n_features, oldest step first."""
+
+    removed: Annotated[list[list[float]], Field(description="F(x) - F(x with that cell at x0).")]
+    alone: Annotated[list[list[float]], Field(description="F(x0 with that cell at x) - F(x0).")]
+
+
 class Explanation(TypedDict):
     """The ledger of one instance and one output, in the target's unit."""
 
@@ -123,6 +150,10 @@ class Explanation(TypedDict):
             list[list[float]],
             Field(description="lookback x n_features, oldest step first; only for detail `steps` and `flow`."),
         ]
+    ]
+    effects: NotRequired[Annotated[dict[str, Effect], Field(description="Of each feature; only where asked for.")]]
+    step_effects: NotRequired[
+        Annotated[StepEffects, Field(description="Of each cell; with `effects` and detail `steps` or `flow`.")]
     ]
     layers: NotRequired[
         Annotated[
@@ -191,6 +222,7 @@ class Receipt(TypedDict):
     ]
     output: ExplainedOutput
     detail: Annotated[Detail, Field(description="What is said.")]
+    effects: NotRequired[Annotated[bool, Field(description="True where effects were asked for.")]]
     baseline: Annotated[UsedBaseline, Field(description="What the windows are compared with, and the seed of a draw.")]
     tolerance: Annotated[
         float, Field(description="Largest accepted residual and error, in standard deviations of the output.")
@@ -263,9 +295,19 @@ def describe_explanation(explained: Explained, detail: Detail, first: int) -> It
         }
         if detail != "features":
             explanation["steps"] = explained.steps[window].tolist()
+        if explained.effects is not None:
+            explanation["effects"] = _describe_effects(explained.effects, features, window)
+        if explained.step_effects is not None:
+            removed, alone = explained.step_effects.removed, explained.step_effects.alone
+            explanation["step_effects"] = {"removed": removed[window].tolist(), "alone": alone[window].tolist()}
         if detail == "flow":
             explanation["layers"] = [_describe_layer(layer, window) for layer in explained.layers]
         yield explanation
+
+
+def _describe_effects(effects: Effects, features: Sequence[str], window: int) -> dict[str, Effect]:
+    pairs = zip(effects.removed[window].tolist(), effects.alone[window].tolist(), strict=True)
+    return {name: {"removed": removed, "alone": alone} for name, (removed, alone) in zip(features, pairs, strict=True)}
 
 
 def _describe_layer(layer: LedgerLayer, window: int) -> LayerContributions:

@@ -80,6 +80,9 @@ def _estimate_json(question: Question) -> int:
     lookback, n_features = model.config.window_shape
     names = sum(map(len, model.config.feature_names))
     n_bytes = 500 + 2 * (names + n_features * (NUMBER + 6))
+    if question.effects:
+        n_bytes += names + n_features * len('"":{"removed":,"alone":},')
+    n_bytes += 2 * question.n_parts * NUMBER
     if question.detail != "features":
         n_bytes += lookback * n_features * NUMBER
     if question.detail == "flow":

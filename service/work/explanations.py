@@ -94,6 +94,7 @@ def explain_part(question: Question, first: int, pause: Pause, tell: Callable[[i
             model.outputs[output],
             baseline=question.baseline,
             **vars(question.options),
+            effects="steps" if question.effects and question.detail != "features" else question.effects,
             pause=tell_and_pause,
         )
         by_output.append(describe_explanation(explained, question.detail, first))

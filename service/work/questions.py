@@ -23,6 +23,7 @@ class Question:
         detail: what to say.
         baseline: what to compare with.
         options: how exact the ledgers must be.
+        effects: whether to say what removing each feature does, and each alone; of cells where `detail` has steps.
         receipt: whether the answer holds what is needed to repeat it.
         progress: whether lines between the explanations tell how far the work is.
     """
@@ -34,6 +35,7 @@ class Question:
     detail: Detail
     baseline: Baseline | ReferenceBaselines
     options: LedgerOptions
+    effects: bool
     receipt: bool
     progress: bool
 
@@ -44,9 +46,17 @@ class Question:
 
     @property
     def path_nodes(self) -> int:
-        """How many path nodes it takes where no path is halved: the work, before it is done."""
+        """How many path nodes it takes where no path is halved, forecasts for effects included: the work ahead."""
         baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
-        return self.total * baselines * self.options.path_nodes
+        return self.total * baselines * (self.options.path_nodes + 2 * self.n_parts)
+
+    @property
+    def n_parts(self) -> int:
+        """Of how many features and cells the effects are measured, with 2 forecasts each."""
+        if not self.effects:
+            return 0
+        lookback, n_features = self.served.model.config.window_shape
+        return n_features * (1 if self.detail == "features" else 1 + lookback)
 
     def refuse_costly(self, max_path_nodes: int) -> None:
         """Refuses what takes too long.
@@ -56,5 +66,7 @@ class Question:
         """
         if self.path_nodes > max_path_nodes:
             reason = f"would take {self.path_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
-            advice = "send fewer windows, outputs or baselines at a time"
+            advice = "send fewer windows, outputs or baselines at a time" + (
+                ", or leave out effects" if self.effects else ""
+            )
             raise unusable("body", f"{reason}: {advice}", "limit_exceeded")

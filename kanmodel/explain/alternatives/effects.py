@@ -143,7 +143,7 @@ class _Trial:
         """`removed` and `alone`, (2, n, n_parts), model units."""
         moves = (self.windows != self.start) & self.connected
         moving = torch.stack([_take(moves, part).any(dim=1) for part in parts], dim=1).numpy()  # (n, n_parts)
-        acting = np.flatnonzero(moving.any(axis=0))
+        acting = np.flatnonzero(moving.any(axis=0)).tolist()
         n = len(self.windows)
         ends = self._forecast(iter([self.windows, self.start[None]]), n)
         exchanged = self._forecast(self._exchange([parts[number] for number in acting]), n)
