@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, Problem, UnknownNameError
-from kanmodel.explain.alternatives.effects import each_cell, each_feature, measure_effects
+from kanmodel.explain.alternatives.effects import Effects, Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.functions.curves import EdgeCurve, Span, sample_edges
 from kanmodel.explain.functions.formulas import suggest_edge_formulas
 from kanmodel.explain.functions.symbolic import Candidate
 from kanmodel.explain.importance.agreement import Agreement
 from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
-from kanmodel.explain.paths.baseline import baseline_window
+from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.expected import ReferenceBaselines, draw_baselines, explain_expected
+from kanmodel.explain.paths.grouping import Segments, resolve_segments
 from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
 from kanmodel.explain.structure.replay import Fidelity, Fill
 from kanmodel.explain.topology.graph import TopologyEdge
@@ -32,6 +34,7 @@ from kanmodel.explain.topology.subnetwork import compare_models, extract_subnetw
 from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.facts import Facts
 from kanmodel.inputs import read_baseline, read_windows
+from kanmodel.network.config.groups import Groups, resolve_groups
 from kanmodel.once import Once
 from kanmodel.overall import Overall, Results
 from kanmodel.pausing import Pause, go_on
@@ -103,6 +106,8 @@ class Model(Facts):
         output: str | None = None,
         *,
         baseline: Any = "mean",
+        groups: Groups | Literal["checkpoint"] | None = "checkpoint",
+        segments: Segments | None = None,
         tolerance: float = LedgerOptions.tolerance,
         path_nodes: int = LedgerOptions.path_nodes,
         halvings: int = LedgerOptions.halvings,
@@ -117,37 +122,75 @@ class Model(Facts):
             baseline: what the windows are compared with: ``"mean"`` of the reference windows, ``"zero"`` in model
                 units, the mean of ``"reference"`` windows or of ``{"reference": count, "seed": number}``,
                 ``{"values": {feature: a number or one per step}}`` or ``{"instance": window}``.
+            groups: features that mean one thing, whose contributions are summed, such as
+                ``{"hour": ["hour_sin", "hour_cos"]}``; a member may be another group. By default those of the
+                checkpoint; None for none.
+            segments: steps whose contributions are summed, by their first and last, 0 the newest:
+                ``{"last six hours": (-5, 0)}``.
             tolerance: largest accepted residual and error, in standard deviations of the output.
             path_nodes: nodes of the integration path: a multiple of 4, and one.
             halvings: how often a part of the path may be halved where the tolerance is not reached.
             effects: whether to measure, beside the contributions, what the forecast loses without each feature, and
-                what each does alone: 2 forecasts for each window, baseline and feature; with ``"steps"`` also of each
-                step of each feature, for as many times 1 + lookback.
+                what each does alone: 2 forecasts for each window, baseline and feature, and as many for what groups and
+                segments sum; with ``"steps"`` also of each step of each feature, for lookback times as many more.
             pause: called between passes.
 
         Raises:
-            DataError: windows, a baseline or an option that cannot be used.
+            DataError: windows, a baseline, a group, a segment or an option that cannot be used.
             UnknownNameError: an output or a feature that does not exist.
             NonFiniteError: a prediction, a residual or an error is not finite.
         """
         number = self._number_of(output)
         options = make_options(tolerance, path_nodes, halvings)
         check_effects(effects)
+        groups, segments = self.choose_groups(groups, segments)
         start = read_baseline(self.loaded, baseline)
         scaled = self.loaded.to_model_units(read_windows(self.loaded, windows))
         if isinstance(start, ReferenceBaselines):
             ledger = explain_expected(self.loaded, scaled, number, start.count, start.seed, options, pause)
         else:
             ledger = explain_windows(self.loaded, scaled, number, start, options, pause)
-        explained = Explanation.of(ledger, self.config.feature_names, self._unit_of(number))
-        if not effects:
-            return explained
-        of_features = measure_effects(self.loaded, scaled, number, start, each_feature(self.config), pause)
-        if effects is True:
-            return replace(explained, effects=of_features)
-        of_cells = measure_effects(self.loaded, scaled, number, start, each_cell(self.config), pause)
-        shape = (len(scaled), *self.config.window_shape)
-        return replace(explained, effects=of_features, step_effects=of_cells.reshape(*shape))
+        explained = Explanation.of(ledger, self.config.feature_names, self._unit_of(number), groups, segments)
+        return explained if not effects else self._measure_effects(explained, scaled, start, effects == "steps", pause)
+
+    def _measure_effects(
+        self,
+        explained: Explanation,
+        scaled: Tensor,
+        start: Baseline | ReferenceBaselines,
+        of_steps: bool,
+        pause: Pause,
+    ) -> Explanation:
+        """An explanation with the effects of its features, of its groups and segments, and of its steps."""
+
+        def measure(parts: Sequence[Part], *shape: int) -> Effects:
+            number = self.outputs.index(explained.output)
+            found = measure_effects(self.loaded, scaled, number, start, parts, pause)
+            return found.reshape(len(scaled), *shape)
+
+        lookback, n_features = self.config.window_shape
+        explained = replace(explained, effects=measure(each_feature(self.config), n_features))
+        if explained.is_grouped:
+            rows = list(resolve_segments(explained.segments, lookback).values())
+            parts = [Part(members, steps) for members in explained.grouping.members for steps in rows or [slice(None)]]
+            shape = (len(explained.group_names), *([len(rows)] if rows else []))
+            explained = replace(explained, effects_by_group=measure(parts, *shape))
+        if of_steps:
+            explained = replace(explained, step_effects=measure(each_cell(self.config), lookback, n_features))
+        return explained
+
+    def choose_groups(
+        self, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None
+    ) -> tuple[Groups, Segments]:
+        """The groups and segments that `explain` sums, empty where there are none.
+
+        Raises:
+            DataError: groups or segments that cannot be; the message names the one.
+        """
+        chosen = self.config.groups if groups == "checkpoint" else {} if groups is None else groups
+        resolve_groups(chosen, self.config.feature_names)
+        resolve_segments({} if segments is None else segments, self.lookback)
+        return chosen, segments or {}
 
     def baseline(self, baseline: Any = "mean") -> Array:
         """The windows that a baseline stands for, original units, (1, lookback, n_features), or (count, ...).
@@ -353,6 +396,17 @@ class Model(Facts):
         from kanmodel.training.grids import refine_model  # here, since few models are trained after they are loaded
 
         return Model(refine_model(self.loaded, grid_size), self.name)
+
+    def with_groups(self, groups: Groups) -> Model:
+        """The same model with groups of features, which its explanations sum by default; `save` keeps them.
+
+        Args:
+            groups: in the place of those that it has; as for `explain`.
+
+        Raises:
+            ConfigError: they are no groups of its features.
+        """
+        return Model(self.loaded.with_config(replace(self.config, groups=groups)), self.name)
 
     def save(self, path: str | Path) -> Model:
         """Writes the checkpoint; a crash on the way leaves the old file.

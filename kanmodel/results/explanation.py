@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,10 @@ from kanmodel.drawing.forecast import Forecast
 from kanmodel.drawing.style import Theme
 from kanmodel.errors import DataError
 from kanmodel.explain.alternatives.effects import Effects
+from kanmodel.explain.paths.grouping import Segments, resolve_segments, sum_groups, sum_segments
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import Ledger
+from kanmodel.network.config.groups import Grouping, Groups, resolve_groups
 from kanmodel.results.result import Pictured
 from kanmodel.scaling import Array
 from kanmodel.text import with_unit, write_facts, write_table
@@ -50,8 +53,11 @@ class Explanation(Pictured):
         converged: whether both are within it, and no node jumps along the path, (n,).
         path_nodes: nodes of the integration path, (n,).
         standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
+        groups: features that are summed, by the name of their group; empty where none are.
+        segments: first and last step of those that are summed, by name, 0 the newest; empty where none are.
         effects: what removing each feature does, and each alone, (n, n_features); None where not asked for.
-        step_effects: the same of each step of each feature, (n, lookback, n_features); likewise.
+        effects_by_group: the same of the entries of `contributions_by_group`, in its shape; None without groups too.
+        step_effects: the same of each step of each feature, (n, lookback, n_features); None where not asked for.
     """
 
     output: str
@@ -69,14 +75,43 @@ class Explanation(Pictured):
     converged: NDArray[np.bool_]
     path_nodes: NDArray[np.int64]
     standard_error: Array | None = None
+    groups: Groups = field(default_factory=dict)
+    segments: Segments = field(default_factory=dict)
     effects: Effects | None = None
+    effects_by_group: Effects | None = None
     step_effects: Effects | None = None
 
     @classmethod
-    def of(cls, ledger: Ledger, features: tuple[str, ...], unit: str | None) -> Explanation:
-        """A ledger with its names and its unit."""
+    def of(
+        cls,
+        ledger: Ledger,
+        features: tuple[str, ...],
+        unit: str | None,
+        groups: Groups,
+        segments: Segments,
+    ) -> Explanation:
+        """A ledger with its names and its unit, and what is summed of it."""
         same = {name: getattr(ledger, name) for name in (f.name for f in fields(cls)) if hasattr(ledger, name)}
-        return cls(**same | {"features": features, "unit": unit, "contributions": ledger.features})
+        named = {"features": features, "unit": unit, "contributions": ledger.features}
+        return cls(**same | named | {"groups": groups, "segments": segments})
+
+    @cached_property
+    def grouping(self) -> Grouping:
+        """The groups with the numbers of their features, and the features that are in none."""
+        return resolve_groups(self.groups, self.features)
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """What the contributions by group are of: the groups, then the features that are in none."""
+        return self.grouping.names
+
+    @cached_property
+    def contributions_by_group(self) -> Array:
+        """What each group added, (n, n_names), or with segments (n, n_names, n_segments): sums of its features'."""
+        if not self.segments:
+            return sum_groups(self.contributions, self.grouping)
+        rows = list(resolve_segments(self.segments, self.steps.shape[1]).values())
+        return sum_groups(sum_segments(self.steps, rows), self.grouping).swapaxes(1, 2)
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -111,17 +146,20 @@ class Explanation(Pictured):
             path_nodes=self.path_nodes[chosen],
             standard_error=None if self.standard_error is None else self.standard_error[chosen],
             effects=None if self.effects is None else self.effects[chosen],
+            effects_by_group=None if self.effects_by_group is None else self.effects_by_group[chosen],
             step_effects=None if self.step_effects is None else self.step_effects[chosen],
         )
 
-    def table(self) -> list[dict[str, Any]]:
-        """A row for each window and feature, features in the model's order; figures of the window are repeated."""
+    def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
+        """A row for each window and feature, features in the model's order; figures of the window are repeated.
+
+        Args:
+            by: ``group`` for a row for each of `group_names` instead, and for each segment where there are any.
+        """
         return [
             {
                 "window": window,
-                "feature": feature,
-                "contribution": float(self.contributions[window, number]),
-                **self._effects_of(window, number),
+                **entry,
                 "prediction": float(self.predictions[window]),
                 "baseline_prediction": self.baseline_prediction,
                 "residual": float(self.residual[window]),
@@ -129,20 +167,28 @@ class Explanation(Pictured):
                 "converged": bool(self.converged[window]),
             }
             for window in range(len(self))
-            for number, feature in enumerate(self.features)
+            for entry in (self._by_feature(window) if by == "feature" else self._by_group(window))
         ]
 
-    def _effects_of(self, window: int, number: int) -> dict[str, float]:
-        """The columns of the table that are there where effects were asked for."""
-        effects = self.effects
-        return {} if effects is None else {name: float(getattr(effects, name)[window, number]) for name in _EFFECTS}
+    def _by_feature(self, window: int) -> list[dict[str, Any]]:
+        names = [{"feature": name} for name in self.features]
+        return _join(names, self.contributions[window], self.effects, window)
 
-    @property
-    def _columns(self) -> list[str]:
-        return ["feature", "contribution", *(_EFFECTS if self.effects else ())]
+    def _by_group(self, window: int) -> list[dict[str, Any]]:
+        names = [{"group": name} for name in self.group_names]
+        if self.segments:
+            names = [name | {"segment": segment} for name in names for segment in self.segments]
+        return _join(names, self.contributions_by_group[window], self.effects_by_group, window)
+
+    def _effects_of_bars(self, whole: list[int]) -> tuple[Array | None, Array | None]:
+        """`removed` and `alone` of what the waterfall draws; None where that is not a part that was measured."""
+        effects = self.effects if not self.is_grouped else None if self.segments else self.effects_by_group
+        return (None, None) if effects is None else (effects.removed[0][whole], effects.alone[0][whole])
 
     def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
         """The waterfall of one window, and below it what each feature added at each step.
+
+        Groups that no other holds stand for their features, and segments for steps.
 
         Args:
             path: a file that it is written to as well.
@@ -159,16 +205,17 @@ class Explanation(Pictured):
         return super()._picture(theme) if len(self) == 1 else None
 
     def _draw(self, theme: Theme) -> bytes:
+        whole = list(self.grouping.whole)
         forecast = Forecast(
             self.output,
             self.unit,
-            self.features,
+            [self.group_names[number] for number in whole],
             self.baseline_prediction,
             float(self.predictions[0]),
-            self.contributions[0],
-            self.steps[0],
-            None if self.effects is None else self.effects.removed[0],
-            None if self.effects is None else self.effects.alone[0],
+            sum_groups(self.contributions[0], self.grouping)[whole],
+            sum_groups(self.steps[0], self.grouping)[:, whole],
+            self.segments,
+            *self._effects_of_bars(whole),
         )
         return draw_explanation(forecast, theme)
 
@@ -178,9 +225,12 @@ class Explanation(Pictured):
 
     def _details(self) -> str:
         if len(self) == 1:
-            ordered = sorted(self.table(), key=lambda row: -abs(row["contribution"]))
-            table = html.write_table(ordered, self._columns)
-            return html.write_facts(self._facts()) + html.fold("All contributions", table)
+            table = html.write_table(_order(self.table()), ["feature", "contribution", *self._effect_columns])
+            shown = html.write_facts(self._facts()) + html.fold("All contributions", table)
+            if self.is_grouped:
+                grouped = html.write_table(_order(self.table("group")), self._columns)
+                shown += html.fold("Contributions by group", grouped)
+            return shown
         facts = {
             "baseline": f"{self.baseline_prediction:.4g}",
             "converged": f"{int(self.converged.sum())} of {len(self)}",
@@ -237,5 +287,36 @@ class Explanation(Pictured):
             return (
                 f"{self._title()}, baseline {self.baseline_prediction:.4g}\n{write_table(self._windows(), _OF_WINDOW)}"
             )
-        ordered = sorted(self.table(), key=lambda row: -abs(row["contribution"]))
-        return f"{self._title()}\n{write_facts(self._facts())}\n{write_table(ordered, self._columns)}"
+        rows = _order(self.table("group" if self.is_grouped else "feature"))
+        return f"{self._title()}\n{write_facts(self._facts())}\n{write_table(rows, self._columns)}"
+
+    @property
+    def is_grouped(self) -> bool:
+        """Whether anything is summed."""
+        return bool(self.groups or self.segments)
+
+    @property
+    def _columns(self) -> list[str]:
+        """Of the table that is shown of one window."""
+        named = ["group" if self.is_grouped else "feature", *(["segment"] if self.segments else [])]
+        return [*named, "contribution", *self._effect_columns]
+
+    @property
+    def _effect_columns(self) -> list[str]:
+        return list(_EFFECTS) if self.effects is not None else []
+
+
+def _join(
+    names: list[dict[str, Any]], contributions: Array, effects: Effects | None, window: int
+) -> list[dict[str, Any]]:
+    """Rows of one window: names, contributions, and effects where there are any."""
+    columns = {"contribution": contributions}
+    if effects is not None:
+        columns |= {name: getattr(effects, name)[window] for name in _EFFECTS}
+    values = zip(*(column.ravel().tolist() for column in columns.values()), strict=True)
+    return [name | dict(zip(columns, row, strict=True)) for name, row in zip(names, values, strict=True)]
+
+
+def _order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Largest contributions first."""
+    return sorted(rows, key=lambda row: -abs(row["contribution"]))

@@ -25,7 +25,7 @@ from service.batch.plan import Plan, describe_plan
 from service.batch.tables import first_line
 
 KEY = "kanscope"  # of the JSON document in the metadata of a part
-CONTRIBUTION = "contribution_"  # and the name of the feature; so for the two below
+CONTRIBUTION = "contribution_"  # and the name of the feature or group; so for the two below
 EFFECTS = ("removed", "alone")
 
 
@@ -172,10 +172,15 @@ def _explain(model: Model, plan: Plan, windows: Array) -> list[tuple[int, Explan
 
 
 def _tabulate(explained: Explanation, plan: Plan) -> pl.DataFrame:
-    by_feature = [explained.contributions]
+    n_groups = len(plan.groups)  # beyond are the features that are in none
+    values = [explained.contributions, explained.contributions_by_group[:, :n_groups]]
     if explained.effects is not None:
-        by_feature += [getattr(explained.effects, name) for name in EFFECTS]
-    columns = zip(_columns_by_feature(plan), np.concatenate(by_feature, axis=1).T, strict=True)
+        by_group = explained.effects_by_group
+        for name in EFFECTS:
+            values.append(getattr(explained.effects, name))
+            if by_group is not None:
+                values.append(getattr(by_group, name)[:, :n_groups])
+    columns = zip(_columns(plan), np.hstack(values).T, strict=True)
     return pl.DataFrame(
         {
             "prediction": explained.predictions,
@@ -189,13 +194,13 @@ def _tabulate(explained: Explanation, plan: Plan) -> pl.DataFrame:
 
 
 def _empty(plan: Plan) -> pl.DataFrame:
-    numbers = ("prediction", "baseline", *_columns_by_feature(plan), "residual", "error")
+    numbers = ("prediction", "baseline", *_columns(plan), "residual", "error")
     return pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})
 
 
-def _columns_by_feature(plan: Plan) -> list[str]:
+def _columns(plan: Plan) -> list[str]:
     prefixes = [CONTRIBUTION, *(f"{name}_" for name in EFFECTS if plan.effects)]
-    return [f"{prefix}{name}" for prefix in prefixes for name in plan.features]
+    return [f"{prefix}{name}" for prefix in prefixes for name in (*plan.features, *plan.groups)]
 
 
 def _places(chunk: Chunk, kept: list[int]) -> pl.DataFrame:

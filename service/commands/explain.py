@@ -16,7 +16,7 @@ from kanmodel import load
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.model import Model
 from kanmodel.results import Explanation
-from kanmodel.terms import Faithfulness
+from kanmodel.terms import Effects, Faithfulness
 from service.batch.plan import PART_WINDOWS, EngineName, Plan
 from service.commands.options import AsJson, OptionalCheckpoint, OutputName, figure, find_output, print_json
 
@@ -137,6 +137,7 @@ def explain(
             output=output,
             time=time_column,
             segment=segment_column,
+            groups=tuple(model.config.groups),
             part_windows=part_windows,
             strict=strict,
             effects=effects,
@@ -175,12 +176,7 @@ def find_window(model: Model, number: int | None) -> int:
 def describe_explanation(model: Model, explained: Explanation, number: int) -> dict[str, Any]:
     """One window explained, for machines."""
     output, names = model.config.outputs.index(explained.output), model.config.feature_names
-    effects = {}
-    if explained.effects is not None:
-        pairs = zip(explained.effects.removed[0].tolist(), explained.effects.alone[0].tolist(), strict=True)
-        effects = {
-            "effects": {name: dict(zip(EFFECTS, pair, strict=True)) for name, pair in zip(names, pairs, strict=True)}
-        }
+    by_group = dict(zip(explained.group_names, explained.contributions_by_group[0].tolist(), strict=True))
     return {
         "unit": model.config.target_of(output).unit,
         "window": number,
@@ -189,12 +185,23 @@ def describe_explanation(model: Model, explained: Explanation, number: int) -> d
         "prediction": float(explained.predictions[0]),
         "baseline_prediction": explained.baseline_prediction,
         "contributions": dict(zip(names, explained.contributions[0].tolist(), strict=True)),
-        **effects,
+        **({"contributions_by_group": by_group} if explained.groups else {}),
+        **({"effects": _describe_effects(names, explained.effects)} if explained.effects else {}),
+        **(
+            {"effects_by_group": _describe_effects(explained.group_names, explained.effects_by_group)}
+            if explained.effects_by_group
+            else {}
+        ),
         "residual": float(explained.residual[0]),
         "error": float(explained.error[0]),
         "tolerance": explained.tolerance,
         "converged": bool(explained.converged[0]),
     }
+
+
+def _describe_effects(names: Sequence[str], effects: Effects) -> dict[str, dict[str, float]]:
+    pairs = zip(names, effects.removed[0].tolist(), effects.alone[0].tolist(), strict=True)
+    return {name: {"removed": removed, "alone": alone} for name, removed, alone in pairs}
 
 
 def explanation_table(model: Model, explained: Explanation, number: int) -> Table:
@@ -221,6 +228,14 @@ def explanation_table(model: Model, explained: Explanation, number: int) -> Tabl
         value = last[index] if abs(last[index]) > ROUNDING * model.scaling.feature_scale[index] else 0.0
         amounts = (f"{values[index]:+.4f}" for values in (contributions, *effects))
         table.add_row(feature.name, feature.unit or "", figure(value), *amounts)
+    if explained.groups:
+        table.add_section()
+        by_group = [explained.contributions_by_group[0]]
+        if explained.effects_by_group is not None:
+            by_group += [explained.effects_by_group.removed[0], explained.effects_by_group.alone[0]]
+        for number, name in enumerate(explained.groups):
+            amounts = (f"{values[number]:+.4f}" for values in by_group)
+            table.add_row(f"{name}: {', '.join(explained.groups[name])} together", "", "", *amounts)
     table.add_section()
     table.add_row("baseline: the forecast for the mean window", "", "", f"{explained.baseline_prediction:+.4f}")
     table.add_row("forecast", "", "", f"{explained.predictions[0]:+.4f}")

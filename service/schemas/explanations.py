@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import ConfigDict, Field
@@ -18,6 +18,8 @@ from service.schemas.predictions import ONE_FORM, Columns, Instances, Prediction
 
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
+Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
+Segments = dict[str, Annotated[list[int], Field(min_length=2, max_length=2)]]
 ExplainedOutput = Annotated[
     str | list[str], Field(description="The explained output; a list where a list was asked for.")
 ]
@@ -49,6 +51,21 @@ class ExplainRequest(Closed):
             "which the explanation is averaged (expected gradients); given values; or another window.",
         ),
     ] = "mean"
+    groups: Annotated[
+        Groups | None,
+        Field(
+            description="Features that mean one thing, whose contributions are summed in `contributions_by_group`: "
+            '`{"hour": ["hour_sin", "hour_cos"]}`. A member may be another group; each is in one at most. Absent: '
+            "those of the checkpoint; null: none.",
+        ),
+    ] = None
+    segments: Annotated[
+        Segments | None,
+        Field(
+            description="Steps whose contributions are summed, by their first and last, 0 the newest: "
+            '`{"last six hours": [-5, 0]}`. They may not overlap.',
+        ),
+    ] = None
     tolerance: Annotated[
         float,
         Field(
@@ -145,6 +162,15 @@ class Explanation(TypedDict):
     contributions: Annotated[
         dict[str, float], Field(description="Of each feature, over all steps; they sum to F(x) - F(x0).")
     ]
+    contributions_by_group: NotRequired[
+        Annotated[
+            dict[str, float | dict[str, float]],
+            Field(
+                description="Of each group, and of each feature that is in none; of each segment where there are "
+                "`segments`. Only where there are groups or segments."
+            ),
+        ]
+    ]
     steps: NotRequired[
         Annotated[
             list[list[float]],
@@ -152,6 +178,12 @@ class Explanation(TypedDict):
         ]
     ]
     effects: NotRequired[Annotated[dict[str, Effect], Field(description="Of each feature; only where asked for.")]]
+    effects_by_group: NotRequired[
+        Annotated[
+            dict[str, Effect | dict[str, Effect]],
+            Field(description="Of what `contributions_by_group` is of, in the same form; with `effects`."),
+        ]
+    ]
     step_effects: NotRequired[
         Annotated[StepEffects, Field(description="Of each cell; with `effects` and detail `steps` or `flow`.")]
     ]
@@ -224,6 +256,8 @@ class Receipt(TypedDict):
     detail: Annotated[Detail, Field(description="What is said.")]
     effects: NotRequired[Annotated[bool, Field(description="True where effects were asked for.")]]
     baseline: Annotated[UsedBaseline, Field(description="What the windows are compared with, and the seed of a draw.")]
+    groups: Annotated[Groups, Field(description="Features that are summed; empty where none are.")]
+    segments: Annotated[Segments, Field(description="Steps that are summed; empty where none are.")]
     tolerance: Annotated[
         float, Field(description="Largest accepted residual and error, in standard deviations of the output.")
     ]
@@ -293,10 +327,14 @@ def describe_explanation(explained: Explained, detail: Detail, first: int) -> It
             "path_nodes": int(explained.path_nodes[window]),
             "standard_error": None if errors is None else dict(zip(features, errors[window].tolist(), strict=True)),
         }
+        if explained.groups or explained.segments:
+            explanation["contributions_by_group"] = _describe_groups(explained, window)
         if detail != "features":
             explanation["steps"] = explained.steps[window].tolist()
         if explained.effects is not None:
-            explanation["effects"] = _describe_effects(explained.effects, features, window)
+            explanation["effects"] = _describe_effects(explained, window)
+        if explained.effects_by_group is not None:
+            explanation["effects_by_group"] = _describe_effects_by_group(explained, window)
         if explained.step_effects is not None:
             removed, alone = explained.step_effects.removed, explained.step_effects.alone
             explanation["step_effects"] = {"removed": removed[window].tolist(), "alone": alone[window].tolist()}
@@ -305,9 +343,32 @@ def describe_explanation(explained: Explained, detail: Detail, first: int) -> It
         yield explanation
 
 
-def _describe_effects(effects: Effects, features: Sequence[str], window: int) -> dict[str, Effect]:
-    pairs = zip(effects.removed[window].tolist(), effects.alone[window].tolist(), strict=True)
-    return {name: {"removed": removed, "alone": alone} for name, (removed, alone) in zip(features, pairs, strict=True)}
+def _describe_effects(explained: Explained, window: int) -> dict[str, Effect]:
+    assert explained.effects is not None
+    return dict(zip(explained.features, _list_effects(explained.effects, window), strict=True))
+
+
+def _describe_effects_by_group(explained: Explained, window: int) -> dict[str, Effect | dict[str, Effect]]:
+    assert explained.effects_by_group is not None
+    values, segments = _list_effects(explained.effects_by_group, window), list(explained.segments)
+    if not segments:
+        return dict(zip(explained.group_names, values, strict=True))
+    of_names = [values[first : first + len(segments)] for first in range(0, len(values), len(segments))]
+    by_segment = [dict(zip(segments, of_name, strict=True)) for of_name in of_names]
+    return dict(zip(explained.group_names, by_segment, strict=True))
+
+
+def _list_effects(effects: Effects, window: int) -> list[Effect]:
+    """Of all parts in a row."""
+    pairs = zip(effects.removed[window].ravel().tolist(), effects.alone[window].ravel().tolist(), strict=True)
+    return [{"removed": removed, "alone": alone} for removed, alone in pairs]
+
+
+def _describe_groups(explained: Explained, window: int) -> dict[str, float | dict[str, float]]:
+    values, segments = explained.contributions_by_group[window].tolist(), explained.segments
+    if segments:
+        values = [dict(zip(segments, of_name, strict=True)) for of_name in values]
+    return dict(zip(explained.group_names, values, strict=True))
 
 
 def _describe_layer(layer: LedgerLayer, window: int) -> LayerContributions:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
 
 from kanmodel.scaling import Array
-from kanmodel.terms import Baseline, LedgerOptions, ReferenceBaselines
+from kanmodel.terms import Baseline, Groups, LedgerOptions, ReferenceBaselines, Segments
 from service.http.errors import unusable
 from service.models.registry import Served
 from service.schemas.explanations import Detail
@@ -22,6 +23,8 @@ class Question:
         as_list: whether the request names its outputs in a list, so that the answer does.
         detail: what to say.
         baseline: what to compare with.
+        groups: what is summed of the features; empty where none are.
+        segments: what is summed of the steps; empty where none are.
         options: how exact the ledgers must be.
         effects: whether to say what removing each feature does, and each alone; of cells where `detail` has steps.
         receipt: whether the answer holds what is needed to repeat it.
@@ -34,6 +37,8 @@ class Question:
     as_list: bool
     detail: Detail
     baseline: Baseline | ReferenceBaselines
+    groups: Groups
+    segments: Segments
     options: LedgerOptions
     effects: bool
     receipt: bool
@@ -45,6 +50,16 @@ class Question:
         return len(self.windows) * len(self.outputs)
 
     @property
+    def batch_key(self) -> Hashable | None:
+        """The same for questions that differ in their windows alone; None for one with values of its own to hold."""
+        asked = tuple(getattr(self, field.name) for field in fields(self) if field.name not in ("served", "windows"))
+        try:
+            hash(asked)
+        except TypeError:  # a baseline of numbers
+            return None
+        return self.served.checkpoint, asked
+
+    @property
     def path_nodes(self) -> int:
         """How many path nodes it takes where no path is halved, forecasts for effects included: the work ahead."""
         baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
@@ -52,11 +67,14 @@ class Question:
 
     @property
     def n_parts(self) -> int:
-        """Of how many features and cells the effects are measured, with 2 forecasts each."""
+        """Of how many features, groups, segments and cells at most the effects are measured, with 2 forecasts each."""
         if not self.effects:
             return 0
         lookback, n_features = self.served.model.config.window_shape
-        return n_features * (1 if self.detail == "features" else 1 + lookback)
+        n_parts = n_features * (1 if self.detail == "features" else 1 + lookback)
+        if self.groups or self.segments:
+            n_parts += (len(self.groups) + n_features) * max(len(self.segments), 1)
+        return n_parts
 
     def refuse_costly(self, max_path_nodes: int) -> None:
         """Refuses what takes too long.

@@ -86,6 +86,22 @@ def test_effects_are_those_of_the_library(service, detail):
     assert not {"effects", "step_effects"} & set(ask(service, "two", output="a+1", detail=detail)["explanations"][0])
 
 
+@pytest.mark.parametrize("segments", [None, {"new": [-1, 0]}])
+def test_effects_of_groups_are_those_of_the_library(service, segments):
+    """`effects_by_group` has the form of `contributions_by_group`, and the numbers of the library."""
+    groups = {"pair": ["f0", "f3"]}
+    answer = ask(service, "front", effects=True, groups=groups, segments=segments)
+    windows = make_windows(service.models["front"], 2)
+    found = Model(service.models["front"]).explain(windows, groups=groups, segments=segments, effects=True)
+    for window, explanation in enumerate(answer["explanations"]):
+        by_group = explanation["effects_by_group"]
+        assert list(by_group) == list(explanation["contributions_by_group"]) == list(found.group_names)
+        for number, name in enumerate(found.group_names):
+            effect, place = (by_group[name], ()) if segments is None else (by_group[name]["new"], (0,))
+            assert effect["removed"] == pytest.approx(found.effects_by_group.removed[window, number, *place], abs=1e-9)
+            assert effect["alone"] == pytest.approx(found.effects_by_group.alone[window, number, *place], abs=1e-9)
+
+
 def test_effects_over_http_are_differences_of_predictions(service):
     """A client that puts the baseline into a feature and asks :predict gets the forecast that `removed` is made of."""
     answer = ask(service, "front", effects=True)

@@ -155,6 +155,8 @@ def test_the_receipt_says_what_was_computed_and_with_what(service):
         "output": "y+1",
         "detail": "features",
         "baseline": answer["baseline"],
+        "groups": {},
+        "segments": {},
         "tolerance": 0.01,
         "path_nodes": 17,
         "halvings": 20,

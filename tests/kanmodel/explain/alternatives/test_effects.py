@@ -59,6 +59,27 @@ def test_effects_are_differences_of_forecasts(seed, baseline, output):
         np.testing.assert_array_equal(effects.together, effects.removed - effects.alone)
 
 
+@given(seed=st.integers(0, 99), baseline=st.sampled_from(BASELINES))
+def test_effects_of_groups_and_segments(seed, baseline):
+    """A group is removed as one, with all its features at once, over all steps or over those of a segment."""
+    windows = make_windows(MODEL.loaded, 2, seed)
+    groups, segments = {"pair": ["f2", "f0"]}, {"new": (-1, 0), "old": (-5, -3)}
+    by_group = MODEL.explain(windows, baseline=baseline, groups=groups, effects=True)
+    both = MODEL.explain(windows, baseline=baseline, groups=groups, segments=segments, effects=True)
+    assert by_group.group_names == ("pair", "f1", "f3") and both.effects_by_group.removed.shape == (2, 3, 2)
+    for number, columns in enumerate(([0, 2], [1], [3])):
+        removed, alone = by_hand(windows, baseline, "a+1", slice(None), columns)
+        np.testing.assert_allclose(by_group.effects_by_group.removed[:, number], removed, atol=1e-9)
+        np.testing.assert_allclose(by_group.effects_by_group.alone[:, number], alone, atol=1e-9)
+        for segment, rows in enumerate((slice(4, 6), slice(0, 3))):
+            removed, alone = by_hand(windows, baseline, "a+1", rows, columns)
+            np.testing.assert_allclose(both.effects_by_group.removed[:, number, segment], removed, atol=1e-9)
+            np.testing.assert_allclose(both.effects_by_group.alone[:, number, segment], alone, atol=1e-9)
+    rows = {(row["group"], row["segment"]): row for row in both[1].table("group")}
+    assert rows["f3", "old"]["removed"] == both.effects_by_group.removed[1, 2, 1]
+    assert by_group[0].effects_by_group.alone.shape == (1, 3) and MODEL.explain(windows, groups=groups).effects is None
+
+
 def test_a_part_of_all_cells_is_the_whole_change():
     """With every cell in one part, both effects are F(x) - F(x0)."""
     windows = make_windows(MODEL.loaded, 4)
