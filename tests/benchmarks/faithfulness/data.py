@@ -16,6 +16,7 @@ Array = np.ndarray
 N_ROWS = 6000
 N_SERIES = 5
 N_STATES = 3
+LEARNING = {"batch": 64, "epochs": 12, "lamb": 0.0, "noise": 0.0}  # of what is generated, which has no noise to learn
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _arma(generator: np.random.Generator) -> Process:
                 exact[:, row, feature] = sign * (windows[:, row, feature] ** 2 - start[row, feature] ** 2)
         return exact
 
-    return Process("ARMA", frame, {"target": "y", "lookback": 10, "hidden": 16}, truth)
+    return Process("ARMA", frame, {"target": "y", "lookback": 10, "hidden": 16} | LEARNING, truth)
 
 
 def _switching(generator: np.random.Generator) -> Process:
@@ -94,7 +95,7 @@ def _switching(generator: np.random.Generator) -> Process:
             exact[rows, step, state] = weight * (windows[rows, step, state] - start[step, state])
         return exact
 
-    return Process("switching features", frame, {"target": "y", "lookback": 8, "hidden": 16}, truth)
+    return Process("switching features", frame, {"target": "y", "lookback": 8, "hidden": 16} | LEARNING, truth)
 
 
 def _weather() -> Process:

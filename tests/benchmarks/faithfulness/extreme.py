@@ -21,7 +21,7 @@ from service.models.repository import BUNDLED
 Array = np.ndarray
 
 SMALLEST, LARGEST = 3.0, 1000.0  # factors of a jump
-STRICTER = 1e-2  # times the tolerance
+STRICTER = 0.1  # times the tolerance
 MISSED = 1.0  # tolerances by which the error of an entry may exceed what its explanation says
 IG_STEPS, IG_BATCH = 20_000, 2_000
 BATCH = 64
@@ -96,7 +96,7 @@ class Search:
         """Each explanation against a stricter one; those of which even that has not converged are left out."""
         windows = self.build(jumps)
         found = self.model.explain(windows)
-        better = self.model.explain(windows, tolerance=1e-3 * STRICTER, path_nodes=129)
+        better = self.model.explain(windows, tolerance=1e-3 * STRICTER, path_nodes=33)
         errors = np.abs(found.steps - better.steps).max(axis=(1, 2)) / found.tolerance
         told = found.error / found.tolerance
         return [

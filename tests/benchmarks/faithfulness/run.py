@@ -1,6 +1,6 @@
 """Prints the tables of faithfulness: `python tests/benchmarks/faithfulness/run.py`, alone on the machine.
 
-To try it out: `--windows 8 --models 1`.
+To try it out: `--windows 8 --models 1 --rounds 1 --without-http`.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=128, help="of each model")
     parser.add_argument("--models", type=int, default=5, help="how many of the five, in the order of the table")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the times")
     parser.add_argument("--seed", type=int, default=0, help="of data, training and methods")
     parser.add_argument("--without-http", action="store_true", help="leaves out the times over HTTP")
     chosen = parser.parse_args()
@@ -82,7 +83,7 @@ def main() -> None:
         model = train(process, chosen.seed)
         print(f"{process.name}: test R2 {model.metrics['test_r2']:.2f}", flush=True)
         windows = choose_windows(model, chosen.windows)
-        measure(process, model, windows, chosen.seed, figures)
+        measure(process, model, windows, chosen, figures)
         if not chosen.without_http:
             figures.setdefault("ledger, over HTTP", Figures()).seconds.append(time_over_http(model, windows))
     print_measures(figures)
@@ -101,17 +102,19 @@ def choose_windows(model: Model, n: int) -> Array:
     return every[torch.linspace(0, len(every) - 1, min(n, len(every))).long()].numpy()
 
 
-def measure(process: Process, model: Model, windows: Array, seed: int, figures: dict[str, Figures]) -> None:
+def measure(
+    process: Process, model: Model, windows: Array, chosen: argparse.Namespace, figures: dict[str, Figures]
+) -> None:
     """Adds the figures of every method on one model."""
     subject = Subject(model)
     start, forecast = subject.start, subject.forecast
-    methods = make_methods(subject, seed)
+    methods = make_methods(subject, chosen.seed)
     truth = None
     if process.truth is not None:
         original = subject.to_original(windows)
         truth = np.sign(process.truth(original, model.baseline()[0]))
     some = np.resize(np.arange(len(windows)), TIMED)
-    times = times_in_turn([partial(attribute, windows[some]) for attribute in methods.values()], ROUNDS)
+    times = times_in_turn([partial(attribute, windows[some]) for attribute in methods.values()], chosen.rounds)
     for (name, attribute), seconds in zip(methods.items(), times, strict=True):
         scores, found = attribute(windows), figures.setdefault(name, Figures())
         on = (forecast, windows, start, scores)
@@ -123,7 +126,7 @@ def measure(process: Process, model: Model, windows: Array, seed: int, figures: 
         }
         if name not in INCOMPARABLE:
             of_windows["completeness error"] = completeness_error(*on)
-            of_windows["max-sensitivity"] = max_sensitivity(attribute, windows, scores, RADIUS, MOVES, seed)
+            of_windows["max-sensitivity"] = max_sensitivity(attribute, windows, scores, RADIUS, MOVES, chosen.seed)
             found.seconds.append(float(np.median(seconds)))
         for measure_name, values in of_windows.items():
             found.by_window.setdefault(measure_name, []).append(values)
