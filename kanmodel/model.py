@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, Problem, UnknownNameError
+from kanmodel.explain.alternatives.effects import Effects, Part, each_cell, each_feature, measure_effects
 from kanmodel.explain.functions.curves import EdgeCurve, Span, sample_edges
 from kanmodel.explain.functions.formulas import suggest_edge_formulas
 from kanmodel.explain.functions.symbolic import Candidate
 from kanmodel.explain.importance.agreement import Agreement
 from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
-from kanmodel.explain.paths.baseline import baseline_window
+from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.expected import ReferenceBaselines, draw_baselines, explain_expected
 from kanmodel.explain.paths.grouping import Segments, resolve_segments
 from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
@@ -37,7 +39,7 @@ from kanmodel.once import Once
 from kanmodel.overall import Overall, Results
 from kanmodel.pausing import Pause, go_on
 from kanmodel.results import Edge, Explanation, Formulas, Importance, Report, Topology
-from kanmodel.rules import check_count, make_options, make_rule, refuse_unknown
+from kanmodel.rules import check_count, check_effects, make_options, make_rule, refuse_unknown
 from kanmodel.scaling import Array
 
 if TYPE_CHECKING:
@@ -109,6 +111,7 @@ class Model(Facts):
         tolerance: float = LedgerOptions.tolerance,
         path_nodes: int = LedgerOptions.path_nodes,
         halvings: int = LedgerOptions.halvings,
+        effects: bool | Literal["steps"] = False,
         pause: Pause = go_on,
     ) -> Explanation:
         """What each feature of each step added to the forecast of one output.
@@ -127,6 +130,9 @@ class Model(Facts):
             tolerance: largest accepted residual and error, in standard deviations of the output.
             path_nodes: nodes of the integration path: a multiple of 4, and one.
             halvings: how often a part of the path may be halved where the tolerance is not reached.
+            effects: whether to measure, beside the contributions, what the forecast loses without each feature, and
+                what each does alone: 2 forecasts for each window, baseline and feature, and as many for what groups and
+                segments sum; with ``"steps"`` also of each step of each feature, for lookback times as many more.
             pause: called between passes.
 
         Raises:
@@ -136,6 +142,7 @@ class Model(Facts):
         """
         number = self._number_of(output)
         options = make_options(tolerance, path_nodes, halvings)
+        check_effects(effects)
         groups, segments = self.choose_groups(groups, segments)
         start = read_baseline(self.loaded, baseline)
         scaled = self.loaded.to_model_units(read_windows(self.loaded, windows))
@@ -143,7 +150,34 @@ class Model(Facts):
             ledger = explain_expected(self.loaded, scaled, number, start.count, start.seed, options, pause)
         else:
             ledger = explain_windows(self.loaded, scaled, number, start, options, pause)
-        return Explanation.of(ledger, self.config.feature_names, self._unit_of(number), groups, segments)
+        explained = Explanation.of(ledger, self.config.feature_names, self._unit_of(number), groups, segments)
+        return explained if not effects else self._measure_effects(explained, scaled, start, effects == "steps", pause)
+
+    def _measure_effects(
+        self,
+        explained: Explanation,
+        scaled: Tensor,
+        start: Baseline | ReferenceBaselines,
+        of_steps: bool,
+        pause: Pause,
+    ) -> Explanation:
+        """An explanation with the effects of its features, of its groups and segments, and of its steps."""
+
+        def measure(parts: Sequence[Part], *shape: int) -> Effects:
+            number = self.outputs.index(explained.output)
+            found = measure_effects(self.loaded, scaled, number, start, parts, pause)
+            return found.reshape(len(scaled), *shape)
+
+        lookback, n_features = self.config.window_shape
+        explained = replace(explained, effects=measure(each_feature(self.config), n_features))
+        if explained.is_grouped:
+            rows = list(resolve_segments(explained.segments, lookback).values())
+            parts = [Part(members, steps) for members in explained.grouping.members for steps in rows or [slice(None)]]
+            shape = (len(explained.group_names), *([len(rows)] if rows else []))
+            explained = replace(explained, effects_by_group=measure(parts, *shape))
+        if of_steps:
+            explained = replace(explained, step_effects=measure(each_cell(self.config), lookback, n_features))
+        return explained
 
     def choose_groups(
         self, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None

@@ -107,8 +107,15 @@ def _independence(found: Mapping[str, Any], unit: str) -> str:
         f"In the model, of {found['screened_pairs']} pairs of its {found['features']} features that were screened on"
         f" {found['screening_windows']} windows, `{a}` and `{b}` interact most: removing both moves the forecast by"
         f" {strongest['strength']:.3g} {unit} on average beyond what removing each does (a local second difference;"
-        f" {found['confidence_percent']} % interval {low:.3g} to {high:.3g})."
+        f" {found['confidence_percent']} % interval {low:.3g} to {high:.3g}). A contribution divides the change of the"
+        " forecast among the features; `removed` says what the forecast loses without a feature, `alone` what the"
+        f" feature does where all others are at the baseline. {_acting_together(found['acting_together'], unit)}"
     )
+
+
+def _acting_together(rows: Sequence[Mapping[str, Any]], unit: str) -> str:
+    named = [f"`{row['feature']}` ({row['mean_abs_together']:.3g} {unit})" for row in rows[:N_NAMED]]
+    return f"The two differ most, which is what a feature does only together with others, for {', '.join(named)}."
 
 
 def _opacity(found: Mapping[str, Any]) -> str:

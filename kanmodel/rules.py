@@ -71,6 +71,17 @@ def check_count(name: str, value: int, lowest: int) -> None:
         raise DataError(f"{name} {message}", [Problem(name, message)])
 
 
+def check_effects(effects: object) -> None:
+    """Refuses what does not say whether effects are wanted, and of what.
+
+    Raises:
+        DataError: it is neither True, False nor ``"steps"``.
+    """
+    if not isinstance(effects, bool) and effects != "steps":
+        message = f'must be True, False or "steps", but is {effects!r}'
+        raise DataError(f"effects {message}", [Problem("effects", message)])
+
+
 def refuse_unknown(kind: str, name: object, known: Sequence[str]) -> None:
     """Refuses a name that does not exist.
 

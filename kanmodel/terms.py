@@ -3,6 +3,7 @@
 Nothing here computes. Each is described where it is defined.
 """
 
+from kanmodel.explain.alternatives.effects import Effects
 from kanmodel.explain.functions.curves import CurveShape, EdgeCurve, Span
 from kanmodel.explain.functions.support import Support
 from kanmodel.explain.functions.symbolic import Candidate
@@ -47,6 +48,7 @@ __all__ = [
     "CurveShape",
     "EdgeCurve",
     "EdgeKind",
+    "Effects",
     "Faithfulness",
     "FidelityPoint",
     "Fill",

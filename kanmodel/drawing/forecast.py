@@ -26,6 +26,8 @@ class Forecast:
         contributions: (n_features,), the signed sum over the steps.
         steps: (lookback, n_features), oldest step first.
         segments: first and last step of those that are drawn together, by name; empty for each step alone.
+        removed: what the forecast loses without each feature, (n_features,); None where unknown.
+        alone: what each feature does alone, likewise.
     """
 
     output: str
@@ -36,6 +38,8 @@ class Forecast:
     contributions: Array
     steps: Array
     segments: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    removed: Array | None = None
+    alone: Array | None = None
 
 
 def split_features(magnitudes: Array, most: int) -> tuple[list[int], list[int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree.ElementTree import Element
 
@@ -20,16 +19,17 @@ N_FEATURES = 15  # drawn one by one; the rest together
 
 @dataclass(frozen=True)
 class _Step:
-    """One bar: what it is called, and the forecasts before and after it."""
+    """One bar: what it is called, the forecasts before and after it, and what else is said on hover."""
 
     name: str
     before: float
     after: float
+    note: str
 
 
 def add_waterfall(root: Element, top: float, forecast: Forecast) -> float:
     """Draws the waterfall of one forecast from `top` down, and returns where it ends."""
-    steps = _take_steps(forecast.features, forecast.contributions, forecast.baseline_prediction)
+    steps = _take_steps(forecast)
     unit, bottom = forecast.unit, top + ROW * (len(steps) + 2)
     ends = [forecast.prediction, *(end for step in steps for end in (step.before, step.after))]
     x = scale_over(ends, LEFT, RIGHT, 0.04)
@@ -41,17 +41,27 @@ def add_waterfall(root: Element, top: float, forecast: Forecast) -> float:
     return bottom + AXIS
 
 
-def _take_steps(features: Sequence[str], contributions: np.ndarray, start: float) -> list[_Step]:
+def _take_steps(forecast: Forecast) -> list[_Step]:
     """The bars, largest contribution first; beyond `N_FEATURES` the rest is one bar."""
+    contributions, start = forecast.contributions, forecast.baseline_prediction
     named, rest = split_features(np.abs(contributions), N_FEATURES)
-    parts = [(features[number], float(contributions[number])) for number in named]
+    parts = [(forecast.features[number], float(contributions[number]), _note(forecast, number)) for number in named]
     if rest:
-        parts.append((f"{len(rest)} more features", float(contributions[rest].sum())))
+        parts.append((f"{len(rest)} more features", float(contributions[rest].sum()), ""))
     steps = []
-    for name, amount in parts:
-        steps.append(_Step(name, start, start + amount))
+    for name, amount, note in parts:
+        steps.append(_Step(name, start, start + amount, note))
         start += amount
     return steps
+
+
+def _note(forecast: Forecast, number: int) -> str:
+    if forecast.removed is None or forecast.alone is None:
+        return ""
+    removed, alone = (
+        write_change(float(values[number]), forecast.unit) for values in (forecast.removed, forecast.alone)
+    )
+    return f"; removed {removed}, alone {alone}"
 
 
 def _draw_axis(root: Element, x: Scale, top: float, bottom: float, unit: str | None) -> None:
@@ -65,7 +75,9 @@ def _draw_axis(root: Element, x: Scale, top: float, bottom: float, unit: str | N
 
 def _draw_step(root: Element, x: Scale, y: float, step: _Step, unit: str | None) -> None:
     amount = step.after - step.before
-    group = add_group(root, f"{step.name}: {write_change(amount, unit)}", class_="step", data_feature=step.name)
+    group = add_group(
+        root, f"{step.name}: {write_change(amount, unit)}{step.note}", class_="step", data_feature=step.name
+    )
     low, high = sorted((x.at(step.before), x.at(step.after)))
     color = "rise" if amount > 0 else "fall"
     add(group, "rect", class_=color, x=low, y=y + 4, width=max(high - low, 0.5), height=BAR)

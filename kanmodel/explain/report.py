@@ -11,8 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
+import torch
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.alternatives.effects import Effects, each_feature, measure_effects
 from kanmodel.explain.functions.curves import CurveShape, EdgeCurve, sample_edges
 from kanmodel.explain.importance.attributions import REDUNDANT_CORRELATION, Attribution, Verdict, attribute_features
 from kanmodel.explain.importance.bootstrap import CONFIDENCE
@@ -21,6 +23,7 @@ from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.importance.groups import GroupAttribution
 from kanmodel.explain.importance.interactions import Interactions, measure_interactions
 from kanmodel.explain.importance.ranks import rank_correlation
+from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.structure.ids import READOUT_KINDS
 from kanmodel.explain.topology.construction import OPACITY_BETA
 from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
@@ -29,6 +32,7 @@ from kanmodel.pausing import Pause, go_on
 OUTSIDE = 0.05  # share of an edge's inputs beyond its grid from which it is named
 NARROW = 0.5  # share of the grid's core interval that the support must cover not to count as narrow
 INNER = (*READOUT_KINDS, "front", "head")  # kinds of nodes
+N_EFFECTS = 128  # reference windows, taken evenly, on which features are removed and stand alone
 N_DISAGREEMENTS = 3  # edges that score and contribution rank differently, which are named
 
 FindingId = Literal["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
@@ -65,10 +69,12 @@ def collect_findings(
         groups: the rows of its groups.
     """
     attributions = attribute_features(model, importance)
+    interactions = measure_interactions(model, importance.output, pause)
+    effects = _measure_effects(model, importance.output, pause)
     return (
         Finding("sparsity", _sparsity(topology)),
         Finding("features", _features(attributions, groups)),
-        Finding("independence", _independence(attributions, measure_interactions(model, importance.output, pause))),
+        Finding("independence", _independence(attributions, interactions, _acting_together(model, effects))),
         Finding("opacity", _opacity(topology)),
         Finding("depth", _depth(topology)),
         Finding("shapes", _shapes(sample_edges(model, [edge for edge in topology.kan_edges if edge.kept]))),
@@ -104,7 +110,32 @@ def _features(attributions: Sequence[Attribution], groups: Sequence[GroupAttribu
     }
 
 
-def _independence(attributions: Sequence[Attribution], interactions: Interactions) -> Evidence:
+def _measure_effects(model: LoadedModel, output: int, pause: Pause) -> Effects:
+    reference = model.reference.windows
+    windows = reference[torch.linspace(0, len(reference) - 1, min(N_EFFECTS, len(reference))).long()]
+    return measure_effects(model, windows, output, Baseline(), each_feature(model.config), pause)
+
+
+def _acting_together(model: LoadedModel, effects: Effects) -> list[dict[str, Any]]:
+    """All features, those first whose effects with and without the others differ most, on average over windows."""
+    means = {
+        name: np.abs(values).mean(axis=0).tolist()
+        for name, values in (
+            ("removed", effects.removed),
+            ("alone", effects.alone),
+            ("together", effects.together),
+        )
+    }
+    rows = [
+        {"feature": feature, **{f"mean_abs_{name}": values[number] for name, values in means.items()}}
+        for number, feature in enumerate(model.config.feature_names)
+    ]
+    return sorted(rows, key=lambda row: -row["mean_abs_together"])
+
+
+def _independence(
+    attributions: Sequence[Attribution], interactions: Interactions, acting_together: list[dict[str, Any]]
+) -> Evidence:
     pairs: dict[tuple[str, ...], float] = {}
     for row in attributions:
         for partner in row.redundant_with:
@@ -119,6 +150,7 @@ def _independence(attributions: Sequence[Attribution], interactions: Interaction
         "features": interactions.n_features,
         "screened_pairs": interactions.n_screened,
         "screening_windows": interactions.screening_windows,
+        "acting_together": acting_together,
     }
 
 

@@ -16,6 +16,7 @@ from kanmodel.drawing.explanation import draw_explanation
 from kanmodel.drawing.forecast import Forecast
 from kanmodel.drawing.style import Theme
 from kanmodel.errors import DataError, IncompleteError, Problem
+from kanmodel.explain.alternatives.effects import Effects
 from kanmodel.explain.paths.grouping import Segments, resolve_segments, sum_groups, sum_segments
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import Ledger
@@ -25,6 +26,7 @@ from kanmodel.scaling import Array
 from kanmodel.text import with_unit, write_facts, write_table
 from kanmodel.windows import N_LISTED
 
+_EFFECTS = ("removed", "alone", "together")
 _OF_WINDOW = ("window", "prediction", "largest contribution", "residual", "error", "converged")
 
 
@@ -32,7 +34,9 @@ _OF_WINDOW = ("window", "prediction", "largest contribution", "residual", "error
 class Explanation(Pictured):
     """What each feature of each step added to the forecasts of one output for n windows, in the target's unit.
 
-    Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual.
+    Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual. They say
+    how that change divides among the features; `effects` say, of each feature, what the forecast loses without it, and
+    what it does alone. Where the three differ, a feature acts together with others.
 
     Attributes:
         output: name of the output.
@@ -52,6 +56,9 @@ class Explanation(Pictured):
         standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
         groups: features that are summed, by the name of their group; empty where none are.
         segments: first and last step of those that are summed, by name, 0 the newest; empty where none are.
+        effects: what removing each feature does, and each alone, (n, n_features); None where not asked for.
+        effects_by_group: the same of the entries of `contributions_by_group`, in its shape; None without groups too.
+        step_effects: the same of each step of each feature, (n, lookback, n_features); None where not asked for.
     """
 
     output: str
@@ -71,6 +78,9 @@ class Explanation(Pictured):
     standard_error: Array | None = None
     groups: Groups = field(default_factory=dict)
     segments: Segments = field(default_factory=dict)
+    effects: Effects | None = None
+    effects_by_group: Effects | None = None
+    step_effects: Effects | None = None
 
     @classmethod
     def of(
@@ -136,6 +146,9 @@ class Explanation(Pictured):
             converged=self.converged[chosen],
             path_nodes=self.path_nodes[chosen],
             standard_error=None if self.standard_error is None else self.standard_error[chosen],
+            effects=None if self.effects is None else self.effects[chosen],
+            effects_by_group=None if self.effects_by_group is None else self.effects_by_group[chosen],
+            step_effects=None if self.step_effects is None else self.step_effects[chosen],
         )
 
     def require_completeness(self, output_std: float, first: int = 0) -> None:
@@ -181,23 +194,19 @@ class Explanation(Pictured):
         ]
 
     def _by_feature(self, window: int) -> list[dict[str, Any]]:
-        contributions = self.contributions[window].tolist()
-        return [
-            {"feature": name, "contribution": value} for name, value in zip(self.features, contributions, strict=True)
-        ]
+        names = [{"feature": name} for name in self.features]
+        return _join(names, self.contributions[window], self.effects, window)
 
     def _by_group(self, window: int) -> list[dict[str, Any]]:
-        contributions = self.contributions_by_group[window].tolist()
-        if not self.segments:
-            return [
-                {"group": name, "contribution": value}
-                for name, value in zip(self.group_names, contributions, strict=True)
-            ]
-        return [
-            {"group": name, "segment": segment, "contribution": value}
-            for name, values in zip(self.group_names, contributions, strict=True)
-            for segment, value in zip(self.segments, values, strict=True)
-        ]
+        names = [{"group": name} for name in self.group_names]
+        if self.segments:
+            names = [name | {"segment": segment} for name in names for segment in self.segments]
+        return _join(names, self.contributions_by_group[window], self.effects_by_group, window)
+
+    def _effects_of_bars(self, whole: list[int]) -> tuple[Array | None, Array | None]:
+        """`removed` and `alone` of what the waterfall draws; None where that is not a part that was measured."""
+        effects = self.effects if not self.is_grouped else None if self.segments else self.effects_by_group
+        return (None, None) if effects is None else (effects.removed[0][whole], effects.alone[0][whole])
 
     def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
         """The waterfall of one window, and below it what each feature added at each step.
@@ -229,6 +238,7 @@ class Explanation(Pictured):
             sum_groups(self.contributions[0], self.grouping)[whole],
             sum_groups(self.steps[0], self.grouping)[:, whole],
             self.segments,
+            *self._effects_of_bars(whole),
         )
         return draw_explanation(forecast, theme)
 
@@ -238,9 +248,9 @@ class Explanation(Pictured):
 
     def _details(self) -> str:
         if len(self) == 1:
-            table = html.write_table(_order(self.table()), ["feature", "contribution"])
+            table = html.write_table(_order(self.table()), ["feature", "contribution", *self._effect_columns])
             shown = html.write_facts(self._facts()) + html.fold("All contributions", table)
-            if self._is_grouped:
+            if self.is_grouped:
                 grouped = html.write_table(_order(self.table("group")), self._columns)
                 shown += html.fold("Contributions by group", grouped)
             return shown
@@ -251,21 +261,25 @@ class Explanation(Pictured):
         return (
             html.write_heading(self._title())
             + html.write_facts(facts)
-            + html.write_table(self._means(), ["feature", "mean |contribution|", "mean contribution"])
+            + html.write_table(self._means(), ["feature", *self._mean_columns])
             + html.fold("Window by window", html.write_table(self._windows(), list(_OF_WINDOW)))
         )
+
+    @property
+    def _mean_columns(self) -> list[str]:
+        return ["mean |contribution|", "mean contribution", *(f"mean |{name}|" for name in _EFFECTS if self.effects)]
 
     def _means(self) -> list[dict[str, Any]]:
         """A row for each feature, by the mean magnitude of its contributions."""
         if not len(self):
             return []
-        magnitudes, means = np.abs(self.contributions).mean(axis=0), self.contributions.mean(axis=0)
+        magnitudes = np.abs(self.contributions).mean(axis=0)
+        means = [magnitudes, self.contributions.mean(axis=0)]
+        if self.effects is not None:
+            means += [np.abs(getattr(self.effects, name)).mean(axis=0) for name in _EFFECTS]
         return [
-            {
-                "feature": self.features[number],
-                "mean |contribution|": float(magnitudes[number]),
-                "mean contribution": float(means[number]),
-            }
+            {"feature": self.features[number]}
+            | {column: float(values[number]) for column, values in zip(self._mean_columns, means, strict=True)}
             for number in np.argsort(-magnitudes, kind="stable").tolist()
         ]
 
@@ -296,18 +310,34 @@ class Explanation(Pictured):
             return (
                 f"{self._title()}, baseline {self.baseline_prediction:.4g}\n{write_table(self._windows(), _OF_WINDOW)}"
             )
-        rows = _order(self.table("group" if self._is_grouped else "feature"))
+        rows = _order(self.table("group" if self.is_grouped else "feature"))
         return f"{self._title()}\n{write_facts(self._facts())}\n{write_table(rows, self._columns)}"
 
     @property
-    def _is_grouped(self) -> bool:
+    def is_grouped(self) -> bool:
+        """Whether anything is summed."""
         return bool(self.groups or self.segments)
 
     @property
     def _columns(self) -> list[str]:
         """Of the table that is shown of one window."""
-        named = ["group" if self._is_grouped else "feature", *(["segment"] if self.segments else [])]
-        return [*named, "contribution"]
+        named = ["group" if self.is_grouped else "feature", *(["segment"] if self.segments else [])]
+        return [*named, "contribution", *self._effect_columns]
+
+    @property
+    def _effect_columns(self) -> list[str]:
+        return list(_EFFECTS) if self.effects is not None else []
+
+
+def _join(
+    names: list[dict[str, Any]], contributions: Array, effects: Effects | None, window: int
+) -> list[dict[str, Any]]:
+    """Rows of one window: names, contributions, and effects where there are any."""
+    columns = {"contribution": contributions}
+    if effects is not None:
+        columns |= {name: getattr(effects, name)[window] for name in _EFFECTS}
+    values = zip(*(column.ravel().tolist() for column in columns.values()), strict=True)
+    return [name | dict(zip(columns, row, strict=True)) for name, row in zip(names, values, strict=True)]
 
 
 def _order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -25,7 +25,8 @@ from service.batch.plan import Plan, describe_plan
 from service.batch.tables import first_line
 
 KEY = "kanscope"  # of the JSON document in the metadata of a part
-CONTRIBUTION = "contribution_"  # and the name of the feature or group
+CONTRIBUTION = "contribution_"  # and the name of the feature or group; so for the two below
+EFFECTS = ("removed", "alone")
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _read_about(path: Path) -> dict[str, Any]:
 def _explain(model: Model, plan: Plan, windows: Array) -> list[tuple[int, Explanation | KanscopeError]]:
     """All windows explained, or where that fails, each or what is wrong with it; with the first one's number."""
     try:
-        return [(0, model.explain(windows, model.outputs[plan.output]))]
+        return [(0, model.explain(windows, model.outputs[plan.output], effects=plan.effects))]
     except (DataError, NonFiniteError) as error:
         if len(windows) == 1:
             return [(0, error)]
@@ -171,13 +172,20 @@ def _explain(model: Model, plan: Plan, windows: Array) -> list[tuple[int, Explan
 
 
 def _tabulate(explained: Explanation, plan: Plan) -> pl.DataFrame:
-    by_group = explained.contributions_by_group[:, : len(plan.groups)]  # beyond are the features that are in none
-    columns = zip((*plan.features, *plan.groups), np.hstack([explained.contributions, by_group]).T, strict=True)
+    n_groups = len(plan.groups)  # beyond are the features that are in none
+    values = [explained.contributions, explained.contributions_by_group[:, :n_groups]]
+    if explained.effects is not None:
+        by_group = explained.effects_by_group
+        for name in EFFECTS:
+            values.append(getattr(explained.effects, name))
+            if by_group is not None:
+                values.append(getattr(by_group, name)[:, :n_groups])
+    columns = zip(_columns(plan), np.hstack(values).T, strict=True)
     return pl.DataFrame(
         {
             "prediction": explained.predictions,
             "baseline": np.full(len(explained.predictions), explained.baseline_prediction),
-            **{f"{CONTRIBUTION}{name}": np.ascontiguousarray(values) for name, values in columns},
+            **{name: np.ascontiguousarray(values) for name, values in columns},
             "residual": explained.residual,
             "error": explained.error,
             "converged": explained.converged,
@@ -186,9 +194,13 @@ def _tabulate(explained: Explanation, plan: Plan) -> pl.DataFrame:
 
 
 def _empty(plan: Plan) -> pl.DataFrame:
-    names = (f"{CONTRIBUTION}{name}" for name in (*plan.features, *plan.groups))
-    numbers = ("prediction", "baseline", *names, "residual", "error")
+    numbers = ("prediction", "baseline", *_columns(plan), "residual", "error")
     return pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})
+
+
+def _columns(plan: Plan) -> list[str]:
+    prefixes = [CONTRIBUTION, *(f"{name}_" for name in EFFECTS if plan.effects)]
+    return [f"{prefix}{name}" for prefix in prefixes for name in (*plan.features, *plan.groups)]
 
 
 def _places(chunk: Chunk, kept: list[int]) -> pl.DataFrame:

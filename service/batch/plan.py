@@ -27,6 +27,7 @@ class Plan:
         groups: names of the checkpoint's groups, each of which has a column of the result.
         part_windows: rows of the table whose windows go into one file.
         strict: whether a bad row ends the run.
+        effects: whether to write what removing each feature does, and each alone, beside its contribution.
     """
 
     table: Path
@@ -38,6 +39,7 @@ class Plan:
     groups: tuple[str, ...] = ()
     part_windows: int = PART_WINDOWS
     strict: bool = False
+    effects: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -60,4 +62,5 @@ def describe_plan(plan: Plan, model: Model) -> dict[str, Any]:
         "time_column": plan.time,
         "segment_column": plan.segment,
         "part_windows": plan.part_windows,
+        "effects": plan.effects,
     }

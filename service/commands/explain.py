@@ -16,12 +16,13 @@ from kanmodel import load
 from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.model import Model
 from kanmodel.results import Explanation
-from kanmodel.terms import Faithfulness
+from kanmodel.terms import Effects, Faithfulness
 from service.batch.plan import PART_WINDOWS, EngineName, Plan
 from service.commands.options import AsJson, OptionalCheckpoint, OutputName, figure, find_output, print_json
 
 ROUNDING = 1e-6  # of a feature's deviation: what float32 leaves of a zero
 LEDGER = "ledger"
+EFFECTS = ("removed", "alone")
 DEFAULTS: tuple[EngineName, int] = ("threads", PART_WINDOWS)
 BETTER = {"deletion": "more", "insertion": "less", "infidelity": "less"}
 
@@ -67,6 +68,14 @@ def explain(
     part_windows: Annotated[int, typer.Option(min=1, help="Rows of TABLE whose windows go into one file.")] = DEFAULTS[
         1
     ],
+    effects: Annotated[
+        bool,
+        typer.Option(
+            "--effects",
+            help="Say beside each contribution what the forecast loses without the feature (removed), and what the "
+            "feature does alone: 2 forecasts for each window and feature.",
+        ),
+    ] = False,
     window: Annotated[
         int | None,
         typer.Option(min=0, help="Reference window to explain, from 0. Default: the last.", show_default=False),
@@ -98,7 +107,7 @@ def explain(
     if receipt is not None or windows is not None:
         if receipt is None or windows is None:
             raise DataError("--receipt and --input go together")
-        if faithfulness or window is not None or output_name is not None or data is not None or folder is not None:
+        if faithfulness or effects or any(given is not None for given in (window, output_name, data, folder)):
             raise DataError("--receipt repeats what the receipt says, so nothing else can be asked for")
         from service.commands.receipts import repeat  # here, since the other commands start faster without FastAPI
 
@@ -106,8 +115,8 @@ def explain(
         return
     if file is None:
         raise DataError("FILE is missing: give the checkpoint")
-    if faithfulness and window is not None:
-        raise DataError("--faithfulness measures over many windows, so --window cannot be given with it")
+    if faithfulness and (window is not None or effects):
+        raise DataError("--faithfulness measures over many windows, so --window and --effects cannot be given with it")
     if (data is None) != (folder is None):
         raise DataError("TABLE and -o go together: the table to explain, and the folder to write")
     if data is None and (time_column or segment_column or strict or workers or (engine, part_windows) != DEFAULTS):
@@ -131,6 +140,7 @@ def explain(
             groups=tuple(model.config.groups),
             part_windows=part_windows,
             strict=strict,
+            effects=effects,
         )
         explain_to_folder(model, plan, folder, engine, workers, as_json)
         return
@@ -139,7 +149,7 @@ def explain(
         document, table = describe_faithfulness(rows), faithfulness_table(rows)
     else:
         number = find_window(model, window)
-        explained = model.explain(model.reference.windows[number], model.outputs[output])
+        explained = model.explain(model.reference.windows[number], model.outputs[output], effects=effects)
         document, table = describe_explanation(model, explained, number), explanation_table(model, explained, number)
     if as_json:
         print_json(_header(file, model, output) | document)
@@ -165,7 +175,7 @@ def find_window(model: Model, number: int | None) -> int:
 
 def describe_explanation(model: Model, explained: Explanation, number: int) -> dict[str, Any]:
     """One window explained, for machines."""
-    output = model.config.outputs.index(explained.output)
+    output, names = model.config.outputs.index(explained.output), model.config.feature_names
     by_group = dict(zip(explained.group_names, explained.contributions_by_group[0].tolist(), strict=True))
     return {
         "unit": model.config.target_of(output).unit,
@@ -174,13 +184,24 @@ def describe_explanation(model: Model, explained: Explanation, number: int) -> d
         "target": _target(model, number, output),
         "prediction": float(explained.predictions[0]),
         "baseline_prediction": explained.baseline_prediction,
-        "contributions": dict(zip(model.config.feature_names, explained.contributions[0].tolist(), strict=True)),
+        "contributions": dict(zip(names, explained.contributions[0].tolist(), strict=True)),
         **({"contributions_by_group": by_group} if explained.groups else {}),
+        **({"effects": _describe_effects(names, explained.effects)} if explained.effects else {}),
+        **(
+            {"effects_by_group": _describe_effects(explained.group_names, explained.effects_by_group)}
+            if explained.effects_by_group
+            else {}
+        ),
         "residual": float(explained.residual[0]),
         "error": float(explained.error[0]),
         "tolerance": explained.tolerance,
         "converged": bool(explained.converged[0]),
     }
+
+
+def _describe_effects(names: Sequence[str], effects: Effects) -> dict[str, dict[str, float]]:
+    pairs = zip(names, effects.removed[0].tolist(), effects.alone[0].tolist(), strict=True)
+    return {name: {"removed": removed, "alone": alone} for name, removed, alone in pairs}
 
 
 def explanation_table(model: Model, explained: Explanation, number: int) -> Table:
@@ -197,16 +218,24 @@ def explanation_table(model: Model, explained: Explanation, number: int) -> Tabl
     unit = config.target_of(output).unit
     table.add_column("last value", justify="right")
     table.add_column("contribution" if unit is None else f"contribution, {unit}", justify="right")
+    effects = [] if explained.effects is None else [explained.effects.removed[0], explained.effects.alone[0]]
+    for name in EFFECTS[: len(effects)]:
+        table.add_column(name, justify="right")
     last = model.reference.windows[number, -1]
     contributions = explained.contributions[0]
     for index in np.argsort(-np.abs(contributions), kind="stable").tolist():
         feature = config.features[index]
         value = last[index] if abs(last[index]) > ROUNDING * model.scaling.feature_scale[index] else 0.0
-        table.add_row(feature.name, feature.unit or "", figure(value), f"{contributions[index]:+.4f}")
+        amounts = (f"{values[index]:+.4f}" for values in (contributions, *effects))
+        table.add_row(feature.name, feature.unit or "", figure(value), *amounts)
     if explained.groups:
         table.add_section()
-        for name, value in zip(explained.groups, explained.contributions_by_group[0].tolist(), strict=False):
-            table.add_row(f"{name}: {', '.join(explained.groups[name])} together", "", "", f"{value:+.4f}")
+        by_group = [explained.contributions_by_group[0]]
+        if explained.effects_by_group is not None:
+            by_group += [explained.effects_by_group.removed[0], explained.effects_by_group.alone[0]]
+        for number, name in enumerate(explained.groups):
+            amounts = (f"{values[number]:+.4f}" for values in by_group)
+            table.add_row(f"{name}: {', '.join(explained.groups[name])} together", "", "", *amounts)
     table.add_section()
     table.add_row("baseline: the forecast for the mean window", "", "", f"{explained.baseline_prediction:+.4f}")
     table.add_row("forecast", "", "", f"{explained.predictions[0]:+.4f}")

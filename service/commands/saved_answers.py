@@ -99,6 +99,7 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Q
             "groups": receipt["groups"],
             "segments": receipt["segments"],
             "tolerance": receipt["tolerance"],
+            "effects": receipt.get("effects", False),
         }
     )
     unlimited = Settings.model_construct(max_windows=sys.maxsize, max_path_nodes=sys.maxsize)

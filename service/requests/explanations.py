@@ -37,6 +37,7 @@ def read_question(body: bytes, served: Served, settings: Settings) -> Question:
         groups=groups,
         segments=segments,
         options=LedgerOptions(tolerance=request.tolerance),
+        effects=request.effects,
         receipt=request.receipt,
         progress=request.progress,
     )

@@ -128,6 +128,7 @@ def _ask(request: InferRequest, served: Served, windows: Array, groups: Groups, 
         groups=groups,
         segments=segments,
         options=LedgerOptions(),
+        effects=False,
         receipt=False,
         progress=False,
     )

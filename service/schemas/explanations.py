@@ -10,7 +10,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.results import Explanation as Explained
 from kanmodel.scaling import Array
-from kanmodel.terms import DEFAULT_COUNT, LedgerLayer
+from kanmodel.terms import DEFAULT_COUNT, Effects, LedgerLayer
 from service.schemas.baselines import BaselineInstance, BaselineName, BaselineReference, BaselineValues, UsedBaseline
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version
@@ -75,6 +75,15 @@ class ExplainRequest(Closed):
             strict=True,
         ),
     ] = 1e-3
+    effects: Annotated[
+        bool,
+        Field(
+            description="Whether each explanation has `effects` too: what the forecast loses without each feature, and "
+            "what each does alone; with detail `steps` or `flow` also `step_effects`. 2 forecasts for each instance, "
+            "output, baseline and feature, or cell, which count as path nodes in `max_path_nodes`.",
+            strict=True,
+        ),
+    ] = False
     receipt: Annotated[
         bool,
         Field(
@@ -123,6 +132,24 @@ class LayerContributions(TypedDict):
     ]
 
 
+class Effect(TypedDict):
+    """What one feature does to a forecast, in the target's unit (feature ablation); both are differences of forecasts.
+
+    For a feature that acts on its own both equal its contribution. `removed - alone` says how much it acts together
+    with others. Neither sums to F(x) - F(x0).
+    """
+
+    removed: Annotated[float, Field(description="What the forecast loses: F(x) - F(x with the feature at x0).")]
+    alone: Annotated[float, Field(description="What the feature does alone: F(x0 with the feature at x) - F(x0).")]
+
+
+class StepEffects(TypedDict):
+    """The same for each step of each feature, lookback x n_features, oldest step first."""
+
+    removed: Annotated[list[list[float]], Field(description="F(x) - F(x with that cell at x0).")]
+    alone: Annotated[list[list[float]], Field(description="F(x0 with that cell at x) - F(x0).")]
+
+
 class Explanation(TypedDict):
     """The ledger of one instance and one output, in the target's unit."""
 
@@ -149,6 +176,16 @@ class Explanation(TypedDict):
             list[list[float]],
             Field(description="lookback x n_features, oldest step first; only for detail `steps` and `flow`."),
         ]
+    ]
+    effects: NotRequired[Annotated[dict[str, Effect], Field(description="Of each feature; only where asked for.")]]
+    effects_by_group: NotRequired[
+        Annotated[
+            dict[str, Effect | dict[str, Effect]],
+            Field(description="Of what `contributions_by_group` is of, in the same form; with `effects`."),
+        ]
+    ]
+    step_effects: NotRequired[
+        Annotated[StepEffects, Field(description="Of each cell; with `effects` and detail `steps` or `flow`.")]
     ]
     layers: NotRequired[
         Annotated[
@@ -217,6 +254,7 @@ class Receipt(TypedDict):
     ]
     output: ExplainedOutput
     detail: Annotated[Detail, Field(description="What is said.")]
+    effects: NotRequired[Annotated[bool, Field(description="True where effects were asked for.")]]
     baseline: Annotated[UsedBaseline, Field(description="What the windows are compared with, and the seed of a draw.")]
     groups: Annotated[Groups, Field(description="Features that are summed; empty where none are.")]
     segments: Annotated[Segments, Field(description="Steps that are summed; empty where none are.")]
@@ -293,9 +331,37 @@ def describe_explanation(explained: Explained, detail: Detail, first: int) -> It
             explanation["contributions_by_group"] = _describe_groups(explained, window)
         if detail != "features":
             explanation["steps"] = explained.steps[window].tolist()
+        if explained.effects is not None:
+            explanation["effects"] = _describe_effects(explained, window)
+        if explained.effects_by_group is not None:
+            explanation["effects_by_group"] = _describe_effects_by_group(explained, window)
+        if explained.step_effects is not None:
+            removed, alone = explained.step_effects.removed, explained.step_effects.alone
+            explanation["step_effects"] = {"removed": removed[window].tolist(), "alone": alone[window].tolist()}
         if detail == "flow":
             explanation["layers"] = [_describe_layer(layer, window) for layer in explained.layers]
         yield explanation
+
+
+def _describe_effects(explained: Explained, window: int) -> dict[str, Effect]:
+    assert explained.effects is not None
+    return dict(zip(explained.features, _list_effects(explained.effects, window), strict=True))
+
+
+def _describe_effects_by_group(explained: Explained, window: int) -> dict[str, Effect | dict[str, Effect]]:
+    assert explained.effects_by_group is not None
+    values, segments = _list_effects(explained.effects_by_group, window), list(explained.segments)
+    if not segments:
+        return dict(zip(explained.group_names, values, strict=True))
+    of_names = [values[first : first + len(segments)] for first in range(0, len(values), len(segments))]
+    by_segment = [dict(zip(segments, of_name, strict=True)) for of_name in of_names]
+    return dict(zip(explained.group_names, by_segment, strict=True))
+
+
+def _list_effects(effects: Effects, window: int) -> list[Effect]:
+    """Of all parts in a row."""
+    pairs = zip(effects.removed[window].ravel().tolist(), effects.alone[window].ravel().tolist(), strict=True)
+    return [{"removed": removed, "alone": alone} for removed, alone in pairs]
 
 
 def _describe_groups(explained: Explained, window: int) -> dict[str, float | dict[str, float]]:

@@ -83,7 +83,11 @@ def _estimate_json(question: Question) -> int:
     if question.groups or question.segments:
         n_named = len(question.groups) + n_features
         of_each = sum(len(name) + NUMBER + 6 for name in question.segments) or NUMBER
-        n_bytes += names + sum(map(len, question.groups)) + n_named * (of_each + 8)
+        named = names + sum(map(len, question.groups)) + n_named * (of_each + 8)
+        n_bytes += named * (2 if question.effects else 1)
+    if question.effects:
+        n_bytes += names
+    n_bytes += question.n_parts * (2 * NUMBER + len('"":{"removed":,"alone":},'))
     if question.detail != "features":
         n_bytes += lookback * n_features * NUMBER
     if question.detail == "flow":

@@ -103,6 +103,7 @@ def explain_part(question: Question, first: int, pause: Pause, tell: Callable[[i
             groups=question.groups,
             segments=question.segments,
             **vars(question.options),
+            effects="steps" if question.effects and question.detail != "features" else question.effects,
             pause=tell_and_pause,
         )
         explained.require_completeness(explained.tolerance / question.options.tolerance, first)

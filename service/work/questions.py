@@ -27,6 +27,7 @@ class Question:
         groups: what is summed of the features; empty where none are.
         segments: what is summed of the steps; empty where none are.
         options: how exact the ledgers must be.
+        effects: whether to say what removing each feature does, and each alone; of cells where `detail` has steps.
         receipt: whether the answer holds what is needed to repeat it.
         progress: whether lines between the explanations tell how far the work is.
     """
@@ -40,6 +41,7 @@ class Question:
     groups: Groups
     segments: Segments
     options: LedgerOptions
+    effects: bool
     receipt: bool
     progress: bool
 
@@ -61,9 +63,20 @@ class Question:
 
     @property
     def path_nodes(self) -> int:
-        """How many path nodes it takes where no path is halved: the work, before it is done."""
+        """How many path nodes it takes where no path is halved, forecasts for effects included: the work ahead."""
         baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
-        return self.total * baselines * self.options.path_nodes
+        return self.total * baselines * (self.options.path_nodes + 2 * self.n_parts)
+
+    @property
+    def n_parts(self) -> int:
+        """Of how many features, groups, segments and cells at most the effects are measured, with 2 forecasts each."""
+        if not self.effects:
+            return 0
+        lookback, n_features = self.served.model.config.window_shape
+        n_parts = n_features * (1 if self.detail == "features" else 1 + lookback)
+        if self.groups or self.segments:
+            n_parts += (len(self.groups) + n_features) * max(len(self.segments), 1)
+        return n_parts
 
     def refuse_costly(self, max_path_nodes: int) -> None:
         """Refuses what takes too long.
@@ -73,7 +86,9 @@ class Question:
         """
         if self.path_nodes > max_path_nodes:
             reason = f"would take {self.path_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
-            advice = "send fewer windows, outputs or baselines at a time"
+            advice = "send fewer windows, outputs or baselines at a time" + (
+                ", or leave out effects" if self.effects else ""
+            )
             raise unusable("body", f"{reason}: {advice}", "limit_exceeded")
 
 

@@ -26,7 +26,7 @@ def make_receipt(question: Question, baseline: UsedBaseline) -> Receipt:
         baseline: as the answer states it.
     """
     names = [question.served.model.config.outputs[output] for output in question.outputs]
-    return {
+    receipt: Receipt = {
         "checkpoint": question.served.checkpoint,
         "versions": find_versions(),
         "input": hash_windows(question.windows),
@@ -40,6 +40,9 @@ def make_receipt(question: Question, baseline: UsedBaseline) -> Receipt:
         "path_nodes": question.options.path_nodes,
         "halvings": question.options.halvings,
     }
+    if question.effects:
+        receipt["effects"] = True
+    return receipt
 
 
 def find_versions() -> Versions:

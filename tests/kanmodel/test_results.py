@@ -183,6 +183,33 @@ def test_several_windows_show_a_table(model, windows):
         found.svg()
 
 
+def test_effects_stand_beside_contributions(model, windows):
+    """Where they are asked for, tables have removed, alone and together, and the waterfall tells two on hover."""
+    found = model.explain(windows, effects=True)
+    for row in found.table():
+        place = row["window"], NAMES.index(row["feature"])
+        assert row["removed"] == found.effects.removed[place] and row["alone"] == found.effects.alone[place]
+        assert row["together"] == row["removed"] - row["alone"]
+    assert "removed" not in model.explain(windows).table()[0]
+    head, *rows = tables_of(found)[0]
+    assert head[3:] == ["mean |removed|", "mean |alone|", "mean |together|"]
+    for name, *values in rows:
+        expected = np.abs(found.effects.removed[:, NAMES.index(name)]).mean()
+        assert float(values[2]) == pytest.approx(expected, rel=1e-3)
+    (table,) = tables_of(found[1])
+    assert (
+        table[0]
+        == repr(found[1]).splitlines()[5].split()
+        == ["feature", "contribution", "removed", "alone", "together"]
+    )
+    for group in picture_of(found[1]).iter(f"{SVG}g"):
+        if group.get("class") == "step":
+            number = NAMES.index(group.get("data-feature"))
+            removed, alone = re.search("; removed (.+) K, alone (.+) K$", group.find(f"{SVG}title").text).groups()
+            assert float(removed.replace("\u2212", "-")) == pytest.approx(found.effects.removed[1, number], abs=0.01)
+            assert float(alone.replace("\u2212", "-")) == pytest.approx(found.effects.alone[1, number], abs=0.01)
+
+
 def test_pictures_of_the_network_and_of_an_edge(model):
     """The network has each kept edge, and an edge its knots, in a piece of HTML that runs and loads nothing."""
     found = model.topology(fidelity=0.9)

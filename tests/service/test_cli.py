@@ -13,6 +13,7 @@ from factories import make_chain, make_model, write_table
 from goldens import load_case
 from processes import Fork, start, start_command
 
+from kanmodel import Model
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.importance.global_importance import measure_importance
@@ -264,6 +265,19 @@ def test_a_window_is_explained(run, saved):
     order = re.findall(r"│ (f\d) ", out)
     sizes = dict(zip(model.config.feature_names, np.abs(last.features[0]), strict=True))
     assert order == sorted(sizes, key=lambda name: -sizes[name])
+
+
+def test_effects_are_printed_beside_contributions(run, saved):
+    """With --effects a row says what the forecast loses without the feature, and what the feature does alone."""
+    file = saved(make_model("lstm"))
+    model = Model(load_checkpoint(file))
+    effects = model.explain(model.reference.windows[7], effects=True).effects
+    document = json.loads(run("explain", file, "--window", "7", "--effects", "--json")[1])
+    for number, effect in enumerate(document["effects"].values()):
+        assert effect == pytest.approx({"removed": effects.removed[0, number], "alone": effects.alone[0, number]})
+    _, out, _ = run("explain", file, "--window", "7", "--effects")
+    assert all(f"{value:+.4f}" in out for value in (*effects.removed[0], *effects.alone[0]))
+    assert "removed" not in run("explain", file, "--window", "7")[1]
 
 
 def test_a_window_of_a_model_without_targets(run, saved):

@@ -130,6 +130,23 @@ def test_the_numbers_are_those_of_the_service(service, run, tmp_path):
             assert row[f"contribution_{name}"] == pytest.approx(one["contributions"][name], abs=1e-6 * std)
 
 
+def test_effects_are_columns_beside_contributions(run, file, tmp_path):
+    """With --effects each feature has `removed_` and `alone_`, as the library has them; the rest stays as it is."""
+    rows = make_rows(n=30)
+    rows.write_parquet(tmp_path / "rows.parquet")
+    run("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time", "--effects")
+    found = result(tmp_path / "out")
+    windows = take_windows(rows.select(NAMES).to_numpy(), np.arange(LOOKBACK - 1, 30), LOOKBACK)
+    effects = Model(MODEL).explain(windows, effects=True).effects
+    for name in ("removed", "alone"):
+        columns = found.select(f"{name}_{feature}" for feature in NAMES).to_numpy()
+        np.testing.assert_allclose(columns, getattr(effects, name), atol=1e-9)
+    others = [name for name in found.columns if not name.startswith(("removed_", "alone_"))]
+    assert_frame_equal(found.select(others), expected(rows), abs_tol=1e-9)
+    code, _, error = run("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time")
+    assert code == 2 and "effects" in error
+
+
 @pytest.mark.parametrize("nested", [pl.List(pl.Float64), pl.Array(pl.Float64, LOOKBACK), pl.List(pl.String)])
 def test_a_row_may_hold_a_window(run, file, tmp_path, nested):
     """Lists of values, one a feature, give what the series that they were cut from gives."""
@@ -498,6 +515,8 @@ def test_rows_must_run_from_oldest_to_newest(run, file, tmp_path):
         (["--strict"], "--strict, --engine, --workers and --part-windows are for TABLE"),
         (["--part-windows", "9"], "--strict, --engine, --workers and --part-windows are for TABLE"),
         (["rows.csv", "-o", "out", "--window", "1"], "all windows of TABLE are explained"),
+        (["--faithfulness", "--effects"], "so --window and --effects cannot be given with it"),
+        (["--effects", "--receipt", "a", "--input", "b"], "--receipt repeats what the receipt says"),
         (["rows.csv", "-o", "out", "--receipt", "a", "--input", "b"], "--receipt repeats what the receipt says"),
     ],
 )

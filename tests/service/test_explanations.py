@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from factories import make_model, make_windows
 
+from kanmodel import Model
 from kanmodel import model as core
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import NonFiniteError
@@ -64,6 +65,55 @@ def test_the_answer_is_the_ledger(service):
             assert ("nodes" in described, "edges" in described) == (layer.nodes is not None, layer.edges is not None)
             for edge in described.get("edges", []):
                 assert edge["contribution"] == layer.edges[number, edge["j"], edge["i"]]
+
+
+@pytest.mark.parametrize("detail", ["features", "steps", "flow"])
+def test_effects_are_those_of_the_library(service, detail):
+    """Of each feature, and with steps of each cell, `removed` and `alone` are the model's; none unless asked for."""
+    model = Model(service.models["two"])
+    answer = ask(service, "two", output=["a+1", "b+2"], detail=detail, effects=True)
+    windows = make_windows(service.models["two"], 2)
+    for explanation in answer["explanations"]:
+        found = model.explain(windows, explanation["output"], effects="steps")[explanation["instance"]]
+        for number, (name, effect) in enumerate(explanation["effects"].items()):
+            assert name == found.features[number]
+            assert effect["removed"] == pytest.approx(found.effects.removed[0, number], abs=1e-9)
+            assert effect["alone"] == pytest.approx(found.effects.alone[0, number], abs=1e-9)
+        assert ("step_effects" in explanation) == (detail != "features")
+        if detail != "features":
+            for name, values in explanation["step_effects"].items():
+                np.testing.assert_allclose(values, getattr(found.step_effects, name)[0], atol=1e-9)
+    assert not {"effects", "step_effects"} & set(ask(service, "two", output="a+1", detail=detail)["explanations"][0])
+
+
+@pytest.mark.parametrize("segments", [None, {"new": [-1, 0]}])
+def test_effects_of_groups_are_those_of_the_library(service, segments):
+    """`effects_by_group` has the form of `contributions_by_group`, and the numbers of the library."""
+    groups = {"pair": ["f0", "f3"]}
+    answer = ask(service, "front", effects=True, groups=groups, segments=segments)
+    windows = make_windows(service.models["front"], 2)
+    found = Model(service.models["front"]).explain(windows, groups=groups, segments=segments, effects=True)
+    for window, explanation in enumerate(answer["explanations"]):
+        by_group = explanation["effects_by_group"]
+        assert list(by_group) == list(explanation["contributions_by_group"]) == list(found.group_names)
+        for number, name in enumerate(found.group_names):
+            effect, place = (by_group[name], ()) if segments is None else (by_group[name]["new"], (0,))
+            assert effect["removed"] == pytest.approx(found.effects_by_group.removed[window, number, *place], abs=1e-9)
+            assert effect["alone"] == pytest.approx(found.effects_by_group.alone[window, number, *place], abs=1e-9)
+
+
+def test_effects_over_http_are_differences_of_predictions(service):
+    """A client that puts the baseline into a feature and asks :predict gets the forecast that `removed` is made of."""
+    answer = ask(service, "front", effects=True)
+    windows = make_windows(service.models["front"], 2)
+    for number, name in enumerate(service.models["front"].config.feature_names):
+        without = windows.copy()
+        without[:, :, number] = answer["baseline"]["values"][name]
+        body = {"instances": without.tolist()}
+        predictions = service.post("/v1/models/front:predict", body).json()["predictions"]
+        for explanation, (prediction,) in zip(answer["explanations"], predictions, strict=True):
+            removed = explanation["prediction"] - prediction
+            assert explanation["effects"][name]["removed"] == pytest.approx(removed, abs=1e-6)
 
 
 def test_detail_says_how_much_is_said(service):

@@ -271,6 +271,28 @@ def accepts(client):
     return True
 
 
+def test_the_forecasts_of_effects_are_bounded(serve, folder):
+    """They count as path nodes, 2 for each window, output, baseline and feature, or cell, before any is computed."""
+    window = [[0.5, 1.5, 2.5, 3.5]] * 6
+    with serve(models=folder / "two.safetensors", max_path_nodes=2 * (17 + 2 * 4)) as client:
+        for n, members, status in (
+            (2, {}, 200),
+            (3, {}, 422),
+            (1, {"baseline": {"reference": 2}}, 200),
+            (1, {"baseline": {"reference": 3}}, 422),
+            (1, {"groups": {"pair": ["f0", "f1"]}, "segments": {"new": [0, 0], "old": [-2, -1]}}, 200),
+            (1, {"segments": {str(step): [step, step] for step in (0, -1, -2, -3)}}, 422),
+            (1, {"detail": "steps"}, 422),  # 17 + 2 (4 + 6 x 4)
+        ):
+            body = {"instances": [window] * n, "output": "a+1", "effects": True, **members}
+            answer = client.post("/v1/models/two:explain", json=body)
+            assert answer.status_code == status, members
+            if status == 422:
+                assert "of at most 50 (max_path_nodes)" in answer.json()["error"]
+                assert "or leave out effects" in answer.json()["error"]
+        assert "would take 73 path nodes" in answer.json()["error"]
+
+
 def test_the_path_nodes_of_an_explanation_are_bounded(serve, folder):
     """Windows, outputs and baselines count; the error says how many nodes there may be, and a receipt is no way out."""
     window = [[0.5, 1.5, 2.5, 3.5]] * 6

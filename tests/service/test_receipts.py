@@ -166,6 +166,19 @@ def test_the_receipt_says_what_was_computed_and_with_what(service):
     assert (plain["input"], plain["method"]) == (answer["receipt"]["input"], "integrated_gradients")
 
 
+@pytest.mark.parametrize("detail", ["features", "steps"])
+def test_effects_repeat(service, detail):
+    """An answer with effects has them in its receipt, and repeats with them, so that a changed one is found."""
+    model = service.models["front"]
+    body = {"instances": make_windows(model, 2).tolist(), "effects": True, "detail": detail}
+    data = ask(service, "front", body)
+    assert json.loads(data)["receipt"]["effects"] is True
+    assert repeat_answer(read_answer(data, "answer"), body, Model(model)).agrees
+    changed = json.loads(data)
+    changed["explanations"][1]["effects"]["f1"]["alone"] += 0.1
+    assert not repeat_answer(read_answer(json.dumps(changed).encode(), "answer"), body, Model(model)).agrees
+
+
 def test_there_is_none_unless_it_is_asked_for(service):
     """An answer has no receipt by default; in lines it is in the first."""
     body = {"instances": make_windows(service.models["front"], 2).tolist()}

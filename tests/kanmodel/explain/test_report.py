@@ -9,6 +9,7 @@ import torch
 from factories import make_model
 from goldens import load_case
 
+from kanmodel import Model
 from kanmodel.checkpoint import Reference, load_checkpoint
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.report import collect_findings
@@ -233,3 +234,20 @@ def test_markdown():
     assert places == sorted(places)
     assert np.diff([*places, len(text)]).min() > 0
     assert text.endswith("\n") and not text.endswith("\n\n")
+
+
+def test_the_report_lists_features_that_act_together():
+    """All features stand there by the mean of |removed - alone| over the reference windows, and the answer says so."""
+    model, findings = tiny("lstm")
+    independence = by_id(findings)["independence"]
+    rows = independence.evidence["acting_together"]
+    effects = Model(model).explain(Model(model).reference.windows, effects=True).effects
+    chosen = np.linspace(0, len(effects.removed) - 1, 128).astype(int)
+    for name in ("removed", "alone", "together"):
+        means = np.abs(getattr(effects, name)[chosen]).mean(axis=0)
+        found = {row["feature"]: row[f"mean_abs_{name}"] for row in rows}
+        assert [found[f"f{f}"] for f in range(3)] == pytest.approx(means.tolist())
+    by_together = [row["mean_abs_together"] for row in rows]
+    assert by_together == sorted(by_together, reverse=True)
+    assert f"for `{rows[0]['feature']}` (" in independence.answer
+    assert "`removed` says what the forecast loses without a feature" in independence.answer

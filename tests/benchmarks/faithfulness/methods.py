@@ -1,0 +1,131 @@
+"""Ways of giving each point of a window a score: this project's, Captum's, TIMING, chance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from captum.attr import FeatureAblation, IntegratedGradients, Occlusion, ShapleyValueSampling
+from torch import Tensor
+
+from kanmodel import Model
+
+Array = np.ndarray
+Attribute = Callable[[Array], Array]
+"""Windows (n, lookback, n_features), model units -> scores of that shape, in standard deviations of the output."""
+
+OUTPUT = 0
+SHAPLEY_SAMPLES = 25
+OCCLUDED_STEPS = 3
+TIMING_SAMPLES, TIMING_SEGMENTS, TIMING_SHORTEST = 50, 50, 2  # its paper's numbers, but for the shortest of 10 steps
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model whose forecasts are explained, in model units.
+
+    Attributes:
+        model: the model.
+    """
+
+    model: Model
+
+    @property
+    def start(self) -> Array:
+        """The baseline ``mean``, (lookback, n_features)."""
+        return self.model.loaded.to_model_units(self.model.baseline()).numpy()[0]
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of the output on the reference windows."""
+        return float(self.model.loaded.output_std[OUTPUT] / self.model.scaling.output_scale[OUTPUT])
+
+    def forecast(self, windows: Array) -> Array:
+        """(n, lookback, n_features) -> (n,), in standard deviations of the output."""
+        outputs = self.model.loaded.frozen.forward(torch.from_numpy(windows))[:, OUTPUT]
+        return outputs.double().numpy() / self.spread
+
+    def differentiable(self, windows: Tensor) -> Tensor:
+        """The same with gradients, for Captum."""
+        return self.model.loaded.network(windows)[:, OUTPUT] / self.spread
+
+    def to_original(self, windows: Array) -> Array:
+        """Windows as `Model` takes them."""
+        return self.model.scaling.features_to_original(torch.from_numpy(windows))
+
+
+def make_methods(subject: Subject, seed: int) -> Mapping[str, Attribute]:
+    """Every method by its name in the table."""
+    model, start = subject.model, torch.from_numpy(subject.start)[None]
+    std = float(model.loaded.output_std[OUTPUT])
+    generator = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    gradients = IntegratedGradients(subject.differentiable)
+    shapley = ShapleyValueSampling(subject.differentiable)
+    ablation, occlusion = FeatureAblation(subject.differentiable), Occlusion(subject.differentiable)
+
+    def captum(attribute: Callable[..., Tensor], gradient: bool, **options: object) -> Attribute:
+        def scores(windows: Array) -> Array:
+            with torch.set_grad_enabled(gradient):
+                found = attribute(torch.from_numpy(windows), baselines=start, **options)
+            return found.detach().double().numpy()
+
+        return scores
+
+    return {
+        "ledger": lambda windows: model.explain(subject.to_original(windows)).steps / std,
+        "removed": lambda windows: (
+            model.explain(subject.to_original(windows), effects="steps").step_effects.removed / std
+        ),
+        "Integrated Gradients, 50 steps": captum(gradients.attribute, True, n_steps=50, internal_batch_size=1024),
+        "Integrated Gradients, 500 steps": captum(gradients.attribute, True, n_steps=500, internal_batch_size=1024),
+        f"Shapley value sampling, {SHAPLEY_SAMPLES}": captum(shapley.attribute, False, n_samples=SHAPLEY_SAMPLES),
+        "feature ablation": captum(ablation.attribute, False),
+        f"occlusion, {OCCLUDED_STEPS} steps": captum(
+            occlusion.attribute, False, sliding_window_shapes=(min(OCCLUDED_STEPS, model.lookback), 1)
+        ),
+        "TIMING": lambda windows: attribute_timing(subject.differentiable, windows, subject.start, generator),
+        "random": lambda windows: generator.normal(size=windows.shape),
+    }
+
+
+def attribute_timing(
+    forecast: Callable[[Tensor], Tensor],
+    windows: Array,
+    start: Array,
+    generator: np.random.Generator,
+    n_samples: int = TIMING_SAMPLES,
+    n_segments: int = TIMING_SEGMENTS,
+    shortest: int = TIMING_SHORTEST,
+) -> Array:
+    """TIMING (Jang et al. 2025, arXiv 2506.05035, section 4): Integrated Gradients beside segments that stay.
+
+    At each of `n_samples` positions a_k = k / n_samples of the path, random segments, each of one feature at
+    neighbouring steps, keep the window's own values; all other points are at x0 + a_k (x - x0). A point's score is
+    (x - x0) times the mean of its gradients over the positions at which it was on the path, and 0 where it never was.
+
+    Args:
+        forecast: (n, lookback, n_features) -> (n,), with a gradient.
+        windows: (n, lookback, n_features).
+        start: the baseline, (lookback, n_features).
+        generator: of the segments, which are the same for all windows.
+        n_samples: positions on the path.
+        n_segments: segments at each of them.
+        shortest: fewest steps of a segment, where the window has as many.
+    """
+    lookback, n_features = start.shape
+    x, x0 = torch.from_numpy(windows), torch.from_numpy(start)
+    total, moved = torch.zeros_like(x), torch.zeros(lookback, n_features, dtype=x.dtype)
+    for k in range(n_samples):
+        kept = torch.zeros(lookback, n_features, dtype=torch.bool)
+        for _ in range(n_segments):
+            length = int(generator.integers(min(shortest, lookback), lookback + 1))
+            first = int(generator.integers(0, lookback - length + 1))
+            kept[first : first + length, int(generator.integers(n_features))] = True
+        point = torch.where(kept, x, x0 + k / n_samples * (x - x0)).requires_grad_()
+        (gradient,) = torch.autograd.grad(forecast(point).sum(), point)
+        total += torch.where(kept, 0, gradient)
+        moved += ~kept
+    return ((x - x0) * total / moved.clamp(min=1)).double().numpy()

@@ -1,0 +1,219 @@
+"""Prints the tables of faithfulness: `python tests/benchmarks/faithfulness/run.py`, alone on the machine.
+
+To try it out: `--windows 8 --models 1 --rounds 1 --without-http`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.client import HTTPConnection
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.stats import wilcoxon
+
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent))  # the other benchmarks
+
+from data import Process, make_processes  # noqa: E402
+from measures import (  # noqa: E402
+    completeness_error,
+    cumulative_difference,
+    cumulative_preservation,
+    deletion,
+    insertion,
+    max_sensitivity,
+    precision_and_recall,
+    signed_precision_and_recall,
+    sum_segments,
+)
+from methods import Array, Subject, make_methods  # noqa: E402
+from servers import finish_background, free_server  # noqa: E402
+from table import machine, times_in_turn  # noqa: E402
+
+import kanmodel  # noqa: E402
+from kanmodel import Model  # noqa: E402
+
+SHARE = 0.1  # of the points, that CPD and CPP remove
+RADIUS, MOVES = 0.02, 3  # of max-sensitivity, model units
+TIMED, ROUNDS = 32, 5  # windows that are explained together, and how often
+SEGMENT = 3
+SIGNIFICANT = 0.01
+REFERENCE = "ledger"
+BETTER = {"CPD": "more", "CPP": "less", "deletion": "more", "insertion": "less"}
+BETTER |= {"completeness error": "less", "max-sensitivity": "less"}
+INCOMPARABLE = ("random",)  # what has neither a sum nor a sensitivity that means anything
+
+
+@dataclass
+class Figures:
+    """What was measured of one method, model by model.
+
+    Attributes:
+        by_window: measure -> for each model its windows' figures, (n,).
+        by_truth: measure -> a figure for each model whose truth is known.
+        seconds: of `TIMED` windows, one median for each model.
+    """
+
+    by_window: dict[str, list[Array]] = field(default_factory=dict)
+    by_truth: dict[str, list[float]] = field(default_factory=dict)
+    seconds: list[float] = field(default_factory=list)
+
+
+def main() -> None:
+    """Trains, measures, prints."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--windows", type=int, default=128, help="of each model")
+    parser.add_argument("--models", type=int, default=5, help="how many of the five, in the order of the table")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the times")
+    parser.add_argument("--seed", type=int, default=0, help="of data, training and methods")
+    parser.add_argument("--without-http", action="store_true", help="leaves out the times over HTTP")
+    chosen = parser.parse_args()
+    figures: dict[str, Figures] = {}
+    print(f"\n{machine()}\n")
+    for process in make_processes(chosen.seed)[: chosen.models]:
+        model = train(process, chosen.seed)
+        print(f"{process.name}: test R2 {model.metrics['test_r2']:.2f}", flush=True)
+        windows = choose_windows(model, chosen.windows)
+        measure(process, model, windows, chosen, figures)
+        if not chosen.without_http:
+            figures.setdefault("ledger, over HTTP", Figures()).seconds.append(time_over_http(model, windows))
+    print_measures(figures)
+    print_truth(figures)
+
+
+def train(process: Process, seed: int) -> Model:
+    """A model of a process."""
+    options = {"epochs": 30, "seed": seed} | dict(process.train)
+    return kanmodel.train(process.frame, progress=False, **options)
+
+
+def choose_windows(model: Model, n: int) -> Array:
+    """Reference windows, evenly, in model units: none was trained on."""
+    every = model.loaded.reference.windows
+    return every[torch.linspace(0, len(every) - 1, min(n, len(every))).long()].numpy()
+
+
+def measure(
+    process: Process, model: Model, windows: Array, chosen: argparse.Namespace, figures: dict[str, Figures]
+) -> None:
+    """Adds the figures of every method on one model."""
+    subject = Subject(model)
+    start, forecast = subject.start, subject.forecast
+    methods = make_methods(subject, chosen.seed)
+    truth = None
+    if process.truth is not None:
+        original = subject.to_original(windows)
+        truth = np.sign(process.truth(original, model.baseline()[0]))
+    some = np.resize(np.arange(len(windows)), TIMED)
+    times = times_in_turn([partial(attribute, windows[some]) for attribute in methods.values()], chosen.rounds)
+    for (name, attribute), seconds in zip(methods.items(), times, strict=True):
+        scores, found = attribute(windows), figures.setdefault(name, Figures())
+        on = (forecast, windows, start, scores)
+        of_windows: dict[str, Array] = {
+            "CPD": cumulative_difference(*on, SHARE),
+            "CPP": cumulative_preservation(*on, SHARE),
+            "deletion": deletion(*on),
+            "insertion": insertion(*on),
+        }
+        if name not in INCOMPARABLE:
+            of_windows["completeness error"] = completeness_error(*on)
+            of_windows["max-sensitivity"] = max_sensitivity(attribute, windows, scores, RADIUS, MOVES, chosen.seed)
+            found.seconds.append(float(np.median(seconds)))
+        for measure_name, values in of_windows.items():
+            found.by_window.setdefault(measure_name, []).append(values)
+        if truth is not None:
+            for measure_name, value in against_truth(scores, truth).items():
+                found.by_truth.setdefault(measure_name, []).append(value)
+
+
+def against_truth(scores: Array, truth: Array) -> dict[str, float]:
+    """AUP and AUR by magnitude and by sign, of points and of segments."""
+    found: dict[str, float] = {}
+    for place, values, signs in (
+        ("points", scores, truth),
+        (f"segments of {SEGMENT}", sum_segments(scores, SEGMENT), np.sign(sum_segments(truth, SEGMENT))),
+    ):
+        acting = sum_segments(np.abs(truth), SEGMENT) > 0 if values.shape != truth.shape else truth != 0
+        by_magnitude = precision_and_recall(np.abs(values), acting)
+        for kind, pair in (("magnitude", by_magnitude), ("sign", signed_precision_and_recall(values, signs))):
+            found[f"AUP, {kind}, {place}"], found[f"AUR, {kind}, {place}"] = pair
+    return found
+
+
+@contextmanager
+def served(model: Model) -> Iterator[int]:
+    """The port of a service of one model on all cores."""
+    with tempfile.TemporaryDirectory() as folder:
+        model.save(Path(folder) / "model.safetensors")
+        with free_server(Path(folder), 1, 1) as server:
+            finish_background(server.port, "model")
+            yield server.port
+
+
+def time_over_http(model: Model, windows: Array) -> float:
+    """Seconds of `TIMED` windows at detail steps, from the request's text to the answer's objects."""
+    some = Subject(model).to_original(windows[np.resize(np.arange(len(windows)), TIMED)])
+    instances, output = some.tolist(), model.outputs[0]
+    with served(model) as port:
+        connection = HTTPConnection("127.0.0.1", port)
+
+        def ask() -> None:
+            body = json.dumps({"instances": instances, "output": output, "detail": "steps"})
+            connection.request("POST", "/v1/models/model:explain", body, {"Content-Type": "application/json"})
+            assert len(json.loads(connection.getresponse().read())["explanations"]) == TIMED
+
+        return float(np.median(times_in_turn([ask], ROUNDS)[0]))
+
+
+def print_measures(figures: Mapping[str, Figures]) -> None:
+    """Means over models with their standard errors; a star where the pairs of windows differ from the ledger's."""
+    columns = [f"{name} ({better} is better)" for name, better in BETTER.items()]
+    print(f"\n| method | {' | '.join(columns)} | ms for {TIMED} windows |\n|---|{'---|' * (len(columns) + 1)}")
+    ours = figures[REFERENCE].by_window
+    for name, found in figures.items():
+        cells = [
+            _write(found.by_window[column], None if name == REFERENCE else ours[column])
+            if column in found.by_window
+            else "-"
+            for column in BETTER
+        ]
+        times = f"{1e3 * np.mean(found.seconds):.0f}" if found.seconds else "-"
+        print(f"| {name} | {' | '.join(cells)} | {times} |")
+    print(
+        f"\n± is the standard error over models; * marks a difference from the ledger at p < {SIGNIFICANT} (Wilcoxon's "
+        "signed-rank test over all windows)."
+    )
+
+
+def print_truth(figures: Mapping[str, Figures]) -> None:
+    """AUP and AUR, means over the models whose truth is known."""
+    columns = list(figures[REFERENCE].by_truth)
+    print(f"\n| method | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
+    for name, found in figures.items():
+        if found.by_truth:
+            print(f"| {name} | {' | '.join(f'{np.mean(found.by_truth[column]):.2f}' for column in columns)} |")
+
+
+def _write(values: list[Array], ours: list[Array] | None) -> str:
+    means = [float(of_model.mean()) for of_model in values]
+    text = f"{np.mean(means):.3g}"
+    if len(means) > 1:
+        text += f" ± {np.std(means, ddof=1) / np.sqrt(len(means)):.2g}"
+    if ours is not None:
+        differences = np.concatenate(values) - np.concatenate(ours)
+        if np.any(differences != 0) and wilcoxon(differences).pvalue < SIGNIFICANT:
+            text += " *"
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""What a forecast loses without a feature, and what a feature does alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from factories import make_chain, make_model, make_windows
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanmodel import DataError, Model, UnknownNameError
+from kanmodel.explain.alternatives.effects import Part, each_cell, measure_effects
+from kanmodel.explain.paths.baseline import Baseline
+from kanmodel.explain.paths.expected import ReferenceBaselines
+from kanmodel.network.bases import Line
+from kanmodel.network.config import Feature, LayerConfig, ModelConfig, Target, plain_layers
+
+MODEL = Model(make_model(targets=("a", "b")))
+N_FEATURES, LOOKBACK = len(MODEL.features), MODEL.lookback
+BASELINES = ["mean", "zero", {"reference": 3, "seed": 1}, {"values": {f"f{f}": float(f) for f in range(N_FEATURES)}}]
+
+
+def by_hand(windows, baseline, output, rows, columns):
+    """`removed` and `alone` of some cells, each the mean over baselines of differences of what `predict` says."""
+    number = MODEL.outputs.index(output)
+    removed, alone = [], []
+    for start in MODEL.baseline(baseline):
+        without, only = windows.copy(), np.repeat(start[None], len(windows), axis=0)
+        without[:, rows, columns] = start[rows, columns]
+        only[:, rows, columns] = windows[:, rows, columns]
+        removed.append(MODEL.predict(windows) - MODEL.predict(without))
+        alone.append(MODEL.predict(only) - MODEL.predict(start))
+    return np.mean(removed, axis=0)[:, number], np.mean(alone, axis=0)[:, number]
+
+
+def chain_of_lines(n_features, lookback, layer, seed=0):
+    """A model whose edges are lines, on the flattened window."""
+    features = tuple(Feature(f"f{f}", None, float(f), 1.5, -9.0, 9.0) for f in range(n_features))
+    target = Target("y", None, 2.0, 3.0)
+    return make_chain(ModelConfig(features, (target,), lookback, 1, (layer,), readout="flatten", dtype="float64"), seed)
+
+
+@given(seed=st.integers(0, 99), baseline=st.sampled_from(BASELINES), output=st.sampled_from(["a+1", "b+1"]))
+def test_effects_are_differences_of_forecasts(seed, baseline, output):
+    """Each effect of a feature or a cell is what `predict` says of the windows that one builds by hand."""
+    windows = make_windows(MODEL.loaded, 3, seed)
+    found = MODEL.explain(windows, output, baseline=baseline, effects="steps")
+    feature, step = seed % N_FEATURES, seed % LOOKBACK
+    for effects, place, rows in (
+        (found.effects, np.s_[:, feature], slice(None)),
+        (found.step_effects, np.s_[:, step, feature], slice(step, step + 1)),
+    ):
+        removed, alone = by_hand(windows, baseline, output, rows, [feature])
+        np.testing.assert_allclose(effects.removed[place], removed, atol=1e-9)
+        np.testing.assert_allclose(effects.alone[place], alone, atol=1e-9)
+        np.testing.assert_array_equal(effects.together, effects.removed - effects.alone)
+
+
+@given(seed=st.integers(0, 99), baseline=st.sampled_from(BASELINES))
+def test_effects_of_groups_and_segments(seed, baseline):
+    """A group is removed as one, with all its features at once, over all steps or over those of a segment."""
+    windows = make_windows(MODEL.loaded, 2, seed)
+    groups, segments = {"pair": ["f2", "f0"]}, {"new": (-1, 0), "old": (-5, -3)}
+    by_group = MODEL.explain(windows, baseline=baseline, groups=groups, effects=True)
+    both = MODEL.explain(windows, baseline=baseline, groups=groups, segments=segments, effects=True)
+    assert by_group.group_names == ("pair", "f1", "f3") and both.effects_by_group.removed.shape == (2, 3, 2)
+    for number, columns in enumerate(([0, 2], [1], [3])):
+        removed, alone = by_hand(windows, baseline, "a+1", slice(None), columns)
+        np.testing.assert_allclose(by_group.effects_by_group.removed[:, number], removed, atol=1e-9)
+        np.testing.assert_allclose(by_group.effects_by_group.alone[:, number], alone, atol=1e-9)
+        for segment, rows in enumerate((slice(4, 6), slice(0, 3))):
+            removed, alone = by_hand(windows, baseline, "a+1", rows, columns)
+            np.testing.assert_allclose(both.effects_by_group.removed[:, number, segment], removed, atol=1e-9)
+            np.testing.assert_allclose(both.effects_by_group.alone[:, number, segment], alone, atol=1e-9)
+    rows = {(row["group"], row["segment"]): row for row in both[1].table("group")}
+    assert rows["f3", "old"]["removed"] == both.effects_by_group.removed[1, 2, 1]
+    assert by_group[0].effects_by_group.alone.shape == (1, 3) and MODEL.explain(windows, groups=groups).effects is None
+
+
+def test_a_part_of_all_cells_is_the_whole_change():
+    """With every cell in one part, both effects are F(x) - F(x0)."""
+    windows = make_windows(MODEL.loaded, 4)
+    scaled = MODEL.loaded.to_model_units(windows)
+    found = measure_effects(MODEL.loaded, scaled, 1, Baseline(), [Part(tuple(range(N_FEATURES)))])
+    change = MODEL.predict(windows)[:, 1] - MODEL.predict(MODEL.baseline())[0, 1]
+    np.testing.assert_allclose(found.removed[:, 0], change, rtol=1e-9)
+    np.testing.assert_allclose(found.alone[:, 0], change, rtol=1e-9)
+
+
+@given(seed=st.integers(0, 99), baseline=st.sampled_from(["mean", "zero", {"reference": 3}]))
+def test_a_linear_model_has_one_answer_to_three_questions(seed, baseline):
+    """Where the forecast is linear, removed, contribution and alone are equal, of features and of cells."""
+    model = Model(chain_of_lines(3, 4, LayerConfig(12, 1, Line(), "zero"), seed))
+    found = model.explain(make_windows(model.loaded, 3, seed), baseline=baseline, effects="steps")
+    assert np.abs(found.contributions).max() > 0.01
+    for effects, contributions in ((found.effects, found.contributions), (found.step_effects, found.steps)):
+        np.testing.assert_allclose(effects.removed, contributions, atol=1e-8)
+        np.testing.assert_allclose(effects.alone, contributions, atol=1e-8)
+
+
+@given(seed=st.integers(0, 99))
+def test_effects_add_up_where_features_do_not_interact(seed):
+    """A head of one layer over the features is additive: removed and alone are equal, and sum to F(x) - F(x0)."""
+    config = replace(make_model("head").config, head=plain_layers([4, 1]))
+    model = Model(make_chain(config, seed))
+    found = model.explain(make_windows(model.loaded, 5, seed), effects=True)
+    change = found.predictions - found.baseline_prediction
+    np.testing.assert_allclose(found.effects.removed.sum(axis=1), change, atol=1e-8)
+    np.testing.assert_allclose(found.effects.together, 0, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_disconnected_feature_has_no_effect_at_all(dtype):
+    """Both effects of a feature that no path connects with the output are exactly 0, however many windows there are."""
+    loaded = make_model("head", dtype=dtype, product=True)
+    with torch.no_grad():
+        loaded.network.head[0].mask[:, 2] = 0
+    model = Model(replace(loaded))
+    for n in (1, 7, 100):
+        effects = model.explain(make_windows(loaded, n), effects=True).effects
+        assert (effects.removed[:, 2] == 0).all() and (effects.alone[:, 2] == 0).all()
+        assert (effects.removed[:, [0, 1, 3]] != 0).any(axis=0).all()
+
+
+def test_a_part_at_the_baseline_has_no_effect_at_all():
+    """What holds the baseline's values already is exactly 0, and asks for no forecast."""
+    windows = make_windows(MODEL.loaded, 3)
+    windows[1, :, 2] = MODEL.baseline()[0, :, 2]
+    effects = MODEL.explain(windows, effects=True).effects
+    assert effects.removed[1, 2] == effects.alone[1, 2] == 0
+    assert (effects.removed[[0, 2], 2] != 0).all()
+    same = MODEL.explain(MODEL.baseline(), effects="steps")
+    assert not same.effects.removed.any() and not same.step_effects.alone.any()
+
+
+def test_two_features_that_only_act_together():
+    """Of a product of two features, alone is 0 where the other is 0 at the baseline, and removed is all of it."""
+    loaded = chain_of_lines(2, 1, LayerConfig(2, 0, Line(), "zero", mult_arity=(2,)))
+    layer = loaded.network.head[0]
+    with torch.no_grad():
+        for values in (layer.mask, layer.subnode_scale, layer.node_scale):
+            values.fill_(1)
+        for values in (layer.subnode_bias, layer.node_bias):
+            values.fill_(0)
+        layer.coef.copy_(torch.eye(2)[..., None])
+    model = Model(replace(loaded))
+    found = model.explain([[0.0 + 1.5 * 2, 1.0 + 1.5 * 5]], baseline="zero", effects=True)  # 2 and 5 in model units
+    assert found.effects.removed[0] == pytest.approx([30, 30]) and found.effects.alone[0].tolist() == [0, 0]
+    assert found.contributions[0] == pytest.approx([15, 15])
+    assert found.effects.together[0] == pytest.approx([30, 30])
+
+
+@pytest.mark.parametrize("n", [1, 3, 65])
+def test_the_number_of_forecasts_is_known_before(n):
+    """At most 2 forecasts for each window, baseline and part are asked for, beside those of window and baseline."""
+    loaded = make_model()
+    rows: list[int] = []
+
+    class Counting:
+        def forward(self, x):
+            rows.append(len(x))
+            return frozen.forward(x)
+
+    frozen = loaded.frozen
+    loaded.__dict__["frozen"] = Counting()
+    scaled = loaded.to_model_units(make_windows(loaded, n))
+    parts = each_cell(loaded.config)
+    measure_effects(loaded, scaled, 0, ReferenceBaselines(2), parts)
+    assert sum(rows) - 2 * (n + -(-n // 64)) == 2 * 2 * n * len(parts)
+    assert max(rows) <= 256
+
+
+def test_effects_of_some_windows_are_those_windows():
+    """Taking windows of an explanation takes their effects."""
+    found = MODEL.explain(make_windows(MODEL.loaded, 4), effects="steps")
+    np.testing.assert_array_equal(found[2].effects.alone[0], found.effects.alone[2])
+    np.testing.assert_array_equal(found[1:3].step_effects.removed, found.step_effects.removed[1:3])
+    assert MODEL.explain(make_windows(MODEL.loaded, 1)).effects is None
+
+
+def test_it_can_be_ended_between_passes():
+    """A pause that raises ends the work."""
+    calls: list[int] = []
+
+    def pause():
+        calls.append(1)
+        if len(calls) == 3:
+            raise InterruptedError
+
+    scaled = MODEL.loaded.to_model_units(make_windows(MODEL.loaded, 64))
+    with pytest.raises(InterruptedError):
+        measure_effects(MODEL.loaded, scaled, 0, Baseline(), each_cell(MODEL.config), pause)
+
+
+@pytest.mark.parametrize("effects", ["cells", 1, None])
+def test_what_says_nothing_of_effects_is_refused(effects):
+    """Whatever is neither True, False nor "steps" is an error that names the argument."""
+    with pytest.raises(DataError, match='effects must be True, False or "steps", but is'):
+        MODEL.explain(make_windows(MODEL.loaded, 1), effects=effects)
+
+
+def test_a_baseline_that_cannot_be_used_is_named():
+    """The errors of baselines are those of explanations."""
+    with pytest.raises(UnknownNameError, match="has no feature 'x'"):
+        MODEL.explain(make_windows(MODEL.loaded, 1), baseline={"values": {"x": 0}}, effects=True)
