@@ -89,7 +89,7 @@ class ModelComparison(Result):
 
         return {
             "windows": f"{self.windows} reference windows of {self.name}",
-            "forecasts": f"differ by {with_unit(f'{self.difference:.4g}', self.unit)}, root mean square",
+            "forecasts": f"differ by {self.difference:.4g}{f' {self.unit}' if self.unit else ''}, root mean square",
             "mean absolute error": f"{error(self.against_mae)} -> {error(self.mae)}",
             "edges kept": f"{sum(bool(edge.against_kept) for edge in self.edges)} -> "
             f"{sum(bool(edge.kept) for edge in self.edges)}, {len(self.came)} came, {len(self.went)} went",

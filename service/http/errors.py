@@ -81,6 +81,7 @@ ErrorCode = TypeAliasType(
         "invalid_json",
         "invalid_value",
         "limit_exceeded",
+        "no_formula",
         "not_finite",
         "result_not_finite",
         "rate_limited",
