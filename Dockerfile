@@ -22,6 +22,11 @@ RUN cd /opt/kanscope/lib/python3*/site-packages \
         onnxruntime/capi/libonnxruntime.so* onnxruntime/quantization onnxruntime/tools onnxruntime/transformers onnx/backend \
     && find . -type d -name tests -prune -exec rm -rf {} + \
     && find . -name '*.a' -delete
+# The largest libraries come with a table of symbols for debuggers, a fifth of their bytes; the loader reads another.
+# Those alone: of libraries that patchelf has rewritten, as numpy's are, strip makes files that don't load.
+RUN apt-get update && apt-get install -y --no-install-recommends binutils \
+    && cd /opt/kanscope/lib/python3*/site-packages \
+    && strip --strip-unneeded torch/lib/libtorch_cpu.so torch/lib/libtorch_python.so _polars_runtime*/*.so
 
 # Kanscope as a tree of its own, so that a change of it is a small layer.
 FROM dependencies AS kanscope

@@ -11,6 +11,7 @@ from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, Provenance
 from kanmodel.explain.topology.subnetwork import Size, measure_size
 from kanmodel.network.config import Feature, ModelConfig, width_of
+from kanmodel.network.config.groups import resolve_groups
 from kanmodel.results.result import Result
 from kanmodel.scaling import Array, Scaling
 from kanmodel.text import with_unit, write_facts
@@ -57,6 +58,12 @@ class Facts(Result):
     def features(self) -> tuple[Feature, ...]:
         """The inputs: name, unit, and mean, std, min and max over the training rows."""
         return self.config.features
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """The groups of the checkpoint, then the features that are in none; empty where it has no groups."""
+        groups = self.config.groups
+        return resolve_groups(groups, self.config.feature_names).names if groups else ()
 
     @property
     def outputs(self) -> tuple[str, ...]:

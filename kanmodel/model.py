@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from kanmodel.explain.importance.agreement import Agreement
 from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.paths.baseline import baseline_window
 from kanmodel.explain.paths.expected import ReferenceBaselines, draw_baselines, explain_expected
+from kanmodel.explain.paths.grouping import Segments, resolve_segments
 from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
 from kanmodel.explain.structure.replay import Fidelity, Fill
 from kanmodel.explain.topology.graph import TopologyEdge
@@ -36,6 +37,7 @@ from kanmodel.explain.topology.subnetwork import compare_models, extract_subnetw
 from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.facts import Facts
 from kanmodel.inputs import read_baseline, read_windows
+from kanmodel.network.config.groups import Groups, resolve_groups
 from kanmodel.once import Once
 from kanmodel.overall import Overall, Results
 from kanmodel.pausing import Pause, go_on
@@ -119,6 +121,8 @@ class Model(Facts):
         output: str | None = None,
         *,
         baseline: Any = "mean",
+        groups: Groups | Literal["checkpoint"] | None = "checkpoint",
+        segments: Segments | None = None,
         tolerance: float = LedgerOptions.tolerance,
         path_nodes: int = LedgerOptions.path_nodes,
         halvings: int = LedgerOptions.halvings,
@@ -132,25 +136,44 @@ class Model(Facts):
             baseline: what the windows are compared with: ``"mean"`` of the reference windows, ``"zero"`` in model
                 units, the mean of ``"reference"`` windows or of ``{"reference": count, "seed": number}``,
                 ``{"values": {feature: a number or one per step}}`` or ``{"instance": window}``.
+            groups: features that mean one thing, whose contributions are summed, such as
+                ``{"hour": ["hour_sin", "hour_cos"]}``; a member may be another group. By default those of the
+                checkpoint; None for none.
+            segments: steps whose contributions are summed, by their first and last, 0 the newest:
+                ``{"last six hours": (-5, 0)}``.
             tolerance: largest accepted residual and error, in standard deviations of the output.
             path_nodes: nodes of the integration path: a multiple of 4, and one.
             halvings: how often a part of the path may be halved where the tolerance is not reached.
             pause: called between passes.
 
         Raises:
-            DataError: windows, a baseline or an option that cannot be used.
+            DataError: windows, a baseline, a group, a segment or an option that cannot be used.
             UnknownNameError: an output or a feature that does not exist.
             NonFiniteError: a prediction, a residual or an error is not finite.
         """
         number = self._number_of(output)
         options = make_options(tolerance, path_nodes, halvings)
+        groups, segments = self.choose_groups(groups, segments)
         start = read_baseline(self.loaded, baseline)
         scaled = self.loaded.to_model_units(read_windows(self.loaded, windows))
         if isinstance(start, ReferenceBaselines):
             ledger = explain_expected(self.loaded, scaled, number, start.count, start.seed, options, pause)
         else:
             ledger = explain_windows(self.loaded, scaled, number, start, options, pause)
-        return Explanation.of(ledger, self.config.feature_names, self._unit_of(number))
+        return Explanation.of(ledger, self.config.feature_names, self._unit_of(number), groups, segments)
+
+    def choose_groups(
+        self, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None
+    ) -> tuple[Groups, Segments]:
+        """The groups and segments that `explain` sums, empty where there are none.
+
+        Raises:
+            DataError: groups or segments that cannot be; the message names the one.
+        """
+        chosen = self.config.groups if groups == "checkpoint" else {} if groups is None else groups
+        resolve_groups(chosen, self.config.feature_names)
+        resolve_segments({} if segments is None else segments, self.lookback)
+        return chosen, segments or {}
 
     def what_if(
         self,
@@ -513,6 +536,17 @@ class Model(Facts):
         from kanmodel.training.grids import refine_model  # here, since few models are trained after they are loaded
 
         return Model(refine_model(self.loaded, grid_size), self.name)
+
+    def with_groups(self, groups: Groups) -> Model:
+        """The same model with groups of features, which its explanations sum by default; `save` keeps them.
+
+        Args:
+            groups: in the place of those that it has; as for `explain`.
+
+        Raises:
+            ConfigError: they are no groups of its features.
+        """
+        return Model(self.loaded.with_config(replace(self.config, groups=groups)), self.name)
 
     def save(self, path: str | Path) -> Model:
         """Writes the checkpoint; a crash on the way leaves the old file.

@@ -18,6 +18,7 @@ from kanmodel.explain.importance.faithfulness import Faithfulness
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.paths.expected import DEFAULT_COUNT, ReferenceBaselines
+from kanmodel.explain.paths.grouping import Segments
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import LedgerOptions
 from kanmodel.explain.report import FindingId
@@ -29,6 +30,7 @@ from kanmodel.explain.topology.metrics import Metric
 from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule
 from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.network.config import ModelConfig
+from kanmodel.network.config.groups import Groups
 from kanmodel.prose import Answer
 from kanmodel.scaling import Array
 
@@ -57,6 +59,7 @@ __all__ = [
     "FidelityPoint",
     "Fill",
     "FindingId",
+    "Groups",
     "LedgerLayer",
     "LedgerOptions",
     "Metric",
@@ -67,6 +70,7 @@ __all__ = [
     "PruningRule",
     "ReferenceBaselines",
     "Search",
+    "Segments",
     "Span",
     "Support",
     "Thresholds",

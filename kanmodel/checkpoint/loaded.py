@@ -125,6 +125,12 @@ class LoadedModel:
         """Original units <-> model units, as the config states it."""
         return Scaling.of(self.config)
 
+    def with_config(self, config: ModelConfig) -> LoadedModel:
+        """The same weights under a config that differs in what no weight depends on, such as groups; not saved yet."""
+        network = Network(config)
+        network.load_state_dict(self.network.state_dict())
+        return replace(self, network=network, sha256="")
+
     @cached_property
     def frozen(self) -> FrozenNetwork:
         """The same network for inference: what predictions and ledgers are computed with."""

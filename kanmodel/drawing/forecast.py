@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -20,11 +20,12 @@ class Forecast:
     Attributes:
         output: name of the output.
         unit: of all figures; None where unknown.
-        features: names of the features.
+        features: names of the features, or of groups of them.
         baseline_prediction: the forecast from which the contributions start.
         prediction: the forecast in which they end, up to the residual.
         contributions: (n_features,), the signed sum over the steps.
         steps: (lookback, n_features), oldest step first.
+        segments: first and last step of those that are drawn together, by name; empty for each step alone.
     """
 
     output: str
@@ -34,6 +35,7 @@ class Forecast:
     prediction: float
     contributions: Array
     steps: Array
+    segments: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def split_features(magnitudes: Array, most: int) -> tuple[list[int], list[int]]:

@@ -30,11 +30,13 @@ class _Grid:
         names: of the rows.
         columns: first and last step of each, as the distance to the newest step: -3 for three steps before it.
         values: (rows, columns), the target's unit.
+        segments: names of the columns; empty where they have none.
     """
 
     names: list[str]
     columns: list[tuple[int, int]]
     values: Array
+    segments: list[str]
 
     @property
     def width(self) -> int:
@@ -49,7 +51,8 @@ def add_heat_map(root: Element, top: float, forecast: Forecast) -> float:
     largest = float(np.abs(grid.values).max())
     require_finite(largest)
     together = f"; a column is {grid.width} steps together" if grid.width > 1 else ""
-    add(root, "text", f"Feature by step{together}", x=24.0, y=top + 12, class_="strong")
+    title = "Feature by segment" if grid.segments else f"Feature by step{together}"
+    add(root, "text", title, x=24.0, y=top + 12, class_="strong")
     _draw_legend(root, top, largest, forecast.unit)
     top += 28
     pitch, bottom = (RIGHT - LEFT) / len(grid.columns), top + CELL * len(grid.names)
@@ -72,12 +75,17 @@ def _make_grid(forecast: Forecast) -> _Grid:
     if rest:
         rows.append(forecast.steps[:, rest].sum(axis=1))
         names.append(f"{len(rest)} more features")
-    lookback = len(forecast.steps)
+    lookback, segments = len(forecast.steps), dict(sorted(forecast.segments.items(), key=lambda one: one[1]))
+    if segments:
+        parts = [
+            np.array(rows)[:, lookback - 1 + first : lookback + last].sum(axis=1) for first, last in segments.values()
+        ]
+        return _Grid(names, [*segments.values()], np.stack(parts, axis=1), [*segments])
     width = ceil(lookback / N_COLUMNS)
     starts = [max(0, end - width) for end in range(lookback, 0, -width)][::-1]
     ends = [*starts[1:], lookback]
     columns = [(start - lookback + 1, end - lookback) for start, end in zip(starts, ends, strict=True)]
-    return _Grid(names, columns, np.add.reduceat(np.array(rows), starts, axis=1))
+    return _Grid(names, columns, np.add.reduceat(np.array(rows), starts, axis=1), [])
 
 
 def _draw_cell(
@@ -108,8 +116,10 @@ def _draw_axis(root: Element, grid: _Grid, bottom: float) -> None:
     every = max(1, ceil(len(grid.columns) / N_TICKS))
     for column in range(last, -1, -every):
         x = LEFT + pitch * (column + 0.5)
-        add(root, "text", f"{grid.columns[column][1]}", x=x, y=bottom + 14, class_="middle muted")
-    add(root, "text", "step; 0 is the newest", x=RIGHT, y=bottom + 28, class_="end muted")
+        label = shorten(grid.segments[column]) if grid.segments else f"{grid.columns[column][1]}"
+        add(root, "text", label, x=x, y=bottom + 14, class_="middle muted")
+    if not grid.segments:
+        add(root, "text", "step; 0 is the newest", x=RIGHT, y=bottom + 28, class_="end muted")
 
 
 def _draw_legend(root: Element, top: float, largest: float, unit: str | None) -> None:

@@ -158,15 +158,23 @@ def _trust(importance: ImportanceEstimates, topology: NetworkGraph, faithfulness
 def _disagreements(topology: NetworkGraph) -> list[dict[str, Any]]:
     """The edges that score and contribution rank most differently."""
     edges = [edge for edge in topology.kan_edges if edge.scores is not None]
-    by_score = sorted(edges, key=lambda edge: -(edge.scores or {})["backward"])
-    by_contribution = sorted(edges, key=lambda edge: -(edge.contribution or 0.0))
-    ranks = [(edge, by_score.index(edge) + 1, by_contribution.index(edge) + 1) for edge in edges]
+    by_score = _ranks([(edge.scores or {})["backward"] for edge in edges])
+    by_contribution = _ranks([edge.contribution or 0.0 for edge in edges])
+    ranks = [*zip(edges, by_score, by_contribution, strict=True)]
     ranks.sort(key=lambda rank: -abs(rank[1] - rank[2]))
     return [
         {"edge": _name(edge), "rank_by_score": score, "rank_by_contribution": contribution}
         for edge, score, contribution in ranks[:N_DISAGREEMENTS]
         if score != contribution
     ]
+
+
+def _ranks(values: Sequence[float]) -> list[int]:
+    """The rank of each value, 1 for the largest, equal ones in their order."""
+    ranks = [0] * len(values)
+    for rank, number in enumerate(sorted(range(len(values)), key=lambda number: -values[number]), start=1):
+        ranks[number] = rank
+    return ranks
 
 
 def _name(edge: TopologyEdge) -> str:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import cast
 
 import onnx
+
+# From 1.29 on the official builds send usage data to Microsoft, hashes of weights among them, and write to the user's
+# cache, unless this is set before they are imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 
 from kanmodel.errors import ExportError

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,10 @@ from kanmodel.drawing.explanation import draw_explanation
 from kanmodel.drawing.forecast import Forecast
 from kanmodel.drawing.style import Theme
 from kanmodel.errors import DataError
+from kanmodel.explain.paths.grouping import Segments, resolve_segments, sum_groups, sum_segments
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import Ledger
+from kanmodel.network.config.groups import Grouping, Groups, resolve_groups
 from kanmodel.results.result import Pictured
 from kanmodel.scaling import Array
 from kanmodel.text import with_unit, write_facts, write_table
@@ -46,6 +49,8 @@ class Explanation(Pictured):
         converged: whether both are within it, and no node jumps along the path, (n,).
         path_nodes: nodes of the integration path, (n,).
         standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
+        groups: features that are summed, by the name of their group; empty where none are.
+        segments: first and last step of those that are summed, by name, 0 the newest; empty where none are.
     """
 
     output: str
@@ -63,12 +68,40 @@ class Explanation(Pictured):
     converged: NDArray[np.bool_]
     path_nodes: NDArray[np.int64]
     standard_error: Array | None = None
+    groups: Groups = field(default_factory=dict)
+    segments: Segments = field(default_factory=dict)
 
     @classmethod
-    def of(cls, ledger: Ledger, features: tuple[str, ...], unit: str | None) -> Explanation:
-        """A ledger with its names and its unit."""
+    def of(
+        cls,
+        ledger: Ledger,
+        features: tuple[str, ...],
+        unit: str | None,
+        groups: Groups,
+        segments: Segments,
+    ) -> Explanation:
+        """A ledger with its names and its unit, and what is summed of it."""
         same = {name: getattr(ledger, name) for name in (f.name for f in fields(cls)) if hasattr(ledger, name)}
-        return cls(**same | {"features": features, "unit": unit, "contributions": ledger.features})
+        named = {"features": features, "unit": unit, "contributions": ledger.features}
+        return cls(**same | named | {"groups": groups, "segments": segments})
+
+    @cached_property
+    def grouping(self) -> Grouping:
+        """The groups with the numbers of their features, and the features that are in none."""
+        return resolve_groups(self.groups, self.features)
+
+    @property
+    def group_names(self) -> tuple[str, ...]:
+        """What the contributions by group are of: the groups, then the features that are in none."""
+        return self.grouping.names
+
+    @cached_property
+    def contributions_by_group(self) -> Array:
+        """What each group added, (n, n_names), or with segments (n, n_names, n_segments): sums of its features'."""
+        if not self.segments:
+            return sum_groups(self.contributions, self.grouping)
+        rows = list(resolve_segments(self.segments, self.steps.shape[1]).values())
+        return sum_groups(sum_segments(self.steps, rows), self.grouping).swapaxes(1, 2)
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -104,13 +137,16 @@ class Explanation(Pictured):
             standard_error=None if self.standard_error is None else self.standard_error[chosen],
         )
 
-    def table(self) -> list[dict[str, Any]]:
-        """A row for each window and feature, features in the model's order; figures of the window are repeated."""
+    def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
+        """A row for each window and feature, features in the model's order; figures of the window are repeated.
+
+        Args:
+            by: ``group`` for a row for each of `group_names` instead, and for each segment where there are any.
+        """
         return [
             {
                 "window": window,
-                "feature": feature,
-                "contribution": float(self.contributions[window, number]),
+                **entry,
                 "prediction": float(self.predictions[window]),
                 "baseline_prediction": self.baseline_prediction,
                 "residual": float(self.residual[window]),
@@ -118,11 +154,32 @@ class Explanation(Pictured):
                 "converged": bool(self.converged[window]),
             }
             for window in range(len(self))
-            for number, feature in enumerate(self.features)
+            for entry in (self._by_feature(window) if by == "feature" else self._by_group(window))
+        ]
+
+    def _by_feature(self, window: int) -> list[dict[str, Any]]:
+        contributions = self.contributions[window].tolist()
+        return [
+            {"feature": name, "contribution": value} for name, value in zip(self.features, contributions, strict=True)
+        ]
+
+    def _by_group(self, window: int) -> list[dict[str, Any]]:
+        contributions = self.contributions_by_group[window].tolist()
+        if not self.segments:
+            return [
+                {"group": name, "contribution": value}
+                for name, value in zip(self.group_names, contributions, strict=True)
+            ]
+        return [
+            {"group": name, "segment": segment, "contribution": value}
+            for name, values in zip(self.group_names, contributions, strict=True)
+            for segment, value in zip(self.segments, values, strict=True)
         ]
 
     def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
         """The waterfall of one window, and below it what each feature added at each step.
+
+        Groups that no other holds stand for their features, and segments for steps.
 
         Args:
             path: a file that it is written to as well.
@@ -139,14 +196,16 @@ class Explanation(Pictured):
         return super()._picture(theme) if len(self) == 1 else None
 
     def _draw(self, theme: Theme) -> bytes:
+        whole = list(self.grouping.whole)
         forecast = Forecast(
             self.output,
             self.unit,
-            self.features,
+            [self.group_names[number] for number in whole],
             self.baseline_prediction,
             float(self.predictions[0]),
-            self.contributions[0],
-            self.steps[0],
+            sum_groups(self.contributions[0], self.grouping)[whole],
+            sum_groups(self.steps[0], self.grouping)[:, whole],
+            self.segments,
         )
         return draw_explanation(forecast, theme)
 
@@ -156,9 +215,12 @@ class Explanation(Pictured):
 
     def _details(self) -> str:
         if len(self) == 1:
-            ordered = sorted(self.table(), key=lambda row: -abs(row["contribution"]))
-            table = html.write_table(ordered, ["feature", "contribution"])
-            return html.write_facts(self._facts()) + html.fold("All contributions", table)
+            table = html.write_table(_order(self.table()), ["feature", "contribution"])
+            shown = html.write_facts(self._facts()) + html.fold("All contributions", table)
+            if self._is_grouped:
+                grouped = html.write_table(_order(self.table("group")), self._columns)
+                shown += html.fold("Contributions by group", grouped)
+            return shown
         facts = {
             "baseline": f"{self.baseline_prediction:.4g}",
             "converged": f"{int(self.converged.sum())} of {len(self)}",
@@ -211,5 +273,20 @@ class Explanation(Pictured):
             return (
                 f"{self._title()}, baseline {self.baseline_prediction:.4g}\n{write_table(self._windows(), _OF_WINDOW)}"
             )
-        ordered = sorted(self.table(), key=lambda row: -abs(row["contribution"]))
-        return f"{self._title()}\n{write_facts(self._facts())}\n{write_table(ordered, ['feature', 'contribution'])}"
+        rows = _order(self.table("group" if self._is_grouped else "feature"))
+        return f"{self._title()}\n{write_facts(self._facts())}\n{write_table(rows, self._columns)}"
+
+    @property
+    def _is_grouped(self) -> bool:
+        return bool(self.groups or self.segments)
+
+    @property
+    def _columns(self) -> list[str]:
+        """Of the table that is shown of one window."""
+        named = ["group" if self._is_grouped else "feature", *(["segment"] if self.segments else [])]
+        return [*named, "contribution"]
+
+
+def _order(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Largest contributions first."""
+    return sorted(rows, key=lambda row: -abs(row["contribution"]))

@@ -25,7 +25,7 @@ from service.batch.plan import Plan, describe_plan
 from service.batch.tables import first_line
 
 KEY = "kanscope"  # of the JSON document in the metadata of a part
-CONTRIBUTION = "contribution_"  # and the name of the feature
+CONTRIBUTION = "contribution_"  # and the name of the feature or group
 
 
 @dataclass(frozen=True)
@@ -171,12 +171,13 @@ def _explain(model: Model, plan: Plan, windows: Array) -> list[tuple[int, Explan
 
 
 def _tabulate(explained: Explanation, plan: Plan) -> pl.DataFrame:
-    contributions = zip(plan.features, explained.contributions.T, strict=True)
+    by_group = explained.contributions_by_group[:, : len(plan.groups)]  # beyond are the features that are in none
+    columns = zip((*plan.features, *plan.groups), np.hstack([explained.contributions, by_group]).T, strict=True)
     return pl.DataFrame(
         {
             "prediction": explained.predictions,
             "baseline": np.full(len(explained.predictions), explained.baseline_prediction),
-            **{f"{CONTRIBUTION}{name}": np.ascontiguousarray(values) for name, values in contributions},
+            **{f"{CONTRIBUTION}{name}": np.ascontiguousarray(values) for name, values in columns},
             "residual": explained.residual,
             "error": explained.error,
             "converged": explained.converged,
@@ -185,7 +186,8 @@ def _tabulate(explained: Explanation, plan: Plan) -> pl.DataFrame:
 
 
 def _empty(plan: Plan) -> pl.DataFrame:
-    numbers = ("prediction", "baseline", *(f"{CONTRIBUTION}{name}" for name in plan.features), "residual", "error")
+    names = (f"{CONTRIBUTION}{name}" for name in (*plan.features, *plan.groups))
+    numbers = ("prediction", "baseline", *names, "residual", "error")
     return pl.DataFrame(schema={**dict.fromkeys(numbers, pl.Float64), "converged": pl.Boolean})
 
 

@@ -24,6 +24,7 @@ class Plan:
         output: number of the output.
         time: the column of time stamps; None where there is none.
         segment: the column that changes at each gap, which no window crosses; None where there is none.
+        groups: names of the checkpoint's groups, each of which has a column of the result.
         part_windows: rows of the table whose windows go into one file.
         strict: whether a bad row ends the run.
     """
@@ -34,6 +35,7 @@ class Plan:
     output: int
     time: str | None = None
     segment: str | None = None
+    groups: tuple[str, ...] = ()
     part_windows: int = PART_WINDOWS
     strict: bool = False
 
@@ -51,6 +53,7 @@ def describe_plan(plan: Plan, model: Model) -> dict[str, Any]:
         "output": config.outputs[plan.output],
         "unit": config.target_of(plan.output).unit,
         "features": {feature.name: feature.unit for feature in config.features},
+        "groups": {name: list(config.groups[name]) for name in plan.groups},
         "lookback": plan.lookback,
         "baseline": Baseline().kind,
         "tolerance": LedgerOptions().tolerance,

@@ -128,6 +128,7 @@ def explain(
             output=output,
             time=time_column,
             segment=segment_column,
+            groups=tuple(model.config.groups),
             part_windows=part_windows,
             strict=strict,
         )
@@ -165,6 +166,7 @@ def find_window(model: Model, number: int | None) -> int:
 def describe_explanation(model: Model, explained: Explanation, number: int) -> dict[str, Any]:
     """One window explained, for machines."""
     output = model.config.outputs.index(explained.output)
+    by_group = dict(zip(explained.group_names, explained.contributions_by_group[0].tolist(), strict=True))
     return {
         "unit": model.config.target_of(output).unit,
         "window": number,
@@ -173,6 +175,7 @@ def describe_explanation(model: Model, explained: Explanation, number: int) -> d
         "prediction": float(explained.predictions[0]),
         "baseline_prediction": explained.baseline_prediction,
         "contributions": dict(zip(model.config.feature_names, explained.contributions[0].tolist(), strict=True)),
+        **({"contributions_by_group": by_group} if explained.groups else {}),
         "residual": float(explained.residual[0]),
         "error": float(explained.error[0]),
         "tolerance": explained.tolerance,
@@ -200,6 +203,10 @@ def explanation_table(model: Model, explained: Explanation, number: int) -> Tabl
         feature = config.features[index]
         value = last[index] if abs(last[index]) > ROUNDING * model.scaling.feature_scale[index] else 0.0
         table.add_row(feature.name, feature.unit or "", figure(value), f"{contributions[index]:+.4f}")
+    if explained.groups:
+        table.add_section()
+        for name, value in zip(explained.groups, explained.contributions_by_group[0].tolist(), strict=False):
+            table.add_row(f"{name}: {', '.join(explained.groups[name])} together", "", "", f"{value:+.4f}")
     table.add_section()
     table.add_row("baseline: the forecast for the mean window", "", "", f"{explained.baseline_prediction:+.4f}")
     table.add_row("forecast", "", "", f"{explained.predictions[0]:+.4f}")

@@ -96,6 +96,8 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Q
             "output": receipt["output"],
             "detail": receipt["detail"],
             "baseline": _ask_baseline(receipt["baseline"]),
+            "groups": receipt["groups"],
+            "segments": receipt["segments"],
             "tolerance": receipt["tolerance"],
         }
     )

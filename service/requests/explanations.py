@@ -6,11 +6,14 @@ from kanmodel.terms import LedgerOptions
 from service.models.registry import Served
 from service.requests.baselines import read_baseline
 from service.requests.bodies import find_limits, parse_windows, validate_request
+from service.requests.groups import read_groups
 from service.requests.outputs import read_outputs
 from service.requests.windows import read_windows
 from service.schemas.explanations import ExplainRequest
 from service.settings import Settings
 from service.work.questions import Question
+
+UNREAD = ("instances", "columns", "output", "baseline", "groups", "segments")  # by pydantic
 
 
 def read_question(body: bytes, served: Served, settings: Settings) -> Question:
@@ -21,8 +24,9 @@ def read_question(body: bytes, served: Served, settings: Settings) -> Question:
         UnknownNameError: it names an output that does not exist.
     """
     document = parse_windows(body, find_limits(served.model, settings))
-    request = validate_request(ExplainRequest, document, unread=("instances", "columns", "output", "baseline"))
+    request = validate_request(ExplainRequest, document, unread=UNREAD)
     output = document.get("output")
+    groups, segments = read_groups(document, served.model)
     question = Question(
         served=served,
         windows=read_windows(document, served.model, settings.max_windows),
@@ -30,6 +34,8 @@ def read_question(body: bytes, served: Served, settings: Settings) -> Question:
         as_list=isinstance(output, list),
         detail=request.detail,
         baseline=read_baseline(document.get("baseline"), served.model),
+        groups=groups,
+        segments=segments,
         options=LedgerOptions(tolerance=request.tolerance),
         receipt=request.receipt,
         progress=request.progress,

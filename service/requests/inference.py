@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from kanmodel.scaling import Array
-from kanmodel.terms import LedgerOptions
+from kanmodel.terms import Groups, LedgerOptions, Segments
 from service.http.errors import unusable
 from service.models.registry import Served
 from service.requests.baselines import read_baseline
 from service.requests.bodies import find_limits, parse_object, validate_request
+from service.requests.groups import parse_groups, read_groups
 from service.requests.tensors import Tensor, read_tensors, split_body
 from service.schemas.inference import InferRequest, OutputName
 from service.settings import Settings
 from service.work.questions import Question
 
 _EXPLAINED: tuple[OutputName, ...] = ("contributions", "residual", "error")
+_BY_GROUP: OutputName = "contributions_by_group"
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,10 @@ def read_inference(body: bytes, header_length: str | None, served: Served, setti
     _refuse_number_of_inputs(document.get("inputs"), len(served.model.config.features))
     request = validate_request(InferRequest, _leave_out_data(document), unread=())
     windows = read_tensors(_list_tensors(request, document), binary, served.model, settings.max_windows)
-    outputs = _choose_outputs(request)
-    explained = any(name in outputs for name in _EXPLAINED)
-    question = _ask(request, served, windows) if explained else None
+    groups, segments = _read_groups(request, served)
+    explained = _EXPLAINED if not groups and not segments else (*_EXPLAINED, _BY_GROUP)
+    outputs = _choose_outputs(request, explained)
+    question = _ask(request, served, windows, groups, segments) if any(name in outputs for name in explained) else None
     if question is not None:
         question.refuse_costly(settings.max_path_nodes)
     return Inference(request.id or None, windows, question, outputs)
@@ -90,22 +93,30 @@ def _list_tensors(request: InferRequest, document: dict[str, Any]) -> list[Tenso
     ]
 
 
-def _choose_outputs(request: InferRequest) -> dict[OutputName, bool]:
-    """The wanted outputs, and whether each is binary."""
+def _read_groups(request: InferRequest, served: Served) -> tuple[Groups, Segments]:
+    parameters = request.parameters
+    given = {} if parameters is None else {"groups": parameters.groups, "segments": parameters.segments}
+    return read_groups(parse_groups(given), served.model)
+
+
+def _choose_outputs(request: InferRequest, explained: Sequence[OutputName]) -> dict[OutputName, bool]:
+    """The wanted outputs, and whether each is binary; `explained` are there where forecasts are explained."""
     explain = request.parameters is not None and request.parameters.explain
     binary = request.parameters is not None and request.parameters.binary_data_output
     chosen: dict[OutputName, bool] = {}
     for number, wanted in enumerate(request.outputs or ()):
         if wanted.name in chosen:
             raise unusable(f"outputs[{number}].name", "is there already")
-        if wanted.name in _EXPLAINED and not explain:
+        if wanted.name == _BY_GROUP and wanted.name not in explained:
+            raise unusable(f"outputs[{number}].name", f"{wanted.name} is there only with groups or segments")
+        if wanted.name in explained and not explain:
             raise unusable(f"outputs[{number}].name", f"{wanted.name} is there only with parameters.explain")
         own = wanted.parameters.binary_data if wanted.parameters else None
         chosen[wanted.name] = binary if own is None else own
-    return chosen or dict.fromkeys(("predictions", *(_EXPLAINED if explain else ())), binary)
+    return chosen or dict.fromkeys(("predictions", *(explained if explain else ())), binary)
 
 
-def _ask(request: InferRequest, served: Served, windows: Array) -> Question:
+def _ask(request: InferRequest, served: Served, windows: Array, groups: Groups, segments: Segments) -> Question:
     assert request.parameters is not None
     return Question(
         served=served,
@@ -114,6 +125,8 @@ def _ask(request: InferRequest, served: Served, windows: Array) -> Question:
         as_list=True,
         detail=request.parameters.detail,
         baseline=read_baseline(request.parameters.baseline, served.model),
+        groups=groups,
+        segments=segments,
         options=LedgerOptions(),
         receipt=False,
         progress=False,

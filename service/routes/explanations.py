@@ -6,6 +6,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 
+import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
@@ -80,17 +81,27 @@ async def explain(request: Request) -> Response:
     if question.progress and media_type != NDJSON:
         raise unusable("progress", f"needs Accept: {NDJSON}, whose lines can tell it")
     request.state.windows = len(question.windows)
-    predictions = await parts.work.predict(served.model, question.windows, deadline)
-    describe = partial(_describe, question, predictions)
-    cost = estimate_describing(question.windows, predictions.shape[1])
-    header, warnings = await parts.work.run(describe, "explanation", cost, deadline=deadline)
-    count_warnings(parts, served, warnings)
     n_bytes = estimate_explanations(question, "lines" if media_type == NDJSON else "json")
     advances = compute_explanations(question, parts.work, parts.metrics, deadline, n_bytes, encoded=True)
+    n_outputs = len(served.model.outputs)
+
+    async def describe(predictions: Array) -> bytes:
+        cost = estimate_describing(question.windows, n_outputs)
+        header, warnings = await parts.work.run(
+            partial(_describe, question, predictions), "explanation", cost, deadline=deadline
+        )
+        count_warnings(parts, served, warnings)
+        return header
+
     if media_type == NDJSON:
-        lines = _stream(request, question, header, advances)
-        return StreamingResponse(lines, media_type=NDJSON)
-    explanations = await while_connected(request, _collect(advances))
+        header = await describe(await parts.work.predict(served.model, question.windows, deadline))
+        return StreamingResponse(_stream(request, question, header, advances), media_type=NDJSON)
+    if n_outputs == 1:  # every path ends at its window, so its end is the forecast
+        explanations, forecasts = await while_connected(request, _collect(advances))
+        header = await describe(np.array(forecasts)[:, None])
+    else:
+        header = await describe(await parts.work.predict(served.model, question.windows, deadline))
+        explanations, _ = await while_connected(request, _collect(advances))
     cost = estimate_joining(sum(map(len, explanations)))
     with span("encode"):
         joined = await parts.work.run(partial(_join, header, explanations), "explanation", cost)
@@ -103,8 +114,14 @@ def _describe(question: Question, predictions: Array) -> tuple[bytes, list[Range
     return encode_json(describe_question(question, predictions, warnings)), warnings
 
 
-async def _collect(advances: AsyncIterator[Advance]) -> list[bytes]:
-    return [one async for advance in advances for one in advance.encoded]
+async def _collect(advances: AsyncIterator[Advance]) -> tuple[list[bytes], list[float]]:
+    """All explanations in JSON, and the forecast of each."""
+    encoded: list[bytes] = []
+    forecasts: list[float] = []
+    async for advance in advances:
+        encoded += advance.encoded
+        forecasts += [one["prediction"] for one in advance.explanations]
+    return encoded, forecasts
 
 
 def _join(header: bytes, explanations: Sequence[bytes]) -> bytes:

@@ -76,8 +76,9 @@ class FeatureAttribution(TypedDict):
     permutation_mae_increase: Annotated[
         float | None,
         Field(
-            description="Growth of the mean absolute error when its series are permuted between windows; null without "
-            "targets."
+            description="Growth of the mean absolute error when its series are permuted between windows: three times "
+            "between all reference windows, or, of a large model, fewer times and between fewer, taken evenly; null "
+            "without targets."
         ),
     ]
     permutation_interval: Annotated[Interval | None, Field(description="Of that growth, 95 %; null without targets.")]

@@ -18,6 +18,8 @@ from service.schemas.predictions import ONE_FORM, Columns, Instances, Prediction
 
 Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
+Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
+Segments = dict[str, Annotated[list[int], Field(min_length=2, max_length=2)]]
 ExplainedOutput = Annotated[
     str | list[str], Field(description="The explained output; a list where a list was asked for.")
 ]
@@ -49,6 +51,21 @@ class ExplainRequest(Closed):
             "which the explanation is averaged (expected gradients); given values; or another window.",
         ),
     ] = "mean"
+    groups: Annotated[
+        Groups | None,
+        Field(
+            description="Features that mean one thing, whose contributions are summed in `contributions_by_group`: "
+            '`{"hour": ["hour_sin", "hour_cos"]}`. A member may be another group; each is in one at most. Absent: '
+            "those of the checkpoint; null: none.",
+        ),
+    ] = None
+    segments: Annotated[
+        Segments | None,
+        Field(
+            description="Steps whose contributions are summed, by their first and last, 0 the newest: "
+            '`{"last six hours": [-5, 0]}`. They may not overlap.',
+        ),
+    ] = None
     tolerance: Annotated[
         float,
         Field(
@@ -117,6 +134,15 @@ class Explanation(TypedDict):
     ]
     contributions: Annotated[
         dict[str, float], Field(description="Of each feature, over all steps; they sum to F(x) - F(x0).")
+    ]
+    contributions_by_group: NotRequired[
+        Annotated[
+            dict[str, float | dict[str, float]],
+            Field(
+                description="Of each group, and of each feature that is in none; of each segment where there are "
+                "`segments`. Only where there are groups or segments."
+            ),
+        ]
     ]
     steps: NotRequired[
         Annotated[
@@ -192,6 +218,8 @@ class Receipt(TypedDict):
     output: ExplainedOutput
     detail: Annotated[Detail, Field(description="What is said.")]
     baseline: Annotated[UsedBaseline, Field(description="What the windows are compared with, and the seed of a draw.")]
+    groups: Annotated[Groups, Field(description="Features that are summed; empty where none are.")]
+    segments: Annotated[Segments, Field(description="Steps that are summed; empty where none are.")]
     tolerance: Annotated[
         float, Field(description="Largest accepted residual and error, in standard deviations of the output.")
     ]
@@ -261,11 +289,20 @@ def describe_explanation(explained: Explained, detail: Detail, first: int) -> It
             "path_nodes": int(explained.path_nodes[window]),
             "standard_error": None if errors is None else dict(zip(features, errors[window].tolist(), strict=True)),
         }
+        if explained.groups or explained.segments:
+            explanation["contributions_by_group"] = _describe_groups(explained, window)
         if detail != "features":
             explanation["steps"] = explained.steps[window].tolist()
         if detail == "flow":
             explanation["layers"] = [_describe_layer(layer, window) for layer in explained.layers]
         yield explanation
+
+
+def _describe_groups(explained: Explained, window: int) -> dict[str, float | dict[str, float]]:
+    values, segments = explained.contributions_by_group[window].tolist(), explained.segments
+    if segments:
+        values = [dict(zip(segments, of_name, strict=True)) for of_name in values]
+    return dict(zip(explained.group_names, values, strict=True))
 
 
 def _describe_layer(layer: LedgerLayer, window: int) -> LayerContributions:

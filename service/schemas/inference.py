@@ -20,7 +20,9 @@ Datatype = TypeAliasType(
     "Datatype",
     Literal["FP16", "FP32", "FP64", "INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"],
 )
-OutputName = TypeAliasType("OutputName", Literal["predictions", "contributions", "residual", "error"])
+OutputName = TypeAliasType(
+    "OutputName", Literal["predictions", "contributions", "contributions_by_group", "residual", "error"]
+)
 OutputDatatype = Annotated[Literal["FP64"], Field(description="Datatype of the values.")]
 TensorShape = Annotated[list[int], Field(description="Its shape; -1 for any number.")]
 
@@ -50,6 +52,13 @@ class ModelMetadataParameters(TypedDict):
         Field(description="Names along the last axis of the input; in its place there may be a tensor for each."),
     ]
     outputs: Annotated[list[str], Field(description="Names along the last axis of `predictions`.")]
+    groups: Annotated[
+        list[str],
+        Field(
+            description="Names along the third axis of `contributions_by_group`, where a request says nothing of "
+            "groups; empty where the checkpoint has none."
+        ),
+    ]
 
 
 class ModelMetadata(TypedDict):
@@ -131,6 +140,21 @@ class InferParameters(Closed):
     baseline: Annotated[BaselineName, Field(description="What a window is compared with, as in `ExplainRequest`.")] = (
         "mean"
     )
+    groups: Annotated[
+        str | None,
+        Field(
+            description="`groups` of `ExplainRequest` as JSON in a text, such as "
+            '`{"hour": ["hour_sin", "hour_cos"]}` or `null`; by default those of the checkpoint.',
+            strict=True,
+        ),
+    ] = None
+    segments: Annotated[
+        str | None,
+        Field(
+            description='`segments` of `ExplainRequest` as JSON in a text, such as `{"last six hours": [-5, 0]}`.',
+            strict=True,
+        ),
+    ] = None
     binary_data_output: Annotated[
         bool, Field(description="Whether outputs that say nothing of it come as bytes.", strict=True)
     ] = False
@@ -150,7 +174,7 @@ class InferRequest(Closed):
     inputs: Annotated[list[InferInput], Field(description="The input tensors.", min_length=1)]
     outputs: Annotated[
         list[InferOutputRequest] | None,
-        Field(description="The wanted outputs; where it is absent or empty, all there are.", max_length=4),
+        Field(description="The wanted outputs; where it is absent or empty, all there are.", max_length=5),
     ] = None
 
 
@@ -163,6 +187,18 @@ class InferResponseParameters(TypedDict):
     ]
     converged: NotRequired[
         Annotated[bool, Field(description="Whether every explanation has converged; only of explanations.")]
+    ]
+    groups: NotRequired[
+        Annotated[
+            list[str],
+            Field(
+                description="Names along the third axis of `contributions_by_group`: the groups, then the features "
+                "that are in none; only where there are groups or segments."
+            ),
+        ]
+    ]
+    segments: NotRequired[
+        Annotated[list[str], Field(description="Names along its fourth axis; only where there are segments.")]
     ]
 
 
@@ -179,7 +215,8 @@ class InferOutput(TypedDict):
         OutputName,
         Field(
             description="`predictions`, n x n_outputs; `contributions`, n x n_outputs x n_features or, by steps, n x "
-            "n_outputs x lookback x n_features; `residual` and `error`, n x n_outputs. In the unit of the target."
+            "n_outputs x lookback x n_features; `contributions_by_group`, n x n_outputs x n_names or, by segments, n x "
+            "n_outputs x n_names x n_segments; `residual` and `error`, n x n_outputs. In the unit of the target."
         ),
     ]
     shape: Annotated[list[int], Field(description="Its shape.")]
@@ -218,6 +255,7 @@ def describe_tensors(served: Served, entries: Sequence[Entry]) -> ModelMetadata:
             "checkpoint": served.checkpoint,
             "features": list(config.feature_names),
             "outputs": list(config.outputs),
+            "groups": list(served.model.group_names),
         },
     }
 
@@ -260,6 +298,12 @@ def describe_inference(
     }
     if explanations:
         answer["parameters"]["converged"] = all(one["converged"] for one in explanations)
+        by_group = explanations[0].get("contributions_by_group")
+        if by_group is not None:
+            answer["parameters"]["groups"] = [*by_group]
+            first = next(iter(by_group.values()))
+            if isinstance(first, dict):
+                answer["parameters"]["segments"] = [*first]
     return answer, buffers
 
 
@@ -267,9 +311,16 @@ def _arrange(explanations: Sequence[Explanation], n_windows: int) -> dict[str, A
     """The tensors of explanations: (n, n_outputs), and for contributions the axes of one explanation after that."""
     lists: dict[str, list[Any]] = {
         "contributions": [one.get("steps") or [*one["contributions"].values()] for one in explanations],
+        "contributions_by_group": [_list_groups(one) for one in explanations if "contributions_by_group" in one],
         "residual": [one["residual"] for one in explanations],
         "error": [one["error"] for one in explanations],
     }
-    arrays = {name: np.array(values, np.float64) for name, values in lists.items()}
+    arrays = {name: np.array(values, np.float64) for name, values in lists.items() if values}
     n_outputs = len(explanations) // n_windows
     return {name: array.reshape(n_windows, n_outputs, *array.shape[1:]) for name, array in arrays.items()}
+
+
+def _list_groups(explanation: Explanation) -> list[Any]:
+    """What each group contributes, or a list of what it does in each segment."""
+    values = explanation["contributions_by_group"].values()
+    return [[*value.values()] if isinstance(value, dict) else value for value in values]

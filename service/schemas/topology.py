@@ -200,7 +200,10 @@ class FidelityCurve(TypedDict):
     reference_windows: Annotated[int, Field(description="Windows that everything was measured on.")]
     curve: Annotated[
         list[FidelityPointInfo],
-        Field(description="From all edges that are not masked to none, or to where an output is not finite."),
+        Field(
+            description="From all edges that are not masked to none, or to where an output is not finite; of a large "
+            "network not every number of edges, as they go in groups."
+        ),
     ]
 
 

@@ -80,6 +80,10 @@ def _estimate_json(question: Question) -> int:
     lookback, n_features = model.config.window_shape
     names = sum(map(len, model.config.feature_names))
     n_bytes = 500 + 2 * (names + n_features * (NUMBER + 6))
+    if question.groups or question.segments:
+        n_named = len(question.groups) + n_features
+        of_each = sum(len(name) + NUMBER + 6 for name in question.segments) or NUMBER
+        n_bytes += names + sum(map(len, question.groups)) + n_named * (of_each + 8)
     if question.detail != "features":
         n_bytes += lookback * n_features * NUMBER
     if question.detail == "flow":

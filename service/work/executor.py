@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import replace
@@ -24,6 +24,7 @@ from kanmodel.scaling import Array
 from service.http.errors import NotReadyError
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import span
+from service.work.batches import Batches
 from service.work.budget import Bounds, Budget, Held
 from service.work.deadlines import Deadline
 from service.work.forecasts import TOGETHER, Answering, Forecasts
@@ -31,6 +32,7 @@ from service.work.jobs import SLICE, URGENCY, Cost, Job, Kind
 from service.work.threads import StoppedError, Worker
 
 Result = TypeVar("Result")
+Item = TypeVar("Item")
 N_RUNNING = 3  # jobs: one that takes long, one that is prepared, one that is short
 IN_PLACE = 1e-3  # estimated seconds up to which a job without a key is computed on the event loop
 PATIENCE = 2.0  # seconds after which a job goes before more urgent ones
@@ -50,6 +52,7 @@ class Executor:
         self._metrics = metrics
         self._budget = Budget(bounds)
         self._forecasts = Forecasts(self._budget, metrics.observe_batch)
+        self._batches = Batches(self.run_in_turns)
         self._make_worker: Callable[[str, bool], Worker] = Worker
         self._idle: list[Worker] = []
         self._waiting: list[Job] = []  # by arrival
@@ -180,6 +183,23 @@ class Executor:
         self._refuse_closed()
         timed = partial(self._time_slices, function)
         return cast(Result, await self._wait(self._enqueue(timed, "explanation", SLICE, None, takes_turns=True)))
+
+    async def run_together(
+        self,
+        key: Hashable,
+        compute: Callable[[Sequence[Item], Pause], Sequence[Result | Exception]],
+        item: Item,
+        size: int,
+    ) -> Result:
+        """What `run_in_turns` gives for an item, computed together with others of the same key that wait for it.
+
+        Args:
+            key: names the computation; the items of one key differ from each other in nothing that it does not say.
+            compute: gives a result, or the error, of each of some items.
+            item: what is computed.
+            size: how much of a batch it takes, see `batches.TOGETHER`.
+        """
+        return cast(Result, await self._batches.run(key, compute, item, size))
 
     def place(self, kind: Kind, n_bytes: int = 0) -> AbstractContextManager[None]:
         """A place among the requests that wait, and bytes, for work that consists of slices; see `Budget.take`."""

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import accumulate
+
+import numpy as np
 
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
@@ -21,6 +24,9 @@ from service.work.estimates import PART
 from service.work.executor import Executor
 from service.work.questions import Question
 from service.work.receipts import make_receipt
+from service.work.threads import StoppedError
+
+SMALL = 8  # explanations up to which a request is computed together with others; more fill passes by themselves
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,8 @@ def explain_part(question: Question, first: int, pause: Pause, tell: Callable[[i
             windows,
             model.outputs[output],
             baseline=question.baseline,
+            groups=question.groups,
+            segments=question.segments,
             **vars(question.options),
             pause=tell_and_pause,
         )
@@ -129,8 +137,14 @@ async def compute_explanations(
         DeadlineError: the deadline has passed.
         OverloadedError: too many requests wait.
     """
-    loop = asyncio.get_running_loop()
+    loop, key = asyncio.get_running_loop(), question.batch_key
     with work.place("explanation", n_bytes):
+        if key is not None and question.total <= SMALL and not question.progress:
+            explain = partial(_explain_together, encoded)
+            together = await deadline.wait(work.run_together((encoded, key), explain, question, question.total))
+            _observe(question, together, metrics)
+            yield together
+            return
         for first in range(0, len(question.windows), PART):
             told: asyncio.Queue[Advance | None] = asyncio.Queue()
 
@@ -147,10 +161,14 @@ async def compute_explanations(
                 advance = await computing
             finally:
                 computing.cancel()
-            for one in advance.explanations:
-                residual = one["residual"] / one["tolerance"] * question.options.tolerance
-                metrics.observe_explanation(question.served.name, residual, one["converged"])
+            _observe(question, advance, metrics)
             yield advance
+
+
+def _observe(question: Question, advance: Advance, metrics: Metrics) -> None:
+    for one in advance.explanations:
+        residual = one["residual"] / one["tolerance"] * question.options.tolerance
+        metrics.observe_explanation(question.served.name, residual, one["converged"])
 
 
 def _end(told: asyncio.Queue[Advance | None], _: asyncio.Future[Advance]) -> None:
@@ -159,11 +177,36 @@ def _end(told: asyncio.Queue[Advance | None], _: asyncio.Future[Advance]) -> Non
 
 def _compute_part(question: Question, first: int, encoded: bool, tell: Callable[[int], None], pause: Pause) -> Advance:
     explanations = explain_part(question, first, pause, tell)
-    done = first * len(question.outputs) + len(explanations)
+    return _advance(first * len(question.outputs) + len(explanations), explanations, encoded)
+
+
+def _advance(done: int, explanations: Sequence[Explanation], encoded: bool) -> Advance:
     if not encoded:
         return Advance(done, explanations)
     with span("encode"):
         return Advance(done, explanations, [encode_json(one) for one in explanations])
+
+
+def _explain_together(encoded: bool, questions: Sequence[Question], pause: Pause) -> list[Advance | Exception]:
+    """All explanations of questions that differ in their windows alone; a failing one does not affect the others."""
+    windows = [question.windows for question in questions]
+    whole = questions[0] if len(windows) == 1 else replace(questions[0], windows=np.concatenate(windows))
+    try:
+        explained = explain_part(whole, 0, pause, lambda _: None)
+    except StoppedError:
+        raise
+    except Exception as error:
+        if len(questions) == 1:
+            return [error]
+        return [answer for question in questions for answer in _explain_together(encoded, [question], pause)]
+    advances: list[Advance | Exception] = []
+    for question, end in zip(questions, accumulate(map(len, windows)), strict=True):
+        first = end - len(question.windows)
+        for_question = explained[first * len(question.outputs) :][: question.total]
+        for explanation in for_question:
+            explanation["instance"] -= first
+        advances.append(_advance(question.total, for_question, encoded))
+    return advances
 
 
 def _describe_baseline(question: Question) -> UsedBaseline:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Hashable
+from dataclasses import dataclass, fields
 
 from kanmodel.scaling import Array
-from kanmodel.terms import Baseline, LedgerOptions, ReferenceBaselines
+from kanmodel.terms import Baseline, Groups, LedgerOptions, ReferenceBaselines, Segments
 from service.http.errors import unusable
 from service.models.registry import Served
 from service.schemas.explanations import Detail
@@ -22,6 +23,8 @@ class Question:
         as_list: whether the request names its outputs in a list, so that the answer does.
         detail: what to say.
         baseline: what to compare with.
+        groups: what is summed of the features; empty where none are.
+        segments: what is summed of the steps; empty where none are.
         options: how exact the ledgers must be.
         receipt: whether the answer holds what is needed to repeat it.
         progress: whether lines between the explanations tell how far the work is.
@@ -33,6 +36,8 @@ class Question:
     as_list: bool
     detail: Detail
     baseline: Baseline | ReferenceBaselines
+    groups: Groups
+    segments: Segments
     options: LedgerOptions
     receipt: bool
     progress: bool
@@ -41,6 +46,16 @@ class Question:
     def total(self) -> int:
         """How many explanations it asks for: one for each window and output."""
         return len(self.windows) * len(self.outputs)
+
+    @property
+    def batch_key(self) -> Hashable | None:
+        """The same for questions that differ in their windows alone; None for one with values of its own to hold."""
+        asked = tuple(getattr(self, field.name) for field in fields(self) if field.name not in ("served", "windows"))
+        try:
+            hash(asked)
+        except TypeError:  # a baseline of numbers
+            return None
+        return self.served.checkpoint, asked
 
     @property
     def path_nodes(self) -> int:

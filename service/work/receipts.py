@@ -34,6 +34,8 @@ def make_receipt(question: Question, baseline: UsedBaseline) -> Receipt:
         "output": names if question.as_list else names[0],
         "detail": question.detail,
         "baseline": baseline,
+        "groups": {name: list(members) for name, members in question.groups.items()},
+        "segments": {name: list(ends) for name, ends in question.segments.items()},
         "tolerance": question.options.tolerance,
         "path_nodes": question.options.path_nodes,
         "halvings": question.options.halvings,

@@ -53,7 +53,9 @@ drawn = get_topology.sync(model, client=client, metric=Metric.BACKWARD, fidelity
 assert isinstance(drawn, TopologyResponse)
 kept: int = drawn.graph.edges.kept
 
-shift = WhatIfRequest(instances=instances, features=["temp_c"], steps=[-5, 0], shift=Shift(from_=-1.0, to=1.0, points=3))
+shift = WhatIfRequest(
+    instances=instances, features=["temp_c"], steps=[-5, 0], shift=Shift(from_=-1.0, to=1.0, points=3)
+)
 shifted = what_if.sync(model, client=client, body=shift)
 assert isinstance(shifted, WhatIfResponse)
 assert shifted.curves[0][0].predictions[1] == forecast

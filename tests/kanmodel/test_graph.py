@@ -1,5 +1,9 @@
 """The ONNX graph against the network that it was traced from."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -124,3 +128,20 @@ def test_any_number_of_windows(shape, dtype):
     session, windows = open_session(model), make_windows(model, 7)
     together = session.predict(windows)
     np.testing.assert_allclose(session.predict(windows[:1]), together[:1], rtol=1e-6)
+
+
+def test_onnx_runtime_sends_nothing(tmp_path):
+    """A process that runs a graph opens no store of usage data, and writes nothing to the user's folders."""
+    home = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+    kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
+    subprocess.run([sys.executable, "-c", RUN_A_GRAPH], env={**kept, **home}, check=True)
+    assert [*tmp_path.rglob("*")] == []
+
+
+RUN_A_GRAPH = """
+from onnx import TensorProto, helper
+from kanmodel.graph.session import Session
+shape = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in ("x", "y")]
+graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "relu", shape[:1], shape[1:])
+Session(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8))
+"""

@@ -387,3 +387,53 @@ def test_a_model_shows_its_card_without_computing(model, monkeypatch):
     ((head, *rows),) = tables_of(fresh)
     assert [row[0] for row in rows] == list(NAMES) and head[0] == "name"
     assert [row["name"] for row in fresh.table()] == list(NAMES)
+
+
+def test_groups_and_segments_stand_for_what_they_sum(model, windows):
+    """Table, terminal, page and picture show them, and each window's sum is that of the features."""
+    pair, segments = {"pair": ["f0", "f3"]}, {"late": (-2, 0), "early": (-5, -3)}
+    grouped = model.explain(windows[:1], groups=pair, segments=segments)
+    assert grouped.group_names == ("pair", "f1", "f2")
+    assert grouped.contributions_by_group.shape == (1, 3, 2)
+    rows = grouped.table("group")
+    assert [(row["group"], row["segment"]) for row in rows[:2]] == [("pair", "late"), ("pair", "early")]
+    total = sum(row["contribution"] for row in rows)
+    assert total == pytest.approx(grouped.contributions.sum(), abs=1e-9)
+    assert all(word in repr(grouped) for word in ("pair", "late", "early"))
+    assert "f3" not in repr(grouped)
+    root = ElementTree.fromstring(grouped.svg())
+    steps = [group for group in root.iter(f"{SVG}g") if group.get("class") == "step"]
+    assert {group.get("data-feature") for group in steps} == {"pair", "f1", "f2"}
+    assert {"late", "early", "Feature by segment"} <= {text.text for text in root.iter(f"{SVG}text")}
+    assert "Contributions by group" in grouped.html()
+    assert grouped[0].group_names == grouped.group_names
+
+
+def test_a_nested_group_is_drawn_by_the_outermost_alone(model, windows):
+    """So that the bars end at the forecast."""
+    groups = {"pair": ["f0", "f3"], "three": ["pair", "f1"]}
+    grouped = model.explain(windows[:1], groups=groups)
+    root = ElementTree.fromstring(grouped.svg())
+    steps = [group for group in root.iter(f"{SVG}g") if group.get("class") == "step"]
+    assert {group.get("data-feature") for group in steps} == {"three", "f2"}
+    assert grouped.group_names == ("pair", "three", "f2")
+
+
+def test_groups_are_the_checkpoints_unless_others_are_asked_for(model, windows):
+    """None switches them off, as does an empty mapping; what the features contribute stays the same."""
+    grouped = model.with_groups({"pair": ["f0", "f3"]})
+    by_default = grouped.explain(windows)
+    assert by_default.groups == {"pair": ["f0", "f3"]}
+    assert grouped.explain(windows, groups=None).group_names == NAMES
+    assert grouped.explain(windows, groups={}).group_names == NAMES
+    assert grouped.explain(windows, groups={"two": ["f1", "f2"]}).group_names == ("two", "f0", "f3")
+    assert (by_default.contributions == model.explain(windows).contributions).all()
+    assert (by_default.contributions_by_group[:, 0] == by_default.contributions[:, [0, 3]].sum(axis=1)).all()
+
+
+@pytest.mark.parametrize("asked", [{"groups": "others"}, {"groups": {"g": ["z"]}}, {"segments": {"s": (-99, 0)}}])
+def test_groups_that_cannot_be_are_refused_before_anything_is_computed(model, windows, asked, monkeypatch):
+    """The error names the place."""
+    monkeypatch.setattr("kanmodel.model.explain_windows", None)
+    with pytest.raises(DataError, match=r"^(groups|segments)"):
+        model.explain(windows, **asked)

@@ -326,7 +326,8 @@ def test_a_number_that_was_changed_is_found(repeat, member, told):
 
 def test_a_number_may_differ_by_a_millionth_of_a_standard_deviation(repeat, service):
     """Half of that agrees, twice that does not."""
-    std = service.models["two"].output_std[2]
+    model = service.models["two"]
+    std = model.output_std[model.config.outputs.index("b+1")]
 
     def shift(by):
         return lambda document: document["explanations"][0].update(

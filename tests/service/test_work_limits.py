@@ -196,6 +196,32 @@ def test_a_client_that_leaves_breaks_off_what_it_alone_waited_for(serve, folder,
         poll(lambda: is_at_rest(client))
 
 
+def test_a_preparation_that_takes_long_goes_on_past_deadlines(serve, folder, monkeypatch):
+    """Requests for the result are answered by 503 with Retry-After until it is there, and it is computed once."""
+    begun, may_end, measured = threading.Event(), threading.Event(), []
+    measure = overall.measure_importance
+
+    def take_long(model, output, pause):
+        measured.append(output)
+        begun.set()
+        while not may_end.wait(0.01):
+            pause()
+        return measure(model, output, pause)
+
+    monkeypatch.setattr(overall, "measure_importance", take_long)
+    with serve(models=folder / "head.safetensors", request_timeout=0.2) as client:
+        assert begun.wait(60)
+        for _ in range(3):
+            late = client.get("/v1/models/head/topology")
+            assert (late.status_code, late.json()["code"]) == (503, "deadline_exceeded")
+            assert int(late.headers["Retry-After"]) >= 1
+        assert "kanscope_unprepared_outputs 1.0" in client.get("/metrics").text
+        may_end.set()
+        poll(lambda: "kanscope_unprepared_outputs 0.0" in client.get("/metrics").text)
+        assert client.get("/v1/models/head/topology", headers={"X-Request-Timeout": "60"}).status_code == 200
+    assert measured == [0]
+
+
 def test_large_bodies_leave_small_requests_their_room(serve, folder, local_service):
     """Clients that send large bodies without end take the memory for large ones, and no more; small ones pass."""
     model = local_service.models["two"]

@@ -34,6 +34,7 @@ from kanmodel.scaling import Array
 CONFIDENCE = 0.95
 N_RESAMPLES = 1000
 SEED = 0
+COLUMNS = 4096  # resampled at a time, so that the 33,000 edges of a large head do not take hundreds of megabytes
 LENGTHS = np.array([1, 2, *(m << k for k in range(20) for m in (3, 4))])  # 1, 2, 3, 4, 6, 8, 12, 16, 24, ...
 
 
@@ -120,12 +121,14 @@ class Bootstrap:
             series: what the statistic is, to first order, the mean of.
             resample: the statistics (resamples, chosen) of chosen columns under weights (resamples, n).
         """
-        lengths = LENGTHS[np.searchsorted(LENGTHS, block_lengths(series))]
         low, high = np.empty(series.shape[1]), np.empty(series.shape[1])
-        for length in np.unique(lengths).tolist():
-            columns = np.flatnonzero(lengths == length)
-            tail = _tail(length / self._n)
-            low[columns], high[columns] = np.quantile(resample(self.weights(length), columns), (tail, 1 - tail), axis=0)
+        for start in range(0, series.shape[1], COLUMNS):
+            lengths = LENGTHS[np.searchsorted(LENGTHS, block_lengths(series[:, start : start + COLUMNS]))]
+            for length in np.unique(lengths).tolist():
+                columns = start + np.flatnonzero(lengths == length)
+                tail = _tail(length / self._n)
+                resampled = resample(self.weights(length), columns)
+                low[columns], high[columns] = np.quantile(resampled, (tail, 1 - tail), axis=0)
         return low, high
 
 

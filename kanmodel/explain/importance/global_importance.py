@@ -37,7 +37,8 @@ class ImportanceEstimates:
         nodes: by (stage, layer) as in `Ledger.layers`, (n_nodes,).
         edges: by (stage, layer), (n_subnodes, n_in).
         permutation: growth of the mean absolute error when a feature's series are permuted between windows,
-            (n_features,), the target's unit; None where targets are unknown.
+            (n_features,), the target's unit; None where targets are unknown. Of a large model it is measured on fewer
+            of the reference windows, see `plan_permutations`.
         profiles: what each node stands for, (n_nodes, n_features), as `Profiles.shares` has it.
         profile_errors: the largest estimated error of a share of each node, (n_nodes,).
         ledger: the ledger of the reference windows.
@@ -77,7 +78,7 @@ def measure_importance(model: LoadedModel, output: int, pause: Pause = go_on) ->
         steps=bootstrap.mean(np.abs(ledger.steps.sum(axis=2))),
         nodes={place: bootstrap.mean(np.abs(values)) for place, values in nodes.items() if values is not None},
         edges={place: bootstrap.mean(np.abs(values)) for place, values in edges.items() if values is not None},
-        permutation=None if growth is None else bootstrap.mean(growth),
+        permutation=None if growth is None else Bootstrap(len(growth)).mean(growth),
         profiles=profiles.shares,
         profile_errors=profiles.errors,
         ledger=ledger,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from reprlib import repr
 
 import numpy as np
 
@@ -24,22 +25,33 @@ def sum_segments(steps: Array, segments: Sequence[slice]) -> Array:
     return np.stack([steps[:, segment].sum(axis=1) for segment in segments], axis=1)
 
 
-def resolve_segments(segments: Segments, lookback: int) -> dict[str, slice]:
+def resolve_segments(segments: object, lookback: int) -> dict[str, slice]:
     """The rows of a window, oldest first, that each segment consists of.
 
     Raises:
-        DataError: a segment is no range of steps of a window, or shares a step with another.
+        DataError: it is no mapping of names to pairs; or a segment is no range of steps of a window, or shares a step
+            with another.
     """
+    if not isinstance(segments, Mapping) or not all(isinstance(name, str) and name for name in segments):
+        raise DataError.at("segments", f"must be an object of pairs of steps by their names, but is {repr(segments)}")
     taken: dict[int, str] = {}
     rows: dict[str, slice] = {}
-    for name, (first, last) in segments.items():
+    for name, ends in segments.items():
         place = f"segments.{name}"
-        if not 1 - lookback <= first <= last <= 0:
-            message = f"must be two steps from {1 - lookback} to 0, first and last, but is [{first}, {last}]"
+        if not _are_ends(ends, lookback):
+            message = f"must be two steps from {1 - lookback} to 0, first and last, but is {repr(ends)}"
             raise DataError.at(place, message)
+        first, last = ends
         for step in range(first, last + 1):
             if step in taken:
                 raise DataError.at(place, f"shares step {step} with {taken[step]!r}")
             taken[step] = name
         rows[name] = slice(lookback - 1 + first, lookback + last)
     return rows
+
+
+def _are_ends(ends: object, lookback: int) -> bool:
+    match ends:
+        case [int() as first, int() as last] if not isinstance(first, bool) and not isinstance(last, bool):
+            return 1 - lookback <= first <= last <= 0
+    return False

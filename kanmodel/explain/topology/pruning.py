@@ -2,13 +2,18 @@
 
 A pruned edge is replaced by its mean on the reference windows in the full model (``fill="mean"``), or by zero as
 pykan does. Replacing by the mean keeps far fewer edges for the same fidelity, since it takes away only what varies.
+
+Trying every number of edges takes time that grows with the square of their number. Of a large network, for which it
+would take minutes, edges therefore go in equal groups; see `count_at_once`.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,11 +22,13 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.connectivity import Kept, connected_nodes, leading_subnodes
-from kanmodel.explain.structure.replay import Fidelity, Fill, Replay, measure_fidelity, r2
+from kanmodel.explain.structure.replay import Fidelity, Fill, Replay, compare_outputs, measure_fidelity, r2
 from kanmodel.explain.topology.metrics import Metric, score_edges, usable_metrics
 from kanmodel.explain.topology.thresholds import Thresholds, cut_at_thresholds
 from kanmodel.network.chain import Network, Place
 from kanmodel.pausing import Pause, go_on
+
+EVALUATIONS = 4e9  # of functions of edges along one metric's order, which take some ten seconds of one core
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,10 @@ def prune_by_rule(
     """What a rule keeps of a model, for the output that `importance` is about.
 
     By fidelity: along the order that a metric gives, weakest edges first (ties by stage, layer, i, j), edges go as long
-    as the R2 holds; within a KAN, what is cut off from either side goes with them. A network whose outputs are not
-    finite holds no fidelity, so it is never what comes out. By thresholds, as pykan's `prune_node`, `prune_edge` and
-    `prune_input` in turn: nodes, then edges, then inputs.
+    as the R2 holds; within a KAN, what is cut off from either side goes with them. Of a large network edges go in
+    groups (`count_at_once`) until one group costs too much, then those of that group one by one. A network whose
+    outputs are not finite holds no fidelity, so it is never what comes out. By thresholds, as pykan's `prune_node`,
+    `prune_edge` and `prune_input` in turn: nodes, then edges, then inputs.
     Pauses between the networks that are tried.
 
     Raises:
@@ -124,23 +132,36 @@ def trace_fidelity(
 ) -> tuple[FidelityPoint, ...]:
     """What each number of edges costs along one metric's order, from all edges to none.
 
-    The curve ends before the first number of edges at which an output is not finite: no smaller one holds any fidelity.
+    Of a large network, what edges cost when they go in groups of `count_at_once`. The curve ends before the first
+    number of edges at which an output is not finite: no smaller one holds any fidelity.
     Pauses between the points.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
     """
-    replay = Replay(model, fill)
-    scores = score_edges(model, importance, replay.run(replay.live), metric)
+    replay, output = Replay(model, fill), importance.output
+    full = replay.run(replay.live)
+    weakest_first = _order_edges(replay, score_edges(model, importance, full, metric))
     points = []
-    for threshold, kept in _sparser_sets(model, importance.output, replay, scores):
+    for cut in _cut_weakest(model, output, replay, weakest_first, count_at_once(model)):
         pause()
         try:
-            fidelity = measure_fidelity(model, importance.output, replay, kept)
+            fidelity = compare_outputs(model, output, full.outputs, replay.run(cut.edges).outputs)
         except NonFiniteError:
             break
-        points.append(FidelityPoint(_count(kept), threshold, fidelity))
+        points.append(FidelityPoint(_count(cut.edges), cut.threshold, fidelity))
     return tuple(points)
+
+
+def count_at_once(model: LoadedModel) -> int:
+    """How many edges go at once, so that trying all the networks takes `EVALUATIONS` at most.
+
+    One by one up to some 2,800 edges of a head over 512 reference windows.
+    """
+    config = model.config
+    front, head = (sum(layer.n_in * layer.n_subnodes for layer in layers) for layers in (config.front, config.head))
+    of_network = len(model.reference.windows) * (config.lookback * front + head)
+    return math.ceil((front + head) * of_network / EVALUATIONS)
 
 
 def prune_network(model: LoadedModel, pruning: Pruning) -> Network:
@@ -165,39 +186,63 @@ def _without_cut_off(model: LoadedModel, output: int, edges: Kept) -> Kept:
     }
 
 
-def _sparser_sets(
-    model: LoadedModel, output: int, replay: Replay, scores: Mapping[Place, Tensor]
-) -> Iterator[tuple[float, Kept]]:
-    """From all live edges to none, the sets left when the weakest go one by one, and what is cut off with them.
+class _Cut(NamedTuple):
+    """What is left when the weakest edges are gone.
 
-    Of equally strong edges the last by (stage, layer, i, j) goes first. Yields the highest score of an edge that was
-    removed for its score, and the edges that are kept.
+    Attributes:
+        n_weakest: how many of them.
+        threshold: the highest score of an edge among them, 0 without any.
+        edges: what is kept: neither they nor what is cut off with them.
     """
+
+    n_weakest: int
+    threshold: float
+    edges: Kept
+
+
+_Scored = tuple[float, Place, int, int]  # score, place, i, j
+
+
+def _order_edges(replay: Replay, scores: Mapping[Place, Tensor]) -> list[_Scored]:
+    """The live edges, weakest first; of equally strong ones the last by (stage, layer, i, j)."""
     live = [(place, i, j) for place in scores for i, j in replay.live[place].T.nonzero().tolist()]
     scored = [(float(scores[place][j, i]), place, i, j) for place, i, j in live]
-    strongest_first = sorted(scored, key=lambda edge: edge[0], reverse=True)  # equal ones stay in their order
+    return sorted(scored, key=lambda edge: edge[0], reverse=True)[::-1]  # sorting keeps the order of equal ones
+
+
+def _cut_weakest(
+    model: LoadedModel, output: int, replay: Replay, weakest_first: Sequence[_Scored], at_once: int, start: int = 0
+) -> Iterator[_Cut]:
+    """From all live edges but the `start` weakest to none, so many going at once; each set of edges but once."""
     remaining = {place: keep.clone() for place, keep in replay.live.items()}
-    last = _without_cut_off(model, output, remaining)
-    yield 0.0, last
-    for score, place, i, j in reversed(strongest_first):
-        remaining[place][j, i] = False
-        sparser = _without_cut_off(model, output, remaining)
-        if any(not torch.equal(sparser[place], last[place]) for place in last):
-            last = sparser
-            yield score, last
+    last: Kept | None = None
+    n_weakest = 0
+    for end in (*range(start, len(weakest_first), at_once), len(weakest_first)):
+        for _, place, i, j in weakest_first[n_weakest:end]:
+            remaining[place][j, i] = False
+        n_weakest = end
+        edges = _without_cut_off(model, output, remaining)
+        if last is None or any(not torch.equal(edges[place], last[place]) for place in last):
+            last = edges
+            yield _Cut(end, weakest_first[end - 1][0] if end else 0.0, edges)
 
 
 def _cut_by_fidelity(
     model: LoadedModel, output: int, replay: Replay, scores: Mapping[Place, Tensor], fidelity: float, pause: Pause
 ) -> Kept:
-    """The smallest set along the order of `scores` whose R2, and that of every larger set, is at least `fidelity`."""
+    """The smallest set along the order of `scores` that holds the fidelity, as every larger one that is tried does.
+
+    Every set is tried where edges go one by one, see `count_at_once`.
+    """
+    weakest_first = _order_edges(replay, scores)
     full = replay.run(replay.live).outputs[:, output].double()
-    best = replay.live  # what is cut off already may count too: a node that nothing enters is a constant
-    for _, kept in _sparser_sets(model, output, replay, scores):
-        pause()
-        if r2(full, replay.run(kept).outputs[:, output].double()) < fidelity:
-            break
-        best = kept
+    best, n_weakest = replay.live, 0  # what is cut off already may count: a node that nothing enters is a constant
+    for at_once in sorted({count_at_once(model), 1}, reverse=True):
+        for cut in _cut_weakest(model, output, replay, weakest_first, at_once, n_weakest):
+            pause()
+            if r2(full, replay.run(cut.edges).outputs[:, output].double()) < fidelity:
+                break
+            best, n_weakest = cut.edges, cut.n_weakest
     return best
 
 

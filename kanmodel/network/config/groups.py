@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from reprlib import repr
 
@@ -33,24 +33,48 @@ def check_groups(groups: object, features: Sequence[str]) -> None:
     Raises:
         ConfigError: as `resolve_groups` has it.
     """
-    if not isinstance(groups, Mapping) or not all(isinstance(name, str) for name in groups):
-        raise ConfigError(f"groups must be an object of lists, but is {repr(groups)}")
     try:
         resolve_groups(groups, features)
     except DataError as error:
         raise ConfigError(str(error)) from error
 
 
-def resolve_groups(groups: Groups, features: Sequence[str]) -> Grouping:
+def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
     """The grouping of a model's features.
 
     Args:
-        groups: a feature or a group is a member of one group at most.
+        groups: `Groups`; a feature or a group is a member of one group at most.
         features: their names.
 
     Raises:
-        DataError: a group has no member, one that does not exist, one of another group's, itself, or a feature's name.
+        DataError: it is no mapping of names to lists; or a group has no member, one that does not exist, one of another
+            group's, itself, or a feature's name.
     """
+    if not isinstance(groups, Mapping) or not all(isinstance(name, str) and name for name in groups):
+        raise DataError.at("groups", f"must be an object of lists by the names of groups, but is {repr(groups)}")
+    numbers = {feature: number for number, feature in enumerate(features)}
+    parent = _find_parents(groups, numbers)
+    members: dict[str, list[int]] = {name: [] for name in groups}
+    for feature, number in numbers.items():
+        above = parent.get(feature)
+        while above is not None:
+            if number in members[above][-1:]:
+                raise _circular(above)
+            members[above].append(number)
+            above = parent.get(above)
+    for name, found in members.items():
+        if not found:  # all its members lead back to it
+            raise _circular(name)
+    names = (*groups, *(feature for feature in features if feature not in parent))
+    return Grouping(
+        names,
+        tuple(tuple(members[name]) if name in members else (numbers[name],) for name in names),
+        tuple(number for number, name in enumerate(names) if name not in parent),
+    )
+
+
+def _find_parents(groups: Mapping[str, object], features: Collection[str]) -> dict[str, str]:
+    """The group of each member."""
     parent: dict[str, str] = {}
     for name, members in groups.items():
         place = f"groups.{name}"
@@ -64,19 +88,8 @@ def resolve_groups(groups: Groups, features: Sequence[str]) -> Grouping:
             if member in parent:
                 raise DataError.at(place, f"has {member!r}, which is in {parent[member]!r} already")
             parent[member] = name
-    for name in groups:
-        ancestor = parent.get(name)
-        while ancestor is not None:
-            if ancestor == name:
-                raise DataError.at(f"groups.{name}", "is a member of itself")
-            ancestor = parent.get(ancestor)
+    return parent
 
-    def collect(name: str) -> list[int]:
-        return [features.index(name)] if name in features else [f for m in groups[name] for f in collect(m)]
 
-    names = (*groups, *(feature for feature in features if feature not in parent))
-    return Grouping(
-        names,
-        tuple(tuple(sorted(collect(name))) for name in names),
-        tuple(number for number, name in enumerate(names) if name not in parent),
-    )
+def _circular(name: str) -> DataError:
+    return DataError.at(f"groups.{name}", "is a member of itself")

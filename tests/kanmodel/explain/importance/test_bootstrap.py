@@ -43,6 +43,18 @@ def test_neighbours_stay_together(n, length, seed):
         assert (np.round(n * row) > 0).sum() >= min(n, length)
 
 
+def test_columns_in_groups_have_the_same_intervals(monkeypatch):
+    """Many columns are resampled some at a time, each as if it were alone."""
+    values = np.concatenate([autoregressive(200, correlation, 4, seed=3) for correlation in (0, 0.5, 0.9)], axis=1)
+    sizes = np.abs(values)
+    at_once = Bootstrap(200).mean(values.reshape(200, 3, 4)), Bootstrap(200).share(sizes)
+    monkeypatch.setattr(bootstrap, "COLUMNS", 5)
+    in_groups = Bootstrap(200).mean(values.reshape(200, 3, 4)), Bootstrap(200).share(sizes)
+    for one, other in zip(at_once, in_groups, strict=True):
+        np.testing.assert_allclose(one.low, other.low, rtol=1e-12)
+        np.testing.assert_allclose(one.high, other.high, rtol=1e-12)
+
+
 SIZES, CORRELATIONS = (20, 64, 100, 512, 1500), (-0.5, 0, 0.5, 0.8, 0.9, 0.99)
 ARCH = """
 import sys

@@ -5,7 +5,10 @@ import pytest
 import torch
 from factories import make_model
 
-from kanmodel.explain.importance.permutation import permute_features
+from kanmodel.explain.importance import permutation
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.importance.permutation import MIN_WINDOWS, N_PERMUTATIONS, permute_features, plan_permutations
+from kanmodel.network.config import Feature, RecurrentConfig, plain_layers
 
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
@@ -52,6 +55,66 @@ def test_it_is_the_growth_of_the_error():
 def test_unknown_targets_have_no_errors():
     """Without targets there is no effect to tell."""
     assert permute_features(make_model("head", with_targets=False), 0, seed=0) is None
+
+
+def test_a_large_model_has_fewer_permutations_of_fewer_windows():
+    """Usual sizes have 3 permutations of all windows; larger ones fewer, and the largest 64 even windows at least."""
+    config = make_model("lstm").config
+    plans = [
+        plan_permutations(
+            replace(
+                config,
+                features=tuple(Feature(f"x{number}") for number in range(64)),
+                lookback=168,
+                recurrent=RecurrentConfig("lstm", units),
+                head=plain_layers([units, len(config.outputs)]),
+            ),
+            512,
+        )
+        for units in (64, 192, 512, 2048)
+    ]
+    assert [len(plan.windows) for plan in plans[:2]] == [512, 512]
+    assert plans[0].permutations == N_PERMUTATIONS > plans[1].permutations
+    assert plans[2].permutations == plans[3].permutations == 1
+    assert 512 > len(plans[2].windows) > len(plans[3].windows) == MIN_WINDOWS
+    for plan in plans:
+        assert (plan.windows[0], plan.windows[-1]) == (0, 511)
+        gaps = plan.windows.diff()
+        assert gaps.max() - gaps.min() <= 1
+
+
+def test_fewer_windows_have_the_effects_of_those_windows(monkeypatch):
+    """Past the budget the growth is that of one permutation of the chosen windows, and has an interval of its own."""
+    model = targets_of_its_own(make_model("lstm", n_features=3, lookback=3, n_reference=200))
+    with torch.no_grad():
+        cut_off(model.network, 1)
+    monkeypatch.setattr(permutation, "MULTIPLY_ADDS", 1)
+    chosen = plan_permutations(model.config, 200).windows
+    reference = model.reference
+    fewer = replace(
+        model, reference=replace(reference, windows=reference.windows[chosen], targets=reference.targets[chosen])
+    )
+    growth = permute_features(model, 0, seed=0)
+    assert growth.shape == (MIN_WINDOWS, 3)
+    np.testing.assert_array_equal(growth, permute_features(fewer, 0, seed=0))
+    np.testing.assert_array_equal(growth[:, 1], 0)
+    effect = measure_importance(model, 0).permutation
+    np.testing.assert_allclose(effect.value, growth.mean(axis=0))
+    assert (effect.low <= effect.value).all() and (effect.value <= effect.high).all()
+
+
+def test_batches_change_nothing(monkeypatch):
+    """However small the batches are, the effect is the same, and exactly 0 for a feature that is not read."""
+    model = targets_of_its_own(make_model("lstm", n_features=3, lookback=3))
+    with torch.no_grad():
+        cut_off(model.network, 1)
+    growth = permute_features(model, 0, seed=0)
+    monkeypatch.setattr(permutation, "BATCH_BYTES", 1000)
+    slices = []
+    in_batches = permute_features(model, 0, seed=0, pause=lambda: slices.append(1))
+    np.testing.assert_allclose(in_batches, growth, atol=1e-12)
+    np.testing.assert_array_equal(in_batches[:, 1], 0)
+    assert len(slices) > 3 * N_PERMUTATIONS + 1
 
 
 def cut_off(network, feature):

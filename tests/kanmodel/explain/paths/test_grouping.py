@@ -112,3 +112,30 @@ def test_a_checkpoint_carries_its_groups():
     assert resolve_groups(config_from_dict(document).groups, config.feature_names) == resolve_groups(
         config.groups, config.feature_names
     )
+
+
+@pytest.mark.parametrize("depth", [1, 20_000])
+def test_a_deep_chain_of_groups_is_resolved(depth):
+    """However many groups hold one another, a request cannot exhaust the stack."""
+    groups = {f"g{n}": [f"g{n + 1}"] for n in range(depth)} | {f"g{depth}": ["c"]}
+    assert set(resolve_groups(groups, NAMES).members[: depth + 1]) == {(2,)}
+
+
+def test_a_circle_with_a_feature_is_refused():
+    """A group may not hold itself through others, whatever else is in it."""
+    with pytest.raises(DataError, match="is a member of itself"):
+        resolve_groups({"g": ["h", "a"], "h": ["g"]}, NAMES)
+
+
+@pytest.mark.parametrize("groups", [5, ["a"], {1: ["a"]}, {"": ["a"]}])
+def test_groups_are_an_object_of_lists(groups):
+    """Anything else is refused by name."""
+    with pytest.raises(DataError, match="groups must be an object"):
+        resolve_groups(groups, NAMES)
+
+
+@pytest.mark.parametrize("segments", [{"s": 1}, {"s": (0,)}, {"s": ("a", "b")}, {"s": (True, True)}, {"s": (-1.0, 0)}])
+def test_ends_of_segments_are_whole_numbers(segments):
+    """Anything else is refused by name."""
+    with pytest.raises(DataError, match=r"segments\.s must be two steps"):
+        resolve_segments(segments, 6)

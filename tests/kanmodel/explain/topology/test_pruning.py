@@ -17,8 +17,15 @@ from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.structure.replay import Replay
 from kanmodel.explain.structure.replay import r2 as fidelity_r2
 from kanmodel.explain.structure.scores import score_layers
+from kanmodel.explain.topology import pruning as pruning_module
 from kanmodel.explain.topology.metrics import score_edges
-from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network, trace_fidelity
+from kanmodel.explain.topology.pruning import (
+    PruningRule,
+    count_at_once,
+    prune_by_rule,
+    prune_network,
+    trace_fidelity,
+)
 from kanmodel.explain.topology.subnetwork import extract_subnetwork
 from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.network.chain import Network
@@ -374,6 +381,30 @@ def test_a_curve_without_targets_or_scores():
     assert {(point.fidelity.mae, point.fidelity.mae_full) for point in points} == {(None, None)}
     with pytest.raises(InsufficientReferenceError):
         trace_fidelity(model, importance, "backward")
+
+
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("fidelity", [0.5, 0.9, 0.99])
+def test_edges_of_a_large_network_go_in_groups(metric, fidelity, monkeypatch):
+    """Past the budget few networks are tried; what is kept holds the fidelity, and without one more edge does not."""
+    model, importance = tiny("lstm", hidden_size=12, n_hidden=5)
+    curve, edges = edges_of_curve(model, importance, metric=metric)
+    assert count_at_once(model) == 1
+    n_edges = sum(layer.n_in * layer.n_subnodes for layer in model.config.head)
+    monkeypatch.setattr(pruning_module, "EVALUATIONS", n_edges * n_edges * 130 / 16)
+    assert count_at_once(model) == 16
+    tried = []
+    kept = prune_by_rule(model, importance, PruningRule(metric, fidelity), lambda: tried.append(1))
+    assert len(tried) <= n_edges / 16 + 16 + 3
+    assert kept.fidelity.r2 >= fidelity
+    number = edges.index(kept.n_edges)
+    assert curve[number].fidelity == kept.fidelity
+    assert curve[number + 1].fidelity.r2 < fidelity
+    points, of_groups = edges_of_curve(model, importance, metric=metric)
+    assert (of_groups[0], of_groups[-1]) == (edges[0], 0)
+    assert {(point.edges, point.fidelity) for point in points} <= {(point.edges, point.fidelity) for point in curve}
+    assert len(points) <= n_edges / 16 + 2
+    assert of_groups == sorted(of_groups, reverse=True)
 
 
 def square_root(n_outputs=1):
