@@ -70,8 +70,11 @@ class WhatIfRequest(Closed):
 class Target(Closed):
     """Where the forecast shall lie, in the target's unit: one of the three."""
 
+    # Below allOf, as openapi-python-client else makes a class for each form.
     model_config = ConfigDict(
-        json_schema_extra={"oneOf": [{"required": ["at_least"]}, {"required": ["at_most"]}, {"required": ["between"]}]}
+        json_schema_extra={
+            "allOf": [{"oneOf": [{"required": ["at_least"]}, {"required": ["at_most"]}, {"required": ["between"]}]}]
+        }
     )
 
     at_least: Annotated[StrictFloat | None, Field(description="It is at least this.")] = None
