@@ -10,9 +10,12 @@ IMAGE_LOCK := .ci/requirements.txt
 BUILD_LOCK := .ci/build-requirements.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: serve test test-ray check format openapi vendor bench image image-test lock clean
+.PHONY: help serve test test-ray check format openapi vendor bench image image-test lock clean
 
-serve: .venv/runtime # serve the bundled model, or the models of KANSCOPE_MODELS
+help: # list the targets
+	@awk -F ':|# ' '/^[a-z-]+:.*# / { printf "make %-11s %s\n", $$1, $$NF }' $(firstword $(MAKEFILE_LIST))
+
+serve: .venv/runtime # install and serve the bundled model, or the models of KANSCOPE_MODELS
 	$(BIN)/kanscope serve
 
 # The tests of one package with ONLY=kanmodel (or service, explorer, clients, image), and ten times the generated cases with
@@ -23,15 +26,15 @@ PACKAGES := $(or $(ONLY),kanmodel service explorer clients image)
 ALONE = $(shell grep -rl --include='*.py' 'pytest\.mark\.alone' $(PACKAGES:%=tests/%))
 run-tests = $(if $(1),MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest $(2) $(1))
 IN_PARALLEL := -n 3 --no-loadscope-reorder -m "not alone and (smoke or not ray)"
-test: .venv/dev $(if $(filter clients explorer,$(PACKAGES)),.venv/clients/ready)
+test: .venv/dev $(if $(filter clients explorer,$(PACKAGES)),.venv/clients/ready) # install and test; ONLY=kanmodel for one package, THOROUGH=1 for more cases
 	$(call run-tests,$(patsubst %,tests/%,$(filter-out service,$(PACKAGES))),$(IN_PARALLEL))
 	$(call run-tests,$(patsubst %,tests/%,$(filter service,$(PACKAGES))),$(IN_PARALLEL))
 	$(call run-tests,$(ALONE),-m alone)
 
-test-ray: .venv/dev # every end-to-end test on replicas, those that `make test` asks too
+test-ray: .venv/dev # run every end-to-end test on Ray replicas
 	$(BIN)/python -m pytest -m ray tests/service
 
-check: .venv/dev
+check: .venv/dev # format, lint, types, import rules, the OpenAPI document, security
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -40,7 +43,7 @@ check: .venv/dev
 	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive kanmodel service
 	$(BIN)/python .ci/audit.py
 
-format: .venv/dev
+format: .venv/dev # format, and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -55,16 +58,16 @@ vendor: .venv/clients/ready # copy the libraries of the explorer from npm
 	cp .venv/clients/node_modules/@observablehq/plot/LICENSE $(VENDOR)/plot.LICENSE
 	cd $(VENDOR) && sha256sum *.js *.LICENSE >SHA256SUMS
 
-bench: .venv/bench .venv/peers/ready # with wrk as the client where it is installed
+bench: .venv/bench .venv/peers/ready # print the benchmark tables; wrk is the client if installed
 	$(BIN)/python tests/benchmarks/run.py
 
-image:
+image: # build the container image with Docker
 	docker build --build-arg TORCH_INDEX=$(TORCH_INDEX) -t kanscope .
 
-image-test: # build the image without Docker, and try it
+image-test: # build the image without Docker, and test it
 	TORCH_INDEX=$(TORCH_INDEX) tests/image/test.sh
 
-clean:
+clean: # delete .venv and what tools have written
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find kanmodel service tests -name __pycache__ -prune -exec rm -rf {} +
 
@@ -119,7 +122,7 @@ FREE := ^(torch|triton|nvidia-|cuda-|pip==)
 compile = build/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --no-annotate $(UPGRADE) \
 	--custom-compile-command 'make lock'
 
-lock:
+lock: # pin the dependencies; UPGRADE=--upgrade takes the newest versions
 	rm -rf build/lock
 	$(call create-venv,build/lock)
 	build/lock/bin/python -m pip install uv

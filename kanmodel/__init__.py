@@ -3,8 +3,8 @@
     model = kanmodel.load("weather.safetensors")
     model.explain(windows)
 
-`kanmodel/README.md` goes on. What stands here is imported when it is first used, so that one module of the core can be
-imported without the others.
+`kanmodel/README.md` has more. Names are imported lazily, so that one module of the core can be imported without the
+others.
 """
 
 from __future__ import annotations

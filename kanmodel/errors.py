@@ -7,6 +7,7 @@
     ├── DataError              a table, window or value that cannot be used
     │   └── InsufficientReferenceError   too few reference windows for a statistic
     ├── UnknownNameError       a feature, output, edge or option that does not exist
+    ├── IncompleteError        an explanation that is further from adding up than what it explains
     ├── NonFiniteError         a computation whose result is not finite
     └── ExportError            a model that ONNX cannot state, or computes differently
 
@@ -72,6 +73,18 @@ class InsufficientReferenceError(DataError):
 
 class UnknownNameError(KanscopeError):
     """A name or index that does not exist; the message lists what does."""
+
+
+class IncompleteError(KanscopeError):
+    """An explanation whose residual (convergence delta) is larger than the change of the prediction that it explains.
+
+    Attributes:
+        problems: of which windows, e.g. ``instances[0]``.
+    """
+
+    def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(message)
+        self.problems = tuple(problems)
 
 
 class NonFiniteError(KanscopeError):

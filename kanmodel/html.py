@@ -1,6 +1,6 @@
 """Results as self-contained HTML: no script, and nothing that is loaded.
 
-A file has its picture as inline SVG, whose parts tell what they are on hover. A notebook has it as an image of a data
+A file has its picture as inline SVG, whose parts have titles to hover over. A notebook has it as an image of a data
 URL: in a notebook that is not trusted JupyterLab removes `svg` and `style` elements, but keeps images, tables and
 `details`. An image follows the light or dark of the page that it stands in, as tables do.
 """
@@ -78,7 +78,7 @@ def inline_picture(svg: str) -> str:
 
 
 def image_of(svg: str) -> str:
-    """A picture as an image, which tells a screen reader what the picture as a whole does."""
+    """A picture as an image, with the title of the whole picture for screen readers."""
     names = _NAMES.search(svg)
     assert names is not None
     title, description = names.groups()

@@ -1,4 +1,4 @@
-"""Results that are computed once, however many threads ask for them."""
+"""Single flight: results that are computed once, however many threads ask for them."""
 
 from __future__ import annotations
 

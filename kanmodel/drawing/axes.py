@@ -1,4 +1,4 @@
-"""Axes of a plot: from values to pixels, and the round values that stand beside them."""
+"""Axes of a plot: the scale from values to pixels, and the ticks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The function of one edge: its curve and parts over its grid, and below it what the data sends through it."""
+"""The picture of an edge: its curve, base and spline over the grid, and a histogram of its inputs."""
 
 from __future__ import annotations
 
@@ -114,6 +114,7 @@ def _draw_ground(root: Element, curve: EdgeCurve, x: Scale) -> None:
 
 def _draw_axes(root: Element, curve: EdgeCurve, x: Scale, y: Scale) -> None:
     """Both axes with round values and names; x in the feature's unit too, where it is a feature."""
+    has_original = curve.x_original is not None and not np.allclose(curve.x, curve.x_original)
     for value in y.ticks():
         at = y.at(value)
         add(root, "path", class_="rule", d=f"M{LEFT} {at:.2f}H{RIGHT}")
@@ -122,13 +123,13 @@ def _draw_axes(root: Element, curve: EdgeCurve, x: Scale, y: Scale) -> None:
         at = x.at(value)
         add(root, "path", class_="tick", d=f"M{at:.2f} {HISTOGRAM_BOTTOM}v5")
         add(root, "text", f"{value:g}", x=at, y=HISTOGRAM_BOTTOM + LINE, class_="middle muted")
-        if curve.x_original is not None:
+        if has_original:
             original = write_amount(_to_original(curve, value), curve.unit)
             add(root, "text", original, x=at, y=HISTOGRAM_BOTTOM + 2 * LINE, class_="middle muted")
     for bottom in (BOTTOM, HISTOGRAM_BOTTOM):
         add(root, "path", class_="axis", d=f"M{LEFT} {bottom}H{RIGHT}")
     source, target = (shorten(label_of(end)) for end in (curve.edge.source, curve.edge.target))
-    rows = 2 if curve.x_original is None else 3
+    rows = 3 if has_original else 2
     what = source if curve.function_of == "input" else f"{source}, normalised"
     add(root, "text", f"{what} (model units)", x=RIGHT, y=HISTOGRAM_BOTTOM + rows * LINE, class_="end")
     turned = f"translate(22 {(TOP + BOTTOM) / 2}) rotate(-90)"

@@ -1,4 +1,4 @@
-"""The picture of one explained forecast: its waterfall, and below it what each feature added at each step."""
+"""The picture of one explained forecast: a waterfall, and a heat map of feature by step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GAP = 22.0  # between the two
 
 
 def draw_explanation(forecast: Forecast, theme: Theme = "auto") -> bytes:
-    """The picture of one explanation, SVG; without steps to tell apart the waterfall alone.
+    """The picture of one explanation, SVG; of the waterfall alone if there is only one step.
 
     Args:
         forecast: what is explained.

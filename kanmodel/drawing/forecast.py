@@ -1,4 +1,4 @@
-"""One explained forecast, as its pictures take it."""
+"""`Forecast`: the data of one explained forecast that its pictures share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One forecast as a heat map: what each feature added at each step."""
+"""The heat map of one forecast: the contribution of each feature at each step."""
 
 from __future__ import annotations
 

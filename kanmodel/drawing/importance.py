@@ -1,4 +1,4 @@
-"""How much each feature counts: bars with their intervals, and the verdicts."""
+"""The bar chart of feature importance, with intervals and verdicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a network stands: its layers from the bottom to the top, and a box for the curve of each kept edge."""
+"""The layout of a network: layers from bottom to top, and a box for the curve of each kept edge."""
 
 from __future__ import annotations
 

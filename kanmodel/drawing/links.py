@@ -1,4 +1,4 @@
-"""The edges of a network: links between its nodes, and the curve of each kept edge in a box on its way."""
+"""The links between nodes, and the curve of each kept edge in its box."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kanmodel.explain.topology.graph import TopologyEdge
 from kanmodel.scaling import Array
 
 PADDING = 4.0  # between a curve and its box
-LINK = 1.4  # width by score, where opacity tells
+LINK = 1.4  # width by score, where opacity shows the score
 THIN, THICK = 0.5, 5.0  # width by contribution
 INPUT_THICK, INPUT_OPACITY = 9.0, 0.45  # of a feature that is all of a unit
 BEHIND_OPACITY = 0.12  # where a front stands between

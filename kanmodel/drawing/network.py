@@ -1,4 +1,4 @@
-"""A network as people know it from pykan's plot: features at the bottom, the output on top, a curve on each edge."""
+"""The picture of a network, as in pykan's plot: features at the bottom, the output on top, a curve on each edge."""
 
 from __future__ import annotations
 
@@ -52,6 +52,7 @@ def draw_topology(
             in width. Without scores it is the contribution.
         theme: its colours.
     """
+    topology = topology.upstream()
     scene = set_scene(topology, curves, unit, fold=pruned, color=color)
     layout, heading, cost = scene.layout, f"{name}: {topology.output}", tell_cost(topology, unit)
     # As role "img" it would hide its nodes and edges from a screen reader.

@@ -1,4 +1,4 @@
-"""The nodes of a network: features as dots, all others as chips with the profile of features behind them."""
+"""The nodes of a network: features as dots, other nodes as chips with the bar of their profile."""
 
 from __future__ import annotations
 

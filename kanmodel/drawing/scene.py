@@ -1,4 +1,4 @@
-"""What the parts of a network's picture have in common."""
+"""`Scene`: what the parts of a network's picture share."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Scene:
         curves: its kept edges, sampled.
         unit: of the contributions.
         colors: numbers of the colours of the features that contribute most; the others share colour 0.
-        by_score: whether a link's opacity tells its score; else its width tells its contribution.
+        by_score: whether a link's opacity shows its score; else its width shows its contribution.
         fold: whether pruned parts are left out and counted.
     """
 

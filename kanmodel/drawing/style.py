@@ -1,4 +1,4 @@
-"""How pictures look, on light and on dark paper, in colours that colour-blind people can tell apart.
+"""Styles of pictures: themes for light and dark, and a palette that is safe for colour-blind readers.
 
 The colours are those of Okabe and Ito (2008), as in the explorer. A class of an element stands for presentation
 attributes with literal colours, which every renderer of SVG understands; librsvg, Qt and CairoSVG know neither custom
@@ -114,7 +114,7 @@ def _write_dark() -> str:
         colors = ";".join(f"{attribute}:{DARK[value]}" for attribute, value in look.items() if value in DARK)
         if colors:
             rules.append(f"{'' if name == 'kanscope' else '.kanscope '}.{name}{{{colors}}}")
-    return "@media (prefers-color-scheme:dark){\n" + "\n".join(rules) + "\n}\n"
+    return "@media screen and (prefers-color-scheme:dark){\n" + "\n".join(rules) + "\n}\n"
 
 
 STYLE = _HOVER + _write_dark()

@@ -1,4 +1,4 @@
-"""SVG as a tree of elements. The serialiser escapes whatever stands in it, so a name with markup stays text."""
+"""SVG as a tree of elements; the serialiser escapes all text, so a name with markup stays text."""
 
 from __future__ import annotations
 
@@ -71,8 +71,11 @@ def write_points(xs: Sequence[float], ys: Sequence[float]) -> str:
 
 
 def shorten(text: str, length: int = MAX_LABEL) -> str:
-    """A text of at most `length` characters."""
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    """A text of at most `length` characters, both ends of which stay: long names often differ in the last ones."""
+    if len(text) <= length:
+        return text
+    end = (length - 1) // 2
+    return f"{text[: length - 1 - end]}…{text[-end:]}"
 
 
 def serialise(root: Element, theme: Theme) -> bytes:

@@ -1,4 +1,4 @@
-"""One forecast as a waterfall: from the baseline's forecast, feature by feature, to the window's."""
+"""The waterfall of one forecast, from the baseline's forecast, feature by feature, to the window's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pictures say in words: what nodes and edges are worth, what pruning costs, the verdict on a shape."""
+"""Texts in pictures: labels of nodes and edges, the cost of pruning, the shape of an edge."""
 
 from __future__ import annotations
 

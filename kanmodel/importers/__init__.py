@@ -1,1 +1,1 @@
-"""Checkpoints of other libraries: file -> tensors -> what they are -> a network -> proof that it computes the same."""
+"""Import from other libraries: file, tensors, layers, network, and the proof that it predicts the same."""

@@ -1,4 +1,4 @@
-"""The parts of a file, as its manifest names them, and what is known of each."""
+"""The parts of a file (front, recurrent, head), as detected or as its manifest names them."""
 
 from __future__ import annotations
 

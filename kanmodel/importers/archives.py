@@ -1,4 +1,4 @@
-"""The file that `torch.save` wrote -> the object in it: a zip archive, or the pickles of torch before 1.6."""
+"""Reading what `torch.save` wrote: zip archives, or the pickles of torch before 1.6."""
 
 from __future__ import annotations
 

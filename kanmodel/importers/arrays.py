@@ -1,4 +1,4 @@
-"""Arrays that a manifest names: ``a.npy``, ``a.npz:key``, ``a.json:/json/pointer``, or a table the caller reads."""
+"""Arrays named by a manifest: ``a.npy``, ``a.npz:key``, ``a.json:/json/pointer``, or a table the caller reads."""
 
 from __future__ import annotations
 

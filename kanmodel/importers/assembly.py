@@ -1,4 +1,4 @@
-"""Layers, norms and activations in the order of the computation -> the network that computes the same."""
+"""Assembly of layers, norms and activations, in order of computation, into a network."""
 
 from __future__ import annotations
 

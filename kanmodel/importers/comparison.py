@@ -1,4 +1,4 @@
-"""The check of an import: predictions that are known against those that a network computes."""
+"""The check of an import: known predictions against those of the network."""
 
 from __future__ import annotations
 

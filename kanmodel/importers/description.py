@@ -1,4 +1,4 @@
-"""``describe_file``: what can be read off a file of weights, and a manifest with what is known filled in."""
+"""``describe_file``: what a file of weights contains, and a manifest filled in as far as it is known."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Description:
         unknown: keys that belong to none, which the import would refuse.
         missing: what the file does not say, a sentence each.
         found: what the check said of that; None where it was not asked.
-        undecided: other functions that the check leaves possible, and what would tell.
+        undecided: other functions that fit the check, and what would tell them apart.
         manifest: a manifest in yaml, with what is known and blanks for the rest.
     """
 
@@ -111,7 +111,7 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
 
 
 def _missing(parts: Sequence[Part], recurrents: Sequence[RecurrentPart]) -> list[str]:
-    """What no weight tells."""
+    """What the weights do not determine."""
     missing = ["features, targets and reference windows"]
     if recurrents:
         missing.append("readout: what the head sees of the steps, the last or their mean")

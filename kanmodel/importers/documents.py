@@ -1,4 +1,4 @@
-"""Documents that someone wrote by hand or pykan wrote: yaml without its powers, and json."""
+"""Restricted YAML and JSON: no tags, merges or repeated keys."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PYTHON_TAG = "tag:yaml.org,2002:python/"
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """yaml's safe loader, without merges and repeated keys, which hide what is said, and with 1e-5 as a number."""
+    """yaml's safe loader, without merges and repeated keys, which hide values, and with 1e-5 as a number."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Leaves a mapping as it is written."""

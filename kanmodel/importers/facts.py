@@ -1,4 +1,4 @@
-"""What modules and manifest say beside the tensors: activations, and options of libraries."""
+"""Facts beside the tensors, from modules and manifest: activations, and options of libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The chain of a live module: what leads from what leaves one of its parts to what enters the next."""
+"""Tracing a live module: the operations between the output of one part and the input of the next."""
 
 from __future__ import annotations
 

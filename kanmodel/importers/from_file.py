@@ -1,4 +1,4 @@
-"""``from_file``: a model of a file and of arrays that are in hand, and how a call says what a manifest does."""
+"""``from_file``: a model from a file and in-memory arrays, with a manifest's keys as arguments."""
 
 from __future__ import annotations
 

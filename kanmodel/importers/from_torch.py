@@ -1,4 +1,4 @@
-"""``from_torch``: a model of the module in hand."""
+"""``from_torch``: a model from a live module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The arrays of an import, in the shapes that the model has: windows, targets, and the predictions to compare with."""
+"""The arrays of an import in the model's shapes: windows, targets, and predictions to compare with."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def make_shapes(manifest: Manifest, targets: tuple[Target, ...], lookback: int, 
 
 
 def name_outputs(manifest: Manifest, predictions: Array, name: str) -> tuple[tuple[Target, ...], int]:
-    """Targets and horizon, as far as only the predictions tell: y, or y1, y2, and so on, where they have no names."""
+    """Targets and horizon, as far as predictions alone determine them: unnamed ones are y, or y1, y2, and so on."""
     n_outputs = prod(predictions.shape[1:])
     if not n_outputs:
         raise CheckpointError(f"{name} has no columns")

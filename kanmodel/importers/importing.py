@@ -1,4 +1,4 @@
-"""``import_checkpoint``: a file of weights -> a model that is proved to compute the same."""
+"""``import_checkpoint``: from a file of weights to a model that is proved to predict the same."""
 
 from __future__ import annotations
 

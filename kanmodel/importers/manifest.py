@@ -1,4 +1,4 @@
-"""The manifest: what a file of weights does not say, from the one who trained it."""
+"""The manifest: what a file of weights does not contain, stated by whoever trained the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pickled `nn.Module` -> the tree of its modules: their classes, attributes and tensors, in order of definition."""
+"""The module tree of a pickled `nn.Module`: classes, attributes and tensors, in order of definition."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands in place of the classes, functions and objects that a pickle names."""
+"""Placeholders for the classes, functions and objects that a pickle names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What pykan's saveckpt writes beside the weights: ``*_config.yml``."""
+"""pykan's ``*_config.yml``, which saveckpt writes beside the weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a file is refused although it can be read: no reading gives the predictions, or several functions do."""
+"""Error messages of a search: no reading fits, or several different functions do."""
 
 from __future__ import annotations
 

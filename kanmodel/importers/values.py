@@ -1,4 +1,4 @@
-"""One value of a document, of the kind that its key wants; the messages of the errors begin with the key."""
+"""Typed values of a document; each error begins with the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file of windows and predictions, ``windows.npz``, and a file of names: a manifest's keys without a manifest."""
+"""``windows.npz`` and the file of names: a manifest's keys without a manifest."""
 
 from __future__ import annotations
 

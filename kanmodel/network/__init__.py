@@ -1,4 +1,4 @@
-"""The network of a forecaster: what it is (config), what it computes (chain, layer, bases), and its fast form (frozen).
+"""The network of a forecaster: its config, its forward pass (chain, layers, bases), and a frozen form for inference.
 
 Only torch comes in here, in model units; nothing knows of files, tables or explanations.
 """

@@ -1,4 +1,4 @@
-"""Elementwise functions: those added to a basis, those that stand between layers, and the last one of a network."""
+"""Elementwise activations: bases of edges, functions between layers, and the output function of a network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a config refuses, each in one sentence that begins with the place.
+"""Validation of configs: each error is one sentence that begins with the place.
 
 Configs come from files that anyone may have written, so a value is held against its kind as well as its range.
 """

@@ -1,4 +1,4 @@
-"""Configs as JSON values, and back.
+"""Configs to and from JSON.
 
 What a value must be is checked where it arrives, in the config's own classes; here is only which keys there are.
 """

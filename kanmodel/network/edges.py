@@ -1,4 +1,4 @@
-"""The functions on the edges between some inputs and some sub-nodes of a layer: basis, base and symbolic parts."""
+"""Edge functions between the inputs and sub-nodes of a layer: basis, base and symbolic parts."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The network for inference: tables in place of splines, everything constant folded, what acts on nothing left out.
+"""The frozen network for inference: piecewise polynomials instead of splines, constants folded, dead parts removed.
 
-Equal to `chain` to the rounding of its type, on knots, beyond the grid and on equal knots. Two uses:
+Equal to `chain` to the rounding of its type, on knots, outside the grid and on coinciding knots. Two uses:
 
-    forward   a forecast; masks and affine maps are in the tables, nodes without effect are gone
-    trace     everything that passes, for explanations; edges and nodes as `layer` has them, with gradients
+    forward   a forecast; masks and affine maps are in the tables, nodes without effect are removed
+    trace     all activations, for explanations; edges and nodes as in `layer`, with gradients
 """
 
 from __future__ import annotations

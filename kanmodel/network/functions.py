@@ -1,4 +1,4 @@
-"""The functions that a fixed symbolic edge may hold, by pykan's names.
+"""The functions of symbolic edges, by pykan's names.
 
 Source: `SYMBOLIC_LIB` of pykan 0.2.8, in the branch without singularity avoidance: outside a function's domain the edge
 is not finite, and neither is the forecast, which is then refused.

@@ -1,4 +1,4 @@
-"""One layer of a Kolmogorov-Arnold network: the readable definition, and the one that trains.
+"""One KAN layer, the readable definition that is trained: edges, sub-nodes, sum and product nodes.
 
 A layer holds a function on every edge from its inputs i to its sub-nodes j:
 

@@ -1,4 +1,4 @@
-"""B-splines as the polynomial that each of their pieces is: the same curves as `splines`, several times as fast.
+"""B-splines in piecewise-polynomial form: the same curves as `splines`, several times as fast.
 
 Between two knots a spline of order k is a polynomial of degree k (de Boor 1978, ch. IX). A table holds its coefficients
 in u = (x - knot) / (next knot - knot), for every input, interval and curve. So a value takes one comparison with the

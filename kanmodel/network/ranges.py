@@ -1,4 +1,4 @@
-"""Where the values of nodes usually lie: the scale against which a jump is large."""
+"""The usual range of every node's values, relative to which a jump is large."""
 
 from __future__ import annotations
 

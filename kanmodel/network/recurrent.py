@@ -1,6 +1,6 @@
-"""The recurrent part: torch's own LSTM and GRU, and the call that each of them ends in.
+"""The recurrent part: torch's LSTM and GRU, and the low-level calls behind them.
 
-Everything that knows which cells there are is in this file.
+All code that depends on the kind of cell is in this file.
 """
 
 from __future__ import annotations

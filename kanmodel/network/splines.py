@@ -1,4 +1,4 @@
-"""B-splines on extended grids, as pykan 0.2.8 defines them.
+"""B-spline basis functions on extended knot grids, as in pykan 0.2.8.
 
 A grid of G intervals and order k has G + 2k + 1 knots: the core interval [knot k, knot k+G] and k knots beyond each
 end. A curve is zero beyond the outermost knots. Source: de Boor 1978, "A Practical Guide to Splines", ch. IX;

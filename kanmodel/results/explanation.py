@@ -15,7 +15,7 @@ from kanmodel import html
 from kanmodel.drawing.explanation import draw_explanation
 from kanmodel.drawing.forecast import Forecast
 from kanmodel.drawing.style import Theme
-from kanmodel.errors import DataError
+from kanmodel.errors import DataError, IncompleteError, Problem
 from kanmodel.explain.paths.grouping import Segments, resolve_segments, sum_groups, sum_segments
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import Ledger
@@ -23,6 +23,7 @@ from kanmodel.network.config.groups import Grouping, Groups, resolve_groups
 from kanmodel.results.result import Pictured
 from kanmodel.scaling import Array
 from kanmodel.text import with_unit, write_facts, write_table
+from kanmodel.windows import N_LISTED
 
 _OF_WINDOW = ("window", "prediction", "largest contribution", "residual", "error", "converged")
 
@@ -136,6 +137,28 @@ class Explanation(Pictured):
             path_nodes=self.path_nodes[chosen],
             standard_error=None if self.standard_error is None else self.standard_error[chosen],
         )
+
+    def require_completeness(self, output_std: float, first: int = 0) -> None:
+        """Refuses windows whose contributions miss F(x) - F(x0) by more than that change and the output's deviation.
+
+        Args:
+            output_std: standard deviation of the output on the reference windows.
+            first: number of the first window, for the message.
+
+        Raises:
+            IncompleteError: a window is so far from adding up.
+        """
+        change = np.abs(self.predictions - self.baseline_prediction)
+        absurd = np.flatnonzero(self.residual > np.maximum(change, output_std))
+        if not len(absurd):
+            return
+        worst = absurd[0]
+        message = (
+            f"has values too far out to be explained: its contributions miss the change of {change[worst]:.3g} "
+            f"by {self.residual[worst]:.3g}"
+        )
+        places = [Problem(f"instances[{first + window}]", message) for window in absurd[:N_LISTED]]
+        raise IncompleteError(f"{places[0].path} {message}", places)
 
     def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
         """A row for each window and feature, features in the model's order; figures of the window are repeated.

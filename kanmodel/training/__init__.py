@@ -1,1 +1,1 @@
-"""From a table of rows to a trained model, beside the forecasts that it must beat."""
+"""Training: from a table to a model, with baselines to compare it with."""

@@ -1,4 +1,4 @@
-"""What a forecaster must beat: persistence, of a day or a week too, and ridge regression, on the very same windows."""
+"""Baseline forecasts on the same windows: persistence (also of a day or a week before) and ridge regression."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The time column of a table: the instant of each row, the usual step, and the gaps."""
+"""The time column of a table: timestamps, the usual step, and gaps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finer grids for B-splines that are trained already: what Liu et al. 2024 call grid extension, and pykan `refine`."""
+"""Grid extension of trained B-splines (Liu et al. 2024, section 2.4; pykan's `refine`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The descent: AdamW on the error and a sparsity penalty, grids that follow the data, early stopping."""
+"""Optimization: AdamW, a sparsity penalty, grid updates, early stopping."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class TrainingOptions:
         weight_decay: of AdamW.
         noise: standard deviation of the noise added to training windows, model units.
         batch: windows a step.
-        epochs: at most so many passes over the training windows; 0 only where a trained model goes on.
+        epochs: at most so many passes over the training windows; 0 only for a model that is trained already.
         patience: epochs without a better validation error before training stops.
         validation_share: share of the training windows held out where the split names no validation rows.
         reference_windows: windows of the validation part kept in the model.
@@ -127,7 +127,7 @@ def descend(
 ) -> None:
     """Trains in place, and ends with the weights of the best epoch.
 
-    Epochs are compared by their validation error. A network that is trained already goes on for the sake of the
+    Epochs are compared by their validation error. A network that is trained already is fine-tuned for the sake of the
     penalty: then its epochs are compared by validation error plus penalty, and its first weights are among them.
 
     Args:

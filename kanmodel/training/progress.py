@@ -1,4 +1,4 @@
-"""A line about the training that is written again after every epoch, where somebody may read it."""
+"""The progress line of a training, rewritten after every epoch in a terminal or a notebook."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The rows of a table as samples: windows with the targets that belong to them, in three parts.
+"""Samples of a table: windows with their targets, split into training, validation and test.
 
 A window ends at row e and reads the rows e-lookback+1 .. e. Its targets are those of the rows e+ahead ..
 e+ahead+horizon-1. With `ahead` 0 the target columns were shifted before: they hold, at each row, what is to be

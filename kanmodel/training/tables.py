@@ -1,4 +1,4 @@
-"""A data frame, or a mapping of names to arrays -> the table that a model is trained on."""
+"""From a data frame, or a mapping of names to arrays, to the table that a model is trained on."""
 
 from __future__ import annotations
 

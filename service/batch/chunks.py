@@ -1,4 +1,4 @@
-"""Rows -> numbered chunks of windows: always the same ones, whoever computes them."""
+"""Numbered chunks of windows, the same whichever engine computes them."""
 
 from __future__ import annotations
 

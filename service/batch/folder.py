@@ -1,4 +1,4 @@
-"""The folder of the result: parts that are renamed into place, and what they are parts of."""
+"""The output folder: parts that are renamed into place once complete, and the manifest that they belong to."""
 
 from __future__ import annotations
 

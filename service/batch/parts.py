@@ -1,4 +1,4 @@
-"""A chunk, explained -> the bytes of one parquet file, which says itself what it is, and whether it is whole."""
+"""A part: one explained chunk as a parquet file with its own provenance and checksum."""
 
 from __future__ import annotations
 

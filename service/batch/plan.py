@@ -1,4 +1,4 @@
-"""What is to be explained, and how."""
+"""The plan of a run: model, table and options."""
 
 from __future__ import annotations
 

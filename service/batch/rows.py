@@ -1,4 +1,4 @@
-"""Frames -> numbers, and what is wrong with the rows that have none."""
+"""From frames to numbers, with the reasons for rejected rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All of it: what is there, what is missing, and the engine that makes it."""
+"""The run: resumes from the parts that exist, and has the engine compute the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files -> frames, a bounded number of rows at a time."""
+"""From files to frames, a bounded number of rows at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chunks through the threads of this process."""
+"""The thread engine: chunks through the threads of this process."""
 
 from __future__ import annotations
 

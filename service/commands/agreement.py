@@ -1,4 +1,4 @@
-"""Two answers to one question, member by member."""
+"""Comparison of two answers to one question, member by member."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kanscope explain``: what each feature adds to a forecast, and how far such numbers can be trusted."""
+"""``kanscope explain``: contributions to a forecast, faithfulness, receipts, and whole tables."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def explain(
         typer.Option(
             "-o",
             "--output",
-            help="Folder of parquet files to write for TABLE; a run that was interrupted goes on in it.",
+            help="Folder of parquet files to write for TABLE; an interrupted run continues there.",
             show_default=False,
         ),
     ] = None,
@@ -55,7 +55,7 @@ def explain(
     ] = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Stop at a bad row of TABLE, where it would only be listed in _rejected.csv."),
+        typer.Option("--strict", help="Stop at a bad row of TABLE instead of listing it in _rejected.csv."),
     ] = False,
     engine: Annotated[
         EngineName, typer.Option(help="What explains TABLE: threads of this process, or a Ray cluster.")
@@ -75,8 +75,8 @@ def explain(
         bool,
         typer.Option(
             "--faithfulness",
-            help="Measure instead how well contributions foretell what happens when features go and come back, "
-            "beside gradients, chance and, without an LSTM, pykan's scores.",
+            help="Measure instead how well contributions predict what removing features changes (deletion, insertion, "
+            "infidelity), beside gradients, random order and, without an LSTM, pykan's scores.",
         ),
     ] = False,
     receipt: Annotated[

@@ -1,4 +1,4 @@
-"""``kanscope train --from``: fine-tunes a checkpoint until it can be read, and says what that brought."""
+"""``kanscope train --from``: fine-tunes a checkpoint, and prints R2, edges and grid coverage before and after."""
 
 from __future__ import annotations
 

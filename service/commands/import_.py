@@ -1,4 +1,4 @@
-"""``kanscope import``: the weights of another trainer in, a checkpoint out."""
+"""``kanscope import``: weights of another library become a checkpoint."""
 
 from __future__ import annotations
 

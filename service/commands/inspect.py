@@ -1,4 +1,4 @@
-"""``kanscope inspect``: what a checkpoint holds, as tables or as JSON, or as answers to the usual questions."""
+"""``kanscope inspect``: a checkpoint as tables, as JSON, or as a report."""
 
 from __future__ import annotations
 

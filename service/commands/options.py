@@ -1,4 +1,4 @@
-"""What several commands ask for, and how they answer."""
+"""Options and output that several commands share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``kanscope prune``: a checkpoint in, a smaller one out."""
+"""``kanscope prune``: a checkpoint becomes a smaller one."""
 
 from __future__ import annotations
 

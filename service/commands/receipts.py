@@ -1,4 +1,4 @@
-"""``kanscope explain --receipt``: repeats a saved answer, and says whether the numbers are the same."""
+"""``kanscope explain --receipt``: recomputes a saved answer and compares the numbers."""
 
 from __future__ import annotations
 

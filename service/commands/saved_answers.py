@@ -1,4 +1,4 @@
-"""An answer that was saved with its receipt, read and asked again."""
+"""A saved answer with its receipt: reading it, and asking its question again."""
 
 from __future__ import annotations
 

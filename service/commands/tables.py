@@ -1,4 +1,4 @@
-"""``kanscope explain FILE TABLE -o OUT``: every window of a table."""
+"""``kanscope explain FILE TABLE -o FOLDER``: explains every window of a table."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def explain_to_folder(
         as_json: whether to print JSON.
 
     Raises:
-        KanscopeError: it cannot go on; the message says what is kept.
+        KanscopeError: the run cannot continue; the message says what is kept.
         typer.Exit: it was interrupted.
     """
     total = Summary()
@@ -49,12 +49,12 @@ def explain_to_folder(
                 total = advance.summary
                 show(advance)
     except KeyboardInterrupt:
-        typer.echo(f"kanscope: interrupted; {_kept(total)}, and the same command goes on from there", err=True)
+        typer.echo(f"kanscope: interrupted; {_kept(total)}, and the same command continues from there", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except KanscopeError as error:
         if not total.windows + total.lost:
             raise
-        raise DataError(f"{error} ({_kept(total)}, and the same command goes on from there)") from error
+        raise DataError(f"{error} ({_kept(total)}, and the same command continues from there)") from error
     if as_json:
         print_json({"output": str(output), **asdict(total)})
     else:

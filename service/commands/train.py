@@ -1,4 +1,4 @@
-"""``kanscope train``: a table in, a checkpoint out; with ``--from`` a checkpoint goes on."""
+"""``kanscope train``: a table becomes a checkpoint; with ``--from`` a checkpoint is fine-tuned."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ def train(
         typer.Option(
             min=0,
             help="How many rows after a window's last row the forecast lies: --target load --ahead 6 forecasts load+6. "
-            "0 for a column that was shifted before, and holds at each row what is to be forecast there.",
+            "0 for a column that is shifted already, and holds at each row the value to predict there.",
         ),
     ] = 0,
     origin: Annotated[
         Path | None,
         typer.Option(
             "--from",
-            help="Checkpoint to go on from, such as one that cannot be read because all its edges matter. Columns, "
+            help="Checkpoint to fine-tune, such as one that cannot be read because all its edges matter. Columns, "
             "architecture, units and scaling are its own, and masked edges stay masked. Prints test R2, edges needed "
             "and inputs outside their grids, before and after.",
             show_default=False,
@@ -147,8 +147,8 @@ def train(
         int,
         typer.Option(
             min=1,
-            help="Grid intervals of every edge. With --from: those of a finer grid on which training goes on, with the "
-            "same functions (grid extension, pykan's refine).",
+            help="Grid intervals of every edge. With --from: a finer grid under the same functions, with "
+            "which training continues (grid extension, pykan's refine).",
         ),
     ] = DEFAULTS.grid,
     order: Annotated[int, typer.Option(min=0, help="Spline order; 3: cubic.")] = DEFAULTS.order,
@@ -185,7 +185,7 @@ def train(
 ) -> None:
     """Train an LSTM+KAN forecaster on a table, and measure it beside persistence and ridge regression.
 
-    To go on from a checkpoint that cannot be read, because too many of its edges matter:
+    To fine-tune a checkpoint that cannot be read, because too many of its edges matter:
 
     kanscope train data.csv --from old.safetensors --lamb 0.05 --update-grid -o new.safetensors
     """

@@ -1,4 +1,4 @@
-"""What ``kanscope train`` does once its options are read: it trains behind a progress bar, saves and prints."""
+"""The training behind ``kanscope train``: progress bar, saving and printed metrics."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def train_on(
     update_grid: bool,
     grid_size: int | None,
 ) -> None:
-    """A model that is there goes on."""
+    """Fine-tunes a model."""
     from service.batch.tables import read_training_frame
 
     config = model.config

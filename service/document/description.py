@@ -1,4 +1,4 @@
-"""The app's description of itself: FastAPI's OpenAPI document, made exact for client generators."""
+"""The OpenAPI document: FastAPI's, made exact for client generators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The answers that operations share: every error by its status, 304, and the headers of both."""
+"""Shared responses of the OpenAPI document: every error by status, 304, and their headers."""
 
 from __future__ import annotations
 

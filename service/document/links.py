@@ -1,4 +1,4 @@
-"""Which operation goes on from which answer (OpenAPI's links), for clients that find their way, and tests that do."""
+"""OpenAPI links from an answer to the operations that it leads to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operation says of itself beside its handler's signature: bodies and pictures."""
+"""Additions to single operations of the OpenAPI document: request bodies and pictures."""
 
 from __future__ import annotations
 

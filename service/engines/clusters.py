@@ -1,4 +1,4 @@
-"""The Ray cluster that a command works on."""
+"""The Ray cluster of a command: the one of `RAY_ADDRESS`, or a local one that ends with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the proxies of Ray Serve do beside passing requests on: their own answers look like the service's."""
+"""Middleware for the proxies of Ray Serve, so that their own errors have the service's shape."""
 
 from __future__ import annotations
 

@@ -55,10 +55,10 @@ class Replica:
         return self._app
 
     async def check_health(self) -> None:
-        """Lets a replica serve, and go on, where it has a model that answers.
+        """Passes while the replica has a model that answers.
 
         Raises:
-            NotReadyError: it has none; Ray puts another in its place.
+            NotReadyError: it has none; Ray replaces the replica.
         """
         assert self._app is not None
         registry = self._app.state.parts.registry

@@ -1,4 +1,4 @@
-"""Several processes that answer at one address, watched over by uvicorn's supervisor."""
+"""Worker processes that accept connections on one socket, supervised by uvicorn."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 import { curlOf } from "./api.js";
 import { h } from "./dom.js";
+import { rasterise, writeDrawing } from "./pictures.js";
 
 /** @typedef {import("./api.js").Ask} Ask */
 /** @typedef {Record<string, unknown>[]} Rows */
@@ -14,7 +15,7 @@ import { h } from "./dom.js";
  * @property {string} name of the files
  * @property {unknown} data the answer
  * @property {Rows} rows the same as a table
- * @property {string} [picture] as SVG
+ * @property {() => string | Promise<string>} [picture] as SVG
  */
 
 /**
@@ -34,12 +35,17 @@ export function titleBar(name, shown, pictured = false) {
  */
 function actions(shown, pictured) {
   const said = h("span", { role: "status", class: "said" });
-  const offer = (/** @type {string} */ label, /** @type {(shown: Shown) => void} */ act) =>
+  const offer = (/** @type {string} */ label, /** @type {(shown: Shown) => unknown} */ act) =>
     h("button", { type: "button", onclick: () => withShown(act) }, label);
-  const withShown = (/** @type {(shown: Shown) => void} */ act) => {
+  const withShown = async (/** @type {(shown: Shown) => unknown} */ act) => {
     const now = shown();
-    if (now) act(now);
-    else said.textContent = "nothing is shown yet";
+    try {
+      if (!now) throw new Error("nothing is shown");
+      said.textContent = "";
+      await act(now);
+    } catch (error) {
+      said.textContent = error instanceof Error ? error.message : String(error);
+    }
   };
   const copy = async (/** @type {Shown} */ { ask }) => {
     said.textContent = (await copyText(curlOf(ask))) ? "copied" : "the browser does not let the page copy";
@@ -52,7 +58,37 @@ function actions(shown, pictured) {
     offer("Copy as curl", copy),
     offer("JSON", ({ name, data }) => save(`${name}.json`, "application/json", JSON.stringify(data, null, 1))),
     offer("CSV", ({ name, rows }) => save(`${name}.csv`, "text/csv", writeCsv(rows))),
-    pictured && offer("SVG", ({ name, picture }) => save(`${name}.svg`, "image/svg+xml", picture ?? "")),
+    ...(pictured
+      ? [
+          offer("SVG", async ({ name, picture }) => save(`${name}.svg`, "image/svg+xml", (await picture?.()) ?? "")),
+          offer("PNG", async ({ name, picture }) =>
+            save(`${name}.png`, "image/png", await rasterise((await picture?.()) ?? "")),
+          ),
+        ]
+      : []),
+  );
+}
+
+/**
+ * Buttons that save a drawing of the page as it is.
+ *
+ * @param {HTMLElement} place that holds it
+ * @param {() => string} name of the file
+ * @param {string} what it shows
+ */
+export function pictureActions(place, name, what) {
+  const text = () => {
+    const drawing = place.querySelector("svg");
+    if (!drawing) throw new Error("nothing is shown yet");
+    return writeDrawing(drawing);
+  };
+  const button = (/** @type {string} */ label, /** @type {() => unknown} */ act) =>
+    h("button", { type: "button", class: "small", "aria-label": `${what} as ${label}`, onclick: act }, label);
+  return h(
+    "span",
+    { class: "actions" },
+    button("SVG", () => save(`${name()}.svg`, "image/svg+xml", text())),
+    button("PNG", async () => save(`${name()}.png`, "image/png", await rasterise(text()))),
   );
 }
 
@@ -61,10 +97,10 @@ function actions(shown, pictured) {
  *
  * @param {string} name
  * @param {string} type
- * @param {string} text
+ * @param {BlobPart} content
  */
-export function save(name, type, text) {
-  const url = URL.createObjectURL(new Blob([text], { type }));
+export function save(name, type, content) {
+  const url = URL.createObjectURL(new Blob([content], { type }));
   h("a", { href: url, download: name.replace(/[^\w.+-]+/g, "-") }).click();
   URL.revokeObjectURL(url);
 }

@@ -16,16 +16,19 @@ import { h } from "./dom.js";
 
 const ROOT = new URL("../v1/", document.baseURI);
 const KEY = "kanscope-key";
+const TIMEOUT = "600"; // s that the service may compute: who does not want to wait that long leaves the view
 
 /** An answer that is an error; the message is the service's own. */
 export class ApiError extends Error {
   /**
    * @param {number} status
    * @param {string} message
+   * @param {number} [retryAfter] seconds after which the service wants to be asked again
    */
-  constructor(status, message) {
+  constructor(status, message, retryAfter = 0) {
     super(message);
     this.status = status;
+    this.retryAfter = retryAfter;
   }
 }
 
@@ -87,6 +90,7 @@ async function send(ask, signal) {
     method: ask.body === undefined ? "GET" : "POST",
     headers: {
       Accept: ask.accept ?? "application/json",
+      "X-Request-Timeout": TIMEOUT,
       ...(ask.body === undefined ? {} : { "Content-Type": "application/json" }),
       ...(key ? { Authorization: `Bearer ${key}` } : {}),
     },
@@ -99,7 +103,8 @@ async function send(ask, signal) {
     return send(ask, signal);
   }
   const problem = await response.json().catch(() => ({}));
-  throw new ApiError(response.status, problem.error ?? `the service answered ${response.status}`);
+  const message = problem.error ?? `the service answered ${response.status}`;
+  throw new ApiError(response.status, message, Number(response.headers.get("Retry-After")) || 0);
 }
 
 /** @type {Promise<void> | undefined} the dialog that is open, for all requests that wait for it */

@@ -1,9 +1,10 @@
 /** The frame of the explorer: which model and view the address names, and the choices that lead to others. */
 
-import { ApiError, askJson, modelPath } from "./api.js";
+import { askJson, modelPath } from "./api.js";
 import { byId, h } from "./dom.js";
-import { hideHint } from "./drawing.js";
-import { readState, writeState } from "./state.js";
+import { hideHint } from "./hint.js";
+import { carry, readState, writeState } from "./state.js";
+import { isPassing, tellProgress, waitForNext } from "./waiting.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 
@@ -17,8 +18,9 @@ import { readState, writeState } from "./state.js";
  * @property {Schemas["ModelInfo"]} model
  * @property {string} output name of the output
  * @property {string | null} unit of the output
- * @property {(view: string, values?: Record<string, string>) => string} link to another view of the same output
- * @property {(values: Record<string, string>) => void} set changes values of this view's address, in place
+ * @property {(view: string, values?: Record<string, string>) => string} link to another view, with what is chosen here
+ * @property {(values: Record<string, string>, replace?: boolean) => void} set changes values of this view's address, as
+ *   a new entry of the history or in the place of the last
  */
 
 /**
@@ -41,36 +43,58 @@ const VIEWS = {
 const place = byId("view");
 /** @type {{key: string, view: View} | undefined} */
 let current;
+/** @type {Schemas["ModelInfo"] | undefined} the model that was shown last */
+let last;
+/** @type {Schemas["ModelList"]} */
+let list = { models: [], details: [] };
 let running = new AbortController();
 
-/** Shows what the address says. */
+/** Shows what the address says, and tries again where the service can't answer yet; what was there stays till then. */
 async function show() {
   running.abort();
   running = new AbortController();
   const { signal } = running;
   hideHint();
   place.setAttribute("aria-busy", "true");
-  try {
-    await showState(signal);
-  } catch (error) {
-    if (!signal.aborted) tellProblem(error);
+  for (let tries = 1; !signal.aborted; tries += 1) {
+    const endProgress = tellProgress(signal);
+    try {
+      await showState(signal);
+      break;
+    } catch (error) {
+      if (signal.aborted) return;
+      endProgress();
+      if (!isPassing(error)) {
+        tellProblem(error);
+        break;
+      }
+      await waitForNext(error, tries, signal);
+    } finally {
+      endProgress();
+    }
   }
   if (!signal.aborted) place.setAttribute("aria-busy", "false");
 }
 
 /** @param {AbortSignal} signal */
 async function showState(signal) {
-  const { view, values } = readState(location.hash);
-  const list = /** @type {Schemas["ModelList"]} */ (await askJson({ path: "models" }, signal));
-  const chosen = values.model ?? list.details.find(({ ready }) => ready)?.name ?? list.models[0];
+  const { view, values: wanted } = readState(location.hash);
+  list = /** @type {Schemas["ModelList"]} */ (await askJson({ path: "models" }, signal));
+  const chosen = wanted.model ?? list.details.find(({ ready }) => ready)?.name ?? list.models[0];
   if (!chosen) throw new Error("the service has no model");
+  const definition = VIEWS[view] ?? VIEWS.network;
   const [name, version] = chosen.split("/"); // as in `modelOptions`
+  if (last?.name === name) showFrame(chosen, definition.label, last, wanted.output ?? last.outputs[0]);
+  else showFrame(chosen, definition.label);
+  refuseFailed(name, version);
   const path = modelPath(name);
   const model = /** @type {Schemas["ModelInfo"]} */ (await askJson({ path, query: { version } }, signal));
+  const values = last && last.checkpoint !== model.checkpoint ? carry(wanted, last, model) : wanted;
+  if (values !== wanted) history.replaceState(null, "", writeState({ view, values }));
+  last = model;
   const output = values.output ?? model.outputs[0];
-  const definition = VIEWS[view] ?? VIEWS.network;
   const key = JSON.stringify([definition.label, chosen, model.checkpoint, output]);
-  showFrame(list, chosen, model, output, definition.label);
+  showFrame(chosen, definition.label, model, output);
   if (current?.key !== key) {
     const { create } = await definition.load();
     if (signal.aborted) return;
@@ -78,6 +102,18 @@ async function showState(signal) {
     place.replaceChildren(current.view.element);
   }
   await current.view.update(values, signal);
+}
+
+/**
+ * Says why a model is not to be had, which the service tells in its list alone.
+ *
+ * @param {string} name
+ * @param {string | undefined} version
+ */
+function refuseFailed(name, version) {
+  const summary = list.details.find((model) => model.name === name);
+  const found = version ? summary?.versions.find((one) => one.version === version) : summary;
+  if (found?.state === "failed") throw new Error(`${name} could not be loaded: ${found.reason ?? "no reason is known"}`);
 }
 
 /**
@@ -90,6 +126,7 @@ async function showState(signal) {
  */
 function pageOf(path, chosen, version, model, output) {
   const target = model.targets.find(({ name }) => output.replace(/\+\d+$/, "") === name);
+  const here = () => ({ ...readState(location.hash).values, model: chosen, output });
   return {
     path,
     version: { version },
@@ -97,38 +134,51 @@ function pageOf(path, chosen, version, model, output) {
     model,
     output,
     unit: target?.unit ?? null,
-    link: (view, values = {}) => writeState({ view, values: { model: chosen, output, ...values } }),
-    set: (values) => {
-      const state = readState(location.hash);
-      history.replaceState(null, "", writeState({ ...state, values: { ...state.values, ...values } }));
-      void show();
-    },
+    link: (view, values = {}) => writeState({ view, values: { ...here(), ...values } }),
+    set: (values, replace = false) => go(values, replace),
   };
 }
 
 /**
- * The tabs, and the choice of model and output.
+ * Changes values of the address, and shows what it then says.
  *
- * @param {Schemas["ModelList"]} list
- * @param {string} chosen
- * @param {Schemas["ModelInfo"]} model
- * @param {string} output
- * @param {string} label of the view
+ * @param {Record<string, string>} values
+ * @param {boolean} [replace] whether in the place of the last entry of the history
  */
-function showFrame(list, chosen, model, output, label) {
-  const { view } = readState(location.hash);
-  document.title = `${label} of ${model.name} · Kanscope`;
-  const to = (/** @type {string} */ name) => writeState({ view: name, values: { model: chosen, output } });
-  const tabs = Object.entries(VIEWS).map(([name, definition]) =>
-    h("a", { href: to(name), "aria-current": definition.label === label ? "page" : null }, definition.label),
+function go(values, replace = false) {
+  const state = readState(location.hash);
+  const address = writeState({ ...state, values: { ...state.values, ...values } });
+  if (replace || address === location.hash) history.replaceState(null, "", address);
+  else history.pushState(null, "", address);
+  void show();
+}
+
+/**
+ * The tabs, and the choice of model and output, which keep all else that is chosen.
+ *
+ * @param {string} chosen
+ * @param {string} label of the view
+ * @param {Schemas["ModelInfo"]} [model] where it is known already
+ * @param {string} [output]
+ */
+function showFrame(chosen, label, model, output) {
+  document.title = `${label} of ${chosen} · Kanscope`;
+  const { values } = readState(location.hash);
+  const here = model ? { ...values, model: chosen, output: output ?? "" } : {};
+  const tabs = Object.entries(VIEWS).map(([view, definition]) =>
+    h(
+      "a",
+      { href: writeState({ view, values: here }), "aria-current": definition.label === label ? "page" : null },
+      definition.label,
+    ),
   );
   replaceKeepingFocus(byId("tabs"), tabs);
-  const models = h("select", { id: "model" }, ...modelOptions(list));
+  const models = h("select", { id: "model" }, ...modelOptions());
   models.value = chosen;
-  models.onchange = () => (location.hash = writeState({ view, values: { model: models.value } }));
-  const outputs = h("select", { id: "output" }, ...model.outputs.map((name) => h("option", { value: name }, name)));
-  outputs.value = output;
-  outputs.onchange = () => (location.hash = writeState({ view, values: { model: chosen, output: outputs.value } }));
+  models.onchange = () => go({ model: models.value });
+  const outputs = h("select", { id: "output" }, ...(model?.outputs ?? []).map((name) => h("option", { value: name }, name)));
+  outputs.value = output ?? "";
+  outputs.onchange = () => go({ output: outputs.value });
   replaceKeepingFocus(byId("choices"), [
     h("label", { for: "model" }, "Model"),
     models,
@@ -149,39 +199,44 @@ function replaceKeepingFocus(parent, children) {
   children[focused]?.focus();
 }
 
-/**
- * The models, and each version as `name/version` where there are several.
- *
- * @param {Schemas["ModelList"]} list
- */
-function modelOptions(list) {
-  return list.details.flatMap(({ name, ready, state, versions }) => [
-    h("option", { value: name, disabled: !ready }, ready ? name : `${name} (${state})`),
-    ...(versions.length > 1 ? versions : []).map((version) =>
-      h(
-        "option",
-        { value: `${name}/${version.version}`, disabled: !version.ready },
-        `${name}, version ${version.version}`,
-      ),
+/** The models, and each version as `name/version` where there are several; a failed one says why when chosen. */
+function modelOptions() {
+  const label = (/** @type {string} */ name, /** @type {string} */ state) =>
+    state === "ready" ? name : `${name} (${state})`;
+  return list.details.flatMap(({ name, state, versions }) => [
+    h("option", { value: name }, label(name, state)),
+    ...(versions.length > 1 ? versions : []).map((one) =>
+      h("option", { value: `${name}/${one.version}` }, label(`${name}, version ${one.version}`, one.state)),
     ),
   ]);
 }
 
-/** @param {unknown} error */
+/**
+ * Says what is wrong, and where there is something to see.
+ *
+ * @param {unknown} error
+ */
 function tellProblem(error) {
   current = undefined;
-  const message = error instanceof Error ? error.message : String(error);
-  const waiting = error instanceof ApiError && error.status === 503;
+  const { view } = readState(location.hash);
+  const others = list.details
+    .filter(({ ready }) => ready)
+    .map(({ name }) => h("li", {}, h("a", { href: writeState({ view, values: { model: name } }) }, name)));
   place.replaceChildren(
     h(
       "div",
       { class: "card problem", role: "alert" },
-      h("h1", {}, waiting ? "Not ready yet" : "That can't be shown"),
-      h("p", {}, message),
+      h("h1", {}, "That can't be shown"),
+      h("p", {}, error instanceof Error ? error.message : String(error)),
       h("button", { type: "button", class: "main", onclick: () => void show() }, "Try again"),
+      ...(others.length ? [h("p", {}, "Models that are ready:"), h("ul", {}, ...others)] : []),
     ),
   );
 }
 
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address is that of the view
+  place.focus();
+});
 addEventListener("hashchange", () => void show());
 void show();

@@ -3,6 +3,7 @@
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { amount, signed } from "./figures.js";
+import { hideHint, showHint } from "./hint.js";
 
 const CLASS = "plot"; // whose style the page's Content-Security-Policy lets in
 
@@ -12,7 +13,7 @@ const CLASS = "plot"; // whose style the page's Content-Security-Policy lets in
  *
  * @param {import("@observablehq/plot").PlotOptions} options
  */
-function plot(options) {
+export function plot(options) {
   const chart = Plot.plot({ ...options, className: CLASS });
   for (const group of chart.querySelectorAll("g[aria-label]")) group.removeAttribute("aria-label");
   const named = chart.querySelectorAll("[aria-label]");
@@ -20,6 +21,8 @@ function plot(options) {
   chart.setAttribute("role", named.length ? "group" : "img");
   return chart;
 }
+
+const LEAST_R2 = -1; // that is drawn; pruned to nearly nothing, a network may be thousands below
 
 /**
  * What each number of edges costs, and where the rule stands on it.
@@ -29,6 +32,8 @@ function plot(options) {
  * @param {number} r2
  */
 export function drawCost(curve, edges, r2) {
+  const lowest = Math.min(...curve.map((point) => point.r2));
+  const low = Math.max(LEAST_R2, Math.min(0, lowest));
   return plot({
     width: 264,
     height: 116,
@@ -37,9 +42,15 @@ export function drawCost(curve, edges, r2) {
     marginTop: 18,
     ariaLabel: "R² of the pruned network by the number of edges kept",
     x: { label: "edges kept →", ticks: 4 },
-    y: { label: "↑ R²", domain: [0, 1], clamp: true, ticks: 3, grid: true },
+    y: { label: "↑ R²", domain: [low, 1], ticks: 3, grid: true },
     marks: [
-      Plot.lineY(curve, { x: "edges", y: "r2", stroke: "var(--up)", strokeWidth: 2 }),
+      Plot.lineY(curve, { x: "edges", y: "r2", stroke: "var(--up)", strokeWidth: 2, clip: true }),
+      Plot.ruleY(low < 0 ? [0] : [], { strokeOpacity: 0.4 }),
+      Plot.text(lowest < low ? [lowest] : [], {
+        frameAnchor: "bottom-right",
+        text: (value) => `with fewest down to ${amount(value)}`,
+        dy: -3,
+      }),
       Plot.dot([{ edges, r2 }], { x: "edges", y: "r2", r: 5, fill: "var(--up)", stroke: "var(--card)" }),
     ],
   });
@@ -48,7 +59,8 @@ export function drawCost(curve, edges, r2) {
 /** @typedef {import("./api.js").Schemas["Explanation"]} Explanation */
 
 const MAX_BARS = 14; // of features; the others are one bar
-const MAX_NAME = 22; // characters
+const MIN_NAME = 14; // characters of a name, at least
+const NAME_SHARE = 0.36; // of the width of a chart, for names at most
 const CHARACTER = 6.4; // width
 const TICK = 70; // pixels of a chart for a tick
 
@@ -58,8 +70,13 @@ const TICK = 70; // pixels of a chart for a tick
  * @param {Explanation} explanation
  * @param {string | null} unit
  * @param {number} width
+ * @param {number[][]} window whose newest values stand beside the names
+ * @param {{name: string, std: number | null}[]} features
  */
-export function drawWaterfall({ contributions, baseline_prediction: baseline, prediction }, unit, width) {
+export function drawWaterfall(explanation, unit, width, window, features) {
+  const { contributions, baseline_prediction: baseline, prediction } = explanation;
+  const newest = new Map(features.map(({ name, std }, index) => [name, rounded(window[window.length - 1][index], std)]));
+  const label = (/** @type {string} */ name) => (newest.has(name) ? ` = ${amount(newest.get(name))}` : "");
   const bars = stack(contributions, baseline);
   const rows = ["baseline", ...bars.map(({ name }) => name), "forecast"];
   const ends = [
@@ -68,11 +85,11 @@ export function drawWaterfall({ contributions, baseline_prediction: baseline, pr
   ];
   return plot({
     width,
-    ...rowsOf(rows, 22),
+    ...rowsOf(rows, 22, width, label),
     marginRight: 56,
     ariaLabel: `Contributions from ${amount(baseline, unit)}, the baseline, to ${amount(prediction, unit)}, the forecast`,
     x: { label: unit ? `forecast, ${unit} →` : "forecast →", nice: true, grid: true },
-    y: { ...namesOf(rows), padding: 0.25 },
+    y: { ...namesOf(rows, width, label), padding: 0.25 },
     marks: [
       Plot.ruleX(ends, { x: "value", stroke: "currentColor", strokeDasharray: "3 3", strokeOpacity: 0.5 }),
       Plot.barX(bars, {
@@ -102,6 +119,16 @@ export function drawWaterfall({ contributions, baseline_prediction: baseline, pr
       }),
     ],
   });
+}
+
+/**
+ * A value without what is left of its rounding to float32, as −2.6e−8 for 0.
+ *
+ * @param {number} value
+ * @param {number | null} std of its feature
+ */
+function rounded(value, std) {
+  return Math.abs(value) < 1e-6 * (std ?? 0) ? 0 : value;
 }
 
 /**
@@ -145,13 +172,13 @@ export function drawHeatMap({ steps = [] }, features, window, unit, width) {
       input: window[step][index],
     })),
   );
-  return plot({
+  const chart = plot({
     width,
-    ...rowsOf(features, 17),
+    ...rowsOf(features, 17, width),
     marginRight: 8,
     ariaLabel: "Contribution of each feature at each step",
     x: { ...stepsOf(steps.length, width), padding: 0.04 },
-    y: { ...namesOf(order), padding: 0.06 },
+    y: { ...namesOf(order, width), padding: 0.06 },
     color: {
       type: "linear",
       domain: symmetric(cells.map(({ value }) => value)),
@@ -163,13 +190,23 @@ export function drawHeatMap({ steps = [] }, features, window, unit, width) {
         x: "ago",
         y: "feature",
         fill: "value",
-        title: ({ feature, ago, value, input }) => {
-          const when = ago === 0 ? "newest step" : `${-ago} before the newest`;
-          return `${feature}, ${when}\nadded ${signed(value, unit)}\nwas ${amount(input)}`;
-        },
       }),
     ],
   });
+  const rects = [...chart.querySelectorAll("rect")];
+  const tell = (/** @type {Event} */ event) => {
+    const rect = event.target instanceof SVGRectElement ? event.target : null;
+    const cell = rect && cells[rects.indexOf(rect)];
+    if (!cell) return hideHint();
+    const { feature, ago, value, input } = cell;
+    const when = ago === 0 ? "newest step" : `${-ago} before the newest`;
+    showHint(rect, [`${feature}, ${when}`, `added ${signed(value, unit)}`, `was ${amount(input)}`]);
+  };
+  for (const kind of ["pointerover", "pointerdown"]) chart.addEventListener(kind, tell); // a tap is the latter
+  chart.addEventListener("pointerleave", (event) => {
+    if (/** @type {PointerEvent} */ (event).pointerType === "mouse") hideHint();
+  });
+  return chart;
 }
 
 /**
@@ -224,18 +261,24 @@ export function drawSteps(steps, unit, width) {
  *
  * @param {string[]} names
  * @param {number} height of a row
+ * @param {number} width of the chart
+ * @param {(name: string) => string} [more] what is written after each
  */
-function rowsOf(names, height) {
-  return { height: 44 + names.length * height, marginLeft: nameMargin(names), marginTop: 8, marginBottom: 36 };
+function rowsOf(names, height, width, more = () => "") {
+  const marginLeft = 10 + CHARACTER * Math.max(...names.map((name) => (shorten(name, width) + more(name)).length));
+  return { height: 44 + names.length * height, marginLeft, marginTop: 8, marginBottom: 36 };
 }
 
 /**
  * An axis of names.
  *
  * @param {string[]} names from top to bottom
+ * @param {number} width of the chart
+ * @param {(name: string) => string} [more] what is written after each
  */
-function namesOf(names) {
-  return { domain: names, label: null, tickSize: 0, tickFormat: shorten };
+function namesOf(names, width, more = () => "") {
+  const tickFormat = (/** @type {string} */ name) => shorten(name, width) + more(name);
+  return { domain: names, label: null, tickSize: 0, tickFormat };
 }
 
 /**
@@ -265,12 +308,15 @@ function spaced(count, width) {
   return Array.from({ length: count }, (_, index) => index - count + 1).filter((ago) => ago % every === 0);
 }
 
-/** @param {string} name */
-function shorten(name) {
-  return name.length <= MAX_NAME ? name : `${name.slice(0, MAX_NAME - 1)}…`;
-}
-
-/** @param {string[]} names */
-function nameMargin(names) {
-  return 10 + CHARACTER * Math.max(...names.map((name) => shorten(name).length));
+/**
+ * A name that has room; of a longer one both ends, by which it is told from others.
+ *
+ * @param {string} name
+ * @param {number} width of the chart
+ */
+export function shorten(name, width) {
+  const room = Math.max(MIN_NAME, Math.floor((width * NAME_SHARE) / CHARACTER));
+  if (name.length <= room) return name;
+  const end = Math.floor((room - 1) / 2);
+  return `${name.slice(0, room - 1 - end)}…${name.slice(-end)}`;
 }

@@ -1,10 +1,13 @@
 /** The pictures of the service, brought into the page and made to answer. */
 
 import { askText } from "./api.js";
-import { byId, h } from "./dom.js";
+import { h } from "./dom.js";
 import { edgeKey } from "./graph.js";
+import { hideHint, showHint } from "./hint.js";
 
 /** @typedef {import("./api.js").Ask} Ask */
+
+const TURNS = ["ArrowUp", "ArrowDown"];
 
 /**
  * A picture in the page.
@@ -15,7 +18,7 @@ import { edgeKey } from "./graph.js";
  */
 
 /**
- * Fetches a picture; its parts say what they are to screen readers alone, since `explain` says it to all others.
+ * Fetches a picture; its parts say what they are to screen readers alone, since `enliven` says it to all others.
  *
  * @param {Ask} ask
  * @param {AbortSignal} signal
@@ -32,16 +35,18 @@ export async function fetchDrawing(ask, signal) {
 }
 
 /**
- * Has the parts of a network answer: told of on hover and focus, with what they are joined to; opened on click.
+ * Has the parts of a network answer: told of on hover, tap and focus, with what they are joined to; opened on click.
  *
  * @param {SVGSVGElement} root
  * @param {(part: SVGGElement) => string[]} tell lines about a part, its name first; none where there is nothing to say
  * @param {(key: string) => void} open an edge
+ * @param {(part: Element) => void} [reveal] brings a part into sight that has the focus
  * @returns {HTMLElement} what holds the picture and listens: an SVG element that does is itself a stop of the tab key
  */
-export function enliven(root, tell, open) {
+export function enliven(root, tell, open, reveal = () => {}) {
   const edges = /** @type {SVGGElement[]} */ ([...root.querySelectorAll("g.edge")]);
   for (const edge of edges) if (edge.dataset.kind === "edge") edge.setAttribute("role", "link");
+  const move = roveIn(root);
   /** @param {Event} event */
   const partOf = (event) =>
     /** @type {SVGGElement | null} */ (
@@ -50,15 +55,16 @@ export function enliven(root, tell, open) {
   /** @param {SVGGElement | null} part */
   const light = (part) => {
     const lit = part ? edges.filter((edge) => edge === part || isJoined(edge, part.dataset.node)) : [];
-    root.classList.toggle("choosing", lit.length > 0);
-    for (const edge of edges) edge.classList.toggle("lit", lit.includes(edge));
+    lightParts(root, edges, lit);
+    return lit;
   };
   /** @param {Event} event */
   const point = (event) => {
     const part = partOf(event);
-    light(part);
-    if (part) showHint(part, tell(part), event instanceof PointerEvent ? event : null);
+    const lit = light(part);
+    if (part) showHint(part, tell(part), lit);
     else hideHint();
+    if (part && event.type === "focusin") reveal(part);
   };
   /** @param {Event} event */
   const follow = (event) => {
@@ -73,6 +79,7 @@ export function enliven(root, tell, open) {
   const press = (event) => {
     if (event.key === "Enter") follow(event);
     if (event.key === "Escape") leave();
+    if (move(event.key)) event.preventDefault();
   };
   return h(
     "div",
@@ -89,32 +96,83 @@ export function enliven(root, tell, open) {
 }
 
 /**
+ * Sets parts of a network off against the others.
+ *
+ * @param {SVGSVGElement} root
+ * @param {Iterable<Element>} all
+ * @param {Element[]} lit none for no difference
+ */
+export function lightParts(root, all, lit) {
+  const chosen = new Set(lit);
+  root.classList.toggle("choosing", chosen.size > 0);
+  for (const part of all) part.classList.toggle("lit", chosen.has(part));
+}
+
+/**
+ * Makes a picture one stop of the tab key, inside which the arrows lead on: left and right through all parts in the
+ * order of reading, up and down to the nearest part there, Home and End to the first and the last.
+ *
+ * @param {SVGSVGElement} root
+ * @returns {(key: string) => boolean} moves the focus, and says whether the key is for that
+ */
+function roveIn(root) {
+  const parts = /** @type {SVGGElement[]} */ ([...root.querySelectorAll("g[tabindex='0']")]);
+  for (const part of parts.slice(1)) part.setAttribute("tabindex", "-1");
+  return (key) => {
+    const from = parts.findIndex((part) => part === document.activeElement);
+    if (from < 0) return false;
+    const to = TURNS.includes(key) ? nearestTo(parts, from, key === "ArrowUp") : stepFrom(parts, from, key);
+    if (to === undefined) return false;
+    for (const part of parts) part.setAttribute("tabindex", "-1");
+    to.setAttribute("tabindex", "0");
+    to.focus({ preventScroll: false });
+    return true;
+  };
+}
+
+/**
+ * @param {SVGGElement[]} parts
+ * @param {number} from
+ * @param {string} key
+ */
+function stepFrom(parts, from, key) {
+  /** @type {Record<string, number>} */
+  const places = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity };
+  if (!(key in places)) return undefined;
+  const ordered = parts.map((part) => ({ part, ...middleOf(part) })).sort((a, b) => a.y - b.y || a.x - b.x);
+  const at = ordered.findIndex(({ part }) => part === parts[from]) + places[key];
+  return ordered[Math.max(0, Math.min(ordered.length - 1, at))].part;
+}
+
+/**
+ * @param {SVGGElement[]} parts
+ * @param {number} from
+ * @param {boolean} up
+ */
+function nearestTo(parts, from, up) {
+  const start = middleOf(parts[from]);
+  const away = parts
+    .map((part) => ({ part, ...middleOf(part) }))
+    .map(({ part, x, y }) => ({ part, on: (y - start.y) * (up ? -1 : 1), aside: Math.abs(x - start.x) }))
+    .filter(({ on }) => on > 2);
+  away.sort((a, b) => a.on + 2 * a.aside - (b.on + 2 * b.aside));
+  return (away[0] ?? { part: parts[from] }).part;
+}
+
+/**
+ * Where a part stands: an edge at its box, not at its links.
+ *
+ * @param {SVGGElement} part
+ */
+function middleOf(part) {
+  const { left, top, width, height } = (part.querySelector("rect,circle,text") ?? part).getBoundingClientRect();
+  return { x: Math.round(left + width / 2), y: Math.round(top + height / 2) };
+}
+
+/**
  * @param {SVGGElement} edge
  * @param {string | undefined} node
  */
 function isJoined(edge, node) {
   return node !== undefined && (edge.dataset.source === node || edge.dataset.target === node);
-}
-
-/**
- * Shows a hint beside the pointer, or beside the part that has the focus.
- *
- * @param {Element} part
- * @param {string[]} lines the first is the name
- * @param {PointerEvent | null} pointer
- */
-export function showHint(part, lines, pointer) {
-  const hint = byId("hint");
-  hint.replaceChildren(...lines.map((line, index) => h(index ? "div" : "strong", {}, line)));
-  hint.hidden = lines.length === 0;
-  const box = part.getBoundingClientRect();
-  const [x, y] = pointer ? [pointer.clientX, pointer.clientY] : [box.left + box.width / 2, box.bottom];
-  const { offsetWidth: width, offsetHeight: height } = hint;
-  hint.style.left = `${Math.max(8, Math.min(x + 14, innerWidth - width - 8))}px`;
-  hint.style.top = `${y + 14 + height > innerHeight ? Math.max(8, y - height - 14) : y + 14}px`;
-}
-
-/** Takes the hint away. */
-export function hideHint() {
-  byId("hint").hidden = true;
 }

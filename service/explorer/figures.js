@@ -27,12 +27,22 @@ export function signed(value, unit) {
 }
 
 /**
+ * With so many digits behind the point, and never as −0.
+ *
+ * @param {number} value
+ * @param {number} digits
+ */
+export function fixed(value, digits) {
+  return (Number(value.toFixed(digits)) || 0).toFixed(digits).replace("-", MINUS);
+}
+
+/**
  * As in 18.6 %.
  *
  * @param {number} share
  */
 export function percent(share) {
-  return `${(share * 100).toFixed(1)} %`;
+  return `${fixed(share * 100, 1)} %`;
 }
 
 /**

@@ -1,6 +1,7 @@
 /** What is shown, as the address says it: `#/edge?model=…&edge=head/0/7/3`. There is no other state. */
 
 /** @typedef {{view: string, values: Record<string, string>}} State */
+/** @typedef {import("./api.js").Schemas["ModelInfo"]} ModelInfo */
 
 /**
  * The state of an address.
@@ -23,4 +24,31 @@ export function writeState({ view, values }) {
   const known = Object.entries(values).filter(([, value]) => value !== "");
   const query = new URLSearchParams(known).toString().replaceAll("%2F", "/").replaceAll("%3A", ":");
   return `#/${view}${query && `?${query}`}`;
+}
+
+/**
+ * What of a state holds for another model as well: a window of one's own where both models have the same inputs, an
+ * edge where both have the same network, and whatever is a choice of the person.
+ *
+ * @param {Record<string, string>} values
+ * @param {ModelInfo} before
+ * @param {ModelInfo} after
+ */
+export function carry(values, before, after) {
+  const alike = shapeOf(before) === shapeOf(after);
+  const fits = (/** @type {string} */ window) =>
+    /^\w+$/.test(window) || (window.startsWith("ref:") ? Number(window.slice(4)) < after.reference_windows : alike);
+  /** @type {Record<string, (value: string) => boolean>} */
+  const conditions = {
+    output: (output) => after.outputs.includes(output),
+    edge: () => JSON.stringify(before.architecture) === JSON.stringify(after.architecture),
+    window: fits,
+    baseline: fits,
+  };
+  return Object.fromEntries(Object.entries(values).filter(([name, value]) => conditions[name]?.(value) ?? true));
+}
+
+/** @param {ModelInfo} model */
+function shapeOf({ features, lookback }) {
+  return JSON.stringify([lookback, features.map(({ name }) => name)]);
 }

@@ -1,4 +1,4 @@
-/** Windows to explain: read from JSON or CSV, and written into the address. */
+/** Windows to explain: read from JSON or a table, and written into the address. */
 
 import "./vendor/d3.min.js";
 
@@ -6,16 +6,17 @@ import "./vendor/d3.min.js";
 /** @typedef {number[][]} Window lookback x features, oldest step first */
 
 /**
- * The window in a text: what :predict takes, an array of rows, or a table whose header names the features.
+ * The window in a text: what :predict takes, an array of rows, or a table whose columns are named as the features; as
+ * JSON in the forms that pandas writes, or with commas, semicolons or tabs. Of a table the last rows are the window.
  *
  * @param {string} text
  * @param {ModelInfo} model
  * @returns {Window}
  */
 export function readWindow(text, model) {
-  const trimmed = text.trim();
+  const trimmed = text.replace(/^\uFEFF/, "").trim();
   if (!trimmed) throw new Error("there is nothing to read");
-  return check(/^[[{]/.test(trimmed) ? readJson(trimmed, model) : readCsv(trimmed, model), model);
+  return check(/^[[{]/.test(trimmed) ? readJson(trimmed, model) : readTable(trimmed, model), model);
 }
 
 /**
@@ -25,32 +26,96 @@ export function readWindow(text, model) {
  */
 function readJson(text, model) {
   const document = JSON.parse(text);
-  if (document.columns) {
-    const columns = model.features.map(({ name }) => document.columns[name]?.[0]);
-    const missing = model.features.filter((_, index) => !columns[index]);
-    if (missing.length) throw new Error(`the column ${missing[0].name} is missing`);
-    return columns[0].map((/** @type {unknown} */ _, /** @type {number} */ step) =>
-      columns.map((column) => column[step]),
-    );
+  if (isNamed(document)) {
+    if ("instances" in document) return theOne(document.instances);
+    if (Array.isArray(document.columns)) return pick(document.columns, document.data, model); // orient="split"
+    return readColumns(document.columns ?? document, model);
   }
-  const instances = document.instances ?? document;
-  return Array.isArray(instances?.[0]?.[0]) ? instances[0] : instances;
+  if (isNamed(document[0])) return readRecords(document, model);
+  return Array.isArray(document[0]?.[0]) ? theOne(document) : document;
 }
 
 /**
+ * @param {unknown} value
+ * @returns {value is Record<string, any>}
+ */
+function isNamed(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/**
+ * @param {unknown} windows
+ * @returns {unknown}
+ */
+function theOne(windows) {
+  if (!Array.isArray(windows)) throw new Error("instances must be an array of windows");
+  if (windows.length !== 1) throw new Error(`there are ${windows.length} windows, and one can be shown: give one of them`);
+  return windows[0];
+}
+
+/**
+ * Columns by name: each one window, as :predict has them, or values alone, which pandas may have numbered.
+ *
+ * @param {Record<string, any>} columns
+ * @param {ModelInfo} model
+ */
+function readColumns(columns, model) {
+  const series = Object.values(columns).map((column) => {
+    const values = isNamed(column) ? Object.values(column) : column;
+    return Array.isArray(values?.[0]) ? theOne(values) : values;
+  });
+  const rows = Array.isArray(series[0]) ? series[0].map((_, step) => series.map((values) => values?.[step])) : [];
+  return pick(Object.keys(columns), rows, model);
+}
+
+/**
+ * @param {Record<string, unknown>[]} records
+ * @param {ModelInfo} model
+ */
+function readRecords(records, model) {
+  const names = Object.keys(records[0]);
+  return pick(
+    names,
+    records.map((record) => names.map((name) => record[name])),
+    model,
+  );
+}
+
+/**
+ * A table whose fields are parted by the mark that the header has most of; beside semicolons a number may have a comma.
+ *
  * @param {string} text
  * @param {ModelInfo} model
  */
-function readCsv(text, model) {
-  const [header, ...rows] = d3.csvParseRows(text); // csvParse makes a function of the header, which the policy forbids
+function readTable(text, model) {
+  const head = text.split("\n", 1)[0];
+  const marks = d3.sort([",", ";", "\t"], (mark) => -head.split(mark).length);
+  const [header, ...rows] = d3.dsvFormat(marks[0]).parseRows(text); // `parse` makes a function, which the policy forbids
+  const read = (/** @type {string | undefined} */ field) => {
+    const value = marks[0] === ";" ? field?.trim().replace(",", ".") : field?.trim();
+    return value ? Number(value) : NaN;
+  };
   const names = header.map((name) => name.trim());
-  const missing = model.features.find(({ name }) => !names.includes(name));
+  const wanted = new Set(model.features.map(({ name }) => name));
+  const parsed = rows.map((row) => names.map((name, place) => (wanted.has(name) ? read(row[place]) : row[place])));
+  return pick(names, parsed, model);
+}
+
+/**
+ * The model's features of the last rows of a table.
+ *
+ * @param {string[]} names of its columns
+ * @param {unknown} rows
+ * @param {ModelInfo} model
+ */
+function pick(names, rows, { features, lookback }) {
+  const missing = features.find(({ name }) => !names.includes(name));
   if (missing) throw new Error(`the column ${missing.name} is missing`);
-  if (rows.length < model.lookback) throw new Error(`${model.lookback} rows are needed, and there are ${rows.length}`);
-  const places = model.features.map(({ name }) => names.indexOf(name));
-  return rows
-    .slice(-model.lookback)
-    .map((row) => places.map((place) => (row[place]?.trim() ? Number(row[place]) : NaN)));
+  if (!Array.isArray(rows) || rows.length < lookback) {
+    throw new Error(`${lookback} rows are needed, and there are ${Array.isArray(rows) ? rows.length : "none"}`);
+  }
+  const places = features.map(({ name }) => names.indexOf(name));
+  return rows.slice(-lookback).map((row) => places.map((place) => row?.[place]));
 }
 
 /**

@@ -42,6 +42,7 @@ from kanmodel.errors import (
     ConfigError,
     DataError,
     ExportError,
+    IncompleteError,
     NonFiniteError,
     Problem,
     UnknownNameError,
@@ -84,6 +85,7 @@ ErrorCode = TypeAliasType(
         "no_formula",
         "not_finite",
         "result_not_finite",
+        "explanation_incomplete",
         "rate_limited",
         "headers_too_large",
         "internal_error",
@@ -246,6 +248,7 @@ CAUSES: dict[type[Exception], tuple[int, ErrorCode]] = {
     MisdirectedError: (421, "host_not_allowed"),
     DataError: (422, "invalid_value"),
     NonFiniteError: (422, "result_not_finite"),
+    IncompleteError: (422, "explanation_incomplete"),
     RequestValidationError: (422, "invalid_value"),
     RateLimitError: (429, "rate_limited"),
     ClientDisconnect: (400, "client_gone"),  # nobody reads the answer, but it is no failure of the service

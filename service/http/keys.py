@@ -1,6 +1,6 @@
 """API keys: the lines that hold them, their scopes, and how often each may ask.
 
-Keys are kept as SHA-256 hashes and never written anywhere; what is said about a key is its name or its line.
+Keys are kept as SHA-256 hashes and never written anywhere; messages name a key by its name or its line.
 """
 
 from __future__ import annotations

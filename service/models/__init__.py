@@ -1,5 +1,5 @@
-"""The models that are served: the files of a folder, what became of each, and the watch over their changes.
+"""The models that are served: the folder of checkpoints, the registry, and the watcher.
 
-What looks at checkpoint files or holds loaded models comes in; what is computed with them does not, but for the
-forecast and the explanation that prove a model before it serves.
+This room reads checkpoint files and holds loaded models. It computes nothing with them, except the forecast and the
+explanation that test a model before it is served.
 """

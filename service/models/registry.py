@@ -1,4 +1,4 @@
-"""The models that are served, every version of each, and how they come and go."""
+"""The registry: every loaded version of every model, and the loading, replacing and unloading of them."""
 
 from __future__ import annotations
 
@@ -240,7 +240,7 @@ class Registry:
         return tuple(served for served in self.served if served not in before)
 
     def _read(self, file: CheckpointFile, before: Entry | None) -> Entry:
-        """What becomes of a file; where it cannot be loaded, what it was before goes on serving."""
+        """The entry of a file; if the file cannot be loaded, the version before it is still served."""
         if file.name in self._unloaded:
             return Entry(file, "unloaded")
         try:

@@ -1,4 +1,4 @@
-"""The checkpoints of a folder: which model and which version each file is, or why it can be none.
+"""The folder of checkpoints: which model and version each file is, or why it is refused.
 
 ``name.safetensors`` is version 1 of a model, ``name/version.safetensors`` any version of it. Names in requests are
 compared with this listing, and never become paths.

@@ -1,4 +1,4 @@
-"""Keeping the models as their files are, for as long as the service runs."""
+"""The watcher, which polls the folder and brings the registry up to date while the service runs."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Watch:
             served = await run_in_threadpool(look)
         except Exception as error:
             if str(error) != self._failure:
-                logger.exception("the models cannot be looked at; those that serve go on")
+                logger.exception("the models cannot be looked at; those that are loaded are still served")
             self._failure = str(error)
             return
         self._failure = ""

@@ -82,7 +82,7 @@ async def get_edge(
         formulas = served.model.edge_formulas(edge) if query.formulas else []
         if media_type == SVG:
             unit = served.model.config.target_of(read_output(query.output, served.model.config)).unit
-            return answer_svg(draw_edge(curve, served.name, topology.output, unit, formulas))
+            return answer_svg(draw_edge(curve, served.name, topology.output, unit, formulas, query.theme))
         return answer_json(describe_edge(served, topology, curve, formulas))
 
     cost = FORMULAS if query.formulas else estimate_curves(1, query.points)

@@ -39,6 +39,7 @@ POLICY = "; ".join(
     [
         "default-src 'self'",
         f"style-src 'self' {_hash_source(STYLE)} {_hash_source(PLOT_STYLE)}",
+        "img-src 'self' blob:",  # a picture of the page on its way to a PNG; no script runs in an image
         "object-src 'none'",
         "base-uri 'none'",
         "form-action 'none'",

@@ -83,4 +83,4 @@ async def get_fidelity_curve(
 def _draw(served: Served, topology: NetworkGraph, output: int, query: TopologyQuery) -> bytes:
     curves = served.model.curves([edge for edge in topology.kan_edges if edge.kept], N_POINTS)
     unit = served.model.config.target_of(output).unit
-    return draw_topology(topology, curves, served.name, unit, query.pruned, query.color)
+    return draw_topology(topology, curves, served.name, unit, query.pruned, query.color, query.theme)

@@ -14,6 +14,7 @@ from kanmodel.terms import CONFIDENCE, SEED, Agreement, Attribution
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
+from service.schemas.pictures import FormatParameter, ThemeParameter
 
 Verdict = TypeAliasType("Verdict", terms.Verdict)
 ComparedBaseline = TypeAliasType("ComparedBaseline", terms.ComparedBaseline)
@@ -28,6 +29,8 @@ class AttributionsQuery(OutputQuery):
             description="Whether to say how far the baselines `mean`, `zero` and `reference` agree; it takes longer."
         ),
     ] = False
+    format: FormatParameter = None
+    theme: ThemeParameter = "auto"
 
 
 class ReferenceInfo(TypedDict):

@@ -12,7 +12,7 @@ from kanmodel import terms
 from kanmodel.terms import Candidate, EdgeCurve, NetworkGraph, Support
 from service.models.registry import Served
 from service.schemas.models import Checkpoint, Name, Version
-from service.schemas.pictures import FormatParameter
+from service.schemas.pictures import FormatParameter, ThemeParameter
 from service.schemas.rules import Rule, RuleQuery, Stage, describe_rule
 from service.schemas.topology import Scores
 
@@ -40,6 +40,7 @@ class CurveQuery(CurvesQuery):
     stage: Annotated[Stage, Field(description="The KAN that the edge is of.")] = "head"
     formulas: Annotated[bool, Field(description="Whether to look for formulas of the edge.")] = False
     format: FormatParameter = None
+    theme: ThemeParameter = "auto"
 
 
 class Histogram(TypedDict):

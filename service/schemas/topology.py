@@ -12,17 +12,19 @@ from kanmodel.terms import MIN_INPUTS, EdgeKind, FidelityPoint, NetworkGraph, No
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
-from service.schemas.pictures import Color, FormatParameter
+from service.schemas.pictures import Color, FormatParameter, ThemeParameter
 from service.schemas.rules import Fill, Metric, Rule, RuleQuery, describe_rule
 
 
 class TopologyQuery(RuleQuery):
     """What the graph shows."""
 
-    pruned: Annotated[bool, Field(description="`true` lists what is kept; `false` lists everything, with `kept`.")] = (
-        True
-    )
+    pruned: Annotated[
+        bool,
+        Field(description="`true` lists what is kept; `false` lists everything that leads to the output, with `kept`."),
+    ] = True
     format: FormatParameter = None
+    theme: ThemeParameter = "auto"
     color: Annotated[
         Color,
         Field(
@@ -60,7 +62,7 @@ class Count(TypedDict):
     """How many are kept, of how many."""
 
     kept: Annotated[int, Field(description="How many the rule keeps.")]
-    total: Annotated[int, Field(description="How many there are.")]
+    total: Annotated[int, Field(description="How many lead to the output, pruned ones too.")]
 
 
 class GraphInfo(TypedDict):
@@ -232,7 +234,8 @@ def describe_fidelity_curve(
 
 
 def describe_topology(served: Served, topology: NetworkGraph, pruned: bool) -> TopologyResponse:
-    """The graph; `pruned` leaves out what the rule does not keep."""
+    """The graph of what leads to the output; `pruned` leaves out what the rule does not keep."""
+    topology = topology.upstream()
     return {
         "directed": True,
         "multigraph": False,

@@ -1,4 +1,4 @@
-"""The log: one line for each request, and the lines of every library, in JSON or for people, on stderr."""
+"""Logging: a line per request and the lines of every library, as JSON or for people, on stderr."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What Prometheus reads at /metrics. Every label has few values: routes, models, features, states, never a client's."""
+"""Prometheus metrics of /metrics. Labels have bounded values: routes, models, features, states, never a client's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outermost layer of the app: what is true of every request, whatever answers it."""
+"""The outermost middleware: request ids, concurrency, access log and metrics, whatever answers."""
 
 from __future__ import annotations
 

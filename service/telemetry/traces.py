@@ -1,4 +1,4 @@
-"""OpenTelemetry spans of what a request consists of, below the span that FastAPI's own telemetry makes of it.
+"""OpenTelemetry child spans of a request, below the span of FastAPI's own instrumentation.
 
 That one continues the trace of the client's ``traceparent`` (W3C Trace Context), and goes where the environment says.
 Where tracing is off there is none, so nothing is recorded here either.

@@ -1,4 +1,4 @@
-"""How much work of each class, and how many bytes for it, a process accepts at a time."""
+"""Admission (backpressure): the places and bytes that each class of work may take in a process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cache that is bounded by what its entries weigh."""
+"""A cache bounded by the weights of its entries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a request waits for what is computed."""
+"""Deadlines of requests that wait for a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What work will cost, before it is done: seconds of one core, and bytes while it is under way.
+"""Cost estimates of work: seconds of one core, and bytes while it runs.
 
 The seconds per byte and per value were measured on a slow core, and are rounded up: they decide whether something is
 computed on the event loop, and whether others wait for it.

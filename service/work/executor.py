@@ -1,4 +1,4 @@
-"""The one place through which everything passes that computes: forecasts, explanations, global results, answers.
+"""The executor of all computations: admission, scheduling by class, single flight (one computation for each key).
 
 Forecasts have a thread of their own, see `Forecasts`. Of all else a few jobs run at a time, by class and by arrival, on
 threads of lower priority. What is prepared before anybody asks is one of them at most, and so is what takes long:

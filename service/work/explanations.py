@@ -1,4 +1,4 @@
-"""Explaining the windows of a request, part by part."""
+"""Explanations of the windows of a request, part by part."""
 
 from __future__ import annotations
 
@@ -83,6 +83,7 @@ def explain_part(question: Question, first: int, pause: Pause, tell: Callable[[i
 
     Raises:
         NonFiniteError: an explanation is not finite.
+        IncompleteError: one does not nearly add up.
     """
     model, n_outputs = question.served.model, len(question.outputs)
     windows = question.windows[first : first + PART]
@@ -104,6 +105,7 @@ def explain_part(question: Question, first: int, pause: Pause, tell: Callable[[i
             **vars(question.options),
             pause=tell_and_pause,
         )
+        explained.require_completeness(explained.tolerance / question.options.tolerance, first)
         by_output.append(describe_explanation(explained, question.detail, first))
     return [explanation for of_window in zip(*by_output, strict=True) for explanation in of_window]
 
@@ -134,6 +136,7 @@ async def compute_explanations(
     Raises:
         DataError: they take more memory than there is.
         NonFiniteError: one is not finite.
+        IncompleteError: one does not nearly add up.
         DeadlineError: the deadline has passed.
         OverloadedError: too many requests wait.
     """

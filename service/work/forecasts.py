@@ -1,4 +1,4 @@
-"""Forecasts: whatever waits for one model goes through the network together.
+"""Natural batching of forecasts: those that wait for one model are computed together.
 
 A small batch is computed where it is, on the event loop: handing it to a thread and back takes longer. What is larger
 waits for the thread of forecasts, and goes as soon as that is free, together with all that has arrived by then. A

@@ -1,4 +1,4 @@
-"""A piece of work before and while it is computed: its class, its cost, its key, and who waits for it."""
+"""A job: a computation with its class, cost, key, and the requests that wait for it."""
 
 from __future__ import annotations
 

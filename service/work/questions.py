@@ -1,4 +1,4 @@
-"""What may be asked of the work, understood: values, not members of a request."""
+"""Questions to the executor as plain values, independent of the request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Global results: computed once however many ask, off the event loop, and kept while there is room."""
+"""Global results: computed once (single flight), off the event loop, and cached."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The threads that compute: each does one function at a time, and tells the event loop what came of it."""
+"""Worker threads: each runs one function at a time and reports the result to the event loop."""
 
 from __future__ import annotations
 

@@ -59,6 +59,7 @@ def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
     front = make_model("front", seed=4, product=True, targets=("a", "b"), n_reference=130)
     save_checkpoint(front, folder / "front.safetensors")
     save_checkpoint(make_model("head", n_features=6), folder / "head.safetensors")
+    save_checkpoint(make_model("lstm", targets=("a", "b")), folder / "two.safetensors")
     with serve(folder) as client:
         yield client
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from collections import Counter
 from dataclasses import replace
 from functools import partial
+from io import BytesIO
 from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
@@ -14,12 +17,14 @@ import pytest
 from factories import make_model
 from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import Image
 
 from kanmodel.drawing.axes import scale_over
 from kanmodel.drawing.edge import draw_edge
 from kanmodel.drawing.layout import lay_out, spread
 from kanmodel.drawing.links import PADDING
 from kanmodel.drawing.network import draw_topology
+from kanmodel.drawing.style import DARK, LIGHT
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.importance.global_importance import measure_importance
@@ -198,12 +203,13 @@ def test_names_with_markup_stay_text():
 
 
 def test_long_names_are_shortened_and_whole_in_the_title():
-    """A name of many characters ends in …, and its title has all of them."""
+    """A name of many characters keeps both ends, by which it is told from others, and its title has all of them."""
     long = "a very long name that goes on and on"
     _, picture = draw(rename(make_model("lstm", targets=(long,)), [long]))
-    for node in (f"feature:{long}", f"output:{long}+1"):
+    shown = {f"feature:{long}": "a very long… on and on", f"output:{long}+1": "a very long…n and on+1"}
+    for node, text in shown.items():
         (group,) = picture.findall(f".//{SVG}g[@data-node='{node}']")
-        assert group.find(f"{SVG}text").text == "a very long name that…"
+        assert group.find(f"{SVG}text").text == text
         assert long in group.find(f"{SVG}title").text
 
 
@@ -221,8 +227,31 @@ def test_nothing_in_a_picture_is_active_or_from_elsewhere(service, path):
     assert all(".kanscope" in selector for rule in rules for selector in rule.split(",")), "a rule reaches the page"
 
 
+@pytest.mark.skipif(
+    shutil.which("rsvg-convert") is None, reason="rsvg-convert is missing: apt-get install librsvg2-bin"
+)
+@pytest.mark.parametrize("path", ["nyc-weather/topology", "head/edges/0/1/1", "head/attributions"])
+def test_pictures_have_their_colours_outside_browsers(service, path, tmp_path):
+    """librsvg, which knows neither custom properties nor media queries, draws each theme on its own paper."""
+    for theme, paper in (("light", LIGHT["paper"]), ("auto", LIGHT["paper"]), ("dark", DARK["paper"]), (None, None)):
+        query = {"format": "svg", "theme": theme} if theme else {"format": "svg"}
+        drawn = service.get(f"/v1/models/{path}", params=query).content
+        if theme is None:
+            assert drawn == service.get(f"/v1/models/{path}", params={**query, "theme": "auto"}).content
+            continue
+        assert (b"prefers-color-scheme" in drawn) == (theme == "auto")
+        done = subprocess.run(["rsvg-convert", "--format", "png"], input=drawn, capture_output=True, check=True)
+        with Image.open(BytesIO(done.stdout)) as image:
+            pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+        of_paper = (pixels == [int(paper[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=1)
+        assert of_paper[0] and 0.5 < of_paper.mean() < 0.99
+        assert len(np.unique(pixels, axis=0)) > 30
+    refused = service.get(f"/v1/models/{path}", params={"format": "svg", "theme": "sepia"})
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "theme")
+
+
 @pytest.mark.smoke
-@pytest.mark.parametrize("path", ["head/topology", "head/edges/0/1/1"])
+@pytest.mark.parametrize("path", ["head/topology", "head/edges/0/1/1", "head/attributions"])
 def test_the_media_type_is_negotiated(service, path):
     """JSON is the default; the header asks for the picture, and the query beats the header; caches are told."""
     for accept, query, media_type in (

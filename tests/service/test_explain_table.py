@@ -387,7 +387,7 @@ def test_an_unreadable_file_among_good_ones_is_named(run, file, tmp_path):
     code, _, error = run(*command)
     kept = len(result(tmp_path / "out"))
     assert code == 2 and "cannot read 001.csv.gz" in error
-    assert f"({kept} windows are explained and kept, and the same command goes on from there)" in error
+    assert f"({kept} windows are explained and kept, and the same command continues from there)" in error
     assert kept == 24 - LOOKBACK + 1
     assert not (tmp_path / "out" / "_rejected.csv").exists()
     (table / "001.csv.gz").write_bytes(good)
@@ -561,7 +561,9 @@ def test_ctrl_c_says_how_to_go_on(file, long_table, tmp_path):
         code, printed = process.wait(300), log.read_text()
     windows = len(result(tmp_path / "out"))
     assert code == 130 and "Traceback" not in printed
-    said = f"kanscope: interrupted; {windows:,} windows are explained and kept, and the same command goes on from there"
+    said = (
+        f"kanscope: interrupted; {windows:,} windows are explained and kept, and the same command continues from there"
+    )
     assert printed.splitlines()[-1] == said
     assert not list((tmp_path / "out").glob(".*"))
 

@@ -234,3 +234,22 @@ def test_an_error_in_a_stream_is_its_last_line(local_service, monkeypatch):
     assert len(lines) == 1 + explanations.PART
     assert (last["status"], last["error"]) == (422, "outputs[0][0] must be finite")
     assert last["request_id"] == answer.headers["x-request-id"]
+
+
+@pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
+def test_an_explanation_that_does_not_nearly_add_up_is_an_error(service, accept):
+    """A window far beyond all training is warned of; where its residual beats the change itself, it is refused."""
+    windows = make_windows(service.models["nyc-weather"], 2)
+    answers = {}
+    for value in (526.0, 1e12, 1e30):
+        windows[1, 20, 0] = value
+        body = {"instances": windows.tolist()}
+        answers[value] = service.post("/v1/models/nyc-weather:explain", body, headers={"Accept": accept})
+    warned = answers[526.0].json() if accept == "application/json" else json.loads(answers[526.0].text.split("\n")[0])
+    (warning,) = (one for one in warned["warnings"] if one["feature"] == "temp_c" and one["instance"] == 1)
+    assert (warning["value"], warning["step"]) == (526.0, -3)
+    for value in (1e12, 1e30):
+        error = json.loads(answers[value].text.strip().split("\n")[-1])
+        assert (error["status"], error["code"]) == (422, "explanation_incomplete")
+        assert error["error"].startswith("instances[1] has values too far out to be explained")
+        assert error["errors"][0]["path"] == "instances[1]"

@@ -58,7 +58,8 @@ def test_every_key_of_the_manifest_is_in_the_readme():
 
 def test_every_option_of_the_readme_exists():
     """The README names no option that the command does not have."""
-    command = typer.main.get_command(app).commands["import"]
+    group = typer.main.get_command(app)
+    command = group.get_command(typer.Context(group), "import")
     options = {option for parameter in command.params for option in parameter.opts}
 
     assert set(re.findall(r"`(--[a-z]+)`", README)) <= options

@@ -2,19 +2,17 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import pytest
 from factories import make_tensors, make_windows
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
 from prometheus_client.parser import text_string_to_metric_families as parse
+from readmes import EVERYTHING
 
 from service.app import create_app
 from service.models.registry import Registry
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
-
-README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def samples(text):
@@ -143,9 +141,9 @@ def test_the_form_is_negotiated(service):
     assert {family.name for family in parse_open_metrics(answer.text)} >= {"kanscope_requests", "kanscope_build"}
 
 
-def test_every_metric_is_in_the_readme(metrics):
-    """The README's table names exactly the metrics."""
-    rows = set(re.findall(r"^\| `(kanscope_\w+)` \|", README, re.MULTILINE))
+def test_every_metric_is_in_the_documents(metrics):
+    """Their table names exactly the metrics."""
+    rows = set(re.findall(r"^\| `(kanscope_\w+)` \|", EVERYTHING, re.MULTILINE))
     families = parse_open_metrics(metrics.expose("application/openmetrics-text; version=1.0.0")[0].decode())
     suffixes = {"counter": "_total", "info": "_info"}
     names = {family.name + suffixes.get(family.type, "") for family in families}

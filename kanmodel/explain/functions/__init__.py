@@ -1,1 +1,1 @@
-"""The functions on the edges: sampled as curves, described by formulas."""
+"""Edge functions: sampled curves, and formulas."""

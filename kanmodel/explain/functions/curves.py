@@ -1,4 +1,4 @@
-"""The functions on the edges, sampled, beside what the reference windows send through them."""
+"""Edge functions sampled as curves, with the distribution of their inputs on the reference windows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Formulas for the edges of a model: the exact one where it is known, and the nearest of each function."""
+"""Formulas of a model's edges: the exact one where it is known, and the best fit of every library function."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Formulas of a head, from one number to all edges, none of which is beaten in both complexity and error.
+"""The Pareto front of formulas of a head, in complexity and error, from one constant to all edges.
 
-The edges enter in the order of their contributions, each as the function that fits it, at several prices of
-complexity; the numbers of each formula are then fitted together. What is searched on the first half of the reference
-windows is judged on the second, through the whole model: the inputs of the head are the network's own, after the LSTM
-where there is one.
+The edges enter in the order of their contributions, each as the function that fits it best, at several weights of
+complexity; the constants of each formula are then fitted together. The search uses the first half of the reference
+windows, the reported error the second, through the whole model: the inputs of the head are
+the network's own, after the LSTM where there is one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A head whose edges are formulas: its values, its numbers as parameters that can be fitted, its expression.
+"""A head with formulas as edges: its values, its constants as parameters to fit, its sympy expression.
 
 The nodes and sub-nodes are the network's own, with their affine maps and products; an edge is c f(a x + b), and what is
 constant in it, like what stands for an edge that is left out, is part of its sub-node's constant.

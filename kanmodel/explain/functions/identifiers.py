@@ -1,4 +1,4 @@
-"""Names of features as Python identifiers, so that a formula of them can be parsed and evaluated."""
+"""Feature names as Python identifiers, so that a formula of them can be parsed and evaluated."""
 
 from __future__ import annotations
 

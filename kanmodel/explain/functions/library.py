@@ -1,6 +1,6 @@
-"""The functions f of formulas c f(a x + b) + d: values, notation, price and domain.
+"""The library of functions f for formulas c f(a x + b) + d: values, notation, complexity and domain.
 
-Source: `SYMBOLIC_LIB` of pykan 0.2.8, whose names and prices these are; silu is the base function of most KANs.
+Source: `SYMBOLIC_LIB` of pykan 0.2.8, whose names and complexities these are; silu is the base function of most KANs.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Positions u run from -1 to 1 and the argument from one end to another, so a search is over the two ends alone: c and d
 are the least-squares ones (Golub and Pereyra 1973, doi 10.1137/0710036). Parameters without bounds are mapped to ends
 inside the domain of f. A scan of the parameters finds where to start, and `scipy.optimize.least_squares`
-(Levenberg-Marquardt) goes on from the best few.
+(Levenberg-Marquardt) starts from the best few.
 
 The scans reach arguments that run over `REACH`; 128 even samples of a sine are then about four a period.
 """

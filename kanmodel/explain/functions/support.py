@@ -1,4 +1,4 @@
-"""What the reference windows send through edges: where it lies, and the line that each edge nearly is there."""
+"""The support of edges: the distribution of their inputs on the reference windows, and the nearest line there."""
 
 from __future__ import annotations
 

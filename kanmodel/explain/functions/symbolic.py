@@ -1,4 +1,4 @@
-"""Formulas for the function on an edge: c f(a x + b) + d, over pykan's library of functions.
+"""Symbolic regression of an edge function: c f(a x + b) + d for every f of pykan's library.
 
 For each f a search over a and b, in which c and d are the least-squares ones; then as few digits as keep the R2.
 """

@@ -1,7 +1,7 @@
-"""A formula of a head in words: Python, LaTeX and plain text, in original units.
+"""A formula written out as Python, LaTeX and plain text, in original units.
 
-The variables are the inputs of the head: units of the LSTM, which have no unit, or features, in their own. What is
-stated of a text is measured on the text itself, with its rounded numbers.
+The variables are the inputs of the head: LSTM units, which are dimensionless, or features in their own units. The
+reported errors are those of the written formula, with its rounded constants.
 """
 
 from __future__ import annotations

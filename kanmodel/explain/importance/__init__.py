@@ -1,1 +1,1 @@
-"""What matters over the reference windows: contributions, permutation effects, profiles, with intervals."""
+"""Importance over the reference windows: mean contributions, permutation importance and profiles, with intervals."""

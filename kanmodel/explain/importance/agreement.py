@@ -1,4 +1,4 @@
-"""Whether the importance of the features hangs on what windows are compared with."""
+"""How much the importance of the features depends on the baseline."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The table of the features: how much each counts, whether that is sure, and what the verdict is."""
+"""The table of features: importance, permutation importance, intervals and verdicts."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Confidence intervals of means over reference windows, which overlap in time and so are autocorrelated.
 
-Circular block bootstrap (Politis and Romano 1992, "A circular block-resampling procedure for stationary data"): every
-resample is made of blocks of neighbouring windows, the first window following the last. The block length of each series
+Circular moving-block bootstrap (Politis and Romano 1992, "A circular block-resampling procedure for stationary data"):
+a resample consists of blocks of neighbouring windows, the first window following the last. The block length of a series
 is chosen from its own autocorrelations (Politis and White 2004, "Automatic block-length selection for the dependent
 bootstrap", corrected by Patton, Politis and White 2009), rounded up so that few lengths occur.
 
@@ -12,7 +12,7 @@ block length over the number of windows. An interval keeps to the range of the r
 negative.
 
 How many of 100 intervals of 95 % hold the true mean of a Gaussian AR(1) series of 512 values, at these autocorrelations
-(``pytest -s tests/kanmodel/test_bootstrap.py -k coverage`` prints the table):
+(``pytest -s tests/kanmodel/explain/importance/test_bootstrap.py -k coverage`` prints the table):
 
     autocorrelation   0     0.5   0.8   0.9
     coverage          94.8  93.2  92.1  89.8

@@ -1,7 +1,8 @@
-"""Whether an order of the features is the model's own: what happens when they are removed, and when they come back.
+"""Faithfulness of feature rankings: deletion, insertion and infidelity.
 
 Deletion and insertion (Petsiuk et al. 2018, arXiv 1806.07421) and infidelity (Yeh et al. 2019, arXiv 1901.09392).
-A feature goes by taking its mean over the reference windows: zero may lie where no data is, and leave the grids.
+A feature is removed by mean ablation, that is replaced by its mean over the reference windows; zero may lie outside the
+data and the grids.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ class Faithfulness:
     """How one way of weighing features does, on windows of the reference; errors in the output's standard deviations.
 
     Attributes:
-        method: ledger; gradient, by the plain gradient's size; random; or pykan_score, where the features themselves
-            enter the head KAN (behind an LSTM there is no such score of a feature).
+        method: ledger; gradient, the magnitude of the plain gradient; random; or pykan_score, where the features
+            themselves enter the head KAN (downstream of an LSTM there is no score of a feature).
         deletion: mean change of the forecast while features are removed, most important first; more is better. The mean
             over all numbers of removed features but none and all; of a single feature, the change without it.
         insertion: mean distance to the forecast while they come back, most important first; less is better.
@@ -101,11 +102,11 @@ class _Trial:
     pause: Pause
 
     def judge(self, method: str, importance: Array, contributions: Array | None) -> Faithfulness:
-        """One method: importance (n, n_features) is its order, contributions (n, n_features) what it foretells."""
+        """One method: importance is its order, contributions the changes that it predicts, (n, n_features) each."""
         n_features = self.windows.shape[2]
         rank = np.argsort(np.argsort(-importance, axis=1, kind="stable"), axis=1)  # (n, n_features), 0 first
         full = self.outputs(np.zeros(rank.shape, dtype=bool))
-        numbers = range(1, max(n_features, 2))  # all at once tells nothing of an order, but of one there is no less
+        numbers = range(1, max(n_features, 2))  # removing all says nothing about the order
         gone = [np.abs(self.outputs(rank < k) - full).mean() for k in numbers]
         back = [np.abs(self.outputs(rank >= k) - full).mean() for k in numbers]
         infidelity = None

@@ -1,4 +1,4 @@
-"""What matters over the reference windows: the mean magnitude of the ledger's entries, with intervals.
+"""Global importance: mean magnitudes of contributions over the reference windows, with bootstrap intervals.
 
 Computed once per checkpoint and output: it takes as long as explaining every reference window.
 """

@@ -1,4 +1,4 @@
-"""Whether two features interact in the model, which is not whether they are correlated in the data.
+"""Interactions of two features in the model, as opposed to correlations in the data.
 
 The mean |f(x) - f(x without i) - f(x without j) + f(x without both)| over the reference windows: the magnitude of a
 local second difference, the discrete derivative of f with respect to i and j at each window, all other features
@@ -10,8 +10,8 @@ pykan's `feature_interaction` lists which features reach a node together: a set,
 Pairs are taken from all features, and screened so that the cost is bounded:
 
 1. of more than 24 features, each against all others together, by the same difference on 64 windows, evenly from the
-   reference; the 24 with the largest go on (a feature whose interactions cancel in their sum may be missed);
-2. their pairs, at most 276, on the same windows; the 10 with the largest go on;
+   reference; the 24 with the largest are kept (a feature whose interactions cancel in their sum may be missed);
+2. their pairs, at most 276, on the same windows; the 10 with the largest are kept;
 3. these on all reference windows.
 """
 

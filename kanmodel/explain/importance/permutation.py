@@ -1,8 +1,8 @@
-"""How much the error grows when a feature's series are exchanged between windows.
+"""Permutation importance: how much the error grows when a feature's series are permuted among windows.
 
 Permutation importance (Breiman 2001, "Random Forests", section 10; Fisher et al. 2019, arXiv 1801.01489), with a
-feature's whole series moved together. It asks the data as well as the model: a feature that the model uses to no good
-has a contribution, but no effect here.
+feature's whole series moved together. It depends on the targets as well as on the model: a feature that the model uses
+without benefit has a contribution, but no permutation importance.
 
 Of a large model, for which every permutation of every window would take more than a minute or two, fewer permutations
 are made, and then of fewer windows; see `plan_permutations`.

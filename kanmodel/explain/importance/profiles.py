@@ -2,7 +2,7 @@
 
 Deep in a network, and downstream of an LSTM already in its first layer, a node's value is a mixture of features. Its
 profile is the ledger of that value instead of the prediction's: Integrated Gradients of the node, from the mean
-baseline, along paths that are halved where the integrals are not exact enough.
+baseline, along paths that are bisected where the integrals are not accurate enough.
 """
 
 from __future__ import annotations

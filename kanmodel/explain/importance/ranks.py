@@ -1,4 +1,4 @@
-"""Whether two measures put things in the same order."""
+"""Spearman's rank correlation."""
 
 from __future__ import annotations
 

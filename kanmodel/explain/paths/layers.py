@@ -1,4 +1,4 @@
-"""Contributions layer by layer, and how far they are from completeness and conservation."""
+"""Contributions layer by layer, and their gaps in completeness (convergence delta) and conservation."""
 
 from __future__ import annotations
 

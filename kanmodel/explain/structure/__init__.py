@@ -1,1 +1,1 @@
-"""What follows from a network and its reference windows alone: ids, connectivity, pykan's scores, masked edges."""
+"""Structure of a network: ids, connectivity, pykan's scores, and forward passes with replaced edges."""

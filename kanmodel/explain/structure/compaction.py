@@ -1,4 +1,4 @@
-"""A pruned network without the nodes that nothing reaches any more: really smaller, the same function."""
+"""Compaction of a pruned network: unreachable nodes are removed, the function stays the same."""
 
 from __future__ import annotations
 

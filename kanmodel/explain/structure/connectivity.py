@@ -1,4 +1,4 @@
-"""What is connected with what, by structure alone: by masks and weights that are zero, not by what data show.
+"""Connectivity: which nodes can affect an output, from masks and zero weights alone, whatever the data.
 
 Whatever has no connection with an output has no effect on it, for any values for which all that passes through the
 network is finite (0 times infinity is not 0). The converse does not hold: nonzero weights may cancel.

@@ -1,4 +1,4 @@
-"""A model's forward pass over its reference windows with some edges replaced, and what that costs."""
+"""The forward pass over the reference windows with some edges replaced (mean ablation), and its fidelity."""
 
 from __future__ import annotations
 

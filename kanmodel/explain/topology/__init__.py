@@ -1,1 +1,1 @@
-"""The network as a graph, and what pruning keeps of it."""
+"""The network as a graph, and pruning."""

@@ -1,4 +1,4 @@
-"""How the graph of a model is made: from its ledger, its scores, and what a pruning keeps."""
+"""Construction of the topology graph from ledger, scores and pruning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The network as a graph: what is connected, how strongly, and what pruning keeps of it.
+"""The topology graph: nodes and edges with their contributions, scores, and whether pruning keeps them.
 
 A product node has a sub-node for each factor, joined to it by an edge of kind ``product``. Edges of kind ``input`` join
 features with what the head reads of them, units or cells; those of kind ``output`` join the last layer's nodes with the
@@ -8,8 +8,8 @@ output where an output function stands between them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
+from typing import Literal, Self
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.structure.ids import NodeKind
@@ -29,7 +29,7 @@ class TopologyNode:
         layer: its layer within its stage.
         index: its number within its layer.
         label: for people.
-        kept: whether the rule keeps it; a feature goes only when nothing connects it with the output.
+        kept: whether the rule keeps it; a feature is dropped only if nothing connects it with the output.
         contribution: mean |contribution| over the reference windows, the target's unit; None for a sub-node.
         interval: of that mean, 95 %.
         scores: pykan's backward score, model units; None where there is none.
@@ -113,6 +113,24 @@ class NetworkGraph:
     def kan_edges(self) -> tuple[TopologyEdge, ...]:
         """The edges that hold functions."""
         return tuple(edge for edge in self.edges if edge.kind == "edge")
+
+    def upstream(self) -> Self:
+        """The part that leads to the output, by edges that are kept or not; other outputs' last edges are left out."""
+        sources: dict[str, list[str]] = {}
+        for edge in self.edges:
+            sources.setdefault(edge.target, []).append(edge.source)
+        before_head = [node.id for node in self.nodes if node.kind not in ("head", "subnode", "output")]
+        found, waiting = set[str](), [f"output:{self.output}", *before_head]
+        while waiting:
+            node = waiting.pop()
+            if node not in found:
+                found.add(node)
+                waiting.extend(sources.get(node, ()))
+        return replace(
+            self,
+            nodes=tuple(node for node in self.nodes if node.id in found),
+            edges=tuple(edge for edge in self.edges if edge.target in found),
+        )
 
     def edge(self, stage: str, layer: int, i: int, j: int) -> TopologyEdge:
         """The KAN edge from node i of `layer` to sub-node j of the next.

@@ -1,4 +1,4 @@
-"""The edges of the KANs by the ids of their ends, or by their numbers; no ledger and no pruning is needed."""
+"""Lookup of KAN edges by the ids of their ends or by their indices, without a ledger or a pruning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What edges and nodes are ordered by when a network is pruned: mean |contribution|, or one of pykan's scores."""
+"""Pruning metrics: mean |contribution|, or one of pykan's scores."""
 
 from __future__ import annotations
 

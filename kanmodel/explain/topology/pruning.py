@@ -1,7 +1,7 @@
-"""Pruning by what it costs: which edges of the KANs can go, and what the forecast loses.
+"""Pruning by fidelity: how many KAN edges can be removed, and what the forecast loses.
 
-A pruned edge is replaced by its mean on the reference windows in the full model (``fill="mean"``), or by zero as
-pykan does. Replacing by the mean keeps far fewer edges for the same fidelity, since it takes away only what varies.
+A pruned edge is replaced by its mean over the reference windows in the full model (``fill="mean"``, mean ablation), or
+by zero as in pykan. Mean ablation needs far fewer edges for the same fidelity, since it removes only the variation.
 
 Trying every number of edges takes time that grows with the square of their number. Of a large network, for which it
 would take minutes, edges therefore go in equal groups; see `count_at_once`.

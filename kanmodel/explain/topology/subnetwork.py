@@ -1,4 +1,4 @@
-"""The part of a network that a pruning rule keeps, as a model of its own: what is dropped is really gone."""
+"""The subnetwork that a pruning rule keeps, as a smaller model."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def extract_subnetwork(
 ) -> LoadedModel:
     """A smaller model: the union of what the rule keeps for each of some outputs, without the nodes that lead nowhere.
 
-    By fidelity each of these outputs keeps it; where the edges kept for another output would spoil it, more edges stay.
-    Other outputs keep what happens to be left. LSTM units stay, since they feed each other.
+    With a fidelity, each of these outputs has at least that; where the edges kept for another output would lower it,
+    more edges are kept. Other outputs keep what happens to be left. LSTM units stay, since they feed each other.
 
     The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (error against the targets, where they
     are known) are measured on the reference windows, means over all outputs. All metrics of the full model stand beside
@@ -68,17 +68,17 @@ def extract_subnetwork(
         prunings = [prune_by_rule(model, importance, rules[importance.output]) for importance in importances]
         edges = {place: torch.stack([p.edges[place] for p in prunings]).any(dim=0) for place in prunings[0].edges}
         smaller = _extract(model, replace(prunings[0], edges=edges))
-        spoilt = _spoilt(model, smaller, rule, list(rules))
-        if not spoilt:
+        missed = _outputs_below(model, smaller, rule, list(rules))
+        if not missed:
             return replace(smaller, metrics=_measure(model, smaller))
-        for output in spoilt:
+        for output in missed:
             rules[output] = replace(rule, fidelity=(1 + (rules[output].fidelity or 0.0)) / 2)
     live = {place: model.network.stages[place[0]][place[1]].live for place in edges}
     whole = _extract(model, replace(prunings[0], edges=live))
     return replace(whole, metrics=_measure(model, whole))
 
 
-def _spoilt(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, outputs: list[int]) -> list[int]:
+def _outputs_below(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, outputs: list[int]) -> list[int]:
     """Those of some outputs whose fidelity the smaller model does not hold; all, where it makes any not finite."""
     if rule.thresholds is not None:
         return []

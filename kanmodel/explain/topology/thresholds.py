@@ -1,4 +1,4 @@
-"""Pruning at thresholds, as pykan 0.2.8 does it: `prune_node`, `prune_edge` and `prune_input` in turn."""
+"""Pruning by thresholds, as in pykan 0.2.8: `prune_node`, `prune_edge` and `prune_input` in turn."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ TITLE = "pykan"
 
 @dataclass(frozen=True)
 class Outline:
-    """What the shapes of one layer tell."""
+    """What the shapes of one layer determine."""
 
     n_in: int
     n_subnodes: int
@@ -50,8 +50,8 @@ def find(tensors: Tensors, facts: Facts) -> list[Part]:
     """The KANs of pykan in a file.
 
     Raises:
-        CheckpointError: a tensor is missing or of a shape that fits no layer; product nodes whose arity nothing tells,
-            or symbolic edges whose functions nothing does.
+        CheckpointError: a tensor is missing or of a shape that fits no layer; product nodes of unknown arity, or
+            symbolic edges of unknown function.
     """
     places = places_of(tensors, "act_fun.0.coef")
     found = {place: keys_under(tensors, place) for place in places}

@@ -1,4 +1,4 @@
-"""torch's LSTM and GRU, whose keys and gates are ours."""
+"""torch's LSTM and GRU, whose keys and gate order are ours."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What only the check can say: the readings that fit a file, and the one that gives the predictions."""
+"""The search for the reading of a file (readout, activations, order, scaling) that gives the known predictions."""

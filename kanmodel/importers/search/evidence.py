@@ -1,4 +1,4 @@
-"""What a reading of a file has to explain: windows, and the model's own predictions for them."""
+"""The evidence of a search: windows, and the model's own predictions for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which readings are one function, and how far from the others it is, on windows near and far from those given."""
+"""Equivalence of readings: which compute the same function, on windows near and far from those given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The orders in which the parts of a file can follow each other."""
+"""The possible orders of the parts of a file."""
 
 from __future__ import annotations
 

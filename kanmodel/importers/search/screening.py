@@ -1,4 +1,4 @@
-"""The first pass of a search: every reading on a few windows in float32, which tells nearly all wrong ones."""
+"""The screening pass of a search: all readings on a few windows in float32, which rules out nearly all."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Screen:
 
 
 def choose_windows(evidence: Evidence) -> NDArray[np.intp]:
-    """Numbers of a few windows that tell most: those of the smallest, the largest and evenly ranked predictions."""
+    """Indices of a few informative windows: those of the smallest, the largest and evenly ranked predictions."""
     order = np.argsort(evidence.expected[:, 0], kind="stable")
     ranks = np.unique(np.linspace(0, len(order) - 1, min(N_SCREENED, len(order))).round().astype(int))
     chosen: NDArray[np.intp] = order[ranks]

@@ -1,4 +1,4 @@
-"""``search``: the reading of a file whose predictions are those that the model gave."""
+"""``search``: finds the reading of a file that reproduces the model's predictions."""
 
 from __future__ import annotations
 

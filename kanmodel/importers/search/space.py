@@ -1,4 +1,4 @@
-"""A space of readings: one order of a file's parts, and what is still to be chosen in it."""
+"""The space of readings: an order of a file's parts, and the choices left in it."""
 
 from __future__ import annotations
 

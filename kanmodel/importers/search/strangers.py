@@ -1,4 +1,4 @@
-"""What is no chain, but would give the predictions: tried where no reading does, so that the reason can be said."""
+"""Diagnoses when no reading fits: computations that are no chain, but would explain the predictions."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Computes what many readings give, prefix by prefix: what readings have in common is computed once.
 
 The options of a choice are stacked: values have an axis of variants in front, and a layer takes all of them at once.
-Past a bound of memory the stack is split and each half goes on by itself.
+Past a bound of memory the stack is split and each half continues by itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Bases: the kinds of functions that edges are made of, one file each.
+"""Bases: the families of functions on edges, one file each.
 
 A file that comes in has one class behind `basis.Basis`, and an entry in the table below; nothing else asks what a basis
 is.

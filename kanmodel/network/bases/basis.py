@@ -1,4 +1,4 @@
-"""What every basis offers: shapes by arithmetic, and the functions of the edges that it makes.
+"""`Basis`, the interface of every basis: the shapes of its tensors, and the edge functions that they parametrise.
 
 A basis is linear in its coefficients: the function of the edge from input i to sub-node j is sum_c coef_jic B_ic(u_i),
 or coef_ji B_ji(u_i) where every edge has a function of its own. Masks and scales are factors of the coefficients.

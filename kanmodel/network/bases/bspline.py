@@ -1,4 +1,4 @@
-"""B-splines on grids of knots, as pykan and efficient-kan have them.
+"""The B-spline basis on grids of knots, as in pykan and efficient-kan.
 
 Source: Liu et al. 2024, arXiv 2404.19756, section 2.
 """

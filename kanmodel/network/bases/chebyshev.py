@@ -1,4 +1,4 @@
-"""Chebyshev polynomials of tanh(u).
+"""The Chebyshev basis: polynomials of tanh(u).
 
 Source: ChebyKAN (SynodicMonth 2024); Sidharth 2024, arXiv 2405.07200, eq. 5.
 """

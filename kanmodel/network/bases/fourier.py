@@ -1,4 +1,4 @@
-"""Fourier series: cosines and sines of whole frequencies.
+"""The Fourier basis: cosines and sines of integer frequencies.
 
 Source: FourierKAN (GistNoesis 2024). Its bias is that of the sub-nodes.
 """

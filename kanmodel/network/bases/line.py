@@ -1,4 +1,4 @@
-"""Lines: the edges of a Linear layer, whose bias is that of the sub-nodes."""
+"""The linear basis: the edges of a Linear layer, whose bias is added to the sub-nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Radial bases: bumps around centres.
+"""Radial bases: Gaussian and sech² bumps around centres.
 
 Source: fast-kan (Li 2024, arXiv 2405.06721, eq. 5) for the gaussian; FasterKAN (Delis 2024) for the other, whose
 denominator was 0.33 until its checkpoints held an `inv_denominator`; its forward pass ignores that one: it is 1 since.

@@ -1,4 +1,4 @@
-"""Mexican-hat wavelets, shifted and stretched for every edge.
+"""The Mexican-hat wavelet basis, with a shift and a scale per edge.
 
 Source: Wav-KAN (Bozorgasl and Chen 2024, arXiv 2405.12832), whose hat is negative at 0. Its batch norm folds into the
 nodes' affine map.

@@ -1,4 +1,4 @@
-"""The architecture and the units of a forecaster, as frozen data.
+"""The architecture of a forecaster and the units of its columns, as frozen dataclasses.
 
 A network is a chain: [layers per step] -> [recurrent] -> readout -> layers -> [output function]. Every layer is a KAN
 layer: a Linear layer is one whose edges are lines, an activation belongs to the edges that read it, a BatchNorm in

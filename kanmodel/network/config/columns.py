@@ -1,4 +1,4 @@
-"""The columns of the table that a forecaster reads and forecasts."""
+"""Features and targets: the columns that a forecaster reads and predicts."""
 
 from __future__ import annotations
 

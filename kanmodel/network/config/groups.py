@@ -1,4 +1,4 @@
-"""Features that mean one thing, such as the sine and the cosine of an hour, under one name."""
+"""Groups of features that belong together, such as the sine and cosine of the hour."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers of edges as frozen data: shapes, functions, and what happens to the values that the edges read."""
+"""The config of a layer: its shape, basis, base and symbolic edges, and the steps before it."""
 
 from __future__ import annotations
 

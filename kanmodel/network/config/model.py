@@ -1,4 +1,4 @@
-"""The chain of a forecaster as frozen data."""
+"""The config of a whole forecaster: the chain of layers, recurrent part and readout."""
 
 from __future__ import annotations
 

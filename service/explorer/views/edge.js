@@ -4,9 +4,9 @@ import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
 import { h, segments, table } from "../dom.js";
 import { fetchDrawing } from "../drawing.js";
-import { amount, percent } from "../figures.js";
+import { amount, fixed, percent } from "../figures.js";
 import { edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
-import { ruleQuery, ruleValues } from "./network.js";
+import { ruleQuery } from "../pruning.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["EdgeResponse"]} Edge */
@@ -80,7 +80,7 @@ export function create(page) {
     const ask = { path, query: { ...rule, stage, range: values.range } };
     const full = { ...ask, query: { ...ask.query, formulas: true } };
     span.set(values.range ?? "support");
-    back.href = page.link("network", ruleValues(values));
+    back.href = page.link("network");
     const [{ root, text }, edge, topology] = await Promise.all([
       fetchDrawing(ask, signal),
       /** @type {Promise<Edge>} */ (askJson(full, signal)),
@@ -92,7 +92,7 @@ export function create(page) {
     facts.replaceChildren(...tellFacts(edge, page.unit));
     formulas.replaceChildren(tellFormulas(edge));
     const name = `${page.model.name}-edge-${key.replaceAll("/", "-")}`;
-    shown = { ask: full, name, data: edge, rows: curveRows(edge), picture: text };
+    shown = { ask: full, name, data: edge, rows: curveRows(edge), picture: () => text };
   };
   return { element, update };
 }
@@ -118,7 +118,7 @@ function tellFacts(edge, unit) {
   const facts = {
     Shape: edge.shape.replace("_", " "),
     "Mean |contribution|": amount(edge.contribution, unit),
-    "R² of the nearest line": edge.line.r2.toFixed(4),
+    "R² of the nearest line": fixed(edge.line.r2, 4),
     "Slope of that line": amount(edge.line.slope),
     "Data from": `${amount(edge.support.p01)} to ${amount(edge.support.p99)}`,
     "By this rule": edge.kept ? "kept" : "pruned",
@@ -136,7 +136,7 @@ function tellFormulas({ formulas }) {
       "tr",
       {},
       h("td", {}, h("code", {}, expression)),
-      h("td", { class: "number" }, r2.toFixed(4)),
+      h("td", { class: "number" }, fixed(r2, 4)),
       h("td", { class: "number" }, String(complexity)),
     ),
   );

@@ -1,7 +1,7 @@
 /** The features: what each contributes over the reference windows, how sure that is, and which can replace it. */
 
 import { titleBar } from "../actions.js";
-import { askJson } from "../api.js";
+import { askJson, askText } from "../api.js";
 import { drawSteps } from "../charts.js";
 import { h, svg } from "../dom.js";
 import { amount, percent, range, signed } from "../figures.js";
@@ -36,7 +36,7 @@ export function create(page) {
   const element = h(
     "div",
     { class: "view features" },
-    titleBar("Features", () => shown),
+    titleBar("Features", () => shown, true),
     note,
     table,
     h("section", { class: "card" }, h("h2", {}, "Which steps matter"), steps),
@@ -57,7 +57,8 @@ export function create(page) {
     if (focused) [...table.querySelectorAll("button")].find(({ textContent }) => textContent === focused)?.focus();
     note.textContent = tellNote(answer);
     steps.replaceChildren(drawSteps(answer.steps, page.unit, Math.max(280, steps.clientWidth)));
-    shown = { ask, name: `${page.model.name}-features`, data: answer, rows: answer.features.map(rowOf) };
+    const picture = () => askText({ ...ask, accept: "image/svg+xml" });
+    shown = { ask, name: `${page.model.name}-features`, data: answer, rows: answer.features.map(rowOf), picture };
   };
   return { element, update };
 }

@@ -4,43 +4,15 @@ import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
 import { h, segments, table } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
-import { amount, percent, range, signed } from "../figures.js";
+import { amount, percent, range } from "../figures.js";
 import { edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
+import { pruningControl, ruleQuery, tellCost } from "../pruning.js";
+import { zoomable } from "../zoom.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["TopologyResponse"]} Topology */
 /** @typedef {Schemas["GraphNode"]} Node */
 /** @typedef {Schemas["GraphEdge"]} Edge */
-
-const WAIT = 150; // ms without another move of the slider
-const FIDELITY = "0.99";
-const EDGE_THRESHOLD = "0.03";
-const STOPS = {
-  fidelity: [
-    0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.999, 0.9999,
-    1,
-  ],
-  threshold: [0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1],
-};
-
-/**
- * The part of a request that says by which rule the network is pruned.
- *
- * @param {Record<string, string>} values of the address
- */
-export function ruleQuery({ threshold, fidelity }) {
-  return threshold === undefined ? { fidelity: fidelity ?? FIDELITY } : { edge_threshold: threshold };
-}
-
-/**
- * The part of an address that says so.
- *
- * @param {Record<string, string>} values of the address
- * @returns {Record<string, string>}
- */
-export function ruleValues({ threshold, fidelity }) {
-  return threshold === undefined ? { fidelity: fidelity ?? "" } : { threshold };
-}
 
 /**
  * @param {import("../app.js").Page} page
@@ -49,7 +21,7 @@ export function ruleValues({ threshold, fidelity }) {
 export function create(page) {
   /** @type {import("../actions.js").Shown | undefined} */
   let shown;
-  const drawing = h("div", { class: "card drawing" });
+  const { element: drawing, stage, reveal } = zoomable("Picture of the network");
   const pruning = pruningControl(page);
   const cost = h("div", { class: "cost", "aria-live": "polite" });
   const curve = h("figure", { class: "chart" });
@@ -67,7 +39,7 @@ export function create(page) {
     h(
       "div",
       { class: "columns" },
-      drawing,
+      h("div", { class: "card drawing" }, drawing),
       h(
         "aside",
         { "aria-label": "Pruning and look" },
@@ -83,9 +55,10 @@ export function create(page) {
    * Draws what each number of edges costs, which the picture does not wait for: it takes the service longer.
    *
    * @param {Topology} topology
+   * @param {Record<string, string>} values
    * @param {AbortSignal} signal
    */
-  const traceCost = async ({ graph }, signal) => {
+  const traceCost = async ({ graph }, values, signal) => {
     const { metric, fill } = graph.rule;
     const ask = { path: `${page.path}/topology/fidelity`, query: { ...page.query, metric, fill } };
     try {
@@ -94,6 +67,7 @@ export function create(page) {
         /** @type {Promise<Schemas["FidelityCurve"]>} */ (askJson(ask, signal)),
       ]);
       curve.replaceChildren(drawCost(traced.curve, graph.edges.kept, graph.fidelity.r2));
+      await pruning.thin(values, signal);
     } catch (error) {
       if (signal.aborted) return;
       const reason = error instanceof Error ? error.message : String(error);
@@ -113,14 +87,13 @@ export function create(page) {
       /** @type {Promise<Topology>} */ (askJson(ask, signal)),
       fetchDrawing(drawn, signal),
     ]);
-    const rule = ruleValues(values);
-    const link = (/** @type {string} */ edge) => page.link("edge", { edge, ...rule });
-    const picture = enliven(root, teller(topology, page.unit), (edge) => (location.hash = link(edge)));
-    replacePicture(drawing, root, picture);
+    const link = (/** @type {string} */ edge) => page.link("edge", { edge });
+    const picture = enliven(root, teller(topology, page.unit), (edge) => (location.hash = link(edge)), reveal);
+    replacePicture(stage, root, picture);
     cost.replaceChildren(...tellCost(topology, page.unit));
     edges.replaceChildren(edgeTable(topology, page.unit, link));
-    shown = { ask, name: `${page.model.name}-network`, data: topology, rows: edgeRows(topology), picture: text };
-    void traceCost(topology, signal);
+    shown = { ask, name: `${page.model.name}-network`, data: topology, rows: edgeRows(topology), picture: () => text };
+    void traceCost(topology, values, signal);
   };
   return { element, update };
 }
@@ -134,82 +107,10 @@ export function create(page) {
  */
 function replacePicture(place, root, picture) {
   const focused = place.contains(document.activeElement) ? document.activeElement?.getAttribute("aria-label") : null;
-  const width = Number(root.getAttribute("width"));
-  root.style.minWidth = `${Math.min(width * 0.8, 1300)}px`;
+  root.style.transform = place.querySelector("svg")?.style.transform ?? "";
   place.replaceChildren(picture);
   const again = focused && [...root.querySelectorAll("g")].find((part) => part.getAttribute("aria-label") === focused);
   if (again) again.focus();
-}
-
-/** @param {import("../app.js").Page} page */
-function pruningControl(page) {
-  const kind = segments("By", { fidelity: "fidelity", threshold: "threshold" }, (value) =>
-    page.set(value === "fidelity" ? { fidelity: "", threshold: "" } : { fidelity: "", threshold: EDGE_THRESHOLD }),
-  );
-  const label = h("label", { for: "prune" });
-  const said = h("output", { for: "prune" });
-  const slider = h("input", { type: "range", id: "prune", min: 0, step: 1 });
-  /** @type {"fidelity" | "threshold"} */
-  let by = "fidelity";
-  /** @type {ReturnType<typeof setTimeout> | undefined} */
-  let timer;
-  const say = (/** @type {number} */ value) => {
-    said.textContent = by === "fidelity" ? `R² ≥ ${value}` : `score > ${value}`;
-    slider.setAttribute("aria-valuetext", said.textContent);
-  };
-  slider.addEventListener("input", () => {
-    const value = STOPS[by][Number(slider.value)];
-    say(value);
-    clearTimeout(timer);
-    timer = setTimeout(() => page.set({ [by]: String(value) }), WAIT);
-  });
-  /** @param {Record<string, string>} values */
-  const set = (values) => {
-    by = values.threshold === undefined ? "fidelity" : "threshold";
-    const value = Number(values.threshold ?? values.fidelity ?? FIDELITY);
-    kind.set(by);
-    label.textContent = by === "fidelity" ? "Keep at least" : "Keep edges with a";
-    slider.max = String(STOPS[by].length - 1);
-    slider.value = String(nearest(STOPS[by], value));
-    say(value);
-  };
-  const element = h("div", { class: "prune" }, kind.element, h("div", { class: "between" }, label, said), slider);
-  return { element, set };
-}
-
-/**
- * @param {number[]} stops
- * @param {number} value
- */
-function nearest(stops, value) {
-  const distances = stops.map((stop) => Math.abs(stop - value));
-  return distances.indexOf(Math.min(...distances));
-}
-
-/**
- * @param {Topology} topology
- * @param {string | null} unit
- */
-function tellCost({ graph }, unit) {
-  const { r2, mae, mae_full: full } = graph.fidelity;
-  const figure = (/** @type {string} */ name, /** @type {string} */ value, /** @type {string} */ note) =>
-    h(
-      "div",
-      { class: "figure", "data-figure": name },
-      h("span", { class: "muted" }, name),
-      h("strong", {}, value),
-      h("span", { class: "muted" }, note),
-    );
-  return [
-    figure("edges", String(graph.edges.kept), `of ${graph.edges.total}`),
-    figure("nodes", String(graph.nodes.kept), `of ${graph.nodes.total}`),
-    figure("R²", r2.toFixed(4), "of the full model"),
-    figure(
-      "MAE",
-      amount(mae, unit),
-      mae === null || full === null ? "no targets known" : `${signed(mae - full)} from ${amount(full)}`,
-    ),
-  ];
 }
 
 /**

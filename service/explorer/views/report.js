@@ -10,12 +10,12 @@ import { h } from "../dom.js";
 
 /** @type {Record<Schemas["FindingId"], Place>} where each finding shows */
 const PLACES = {
-  sparsity: { label: "The pruned network", view: "network" },
+  sparsity: { label: "The pruned network", view: "network", values: { pruned: "" } },
   features: { label: "The features by share", view: "features", values: { sort: "share" } },
   independence: { label: "Features that move together", view: "features", values: { sort: "redundant" } },
   opacity: { label: "All edges, by their scores", view: "network", values: { pruned: "show" } },
   depth: { label: "The nodes and what they are made of", view: "network", values: { color: "contribution" } },
-  shapes: { label: "The strongest edge", view: "edge", values: { range: "grid" } },
+  shapes: { label: "The strongest edge", view: "edge", values: { edge: "", range: "grid" } },
   trust: { label: "A forecast and how exactly it adds up", view: "forecast" },
 };
 

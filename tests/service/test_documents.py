@@ -1,4 +1,4 @@
-"""The README holds what the service does."""
+"""The documents hold what the service does, wherever in them it stands."""
 
 from __future__ import annotations
 
@@ -10,24 +10,23 @@ from typing import Any, get_args
 
 import pytest
 import typer
+import yaml
+from readmes import EVERYTHING, README, READMES, ROOT
 from typer.main import get_command
 
 from service.cli import app
 from service.http.errors import CAUSES, ErrorCode
 from service.settings import Settings
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-OF_HTTP = (ROOT / "service" / "http" / "README.md").read_text()
-DOCUMENTS = README + OF_HTTP
+OF_HTTP = READMES[ROOT / "service" / "http" / "README.md"]
 MODEL = "/v1/models/{model}"
-
-
-def question(answer: str) -> tuple[list[str], str]:
-    """The curl command and the answer beside it."""
-    found = re.search(rf"```sh\n(curl [^\n]+)\n```\n<!-- answer: {answer} -->\n```json\n(.*?)```", README, re.DOTALL)
-    assert found
-    return shlex.split(found[1]), found[2]
+# By name, the curl command and the answer beside it.
+ANSWERS = {
+    name: (shlex.split(command), shown)
+    for command, name, shown in re.findall(
+        r"```sh\n(curl [^\n]+)\n```\n<!-- answer: (\w+) -->\n```json\n(.*?)```", EVERYTHING, re.DOTALL
+    )
+}
 
 
 def numbers_by_key(value: Any, key: str = "") -> set[tuple[str, float]]:
@@ -38,10 +37,18 @@ def numbers_by_key(value: Any, key: str = "") -> set[tuple[str, float]]:
     return {(key, float(value))} if isinstance(value, int | float) and not isinstance(value, bool) else set()
 
 
+def test_the_front_page_is_short_and_answers_the_four_questions() -> None:
+    """In at most 150 lines; every answer that a document shows has a command before it, and a name of its own."""
+    front = READMES[README]
+    assert len(front.splitlines()) <= 150
+    assert re.findall("<!-- answer: (.*) -->", front) == ["predict", "explain", "topology", "edge"]
+    assert sorted(ANSWERS) == sorted(re.findall("<!-- answer: (.*) -->", EVERYTHING))
+
+
 @pytest.mark.parametrize("answer", ["predict", "explain", "topology", "edge", "infer"])
 def test_each_question_has_its_real_answer(service: Any, answer: str) -> None:
-    """Every number that the README shows beside a curl command is in the answer, under its key."""
-    command, shown = question(answer)
+    """Every number that a document shows beside a curl command is in the answer, under its key."""
+    command, shown = ANSWERS[answer]
     url = next(word for word in command if word.startswith("http")).removeprefix("http://127.0.0.1:8000")
     body = next((ROOT / word[1:] for word in command if word.startswith("@")), None)
     if body:
@@ -59,13 +66,16 @@ def test_each_question_has_its_real_answer(service: Any, answer: str) -> None:
 
 
 def test_every_setting_is_in_the_table() -> None:
-    """The table of settings names exactly the settings, with their defaults."""
-    rows = dict(re.findall(r"^\| `KANSCOPE_(\w+)` \| (.*?) \|", README, re.MULTILINE))
+    """The table of settings names exactly the settings, with their defaults; no document names another one."""
+    table = re.findall(r"^\| `KANSCOPE_(\w+)` \| (.*?) \|", EVERYTHING, re.MULTILINE)
+    rows = dict(table)
+    assert len(rows) == len(table)
     defaults = {
         name.upper(): "" if field.default in (None, "") else f"`{field.default}`"
         for name, field in Settings.model_fields.items()
     }
     assert rows == defaults
+    assert set(re.findall(r"KANSCOPE_([A-Z_]+)", EVERYTHING)) == set(defaults)
 
 
 def operations() -> set[str]:
@@ -76,13 +86,13 @@ def operations() -> set[str]:
 
 def test_every_route_is_in_the_table() -> None:
     """The table of routes names exactly the operations of the OpenAPI document."""
-    assert set(re.findall(r"^\| `((?:GET|POST) [^`]+)` \|", README, re.MULTILINE)) == operations()
+    assert set(re.findall(r"^\| `((?:GET|POST) [^`]+)` \|", EVERYTHING, re.MULTILINE)) == operations()
 
 
-def test_every_route_of_the_readme_exists(service: Any) -> None:
+def test_every_route_of_the_documents_exists(service: Any) -> None:
     """Whatever path stands in a sentence, a command or a line of the log is one that the service knows."""
-    named = {("GET", path) for path in re.findall(r"http://127\.0\.0\.1:8000(/[^\s'?,]*)", DOCUMENTS)}
-    named |= set(re.findall(r"`(GET|POST) ([/…][^`?\s]*)", DOCUMENTS))
+    named = {("GET", path) for path in re.findall(r"http://127\.0\.0\.1:8000(/[^\s'?,.)]*)", EVERYTHING)}
+    named |= set(re.findall(r"`(GET|POST) ([/…][^`?\s]*)", EVERYTHING))
     assert len(named) > len(operations())
     for method, path in named:
         url = path.replace("…", MODEL).format(model="nyc-weather", version="1", layer="0", i="7", j="3", index="0")
@@ -90,12 +100,12 @@ def test_every_route_of_the_readme_exists(service: Any) -> None:
         assert "there is nothing at" not in answer.text, path
 
 
-def test_every_command_of_the_readme_exists() -> None:
-    """Each `kanscope` line of the README names a command and options that the command line has."""
+def test_every_command_of_the_documents_exists() -> None:
+    """Each `kanscope` line of the documents names a command and options that the command line has."""
     group = get_command(app)
     context = typer.Context(group)
     commands = {name: group.get_command(context, name) for name in group.list_commands(context)}
-    lines = re.findall(r"^(?:[A-Z_]+=\S+ )*kanscope (.+)$", DOCUMENTS.replace("\\\n", " "), re.MULTILINE)
+    lines = re.findall(r"^(?:[A-Z_]+=\S+ )*kanscope (.+)$", EVERYTHING.replace("\\\n", " "), re.MULTILINE)
     assert {shlex.split(line)[0] for line in lines} == set(commands)
     for line in lines:
         name, *words = shlex.split(line, comments=True)
@@ -103,12 +113,27 @@ def test_every_command_of_the_readme_exists() -> None:
         assert {word for word in words if word.startswith("-")} <= options, line
 
 
-def test_the_bundled_command_is_the_one_of_the_bundled_readme() -> None:
-    """The README's command for the bundled model is the one that the model's own README holds."""
-    pattern = r"```sh\nkanscope train service/bundled.*?```"
-    here = re.search(pattern, README, re.DOTALL)
-    there = re.search(pattern, (ROOT / "service" / "bundled" / "README.md").read_text(), re.DOTALL)
-    assert here and there and here[0] == there[0]
+def test_the_bundled_command_stands_once() -> None:
+    """The command for the bundled model stands in the model's own README alone, from where `test_cli` runs it."""
+    command = r"```sh\nkanscope train service/bundled[^`]*-o service/bundled/nyc-weather.safetensors\n```"
+    assert len(re.findall(command, EVERYTHING)) == 1
+    assert re.search(command, READMES[ROOT / "service" / "bundled" / "README.md"])
+
+
+def test_every_make_target_of_the_documents_exists() -> None:
+    """Whatever `make` is asked for in a document is a target of the Makefile."""
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    asked = re.findall(r"(?:`|^|\d )make ([a-z-]+)", EVERYTHING, re.MULTILINE)
+    assert {"serve", "test", "check"} <= set(asked) <= targets
+
+
+def test_pre_commit_runs_what_make_check_runs() -> None:
+    """Every command of it but pip-audit, which asks the network; ruff is given the files that change."""
+    recipe = (ROOT / "Makefile").read_text().partition("\ncheck:")[2].partition("\n\n")[0].splitlines()[1:]
+    commands = {line.strip().replace("$(BIN)", ".venv/bin").removesuffix(" .") for line in recipe}
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    entries = {hook["entry"].removesuffix(" --force-exclude") for hook in hooks}
+    assert entries == commands - {".venv/bin/python .ci/audit.py"}
 
 
 def test_every_code_of_an_error_is_in_the_table() -> None:
@@ -128,15 +153,32 @@ def test_every_limit_is_in_the_table() -> None:
     assert set(re.findall(r"`((?:max_\w+)|(?:\w+_timeout))`", table)) == limits
 
 
-def test_every_link_of_the_readmes_leads_somewhere() -> None:
+def links(file: Path) -> list[tuple[str, Path, str]]:
+    """The links of a document to files: as they are written, the file and the heading."""
+    found = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", READMES[file]):
+        path, _, heading = link.partition("#")
+        if "://" not in link:
+            found.append((link, (file.parent / path).resolve() if path else file, heading))
+    return found
+
+
+def test_every_link_of_the_documents_leads_somewhere() -> None:
     """To a file, or to a heading of one."""
-    for file in (ROOT / "README.md", ROOT / "service" / "http" / "README.md", ROOT / "openapi" / "README.md"):
-        for link in re.findall(r"\]\(([^)\s]+)\)", file.read_text()):
-            path, _, heading = link.partition("#")
-            if "://" in link:
-                continue
-            target = file.parent / path if path else file
-            assert target.exists(), link
+    for file in READMES:
+        for link, target, heading in links(file):
+            assert target.exists(), f"{file}: {link}"
             if heading:
                 titles = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
                 assert heading in {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}, link
+
+
+def test_every_document_is_found_from_the_front_page() -> None:
+    """By following links, a folder being its README."""
+    found, waiting = set[Path](), [README]
+    while waiting:
+        file = waiting.pop()
+        if file in READMES and file not in found:
+            found.add(file)
+            waiting += [target / "README.md" if target.is_dir() else target for _, target, _ in links(file)]
+    assert found == set(READMES)

@@ -1,0 +1,181 @@
+/** By which rule the network is pruned: a slider over the rules that differ, and what the rule costs. */
+
+import { askJson } from "./api.js";
+import { h, segments } from "./dom.js";
+import { amount, fixed, signed } from "./figures.js";
+
+/** @typedef {import("./api.js").Schemas} Schemas */
+/** @typedef {import("./app.js").Page} Page */
+/** @typedef {Schemas["FidelityCurve"]["curve"]} Curve */
+
+const WAIT = 150; // ms without another move of the slider
+const FIDELITY = "0.99";
+const EDGE_THRESHOLD = "0.03";
+const METRICS = ["contribution", "backward", "forward_n", "forward_u"];
+const STOPS = {
+  fidelity: [
+    0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.999, 0.9999,
+    1,
+  ],
+  threshold: [0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 1],
+};
+
+/**
+ * The part of a request that says by which rule the network is pruned.
+ *
+ * @param {Record<string, string>} values of the address
+ */
+export function ruleQuery({ threshold, fidelity }) {
+  return threshold === undefined ? { fidelity: fidelity ?? FIDELITY } : { edge_threshold: threshold };
+}
+
+/** @param {Page} page */
+export function pruningControl(page) {
+  const kind = segments("By", { fidelity: "fidelity", threshold: "threshold" }, (value) =>
+    page.set(value === "fidelity" ? { fidelity: "", threshold: "" } : { fidelity: "", threshold: EDGE_THRESHOLD }),
+  );
+  const label = h("label", { for: "prune" });
+  const said = h("output", { for: "prune" });
+  const slider = h("input", { type: "range", id: "prune", min: 0, step: 1 });
+  const stops = { ...STOPS };
+  /** @type {"fidelity" | "threshold"} */
+  let by = "fidelity";
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  let begun = false; // whether the present move of the slider has its entry in the history
+  const say = (/** @type {number} */ value) => {
+    said.textContent = by === "fidelity" ? `R² ≥ ${value}` : `score > ${value}`;
+    slider.setAttribute("aria-valuetext", said.textContent);
+  };
+  const take = () => {
+    page.set({ [by]: String(stops[by][Number(slider.value)]) }, begun);
+    begun = true;
+  };
+  slider.addEventListener("input", () => {
+    say(stops[by][Number(slider.value)]);
+    clearTimeout(timer);
+    timer = setTimeout(take, WAIT);
+  });
+  slider.addEventListener("pointerdown", () => (begun = false));
+  slider.addEventListener("keydown", ({ repeat }) => (begun = repeat && begun));
+  const place = (/** @type {number} */ value) => {
+    slider.max = String(stops[by].length - 1);
+    slider.value = String(nearest(stops[by], value));
+  };
+  /** @param {Record<string, string>} values */
+  const set = (values) => {
+    by = values.threshold === undefined ? "fidelity" : "threshold";
+    const value = Number(values.threshold ?? values.fidelity ?? FIDELITY);
+    kind.set(by);
+    label.textContent = by === "fidelity" ? "Keep at least" : "Keep edges with a";
+    place(value);
+    say(value);
+  };
+  /**
+   * Leaves out the stops that change nothing, once it is known which these are.
+   *
+   * @param {Record<string, string>} values
+   * @param {AbortSignal} signal
+   */
+  const thin = async (values, signal) => {
+    stops[by] = await distinctStops(page, by, signal);
+    place(Number(values.threshold ?? values.fidelity ?? FIDELITY));
+  };
+  const element = h("div", { class: "prune" }, kind.element, h("div", { class: "between" }, label, said), slider);
+  return { element, set, thin };
+}
+
+/**
+ * @param {number[]} stops
+ * @param {number} value
+ */
+function nearest(stops, value) {
+  const distances = stops.map((stop) => Math.abs(stop - value));
+  return distances.indexOf(Math.min(...distances));
+}
+
+/**
+ * The stops of a rule that keep different numbers of edges; of those that keep the same the default, or else the last.
+ *
+ * @param {Page} page
+ * @param {"fidelity" | "threshold"} by
+ * @param {AbortSignal} signal
+ */
+async function distinctStops(page, by, signal) {
+  const kept = by === "fidelity" ? await countByFidelity(page, signal) : await countByThreshold(page, signal);
+  /** @type {Map<number, number>} */
+  const chosen = new Map();
+  STOPS[by].forEach((stop, index) => {
+    if (String(chosen.get(kept[index])) !== (by === "fidelity" ? FIDELITY : EDGE_THRESHOLD)) chosen.set(kept[index], stop);
+  });
+  return [...chosen.values()].sort((a, b) => a - b);
+}
+
+/**
+ * How many edges each fidelity keeps: those of the metric that needs the fewest.
+ *
+ * @param {Page} page
+ * @param {AbortSignal} signal
+ */
+async function countByFidelity(page, signal) {
+  const asked = METRICS.map((metric) => {
+    const ask = { path: `${page.path}/topology/fidelity`, query: { ...page.query, metric } };
+    return /** @type {Promise<Schemas["FidelityCurve"]>} */ (askJson(ask, signal));
+  });
+  const curves = (await Promise.allSettled(asked)) // a model may lack the scores of a metric
+    .flatMap((settled) => (settled.status === "fulfilled" ? [settled.value.curve] : []));
+  return STOPS.fidelity.map((stop) => Math.min(...curves.map((curve) => keptByFidelity(curve, stop))));
+}
+
+/**
+ * How many edges each threshold keeps, which no curve says: nodes have thresholds of their own.
+ *
+ * @param {Page} page
+ * @param {AbortSignal} signal
+ */
+async function countByThreshold(page, signal) {
+  const kept = [];
+  for (const stop of STOPS.threshold) {
+    const ask = { path: `${page.path}/topology`, query: { ...page.query, edge_threshold: stop, pruned: true } };
+    const { graph } = /** @type {Schemas["TopologyResponse"]} */ (await askJson(ask, signal));
+    kept.push(graph.edges.kept);
+  }
+  return kept;
+}
+
+/**
+ * The fewest edges that keep an R², as every larger number of them does.
+ *
+ * @param {Curve} curve from all edges to none
+ * @param {number} fidelity
+ */
+function keptByFidelity(curve, fidelity) {
+  const short = curve.findIndex(({ r2 }) => r2 < fidelity);
+  return curve[short < 0 ? curve.length - 1 : Math.max(0, short - 1)].edges;
+}
+
+/**
+ * @param {Schemas["TopologyResponse"]} topology
+ * @param {string | null} unit
+ */
+export function tellCost({ graph }, unit) {
+  const { r2, mae, mae_full: full } = graph.fidelity;
+  const figure = (/** @type {string} */ name, /** @type {string} */ value, /** @type {string} */ note) =>
+    h(
+      "div",
+      { class: "figure", "data-figure": name },
+      h("span", { class: "muted" }, name),
+      h("strong", {}, value),
+      h("span", { class: "muted" }, note),
+    );
+  return [
+    figure("edges", String(graph.edges.kept), `of ${graph.edges.total}`),
+    figure("nodes", String(graph.nodes.kept), `of ${graph.nodes.total}`),
+    figure("R²", fixed(r2, 4), "of the full model"),
+    figure(
+      "MAE",
+      amount(mae, unit),
+      mae === null || full === null ? "no targets known" : `${signed(mae - full)} from ${amount(full)}`,
+    ),
+  ];
+}

@@ -1,0 +1,278 @@
+/** Which window is explained, and with what it is compared: reference windows, or what is pasted, dropped or chosen. */
+
+import { askJson } from "./api.js";
+import { h, segments } from "./dom.js";
+import { amount } from "./figures.js";
+import { packWindow, readWindow, unpackWindow } from "./windows.js";
+
+/** @typedef {import("./api.js").Schemas} Schemas */
+/** @typedef {import("./app.js").Page} Page */
+/** @typedef {import("./windows.js").Window} Window */
+/** @typedef {{window: Window, note: string}} Chosen */
+
+const BASELINES = {
+  mean: "mean of the reference windows",
+  zero: "mean of the training rows",
+  reference: "reference windows, averaged",
+  window: "another window",
+};
+
+/**
+ * @param {Page} page
+ * @param {() => void} reject called where what was given is no window
+ */
+export function windowInput(page, reject) {
+  let shown = "ref:0"; // what the address says of the window
+  const reference = referenceChoice(page, "Number", "window", (source) => page.set({ window: source }));
+  const own = ownWindow(page, (packed) => page.set({ window: packed }), reject);
+  const show = (/** @type {string} */ source) => {
+    kind.set(source);
+    reference.element.hidden = source !== "reference";
+    own.element.hidden = source === "reference";
+  };
+  const kind = segments("Window", { reference: "reference", own: "your own" }, (source) => {
+    show(source);
+    if (source === "reference") page.set({ window: "" });
+    else own.focus();
+  });
+  const baseline = baselineChoice(page, () => shown);
+  const element = h(
+    "section",
+    { class: "card window", "aria-label": "Window and baseline" },
+    kind.element,
+    reference.element,
+    own.element,
+    baseline.element,
+  );
+
+  /**
+   * The window that the address names, and the baseline as :explain takes it.
+   *
+   * @param {Record<string, string>} values
+   * @param {AbortSignal} signal
+   */
+  const set = async (values, signal) => {
+    shown = values.window ?? "ref:0";
+    const isReference = shown.startsWith("ref:");
+    show(isReference ? "reference" : "own");
+    const [{ window, note }, other] = await Promise.all([
+      loadWindow(shown, page, signal),
+      baseline.set(values.baseline ?? "mean", signal),
+    ]);
+    if (isReference) reference.set(shown);
+    else own.set(shown, window);
+    const compared = other ? { note: `${note}; compared with ${other.note}`, baseline: { instance: other.window } } : null;
+    return { window, note, baseline: values.baseline ?? "mean", other: other?.window, ...compared };
+  };
+  return { element, set, isOwn: () => !shown.startsWith("ref:"), refuse: own.refuse };
+}
+
+/**
+ * The window of an address: `ref:` and its number, or `z:` and the window itself.
+ *
+ * @param {string} source
+ * @param {Page} page
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Chosen>}
+ */
+async function loadWindow(source, page, signal) {
+  const [kind, given] = source.split(/:(.*)/s);
+  if (kind !== "ref") return { window: await unpackWindow(given, page.model), note: "your own window" };
+  const answer = await loadReference(given, page, signal);
+  return { window: answer.instance, note: noteOf(answer, page) };
+}
+
+/**
+ * @param {string | number} index
+ * @param {Page} page
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<Schemas["ReferenceWindow"]>}
+ */
+function loadReference(index, page, signal) {
+  return askJson({ path: `${page.path}/reference/${encodeURIComponent(index)}`, query: page.version }, signal);
+}
+
+/**
+ * @param {Schemas["ReferenceWindow"]} answer
+ * @param {Page} page
+ */
+function noteOf({ index, time, target }, { model, output, unit }) {
+  const came = target?.[model.outputs.indexOf(output)];
+  const when = time ? `, ${time.replace("T", " ")}` : "";
+  return `reference window ${index}${when}${came === undefined ? "" : `; what came was ${amount(came, unit)}`}`;
+}
+
+/**
+ * A reference window by its number, the one before or after, or the nearest to a date.
+ *
+ * @param {Page} page
+ * @param {string} label
+ * @param {string} what the window is
+ * @param {(source: string) => void} choose
+ */
+function referenceChoice(page, label, what, choose) {
+  const count = page.model.reference_windows;
+  const id = `index-${what}`;
+  const take = (/** @type {number} */ number) => {
+    if (Number.isFinite(number)) choose(`ref:${Math.min(Math.max(0, Math.round(number)), count - 1)}`);
+  };
+  const index = h("input", { type: "number", id, min: 0, max: count - 1, onchange: () => take(index.valueAsNumber) });
+  const step = (/** @type {string} */ name, /** @type {number} */ by) =>
+    h(
+      "button",
+      { type: "button", "aria-label": `${name} ${what}`, onclick: () => take(index.valueAsNumber + by) },
+      by < 0 ? "←" : "→",
+    );
+  const date = h("input", {
+    type: "date",
+    "aria-label": `Date of the ${what}`,
+    onchange: async () => date.value && take(await nearestTo(date.value, page)),
+  });
+  const element = h(
+    "div",
+    { class: "row" },
+    h("label", { for: id }, label),
+    step("Previous", -1),
+    index,
+    step("Next", 1),
+    h("span", { class: "muted" }, `of ${count}`),
+    date,
+  );
+  return { element, set: (/** @type {string} */ source) => void (index.value = source.replace("ref:", "")) };
+}
+
+/**
+ * The first reference window of a day, or the last before it: they are in the order of time, so few have to be seen.
+ *
+ * @param {string} day such as 2013-03-01
+ * @param {Page} page
+ */
+async function nearestTo(day, page) {
+  let [low, high] = [0, page.model.reference_windows - 1];
+  while (low < high) {
+    const middle = Math.floor((low + high) / 2);
+    const { time } = await loadReference(middle, page);
+    if (time === null) return 0;
+    if (time < day) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/**
+ * What windows are compared with.
+ *
+ * @param {Page} page
+ * @param {() => string} shown window, by its address
+ */
+function baselineChoice(page, shown) {
+  const choose = (/** @type {string} */ value) => page.set({ baseline: value === "mean" ? "" : value });
+  const select = h("select", {
+    id: "baseline",
+    onchange: () => choose(select.value === "window" ? shown() : select.value),
+  });
+  select.append(...Object.entries(BASELINES).map(([value, label]) => h("option", { value }, label)));
+  const other = referenceChoice(page, "Its number", "baseline", choose);
+  const pin = h("button", { type: "button", onclick: () => choose(shown()) }, "The window shown");
+  other.element.append(pin);
+  const element = h(
+    "div",
+    { class: "baseline" },
+    h("div", { class: "row" }, h("label", { for: "baseline" }, "Compared with"), select),
+    other.element,
+  );
+  /**
+   * @param {string} source
+   * @param {AbortSignal} signal
+   * @returns {Promise<Chosen | undefined>} the window, where it is one
+   */
+  const set = async (source, signal) => {
+    const isWindow = source.includes(":");
+    select.value = isWindow ? "window" : source;
+    other.element.hidden = !isWindow;
+    other.set(source.startsWith("ref:") ? source : "");
+    return isWindow ? loadWindow(source, page, signal) : undefined;
+  };
+  return { element, set };
+}
+
+/**
+ * A window of one's own, as text.
+ *
+ * @param {Page} page
+ * @param {(packed: string) => void} accept
+ * @param {() => void} reject
+ */
+function ownWindow(page, accept, reject) {
+  const problem = h("p", { class: "wrong", role: "alert" });
+  const text = h("textarea", { id: "window", rows: 5, spellcheck: "false", placeholder: placeholderOf(page.model) });
+  const accepted = { packed: "", text: "" };
+  const refuse = (/** @type {unknown} */ error) => {
+    problem.textContent = `That is no window: ${error instanceof Error ? error.message : error}. Nothing is shown.`;
+    reject();
+  };
+  const take = async (/** @type {string} */ given) => {
+    problem.textContent = "";
+    try {
+      const packed = `z:${await packWindow(readWindow(given, page.model))}`;
+      Object.assign(accepted, { packed, text: given });
+      accept(packed);
+    } catch (error) {
+      refuse(error);
+    }
+  };
+  const readFiles = async (/** @type {FileList | null | undefined} */ files) => {
+    if (!files?.length) return;
+    text.value = await files[0].text();
+    await take(text.value);
+  };
+  const file = h("input", {
+    type: "file",
+    id: "file",
+    accept: ".csv,.tsv,.txt,.json,text/csv,text/tab-separated-values,application/json",
+    onchange: () => void readFiles(file.files),
+  });
+  const element = h(
+    "div",
+    {
+      class: "own",
+      ondragover: (/** @type {DragEvent} */ event) => event.preventDefault(),
+      ondrop: (/** @type {DragEvent} */ event) => {
+        event.preventDefault();
+        void readFiles(event.dataTransfer?.files);
+      },
+    },
+    h(
+      "label",
+      { for: "window" },
+      `JSON or a table of ${page.model.lookback} rows, oldest first; paste it, or drop a file here`,
+    ),
+    text,
+    h(
+      "div",
+      { class: "row" },
+      h("button", { type: "button", class: "main", onclick: () => void take(text.value) }, "Explain it"),
+      h("label", { for: "file" }, "or a file"),
+      file,
+    ),
+    problem,
+  );
+  /**
+   * Shows the window of the address, as it was given where it was given here.
+   *
+   * @param {string} packed
+   * @param {Window} window
+   */
+  const set = (packed, window) => {
+    text.value = packed === accepted.packed ? accepted.text : JSON.stringify(window);
+    problem.textContent = "";
+  };
+  return { element, set, refuse, focus: () => text.focus() };
+}
+
+/** @param {Schemas["ModelInfo"]} model */
+function placeholderOf({ features, lookback }) {
+  const names = features.slice(0, 3).map(({ name }) => name);
+  const more = features.length > names.length ? ",…" : "";
+  return `${names.join(",")}${more}\n${names.map(() => "0").join(",")}${more}\n(${lookback} rows)`;
+}

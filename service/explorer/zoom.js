@@ -1,0 +1,91 @@
+/** A picture that fits its place at first, and is then zoomed and moved in it. */
+
+import { h } from "./dom.js";
+
+const STEP = 1.5; // of a button or a key
+const LARGEST = 12;
+
+/**
+ * A place for a picture, with its buttons.
+ *
+ * @param {string} name of the region
+ */
+export function zoomable(name) {
+  const stage = h("div", { class: "stage" });
+  const button = (/** @type {string} */ label, /** @type {string} */ sign, /** @type {() => void} */ act) =>
+    h("button", { type: "button", "aria-label": label, title: label, onclick: act }, sign);
+  const scaleBy = (/** @type {number} */ factor) => void control.then(({ zoom, target }) => zoom.scaleBy(target, factor));
+  const fit = () => void control.then(({ zoom, target }) => zoom.transform(target, d3.zoomIdentity));
+  const element = h(
+    "div",
+    { class: "zoomable", role: "group", "aria-label": name },
+    h(
+      "div",
+      { class: "zoom" },
+      button("Zoom in", "+", () => scaleBy(STEP)),
+      button("Zoom out", "−", () => scaleBy(1 / STEP)),
+      button("Fit into the view", "⤢", fit),
+    ),
+    stage,
+  );
+  const control = attach(stage); // the picture is there before the library is
+
+  /**
+   * Moves a part into sight.
+   *
+   * @param {Element} part
+   */
+  const reveal = async (part) => {
+    const { zoom, target } = await control;
+    const { left, top, width, height } = stage.getBoundingClientRect();
+    const box = part.getBoundingClientRect();
+    const { k, x, y } = d3.zoomTransform(stage);
+    const at = [box.left + box.width / 2 - left, box.top + box.height / 2 - top];
+    if (at[0] < 0 || at[1] < 0 || at[0] > width || at[1] > height) {
+      zoom.translateTo(target, (at[0] - x) / k, (at[1] - y) / k);
+    }
+  };
+  return { element, stage, reveal };
+}
+
+/** @param {HTMLElement} stage */
+async function attach(stage) {
+  await import("./vendor/d3.min.js");
+  /** @type {import("d3").ZoomBehavior<HTMLElement, unknown>} */
+  const zoom = d3.zoom();
+  const target = d3.select(stage);
+  zoom
+    .scaleExtent([1, LARGEST])
+    .filter((event) => isMeant(event, d3.zoomTransform(stage).k))
+    .extent(() => [[0, 0], sizeOf(stage)])
+    .on("zoom", ({ transform }) => {
+      const [width, height] = sizeOf(stage);
+      zoom.translateExtent([[0, 0], [width, height]]);
+      stage.classList.toggle("near", transform.k > 1);
+      for (const picture of stage.querySelectorAll("svg")) {
+        picture.style.transform = `translate(${transform.x}px,${transform.y}px) scale(${transform.k})`;
+      }
+    });
+  target.call(zoom).on("dblclick.zoom", null);
+  return { zoom, target };
+}
+
+/**
+ * @param {HTMLElement} stage
+ * @returns {[number, number]}
+ */
+function sizeOf({ clientWidth, clientHeight }) {
+  return [clientWidth, clientHeight];
+}
+
+/**
+ * Whether a gesture is for the picture: scrolling the page over it is not, nor is dragging while all of it is in sight.
+ *
+ * @param {any} event
+ * @param {number} scale
+ */
+function isMeant(event, scale) {
+  if (event.type === "wheel") return event.ctrlKey || event.metaKey;
+  if (event.type === "touchstart") return scale > 1 || event.touches.length > 1;
+  return scale > 1 && !event.button;
+}

@@ -1,0 +1,192 @@
+"""What stays with a person in the explorer, and what it does while the service is slow, failing or gone."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from factories import make_model
+from playwright.sync_api import expect
+
+from kanmodel.checkpoint import save_checkpoint
+from service.models.repository import BUNDLED
+
+MODEL = "/v1/models/nyc-weather"
+WINDOW = Path(__file__).parents[2] / "tests" / "examples" / "window.json"
+
+
+@pytest.fixture(scope="module")
+def several(serve, tmp_path_factory):
+    """The bundled model twice, one of two outputs, and a file that is none."""
+    folder = tmp_path_factory.mktemp("several")
+    bundled = (BUNDLED / "nyc-weather.safetensors").read_bytes()
+    for name in ("nyc-weather", "second"):
+        (folder / f"{name}.safetensors").write_bytes(bundled)
+    save_checkpoint(make_model("lstm", targets=("a", "b")), folder / "two.safetensors")
+    (folder / "broken.safetensors").write_bytes(b"no checkpoint")
+    with serve(folder) as client:
+        yield client
+
+
+def settled(page):
+    page.locator("main[aria-busy=false]").wait_for()
+
+
+def test_what_is_chosen_stays_across_views_outputs_and_models(several, open_tab):
+    """A pasted window, a baseline and a rule are there again after another tab, another output or another model."""
+    tab = open_tab(several)
+    page = tab.show("forecast?model=nyc-weather&fidelity=0.9&baseline=zero")
+    page.get_by_label("your own").check()
+    page.locator("#window").fill(WINDOW.read_text())
+    page.get_by_role("button", name="Explain it").click()
+    expect(page.locator(".summary")).to_contain_text("your own window")
+    given = page.locator("[data-figure=forecast] strong").inner_text()
+    page.get_by_role("link", name="Network").click()
+    expect(page.locator("#view h1")).to_have_text("Network")
+    expect(page.locator("output[for=prune]")).to_have_text("R² ≥ 0.9")
+    page.locator("#model").select_option("second")
+    page.wait_for_url(re.compile("model=second"))
+    page.get_by_role("link", name="Forecast").click()
+    expect(page.locator(".summary")).to_contain_text("your own window")
+    expect(page.locator("[data-figure=forecast] strong")).to_have_text(given)
+    expect(page.locator("#baseline")).to_have_value("zero")
+    page.locator("#model").select_option("two")  # of other features, so that the window fits it no more
+    expect(page.locator(".summary")).to_contain_text("reference window 0")
+    expect(page.locator("#baseline")).to_have_value("zero")
+    page.locator("#index-window").fill("7")
+    page.locator("#index-window").press("Enter")
+    expect(page.locator(".summary")).to_contain_text("reference window 7")
+    page.locator("#output").select_option("b+1")
+    page.wait_for_url(re.compile("output=b"))
+    settled(page)
+    expect(page.locator(".summary")).to_contain_text("reference window 7")
+    assert {"fidelity=0.9", "baseline=zero"} <= set(page.url.split("?")[1].split("&"))
+    assert tab.problems == []
+
+
+def test_moves_of_the_slider_and_of_the_window_are_in_the_history(server, open_tab):
+    """Going back undoes each of them, and forward does them again."""
+    page = open_tab(server).show("network?model=nyc-weather")
+    page.locator("#prune").press("ArrowLeft")
+    page.wait_for_url(re.compile("fidelity="))
+    moved = page.locator("output[for=prune]").inner_text()
+    page.go_back()
+    expect(page.locator("output[for=prune]")).to_have_text("R² ≥ 0.99")
+    page.go_forward()
+    expect(page.locator("output[for=prune]")).to_have_text(moved)
+    page.get_by_role("link", name="Forecast").click()
+    expect(page.locator(".summary")).to_contain_text("reference window 0")
+    page.get_by_role("button", name="Next window").click()
+    expect(page.locator(".summary")).to_contain_text("reference window 1")
+    page.go_back()
+    expect(page.locator(".summary")).to_contain_text("reference window 0")
+
+
+@pytest.mark.parametrize("start", ["fidelity=0.5", "threshold=0"])
+def test_every_stop_of_the_slider_changes_something(server, open_tab, start):
+    """From one end to the other each stop keeps another number of edges."""
+    page = open_tab(server).show(f"network?model=nyc-weather&{start}")
+    page.locator("figure.chart svg").wait_for()
+    settled(page)
+    page.wait_for_load_state("networkidle")
+    page.locator("#prune").press("Home")
+    stops = int(page.locator("#prune").get_attribute("max"))
+    assert stops > 5
+    counts = []
+    for number in range(stops + 1):
+        page.locator("#prune").evaluate(
+            "(slider, number) => { slider.value = number; slider.dispatchEvent(new Event('input')); }", number
+        )
+        said = page.locator("output[for=prune]").inner_text()
+        value = re.search(r"[\d.]+$", said)[0]
+        query = {"fidelity": value} if "fidelity" in start else {"edge_threshold": value}
+        counts.append(server.get(f"{MODEL}/topology", params=query).json()["graph"]["edges"]["kept"])
+    assert len(set(counts)) == len(counts)
+
+
+def test_the_skip_link_leads_to_the_view_that_is_shown(server, open_tab):
+    """It moves the focus to the view and leaves the address."""
+    page = open_tab(server).show("features?model=head")
+    address = page.url
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "view"
+    assert page.url == address
+    expect(page.locator("#view h1")).to_have_text("Features")
+    expect(page.locator("#model")).to_have_value("head")
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"), [("broken", "could not be loaded"), ("nothing", "nothing"), ("two/9", "9")]
+)
+def test_the_address_of_a_failed_or_unknown_model_has_a_way_on(several, open_tab, model, reason):
+    """The reason stands there, and the models that are ready can be chosen, in the card and in the list."""
+    page = open_tab(several).show(f"features?model={model}")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text(reason)
+    if model == "broken":
+        details = {one["name"]: one for one in several.get("/v1/models").json()["details"]}
+        expect(alert).to_contain_text(details["broken"]["reason"])
+        expect(page.locator("#model option[value=broken]")).to_have_text("broken (failed)")
+    assert alert.get_by_role("link").all_inner_texts() == ["nyc-weather", "second", "two"]
+    page.locator("#model").select_option("two")
+    expect(page.locator("#view h1")).to_have_text("Features")
+    page.go_back()
+    expect(alert).to_contain_text(reason)
+    alert.get_by_role("link", name="second").click()
+    expect(page.locator("#view h1")).to_have_text("Features")
+
+
+def test_it_tries_again_by_itself_and_keeps_what_was_shown(server, open_tab):
+    """A service that is not ready, or gone for a while, is asked again; the old view stays, dimmed, till then."""
+    tab = open_tab(server)
+    page = tab.show("network?model=nyc-weather")
+    answers = ["503", "gone"]
+
+    def fail(route):
+        if not answers:
+            route.continue_()
+        elif answers.pop(0) == "503":
+            body = {"error": "the model is being read", "code": "not_ready"}
+            route.fulfill(status=503, headers={"Retry-After": "1"}, body=json.dumps(body))
+        else:
+            route.abort()
+
+    page.route("**/v1/models/nyc-weather/attributions**", fail)
+    page.get_by_role("link", name="Features").click()
+    expect(page.locator("#status")).to_contain_text("the model is being read")
+    expect(page.locator("main")).to_have_attribute("aria-busy", "true")
+    expect(page.locator("#status")).to_contain_text("the service does not answer")
+    expect(page.locator("main > .view")).to_have_css("opacity", "0.45")
+    page.get_by_role("button", name="Try now").click()
+    expect(page.locator("tr[data-feature]")).to_have_count(20)
+    expect(page.locator("#status")).to_be_hidden()
+    expect(page.locator("main > .view")).to_have_css("opacity", "1")
+    assert answers == []
+
+
+def test_slow_answers_are_counted_in_seconds(server, open_tab):
+    """While the service computes the page says so, and the old picture is dimmed."""
+    page = open_tab(server).show("network?model=nyc-weather")
+    waiting, slow = [], [True]
+    page.route("**/topology?*fidelity=0.9&*", lambda route: waiting.append(route) if slow[0] else route.continue_())
+    page.evaluate("location.hash = '#/network?model=nyc-weather&fidelity=0.9'")
+    expect(page.locator("#status")).to_contain_text(re.compile("computing, [1-9] s so far"))
+    expect(page.locator("main > .view")).to_have_css("opacity", "0.45")
+    slow[0] = False
+    for route in waiting:
+        route.continue_()
+    settled(page)
+    expect(page.locator("#status")).to_be_hidden()
+
+
+def test_no_figure_is_minus_zero(server, open_tab):
+    """Rounded to nothing, a negative number has no sign."""
+    page = open_tab(server).show("report?model=nyc-weather")
+    said = page.evaluate(
+        """() => import("./figures.js").then(({ fixed, percent, amount }) =>
+          [fixed(-0.00001, 4), fixed(-0, 4), percent(-0.0000001), amount(-0), fixed(-0.5, 1)])"""
+    )
+    assert said == ["0.0000", "0.0000", "0.0 %", "0", "−0.5"]
