@@ -27,11 +27,28 @@ if TYPE_CHECKING:
     from kanmodel.learning import fine_tune, train
     from kanmodel.loading import from_file, from_torch, load
     from kanmodel.model import Model
-    from kanmodel.results import Edge, Explanation, Formulas, Importance, Report, Topology
+    from kanmodel.results import (
+        Comparisons,
+        Counterfactual,
+        Counterfactuals,
+        Curve,
+        Edge,
+        Explanation,
+        Formulas,
+        Importance,
+        ModelComparison,
+        Report,
+        Topology,
+        WhatIf,
+    )
 
 __all__ = [
     "CheckpointError",
+    "Comparisons",
     "ConfigError",
+    "Counterfactual",
+    "Counterfactuals",
+    "Curve",
     "DataError",
     "Edge",
     "Explanation",
@@ -41,11 +58,13 @@ __all__ = [
     "InsufficientReferenceError",
     "KanscopeError",
     "Model",
+    "ModelComparison",
     "NonFiniteError",
     "Report",
     "Topology",
     "UnknownNameError",
     "UnreadableModelError",
+    "WhatIf",
     "fine_tune",
     "from_file",
     "from_torch",
@@ -57,7 +76,23 @@ _HOMES = {
     "Model": "model",
     **dict.fromkeys(("fine_tune", "train"), "learning"),
     **dict.fromkeys(("from_file", "from_torch", "load"), "loading"),
-    **dict.fromkeys(("Edge", "Explanation", "Formulas", "Importance", "Report", "Topology"), "results"),
+    **dict.fromkeys(
+        (
+            "Comparisons",
+            "Counterfactual",
+            "Counterfactuals",
+            "Curve",
+            "Edge",
+            "Explanation",
+            "Formulas",
+            "Importance",
+            "ModelComparison",
+            "Report",
+            "Topology",
+            "WhatIf",
+        ),
+        "results",
+    ),
 }
 
 

@@ -13,9 +13,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kanmodel.alternatives import find_features, find_steps, make_goal, make_shift
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, Problem, UnknownNameError
+from kanmodel.explain.alternatives.comparison import compare_forecasts, match_outputs
+from kanmodel.explain.alternatives.counterfactuals import Search, find_counterfactual
 from kanmodel.explain.alternatives.effects import Effects, Part, each_cell, each_feature, measure_effects
+from kanmodel.explain.alternatives.nearest import find_neighbour
+from kanmodel.explain.alternatives.responses import DEFAULT_POINTS, Shift, respond
 from kanmodel.explain.functions.curves import EdgeCurve, Span, sample_edges
 from kanmodel.explain.functions.formulas import suggest_edge_formulas
 from kanmodel.explain.functions.symbolic import Candidate
@@ -38,7 +43,19 @@ from kanmodel.network.config.groups import Groups, resolve_groups
 from kanmodel.once import Once
 from kanmodel.overall import Overall, Results
 from kanmodel.pausing import Pause, go_on
-from kanmodel.results import Edge, Explanation, Formulas, Importance, Report, Topology
+from kanmodel.results import (
+    Comparisons,
+    Counterfactual,
+    Counterfactuals,
+    Edge,
+    Explanation,
+    Formulas,
+    Importance,
+    ModelComparison,
+    Report,
+    Topology,
+    WhatIf,
+)
 from kanmodel.rules import check_count, check_effects, make_options, make_rule, refuse_unknown
 from kanmodel.scaling import Array
 
@@ -191,6 +208,163 @@ class Model(Facts):
         resolve_groups(chosen, self.config.feature_names)
         resolve_segments({} if segments is None else segments, self.lookback)
         return chosen, segments or {}
+
+    def what_if(
+        self,
+        windows: Windows,
+        features: Sequence[str] | str | None = None,
+        steps: Sequence[int] | None = None,
+        shift: Sequence[float] | Shift | None = None,
+        *,
+        points: int = DEFAULT_POINTS,
+        pause: Pause = go_on,
+    ) -> WhatIf:
+        """What each window's forecasts would be if one feature were different, and all else as it is.
+
+        Every number is what `predict` gives for the changed window.
+
+        Args:
+            windows: in any form of `Windows`, original units.
+            features: names of those that differ, one at a time; all without.
+            steps: the first and the last step that change, 0 the newest: ``(-5, 0)`` for six; all without.
+            shift: from, to, and how many points (21 without): constants that are added, in the feature's own unit.
+                Without it the feature takes constant values from its training minimum to its maximum.
+            points: how many of these values.
+            pause: called between features.
+
+        Raises:
+            DataError: windows or an argument that cannot be used, or there is no shift and a feature's training range
+                is unknown.
+            UnknownNameError: a feature that does not exist.
+            NonFiniteError: a forecast is not finite.
+        """
+        check_count("points", points, 2)
+        chosen, place, added = find_features(self.config, features), find_steps(self.config, steps), make_shift(shift)
+        read = read_windows(self.loaded, windows)
+        return WhatIf.of(self.config, respond(self.loaded, read, chosen, place, added, points, pause))
+
+    def counterfactual(
+        self,
+        windows: Windows,
+        output: str | None = None,
+        *,
+        at_least: float | None = None,
+        at_most: float | None = None,
+        between: Sequence[float] | None = None,
+        features: Sequence[str] | str | None = None,
+        steps: Sequence[int] | None = None,
+        max_features: int = Search.max_features,
+        within_training_range: bool = True,
+        pause: Pause = go_on,
+    ) -> Counterfactuals:
+        """What must change for the forecast of each window to become another.
+
+        A change adds a constant to a feature at the chosen steps. The smallest that is found is given, in the sum of
+        magnitudes in training standard deviations; features that are fixed stay, and whole numbers stay whole.
+
+        Args:
+            windows: in any form of `Windows`, original units.
+            output: its name; the first without.
+            at_least: the goal: one of the three must be given, in the target's unit.
+            at_most: likewise.
+            between: likewise, the lowest and the highest.
+            features: names of those that may change; all without.
+            steps: the first and the last step that change, 0 the newest; all without.
+            max_features: how many may change together.
+            within_training_range: whether changed values keep within the smallest and the largest of training.
+            pause: called between batches of forecasts.
+
+        Raises:
+            DataError: windows or an argument that cannot be used.
+            UnknownNameError: an output or a feature that does not exist.
+            NonFiniteError: a forecast is not finite.
+        """
+        number, goal = self._number_of(output), make_goal(at_least, at_most, between)
+        check_count("max_features", max_features, 1)
+        place = find_steps(self.config, steps)
+        search = Search(find_features(self.config, features), place, max_features, within_training_range)
+        typical = self._overall.measure_typical_distance(pause)
+        found = []
+        for window in read_windows(self.loaded, windows):
+            one = find_counterfactual(self.loaded, window, number, goal, search, pause)
+            found.append(Counterfactual.of(self.loaded, one, find_neighbour(self.loaded, one.window, typical)))
+            pause()
+        changing = (place.start - self.lookback + 1, place.stop - self.lookback)
+        return Counterfactuals(self.outputs[number], self._unit_of(number), changing, tuple(found))
+
+    @overload
+    def compare(
+        self,
+        other: Model | None,
+        windows: Windows,
+        against_windows: Windows | None = ...,
+        output: str | None = ...,
+        *,
+        tolerance: float = ...,
+        pause: Pause = ...,
+    ) -> Comparisons: ...
+    @overload
+    def compare(
+        self, other: Model, *, output: str | None = ..., fidelity: float | None = ..., pause: Pause = ...
+    ) -> ModelComparison: ...
+    def compare(
+        self,
+        other: Model | None = None,
+        windows: Windows | None = None,
+        against_windows: Windows | None = None,
+        output: str | None = None,
+        *,
+        tolerance: float = LedgerOptions.tolerance,
+        fidelity: float | None = None,
+        pause: Pause = go_on,
+    ) -> Comparisons | ModelComparison:
+        """Why forecasts differ: another window, another model, or both. Without windows: how the two models differ.
+
+        Args:
+            other: the model that is compared with; this one without.
+            windows: in any form of `Windows`, original units; without them the reference windows of this model.
+            against_windows: as many, which the other forecasts; the same without.
+            output: its name, in both models; the first without.
+            tolerance: as for `explain`, of each ledger.
+            fidelity: without windows: the R2 that the topologies keep, whose edges come and go; 0.99 without.
+            pause: called between slices of the work.
+
+        Raises:
+            DataError: the models do not read the same windows or forecast the same output, or an argument that cannot
+                be used.
+            UnknownNameError: an output that does not exist.
+            NonFiniteError: a prediction, a residual or an error is not finite.
+        """
+        number, against = self._number_of(output), self if other is None else other
+        if windows is None:
+            return self._compare_models(against, number, fidelity, pause)
+        if fidelity is not None:
+            raise DataError.at("fidelity", "is of models as a whole, and windows are given")
+        options = make_options(tolerance, LedgerOptions.path_nodes, LedgerOptions.halvings)
+        match_outputs(self.loaded, against.loaded, number)
+        mine = read_windows(self.loaded, windows)
+        theirs = mine if against_windows is None else read_windows(against.loaded, against_windows, "against_windows")
+        if len(theirs) != len(mine):
+            raise DataError.at(
+                "against_windows", f"must have {len(mine)} windows as windows has, but has {len(theirs)}"
+            )
+        found = []
+        for one, other_one in zip(mine, theirs, strict=True):
+            found.append(
+                compare_forecasts(self.loaded, one, against.loaded, other_one, number, options=options, pause=pause)
+            )
+            pause()
+        names = self.config.feature_names
+        return Comparisons(self.outputs[number], self._unit_of(number), tuple(names), tuple(found))
+
+    def _compare_models(self, other: Model, output: int, fidelity: float | None, pause: Pause) -> ModelComparison:
+        rule = make_rule(fidelity)
+        assert rule.fidelity is not None, "it has a default"
+        change = self._overall.compare(output, other._overall, rule, pause)
+        unit = self._unit_of(output)
+        return ModelComparison(
+            unit=unit, fidelity=rule.fidelity, name=self.name, against_name=other.name, **vars(change)
+        )
 
     def baseline(self, baseline: Any = "mean") -> Array:
         """The windows that a baseline stands for, original units, (1, lookback, n_features), or (count, ...).

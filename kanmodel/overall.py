@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.alternatives.comparison import match_outputs
+from kanmodel.explain.alternatives.model_comparison import ModelChange, compare_models
+from kanmodel.explain.alternatives.nearest import measure_typical_distance
 from kanmodel.explain.importance.agreement import Agreement, compare_baselines
 from kanmodel.explain.importance.attributions import attribute_features
 from kanmodel.explain.importance.global_importance import ImportanceEstimates, measure_importance
@@ -97,6 +100,21 @@ class Overall:
             return Formulas(config.outputs[output], config.target_of(output).unit, written)
 
         return self._once(output, "formulas", compute, pause)
+
+    def compare(self, output: int, against: Overall, rule: PruningRule, pause: Pause) -> ModelChange:
+        """What has changed from another model to this one."""
+        number = match_outputs(self.loaded, against.loaded, output)
+
+        def compute() -> ModelChange:
+            graph, other = self.lay_out(output, rule, pause), against.lay_out(number, rule, pause)
+            return compare_models(self.loaded, self.measure(output, pause), graph, against.loaded, other, pause)
+
+        identity = against.loaded.sha256 or object()  # one that was never saved is found by nothing
+        return self._once(output, ("comparison", identity, rule), compute, pause)
+
+    def measure_typical_distance(self, pause: Pause) -> float | None:
+        """How far reference windows are from the nearest other."""
+        return self._once(0, "typical distance", lambda: measure_typical_distance(self.loaded), pause)
 
     def report(self, output: int, pause: Pause) -> Report:
         """The questions that people have, answered by the default topology."""

@@ -3,7 +3,12 @@
 Nothing here computes. Each is described where it is defined.
 """
 
+from kanmodel.explain.alternatives.comparison import Comparison
+from kanmodel.explain.alternatives.counterfactuals import N_SCANNED, Search, count_forecasts
 from kanmodel.explain.alternatives.effects import Effects
+from kanmodel.explain.alternatives.model_comparison import EdgeChange
+from kanmodel.explain.alternatives.nearest import Neighbour
+from kanmodel.explain.alternatives.responses import DEFAULT_POINTS
 from kanmodel.explain.functions.curves import CurveShape, EdgeCurve, Span
 from kanmodel.explain.functions.support import Support
 from kanmodel.explain.functions.symbolic import Candidate
@@ -35,8 +40,10 @@ __all__ = [
     "BATCH",
     "CONFIDENCE",
     "DEFAULT_COUNT",
+    "DEFAULT_POINTS",
     "MIN_INPUTS",
     "N_BASELINES",
+    "N_SCANNED",
     "SEED",
     "Agreement",
     "Answer",
@@ -45,7 +52,9 @@ __all__ = [
     "Baseline",
     "Candidate",
     "ComparedBaseline",
+    "Comparison",
     "CurveShape",
+    "EdgeChange",
     "EdgeCurve",
     "EdgeKind",
     "Effects",
@@ -59,10 +68,12 @@ __all__ = [
     "LedgerOptions",
     "Metric",
     "ModelConfig",
+    "Neighbour",
     "NetworkGraph",
     "NodeKind",
     "PruningRule",
     "ReferenceBaselines",
+    "Search",
     "Segments",
     "Span",
     "Support",
@@ -70,4 +81,5 @@ __all__ = [
     "TopologyEdge",
     "TopologyNode",
     "Verdict",
+    "count_forecasts",
 ]

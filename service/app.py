@@ -28,9 +28,12 @@ from service.http.security import Access, load_hosts, load_origins
 from service.models.registry import Registry
 from service.models.watching import Watch
 from service.routes import (
+    alternatives,
     attributions,
+    comparisons,
     edges,
     explanations,
+    formulas,
     health,
     inference,
     metrics,
@@ -65,12 +68,15 @@ REFRESH_SECONDS = 1.0  # by which gauges of other workers may be late
 _RESOURCES = (
     predictions,
     explanations,
+    alternatives,
     models,
     reference,
     attributions,
     topology,
     edges,
     reports,
+    comparisons,
+    formulas,
     protocol,
     inference,
     repository,

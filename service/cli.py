@@ -22,6 +22,7 @@ COMMANDS = {  # by name the module, and its function
     "inspect": ("inspect", "inspect"),
     "explain": ("explain", "explain"),
     "formula": ("formula", "formula"),
+    "compare": ("compare", "compare"),
     "prune": ("prune", "prune"),
     "export": ("export", "export"),
 }

@@ -41,8 +41,8 @@ class Settings(BaseSettings):
         max_json_depth: deepest nesting of lists and objects in a body.
         max_header_bytes: most bytes of a request's target and headers.
         max_windows: most windows of one request.
-        max_path_nodes: most path nodes of one request to explain: windows x outputs x baselines x 17, and
-            as many more as `effects` take forecasts.
+        max_path_nodes: most path nodes of one request to explain, windows x outputs x baselines x 17, and as many more
+            as `effects` take forecasts; or most forecasts of changed windows.
         max_points: most points of one edge's curve.
         max_concurrent: most requests that are answered at once; more are 503. Health routes always answer.
         max_queue: most requests that wait for a forecast at a time.

@@ -17,6 +17,8 @@ from service.document.errors import ETAG, HEADERS, REQUEST_ID, share_responses, 
 from service.document.links import links_of
 from service.http.error_answers import ErrorResponse
 from service.http.security import SCHEME
+from service.schemas.alternatives import CounterfactualRequest, WhatIfRequest
+from service.schemas.comparisons import CompareRequest
 from service.schemas.explanations import ExplainRequest
 from service.schemas.health import UnreadyResponse
 from service.schemas.inference import InferRequest
@@ -27,17 +29,29 @@ EXAMPLES = Path(__file__).parent / "examples.json"  # by operation id: a request
 TAGS = {
     "predictions": "Forecasts.",
     "explanations": "What each feature, step, unit and edge adds to a forecast.",
+    "alternatives": "What a forecast would be, what must change for it, and what has changed.",
     "models": "Which models there are, and what each of them is.",
     "attributions": "What each feature matters over the reference windows.",
     "topology": "The network when all that hardly matters is pruned.",
     "edges": "The functions on the edges of the KAN.",
     "report": "What people ask before the picture of a KAN, answered.",
+    "formula": "The head written down.",
     "inference": "The Open Inference Protocol (V2), for clients of Triton and KServe.",
     "repository": "Loading and unloading models by command; off unless the setting `repository_api` is on.",
     "health": "Whether the process lives, and whether it can answer.",
 }
 # Bodies that handlers read themselves, see `describe_body`, and errors, see `share_responses`.
-_BODIES = (PredictRequest, ExplainRequest, InferRequest, IndexRequest, LoadRequest, UnloadRequest)
+_BODIES = (
+    PredictRequest,
+    ExplainRequest,
+    WhatIfRequest,
+    CounterfactualRequest,
+    CompareRequest,
+    InferRequest,
+    IndexRequest,
+    LoadRequest,
+    UnloadRequest,
+)
 _ERRORS = (ErrorResponse, UnreadyResponse)
 _REFERENCE = "#/components/schemas/{model}"
 

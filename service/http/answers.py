@@ -14,6 +14,7 @@ from service.http.places import all_finite, non_finite_places
 JSON = "application/json"
 NDJSON = "application/x-ndjson"
 MARKDOWN = "text/markdown"
+TEXT = "text/plain"
 SVG = "image/svg+xml"
 BYTES = "application/octet-stream"
 POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}  # of a picture

@@ -82,6 +82,7 @@ ErrorCode = TypeAliasType(
         "invalid_json",
         "invalid_value",
         "limit_exceeded",
+        "no_formula",
         "not_finite",
         "result_not_finite",
         "explanation_incomplete",

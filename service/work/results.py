@@ -9,12 +9,13 @@ from itertools import islice
 from time import thread_time
 from typing import Any, TypeVar
 
+from kanmodel.errors import ConfigError
 from kanmodel.model import Model
 from kanmodel.once import Once, Pinned
 from kanmodel.pausing import Pause
-from kanmodel.results import Importance, Report, Topology
+from kanmodel.results import Formulas, Importance, ModelComparison, Report, Topology
 from kanmodel.terms import Agreement, FidelityPoint, Fill, Metric, PruningRule
-from service.http.errors import NotReadyError
+from service.http.errors import NotReadyError, unusable
 from service.models.registry import Served
 from service.work.executor import Executor
 from service.work.jobs import UNKNOWN, Cost, Kind
@@ -111,6 +112,34 @@ class GlobalResults:
         return await self._ask(
             "report", lambda model, name, pause: model.report(name, pause=pause), served, output, kind
         )
+
+    async def comparison(self, served: Served, output: int, other: Served, fidelity: float) -> ModelComparison:
+        """What has changed from another model to this one, for one output."""
+        rule, name = PruningRule(fidelity=fidelity), served.model.outputs[output]
+        await self.topology(served, output, rule)
+        if name in other.outputs:  # else the question itself is refused
+            await self.topology(other, other.outputs.index(name), rule)
+
+        def ask(model: Model, name: str, pause: Pause) -> ModelComparison:
+            against = model if other.model is served.model else replace(other.model, results=model.results)
+            return model.compare(against, output=name, fidelity=fidelity, pause=pause)
+
+        rest = other.checkpoint, fidelity
+        return await self._ask("comparison", ask, served, output, "explanation", *rest)
+
+    async def formulas(self, served: Served, output: int) -> Formulas:
+        """The head as formulas.
+
+        Raises:
+            DataError: a layer norm or an output function stands in the way.
+        """
+        await self.importance(served, output)
+        try:
+            return await self._ask(
+                "formulas", lambda model, name, pause: model.formula(name, pause=pause), served, output
+            )
+        except ConfigError as error:
+            raise unusable("model", f"has no formula: {error}", "no_formula") from error
 
     async def _ask(
         self,

@@ -6,20 +6,33 @@ import json
 import sys
 
 from kanscope_client import Client
+from kanscope_client.api.alternatives import compare, counterfactual, get_comparison, what_if
 from kanscope_client.api.explanations import explain
+from kanscope_client.api.formula import get_formula
 from kanscope_client.api.predictions import predict
 from kanscope_client.api.topology import get_topology
 from kanscope_client.models import (
+    Against,
     BaselineName,
+    CompareRequest,
+    CompareResponse,
+    ComparisonResponse,
+    CounterfactualRequest,
+    CounterfactualResponse,
     Detail,
     ErrorCode,
     ErrorResponse,
     ExplainRequest,
     ExplainResponse,
+    FormulaResponse,
     Metric,
     PredictRequest,
     PredictResponse,
+    Shift,
+    Target,
     TopologyResponse,
+    WhatIfRequest,
+    WhatIfResponse,
 )
 from kanscope_client.types import Unset
 
@@ -47,6 +60,30 @@ hour = by_group["hour"]
 drawn = get_topology.sync(model, client=client, metric=Metric.BACKWARD, fidelity=0.9)
 assert isinstance(drawn, TopologyResponse)
 kept: int = drawn.graph.edges.kept
+
+shift = WhatIfRequest(
+    instances=instances, features=["temp_c"], steps=[-5, 0], shift=Shift(from_=-1.0, to=1.0, points=3)
+)
+shifted = what_if.sync(model, client=client, body=shift)
+assert isinstance(shifted, WhatIfResponse)
+assert shifted.curves[0][0].predictions[1] == forecast
+
+wanted = CounterfactualRequest(instances=instances, target=Target(at_most=forecast + 1))
+found = counterfactual.sync(model, client=client, body=wanted)
+assert isinstance(found, CounterfactualResponse)
+assert found.counterfactuals[0].reached and not found.counterfactuals[0].changes
+
+compared = compare.sync(model, client=client, body=CompareRequest(instances=instances, against=Against(version="1")))
+assert isinstance(compared, CompareResponse)
+assert compared.comparisons[0].difference == 0
+
+changed = get_comparison.sync(model, client=client, against_version="1")
+assert isinstance(changed, ComparisonResponse)
+assert changed.difference == 0
+
+written = get_formula.sync(model, client=client, complexity=8)
+assert isinstance(written, FormulaResponse)
+assert written.formulas[0].complexity <= 8
 
 refused = predict.sync_detailed(model, client=client, body=PredictRequest(instances=[]))
 assert isinstance(refused.parsed, ErrorResponse)

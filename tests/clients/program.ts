@@ -34,6 +34,33 @@ const drawn = await client.GET("/v1/models/{model}/topology", {
 });
 const kept: number | undefined = drawn.data?.graph.edges.kept;
 
+const shifted = await client.POST("/v1/models/{model}:whatif", {
+  params,
+  body: { instances, features: ["temp_c"], steps: [-5, 0], shift: { from: -1, to: 1, points: 3 } },
+});
+const unshifted: number | undefined = shifted.data?.curves[0][0].predictions[1];
+
+const found = await client.POST("/v1/models/{model}:counterfactual", {
+  params,
+  body: { instances, target: { at_most: (forecast ?? 0) + 1 }, max_features: 2, within_training_range: true },
+});
+const reached: boolean | undefined = found.data?.counterfactuals[0].reached;
+
+const compared = await client.POST("/v1/models/{model}:compare", {
+  params,
+  body: { instances, against: { version: "1" }, tolerance: 0.001 },
+});
+const difference: number | undefined = compared.data?.comparisons[0].difference;
+
+const changed = await client.GET("/v1/models/{model}/comparison", {
+  params: { ...params, query: { against_version: "1" } },
+});
+const written = await client.GET("/v1/models/{model}/formula", { params: { ...params, query: { complexity: 8 } } });
+const expression: string | undefined = written.data?.formulas[0].expression;
+if (unshifted !== forecast || !reached || difference !== 0 || changed.data?.difference !== 0 || !expression) {
+  throw new Error(JSON.stringify({ unshifted, reached, difference, changed: changed.data?.difference, expression }));
+}
+
 const refused = await client.POST("/v1/models/{model}:predict", { params, body: { instances: [] } });
 const place: string | undefined = refused.error?.errors[0].path;
 const code: "invalid_value" | undefined = refused.error?.code === "invalid_value" ? refused.error.code : undefined;

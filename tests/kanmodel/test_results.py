@@ -73,6 +73,10 @@ def results_of(model, windows):
         "topology": model.topology(fidelity=0.9),
         "edge": model.edge("lstm:1", "head:1:2"),
         "report": model.report(),
+        "what if": model.what_if(windows, shift=(-1, 1, 3)),
+        "counterfactual": model.counterfactual(windows[:1], at_least=1e9),
+        "comparisons": model.compare(None, windows[:2], windows[1:3]),
+        "model comparison": model.compare(model),
         "formula": Model(make_model("head", n_features=2, n_hidden=1)).formula(),
     }
 

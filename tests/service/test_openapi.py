@@ -21,6 +21,7 @@ OPERATIONS = {
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 }
+EXPLAINING = ("explain", "what_if", "counterfactual", "compare")
 OF_REPOSITORY = {"list_repository", "load_model", "unload_model"}
 KINDS = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
 
@@ -118,6 +119,11 @@ def test_operation_ids_are_those_that_clients_are_generated_from():
         "get_model_readiness",
         "predict",
         "explain",
+        "what_if",
+        "counterfactual",
+        "compare",
+        "get_comparison",
+        "get_formula",
         "get_attributions",
         "get_topology",
         "get_fidelity_curve",
@@ -146,7 +152,7 @@ def test_each_thing_has_one_operation_in_a_document_of_moderate_length():
     for _, path, operation in OPERATIONS.values():
         names = {parameter["name"] for parameter in parameters_of(operation)}
         assert ("version" in names) == path.startswith("/v1/models/{model}")
-    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 6000
+    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 6500
 
 
 def test_every_tag_is_described():
@@ -166,10 +172,11 @@ def test_what_every_answer_has_is_in_the_document():
         assert ("ETag" in headers) == ("304" in operation["responses"])
     kept = {name for name, (_, _, operation) in OPERATIONS.items() if "304" in operation["responses"]}
     assert {"get_attributions", "get_topology", "get_edge", "get_report", "get_reference_window"} <= kept
-    assert not {"predict", "explain", "infer", "get_model"} & kept
+    assert {"get_comparison", "get_formula"} <= kept
+    assert not {"predict", *EXPLAINING, "infer", "get_model"} & kept
 
 
-@pytest.mark.parametrize("name", ["PredictRequest", "ExplainRequest"])
+@pytest.mark.parametrize("name", ["PredictRequest", "ExplainRequest", "WhatIfRequest"])
 @pytest.mark.parametrize(
     ("members", "valid"),
     [
@@ -210,7 +217,7 @@ def test_each_operation_is_described_whole(operation_id):
 def test_each_operation_says_which_scope_it_wants(operation_id):
     """A key may be wanted by all operations but those of health; 401, 403 and 429 are described where it may."""
     _, path, operation = OPERATIONS[operation_id]
-    scope = {"explain": "explain", **dict.fromkeys(OF_REPOSITORY, "admin")}.get(operation_id, "read")
+    scope = {**dict.fromkeys(EXPLAINING, "explain"), **dict.fromkeys(OF_REPOSITORY, "admin")}.get(operation_id, "read")
     wants_key = path not in HEALTH
     assert DOCUMENT["security"] == [{"key": []}, {}]
     assert operation.get("security") == (None if wants_key else [])
@@ -272,6 +279,12 @@ def test_answers_of_every_shape_of_model_are_as_described(service, name):
         "list_edges": service.get(f"{path}/edges", params={**query, "points": 3}),
         "get_model_metadata": service.get(path.replace("v1", "v2")),
         "infer": service.post(f"{path.replace('v1', 'v2')}/infer", make_tensors(body["instances"], explain=True)),
+        "what_if": service.post(f"{path}:whatif", {**body, **query, "shift": {"from": -1, "to": 1, "points": 2}}),
+        "counterfactual": service.post(f"{path}:counterfactual", {**body, **query, "target": {"at_least": 1e9}}),
+        "compare": service.post(
+            f"{path}:compare", {**body, **query, "against": {"instances": body["instances"][::-1]}}
+        ),
+        "get_comparison": service.get(f"{path}/comparison", params=query),
         "get_edge": service.get(f"{path}/edges/0/0/0", params={**query, "points": 3, "formulas": True}),
     }
     for operation_id, answer in answers.items():

@@ -117,10 +117,10 @@ def compare_forecasts(
         output=model.config.outputs[output],
         prediction=f_high if high is window else f_low,
         against_prediction=g_low if high is window else g_high,
-        data=forward * (of_data[0].features[0] + of_data[1].features[0]) / 2,
+        data=forward * (of_data[0].features[0] + of_data[1].features[0]) / 2 + 0.0,  # which makes 0 of -0
         model=(apart[0] + apart[1]) / 2,
         baseline_shift=of_model[0].baseline_prediction - of_model[1].baseline_prediction,
-        data_total=forward * ((f_high - f_low) + (g_high - g_low)) / 2,
+        data_total=forward * ((f_high - f_low) + (g_high - g_low)) / 2 + 0.0,
         model_total=((f_high - g_high) + (f_low - g_low)) / 2,
         residual=fsum(value for ledger in ledgers for value in ledger.residual) / 2,
         error=fsum(value for ledger in ledgers for value in ledger.error) / 2,

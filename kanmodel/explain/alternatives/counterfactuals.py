@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError
-from kanmodel.explain.alternatives.descent import choose_sets, descend
+from kanmodel.explain.alternatives.descent import ITERATIONS, MAX_SETS, choose_sets, descend
 from kanmodel.explain.alternatives.shifts import Goal, Shifts
-from kanmodel.explain.alternatives.single_features import SingleShift, search_single_features
+from kanmodel.explain.alternatives.single_features import GRID, SingleShift, search_single_features
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
@@ -79,6 +79,14 @@ class Search:
     def __post_init__(self) -> None:
         if self.max_features < 1:
             raise DataError.at("max_features", f"must be a whole number from 1, but is {self.max_features}")
+
+
+def count_forecasts(n_features: int, max_features: int) -> int:
+    """How many forecasts a search takes at most, its gradients counted as two each: the work, before it is done."""
+    alone = n_features * 2 * (GRID + 1 + HALVINGS)
+    if min(n_features, max_features) < 2:
+        return alone
+    return alone + N_SCANNED + 3 * (N_STARTS + 2 * MAX_SETS) * ITERATIONS + 2 * N_POLISHED * (len(SCALES) + HALVINGS)
 
 
 def find_counterfactual(

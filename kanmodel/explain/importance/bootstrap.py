@@ -102,6 +102,22 @@ class Bootstrap:
         )
         return Estimate(value, low, high)
 
+    def share_difference(self, sizes: Array, others: Array) -> Estimate:
+        """`share` of some sizes less that of others, (n, n_columns) both, which are resampled together (paired)."""
+        pairs = [(one, one.sum(axis=1, keepdims=True)) for one in (sizes, others)]
+        shares = [_ratio(one.mean(axis=0), total.mean(axis=0)) for one, total in pairs]
+        of_share = [
+            _ratio(one, total.mean(axis=0)) - share * _ratio(total, total.mean(axis=0))
+            for (one, total), share in zip(pairs, shares, strict=True)
+        ]
+
+        def resample(weights: Array, columns: NDArray[np.intp]) -> Array:
+            one, other = (_ratio(weights @ sizes[:, columns], weights @ total) for sizes, total in pairs)
+            return one - other
+
+        low, high = self._bounds(of_share[0] - of_share[1], resample)
+        return Estimate(shares[0] - shares[1], low, high)
+
     def _bounds(self, series: Array, resample: Callable[[Array, NDArray[np.intp]], Array]) -> tuple[Array, Array]:
         """Bounds of a statistic of each column of series (n, n_columns), whose dependence sets the block lengths.
 

@@ -1,0 +1,90 @@
+"""The arguments of `what_if` and `counterfactual`, by name -> what the core takes, by number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+
+import numpy as np
+
+from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.explain.alternatives.responses import Shift
+from kanmodel.explain.alternatives.shifts import Goal
+from kanmodel.network.config import ModelConfig
+
+
+def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> list[int]:
+    """Numbers of features, in the given order; of all without names.
+
+    Raises:
+        DataError: no name, or one that stands there twice.
+        UnknownNameError: there is no such feature.
+    """
+    known = config.feature_names
+    if names is None:
+        return list(range(len(known)))
+    given = [names] if isinstance(names, str) else list(names)
+    if not given:
+        raise DataError.at("features", "must name at least one feature")
+    for number, name in enumerate(given):
+        if name not in known:
+            raise UnknownNameError(f"there is no feature {name!r}, but {', '.join(known)}")
+        if name in given[:number]:
+            raise DataError.at(f"features[{number}]", "is there already")
+    return [known.index(name) for name in given]
+
+
+def find_steps(config: ModelConfig, steps: Sequence[int] | None) -> slice:
+    """The steps from the first to the last of two numbers, both included; 0 is the newest. All without.
+
+    Raises:
+        DataError: no two such numbers.
+    """
+    if steps is None:
+        return slice(0, config.lookback)
+    oldest = 1 - config.lookback
+    is_range = not isinstance(steps, str) and len(steps) == 2 and all(_is_whole(step) for step in steps)
+    if not is_range or not oldest <= steps[0] <= steps[1] <= 0:
+        raise DataError.at(
+            "steps", f"must be a first and a last step from {oldest}, the oldest, to 0, but is {list(steps)}"
+        )
+    return slice(steps[0] - oldest, steps[1] - oldest + 1)
+
+
+def make_shift(shift: Sequence[float] | Shift | None) -> Shift | None:
+    """What is added: from, to, and how many points, 21 without.
+
+    Raises:
+        DataError: something else.
+    """
+    if shift is None or isinstance(shift, Shift):
+        return shift
+    if len(shift) not in (2, 3) or not all(isinstance(value, Real) for value in shift):
+        raise DataError.at("shift", f"must be from, to, and how many points, but is {shift!r}")
+    if len(shift) == 3 and not _is_whole(shift[2]):
+        raise DataError.at("shift.points", f"must be a whole number from 2, but is {shift[2]!r}")
+    return Shift(float(shift[0]), float(shift[1]), *(int(points) for points in shift[2:]))
+
+
+def make_goal(at_least: float | None, at_most: float | None, between: Sequence[float] | None) -> Goal:
+    """Where the forecast shall lie.
+
+    Raises:
+        DataError: none of the three, several, or no numbers.
+    """
+    bounds = {"at_least": at_least, "at_most": at_most, "between": between}
+    given = {name: bound for name, bound in bounds.items() if bound is not None}
+    if len(given) != 1:
+        what = f"has {' and '.join(given)}" if given else "is empty"
+        raise DataError.at("target", f"{what}: give one of at_least, at_most and between")
+    ((name, bound),) = given.items()
+    numbers = [float(number) for number in (bound if isinstance(bound, Sequence) else [bound])]
+    if len(numbers) != (2 if name == "between" else 1):
+        raise DataError.at(f"target.{name}", f"must be two numbers, but is {bound!r}")
+    if not np.isfinite(numbers).all():
+        raise DataError.at(f"target.{name}", f"must be finite, but is {bound!r}")
+    return Goal(-np.inf if name == "at_most" else numbers[0], np.inf if name == "at_least" else numbers[-1])
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)

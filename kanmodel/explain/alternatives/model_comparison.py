@@ -1,0 +1,280 @@
+"""What has changed between two models: features, edges and errors, on the reference windows of the first.
+
+Both models explain the same windows, in original units and from the same baseline, so that differences are paired:
+their intervals come from resampling windows, not models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kanmodel.checkpoint import LoadedModel
+from kanmodel.explain.alternatives.comparison import match_outputs
+from kanmodel.explain.importance.bootstrap import Bootstrap, Estimate
+from kanmodel.explain.importance.global_importance import ImportanceEstimates
+from kanmodel.explain.paths.baseline import Baseline
+from kanmodel.explain.paths.ledger import Ledger, explain_windows
+from kanmodel.explain.structure.ids import node_id
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
+from kanmodel.pausing import Pause, go_on
+from kanmodel.scaling import Array
+
+N_POINTS = 201  # of the joint support, at which two curves are compared
+
+Place = tuple[str, int, int, int]  # stage, layer, i, j
+
+
+@dataclass(frozen=True)
+class FeatureChange:
+    """How much more, or less, a model uses a feature than the other.
+
+    Attributes:
+        name: the feature.
+        share: of all features' mean |contribution|.
+        against_share: the same of the other model.
+        change: share - against_share.
+        interval: of the change, 95 %.
+    """
+
+    name: str
+    share: float
+    against_share: float
+    change: float
+    interval: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class EdgeChange:
+    """One edge, by its place in both networks. Between models that were trained apart it may mean different things.
+
+    Attributes:
+        stage: front or head.
+        layer: layer of the node it leaves.
+        i: number of that node.
+        j: number of the sub-node it enters.
+        source: id of the node it leaves.
+        target: id of the node, or of a product node's sub-node, that it enters.
+        kept: whether the topology of this model keeps it; None where this network has no such edge.
+        against_kept: the same of the other.
+        contribution: mean |contribution|, the target's unit; None where this network has no such edge.
+        against_contribution: the same of the other.
+        change: contribution - against_contribution; None where either has no such edge.
+        interval: of the change, 95 %.
+        curve_difference: the largest |difference| of the two curves over the joint support, from the larger 1st to the
+            smaller 99th percentile of what the windows send through them: values in model units, of positions in the
+            feature's unit where the edge leaves a feature. None where the supports do not meet, after a layer norm, or
+            where either has no such edge.
+    """
+
+    stage: str
+    layer: int
+    i: int
+    j: int
+    source: str
+    target: str
+    kept: bool | None
+    against_kept: bool | None
+    contribution: float | None
+    against_contribution: float | None
+    change: float | None
+    interval: tuple[float, float] | None
+    curve_difference: float | None
+
+
+@dataclass(frozen=True)
+class ModelChange:
+    """What has changed from another model to this one, for one output.
+
+    Attributes:
+        output: its name.
+        windows: number of reference windows of this model, on which both are compared.
+        difference: root mean square difference of the two models' forecasts, the target's unit.
+        mae: mean absolute error of this model's forecasts there; None where targets are unknown.
+        against_mae: of the other's.
+        features: by magnitude of the change, largest first.
+        edges: those of either network, by stage, layer, i and j.
+    """
+
+    output: str
+    windows: int
+    difference: float
+    mae: float | None
+    against_mae: float | None
+    features: tuple[FeatureChange, ...]
+    edges: tuple[EdgeChange, ...]
+
+
+def compare_models(
+    model: LoadedModel,
+    measured: ImportanceEstimates,
+    graph: NetworkGraph,
+    against: LoadedModel,
+    against_graph: NetworkGraph,
+    pause: Pause = go_on,
+) -> ModelChange:
+    """Compares two models. A model does not differ from itself: all differences are exactly 0.
+
+    Args:
+        model: the model that is asked.
+        measured: its importance for one output.
+        graph: its topology for that.
+        against: the model it is compared with.
+        against_graph: the topology of that for the output of the same name.
+        pause: called between slices of the work.
+
+    Raises:
+        DataError: the models do not read the same windows, or forecast the same output.
+        NonFiniteError: the ledger of a window is not finite.
+    """
+    theirs = match_outputs(model, against, measured.output)
+    windows = model.scaling.features_to_original(model.reference.windows.double())
+    ledger = other = measured.ledger
+    if against is not model:
+        baseline = Baseline("instance", instance=np.broadcast_to(model.reference_mean, windows.shape[1:]))
+        other = explain_windows(against, against.to_model_units(windows), theirs, baseline, pause=pause)
+    bootstrap = Bootstrap(len(windows))
+    targets = None if model.reference.targets is None else model.reference.targets[:, measured.output]
+    apart = ledger.predictions - other.predictions
+    return ModelChange(
+        output=model.config.outputs[measured.output],
+        windows=len(windows),
+        difference=float(np.sqrt((apart**2).mean())),
+        mae=None if targets is None else float(np.abs(ledger.predictions - targets).mean()),
+        against_mae=None if targets is None else float(np.abs(other.predictions - targets).mean()),
+        features=_compare_features(model, bootstrap, ledger, other),
+        edges=tuple(
+            _compare_edges(
+                bootstrap, _Side(model, ledger, graph, windows), _Side(against, other, against_graph, windows)
+            )
+        ),
+    )
+
+
+def _compare_features(
+    model: LoadedModel, bootstrap: Bootstrap, ledger: Ledger, other: Ledger
+) -> tuple[FeatureChange, ...]:
+    sizes, others = np.abs(ledger.features), np.abs(other.features)
+    share, against_share = bootstrap.share(sizes).value, bootstrap.share(others).value
+    change = bootstrap.share_difference(sizes, others)
+    order = np.argsort(-np.abs(change.value), kind="stable").tolist()
+    names = model.config.feature_names
+    return tuple(
+        FeatureChange(names[f], float(share[f]), float(against_share[f]), float(change.value[f]), change.bounds(f))
+        for f in order
+    )
+
+
+class _Side:
+    """One of the two models, with what is known of its edges.
+
+    Args:
+        model: the model.
+        ledger: of the windows.
+        graph: its topology.
+        windows: (n, lookback, n_features), original units.
+    """
+
+    def __init__(self, model: LoadedModel, ledger: Ledger, graph: NetworkGraph, windows: Array) -> None:
+        self.edges = {(edge.stage, edge.layer, edge.i, edge.j): edge for edge in graph.kan_edges}
+        self.sizes = {
+            (layer.stage, layer.layer): np.abs(layer.edges) for layer in ledger.layers if layer.edges is not None
+        }
+        self._model = model
+        with torch.no_grad():
+            self._stages = model.network.trace(model.to_model_units(windows)).stages
+
+    def mean(self, place: Place) -> float | None:
+        """Mean |contribution| of an edge; None where there is none."""
+        stage, layer, i, j = place
+        return float(self.sizes[stage, layer][:, j, i].mean()) if place in self.edges else None
+
+    def support(self, stage: str, layer: int) -> Array | None:
+        """1st and 99th percentile of what enters each edge of a layer, (2, n_in), comparable between models."""
+        if self._model.network.stages[stage][layer].config.mixes:
+            return None
+        mean, scale = self._units(stage, layer)
+        percentiles: Array = np.percentile(self._stages[stage][layer].inputs.double().numpy(), (1, 99), axis=0)
+        return percentiles * scale + mean
+
+    def curves(self, stage: str, layer: int, x: Array) -> Array:
+        """What each edge of a layer makes of positions (points, n_in), (points, n_subnodes, n_in), model units."""
+        mean, scale = self._units(stage, layer)
+        of_network = self._model.network.stages[stage][layer]
+        with torch.no_grad():
+            inputs = torch.from_numpy((x - mean) / scale).to(self._stages[stage][layer].inputs.dtype)
+            curves: Array = of_network.edges(inputs).double().numpy()
+        return curves
+
+    def _units(self, stage: str, layer: int) -> tuple[Array, Array]:
+        """Mean and scale by which features enter a layer; 0 and 1 of what is no feature."""
+        config, scaling = self._model.config, self._model.scaling
+        n_in = self._model.network.stages[stage][layer].config.n_in
+        mean, scale = np.zeros(n_in), np.ones(n_in)
+        for i in range(n_in):
+            kind, *rest = node_id(config, stage, layer, i).split(":", 2)
+            if kind in ("feature", "cell"):
+                name = ":".join(rest) if kind == "feature" else rest[-1]
+                number = config.feature_names.index(name)
+                mean[i], scale[i] = scaling.feature_mean[number], scaling.feature_scale[number]
+        return mean, scale
+
+
+def _compare_edges(bootstrap: Bootstrap, one: _Side, other: _Side) -> Iterator[EdgeChange]:
+    changes, differences = _changes(bootstrap, one, other), _curve_differences(one, other)
+    places: Collection[Place] = {*one.edges, *other.edges}
+    for place in sorted(places):
+        stage, layer, i, j = place
+        edge, against = one.edges.get(place), other.edges.get(place)
+        known: TopologyEdge | None = edge or against
+        assert known is not None, "it is in one of them"
+        change = changes[stage, layer] if edge and against else None
+        difference = differences.get((stage, layer)) if edge and against else None
+        curve = None if difference is None or np.isnan(difference[j, i]) else float(difference[j, i])
+        yield EdgeChange(
+            *place,
+            source=known.source,
+            target=known.target,
+            kept=edge.kept if edge else None,
+            against_kept=against.kept if against else None,
+            contribution=one.mean(place),
+            against_contribution=other.mean(place),
+            change=float(change.value[j, i]) if change else None,
+            interval=change.bounds(j, i) if change else None,
+            curve_difference=curve,
+        )
+
+
+def _changes(bootstrap: Bootstrap, one: _Side, other: _Side) -> dict[tuple[str, int], Estimate]:
+    """The change of mean |contribution| of the edges that both have, by stage and layer, (n_subnodes, n_in)."""
+    changes = {}
+    for layer in one.sizes.keys() & other.sizes.keys():
+        a, b = one.sizes[layer], other.sizes[layer]
+        n_sub, n_in = min(a.shape[1], b.shape[1]), min(a.shape[2], b.shape[2])
+        changes[layer] = bootstrap.mean(a[:, :n_sub, :n_in] - b[:, :n_sub, :n_in])
+    return changes
+
+
+def _curve_differences(one: _Side, other: _Side) -> dict[tuple[str, int], Array]:
+    """Largest |difference| of the curves that both have, by stage and layer; NaN where the supports do not meet."""
+    differences = {}
+    for stage, layer in one.sizes.keys() & other.sizes.keys():
+        support, against = one.support(stage, layer), other.support(stage, layer)
+        if support is None or against is None:
+            continue
+        n_in = min(support.shape[1], against.shape[1])
+        low = np.maximum(support[0, :n_in], against[0, :n_in])
+        high = np.minimum(support[1, :n_in], against[1, :n_in])
+        x = np.linspace(low, np.maximum(low, high), N_POINTS)  # (points, n_in)
+        curves = []
+        for side, reached in ((one, support), (other, against)):
+            whole = np.repeat(reached[:1], N_POINTS, axis=0)  # of inputs that only one of them has
+            whole[:, :n_in] = x
+            curves.append(side.curves(stage, layer, whole)[:, :, :n_in])
+        n_sub = min(curve.shape[1] for curve in curves)
+        largest = np.abs(curves[0][:, :n_sub] - curves[1][:, :n_sub]).max(axis=0)
+        differences[stage, layer] = np.where(low <= high, largest, np.nan)
+    return differences

@@ -1,0 +1,43 @@
+"""``kanscope compare``: what has changed from one model to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kanmodel import load
+from kanmodel.errors import DataError, Problem
+from service.commands.options import AsJson, OutputName, print_json
+from service.models.registry import Served
+from service.schemas.comparisons import describe_model_comparison
+
+
+def compare(
+    old: Annotated[Path, typer.Argument(help="Checkpoint that stood, *.safetensors.", show_default=False)],
+    new: Annotated[Path, typer.Argument(help="Checkpoint that takes its place.", show_default=False)],
+    output_name: OutputName = None,
+    fidelity: Annotated[
+        float, typer.Option(min=0, max=1, help="R2 that the topologies keep, whose edges come and go.")
+    ] = 0.99,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown, for a pull request that brings a new model.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a new model changes, on its reference windows: features, edges and their curves, and errors.
+
+    Both models explain the same windows, so the intervals are those of paired differences.
+    """
+    if as_markdown and as_json:
+        raise DataError(
+            "--markdown and --json are both given: give one", [Problem("--markdown", "is one form too many")]
+        )
+    before, after = load(old), load(new)
+    found = after.compare(before, output=output_name, fidelity=fidelity)
+    if as_json:
+        document = describe_model_comparison(Served(after.name, after), Served(before.name, before), found)
+        print_json(dict(document))
+    else:
+        typer.echo(found.markdown().rstrip() if as_markdown else repr(found))

@@ -1,0 +1,150 @@
+"""What the requests about other windows and other models ask."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kanmodel.scaling import Array
+from kanmodel.terms import DEFAULT_POINTS, ModelConfig
+from service.http.errors import unusable, unusable_values
+from service.models.registry import Registry, Served
+from service.requests.arrays import Axis, read_array
+from service.requests.bodies import find_limits, parse_windows, validate_request
+from service.requests.outputs import read_output
+from service.requests.windows import read_windows, refuse_infinite_windows, window_axes
+from service.schemas.alternatives import CounterfactualRequest, WhatIfRequest
+from service.schemas.comparisons import CompareRequest
+from service.settings import Settings
+from service.work.alternatives import Compare, Counterfactual, WhatIf, refuse_costly
+
+_WINDOWS = frozenset({"instances", "columns"})
+
+
+def read_what_if(body: bytes, served: Served, settings: Settings) -> WhatIf:
+    """What a request to `:whatif` asks.
+
+    Raises:
+        DataError: something in it cannot be used; the error names each place.
+        UnknownValueError: it names an output that does not exist.
+    """
+    document = parse_windows(body, find_limits(served.model, settings))
+    request = validate_request(WhatIfRequest, document, unread=_WINDOWS)
+    config, shift = served.model.config, request.shift
+    if shift is not None and shift.points > settings.max_points:
+        message = f"must be at most {settings.max_points} (max_points), but is {shift.points}"
+        raise unusable("shift.points", message, "limit_exceeded")
+    question = WhatIf(
+        served=served,
+        windows=read_windows(document, served.model, settings.max_windows),
+        output=read_output(request.output, config),
+        features=_read_features(request.features, config),
+        steps=_read_steps(request.steps, config),
+        shift=None if shift is None else (shift.from_, shift.to, shift.points),
+        points=DEFAULT_POINTS if shift is None else shift.points,
+    )
+    refuse_costly(question, settings.max_path_nodes)
+    return question
+
+
+def read_counterfactual(body: bytes, served: Served, settings: Settings) -> Counterfactual:
+    """What a request to `:counterfactual` asks.
+
+    Raises:
+        DataError: something in it cannot be used; the error names each place.
+        UnknownValueError: it names an output that does not exist.
+    """
+    document = parse_windows(body, find_limits(served.model, settings))
+    request = validate_request(CounterfactualRequest, document, unread=_WINDOWS)
+    config = served.model.config
+    target = {name: value for name, value in request.target if value is not None}
+    if len(target) != 1:
+        given = f"has {' and '.join(target)}" if target else "is empty"
+        raise unusable("target", f"{given}: give one of at_least, at_most and between")
+    if request.target.between is not None and request.target.between[0] > request.target.between[1]:
+        raise unusable("target.between", "must be the lower bound, then the upper")
+    question = Counterfactual(
+        served=served,
+        windows=read_windows(document, served.model, settings.max_windows),
+        output=read_output(request.output, config),
+        target=target,
+        features=_read_features(request.features, config),
+        steps=_read_steps(request.steps, config),
+        max_features=request.max_features,
+        within_training_range=request.within_training_range,
+    )
+    refuse_costly(question, settings.max_path_nodes)
+    return question
+
+
+def read_compare(body: bytes, served: Served, registry: Registry, settings: Settings) -> Compare:
+    """What a request to `:compare` asks.
+
+    Raises:
+        DataError: something in it cannot be used; the error names each place.
+        UnknownModelError: there is no model of the name that it is compared with.
+        UnknownVersionError: that has no such version.
+        UnknownValueError: it names an output that does not exist.
+        NotReadyError: what it is compared with cannot answer.
+    """
+    document = parse_windows(body, find_limits(served.model, settings))
+    request = validate_request(CompareRequest, _without_windows(document), unread=_WINDOWS)
+    windows = read_windows(document, served.model, settings.max_windows)
+    against = find_against(served, request.against.model, request.against.version, registry)
+    question = Compare(
+        served=served,
+        windows=windows,
+        output=read_output(request.output, served.model.config),
+        against=against,
+        against_windows=_read_against(document["against"], windows, against),
+        tolerance=request.tolerance,
+    )
+    refuse_costly(question, settings.max_path_nodes)
+    return question
+
+
+def find_against(served: Served, model: str | None, version: str | None, registry: Registry) -> Served:
+    """What a model is compared with: another version of it, another model, or itself where neither is named."""
+    if model is None and version is None:
+        return served
+    return registry.get(served.name if model is None else model, version)
+
+
+def _without_windows(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The document without the windows of the other side, which are read at numpy's pace."""
+    against = document.get("against")
+    if not isinstance(against, dict):
+        return dict(document)
+    return {**document, "against": {name: value for name, value in against.items() if name != "instances"}}
+
+
+def _read_against(against: Mapping[str, Any], windows: Array, other: Served) -> Array:
+    given = against.get("instances")
+    if given is None:
+        return windows
+    path = "against.instances"
+    read = read_array(given, (Axis(len(windows), "instances"), *window_axes(other.model)), path)
+    if isinstance(read, list):
+        raise unusable_values(read)
+    refuse_infinite_windows(read, other.model, path)
+    return read
+
+
+def _read_features(names: list[str] | None, config: ModelConfig) -> tuple[str, ...]:
+    """The features that change; all without."""
+    if names is None:
+        return tuple(config.feature_names)
+    for number, name in enumerate(names):
+        if name not in config.feature_names:
+            message = f"is unknown: {name!r}; the features are {', '.join(config.feature_names)}"
+            raise unusable(f"features[{number}]", message)
+        if name in names[:number]:
+            raise unusable(f"features[{number}]", "is there already")
+    return tuple(names)
+
+
+def _read_steps(steps: list[int] | None, config: ModelConfig) -> tuple[int, ...] | None:
+    oldest = 1 - config.lookback
+    if steps is not None and not oldest <= steps[0] <= steps[1] <= 0:
+        raise unusable("steps", f"must be a first and a last step from {oldest}, the oldest, to 0, but is {steps}")
+    return None if steps is None else tuple(steps)

@@ -1,0 +1,110 @@
+"""POST /v1/models/{model}:whatif, :counterfactual and :compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from service.document.errors import describe_errors
+from service.document.operations import describe_body
+from service.http.answers import JSON
+from service.http.negotiation import accept_json
+from service.http.security import EXPLAIN
+from service.models.registry import Served
+from service.requests.alternatives import read_compare, read_counterfactual, read_what_if
+from service.requests.bodies import read_body
+from service.routes.connections import while_connected
+from service.routes.dependencies import (
+    MODEL,
+    count_warnings,
+    find_deadline,
+    find_model,
+    find_parts,
+    get_deadline,
+    get_served,
+)
+from service.routes.direct import DirectRoute
+from service.schemas.alternatives import (
+    CounterfactualRequest,
+    CounterfactualResponse,
+    WhatIfRequest,
+    WhatIfResponse,
+)
+from service.schemas.comparisons import CompareRequest, CompareResponse
+from service.settings import Settings
+from service.telemetry.traces import span
+from service.work.alternatives import Alternative, answer_alternative
+from service.work.estimates import estimate_parsing
+
+router = APIRouter(
+    tags=["alternatives"], route_class=DirectRoute, dependencies=[EXPLAIN, Depends(get_served), Depends(get_deadline)]
+)
+_ERRORS = describe_errors(404, 406, 408, 413, 415, 422, 503)
+Read = Callable[[bytes, Served, Settings], Alternative]
+
+
+@router.post(
+    f"{MODEL}:whatif",
+    operation_id="what_if",
+    response_model=WhatIfResponse,
+    responses=_ERRORS,
+    openapi_extra=describe_body(WhatIfRequest),
+)
+async def what_if(request: Request) -> Response:
+    """Forecasts each instance with one feature different and all else as it is: a curve for each feature.
+
+    Every number is what `:predict` says of the changed window.
+    """
+    return await _answer(request, read_what_if)
+
+
+@router.post(
+    f"{MODEL}:counterfactual",
+    operation_id="counterfactual",
+    response_model=CounterfactualResponse,
+    responses=_ERRORS,
+    openapi_extra=describe_body(CounterfactualRequest),
+)
+async def counterfactual(request: Request) -> Response:
+    """Finds the smallest change of a few features that makes each forecast reach a target, checked by a forecast.
+
+    One feature at a time is searched exhaustively; a few together by gradient from many starts, so that a smaller
+    change may exist.
+    """
+    return await _answer(request, read_counterfactual)
+
+
+@router.post(
+    f"{MODEL}:compare",
+    operation_id="compare",
+    response_model=CompareResponse,
+    responses=_ERRORS,
+    openapi_extra=describe_body(CompareRequest),
+)
+async def compare(request: Request) -> Response:
+    """Says why forecasts differ from those of other windows, of another version or model, or of both.
+
+    The difference is divided into what the data and what the model changed, feature by feature, independently of the
+    order. With both sides exchanged every number has the other sign.
+    """
+    registry = find_parts(request).registry
+    return await _answer(request, lambda body, served, settings: read_compare(body, served, registry, settings))
+
+
+async def _answer(request: Request, read: Read) -> Response:
+    parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
+    accept_json(request)
+    with parts.work.hold("explanation") as held:
+        body = await read_body(request, parts.settings, held)
+        with span("parse"):
+            question = await parts.work.run(
+                partial(read, body, served, parts.settings), "explanation", estimate_parsing(body), deadline=deadline
+            )
+    request.state.windows = len(question.windows)
+    with parts.work.place("explanation", question.n_bytes):
+        answering = parts.work.run_in_turns(partial(answer_alternative, question))
+        answer, warnings = await while_connected(request, deadline.wait(answering))
+    count_warnings(parts, served, warnings)
+    return Response(answer, media_type=JSON)

@@ -1,0 +1,94 @@
+"""The head as formulas."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+from typing_extensions import TypeAliasType, TypedDict
+
+from kanmodel.results import Formulas
+from service.models.registry import Served
+from service.schemas.closed import OutputQuery
+from service.schemas.models import Checkpoint, Name, Version
+
+FormulaFormat = TypeAliasType("FormulaFormat", Literal["json", "python", "latex"])
+
+
+class FormulaQuery(OutputQuery):
+    """Which output is meant, and how its formulas are written."""
+
+    complexity: Annotated[
+        int | None,
+        Field(description="Only the formula nearest to the model of at most this complexity.", ge=1),
+    ] = None
+    format: Annotated[
+        FormulaFormat,
+        Field(
+            description="`json`: all formulas, or the one of `complexity`; `python` and `latex`: that one as text, of "
+            "any complexity where that is absent."
+        ),
+    ] = "json"
+
+
+class VariableInfo(TypedDict):
+    """What a symbol of a formula stands for."""
+
+    node: Annotated[str, Field(description="Id of the node, such as `lstm:7` or `feature:temp_c`.")]
+    profile: Annotated[
+        dict[str, float], Field(description="Features with the largest shares in its value; empty for a feature.")
+    ]
+
+
+class FormulaInfo(TypedDict):
+    """One formula. R2 and error are through the whole model, on the half of the reference windows not searched."""
+
+    complexity: Annotated[int, Field(description="pykan's prices of the functions in it, added up, and one.")]
+    r2: Annotated[float, Field(description="Against the model.")]
+    mae: Annotated[
+        float | None, Field(description="Mean absolute error against the targets; null where they are unknown.")
+    ]
+    expression: Annotated[str, Field(description="In Python's notation, original units.")]
+    python: Annotated[str, Field(description="A function of NumPy arrays that needs nothing else.")]
+    latex: Annotated[str, Field(description="The same expression.")]
+    variables: Annotated[
+        dict[str, VariableInfo], Field(description="What its symbols stand for, in the order of the arguments.")
+    ]
+
+
+class FormulaResponse(TypedDict):
+    """A front of formulas, none of which another beats in both complexity and error."""
+
+    model_name: Name
+    version: Version
+    checkpoint: Checkpoint
+    output: Annotated[str, Field(description="Name of the output.")]
+    unit: Annotated[str | None, Field(description="Its unit; null where unknown.")]
+    formulas: Annotated[list[FormulaInfo], Field(description="Simplest first.")]
+
+
+def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Any]) -> FormulaResponse:
+    """The formulas that were chosen."""
+    return {
+        "model_name": served.name,
+        "version": served.version,
+        "checkpoint": served.checkpoint,
+        "output": found.output,
+        "unit": found.unit,
+        "formulas": [
+            {
+                "complexity": one.complexity,
+                "r2": one.r2,
+                "mae": one.mae,
+                "expression": one.expression,
+                "python": one.python,
+                "latex": one.latex,
+                "variables": {
+                    symbol: {"node": variable.node, "profile": dict(variable.profile)}
+                    for symbol, variable in one.variables.items()
+                },
+            }
+            for one in chosen
+        ],
+    }

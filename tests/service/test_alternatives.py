@@ -1,0 +1,293 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from factories import make_model, make_windows
+
+from kanmodel import Model
+from kanmodel.checkpoint import save_checkpoint
+
+NAMES = ("nyc-weather", "two", "front", "head")
+
+
+@pytest.fixture(scope="module")
+def versions(tmp_path_factory):
+    """A folder with two versions of one model, one that reads other features, and one with a layer norm."""
+    folder = tmp_path_factory.mktemp("versions")
+    (folder / "m").mkdir()
+    for number, seed in ((1, 0), (2, 5)):
+        save_checkpoint(make_model(seed=seed), folder / "m" / f"{number}.safetensors")
+    save_checkpoint(make_model(n_features=3), folder / "other.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def client(serve, versions):
+    with serve(models=versions, max_points=30, max_path_nodes=60_000, request_timeout=300) as client:
+        yield client
+
+
+def window_of(service, name, seed=1):
+    return make_windows(service.models[name], 1, seed)
+
+
+def ask(service, name, question, windows, **members):
+    output = service.models[name].config.outputs[-1]
+    body = {"instances": windows.tolist(), "output": output, **members}
+    answer = service.post(f"/v1/models/{name}:{question}", body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def predict(service, name, windows):
+    answer = service.post(f"/v1/models/{name}:predict", {"instances": np.asarray(windows).tolist()})
+    return np.array(answer.json()["predictions"])[:, -1]
+
+
+def refuse(client, question, members, name="m", status=422):
+    """The error of a request, with the windows that it lacks."""
+    windows = make_windows(make_model(), 1).tolist()
+    answer = client.post(f"/v1/models/{name}:{question}", json={"instances": windows, **members})
+    assert answer.status_code == status, answer.text
+    return answer.json()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("steps", [None, [-1, 0], [-2, -1]])
+def test_every_number_of_a_curve_is_that_of_predict(service, name, steps):
+    """The windows of a curve, made by hand and sent to :predict, give its predictions."""
+    config, windows = service.models[name].config, window_of(service, name)
+    steps = steps and [max(step, 1 - config.lookback) for step in steps]
+    shift = {"from": -1.5, "to": 2, "points": 5}
+    chosen = [config.feature_names[-1], config.feature_names[0]]
+    answer = ask(service, name, "whatif", windows, features=chosen, steps=steps, shift=shift)
+    (curves,) = answer["curves"]
+    assert [curve["feature"] for curve in curves] == chosen
+    first, last = (1 - config.lookback, 0) if steps is None else steps
+    oldest = config.lookback - 1
+    for curve in curves:
+        feature = config.features[config.feature_names.index(curve["feature"])]
+        assert curve["values"] == pytest.approx(np.linspace(-1.5, 2, 5)) and curve["kind"] == "shift"
+        changed = np.repeat(windows, 5, axis=0)
+        place = slice(oldest + first, oldest + last + 1)
+        changed[:, place, config.feature_names.index(feature.name)] += np.array(curve["values"])[:, None]
+        scale = service.models[name].output_std[-1]
+        assert curve["predictions"] == pytest.approx(predict(service, name, changed), abs=1e-5 * scale)
+        taken = changed[:, place, config.feature_names.index(feature.name)]
+        outside = ((taken < feature.min) | (taken > feature.max)).any(axis=1)
+        assert curve["outside_training_range"] == outside.tolist()
+
+
+def test_without_a_shift_a_feature_takes_the_values_of_its_training(service):
+    """From the smallest to the largest, in place of the window's own."""
+    answer = ask(service, "nyc-weather", "whatif", window_of(service, "nyc-weather"))
+    for feature, curve in zip(service.models["nyc-weather"].config.features, answer["curves"][0], strict=True):
+        assert (curve["kind"], curve["values"][0], curve["values"][-1]) == ("value", feature.min, feature.max)
+        assert not any(curve["outside_training_range"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_counterfactual_is_what_predict_says_of_its_window(service, name):
+    """The changed window gives the new prediction, which reaches the target, by shifts of the named steps alone."""
+    model, windows = service.models[name], window_of(service, name)
+    before, std = predict(service, name, windows)[0], model.output_std[-1]
+    target = {"at_least": float(before + 0.2 * std)}
+    steps = [max(-1, 1 - model.config.lookback), 0]
+    answer = ask(service, name, "counterfactual", windows, target=target, steps=steps, within_training_range=False)
+    (found,) = answer["counterfactuals"]
+    assert found["prediction"] == pytest.approx(before, abs=1e-5 * std)
+    after = predict(service, name, [found["instance"]])[0]
+    assert found["new_prediction"] == pytest.approx(after, abs=1e-5 * std)
+    assert found["reached"] == (found["new_prediction"] >= target["at_least"])
+    changed, config = windows[0].copy(), model.config
+    for change in found["changes"]:
+        assert change["steps"] == steps
+        number = config.feature_names.index(change["feature"])
+        changed[-2:, number] += change["shift"]
+        assert change["shift"] == pytest.approx(change["shift_in_std"] * model.scaling.feature_scale[number])
+    assert np.array(found["instance"]) == pytest.approx(changed)
+    assert found["distance"] == pytest.approx(sum(abs(change["shift_in_std"]) for change in found["changes"]))
+    nearest = found["nearest_reference"]
+    reference = model.scaling.features_to_original(model.reference.windows.double())
+    apart = (np.array(found["instance"]) - reference) / model.scaling.feature_scale
+    distances = np.sqrt((apart**2).mean(axis=(1, 2)))
+    assert nearest["index"] == distances.argmin() and nearest["distance"] == pytest.approx(distances.min(), rel=1e-5)
+
+
+def test_a_target_out_of_reach_is_not_reached(service):
+    """The answer says so, with what comes nearest, and null for every feature alone."""
+    windows = window_of(service, "two")
+    answer = ask(service, "two", "counterfactual", windows, target={"between": [1e6, 2e6]})
+    (found,) = answer["counterfactuals"]
+    assert not found["reached"]
+    assert found["new_prediction"] >= found["prediction"]
+    assert all(single["shift"] is None for single in found["single_features"])
+
+
+def test_a_comparison_sums_and_changes_its_sign(client):
+    """Over HTTP: the parts sum to the difference, exchanged sides change every sign, and with itself all is 0."""
+    one, other = (make_windows(make_model(), 1, seed).tolist() for seed in (1, 2))
+
+    def compare(version, mine, against_version, theirs):
+        body = {"instances": mine, "against": {"version": against_version, "instances": theirs}}
+        answer = client.post(f"/v1/models/m:compare?version={version}", json=body).json()
+        assert answer["against"]["version"] == against_version
+        return answer["comparisons"][0]
+
+    there, back = compare("2", one, "1", other), compare("1", other, "2", one)
+    assert there["difference"] == there["prediction"] - there["against_prediction"] == -back["difference"] != 0
+    for part in ("data", "model"):
+        assert there[part]["total"] == -back[part]["total"]
+        for name, value in there[part]["contributions"].items():
+            assert value == -back[part]["contributions"][name]
+    assert there["data"]["total"] + there["model"]["total"] == pytest.approx(there["difference"])
+    itself = compare("2", one, "2", one)
+    assert itself["difference"] == itself["data"]["total"] == itself["model"]["total"] == 0
+    assert not any([*itself["data"]["contributions"].values(), *itself["model"]["contributions"].values()])
+    assert client.post("/v1/models/m:compare", json={"instances": one, "against": {}}).json()["comparisons"] == [itself]
+
+
+@pytest.mark.parametrize(
+    ("question", "members", "place"),
+    [
+        ("whatif", {"features": ["f9"]}, "features[0]"),
+        ("whatif", {"features": ["f0", "f0"]}, "features[1]"),
+        ("whatif", {"features": []}, "features"),
+        ("whatif", {"steps": [-99, 0]}, "steps"),
+        ("whatif", {"steps": [0, -1]}, "steps"),
+        ("whatif", {"steps": [0]}, "steps"),
+        ("whatif", {"shift": {"from": 0}}, "shift.to"),
+        ("whatif", {"shift": {"from": 0, "to": 1, "points": 1}}, "shift.points"),
+        ("whatif", {"shift": {"from": 0, "to": 1, "points": 31}}, "shift.points"),
+        ("whatif", {"more": 1}, "more"),
+        ("counterfactual", {}, "target"),
+        ("counterfactual", {"target": {}}, "target"),
+        ("counterfactual", {"target": {"at_least": 1, "between": [1, 2]}}, "target"),
+        ("counterfactual", {"target": {"between": [2, 1]}}, "target.between"),
+        ("counterfactual", {"target": {"between": [1]}}, "target.between"),
+        ("counterfactual", {"target": {"at_most": "1"}}, "target.at_most"),
+        ("counterfactual", {"target": {"at_most": 1}, "max_features": 0}, "max_features"),
+        ("counterfactual", {"target": {"at_most": 1}, "features": ["x"]}, "features[0]"),
+        ("compare", {}, "against"),
+        ("compare", {"against": {"instances": [[[1]]]}}, "against.instances[0]"),
+        ("compare", {"against": {"instances": []}}, "against.instances"),
+        ("compare", {"against": {"model": "other"}}, "against"),
+        ("compare", {"against": {"windows": 1}}, "against.windows"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused_by_its_place(client, question, members, place):
+    """422 with the place of what is wrong."""
+    error = refuse(client, question, members)
+    assert error["errors"][0]["path"].startswith(place), error
+
+
+@pytest.mark.parametrize(
+    ("members", "code"),
+    [({"model": "none"}, "model_not_found"), ({"version": "9"}, "version_not_found")],
+)
+def test_what_is_compared_with_must_exist(client, members, code):
+    """404, as for the model that is asked."""
+    assert refuse(client, "compare", {"against": members}, status=404)["code"] == code
+    query = {f"against_{name}": value for name, value in members.items()}
+    answer = client.get("/v1/models/m/comparison", params=query)
+    assert (answer.status_code, answer.json()["code"]) == (404, code)
+
+
+def test_an_unknown_output_is_404(client):
+    """As everywhere."""
+    for question, members in (
+        ("whatif", {}),
+        ("counterfactual", {"target": {"at_least": 1}}),
+        ("compare", {"against": {}}),
+    ):
+        assert refuse(client, question, {"output": "y+9", **members}, status=404)["code"] == "output_not_found"
+
+
+def test_the_cost_is_known_before_the_work(client):
+    """A request past max_path_nodes is refused at once, with what it would take."""
+    windows = make_windows(make_model(), 12).tolist()
+    for question, members in (
+        ("whatif", {"shift": {"from": 0, "to": 1, "points": 30}}),
+        ("counterfactual", {"target": {"at_least": 1}}),
+    ):
+        answer = client.post(f"/v1/models/m:{question}", json={"instances": windows * 50, **members})
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["code"] == "limit_exceeded" and "(max_path_nodes)" in answer.json()["error"]
+
+
+def test_the_deadline_ends_a_search(client):
+    """503 once the time is over; the search ends at its next pause, and forecasts are answered after it."""
+    windows = make_windows(make_model(), 5).tolist()
+    body = {"instances": windows, "target": {"at_least": 1e3}}
+    answer = client.post("/v1/models/m:counterfactual", json=body, headers={"X-Request-Timeout": "0.001"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "deadline_exceeded")
+    assert client.post("/v1/models/m:predict", json={"instances": windows}).status_code == 200
+
+
+@pytest.mark.parametrize(("key", "status"), [("r" * 20, 403), ("e" * 20, 200)])
+def test_the_questions_want_the_scope_explain(serve, versions, key, status):
+    """What costs as an explanation does is opened by a key for explanations; global results by one that reads."""
+    keys = f"reader read {'r' * 20};asker explain {'e' * 20}"
+    with serve(models=versions, keys=keys) as client:
+        headers, windows = {"Authorization": f"Bearer {key}"}, make_windows(make_model(), 1).tolist()
+        for question, members in (
+            ("whatif", {}),
+            ("counterfactual", {"target": {"at_least": 0}}),
+            ("compare", {"against": {}}),
+        ):
+            body = {"instances": windows, **members}
+            assert client.post(f"/v1/models/m:{question}", json=body, headers=headers).status_code == status
+        assert client.get("/v1/models/m/comparison?against_version=1", headers=headers).status_code == 200
+
+
+def test_the_comparison_of_versions_is_that_of_the_library(client, versions):
+    """Every number is that of `Model.compare`, kept with its ETag, and 0 with itself."""
+    new, old = (Model(make_model(seed=seed)) for seed in (5, 0))
+    answer = client.get("/v1/models/m/comparison?against_version=1")
+    document = answer.json()
+    found = new.compare(old)
+    assert document["difference"] == pytest.approx(found.difference)
+    for told, feature in zip(document["features"], found.features, strict=True):
+        assert told["name"] == feature.name
+        assert told["change"] == pytest.approx(feature.change)
+        assert told["interval"] == pytest.approx(feature.interval)
+    for told, edge in zip(document["edges"], found.edges, strict=True):
+        assert (told["source"], told["kept"], told["against_kept"]) == (edge.source, edge.kept, edge.against_kept)
+        assert told["curve_difference"] == pytest.approx(edge.curve_difference)
+    unchanged = client.get(
+        "/v1/models/m/comparison?against_version=1", headers={"If-None-Match": answer.headers["etag"]}
+    )
+    assert unchanged.status_code == 304
+    itself = client.get("/v1/models/m/comparison?against_version=2").json()
+    assert itself["difference"] == 0 and not any(feature["change"] for feature in itself["features"])
+
+
+def test_a_formula_in_three_forms(service):
+    """The JSON holds what Python and LaTeX say of one formula, and the Python runs on its own."""
+    everything = service.get("/v1/models/nyc-weather/formula").json()["formulas"]
+    chosen = everything[len(everything) // 2]
+    query = {"complexity": chosen["complexity"]}
+    assert service.get("/v1/models/nyc-weather/formula", params=query).json()["formulas"] == [chosen]
+    python = service.get("/v1/models/nyc-weather/formula", params={**query, "format": "python"})
+    assert python.headers["content-type"].startswith("text/plain") and python.text == chosen["python"]
+    latex = service.get("/v1/models/nyc-weather/formula", params={**query, "format": "latex"})
+    assert latex.text == chosen["latex"]
+    scope: dict[str, object] = {}
+    exec(python.text, scope)
+    (function,) = (value for value in scope.values() if callable(value) and hasattr(value, "__code__"))
+    assert np.isfinite(function(*[0.5] * len(chosen["variables"])))
+
+
+def test_compare_prints_what_a_new_model_changes(run, versions):
+    """`kanscope compare OLD NEW`: a table, Markdown for a pull request, or the JSON of the API."""
+    old, new = versions / "m" / "1.safetensors", versions / "m" / "2.safetensors"
+    code, out, _ = run("compare", old, new)
+    assert code == 0 and out.startswith("1 -> 2, y+1")
+    code, markdown, _ = run("compare", old, new, "--markdown")
+    assert code == 0 and markdown.startswith("## 1 -> 2, y+1")
+    document = json.loads(run("compare", old, new, "--json")[1])
+    assert document["against"]["model_name"] == "1"
+    assert run("compare", old, new, "--json", "--markdown")[0] == 2
+    assert run("compare", old, versions / "other.safetensors")[0] == 2
