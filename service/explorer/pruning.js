@@ -72,14 +72,15 @@ export function pruningControl(page) {
     say(value);
   };
   /**
-   * Leaves out the stops that change nothing, once it is known which these are.
+   * Leaves out the stops that change nothing, once it is known which these are; the slider stays where it is by then.
    *
-   * @param {Record<string, string>} values
    * @param {AbortSignal} signal
    */
-  const thin = async (values, signal) => {
-    stops[by] = await distinctStops(page, by, signal);
-    place(Number(values.threshold ?? values.fidelity ?? FIDELITY));
+  const thin = async (signal) => {
+    const distinct = await distinctStops(page, by, signal);
+    const value = stops[by][Number(slider.value)];
+    stops[by] = distinct;
+    place(value);
   };
   const element = h("div", { class: "prune" }, kind.element, h("div", { class: "between" }, label, said), slider);
   return { element, set, thin };

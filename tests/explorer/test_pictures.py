@@ -81,7 +81,7 @@ def test_a_network_fits_its_place_and_uses_it(server, open_tab, width):
     assert box(stage)[2] - box(stage)[0] > (0.9 if width < 1000 else 0.7) * width
     fitted = box(picture)
     page.get_by_role("button", name="Zoom in").click()
-    page.wait_for_function("document.querySelector('.stage svg').style.transform.includes('scale(1.5)')")
+    expect(page.locator(".stage svg")).to_have_attribute("style", re.compile(r"scale\(1\.5\)"))
     near = box(picture)
     assert near[2] - near[0] == pytest.approx(1.5 * (fitted[2] - fitted[0]), rel=0.01)
     page.mouse.move(*(box(stage)[:2] + 60))
@@ -90,7 +90,7 @@ def test_a_network_fits_its_place_and_uses_it(server, open_tab, width):
     page.mouse.up()
     assert (box(picture)[:2] > near[:2] + 20).all()
     page.get_by_role("button", name="Fit into the view").click()
-    page.wait_for_function("document.querySelector('.stage svg').style.transform.includes('scale(1)')")
+    expect(page.locator(".stage svg")).to_have_attribute("style", re.compile(r"scale\(1\)"))
     assert box(picture) == pytest.approx(fitted, abs=1)
 
 

@@ -85,14 +85,15 @@ VALUES = {"model": "two", "version": "1", "layer": "0", "i": "0", "j": "0", "ind
 
 def test_every_route_declares_one_scope():
     """But for health: a route that declares none would be open."""
-    assert len(ROUTES) == 27
+    assert len(ROUTES) == 32
     for method, path, scopes in ROUTES:
         if path in HEALTH:
             assert scopes == ()
         elif path.startswith("/v2/repository"):
             assert scopes == ("admin",), path
         else:
-            assert scopes == (("explain",) if path.endswith(":explain") else ("read",)), (method, path)
+            computes = path.endswith((":explain", ":whatif", ":counterfactual", ":compare"))
+            assert scopes == (("explain",) if computes else ("read",)), (method, path)
 
 
 @pytest.mark.parametrize(("method", "path", "scopes"), ROUTES)

@@ -24,8 +24,8 @@ from kanmodel.network.activations import ACTIVATIONS, activate
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
-MAX_EDGES = 64  # in a formula
-SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 34, 46)  # edges of the formulas that are tried
+MAX_EDGES = 40  # in a formula
+SIZES = (1, 2, 3, 4, 6, 9, 13, 20, 30)  # edges of the formulas that are tried
 PRICES = (0.0, 0.003, 0.03)  # of R2 that a simpler function on an edge may lose, per unit of complexity
 N_SAMPLES = 128  # inputs of an edge that its functions are fitted to
 MIN_GAIN = 1e-4  # of R2 that more complexity must bring

@@ -20,8 +20,8 @@ from kanmodel.scaling import Array
 
 Edge = tuple[int, int, int]  # layer, i, j
 Subnode = tuple[int, int]  # layer, j
-MAX_FITTED = 48  # numbers of a formula that are fitted together
-N_STEPS = 20  # of a fit
+MAX_FITTED = 40  # numbers of a formula that are fitted together
+N_STEPS = 15  # of a fit
 PENALTY = 1e6  # a residual where a formula has no value
 
 

@@ -91,7 +91,7 @@ def attribute_features(model: LoadedModel, importance: ImportanceEstimates) -> t
                 verdict=judge(
                     connected[feature],
                     importance.share.bounds(feature),
-                    1 / len(names),
+                    len(names),
                     None if effect is None else effect.bounds(feature),
                 ),
                 connected=connected[feature],
@@ -109,23 +109,21 @@ def attribute_features(model: LoadedModel, importance: ImportanceEstimates) -> t
     return tuple(rows)
 
 
-def judge(
-    connected: bool, share: tuple[float, float], even_share: float, effect: tuple[float, float] | None
-) -> Verdict:
+def judge(connected: bool, share: tuple[float, float], n_shares: int, effect: tuple[float, float] | None) -> Verdict:
     """The verdict on a feature, as `Attribution` has it.
 
     Args:
         connected: whether a path leads from it to the output.
         share: interval of its share.
-        even_share: what it is compared with.
+        n_shares: how many share the whole; the even share is 1 / n_shares.
         effect: interval of its permutation effect; None where targets are unknown.
     """
     if not connected:
         return "disconnected"
-    if share[0] >= IMPORTANT * even_share and (effect is None or effect[0] > 0):
+    if share[0] >= IMPORTANT / n_shares and (effect is None or effect[0] > 0):
         return "important"
     no_effect = effect is None or effect[0] <= 0 <= effect[1]
-    return "negligible" if share[1] < NEGLIGIBLE * even_share and no_effect else "weak"
+    return "negligible" if share[1] < NEGLIGIBLE / n_shares and no_effect else "weak"
 
 
 def _partners(model: LoadedModel) -> Sequence[tuple[Partner, ...]]:

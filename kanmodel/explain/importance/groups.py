@@ -68,7 +68,7 @@ def attribute_groups(
             verdict=judge(
                 connected[number],
                 share.bounds(number),
-                1 / len(whole),
+                len(whole),
                 None if effect is None else effect.bounds(number),
             ),
             connected=connected[number],

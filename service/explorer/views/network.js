@@ -67,7 +67,7 @@ export function create(page) {
         /** @type {Promise<Schemas["FidelityCurve"]>} */ (askJson(ask, signal)),
       ]);
       curve.replaceChildren(drawCost(traced.curve, graph.edges.kept, graph.fidelity.r2));
-      await pruning.thin(values, signal);
+      await pruning.thin(signal);
     } catch (error) {
       if (signal.aborted) return;
       const reason = error instanceof Error ? error.message : String(error);
