@@ -3,7 +3,7 @@
     python limit.py CHECKPOINT PORT
 
 No route, validation, limit, id, log or metric; what arrives in one turn of the event loop goes through the network
-together. It is no peer, since nobody could use it, but a measuring rod: no server in Python answers faster.
+together. It is no peer, since nobody could use it, but a measuring rod.
 """
 
 from __future__ import annotations
