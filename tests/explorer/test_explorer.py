@@ -92,7 +92,7 @@ def test_the_slider_prunes_as_the_api_does(server, open_tab):
     page.locator("#prune").focus()
     for _ in range(8):
         page.keyboard.press("ArrowLeft")
-    page.wait_for_url(re.compile(r"fidelity=0\.(9[0-8]|[0-8])"))
+    page.wait_for_url(re.compile(r"fidelity=0\.([0-8]|9$|9[0-8])"))
     fidelity = re.search(r"fidelity=([\d.]+)", page.url)[1]
     graph = server.get(f"{MODEL}/topology", params={"fidelity": fidelity}).json()["graph"]
     assert float(fidelity) < 0.99
