@@ -6,7 +6,7 @@ Computed once per checkpoint and output: it takes as long as explaining every re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -41,7 +41,7 @@ class ImportanceEstimates:
             of the reference windows, see `plan_permutations`.
         profiles: what each node stands for, (n_nodes, n_features), as `Profiles.shares` has it.
         profile_errors: the largest estimated error of a share of each node, (n_nodes,).
-        ledger: the ledger of the reference windows without its layers, which would hold every edge of every window.
+        ledger: the ledger of the reference windows.
     """
 
     output: int
@@ -81,5 +81,5 @@ def measure_importance(model: LoadedModel, output: int, pause: Pause = go_on) ->
         permutation=None if growth is None else Bootstrap(len(growth)).mean(growth),
         profiles=profiles.shares,
         profile_errors=profiles.errors,
-        ledger=replace(ledger, layers=()),
+        ledger=ledger,
     )
