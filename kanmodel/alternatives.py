@@ -11,6 +11,7 @@ from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.explain.alternatives.responses import Shift
 from kanmodel.explain.alternatives.shifts import Goal
 from kanmodel.network.config import ModelConfig
+from kanmodel.windows import rows_of_steps
 
 
 def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> list[int]:
@@ -40,15 +41,15 @@ def find_steps(config: ModelConfig, steps: Sequence[int] | None) -> slice:
     Raises:
         DataError: no two such numbers.
     """
-    if steps is None:
-        return slice(0, config.lookback)
     oldest = 1 - config.lookback
+    if steps is None:
+        return rows_of_steps(oldest, 0, config.lookback)
     is_range = not isinstance(steps, str) and len(steps) == 2 and all(_is_whole(step) for step in steps)
     if not is_range or not oldest <= steps[0] <= steps[1] <= 0:
         raise DataError.at(
             "steps", f"must be a first and a last step from {oldest}, the oldest, to 0, but is {list(steps)}"
         )
-    return slice(steps[0] - oldest, steps[1] - oldest + 1)
+    return rows_of_steps(steps[0], steps[1], config.lookback)
 
 
 def make_shift(shift: Sequence[float] | Shift | None) -> Shift | None:

@@ -52,9 +52,9 @@ def read_windows(model: LoadedModel, windows: Any, path: str = "windows") -> Arr
     expected = model.config.window_shape
     if read.ndim != 3 or read.shape[1:] != expected:
         message = f"must have shape (n, {expected[0]}, {expected[1]}) or {expected}, but has {np.shape(read)}"
-        raise DataError(f"{path} {message}", [Problem(path, message)])
+        raise DataError.at(path, message)
     if not len(read):
-        raise DataError(f"{path} is empty", [Problem(path, "is empty")])
+        raise DataError.at(path, "is empty")
     return read
 
 
@@ -90,7 +90,7 @@ def read_baseline(model: LoadedModel, baseline: Any) -> Baseline | ReferenceBase
             window = read_windows(model, instance, "baseline.instance")
             if len(window) != 1:
                 message = f"must be one window, but has {len(window)}"
-                raise DataError(f"baseline.instance {message}", [Problem("baseline.instance", message)])
+                raise DataError.at("baseline.instance", message)
             return Baseline("instance", instance=window[0])
     raise DataError(f"baseline must be {BASELINES}, but is {repr(baseline)}", [Problem("baseline", "is unknown")])
 
@@ -116,7 +116,7 @@ def read_numbers(values: Any, path: str) -> Array:
             if not (array[place] is None or isinstance(array[place], Real)):
                 where = path + "".join(f"[{index}]" for index in place)
                 message = f"must be a number, but is {repr(array[place])}"
-                raise DataError(f"{where} {message}", [Problem(where, message)])
+                raise DataError.at(where, message)
     elif array.dtype.kind not in "biuf":
         raise DataError(f"{path} must hold numbers, but holds {array.dtype.name}", [Problem(path, "must hold numbers")])
     with np.errstate(over="ignore"):
@@ -127,7 +127,7 @@ def read_numbers(values: Any, path: str) -> Array:
 def _read_count(value: object, path: str, lowest: int = 0) -> int:
     if not isinstance(value, Integral) or value < lowest:
         message = f"must be a whole number from {lowest}, but is {repr(value)}"
-        raise DataError(f"{path} {message}", [Problem(path, message)])
+        raise DataError.at(path, message)
     return int(value)
 
 
@@ -142,12 +142,12 @@ def _read_frame(model: LoadedModel, frame: Any, path: str) -> Array:
     rows = np.asarray(frame.to_numpy())
     if rows.ndim != 2 or len(rows) < lookback:
         message = f"has {len(rows)} rows, but a window has {lookback} steps"
-        raise DataError(f"{path} {message}", [Problem(path, message)])
+        raise DataError.at(path, message)
     window = [read_numbers(rows[-lookback:, columns.index(name)], f"{path}[{name!r}]") for name in names]
     for name, column in zip(names, window, strict=True):
         for step in np.flatnonzero(~np.isfinite(column)):
             place = f"{path}[{name!r}], row {len(rows) - lookback + step}"
-            raise DataError(f"{place} must be finite", [Problem(place, "must be finite")])
+            raise DataError.at(place, "must be finite")
     return np.stack(window, axis=1)
 
 
@@ -164,10 +164,10 @@ def _read_mapping(model: LoadedModel, mapping: Mapping[Any, Any], path: str) -> 
         place = f"{path}[{name!r}]"
         if column.ndim not in (1, 2) or column.shape[-1] != lookback:
             message = f"must have shape (n, {lookback}) or ({lookback},), but has {column.shape}"
-            raise DataError(f"{place} {message}", [Problem(place, message)])
+            raise DataError.at(place, message)
         if column.shape != shape:
             message = f"must have shape {shape} as {names[0]!r} has, but has {column.shape}"
-            raise DataError(f"{place} {message}", [Problem(place, message)])
+            raise DataError.at(place, message)
         refuse_non_finite(column, place)
     return np.stack(columns, axis=-1)
 

@@ -58,6 +58,7 @@ from kanmodel.results import (
 )
 from kanmodel.rules import check_count, check_effects, make_options, make_rule, refuse_unknown
 from kanmodel.scaling import Array
+from kanmodel.windows import steps_of_rows
 
 if TYPE_CHECKING:
     from kanmodel.export import OnnxExport
@@ -168,11 +169,14 @@ class Model(Facts):
         else:
             ledger = explain_windows(self.loaded, scaled, number, start, options, pause)
         explained = Explanation.of(ledger, self.config.feature_names, self._unit_of(number), groups, segments)
-        return explained if not effects else self._measure_effects(explained, scaled, start, effects == "steps", pause)
+        if not effects:
+            return explained
+        return self._measure_effects(explained, number, scaled, start, effects == "steps", pause)
 
     def _measure_effects(
         self,
         explained: Explanation,
+        number: int,
         scaled: Tensor,
         start: Baseline | ReferenceBaselines,
         of_steps: bool,
@@ -181,9 +185,7 @@ class Model(Facts):
         """An explanation with the effects of its features, of its groups and segments, and of its steps."""
 
         def measure(parts: Sequence[Part], *shape: int) -> Effects:
-            number = self.outputs.index(explained.output)
-            found = measure_effects(self.loaded, scaled, number, start, parts, pause)
-            return found.reshape(len(scaled), *shape)
+            return measure_effects(self.loaded, scaled, number, start, parts, pause).reshape(len(scaled), *shape)
 
         lookback, n_features = self.config.window_shape
         explained = replace(explained, effects=measure(each_feature(self.config), n_features))
@@ -289,8 +291,9 @@ class Model(Facts):
             one = find_counterfactual(self.loaded, window, number, goal, search, pause)
             found.append(Counterfactual.of(self.loaded, one, find_neighbour(self.loaded, one.window, typical)))
             pause()
-        changing = (place.start - self.lookback + 1, place.stop - self.lookback)
-        return Counterfactuals(self.outputs[number], self._unit_of(number), changing, tuple(found))
+        return Counterfactuals(
+            self.outputs[number], self._unit_of(number), steps_of_rows(place, self.lookback), tuple(found)
+        )
 
     @overload
     def compare(

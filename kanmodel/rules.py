@@ -39,7 +39,7 @@ def make_rule(
     given = vars(thresholds) if isinstance(thresholds, Thresholds) else thresholds
     if not isinstance(given, Mapping):
         message = f'must be a mapping such as {{"edge": 0.03}}, but is {given!r}'
-        raise DataError(f"thresholds {message}", [Problem("thresholds", message)])
+        raise DataError.at("thresholds", message)
     for name, value in given.items():
         refuse_unknown("threshold", name, ("node", "edge", "input"))
         _check(f"thresholds.{name}", value, inf)
@@ -54,7 +54,7 @@ def make_options(tolerance: float, path_nodes: int, halvings: int) -> LedgerOpti
     """
     if not isinstance(tolerance, Real) or not 0 < tolerance < inf:
         message = f"must be a number above 0, but is {tolerance!r}"
-        raise DataError(f"tolerance {message}", [Problem("tolerance", message)])
+        raise DataError.at("tolerance", message)
     check_count("path_nodes", path_nodes, 5)
     check_count("halvings", halvings, 0)
     return LedgerOptions(tolerance, path_nodes, halvings)
@@ -68,7 +68,7 @@ def check_count(name: str, value: int, lowest: int) -> None:
     """
     if not isinstance(value, Integral) or value < lowest:
         message = f"must be a whole number from {lowest}, but is {value!r}"
-        raise DataError(f"{name} {message}", [Problem(name, message)])
+        raise DataError.at(name, message)
 
 
 def check_effects(effects: object) -> None:
@@ -79,7 +79,7 @@ def check_effects(effects: object) -> None:
     """
     if not isinstance(effects, bool) and effects != "steps":
         message = f'must be True, False or "steps", but is {effects!r}'
-        raise DataError(f"effects {message}", [Problem("effects", message)])
+        raise DataError.at("effects", message)
 
 
 def refuse_unknown(kind: str, name: object, known: Sequence[str]) -> None:
@@ -96,4 +96,4 @@ def _check(name: str, value: float, highest: float) -> float:
     if isinstance(value, Real) and isfinite(value) and 0 <= value <= highest:
         return float(value)
     message = f"must be a number from 0{f' to {highest:g}' if isfinite(highest) else ''}, but is {value!r}"
-    raise DataError(f"{name} {message}", [Problem(name, message)])
+    raise DataError.at(name, message)

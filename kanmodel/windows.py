@@ -50,6 +50,16 @@ def take_windows(rows: Array, ends: NDArray[np.int64], lookback: int) -> Array:
     return taken
 
 
+def rows_of_steps(first: int, last: int, lookback: int) -> slice:
+    """The rows of a window, oldest first, from one step to another, both included; 0 is the newest step."""
+    return slice(first + lookback - 1, last + lookback)
+
+
+def steps_of_rows(rows: slice, lookback: int) -> tuple[int, int]:
+    """The first and the last step of some rows: what `rows_of_steps` takes."""
+    return rows.start - lookback + 1, rows.stop - lookback
+
+
 def refuse_non_finite(values: Array, path: str) -> None:
     """Refuses an array that holds NaN or infinity, naming each place.
 

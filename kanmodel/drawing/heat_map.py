@@ -12,6 +12,7 @@ from kanmodel.drawing.forecast import LEFT, RIGHT, Forecast, split_features
 from kanmodel.drawing.svg import add, add_group, require_finite, shorten
 from kanmodel.drawing.words import write_change
 from kanmodel.scaling import Array
+from kanmodel.windows import rows_of_steps, steps_of_rows
 
 CELL = 15.0  # height
 N_FEATURES = 24  # drawn one by one; the rest together
@@ -77,14 +78,12 @@ def _make_grid(forecast: Forecast) -> _Grid:
         names.append(f"{len(rest)} more features")
     lookback, segments = len(forecast.steps), dict(sorted(forecast.segments.items(), key=lambda one: one[1]))
     if segments:
-        parts = [
-            np.array(rows)[:, lookback - 1 + first : lookback + last].sum(axis=1) for first, last in segments.values()
-        ]
+        parts = [np.array(rows)[:, rows_of_steps(*ends, lookback)].sum(axis=1) for ends in segments.values()]
         return _Grid(names, [*segments.values()], np.stack(parts, axis=1), [*segments])
     width = ceil(lookback / N_COLUMNS)
     starts = [max(0, end - width) for end in range(lookback, 0, -width)][::-1]
     ends = [*starts[1:], lookback]
-    columns = [(start - lookback + 1, end - lookback) for start, end in zip(starts, ends, strict=True)]
+    columns = [steps_of_rows(slice(*rows), lookback) for rows in zip(starts, ends, strict=True)]
     return _Grid(names, columns, np.add.reduceat(np.array(rows), starts, axis=1), [])
 
 

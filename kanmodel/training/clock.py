@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from kanmodel.errors import DataError, Problem
+from kanmodel.errors import DataError
 from kanmodel.scaling import Array
 
 MAX_STEP = 1.5  # usual steps; a longer one is a gap
@@ -123,7 +123,7 @@ def _read_cell(cell: Any, name: str, row: int) -> tuple[float, bool]:
 
 def _refusal(name: str, row: int, message: str) -> DataError:
     place = f"data row {row + 1}, column {name}"
-    return DataError(f"{place} {message}", [Problem(place, message)])
+    return DataError.at(place, message)
 
 
 def times_as_text(values: Any) -> tuple[str, ...]:

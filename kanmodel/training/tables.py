@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kanmodel.errors import DataError, Problem, UnknownNameError
+from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.network.config.groups import Groups
 from kanmodel.scaling import Array
 from kanmodel.training.clock import MAX_STEP, Clock, times_as_text
@@ -176,4 +176,4 @@ def _labels(data: Mapping[str, np.ndarray[Any, Any]], name: str | None) -> Label
 
 def _refusal(name: str, row: int, cell: object) -> DataError:
     place, message = f"data row {row + 1}, column {name}", f"must be a finite number or empty, but is {cell!r}"
-    return DataError(f"{place} {message}", [Problem(place, message)])
+    return DataError.at(place, message)

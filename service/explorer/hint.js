@@ -1,4 +1,4 @@
-/** What is said of the part of a picture under the pointer or the focus, where it covers none of what is lit. */
+/** The tooltip of the part of a picture under the pointer or the focus, placed so that it covers no highlighted part. */
 
 import { byId, h } from "./dom.js";
 

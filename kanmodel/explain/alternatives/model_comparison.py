@@ -14,7 +14,7 @@ import torch
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.alternatives.comparison import match_outputs
-from kanmodel.explain.importance.bootstrap import Bootstrap, Estimate
+from kanmodel.explain.importance.bootstrap import Bootstrap, Estimate, share_of
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.ledger import Ledger, explain_windows
@@ -158,7 +158,7 @@ def _compare_features(
     model: LoadedModel, bootstrap: Bootstrap, ledger: Ledger, other: Ledger
 ) -> tuple[FeatureChange, ...]:
     sizes, others = np.abs(ledger.features), np.abs(other.features)
-    share, against_share = bootstrap.share(sizes).value, bootstrap.share(others).value
+    share, against_share = share_of(sizes), share_of(others)
     change = bootstrap.share_difference(sizes, others)
     order = np.argsort(-np.abs(change.value), kind="stable").tolist()
     names = model.config.feature_names

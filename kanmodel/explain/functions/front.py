@@ -20,6 +20,7 @@ from kanmodel.explain.functions.formulas import find_exact_formula
 from kanmodel.explain.functions.head_formula import Edge, HeadFormula
 from kanmodel.explain.functions.symbolic import Candidate, suggest_formulas
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
+from kanmodel.explain.structure import replay
 from kanmodel.network.activations import ACTIVATIONS, activate
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
@@ -206,8 +207,5 @@ def finish(model: LoadedModel, output: int, logits: Array) -> Array:
 
 
 def r2(full: Array, found: Array) -> float:
-    """Minus infinity where a value is not finite; of a constant, 1 if it is met."""
-    if not np.isfinite(found).all():
-        return -np.inf
-    lost, spread = float(((full - found) ** 2).sum()), float(((full - full.mean()) ** 2).sum())
-    return 1 - lost / spread if spread > 0 else float(lost == 0)
+    """`replay.r2` of the values of a formula, (n,)."""
+    return replay.r2(torch.from_numpy(full), torch.tensor(found))

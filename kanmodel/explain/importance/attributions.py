@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -82,31 +82,42 @@ def attribute_features(model: LoadedModel, importance: ImportanceEstimates) -> t
     if model.config.reads_features and len(model.reference.windows) >= MIN_INPUTS:
         scores = score_layers(model.network.stages["head"], model.network.encode(model.reference.windows)).feature_score
     order = np.argsort(-importance.features.value, kind="stable")
-    effect, rows = importance.permutation, []
+    rows = []
     for rank, feature in enumerate(order.tolist(), start=1):
         rows.append(
             Attribution(
                 name=names[feature],
                 rank=rank,
-                verdict=judge(
-                    connected[feature],
-                    importance.share.bounds(feature),
-                    len(names),
-                    None if effect is None else effect.bounds(feature),
-                ),
                 connected=connected[feature],
-                mean_abs_contribution=float(importance.features.value[feature]),
-                interval=importance.features.bounds(feature),
-                mean_contribution=float(importance.mean_contribution[feature]),
-                share=float(importance.share.value[feature]),
-                share_interval=importance.share.bounds(feature),
-                permutation_mae_increase=None if effect is None else float(effect.value[feature]),
-                permutation_interval=None if effect is None else effect.bounds(feature),
                 pykan_feature_score=None if scores is None else float(scores[feature]),
                 redundant_with=redundant[feature],
+                **describe_figures(importance, feature, connected[feature], len(names)),
             )
         )
     return tuple(rows)
+
+
+def describe_figures(estimates: ImportanceEstimates, number: int, connected: bool, n_shares: int) -> dict[str, Any]:
+    """The estimates of one feature, or of what takes its place in them, and the verdict, as `Attribution` names them.
+
+    Args:
+        estimates: of all.
+        number: which one.
+        connected: whether a path leads from it to the output.
+        n_shares: as `judge` has it.
+    """
+    share, effect = estimates.share.bounds(number), estimates.permutation
+    effect_interval = None if effect is None else effect.bounds(number)
+    return {
+        "verdict": judge(connected, share, n_shares, effect_interval),
+        "mean_abs_contribution": float(estimates.features.value[number]),
+        "interval": estimates.features.bounds(number),
+        "mean_contribution": float(estimates.mean_contribution[number]),
+        "share": float(estimates.share.value[number]),
+        "share_interval": share,
+        "permutation_mae_increase": None if effect is None else float(effect.value[number]),
+        "permutation_interval": effect_interval,
+    }
 
 
 def judge(connected: bool, share: tuple[float, float], n_shares: int, effect: tuple[float, float] | None) -> Verdict:

@@ -105,7 +105,7 @@ class Bootstrap:
     def share_difference(self, sizes: Array, others: Array) -> Estimate:
         """`share` of some sizes less that of others, (n, n_columns) both, which are resampled together (paired)."""
         pairs = [(one, one.sum(axis=1, keepdims=True)) for one in (sizes, others)]
-        shares = [_ratio(one.mean(axis=0), total.mean(axis=0)) for one, total in pairs]
+        shares = [share_of(one) for one in (sizes, others)]
         of_share = [
             _ratio(one, total.mean(axis=0)) - share * _ratio(total, total.mean(axis=0))
             for (one, total), share in zip(pairs, shares, strict=True)
@@ -170,6 +170,11 @@ def block_lengths(series: Array) -> Array:
     ratio = np.divide(slope, spectrum, out=np.zeros(n_columns), where=spectrum != 0)
     found: Array = np.minimum((1.5 * ratio**2 * n) ** (1 / 3), np.ceil(min(3 * np.sqrt(n), n / 3)))
     return found
+
+
+def share_of(sizes: Array) -> Array:
+    """The value of `Bootstrap.share` of sizes (n, n_columns), without its interval."""
+    return _ratio(sizes.mean(axis=0), sizes.sum(axis=1, keepdims=True).mean(axis=0))
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:

@@ -6,12 +6,12 @@ What stands for a feature stands for a group of it alone.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.explain.importance.attributions import Attribution, judge
+from kanmodel.explain.importance.attributions import Attribution, describe_figures
 from kanmodel.explain.importance.bootstrap import Bootstrap
 from kanmodel.explain.importance.global_importance import SEED, ImportanceEstimates
 from kanmodel.explain.importance.permutation import permute_features
@@ -55,33 +55,26 @@ def attribute_groups(
     contributions = sum_groups(importance.ledger.features, grouping)  # (n, n_names)
     sizes, signed, whole = np.abs(contributions), contributions.mean(axis=0), list(grouping.whole)
     bootstrap = Bootstrap(len(sizes))
-    magnitude, share = bootstrap.mean(sizes), bootstrap.share(sizes, of=sizes[:, whole])
     growth = permute_features(model, importance.output, SEED, grouping.members, pause)
-    effect = None if growth is None else Bootstrap(len(growth)).mean(growth)
+    estimates = replace(
+        importance,
+        features=bootstrap.mean(sizes),
+        mean_contribution=signed,
+        share=bootstrap.share(sizes, of=sizes[:, whole]),
+        permutation=None if growth is None else Bootstrap(len(growth)).mean(growth),
+    )
     live = connected_features(model.network, importance.output)
     connected = [any(live[feature] for feature in members) for members in grouping.members]
-    order = np.argsort(-magnitude.value, kind="stable").tolist()
+    order = np.argsort(-estimates.features.value, kind="stable").tolist()
     return tuple(
         GroupAttribution(
             name=grouping.names[number],
             rank=rank,
-            verdict=judge(
-                connected[number],
-                share.bounds(number),
-                len(whole),
-                None if effect is None else effect.bounds(number),
-            ),
             connected=connected[number],
-            mean_abs_contribution=float(magnitude.value[number]),
-            interval=magnitude.bounds(number),
-            mean_contribution=float(signed[number]),
-            share=float(share.value[number]),
-            share_interval=share.bounds(number),
-            permutation_mae_increase=None if effect is None else float(effect.value[number]),
-            permutation_interval=None if effect is None else effect.bounds(number),
             pykan_feature_score=None,
             redundant_with=(),
             members=tuple(config.feature_names[feature] for feature in grouping.members[number]),
+            **describe_figures(estimates, number, connected[number], len(whole)),
         )
         for rank, number in enumerate(order, start=1)
     )

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import DataError, Problem, UnknownNameError
+from kanmodel.errors import DataError, UnknownNameError
 from kanmodel.scaling import Array
 
 
@@ -46,7 +46,7 @@ def baseline_window(model: LoadedModel, baseline: Baseline) -> Array:
     instance = np.asarray(baseline.instance, dtype=np.float64)
     if instance.shape != shape:
         message = f"must have shape {list(shape)}, but has {list(instance.shape)}"
-        raise DataError(f"baseline.instance {message}", [Problem("baseline.instance", message)])
+        raise DataError.at("baseline.instance", message)
     return instance
 
 
@@ -58,10 +58,10 @@ def _window_of_values(names: Sequence[str], lookback: int, values: Mapping[str, 
     for name in names:
         place = f"baseline.values.{name}"
         if name not in values:
-            raise DataError(f"{place} is missing", [Problem(place, "is missing")])
+            raise DataError.at(place, "is missing")
         column = np.asarray(values[name], dtype=np.float64)
         if column.shape not in ((), (lookback,)):
             message = f"must be a number or {lookback} numbers, one per step"
-            raise DataError(f"{place} {message}", [Problem(place, message)])
+            raise DataError.at(place, message)
         columns.append(np.broadcast_to(column, (lookback,)))
     return np.stack(columns, axis=1)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import DataError, Problem
+from kanmodel.errors import DataError
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import Ledger, LedgerOptions, explain_windows
@@ -91,7 +91,7 @@ def draw_baselines(model: LoadedModel, count: int, seed: int = 0) -> Array:
     available = len(model.reference.windows)
     if not 2 <= count <= available:
         message = f"must lie between 2 and {available}, the number of reference windows, but is {count}"
-        raise DataError(f"baseline.reference {message}", [Problem("baseline.reference", message)])
+        raise DataError.at("baseline.reference", message)
     chosen = np.random.default_rng(seed).choice(available, count, replace=False)
     return model.scaling.features_to_original(model.reference.windows[chosen.tolist()])
 

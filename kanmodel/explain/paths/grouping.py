@@ -10,6 +10,7 @@ import numpy as np
 from kanmodel.errors import DataError
 from kanmodel.network.config.groups import Grouping
 from kanmodel.scaling import Array
+from kanmodel.windows import rows_of_steps
 
 Segments = Mapping[str, tuple[int, int]]
 """Name of a segment to its first and last step: 0 is the newest, -1 the one before."""
@@ -46,7 +47,7 @@ def resolve_segments(segments: object, lookback: int) -> dict[str, slice]:
             if step in taken:
                 raise DataError.at(place, f"shares step {step} with {taken[step]!r}")
             taken[step] = name
-        rows[name] = slice(lookback - 1 + first, lookback + last)
+        rows[name] = rows_of_steps(first, last, lookback)
     return rows
 
 

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
-from kanmodel.errors import DataError, Problem
+from kanmodel.errors import DataError
 from kanmodel.explain.paths.arrays import concatenate, map_arrays, replace_rows
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.bisection import BATCH
@@ -68,7 +68,7 @@ class LedgerOptions:
     def __post_init__(self) -> None:
         if self.path_nodes < 5 or self.path_nodes % 4 != 1:
             message = f"must be a multiple of 4 and one, such as 17, but is {self.path_nodes}"
-            raise DataError(f"path_nodes {message}", [Problem("path_nodes", message)])
+            raise DataError.at("path_nodes", message)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""How much of what is said of a model is said of its data: the bundled model beside others of the same recipe.
+"""How stable importance is across trainings: the bundled model beside models trained alike with other seeds.
 
 `python tests/benchmarks/faithfulness/retraining.py`: two trainings with other seeds; `--epochs 2` to try it out.
 """

@@ -259,7 +259,7 @@ def test_a_steep_place_takes_halvings_and_not_nodes():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_kinks_are_borders_of_parts(seed):
-    """Behind an LSTM, layers of relu converge on every window, to the entries of a far finer ledger."""
+    """Relu layers downstream of an LSTM converge on every window, to the contributions of a far finer ledger."""
     linear = [LayerConfig(n_in, n_out, Line(), "zero") for n_in, n_out in ((16, 16), (16, 16), (16, 1))]
     layers = (linear[0], *(replace(layer, before=(Step("relu"),)) for layer in linear[1:]))
     features = tuple(Feature(f"x{number}") for number in range(6))
