@@ -41,6 +41,10 @@ export function carry(values, before, after) {
   /** @type {Record<string, (value: string) => boolean>} */
   const conditions = {
     output: (output) => after.outputs.includes(output),
+    through: (node) =>
+      node.startsWith("feature:")
+        ? after.features.some(({ name }) => node === `feature:${name}`)
+        : JSON.stringify(before.architecture) === JSON.stringify(after.architecture),
     edge: () => JSON.stringify(before.architecture) === JSON.stringify(after.architecture),
     window: fits,
     baseline: fits,
