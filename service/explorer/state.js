@@ -52,7 +52,11 @@ export function carry(values, before, after) {
   return Object.fromEntries(Object.entries(values).filter(([name, value]) => conditions[name]?.(value) ?? true));
 }
 
-/** @param {ModelInfo} model */
-function shapeOf({ features, lookback }) {
+/**
+ * What a window for a model must have: its steps and features.
+ *
+ * @param {ModelInfo} model
+ */
+export function shapeOf({ features, lookback }) {
   return JSON.stringify([lookback, features.map(({ name }) => name)]);
 }

@@ -6,11 +6,15 @@ import { h, segments, table } from "../dom.js";
 import { fetchDrawing } from "../drawing.js";
 import { amount, fixed, percent } from "../figures.js";
 import { edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
+import { help, withHelp } from "../help.js";
 import { tellMakers } from "../paths.js";
 import { ruleQuery } from "../pruning.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["EdgeResponse"]} Edge */
+
+/** @type {Record<string, import("../help.js").Term>} */
+const HELPED = { "Mean |contribution|": "contribution", "Backward score": "score" };
 
 /**
  * @param {import("../app.js").Page} page
@@ -66,7 +70,7 @@ export function create(page) {
           ends,
         ),
         h("section", { class: "card" }, h("h2", {}, "Figures"), facts),
-        h("section", { class: "card" }, h("h2", {}, "What its input is made of"), makers),
+        h("section", { class: "card" }, h("h2", {}, "What its input is made of ", help("profile")), makers),
       ),
     ),
   );
@@ -139,7 +143,10 @@ function tellFacts(edge, unit) {
   };
   if (edge.support.outside_grid !== null) facts["Data outside the grid"] = percent(edge.support.outside_grid);
   if (edge.scores) facts["Backward score"] = amount(edge.scores.backward);
-  return Object.entries(facts).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
+  return Object.entries(facts).flatMap(([name, value]) => [
+    h("dt", {}, name in HELPED ? withHelp(name, HELPED[name]) : name),
+    h("dd", {}, value),
+  ]);
 }
 
 /** @param {Edge} edge */
@@ -154,7 +161,7 @@ function tellFormulas({ formulas }) {
       h("td", { class: "number" }, String(complexity)),
     ),
   );
-  return table(["Formula of x", "R²", "Price"], rows, { class: "tight" });
+  return table(["Formula of x", "R²", withHelp("Price", "price")], rows, { class: "tight" });
 }
 
 /** @param {Edge} edge */

@@ -6,6 +6,7 @@ import { h, segments, table } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
 import { amount, percent, range } from "../figures.js";
 import { edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
+import { help, withHelp } from "../help.js";
 import { chosenNode, pathsControl, sharesOf } from "../paths.js";
 import { pruningControl, ruleQuery, tellCost } from "../pruning.js";
 import { zoomable } from "../zoom.js";
@@ -47,7 +48,7 @@ export function create(page) {
         "aside",
         { "aria-label": "Pruning and look" },
         h("section", { class: "card" }, h("h2", {}, "Prune"), pruning.element, cost, curve),
-        h("section", { class: "card" }, h("h2", {}, "Look"), color.element, pruned.element),
+        h("section", { class: "card" }, h("h2", {}, "Look ", help("opacity")), color.element, pruned.element),
       ),
     ),
     listed,
@@ -202,8 +203,9 @@ function edgeTable(topology, unit, link, feature) {
       feature && h("td", { class: "number" }, percent(feature.share(edge))),
     ),
   );
-  const columns = ["Edge", "Mean |contribution|", "95 % interval", "Score"];
-  return table(feature ? [...columns, `Of its input is ${feature.name}`] : columns, rows);
+  const [worth, score] = [withHelp("Mean |contribution|", "contribution"), withHelp("Score", "score")];
+  const share = feature ? [withHelp(`Of its input is ${feature.name}`, "profile")] : [];
+  return table(["Edge", worth, "95 % interval", score, ...share], rows);
 }
 
 /** @param {Topology} topology */
