@@ -84,7 +84,8 @@ function toggle(button, term) {
   place(opened, button);
   const { signal } = leave;
   document.addEventListener("keydown", ({ key }) => key === "Escape" && close(), { signal });
-  document.addEventListener("scroll", close, { signal, capture: true });
+  const follow = () => (button.isConnected ? place(opened, button) : close());
+  document.addEventListener("scroll", follow, { signal, capture: true, passive: true });
   document.addEventListener(
     "pointerdown",
     ({ target }) => target instanceof Node && !opened.contains(target) && target !== button && close(),
