@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.drawing.network import N_POINTS, curved_edges, draw_topology
+from kanmodel.drawing.network import N_CURVES, N_POINTS, draw_topology
 from kanmodel.drawing.style import Theme
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge, TopologyNode
@@ -58,10 +58,11 @@ class Topology(NetworkGraph, Pictured):
     def _draw(self, theme: Theme) -> bytes:
         """The network as pykan draws it: a curve on each kept edge, what is pruned counted.
 
-        Of too many kept edges (`curved_edges`) there are links alone, and past `N_LINKS` links from features to units
-        only those of the largest shares are drawn, which keeps the picture under 1 MB.
+        Past `N_CURVES` kept edges only the strongest have a curve, and past `N_LINKS` links from features to units only
+        those of the largest shares are drawn, which keeps the picture under 1 MB.
         """
-        curves = sample_edges(self.loaded, curved_edges(self.upstream()), N_POINTS)
+        kept = sorted((edge for edge in self.kan_edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
+        curves = sample_edges(self.loaded, kept[:N_CURVES], N_POINTS)
         links = sorted((edge for edge in self.edges if edge.kind == "input"), key=lambda edge: -(edge.share or 0.0))
         weak = {(edge.source, edge.target) for edge in links[N_LINKS:]}
         drawn = tuple(edge for edge in self.edges if (edge.source, edge.target) not in weak)

@@ -78,7 +78,9 @@ export function pruningControl(page) {
    * @param {AbortSignal} signal
    */
   const thin = async (signal) => {
-    const distinct = await distinctStops(page, by, signal);
+    const asked = by;
+    const distinct = await distinctStops(page, asked, signal);
+    if (signal.aborted || by !== asked) return; // some of the answers may be missing
     const value = stops[by][Number(slider.value)];
     stops[by] = distinct;
     place(value);

@@ -66,6 +66,7 @@ def test_a_node_is_found_by_its_name(server, open_tab, text, node):
     page.locator("#find").fill(text)
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile(f"through={re.escape(node)}"))
+    expect(page.locator(".paths")).to_contain_text("takes part in")
     expect(kept_edges(page)).to_have_count(len(functions(server, through=node)))
     page.locator("#find").fill("no such thing")
     page.keyboard.press("Enter")
