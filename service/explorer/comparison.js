@@ -7,7 +7,7 @@ import { withHelp } from "./help.js";
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {Schemas["EdgeChangeInfo"]} Edge */
 
-const APART = 0.1; // standard deviations between two curves, from which they bend differently
+export const APART = 0.1; // model units between two curves, from which they bend differently
 const POINTS = 100; // percentage points of a share
 
 /**

@@ -2,7 +2,7 @@
 
 import { titleBar } from "../actions.js";
 import { ApiError, askJson, modelPath } from "../api.js";
-import { changedEdges, tellEdges, tellFeatures, tellSummary, tellWindow } from "../comparison.js";
+import { APART, changedEdges, tellEdges, tellFeatures, tellSummary, tellWindow } from "../comparison.js";
 import { h } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
 import { amount } from "../figures.js";
@@ -206,7 +206,7 @@ function tellCounts(answer) {
   const { came, went, bent, neither } = changedEdges(answer.edges);
   return (
     `Pruned to an R² of ${answer.fidelity}: ${came.length} came, ${went.length} went, and of those that both keep ` +
-    `${bent.length} bend differently, which is curves more than a tenth of a standard deviation apart. ` +
+    `${bent.length} bend differently: somewhere their curves are more than ${APART} apart, in model units. ` +
     `${neither.length} are kept by neither.`
   );
 }
