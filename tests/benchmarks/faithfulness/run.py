@@ -1,6 +1,6 @@
 """Prints the tables of faithfulness: `python tests/benchmarks/faithfulness/run.py`, alone on the machine.
 
-To try it out: `--windows 8 --models 1 --rounds 1 --without-http`.
+`--only measures` needs no quiet machine, `--only times` does. To try it out: `--windows 8 --models 1 --only measures`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -71,23 +72,26 @@ class Figures:
 def main() -> None:
     """Trains, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=("measures", "times"), help="one of the two instead of both")
     parser.add_argument("--windows", type=int, default=128, help="of each model")
     parser.add_argument("--models", type=int, default=5, help="how many of the five, in the order of the table")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the times")
     parser.add_argument("--seed", type=int, default=0, help="of data, training and methods")
-    parser.add_argument("--without-http", action="store_true", help="leaves out the times over HTTP")
     chosen = parser.parse_args()
-    figures: dict[str, Figures] = {}
+    figures: dict[str, Figures] = defaultdict(Figures)
     print(f"\n{machine()}\n")
     for process in make_processes(chosen.seed)[: chosen.models]:
         model = train(process, chosen.seed)
-        print(f"{process.name}: test R2 {model.metrics['test_r2']:.2f}", flush=True)
         windows = choose_windows(model, chosen.windows)
-        measure(process, model, windows, chosen, figures)
-        if not chosen.without_http:
-            figures.setdefault("ledger, over HTTP", Figures()).seconds.append(time_over_http(model, windows))
-    print_measures(figures)
-    print_truth(figures)
+        print(f"{process.name}: test R2 {model.metrics['test_r2']:.2f}, {len(windows)} windows", flush=True)
+        if chosen.only != "times":
+            measure(process, model, windows, chosen.seed, figures)
+        if chosen.only != "measures":
+            measure_times(model, windows, chosen.seed, figures)
+    if chosen.only != "times":
+        print_measures(figures)
+        print_truth(figures)
+    if chosen.only != "measures":
+        print_times(figures)
 
 
 def train(process: Process, seed: int) -> Model:
@@ -102,21 +106,16 @@ def choose_windows(model: Model, n: int) -> Array:
     return every[torch.linspace(0, len(every) - 1, min(n, len(every))).long()].numpy()
 
 
-def measure(
-    process: Process, model: Model, windows: Array, chosen: argparse.Namespace, figures: dict[str, Figures]
-) -> None:
-    """Adds the figures of every method on one model."""
+def measure(process: Process, model: Model, windows: Array, seed: int, figures: dict[str, Figures]) -> None:
+    """Adds the measures of every method on one model."""
     subject = Subject(model)
     start, forecast = subject.start, subject.forecast
-    methods = make_methods(subject, chosen.seed)
     truth = None
     if process.truth is not None:
         original = subject.to_original(windows)
         truth = np.sign(process.truth(original, model.baseline()[0]))
-    some = np.resize(np.arange(len(windows)), TIMED)
-    times = times_in_turn([partial(attribute, windows[some]) for attribute in methods.values()], chosen.rounds)
-    for (name, attribute), seconds in zip(methods.items(), times, strict=True):
-        scores, found = attribute(windows), figures.setdefault(name, Figures())
+    for name, attribute in make_methods(subject, seed).items():
+        scores, found = attribute(windows), figures[name]
         on = (forecast, windows, start, scores)
         of_windows: dict[str, Array] = {
             "CPD": cumulative_difference(*on, SHARE),
@@ -126,13 +125,23 @@ def measure(
         }
         if name not in INCOMPARABLE:
             of_windows["completeness error"] = completeness_error(*on)
-            of_windows["max-sensitivity"] = max_sensitivity(attribute, windows, scores, RADIUS, MOVES, chosen.seed)
-            found.seconds.append(float(np.median(seconds)))
+            of_windows["max-sensitivity"] = max_sensitivity(attribute, windows, scores, RADIUS, MOVES, seed)
         for measure_name, values in of_windows.items():
             found.by_window.setdefault(measure_name, []).append(values)
         if truth is not None:
             for measure_name, value in against_truth(scores, truth).items():
                 found.by_truth.setdefault(measure_name, []).append(value)
+
+
+def measure_times(model: Model, windows: Array, seed: int, figures: dict[str, Figures]) -> None:
+    """Adds the times of every method on one model, all in turn, and of the service."""
+    some = windows[np.resize(np.arange(len(windows)), TIMED)]
+    methods = {name: one for name, one in make_methods(Subject(model), seed).items() if name not in INCOMPARABLE}
+    times = times_in_turn([partial(attribute, some) for attribute in methods.values()], ROUNDS)
+    for name, seconds in zip(methods, times, strict=True):
+        figures[name].seconds.append(float(np.median(seconds)))
+    for name, seconds in time_over_http(model, some).items():
+        figures[name].seconds.append(seconds)
 
 
 def against_truth(scores: Array, truth: Array) -> dict[str, float]:
@@ -159,39 +168,49 @@ def served(model: Model) -> Iterator[int]:
             yield server.port
 
 
-def time_over_http(model: Model, windows: Array) -> float:
-    """Seconds of `TIMED` windows at detail steps, from the request's text to the answer's objects."""
-    some = Subject(model).to_original(windows[np.resize(np.arange(len(windows)), TIMED)])
-    instances, output = some.tolist(), model.outputs[0]
+def time_over_http(model: Model, windows: Array) -> dict[str, float]:
+    """Seconds at detail steps, without and with effects, from the request's text to the answer's objects."""
+    instances, output = Subject(model).to_original(windows).tolist(), model.outputs[0]
     with served(model) as port:
         connection = HTTPConnection("127.0.0.1", port)
 
-        def ask() -> None:
-            body = json.dumps({"instances": instances, "output": output, "detail": "steps"})
-            connection.request("POST", "/v1/models/model:explain", body, {"Content-Type": "application/json"})
-            assert len(json.loads(connection.getresponse().read())["explanations"]) == TIMED
+        def ask(effects: bool) -> None:
+            asked = {"instances": instances, "output": output, "detail": "steps", "effects": effects}
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", "/v1/models/model:explain", json.dumps(asked), headers)
+            assert len(json.loads(connection.getresponse().read())["explanations"]) == len(instances)
 
-        return float(np.median(times_in_turn([ask], ROUNDS)[0]))
+        times = times_in_turn([partial(ask, False), partial(ask, True)], ROUNDS)
+    without, with_effects = (float(np.median(seconds)) for seconds in times)
+    return {"ledger, over HTTP": without, "ledger and `removed`, over HTTP": with_effects}
 
 
 def print_measures(figures: Mapping[str, Figures]) -> None:
     """Means over models with their standard errors; a star where the pairs of windows differ from the ledger's."""
     columns = [f"{name} ({better} is better)" for name, better in BETTER.items()]
-    print(f"\n| method | {' | '.join(columns)} | ms for {TIMED} windows |\n|---|{'---|' * (len(columns) + 1)}")
+    print(f"\n| method | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     ours = figures[REFERENCE].by_window
     for name, found in figures.items():
-        cells = [
-            _write(found.by_window[column], None if name == REFERENCE else ours[column])
-            if column in found.by_window
-            else "-"
-            for column in BETTER
-        ]
-        times = f"{1e3 * np.mean(found.seconds):.0f}" if found.seconds else "-"
-        print(f"| {name} | {' | '.join(cells)} | {times} |")
+        if found.by_window:
+            cells = [
+                _write(found.by_window[column], None if name == REFERENCE else ours[column])
+                if column in found.by_window
+                else "-"
+                for column in BETTER
+            ]
+            print(f"| {name} | {' | '.join(cells)} |")
     print(
         f"\n± is the standard error over models; * marks a difference from the ledger at p < {SIGNIFICANT} (Wilcoxon's "
         "signed-rank test over all windows)."
     )
+
+
+def print_times(figures: Mapping[str, Figures]) -> None:
+    """Milliseconds, means over models."""
+    print(f"\n| method | ms for {TIMED} windows |\n|---|---|")
+    for name, found in figures.items():
+        if found.seconds:
+            print(f"| {name} | {1e3 * np.mean(found.seconds):.0f} |")
 
 
 def print_truth(figures: Mapping[str, Figures]) -> None:
