@@ -36,7 +36,7 @@ from measures import (  # noqa: E402
     signed_precision_and_recall,
     sum_segments,
 )
-from methods import Array, Subject, make_methods  # noqa: E402
+from methods import TOGETHER, Array, Subject, make_methods  # noqa: E402
 from servers import finish_background, free_server  # noqa: E402
 from table import machine, times_in_turn  # noqa: E402
 
@@ -48,9 +48,10 @@ RADIUS, MOVES = 0.02, 3  # of max-sensitivity, model units
 TIMED, ROUNDS = 32, 5  # windows that are explained together, and how often
 SEGMENT = 3
 SIGNIFICANT = 0.01
-REFERENCE = "ledger"
+MARKS = {"ledger": "*", "`removed`": "†"}  # of what differs from these
 BETTER = {"CPD": "more", "CPP": "less", "deletion": "more", "insertion": "less"}
 BETTER |= {"completeness error": "less", "max-sensitivity": "less"}
+ONLY_TIMED = (f"feature ablation, {TOGETHER} at once",)  # whose scores are another's
 INCOMPARABLE = ("random",)  # what has neither a sum nor a sensitivity that means anything
 
 
@@ -115,6 +116,8 @@ def measure(process: Process, model: Model, windows: Array, seed: int, figures: 
         original = subject.to_original(windows)
         truth = np.sign(process.truth(original, model.baseline()[0]))
     for name, attribute in make_methods(subject, seed).items():
+        if name in ONLY_TIMED:
+            continue
         scores, found = attribute(windows), figures[name]
         on = (forecast, windows, start, scores)
         of_windows: dict[str, Array] = {
@@ -186,22 +189,20 @@ def time_over_http(model: Model, windows: Array) -> dict[str, float]:
 
 
 def print_measures(figures: Mapping[str, Figures]) -> None:
-    """Means over models with their standard errors; a star where the pairs of windows differ from the ledger's."""
+    """Means over models with their standard errors, and which of them differ from those of `MARKS`."""
     columns = [f"{name} ({better} is better)" for name, better in BETTER.items()]
     print(f"\n| method | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
-    ours = figures[REFERENCE].by_window
     for name, found in figures.items():
         if found.by_window:
             cells = [
-                _write(found.by_window[column], None if name == REFERENCE else ours[column])
-                if column in found.by_window
-                else "-"
+                _write(found.by_window[column]) + _mark(figures, name, column) if column in found.by_window else "-"
                 for column in BETTER
             ]
             print(f"| {name} | {' | '.join(cells)} |")
+    marks = ", ".join(f"{mark} from {name}" for name, mark in MARKS.items())
     print(
-        f"\n± is the standard error over models; * marks a difference from the ledger at p < {SIGNIFICANT} (Wilcoxon's "
-        "signed-rank test over all windows)."
+        f"\n± is the standard error over models. At p < {SIGNIFICANT}, by Wilcoxon's signed-rank test over all "
+        f"windows, a figure differs: {marks}."
     )
 
 
@@ -215,23 +216,27 @@ def print_times(figures: Mapping[str, Figures]) -> None:
 
 def print_truth(figures: Mapping[str, Figures]) -> None:
     """AUP and AUR, means over the models whose truth is known."""
-    columns = list(figures[REFERENCE].by_truth)
+    columns = list(figures["ledger"].by_truth)
     print(f"\n| method | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name, found in figures.items():
         if found.by_truth:
             print(f"| {name} | {' | '.join(f'{np.mean(found.by_truth[column]):.2f}' for column in columns)} |")
 
 
-def _write(values: list[Array], ours: list[Array] | None) -> str:
+def _write(values: list[Array]) -> str:
     means = [float(of_model.mean()) for of_model in values]
-    text = f"{np.mean(means):.3g}"
-    if len(means) > 1:
-        text += f" ± {np.std(means, ddof=1) / np.sqrt(len(means)):.2g}"
-    if ours is not None:
-        differences = np.concatenate(values) - np.concatenate(ours)
+    error = f" ± {np.std(means, ddof=1) / np.sqrt(len(means)):.2g}" if len(means) > 1 else ""
+    return f"{np.mean(means):.3g}{error}"
+
+
+def _mark(figures: Mapping[str, Figures], name: str, column: str) -> str:
+    """The marks of a figure."""
+    found = ""
+    for other, mark in MARKS.items():
+        differences = np.concatenate(figures[name].by_window[column]) - np.concatenate(figures[other].by_window[column])
         if np.any(differences != 0) and wilcoxon(differences).pvalue < SIGNIFICANT:
-            text += " *"
-    return text
+            found += mark
+    return f" {found}" if found else ""
 
 
 if __name__ == "__main__":
