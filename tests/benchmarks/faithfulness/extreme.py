@@ -85,6 +85,8 @@ class Search:
         if self.generator.random() < 0.5:
             alone = self.generator.integers(way.shape[1])
             way = np.where(np.arange(way.shape[1]) == alone, way, 0.0)
+        if not way.any():  # the same month in both
+            return self.draw()
         return Jump(start, way, np.exp(self.generator.uniform(np.log(SMALLEST), np.log(LARGEST))))
 
     def change(self, jump: Jump) -> Jump:
@@ -159,8 +161,8 @@ def main() -> None:
     """Searches, and prints what was found."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--random", type=int, default=8000, help="random windows, of all models together")
-    parser.add_argument("--climb", type=int, default=5, help="how many of the worst of each model are climbed from")
-    parser.add_argument("--steps", type=int, default=20, help=f"of each climb, {TRIED} windows each")
+    parser.add_argument("--climb", type=int, default=4, help="how many of the worst of each model are climbed from")
+    parser.add_argument("--steps", type=int, default=10, help=f"of each climb, {TRIED} windows each")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
     models = {"bundled": load(BUNDLED / "nyc-weather.safetensors")}
