@@ -124,7 +124,7 @@ BAD_EXPLAIN = {  # name: (body, path, a part of the message)
     "output left out": ({"instances": [WINDOW]}, "output", "is missing; the outputs are a+1, b+1, a+2, b+2"),
     "an output that is no name": (explain(output=3), "output", "must be the name of an output: a+1"),
     "no outputs": (explain(output=[]), "output", "must name at least one output: a+1"),
-    "the same output twice": (explain(output=["a+1", "a+1"]), "output[1]", "is there already"),
+    "the same output twice": (explain(output=["a+1", "a+1"]), "output[1]", "is given twice"),
     "unknown detail": (explain(detail="all"), "detail", "must be 'features', 'steps' or 'flow'"),
     "a tolerance of zero": (explain(tolerance=0), "tolerance", "must be greater than 0"),
     "a string for tolerance": (explain(tolerance="0.1"), "tolerance", "must be a valid number"),

@@ -275,7 +275,7 @@ def test_what_is_asked_is_counted_and_logged(launch, folder, service, model, win
         ({"datatype": "BYTES"}, "inputs[0].datatype must be 'FP16', 'FP32'"),
         ({"datatype": "BOOL"}, "inputs[0].datatype must be 'FP16', 'FP32'"),
         ({"datatype": 1}, "inputs[0].datatype must be 'FP16', 'FP32'"),
-        ({"name": "other"}, "inputs[0].name is unknown; there are instances, alone, or the features f0, f1, f2, f3"),
+        ({"name": "other"}, "inputs[0].name is unknown; expected instances alone, or the features f0, f1, f2, f3"),
         ({"name": 1}, "inputs[0].name must be a valid string"),
         ({"parameters": {"shared_memory_region": "r"}}, "inputs[0].parameters.shared_memory_region is unknown"),
         ({"parameters": {"binary_data_size": 576}}, "inputs[0].data and parameters.binary_data_size are both given"),
@@ -298,12 +298,12 @@ def test_a_hostile_tensor_is_refused_by_one_sentence(service, windows, change, m
         ({"inputs": []}, "inputs must have at least 1 item"),
         ({"inputs": [{}] * 20_000}, "inputs must be 1 tensor, or 4, one for each feature, but are 20000"),
         ({"inputs": [1]}, "inputs[0] must be a valid dictionary"),
-        ({"outputs": [{"name": "predictions"}] * 2}, "outputs[1].name is there already"),
+        ({"outputs": [{"name": "predictions"}] * 2}, "outputs[1].name is given twice"),
         (
             {"outputs": [{"name": "other"}]},
             "outputs[0].name must be 'predictions', 'contributions', 'contributions_by_group', 'residual' or 'error'",
         ),
-        ({"outputs": [{"name": "residual"}]}, "outputs[0].name residual is there only with parameters.explain"),
+        ({"outputs": [{"name": "residual"}]}, "outputs[0].name residual needs parameters.explain"),
         ({"outputs": [{"name": "predictions", "parameters": {"classification": 3}}]}, "outputs[0].parameters.class"),
         ({"parameters": {"explain": "yes"}}, "parameters.explain must be a valid boolean"),
         ({"parameters": {"explain": True, "detail": "flow"}}, "parameters.detail must be 'features' or 'steps'"),
@@ -325,8 +325,8 @@ def test_a_hostile_request_is_refused_by_one_sentence(service, windows, body, me
     ("names", "message"),
     [
         (("f0", "f1", "f2"), "inputs must have one tensor for each feature, but lacks f3"),
-        (("f0", "f1", "f2", "f2"), "inputs[3].name is there already"),
-        (("f0", "f1", "f2", "instances"), "inputs[3].name is unknown; there are instances, alone, or the features"),
+        (("f0", "f1", "f2", "f2"), "inputs[3].name is given twice"),
+        (("f0", "f1", "f2", "instances"), "inputs[3].name is unknown; expected instances alone, or the features"),
     ],
 )
 def test_features_that_do_not_make_a_window_are_refused(service, windows, names, message):
