@@ -97,6 +97,13 @@ def test_a_failed_import_writes_nothing(tmp_path, run, manifest, changes, reason
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_a_missing_folder_is_refused_before_the_work(tmp_path, run, manifest):
+    """A checkpoint that could not be written is refused before the file is read."""
+    output = tmp_path / "none" / "m.safetensors"
+    code, _, error = run("import", tmp_path / "missing.pt", "--manifest", manifest(), "-o", output)
+    assert code == 2 and f"cannot write {output}: there is no folder {output.parent}" in error
+
+
 def test_without_check(tmp_path, run, manifest):
     """Without a check the checkpoint says that nothing was proved."""
     code, out, _ = run("import", WEIGHTS, "--manifest", manifest(check=None), "-o", tmp_path / "m.safetensors")
