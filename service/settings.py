@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -9,6 +12,10 @@ from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kanmodel.errors import ConfigError
+
+PREFIX = "KANSCOPE_"
+# What Kubernetes puts into pods for each Service whose name begins with kanscope, such as KANSCOPE_PORT=tcp://10.0.0.1:80.
+SERVICE_LINK = re.compile(r"KANSCOPE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_.+)?)?)")
 
 
 class Settings(BaseSettings):
@@ -60,7 +67,7 @@ class Settings(BaseSettings):
         log_level: the least that is logged, ``debug``, ``info``, ``warning`` or ``error``.
     """
 
-    model_config = SettingsConfigDict(env_prefix="KANSCOPE_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -118,5 +125,21 @@ def choose_settings(**given: object) -> Settings:
         return Settings.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        name = "KANSCOPE_" + "_".join(map(str, first["loc"])).upper()
-        raise ConfigError(f"{name} is {first['input']!r}: {first['msg'].lower()}") from error
+        name, value = PREFIX + "_".join(map(str, first["loc"])).upper(), first["input"]
+        reason = first["msg"].lower()
+        if name == "KANSCOPE_PORT" and "://" in str(value):
+            reason = "Kubernetes sets this for a Service named kanscope; set enableServiceLinks: false in the pod"
+        raise ConfigError(f"{name} is {value!r}: {reason}") from error
+
+
+def check_variables(names: Iterable[str]) -> Iterator[str]:
+    """Warnings about environment variables that begin like settings but are none, such as a misspelt one.
+
+    Args:
+        names: names of environment variables.
+    """
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    for name in sorted(name for name in names if name.upper().startswith(PREFIX)):
+        if name.upper() not in known and not SERVICE_LINK.fullmatch(name):
+            near = get_close_matches(name.upper(), known, n=1, cutoff=0.8)
+            yield f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "")

@@ -182,7 +182,8 @@ def load_keys(settings: Settings) -> Keys | None:
         if settings.no_auth or is_loopback(settings.host):
             return None
         raise ConfigError(
-            f"{settings.host} can be reached by others: set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or say --no-auth"
+            f"{settings.host} can be reached by others: set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or "
+            "KANSCOPE_NO_AUTH=true (--no-auth)"
         )
     if settings.no_auth:
         raise ConfigError("there are API keys, and no_auth says that none is needed: give one of them")

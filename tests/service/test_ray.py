@@ -329,7 +329,7 @@ def test_serve_run_takes_settings_and_wants_keys(models, monkeypatch):
     from service.engines.ray import app
 
     monkeypatch.delenv("KANSCOPE_KEYS", raising=False)
-    with pytest.raises(ConfigError, match="set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or say --no-auth"):
+    with pytest.raises(ConfigError, match="set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or KANSCOPE_NO_AUTH=true"):
         app({"models": str(models)})
     with pytest.raises(ConfigError, match="KANSCOPE_MODEL is "):
         app({"model": str(models)})

@@ -221,9 +221,8 @@ def test_an_address_that_others_reach_needs_keys(run, host, monkeypatch):
     """The command ends in one sentence unless there are keys or --no-auth is said; both together is a contradiction."""
     code, _, err = run("serve", "--host", host)
     assert code == 2
-    assert (
-        err == f"kanscope: {host} can be reached by others: set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or say --no-auth\n"
-    )
+    ways = "set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or KANSCOPE_NO_AUTH=true (--no-auth)"
+    assert err == f"kanscope: {host} can be reached by others: {ways}\n"
     assert create_app(Settings(host=host, no_auth=True))
     assert create_app(Settings(host=host, keys=KEYS))
     monkeypatch.setenv("KANSCOPE_KEYS", KEYS)
