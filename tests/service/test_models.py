@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from kanmodel.network.bases import BASES
+from service.schemas.models import BasisInfo
 
 
 @pytest.mark.smoke
@@ -44,6 +48,12 @@ def test_describes_an_architecture_in_the_names_of_pykan(service):
     head = service.get("/v1/models/head").json()["architecture"]
     assert (head["front"], head["lstm"]) == (None, None)
     assert "mult_arity" not in head["head"]
+
+
+def test_every_option_of_a_basis_is_described():
+    """The document describes each option that a layer's basis may have, and no other."""
+    options = {field.name for basis in BASES.values() for field in fields(basis)}
+    assert set(BasisInfo.__annotations__) == {"kind", *options}
 
 
 def test_the_bundled_model_is_served_where_no_models_are_given(serve, tmp_path: Path):
