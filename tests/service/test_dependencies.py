@@ -29,7 +29,9 @@ def test_a_result_that_is_not_there_by_the_deadline_is_503(serve, folder, blocke
     with serve(models=folder / "head.safetensors") as client:
         answer = client.get(f"/v1/models/head/{path}", headers={"X-Request-Timeout": "0.05"})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        assert answer.json()["error"] == "the result is still being computed after 0.05 s (request_timeout); ask again"
+        assert (
+            answer.json()["error"] == "the result is still being computed after 0.05 s (request_timeout); retry later"
+        )
         blocked.set()
         assert client.get(f"/v1/models/head/{path}").status_code == 200
 

@@ -171,7 +171,9 @@ def test_explanations_take_no_places_of_forecasts():
         slow = await start_all(
             *(work.run(taking(100), "explanation", UNKNOWN, number) for number in range(BOUNDS.explanations))
         )
-        with pytest.raises(OverloadedError, match=r"10 explanations wait already \(max_explanations\); ask again"):
+        with pytest.raises(
+            OverloadedError, match=r"10 explanations are waiting already \(max_explanations\); retry later"
+        ):
             await work.run(taking(1), "explanation", QUICK, "one more")
         begun = now()
         await work.predict(model, make_windows(model, 1), Deadline.after(1))
@@ -194,7 +196,7 @@ def test_forecasts_past_their_places_are_refused():
     answers, again = run(scenario)
     refused = [answer for answer in answers if isinstance(answer, OverloadedError)]
     assert len(refused) == 2 and again.shape == (1, 1)
-    assert str(refused[0]) == "20 requests wait already (max_queue); ask again"
+    assert str(refused[0]) == "20 requests are waiting already (max_queue); retry later"
     assert refused[0].headers == {"Retry-After": "1"}
 
 
@@ -208,7 +210,7 @@ def test_bytes_are_bounded_and_explanations_have_half():
         ):
             await work.run(taking(1), "explanation", Cost(1, half + 10 * MB))
         with work.place("explanation", half - MB):
-            with pytest.raises(OverloadedError, match=r"requests hold 49 MB already \(max_work_bytes\); ask again"):
+            with pytest.raises(OverloadedError, match=r"requests hold 49 MB already \(max_work_bytes\); retry later"):
                 await work.run(taking(1), "explanation", Cost(1, 2 * MB))
             await work.run(taking(1), "forecast", Cost(1, half))
         with work.hold("forecast") as held:

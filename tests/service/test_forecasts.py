@@ -284,7 +284,7 @@ def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(busy):
         await asyncio.to_thread(begun.wait)
         windows = make_windows(MODEL, 1)
         patient = asyncio.create_task(under_test.predict(MODEL, windows, LATE))
-        with pytest.raises(DeadlineError, match=r"still being computed after 0.01 s \(request_timeout\); ask again"):
+        with pytest.raises(DeadlineError, match=r"still being computed after 0.01 s \(request_timeout\); retry later"):
             await under_test.predict(MODEL, windows, Deadline.after(0.01))
         go_on.set()
         await long

@@ -84,7 +84,7 @@ def test_curves_have_a_deadline_and_a_place(serve, folder, monkeypatch):
             assert client.get(url, headers={"X-Request-Timeout": "0.5"}).status_code == 503
             assert begun.is_set()
             refused = client.get("/v1/models/nyc-weather/topology?fidelity=0.5")
-            assert refused.json()["error"] == "1 explanations wait already (max_explanations); ask again"
+            assert refused.json()["error"] == "1 explanations are waiting already (max_explanations); retry later"
         finally:
             go_on.set()
         poll(lambda: is_at_rest(client))
