@@ -74,7 +74,7 @@ def test_it_needs_the_scope_admin(serve, tmp_path, path):
 def test_a_page_of_another_host_does_not_open_it(client, origin):
     """A browser posts for any page; it says for which."""
     answer = client.post(UNLOAD, headers={"Origin": origin})
-    assert (answer.status_code, answer.json()["error"]) == (403, "a page of another host must not ask this")
+    assert (answer.status_code, answer.json()["error"]) == (403, "pages of other sites may not do this")
     own = f"http://127.0.0.1:{client.base_url.port}"
     assert client.post(INDEX, headers={"Origin": own}).json() == [entry()]
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_loaded_leaves_what_serves(client, tmp_path):
     assert checkpoint(client) == before
     shutil.rmtree(tmp_path)
     answer = client.post(LOAD)
-    assert (answer.status_code, answer.json()["error"].split(":")[0]) == (400, "the models cannot be looked at")
+    assert (answer.status_code, answer.json()["error"].split(":")[0]) == (400, "the models cannot be read")
     assert checkpoint(client) == before
 
 
@@ -266,7 +266,7 @@ def test_with_several_processes_the_folder_is_looked_at_instead(request, tmp_pat
         for path in (LOAD, UNLOAD):
             answer = process.client.post(path)
             assert answer.status_code == 501
-            assert "change the folder, which each process looks at by itself (poll_seconds)" in answer.json()["error"]
+            assert "change the folder, which each process scans (poll_seconds)" in answer.json()["error"]
         assert process.client.post(INDEX).json() == [entry()]
 
 

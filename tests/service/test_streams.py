@@ -55,7 +55,7 @@ def test_progress_needs_lines(service):
     """In one JSON object there is no place for it, and so it is refused."""
     answer = service.post(EXPLAIN, make_body(service, 1, progress=True))
     assert answer.status_code == 422
-    assert answer.json()["error"] == "progress needs Accept: application/x-ndjson, whose lines can tell it"
+    assert answer.json()["error"] == "progress needs Accept: application/x-ndjson"
 
 
 @pytest.fixture
@@ -132,5 +132,5 @@ def test_what_was_finished_by_the_deadline_has_been_sent(serve, folder, local_se
     assert [line["instance"] for line in lines] == [*range(explanations.PART)]
     assert (last["status"], last["error"]) == (
         503,
-        "the result is still being computed after 3 s (request_timeout); ask again",
+        "the result is still being computed after 3 s (request_timeout); retry later",
     )
