@@ -97,7 +97,7 @@ def test_every_route_of_the_documents_exists(service: Any) -> None:
     for method, path in named:
         url = path.replace("…", MODEL).format(model="nyc-weather", version="1", layer="0", i="7", j="3", index="0")
         answer = service.client.request(method, url)
-        assert "there is nothing at" not in answer.text, path
+        assert "there is no route" not in answer.text, path
 
 
 def test_every_command_of_the_documents_exists() -> None:

@@ -243,9 +243,9 @@ BAD_QUERIES = {  # name: (path behind the model, path of the bad value, a part o
 }
 JSON = {"Content-Type": "application/json"}
 STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
-    "unknown path": ("GET", "/v1/nothing", {}, 404, "there is nothing at /v1/nothing"),
-    "unknown verb": ("POST", "/v1/models/two:train", {}, 404, "there is nothing at"),
-    "a slash at the end": ("GET", "/v1/models/", {}, 404, "there is nothing at"),
+    "unknown path": ("GET", "/v1/nothing", {}, 404, "there is no route /v1/nothing"),
+    "unknown verb": ("POST", "/v1/models/two:train", {}, 404, "there is no route"),
+    "a slash at the end": ("GET", "/v1/models/", {}, 404, "there is no route"),
     "unknown model": ("GET", "/v1/models/tow", {}, 404, "there is no model 'tow'; the models are broken, front, head"),
     "a path for a model": ("GET", "/v1/models/..%2Ftwo", {}, 404, "there is n"),
     "unknown model to predict": ("POST", "/v1/models/tow:predict", {"json": {}}, 404, "there is no model 'tow'"),
@@ -273,7 +273,7 @@ STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
         "/v1/models/two/attributions",
         {"headers": {"Accept": "text/csv"}},
         406,
-        "which Accept does not take",
+        "which Accept excludes",
     ),
     "a report in html": (
         "GET",
@@ -295,14 +295,14 @@ STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
         "/v1/models/two/edges",
         {"headers": {"Accept": "image/svg+xml"}},
         406,
-        "which Accept does not take",
+        "which Accept excludes",
     ),
     "json refused": (
         "GET",
         "/healthz",
         {"headers": {"Accept": "application/json;q=0, text/*"}},
         406,
-        "which Accept does not take",
+        "which Accept excludes",
     ),
     "html of an explanation": (
         "POST",

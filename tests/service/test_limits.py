@@ -176,7 +176,7 @@ def test_a_client_that_does_not_read_is_left(serve, folder, local_service, caplo
             connection.settimeout(30)
             connection.connect((client.base_url.host, client.base_url.port))
             connection.sendall(begin)
-            poll(lambda: "a client has not taken its answer within 0.5 seconds (send_timeout)" in caplog.text)
+            poll(lambda: "a client has not read its answer within 0.5 seconds (send_timeout)" in caplog.text)
             poll(lambda: metric(client, "kanscope_requests_in_flight ") == 1)
             poll(lambda: metric(client, "kanscope_queue_depth{", "explanation") == 0)
             assert metric(client, "kanscope_explanation_residual_count") < len(windows)

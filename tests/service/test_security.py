@@ -183,7 +183,7 @@ def test_no_key_is_in_an_answer_or_the_log(serve, folder, tmp_path, capfd, caplo
         file.write_text(f"dashboard read {READ} {OTHER}\n")
         client.get("/v1/models", headers=bearer(READ))
     said = "".join([*(f"{answer.headers}{answer.text}" for answer in answers), *capfd.readouterr(), caplog.text])
-    assert "keys stay as they were: keys, line 1, must be: name scope[,scope] key" in said
+    assert "keys are unchanged: keys, line 1, must be: name scope[,scope] key" in said
     assert '"client":"dashboard"' in said
     assert READ not in said and OTHER not in said
 
@@ -196,7 +196,7 @@ def test_no_key_is_in_an_answer_or_the_log(serve, folder, tmp_path, capfd, caplo
         (f"a read,write {READ}", "line 2, has an unknown scope: there are read, explain, admin"),
         ("a read short", "line 2, has a key that is not 16 or more of"),
         (f"a read {READ}\N{SNOWMAN}", "line 2, has a key that is not 16 or more of"),
-        (f"a read {ADMIN}", "line 2, has the key of ops again"),
+        (f"a read {ADMIN}", "line 2, repeats the key of ops"),
     ],
 )
 def test_a_line_that_is_no_key_is_named(line, message):
@@ -210,7 +210,7 @@ def test_a_line_that_is_no_key_is_named(line, message):
 def test_a_file_without_keys_is_refused_at_the_start(tmp_path):
     """A service that wants keys has some."""
     (tmp_path / "keys").write_text("# none yet\n")
-    with pytest.raises(ConfigError, match="keys holds no key"):
+    with pytest.raises(ConfigError, match="keys has no key"):
         KeyFile(tmp_path / "keys")
     with pytest.raises(ConfigError, match="No such file"):
         KeyFile(tmp_path / "none")
@@ -284,7 +284,7 @@ def test_a_key_may_have_a_cap(serve, folder):
         assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
         refused = answers[-1]
         assert (refused.json()["code"], refused.json()["title"]) == ("rate_limited", "Too Many Requests")
-        assert refused.json()["error"] == "the key dashboard may ask 5 times a minute"
+        assert refused.json()["error"] == "the key dashboard is limited to 5 requests per minute"
         assert 50 <= int(refused.headers["retry-after"]) <= 60
         assert client.get("/v1/models", headers=bearer(EXPLAIN)).status_code == 200
         assert client.get("/healthz", headers=bearer(READ)).status_code == 200
