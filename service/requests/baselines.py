@@ -51,7 +51,7 @@ def read_baseline(value: Any, model: Model) -> Baseline | ReferenceBaselines:
 def _read_reference(members: dict[str, Any], model: Model) -> ReferenceBaselines:
     for name in members:
         if name not in ("reference", "seed"):
-            raise unusable(f"baseline.{name}", "is unknown; there are reference, seed")
+            raise unusable(f"baseline.{name}", "is unknown; expected one of reference, seed")
     count, seed, available = members["reference"], members.get("seed", 0), len(model.reference)
     if type(count) is not int or not 2 <= count <= available:
         raise unusable("baseline.reference", f"must be a whole number from 2 to {available}, the reference windows")

@@ -67,7 +67,7 @@ BAD_WINDOWS = {  # name: (body, path of the first bad value, a part of its messa
     "unknown member": (
         {"instances": [WINDOW], "instnaces": 1},
         "instnaces",
-        "is unknown; there are instances, columns",
+        "is unknown; expected one of instances, columns",
     ),
     "no instances": ({"instances": []}, "instances", "must have 1 to 50 instances (max_windows), but has 0"),
     "too many instances": (
@@ -129,7 +129,7 @@ BAD_EXPLAIN = {  # name: (body, path, a part of the message)
     "a tolerance of zero": (explain(tolerance=0), "tolerance", "must be greater than 0"),
     "a string for tolerance": (explain(tolerance="0.1"), "tolerance", "must be a valid number"),
     "a boolean for tolerance": (explain(tolerance=True), "tolerance", "must be a valid number"),
-    "unknown member": (explain(basline="mean"), "basline", "is unknown; there are instances, columns, output"),
+    "unknown member": (explain(basline="mean"), "basline", "is unknown; expected one of instances, columns, output"),
     "bad window": (explain(instances=[window(3, 2, "x")]), "instances[0][3][2]", "must be a number"),
     "unknown baseline": (explain(baseline="median"), "baseline", '"mean", "zero"'),
     "too few reference windows": (explain(baseline={"reference": 1}), "baseline.reference", "from 2 to 160"),
@@ -143,12 +143,12 @@ BAD_EXPLAIN = {  # name: (body, path, a part of the message)
     "reference and more": (
         explain(baseline={"reference": 4, "sede": 1}),
         "baseline.sede",
-        "is unknown; there are reference, seed",
+        "is unknown; expected one of reference, seed",
     ),
     "reference and values": (
         explain(baseline={"reference": 4, "values": VALUES}),
         "baseline.values",
-        "is unknown; there are reference, seed",
+        "is unknown; expected one of reference, seed",
     ),
     "two baselines": (explain(baseline={"values": VALUES, "instance": WINDOW}), "baseline", "'values', 'instance'"),
     "an empty baseline": (explain(baseline={}), "baseline", "but has nothing"),
@@ -191,7 +191,7 @@ BAD_QUERIES = {  # name: (path behind the model, path of the bad value, a part o
     "unknown parameter": (
         "topology?output=a%2B1&treshold=1",
         "treshold",
-        "is unknown; there are version, output, metric",
+        "is unknown; expected one of version, output, metric",
     ),
     "output left out of the table": ("attributions", "output", "is missing; the outputs are a+1"),
     "output left out of the report": ("report", "output", "is missing; the outputs are a+1"),
@@ -199,13 +199,13 @@ BAD_QUERIES = {  # name: (path behind the model, path of the bad value, a part o
     "unknown parameter of the table": (
         "attributions?outptu=1",
         "outptu",
-        "is unknown; there are version, output, baselines",
+        "is unknown; expected one of version, output, baselines",
     ),
-    "unknown parameter of the report": ("report?metric=size", "metric", "is unknown; there are version, output"),
+    "unknown parameter of the report": ("report?metric=size", "metric", "is unknown; expected one of version, output"),
     "unknown parameter of the curve": (
         "topology/fidelity?fidelity=0.9",
         "fidelity",
-        "is unknown; there are version, output, metric, fill",
+        "is unknown; expected one of version, output, metric, fill",
     ),
     "baselines that are neither": ("attributions?baselines=mean", "baselines", "must be a valid boolean"),
     "unknown metric of the curve": ("topology/fidelity?metric=size", "metric", "must be 'contribution', 'backward'"),

@@ -280,7 +280,7 @@ def test_what_is_asked_is_counted_and_logged(launch, folder, service, model, win
         ({"parameters": {"shared_memory_region": "r"}}, "inputs[0].parameters.shared_memory_region is unknown"),
         ({"parameters": {"binary_data_size": 576}}, "inputs[0].data and parameters.binary_data_size are both given"),
         ({"parameters": {"binary_data_size": -1}}, "inputs[0].parameters.binary_data_size must be greater than"),
-        ({"unknown": 1}, "inputs[0].unknown is unknown; there are name, shape, datatype, parameters, data"),
+        ({"unknown": 1}, "inputs[0].unknown is unknown; expected one of name, shape, datatype, parameters, data"),
     ],
 )
 def test_a_hostile_tensor_is_refused_by_one_sentence(service, windows, change, message):
@@ -308,10 +308,10 @@ def test_a_hostile_tensor_is_refused_by_one_sentence(service, windows, change, m
         ({"parameters": {"explain": "yes"}}, "parameters.explain must be a valid boolean"),
         ({"parameters": {"explain": True, "detail": "flow"}}, "parameters.detail must be 'features' or 'steps'"),
         ({"parameters": {"explain": True, "baseline": "median"}}, "parameters.baseline must be 'mean', 'zero' or"),
-        ({"parameters": {"sequence_id": 1}}, "parameters.sequence_id is unknown; there are explain, detail"),
+        ({"parameters": {"sequence_id": 1}}, "parameters.sequence_id is unknown; expected one of explain, detail"),
         ({"id": 1}, "id must be a valid string"),
         ({"id": "x" * 129}, "id must have at most 128 characters"),
-        ({"other": 1}, "other is unknown; there are id, model_name, parameters, inputs, outputs"),
+        ({"other": 1}, "other is unknown; expected one of id, model_name, parameters, inputs, outputs"),
     ],
 )
 def test_a_hostile_request_is_refused_by_one_sentence(service, windows, body, message):

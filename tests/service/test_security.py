@@ -227,7 +227,7 @@ def test_an_address_that_others_reach_needs_keys(run, host, monkeypatch):
     assert create_app(Settings(host=host, keys=KEYS))
     monkeypatch.setenv("KANSCOPE_KEYS", KEYS)
     code, _, err = run("serve", "--host", host, "--no-auth")
-    assert code == 2 and "give one of them" in err and ADMIN not in err
+    assert code == 2 and "set one of them" in err and ADMIN not in err
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
