@@ -289,7 +289,7 @@ STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
     "wrong method on a list": ("DELETE", "/v1/models", {}, 405, "DELETE is not allowed at /v1/models; use GET"),
     "wrong method on a verb": ("GET", "/v1/models/two:predict", {}, 405, "use POST"),
     "wrong method on a model": ("PUT", "/v1/models/two", {}, 405, "use GET"),
-    "csv wanted": ("GET", "/v1/models", {"headers": {"Accept": "text/csv"}}, 406, "the answer is application/json"),
+    "csv wanted": ("GET", "/v1/models", {"headers": {"Accept": "text/csv"}}, 406, "the response is application/json"),
     "a picture wanted": (
         "GET",
         "/v1/models/two/edges",
