@@ -34,7 +34,7 @@ async def get_formula(
 ) -> Response:
     """Writes the head as formulas of its inputs, from a constant to all edges, each with its error.
 
-    Inputs are LSTM units, or features if there is no LSTM. Outputs are in original units.
+    Inputs are LSTM units, or features if there is no LSTM; everything is in original units.
     """
     media_type = JSON if query.format == "json" else TEXT
     choose_media_type(request.headers.get("accept"), (media_type,))

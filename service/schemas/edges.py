@@ -115,7 +115,7 @@ class EdgeFunction(TypedDict):
     y_original: NotRequired[
         Annotated[
             list[float],
-            Field(description="Its addend of the forecast, target's unit; only if the target is an output."),
+            Field(description="y in the target's unit, as it adds to the forecast; only if the edge enters an output."),
         ]
     ]
     unit: Annotated[str | None, Field(description="Unit of `x_original`; null if there is none or it is unknown.")]

@@ -178,7 +178,9 @@ class InferResponseParameters(TypedDict):
     """Parameters of an answer."""
 
     checkpoint: Checkpoint
-    outside_range: Annotated[int, Field(description="Number of windows' features outside their training range.", ge=0)]
+    outside_range: Annotated[
+        int, Field(description="Number of pairs of a window and a feature outside the training range.", ge=0)
+    ]
     converged: NotRequired[
         Annotated[bool, Field(description="Whether every explanation has converged; only with explanations.")]
     ]
@@ -268,7 +270,7 @@ def describe_inference(
         wanted: the requested tensors, and whether each is binary.
         predictions: (n, n_outputs), original units.
         explanations: by window, then by output; may be empty.
-        outside_range: number of windows' features outside their training range.
+        outside_range: number of pairs of a window and a feature outside the training range.
     """
     values = {"predictions": predictions, **_arrange(explanations, len(predictions))}
     outputs: list[InferOutput] = []
