@@ -1,4 +1,4 @@
-"""What waits for the same is computed together: batches, sizes, failures, and who leaves."""
+"""Natural batching: which items form a batch, its size, failures, and cancelled items."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_failing_item_does_not_affect_the_others_in_its_batch():
 @pytest.mark.parametrize("leaving", [[0], [1], [1, 2, 3], [0, 1, 2, 3]])
 @pytest.mark.parametrize("after", [0.0, 0.5, 1.5])
 def test_who_leaves_does_not_stop_the_others(leaving, after):
-    """A batch ends at its next pause once the last of those who wait for it has gone, and not before."""
+    """A batch is cancelled at its next pause once its last request has gone, and not before."""
     batches = []
 
     async def scenario(work):

@@ -253,7 +253,7 @@ def test_pictures_have_their_colours_outside_browsers(service, path, tmp_path):
 @pytest.mark.smoke
 @pytest.mark.parametrize("path", ["head/topology", "head/edges/0/1/1", "head/attributions"])
 def test_the_media_type_is_negotiated(service, path):
-    """JSON is the default; the header asks for the picture, and the query beats the header; caches are told."""
+    """JSON is the default, Accept selects the picture, the query takes precedence over Accept, and Vary names it."""
     for accept, query, media_type in (
         (None, "", "application/json"),
         ("*/*", "", "application/json"),

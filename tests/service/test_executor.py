@@ -128,7 +128,7 @@ def test_a_failure_is_told_to_all_who_wait_and_the_next_computes_again():
 
 
 def test_who_leaves_takes_nothing_from_those_who_stay():
-    """A computation goes on as long as one waits for it."""
+    """A computation continues while at least one request waits for it."""
 
     async def scenario(work):
         leaving, staying = await start_all(
@@ -440,7 +440,7 @@ def test_all_but_forecasts_gives_way():
 
 
 def test_the_threads_work_where_they_may_not_be_nice(monkeypatch):
-    """A system that refuses another priority, as some sandboxes do, takes nothing away."""
+    """Where the system denies a lower priority, as some sandboxes do, the threads work as well."""
 
     def refuse(*_):
         raise PermissionError("not here")
@@ -464,7 +464,7 @@ def never_end(started, ended):
 
 
 def test_the_last_who_leaves_breaks_a_long_computation_off():
-    """What runs ends at its next pause once nobody waits, and its place is free."""
+    """A running job that nobody waits for ends at its next pause, and its place is free."""
     started, ended = threading.Event(), threading.Event()
 
     async def scenario(work):

@@ -294,7 +294,7 @@ def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(busy):
 
 
 def test_no_forecast_is_computed_for_who_has_gone(busy, batches):
-    """Of a batch behind a long one only what still waits is computed: neither what is late nor what was given up."""
+    """After a long batch only requests that still wait are computed, not late or cancelled ones."""
     begun, go_on = busy
 
     async def scenario(under_test):
@@ -317,7 +317,7 @@ def test_no_forecast_is_computed_for_who_has_gone(busy, batches):
 
 
 def test_a_batch_that_fails_as_a_whole_is_told_to_all(monkeypatch):
-    """Whatever goes wrong on the thread, nobody waits for a forecast that will never come."""
+    """Whatever fails on the thread, every waiting request gets an error."""
 
     def fail(*_):
         raise MemoryError("no room")

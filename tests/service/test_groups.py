@@ -49,7 +49,7 @@ def explain(client, name="plain", **members):
 
 
 def test_a_request_names_groups(client):
-    """Each is the sum of its features; features in none stand under their own names, all in order."""
+    """Each group is the sum of its features; features in no group keep their own names, all in order."""
     for one in explain(client, groups=GROUPS):
         found, alone = one["contributions_by_group"], one["contributions"]
         assert list(found) == ["pair", "three", "f2"]
@@ -159,7 +159,7 @@ def test_what_cannot_be_is_refused_in_tensors(client, groups):
 
 
 def test_a_tensor_by_group_takes_groups(client):
-    """Where there are none, nobody is told anything of none."""
+    """Requesting the tensor without groups is refused."""
     body = make_tensors(BODY["instances"], explain=True) | {"outputs": [{"name": "contributions_by_group"}]}
     answer = client.post("/v2/models/plain/infer", json=body)
     assert answer.status_code == 400 and "groups or segments" in answer.json()["error"]

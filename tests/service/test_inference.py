@@ -315,7 +315,7 @@ def test_a_hostile_tensor_is_refused_by_one_sentence(service, windows, change, m
     ],
 )
 def test_a_hostile_request_is_refused_by_one_sentence(service, windows, body, message):
-    """So is what stands around the tensors."""
+    """An invalid member besides the tensors is refused with its place."""
     if isinstance(body, dict) and body and "inputs" not in body:
         body = {**make_tensors(windows.tolist()), **body}
     assert refused(service.post(INFER, body)).startswith(message)
@@ -343,7 +343,7 @@ def test_features_of_different_lengths_are_refused(service, windows):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_values_that_are_not_finite_are_refused_in_bytes_too(service, windows, value):
-    """Where they stand is said as of JSON, by window, step and feature."""
+    """The error names window, step and feature, as it does for JSON."""
     spoiled = windows.copy()
     spoiled[1, 2, 3] = value
     head, content = binary(spoiled, "<f8", "FP64")

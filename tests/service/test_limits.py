@@ -18,7 +18,7 @@ PREDICT = ("POST", "/v1/models/two:predict", "Content-Type: application/json")
 
 @pytest.fixture(scope="module")
 def strict(serve, folder):
-    """A server that waits for nobody."""
+    """A server with short timeouts and a small limit on headers."""
     settings = {"header_timeout": 0.5, "body_timeout": 0.5, "max_header_bytes": 2048}
     with serve(models=folder / "two.safetensors", **settings) as client:
         yield client
@@ -100,7 +100,7 @@ def test_slow_headers_are_given_up(strict, start):
 
 
 def test_a_connection_that_asks_nothing_is_closed(strict):
-    """A client that says nothing is told nothing."""
+    """A connection without a request is closed without a response."""
     with connect(strict) as connection:
         assert is_closed(connection)
 
@@ -114,7 +114,7 @@ def test_large_headers_are_refused(strict, header):
 
 
 def test_headers_without_end_are_refused(strict):
-    """A header that goes on is not gathered for ever."""
+    """An endless header is not buffered for ever."""
     with connect(strict) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
         with pytest.raises(ConnectionError):
@@ -209,7 +209,7 @@ def test_a_client_that_vanishes_leaves_nothing_behind(serve, folder):
 
 
 def test_more_requests_than_allowed_are_told_to_come_back(waiting):
-    """Past the limit the answer is 503 with Retry-After, but health is always told; then there is room again."""
+    """Over the limit the answer is 503 with Retry-After, except for health routes, until requests have finished."""
     server, go_on, arrived = waiting(max_concurrent=2)
     with server as client:
         with connect(client) as first, connect(client) as second:
@@ -228,7 +228,7 @@ def test_more_requests_than_allowed_are_told_to_come_back(waiting):
 
 
 def test_sigterm_lets_accepted_requests_end(launch, folder):
-    """A process that is told to stop takes no new connection, answers what it has accepted, and ends."""
+    """After SIGTERM a process accepts no new connection, answers accepted requests, and ends."""
     with launch(folder / "two.safetensors") as process, connect(process.client) as connection:
         connection.sendall(head(*PREDICT, f"Content-Length: {len(BODY)}") + BODY[:10])
         process.popen.send_signal(signal.SIGTERM)

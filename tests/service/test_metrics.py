@@ -39,7 +39,7 @@ def expose(metrics):
 
 
 def test_requests_are_counted_by_route_and_status(serve, folder):
-    """The template of the route stands for all its paths and HEAD, one label for what has none, of times too."""
+    """The label is the route's template, for HEAD too, and `other` without a route; likewise of durations."""
     with serve(models=folder / "two.safetensors") as client:
         for path in ("/v1/models/two", "/v1/models/none", "/v1/models/other", "/no/such", "/nor/this", "/healthz"):
             client.get(path)
@@ -60,7 +60,7 @@ def test_requests_are_counted_by_route_and_status(serve, folder):
 
 
 def test_a_failure_is_counted_as_500(serve_app, folder):
-    """What nobody expected is a status as any other."""
+    """An unexpected exception counts as a 500."""
     app = create_app(Settings(models=folder / "two.safetensors"))
 
     async def fail() -> None:

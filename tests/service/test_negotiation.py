@@ -32,6 +32,6 @@ def test_the_best_of_what_is_offered_is_chosen(accept, chosen):
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "*/*;q=0", "json", ","])
 def test_nothing_that_the_client_takes_is_an_error(accept):
-    """A client that takes none of the types gets none."""
+    """A client that accepts none of the types is refused."""
     with pytest.raises(NotAcceptableError, match="the response is application/json"):
         choose_media_type(accept, ("application/json",))

@@ -162,7 +162,7 @@ def test_every_tag_is_described():
 
 
 def test_what_every_answer_has_is_in_the_document():
-    """The id of the request with each answer, when to ask again with 429 and 503, and 304 wherever there is an ETag."""
+    """Every answer documents X-Request-Id, 429 and 503 document Retry-After, and answers with an ETag document 304."""
     for name, response in DOCUMENT["components"]["responses"].items():
         assert "X-Request-Id" in response["headers"], name
         assert ("Retry-After" in response["headers"]) == (name in ("TooManyRequests", "ServiceUnavailable"))

@@ -114,7 +114,7 @@ def test_what_is_kept_takes_no_more_memory_than_its_size():
 
 
 def test_what_is_unused_for_longest_goes_first():
-    """Room is made by what nobody has asked for the longest."""
+    """The least recently used answers are evicted first."""
     cache = kept(("a", 10), ("b", 10), size=2 * (10 + OVERHEAD + 8))
     cache.get(asking("a"))
     keep(cache, "c", 10)
@@ -122,7 +122,7 @@ def test_what_is_unused_for_longest_goes_first():
 
 
 def test_other_models_end_what_is_known(tmp_path):
-    """Once the models have changed no answer from before is given."""
+    """After a change of the models no earlier answer is sent."""
     save_checkpoint(make_model("head"), tmp_path / "a.safetensors")
     registry = Registry(tmp_path)
     registry.load()

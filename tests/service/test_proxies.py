@@ -42,7 +42,7 @@ def proxy(answer, by_replica):
 
 @pytest.mark.parametrize("status", [200, 404, 500, 503])
 def test_what_a_replica_answers_passes_with_one_id(status):
-    """Whatever its status is; the id is the client's, where that is valid, and stands there once."""
+    """Any status passes through; the id is the client's if valid, and is in the response once."""
     answer = ask(proxy(Response(b"{}", status), by_replica=True), headers={"X-Request-Id": "mine"})
     assert (answer.status_code, answer.content) == (status, b"{}")
     assert answer.headers.get_list("x-request-id") == ["mine"]

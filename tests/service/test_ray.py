@@ -141,7 +141,7 @@ def test_no_model_is_loaded_by_command(replicas):
 
 
 def test_more_requests_than_allowed_are_told_to_come_back(replicas):
-    """Where each replica has all that it may have, the next is refused in the one shape; health is always told."""
+    """If every replica is full, the next request is refused with the one error schema; health always answers."""
     client = replicas.client
     find_replicas(client, 2)
     held = []
@@ -198,7 +198,7 @@ def test_a_checkpoint_is_replaced_without_a_failed_or_mixed_answer(replicas, mod
 
 
 def test_a_replica_that_is_killed_is_replaced(replicas, models):
-    """What it had is 503 in the one shape, at most one request of each client; the other goes on, and a third comes."""
+    """Its requests fail with 503 and the one error schema, at most one per client; another replica takes its place."""
     before = find_replicas(replicas.client, 2)
     killed = next(iter(before))
     body = make_body(load_checkpoint(models / "head.safetensors"))

@@ -146,7 +146,7 @@ def test_a_new_file_serves_once_two_looks_have_seen_it(good):
 
 
 def test_a_file_that_is_being_written_waits(good):
-    """While it changes from one look to the next it is not opened."""
+    """A file that changes between two scans is not opened."""
     registry = loaded(good.parent)
     data = write(good.with_name("new.safetensors"), seed=1).read_bytes()
     with good.with_name("slow.safetensors").open("wb") as file:
@@ -177,7 +177,7 @@ def test_a_replaced_file_serves_and_whoever_holds_the_old_model_keeps_it(good):
 
 @given(kept=st.floats(0, 1, exclude_max=True), in_place=st.booleans())
 def test_a_truncated_file_never_replaces_a_good_one(tmp_path_factory, kept, in_place):
-    """What served goes on, ready, and the reason is there until the file is whole again."""
+    """The version served before stays ready, with the reason, until the file is whole again."""
     file = write(tmp_path_factory.mktemp("models") / "m.safetensors")
     data = file.read_bytes()
     registry = loaded(file.parent)
@@ -254,7 +254,7 @@ def test_a_version_below_serves_again_when_the_highest_goes(tmp_path):
 
 
 def test_a_folder_that_is_gone_changes_nothing(good):
-    """A look at nothing is an error, and what serves goes on, also when the folder is back."""
+    """Scanning a missing folder is an error; the served models stay, also when the folder is back."""
     registry = loaded(good.parent)
     old = registry.get("good")
     away = good.parent.rename(good.parent.with_name("away"))
@@ -360,7 +360,7 @@ def test_an_unloaded_model_stays_so_until_it_is_loaded(tmp_path):
 
 
 def test_to_load_a_model_tries_again_what_failed(good, monkeypatch):
-    """What kept a file from being read may be over although the file has not changed."""
+    """The cause of a failure may be gone although the file has not changed."""
 
     def fail(path):
         raise MemoryError

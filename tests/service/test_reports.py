@@ -78,7 +78,7 @@ def test_the_report_agrees_with_the_topology_and_the_table(service):
 
 @pytest.mark.smoke
 def test_the_media_type_is_negotiated(service):
-    """JSON is the default, prose goes to who prefers it, and caches are told."""
+    """JSON is the default, Accept selects Markdown, and Vary names Accept."""
     for accept, media_type in (
         ("*/*", "application/json"),
         ("text/markdown;q=0.5, application/json", "application/json"),

@@ -120,7 +120,7 @@ def test_a_link_that_leaves_the_folder_is_refused(write, tmp_path, link):
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path):
-    """A pipe would block whoever opens it."""
+    """Opening a pipe would block."""
     os.mkfifo(tmp_path / "pipe.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
     assert refusals(tmp_path) == {

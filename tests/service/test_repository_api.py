@@ -92,7 +92,7 @@ def test_the_index_lists_every_version_with_its_reason(serve, tmp_path):
 
 
 def test_loading_takes_in_what_lies_in_the_folder(client, tmp_path):
-    """A changed file, a new version and a new model serve once the answer is there; no look was needed."""
+    """A changed file, a new version and a new model are served once the answer has arrived, without a scan."""
     changed = write(tmp_path / "m.safetensors", 1)
     assert client.post(LOAD).json() == [entry()]
     assert checkpoint(client) == changed.sha256
@@ -142,7 +142,7 @@ def test_names_are_those_of_the_listing(client, name, verb):
     ],
 )
 def test_what_it_does_not_know_is_refused(client, path, body, message):
-    """No configuration and no file comes over HTTP; nothing changes."""
+    """Configurations and files sent over HTTP are refused, and nothing changes."""
     answer = client.post(path, json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
     assert answer.json()["error"].startswith(message)

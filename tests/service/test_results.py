@@ -151,7 +151,7 @@ def test_a_server_prepares_its_models_once_they_are_loaded(serve, folder, comput
 
 
 def test_what_was_prepared_stays_while_its_model_is_served(computed):
-    """Whatever else is asked for, and however much; once the model has gone it goes like anything else."""
+    """Results computed in advance are not evicted; once their model is gone they are evicted like any other."""
     prepared, other, served = serve_model("one"), serve_model("other", seed=1), []
     rules = [PruningRule("contribution", None, Thresholds(node=0, edge=low, input=0)) for low in np.arange(9) / 1e9]
 

@@ -99,7 +99,7 @@ def test_every_route_declares_one_scope():
 @pytest.mark.parametrize(("method", "path", "scopes"), ROUTES)
 @pytest.mark.parametrize("version", [None, "1"])
 def test_every_route_and_version_is_opened_by_its_scope_and_what_includes_it(client, method, path, scopes, version):
-    """Whatever the app then says of the rest of the request; with a lesser key it says 403, with none 401."""
+    """With the scope the request reaches the app; a key with a lesser scope gets 403, and no key 401."""
     url = re.sub(r"\{(\w+)[^}]*\}", lambda name: VALUES[name[1]], path)
     for key, opens in ((READ, {"read"}), (EXPLAIN, {"read", "explain"}), (ADMIN, {"read", "explain", "admin"})):
         query = {"output": "a+1", **({"version": version} if version and path.startswith("/v1/models/{") else {})}
@@ -128,7 +128,7 @@ def test_an_answer_that_is_kept_needs_the_key_too(client):
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/v1/nothing", "/v2/repository/models", "/metrics/all", "/v1/models/two:train"])
 def test_what_does_not_exist_needs_a_key(client, method, path):
-    """Without one nobody learns what there is."""
+    """Without a key the answer is 401, not 404, so it does not reveal what exists."""
     assert client.request(method, path).status_code == 401
     assert client.request(method, path, headers=bearer(OTHER)).status_code == 401
     assert client.request(method, path, headers=bearer(READ)).status_code == 404
@@ -277,7 +277,7 @@ LINE = f"dashboard read {READ} 5/minute"
 
 
 def test_a_key_may_have_a_cap(serve, folder):
-    """Past it the answer is 429 and says when to ask again; health, the other keys and other requests go on."""
+    """Over the limit the answer is 429 with Retry-After; health, other keys and other requests are not affected."""
     keys = f"{LINE}; notebook explain {EXPLAIN}"
     with serve(models=folder / "two.safetensors", keys=keys) as client:
         answers = [client.get("/v1/models", headers=bearer(READ)) for _ in range(7)]

@@ -131,7 +131,7 @@ def test_models_of_one_checkpoint_answer_under_their_own_names(serve, tmp_path):
 
 
 def test_models_that_get_equal_bodies_never_share_an_answer(serve, tmp_path):
-    """Each answers by its own checkpoint, whoever asked before."""
+    """Each model answers from its own checkpoint, whichever was asked before."""
     models = {name: write(tmp_path / f"{name}.safetensors", seed) for seed, name in enumerate("abc")}
     with serve(models=tmp_path) as client:
         answers = {name: ask_all(client, f"/v1/models/{name}") for _ in range(2) for name in models}

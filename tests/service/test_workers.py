@@ -83,7 +83,7 @@ def test_log_lines_say_which_process_they_are_of(workers):
 
 
 def test_log_lines_of_a_single_process_leave_it_out(launch, folder):
-    """Where there is one, nothing is to be told apart."""
+    """With one process, log lines have no process id."""
     with launch(folder / "two.safetensors", KANSCOPE_LOG_FORMAT="json") as process:
         assert not any("process" in line for line in process.lines())
 
