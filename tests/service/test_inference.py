@@ -296,7 +296,7 @@ def test_a_hostile_tensor_is_refused_by_one_sentence(service, windows, change, m
         ({}, "inputs is missing"),
         ({"inputs": {}}, "inputs must be a valid list"),
         ({"inputs": []}, "inputs must have at least 1 item"),
-        ({"inputs": [{}] * 20_000}, "inputs must be 1 tensor, or 4, one for each feature, but are 20000"),
+        ({"inputs": [{}] * 20_000}, "inputs must be 1 tensor, or 4, one per feature, but there are 20000"),
         ({"inputs": [1]}, "inputs[0] must be a valid dictionary"),
         ({"outputs": [{"name": "predictions"}] * 2}, "outputs[1].name is given twice"),
         (
