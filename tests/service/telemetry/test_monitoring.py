@@ -11,7 +11,7 @@ import yaml
 from factories import make_windows
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-EXAMPLES = Path(__file__).parents[1] / "examples" / "monitoring"
+EXAMPLES = Path(__file__).parents[2] / "examples" / "monitoring"
 DASHBOARD = json.loads((EXAMPLES / "dashboard.json").read_text())
 ALERTS = yaml.safe_load((EXAMPLES / "alerts.yaml").read_text())
 SCRAPE = yaml.safe_load((EXAMPLES / "prometheus.yaml").read_text())["scrape_configs"][0]

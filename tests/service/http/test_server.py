@@ -40,7 +40,7 @@ def digest(method: object) -> str:
 def test_uvicorn_is_the_version_that_was_tested():
     """pyproject.toml allows no other minor version."""
     assert version("uvicorn").rsplit(".", 1)[0] == TESTED
-    requirements = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    requirements = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     above = f"0.{int(TESTED.split('.')[1]) + 1}"
     assert f'"uvicorn[standard]>={TESTED},<{above}"' in requirements
 
