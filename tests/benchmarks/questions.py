@@ -145,7 +145,7 @@ def planted(name: str) -> Row:
     rng = np.random.default_rng(0)
     columns = {variable: rng.uniform(low, high, N_ROWS) for variable, (low, high) in ranges.items()}
     table = {**columns, "y": function(**columns)}
-    width = (len(ranges), 5, 1) if len(ranges) > 1 else (1, 1, 1)
+    width = (len(ranges), 5, 1)
     start = perf_counter()
     model = kanmodel.train(table, "y", features=list(ranges), width=width, progress=False, **TRAINING)
     trained = perf_counter() - start
