@@ -3,7 +3,7 @@
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { plot, shorten } from "./charts.js";
-import { h } from "./dom.js";
+import { h, svg } from "./dom.js";
 import { fit, nameStep, spread, withValue } from "./edits.js";
 import { amount } from "./figures.js";
 
@@ -42,6 +42,22 @@ const LOOKS = {
   before: { stroke: "var(--muted)", strokeDasharray: "1 3", strokeWidth: 1.5 },
   answer: { stroke: "var(--down)", strokeDasharray: "7 3", strokeWidth: 1.75 },
 };
+const NAMES = {
+  window: "this window",
+  before: "as it was",
+  other: "what it is compared with",
+  answer: "with the wanted forecast",
+};
+
+/** What the kinds of lines are. */
+function lineKey() {
+  return Object.entries(NAMES).map(([kind, label]) => {
+    const { stroke, strokeWidth = 1, strokeDasharray = null } = /** @type {any} */ (LOOKS)[kind];
+    const line = svg("line", { x1: 0, x2: 26, y1: 5, y2: 5, stroke, "stroke-width": strokeWidth, "stroke-dasharray": strokeDasharray });
+    const mark = svg("svg", { width: 26, height: 10, "aria-hidden": "true" }, line);
+    return { kind: /** @type {keyof Lines} */ (kind), element: h("span", { class: "kind" }, mark, label) };
+  });
+}
 
 /**
  * A chart for each of some features.
@@ -51,12 +67,14 @@ const LOOKS = {
  * @param {(index: number, step: number) => void} choose a point
  */
 export function seriesCharts({ features, lookback }, change, choose) {
-  const element = h("figure", { class: "chart series" });
+  const charts = h("div", { class: "series" });
+  const key = lineKey();
+  const element = h("figure", { class: "chart" }, h("figcaption", { class: "kinds muted" }, ...key.map(({ element }) => element)), charts);
   /** @type {Map<number, ReturnType<typeof seriesChart>>} */
-  const charts = new Map();
+  const known = new Map();
   const chartOf = (/** @type {number} */ index) => {
-    const chart = charts.get(index) ?? seriesChart(features[index], index, lookback, change, choose);
-    charts.set(index, chart);
+    const chart = known.get(index) ?? seriesChart(features[index], index, lookback, change, choose);
+    known.set(index, chart);
     return chart;
   };
 
@@ -65,16 +83,17 @@ export function seriesCharts({ features, lookback }, change, choose) {
    * @param {Lines} lines
    */
   const set = (indices, lines) => {
-    const columns = Math.max(1, Math.min(3, Math.floor(Math.max(280, element.clientWidth) / WIDTH)));
-    const width = Math.floor(Math.max(280, element.clientWidth) / columns) - 8;
+    for (const { kind, element } of key) element.hidden = !lines[kind];
+    const room = Math.max(280, charts.clientWidth);
+    const width = Math.floor(room / Math.max(1, Math.min(3, Math.floor(room / WIDTH)))) - 8;
     const places = indices.map((index) => chartOf(index).element);
-    for (const place of [...element.children]) if (!places.includes(/** @type {any} */ (place))) place.remove();
+    for (const place of [...charts.children]) if (!places.some((one) => one === place)) place.remove();
     places.forEach((place, number) => {
-      if (element.children[number] !== place) element.insertBefore(place, element.children[number] ?? null);
+      if (charts.children[number] !== place) charts.insertBefore(place, charts.children[number] ?? null);
     });
     for (const index of indices) chartOf(index).set(lines, width);
   };
-  const chosen = (/** @type {number} */ index, /** @type {number} */ step) => charts.get(index)?.chosen(step);
+  const chosen = (/** @type {number} */ index, /** @type {number} */ step) => known.get(index)?.chosen(step);
   return { element, set, chosen };
 }
 

@@ -69,7 +69,7 @@ def point_of(page, name, step):
 
 
 def test_a_value_is_changed_and_everything_follows(server, open_tab, window):
-    """Forecast, waterfall and heat map are those of the changed window; the address restores it, and a button undoes."""
+    """Forecast, waterfall and heat map are those of the changed window; the address restores it, a button undoes it."""
     tab = open_tab(server)
     page = tab.show(SHOWN)
     page.get_by_label("Feature", exact=True).select_option("temp_c")
@@ -293,3 +293,94 @@ def test_the_curves_are_those_of_the_api(server, open_tab, window, features):
     page.keyboard.press("Enter")
     expect(page.get_by_label("Shift all its steps by")).to_be_focused()
     expect(page.get_by_label("Feature", exact=True)).to_have_value("pressure_hpa")
+
+
+def counterfactual(server, window, **options):
+    answer = server.post(f"{MODEL}:counterfactual", json={"instances": [window], **options}).json()
+    return answer["counterfactuals"][0]
+
+
+def search(page, kind, *bounds):
+    page.get_by_label("The forecast is to be").select_option(kind)
+    page.get_by_label("Wanted forecast", exact=True).fill(str(bounds[0]))
+    for bound in bounds[1:]:
+        page.get_by_label("Wanted forecast, at most").fill(str(bound))
+    page.get_by_role("button", name="Search").click()
+
+
+def test_what_must_change_is_listed_and_laid_over_the_window(server, open_tab, window):
+    """The API's answer and those of single features have forecast and distance; one can be taken as the window."""
+    tab = open_tab(server)
+    page = tab.show(SHOWN)
+    wanted = 6.1
+    best = counterfactual(server, window, target={"at_least": wanted})
+    search(page, "at_least", wanted)
+    rows = page.locator("tr[data-answer]")
+    reaching = [one for one in best["single_features"] if one["shift"]]
+    alone = len(best["changes"]) == 1
+    expect(rows).to_have_count(1 + min(5, len(reaching) - alone))
+    assert best["reached"] and len(reaching) > 1
+    for change in best["changes"]:
+        expect(rows.first).to_contain_text(change["feature"])
+        expect(rows.first).to_contain_text(f"({change['shift_in_std']:+.3g} std)".replace("-", "−"))
+    expect(rows.first.locator("td").nth(0)).to_have_text(say(best["new_prediction"]))
+    expect(rows.first.locator("td").nth(1)).to_have_text(f"{best['distance']:.3g}")
+    expect(page.get_by_role("status").filter(has_text="smallest changes found")).to_contain_text(
+        f"{best['nearest_reference']['distance']:.3g} standard deviations from the nearest real one"
+    )
+    shown = line_of(page, best["changes"][0]["feature"])
+    drawn = shown.locator('path[stroke-dasharray="7 3"], [stroke-dasharray="7 3"] path').get_attribute("d")
+    heights = [float(pair.split(",")[1]) for pair in re.findall(r"-?[\d.]+,-?[\d.]+", drawn)]
+    names = [feature["name"] for feature in server.get(MODEL).json()["features"]]
+    values = np.array(best["instance"])[:, names.index(best["changes"][0]["feature"])]
+    np.testing.assert_allclose(np.polyval(np.polyfit(values, heights, 1), values), heights, atol=0.1)
+    other = rows.nth(1)
+    feature = other.locator("th").inner_text().split(" ")[0]
+    other.get_by_role("radio").check()
+    expect(line_of(page, feature).locator('[stroke-dasharray="7 3"]')).to_have_count(1)
+    said = other.locator("td").first.inner_text()
+    other.get_by_role("button", name="Take as the window").click()
+    page.wait_for_url(re.compile("window=z:"))
+    expect(figure(page, "forecast")).to_have_text(said)
+    single = next(one for one in reaching if one["feature"] == feature)
+    index = names.index(feature)
+    np.testing.assert_allclose(
+        window_in(page, server), changed(window, index, range(24), lambda value: value + single["shift"]), rtol=1e-9
+    )
+    expect(page.get_by_text("as it is.")).to_contain_text("The forecast is at least 6.1 K as it is.")
+    assert tab.problems == []
+
+
+def test_the_address_restores_a_search_and_what_is_not_reached_says_so(server, open_tab, window):
+    """A target between two numbers is there again; out of reach, the best that was found is said."""
+    page = open_tab(server).show(SHOWN)
+    search(page, "between", -1, -0.5)
+    best = counterfactual(server, window, target={"between": [-1.0, -0.5]})
+    expect(page.locator("tr[data-answer] td").first).to_have_text(say(best["new_prediction"]))
+    other = open_tab(server).page
+    other.goto(page.url)
+    expect(other.locator("tr[data-answer] td").first).to_have_text(say(best["new_prediction"]))
+    expect(other.get_by_label("Wanted forecast, at most")).to_have_value("-0.5")
+    search(other, "at_least", 1000)
+    best = counterfactual(server, window, target={"at_least": 1000.0})
+    assert not best["reached"]
+    expect(other.get_by_role("status").filter(has_text="Not reached")).to_contain_text(
+        f"of at least 1000 K, the nearest found is {say(best['new_prediction'])}, from {say(best['prediction'])}"
+    )
+    other.get_by_label("Wanted forecast", exact=True).fill("")
+    other.get_by_role("button", name="Search").click()
+    expect(other.locator(".refused").filter(has_text="say in numbers")).to_be_visible()
+    other.get_by_role("button", name="Clear").click()
+    expect(other.locator("tr[data-answer]")).to_have_count(0)
+
+
+def test_answers_follow_the_window(server, open_tab, window):
+    """What was found for one window is not shown for another."""
+    page = open_tab(server).show(f"{SHOWN}&target=at_least:6.1&most=1")
+    expect(page.locator("tr[data-answer]").first).to_be_visible()
+    page.get_by_role("button", name="Next window").click()
+    expect(page.locator(".summary")).to_contain_text("reference window 101")
+    instance = server.get(f"{MODEL}/reference/101").json()["instance"]
+    best = counterfactual(server, instance, target={"at_least": 6.1}, max_features=1)
+    expect(page.locator("tr[data-answer] td").first).to_have_text(say(best["new_prediction"]))
+    expect(page.locator("tr[data-answer] td").nth(1)).to_have_text(f"{best['distance']:.3g}")

@@ -3,6 +3,7 @@
 import { pictureActions, titleBar } from "../actions.js";
 import { ApiError, askJson } from "../api.js";
 import { drawWaterfall } from "../charts.js";
+import { counterfactuals } from "../counterfactuals.js";
 import { h } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
 import { changedFeatures, countChanges, fit, withFeature } from "../edits.js";
@@ -39,6 +40,10 @@ export function create(page) {
   let now;
   /** @type {Window | undefined} a change that the address does not say yet */
   let draft;
+  /** @type {Window | undefined} a window that has the wanted forecast, drawn over this one */
+  let answer;
+  /** @type {Record<string, string>} of the address */
+  let given = {};
   /** @type {number[]} features by how much they add or take, as they were when the window was chosen */
   let order = [];
   let ordered = ""; // for which window and baseline
@@ -79,6 +84,14 @@ export function create(page) {
     else if (window) edit(withFeature(window, index, (old) => fit(old + by, features[index])), 0);
   });
 
+  const search = counterfactuals(page, {
+    show: (window) => {
+      answer = window;
+      drawSeries();
+    },
+    take: (window) => edit(window, 0),
+  });
+
   const head = (/** @type {string} */ title, /** @type {HTMLElement} */ place, /** @type {HTMLElement[]} */ ...more) =>
     h("div", { class: "between" }, h("h2", {}, title), ...more, pictureActions(place, name, title));
   const answers = [
@@ -96,6 +109,7 @@ export function create(page) {
       h("p", { class: "muted" }, "The forecast as all steps of one feature are shifted. A click shifts the window so."),
       curves.element,
     ),
+    h("section", { class: "card stack" }, h("h2", {}, "What must change"), search.element),
     h(
       "section",
       { class: "card flow" },
@@ -170,24 +184,24 @@ export function create(page) {
     if (!now) return;
     const window = draft ?? now.window;
     const before = draft ? (now.before ?? now.window) : now.before;
-    const changed = before ? changedFeatures(window, before) : [];
+    const changed = [before, answer].flatMap((other) => (other ? changedFeatures(window, other) : []));
     const more = [...new Set([chosen, ...changed])].filter((index) => !order.slice(0, N_SERIES).includes(index));
-    series.set([...order.slice(0, N_SERIES), ...more], { window, before, other: now.other });
+    series.set([...order.slice(0, N_SERIES), ...more], { window, before, other: now.other, answer });
   };
 
   /**
    * @param {Chosen} state
    * @param {Window} window
-   * @param {Schemas["ExplainResponse"]} answer
+   * @param {Schemas["ExplainResponse"]} explained
    * @param {{topology: Schemas["TopologyResponse"], root: SVGSVGElement}} network
    */
-  const draw = (state, window, answer, { topology, root }) => {
+  const draw = (state, window, explained, { topology, root }) => {
     showAnswers(true, true);
-    const [explanation] = answer.explanations;
+    const [explanation] = explained.explanations;
     const { contributions } = explanation;
     const flow = readFlow(explanation, topology);
     summary.replaceChildren(...tellForecast(explanation, page.unit, state.note), warnings);
-    warnings.replaceChildren(...tellWarnings(answer));
+    warnings.replaceChildren(...tellWarnings(explained));
     waterfall.replaceChildren(drawWaterfall(explanation, page.unit, widthOf(waterfall), window, features));
     cells.set(explanation, window);
     scale.replaceChildren(...tellScale(explanation.steps ?? [], page.unit));
@@ -195,7 +209,7 @@ export function create(page) {
     carried.textContent = tellCarried(root, flow, topology, page.unit);
     tell = flowTeller(flow, topology, contributions, page.unit);
     flowTable.replaceChildren(tellFlow(flow, page.unit));
-    shown = { ask: askOf(state, window), name: name(), data: answer, rows: stepRows(explanation, names, window) };
+    shown = { ask: askOf(state, window), name: name(), data: explained, rows: stepRows(explanation, names, window) };
     const key = JSON.stringify([state.origin, state.baseline]);
     if (key !== ordered) {
       order = d3.sort(d3.range(names.length), (index) => -Math.abs(contributions[names[index]]));
@@ -203,14 +217,15 @@ export function create(page) {
       ordered = key;
     }
     curves.set(window, explanation.prediction, order);
+    search.set(given, window);
   };
 
   const preview = latestOnly(async (/** @type {Window} */ window) => {
     const state = now;
     if (!state || !network) return;
     try {
-      const answer = await explain(askOf(state, window));
-      if (state === now) draw(state, window, answer, network);
+      const explained = await explain(askOf(state, window));
+      if (state === now) draw(state, window, explained, network);
     } catch (error) {
       if (state === now) refuse(error);
     }
@@ -232,18 +247,19 @@ export function create(page) {
 
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
-    const given = await input.set(values, signal);
-    if (given.source !== kept) {
+    const next = await input.set(values, signal);
+    if (next.source !== kept) {
       rest.stop();
       draft = undefined;
     }
-    now = given;
-    const window = draft ?? given.window;
-    editor.set(window, given.before);
+    now = next;
+    given = values;
+    const window = draft ?? next.window;
+    editor.set(window, next.before);
     change.hidden = false;
     try {
-      const [answer, loaded] = await Promise.all([explain(askOf(given, window), signal), loadNetwork(signal)]);
-      draw(given, window, answer, loaded);
+      const [explained, loaded] = await Promise.all([explain(askOf(next, window), signal), loadNetwork(signal)]);
+      draw(next, window, explained, loaded);
       drawSeries();
     } catch (error) {
       if (!signal.aborted && input.isOwn() && error instanceof ApiError && error.status === 422) {
