@@ -3,6 +3,7 @@
 import { askJson } from "./api.js";
 import { h, segments } from "./dom.js";
 import { amount } from "./figures.js";
+import { findDay } from "./references.js";
 import { packWindow, readWindow, unpackWindow } from "./windows.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
@@ -153,7 +154,7 @@ function referenceChoice(page, label, what, choose) {
   const date = h("input", {
     type: "date",
     "aria-label": `Date of the ${what}`,
-    onchange: async () => date.value && take(await nearestTo(date.value, page)),
+    onchange: async () => date.value && take(await findDay(date.value, page)),
   });
   const element = h(
     "div",
@@ -166,24 +167,6 @@ function referenceChoice(page, label, what, choose) {
     date,
   );
   return { element, set: (/** @type {string} */ source) => void (index.value = source.replace("ref:", "")) };
-}
-
-/**
- * The first reference window of a day, or the last before it: they are in the order of time, so few have to be seen.
- *
- * @param {string} day such as 2013-03-01
- * @param {Page} page
- */
-async function nearestTo(day, page) {
-  let [low, high] = [0, page.model.reference_windows - 1];
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2);
-    const { time } = await loadReference(middle, page);
-    if (time === null) return 0;
-    if (time < day) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 /**

@@ -12,6 +12,8 @@ import { readFlow } from "../flow.js";
 import { signKey, stepRows, tellForecast, tellScale, tellWarnings } from "../forecast-summary.js";
 import { heatMap } from "../heat-map.js";
 import { afterRest, latestOnly } from "../latest.js";
+import { nearestReference } from "../nearest.js";
+import { overview } from "../overview.js";
 import { responseCurves } from "../response-curves.js";
 import { seriesCharts } from "../series.js";
 import { windowEditor } from "../window-editor.js";
@@ -119,6 +121,7 @@ export function create(page) {
       h("details", {}, h("summary", {}, "What comes in and goes out at each node"), flowTable),
     ),
   ];
+  const nearest = nearestReference(page);
   const change = h(
     "section",
     { class: "card stack" },
@@ -127,7 +130,9 @@ export function create(page) {
     editor.element,
     series.element,
     editor.changes,
+    nearest.element,
   );
+  const moments = overview(page);
   const input = windowInput(page, () => showAnswers(false, false));
   const showAnswers = (/** @type {boolean} */ explained, /** @type {boolean} */ read) => {
     for (const answer of answers) answer.hidden = !explained;
@@ -138,6 +143,7 @@ export function create(page) {
     "div",
     { class: "view forecast" },
     titleBar("Forecast", () => shown),
+    moments.element,
     input.element,
     ...answers.slice(0, 2),
     change,
@@ -218,6 +224,7 @@ export function create(page) {
     }
     curves.set(window, explanation.prediction, order);
     search.set(given, window);
+    nearest.set(draft || !state.source.startsWith("ref:") ? window : undefined);
   };
 
   const preview = latestOnly(async (/** @type {Window} */ window) => {
@@ -256,6 +263,7 @@ export function create(page) {
     given = values;
     const window = draft ?? next.window;
     editor.set(window, next.before);
+    void moments.set(next.origin);
     change.hidden = false;
     try {
       const [explained, loaded] = await Promise.all([explain(askOf(next, window), signal), loadNetwork(signal)]);
