@@ -226,7 +226,7 @@ function listAnswers(answers, unit, show, take) {
       h("td", { class: "number" }, h("button", { type: "button", onclick: () => take(window) }, "Take as the window")),
     );
   });
-  return table(["Change, at every step", "Forecast", "Distance, std", ""], rows);
+  return table(["Change, at every step", "Forecast", "Distance, std", "To use"], rows);
 }
 
 /** @param {Answer["changes"][number]} change */

@@ -120,14 +120,13 @@ function curveButton(feature, unit, take) {
    */
   const set = (curve, prediction, domain, width) => {
     chart = drawCurve(feature, curve, prediction, domain, width);
-    element.replaceChildren(chart);
+    chart.removeAttribute("role");
+    chart.setAttribute("aria-hidden", "true"); // what it shows is said
     const [low, high] = /** @type {[number, number]} */ (d3.extent(curve.predictions));
     const { values } = curve;
     const span = `shifted by ${signed(values[0])} to ${signed(values[values.length - 1], feature.unit)}`;
-    element.setAttribute(
-      "aria-label",
-      `${feature.name} ${span}: the forecast is ${amount(low)} to ${amount(high, unit)}. Shift it`,
-    );
+    const said = `${feature.name} ${span}: the forecast is ${amount(low)} to ${amount(high, unit)}. Shift it`;
+    element.replaceChildren(chart, h("span", { class: "away" }, said));
   };
   return { element, set };
 }

@@ -216,10 +216,10 @@ function seriesChart(feature, index, lookback, change, choose) {
 function describe({ name, unit, min, max }, value, when) {
   return {
     "aria-label": `${name} over the steps: left and right choose a step, up and down change its value`,
-    "aria-valuenow": String(value),
+    "aria-valuenow": value.toFixed(6),
     "aria-valuetext": `${amount(value, unit)}, ${when}`,
-    "aria-valuemin": String(Math.min(value, min ?? value)),
-    "aria-valuemax": String(Math.max(value, max ?? value)),
+    "aria-valuemin": Math.min(value, min ?? value).toFixed(6), // without an exponent, which ARIA does not know
+    "aria-valuemax": Math.max(value, max ?? value).toFixed(6),
   };
 }
 

@@ -16,6 +16,7 @@ import { nearestReference } from "../nearest.js";
 import { overview } from "../overview.js";
 import { responseCurves } from "../response-curves.js";
 import { seriesCharts } from "../series.js";
+import { swarm } from "../swarm.js";
 import { windowEditor } from "../window-editor.js";
 import { windowInput } from "../window-input.js";
 import { packWindow } from "../windows.js";
@@ -94,6 +95,8 @@ export function create(page) {
     take: (window) => edit(window, 0),
   });
 
+  const others = swarm(page);
+
   const head = (/** @type {string} */ title, /** @type {HTMLElement} */ place, /** @type {HTMLElement[]} */ ...more) =>
     h("div", { class: "between" }, h("h2", {}, title), ...more, pictureActions(place, name, title));
   const answers = [
@@ -120,6 +123,7 @@ export function create(page) {
       drawing,
       h("details", {}, h("summary", {}, "What comes in and goes out at each node"), flowTable),
     ),
+    others.element,
   ];
   const nearest = nearestReference(page);
   const change = h(
@@ -224,6 +228,7 @@ export function create(page) {
     }
     curves.set(window, explanation.prediction, order);
     search.set(given, window);
+    others.set(given.swarm === "open", contributions, state.baseline);
     nearest.set(draft || !state.source.startsWith("ref:") ? window : undefined);
   };
 
