@@ -4,6 +4,7 @@ import { askJson } from "./api.js";
 import { h, table } from "./dom.js";
 import { amount, signed } from "./figures.js";
 import { afterRest } from "./latest.js";
+import { windowLink } from "./references.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
@@ -192,7 +193,8 @@ async function askSingles({ path, version, output, model }, { changes, single_fe
  * @param {Schemas["CounterfactualInfo"]} best
  * @param {string} target
  */
-function tellFound({ unit, link }, { reached, changes, prediction, new_prediction, nearest_reference: near }, target) {
+function tellFound(page, { reached, changes, prediction, new_prediction, nearest_reference: near }, target) {
+  const { unit } = page;
   const [kind, ...bounds] = target.split(":");
   const wanted = `${KINDS[/** @type {keyof typeof KINDS} */ (kind)]} ${bounds.map((bound) => amount(Number(bound), unit)).join(" and ")}`;
   if (reached && !changes.length) return [`The forecast is ${wanted} as it is.`];
@@ -202,7 +204,7 @@ function tellFound({ unit, link }, { reached, changes, prediction, new_predictio
   const usual = near.typical === null ? "" : `, where ${amount(near.typical)} is usual between two`;
   return [
     `${how} The first window is ${amount(near.distance)} standard deviations from the nearest real one, `,
-    h("a", { href: link("forecast", { window: `ref:${near.index}`, from: "", target: "" }) }, `number ${near.index}`),
+    windowLink(page, near.index, `number ${near.index}`),
     `${usual}.`,
   ];
 }

@@ -4,6 +4,7 @@ import { askJson } from "./api.js";
 import { h } from "./dom.js";
 import { amount } from "./figures.js";
 import { afterRest } from "./latest.js";
+import { windowLink } from "./references.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
@@ -13,7 +14,8 @@ const REST = 400; // ms
 const ANYTHING = 1e30; // which every forecast is below, so that nothing is searched for
 
 /** @param {Page} page */
-export function nearestReference({ path, version, output, model, link }) {
+export function nearestReference(page) {
+  const { path, version, output, model } = page;
   const rest = afterRest();
   const element = h("p", { class: "muted nearest", role: "status", hidden: true });
   let running = new AbortController();
@@ -27,7 +29,7 @@ export function nearestReference({ path, version, output, model, link }) {
     const { index, distance, typical } = answer.counterfactuals[0].nearest_reference;
     element.replaceChildren(
       "The nearest reference window is ",
-      h("a", { href: link("forecast", { window: `ref:${index}`, from: "" }) }, `number ${index}`),
+      windowLink(page, index, `number ${index}`),
       `, ${amount(distance)} standard deviations away${typical === null ? "" : `; ${amount(typical)} is usual`}.`,
     );
     element.hidden = false;

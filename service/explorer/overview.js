@@ -7,7 +7,7 @@ import { plot } from "./charts.js";
 import { h, segments, svg, table } from "./dom.js";
 import { amount, signed } from "./figures.js";
 import { hideHint, showHint } from "./hint.js";
-import { loadMoments } from "./references.js";
+import { loadMoments, windowLink } from "./references.js";
 
 /** @typedef {import("./app.js").Page} Page */
 /** @typedef {import("./references.js").Moment} Moment */
@@ -189,12 +189,11 @@ function tellErrors(moments, unit) {
  * @param {Moment} moment
  * @param {Page} page
  */
-function worstRow({ index, time, forecast, came, error = 0 }, { link }) {
-  const address = link("forecast", { window: `ref:${index}`, from: "" });
+function worstRow({ index, time, forecast, came, error = 0 }, page) {
   return h(
     "tr",
     { "data-worst": index },
-    h("th", { scope: "row" }, h("a", { href: address }, nameMoment(index, time))),
+    h("th", { scope: "row" }, windowLink(page, index, nameMoment(index, time))),
     ...[signed(error), amount(forecast), amount(came)].map((text) => h("td", { class: "number" }, text)),
   );
 }

@@ -2,6 +2,7 @@
 
 import "./vendor/d3.min.js";
 import { askJson } from "./api.js";
+import { h } from "./dom.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
@@ -66,4 +67,18 @@ export async function findDay(day, page) {
   const moments = await loadMoments(page);
   const found = moments.find(({ time }) => time !== null && time >= day);
   return found ? found.index : moments[0]?.time ? moments.length - 1 : 0;
+}
+
+/**
+ * A link to the explanation of a reference window, with all else that is chosen when it is followed.
+ *
+ * @param {Page} page
+ * @param {number} index
+ * @param {string} label
+ */
+export function windowLink(page, index, label) {
+  const address = () => page.link("forecast", { window: `ref:${index}`, from: "" });
+  const refresh = () => link.setAttribute("href", address());
+  const link = h("a", { href: address(), onfocus: refresh, onpointerenter: refresh, onpointerdown: refresh }, label);
+  return link;
 }

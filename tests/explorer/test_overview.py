@@ -103,6 +103,8 @@ def test_the_largest_errors_are_listed(server, open_tab, windows, errors):
     for label, order in (("either way", -np.abs(errors)), ("too high", -errors), ("too low", errors)):
         page.get_by_label(label).check()
         assert listed() == np.argsort(order, kind="stable")[:20].tolist()
+    page.locator("#baseline").select_option("zero")
+    page.wait_for_url(re.compile("baseline=zero"))
     row = page.locator("tr[data-worst]").first
     index = int(errors.argmin())
     cells = [windows[index]["prediction"][0], windows[index]["target"][0]]
@@ -110,6 +112,7 @@ def test_the_largest_errors_are_listed(server, open_tab, windows, errors):
     assert row.locator("td").all_inner_texts() == [text.replace("-", "−") for text in texts]
     row.get_by_role("link").click()
     expect(page.locator(".summary")).to_contain_text(f"reference window {index}")
+    assert "baseline=zero" in page.url
 
 
 def test_the_nearest_reference_window_of_ones_own_is_named(server, open_tab):

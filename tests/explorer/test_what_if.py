@@ -147,6 +147,18 @@ def test_the_changed_window_is_compared_with_what_it_was(server, open_tab, windo
     assert values[0][0].startswith("hour_sin: ")
 
 
+def test_what_a_window_was_does_not_go_to_another_model(server, open_tab):
+    """There a reference window of the same number may be another: the changed window goes, as one's own."""
+    page = open_tab(server).show("report?model=head")
+    model = server.get("/v1/models/head").json()
+    carried = page.evaluate(
+        """(model) => import("./state.js").then(({ carry }) =>
+          carry({ window: "z:abc", from: "ref:3", baseline: "ref:4", target: "at_least:1" }, model, model))""",
+        model,
+    )
+    assert carried == {"window": "z:abc", "baseline": "ref:4", "target": "at_least:1"}
+
+
 def test_a_point_is_dragged_and_the_forecast_follows_at_once(server, open_tab, window, features):
     """While the button is held the forecast is that of the point where it is, for which nothing but it is asked."""
     tab = open_tab(server)
