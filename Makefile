@@ -9,6 +9,8 @@ LOCK := .ci/constraints.txt
 IMAGE_LOCK := .ci/requirements.txt
 BUILD_LOCK := .ci/build-requirements.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# What one test process compiles the others read.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help serve test test-ray check format openapi vendor bench image image-test lock clean
 

@@ -9,8 +9,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from nbclient import NotebookClient
-from nbconvert import HTMLExporter
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
@@ -27,6 +25,8 @@ def committed():
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
     """The notebook, executed where it stands; what it writes goes elsewhere."""
+    from nbclient import NotebookClient  # here, as the other workers do without
+
     folder = tmp_path_factory.mktemp("kernel")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
@@ -88,6 +88,8 @@ def test_displays_run_nothing_and_load_nothing(executed, committed):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_an_export_shows_all_without_scripts(committed, tmp_path, scheme):
     """Exported by nbconvert and opened without JavaScript and network, all pictures and answers are there."""
+    from nbconvert import HTMLExporter  # here, as the other workers do without
+
     exporter = HTMLExporter(theme=scheme)
     exporter.exclude_input_prompt = True
     (tmp_path / "why.html").write_text(exporter.from_notebook_node(committed)[0], encoding="utf-8")

@@ -99,11 +99,12 @@ def test_a_copy_in_another_process_begins_without_results():
 )
 def test_long_questions_pause_and_can_be_ended_at_any_pause(ask):
     """What a pause raises comes out of the question; asked again it answers as if nothing had been."""
-    model, calls = Model(make_model("head")), []
+    loaded = make_model("head", n_features=2, n_hidden=2)
+    model, calls = Model(loaded), []
     ask(model, lambda: calls.append(1))
     assert len(calls) > 3
     for last in (1, 2, len(calls) // 2, len(calls)):
-        model, left = Model(make_model("head")), iter(range(last - 1))
+        model, left = Model(loaded), iter(range(last - 1))
 
         def pause(left=left):
             if next(left, None) is None:

@@ -224,6 +224,13 @@ def test_a_formula_is_as_near_as_it_says(run, saved):
         if part == "reference":
             assert nearest["r2"] == pytest.approx(1 - lost, abs=1e-9)
         assert 1 - lost >= 0.99
+
+
+def test_a_formula_is_chosen_by_its_complexity(run, saved):
+    """A table of the front without it; with it one formula, as Python or as JSON."""
+    file = saved(make_model("head", n_features=2, n_hidden=2))
+    document = json.loads(run("formula", file, "--json")[1])
+    nearest = document["formulas"][-1]
     code, out, _ = run("formula", file)
     assert code == 0
     assert document["output"] in out and "complexity" in out

@@ -9,7 +9,7 @@ from thorough import examples
 from service.document.openapi import DOCUMENT
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
-N_EXAMPLES = examples(8)  # requests of each operation, beside the examples and the edge cases
+N_EXAMPLES = examples(4)  # requests of each operation, beside the examples and the edge cases
 
 
 def run_schemathesis(client, folder, *options):

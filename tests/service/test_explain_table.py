@@ -192,7 +192,7 @@ def write_files(rows: pl.DataFrame, folder: Path, cuts: list[int], kind: str, ro
     return folder
 
 
-@settings(max_examples=examples(15))
+@settings(max_examples=examples(10))
 @given(data=st.data())
 def test_files_chunks_and_interruptions_change_nothing(data):
     """However a series is cut into files and chunks, and wherever a run ends, the whole is the same."""

@@ -61,7 +61,7 @@ def import_efficient(factor, error=0.0, offset=0.0, space="scaled", single=False
         return import_checkpoint(folder / "forecaster.pt", folder / "manifest.json")
 
 
-@settings(max_examples=examples(3))
+@settings(max_examples=examples(1))
 @given(FACTORS, st.sampled_from(["scaled", "original"]))
 @example(1e-3, "scaled")
 @example(1e6, "original")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from thorough import examples
 
 from kanmodel.explain.importance import bootstrap
 from kanmodel.explain.importance.bootstrap import Bootstrap, block_lengths
@@ -181,8 +182,9 @@ def test_coverage(correlation):
 @pytest.mark.parametrize("correlation", [0, 0.8])
 def test_coverage_of_shares(correlation):
     """The share of one of two autocorrelated magnitudes is in its interval as often: it is a half for both."""
-    sizes = np.abs(np.stack([autoregressive(512, correlation, 300, seed) for seed in (0, 1)], axis=2))
+    n = examples(150)
+    sizes = np.abs(np.stack([autoregressive(512, correlation, n, seed) for seed in (0, 1)], axis=2))
     of_windows = Bootstrap(512)
-    estimates = [of_windows.share(sizes[:, series]) for series in range(300)]
+    estimates = [of_windows.share(sizes[:, series]) for series in range(n)]
     covered = 100 * np.mean([(estimate.low[0] <= 0.5) & (estimate.high[0] >= 0.5) for estimate in estimates])
     assert covered >= 90
