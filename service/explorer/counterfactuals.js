@@ -34,6 +34,7 @@ export function counterfactuals(page, { show, take }) {
   const rest = afterRest();
   let running = new AbortController();
   let searched = ""; // for what
+  let isShown = false; // whether an answer lies over the window
   const form = targetForm(page);
   const said = h("p", { role: "status" });
   const problem = h("p", { class: "refused", role: "alert" });
@@ -47,14 +48,15 @@ export function counterfactuals(page, { show, take }) {
    * @param {Window} window
    */
   const set = (values, window) => {
-    form.set(values);
     const wanted = JSON.stringify([values.target, values.most, values.beyond, window]);
     if (wanted === searched) return;
+    form.set(values);
     running.abort();
     rest.stop();
     searched = wanted;
     for (const place of [said, problem, found]) place.replaceChildren();
-    show(undefined);
+    if (isShown) show(undefined);
+    isShown = false;
     if (!values.target) return;
     said.textContent = "Searching …";
     rest.after(REST, () => void search(values, window));
@@ -71,9 +73,10 @@ export function counterfactuals(page, { show, take }) {
       const singles = await askSingles(page, best, window, signal);
       const answers = [{ ...best, window: best.instance, prediction: best.new_prediction }, ...singles];
       said.replaceChildren(...tellFound(page, best, values.target ?? ""));
-      const isNeeded = best.changes.length > 0;
-      found.replaceChildren(...(isNeeded ? [listAnswers(answers, page.unit, show, take)] : []));
-      show(isNeeded ? answers[0].window : undefined);
+      if (!best.changes.length) return;
+      found.replaceChildren(listAnswers(answers, page.unit, show, take));
+      show(answers[0].window);
+      isShown = true;
     } catch (error) {
       if (signal.aborted) return;
       searched = ""; // so that it can be tried again

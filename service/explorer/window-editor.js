@@ -60,7 +60,7 @@ export function windowEditor({ model: { features, lookback } }, change, { choose
     h("div", { class: "field" }, h("label", { for: input.id }, label), h("div", { class: "row" }, input, ...more));
   const element = h(
     "div",
-    { class: "editor", role: "group", "aria-label": "Change the window" },
+    { class: "editor", role: "group", "aria-label": "Values to change" },
     field("Feature", feature),
     field("Step, the newest is 0", step),
     field("Value", value, unit),

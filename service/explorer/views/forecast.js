@@ -129,7 +129,7 @@ export function create(page) {
   const change = h(
     "section",
     { class: "card stack" },
-    h("h2", {}, "The window, to be changed"),
+    h("h2", {}, "Change the window"),
     h("p", { class: "muted" }, "Drag a point, or use the arrow keys on a line; a cell of the map above can be chosen too."),
     editor.element,
     series.element,
