@@ -1,6 +1,7 @@
 /** One forecast, explained: the way to it feature by feature, step by step, and through the network; and what if. */
 
 import { pictureActions, titleBar } from "../actions.js";
+import { allOutputs } from "../all-outputs.js";
 import { ApiError, askJson } from "../api.js";
 import { drawWaterfall } from "../charts.js";
 import { counterfactuals } from "../counterfactuals.js";
@@ -95,6 +96,7 @@ export function create(page) {
     take: (window) => edit(window, 0),
   });
 
+  const outputs = allOutputs(page);
   const others = swarm(page);
 
   const head = (/** @type {string} */ title, /** @type {HTMLElement} */ place, /** @type {HTMLElement[]} */ ...more) =>
@@ -123,6 +125,7 @@ export function create(page) {
       drawing,
       h("details", {}, h("summary", {}, "What comes in and goes out at each node"), flowTable),
     ),
+    ...(page.model.outputs.length > 1 ? [outputs.element] : []),
     others.element,
   ];
   const nearest = nearestReference(page);
@@ -228,6 +231,7 @@ export function create(page) {
     }
     curves.set(window, explanation.prediction, order);
     search.set(given, window);
+    if (page.model.outputs.length > 1) outputs.set(window, state.baseline);
     others.set(given.swarm === "open", contributions, state.baseline);
     nearest.set(draft || !state.source.startsWith("ref:") ? window : undefined);
   };
