@@ -10,7 +10,7 @@ import numpy as np
 
 from kanmodel.drawing.axes import Scale, scale_over
 from kanmodel.drawing.style import Theme
-from kanmodel.drawing.svg import add, add_group, new_picture, serialise, shorten, write_points
+from kanmodel.drawing.svg import add, add_group, add_name, new_picture, serialise, shorten, write_points
 from kanmodel.drawing.words import name_edge, tell_shape, tell_worth, write_amount
 from kanmodel.explain.functions.curves import EdgeCurve
 from kanmodel.explain.functions.symbolic import Candidate
@@ -26,6 +26,7 @@ LINE = 18.0  # of text
 KEY = 108.0  # width of an entry of the key
 KNOT = 9.0  # length of its tick
 N_FORMULAS = 5
+N_ALONG, N_UP = 66, 40  # characters of the name of a node along the axis, and up it
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ def draw_edge(
     height = HISTOGRAM_BOTTOM + AXIS + (LINE * (len(shown) + 1.5) if shown else 0.0)
     heading, verdict, worth = name_edge(curve.edge), tell_shape(curve), " · ".join(tell_worth(curve.edge, unit))
     root = new_picture(WIDTH, height, heading, f"{verdict}. {worth}.", role="img")
-    add(root, "text", shorten(heading, 70), x=24.0, y=36.0, class_="heading")
-    add(root, "text", shorten(f"{name}: {output}", 100), x=24.0, y=57.0, class_="muted")
+    add_name(root, heading, 84, x=24.0, y=36.0, class_="heading")
+    add_name(root, f"{name}: {output}", 108, x=24.0, y=57.0, class_="muted")
     add(root, "text", verdict, x=24.0, y=82.0)
     add(root, "text", worth, x=24.0, y=82.0 + LINE)
     _draw_plot(root, curve)
@@ -128,12 +129,14 @@ def _draw_axes(root: Element, curve: EdgeCurve, x: Scale, y: Scale) -> None:
             add(root, "text", original, x=at, y=HISTOGRAM_BOTTOM + 2 * LINE, class_="middle muted")
     for bottom in (BOTTOM, HISTOGRAM_BOTTOM):
         add(root, "path", class_="axis", d=f"M{LEFT} {bottom}H{RIGHT}")
-    source, target = (shorten(label_of(end)) for end in (curve.edge.source, curve.edge.target))
+    source, target = (label_of(end) for end in (curve.edge.source, curve.edge.target))
     rows = 3 if has_original else 2
-    what = source if curve.function_of == "input" else f"{source}, normalised"
-    add(root, "text", f"{what} (model units)", x=RIGHT, y=HISTOGRAM_BOTTOM + rows * LINE, class_="end")
+    shown = shorten(source, N_ALONG) + ("" if curve.function_of == "input" else ", normalised")
+    below = add(root, "text", f"{shown} (model units)", x=RIGHT, y=HISTOGRAM_BOTTOM + rows * LINE, class_="end")
     turned = f"translate(22 {(TOP + BOTTOM) / 2}) rotate(-90)"
-    add(root, "text", f"what it adds to {target} (model units)", class_="middle", transform=turned)
+    beside = f"what it adds to {shorten(target, N_UP)} (model units)"
+    for text, name in ((below, source), (add(root, "text", beside, class_="middle", transform=turned), target)):
+        add(text, "title", name)
     add(root, "text", "data", x=LEFT - 8, y=HISTOGRAM_BOTTOM - 18, class_="end")
 
 

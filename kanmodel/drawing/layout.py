@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from math import ceil
 
-from kanmodel.drawing.svg import shorten
 from kanmodel.explain.structure.ids import READOUT_KINDS
 from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge, TopologyNode
 
@@ -23,6 +22,8 @@ BOX, SMALL_BOX, N_MANY = 36.0, 22.0, 150  # side of a box; where there are more 
 BOX_GAP, MAX_GAP = 10.0, 28.0  # from a box to the next
 MIN_LEAD, LEAD_SHARE = 34.0, 22.0  # room between nodes and boxes, and widths of a fan to it
 INPUT_GAP, STEP_GAP = 130.0, 72.0  # below units or cells: from features, from a front
+BUNDLE_GAP = 260.0  # between layers joined by links without curves
+SLOPE = 0.75  # width of a tilted name, of its length
 FACTORS, FACTOR_PITCH = 28.0, 18.0  # from a product node to its factors, and from one to the next
 
 Point = tuple[float, float]
@@ -86,6 +87,7 @@ class Layout:
         places: middle of each node and sub-node that stands somewhere, by id.
         boxes: of the curves of the kept edges.
         tilted: whether the features are too many, or their names too long, to be written level.
+        name_length: characters that there is room for in the name of a feature.
     """
 
     width: float
@@ -96,6 +98,7 @@ class Layout:
     places: Mapping[str, Point]
     boxes: Mapping[EdgeKey, Box]
     tilted: bool
+    name_length: int
 
 
 @dataclass(frozen=True)
@@ -128,21 +131,26 @@ def edge_key(edge: TopologyEdge) -> EdgeKey:
     return edge.stage, edge.layer, edge.i, edge.j
 
 
-def lay_out(topology: NetworkGraph, fold: bool) -> Layout:
+def lay_out(topology: NetworkGraph, fold: bool, with_curves: bool = True) -> Layout:
     """Places the nodes and curves of a network.
 
     Args:
         topology: the network.
         fold: whether pruned nodes are counted beside their layer instead of standing in it.
+        with_curves: whether there is a box for the curve of each kept edge; else layers are further apart, so that
+            links can be told from each other.
     """
-    layers = _group_by_layer(topology)
+    layers = _group_by_layer(topology, with_curves)
     width = min(MAX_WIDTH, max(MIN_WIDTH, *(_wanted_width(layer, fold) for layer in layers)))
     left, right = MARGIN + CAPTIONS, MARGIN + CAPTIONS + width
     pitches = [_pitch(layer, width, fold) for layer in layers]
-    longest = CHARACTER * max((len(shorten(node.label)) for node in layers[0].kept), default=0)
-    tilted = longest > pitches[0]
-    labels = CHIP + (longest * TILT if tilted else 0.0)
-    gaps = [_gap(below, above, width) for below, above in pairwise(layers)]
+    longest = max((len(node.label) for node in layers[0].kept), default=0)
+    tilted = longest * CHARACTER > pitches[0]
+    beside_first = (width - _pruned_width(layers[0], fold) - pitches[0] * (len(layers[0].kept) - 1)) / 2
+    room = left + beside_first - CHIP
+    name_length = int(room / (CHARACTER * SLOPE)) if tilted else longest
+    labels = CHIP + (min(longest, name_length) * CHARACTER * TILT if tilted else 0.0)
+    gaps = [_gap(below, above, width, with_curves) for below, above in pairwise(layers)]
     height = HEADER + sum(gaps) + labels + FOOTER
     ys = accumulate(gaps, lambda y, gap: y - gap, initial=height - FOOTER - labels)
     rows = [
@@ -157,7 +165,7 @@ def lay_out(topology: NetworkGraph, fold: bool) -> Layout:
         for key, box in _place_boxes(layer, places, row.y - CHIP / 2 - layer.lead(width), left, right)
     }
     beside = FOLDED if fold and any(layer.pruned for layer in layers) else 0.0
-    return Layout(right + beside + MARGIN, height, left, right, rows, places, boxes, tilted)
+    return Layout(right + beside + MARGIN, height, left, right, rows, places, boxes, tilted, name_length)
 
 
 def spread(wanted: Sequence[float], pitch: float, low: float, high: float) -> list[float]:
@@ -181,7 +189,7 @@ def spread(wanted: Sequence[float], pitch: float, low: float, high: float) -> li
     return [min(max(start, low), last) + index * pitch for index, start in enumerate(starts)]
 
 
-def _group_by_layer(topology: NetworkGraph) -> list[_Layer]:
+def _group_by_layer(topology: NetworkGraph, with_curves: bool) -> list[_Layer]:
     """From the features to the output; sub-nodes belong to the layer of their node."""
     nodes: dict[tuple[str, int], list[TopologyNode]] = {}
     for node in topology.nodes:
@@ -189,7 +197,7 @@ def _group_by_layer(topology: NetworkGraph) -> list[_Layer]:
             nodes.setdefault((node.kind, node.layer), []).append(node)
     leaving: dict[str, list[TopologyEdge]] = {}
     for edge in topology.kan_edges:
-        if edge.kept:
+        if edge.kept and with_curves:
             leaving.setdefault(edge.source, []).append(edge)
     products = {edge.target for edge in topology.edges if edge.kind == "product"}
     return [
@@ -218,10 +226,12 @@ def _pitch(layer: _Layer, width: float, fold: bool) -> float:
     return min(MAX_PITCH, (width - _pruned_width(layer, fold)) / max(1, len(layer.kept)))
 
 
-def _gap(below: _Layer, above: _Layer, width: float) -> float:
+def _gap(below: _Layer, above: _Layer, width: float, with_curves: bool) -> float:
     """From the middle of one layer to that of the next."""
     if above.kind in READOUT_KINDS:
         return INPUT_GAP if below.kind == "feature" else STEP_GAP
+    if not with_curves:
+        return BUNDLE_GAP
     boxes = below.lines(width) * (below.side + BOX_GAP)
     return CHIP + 2 * below.lead(width) + boxes + (FACTORS if above.has_factors else 0.0)
 

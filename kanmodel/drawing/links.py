@@ -20,6 +20,7 @@ THIN, THICK = 0.5, 5.0  # width by contribution
 INPUT_THICK, INPUT_OPACITY = 9.0, 0.45  # of a feature that is all of a unit
 BEHIND_OPACITY = 0.12  # where a front stands between
 FAINT, FAINT_OPACITY, FAINT_INPUT_OPACITY = 0.6, 0.3, 0.07  # of what is pruned
+WEAKEST = 0.06  # opacity, of many links without curves, of one that does nothing
 MIN_CURVE = 0.4  # opacity of a curve, which stays legible however low its score
 
 
@@ -27,7 +28,8 @@ def draw_links(root: Element, scene: Scene) -> None:
     """All edges but the pruned ones that are folded, the kept ones above the others."""
     kept = [edge for edge in scene.topology.kan_edges if edge.kept]
     largest = max((edge.contribution or 0.0 for edge in kept), default=0.0)
-    for edge in sorted(scene.topology.edges, key=lambda edge: (edge.kept, edge.kind != "input")):
+    strongest = max((_worth(edge, scene.by_score) for edge in kept), default=0.0)
+    for edge in sorted(scene.topology.edges, key=lambda edge: _depth(edge, scene)):
         if scene.fold and not edge.kept:
             continue
         curve = scene.curves.get(edge_key(edge)) if edge.kind == "edge" else None
@@ -40,6 +42,9 @@ def draw_links(root: Element, scene: Scene) -> None:
             color = scene.colors.get(scene.nodes[edge.source].label, 0)
             opacity = BEHIND_OPACITY if scene.has_front else INPUT_OPACITY
             _draw_link(group, _join(source, target), INPUT_THICK * (edge.share or 0.0), opacity, f"link s{color}")
+        elif scene.bundled and edge.kind == "edge":
+            part = _worth(edge, scene.by_score) / strongest if strongest else 0.0
+            _draw_link(group, _join(source, target), THIN + (THICK - THIN) * part, WEAKEST + (1 - WEAKEST) * part)
         elif curve is None:
             _draw_link(group, _join(source, target), LINK, 1.0)
         else:
@@ -47,6 +52,19 @@ def draw_links(root: Element, scene: Scene) -> None:
             width, opacity = _strength(edge, scene.by_score, largest)
             _draw_link(group, _join_through(source, box, target), width, opacity)
             _draw_box(group, box, curve, opacity)
+
+
+def _depth(edge: TopologyEdge, scene: Scene) -> tuple[bool, bool, float]:
+    """What stands above what: kept edges above pruned ones, and of many links the strong above the weak."""
+    worth = _worth(edge, scene.by_score) if scene.bundled and edge.kind == "edge" else 0.0
+    return edge.kept, edge.kind != "input", worth
+
+
+def _worth(edge: TopologyEdge, by_score: bool) -> float:
+    """What the strength of a link without a curve shows."""
+    if by_score:
+        return edge.scores["backward"] if edge.scores else 0.0
+    return edge.contribution or 0.0
 
 
 def _add_edge(root: Element, edge: TopologyEdge, curve: EdgeCurve | None, unit: str | None) -> Element:

@@ -10,14 +10,16 @@ from kanmodel.drawing.links import draw_links
 from kanmodel.drawing.nodes import draw_nodes
 from kanmodel.drawing.scene import Color, Scene, set_scene
 from kanmodel.drawing.style import Theme
-from kanmodel.drawing.svg import add, add_group, new_picture, serialise, shorten
+from kanmodel.drawing.svg import add, add_group, add_name, new_picture, serialise
 from kanmodel.drawing.words import tell_cost
 from kanmodel.explain.functions.curves import EdgeCurve
 from kanmodel.explain.structure.ids import READOUT_KINDS
-from kanmodel.explain.topology.graph import NetworkGraph
+from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
 
 N_POINTS = 25  # of a curve: enough for its box
+N_CURVES = 300  # that a picture has at most: of more kept edges it has the links alone
 LINE = 16.0  # of text
+HEADING = 8.6  # width of a character of the heading
 BAND = 8.0  # of the ground under units, beyond them
 CAPTIONS = {
     "feature": "features",
@@ -30,6 +32,27 @@ CAPTIONS = {
 }
 
 
+def select_part(topology: NetworkGraph, through: str | None, pruned: bool) -> NetworkGraph:
+    """What of a network leads to its output, or what of that is on the paths through a node.
+
+    Args:
+        topology: the network.
+        through: id of the node; None for all.
+        pruned: whether paths follow kept edges alone.
+
+    Raises:
+        UnknownNameError: there is no such node.
+    """
+    part = topology.upstream()
+    return part if through is None else part.through(through, only_kept=pruned)
+
+
+def curved_edges(part: NetworkGraph) -> list[TopologyEdge]:
+    """The edges whose functions the picture of a part shows: the kept ones, or none of more than `N_CURVES`."""
+    kept = [edge for edge in part.kan_edges if edge.kept]
+    return kept if len(kept) <= N_CURVES else []
+
+
 def draw_topology(
     topology: NetworkGraph,
     curves: Sequence[EdgeCurve],
@@ -38,12 +61,13 @@ def draw_topology(
     pruned: bool = True,
     color: Color = "score",
     theme: Theme = "auto",
+    through: str | None = None,
 ) -> bytes:
     """The picture of a network, SVG.
 
     Args:
         topology: the network.
-        curves: its kept edges, sampled.
+        curves: its `curved_edges`, sampled.
         name: of the model.
         unit: of the contributions.
         pruned: whether what the rule does not keep is folded into one counted group a layer; else it stands there
@@ -51,16 +75,22 @@ def draw_topology(
         color: what a strong edge is: one of a high score, in opacity, as pykan draws it; or of a large contribution,
             in width. Without scores it is the contribution.
         theme: its colours.
+        through: id of a node, of whose paths alone the picture is.
+
+    Raises:
+        UnknownNameError: there is no such node.
     """
-    topology = topology.upstream()
-    scene = set_scene(topology, curves, unit, fold=pruned, color=color)
-    layout, heading, cost = scene.layout, f"{name}: {topology.output}", tell_cost(topology, unit)
+    part = select_part(topology, through, pruned)
+    scene = set_scene(part, curves, unit, fold=pruned, color=color)
+    layout, heading, cost = scene.layout, f"{name}: {topology.output}", tell_cost(topology.upstream(), unit)
+    if through is not None:
+        heading += f", the paths through {scene.nodes[through].label}"
     # As role "img" it would hide its nodes and edges from a screen reader.
     root = new_picture(layout.width, layout.height, heading, cost, role="graphics-document document")
-    add(root, "text", shorten(heading, 80), x=MARGIN, y=36.0, class_="heading")
+    add_name(root, heading, int(layout.width / HEADING), x=MARGIN, y=36.0, class_="heading")
     add(root, "text", cost, x=MARGIN, y=57.0, class_="cost muted")
     for row in layout.rows:
-        _draw_caption(root, layout, row)
+        _draw_caption(root, layout, row, of_all=through is None)
     if scene.has_front and any(row.kind in READOUT_KINDS for row in layout.rows):
         _draw_steps(root, layout)
     draw_links(root, scene)
@@ -72,13 +102,13 @@ def draw_topology(
     return serialise(root, theme)
 
 
-def _draw_caption(root: Element, layout: Layout, row: Row) -> None:
+def _draw_caption(root: Element, layout: Layout, row: Row, of_all: bool) -> None:
     """The name of a layer, how much of it is kept, and the ground under what the head reads."""
     if row.kind in READOUT_KINDS:
         top, width, height = row.y - CHIP / 2 - BAND, layout.right - MARGIN, CHIP + 2 * BAND
         add(root, "rect", class_="band", x=MARGIN, y=top, width=width, height=height, rx=8)
     add(root, "text", CAPTIONS[row.kind].format(row.layer), x=MARGIN + 8, y=row.y - 2)
-    kept = f"{len(row.kept)} of {len(row.kept) + len(row.pruned)} kept"
+    kept = f"{len(row.kept)} of {len(row.kept) + len(row.pruned)} kept" if of_all else f"{len(row.kept)} kept"
     add(root, "text", kept, x=MARGIN + 8, y=row.y + 12, class_="muted")
 
 
@@ -110,10 +140,18 @@ def _draw_folded(root: Element, layout: Layout, row: Row) -> None:
 
 def _draw_legend(root: Element, scene: Scene) -> None:
     """How to read it."""
-    strength = "Opacity is pykan's score of an edge." if scene.by_score else "Width is an edge's mean |contribution|."
-    lines = [f"A box is the function on an edge, over the 1st to 99th percentile of the data. {strength}"]
+    lines = [_tell_links(scene)]
     if any(node.profile for node in scene.topology.nodes):
         lines.append("A bar is what a node is made of, in the colours of the features; a larger dot contributes more.")
     first = scene.layout.height - MARGIN - LINE * (len(lines) - 1)
     for index, line in enumerate(lines):
         add(root, "text", line, x=MARGIN, y=first + LINE * index, class_="legend muted")
+
+
+def _tell_links(scene: Scene) -> str:
+    """What the look of a link says, and where its function is."""
+    if scene.bundled:
+        value = "pykan's score" if scene.by_score else "the mean |contribution|"
+        return f"Width and opacity are {value} of an edge. Of more than {N_CURVES} edges no functions are drawn."
+    strength = "Opacity is pykan's score of an edge." if scene.by_score else "Width is an edge's mean |contribution|."
+    return f"A box is the function on an edge, over the 1st to 99th percentile of the data. {strength}"

@@ -8,7 +8,7 @@ from xml.etree.ElementTree import Element
 
 from kanmodel.drawing.layout import CHARACTER, CHIP, Point
 from kanmodel.drawing.scene import Scene
-from kanmodel.drawing.svg import MAX_LABEL, add, add_group, shorten
+from kanmodel.drawing.svg import add, add_group, shorten
 from kanmodel.drawing.words import tell_node
 from kanmodel.explain.topology.graph import TopologyNode
 
@@ -16,11 +16,17 @@ DOT, MIN_DOT = 8.0, 2.0  # radius of the feature that contributes most, and of a
 SMALL_DOT = 3.0  # of a sub-node, and of what is pruned
 BAR = 5.0  # height of a profile
 MIN_CHIP, CHIP_GAP = 46.0, 6.0  # width, where there is room, and to the next
+CHIP_PADDING, CHIP_CHARACTER = 14.0, CHARACTER + 0.6  # beside its name, both sides together, and in it
 
 
 def draw_nodes(root: Element, scene: Scene) -> None:
     """All nodes but those that are folded."""
-    pitches = {node.id: row.pitch for row in scene.layout.rows for node in row.kept}
+    layout = scene.layout
+    rooms = {
+        node.id: (layout.right - layout.left) / len(row.kept) if row.kind == "output" else row.pitch
+        for row in layout.rows
+        for node in row.kept
+    }
     products = {edge.target for edge in scene.topology.edges if edge.kind == "product"}
     largest = max((node.contribution or 0.0 for node in scene.topology.nodes if node.kind == "feature"), default=0.0)
     for node in scene.topology.nodes:
@@ -29,11 +35,11 @@ def draw_nodes(root: Element, scene: Scene) -> None:
         place = scene.layout.places[node.id]
         group = _add_node(root, node, scene.unit)
         if scene.is_chip(node):
-            _draw_chip(group, node, place, pitches[node.id], node.id in products, scene.colors)
+            _draw_chip(group, node, place, rooms[node.id], node.id in products, scene.colors)
         elif node.kind == "feature" and node.kept:
             radius = DOT * sqrt((node.contribution or 0.0) / largest) if largest else SMALL_DOT
             _draw_dot(group, place, max(radius, MIN_DOT), f"f{scene.colors.get(node.label, 0)}")
-            _draw_name(group, node.label, place, scene.layout.tilted)
+            _draw_name(group, shorten(node.label, scene.layout.name_length), place, scene.layout.tilted)
         else:
             _draw_dot(group, place, SMALL_DOT, "dot" if node.kept else "dot pale")
 
@@ -58,20 +64,21 @@ def _draw_dot(group: Element, place: Point, radius: float, class_: str) -> None:
 def _draw_name(group: Element, name: str, place: Point, tilted: bool) -> None:
     x, y = place
     if tilted:
-        add(group, "text", shorten(name), class_="end", transform=f"translate({x + 4:.1f} {y + 18:.1f}) rotate(-42)")
+        add(group, "text", name, class_="end", transform=f"translate({x + 4:.1f} {y + 18:.1f}) rotate(-42)")
     else:
-        add(group, "text", shorten(name), class_="middle", x=x, y=y + 24)
+        add(group, "text", name, class_="middle", x=x, y=y + 24)
 
 
 def _draw_chip(
-    group: Element, node: TopologyNode, place: Point, pitch: float, product: bool, colors: Mapping[str, int]
+    group: Element, node: TopologyNode, place: Point, room: float, product: bool, colors: Mapping[str, int]
 ) -> None:
     x, y = place
     name = f"× {node.label}" if product else node.label
-    if node.kind != "output" and len(name) * CHARACTER > pitch - CHIP_GAP:
-        name = node.label.rsplit(" ", 1)[-1]  # its numbers
-    name = shorten(name, MAX_LABEL)
-    width = min(max(MIN_CHIP, len(name) * (CHARACTER + 0.6) + 14), pitch - CHIP_GAP)
+    if node.kind == "output":
+        name = shorten(name, int((room - CHIP_GAP - CHIP_PADDING) / CHIP_CHARACTER))
+    elif len(name) * CHARACTER > room - CHIP_GAP:
+        name = shorten(node.label.rsplit(" ", 1)[-1])  # its numbers
+    width = min(max(MIN_CHIP, len(name) * CHIP_CHARACTER + CHIP_PADDING), room - CHIP_GAP)
     solid, bar = node.kind == "output", bool(node.profile) and node.kind != "output"
     chip, text = ("chip solid", "middle on-solid") if solid else ("chip", "middle")
     add(group, "rect", class_=chip, x=x - width / 2, y=y - CHIP / 2, width=width, height=CHIP, rx=6)

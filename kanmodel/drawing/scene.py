@@ -27,6 +27,7 @@ class Scene:
         colors: numbers of the colours of the features that contribute most; the others share colour 0.
         by_score: whether a link's opacity shows its score; else its width shows its contribution.
         fold: whether pruned parts are left out and counted.
+        bundled: whether the kept edges are links alone, without curves, of which there would be too many.
     """
 
     topology: NetworkGraph
@@ -37,6 +38,7 @@ class Scene:
     colors: Mapping[str, int]
     by_score: bool
     fold: bool
+    bundled: bool
 
     @property
     def has_front(self) -> bool:
@@ -59,15 +61,17 @@ def set_scene(
     topology: NetworkGraph, curves: Sequence[EdgeCurve], unit: str | None, fold: bool, color: Color = "score"
 ) -> Scene:
     """Gives everything its place and its colour."""
+    bundled = not curves and any(edge.kept for edge in topology.kan_edges)
     return Scene(
         topology=topology,
-        layout=lay_out(topology, fold),
+        layout=lay_out(topology, fold, with_curves=not bundled),
         nodes={node.id: node for node in topology.nodes},
         curves={edge_key(curve.edge): curve for curve in curves},
         unit=unit,
         colors=_color_features(topology.nodes),
         by_score=color == "score" and any(edge.opacity is not None for edge in topology.kan_edges),
         fold=fold,
+        bundled=bundled,
     )
 
 

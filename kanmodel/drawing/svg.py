@@ -60,6 +60,14 @@ def add_group(parent: Element, label: str, **attributes: object) -> Element:
     return group
 
 
+def add_name(parent: Element, name: str, length: int, **attributes: object) -> Element:
+    """A text of at most `length` characters; a longer name has a title with all of it."""
+    text = add(parent, "text", shorten(name, length), **attributes)
+    if len(name) > length:
+        add(text, "title", name)
+    return text
+
+
 def write_points(xs: Sequence[float], ys: Sequence[float]) -> str:
     """Positions as the attribute ``points`` holds them.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.drawing.network import N_POINTS, draw_topology
+from kanmodel.drawing.network import N_CURVES, N_POINTS, draw_topology
 from kanmodel.drawing.style import Theme
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge, TopologyNode
@@ -18,7 +18,7 @@ from kanmodel.text import with_unit, write_table
 if TYPE_CHECKING:
     from networkx import DiGraph
 
-N_CURVES, N_LINKS = 300, 1300  # of a network's picture
+N_LINKS = 1300  # from features, of a network's picture
 _COLUMNS = ("source", "target", "contribution", "backward")
 
 

@@ -126,7 +126,7 @@ function writeCell(value) {
  * @param {string} text
  * @returns {Promise<boolean>} whether it is in the clipboard
  */
-async function copyText(text) {
+export async function copyText(text) {
   try {
     await navigator.clipboard.writeText(text);
     return true;

@@ -4,6 +4,7 @@ import { askJson, modelPath } from "./api.js";
 import { byId, h } from "./dom.js";
 import { hideHint } from "./hint.js";
 import { carry, readState, writeState } from "./state.js";
+import { isWanted, showRound } from "./tour.js";
 import { isPassing, tellProgress, waitForNext } from "./waiting.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
@@ -37,6 +38,9 @@ const VIEWS = {
   edge: { label: "Edge", load: () => import("./views/edge.js") },
   forecast: { label: "Forecast", load: () => import("./views/forecast.js") },
   features: { label: "Features", load: () => import("./views/features.js") },
+  formula: { label: "Formula", load: () => import("./views/formula.js") },
+  compare: { label: "Compare", load: () => import("./views/compare.js") },
+  model: { label: "Model", load: () => import("./views/model.js") },
   report: { label: "Report", load: () => import("./views/report.js") },
 };
 
@@ -102,6 +106,10 @@ async function showState(signal) {
     place.replaceChildren(current.view.element);
   }
   await current.view.update(values, signal);
+  if (definition === VIEWS.network && isWanted(values)) {
+    if (values.tour) history.replaceState(null, "", writeState({ view, values: { ...values, tour: "" } }));
+    showRound();
+  }
 }
 
 /**

@@ -52,7 +52,7 @@ function fill(element, attributes, children) {
 /**
  * A table whose first column says what a row is of, and whose others are numbers.
  *
- * @param {string[]} names of the columns
+ * @param {(Child | Child[])[]} names of the columns
  * @param {HTMLTableRowElement[]} rows
  * @param {Record<string, unknown>} [attributes]
  */

@@ -41,11 +41,13 @@ export async function fetchDrawing(ask, signal) {
  * @param {(part: SVGGElement) => string[]} tell lines about a part, its name first; none where there is nothing to say
  * @param {(key: string) => void} open an edge
  * @param {(part: Element) => void} [reveal] brings a part into sight that has the focus
+ * @param {(node: string) => void} [choose] a node, by its id
  * @returns {HTMLElement} what holds the picture and listens: an SVG element that does is itself a stop of the tab key
  */
-export function enliven(root, tell, open, reveal = () => {}) {
+export function enliven(root, tell, open, reveal = () => {}, choose) {
   const edges = /** @type {SVGGElement[]} */ ([...root.querySelectorAll("g.edge")]);
   for (const edge of edges) if (edge.dataset.kind === "edge") edge.setAttribute("role", "link");
+  if (choose) for (const node of root.querySelectorAll("g.node")) node.setAttribute("role", "button");
   const move = roveIn(root);
   /** @param {Event} event */
   const partOf = (event) =>
@@ -70,6 +72,7 @@ export function enliven(root, tell, open, reveal = () => {}) {
   const follow = (event) => {
     const part = partOf(event);
     if (part?.dataset.kind === "edge") open(edgeKey(/** @type {any} */ (part.dataset)));
+    else if (part?.dataset.node !== undefined) choose?.(part.dataset.node);
   };
   const leave = () => {
     light(null);

@@ -3,6 +3,7 @@
 import { askJson } from "./api.js";
 import { h, segments } from "./dom.js";
 import { amount, fixed, signed } from "./figures.js";
+import { withHelp } from "./help.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
@@ -77,7 +78,9 @@ export function pruningControl(page) {
    * @param {AbortSignal} signal
    */
   const thin = async (signal) => {
-    const distinct = await distinctStops(page, by, signal);
+    const asked = by;
+    const distinct = await distinctStops(page, asked, signal);
+    if (signal.aborted || by !== asked) return; // some of the answers may be missing
     const value = stops[by][Number(slider.value)];
     stops[by] = distinct;
     place(value);
@@ -161,22 +164,24 @@ function keptByFidelity(curve, fidelity) {
  */
 export function tellCost({ graph }, unit) {
   const { r2, mae, mae_full: full } = graph.fidelity;
-  const figure = (/** @type {string} */ name, /** @type {string} */ value, /** @type {string} */ note) =>
+  /** @type {(name: string, value: string, note: string, term?: import("./help.js").Term) => HTMLElement} */
+  const figure = (name, value, note, term) =>
     h(
       "div",
       { class: "figure", "data-figure": name },
-      h("span", { class: "muted" }, name),
+      h("span", { class: "muted" }, term ? withHelp(name, term) : name),
       h("strong", {}, value),
       h("span", { class: "muted" }, note),
     );
   return [
     figure("edges", String(graph.edges.kept), `of ${graph.edges.total}`),
     figure("nodes", String(graph.nodes.kept), `of ${graph.nodes.total}`),
-    figure("R²", fixed(r2, 4), "of the full model"),
+    figure("R²", fixed(r2, 4), "of the full model", "R²"),
     figure(
       "MAE",
       amount(mae, unit),
       mae === null || full === null ? "no targets known" : `${signed(mae - full)} from ${amount(full)}`,
+      "MAE",
     ),
   ];
 }

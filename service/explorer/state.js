@@ -41,6 +41,10 @@ export function carry(values, before, after) {
   /** @type {Record<string, (value: string) => boolean>} */
   const conditions = {
     output: (output) => after.outputs.includes(output),
+    through: (node) =>
+      node.startsWith("feature:")
+        ? after.features.some(({ name }) => node === `feature:${name}`)
+        : JSON.stringify(before.architecture) === JSON.stringify(after.architecture),
     edge: () => JSON.stringify(before.architecture) === JSON.stringify(after.architecture),
     window: fits,
     from: () => false, // a reference window of the same number may be another
@@ -49,7 +53,11 @@ export function carry(values, before, after) {
   return Object.fromEntries(Object.entries(values).filter(([name, value]) => conditions[name]?.(value) ?? true));
 }
 
-/** @param {ModelInfo} model */
-function shapeOf({ features, lookback }) {
+/**
+ * What a window for a model must have: its steps and features.
+ *
+ * @param {ModelInfo} model
+ */
+export function shapeOf({ features, lookback }) {
   return JSON.stringify([lookback, features.map(({ name }) => name)]);
 }

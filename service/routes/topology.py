@@ -7,11 +7,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from kanmodel.drawing.network import N_POINTS, draw_topology
+from kanmodel.drawing.network import N_POINTS, curved_edges, draw_topology, select_part
+from kanmodel.errors import UnknownNameError
 from kanmodel.terms import NetworkGraph
 from service.document.errors import describe_errors
 from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg
+from service.http.errors import unusable
 from service.http.negotiation import choose_format, refuse_other_than_json
 from service.http.security import READ
 from service.models.registry import Served
@@ -47,16 +49,17 @@ async def get_topology(
 ) -> Response:
     """Shows the pruned network as a graph, with what pruning costs; as a picture with `Accept: image/svg+xml`.
 
-    Prune by `fidelity` (default 0.99) or by thresholds, not both.
+    Prune by `fidelity` (default 0.99) or by thresholds, not both. `through` leaves only the paths through one node.
     """
     media_type = choose_format(request, query.format)
     output = read_output(query.output, served.model.config)
     topology = await deadline.wait(parts.results.topology(served, output, query.rule()))
+    part = _select(topology, query)
 
     def describe() -> Response:
         if media_type == SVG:
-            return answer_svg(_draw(served, topology, output, query))
-        return answer_json(describe_topology(served, topology, query.pruned))
+            return answer_svg(_draw(served, topology, part, output, query))
+        return answer_json(describe_topology(served, topology, part, query.pruned))
 
     cost = estimate_curves(len(topology.kan_edges), N_POINTS)
     return await parts.work.run(describe, "explanation", cost, deadline=deadline)
@@ -80,7 +83,21 @@ async def get_fidelity_curve(
     return await parts.work.run(lambda: answer_json(describe()), "explanation", cost, deadline=deadline)
 
 
-def _draw(served: Served, topology: NetworkGraph, output: int, query: TopologyQuery) -> bytes:
-    curves = served.model.curves([edge for edge in topology.kan_edges if edge.kept], N_POINTS)
+def _select(topology: NetworkGraph, query: TopologyQuery) -> NetworkGraph:
+    """What the query wants to see of a network.
+
+    Raises:
+        DataError: it names a node that does not exist.
+    """
+    try:
+        return select_part(topology, query.through, query.pruned)
+    except UnknownNameError as error:
+        raise unusable("through", f"must be the id of a node: {error}") from error
+
+
+def _draw(served: Served, topology: NetworkGraph, part: NetworkGraph, output: int, query: TopologyQuery) -> bytes:
+    curves = served.model.curves(curved_edges(part), N_POINTS)
     unit = served.model.config.target_of(output).unit
-    return draw_topology(topology, curves, served.name, unit, query.pruned, query.color, query.theme)
+    return draw_topology(
+        topology, curves, served.name, unit, query.pruned, query.color, query.theme, through=query.through
+    )

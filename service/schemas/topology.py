@@ -23,6 +23,13 @@ class TopologyQuery(RuleQuery):
         bool,
         Field(description="`true` lists what is kept; `false` lists everything that leads to the output, with `kept`."),
     ] = True
+    through: Annotated[
+        str | None,
+        Field(
+            description="Id of a node: only what leads to it and what it leads to is listed and drawn, by kept edges "
+            "where `pruned` is `true`. The counts and the cost stay those of the whole network."
+        ),
+    ] = None
     format: FormatParameter = None
     theme: ThemeParameter = "auto"
     color: Annotated[
@@ -233,15 +240,14 @@ def describe_fidelity_curve(
     }
 
 
-def describe_topology(served: Served, topology: NetworkGraph, pruned: bool) -> TopologyResponse:
-    """The graph of what leads to the output; `pruned` leaves out what the rule does not keep."""
-    topology = topology.upstream()
+def describe_topology(served: Served, topology: NetworkGraph, part: NetworkGraph, pruned: bool) -> TopologyResponse:
+    """The graph of a part of what leads to the output; `pruned` leaves out what the rule does not keep."""
     return {
         "directed": True,
         "multigraph": False,
-        "graph": _describe_graph(served, topology),
-        "nodes": [_describe_node(node) for node in topology.nodes if node.kept or not pruned],
-        "edges": [_describe_edge(edge) for edge in topology.edges if edge.kept or not pruned],
+        "graph": _describe_graph(served, topology.upstream()),
+        "nodes": [_describe_node(node) for node in part.nodes if node.kept or not pruned],
+        "edges": [_describe_edge(edge) for edge in part.edges if edge.kept or not pruned],
     }
 
 

@@ -15,6 +15,8 @@ from kanmodel.network.frozen import FrozenLayers
 from kanmodel.network.layer import KANLayer
 
 try:
+    import flashkan
+    import inkan
     import kan as pykan
 except ImportError:
     pykan = None
@@ -46,9 +48,12 @@ def kan_rows(grid: str) -> Iterator[Row]:
     peers: dict[str, Callable[[Tensor], Tensor]] = {"dense basis, as efficient-kan": EfficientKAN(layers)}
     if pykan is not None and grid == "uniform":
         peers["pykan 0.2.8 speed()"] = pykan.KAN(width=[*WIDTH], grid=5, k=3, auto_save=False, seed=0).speed()
+        peers["flashkan 0.2, compiled"] = with_weights(layers, flashkan.KANLayer)
+        peers["inkan 0.5, compiled"] = with_weights(layers, inkan.KANLayer)
     for batch, rounds in ROUNDS.items():
         x = torch.rand(batch, WIDTH[0]) * 2 - 1
-        assert torch.allclose(frozen.forward(x), peers["dense basis, as efficient-kan"](x), atol=1e-5)
+        for name, peer in peers.items():  # the weights of pykan's are its own
+            assert "pykan" in name or torch.allclose(frozen.forward(x), peer(x), atol=1e-5), name
         ours, *theirs = times_in_turn(
             [lambda x=x: frozen.forward(x), *(lambda x=x, peer=peer: peer(x) for peer in peers.values())], rounds
         )
@@ -81,6 +86,15 @@ def comparison(work: str, ours: np.ndarray, name: str, theirs: np.ndarray) -> Ro
     """Medians, and how many times faster."""
     median, peer = np.median(ours), np.median(theirs)
     return Row(work, f"{median * 1e6:.0f} µs", f"{name}: {peer * 1e6:.0f} µs", f"{peer / median:.1f}x")
+
+
+def with_weights(layers: Sequence[KANLayer], kind: type[nn.Module]) -> nn.Module:
+    """The same layers as those of a package that holds coefficients (n_outputs, n_inputs, n_bases) beside a SiLU."""
+    theirs = nn.Sequential(*(kind(*layer.mask.shape[::-1]) for layer in layers)).eval()
+    for one, layer in zip(theirs, layers, strict=True):
+        one.spline_weight.copy_(layer.weights())
+        one.base_weight.copy_(layer.mask * layer.scale_base)
+    return theirs
 
 
 class EfficientKAN:

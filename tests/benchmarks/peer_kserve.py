@@ -43,5 +43,7 @@ class Forecaster(kserve.Model):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     logging.disable(logging.INFO)  # a line for each request
-    server = kserve.ModelServer(http_port=int(sys.argv[2]), workers=1, enable_grpc=False, enable_latency_logging=False)
+    server = kserve.ModelServer(
+        http_port=int(sys.argv[2]), workers=int(sys.argv[3]), enable_grpc=False, enable_latency_logging=False
+    )
     server.start([Forecaster(Path(sys.argv[1]))])

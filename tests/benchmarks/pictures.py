@@ -11,7 +11,7 @@ import torch
 from models import WIDTH, large_model
 from table import Row
 
-from kanmodel.drawing.network import N_POINTS, draw_topology
+from kanmodel.drawing.network import N_POINTS, curved_edges, draw_topology
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.topology.construction import build_topology
@@ -29,7 +29,7 @@ def rows() -> Iterator[Row]:
     torch.set_num_threads(1)
     model = large_model()
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
-    kept = [edge for edge in topology.kan_edges if edge.kept]
+    kept = curved_edges(topology.upstream())
 
     def draw() -> bytes:
         return draw_topology(topology, sample_edges(model, kept, N_POINTS), "large", None)

@@ -25,7 +25,7 @@ from models import SPREAD
 from table import machine
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
-from kanmodel.drawing.network import N_POINTS, draw_topology
+from kanmodel.drawing.network import N_POINTS, curved_edges, draw_topology
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.paths.ledger import explain_windows
@@ -124,7 +124,7 @@ def measure_topology(shape: Shape) -> tuple[float, float, float]:
     measured = process_time()
     topology = build_topology(model, importance, PruningRule())
     built = process_time()
-    kept = [edge for edge in topology.kan_edges if edge.kept]
+    kept = curved_edges(topology.upstream())
     draw_topology(topology, sample_edges(model, kept, N_POINTS), "largest", None)
     return measured - start, built - measured, process_time() - built
 

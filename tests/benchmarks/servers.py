@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection
+from itertools import chain
 from pathlib import Path
 from time import perf_counter, sleep
 
@@ -24,7 +25,7 @@ class Server:
 
     Attributes:
         port: where it listens on 127.0.0.1.
-        pid: its process.
+        pid: its process, which may have others below it.
         start: seconds from its start until it was ready.
     """
 
@@ -33,13 +34,21 @@ class Server:
     start: float
 
     def cpu_seconds(self) -> float:
-        """Processor time that it has used."""
-        return processor_seconds(self.pid)
+        """Processor time that all its processes have used."""
+        return sum(map(processor_seconds, processes(self.pid)))
 
     def memory(self) -> float:
-        """Resident memory, MB, of which pages that are shared count in part."""
-        lines = Path(f"/proc/{self.pid}/smaps_rollup").read_text().splitlines()
+        """Resident memory of all its processes, MB, of which pages that are shared count in part."""
+        lines = [
+            line for pid in processes(self.pid) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        ]
         return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("Pss:"))
+
+
+def processes(pid: int) -> list[int]:
+    """A process and all below it."""
+    lists = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
+    return [pid, *(one for child in chain.from_iterable(lists) for one in processes(int(child)))]
 
 
 def processor_seconds(pid: int) -> float:
@@ -79,19 +88,22 @@ def free_server(models: Path, workers: int, threads: int) -> Iterator[Server]:
 
 
 @contextmanager
-def other_server(script: str, checkpoint: Path, ready: str, python: Path | str = sys.executable) -> Iterator[Server]:
-    """One of the scripts here that serve a checkpoint, on the same core.
+def other_server(
+    script: str, checkpoint: Path, ready: str, python: Path | str = sys.executable, workers: int = 1
+) -> Iterator[Server]:
+    """One of the scripts here that serve a checkpoint: on the same core, or with several processes on all.
 
     Args:
         script: its name.
         checkpoint: the model.
         ready: what it answers with 200 once it is ready.
         python: what runs it.
+        workers: the processes that compute.
     """
     port = free_port()
-    command = [str(python), str(HERE / script), str(checkpoint), str(port)]
+    command = [str(python), str(HERE / script), str(checkpoint), str(port), str(workers)]
     paths = {"PYTHONPATH": str(HERE.parents[1])}  # for the model core, which the environment of peers doesn't have
-    with running(command, port, ready, variables=paths) as server:
+    with running(command, port, ready, SERVER_CORE if workers == 1 else None, paths) as server:
         yield server
 
 

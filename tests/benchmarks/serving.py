@@ -9,11 +9,12 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
+from shutil import which
 from statistics import median
 from threading import Thread
 from typing import Any
@@ -24,7 +25,16 @@ from captum.attr import IntegratedGradients
 from explanations import STEPS
 from load import Load, drive, get, keep_busy, post
 from models import NAME, large_model, save_large_model, small_models
-from servers import CLIENT_CORE, Server, finish_background, get_status, other_server, our_server, pin
+from servers import (
+    CLIENT_CORE,
+    Server,
+    finish_background,
+    free_server,
+    get_status,
+    other_server,
+    our_server,
+    pin,
+)
 from table import Row, print_table, times_in_turn
 
 from kanmodel.checkpoint import save_checkpoint
@@ -107,6 +117,7 @@ def rows() -> Iterator[Row]:
             yield from forecast_rows(contenders, windows, model.predict(windows))
             yield from explanation_rows(ours, by_hand, windows)
             yield fairness_row(ours, windows)
+            yield from two_process_rows(checkpoint, windows)
             yield from small_model_rows()
             yield from footprint_rows(contenders)
             with our_server(BUNDLED) as bundled:
@@ -124,6 +135,10 @@ def _start_others(stack: ExitStack, checkpoint: Path) -> Iterator[Contender]:
         yield Contender("KServe", kserve, f"/v1/models/{NAME}:predict")
         mlserver = stack.enter_context(other_server("peer_mlserver.py", checkpoint, "/v2/health/ready", PEERS))
         yield Contender("MLServer", mlserver, f"/v2/models/{NAME}/infer", _as_tensors, _read_tensors)
+        if which("java"):
+            torchserve = stack.enter_context(other_server("peer_torchserve.py", checkpoint, "/ping", PEERS))
+            wait_for_worker(torchserve)
+            yield Contender("TorchServe", torchserve, f"/predictions/{NAME}")
     limit = stack.enter_context(other_server("limit.py", checkpoint, "/"))
     yield Contender("the limit", limit, "/")
 
@@ -157,6 +172,43 @@ def forecast_rows(contenders: Sequence[Contender], windows: np.ndarray, expected
                 told = f"{ours[1].cpu * 1e3:.3f} ms"
                 beside = f"{name}: {other.cpu * 1e3:.3f} ms"
                 yield Row(f"processor time of the server, {work}", told, beside, f"{other.cpu / ours[1].cpu:.2f}x")
+
+
+def two_process_rows(checkpoint: Path, windows: np.ndarray) -> Iterator[Row]:
+    """Two processes each on both cores, which the client uses as well."""
+    if not PEERS.exists():
+        return
+    with (
+        free_server(checkpoint.parent, 2, 1) as ours,
+        other_server("peer_kserve.py", checkpoint, "/v2/health/ready", PEERS, 2) as kserve,
+        other_server("peer_torchserve.py", checkpoint, "/ping", PEERS, 2) if which("java") else nullcontext() as torch_,
+    ):
+        finish_background(ours.port, NAME)
+        contenders = [Contender("Kanscope", ours, f"/v1/models/{NAME}:predict")]
+        contenders += [Contender("KServe, two workers", kserve, f"/v1/models/{NAME}:predict")]
+        if torch_:
+            wait_for_worker(torch_)
+            contenders += [Contender("TorchServe, two workers", torch_, f"/predictions/{NAME}")]
+        for n, connections in ((1, 64), (32, 8)):
+            loads: dict[str, list[Load]] = {one.name: [] for one in contenders}
+            for _ in range(ROUNDS):
+                for one in contenders:
+                    requests = one.requests(windows, n)
+                    loads[one.name].append(measure(one.server, requests, connections).load)
+            mean, *others = (
+                (name, sorted(runs, key=lambda load: load.rate)[ROUNDS // 2]) for name, runs in loads.items()
+            )
+            work = f":predict of {_count(n, 'window')}, {_count(connections, 'connection')}, two processes"
+            for name, load in others:
+                yield Row(work, str(mean[1]), f"{name}: {load}", f"{mean[1].rate / load.rate:.2f}x")
+
+
+def wait_for_worker(server: Server) -> None:
+    """TorchServe says that it is ready before its workers are, and keeps a request until then."""
+    connection = HTTPConnection("127.0.0.1", server.port, timeout=120)
+    connection.request("POST", f"/predictions/{NAME}", b"{}", {"Content-Type": "application/json"})
+    connection.getresponse().read()
+    connection.close()
 
 
 def explanation_rows(ours: Server, by_hand: Server, windows: np.ndarray) -> Iterator[Row]:
@@ -220,6 +272,8 @@ def footprint_rows(contenders: Sequence[Contender]) -> Iterator[Row]:
     """Start and memory of each server with the same model, after all that."""
     ours, *others = {one.server.pid: one for one in contenders}.values()
     for other in others:
+        if other.name == "TorchServe":
+            continue  # it says that it is ready before its worker is
         work, beside = "start of the process until ready", other.server.start
         yield Row(
             work, f"{ours.server.start:.2f} s", f"{other.name}: {beside:.2f} s", f"{beside / ours.server.start:.1f}x"

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 SCREENSHOTS = ROOT / "screenshots"
 WINDOW = ROOT / "tests" / "examples" / "window.json"
 AXE = Path(sys.prefix) / "clients" / "node_modules" / "axe-core" / "axe.min.js"  # `make test` sets it up
-VIEWS = ["network", "edge", "forecast", "features", "report"]
+VIEWS = ["network", "edge", "forecast", "features", "formula", "compare", "model", "report"]
 MODEL = "/v1/models/nyc-weather"
 DESK = {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"}
 DARK = {**DESK, "color_scheme": "dark"}
@@ -358,7 +358,14 @@ def test_the_keyboard_alone_reaches_everything(server, open_tab):
             while (stop := press("ArrowRight")) != reached[-1]:
                 reached.append(stop)
             reached = [stop for number, stop in enumerate(reached) if stop[0] != "g" or stop not in reached[:number]]
-    assert stops < 40
+    controls = page.evaluate(
+        """() => {
+          const all = document.querySelectorAll("a[href], button, select, input, summary, [tabindex='0']");
+          const seen = [...all].filter((one) => one.checkVisibility());
+          return new Set(seen.map((one) => (one.type === "radio" ? one.name : one))).size;
+        }"""
+    )
+    assert stops == controls < 50
     tags = [(tag, id or name.split(" ")[0]) for tag, name, id, _, _ in reached]
     graph = server.get(f"{MODEL}/topology").json()["graph"]
     assert tags.count(("g", "edge")) == graph["edges"]["kept"]
@@ -367,8 +374,9 @@ def test_the_keyboard_alone_reaches_everything(server, open_tab):
     assert {label for tag, _, _, label, _ in reached if tag == "button"} == {
         *("Copy as curl", "JSON", "CSV", "SVG", "PNG"),
         *("Zoom in", "Zoom out", "Fit into the view"),
+        *(f"What does “{term}” mean?" for term in ("R²", "MAE", "opacity", "contribution", "score")),
     }
-    assert {"Network", "Edge", "Forecast", "Features", "Report"} <= {
+    assert {"Network", "Edge", "Forecast", "Features", "Formula", "Compare", "Model", "Report"} <= {
         label for tag, _, _, label, _ in reached if tag == "a"
     }
     assert [stop for stop in reached if not (stop[3] and stop[4])] == []

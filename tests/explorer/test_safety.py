@@ -19,7 +19,7 @@ from kanmodel.network.chain import Network
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 KEY = "0mBq3bTzY1sD5vX8kPnR"
-VIEWS = ["network", "edge", "forecast", "features", "report"]
+VIEWS = ["network", "edge", "forecast", "features", "formula", "compare", "model", "report"]
 
 
 def hostile_model():

@@ -106,6 +106,20 @@ def test_every_stop_of_the_slider_changes_something(server, open_tab, start):
     assert len(set(counts)) == len(counts)
 
 
+def test_a_move_of_the_slider_before_all_its_stops_are_known_loses_none(server, open_tab):
+    """What was asked for before the move, and is answered in part, changes nothing."""
+    tab = open_tab(server)
+    tab.page.route("**/topology/fidelity?*metric=forward_u*", lambda _: None)  # is never answered
+    page = tab.show("network?model=nyc-weather")
+    page.locator("figure.chart svg").wait_for()
+    page.wait_for_timeout(1500)  # in which the others are
+    before = page.locator("#prune").get_attribute("max")
+    page.locator("#prune").press("ArrowLeft")
+    page.wait_for_url(re.compile("fidelity="))
+    settled(page)
+    assert page.locator("#prune").get_attribute("max") == before == "19"
+
+
 def test_the_skip_link_leads_to_the_view_that_is_shown(server, open_tab):
     """It moves the focus to the view and leaves the address."""
     page = open_tab(server).show("features?model=head")

@@ -23,7 +23,7 @@ from kanmodel.drawing.axes import scale_over
 from kanmodel.drawing.edge import draw_edge
 from kanmodel.drawing.layout import lay_out, spread
 from kanmodel.drawing.links import PADDING
-from kanmodel.drawing.network import draw_topology
+from kanmodel.drawing.network import N_CURVES, curved_edges, draw_topology, select_part
 from kanmodel.drawing.style import DARK, LIGHT
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.functions.curves import sample_edges
@@ -203,14 +203,77 @@ def test_names_with_markup_stay_text():
 
 
 def test_long_names_are_shortened_and_whole_in_the_title():
-    """A name of many characters keeps both ends, by which it is told from others, and its title has all of them."""
-    long = "a very long name that goes on and on"
+    """A name that is longer than its room keeps both ends, by which it is told from others; its title has all of it."""
+    long = "a very long name that goes on and on" * 3
     _, picture = draw(rename(make_model("lstm", targets=(long,)), [long]))
-    shown = {f"feature:{long}": "a very long… on and on", f"output:{long}+1": "a very long…n and on+1"}
-    for node, text in shown.items():
+    for node, name in ((f"feature:{long}", long), (f"output:{long}+1", f"{long}+1")):
         (group,) = picture.findall(f".//{SVG}g[@data-node='{node}']")
-        assert group.find(f"{SVG}text").text == text
-        assert long in group.find(f"{SVG}title").text
+        start, end = group.find(f"{SVG}text").text.split("…")
+        assert len(start) + len(end) > 22 and name.startswith(start) and name.endswith(end)
+        assert name in group.find(f"{SVG}title").text
+
+
+def test_names_that_there_is_room_for_are_whole():
+    """Features of thirty characters and an output of sixty stand there as they are, inside the picture."""
+    names, target = [f"{number} sensor with quite a long name" for number in range(4)], "t" * 60
+    model = rename(make_model("lstm", targets=(target,)), names)
+    topology, picture = draw(model)
+    written = [text.text for text in picture.iter(f"{SVG}text")]
+    assert {*names, f"{target}+1"} <= set(written)
+    layout = lay_out(topology, fold=True)
+    assert layout.tilted and layout.places[f"feature:{names[0]}"][0] > 0.75 * 6.6 * len(names[0])
+    (curve,) = sample_edges(model, [topology.edge("head", 1, 0, 0)])
+    edge = ElementTree.fromstring(draw_edge(curve, "m", topology.output, "K"))
+    assert f"{target}+1" in [title.text for title in edge.iterfind(f".//{SVG}text/{SVG}title")]
+
+
+def test_only_the_paths_through_a_node_are_drawn():
+    """They are all nodes and edges that lead to it or that it leads to, by kept edges, with their curves."""
+    topology, picture = draw(make_model("lstm", n_reference=130), PruningRule(fidelity=1.0), through="lstm:1")
+    kept = {(edge.source, edge.target) for edge in topology.edges if edge.kept}
+    up = {target for source, target in kept if source == "lstm:1"}
+    expected = {pair for pair in kept if "lstm:1" in pair or pair[0] in up}
+    drawn = {(edge["source"], edge["target"]) for edge in edges_of(picture, "true")}
+    assert drawn == expected
+    assert 0 < len(parts(picture, "rect", "box")) < sum(edge.kept for edge in topology.kan_edges)
+    assert "the paths through lstm 1" in "".join(picture.itertext())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_paths_through_a_node_are_those_of_the_json(service, name):
+    """Of every node of the graph; counts and cost stay those of the whole, and what is no node is refused."""
+    whole, _ = ask(service, f"{name}/topology")
+    for node in whole["nodes"][:: max(1, len(whole["nodes"]) // 5)]:
+        described, picture = ask(service, f"{name}/topology", through=node["id"])
+        assert described["graph"] == whole["graph"]
+        assert places(edges_of(picture, "true")) == places(described["edges"])
+        listed = {one["id"] for one in described["nodes"]}
+        assert node["id"] in listed
+        assert {group.get("data-node") for group in groups(picture, "data-node")} == listed
+        assert {edge["source"] for edge in described["edges"]} <= listed
+    query = {"through": "lstm:99", "output": "b+2"} if name == "two" else {"through": "lstm:99"}
+    refused = service.get(f"/v1/models/{name}/topology", params=query)
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "through")
+
+
+def test_many_edges_are_links_without_curves_the_strong_above_the_weak():
+    """Past 300 kept edges there is no box; width and opacity grow with what an edge is worth."""
+    model = make_model("lstm", hidden_size=32, n_hidden=12, lookback=2, n_reference=20)
+    topology = build_topology(model, measure_importance(model, 0), PruningRule("contribution", 1.0))
+    assert sum(edge.kept for edge in topology.kan_edges) > N_CURVES
+    assert curved_edges(topology) == []
+    picture = ElementTree.fromstring(draw_topology(topology, [], "m", "K", color="contribution"))
+    assert parts(picture, "rect", "box") == [] and parts(picture, "polyline", "curve") == []
+    worth = {(edge.source, edge.target): edge.contribution for edge in topology.kan_edges}
+    drawn = [group for group in groups(picture, "data-source") if group.get("data-kind") == "edge"]
+    links = [group.find(f"{SVG}path") for group in drawn]
+    order = [worth[group.get("data-source"), group.get("data-target")] for group in drawn]
+    assert order == sorted(order)
+    for name in ("stroke-width", "opacity"):
+        values = [float(link.get(name)) for link in links]
+        assert values == sorted(values) and values[-1] > 5 * values[0]
+    part = select_part(topology, "head:1:3", pruned=True)
+    assert 0 < len(curved_edges(part)) <= 33
 
 
 @pytest.mark.parametrize("path", ["nyc-weather/topology", "front/topology", "head/edges/0/1/1"])

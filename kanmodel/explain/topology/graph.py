@@ -116,20 +116,36 @@ class NetworkGraph:
 
     def upstream(self) -> Self:
         """The part that leads to the output, by edges that are kept or not; other outputs' last edges are left out."""
-        sources: dict[str, list[str]] = {}
-        for edge in self.edges:
-            sources.setdefault(edge.target, []).append(edge.source)
         before_head = [node.id for node in self.nodes if node.kind not in ("head", "subnode", "output")]
-        found, waiting = set[str](), [f"output:{self.output}", *before_head]
-        while waiting:
-            node = waiting.pop()
-            if node not in found:
-                found.add(node)
-                waiting.extend(sources.get(node, ()))
+        found = _reach([f"output:{self.output}", *before_head], ((edge.target, edge.source) for edge in self.edges))
         return replace(
             self,
             nodes=tuple(node for node in self.nodes if node.id in found),
             edges=tuple(edge for edge in self.edges if edge.target in found),
+        )
+
+    def through(self, node: str, only_kept: bool = True) -> Self:
+        """The part on the paths through a node: what leads to it, and what it leads to.
+
+        Args:
+            node: its id. It stays in the graph even if no path leads through it.
+            only_kept: whether paths follow kept edges alone.
+
+        Raises:
+            UnknownNameError: there is no such node.
+        """
+        if all(one.id != node for one in self.nodes):
+            raise UnknownNameError(f"there is no node {node!r}; the graph has {self.nodes[0].id!r} and others")
+        edges = [edge for edge in self.edges if edge.kept or not only_kept]
+        above = _reach([node], ((edge.source, edge.target) for edge in edges))
+        below = _reach([node], ((edge.target, edge.source) for edge in edges))
+        found = above | below
+        return replace(
+            self,
+            nodes=tuple(one for one in self.nodes if one.id in found),
+            edges=tuple(
+                edge for edge in edges if {edge.source, edge.target} <= above or {edge.source, edge.target} <= below
+            ),
         )
 
     def edge(self, stage: str, layer: int, i: int, j: int) -> TopologyEdge:
@@ -139,6 +155,20 @@ class NetworkGraph:
             UnknownNameError: there is none.
         """
         return edge_at(self.kan_edges, stage, layer, i, j)
+
+
+def _reach(starts: Iterable[str], steps: Iterable[tuple[str, str]]) -> set[str]:
+    """All that is reached from some nodes by steps from one node to another; the starts among them."""
+    following: dict[str, list[str]] = {}
+    for start, end in steps:
+        following.setdefault(start, []).append(end)
+    found, waiting = set[str](), list(starts)
+    while waiting:
+        node = waiting.pop()
+        if node not in found:
+            found.add(node)
+            waiting.extend(following.get(node, ()))
+    return found
 
 
 def edge_at(edges: Iterable[TopologyEdge], stage: str, layer: int, i: int, j: int) -> TopologyEdge:

@@ -6,10 +6,15 @@ import { h, segments, table } from "../dom.js";
 import { fetchDrawing } from "../drawing.js";
 import { amount, fixed, percent } from "../figures.js";
 import { edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
+import { help, withHelp } from "../help.js";
+import { tellMakers } from "../paths.js";
 import { ruleQuery } from "../pruning.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["EdgeResponse"]} Edge */
+
+/** @type {Record<string, import("../help.js").Term>} */
+const HELPED = { "Mean |contribution|": "contribution", "Backward score": "score" };
 
 /**
  * @param {import("../app.js").Page} page
@@ -38,7 +43,8 @@ export function create(page) {
     { support: "1st–99th percentile", reference: "all data", grid: "grid" },
     (value) => page.set({ range: value === "support" ? "" : value }),
   );
-  const back = h("a", {}, "In the network");
+  const ends = h("p", {});
+  const makers = h("div", { class: "scroll makers", tabindex: "0", role: "region", "aria-label": "Features of its input" });
   const element = h(
     "div",
     { class: "view edge" },
@@ -61,9 +67,10 @@ export function create(page) {
           h("label", { for: "edge" }, "Edge, the strongest first"),
           h("div", { class: "row" }, step("Previous edge", -1), choice, step("Next edge", 1)),
           span.element,
-          back,
+          ends,
         ),
         h("section", { class: "card" }, h("h2", {}, "Figures"), facts),
+        h("section", { class: "card" }, h("h2", {}, "What its input is made of ", help("profile")), makers),
       ),
     ),
   );
@@ -80,7 +87,6 @@ export function create(page) {
     const ask = { path, query: { ...rule, stage, range: values.range } };
     const full = { ...ask, query: { ...ask.query, formulas: true } };
     span.set(values.range ?? "support");
-    back.href = page.link("network");
     const [{ root, text }, edge, topology] = await Promise.all([
       fetchDrawing(ask, signal),
       /** @type {Promise<Edge>} */ (askJson(full, signal)),
@@ -90,6 +96,18 @@ export function create(page) {
     choice.value = key;
     drawing.replaceChildren(root);
     facts.replaceChildren(...tellFacts(edge, page.unit));
+    const toPaths = (/** @type {string} */ node) => page.link("network", { through: node });
+    const names = labelsOf(topology);
+    const pathsLink = (/** @type {string} */ node) =>
+      h("a", { href: toPaths(node) }, node ? (names.get(node) ?? node) : "the whole network");
+    ends.replaceChildren(
+      ...["Paths through ", pathsLink(edge.source), ", ", pathsLink(edge.target), ", or ", pathsLink("")],
+    );
+    makers.replaceChildren(
+      table(["Feature", "Share"], tellMakers(topology.nodes.find(({ id }) => id === edge.source), toPaths), {
+        class: "tight",
+      }),
+    );
     formulas.replaceChildren(tellFormulas(edge));
     const name = `${page.model.name}-edge-${key.replaceAll("/", "-")}`;
     shown = { ask: full, name, data: edge, rows: curveRows(edge), picture: () => text };
@@ -125,7 +143,10 @@ function tellFacts(edge, unit) {
   };
   if (edge.support.outside_grid !== null) facts["Data outside the grid"] = percent(edge.support.outside_grid);
   if (edge.scores) facts["Backward score"] = amount(edge.scores.backward);
-  return Object.entries(facts).flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]);
+  return Object.entries(facts).flatMap(([name, value]) => [
+    h("dt", {}, name in HELPED ? withHelp(name, HELPED[name]) : name),
+    h("dd", {}, value),
+  ]);
 }
 
 /** @param {Edge} edge */
@@ -140,7 +161,7 @@ function tellFormulas({ formulas }) {
       h("td", { class: "number" }, String(complexity)),
     ),
   );
-  return table(["Formula of x", "R²", "Price"], rows, { class: "tight" });
+  return table(["Formula of x", "R²", withHelp("Price", "price")], rows, { class: "tight" });
 }
 
 /** @param {Edge} edge */

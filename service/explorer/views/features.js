@@ -5,6 +5,7 @@ import { askJson, askText } from "../api.js";
 import { drawSteps } from "../charts.js";
 import { h, svg } from "../dom.js";
 import { amount, percent, range, signed } from "../figures.js";
+import { help } from "../help.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["FeatureAttribution"]} Feature */
@@ -16,6 +17,7 @@ import { amount, percent, range, signed } from "../figures.js";
  * @property {string} label
  * @property {(feature: Feature) => number | string} order what rows are sorted by
  * @property {(feature: Feature) => import("../dom.js").Child} cell
+ * @property {import("../help.js").Term} [term] what it is of
  * @property {boolean} [number] whether it is set to the right
  * @property {boolean} [largestFirst] whether it is sorted so at first; as numbers are
  */
@@ -84,17 +86,20 @@ function columnsOf({ features }, page) {
     name: { label: "Feature", order: ({ name }) => name, cell: ({ name }) => nameCell(name, units.get(name)) },
     verdict: {
       label: "Verdict",
+      term: "verdict",
       order: ({ verdict }) => VERDICTS.indexOf(verdict),
       cell: ({ verdict }) => h("span", { class: `verdict ${verdict}` }, verdict),
     },
     share: {
       label: "Share",
+      term: "share",
       number: true,
       order: ({ share }) => share,
       cell: (feature) => shareCell(feature, largest),
     },
     contribution: {
       label: "Mean |contribution|",
+      term: "contribution",
       number: true,
       order: ({ mean_abs_contribution: value }) => value,
       cell: ({ mean_abs_contribution: value, interval }) => pair(amount(value), range(interval)),
@@ -114,6 +119,7 @@ function columnsOf({ features }, page) {
     },
     score: {
       label: "pykan's score",
+      term: "score",
       number: true,
       order: ({ pykan_feature_score: score }) => score ?? -Infinity,
       cell: ({ pykan_feature_score: score }) => amount(score),
@@ -177,11 +183,11 @@ function drawTable(features, columns, sort, direction, choose) {
   const { number, largestFirst = Boolean(number), order } = columns[sort];
   const descending = direction ? direction === "down" : largestFirst;
   const sorted = [...features].sort((a, b) => compare(order(a), order(b)) * (descending ? -1 : 1));
-  const head = Object.entries(columns).map(([key, { label, number }]) => {
+  const head = Object.entries(columns).map(([key, { label, number, term }]) => {
     const state = key === sort ? (descending ? "descending" : "ascending") : null;
     const next = key === sort ? `${key}:${descending ? "up" : "down"}` : key;
     const button = h("button", { type: "button", class: "sort", onclick: () => choose(next) }, label);
-    return h("th", { scope: "col", class: number ? "number" : null, "aria-sort": state }, button);
+    return h("th", { scope: "col", class: number ? "number" : null, "aria-sort": state }, button, term && help(term));
   });
   const rows = sorted.map((feature) =>
     h(

@@ -6,6 +6,8 @@ import { h, segments, table } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
 import { amount, percent, range } from "../figures.js";
 import { edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
+import { help, withHelp } from "../help.js";
+import { chosenNode, pathsControl, sharesOf } from "../paths.js";
 import { pruningControl, ruleQuery, tellCost } from "../pruning.js";
 import { zoomable } from "../zoom.js";
 
@@ -23,8 +25,10 @@ export function create(page) {
   let shown;
   const { element: drawing, stage, reveal } = zoomable("Picture of the network");
   const pruning = pruningControl(page);
+  const paths = pathsControl(page);
   const cost = h("div", { class: "cost", "aria-live": "polite" });
   const curve = h("figure", { class: "chart" });
+  const listed = h("h2", { class: "below" });
   const edges = h("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "Edges" });
   const color = segments("Strong edges have a high", { score: "score", contribution: "contribution" }, (value) =>
     page.set({ color: value === "score" ? "" : value }),
@@ -39,15 +43,15 @@ export function create(page) {
     h(
       "div",
       { class: "columns" },
-      h("div", { class: "card drawing" }, drawing),
+      h("div", { class: "card drawing" }, paths.element, drawing),
       h(
         "aside",
         { "aria-label": "Pruning and look" },
         h("section", { class: "card" }, h("h2", {}, "Prune"), pruning.element, cost, curve),
-        h("section", { class: "card" }, h("h2", {}, "Look"), color.element, pruned.element),
+        h("section", { class: "card" }, h("h2", {}, "Look ", help("opacity")), color.element, pruned.element),
       ),
     ),
-    h("h2", { class: "below" }, "Kept edges, the strongest first"),
+    listed,
     edges,
   );
 
@@ -80,7 +84,8 @@ export function create(page) {
     pruning.set(values);
     color.set(values.color ?? "score");
     pruned.set(values.pruned ?? "fold");
-    const query = { ...page.query, ...ruleQuery(values), pruned: values.pruned !== "show" };
+    const through = chosenNode(values, page.output);
+    const query = { ...page.query, ...ruleQuery(values), pruned: values.pruned !== "show", through };
     const ask = { path: `${page.path}/topology`, query };
     const drawn = { ...ask, query: { ...query, color: values.color } };
     const [topology, { root, text }] = await Promise.all([
@@ -88,10 +93,17 @@ export function create(page) {
       fetchDrawing(drawn, signal),
     ]);
     const link = (/** @type {string} */ edge) => page.link("edge", { edge });
-    const picture = enliven(root, teller(topology, page.unit), (edge) => (location.hash = link(edge)), reveal);
-    replacePicture(stage, root, picture);
+    const open = (/** @type {string} */ edge) => (location.hash = link(edge));
+    const choose = (/** @type {string} */ node) => page.set({ through: node === through ? "" : node });
+    replacePicture(stage, root, enliven(root, teller(topology, page.unit), open, reveal, choose));
+    document.addEventListener("keydown", ({ key }) => key === "Escape" && through && page.set({ through: "" }), { signal });
+    paths.set(through, topology);
     cost.replaceChildren(...tellCost(topology, page.unit));
-    edges.replaceChildren(edgeTable(topology, page.unit, link));
+    const feature = sharesOf(topology, through);
+    listed.textContent = feature
+      ? `Edges that ${feature.name} takes part in, the strongest first`
+      : "Kept edges, the strongest first";
+    edges.replaceChildren(edgeTable(topology, page.unit, link, feature));
     shown = { ask, name: `${page.model.name}-network`, data: topology, rows: edgeRows(topology), picture: () => text };
     void traceCost(topology, values, signal);
   };
@@ -138,7 +150,8 @@ function teller(topology, unit) {
 function tellNode(node, unit) {
   if (!node) return [];
   const profile = Object.entries(node.profile ?? {}).slice(0, 4);
-  return [node.label, ...tellWorth(node, unit), ...profile.map(([name, share]) => `${percent(share)} ${name}`)];
+  const made = profile.map(([name, share]) => `${percent(share)} ${name}`);
+  return [node.label, ...tellWorth(node, unit), ...made, "Click, or press Enter, for its paths alone"];
 }
 
 /**
@@ -174,8 +187,9 @@ function tellWorth({ contribution, interval, scores, kept }, unit) {
  * @param {Topology} topology
  * @param {string | null} unit
  * @param {(edge: string) => string} link
+ * @param {ReturnType<typeof sharesOf>} feature whose share in each edge is told as well
  */
-function edgeTable(topology, unit, link) {
+function edgeTable(topology, unit, link, feature) {
   const labels = labelsOf(topology);
   const kept = strongestFirst(topology).filter((edge) => edge.kept);
   const rows = kept.map((edge) =>
@@ -186,9 +200,12 @@ function edgeTable(topology, unit, link) {
       h("td", { class: "number" }, amount(edge.contribution, unit)),
       h("td", { class: "number" }, range(edge.interval)),
       h("td", { class: "number" }, edge.scores ? amount(edge.scores.backward) : ""),
+      feature && h("td", { class: "number" }, percent(feature.share(edge))),
     ),
   );
-  return table(["Edge", "Mean |contribution|", "95 % interval", "Score"], rows);
+  const [worth, score] = [withHelp("Mean |contribution|", "contribution"), withHelp("Score", "score")];
+  const share = feature ? [withHelp(`Of its input is ${feature.name}`, "profile")] : [];
+  return table(["Edge", worth, "95 % interval", score, ...share], rows);
 }
 
 /** @param {Topology} topology */

@@ -1,0 +1,108 @@
+/** What the terms of the page mean: a sentence each, where they stand. */
+
+import { h } from "./dom.js";
+
+const GAP = 6; // pixels between a button and what it opens, and to the rim of the window
+const TERMS = {
+  "R²": "How much of the full model's forecasts the pruned network or the formula still gives: 1 is all of it, 0 no more than their mean.",
+  MAE: "The mean absolute error: by how much forecasts miss what came, on average, in the target's unit.",
+  contribution:
+    "How much a part moves the forecast away from the baseline, in the target's unit; |contribution| is its magnitude, averaged over the reference windows.",
+  score:
+    "pykan's measure of how strongly a part acts on the output, in model units; it depends on how the data is scaled, which a contribution does not.",
+  opacity: "How dark an edge is drawn: tanh(3 × score), as in pykan's pictures; a faint edge has a low score.",
+  verdict:
+    "Whether a feature matters: important, weak or negligible by its share of all contributions and how sure that is; disconnected if no path leads to the output.",
+  share: "A feature's part of the sum of all features' mean |contribution|.",
+  price: "How complicated a function is, as pykan counts it: 1 for a straight line, 2 for a sine, more for rarer ones.",
+  complexity: "The prices of all functions in a formula added up, and one: a small number is a short formula.",
+  residual: "How far the contributions' sum is from the difference that they explain; exact contributions leave 0.",
+  error: "The largest estimated error of any single contribution here, in the target's unit.",
+  profile: "What a node is made of: the share of each feature in the node's own value, over the reference windows.",
+};
+
+/** @typedef {keyof typeof TERMS} Term */
+
+/** @type {HTMLElement | undefined} the one sentence that is open */
+let note;
+
+/**
+ * A question mark that says what a term means, on click, touch and Enter; Escape or a click elsewhere closes it.
+ *
+ * @param {Term} term
+ */
+export function help(term) {
+  const button = h(
+    "button",
+    { type: "button", class: "help", "aria-label": `What does “${term}” mean?`, "aria-expanded": "false" },
+    "?",
+  );
+  button.addEventListener("click", () => toggle(button, term));
+  return button;
+}
+
+/**
+ * A term with its question mark.
+ *
+ * @param {string} label
+ * @param {Term} term
+ */
+export function withHelp(label, term) {
+  return h("span", { class: "helped" }, label, " ", help(term));
+}
+
+/**
+ * @param {HTMLElement} button
+ * @param {Term} term
+ */
+function toggle(button, term) {
+  const wasOpen = button.getAttribute("aria-expanded") === "true";
+  note?.hidePopover();
+  if (wasOpen) return;
+  const opened = h(
+    "div",
+    { popover: "manual", class: "card note", id: "note", role: "note" },
+    h("strong", {}, term),
+    h("p", {}, TERMS[term]),
+  );
+  const leave = new AbortController();
+  const close = () => opened.hidePopover();
+  opened.addEventListener("toggle", (event) => {
+    if (/** @type {ToggleEvent} */ (event).newState === "open") return;
+    opened.remove();
+    leave.abort();
+  });
+  opened.addEventListener("beforetoggle", (event) => {
+    const isOpen = /** @type {ToggleEvent} */ (event).newState === "open";
+    button.setAttribute("aria-expanded", String(isOpen));
+    if (isOpen) button.setAttribute("aria-describedby", "note");
+    else button.removeAttribute("aria-describedby");
+    note = isOpen ? opened : undefined;
+  });
+  document.body.append(opened);
+  opened.showPopover();
+  place(opened, button);
+  const { signal } = leave;
+  document.addEventListener("keydown", ({ key }) => key === "Escape" && close(), { signal });
+  const follow = () => (button.isConnected ? place(opened, button) : close());
+  document.addEventListener("scroll", follow, { signal, capture: true, passive: true });
+  document.addEventListener(
+    "pointerdown",
+    ({ target }) => target instanceof Node && !opened.contains(target) && target !== button && close(),
+    { signal },
+  );
+}
+
+/**
+ * Under the button, or above it where there is no room.
+ *
+ * @param {HTMLElement} opened
+ * @param {HTMLElement} button
+ */
+function place(opened, button) {
+  const { left, top, bottom } = button.getBoundingClientRect();
+  const { offsetWidth: width, offsetHeight: height } = opened;
+  const below = bottom + GAP + height < innerHeight;
+  opened.style.left = `${Math.max(GAP, Math.min(left, innerWidth - width - GAP))}px`;
+  opened.style.top = `${below ? bottom + GAP : Math.max(GAP, top - GAP - height)}px`;
+}

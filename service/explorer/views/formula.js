@@ -1,0 +1,212 @@
+/** The network as a formula: from the one nearest to it to one line, each with what it costs. */
+
+import { copyText, titleBar } from "../actions.js";
+import { ApiError, askJson } from "../api.js";
+import { h, table } from "../dom.js";
+import { amount, fixed, percent } from "../figures.js";
+import { help, withHelp } from "../help.js";
+import { setFormula } from "../mathml.js";
+
+/** @typedef {import("../api.js").Schemas} Schemas */
+/** @typedef {Schemas["FormulaInfo"]} Formula */
+
+const WAIT = 120; // ms without another move of the slider
+/** @type {Record<string, (formula: Formula) => string>} what can be copied */
+const TEXTS = { Python: ({ python }) => python, LaTeX: ({ latex }) => latex, Text: ({ expression }) => expression };
+
+/**
+ * @param {import("../app.js").Page} page
+ * @returns {import("../app.js").View}
+ */
+export function create(page) {
+  /** @type {import("../actions.js").Shown | undefined} */
+  let shown;
+  /** @type {Formula[]} */
+  let front = [];
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  let timer;
+  const said = h("output", { for: "terms" });
+  const take = () => page.set({ complexity: String(front[Number(slider.value)].complexity) });
+  const slider = h("input", {
+    ...{ type: "range", id: "terms", min: 0, step: 1 },
+    oninput: () => {
+      show(front[Number(slider.value)]);
+      clearTimeout(timer);
+      timer = setTimeout(take, WAIT);
+    },
+  });
+  const figures = h("div", { class: "cost", "aria-live": "polite" });
+  const formula = h("div", { class: "formula", tabindex: "0", role: "region", "aria-label": "The formula" });
+  const variables = h("div", { class: "scroll" });
+  const list = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "All formulas" });
+  const copied = h("span", { role: "status", class: "said" });
+  const copy = async (/** @type {string} */ name) => {
+    copied.textContent = (await copyText(TEXTS[name](front[Number(slider.value)])))
+      ? `copied as ${name}`
+      : "the browser does not let the page copy";
+  };
+  const results = h(
+    "div",
+    { class: "columns wide" },
+    h(
+      "div",
+      { class: "stack" },
+      h(
+        "section",
+        { class: "card stack" },
+        h(
+          "div",
+          { class: "between" },
+          h("h2", {}, `${page.output} =`),
+          h(
+            "span",
+            { class: "actions" },
+            copied,
+            ...Object.keys(TEXTS).map((name) =>
+              h("button", { type: "button", class: "small", onclick: () => void copy(name) }, `Copy ${name}`),
+            ),
+          ),
+        ),
+        formula,
+      ),
+      h("section", { class: "card stack" }, h("h2", {}, "What the symbols stand for ", help("profile")), variables),
+      h("section", { class: "card stack" }, h("h2", {}, "All formulas, the shortest first"), list),
+    ),
+    h(
+      "aside",
+      { "aria-label": "How long the formula is, and what it costs" },
+      h(
+        "section",
+        { class: "card" },
+        h("div", { class: "between" }, h("label", { for: "terms" }, "From one line to the network"), said),
+        slider,
+        figures,
+        h("p", { class: "muted" }, "Measured through the whole model, on reference windows that the search has not seen."),
+      ),
+    ),
+  );
+  const problem = h("div", { class: "card", role: "alert" });
+  const element = h(
+    "div",
+    { class: "view formulas" },
+    titleBar("Formula", () => shown),
+    problem,
+    results,
+  );
+
+  /** @param {Formula} chosen */
+  const show = (chosen) => {
+    said.textContent = `complexity ${chosen.complexity}`;
+    slider.setAttribute("aria-valuetext", said.textContent);
+    copied.textContent = "";
+    figures.replaceChildren(...tellFigures(chosen, page.unit));
+    formula.replaceChildren(...setFormula(chosen.expression));
+    variables.replaceChildren(tellVariables(chosen, (through) => page.link("network", { through })));
+    for (const row of list.querySelectorAll("tr[data-complexity]")) {
+      row.classList.toggle("chosen", row.getAttribute("data-complexity") === String(chosen.complexity));
+    }
+  };
+
+  /** @type {import("../app.js").View["update"]} */
+  const update = async (values, signal) => {
+    const ask = { path: `${page.path}/formula`, query: { ...page.query } };
+    try {
+      const answer = /** @type {Schemas["FormulaResponse"]} */ (await askJson(ask, signal));
+      front = answer.formulas;
+      const wanted = Number(values.complexity ?? Infinity); // of an address that was made for another model too
+      const index = Math.max(0, front.filter(({ complexity }) => complexity <= wanted).length - 1);
+      slider.max = String(front.length - 1);
+      slider.value = String(index);
+      list.replaceChildren(tellFront(front, page.unit, (complexity) => page.set({ complexity })));
+      show(front[index]);
+      const rows = front.map(({ complexity, r2, mae, expression }) => ({ complexity, r2, mae, expression }));
+      shown = { ask, name: `${page.model.name}-formula`, data: answer, rows };
+      problem.hidden = true;
+      results.hidden = false;
+    } catch (error) {
+      if (signal.aborted || !(error instanceof ApiError) || error.status !== 422) throw error;
+      shown = undefined;
+      problem.replaceChildren(h("p", {}, `There is no formula for it: ${error.message}.`));
+      problem.hidden = false;
+      results.hidden = true;
+    }
+  };
+  return { element, update };
+}
+
+/**
+ * @param {Formula} formula
+ * @param {string | null} unit
+ */
+function tellFigures({ r2, mae, complexity }, unit) {
+  const figure = (/** @type {import("../help.js").Term} */ name, /** @type {string} */ value, /** @type {string} */ note) =>
+    h(
+      "div",
+      { class: "figure", "data-figure": name },
+      h("span", { class: "muted" }, withHelp(name, name)),
+      h("strong", {}, value),
+      h("span", { class: "muted" }, note),
+    );
+  return [
+    figure("R²", fixed(r2, 4), "against the full model"),
+    figure("MAE", amount(mae, unit), mae === null ? "no targets known" : "against what came"),
+    figure("complexity", String(complexity), "price of its functions"),
+  ];
+}
+
+/**
+ * @param {Formula} formula
+ * @param {(node: string) => string} link to the paths through a node
+ */
+function tellVariables({ variables }, link) {
+  const rows = Object.entries(variables).map(([symbol, { node, profile }]) => {
+    const made = Object.entries(profile).map(([name, share]) => `${percent(share)} ${name}`);
+    return h(
+      "tr",
+      {},
+      h("td", {}, ...setFormula(symbol)),
+      h(
+        "td",
+        {},
+        h("a", { href: link(node) }, node.replace(/^feature:/, "").replace(":", " ")),
+        h("span", { class: "muted made" }, made.join(", ")),
+      ),
+    );
+  });
+  return withTextLast(table(["Symbol", "Stands for"], rows, { class: "tight" }));
+}
+
+/**
+ * @param {Formula[]} front
+ * @param {string | null} unit
+ * @param {(complexity: string) => void} choose
+ */
+function tellFront(front, unit, choose) {
+  const rows = front.map(({ complexity, r2, mae, expression }) => {
+    const name = String(complexity);
+    const button = h(
+      "button",
+      { type: "button", class: "small", "aria-label": `Formula of complexity ${name}`, onclick: () => choose(name) },
+      name,
+    );
+    return h(
+      "tr",
+      { "data-complexity": name },
+      h("td", {}, button),
+      h("td", { class: "number" }, fixed(r2, 4)),
+      h("td", { class: "number" }, amount(mae, unit)),
+      h("td", {}, h("code", {}, expression)),
+    );
+  });
+  return withTextLast(table(["Complexity", "R²", "MAE", "Formula"], rows));
+}
+
+/**
+ * A table whose last column is no number.
+ *
+ * @param {HTMLTableElement} made
+ */
+function withTextLast(made) {
+  made.querySelector("th:last-child")?.classList.remove("number");
+  return made;
+}

@@ -1,0 +1,108 @@
+"""The model in TorchServe, as its documentation has a custom handler.
+
+    python peer_torchserve.py CHECKPOINT PORT WORKERS
+
+With one torch thread a worker, and with its batching, whose wait of a millisecond is what 64 connections gain most
+from; without its metrics and its line for each request. It runs on Java.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from zipfile import ZipFile
+
+import ts
+
+MAX_BATCH, BATCH_MILLISECONDS = 64, 1
+HANDLER = '''
+import sys
+
+import numpy as np
+import torch
+
+sys.path.insert(0, {path!r})
+from kanmodel.checkpoint import load_checkpoint
+from pathlib import Path
+
+torch.set_num_threads(1)
+
+
+class Forecaster:
+    """The network as it trains, in the units and with the answers of the service."""
+
+    def initialize(self, context):
+        model = load_checkpoint(Path({checkpoint!r}))
+        self._network, self._scaling, self._shape = model.network, model.scaling, model.config.window_shape
+        self._mean, self._scale = map(torch.from_numpy, (model.scaling.feature_mean, model.scaling.feature_scale))
+
+    def handle(self, requests, context):
+        parts = [np.array((request.get("body") or request.get("data"))["instances"]) for request in requests]
+        for windows in parts:
+            if windows.ndim != 3 or windows.shape[1:] != self._shape or not np.isfinite(windows).all():
+                raise ValueError(f"windows must have shape (n, {{self._shape}}) and be finite")
+        with torch.inference_mode():
+            outputs = self._network(((torch.from_numpy(np.concatenate(parts)) - self._mean) / self._scale).float())
+        forecasts = self._scaling.outputs_to_original(outputs)
+        ends = np.cumsum([len(windows) for windows in parts])[:-1]
+        return [{{"predictions": part.tolist()}} for part in np.split(forecasts, ends)]
+'''
+
+
+def write_archive(folder: Path, checkpoint: Path) -> None:
+    """The handler and its manifest, as the archiver packs them."""
+    model = {"modelName": checkpoint.stem, "handler": "handler.py", "modelVersion": "1.0"}
+    manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
+    with ZipFile(folder / f"{checkpoint.stem}.mar", "w") as archive:
+        archive.writestr("handler.py", HANDLER.format(path=os.getcwd(), checkpoint=str(checkpoint)))
+        archive.writestr("MAR-INF/MANIFEST.json", json.dumps(manifest))
+
+
+def write_config(folder: Path, name: str, port: int, workers: int) -> Path:
+    """The settings of a server with this model."""
+    one = {
+        "defaultVersion": True,
+        "marName": f"{name}.mar",
+        "minWorkers": workers,
+        "maxWorkers": workers,
+        "batchSize": MAX_BATCH,
+        "maxBatchDelay": BATCH_MILLISECONDS,
+        "responseTimeout": 120,
+    }
+    addresses = zip(("inference", "management", "metrics"), range(port, port + 3), strict=True)
+    lines = [
+        *(f"{kind}_address=http://127.0.0.1:{number}" for kind, number in addresses),
+        *(f"grpc_{kind}_port={number}" for kind, number in (("inference", port + 3), ("management", port + 4))),
+        "disable_token_authorization=true",
+        "disable_system_metrics=true",
+        "enable_envvars_config=false",
+        "job_queue_size=1000",
+        f"model_store={folder}",
+        f"load_models={name}.mar",
+        "models=" + json.dumps({name: {"1.0": one}}),
+    ]
+    path = folder / "config.properties"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def serve(checkpoint: Path, port: int, workers: int) -> None:
+    """Becomes the server."""
+    folder = Path(tempfile.mkdtemp(prefix="torchserve"))
+    write_archive(folder, checkpoint)
+    home = Path(ts.__file__).parents[1]
+    quiet = folder / "log4j2.xml"
+    quiet.write_text('<Configuration><Loggers><Root level="off"/></Loggers></Configuration>')
+    os.chdir(folder)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    command = ["java", f"-Dmodel_server_home={home}", f"-Dlog4j.configurationFile=file://{quiet}"]
+    command += ["-cp", f".:{home}/ts/frontend/*", "org.pytorch.serve.ModelServer", "--python", sys.executable]
+    command += ["-f", str(write_config(folder, checkpoint.stem, port, workers)), "-s", str(folder), "-ncs"]
+    os.execvp("java", command)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]).resolve(), int(sys.argv[2]), int(sys.argv[3]))

@@ -1,0 +1,118 @@
+"""A stranger understands the page: each term says what it means, and a first visit is shown round."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
+PLACES = [
+    ("network", ["R²", "MAE", "contribution", "score", "opacity"]),
+    ("edge", ["contribution", "score", "price", "profile"]),
+    ("features", ["verdict", "share", "contribution"]),
+    ("formula", ["R²", "MAE", "complexity", "profile"]),
+]
+
+
+def question(page, term):
+    return page.get_by_role("button", name=f"What does “{term}” mean?").first
+
+
+@pytest.mark.parametrize(("view", "terms"), PLACES)
+def test_a_question_mark_says_what_the_term_means(server, open_tab, view, terms):
+    """With a click or Enter it opens beside the term, inside the window; Escape or a click elsewhere closes it."""
+    tab = open_tab(server)
+    page = tab.show(f"{view}?model=nyc-weather")
+    note = page.get_by_role("note")
+    for term in terms:
+        button = question(page, term)
+        button.focus()
+        page.keyboard.press("Enter")
+        expect(note).to_contain_text(term)
+        assert len(note.locator("p").inner_text()) > 40
+        box = note.bounding_box()
+        assert box["x"] >= 0 and box["y"] >= 0
+        assert box["x"] + box["width"] <= 1280 and box["y"] + box["height"] <= 800
+        expect(button).to_have_attribute("aria-expanded", "true")
+        page.keyboard.press("Escape")
+        expect(note).to_have_count(0)
+        expect(button).to_have_attribute("aria-expanded", "false")
+        expect(button).to_be_focused()
+    button.click()
+    expect(note).to_be_visible()
+    page.locator("h1").click()
+    expect(note).to_have_count(0)
+    assert tab.problems == []
+
+
+def test_a_term_is_explained_by_touch(server, open_tab):
+    """On a phone a tap opens it and another closes it, and it is no wider than the screen."""
+    page = open_tab(server, **PHONE).show("features?model=nyc-weather")
+    question(page, "verdict").tap()
+    note = page.get_by_role("note")
+    expect(note).to_contain_text("verdict")
+    box = note.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    question(page, "verdict").tap()
+    expect(note).to_have_count(0)
+
+
+def as_a_person(page):
+    """A browser that does not say it is driven by a program."""
+    page.add_init_script("Object.defineProperty(Navigator.prototype, 'webdriver', { get: () => false })")
+
+
+def test_a_first_visit_is_shown_round_and_no_other(server, open_tab):
+    """Five steps with the keyboard alone, each at its place; never again afterwards, whoever leaves it early too."""
+    tab = open_tab(server)
+    as_a_person(tab.page)
+    page = tab.show("network?model=nyc-weather")
+    tour = page.get_by_role("dialog")
+    seen = []
+    for number in range(1, 6):
+        expect(tour).to_contain_text(f"{number} of 5")
+        expect(page.locator(".shown-round")).to_have_count(1)
+        seen.append(tour.locator("h2").inner_text())
+        page.keyboard.press("Enter")
+    expect(tour).to_have_count(0)
+    expect(page.locator(".shown-round")).to_have_count(0)
+    assert len(set(seen)) == 5
+    page = tab.show("network?model=nyc-weather")
+    expect(tour).to_have_count(0)
+    early = open_tab(server)
+    as_a_person(early.page)
+    page = early.show("network?model=nyc-weather")
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page = early.show("network?model=nyc-weather")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert tab.problems == early.problems == []
+
+
+def test_the_tour_goes_on_while_the_page_is_used(server, open_tab):
+    """A move of the slider leaves it at its step; opening another view ends it."""
+    tab = open_tab(server)
+    as_a_person(tab.page)
+    page = tab.show("network?model=nyc-weather")
+    tour = page.get_by_role("dialog")
+    tour.get_by_role("button", name="Next").click()
+    page.locator("#prune").press("ArrowLeft")
+    page.wait_for_url("**/*fidelity=*")
+    page.locator("main[aria-busy=false]").wait_for()
+    expect(tour).to_contain_text("2 of 5")
+    page.get_by_role("link", name="Features").click()
+    expect(tour).to_have_count(0)
+
+
+def test_a_program_is_shown_round_only_where_it_asks(server, open_tab):
+    """Browsers under automation see no tour, unless the address or the model's card wants it."""
+    tab = open_tab(server)
+    page = tab.show("network?model=nyc-weather")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    page = tab.show("model?model=nyc-weather")
+    page.get_by_role("link", name="Show me round the explorer").click()
+    expect(page.get_by_role("dialog")).to_contain_text("1 of 5")
+    page.get_by_role("button", name="Leave").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    assert "tour" not in page.url

@@ -1,0 +1,190 @@
+"""Two models side by side, a model as a formula, and a model's card: what the page shows is what the API says."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+from factories import make_model
+from playwright.sync_api import expect
+
+from kanmodel.checkpoint import save_checkpoint
+
+HERE = "/v1/models/m"
+POINTS = re.compile(r"[−+]?[\d.]+(?:e[−+]?\d+)?")
+
+
+def number(text):
+    return float(POINTS.match(text.strip())[0].replace("−", "-"))
+
+
+@pytest.fixture(scope="module")
+def pair(serve, tmp_path_factory):
+    """Two versions of a model, another of the same inputs, and one of others."""
+    folder = tmp_path_factory.mktemp("pair")
+    (folder / "m").mkdir()
+    for version in (1, 2):
+        save_checkpoint(make_model("lstm", seed=version, n_reference=130), folder / "m" / f"{version}.safetensors")
+    save_checkpoint(make_model("lstm", seed=3, n_reference=130), folder / "other.safetensors")
+    save_checkpoint(make_model("head", n_features=6), folder / "unlike.safetensors")
+    with serve(folder) as client:
+        yield client
+
+
+def test_two_versions_stand_side_by_side(pair, open_tab):
+    """Features and edges have two columns and their difference, those of the API; edges came, went or bend."""
+    tab = open_tab(pair)
+    page = tab.show("compare?model=m")
+    answer = pair.get(f"{HERE}/comparison", params={"against_version": "1"}).json()
+    assert page.locator("#against option").evaluate_all("all => all.map((one) => one.value)") == ["m/1", "other/1"]
+    rows = page.locator("tr[data-feature]")
+    assert rows.count() == len(answer["features"])
+    for row, feature in zip(rows.all(), answer["features"], strict=True):
+        cells = row.locator("td").all_inner_texts()
+        assert cells[0] == feature["name"]
+        assert [number(cell) for cell in cells[1:4]] == pytest.approx(
+            [100 * feature[name] for name in ("share", "against_share", "change")], rel=0.01, abs=0.06
+        )
+    states = {
+        (True, False): "came",
+        (False, True): "went",
+        (True, True): "both",
+    }
+    counts = dict.fromkeys(states.values(), 0)
+    for edge in answer["edges"]:
+        state = states.get((edge["kept"], edge["against_kept"]))
+        if state:
+            counts[state] += 1
+    assert page.locator("tr[data-state=came]").count() == counts["came"]
+    assert page.locator("tr[data-state=went]").count() == counts["went"]
+    bent = [e for e in answer["edges"] if e["kept"] and e["against_kept"] and (e["curve_difference"] or 0) > 0.1]
+    assert page.locator("tr[data-state='bends differently']").count() == len(bent)
+    assert page.locator("tr[data-state]").count() == sum(counts.values())
+    expect(page.locator(".networks svg")).to_have_count(2)
+    expect(page.locator(".networks g.came")).to_have_count(counts["came"])
+    expect(page.locator(".networks g.went")).to_have_count(counts["went"])
+    assert tab.problems == []
+
+
+def test_one_window_is_compared(pair, open_tab):
+    """Both forecasts and their difference are those of :compare, and its parts sum to it; the address keeps it."""
+    tab = open_tab(pair)
+    page = tab.show("compare?model=m&against=other/1")
+    page.locator("#compared-window").fill("7")
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("window=ref:7"))
+    page.locator("main[aria-busy=false]").wait_for()
+    instance = pair.get(f"{HERE}/reference/7").json()["instance"]
+    body = {"instances": [instance], "against": {"model": "other", "version": "1"}}
+    (compared,) = pair.post(f"{HERE}:compare", json=body).json()["comparisons"]
+    for name, key in (("here", "prediction"), ("there", "against_prediction"), ("difference", "difference")):
+        expect(page.locator(f'[data-figure="{name}"] strong')).to_contain_text(f"{abs(compared[key]):.3g}")
+    parts = [number(text) for text in page.locator(".parts td.change").all_inner_texts()]
+    assert len(parts) == len(compared["model"]["contributions"]) + 1
+    assert sum(parts) == pytest.approx(compared["difference"], abs=0.01 * sum(map(abs, parts)))
+    expect(page.locator("main")).to_contain_text("other, version 1")
+    assert tab.problems == []
+
+
+def test_an_edge_of_either_side_leads_to_it(pair, open_tab):
+    """The link of a column opens the function in that model."""
+    page = open_tab(pair).show("compare?model=m")
+    page.locator("tr[data-state] td:nth-child(4) a").first.click()
+    expect(page.locator("h1")).to_have_text("Edge")
+    expect(page.locator("#model")).to_have_value("m/1")
+
+
+def test_where_there_is_nothing_to_compare_with_it_says_so(pair, open_tab):
+    """A model whose inputs no other has gets a sentence, not an error."""
+    tab = open_tab(pair)
+    page = tab.show("compare?model=unlike")
+    expect(page.locator("main")).to_contain_text("no other version here")
+    expect(page.locator("#against")).to_be_hidden()
+    assert tab.problems == []
+
+
+def test_the_slider_leads_from_one_line_to_the_network(pair, open_tab):
+    """Each stop is a formula of the API with its figures; the address keeps it, and the arrows reach all."""
+    tab = open_tab(pair)
+    page = tab.show("formula?model=m")
+    formulas = pair.get(f"{HERE}/formula").json()["formulas"]
+    slider = page.locator("#terms")
+    expect(slider).to_have_value(str(len(formulas) - 1))
+    slider.focus()
+    for formula in reversed(formulas):
+        expect(page.locator("output[for=terms]")).to_have_text(f"complexity {formula['complexity']}")
+        expect(page.locator('[data-figure="R²"] strong')).to_have_text(f"{formula['r2']:.4f}".replace("-", "−"))
+        expect(page.locator('[data-figure="MAE"] strong')).to_contain_text(f"{formula['mae']:.3g}")
+        symbols = page.locator(".formula msub").all_text_contents()
+        assert set(symbols) == set(formula["variables"])
+        page.keyboard.press("ArrowLeft")
+    page.wait_for_url(re.compile(rf"complexity={formulas[0]['complexity']}$|complexity={formulas[0]['complexity']}&"))
+    other = open_tab(pair).page
+    other.goto(page.url)
+    expect(other.locator("#terms")).to_have_value("0")
+    assert tab.problems == []
+
+
+@pytest.mark.parametrize(("name", "member"), [("Python", "python"), ("LaTeX", "latex"), ("Text", "expression")])
+def test_a_formula_is_copied(pair, open_tab, name, member):
+    """As Python, LaTeX or text it is the API's own."""
+    page = open_tab(pair, permissions=["clipboard-read", "clipboard-write"]).show("formula?model=m")
+    page.get_by_role("button", name=f"Copy {name}").click()
+    expect(page.locator(".card .said")).to_have_text(f"copied as {name}")
+    assert page.evaluate("navigator.clipboard.readText()") == pair.get(f"{HERE}/formula").json()["formulas"][-1][member]
+
+
+MEANINGS = [
+    "1.5*u3 - 2*u5/(u7 + 1) - 0.3",
+    "-0.132*(1.12*u1 + 0.046)**5 - exp(-(1.26*u9 - 0.19)**2)",
+    "2**-u1 - -u2**2 - (u1 - (u2 - u3))",
+    "Max(sin(u1), abs(u2))*sqrt(4.5e-3 + u3**2)*1.5e2",
+    "u1/u2/u3*u1 - (u1 + u2)*(u1 - u2)",
+]
+
+
+@pytest.mark.parametrize("expression", MEANINGS)
+def test_a_formula_is_read_as_python_reads_it(pair, open_tab, expression):
+    """The tree that is set as mathematics has the value of the text."""
+    page = open_tab(pair).show("model?model=m")
+    values = {"u1": 0.7, "u2": -1.3, "u3": 2.1, "u5": 0.4, "u7": 1.9, "u9": -0.2}
+    found = page.evaluate(
+        """([expression, values]) => import("./mathml.js").then(({ parse }) => {
+          const calls = { exp: Math.exp, sin: Math.sin, abs: Math.abs, sqrt: Math.sqrt, Max: Math.max };
+          const value = (tree) => {
+            if (tree.kind === "leaf") return values[tree.text] ?? Number(tree.text);
+            const parts = tree.parts.map(value), [a, b] = parts;
+            if (tree.kind === "call") return calls[tree.text](...parts);
+            if (parts.length === 1) return -a;
+            return { "+": a + b, "-": a - b, "*": a * b, "/": a / b, "**": a ** b }[tree.text];
+          };
+          return value(parse(expression));
+        })""",
+        [expression, values],
+    )
+    names = {"exp": math.exp, "sin": math.sin, "abs": abs, "sqrt": math.sqrt, "Max": max}
+    assert found == pytest.approx(eval(expression, {"__builtins__": {}}, names | values))
+
+
+def test_the_card_tells_what_the_model_is(pair, open_tab):
+    """Its size, data, metrics and origin are those of the API, and whether it is verified."""
+    tab = open_tab(pair)
+    page = tab.show("model?model=m")
+    model = pair.get(HERE).json()
+    card = page.locator("main")
+    units = model["architecture"]["lstm"]["hidden_size"]
+    for said in (
+        f"{units} units",
+        " → ".join(map(str, model["architecture"]["head"]["width"])),
+        f"{len(model['features'])} features over {model['lookback']} steps",
+        f"{model['reference_windows']} windows",
+        "test R²",
+        model["provenance"]["library"],
+        model["checkpoint"],
+        "2 of 2, 1",
+    ):
+        expect(card).to_contain_text(said)
+    expect(page.locator(".verdict")).to_have_text("verified" if model["provenance"]["verified"] else "not verified")
+    expect(page.get_by_role("region", name="Features").locator("tbody tr")).to_have_count(len(model["features"]))
+    assert tab.problems == []

@@ -1,0 +1,145 @@
+"""A network of any size: a node is found, its paths stand alone, and many edges are still read."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from factories import make_model
+from playwright.sync_api import expect
+
+from kanmodel.checkpoint import save_checkpoint
+
+MODEL = "/v1/models/nyc-weather"
+
+
+def kept_edges(page):
+    return page.locator("g.edge[data-kind=edge][data-kept=true]")
+
+
+def functions(server, **query):
+    answer = server.get(f"{MODEL}/topology", params=query).json()
+    return [edge for edge in answer["edges"] if edge["kind"] == "edge"]
+
+
+def test_the_paths_through_a_node_stand_alone(server, open_tab):
+    """A click leaves them, the address keeps them, and Escape leads back to all."""
+    tab = open_tab(server)
+    page = tab.show("network?model=nyc-weather")
+    whole = kept_edges(page).count()
+    page.locator('g.node[data-node="lstm:7"] rect').first.click()
+    page.wait_for_url(re.compile("through=lstm:7"))
+    part = functions(server, through="lstm:7")
+    assert 0 < len(part) < whole
+    expect(kept_edges(page)).to_have_count(len(part))
+    expect(page.locator("main tbody tr")).to_have_count(len(part))
+    expect(page.locator('g.node[data-node^="lstm:"]')).to_have_count(1)
+    expect(page.locator(".paths")).to_contain_text(f"takes part in {len(part)} of 65 edges")
+    other = open_tab(server).page
+    other.goto(page.url)
+    expect(kept_edges(other)).to_have_count(len(part))
+    page.keyboard.press("Escape")
+    expect(kept_edges(page)).to_have_count(whole)
+    assert "through" not in page.url
+    page.go_back()
+    expect(kept_edges(page)).to_have_count(len(part))
+    page.get_by_role("button", name="Show all").click()
+    expect(kept_edges(page)).to_have_count(whole)
+    assert tab.problems == []
+
+
+def test_a_node_is_chosen_with_the_keyboard(server, open_tab):
+    """Enter on a node of the picture leaves its paths, where it has the focus again."""
+    page = open_tab(server).show("network?model=nyc-weather")
+    page.locator('g.node[data-node="head:1:3"]').focus()
+    page.keyboard.press("Enter")
+    expect(kept_edges(page)).to_have_count(len(functions(server, through="head:1:3")))
+    expect(page.locator('g.node[data-node="head:1:3"]')).to_be_focused()
+
+
+@pytest.mark.parametrize(
+    ("text", "node"), [("humid", "feature:humid_pct"), ("LSTM 3", "lstm:3"), ("head:1:0", "head:1:0")]
+)
+def test_a_node_is_found_by_its_name(server, open_tab, text, node):
+    """By the whole of it, its beginning or a part, in any case; what nothing is called is said."""
+    page = open_tab(server).show("network?model=nyc-weather")
+    page.locator("#find").fill(text)
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile(f"through={re.escape(node)}"))
+    expect(page.locator(".paths")).to_contain_text("takes part in")
+    expect(kept_edges(page)).to_have_count(len(functions(server, through=node)))
+    page.locator("#find").fill("no such thing")
+    page.keyboard.press("Enter")
+    expect(page.locator(".paths")).to_contain_text("No node or feature has “no such thing”")
+
+
+def test_a_feature_leads_to_every_edge_it_takes_part_in_and_back(server, open_tab):
+    """Each edge is listed with the feature's share of its input; the edge names the features, which lead back."""
+    page = open_tab(server).show("network?model=nyc-weather&through=feature:temp_c")
+    answer = server.get(f"{MODEL}/topology", params={"through": "feature:temp_c"}).json()
+    profiles = {node["id"]: node.get("profile", {}) for node in answer["nodes"]}
+    edges = sorted((e for e in answer["edges"] if e["kind"] == "edge"), key=lambda edge: -edge["contribution"])
+    expect(page.get_by_role("heading", name="Edges that temp_c takes part in")).to_be_visible()
+    shares = page.locator("main tbody tr td:last-child").all_inner_texts()
+    assert shares == [f"{profiles[edge['source']]['temp_c'] * 100:.1f} %" for edge in edges]
+    page.locator("main tbody a").first.click()
+    expect(page.locator("h1")).to_have_text("Edge")
+    first = profiles[edges[0]["source"]]
+    rows = page.get_by_role("region", name="Features of its input").locator("tbody tr")
+    expect(rows).to_have_count(len(first))
+    expect(rows.first).to_contain_text(f"{max(first.values()) * 100:.1f} %")
+    rows.get_by_role("link", name="hour_cos").click()
+    expect(page.locator("h1")).to_have_text("Network")
+    page.wait_for_url(re.compile("through=feature:hour_cos"))
+
+
+def test_a_node_that_the_rule_prunes_says_so(server, open_tab):
+    """Its paths are none, and the whole network is one click away."""
+    pruned = next(
+        node["id"]
+        for node in server.get(f"{MODEL}/topology", params={"pruned": False}).json()["nodes"]
+        if node["id"].startswith("lstm:") and not node["kept"]
+    )
+    tab = open_tab(server)
+    page = tab.show(f"network?model=nyc-weather&through={pruned}&pruned=show")
+    assert kept_edges(page).count() > 0
+    page.get_by_label("folded").check()
+    expect(kept_edges(page)).to_have_count(0)
+    expect(page.locator(".paths")).to_contain_text("The rule prunes")
+    page.get_by_role("button", name="Show all").click()
+    expect(kept_edges(page)).not_to_have_count(0)
+    assert tab.problems == []
+
+
+@pytest.fixture(scope="module")
+def many(serve, tmp_path_factory):
+    """A model of 1,040 edges: 64 units, 16 nodes, 20 features."""
+    folder = tmp_path_factory.mktemp("many")
+    model = make_model("lstm", n_features=20, hidden_size=64, n_hidden=16, lookback=2, n_reference=20)
+    save_checkpoint(model, folder / "many.safetensors")
+    with serve(folder) as client:
+        yield client
+
+
+def test_a_thousand_edges_are_read_and_their_curves_are_there_on_demand(many, open_tab):
+    """All are links at first; a node's have their curves; lighting those of another takes no longer than a frame."""
+    tab = open_tab(many)
+    page = tab.show("network?model=many&fidelity=1")
+    total = kept_edges(page).count()
+    assert total > 300
+    expect(page.locator(".stage .box")).to_have_count(0)
+    slowest = page.evaluate("""() => {
+      const nodes = [...document.querySelectorAll(".stage g.node")];
+      const times = nodes.map((node) => {
+        const start = performance.now();
+        node.dispatchEvent(new PointerEvent("pointerover", { bubbles: true }));
+        return performance.now() - start;
+      }).sort((a, b) => a - b);
+      return times[Math.floor(times.length / 2)];
+    }""")
+    assert slowest < 100  # ms, on a machine that does other things as well
+    page.locator('g.node[data-node="head:1:3"] rect').first.click()
+    expect(page.locator(".stage .box").first).to_be_visible()
+    boxes = page.locator(".stage .box").count()
+    assert 0 < boxes == kept_edges(page).count() < 100
+    assert tab.problems == []
