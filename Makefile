@@ -20,11 +20,11 @@ help: # list the targets
 serve: .venv/runtime # install and serve the bundled model, or the models of KANSCOPE_MODELS
 	$(BIN)/kanscope serve
 
-# The tests of one package with ONLY=kanmodel (or service, explorer, clients, image), and ten times the generated cases with
+# The tests of one folder with ONLY=kanmodel (or service, explorer, clients, image, faithfulness), ten times the generated cases with
 # THOROUGH=1. Three workers keep two cores busy, since what starts servers waits much. Those of service, which keep apps and
 # their caches, run in workers of their own, so that none grows large. What needs both cores to itself runs last.
 ONLY ?=
-PACKAGES := $(or $(ONLY),kanmodel service explorer clients image)
+PACKAGES := $(or $(ONLY),kanmodel service explorer clients image faithfulness)
 ALONE = $(shell grep -rl --include='*.py' 'pytest\.mark\.alone' $(PACKAGES:%=tests/%))
 run-tests = $(if $(1),MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest $(2) $(1))
 IN_PARALLEL := -n 3 --no-loadscope-reorder -m "not alone and (smoke or not ray)"

@@ -31,7 +31,7 @@ def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> lis
         if name not in known:
             raise UnknownNameError(f"there is no feature {name!r}, but {', '.join(known)}")
         if name in given[:number]:
-            raise DataError.at(f"features[{number}]", "is there already")
+            raise DataError.at(f"features[{number}]", "is given twice")
     return [known.index(name) for name in given]
 
 

@@ -29,8 +29,9 @@ def read_windows(model: LoadedModel, windows: Any, path: str = "windows") -> Arr
 
     Args:
         model: what they must fit.
-        windows: an array (n, lookback, n_features) or (lookback, n_features); a mapping of feature name to array
-            (n, lookback) or (lookback,); or a data frame, whose last `lookback` rows are one window.
+        windows: an array (n, lookback, n_features) or (lookback, n_features), at a lookback of 1 also (n, n_features)
+            or (n_features,); a mapping of feature name to array (n, lookback) or (lookback,); or a data frame, whose
+            last `lookback` rows are one window.
         path: name of the argument in an error.
 
     Returns:
@@ -47,12 +48,16 @@ def read_windows(model: LoadedModel, windows: Any, path: str = "windows") -> Arr
     else:
         read = read_numbers(windows, path)
         refuse_non_finite(read, path)
-    if read.ndim == 2:
+    lookback, n_features = model.config.window_shape
+    given = read.shape
+    if lookback == 1 and given[-1:] == (n_features,) and read.ndim <= 2:
+        read = read.reshape(-1, 1, n_features)
+    elif read.ndim == 2:
         read = read[None]
-    expected = model.config.window_shape
-    if read.ndim != 3 or read.shape[1:] != expected:
-        message = f"must have shape (n, {expected[0]}, {expected[1]}) or {expected}, but has {np.shape(read)}"
-        raise DataError.at(path, message)
+    if read.shape[1:] != (lookback, n_features):
+        many, f = f"(n, {lookback}, {n_features})", n_features
+        expected = f"{many}, (n, {f}) or ({f},)" if lookback == 1 else f"{many} or {(lookback, f)}"
+        raise DataError.at(path, f"must have shape {expected}, but has {given}")
     if not len(read):
         raise DataError.at(path, "is empty")
     return read

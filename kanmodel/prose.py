@@ -158,7 +158,8 @@ def _trust(found: Mapping[str, Any]) -> str:
         f" lies between {_percent(low)} and {_percent(high)} ({found['confidence_percent']} % interval)."
         f" {found['n_outside']} edges get more than {found['outside_percent']} % of their inputs from outside their"
         f" grid. Taking features away in the ledger's order moves the forecast by {deletion['ledger']:.2f} standard"
-        f" deviations on average, in random order by {deletion['random']:.2f}."
+        f" deviations on average, in random order by {deletion['random']:.2f}. All of this describes this model, not"
+        " the data: another training on the same data may give other shares and verdicts."
     )
 
 

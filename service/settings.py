@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -10,9 +13,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from kanmodel.errors import ConfigError
 
+PREFIX = "KANSCOPE_"
+# What Kubernetes puts into pods for each Service whose name begins with kanscope, such as KANSCOPE_PORT=tcp://10.0.0.1:80.
+SERVICE_LINK = re.compile(r"KANSCOPE_(.+_)?(SERVICE_(HOST|PORT(_.+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_.+)?)?)")
+
 
 class Settings(BaseSettings):
-    """What can be set, by argument or by an environment variable ``KANSCOPE_{NAME}``.
+    """The settings, each by argument or by an environment variable ``KANSCOPE_{NAME}``.
 
     Attributes:
         host: address to listen on.
@@ -20,47 +27,47 @@ class Settings(BaseSettings):
         root_path: path under which a proxy serves the app, such as ``/kanscope``.
         models: a folder of checkpoints or one file; the bundled model where it is absent, or a folder that is empty
             from the start.
-        poll_seconds: seconds between two looks for new, changed and deleted checkpoints; 0: never.
+        poll_seconds: seconds between two scans for new, changed and deleted checkpoints; 0: never.
         workers: processes that answer, each with its own copy of the models.
         engine: ``process`` answers from this machine, ``ray`` from the replicas of a Ray cluster.
-        min_replicas: replicas that Ray keeps, however little is asked.
-        max_replicas: most replicas that Ray starts.
-        replica_requests: requests at a time that one replica is meant to have; while there are more, Ray adds one.
-        replica_cpus: cores that Ray sets aside for a replica.
-        torch_threads: threads of one tensor operation; more only helps models that are far larger than these.
+        min_replicas: smallest number of replicas on Ray.
+        max_replicas: largest number of replicas on Ray.
+        replica_requests: target of concurrent requests per replica; Ray adds a replica above it.
+        replica_cpus: cores that Ray reserves for a replica.
+        torch_threads: threads of one tensor operation; more than one only helps very large models.
         keys_file: file of API keys, a line for each: ``name scope[,scope] key [requests/minute]``; read again when it
             changes.
         keys: API keys in the same form, separated by ``;`` or new lines.
         no_auth: serve without keys on an address that others reach.
         reference_windows: whether reference windows, which are training data, can be listed and read.
         allowed_hosts: names, by commas, that the Host header may hold on a loopback address, beside its own.
-        allowed_origins: pages of other hosts whose scripts may read answers (CORS), such as ``https://example.org``, by
+        allowed_origins: origins whose scripts may read answers (CORS), such as ``https://example.org``, separated by
             commas.
-        repository_api: whether models are listed, loaded and unloaded by /v2/repository, with a key of the scope admin.
+        repository_api: whether /v2/repository lists, loads and unloads models, with a key of the scope admin.
         max_body_bytes: largest request body.
         max_json_depth: deepest nesting of lists and objects in a body.
-        max_header_bytes: most bytes of a request's target and headers.
+        max_header_bytes: largest request target and headers.
         max_windows: most windows of one request.
         max_path_nodes: most path nodes of one request to explain, windows x outputs x baselines x 17, and as many more
             as `effects` take forecasts; or most forecasts of changed windows.
         max_points: most points of one edge's curve.
-        max_concurrent: most requests that are answered at once; more are 503. Health routes always answer.
-        max_queue: most requests that wait for a forecast at a time.
-        max_explanations: most explanations, global results and large answers that wait or are computed at a time.
-        max_work_bytes: memory that requests may hold while they are read, computed and answered; explanations half.
+        max_concurrent: most concurrent requests; more are 503. Health routes always answer.
+        max_queue: most requests that wait for a forecast.
+        max_explanations: most explanations, global results and large answers that wait or are computed.
+        max_work_bytes: memory that pending requests may hold; explanations half of it.
         header_timeout: seconds in which the headers of a request must arrive.
         body_timeout: seconds in which the body of a request must arrive.
-        send_timeout: seconds in which a client must take 64 KiB of its answer, or what is left of it.
-        request_timeout: seconds that a request waits for what is computed, unless its header says otherwise.
-        shutdown_timeout: seconds that requests have to end once the process is told to stop.
-        cached_results: how many global results (importance, topologies, reports) are kept.
-        cached_answers: bytes of answers that are kept as they were sent, with what they are found by.
-        tracing: whether spans of requests go to the OpenTelemetry collector that ``OTEL_EXPORTER_OTLP_ENDPOINT`` names.
+        send_timeout: seconds in which a client must read 64 KiB of its answer, or the rest of it.
+        request_timeout: seconds that a request waits for its result, unless its header says otherwise.
+        shutdown_timeout: seconds in which accepted requests are finished after SIGTERM.
+        cached_results: most global results (importance, topologies, reports) that are cached.
+        cached_answers: size of the cache of answers in bytes, keys included.
+        tracing: whether spans are sent to the OpenTelemetry collector of ``OTEL_EXPORTER_OTLP_ENDPOINT``.
         log_format: ``json``, ``console`` for people, or ``auto``: console on a terminal.
-        log_level: the least that is logged, ``debug``, ``info``, ``warning`` or ``error``.
+        log_level: lowest level that is logged: ``debug``, ``info``, ``warning`` or ``error``.
     """
 
-    model_config = SettingsConfigDict(env_prefix="KANSCOPE_", env_ignore_empty=True, frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_ignore_empty=True, frozen=True)
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
@@ -109,14 +116,30 @@ class Settings(BaseSettings):
 
 
 def choose_settings(**given: object) -> Settings:
-    """The settings of the environment, under those given that are not None.
+    """The settings given that are not None, then those of the environment, then the defaults.
 
     Raises:
-        ConfigError: a setting has a value that it can't have, or there is none of a name that was given.
+        ConfigError: a setting has an invalid value, or a given name is not a setting.
     """
     try:
         return Settings.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
         first = error.errors()[0]
-        name = "KANSCOPE_" + "_".join(map(str, first["loc"])).upper()
-        raise ConfigError(f"{name} is {first['input']!r}: {first['msg'].lower()}") from error
+        name, value = PREFIX + "_".join(map(str, first["loc"])).upper(), first["input"]
+        reason = first["msg"].lower()
+        if name == "KANSCOPE_PORT" and "://" in str(value):
+            reason = "Kubernetes sets this for a Service named kanscope; set enableServiceLinks: false in the pod"
+        raise ConfigError(f"{name} is {value!r}: {reason}") from error
+
+
+def check_variables(names: Iterable[str]) -> Iterator[str]:
+    """Warnings about environment variables that begin like settings but are none, such as a misspelt one.
+
+    Args:
+        names: names of environment variables.
+    """
+    known = [PREFIX + name.upper() for name in Settings.model_fields]
+    for name in sorted(name for name in names if name.upper().startswith(PREFIX)):
+        if name.upper() not in known and not SERVICE_LINK.fullmatch(name):
+            near = get_close_matches(name.upper(), known, n=1, cutoff=0.8)
+            yield f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "")

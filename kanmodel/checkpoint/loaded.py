@@ -170,6 +170,11 @@ class LoadedModel:
         return self.scaling.features_to_original(self.reference.windows.double().mean(dim=(0, 1)))
 
     @cached_property
+    def reference_magnitude(self) -> Tensor:
+        """The largest magnitude of each feature in the reference windows, (n_features,), model units."""
+        return self.reference.windows.abs().amax(dim=(0, 1))
+
+    @cached_property
     def feature_low(self) -> Array:
         """The smallest value that each feature had in training, (n_features,); -inf where that is unknown."""
         return np.array([-np.inf if feature.min is None else feature.min for feature in self.config.features])

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from torch import Tensor
+
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import NONE
 from kanmodel.importers.libraries import Facts, Part
 from kanmodel.importers.manifest import Manifest
-from kanmodel.importers.modules import Module, Value
+from kanmodel.importers.modules import N_ENTERING, Module, Value
 from kanmodel.importers.placeholders import GlobalName, Placeholder
 from kanmodel.importers.pykan_config import PykanConfig, parse_pykan_config
 from kanmodel.importers.search.space import Told, gap
@@ -33,7 +35,7 @@ def facts_of(module: Module | None, manifest: Manifest, n_reaching: int) -> Fact
     Args:
         module: the tree of its modules; None where it holds none.
         manifest: what its user says, which goes before.
-        n_reaching: values that reach a KAN whose inputs were pruned.
+        n_reaching: values that reach the KAN that the manifest's `input_id` is about.
     """
 
     def value(place: str, name: str) -> object:
@@ -66,6 +68,14 @@ def facts_of(module: Module | None, manifest: Manifest, n_reaching: int) -> Fact
     def denominator(place: str) -> float | None:
         return manifest.denominator or number(f"{place}.rbf" if place else "rbf", "denominator")
 
+    def kept_inputs(place: str) -> tuple[tuple[int, ...], int] | None:
+        if manifest.input_id is not None:
+            return manifest.input_id, n_reaching
+        kept, n_entering = value(place, "input_id"), value(place, N_ENTERING)
+        if not isinstance(kept, Tensor) or not isinstance(n_entering, int) or len(kept) == n_entering:
+            return None
+        return tuple(map(int, kept.tolist())), n_entering
+
     return Facts(
         base=base,
         eps=lambda place: number(place, "eps"),
@@ -74,8 +84,7 @@ def facts_of(module: Module | None, manifest: Manifest, n_reaching: int) -> Fact
         library=manifest.library,
         mult_arity=manifest.mult_arity,
         pykan_config=lambda place: manifest.pykan_config or _pykan_config(find_module(module, place)),
-        input_id=manifest.input_id,
-        n_reaching=n_reaching,
+        kept_inputs=kept_inputs,
     )
 
 

@@ -76,6 +76,10 @@ class _Walker:
         if name != NONE:
             elements.append(step_of(name))
         read = self.values
+        if read.shape[-1] != part.n_in:
+            raise UnreadableModelError(
+                f"{part.place or 'the module'!r} has {part.n_in} inputs, but {read.shape[-1]} values reach it"
+            )
         for kinds in product(*part.open.values()):
             chosen = dict(zip(part.open, kinds, strict=True))
             computed = items_function(part.items(chosen), torch.float64)(read)

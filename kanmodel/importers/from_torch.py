@@ -21,7 +21,7 @@ from kanmodel.importers.following import follow
 from kanmodel.importers.from_file import as_array, describe_call
 from kanmodel.importers.given import make_shapes, name_outputs, shape_outputs, shape_windows
 from kanmodel.importers.importing import choose_evenly
-from kanmodel.importers.live import TOLERANCE, Watched, ask, read_live, unchanged, watch
+from kanmodel.importers.live import TOLERANCE, Watched, ask, count_entering, read_live, unchanged, watch
 from kanmodel.importers.manifest import Manifest, parse_manifest
 from kanmodel.importers.search.evidence import Evidence
 from kanmodel.importers.search.searching import search
@@ -48,8 +48,8 @@ def from_torch(
 
     Args:
         net: an LSTM or a GRU, or none, with KAN layers or Linear layers in a chain; nothing of it is changed.
-        windows: (n, lookback, n_features), original units, oldest step first; up to 512 of them, evenly chosen, become
-            the reference windows.
+        windows: (n, lookback, n_features), original units, oldest step first; or (n, n_features) for a module that
+            reads rows, such as a KAN alone. Up to 512 of them, evenly chosen, become the reference windows.
         features: names of the inputs.
         outputs: names of what is forecast; y, or y1, y2, … without.
         targets: what was to be forecast for these windows, (n, n_outputs) or (n,), original units.
@@ -65,6 +65,7 @@ def from_torch(
     """
     document = describe_call(features, outputs, scaling, horizon, groups)
     x = as_array(windows)
+    reads_rows = x.ndim == 2
     lookback = x.shape[1] if x.ndim == 3 else 1
     x = shape_windows(x, lookback, len(document["features"]), "windows")
     if not np.isfinite(x).all():
@@ -72,18 +73,19 @@ def from_torch(
     mean, std = (np.array(document.get("scaling", {}).get(key, default)) for key, default in (("mean", 0), ("std", 1)))
     _refuse_scaled(x, mean, std)
     scaled = (x - mean) / np.where(std > 0, std, 1)
+    read = scaled[:, 0] if reads_rows else scaled
     with unchanged(net):
-        expected = ask(net, scaled)
+        expected = ask(net, read)
         manifest = parse_manifest(document, Path("the call"))
         named, steps = name_outputs(manifest, expected, "the forecasts of the module")
         shapes = make_shapes(manifest, named, lookback, steps)
         shape_outputs(expected, len(x), shapes.outputs, "the forecasts of the module", steps)
-        tree = read_live(net)
+        tree = read_live(net, count_entering(net, read))
         try:
             tensors = tree.state_dict()
             anatomy = dissect(tensors, tree, {}, manifest)
             places = [part.place for part in anatomy.every]
-            watched = watch(net, scaled, places)
+            watched = watch(net, read, places)
             chain = _read(watched, anatomy, Evidence(scaled, expected, scaled, shapes, TOLERANCE), manifest)
             network = assemble(chain, shapes, chain.dtype)
         except (CheckpointError, ConfigError) as error:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from kanmodel.errors import UnreadableModelError
-from kanmodel.importers.modules import BOOKKEEPING, MAX_DEPTH, Module
+from kanmodel.importers.modules import BOOKKEEPING, MAX_DEPTH, N_ENTERING, Module
 from kanmodel.importers.placeholders import GlobalName
 from kanmodel.scaling import Array
 
@@ -26,11 +26,20 @@ BATCH = 1024  # windows that the module is asked for at a time
 N_WATCHED = 64  # windows whose way through the module is noted
 
 
-def read_live(module: nn.Module, path: str = "", depth: int = 0) -> Module:
-    """The tree of a module, as `modules.read_module` makes it of a pickled one."""
+def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = "", depth: int = 0) -> Module:
+    """The tree of a module, as `modules.read_module` makes it of a pickled one.
+
+    Args:
+        module: the module.
+        entering: see `count_entering`.
+        path: where it is.
+        depth: how deep it is nested.
+    """
     if depth > MAX_DEPTH:
         raise UnreadableModelError(f"the modules at {path!r} are nested deeper than {MAX_DEPTH}")
     values = {name: _simplify(value) for name, value in vars(module).items() if name not in BOOKKEEPING}
+    if module in entering:
+        values[N_ENTERING] = entering[module]
     hidden = module._non_persistent_buffers_set
     return Module(
         f"{type(module).__module__}.{type(module).__qualname__}",
@@ -38,7 +47,7 @@ def read_live(module: nn.Module, path: str = "", depth: int = 0) -> Module:
         {name: _copy(value) for name, value in module._parameters.items() if value is not None},
         {name: _copy(value) for name, value in module._buffers.items() if value is not None and name not in hidden},
         {
-            name: read_live(child, f"{path}.{name}", depth + 1)
+            name: read_live(child, entering, f"{path}.{name}", depth + 1)
             for name, child in module._modules.items()
             if child is not None
         },
@@ -90,7 +99,7 @@ class Watched:
 
 
 def ask(net: nn.Module, windows: Array) -> Array:
-    """What a module in eval mode computes for windows as it takes them, (n, n_outputs).
+    """What a module in eval mode computes for windows, or rows, as it takes them: (n, n_outputs).
 
     Raises:
         UnreadableModelError: it does not give a forecast for each window, or not the same twice.
@@ -113,8 +122,10 @@ def _forward(net: nn.Module, windows: Tensor) -> Tensor:
         out = net.eval()(windows.to(like.device, like.dtype))
     except Exception as error:  # whatever the user's code raises
         reason = str(error).strip().splitlines()
+        rows = ". If it reads rows, give windows as (n, n_features)" if windows.shape[1:-1] == (1,) else ""
         raise UnreadableModelError(
-            f"the module does not take windows of shape {list(windows.shape)}: {reason[0] if reason else repr(error)}"
+            f"the module does not take windows of shape {list(windows.shape)}: "
+            f"{reason[0] if reason else repr(error)}{rows}"
         ) from error
     while isinstance(out, (tuple, list)) and out:
         out = out[0]
@@ -124,9 +135,25 @@ def _forward(net: nn.Module, windows: Tensor) -> Tensor:
     return out.detach().cpu().double().reshape(len(windows), -1)
 
 
+def count_entering(net: nn.Module, windows: Array) -> dict[nn.Module, int]:
+    """How many values enter each KAN of pykan, which its prune_input may have made narrower."""
+    entering: dict[nn.Module, int] = {}
+
+    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if args and isinstance(args[0], Tensor):
+            entering[module] = args[0].shape[-1]
+
+    hooks = [module.register_forward_pre_hook(note) for module in net.modules() if hasattr(module, "input_id")]
+    if hooks:
+        _forward(net, torch.from_numpy(windows[:2]))
+    for hook in hooks:
+        hook.remove()
+    return entering
+
+
 def watch(net: nn.Module, windows: Array, places: Sequence[str]) -> Watched:
-    """What passes through the parts of a module."""
-    n_steps = windows.shape[1]
+    """What passes through the parts of a module; of rows, each is a window of one step."""
+    n_steps = windows.shape[1] if windows.ndim == 3 else 1
     few = windows[: N_WATCHED if n_steps != min(len(windows), N_WATCHED) else N_WATCHED - 1]
     calls: list[tuple[str, Tensor, Tensor]] = []
 
@@ -145,4 +172,4 @@ def watch(net: nn.Module, windows: Array, places: Sequence[str]) -> Watched:
     for place in places:
         net.get_submodule(place).register_forward_hook(note(place), with_kwargs=True)
     outputs = _forward(net, torch.from_numpy(few))
-    return Watched(torch.from_numpy(few).double(), outputs, calls)
+    return Watched(torch.from_numpy(few.reshape(len(few), n_steps, -1)).double(), outputs, calls)

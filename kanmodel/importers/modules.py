@@ -16,6 +16,7 @@ MAX_DEPTH = 64  # of modules, and of containers in a value
 MAX_MODULES = 1 << 14
 MAX_VALUES = 1 << 18  # of all attributes or hyperparameters, with those in their containers
 MAX_PATH = 1000  # characters
+N_ENTERING = "n_entering"  # of a live module that was watched: how many values enter it
 BOOKKEEPING = frozenset(torch.nn.Module().__dict__) - {"training"} | {
     *("_backend", "_forward_hooks_always_called", "_load_state_dict_pre_hooks", "_non_persistent_buffers_set"),
 }  # what every module has, also in other versions of torch

@@ -20,6 +20,7 @@ from kanmodel.importers.importing import Imported, import_with
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
 from kanmodel.importers.windows_file import read_names, read_windows_file
 from kanmodel.terms import MIN_INPUTS
+from service.commands.options import refuse_unwritable
 
 
 def import_(
@@ -59,8 +60,8 @@ def import_(
         raise typer.BadParameter(
             "give --windows and --features, or --manifest, and --output; or --describe to see what the file says"
         )
-    if output is not None and output.suffix != ".safetensors":
-        raise typer.BadParameter(f"{output.name} must end in .safetensors", param_hint="--output")
+    if output is not None:
+        refuse_unwritable(output)
     from service.batch.tables import read_columns  # here, since the other commands start faster without polars
 
     with _progress(as_json) as progress:

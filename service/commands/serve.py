@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +11,9 @@ import typer
 import uvicorn
 
 from kanmodel.errors import ConfigError
-from service.settings import Settings, choose_settings
+from service.settings import Settings, check_variables, choose_settings
+
+logger = logging.getLogger(__name__)
 
 
 def serve(
@@ -52,6 +55,8 @@ def serve(
     settings = choose_settings(models=models, host=host, port=port, workers=workers, engine=engine, no_auth=no_auth)
     app = create_app(settings)  # where others answer too, what is wrong with the settings is said here and once
     configure_logging(settings)
+    for warning in check_variables(os.environ):
+        logger.warning(warning)
     if settings.engine == "ray":
         _serve_on_ray(settings)
     elif settings.workers > 1:

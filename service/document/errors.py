@@ -39,7 +39,7 @@ _ERRORS: Mapping[int, tuple[str, ErrorCode, str]] = {
     401: (
         "The service wants an API key, and there is none or an unknown one.",
         "key_missing",
-        "an API key is needed, as Authorization: Bearer KEY",
+        "an API key is needed: send Authorization: Bearer KEY",
     ),
     403: (
         "The API key lacks the scope, a setting forbids it, or a page of another site asks for what changes models.",
@@ -54,7 +54,7 @@ _ERRORS: Mapping[int, tuple[str, ErrorCode, str]] = {
     406: (
         "The operation has none of the media types in `Accept`.",
         "not_acceptable",
-        "the answer is application/json, which Accept does not take",
+        "the response is application/json, which Accept excludes",
     ),
     408: (
         "The body did not arrive in time.",
@@ -74,7 +74,7 @@ _ERRORS: Mapping[int, tuple[str, ErrorCode, str]] = {
     421: (
         "The header `Host` names another host than this service.",
         "host_not_allowed",
-        "the Host header must name this machine, or one of the setting allowed_hosts",
+        "the Host header must name this machine, or a host of the setting allowed_hosts",
     ),
     422: (
         "A value is missing, unknown, of another shape or kind, out of range or not finite; or the result is not "
@@ -85,7 +85,7 @@ _ERRORS: Mapping[int, tuple[str, ErrorCode, str]] = {
     429: (
         "The API key has asked as often as it may in a minute.",
         "rate_limited",
-        "the key dashboard may ask 600 times a minute",
+        "the key dashboard is limited to 600 requests per minute",
     ),
     500: ("Something failed inside; `request_id` finds it in the log.", "internal_error", "internal error"),
     501: (

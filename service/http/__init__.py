@@ -1,4 +1,4 @@
-"""What holds of HTTP whatever is asked: the server, keys, the shape of errors, encoding, negotiation, caching by ETag.
+"""HTTP concerns shared by all operations: the server, keys, errors, encoding, content negotiation, caching by ETag.
 
-Nothing here knows a loaded model or the schema of a resource.
+Nothing here depends on a loaded model or on the schema of a resource.
 """

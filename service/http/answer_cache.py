@@ -1,4 +1,4 @@
-"""Answers that are the same each time, as the bytes that leave: plain and compressed, with an ETag."""
+"""Cacheable answers as bytes, plain and compressed, with an ETag."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from service.http.negotiation import takes_gzip
 from service.http.security import require_scope
 
 RawHeaders = list[tuple[bytes, bytes]]
-MIN_COMPRESSED = 1024  # bytes from which compression pays
+MIN_COMPRESSED = 1024  # smallest body in bytes that is compressed
 LEVEL = 6  # of gzip
 COMMON = [(b"vary", b"Accept, Accept-Encoding, Authorization"), (b"cache-control", b"no-cache")]
-KEPT = (b"content-type", b"content-security-policy")  # headers of an answer that are its body's
+KEPT = (b"content-type", b"content-security-policy")  # headers that describe the body
 
 
 @dataclass(frozen=True)
 class Form:
-    """The plain or the compressed form of an answer.
+    """The plain or the compressed representation of an answer.
 
     Attributes:
-        body: what is sent.
-        etag: its name, in quotes.
-        headers: what is sent before it.
+        body: the bytes of the body.
+        etag: its ETag, quoted.
+        headers: its headers.
     """
 
     body: bytes
@@ -39,11 +39,11 @@ class Form:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer, ready to leave.
+    """An encoded answer.
 
     Attributes:
-        plain: as it is.
-        compressed: by gzip; None where that does not pay.
+        plain: the uncompressed form.
+        compressed: the gzip form; None for a small body.
     """
 
     plain: Form
@@ -51,7 +51,7 @@ class Answer:
 
     @classmethod
     def of(cls, response: Response) -> Answer:
-        """What a handler has answered."""
+        """The answer of a handler's response."""
         body = bytes(response.body)
         headers = [(name, value) for name, value in response.raw_headers if name in KEPT]
         name = hashlib.sha256(body).hexdigest()[:32].encode()
@@ -63,11 +63,11 @@ class Answer:
 
     @property
     def size(self) -> int:
-        """Bytes that it takes."""
+        """Its memory in bytes."""
         return len(self.plain.body) + (len(self.compressed.body) if self.compressed else 0)
 
     def choose(self, headers: Mapping[bytes, bytes]) -> tuple[int, RawHeaders, bytes]:
-        """Status, headers and body for a client: compressed where it takes that, nothing where it has it."""
+        """Status, headers and body for a client: gzip if it accepts that, 304 without a body if its ETag matches."""
         takes = self.compressed is not None and takes_gzip(headers.get(b"accept-encoding", b"").decode("latin-1"))
         form = self.compressed if takes and self.compressed else self.plain
         if names_etag(headers.get(b"if-none-match", b""), form.etag):
@@ -76,22 +76,22 @@ class Answer:
 
 
 class Precomputed:
-    """Middleware that sends what is known, before anything looks for a route.
+    """Middleware that sends cached answers before routing.
 
     Args:
-        app: what answers all else.
-        find: gives the answer to a request where it is known.
+        app: the wrapped app.
+        find: returns the cached answer to a request, if any.
     """
 
     def __init__(self, app: ASGIApp, find: Callable[[Scope], Answer | None]) -> None:
         self._app, self._find = app, find
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Handles one request."""
         answer = None
         if scope["type"] == "http" and scope["method"] == "GET":
             headers = dict(scope["headers"])
-            if b"x-request-timeout" not in headers:  # which its route must look at
+            if b"x-request-timeout" not in headers:  # the route validates these
                 answer = self._find(scope)
         if answer is None:
             await self._app(scope, receive, send)
@@ -112,6 +112,6 @@ def _form(body: bytes, etag: bytes, headers: RawHeaders) -> Form:
 
 
 def names_etag(if_none_match: bytes, etag: bytes) -> bool:
-    """Whether a client has what an ETag stands for (RFC 9110, section 13.1.2)."""
+    """Whether If-None-Match matches an ETag (RFC 9110, section 13.1.2)."""
     named = [part.strip().removeprefix(b"W/") for part in if_none_match.split(b",")]
     return etag in named or b"*" in named

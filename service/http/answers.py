@@ -1,4 +1,4 @@
-"""Answers in JSON, by orjson, and pictures. Nothing that is not finite leaves: orjson would write it as null."""
+"""JSON answers by orjson, and pictures. NaN and infinity are refused, since orjson would write null."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ POLICY = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inli
 
 
 def answer_json(document: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
-    """A document of dicts and lists as an answer.
+    """A JSON response.
 
     Raises:
         NonFiniteError: the document holds NaN or infinity.
@@ -30,18 +30,18 @@ def answer_json(document: object, status: int = 200, headers: Mapping[str, str] 
 
 
 def answer_svg(picture: bytes) -> Response:
-    """A picture as an answer. Opened alone it is a document: it may style itself, and nothing else."""
+    """An SVG response. Opened as a document it may apply its own styles and nothing else."""
     return Response(picture, headers=POLICY, media_type=SVG)
 
 
 def encode_json(document: object) -> bytes:
-    """A document of dicts and lists as JSON.
+    """Encodes dicts and lists as JSON.
 
     Raises:
         NonFiniteError: the document holds NaN or infinity.
     """
     encoded = orjson.dumps(document)
-    if b"null" in encoded and not all_finite(document):  # None is null as well
+    if b"null" in encoded and not all_finite(document):  # None is null too
         problems = [Problem(path, "must be finite") for path in non_finite_places(document)]
         raise NonFiniteError(f"{problems[0].path} must be finite; {len(problems)} results are not", problems[:N_LISTED])
     return encoded

@@ -1,4 +1,4 @@
-"""From exceptions to answers: the one shape of every error, KServe's string ``error`` beside RFC 9457's members."""
+"""Exceptions to responses: one error schema, with KServe's string ``error`` beside the members of RFC 9457."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from service.http.errors import CAUSES, ErrorCode, RequestError, cause_of, probl
 
 logger = logging.getLogger(__name__)
 
-# RFC 9110's names; Python 3.11 still has older ones.
+# Names of RFC 9110; those of Python 3.11 are older.
 _TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
 
 
@@ -46,26 +46,26 @@ class ErrorResponse(TypedDict):
 
 
 def install_error_handlers(app: FastAPI) -> None:
-    """Makes every error of the app leave in the one shape; `Observation` answers what nobody expected."""
+    """Installs handlers so that every error has the one schema; `Observation` answers unexpected exceptions."""
     for cls in CAUSES:
         app.add_exception_handler(cls, answer_exception)
     app.add_exception_handler(HTTPException, answer_http_error)
 
 
 async def send_error(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answers an error of the table from a middleware, where no handler of the app's catches it."""
+    """Sends a known error from a middleware, where the app's exception handlers do not apply."""
     response = await answer_error(Request(scope), error)
     await response(scope, receive, send)
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """The answer to an error of the table."""
+    """The response to a known error."""
     body = describe_error(error, request.state.request_id)
     return answer_json(body, status=body["status"], headers=getattr(error, "headers", None))
 
 
 async def answer_exception(request: Request, error: Exception) -> Response:
-    """The answer to an error of the table, of any other class the same error again."""
+    """The response to a known error; re-raises any other."""
     if not any(cls in CAUSES for cls in type(error).__mro__):
         raise error
     is_ours = cause_of(error)[0] == HTTPStatus.INTERNAL_SERVER_ERROR
@@ -73,17 +73,15 @@ async def answer_exception(request: Request, error: Exception) -> Response:
 
 
 async def answer_http_error(request: Request, error: Exception) -> Response:
-    """The answer to what the framework refuses: an unknown path, a wrong method."""
+    """The response to an error of the framework: an unknown path, a wrong method."""
     assert isinstance(error, HTTPException)
-    if not isinstance(
-        request.scope.get("endpoint"), StaticFiles
-    ):  # whose files are public, those that are not there too
+    if not isinstance(request.scope.get("endpoint"), StaticFiles):  # its files are public, and so is their absence
         try:
             request.state.caller.require("read")
         except RequestError as refusal:
             return await answer_error(request, refusal)
     message = {
-        404: f"there is nothing at {request.url.path}; /docs lists what there is",
+        404: f"there is no route {request.url.path}; /docs lists the routes",
         405: f"{request.method} is not allowed at {request.url.path}",
     }.get(error.status_code, error.detail)
     headers = dict(error.headers or {})
@@ -97,14 +95,14 @@ async def answer_http_error(request: Request, error: Exception) -> Response:
 
 
 async def answer_failure(request: Request, error: Exception) -> Response:
-    """The answer to what nobody expected: the id of the request, and nothing else."""
+    """The response to an unexpected exception: the request id, and nothing else."""
     request_id = request.state.request_id
     logger.error("request %s failed", request_id, exc_info=error)
     return answer_json(error_body(500, "internal_error", "internal error", request_id), status=500)
 
 
 def describe_error(error: Exception, request_id: str) -> ErrorResponse:
-    """The body of an error of the table; of any other, a 500 that says nothing."""
+    """The body of a known error; of any other, a 500 without details."""
     status, code = cause_of(error)
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return error_body(500, code, "internal error", request_id)
@@ -114,14 +112,14 @@ def describe_error(error: Exception, request_id: str) -> ErrorResponse:
 
 
 def title_of(status: int) -> str:
-    """The name of a status."""
+    """The reason phrase of a status."""
     return _TITLES.get(status) or HTTPStatus(status).phrase
 
 
 def error_body(
     status: int, code: ErrorCode, message: str, request_id: str, problems: Sequence[Problem] = ()
 ) -> ErrorResponse:
-    """The one shape. ``error`` names the first bad value, ``detail`` says what else the message holds."""
+    """An error body. ``error`` names the first bad value; ``detail`` has the rest of the message."""
     error = f"{problems[0].path} {problems[0].message}" if problems else message
     return {
         "error": error,

@@ -1,24 +1,24 @@
-"""The errors of a service, and one table that gives each class its status and its code.
+"""The errors of the service, and the table that maps each class to its status and code.
 
-RequestError               refused before a model is asked
-├── BadRequestError        what V2 refuses by 400, where V1 says 422
+RequestError               refused before a model is called
+├── BadRequestError        a 400 under V2, where V1 has 422
 ├── UnauthenticatedError   no API key, or an unknown one
-├── ForbiddenError         an API key, or a setting, that does not open this
-│   └── CrossSiteError     a page of another site that wants to change what is served
-├── NotAcceptableError     no media type that the client takes
+├── ForbiddenError         not permitted by the API key, or by a setting
+│   └── CrossSiteError     a page of another site asks for a change
+├── NotAcceptableError     no media type that the client accepts
 ├── SlowBodyError
 ├── BodyTooLargeError
 ├── MediaTypeError         a body that is not JSON, or compressed
-├── MisdirectedError       a Host header that is not ours
-├── RateLimitError         an API key that has asked as often as it may
+├── MisdirectedError       a Host header of another host
+├── RateLimitError         an API key over its rate limit
 ├── UnsupportedError       not available in this configuration
-├── BusyError              as many requests as the service answers at once
-├── NotReadyError          a model, or the service, that cannot answer yet
-├── DeadlineError          a result that was not there in time
-└── OverloadedError        more requests wait than the service holds
+├── BusyError              too many concurrent requests
+├── NotReadyError          a model, or the service, is not ready
+├── DeadlineError          the deadline has passed
+└── OverloadedError        too many pending requests
 
 kanmodel.errors.DataError
-└── ValueRefusedError      a value of a request, with a code of its own
+└── ValueRefusedError      an invalid value of a request, with a code of its own
 
 kanmodel.errors.UnknownNameError
 ├── UnknownModelError
@@ -51,9 +51,9 @@ from kanmodel.errors import (
 from kanmodel.windows import N_LISTED
 from service.http.places import format_path
 
-NOT_FINITE = "must be finite"  # what `kanmodel.windows.refuse_non_finite` says of a value
+NOT_FINITE = "must be finite"  # the message of `kanmodel.windows.refuse_non_finite`
 
-# Stable: clients branch on them. One for each cause; service/http/README.md says what each means.
+# Stable, since clients branch on them: one per cause, described in service/http/README.md.
 ErrorCode = TypeAliasType(
     "ErrorCode",
     Literal[
@@ -103,13 +103,13 @@ ErrorCode = TypeAliasType(
 
 
 class RequestError(Exception):
-    """Base of what is refused before a model is asked.
+    """Base of errors that are raised before a model is called.
 
     Attributes:
-        usual_headers: headers of every answer to errors of this class.
-        problems: the bad values; empty where there is no single place.
-        headers: headers of the answer.
-        code: of the answer, where it is not the one of the class.
+        usual_headers: headers of every response to errors of this class.
+        problems: the invalid values; empty if the error has no place.
+        headers: headers of the response.
+        code: overrides the code of the class.
     """
 
     usual_headers: ClassVar[Mapping[str, str]] = {}
@@ -128,29 +128,29 @@ class RequestError(Exception):
 
 
 class BadRequestError(RequestError):
-    """Something in a request of the Open Inference Protocol cannot be used; it has no other status for that."""
+    """An invalid request of the Open Inference Protocol, which has no other status for it."""
 
 
 class UnauthenticatedError(RequestError):
-    """The request needs an API key, and has none that is known."""
+    """The API key is missing or unknown."""
 
     usual_headers: ClassVar[Mapping[str, str]] = {"WWW-Authenticate": "Bearer"}
 
 
 class ForbiddenError(RequestError):
-    """The API key lacks the scope that the request needs, or a setting forbids it; the message names either."""
+    """The API key lacks the scope, or a setting forbids the request; the message names which."""
 
 
 class CrossSiteError(ForbiddenError):
-    """A page of another site must not change what is served."""
+    """A page of another site asks for a change of what is served."""
 
 
 class NotAcceptableError(RequestError):
-    """The client takes none of the media types that the operation has."""
+    """The client accepts none of the operation's media types."""
 
 
 class SlowBodyError(RequestError):
-    """The body did not arrive in time; the connection ends, since the rest of it may still come."""
+    """The body did not arrive in time; the connection is closed, since the rest of it may still come."""
 
     usual_headers: ClassVar[Mapping[str, str]] = {"Connection": "close"}
 
@@ -168,7 +168,7 @@ class MisdirectedError(RequestError):
 
 
 class RateLimitError(RequestError):
-    """The API key has asked as often as it may; the header says when it may ask again."""
+    """The API key is over its rate limit; the header Retry-After has the seconds to wait."""
 
 
 class UnsupportedError(RequestError):
@@ -176,32 +176,32 @@ class UnsupportedError(RequestError):
 
 
 class RetryError(RequestError):
-    """Base of what may work a second later."""
+    """Base of errors that a retry may overcome."""
 
     usual_headers: ClassVar[Mapping[str, str]] = {"Retry-After": "1"}
 
 
 class BusyError(RetryError):
-    """The service is answering as many requests as it may."""
+    """The limit of concurrent requests is reached."""
 
 
 class NotReadyError(RetryError):
-    """A model, or the service, cannot answer; the message says why."""
+    """A model, or the service, is not ready; the message says why."""
 
 
 class DeadlineError(RetryError):
-    """The result was not there in the time that the request gave it."""
+    """The deadline of the request has passed."""
 
 
 class OverloadedError(RetryError):
-    """More requests wait than the service holds."""
+    """The limit of pending requests is reached."""
 
 
 class ValueRefusedError(DataError):
-    """A value of a request that cannot be used, for a reason that has a code of its own.
+    """An invalid value of a request, with a code of its own.
 
     Attributes:
-        code: what is wrong with it.
+        code: the cause.
     """
 
     def __init__(self, message: str, problems: Sequence[Problem], code: ErrorCode) -> None:
@@ -218,11 +218,11 @@ class UnknownVersionError(UnknownNameError):
 
 
 class UnknownValueError(UnknownNameError):
-    """A name in a request that does not exist.
+    """An unknown name in a request.
 
     Attributes:
-        problems: where it stands, and which names exist.
-        code: what it is the name of.
+        problems: its place, and the names that exist.
+        code: the kind of name.
     """
 
     def __init__(self, path: str, message: str, code: ErrorCode = "output_not_found") -> None:
@@ -231,13 +231,13 @@ class UnknownValueError(UnknownNameError):
         self.code = code
 
 
-# The first class of an error's that is here gives its status, and its code unless it has one of its own.
+# The first class in an error's MRO that is listed gives its status, and its code unless it has one of its own.
 CAUSES: dict[type[Exception], tuple[int, ErrorCode]] = {
     BadRequestError: (400, "invalid_value"),
     UnauthenticatedError: (401, "key_missing"),
     ForbiddenError: (403, "disabled"),
     CrossSiteError: (403, "cross_site"),
-    UnknownNameError: (404, "edge_not_found"),  # what the model core does not find is an edge
+    UnknownNameError: (404, "edge_not_found"),  # the names that the model core looks up are edges
     UnknownModelError: (404, "model_not_found"),
     UnknownVersionError: (404, "version_not_found"),
     UnknownValueError: (404, "output_not_found"),
@@ -251,11 +251,11 @@ CAUSES: dict[type[Exception], tuple[int, ErrorCode]] = {
     IncompleteError: (422, "explanation_incomplete"),
     RequestValidationError: (422, "invalid_value"),
     RateLimitError: (429, "rate_limited"),
-    ClientDisconnect: (400, "client_gone"),  # nobody reads the answer, but it is no failure of the service
+    ClientDisconnect: (400, "client_gone"),  # nobody reads the response, but it is not a failure of the service
     ConfigError: (500, "internal_error"),
     CheckpointError: (500, "internal_error"),
-    UnreadableModelError: (500, "internal_error"),  # of imports, which the service has none of
-    ExportError: (500, "internal_error"),  # likewise of exports
+    UnreadableModelError: (500, "internal_error"),  # raised by imports, which the service does not do
+    ExportError: (500, "internal_error"),  # likewise by exports
     UnsupportedError: (501, "not_supported"),
     BusyError: (503, "busy"),
     NotReadyError: (503, "not_ready"),
@@ -265,22 +265,22 @@ CAUSES: dict[type[Exception], tuple[int, ErrorCode]] = {
 
 
 def cause_of(error: Exception) -> tuple[int, ErrorCode]:
-    """Status and code of an error; those of an internal one where the table does not have it."""
+    """Status and code of an error; those of an internal error if it is not in the table."""
     status, code = next((CAUSES[cls] for cls in type(error).__mro__ if cls in CAUSES), (500, "internal_error"))
     problems = getattr(error, "problems", ())
     if isinstance(error, DataError) and problems and problems[0].message == NOT_FINITE:
-        code = "not_finite"  # as the model core says it
+        code = "not_finite"  # in the model core's words
     return status, getattr(error, "code", None) or code
 
 
 def unusable(path: str, message: str, code: ErrorCode | None = None) -> DataError:
-    """The error of one bad value."""
+    """The error of one invalid value."""
     problems = [Problem(path, message)]
     return ValueRefusedError(f"{path} {message}", problems, code) if code else DataError(f"{path} {message}", problems)
 
 
 def unusable_values(problems: Sequence[Problem], verdict: str = "cannot be used") -> DataError:
-    """The error of several bad values, in reading order; of more than can be listed it says so."""
+    """The error of several invalid values, in reading order, of which only the first are listed."""
     first, n = problems[0], len(problems)
     count = f"more than {N_LISTED}" if n > N_LISTED else str(n)
     more = f"; {count} values {verdict}" if n > 1 else ""
@@ -288,7 +288,7 @@ def unusable_values(problems: Sequence[Problem], verdict: str = "cannot be used"
 
 
 def problem_of(details: ErrorDetails) -> Problem:
-    """One complaint of pydantic, in our words: ``tolerance`` and ``must be greater than 0``."""
+    """A validation error of pydantic as a `Problem`: ``tolerance`` and ``must be greater than 0``."""
     parts = [part for part in details["loc"] if part not in ("body", "query", "path", "header")]
     if name := details.get("ctx", {}).get("name"):  # see service.schemas.closed
         parts.append(name)

@@ -6,17 +6,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 
 class HeadRequests:
-    """Middleware that answers HEAD as GET; the server, which knows the method that was asked for, sends no body.
+    """Middleware that handles HEAD as GET; the server, which knows the original method, sends no body.
 
     Args:
-        app: what answers the request.
+        app: the wrapped app.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Handles one request."""
         if scope["type"] != "http" or scope["method"] != "HEAD":
             await self._app(scope, receive, send)
             return
@@ -24,5 +24,5 @@ class HeadRequests:
         try:
             await self._app(as_get, receive, send)
         finally:
-            if "route" in as_get:  # where it was found, by which the request is counted
+            if "route" in as_get:  # the matched route, for metrics
                 scope["route"] = as_get["route"]

@@ -1,17 +1,17 @@
-"""The headers of a request, read from what the server gives: Starlette's mapping decodes all of them for each look."""
+"""Lookup of one request header in the raw scope: Starlette's mapping decodes all headers at each lookup."""
 
 from __future__ import annotations
 
 from starlette.types import Scope
 
-IS_WHOLE = "is_whole"  # in a request's state: its body had arrived before anybody could ask for it
+IS_WHOLE = "is_whole"  # in a request's state: the whole body arrived together with the headers
 
 
 def find_header(scope: Scope, name: bytes) -> str | None:
-    """The value of a header, the first where there are several; None where there is none.
+    """The value of a header, the first if repeated; None if absent.
 
     Args:
-        scope: of the request.
+        scope: the scope of the request.
         name: its name, in lower case.
     """
     for known, value in scope["headers"]:

@@ -1,4 +1,4 @@
-"""An id for every request, in its answer's header, in the body of an error, and in the log."""
+"""Request ids: in the response header, in the body of errors, and in the log."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _TRACEPARENT = re.compile(
 
 
 def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The client's own id, else the trace id of W3C's traceparent, else a new one; what is not valid counts as absent.
+    """The client's id, else the trace id of the W3C traceparent, else a new id; invalid ones count as absent.
 
     Args:
-        headers: those of the request, names in lower case.
+        headers: headers of the request, names in lower case.
     """
     trace: bytes | None = None
     for name, value in headers:
@@ -34,6 +34,6 @@ def choose_request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
 
 
 def new_request_id() -> str:
-    """A ULID: 48 bits of time in milliseconds, then 80 random bits, so that ids sort by time. No secret."""
+    """A ULID: 48 bits of time in milliseconds, then 80 random bits, so that ids sort by time. Not a secret."""
     value = (time.time_ns() // 1_000_000) << 80 | random.getrandbits(80)  # nosec B311
     return "".join([_PAIRS[value >> shift & 1023] for shift in range(120, -1, -10)])

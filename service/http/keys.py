@@ -1,6 +1,6 @@
-"""API keys: the lines that hold them, their scopes, and how often each may ask.
+"""API keys: parsing, scopes and rate limits.
 
-Keys are kept as SHA-256 hashes and never written anywhere; messages name a key by its name or its line.
+Only SHA-256 hashes of keys are kept, and no key is ever written; messages refer to a key by its name or line.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ IMPLIED: dict[str, set[KeyScope]] = {
     "admin": {"read", "explain", "admin"},
 }
 MINUTE = 60.0  # seconds
-MAX_PER_MINUTE = 1_000_000  # the times of as many requests are kept
+MAX_PER_MINUTE = 1_000_000  # bounds the timestamps that are kept per key
 FORM = "name scope[,scope] key [requests/minute]"
 _LINE = re.compile(r"(?P<name>\S+)\s+(?P<scopes>\S+)\s+(?P<key>\S+)(?:\s+(?P<rate>\S+))?")
-_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")  # what RFC 6750 lets a header carry, and too long to be guessed
+_KEY = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")  # the token characters of RFC 6750, and too long to guess
 _RATE = re.compile(r"([1-9][0-9]{0,6})/minute")
 
 
@@ -44,10 +44,10 @@ class Key:
     """An API key.
 
     Attributes:
-        name: whose it is, for the log.
-        scopes: what it opens, with what that implies.
-        digest: SHA-256 of the key.
-        per_minute: most requests in any minute; None for any number.
+        name: its name, for the log.
+        scopes: its scopes, implied ones included.
+        digest: SHA-256 hash of the key.
+        per_minute: rate limit, in requests per minute; None for no limit.
     """
 
     name: str
@@ -57,24 +57,24 @@ class Key:
 
 
 def parse_keys(lines: Iterable[str], source: str) -> tuple[Key, ...]:
-    """The keys of lines of the `FORM`; empty ones and those that begin with ``#`` are passed over.
+    """Parses lines of the `FORM`; empty lines and those that begin with ``#`` are skipped.
 
     Args:
         lines: the lines.
-        source: where they stand, for errors.
+        source: where they come from, for errors.
 
     Raises:
-        ConfigError: a line is something else, a key is there twice, or there is none. The error holds no key.
+        ConfigError: an invalid line, a repeated key, or no key at all. The message never contains a key.
     """
     keys: dict[bytes, Key] = {}
     for number, line in enumerate(map(str.strip, lines), start=1):
         if line and not line.startswith("#"):
             key = _parse_key(line, f"{source}, line {number},")
             if key.digest in keys:
-                raise ConfigError(f"{source}, line {number}, has the key of {keys[key.digest].name} again")
+                raise ConfigError(f"{source}, line {number}, repeats the key of {keys[key.digest].name}")
             keys[key.digest] = key
     if not keys:
-        raise ConfigError(f"{source} holds no key")
+        raise ConfigError(f"{source} has no key")
     return tuple(keys.values())
 
 
@@ -106,7 +106,7 @@ def _digest(key: bytes) -> bytes:
 
 
 class KeyFile:
-    """The keys of a file, read again when its time or size changes. A file that then is broken leaves them as they are.
+    """The keys of a file, read again when its modification time or size changes. A broken file leaves them unchanged.
 
     Args:
         path: the file.
@@ -122,7 +122,7 @@ class KeyFile:
 
     @property
     def keys(self) -> tuple[Key, ...]:
-        """The keys of now."""
+        """The current keys."""
         stamp = _stamp(self._path)
         if stamp != self._stamp:
             self._stamp = stamp
@@ -130,7 +130,7 @@ class KeyFile:
                 self._keys = self._read()
                 logger.info("read %d keys from %s", len(self._keys), self._path.name)
             except ConfigError as error:
-                logger.error("the keys stay as they were: %s", error)
+                logger.error("the keys are unchanged: %s", error)
         return self._keys
 
     def _read(self) -> tuple[Key, ...]:
@@ -152,18 +152,18 @@ def _stamp(path: Path) -> tuple[int, int, int] | None:
 
 @dataclass(frozen=True)
 class Keys:
-    """Every key that opens something.
+    """All API keys.
 
     Attributes:
-        fixed: those of the environment.
-        file: those of a file, which may change.
+        fixed: keys from the environment.
+        file: keys from a file, which may change.
     """
 
     fixed: tuple[Key, ...]
     file: KeyFile | None
 
     def find(self, offered: bytes) -> Key | None:
-        """The key that is offered, found in a time that says nothing about the others."""
+        """Looks up a key, compared with every known one in constant time."""
         digest = _digest(offered)
         found = None
         for key in (*self.fixed, *(self.file.keys if self.file else ())):
@@ -173,19 +173,20 @@ class Keys:
 
 
 def load_keys(settings: Settings) -> Keys | None:
-    """The keys that the settings name; None where requests need none.
+    """The keys of the settings; None if requests need none.
 
     Raises:
-        ConfigError: a key is not one, or others can reach the address and there is neither a key nor `no_auth`.
+        ConfigError: an invalid key, or the address is not a loopback one and there is neither a key nor `no_auth`.
     """
     if settings.keys is None and settings.keys_file is None:
         if settings.no_auth or is_loopback(settings.host):
             return None
         raise ConfigError(
-            f"{settings.host} can be reached by others: set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or say --no-auth"
+            f"{settings.host} can be reached by others: set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or "
+            "KANSCOPE_NO_AUTH=true (--no-auth)"
         )
     if settings.no_auth:
-        raise ConfigError("there are API keys, and no_auth says that none is needed: give one of them")
+        raise ConfigError("API keys and no_auth are both set: set one of them")
     lines = re.split("[;\n]", settings.keys.get_secret_value()) if settings.keys else None
     return Keys(
         fixed=() if lines is None else parse_keys(lines, "KANSCOPE_KEYS"),
@@ -194,39 +195,39 @@ def load_keys(settings: Settings) -> Keys | None:
 
 
 class RateLimits:
-    """How often each key has asked: never more than it may in any minute, however that falls.
+    """Rate limits by sliding window: never more requests than allowed within any 60 seconds.
 
-    Belongs to one event loop, so it needs no lock. Each process counts for itself.
+    It belongs to one event loop, so it needs no lock. Each process counts by itself.
 
     Args:
-        clock: gives the time in seconds.
+        clock: returns the time in seconds.
     """
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
         self._clock = clock
-        self._times: dict[bytes, deque[float]] = {}  # of the last requests that were let through, by key
+        self._times: dict[bytes, deque[float]] = {}  # times of the last admitted requests, by key
 
     def admit(self, key: Key) -> None:
         """Counts a request of a key.
 
         Raises:
-            RateLimitError: it has asked as often as it may in the last minute; this one does not count.
+            RateLimitError: the limit is reached; this request is not counted.
         """
         if key.per_minute is None:
             return
         times = self._times.get(key.digest)
-        if times is None or times.maxlen != key.per_minute:  # the key is new, or another number stands in its line
+        if times is None or times.maxlen != key.per_minute:  # a new key, or a changed limit
             times = self._times[key.digest] = deque(times or (), maxlen=key.per_minute)
         now = self._clock()
         if len(times) == key.per_minute and now - times[0] < MINUTE:
-            message = f"the key {key.name} may ask {key.per_minute} times a minute"
+            message = f"the key {key.name} is limited to {key.per_minute} requests per minute"
             seconds = math.ceil(MINUTE - (now - times[0]))
             raise RateLimitError(message, headers={"Retry-After": str(max(seconds, 1))})
         times.append(now)
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether an address is a loopback address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which of an operation's media types a client takes (RFC 9110, section 12.5.1)."""
+"""Content negotiation: the media type of an answer (RFC 9110, section 12.5.1)."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from service.http.headers import find_header
 
 @lru_cache
 def choose_media_type(accept: str | None, offered: tuple[str, ...]) -> str:
-    """The media type of the highest quality; of equals the most specifically named, then the first offered.
+    """The media type with the highest quality; ties go to the more specific range, then to the first offered.
 
     Args:
-        accept: the header, such as ``application/x-ndjson, */*;q=0.1``; None or empty takes anything.
+        accept: the header, such as ``application/x-ndjson, */*;q=0.1``; None or empty accepts anything.
         offered: media types of the operation.
 
     Raises:
-        NotAcceptableError: the client takes none of them.
+        NotAcceptableError: the client accepts none of them.
     """
     ranges = [_parse_range(part) for part in (accept or "*/*").split(",")]
     ranked = [max(_rank(media_type, *range_) for range_ in ranges) for media_type in offered]
     best = max(range(len(offered)), key=lambda index: (ranked[index][1], ranked[index][0], -index))
     if ranked[best][1] <= 0:
-        raise NotAcceptableError(f"the answer is {' or '.join(offered)}, which Accept does not take")
+        raise NotAcceptableError(f"the response is {' or '.join(offered)}, which Accept excludes")
     return offered[best]
 
 
 def choose_format(request: Request, format: Literal["json", "svg"] | None) -> str:
-    """The media type of the format that the query names; without one, that of the picture or JSON by the header.
+    """The media type of the query's format; without one, SVG or JSON by the Accept header.
 
     Raises:
-        NotAcceptableError: the query names none, and the client takes neither.
+        NotAcceptableError: the query has no format, and the client accepts neither.
     """
     if format is not None:
         return {"json": JSON, "svg": SVG}[format]
@@ -44,7 +44,7 @@ def choose_format(request: Request, format: Literal["json", "svg"] | None) -> st
 
 @lru_cache
 def takes_gzip(accept_encoding: str) -> bool:
-    """Whether a client takes gzip (RFC 9110, section 12.5.3): by its own quality, else by that of any coding."""
+    """Whether a client accepts gzip (RFC 9110, section 12.5.3), by its quality or else by that of ``*``."""
     qualities = dict(_parse_range(part) for part in accept_encoding.split(","))
     return qualities.get("gzip", qualities.get("*", 0.0)) > 0
 
@@ -55,7 +55,7 @@ async def refuse_other_than_json(request: Request) -> None:
 
 
 def accept_json(request: Request) -> None:
-    """For the operations that answer JSON alone."""
+    """For operations that answer with JSON alone."""
     choose_media_type(find_header(request.scope, b"accept"), (JSON,))
 
 
@@ -72,7 +72,7 @@ def _parse_range(part: str) -> tuple[str, float]:
 
 
 def _rank(media_type: str, media_range: str, quality: float) -> tuple[int, float]:
-    """How specifically a range names a media type (3 fully, 2 its kind, 1 any, 0 not), and with what quality."""
+    """Specificity of a range for a media type (3 exact, 2 type/*, 1 */*, 0 no match), and its quality."""
     kind = media_type.split("/")[0]
     level = {media_type: 3, f"{kind}/*": 2, "*/*": 1}.get(media_range, 0)
     return level, quality if level else 0.0

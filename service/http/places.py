@@ -1,4 +1,4 @@
-"""Names for the places in a JSON document, such as ``instances[0][3][2]``."""
+"""Paths of values in a JSON document, such as ``instances[0][3][2]``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def format_path(parts: Sequence[str | int]) -> str:
 
 
 def all_finite(value: object) -> bool:
-    """Whether a document of dicts and lists holds neither NaN nor infinity."""
+    """Whether a document of dicts and lists contains neither NaN nor infinity."""
     kind = type(value)
     if kind is float:
         return isfinite(value)  # type: ignore[arg-type]
@@ -25,7 +25,7 @@ def all_finite(value: object) -> bool:
 
 
 def non_finite_places(document: object) -> Iterator[str]:
-    """Paths of the NaNs and infinities of a document, in reading order, however deep it is nested."""
+    """Paths of NaN and infinity in a document, in reading order, at any depth."""
     stack: list[tuple[tuple[str | int, ...], object]] = [((), document)]
     while stack:
         parts, value = stack.pop()

@@ -1,7 +1,7 @@
-"""Who may ask what: scopes that routes declare, and checks of what a browser says of the page behind a request.
+"""Authorization: scopes that routes declare, and protection against requests from pages of other sites.
 
-A route declares its scope as a dependency, `READ`, `EXPLAIN` or `ADMIN`, which also describes it in the document. What
-has no route of its own, as an unknown path, wants a key with the scope read.
+A route declares its scope as a dependency, `READ`, `EXPLAIN` or `ADMIN`, which also documents it in OpenAPI. A request
+without a route, such as an unknown path, needs a key with the scope read.
 """
 
 from __future__ import annotations
@@ -30,25 +30,28 @@ SCHEME = HTTPBearer(
 )
 _HOST = re.compile(r"(\[[^\]]*\]|[^:]*)(:\d*)?")
 _ORIGIN = re.compile(r"https?://(\[[^\]]+\]|[^\s:/?#@]+)(:\d+)?")
-_OWN_SITE = ("same-origin", "none")  # of Sec-Fetch-Site: the service's own page, and what a user types
+_OWN_SITE = (
+    "same-origin",
+    "none",
+)  # values of Sec-Fetch-Site: the service's own page, and an address that the user typed
 
 
 def is_health(scope: Scope) -> bool:
-    """Whether a request asks for the health of the service, which always answers."""
+    """Whether a request is for a health route, which always answers."""
     return scope["path"].removeprefix(scope.get("root_path", "")) in HEALTH
 
 
 class Access:
-    """Middleware that finds out whose request it is, and answers 421 where its Host header names another machine.
+    """Middleware that identifies the caller, and answers 421 if the Host header names another host.
 
-    The Host header is checked on a loopback address because a web page may let its own name lead to this machine (DNS
-    rebinding), and so ask in the user's browser what only this machine can.
+    The Host header is checked on a loopback address because of DNS rebinding: a web page may resolve its own name to
+    this machine, and then send requests from the user's browser that only this machine could send.
 
     Args:
-        app: what answers the request.
-        keys: the keys; None where none is needed.
-        hosts: what the Host header may say; None for anything.
-        origins: the pages of other hosts that may change what is served, beside the service's own.
+        app: the wrapped app.
+        keys: the keys; None if none is needed.
+        hosts: allowed Host headers; None for any.
+        origins: origins that may change what is served, besides the service's own.
     """
 
     def __init__(
@@ -61,11 +64,11 @@ class Access:
         self._limits = RateLimits()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request, or refuses it."""
+        """Handles one request, or refuses it."""
         if scope["type"] == "http":
             headers = dict(scope["headers"])
             if self._hosts is not None and not _names(headers.get(b"host", b""), self._hosts):
-                message = "the Host header must name this machine, or one of the setting allowed_hosts"
+                message = "the Host header must name this machine, or a host of the setting allowed_hosts"
                 await send_error(MisdirectedError(message), scope, receive, send)
                 return
             caller = Caller(self._keys, self._limits, headers, self._origins)
@@ -76,16 +79,16 @@ class Access:
 
 
 class Caller:
-    """Whose request it is.
+    """The caller of a request.
 
     Args:
-        keys: the keys; None where none is needed.
-        limits: how often each key has asked.
-        headers: of the request.
-        origins: the pages of other hosts that may change what is served.
+        keys: the keys; None if none is needed.
+        limits: the rate limits.
+        headers: headers of the request.
+        origins: origins that may change what is served, besides the service's own.
 
     Attributes:
-        key: the key that the request has; None where it has none, or none is needed.
+        key: the key of the request; None without one, or if none is needed.
     """
 
     def __init__(
@@ -100,22 +103,22 @@ class Caller:
         self.key: Key | None = keys.find(offered.strip()) if keys is not None and self._offers_key else None
 
     def require(self, needed: KeyScope) -> None:
-        """Refuses what the key does not open; where no key is needed, everything is open. Counts the request once.
+        """Refuses a request whose key lacks a scope; allows everything if no key is needed. Counts the request once.
 
         Raises:
-            CrossSiteError: it changes what is served, and a page of another site asks it.
-            UnauthenticatedError: there is no key, or an unknown one.
+            CrossSiteError: it would change what is served, and comes from a page of another site.
+            UnauthenticatedError: the key is missing or unknown.
             ForbiddenError: the key lacks the scope.
-            RateLimitError: the key has asked as often as it may.
+            RateLimitError: the key is over its rate limit.
         """
         if needed == "admin" and not _is_own_page(self._headers, self._origins):
-            raise CrossSiteError("a page of another host must not ask this")
+            raise CrossSiteError("pages of other sites may not do this")
         if not self._needs_key:
             return
         if not self._offers_key:
-            raise UnauthenticatedError("an API key is needed, as Authorization: Bearer KEY", code="key_missing")
+            raise UnauthenticatedError("an API key is needed: send Authorization: Bearer KEY", code="key_missing")
         if self.key is None:
-            raise UnauthenticatedError("the API key is not known", code="key_unknown")
+            raise UnauthenticatedError("the API key is unknown", code="key_unknown")
         if needed not in self.key.scopes:
             raise ForbiddenError(f"this needs an API key with the scope {needed}", code="scope_missing")
         if not self._counted:
@@ -124,10 +127,10 @@ class Caller:
 
 
 def require_scope(state: Mapping[str, Any], needed: KeyScope) -> None:
-    """Refuses a request that may not have what it asks; see `Caller.require`.
+    """Refuses a request without the scope; see `Caller.require`.
 
     Args:
-        state: of the request, into which `Access` has put its caller.
+        state: state of the request, in which `Access` has put the caller.
         needed: the scope.
     """
     state["caller"].require(needed)
@@ -149,7 +152,7 @@ def scopes_of(dependencies: list[params.Depends]) -> list[KeyScope]:
 
 
 def load_hosts(settings: Settings) -> frozenset[str] | None:
-    """The hosts that a request may name; None where any may, since others can reach the address."""
+    """Allowed hosts; None for any, if the address is not a loopback address."""
     if not is_loopback(settings.host):
         return None
     own = f"[{settings.host}]" if ":" in settings.host else settings.host
@@ -157,10 +160,10 @@ def load_hosts(settings: Settings) -> frozenset[str] | None:
 
 
 def load_origins(settings: Settings) -> tuple[str, ...]:
-    """The pages of other hosts whose scripts may read answers.
+    """The origins whose scripts may read answers (CORS).
 
     Raises:
-        ConfigError: one is no origin.
+        ConfigError: one is not an origin.
     """
     origins = _split(settings.allowed_origins)
     for origin in origins:
@@ -180,9 +183,9 @@ def _names(host: bytes, hosts: frozenset[str]) -> bool:
 
 
 def _is_own_page(headers: Mapping[bytes, bytes], origins: frozenset[str]) -> bool:
-    """Whether no page of another site is behind a request, by what browsers say of it (Fetch Metadata, then Origin).
+    """Whether a request comes from the service's own page or from a program (Fetch Metadata, then Origin).
 
-    A page can post without reading the answer. Programs say neither.
+    A page of another site can post without reading the answer. Programs send neither header.
     """
     origin = headers.get(b"origin", b"").decode("latin-1").lower()
     if origin in origins:

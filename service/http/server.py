@@ -1,4 +1,4 @@
-"""How uvicorn serves the app: heads and slow clients within bounds, time to end what was accepted, no own log."""
+"""Configuration of uvicorn: limits on headers and slow clients, graceful shutdown, no access log of its own."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-MIN_TAKEN = 64 << 10  # bytes of an answer that a client takes within the timeout; above it uvicorn pauses the app
-LINGER = 0.25  # seconds in which a process that stops still takes a request that was on its way
-UNREAD = "other"  # the method of a request that was refused before it was known
+MIN_TAKEN = 64 << 10  # bytes that a client must read within the timeout; beyond them uvicorn pauses the app
+LINGER = 0.25  # seconds in which a stopping process still accepts requests on open connections
+UNREAD = "other"  # the method of a request that was refused before it was parsed
 
 
 def server_options(settings: Settings) -> dict[str, Any]:
-    """What `uvicorn.run`, or `uvicorn.Config`, is told beside the app."""
+    """Arguments of `uvicorn.run` or `uvicorn.Config` besides the app."""
     return {
         "host": settings.host,
         "port": settings.port,
@@ -41,24 +41,24 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "log_config": None,
         "access_log": False,
         "server_header": False,
-        "proxy_headers": False,  # nothing here asks for the client's address or scheme
+        "proxy_headers": False,  # nothing here uses the client's address or scheme
         "timeout_graceful_shutdown": settings.shutdown_timeout,
     }
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's connection, which ends where the head of a request is too large or too slow, or its client is.
+    """uvicorn's connection, with limits on the head of a request (the request line and headers) and on slow readers.
 
-    uvicorn bounds none of them: it gathers the head, which is what precedes the body, for as long as it comes, and
-    holds an answer until its client has taken it. A head that is refused never reaches the app, so it is answered
-    here, and recorded by what the app's lifespan gives as ``record_refusal``.
+    uvicorn has none of these limits: it buffers a head for as long as it arrives, and an answer until its client has
+    read it. A refused head never reaches the app, so it is answered here, and recorded by ``record_refusal`` of the
+    app's lifespan state.
 
     Args:
-        *arguments: those of uvicorn.
-        max_header_bytes: most bytes of the target, names and values of headers.
-        header_timeout: seconds that a head may take; of a connection's first one, from the connection on.
-        send_timeout: seconds in which a client must take `MIN_TAKEN` bytes of its answer, or what is left of it.
-        **options: those of uvicorn.
+        *arguments: arguments of uvicorn.
+        max_header_bytes: most bytes of the request target and the headers.
+        header_timeout: seconds in which a head must arrive; the first one counts from the connection.
+        send_timeout: seconds in which a client must read `MIN_TAKEN` bytes of its answer, or the rest of it.
+        **options: keyword arguments of uvicorn.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._header_timeout = header_timeout
         self._send_timeout = send_timeout
         self._send_timer: asyncio.TimerHandle | None = None
-        self._unsent = 0  # bytes, as the timer began
+        self._unsent = 0  # bytes, when the timer started
         self._method = UNREAD
         self._begun = perf_counter()
         self._timer: asyncio.TimerHandle | None = None
@@ -77,24 +77,24 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         self._refused = False
         self._stopping = False
-        self._answering: RequestResponseCycle | None = None  # the one of the pipelined requests that runs
+        self._answering: RequestResponseCycle | None = None  # the pipelined request that is running
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Waits for the first request."""
+        """Starts the timer of the first head."""
         super().connection_made(transport)
         self._start_timer()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Waits no longer."""
+        """Stops the timers."""
         self._stop_timer()
         self._stop_send_timer()
-        if self._answering is not None:  # of pipelined requests, uvicorn tells the last one alone
+        if self._answering is not None:  # of pipelined requests, uvicorn notifies only the last
             self._answering.disconnected = True
             self._answering.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Reads on; the parser keeps an unfinished header, so what it is given is counted here."""
+        """Counts and parses received bytes; the parser itself buffers an unfinished header without limit."""
         if self._refused:
             return
         was_in_head = self._in_head
@@ -106,7 +106,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse_large_head()
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """Called when a head begins."""
         super().on_message_begin()
         self._in_head = True
         self._head_bytes = 0
@@ -114,28 +114,28 @@ class BoundedProtocol(HttpToolsProtocol):
         self._begun = perf_counter()
 
     def on_headers_complete(self) -> None:
-        """A head is whole."""
+        """Called when a head is complete."""
         self._stop_timer()
         self._in_head = False
         self._method = self.parser.get_method().decode("ascii")
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self._max_header_bytes:
             self._refuse_large_head()
-            raise ValueError("the head is too large")  # ends the parser
+            raise ValueError("the head is too large")  # stops the parser
         super().on_headers_complete()
         if self._stopping:
             self.cycle.keep_alive = False
 
     def on_message_complete(self) -> None:
-        """A request is whole."""
+        """Called when a request is complete."""
         self.scope["state"][IS_WHOLE] = True
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """Answers what the parser does not understand."""
+        """Answers a request that cannot be parsed."""
         self._refuse(400, "malformed_request", "the request is not HTTP/1.1")
 
     def shutdown(self) -> None:
-        """The process stops: what has been asked, or is about to be, is answered first."""
+        """Graceful shutdown: requests that have arrived, or are arriving, are answered first."""
         self._stopping = True
         if self._is_idle:
             self.loop.call_later(LINGER, self._end_idle)
@@ -151,12 +151,12 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def pause_writing(self) -> None:
-        """More is to be sent than the client takes at once."""
+        """Called when the client reads more slowly than the app sends."""
         super().pause_writing()
         self._start_send_timer()
 
     def resume_writing(self) -> None:
-        """The client has taken it."""
+        """Called when the client has caught up."""
         super().resume_writing()
         self._stop_send_timer()
 
@@ -173,7 +173,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._unsent - self.transport.get_write_buffer_size() >= MIN_TAKEN:
             self._start_send_timer()
             return
-        logger.warning("a client has not taken its answer within %g seconds (send_timeout)", self._send_timeout)
+        logger.warning("a client has not read its answer within %g seconds (send_timeout)", self._send_timeout)
         self.transport.abort()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
@@ -205,7 +205,7 @@ class BoundedProtocol(HttpToolsProtocol):
         )
 
     def _refuse(self, status: int, code: ErrorCode, message: str) -> None:
-        """Ends the connection with an error; with none where an earlier request is still being answered."""
+        """Closes the connection with an error response; without one if an earlier request is still being answered."""
         if self._refused:
             return
         self._refused = True
@@ -214,7 +214,8 @@ class BoundedProtocol(HttpToolsProtocol):
             seconds = perf_counter() - self._begun
             self.app_state["record_refusal"]({"request_id": request_id}, self._method, status, seconds)
         elif self.cycle.more_body and not self.cycle.response_started and not self.pipeline:
-            self.cycle.disconnected = True  # the app waits for the rest of a body that is none, and records it
+            # the app waits for the rest of the body: it sees a disconnect, and records it
+            self.cycle.disconnected = True
             self.cycle.message_event.set()
         else:
             self.cycle.keep_alive = False

@@ -1,4 +1,4 @@
-"""What a request asks: its body, windows, outputs and baseline, with a place for each error.
+"""Parsing and validation of requests: body, windows, outputs and baseline, with the place of each error.
 
-Whatever reads what a client has sent comes in; it hands on arrays and questions, and computes no answer.
+This package returns arrays and questions; it computes no answer.
 """

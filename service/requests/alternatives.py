@@ -1,4 +1,4 @@
-"""What the requests about other windows and other models ask."""
+"""Reads `:whatif`, `:counterfactual` and `:compare` requests."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _WINDOWS = frozenset({"instances", "columns"})
 
 
 def read_what_if(body: bytes, served: Served, settings: Settings) -> WhatIf:
-    """What a request to `:whatif` asks.
+    """Parses and validates the body of a `:whatif` request.
 
     Raises:
-        DataError: something in it cannot be used; the error names each place.
-        UnknownValueError: it names an output that does not exist.
+        DataError: the body is invalid; the error names each place.
+        UnknownValueError: there is no such output.
     """
     document = parse_windows(body, find_limits(served.model, settings))
     request = validate_request(WhatIfRequest, document, unread=_WINDOWS)
@@ -48,11 +48,11 @@ def read_what_if(body: bytes, served: Served, settings: Settings) -> WhatIf:
 
 
 def read_counterfactual(body: bytes, served: Served, settings: Settings) -> Counterfactual:
-    """What a request to `:counterfactual` asks.
+    """Parses and validates the body of a `:counterfactual` request.
 
     Raises:
-        DataError: something in it cannot be used; the error names each place.
-        UnknownValueError: it names an output that does not exist.
+        DataError: the body is invalid; the error names each place.
+        UnknownValueError: there is no such output.
     """
     document = parse_windows(body, find_limits(served.model, settings))
     request = validate_request(CounterfactualRequest, document, unread=_WINDOWS)
@@ -78,14 +78,14 @@ def read_counterfactual(body: bytes, served: Served, settings: Settings) -> Coun
 
 
 def read_compare(body: bytes, served: Served, registry: Registry, settings: Settings) -> Compare:
-    """What a request to `:compare` asks.
+    """Parses and validates the body of a `:compare` request.
 
     Raises:
-        DataError: something in it cannot be used; the error names each place.
-        UnknownModelError: there is no model of the name that it is compared with.
-        UnknownVersionError: that has no such version.
-        UnknownValueError: it names an output that does not exist.
-        NotReadyError: what it is compared with cannot answer.
+        DataError: the body is invalid; the error names each place.
+        UnknownModelError: there is no such model to compare with.
+        UnknownVersionError: the other model has no such version.
+        UnknownValueError: there is no such output.
+        NotReadyError: the other model is not ready.
     """
     document = parse_windows(body, find_limits(served.model, settings))
     request = validate_request(CompareRequest, _without_windows(document), unread=_WINDOWS)
@@ -104,14 +104,14 @@ def read_compare(body: bytes, served: Served, registry: Registry, settings: Sett
 
 
 def find_against(served: Served, model: str | None, version: str | None, registry: Registry) -> Served:
-    """What a model is compared with: another version of it, another model, or itself where neither is named."""
+    """The model to compare with: another version, another model, or the same one if neither is named."""
     if model is None and version is None:
         return served
     return registry.get(served.name if model is None else model, version)
 
 
 def _without_windows(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The document without the windows of the other side, which are read at numpy's pace."""
+    """The document without the other side's windows, which numpy reads faster than pydantic."""
     against = document.get("against")
     if not isinstance(against, dict):
         return dict(document)
@@ -131,7 +131,7 @@ def _read_against(against: Mapping[str, Any], windows: Array, other: Served) -> 
 
 
 def _read_features(names: list[str] | None, config: ModelConfig) -> tuple[str, ...]:
-    """The features that change; all without."""
+    """The features that may change; all of them if none are named."""
     if names is None:
         return tuple(config.feature_names)
     for number, name in enumerate(names):
@@ -139,7 +139,7 @@ def _read_features(names: list[str] | None, config: ModelConfig) -> tuple[str, .
             message = f"is unknown: {name!r}; the features are {', '.join(config.feature_names)}"
             raise unusable(f"features[{number}]", message)
         if name in names[:number]:
-            raise unusable(f"features[{number}]", "is there already")
+            raise unusable(f"features[{number}]", "is given twice")
     return tuple(names)
 
 

@@ -1,4 +1,4 @@
-"""Nested JSON lists -> numpy, naming each place that keeps them from being an array of numbers."""
+"""Nested JSON lists to numpy arrays, with the path of each value that does not fit."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class Axis:
 
 
 def read_array(value: Any, axes: Sequence[Axis], path: str) -> Array | list[Problem]:
-    """An array of numbers with the given axes, or else why it is none: each place, up to one more than is listed.
+    """An array of numbers with the given axes, or the problems, at most one more than an error lists.
 
     Args:
         value: parsed JSON.
-        axes: from the outermost list to the innermost, only the first of any size; none for a single number.
+        axes: from the outermost list to the innermost; only the first may have any size. Empty for a single number.
         path: name of the value.
     """
     numbers = _flatten(value, axes)
@@ -48,7 +48,7 @@ def read_array(value: Any, axes: Sequence[Axis], path: str) -> Array | list[Prob
 
 
 def _flatten(value: Any, axes: Sequence[Axis]) -> list[Any] | None:
-    """The numbers in a row; None where a list, its length or a number is not what it must be."""
+    """The numbers, flattened; None if a list, a length or a number is invalid."""
     items = [value]
     for axis in axes:
         if any(type(item) is not list or axis.size not in (None, len(item)) for item in items):

@@ -1,4 +1,4 @@
-"""The ``baseline`` of a request -> what the ledger compares with."""
+"""Reads the ``baseline`` of a request, F(x0) of the ledger."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _KINDS = (
 
 
 def read_baseline(value: Any, model: Model) -> Baseline | ReferenceBaselines:
-    """The baseline that a request asks for; ``mean`` where it asks for none.
+    """The baseline of a request; ``mean`` by default.
 
     Raises:
-        DataError: a kind that does not exist, a value or a length that does not fit, an unknown or missing
-            feature, a value that is not finite after scaling, a count that is no whole number or out of range, or a
-            negative seed; the error names each place.
+        DataError: an unknown kind, a value or length that does not fit, an unknown or missing feature, a value that
+            is not finite after scaling, a count that is not an integer or out of range, or a negative seed; the error
+            names each place.
     """
     match value:
         case None | "mean":
@@ -51,7 +51,7 @@ def read_baseline(value: Any, model: Model) -> Baseline | ReferenceBaselines:
 def _read_reference(members: dict[str, Any], model: Model) -> ReferenceBaselines:
     for name in members:
         if name not in ("reference", "seed"):
-            raise unusable(f"baseline.{name}", "is unknown; there are reference, seed")
+            raise unusable(f"baseline.{name}", "is unknown; expected one of reference, seed")
     count, seed, available = members["reference"], members.get("seed", 0), len(model.reference)
     if type(count) is not int or not 2 <= count <= available:
         raise unusable("baseline.reference", f"must be a whole number from 2 to {available}, the reference windows")

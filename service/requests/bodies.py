@@ -1,4 +1,4 @@
-"""A request's body: read within bounds, parsed once, its small members validated."""
+"""Reads a request body within its limits, parses it once, and validates everything but the arrays."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from service.settings import Settings
 from service.work.budget import Held
 
 Small = TypeVar("Small", bound=Closed)
-LARGE = 64 << 10  # bytes up to which a body needs no care; `max_concurrent` bounds how many there are
-KEPT = 512 << 10  # bytes of a text up to which its parser is kept, with the tenfold of that in memory
-_OTHERS = 10_000  # values, and lists, beside the windows
+LARGE = 64 << 10  # bytes up to which a body is not charged; `max_concurrent` bounds their number
+KEPT = 512 << 10  # bytes of a text up to which its parser is reused; its buffers take ten times as much
+_OTHERS = 10_000  # values, and lists, besides the windows
 
-# What decides how deep JSON is nested: a bracket that opens is 1, one that closes -1 as a signed byte.
+# The bytes that determine nesting: an opening bracket is 1, a closing one -1 as a signed byte.
 _QUOTE = 2
 _MARKS = bytes.maketrans(b'[{]}"', bytes([1, 1, 255, 255, _QUOTE]))
 _of_thread = local()
@@ -39,21 +39,21 @@ _UNMARKED = bytes(set(range(256)) - set(b'[{]}"'))
 
 
 async def read_body(request: Request, settings: Settings, held: Held, media_types: Sequence[str] = (JSON,)) -> bytes:
-    """The body of a request, counted while it arrives.
+    """Reads the body of a request, counting its bytes as they arrive.
 
-    FastAPI's `max_body_size` would put an answer in plain text in the place of our error.
+    FastAPI's `max_body_size` would answer in plain text instead of with our error.
 
     Args:
         request: the request.
-        settings: what is too large and too slow.
-        held: what the request holds in memory, which a large body counts in.
-        media_types: those that it may have; an empty one is that of a body which does not say.
+        settings: `max_body_bytes` and `body_timeout`.
+        held: the memory budget of the request, to which a large body is charged.
+        media_types: accepted media types; an empty one accepts a body without Content-Type.
 
     Raises:
-        MediaTypeError: it is of another media type, or compressed.
-        BodyTooLargeError: it is larger than `max_body_bytes`.
-        OverloadedError: there is no room for it at the moment.
-        SlowBodyError: it did not arrive within `body_timeout`.
+        MediaTypeError: another media type, or a compressed body.
+        BodyTooLargeError: the body is larger than `max_body_bytes`.
+        OverloadedError: the memory budget is used up at the moment.
+        SlowBodyError: the body did not arrive within `body_timeout`.
     """
     _refuse_other_media(request.scope, media_types)
     length = find_header(request.scope, b"content-length") or ""
@@ -63,7 +63,7 @@ async def read_body(request: Request, settings: Settings, held: Held, media_type
     n_bytes = n_held = 0
     is_whole = False
     try:
-        # One that came with its head needs no clock.
+        # A body that arrived together with the headers needs no timeout.
         is_there = request.scope["state"].get(IS_WHOLE, False)
         async with nullcontext() if is_there else asyncio.timeout(settings.body_timeout):
             while not is_whole:
@@ -76,7 +76,7 @@ async def read_body(request: Request, settings: Settings, held: Held, media_type
                 if n_bytes > settings.max_body_bytes:
                     raise _too_large(settings.max_body_bytes)
                 if n_bytes > max(n_held, LARGE):
-                    held.grow(2 * (n_bytes - n_held))  # once more as it is joined
+                    held.grow(2 * (n_bytes - n_held))  # the chunks, and the joined copy
                     n_held = n_bytes
     except TimeoutError:
         reason = f"the body did not arrive within {settings.body_timeout:g} seconds (body_timeout)"
@@ -86,7 +86,7 @@ async def read_body(request: Request, settings: Settings, held: Held, media_type
 
 @dataclass(frozen=True)
 class Limits:
-    """What a body may hold; one that holds more is refused before it is parsed.
+    """Limits on the contents of a body, checked before it is parsed.
 
     Attributes:
         depth: deepest nesting, `max_json_depth`.
@@ -100,35 +100,35 @@ class Limits:
 
     @property
     def values(self) -> int:
-        """Numbers of so many windows, and some more for the other members."""
+        """Most numbers: those of `windows` windows, and some for the other members."""
         lookback, n_features = self.window_shape
         return (self.windows + 1) * lookback * n_features + _OTHERS
 
     @property
     def lists(self) -> int:
-        """Lists, and objects, of so many windows, in either form."""
+        """Most lists and objects: those of `windows` windows in either form, and some for the other members."""
         return (self.windows + 1) * (max(self.window_shape) + 1) + _OTHERS
 
 
 def find_limits(model: Model, settings: Settings) -> Limits:
-    """What a body may hold that asks a model."""
+    """The limits of a request to a model."""
     return Limits(settings.max_json_depth, settings.max_windows, model.config.window_shape)
 
 
 def most_windows(data: bytes, model: Model) -> int:
-    """More windows than these a body cannot hold: each value takes a digit and what is between it and the next."""
+    """An upper bound on the windows in a body: each value takes at least a digit and a separator."""
     lookback, n_features = model.config.window_shape
     return len(data) // (2 * lookback * n_features) + 1
 
 
 def parse_windows(data: bytes, limits: Limits) -> dict[str, Any]:
-    """The JSON object that a body holds, its ``instances`` as an array where they are plainly windows of the shape.
+    """Parses a body whose ``instances`` become an array if they are valid windows.
 
-    Where they are not, they are lists, in which the place of what is wrong can be found.
+    Otherwise they stay lists, in which the invalid values are then located.
 
     Args:
         data: the body.
-        limits: what it may hold.
+        limits: see `find_limits`.
 
     Raises:
         DataError: as `parse_object`.
@@ -139,9 +139,9 @@ def parse_windows(data: bytes, limits: Limits) -> dict[str, Any]:
 
 
 def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
-    """The object of a body whose instances are windows of the shape, and the only lists; None for any other.
+    """Fast path: the object if its instances are valid windows and its only lists; otherwise None.
 
-    What it looks at must be gone when it returns: until then the parser reads no other text.
+    No simdjson object may outlive this function: while one does, the parser cannot be reused.
     """
     lookback, n_features = limits.window_shape
     try:
@@ -152,10 +152,11 @@ def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
         features = {len(step) for window in instances for step in window}
         numbers = np.frombuffer(instances.as_buffer(of_type="d"), dtype=np.float64)
         names = list(document)
-        members = {name: _plain(document[name]) for name in names if name != "instances"}  # items() would read them all
+        # items() would convert the instances too
+        members = {name: _plain(document[name]) for name in names if name != "instances"}
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
         return None
-    # With no list beside them nothing is nested deeper.
+    # Without other lists, only objects can nest deeper.
     plain = names == ["instances"] or (len({*names}) == len(names) and count_bytes(data, "{") <= limits.depth)
     plain = plain and count_bytes(data, "[") == 1 + n + n * lookback
     if (steps, features) != ({lookback}, {n_features}) or not plain:
@@ -164,7 +165,7 @@ def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
 
 
 def _find_parser(data: bytes) -> simdjson.Parser:
-    """A parser for a text: of one that is not large this thread's own, which has its memory already."""
+    """A parser for a text: the thread's own, with its buffers allocated, unless the text is large."""
     if len(data) > KEPT:
         return simdjson.Parser()
     if not hasattr(_of_thread, "parser"):
@@ -182,18 +183,18 @@ def _too_large(max_bytes: int) -> BodyTooLargeError:
 
 
 def parse_object(data: bytes, limits: Limits) -> dict[str, Any]:
-    """The JSON object that a body holds.
+    """Parses a body that must be a JSON object.
 
     Raises:
-        DataError: it is not JSON, nested too deep, holds NaN or an infinity or more than it may, or is another value
-            than an object.
+        DataError: the body is not JSON, is nested too deep, contains NaN or infinity, exceeds a limit, or is not an
+            object.
     """
     _refuse_hopeless(data, limits)
     return _parse(data, limits.depth)
 
 
 def _refuse_hopeless(data: bytes, limits: Limits) -> None:
-    """Refuses a large body that no parser needs to look at."""
+    """Refuses a large body by counting characters, before a parser blocks other requests."""
     if len(data) <= LARGE:
         return
     n_values, n_lists = count_bytes(data, ","), count_bytes(data, "[") + count_bytes(data, "{")
@@ -218,15 +219,15 @@ def _parse(data: bytes, max_depth: int) -> dict[str, Any]:
 
 
 def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Collection[str]) -> Small:
-    """The small members of a request, and a refusal of unknown ones.
+    """Validates the members of a request other than its arrays, and refuses unknown ones.
 
     Args:
         cls: the model of the request.
         document: the parsed body.
-        unread: members that are read elsewhere, at numpy's pace, and stay at their defaults here.
+        unread: members that are read elsewhere, by numpy; they keep their defaults here.
 
     Raises:
-        DataError: a member is unknown, or another value than it must be.
+        DataError: a member is unknown or invalid.
     """
     small = {name: value for name, value in document.items() if name not in unread}
     try:
@@ -249,13 +250,13 @@ def _refuse_other_media(scope: Scope, media_types: Sequence[str]) -> None:
 
 
 def _refuse_depth(data: bytes, max_depth: int) -> None:
-    """Refuses deeper nesting before a parser meets it; a body with few brackets needs no look."""
+    """Refuses deep nesting before parsing; a body with few brackets needs no check."""
     if data.count(b"[") + data.count(b"{") <= max_depth:
         return
     unescaped = data.replace(rb"\\", b"").replace(rb"\"", b"")
     marks = np.frombuffer(unescaped.translate(_MARKS, _UNMARKED), np.int8)
     quotes = marks == _QUOTE
-    outside = np.cumsum(quotes, dtype=np.uint8) % 2 == 0  # of strings; 8 bits keep what is even and odd
+    outside = np.cumsum(quotes, dtype=np.uint8) % 2 == 0  # outside strings; overflow of 8 bits keeps the parity
     depths = np.cumsum(marks * (outside & ~quotes), dtype=np.int32)
     if depths.max() > max_depth:
         raise unusable("body", f"must be nested at most {max_depth} deep (max_json_depth)", "limit_exceeded")

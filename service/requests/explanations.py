@@ -1,4 +1,4 @@
-"""What a request to explain asks."""
+"""Reads `:explain` requests."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ UNREAD = ("instances", "columns", "output", "baseline", "groups", "segments")  #
 
 
 def read_question(body: bytes, served: Served, settings: Settings) -> Question:
-    """What a request to explain asks.
+    """Parses and validates the body of an `:explain` request.
 
     Raises:
-        DataError: something in it cannot be used; the error names each place.
-        UnknownNameError: it names an output that does not exist.
+        DataError: the body is invalid; the error names each place.
+        UnknownNameError: there is no such output.
     """
     document = parse_windows(body, find_limits(served.model, settings))
     request = validate_request(ExplainRequest, document, unread=UNREAD)

@@ -1,4 +1,4 @@
-"""The ``groups`` and ``segments`` of a request -> what explanations sum."""
+"""Reads the ``groups`` of features and ``segments`` of steps over which contributions are summed."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from service.http.errors import unusable
 
 
 def read_groups(document: Mapping[str, Any], model: Model) -> tuple[Groups, Segments]:
-    """What a request sums: the checkpoint's groups where it says nothing of them, and none where they are null.
+    """The groups and segments of a request; absent groups are those of the checkpoint, null is none.
 
     Raises:
-        DataError: groups of features, or segments of steps, that cannot be; the error names each, as ``groups.hour``.
+        DataError: invalid groups or segments; the error names each, as ``groups.hour``.
     """
     segments = document.get("segments")
     if "groups" not in document:
         return model.choose_groups(segments=segments)
     groups = document["groups"]
-    if isinstance(groups, str):  # which the library takes
-        raise unusable("groups", "must be an object of lists by the names of groups, or null")
+    if isinstance(groups, str):  # kanmodel also accepts other forms
+        raise unusable("groups", "must be an object of group names to lists of members, or null")
     return model.choose_groups(groups, segments)
 
 
 def parse_groups(parameters: Mapping[str, str | None]) -> dict[str, Any]:
-    """Those parameters of the Open Inference Protocol that are given, whose values are JSON in a text.
+    """Decodes the given parameters of the Open Inference Protocol, which are strings of JSON.
 
     Raises:
-        DataError: a text is not JSON.
+        DataError: a string is not JSON.
     """
     parsed = {}
     for name, text in parameters.items():
@@ -39,5 +39,5 @@ def parse_groups(parameters: Mapping[str, str | None]) -> dict[str, Any]:
             try:
                 parsed[name] = orjson.loads(text)
             except orjson.JSONDecodeError as error:
-                raise unusable(f"parameters.{name}", f"must be JSON in a text: {error}") from None
+                raise unusable(f"parameters.{name}", f"must be a string of JSON: {error}") from None
     return parsed

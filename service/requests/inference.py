@@ -1,4 +1,4 @@
-"""What a request of the Open Inference Protocol asks, in tensors."""
+"""Reads infer requests of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _BY_GROUP: OutputName = "contributions_by_group"
 
 @dataclass(frozen=True)
 class Inference:
-    """A request to infer, understood.
+    """A parsed infer request.
 
     Attributes:
-        id: what the answer repeats; None where the client names none.
+        id: the client's id, repeated in the answer; None if absent.
         windows: what to forecast, (n, lookback, n_features), original units.
-        question: how to explain them; None where no explanation is wanted.
-        outputs: the wanted tensors, and whether each is binary.
+        question: how to explain them; None for forecasts alone.
+        outputs: the requested tensors, and whether each is binary.
     """
 
     id: str | None
@@ -40,16 +40,16 @@ class Inference:
 
 
 def read_inference(body: bytes, header_length: str | None, served: Served, settings: Settings) -> Inference:
-    """What a request to infer asks.
+    """Parses and validates an infer request.
 
     Args:
         body: JSON, and bytes after it.
-        header_length: the header that says how long the JSON is; None where all is JSON.
+        header_length: value of the header with the length of the JSON; None if the body is all JSON.
         served: the model.
-        settings: what is too large.
+        settings: the limits.
 
     Raises:
-        DataError: something in it cannot be used; the error names each place.
+        DataError: the request is invalid; the error names each place.
     """
     head, binary = split_body(body, header_length)
     document = parse_object(head, find_limits(served.model, settings))
@@ -66,13 +66,13 @@ def read_inference(body: bytes, header_length: str | None, served: Served, setti
 
 
 def _refuse_number_of_inputs(inputs: Any, n_features: int) -> None:
-    """Before each is looked at: a body has room for a million."""
+    """Checks the number of inputs before validating each: a body has room for a million."""
     if isinstance(inputs, list) and len(inputs) > n_features:
-        raise unusable("inputs", f"must be 1 tensor, or {n_features}, one for each feature, but are {len(inputs)}")
+        raise unusable("inputs", f"must be 1 tensor, or {n_features}, one per feature, but there are {len(inputs)}")
 
 
 def _leave_out_data(document: dict[str, Any]) -> dict[str, Any]:
-    """The request without the values of its tensors, which are read at numpy's pace."""
+    """The request without the values of its tensors, which numpy reads."""
     inputs = document.get("inputs")
     if not isinstance(inputs, list):
         return document
@@ -100,17 +100,17 @@ def _read_groups(request: InferRequest, served: Served) -> tuple[Groups, Segment
 
 
 def _choose_outputs(request: InferRequest, explained: Sequence[OutputName]) -> dict[OutputName, bool]:
-    """The wanted outputs, and whether each is binary; `explained` are there where forecasts are explained."""
+    """The requested outputs, and whether each is binary; `explained` are available with explanations."""
     explain = request.parameters is not None and request.parameters.explain
     binary = request.parameters is not None and request.parameters.binary_data_output
     chosen: dict[OutputName, bool] = {}
     for number, wanted in enumerate(request.outputs or ()):
         if wanted.name in chosen:
-            raise unusable(f"outputs[{number}].name", "is there already")
+            raise unusable(f"outputs[{number}].name", "is given twice")
         if wanted.name == _BY_GROUP and wanted.name not in explained:
-            raise unusable(f"outputs[{number}].name", f"{wanted.name} is there only with groups or segments")
+            raise unusable(f"outputs[{number}].name", f"{wanted.name} needs groups or segments")
         if wanted.name in explained and not explain:
-            raise unusable(f"outputs[{number}].name", f"{wanted.name} is there only with parameters.explain")
+            raise unusable(f"outputs[{number}].name", f"{wanted.name} needs parameters.explain")
         own = wanted.parameters.binary_data if wanted.parameters else None
         chosen[wanted.name] = binary if own is None else own
     return chosen or dict.fromkeys(("predictions", *(explained if explain else ())), binary)

@@ -1,4 +1,4 @@
-"""Which of a model's outputs a request means."""
+"""Reads the ``output`` of a request."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from service.http.errors import UnknownValueError, unusable
 
 
 def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
-    """The number of an output; None means the only one.
+    """The index of an output; None means the only one.
 
     Raises:
-        DataError: it is no name, or it is left out although the model has several outputs.
+        DataError: not a string, or absent although the model has several outputs.
         UnknownValueError: there is no such output.
     """
     names = config.outputs
@@ -28,10 +28,10 @@ def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
 
 
 def read_outputs(value: Any, config: ModelConfig) -> list[int]:
-    """The numbers of one output or of a list of them, in the order asked for.
+    """The indices of one output or a list of outputs, in the order of the request.
 
     Raises:
-        DataError: as `read_output`; or the list is empty, or names an output twice.
+        DataError: as `read_output`, or the list is empty or names an output twice.
         UnknownValueError: there is no such output.
     """
     if not isinstance(value, list):
@@ -42,6 +42,6 @@ def read_outputs(value: Any, config: ModelConfig) -> list[int]:
     for index, name in enumerate(value):
         number = read_output("" if name is None else name, config, f"output[{index}]")
         if number in numbers:
-            raise unusable(f"output[{index}]", "is there already")
+            raise unusable(f"output[{index}]", "is given twice")
         numbers.append(number)
     return numbers

@@ -1,6 +1,6 @@
-"""Looking through the text of a large body without parsing it: numpy does that beside the event loop, parsers do not.
+"""Scans the text of a large body with numpy, which releases the GIL, before it is parsed.
 
-A parser holds the interpreter for as long as it takes, a tenth of a second for 8 MB, and builds what it reads.
+A parser holds the GIL until it is done, a tenth of a second for 8 MB, and allocates what it reads.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ Positions = NDArray[np.int64]
 
 
 def count_bytes(data: bytes, byte: str) -> int:
-    """How often a byte is there; faster than `bytes.count`."""
+    """Counts a byte; faster than `bytes.count`."""
     return int(np.count_nonzero(np.frombuffer(data, dtype=np.uint8) == ord(byte)))
 
 
 def refuse_non_finite(data: bytes, max_depth: int) -> None:
-    """Names the first NaNs and infinities of a JSON text, which JSON does not have.
+    """Refuses NaN and infinity, which are not JSON, naming the first of them.
 
     Args:
         data: the text.
-        max_depth: deepest nesting in which they are looked for.
+        max_depth: deepest nesting that is searched.
 
     Raises:
-        DataError: there are some.
+        DataError: there are any.
     """
     if not (b"N" in data or b"I" in data or _has_large_exponent(data)):
         return
@@ -61,9 +61,9 @@ class _Text:
 
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.plain = data.replace(rb"\\", b"  ").replace(rb"\"", b"  ")  # as long, its quotes all of strings
+        self.plain = data.replace(rb"\\", b"  ").replace(rb"\"", b"  ")  # every quote left delimits a string
         self.bytes = np.frombuffer(self.plain, dtype=np.uint8)
-        inside = np.cumsum(self.bytes == ord('"'), dtype=np.uint8) & 1  # 8 bits hold what is even and odd
+        inside = np.cumsum(self.bytes == ord('"'), dtype=np.uint8) & 1  # overflow of 8 bits keeps the parity
         self.outside = inside == 0
         opens = ((self.bytes == ord("[")) | (self.bytes == ord("{"))) & self.outside
         closes = ((self.bytes == ord("]")) | (self.bytes == ord("}"))) & self.outside
@@ -73,7 +73,7 @@ class _Text:
         self._find_colons = cache(lambda depth: self._at(self.find(":"), depth))
 
     def find(self, byte: str) -> NDArray[np.bool_]:
-        """Where a byte is, outside of strings."""
+        """A mask of a byte outside strings."""
         found: NDArray[np.bool_] = (self.bytes == ord(byte)) & self.outside
         return found
 
@@ -94,7 +94,7 @@ class _Text:
         return np.flatnonzero(marks & (self.depths == depth))
 
     def _read_name(self, colon: int) -> str:
-        """The name before a colon; what is no name, as in a text that is no JSON at all, is empty."""
+        """The member name before a colon; empty if there is none, as in a text that is not JSON."""
         end = self.plain.rfind(b'"', 0, max(colon, 0))
         start = self.plain.rfind(b'"', 0, max(end, 0))
         try:
@@ -109,7 +109,7 @@ def _has_large_exponent(data: bytes) -> bool:
 
 
 def _find_large_exponents(text: NDArray[np.uint8], letters: NDArray[np.bool_]) -> Positions:
-    """Those of the letters e and E, given as marks, after which an exponent of three digits seems to stand."""
+    """Positions of the e and E, given as a mask, that seem to precede an exponent of three digits."""
     last = len(text) - 1
     found = np.flatnonzero(letters[:-3])
     first = found + 1 + (text[found + 1] == ord("+"))
@@ -119,7 +119,7 @@ def _find_large_exponents(text: NDArray[np.uint8], letters: NDArray[np.bool_]) -
 
 
 def _find_non_finite(text: _Text) -> Iterator[int]:
-    """Positions of the numbers that are none, or too large for a double, in order."""
+    """Positions of NaN, Infinity and numbers too large for a double, in order."""
     letters = ((text.bytes | 32) == ord("e")) & text.outside
     large = _find_large_exponents(text.bytes, letters)
     for position in np.union1d(np.flatnonzero(text.find("N") | text.find("I")), large).tolist():

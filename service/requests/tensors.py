@@ -1,4 +1,4 @@
-"""The tensors of the Open Inference Protocol: in JSON, or as bytes after it, and as windows that fit the model."""
+"""Reads tensors of the Open Inference Protocol, in JSON or as binary data after it, into windows."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ HEADER_LENGTH = "Inference-Header-Content-Length"
 
 @dataclass(frozen=True)
 class Tensor:
-    """One input, its values not yet read.
+    """An input tensor whose values are not read yet.
 
     Attributes:
-        path: its place in the request.
+        path: its path in the request.
         name: its name.
-        datatype: of the protocol, such as ``FP32``.
+        datatype: the protocol's, such as ``FP32``.
         shape: its shape.
-        data: its values, parsed JSON; None where there are none.
-        n_bytes: how many bytes of the binary part are its values; None where they are in JSON.
+        data: its values as parsed JSON; None if absent.
+        n_bytes: length of its values in the binary part; None if they are in the JSON.
     """
 
     path: str
@@ -47,14 +47,14 @@ class Tensor:
 
 
 def split_body(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
-    """The JSON of a body, and the binary part after it.
+    """Splits a body into its JSON and the binary part after it.
 
     Args:
         body: the body.
-        header_length: the header that says how long the JSON is; None where all is JSON.
+        header_length: value of the header with the length of the JSON; None if the body is all JSON.
 
     Raises:
-        DataError: the header is not a number of bytes that the body has.
+        DataError: the header is not an integer, or more than the length of the body.
     """
     if header_length is None:
         return body, b""
@@ -67,19 +67,19 @@ def split_body(body: bytes, header_length: str | None) -> tuple[bytes, bytes]:
 
 
 def read_tensors(tensors: Sequence[Tensor], binary: bytes, model: Model, max_windows: int) -> Array:
-    """The windows that tensors hold: one of all features, or one for each feature by its name.
+    """The windows of one tensor with all features, or of one tensor per feature, by name.
 
     Args:
         tensors: the inputs of a request, at least one.
         binary: the binary part of its body.
-        model: what they must fit.
-        max_windows: how many windows there may be.
+        model: the model that they must fit.
+        max_windows: the limit on windows.
 
     Returns:
         (n, lookback, n_features), original units, oldest step first.
 
     Raises:
-        DataError: a name, shape, size or value that cannot be used; the error names each place.
+        DataError: an invalid name, shape, size or value; the error names each place.
     """
     lookback, n_features = model.config.window_shape
     first, names = tensors[0], model.config.feature_names
@@ -103,10 +103,10 @@ def _sort_by_name(tensors: Sequence[Tensor], names: Sequence[str]) -> list[Tenso
     by_name: dict[str, Tensor] = {}
     for tensor in tensors:
         if tensor.name not in names:
-            known = f"there are {INSTANCES}, alone, or the features {', '.join(names)}"
+            known = f"expected {INSTANCES} alone, or the features {', '.join(names)}"
             problems.append(Problem(f"{tensor.path}.name", f"is unknown; {known}"))
         elif tensor.name in by_name:
-            problems.append(Problem(f"{tensor.path}.name", "is there already"))
+            problems.append(Problem(f"{tensor.path}.name", "is given twice"))
         by_name[tensor.name] = tensor
     missing = [name for name in names if name not in by_name]
     if missing and not problems:
@@ -117,7 +117,7 @@ def _sort_by_name(tensors: Sequence[Tensor], names: Sequence[str]) -> list[Tenso
 
 
 def _refuse_shapes(tensors: Sequence[Tensor], window: tuple[int, ...], max_windows: int) -> None:
-    """Refuses another shape than that of some windows, as many in each tensor."""
+    """Refuses shapes that are not those of windows, or numbers of windows that differ between tensors."""
     n = tensors[0].shape[0] if tensors[0].shape else 0
     for tensor in tensors:
         path = f"{tensor.path}.shape"
@@ -140,7 +140,7 @@ def _read_values(tensors: Sequence[Tensor], binary: bytes) -> Mapping[str, Array
             continue
         _refuse_size(tensor, len(binary) - start)
         numbers = np.frombuffer(binary, tensor.dtype, prod(tensor.shape), start)
-        with np.errstate(invalid="ignore"):  # of a signalling NaN
+        with np.errstate(invalid="ignore"):  # raised by a signalling NaN
             values[tensor.path] = numbers.astype(np.float64).reshape(tensor.shape)
         start += tensor.n_bytes
     if start != len(binary):
@@ -160,7 +160,7 @@ def _refuse_size(tensor: Tensor, n_left: int) -> None:
 
 
 def _read_json(tensor: Tensor) -> Array:
-    """Values that are nested like the shape, or all in a row."""
+    """Values nested like the shape, or flat in row-major order."""
     path = f"{tensor.path}.data"
     if tensor.data is None:
         raise unusable(path, "is missing; give it, or parameters.binary_data_size")
@@ -170,7 +170,7 @@ def _read_json(tensor: Tensor) -> Array:
     if isinstance(values, list):
         raise unusable_values(values)
     if tensor.dtype.kind == "f":
-        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        with np.errstate(over="ignore"):  # a value that is too large becomes infinite, and is refused as such
             values = values.astype(tensor.dtype).astype(np.float64)
     else:
         _refuse_other_integers(values, tensor, path)

@@ -1,4 +1,4 @@
-"""The windows of a request: its ``instances``, or its ``columns``, as arrays that fit the model."""
+"""Reads the windows of a request, given as ``instances`` or as ``columns``."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from service.requests.arrays import Axis, read_array
 
 
 def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> Array:
-    """The windows that a request brings in either form.
+    """The windows of a request in either form.
 
     Args:
-        members: of the request; its ``instances`` may be an array already, see `parse_windows`.
-        model: what they must fit.
-        max_windows: how many there may be.
+        members: those of the request; ``instances`` may already be an array, see `parse_windows`.
+        model: the model that they must fit.
+        max_windows: the limit on windows.
 
     Returns:
         (n, lookback, n_features), original units, oldest step first.
 
     Raises:
-        DataError: both forms or none, a value or a length that does not fit, an unknown or missing feature, or
-            a value that is not finite after scaling; the error names each place.
+        DataError: both forms or none, a value or length that does not fit, an unknown or missing feature, or a value
+            that is not finite after scaling; the error names each place.
     """
     windows, paths = take_windows(members, model, max_windows)
     refuse_infinite_windows(windows, model, paths)
@@ -36,7 +36,7 @@ def read_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> 
 
 
 def take_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> tuple[Array, str | list[str]]:
-    """As `read_windows`, but infinite values may be left in them; and their names for `refuse_infinite_windows`."""
+    """As `read_windows`, but without the check for finite values, for which it also returns the paths."""
     given = [form for form in ("instances", "columns") if members.get(form) is not None]
     if len(given) != 1:
         reason = "and columns are both given: give one" if given else "is missing: give instances or columns"
@@ -48,15 +48,15 @@ def take_windows(members: Mapping[str, Any], model: Model, max_windows: int) -> 
 
 
 def refuse_infinite_windows(windows: Array, model: Model, paths: str | Sequence[str]) -> None:
-    """Refuses windows with a value that is not finite after scaling, naming each.
+    """Refuses values that are not finite after scaling, naming each.
 
     Args:
         windows: (n, lookback, n_features), original units.
-        model: whose scaling it is.
-        paths: name of the windows as a whole, or of the values of each feature.
+        model: the model whose scaling is applied.
+        paths: path of the windows as a whole, or of the values of each feature.
 
     Raises:
-        DataError: there is one.
+        DataError: there are any.
     """
     representable = model.find_representable(windows)
     if representable.all():
@@ -75,7 +75,7 @@ def window_axes(model: Model) -> tuple[Axis, Axis]:
 
 
 def name_problems(given: Mapping[str, Any], model: Model, path: str) -> list[Problem]:
-    """Features that a mapping lacks or that do not exist."""
+    """Unknown and missing features of a mapping."""
     names = model.config.feature_names
     unknown = f"is unknown; the features are {', '.join(names)}"
     return [Problem(f"{path}.{name}", unknown) for name in given if name not in names] + [
@@ -94,7 +94,7 @@ def _read_instances(value: Any, model: Model, max_windows: int) -> Array:
 
 
 def _read_columns(value: Any, model: Model, max_windows: int) -> Array:
-    """One list of instances for each feature -> (n, lookback, n_features)."""
+    """One list of instances per feature, stacked to (n, lookback, n_features)."""
     if not isinstance(value, dict):
         raise unusable("columns", "must be an object with a list of instances for each feature")
     problems = name_problems(value, model, "columns")

@@ -1,5 +1,5 @@
-"""The operations: one file a resource, handlers that only translate HTTP and delegate.
+"""The operations: one file per resource, with handlers that only translate HTTP and delegate.
 
-Beside them stand what handlers depend on, and the kinds of routes. What reads a body belongs to `service.requests`,
-what computes to `service.work`, what an answer looks like to `service.schemas`.
+The dependencies of handlers and the kinds of routes are here too. Parsing bodies belongs to `service.requests`,
+computation to `service.work`, and the form of answers to `service.schemas`.
 """

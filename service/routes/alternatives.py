@@ -53,9 +53,9 @@ Read = Callable[[bytes, Served, Settings], Alternative]
     openapi_extra=describe_body(WhatIfRequest),
 )
 async def what_if(request: Request) -> Response:
-    """Forecasts each instance with one feature different and all else as it is: a curve for each feature.
+    """Forecasts each instance with one feature changed and everything else as given: a curve per feature.
 
-    Every number is what `:predict` says of the changed window.
+    Every number is what `:predict` returns for the changed window.
     """
     return await _answer(request, read_what_if)
 
@@ -68,9 +68,9 @@ async def what_if(request: Request) -> Response:
     openapi_extra=describe_body(CounterfactualRequest),
 )
 async def counterfactual(request: Request) -> Response:
-    """Finds the smallest change of a few features that makes each forecast reach a target, checked by a forecast.
+    """Finds the smallest change of a few features that moves each forecast to a target, verified by a forecast.
 
-    One feature at a time is searched exhaustively; a few together by gradient from many starts, so that a smaller
+    Single features are searched exhaustively; several together by gradient descent from many starts, so that a smaller
     change may exist.
     """
     return await _answer(request, read_counterfactual)
@@ -84,10 +84,10 @@ async def counterfactual(request: Request) -> Response:
     openapi_extra=describe_body(CompareRequest),
 )
 async def compare(request: Request) -> Response:
-    """Says why forecasts differ from those of other windows, of another version or model, or of both.
+    """Explains why forecasts differ from those of other windows, of another version or model, or of both.
 
-    The difference is divided into what the data and what the model changed, feature by feature, independently of the
-    order. With both sides exchanged every number has the other sign.
+    The difference is divided into a data part and a model part, feature by feature, independently of their order.
+    Exchanging the two sides reverses the sign of every number.
     """
     registry = find_parts(request).registry
     return await _answer(request, lambda body, served, settings: read_compare(body, served, registry, settings))

@@ -33,10 +33,10 @@ async def get_attributions(
     deadline: TheDeadline,
     query: Annotated[AttributionsQuery, Query()],
 ) -> Response:
-    """Ranks the features by what they contribute over the reference windows, with intervals and a verdict on each.
+    """Ranks the features by their mean contribution over the reference windows, with intervals and verdicts.
 
-    A small share says that this model does not use a feature, not that it is independent of others or useless.
-    With `Accept: image/svg+xml` as a picture, which says nothing of `baselines`.
+    A small share means that this model does not use a feature, not that it is independent of others or useless.
+    With `Accept: image/svg+xml` as a picture, without `baselines`.
     """
     media_type = choose_format(request, query.format)
     output = read_output(query.output, served.model.config)

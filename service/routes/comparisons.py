@@ -30,7 +30,7 @@ router = APIRouter(
 async def get_comparison(
     served: TheModel, parts: TheParts, deadline: TheDeadline, query: Annotated[ComparisonQuery, Query()]
 ) -> Response:
-    """Says what has changed from another version or model: shares of features, edges and their curves, and errors.
+    """Compares a model with another version or model: shares of features, edges and their curves, and errors.
 
     Both explain the reference windows of this model, so intervals are those of paired differences.
     """

@@ -1,4 +1,4 @@
-"""What is computed for as long as the client is there."""
+"""Cancellation of a computation when the client disconnects."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ Result = TypeVar("Result")
 
 
 async def while_connected(request: Request, computing: Awaitable[Result]) -> Result:
-    """What is computed, which is given up where the client goes away.
+    """Awaits a computation, and cancels it if the client disconnects.
 
     Raises:
-        ClientDisconnect: it has.
+        ClientDisconnect: the client has disconnected.
     """
     answering, leaving = asyncio.ensure_future(computing), asyncio.ensure_future(_wait_for_disconnect(request.receive))
     try:

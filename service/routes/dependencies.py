@@ -1,4 +1,4 @@
-"""What handlers ask for: the parts of the service, the model that the path names, and how long to wait."""
+"""Dependencies of handlers: the parts of the service, the model of the path, and the deadline."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from service.work.results import GlobalResults
 
 
 class ModelName(Convertor[str]):
-    """A path segment up to the colon, so that ``GET …:predict`` is a wrong method and no model's name."""
+    """A path segment up to a colon, so that ``GET …:predict`` is a wrong method and not an unknown model."""
 
     regex = "[^/:]+"
 
     def convert(self, value: str) -> str:
-        """The name as it stands; the registry says whether it exists."""
+        """The name, unchanged; the registry knows whether it exists."""
         return value
 
     def to_string(self, value: str) -> str:
-        """The name as it stands."""
+        """The name, unchanged."""
         return value
 
 
@@ -50,15 +50,15 @@ VersionParameter = Annotated[str | None, Query(description=VERSION)]
 
 @dataclass(frozen=True)
 class Parts:
-    """The parts of a running service, built once by `create_app`.
+    """The components of a running service, built once by `create_app`.
 
     Attributes:
         settings: the settings.
         registry: the models.
         results: global results of the models.
-        work: what computes.
-        answers: what was answered, where that is the same each time.
-        metrics: what Prometheus reads.
+        work: the executor.
+        answers: the cache of answers.
+        metrics: the Prometheus metrics.
     """
 
     settings: Settings
@@ -70,29 +70,27 @@ class Parts:
 
 
 def find_parts(request: Request) -> Parts:
-    """The parts of the service."""
+    """The components of the service."""
     parts: Parts = request.app.state.parts
     return parts
 
 
 def find_model(request: Request) -> Served:
-    """The model that the path names, in the version that the query names or the highest, ready to answer.
-
-    The log of the request names it.
+    """The model of the path, in the version of the query or the highest that is ready; noted for the log.
 
     Raises:
-        DataError: the query names something else.
+        DataError: the query has an unknown parameter.
     """
     query = request.query_params if request.scope["query_string"] else {}
     served = _find_version(request, query.get("version"))
     for name in query:
         if name != "version":
-            raise unusable(name, "is unknown; there are version")
+            raise unusable(name, "is unknown; expected one of version")
     return served
 
 
 def find_model_v2(request: Request) -> Served:
-    """The model that the path names, in the version that it names or the highest, as the V2 protocol has it."""
+    """The model of the path under V2, in the version of the path or the highest that is ready."""
     return _find_version(request, request.path_params.get("version"))
 
 
@@ -103,7 +101,7 @@ def _find_version(request: Request, version: str | None) -> Served:
 
 
 def find_deadline(request: Request) -> Deadline:
-    """How long the request waits, as its header or else the setting says.
+    """The deadline of a request, by its header or else the setting.
 
     Raises:
         DataError: the header is not a number of seconds.
@@ -124,27 +122,27 @@ def _read_seconds(given: str) -> float:
 
 
 def count_warnings(parts: Parts, served: Served, warnings: Sequence[RangeWarning]) -> None:
-    """Counts, by feature, what windows have outside the training range."""
+    """Counts windows with values outside the training range, by feature."""
     parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
 
 
 async def get_parts(request: Request) -> Parts:
-    """Dependency: the parts of the service."""
+    """Dependency: the components of the service."""
     return find_parts(request)
 
 
 async def get_served(request: Request, model: Name, version: VersionParameter = None) -> Served:
-    """Dependency: the model that the path names, in the version that the query names."""
+    """Dependency: the model of the path, in the version of the query."""
     return _find_version(request, version)
 
 
 async def get_served_v2(request: Request, model: Name) -> Served:
-    """Dependency: the model, and the version, that the path names."""
+    """Dependency: the model and version of the path."""
     return find_model_v2(request)
 
 
 async def describe_name(model: Name) -> None:
-    """Dependency: says what the path of a model consists of, where the handler reads it."""
+    """Dependency: documents the path parameter, where the handler itself reads it."""
 
 
 async def get_deadline(
@@ -153,14 +151,13 @@ async def get_deadline(
         float | None,
         Header(
             alias=TIMEOUT_HEADER,
-            description="Seconds to wait for a result that is still being computed; then 503. A setting says how many "
-            "where it is absent.",
+            description="Seconds to wait for a result; then the answer is 503. Absent: the setting `request_timeout`.",
             gt=0,
             le=MAX_TIMEOUT,
         ),
     ] = None,
 ) -> Deadline:
-    """Dependency: how long the request waits."""
+    """Dependency: the deadline of the request."""
     return find_deadline(request)
 
 

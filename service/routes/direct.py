@@ -1,6 +1,6 @@
-"""Routes that FastAPI describes but does not run: their handlers take the request as it is.
+"""Routes that FastAPI documents but does not run: their handlers take the raw request.
 
-What FastAPI does between the two, finding the route and solving dependencies above all, takes longer than a forecast.
+Routing and dependency resolution in FastAPI take longer than a forecast.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
 class DirectRoute(APIRoute):
-    """A route of a handler whose only argument is the request.
+    """A route whose handler takes only the request.
 
-    Of its dependencies the scopes are enforced. The others are never run: they describe the parameters that the handler
-    reads by itself.
+    Scopes among its dependencies are enforced. Other dependencies never run: they document the parameters that the
+    handler reads itself.
     """
 
     def get_route_handler(self) -> Handler:
-        """The handler, for callers that have the scopes of the route."""
+        """The handler, with a check of the route's scopes."""
         handler, scopes = self.endpoint, scopes_of(self.dependencies)
 
         async def handle(request: Request) -> Response:
@@ -42,10 +42,10 @@ class DirectRoute(APIRoute):
 
 
 class ProtocolRoute(DirectRoute):
-    """One of the Open Inference Protocol, which has 400 for what is 422 elsewhere, and for an unknown output."""
+    """A route of the Open Inference Protocol, which answers 400 instead of 422, and for an unknown output."""
 
     def get_route_handler(self) -> Handler:
-        """The handler, its errors as the protocol has them."""
+        """The handler, with the error statuses of the protocol."""
         handler = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
@@ -58,11 +58,11 @@ class ProtocolRoute(DirectRoute):
 
 
 class DirectRoutes:
-    """Middleware that answers the requests for such routes, before FastAPI looks for any.
+    """Middleware that dispatches direct routes before FastAPI's own routing.
 
     Args:
-        app: what answers all else, with what is no such route's method or path.
-        routes: all routes, of which it takes its own.
+        app: the wrapped app, for all other paths and methods.
+        routes: all routes, of which it picks the direct ones.
     """
 
     def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
@@ -70,7 +70,7 @@ class DirectRoutes:
         self._routes = [(route, route.get_route_handler()) for route in routes if isinstance(route, DirectRoute)]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answers one request."""
+        """Handles one request."""
         if scope["type"] == "http" and scope["method"] == "POST":
             path = scope["path"].removeprefix(scope.get("root_path", ""))
             for route, handle in self._routes:

@@ -30,7 +30,9 @@ from service.work.deadlines import Deadline
 from service.work.estimates import FORMULAS, estimate_curves
 
 router = APIRouter(tags=["edges"], route_class=PrecomputedRoute, dependencies=[READ])
-_PICTURE = describe_picture("The curve of the edge over its grid, with what the reference windows send through it.")
+_PICTURE = describe_picture(
+    "The curve of the edge over its grid, with a histogram of its inputs on the reference windows."
+)
 
 
 @router.get(
@@ -43,7 +45,7 @@ _PICTURE = describe_picture("The curve of the edge over its grid, with what the 
 async def list_edges(
     served: TheModel, parts: TheParts, deadline: TheDeadline, query: Annotated[CurvesQuery, Query()]
 ) -> Response:
-    """Samples the functions of all edges that the rule keeps."""
+    """Samples the functions on all edges that the rule keeps."""
     topology = await _get_topology(served, parts, deadline, query)
     kept = [edge for edge in topology.kan_edges if edge.kept]
 
@@ -64,12 +66,12 @@ async def get_edge(
     served: TheModel,
     parts: TheParts,
     deadline: TheDeadline,
-    layer: Annotated[int, Path(description="Layer of the node that the edge leaves.")],
-    i: Annotated[int, Path(description="Number of that node.")],
-    j: Annotated[int, Path(description="Number of the sub-node, in the next layer, that it enters.")],
+    layer: Annotated[int, Path(description="Layer of the edge's source node.")],
+    i: Annotated[int, Path(description="Index of that node.")],
+    j: Annotated[int, Path(description="Index of the target sub-node, in the next layer.")],
     query: Annotated[CurveQuery, Query()],
 ) -> Response:
-    """Samples the function of one edge, beside what the reference windows send through it.
+    """Samples the function on one edge, with the distribution of its inputs on the reference windows.
 
     With `Accept: image/svg+xml` as a picture.
     """

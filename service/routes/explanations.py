@@ -49,8 +49,8 @@ _LINES = {
         NDJSON: {
             "schema": {
                 "type": "string",
-                "description": "One JSON object a line: the members of `ExplainResponse` but `explanations`, then each "
-                "`Explanation`; where `progress` is asked for, objects with that one member between them; or an "
+                "description": "One JSON object per line: the members of `ExplainResponse` except `explanations`, then "
+                "each `Explanation`; with `progress`, objects with that one member between them; after a failure, an "
                 "`ErrorResponse` as the last line.",
             }
         }
@@ -66,10 +66,10 @@ _LINES = {
     openapi_extra=describe_body(ExplainRequest),
 )
 async def explain(request: Request) -> Response:
-    """Explains forecasts: contributions that add up at every layer, each explanation with its own residual.
+    """Explains forecasts: contributions that are complete at every layer, with residual and estimated error.
 
-    With `Accept: application/x-ndjson` the first line holds what all explanations share, and each further line
-    one explanation, sent as soon as it is ready. Should one fail, or the deadline pass, the last line is an error.
+    With `Accept: application/x-ndjson` the first line has what all explanations share, and each further line one
+    explanation, sent as soon as it is ready. If one fails, or the deadline passes, the last line is an error.
     """
     parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
     media_type = choose_media_type(find_header(request.scope, b"accept"), (JSON, NDJSON))
@@ -79,7 +79,7 @@ async def explain(request: Request) -> Response:
         with span("parse"):
             question = await parts.work.run(read, "explanation", estimate_parsing(body), deadline=deadline)
     if question.progress and media_type != NDJSON:
-        raise unusable("progress", f"needs Accept: {NDJSON}, whose lines can tell it")
+        raise unusable("progress", f"needs Accept: {NDJSON}")
     request.state.windows = len(question.windows)
     n_bytes = estimate_explanations(question, "lines" if media_type == NDJSON else "json")
     advances = compute_explanations(question, parts.work, parts.metrics, deadline, n_bytes, encoded=True)
@@ -96,7 +96,7 @@ async def explain(request: Request) -> Response:
     if media_type == NDJSON:
         header = await describe(await parts.work.predict(served.model, question.windows, deadline))
         return StreamingResponse(_stream(request, question, header, advances), media_type=NDJSON)
-    if n_outputs == 1:  # every path ends at its window, so its end is the forecast
+    if n_outputs == 1:  # the forecast of a window is the end of its path
         explanations, forecasts = await while_connected(request, _collect(advances))
         header = await describe(np.array(forecasts)[:, None])
     else:
@@ -109,13 +109,13 @@ async def explain(request: Request) -> Response:
 
 
 def _describe(question: Question, predictions: Array) -> tuple[bytes, list[RangeWarning]]:
-    """What all explanations share, in JSON, and the warnings in it."""
+    """The members that all explanations share, in JSON, and its warnings."""
     warnings = warn_of_range(question.served.model, question.windows)
     return encode_json(describe_question(question, predictions, warnings)), warnings
 
 
 async def _collect(advances: AsyncIterator[Advance]) -> tuple[list[bytes], list[float]]:
-    """All explanations in JSON, and the forecast of each."""
+    """All explanations in JSON, and their forecasts."""
     encoded: list[bytes] = []
     forecasts: list[float] = []
     async for advance in advances:
@@ -125,14 +125,14 @@ async def _collect(advances: AsyncIterator[Advance]) -> tuple[list[bytes], list[
 
 
 def _join(header: bytes, explanations: Sequence[bytes]) -> bytes:
-    """An `ExplainResponse` of its parts."""
+    """An `ExplainResponse` from its encoded parts."""
     return b"".join((header[:-1], b',"explanations":[', b",".join(explanations), b"]}"))
 
 
 async def _stream(
     request: Request, question: Question, header: bytes, advances: AsyncIterator[Advance]
 ) -> AsyncIterator[bytes]:
-    """The answer line by line. Its status is sent already, so an error can only be its last line."""
+    """The answer line by line. Its status has been sent, so an error can only be the last line."""
     yield header + b"\n"
     slices, request_id = 0, request.state.request_id
     try:

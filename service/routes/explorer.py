@@ -1,4 +1,4 @@
-"""GET /explorer: a page that shows the models; its files stand in `service/explorer` and ask nothing but the API."""
+"""GET /explorer: a page that shows the models; its files in `service/explorer` use the public API alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.staticfiles import StaticFiles
 from kanmodel.drawing.style import STYLE
 
 FOLDER = Path(__file__).parents[1] / "explorer"
-# What Observable Plot writes into each of its charts; "plot" is the class that the explorer's charts have.
+# The inline style that Observable Plot adds to each chart; "plot" is the class of the explorer's charts.
 PLOT_STYLE = """:where(.plot) {
   --plot-background: white;
   display: block;
@@ -30,16 +30,16 @@ PLOT_STYLE = """:where(.plot) {
 
 
 def _hash_source(style: str) -> str:
-    """A style element as a Content-Security-Policy names it (CSP 3, section 2.3.1)."""
+    """The hash source of a style element in a Content-Security-Policy (CSP 3, section 2.3.1)."""
     return f"'sha256-{b64encode(sha256(style.encode()).digest()).decode()}'"
 
 
-# Its own files and the API, and of inline styles those of the drawings and the charts alone.
+# Only its own files and the API; of inline styles only those of the drawings and the charts.
 POLICY = "; ".join(
     [
         "default-src 'self'",
         f"style-src 'self' {_hash_source(STYLE)} {_hash_source(PLOT_STYLE)}",
-        "img-src 'self' blob:",  # a picture of the page on its way to a PNG; no script runs in an image
+        "img-src 'self' blob:",  # a picture that is being converted to PNG; no script runs in an image
         "object-src 'none'",
         "base-uri 'none'",
         "form-action 'none'",
@@ -49,23 +49,23 @@ POLICY = "; ".join(
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",  # each file is kept by its ETag, so that a new release is seen at once
+    "Cache-Control": "no-cache",  # files are revalidated by ETag, so that a new release is seen at once
 }
 
 
 class ExplorerFiles(StaticFiles):
-    """The files of the explorer with the headers that keep foreign code out."""
+    """The files of the explorer, with security headers."""
 
     def __init__(self) -> None:
         super().__init__(directory=FOLDER, html=True)
 
     def file_response(self, full_path: str | os.PathLike[str], *arguments: Any, **options: Any) -> Response:
-        """A file, or 304 where the client has it."""
+        """A file, or 304 if the client has it."""
         response = super().file_response(full_path, *arguments, **options)
         response.headers.update(HEADERS)
         return response
 
 
 async def redirect_to_explorer(_: Request) -> RedirectResponse:
-    """Leads to the folder, against which the page's relative addresses stand."""
+    """Redirects to the folder, which the page's relative addresses need."""
     return RedirectResponse("explorer/")

@@ -32,9 +32,9 @@ async def get_formula(
     deadline: TheDeadline,
     query: Annotated[FormulaQuery, Query()],
 ) -> Response:
-    """Writes the head as formulas of what it reads, from one number to all edges, each with its error.
+    """Writes the head as formulas of its inputs, from a constant to all edges, each with its error.
 
-    They are of LSTM units, or of features where there is no LSTM, in original units.
+    Inputs are LSTM units, or features if there is no LSTM; everything is in original units.
     """
     media_type = JSON if query.format == "json" else TEXT
     choose_media_type(request.headers.get("accept"), (media_type,))

@@ -1,4 +1,4 @@
-"""GET /healthz and GET /readyz, and what the Open Inference Protocol has in their place."""
+"""GET /healthz and GET /readyz, and their counterparts in the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ router = APIRouter(tags=["health"], dependencies=[Depends(refuse_other_than_json
 
 @router.get("/healthz", operation_id="get_health", response_model=Health, responses=describe_errors(406))
 async def get_health() -> Response:
-    """Says that the process lives."""
+    """Liveness: the process answers."""
     health: Health = {"status": "ok"}
     return answer_json(health)
 
 
 @router.get("/readyz", operation_id="get_readiness", response_model=Readiness, responses=describe_errors(406, 503))
 async def get_readiness(parts: TheParts) -> Response:
-    """Says whether loading is over and a model answers; failed models don't keep the others back."""
+    """Readiness: loading has finished and at least one model answers; failed models do not block the others."""
     _refuse_unready(parts.registry)
     index = parts.registry.index()
     readiness: Readiness = {"ready": True, "models": [summarise_model(entries) for entries in index.values()]}
@@ -38,7 +38,7 @@ async def get_readiness(parts: TheParts) -> Response:
     "/v2/health/live", operation_id="get_server_health", response_model=ServerHealth, responses=describe_errors(406)
 )
 async def get_server_health(parts: TheParts) -> Response:
-    """Says that the process lives, and whether a model answers."""
+    """Liveness of the process, and whether a model answers."""
     health: ServerHealth = {"live": True, "ready": parts.registry.ready}
     return answer_json(health)
 
@@ -50,7 +50,7 @@ async def get_server_health(parts: TheParts) -> Response:
     responses={**describe_errors(406, 503), 503: describe_unreadiness()},
 )
 async def get_server_readiness(request: Request, parts: TheParts) -> Response:
-    """Says whether loading is over and a model answers; failed models don't keep the others back."""
+    """Readiness: loading has finished and at least one model answers; failed models do not block the others."""
     try:
         _refuse_unready(parts.registry)
     except NotReadyError as error:

@@ -37,8 +37,8 @@ from service.work.estimates import estimate_describing, estimate_explanations, e
 from service.work.explanations import Advance, compute_explanations
 from service.work.jobs import Kind
 
-_LENGTH = "Bytes of the JSON, where the values of tensors come after it."
-_BINARY = {"schema": {"type": "string", "format": "binary", "description": "JSON, and the values of tensors after it."}}
+_LENGTH = "Length of the JSON in bytes, if binary tensor data follows it."
+_BINARY = {"schema": {"type": "string", "format": "binary", "description": "JSON, followed by binary tensor data."}}
 _ANSWER: dict[str, Any] = {
     "content": {BYTES: _BINARY},
     "headers": {HEADER_LENGTH: {"description": _LENGTH, "schema": {"type": "integer"}}},
@@ -48,7 +48,7 @@ _ANSWER: dict[str, Any] = {
 async def describe_length(
     length: Annotated[int | None, Header(alias=HEADER_LENGTH, description=_LENGTH, ge=0)] = None,
 ) -> None:
-    """Dependency: says what the header is; the handler reads it."""
+    """Dependency: documents the header, which the handler reads itself."""
 
 
 router = APIRouter(
@@ -67,12 +67,12 @@ router = APIRouter(
     openapi_extra=describe_body(InferRequest, {BYTES: _BINARY}),
 )
 async def infer(request: Request) -> Response:
-    """Forecasts every output for each instance, and explains the forecasts where that is asked for, as tensors."""
+    """Forecasts every output for each instance, and explains the forecasts if requested, as tensors."""
     parts, served, deadline = find_parts(request), find_model_v2(request), find_deadline(request)
     choose_media_type(find_header(request.scope, b"accept"), (JSON, BYTES))
     kind: Kind = "forecast"
     with parts.work.hold(kind) as held:
-        body = await read_body(request, parts.settings, held, (JSON, BYTES, ""))  # Triton's client says none of them
+        body = await read_body(request, parts.settings, held, (JSON, BYTES, ""))  # Triton's client sends none of them
         read = partial(read_inference, body, request.headers.get(HEADER_LENGTH), served, parts.settings)
         with span("parse"):
             inference = await parts.work.run(read, kind, estimate_parsing(body), deadline=deadline)
@@ -105,7 +105,7 @@ async def _collect(advances: AsyncIterator[Advance]) -> list[Explanation]:
 
 
 def _answer(answer: InferResponse, buffers: list[bytes]) -> Response:
-    """JSON, or JSON and bytes after it."""
+    """A response of JSON, or of JSON followed by binary data."""
     if not buffers:
         return answer_json(answer)
     head = encode_json(answer)

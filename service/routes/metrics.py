@@ -1,4 +1,4 @@
-"""GET /metrics, for Prometheus; no operation of the API that clients are generated from."""
+"""GET /metrics, for Prometheus; not part of the API for which clients are generated."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ router = APIRouter(include_in_schema=False, dependencies=[READ])
 
 @router.get("/metrics")
 def get_metrics(request: Request, parts: TheParts) -> Response:
-    """Answers all metrics of this process."""
+    """All metrics of this process."""
     content, media_type = parts.metrics.expose(request.headers.get("accept", ""))
     return Response(content, media_type=media_type)

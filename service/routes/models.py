@@ -1,4 +1,4 @@
-"""GET /v1/models, and what there is to say of one model."""
+"""GET /v1/models, and the description and readiness of one model."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ router = APIRouter(tags=["models"], dependencies=[READ, Depends(refuse_other_tha
 
 @router.get("/v1/models", operation_id="list_models", response_model=ModelList, responses=describe_errors(406))
 async def list_models(parts: TheParts) -> Response:
-    """Lists the models, with the state of each and of its versions; a failed one says why."""
+    """Lists the models and their versions, with the state of each and the reason of a failure."""
     index = parts.registry.index()
     models: ModelList = {
         "models": list(index),
@@ -37,7 +37,7 @@ async def list_models(parts: TheParts) -> Response:
 
 @router.get(MODEL, operation_id="get_model", response_model=ModelInfo, responses=describe_errors(404, 406, 422, 503))
 async def get_model(served: TheModel, parts: TheParts, _: Annotated[VersionQuery, Query()]) -> Response:
-    """Describes a model: features with units and ranges, outputs, architecture, figures of the training."""
+    """Describes a model: features with units and ranges, outputs, architecture, training metrics."""
     return answer_json(describe_model(served, parts.registry.index().get(served.name, ())))
 
 
@@ -48,5 +48,5 @@ async def get_model(served: TheModel, parts: TheParts, _: Annotated[VersionQuery
     responses=describe_errors(404, 406, 422, 503),
 )
 async def get_model_readiness(served: TheModel, _: Annotated[VersionQuery, Query()]) -> Response:
-    """Says that a model answers; one that does not is a 503."""
+    """Readiness of a model; one that is not ready answers 503."""
     return answer_json(describe_readiness(served))

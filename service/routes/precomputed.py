@@ -1,4 +1,4 @@
-"""Routes whose answers are computed once for a checkpoint and a query, and then sent as they are."""
+"""Routes whose answers depend on the checkpoint and the query alone, and are cached."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from service.work.estimates import estimate_compression
 
 
 class PrecomputedRoute(APIRoute):
-    """A route on a model that answers nothing but what its path, query and Accept say."""
+    """A route on a model whose answer is determined by its path, query and Accept header."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["responses"] = {**(options.get("responses") or {}), **describe_unchanged()}
         super().__init__(path, endpoint, **options)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """The handler, asked for what is not known yet."""
+        """The handler, which runs only if the answer is not cached."""
         compute = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
             require_scope(request.scope["state"], "read")
             parts = find_parts(request)
             cache = parts.answers
-            deadline = find_deadline(request)  # which is refused, if it is none, whether it is needed or not
+            deadline = find_deadline(request)  # an invalid header is refused even if it is not needed
             known = cache.get(request.scope)
             if known is None:
-                index = parts.registry.index()  # before computing, in which time the models may change
+                index = parts.registry.index()  # before the computation, during which the models may change
                 response = await while_connected(request, compute(request))
                 cost = estimate_compression(len(response.body))
                 with span("encode"):

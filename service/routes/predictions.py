@@ -71,12 +71,12 @@ async def predict(request: Request) -> Response:
 
 
 class _Prediction:
-    """One request: read, and answered once its forecasts are there.
+    """A request to predict: parsed, and answered when its forecasts are ready.
 
     Args:
         body: its body.
         served: the model.
-        settings: what it may ask.
+        settings: the limits.
     """
 
     def __init__(self, body: bytes, served: Served, settings: Settings) -> None:
@@ -84,13 +84,13 @@ class _Prediction:
         self._is_usual = False
 
     def read(self) -> Array:
-        """Its windows; see `read_prediction`."""
+        """Parses its windows; see `read_prediction`."""
         with span("parse"):
             windows, self._is_usual = read_prediction(self._body, self._served, self._settings)
         return windows
 
     def describe(self, windows: Array, predictions: Array) -> tuple[Response, int, list[RangeWarning]]:
-        """The answer, and what is counted of it: its windows and its warnings."""
+        """The response, and the numbers for metrics: windows and warnings."""
         model = self._served.model
         with span("encode"):
             warnings = [] if self._is_usual else warn_of_range(model, windows)

@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol (V2) says of the server and its models."""
+"""Metadata of the server and its models in the Open Inference Protocol (V2)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ router = APIRouter(tags=["inference"], dependencies=[READ, Depends(refuse_other_
 
 @router.get("/v2", operation_id="get_server_metadata", response_model=ServerMetadata, responses=describe_errors(406))
 async def get_server_metadata(parts: TheParts) -> Response:
-    """Names the service, its version, and the extensions of the protocol that it has."""
+    """The name and version of the service, and the protocol extensions that it supports."""
     extensions = ["binary_tensor_data", "parameters"]
     if parts.settings.repository_api:
         extensions.append("model_repository")
@@ -35,9 +35,9 @@ async def get_server_metadata(parts: TheParts) -> Response:
     responses=describe_errors(404, 406, 503),
 )
 async def get_model_metadata(served: TheModelV2, parts: TheParts) -> Response:
-    """Describes the tensors of a model, and what their last axes are.
+    """Describes the tensors of a model, and the names along their last axes.
 
-    `/v2/models/{model}/versions/{version}` names a version, and so do `ready` and `infer` below it.
+    `/v2/models/{model}/versions/{version}` selects a version, and so do `ready` and `infer` below it.
     """
     return answer_json(describe_tensors(served, parts.registry.index().get(served.name, ())))
 
@@ -50,5 +50,5 @@ async def get_model_metadata(served: TheModelV2, parts: TheParts) -> Response:
     responses=describe_errors(404, 406, 503),
 )
 async def get_model_ready(served: TheModelV2) -> Response:
-    """Says that a model answers; one that does not is a 503."""
+    """Readiness of a model; one that is not ready answers 503."""
     return answer_json(describe_readiness(served))

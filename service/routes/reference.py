@@ -66,10 +66,10 @@ async def list_reference_windows(
 async def get_reference_window(
     served: TheModel,
     parts: TheParts,
-    index: Annotated[int, Path(description="Number of the window, from 0.")],
+    index: Annotated[int, Path(description="Index of the window, from 0.")],
     _: Annotated[VersionQuery, Query()],
 ) -> Response:
-    """Shows one of the windows that global explanations are computed on, to be forecast and explained.
+    """Returns one of the windows on which global explanations are computed, ready for `:predict` and `:explain`.
 
     It is training data: the setting `reference_windows` turns this off, and the answer is then 403.
     """

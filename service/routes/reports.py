@@ -33,7 +33,7 @@ async def get_report(
     deadline: TheDeadline,
     query: Annotated[OutputQuery, Query()],
 ) -> Response:
-    """Answers what people ask before the picture of a KAN, in words and with the numbers behind them.
+    """Answers the questions that people ask about the plot of a KAN, in words and with the numbers behind them.
 
     With `Accept: text/markdown` as prose.
     """

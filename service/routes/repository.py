@@ -1,4 +1,4 @@
-"""The repository of the Open Inference Protocol: which models there are, and loading and unloading by command."""
+"""The model repository extension of the Open Inference Protocol: index, load and unload."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OF_REPOSITORY = "/v2/repository" + OF_A_MODEL
     openapi_extra=describe_body(IndexRequest, required=False),
 )
 async def list_repository(request: Request) -> Response:
-    """Lists every version of every model, with its state and why it does not answer."""
+    """Lists every version of every model, with its state and the reason of a failure."""
     parts = _admit(request)
     asked = await _read(request, IndexRequest)
     return answer_json([describe_entry(entry) for entry in parts.registry.entries if entry.served or not asked.ready])
@@ -51,15 +51,15 @@ async def list_repository(request: Request) -> Response:
     dependencies=[Depends(describe_name), Depends(get_deadline)],
 )
 async def load_model(request: Request) -> Response:
-    """Loads what has changed of a model, beside what serves, and answers once it serves in its place.
+    """Loads new and changed files of a model, also after unload, and answers once they are served.
 
-    So it also brings back what was unloaded. Where the highest version can't be loaded, what served before goes on,
-    and the error says why. Loading goes on where the deadline passes before.
+    If the highest version cannot be loaded, the version served before stays, and the error has the reason. Loading
+    continues if the deadline passes first.
     """
     try:
         entries = await _change(request, LoadRequest, Watch.load_model)
     except (CheckpointError, OSError) as error:
-        raise BadRequestError(f"the models cannot be looked at: {error}", code="load_failed") from error
+        raise BadRequestError(f"the models cannot be read: {error}", code="load_failed") from error
     for entry in entries[:1]:
         if entry.reason is not None:
             message = f"model {entry.name!r}, version {entry.version}, cannot be loaded: {entry.reason}"
@@ -76,9 +76,9 @@ async def load_model(request: Request) -> Response:
     dependencies=[Depends(describe_name), Depends(get_deadline)],
 )
 async def unload_model(request: Request) -> Response:
-    """Takes every version of a model out of service, until it is loaded by command; its files stay.
+    """Takes every version of a model out of service until it is loaded again; its files stay.
 
-    Requests in flight finish on it.
+    Requests in flight finish.
     """
     entries = await _change(request, UnloadRequest, Watch.unload_model)
     return answer_json(list(map(describe_entry, entries)))
@@ -95,15 +95,15 @@ def _admit(request: Request) -> Parts:
 async def _change(
     request: Request, cls: type[Closed], change: Callable[[Watch, str], Awaitable[None]]
 ) -> Sequence[Entry]:
-    """Has the model of the path changed, and waits for it until the deadline; gives its versions after that.
+    """Loads or unloads the model of the path, waits until the deadline, and returns its versions.
 
-    Each process has its own models, and a request reaches one of them, so there must be one only.
+    Each process has its own models, and a request reaches only one process, so there must be only one.
     """
     parts = _admit(request)
     if parts.settings.is_shared:
         raise UnsupportedError(
-            "with several processes (workers, or the engine ray) no model is loaded or unloaded by command: change the "
-            "folder, which each process looks at by itself (poll_seconds)"
+            "with several processes (workers, or the engine ray) models cannot be loaded or unloaded over HTTP: change "
+            "the folder, which each process scans (poll_seconds)"
         )
     deadline = find_deadline(request)
     await _read(request, cls)
@@ -114,7 +114,7 @@ async def _change(
 
 
 async def _read(request: Request, cls: type[Body]) -> Body:
-    """The body, where there is one; Triton's client does not say that it is JSON."""
+    """The body, if there is one; Triton's client sends no Content-Type."""
     parts = find_parts(request)
     with parts.work.hold("explanation") as held:
         body = await read_body(request, parts.settings, held, (JSON, ""))

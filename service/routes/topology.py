@@ -47,7 +47,7 @@ async def get_topology(
     deadline: TheDeadline,
     query: Annotated[TopologyQuery, Query()],
 ) -> Response:
-    """Shows the pruned network as a graph, with what pruning costs; as a picture with `Accept: image/svg+xml`.
+    """Returns the pruned network as a graph with its fidelity; as a picture with `Accept: image/svg+xml`.
 
     Prune by `fidelity` (default 0.99) or by thresholds, not both. `through` leaves only the paths through one node.
     """
@@ -75,7 +75,7 @@ async def get_topology(
 async def get_fidelity_curve(
     served: TheModel, parts: TheParts, deadline: TheDeadline, query: Annotated[FidelityQuery, Query()]
 ) -> Response:
-    """Shows what each number of edges costs, from all to none, when the weakest go first."""
+    """Returns the fidelity for each number of edges, from all to none, removing the weakest first."""
     output = read_output(query.output, served.model.config)
     points = await deadline.wait(parts.results.fidelity_curve(served, output, query.metric, query.fill))
     describe = partial(describe_fidelity_curve, served, output, query, points)

@@ -1,4 +1,4 @@
-"""Other windows and other models: what if, what must change, and what has changed."""
+"""Schemas of `:whatif` and `:counterfactual`, and the members that these share with `:compare`."""
 
 from __future__ import annotations
 
@@ -25,31 +25,33 @@ from service.schemas.predictions import (
 )
 
 WhatIfKind = TypeAliasType("WhatIfKind", Literal["shift", "value"])
-Output = Annotated[str | None, Field(description="Name of an output; may be left out where the model has one.")]
+Output = Annotated[str | None, Field(description="Name of an output; optional if the model has one.")]
 Features = Annotated[
-    list[str] | None, Field(description="Names of the features that change; all where absent.", min_length=1)
+    list[str] | None, Field(description="Names of the features that may change; absent: all.", min_length=1)
 ]
 Steps = Annotated[
     list[StrictInt] | None,
     Field(
-        description="The first and the last step that change, 0 the newest: `[-5, 0]` for six; all where absent.",
+        description="First and last step that change, 0 the newest: `[-5, 0]` for six steps; absent: all.",
         min_length=2,
         max_length=2,
     ),
 ]
-UnitOf = Annotated[str | None, Field(description="Its unit; null where unknown.")]
+UnitOf = Annotated[str | None, Field(description="Its unit; null if unknown.")]
 
 
 class Shift(Closed):
-    """Constants that are added to a feature, in its own unit, evenly spaced."""
+    """Evenly spaced constants that are added to a feature, in its own unit."""
 
     from_: Annotated[float, Field(alias="from", description="The first.", strict=True)]
     to: Annotated[float, Field(description="The last.", strict=True)]
-    points: Annotated[int, Field(description="How many, at most `max_points`.", ge=2, strict=True)] = DEFAULT_POINTS
+    points: Annotated[int, Field(description="Number of constants, at most `max_points`.", ge=2, strict=True)] = (
+        DEFAULT_POINTS
+    )
 
 
 class WhatIfRequest(Closed):
-    """Windows, and what should be different in them."""
+    """Windows, and the changes to try."""
 
     model_config = ConfigDict(json_schema_extra=ONE_FORM)
 
@@ -61,32 +63,32 @@ class WhatIfRequest(Closed):
     shift: Annotated[
         Shift | None,
         Field(
-            description="What is added. Absent, each feature takes constant values from its training minimum to its "
-            f"maximum, {DEFAULT_POINTS} of them."
+            description="Constants to add. Absent: each feature is set to constant values from its training minimum to "
+            f"its maximum, {DEFAULT_POINTS} of them."
         ),
     ] = None
 
 
 class Target(Closed):
-    """Where the forecast shall lie, in the target's unit: one of the three."""
+    """The desired range of the forecast, in the target's unit: one of the three members."""
 
-    # Below allOf, as openapi-python-client else makes a class for each form.
+    # Below allOf, since openapi-python-client otherwise generates a class for each form.
     model_config = ConfigDict(
         json_schema_extra={
             "allOf": [{"oneOf": [{"required": ["at_least"]}, {"required": ["at_most"]}, {"required": ["between"]}]}]
         }
     )
 
-    at_least: Annotated[StrictFloat | None, Field(description="It is at least this.")] = None
-    at_most: Annotated[StrictFloat | None, Field(description="It is at most this.")] = None
+    at_least: Annotated[StrictFloat | None, Field(description="Lower bound.")] = None
+    at_most: Annotated[StrictFloat | None, Field(description="Upper bound.")] = None
     between: Annotated[
         list[StrictFloat] | None,
-        Field(description="It is from the first to the second of these.", min_length=2, max_length=2),
+        Field(description="Lower and upper bound.", min_length=2, max_length=2),
     ] = None
 
 
 class CounterfactualRequest(Closed):
-    """Windows, what their forecasts should be, and what may change for that."""
+    """Windows, a target for their forecasts, and what may change."""
 
     model_config = ConfigDict(json_schema_extra=ONE_FORM)
 
@@ -96,48 +98,48 @@ class CounterfactualRequest(Closed):
     target: Target
     features: Features = None
     steps: Steps = None
-    max_features: Annotated[int, Field(description="How many features may change together.", ge=1, strict=True)] = (
+    max_features: Annotated[int, Field(description="Most features that change together.", ge=1, strict=True)] = (
         terms.Search.max_features
     )
     within_training_range: Annotated[
         bool,
         Field(
-            description="Whether changed values keep within the smallest and the largest of training; else a feature "
-            "shifts by at most 10 standard deviations.",
+            description="Whether changed values must stay in the feature's training range; otherwise a feature shifts "
+            "by at most 10 standard deviations.",
             strict=True,
         ),
     ] = True
 
 
 class Shared(TypedDict):
-    """What every answer of this kind says first."""
+    """Members that all answers of this kind share."""
 
     model_name: Name
     version: Version
     checkpoint: Checkpoint
     output: Annotated[str, Field(description="Name of the output.")]
-    unit: Annotated[str | None, Field(description="Unit of its forecasts; null where unknown.")]
+    unit: Annotated[str | None, Field(description="Unit of its forecasts; null if unknown.")]
     warnings: Warnings
     warnings_omitted: NotRequired[WarningsOmitted]
 
 
 class ResponseCurve(TypedDict):
-    """Forecasts of one instance in which one feature is different."""
+    """Forecasts of one instance with one feature changed."""
 
     feature: Annotated[str, Field(description="Name of the feature.")]
     unit: UnitOf
     kind: Annotated[
-        WhatIfKind, Field(description="`shift`: the values are added to the feature; `value`: they take its place.")
+        WhatIfKind, Field(description="`shift`: the values are added to the feature; `value`: they replace it.")
     ]
-    values: Annotated[list[float], Field(description="In the feature's unit.")]
-    predictions: Annotated[list[float], Field(description="The forecast for each, as `:predict` gives it.")]
+    values: Annotated[list[float], Field(description="Shifts or values, in the feature's unit.")]
+    predictions: Annotated[list[float], Field(description="The forecast for each, as `:predict` returns it.")]
     outside_training_range: Annotated[
-        list[bool], Field(description="For each, whether a changed value leaves the feature's training range.")
+        list[bool], Field(description="For each, whether a changed value is outside the feature's training range.")
     ]
 
 
 class WhatIfResponse(Shared):
-    """What the forecasts would be."""
+    """Forecasts of changed windows."""
 
     curves: Annotated[
         list[list[ResponseCurve]], Field(description="By instance, then by feature in the order of the request.")
@@ -145,71 +147,67 @@ class WhatIfResponse(Shared):
 
 
 class ChangeInfo(TypedDict):
-    """What is added to one feature."""
+    """A constant added to one feature."""
 
     feature: Annotated[str, Field(description="Name of the feature.")]
     unit: UnitOf
-    steps: Annotated[list[int], Field(description="The first and the last step that change; 0 is the newest.")]
-    shift: Annotated[float, Field(description="What is added at each of them, in the feature's unit.")]
+    steps: Annotated[list[int], Field(description="First and last step that change; 0 is the newest.")]
+    shift: Annotated[float, Field(description="The constant added at each of these steps, in the feature's unit.")]
     shift_in_std: Annotated[float, Field(description="The same in training standard deviations.")]
 
 
 class SingleFeatureInfo(TypedDict):
-    """What one feature can do alone, by the exhaustive search of its range."""
+    """The effect of changing one feature alone, by exhaustive search of its range."""
 
     feature: Annotated[str, Field(description="Name of the feature.")]
     unit: UnitOf
-    shift: Annotated[
-        float | None, Field(description="The smallest shift that reaches the target; null where none does.")
-    ]
+    shift: Annotated[float | None, Field(description="The smallest shift that reaches the target; null if none does.")]
     shift_in_std: Annotated[float | None, Field(description="The same in training standard deviations.")]
-    best_prediction: Annotated[
-        float, Field(description="The forecast that comes nearest to the target, over its whole range.")
-    ]
+    best_prediction: Annotated[float, Field(description="The forecast nearest to the target, over the whole range.")]
 
 
 class NearestReference(TypedDict):
-    """The reference window that is nearest to the changed window.
+    """The reference window nearest to the changed window.
 
-    Distances are root mean square differences of all cells, in training standard deviations.
+    Distances are root mean square differences over all cells, in training standard deviations.
     """
 
-    index: Annotated[int, Field(description="Number of the reference window, from 0.")]
-    distance: Annotated[float, Field(description="How far it is from the changed window.")]
+    index: Annotated[int, Field(description="Index of the reference window.")]
+    distance: Annotated[float, Field(description="Its distance from the changed window.")]
     typical: Annotated[
         float | None,
         Field(
-            description="Median distance of the reference windows from the nearest other; null where there is only one."
+            description="Median distance between a reference window and its nearest other; null if there is only one."
         ),
     ]
 
 
 class CounterfactualInfo(TypedDict):
-    """The smallest change found; where the target is not reached, the one that misses it by least."""
+    """The smallest change found; if the target is not reached, the change that comes nearest to it."""
 
-    prediction: Annotated[float, Field(description="The forecast as it is.")]
+    prediction: Annotated[float, Field(description="The forecast of the instance as given.")]
     reached: Annotated[bool, Field(description="Whether the target is reached.")]
     changes: Annotated[
         list[ChangeInfo],
-        Field(description="Largest first; none where the forecast reaches the target as it is."),
+        Field(description="Largest first; empty if the forecast already reaches the target."),
     ]
-    new_prediction: Annotated[float, Field(description="The forecast of `instance`, as `:predict` gives it.")]
+    new_prediction: Annotated[float, Field(description="The forecast of `instance`, as `:predict` returns it.")]
     distance: Annotated[float, Field(description="Sum of the magnitudes of `shift_in_std`.")]
     nearest_reference: NearestReference
     instance: Annotated[list[list[float]], Field(description="The changed window, lookback x n_features.")]
     single_features: Annotated[
-        list[SingleFeatureInfo], Field(description="Of each feature that may change, in the order of the model.")
+        list[SingleFeatureInfo], Field(description="One entry per feature that may change, in the order of the model.")
     ]
 
 
 class CounterfactualResponse(Shared):
-    """What must change."""
+    """The smallest changes that reach the target."""
 
-    counterfactuals: Annotated[list[CounterfactualInfo], Field(description="One for each instance.")]
+    counterfactuals: Annotated[list[CounterfactualInfo], Field(description="One per instance.")]
 
 
 def describe_shared(served: Served, output: int, warnings: list[RangeWarning]) -> Shared:
-    """What every answer says first."""
+    """The shared members of an answer."""
     config = served.model.config
     shared: Shared = {
         "model_name": served.name,

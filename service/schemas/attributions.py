@@ -1,4 +1,4 @@
-"""The table of the features: how much each counts over the reference windows."""
+"""The importance of each feature over the reference windows."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ ComparedBaseline = TypeAliasType("ComparedBaseline", terms.ComparedBaseline)
 
 
 class AttributionsQuery(OutputQuery):
-    """What the table is about."""
+    """The output, and optional parts of the table."""
 
     baselines: Annotated[
         bool,
         Field(
-            description="Whether to say how far the baselines `mean`, `zero` and `reference` agree; it takes longer."
+            description="Whether to include the agreement of the baselines `mean`, `zero` and `reference`; it takes "
+            "longer."
         ),
     ] = False
     format: FormatParameter = None
@@ -34,7 +35,7 @@ class AttributionsQuery(OutputQuery):
 
 
 class ReferenceInfo(TypedDict):
-    """What the table was measured on."""
+    """The data and seeds behind the table."""
 
     windows: Annotated[int, Field(description="Number of reference windows.")]
     seed: Annotated[int, Field(description="Seed of the bootstrap and of the permutations.")]
@@ -47,10 +48,10 @@ class ReferenceInfo(TypedDict):
 
 
 class RedundantFeature(TypedDict):
-    """A feature that says nearly the same on the reference windows."""
+    """A feature that is strongly correlated on the reference windows."""
 
     name: Annotated[str, Field(description="Name of the feature.")]
-    correlation: Annotated[float, Field(description="Pearson's, over all windows and steps.")]
+    correlation: Annotated[float, Field(description="Pearson correlation over all windows and steps.")]
 
 
 class FeatureAttribution(TypedDict):
@@ -68,14 +69,16 @@ class FeatureAttribution(TypedDict):
             "permutation effect includes 0 where targets are known; else `weak`."
         ),
     ]
-    connected: Annotated[bool, Field(description="Whether such a path exists.")]
+    connected: Annotated[
+        bool, Field(description="Whether a path of live edges and nonzero weights leads to the output.")
+    ]
     mean_abs_contribution: Annotated[
         float, Field(description="Mean magnitude of its contribution, summed over steps; baseline `mean`.")
     ]
-    interval: Annotated[Interval, Field(description="Of that mean, 95 %.")]
+    interval: Annotated[Interval, Field(description="95 % interval of that mean.")]
     mean_contribution: Annotated[float, Field(description="Signed mean of its contribution.")]
-    share: Annotated[float, Field(description="Of all features' mean |contribution|; the shares sum to 1.")]
-    share_interval: Annotated[Interval, Field(description="Of the share, 95 %.")]
+    share: Annotated[float, Field(description="Share of all features' mean |contribution|; the shares sum to 1.")]
+    share_interval: Annotated[Interval, Field(description="95 % interval of the share.")]
     permutation_mae_increase: Annotated[
         float | None,
         Field(
@@ -84,17 +87,19 @@ class FeatureAttribution(TypedDict):
             "without targets."
         ),
     ]
-    permutation_interval: Annotated[Interval | None, Field(description="Of that growth, 95 %; null without targets.")]
+    permutation_interval: Annotated[
+        Interval | None, Field(description="95 % interval of the growth; null without targets.")
+    ]
     pykan_feature_score: Annotated[
         float | None,
         Field(
-            description="pykan's `feature_score`, model units; null behind an LSTM, where it would be about units, and "
-            "where there are too few reference windows."
+            description="pykan's `feature_score`, model units; null after an LSTM, where it would be about units, and "
+            "with too few reference windows."
         ),
     ]
     redundant_with: Annotated[
         list[RedundantFeature],
-        Field(description="Features with |correlation| >= 0.9: the model may use either in the other's place."),
+        Field(description="Features with |correlation| >= 0.9, which the model may use in place of this one."),
     ]
 
 
@@ -114,33 +119,33 @@ class StepImportance(TypedDict):
     mean_abs_contribution: Annotated[
         float, Field(description="Mean magnitude of its contribution, summed over features.")
     ]
-    interval: Annotated[Interval, Field(description="Of that mean, 95 %.")]
+    interval: Annotated[Interval, Field(description="95 % interval of that mean.")]
 
 
 class BaselineAgreement(TypedDict):
-    """How far two baselines agree on the features."""
+    """Agreement of two baselines on the importance of features."""
 
     baselines: Annotated[
         list[ComparedBaseline],
         Field(
-            description=f"The two; `reference` averages over {terms.N_BASELINES} reference windows.",
+            description=f"The two baselines; `reference` averages over {terms.N_BASELINES} reference windows.",
             min_length=2,
             max_length=2,
         ),
     ]
-    rank_correlation: Annotated[float, Field(description="Spearman's, of the features' mean |contribution|.")]
-    share_difference: Annotated[float, Field(description="Largest difference between a feature's shares.")]
+    rank_correlation: Annotated[float, Field(description="Spearman correlation of the features' mean |contribution|.")]
+    share_difference: Annotated[float, Field(description="Largest difference between the shares of a feature.")]
     feature: Annotated[str, Field(description="Name of the feature with that difference.")]
 
 
 class AttributionsResponse(TypedDict):
-    """The features and steps of a model, by what they contribute to one output."""
+    """The features and steps of a model, by their contribution to one output."""
 
     model_name: Name
     version: Version
     checkpoint: Checkpoint
     output: Annotated[str, Field(description="Name of the output.")]
-    unit: Annotated[str | None, Field(description="Unit of the target; null where unknown.")]
+    unit: Annotated[str | None, Field(description="Unit of the target; null if unknown.")]
     reference: ReferenceInfo
     features: Annotated[list[FeatureAttribution], Field(description="Most important first.")]
     groups: Annotated[
@@ -152,7 +157,7 @@ class AttributionsResponse(TypedDict):
     ]
     steps: Annotated[list[StepImportance], Field(description="Oldest first.")]
     baselines: NotRequired[
-        Annotated[list[BaselineAgreement], Field(description="Each pair of baselines; only where asked for.")]
+        Annotated[list[BaselineAgreement], Field(description="One entry per pair of baselines; only if requested.")]
     ]
 
 
@@ -165,8 +170,8 @@ def describe_attributions(
 
     Args:
         served: the model.
-        importance: for the output in question.
-        agreements: of the baselines; None where they are not asked for.
+        importance: the importance for one output.
+        agreements: agreement of the baselines; None if not requested.
     """
     steps = importance.measured.steps
     described: AttributionsResponse = {

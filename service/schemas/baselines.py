@@ -1,4 +1,4 @@
-"""What a window is compared with: as a request asks for it, and as the answer states it."""
+"""Schemas of baselines, in requests and in answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from service.schemas.closed import Closed
 
 BaselineName = TypeAliasType("BaselineName", Literal["mean", "zero", "reference"])
 BaselineKind = Literal["mean", "zero", "reference", "values", "instance"]
-BaselineValue = Annotated[float | list[float], Field(description="A number, or one per step, original units.")]
+BaselineValue = Annotated[float | list[float], Field(description="A number, or one per step, in original units.")]
 
 
 class BaselineValues(Closed):
@@ -23,7 +23,9 @@ class BaselineValues(Closed):
 
     values: Annotated[
         dict[str, BaselineValue],
-        Field(description="For every feature of the model a number or one per step, original units, oldest first."),
+        Field(
+            description="For every feature of the model a number or one per step, in original units, oldest step first."
+        ),
     ]
 
 
@@ -38,24 +40,24 @@ class BaselineInstance(Closed):
 class BaselineReference(Closed):
     """Reference windows as baselines; the explanation is the mean over them."""
 
-    reference: Annotated[int, Field(description="How many are drawn, at most as many as there are.", ge=2)]
+    reference: Annotated[int, Field(description="Number of reference windows to draw.", ge=2)]
     seed: Annotated[int, Field(description="Seed of the draw.", ge=0)] = 0
 
 
 class UsedBaseline(TypedDict):
-    """What the windows were compared with, original units."""
+    """The baseline of an explanation, in original units."""
 
-    kind: Annotated[BaselineKind, Field(description="Which kind of baseline was asked for.")]
+    kind: Annotated[BaselineKind, Field(description="Kind of the baseline.")]
     values: NotRequired[
         Annotated[
             dict[str, BaselineValue],
             Field(
-                description="Of each feature; for `reference` the mean over windows and steps; absent for `instance`."
+                description="Value per feature; for `reference` the mean over windows and steps; absent for `instance`."
             ),
         ]
     ]
     reference: NotRequired[
-        Annotated[int, Field(description="How many reference windows were drawn; only for kind `reference`.")]
+        Annotated[int, Field(description="Number of reference windows drawn; only for kind `reference`.")]
     ]
     seed: NotRequired[Annotated[int, Field(description="Seed of the draw; only for kind `reference`.")]]
     instance: NotRequired[
@@ -64,12 +66,12 @@ class UsedBaseline(TypedDict):
 
 
 def describe_baseline(baseline: Baseline, features: Sequence[str], window: Array) -> UsedBaseline:
-    """The baseline as the answer states it.
+    """Describes a baseline in an answer.
 
     Args:
-        baseline: what was asked for.
+        baseline: the requested baseline.
         features: names of the features.
-        window: what it is, (lookback, n_features), original units.
+        window: its window, (lookback, n_features), original units.
     """
     if baseline.kind == "instance":
         return {"kind": "instance", "instance": np.asarray(baseline.instance).tolist()}
@@ -80,12 +82,12 @@ def describe_baseline(baseline: Baseline, features: Sequence[str], window: Array
 
 
 def describe_reference_baselines(features: Sequence[str], windows: Array, seed: int) -> UsedBaseline:
-    """Reference windows that serve as baselines, as the answer states them.
+    """Describes reference windows that serve as baselines.
 
     Args:
         features: names of the features.
         windows: the windows, (count, lookback, n_features), original units.
-        seed: of the draw.
+        seed: seed of the draw.
     """
     values = dict(zip(features, windows.mean(axis=(0, 1)).tolist(), strict=True))
     return {"kind": "reference", "reference": len(windows), "seed": seed, "values": values}

@@ -1,4 +1,4 @@
-"""What the models of requests and queries have in common: nothing unknown passes."""
+"""Base classes of requests and queries, which refuse unknown names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 
 class Closed(BaseModel):
-    """A request, or the query of one, whose unknown names are refused with those that exist."""
+    """A request or query that refuses unknown names and lists the known ones."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -21,23 +21,21 @@ class Closed(BaseModel):
             if name not in known:
                 names = ", ".join(known)
                 raise PydanticCustomError(
-                    "unknown_name", "is unknown; there are {names}", {"name": name, "names": names}
+                    "unknown_name", "is unknown; expected one of {names}", {"name": name, "names": names}
                 )
         return data
 
 
-VERSION = "Version of the model, such as `1`; absent, the highest that is ready answers."
+VERSION = "Version of the model, such as `1`; absent: the highest that is ready."
 
 
 class VersionQuery(Closed):
-    """Which version is meant."""
+    """Selects a version."""
 
     version: Annotated[str | None, Field(description=VERSION)] = None
 
 
 class OutputQuery(VersionQuery):
-    """Which output is meant."""
+    """Selects an output."""
 
-    output: Annotated[str | None, Field(description="Name of an output; may be left out where the model has one.")] = (
-        None
-    )
+    output: Annotated[str | None, Field(description="Name of an output; optional if the model has one.")] = None

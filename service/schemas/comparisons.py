@@ -1,4 +1,4 @@
-"""Why forecasts differ, and how models do."""
+"""Schemas of `:compare` and `comparison`: differences of forecasts, and of models."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from service.schemas.closed import Closed, OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
 from service.schemas.predictions import ONE_FORM, Columns, Instances
 
-Contributions = Annotated[dict[str, float], Field(description="Of each feature, in the target's unit.")]
-Share = Annotated[float, Field(description="Of all features' mean |contribution|.")]
+Contributions = Annotated[dict[str, float], Field(description="Contribution of each feature, in the target's unit.")]
+Share = Annotated[float, Field(description="Share of all features' mean |contribution|.")]
 
 
 class Against(Closed):
-    """The other side: other windows, another version, another model, or several of these."""
+    """The other side of a comparison: other windows, another version or another model, or several of these."""
 
     instances: Annotated[
         list[list[list[float]]] | None,
-        Field(description="As many windows; those of the request where absent."),
+        Field(description="As many windows as in the request; absent: the same windows."),
     ] = None
     version: Annotated[
         str | None,
-        Field(description="Version of the other model; absent, that of the request, or of another model its highest."),
+        Field(description="Version of the other model; absent: that of the request, or the highest of another model."),
     ] = None
     model: Annotated[
         str | None,
-        Field(description="Name of another model with the same features and lookback; absent, the same."),
+        Field(description="Name of another model with the same features and lookback; absent: the same model."),
     ] = None
 
 
 class CompareRequest(Closed):
-    """Windows, and what their forecasts are compared with."""
+    """Windows, and the other side of the comparison."""
 
     model_config = ConfigDict(json_schema_extra=ONE_FORM)
 
@@ -57,7 +57,7 @@ class CompareRequest(Closed):
 
 
 class ComparedModel(TypedDict):
-    """The model on the other side."""
+    """The model on the other side of a comparison."""
 
     model_name: Name
     version: Version
@@ -65,33 +65,35 @@ class ComparedModel(TypedDict):
 
 
 class DataPart(TypedDict):
-    """What the forecasts differ by since the windows do."""
+    """The part of the difference that is due to the windows."""
 
     total: Annotated[float, Field(description="The data part, in the target's unit.")]
     contributions: Contributions
 
 
 class ModelPart(TypedDict):
-    """What the forecasts differ by since the models do."""
+    """The part of the difference that is due to the models."""
 
     total: Annotated[float, Field(description="The model part, in the target's unit.")]
     contributions: Contributions
     baseline_shift: Annotated[
-        float, Field(description="What the models differ by at the baseline that they share: the rest of the total.")
+        float, Field(description="Difference of the models at their common baseline: the rest of the total.")
     ]
 
 
 class ComparisonInfo(TypedDict):
-    """The difference of two forecasts, divided: data + model = difference."""
+    """The difference of two forecasts: data + model = difference."""
 
     prediction: Annotated[float, Field(description="The forecast.")]
-    against_prediction: Annotated[float, Field(description="The one it is compared with.")]
-    difference: Annotated[float, Field(description="The first less the second.")]
+    against_prediction: Annotated[float, Field(description="The forecast that it is compared with.")]
+    difference: Annotated[float, Field(description="The first minus the second.")]
     data: DataPart
     model: ModelPart
-    residual: Annotated[float, Field(description="How far the contributions may be from the totals.")]
+    residual: Annotated[float, Field(description="Largest gap between the contributions and the totals.")]
     error: Annotated[float, Field(description="Largest estimated error of a contribution.")]
-    tolerance: Annotated[float, Field(description="What each ledger's are compared with, in the target's unit.")]
+    tolerance: Annotated[
+        float, Field(description="Tolerance of residual and error of each ledger, in the target's unit.")
+    ]
     converged: Annotated[bool, Field(description="Whether every ledger has converged.")]
 
 
@@ -99,81 +101,80 @@ class CompareResponse(Shared):
     """Why the forecasts differ."""
 
     against: ComparedModel
-    comparisons: Annotated[list[ComparisonInfo], Field(description="One for each instance.")]
+    comparisons: Annotated[list[ComparisonInfo], Field(description="One per instance.")]
 
 
 class ComparisonQuery(OutputQuery):
-    """Which output is meant, and which model it is compared with."""
+    """Selects an output, and the model to compare with."""
 
     against_version: Annotated[
         str | None,
-        Field(description="Version of the other model; absent, that of the request, or of another model its highest."),
+        Field(description="Version of the other model; absent: that of the request, or the highest of another model."),
     ] = None
     against_model: Annotated[
-        str | None, Field(description="Name of another model with the same features and lookback; absent, the same.")
+        str | None,
+        Field(description="Name of another model with the same features and lookback; absent: the same model."),
     ] = None
-    fidelity: Annotated[
-        float, Field(description="R2 that the topologies keep, whose edges come and go.", ge=0, le=1)
-    ] = 0.99
+    fidelity: Annotated[float, Field(description="R2 of the topologies that are compared.", ge=0, le=1)] = 0.99
 
 
 class FeatureChangeInfo(TypedDict):
-    """How much more, or less, the model uses a feature than the other."""
+    """Change of the importance of a feature."""
 
     name: Annotated[str, Field(description="Name of the feature.")]
     share: Share
-    against_share: Annotated[float, Field(description="The same of the other model.")]
-    change: Annotated[float, Field(description="The first less the second.")]
-    interval: Annotated[Interval, Field(description="Of the change; windows are resampled for both together.")]
+    against_share: Annotated[float, Field(description="The same for the other model.")]
+    change: Annotated[float, Field(description="The first minus the second.")]
+    interval: Annotated[Interval, Field(description="Interval of the change, by resampling windows jointly.")]
 
 
 class EdgeChangeInfo(TypedDict):
-    """One edge, by its place in both networks; what one of them lacks is null."""
+    """One edge, matched by its place in both networks; members of a missing edge are null."""
 
     stage: Annotated[str, Field(description="`front` or `head`.")]
-    layer: Annotated[int, Field(description="Layer of the node that the edge leaves.")]
-    i: Annotated[int, Field(description="Number of that node.")]
-    j: Annotated[int, Field(description="Number of the sub-node, in the next layer, that it enters.")]
-    source: Annotated[str, Field(description="Id of the node that it leaves.")]
-    target: Annotated[str, Field(description="Id of the node that it enters.")]
+    layer: Annotated[int, Field(description="Layer of the source node.")]
+    i: Annotated[int, Field(description="Index of the source node.")]
+    j: Annotated[int, Field(description="Index of the target sub-node, in the next layer.")]
+    source: Annotated[str, Field(description="Id of the source node.")]
+    target: Annotated[str, Field(description="Id of the target node.")]
     kept: Annotated[bool | None, Field(description="Whether the topology of this model keeps it.")]
-    against_kept: Annotated[bool | None, Field(description="The same of the other.")]
+    against_kept: Annotated[bool | None, Field(description="The same for the other.")]
     contribution: Annotated[float | None, Field(description="Mean |contribution|, in the target's unit.")]
-    against_contribution: Annotated[float | None, Field(description="The same of the other model.")]
-    change: Annotated[float | None, Field(description="The first less the second.")]
-    interval: Annotated[Interval | None, Field(description="Of the change.")]
+    against_contribution: Annotated[float | None, Field(description="The same for the other model.")]
+    change: Annotated[float | None, Field(description="The first minus the second.")]
+    interval: Annotated[Interval | None, Field(description="Interval of the change.")]
     curve_difference: Annotated[
         float | None,
         Field(
-            description="Largest difference of the two curves over the joint support, model units; null where the "
-            "supports do not meet, and after a layer norm."
+            description="Largest difference of the two curves over the joint support, model units; null if the "
+            "supports do not overlap, and after a layer norm."
         ),
     ]
 
 
 class ComparisonResponse(TypedDict):
-    """What has changed from another model to this one, on the reference windows of this one."""
+    """Comparison of this model with another one, on the reference windows of this one."""
 
     model_name: Name
     version: Version
     checkpoint: Checkpoint
     output: Annotated[str, Field(description="Name of the output.")]
-    unit: Annotated[str | None, Field(description="Unit of its forecasts; null where unknown.")]
+    unit: Annotated[str | None, Field(description="Unit of its forecasts; null if unknown.")]
     against: ComparedModel
-    fidelity: Annotated[float, Field(description="R2 that the topologies keep.")]
-    reference_windows: Annotated[int, Field(description="How many there are.")]
-    confidence: Annotated[float, Field(description="Of the intervals.")]
+    fidelity: Annotated[float, Field(description="R2 of the topologies.")]
+    reference_windows: Annotated[int, Field(description="Number of reference windows.")]
+    confidence: Annotated[float, Field(description="Confidence of the intervals.")]
     difference: Annotated[
         float, Field(description="Root mean square difference of the forecasts, in the target's unit.")
     ]
-    mae: Annotated[float | None, Field(description="Mean absolute error; null where targets are unknown.")]
-    against_mae: Annotated[float | None, Field(description="The same of the other model.")]
-    features: Annotated[list[FeatureChangeInfo], Field(description="The largest change first.")]
-    edges: Annotated[list[EdgeChangeInfo], Field(description="Those of either network, by stage, layer, i and j.")]
+    mae: Annotated[float | None, Field(description="Mean absolute error; null if targets are unknown.")]
+    against_mae: Annotated[float | None, Field(description="The same for the other model.")]
+    features: Annotated[list[FeatureChangeInfo], Field(description="Largest change first.")]
+    edges: Annotated[list[EdgeChangeInfo], Field(description="Edges of either network, by stage, layer, i and j.")]
 
 
 def describe_against(other: Served) -> ComparedModel:
-    """The model on the other side."""
+    """The model on the other side of a comparison."""
     return {"model_name": other.name, "version": other.version, "checkpoint": other.checkpoint}
 
 
@@ -204,7 +205,7 @@ def _describe(one: Comparison, names: tuple[str, ...]) -> ComparisonInfo:
 
 
 def describe_model_comparison(served: Served, other: Served, found: ModelComparison) -> ComparisonResponse:
-    """What has changed."""
+    """Describes a comparison of models."""
     return {
         "model_name": served.name,
         "version": served.version,

@@ -22,14 +22,14 @@ N_FORMULAS = 5
 
 
 class CurvesQuery(RuleQuery):
-    """How edges are sampled, and which count as kept."""
+    """How edges are sampled, and by which rule they are pruned."""
 
     points: Annotated[int, Field(description="Samples of a curve, evenly spaced.", ge=2)] = 101
     range: Annotated[
         Range,
         Field(
-            description="From where to where: `support`, 1st to 99th percentile of the reference windows; "
-            "`reference`, their smallest to largest; `grid`, the core interval of the knots.",
+            description="Interval: `support`, 1st to 99th percentile on the reference windows; `reference`, their "
+            "minimum to maximum; `grid`, the core interval of the knots.",
         ),
     ] = "support"
 
@@ -37,21 +37,21 @@ class CurvesQuery(RuleQuery):
 class CurveQuery(CurvesQuery):
     """How one edge is sampled."""
 
-    stage: Annotated[Stage, Field(description="The KAN that the edge is of.")] = "head"
-    formulas: Annotated[bool, Field(description="Whether to look for formulas of the edge.")] = False
+    stage: Annotated[Stage, Field(description="The KAN of the edge.")] = "head"
+    formulas: Annotated[bool, Field(description="Whether to search for formulas of the edge.")] = False
     format: FormatParameter = None
     theme: ThemeParameter = "auto"
 
 
 class Histogram(TypedDict):
-    """How often the reference windows send which values through the edge."""
+    """Histogram of the edge's inputs on the reference windows."""
 
-    edges: Annotated[list[float], Field(description="Bounds of the bins, one more than `counts`, model units.")]
-    counts: Annotated[list[int], Field(description="Values in each bin.")]
+    edges: Annotated[list[float], Field(description="Edges of the bins, one more than `counts`, model units.")]
+    counts: Annotated[list[int], Field(description="Number of values in each bin.")]
 
 
 class SupportInfo(TypedDict):
-    """What the reference windows send through the edge, model units."""
+    """Distribution of the edge's inputs on the reference windows, model units."""
 
     p01: Annotated[float, Field(description="1st percentile.")]
     p50: Annotated[float, Field(description="Median.")]
@@ -64,11 +64,11 @@ class SupportInfo(TypedDict):
 
 
 class LineInfo(TypedDict):
-    """The straight line nearest to the edge inside its support, model units."""
+    """Linear fit to the edge on its support, model units."""
 
     slope: Annotated[float, Field(description="Its slope.")]
     intercept: Annotated[float, Field(description="Its value at x = 0.")]
-    r2: Annotated[float, Field(description="How much of the edge the line explains; 1 for a constant.")]
+    r2: Annotated[float, Field(description="R2 of the line; 1 for a constant.")]
 
 
 class Formula(TypedDict):
@@ -76,7 +76,7 @@ class Formula(TypedDict):
 
     expression: Annotated[
         str,
-        Field(description="Of x, in Python's notation with numpy's names, with as few digits as keep its R2."),
+        Field(description="A Python expression of x with NumPy's names, with as few digits as keep its R2."),
     ]
     r2: Annotated[
         float,
@@ -88,12 +88,12 @@ class Formula(TypedDict):
 class EdgeFunction(TypedDict):
     """One edge, sampled; masks and scales included."""
 
-    stage: Annotated[Stage, Field(description="Which KAN it is of.")]
-    layer: Annotated[int, Field(description="Layer of the node it leaves.")]
-    i: Annotated[int, Field(description="Number of the node it leaves.")]
-    j: Annotated[int, Field(description="Number of the sub-node it enters.")]
-    source: Annotated[str, Field(description="Id of the node it leaves.")]
-    target: Annotated[str, Field(description="Id of the node or sub-node it enters.")]
+    stage: Annotated[Stage, Field(description="The KAN of the edge.")]
+    layer: Annotated[int, Field(description="Layer of the source node.")]
+    i: Annotated[int, Field(description="Index of the source node.")]
+    j: Annotated[int, Field(description="Index of the target sub-node.")]
+    source: Annotated[str, Field(description="Id of the source node.")]
+    target: Annotated[str, Field(description="Id of the target node or sub-node.")]
     space: Annotated[Literal["model"], Field(description="Positions, values, knots and scores are in model units.")]
     x: Annotated[list[float], Field(description="Positions, ascending, model units.")]
     function_of: Annotated[
@@ -107,26 +107,26 @@ class EdgeFunction(TypedDict):
     y: Annotated[list[float], Field(description="Values, base + spline (+ symbolic), model units.")]
     base: Annotated[list[float], Field(description="The base part.")]
     spline: Annotated[list[float], Field(description="The spline part.")]
-    symbolic: NotRequired[Annotated[list[float], Field(description="The fixed function, where the edge holds one.")]]
+    symbolic: NotRequired[Annotated[list[float], Field(description="The fixed function; only for a symbolic edge.")]]
     slope: Annotated[list[float], Field(description="dy/dx.")]
     x_original: NotRequired[
-        Annotated[list[float], Field(description="x in the feature's unit; only where the edge leaves a feature.")]
+        Annotated[list[float], Field(description="x in the feature's unit; only if the source is a feature.")]
     ]
     y_original: NotRequired[
         Annotated[
             list[float],
-            Field(description="What it adds to the forecast, target's unit; only where it enters an output."),
+            Field(description="y in the target's unit, as it adds to the forecast; only if the edge enters an output."),
         ]
     ]
-    unit: Annotated[str | None, Field(description="Unit of `x_original`; null where there is none or it is unknown.")]
-    grid: Annotated[list[float], Field(description="Knots, the extended ones too, model units.")]
+    unit: Annotated[str | None, Field(description="Unit of `x_original`; null if there is none or it is unknown.")]
+    grid: Annotated[list[float], Field(description="Knots, extended ones included, model units.")]
     support: SupportInfo
     line: LineInfo
     shape: Annotated[
         Shape,
         Field(
-            description="`linear`, `curved`, `flat` where it adds next to nothing, or `base_only` where what "
-            "passes lies outside the grid.",
+            description="`linear`, `curved`, `flat` if it is nearly constant, or `base_only` if its inputs lie outside "
+            "the grid.",
         ),
     ]
     scores: NotRequired[Scores]
@@ -138,8 +138,8 @@ class EdgeFunction(TypedDict):
         Annotated[
             list[Formula],
             Field(
-                description=f"At most {N_FORMULAS}, best first, a straight line among them; only where asked for, and "
-                "not behind a layer norm, where an edge is no function of one number.",
+                description=f"At most {N_FORMULAS}, best first, a straight line among them; only if requested, and "
+                "not after a layer norm, where an edge is not a function of one number.",
                 max_length=N_FORMULAS,
             ),
         ]
@@ -147,7 +147,7 @@ class EdgeFunction(TypedDict):
 
 
 class EdgeContext(TypedDict):
-    """What edges are of."""
+    """Members that all answers about edges share."""
 
     model_name: Name
     version: Version
@@ -169,13 +169,13 @@ class EdgeList(EdgeContext):
 def describe_edge(
     served: Served, topology: NetworkGraph, curve: EdgeCurve, candidates: Sequence[Candidate] = ()
 ) -> EdgeResponse:
-    """One edge, with what it is of.
+    """Describes one edge.
 
     Args:
         served: the model.
         topology: its graph.
         curve: the edge.
-        candidates: its formulas, best first; none where they are not asked for.
+        candidates: its formulas, best first; empty if not requested.
     """
     function = _describe_curve(curve)
     if candidates:
@@ -184,7 +184,7 @@ def describe_edge(
 
 
 def describe_edges(served: Served, topology: NetworkGraph, curves: list[EdgeCurve]) -> EdgeList:
-    """Several edges, with what they are of."""
+    """Describes several edges."""
     return {**_describe_context(served, topology), "edges": [_describe_curve(curve) for curve in curves]}
 
 
@@ -234,7 +234,7 @@ def _describe_curve(curve: EdgeCurve) -> EdgeFunction:
 
 
 def _describe_formulas(candidates: Sequence[Candidate]) -> list[Formula]:
-    """The first few; a straight line that is not among them takes the last one's place."""
+    """The first few; the last one is replaced by a straight line if there is none among them."""
     best = list(candidates[:N_FORMULAS])
     if all(candidate.function != "x" for candidate in best):
         best[-1] = next(candidate for candidate in candidates if candidate.function == "x")

@@ -1,4 +1,4 @@
-"""Ledgers: contributions of one output that add up at every layer."""
+"""Ledgers: contributions to one output that are complete at every layer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,11 @@ Detail = TypeAliasType("Detail", Literal["features", "steps", "flow"])
 Method = TypeAliasType("Method", Literal["integrated_gradients", "expected_gradients"])
 Groups = dict[str, Annotated[list[str], Field(min_length=1)]]
 Segments = dict[str, Annotated[list[int], Field(min_length=2, max_length=2)]]
-ExplainedOutput = Annotated[
-    str | list[str], Field(description="The explained output; a list where a list was asked for.")
-]
+ExplainedOutput = Annotated[str | list[str], Field(description="The explained output; a list if the request has one.")]
 
 
 class ExplainRequest(Closed):
-    """Windows to explain, in one of two forms, and what to say of them."""
+    """Windows to explain, in one of two forms, and the options of the explanation."""
 
     model_config = ConfigDict(json_schema_extra=ONE_FORM)
 
@@ -34,7 +32,7 @@ class ExplainRequest(Closed):
     columns: Columns = None
     output: Annotated[
         str | list[str] | None,
-        Field(description="Name of an output, or a list of them; may be left out where the model has one."),
+        Field(description="Name of an output, or a list of names; optional if the model has one."),
     ] = None
     detail: Annotated[
         Detail,
@@ -46,9 +44,9 @@ class ExplainRequest(Closed):
     baseline: Annotated[
         BaselineName | BaselineReference | BaselineValues | BaselineInstance | None,
         Field(
-            description="What a window is compared with: `mean`, each feature's mean over the reference windows; "
-            f"`zero`, its training mean; `reference`, {DEFAULT_COUNT} reference windows, or as many as given, over "
-            "which the explanation is averaged (expected gradients); given values; or another window.",
+            description="The baseline of the path: `mean`, each feature's mean over the reference windows; `zero`, its "
+            f"training mean; `reference`, the average over {DEFAULT_COUNT} reference windows, or as many as given "
+            "(expected gradients); given values; or another window.",
         ),
     ] = "mean"
     groups: Annotated[
@@ -87,7 +85,7 @@ class ExplainRequest(Closed):
     receipt: Annotated[
         bool,
         Field(
-            description="Whether the answer holds a `receipt`, with which `kanscope explain --receipt` repeats it.",
+            description="Whether to include a `receipt`, from which `kanscope explain --receipt` repeats the answer.",
             strict=True,
         ),
     ] = False
@@ -103,10 +101,10 @@ class ExplainRequest(Closed):
 
 
 class EdgeContribution(TypedDict):
-    """What passes through one edge."""
+    """The contribution of one edge."""
 
-    i: Annotated[int, Field(description="Number of the node that the edge leaves.")]
-    j: Annotated[int, Field(description="Number of the sub-node, in the next layer, that it enters.")]
+    i: Annotated[int, Field(description="Index of the source node.")]
+    j: Annotated[int, Field(description="Index of the target sub-node, in the next layer.")]
     contribution: Annotated[float, Field(description="Its contribution, in the target's unit.")]
 
 
@@ -115,19 +113,19 @@ class LayerContributions(TypedDict):
 
     stage: Annotated[
         Literal["input", "front", "lstm", "gru", "cell", "head", "output"],
-        Field(description="Which part of the network."),
+        Field(description="Part of the network."),
     ]
-    layer: Annotated[int, Field(description="Number of the layer within its stage.")]
+    layer: Annotated[int, Field(description="Index of the layer within its stage.")]
     nodes: NotRequired[
         Annotated[
             list[float],
-            Field(description="Contribution of each node; absent where another stage lists them."),
+            Field(description="Contribution of each node; absent if another stage lists them."),
         ]
     ]
     edges: NotRequired[
         Annotated[
             list[EdgeContribution],
-            Field(description="Of the edges that leave this layer, by i, then j; absent where there are none."),
+            Field(description="Contributions of the edges from this layer, by i, then j; absent if there are none."),
         ]
     ]
 
@@ -139,8 +137,8 @@ class Effect(TypedDict):
     with others. Neither sums to F(x) - F(x0).
     """
 
-    removed: Annotated[float, Field(description="What the forecast loses: F(x) - F(x with the feature at x0).")]
-    alone: Annotated[float, Field(description="What the feature does alone: F(x0 with the feature at x) - F(x0).")]
+    removed: Annotated[float, Field(description="The loss by removal: F(x) - F(x with the feature at x0).")]
+    alone: Annotated[float, Field(description="The effect alone: F(x0 with the feature at x) - F(x0).")]
 
 
 class StepEffects(TypedDict):
@@ -153,14 +151,15 @@ class StepEffects(TypedDict):
 class Explanation(TypedDict):
     """The ledger of one instance and one output, in the target's unit."""
 
-    instance: Annotated[int, Field(description="Number of the instance, from 0.")]
+    instance: Annotated[int, Field(description="Index of the instance.")]
     output: Annotated[str, Field(description="Name of the output.")]
     prediction: Annotated[float, Field(description="The forecast F(x).")]
     baseline_prediction: Annotated[
-        float, Field(description="The forecast of the baseline, F(x0); of several baselines, the mean.")
+        float, Field(description="The forecast of the baseline, F(x0); the mean over several baselines.")
     ]
     contributions: Annotated[
-        dict[str, float], Field(description="Of each feature, over all steps; they sum to F(x) - F(x0).")
+        dict[str, float],
+        Field(description="Contribution of each feature, over all steps; they sum to F(x) - F(x0) (completeness)."),
     ]
     contributions_by_group: NotRequired[
         Annotated[
@@ -195,13 +194,16 @@ class Explanation(TypedDict):
     ]
     residual: Annotated[
         float,
-        Field(description="Furthest that any layer is from F(x) - F(x0), or any KAN node from in = out."),
+        Field(
+            description="Largest deviation of a layer's sum from F(x) - F(x0), or of a KAN node from in = out (Captum: "
+            "convergence delta)."
+        ),
     ]
     error: Annotated[
         float,
         Field(description="Largest estimated error of any contribution of this explanation; not below the residual."),
     ]
-    tolerance: Annotated[float, Field(description="What residual and error are compared with, in the target's unit.")]
+    tolerance: Annotated[float, Field(description="The bound on residual and error, in the target's unit.")]
     converged: Annotated[
         bool,
         Field(
@@ -209,15 +211,15 @@ class Explanation(TypedDict):
             "neighbouring points of the path."
         ),
     ]
-    path_nodes: Annotated[int, Field(description="Nodes of the integration path that were used.")]
+    path_nodes: Annotated[int, Field(description="Number of nodes of the integration path.")]
     standard_error: Annotated[
         dict[str, float] | None,
-        Field(description="Of each feature's contribution, for baseline `reference`; else null."),
+        Field(description="Standard error of each feature's contribution, for baseline `reference`; otherwise null."),
     ]
 
 
 class Versions(TypedDict):
-    """What computed the numbers."""
+    """Versions of the software that computed the numbers."""
 
     kanscope: Annotated[str, Field(description="This service.")]
     torch: Annotated[str, Field(description="PyTorch, with its build.")]
@@ -226,7 +228,7 @@ class Versions(TypedDict):
 
 
 class InputHash(TypedDict):
-    """What was explained, without its values."""
+    """A hash of the explained windows."""
 
     sha256: Annotated[
         str,
@@ -240,7 +242,7 @@ class InputHash(TypedDict):
 
 
 class Receipt(TypedDict):
-    """What is needed to repeat an answer: `kanscope explain --receipt` does, from the answer and the windows."""
+    """What `kanscope explain --receipt` needs, besides the windows, to reproduce an answer."""
 
     checkpoint: Checkpoint
     versions: Versions
@@ -253,11 +255,11 @@ class Receipt(TypedDict):
         ),
     ]
     output: ExplainedOutput
-    detail: Annotated[Detail, Field(description="What is said.")]
-    effects: NotRequired[Annotated[bool, Field(description="True where effects were asked for.")]]
-    baseline: Annotated[UsedBaseline, Field(description="What the windows are compared with, and the seed of a draw.")]
-    groups: Annotated[Groups, Field(description="Features that are summed; empty where none are.")]
-    segments: Annotated[Segments, Field(description="Steps that are summed; empty where none are.")]
+    detail: Annotated[Detail, Field(description="Level of detail.")]
+    effects: NotRequired[Annotated[bool, Field(description="True if effects were requested.")]]
+    baseline: Annotated[UsedBaseline, Field(description="The baseline, with the seed of a draw.")]
+    groups: Annotated[Groups, Field(description="Groups of features whose contributions are summed; may be empty.")]
+    segments: Annotated[Segments, Field(description="Segments of steps whose contributions are summed; may be empty.")]
     tolerance: Annotated[
         float, Field(description="Largest accepted residual and error, in standard deviations of the output.")
     ]
@@ -271,9 +273,7 @@ class Receipt(TypedDict):
     ]
     halvings: Annotated[
         int,
-        Field(
-            description="How often a part of a path may be halved where its residual or error is above its share.", ge=0
-        ),
+        Field(description="Most bisections of any part of a path.", ge=0),
     ]
 
 
@@ -286,13 +286,13 @@ class ExplainHeader(TypedDict):
     output: ExplainedOutput
     unit: Annotated[
         str | list[str | None] | None,
-        Field(description="Unit of the target, null where unknown; a list where `output` is one."),
+        Field(description="Unit of the target, null if unknown; a list if `output` is one."),
     ]
     baseline: UsedBaseline
     predictions: Predictions
     warnings: Warnings
     warnings_omitted: NotRequired[WarningsOmitted]
-    receipt: NotRequired[Annotated[Receipt, Field(description="Where it was asked for.")]]
+    receipt: NotRequired[Annotated[Receipt, Field(description="Only if requested.")]]
 
 
 class ExplainResponse(ExplainHeader):
@@ -300,17 +300,17 @@ class ExplainResponse(ExplainHeader):
 
     explanations: Annotated[
         list[Explanation],
-        Field(description="One for each instance; of several outputs, one for each instance and output."),
+        Field(description="One per instance; with several outputs, one per instance and output."),
     ]
 
 
 def describe_explanation(explained: Explained, detail: Detail, first: int) -> Iterator[Explanation]:
-    """An explanation for each window.
+    """Describes the explanation of each window.
 
     Args:
         explained: contributions for windows.
-        detail: what to say.
-        first: number of the first of them in the request.
+        detail: the level of detail.
+        first: index of the first window in the request.
     """
     features, errors = explained.features, explained.standard_error
     for window in range(len(explained)):
@@ -359,7 +359,7 @@ def _describe_effects_by_group(explained: Explained, window: int) -> dict[str, E
 
 
 def _list_effects(effects: Effects, window: int) -> list[Effect]:
-    """Of all parts in a row."""
+    """The effects of all parts, in order."""
     pairs = zip(effects.removed[window].ravel().tolist(), effects.alone[window].ravel().tolist(), strict=True)
     return [{"removed": removed, "alone": alone} for removed, alone in pairs]
 

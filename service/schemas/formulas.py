@@ -17,7 +17,7 @@ FormulaFormat = TypeAliasType("FormulaFormat", Literal["json", "python", "latex"
 
 
 class FormulaQuery(OutputQuery):
-    """Which output is meant, and how its formulas are written."""
+    """Selects an output, and the form of its formulas."""
 
     complexity: Annotated[
         int | None,
@@ -33,7 +33,7 @@ class FormulaQuery(OutputQuery):
 
 
 class VariableInfo(TypedDict):
-    """What a symbol of a formula stands for."""
+    """The meaning of a symbol in a formula."""
 
     node: Annotated[str, Field(description="Id of the node, such as `lstm:7` or `feature:temp_c`.")]
     profile: Annotated[
@@ -44,32 +44,32 @@ class VariableInfo(TypedDict):
 class FormulaInfo(TypedDict):
     """One formula. R2 and error are through the whole model, on the half of the reference windows not searched."""
 
-    complexity: Annotated[int, Field(description="pykan's prices of the functions in it, added up, and one.")]
-    r2: Annotated[float, Field(description="Against the model.")]
+    complexity: Annotated[int, Field(description="Sum of pykan's complexities of its functions, plus one.")]
+    r2: Annotated[float, Field(description="R2 against the model.")]
     mae: Annotated[
-        float | None, Field(description="Mean absolute error against the targets; null where they are unknown.")
+        float | None, Field(description="Mean absolute error against the targets; null if they are unknown.")
     ]
-    expression: Annotated[str, Field(description="In Python's notation, original units.")]
-    python: Annotated[str, Field(description="A function of NumPy arrays that needs nothing else.")]
-    latex: Annotated[str, Field(description="The same expression.")]
+    expression: Annotated[str, Field(description="A Python expression, in original units.")]
+    python: Annotated[str, Field(description="A self-contained Python function of NumPy arrays.")]
+    latex: Annotated[str, Field(description="The same expression in LaTeX.")]
     variables: Annotated[
-        dict[str, VariableInfo], Field(description="What its symbols stand for, in the order of the arguments.")
+        dict[str, VariableInfo], Field(description="The meaning of its symbols, in the order of the arguments.")
     ]
 
 
 class FormulaResponse(TypedDict):
-    """A front of formulas, none of which another beats in both complexity and error."""
+    """A Pareto front of formulas by complexity and error."""
 
     model_name: Name
     version: Version
     checkpoint: Checkpoint
     output: Annotated[str, Field(description="Name of the output.")]
-    unit: Annotated[str | None, Field(description="Its unit; null where unknown.")]
+    unit: Annotated[str | None, Field(description="Its unit; null if unknown.")]
     formulas: Annotated[list[FormulaInfo], Field(description="Simplest first.")]
 
 
 def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Any]) -> FormulaResponse:
-    """The formulas that were chosen."""
+    """Describes the chosen formulas."""
     return {
         "model_name": served.name,
         "version": served.version,

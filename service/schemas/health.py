@@ -1,4 +1,4 @@
-"""Whether the process lives, and whether it can answer."""
+"""Liveness and readiness."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from service.schemas.models import ModelSummary
 
 
 class Health(TypedDict):
-    """The process answers."""
+    """The process is alive."""
 
     status: Annotated[Literal["ok"], Field(description="Always `ok`.")]
 
 
 class Readiness(TypedDict):
-    """Loading is over, and at least one model answers."""
+    """Loading has finished, and at least one model answers."""
 
     ready: Annotated[Literal[True], Field(description="Always true: until then the answer is a 503.")]
-    models: Annotated[list[ModelSummary], Field(description="Every wanted model; those that failed say why.")]
+    models: Annotated[list[ModelSummary], Field(description="Every model of the folder, with the reason of a failure.")]
 
 
 class ServerHealth(TypedDict):
-    """Whether the process lives, and whether it can answer."""
+    """Liveness and readiness."""
 
     live: Annotated[Literal[True], Field(description="Always true.")]
-    ready: Annotated[bool, Field(description="Whether loading is over and a model answers.")]
+    ready: Annotated[bool, Field(description="Whether loading has finished and a model answers.")]
 
 
 class UnreadyResponse(ErrorResponse):

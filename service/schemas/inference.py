@@ -24,7 +24,7 @@ OutputName = TypeAliasType(
     "OutputName", Literal["predictions", "contributions", "contributions_by_group", "residual", "error"]
 )
 OutputDatatype = Annotated[Literal["FP64"], Field(description="Datatype of the values.")]
-TensorShape = Annotated[list[int], Field(description="Its shape; -1 for any number.")]
+TensorShape = Annotated[list[int], Field(description="Its shape; -1 for any size.")]
 
 
 class ServerMetadata(TypedDict):
@@ -32,7 +32,7 @@ class ServerMetadata(TypedDict):
 
     name: Annotated[str, Field(description="Name of the service.")]
     version: Annotated[str, Field(description="Its version.")]
-    extensions: Annotated[list[str], Field(description="Extensions of the protocol that it has.")]
+    extensions: Annotated[list[str], Field(description="Protocol extensions that it supports.")]
 
 
 class TensorMetadata(TypedDict):
@@ -44,31 +44,31 @@ class TensorMetadata(TypedDict):
 
 
 class ModelMetadataParameters(TypedDict):
-    """What belongs to the axes of the tensors."""
+    """The names along the axes of the tensors."""
 
     checkpoint: Checkpoint
     features: Annotated[
         list[str],
-        Field(description="Names along the last axis of the input; in its place there may be a tensor for each."),
+        Field(description="Names along the last axis of the input; one tensor per feature may be sent instead."),
     ]
     outputs: Annotated[list[str], Field(description="Names along the last axis of `predictions`.")]
     groups: Annotated[
         list[str],
         Field(
-            description="Names along the third axis of `contributions_by_group`, where a request says nothing of "
-            "groups; empty where the checkpoint has none."
+            description="Names along the third axis of `contributions_by_group` for a request without groups; empty if "
+            "the checkpoint has none."
         ),
     ]
 
 
 class ModelMetadata(TypedDict):
-    """A model, in tensors."""
+    """The tensors of a model."""
 
     name: Name
-    versions: Annotated[list[str], Field(description="Versions that answer, the highest first.")]
+    versions: Annotated[list[str], Field(description="Versions that are ready, highest first.")]
     platform: Annotated[Literal["kanscope"], Field(description="Always `kanscope`.")]
-    inputs: Annotated[list[TensorMetadata], Field(description="What a request brings.")]
-    outputs: Annotated[list[TensorMetadata], Field(description="What is answered where nothing else is asked for.")]
+    inputs: Annotated[list[TensorMetadata], Field(description="Tensors of a request.")]
+    outputs: Annotated[list[TensorMetadata], Field(description="Tensors of an answer by default.")]
     parameters: ModelMetadataParameters
 
 
@@ -78,7 +78,7 @@ class InferInputParameters(Closed):
     binary_data_size: Annotated[
         int | None,
         Field(
-            description="How many bytes of the binary part, in the order of the inputs, are its values.",
+            description="Length of its values in the binary part, which has them in the order of the inputs.",
             ge=0,
             strict=True,
         ),
@@ -97,26 +97,24 @@ class InferInput(Closed):
         ),
     ]
     shape: Annotated[list[Annotated[int, Field(ge=0, strict=True)]], Field(description="Its shape.", max_length=8)]
-    datatype: Annotated[Datatype, Field(description="Its datatype; whatever it is, values are read as numbers.")]
+    datatype: Annotated[Datatype, Field(description="Its datatype; values are read as numbers of any datatype.")]
     parameters: InferInputParameters | None = None
     data: Annotated[
         Any,
-        Field(
-            description="Its values, nested like the shape or all in a row, row by row; absent where they are binary."
-        ),
+        Field(description="Its values, nested like the shape or flat in row-major order; absent if they are binary."),
     ] = None
 
 
 class InferOutputParameters(Closed):
-    """Parameters of a wanted output."""
+    """Parameters of a requested output."""
 
     binary_data: Annotated[
-        bool | None, Field(description="Whether its values come as bytes after the JSON.", strict=True)
+        bool | None, Field(description="Whether its values are returned as binary data after the JSON.", strict=True)
     ] = None
 
 
 class InferOutputRequest(Closed):
-    """A wanted output tensor."""
+    """A requested output tensor."""
 
     name: Annotated[OutputName, Field(description="Its name.")]
     parameters: InferOutputParameters | None = None
@@ -128,8 +126,8 @@ class InferParameters(Closed):
     explain: Annotated[
         bool,
         Field(
-            description="Whether forecasts are explained, in the tensors `contributions`, `residual` and `error`. It "
-            "takes an API key with the scope explain, where keys are wanted.",
+            description="Whether to explain the forecasts, in the tensors `contributions`, `residual` and `error`. "
+            "Needs an API key with the scope explain, if keys are needed.",
             strict=True,
         ),
     ] = False
@@ -137,13 +135,11 @@ class InferParameters(Closed):
         Literal["features", "steps"],
         Field(description="Whether `contributions` are of features, or of steps and features."),
     ] = "features"
-    baseline: Annotated[BaselineName, Field(description="What a window is compared with, as in `ExplainRequest`.")] = (
-        "mean"
-    )
+    baseline: Annotated[BaselineName, Field(description="The baseline, as in `ExplainRequest`.")] = "mean"
     groups: Annotated[
         str | None,
         Field(
-            description="`groups` of `ExplainRequest` as JSON in a text, such as "
+            description="`groups` of `ExplainRequest` as a string of JSON, such as "
             '`{"hour": ["hour_sin", "hour_cos"]}` or `null`; by default those of the checkpoint.',
             strict=True,
         ),
@@ -151,13 +147,13 @@ class InferParameters(Closed):
     segments: Annotated[
         str | None,
         Field(
-            description='`segments` of `ExplainRequest` as JSON in a text, such as `{"last six hours": [-5, 0]}`.',
+            description='`segments` of `ExplainRequest` as a string of JSON, such as `{"last six hours": [-5, 0]}`.',
             strict=True,
         ),
     ] = None
-    binary_data_output: Annotated[
-        bool, Field(description="Whether outputs that say nothing of it come as bytes.", strict=True)
-    ] = False
+    binary_data_output: Annotated[bool, Field(description="Default of `binary_data` for all outputs.", strict=True)] = (
+        False
+    )
 
 
 class InferRequest(Closed):
@@ -165,47 +161,45 @@ class InferRequest(Closed):
 
     id: Annotated[
         str | None,
-        Field(description="Id of the request, which the answer repeats.", max_length=128, strict=True),
+        Field(description="Id of the request, repeated in the answer.", max_length=128, strict=True),
     ] = None
     model_name: Annotated[
-        str | None, Field(description="What KServe's client says beside the path; not read.", strict=True)
+        str | None, Field(description="Sent by KServe's client besides the path; ignored.", strict=True)
     ] = None
     parameters: InferParameters | None = None
     inputs: Annotated[list[InferInput], Field(description="The input tensors.", min_length=1)]
     outputs: Annotated[
         list[InferOutputRequest] | None,
-        Field(description="The wanted outputs; where it is absent or empty, all there are.", max_length=5),
+        Field(description="The requested outputs; absent or empty: all.", max_length=5),
     ] = None
 
 
 class InferResponseParameters(TypedDict):
-    """What else there is to say of an answer."""
+    """Parameters of an answer."""
 
     checkpoint: Checkpoint
     outside_range: Annotated[
-        int, Field(description="How often a feature of a window lies outside its training range.", ge=0)
+        int, Field(description="Number of pairs of a window and a feature outside the training range.", ge=0)
     ]
     converged: NotRequired[
-        Annotated[bool, Field(description="Whether every explanation has converged; only of explanations.")]
+        Annotated[bool, Field(description="Whether every explanation has converged; only with explanations.")]
     ]
     groups: NotRequired[
         Annotated[
             list[str],
             Field(
                 description="Names along the third axis of `contributions_by_group`: the groups, then the features "
-                "that are in none; only where there are groups or segments."
+                "that are in none; only with groups or segments."
             ),
         ]
     ]
-    segments: NotRequired[
-        Annotated[list[str], Field(description="Names along its fourth axis; only where there are segments.")]
-    ]
+    segments: NotRequired[Annotated[list[str], Field(description="Names along its fourth axis; only with segments.")]]
 
 
 class InferOutputSize(TypedDict):
-    """Parameters of an answered output."""
+    """Parameters of an output in an answer."""
 
-    binary_data_size: Annotated[int, Field(description="How many bytes after the JSON are its values.")]
+    binary_data_size: Annotated[int, Field(description="Length of its values in the binary part.")]
 
 
 class InferOutput(TypedDict):
@@ -223,7 +217,7 @@ class InferOutput(TypedDict):
     datatype: OutputDatatype
     parameters: NotRequired[InferOutputSize]
     data: NotRequired[
-        Annotated[list[float], Field(description="Its values row by row, all in one; absent where they are binary.")]
+        Annotated[list[float], Field(description="Its values, flat in row-major order; absent if they are binary.")]
     ]
 
 
@@ -234,15 +228,15 @@ class InferResponse(TypedDict):
     model_version: Version
     id: Annotated[str, Field(description="Id of the request: its own, or that of `X-Request-Id`.")]
     parameters: InferResponseParameters
-    outputs: Annotated[list[InferOutput], Field(description="The output tensors, in the order asked for.")]
+    outputs: Annotated[list[InferOutput], Field(description="The output tensors, in the order of the request.")]
 
 
 def describe_tensors(served: Served, entries: Sequence[Entry]) -> ModelMetadata:
-    """A model's tensors, beside its versions.
+    """Describes the tensors and versions of a model.
 
     Args:
         served: the model.
-        entries: all its versions, the highest first.
+        entries: all its versions, highest first.
     """
     config = served.model.config
     return {
@@ -268,15 +262,15 @@ def describe_inference(
     explanations: Sequence[Explanation],
     outside_range: int,
 ) -> tuple[InferResponse, list[bytes]]:
-    """The answer, and the bytes of its binary tensors.
+    """Describes the answer, and returns the bytes of its binary tensors.
 
     Args:
         served: the model.
-        answer_id: what the answer is called.
-        wanted: the output tensors, and whether each is binary.
+        answer_id: id of the answer.
+        wanted: the requested tensors, and whether each is binary.
         predictions: (n, n_outputs), original units.
-        explanations: by window, then by output; none where it wants none.
-        outside_range: how often a feature of a window lies outside its training range.
+        explanations: by window, then by output; may be empty.
+        outside_range: number of pairs of a window and a feature outside the training range.
     """
     values = {"predictions": predictions, **_arrange(explanations, len(predictions))}
     outputs: list[InferOutput] = []
@@ -321,6 +315,6 @@ def _arrange(explanations: Sequence[Explanation], n_windows: int) -> dict[str, A
 
 
 def _list_groups(explanation: Explanation) -> list[Any]:
-    """What each group contributes, or a list of what it does in each segment."""
+    """The contribution of each group, or a list per segment."""
     values = explanation["contributions_by_group"].values()
     return [[*value.values()] if isinstance(value, dict) else value for value in values]

@@ -1,4 +1,4 @@
-"""The models and what they are made of."""
+"""Models, their versions and their architecture."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Interval = Annotated[list[float], Field(min_length=2, max_length=2)]  # lower an
 
 
 class VersionSummary(TypedDict):
-    """A version of a model and whether it answers."""
+    """A version of a model and its state."""
 
     version: Version
     state: Annotated[State, Field(description="`loading`, `ready`, `failed`, or `unloaded` by command.")]
-    ready: Annotated[bool, Field(description="Whether it answers.")]
-    checkpoint: Annotated[Checkpoint | None, Field(description="Identity of the checkpoint; null where none answers.")]
+    ready: Annotated[bool, Field(description="Whether it is ready.")]
+    checkpoint: Annotated[Checkpoint | None, Field(description="Identity of the checkpoint; null if none is ready.")]
     reason: NotRequired[
         Annotated[
             str,
@@ -43,53 +43,55 @@ class VersionSummary(TypedDict):
     ]
 
 
-Versions = Annotated[list[VersionSummary], Field(description="All versions, the highest first.")]
+Versions = Annotated[list[VersionSummary], Field(description="All versions, highest first.")]
 
 
 class ModelSummary(VersionSummary):
-    """A model, as the version that answers where none is named: the highest that can."""
+    """A model, described by its default version: the highest that is ready."""
 
     name: Name
     versions: Versions
 
 
 class ModelList(TypedDict):
-    """All models that are wanted, the failed ones too."""
+    """All models of the folder, failed ones included."""
 
     models: Annotated[list[str], Field(description="Names of the models.")]
     details: Annotated[list[ModelSummary], Field(description="A summary of each, in the same order.")]
 
 
 class FeatureInfo(TypedDict):
-    """One input column, with what is known of its training values, in its own unit."""
+    """One input column, with statistics of its training values, in its own unit."""
 
     name: Annotated[str, Field(description="Name of the column.")]
-    unit: Annotated[str | None, Field(description="Its unit, for people; null where unknown.")]
+    unit: Annotated[str | None, Field(description="Its unit, for display; null if unknown.")]
     mean: Annotated[float, Field(description="Mean over the training rows.")]
     std: Annotated[float, Field(description="Standard deviation over the training rows; 0 for a constant column.")]
-    min: Annotated[float | None, Field(description="Smallest training value; null where unknown.")]
-    max: Annotated[float | None, Field(description="Largest training value; null where unknown.")]
-    integer: Annotated[bool, Field(description="Whether its values are whole numbers.")]
-    fixed: Annotated[bool, Field(description="Whether nobody can change it, as a calendar cannot be changed.")]
+    min: Annotated[float | None, Field(description="Smallest training value; null if unknown.")]
+    max: Annotated[float | None, Field(description="Largest training value; null if unknown.")]
+    integer: Annotated[bool, Field(description="Whether its values are integers.")]
+    fixed: Annotated[bool, Field(description="Whether it cannot be changed, such as a calendar feature.")]
 
 
 class TargetInfo(TypedDict):
     """One forecast column, or one class."""
 
     name: Annotated[str, Field(description="Name of the column.")]
-    unit: Annotated[str | None, Field(description="Unit of predictions and contributions; null where unknown.")]
+    unit: Annotated[str | None, Field(description="Unit of predictions and contributions; null if unknown.")]
 
 
 class BasisInfo(TypedDict):
-    """What the functions on a layer's edges are made of, with the options of its kind."""
+    """The basis of the functions on a layer's edges, with its options."""
 
     kind: Annotated[str, Field(description="Name of the basis.", json_schema_extra={"enum": list(BASES)})]
     grid_size: NotRequired[Annotated[int, Field(description="Grid intervals; of `bspline`.")]]
     order: NotRequired[Annotated[int, Field(description="Order of the splines; 3 is cubic; of `bspline`.")]]
-    centres: NotRequired[Annotated[int, Field(description="Bumps of an edge; of `gaussian` and `sech2`.")]]
-    denominator: NotRequired[Annotated[float, Field(description="Width of a bump; of `gaussian` and `sech2`.")]]
+    centres: NotRequired[Annotated[int, Field(description="Number of radial functions; of `gaussian` and `sech2`.")]]
+    denominator: NotRequired[
+        Annotated[float, Field(description="Width of a radial function; of `gaussian` and `sech2`.")]
+    ]
     degree: NotRequired[Annotated[int, Field(description="Highest degree of the polynomials; of `chebyshev`.")]]
-    frequencies: NotRequired[Annotated[int, Field(description="Cosines and sines of an edge; of `fourier`.")]]
+    frequencies: NotRequired[Annotated[int, Field(description="Number of frequencies; of `fourier`.")]]
 
 
 class LayerInfo(TypedDict):
@@ -99,14 +101,14 @@ class LayerInfo(TypedDict):
     base_activation: Annotated[
         str,
         Field(
-            description="What is added to the basis; `zero` is nothing.",
+            description="Activation added to the basis; `zero` for none.",
             json_schema_extra={"enum": list(BASE_FUNCTIONS)},
         ),
     ]
     before: Annotated[
         list[str],
         Field(
-            description="What happens to the nodes' values before the edges read them, in order.",
+            description="Operations on the nodes' values before the edges, in order.",
             json_schema_extra={"items": {"type": "string", "enum": ["affine", "layer_norm", *ACTIVATIONS]}},
         ),
     ]
@@ -124,21 +126,21 @@ class LayersInfo(TypedDict):
         Annotated[
             int | list[int],
             Field(
-                description="Grid intervals; one number a layer of edges where they differ; only where all layers are "
+                description="Grid intervals; one number per layer of edges if they differ; only if all layers are "
                 "B-splines."
             ),
         ]
     ]
     spline_order: NotRequired[
-        Annotated[int, Field(description="Order of the splines; only where all layers have the same.")]
+        Annotated[int, Field(description="Order of the splines; only if all layers have the same.")]
     ]
     base_activation: NotRequired[
-        Annotated[str, Field(description="What is added to the basis; only where all layers have the same.")]
+        Annotated[str, Field(description="Activation added to the basis; only if all layers have the same.")]
     ]
     mult_arity: NotRequired[
         Annotated[
             list[list[int]],
-            Field(description="Factors of each product node, by layer; only where there are any."),
+            Field(description="Factors of each product node, by layer; only if there are any."),
         ]
     ]
 
@@ -151,24 +153,27 @@ class RecurrentInfo(TypedDict):
     bidirectional: Annotated[bool, Field(description="Whether a second direction reads the window backwards.")]
     readout: Annotated[
         Readout,
-        Field(description="What the head sees: the `last` step, the `mean` over the steps, or all, `flatten`."),
+        Field(description="Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."),
     ]
 
 
 class Architecture(TypedDict):
     """The network: [front per step] -> [LSTM or GRU] -> readout -> head -> [output function]."""
 
-    front: Annotated[LayersInfo | None, Field(description="Layers on each step's features; null where there are none.")]
+    front: Annotated[
+        LayersInfo | None, Field(description="Layers on the features of each step; null if there are none.")
+    ]
     lstm: Annotated[RecurrentInfo | None, Field(description="The LSTM; null without one.")]
     gru: Annotated[RecurrentInfo | None, Field(description="The GRU; null without one.")]
     readout: Annotated[
-        Readout, Field(description="What the head sees of the steps: the `last`, their `mean`, or all, `flatten`.")
+        Readout,
+        Field(description="Input of the head: the `last` step, the `mean` over the steps, or all steps, `flatten`."),
     ]
-    head: Annotated[LayersInfo, Field(description="The layers that give the forecasts.")]
+    head: Annotated[LayersInfo, Field(description="The layers that compute the forecasts.")]
     output_function: Annotated[
         str | None,
         Field(
-            description="What is applied to the last layer's nodes; null for nothing.",
+            description="Function of the last layer's nodes; null for none.",
             json_schema_extra={"anyOf": [{"enum": ["softmax", *ACTIVATIONS], "type": "string"}, {"type": "null"}]},
         ),
     ]
@@ -188,20 +193,20 @@ class ProvenanceInfo(TypedDict):
         ),
     ]
     parent: Annotated[
-        Checkpoint | None, Field(description="The checkpoint it was made from; null where there is none.")
+        Checkpoint | None, Field(description="The checkpoint from which it was made; null if there is none.")
     ]
     difference: Annotated[
         float | None,
         Field(
             description="Largest difference from the predictions that an import was checked against, in their unit; "
-            "null where there was no such check."
+            "null without such a check."
         ),
     ]
     relative_difference: Annotated[
         float | None,
         Field(
             description="The same in standard deviations of that output over the check's windows, or relative to its "
-            "magnitude where it does not vary."
+            "magnitude if it does not vary."
         ),
     ]
     not_told_apart: Annotated[
@@ -214,10 +219,10 @@ class ProvenanceInfo(TypedDict):
 
 
 class ModelInfo(TypedDict):
-    """Everything a client needs to ask a model."""
+    """Everything that a client needs for requests to a model."""
 
     name: Name
-    state: Annotated[Literal["ready"], Field(description="Always `ready`: a model that is not answers 503.")]
+    state: Annotated[Literal["ready"], Field(description="Always `ready`: otherwise the answer is 503.")]
     ready: Annotated[bool, Field(description="Always true.")]
     checkpoint: Checkpoint
     version: Version
@@ -225,42 +230,40 @@ class ModelInfo(TypedDict):
     features: Annotated[list[FeatureInfo], Field(description="Input columns, in the order of an instance's last axis.")]
     groups: Annotated[
         dict[str, list[str]],
-        Field(
-            description="Features that mean one thing, by the name of their group, which `:explain` sums by default."
-        ),
+        Field(description="Features by the name of their group, whose contributions `:explain` sums by default."),
     ]
     targets: Annotated[list[TargetInfo], Field(description="Forecast columns.")]
     outputs: Annotated[
         list[str], Field(description="Names of the outputs, `{target}+{step}`, in the order of a prediction.")
     ]
-    lookback: Annotated[int, Field(description="Steps of an instance.")]
+    lookback: Annotated[int, Field(description="Number of steps of an instance.")]
     horizon: Annotated[int, Field(description="Forecast steps.")]
     architecture: Architecture
-    reference_windows: Annotated[int, Field(description="Windows on which global explanations are computed.")]
-    metrics: Annotated[dict[str, float], Field(description="Figures of the training, such as `test_r2`.")]
+    reference_windows: Annotated[int, Field(description="Number of windows on which global explanations are computed.")]
+    metrics: Annotated[dict[str, float], Field(description="Training metrics, such as `test_r2`.")]
     provenance: ProvenanceInfo
 
 
 class ModelReadiness(TypedDict):
-    """A model that answers."""
+    """A model that is ready."""
 
     name: Name
-    ready: Annotated[Literal[True], Field(description="Always true: a model that is not ready answers 503.")]
+    ready: Annotated[Literal[True], Field(description="Always true: otherwise the answer is 503.")]
 
 
 def describe_readiness(served: Served) -> ModelReadiness:
-    """That a model answers."""
+    """Describes a model that is ready."""
     return {"name": served.name, "ready": True}
 
 
 def summarise_model(entries: Sequence[Entry]) -> ModelSummary:
-    """The versions of a model as the list of models shows them."""
+    """Summarises the versions of a model for the list of models."""
     default = choose_default(entries)
     return {"name": default.name, **_summarise_version(default), "versions": list(map(_summarise_version, entries))}
 
 
 def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
-    """A model's architecture, units and figures, beside what became of all its versions."""
+    """Describes a model's architecture, units and metrics, and the state of all its versions."""
     model, config = served.model, served.model.config
     return {
         "name": served.name,

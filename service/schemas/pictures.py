@@ -1,4 +1,4 @@
-"""The picture that an answer may be in place of its JSON."""
+"""Queries of answers that are also pictures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Color = TypeAliasType("Color", scene.Color)
 Theme = TypeAliasType("Theme", style.Theme)
 FormatParameter = Annotated[
     Format | None,
-    Field(description="`json`, or `svg` for the picture; beats the header `Accept`, which decides where it is absent."),
+    Field(description="`json`, or `svg` for the picture; takes precedence over the header `Accept`."),
 ]
 ThemeParameter = Annotated[
     Theme,
     Field(
-        description="Colours of the picture: `light`, `dark`, or `auto`, which follows its reader where that reader "
-        "understands media queries, and is light elsewhere."
+        description="Colours of the picture: `light`, `dark`, or `auto`, which follows the viewer's colour "
+        "scheme, and is light in programs without media queries."
     ),
 ]

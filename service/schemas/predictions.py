@@ -17,7 +17,7 @@ from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version
 
 MAX_WARNINGS = 100
-ROUNDING = 1e-6  # of a feature's standard deviation: a value that has been a float32 is that far from its decimal
+ROUNDING = 1e-6  # in standard deviations of the feature: the rounding of a value that was a float32
 
 Instances = Annotated[
     list[list[list[float]]] | SkipJsonSchema[None],
@@ -37,8 +37,8 @@ Predictions = Annotated[
     list[list[float]],
     Field(description="n x n_outputs, in the order of the model's `outputs`, original units."),
 ]
-# Null, which is taken for absent, is left out: a generated client has then one type for each form.
-# Below allOf, as openapi-python-client else makes a class for each form.
+# Null, which means absent, is not documented, so that generated clients have one type per form.
+# Below allOf, since openapi-python-client otherwise generates a class for each form.
 ONE_FORM: JsonDict = {"allOf": [{"oneOf": [{"required": ["instances"]}, {"required": ["columns"]}]}]}
 
 
@@ -52,24 +52,22 @@ class PredictRequest(Closed):
 
 
 class RangeWarning(TypedDict):
-    """A value beyond what the model was trained on; of several steps, the one furthest out."""
+    """A value outside the training range; of several steps, the most extreme one."""
 
-    code: Annotated[
-        Literal["outside_training_range"], Field(description="What it is about, for programs; it stays as it is.")
-    ]
-    instance: Annotated[int, Field(description="Number of the instance, from 0.")]
+    code: Annotated[Literal["outside_training_range"], Field(description="Stable code, for programs.")]
+    instance: Annotated[int, Field(description="Index of the instance.")]
     feature: Annotated[str, Field(description="Name of the feature.")]
     step: Annotated[int, Field(description="The step: 0 is the newest, -1 the one before it.")]
     value: Annotated[float, Field(description="The value, in the feature's unit.")]
-    min: Annotated[float | None, Field(description="Smallest training value; null where unknown.")]
-    max: Annotated[float | None, Field(description="Largest training value; null where unknown.")]
-    message: Annotated[str, Field(description="The same in a sentence.")]
+    min: Annotated[float | None, Field(description="Smallest training value; null if unknown.")]
+    max: Annotated[float | None, Field(description="Largest training value; null if unknown.")]
+    message: Annotated[str, Field(description="The warning as a sentence.")]
 
 
 Warnings = Annotated[
     list[RangeWarning], Field(description=f"Values outside the training range, at most {MAX_WARNINGS}.")
 ]
-WarningsOmitted = Annotated[int, Field(description="How many more there are; absent where none.")]
+WarningsOmitted = Annotated[int, Field(description="Number of further warnings; absent if there are none.")]
 
 
 class PredictResponse(TypedDict):
@@ -83,7 +81,7 @@ class PredictResponse(TypedDict):
     logits: NotRequired[
         Annotated[
             list[list[float]],
-            Field(description="Of a classifier: what the probabilities are made of, n x n_outputs; absent otherwise."),
+            Field(description="Logits of a classifier, n x n_outputs; absent otherwise."),
         ]
     ]
     warnings: Warnings
@@ -93,12 +91,12 @@ class PredictResponse(TypedDict):
 def describe_predictions(
     served: Served, predictions: Array, logits: Array | None, warnings: list[RangeWarning]
 ) -> PredictResponse:
-    """The answer to a request.
+    """Describes forecasts.
 
     Args:
         served: the model.
         predictions: (n, n_outputs), original units.
-        logits: (n, n_outputs); None but for a classifier.
+        logits: (n, n_outputs); None unless the model is a classifier.
         warnings: of all its windows.
     """
     answer: PredictResponse = {
@@ -117,7 +115,7 @@ def describe_predictions(
 
 
 def warn_of_range(model: Model, windows: Array) -> list[RangeWarning]:
-    """The most extreme value of each instance and feature that lies outside the feature's training range.
+    """Warnings of values outside the training range: the most extreme one per instance and feature.
 
     Args:
         model: the model.

@@ -1,4 +1,4 @@
-"""The answers to what people ask before the picture of a KAN."""
+"""The report: answers to the questions that people ask about the plot of a KAN."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ FindingId = TypeAliasType("FindingId", terms.FindingId)
 class FindingInfo(TypedDict):
     """One question, answered."""
 
-    id: Annotated[FindingId, Field(description="Which question it is; stable.")]
+    id: Annotated[FindingId, Field(description="Stable id of the question.")]
     question: Annotated[str, Field(description="The question as people ask it.")]
-    answer: Annotated[str, Field(description="The answer in words; names stand in backticks.")]
+    answer: Annotated[str, Field(description="The answer in words, with names in backticks.")]
     evidence: Annotated[
         dict[str, Any],
         Field(
@@ -40,7 +40,7 @@ class ReportResponse(TypedDict):
     version: Version
     checkpoint: Checkpoint
     output: Annotated[str, Field(description="Name of the output.")]
-    findings: Annotated[list[FindingInfo], Field(description="One for each question.")]
+    findings: Annotated[list[FindingInfo], Field(description="One per question.")]
 
 
 def describe_report(served: Served, report: Report) -> ReportResponse:
@@ -63,7 +63,7 @@ def describe_report(served: Served, report: Report) -> ReportResponse:
 
 
 def _as_json(value: Any) -> Any:
-    """Mappings and sequences as dicts and lists, as they are looked through for what is not finite."""
+    """Converts mappings and sequences to dicts and lists, which the check for finite numbers needs."""
     if isinstance(value, Mapping):
         return {str(name): _as_json(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

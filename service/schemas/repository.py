@@ -1,4 +1,4 @@
-"""The repository of models, as the Open Inference Protocol sees it."""
+"""Schemas of the model repository extension of the Open Inference Protocol."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _STATES: dict[State, RepositoryState] = {
 class IndexRequest(Closed):
     """Which models to list."""
 
-    ready: Annotated[bool, Field(description="Whether to list only those that answer.", strict=True)] = False
+    ready: Annotated[bool, Field(description="Whether to list only ready ones.", strict=True)] = False
 
 
 class LoadParameters(Closed):
-    """Parameters of loading: there are none, since a model is what its file says."""
+    """Parameters of loading: none, since the file defines the model."""
 
 
 class LoadRequest(Closed):
@@ -40,7 +40,7 @@ class UnloadParameters(Closed):
     """Parameters of unloading."""
 
     unload_dependents: Annotated[
-        bool, Field(description="What Triton's client says; no model depends on another.", strict=True)
+        bool, Field(description="Sent by Triton's client; ignored, since no model depends on another.", strict=True)
     ] = False
 
 
@@ -58,14 +58,12 @@ class RepositoryEntry(TypedDict):
     state: Annotated[RepositoryState, Field(description="Whether it answers.")]
     reason: Annotated[
         str,
-        Field(
-            description="Why it does not, or why its file can't take the place of what does; empty where all is well."
-        ),
+        Field(description="Why it is not ready, or why its changed file cannot be loaded; empty if all is well."),
     ]
 
 
 def describe_entry(entry: Entry) -> RepositoryEntry:
-    """A version of a model as the repository lists it."""
+    """Describes a version of a model in the repository."""
     unloaded = "unloaded by command" if entry.state == "unloaded" else ""
     return {
         "name": entry.name,

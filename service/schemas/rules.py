@@ -1,4 +1,4 @@
-"""The rule by which the graph of a network is pruned, as it is asked for and as it was applied."""
+"""The pruning rule, in queries and in answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kanmodel.terms import PruningRule, Thresholds
 from service.http.errors import unusable
 from service.schemas.closed import OutputQuery
 
-# Named, so that a generated client has one type for each.
+# Named, so that generated clients have one type for each.
 Stage = TypeAliasType("Stage", Literal["front", "head"])
 Metric = TypeAliasType("Metric", terms.Metric)
 Fill = TypeAliasType("Fill", terms.Fill)
@@ -20,18 +20,18 @@ Threshold = Annotated[float | None, Field(ge=0)]
 
 
 class RuleQuery(OutputQuery):
-    """Which output is meant, and what pruning keeps of the network."""
+    """Selects an output and a pruning rule."""
 
     metric: Annotated[
         Metric | None,
         Field(
-            description="What edges are ranked by. Absent with `fidelity`: whichever keeps the fewest edges; absent "
-            "with thresholds: backward.",
+            description="The metric that ranks edges. Absent with `fidelity`: the one that keeps the fewest edges; "
+            "absent with thresholds: backward.",
         ),
     ] = None
     fidelity: Annotated[
         float | None,
-        Field(description="R2 against the full model that must be kept; 0.99 where no threshold is given.", ge=0, le=1),
+        Field(description="Smallest R2 against the full model; 0.99 if no threshold is given.", ge=0, le=1),
     ] = None
     node_threshold: Annotated[
         Threshold,
@@ -46,7 +46,9 @@ class RuleQuery(OutputQuery):
     ] = None
     fill: Annotated[
         Fill,
-        Field(description="What stands for a pruned edge: its `mean` on the reference windows, or `zero`."),
+        Field(
+            description="Replacement of a pruned edge: its `mean` on the reference windows (mean ablation), or `zero`."
+        ),
     ] = "mean"
 
     def rule(self) -> PruningRule:
@@ -65,18 +67,18 @@ class RuleQuery(OutputQuery):
 
 
 class Rule(TypedDict):
-    """The pruning rule that was applied; its members can be sent back as they are."""
+    """The applied pruning rule, in the form of the query."""
 
-    metric: Annotated[Metric, Field(description="What the edges are ranked by.")]
-    fidelity: NotRequired[Annotated[float, Field(description="R2 that had to be kept; absent with thresholds.")]]
+    metric: Annotated[Metric, Field(description="The metric that ranked the edges.")]
+    fidelity: NotRequired[Annotated[float, Field(description="Smallest R2; absent with thresholds.")]]
     node_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
     edge_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
     input_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
-    fill: Annotated[Fill, Field(description="What stands for a pruned edge.")]
+    fill: Annotated[Fill, Field(description="Replacement of a pruned edge.")]
 
 
 def describe_rule(rule: PruningRule) -> Rule:
-    """A rule whose metric is known, in the names of the query."""
+    """Describes a rule whose metric is known."""
     assert rule.metric is not None, "the rule of a topology has its metric"
     described: Rule = {"metric": rule.metric, "fill": rule.fill}
     if rule.thresholds is not None:

@@ -1,4 +1,4 @@
-"""Everything that computes passes the executor: forecasts in batches, explanations in turns, global results once.
+"""Scheduling of all computation: forecasts in batches, explanations in time slices, global results once.
 
-Calls of the model core that take time come in. What is asked reaches them as values: no request is read here.
+This package calls the slow parts of the model core. It receives plain values: no request is read here.
 """

@@ -1,4 +1,4 @@
-"""Questions about other windows and other models, understood: what they cost, and what answers them."""
+"""What-if, counterfactual and comparison questions: their cost, and their answers."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _OF_CURVE = 3  # arrays of a curve
 
 @dataclass(frozen=True)
 class Alternative(ABC):
-    """A question of one of the three kinds.
+    """Base of the three kinds of question.
 
     Attributes:
         served: the model.
         windows: (n, lookback, n_features), original units.
-        output: number of the output.
+        output: index of the output.
     """
 
     served: Served
@@ -37,21 +37,21 @@ class Alternative(ABC):
     @property
     @abstractmethod
     def forecasts(self) -> int:
-        """How many forecasts, or nodes of integration paths, it takes: the work, before it is done."""
+        """Number of forecasts, or nodes of integration paths, that it takes; known before it starts."""
 
     @property
     @abstractmethod
     def n_bytes(self) -> int:
-        """Memory that it holds, at most but for long names."""
+        """Upper bound of the memory that it holds, apart from long names."""
 
     @abstractmethod
     def answer(self, pause: Pause) -> dict[str, Any]:
-        """What stands in the answer beside what all have."""
+        """The members of the answer besides the shared ones."""
 
 
 @dataclass(frozen=True)
 class WhatIf(Alternative):
-    """What if a feature were different; see `kanmodel.model.Model.what_if`."""
+    """Forecasts with one feature changed; see `kanmodel.model.Model.what_if`."""
 
     features: tuple[str, ...]
     steps: tuple[int, ...] | None
@@ -80,7 +80,7 @@ class WhatIf(Alternative):
 
 @dataclass(frozen=True)
 class Counterfactual(Alternative):
-    """What must change; see `kanmodel.model.Model.counterfactual`."""
+    """The smallest change that reaches a target; see `kanmodel.model.Model.counterfactual`."""
 
     target: dict[str, Any]
     features: tuple[str, ...]
@@ -124,7 +124,7 @@ class Compare(Alternative):
 
     @property
     def forecasts(self) -> int:
-        """The path nodes of three ledgers of each model, where no path is halved."""
+        """The path nodes of three ledgers per model, without bisection."""
         n_models = 1 if self.against.model is self.served.model else 2
         return 3 * n_models * len(self.windows) * LedgerOptions.path_nodes
 
@@ -149,10 +149,10 @@ class Compare(Alternative):
 
 
 def refuse_costly(question: Alternative, limit: int) -> None:
-    """Refuses what takes too long.
+    """Refuses a question that would take too long.
 
     Raises:
-        DataError: it takes more forecasts than there may be path nodes.
+        DataError: it takes more than `max_path_nodes` forecasts or path nodes.
     """
     if question.forecasts > limit:
         reason = f"would take {question.forecasts} forecasts, of at most {limit} (max_path_nodes)"
@@ -160,10 +160,10 @@ def refuse_costly(question: Alternative, limit: int) -> None:
 
 
 def answer_alternative(question: Alternative, pause: Pause) -> tuple[bytes, list[RangeWarning]]:
-    """The whole answer in JSON, and the warnings in it.
+    """The answer as JSON, and its warnings.
 
     Raises:
-        DataError: what is asked cannot be, such as a comparison of models with other features.
+        DataError: the question has no answer, such as a comparison of models with different features.
         NonFiniteError: a result is not finite.
     """
     warnings = warn_of_range(question.served.model, question.windows)

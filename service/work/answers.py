@@ -1,4 +1,4 @@
-"""Answers that are the same each time, kept as the bytes that leave, for as long as the models are the same."""
+"""A cache of encoded answers, cleared when the served models change."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from starlette.types import Scope
 from service.http.answer_cache import Answer
 from service.work.cache import Cache
 
-OVERHEAD = 2048  # bytes of an entry beside its bodies and its key: objects, headers, its place in the cache
+OVERHEAD = 2048  # bytes of an entry besides its bodies and its key: objects, headers, the cache's own
 
 
 @dataclass(frozen=True)
 class _Known:
-    """An answer with what belongs to it.
+    """A cached answer with its route and model.
 
     Attributes:
         answer: the answer.
-        route: the route that it is of, for metrics and the log.
-        told: of which model it is, for the log.
+        route: its route, for metrics and the log.
+        told: its model, for the log.
     """
 
     answer: Answer
@@ -30,13 +30,13 @@ class _Known:
 
 
 class Answers:
-    """The last answers by path, query and Accept. Belongs to one event loop, so it needs no lock.
+    """An LRU cache of answers by path, query and Accept. It belongs to one event loop, so it needs no lock.
 
-    Once the models are others, so may be the answers: all of them go, and with them what they held in memory.
+    When the served models change, it is cleared, which also frees the models that the answers refer to.
 
     Args:
-        size: bytes that are kept, keys included; beyond them, what is unused for longest goes.
-        index: gives the models that answers are about: another object once they are others.
+        size: capacity in bytes, keys included; the least recently used answers are evicted beyond it.
+        index: returns the served models: a different object after every change.
     """
 
     def __init__(self, size: int, index: Callable[[], object]) -> None:
@@ -45,7 +45,7 @@ class Answers:
         self._known: Cache[_Known] = Cache(size)
 
     def get(self, scope: Scope) -> Answer | None:
-        """The answer to a request, if it is there; the scope is told what it is about."""
+        """The cached answer to a request, if any; its route and model are noted in the scope."""
         self._follow_models()
         known = self._known.get(_key(scope))
         if known is None:
@@ -55,13 +55,13 @@ class Answers:
         return known.answer
 
     def keep(self, scope: Scope, answer: Answer, index: object) -> None:
-        """Keeps the answer to a request, computed from the models of an index, while they and the room are there."""
+        """Caches the answer to a request, unless the models it was computed from are no longer served."""
         self._follow_models()
         if index is not self._index:
             return
         key, state = _key(scope), scope.get("state", {})
         told = {name: state[name] for name in ("model", "checkpoint") if name in state}
-        of_key = 4 * len(key[0]) + len(key[1]) + len(key[2])  # a letter of a path may take 4
+        of_key = 4 * len(key[0]) + len(key[1]) + len(key[2])  # a character of a path takes up to 4
         weight = answer.size + of_key + OVERHEAD
         self._known.put(key, _Known(answer, scope.get("route"), told), weight)
 

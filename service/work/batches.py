@@ -1,7 +1,7 @@
-"""Small pieces of work that differ in one argument alone: those that wait are computed together.
+"""Natural batching of small explanations: items that wait for the same computation form one batch.
 
-The first of a kind is computed at once; what arrives meanwhile waits, and then is one batch. So nothing waits for
-others to arrive, and the more there are, the larger the batches become.
+The first item of a key is computed at once; those that arrive meanwhile form the next batch. Nothing waits for a batch
+to fill, and batches grow with the load.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 
 from kanmodel.pausing import Pause
 
-TOGETHER = 32  # the largest size of a batch
-N_SLICES = 16  # after which the next batch may begin, so that nothing waits for what takes long
+TOGETHER = 32  # largest batch
+N_SLICES = 16  # after which the next batch may begin, so that a long batch blocks nothing
 
 Compute = Callable[[Sequence[Any], Pause], Sequence[Any]]  # a result, or an exception, for each item
 RunInTurns = Callable[[Callable[[Pause], Sequence[Any]]], Awaitable[Sequence[Any]]]
@@ -24,7 +24,7 @@ RunInTurns = Callable[[Callable[[Pause], Sequence[Any]]], Awaitable[Sequence[Any
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    """An item that waits for the batch before, with its size, and what is to come of it."""
+    """An item that waits for the current batch, with its size and the future of its result."""
 
     item: Any
     size: int
@@ -32,7 +32,7 @@ class _Waiting:
 
 
 class Batches:
-    """Merges what waits for the same.
+    """Merges items of the same key into batches.
 
     Args:
         run_in_turns: computes a batch, see `Executor.run_in_turns`.
@@ -40,8 +40,8 @@ class Batches:
 
     def __init__(self, run_in_turns: RunInTurns) -> None:
         self._run_in_turns = run_in_turns
-        self._waiting: dict[Hashable, list[_Waiting]] = {}  # by key, of which a batch is being computed
-        self._latest: dict[Hashable, object] = {}  # by key, what stands for that batch
+        self._waiting: dict[Hashable, list[_Waiting]] = {}  # by key; a key is here while a batch of it is computed
+        self._latest: dict[Hashable, object] = {}  # by key, an identity of that batch
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, key: Hashable, compute: Compute, item: Any, size: int) -> Any:
@@ -57,7 +57,7 @@ class Batches:
         return await waiting.outcome
 
     async def _compute(self, key: Hashable, compute: Compute, items: Sequence[Any]) -> Sequence[Any]:
-        """The results of a batch, after which, or after its first slices, the next one begins."""
+        """Computes a batch; the next one begins after it, or after its first `N_SLICES` slices."""
         loop, n_slices, this = asyncio.get_running_loop(), 0, object()
         self._latest[key] = this
 
@@ -81,7 +81,7 @@ class Batches:
             begin_next()
 
     def _begin(self, key: Hashable, compute: Compute) -> None:
-        """Begins the next batch of those that still wait, if there are any."""
+        """Begins the next batch, if any item still waits."""
         del self._latest[key]
         waiting = [one for one in self._waiting.pop(key) if not one.outcome.done()]
         if not waiting:
@@ -100,7 +100,7 @@ class Batches:
         except Exception as error:
             results = [error] * len(batch)
         for one, result in zip(batch, results, strict=True):
-            if one.outcome.done():  # whoever asked has gone
+            if one.outcome.done():  # the caller has gone
                 continue
             if isinstance(result, Exception):
                 one.outcome.set_exception(result)
@@ -109,6 +109,6 @@ class Batches:
 
 
 def _cancel_unwanted(task: asyncio.Task[None], batch: Sequence[_Waiting], _: asyncio.Future[Any]) -> None:
-    """Gives up a batch once nobody waits for any of it."""
+    """Cancels a batch once no item of it is awaited."""
     if all(one.outcome.done() for one in batch):
         task.cancel()

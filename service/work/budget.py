@@ -1,4 +1,4 @@
-"""Admission (backpressure): the places and bytes that each class of work may take in a process."""
+"""Admission control (backpressure): how many requests and bytes each class of work may hold in a process."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from service.http.errors import OverloadedError, unusable
 from service.work.jobs import Kind
 
-EXPLAINING_SHARE = 0.5  # of the bytes, which is all that explanations may hold: the rest is left to forecasts
+EXPLAINING_SHARE = 0.5  # of the bytes, the most that explanations may hold, so that forecasts always have the rest
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Most work of a process.
+    """Limits on pending work per process.
 
     Attributes:
         forecasts: requests that wait for a forecast, `max_queue`.
-        explanations: requests that wait for anything else, `max_explanations`.
+        explanations: other requests that wait or are computed, `max_explanations`.
         n_bytes: memory of all requests together, `max_work_bytes`.
     """
 
@@ -28,14 +28,14 @@ class Bounds:
 
 
 class Budget:
-    """What is taken of the bounds. Each class has places of its own, so none takes another's.
+    """Usage of the limits. Each class has its own places, so that no class can starve another.
 
     Args:
-        bounds: how much there is.
+        bounds: the limits.
 
     Attributes:
-        taken: places, by class.
-        held: bytes, by class.
+        taken: places in use, by class.
+        held: bytes in use, by class.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -52,30 +52,30 @@ class Budget:
         self.held: dict[Kind, int] = {"forecast": 0, "explanation": 0, "background": 0}
 
     def take(self, kind: Kind, n_bytes: int = 0) -> None:
-        """Takes one place and some bytes; `give_back` must follow. What prepares the service is never refused.
+        """Takes a place and bytes, to be returned by `give_back`. Background work is never refused.
 
         Raises:
-            DataError: the bytes are more than there are for the class, however little else is asked.
-            OverloadedError: there is no place, or no room for the bytes, at the moment.
+            DataError: the bytes exceed the limit of the class even without other requests.
+            OverloadedError: no place, or not enough bytes, are free at the moment.
         """
         if kind in self._places and self.taken[kind] >= self._places[kind][0]:
             places, setting = self._places[kind]
             what = "requests" if kind == "forecast" else "explanations"
-            raise OverloadedError(f"{places} {what} wait already ({setting}); ask again")
+            raise OverloadedError(f"{places} {what} are waiting already ({setting}); retry later")
         self.hold(kind, n_bytes)
         self.taken[kind] += 1
 
     def give_back(self, kind: Kind, n_bytes: int = 0) -> None:
-        """Gives back what was taken."""
+        """Returns a place and its bytes."""
         self.taken[kind] -= 1
         self.held[kind] -= n_bytes
 
     def hold(self, kind: Kind, n_bytes: int) -> None:
-        """Takes some bytes without a place; `release` must follow.
+        """Takes bytes without a place, to be returned by `release`.
 
         Raises:
-            DataError: they are more than there are for the class, however little else is asked.
-            OverloadedError: there is no room for them at the moment.
+            DataError: they exceed the limit of the class even without other requests.
+            OverloadedError: not enough bytes are free at the moment.
         """
         limit = self._n_bytes.get(kind)
         if n_bytes and limit is not None:
@@ -85,16 +85,16 @@ class Budget:
                 raise unusable("request", message, "limit_exceeded")
             if self.held[kind] + n_bytes > limit or sum(self.held.values()) + n_bytes > self._all_bytes:
                 held = _megabytes(sum(self.held.values()))
-                raise OverloadedError(f"requests hold {held} MB already (max_work_bytes); ask again")
+                raise OverloadedError(f"requests hold {held} MB already (max_work_bytes); retry later")
         self.held[kind] += n_bytes
 
     def release(self, kind: Kind, n_bytes: int) -> None:
-        """Gives back bytes that were held."""
+        """Returns bytes taken by `hold`."""
         self.held[kind] -= n_bytes
 
     @contextmanager
     def place(self, kind: Kind, n_bytes: int = 0) -> Iterator[None]:
-        """A place, and bytes, for as long as the context lasts; see `take`."""
+        """A place and bytes for the duration of the context; see `take`."""
         self.take(kind, n_bytes)
         try:
             yield
@@ -103,10 +103,10 @@ class Budget:
 
 
 class Held:
-    """The bytes that one request holds as it grows, such as its body; they are released with the context.
+    """A context for the bytes of one request that grows, such as its body; they are released at its end.
 
     Args:
-        budget: what they are of.
+        budget: the budget that is charged.
         kind: class of the request.
     """
 
@@ -115,7 +115,7 @@ class Held:
         self._n_bytes = 0
 
     def grow(self, n_bytes: int) -> None:
-        """Holds more; see `Budget.hold`."""
+        """Charges more bytes; see `Budget.hold`."""
         self._budget.hold(self._kind, n_bytes)
         self._n_bytes += n_bytes
 

@@ -1,4 +1,4 @@
-"""A cache bounded by the weights of its entries."""
+"""An LRU cache bounded by the total weight of its entries."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class _Entry(Generic[Value]):
 
 
 class Cache(Generic[Value]):
-    """The last values by key. Belongs to one event loop, so it needs no lock.
+    """Values by key. It belongs to one event loop, so it needs no lock.
 
     Args:
-        size: the weight of what is kept; beyond it, what is unused for longest goes.
+        size: largest total weight; the least recently used values are evicted beyond it.
     """
 
     def __init__(self, size: int) -> None:
@@ -28,7 +28,7 @@ class Cache(Generic[Value]):
         self._entries: OrderedDict[Hashable, _Entry[Value]] = OrderedDict()
 
     def get(self, key: Hashable) -> Value | None:
-        """The value, which counts as used now; None where there is none."""
+        """The value, marked as most recently used; None if absent."""
         entry = self._entries.get(key)
         if entry is None:
             return None
@@ -36,7 +36,7 @@ class Cache(Generic[Value]):
         return entry.value
 
     def put(self, key: Hashable, value: Value, weight: int) -> None:
-        """Keeps a value in place of the key's, if there is room for it."""
+        """Inserts or replaces a value, evicting others; one that is too large itself is not kept."""
         self._drop(key)
         self._entries[key] = _Entry(value, weight)
         self._used += weight
@@ -44,7 +44,7 @@ class Cache(Generic[Value]):
             self._drop(next(iter(self._entries)))
 
     def clear(self) -> None:
-        """Lets go of everything."""
+        """Evicts everything."""
         self._entries.clear()
         self._used = 0
 

@@ -1,4 +1,4 @@
-"""Deadlines of requests that wait for a result."""
+"""Deadlines of requests."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Deadline:
-    """When a request has waited long enough.
+    """When a request stops waiting.
 
     Attributes:
-        seconds: how long it waits, from its arrival.
-        time: when that is over, by the clock of the event loop.
+        seconds: the timeout, counted from its arrival.
+        time: the deadline, by the clock of the event loop.
     """
 
     seconds: float
@@ -27,14 +27,14 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float) -> Deadline:
-        """That of a request which arrives now."""
+        """The deadline of a request that arrives now."""
         return cls(seconds, asyncio.get_running_loop().time() + seconds)
 
     async def wait(self, result: Awaitable[Result]) -> Result:
-        """A result, if it is there in time; whatever computes it goes on.
+        """Awaits a result until the deadline; the computation itself is not cancelled.
 
         Raises:
-            DeadlineError: it is not.
+            DeadlineError: the deadline has passed.
         """
         try:
             async with asyncio.timeout_at(self.time) as timeout:
@@ -46,7 +46,7 @@ class Deadline:
             raise self._error() from None
 
     def watch(self, outcome: asyncio.Future[Any]) -> None:
-        """Gives an outcome the same error, should it not be there in time."""
+        """Makes a future fail with the same error at the deadline."""
 
         def expire() -> None:
             if not outcome.done():
@@ -56,5 +56,5 @@ class Deadline:
         outcome.add_done_callback(lambda _: timer.cancel())
 
     def _error(self) -> DeadlineError:
-        message = f"the result is still being computed after {self.seconds:g} s (request_timeout); ask again"
+        message = f"the result is still being computed after {self.seconds:g} s (request_timeout); retry later"
         return DeadlineError(message)

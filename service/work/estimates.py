@@ -1,7 +1,7 @@
-"""Cost estimates of work: seconds of one core, and bytes while it runs.
+"""Cost estimates of work: seconds on one core, and bytes while it runs.
 
-The seconds per byte and per value were measured on a slow core, and are rounded up: they decide whether something is
-computed on the event loop, and whether others wait for it.
+The factors were measured on a slow core and are rounded up. They decide what runs on the event loop, and what counts as
+long.
 """
 
 from __future__ import annotations
@@ -12,62 +12,62 @@ from kanmodel.scaling import Array
 from service.work.jobs import Cost
 from service.work.questions import Question
 
-PART = 32  # windows whose explanations are computed, and sent, together
-NUMBER = 24  # bytes of a number in JSON, at most
-OBJECTS = 6  # times as many bytes as in JSON an explanation takes in Python's objects
-PARSED = 16  # bytes that reading takes, at most, for each of a text
-SAMPLED = 64  # bytes of each value of a curve: in an array, in a list, and in JSON
-N_CURVES = 7  # arrays of values of each edge
+PART = 32  # windows that are explained, and sent, together
+NUMBER = 24  # most bytes of a number in JSON
+OBJECTS = 6  # memory of an explanation as Python objects, relative to its JSON
+PARSED = 16  # most bytes that parsing takes per byte of text
+SAMPLED = 64  # bytes per value of a curve: in an array, in a list, and in JSON
+N_CURVES = 7  # arrays per edge
 
-FORMULAS = Cost(0.05, 1 << 20)  # of the candidates for one edge
-_PARSING = 2e-8  # seconds a byte
-_DESCRIBING = 2e-6  # seconds a window, for each output and feature
-_DESCRIBED = 1e-5  # seconds an entry
-_COPYING = 1e-9  # seconds a byte
-_COMPRESSING = 4e-8  # seconds a byte
-_SAMPLING = 4e-7  # seconds a value
-_DRAWING = 5e-5  # seconds an edge
+FORMULAS = Cost(0.05, 1 << 20)  # the candidates for one edge
+_PARSING = 2e-8  # seconds per byte
+_DESCRIBING = 2e-6  # seconds per window, output and feature
+_DESCRIBED = 1e-5  # seconds per entry
+_COPYING = 1e-9  # seconds per byte
+_COMPRESSING = 4e-8  # seconds per byte
+_SAMPLING = 4e-7  # seconds per value
+_DRAWING = 5e-5  # seconds per edge
 
 
 def estimate_parsing(body: bytes) -> Cost:
-    """Of reading a request."""
+    """Parsing a request."""
     return Cost(_PARSING * len(body), PARSED * len(body))
 
 
 def estimate_describing(windows: Array, n_outputs: int) -> Cost:
-    """Of describing the forecasts of windows, and what of these lies outside the range."""
+    """Describing forecasts, and warnings of values outside the training range."""
     n, _, n_features = windows.shape
     return Cost(_DESCRIBING * n * (n_outputs + n_features) + _COPYING * windows.nbytes, 2 * windows.nbytes)
 
 
 def estimate_joining(n_bytes: int) -> Cost:
-    """Of putting the parts of an answer together."""
+    """Joining the parts of an answer."""
     return Cost(_COPYING * n_bytes)
 
 
 def estimate_compression(n_bytes: int) -> Cost:
-    """Of making the forms in which an answer is kept."""
+    """Compressing an answer for the cache."""
     return Cost(_COMPRESSING * n_bytes, 2 * n_bytes)
 
 
 def estimate_description(n_entries: int) -> Cost:
-    """Of describing a list of small entries, such as the points of a fidelity curve."""
+    """Describing a list of small entries, such as the points of a fidelity curve."""
     return Cost(_DESCRIBED * n_entries)
 
 
 def estimate_curves(n_edges: int, points: int) -> Cost:
-    """Of sampling edges, and describing the curves."""
+    """Sampling edges, and describing the curves."""
     n_values = N_CURVES * n_edges * points
     return Cost(_SAMPLING * n_values + _DRAWING * n_edges, SAMPLED * n_values)
 
 
 def estimate_explanations(question: Question, kept: Literal["lines", "json", "objects"]) -> int:
-    """Memory that explanations take, before they are computed.
+    """The memory that explanations will take.
 
     Args:
-        question: what is asked.
-        kept: what is held until all are there: ``lines``, none but those of one part; ``json``, all of them encoded,
-            and once more as they are joined; ``objects``, all of them as they are.
+        question: the question.
+        kept: what is held until all are computed: ``lines``, one part at a time; ``json``, all of them encoded, twice
+            while they are joined; ``objects``, all of them as Python objects.
     """
     part = min(len(question.windows), PART) * len(question.outputs)
     held = {"lines": 0, "json": 2, "objects": OBJECTS}[kept] * question.total
@@ -75,7 +75,7 @@ def estimate_explanations(question: Question, kept: Literal["lines", "json", "ob
 
 
 def _estimate_json(question: Question) -> int:
-    """Bytes of one explanation in JSON, at most but for long names."""
+    """Upper bound of the bytes of one explanation in JSON, apart from long names."""
     model = question.served.model
     lookback, n_features = model.config.window_shape
     names = sum(map(len, model.config.feature_names))

@@ -1,9 +1,8 @@
-"""The executor of all computations: admission, scheduling by class, single flight (one computation for each key).
+"""The executor of all computations: admission, scheduling by class, single flight (one computation per key).
 
-Forecasts have a thread of their own, see `Forecasts`. Of all else a few jobs run at a time, by class and by arrival, on
-threads of lower priority. What is prepared before anybody asks is one of them at most, and so is what takes long:
-something short never waits for either. Explanations take turns: at each pause one that runs lets the next go on where
-others wait, and keeps its thread.
+Forecasts have a thread of their own, see `Forecasts`. A few other jobs run at a time, by class and then by arrival, on
+threads of lower priority. At most one of them is background work and at most one is long, so that a short job waits for
+neither. Explanations yield: at each pause a running one lets the next one continue if any waits, and keeps its thread.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ from service.work.threads import StoppedError, Worker
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
-N_RUNNING = 3  # jobs: one that takes long, one that is prepared, one that is short
+N_RUNNING = 3  # jobs: a long one, one in the background, a short one
 IN_PLACE = 1e-3  # estimated seconds up to which a job without a key is computed on the event loop
-PATIENCE = 2.0  # seconds after which a job goes before more urgent ones
-SWITCH = 5e-4  # seconds after which a thread in Python must let the event loop on: Python's own 5 ms add up
-GRACE = 2.0  # seconds to wait at the end for a thread that does not come to a pause
+PATIENCE = 2.0  # seconds after which a job overtakes more urgent ones
+SWITCH = 5e-4  # interpreter switch interval, for the event loop's latency: Python's default of 5 ms adds up
+GRACE = 2.0  # seconds to wait at shutdown for a thread that does not pause
 
 
 class Executor:
-    """Computes for the requests of one event loop.
+    """Runs the computations of one event loop.
 
     Args:
-        bounds: how much is accepted.
-        metrics: where the work is counted.
+        bounds: limits on pending work.
+        metrics: the metrics that are updated.
     """
 
     def __init__(self, bounds: Bounds, metrics: Metrics) -> None:
@@ -57,8 +56,8 @@ class Executor:
         self._idle: list[Worker] = []
         self._waiting: list[Job] = []  # by arrival
         self._running: set[Job] = set()
-        self._ending: set[Job] = set()  # given up, but not yet at a pause
-        self._is_crowded = False  # whether something waits that could run if another paused
+        self._ending: set[Job] = set()  # cancelled, but not yet at a pause
+        self._is_crowded = False  # whether a job waits that could run if another yielded
         self._by_key: dict[Hashable, Job] = {}
         self._closed = False
         for kind in URGENCY:
@@ -74,12 +73,12 @@ class Executor:
         self._dispatch()
 
     async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
-        """Forecasts for windows, together with others that wait for the same model.
+        """Forecasts windows, batched with others that wait for the same model.
 
         Args:
             model: the model.
             windows: (n, lookback, n_features), original units.
-            deadline: until when.
+            deadline: when to stop waiting.
 
         Returns:
             (n, n_outputs), original units.
@@ -92,18 +91,18 @@ class Executor:
         return await self._forecasts.predict(model, windows, deadline)
 
     async def answer(self, model: Model, request: Answering[Result], deadline: Deadline) -> Result:
-        """The answer to a request for forecasts, which are computed together with others as by `predict`.
+        """Answers a request for forecasts, which are batched as by `predict`.
 
-        A large request is read and answered on the thread of forecasts; one that may be more than a batch is read by
-        the others, so that forecasts don't wait for that.
+        A large request is parsed and answered on the thread of forecasts; one that may exceed a batch is parsed on
+        another thread, so that forecasts do not wait for it.
 
         Args:
             model: the model.
-            request: how it is read and answered.
-            deadline: until when.
+            request: how it is parsed and answered.
+            deadline: when to stop waiting.
 
         Raises:
-            DataError: it takes more memory than there is for forecasts.
+            DataError: it would take more memory than forecasts may.
             NonFiniteError: a forecast is not finite.
             DeadlineError: the deadline has passed.
             NotReadyError: the service is stopping.
@@ -123,22 +122,22 @@ class Executor:
         key: Hashable = None,
         deadline: Deadline | None = None,
     ) -> Result:
-        """What a function returns: computed on a thread, or at once where that is quick and nobody shares it.
+        """Runs a function on a thread, or in place if it is quick and has no key.
 
-        As `compute`, for what is short enough not to pause.
+        As `compute`, for functions short enough not to pause.
 
         Args:
-            function: what to compute.
+            function: the computation.
             kind: class of the work.
             cost: its estimated cost.
-            key: names what is computed; None where nobody else can ask for the same.
-            deadline: until when; None where the caller sees to that.
+            key: identity of the result, for single flight; None if no other request can share it.
+            deadline: when to stop waiting; None if the caller handles it.
 
         Raises:
-            DataError: it takes more memory than there is for its class.
+            DataError: it would take more memory than its class may.
             DeadlineError: the deadline has passed.
             NotReadyError: the service is stopping.
-            OverloadedError: too much waits already.
+            OverloadedError: too many requests wait.
         """
         if key is None and cost.seconds <= IN_PLACE:
             return function()
@@ -152,20 +151,20 @@ class Executor:
         key: Hashable = None,
         deadline: Deadline | None = None,
     ) -> Result:
-        """What a function returns that pauses between slices of its work: computed on a thread.
+        """Runs a function that pauses between slices of its work on a thread.
 
-        Several who ask for the same key while it is computed share one computation. It is given up once the last of
-        them has gone: before it starts, or else at its next pause.
+        Requests for the same key share one computation (single flight). It is cancelled once the last of them has
+        gone: before it starts, or else at its next pause.
 
         Args:
-            function: what to compute; its pause raises once nobody waits.
+            function: the computation; its pause raises once it is cancelled.
             kind: class of the work.
             cost: its estimated cost.
-            key: names what is computed; None where nobody else can ask for the same.
-            deadline: until when; None where the caller sees to that.
+            key: identity of the result, for single flight; None if no other request can share it.
+            deadline: when to stop waiting; None if the caller handles it.
 
         Raises:
-            DataError: as `run`, and so are the others.
+            DataError: as `run`, and likewise the other errors.
         """
         self._refuse_closed()
         job = self._by_key.get(key) if key is not None else None
@@ -173,13 +172,13 @@ class Executor:
             self._budget.take(kind, cost.n_bytes)
             job = self._enqueue(function, kind, cost, key)
         elif URGENCY[kind] < job.urgency:
-            job.urgency = URGENCY[kind]  # somebody waits for what was only to be prepared
+            job.urgency = URGENCY[kind]  # background work that a request now waits for
             self._dispatch()
         computing = self._wait(job)
         return cast(Result, await (computing if deadline is None else deadline.wait(computing)))
 
     async def run_in_turns(self, function: Callable[[Pause], Result]) -> Result:
-        """The same for a request that has its place already, see `place`; at each pause others may go on."""
+        """As `compute`, for a request that already has a `place`; it yields to others at each pause."""
         self._refuse_closed()
         timed = partial(self._time_slices, function)
         return cast(Result, await self._wait(self._enqueue(timed, "explanation", SLICE, None, takes_turns=True)))
@@ -191,26 +190,26 @@ class Executor:
         item: Item,
         size: int,
     ) -> Result:
-        """What `run_in_turns` gives for an item, computed together with others of the same key that wait for it.
+        """As `run_in_turns` for one item, batched with others of the same key.
 
         Args:
-            key: names the computation; the items of one key differ from each other in nothing that it does not say.
-            compute: gives a result, or the error, of each of some items.
-            item: what is computed.
+            key: identity of the computation; items of one key differ in `item` alone.
+            compute: returns the result or the error of each item of a batch.
+            item: the argument.
             size: how much of a batch it takes, see `batches.TOGETHER`.
         """
         return cast(Result, await self._batches.run(key, compute, item, size))
 
     def place(self, kind: Kind, n_bytes: int = 0) -> AbstractContextManager[None]:
-        """A place among the requests that wait, and bytes, for work that consists of slices; see `Budget.take`."""
+        """A place and bytes for a request whose work consists of slices; see `Budget.take`."""
         return self._budget.place(kind, n_bytes)
 
     def hold(self, kind: Kind) -> Held:
-        """What a request holds in memory while it is read, as a context."""
+        """A context that charges the memory of a request while it is read."""
         return Held(self._budget, kind)
 
     async def close(self) -> None:
-        """Ends what is computed at its next pause, refuses what waits, and waits until the threads are idle."""
+        """Cancels running jobs at their next pause, refuses waiting ones, and waits until the threads are idle."""
         self._closed = True
         for job in [*self._waiting]:
             self._drop(job, _stopping())
@@ -231,7 +230,7 @@ class Executor:
         self, function: Callable[[Pause], Any], kind: Kind, cost: Cost, key: Hashable, takes_turns: bool = False
     ) -> Job:
         loop = asyncio.get_running_loop()
-        context = copy_context()  # with the span of the request that asked first
+        context = copy_context()  # with the span of the first request
         job = Job(
             lambda pause: context.run(function, pause),
             kind,
@@ -258,7 +257,7 @@ class Executor:
                 self._give_up(job)
 
     def _give_up(self, job: Job) -> None:
-        """Ends a job that nobody waits for. One that has begun has its place and its bytes until it has ended."""
+        """Cancels a job that nobody waits for. A running one keeps its place and bytes until it ends."""
         job.outcome.cancel()
         if job in self._running:
             job.stopped.set()
@@ -267,7 +266,7 @@ class Executor:
             self._drop(job, None)
 
     def _drop(self, job: Job, error: BaseException | None) -> None:
-        """Ends a job that waits; one that has paused ends on its thread, which takes no time."""
+        """Drops a waiting job; a paused one ends on its thread, which takes no time."""
         self._waiting.remove(job)
         if job.worker is None:
             self._settle(job, None, error)
@@ -279,7 +278,7 @@ class Executor:
         job.worker.resume()
 
     def _dispatch(self) -> None:
-        """Runs what may run: the most urgent that arrived first, or what has waited too long."""
+        """Starts jobs: the most urgent first, then by arrival; a job that has waited too long comes first."""
         now = asyncio.get_running_loop().time()
         while ready := self._list_ready():
             if len(self._running) >= N_RUNNING:
@@ -297,19 +296,19 @@ class Executor:
         self._is_crowded = bool(ready)
 
     def _list_ready(self) -> list[Job]:
-        """What waits and could run beside what does, by arrival."""
+        """Waiting jobs that could run beside the running ones, by arrival."""
         taken = {job.lane for job in self._running} - {"short"}
         return [job for job in self._waiting if job.choose_lane() not in taken]
 
     def _pause(self, job: Job, worker: Worker) -> None:
-        """On the thread of a job, between slices: lets others go on, and raises once nobody waits for it."""
+        """On the thread of a job, between slices: yields to others, and raises once it is cancelled."""
         if job.takes_turns and not job.stopped.is_set():
             worker.pause(lambda: self._is_crowded, partial(self._yield_turn, job))
         if job.stopped.is_set():
             raise StoppedError
 
     def _yield_turn(self, job: Job) -> None:
-        """A job has paused: it waits behind those that wait already."""
+        """Puts a paused job at the end of the queue."""
         assert job.worker is not None, "it has begun"
         if job.stopped.is_set():
             job.worker.resume()
@@ -331,7 +330,7 @@ class Executor:
             self._dispatch()
 
     def _settle(self, job: Job, result: Any, error: BaseException | None) -> None:
-        """Gives back what a job had, and tells who waits."""
+        """Returns a job's place and bytes, and resolves its future."""
         self._forget_key(job)
         if not job.takes_turns:
             self._budget.give_back(job.kind, job.cost.n_bytes)
@@ -347,7 +346,7 @@ class Executor:
             del self._by_key[job.key]
 
     def _time_slices(self, function: Callable[[Pause], Result], pause: Pause) -> Result:
-        """On a thread: observes each slice by itself, without what passes while others go on."""
+        """On a thread: times each slice, without the time during which others run."""
         with ExitStack() as of_slice:
             of_slice.enter_context(self._time_slice())
 

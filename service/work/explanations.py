@@ -1,4 +1,4 @@
-"""Explanations of the windows of a request, part by part."""
+"""Computes the explanations of a request, part by part."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ from service.work.questions import Question
 from service.work.receipts import make_receipt
 from service.work.threads import StoppedError
 
-SMALL = 8  # explanations up to which a request is computed together with others; more fill passes by themselves
+SMALL = 8  # largest request that is batched with others; a larger one fills passes by itself
 
 
 @dataclass(frozen=True)
 class Advance:
-    """Where the work stands after a slice of it.
+    """Progress after a slice of work.
 
     Attributes:
         done: how many explanations are computed.
-        explanations: those that are ready to be sent now, in order; none after most slices.
-        encoded: the same in JSON, where that is asked for.
+        explanations: those now ready to be sent, in order; none after most slices.
+        encoded: the same in JSON, if requested.
     """
 
     done: int
@@ -45,7 +45,7 @@ class Advance:
 
 
 def describe_question(question: Question, predictions: Array, warnings: list[RangeWarning]) -> ExplainHeader:
-    """What all explanations share.
+    """The members that all explanations share.
 
     Args:
         question: the question.
@@ -79,11 +79,11 @@ def explain_part(question: Question, first: int, pause: Pause, tell: Callable[[i
         question: what is asked.
         first: number of the first window.
         pause: called between slices of the work.
-        tell: told before, how many explanations of the question are computed.
+        tell: called before each pause with the number of explanations computed so far.
 
     Raises:
         NonFiniteError: an explanation is not finite.
-        IncompleteError: one does not nearly add up.
+        IncompleteError: an explanation is far from complete.
     """
     model, n_outputs = question.served.model, len(question.outputs)
     windows = question.windows[first : first + PART]
@@ -112,7 +112,7 @@ def explain_part(question: Question, first: int, pause: Pause, tell: Callable[[i
 
 
 def explain_all(question: Question) -> list[Explanation]:
-    """The explanations in order, computed here and now.
+    """The explanations in order, computed synchronously.
 
     Raises:
         NonFiniteError: one is not finite.
@@ -124,20 +124,20 @@ def explain_all(question: Question) -> list[Explanation]:
 async def compute_explanations(
     question: Question, work: Executor, metrics: Metrics, deadline: Deadline, n_bytes: int, encoded: bool
 ) -> AsyncIterator[Advance]:
-    """The explanations as they become ready, until the deadline, and for as long as somebody waits for the next.
+    """Yields explanations as they become ready, until the deadline or until the consumer stops.
 
     Args:
         question: what is asked.
-        work: what computes them.
-        metrics: where they are counted.
-        deadline: until when.
+        work: the executor.
+        metrics: the metrics that are updated.
+        deadline: when to stop.
         n_bytes: memory that they hold until the answer is sent, see `estimate_explanations`.
-        encoded: whether to give them in JSON too.
+        encoded: whether to encode them as JSON too.
 
     Raises:
-        DataError: they take more memory than there is.
+        DataError: they would take more memory than explanations may.
         NonFiniteError: one is not finite.
-        IncompleteError: one does not nearly add up.
+        IncompleteError: an explanation is far from complete.
         DeadlineError: the deadline has passed.
         OverloadedError: too many requests wait.
     """
@@ -192,7 +192,7 @@ def _advance(done: int, explanations: Sequence[Explanation], encoded: bool) -> A
 
 
 def _explain_together(encoded: bool, questions: Sequence[Question], pause: Pause) -> list[Advance | Exception]:
-    """All explanations of questions that differ in their windows alone; a failing one does not affect the others."""
+    """Explanations of questions that differ in their windows alone; a failing one does not affect the others."""
     windows = [question.windows for question in questions]
     whole = questions[0] if len(windows) == 1 else replace(questions[0], windows=np.concatenate(windows))
     try:

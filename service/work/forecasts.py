@@ -1,8 +1,8 @@
-"""Natural batching of forecasts: those that wait for one model are computed together.
+"""Natural batching of forecasts: requests that wait for the same model are computed together.
 
-A small batch is computed where it is, on the event loop: handing it to a thread and back takes longer. What is larger
-waits for the thread of forecasts, and goes as soon as that is free, together with all that has arrived by then. A
-request that is large is read and answered there, too: each way to a thread and back costs as much as reading one.
+A small batch is computed on the event loop, since handing it to a thread and back takes longer. A larger one waits for
+the thread of forecasts, and runs as soon as that is free, together with everything that has arrived by then. A large
+request is also parsed and answered there: each hand-over to a thread costs as much as parsing a request.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ from service.work.jobs import Cost
 from service.work.threads import Worker
 
 Result = TypeVar("Result")
-IN_PLACE = 1e-3  # seconds that forecasts may keep the event loop
-TOGETHER = 512  # windows from which more at once gain nothing, and take memory that grows with the queue
-N_TIMED = 64  # windows whose forecast tells how long a model takes
-N_TIMINGS = 5  # of which the shortest counts: whatever else runs only ever adds
-N_KNOWN = 1000  # models whose times are kept
+IN_PLACE = 1e-3  # seconds for which forecasts may block the event loop
+TOGETHER = 512  # windows of a batch beyond which throughput no longer grows, but memory does
+N_TIMED = 64  # windows whose forecast is timed
+N_TIMINGS = 5  # the shortest counts, since other load only ever adds
+N_KNOWN = 1000  # models whose timings are kept
 
 
 @dataclass(slots=True)
 class Answering(Generic[Result]):
-    """How a request is read and answered, around its forecast.
+    """How a request is parsed and answered, before and after its forecast.
 
     Attributes:
-        read: gives its windows, (n, lookback, n_features), original units.
-        describe: makes the answer of the windows and their forecasts.
-        reading: what it costs to read.
-        describing: what it costs to answer, by the windows.
-        most_windows: more than this it cannot have.
+        read: returns its windows, (n, lookback, n_features), original units.
+        describe: returns the answer for windows and their forecasts.
+        reading: cost of `read`.
+        describing: cost of `describe`, by the windows.
+        most_windows: upper bound of its windows.
     """
 
     read: Callable[[], Array]
@@ -55,16 +55,16 @@ class Answering(Generic[Result]):
 
 @dataclass(eq=False)
 class _Asked:
-    """The forecast that one request waits for.
+    """The pending forecast of one request.
 
     Attributes:
         model: which model forecasts.
-        deadline: until when somebody waits.
-        outcome: the forecast, or else what `finish` makes of it.
-        windows: what to forecast; None until it is read, on the thread.
-        n_windows: how many they are; until they are read, at most.
-        read: reads them on the thread; None where they are there.
-        finish: makes the answer on the thread; None where that is not its task.
+        deadline: when the request stops waiting.
+        outcome: future of the forecast, or of what `finish` makes of it.
+        windows: what to forecast; None until parsed on the thread.
+        n_windows: their number; an upper bound until they are parsed.
+        read: parses them on the thread; None if they are given.
+        finish: makes the answer on the thread; None for a bare forecast.
     """
 
     model: Model
@@ -77,21 +77,21 @@ class _Asked:
 
 
 class Forecasts:
-    """Merges the forecasts of all requests.
+    """Batches the forecasts of all requests.
 
     Args:
-        budget: the places of forecasts.
-        observe_batch: told the number of windows of each batch.
+        budget: the limits on pending work.
+        observe_batch: called with the number of windows of each batch.
     """
 
     def __init__(self, budget: Budget, observe_batch: Callable[[int], None]) -> None:
         self._budget = budget
         self._observe_batch = observe_batch
         self._worker: Worker | None = None
-        self.is_busy = False  # whether the thread computes
-        self._arrived: list[_Asked] = []  # in this turn of the event loop
-        self._n_arrived = 0  # in this turn, with one that was computed at once
-        self._is_quiet = True  # whether no two forecasts arrived in one turn lately
+        self.is_busy = False  # whether the thread is computing
+        self._arrived: list[_Asked] = []  # arrived in this iteration of the event loop
+        self._n_arrived = 0  # arrived in this iteration, the one computed at once included
+        self._is_quiet = True  # whether forecasts have lately arrived one per iteration
         self._waiting: dict[str | None, list[_Asked]] = {}  # for the thread, by checkpoint; the next one first
         self._in_place: dict[str | None, int] = {}  # windows that may be computed on the event loop, by checkpoint
 
@@ -105,7 +105,7 @@ class Forecasts:
             self._worker.close()
 
     async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
-        """Forecasts for windows, together with others that wait for the same model; see `Executor.predict`."""
+        """Forecasts windows, batched with others of the same model; see `Executor.predict`."""
         self._budget.take("forecast")
         try:
             self._n_arrived += 1
@@ -123,7 +123,7 @@ class Forecasts:
             self._budget.give_back("forecast")
 
     async def answer(self, model: Model, request: Answering[Result], deadline: Deadline) -> Result:
-        """The answer to a request, read and made where its forecast is; see `Executor.answer`."""
+        """Parses and answers a request where its forecast is computed; see `Executor.answer`."""
         windows, n_bytes = None, request.reading.n_bytes
         if request.reading.seconds <= IN_PLACE:
             windows = request.read()
@@ -147,14 +147,14 @@ class Forecasts:
             self._budget.give_back("forecast", n_bytes)
 
     def _end_turn(self) -> None:
-        """Computes what has arrived in this turn of the loop, here where that is quick."""
+        """Computes what has arrived in this iteration of the loop, in place if that is quick."""
         self._is_quiet, self._n_arrived = self._n_arrived == 1, 0
         by_model: dict[str | None, list[_Asked]] = {}
         for asked in self._arrived:
             if not asked.outcome.done():
                 by_model.setdefault(asked.model.checkpoint, []).append(asked)
         self._arrived = []
-        share = 0.0  # of the time that forecasts may keep the loop
+        share = 0.0  # share of the time for which forecasts may block the loop
         for checkpoint, batch in by_model.items():
             n_windows = sum(asked.n_windows for asked in batch)
             in_place = self._in_place.get(checkpoint, 0)
@@ -172,7 +172,7 @@ class Forecasts:
         self._waiting.setdefault(asked.model.checkpoint, []).append(asked)
 
     def _dispatch(self) -> None:
-        """Gives the thread all that waits for one model, if it is free; the models take turns."""
+        """Hands the free thread everything that waits for one model; models take turns."""
         if self.is_busy or self._worker is None:
             return
         while self._waiting:
@@ -190,7 +190,7 @@ class Forecasts:
                 return
 
     def _compute(self, batch: list[_Asked]) -> list[Any]:
-        """On the thread; a new model is timed first."""
+        """Runs on the thread; times a new model first."""
         if batch[0].model.checkpoint not in self._in_place:
             if len(self._in_place) >= N_KNOWN:
                 self._in_place.clear()
@@ -203,14 +203,14 @@ class Forecasts:
         return [*results.values()]
 
     def _finish(self, batch: list[_Asked], results: Any, error: BaseException | None) -> None:
-        """Answers a batch; whatever has happened on the thread, nobody goes on waiting."""
+        """Resolves every future of a batch, whatever happened on the thread."""
         self.is_busy = False
         _answer(batch, results if error is None else [error] * len(batch))
         self._dispatch()
 
 
 def _read(asked: _Asked) -> Exception | None:
-    """Reads what is to be forecast, or gives the error of that."""
+    """Parses the windows; returns the error if that fails."""
     try:
         if asked.read is not None:
             asked.windows = asked.read()
@@ -221,7 +221,7 @@ def _read(asked: _Asked) -> Exception | None:
 
 
 def _finish(asked: _Asked, predictions: Array | BaseException) -> Any:
-    """What a request gets for its forecast, or for the error of that."""
+    """The result of a request, from its forecast or the error."""
     if asked.finish is None or asked.windows is None or isinstance(predictions, BaseException):
         return predictions
     try:
@@ -231,7 +231,7 @@ def _finish(asked: _Asked, predictions: Array | BaseException) -> Any:
 
 
 def _forecast(batch: list[_Asked]) -> list[Array | BaseException]:
-    """The forecasts of each request, or why there are none; a failing request does not affect the others."""
+    """The forecasts or the error of each request; a failing request does not affect the others."""
     if not batch:
         return []
     windows = [asked.windows for asked in batch if asked.windows is not None]
@@ -246,7 +246,7 @@ def _forecast(batch: list[_Asked]) -> list[Array | BaseException]:
 
 def _answer(batch: list[_Asked], results: list[Array | BaseException]) -> None:
     for asked, result in zip(batch, results, strict=True):
-        if asked.outcome.done():  # whoever asked has gone, or waited long enough
+        if asked.outcome.done():  # cancelled, or past its deadline
             continue
         if isinstance(result, BaseException):
             asked.outcome.set_exception(result)
@@ -255,7 +255,7 @@ def _answer(batch: list[_Asked], results: list[Array | BaseException]) -> None:
 
 
 def _measure_in_place(model: Model) -> int:
-    """How many windows a model forecasts in `IN_PLACE`, by a line through the times of one window and of several."""
+    """How many windows a model forecasts in `IN_PLACE` seconds, by linear extrapolation from one and from several."""
     windows = model.reference.windows[:N_TIMED]
     one = _measure_forecast(model, windows[:1])
     if one > IN_PLACE:
@@ -265,7 +265,7 @@ def _measure_in_place(model: Model) -> int:
 
 
 def _measure_forecast(model: Model, windows: Array) -> float:
-    """Seconds of the processor that this thread takes, so that what runs beside it does not count."""
+    """CPU seconds of this thread, which other load does not affect."""
     seconds = []
     for _ in range(N_TIMINGS):
         start = thread_time()

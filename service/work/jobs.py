@@ -1,4 +1,4 @@
-"""A job: a computation with its class, cost, key, and the requests that wait for it."""
+"""Jobs: computations with a class, a cost, a key, and the requests that wait for them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 Kind = Literal["forecast", "explanation", "background"]
 Lane = Literal["short", "long", "background"]
-URGENCY: dict[Kind, int] = {"forecast": 0, "explanation": 1, "background": 2}  # the lower number goes first
+URGENCY: dict[Kind, int] = {"forecast": 0, "explanation": 1, "background": 2}  # lower runs first
 SHORT = 0.1  # estimated seconds up to which a job counts as short
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a piece of work takes, estimated before it starts.
+    """Estimated cost of a computation.
 
     Attributes:
         seconds: processor time.
@@ -32,27 +32,27 @@ class Cost:
     n_bytes: int = 0
 
 
-SLICE = Cost(seconds=SHORT / 10)  # of a computation that gives its turn to others after each
-UNKNOWN = Cost(seconds=10 * SHORT)  # of what was never measured: as long, so that nothing short waits behind it
+SLICE = Cost(seconds=SHORT / 10)  # of a computation, between two pauses
+UNKNOWN = Cost(seconds=10 * SHORT)  # of what was never measured: counts as long, so that nothing short waits for it
 
 
 @dataclass(eq=False)
 class Job:
-    """One piece of work on its way to a thread.
+    """A computation that waits for a thread or runs on one.
 
     Attributes:
-        function: what computes it, with pauses between slices where it is long.
-        kind: the class whose place and bytes it takes.
-        urgency: by which it is chosen, see `URGENCY`.
+        function: the computation, with pauses between slices if it is long.
+        kind: the class whose places and bytes it uses.
+        urgency: its priority, see `URGENCY`.
         cost: its estimated cost.
-        key: what it computes, such as a checkpoint and a question; None where nobody else can want the same.
-        takes_turns: whether it lets others go on at each pause; it has the place and the bytes of its request then.
-        outcome: its result, for everyone who waits.
+        key: identity of the result, such as a checkpoint and a question; None if it cannot be shared.
+        takes_turns: whether it yields to others at each pause; it then uses the place and the bytes of its request.
+        outcome: future of its result.
         arrival: when it was admitted, by the clock of the event loop.
-        waiters: how many wait for it.
-        lane: where it runs, once it does.
-        worker: the thread that has begun with it.
-        stopped: set once nobody waits for it any more.
+        waiters: number of requests that wait for it.
+        lane: the lane in which it runs; None before.
+        worker: its thread, once it has begun.
+        stopped: set once it is cancelled.
     """
 
     function: Callable[[Pause], Any]
@@ -70,11 +70,11 @@ class Job:
 
     @property
     def is_long(self) -> bool:
-        """Whether others should not have to wait for it."""
+        """Whether short jobs must not wait for it."""
         return self.cost.seconds > SHORT
 
     def choose_lane(self) -> Lane:
-        """Where it may run."""
+        """The lane in which it may run."""
         if self.urgency == URGENCY["background"]:
             return "background"
         return "long" if self.is_long else "short"

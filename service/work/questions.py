@@ -1,4 +1,4 @@
-"""Questions to the executor as plain values, independent of the request."""
+"""The `:explain` question as plain values, independent of the request."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from service.schemas.explanations import Detail
 
 @dataclass(frozen=True)
 class Question:
-    """A request to explain, understood.
+    """A parsed request to explain.
 
     Attributes:
         served: the model.
         windows: what to explain, (n, lookback, n_features), original units.
-        outputs: numbers of the outputs.
-        as_list: whether the request names its outputs in a list, so that the answer does.
-        detail: what to say.
-        baseline: what to compare with.
-        groups: what is summed of the features; empty where none are.
-        segments: what is summed of the steps; empty where none are.
-        options: how exact the ledgers must be.
-        effects: whether to say what removing each feature does, and each alone; of cells where `detail` has steps.
-        receipt: whether the answer holds what is needed to repeat it.
-        progress: whether lines between the explanations tell how far the work is.
+        outputs: indices of the outputs.
+        as_list: whether the request has a list of outputs, and so the answer.
+        detail: the level of detail.
+        baseline: the baseline, or reference windows as baselines.
+        groups: groups of features whose contributions are summed; may be empty.
+        segments: segments of steps whose contributions are summed; may be empty.
+        options: accuracy of the ledgers.
+        effects: whether to measure feature ablation, of cells too if `detail` has steps.
+        receipt: whether the answer includes a receipt.
+        progress: whether the stream includes lines with progress.
     """
 
     served: Served
@@ -47,29 +47,29 @@ class Question:
 
     @property
     def total(self) -> int:
-        """How many explanations it asks for: one for each window and output."""
+        """Number of explanations: one per window and output."""
         return len(self.windows) * len(self.outputs)
 
     @property
     def batch_key(self) -> Hashable | None:
-        """The same for questions that differ in their windows alone; None for one with values of its own to hold."""
+        """Equal for questions that differ in their windows alone; None if it must not be batched."""
         named = (field.name for field in fields(self) if field.name not in ("served", "windows"))
         asked = tuple(_as_items(getattr(self, name)) for name in named)
         try:
             hash(asked)
-        except TypeError:  # a baseline of numbers
+        except TypeError:  # a baseline of given values
             return None
         return self.served.checkpoint, asked
 
     @property
     def path_nodes(self) -> int:
-        """How many path nodes it takes where no path is halved, forecasts for effects included: the work ahead."""
+        """Path nodes that it takes without bisection, plus the forecasts for effects: its cost."""
         baselines = self.baseline.count if isinstance(self.baseline, ReferenceBaselines) else 1
         return self.total * baselines * (self.options.path_nodes + 2 * self.n_parts)
 
     @property
     def n_parts(self) -> int:
-        """Of how many features, groups, segments and cells at most the effects are measured, with 2 forecasts each."""
+        """Upper bound of the features, groups, segments and cells whose effects are measured, with 2 forecasts each."""
         if not self.effects:
             return 0
         lookback, n_features = self.served.model.config.window_shape
@@ -79,10 +79,10 @@ class Question:
         return n_parts
 
     def refuse_costly(self, max_path_nodes: int) -> None:
-        """Refuses what takes too long.
+        """Refuses a question that would take too long.
 
         Raises:
-            DataError: it takes more path nodes than there may be.
+            DataError: it takes more than `max_path_nodes`.
         """
         if self.path_nodes > max_path_nodes:
             reason = f"would take {self.path_nodes} path nodes to explain, of at most {max_path_nodes} (max_path_nodes)"
@@ -93,5 +93,5 @@ class Question:
 
 
 def _as_items(value: Any) -> Any:
-    """Groups and segments as what can be hashed, in their order, in which an answer lists them."""
+    """Groups and segments in hashable form, in their order."""
     return tuple((name, tuple(of_name)) for name, of_name in value.items()) if isinstance(value, Mapping) else value

@@ -1,6 +1,6 @@
-"""What an auditor needs to repeat an explanation.
+"""Receipts: what an auditor needs to reproduce an explanation.
 
-A receipt goes with an answer, whose numbers it does not hold again: the answer is what a repeat is compared with.
+A receipt is part of an answer and does not repeat its numbers: a reproduction is compared with the answer.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def make_receipt(question: Question, baseline: UsedBaseline) -> Receipt:
     """The receipt of an answer.
 
     Args:
-        question: what was asked.
-        baseline: as the answer states it.
+        question: the question.
+        baseline: the baseline as the answer describes it.
     """
     names = [question.served.model.config.outputs[output] for output in question.outputs]
     receipt: Receipt = {
@@ -46,7 +46,7 @@ def make_receipt(question: Question, baseline: UsedBaseline) -> Receipt:
 
 
 def find_versions() -> Versions:
-    """Those of this process."""
+    """The versions of the libraries in this process."""
     return {
         "kanscope": version("kanscope"),
         "torch": version("torch"),

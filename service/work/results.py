@@ -24,22 +24,22 @@ logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 Question = Callable[[Model, str, Pause], Result]  # of a model and one of its outputs
-N_PREPARED = 5  # results of one output that are computed before anybody asks
-N_MEASURED = 10_000  # times of results that are known at most
+N_PREPARED = 5  # results per output that are computed in advance
+N_MEASURED = 10_000  # most timings that are kept
 
 
 class GlobalResults:
-    """What is known of a whole model, by the hash of its checkpoint.
+    """Global results of all models, by checkpoint hash.
 
-    `Model` computes the results; they are kept here, those of all models together, and computed by `work`.
+    `Model` computes them, the executor runs them, and they are cached here.
 
     Args:
-        size: results that are kept. What was prepared stays as long as its model is served.
-        work: what computes them.
-        find_served: the models that are served now.
+        size: most results that are cached. Results computed in advance stay as long as their model is served.
+        work: the executor.
+        find_served: returns the models that are served now.
 
     Attributes:
-        unprepared: outputs that `prepare` has still to compute.
+        unprepared: outputs whose results are still to be computed in advance.
     """
 
     def __init__(self, size: int, work: Executor, find_served: Callable[[], Collection[Served]]) -> None:
@@ -48,11 +48,13 @@ class GlobalResults:
         self._find_served = find_served
         self._known = Once(size)
         self._prepared: set[tuple[str, int]] = set()  # checkpoints and outputs
-        self._seconds: dict[tuple[str, str], float] = {}  # that a kind of result took, by its name and checkpoint
+        self._seconds: dict[
+            tuple[str, str], float
+        ] = {}  # seconds that a kind of result took, by its name and checkpoint
         self.unprepared = 0
 
     async def prepare(self, models: Iterable[Served]) -> None:
-        """Computes what most will ask for, for one output after the other, as far as there is room for it."""
+        """Computes the usual results in advance, output by output, as far as the cache has room."""
         wanted = {served.checkpoint for served in (*self._find_served(), *models)}
         self._prepared = {one for one in self._prepared if one[0] in wanted}
         self._known.unpin(lambda key: (f"sha256:{key[0]}", key[1]) not in self._prepared)  # type: ignore[index]
@@ -65,29 +67,29 @@ class GlobalResults:
             try:
                 await self.importance(served, output, "background")
                 await self.report(served, output, "background")
-            except NotReadyError:  # the service stops
+            except NotReadyError:  # the service is stopping
                 self.unprepared -= len(prepared) - number
                 return
-            except Exception:  # whoever asks for it is told the reason
+            except Exception:  # a request for it gets the error
                 name = served.model.outputs[output]
                 logger.warning("the results of model %s, output %s, fail", served.name, name, exc_info=True)
             self.unprepared -= 1
 
     async def importance(self, served: Served, output: int, kind: Kind = "explanation") -> Importance:
-        """What matters over the reference windows for one output."""
+        """Importance over the reference windows for one output."""
         return await self._ask(
             "importance", lambda model, name, pause: model.importance(name, pause=pause), served, output, kind
         )
 
     async def agreements(self, served: Served, output: int) -> tuple[Agreement, ...]:
-        """How far baselines agree on the features."""
+        """Agreement of baselines on the importance of features."""
         await self.importance(served, output)
         return await self._ask(
             "agreement", lambda model, name, pause: model.agreement(name, pause=pause), served, output
         )
 
     async def topology(self, served: Served, output: int, rule: PruningRule, kind: Kind = "explanation") -> Topology:
-        """The graph that a rule keeps for one output."""
+        """The pruned topology for one output."""
         await self.importance(served, output, kind)
 
         def ask(model: Model, name: str, pause: Pause) -> Topology:
@@ -98,7 +100,7 @@ class GlobalResults:
     async def fidelity_curve(
         self, served: Served, output: int, metric: Metric, fill: Fill
     ) -> tuple[FidelityPoint, ...]:
-        """What each number of edges costs along one metric's order."""
+        """Fidelity by number of edges, in the order of one metric."""
         await self.importance(served, output)
 
         def ask(model: Model, name: str, pause: Pause) -> tuple[FidelityPoint, ...]:
@@ -107,17 +109,17 @@ class GlobalResults:
         return await self._ask("fidelity", ask, served, output, "explanation", metric, fill)
 
     async def report(self, served: Served, output: int, kind: Kind = "explanation") -> Report:
-        """The findings on one output, by the default topology."""
+        """The report on one output, with the default topology."""
         await self.topology(served, output, PruningRule(), kind)
         return await self._ask(
             "report", lambda model, name, pause: model.report(name, pause=pause), served, output, kind
         )
 
     async def comparison(self, served: Served, output: int, other: Served, fidelity: float) -> ModelComparison:
-        """What has changed from another model to this one, for one output."""
+        """Comparison with another model, for one output."""
         rule, name = PruningRule(fidelity=fidelity), served.model.outputs[output]
         await self.topology(served, output, rule)
-        if name in other.outputs:  # else the question itself is refused
+        if name in other.outputs:  # otherwise the comparison is refused
             await self.topology(other, other.outputs.index(name), rule)
 
         def ask(model: Model, name: str, pause: Pause) -> ModelComparison:
@@ -131,7 +133,7 @@ class GlobalResults:
         """The head as formulas.
 
         Raises:
-            DataError: a layer norm or an output function stands in the way.
+            DataError: a layer norm or an output function makes a formula impossible.
         """
         await self.importance(served, output)
         try:
@@ -150,9 +152,9 @@ class GlobalResults:
         kind: Kind = "explanation",
         *rest: Hashable,
     ) -> Result:
-        """The answer to a question: at once where it is known, else from a thread; `rest` is what else it depends on.
+        """A cached result, or else computed on a thread; `rest` is the rest of its key.
 
-        What it rests on is asked for before, so that nobody keeps a thread who waits for another's computation.
+        Results that it depends on are computed first, so that no thread blocks on another computation.
         """
         results: Any = Pinned(self._known) if kind == "background" else self._known
         model, of_output = replace(served.model, results=results), served.model.outputs[output]
@@ -175,9 +177,9 @@ class GlobalResults:
 
 
 class _UnknownError(Exception):
-    """A result must be computed first."""
+    """A result that is not cached yet."""
 
 
 def _refuse() -> None:
-    """The pause of who takes only what is known."""
+    """The pause of a lookup that must not compute."""
     raise _UnknownError

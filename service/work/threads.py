@@ -10,17 +10,17 @@ from queue import SimpleQueue
 from threading import Semaphore, Thread, get_native_id
 from typing import Any
 
-NICE = 10  # where forecasts want the same core, they have nine tenths of it
+NICE = 10  # forecasts get nine tenths of a shared core
 
 Done = Callable[[Any, BaseException | None], None]
 
 
 class Worker(Thread):
-    """A thread that gives each result, or error, to a callback on the event loop that it was started from.
+    """A thread that passes each result or error to a callback on the event loop that started it.
 
     Args:
-        name: what it is called in a debugger.
-        nice: whether it gives way to other threads that want the same core.
+        name: its name in a debugger.
+        nice: whether it has a lower priority.
     """
 
     def __init__(self, name: str, nice: bool = False) -> None:
@@ -32,11 +32,11 @@ class Worker(Thread):
         self.start()
 
     def give(self, function: Callable[[], Any], done: Done) -> None:
-        """Has a function computed, after those that were given before."""
+        """Queues a function."""
         self._inbox.put((function, done))
 
     def run(self) -> None:
-        """Goes on until it is closed."""
+        """Runs queued functions until it is closed."""
         if self._nice:
             give_way()
         while (given := self._inbox.get()) is not None:
@@ -45,35 +45,35 @@ class Worker(Thread):
                 result, error = function(), None
             except BaseException as raised:
                 result, error = None, raised
-            with suppress(RuntimeError):  # the loop is closed: nobody is left who could be told
+            with suppress(RuntimeError):  # the loop is closed, so nothing waits for the result
                 self._loop.call_soon_threadsafe(done, result, error)
-            del given, function, done, result, error  # while it waits, it keeps nothing alive
+            del given, function, done, result, error  # an idle thread keeps no references
 
     def pause(self, is_wanted: Callable[[], bool], yield_turn: Callable[[], None]) -> None:
-        """Called by the function that it computes: where the thread is wanted, waits until it is resumed.
+        """Called by the running function: if another job is due, waits until it is resumed.
 
         Args:
-            is_wanted: whether somebody else should go on first.
-            yield_turn: called on the event loop, which then sees to it that `resume` is called.
+            is_wanted: whether another job should run first.
+            yield_turn: called on the event loop, which later calls `resume`.
         """
         if is_wanted():
             self._loop.call_soon_threadsafe(yield_turn)
             self._turn.acquire()
 
     def resume(self) -> None:
-        """Lets the function go on that has paused."""
+        """Resumes the paused function."""
         self._turn.release()
 
     def close(self) -> None:
-        """Ends it after what it was given."""
+        """Ends the thread after the queued functions."""
         self._inbox.put(None)
 
 
 def give_way() -> None:
-    """Lowers the priority of the thread that calls, for good."""
-    with suppress(AttributeError, OSError):  # only Linux knows priorities of threads, and it may not allow this
+    """Lowers the priority of the calling thread permanently."""
+    with suppress(AttributeError, OSError):  # only Linux has thread priorities, and may deny this
         os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
 
 
 class StoppedError(Exception):
-    """A computation has ended at a pause, since nobody waits for it."""
+    """A computation was cancelled at a pause."""

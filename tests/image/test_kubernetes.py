@@ -100,6 +100,7 @@ def test_selectors_find_the_pods():
     deployment, service, budget = DEPLOYMENT
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert [one["kind"] for one in DEPLOYMENT] == ["Deployment", "Service", "PodDisruptionBudget"]
+    assert deployment["spec"]["template"]["spec"]["enableServiceLinks"] is False
     assert deployment["spec"]["selector"]["matchLabels"] == service["spec"]["selector"] == labels
     assert budget["spec"]["selector"]["matchLabels"] == labels
     assert budget["spec"]["maxUnavailable"] < deployment["spec"]["replicas"]

@@ -307,7 +307,7 @@ def test_many_rules_are_not_all_kept(model):
 
 BAD = np.zeros((6, 4))
 HOSTILE = {
-    "shape": (np.zeros((5, 4)), DataError, r"windows must have shape \(n, 6, 4\) or \(6, 4\), but has \(1, 5, 4\)"),
+    "shape": (np.zeros((5, 4)), DataError, r"windows must have shape \(n, 6, 4\) or \(6, 4\), but has \(5, 4\)"),
     "transposed": (np.zeros((4, 6)), DataError, r"windows must have shape"),
     "four axes": (np.zeros((1, 1, 6, 4)), DataError, r"windows must have shape"),
     "number": (3.0, DataError, r"windows must have shape"),
@@ -346,6 +346,18 @@ HOSTILE = {
         r"windows\['f2'\]\[0\] must be a",
     ),
 }
+
+
+def test_rows_are_windows_of_one_step():
+    """A model with a lookback of 1 takes rows, (n, n_features) or one, as windows."""
+    model = Model(make_model("head"))
+    rows = np.random.default_rng(0).normal(size=(5, len(model.features)))
+    expected = model.predict(rows[:, None])
+    np.testing.assert_array_equal(model.predict(rows), expected)
+    np.testing.assert_array_equal(model.predict(rows[0]), expected[:1])
+    np.testing.assert_array_equal(model.explain(rows).predictions, model.explain(rows[:, None]).predictions)
+    with pytest.raises(DataError, match=r"must have shape \(n, 1, 4\), \(n, 4\) or \(4,\), but has \(5, 3\)"):
+        model.predict(rows[:, :3])
 
 
 @pytest.mark.parametrize("case", HOSTILE)

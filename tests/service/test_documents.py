@@ -97,7 +97,7 @@ def test_every_route_of_the_documents_exists(service: Any) -> None:
     for method, path in named:
         url = path.replace("…", MODEL).format(model="nyc-weather", version="1", layer="0", i="7", j="3", index="0")
         answer = service.client.request(method, url)
-        assert "there is nothing at" not in answer.text, path
+        assert "there is no route" not in answer.text, path
 
 
 def test_every_command_of_the_documents_exists() -> None:
@@ -128,7 +128,7 @@ def test_every_make_target_of_the_documents_exists() -> None:
 
 
 def test_pre_commit_runs_what_make_check_runs() -> None:
-    """Every command of it but pip-audit, which asks the network; ruff is given the files that change."""
+    """Every command of `make check` except pip-audit, which needs the network; ruff gets the changed files."""
     recipe = (ROOT / "Makefile").read_text().partition("\ncheck:")[2].partition("\n\n")[0].splitlines()[1:]
     commands = {line.strip().replace("$(BIN)", ".venv/bin").removesuffix(" .") for line in recipe}
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.settings import Settings
+from kanmodel.errors import ConfigError
+from service.settings import Settings, check_variables, choose_settings
 
 
 def test_defaults_serve_the_bundled_model_to_this_machine_only(monkeypatch):
@@ -24,6 +25,23 @@ def test_the_environment_sets_what_no_argument_does(monkeypatch):
     assert (settings.models, settings.port, settings.root_path) == (Path("/models"), 9001, "")
     monkeypatch.setenv("KANSCOPE_MODELS", "")
     assert Settings().models is None
+
+
+def test_misspelt_variables_are_named():
+    """A variable that begins like a setting but is none is named with the nearest one; Kubernetes' own are not."""
+    links = ("KANSCOPE_PORT_80_TCP_ADDR", "KANSCOPE_SERVICE_HOST", "KANSCOPE_PREDICTOR_SERVICE_PORT_HTTP")
+    names = ("PATH", "KANSCOPE_MODELS", "KANSCOPE_KEY_FILE", "kanscope_port", "KANSCOPE_ZZZZZZZZZZZZZZ", *links)
+    assert [*check_variables(names)] == [
+        "KANSCOPE_KEY_FILE is not a setting; did you mean KANSCOPE_KEYS_FILE?",
+        "KANSCOPE_ZZZZZZZZZZZZZZ is not a setting",
+    ]
+
+
+def test_the_port_of_kubernetes_is_explained(monkeypatch):
+    """The variable that Kubernetes sets for a Service named kanscope is refused with what to do."""
+    monkeypatch.setenv("KANSCOPE_PORT", "tcp://10.0.0.1:80")
+    with pytest.raises(ConfigError, match=r"Kubernetes sets this .* enableServiceLinks: false"):
+        choose_settings()
 
 
 def test_settings_do_not_change():

@@ -1,1 +1,1 @@
-"""Ledgers, which are integrals along paths from a baseline to windows: contributions that sum at every layer."""
+"""Ledgers: path integrals from a baseline to windows, whose contributions are complete at every layer."""

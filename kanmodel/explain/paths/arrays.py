@@ -1,4 +1,4 @@
-"""Results that are nested tuples of arrays, such as contributions by layer: one operation on all of their arrays."""
+"""Operations on nested tuples of arrays, such as contributions by layer."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Nested = TypeVar("Nested")
 
 
 def map_arrays(function: Callable[..., Any], first: Nested, *others: Nested) -> Nested:
-    """The result of a function of the arrays in each place.
+    """Maps a function over the arrays of equally nested tuples.
 
     Args:
-        function: of as many arrays as there are results.
+        function: takes one array of each argument.
         first: arrays, tensors or None, in (named) tuples of any depth.
         others: results of the same form.
 
@@ -36,19 +36,19 @@ def map_arrays(function: Callable[..., Any], first: Nested, *others: Nested) -> 
 
 
 def take(values: Nested, chosen: NDArray[np.bool_] | slice) -> Nested:
-    """The chosen rows of all arrays; the same arrays where all are chosen."""
+    """The chosen rows of all arrays; the arrays themselves if all are chosen."""
     if isinstance(chosen, np.ndarray) and chosen.all():
         return values
     return map_arrays(lambda array: array[chosen], values)
 
 
 def concatenate(results: Sequence[Nested]) -> Nested:
-    """The rows of several results, one after the other."""
+    """Concatenates the rows of several results."""
     return results[0] if len(results) == 1 else map_arrays(lambda *arrays: np.concatenate(arrays), *results)
 
 
 def replace_rows(values: Nested, chosen: NDArray[np.bool_], others: Nested) -> Nested:
-    """With other rows in place of the chosen ones; the others themselves where all are chosen."""
+    """Replaces the chosen rows by others; returns the others themselves if all are chosen."""
     if chosen.all():
         return others
 

@@ -1,4 +1,4 @@
-"""What a window is compared with."""
+"""Baselines: the windows with which others are compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kanmodel.scaling import Array
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a window is compared with.
+    """A baseline.
 
     Attributes:
         kind: ``mean`` per feature over the reference windows and their steps; ``zero`` in model units, the training
@@ -33,7 +33,7 @@ def baseline_window(model: LoadedModel, baseline: Baseline) -> Array:
     """The window that a baseline stands for, (lookback, n_features), original units.
 
     Raises:
-        DataError: a value is missing or has another shape than it must.
+        DataError: a value is missing or has the wrong shape.
         UnknownNameError: `values` names a feature that does not exist.
     """
     shape = (model.config.lookback, len(model.config.features))

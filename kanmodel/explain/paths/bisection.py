@@ -1,19 +1,19 @@
 """Adaptive bisection of integration paths.
 
 Along most paths a network is smooth, and one rule of 17 nodes is enough. But an LSTM may switch from one state to
-another within a thousandth of a path, which takes many nodes of one rule and a few halvings. Contributions are
+another within a thousandth of a path, which takes very many nodes of one rule, or a few bisections. Contributions are
 integrals: those of the parts of a path add up to its own.
 
-A kink of an activation, such as relu's, is known where it lies, so a part that crosses one is divided there.
+The position of a kink of an activation, such as relu's, is known, so a part that crosses one is divided there.
 
-Three things are held against what is accepted, and a part of a path where one of them is too large is halved:
+Three measures are compared with their limits, and a part of a path where one is too large is bisected:
 
-    residual   how far the layers are from completeness, and nodes from conservation
-    error      the largest estimated error of any entry: errors of opposite sign cancel in every sum, not here
-    move       how far a feature, gate or node moves between two neighbouring points, relative to where it usually lies
+    residual   deviation of layers from completeness, and of nodes from conservation
+    error      the largest estimated error of any entry: errors of opposite sign cancel in every sum, but not here
+    move       the largest move of a feature, gate or node between neighbouring points, relative to its usual range
 
-An error is an estimate. What happens wholly between two points without moving any node or gate that is watched, such as
-a spline's bump much narrower than its grid, is not seen.
+An error is an estimate: it misses what happens entirely between two points without moving any node or gate there, such
+as a bump of a spline much narrower than its grid.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from kanmodel.scaling import Array
 Values = TypeVar("Values")
 
 BATCH = 64  # paths that are bisected together
-MAX_PARTS = 64  # a path with so many is not halved any further
+MAX_PARTS = 64  # a path with this many parts is not bisected further
 
 
 class Parts(NamedTuple):
     """Parts of paths, in any order.
 
     Attributes:
-        path: numbers of the paths, (n_parts,).
+        path: indices of the paths, (n_parts,).
         low: where each begins, 0 at the baseline, (n_parts,).
         high: where it ends, 1 at the window, (n_parts,).
     """
@@ -57,15 +57,15 @@ class Parts(NamedTuple):
 
 
 class Integrals(NamedTuple, Generic[Values]):
-    """What is integrated over n parts of paths.
+    """Integrals over n parts of paths.
 
     Attributes:
         values: what adds up over the parts of a path, arrays (n, ...) in tuples.
-        errors: as `estimate_errors` has them, of whatever is not to be wrong, (n, n_entries).
-        residual: how far sums are from what they must be, (n,).
-        move: the largest of any node between two neighbouring points, in widths of its intervals, (n,).
-        n_nodes: of the rule, (n,).
-        divide_at: where to divide each part if it must be, from 0 to 1, (n,).
+        errors: of every entry, from `estimate_errors`, (n, n_entries).
+        residual: largest deviation of the sums, (n,).
+        move: the largest move of any node between neighbouring points, in widths of its usual interval, (n,).
+        n_nodes: nodes of the rule, (n,).
+        divide_at: where to divide each part if necessary, from 0 to 1, (n,).
     """
 
     values: Values
@@ -77,18 +77,18 @@ class Integrals(NamedTuple, Generic[Values]):
 
     @property
     def error(self) -> Array:
-        """The largest of any entry, (n,); not below the residual, which is an error of some entry."""
+        """The largest error of any entry, (n,); not below the residual, which is itself an error of entries."""
         error: Array = np.maximum(self.errors.max(axis=1), self.residual)
         return error
 
     def total(self, parts: Parts) -> Integrals[Values]:
         """Over whole paths: sums of values, of errors and residuals by magnitude, and the largest move."""
         n = int(parts.path.max()) + 1
-        if n == len(parts.path):  # each is a whole path
+        if n == len(parts.path):  # every part is a whole path
             return self
         move, n_nodes = np.zeros(n), np.ones(n, dtype=np.int64)
         np.maximum.at(move, parts.path, self.move)
-        np.add.at(n_nodes, parts.path, self.n_nodes - 1)  # neighbours share one
+        np.add.at(n_nodes, parts.path, self.n_nodes - 1)  # adjacent parts share a node
         values = map_arrays(lambda value: add_parts(value, parts), self.values)
         return Integrals(
             values, add_parts(self.errors, parts), add_parts(self.residual, parts), move, n_nodes, np.full(n, 0.5)
@@ -103,18 +103,18 @@ def bisect(
     halvings: int,
     pause: Pause,
 ) -> tuple[Parts, Integrals[Values]]:
-    """Integrates along paths, halving parts until each path is within the tolerance or may not be halved further.
+    """Integrates along paths, bisecting parts until each path is within the tolerance or the limit is reached.
 
     Args:
         n: number of paths.
-        integrate: over parts of them, in one slice; the second argument is the error that each part may have, (n,).
-        batch: how many parts it takes at once.
+        integrate: integrates over parts in one slice; the second argument is the accepted error of each part, (n,).
+        batch: parts per call of `integrate`.
         tolerance: largest accepted residual and error of a path.
-        halvings: how often a part may be halved.
+        halvings: most bisections of a part.
         pause: called between slices.
 
     Returns:
-        The parts, of which each path has at least one, and what was found on each.
+        The parts, at least one per path, and the integrals over each.
     """
     parts = Parts(np.arange(n), np.zeros(n), np.ones(n))
     found = _in_batches(integrate, batch, parts, np.full(n, tolerance), pause)
@@ -155,9 +155,9 @@ def part_ends(parts: Parts, start: Tensor, windows: Tensor) -> tuple[Tensor, Ten
 
 
 def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: float) -> NDArray[np.bool_]:
-    """The parts to halve: of each path above the tolerance those with more than an equal share, and those with a jump.
+    """The parts to bisect: in each path above the tolerance those with more than an equal share, and those with a jump.
 
-    Residuals and errors of different parts could cancel, and then tell nothing, so they are added by magnitude.
+    Residuals and errors of different parts could cancel, so their magnitudes are added.
     """
     n_parts = np.bincount(parts.path)
     above = np.maximum(add_parts(found.errors, parts).max(axis=1), add_parts(found.residual, parts)) > tolerance

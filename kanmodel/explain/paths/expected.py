@@ -1,6 +1,6 @@
-"""Ledgers averaged over several baselines: what a forecast owes to not being a typical window.
+"""Expected gradients: ledgers averaged over several baselines.
 
-Expected gradients (Erion et al. 2019, arXiv 1906.10670), with reference windows as baselines.
+Source: Erion et al. 2019, arXiv 1906.10670; the baselines are reference windows.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ReferenceBaselines:
     """Reference windows as baselines, over which the ledger is averaged.
 
     Attributes:
-        count: how many are drawn, without replacement.
+        count: number of windows drawn without replacement.
         seed: of the draw.
     """
 
@@ -48,11 +48,11 @@ def explain_expected(
     Args:
         model: the model.
         windows: (n, lookback, n_features), model units.
-        output: number of the output.
-        count: how many baselines, from 2 to the number of reference windows.
+        output: index of the output.
+        count: number of baselines, from 2 to the number of reference windows.
         seed: of the draw.
         options: tolerance and path nodes of each ledger.
-        pause: called every few milliseconds of work; what it raises ends the work.
+        pause: called every few milliseconds; an exception that it raises ends the work.
 
     Returns:
         Means of all entries; `residual`, `error` and `path_nodes` are the largest, `converged` holds if all do,

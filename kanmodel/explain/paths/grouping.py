@@ -1,4 +1,4 @@
-"""Contributions of groups of features and of segments of steps: sums of those of their members, exactly."""
+"""Contributions of groups of features and segments of steps: exact sums over their members."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ Segments = Mapping[str, tuple[int, int]]
 
 
 def sum_groups(contributions: Array, grouping: Grouping) -> Array:
-    """What each group contributes, (..., n_features) -> (..., n_names)."""
+    """The contribution of each group, (..., n_features) -> (..., n_names)."""
     return np.stack([contributions[..., list(members)].sum(axis=-1) for members in grouping.members], axis=-1)
 
 
 def sum_segments(steps: Array, segments: Sequence[slice]) -> Array:
-    """What each segment contributes, (n, lookback, ...) -> (n, n_segments, ...)."""
+    """The contribution of each segment, (n, lookback, ...) -> (n, n_segments, ...)."""
     return np.stack([steps[:, segment].sum(axis=1) for segment in segments], axis=1)
 
 
 def resolve_segments(segments: object, lookback: int) -> dict[str, slice]:
-    """The rows of a window, oldest first, that each segment consists of.
+    """The rows of a window, oldest first, of each segment.
 
     Raises:
-        DataError: it is no mapping of names to pairs; or a segment is no range of steps of a window, or shares a step
-            with another.
+        DataError: not a mapping of names to pairs, or a segment is not a range of steps, or overlaps with another.
     """
     if not isinstance(segments, Mapping) or not all(isinstance(name, str) and name for name in segments):
         raise DataError.at("segments", f"must be an object of pairs of steps by their names, but is {repr(segments)}")

@@ -1,4 +1,4 @@
-"""Where a path crosses the kink of an activation: divided there, a rule converges fast on both sides."""
+"""Kinks of activations along a path: divided at a kink, a quadrature rule converges fast on both sides."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ KINKS = {
     "hardswish": (-3.0, 3.0),
 }
 MIDDLE = 0.5
-MARGIN = 1e-4  # a kink so near to an end is behind it, but for what interpolation is off
+MARGIN = 1e-4  # a kink this close to an end is at the end, up to the error of interpolation
 
 
 def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Array:
-    """Where to divide each part of a path: at the kink that is nearest to its middle, or there.
+    """Where to divide each part of a path: at the kink nearest to its middle, or else in the middle.
 
     Args:
         network: the network.
-        passed: what passes at the points.
+        passed: values of the nodes at the points.
         nodes: their positions on the part, 0 to 1, (n_points,).
 
     Returns:
@@ -55,7 +55,7 @@ def divide_at_kinks(network: Network, passed: PassedNodes, nodes: Array) -> Arra
 
 
 def _arguments_of_kinks(network: Network, passed: PassedNodes) -> Iterator[Tensor]:
-    """Distances from the kinks of what the steps before layers read, (n, n_points, ..., n_in), float64."""
+    """Arguments of activations minus the positions of their kinks, (n, n_points, ..., n_in), float64."""
     stages = network.stages
     reads = list(zip(stages["head"], (passed.readout, *passed.head[:-1]), strict=True))
     if passed.front:  # of which the first layer reads the features, which move evenly

@@ -19,9 +19,9 @@ class LedgerLayer:
 
     Attributes:
         stage: input, front, lstm, gru, cell, head or output.
-        layer: number of the layer within its stage.
-        nodes: contributions of its nodes, (n, n_nodes); None where another stage lists the same nodes.
-        edges: contributions of the edges that leave them, (n, n_subnodes, n_nodes); None where there are none.
+        layer: index of the layer within its stage.
+        nodes: contributions of its nodes, (n, n_nodes); None if another stage lists the same nodes.
+        edges: contributions of the edges from them, (n, n_subnodes, n_nodes); None if there are none.
     """
 
     stage: str
@@ -33,13 +33,13 @@ class LedgerLayer:
 def list_layers(network: Network, output: int, contributions: Contributions) -> tuple[LedgerLayer, ...]:
     """The layers in the order input, front, readout (lstm, gru or cell), head, output.
 
-    Each node's contribution is the sum of its steps or of the edges that enter it, so this is linear in the
-    contributions: of |fine - coarse| of the former it makes the signed differences of the latter.
+    Each node's contribution is the sum over its steps or over the edges into it, so the layers are linear in the
+    contributions.
 
     Args:
         network: the network.
-        output: number of the output.
-        contributions: to it.
+        output: index of the output.
+        contributions: the contributions to it.
     """
     config, edges = network.config, contributions.edges
     layers = [LedgerLayer("input", 0, contributions.steps.sum(axis=1), None)]
@@ -59,22 +59,22 @@ def list_layers(network: Network, output: int, contributions: Contributions) -> 
 def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Array) -> Array:
     """The largest of |layer sum - (F(x) - F(x0))| and of |in - out| at a KAN node, (n,).
 
-    After a layer norm only the layer's sum is compared: a normalised input depends on all nodes.
+    After a layer norm only the layer's sum is compared, since a normalised input depends on all nodes.
 
     Args:
         network: the network.
-        layers: as `list_layers` has them.
+        layers: from `list_layers`.
         change: F(x) - F(x0), (n,).
     """
     residual: Array = np.zeros_like(change)
     stages = network.config.stages
     reaching = np.zeros((len(change), 0))  # contributions of the nodes that the next edges leave
-    entering = reaching  # what the edges before bring to the nodes of this layer
+    entering = reaching  # contributions of the edges into the nodes of this layer
     for layer in layers:
         if layer.nodes is not None:
             reaching = layer.nodes
             residual = np.maximum(residual, np.abs(reaching.sum(axis=1) - change))
-            if layer.stage in stages and layer.layer > 0:  # by construction, but for the nodes of an output function
+            if layer.stage in stages and layer.layer > 0:  # exact by construction, unless before an output function
                 residual = np.maximum(residual, np.abs(reaching - entering).max(axis=1))
         if layer.edges is not None:
             config = stages[layer.stage][layer.layer]
@@ -86,7 +86,7 @@ def measure_residual(network: Network, layers: Sequence[LedgerLayer], change: Ar
 
 
 def _list_stage(stage: str, layers: Layers, edges: Sequence[Array]) -> Iterator[LedgerLayer]:
-    """The layers of a stage from its edges, (n, n_subnodes, n_in) each, and last its ends; not its inputs' nodes."""
+    """The layers of a stage from its edges, (n, n_subnodes, n_in) each, and its last nodes; not its input nodes."""
     nodes = None
     for number, (config, leaving) in enumerate(zip(layers, edges, strict=True)):
         yield LedgerLayer(stage, number, nodes, leaving)
@@ -95,7 +95,7 @@ def _list_stage(stage: str, layers: Layers, edges: Sequence[Array]) -> Iterator[
 
 
 def _entering(config: LayerConfig, edges: Array) -> Array:
-    """What edges bring to the nodes that they enter, (n, n_out): a product node has its sub-nodes' sum."""
+    """Contributions of edges to their target nodes, (n, n_out): a product node has the sum of its sub-nodes."""
     entering: Array = edges.sum(axis=2)
     if config.mult_arity:
         entering = entering @ np.eye(config.n_out)[list(config.node_of_subnode)]

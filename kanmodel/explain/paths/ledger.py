@@ -28,7 +28,7 @@ from torch import Tensor
 
 from kanmodel.checkpoint import LoadedModel, refuse_non_finite_outputs
 from kanmodel.errors import DataError
-from kanmodel.explain.paths.arrays import concatenate, map_arrays, replace_rows
+from kanmodel.explain.paths.arrays import concatenate, map_arrays, take
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.bisection import BATCH
 from kanmodel.explain.paths.layers import LedgerLayer, list_layers
@@ -40,6 +40,7 @@ from kanmodel.scaling import Array
 PATH_NODES = 17
 FLOAT32_TOLERANCE = 2e-4  # tighter ones are taken to float64 at once: rounding alone may be a third of this
 FLOAT32_HALVINGS = 10  # points of a shorter part are too close to each other for float32
+FLOAT32_REACH = 8  # times a feature's largest magnitude in the reference windows: beyond it float32 rounds too coarsely
 TYPICAL_WINDOWS = 16  # by which the number of the first nodes is chosen
 
 # By network and output; two threads that ask at once compute the same number.
@@ -182,7 +183,7 @@ def _explain_batch(
     first_nodes: int,
     pause: Pause,
 ) -> PathLedger:
-    """Explains in the model's type, and in float64 what that cannot hold."""
+    """Explains in the model's type, and in float64 what float32 cannot hold."""
     tolerance = options.tolerance * float(model.output_std[output]) / float(model.scaling.output_scale[output])
 
     last_nodes = 2 * options.path_nodes - 1 if options.halvings else options.path_nodes
@@ -194,13 +195,29 @@ def _explain_batch(
 
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
         return explain(model.frozen_float64, windows.double(), options.halvings, first_nodes)
-    found = explain(model.frozen, windows, min(options.halvings, FLOAT32_HALVINGS), first_nodes)
-    again = ~found.converged
-    if not again.any():
-        return found
+    again = _beyond_float32(model, windows, start)
+    found: list[PathLedger] = []
+    if not again.all():
+        near = windows[torch.from_numpy(~again)]
+        found.append(explain(model.frozen, near, min(options.halvings, FLOAT32_HALVINGS), first_nodes))
+        again[~again] = ~found[0].converged
+        if not again.any():
+            return found[0]
+        found[0] = take(found[0], found[0].converged)
     of_again = windows[torch.from_numpy(again)].double()
-    exact = explain(model.frozen_float64, of_again, options.halvings, options.path_nodes)
-    return replace_rows(found, again, exact)
+    found.append(explain(model.frozen_float64, of_again, options.halvings, options.path_nodes))
+    order = np.argsort(np.append(np.flatnonzero(~again), np.flatnonzero(again)))
+    return map_arrays(lambda values: values[order], concatenate(found))
+
+
+def _beyond_float32(model: LoadedModel, windows: Tensor, start: Tensor) -> NDArray[np.bool_]:
+    """Whether a path leads so far from the data that rounding its points to float32 moves gates and nodes, (n,).
+
+    No estimate sees this error: the rules agree on the rounded points, and sums hold there too.
+    """
+    largest = torch.maximum(windows.abs(), start.abs())
+    beyond: NDArray[np.bool_] = (largest > FLOAT32_REACH * model.reference_magnitude).flatten(1).any(dim=1).numpy()
+    return beyond
 
 
 def _choose_first_nodes(model: LoadedModel, output: int, options: LedgerOptions) -> int:

@@ -1,7 +1,7 @@
-"""How far features, gates and nodes move between neighbouring points of a path: what a rule's error can't tell.
+"""Moves of features, gates and nodes between neighbouring points of a path, which a rule's error estimate misses.
 
-A rule knows nothing of what happens wholly between two of its points. Where a value moves by a large part of the
-interval in which it usually lies, that part of the path is to be halved.
+A quadrature rule cannot see what happens entirely between two of its points. If a value moves by a large part of its
+usual interval, that part of the path is bisected.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from kanmodel.network.ranges import Intervals, NodeRanges
 from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
 from kanmodel.scaling import Array
 
-MAX_MOVE = 0.5  # of a node between two neighbouring points, in widths of its intervals
+MAX_MOVE = 0.5  # largest accepted move of a node between neighbouring points, in widths of its usual interval
 
 
 class PassedNodes(NamedTuple):
     """Values of the network's nodes at the points of paths.
 
     Attributes:
-        front: behind each layer of the front, (n, n_points, lookback, n_out).
-        readout: what the head sees, (n, n_points, n_units).
-        head: behind each layer of the head, (n, n_points, 1, n_out).
+        front: after each layer of the front, (n, n_points, lookback, n_out).
+        readout: the input of the head, (n, n_points, n_units).
+        head: after each layer of the head, (n, n_points, 1, n_out).
         recurrent: steps and states, (n, n_points, lookback, ...); None without a recurrent part.
     """
 
@@ -39,7 +39,7 @@ class PassedNodes(NamedTuple):
 
     @classmethod
     def of(cls, trace: Trace, recurrent: RecurrentTrace | None, paths: Sequence[int]) -> PassedNodes:
-        """Those of a trace of all points of paths, (n, n_points) together."""
+        """The values of a trace of all points of paths, flattened over (n, n_points)."""
         front = tuple(by_path(layer.nodes, paths, -1) for layer in trace.front)
         head = tuple(by_path(layer.nodes, paths, -1) for layer in trace.head)
         if recurrent is not None:
@@ -56,20 +56,20 @@ def by_path(values: Tensor, paths: Sequence[int], *rows: int) -> Tensor:
 def largest_move(
     network: FrozenNetwork, ranges: NodeRanges, points: Tensor, nodes: Array, passed: PassedNodes
 ) -> Array:
-    """The largest move of anything between two neighbouring points of each path, (n,).
+    """The largest move of any value between neighbouring points of each path, (n,).
 
     Args:
         network: the network.
-        ranges: of its nodes.
-        points: of the paths, (n, n_points, lookback, n_features).
+        ranges: usual ranges of its nodes.
+        points: points of the paths, (n, n_points, lookback, n_features).
         nodes: their positions on the paths, (n_points,).
-        passed: what passes there.
+        passed: values of the nodes there.
 
     Returns:
-        In widths of the node's interval; where it is at most `MAX_MOVE`, it may be an upper bound.
+        In widths of the node's interval; up to `MAX_MOVE` it may be an upper bound.
     """
     gap = float(np.diff(nodes).max())
-    whole = (points[:, -1] - points[:, 0]).abs_()  # features move evenly
+    whole = (points[:, -1] - points[:, 0]).abs_()  # features move linearly
     behind = torch.cat([passed.readout, *(values.squeeze(2) for values in passed.head)], dim=-1)
     moves = [
         _bounded(gap * ranges.features.bound_move(whole), lambda paths: ranges.features.largest_move(points[paths])),
@@ -83,13 +83,13 @@ def largest_move(
 
 
 def _largest_node_move(intervals: Intervals, values: Tensor) -> Tensor:
-    """That of nodes (n, n_points, ..., n_nodes), (n,)."""
+    """The largest move of nodes (n, n_points, ..., n_nodes), (n,)."""
     bound = intervals.bound_move(_largest_steps(values))
     return _bounded(bound, lambda paths: intervals.largest_move(values[paths]))
 
 
 def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: RecurrentTrace) -> Tensor:
-    """That of the gates, (n,): they are computed only where what they read moves far enough for a large one."""
+    """The largest move of the gates, (n,), computed only if their inputs move far enough for a large one."""
     steps, states = _largest_steps(trace.steps), tuple(_largest_steps(states) for states in trace.states)
 
     def exact(paths: Tensor) -> Tensor:
@@ -99,14 +99,14 @@ def _largest_gate_move(recurrent: FrozenRecurrent, gates: Intervals, trace: Recu
         return torch.stack([gates.largest_move(value) for value in values]).amax(dim=0)
 
     def bounded(paths: Tensor) -> Tensor:
-        """By bounds at each step, for what those of the whole window leave open."""
+        """By bounds per step, where those of the whole window are too loose."""
         chosen = paths.nonzero().squeeze(1)
         bound = _bound_gates(recurrent, gates, [values[chosen] for values in (steps, *states)])
         return _bounded(bound, lambda unsure: exact(chosen[unsure]))
 
     if not recurrent.has_affine_gates:
         return exact(torch.ones(len(trace.steps), dtype=torch.bool))
-    # Two steps that both move as far as any: the first has no state before it.
+    # Two steps with the largest move of all: the first step has no state before it.
     whole = [values.amax(dim=1, keepdim=True).expand(-1, 2, -1) for values in (steps, *states)]
     return _bounded(_bound_gates(recurrent, gates, whole), bounded)
 

@@ -1,4 +1,4 @@
-"""The integration path from one window to another, and what each part of the network contributes along it.
+"""The integration path between two windows, and the contributions of each part of the network along it.
 
     sample_path   forward and backward passes at some points of paths
     integrate     contributions from the samples, by a rule and by the two coarser ones inside it
@@ -23,11 +23,11 @@ from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.recurrent import KINDS
 from kanmodel.scaling import Array
 
-PASS_BYTES = 5_500_000  # of the largest values of one pass: of more, memory is mapped anew in each pass
+PASS_BYTES = 5_500_000  # of the largest tensors of a pass; beyond this size, memory is mapped anew in each pass
 
 
 class PathSamples(NamedTuple):
-    """What passes through the network along n paths, and the gradients of one output there.
+    """Values of the network along n paths, and the gradients of one output there.
 
     Rows are the steps in a layer of the front; elsewhere there is one.
 
@@ -50,7 +50,7 @@ class PathSamples(NamedTuple):
     passed: PassedNodes
 
     def interleave(self, between: PathSamples) -> PathSamples:
-        """With the samples at the points between each two of these."""
+        """Merges the samples at the points between each two of these."""
         return map_arrays(_interleave, self, between)
 
 
@@ -60,7 +60,7 @@ class Contributions(NamedTuple):
     Attributes:
         change: F(end) - F(start), (n,).
         steps: of each feature at each step, (n, lookback, n_features).
-        readout: of what the head sees, (n, n_units).
+        readout: of the input of the head, (n, n_units).
         logits: of the last layer's nodes, before an output function, (n, n_outputs).
         edges: of each KAN layer, front first and summed over the steps, (n, n_subnodes, n_in).
     """
@@ -73,7 +73,7 @@ class Contributions(NamedTuple):
 
 
 def paths_per_pass(config: ModelConfig, n_points: int) -> int:
-    """How many paths of so many points are sampled together: of about `PASS_BYTES` of features, edges and gates."""
+    """How many paths are sampled per pass: about `PASS_BYTES` of features, edges and gates."""
     values = len(config.features) + sum(layer.n_in * layer.n_subnodes for layer in config.front)
     if config.recurrent is not None:
         values += KINDS[config.recurrent.cell].n_gates * config.recurrent.n_units * config.recurrent.num_layers
@@ -98,7 +98,7 @@ def sample_path(network: FrozenNetwork, points: Tensor, output: int) -> PathSamp
     Args:
         network: the network.
         points: (n, n_points, lookback, n_features).
-        output: number of the output.
+        output: index of the output.
     """
     batch = points.flatten(0, 1).requires_grad_()
     with torch.enable_grad():
@@ -125,11 +125,11 @@ def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> C
 
     Args:
         change: end - start of each path, (n, lookback, n_features).
-        samples: what passed along the paths.
-        rule: at whose nodes.
+        samples: the samples along the paths.
+        rule: the rule at whose nodes they were taken.
 
     Returns:
-        Those of 3 n paths: of all by the finest rule, then by the coarser ones.
+        Contributions of 3 n paths: all by the finest rule, then all by each coarser one.
     """
     outputs = samples.outputs.double()
     gradients = torch.from_numpy(rule.weights) @ samples.gradient.double().flatten(2)  # (n, 3, lookback * n_features)

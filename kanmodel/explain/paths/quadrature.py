@@ -17,7 +17,7 @@ import numpy as np
 
 from kanmodel.scaling import Array
 
-LEAST_RATE = 0.1  # halving the intervals is never trusted to gain more than a digit
+LEAST_RATE = 0.1  # bisection is never assumed to gain more than a digit
 
 
 @dataclass(frozen=True)
@@ -94,13 +94,13 @@ def nested_clenshaw_curtis(n: int) -> NestedQuadrature:
 def estimate_errors(entries: Array, residual: Array) -> Array:
     """Errors of the finest of three nested rules.
 
-    |fine - coarse| is the error of the coarse rule. The fine one's is smaller by the rate at which halving the
-    intervals converges, which is seen twice: in what the differences between the rules fall to, and in the residual,
-    which is known for each rule. The slower of the two counts.
+    |fine - coarse| estimates the error of the coarse rule. That of the fine rule is smaller by the rate of convergence,
+    which is measured twice: by the decrease of the differences between the rules, and by that of the residual, which is
+    known for each rule. The slower rate counts.
 
     Args:
-        entries: what each rule gives, (3, n, n_entries), the finest first.
-        residual: the error of a sum of entries, which is known, of each rule, (3, n).
+        entries: results of each rule, (3, n, n_entries), the finest first.
+        residual: the known error of a sum of entries, for each rule, (3, n).
 
     Returns:
         (n, n_entries), not negative.
@@ -110,7 +110,7 @@ def estimate_errors(entries: Array, residual: Array) -> Array:
 
 
 def convergence_rate(entries: Array, residual: Array) -> Array:
-    """By what halving the intervals multiplies errors, `LEAST_RATE` to 1, (n,); arguments as of `estimate_errors`."""
+    """The factor by which halving the intervals reduces errors, `LEAST_RATE` to 1, (n,); see `estimate_errors`."""
     fine, coarse = np.abs(entries[:-1] - entries[1:]).max(axis=2)
     rate = np.maximum(_rate(fine, coarse), _rate(residual[0], residual[1]))
     clipped: Array = np.clip(rate, LEAST_RATE, 1.0)
@@ -118,6 +118,6 @@ def convergence_rate(entries: Array, residual: Array) -> Array:
 
 
 def _rate(after: Array, before: Array) -> Array:
-    """after / before; 1 where nothing was there before."""
+    """after / before; 1 where before is 0."""
     rate: Array = np.divide(after, before, out=np.ones_like(after), where=before > 0)
     return rate

@@ -1,8 +1,8 @@
 """Ledgers of one output along the paths from a baseline to windows, before they are scaled to the target's unit.
 
-The rules are nested, so a path may start with few nodes: where its error asks for more, those between them are added to
-what is known already. Most paths are smooth, and every doubling of the nodes gains several digits; a path, or a part of
-one, where doubling would not reach the tolerance is halved instead.
+The rules are nested, so a path starts with few nodes, and the nodes between them are added where its error requires
+it. Most paths are smooth, and every doubling of the nodes gains several digits; a path, or a part of one, that doubling
+would not bring within the tolerance is bisected instead.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ from kanmodel.scaling import Array
 
 
 class Walk(NamedTuple):
-    """What is walked.
+    """The paths of a ledger, and the rules along them.
 
     Attributes:
         network: the network.
-        ranges: of its nodes.
+        ranges: usual ranges of its nodes.
         windows: the ends of the paths, (n, lookback, n_features), model units, in the network's type.
-        start: where all begin, (lookback, n_features).
-        output: number of the output.
-        n_nodes: of the rule for each part.
-        first_nodes: of the rule that a part starts with: as many, or those of a coarser rule inside it.
-        last_nodes: of the finest rule, before a part is halved.
+        start: the start of all paths, (lookback, n_features).
+        output: index of the output.
+        n_nodes: nodes of the rule for each part.
+        first_nodes: nodes of the rule that a part starts with: as many, or those of a coarser rule inside it.
+        last_nodes: nodes of the finest rule, before a part is bisected.
     """
 
     network: FrozenNetwork
@@ -63,10 +63,10 @@ class PathLedger(NamedTuple):
 
     Attributes:
         start: F where each begins, (n,).
-        contributions: along them.
-        residual: as `measure_residual` has it, (n,).
+        contributions: contributions along the paths.
+        residual: from `measure_residual`, (n,).
         error: the largest of any entry, (n,), not below the residual.
-        converged: whether it is within the tolerance, and no move is too large, (n,).
+        converged: whether the error is within the tolerance and no move is too large, (n,).
         n_nodes: nodes of each path, (n,).
     """
 
@@ -99,7 +99,7 @@ def explain_paths(walk: Walk, tolerance: float, halvings: int, pause: Pause) -> 
     Args:
         walk: the paths.
         tolerance: largest accepted residual and error of a path, model units.
-        halvings: how often a part may be halved.
+        halvings: most bisections of a part.
         pause: called between slices.
     """
     network = walk.network.network
@@ -116,7 +116,7 @@ def explain_paths(walk: Walk, tolerance: float, halvings: int, pause: Pause) -> 
     first = parts.low == 0
     start[parts.path[first]] = found.values.start[first]
     residual = whole.residual
-    if len(parts.path) > len(start):  # of the sums over parts, where the parts' own may cancel
+    if len(parts.path) > len(start):  # of the sums over parts, since the residuals of parts may cancel
         residual = measure_residual(network, list_layers(network, walk.output, contributions), contributions.change)
     error = np.maximum(whole.errors.max(axis=1), residual)
     converged = (error <= tolerance) & (whole.move <= MAX_MOVE)
@@ -124,13 +124,13 @@ def explain_paths(walk: Walk, tolerance: float, halvings: int, pause: Pause) -> 
 
 
 def _refine(walk: Walk, ends: _Ends, samples: PathSamples, accepted: Array) -> Integrals[_Ledgers]:
-    """Integrals over parts, with twice as many nodes where that is likely to reach the accepted error.
+    """Integrals over parts, with twice as many nodes if that is likely to reach the accepted error.
 
     Args:
         walk: the paths.
-        ends: of the parts.
-        samples: at the nodes of a rule.
-        accepted: error that each may have, (n,).
+        ends: ends of the parts.
+        samples: samples at the nodes of a rule.
+        accepted: accepted error of each part, (n,).
     """
     n_nodes = samples.outputs.shape[1]
     found, rate = _integrate(walk, ends, samples)
@@ -146,7 +146,7 @@ def _refine(walk: Walk, ends: _Ends, samples: PathSamples, accepted: Array) -> I
 
 
 def _integrate(walk: Walk, ends: _Ends, samples: PathSamples) -> tuple[Integrals[_Ledgers], Array]:
-    """Integrals over n parts, and by what doubling the nodes would multiply their errors, (n,)."""
+    """Integrals over n parts, and the factor by which doubling the nodes would change their errors, (n,)."""
     n, n_nodes = samples.outputs.shape
     rule, network = nested_clenshaw_curtis(n_nodes), walk.network.network
     nested = integrate(ends.change, samples, rule)

@@ -135,8 +135,7 @@ class Facts:
         library: what computed the KANs.
         mult_arity: number of factors of pykan's product nodes: of all, or a tuple for every entry of the width.
         pykan_config: what pykan wrote beside the weights of a KAN at a place, or keeps in its modules.
-        input_id: inputs of a pykan KAN that prune_input kept.
-        n_reaching: values that reach the KAN which `input_id` is about.
+        kept_inputs: of a pykan KAN at a place, the inputs that prune_input kept, and the number of those it had.
     """
 
     base: Callable[[str], str | None] = lambda place: None
@@ -146,8 +145,7 @@ class Facts:
     library: str | None = None
     mult_arity: tuple[tuple[int, ...], ...] | int | None = None
     pykan_config: Callable[[str], PykanConfig | None] = lambda place: None
-    input_id: tuple[int, ...] | None = None
-    n_reaching: int = 0
+    kept_inputs: Callable[[str], tuple[tuple[int, ...], int] | None] = lambda place: None
 
     def bases(self, place: str) -> tuple[str, ...]:
         """The options of a base: the one that is known, or those that people use."""

@@ -69,14 +69,12 @@ def _read(found: Tensors, place: str, facts: Facts) -> Part:
     if config is not None:
         _compare_width(layers, next(iter(options.values())), config)
     symbolic, problem = find_all_symbolic(found, len(layers), place, config)
-    kept, n_in = facts.input_id, layers[0].n_in
-    if kept is not None:
-        if len(kept) != n_in or len(set(kept)) != len(kept) or max(kept) >= facts.n_reaching:
-            raise CheckpointError(
-                f"has a head of {n_in} inputs at {place!r}, so input_id must be as many different numbers below "
-                f"{facts.n_reaching}, but is {list(kept[:20])}"
-            )
-        n_in = facts.n_reaching
+    kept, n_in = facts.kept_inputs(place) or (None, layers[0].n_in)
+    if kept is not None and (len(kept) != layers[0].n_in or len(set(kept)) != len(kept) or max(kept) >= n_in):
+        raise CheckpointError(
+            f"has a head of {layers[0].n_in} inputs at {place!r}, so input_id must be as many different numbers below "
+            f"{n_in}, but is {list(kept[:20])}"
+        )
 
     def read(chosen: Chosen) -> tuple[Layer, ...]:
         arities = options[chosen["mult_arity"]]

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from statsmodels.datasets import elnino, macrodata
+from arch.data import sp500, wti
+from statsmodels.datasets import elnino
 
 from service.models.repository import BUNDLED
 
@@ -40,7 +41,7 @@ class Process:
 def make_processes(seed: int) -> list[Process]:
     """All five."""
     generator = np.random.default_rng(seed)
-    return [_arma(generator), _switching(generator), _weather(), _macroeconomy(), _el_nino()]
+    return [_arma(generator), _switching(generator), _weather(), _stock_market(), _el_nino()]
 
 
 def _arma(generator: np.random.Generator) -> Process:
@@ -106,12 +107,26 @@ def _weather() -> Process:
     return Process("weather", frame, options | noise | {"segment": "segment", "lookback": 24, "hidden": 12})
 
 
-def _macroeconomy() -> Process:
-    """The quarters of the United States from 1959 to 2009, of statsmodels: unemployment in a quarter."""
-    table = macrodata.load_pandas().data
-    growing = ["realgdp", "realcons", "realinv", "realgovt", "realdpi", "cpi", "m1"]
-    frame = pd.concat([100 * np.log(table[growing]).diff(), table[["tbilrate", "unemp"]]], axis=1).iloc[1:]
-    return Process("macroeconomy", frame, {"target": "unemp", "ahead": 1, "lookback": 8, "hidden": 8})
+def _stock_market() -> Process:
+    """Days of the S&P 500 and of crude oil from 1999 to 2018, of arch: the volatility of the next five days.
+
+    Volatility is the mean logarithm of the daily range over five days. Every fourth year is test, since calm and
+    troubled years follow each other.
+    """
+    index, oil = sp500.load(), wti.load()["DCOILWTICO"]
+    daily_range = np.log(100 * np.log(index["High"] / index["Low"]))
+    table = pd.DataFrame(
+        {
+            "return": 100 * np.log(index["Adj Close"]).diff(),
+            "range": daily_range,
+            "volume": np.log(index["Volume"]).diff(),
+            "oil": 100 * np.log(oil.reindex(index.index).ffill()).diff(),
+            "volatility": daily_range.rolling(5).mean(),
+        }
+    ).iloc[5:]
+    table["split"] = np.where(np.arange(len(table)) // 250 % 4 == 3, "test", "train")
+    options = {"target": "volatility", "ahead": 5, "split": "split", "epochs": 20}
+    return Process("stock market", table, options | {"lookback": 15, "hidden": 8})
 
 
 def _el_nino() -> Process:

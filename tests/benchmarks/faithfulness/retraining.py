@@ -66,22 +66,23 @@ def print_shares(names: list[str], models: list[Model], found: list[Importance])
 
 
 def print_agreement(names: list[str], models: list[Model], found: list[Importance]) -> None:
-    """Of each pair of models: order and sum of the shares, verdicts, and window by window."""
+    """Of each pair of models: order and sum of the shares, intervals, verdicts, and window by window."""
     features = list(models[0].config.feature_names)
-    shares = np.array([[{row.name: row.share for row in one.features}[name] for name in features] for one in found])
-    verdicts = [{row.name: row.verdict for row in one.features} for one in found]
+    by_name = [{row.name: row for row in importance.features} for importance in found]
+    shares = np.array([[rows[name].share for name in features] for rows in by_name])
+    low, high = (np.array([[rows[name].share_interval[k] for name in features] for rows in by_name]) for k in (0, 1))
     windows = models[0].reference.windows[::4]
     explained = [model.explain(windows).contributions for model in models]
-    heads = "rank correlation of shares | share that moves | same verdict | correlation of contributions, by window"
-    print(f"\n| pair | {heads} |\n|---|---|---|---|---|")
+    heads = "rank correlation of shares | share that moves | intervals of a share that overlap | same verdict |"
+    print(f"\n| pair | {heads} correlation of contributions, by window |\n|---|---|---|---|---|---|")
     for a, b in combinations(range(len(models)), 2):
         rank = spearmanr(shares[a], shares[b]).statistic
         moved = np.abs(shares[a] - shares[b]).sum() / 2
-        same = sum(verdicts[a][name] == verdicts[b][name] for name in features)
+        overlapping = int(np.sum((low[a] <= high[b]) & (low[b] <= high[a])))
+        same = sum(by_name[a][name].verdict == by_name[b][name].verdict for name in features)
         pairs = np.corrcoef(explained[a].ravel(), explained[b].ravel())[0, 1]
-        print(
-            f"| {names[a]}, {names[b]} | {rank:.2f} | {100 * moved:.1f} % | {same} of {len(features)} | {pairs:.2f} |"
-        )
+        cells = [f"{names[a]}, {names[b]}", f"{rank:.2f}", f"{100 * moved:.1f} %", f"{overlapping} of {len(features)}"]
+        print(f"| {' | '.join(cells)} | {same} of {len(features)} | {pairs:.2f} |")
 
 
 def print_profiles(names: list[str], models: list[Model]) -> None:

@@ -1,6 +1,6 @@
 """Prints the tables of faithfulness: `python tests/benchmarks/faithfulness/run.py`, alone on the machine.
 
-To try it out: `--windows 8 --models 1 --rounds 1 --without-http`.
+`--only measures` needs no quiet machine, `--only times` does. To try it out: `--windows 8 --models 1 --only measures`.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ from measures import (  # noqa: E402
     signed_precision_and_recall,
     sum_segments,
 )
-from methods import Array, Subject, make_methods  # noqa: E402
+from methods import TOGETHER, Array, Subject, make_methods  # noqa: E402
 from servers import finish_background, free_server  # noqa: E402
 from table import machine, times_in_turn  # noqa: E402
 
@@ -47,9 +48,10 @@ RADIUS, MOVES = 0.02, 3  # of max-sensitivity, model units
 TIMED, ROUNDS = 32, 5  # windows that are explained together, and how often
 SEGMENT = 3
 SIGNIFICANT = 0.01
-REFERENCE = "ledger"
+MARKS = {"ledger": "*", "`removed`": "†"}  # of what differs from these
 BETTER = {"CPD": "more", "CPP": "less", "deletion": "more", "insertion": "less"}
 BETTER |= {"completeness error": "less", "max-sensitivity": "less"}
+ONLY_TIMED = (f"feature ablation, {TOGETHER} at once",)  # whose scores are another's
 INCOMPARABLE = ("random",)  # what has neither a sum nor a sensitivity that means anything
 
 
@@ -71,23 +73,26 @@ class Figures:
 def main() -> None:
     """Trains, measures, prints."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=("measures", "times"), help="one of the two instead of both")
     parser.add_argument("--windows", type=int, default=128, help="of each model")
     parser.add_argument("--models", type=int, default=5, help="how many of the five, in the order of the table")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of the times")
     parser.add_argument("--seed", type=int, default=0, help="of data, training and methods")
-    parser.add_argument("--without-http", action="store_true", help="leaves out the times over HTTP")
     chosen = parser.parse_args()
-    figures: dict[str, Figures] = {}
+    figures: dict[str, Figures] = defaultdict(Figures)
     print(f"\n{machine()}\n")
     for process in make_processes(chosen.seed)[: chosen.models]:
         model = train(process, chosen.seed)
-        print(f"{process.name}: test R2 {model.metrics['test_r2']:.2f}", flush=True)
         windows = choose_windows(model, chosen.windows)
-        measure(process, model, windows, chosen, figures)
-        if not chosen.without_http:
-            figures.setdefault("ledger, over HTTP", Figures()).seconds.append(time_over_http(model, windows))
-    print_measures(figures)
-    print_truth(figures)
+        print(f"{process.name}: test R2 {model.metrics['test_r2']:.2f}, {len(windows)} windows", flush=True)
+        if chosen.only != "times":
+            measure(process, model, windows, chosen.seed, figures)
+        if chosen.only != "measures":
+            measure_times(model, windows, chosen.seed, figures)
+    if chosen.only != "times":
+        print_measures(figures)
+        print_truth(figures)
+    if chosen.only != "measures":
+        print_times(figures)
 
 
 def train(process: Process, seed: int) -> Model:
@@ -102,21 +107,18 @@ def choose_windows(model: Model, n: int) -> Array:
     return every[torch.linspace(0, len(every) - 1, min(n, len(every))).long()].numpy()
 
 
-def measure(
-    process: Process, model: Model, windows: Array, chosen: argparse.Namespace, figures: dict[str, Figures]
-) -> None:
-    """Adds the figures of every method on one model."""
+def measure(process: Process, model: Model, windows: Array, seed: int, figures: dict[str, Figures]) -> None:
+    """Adds the measures of every method on one model."""
     subject = Subject(model)
     start, forecast = subject.start, subject.forecast
-    methods = make_methods(subject, chosen.seed)
     truth = None
     if process.truth is not None:
         original = subject.to_original(windows)
         truth = np.sign(process.truth(original, model.baseline()[0]))
-    some = np.resize(np.arange(len(windows)), TIMED)
-    times = times_in_turn([partial(attribute, windows[some]) for attribute in methods.values()], chosen.rounds)
-    for (name, attribute), seconds in zip(methods.items(), times, strict=True):
-        scores, found = attribute(windows), figures.setdefault(name, Figures())
+    for name, attribute in make_methods(subject, seed).items():
+        if name in ONLY_TIMED:
+            continue
+        scores, found = attribute(windows), figures[name]
         on = (forecast, windows, start, scores)
         of_windows: dict[str, Array] = {
             "CPD": cumulative_difference(*on, SHARE),
@@ -126,13 +128,23 @@ def measure(
         }
         if name not in INCOMPARABLE:
             of_windows["completeness error"] = completeness_error(*on)
-            of_windows["max-sensitivity"] = max_sensitivity(attribute, windows, scores, RADIUS, MOVES, chosen.seed)
-            found.seconds.append(float(np.median(seconds)))
+            of_windows["max-sensitivity"] = max_sensitivity(attribute, windows, scores, RADIUS, MOVES, seed)
         for measure_name, values in of_windows.items():
             found.by_window.setdefault(measure_name, []).append(values)
         if truth is not None:
             for measure_name, value in against_truth(scores, truth).items():
                 found.by_truth.setdefault(measure_name, []).append(value)
+
+
+def measure_times(model: Model, windows: Array, seed: int, figures: dict[str, Figures]) -> None:
+    """Adds the times of every method on one model, all in turn, and of the service."""
+    some = windows[np.resize(np.arange(len(windows)), TIMED)]
+    methods = {name: one for name, one in make_methods(Subject(model), seed).items() if name not in INCOMPARABLE}
+    times = times_in_turn([partial(attribute, some) for attribute in methods.values()], ROUNDS)
+    for name, seconds in zip(methods, times, strict=True):
+        figures[name].seconds.append(float(np.median(seconds)))
+    for name, seconds in time_over_http(model, some).items():
+        figures[name].seconds.append(seconds)
 
 
 def against_truth(scores: Array, truth: Array) -> dict[str, float]:
@@ -159,60 +171,72 @@ def served(model: Model) -> Iterator[int]:
             yield server.port
 
 
-def time_over_http(model: Model, windows: Array) -> float:
-    """Seconds of `TIMED` windows at detail steps, from the request's text to the answer's objects."""
-    some = Subject(model).to_original(windows[np.resize(np.arange(len(windows)), TIMED)])
-    instances, output = some.tolist(), model.outputs[0]
+def time_over_http(model: Model, windows: Array) -> dict[str, float]:
+    """Seconds at detail steps, without and with effects, from the request's text to the answer's objects."""
+    instances, output = Subject(model).to_original(windows).tolist(), model.outputs[0]
     with served(model) as port:
         connection = HTTPConnection("127.0.0.1", port)
 
-        def ask() -> None:
-            body = json.dumps({"instances": instances, "output": output, "detail": "steps"})
-            connection.request("POST", "/v1/models/model:explain", body, {"Content-Type": "application/json"})
-            assert len(json.loads(connection.getresponse().read())["explanations"]) == TIMED
+        def ask(effects: bool) -> None:
+            asked = {"instances": instances, "output": output, "detail": "steps", "effects": effects}
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", "/v1/models/model:explain", json.dumps(asked), headers)
+            assert len(json.loads(connection.getresponse().read())["explanations"]) == len(instances)
 
-        return float(np.median(times_in_turn([ask], ROUNDS)[0]))
+        times = times_in_turn([partial(ask, False), partial(ask, True)], ROUNDS)
+    without, with_effects = (float(np.median(seconds)) for seconds in times)
+    return {"ledger, over HTTP": without, "ledger and `removed`, over HTTP": with_effects}
 
 
 def print_measures(figures: Mapping[str, Figures]) -> None:
-    """Means over models with their standard errors; a star where the pairs of windows differ from the ledger's."""
+    """Means over models with their standard errors, and which of them differ from those of `MARKS`."""
     columns = [f"{name} ({better} is better)" for name, better in BETTER.items()]
-    print(f"\n| method | {' | '.join(columns)} | ms for {TIMED} windows |\n|---|{'---|' * (len(columns) + 1)}")
-    ours = figures[REFERENCE].by_window
+    print(f"\n| method | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name, found in figures.items():
-        cells = [
-            _write(found.by_window[column], None if name == REFERENCE else ours[column])
-            if column in found.by_window
-            else "-"
-            for column in BETTER
-        ]
-        times = f"{1e3 * np.mean(found.seconds):.0f}" if found.seconds else "-"
-        print(f"| {name} | {' | '.join(cells)} | {times} |")
+        if found.by_window:
+            cells = [
+                _write(found.by_window[column]) + _mark(figures, name, column) if column in found.by_window else "-"
+                for column in BETTER
+            ]
+            print(f"| {name} | {' | '.join(cells)} |")
+    marks = ", ".join(f"{mark} from {name}" for name, mark in MARKS.items())
     print(
-        f"\n± is the standard error over models; * marks a difference from the ledger at p < {SIGNIFICANT} (Wilcoxon's "
-        "signed-rank test over all windows)."
+        f"\n± is the standard error over models. At p < {SIGNIFICANT}, by Wilcoxon's signed-rank test over all "
+        f"windows, a figure differs: {marks}."
     )
+
+
+def print_times(figures: Mapping[str, Figures]) -> None:
+    """Milliseconds, means over models."""
+    print(f"\n| method | ms for {TIMED} windows |\n|---|---|")
+    for name, found in figures.items():
+        if found.seconds:
+            print(f"| {name} | {1e3 * np.mean(found.seconds):.0f} |")
 
 
 def print_truth(figures: Mapping[str, Figures]) -> None:
     """AUP and AUR, means over the models whose truth is known."""
-    columns = list(figures[REFERENCE].by_truth)
+    columns = list(figures["ledger"].by_truth)
     print(f"\n| method | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name, found in figures.items():
         if found.by_truth:
             print(f"| {name} | {' | '.join(f'{np.mean(found.by_truth[column]):.2f}' for column in columns)} |")
 
 
-def _write(values: list[Array], ours: list[Array] | None) -> str:
+def _write(values: list[Array]) -> str:
     means = [float(of_model.mean()) for of_model in values]
-    text = f"{np.mean(means):.3g}"
-    if len(means) > 1:
-        text += f" ± {np.std(means, ddof=1) / np.sqrt(len(means)):.2g}"
-    if ours is not None:
-        differences = np.concatenate(values) - np.concatenate(ours)
+    error = f" ± {np.std(means, ddof=1) / np.sqrt(len(means)):.2g}" if len(means) > 1 else ""
+    return f"{np.mean(means):.3g}{error}"
+
+
+def _mark(figures: Mapping[str, Figures], name: str, column: str) -> str:
+    """The marks of a figure."""
+    found = ""
+    for other, mark in MARKS.items():
+        differences = np.concatenate(figures[name].by_window[column]) - np.concatenate(figures[other].by_window[column])
         if np.any(differences != 0) and wilcoxon(differences).pvalue < SIGNIFICANT:
-            text += " *"
-    return text
+            found += mark
+    return f" {found}" if found else ""
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 from factories import make_model
 from goldens import load_case
 
+import kanmodel
 from kanmodel import Model
 from kanmodel.checkpoint import Reference, load_checkpoint
 from kanmodel.explain.importance.global_importance import measure_importance
@@ -123,6 +124,21 @@ def test_the_bundled_model():
     methods = {row["method"]: row for row in found["trust"].evidence["faithfulness"]}
     assert methods["ledger"]["deletion"] > methods["random"]["deletion"]
     assert found["trust"].evidence["converged_percent"] == 100
+
+
+def test_shares_are_those_of_one_training():
+    """Two trainings on the same data give other shares, and each report says that it describes its own model."""
+    generator = np.random.default_rng(0)
+    frame = {name: generator.normal(size=300) for name in ("a", "b", "c")}
+    frame["y"] = frame["a"] + 0.5 * np.roll(frame["b"], 1)
+    reports = []
+    for seed in (0, 1):
+        model = kanmodel.train(frame, target="y", lookback=2, hidden=2, epochs=1, seed=seed, progress=False)
+        reports.append(by_id(model.report().findings))
+    shares = [report["features"].evidence["shares"] for report in reports]
+    assert shares[0] != pytest.approx(shares[1], abs=0.01)
+    for report in reports:
+        assert "another training on the same data may give other shares and verdicts" in report["trust"].answer
 
 
 @pytest.mark.parametrize("shape", SHAPES)

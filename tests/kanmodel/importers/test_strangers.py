@@ -1,5 +1,6 @@
 """What is no chain: refused with its reason, from files and from live modules."""
 
+import kan
 import numpy as np
 import pytest
 import torch
@@ -227,6 +228,40 @@ def test_unusual_ways_to_write_a_chain_are_read(name):
         expected = module(torch.from_numpy(WINDOWS).to(like.dtype)).double().reshape(80, -1).numpy()
     np.testing.assert_allclose(model.predict(WINDOWS), expected, rtol=0, atol=1e-5 * expected.std())
     assert model.config.dtype == str(like.dtype).removeprefix("torch.")
+
+
+def test_a_module_that_reads_rows_is_given_rows():
+    """Windows given as (n, n_features) reach the module as rows; with a step axis, the error says to leave it out."""
+
+    def read_rows(m, x):
+        _, n_features = x.shape
+        return m.fc2(torch.tanh(m.fc1(x[:, list(range(n_features))])))
+
+    module = Module(read_rows, fc1=nn.Linear(3, 4), fc2=nn.Linear(4, 1)).double()
+    rows = WINDOWS[:, 0]
+    model = from_torch(module, windows=rows, features=FEATURES)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(rows)).numpy()
+    np.testing.assert_allclose(model.predict(rows[:, None]), expected, rtol=0, atol=1e-12)
+    with pytest.raises(UnreadableModelError, match=r"If it reads rows, give windows as \(n, n_features\)"):
+        from_torch(module, windows=rows[:, None], features=FEATURES)
+
+
+@pytest.mark.parametrize("kept", [(0, 1), (0, 2)])
+def test_pykans_prune_input_is_undone(kept):
+    """A KAN of pykan alone is read from rows; inputs that prune_input removed have edges again, all masked."""
+    whole = kan.KAN([3, 2, 1], grid=3, k=3, seed=1, auto_save=False)
+    whole(torch.from_numpy(WINDOWS[:, 0]).float())
+    pruned = whole.prune_input(active_inputs=list(kept))
+    pruned.auto_save = False
+    for module in (whole, pruned):
+        rows = WINDOWS[:, 0]
+        model = from_torch(module, windows=rows, features=FEATURES)
+        with torch.no_grad():
+            expected = module(torch.from_numpy(rows).float()).double().numpy()
+        np.testing.assert_allclose(model.predict(rows[:, None]), expected, rtol=0, atol=1e-5 * expected.std())
+        live = (model.network.head[0].mask != 0).any(dim=0)
+        assert live.tolist() == [module is whole or number in kept for number in range(3)]
 
 
 def test_a_module_that_is_random_or_fails_is_refused():

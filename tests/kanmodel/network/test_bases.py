@@ -144,7 +144,7 @@ def test_centres_of_a_new_layer(basis):
 def test_the_table_has_every_basis_by_its_own_name():
     """A document's kind leads to the basis of that kind."""
     assert all(basis.kind == kind for kind, basis in BASES.items())
-    assert set(BASES.values()) == set(BY_FORMULA)
+    assert set(BASES.values()) == set(BY_FORMULA), "each basis has its formula in BY_FORMULA above"
 
 
 @pytest.mark.parametrize(

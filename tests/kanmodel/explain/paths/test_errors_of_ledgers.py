@@ -11,13 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.checkpoint import LoadedModel, Reference, load_checkpoint
 from kanmodel.errors import DataError
-from kanmodel.explain.paths.baseline import Baseline
+from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.expected import explain_expected
 from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Target, plain_layers
+from service.models.repository import BUNDLED
 
 JUMPING = ("pykan_head", "tiny", "synthetic_gt", "variant_two_layer", "variant_bidirectional", "variant_multi_output")
 
@@ -236,6 +237,43 @@ def test_a_bias_that_float32_cannot_hold():
     assert np.abs(exact_entries(shifted, windows)[:, : ledger.steps[0].size] - ledger.steps.reshape(8, -1)).max() <= (
         3 * ledger.tolerance
     )
+
+
+def test_a_jump_too_far_for_float32():
+    """540 times the way from one window to another, every step of the bundled model is right.
+
+    In float32 the points of that path round so coarsely that one was 4 tolerances off, with a stated error of 0.7.
+    """
+    model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
+    start = model.to_model_units(baseline_window(model, Baseline())[None]).double()
+    reference = model.reference.windows.double()
+    windows = (start + 540 * (reference[265] - reference[355])).float()
+    ledger = explain_windows(model, windows, 0)
+    way, total = windows.double() - start, 0.0
+    for alpha in torch.split((torch.arange(20_000, dtype=torch.float64) + 0.5) / 20_000, 4_000):
+        points = (start + alpha[:, None, None] * way).requires_grad_()
+        outputs = model.frozen_float64.trace(points).outputs[:, 0]
+        total += torch.autograd.grad(outputs.sum(), points)[0].sum(dim=0)
+    exact = (way * total / 20_000).numpy() * model.scaling.output_scale[0]
+    assert ledger.converged[0]
+    assert np.abs(ledger.steps - exact).max() <= max(ledger.tolerance, 3 * ledger.error[0])
+
+
+def test_windows_that_jump_beside_others():
+    """Near and far windows of one batch, in any order, and far baselines, have what each has in float64."""
+    model = make_model("lstm", seed=3, dtype="float32")
+    windows = model.to_model_units(make_windows(model, 6))
+    for far in ([], [0], [1, 4], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5]):
+        mixed = windows.clone()
+        mixed[far] *= 100
+        ledger = explain_windows(model, mixed, 0)
+        exact = explain_windows(model, mixed.double(), 0)
+        assert ledger.converged.all()
+        np.testing.assert_allclose(ledger.steps, exact.steps, atol=ledger.tolerance)
+        np.testing.assert_allclose(ledger.steps[far], exact.steps[far], atol=1e-6 * ledger.tolerance)
+    baseline = Baseline("instance", instance=100 * make_windows(model, 1)[0])
+    ledger, exact = (explain_windows(model, each, 0, baseline) for each in (windows, windows.double()))
+    np.testing.assert_allclose(ledger.steps, exact.steps, atol=1e-6 * ledger.tolerance)
 
 
 def test_the_float64_copy_is_made_once():

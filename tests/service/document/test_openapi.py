@@ -1,0 +1,301 @@
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import orjson
+import pytest
+from factories import make_tensors, make_windows
+from jsonschema import Draft202012Validator
+
+from kanmodel.explain.importance.attributions import Attribution
+from service.document import openapi
+from service.document.description import EXAMPLES
+from service.http.security import HEALTH
+
+DOCUMENT = json.loads(openapi.DOCUMENT.read_text(encoding="utf-8"))
+OPERATIONS = {
+    operation["operationId"]: (method, path, operation)
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+}
+EXPLAINING = ("explain", "what_if", "counterfactual", "compare")
+OF_REPOSITORY = {"list_repository", "load_model", "unload_model"}
+KINDS = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
+
+
+def violations(value, schema, place="answer"):
+    """How a value differs from a schema of the document; members that are not described differ, too."""
+    if schema is True or not schema.keys() - {"description"}:  # anything
+        return []
+    if "$ref" in schema:
+        schema = {**DOCUMENT["components"]["schemas"][schema["$ref"].rsplit("/", 1)[1]]}
+    if "anyOf" in schema:
+        found = [violations(value, choice, place) for choice in schema["anyOf"]]
+        return [] if [] in found else found[0]
+    if schema["type"] == "null":
+        return [] if value is None else [f"{place} is not null"]
+    if not isinstance(value, KINDS[schema["type"]]) or (isinstance(value, bool) and schema["type"] != "boolean"):
+        return [f"{place} is no {schema['type']}"]
+    if "const" in schema and value != schema["const"]:
+        return [f"{place} is not {schema['const']!r}"]
+    if "enum" in schema and value not in schema["enum"]:
+        return [f"{place} is none of {schema['enum']}"]
+    if schema["type"] == "array":
+        return [v for i, item in enumerate(value) for v in violations(item, schema["items"], f"{place}[{i}]")]
+    if schema["type"] != "object":
+        return []
+    described, others = schema.get("properties", {}), schema.get("additionalProperties")
+    return [
+        *(f"{place}.{name} is missing" for name in schema.get("required", ()) if name not in value),
+        *(
+            violation
+            for name, item in value.items()
+            for violation in (
+                violations(item, described.get(name, others), f"{place}.{name}")
+                if name in described or others
+                else [f"{place}.{name} is not described"]
+            )
+        ),
+    ]
+
+
+def resolve(node):
+    """What stands in the document, or what it refers to there."""
+    if "$ref" not in node:
+        return node
+    _, kind, name = node["$ref"].removeprefix("#/").split("/")
+    return DOCUMENT["components"][kind][name]
+
+
+def parameters_of(operation):
+    return [resolve(parameter) for parameter in operation.get("parameters", ())]
+
+
+def answer_schema(operation_id):
+    return OPERATIONS[operation_id][2]["responses"]["200"]["content"]["application/json"]["schema"]
+
+
+def ask_example(client, operation_id):
+    """Sends the example of an operation to the bundled model."""
+    method, path, operation = OPERATIONS[operation_id]
+    parameters = parameters_of(operation)
+    values = {parameter["name"]: parameter.get("example") for parameter in parameters}
+    in_path = {p["name"]: values[p["name"]] for p in parameters if p["in"] == "path"}
+    query = {name: value for name, value in values.items() if name not in in_path and value is not None}
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
+    return client.request(method, path.format(**in_path), params=query, json=body)
+
+
+def test_the_committed_document_is_that_of_the_app():
+    """openapi/openapi.json has not drifted; `python -m service.document` writes it anew."""
+    assert openapi.DOCUMENT.read_text(encoding="utf-8") == openapi.format_document()
+
+
+def test_the_check_fails_on_a_drift(tmp_path, monkeypatch, capsys):
+    """--check says by its status whether a document differs, and writing makes it equal."""
+    monkeypatch.setattr(openapi, "DOCUMENT", tmp_path / "openapi.json")
+    monkeypatch.setattr(sys, "argv", ["openapi", "--check"])
+    assert openapi.main() == 1
+    assert "run python -m service.document" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["openapi"])
+    assert openapi.main() == 0
+    monkeypatch.setattr(sys, "argv", ["openapi", "--check"])
+    assert openapi.main() == 0
+    assert (tmp_path / "openapi.json").read_text(encoding="utf-8") == openapi.DOCUMENT.read_text(encoding="utf-8")
+
+
+def test_the_command_runs_as_documented():
+    """`python -m service.document --check` succeeds."""
+    subprocess.run([sys.executable, "-m", "service.document", "--check"], check=True, timeout=60)
+
+
+def test_operation_ids_are_those_that_clients_are_generated_from():
+    """The names of generated functions are stable."""
+    on_a_model = {
+        "get_model",
+        "get_model_readiness",
+        "predict",
+        "explain",
+        "what_if",
+        "counterfactual",
+        "compare",
+        "get_comparison",
+        "get_formula",
+        "get_attributions",
+        "get_topology",
+        "get_fidelity_curve",
+        "get_reference_window",
+        "list_reference_windows",
+        "get_report",
+        "list_edges",
+        "get_edge",
+        "get_model_metadata",
+        "get_model_ready",
+        "infer",
+    }
+    of_the_service = {
+        "list_models",
+        "get_health",
+        "get_readiness",
+        "get_server_health",
+        "get_server_readiness",
+        "get_server_metadata",
+    }
+    assert set(OPERATIONS) == of_the_service | on_a_model | OF_REPOSITORY
+
+
+def test_each_thing_has_one_operation_in_a_document_of_moderate_length():
+    """Versions are a parameter in V1 and hidden paths in V2, so no client has two methods for one thing."""
+    assert not any("version" in path for path in DOCUMENT["paths"])
+    for _, path, operation in OPERATIONS.values():
+        names = {parameter["name"] for parameter in parameters_of(operation)}
+        assert ("version" in names) == path.startswith("/v1/models/{model}")
+    assert openapi.DOCUMENT.read_text(encoding="utf-8").count("\n") < 6500
+
+
+def test_every_tag_is_described():
+    """Each group of operations says what it is for."""
+    used = {tag for _, _, operation in OPERATIONS.values() for tag in operation["tags"]}
+    assert {tag["name"] for tag in DOCUMENT["tags"] if tag["description"]} == used
+
+
+def test_what_every_answer_has_is_in_the_document():
+    """Every answer documents X-Request-Id, 429 and 503 document Retry-After, and answers with an ETag document 304."""
+    for name, response in DOCUMENT["components"]["responses"].items():
+        assert "X-Request-Id" in response["headers"], name
+        assert ("Retry-After" in response["headers"]) == (name in ("TooManyRequests", "ServiceUnavailable"))
+    for _, _, operation in OPERATIONS.values():
+        headers = operation["responses"]["200"]["headers"]
+        assert "X-Request-Id" in headers
+        assert ("ETag" in headers) == ("304" in operation["responses"])
+    kept = {name for name, (_, _, operation) in OPERATIONS.items() if "304" in operation["responses"]}
+    assert {"get_attributions", "get_topology", "get_edge", "get_report", "get_reference_window"} <= kept
+    assert "list_reference_windows" in kept
+    assert {"get_comparison", "get_formula"} <= kept
+    assert not {"predict", *EXPLAINING, "infer", "get_model"} & kept
+
+
+@pytest.mark.parametrize("name", ["PredictRequest", "ExplainRequest", "WhatIfRequest"])
+@pytest.mark.parametrize(
+    ("members", "valid"),
+    [
+        ({"instances": [[[1.0]]]}, True),
+        ({"columns": {"a": [[1.0]]}}, True),
+        ({"instances": [[[1.0]]], "columns": {"a": [[1.0]]}}, False),
+        ({"instances": None, "columns": None}, False),
+        ({"instances": None}, False),
+        ({}, False),
+    ],
+)
+def test_the_schema_wants_exactly_one_form_of_the_windows(name, members, valid):
+    """As the service does: instances or columns, and not both."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
+    assert Draft202012Validator(schema).is_valid(members) == valid
+
+
+@pytest.mark.parametrize("operation_id", OPERATIONS)
+def test_each_operation_is_described_whole(operation_id):
+    """Each operation and parameter has a description, each answer an example, and every error the one schema."""
+    _, _, operation = OPERATIONS[operation_id]
+    assert operation["description"]
+    assert all(parameter["description"] for parameter in parameters_of(operation))
+    responses = operation["responses"]
+    example = responses["200"]["content"]["application/json"]["example"]
+    assert violations(example, answer_schema(operation_id)) == []
+    errors = {status: resolve(answer) for status, answer in responses.items() if status not in ("200", "304")}
+    assert {"406", "500"} <= set(errors)
+    for status, answer in errors.items():
+        content = answer["content"]["application/json"]
+        schema = "UnreadyResponse" if (operation_id, status) == ("get_server_readiness", "503") else "ErrorResponse"
+        assert content["schema"] == {"$ref": f"#/components/schemas/{schema}"}
+        assert violations(content["example"], content["schema"]) == []
+        assert content["example"]["status"] == int(status)
+
+
+@pytest.mark.parametrize("operation_id", OPERATIONS)
+def test_each_operation_says_which_scope_it_wants(operation_id):
+    """A key may be wanted by all operations but those of health; 401, 403 and 429 are described where it may."""
+    _, path, operation = OPERATIONS[operation_id]
+    scope = {**dict.fromkeys(EXPLAINING, "explain"), **dict.fromkeys(OF_REPOSITORY, "admin")}.get(operation_id, "read")
+    wants_key = path not in HEALTH
+    assert DOCUMENT["security"] == [{"key": []}, {}]
+    assert operation.get("security") == (None if wants_key else [])
+    assert operation.get("x-required-scope") == (scope if wants_key else None)
+    assert ({"401", "403", "429"} <= set(operation["responses"])) == wants_key
+
+
+def test_every_schema_and_member_says_what_it_is():
+    """Schemas are described, and so is each member that is no named schema itself."""
+    for name, schema in DOCUMENT["components"]["schemas"].items():
+        assert "description" in schema or "enum" in schema, name
+        for member, described in schema.get("properties", {}).items():
+            assert "description" in described or "$ref" in json.dumps(described), f"{name}.{member}"
+
+
+def test_the_rule_of_the_verdict_is_that_of_the_model_core():
+    """The description of a verdict is the docstring's, word for word."""
+    stated = DOCUMENT["components"]["schemas"]["FeatureAttribution"]["properties"]["verdict"]["description"]
+    (rule,) = re.findall(r"verdict: (.*?)\n\s+connected:", Attribution.__doc__, re.DOTALL)
+    assert stated.lower() == " ".join(rule.split()).replace("``", "`").lower()
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("operation_id", [name for name in OPERATIONS if name not in OF_REPOSITORY])
+def test_each_example_is_answered_in_the_described_form(service, operation_id):
+    """The example of each operation works on the bundled model, and the answer is as described."""
+    answer = ask_example(service.client, operation_id)
+    assert answer.status_code == 200, answer.text
+    assert violations(answer.json(), answer_schema(operation_id)) == []
+
+
+@pytest.mark.parametrize("operation_id", sorted(OF_REPOSITORY))
+def test_each_example_of_the_repository_is_answered_in_the_described_form(serve, operation_id):
+    """They change what is served, so each has a server of its own."""
+    with serve(repository_api=True) as client:
+        answer = ask_example(client, operation_id)
+    assert answer.status_code == 200, answer.text
+    assert violations(answer.json(), answer_schema(operation_id)) == []
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
+def test_answers_of_every_shape_of_model_are_as_described(service, name):
+    """What models of each shape answer at full detail is described to the last member."""
+    model = service.models[name]
+    output = model.config.outputs[-1]
+    body = {"instances": make_windows(model, 2).tolist()}
+    query = {"output": output}
+    path = f"/v1/models/{name}"
+    answers = {
+        "get_model": service.get(path),
+        "predict": service.post(f"{path}:predict", {"instances": [[[1e6] * len(row) for row in body["instances"][0]]]}),
+        "explain": service.post(f"{path}:explain", {**body, "output": [output], "detail": "flow"}),
+        "get_attributions": service.get(f"{path}/attributions", params={**query, "baselines": name == "head"}),
+        "get_topology": service.get(f"{path}/topology", params={**query, "pruned": False}),
+        "get_fidelity_curve": service.get(f"{path}/topology/fidelity", params=query),
+        "get_reference_window": service.get(f"{path}/reference/1"),
+        "list_reference_windows": service.get(
+            f"{path}/reference", params={**query, "limit": 3, "contributions": name == "two"}
+        ),
+        "get_report": service.get(f"{path}/report", params=query),
+        "list_edges": service.get(f"{path}/edges", params={**query, "points": 3}),
+        "get_model_metadata": service.get(path.replace("v1", "v2")),
+        "infer": service.post(f"{path.replace('v1', 'v2')}/infer", make_tensors(body["instances"], explain=True)),
+        "what_if": service.post(f"{path}:whatif", {**body, **query, "shift": {"from": -1, "to": 1, "points": 2}}),
+        "counterfactual": service.post(f"{path}:counterfactual", {**body, **query, "target": {"at_least": 1e9}}),
+        "compare": service.post(
+            f"{path}:compare", {**body, **query, "against": {"instances": body["instances"][::-1]}}
+        ),
+        "get_comparison": service.get(f"{path}/comparison", params=query),
+        "get_edge": service.get(f"{path}/edges/0/0/0", params={**query, "points": 3, "formulas": True}),
+    }
+    for operation_id, answer in answers.items():
+        assert violations(answer.json(), answer_schema(operation_id)) == [], operation_id
+
+
+def test_examples_are_of_operations_that_exist():
+    """The file of examples has one entry for each operation."""
+    assert set(orjson.loads(EXAMPLES.read_bytes())) == set(OPERATIONS)

@@ -1,0 +1,285 @@
+"""Several processes at one address: real ones, told apart by their ids in /metrics."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import threading
+import time
+from functools import partial
+from itertools import count
+
+import httpx2
+import pytest
+import uvicorn
+from processes import is_running, run_process, start, start_process
+from sockets import connect, head, read_answer
+from uvicorn.config import STARTUP_FAILURE
+from waiting import poll
+
+from service.engines.workers import Worker
+
+NUMBERS = count()
+COUNTED = "kanscope_batch_windows_count"
+BODY = json.dumps({"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}).encode()  # fits model "two"
+TWO = ("--workers", "2")
+
+
+@pytest.fixture
+def start_workers(launch, folder):
+    """Starts two of them, for a test that ends them."""
+    return partial(launch, folder / "two.safetensors", *TWO, KANSCOPE_LOG_FORMAT="json")
+
+
+@pytest.fixture(scope="module")
+def workers(folder, tmp_path_factory):
+    """Two of them, whose supervisor lives through the tests; one of the two that is killed is replaced."""
+    log = tmp_path_factory.mktemp("workers") / "log"
+    settings = {"KANSCOPE_LOG_FORMAT": "json", "KANSCOPE_MAX_WINDOWS": "2"}
+    with run_process(log, folder / "two.safetensors", *TWO, **settings) as process:
+        yield process
+
+
+def ask(process, method, path, **options):
+    """The answer to a request on a connection of its own, and the id of the process that gave it, as the log says."""
+    name = f"ask-{next(NUMBERS)}"
+    with httpx2.Client(base_url=process.client.base_url, timeout=60, headers={"X-Request-Id": name}) as one:
+        answer = one.request(method, path, **options)
+
+    def lines():
+        whole = process.log.read_text().rpartition("\n")[0].splitlines()
+        return [line for line in map(json.loads, whole) if line.get("id") == name]
+
+    poll(lines)
+    return answer, lines()[0]["process"]
+
+
+def find_processes(process, n=2):
+    """The ids of the processes that answer, once there are n."""
+    found = set()
+
+    def complete():
+        found.add(ask(process, "GET", "/healthz")[1])
+        return len(found) >= n
+
+    poll(complete)
+    return found
+
+
+def metric(text, name):
+    """The value of a metric without labels."""
+    return float(re.search(rf"^{name} (\S+)$", text, re.MULTILINE)[1])
+
+
+def test_log_lines_say_which_process_they_are_of(workers):
+    """Each line has its id, that of a request and that of a library."""
+    pids = find_processes(workers)
+    lines = workers.lines()
+    assert {line["process"] for line in lines} == {*pids, workers.popen.pid}
+    assert {line["process"] for line in lines if line["event"] == "request"} == pids
+
+
+def test_log_lines_of_a_single_process_leave_it_out(launch, folder):
+    """With one process, log lines have no process id."""
+    with launch(folder / "two.safetensors", KANSCOPE_LOG_FORMAT="json") as process:
+        assert not any("process" in line for line in process.lines())
+
+
+def test_two_processes_answer_alike(workers):
+    """Both forecast and explain, and settings of the command line and of the environment have reached both."""
+    pids = find_processes(workers)
+    assert len(pids) == 2 and workers.popen.pid not in pids
+    seen = {}
+    body = json.loads(BODY)
+
+    def ask_each():
+        ready, pid = ask(workers, "GET", "/readyz")
+        answers = [
+            ask(workers, "POST", "/v1/models/two:predict", json=body),
+            ask(workers, "POST", "/v1/models/two:explain", json={**body, "output": "a+1"}),
+            ask(workers, "POST", "/v1/models/two:predict", json={"instances": [[]] * 3}),
+        ]
+        for place, (answer, by) in enumerate([(ready, pid), *answers]):
+            seen.setdefault(by, {})[place] = {**answer.json(), "request_id": ""}
+        return len(seen) == 2 and all(len(of_one) == 4 for of_one in seen.values())
+
+    poll(ask_each)
+    (first, second) = seen.values()
+    assert first == second
+    assert first[0]["ready"] is True and "1 to 2 instances (max_windows)" in first[3]["error"]
+
+
+def test_one_scrape_tells_all_processes(workers):
+    """Whichever answers: counts and times are added up, models are as any process has them, memory is that of each."""
+    pids = find_processes(workers)
+    before = metric(ask(workers, "GET", "/metrics")[0].text, COUNTED)
+    asked = [ask(workers, "POST", "/v1/models/two:predict", json=json.loads(BODY))[1] for _ in range(40)]
+    assert set(asked) == pids
+    texts = {}
+    while len(texts) < 2:
+        answer, pid = ask(workers, "GET", "/metrics")
+        texts[pid] = answer.text
+    for text in texts.values():
+        assert metric(text, COUNTED) - before == 40
+        assert metric(text, "kanscope_requests_in_flight") == 1
+        assert re.search(r'^kanscope_models{state="ready"} 1.0$', text, re.MULTILINE)
+        assert "kanscope_build_info{" in text
+        memory = re.findall(r'^process_resident_memory_bytes{pid="(\d+)"} (\S+)$', text, re.MULTILINE)
+        assert {int(pid) for pid, _ in memory} == pids and min(float(size) for _, size in memory) > 1e8
+
+
+def test_a_process_that_is_killed_is_in_no_gauge_and_stays_in_the_counts(workers):
+    """What it was doing is over; what it did is not undone."""
+    find_processes(workers)
+    with connect(workers.client) as connection:
+        connection.sendall(post("predict", BODY)[:-1])  # in flight, at one of them
+        poll(lambda: metric(workers.client.get("/metrics").text, "kanscope_requests_in_flight") == 2)
+        total = metric(workers.client.get("/metrics").text, COUNTED)
+        for pid in find_processes(workers):
+            os.kill(pid, signal.SIGKILL)
+            poll(lambda pid=pid: pid not in memory_of(workers))
+        poll(lambda: len(memory_of(workers)) == 2)
+        text = workers.client.get("/metrics").text
+    assert metric(text, "kanscope_requests_in_flight") == 1
+    assert metric(text, COUNTED) == total
+
+
+def memory_of(process):
+    """The ids of the processes whose memory the metrics tell."""
+    try:
+        text = ask(process, "GET", "/metrics")[0].text
+    except httpx2.HTTPError:
+        return set()
+    return {int(pid) for pid in re.findall(r'^process_resident_memory_bytes{pid="(\d+)"}', text, re.MULTILINE)}
+
+
+def test_one_that_is_killed_is_replaced(workers):
+    """After kill -9 the other answers every request until a third is there, which has its models before it answers."""
+    killed, other = find_processes(workers)
+    os.kill(killed, signal.SIGKILL)
+    answered = set()
+
+    def both_answer():
+        answer, pid = ask(workers, "POST", "/v1/models/two:predict", json=json.loads(BODY))
+        assert answer.status_code == 200
+        answered.add(pid)
+        return len(answered) == 2
+
+    poll(lambda: not is_running(killed))
+    poll(both_answer)
+    assert other in answered and killed not in answered
+
+
+class Silent(Worker):
+    """A worker that answers no health check."""
+
+    def target(self, sockets=None):
+        time.sleep(600)
+
+
+def test_one_that_is_killed_during_a_health_check_is_missed_at_once():
+    """The check ends with the process, not with the time that a busy one has."""
+    worker = Silent(uvicorn.Config("none"), [])
+    worker.start()
+    threading.Timer(1, worker.process.kill).start()
+    begun = time.monotonic()
+    assert not worker.is_alive(timeout=300)
+    assert time.monotonic() - begun < 150
+    worker.join()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
+def test_sigterm_ends_the_first_load(tmp_path, folder, arguments):
+    """A process that is still loading a large folder ends with the file that it reads, not with the last one."""
+    models, log = tmp_path / "models", tmp_path / "log"
+    models.mkdir()
+    n_models = 3000
+    for number in range(n_models):
+        (models / f"{number}.safetensors").symlink_to(models / "first")
+    (models / "first").write_bytes((folder / "two.safetensors").read_bytes())
+    with start_process(log, models, *arguments, KANSCOPE_LOG_FORMAT="json") as process:
+        poll(lambda: " serves " in log.read_text())
+        process.popen.send_signal(signal.SIGTERM)
+        process.popen.wait(100)
+        assert log.read_text().count(" serves ") < n_models
+
+
+@pytest.mark.alone
+def test_sigterm_under_load_lets_accepted_requests_end(start_workers):
+    """Forecasts and explanations that either process has begun to read are answered, and no answer is an error."""
+    with start_workers() as process:
+        client = process.client
+        find_processes(process)
+        explain = json.dumps({"instances": json.loads(BODY)["instances"] * 40, "output": ["a+1", "b+2"]}).encode()
+        requests = [post("predict", BODY)] * 16 + [post("explain", explain)] * 8
+        statuses = []
+        load = [threading.Thread(target=ask_until_closed, args=(client, statuses)) for _ in range(4)]
+        connections = [connect(client) for _ in requests]
+        for connection, request in zip(connections, requests, strict=True):
+            connection.sendall(request[:-1])
+
+        def all_begun():  # but for the request that asks
+            return metric(client.get("/metrics").text, "kanscope_requests_in_flight") - 1 == len(requests)
+
+        poll(all_begun)
+        for thread in load:
+            thread.start()
+        poll(lambda: len(statuses) > 20)
+        process.popen.send_signal(signal.SIGTERM)
+        for thread in load:
+            thread.join(60)
+        for connection, request in zip(connections, requests, strict=True):
+            connection.sendall(request[-1:])
+        for connection, request in zip(connections, requests, strict=True):
+            with connection:
+                answer, body = read_answer(connection)
+                assert (answer.status, body["model_name"]) == (200, "two")
+                assert len(body.get("explanations", ())) == (80 if b":explain" in request[:100] else 0)
+        assert process.popen.wait(60) == 0
+        assert set(statuses) == {200}
+
+
+def test_none_outlives_its_supervisor(start_workers):
+    """Where that is killed, the processes end, and the address is free for the next one."""
+    with start_workers() as process:
+        pids = find_processes(process)
+        process.popen.kill()
+        process.popen.wait(30)
+        poll(lambda: not any(map(is_running, pids)))
+        with socket.socket() as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((process.client.base_url.host, process.client.base_url.port))
+            listening.listen()
+
+
+def test_an_address_that_is_taken_ends_the_command(tmp_path):
+    """It is logged, and the exit code says that nothing was served."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        command = start(tmp_path / "log", "serve", *TWO, "--port", taken.getsockname()[1])
+        assert command.wait(120) == STARTUP_FAILURE
+    assert "Address already in use" in (tmp_path / "log").read_text()
+
+
+def post(verb, body):
+    """A request to model "two"."""
+    length = f"Content-Length: {len(body)}"
+    return head("POST", f"/v1/models/two:{verb}", "Content-Type: application/json", length) + body
+
+
+def ask_until_closed(client, statuses):
+    """Forecasts on connections of their own until the address takes none; one that nobody has read from is reset."""
+    while True:
+        try:
+            with connect(client) as connection:
+                connection.sendall(post("predict", BODY))
+                if first := connection.recv(1024):
+                    statuses.append(int(first.split()[1]))
+        except ConnectionRefusedError:
+            return
+        except (ConnectionResetError, BrokenPipeError):
+            continue

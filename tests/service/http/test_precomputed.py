@@ -1,0 +1,180 @@
+"""Answers kept as bytes: equal to computed ones, compressed for who takes that, and not sent again to who has them."""
+
+from __future__ import annotations
+
+import gzip
+import tracemalloc
+import weakref
+
+import pytest
+from factories import make_model
+from fastapi import Response
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanmodel.checkpoint import save_checkpoint
+from service.http.answer_cache import Answer, names_etag
+from service.http.negotiation import takes_gzip
+from service.models.registry import Registry
+from service.work.answers import OVERHEAD, Answers
+
+REGISTRY = Registry(None)
+PATHS = ("attributions", "topology", "topology/fidelity", "edges", "edges/0/0/0", "report")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_an_answer_is_the_same_each_time(service, path):
+    """Asked again it is byte for byte the same, and 304 for a client that names its ETag."""
+    first, second = (service.get(f"/v1/models/nyc-weather/{path}") for _ in range(2))
+    assert first.content == second.content and first.headers["etag"] == second.headers["etag"]
+    assert first.headers["vary"] == "Accept, Accept-Encoding, Authorization"
+    known = service.get(f"/v1/models/nyc-weather/{path}", headers={"If-None-Match": first.headers["etag"]})
+    assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", first.headers["etag"])
+
+
+@pytest.mark.smoke
+def test_it_is_compressed_for_who_takes_that(service):
+    """The compressed bytes hold the plain ones, under an ETag of their own."""
+    url = "/v1/models/nyc-weather/topology"
+    plain = service.get(url, headers={"Accept-Encoding": "identity"})
+    assert "content-encoding" not in plain.headers
+    with service.client.stream("GET", url, headers={"Accept-Encoding": "gzip"}) as answer:
+        compressed = b"".join(answer.iter_raw())
+        assert answer.headers["content-encoding"] == "gzip"
+        assert answer.headers["etag"] != plain.headers["etag"]
+    assert gzip.decompress(compressed) == plain.content
+    assert len(compressed) < len(plain.content) / 2
+
+
+@pytest.mark.smoke
+def test_queries_and_media_types_have_answers_of_their_own(service):
+    """What differs in its query or in Accept is never answered with another's bytes."""
+    url = "/v1/models/nyc-weather/"
+    answers = [
+        service.get(url + "topology?fidelity=0.9"),
+        service.get(url + "topology?fidelity=0.99"),
+        service.get(url + "report"),
+        service.get(url + "report", headers={"Accept": "text/markdown"}),
+        service.get(url + "report", headers={"Accept": "application/json"}),
+    ]
+    assert len({answer.content for answer in answers}) == 4
+    assert answers[2].content == answers[4].content
+    assert answers[3].headers["content-type"].startswith("text/markdown")
+
+
+def test_an_error_is_not_kept(service):
+    """A query that is refused is refused again, with an id of its own."""
+    first, second = (service.get("/v1/models/nyc-weather/topology?fidelity=2") for _ in range(2))
+    assert first.status_code == second.status_code == 422
+    assert first.json()["request_id"] != second.json()["request_id"]
+    assert "etag" not in first.headers
+
+
+def kept(*pairs, size, registry=REGISTRY):
+    """A cache in which answers of some lengths were kept in turn under names."""
+    cache = Answers(size, registry.index)
+    for name, length in pairs:
+        keep(cache, name, length, registry)
+    return cache
+
+
+def keep(cache, name, length, registry=REGISTRY):
+    cache.keep(asking(name), Answer.of(Response(bytes(length))), registry.index())
+
+
+def asking(name):
+    return {"path": f"/{name}", "query_string": b"", "headers": []}
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 50)), max_size=60), st.integers(0, 5 * OVERHEAD))
+def test_the_cache_holds_no_more_than_its_size(pairs, size):
+    """Whatever is kept, the bytes stay within the bound, and what is there is what was kept last under its name."""
+    cache = kept(*pairs, size=size)
+    there = {name: answer for name in range(10) if (answer := cache.get(asking(name))) is not None}
+    assert sum(answer.size + OVERHEAD for answer in there.values()) <= size
+    assert all(answer.size == dict(pairs)[name] for name, answer in there.items())
+
+
+def test_what_is_kept_takes_no_more_memory_than_its_size():
+    """Keys count, and small answers count as the objects that they are."""
+    size = 4 << 20
+    tracemalloc.start()
+    try:
+        cache = Answers(size, REGISTRY.index)
+        before, _ = tracemalloc.get_traced_memory()
+        for number in range(6000):
+            query = b"fidelity=0." + str(number).encode() * (1 if number % 2 else 2000)
+            scope = {"path": f"/v1/models/m/topology/{number}", "query_string": query, "headers": []}
+            cache.keep(scope, Answer.of(Response(bytes(number % 3000))), REGISTRY.index())
+            del scope, query
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert size / 4 < after - before <= size
+
+
+def test_what_is_unused_for_longest_goes_first():
+    """The least recently used answers are evicted first."""
+    cache = kept(("a", 10), ("b", 10), size=2 * (10 + OVERHEAD + 8))
+    cache.get(asking("a"))
+    keep(cache, "c", 10)
+    assert [cache.get(asking(name)) is not None for name in "abc"] == [True, False, True]
+
+
+def test_other_models_end_what_is_known(tmp_path):
+    """After a change of the models no earlier answer is sent."""
+    save_checkpoint(make_model("head"), tmp_path / "a.safetensors")
+    registry = Registry(tmp_path)
+    registry.load()
+    before = registry.index()
+    cache = kept(("a", 10), size=2 * OVERHEAD, registry=registry)
+    assert cache.get(asking("a")) is not None
+    registry.unload_model("a")
+    assert cache.get(asking("a")) is None
+    cache.keep(asking("a"), Answer.of(Response(b"a")), before)  # computed from the models as they were
+    assert cache.get(asking("a")) is None
+
+
+def test_answers_hold_no_model_that_has_gone(tmp_path):
+    """What is kept of answers that nobody asks for any more is not the checkpoint that they were computed from."""
+    save_checkpoint(make_model("head"), tmp_path / "a.safetensors")
+    registry = Registry(tmp_path)
+    registry.load()
+    gone = weakref.ref(registry.get("a").model)
+    cache = kept(("a", 10), size=2 * OVERHEAD, registry=registry)
+    registry.unload_model("a")
+    assert cache.get(asking("b")) is None
+    assert gone() is None  # at once: what the collector was told to leave alone, it would never free
+
+
+@pytest.mark.parametrize(
+    ("accepted", "taken"),
+    [
+        ("gzip", True),
+        ("GZip", True),
+        ("br, gzip;q=0.5", True),
+        ("*", True),
+        ("*;q=0, gzip", True),
+        ("gzip, *;q=0", True),
+        ("gzip ;q=0.001", True),
+        ("br;q=1, *;q=0.1", True),
+        ("gzip;q=0", False),
+        ("gzip; q=0.0", False),
+        ("gzip;q=0, *", False),
+        ("*, gzip;q=0", False),
+        ("*;q=0", False),
+        ("br", False),
+        ("", False),
+    ],
+)
+def test_who_takes_gzip(accepted, taken):
+    """By its own quality where it is named, in whatever order, else by that of *."""
+    assert takes_gzip(accepted) is taken
+
+
+@pytest.mark.parametrize(
+    ("header", "named"), [(b'"a"', True), (b'"b", W/"a"', True), (b"*", True), (b'"ab"', False), (b"", False)]
+)
+def test_who_has_an_etag(header, named):
+    """By name, weak or strong, among others, or by *."""
+    assert names_etag(header, b'"a"') is named

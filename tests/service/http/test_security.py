@@ -1,0 +1,415 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+from fastapi.routing import APIRoute, iter_route_contexts
+from hypothesis import given
+from hypothesis import strategies as st
+from sockets import connect, read_answer
+
+from kanmodel.errors import ConfigError
+from service.app import create_app
+from service.http.errors import RateLimitError
+from service.http.keys import KeyFile, RateLimits, parse_keys
+from service.http.security import HEALTH, scopes_of
+from service.models.repository import BUNDLED
+from service.settings import Settings
+
+READ, EXPLAIN, ADMIN, OTHER = ("".join(name * 8) for name in ("read", "expl", "admi", "othr"))
+KEYS = f"dashboard read {READ}; notebook explain {EXPLAIN} \n# the operator\nops admin {ADMIN}"
+PREDICT, ASK = ("POST", "/v1/models/two:predict"), ("POST", "/v1/models/two:explain")
+MODELS, METRICS = ("GET", "/v1/models"), ("GET", "/metrics")
+LOAD = ("POST", "/v2/repository/models/two/load")
+
+
+def bearer(key):
+    return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture(scope="module")
+def client(serve, folder):
+    """A client of a server that wants keys."""
+    with serve(models=folder / "two.safetensors", keys=KEYS) as client:
+        yield client
+
+
+@pytest.mark.parametrize(
+    ("key", "method", "path", "status"),
+    [
+        *((READ, *asked, status) for asked, status in ((MODELS, 200), (METRICS, 200), (PREDICT, 415), (ASK, 403))),
+        *((EXPLAIN, *asked, status) for asked, status in ((MODELS, 200), (PREDICT, 415), (ASK, 415), (LOAD, 403))),
+        *((ADMIN, *asked, status) for asked, status in ((MODELS, 200), (PREDICT, 415), (ASK, 415), (LOAD, 403))),
+        *((OTHER, *asked, 401) for asked in (MODELS, METRICS, PREDICT, ASK, LOAD, ("GET", "/v1/nothing"))),
+    ],
+)
+def test_a_key_opens_what_its_scopes_say(client, key, method, path, status):
+    """A scope includes the lesser ones; 403 is for a lesser key, 401 for an unknown one, the rest is the app's own."""
+    assert client.request(method, path, headers=bearer(key)).status_code == status
+
+
+@pytest.mark.parametrize("authorization", [None, "", "Bearer", "Basic cmVhZDpyZWFk", READ, f"Token {READ}"])
+def test_without_a_key_the_answer_says_how_to_send_one(client, authorization):
+    """401 names the scheme in its header, and is an error as any other."""
+    answer = client.get("/v1/models", headers={} if authorization is None else {"Authorization": authorization})
+    assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
+    assert "API key" in answer.json()["error"]
+    assert answer.json()["request_id"] == answer.headers["x-request-id"]
+
+
+def test_a_lesser_key_is_told_the_scope(client):
+    """403 names the scope that is needed."""
+    answer = client.post("/v1/models/two:explain", headers=bearer(READ))
+    assert answer.json()["error"] == "this needs an API key with the scope explain"
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/docs", "/openapi.json", "/docs/assets/favicon.png"])
+def test_health_and_documentation_need_no_key(client, path):
+    """They say nothing about the models' data."""
+    assert client.get(path).status_code in (200, 307)
+
+
+def api_routes(app):
+    """Every route of the app that FastAPI runs: method, path and the scopes it declares."""
+    return [
+        (method, context.path, tuple(scopes_of(context.dependencies)))
+        for context in iter_route_contexts(app.routes)
+        if isinstance(context.original_route, APIRoute) and not context.path.startswith("/docs")
+        for method in sorted(context.methods)
+    ]
+
+
+ROUTES = api_routes(create_app(Settings(models=BUNDLED / "nyc-weather.safetensors")))
+VALUES = {"model": "two", "version": "1", "layer": "0", "i": "0", "j": "0", "index": "0"}
+
+
+def test_every_route_declares_one_scope():
+    """But for health: a route that declares none would be open."""
+    assert len(ROUTES) == 33
+    for method, path, scopes in ROUTES:
+        if path in HEALTH:
+            assert scopes == ()
+        elif path.startswith("/v2/repository"):
+            assert scopes == ("admin",), path
+        else:
+            computes = path.endswith((":explain", ":whatif", ":counterfactual", ":compare"))
+            assert scopes == (("explain",) if computes else ("read",)), (method, path)
+
+
+@pytest.mark.parametrize(("method", "path", "scopes"), ROUTES)
+@pytest.mark.parametrize("version", [None, "1"])
+def test_every_route_and_version_is_opened_by_its_scope_and_what_includes_it(client, method, path, scopes, version):
+    """With the scope the request reaches the app; a key with a lesser scope gets 403, and no key 401."""
+    url = re.sub(r"\{(\w+)[^}]*\}", lambda name: VALUES[name[1]], path)
+    for key, opens in ((READ, {"read"}), (EXPLAIN, {"read", "explain"}), (ADMIN, {"read", "explain", "admin"})):
+        query = {"output": "a+1", **({"version": version} if version and path.startswith("/v1/models/{") else {})}
+        answer = client.request(method, url, params=query if method == "GET" else None, headers=bearer(key))
+        code = answer.json().get("code") if answer.headers["content-type"] == "application/json" else None
+        if set(scopes) <= opens:
+            assert answer.status_code != 401 and code not in ("scope_missing", "path_not_found"), answer.text
+        else:
+            assert (answer.status_code, code) == (403, "scope_missing")
+    for headers, code in (({}, "key_missing"), (bearer(OTHER), "key_unknown")):
+        answer = client.request(method, url, headers=headers)
+        if scopes:
+            assert (answer.status_code, answer.json()["code"]) == (401, code)
+        else:
+            assert answer.status_code == 200
+
+
+def test_an_answer_that_is_kept_needs_the_key_too(client):
+    """It is sent before anything looks for a route."""
+    path = "/v1/models/two/report?output=a%2B1"
+    assert {client.get(path, headers=bearer(READ)).status_code for _ in range(3)} == {200}
+    assert client.get(path).json()["code"] == "key_missing"
+    assert client.get(path, headers=bearer(OTHER)).json()["code"] == "key_unknown"
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+@pytest.mark.parametrize("path", ["/v1/nothing", "/v2/repository/models", "/metrics/all", "/v1/models/two:train"])
+def test_what_does_not_exist_needs_a_key(client, method, path):
+    """Without a key the answer is 401, not 404, so it does not reveal what exists."""
+    assert client.request(method, path).status_code == 401
+    assert client.request(method, path, headers=bearer(OTHER)).status_code == 401
+    assert client.request(method, path, headers=bearer(READ)).status_code == 404
+    assert client.get("/explorer/nothing").status_code == 404  # its files are public
+
+
+@pytest.mark.parametrize("path", ["/docs/../v1/models", "//v1/models", "/V1/models", "/explorer%2f..%2fv1/models"])
+def test_no_spelling_of_a_path_avoids_the_key(client, path):
+    """What needs no key by its path is no model's data, however the path is written."""
+    with connect(client) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert read_answer(connection)[0].status in (401, 404)
+
+
+def test_a_proxys_path_changes_nothing(serve, folder):
+    """Under a root path the same routes need the same scopes."""
+    with serve(models=folder / "two.safetensors", keys=KEYS, root_path="/kanscope", wait=False) as client:
+        assert client.get("/healthz").status_code == 200
+        assert client.get("/v1/models").status_code == 401
+        assert client.post("/v1/models/two:explain", headers=bearer(READ)).status_code == 403
+        assert client.get("/v1/models", headers=bearer(READ)).status_code == 200
+
+
+def test_keys_change_while_the_service_runs(serve, folder, tmp_path):
+    """A key that is taken out of the file is refused at once, a new one opens; a broken file changes nothing."""
+    file = tmp_path / "keys"
+    file.write_text(f"old read {READ}\n")
+
+    def ask(client):
+        return [client.get("/v1/models", headers=bearer(key)).status_code for key in (READ, OTHER)]
+
+    with serve(models=folder / "two.safetensors", keys_file=file, wait=False) as client:
+        assert ask(client) == [200, 401]
+        file.write_text(f"# rotated\nnew read {OTHER}\n")
+        assert ask(client) == [401, 200]
+        for broken in ("new read", "", f"new write {OTHER}"):
+            file.write_text(broken)
+            assert ask(client) == [401, 200]
+        file.unlink()
+        assert ask(client) == [401, 200]
+
+
+def test_no_key_is_in_an_answer_or_the_log(serve, folder, tmp_path, capfd, caplog):
+    """Neither a known nor an unknown key is repeated anywhere, nor is one of a file that cannot be read."""
+    file = tmp_path / "keys"
+    file.write_text(f"dashboard read {READ}\n")
+    answers = []
+    with caplog.at_level("DEBUG"), serve(models=folder / "two.safetensors", keys_file=file, wait=False) as client:
+        for key in (READ, OTHER):
+            for method, path in (MODELS, PREDICT, ASK, LOAD):
+                answers.append(client.request(method, path, headers=bearer(key)))
+        file.write_text(f"dashboard read {READ} {OTHER}\n")
+        client.get("/v1/models", headers=bearer(READ))
+    said = "".join([*(f"{answer.headers}{answer.text}" for answer in answers), *capfd.readouterr(), caplog.text])
+    assert "keys are unchanged: keys, line 1, must be: name scope[,scope] key" in said
+    assert '"client":"dashboard"' in said
+    assert READ not in said and OTHER not in said
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (f"a {READ}", "line 2, must be: name scope[,scope] key"),
+        (f"a read {READ} more", "line 2, must be: name scope[,scope] key"),
+        (f"a read,write {READ}", "line 2, has an unknown scope: there are read, explain, admin"),
+        ("a read short", "line 2, has a key that is not 16 or more of"),
+        (f"a read {READ}\N{SNOWMAN}", "line 2, has a key that is not 16 or more of"),
+        (f"a read {ADMIN}", "line 2, repeats the key of ops"),
+    ],
+)
+def test_a_line_that_is_no_key_is_named(line, message):
+    """The error says which line and why, and holds no key."""
+    with pytest.raises(ConfigError) as refused:
+        parse_keys([f"ops admin {ADMIN}", line], "keys")
+    assert message in str(refused.value)
+    assert READ not in str(refused.value) and "short" not in str(refused.value)
+
+
+def test_a_file_without_keys_is_refused_at_the_start(tmp_path):
+    """A service that wants keys has some."""
+    (tmp_path / "keys").write_text("# none yet\n")
+    with pytest.raises(ConfigError, match="keys has no key"):
+        KeyFile(tmp_path / "keys")
+    with pytest.raises(ConfigError, match="No such file"):
+        KeyFile(tmp_path / "none")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org"])
+def test_an_address_that_others_reach_needs_keys(run, host, monkeypatch):
+    """The command ends in one sentence unless there are keys or --no-auth is said; both together is a contradiction."""
+    code, _, err = run("serve", "--host", host)
+    assert code == 2
+    ways = "set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or KANSCOPE_NO_AUTH=true (--no-auth)"
+    assert err == f"kanscope: {host} can be reached by others: {ways}\n"
+    assert create_app(Settings(host=host, no_auth=True))
+    assert create_app(Settings(host=host, keys=KEYS))
+    monkeypatch.setenv("KANSCOPE_KEYS", KEYS)
+    code, _, err = run("serve", "--host", host, "--no-auth")
+    assert code == 2 and "set one of them" in err and ADMIN not in err
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_an_address_of_this_machine_needs_none(host):
+    """On loopback the service starts without keys."""
+    assert create_app(Settings(host=host))
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:8000", 200),
+        ("127.0.0.1:1", 200),
+        ("[::1]:8000", 200),
+        ("kanscope.test", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example:8000", 421),
+        ("evil.example@localhost", 421),
+        ("[::1].evil.example", 421),
+        ("", 421),
+    ],
+)
+def test_on_loopback_other_hosts_are_refused(serve, folder, host, status):
+    """A web page whose name leads to this machine asks for nothing; names of the setting do."""
+    with serve(models=folder / "two.safetensors", allowed_hosts="kanscope.test, other.test", wait=False) as client:
+        answer = client.get("/v1/models", headers={"Host": host})
+    assert answer.status_code == status
+    if status == 421:
+        assert "allowed_hosts" in answer.json()["error"]
+
+
+def test_elsewhere_any_host_is_served(serve, folder):
+    """An address that others reach has names that the service can't know."""
+    with serve(host="0.0.0.0", no_auth=True, models=folder / "two.safetensors", wait=False) as client:
+        assert client.get("/v1/models", headers={"Host": "kanscope.example"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/v1/nothing", "/docs", "/explorer/", "/metrics"])
+def test_no_answer_is_taken_for_what_it_is_not(service, path):
+    """A browser must not guess a media type, whatever answers."""
+    assert service.get(path).headers.get_list("x-content-type-options") == ["nosniff"]
+
+
+LINE = f"dashboard read {READ} 5/minute"
+
+
+def test_a_key_may_have_a_cap(serve, folder):
+    """Over the limit the answer is 429 with Retry-After; health, other keys and other requests are not affected."""
+    keys = f"{LINE}; notebook explain {EXPLAIN}"
+    with serve(models=folder / "two.safetensors", keys=keys) as client:
+        answers = [client.get("/v1/models", headers=bearer(READ)) for _ in range(7)]
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 2
+        refused = answers[-1]
+        assert (refused.json()["code"], refused.json()["title"]) == ("rate_limited", "Too Many Requests")
+        assert refused.json()["error"] == "the key dashboard is limited to 5 requests per minute"
+        assert 50 <= int(refused.headers["retry-after"]) <= 60
+        assert client.get("/v1/models", headers=bearer(EXPLAIN)).status_code == 200
+        assert client.get("/healthz", headers=bearer(READ)).status_code == 200
+        assert client.get("/metrics", headers=bearer(READ)).status_code == 429
+
+
+def test_a_request_counts_once(serve, folder):
+    """Whether a kept answer, a forecast or an explanation; what the key does not open does not count."""
+    with serve(models=folder / "two.safetensors", keys=f"dashboard read {READ} 6/minute") as client:
+        report = "/v1/models/two/report?output=a%2B1"
+        asked = [("POST", ASK[1]), ("GET", report), ("GET", report), PREDICT, MODELS, ("GET", "/v1/nothing"), METRICS]
+        statuses = [client.request(*one, headers=bearer(READ)).status_code for one in asked]
+        assert statuses == [403, 200, 200, 415, 200, 404, 200]
+        assert client.get("/v1/models", headers=bearer(READ)).status_code == 429
+
+
+@given(
+    per_minute=st.integers(1, 6),
+    waits=st.lists(st.integers(0, 160).map(lambda quarters: quarters / 4), min_size=1, max_size=60),
+)
+def test_never_more_than_the_cap_in_any_minute(per_minute, waits):
+    """A request is let through exactly if fewer than the cap were in the minute before; Retry-After is enough."""
+    (key,) = parse_keys([f"a read {READ} {per_minute}/minute"], "keys")
+    now = 0.0
+    limits = RateLimits(lambda: now)
+    admitted = []
+    for wait in waits:
+        now += wait
+        recent = sum(now - time < 60 for time in admitted)
+        try:
+            limits.admit(key)
+        except RateLimitError as error:
+            assert recent == per_minute
+            now += int(error.headers["Retry-After"])
+            limits.admit(key)
+        else:
+            assert recent < per_minute
+        admitted.append(now)
+
+
+@pytest.mark.parametrize(
+    "rate", ["0/minute", "600", "600/hour", "-1/minute", "1e3/minute", "1000001/minute", "05/minute"]
+)
+def test_a_cap_that_is_none_is_named(rate):
+    """The error says what a line must be, and holds no key."""
+    with pytest.raises(
+        ConfigError, match=r"keys, line 1, must be: name scope\[,scope\] key \[requests/minute\]"
+    ) as refused:
+        parse_keys([f"a read {READ} {rate}"], "keys")
+    assert READ not in str(refused.value)
+
+
+def test_a_cap_that_changes_holds_at_once(serve, folder, tmp_path):
+    """What was asked before counts."""
+    file = tmp_path / "keys"
+    file.write_text(f"dashboard read {READ} 4/minute\n")
+    with serve(models=folder / "two.safetensors", keys_file=file, wait=False) as client:
+
+        def ask():
+            return client.get("/v1/models", headers=bearer(READ)).status_code
+
+        assert [ask() for _ in range(3)] == [200] * 3
+        file.write_text(f"dashboard read {READ} 2/minute\n")
+        assert ask() == 429
+        file.write_text(f"dashboard read {READ} 30/minute\n")
+        assert ask() == 200
+
+
+UNLOAD = "/v2/repository/models/two/unload"
+OWN = "http://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),  # a program
+        ({"Sec-Fetch-Site": "same-origin", "Origin": OWN}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": OWN}, 200),  # a browser that says no more
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://other.127.0.0.1"}, 403),
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://friend.example"}, 200),  # named by the setting
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
+def test_no_page_of_another_site_changes_what_is_served(serve, folder, host, headers, status):
+    """On any address, with or without keys: a browser posts for any page, and says for which."""
+    options = {"no_auth": True, "host": host} if host == "0.0.0.0" else {}
+    settings = {"models": folder / "two.safetensors", "repository_api": True, **options}
+    with serve(**settings, allowed_origins="https://friend.example") as client:
+        sent = {name: value.format(port=client.base_url.port) for name, value in headers.items()}
+        answer = client.post(UNLOAD, headers=sent)
+        assert answer.status_code == status, answer.text
+        if status == 403:
+            assert answer.json()["code"] == "cross_site"
+            assert client.get("/v1/models/two", headers=sent).status_code == 200  # to read is no change
+
+
+def test_pages_of_other_origins_read_nothing_unless_they_are_named(serve, folder):
+    """CORS is off; origins of the setting get it, for the headers that clients need, and need no key to ask for it."""
+    asks = {"Origin": "https://friend.example"}
+    preflight = {**asks, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    with serve(models=folder / "two.safetensors", wait=False) as client:
+        for answer in (client.get("/v1/models", headers=asks), client.options(PREDICT[1], headers=preflight)):
+            assert not any(name.startswith("access-control") for name in answer.headers)
+    settings = {"models": folder / "two.safetensors", "keys": KEYS, "allowed_origins": "https://friend.example"}
+    with serve(**settings, wait=False) as client:
+        answer = client.options(PREDICT[1], headers=preflight)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, asks["Origin"])
+        assert "Authorization" in answer.headers["access-control-allow-headers"]
+        answer = client.get("/v1/models", headers={**asks, **bearer(READ)})
+        assert answer.headers["access-control-allow-origin"] == asks["Origin"]
+        assert {"ETag", "Retry-After", "X-Request-Id"} <= set(
+            answer.headers["access-control-expose-headers"].split(", ")
+        )
+        other = {"Origin": "https://evil.example", **bearer(READ)}
+        assert "access-control-allow-origin" not in client.get("/v1/models", headers=other).headers
+        assert client.options(PREDICT[1], headers={**preflight, **other}).status_code == 400
+
+
+@pytest.mark.parametrize("origins", ["*", "friend.example", "https://friend.example/page", "https://a.example b"])
+def test_an_origin_that_is_none_is_refused_at_the_start(origins):
+    """In one sentence."""
+    with pytest.raises(ConfigError, match=r"allowed_origins must be such as https://example\.org"):
+        create_app(Settings(allowed_origins=origins))

@@ -1,0 +1,63 @@
+"""What `service.http.server` takes from uvicorn that no public interface gives, as it is in the version tested with."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from service.http.server import BoundedProtocol
+
+TESTED = "0.54"
+# The methods that are overridden or whose course is relied upon. Where one changes, read it beside `BoundedProtocol`,
+# run the tests of limits and of stopping, and put its hash here.
+SOURCES = {
+    "connection_made": "6efb565ff3d3",
+    "connection_lost": "c91a4c9bf2e2",
+    "data_received": "010a7ae59a5d",
+    "on_message_begin": "96d377fdc7c2",
+    "on_headers_complete": "1ea8589acfad",
+    "on_message_complete": "1fbad42dc31f",
+    "send_400_response": "ae5a4a3782b6",
+    "shutdown": "d7351fa33f00",
+    "pause_writing": "17a8fd215d96",
+    "resume_writing": "7844bbaa8cce",
+    "_start_asgi_task": "9c08c2571ae9",
+}
+# What it reads of a request that is being answered.
+OF_A_CYCLE = {"disconnected", "message_event", "response_complete", "response_started", "more_body", "keep_alive"}
+
+
+def digest(method: object) -> str:
+    return hashlib.sha256(inspect.getsource(method).encode()).hexdigest()[:12]  # type: ignore[arg-type]
+
+
+def test_uvicorn_is_the_version_that_was_tested():
+    """pyproject.toml allows no other minor version."""
+    assert version("uvicorn").rsplit(".", 1)[0] == TESTED
+    requirements = (Path(__file__).parents[3] / "pyproject.toml").read_text()
+    above = f"0.{int(TESTED.split('.')[1]) + 1}"
+    assert f'"uvicorn[standard]>={TESTED},<{above}"' in requirements
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_what_is_overridden_is_as_it_was(name):
+    """A release that changes one of these methods is noticed, however small its version number."""
+    assert digest(getattr(HttpToolsProtocol, name)) == SOURCES[name], f"uvicorn has changed {name}"
+
+
+def test_nothing_else_is_overridden():
+    """Every method of uvicorn's that is replaced is in the list."""
+    own = {name for name, value in vars(BoundedProtocol).items() if inspect.isfunction(value)}
+    assert {name for name in own if hasattr(HttpToolsProtocol, name)} - {"__init__"} == set(SOURCES)
+
+
+def test_a_request_being_answered_has_what_is_read_of_it():
+    """Its attributes are set in its constructor."""
+    source = inspect.getsource(RequestResponseCycle.__init__)
+    assert set(re.findall(r"self\.(\w+)(?:: [^=]+)? =", source)) >= OF_A_CYCLE

@@ -1,0 +1,412 @@
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from factories import make_model, make_windows
+from hypothesis import given
+from hypothesis import strategies as st
+
+import kanmodel
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.errors import CheckpointError, UnknownNameError
+from service.http.errors import NotReadyError
+from service.models.registry import Registry
+
+
+@pytest.fixture
+def good(tmp_path):
+    return write(tmp_path / "good.safetensors")
+
+
+def write(path, seed=0):
+    """A checkpoint of its own for each seed."""
+    path.parent.mkdir(exist_ok=True)
+    save_checkpoint(make_model("head", seed=seed), path)
+    return path
+
+
+def loaded(path):
+    registry = Registry(path)
+    registry.load()
+    return registry
+
+
+def hash_of(path):
+    return f"sha256:{load_checkpoint(path).sha256}"
+
+
+def states(registry):
+    return {(entry.name, entry.version): entry.state for entry in registry.entries}
+
+
+def test_one_file_is_served_under_its_stem(good):
+    """A path to a file serves that file alone, as version 1."""
+    write(good.with_name("other.safetensors"))
+    registry = loaded(good)
+    assert states(registry) == {("good", "1"): "ready"}
+    assert registry.get("good").checkpoint == hash_of(good)
+    assert registry.ready
+
+
+def test_the_highest_version_serves_and_any_can_be_asked_for(tmp_path):
+    """Versions are numbers: 10 comes after 9."""
+    files = {version: write(tmp_path / "m" / f"{version}.safetensors", int(version)) for version in ("9", "10", "2")}
+    registry = loaded(tmp_path)
+    assert registry.get("m").version == "10"
+    for version, file in files.items():
+        served = registry.get("m", version)
+        assert (served.name, served.version, served.checkpoint) == ("m", version, hash_of(file))
+    assert [entry.version for entry in registry.index()["m"]] == ["10", "9", "2"]
+
+
+def test_the_highest_version_that_can_answer_serves(tmp_path):
+    """A version that failed leaves the ones below it to serve; asked for by its number, it says why."""
+    write(tmp_path / "m" / "1.safetensors")
+    (tmp_path / "m" / "2.safetensors").write_bytes(b"")
+    registry = loaded(tmp_path)
+    assert registry.get("m").version == "1"
+    with pytest.raises(NotReadyError, match=r"version 2 of model 'm' failed: 2\.safetensors is not a safetensors file"):
+        registry.get("m", "2")
+
+
+def test_a_bad_file_leaves_the_others_to_serve(good):
+    """Foreign, truncated, unreadable and refused files fail with their reason."""
+    folder = good.parent
+    (folder / "empty.safetensors").write_bytes(b"")
+    (folder / "cut.safetensors").write_bytes(good.read_bytes()[:-1])
+    (folder / "folder.safetensors").mkdir()
+    (folder / "gone.safetensors").symlink_to(folder / "nowhere")
+    (folder / "with space.safetensors").write_bytes(good.read_bytes())
+    registry = loaded(folder)
+    reasons = {entry.name: entry.reason for entry in registry.entries}
+    assert reasons.pop("good") is None
+    assert set(reasons) == {"empty", "cut", "folder", "gone", "with space"}
+    assert "truncated" in reasons["cut"]
+    assert "not a regular file" in reasons["folder"]
+    assert "No such file" in reasons["gone"]
+    assert "must match" in reasons["with space"]
+    assert registry.ready
+    with pytest.raises(NotReadyError, match=r"model 'cut' failed: cut\.safetensors is truncated"):
+        registry.get("cut")
+
+
+def test_a_failure_that_nobody_expected_leaves_the_others_to_serve(good, monkeypatch, caplog):
+    """An error of another kind fails one model, and the log has it."""
+    (good.parent / "odd.safetensors").write_bytes(good.read_bytes())
+
+    def load(path):
+        if path.stem == "odd":
+            raise MemoryError("too much")
+        return kanmodel.load(path)
+
+    monkeypatch.setattr("service.models.registry.load", load)
+    registry = loaded(good.parent)
+    assert states(registry) == {("good", "1"): "ready", ("odd", "1"): "failed"}
+    assert "too much" in caplog.text
+
+
+def test_a_model_without_an_answer_for_its_own_data_fails(tmp_path):
+    """A model is asked once before it serves: what is not finite then will not be later."""
+    model = make_model("head")
+    target = replace(model.config.targets[0], std=1e308)
+    model.network.config = replace(model.config, targets=(target,))
+    model.network.head[-1].node_bias.fill_(5.0)
+    reference = replace(model.reference, targets=None)
+    save_checkpoint(replace(model, reference=reference), tmp_path / "huge.safetensors")
+    (entry,) = loaded(tmp_path).entries
+    assert entry.state == "failed"
+    assert "huge.safetensors has no answer for its own reference window: outputs[0][0]" in entry.reason
+
+
+def test_names_and_versions_are_looked_up_and_never_become_paths(good):
+    """A name or a version that would be a path to a checkpoint is unknown, and the error lists what exists."""
+    registry = loaded(good.parent)
+    for name in ("../good", "./good", "good.safetensors", str(good), ""):
+        with pytest.raises(UnknownNameError, match="the models are good"):
+            registry.get(name)
+    for version in ("2", "01", "1.0", "../1", "¹", ""):
+        with pytest.raises(UnknownNameError, match=r"the versions are 1$"):
+            registry.get("good", version)
+
+
+def test_a_new_file_serves_once_two_looks_have_seen_it(good):
+    """The look that loads it says so, once."""
+    registry = loaded(good.parent)
+    file = write(good.with_name("new.safetensors"), seed=1)
+    assert registry.poll() == ()
+    assert ("new", "1") not in states(registry)
+    assert [served.checkpoint for served in registry.poll()] == [hash_of(file)]
+    assert registry.get("new").checkpoint == hash_of(file)
+    assert registry.poll() == ()
+
+
+def test_a_file_that_is_being_written_waits(good):
+    """A file that changes between two scans is not opened."""
+    registry = loaded(good.parent)
+    data = write(good.with_name("new.safetensors"), seed=1).read_bytes()
+    with good.with_name("slow.safetensors").open("wb") as file:
+        for first in range(0, len(data), len(data) // 4):
+            file.write(data[first : first + len(data) // 4])
+            file.flush()
+            registry.poll()
+            assert ("slow", "1") not in states(registry)
+    registry.poll()
+    assert states(registry)["slow", "1"] == "ready"
+
+
+def test_a_replaced_file_serves_and_whoever_holds_the_old_model_keeps_it(good):
+    """Requests in flight finish on what they started with."""
+    registry = loaded(good.parent)
+    old = registry.get("good")
+    windows = make_windows(old.model, 3)
+    before = old.model.predict(windows)
+    file = write(good, seed=1)
+    registry.poll()
+    assert registry.get("good") is old
+    (new,) = registry.poll()
+    assert registry.get("good") is new
+    assert new.checkpoint == hash_of(file) != old.checkpoint
+    assert (old.model.predict(windows) == before).all()
+    assert (new.model.predict(windows) != before).all()
+
+
+@given(kept=st.floats(0, 1, exclude_max=True), in_place=st.booleans())
+def test_a_truncated_file_never_replaces_a_good_one(tmp_path_factory, kept, in_place):
+    """The version served before stays ready, with the reason, until the file is whole again."""
+    file = write(tmp_path_factory.mktemp("models") / "m.safetensors")
+    data = file.read_bytes()
+    registry = loaded(file.parent)
+    old = registry.get("m")
+    part = data[: int(kept * len(data))]
+    if in_place:
+        os.truncate(file, len(part))
+    else:
+        file.with_name("other").write_bytes(part)
+        file.with_name("other").replace(file)
+    assert registry.poll() == registry.poll() == ()
+    assert registry.get("m") is old
+    (entry,) = registry.entries
+    assert entry.state == "ready"
+    assert entry.reason.startswith("m.safetensors is")
+    file.write_bytes(data)
+    registry.poll()
+    (again,) = registry.poll()
+    assert again.checkpoint == old.checkpoint
+    assert registry.entries[0].reason is None
+
+
+def test_a_file_that_changes_while_it_is_read_does_not_serve(good, monkeypatch):
+    """Half of one checkpoint and half of another might look like a good one; the next looks take it in."""
+    registry = loaded(good.parent)
+    old = registry.get("good")
+
+    def load_late(path):
+        model = kanmodel.load(path)
+        path.touch()
+        return model
+
+    write(good, seed=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("service.models.registry.load", load_late)
+        assert registry.poll() == registry.poll() == ()
+    assert registry.get("good") is old
+    assert registry.entries[0].reason == "good.safetensors changed while it was read"
+    registry.poll()
+    assert registry.poll() == (registry.get("good"),)
+
+
+def test_a_deleted_file_no_longer_serves(good):
+    """Once two looks in a row have missed it, its model is unknown."""
+    registry = loaded(write(good.with_name("other.safetensors")).parent)
+    good.unlink()
+    registry.poll()
+    assert registry.get("good")
+    registry.poll()
+    with pytest.raises(UnknownNameError, match="the models are other"):
+        registry.get("good")
+
+
+def test_a_version_that_makes_way_for_a_higher_one_leaves_no_gap(tmp_path):
+    """Deleted and followed up at the same time, some version answers after every look."""
+    first, second = tmp_path / "m" / "1.safetensors", tmp_path / "m" / "2.safetensors"
+    registry = loaded(write(first).parent.parent)
+    first.unlink()
+    write(second, seed=1)
+    registry.poll()
+    assert registry.get("m").version == "1"
+    assert registry.poll() == (registry.get("m"),)
+    assert states(registry) == {("m", "2"): "ready"}
+
+
+def test_a_version_below_serves_again_when_the_highest_goes(tmp_path):
+    """It is what answers for the name now, so the look says so."""
+    first = write(tmp_path / "m" / "1.safetensors")
+    second = write(tmp_path / "m" / "2.safetensors", seed=1)
+    registry = loaded(tmp_path)
+    second.unlink()
+    registry.poll()
+    assert [served.checkpoint for served in registry.poll()] == [hash_of(first)]
+
+
+def test_a_folder_that_is_gone_changes_nothing(good):
+    """Scanning a missing folder is an error; the served models stay, also when the folder is back."""
+    registry = loaded(good.parent)
+    old = registry.get("good")
+    away = good.parent.rename(good.parent.with_name("away"))
+    for _ in range(3):
+        with pytest.raises(CheckpointError, match="there is no file or folder"):
+            registry.poll()
+    away.rename(good.parent)
+    for _ in range(3):
+        assert registry.poll() == ()
+    assert registry.get("good") is old
+
+
+def test_the_bundled_model_makes_way_for_the_first_file(tmp_path):
+    """An empty folder serves the bundled model until there is one of its own."""
+    registry = loaded(tmp_path)
+    assert states(registry) == {("nyc-weather", "1"): "ready"}
+    write(tmp_path / "m.safetensors")
+    registry.poll()
+    registry.poll()
+    assert states(registry) == {("m", "1"): "ready"}
+
+
+def test_an_emptied_folder_has_no_models(tmp_path):
+    """The bundled model stands in for a folder that never had any, not for one whose models were taken away."""
+    file = write(tmp_path / "m.safetensors")
+    registry = loaded(tmp_path)
+    content = file.read_bytes()
+    file.unlink()
+    for _ in range(3):
+        assert registry.poll() == ()
+    assert states(registry) == {} and not registry.ready
+    file.write_bytes(content)
+    registry.poll()
+    registry.poll()
+    assert states(registry) == {("m", "1"): "ready"}
+
+
+def test_an_error_of_the_disk_is_tried_again(good, monkeypatch, caplog):
+    """A file that could not be read once serves after a later look, and until then the log says so once."""
+    fails = [True]
+    read = Path.open
+
+    def open_or_fail(path, *arguments, **options):
+        if fails and path == good:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", open_or_fail)
+    registry = loaded(good.parent)
+    for _ in range(3):
+        assert registry.poll() == ()
+        assert states(registry) == {("good", "1"): "failed"}
+    assert caplog.text.count("failed: cannot read good.safetensors: Input/output error") == 1
+    fails.clear()
+    assert registry.poll() == (registry.get("good"),)
+    write(good, seed=1)
+    registry.poll()
+    served = registry.get("good")
+    fails.append(True)
+    for _ in range(2):
+        registry.poll()
+        assert registry.get("good") is served  # what served before goes on
+    fails.clear()
+    registry.poll()
+    assert registry.get("good") is not served
+
+
+def test_what_is_told_to_stop_reads_no_further_file(good, monkeypatch):
+    """The first load ends with the file that is being read."""
+    for name in "abc":
+        write(good.with_name(f"{name}.safetensors"))
+    registry, read = Registry(good.parent), []
+
+    def load(path):
+        read.append(path.stem)
+        registry.stop()
+        return kanmodel.load(path)
+
+    monkeypatch.setattr("service.models.registry.load", load)
+    registry.load()
+    assert read == ["a"]
+
+
+def test_an_unloaded_model_stays_so_until_it_is_loaded(tmp_path):
+    """Looks leave it alone, its new files too; loading takes in all versions as they are."""
+    write(tmp_path / "m" / "1.safetensors")
+    write(tmp_path / "n.safetensors")
+    registry = loaded(tmp_path)
+    held = registry.get("m")
+    registry.unload_model("m")
+    write(tmp_path / "m" / "1.safetensors", seed=1)
+    write(tmp_path / "m" / "2.safetensors", seed=2)
+    for _ in range(3):
+        assert registry.poll() == ()
+        with pytest.raises(NotReadyError, match="model 'm' is unloaded"):
+            registry.get("m")
+    assert states(registry) == {("m", "2"): "unloaded", ("m", "1"): "unloaded", ("n", "1"): "ready"}
+    assert registry.ready
+    assert registry.load_model("m") == (registry.get("m"),)
+    assert states(registry) == {("m", "2"): "ready", ("m", "1"): "ready", ("n", "1"): "ready"}
+    assert registry.get("m", "1").checkpoint != held.checkpoint
+    assert registry.load_model("m") == ()
+
+
+def test_to_load_a_model_tries_again_what_failed(good, monkeypatch):
+    """The cause of a failure may be gone although the file has not changed."""
+
+    def fail(path):
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("service.models.registry.load", fail)
+        registry = loaded(good.parent)
+    assert registry.poll() == registry.poll() == ()
+    assert states(registry) == {("good", "1"): "failed"}
+    assert registry.load_model("good") == (registry.get("good"),)
+
+
+def test_only_models_that_exist_can_be_loaded_or_unloaded(good):
+    """Names are compared with what is there, and the error lists it."""
+    registry = loaded(good.parent)
+    for change in (registry.load_model, registry.unload_model):
+        for name in ("bad", "../good", ""):
+            with pytest.raises(UnknownNameError, match="the models are good"):
+                change(name)
+
+
+def test_readers_never_see_a_half_made_change(tmp_path, wait_until):
+    """While a version comes, goes and is replaced, every look at the index finds the model whole."""
+    first, second = tmp_path / "m" / "1.safetensors", tmp_path / "m" / "2.safetensors"
+    registry = loaded(write(first).parent.parent)
+    looks, wrong, stop = ["1"], [], threading.Event()
+
+    def read():
+        while not stop.is_set():
+            looks.append(registry.get("m").version)
+            wrong.extend(entry for entry in registry.index()["m"] if entry.served is None)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for seed in range(1, 4):
+            write(first, seed)
+            write(second, seed + 10)
+            registry.poll()
+            registry.poll()
+            wait_until(lambda: looks[-1] == "2")
+            second.unlink()
+            registry.poll()
+            registry.poll()
+            wait_until(lambda: looks[-1] == "1")
+    finally:
+        stop.set()
+        reader.join()
+    assert wrong == []

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kanmodel.errors import CheckpointError
+from service.models.repository import BUNDLED, list_checkpoints
+
+ANY_NAME = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1, max_size=60)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a file into the folder, below folders that it makes."""
+
+    def write_file(path: str) -> Path:
+        file = tmp_path / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"checkpoint")
+        return file
+
+    return write_file
+
+
+def refusals(folder):
+    return {key: file.refusal for key, file in list_checkpoints(folder).items()}
+
+
+def test_a_file_is_version_1_and_a_folder_holds_versions(write, tmp_path):
+    """Models come by name, and of each the highest version first, by number and not by letter."""
+    for path in ("b.safetensors", "a/9.safetensors", "a/10.safetensors", "a/1.safetensors"):
+        write(path)
+    assert refusals(tmp_path) == dict.fromkeys([("a", "10"), ("a", "9"), ("a", "1"), ("b", "1")])
+
+
+def test_other_files_hidden_ones_and_deeper_folders_do_not_count(write, tmp_path):
+    """What is no visible checkpoint of a model or a version is not listed."""
+    for path in (
+        "good.safetensors",
+        "README.md",
+        ".hidden.safetensors",
+        ".hidden/1.safetensors",
+        "notes/README.md",
+        "m/.2.safetensors",
+        "m/deep/1.safetensors",
+    ):
+        write(path)
+    assert refusals(tmp_path) == {("good", "1"): None}
+
+
+@pytest.mark.parametrize("path", [None, "empty"])
+def test_the_bundled_model_stands_in_where_there_is_none(tmp_path, path):
+    """Without a folder, and with one that holds no checkpoint, the bundled one is listed."""
+    (tmp_path / "empty" / "nothing").mkdir(parents=True)
+    listing = list_checkpoints(path and tmp_path / path)
+    assert [file.path.parent for file in listing.values()] == [BUNDLED]
+    assert list_checkpoints(tmp_path / "empty", stand_in=False) == {}
+
+
+def test_a_path_to_nothing_is_an_error(tmp_path):
+    """What does not exist is named."""
+    with pytest.raises(CheckpointError, match=r"there is no file or folder .*/none"):
+        list_checkpoints(tmp_path / "none")
+
+
+@pytest.mark.parametrize("name", ["with space", "a" * 65, "näme", "a:b", os.fsdecode(b"latin-\xe4")])
+@pytest.mark.parametrize("path", ["{}.safetensors", "{}/1.safetensors"])
+def test_a_name_that_no_path_of_the_api_can_hold_is_refused(write, tmp_path, name, path):
+    """It is listed in letters that an answer can hold, and says what a name must be."""
+    write(path.format(name))
+    ((listed, _), refusal) = next(iter(refusals(tmp_path).items()))
+    assert listed == os.fsencode(name).decode(errors="backslashreplace")
+    assert "must match [A-Za-z0-9._-]{1,64}" in refusal
+
+
+@pytest.mark.parametrize("version", ["0", "01", "-1", "1.0", "v1", "latest", "1 ", "²", "١"])
+def test_a_version_that_is_no_whole_number_is_refused(write, tmp_path, version):
+    """Versions count from 1, without leading zeros; an odd one sorts behind the others."""
+    write(f"m/{version}.safetensors")
+    write("m/3.safetensors")
+    (good, odd) = refusals(tmp_path).items()
+    assert good == (("m", "3"), None)
+    assert odd[0] == ("m", version)
+    assert "must be a whole number from 1" in odd[1]
+
+
+def test_two_files_of_one_version_are_refused(write, tmp_path):
+    """Nothing says which of them is meant, so neither is."""
+    write("m.safetensors")
+    write("m/1.safetensors")
+    write("m/2.safetensors")
+    both = "m/1.safetensors and m.safetensors are both version 1 of the model"
+    assert refusals(tmp_path) == {("m", "2"): None, ("m", "1"): both}
+
+
+def test_links_may_point_around_in_the_folder(write, tmp_path):
+    """As they do where files are mounted from a secret or a config map."""
+    write("..data/a.safetensors")
+    (tmp_path / "a.safetensors").symlink_to("..data/a.safetensors")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "1.safetensors").symlink_to(tmp_path / "a.safetensors")
+    assert refusals(tmp_path) == {("a", "1"): None, ("b", "1"): None}
+
+
+@pytest.mark.parametrize("link", ["m.safetensors", "m"])
+def test_a_link_that_leaves_the_folder_is_refused(write, tmp_path, link):
+    """Whether it is one of a file or of a folder, and however it is written."""
+    outside = write("outside/1.safetensors")
+    folder = tmp_path / "models"
+    folder.mkdir()
+    target = outside if link.endswith(".safetensors") else outside.parent
+    (folder / link).symlink_to(os.path.relpath(target, folder))
+    ((key, refusal),) = refusals(folder).items()
+    assert key == ("m", "1")
+    assert refusal.endswith("is a link that leaves the folder")
+
+
+def test_what_is_no_regular_file_is_refused(tmp_path):
+    """Opening a pipe would block."""
+    os.mkfifo(tmp_path / "pipe.safetensors")
+    (tmp_path / "folder.safetensors").mkdir()
+    assert refusals(tmp_path) == {
+        ("folder", "1"): "folder.safetensors is not a regular file",
+        ("pipe", "1"): "pipe.safetensors is not a regular file",
+    }
+
+
+def test_a_file_that_is_written_to_differs_from_what_it_was(write, tmp_path):
+    """Replaced by one of equal size and times, or written in place: its listing tells."""
+    file = write("m.safetensors")
+    seen = [list_checkpoints(tmp_path)]
+    times = file.stat().st_atime_ns, file.stat().st_mtime_ns
+    other = write("other")
+    os.utime(other, ns=times)
+    other.replace(file)
+    seen.append(list_checkpoints(tmp_path))
+    file.write_bytes(b"longer than before")
+    os.utime(file, ns=times)
+    seen.append(list_checkpoints(tmp_path))
+    assert seen[-1] == list_checkpoints(tmp_path)
+    assert len({listing["m", "1"] for listing in seen}) == 3
+
+
+@given(names=st.lists(ANY_NAME, max_size=4), versions=st.lists(ANY_NAME, max_size=4))
+def test_whatever_files_are_called_they_are_listed_or_refused(tmp_path_factory, names, versions):
+    """Any name of a file gives a listing that is sorted, and every path in it lies in the folder."""
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "m").mkdir()
+    for name in names:
+        (folder / f"{name}.safetensors").touch()
+    for version in versions:
+        (folder / "m" / f"{version}.safetensors").touch()
+    listing = list_checkpoints(folder)
+    assert [file.order for file in listing.values()] == sorted(file.order for file in listing.values())
+    for file in listing.values():
+        assert folder in file.path.parents or file.path.parent == BUNDLED

@@ -1,0 +1,221 @@
+"""Versions over HTTP, and models that change while real clients ask them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from factories import make_model, make_tensors, make_windows
+
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.explain.paths.ledger import explain_windows
+
+MODEL = make_model("head")
+WINDOWS = make_windows(MODEL, 3)
+BODY = {"instances": WINDOWS.tolist()}
+GETS = ("", "/attributions", "/topology", "/topology/fidelity", "/edges", "/edges/0/1/0", "/reference/0", "/report")
+
+
+def write(path, seed=0):
+    """A checkpoint that reads BODY, of its own for each seed."""
+    path.parent.mkdir(exist_ok=True)
+    save_checkpoint(make_model("head", seed=seed), path)
+    return load_checkpoint(path)
+
+
+def checkpoint(model):
+    return f"sha256:{model.sha256}"
+
+
+def ask_all(client, path, **query):
+    """What every operation on a model answers, by its name."""
+    answers = {f"GET {get}": client.get(path + get, params=query) for get in GETS}
+    answers |= {f"POST {verb}": client.post(path + verb, json=BODY, params=query) for verb in (":predict", ":explain")}
+    assert {answer.status_code for answer in answers.values()} == {200}
+    return {name: answer.json() for name, answer in answers.items()}
+
+
+def checkpoint_of(answer):
+    return answer.get("graph", answer)["checkpoint"]
+
+
+def test_every_operation_reaches_every_version(serve, tmp_path):
+    """The query names the version that answers, without it the highest does; every answer says which it is."""
+    models = {version: write(tmp_path / "m" / f"{version}.safetensors", version) for version in (1, 2, 10)}
+    with serve(models=tmp_path) as client:
+        for version, model in models.items():
+            answers = ask_all(client, "/v1/models/m", version=str(version))
+            assert {checkpoint_of(answer) for answer in answers.values()} == {checkpoint(model)}
+            assert {answer.get("graph", answer)["version"] for answer in answers.values()} == {str(version)}
+            assert answers["POST :predict"]["predictions"] == model.predict(make_windows(MODEL, 3)).tolist()
+        assert ask_all(client, "/v1/models/m") == answers
+
+
+def test_the_list_and_the_model_show_all_versions(serve, tmp_path):
+    """The highest that can answer speaks for the model; one that failed says why."""
+    good = write(tmp_path / "m" / "1.safetensors")
+    (tmp_path / "m" / "2.safetensors").write_bytes(b"")
+    ready = {"version": "1", "state": "ready", "ready": True, "checkpoint": checkpoint(good)}
+    failed = {"version": "2", "state": "failed", "ready": False, "checkpoint": None}
+    failed["reason"] = "2.safetensors is not a safetensors file"
+    with serve(models=tmp_path) as client:
+        answer = client.get("/v1/models").json()
+        assert answer == {"models": ["m"], "details": [{"name": "m", **ready, "versions": [failed, ready]}]}
+        assert client.get("/v1/models/m").json()["versions"] == [failed, ready]
+        assert client.get("/v1/models/m?version=2").status_code == 503
+        assert client.get("/readyz").json()["models"] == answer["details"]
+
+
+@pytest.mark.parametrize("version", ["2", "0", "01", "latest", "%2e%2e", "1%2f1", "1 ", "¹"])
+def test_a_version_that_does_not_exist_is_404(serve, folder, version):
+    """The error lists the versions there are; in V2 what would be another path is one."""
+    with serve(models=folder / "head.safetensors") as client:
+        answers = [client.get(f"/v1/models/head{path}?version={version}") for path in ("", "/topology", "/report")]
+        answers += [
+            client.post(f"/v1/models/head:{verb}?version={version}", json=BODY) for verb in ("predict", "explain")
+        ]
+        for answer in answers:
+            assert (answer.status_code, answer.json()["code"]) == (404, "version_not_found")
+            known = f"model 'head' has no version {unquote(version)!r}; the versions are 1"
+            assert answer.json()["error"] == known
+        answers = [client.get(f"/v2/models/head/versions/{version}{path}") for path in ("", "/ready")]
+        answers.append(client.post(f"/v2/models/head/versions/{version}/infer", json=make_tensors(BODY["instances"])))
+        for answer in answers:
+            assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+
+
+@pytest.mark.parametrize("path", ["", "/ready", "/topology", "/reference/0", ":predict", ":explain"])
+def test_a_misspelt_version_is_refused(serve, folder, path):
+    """Else the highest version would answer in place of the one that was meant."""
+    with serve(models=folder / "head.safetensors") as client:
+        ask = client.post if path.startswith(":") else client.get
+        options = {"json": BODY} if path.startswith(":") else {}
+        answer = ask(f"/v1/models/head{path}", params={"versoin": "1"}, **options)
+        assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "versoin")
+
+
+def test_versions_are_in_the_path_of_v2_alone(serve, folder):
+    """As the Open Inference Protocol has it; under /v1 there is one path for each thing."""
+    with serve(models=folder / "head.safetensors") as client:
+        for path in ("", "/ready"):
+            assert client.get(f"/v2/models/head/versions/1{path}").status_code == 200
+            assert client.get(f"/v1/models/head/versions/1{path}").status_code == 404
+        assert client.post("/v1/models/head/versions/1:predict", json=BODY).json()["code"] == "path_not_found"
+
+
+def test_a_wrong_method_on_a_version_is_405(serve, folder):
+    """As it is on the model."""
+    with serve(models=folder / "head.safetensors") as client:
+        answer = client.get("/v1/models/head:predict?version=1")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+def test_models_of_one_checkpoint_answer_under_their_own_names(serve, tmp_path):
+    """Global results are shared by the hash of the checkpoint; nothing of a name is in them."""
+    write(tmp_path / "a.safetensors")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "7.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes())
+    with serve(models=tmp_path) as client:
+        answers = {name: ask_all(client, f"/v1/models/{name}") for name in "ab"}
+    for operation, of_a in answers["a"].items():
+        of_b = answers["b"][operation]
+        key = "name" if operation == "GET " else "model_name"
+        assert (of_a.get("graph", of_a).pop("version"), of_b.get("graph", of_b).pop("version")) == ("1", "7")
+        assert (of_a.get("graph", of_a).pop(key), of_b.get("graph", of_b).pop(key)) == ("a", "b")
+        if operation == "GET ":
+            assert of_a.pop("versions") != of_b.pop("versions")
+        assert of_a == of_b
+
+
+def test_models_that_get_equal_bodies_never_share_an_answer(serve, tmp_path):
+    """Each model answers from its own checkpoint, whichever was asked before."""
+    models = {name: write(tmp_path / f"{name}.safetensors", seed) for seed, name in enumerate("abc")}
+    with serve(models=tmp_path) as client:
+        answers = {name: ask_all(client, f"/v1/models/{name}") for _ in range(2) for name in models}
+        for get in GETS[1:]:
+            etags = [client.get(f"/v1/models/{name}{get}").headers["etag"] for name in models]
+            known = {"If-None-Match": ", ".join(etags[1:])}
+            assert len(set(etags)) == 3
+            assert client.get(f"/v1/models/a{get}", headers=known).status_code == 200
+    for name, model in models.items():
+        assert {checkpoint_of(answer) for answer in answers[name].values()} == {checkpoint(model)}
+    for operation in answers["a"]:
+        assert len({str(answers[name][operation]) for name in models}) == 3
+
+
+def test_a_checkpoint_truncated_in_place_goes_on_serving(serve, tmp_path):
+    """The file was read into memory, so neither the process nor an answer depends on it."""
+    write(tmp_path / "m.safetensors")
+    with serve(models=tmp_path, poll_seconds=0) as client:
+        before = ask_all(client, "/v1/models/m")
+        for size in (1000, 0):
+            os.truncate(tmp_path / "m.safetensors", size)
+            assert ask_all(client, "/v1/models/m") == before
+
+
+class Clients:
+    """Threads that ask the model of a server for predictions and explanations until they are stopped."""
+
+    def __init__(self, client, n=3):
+        self.answers = [[] for _ in range(n)]
+        self._client = client
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._ask, args=(answers,)) for answers in self.answers]
+
+    def _ask(self, answers):
+        while not self._stop.is_set():
+            verb = ("predict", "explain")[len(answers) % 2]
+            answers.append(self._client.post(f"/v1/models/m:{verb}", json=BODY))
+
+    def __enter__(self):
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+
+@pytest.mark.alone
+def test_checkpoints_that_change_under_load_fail_no_request_and_mix_no_answer(serve, tmp_path, wait_until):
+    """Replaced, truncated, replaced again and deleted: each answer is that of the checkpoint that it names."""
+    first, second = tmp_path / "m" / "1.safetensors", tmp_path / "m" / "2.safetensors"
+    models = [write(first, 1), write(second, 2)]
+    with serve(models=tmp_path, poll_seconds=0.05) as client, Clients(client) as clients:
+
+        def wait_for(model, reasons):
+            """Until the model answers for the name, some versions say why they failed, and each client got answers."""
+
+            def settled():
+                answer = client.get("/v1/models/m").json()
+                failed = [one["version"] for one in answer["versions"] if "reason" in one]
+                return (answer["checkpoint"], failed) == (checkpoint(model), reasons)
+
+            wait_until(settled)
+            enough = [len(answers) + 10 for answers in clients.answers]
+            wait_until(lambda: all(len(a) >= n for a, n in zip(clients.answers, enough, strict=True)))
+
+        wait_for(models[1], [])
+        models.append(write(second, 3))
+        wait_for(models[2], [])
+        os.truncate(second, 5000)
+        wait_for(models[2], ["2"])
+        models.append(write(second, 4))
+        wait_for(models[3], [])
+        second.unlink()
+        wait_for(models[0], [])
+    answers = [answer for of_one in clients.answers for answer in of_one]
+    assert {answer.status_code for answer in answers} == {200}
+    expected = {checkpoint(model): model.predict(make_windows(MODEL, 3)) for model in models}
+    assert {answer.json()["checkpoint"] for answer in answers} == set(expected)
+    ledgers = {checkpoint(model): explain_windows(model, model.to_model_units(WINDOWS), 0) for model in models}
+    for body in (answer.json() for answer in answers):
+        np.testing.assert_allclose(body["predictions"], expected[body["checkpoint"]], rtol=1e-12)
+        if "explanations" in body:
+            found = [list(explanation["contributions"].values()) for explanation in body["explanations"]]
+            np.testing.assert_allclose(found, ledgers[body["checkpoint"]].features, rtol=1e-9)

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from kanmodel.explain.importance.global_importance import measure_importance
+
+PATHS = ("attributions", "topology", "topology/fidelity", "edges", "edges/0/0/0", "report")
+
+
+@pytest.fixture
+def blocked(monkeypatch):
+    """Global results wait for this event."""
+    go_on = threading.Event()
+
+    def measure_late(*arguments):
+        assert go_on.wait(60)
+        return measure_importance(*arguments)
+
+    monkeypatch.setattr("kanmodel.overall.measure_importance", measure_late)
+    yield go_on
+    go_on.set()
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_result_that_is_not_there_by_the_deadline_is_503(serve, folder, blocked, path):
+    """The deadline of the header passes with 503 and Retry-After; the computation goes on, and the next is answered."""
+    with serve(models=folder / "head.safetensors") as client:
+        answer = client.get(f"/v1/models/head/{path}", headers={"X-Request-Timeout": "0.05"})
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert (
+            answer.json()["error"] == "the result is still being computed after 0.05 s (request_timeout); retry later"
+        )
+        blocked.set()
+        assert client.get(f"/v1/models/head/{path}").status_code == 200
+
+
+def test_the_setting_is_the_deadline_where_there_is_no_header(serve, folder, blocked):
+    """Without the header the setting request_timeout holds; other operations answer meanwhile."""
+    with serve(models=folder / "head.safetensors", request_timeout=0.05) as client:
+        answer = client.get("/v1/models/head/report")
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert client.get("/v1/models/head").status_code == 200
+        blocked.set()
+        assert client.get("/v1/models/head/report", headers={"X-Request-Timeout": "60"}).status_code == 200
+
+
+def test_a_result_that_is_there_is_answered_however_short_the_deadline(service):
+    """A deadline is for waiting: what is known already is answered at once."""
+    assert service.get("/v1/models/head/report").status_code == 200
+    assert service.get("/v1/models/head/report", headers={"X-Request-Timeout": "1e-9"}).status_code == 200
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf", "3601"])
+def test_a_deadline_that_is_none_is_refused(service, value):
+    """A timeout that is not a positive number of seconds up to an hour is 422 and named."""
+    answer = service.get("/v1/models/head/report", headers={"X-Request-Timeout": value})
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["path"] == "X-Request-Timeout"
+
+
+def test_the_service_stops_although_a_result_is_on_its_way(serve, folder, blocked):
+    """Shutdown does not wait for a computation that hangs."""
+    with serve(models=folder / "head.safetensors") as client:
+        assert client.get("/v1/models/head/report", headers={"X-Request-Timeout": "0.05"}).status_code == 503
+    assert not blocked.is_set()

@@ -1,0 +1,448 @@
+"""The pictures of the network and of an edge hold what the JSON of the same resource holds."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+from dataclasses import replace
+from functools import partial
+from io import BytesIO
+from itertools import combinations, pairwise
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from factories import make_model
+from hypothesis import example, given
+from hypothesis import strategies as st
+from PIL import Image
+
+from kanmodel.drawing.axes import scale_over
+from kanmodel.drawing.edge import draw_edge
+from kanmodel.drawing.layout import lay_out, spread
+from kanmodel.drawing.links import PADDING
+from kanmodel.drawing.network import N_CURVES, curved_edges, draw_topology, select_part
+from kanmodel.drawing.style import DARK, LIGHT
+from kanmodel.errors import NonFiniteError
+from kanmodel.explain.functions.curves import sample_edges
+from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.topology.construction import build_topology
+from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.topology.thresholds import Thresholds
+
+SVG = "{http://www.w3.org/2000/svg}"
+NETWORKS = ["nyc-weather", "two", "front", "head"]
+MARKUP = ("<img src=x onerror=alert(1)>", "]]></style><script>alert(1)</script>", "a&b \"c\" 'd' \x00\x1b\ud800")
+
+
+def ask(service, path, **query):
+    """The JSON and the picture of a resource."""
+    if path.startswith("two/"):
+        query["output"] = "b+2"
+    answers = [service.get(f"/v1/models/{path}", params={**query, "format": f}) for f in ("json", "svg")]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    return answers[0].json(), ElementTree.fromstring(answers[1].content)
+
+
+def groups(picture, attribute):
+    """The groups that have an attribute."""
+    return [group for group in picture.iter(f"{SVG}g") if attribute in group.attrib]
+
+
+def places(groups):
+    """What edges are of, as text."""
+    return Counter(
+        tuple(str(group[name]) for name in ("source", "target", "stage", "layer", "i", "j")) for group in groups
+    )
+
+
+def edges_of(picture, kept):
+    """The edges of a picture, as the members of its data attributes."""
+    found = [
+        {name.removeprefix("data-"): value for name, value in group.attrib.items()}
+        for group in groups(picture, "data-source")
+    ]
+    return [edge for edge in found if edge["kept"] == kept]
+
+
+def parts(group, tag, class_):
+    """The elements of a class within a group."""
+    return [part for part in group.iter(f"{SVG}{tag}") if class_ in part.get("class", "").split()]
+
+
+def points_of(line):
+    return np.array([point.split(",") for point in line.get("points").split()], dtype=float)
+
+
+def draw(model, rule=None, n_points=25, **options):
+    """The picture of a network without a server."""
+    topology = build_topology(model, measure_importance(model, 0), rule or PruningRule())
+    curves = sample_edges(model, [edge for edge in topology.kan_edges if edge.kept], n_points)
+    return topology, ElementTree.fromstring(draw_topology(topology, curves, "m", "K", **options))
+
+
+def rename(model, names):
+    """The model with other names of its first features."""
+    features = [replace(feature, name=name) for feature, name in zip(model.config.features, names, strict=False)]
+    model.network.config = replace(model.config, features=(*features, *model.config.features[len(names) :]))
+    return model
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("query", [{}, {"fidelity": 1}, {"fidelity": 0.6, "color": "contribution"}])
+def test_what_is_kept_stands_in_the_picture_once(service, name, query):
+    """The kept nodes and edges are those of the JSON, each once, and all others are folded into counted groups."""
+    described, picture = ask(service, f"{name}/topology", **query)
+    assert Counter(group.get("data-node") for group in groups(picture, "data-node")) == Counter(
+        node["id"] for node in described["nodes"]
+    )
+    assert places(edges_of(picture, "true")) == places(described["edges"])
+    assert edges_of(picture, "false") == []
+    assert len(picture.findall(".//*[@data-kept]")) == len(described["nodes"]) + len(described["edges"])
+    counts = described["graph"]["nodes"]
+    folded = sum(int(group.get("data-folded")) for group in groups(picture, "data-folded"))
+    assert folded == counts["total"] - counts["kept"]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_pruned_can_stand_in_it_faintly(service, name):
+    """With pruned=false all nodes and edges are there, each as kept as the JSON says."""
+    described, picture = ask(service, f"{name}/topology", pruned=False)
+    nodes = Counter((group.get("data-node"), group.get("data-kept")) for group in groups(picture, "data-node"))
+    assert nodes == Counter((node["id"], str(node["kept"]).lower()) for node in described["nodes"])
+    for kept in (True, False):
+        expected = [edge for edge in described["edges"] if edge["kept"] is kept]
+        assert places(edges_of(picture, str(kept).lower())) == places(expected)
+    assert groups(picture, "data-folded") == []
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_box_holds_the_curve_of_its_edge(service, name):
+    """Mapped back from its box, a curve is that of the API, and the opacity of its link is the edge's."""
+    described, picture = ask(service, f"{name}/topology")
+    opacity = {(e["source"], e["target"]): e["opacity"] for e in described["edges"] if e["kind"] == "edge"}
+    query = {"points": 25, **({"output": "b+2"} if name == "two" else {})}
+    curves = service.get(f"/v1/models/{name}/edges", params=query).json()["edges"]
+    drawn = {
+        (group.get("data-source"), group.get("data-target")): group
+        for group in groups(picture, "data-source")
+        if group.get("data-kind") == "edge"
+    }
+    assert len(drawn) == len(curves)
+    for curve in curves:
+        ends = curve["source"], curve["target"]
+        (box,), (line,) = parts(drawn[ends], "rect", "box"), parts(drawn[ends], "polyline", "curve")
+        left, top, side = (float(box.get(name)) for name in ("x", "y", "width"))
+        x, y = points_of(line).T
+        inner = side - 2 * PADDING
+        for fitted, values in (((x - left - PADDING) / inner, "x"), ((top + side - PADDING - y) / inner, "y")):
+            low, high = min(curve[values]), max(curve[values])
+            assert low + fitted * (high - low) == pytest.approx(curve[values], abs=0.001 * (high - low))
+        (link,) = parts(drawn[ends], "path", "link")
+        assert float(link.get("opacity")) == pytest.approx(opacity[ends], abs=0.005)
+
+
+def test_by_contribution_the_width_tells(service):
+    """With color=contribution links are as wide as they contribute, and none is transparent."""
+    described, picture = ask(service, "nyc-weather/topology", color="contribution")
+    contribution = {(e["source"], e["target"]): e["contribution"] for e in described["edges"] if e["kind"] == "edge"}
+    links = [
+        (contribution[group.get("data-source"), group.get("data-target")], *parts(group, "path", "link"))
+        for group in groups(picture, "data-source")
+        if group.get("data-kind") == "edge"
+    ]
+    widths = [float(link.get("stroke-width")) for _, link in sorted(links, key=lambda pair: pair[0])]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1]
+    assert {link.get("opacity") for _, link in links} == {"1"}
+
+
+def test_without_scores_the_contribution_is_drawn():
+    """A model of few reference windows has no scores, so its links tell the contribution."""
+    _, picture = draw(make_model("lstm", n_reference=60), PruningRule(metric="contribution"))
+    assert len({link.get("stroke-width") for link in picture.iterfind(f".//{SVG}g[@data-kind='edge']/{SVG}path")}) > 1
+    assert "Width is an edge's mean |contribution|" in "".join(picture.itertext())
+
+
+def test_titles_say_what_a_part_is_worth(service):
+    """Hovering over an edge or a node shows its name, contribution, unit and score; screen readers say the same."""
+    described, picture = ask(service, "nyc-weather/topology")
+    edge = next(edge for edge in described["edges"] if (edge["source"], edge["target"]) == ("lstm:7", "head:1:3"))
+    (group,) = picture.findall(f".//{SVG}g[@data-source='lstm:7'][@data-target='head:1:3']")
+    title = group.find(f"{SVG}title").text
+    low, high = edge["interval"]
+    for said in (
+        "lstm 7 → head 1:3",
+        f"{edge['contribution']:.3g} K (95 % interval {low:.3g} to {high:.3g})",
+        f"backward score {edge['scores']['backward']:.3g}",
+        "linear",
+    ):
+        assert said in title
+    assert (group.get("aria-label"), group.get("tabindex")) == (title.replace("\n", "; "), "0")
+    graph = described["graph"]
+    kept = f"{graph['edges']['kept']} of {graph['edges']['total']} edges keep an R2 of {graph['fidelity']['r2']:.3f}"
+    assert picture.find(f"{SVG}desc").text.startswith(kept)
+    assert all(group.find(f"{SVG}title").text for group in groups(picture, "tabindex"))
+
+
+def test_names_with_markup_stay_text():
+    """A name never becomes an element or an attribute, and what XML cannot hold is replaced."""
+    model = rename(make_model("lstm", targets=(MARKUP[0],)), MARKUP)
+    topology, picture = draw(model)
+    known = [re.sub("[\x00\x1b\ud800]", "\N{REPLACEMENT CHARACTER}", name) for name in MARKUP]
+    named = [group.get("data-node") for group in groups(picture, "data-node")]
+    assert named[:4] == [*(f"feature:{name}" for name in known), "feature:f3"]
+    assert {element.tag for element in picture.iter()} <= {
+        SVG + tag for tag in ("svg", "title", "desc", "style", "g", "rect", "circle", "path", "polyline", "text")
+    }
+    (curve,) = sample_edges(model, [topology.edge("head", 1, 0, 0)])
+    title = ElementTree.fromstring(draw_edge(curve, "m", topology.output, "<b>")).find(f"{SVG}title")
+    assert title.text == f"head 1:0 → {MARKUP[0]}+1"
+
+
+def test_long_names_are_shortened_and_whole_in_the_title():
+    """A name that is longer than its room keeps both ends, by which it is told from others; its title has all of it."""
+    long = "a very long name that goes on and on" * 3
+    _, picture = draw(rename(make_model("lstm", targets=(long,)), [long]))
+    for node, name in ((f"feature:{long}", long), (f"output:{long}+1", f"{long}+1")):
+        (group,) = picture.findall(f".//{SVG}g[@data-node='{node}']")
+        start, end = group.find(f"{SVG}text").text.split("…")
+        assert len(start) + len(end) > 22 and name.startswith(start) and name.endswith(end)
+        assert name in group.find(f"{SVG}title").text
+
+
+def test_names_that_there_is_room_for_are_whole():
+    """Features of thirty characters and an output of sixty stand there as they are, inside the picture."""
+    names, target = [f"{number} sensor with quite a long name" for number in range(4)], "t" * 60
+    model = rename(make_model("lstm", targets=(target,)), names)
+    topology, picture = draw(model)
+    written = [text.text for text in picture.iter(f"{SVG}text")]
+    assert {*names, f"{target}+1"} <= set(written)
+    layout = lay_out(topology, fold=True)
+    assert layout.tilted and layout.places[f"feature:{names[0]}"][0] > 0.75 * 6.6 * len(names[0])
+    (curve,) = sample_edges(model, [topology.edge("head", 1, 0, 0)])
+    edge = ElementTree.fromstring(draw_edge(curve, "m", topology.output, "K"))
+    assert f"{target}+1" in [title.text for title in edge.iterfind(f".//{SVG}text/{SVG}title")]
+
+
+def test_only_the_paths_through_a_node_are_drawn():
+    """They are all nodes and edges that lead to it or that it leads to, by kept edges, with their curves."""
+    topology, picture = draw(make_model("lstm", n_reference=130), PruningRule(fidelity=1.0), through="lstm:1")
+    kept = {(edge.source, edge.target) for edge in topology.edges if edge.kept}
+    up = {target for source, target in kept if source == "lstm:1"}
+    expected = {pair for pair in kept if "lstm:1" in pair or pair[0] in up}
+    drawn = {(edge["source"], edge["target"]) for edge in edges_of(picture, "true")}
+    assert drawn == expected
+    assert 0 < len(parts(picture, "rect", "box")) < sum(edge.kept for edge in topology.kan_edges)
+    assert "the paths through lstm 1" in "".join(picture.itertext())
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_paths_through_a_node_are_those_of_the_json(service, name):
+    """Of every node of the graph; counts and cost stay those of the whole, and what is no node is refused."""
+    whole, _ = ask(service, f"{name}/topology")
+    for node in whole["nodes"][:: max(1, len(whole["nodes"]) // 5)]:
+        described, picture = ask(service, f"{name}/topology", through=node["id"])
+        assert described["graph"] == whole["graph"]
+        assert places(edges_of(picture, "true")) == places(described["edges"])
+        listed = {one["id"] for one in described["nodes"]}
+        assert node["id"] in listed
+        assert {group.get("data-node") for group in groups(picture, "data-node")} == listed
+        assert {edge["source"] for edge in described["edges"]} <= listed
+    query = {"through": "lstm:99", "output": "b+2"} if name == "two" else {"through": "lstm:99"}
+    refused = service.get(f"/v1/models/{name}/topology", params=query)
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "through")
+
+
+def test_many_edges_are_links_without_curves_the_strong_above_the_weak():
+    """Past 300 kept edges there is no box; width and opacity grow with what an edge is worth."""
+    model = make_model("lstm", hidden_size=32, n_hidden=12, lookback=2, n_reference=20)
+    topology = build_topology(model, measure_importance(model, 0), PruningRule("contribution", 1.0))
+    assert sum(edge.kept for edge in topology.kan_edges) > N_CURVES
+    assert curved_edges(topology) == []
+    picture = ElementTree.fromstring(draw_topology(topology, [], "m", "K", color="contribution"))
+    assert parts(picture, "rect", "box") == [] and parts(picture, "polyline", "curve") == []
+    worth = {(edge.source, edge.target): edge.contribution for edge in topology.kan_edges}
+    drawn = [group for group in groups(picture, "data-source") if group.get("data-kind") == "edge"]
+    links = [group.find(f"{SVG}path") for group in drawn]
+    order = [worth[group.get("data-source"), group.get("data-target")] for group in drawn]
+    assert order == sorted(order)
+    for name in ("stroke-width", "opacity"):
+        values = [float(link.get(name)) for link in links]
+        assert values == sorted(values) and values[-1] > 5 * values[0]
+    part = select_part(topology, "head:1:3", pruned=True)
+    assert 0 < len(curved_edges(part)) <= 33
+
+
+@pytest.mark.parametrize("path", ["nyc-weather/topology", "front/topology", "head/edges/0/1/1"])
+def test_nothing_in_a_picture_is_active_or_from_elsewhere(service, path):
+    """No script, no handler, no link, no style of a single element, and nothing that a style would fetch."""
+    _, picture = ask(service, path)
+    for element in picture.iter():
+        assert element.tag.removeprefix(SVG) not in {"script", "foreignObject", "a", "image", "use", "animate", "set"}
+        for name in element.attrib:
+            assert not name.startswith("on") and "href" not in name and name != "style"
+    (style,) = picture.iter(f"{SVG}style")
+    assert not re.search(r"url\(|@import|https?:", style.text)
+    rules = re.findall(r"([^{}]+)\{[^{}]*\}", style.text)
+    assert all(".kanscope" in selector for rule in rules for selector in rule.split(",")), "a rule reaches the page"
+
+
+@pytest.mark.skipif(
+    shutil.which("rsvg-convert") is None, reason="rsvg-convert is missing: apt-get install librsvg2-bin"
+)
+@pytest.mark.parametrize("path", ["nyc-weather/topology", "head/edges/0/1/1", "head/attributions"])
+def test_pictures_have_their_colours_outside_browsers(service, path, tmp_path):
+    """librsvg, which knows neither custom properties nor media queries, draws each theme on its own paper."""
+    for theme, paper in (("light", LIGHT["paper"]), ("auto", LIGHT["paper"]), ("dark", DARK["paper"]), (None, None)):
+        query = {"format": "svg", "theme": theme} if theme else {"format": "svg"}
+        drawn = service.get(f"/v1/models/{path}", params=query).content
+        if theme is None:
+            assert drawn == service.get(f"/v1/models/{path}", params={**query, "theme": "auto"}).content
+            continue
+        assert (b"prefers-color-scheme" in drawn) == (theme == "auto")
+        done = subprocess.run(["rsvg-convert", "--format", "png"], input=drawn, capture_output=True, check=True)
+        with Image.open(BytesIO(done.stdout)) as image:
+            pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+        of_paper = (pixels == [int(paper[at : at + 2], 16) for at in (1, 3, 5)]).all(axis=1)
+        assert of_paper[0] and 0.5 < of_paper.mean() < 0.99
+        assert len(np.unique(pixels, axis=0)) > 30
+    refused = service.get(f"/v1/models/{path}", params={"format": "svg", "theme": "sepia"})
+    assert (refused.status_code, refused.json()["errors"][0]["path"]) == (422, "theme")
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("path", ["head/topology", "head/edges/0/1/1", "head/attributions"])
+def test_the_media_type_is_negotiated(service, path):
+    """JSON is the default, Accept selects the picture, the query takes precedence over Accept, and Vary names it."""
+    for accept, query, media_type in (
+        (None, "", "application/json"),
+        ("*/*", "", "application/json"),
+        ("image/svg+xml", "", "image/svg+xml"),
+        ("image/avif,image/webp,image/svg+xml,image/*,*/*;q=0.8", "", "image/svg+xml"),
+        ("application/json", "?format=svg", "image/svg+xml"),
+        ("text/html", "?format=svg", "image/svg+xml"),
+        ("image/svg+xml", "?format=json", "application/json"),
+    ):
+        answer = service.get(f"/v1/models/{path}{query}", headers={"Accept": accept} if accept else {})
+        assert (answer.headers["content-type"], answer.headers["vary"]) == (
+            media_type,
+            "Accept, Accept-Encoding, Authorization",
+        )
+        assert ("content-security-policy" in answer.headers) == (media_type == "image/svg+xml")
+    refused = service.get(f"/v1/models/{path}", headers={"Accept": "text/html"})
+    assert refused.status_code == 406
+    assert "application/json or image/svg+xml" in refused.json()["error"]
+    unknown = service.get(f"/v1/models/{path}?format=png")
+    assert (unknown.status_code, unknown.json()["errors"][0]["path"]) == (422, "format")
+
+
+@pytest.mark.parametrize("path", ["nyc-weather/edges/0/7/3", "head/edges/0/2/1", "head/edges/1/0/0"])
+@pytest.mark.parametrize("span", ["support", "reference", "grid"])
+def test_the_picture_of_an_edge_shows_its_numbers(service, path, span):
+    """Bars are the counts, ticks the knots in sight, and the function passes through the sampled points."""
+    edge, picture = ask(service, path, range=span, points=30)
+    bars = groups(picture, "data-count")
+    assert [int(bar.get("data-count")) for bar in bars] == edge["support"]["histogram"]["counts"]
+    heights = np.array([float(bar.find(f"{SVG}rect").get("height")) for bar in bars])
+    counts = np.array(edge["support"]["histogram"]["counts"])
+    assert heights / heights.max() == pytest.approx(counts / counts.max(), abs=0.001)
+    (line,) = parts(picture, "polyline", "main")
+    x, y = points_of(line).T
+    assert np.polyval(np.polyfit(x, edge["x"], 1), x) == pytest.approx(edge["x"], abs=0.001 * np.ptp(edge["x"]))
+    assert np.polyval(np.polyfit(y, edge["y"], 1), y) == pytest.approx(edge["y"], abs=0.001 * np.ptp(edge["y"]))
+    sampled = [*edge["x"], *edge["support"]["histogram"]["edges"]]
+    in_sight = [knot for knot in edge["grid"] if min(sampled) <= knot <= max(sampled)]
+    ticks = picture.findall(".//*[@data-knot]")
+    assert [float(tick.get("data-knot")) for tick in ticks] == pytest.approx(in_sight, rel=1e-4)
+    at = [float(re.match(r"M([\d.]+)", tick.get("d"))[1]) for tick in ticks]
+    assert np.polyval(np.polyfit(x, edge["x"], 1), at) == pytest.approx(in_sight, abs=0.001 * np.ptp(sampled))
+
+
+def test_the_picture_of_an_edge_says_its_shape_and_formulas(service):
+    """The verdict is in words, and formulas are there when asked for."""
+    edge, picture = ask(service, "nyc-weather/edges/0/7/3", formulas=True)
+    text = "\n".join(picture.itertext())
+    assert f"linear: a straight line has an R2 of {edge['line']['r2']:.3f}" in text
+    assert edge["formulas"][0]["expression"] in text
+    _, picture = ask(service, "nyc-weather/edges/0/7/3")
+    assert edge["formulas"][0]["expression"] not in "\n".join(picture.itertext())
+
+
+def test_each_part_of_an_edge_is_a_line_with_its_name():
+    """Base, spline, nearest line and function are drawn, and a fixed function where the edge has one."""
+    model = make_model("head")
+    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    (curve,) = sample_edges(model, [topology.edge("head", 0, 1, 1)])
+    names = ["base", "spline", "nearest line", "function"]
+    for edge, expected in ((curve, names), (replace(curve, symbolic=curve.base), ["symbolic", *names])):
+        picture = ElementTree.fromstring(draw_edge(edge, "m", "y", None))
+        assert len(list(picture.iter(f"{SVG}polyline"))) == len(expected)
+        written = [text.text for text in picture.iter(f"{SVG}text")]
+        assert [name for name in written if name in ("symbolic", *names)] == expected
+
+
+def test_what_is_beyond_the_grid_is_shaded():
+    """Each side on which data lies beyond the core interval has a shaded region that ends there."""
+    model = make_model("head")
+    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    (curve,) = sample_edges(model, [topology.edge("head", 0, 1, 1)])
+    bounds = curve.support.histogram_edges
+    for core, n_shaded in (((-99.0, 99.0), 0), ((0.0, 99.0), 1), ((-0.5, 0.5), 2)):
+        picture = ElementTree.fromstring(draw_edge(replace(curve, core=core), "m", "y", None))
+        shaded = [float(shade.get("width")) for shade in parts(picture, "rect", "shade")]
+        assert len(shaded) == n_shaded
+        beyond = [length for length in (core[0] - bounds[0], bounds[-1] - core[1]) if length > 0]
+        assert np.divide(shaded, sum(shaded) or 1) == pytest.approx(np.divide(beyond, sum(beyond) or 1), abs=0.001)
+
+
+@pytest.mark.parametrize("shape", ["lstm", "head", "front"])
+def test_nothing_stands_on_anything_else(shape):
+    """However many edges are kept, boxes and nodes are apart from each other and inside the picture."""
+    make = partial(make_model, shape, n_features=9, lookback=2, hidden_size=9, n_hidden=8, product=True)
+    importance = measure_importance(make(n_reference=20), 0)  # the scores need more windows
+    topology = build_topology(make(n_reference=130), importance, PruningRule(thresholds=Thresholds(edge=0.001)))
+    for fold in (True, False):
+        layout = lay_out(topology, fold)
+        boxes = [(box.x, box.y, box.side / 2) for box in layout.boxes.values()]
+        assert len(boxes) == sum(edge.kept for edge in topology.kan_edges) > 60
+        for (x, y, half), (x_other, y_other, half_other) in combinations(boxes, 2):
+            assert max(abs(x - x_other), abs(y - y_other)) > half + half_other - 0.01
+        kept = [layout.places[node.id] for node in topology.nodes if node.kept and node.kind != "subnode"]
+        for (x, y), (x_other, y_other) in combinations(kept, 2):
+            assert max(abs(x - x_other), abs(y - y_other)) > 12
+        for x, y in (*((x, y) for x, y, _ in boxes), *layout.places.values()):
+            assert 0 < x < layout.width and 0 < y < layout.height
+
+
+def test_a_result_that_is_not_finite_is_not_drawn():
+    """Nothing that is not finite leaves in a picture either."""
+    model = make_model("head")
+    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    (curve,) = sample_edges(model, [topology.edge("head", 0, 1, 1)])
+    with pytest.raises(NonFiniteError, match="must be finite"):
+        draw_edge(replace(curve, y=curve.y * np.inf), "m", "y", None)
+
+
+@given(st.lists(st.floats(0, 1000), max_size=20), st.floats(1, 40))
+def test_positions_are_spread_in_order(wanted, pitch):
+    """Positions keep their distance, order and bounds; those that have room stay where they want to be."""
+    wanted.sort()
+    found = spread(wanted, pitch, 0.0, 1000.0)
+    assert all(b - a >= pitch - 1e-6 for a, b in pairwise(found))
+    assert all(-1e-6 <= x <= 1000 + 1e-6 for x in found)
+    if all(b - a >= pitch for a, b in pairwise(wanted)):
+        assert found == pytest.approx(wanted, abs=1e-6)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
+@example(0.0, 5e-324)
+def test_ticks_are_round_and_within_their_axis(low, length):
+    """Two to seven values, evenly spaced, on the axis; also where all values are the same."""
+    scale = scale_over([low, low + length], 0.0, 100.0)
+    ticks = scale.ticks()
+    assert 2 <= len(ticks) <= 7
+    assert all(-1e-3 <= scale.at(tick) <= 100 + 1e-3 for tick in ticks)
+    assert np.ptp(np.diff(ticks)) == pytest.approx(0, abs=1e-6 * (scale.high - scale.low))

@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import re
+from decimal import Decimal
+
+import pytest
+
+MARKDOWN = {"Accept": "text/markdown"}
+PLACES = [("nyc-weather", "target_dtemp_6h+1"), ("two", "a+1"), ("two", "b+2"), ("front", "y+1"), ("head", "y+1")]
+
+
+def numbers_in(value):
+    """All numbers of a JSON value."""
+    if isinstance(value, dict):
+        return [number for item in value.values() for number in numbers_in(item)]
+    if isinstance(value, list):
+        return [number for item in value for number in numbers_in(item)]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def unfounded(text, evidence):
+    """Numbers of a text, outside backticks, that no number of the evidence gives when rounded as they are shown."""
+    known = numbers_in(evidence)
+    found = []
+    for match in re.finditer(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?( %)?", re.sub(r"`[^`]*`", "", text)):
+        shown = Decimal(match[0].removesuffix(" %"))
+        slack = 0.5000001 * 10.0 ** shown.as_tuple().exponent
+        scales = (1, 100) if match[1] else (1,)
+        if all(abs(scale * number - float(shown)) > slack for number in known for scale in scales):
+            found.append(match[0])
+    return found
+
+
+def test_the_test_finds_numbers_that_are_made_up():
+    """What is not in the evidence, or is rounded wrongly, is found; names and percentages are understood."""
+    evidence = {"share": 0.1234, "edges": [65, {"r2": 0.9934}]}
+    assert unfounded("`lstm:9` has 12.3 % of 65 edges, R2 0.993", evidence) == []
+    assert unfounded("12.4 % of 66, 0.994, 12.3", evidence) == ["12.4 %", "66", "0.994", "12.3"]
+
+
+@pytest.mark.parametrize(("name", "output"), PLACES)
+def test_the_prose_has_no_number_that_the_evidence_lacks(service, name, output):
+    """Markdown holds the seven questions and answers, and each number is in the evidence of its own finding."""
+    query = {"output": output}
+    prose = service.get(f"/v1/models/{name}/report", params=query, headers=MARKDOWN)
+    assert prose.headers["content-type"] == "text/markdown; charset=utf-8"
+    title, *sections = prose.text.split("\n## ")
+    assert f"`{output}`" in title
+    assert unfounded(title, {}) == []
+    findings = service.get(f"/v1/models/{name}/report", params=query).json()["findings"]
+    for section, finding in zip(sections, findings, strict=True):
+        assert section.strip() == f"{finding['question']}\n\n{finding['answer']}"
+        assert unfounded(section, finding["evidence"]) == [], finding["id"]
+        assert re.search(r"\d", finding["answer"]) or finding["id"] == "depth"
+
+
+def test_answers_the_seven_questions_in_order(service):
+    """The ids are those of the API page, and the report says what it is of."""
+    answer = service.get("/v1/models/nyc-weather/report").json()
+    assert (answer["model_name"], answer["output"]) == ("nyc-weather", "target_dtemp_6h+1")
+    assert answer["checkpoint"] == f"sha256:{service.models['nyc-weather'].sha256}"
+    ids = [finding["id"] for finding in answer["findings"]]
+    assert ids == ["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
+
+
+def test_the_report_agrees_with_the_topology_and_the_table(service):
+    """The numbers of the report are those of the other resources."""
+    evidence = {
+        finding["id"]: finding["evidence"]
+        for finding in service.get("/v1/models/nyc-weather/report").json()["findings"]
+    }
+    graph = service.get("/v1/models/nyc-weather/topology").json()["graph"]
+    assert (evidence["sparsity"]["kept"], evidence["sparsity"]["edges"]) == tuple(graph["edges"].values())
+    assert evidence["sparsity"]["r2"] == graph["fidelity"]["r2"]
+    rows = service.get("/v1/models/nyc-weather/attributions").json()["features"]
+    assert evidence["features"]["shares"] == {row["name"]: row["share"] for row in rows}
+
+
+@pytest.mark.smoke
+def test_the_media_type_is_negotiated(service):
+    """JSON is the default, Accept selects Markdown, and Vary names Accept."""
+    for accept, media_type in (
+        ("*/*", "application/json"),
+        ("text/markdown;q=0.5, application/json", "application/json"),
+        ("text/*", "text/markdown; charset=utf-8"),
+    ):
+        answer = service.get("/v1/models/head/report", headers={"Accept": accept})
+        assert (answer.headers["content-type"], answer.headers["vary"]) == (
+            media_type,
+            "Accept, Accept-Encoding, Authorization",
+        )

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import os
+import re
+
+import pytest
+from factories import make_tensors, make_windows
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_open_metrics
+from prometheus_client.parser import text_string_to_metric_families as parse
+from readmes import EVERYTHING
+
+from service.app import create_app
+from service.models.registry import Registry
+from service.settings import Settings
+from service.telemetry.metrics import Metrics
+
+
+def samples(text):
+    """Values by name and labels, without that of the process, in a stable order."""
+    return {
+        (sample.name, *sorted(sample.labels.items())): sample.value
+        for family in parse(text)
+        for sample in family.samples
+    }
+
+
+def of(known, name):
+    """Values of one metric by its labels."""
+    return {key[1:]: value for key, value in known.items() if key[0] == name}
+
+
+@pytest.fixture
+def metrics(folder):
+    return Metrics(Registry(folder))
+
+
+def expose(metrics):
+    return samples(metrics.expose("")[0].decode())
+
+
+def test_requests_are_counted_by_route_and_status(serve, folder):
+    """The label is the route's template, for HEAD too, and `other` without a route; likewise of durations."""
+    with serve(models=folder / "two.safetensors") as client:
+        for path in ("/v1/models/two", "/v1/models/none", "/v1/models/other", "/no/such", "/nor/this", "/healthz"):
+            client.get(path)
+        client.delete("/v1/models/two")
+        client.head("/healthz")
+        client.head("/v1/models/two")
+        known = samples(client.get("/metrics").text)
+    requests = of(known, "kanscope_requests_total")
+    model = ("route", "/v1/models/{model}")
+    assert requests[model, ("status", "200")] == 2
+    assert requests[model, ("status", "404")] == 2
+    assert requests[model, ("status", "405")] == 1
+    assert requests[("route", "other"), ("status", "404")] == 2
+    assert requests[("route", "/healthz"), ("status", "200")] == 2
+    assert known["kanscope_request_seconds_count", model] == 5
+    assert known["kanscope_request_seconds_bucket", ("le", "+Inf"), model] == 5
+    assert known[("kanscope_requests_in_flight",)] == 1
+
+
+def test_a_failure_is_counted_as_500(serve_app, folder):
+    """An unexpected exception counts as a 500."""
+    app = create_app(Settings(models=folder / "two.safetensors"))
+
+    async def fail() -> None:
+        raise ZeroDivisionError
+
+    app.add_api_route("/boom", fail)
+    with serve_app(app) as client:
+        assert client.get("/boom").status_code == 500
+        assert (
+            samples(client.get("/metrics").text)["kanscope_requests_total", ("route", "/boom"), ("status", "500")] == 1
+        )
+
+
+def test_windows_outside_the_training_range_are_counted_by_feature(serve, folder, local_service):
+    """One for each window and feature, however many warnings the answer holds."""
+    windows = make_windows(local_service.models["two"], 3)
+    low = [feature.min for feature in local_service.models["two"].config.features]
+    windows[:] = low
+    windows[1:, 2, 3] = 1e6
+    with serve(models=folder / "two.safetensors") as client:
+        client.post("/v1/models/two:predict", json={"instances": windows.tolist()})
+        known = samples(client.get("/metrics").text)
+        assert of(known, "kanscope_inputs_outside_range_total") == {(("feature", "f3"), ("model", "two")): 2}
+        client.post("/v1/models/two:explain", json={"instances": windows.tolist(), "output": "a+1"})
+        client.post("/v2/models/two/infer", json=make_tensors(windows.tolist()))
+        known = samples(client.get("/metrics").text)
+    assert of(known, "kanscope_inputs_outside_range_total") == {(("feature", "f3"), ("model", "two")): 6}
+
+
+def test_models_are_counted_by_state(local_service):
+    """Every state is there, of none there are 0."""
+    known = samples(local_service.get("/metrics").text)
+    counts = {state: known["kanscope_models", ("state", state)] for state in ("loading", "ready", "failed")}
+    assert counts == {"loading": 0, "ready": 4, "failed": 1}
+
+
+def test_work_on_models_is_observed(metrics):
+    """What the executor and the explanations report is there under its name."""
+    metrics.watch_queue("predict", lambda: 3)
+    metrics.watch_pending_bytes("predict", lambda: 5)
+    metrics.watch_preparation(lambda: 2)
+    metrics.observe_batch(5)
+    metrics.observe_slice(0.004)
+    metrics.observe_explanation("two", 3e-4, converged=True)
+    metrics.observe_explanation("two", 0.3, converged=False)
+    known = expose(metrics)
+    assert known["kanscope_queue_depth", ("priority", "predict")] == 3
+    assert known["kanscope_pending_bytes", ("priority", "predict")] == 5
+    assert known[("kanscope_unprepared_outputs",)] == 2
+    assert known[("kanscope_batch_windows_sum",)] == 5
+    assert known[("kanscope_slice_seconds_count",)] == 1
+    assert known["kanscope_explanation_residual_bucket", ("le", "0.0005"), ("model", "two")] == 1
+    assert known["kanscope_explanation_residual_count", ("model", "two")] == 2
+    assert known["kanscope_explanations_unconverged_total", ("model", "two")] == 1
+
+
+def test_two_apps_share_nothing(metrics, folder):
+    """The metrics of an app are its own, though both are of one process."""
+    metrics.observe_batch(5)
+    assert expose(metrics)[("kanscope_batch_windows_count",)] == 1
+    assert expose(Metrics(Registry(folder)))[("kanscope_batch_windows_count",)] == 0
+
+
+def test_a_replica_names_itself_in_every_sample(folder):
+    """Where a scrape reaches one of several; a process alone says nothing of the kind."""
+    for replica, labels in (("r1", {("r1", str(os.getpid()))}), ("", {(None, None)})):
+        text = Metrics(Registry(folder), replica).expose("")[0].decode()
+        found = [sample.labels for family in parse(text) for sample in family.samples]
+        assert {(one.get("replica"), one.get("pid")) for one in found} == labels
+
+
+@pytest.mark.smoke
+def test_the_form_is_negotiated(service):
+    """Prometheus's text by default, OpenMetrics where it is asked for."""
+    assert service.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    answer = service.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
+    assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert {family.name for family in parse_open_metrics(answer.text)} >= {"kanscope_requests", "kanscope_build"}
+
+
+def test_every_metric_is_in_the_documents(metrics):
+    """Their table names exactly the metrics."""
+    rows = set(re.findall(r"^\| `(kanscope_\w+)` \|", EVERYTHING, re.MULTILINE))
+    families = parse_open_metrics(metrics.expose("application/openmetrics-text; version=1.0.0")[0].decode())
+    suffixes = {"counter": "_total", "info": "_info"}
+    names = {family.name + suffixes.get(family.type, "") for family in families}
+    assert rows == {name for name in names if name.startswith("kanscope_")}

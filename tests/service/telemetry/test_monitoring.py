@@ -1,0 +1,92 @@
+"""The dashboard, the alerts and the scrape configuration fit what the service tells."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from factories import make_windows
+from prometheus_client.parser import text_string_to_metric_families as parse
+
+EXAMPLES = Path(__file__).parents[2] / "examples" / "monitoring"
+DASHBOARD = json.loads((EXAMPLES / "dashboard.json").read_text())
+ALERTS = yaml.safe_load((EXAMPLES / "alerts.yaml").read_text())
+SCRAPE = yaml.safe_load((EXAMPLES / "prometheus.yaml").read_text())["scrape_configs"][0]
+OF_PROMETHEUS = {"up"}  # what it adds itself
+OF_A_TARGET = {"instance", "job"}
+OF_WORKERS = {"pid"}  # where there are several
+READ, EXPLAIN = "read" * 8, "expl" * 8
+
+
+def expressions():
+    """Every expression with the place where it stands."""
+    for panel in DASHBOARD["panels"]:
+        yield from ((panel["title"], target["expr"]) for target in panel["targets"])
+    for variable in DASHBOARD["templating"]["list"]:
+        if variable["type"] == "query":
+            yield variable["name"], variable["query"]
+    for group in ALERTS["groups"]:
+        yield from ((rule["alert"], rule["expr"]) for rule in group["rules"])
+
+
+def names_and_labels(expression):
+    """The metrics that an expression names, and the labels by which it selects and groups."""
+    text = re.sub(r'"[^"]*"', '""', expression)
+    names = set(re.findall(r"\b(?:kanscope|process)_\w+|\bup\b", text))
+    labels = set(re.findall(r'(\w+)\s*(?:=~|!=|!~|=)\s*""', text))
+    for group in re.findall(r"\bby \(([^)]*)\)", text):
+        labels |= {label.strip() for label in group.split(",")}
+    return names, labels
+
+
+@pytest.fixture(scope="module")
+def exposed(serve, folder, local_service):
+    """The labels of each sample, and the status without a key, of a service that has done some of everything."""
+    windows = make_windows(local_service.models["two"], 2)
+    windows[0, 0, 0] = 1e6
+    body = {"instances": windows.tolist()}
+    with serve(models=folder / "two.safetensors", keys=f"prometheus read {READ};notebook explain {EXPLAIN}") as client:
+        explain = {"Authorization": f"Bearer {EXPLAIN}"}
+        for tolerance in (1e-3, 1e-300):
+            more = {"output": "a+1", "tolerance": tolerance}
+            client.post("/v1/models/two:explain", json={**body, **more}, headers=explain)
+        scheme = SCRAPE["authorization"]["type"]
+        answer = client.get(SCRAPE["metrics_path"], headers={"Authorization": f"{scheme} {READ}"})
+        assert client.get(SCRAPE["metrics_path"]).status_code == 401
+    labels = {}
+    for family in parse(answer.text):
+        for sample in family.samples:
+            labels.setdefault(sample.name, set()).update(sample.labels)
+    return labels
+
+
+@pytest.mark.parametrize(("place", "expression"), list(expressions()))
+def test_every_metric_and_label_exists(exposed, place, expression):
+    """A panel or an alert that asks for what there is not would be silent for ever."""
+    names, labels = names_and_labels(expression)
+    assert names, place
+    assert names - OF_PROMETHEUS <= exposed.keys(), place
+    known = set().union(*(exposed.get(name, set()) for name in names))
+    assert labels <= known | OF_A_TARGET | OF_WORKERS, place
+
+
+def test_every_metric_of_the_service_is_on_the_dashboard(exposed):
+    """But for what only names versions, and the times at which counters were created."""
+    shown = "".join(expression for _, expression in expressions())
+    families = {re.sub(r"_(total|bucket|sum|count|created|info)$", "", name) for name in exposed}
+    assert [name for name in families if name.startswith("kanscope_") and name not in shown] == []
+
+
+def test_panels_do_not_lie_on_each_other():
+    """Each has a place and an id of its own."""
+    places = [tuple(panel["gridPos"].values()) for panel in DASHBOARD["panels"]]
+    assert len(set(places)) == len(places) == len({panel["id"] for panel in DASHBOARD["panels"]})
+    assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in DASHBOARD["panels"])
+
+
+def test_the_scrape_configuration_holds_no_key():
+    """It names the file that does."""
+    assert SCRAPE["authorization"] == {"type": "Bearer", "credentials_file": "/etc/prometheus/kanscope.key"}

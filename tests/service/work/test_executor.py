@@ -1,0 +1,524 @@
+"""Who computes when, by a virtual clock: admission, order, sharing, giving up. Nothing here depends on the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+from factories import make_model, make_windows
+from hypothesis import given
+from hypothesis import strategies as st
+from thorough import THOROUGH
+from virtual import VirtualWorker, run_virtually
+
+from kanmodel import DataError, Model, NonFiniteError
+from service.http.errors import DeadlineError, NotReadyError, OverloadedError
+from service.models.registry import Registry
+from service.telemetry.metrics import Metrics
+from service.work.budget import EXPLAINING_SHARE, Bounds
+from service.work.deadlines import Deadline
+from service.work.executor import N_RUNNING, PATIENCE, Executor
+from service.work.jobs import UNKNOWN, Cost
+from service.work.threads import NICE
+
+MB = 1_000_000
+QUICK = Cost(0.02)
+BOUNDS = Bounds(forecasts=20, explanations=10, n_bytes=100 * MB)
+
+
+def make_executor(bounds=BOUNDS):
+    return Executor(bounds, Metrics(Registry(None)))
+
+
+def run(scenario, bounds=BOUNDS):
+    """What a scenario, a coroutine of an executor, returns on the virtual clock."""
+
+    async def start():
+        work = make_executor(bounds)
+        work.start(VirtualWorker)
+        return await scenario(work)
+
+    return run_virtually(start())
+
+
+def run_really(scenario, bounds=BOUNDS):
+    """The same with threads, and time as it is."""
+
+    async def start():
+        work = make_executor(bounds)
+        work.start()
+        try:
+            return await scenario(work)
+        finally:
+            await work.close()
+
+    return asyncio.run(start())
+
+
+def taking(seconds, log=None, name=None, error=None):
+    """A function that takes some virtual seconds, and then returns its name."""
+
+    def compute():
+        if log is not None:
+            log.append(name)
+        VirtualWorker.spend(seconds)
+        if error is not None:
+            raise error
+        return name
+
+    return compute
+
+
+def in_slices(n, function):
+    """A computation that does the same in each of n slices, with pauses between."""
+
+    def compute(pause):
+        for number in range(n):
+            if number:
+                pause()
+            result = function()
+        return result
+
+    return compute
+
+
+def now():
+    return asyncio.get_running_loop().time()
+
+
+async def start_all(*coroutines):
+    """Tasks of all of them, each of which has begun."""
+    tasks = [asyncio.create_task(one) for one in coroutines]
+    await asyncio.sleep(0)
+    return tasks
+
+
+def test_one_key_is_computed_once_however_many_ask():
+    """Callers that ask while it is computed share one computation, and each has its result."""
+    log = []
+
+    async def scenario(work):
+        together = [work.run(taking(1, log, "a"), "explanation", UNKNOWN, "key") for _ in range(50)]
+        return await asyncio.gather(*together)
+
+    assert run(scenario) == ["a"] * 50
+    assert log == ["a"]
+
+
+def test_a_failure_is_told_to_all_who_wait_and_the_next_computes_again():
+    """Nothing of a failure is kept."""
+    log = []
+
+    async def scenario(work):
+        failing = taking(1, log, "bad", ValueError("once"))
+        first = await asyncio.gather(
+            *(work.run(failing, "explanation", UNKNOWN, "key") for _ in range(3)), return_exceptions=True
+        )
+        return first, await work.run(taking(1, log, "good"), "explanation", UNKNOWN, "key")
+
+    first, second = run(scenario)
+    assert [str(error) for error in first] == ["once"] * 3
+    assert (second, log) == ("good", ["bad", "good"])
+
+
+def test_who_leaves_takes_nothing_from_those_who_stay():
+    """A computation continues while at least one request waits for it."""
+
+    async def scenario(work):
+        leaving, staying = await start_all(
+            *(work.run(taking(1, None, "a"), "explanation", UNKNOWN, "key") for _ in range(2))
+        )
+        await asyncio.sleep(0.1)
+        leaving.cancel()
+        return await staying
+
+    assert run(scenario) == "a"
+
+
+def test_what_nobody_awaits_is_not_computed():
+    """300 questions with deadlines of half a millisecond leave nothing behind: an honest one is answered at once."""
+    log = []
+
+    async def scenario(work):
+        async def ask(number):
+            deadline = Deadline.after(5e-4)
+            await work.run(taking(0.2, log, number), "explanation", UNKNOWN, ("fidelity", number), deadline)
+
+        answers = []
+        for number in range(300):
+            answers += await asyncio.gather(ask(number), return_exceptions=True)
+        begun = now()
+        await work.run(taking(0.02), "explanation", QUICK, "honest")
+        return answers, now() - begun
+
+    answers, seconds = run(scenario)
+    assert {type(answer) for answer in answers} <= {DeadlineError, OverloadedError}
+    assert len(log) <= 2  # one runs, and it can be broken off only by what it computes
+    assert seconds == pytest.approx(0.02)
+
+
+def test_explanations_take_no_places_of_forecasts():
+    """While as many explanations wait as may, a forecast is computed at once, and the next explanation refused."""
+    model = Model(make_model("head"))
+
+    async def scenario(work):
+        slow = await start_all(
+            *(work.run(taking(100), "explanation", UNKNOWN, number) for number in range(BOUNDS.explanations))
+        )
+        with pytest.raises(
+            OverloadedError, match=r"10 explanations are waiting already \(max_explanations\); retry later"
+        ):
+            await work.run(taking(1), "explanation", QUICK, "one more")
+        begun = now()
+        await work.predict(model, make_windows(model, 1), Deadline.after(1))
+        for one in slow:
+            one.cancel()
+        return now() - begun
+
+    assert run(scenario) == 0
+
+
+def test_forecasts_past_their_places_are_refused():
+    """The request that finds every place taken is told when to come again; a place that is given back is free."""
+    model = Model(make_model("head"))
+
+    async def scenario(work):
+        many = [work.predict(model, make_windows(model, 1), Deadline.after(9)) for _ in range(BOUNDS.forecasts + 2)]
+        answers = await asyncio.gather(*many, return_exceptions=True)
+        return answers, await work.predict(model, make_windows(model, 1), Deadline.after(9))
+
+    answers, again = run(scenario)
+    refused = [answer for answer in answers if isinstance(answer, OverloadedError)]
+    assert len(refused) == 2 and again.shape == (1, 1)
+    assert str(refused[0]) == "20 requests are waiting already (max_queue); retry later"
+    assert refused[0].headers == {"Retry-After": "1"}
+
+
+def test_bytes_are_bounded_and_explanations_have_half():
+    """What never fits is 422, what does not fit now is 503, and forecasts have what explanations leave."""
+
+    async def scenario(work):
+        half = int(EXPLAINING_SHARE * BOUNDS.n_bytes)
+        with pytest.raises(
+            DataError, match=r"^request would take 60 MB of memory, of at most 50 MB \(max_work_bytes\)$"
+        ):
+            await work.run(taking(1), "explanation", Cost(1, half + 10 * MB))
+        with work.place("explanation", half - MB):
+            with pytest.raises(OverloadedError, match=r"requests hold 49 MB already \(max_work_bytes\); retry later"):
+                await work.run(taking(1), "explanation", Cost(1, 2 * MB))
+            await work.run(taking(1), "forecast", Cost(1, half))
+        with work.hold("forecast") as held:
+            held.grow(60 * MB)
+            with pytest.raises(OverloadedError):
+                held.grow(60 * MB)
+        await work.run(taking(1), "explanation", Cost(1, half))
+
+    run(scenario)
+
+
+def test_what_is_short_waits_for_nothing_long():
+    """Beside a computation of 100 s, one that is prepared and others that wait, a short one takes its own time."""
+
+    async def scenario(work):
+        slow = await start_all(
+            *(work.run(taking(100), "explanation", UNKNOWN, number) for number in range(4)),
+            *(work.run(taking(100), "background", UNKNOWN, number) for number in range(4, 8)),
+        )
+        begun = now()
+        await work.run(taking(0.02), "explanation", QUICK, "short")
+        seconds = now() - begun
+        for one in slow:
+            one.cancel()
+        return seconds
+
+    assert run(scenario) == pytest.approx(0.02)
+
+
+def test_what_is_prepared_goes_first_once_somebody_waits_for_it():
+    """A job that waits in the background is taken over by who asks for its key, and computed once."""
+    log = []
+
+    async def scenario(work):
+        await start_all(
+            work.run(taking(50, log, "first"), "background", UNKNOWN, "first"),
+            work.run(taking(1, log, "wanted"), "background", UNKNOWN, "wanted"),
+        )
+        await work.run(taking(1, log, "twice"), "explanation", UNKNOWN, "wanted")
+        return now()
+
+    assert run(scenario) == pytest.approx(1)
+    assert log == ["first", "wanted"]
+
+
+def test_slices_of_many_requests_take_turns():
+    """No request waits for the end of another: after each slice the others come."""
+    log = []
+
+    async def scenario(work):
+        async def explain(name):
+            with work.place("explanation"):
+                await work.run_in_turns(in_slices(20, taking(0.01, log, name)))
+
+        await asyncio.gather(*map(explain, "abcdef"))
+
+    run(scenario)
+    for start in range(0, len(log), 6):
+        assert sorted(log[start : start + 6]) == [*"abcdef"]
+
+
+def test_nothing_starves_under_a_flood_of_what_is_more_urgent():
+    """While short explanations keep every thread busy, what is prepared still has its turn."""
+
+    async def scenario(work):
+        async def flood(number):
+            while not done.is_set():
+                await work.run(taking(0.05), "explanation", Cost(0.05), ("flood", number, now()))
+
+        done = asyncio.Event()
+        floods = [asyncio.create_task(flood(number)) for number in range(8)]
+        await asyncio.sleep(0.01)
+        await work.run(taking(0.05), "background", Cost(0.05), "prepared")
+        done.set()
+        await asyncio.gather(*floods)
+        return now()
+
+    assert run(scenario) < PATIENCE + 1
+
+
+def test_a_job_that_is_quick_and_nobody_shares_is_computed_at_once():
+    """What takes less than a millisecond leaves the event loop no later than a call."""
+
+    async def scenario(work):
+        return await asyncio.gather(*(work.run(threading.get_ident, "forecast", Cost(1e-4)) for _ in range(3)))
+
+    assert run_really(scenario) == [threading.get_ident()] * 3
+
+
+@dataclass
+class Seen:
+    """What happened to a piece of work.
+
+    Attributes:
+        kind: its class.
+        arrived: when it came.
+        patience: how long it waited at most.
+        result: what it got.
+        ended: when that was.
+    """
+
+    kind: str
+    arrived: float
+    patience: float
+    result: Any = None
+    ended: float = field(default=-1.0)
+
+
+arrivals = st.lists(
+    st.tuples(
+        st.sampled_from(["explanation", "background", "forecast", "sliced"]),
+        st.floats(0, 0.3),  # seconds after the one before
+        st.floats(0.001, 2.0),  # seconds that it takes
+        st.sampled_from([0.0, 0.5, 1.0, 3.0]),  # of them how many are estimated
+        st.integers(0, 30) | st.none(),  # its key
+        st.integers(0, 40),  # MB
+        st.sampled_from([0.0005, 0.5, 3.0, 1e9]),  # how long it waits
+        st.sampled_from(["", "", "", "fails", "leaves"]),
+    ),
+    max_size=60,
+)
+
+
+def draw_arrivals(seed, n):
+    """As many at random, more than hypothesis would draw."""
+    rng = np.random.default_rng(seed)
+    for _ in range(n):
+        kind = rng.choice(["explanation", "background", "forecast", "sliced"])
+        key = int(rng.integers(60))
+        yield (
+            *(str(kind), rng.exponential(0.05), rng.exponential(0.3), rng.choice([0.0, 0.5, 1.0, 3.0])),
+            *(None if key < 20 else key, int(rng.integers(40)), rng.choice([0.0005, 0.5, 3.0, 1e9])),
+            rng.choice(["", "", "", "fails", "leaves"]),
+        )
+
+
+@given(arrivals=arrivals)
+def test_whatever_arrives_the_bounds_hold_and_nobody_is_forgotten(arrivals):
+    """Random work, deadlines, failures and cancellations: bounds, order, sharing and what is left behind."""
+    check_arrivals(arrivals)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bounds_hold_for_as_long_as_work_arrives(seed):
+    """The same for thousands, one after the other, most of whom find others there."""
+    n_refused = check_arrivals(draw_arrivals(seed, 10_000 if THOROUGH else 600))
+    assert n_refused > 10  # the bounds were reached
+
+
+def check_arrivals(arrivals):
+    """Lets work arrive; gives how many were refused."""
+    log, most, seen = [], {"bytes": 0, "explanation": 0, "forecast": 0, "threads": 0}, []
+
+    async def scenario(work):
+        budget = work._budget
+
+        def check():
+            most["bytes"] = max(most["bytes"], sum(budget.held.values()) - budget.held["background"])
+            for kind in ("explanation", "forecast"):
+                most[kind] = max(most[kind], budget.taken[kind])
+            assert budget.held["explanation"] <= EXPLAINING_SHARE * BOUNDS.n_bytes
+            most["threads"] = max(most["threads"], len(work._running))
+            lanes = [job.lane for job in work._running]
+            assert lanes.count("long") <= 1 and lanes.count("background") <= 1
+            keys = [job.key for job in (*work._waiting, *work._running) if job.waiters and job.key is not None]
+            assert len(keys) == len({*keys}), "one key is computed twice"
+
+        async def ask(one, kind, seconds, estimated, key, megabytes, how):
+            error = ValueError("failed") if how == "fails" else None
+            function, cost = taking(seconds, log, key, error), Cost(0.01 + estimated * seconds, megabytes * MB)
+            deadline = Deadline.after(one.patience)
+            try:
+                if kind == "sliced":
+                    with work.place("explanation", cost.n_bytes):
+                        one.result = await deadline.wait(work.run_in_turns(in_slices(3, function)))
+                else:
+                    name = None if key is None else (kind == "forecast", key)
+                    one.result = await work.run(function, kind, cost, name, deadline)
+            except Exception as raised:
+                one.result = raised
+            finally:
+                one.ended = now()
+                check()
+
+        tasks = []
+        for kind, pause, seconds, estimated, key, megabytes, patience, how in arrivals:
+            await asyncio.sleep(pause)
+            one = Seen(kind, now(), patience)
+            seen.append(one)
+            task = asyncio.create_task(ask(one, kind, seconds, estimated, key, megabytes, how))
+            if how == "leaves":
+                asyncio.get_running_loop().call_later(seconds / 2, task.cancel)
+            tasks.append(task)
+            check()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.sleep(3)  # what was given up while it ran
+        assert {*budget.taken.values(), *budget.held.values()} == {0}
+        assert (
+            not work._waiting
+            and not work._running
+            and not work._ending
+            and not work._by_key
+            and len(work._idle) == N_RUNNING
+        )
+
+    run(scenario)
+    assert most["bytes"] <= BOUNDS.n_bytes and most["threads"] <= N_RUNNING
+    assert most["explanation"] <= BOUNDS.explanations and most["forecast"] <= BOUNDS.forecasts
+    for one in seen:
+        assert one.ended >= one.arrived, "somebody is still waiting"
+        assert one.ended <= one.arrived + one.patience + 1e-6 or one.patience > 1e6
+        if isinstance(one.result, Exception):
+            assert isinstance(one.result, (DeadlineError, NotReadyError, OverloadedError, DataError, ValueError)), (
+                one.result
+            )
+    return sum(isinstance(one.result, OverloadedError) for one in seen)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
+def test_all_but_forecasts_gives_way():
+    """The threads of explanations have a lower priority than the event loop."""
+
+    def priority():
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    assert run_really(lambda work: work.run(priority, "explanation", UNKNOWN)) == NICE
+
+
+def test_the_threads_work_where_they_may_not_be_nice(monkeypatch):
+    """Where the system denies a lower priority, as some sandboxes do, the threads work as well."""
+
+    def refuse(*_):
+        raise PermissionError("not here")
+
+    monkeypatch.setattr("os.setpriority", refuse)
+    assert run_really(lambda work: work.run(lambda: "done", "explanation", UNKNOWN)) == "done"
+
+
+def never_end(started, ended):
+    """A computation that would go on for ever, with pauses."""
+
+    def compute(pause):
+        try:
+            while True:
+                pause()
+                started.set()
+        finally:
+            ended.set()
+
+    return compute
+
+
+def test_the_last_who_leaves_breaks_a_long_computation_off():
+    """A running job that nobody waits for ends at its next pause, and its place is free."""
+    started, ended = threading.Event(), threading.Event()
+
+    async def scenario(work):
+        (one,) = await start_all(work.compute(never_end(started, ended), "explanation", UNKNOWN, "key"))
+        await asyncio.to_thread(started.wait, 30)
+        one.cancel()
+        assert await asyncio.to_thread(ended.wait, 30)
+        return await work.run(lambda: "next", "explanation", UNKNOWN, "key")
+
+    assert run_really(scenario, replace(BOUNDS, explanations=1)) == "next"
+
+
+def test_closing_ends_what_would_never_end():
+    """What runs ends at its next pause, what waits is refused, and so is what comes later."""
+    started, ended = threading.Event(), threading.Event()
+
+    async def scenario(work):
+        tasks = await start_all(
+            work.compute(never_end(started, ended), "explanation", UNKNOWN),
+            work.run(lambda: "waits", "explanation", UNKNOWN),
+        )
+        await asyncio.to_thread(started.wait, 30)
+        await work.close()
+        assert ended.is_set()
+        for refused in (*tasks, work.run(lambda: "too late", "explanation", UNKNOWN)):
+            with pytest.raises(NotReadyError, match="the service is stopping"):
+                await refused
+
+    run_really(scenario)
+
+
+def test_no_forecast_waits_for_what_else_is_computed():
+    """Forecasts are answered while every other thread is kept busy."""
+    model = Model(make_model("head"))
+    go_on = threading.Event()
+
+    async def scenario(work):
+        busy = await start_all(
+            *(work.run(lambda: go_on.wait(30), "explanation", Cost(0.05)) for _ in range(N_RUNNING + 2))
+        )
+        found = await work.predict(model, make_windows(model, 2), Deadline.after(30))
+        assert not go_on.is_set()
+        go_on.set()
+        await asyncio.gather(*busy)
+        return found
+
+    np.testing.assert_allclose(run_really(scenario), model.predict(make_windows(model, 2)))
+
+
+def test_an_error_of_any_class_reaches_who_asked():
+    """What a function raises is raised where it was asked for."""
+
+    def fail():
+        raise NonFiniteError("outputs[0] must be finite")
+
+    with pytest.raises(NonFiniteError, match=r"outputs\[0\] must be finite"):
+        run_really(lambda work: work.run(fail, "explanation", UNKNOWN))

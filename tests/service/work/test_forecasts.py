@@ -1,0 +1,410 @@
+"""Which forecasts go through the network together, told by counting and by a virtual clock."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import dataclass, field, replace
+from itertools import cycle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from factories import make_model, make_windows
+from hypothesis import given
+from hypothesis import strategies as st
+from virtual import VirtualWorker, run_virtually
+
+from kanmodel import Model, NonFiniteError
+from service.http.errors import DeadlineError
+from service.work import forecasts
+from service.work.budget import Bounds, Budget
+from service.work.deadlines import Deadline
+from service.work.forecasts import IN_PLACE, TOGETHER, Answering, Forecasts
+from service.work.jobs import Cost
+from service.work.threads import Worker
+
+MODEL = Model(replace(make_model("head"), sha256="a"))
+OTHER = Model(replace(make_model("head", seed=1), sha256="b"))
+LATE = Deadline(1e9, 1e9)
+
+
+def run(scenario, in_place=None, make_worker=Worker, run=asyncio.run, observe=lambda n_windows: None):
+    """What a scenario, a coroutine of forecasts, returns.
+
+    Args:
+        scenario: the coroutine.
+        in_place: windows that may be computed on the loop, by checkpoint; None to have them measured.
+        make_worker: makes the thread.
+        run: runs the loop.
+        observe: told the windows of each batch.
+    """
+
+    async def start():
+        under_test = Forecasts(Budget(Bounds(1000, 1, 1 << 30)), observe)
+        under_test._in_place.update(in_place or {})
+        under_test.start(make_worker("forecasts", False))
+        try:
+            return await scenario(under_test)
+        finally:
+            under_test.close()
+
+    return run(start())
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """The sizes of the requests of each batch that reaches a network, in order."""
+    sizes = []
+    forecast = forecasts._forecast
+
+    def count(batch):
+        sizes.append([len(asked.windows) for asked in batch])
+        return forecast(batch)
+
+    monkeypatch.setattr(forecasts, "_forecast", count)
+    return sizes
+
+
+NAMES = ("a", "b", MODEL.checkpoint, OTHER.checkpoint)
+ON_THREAD, ON_LOOP = dict.fromkeys(NAMES, 0), dict.fromkeys(NAMES, 10**9)
+
+
+@pytest.mark.parametrize("in_place", [ON_THREAD, ON_LOOP, None])
+def test_everyone_gets_the_forecasts_of_their_own_windows(in_place):
+    """Requests of two models and of different sizes, all at once, on the loop and on the thread."""
+    asked = [((MODEL, OTHER)[n % 2], make_windows((MODEL, OTHER)[n % 2], 1 + n % 5, seed=n)) for n in range(40)]
+
+    async def scenario(under_test):
+        return await asyncio.gather(*(under_test.predict(*one, LATE) for one in asked))
+
+    for (model, windows), found in zip(asked, run(scenario, in_place=in_place), strict=True):
+        np.testing.assert_allclose(found, model.predict(windows), rtol=1e-12)
+
+
+def test_what_arrives_in_one_turn_of_the_loop_goes_together(batches):
+    """Once two have arrived together, what comes in one turn is one batch, each model's apart."""
+
+    async def scenario(under_test):
+        await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, 1), LATE) for _ in range(2)))
+        batches.clear()
+        await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, 1 + n), LATE) for n in range(3)))
+        await asyncio.gather(*(under_test.predict(model, make_windows(model, 2), LATE) for model in (MODEL, OTHER)))
+
+    run(scenario, in_place=ON_LOOP)
+    assert batches == [[1, 2, 3], [2], [2]]
+
+
+def test_a_lone_forecast_is_computed_without_waiting_for_the_loop():
+    """Where nothing else arrives it needs no future and no turn of the loop: the coroutine never stops on its way."""
+
+    async def scenario(under_test):
+        for _ in range(3):
+            await asyncio.sleep(0)
+            running = under_test.predict(MODEL, make_windows(MODEL, 2), LATE)
+            with pytest.raises(StopIteration) as ended:
+                running.send(None)
+            np.testing.assert_allclose(ended.value.value, MODEL.predict(make_windows(MODEL, 2)))
+            await asyncio.sleep(0)
+
+    run(scenario, in_place=ON_LOOP)
+
+
+def test_what_waits_for_the_thread_goes_together_once_it_is_free(monkeypatch):
+    """30 requests 1 ms apart, on a model of 20 ms, are a few batches: the first alone, then all that came meanwhile."""
+    sizes = []
+    forecast = forecasts._forecast
+
+    def take_long(batch):
+        sizes.append(len(batch))
+        VirtualWorker.spend(0.020)
+        return forecast(batch)
+
+    monkeypatch.setattr(forecasts, "_forecast", take_long)
+
+    async def scenario(under_test):
+        async def ask(number):
+            await asyncio.sleep(number * 0.001)
+            return await under_test.predict(MODEL, make_windows(MODEL, 1, seed=number), LATE)
+
+        return await asyncio.gather(*map(ask, range(30)))
+
+    found = run(scenario, in_place=ON_THREAD, make_worker=VirtualWorker, run=run_virtually)
+    assert len(sizes) <= 3 and sizes[0] == 1 and sum(sizes) == 30
+    for number, forecast_ in enumerate(found):
+        np.testing.assert_allclose(forecast_, MODEL.predict(make_windows(MODEL, 1, seed=number)), rtol=1e-12)
+
+
+def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
+    """What waits goes in several batches where it is much, and each request whole."""
+    monkeypatch.setattr(forecasts, "TOGETHER", 5)
+    sizes = (2, 3, 1, 2, 12, 1, 1)
+
+    async def scenario(under_test):
+        return await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, n), LATE) for n in sizes))
+
+    found = run(scenario, in_place=ON_THREAD)
+    assert batches == [[2, 3], [1, 2], [12], [1, 1]]
+    for n, forecast in zip(sizes, found, strict=True):
+        np.testing.assert_allclose(forecast, MODEL.predict(make_windows(MODEL, n)), rtol=1e-12)
+
+
+@dataclass(eq=False)
+class TimedModel:
+    """A model whose forecasts take virtual time, and are the sums of the windows."""
+
+    checkpoint: str
+    seconds: float
+    config: object = field(default_factory=lambda: SimpleNamespace())
+
+    def predict(self, windows):
+        VirtualWorker.spend(self.seconds)
+        if (windows < 0).any():
+            raise NonFiniteError("a forecast is not finite")
+        return windows.sum(axis=(1, 2))[:, None]
+
+
+arrivals = st.lists(
+    st.tuples(
+        st.sampled_from("abc"),
+        st.floats(0, 0.03),  # seconds after the one before
+        st.integers(1, 300),  # windows
+        st.sampled_from([0.001, 0.05, 1e9]),  # how long it waits
+        st.sampled_from(["", "", "", "", "fails", "leaves"]),
+    ),
+    max_size=60,
+)
+
+
+@given(arrivals)
+def test_whatever_arrives_each_gets_its_own_forecast_in_time(arrivals):
+    """Random models, sizes, deadlines, failures and cancellations: none gets another's answer, none is forgotten."""
+    models = {name: TimedModel(name, seconds) for name, seconds in zip("abc", (0.002, 0.02, 0.1), strict=True)}
+    most = max((n for _, _, n, _, _ in arrivals), default=0)
+
+    async def scenario(under_test):
+        loop = asyncio.get_running_loop()
+
+        async def ask(number, model, n, patience, how):
+            begun = loop.time()
+            windows = np.full((n, 1, 1), -1.0 if how == "fails" else float(number))
+            try:
+                found = await under_test.predict(models[model], windows, Deadline.after(patience))
+            except NonFiniteError:
+                assert how == "fails"
+            except DeadlineError:
+                assert loop.time() - begun == pytest.approx(patience)
+            else:
+                assert (found == number).all() and len(found) == n
+                assert loop.time() - begun <= patience + 1e-9
+
+        tasks = []
+        for number, (model, pause, n, patience, how) in enumerate(arrivals):
+            await asyncio.sleep(pause)
+            tasks.append(asyncio.create_task(ask(number, model, n, patience, how)))
+            if how == "leaves":
+                loop.call_later(0.01, tasks[-1].cancel)
+        done = await asyncio.gather(*tasks, return_exceptions=True)
+        assert not [error for error in done if isinstance(error, Exception)], done
+        await asyncio.sleep(1)
+        assert not under_test.is_busy and not under_test._waiting
+        assert under_test._budget.taken["forecast"] == 0
+
+    def observe(n_windows):
+        assert n_windows <= max(TOGETHER, most)
+
+    in_place = {"a": 5, "b": 0, "c": 0}
+    run(scenario, in_place=in_place, make_worker=VirtualWorker, run=run_virtually, observe=observe)
+
+
+def test_models_take_turns(monkeypatch):
+    """A flood for one model does not keep the forecast of another waiting for more than the batch under way."""
+    monkeypatch.setattr(forecasts, "TOGETHER", 4)
+    flooded, other = TimedModel("a", 0.02), TimedModel("b", 0.02)
+
+    async def scenario(under_test):
+        loop = asyncio.get_running_loop()
+        flood = [asyncio.create_task(under_test.predict(flooded, np.ones((1, 1, 1)), LATE)) for _ in range(100)]
+        await asyncio.sleep(0.001)
+        begun = loop.time()
+        await under_test.predict(other, np.ones((1, 1, 1)), LATE)
+        seconds = loop.time() - begun
+        await asyncio.gather(*flood)
+        return seconds
+
+    seconds = run(scenario, in_place=ON_THREAD, make_worker=VirtualWorker, run=run_virtually)
+    assert seconds <= 3 * 0.02
+
+
+@pytest.fixture
+def busy(monkeypatch):
+    """A forecast of seven windows that keeps the thread until it may go on: has it begun, and may it go on."""
+    begun, go_on = threading.Event(), threading.Event()
+    forecast = forecasts._forecast
+
+    def wait(batch):
+        if len(batch[0].windows) == 7:
+            begun.set()
+            assert go_on.wait(30)
+        return forecast(batch)
+
+    monkeypatch.setattr(forecasts, "_forecast", wait)
+    return begun, go_on
+
+
+def test_a_failing_request_does_not_affect_the_others():
+    """Each request of a batch has its own answer, or its own error with its own places."""
+
+    def predict(windows):
+        if not (windows < 1e6).all():
+            raise NonFiniteError("outputs[0][0] must be finite")
+        return MODEL.predict(windows)
+
+    model = replace(MODEL)
+    object.__setattr__(model, "predict", predict)
+    good, bad = make_windows(MODEL, 2), np.full((1, *MODEL.config.window_shape), 1e9)
+
+    async def scenario(under_test):
+        together = (under_test.predict(model, windows, LATE) for windows in (good, bad, good))
+        return await asyncio.gather(*together, return_exceptions=True)
+
+    for in_place in (ON_LOOP, ON_THREAD):
+        first, error, last = run(scenario, in_place=in_place)
+        np.testing.assert_allclose(first, MODEL.predict(good), rtol=1e-12)
+        np.testing.assert_allclose(first, last, rtol=1e-12)
+        assert isinstance(error, NonFiniteError)
+
+
+def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(busy):
+    """Behind a batch that takes longer it fails by its own deadline, while others that wait go on."""
+    begun, go_on = busy
+
+    async def scenario(under_test):
+        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 7), LATE))
+        await asyncio.to_thread(begun.wait)
+        windows = make_windows(MODEL, 1)
+        patient = asyncio.create_task(under_test.predict(MODEL, windows, LATE))
+        with pytest.raises(DeadlineError, match=r"still being computed after 0.01 s \(request_timeout\); retry later"):
+            await under_test.predict(MODEL, windows, Deadline.after(0.01))
+        go_on.set()
+        await long
+        return await patient
+
+    np.testing.assert_allclose(run(scenario, in_place=ON_THREAD), MODEL.predict(make_windows(MODEL, 1)))
+
+
+def test_no_forecast_is_computed_for_who_has_gone(busy, batches):
+    """After a long batch only requests that still wait are computed, not late or cancelled ones."""
+    begun, go_on = busy
+
+    async def scenario(under_test):
+        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 7), LATE))
+        await asyncio.to_thread(begun.wait)
+        late = [under_test.predict(model, make_windows(MODEL, 3), Deadline.after(0.01)) for model in (MODEL, OTHER)]
+        given_up = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 4), LATE))
+        patient = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 2), LATE))
+        errors = await asyncio.gather(*late, return_exceptions=True)
+        given_up.cancel()
+        await asyncio.sleep(0)
+        go_on.set()
+        await long
+        return errors, await patient
+
+    errors, found = run(scenario, in_place=ON_THREAD)
+    assert [type(error) for error in errors] == [DeadlineError] * 2
+    np.testing.assert_allclose(found, MODEL.predict(make_windows(MODEL, 2)))
+    assert batches == [[7], [2]]
+
+
+def test_a_batch_that_fails_as_a_whole_is_told_to_all(monkeypatch):
+    """Whatever fails on the thread, every waiting request gets an error."""
+
+    def fail(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(forecasts, "_forecast", fail)
+
+    async def scenario(under_test):
+        deadline = Deadline.after(30)
+        together = (under_test.predict(MODEL, make_windows(MODEL, 1), deadline) for _ in range(3))
+        return await asyncio.gather(*together, return_exceptions=True)
+
+    assert [type(error) for error in run(scenario)] == [MemoryError] * 3
+
+
+def test_the_size_for_the_loop_is_measured_by_the_processor_time_of_the_thread(monkeypatch):
+    """What else the machine does while a new model is timed does not count, only what the model takes."""
+    clock = [0.0]
+    per_window, beside = 1e-4, cycle([3.0, 0.0, 7.0])
+
+    def predict(windows):
+        clock[0] += 5e-5 + per_window * len(windows) + next(beside)
+        return windows[:, 0, :1]
+
+    model = replace(MODEL)
+    object.__setattr__(model, "predict", predict)
+    monkeypatch.setattr(forecasts, "thread_time", lambda: clock[0])
+    expected = (IN_PLACE - 5e-5) / per_window
+    assert forecasts._measure_in_place(model) == pytest.approx(expected, abs=1)
+
+
+def answering(windows, describe=lambda windows, predictions: predictions, seconds=1.0, most_windows=1):
+    """A request that takes some seconds to read; `windows` may be an error."""
+
+    def read():
+        if isinstance(windows, Exception):
+            raise windows
+        return windows
+
+    return Answering(read, describe, Cost(seconds, 8), lambda _: Cost(0), most_windows)
+
+
+@pytest.mark.parametrize(("seconds", "is_on_thread"), [(2 * IN_PLACE, True), (IN_PLACE / 2, False)])
+def test_a_large_request_is_read_and_answered_where_it_is_forecast(seconds, is_on_thread):
+    """One thread does all three, a small request the event loop; the answer is of the request's own windows."""
+    threads, windows = [], make_windows(MODEL, 3)
+
+    def read():
+        threads.append(threading.get_ident())
+        return windows
+
+    def describe(of, predictions):
+        threads.append(threading.get_ident())
+        return len(of), predictions
+
+    request = replace(answering(windows, describe, seconds), read=read)
+
+    async def scenario(under_test):
+        return await under_test.answer(MODEL, request, LATE)
+
+    n, predictions = run(scenario, in_place=ON_LOOP)
+    assert n == 3 and len({*threads}) == 1 and (threads[0] != threading.get_ident()) == is_on_thread
+    np.testing.assert_allclose(predictions, MODEL.predict(windows), rtol=1e-12)
+
+
+def test_large_requests_go_together_and_those_that_fail_alone(busy, batches):
+    """Neither what cannot be read nor what cannot be described changes the answers of the others in its batch."""
+    begun, go_on = busy
+
+    def fail(*_):
+        raise ArithmeticError
+
+    good = answering(make_windows(MODEL, 2))
+
+    async def scenario(under_test):
+        long = asyncio.create_task(under_test.predict(MODEL, make_windows(MODEL, 7), LATE))
+        await asyncio.to_thread(begun.wait)
+        requests = (good, answering(KeyError("x")), answering(make_windows(MODEL, 1), fail), good)
+        asked = [asyncio.create_task(under_test.answer(MODEL, one, LATE)) for one in requests]
+        await asyncio.sleep(0)
+        go_on.set()
+        await long
+        found = await asyncio.gather(*asked, return_exceptions=True)
+        assert under_test._budget.taken["forecast"] == 0 and under_test._budget.held["forecast"] == 0
+        return found
+
+    first, unread, undescribed, last = run(scenario, in_place=ON_THREAD)
+    assert batches == [[7], [2, 1, 2]]
+    assert (type(unread), type(undescribed)) == (KeyError, ArithmeticError)
+    for found in (first, last):
+        np.testing.assert_allclose(found, MODEL.predict(make_windows(MODEL, 2)), rtol=1e-12)

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from factories import make_model
+from sockets import is_at_rest
+from waiting import poll
+
+from kanmodel import Model, NonFiniteError, overall
+from kanmodel.terms import PruningRule, Thresholds
+from service.models.registry import Registry, Served
+from service.telemetry.metrics import Metrics
+from service.work.budget import Bounds
+from service.work.executor import Executor
+from service.work.results import GlobalResults
+
+FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "assemble_topology", "collect_findings")
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """The names of what global results are computed by, in the order of the calls."""
+    calls = []
+
+    def record(name):
+        function = getattr(overall, name)
+
+        def call(*arguments):
+            calls.append(name)
+            return function(*arguments)
+
+        monkeypatch.setattr(overall, name, call)
+
+    for name in FUNCTIONS:
+        record(name)
+    return calls
+
+
+def serve_model(name, seed=0, **options):
+    """A model of a checkpoint of its own."""
+    return Served(name, Model(replace(make_model("head", seed, **options), sha256=name)))
+
+
+def run(scenario, size=64, served=()):
+    """What a scenario, a coroutine of results, returns."""
+
+    async def start():
+        work = Executor(Bounds(10, 10, 1 << 30), Metrics(Registry(None)))
+        work.start()
+        try:
+            return await scenario(GlobalResults(size, work, lambda: served))
+        finally:
+            await work.close()
+
+    return asyncio.run(start())
+
+
+def prepare(models, size=64):
+    """Computes what is computed before anybody asks; gives the results back."""
+
+    async def scenario(kept):
+        await kept.prepare(models)
+        for served in models:
+            await kept.report(served, 0)
+        return await kept.importance(models[0], 0)
+
+    return run(scenario, size)
+
+
+def test_what_most_ask_for_is_computed_before_anybody_does(computed):
+    """Of each output the importance, the table, the graph and the report, one after the other, and each once."""
+    prepare([serve_model("two", targets=("a", "b")), serve_model("one", seed=1)])
+    assert computed == [*FUNCTIONS] * 3
+
+
+def test_what_is_still_to_be_computed_is_counted(monkeypatch):
+    """The number of outputs without results falls by one with each report, to none."""
+    two, left = serve_model("two", targets=("a", "b")), []
+    write = overall.collect_findings
+
+    async def scenario(kept):
+        def write_and_look(*arguments):
+            left.append(kept.unprepared)
+            return write(*arguments)
+
+        monkeypatch.setattr(overall, "collect_findings", write_and_look)
+        await kept.prepare([two])
+        return kept.unprepared
+
+    assert [*left, run(scenario)] == [0]
+    assert left == [2, 1]
+
+
+def test_no_more_is_prepared_than_is_kept(computed):
+    """A cache of room for one output is filled with the first, and not turned over."""
+    prepare([serve_model("two", targets=("a", "b"))], size=7)
+    assert computed == [*FUNCTIONS]
+
+
+def test_equal_checkpoints_share_their_results(computed):
+    """Results are known by the hash of the checkpoint, whatever the model is called."""
+    one = serve_model("one")
+    prepare([one, replace(one, name="same")])
+    assert computed == [*FUNCTIONS]
+
+
+def test_rules_that_keep_the_same_share_their_graph(computed):
+    """Each threshold is tried once, and the graph made once for what they keep; the rule is the one asked for."""
+    served = serve_model("one")
+    rules = [PruningRule("contribution", None, Thresholds(node=0, edge=low, input=0)) for low in (1e-9, 2e-9, 3e-9)]
+
+    async def scenario(kept):
+        return [await kept.topology(served, 0, rule) for rule in [*rules, *rules]]
+
+    topologies = run(scenario)
+    assert [topology.rule for topology in topologies] == [*rules, *rules]
+    assert computed == [*FUNCTIONS[:4], "prune_by_rule", "prune_by_rule"]
+    assert all(topology.nodes is topologies[0].nodes for topology in topologies)
+
+
+def test_a_model_whose_results_fail_does_not_keep_the_others_back(computed, monkeypatch, caplog):
+    """The log says which output fails, and the next is prepared."""
+    bad, good = serve_model("bad"), serve_model("good", seed=1)
+    measure = overall.measure_importance
+
+    def fail_for_bad(model, *rest):
+        if model is bad.model.loaded:
+            raise NonFiniteError("outputs[0] must be finite")
+        return measure(model, *rest)
+
+    monkeypatch.setattr(overall, "measure_importance", fail_for_bad)
+    run(lambda kept: kept.prepare([bad, good]))
+    assert computed == [*FUNCTIONS]
+    assert "the results of model bad, output y+1, fail" in caplog.text
+
+
+def test_a_server_prepares_its_models_once_they_are_loaded(serve, folder, computed):
+    """Without a request all results are computed, and requests find them."""
+    with serve(models=folder / "head.safetensors") as client:
+        deadline = time.monotonic() + 30
+        while len(computed) < len(FUNCTIONS):
+            assert time.monotonic() < deadline, computed
+            time.sleep(0.01)
+        for path in ("attributions", "topology", "report"):
+            assert client.get(f"/v1/models/head/{path}").status_code == 200
+    assert computed == [*FUNCTIONS]
+
+
+def test_what_was_prepared_stays_while_its_model_is_served(computed):
+    """Results computed in advance are not evicted; once their model is gone they are evicted like any other."""
+    prepared, other, served = serve_model("one"), serve_model("other", seed=1), []
+    rules = [PruningRule("contribution", None, Thresholds(node=0, edge=low, input=0)) for low in np.arange(9) / 1e9]
+
+    async def scenario(kept):
+        served.append(prepared)
+        await kept.prepare([prepared])
+        for rule in rules:
+            await kept.topology(other, 0, rule)
+        computed.clear()
+        await kept.report(prepared, 0)
+        await kept.importance(prepared, 0)
+        assert computed == []
+        served[:] = [other]
+        await kept.prepare([other])
+        for rule in rules:
+            await kept.topology(other, 0, rule)
+        computed.clear()
+        await kept.importance(prepared, 0)
+        assert computed == ["measure_importance", "attribute_features"]
+
+    run(scenario, size=8, served=served)
+
+
+def test_many_questions_that_nobody_awaits_leave_nothing_to_compute(serve, folder, computed):
+    """300 fidelities with deadlines of half a millisecond: places are free, what was prepared is there."""
+    computed.clear()
+    with serve(models=folder / "nyc-weather.safetensors") as client:
+        url = "/v1/models/nyc-weather"
+        assert client.get(f"{url}/report").status_code == 200
+        for number in range(300):
+            path = f"{url}/topology?fidelity={0.5 + number / 1000}"
+            assert client.get(path, headers={"X-Request-Timeout": "0.0005"}).status_code in (200, 503)
+        poll(lambda: is_at_rest(client))
+        assert client.get(f"{url}/topology?fidelity=0.9").status_code == 200
+        assert client.get(f"{url}/attributions").status_code == 200
+    assert computed.count("measure_importance") == computed.count("attribute_features") == 1

@@ -1,0 +1,136 @@
+"""Long explanations: progress, clients that go away, deadlines. What is computed is told by counting."""
+
+from __future__ import annotations
+
+import json
+import threading
+
+import pytest
+from factories import make_windows
+from sockets import connect, head
+from waiting import poll
+
+from kanmodel import model as core
+from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.pausing import go_on as run_through
+from service.work import explanations
+
+EXPLAIN = "/v1/models/two:explain"
+NDJSON = {"Accept": "application/x-ndjson"}
+
+
+def make_body(service, n, **members):
+    return {"instances": make_windows(service.models["two"], n).tolist(), "output": "a+1", **members}
+
+
+def read_lines(answer):
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+@pytest.mark.smoke
+@pytest.mark.parametrize("baseline", ["mean", {"reference": 3}])
+@pytest.mark.parametrize("output", ["a+1", ["a+1", "b+2", "b+1"]])
+def test_progress_is_told_between_the_explanations(service, baseline, output):
+    """A line after each slice counts what is computed; without those lines the answer is as without progress."""
+    n = explanations.PART + 3
+    body = make_body(service, n, output=output, baseline=baseline)
+    header, *lines = read_lines(service.post(EXPLAIN, {**body, "progress": True}, headers=NDJSON))
+    told = [line["progress"] for line in lines if "progress" in line]
+    total = n * (1 if output == "a+1" else 3)
+    assert [one["slices"] for one in told] == [*range(1, len(told) + 1)]
+    assert {one["total"] for one in told} == {total}
+    done = [one["done"] for one in told]
+    assert done == sorted(done) and done[-1] == total
+    assert len(set(done)) > (1 if output == "a+1" else 4)  # outputs count one by one
+    sent, counted = 0, 0
+    for line in lines:
+        counted = line["progress"]["done"] if "progress" in line else counted
+        sent += "progress" not in line
+        assert sent <= counted
+    plain = read_lines(service.post(EXPLAIN, body, headers=NDJSON))
+    assert [header, *(line for line in lines if "progress" not in line)] == plain
+
+
+def test_progress_needs_lines(service):
+    """In one JSON object there is no place for it, and so it is refused."""
+    answer = service.post(EXPLAIN, make_body(service, 1, progress=True))
+    assert answer.status_code == 422
+    assert answer.json()["error"] == "progress needs Accept: application/x-ndjson"
+
+
+@pytest.fixture
+def slices(monkeypatch):
+    """Makes explanations of many slices, of which the fourth waits for `go_on`; lists those that were begun."""
+    begun, waiting, go_on = [], threading.Event(), threading.Event()
+
+    def explain_slowly(*arguments):
+        *_, pause = arguments
+        for number in range(0 if pause is run_through else 1000):  # the model is warmed up in one go
+            begun.append(number)
+            if number == 3:
+                waiting.set()
+                assert go_on.wait(30)
+            pause()
+        return explain_windows(*arguments)
+
+    monkeypatch.setattr(core, "explain_windows", explain_slowly)
+    yield begun, waiting, go_on
+    go_on.set()
+
+
+@pytest.mark.parametrize(
+    ("accept", "progress"),
+    [("application/json", False), ("application/x-ndjson", False), ("application/x-ndjson", True)],
+)
+def test_a_client_that_goes_away_stops_the_work_within_one_slice(
+    serve, folder, local_service, slices, caplog, accept, progress
+):
+    """Of a thousand slices the one under way is the last, and the log has no failure."""
+    begun, waiting, go_on = slices
+    body = json.dumps(make_body(local_service, 1, progress=progress)).encode()
+    headers = ["Content-Type: application/json", f"Content-Length: {len(body)}", f"Accept: {accept}"]
+    with serve(models=folder / "two.safetensors") as client:
+        with connect(client) as connection:
+            connection.sendall(head("POST", EXPLAIN, *headers) + body)
+            assert waiting.wait(30)
+        for _ in range(3):  # the event loop has seen the end of the connection before it has answered these
+            client.get("/healthz")
+        go_on.set()
+        poll(lambda: is_idle(client))
+    assert len(begun) <= 5
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+def is_idle(client):
+    """Whether no explanation is being computed, or waits, or holds memory."""
+    lines = client.get("/metrics").text.splitlines()
+    return [float(line.split()[-1]) for line in lines if 'priority="explanation"' in line] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("by_header", [True, False])
+def test_what_was_finished_by_the_deadline_has_been_sent(serve, folder, local_service, monkeypatch, by_header):
+    """The lines of the first windows, and then the error; the deadline is the header's or the setting's."""
+    calls, go_on = [], threading.Event()
+
+    def explain_slowly(*arguments):
+        if arguments[-1] is not run_through:
+            calls.append(arguments)
+            assert len(calls) == 1 or go_on.wait(30)
+        return explain_windows(*arguments)
+
+    monkeypatch.setattr(core, "explain_windows", explain_slowly)
+    body = make_body(local_service, explanations.PART + 1)
+    try:
+        with serve(models=folder / "two.safetensors", request_timeout=30 if by_header else 3) as client:
+            headers = {**NDJSON, **({"X-Request-Timeout": "3"} if by_header else {})}
+            answer = client.post(EXPLAIN, json=body, headers=headers)
+            go_on.set()
+    finally:
+        go_on.set()
+    _, *lines, last = read_lines(answer)
+    assert answer.status_code == 200
+    assert [line["instance"] for line in lines] == [*range(explanations.PART)]
+    assert (last["status"], last["error"]) == (
+        503,
+        "the result is still being computed after 3 s (request_timeout); retry later",
+    )

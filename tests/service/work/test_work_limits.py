@@ -1,0 +1,244 @@
+"""What clients can't do to a server: take the places of others, hold its event loop, or fill its memory."""
+
+from __future__ import annotations
+
+import json
+import select
+import threading
+import tracemalloc
+from dataclasses import replace
+
+import httpx2
+import pytest
+import torch
+from factories import make_model, make_windows
+from sockets import connect, head, is_at_rest
+from waiting import poll
+
+from kanmodel import Model, overall
+from kanmodel import model as core
+from kanmodel.checkpoint import Provenance, Reference, save_checkpoint
+from kanmodel.explain.functions.curves import sample_edges
+from kanmodel.explain.paths.ledger import explain_windows
+from kanmodel.network.chain import Network
+from kanmodel.network.config import RecurrentConfig, plain_layers
+from kanmodel.pausing import go_on as run_through
+from service.http.answers import answer_json, encode_json
+from service.models.registry import Served
+from service.schemas.edges import describe_edges
+from service.work import estimates
+from service.work.estimates import estimate_curves, estimate_explanations
+from service.work.explanations import explain_all
+
+NDJSON = {"Accept": "application/x-ndjson"}
+FLOW = {"output": ["a+1", "a+2", "b+1", "b+2"], "detail": "flow", "tolerance": 1.0}
+
+
+def body_of(model, n, **members):
+    return {"instances": make_windows(model, n).tolist(), **members}
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """A model whose head has 64, 16 and 1 nodes."""
+    small = make_model("lstm", hidden_size=64, n_reference=24, with_targets=False)
+    torch.manual_seed(0)
+    config = replace(
+        small.config, head=plain_layers([64, 16, 1]), recurrent=RecurrentConfig("lstm", 64), dtype="float32"
+    )
+    reference = Reference(small.reference.windows.to(torch.float32))
+    folder = tmp_path_factory.mktemp("wide")
+    model = replace(
+        small, network=Network(config), reference=reference, provenance=Provenance.now("train", verified=True)
+    )
+    save_checkpoint(model, folder / "wide.safetensors")
+    return folder
+
+
+def test_curves_that_take_more_memory_than_there_is_are_refused(serve, wide):
+    """All edges of a head of 64, 16 and 1 nodes at 2001 points: one sentence, and nothing is sampled."""
+    with serve(models=wide) as client:
+        refused = client.get("/v1/models/wide/edges?points=2001&fidelity=1")
+        assert refused.status_code == 422
+        assert refused.json()["error"].startswith("request would take ")
+        assert refused.json()["error"].endswith(" MB of memory, of at most 201 MB (max_work_bytes)")
+        assert client.get("/v1/models/wide/edges?points=21&fidelity=1").status_code == 200
+        poll(lambda: is_at_rest(client))
+
+
+def test_curves_have_a_deadline_and_a_place(serve, folder, monkeypatch):
+    """Sampling waits no longer than a request does, takes the place of an explanation, and gives it back."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def sample_slowly(*arguments):
+        begun.set()
+        assert go_on.wait(60)
+        return sample_edges(*arguments)
+
+    monkeypatch.setattr(core, "sample_edges", sample_slowly)
+    url = "/v1/models/nyc-weather/edges?points=2001&fidelity=1"
+    with serve(models=folder / "nyc-weather.safetensors", max_explanations=1) as client:
+        assert client.get("/v1/models/nyc-weather/report").status_code == 200
+        poll(lambda: is_at_rest(client))
+        try:
+            assert client.get(url, headers={"X-Request-Timeout": "0.5"}).status_code == 503
+            assert begun.is_set()
+            refused = client.get("/v1/models/nyc-weather/topology?fidelity=0.5")
+            assert refused.json()["error"] == "1 explanations are waiting already (max_explanations); retry later"
+        finally:
+            go_on.set()
+        poll(lambda: is_at_rest(client))
+        assert client.get(url).status_code == 200
+
+
+def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, folder, local_service):
+    """As one object the explanations of many windows are refused before any is computed; line by line they come."""
+    body = body_of(local_service.models["two"], 400, **FLOW)
+    with serve(models=folder / "two.safetensors", max_work_bytes=12 << 20, cached_results=1) as client:
+        refused = client.post("/v1/models/two:explain", json=body)
+        assert refused.status_code == 422 and "(max_work_bytes)" in refused.json()["error"]
+        lines = client.post("/v1/models/two:explain", json=body, headers=NDJSON).text.splitlines()
+        assert [json.loads(line)["instance"] for line in lines[1:]] == [number // 4 for number in range(1600)]
+        poll(lambda: is_at_rest(client))
+
+
+@pytest.mark.parametrize("name", ["two", "front", "head", "nyc-weather"])
+@pytest.mark.parametrize("detail", ["features", "steps", "flow"])
+def test_explanations_take_no_more_bytes_than_estimated(local_service, name, detail):
+    """Their JSON, and the objects of one part, are within what is counted before."""
+    from service.requests.explanations import read_question
+    from service.settings import Settings
+
+    model = local_service.models[name]
+    members = {"output": list(model.config.outputs), "detail": detail, "baseline": {"reference": 2}}
+    body = json.dumps(body_of(model, 2, **members)).encode()
+    question = read_question(body, Served(name, Model(model)), Settings())
+    tracemalloc.start()
+    try:
+        described = explain_all(question)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    lines = sum(len(encode_json(one)) for one in described)
+    assert 2 * lines <= estimate_explanations(question, "json") - estimate_explanations(question, "lines")
+    assert held <= estimate_explanations(question, "lines") + 200_000  # of what is made once
+    assert lines * 20 >= estimates._estimate_json(question) * question.total  # not far more than they take
+
+
+def test_curves_take_no_more_bytes_than_estimated(local_service):
+    """From sampling to the encoded answer."""
+    model = Model(local_service.models["two"])
+    topology = model.topology(fidelity=1.0)
+    edges = topology.kan_edges
+    model.curves(edges, 11)
+    tracemalloc.start()
+    try:
+        answer = answer_json(describe_edges(Served("two", model), topology, model.curves(edges, 2001)))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak <= estimate_curves(len(edges), 2001).n_bytes <= 10 * len(answer.body)
+
+
+def test_explanations_leave_forecasts_their_places(serve, folder, local_service, monkeypatch):
+    """While more are asked to be explained than there are places, every forecast is answered."""
+    begun, go_on = threading.Semaphore(0), threading.Event()
+
+    def explain_slowly(*arguments):
+        if arguments[-1] is not run_through:  # the model is warmed up
+            begun.release()
+            assert go_on.wait(60)
+        return explain_windows(*arguments)
+
+    monkeypatch.setattr(core, "explain_windows", explain_slowly)
+    body = body_of(local_service.models["two"], 1)
+    statuses = []
+    with serve(models=folder / "two.safetensors", max_queue=3, max_explanations=3, cached_results=1) as client:
+
+        def explain():
+            with httpx2.Client(base_url=client.base_url, timeout=60) as one:
+                statuses.append(one.post("/v1/models/two:explain", json={**body, "output": "a+1"}).status_code)
+
+        threads = [threading.Thread(target=explain) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        try:
+            assert begun.acquire(timeout=60)
+            poll(lambda: len(statuses) == 5)
+            assert {client.post("/v1/models/two:predict", json=body).status_code for _ in range(20)} == {200}
+        finally:
+            go_on.set()
+        for thread in threads:
+            thread.join()
+        poll(lambda: is_at_rest(client))
+    assert sorted(statuses) == [200] * 3 + [503] * 5
+
+
+def test_a_client_that_leaves_breaks_off_what_it_alone_waited_for(serve, folder, monkeypatch):
+    """A global result ends at its next pause once the connection is closed."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def never_end(*arguments):
+        begun.set()
+        try:
+            while True:
+                arguments[-1]()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(overall, "trace_fidelity", never_end)
+    with serve(models=folder / "head.safetensors", cached_results=1) as client:
+        with connect(client) as connection:
+            connection.sendall(head("GET", "/v1/models/head/topology/fidelity"))
+            assert begun.wait(60)
+            assert not ended.is_set()
+        assert ended.wait(60)
+        poll(lambda: is_at_rest(client))
+
+
+def test_a_preparation_that_takes_long_goes_on_past_deadlines(serve, folder, monkeypatch):
+    """Requests for the result are answered by 503 with Retry-After until it is there, and it is computed once."""
+    begun, may_end, measured = threading.Event(), threading.Event(), []
+    measure = overall.measure_importance
+
+    def take_long(model, output, pause):
+        measured.append(output)
+        begun.set()
+        while not may_end.wait(0.01):
+            pause()
+        return measure(model, output, pause)
+
+    monkeypatch.setattr(overall, "measure_importance", take_long)
+    with serve(models=folder / "head.safetensors", request_timeout=0.2) as client:
+        assert begun.wait(60)
+        for _ in range(3):
+            late = client.get("/v1/models/head/topology")
+            assert (late.status_code, late.json()["code"]) == (503, "deadline_exceeded")
+            assert int(late.headers["Retry-After"]) >= 1
+        assert "kanscope_unprepared_outputs 1.0" in client.get("/metrics").text
+        may_end.set()
+        poll(lambda: "kanscope_unprepared_outputs 0.0" in client.get("/metrics").text)
+        assert client.get("/v1/models/head/topology", headers={"X-Request-Timeout": "60"}).status_code == 200
+    assert measured == [0]
+
+
+def test_large_bodies_leave_small_requests_their_room(serve, folder, local_service):
+    """Clients that send large bodies without end take the memory for large ones, and no more; small ones pass."""
+    model = local_service.models["two"]
+    start = head(
+        "POST", "/v1/models/two:predict", "Content-Type: application/json", f"Content-Length: {4 << 20}"
+    ) + b" " * (1 << 20)
+    body = body_of(model, 1)
+    with serve(models=folder / "two.safetensors", max_work_bytes=4 << 20, cached_results=1) as client:
+        slow = [connect(client) for _ in range(4)]
+        try:
+            for connection in slow:
+                connection.sendall(start)
+            poll(lambda: len(select.select(slow, [], [], 0)[0]) == 2)
+            refused, _, _ = select.select(slow, [], [], 0)
+            assert [connection.recv(12) for connection in refused] == [b"HTTP/1.1 503"] * 2
+            assert {client.post("/v1/models/two:predict", json=body).status_code for _ in range(20)} == {200}
+        finally:
+            for connection in slow:
+                connection.close()
+        poll(lambda: is_at_rest(client))
