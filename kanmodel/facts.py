@@ -116,6 +116,11 @@ class Facts(Result):
         reference = self.loaded.reference
         return Reference(self.scaling.features_to_original(reference.windows), reference.targets, reference.times)
 
+    @cached_property
+    def reference_predictions(self) -> Array:
+        """Predictions for the reference windows, (n, n_outputs), original units; to rounding what `predict` gives."""
+        return self.scaling.outputs_to_original(self.loaded.reference_outputs)
+
     def table(self) -> list[dict[str, Any]]:
         """A row for each feature."""
         return [asdict(feature) for feature in self.features]

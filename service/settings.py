@@ -39,7 +39,7 @@ class Settings(BaseSettings):
             changes.
         keys: API keys in the same form, separated by ``;`` or new lines.
         no_auth: serve without keys on an address that others reach.
-        reference_windows: whether reference windows, which are training data, can be read one by one.
+        reference_windows: whether reference windows, which are training data, can be listed and read.
         allowed_hosts: names, by commas, that the Host header may hold on a loopback address, beside its own.
         allowed_origins: origins whose scripts may read answers (CORS), such as ``https://example.org``, separated by
             commas.

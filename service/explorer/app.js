@@ -20,8 +20,8 @@ import { isPassing, tellProgress, waitForNext } from "./waiting.js";
  * @property {string} output name of the output
  * @property {string | null} unit of the output
  * @property {(view: string, values?: Record<string, string>) => string} link to another view, with what is chosen here
- * @property {(values: Record<string, string>, replace?: boolean) => void} set changes values of this view's address, as
- *   a new entry of the history or in the place of the last
+ * @property {(values: Record<string, string>, replace?: boolean) => Promise<void>} set changes values of this view's
+ *   address, as a new entry of the history or in the place of the last, and settles when they are shown
  */
 
 /**
@@ -158,7 +158,7 @@ function go(values, replace = false) {
   const address = writeState({ ...state, values: { ...state.values, ...values } });
   if (replace || address === location.hash) history.replaceState(null, "", address);
   else history.pushState(null, "", address);
-  void show();
+  return show();
 }
 
 /**

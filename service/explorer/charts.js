@@ -3,7 +3,6 @@
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { amount, signed } from "./figures.js";
-import { hideHint, showHint } from "./hint.js";
 
 const CLASS = "plot"; // whose style the page's Content-Security-Policy lets in
 
@@ -153,69 +152,12 @@ function stack(contributions, start) {
 }
 
 /**
- * What each feature added at each step: rows by how much they add or take, columns from the oldest step to the newest.
- *
- * @param {Explanation} explanation with steps
- * @param {string[]} features
- * @param {number[][]} window
- * @param {string | null} unit
- * @param {number} width
- */
-export function drawHeatMap({ steps = [] }, features, window, unit, width) {
-  const sizes = new Map(features.map((name, index) => [name, d3.sum(steps, (row) => Math.abs(row[index]))]));
-  const order = d3.sort(features, (name) => -(sizes.get(name) ?? 0));
-  const cells = steps.flatMap((row, step) =>
-    row.map((value, index) => ({
-      feature: features[index],
-      ago: step - steps.length + 1,
-      value,
-      input: window[step][index],
-    })),
-  );
-  const chart = plot({
-    width,
-    ...rowsOf(features, 17, width),
-    marginRight: 8,
-    ariaLabel: "Contribution of each feature at each step",
-    x: { ...stepsOf(steps.length, width), padding: 0.04 },
-    y: { ...namesOf(order, width), padding: 0.06 },
-    color: {
-      type: "linear",
-      domain: symmetric(cells.map(({ value }) => value)),
-      range: ["var(--down)", "var(--nought)", "var(--up)"],
-      interpolate: /** @type {any} */ (mix),
-    },
-    marks: [
-      Plot.cell(cells, {
-        x: "ago",
-        y: "feature",
-        fill: "value",
-      }),
-    ],
-  });
-  const rects = [...chart.querySelectorAll("rect")];
-  const tell = (/** @type {Event} */ event) => {
-    const rect = event.target instanceof SVGRectElement ? event.target : null;
-    const cell = rect && cells[rects.indexOf(rect)];
-    if (!cell) return hideHint();
-    const { feature, ago, value, input } = cell;
-    const when = ago === 0 ? "newest step" : `${-ago} before the newest`;
-    showHint(rect, [`${feature}, ${when}`, `added ${signed(value, unit)}`, `was ${amount(input)}`]);
-  };
-  for (const kind of ["pointerover", "pointerdown"]) chart.addEventListener(kind, tell); // a tap is the latter
-  chart.addEventListener("pointerleave", (event) => {
-    if (/** @type {PointerEvent} */ (event).pointerType === "mouse") hideHint();
-  });
-  return chart;
-}
-
-/**
  * A colour between two, by CSS, which knows what the variables are in the light and in the dark.
  *
  * @param {string} from
  * @param {string} to
  */
-function mix(from, to) {
+export function mix(from, to) {
   return (/** @type {number} */ share) => `color-mix(in oklab, ${to} ${(share * 100).toFixed(1)}%, ${from})`;
 }
 
@@ -264,7 +206,7 @@ export function drawSteps(steps, unit, width) {
  * @param {number} width of the chart
  * @param {(name: string) => string} [more] what is written after each
  */
-function rowsOf(names, height, width, more = () => "") {
+export function rowsOf(names, height, width, more = () => "") {
   const marginLeft = 10 + CHARACTER * Math.max(...names.map((name) => (shorten(name, width) + more(name)).length));
   return { height: 44 + names.length * height, marginLeft, marginTop: 8, marginBottom: 36 };
 }
@@ -276,7 +218,7 @@ function rowsOf(names, height, width, more = () => "") {
  * @param {number} width of the chart
  * @param {(name: string) => string} [more] what is written after each
  */
-function namesOf(names, width, more = () => "") {
+export function namesOf(names, width, more = () => "") {
   const tickFormat = (/** @type {string} */ name) => shorten(name, width) + more(name);
   return { domain: names, label: null, tickSize: 0, tickFormat };
 }
@@ -287,7 +229,7 @@ function namesOf(names, width, more = () => "") {
  * @param {number} count
  * @param {number} width of the chart
  */
-function stepsOf(count, width) {
+export function stepsOf(count, width) {
   return {
     label: "step, the newest is 0 →",
     type: /** @type {const} */ ("band"),

@@ -13,7 +13,7 @@ const DOT = 9; // radius of the feature that adds most
 const MIN_DOT = 2;
 
 /**
- * Gives each part of the picture the colour and the size of what passes through it.
+ * Gives each part of the picture the colour and the size of what passes through it, whatever it had of another forecast.
  *
  * @param {SVGSVGElement} root
  * @param {Flow} flow
@@ -24,7 +24,7 @@ export function colorFlow(root, flow, contributions) {
   const strongest = largest(flow.edges.values());
   for (const edge of edgesOf(root)) {
     const value = flow.edges.get(edgeKey(/** @type {any} */ (edge.dataset))) ?? 0;
-    edge.classList.add(value < 0 ? "down" : "up");
+    paint(edge, value);
     const width = THIN + (THICK - THIN) * (Math.abs(value) / strongest);
     for (const link of edge.querySelectorAll(".link")) link.setAttribute("stroke-width", width.toFixed(2));
   }
@@ -33,10 +33,19 @@ export function colorFlow(root, flow, contributions) {
   for (const node of /** @type {NodeListOf<SVGGElement>} */ (root.querySelectorAll("g.node"))) {
     const id = node.dataset.node ?? "";
     const value = contributions[id.replace(/^feature:/, "")] ?? passing.get(id);
-    if (value !== undefined) node.classList.add(value < 0 ? "down" : "up");
+    if (value !== undefined) paint(node, value);
     const dot = id.startsWith("feature:") && value !== undefined && node.querySelector("circle:not(.hit)");
     if (dot) dot.setAttribute("r", (MIN_DOT + (DOT - MIN_DOT) * Math.sqrt(Math.abs(value) / farthest)).toFixed(2));
   }
+}
+
+/**
+ * @param {Element} part
+ * @param {number} value
+ */
+function paint(part, value) {
+  part.classList.toggle("down", value < 0);
+  part.classList.toggle("up", value >= 0);
 }
 
 /** @param {SVGSVGElement} root */

@@ -1,59 +1,280 @@
-/** The values of a window over its steps, beside those of the window that it is compared with. */
+/** The values of a window over its steps, beside other windows; a point of a line is dragged to another value. */
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { plot, shorten } from "./charts.js";
+import { h, svg } from "./dom.js";
+import { fit, nameStep, spread, withValue } from "./edits.js";
+import { amount } from "./figures.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
-
-const N_SERIES = 6;
-const WIDTH = 300; // of a chart, at least
+/** @typedef {import("./edits.js").Feature} Feature */
+/** @typedef {import("./windows.js").Window} Window */
 
 /**
- * The series of the features that add or take most.
+ * The windows whose lines are drawn.
  *
- * @param {Schemas["Explanation"]} explanation
- * @param {Schemas["ModelInfo"]["features"]} features
- * @param {number[][]} window
- * @param {number[][] | undefined} other
- * @param {number} width of the place
+ * @typedef {object} Lines
+ * @property {Window} window that is shown, and changed
+ * @property {Window} [before] as it was before it was changed
+ * @property {Window} [other] that it is compared with
+ * @property {Window} [answer] that has the wanted forecast
  */
-export function drawSeries({ contributions }, features, window, other, width) {
-  const strongest = d3.sort(features, ({ name }) => -Math.abs(contributions[name])).slice(0, N_SERIES);
-  const columns = Math.max(1, Math.min(3, Math.floor(width / WIDTH)));
-  return strongest.map((feature) =>
-    drawFeature(feature, features.indexOf(feature), window, other, Math.floor(width / columns) - 8),
-  );
+
+/**
+ * What happens when a point is moved: the window with it, and how long in ms nothing may follow until it counts.
+ *
+ * @callback Change
+ * @param {Window} window
+ * @param {number} rest
+ * @returns {void}
+ */
+
+const WIDTH = 300; // of a chart, at least
+const HEIGHT = 124;
+const SLACK = 0.5; // of a feature's spread, above and below its values, to drag into
+const NUDGE = 0.1; // of its spread that an arrow moves a point
+const PAGE = 10; // arrows that a page key stands for
+const KEY_REST = 500; // ms
+const LOOKS = {
+  window: { stroke: "var(--up)", strokeWidth: 2 },
+  other: { stroke: "var(--muted)", strokeDasharray: "4 3" },
+  before: { stroke: "var(--muted)", strokeDasharray: "1 3", strokeWidth: 1.5 },
+  answer: { stroke: "var(--down)", strokeDasharray: "7 3", strokeWidth: 1.75 },
+};
+const NAMES = {
+  window: "this window",
+  before: "as it was",
+  other: "what it is compared with",
+  answer: "with the wanted forecast",
+};
+
+/** What the kinds of lines are. */
+function lineKey() {
+  return Object.entries(NAMES).map(([kind, label]) => {
+    const { stroke, strokeWidth = 1, strokeDasharray = null } = /** @type {any} */ (LOOKS)[kind];
+    const line = svg("line", { x1: 0, x2: 26, y1: 5, y2: 5, stroke, "stroke-width": strokeWidth, "stroke-dasharray": strokeDasharray });
+    const mark = svg("svg", { width: 26, height: 10, "aria-hidden": "true" }, line);
+    return { kind: /** @type {keyof Lines} */ (kind), element: h("span", { class: "kind" }, mark, label) };
+  });
 }
 
 /**
- * @param {Schemas["ModelInfo"]["features"][number]} feature
+ * A chart for each of some features.
+ *
+ * @param {Schemas["ModelInfo"]} model
+ * @param {Change} change
+ * @param {(index: number, step: number) => void} choose a point
+ */
+export function seriesCharts({ features, lookback }, change, choose) {
+  const charts = h("div", { class: "series" });
+  const key = lineKey();
+  const element = h("figure", { class: "chart" }, h("figcaption", { class: "kinds muted" }, ...key.map(({ element }) => element)), charts);
+  /** @type {Map<number, ReturnType<typeof seriesChart>>} */
+  const known = new Map();
+  const chartOf = (/** @type {number} */ index) => {
+    const chart = known.get(index) ?? seriesChart(features[index], index, lookback, change, choose);
+    known.set(index, chart);
+    return chart;
+  };
+
+  /**
+   * @param {number[]} indices of the features
+   * @param {Lines} lines
+   */
+  const set = (indices, lines) => {
+    for (const { kind, element } of key) element.hidden = !lines[kind];
+    const room = Math.max(280, charts.clientWidth);
+    const width = Math.floor(room / Math.max(1, Math.min(3, Math.floor(room / WIDTH)))) - 8;
+    const places = indices.map((index) => chartOf(index).element);
+    for (const place of [...charts.children]) if (!places.some((one) => one === place)) place.remove();
+    places.forEach((place, number) => {
+      if (charts.children[number] !== place) charts.insertBefore(place, charts.children[number] ?? null);
+    });
+    for (const index of indices) chartOf(index).set(lines, width);
+  };
+  const chosen = (/** @type {number} */ index, /** @type {number} */ step) => known.get(index)?.chosen(step);
+  return { element, set, chosen };
+}
+
+/**
+ * @param {Feature} feature
+ * @param {number} index of it
+ * @param {number} lookback
+ * @param {Change} change
+ * @param {(index: number, step: number) => void} choose
+ */
+function seriesChart(feature, index, lookback, change, choose) {
+  let step = lookback - 1;
+  /** @type {Lines} */
+  let lines = { window: [] };
+  let width = WIDTH;
+  /** @type {[number, number] | undefined} that stays while a point is dragged */
+  let held;
+  let moved = false;
+  let drawn = ""; // what is drawn, as far as it was given
+  /** @type {ReturnType<typeof plot> | undefined} */
+  let chart;
+  const handle = h("span", { class: "handle", "aria-hidden": "true" });
+  const stage = h("div");
+  const element = h("div", { class: "line", role: "slider", tabindex: 0 }, stage, handle);
+
+  const draw = () => {
+    const domain = held ?? domainOf(feature, index, lines);
+    chart = drawLines(feature, index, lines, domain, width);
+    stage.replaceChildren(chart);
+    mark();
+  };
+  const mark = () => {
+    const value = lines.window[step][index];
+    handle.style.left = `${chart?.scale("x")?.apply(step - lookback + 1)}px`;
+    handle.style.top = `${chart?.scale("y")?.apply(value)}px`;
+    for (const [name, said] of Object.entries(describe(feature, value, nameStep(step, lookback)))) {
+      element.setAttribute(name, said);
+    }
+  };
+  const take = (/** @type {number} */ wanted) => {
+    step = Math.max(0, Math.min(lookback - 1, wanted));
+    choose(index, step);
+    mark();
+  };
+  const move = (/** @type {number} */ value, /** @type {number} */ rest) => {
+    lines = { ...lines, before: lines.before ?? lines.window };
+    lines.window = withValue(lines.window, step, index, fit(value, feature));
+    if (held) draw(); // else it is drawn as it is shown
+    change(lines.window, rest);
+  };
+  const placeOf = (/** @type {PointerEvent} */ event) => {
+    const { left, top } = stage.getBoundingClientRect();
+    return { x: event.clientX - left, y: event.clientY - top };
+  };
+  const stepAt = (/** @type {PointerEvent} */ event) =>
+    Math.round(chart?.scale("x")?.invert?.(placeOf(event).x) ?? 0) + lookback - 1;
+  const begin = (/** @type {PointerEvent} */ event) => {
+    const isTouch = event.pointerType === "touch"; // which elsewhere than on the handle scrolls the page
+    moved = false;
+    if (isTouch && event.target !== handle) return;
+    if (!isTouch) take(stepAt(event));
+    held = domainOf(feature, index, lines);
+    element.setPointerCapture(event.pointerId);
+  };
+  const drag = (/** @type {PointerEvent} */ event) => {
+    if (!held || !event.buttons) return;
+    moved = true;
+    move(clamp(chart?.scale("y")?.invert?.(placeOf(event).y) ?? 0, held), Infinity);
+  };
+  const end = () => {
+    if (!held) return;
+    held = undefined;
+    if (moved) change(lines.window, 0);
+  };
+  const tap = (/** @type {MouseEvent} */ event) => {
+    if (!moved) take(stepAt(/** @type {PointerEvent} */ (event)));
+  };
+  const press = (/** @type {KeyboardEvent} */ event) => {
+    const nudge = feature.integer ? 1 : NUDGE * spread(feature);
+    const ups = { ArrowUp: 1, ArrowDown: -1, PageUp: PAGE, PageDown: -PAGE }[event.key];
+    const steps = { ArrowLeft: -1, ArrowRight: 1, Home: -Infinity, End: Infinity }[event.key];
+    if (ups) move(lines.window[step][index] + ups * nudge, KEY_REST);
+    else if (steps) take(step + steps);
+    else return;
+    event.preventDefault();
+  };
+  element.addEventListener("pointerdown", begin);
+  element.addEventListener("pointermove", drag);
+  element.addEventListener("click", tap);
+  for (const kind of ["pointerup", "pointercancel"]) element.addEventListener(kind, end);
+  element.addEventListener("keydown", press);
+
+  /**
+   * @param {Lines} given
+   * @param {number} room
+   */
+  const set = (given, room) => {
+    if (held) return; // a point is on its way, and has the say
+    lines = given;
+    width = room;
+    const key = JSON.stringify([width, Object.entries(lines).map(([kind, rows]) => [kind, rows?.map((row) => row[index])])]);
+    if (key !== drawn) draw();
+    drawn = key;
+  };
+  const chosen = (/** @type {number} */ wanted) => {
+    step = wanted;
+    if (chart) mark();
+  };
+  return { element, set, chosen };
+}
+
+/**
+ * What a slider is to those who do not see it.
+ *
+ * @param {Feature} feature
+ * @param {number} value
+ * @param {string} when
+ * @returns {Record<string, string>}
+ */
+function describe({ name, unit, min, max }, value, when) {
+  return {
+    "aria-label": `${name} over the steps: left and right choose a step, up and down change its value`,
+    "aria-valuenow": value.toFixed(6),
+    "aria-valuetext": `${amount(value, unit)}, ${when}`,
+    "aria-valuemin": Math.min(value, min ?? value).toFixed(6), // without an exponent, which ARIA does not know
+    "aria-valuemax": Math.max(value, max ?? value).toFixed(6),
+  };
+}
+
+/**
+ * @param {number} value
+ * @param {[number, number]} bounds
+ */
+function clamp(value, [low, high]) {
+  return Math.max(low, Math.min(high, value));
+}
+
+/**
+ * What a chart spans: its lines, and some room to drag into.
+ *
+ * @param {Feature} feature
  * @param {number} index
- * @param {number[][]} window
- * @param {number[][] | undefined} other
+ * @param {Lines} lines
+ * @returns {[number, number]}
+ */
+function domainOf(feature, index, lines) {
+  const values = Object.values(lines).flatMap((window) => (window ?? []).map((row) => row[index]));
+  const [low = 0, high = 0] = d3.extent(values);
+  const slack = SLACK * spread(feature);
+  return [low - slack, high + slack];
+}
+
+/**
+ * @param {Feature} feature
+ * @param {number} index
+ * @param {Lines} lines
+ * @param {[number, number]} domain
  * @param {number} width
  */
-function drawFeature({ name, unit, min, max }, index, window, other, width) {
-  const rows = (/** @type {number[][] | undefined} */ of) =>
-    (of ?? []).map((row, step) => ({ ago: step - window.length + 1, value: row[index] }));
+function drawLines({ name, unit, min, max }, index, lines, domain, width) {
+  const rows = (/** @type {Window | undefined} */ of) =>
+    (of ?? []).map((row, step) => ({ ago: step - lines.window.length + 1, value: row[index] }));
   const bounds = [min, max].flatMap((value) => (value === null ? [] : [{ value }]));
-  const values = [...rows(window), ...rows(other)].map(({ value }) => value);
-  const [low, high] = d3.extent(values);
+  const present = /** @type {(keyof typeof LOOKS)[]} */ (["other", "before", "answer", "window"]).filter(
+    (kind) => lines[kind],
+  );
   return plot({
     width,
-    height: 120,
+    height: HEIGHT,
     marginLeft: 48,
     marginTop: 22,
-    ariaLabel: `${name} over the steps of the window${other ? ", and of the other window" : ""}`,
+    ariaLabel: `${name} over the steps of the window${lines.other ? ", and of the other window" : ""}`,
     x: { label: null, ticks: 4, tickFormat: "d" },
-    y: { label: `↑ ${shorten(name, 2 * width)}${unit ? `, ${unit}` : ""}`, nice: true, ticks: 3, grid: true },
+    y: { label: `↑ ${shorten(name, 2 * width)}${unit ? `, ${unit}` : ""}`, domain, ticks: 3, grid: true },
     marks: [
       Plot.ruleY(
-        bounds.filter(({ value }) => value >= (low ?? 0) && value <= (high ?? 0)),
+        bounds.filter(({ value }) => value >= domain[0] && value <= domain[1]),
         { y: "value", stroke: "var(--wrong)", strokeDasharray: "2 3" },
       ),
-      Plot.lineY(rows(other), { x: "ago", y: "value", stroke: "var(--muted)", strokeDasharray: "4 3" }),
-      Plot.lineY(rows(window), { x: "ago", y: "value", stroke: "var(--up)", strokeWidth: 2 }),
+      ...present.map((kind) => Plot.lineY(rows(lines[kind]), { x: "ago", y: "value", ...LOOKS[kind] })),
+      Plot.dot(rows(lines.window), { x: "ago", y: "value", r: 2, fill: "var(--up)" }),
     ],
   });
 }

@@ -3,12 +3,26 @@
 import { askJson } from "./api.js";
 import { h, segments } from "./dom.js";
 import { amount } from "./figures.js";
+import { findDay } from "./references.js";
 import { packWindow, readWindow, unpackWindow } from "./windows.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
 /** @typedef {import("./windows.js").Window} Window */
-/** @typedef {{window: Window, note: string}} Chosen */
+/** @typedef {{window: Window, note: string}} Loaded */
+
+/**
+ * What the address says of the window, loaded.
+ *
+ * @typedef {object} Chosen
+ * @property {string} source of the window: `ref:` and its number, or `z:` and itself
+ * @property {string} origin of it: another source where the window was changed since
+ * @property {Window} window
+ * @property {Window} [before] it was changed
+ * @property {string} note of what it is
+ * @property {unknown} baseline as :explain takes it
+ * @property {Window} [other] that it is compared with
+ */
 
 const BASELINES = {
   mean: "mean of the reference windows",
@@ -23,8 +37,13 @@ const BASELINES = {
  */
 export function windowInput(page, reject) {
   let shown = "ref:0"; // what the address says of the window
-  const reference = referenceChoice(page, "Number", "window", (source) => page.set({ window: source }));
-  const own = ownWindow(page, (packed) => page.set({ window: packed }), reject);
+  const reference = referenceChoice(page, "Number", "window", (source) => page.set({ window: source, from: "" }));
+  const problem = h("p", { class: "wrong", role: "alert" });
+  const refuse = (/** @type {unknown} */ error) => {
+    problem.textContent = `${error instanceof Error ? error.message : error}. Nothing is shown.`;
+    reject();
+  };
+  const own = ownWindow(page, (packed) => page.set({ window: packed, from: "" }), refuse);
   const show = (/** @type {string} */ source) => {
     kind.set(source);
     reference.element.hidden = source !== "reference";
@@ -32,7 +51,7 @@ export function windowInput(page, reject) {
   };
   const kind = segments("Window", { reference: "reference", own: "your own" }, (source) => {
     show(source);
-    if (source === "reference") page.set({ window: "" });
+    if (source === "reference") page.set({ window: "", from: "" });
     else own.focus();
   });
   const baseline = baselineChoice(page, () => shown);
@@ -43,6 +62,7 @@ export function windowInput(page, reject) {
     reference.element,
     own.element,
     baseline.element,
+    problem,
   );
 
   /**
@@ -50,21 +70,29 @@ export function windowInput(page, reject) {
    *
    * @param {Record<string, string>} values
    * @param {AbortSignal} signal
+   * @returns {Promise<Chosen>}
    */
   const set = async (values, signal) => {
     shown = values.window ?? "ref:0";
-    const isReference = shown.startsWith("ref:");
+    const origin = values.from ?? shown;
+    const isReference = origin.startsWith("ref:");
     show(isReference ? "reference" : "own");
-    const [{ window, note }, other] = await Promise.all([
+    const [{ window, note }, before, other] = await Promise.all([
       loadWindow(shown, page, signal),
+      values.from ? loadWindow(values.from, page, signal) : undefined,
       baseline.set(values.baseline ?? "mean", signal),
     ]);
-    if (isReference) reference.set(shown);
-    else own.set(shown, window);
-    const compared = other ? { note: `${note}; compared with ${other.note}`, baseline: { instance: other.window } } : null;
-    return { window, note, baseline: values.baseline ?? "mean", other: other?.window, ...compared };
+    problem.textContent = "";
+    if (isReference) reference.set(origin);
+    else own.set(origin, before?.window ?? window);
+    const said = before ? `changed from ${before.note}` : note;
+    return {
+      ...{ source: shown, origin, window, before: before?.window, other: other?.window },
+      note: other ? `${said}; compared with ${other.note}` : said,
+      baseline: other ? { instance: other.window } : (values.baseline ?? "mean"),
+    };
   };
-  return { element, set, isOwn: () => !shown.startsWith("ref:"), refuse: own.refuse };
+  return { element, set, isOwn: () => !shown.startsWith("ref:"), refuse };
 }
 
 /**
@@ -73,7 +101,7 @@ export function windowInput(page, reject) {
  * @param {string} source
  * @param {Page} page
  * @param {AbortSignal} [signal]
- * @returns {Promise<Chosen>}
+ * @returns {Promise<Loaded>}
  */
 async function loadWindow(source, page, signal) {
   const [kind, given] = source.split(/:(.*)/s);
@@ -126,7 +154,7 @@ function referenceChoice(page, label, what, choose) {
   const date = h("input", {
     type: "date",
     "aria-label": `Date of the ${what}`,
-    onchange: async () => date.value && take(await nearestTo(date.value, page)),
+    onchange: async () => date.value && take(await findDay(date.value, page)),
   });
   const element = h(
     "div",
@@ -139,24 +167,6 @@ function referenceChoice(page, label, what, choose) {
     date,
   );
   return { element, set: (/** @type {string} */ source) => void (index.value = source.replace("ref:", "")) };
-}
-
-/**
- * The first reference window of a day, or the last before it: they are in the order of time, so few have to be seen.
- *
- * @param {string} day such as 2013-03-01
- * @param {Page} page
- */
-async function nearestTo(day, page) {
-  let [low, high] = [0, page.model.reference_windows - 1];
-  while (low < high) {
-    const middle = Math.floor((low + high) / 2);
-    const { time } = await loadReference(middle, page);
-    if (time === null) return 0;
-    if (time < day) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 /**
@@ -184,7 +194,7 @@ function baselineChoice(page, shown) {
   /**
    * @param {string} source
    * @param {AbortSignal} signal
-   * @returns {Promise<Chosen | undefined>} the window, where it is one
+   * @returns {Promise<Loaded | undefined>} the window, where it is one
    */
   const set = async (source, signal) => {
     const isWindow = source.includes(":");
@@ -201,24 +211,18 @@ function baselineChoice(page, shown) {
  *
  * @param {Page} page
  * @param {(packed: string) => void} accept
- * @param {() => void} reject
+ * @param {(error: unknown) => void} refuse
  */
-function ownWindow(page, accept, reject) {
-  const problem = h("p", { class: "wrong", role: "alert" });
+function ownWindow(page, accept, refuse) {
   const text = h("textarea", { id: "window", rows: 5, spellcheck: "false", placeholder: placeholderOf(page.model) });
   const accepted = { packed: "", text: "" };
-  const refuse = (/** @type {unknown} */ error) => {
-    problem.textContent = `That is no window: ${error instanceof Error ? error.message : error}. Nothing is shown.`;
-    reject();
-  };
   const take = async (/** @type {string} */ given) => {
-    problem.textContent = "";
     try {
       const packed = `z:${await packWindow(readWindow(given, page.model))}`;
       Object.assign(accepted, { packed, text: given });
       accept(packed);
     } catch (error) {
-      refuse(error);
+      refuse(new Error(`That is no window: ${error instanceof Error ? error.message : error}`));
     }
   };
   const readFiles = async (/** @type {FileList | null | undefined} */ files) => {
@@ -255,7 +259,6 @@ function ownWindow(page, accept, reject) {
       h("label", { for: "file" }, "or a file"),
       file,
     ),
-    problem,
   );
   /**
    * Shows the window of the address, as it was given where it was given here.
@@ -265,9 +268,8 @@ function ownWindow(page, accept, reject) {
    */
   const set = (packed, window) => {
     text.value = packed === accepted.packed ? accepted.text : JSON.stringify(window);
-    problem.textContent = "";
   };
-  return { element, set, refuse, focus: () => text.focus() };
+  return { element, set, focus: () => text.focus() };
 }
 
 /** @param {Schemas["ModelInfo"]} model */

@@ -1,4 +1,4 @@
-"""GET /v1/models/{model}/reference/{index}."""
+"""GET /v1/models/{model}/reference and GET /v1/models/{model}/reference/{index}."""
 
 from __future__ import annotations
 
@@ -11,12 +11,50 @@ from service.http.answers import answer_json
 from service.http.errors import ForbiddenError, UnknownValueError
 from service.http.negotiation import refuse_other_than_json
 from service.http.security import READ
-from service.routes.dependencies import MODEL, TheModel, TheParts
+from service.requests.outputs import read_output
+from service.routes.dependencies import MODEL, Parts, TheDeadline, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
 from service.schemas.closed import VersionQuery
-from service.schemas.reference import ReferenceWindow, describe_reference_window
+from service.schemas.reference import (
+    ReferenceList,
+    ReferencesQuery,
+    ReferenceWindow,
+    describe_reference_window,
+    describe_references,
+)
+from service.work.estimates import estimate_description
 
 router = APIRouter(tags=["models"], dependencies=[READ, Depends(refuse_other_than_json)], route_class=PrecomputedRoute)
+
+
+@router.get(
+    f"{MODEL}/reference",
+    operation_id="list_reference_windows",
+    response_model=ReferenceList,
+    responses=describe_errors(404, 406, 422, 503),
+)
+async def list_reference_windows(
+    served: TheModel, parts: TheParts, deadline: TheDeadline, query: Annotated[ReferencesQuery, Query()]
+) -> Response:
+    """Lists the windows that global explanations are computed on: when they were, what was forecast, and what came.
+
+    As one of them it is training data: the setting `reference_windows` turns this off, and the answer is then 403.
+    """
+    _refuse_hidden(parts)
+    config = served.model.config
+    contributions = None
+    if query.contributions:
+        output = read_output(query.output, config)
+        importance = await deadline.wait(parts.results.importance(served, output))
+        contributions = importance.measured.ledger.features
+    elif query.output is not None:
+        read_output(query.output, config)
+    n_entries = min(query.limit, len(served.model.reference)) * (2 * len(config.features) if query.contributions else 1)
+
+    def describe() -> Response:
+        return answer_json(describe_references(served, query, contributions))
+
+    return await parts.work.run(describe, "explanation", estimate_description(n_entries), deadline=deadline)
 
 
 @router.get(
@@ -35,9 +73,13 @@ async def get_reference_window(
 
     It is training data: the setting `reference_windows` turns this off, and the answer is then 403.
     """
-    if not parts.settings.reference_windows:
-        raise ForbiddenError("reference windows are not shown here (reference_windows)")
+    _refuse_hidden(parts)
     count = len(served.model.reference)
     if not 0 <= index < count:
         raise UnknownValueError("index", f"{index} does not exist: there are 0 to {count - 1}", "window_not_found")
     return answer_json(describe_reference_window(served, index))
+
+
+def _refuse_hidden(parts: Parts) -> None:
+    if not parts.settings.reference_windows:
+        raise ForbiddenError("reference windows are not shown here (reference_windows)")

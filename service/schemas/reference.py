@@ -2,13 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from kanmodel.scaling import Array
 from service.models.registry import Served
+from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Name, Version
+
+MAX_LISTED = 1000  # windows of one answer
+Index = Annotated[int, Field(description="Number of the window, from 0, in the order of time.")]
+Time = Annotated[str | None, Field(description="Time stamp of the last step; null where unknown.")]
+Observed = Annotated[
+    list[float] | None,
+    Field(description="What was to be forecast, in the order of the model's `outputs`; null where unknown."),
+]
+
+
+class ReferencesQuery(OutputQuery):
+    """Which windows are listed, and with what."""
+
+    offset: Annotated[int, Field(description="Number of the first window.", ge=0)] = 0
+    limit: Annotated[int, Field(description="How many windows are listed at most.", ge=1, le=MAX_LISTED)] = MAX_LISTED
+    contributions: Annotated[
+        bool,
+        Field(description="Whether to list each window's contributions to `output`, beside its newest values."),
+    ] = False
+
+
+class ReferenceRow(TypedDict):
+    """What is known of one reference window."""
+
+    index: Index
+    time: Time
+    target: Observed
+    prediction: Annotated[list[float], Field(description="Its forecast, in the order of the model's `outputs`.")]
+    contributions: NotRequired[
+        Annotated[
+            list[float],
+            Field(
+                description="Of each feature, in the order of the model's `features`, as `:explain` gives with the "
+                "baseline `mean`; where the query asks for them."
+            ),
+        ]
+    ]
+    newest: NotRequired[
+        Annotated[
+            list[float],
+            Field(description="Values of the features at the newest step, likewise."),
+        ]
+    ]
+
+
+class ReferenceList(TypedDict):
+    """Reference windows in the order of time, without their values."""
+
+    model_name: Name
+    version: Version
+    checkpoint: Checkpoint
+    reference_windows: Annotated[int, Field(description="How many there are.")]
+    offset: Annotated[int, Field(description="Number of the first window listed.")]
+    windows: Annotated[list[ReferenceRow], Field(description="None where `offset` is beyond the last.")]
 
 
 class ReferenceWindow(TypedDict):
@@ -17,17 +73,14 @@ class ReferenceWindow(TypedDict):
     model_name: Name
     version: Version
     checkpoint: Checkpoint
-    index: Annotated[int, Field(description="Number of the window, from 0, in the order of time.")]
+    index: Index
     reference_windows: Annotated[int, Field(description="How many there are.")]
     instance: Annotated[
         list[list[float]],
         Field(description="lookback x n_features, oldest step first; can be sent to :predict and :explain."),
     ]
-    target: Annotated[
-        list[float] | None,
-        Field(description="What was to be forecast, in the order of the model's `outputs`; null where unknown."),
-    ]
-    time: Annotated[str | None, Field(description="Time stamp of the last step; null where unknown.")]
+    target: Observed
+    time: Time
 
 
 def describe_reference_window(served: Served, index: int) -> ReferenceWindow:
@@ -45,6 +98,49 @@ def describe_reference_window(served: Served, index: int) -> ReferenceWindow:
         "index": index,
         "reference_windows": len(reference.windows),
         "instance": reference.windows[index].tolist(),
-        "target": None if reference.targets is None else reference.targets[index].tolist(),
-        "time": None if reference.times is None else reference.times[index],
+        "target": _target_of(served, index),
+        "time": _time_of(served, index),
     }
+
+
+def describe_references(served: Served, query: ReferencesQuery, contributions: Array | None = None) -> ReferenceList:
+    """The reference windows that a query names.
+
+    Args:
+        served: the model.
+        query: which of them.
+        contributions: of all reference windows to one output, (n, n_features); None where nobody asks for them.
+    """
+    model = served.model
+    numbers = range(len(model.reference))[query.offset : query.offset + query.limit]
+    return {
+        "model_name": served.name,
+        "version": served.version,
+        "checkpoint": served.checkpoint,
+        "reference_windows": len(model.reference),
+        "offset": query.offset,
+        "windows": [_describe_row(served, index, contributions) for index in numbers],
+    }
+
+
+def _describe_row(served: Served, index: int, contributions: Array | None) -> ReferenceRow:
+    row: ReferenceRow = {
+        "index": index,
+        "time": _time_of(served, index),
+        "target": _target_of(served, index),
+        "prediction": served.model.reference_predictions[index].tolist(),
+    }
+    if contributions is not None:
+        row["contributions"] = contributions[index].tolist()
+        row["newest"] = served.model.reference.windows[index, -1].tolist()
+    return row
+
+
+def _target_of(served: Served, index: int) -> list[float] | None:
+    targets = served.model.reference.targets
+    return None if targets is None else targets[index].tolist()
+
+
+def _time_of(served: Served, index: int) -> str | None:
+    times = served.model.reference.times
+    return None if times is None else times[index]

@@ -1,52 +1,122 @@
-/** One forecast, explained: the way to it feature by feature, step by step, and through the network. */
+/** One forecast, explained: the way to it feature by feature, step by step, and through the network; and what if. */
 
 import { pictureActions, titleBar } from "../actions.js";
+import { allOutputs } from "../all-outputs.js";
 import { ApiError, askJson } from "../api.js";
-import { drawHeatMap, drawWaterfall, symmetric } from "../charts.js";
+import { drawWaterfall } from "../charts.js";
+import { counterfactuals } from "../counterfactuals.js";
 import { h } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
-import { amount, signed } from "../figures.js";
+import { changedFeatures, countChanges, fit, withFeature } from "../edits.js";
 import { colorFlow, flowTeller, tellCarried, tellFlow } from "../flow-picture.js";
 import { readFlow } from "../flow.js";
-import { drawSeries } from "../series.js";
+import { signKey, stepRows, tellForecast, tellScale, tellWarnings } from "../forecast-summary.js";
+import { heatMap } from "../heat-map.js";
+import { afterRest, latestOnly } from "../latest.js";
+import { nearestReference } from "../nearest.js";
+import { overview } from "../overview.js";
+import { responseCurves } from "../response-curves.js";
+import { seriesCharts } from "../series.js";
+import { swarm } from "../swarm.js";
+import { windowEditor } from "../window-editor.js";
 import { windowInput } from "../window-input.js";
+import { packWindow } from "../windows.js";
 import { zoomable } from "../zoom.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {import("../app.js").Page} Page */
+/** @typedef {import("../window-input.js").Chosen} Chosen */
+/** @typedef {import("../windows.js").Window} Window */
 
-const N_WARNINGS = 5; // that are spelled out
+const N_SERIES = 6; // features whose lines are drawn before others are chosen or changed
 
 /**
  * @param {Page} page
  * @returns {import("../app.js").View}
  */
 export function create(page) {
+  const { features, lookback, name: model } = page.model;
+  const names = features.map(({ name }) => name);
+  const name = () => `${model}-forecast`;
   /** @type {import("../actions.js").Shown | undefined} */
   let shown;
+  /** @type {Chosen | undefined} what the address says */
+  let now;
+  /** @type {Window | undefined} a change that the address does not say yet */
+  let draft;
+  /** @type {Window | undefined} a window that has the wanted forecast, drawn over this one */
+  let answer;
+  /** @type {Record<string, string>} of the address */
+  let given = {};
+  /** @type {number[]} features by how much they add or take, as they were when the window was chosen */
+  let order = [];
+  let ordered = ""; // for which window and baseline
+  let kept = ""; // the source that the last change was written as
+  const rest = afterRest();
+
   const summary = h("div", { class: "card summary", "aria-live": "polite" });
   const warnings = h("ul", { class: "warnings", "aria-label": "Values outside the training range" });
   const waterfall = h("figure", { class: "chart" });
-  const heatMap = h("figure", { class: "chart" });
   const scale = h("div", { class: "scale" });
-  const series = h("figure", { class: "chart series" });
   const { element: drawing, stage, reveal } = zoomable("The forecast's way through the network");
   const carried = h("p", { class: "muted" });
   const flowTable = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Flow at each node" });
-  const name = () => `${page.model.name}-forecast`;
+
+  const choose = (/** @type {number} */ index, /** @type {number} */ step) => {
+    for (const part of [cells, editor, series]) part.chosen(index, step);
+    chosen = index;
+    drawSeries();
+  };
+  let chosen = 0;
+  const edit = (/** @type {Window} */ window, /** @type {number} */ pause) => {
+    draft = window;
+    editor.set(window, now?.before ?? now?.window);
+    drawSeries();
+    void preview(window);
+    if (pause === Infinity) rest.stop();
+    else rest.after(pause, () => void keep(window));
+  };
+  const undo = () => page.set({ window: now?.origin ?? "", from: "" });
+  const compare = () => page.set({ baseline: now?.origin ?? "" });
+  const cells = heatMap(names, page.unit, choose, () => editor.focus());
+  const editor = windowEditor(page, edit, { choose, undo, compare });
+  const series = seriesCharts(page.model, edit, choose);
+  const curves = responseCurves(page, (index, by) => {
+    const window = draft ?? now?.window;
+    choose(index, lookback - 1);
+    if (by === undefined) editor.focusShift();
+    else if (window) edit(withFeature(window, index, (old) => fit(old + by, features[index])), 0);
+  });
+
+  const search = counterfactuals(page, {
+    show: (window) => {
+      answer = window;
+      drawSeries();
+    },
+    take: (window) => edit(window, 0),
+  });
+
+  const outputs = allOutputs(page);
+  const others = swarm(page);
+
   const head = (/** @type {string} */ title, /** @type {HTMLElement} */ place, /** @type {HTMLElement[]} */ ...more) =>
     h("div", { class: "between" }, h("h2", {}, title), ...more, pictureActions(place, name, title));
-  const results = h(
-    "div",
-    { class: "view" },
+  const answers = [
     summary,
     h(
       "div",
       { class: "halves" },
       h("section", { class: "card" }, head("From the baseline to the forecast", waterfall), waterfall),
-      h("section", { class: "card" }, head("Feature by step", heatMap, scale), heatMap),
+      h("section", { class: "card" }, head("Feature by step", cells.element, scale), cells.element),
     ),
-    h("section", { class: "card" }, h("h2", {}, "The window, by its strongest features"), series),
+    h(
+      "section",
+      { class: "card stack" },
+      h("h2", {}, "What if a feature were different"),
+      h("p", { class: "muted" }, "The forecast as all steps of one feature are shifted. A click shifts the window so."),
+      curves.element,
+    ),
+    h("section", { class: "card stack" }, h("h2", {}, "What must change"), search.element),
     h(
       "section",
       { class: "card flow" },
@@ -55,52 +125,164 @@ export function create(page) {
       drawing,
       h("details", {}, h("summary", {}, "What comes in and goes out at each node"), flowTable),
     ),
+    ...(page.model.outputs.length > 1 ? [outputs.element] : []),
+    others.element,
+  ];
+  const nearest = nearestReference(page);
+  const change = h(
+    "section",
+    { class: "card stack" },
+    h("h2", {}, "Change the window"),
+    h("p", { class: "muted" }, "Drag a point, or use the arrow keys on a line; a cell of the map above can be chosen too."),
+    editor.element,
+    series.element,
+    editor.changes,
+    nearest.element,
   );
-  const input = windowInput(page, () => {
-    results.hidden = true; // what was shown before is not the window that was given
-    shown = undefined;
-  });
+  const moments = overview(page);
+  const input = windowInput(page, () => showAnswers(false, false));
+  const showAnswers = (/** @type {boolean} */ explained, /** @type {boolean} */ read) => {
+    for (const answer of answers) answer.hidden = !explained;
+    change.hidden = !read;
+    if (!explained) shown = undefined; // what was shown before is not the window that was given
+  };
   const element = h(
     "div",
     { class: "view forecast" },
     titleBar("Forecast", () => shown),
+    moments.element,
     input.element,
-    results,
+    ...answers.slice(0, 2),
+    change,
+    ...answers.slice(2),
   );
+
+  /** @type {{text: string, answer: Schemas["ExplainResponse"]} | undefined} */
+  let known;
+  /**
+   * @param {import("../api.js").Ask} ask
+   * @param {AbortSignal} [signal]
+   */
+  const explain = async (ask, signal) => {
+    const text = JSON.stringify(ask.body);
+    if (known?.text !== text) known = { text, answer: await askJson(ask, signal) };
+    return known.answer;
+  };
+  const askOf = (/** @type {Chosen} */ { baseline }, /** @type {Window} */ window) => ({
+    path: `${page.path}:explain`,
+    query: page.version,
+    body: { instances: [window], output: page.output, detail: "flow", baseline },
+  });
+
+  /** @type {{topology: Schemas["TopologyResponse"], root: SVGSVGElement} | undefined} the same for all windows */
+  let network;
+  /** @type {(part: SVGGElement) => string[]} */
+  let tell = () => [];
+  const loadNetwork = async (/** @type {AbortSignal} */ signal) => {
+    if (network) return network;
+    const path = `${page.path}/topology`;
+    const [topology, { root }] = await Promise.all([
+      /** @type {Promise<Schemas["TopologyResponse"]>} */ (
+        askJson({ path, query: { ...page.query, pruned: false } }, signal)
+      ),
+      fetchDrawing({ path, query: { ...page.query, color: "contribution" } }, signal),
+    ]);
+    const open = (/** @type {string} */ edge) => (location.hash = page.link("edge", { edge }));
+    stage.replaceChildren(enliven(root, (part) => tell(part), open, reveal));
+    return (network = { topology, root });
+  };
+
+  /** Draws the lines of the window, of what matters most and what is chosen or changed. */
+  const drawSeries = () => {
+    if (!now) return;
+    const window = draft ?? now.window;
+    const before = draft ? (now.before ?? now.window) : now.before;
+    const changed = [before, answer].flatMap((other) => (other ? changedFeatures(window, other) : []));
+    const more = [...new Set([chosen, ...changed])].filter((index) => !order.slice(0, N_SERIES).includes(index));
+    series.set([...order.slice(0, N_SERIES), ...more], { window, before, other: now.other, answer });
+  };
+
+  /**
+   * @param {Chosen} state
+   * @param {Window} window
+   * @param {Schemas["ExplainResponse"]} explained
+   * @param {{topology: Schemas["TopologyResponse"], root: SVGSVGElement}} network
+   */
+  const draw = (state, window, explained, { topology, root }) => {
+    showAnswers(true, true);
+    const [explanation] = explained.explanations;
+    const { contributions } = explanation;
+    const flow = readFlow(explanation, topology);
+    summary.replaceChildren(...tellForecast(explanation, page.unit, state.note), warnings);
+    warnings.replaceChildren(...tellWarnings(explained));
+    waterfall.replaceChildren(drawWaterfall(explanation, page.unit, widthOf(waterfall), window, features));
+    cells.set(explanation, window);
+    scale.replaceChildren(...tellScale(explanation.steps ?? [], page.unit));
+    colorFlow(root, flow, contributions);
+    carried.textContent = tellCarried(root, flow, topology, page.unit);
+    tell = flowTeller(flow, topology, contributions, page.unit);
+    flowTable.replaceChildren(tellFlow(flow, page.unit));
+    shown = { ask: askOf(state, window), name: name(), data: explained, rows: stepRows(explanation, names, window) };
+    const key = JSON.stringify([state.origin, state.baseline]);
+    if (key !== ordered) {
+      order = d3.sort(d3.range(names.length), (index) => -Math.abs(contributions[names[index]]));
+      if (!ordered) choose(order[0], lookback - 1);
+      ordered = key;
+    }
+    curves.set(window, explanation.prediction, order);
+    search.set(given, window);
+    if (page.model.outputs.length > 1) outputs.set(window, state.baseline);
+    others.set(given.swarm === "open", contributions, state.baseline);
+    nearest.set(draft || !state.source.startsWith("ref:") ? window : undefined);
+  };
+
+  const preview = latestOnly(async (/** @type {Window} */ window) => {
+    const state = now;
+    if (!state || !network) return;
+    try {
+      const explained = await explain(askOf(state, window));
+      if (state === now) draw(state, window, explained, network);
+    } catch (error) {
+      if (state === now) refuse(error);
+    }
+  });
+  const refuse = (/** @type {unknown} */ error) => {
+    input.refuse(error);
+    showAnswers(false, true);
+  };
+
+  /** Writes a change into the address. */
+  const keep = async (/** @type {Window} */ window) => {
+    if (!now) return;
+    const { origin } = now;
+    const isChanged = countChanges(window, now.before ?? now.window) > 0;
+    kept = isChanged ? `z:${await packWindow(window)}` : origin;
+    await page.set({ window: kept, from: isChanged ? origin : "" });
+    if (draft === window) draft = undefined;
+  };
 
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
-    const { window, note, baseline, other } = await input.set(values, signal);
-    const body = { instances: [window], output: page.output, detail: "flow", baseline };
-    const ask = { path: `${page.path}:explain`, query: page.version, body };
-    const graph = { path: `${page.path}/topology`, query: { ...page.query, pruned: false } };
-    const picture = { path: graph.path, query: { ...page.query, color: "contribution" } };
-    results.hidden = false;
+    const next = await input.set(values, signal);
+    if (next.source !== kept) {
+      rest.stop();
+      draft = undefined;
+    }
+    now = next;
+    given = values;
+    const window = draft ?? next.window;
+    editor.set(window, next.before);
+    void moments.set(next.origin);
+    change.hidden = false;
     try {
-      const [answer, topology, { root }] = await Promise.all([
-        /** @type {Promise<Schemas["ExplainResponse"]>} */ (askJson(ask, signal)),
-        /** @type {Promise<Schemas["TopologyResponse"]>} */ (askJson(graph, signal)),
-        fetchDrawing(picture, signal),
-      ]);
-      const [explanation] = answer.explanations;
-      const features = page.model.features.map(({ name }) => name);
-      const flow = readFlow(explanation, topology);
-      summary.replaceChildren(...tellForecast(explanation, page.unit, note), warnings);
-      warnings.replaceChildren(...tellWarnings(answer));
-      waterfall.replaceChildren(drawWaterfall(explanation, page.unit, widthOf(waterfall), window, page.model.features));
-      heatMap.replaceChildren(drawHeatMap(explanation, features, window, page.unit, widthOf(heatMap)));
-      scale.replaceChildren(...tellScale(explanation.steps ?? [], page.unit));
-      series.replaceChildren(...drawSeries(explanation, page.model.features, window, other, widthOf(series)));
-      colorFlow(root, flow, explanation.contributions);
-      carried.textContent = tellCarried(root, flow, topology, page.unit);
-      const tell = flowTeller(flow, topology, explanation.contributions, page.unit);
-      const open = (/** @type {string} */ edge) => (location.hash = page.link("edge", { edge }));
-      stage.replaceChildren(enliven(root, tell, open, reveal));
-      flowTable.replaceChildren(tellFlow(flow, page.unit));
-      shown = { ask, name: name(), data: answer, rows: stepRows(explanation, features, window) };
+      const [explained, loaded] = await Promise.all([explain(askOf(next, window), signal), loadNetwork(signal)]);
+      draw(next, window, explained, loaded);
+      drawSeries();
     } catch (error) {
-      if (!signal.aborted && input.isOwn() && error instanceof ApiError && error.status === 422) input.refuse(error);
-      else throw error;
+      if (!signal.aborted && input.isOwn() && error instanceof ApiError && error.status === 422) {
+        refuse(error);
+        drawSeries();
+      } else throw error;
     }
   };
   return { element, update };
@@ -109,72 +291,4 @@ export function create(page) {
 /** @param {HTMLElement} place */
 function widthOf(place) {
   return Math.max(280, place.clientWidth);
-}
-
-/**
- * @param {Schemas["Explanation"]} explanation
- * @param {string | null} unit
- * @param {string} note
- */
-function tellForecast({ prediction, baseline_prediction: baseline, error, tolerance, converged }, unit, note) {
-  const figure = (/** @type {string} */ name, /** @type {string} */ value) =>
-    h("div", { class: "figure", "data-figure": name }, h("span", { class: "muted" }, name), h("strong", {}, value));
-  const exact = `No contribution is off by more than about ${amount(error, unit)}`;
-  return [
-    figure("forecast", amount(prediction, unit)),
-    h("span", { class: "sign", "aria-hidden": "true" }, "="),
-    figure("baseline", amount(baseline, unit)),
-    h("span", { class: "sign", "aria-hidden": "true" }, "+"),
-    figure("contributions", signed(prediction - baseline, unit)),
-    h(
-      "p",
-      { class: "muted" },
-      `${note}. ${converged ? `${exact}.` : `Not converged to the tolerance of ${amount(tolerance, unit)}: these contributions may be wrong.`}`,
-    ),
-  ];
-}
-
-/**
- * Values that the model was not trained on, of which a forecast says little.
- *
- * @param {Schemas["ExplainResponse"]} answer
- */
-function tellWarnings({ warnings, warnings_omitted: omitted = 0 }) {
-  const told = warnings
-    .slice(0, N_WARNINGS)
-    .map(({ feature, step, message }) => h("li", {}, `${feature} at step ${amount(step)}: ${message}`));
-  const more = warnings.length + omitted - told.length;
-  return more ? [...told, h("li", {}, `and ${more} more features`)] : told;
-}
-
-/** What the two colours mean. */
-function signKey() {
-  return h(
-    "span",
-    { class: "key muted" },
-    h("i", { class: "up" }),
-    "pushes up",
-    h("i", { class: "down" }),
-    "pushes down",
-  );
-}
-
-/**
- * @param {number[][]} steps
- * @param {string | null} unit
- */
-function tellScale(steps, unit) {
-  const [low, , high] = symmetric(steps.flat());
-  return [h("span", {}, amount(low)), h("i", {}), h("span", {}, signed(high, unit))];
-}
-
-/**
- * @param {Schemas["Explanation"]} explanation
- * @param {string[]} features
- * @param {number[][]} window
- */
-function stepRows({ steps = [] }, features, window) {
-  return steps.flatMap((row, step) =>
-    row.map((contribution, index) => ({ step, feature: features[index], value: window[step][index], contribution })),
-  );
 }

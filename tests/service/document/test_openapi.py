@@ -128,6 +128,7 @@ def test_operation_ids_are_those_that_clients_are_generated_from():
         "get_topology",
         "get_fidelity_curve",
         "get_reference_window",
+        "list_reference_windows",
         "get_report",
         "list_edges",
         "get_edge",
@@ -172,6 +173,7 @@ def test_what_every_answer_has_is_in_the_document():
         assert ("ETag" in headers) == ("304" in operation["responses"])
     kept = {name for name, (_, _, operation) in OPERATIONS.items() if "304" in operation["responses"]}
     assert {"get_attributions", "get_topology", "get_edge", "get_report", "get_reference_window"} <= kept
+    assert "list_reference_windows" in kept
     assert {"get_comparison", "get_formula"} <= kept
     assert not {"predict", *EXPLAINING, "infer", "get_model"} & kept
 
@@ -275,6 +277,9 @@ def test_answers_of_every_shape_of_model_are_as_described(service, name):
         "get_topology": service.get(f"{path}/topology", params={**query, "pruned": False}),
         "get_fidelity_curve": service.get(f"{path}/topology/fidelity", params=query),
         "get_reference_window": service.get(f"{path}/reference/1"),
+        "list_reference_windows": service.get(
+            f"{path}/reference", params={**query, "limit": 3, "contributions": name == "two"}
+        ),
         "get_report": service.get(f"{path}/report", params=query),
         "list_edges": service.get(f"{path}/edges", params={**query, "points": 3}),
         "get_model_metadata": service.get(path.replace("v1", "v2")),

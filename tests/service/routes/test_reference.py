@@ -34,6 +34,70 @@ def test_a_reference_window_is_that_of_the_checkpoint(service, name):
     np.testing.assert_allclose(predicted["predictions"][0], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
+def test_the_list_says_of_each_window_what_it_is(service, name):
+    """Time, target and forecast of each are those that the window has alone, in the order of time."""
+    model = service.models[name]
+    answer = service.get(f"/v1/models/{name}/reference").json()
+    count = len(model.reference.windows)
+    assert (answer["reference_windows"], answer["offset"]) == (count, 0)
+    assert [row["index"] for row in answer["windows"]] == list(range(count))
+    assert not any({"contributions", "newest"} & set(row) for row in answer["windows"])
+    for index in (0, 3, count - 1):
+        row = answer["windows"][index]
+        alone = service.get(f"/v1/models/{name}/reference/{index}").json()
+        assert (row["time"], row["target"]) == (alone["time"], alone["target"])
+        predicted = service.post(f"/v1/models/{name}:predict", {"instances": [alone["instance"]]}).json()
+        np.testing.assert_allclose(row["prediction"], predicted["predictions"][0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("offset", "limit"), [(0, 1), (10, 7), (158, 7), (160, 5), (10**12, 1)])
+def test_the_list_is_read_in_pages(service, offset, limit):
+    """Each page is a part of the whole; beyond the last window there is none."""
+    whole = service.get("/v1/models/head/reference").json()["windows"]
+    answer = service.get("/v1/models/head/reference", params={"offset": offset, "limit": limit}).json()
+    assert answer["windows"] == whole[offset : offset + limit]
+    assert (answer["offset"], answer["reference_windows"]) == (offset, 160)
+
+
+@pytest.mark.parametrize("name", ["two", "front", "head"])
+def test_the_list_has_the_contributions_that_explain_gives(service, name):
+    """With them each window has its newest values, and its contributions sum to its forecast less the baseline's."""
+    model = service.models[name]
+    output = model.config.outputs[-1]
+    query = {"contributions": True, "output": output, "offset": 5, "limit": 3}
+    rows = service.get(f"/v1/models/{name}/reference", params=query).json()["windows"]
+    windows = model.scaling.features_to_original(model.reference.windows)[5:8]
+    explained = service.post(
+        f"/v1/models/{name}:explain", {"instances": windows.tolist(), "output": output, "tolerance": 1e-4}
+    ).json()["explanations"]
+    for row, window, one in zip(rows, windows, explained, strict=True):
+        np.testing.assert_allclose(row["newest"], window[-1], rtol=1e-6)
+        wanted = list(one["contributions"].values())
+        within = 11 * one["tolerance"]  # that of the list is ten times as wide
+        np.testing.assert_allclose(row["contributions"], wanted, rtol=0, atol=within)
+        total = row["prediction"][-1] - one["baseline_prediction"]
+        assert sum(row["contributions"]) == pytest.approx(total, abs=within)
+
+
+@pytest.mark.parametrize(
+    ("query", "path"),
+    [
+        ({"limit": 0}, "limit"),
+        ({"limit": 1001}, "limit"),
+        ({"offset": -1}, "offset"),
+        ({"contributions": True}, "output"),
+        ({"output": "c+1"}, "output"),
+        ({"page": 2}, "page"),
+    ],
+)
+def test_a_list_that_can_t_be_is_refused(service, query, path):
+    """What is out of bounds, unknown, or missing is named."""
+    answer = service.get("/v1/models/two/reference", params=query)
+    assert answer.status_code in (404, 422)
+    assert path in answer.json()["error"]
+
+
 @pytest.mark.parametrize("index", ["-1", "160", "1000000000000"])
 def test_an_index_beyond_the_windows_is_404(service, index):
     """The error says which there are."""
@@ -53,11 +117,14 @@ def test_windows_without_targets_and_times_have_null_there(serve, folder_of):
     with serve(models=folder_of(with_targets=False)) as client:
         answer = client.get("/v1/models/m/reference/0").json()
         assert (answer["target"], answer["time"]) == (None, None)
+        row = client.get("/v1/models/m/reference", params={"limit": 1}).json()["windows"][0]
+        assert (row["target"], row["time"]) == (None, None) and len(row["prediction"]) == 1
 
 
 def test_a_setting_keeps_the_windows_back(serve, folder_of):
     """They are training data, so that whoever serves a model may not show them."""
     with serve(models=folder_of(), reference_windows=False) as client:
+        assert client.get("/v1/models/m/reference").status_code == 403
         answer = client.get("/v1/models/m/reference/0")
         assert answer.status_code == 403
         assert answer.json()["error"] == "reference windows are not shown here (reference_windows)"

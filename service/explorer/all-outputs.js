@@ -1,0 +1,104 @@
+/** All outputs of one window together: the targets and horizons of a model, with what adds most to each. */
+
+import "./vendor/d3.min.js";
+import { askJson } from "./api.js";
+import { h, table } from "./dom.js";
+import { amount, signed } from "./figures.js";
+import { afterRest } from "./latest.js";
+
+/** @typedef {import("./api.js").Schemas} Schemas */
+/** @typedef {import("./app.js").Page} Page */
+/** @typedef {import("./windows.js").Window} Window */
+
+const REST = 300; // ms without a change
+const N_FEATURES = 8; // that have a column
+const STRONG = 40; // % of the colour behind the largest contribution to an output
+
+/** @param {Page} page */
+export function allOutputs(page) {
+  const { path, version, model } = page;
+  const rest = afterRest();
+  let running = new AbortController();
+  const problem = h("p", { class: "refused", role: "alert" });
+  const place = h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "All outputs" });
+  const element = h(
+    "section",
+    { class: "card stack" },
+    h("h2", {}, "All outputs of this window"),
+    h("p", { class: "muted" }, "Contributions of the features that add or take most; colours are relative to each output."),
+    problem,
+    place,
+  );
+  const ask = async (/** @type {Window} */ window, /** @type {unknown} */ baseline) => {
+    const { signal } = (running = new AbortController());
+    try {
+      const body = { instances: [window], output: model.outputs, baseline };
+      const answer = /** @type {Schemas["ExplainResponse"]} */ (
+        await askJson({ path: `${path}:explain`, query: version, body }, signal)
+      );
+      place.replaceChildren(listOutputs(answer, page));
+      problem.textContent = "";
+    } catch (error) {
+      if (!signal.aborted) problem.textContent = error instanceof Error ? error.message : String(error);
+    }
+  };
+
+  /**
+   * @param {Window} window
+   * @param {unknown} baseline as :explain takes it
+   */
+  const set = (window, baseline) => {
+    running.abort();
+    rest.after(REST, () => void ask(window, baseline));
+  };
+  return { element, set };
+}
+
+/**
+ * @param {Schemas["ExplainResponse"]} answer for a list of outputs
+ * @param {Page} page
+ */
+function listOutputs({ explanations, unit: units }, page) {
+  const sizes = explanations.map(({ contributions }) => Math.max(...Object.values(contributions).map(Math.abs)) || 1);
+  const share = (/** @type {string} */ name) =>
+    Math.max(...explanations.map(({ contributions }, number) => Math.abs(contributions[name]) / sizes[number]));
+  const names = d3.sort(Object.keys(explanations[0].contributions), (name) => -share(name)).slice(0, N_FEATURES);
+  const rows = explanations.map(({ output, prediction, baseline_prediction: baseline, contributions }, number) => {
+    const unit = Array.isArray(units) ? units[number] : units;
+    const cells = names.map((name) => contributionCell(contributions[name], sizes[number]));
+    return h(
+      "tr",
+      { "data-output": output },
+      h("th", { scope: "row" }, outputLink(page, output)),
+      h("td", { class: "number" }, amount(prediction, unit)),
+      h("td", { class: "number" }, amount(baseline)),
+      ...cells,
+    );
+  });
+  return table(["Output", "Forecast", "Baseline", ...names], rows);
+}
+
+/**
+ * @param {number} value
+ * @param {number} largest
+ */
+function contributionCell(value, largest) {
+  const cell = h("td", { class: "number" }, signed(value));
+  const strength = (STRONG * Math.abs(value)) / largest;
+  cell.style.background = `color-mix(in oklab, var(${value < 0 ? "--down" : "--up"}) ${strength.toFixed(0)}%, var(--card))`;
+  return cell;
+}
+
+/**
+ * A link to the explanation of another output of the same window.
+ *
+ * @param {Page} page
+ * @param {string} output
+ */
+function outputLink(page, output) {
+  if (output === page.output) return h("strong", {}, output);
+  const refresh = () => link.setAttribute("href", page.link("forecast", { output }));
+  const link = h("a", { href: "", onfocus: refresh, onpointerenter: refresh, onpointerdown: refresh }, output);
+  refresh();
+  return link;
+}

@@ -1,0 +1,90 @@
+/** Windows made from others, value by value or feature by feature; none is changed itself. */
+
+import "./vendor/d3.min.js";
+
+/** @typedef {import("./windows.js").Window} Window */
+/** @typedef {import("./api.js").Schemas["ModelInfo"]["features"][number]} Feature */
+
+/**
+ * The window with another value in one cell.
+ *
+ * @param {Window} window
+ * @param {number} step row, 0 the oldest
+ * @param {number} index of the feature
+ * @param {number} value
+ * @returns {Window}
+ */
+export function withValue(window, step, index, value) {
+  return window.map((row, number) => (number === step ? replaced(row, index, value) : row));
+}
+
+/**
+ * The window with other values of one feature at every step.
+ *
+ * @param {Window} window
+ * @param {number} index of the feature
+ * @param {(value: number) => number} change
+ * @returns {Window}
+ */
+export function withFeature(window, index, change) {
+  return window.map((row) => replaced(row, index, change(row[index])));
+}
+
+/**
+ * @param {number[]} row
+ * @param {number} index
+ * @param {number} value
+ */
+function replaced(row, index, value) {
+  return row.map((old, place) => (place === index ? value : old));
+}
+
+/**
+ * How many values differ.
+ *
+ * @param {Window} window
+ * @param {Window} before
+ */
+export function countChanges(window, before) {
+  return d3.sum(window, (row, step) => d3.sum(row, (value, index) => Number(value !== before[step][index])));
+}
+
+/**
+ * The features that differ at any step, by number.
+ *
+ * @param {Window} window
+ * @param {Window} before
+ */
+export function changedFeatures(window, before) {
+  return d3.range(window[0].length).filter((index) => window.some((row, step) => row[index] !== before[step][index]));
+}
+
+/**
+ * A value as a feature can have it: whole where its values are, and without the noise of its digits.
+ *
+ * @param {number} value
+ * @param {Feature} feature
+ */
+export function fit(value, { integer }) {
+  return integer ? Math.round(value) : Number(value.toPrecision(6));
+}
+
+/**
+ * What a feature usually varies by, which is the measure of a change.
+ *
+ * @param {Feature} feature
+ */
+export function spread({ std, integer }) {
+  return std || (integer ? 10 : 1);
+}
+
+/**
+ * A step as people count it: 0 is the newest.
+ *
+ * @param {number} step row, 0 the oldest
+ * @param {number} lookback
+ */
+export function nameStep(step, lookback) {
+  const ago = lookback - 1 - step;
+  return ago === 0 ? "newest step" : `${ago} before the newest`;
+}

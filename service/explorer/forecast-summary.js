@@ -1,0 +1,77 @@
+/** A forecast in words and figures, and as rows. */
+
+import { symmetric } from "./charts.js";
+import { h } from "./dom.js";
+import { amount, signed } from "./figures.js";
+
+/** @typedef {import("./api.js").Schemas} Schemas */
+
+const N_WARNINGS = 5; // that are spelled out
+
+/**
+ * @param {Schemas["Explanation"]} explanation
+ * @param {string | null} unit
+ * @param {string} note
+ */
+export function tellForecast({ prediction, baseline_prediction: baseline, error, tolerance, converged }, unit, note) {
+  const figure = (/** @type {string} */ name, /** @type {string} */ value) =>
+    h("div", { class: "figure", "data-figure": name }, h("span", { class: "muted" }, name), h("strong", {}, value));
+  const exact = `No contribution is off by more than about ${amount(error, unit)}`;
+  return [
+    figure("forecast", amount(prediction, unit)),
+    h("span", { class: "sign", "aria-hidden": "true" }, "="),
+    figure("baseline", amount(baseline, unit)),
+    h("span", { class: "sign", "aria-hidden": "true" }, "+"),
+    figure("contributions", signed(prediction - baseline, unit)),
+    h(
+      "p",
+      { class: "muted" },
+      `${note}. ${converged ? `${exact}.` : `Not converged to the tolerance of ${amount(tolerance, unit)}: these contributions may be wrong.`}`,
+    ),
+  ];
+}
+
+/**
+ * Values that the model was not trained on, of which a forecast says little.
+ *
+ * @param {Schemas["ExplainResponse"]} answer
+ */
+export function tellWarnings({ warnings, warnings_omitted: omitted = 0 }) {
+  const told = warnings
+    .slice(0, N_WARNINGS)
+    .map(({ feature, step, message }) => h("li", {}, `${feature} at step ${amount(step)}: ${message}`));
+  const more = warnings.length + omitted - told.length;
+  return more ? [...told, h("li", {}, `and ${more} more features`)] : told;
+}
+
+/** What the two colours mean. */
+export function signKey() {
+  return h(
+    "span",
+    { class: "key muted" },
+    h("i", { class: "up" }),
+    "pushes up",
+    h("i", { class: "down" }),
+    "pushes down",
+  );
+}
+
+/**
+ * @param {number[][]} steps
+ * @param {string | null} unit
+ */
+export function tellScale(steps, unit) {
+  const [low, , high] = symmetric(steps.flat());
+  return [h("span", {}, amount(low)), h("i", {}), h("span", {}, signed(high, unit))];
+}
+
+/**
+ * @param {Schemas["Explanation"]} explanation
+ * @param {string[]} features
+ * @param {number[][]} window
+ */
+export function stepRows({ steps = [] }, features, window) {
+  return steps.flatMap((row, step) =>
+    row.map((contribution, index) => ({ step, feature: features[index], value: window[step][index], contribution })),
+  );
+}

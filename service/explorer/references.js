@@ -1,0 +1,84 @@
+/** The reference windows of a model: when they were, what was forecast, and what came. */
+
+import "./vendor/d3.min.js";
+import { askJson } from "./api.js";
+import { h } from "./dom.js";
+
+/** @typedef {import("./api.js").Schemas} Schemas */
+/** @typedef {import("./app.js").Page} Page */
+
+/**
+ * One reference window, for one output.
+ *
+ * @typedef {object} Moment
+ * @property {number} index
+ * @property {string | null} time
+ * @property {number} forecast
+ * @property {number | undefined} came
+ * @property {number | undefined} error of the forecast: above 0 where it was too high
+ */
+
+const PAGE = 1000; // windows of an answer, at most
+const MOST = 10 * PAGE; // that are asked for
+
+/** @type {WeakMap<Page, Promise<Moment[]>>} */
+const known = new WeakMap();
+
+/**
+ * The reference windows in the order of time, asked for once.
+ *
+ * @param {Page} page
+ * @returns {Promise<Moment[]>}
+ */
+export function loadMoments(page) {
+  const loading = known.get(page) ?? askMoments(page);
+  known.set(page, loading);
+  loading.catch(() => known.delete(page)); // so that they are asked for again
+  return loading;
+}
+
+/** @param {Page} page */
+async function askMoments({ path, version, output, model }) {
+  const place = model.outputs.indexOf(output);
+  const count = Math.min(model.reference_windows, MOST);
+  const answers = await Promise.all(
+    d3.range(0, count, PAGE).map(
+      (offset) =>
+        /** @type {Promise<Schemas["ReferenceList"]>} */ (
+          askJson({ path: `${path}/reference`, query: { ...version, offset, limit: PAGE } })
+        ),
+    ),
+  );
+  return answers
+    .flatMap(({ windows }) => windows)
+    .map(({ index, time, target, prediction }) => {
+      const [forecast, came] = [prediction[place], target?.[place]];
+      return { index, time, forecast, came, error: came === undefined ? undefined : forecast - came };
+    });
+}
+
+/**
+ * The first reference window of a day, or of the time after it; the last where there is none.
+ *
+ * @param {string} day such as 2013-03-01
+ * @param {Page} page
+ */
+export async function findDay(day, page) {
+  const moments = await loadMoments(page);
+  const found = moments.find(({ time }) => time !== null && time >= day);
+  return found ? found.index : moments[0]?.time ? moments.length - 1 : 0;
+}
+
+/**
+ * A link to the explanation of a reference window, with all else that is chosen when it is followed.
+ *
+ * @param {Page} page
+ * @param {number} index
+ * @param {string} label
+ */
+export function windowLink(page, index, label) {
+  const address = () => page.link("forecast", { window: `ref:${index}`, from: "" });
+  const refresh = () => link.setAttribute("href", address());
+  const link = h("a", { href: address(), onfocus: refresh, onpointerenter: refresh, onpointerdown: refresh }, label);
+  return link;
+}

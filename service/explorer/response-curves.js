@@ -1,0 +1,159 @@
+/** The forecast over a shift of each feature, all else as it is, with this window's place on each curve. */
+
+import "./vendor/d3.min.js";
+import "./vendor/plot.umd.min.js";
+import { askJson } from "./api.js";
+import { plot, shorten } from "./charts.js";
+import { h } from "./dom.js";
+import { spread } from "./edits.js";
+import { amount, signed } from "./figures.js";
+import { afterRest } from "./latest.js";
+
+/** @typedef {import("./api.js").Schemas} Schemas */
+/** @typedef {import("./app.js").Page} Page */
+/** @typedef {import("./windows.js").Window} Window */
+
+const REACH = 2; // of a feature's spread, up and down
+const POINTS = 21;
+const N_FIRST = 12; // curves that are drawn before all are wanted
+const REST = 250; // ms without a change, after which they are asked for
+const WIDTH = 218; // of a curve, about; two are side by side even on a phone
+const HEIGHT = 116;
+
+/**
+ * @param {Page} page
+ * @param {(index: number, by: number | undefined) => void} take shifts a feature; undefined where the reader is to say
+ *   by how much
+ */
+export function responseCurves({ path, version, output, unit, model: { features } }, take) {
+  const rest = afterRest();
+  let running = new AbortController();
+  let all = false;
+  /** @type {{window: Window, prediction: number, order: number[]} | undefined} */
+  let wanted;
+  /** @type {Map<number, ReturnType<typeof curveButton>>} */
+  const buttons = new Map();
+  const problem = h("p", { class: "refused", role: "alert" });
+  const place = h("div", { class: "responses" });
+  const more = h("button", { type: "button", hidden: features.length <= N_FIRST, onclick: () => showAll() });
+  more.textContent = `All ${features.length} features`;
+  const element = h("div", { class: "stack" }, problem, place, h("div", { class: "row" }, more));
+  const showAll = () => {
+    all = true;
+    more.hidden = true;
+    void draw();
+  };
+  const buttonOf = (/** @type {number} */ index) => {
+    const button = buttons.get(index) ?? curveButton(features[index], unit, (by) => take(index, by));
+    buttons.set(index, button);
+    return button;
+  };
+  const draw = async () => {
+    running.abort();
+    running = new AbortController();
+    const { signal } = running;
+    if (!wanted) return;
+    const { window, prediction, order } = wanted;
+    const indices = order.slice(0, all ? undefined : N_FIRST);
+    try {
+      const curves = await Promise.all(indices.map((index) => ask(window, index, signal)));
+      const domain = d3.extent([prediction, ...curves.flatMap(({ predictions }) => predictions)]);
+      const places = indices.map((index) => buttonOf(index).element);
+      if (places.some((one, number) => place.children[number] !== one)) place.replaceChildren(...places);
+      const room = Math.max(280, place.clientWidth);
+      const width = Math.floor(room / Math.max(2, Math.floor(room / WIDTH))) - 10;
+      const bounds = /** @type {[number, number]} */ (domain);
+      indices.forEach((index, number) => buttonOf(index).set(curves[number], prediction, bounds, width));
+      problem.textContent = "";
+    } catch (error) {
+      if (!signal.aborted) problem.textContent = error instanceof Error ? error.message : String(error);
+    }
+  };
+  /**
+   * @param {Window} window
+   * @param {number} index
+   * @param {AbortSignal} signal
+   */
+  const ask = async (window, index, signal) => {
+    const reach = REACH * spread(features[index]);
+    const body = {
+      ...{ instances: [window], output, features: [features[index].name] },
+      shift: { from: -reach, to: reach, points: POINTS },
+    };
+    const answer = /** @type {Schemas["WhatIfResponse"]} */ (
+      await askJson({ path: `${path}:whatif`, query: version, body }, signal)
+    );
+    return answer.curves[0][0];
+  };
+
+  /**
+   * @param {Window} window
+   * @param {number} prediction of it
+   * @param {number[]} order of the features
+   */
+  const set = (window, prediction, order) => {
+    running.abort();
+    wanted = { window, prediction, order };
+    rest.after(REST, () => void draw());
+  };
+  return { element, set };
+}
+
+/**
+ * @param {Schemas["ModelInfo"]["features"][number]} feature
+ * @param {string | null} unit of the forecast
+ * @param {(by: number | undefined) => void} take
+ */
+function curveButton(feature, unit, take) {
+  /** @type {ReturnType<typeof plot> | undefined} */
+  let chart;
+  const click = (/** @type {MouseEvent} */ event) => {
+    const at = event.clientX - (chart?.getBoundingClientRect().left ?? 0);
+    take(event.detail ? chart?.scale("x")?.invert?.(at) : undefined); // a key has no place
+  };
+  const element = h("button", { type: "button", class: "response", onclick: click });
+  /**
+   * @param {Schemas["ResponseCurve"]} curve
+   * @param {number} prediction
+   * @param {[number, number]} domain
+   * @param {number} width
+   */
+  const set = (curve, prediction, domain, width) => {
+    chart = drawCurve(feature, curve, prediction, domain, width);
+    chart.removeAttribute("role");
+    chart.setAttribute("aria-hidden", "true"); // what it shows is said
+    const [low, high] = /** @type {[number, number]} */ (d3.extent(curve.predictions));
+    const { values } = curve;
+    const span = `shifted by ${signed(values[0])} to ${signed(values[values.length - 1], feature.unit)}`;
+    const said = `${feature.name} ${span}: the forecast is ${amount(low)} to ${amount(high, unit)}. Shift it`;
+    element.replaceChildren(chart, h("span", { class: "away" }, said));
+  };
+  return { element, set };
+}
+
+/**
+ * @param {Schemas["ModelInfo"]["features"][number]} feature
+ * @param {Schemas["ResponseCurve"]} curve
+ * @param {number} prediction
+ * @param {[number, number]} domain
+ * @param {number} width
+ */
+function drawCurve({ name, unit }, { values, predictions, outside_training_range: outside }, prediction, domain, width) {
+  const points = values.map((x, number) => ({ x, y: predictions[number], inside: !outside[number] }));
+  return plot({
+    width,
+    height: HEIGHT,
+    marginLeft: 38,
+    marginTop: 20,
+    marginRight: 8,
+    marginBottom: 22,
+    x: { label: null, ticks: width / 45 },
+    y: { label: `${shorten(name, 1.9 * width)}${unit ? `, ${unit}` : ""}`, domain, nice: true, ticks: 3, grid: true },
+    marks: [
+      Plot.ruleX([0], { stroke: "var(--line)" }),
+      Plot.lineY(points, { x: "x", y: "y", stroke: "var(--muted)", strokeDasharray: "2 3" }),
+      Plot.lineY(points, { x: "x", y: ({ y, inside }) => (inside ? y : NaN), stroke: "var(--up)", strokeWidth: 2 }),
+      Plot.dot([{ x: 0, y: prediction }], { x: "x", y: "y", r: 4, fill: "var(--up)", stroke: "var(--card)" }),
+    ],
+  });
+}

@@ -1,0 +1,277 @@
+/** The contributions of all reference windows, feature by feature, coloured by the feature's value: a beeswarm. */
+
+import "./vendor/d3.min.js";
+import "./vendor/plot.umd.min.js";
+import { pictureActions } from "./actions.js";
+import { ApiError, askJson } from "./api.js";
+import { mix, plot, shorten } from "./charts.js";
+import { h, svg } from "./dom.js";
+import { amount, signed } from "./figures.js";
+import { hideHint, showHint } from "./hint.js";
+
+/** @typedef {import("./api.js").Schemas} Schemas */
+/** @typedef {import("./app.js").Page} Page */
+/** @typedef {import("./windows.js").Window} Window */
+
+/**
+ * One feature of one window.
+ *
+ * @typedef {object} Dot
+ * @property {number} index of the window
+ * @property {string | null} time
+ * @property {number} row
+ * @property {string} feature
+ * @property {string | null} unit of it
+ * @property {number} value of the feature at the newest step
+ * @property {number} contribution
+ * @property {number} color from 0, the lowest values of the feature, to 1
+ * @property {number} [y] where in the rows it stands
+ */
+
+const MOST = 1000; // windows of an answer
+const N_ROWS = 14; // features
+const ROW = 30; // pixels
+const DOT = 1.7; // radius
+const BIN = 2 * DOT; // pixels in which dots stand over each other
+const FILLED = 0.86; // of a row, by dots
+const RANK = [0.05, 0.95]; // quantiles of a value that have the ends of the colours
+const [TOP, RIGHT, BOTTOM] = [6, 14, 40];
+const NEAR = 14; // pixels from the pointer to the dot that it means
+const CHARACTER = 6.4;
+
+/** @param {Page} page */
+export function swarm(page) {
+  /** @type {ReturnType<typeof drawSwarm> | undefined} */
+  let drawn;
+  /** @type {Dot[]} */
+  let dots = [];
+  let loaded = false;
+  /** @type {Dot | undefined} */
+  let at;
+  /** @type {{contributions: Record<string, number>, baseline: unknown} | undefined} */
+  let shown;
+  const said = h("p", { class: "muted" });
+  const problem = h("p", { class: "refused", role: "alert" });
+  const stage = h("div", {
+    class: "swarm",
+    role: "group",
+    tabindex: 0,
+    "aria-label": "Contributions of all windows: up and down choose a feature, left and right a window, Enter shows it",
+  });
+  const place = h("figure", { class: "chart" }, stage);
+  const element = h(
+    "details",
+    { class: "card", ontoggle: () => element.open !== isOpen && page.set({ swarm: element.open ? "open" : "" }, true) },
+    h("summary", {}, h("h2", {}, "Among all reference windows")),
+    h(
+      "div",
+      { class: "stack below" },
+      h(
+        "div",
+        { class: "between" },
+        said,
+        h("span", { class: "scale" }, "low value", h("i", { class: "value" }), "high value"),
+        pictureActions(place, () => `${page.model.name}-contributions`, "Contributions of all windows"),
+      ),
+      problem,
+      place,
+    ),
+  );
+  let isOpen = false;
+  const tell = (/** @type {Dot} */ dot) => {
+    at = dot;
+    const mark = drawn?.mark(dot);
+    const when = dot.time === null ? `window ${dot.index}` : dot.time.replace("T", " ").replace(/Z$/, "");
+    const lines = [`${dot.feature}, ${when}`, `added ${signed(dot.contribution, page.unit)}`];
+    if (mark) showHint(mark, [...lines, `was ${amount(dot.value, dot.unit)} at the newest step`]);
+  };
+  const point = (/** @type {PointerEvent} */ event) => {
+    const { left, top } = stage.getBoundingClientRect();
+    const dot = drawn?.find(event.clientX - left, event.clientY - top);
+    if (dot) tell(dot);
+    else hideHint();
+    if (!dot) at = undefined;
+  };
+  const open = () => {
+    if (at) void page.set({ window: `ref:${at.index}`, from: "" });
+  };
+  const press = (/** @type {KeyboardEvent} */ event) => {
+    const [along, down] = TURNS[event.key] ?? [0, 0];
+    if (event.key === "Enter") open();
+    else if (event.key === "Escape") hideHint();
+    else if (along || down) {
+      const next = beside(dots, at, along, down);
+      if (next) tell(next);
+    } else return;
+    event.preventDefault();
+  };
+  for (const kind of ["pointermove", "pointerdown"]) stage.addEventListener(kind, /** @type {any} */ (point));
+  stage.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && hideHint());
+  stage.addEventListener("blur", hideHint);
+  stage.addEventListener("click", open);
+  stage.addEventListener("keydown", press);
+
+  const draw = () => {
+    if (!isOpen || !dots.length) return;
+    const width = Math.max(280, place.clientWidth);
+    if (drawn?.width !== width) {
+      drawn = drawSwarm(dots, page.unit, width);
+      stage.replaceChildren(drawn.chart);
+    }
+    drawn.ring(shown?.baseline === "mean" ? shown.contributions : {});
+  };
+  const load = async () => {
+    loaded = true;
+    said.textContent = "Loading …";
+    try {
+      const query = { ...page.query, contributions: true, limit: MOST };
+      const list = /** @type {Schemas["ReferenceList"]} */ (await askJson({ path: `${page.path}/reference`, query }));
+      dots = makeDots(list, page.model.features);
+      said.textContent = tellSwarm(list, page.model.features.length);
+      problem.textContent = "";
+      draw();
+    } catch (error) {
+      loaded = false;
+      said.textContent = "";
+      problem.textContent = error instanceof ApiError ? error.message : String(error);
+    }
+  };
+
+  /**
+   * @param {boolean} wanted whether it is open
+   * @param {Record<string, number>} contributions of the window that is shown
+   * @param {unknown} baseline of these
+   */
+  const set = (wanted, contributions, baseline) => {
+    isOpen = wanted;
+    element.open = wanted;
+    shown = { contributions, baseline };
+    if (isOpen && !loaded) void load();
+    else draw();
+  };
+  return { element, set };
+}
+
+/** @type {Record<string, [number, number]>} */
+const TURNS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+/**
+ * The dot beside another: the next of its feature by contribution, or one of the next feature's for the same window.
+ *
+ * @param {Dot[]} dots
+ * @param {Dot | undefined} at
+ * @param {number} along
+ * @param {number} down
+ */
+function beside(dots, at, along, down) {
+  if (!at) return dots.find(({ row }) => row === 0);
+  const { row, index } = at;
+  if (down) return dots.find((dot) => dot.row === row + down && dot.index === index) ?? at;
+  const ordered = d3.sort(
+    dots.filter((dot) => dot.row === row),
+    ({ contribution }) => contribution,
+  );
+  return ordered[Math.max(0, Math.min(ordered.length - 1, ordered.indexOf(at) + along))];
+}
+
+/**
+ * @param {Schemas["ReferenceList"]} list with contributions
+ * @param {Schemas["ModelInfo"]["features"]} features
+ * @returns {Dot[]} by row
+ */
+function makeDots({ windows }, features) {
+  const size = (/** @type {number} */ place) => d3.mean(windows, ({ contributions = [] }) => Math.abs(contributions[place]));
+  const strongest = d3.sort(d3.range(features.length), (place) => -(size(place) ?? 0)).slice(0, N_ROWS);
+  return strongest.flatMap((place, row) => {
+    const { name: feature, unit } = features[place];
+    const values = d3.sort(windows.map(({ newest = [] }) => newest[place]));
+    const [low = 0, high = 0] = RANK.map((share) => d3.quantileSorted(values, share));
+    const color = (/** @type {number} */ value) =>
+      high > low ? Math.max(0, Math.min(1, (value - low) / (high - low))) : 0.5;
+    return windows.map(({ index, time, contributions = [], newest = [] }) => ({
+      ...{ index, time, row, feature, unit },
+      ...{ value: newest[place], contribution: contributions[place], color: color(newest[place]) },
+    }));
+  });
+}
+
+/**
+ * @param {Schemas["ReferenceList"]} list
+ * @param {number} count of features
+ */
+function tellSwarm({ windows, reference_windows: all }, count) {
+  const which = windows.length < all ? `the first ${windows.length} of ${all} reference windows` : `${all} reference windows`;
+  const rows = count > N_ROWS ? `The ${N_ROWS} strongest of ${count} features; each` : "Each";
+  return `${rows} dot is one of ${which}, the ring this window. A click shows a window.`;
+}
+
+/**
+ * @param {Dot[]} dots
+ * @param {string | null} unit
+ * @param {number} width
+ */
+function drawSwarm(dots, unit, width) {
+  const names = [...new Set(dots.map(({ feature }) => feature))];
+  const marginLeft = 10 + CHARACTER * Math.max(...names.map((name) => shorten(name, width).length));
+  const [low = 0, high = 0] = d3.extent(dots, ({ contribution }) => contribution);
+  const pixels = (width - marginLeft - RIGHT) / (high - low || 1);
+  const placed = spreadOut(dots, (contribution) => (contribution - low) * pixels);
+  const height = TOP + BOTTOM + ROW * names.length;
+  const chart = plot({
+    ...{ width, height, marginLeft, marginRight: RIGHT, marginTop: TOP, marginBottom: BOTTOM },
+    ariaLabel: "Contributions of each feature in all reference windows",
+    x: { label: unit ? `contribution, ${unit} →` : "contribution →", domain: [low, high], grid: true },
+    y: {
+      ...{ label: null, domain: [-0.5, names.length - 0.5], reverse: true, tickSize: 0 },
+      ...{ ticks: d3.range(names.length), tickFormat: (/** @type {number} */ row) => shorten(names[row] ?? "", width) },
+    },
+    color: {
+      ...{ type: "linear", domain: [0, 1], range: ["var(--low)", "var(--high)"] },
+      interpolate: /** @type {any} */ (mix),
+    },
+    marks: [
+      Plot.ruleX([0], { stroke: "var(--muted)" }),
+      Plot.dot(placed, { x: "contribution", y: "y", r: DOT, fill: "color" }),
+    ],
+  });
+  const [x, y] = [chart.scale("x"), chart.scale("y")];
+  const spots = placed.map((dot) => ({ dot, x: x?.apply(dot.contribution) ?? 0, y: y?.apply(dot.y) ?? 0 }));
+  const tree = d3.quadtree(
+    spots,
+    (spot) => spot.x,
+    (spot) => spot.y,
+  );
+  const find = (/** @type {number} */ left, /** @type {number} */ top) => tree.find(left, top, NEAR)?.dot;
+  const circles = chart.querySelectorAll("circle");
+  /** The dot that is meant, which is marked; it is the one that was given or a copy of it. */
+  const mark = (/** @type {Dot} */ { index, row }) => {
+    const place = placed.findIndex((dot) => dot.index === index && dot.row === row);
+    for (const circle of chart.querySelectorAll(".meant")) circle.classList.remove("meant");
+    circles[place].classList.add("meant");
+    return circles[place];
+  };
+  const rings = names.map((name, row) => svg("circle", { "data-ring": name, cy: y?.apply(row), r: 6 }));
+  chart.append(svg("g", { fill: "none", stroke: "currentColor", "stroke-width": 2 }, ...rings));
+  /** Moves the rings to the contributions of a window; at the rim where these are beyond all others. */
+  const ring = (/** @type {Record<string, number>} */ contributions) =>
+    names.forEach((name, row) => {
+      const value = contributions[name];
+      rings[row].setAttribute("visibility", value === undefined ? "hidden" : "visible");
+      if (value !== undefined) rings[row].setAttribute("cx", String(x?.apply(Math.max(low, Math.min(high, value)))));
+    });
+  return { chart, width, find, mark, ring };
+}
+
+/**
+ * Dots of a row that would cover each other, over each other as far as the row is high.
+ *
+ * @param {Dot[]} dots
+ * @param {(contribution: number) => number} pixel
+ */
+function spreadOut(dots, pixel) {
+  const bins = d3.group(dots, ({ row, contribution }) => `${row} ${Math.round(pixel(contribution) / BIN)}`);
+  return [...bins.values()].flatMap((bin) => {
+    const apart = Math.min(BIN / ROW, FILLED / bin.length);
+    return bin.map((dot, place) => ({ ...dot, y: dot.row + (place - (bin.length - 1) / 2) * apart }));
+  });
+}

@@ -1,0 +1,45 @@
+"""All outputs of one window together in the explorer."""
+
+from __future__ import annotations
+
+import pytest
+from playwright.sync_api import expect
+
+
+def say(value, sign=""):
+    return f"{float(f'{value:.3g}'):{sign}g}".replace("-", "−")
+
+
+@pytest.mark.parametrize("model", ["two", "front"])
+def test_all_outputs_of_a_window_stand_together(server, open_tab, model):
+    """Forecast, baseline and contributions of each are those of `:explain`, and its name leads to it."""
+    tab = open_tab(server)
+    page = tab.show(f"forecast?model={model}&window=ref:5&baseline=zero")
+    path = f"/v1/models/{model}"
+    window = server.get(f"{path}/reference/5").json()["instance"]
+    outputs = server.get(path).json()["outputs"]
+    body = {"instances": [window], "output": outputs, "baseline": "zero"}
+    answer = server.post(f"{path}:explain", json=body).json()
+    rows = page.locator("tr[data-output]")
+    expect(rows).to_have_count(len(outputs))
+    names = page.get_by_role("region", name="All outputs").locator("thead th").all_inner_texts()[3:]
+    assert set(names) <= set(answer["explanations"][0]["contributions"]) and len(names) >= 3
+    for number, explained in enumerate(answer["explanations"]):
+        forecast, baseline, *contributions = rows.nth(number).locator("td").all_inner_texts()
+        assert forecast.split(" ")[0] == say(explained["prediction"])
+        assert baseline == say(explained["baseline_prediction"])
+        assert contributions == [
+            say(explained["contributions"][name], "+" if explained["contributions"][name] > 0 else "") for name in names
+        ]
+    page.get_by_role("link", name=outputs[1]).click()
+    expect(page.locator("#output")).to_have_value(outputs[1])
+    expect(page.locator(".summary")).to_contain_text("reference window 5")
+    assert "baseline=zero" in page.url
+    assert tab.problems == []
+
+
+def test_a_model_of_one_output_has_no_such_list(server, open_tab):
+    """There is nothing to put together."""
+    page = open_tab(server).show("forecast?model=head&window=ref:5")
+    expect(page.locator(".summary")).to_be_visible()
+    expect(page.get_by_text("All outputs of this window")).to_have_count(0)
