@@ -1,4 +1,4 @@
-"""The head of a network as formulas, from one number to all edges."""
+"""The head of a network as formulas, from one number to the whole network."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ def formula(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the head as formulas, from one number to all edges, each with its error on held-out windows.
+    """Write the head as formulas, from one number to the whole network, each with its error on held-out windows.
 
     They are of LSTM units, or of features where there is no LSTM, in original units. R2 and mean absolute error are
     through the whole model, on the half of the reference windows that the search has not seen.

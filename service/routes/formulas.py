@@ -32,7 +32,7 @@ async def get_formula(
     deadline: TheDeadline,
     query: Annotated[FormulaQuery, Query()],
 ) -> Response:
-    """Writes the head as formulas of its inputs, from a constant to all edges, each with its error.
+    """Writes the head as formulas of its inputs, from a constant to the whole network, each with its error.
 
     Inputs are LSTM units, or features if there is no LSTM; everything is in original units.
     """

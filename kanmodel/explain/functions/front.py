@@ -1,13 +1,15 @@
-"""The Pareto front of formulas of a head, in complexity and error, from one constant to all edges.
+"""The Pareto front of formulas of a head, in complexity and error, from one constant to the whole network.
 
 The edges enter in the order of their contributions, each as the function that fits it best, at several weights of
-complexity; the constants of each formula are then fitted together. The search uses the first half of the reference
+complexity; the constants of each formula are then fitted together. The last formula is the network itself, with its
+edges as tables, unless a shorter one is as near. The search uses the first half of the reference
 windows, the reported error the second, through the whole model: the inputs of the head are
 the network's own, after the LSTM where there is one.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,15 +19,17 @@ import torch
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import ConfigError
 from kanmodel.explain.functions.formulas import find_exact_formula
-from kanmodel.explain.functions.head_formula import Edge, HeadFormula
+from kanmodel.explain.functions.head_formula import Edge, EdgeFormula, HeadFormula
 from kanmodel.explain.functions.symbolic import Candidate, suggest_formulas
+from kanmodel.explain.functions.tabulated import tabulate_edges
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure import replay
 from kanmodel.network.activations import ACTIVATIONS, activate
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
-MAX_EDGES = 40  # in a formula
+MAX_EDGES = 40  # in a formula of functions
+MAX_CALLS = 300  # of tables in the formula of the whole network; a larger network has none
 SIZES = (1, 2, 3, 4, 6, 9, 13, 20, 30)  # edges of the formulas that are tried
 PRICES = (0.0, 0.003, 0.03)  # of R2 that a simpler function on an edge may lose, per unit of complexity
 N_SAMPLES = 128  # inputs of an edge that its functions are fitted to
@@ -77,7 +81,8 @@ def find_front(model: LoadedModel, importance: ImportanceEstimates, pause: Pause
     for formula in search.compose():
         tried.append(search.judge(formula.fit(search.inputs, search.logits)))
         pause()
-    return _pareto(tried)
+    whole = search.tabulate()
+    return _pareto(tried if whole is None else [*tried, search.judge(whole)])
 
 
 def _refuse_mixing(model: LoadedModel) -> None:
@@ -135,10 +140,27 @@ class _Search:
         for size in dict.fromkeys(sizes):
             for price in PRICES if size else PRICES[:1]:
                 formula = self._compose(self._ranked[:size], price)
-                key = tuple((edge, function.function) for edge, function in formula.edges.items())
+                key = tuple(formula.edges.items())
                 if key not in seen:
                     seen.add(key)
                     yield formula
+
+    def tabulate(self) -> HeadFormula | None:
+        """The network itself; None where it is too large to be written."""
+        reached = [trace.inputs.double().numpy() for trace in self._traces]
+        edges: dict[Edge, EdgeFormula] = {}
+        constants: dict[tuple[int, int], float] = defaultdict(float)
+        for edge, table in tabulate_edges(self._layers, reached).items():
+            edges[edge] = find_exact_formula(self._layers[edge[0]], edge[1], edge[2]) or table
+        formula = HeadFormula.of(self._layers, self._output, edges, {})
+        for layer, i, j in edges:
+            function = formula.edges.get((layer, i, j))
+            if function is None:  # it comes from what is constant, or leads elsewhere
+                constants[layer, j] += float(self._traces[layer].edges[:, j, i].double().mean())
+            elif isinstance(function, Candidate):
+                constants[layer, j] += function.d
+        without = {e: replace(f, d=0.0) if isinstance(f, Candidate) else f for e, f in formula.edges.items()}
+        return replace(formula, edges=without, constants=constants) if formula.n_calls <= MAX_CALLS else None
 
     def _compose(self, kept: Sequence[Edge], price: float) -> HeadFormula:
         """The formula of some edges, each with the best function; what is left out is its mean."""

@@ -1,11 +1,13 @@
 """A head with formulas as edges: its values, its constants as parameters to fit, its sympy expression.
 
 The nodes and sub-nodes are the network's own, with their affine maps and products; an edge is c f(a x + b), and what is
-constant in it, like what stands for an edge that is left out, is part of its sub-node's constant.
+constant in it, like what stands for an edge that is left out, is part of its sub-node's constant. Where nothing is left
+out, an edge is a table of what the network has there.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,11 +17,13 @@ from scipy.optimize import least_squares
 
 from kanmodel.explain.functions.library import FUNCTIONS
 from kanmodel.explain.functions.symbolic import Candidate
+from kanmodel.explain.functions.tabulated import TabulatedEdge
 from kanmodel.network.layer import KANLayer
 from kanmodel.scaling import Array
 
 Edge = tuple[int, int, int]  # layer, i, j
 Subnode = tuple[int, int]  # layer, j
+EdgeFormula = Candidate | TabulatedEdge
 MAX_FITTED = 40  # numbers of a formula that are fitted together
 N_STEPS = 15  # of a fit
 PENALTY = 1e6  # a residual where a formula has no value
@@ -32,24 +36,28 @@ class HeadFormula:
     Attributes:
         layers: of the head, first to last.
         node: number of the node of the last layer.
-        edges: c f(a x + b) of each edge that the node depends on; d is 0.
+        edges: c f(a x + b) of each edge that the node depends on, without d, or its table.
         constants: of each sub-node, by (layer, sub-node).
     """
 
     layers: Sequence[KANLayer]
     node: int
-    edges: Mapping[Edge, Candidate]
+    edges: Mapping[Edge, EdgeFormula]
     constants: Mapping[Subnode, float]
 
     @classmethod
     def of(
-        cls, layers: Sequence[KANLayer], node: int, edges: Mapping[Edge, Candidate], constants: Mapping[Subnode, float]
+        cls,
+        layers: Sequence[KANLayer],
+        node: int,
+        edges: Mapping[Edge, EdgeFormula],
+        constants: Mapping[Subnode, float],
     ) -> HeadFormula:
         """The formula without the edges that lead nowhere, or come from what is constant."""
         reached: dict[Subnode, list[Edge]] = {}
         for edge in edges:
             reached.setdefault((edge[0], edge[2]), []).append(edge)
-        used: dict[Edge, Candidate] = {}
+        used: dict[Edge, EdgeFormula] = {}
 
         def visit(layer: int, node: int) -> bool:
             """Whether the node depends on an input; collects the edges by which it does."""
@@ -65,43 +73,54 @@ class HeadFormula:
 
     @property
     def complexity(self) -> int:
-        """pykan's prices of the functions, added up, and one for the constant."""
+        """pykan's prices of the functions, or the coefficients of tables, added up, and one for the constant."""
         return 1 + sum(function.complexity for function in self.edges.values())
+
+    @property
+    def n_calls(self) -> int:
+        """How many edges are written, where a node is written out wherever it is read."""
+        times = Counter({(len(self.layers), self.node): 1})
+        for layer, i, j in sorted(self.edges, reverse=True):  # from the last layer to the first
+            times[layer, i] += times[layer + 1, self.layers[layer].config.node_of_subnode[j]]
+        return sum(times.values()) - 1
 
     def values(self, inputs: Array) -> Array:
         """The node's values for inputs of the head (n, n_in), model units; not finite beyond a function's domain."""
         zero = np.zeros(len(inputs))
         with np.errstate(all="ignore"):
-            values: Array = zero + self._evaluate(list(inputs.T), lambda candidate, x: candidate.values(x))
+            values: Array = zero + self._evaluate(list(inputs.T), lambda function, x: function.values(x))
         return values
 
-    def express(self, symbols: Sequence[Any]) -> Any:
-        """The node as an expression of sympy's symbols of the inputs."""
+    def express(self, symbols: Sequence[Any], prefix: str) -> Any:
+        """The node as an expression of sympy's symbols of the inputs; names of tables begin with the prefix."""
         import sympy  # here, since it is slow to import
 
-        def apply(candidate: Candidate, x: Any) -> Any:
-            function = sympy.sympify(FUNCTIONS[candidate.function].pattern.format("u"))
-            return candidate.c * function.subs(sympy.Symbol("u"), candidate.a * x + candidate.b)
+        def apply(edge: EdgeFormula, x: Any) -> Any:
+            if isinstance(edge, TabulatedEdge):
+                return edge.express(x, prefix)
+            function = sympy.sympify(FUNCTIONS[edge.function].pattern.format("u"))
+            return edge.c * function.subs(sympy.Symbol("u"), edge.a * x + edge.b)
 
         return sympy.sympify(self._evaluate(symbols, apply))
 
     def fit(self, inputs: Array, values: Array) -> HeadFormula:
         """The same functions with the numbers that come nearest to values (n,), by least squares; itself if none do.
 
-        A trust-region Gauss-Newton method (Branch, Coleman and Li 1999), from the present numbers.
+        A trust-region Gauss-Newton method (Branch, Coleman and Li 1999), from the present numbers; tables have none.
         """
-        used = list(self.edges)
+        fitted = {edge: function for edge, function in self.edges.items() if isinstance(function, Candidate)}
+        used = list(fitted)
         subnodes = sorted({(edge[0], edge[2]) for edge in used} or {(len(self.layers) - 1, self.node)})
         start = np.array(
-            [n for e in used for n in (self.edges[e].a, self.edges[e].b, self.edges[e].c)]
+            [n for e in used for n in (fitted[e].a, fitted[e].b, fitted[e].c)]
             + [self.constants.get(subnode, 0.0) for subnode in subnodes]
         )
-        if len(start) > MAX_FITTED or len(start) > len(values):
+        if len(fitted) < len(self.edges) or len(start) > MAX_FITTED or len(start) > len(values):
             return self
 
         def with_numbers(numbers: Array) -> HeadFormula:
             of_edges = numbers[: 3 * len(used)].reshape(-1, 3).tolist()
-            edges = {e: replace(self.edges[e], a=a, b=b, c=c) for e, (a, b, c) in zip(used, of_edges, strict=True)}
+            edges = {e: replace(fitted[e], a=a, b=b, c=c) for e, (a, b, c) in zip(used, of_edges, strict=True)}
             of_subnodes = dict(zip(subnodes, numbers[3 * len(used) :].tolist(), strict=True))
             return replace(self, edges=edges, constants={**self.constants, **of_subnodes})
 
@@ -114,18 +133,9 @@ class HeadFormula:
         before = float((residuals(start) ** 2).sum())
         return with_numbers(found.x) if 2 * found.cost < before else self
 
-    def round(self, digits: int) -> HeadFormula:
-        """With numbers of so many digits."""
-
-        def short(number: float) -> float:
-            return float(f"{number:.{digits}g}")
-
-        edges = {e: replace(f, a=short(f.a), b=short(f.b), c=short(f.c)) for e, f in self.edges.items()}
-        return replace(self, edges=edges, constants={place: short(c) for place, c in self.constants.items()})
-
-    def _evaluate(self, inputs: Sequence[Any], apply: Callable[[Candidate, Any], Any]) -> Any:
+    def _evaluate(self, inputs: Sequence[Any], apply: Callable[[EdgeFormula, Any], Any]) -> Any:
         """The node from its inputs, numbers or symbols; what it does not depend on is not computed."""
-        by_subnode: dict[Subnode, list[tuple[int, Candidate]]] = {}
+        by_subnode: dict[Subnode, list[tuple[int, EdgeFormula]]] = {}
         for (layer, i, j), function in self.edges.items():
             by_subnode.setdefault((layer, j), []).append((i, function))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import indent
 from typing import Any
 
 import numpy as np
@@ -18,12 +19,13 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import ConfigError
 from kanmodel.explain.functions.front import JudgedFormula, halves, judge, r2
 from kanmodel.explain.functions.identifiers import make_identifiers
+from kanmodel.explain.functions.tabulated import TabulatedEdge
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.ids import node_id, node_place
 from kanmodel.scaling import Array
 
 DIGITS = (3, 4, 6, 9)  # of the numbers in a text, tried in turn
-LOSS = 1e-4  # of R2 that fewer digits may cost
+LOSS, LOSS_OF_TABLES = 1e-4, 1e-7  # of R2 that fewer digits may cost
 N_PROFILED = 3  # features of a variable's profile
 OUTPUT_FUNCTIONS = {
     "relu": "Max(x, 0)",
@@ -52,12 +54,12 @@ class Formula:
 
     Attributes:
         output: name of the output.
-        complexity: pykan's prices of the functions in it, added up, and one.
+        complexity: pykan's prices of the functions in it, or the coefficients of edges in tables, added up, and one.
         r2: coefficient of determination against the model, on the half of the reference windows that the search has not
             seen, through the whole model.
         mae: mean absolute error against the targets there; None where targets are unknown.
-        expression: in Python's notation, with numpy's names of functions.
-        python: a function of numpy arrays that needs nothing else.
+        expression: in Python's notation, with numpy's names of functions; ``phi_0_3_7`` is the table of edge 0, 3, 7.
+        python: a function of numpy arrays that needs nothing else, tables included.
         latex: the same expression.
         variables: what its symbols stand for, in the order of the function's arguments.
     """
@@ -98,7 +100,12 @@ def _write(
     full: Array,
 ) -> Formula:
     output, config = importance.output, model.config
-    node = judged.formula.express(_in_model_units(model, symbols))
+    prefix = "phi"
+    while any(str(symbol).startswith(prefix) for symbol in symbols):
+        prefix += "_"
+    tables = [edge for edge in judged.formula.edges.values() if isinstance(edge, TabulatedEdge)]
+    known = [{prefix + table.name: table.values for table in tables}, "numpy"]
+    node = judged.formula.express(_in_model_units(model, symbols), prefix)
     if config.output_function is not None:
         node = sympy.sympify(OUTPUT_FUNCTIONS[config.output_function]).subs(sympy.Symbol("x"), node)
     exact = float(model.scaling.output_scale[output]) * node + float(model.scaling.output_mean[output])
@@ -106,12 +113,13 @@ def _write(
 
     def evaluate(expression: Any) -> Array:
         with np.errstate(all="ignore"):
-            found = sympy.lambdify(symbols, expression, "numpy")(*inputs.T)
+            found = sympy.lambdify(symbols, expression, known)(*inputs.T)
         return np.broadcast_to(np.asarray(found, dtype=np.float64), (len(inputs),))
 
     whole = r2(full[searched], evaluate(exact)[searched])
     rounded = (_round(exact, digits) for digits in DIGITS)
-    expression = next((e for e in rounded if r2(full[searched], evaluate(e)[searched]) >= whole - LOSS), exact)
+    least = whole - (LOSS_OF_TABLES if tables else LOSS)
+    expression = next((e for e in rounded if r2(full[searched], evaluate(e)[searched]) >= least), exact)
     fidelity = judge(model, output, full, evaluate(expression))
     used = [index for index, symbol in enumerate(symbols) if symbol in expression.free_symbols]
     name = config.outputs[output]
@@ -121,16 +129,17 @@ def _write(
         r2=fidelity.r2,
         mae=fidelity.mae,
         expression=sympy.sstr(expression.replace(sympy.Abs, sympy.Function("abs")), full_prec=False),
-        python=_write_python(name, [symbols[index] for index in used], expression),
+        python=_write_python(name, [symbols[i] for i in used], [table.write(prefix) for table in tables], expression),
         latex=sympy.latex(expression),
         variables={str(symbols[index]): _describe(model, importance, index) for index in used},
     )
 
 
-def _write_python(output: str, arguments: Sequence[sympy.Symbol], expression: Any) -> str:
-    body = NumPyPrinter({"fully_qualified_modules": True}).doprint(expression)
+def _write_python(output: str, arguments: Sequence[sympy.Symbol], tables: Sequence[str], expression: Any) -> str:
+    printer = NumPyPrinter({"fully_qualified_modules": True, "allow_unknown_functions": True})
     (name,) = make_identifiers([output])
-    return f"import numpy\n\n\ndef {name}({', '.join(map(str, arguments))}):\n    return {body}\n"
+    body = indent("\n".join([*tables, f"return {printer.doprint(expression)}\n"]), "    ")
+    return f"import numpy\n\n\ndef {name}({', '.join(map(str, arguments))}):\n{body}"
 
 
 def _round(expression: Any, digits: int) -> Any:

@@ -1,7 +1,8 @@
-"""Formulas of a head, from one number to all edges."""
+"""Formulas of a head, from one number to the whole network."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from itertools import pairwise
@@ -21,7 +22,20 @@ from kanmodel.explain.functions.written import write_formulas
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.network.config import Step, plain_layers
 
-HOSTILE = ("lambda", "wind-speed", "2m temp", "température", "I", "E", "sin", "numpy", "x", "温度", "wind_speed")
+HOSTILE = (
+    "phi_0_0_0",
+    "lambda",
+    "wind-speed",
+    "2m temp",
+    "température",
+    "I",
+    "E",
+    "sin",
+    "numpy",
+    "x",
+    "温度",
+    "wind_speed",
+)
 
 
 def formulas_of(model, output=0):
@@ -92,6 +106,38 @@ def test_none_is_beaten_by_another(shape):
     assert formulas[0].complexity == 1 and not formulas[0].variables
     for one, next_one in pairwise(formulas):
         assert one.complexity < next_one.complexity and one.r2 < next_one.r2
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ("head", {}),
+        ("head", {"product": True, "dtype": "float32"}),
+        ("lstm", {"n_hidden": 5}),
+        ("front", {}),
+        ("flat", {}),
+    ],
+)
+def test_the_last_formula_is_the_network(shape, options):
+    """With its edges as tables next to nothing is lost, nodes without inputs included."""
+    model, formulas = tiny(shape, **options)
+    assert formulas[-1].r2 > 0.9999
+    network = deepcopy(model.network)
+    first = network.head[0]
+    with torch.no_grad():
+        first.mask[0] = 0  # a hidden node, or a factor of one, that is constant
+    cut = replace(model, network=network)
+    written = formulas_of(cut)
+    assert written[-1].r2 > 0.9999
+    for formula in written:
+        check_stated_error(cut, formula)
+
+
+def test_a_large_network_is_not_written_out():
+    """The formula of a network with more than 300 edges would be no formula."""
+    config = replace(make_model("head", n_features=4).config, head=plain_layers([4, 60, 4, 1]))
+    formulas = formulas_of(make_chain(config, n_reference=12))
+    assert "phi" not in formulas[-1].expression
 
 
 def test_the_same_model_gives_the_same_formulas():

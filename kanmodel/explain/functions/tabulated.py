@@ -1,0 +1,74 @@
+"""Edges as tables: what the network itself has on an edge, in a formula that holds all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from kanmodel.network.layer import KANLayer
+from kanmodel.scaling import Array
+
+N_POINTS = 129
+DIGITS = 5  # of the values
+
+
+@dataclass(frozen=True)
+class TabulatedEdge:
+    """An edge by its values at even positions: linear between two of them, constant beyond the first and the last.
+
+    Attributes:
+        name: of the function in a formula, after a prefix.
+        low: the first position.
+        high: the last one.
+        points: the values.
+        complexity: the number of coefficients that the edge has in the network.
+    """
+
+    name: str
+    low: float
+    high: float
+    points: tuple[float, ...]
+    complexity: int
+
+    def values(self, x: Array) -> Array:
+        """The function at positions, (n,)."""
+        values: Array = np.interp(x, np.linspace(self.low, self.high, len(self.points)), self.points)
+        return values
+
+    def express(self, x: Any, prefix: str) -> Any:
+        """Its call as an expression of sympy."""
+        import sympy  # here, since it is slow to import
+
+        return sympy.Function(prefix + self.name)(x)
+
+    def write(self, prefix: str) -> str:
+        """Its definition in Python with numpy."""
+        positions = f"numpy.linspace({self.low!r}, {self.high!r}, {len(self.points)})"
+        points = ", ".join(map(repr, self.points))
+        return f"def {prefix}{self.name}(x):\n    return numpy.interp(x, {positions}, [{points}])\n"
+
+
+def tabulate_edges(layers: Sequence[KANLayer], reached: Sequence[Array]) -> dict[tuple[int, int, int], TabulatedEdge]:
+    """The edges of a head that are not masked, by (layer, i, j).
+
+    Args:
+        layers: of the head, first to last.
+        reached: inputs of each layer, (n, n_in), model units; tables go from the smallest to the largest.
+    """
+    found = {}
+    for number, (layer, inputs) in enumerate(zip(layers, reached, strict=True)):
+        low, high = inputs.min(axis=0), inputs.max(axis=0)
+        high = np.where(low < high, high, low + 1)
+        positions = np.linspace(low, high, N_POINTS)  # (n_points, n_in)
+        with torch.no_grad():
+            edges = layer.trace(torch.from_numpy(positions).to(layer.mask.dtype)).edges.double().numpy()
+        for j, i in layer.live.nonzero().tolist():
+            points = tuple(float(f"{value:.{DIGITS}g}") for value in edges[:, j, i].tolist())
+            complexity = layer.coef.shape[2] + (layer.scale_base is not None)
+            name = f"_{number}_{i}_{j}"
+            found[number, i, j] = TabulatedEdge(name, float(low[i]), float(high[i]), points, complexity)
+    return found
