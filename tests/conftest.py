@@ -92,6 +92,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Gives back what the tests of a file have freed, which Python and the C library keep: a worker stays small."""
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
+        gc.freeze()
         ctypes.CDLL(None).malloc_trim(0)
 
 

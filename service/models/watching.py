@@ -44,8 +44,12 @@ class Watch:
         await self._look(self._registry.load)
         self.loaded.set()
         gc.freeze()  # what is here stays: a collection that looks at all of it stops everything for a tenth of a second
-        while self._seconds and not await self._stops_within(self._seconds):
-            await self._look(self._registry.poll)
+        try:
+            while self._seconds and not await self._stops_within(self._seconds):
+                await self._look(self._registry.poll)
+            await self._stopping.wait()
+        finally:
+            gc.unfreeze()  # or an app that has ended would stay for as long as its process
 
     def close(self) -> None:
         """Ends the run: a look that is under way ends after the file that it reads."""

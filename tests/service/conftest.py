@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import fastapi.dependencies.models
 import httpx2
 import pytest
 import uvicorn
@@ -61,6 +62,15 @@ def run_server(app: FastAPI, wait: bool = True) -> Iterator[httpx2.Client]:
     finally:
         server.should_exit = True
         thread.join()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget_apps() -> Iterator[None]:
+    """Lets go of the apps of a file, and of their models, which FastAPI's caches of what it has classified keep."""
+    yield
+    for cached in vars(fastapi.dependencies.models).values():
+        if hasattr(cached, "cache_clear"):
+            cached.cache_clear()
 
 
 @pytest.fixture
