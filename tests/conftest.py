@@ -32,11 +32,8 @@ settings.register_profile("kanscope", deadline=None, max_examples=examples(50), 
 settings.load_profile("kanscope")
 
 
-LONG = ("ray", "explorer")
-
-
 def scope_of(nodeid: str) -> str:
-    """What runs in one worker: a file, all on Ray, or all in a browser, of which there is one then."""
+    """What runs in one worker: a file, all on Ray, or all in a browser, of which there is one server then."""
     file, _, name = nodeid.partition("::")
     if "[ray" in name or file.endswith("_ray.py"):
         return "ray"
@@ -45,7 +42,7 @@ def scope_of(nodeid: str) -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with what takes longest, beside which the rest then runs."""
-    items.sort(key=lambda item: scope_of(item.nodeid) not in LONG)
+    items.sort(key=lambda item: scope_of(item.nodeid) not in ("ray", "explorer"))
 
 
 def pytest_collection_finish() -> None:

@@ -50,7 +50,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
     return serve
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
     """Serves the bundled model, and one of each other shape."""
     folder = tmp_path_factory.mktemp("models")
