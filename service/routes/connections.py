@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import AsyncGenerator, Awaitable
+from contextlib import aclosing
 from typing import TypeVar
 
 from fastapi import Request
+from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
-from starlette.types import Receive
+from starlette.types import Receive, Send
 
 Result = TypeVar("Result")
+
+
+class ClosingStream(StreamingResponse):
+    """A stream whose generator is closed when it ends, however that happens.
+
+    Starlette leaves one whose client has gone while a chunk was sent to the garbage collector, and until then what it
+    computes would go on.
+    """
+
+    def __init__(self, content: AsyncGenerator[bytes, None], media_type: str) -> None:
+        super().__init__(content, media_type=media_type)
+        self._content = content
+
+    async def stream_response(self, send: Send) -> None:
+        """Sends all chunks."""
+        async with aclosing(self._content):
+            await super().stream_response(send)
 
 
 async def while_connected(request: Request, computing: Awaitable[Result]) -> Result:

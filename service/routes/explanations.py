@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import partial
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
-from fastapi.responses import StreamingResponse
 from starlette.requests import ClientDisconnect
 
 from kanmodel.scaling import Array
@@ -22,7 +21,7 @@ from service.http.negotiation import choose_media_type
 from service.http.security import EXPLAIN
 from service.requests.bodies import read_body
 from service.requests.explanations import read_question
-from service.routes.connections import while_connected
+from service.routes.connections import ClosingStream, while_connected
 from service.routes.dependencies import (
     MODEL,
     count_warnings,
@@ -95,7 +94,7 @@ async def explain(request: Request) -> Response:
 
     if media_type == NDJSON:
         header = await describe(await parts.work.predict(served.model, question.windows, deadline))
-        return StreamingResponse(_stream(request, question, header, advances), media_type=NDJSON)
+        return ClosingStream(_stream(request, question, header, advances), NDJSON)
     if n_outputs == 1:  # the forecast of a window is the end of its path
         explanations, forecasts = await while_connected(request, _collect(advances))
         header = await describe(np.array(forecasts)[:, None])
@@ -130,8 +129,8 @@ def _join(header: bytes, explanations: Sequence[bytes]) -> bytes:
 
 
 async def _stream(
-    request: Request, question: Question, header: bytes, advances: AsyncIterator[Advance]
-) -> AsyncIterator[bytes]:
+    request: Request, question: Question, header: bytes, advances: AsyncGenerator[Advance, None]
+) -> AsyncGenerator[bytes, None]:
     """The answer line by line. Its status has been sent, so an error can only be the last line."""
     yield header + b"\n"
     slices, request_id = 0, request.state.request_id
@@ -144,6 +143,9 @@ async def _stream(
                 lines.insert(0, encode_json(told))
             if lines:
                 yield b"\n".join([*lines, b""])
+    except GeneratorExit:  # the client has gone while a line was sent
+        await advances.aclose()
+        raise
     except ClientDisconnect:
         return
     except Exception as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -123,7 +123,7 @@ def explain_all(question: Question) -> list[Explanation]:
 
 async def compute_explanations(
     question: Question, work: Executor, metrics: Metrics, deadline: Deadline, n_bytes: int, encoded: bool
-) -> AsyncIterator[Advance]:
+) -> AsyncGenerator[Advance, None]:
     """Yields explanations as they become ready, until the deadline or until the consumer stops.
 
     Args:
