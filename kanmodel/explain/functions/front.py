@@ -19,7 +19,7 @@ import torch
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import ConfigError
 from kanmodel.explain.functions.formulas import find_exact_formula
-from kanmodel.explain.functions.head_formula import Edge, EdgeFormula, HeadFormula
+from kanmodel.explain.functions.head_formula import Edge, EdgeFormula, HeadFormula, count_calls, find_used
 from kanmodel.explain.functions.symbolic import Candidate, suggest_formulas
 from kanmodel.explain.functions.tabulated import tabulate_edges
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
@@ -123,13 +123,10 @@ class _Search:
         self._logits = trace.logits[:, self._output].double().numpy()
         self._searched, _ = halves(len(self._inputs))
         self.inputs, self.logits = self._inputs[self._searched], self._logits[self._searched]
-        contributions = {
-            (layer, i, j): float(value)
-            for (stage, layer), estimate in importance.edges.items()
-            if stage == "head"
-            for (j, i), value in np.ndenumerate(estimate.value)
-            if bool(self._layers[layer].live[j, i])
-        }
+        self._live = sorted(
+            (number, i, j) for number, layer in enumerate(self._layers) for j, i in layer.live.nonzero().tolist()
+        )
+        contributions = {(layer, i, j): importance.edges["head", layer].value[j, i] for layer, i, j in self._live}
         self._ranked = sorted(contributions, key=lambda edge: (-contributions[edge], edge))[:MAX_EDGES]
         self._candidates: dict[Edge, list[tuple[Candidate, float]]] = {}
 
@@ -147,20 +144,23 @@ class _Search:
 
     def tabulate(self) -> HeadFormula | None:
         """The network itself; None where it is too large to be written."""
+        used = find_used(self._layers, self._output, self._live)
+        if count_calls(self._layers, self._output, used) > MAX_CALLS:
+            return None
         reached = [trace.inputs.double().numpy() for trace in self._traces]
+        tables = tabulate_edges(self._layers, reached, used)
         edges: dict[Edge, EdgeFormula] = {}
         constants: dict[tuple[int, int], float] = defaultdict(float)
-        for edge, table in tabulate_edges(self._layers, reached).items():
-            edges[edge] = find_exact_formula(self._layers[edge[0]], edge[1], edge[2]) or table
-        formula = HeadFormula.of(self._layers, self._output, edges, {})
-        for layer, i, j in edges:
-            function = formula.edges.get((layer, i, j))
-            if function is None:  # it comes from what is constant, or leads elsewhere
+        for edge in self._live:
+            layer, i, j = edge
+            if edge not in tables:  # it comes from what is constant, or leads elsewhere
                 constants[layer, j] += float(self._traces[layer].edges[:, j, i].double().mean())
-            elif isinstance(function, Candidate):
-                constants[layer, j] += function.d
-        without = {e: replace(f, d=0.0) if isinstance(f, Candidate) else f for e, f in formula.edges.items()}
-        return replace(formula, edges=without, constants=constants) if formula.n_calls <= MAX_CALLS else None
+            elif (exact := find_exact_formula(self._layers[layer], i, j)) is not None:
+                edges[edge] = replace(exact, d=0.0)
+                constants[layer, j] += exact.d
+            else:
+                edges[edge] = tables[edge]
+        return HeadFormula(self._layers, self._output, edges, constants)
 
     def _compose(self, kept: Sequence[Edge], price: float) -> HeadFormula:
         """The formula of some edges, each with the best function; what is left out is its mean."""

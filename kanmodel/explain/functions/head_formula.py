@@ -8,8 +8,9 @@ out, an edge is a table of what the network has there.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -54,35 +55,12 @@ class HeadFormula:
         constants: Mapping[Subnode, float],
     ) -> HeadFormula:
         """The formula without the edges that lead nowhere, or come from what is constant."""
-        reached: dict[Subnode, list[Edge]] = {}
-        for edge in edges:
-            reached.setdefault((edge[0], edge[2]), []).append(edge)
-        used: dict[Edge, EdgeFormula] = {}
-
-        def visit(layer: int, node: int) -> bool:
-            """Whether the node depends on an input; collects the edges by which it does."""
-            if layer < 0:
-                return True
-            entering = [e for subnode in _subnodes(layers[layer], node) for e in reached.get((layer, subnode), [])]
-            alive = [edge for edge in entering if visit(layer - 1, edge[1])]
-            used.update({edge: edges[edge] for edge in alive})
-            return bool(alive)
-
-        visit(len(layers) - 1, node)
-        return cls(layers, node, dict(sorted(used.items())), constants)
+        return cls(layers, node, {edge: edges[edge] for edge in find_used(layers, node, edges)}, constants)
 
     @property
     def complexity(self) -> int:
         """pykan's prices of the functions, or the coefficients of tables, added up, and one for the constant."""
         return 1 + sum(function.complexity for function in self.edges.values())
-
-    @property
-    def n_calls(self) -> int:
-        """How many edges are written, where a node is written out wherever it is read."""
-        times = Counter({(len(self.layers), self.node): 1})
-        for layer, i, j in sorted(self.edges, reverse=True):  # from the last layer to the first
-            times[layer, i] += times[layer + 1, self.layers[layer].config.node_of_subnode[j]]
-        return sum(times.values()) - 1
 
     def values(self, inputs: Array) -> Array:
         """The node's values for inputs of the head (n, n_in), model units; not finite beyond a function's domain."""
@@ -158,3 +136,38 @@ class HeadFormula:
 
 def _subnodes(layer: KANLayer, node: int) -> list[int]:
     return [subnode for subnode, of in enumerate(layer.config.node_of_subnode) if of == node]
+
+
+def find_used(layers: Sequence[KANLayer], node: int, edges: Iterable[Edge]) -> list[Edge]:
+    """The edges by which a node of the last layer depends on the inputs, in the order of their places.
+
+    Args:
+        layers: of the head, first to last.
+        node: number of the node.
+        edges: those that there are; others are zero.
+    """
+    entering: dict[Subnode, list[Edge]] = {}
+    for edge in edges:
+        entering.setdefault((edge[0], edge[2]), []).append(edge)
+    used: list[Edge] = []
+
+    @cache
+    def visit(layer: int, node: int) -> bool:
+        """Whether the node depends on an input; collects the edges by which it does."""
+        if layer < 0:
+            return True
+        found = [e for subnode in _subnodes(layers[layer], node) for e in entering.get((layer, subnode), [])]
+        alive = [edge for edge in found if visit(layer - 1, edge[1])]
+        used.extend(alive)
+        return bool(alive)
+
+    visit(len(layers) - 1, node)
+    return sorted(used)
+
+
+def count_calls(layers: Sequence[KANLayer], node: int, used: Iterable[Edge]) -> int:
+    """How many edges a formula has, as a node is written out wherever it is read; `used` as `find_used` gives them."""
+    times = Counter({(len(layers), node): 1})
+    for layer, i, j in sorted(used, reverse=True):  # from the last layer to the first
+        times[layer, i] += times[layer + 1, layers[layer].config.node_of_subnode[j]]
+    return times.total() - 1

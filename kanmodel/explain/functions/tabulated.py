@@ -52,12 +52,15 @@ class TabulatedEdge:
         return f"def {prefix}{self.name}(x):\n    return numpy.interp(x, {positions}, [{points}])\n"
 
 
-def tabulate_edges(layers: Sequence[KANLayer], reached: Sequence[Array]) -> dict[tuple[int, int, int], TabulatedEdge]:
-    """The edges of a head that are not masked, by (layer, i, j).
+def tabulate_edges(
+    layers: Sequence[KANLayer], reached: Sequence[Array], chosen: Sequence[tuple[int, int, int]]
+) -> dict[tuple[int, int, int], TabulatedEdge]:
+    """Edges of a head, by (layer, i, j).
 
     Args:
         layers: of the head, first to last.
         reached: inputs of each layer, (n, n_in), model units; tables go from the smallest to the largest.
+        chosen: which edges.
     """
     found = {}
     for number, (layer, inputs) in enumerate(zip(layers, reached, strict=True)):
@@ -66,7 +69,7 @@ def tabulate_edges(layers: Sequence[KANLayer], reached: Sequence[Array]) -> dict
         positions = np.linspace(low, high, N_POINTS)  # (n_points, n_in)
         with torch.no_grad():
             edges = layer.trace(torch.from_numpy(positions).to(layer.mask.dtype)).edges.double().numpy()
-        for j, i in layer.live.nonzero().tolist():
+        for i, j in ((i, j) for of, i, j in chosen if of == number):
             points = tuple(float(f"{value:.{DIGITS}g}") for value in edges[:, j, i].tolist())
             complexity = layer.coef.shape[2] + (layer.scale_base is not None)
             name = f"_{number}_{i}_{j}"

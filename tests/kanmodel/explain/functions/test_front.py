@@ -18,9 +18,11 @@ from thorough import examples
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import ConfigError
 from kanmodel.explain.functions.front import find_front, halves
+from kanmodel.explain.functions.head_formula import count_calls, find_used
 from kanmodel.explain.functions.written import write_formulas
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.network.config import Step, plain_layers
+from kanmodel.network.layer import KANLayer
 
 HOSTILE = (
     "phi_0_0_0",
@@ -138,6 +140,15 @@ def test_a_large_network_is_not_written_out():
     config = replace(make_model("head", n_features=4).config, head=plain_layers([4, 60, 4, 1]))
     formulas = formulas_of(make_chain(config, n_reference=12))
     assert "phi" not in formulas[-1].expression
+
+
+def test_the_edges_of_a_deep_network_are_counted_and_not_its_paths():
+    """Of nine layers of twelve nodes all edges are used, and written out there would be five billion."""
+    layers = [KANLayer(config) for config in plain_layers([*[12] * 9, 1])]
+    edges = [(number, i, j) for number, layer in enumerate(layers) for j, i in layer.live.nonzero().tolist()]
+    used = find_used(layers, 0, edges)
+    assert used == sorted(edges)
+    assert count_calls(layers, 0, used) == sum(12**depth for depth in range(1, 10))
 
 
 def test_the_same_model_gives_the_same_formulas():
