@@ -47,6 +47,7 @@ BUNDLED_NAME = "nyc-weather"
 STYLES = ("threads", "coroutine")  # of the hand-written operations: the faster one counts
 PEERS = Path(__file__).parents[2] / ".venv" / "peers" / "bin" / "python"
 WORK = ((1, 1), (1, 8), (1, 64), (32, 1), (32, 8))  # windows, connections
+WORK_OF_TWO = ((1, 64), (32, 8))  # the same, where servers have two processes
 N_BODIES = 64
 EXPLAINED = 32  # windows of the explanations that run beside forecasts
 
@@ -117,7 +118,7 @@ def rows() -> Iterator[Row]:
             yield from forecast_rows(contenders, windows, model.predict(windows))
             yield from explanation_rows(ours, by_hand, windows)
             yield fairness_row(ours, windows)
-            yield from two_process_rows(checkpoint, windows)
+            yield from two_process_rows(checkpoint, windows, model.predict(windows))
             yield from small_model_rows()
             yield from footprint_rows(contenders)
             with our_server(BUNDLED) as bundled:
@@ -152,9 +153,15 @@ def _read_tensors(answer: dict[str, Any]) -> Any:
     return answer["outputs"][0]["data"]
 
 
-def forecast_rows(contenders: Sequence[Contender], windows: np.ndarray, expected: np.ndarray) -> Iterator[Row]:
-    """The same windows to all, in turn."""
-    for n, connections in WORK:
+def forecast_rows(
+    contenders: Sequence[Contender],
+    windows: np.ndarray,
+    expected: np.ndarray,
+    kinds: Sequence[tuple[int, int]] = WORK,
+    note: str = "",
+) -> Iterator[Row]:
+    """The same windows to all, in turn; the note says in each row how."""
+    for n, connections in kinds:
         for one in contenders:
             one.check(windows, n, expected)
         runs: dict[str, list[Measured]] = {one.name: [] for one in contenders}
@@ -163,18 +170,18 @@ def forecast_rows(contenders: Sequence[Contender], windows: np.ndarray, expected
             for one in contenders:
                 runs[one.name].append(measure(one.server, requests[one.name], connections))
         ours, *others = ((name, summarize(measured)) for name, measured in runs.items())
-        work = f":predict of {_count(n, 'window')}, {_count(connections, 'connection')}"
+        work = f":predict of {_count(n, 'window')}, {_count(connections, 'connection')}{note}"
         for name, other in others:
             ratio = f"{ours[1].load.rate / other.load.rate:.2f}x"
             yield Row(work, str(ours[1].load), f"{name}: {other.load}", ratio)
-        if connections == max(connections for _, connections in WORK):
+        if connections == max(connections for _, connections in kinds):
             for name, other in others:
                 told = f"{ours[1].cpu * 1e3:.3f} ms"
                 beside = f"{name}: {other.cpu * 1e3:.3f} ms"
                 yield Row(f"processor time of the server, {work}", told, beside, f"{other.cpu / ours[1].cpu:.2f}x")
 
 
-def two_process_rows(checkpoint: Path, windows: np.ndarray) -> Iterator[Row]:
+def two_process_rows(checkpoint: Path, windows: np.ndarray, expected: np.ndarray) -> Iterator[Row]:
     """Two processes each on both cores, which the client uses as well."""
     if not PEERS.exists():
         return
@@ -184,23 +191,14 @@ def two_process_rows(checkpoint: Path, windows: np.ndarray) -> Iterator[Row]:
         other_server("peer_torchserve.py", checkpoint, "/ping", PEERS, 2) if which("java") else nullcontext() as torch_,
     ):
         finish_background(ours.port, NAME)
-        contenders = [Contender("Kanscope", ours, f"/v1/models/{NAME}:predict")]
-        contenders += [Contender("KServe, two workers", kserve, f"/v1/models/{NAME}:predict")]
+        contenders = [
+            Contender("Kanscope", ours, f"/v1/models/{NAME}:predict"),
+            Contender("KServe, two workers", kserve, f"/v1/models/{NAME}:predict"),
+        ]
         if torch_:
             wait_for_worker(torch_)
-            contenders += [Contender("TorchServe, two workers", torch_, f"/predictions/{NAME}")]
-        for n, connections in ((1, 64), (32, 8)):
-            loads: dict[str, list[Load]] = {one.name: [] for one in contenders}
-            for _ in range(ROUNDS):
-                for one in contenders:
-                    requests = one.requests(windows, n)
-                    loads[one.name].append(measure(one.server, requests, connections).load)
-            mean, *others = (
-                (name, sorted(runs, key=lambda load: load.rate)[ROUNDS // 2]) for name, runs in loads.items()
-            )
-            work = f":predict of {_count(n, 'window')}, {_count(connections, 'connection')}, two processes"
-            for name, load in others:
-                yield Row(work, str(mean[1]), f"{name}: {load}", f"{mean[1].rate / load.rate:.2f}x")
+            contenders.append(Contender("TorchServe, two workers", torch_, f"/predictions/{NAME}"))
+        yield from forecast_rows(contenders, windows, expected, WORK_OF_TWO, ", two processes")
 
 
 def wait_for_worker(server: Server) -> None:
