@@ -1,6 +1,6 @@
 /** What every view offers of its data: the request behind it, and downloads. */
 
-import { curlOf } from "./api.js";
+import { curlOf, reasonOf } from "./api.js";
 import { h } from "./dom.js";
 import { rasterise, writeDrawing } from "./pictures.js";
 
@@ -44,7 +44,7 @@ function actions(shown, pictured) {
       said.textContent = "";
       await act(now);
     } catch (error) {
-      said.textContent = error instanceof Error ? error.message : String(error);
+      said.textContent = reasonOf(error);
     }
   };
   const copy = async (/** @type {Shown} */ { ask }) => {

@@ -1,8 +1,8 @@
 /** All outputs of one window together: the targets and horizons of a model, with what adds most to each. */
 
 import "./vendor/d3.min.js";
-import { askJson } from "./api.js";
-import { h, table } from "./dom.js";
+import { askJson, reasonOf } from "./api.js";
+import { freshLink, h, table } from "./dom.js";
 import { amount, signed } from "./figures.js";
 import { afterRest } from "./latest.js";
 
@@ -39,7 +39,7 @@ export function allOutputs(page) {
       place.replaceChildren(listOutputs(answer, page));
       problem.textContent = "";
     } catch (error) {
-      if (!signal.aborted) problem.textContent = error instanceof Error ? error.message : String(error);
+      if (!signal.aborted) problem.textContent = reasonOf(error);
     }
   };
 
@@ -97,8 +97,5 @@ function contributionCell(value, largest) {
  */
 function outputLink(page, output) {
   if (output === page.output) return h("strong", {}, output);
-  const refresh = () => link.setAttribute("href", page.link("forecast", { output }));
-  const link = h("a", { href: "", onfocus: refresh, onpointerenter: refresh, onpointerdown: refresh }, output);
-  refresh();
-  return link;
+  return freshLink(() => page.link("forecast", { output }), output);
 }

@@ -33,6 +33,15 @@ export class ApiError extends Error {
 }
 
 /**
+ * What is wrong, in words.
+ *
+ * @param {unknown} error
+ */
+export function reasonOf(error) {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/**
  * The address that a request goes to.
  *
  * @param {Ask} ask

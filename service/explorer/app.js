@@ -1,6 +1,6 @@
 /** The frame of the explorer: which model and view the address names, and the choices that lead to others. */
 
-import { askJson, modelPath } from "./api.js";
+import { askJson, modelPath, reasonOf } from "./api.js";
 import { byId, h } from "./dom.js";
 import { hideHint } from "./hint.js";
 import { carry, readState, writeState } from "./state.js";
@@ -143,7 +143,7 @@ function pageOf(path, chosen, version, model, output) {
     output,
     unit: target?.unit ?? null,
     link: (view, values = {}) => writeState({ view, values: { ...here(), ...values } }),
-    set: (values, replace = false) => go(values, replace),
+    set: go,
   };
 }
 
@@ -235,7 +235,7 @@ function tellProblem(error) {
       "div",
       { class: "card problem", role: "alert" },
       h("h1", {}, "That can't be shown"),
-      h("p", {}, error instanceof Error ? error.message : String(error)),
+      h("p", {}, reasonOf(error)),
       h("button", { type: "button", class: "main", onclick: () => void show() }, "Try again"),
       ...(others.length ? [h("p", {}, "Models that are ready:"), h("ul", {}, ...others)] : []),
     ),

@@ -1,7 +1,8 @@
 /** What has changed from one model to another, as figures and tables of two columns and their difference. */
 
-import { h, table } from "./dom.js";
+import { figure, h, table } from "./dom.js";
 import { amount, percent, range, signed } from "./figures.js";
+import { nameNode } from "./graph.js";
 import { withHelp } from "./help.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
@@ -15,14 +16,6 @@ const POINTS = 100; // percentage points of a share
  * @param {string[]} names of both sides
  */
 export function tellSummary({ difference, mae, against_mae: against, unit, reference_windows: count }, names) {
-  const figure = (/** @type {string} */ name, /** @type {string} */ value, /** @type {string} */ note) =>
-    h(
-      "div",
-      { class: "figure", "data-figure": name },
-      h("span", { class: "muted" }, name),
-      h("strong", {}, value),
-      h("span", { class: "muted" }, note),
-    );
   const error = mae === null || against === null ? "no targets known" : `${signed(mae - against, unit)} from there`;
   return [
     figure("forecasts differ by", amount(difference, unit), "root mean square"),
@@ -81,7 +74,7 @@ export function tellEdges({ edges, unit }, link) {
       h(
         "tr",
         { "data-state": state },
-        h("td", {}, `${nameOf(edge.source)} → ${nameOf(edge.target)}`),
+        h("td", {}, `${nameNode(edge.source)} → ${nameNode(edge.target)}`),
         h("td", {}, h("span", { class: `verdict ${state.split(" ")[0]}` }, state)),
         h("td", { class: "number" }, side(edge, true)),
         h("td", { class: "number" }, side(edge, false)),
@@ -104,15 +97,6 @@ function byApart(a, b) {
 }
 
 /**
- * A node as it is called elsewhere in the page: `lstm 3`, `head 1:0`, a feature or an output by its name alone.
- *
- * @param {string} id
- */
-function nameOf(id) {
-  return id.replace(/^(feature|output):/, "").replace(/^(lstm|gru|head|front|cell):/, "$1 ");
-}
-
-/**
  * @param {Schemas["ComparisonInfo"]} comparison
  * @param {import("./app.js").Page} page
  * @param {string[]} names
@@ -123,8 +107,6 @@ export function tellWindow(comparison, { unit }, names) {
   const rows = [...parts, ["at the baseline that both share", model.baseline_shift]].map(([name, value]) =>
     h("tr", {}, h("td", {}, String(name)), h("td", { class: "number change" }, signed(Number(value), unit))),
   );
-  const figure = (/** @type {string} */ name, /** @type {string} */ value) =>
-    h("div", { class: "figure", "data-figure": name }, h("span", { class: "muted" }, name), h("strong", {}, value));
   return [
     h(
       "div",

@@ -1,7 +1,8 @@
 /** What must change for the forecast to be another: the smallest changes found, each to be laid over the window. */
 
-import { askJson } from "./api.js";
+import { askJson, reasonOf } from "./api.js";
 import { h, table } from "./dom.js";
+import { withFeature } from "./edits.js";
 import { amount, signed } from "./figures.js";
 import { afterRest } from "./latest.js";
 import { windowLink } from "./references.js";
@@ -81,7 +82,7 @@ export function counterfactuals(page, { show, take }) {
       if (signal.aborted) return;
       searched = ""; // so that it can be tried again
       said.textContent = "";
-      problem.textContent = error instanceof Error ? error.message : String(error);
+      problem.textContent = reasonOf(error);
     }
   };
   return { element, set };
@@ -169,7 +170,6 @@ async function ask({ path, version, output }, { target = "", most = MOST, beyond
  * @returns {Promise<Answer[]>}
  */
 async function askSingles({ path, version, output, model }, { changes, single_features: singles }, window, signal) {
-  const names = model.features.map(({ name }) => name);
   const reaching = singles.filter(
     ({ feature, shift }) => shift && !(changes.length === 1 && changes[0].feature === feature),
   );
@@ -178,9 +178,10 @@ async function askSingles({ path, version, output, model }, { changes, single_fe
     .slice(0, N_SINGLE)
     .map(({ feature, unit, shift, shift_in_std }) => ({ feature, unit, shift: shift ?? 0, shift_in_std }));
   if (!chosen.length || !changes.length) return [];
-  const windows = chosen.map(({ feature, shift }) =>
-    window.map((row) => row.map((value, index) => (names[index] === feature ? value + shift : value))),
-  );
+  const windows = chosen.map(({ feature, shift }) => {
+    const index = model.features.findIndex(({ name }) => name === feature);
+    return withFeature(window, index, (value) => value + shift);
+  });
   const body = { instances: windows, output };
   const { explanations } = /** @type {Schemas["ExplainResponse"]} */ (
     await askJson({ path: `${path}:explain`, query: version, body }, signal)

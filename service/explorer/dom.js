@@ -62,6 +62,45 @@ export function table(names, rows, attributes = {}) {
 }
 
 /**
+ * A figure under its name.
+ *
+ * @param {string} name
+ * @param {string} value
+ * @param {string} [note] what it is to be read with
+ * @param {Child} [label] what stands for the name, such as a term with its question mark
+ */
+export function figure(name, value, note, label = name) {
+  return h(
+    "div",
+    { class: "figure", "data-figure": name },
+    h("span", { class: "muted" }, label),
+    h("strong", {}, value),
+    note === undefined ? null : h("span", { class: "muted" }, note),
+  );
+}
+
+/**
+ * A link whose address is made anew when it is about to be followed, so that it has all that is chosen then.
+ *
+ * @param {() => string} address
+ * @param {string} label
+ */
+export function freshLink(address, label) {
+  const refresh = () => link.setAttribute("href", address());
+  const link = h("a", { href: address(), onfocus: refresh, onpointerenter: refresh, onpointerdown: refresh }, label);
+  return link;
+}
+
+/**
+ * The width that a chart has in its place.
+ *
+ * @param {Element} place
+ */
+export function widthOf(place) {
+  return Math.max(280, place.clientWidth);
+}
+
+/**
  * The element of the page with an id.
  *
  * @param {string} id

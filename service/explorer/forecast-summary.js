@@ -1,7 +1,7 @@
 /** A forecast in words and figures, and as rows. */
 
 import { symmetric } from "./charts.js";
-import { h } from "./dom.js";
+import { figure, h } from "./dom.js";
 import { amount, signed } from "./figures.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
@@ -14,8 +14,6 @@ const N_WARNINGS = 5; // that are spelled out
  * @param {string} note
  */
 export function tellForecast({ prediction, baseline_prediction: baseline, error, tolerance, converged }, unit, note) {
-  const figure = (/** @type {string} */ name, /** @type {string} */ value) =>
-    h("div", { class: "figure", "data-figure": name }, h("span", { class: "muted" }, name), h("strong", {}, value));
   const exact = `No contribution is off by more than about ${amount(error, unit)}`;
   return [
     figure("forecast", amount(prediction, unit)),
@@ -44,16 +42,14 @@ export function tellWarnings({ warnings, warnings_omitted: omitted = 0 }) {
   return more ? [...told, h("li", {}, `and ${more} more features`)] : told;
 }
 
-/** What the two colours mean. */
-export function signKey() {
-  return h(
-    "span",
-    { class: "key muted" },
-    h("i", { class: "up" }),
-    "pushes up",
-    h("i", { class: "down" }),
-    "pushes down",
-  );
+/**
+ * What the two colours mean.
+ *
+ * @param {string} up
+ * @param {string} down
+ */
+export function colorKey(up, down) {
+  return h("span", { class: "key muted" }, h("i", { class: "up" }), up, h("i", { class: "down" }), down);
 }
 
 /**

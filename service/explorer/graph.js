@@ -23,6 +23,15 @@ export function labelsOf({ nodes }) {
 }
 
 /**
+ * What a node is called where no topology says it, by its id: `lstm 3`, `head 1:0`, a feature or an output by its name.
+ *
+ * @param {string} id
+ */
+export function nameNode(id) {
+  return id.replace(/^(feature|output):/, "").replace(/^(lstm|gru|head|front|cell):/, "$1 ");
+}
+
+/**
  * What people call an edge.
  *
  * @param {{source: string, target: string}} edge

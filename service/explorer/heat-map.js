@@ -3,7 +3,7 @@
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { mix, namesOf, plot, rowsOf, stepsOf, symmetric } from "./charts.js";
-import { h } from "./dom.js";
+import { h, widthOf } from "./dom.js";
 import { nameStep } from "./edits.js";
 import { amount, signed } from "./figures.js";
 import { hideHint, showHint } from "./hint.js";
@@ -78,7 +78,7 @@ export function heatMap(features, unit, choose, change) {
    * @param {number[][]} window
    */
   const set = ({ steps = [] }, window) => {
-    const width = Math.max(280, element.clientWidth);
+    const width = widthOf(element);
     const sizes = new Map(features.map((name, index) => [name, d3.sum(steps, (row) => Math.abs(row[index]))]));
     const order = d3.sort(features, (name) => -(sizes.get(name) ?? 0));
     const cells = steps.flatMap((row, step) =>

@@ -2,12 +2,13 @@
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
-import { ApiError } from "./api.js";
+import { ApiError, reasonOf } from "./api.js";
 import { plot } from "./charts.js";
-import { h, segments, svg, table } from "./dom.js";
+import { h, segments, svg, table, widthOf } from "./dom.js";
 import { amount, signed } from "./figures.js";
+import { colorKey } from "./forecast-summary.js";
 import { hideHint, showHint } from "./hint.js";
-import { loadMoments, windowLink } from "./references.js";
+import { loadMoments, nameMoment, windowLink } from "./references.js";
 
 /** @typedef {import("./app.js").Page} Page */
 /** @typedef {import("./references.js").Moment} Moment */
@@ -53,7 +54,7 @@ export function overview(page) {
     h(
       "div",
       { class: "stack" },
-      h("div", { class: "between" }, h("h2", {}, "Forecasts and what came"), lineKey()),
+      h("div", { class: "between" }, h("h2", {}, "Forecasts and what came"), colorKey("forecast", "what came")),
       said,
       scroll,
     ),
@@ -70,7 +71,7 @@ export function overview(page) {
     worst.replaceChildren(table(["Window", `Error${page.unit ? `, ${page.unit}` : ""}`, "Forecast", "Came"], rows));
   };
   const draw = () => {
-    const room = Math.max(280, scroll.clientWidth);
+    const room = widthOf(scroll);
     drawn = drawMoments(moments, chosen, page.unit, Math.max(room, Math.min(WIDEST, ROOM * moments.length)));
     stage.replaceChildren(drawn.chart);
     point(chosen, false);
@@ -139,39 +140,20 @@ export function overview(page) {
       draw();
     } catch (error) {
       element.hidden = error instanceof ApiError && error.status === FORBIDDEN;
-      said.textContent = error instanceof Error ? error.message : String(error);
+      said.textContent = reasonOf(error);
     }
   };
   return { element, set };
-}
-
-/** What the two colours mean. */
-function lineKey() {
-  return h(
-    "span",
-    { class: "key muted" },
-    h("i", { class: "up" }),
-    "forecast",
-    h("i", { class: "down" }),
-    "what came",
-  );
 }
 
 /**
  * @param {Moment} moment
  * @param {string | null} unit
  */
-function tell({ index, time, forecast, came, error }, unit) {
+function tell(moment, unit) {
+  const { forecast, came, error } = moment;
   const seen = error === undefined ? [] : [`came ${amount(came, unit)}`, `error ${signed(error, unit)}`];
-  return [nameMoment(index, time), `forecast ${amount(forecast, unit)}`, ...seen];
-}
-
-/**
- * @param {number} index
- * @param {string | null} time
- */
-function nameMoment(index, time) {
-  return time === null ? `window ${index}` : time.replace("T", " ").replace(/Z$/, "");
+  return [nameMoment(moment), `forecast ${amount(forecast, unit)}`, ...seen];
 }
 
 /**
@@ -189,11 +171,12 @@ function tellErrors(moments, unit) {
  * @param {Moment} moment
  * @param {Page} page
  */
-function worstRow({ index, time, forecast, came, error = 0 }, page) {
+function worstRow(moment, page) {
+  const { index, forecast, came, error = 0 } = moment;
   return h(
     "tr",
     { "data-worst": index },
-    h("th", { scope: "row" }, windowLink(page, index, nameMoment(index, time))),
+    h("th", { scope: "row" }, windowLink(page, index, nameMoment(moment))),
     ...[signed(error), amount(forecast), amount(came)].map((text) => h("td", { class: "number" }, text)),
   );
 }

@@ -1,7 +1,7 @@
 /** By which rule the network is pruned: a slider over the rules that differ, and what the rule costs. */
 
 import { askJson } from "./api.js";
-import { h, segments } from "./dom.js";
+import { figure, h, segments } from "./dom.js";
 import { amount, fixed, signed } from "./figures.js";
 import { withHelp } from "./help.js";
 
@@ -164,24 +164,15 @@ function keptByFidelity(curve, fidelity) {
  */
 export function tellCost({ graph }, unit) {
   const { r2, mae, mae_full: full } = graph.fidelity;
-  /** @type {(name: string, value: string, note: string, term?: import("./help.js").Term) => HTMLElement} */
-  const figure = (name, value, note, term) =>
-    h(
-      "div",
-      { class: "figure", "data-figure": name },
-      h("span", { class: "muted" }, term ? withHelp(name, term) : name),
-      h("strong", {}, value),
-      h("span", { class: "muted" }, note),
-    );
   return [
     figure("edges", String(graph.edges.kept), `of ${graph.edges.total}`),
     figure("nodes", String(graph.nodes.kept), `of ${graph.nodes.total}`),
-    figure("R²", fixed(r2, 4), "of the full model", "R²"),
+    figure("R²", fixed(r2, 4), "of the full model", withHelp("R²", "R²")),
     figure(
       "MAE",
       amount(mae, unit),
       mae === null || full === null ? "no targets known" : `${signed(mae - full)} from ${amount(full)}`,
-      "MAE",
+      withHelp("MAE", "MAE"),
     ),
   ];
 }

@@ -2,7 +2,7 @@
 
 import "./vendor/d3.min.js";
 import { askJson } from "./api.js";
-import { h } from "./dom.js";
+import { freshLink } from "./dom.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
@@ -77,8 +77,14 @@ export async function findDay(day, page) {
  * @param {string} label
  */
 export function windowLink(page, index, label) {
-  const address = () => page.link("forecast", { window: `ref:${index}`, from: "" });
-  const refresh = () => link.setAttribute("href", address());
-  const link = h("a", { href: address(), onfocus: refresh, onpointerenter: refresh, onpointerdown: refresh }, label);
-  return link;
+  return freshLink(() => page.link("forecast", { window: `ref:${index}`, from: "" }), label);
+}
+
+/**
+ * A reference window by its time, or by its number where that is unknown.
+ *
+ * @param {{index: number, time: string | null}} moment
+ */
+export function nameMoment({ index, time }) {
+  return time === null ? `window ${index}` : time.replace("T", " ").replace(/Z$/, "");
 }

@@ -2,9 +2,9 @@
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
-import { askJson } from "./api.js";
+import { askJson, reasonOf } from "./api.js";
 import { plot, shorten } from "./charts.js";
-import { h } from "./dom.js";
+import { h, widthOf } from "./dom.js";
 import { spread } from "./edits.js";
 import { amount, signed } from "./figures.js";
 import { afterRest } from "./latest.js";
@@ -60,13 +60,13 @@ export function responseCurves({ path, version, output, unit, model: { features 
       const domain = d3.extent([prediction, ...curves.flatMap(({ predictions }) => predictions)]);
       const places = indices.map((index) => buttonOf(index).element);
       if (places.some((one, number) => place.children[number] !== one)) place.replaceChildren(...places);
-      const room = Math.max(280, place.clientWidth);
+      const room = widthOf(place);
       const width = Math.floor(room / Math.max(2, Math.floor(room / WIDTH))) - 10;
       const bounds = /** @type {[number, number]} */ (domain);
       indices.forEach((index, number) => buttonOf(index).set(curves[number], prediction, bounds, width));
       problem.textContent = "";
     } catch (error) {
-      if (!signal.aborted) problem.textContent = error instanceof Error ? error.message : String(error);
+      if (!signal.aborted) problem.textContent = reasonOf(error);
     }
   };
   /**

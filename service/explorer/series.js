@@ -3,7 +3,7 @@
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { plot, shorten } from "./charts.js";
-import { h, svg } from "./dom.js";
+import { h, svg, widthOf } from "./dom.js";
 import { fit, nameStep, spread, withValue } from "./edits.js";
 import { amount } from "./figures.js";
 
@@ -84,7 +84,7 @@ export function seriesCharts({ features, lookback }, change, choose) {
    */
   const set = (indices, lines) => {
     for (const { kind, element } of key) element.hidden = !lines[kind];
-    const room = Math.max(280, charts.clientWidth);
+    const room = widthOf(charts);
     const width = Math.floor(room / Math.max(1, Math.min(3, Math.floor(room / WIDTH)))) - 8;
     const places = indices.map((index) => chartOf(index).element);
     for (const place of [...charts.children]) if (!places.some((one) => one === place)) place.remove();

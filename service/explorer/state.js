@@ -36,6 +36,7 @@ export function writeState({ view, values }) {
  */
 export function carry(values, before, after) {
   const alike = shapeOf(before) === shapeOf(after);
+  const isSameNetwork = JSON.stringify(before.architecture) === JSON.stringify(after.architecture);
   const fits = (/** @type {string} */ window) =>
     /^\w+$/.test(window) || (window.startsWith("ref:") ? Number(window.slice(4)) < after.reference_windows : alike);
   /** @type {Record<string, (value: string) => boolean>} */
@@ -44,8 +45,8 @@ export function carry(values, before, after) {
     through: (node) =>
       node.startsWith("feature:")
         ? after.features.some(({ name }) => node === `feature:${name}`)
-        : JSON.stringify(before.architecture) === JSON.stringify(after.architecture),
-    edge: () => JSON.stringify(before.architecture) === JSON.stringify(after.architecture),
+        : isSameNetwork,
+    edge: () => isSameNetwork,
     window: fits,
     from: () => false, // a reference window of the same number may be another
     baseline: fits,

@@ -3,11 +3,12 @@
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { pictureActions } from "./actions.js";
-import { ApiError, askJson } from "./api.js";
+import { askJson, reasonOf } from "./api.js";
 import { mix, plot, shorten } from "./charts.js";
-import { h, svg } from "./dom.js";
+import { h, svg, widthOf } from "./dom.js";
 import { amount, signed } from "./figures.js";
 import { hideHint, showHint } from "./hint.js";
+import { nameMoment } from "./references.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
@@ -81,8 +82,7 @@ export function swarm(page) {
   const tell = (/** @type {Dot} */ dot) => {
     at = dot;
     const mark = drawn?.mark(dot);
-    const when = dot.time === null ? `window ${dot.index}` : dot.time.replace("T", " ").replace(/Z$/, "");
-    const lines = [`${dot.feature}, ${when}`, `added ${signed(dot.contribution, page.unit)}`];
+    const lines = [`${dot.feature}, ${nameMoment(dot)}`, `added ${signed(dot.contribution, page.unit)}`];
     if (mark) showHint(mark, [...lines, `was ${amount(dot.value, dot.unit)} at the newest step`]);
   };
   const point = (/** @type {PointerEvent} */ event) => {
@@ -113,7 +113,7 @@ export function swarm(page) {
 
   const draw = () => {
     if (!isOpen || !dots.length) return;
-    const width = Math.max(280, place.clientWidth);
+    const width = widthOf(place);
     if (drawn?.width !== width) {
       drawn = drawSwarm(dots, page.unit, width);
       stage.replaceChildren(drawn.chart);
@@ -133,7 +133,7 @@ export function swarm(page) {
     } catch (error) {
       loaded = false;
       said.textContent = "";
-      problem.textContent = error instanceof ApiError ? error.message : String(error);
+      problem.textContent = reasonOf(error);
     }
   };
 

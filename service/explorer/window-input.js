@@ -1,6 +1,6 @@
 /** Which window is explained, and with what it is compared: reference windows, or what is pasted, dropped or chosen. */
 
-import { askJson } from "./api.js";
+import { askJson, reasonOf } from "./api.js";
 import { h, segments } from "./dom.js";
 import { amount } from "./figures.js";
 import { findDay } from "./references.js";
@@ -40,7 +40,7 @@ export function windowInput(page, reject) {
   const reference = referenceChoice(page, "Number", "window", (source) => page.set({ window: source, from: "" }));
   const problem = h("p", { class: "wrong", role: "alert" });
   const refuse = (/** @type {unknown} */ error) => {
-    problem.textContent = `${error instanceof Error ? error.message : error}. Nothing is shown.`;
+    problem.textContent = `${reasonOf(error)}. Nothing is shown.`;
     reject();
   };
   const own = ownWindow(page, (packed) => page.set({ window: packed, from: "" }), refuse);
@@ -222,7 +222,7 @@ function ownWindow(page, accept, refuse) {
       Object.assign(accepted, { packed, text: given });
       accept(packed);
     } catch (error) {
-      refuse(new Error(`That is no window: ${error instanceof Error ? error.message : error}`));
+      refuse(new Error(`That is no window: ${reasonOf(error)}`));
     }
   };
   const readFiles = async (/** @type {FileList | null | undefined} */ files) => {

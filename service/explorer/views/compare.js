@@ -1,7 +1,7 @@
 /** Two models, or two versions of one, side by side: features, edges, networks, and one window. */
 
 import { titleBar } from "../actions.js";
-import { ApiError, askJson, modelPath } from "../api.js";
+import { ApiError, askJson, modelPath, reasonOf } from "../api.js";
 import { APART, changedEdges, tellEdges, tellFeatures, tellSummary, tellWindow } from "../comparison.js";
 import { h } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
@@ -141,7 +141,7 @@ export function create(page) {
       window.replaceChildren(...tellWindow(answer.comparisons[0], page, names));
     } catch (error) {
       if (signal.aborted) throw error;
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = reasonOf(error);
       window.replaceChildren(h("p", { class: "muted" }, `This window can't be compared: ${reason}.`));
     }
   };

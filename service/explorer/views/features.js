@@ -3,7 +3,7 @@
 import { titleBar } from "../actions.js";
 import { askJson, askText } from "../api.js";
 import { drawSteps } from "../charts.js";
-import { h, svg } from "../dom.js";
+import { h, svg, widthOf } from "../dom.js";
 import { amount, percent, range, signed } from "../figures.js";
 import { help } from "../help.js";
 
@@ -58,7 +58,7 @@ export function create(page) {
     );
     if (focused) [...table.querySelectorAll("button")].find(({ textContent }) => textContent === focused)?.focus();
     note.textContent = tellNote(answer);
-    steps.replaceChildren(drawSteps(answer.steps, page.unit, Math.max(280, steps.clientWidth)));
+    steps.replaceChildren(drawSteps(answer.steps, page.unit, widthOf(steps)));
     const picture = () => askText({ ...ask, accept: "image/svg+xml" });
     shown = { ask, name: `${page.model.name}-features`, data: answer, rows: answer.features.map(rowOf), picture };
   };

@@ -5,12 +5,12 @@ import { allOutputs } from "../all-outputs.js";
 import { ApiError, askJson } from "../api.js";
 import { drawWaterfall } from "../charts.js";
 import { counterfactuals } from "../counterfactuals.js";
-import { h } from "../dom.js";
+import { h, widthOf } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
 import { changedFeatures, countChanges, fit, withFeature } from "../edits.js";
 import { colorFlow, flowTeller, tellCarried, tellFlow } from "../flow-picture.js";
 import { readFlow } from "../flow.js";
-import { signKey, stepRows, tellForecast, tellScale, tellWarnings } from "../forecast-summary.js";
+import { colorKey, stepRows, tellForecast, tellScale, tellWarnings } from "../forecast-summary.js";
 import { heatMap } from "../heat-map.js";
 import { afterRest, latestOnly } from "../latest.js";
 import { nearestReference } from "../nearest.js";
@@ -120,7 +120,7 @@ export function create(page) {
     h(
       "section",
       { class: "card flow" },
-      head("Through the network", stage, signKey()),
+      head("Through the network", stage, colorKey("pushes up", "pushes down")),
       carried,
       drawing,
       h("details", {}, h("summary", {}, "What comes in and goes out at each node"), flowTable),
@@ -286,9 +286,4 @@ export function create(page) {
     }
   };
   return { element, update };
-}
-
-/** @param {HTMLElement} place */
-function widthOf(place) {
-  return Math.max(280, place.clientWidth);
 }

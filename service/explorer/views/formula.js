@@ -2,8 +2,9 @@
 
 import { copyText, titleBar } from "../actions.js";
 import { ApiError, askJson } from "../api.js";
-import { h, table } from "../dom.js";
+import { figure, h, table } from "../dom.js";
 import { amount, fixed, percent } from "../figures.js";
+import { nameNode } from "../graph.js";
 import { help, withHelp } from "../help.js";
 import { setFormula } from "../mathml.js";
 
@@ -139,18 +140,11 @@ export function create(page) {
  * @param {string | null} unit
  */
 function tellFigures({ r2, mae, complexity }, unit) {
-  const figure = (/** @type {import("../help.js").Term} */ name, /** @type {string} */ value, /** @type {string} */ note) =>
-    h(
-      "div",
-      { class: "figure", "data-figure": name },
-      h("span", { class: "muted" }, withHelp(name, name)),
-      h("strong", {}, value),
-      h("span", { class: "muted" }, note),
-    );
+  const known = mae === null ? "no targets known" : "against what came";
   return [
-    figure("R²", fixed(r2, 4), "against the full model"),
-    figure("MAE", amount(mae, unit), mae === null ? "no targets known" : "against what came"),
-    figure("complexity", String(complexity), "price of its functions"),
+    figure("R²", fixed(r2, 4), "against the full model", withHelp("R²", "R²")),
+    figure("MAE", amount(mae, unit), known, withHelp("MAE", "MAE")),
+    figure("complexity", String(complexity), "price of its functions", withHelp("complexity", "complexity")),
   ];
 }
 
@@ -168,7 +162,7 @@ function tellVariables({ variables }, link) {
       h(
         "td",
         {},
-        h("a", { href: link(node) }, node.replace(/^feature:/, "").replace(":", " ")),
+        h("a", { href: link(node) }, nameNode(node)),
         h("span", { class: "muted made" }, made.join(", ")),
       ),
     );

@@ -1,7 +1,7 @@
 /** The network: the service's picture of what a rule keeps, what that costs, and the edges as a list. */
 
 import { titleBar } from "../actions.js";
-import { askJson } from "../api.js";
+import { askJson, reasonOf } from "../api.js";
 import { h, segments, table } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
 import { amount, percent, range } from "../figures.js";
@@ -74,7 +74,7 @@ export function create(page) {
       await pruning.thin(signal);
     } catch (error) {
       if (signal.aborted) return;
-      const reason = error instanceof Error ? error.message : String(error);
+      const reason = reasonOf(error);
       curve.replaceChildren(h("p", { class: "muted" }, `The cost of each number of edges is not known: ${reason}.`));
     }
   };
