@@ -182,12 +182,12 @@ async function askSingles({ path, version, output, model }, { changes, single_fe
     const index = model.features.findIndex(({ name }) => name === feature);
     return withFeature(window, index, (value) => value + shift);
   });
-  const body = { instances: windows, output };
-  const { explanations } = /** @type {Schemas["ExplainResponse"]} */ (
-    await askJson({ path: `${path}:explain`, query: version, body }, signal)
+  const { outputs, predictions } = /** @type {Schemas["PredictResponse"]} */ (
+    await askJson({ path: `${path}:predict`, query: version, body: { instances: windows } }, signal)
   );
+  const place = outputs.indexOf(output);
   return chosen.map((change, number) => ({
-    ...{ changes: [change], window: windows[number], prediction: explanations[number].prediction },
+    ...{ changes: [change], window: windows[number], prediction: predictions[number][place] },
     distance: Math.abs(change.shift_in_std ?? 0),
   }));
 }
