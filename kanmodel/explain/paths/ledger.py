@@ -198,13 +198,13 @@ def _explain_batch(
     again = _beyond_float32(model, windows, start)
     found: list[PathLedger] = []
     if not again.all():
-        near = windows[torch.from_numpy(~again)]
-        found.append(explain(model.frozen, near, min(options.halvings, FLOAT32_HALVINGS), first_nodes))
+        near, halvings = take(windows, ~again), min(options.halvings, FLOAT32_HALVINGS)
+        found.append(explain(model.frozen, near, halvings, first_nodes))
         again[~again] = ~found[0].converged
         if not again.any():
             return found[0]
         found[0] = take(found[0], found[0].converged)
-    of_again = windows[torch.from_numpy(again)].double()
+    of_again = take(windows, again).double()
     found.append(explain(model.frozen_float64, of_again, options.halvings, options.path_nodes))
     order = np.argsort(np.append(np.flatnonzero(~again), np.flatnonzero(again)))
     return map_arrays(lambda values: values[order], concatenate(found))
