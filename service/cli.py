@@ -1,4 +1,4 @@
-"""The command line: ``kanscope serve``, ``train``, ``import`` and the commands that look into a checkpoint."""
+"""The command line, ``kanscope``: finds a subcommand, imports and runs it, and turns errors into exit codes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kanmodel.errors import KanscopeError
 
 EXIT_BAD_INPUT = 2
 
-COMMANDS = {  # by name the module, and its function
+COMMANDS = {  # name: (module, function)
     "serve": ("serve", "serve"),
     "train": ("train", "train"),
     "import": ("import_", "import_"),
@@ -29,18 +29,18 @@ COMMANDS = {  # by name the module, and its function
 
 
 class _Commands(TyperGroup):
-    """Imports a command when it is asked for: the service starts sooner without what the others need."""
+    """Imports a command only when it is run: each starts faster without the imports of the others."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = {name: TyperCommand(name) for name in COMMANDS}  # the names, to suggest the nearest to a typo
+        self.commands = {name: TyperCommand(name) for name in COMMANDS}  # names alone, to suggest one for a typo
 
     def list_commands(self, ctx: typer.Context) -> list[str]:  # type: ignore[override]
-        """Their names, in the order of the help."""
+        """The names of the commands, in the order of the help."""
         return [*COMMANDS]
 
     def get_command(self, ctx: typer.Context, cmd_name: str) -> Any:  # type: ignore[override]
-        """The command of a name; None where there is none."""
+        """The command of that name; None if there is none."""
         if cmd_name not in COMMANDS:
             return None
         module, function = COMMANDS[cmd_name]
@@ -58,14 +58,14 @@ def _look_inside() -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Runs one command; what the user can mend ends in one sentence on stderr and exit code 2.
+    """Runs one command; an error that the user can fix is one sentence on stderr and exit code 2.
 
     Args:
-        arguments: what follows the program's name; None for those of the process.
+        arguments: command-line arguments; None for those of the process.
     """
-    import torch  # here, since to look for a command needs none of it
+    import torch  # here: --help and completion do not need it
 
-    torch.set_num_threads(1)  # several are slower on models of this size, and much slower beside other work
+    torch.set_num_threads(1)  # models of this size run slower on several threads, much slower under load
     try:
         app(args=arguments, prog_name="kanscope")
     except KanscopeError as error:

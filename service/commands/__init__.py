@@ -1,4 +1,4 @@
-"""The commands of the command line, one file each, and what one of them alone needs.
+"""The subcommands of ``kanscope``, one module each, and the modules that a single command needs.
 
-What a command imports at its top, every command waits for: FastAPI, Ray and polars are imported where they are used.
+Slow imports (FastAPI, Ray, polars) are made inside the functions that use them, so that the other commands start fast.
 """

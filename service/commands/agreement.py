@@ -1,4 +1,4 @@
-"""Comparison of two answers to one question, member by member."""
+"""Field-by-field comparison of a saved answer with a recomputed one, within a numerical tolerance."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 
 from kanmodel.model import Model
 
-AGREEMENT = 1e-6  # standard deviations by which a number may differ
-# What need not be the same: what the model is called where it is served, and what computed the numbers.
+AGREEMENT = 1e-6  # tolerance, in standard deviations
+# May differ: the name under which the model is served, and the versions of the libraries that computed the numbers.
 NAMES = ("model_name", "version", "receipt.versions")
 _ABSENT = object()
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A value of one answer, and that of the other.
+    """The values of one field in both answers.
 
     Attributes:
-        place: where both are, such as ``explanations[0].contributions.temp_c``.
-        saved: the value of the first.
-        repeated: the value of the second.
-        deviations: how far apart they are, in standard deviations; inf where anything but a number differs.
+        place: path of the field, such as ``explanations[0].contributions.temp_c``.
+        saved: its value in the saved answer.
+        repeated: its value in the recomputed answer.
+        deviations: their distance in standard deviations; inf if they differ and are not numbers.
     """
 
     place: str
@@ -33,20 +33,20 @@ class Pair:
 
     @property
     def agrees(self) -> bool:
-        """Whether the two pass for one."""
+        """Whether the values are equal within the tolerance."""
         return self.deviations <= AGREEMENT
 
 
 def pair_answers(saved: Mapping[str, Any], repeated: Mapping[str, Any], model: Model) -> Iterator[Pair]:
-    """Every value of two answers but `NAMES`, whatever their members are; one that is missing in either differs.
+    """Yields every field of two answers except `NAMES`; a field that one of them lacks counts as different.
 
-    Numbers are measured in standard deviations of their output on the reference windows, those of the baseline in the
-    smallest of a feature. What follows from the request alone must be the same.
+    Distances are in standard deviations of the output on the reference windows; for the baseline, in the smallest
+    standard deviation of a feature. Fields that follow from the request alone must be equal.
 
     Args:
-        saved: an answer, as the JSON that was saved.
-        repeated: another.
-        model: gives the standard deviations.
+        saved: the saved answer, as parsed JSON.
+        repeated: the recomputed answer.
+        model: provides the standard deviations.
     """
     outputs = dict(zip(model.config.outputs, model.output_std.tolist(), strict=True))
     baseline = float(model.scaling.feature_scale.min())
@@ -65,7 +65,7 @@ def pair_answers(saved: Mapping[str, Any], repeated: Mapping[str, Any], model: M
 
 
 def _pair_rows(saved: Any, repeated: Any, place: str, scales: list[float]) -> Iterator[Pair]:
-    """Rows of numbers, each column by its own scale."""
+    """Rows of numbers; each column has its own scale."""
     yield from _pair_lengths(saved, repeated, place)
     for number, (before, now) in enumerate(zip(saved, repeated, strict=False)):
         yield from _pair_lengths(before, now, f"{place}[{number}]")
@@ -74,7 +74,7 @@ def _pair_rows(saved: Any, repeated: Any, place: str, scales: list[float]) -> It
 
 
 def _pair(saved: Any, repeated: Any, place: str, scale: float | None) -> Iterator[Pair]:
-    """Args: scale: that of numbers that are no whole ones by their meaning; None where they must be the same."""
+    """Args: scale: standard deviation that floats are measured in; None where they must be equal."""
     if place in NAMES:
         return
     if isinstance(saved, dict) and isinstance(repeated, dict):

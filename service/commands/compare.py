@@ -1,4 +1,4 @@
-"""``kanscope compare``: what has changed from one model to another."""
+"""``kanscope compare``: the changes from one model to another, with intervals of paired differences."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ from service.schemas.comparisons import describe_model_comparison
 
 
 def compare(
-    old: Annotated[Path, typer.Argument(help="Checkpoint that stood, *.safetensors.", show_default=False)],
-    new: Annotated[Path, typer.Argument(help="Checkpoint that takes its place.", show_default=False)],
+    old: Annotated[Path, typer.Argument(help="Old checkpoint, *.safetensors.", show_default=False)],
+    new: Annotated[Path, typer.Argument(help="New checkpoint, *.safetensors.", show_default=False)],
     output_name: OutputName = None,
     fidelity: Annotated[
-        float, typer.Option(min=0, max=1, help="R2 that the topologies keep, whose edges come and go.")
+        float, typer.Option(min=0, max=1, help="R2 to which both models are pruned before their edges are compared.")
     ] = 0.99,
     as_markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print Markdown, for a pull request that brings a new model.")
+        bool, typer.Option("--markdown", help="Print Markdown, for a pull request with a new model.")
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a new model changes, on its reference windows: features, edges and their curves, and errors.
+    """Compare two models on the new one's reference windows: importance of features, edges, their curves, and errors.
 
     Both models explain the same windows, so the intervals are those of paired differences.
     """
     if as_markdown and as_json:
         raise DataError(
-            "--markdown and --json are both given: give one", [Problem("--markdown", "is one form too many")]
+            "--markdown and --json are both given: give one", [Problem("--markdown", "cannot be combined with --json")]
         )
     before, after = load(old), load(new)
     found = after.compare(before, output=output_name, fidelity=fidelity)

@@ -20,7 +20,7 @@ from kanmodel.terms import Effects, Faithfulness
 from service.batch.plan import PART_WINDOWS, EngineName, Plan
 from service.commands.options import AsJson, OptionalCheckpoint, OutputName, figure, find_output, print_json
 
-ROUNDING = 1e-6  # of a feature's deviation: what float32 leaves of a zero
+ROUNDING = 1e-6  # of a feature's standard deviation: values below are the rounding error of a float32 zero
 LEDGER = "ledger"
 EFFECTS = ("removed", "alone")
 DEFAULTS: tuple[EngineName, int] = ("threads", PART_WINDOWS)
@@ -33,9 +33,9 @@ def explain(
         Path | None,
         typer.Argument(
             metavar="[TABLE]",
-            help="Explain all windows of a table instead: a .csv, .csv.gz or .parquet file, or a folder of them in the "
-            "order of their names. A row is a time step, oldest first; or, in parquet, a window: each feature's column "
-            "holds a list of its values, oldest first.",
+            help="Explain all windows of a table instead: a .csv, .csv.gz or .parquet file, or a folder of them, read "
+            "in the order of their names. Each row is a time step, oldest first, or, in parquet, a window: the column "
+            "of each feature holds a list of its values, oldest first.",
             show_default=False,
         ),
     ] = None,
@@ -44,36 +44,34 @@ def explain(
         typer.Option(
             "-o",
             "--output",
-            help="Folder of parquet files to write for TABLE; an interrupted run continues there.",
+            help="Folder for the parquet files of TABLE; run the same command again to resume after an interruption.",
             show_default=False,
         ),
     ] = None,
     time_column: Annotated[
-        str | None, typer.Option(help="Column of TABLE with time stamps, which go into the result.")
+        str | None, typer.Option(help="Column of TABLE with time stamps, copied into the result.")
     ] = None,
     segment_column: Annotated[
         str | None, typer.Option(help="Column of TABLE that changes at each gap: no window crosses it.")
     ] = None,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Stop at a bad row of TABLE instead of listing it in _rejected.csv."),
+        typer.Option("--strict", help="Stop at the first bad row of TABLE instead of listing it in _rejected.csv."),
     ] = False,
     engine: Annotated[
-        EngineName, typer.Option(help="What explains TABLE: threads of this process, or a Ray cluster.")
+        EngineName, typer.Option(help="Where TABLE is explained: in threads of this process, or on a Ray cluster.")
     ] = DEFAULTS[0],
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads, or processes of the cluster. Default: one a core.", show_default=False),
+        typer.Option(min=1, help="Threads, or Ray actors. Default: one per core.", show_default=False),
     ] = None,
-    part_windows: Annotated[int, typer.Option(min=1, help="Rows of TABLE whose windows go into one file.")] = DEFAULTS[
-        1
-    ],
+    part_windows: Annotated[int, typer.Option(min=1, help="Rows of TABLE per output file.")] = DEFAULTS[1],
     effects: Annotated[
         bool,
         typer.Option(
             "--effects",
-            help="Say beside each contribution what the forecast loses without the feature (removed), and what the "
-            "feature does alone: 2 forecasts for each window and feature.",
+            help="Add two ablation effects per contribution: what the forecast loses without the feature (removed), "
+            "and what the feature does alone. Takes 2 forecasts per window and feature.",
         ),
     ] = False,
     window: Annotated[
@@ -84,31 +82,31 @@ def explain(
         bool,
         typer.Option(
             "--faithfulness",
-            help="Measure instead how well contributions predict what removing features changes (deletion, insertion, "
-            "infidelity), beside gradients, random order and, without an LSTM, pykan's scores.",
+            help="Measure instead how faithful the contributions are (deletion, insertion, infidelity), compared with "
+            "gradients, random order and, without an LSTM, pykan's scores.",
         ),
     ] = False,
     receipt: Annotated[
         Path | None,
         typer.Option(
-            help="Repeat a saved answer of :explain that has a receipt, and say whether the numbers agree; exit code 1 "
-            "where they do not. FILE may then be a folder, and is the bundled model, or KANSCOPE_MODELS, by default.",
+            help="Recompute a saved answer of :explain that has a receipt, and compare the numbers; exit code 1 if "
+            "they differ. FILE may then be a folder; its default is KANSCOPE_MODELS, or the bundled model.",
             show_default=False,
         ),
     ] = None,
     windows: Annotated[
         Path | None,
-        typer.Option("--input", help="What the receipt is of: the body of the request.", show_default=False),
+        typer.Option("--input", help="Body of the request that the receipt belongs to.", show_default=False),
     ] = None,
     output_name: OutputName = None,
     as_json: AsJson = False,
 ) -> None:
-    """Print what each feature adds to the forecast for a reference window, or write it for every window of a table."""
+    """Print each feature's contribution to the forecast of a reference window, or write them for a whole table."""
     if receipt is not None or windows is not None:
         if receipt is None or windows is None:
             raise DataError("--receipt and --input go together")
         if faithfulness or effects or any(given is not None for given in (window, output_name, data, folder)):
-            raise DataError("--receipt repeats what the receipt says, so nothing else can be asked for")
+            raise DataError("--receipt takes all its options from the receipt, so no others can be given with it")
         from service.commands.receipts import repeat  # here, since the other commands start faster without FastAPI
 
         repeat(receipt, windows, file, as_json)
@@ -116,13 +114,11 @@ def explain(
     if file is None:
         raise DataError("FILE is missing: give the checkpoint")
     if faithfulness and (window is not None or effects):
-        raise DataError("--faithfulness measures over many windows, so --window and --effects cannot be given with it")
+        raise DataError("--faithfulness averages over many windows, so --window and --effects cannot be given with it")
     if (data is None) != (folder is None):
-        raise DataError("TABLE and -o go together: the table to explain, and the folder to write")
+        raise DataError("TABLE and -o go together: the table to explain, and the folder to write to")
     if data is None and (time_column or segment_column or strict or workers or (engine, part_windows) != DEFAULTS):
-        raise DataError(
-            "--time-column, --segment-column, --strict, --engine, --workers and --part-windows are for TABLE"
-        )
+        raise DataError("--time-column, --segment-column, --strict, --engine, --workers and --part-windows need TABLE")
     if data is not None and (faithfulness or window is not None):
         raise DataError("all windows of TABLE are explained, so --window and --faithfulness cannot be given with it")
     model = load(file)
@@ -162,19 +158,19 @@ def _header(file: Path, model: Model, output: int) -> dict[str, Any]:
 
 
 def find_window(model: Model, number: int | None) -> int:
-    """Number of a reference window; the last where none is given.
+    """Index of a reference window; that of the last if `number` is None.
 
     Raises:
         UnknownNameError: there is no such window.
     """
     last = len(model.reference) - 1
     if number is not None and number > last:
-        raise UnknownNameError(f"there is no reference window {number}, but 0 to {last}")
+        raise UnknownNameError(f"there is no reference window {number}; the windows are 0 to {last}")
     return last if number is None else number
 
 
 def describe_explanation(model: Model, explained: Explanation, number: int) -> dict[str, Any]:
-    """One window explained, for machines."""
+    """The explanation of one window, as JSON members."""
     output, names = model.config.outputs.index(explained.output), model.config.feature_names
     by_group = dict(zip(explained.group_names, explained.contributions_by_group[0].tolist(), strict=True))
     return {
@@ -205,7 +201,7 @@ def _describe_effects(names: Sequence[str], effects: Effects) -> dict[str, dict[
 
 
 def explanation_table(model: Model, explained: Explanation, number: int) -> Table:
-    """One window explained, largest contributions first."""
+    """The explanation of one window as a table, largest contributions first."""
     config, output = model.config, model.config.outputs.index(explained.output)
     place = f"window {number} of 0 to {len(model.reference) - 1}"
     if model.reference.times is not None:
@@ -252,13 +248,13 @@ def _target(model: Model, number: int, output: int) -> float | None:
 
 @dataclass(frozen=True)
 class Loss:
-    """Where another method does better than the ledger.
+    """A measure in which another method does better than the ledger.
 
     Attributes:
         measure: deletion, insertion or infidelity.
         method: the other method.
-        ledger: the ledger's figure.
-        other: the other's.
+        ledger: the ledger's value.
+        other: the other method's value.
     """
 
     measure: str
@@ -268,7 +264,7 @@ class Loss:
 
 
 def find_losses(rows: Sequence[Faithfulness]) -> list[Loss]:
-    """Every figure in which another method does better than the ledger."""
+    """Every measure in which another method does better than the ledger."""
     (ours,) = (row for row in rows if row.method == LEDGER)
     losses = []
     for measure, better in BETTER.items():
@@ -281,7 +277,7 @@ def find_losses(rows: Sequence[Faithfulness]) -> list[Loss]:
 
 
 def describe_faithfulness(rows: Sequence[Faithfulness]) -> dict[str, Any]:
-    """The figures of every method, for machines."""
+    """The measures of every method, as JSON members."""
     return {
         "faithfulness": [asdict(row) for row in rows],
         "ledger_loses": [asdict(loss) for loss in find_losses(rows)],
@@ -289,7 +285,7 @@ def describe_faithfulness(rows: Sequence[Faithfulness]) -> dict[str, Any]:
 
 
 def faithfulness_table(rows: Sequence[Faithfulness]) -> Table:
-    """The figures of every method, and where the ledger loses."""
+    """The measures of every method as a table, and those in which the ledger loses."""
     losses = [
         f"The ledger loses to {loss.method} in {loss.measure}: {figure(loss.ledger)} against {figure(loss.other)}."
         for loss in find_losses(rows)

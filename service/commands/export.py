@@ -15,7 +15,7 @@ def export(
     file: Checkpoint,
     output: Annotated[Path, typer.Option("-o", "--output", help="ONNX file to write, *.onnx.", show_default=False)],
 ) -> None:
-    """Write the forward pass, scaling included, as an ONNX graph that any ONNX runtime predicts with.
+    """Write the forward pass, scaling included, as an ONNX graph that any ONNX runtime can run.
 
     Its input is "instances" (n, lookback, features) in original units, oldest step first; its outputs are "predictions"
     (n, outputs) in original units, and "logits" where there is an output function. It is compared with the model on all
@@ -25,6 +25,6 @@ def export(
     written = load(file).export_onnx(output)
     typer.echo(f"{output} ({output.stat().st_size / 1e6:.2f} MB)")
     typer.echo(
-        f"On {written.windows} reference windows it differs from the model by at most {figure(written.difference)}, "
+        f"Largest difference from the model on {written.windows} reference windows: {figure(written.difference)}, "
         f"or {figure(written.relative_difference)} standard deviations."
     )

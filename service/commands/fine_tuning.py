@@ -21,11 +21,11 @@ STATED_BY_FILE = (
     "group",
     "integer",
     "fixed",
-)  # a finer grid may be asked for
+)  # --grid may still refine the grid
 
 
 def refuse_stated(given: Collection[str], file: Path) -> None:
-    """Refuses options that say what the checkpoint says already.
+    """Refuses options that the checkpoint determines.
 
     Raises:
         ConfigError: one is given.
@@ -34,16 +34,16 @@ def refuse_stated(given: Collection[str], file: Path) -> None:
         if name in given:
             option = "--" + name.replace("_", "-")
             raise ConfigError(
-                f"{option} cannot be given with --from: architecture, units and groups are those of {file.name}"
+                f"{option} cannot be given with --from: architecture, units and groups come from {file.name}"
             )
 
 
 def refuse_differing(wanted: Mapping[str, Any], config: ModelConfig, file: Path) -> None:
-    """Refuses options whose value is not the checkpoint's.
+    """Refuses options whose value differs from the checkpoint's.
 
     Args:
-        wanted: what was given of target, features, ahead, lookback and horizon.
-        config: of the checkpoint.
+        wanted: those of target, features, ahead, lookback and horizon that were given.
+        config: the checkpoint's configuration.
         file: the checkpoint.
 
     Raises:
@@ -67,13 +67,13 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True)
 class Readability:
-    """How well a model forecasts, and how well it can be read.
+    """Accuracy and interpretability of a model.
 
     Attributes:
-        test_r2: on the test part.
-        edges: how many edges keep an R2 of 0.99 against the full model, for every output.
-        total: how many there are.
-        outside: share of what reaches an edge from beyond its grid, the mean over edges.
+        test_r2: R2 on the test part.
+        edges: number of edges that keep R2 0.99 against the full model, for every output.
+        total: number of all edges.
+        outside: share of an edge's inputs outside its grid, averaged over edges.
     """
 
     test_r2: float
@@ -83,14 +83,14 @@ class Readability:
 
 
 def measure_readability(model: Model) -> Readability:
-    """On the model's reference windows."""
+    """Measures a model on its reference windows."""
     edges = model.topology().kan_edges
     outside = sum(edge.outside_grid or 0.0 for edge in edges) / len(edges)
     return Readability(model.metrics["test_r2"], model.prune().size.edges, model.size.edges, outside)
 
 
 def fine_tuning_table(tuning: FineTuning) -> Table:
-    """What the training brought."""
+    """The figures before and after fine-tuning, as a table."""
     before, after = (measure_readability(Model(loaded)) for loaded in (tuning.before, tuning.after))
     n_windows = len(tuning.after.reference.windows)
     table = Table("", title="before and after", caption=f"edges and inputs: on the {n_windows} reference windows")

@@ -1,4 +1,4 @@
-"""``kanscope formula``: the head of a network as formulas."""
+"""``kanscope formula``: the KAN head as formulas, by complexity."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ def formula(
     file: Checkpoint,
     output_name: OutputName = None,
     complexity: Annotated[
-        int | None, typer.Option(min=1, help="Print the nearest formula of at most this complexity alone, as Python.")
+        int | None, typer.Option(min=1, help="Print only the best formula of at most this complexity, as Python.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the head as formulas, from one number to the whole network, each with its error on held-out windows.
+    """Print formulas of the head, from a constant to the whole network, each with its error on held-out windows.
 
-    They are of LSTM units, or of features where there is no LSTM, in original units. R2 and mean absolute error are
-    through the whole model, on the half of the reference windows that the search has not seen.
+    Their variables are LSTM units, or features if there is no LSTM, in original units. R2 and mean absolute error are
+    measured through the whole model, on the half of the reference windows that the search did not use.
     """
     model = load(file)
     found = model.formula(output_name)

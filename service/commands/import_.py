@@ -1,4 +1,4 @@
-"""``kanscope import``: weights of another library become a checkpoint."""
+"""``kanscope import``: converts the weights of another library to a checkpoint."""
 
 from __future__ import annotations
 
@@ -25,32 +25,33 @@ from service.commands.options import refuse_unwritable
 
 def import_(
     file: Annotated[
-        Path, typer.Argument(help="What a trainer saved: a state_dict, a whole module, or a checkpoint that holds one.")
+        Path,
+        typer.Argument(help="Saved weights: a state_dict, a whole module, or a training checkpoint that contains one."),
     ],
     windows: Annotated[
         Path | None, typer.Option(help="windows.npz: eval, predictions, and if possible reference, reference_target.")
     ] = None,
     features: Annotated[
-        Path | None, typer.Option(help="Names of the features, one a line; a comma and the unit.")
+        Path | None, typer.Option(help="Text file with one feature per line: its name, or name,unit.")
     ] = None,
-    targets: Annotated[Path | None, typer.Option(help="Names of what is forecast, likewise.")] = None,
+    targets: Annotated[Path | None, typer.Option(help="The same for the targets.")] = None,
     scaling: Annotated[Path | None, typer.Option(help="Means and standard deviations, .json or .yaml.")] = None,
     manifest: Annotated[
-        Path | None, typer.Option(help="What windows and weights do not say, .yaml or .json; see --describe.")
+        Path | None, typer.Option(help="What windows and weights leave open, .yaml or .json; see --describe.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Checkpoint to write, *.safetensors.")] = None,
     describe: Annotated[
         bool,
-        typer.Option("--describe", help="Print what the file says and what the windows tell, and a manifest of it."),
+        typer.Option("--describe", help="Print what was found in the file and the windows, and a manifest for it."),
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse a file that the windows leave undecided: several functions fit.")
+        bool, typer.Option("--strict", help="Refuse a file if several functions fit the windows.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make a checkpoint of what a trainer saved, proved to forecast the same.
+    """Convert saved weights to a checkpoint, and verify that it predicts the same.
 
-    An LSTM or a GRU, or none, with KAN or Linear layers; how they are put together is found by the predictions.
+    An LSTM or a GRU, or neither, with KAN or Linear layers; the predictions determine how they are put together.
     """
     known = _read_known(windows, features, targets, scaling, manifest)
     if describe and known is None:
@@ -58,7 +59,7 @@ def import_(
         return
     if known is None or (output is None and not describe):
         raise typer.BadParameter(
-            "give --windows and --features, or --manifest, and --output; or --describe to see what the file says"
+            "give --windows and --features, or --manifest, and --output; or --describe to see what the file contains"
         )
     if output is not None:
         refuse_unwritable(output)
@@ -80,7 +81,7 @@ def import_(
 def _read_known(
     windows: Path | None, features: Path | None, targets: Path | None, scaling: Path | None, manifest: Path | None
 ) -> Manifest | None:
-    """What is said beside the file, in options or in a manifest, which goes before; None where nothing is."""
+    """What options or a manifest state beside the file, the manifest first; None if neither is given."""
     given: dict[str, Any] = {} if windows is None else read_windows_file(windows)
     for key, names in (("features", features), ("targets", targets)):
         if names is not None:
@@ -96,7 +97,7 @@ def _read_known(
 
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
-    """Shows on a terminal how many readings were tried."""
+    """Shows the number of readings tried, on a terminal."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield lambda tried, total: None
@@ -128,31 +129,33 @@ def _print_summary(imported: Imported, output: Path, checkpoint: str) -> None:
     n_reference = len(imported.model.reference.windows)
     console.print(f"{imported.name}: wrote {output}  {checkpoint[:19]}…", markup=False)
     if imported.comparison is None:
-        console.print("not verified: the manifest has no check, so nothing proves that the forecasts are the model's")
+        console.print("not verified: the manifest has no check, so the forecasts were compared with nothing")
     else:
         console.print(
             f"verified: the largest difference from the check is {imported.comparison.absolute:.2g}, "
             f"{describe_relative(imported.comparison)}"
         )
     if imported.reading:
-        found = "found" if imported.comparison else "taken for granted"
+        found = "found" if imported.comparison else "assumed"
         tried = f" ({imported.tried:,} of {imported.total:,} readings tried)" if imported.comparison else ""
         console.print(f"{found}: {imported.reading}{tried}", markup=False)
     _print_undecided(console, imported)
     if n_reference < MIN_INPUTS:
-        console.print(f"{n_reference} reference windows: scores need {MIN_INPUTS} and will be null")
+        console.print(f"{n_reference} reference windows: scores need {MIN_INPUTS}, and will be null")
 
 
 def _print_undecided(console: Console, imported: Imported) -> None:
-    """Warns of other functions that give the predictions as well."""
+    """Warns of other functions that reproduce the predictions."""
     for other in imported.undecided[:5]:
-        console.print(f"warning: not told apart by these windows: {other}", markup=False)
+        console.print(f"warning: these windows fit as well: {other}", markup=False)
     if len(imported.undecided) > 5:
         console.print(f"warning: and {len(imported.undecided) - 5} more")
     if imported.left_out:
-        console.print(f"warning: {imported.left_out} more readings may fit, which are too many to be compared")
+        console.print(f"warning: {imported.left_out} more readings may fit, too many to compare")
     if imported.undecided or imported.left_out:
-        console.print("the simplest was taken: say in the manifest which it is, or use --strict to refuse such files")
+        console.print(
+            "the simplest was chosen: state the right one in the manifest, or use --strict to refuse such files"
+        )
 
 
 def _print_description(description: Description, as_json: bool) -> None:
@@ -164,7 +167,7 @@ def _print_description(description: Description, as_json: bool) -> None:
     if description.found is not None:
         console.print(f"found: {description.found}", markup=False, soft_wrap=True)
         for other in description.undecided:
-            console.print(f"warning: not told apart by these windows: {other}", markup=False, soft_wrap=True)
+            console.print(f"warning: these windows fit as well: {other}", markup=False, soft_wrap=True)
     else:
         console.print("not in the file:")
         for missing in description.missing:

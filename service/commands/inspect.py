@@ -1,4 +1,4 @@
-"""``kanscope inspect``: a checkpoint as tables, as JSON, or as a report."""
+"""``kanscope inspect``: prints a checkpoint as tables, as JSON, or as a report."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ def inspect(
         bool,
         typer.Option(
             "--report",
-            help="Print instead, as Markdown, answers to what people ask before the picture of a KAN: has it pruned "
-            "itself, which features count, what do lighter edges mean, why are most edges straight.",
+            help="Print a Markdown report instead, which answers common questions about the picture of a KAN: has it "
+            "pruned itself, which features count, what do lighter edges mean, why are most edges straight.",
         ),
     ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON: with every edge, or the report with its evidence.")
+        bool, typer.Option("--json", help="Print JSON, with every edge; with --report, the report and its evidence.")
     ] = False,
 ) -> None:
     """Print architecture, features, metrics, and the edges by contribution and score."""
@@ -62,7 +62,7 @@ def _describe_file(model: Model, file: Path) -> dict[str, Any]:
 
 
 def describe(model: Model, file: Path, topology: NetworkGraph) -> dict[str, Any]:
-    """Everything that the tables show, for machines; edges are strongest first."""
+    """Everything that the tables show, as JSON members; edges are strongest first."""
     config, recurrent = config_to_dict(model.config), model.config.recurrent
     cells = {cell: config["recurrent"] if recurrent and recurrent.cell == cell else None for cell in ("lstm", "gru")}
     return _describe_file(model, file) | {
@@ -95,7 +95,7 @@ def _describe_topology(topology: NetworkGraph) -> dict[str, Any]:
 
 
 def architecture_table(model: Model, file: Path) -> Table:
-    """Shapes, and where the model comes from."""
+    """Shapes and provenance of the model."""
     config, provenance = model.config, model.provenance
     table = Table("", "architecture", title=f"{file.name}  {(model.checkpoint or '')[:19]}…")
     table.add_row("lookback", str(config.lookback))
@@ -132,7 +132,7 @@ def _describe_layer(layer: LayerConfig) -> str:
 
 
 def describe_recurrent(config: ModelConfig) -> str:
-    """The LSTM or GRU, and what the head reads of the steps, in one line."""
+    """The LSTM or GRU and the readout of its steps, in one line."""
     recurrent = config.recurrent
     if recurrent is None:
         return f"none, readout {config.readout}"
@@ -142,7 +142,7 @@ def describe_recurrent(config: ModelConfig) -> str:
 
 
 def features_table(model: Model) -> Table:
-    """The columns that go in and come out."""
+    """Features and targets, with their units and scaling."""
     table = Table("feature", "unit", title="features and targets")
     for heading in ("mean", "std", "min", "max"):
         table.add_column(heading, justify="right")
@@ -156,7 +156,7 @@ def features_table(model: Model) -> Table:
 
 
 def metrics_table(model: Model) -> Table:
-    """The figures of the training."""
+    """The metrics measured in training."""
     table = Table("metric", title="metrics")
     table.add_column("value", justify="right")
     for name, value in model.metrics.items():
@@ -169,7 +169,7 @@ def edges_table(topology: NetworkGraph, count: int) -> Table:
     edges = _by_contribution(topology)
     kept = sum(edge.kept for edge in edges)
     title = f"{min(count, len(edges))} of {len(edges)} edges by contribution to {topology.output}"
-    caption = f"pruned to {kept} edges the forecast keeps R2 {topology.fidelity.r2:.4f} of the full model"
+    caption = f"pruned to {kept} edges, the forecasts have R2 {topology.fidelity.r2:.4f} against the full model"
     table = Table("layer", title=title, caption=caption)
     for heading in ("i", "j", *SCORES):
         table.add_column(heading, justify="right")

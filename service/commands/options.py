@@ -1,4 +1,4 @@
-"""Options and output that several commands share."""
+"""Options that several commands share, and the printing of JSON and figures."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from kanmodel.terms import ModelConfig
 Checkpoint = Annotated[Path, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
 OptionalCheckpoint = Annotated[Path | None, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)]
 OutputName = Annotated[
-    str | None, typer.Option(help="Output that is meant, such as load+1. Default: the first.", show_default=False)
+    str | None, typer.Option(help="Output to use, such as load+1. Default: the first.", show_default=False)
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Written = Annotated[
@@ -25,7 +25,7 @@ Written = Annotated[
 
 
 def find_output(config: ModelConfig, name: str | None) -> int:
-    """Number of the output of a name; the first where there is no name.
+    """Index of the named output; 0 if `name` is None.
 
     Raises:
         UnknownNameError: there is no such output.
@@ -33,12 +33,12 @@ def find_output(config: ModelConfig, name: str | None) -> int:
     if name is None:
         return 0
     if name not in config.outputs:
-        raise UnknownNameError(f"there is no output {name!r}, but {', '.join(config.outputs)}")
+        raise UnknownNameError(f"there is no output {name!r}; the outputs are {', '.join(config.outputs)}")
     return config.outputs.index(name)
 
 
 def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:
-    """Refuses a place that cannot be written to before the work, not after it."""
+    """Refuses a path that cannot be written to, before any work is done."""
     if output.suffix != suffix:
         raise CheckpointError(f"{output} must end in {suffix}")
     if not output.parent.is_dir():
@@ -48,16 +48,16 @@ def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:
 
 
 def print_json(document: dict[str, Any]) -> None:
-    """One line of JSON on stdout."""
+    """Prints one line of JSON on stdout."""
     typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
 
 
 def print_written(output: Path, model: Model) -> None:
-    """Where a checkpoint is, and what names it."""
+    """Prints path, size and hash of a written checkpoint."""
     size = output.stat().st_size / 1e6
     Console(highlight=False).print(f"{output} ({size:.2f} MB, {(model.checkpoint or '')[:19]}…)", soft_wrap=True)
 
 
 def figure(value: float | None) -> str:
-    """A number for people."""
+    """A number, formatted to be read."""
     return "" if value is None else f"{value:.4g}"

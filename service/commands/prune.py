@@ -1,4 +1,4 @@
-"""``kanscope prune``: a checkpoint becomes a smaller one."""
+"""``kanscope prune``: writes a checkpoint without the edges that the forecast does not need."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def prune(
         typer.Option(
             min=0,
             max=1,
-            help="R2 against the full model that every output keeps on the reference windows. Default: 0.99 where no "
+            help="R2 against the full model that every output keeps on the reference windows. Default: 0.99 if no "
             "threshold is given.",
             show_default=False,
         ),
@@ -32,13 +32,15 @@ def prune(
     metric: Annotated[
         Metric | None,
         typer.Option(
-            help="What edges are ranked by. Default: whichever keeps the fewest; with thresholds backward.",
+            help="Score that ranks the edges. Default: whichever keeps the fewest edges; with thresholds, backward.",
             show_default=False,
         ),
     ] = None,
     fill: Annotated[
         Fill,
-        typer.Option(help="What stands for a dropped edge: its mean on the reference windows, or zero as in pykan."),
+        typer.Option(
+            help="Value of a dropped edge: its mean on the reference windows (mean ablation), or zero as in pykan."
+        ),
     ] = "mean",
     node_threshold: Annotated[
         float | None,
@@ -62,16 +64,16 @@ def prune(
         list[str],
         typer.Option(
             metavar="NAME",
-            help="Output to keep; repeat for several. The others keep what happens to be left. Default: all.",
+            help="Output to keep; repeat for several. The accuracy of the others is not guaranteed. Default: all.",
             show_default=False,
         ),
     ] = [],  # noqa: B006  (typer copies it)
 ) -> None:
-    """Drop the edges of the KANs that the forecast does not need, and the nodes that then lead nowhere.
+    """Drop the edges of the KANs that the forecast does not need, and the nodes left without a path to an output.
 
-    The written checkpoint serves like any other, and says from which hash it was made.
+    The written checkpoint can be served like any other, and records the hash of the full model.
 
-    Its metrics are measured on the reference windows; those of the full model stand beside them as unpruned_...
+    Its metrics are measured on the reference windows; the full model's are recorded beside them as unpruned_...
     """
     thresholds = choose_thresholds(fidelity, {"node": node_threshold, "edge": edge_threshold, "input": input_threshold})
     refuse_unwritable(output)
@@ -86,7 +88,7 @@ def prune(
 
 
 def choose_thresholds(fidelity: float | None, thresholds: dict[str, float | None]) -> dict[str, float] | None:
-    """The thresholds that are given; None where there are none.
+    """The thresholds that are given; None if there are none.
 
     Raises:
         DataError: both a fidelity and a threshold are given.
@@ -98,7 +100,7 @@ def choose_thresholds(fidelity: float | None, thresholds: dict[str, float | None
 
 
 def size_table(full: Model, smaller: Model) -> Table:
-    """What there was, and what is left."""
+    """Edges, hidden nodes and widths before and after, as a table."""
     table = Table("", title="pruned")
     table.add_column("before", justify="right")
     table.add_column("after", justify="right")
@@ -111,9 +113,9 @@ def size_table(full: Model, smaller: Model) -> Table:
 
 
 def fidelity_table(full: Model, smaller: Model) -> Table:
-    """What it costs each output."""
+    """R2 and mean absolute errors of each output, as a table."""
     title = f"on the {len(full.reference)} reference windows"
-    table = Table("output", title=title, caption="R2: of the smaller model's forecasts against the full model's")
+    table = Table("output", title=title, caption="R2: forecasts of the pruned model against the full model's")
     for heading in ("R2", "MAE before", "MAE after"):
         table.add_column(heading, justify="right")
     for name in full.outputs:

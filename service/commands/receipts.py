@@ -31,14 +31,14 @@ EXIT_DISAGREES = 1
 
 @dataclass(frozen=True)
 class Repeat:
-    """What a repeat has shown.
+    """The result of a recomputation.
 
     Attributes:
-        agrees: whether all of it is as it was.
-        reasons: why not.
-        warnings: what is different, but need not matter.
-        compared: how many values were; 0 where the repeat was not possible.
-        largest_difference: of two numbers, in standard deviations; None where something else differs.
+        agrees: whether all values agree.
+        reasons: why they do not.
+        warnings: differences that do not matter by themselves, such as library versions.
+        compared: number of compared values; 0 if the answer could not be recomputed.
+        largest_difference: in standard deviations; None if something other than a number differs.
     """
 
     agrees: bool
@@ -49,7 +49,7 @@ class Repeat:
 
 
 def repeat(receipt: Path, windows: Path, models: Path | None, as_json: bool) -> None:
-    """Repeats the answer of a file, prints what that shows, and ends with exit code 1 where the numbers differ.
+    """Recomputes a saved answer, prints the comparison, and exits with code 1 if the numbers differ.
 
     Args:
         receipt: the saved answer.
@@ -58,8 +58,8 @@ def repeat(receipt: Path, windows: Path, models: Path | None, as_json: bool) -> 
         as_json: whether to print JSON.
 
     Raises:
-        DataError: a file cannot be read or is not what it must be, or the windows do not fit the model.
-        CheckpointError: none of several checkpoints is that of the receipt, or it cannot be read.
+        DataError: a file cannot be read or has the wrong content, or the windows do not fit the model.
+        CheckpointError: none of several checkpoints has the hash of the receipt, or it cannot be read.
     """
     answer = read_answer(_read(receipt), receipt.name)
     try:
@@ -78,33 +78,33 @@ def repeat(receipt: Path, windows: Path, models: Path | None, as_json: bool) -> 
 
 
 def find_model(path: Path | None, checkpoint: str) -> Model:
-    """The checkpoint of a receipt, by its hash; where there is one file alone, that one.
+    """The checkpoint of a receipt, found by its hash; if there is only one file, that one.
 
     Raises:
-        CheckpointError: there are several, and none is it; or the file cannot be read.
+        CheckpointError: there are several and none has the hash, or the file cannot be read.
     """
     files = list_checkpoints(choose_settings(models=path).models).values()
     paths = [path] if path is not None and path.is_file() else [file.path for file in files if file.refusal is None]
     if len(paths) != 1:
         paths = [path for path in paths if _hash_file(path) == checkpoint]
     if not paths:
-        raise CheckpointError(f"none of {len(files)} checkpoints is {checkpoint}, of which the receipt is")
+        raise CheckpointError(f"none of {len(files)} checkpoints has the receipt's hash, {checkpoint}")
     return load(paths[0])
 
 
 def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model) -> Repeat:
-    """What a repeat shows.
+    """Recomputes an answer and compares it with the saved one.
 
     Args:
         answer: the saved answer.
-        request: with the windows.
-        model: what explains them.
+        request: the request, with the windows.
+        model: the model that explains them.
 
     Raises:
-        KanscopeError: the windows do not fit the model, though it is the receipt's.
+        KanscopeError: the windows do not fit the model, although it is the receipt's.
     """
     receipt, checkpoint = answer.receipt, str(model.checkpoint)
-    reasons = [f"the answer is not whole: it ended with {answer.failure!r}"] if answer.failure else []
+    reasons = [f"the answer is incomplete: it ended with {answer.failure!r}"] if answer.failure else []
     if checkpoint != receipt["checkpoint"]:
         reasons.append(f"the checkpoint is {checkpoint}, not {receipt['checkpoint']}")
     pairs: list[Pair] = []
@@ -116,7 +116,7 @@ def repeat_answer(answer: SavedAnswer, request: Mapping[str, Any], model: Model)
     except KanscopeError as error:
         if checkpoint == receipt["checkpoint"]:
             raise
-        reasons.append(f"with that checkpoint it cannot be repeated: {error}")
+        reasons.append(f"the answer cannot be recomputed with that checkpoint: {error}")
     if not all(pair.agrees for pair in pairs):
         reasons.append(_describe_pairs(pairs))
     largest = max((pair.deviations for pair in pairs), default=inf)
@@ -147,7 +147,7 @@ def _hash_file(path: Path) -> str:
 def _compare_versions(receipt: Receipt) -> Iterator[str]:
     for (library, now), then in zip(find_versions().items(), receipt["versions"].values(), strict=True):
         if now != then:
-            yield f"made with {library} {then}, repeated with {now}"
+            yield f"computed with {library} {then}, recomputed with {now}"
 
 
 def _compare_input(receipt: Receipt, found: InputHash) -> Iterator[str]:
@@ -159,7 +159,7 @@ def _compare_input(receipt: Receipt, found: InputHash) -> Iterator[str]:
 
 
 def _compare_options(receipt: Receipt) -> Iterator[str]:
-    """How a path is walked is no part of the question: it is that of the version, where this is the same one."""
+    """Integration options belong to a version, not to the request, so they are compared for the same version only."""
     usual = LedgerOptions()
     if receipt["versions"]["kanscope"] == find_versions()["kanscope"]:
         for name, now, then in (
@@ -175,7 +175,7 @@ def _describe_pairs(pairs: Sequence[Pair]) -> str:
     far = f" ({worst.deviations:.2g} standard deviations)" if worst.deviations < inf else ""
     return (
         f"{n} of {len(pairs)} values differ by more than {AGREEMENT:g} standard deviations, "
-        f"most of all {worst.place}: it was {_shorten(worst.saved)}, and is {_shorten(worst.repeated)}{far}"
+        f"the most in {worst.place}: it was {_shorten(worst.saved)} and is now {_shorten(worst.repeated)}{far}"
     )
 
 

@@ -1,4 +1,4 @@
-"""A saved answer with its receipt: reading it, and asking its question again."""
+"""Saved answers with a receipt: parsing them, and rebuilding and answering their request."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _WINDOWS = ("instances", "columns")
 
 @dataclass(frozen=True)
 class SavedAnswer:
-    """An answer of ``:explain`` as a client has saved it.
+    """An answer of ``:explain`` as a client saved it.
 
     Attributes:
         receipt: its receipt.
-        content: the answer as it was saved, with all its members; of lines the same as of one object.
-        failure: the error that ended it before it was whole; None where it is.
+        content: all its members; NDJSON lines are merged to the same form as a single JSON object.
+        failure: the error that ended it early; None if it is complete.
     """
 
     receipt: Receipt
@@ -42,19 +42,19 @@ class SavedAnswer:
 
 
 def read_answer(data: bytes, name: str) -> SavedAnswer:
-    """The answer that a file holds, as one JSON object or as the lines of NDJSON.
+    """Parses an answer, saved as one JSON object or as NDJSON.
 
     Args:
-        data: of the file.
-        name: of the file, for errors.
+        data: content of the file.
+        name: name of the file, for errors.
 
     Raises:
-        DataError: it is no answer of ``:explain``, or one without a receipt.
+        DataError: it is not an answer of ``:explain``, or has no receipt.
     """
     try:
         header, *lines = _read_objects(data)
     except ValueError as error:
-        raise DataError(f"{name} is neither JSON nor lines of it: {error}") from error
+        raise DataError(f"{name} is neither JSON nor NDJSON: {error}") from error
     failure = str(lines.pop()["error"]) if lines and "status" in lines[-1] else None  # explanations have an error too
     if lines or failure:
         header.setdefault("explanations", []).extend(line for line in lines if line.keys() != {"progress"})
@@ -62,9 +62,9 @@ def read_answer(data: bytes, name: str) -> SavedAnswer:
         content = _ANSWER.validate_python(header)
     except ValidationError as error:
         problem = problem_of(error.errors()[0])
-        raise DataError(f"{name} is no answer of :explain: {problem.path} {problem.message}") from error
+        raise DataError(f"{name} is not an answer of :explain: {problem.path} {problem.message}") from error
     if "receipt" not in content:
-        raise DataError(f'{name} has no receipt: it is there where the request says "receipt": true')
+        raise DataError(f'{name} has no receipt: a request gets one with "receipt": true')
     return SavedAnswer(content["receipt"], header, failure)
 
 
@@ -74,20 +74,20 @@ def _read_objects(data: bytes) -> list[dict[str, Any]]:
     except orjson.JSONDecodeError:
         documents = [orjson.loads(line) for line in data.splitlines() if line.strip()]
     if not documents or not all(isinstance(document, dict) for document in documents):
-        raise ValueError("objects are wanted")
+        raise ValueError("expected JSON objects")
     return documents
 
 
 def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Question:
-    """The question that a receipt is of.
+    """Rebuilds the question that a receipt belongs to.
 
     Args:
         receipt: the receipt.
-        request: its ``instances`` or ``columns`` are explained; what else it asks for is as the receipt says.
+        request: provides ``instances`` or ``columns``; everything else comes from the receipt.
         served: the model.
 
     Raises:
-        DataError: the windows, or what the receipt says, do not fit the model; the error names each place.
+        DataError: the windows or the receipt do not fit the model; the error names each place.
         UnknownNameError: the model has no such output.
     """
     body = orjson.dumps(
@@ -108,7 +108,7 @@ def ask_again(receipt: Receipt, request: Mapping[str, Any], served: Served) -> Q
 
 
 def answer_question(question: Question) -> ExplainResponse:
-    """The answer to a question, computed here and now.
+    """Computes the answer to a question in this thread.
 
     Raises:
         NonFiniteError: a forecast or a ledger is not finite.
@@ -119,7 +119,7 @@ def answer_question(question: Question) -> ExplainResponse:
 
 
 def _ask_baseline(used: UsedBaseline) -> Any:
-    """The baseline that an answer states -> as a request asks for it."""
+    """Converts the baseline stated in an answer to the form of a request."""
     stated = cast(dict[str, Any], used)
     asked = {
         "reference": ("reference", "seed"),

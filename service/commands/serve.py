@@ -20,7 +20,7 @@ def serve(
     models: Annotated[
         Path | None,
         typer.Argument(
-            help="Folder of checkpoints, or one file. Default: KANSCOPE_MODELS, or the bundled model where "
+            help="Folder of checkpoints, or one file. Default: KANSCOPE_MODELS, or the bundled model if "
             "that is unset or the folder is empty."
         ),
     ] = None,
@@ -32,28 +32,30 @@ def serve(
         typer.Option(min=0, max=65535, help="Port to listen on. Default: KANSCOPE_PORT, or 8000."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that answer. Default: KANSCOPE_WORKERS, or 1.")
+        int | None, typer.Option(min=1, help="Worker processes. Default: KANSCOPE_WORKERS, or 1.")
     ] = None,
     engine: Annotated[
         Literal["process", "ray"] | None,
         typer.Option(
-            help="What answers: processes of this machine, or replicas on Ray. Default: KANSCOPE_ENGINE, or process."
+            help="Worker processes on this machine, or replicas on Ray. Default: KANSCOPE_ENGINE, or process."
         ),
     ] = None,
     no_auth: Annotated[
         bool | None,
-        typer.Option("--no-auth", help="Serve without API keys on an address that others reach.", show_default=False),
+        typer.Option(
+            "--no-auth", help="Serve without API keys on an address that other machines reach.", show_default=False
+        ),
     ] = None,
 ) -> None:
     """Serve models over HTTP, by default the bundled one at http://127.0.0.1:8000."""
-    # Here, since the other commands start faster without FastAPI.
+    # Imported here: the other commands start faster without FastAPI.
     from service.app import create_app
     from service.engines.workers import serve_workers
     from service.http.server import server_options
     from service.telemetry.logs import configure_logging
 
     settings = choose_settings(models=models, host=host, port=port, workers=workers, engine=engine, no_auth=no_auth)
-    app = create_app(settings)  # where others answer too, what is wrong with the settings is said here and once
+    app = create_app(settings)  # with several workers too, so that bad settings are reported once, by this process
     configure_logging(settings)
     for warning in check_variables(os.environ):
         logger.warning(warning)
@@ -65,7 +67,7 @@ def serve(
         uvicorn.run(app, **server_options(settings))
 
 
-# What Ray reads as it is imported: no reports on its use, and every line of the replicas' logs as it is.
+# Read by Ray when it is imported: no usage reports, and no deduplication of the replicas' log lines.
 RAY_VARIABLES = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "0", "RAY_COLOR_PREFIX": "0"}
 
 

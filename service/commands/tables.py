@@ -22,24 +22,24 @@ from service.batch.sources import find_files
 from service.batch.threads import explain_with_threads
 from service.commands.options import print_json
 
-EXIT_INTERRUPTED = 130  # as shells have it for SIGINT
+EXIT_INTERRUPTED = 130  # the convention of shells for SIGINT: 128 + 2
 
 
 def explain_to_folder(
     model: Model, plan: Plan, output: Path, engine: EngineName, workers: int | None, as_json: bool
 ) -> None:
-    """Explains a table behind a progress bar, and prints what came of it.
+    """Explains a table with a progress bar, and prints a summary.
 
     Args:
         model: the model.
         plan: the table.
         output: the folder of the result.
-        engine: what computes it.
-        workers: threads or processes; None for one a core.
+        engine: name of the engine that explains it.
+        workers: threads or processes; None for one per core.
         as_json: whether to print JSON.
 
     Raises:
-        KanscopeError: the run cannot continue; the message says what is kept.
+        KanscopeError: the run cannot continue; the message states how many windows are saved.
         typer.Exit: it was interrupted.
     """
     total = Summary()
@@ -49,12 +49,12 @@ def explain_to_folder(
                 total = advance.summary
                 show(advance)
     except KeyboardInterrupt:
-        typer.echo(f"kanscope: interrupted; {_kept(total)}, and the same command continues from there", err=True)
+        typer.echo(f"kanscope: interrupted; {_kept(total)}; run the same command again to resume", err=True)
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except KanscopeError as error:
         if not total.windows + total.lost:
             raise
-        raise DataError(f"{error} ({_kept(total)}, and the same command continues from there)") from error
+        raise DataError(f"{error} ({_kept(total)}; run the same command again to resume)") from error
     if as_json:
         print_json({"output": str(output), **asdict(total)})
     else:
@@ -62,7 +62,7 @@ def explain_to_folder(
 
 
 def find_engine(name: EngineName) -> Engine:
-    """The engine of a name.
+    """Imports an engine by its name.
 
     Raises:
         DataError: it is not installed.
@@ -78,7 +78,7 @@ def find_engine(name: EngineName) -> Engine:
 
 @contextmanager
 def _progress(plan: Plan) -> Iterator[Callable[[Advance], None]]:
-    """A bar on stderr, by the bytes of the table; what it is shown is where the run stands."""
+    """A progress bar on stderr, by bytes of the table; yields the function that advances it."""
     columns = (TextColumn("{task.fields[done]}"), BarColumn(20), TextColumn("{task.fields[rate]}"))
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
         size = sum(path.stat().st_size for path in find_files(plan.table))
@@ -96,12 +96,12 @@ def _progress(plan: Plan) -> Iterator[Callable[[Advance], None]]:
 
 
 def _kept(summary: Summary) -> str:
-    return f"{summary.windows:,} windows are explained and kept"
+    return f"{summary.windows:,} explained windows are saved"
 
 
 def _print(total: Summary, output: Path) -> None:
     console = Console(highlight=False, soft_wrap=True)
     console.print(f"{output}: {total.windows:,} windows, {total.unconverged:,} not within the tolerance")
     if total.rejected:
-        rows = f"{total.rejected:,} bad rows, and {total.lost:,} windows lost with them"
+        rows = f"{total.rejected:,} bad rows; {total.lost:,} windows left out because of them"
         console.print(f"{rows}: {output / REJECTED}")

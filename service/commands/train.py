@@ -1,4 +1,4 @@
-"""``kanscope train``: a table becomes a checkpoint; with ``--from`` a checkpoint is fine-tuned."""
+"""``kanscope train``: trains a model on a table, or with ``--from`` fine-tunes a checkpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from service.commands.training import train_new, train_on
 
 
 def parse_width(text: str) -> Width:
-    """A width as pykan writes it: ``12,5,1``, with product nodes ``12,[5,2],1``."""
+    """Parses a width in pykan's notation: ``12,5,1``, with product nodes ``12,[5,2],1``."""
     try:
         layers = json.loads(f"[{text}]")
         if len(layers) == 1 and isinstance(layers[0], list):
@@ -33,7 +33,7 @@ def parse_width(text: str) -> Width:
 
 
 def parse_pairs(texts: list[str], option: str) -> dict[str, str]:
-    """``NAME=VALUE`` options as a mapping."""
+    """Parses ``NAME=VALUE`` options into a mapping."""
     for text in texts:
         if "=" not in text:
             raise typer.BadParameter(f"{text!r} is not NAME=VALUE", param_hint=option)
@@ -41,7 +41,7 @@ def parse_pairs(texts: list[str], option: str) -> dict[str, str]:
 
 
 def split_names(text: str | None) -> tuple[str, ...] | None:
-    """``a,b`` as two names."""
+    """Splits ``a,b`` into names."""
     return None if text is None else tuple(name.strip() for name in text.split(",") if name.strip())
 
 
@@ -62,17 +62,17 @@ def train(
         int,
         typer.Option(
             min=0,
-            help="How many rows after a window's last row the forecast lies: --target load --ahead 6 forecasts load+6. "
-            "0 for a column that is shifted already, and holds at each row the value to predict there.",
+            help="Rows between a window's last row and the forecast: --target load --ahead 6 forecasts load+6. "
+            "0 for a column that is already shifted, so that each row holds the value to predict from it.",
         ),
     ] = 0,
     origin: Annotated[
         Path | None,
         typer.Option(
             "--from",
-            help="Checkpoint to fine-tune, such as one that cannot be read because all its edges matter. Columns, "
-            "architecture, units and scaling are its own, and masked edges stay masked. Prints test R2, edges needed "
-            "and inputs outside their grids, before and after.",
+            help="Checkpoint to fine-tune, for example to make a model sparse whose edges all matter. Columns, "
+            "architecture, units and scaling are taken from it, and masked edges stay masked. Prints test R2, edges "
+            "needed and inputs outside their grids, before and after.",
             show_default=False,
         ),
     ] = None,
@@ -87,8 +87,8 @@ def train(
     features: Annotated[
         str | None,
         typer.Option(
-            help="Input columns, as a,b,c. Default: every column of numbers that no other option names, and with "
-            "--ahead the target, whose past is known then."
+            help="Input columns, as a,b,c. Default: every numeric column that no other option names, and with "
+            "--ahead the target too, whose past values are then known."
         ),
     ] = None,
     split_column: Annotated[
@@ -99,13 +99,13 @@ def train(
         ),
     ] = None,
     segment_column: Annotated[
-        str | None, typer.Option(help="Column that changes where another series begins: no window crosses it.")
+        str | None, typer.Option(help="Column whose value changes where another series begins: no window crosses it.")
     ] = None,
     time_column: Annotated[
         str | None, typer.Option(help="Column of time stamps, ISO 8601 or numbers: no window crosses a gap in it.")
     ] = None,
     max_step: Annotated[
-        float, typer.Option(help="The longest step in time that is no gap, in usual steps (their median).")
+        float, typer.Option(help="Longest time step that is not a gap, as a multiple of the median step.")
     ] = MAX_STEP,
     unit: Annotated[
         list[str], typer.Option(help="Unit of a feature or target, as NAME=UNIT; repeat for several.")
@@ -113,24 +113,24 @@ def train(
     last_value: Annotated[
         list[str],
         typer.Option(
-            help="TARGET=FEATURE: the feature whose last value persistence repeats, or TARGET=0 for a target that is "
-            "itself a change. With --ahead it is the target's own. Without either there is no persistence."
+            help="TARGET=FEATURE: the feature whose last value is the persistence forecast, or TARGET=0 for a target "
+            "that is itself a change. With --ahead, the target's own. Without either, persistence is not measured."
         ),
     ] = [],  # noqa: B006
     group: Annotated[
         list[str],
         typer.Option(
-            help="Features that mean one thing, as NAME=a,b: --group hour=hour_sin,hour_cos. Explanations sum them. "
-            "Repeat for several; a member may be another group."
+            help="Features that belong together, as NAME=a,b: --group hour=hour_sin,hour_cos. Explanations also sum "
+            "their contributions. Repeat for several; a member may be another group."
         ),
     ] = [],  # noqa: B006
     integer: Annotated[
         str | None,
-        typer.Option(help="Features of whole numbers, as a,b: what-must-change answers keep them whole."),
+        typer.Option(help="Features with whole numbers, as a,b: counterfactuals keep them whole."),
     ] = None,
     fixed: Annotated[
         str | None,
-        typer.Option(help="Features that nobody can change, as a,b: what-must-change answers leave them as they are."),
+        typer.Option(help="Features that nobody can change, as a,b: counterfactuals leave them unchanged."),
     ] = None,
     lookback: Annotated[int, typer.Option(min=1, help="Rows of a window.")] = DEFAULTS.lookback,
     horizon: Annotated[
@@ -141,9 +141,9 @@ def train(
         ),
     ] = DEFAULTS.horizon,
     hidden: Annotated[
-        int, typer.Option(min=0, help="Units of the LSTM or GRU; 0 for a KAN alone, with lookback 1.")
+        int, typer.Option(min=0, help="Hidden units of the LSTM or GRU; 0 for a KAN alone, with lookback 1.")
     ] = DEFAULTS.hidden,
-    cell: Annotated[Cell, typer.Option(help="Kind of the recurrent part.")] = DEFAULTS.cell,
+    cell: Annotated[Cell, typer.Option(help="Recurrent cell.")] = DEFAULTS.cell,
     num_layers: Annotated[int, typer.Option(min=1, help="LSTM or GRU layers.")] = DEFAULTS.num_layers,
     bidirectional: Annotated[
         bool, typer.Option("--bidirectional", help="Read the window backwards too.")
@@ -151,56 +151,58 @@ def train(
     width: Annotated[
         str | None,
         typer.Option(
-            help="Width of the head KAN from LSTM units to outputs, as pykan writes it: 12,5,1, or "
+            help="Width of the KAN head from LSTM units to outputs, in pykan's notation: 12,5,1, or "
             "12,[5,2],1 with 2 product nodes. Default: one hidden layer of 5."
         ),
     ] = None,
     front: Annotated[
-        str | None, typer.Option(help="Width of a KAN on each step's features before the LSTM, such as 20,8.")
+        str | None, typer.Option(help="Width of a KAN that maps each step's features before the LSTM, such as 20,8.")
     ] = None,
     grid: Annotated[
         int,
         typer.Option(
             min=1,
-            help="Grid intervals of every edge. With --from: a finer grid under the same functions, with "
-            "which training continues (grid extension, pykan's refine).",
+            help="Grid intervals of every edge. With --from: refine the grid without changing the functions, then "
+            "train (grid extension, pykan's refine).",
         ),
     ] = DEFAULTS.grid,
-    order: Annotated[int, typer.Option(min=0, help="Spline order; 3: cubic.")] = DEFAULTS.order,
+    order: Annotated[int, typer.Option(min=0, help="Spline order; 3 is cubic.")] = DEFAULTS.order,
     lamb: Annotated[float, typer.Option(min=0, help="Weight of the sparsity penalty.")] = DEFAULTS.lamb,
     grid_updates: Annotated[
         int,
         typer.Option(
             min=0,
-            help="How often the knots move to where the data is; with --from only if this or --update-grid is given.",
+            help="How often the knots are moved to the data; with --from only if this or --update-grid is given.",
         ),
     ] = DEFAULTS.grid_updates,
-    learning_rate: Annotated[float, typer.Option(min=0, help="Falls to 0 along a cosine.")] = DEFAULTS.learning_rate,
+    learning_rate: Annotated[
+        float, typer.Option(min=0, help="Initial learning rate; decays to 0 along a cosine.")
+    ] = DEFAULTS.learning_rate,
     weight_decay: Annotated[float, typer.Option(min=0, help="AdamW's weight decay.")] = DEFAULTS.weight_decay,
     noise: Annotated[
-        float, typer.Option(min=0, help="Noise on training windows, in standard deviations of each feature.")
+        float, typer.Option(min=0, help="Noise added to training windows, in standard deviations of each feature.")
     ] = DEFAULTS.noise,
-    batch: Annotated[int, typer.Option(min=2, help="Windows a step.")] = DEFAULTS.batch,
+    batch: Annotated[int, typer.Option(min=2, help="Windows per optimization step.")] = DEFAULTS.batch,
     epochs: Annotated[
         int,
         typer.Option(
-            min=0, help="At most so many passes over the training windows; 0 only with --from, to move grids alone."
+            min=0, help="Most passes over the training windows; 0 only with --from, to move the grids without training."
         ),
     ] = DEFAULTS.epochs,
     patience: Annotated[
-        int, typer.Option(min=1, help="Stop after so many epochs without a better validation error.")
+        int, typer.Option(min=1, help="Epochs without a better validation error after which training stops.")
     ] = DEFAULTS.patience,
     validation_share: Annotated[
-        float, typer.Option(help="Share of the training windows held out where no row says validation.")
+        float, typer.Option(help="Share of the training windows held out if no row is marked validation.")
     ] = DEFAULTS.validation_share,
     reference_windows: Annotated[
         int, typer.Option(min=2, help="Validation windows kept in the checkpoint, for its explanations.")
     ] = DEFAULTS.reference_windows,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same model.")] = DEFAULTS.seed,
 ) -> None:
-    """Train an LSTM+KAN forecaster on a table, and measure it beside persistence and ridge regression.
+    """Train an LSTM+KAN forecaster on a table, and compare it with persistence and ridge regression.
 
-    To fine-tune a checkpoint that cannot be read, because too many of its edges matter:
+    To make an existing checkpoint sparser by fine-tuning it:
 
     kanscope train data.csv --from old.safetensors --lamb 0.05 --update-grid -o new.safetensors
     """
@@ -248,7 +250,7 @@ def train(
         if not target:
             raise ConfigError("--target is missing: the column to forecast, or --from with a checkpoint that names it")
         if update_grid:
-            raise ConfigError("--update-grid needs --from: the grids of a new model follow the data by themselves")
+            raise ConfigError("--update-grid needs --from: the grids of a new model are fitted to the data anyway")
         train_new(data, columns, options, output)
         return
     refuse_stated(given, origin)
@@ -262,11 +264,11 @@ def train(
     if update_grid or options.grid_updates:
         refuse_without_knots(model.config)
     if grid_size is not None:
-        refine_config(model.config, grid_size)  # refuses what cannot be, before the table is read
+        refine_config(model.config, grid_size)  # raises before the table is read
     train_on(model, data, columns, options, output, update_grid, grid_size)
 
 
 def given_options(context: typer.Context) -> set[str]:
-    """Names of the options that the command line gives, rather than leaves at their default."""
+    """Names of the options that are given on the command line."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}

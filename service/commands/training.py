@@ -1,4 +1,4 @@
-"""The training behind ``kanscope train``: progress bar, saving and printed metrics."""
+"""Training and fine-tuning for ``kanscope train``, with progress bar, saving and printed metrics."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Trained = TypeVar("Trained")
 
 
 def train_new(data: Path, columns: Columns, options: TrainingOptions, output: Path) -> None:
-    """A model from the beginning."""
+    """Trains a new model, saves it and prints its metrics."""
     from service.batch.tables import read_training_frame  # here, since the other commands start faster without polars
 
     frame = read_training_frame(data, columns)
@@ -45,7 +45,7 @@ def train_on(
     update_grid: bool,
     grid_size: int | None,
 ) -> None:
-    """Fine-tunes a model."""
+    """Fine-tunes a model, saves it and prints its metrics."""
     from service.batch.tables import read_training_frame
 
     config = model.config
@@ -61,7 +61,7 @@ def train_on(
 
 
 def with_progress(epochs: int, train: Callable[[Callable[[Epoch], None]], Trained]) -> Trained:
-    """Trains behind a progress bar on stderr."""
+    """Trains with a progress bar on stderr."""
     columns = (TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"), BarColumn(20), TimeElapsedColumn())
     errors = TextColumn("{task.fields[errors]}")
     with Progress(*columns, errors, console=Console(stderr=True)) as bar:
@@ -75,13 +75,13 @@ def with_progress(epochs: int, train: Callable[[Callable[[Epoch], None]], Traine
 
 
 def print_result(model: Model, output: Path) -> None:
-    """The metrics, and where the checkpoint is."""
+    """Prints the metrics, and path, size and hash of the checkpoint."""
     console = Console(highlight=False)
     console.print(metrics_table(model))
     if "persistence_r2" not in model.metrics:
         console.print(
-            "Persistence is not measured, since the last value of a target that was shifted before is not known: "
-            "say --ahead or --last-value."
+            "Persistence is not measured, because the last value of an already shifted target is not known: "
+            "use --ahead or --last-value."
         )
     n_reference = len(model.reference)
     if n_reference < MIN_INPUTS:

@@ -155,7 +155,7 @@ def test_what_ends_the_reading_leaves_what_was_read(cluster, place, tmp_path):
     arguments = ["explain", *map(str, (place / "model.safetensors", table, "-o", out, *PARTS))]
     code, error = finish(start(cluster, arguments))
     assert code == 2 and "kanscope: cannot read b.csv: " in error
-    assert "and the same command continues from there" in error
+    assert "run the same command again to resume" in error
     assert len(list(out.glob("part-*"))) == N_ROWS // 50
 
 

@@ -225,7 +225,7 @@ def test_bad_rows_are_listed_and_their_windows_left_out(run, file, tmp_path):
     )
     assert code == 0
     lost = {row + step for row in wrong for step in range(LOOKBACK)}
-    assert f"4 bad rows, and {len(lost)} windows lost with them" in said
+    assert f"4 bad rows; {len(lost)} windows left out because of them" in said
     assert rejected(tmp_path / "out") == [
         ("rows.csv", 12, "column f1 must be a finite number, but is 'x y'"),
         ("rows.csv", 13, "column f0 is empty"),
@@ -404,7 +404,7 @@ def test_an_unreadable_file_among_good_ones_is_named(run, file, tmp_path):
     code, _, error = run(*command)
     kept = len(result(tmp_path / "out"))
     assert code == 2 and "cannot read 001.csv.gz" in error
-    assert f"({kept} windows are explained and kept, and the same command continues from there)" in error
+    assert f"({kept} explained windows are saved; run the same command again to resume)" in error
     assert kept == 24 - LOOKBACK + 1
     assert not (tmp_path / "out" / "_rejected.csv").exists()
     (table / "001.csv.gz").write_bytes(good)
@@ -512,12 +512,15 @@ def test_rows_must_run_from_oldest_to_newest(run, file, tmp_path):
     [
         (["-o", "out"], "TABLE and -o go together"),
         (["rows.csv"], "TABLE and -o go together"),
-        (["--strict"], "--strict, --engine, --workers and --part-windows are for TABLE"),
-        (["--part-windows", "9"], "--strict, --engine, --workers and --part-windows are for TABLE"),
+        (["--strict"], "--strict, --engine, --workers and --part-windows need TABLE"),
+        (["--part-windows", "9"], "--strict, --engine, --workers and --part-windows need TABLE"),
         (["rows.csv", "-o", "out", "--window", "1"], "all windows of TABLE are explained"),
         (["--faithfulness", "--effects"], "so --window and --effects cannot be given with it"),
-        (["--effects", "--receipt", "a", "--input", "b"], "--receipt repeats what the receipt says"),
-        (["rows.csv", "-o", "out", "--receipt", "a", "--input", "b"], "--receipt repeats what the receipt says"),
+        (["--effects", "--receipt", "a", "--input", "b"], "--receipt takes all its options from the receipt"),
+        (
+            ["rows.csv", "-o", "out", "--receipt", "a", "--input", "b"],
+            "--receipt takes all its options from the receipt",
+        ),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(run, file, options, reason):
@@ -580,9 +583,7 @@ def test_ctrl_c_says_how_to_go_on(file, long_table, tmp_path):
         code, printed = process.wait(300), log.read_text()
     windows = len(result(tmp_path / "out"))
     assert code == 130 and "Traceback" not in printed
-    said = (
-        f"kanscope: interrupted; {windows:,} windows are explained and kept, and the same command continues from there"
-    )
+    said = f"kanscope: interrupted; {windows:,} explained windows are saved; run the same command again to resume"
     assert printed.splitlines()[-1] == said
     assert not list((tmp_path / "out").glob(".*"))
 
@@ -608,7 +609,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(run, file, tmp_path):
         code, _, error = run(*words, "--time-column", "time")
         kept = len(result(disk / "out"))
         assert code == 2 and "No space left on device" in error
-        assert 0 < kept < 3000 and f"({kept:,} windows are explained and kept" in error
+        assert 0 < kept < 3000 and f"({kept:,} explained windows are saved" in error
         assert not list((disk / "out").glob(".*"))
         subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
         assert run(*words, "--time-column", "time")[0] == 0

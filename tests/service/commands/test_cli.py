@@ -359,7 +359,7 @@ def test_training_goes_on_only_where_options_agree(tmp_path, table, run):
     for options, message in (
         (
             ["--hidden", "4"],
-            "--hidden cannot be given with --from: architecture, units and groups are those of old.safetensors",
+            "--hidden cannot be given with --from: architecture, units and groups come from old.safetensors",
         ),
         (["--width", "4,1"], "--width cannot be given"),
         (["--cell", "gru"], "--cell cannot be given"),
@@ -414,7 +414,7 @@ def test_persistence_of_a_column_that_was_shifted_needs_a_name(tmp_path, table, 
     file, columns = tmp_path / "m.safetensors", ["--target", "y", "--split-column", "split"]
     code, out, _ = run("train", table, *columns, *QUICK, "--features", "a,b", "-o", file)
     assert code == 0 and "persistence_r2" not in load_checkpoint(file).metrics
-    assert "Persistence is not measured" in out and "say --ahead or --last-value" in out.replace("\n", " ")
+    assert "Persistence is not measured" in out and "use --ahead or --last-value" in out.replace("\n", " ")
     code, out, _ = run("train", table, *columns, *QUICK, "--features", "a,b", "--last-value", "y=a", "-o", file)
     assert code == 0 and "persistence_r2" in load_checkpoint(file).metrics and "not measured" not in out
 
@@ -431,14 +431,14 @@ def test_questions_that_cannot_be_answered(tmp_path, run, saved):
     file = saved(make_model("lstm"))
     out_file = tmp_path / "n.safetensors"
     for arguments, message in (
-        (["explain", file, "--window", "160"], "there is no reference window 160, but 0 to 159"),
-        (["explain", file, "--faithfulness", "--window", "1"], "--faithfulness measures over many windows"),
-        (["explain", file, "--output-name", "q"], "there is no output 'q', but y+1"),
+        (["explain", file, "--window", "160"], "there is no reference window 160; the windows are 0 to 159"),
+        (["explain", file, "--faithfulness", "--window", "1"], "--faithfulness averages over many windows"),
+        (["explain", file, "--output-name", "q"], "there is no output 'q'; the outputs are y+1"),
         (
             ["prune", file, "-o", out_file, "--fidelity", "0.9", "--node-threshold", "1"],
             "--fidelity and --node-threshold",
         ),
-        (["prune", file, "-o", out_file, "--output-name", "q"], "there is no output 'q', but y+1"),
+        (["prune", file, "-o", out_file, "--output-name", "q"], "there is no output 'q'; the outputs are y+1"),
         (["prune", file, "-o", tmp_path / "n.pt"], f"{tmp_path / 'n.pt'} must end in .safetensors"),
         (["export", file, "-o", out_file], f"{out_file} must end in .onnx"),
         (["export", file, "-o", "/nowhere/m.onnx"], "cannot write /nowhere/m.onnx: there is no folder /nowhere"),
@@ -523,7 +523,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, run):
     for arguments, message in (
         ([tmp_path / "none.safetensors"], "cannot read none.safetensors: No such file or directory"),
         ([tmp_path / "foreign.safetensors"], "foreign.safetensors is not a safetensors file"),
-        ([tmp_path / "m.safetensors", "--output-name", "q"], "there is no output 'q', but y+1"),
+        ([tmp_path / "m.safetensors", "--output-name", "q"], "there is no output 'q'; the outputs are y+1"),
     ):
         code, out, err = run("inspect", *arguments)
         assert (code, out, err) == (2, "", f"kanscope: {message}\n")

@@ -312,14 +312,14 @@ def test_the_checkpoint_is_found_in_a_folder_by_its_hash(repeat, folder, monkeyp
     for seed in (1, 2):
         save_checkpoint(make_model("head", seed=seed), tmp_path / f"{seed}.safetensors")
     code, _, err = repeat(model=tmp_path)
-    assert code == 2 and err.startswith("kanscope: none of 2 checkpoints is sha256:")
+    assert code == 2 and err.startswith("kanscope: none of 2 checkpoints has the receipt's hash, sha256:")
 
 
 @pytest.mark.parametrize(
     ("member", "told"),
     [
-        (("explanations", 1, "contributions", "f1"), "explanations[1].contributions.f1: it was 1000.0, and is "),
-        (("explanations", 2, "steps", 3, 1), "explanations[2].steps[3][1]: it was 1000.0, and is "),
+        (("explanations", 1, "contributions", "f1"), "explanations[1].contributions.f1: it was 1000.0 and is now "),
+        (("explanations", 2, "steps", 3, 1), "explanations[2].steps[3][1]: it was 1000.0 and is now "),
         (("explanations", 0, "residual"), "explanations[0].residual: it was 1000.0"),
         (("predictions", 1, 3), "predictions[1][3]: it was 1000.0"),
         (("baseline", "values", "f0"), "baseline.values.f0: it was 1000.0"),
@@ -357,7 +357,8 @@ def test_a_number_may_differ_by_a_millionth_of_a_standard_deviation(repeat, serv
 def test_an_explanation_too_few_is_found(repeat):
     """So is one that says less."""
     assert (
-        "the length of explanations: it was 3, and is 4" in repeat(lambda document: document["explanations"].pop())[1]
+        "the length of explanations: it was 3 and is now 4"
+        in repeat(lambda document: document["explanations"].pop())[1]
     )
     code, out, _ = repeat(lambda document: document["explanations"][0].pop("steps"))
     assert code == 1 and "the length of explanations" in out
@@ -378,7 +379,7 @@ def test_another_checkpoint_is_told_from_that_of_the_receipt(repeat, folder, tmp
     """By its hash; and where the question fits it, how far its numbers are off."""
     code, out, _ = repeat(model=folder / "front.safetensors")
     assert code == 1 and "the checkpoint is sha256:" in out
-    assert "with that checkpoint it cannot be repeated: output[0] does not exist: 'b+1'" in out
+    assert "the answer cannot be recomputed with that checkpoint: output[0] does not exist: 'b+1'" in out
     alike = make_model("lstm", seed=3, targets=("a", "b"), horizon=2)
     save_checkpoint(alike, tmp_path / "alike.safetensors")
     code, out, _ = repeat(model=tmp_path / "alike.safetensors")
@@ -390,7 +391,7 @@ def test_other_versions_are_a_warning(repeat):
     code, out, _ = repeat(lambda document: document["receipt"]["versions"].update(torch="1.0"))
     warning, verdict, *_ = out.splitlines()
     assert code == 0 and verdict.startswith("agrees")
-    assert warning == f"warning: made with torch 1.0, repeated with {version('torch')}"
+    assert warning == f"warning: computed with torch 1.0, recomputed with {version('torch')}"
 
 
 def test_lines_that_ended_early_are_not_whole(service, saved, run):
@@ -401,16 +402,16 @@ def test_lines_that_ended_early_are_not_whole(service, saved, run):
     assert run("explain", "--receipt", answer, "--input", body, model)[0] == 0
     answer.write_bytes(b"\n".join([*lines[:-1], b'{"error": "too late", "status": 503}']))
     code, out, _ = run("explain", "--receipt", answer, "--input", body, model)
-    assert code == 1 and "the answer is not whole: it ended with 'too late'" in out
+    assert code == 1 and "the answer is incomplete: it ended with 'too late'" in out
 
 
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ("", "answer.json is neither JSON nor lines of it"),
-        ("[1]", "answer.json is neither JSON nor lines of it: objects are wanted"),
-        ('{"predictions": []}', "answer.json is no answer of :explain: model_name is missing"),
-        (None, 'answer.json has no receipt: it is there where the request says "receipt": true'),
+        ("", "answer.json is neither JSON nor NDJSON"),
+        ("[1]", "answer.json is neither JSON nor NDJSON: expected JSON objects"),
+        ('{"predictions": []}', "answer.json is not an answer of :explain: model_name is missing"),
+        (None, 'answer.json has no receipt: a request gets one with "receipt": true'),
     ],
 )
 def test_what_is_no_saved_answer_is_refused(saved, run, text, told):
@@ -443,7 +444,7 @@ def test_windows_that_do_not_fit_are_refused(saved, run):
     [
         (["--receipt", "a"], "--receipt and --input go together"),
         (["--input", "a"], "--receipt and --input go together"),
-        (["--receipt", "a", "--input", "b", "--window", "1"], "nothing else can be asked for"),
+        (["--receipt", "a", "--input", "b", "--window", "1"], "no others can be given with it"),
         (["--receipt", "no-such", "--input", "b"], "cannot read no-such: No such file or directory"),
         ([], "FILE is missing: give the checkpoint"),
     ],
