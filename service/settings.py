@@ -25,8 +25,8 @@ class Settings(BaseSettings):
         host: address to listen on.
         port: port to listen on.
         root_path: path under which a proxy serves the app, such as ``/kanscope``.
-        models: a folder of checkpoints or one file; the bundled model where it is absent, or a folder that is empty
-            from the start.
+        models: a folder of checkpoints or one file; the bundled model if it is absent, and for a folder that is empty
+            at the start until one of its models is ready.
         poll_seconds: seconds between two scans for new, changed and deleted checkpoints; 0: never.
         workers: processes that answer, each with its own copy of the models.
         engine: ``process`` answers from this machine, ``ray`` from the replicas of a Ray cluster.

@@ -104,8 +104,8 @@ class Registry:
     `load_model` return the models that answer for their name now and did not before.
 
     Args:
-        path: a folder of checkpoints or one file; None, or a folder that is empty from the start, for the bundled
-            model.
+        path: a folder of checkpoints or one file; None for the bundled model. If the folder is empty at the start, the
+            bundled model is served until a model of the folder is ready.
 
     Raises:
         CheckpointError: there is nothing at `path`.
@@ -113,9 +113,9 @@ class Registry:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._stands_in = True  # the bundled model for those of the folder, until there were some
+        self._stands_in = not list_checkpoints(path, stand_in=False)  # the bundled model, until one of them is ready
         self._stopping = Event()
-        self._listing = self._list()  # as of the last look
+        self._listing = self._list()  # of the last scan
         self._models = _group(map(Entry, self._listing.values()))
         self._unloaded: frozenset[str] = frozenset()  # names that stay so until they are loaded again
         self._writing = Lock()
@@ -220,13 +220,12 @@ class Registry:
         self._stopping.set()
 
     def _list(self) -> dict[Key, CheckpointFile]:
-        """The files that there are; a folder that once had some is never taken for one without any."""
-        listing = list_checkpoints(self._path, self._stands_in)
-        self._stands_in &= all(file.path.parent == BUNDLED for file in listing.values())
-        return listing
+        """The checkpoint files, with the bundled one while it stands in."""
+        listing = list_checkpoints(self._path, stand_in=False)
+        return {**list_checkpoints(None), **listing} if self._stands_in else listing
 
     def _follow(self, changed: Iterable[CheckpointFile], gone: Collection[Key] = ()) -> tuple[Served, ...]:
-        """Takes in each changed file as soon as it is read, and then drops those that are gone."""
+        """Adds each changed file as soon as it is read, then drops the files that are gone."""
         before = self.served
         for file in changed:
             if self._stopping.is_set():
@@ -234,6 +233,9 @@ class Registry:
             entries = {entry.file.key: entry for entry in self.entries}
             entries[file.key] = self._read(file, entries.get(file.key))
             self._models = _group(entries.values())
+        if self._stands_in and any(map(_is_own, self.entries)):
+            self._stands_in = False
+            gone = {*gone, *(entry.file.key for entry in self.entries if entry.file.path.parent == BUNDLED)}
         if gone:
             self._models = _group(entry for entry in self.entries if entry.file.key not in gone)
             logger.info("gone: %s", ", ".join(f"model {name}, version {version}" for name, version in sorted(gone)))
@@ -258,6 +260,11 @@ class Registry:
         if before is not None and before.served is not None:
             return replace(before, file=file, reason=reason, may_pass=may_pass)
         return Entry(file, "failed", reason=reason, may_pass=may_pass)
+
+
+def _is_own(entry: Entry) -> bool:
+    """Whether it serves a file of the folder, rather than the bundled model or what was served before."""
+    return entry.served is not None and entry.reason is None and entry.file.path.parent != BUNDLED
 
 
 def choose_default(entries: Sequence[Entry]) -> Entry:

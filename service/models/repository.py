@@ -56,7 +56,7 @@ def list_checkpoints(path: Path | None, stand_in: bool = True) -> dict[Key, Chec
 
     Args:
         path: a folder or one file; None for the bundled model.
-        stand_in: whether the bundled model stands in for those of a folder without any.
+        stand_in: whether to list the bundled model for a folder without checkpoints.
 
     Raises:
         CheckpointError: there is nothing at `path`.
