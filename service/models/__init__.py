@@ -1,5 +1,5 @@
-"""The models that are served: the folder of checkpoints, the registry, and the watcher.
+"""The served models: model repository (a folder of checkpoints), registry of loaded versions, and polling watcher.
 
-This room reads checkpoint files and holds loaded models. It computes nothing with them, except the forecast and the
-explanation that test a model before it is served.
+This package reads checkpoint files and holds loaded models. It computes nothing with them, except one forecast and one
+explanation that warm up and test a model before it is served.
 """

@@ -1,4 +1,4 @@
-"""The registry: every loaded version of every model, and the loading, replacing and unloading of them."""
+"""The model registry: all versions of all models with their states, and how they are loaded, replaced and unloaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _CODES: dict[State, ErrorCode] = {"failed": "model_failed", "unloaded": "model_u
 
 @dataclass(frozen=True, eq=False)
 class Served:
-    """A model under its name and version, ready to answer. A request that holds one keeps it to its end.
+    """A loaded model with its name and version. A request keeps the one that it started with.
 
     Attributes:
         name: its name in the paths of the API.
@@ -43,7 +43,7 @@ class Served:
 
     @property
     def checkpoint(self) -> str:
-        """The identity of its file, as every answer states it."""
+        """The hash of its file, as stated in every answer."""
         return str(self.model.checkpoint)
 
     @cached_property
@@ -53,9 +53,9 @@ class Served:
 
     @cached_property
     def usual_values(self) -> tuple[Array, Array]:
-        """The lowest and the highest values that are in the training ranges and finite for the network.
+        """Lower and upper bounds of values that are inside the training ranges and finite for the network.
 
-        Each is (lookback, n_features), since numpy compares long rows faster than short ones.
+        Each is (lookback, n_features), because numpy compares long rows faster than short ones.
         """
         limit, shape = self.model.scaling.feature_limit, self.model.config.window_shape
         low, high = self.model.feature_range
@@ -65,14 +65,14 @@ class Served:
 
 @dataclass(frozen=True)
 class Entry:
-    """One version of a model and what became of its file.
+    """One version of a model, and the state of its file.
 
     Attributes:
-        file: the file, as it was when it was last read.
-        state: loading, ready, failed, or unloaded by command.
+        file: the file, as of the last read.
+        state: loading, ready, failed, or unloaded on request.
         served: the model, while it is ready.
-        reason: why the file cannot be loaded; a version that was ready before stays so, as it was.
-        may_pass: whether it may be loaded later although it has not changed, as after an error of the disk.
+        reason: why the file cannot be loaded; the model that was ready before is then still served.
+        may_pass: whether the failure may be temporary, such as a disk error, so that loading is retried.
     """
 
     file: CheckpointFile
@@ -93,15 +93,15 @@ class Entry:
 
     @property
     def condition(self) -> str:
-        """What became of its file, as the end of a sentence."""
+        """The state, as the predicate of a sentence."""
         return f"failed: {self.reason}" if self.state == "failed" else f"is {self.state}"
 
 
 class Registry:
-    """The models of a folder: `load` reads them, `poll` follows the changes of their files.
+    """The models of a folder: `load` loads them, `poll` applies changes of their files.
 
-    Readers need no lock: what is served is one immutable mapping, replaced as a whole. `load`, `poll` and
-    `load_model` return the models that answer for their name now and did not before.
+    Readers need no lock: the index is an immutable mapping that is replaced as a whole. `load`, `poll` and
+    `load_model` return the models that have become the default version of their name.
 
     Args:
         path: a folder of checkpoints or one file; None for the bundled model. If the folder is empty at the start, the
@@ -117,41 +117,41 @@ class Registry:
         self._stopping = Event()
         self._listing = self._list()  # of the last scan
         self._models = _group(map(Entry, self._listing.values()))
-        self._unloaded: frozenset[str] = frozenset()  # names that stay so until they are loaded again
+        self._unloaded: frozenset[str] = frozenset()  # names that are not loaded again by a scan
         self._writing = Lock()
 
     def index(self) -> Mapping[str, tuple[Entry, ...]]:
-        """Every version of every model that is wanted, by name, the highest version first."""
+        """All versions of all models by name, highest version first."""
         return self._models
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """The index in a row."""
+        """All entries of the index."""
         return tuple(entry for entries in self._models.values() for entry in entries)
 
     @property
     def ready(self) -> bool:
-        """Whether loading is over and there is a model that answers."""
+        """Whether loading has finished and at least one model is ready."""
         states = {entry.state for entry in self.entries}
         return "loading" not in states and "ready" in states
 
     @property
     def served(self) -> tuple[Served, ...]:
-        """The models that answer, by name; of each the version that answers where none is named."""
+        """The default version of each model that is ready, in the order of their names."""
         defaults = map(choose_default, self._models.values())
         return tuple(entry.served for entry in defaults if entry.served is not None)
 
     def get(self, name: str, version: str | None = None) -> Served:
-        """A model that can answer.
+        """Returns a model that is ready.
 
         Args:
             name: its name.
-            version: its version; None for the highest that answers.
+            version: its version; None for the highest that is ready.
 
         Raises:
-            UnknownModelError: there is none of that name.
-            UnknownVersionError: it has no such version. Either message lists those there are.
-            NotReadyError: it is loading, unloaded, or failed; the message says why.
+            UnknownModelError: there is no model of that name; the message lists those that exist.
+            UnknownVersionError: it has no such version; likewise.
+            NotReadyError: it is loading, unloaded, or failed; the message states the reason.
         """
         models = self._models
         if name not in models:
@@ -164,18 +164,18 @@ class Registry:
         return entry.served
 
     def load(self) -> tuple[Served, ...]:
-        """Loads one file after the other; one that cannot be loaded leaves the others to serve."""
+        """Loads the files in turn; one that fails does not affect the others."""
         with self._writing:
             return self._follow([entry.file for entry in self.entries if entry.state == "loading"])
 
     def poll(self) -> tuple[Served, ...]:
-        """Looks at the files, and follows each change that two looks in a row have seen.
+        """Scans the folder and applies each change that two scans in a row have seen.
 
-        So a file that is still being written waits, and a version that makes way for a higher one stays until that
-        answers. What the system failed to read is tried again.
+        So a file is not read while it is being written, and a deleted version is served until the version that
+        replaces it is ready. Files that could not be read because of a system error are retried.
 
         Raises:
-            CheckpointError: there is nothing at the path; everything stays as it is.
+            CheckpointError: there is nothing at the path; nothing changes.
         """
         with self._writing:
             before, self._listing = self._listing, self._list()
@@ -186,7 +186,7 @@ class Registry:
             return self._follow(changed, gone)
 
     def load_model(self, name: str) -> tuple[Served, ...]:
-        """Loads the versions of a model that do not serve as they lie there: at once, and again where they failed.
+        """Loads the versions of a model that are not served as they are on disk: at once, and failed ones again.
 
         Raises:
             UnknownModelError: there are no files of that name.
@@ -202,7 +202,7 @@ class Registry:
             return self._follow([file for file in files if file not in current])
 
     def unload_model(self, name: str) -> None:
-        """Lets go of every version of a model, until it is loaded by its name.
+        """Unloads all versions of a model until `load_model` loads it again.
 
         Raises:
             UnknownModelError: there is no model of that name.
@@ -216,7 +216,7 @@ class Registry:
             logger.info("model %s is unloaded", name)
 
     def stop(self) -> None:
-        """Has a look that is under way end after the file that it reads."""
+        """Ends a running scan after the file that it is reading."""
         self._stopping.set()
 
     def _list(self) -> dict[Key, CheckpointFile]:
@@ -242,14 +242,14 @@ class Registry:
         return tuple(served for served in self.served if served not in before)
 
     def _read(self, file: CheckpointFile, before: Entry | None) -> Entry:
-        """The entry of a file; if the file cannot be loaded, the version before it is still served."""
+        """Reads a file into an entry; if it cannot be loaded, the previous model of this version is still served."""
         if file.name in self._unloaded:
             return Entry(file, "unloaded")
         try:
             served = Served(file.name, _load(file), file.version)
         except KanscopeError as error:
             reason, may_pass = str(error), isinstance(error.__cause__, OSError)
-        except Exception:  # whatever a file does to us, the others serve
+        except Exception:  # no file may keep the others from being served
             logger.exception("model %s, version %s cannot be loaded", file.name, file.version)
             reason, may_pass = f"{file.path.name} cannot be loaded; the log says why", False
         else:
@@ -268,7 +268,7 @@ def _is_own(entry: Entry) -> bool:
 
 
 def choose_default(entries: Sequence[Entry]) -> Entry:
-    """Of the versions of a model the one that answers where none is named: the highest that can."""
+    """The version of a model that answers if a request names none: the highest that is ready."""
     return next((entry for entry in entries if entry.served is not None), entries[0])
 
 
@@ -286,10 +286,10 @@ def _group(entries: Iterable[Entry]) -> Mapping[str, tuple[Entry, ...]]:
 
 
 def _load(file: CheckpointFile) -> Model:
-    """The model of a file, warm: it has predicted and explained one of its reference windows.
+    """Loads a file, and warms the model up with a forecast and an explanation of one of its reference windows.
 
     Raises:
-        CheckpointError: the file must not be opened, is no checkpoint, was written to meanwhile, or its answers are
+        CheckpointError: the file is refused, is not a checkpoint, changed while it was read, or its answers are
             not finite.
     """
     if file.refusal is not None:

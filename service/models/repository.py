@@ -1,7 +1,7 @@
-"""The folder of checkpoints: which model and version each file is, or why it is refused.
+"""The model repository: lists a folder of checkpoints as models and versions, and refuses unsafe files.
 
 ``name.safetensors`` is version 1 of a model, ``name/version.safetensors`` any version of it. Names in requests are
-compared with this listing, and never become paths.
+looked up in this listing, and never become paths.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from kanmodel.errors import CheckpointError
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 SUFFIX = ".safetensors"
-FIRST_VERSION = "1"  # that of a file without a folder of its own
+FIRST_VERSION = "1"  # of a file that is not in a folder of versions
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _VERSION = re.compile(r"[1-9][0-9]*")
 
@@ -24,14 +24,14 @@ Key = tuple[str, str]  # name and version
 
 @dataclass(frozen=True)
 class CheckpointFile:
-    """One file, as it is now: another that is equal has not been written to.
+    """A checkpoint file at the time of a scan; equal instances mean that it has not been written to in between.
 
     Attributes:
         name: name of the model.
         version: its version.
         path: the file.
-        signature: inode, size and times of the last changes; empty where there is no file, as behind a dead link.
-        refusal: why it must not be opened; None where it may.
+        signature: inode, size and times of the last changes; empty if there is no file, as for a broken link.
+        refusal: why it must not be opened; None if it may.
     """
 
     name: str
@@ -42,17 +42,17 @@ class CheckpointFile:
 
     @property
     def key(self) -> Key:
-        """Which version of which model it is."""
+        """Name and version."""
         return self.name, self.version
 
     @property
     def order(self) -> tuple[str, int]:
-        """Sorts files by name, the highest version first."""
+        """Sort key: by name, highest version first."""
         return self.name, -int(self.version) if _VERSION.fullmatch(self.version) else 0
 
 
 def list_checkpoints(path: Path | None, stand_in: bool = True) -> dict[Key, CheckpointFile]:
-    """The checkpoints at a path, by name, the highest version first; hidden files and folders are none.
+    """Lists the checkpoints at a path by name, highest version first; hidden files and folders are skipped.
 
     Args:
         path: a folder or one file; None for the bundled model.
@@ -92,7 +92,7 @@ def _list_folder(folder: Path) -> dict[Key, CheckpointFile]:
 
 
 def _find_files(folder: Path) -> list[tuple[str, str, Path]]:
-    """Name, version and path of each file, whatever they are."""
+    """Name, version and path of each file, unchecked."""
     found = []
     for path in _list_visible(folder):
         if path.suffix == SUFFIX:
@@ -116,7 +116,7 @@ def _describe_file(name: str, version: str, path: Path, folder: Path | None = No
 
 
 def _refuse(name: str, version: str, path: Path, folder: Path | None) -> str | None:
-    """Why a file must not be opened: an odd name, a link out of the folder, a pipe that would block."""
+    """Why a file must not be opened: an invalid name, a link out of the folder, a pipe that would block."""
     if not _NAME.fullmatch(name):
         return f"the name of a model must match {_NAME.pattern}, but is {name!r}"
     if not _VERSION.fullmatch(version):
@@ -129,5 +129,5 @@ def _refuse(name: str, version: str, path: Path, folder: Path | None) -> str | N
 
 
 def _printable(name: str) -> str:
-    """A name in which bytes that are no UTF-8 are escaped, so that an answer can hold it."""
+    """The name with bytes that are not UTF-8 escaped, so that it can be part of an answer."""
     return os.fsencode(name).decode("utf-8", "backslashreplace")

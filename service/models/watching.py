@@ -1,4 +1,4 @@
-"""The watcher, which polls the folder and brings the registry up to date while the service runs."""
+"""The watcher: polls the model repository for changes and updates the registry while the service runs."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 
 
 class Watch:
-    """Loads the models, looks for changes of their files, and has global results computed for what is new.
+    """Loads the models, polls for changes of their files, and starts the global results of new models.
 
     Args:
         registry: the models.
-        prepare: computes the global results of what is new.
-        seconds: time between two looks; 0 for none after the first.
+        prepare: computes the global results of new models.
+        seconds: time between two scans; 0 for a single scan at the start.
 
     Attributes:
-        loaded: set once the first look is over.
+        loaded: set after the first scan.
     """
 
     def __init__(
@@ -37,29 +37,29 @@ class Watch:
         self.loaded = asyncio.Event()
         self._stopping = asyncio.Event()
         self._preparing: set[asyncio.Task[None]] = set()
-        self._failure = ""  # of the last look
+        self._failure = ""  # of the last scan
 
     async def run(self) -> None:
-        """Goes on until it is closed, beside requests: a large folder must not look like a dead process."""
+        """Runs until it is closed, without blocking requests: liveness probes must pass while a large folder loads."""
         await self._look(self._registry.load)
         self.loaded.set()
-        gc.freeze()  # what is here stays: a collection that looks at all of it stops everything for a tenth of a second
+        gc.freeze()  # loaded models are long-lived; collecting over them would pause everything for 0.1 seconds
         try:
             while self._seconds and not await self._stops_within(self._seconds):
                 await self._look(self._registry.poll)
             await self._stopping.wait()
         finally:
-            gc.unfreeze()  # or an app that has ended would stay for as long as its process
+            gc.unfreeze()  # otherwise an app that has shut down would never be collected
 
     def close(self) -> None:
-        """Ends the run: a look that is under way ends after the file that it reads."""
+        """Ends the run; a running scan ends after the file that it is reading."""
         self._stopping.set()
         self._registry.stop()
         for task in self._preparing:
             task.cancel()
 
     async def load_model(self, name: str) -> None:
-        """Loads the versions of a model that do not serve as they lie in the folder, see `Registry.load_model`.
+        """Loads the versions of a model that are not served as they are on disk, see `Registry.load_model`.
 
         Raises:
             UnknownNameError: there are no files of that name.
@@ -68,7 +68,7 @@ class Watch:
         self._follow_up(await run_in_threadpool(self._registry.load_model, name))
 
     async def unload_model(self, name: str) -> None:
-        """Lets go of a model, see `Registry.unload_model`; beside requests, as a look that is under way comes first.
+        """Unloads a model, see `Registry.unload_model`; in a thread, because it waits for a running scan.
 
         Raises:
             UnknownNameError: there is no model of that name.
@@ -76,19 +76,19 @@ class Watch:
         await run_in_threadpool(self._registry.unload_model, name)
 
     async def _look(self, look: Callable[[], tuple[Served, ...]]) -> None:
-        """One look. Its failure changes nothing, and is logged unless it is the one before again."""
+        """Runs one scan. A failure changes nothing, and is logged unless the previous scan failed the same way."""
         try:
             served = await run_in_threadpool(look)
         except Exception as error:
             if str(error) != self._failure:
-                logger.exception("the models cannot be looked at; those that are loaded are still served")
+                logger.exception("the models cannot be scanned; those that are loaded are still served")
             self._failure = str(error)
             return
         self._failure = ""
         self._follow_up(served)
 
     def _follow_up(self, served: tuple[Served, ...]) -> None:
-        """Has the global results of what is new computed, unless all ends."""
+        """Starts the global results of new models, unless the service is shutting down."""
         if served and not self._stopping.is_set():
             task = asyncio.create_task(self._prepare(served))
             self._preparing.add(task)
@@ -107,6 +107,6 @@ class Watch:
 
 
 def _give_back_memory() -> None:
-    """Hands what was freed to the system, which glibc would keep: 50 MB after the results of one small model."""
-    with suppress(AttributeError, OSError):  # other C libraries do not know this
+    """Returns freed memory to the system, which glibc would retain: 50 MB after the results of one small model."""
+    with suppress(AttributeError, OSError):  # C libraries other than glibc do not have malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
