@@ -29,7 +29,7 @@ def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> lis
         raise DataError.at("features", "must name at least one feature")
     for number, name in enumerate(given):
         if name not in known:
-            raise UnknownNameError(f"there is no feature {name!r}, but {', '.join(known)}")
+            raise UnknownNameError(f"there is no feature {name!r}; the features are {', '.join(known)}")
         if name in given[:number]:
             raise DataError.at(f"features[{number}]", "is given twice")
     return [known.index(name) for name in given]

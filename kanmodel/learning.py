@@ -163,5 +163,5 @@ def _read_options(options: Mapping[str, Any]) -> TrainingOptions:
     known = [field.name for field in fields(TrainingOptions)]
     for name in options:
         if name not in known:
-            raise UnknownNameError(f"there is no option {name!r}, but {', '.join(known)}")
+            raise UnknownNameError(f"there is no option {name!r}; the options are {', '.join(known)}")
     return TrainingOptions(**options)

@@ -89,7 +89,7 @@ def refuse_unknown(kind: str, name: object, known: Sequence[str]) -> None:
         UnknownNameError: it does not; the message lists those that do.
     """
     if not isinstance(name, str) or name not in known:
-        raise UnknownNameError(f"there is no {kind} {name!r}, but {', '.join(known)}")
+        raise UnknownNameError(f"there is no {kind} {name!r}; the {kind}s are {', '.join(known)}")
 
 
 def _check(name: str, value: float, highest: float) -> float:

@@ -34,7 +34,7 @@ class Report(Result):
         found = tuple(finding for finding in self.findings if finding.id == id)
         if not found:
             known = ", ".join(finding.id for finding in self.findings)
-            raise UnknownNameError(f"there is no question {id!r}, but {known}")
+            raise UnknownNameError(f"there is no question {id!r}; the questions are {known}")
         return replace(self, findings=found)
 
     def table(self) -> list[dict[str, Any]]:

@@ -71,7 +71,7 @@ class Pictured(Result):
 
 def _check(theme: Theme) -> Theme:
     if theme not in get_args(Theme):
-        raise UnknownNameError(f"there is no theme {theme!r}, but {', '.join(get_args(Theme))}")
+        raise UnknownNameError(f"there is no theme {theme!r}; the themes are {', '.join(get_args(Theme))}")
     return theme
 
 

@@ -80,7 +80,7 @@ def make_table(frame: Any, columns: Columns) -> TrainingTable:
     data = _read_columns(frame)
     for name in (*columns.targets, *(columns.features or ()), *columns.special):
         if name not in data:
-            raise UnknownNameError(f"there is no column {name!r}, but {', '.join(map(str, data))}")
+            raise UnknownNameError(f"there is no column {name!r}; the columns are {', '.join(map(str, data))}")
     features = columns.features or tuple(
         name for name, values in data.items() if name not in columns.no_features and _holds_numbers(values)
     )

@@ -118,7 +118,7 @@ def test_a_model_is_fine_tuned():
         kanmodel.fine_tune(model, frame, epochs=0, grid_size=2)
     with pytest.raises(ConfigError, match="grid cannot be given, since it is the model's own; grid_size gives it a"):
         kanmodel.fine_tune(model, frame, epochs=0, grid=6)
-    with pytest.raises(UnknownNameError, match="there is no column 'wind', but time, load"):
+    with pytest.raises(UnknownNameError, match="there is no column 'wind'; the columns are time, load"):
         kanmodel.fine_tune(model, frame.drop(columns="wind"))
 
 
@@ -181,8 +181,8 @@ def test_what_is_said_of_features_stays_with_the_model(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"target": "q"}, UnknownNameError, "there is no column 'q', but time, wind, load"),
-        ({"depth": 3}, UnknownNameError, "there is no option 'depth', but lookback, horizon, hidden"),
+        ({"target": "q"}, UnknownNameError, "there is no column 'q'; the columns are time, wind, load"),
+        ({"depth": 3}, UnknownNameError, "there is no option 'depth'; the options are lookback, horizon, hidden"),
         ({"epochs": 0}, DataError, "epochs must be at least 1 for a new model, but is 0"),
         ({"lookback": 200}, DataError, "part has 0 windows of 201 rows, but needs 8"),
         ({"max_step": 0}, DataError, "max_step must be at least 1 usual step, but is 0"),

@@ -286,7 +286,7 @@ def test_a_picture_needs_no_stylesheet(results, name):
         for part in root.iter():
             if part.tag.removeprefix(SVG) in ("rect", "circle", "path", "polyline"):
                 assert part.get("fill") or (part.tag == f"{SVG}path" and part.get("stroke")), part.attrib
-    with pytest.raises(UnknownNameError, match="there is no theme 'pink', but light, dark, auto"):
+    with pytest.raises(UnknownNameError, match="there is no theme 'pink'; the themes are light, dark, auto"):
         results[name].svg(theme="pink")
 
 
@@ -394,7 +394,7 @@ def test_one_question_of_a_report(results):
     one = report["shapes"]
     assert [finding.id for finding in one.findings] == ["shapes"] and one.findings[0] in report.findings
     assert one.findings[0].answer in "".join(ElementTree.fromstring(one.html()).itertext())
-    with pytest.raises(UnknownNameError, match="there is no question 'size', but sparsity, features"):
+    with pytest.raises(UnknownNameError, match="there is no question 'size'; the questions are sparsity, features"):
         report["size"]
 
 

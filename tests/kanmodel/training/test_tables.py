@@ -59,7 +59,12 @@ def test_features_are_those_that_are_named():
 @pytest.mark.parametrize(
     ("frame", "columns", "error", "message"),
     [
-        (COLUMNS, Columns(("q",)), UnknownNameError, "there is no column 'q', but time, split, station, wind, rain"),
+        (
+            COLUMNS,
+            Columns(("q",)),
+            UnknownNameError,
+            "there is no column 'q'; the columns are time, split, station, wind, rain",
+        ),
         (COLUMNS, Columns(("load",), ("q",)), UnknownNameError, "there is no column 'q'"),
         (COLUMNS, Columns(("load",), time="q"), UnknownNameError, "there is no column 'q'"),
         (COLUMNS, Columns(("station",)), DataError, "data row 1, column station must be a finite number .* is 'EWR'"),
