@@ -1,4 +1,4 @@
-"""What runs the app beyond one process: worker processes of a machine, and replicas on a Ray cluster.
+"""Engines that run the app in more than one process: uvicorn workers on one machine, and replicas on Ray Serve.
 
-Ray is imported in this room and in ``service.batch.cluster`` alone.
+Ray is imported only in this package and in ``service.batch.cluster``.
 """

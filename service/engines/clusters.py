@@ -1,4 +1,4 @@
-"""The Ray cluster of a command: the one of `RAY_ADDRESS`, or a local one that ends with it."""
+"""Joining a Ray cluster: the one at ``RAY_ADDRESS``, or a local one that ends with the command."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 import ray
 
-OWN = "local"  # Ray's word for a cluster that lasts as long as the process
-LOOPBACK = "127.0.0.2"  # which Ray leaves as it is: it takes 127.0.0.1 for the address that other machines reach
+OWN = "local"  # Ray's name for a cluster that ends with the process
+LOOPBACK = "127.0.0.2"  # Ray replaces 127.0.0.1 by the address that other machines reach, but keeps this one
 
 
 def join_cluster(num_cpus: int | None = None, **options: Any) -> bool:
-    """Joins the cluster that ``RAY_ADDRESS`` names, else starts one on the loopback address.
+    """Joins the cluster at ``RAY_ADDRESS``, or starts one on the loopback address if that is not set.
 
     Args:
-        num_cpus: cores of one that is started; None for all.
-        options: others of `ray.init`.
+        num_cpus: cores of a started cluster; None for all.
+        options: other arguments of `ray.init`.
 
     Returns:
-        Whether it is one that was started, and ends with the process.
+        Whether the cluster was started, and ends with the process.
     """
     address = os.environ.get("RAY_ADDRESS") or OWN
     if address == OWN:

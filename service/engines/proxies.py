@@ -1,4 +1,4 @@
-"""Middleware for the proxies of Ray Serve, so that their own errors have the service's shape."""
+"""ASGI middleware for the proxies of Ray Serve, which gives their own errors the service's format."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from service.http.errors import ErrorCode
 from service.http.ids import HEADER, choose_request_id
 from service.settings import Settings
 
-READY_SECONDS = "60"  # as long as `serve.start` waits; Ray's own 5 are too few where the cores are busy
+READY_SECONDS = "60"  # as long as `serve.start` waits; Ray's default of 5 is too short on busy cores
 _HEADER = HEADER.lower()
 _MESSAGES = {
-    404: "the service is starting or stopping",  # every path leads to the replicas once there are some
+    404: "the service is starting or stopping",  # every path is routed to the replicas once they run
     500: "the replica that had the request is gone",
     503: "no replica can take the request",
 }
 
 
 def proxy_variables(settings: Settings) -> dict[str, str]:
-    """The environment in which Serve's proxies take in what `make_middlewares` gives."""
+    """Environment variables that make Serve's proxies use `make_middlewares`."""
     return {
         "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": READY_SECONDS,
         "RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH": f"{__name__}:make_middlewares",
@@ -31,19 +31,19 @@ def proxy_variables(settings: Settings) -> dict[str, str]:
 
 
 def make_middlewares() -> list[Middleware]:
-    """What Serve asks for as a proxy starts."""
+    """The middleware of a proxy; Serve calls this when the proxy starts."""
     return [Middleware(OneShape, Settings().max_header_bytes)]
 
 
 class OneShape:
-    """Middleware around a proxy, which gives each request its id, and each answer of the proxy itself the one shape.
+    """Middleware around a proxy that assigns request ids, and rewrites the proxy's own errors in the service's format.
 
-    The app in the replica chooses the same id from the same headers and puts it into its answer, to which the proxy
-    adds its own: an answer with only one is the proxy's.
+    The app in the replica chooses the same id from the same headers and sets it in its response, to which the proxy
+    adds another: a response with only one id comes from the proxy itself.
 
     Args:
         app: the proxy.
-        max_header_bytes: most bytes of the target, names and values of headers.
+        max_header_bytes: limit for the bytes of request target, header names and header values.
     """
 
     def __init__(self, app: ASGIApp, max_header_bytes: int) -> None:
@@ -87,5 +87,5 @@ class OneShape:
             )
             return
         await self._app(scope, receive, send_in_shape)
-        if not started:  # as where a replica died with the request
+        if not started:  # for example because the replica died
             await refuse(503, "replica_unavailable", _MESSAGES[500])

@@ -1,6 +1,6 @@
-"""The service on Ray: replicas of the app behind the proxies of Ray Serve.
+"""The Ray Serve engine: a deployment of replicas of the app behind Serve's proxies.
 
-``kanscope serve --engine ray`` starts it, and so does ``serve run service.engines.ray:app``.
+It is started by ``kanscope serve --engine ray``, or by ``serve run service.engines.ray:app``.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from service.telemetry.logs import configure_logging
 logger = logging.getLogger(__name__)
 
 NAME = "kanscope"
-UPSCALE_SECONDS = 10.0  # a replica takes some seconds to start, so a burst that is shorter is better waited for
-LOOK_BACK_SECONDS = 15.0  # over which requests are averaged; Ray wants more than the 10 between two of its counts
-SURGE_PERCENT = 25  # replicas that a new deployment starts, at least one, before it ends as many old ones
-LOOK_SECONDS = 5.0  # between two looks whether the cluster lives
-GRACE = 10.0  # seconds in which replicas end after the time that their requests have
+UPSCALE_SECONDS = 10.0  # a replica takes some seconds to start, so a shorter burst ends before it would help
+LOOK_BACK_SECONDS = 15.0  # over which requests are averaged; Ray needs more than its sampling interval of 10
+SURGE_PERCENT = 25  # replicas that a new deployment starts, at least one, before it stops as many old ones
+LOOK_SECONDS = 5.0  # between two checks whether the cluster is alive
+GRACE = 10.0  # seconds that replicas get to stop, after the time limit of their requests
 ENDS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Replica:
-    """One replica: the app with its own models, which Ray asks for its health.
+    """One replica: the app with its own models, and a health check for Ray.
 
     Args:
         settings: every setting.
@@ -49,35 +49,35 @@ class Replica:
         self._app: FastAPI | None = None
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        """The app, as Serve asks for it in the replica's process; it runs its lifespan, and so waits for the models."""
+        """Builds the app in the replica's process; Serve runs its lifespan, which waits until the models are loaded."""
         configure_logging(self._settings)
         self._app = create_app(self._settings, serve.get_replica_context().replica_id.unique_id)
         return self._app
 
     async def check_health(self) -> None:
-        """Passes while the replica has a model that answers.
+        """Passes while the replica has a model that is ready.
 
         Raises:
-            NotReadyError: it has none; Ray replaces the replica.
+            NotReadyError: no model is ready; Ray then replaces the replica.
         """
         assert self._app is not None
         registry = self._app.state.parts.registry
         if not registry.ready:
             reasons = [f"{entry.name} {entry.condition}" for entry in registry.entries]
-            raise NotReadyError(f"no model answers: {'; '.join(reasons) or 'there is none'}")
+            raise NotReadyError(f"no model is ready: {'; '.join(reasons) or 'there is none'}")
 
 
 def app(arguments: dict[str, str]) -> serve.Application:
-    """What ``serve run service.engines.ray:app`` and a config file of Serve deploy.
+    """Builds the application for ``serve run service.engines.ray:app`` and for config files of Serve.
 
-    Serve, not the setting `host`, says where it listens, so the app takes others to reach it.
+    The address is Serve's, not the setting `host`, so the app assumes that other machines can reach it.
 
     Args:
-        arguments: settings that differ from the environment's, such as ``models=/models``.
+        arguments: settings that override the environment's, such as ``models=/models``.
 
     Raises:
-        CheckpointError: there is nothing where the settings say the models are.
-        ConfigError: a setting or the API keys cannot be used, or there must be keys.
+        CheckpointError: there is nothing at the path of the models.
+        ConfigError: a setting or the API keys are not valid, or API keys are required.
     """
     settings = choose_settings(**arguments, engine="ray", host="0.0.0.0")  # nosec B104
     create_app(settings)
@@ -85,19 +85,19 @@ def app(arguments: dict[str, str]) -> serve.Application:
 
 
 def deploy(settings: Settings) -> serve.Application:
-    """The app as a deployment, whose replicas Ray adds and ends by the requests that run or wait.
+    """The app as a deployment that Ray scales by the number of running and waiting requests.
 
-    A replica refuses more than `max_concurrent` requests itself, in the form of every error; the bounds of Ray lie
-    above, for what arrives faster than it can refuse.
+    A replica itself refuses more than `max_concurrent` requests, with the service's errors; Ray's limits are higher,
+    as backpressure for requests that arrive faster than a replica can refuse them.
 
     Args:
-        settings: every setting; its paths are those of this process, and mean the same on every node.
+        settings: every setting; relative paths must mean the same on every node.
 
     Raises:
-        ConfigError: settings do not go together.
+        ConfigError: the settings contradict each other.
     """
     if settings.workers > 1:
-        raise ConfigError("workers are of the engine process; replicas of the engine ray are set by max_replicas")
+        raise ConfigError("workers is a setting of the engine process; the engine ray has max_replicas instead")
     if settings.max_replicas < settings.min_replicas:
         raise ConfigError(f"max_replicas is {settings.max_replicas}, less than min_replicas, {settings.min_replicas}")
     scaling = AutoscalingConfig(
@@ -116,7 +116,7 @@ def deploy(settings: Settings) -> serve.Application:
         graceful_shutdown_wait_loop_s=0.5,
         max_surge_percent=SURGE_PERCENT,
         ray_actor_options={"num_cpus": settings.replica_cpus},
-        logging_config=LoggingConfig(enable_access_log=False),  # the app has its own
+        logging_config=LoggingConfig(enable_access_log=False),  # the app writes its own
     )
     here = {
         name: path.absolute() for name in ("models", "keys_file") if isinstance(path := getattr(settings, name), Path)
@@ -126,26 +126,26 @@ def deploy(settings: Settings) -> serve.Application:
 
 
 def serve_on_ray(settings: Settings) -> None:
-    """Serves from replicas until SIGTERM or SIGINT, and then ends them as a single process ends.
+    """Serves from replicas until SIGTERM or SIGINT, then drains them like a single process.
 
-    It joins the cluster that RAY_ADDRESS names, else it starts one of its own on the loopback address.
+    It joins the cluster at RAY_ADDRESS, or starts one on the loopback address if that is not set.
 
     Args:
         settings: every setting.
 
     Raises:
-        ConfigError: settings do not go together, Serve runs in the cluster already, or proxies or replicas do not
-            start.
+        ConfigError: the settings contradict each other, Serve already runs in the cluster, or proxies or replicas do
+            not start.
         SystemExit: the cluster is gone.
     """
-    if settings.port == 0:  # each proxy would listen on another one
+    if settings.port == 0:  # each proxy would listen on a different port
         raise ConfigError("the engine ray needs a port above 0")
     deployment = deploy(settings)
     ended = Event()
     ours = join_cluster()
     try:
         if serve.status().proxies:
-            raise ConfigError("Ray Serve runs in this cluster already: deploy service.engines.ray:app there")
+            raise ConfigError("Ray Serve already runs in this cluster: deploy service.engines.ray:app there")
         start_proxies(settings)
         try:
             serve.run(deployment, name=NAME)
@@ -156,7 +156,7 @@ def serve_on_ray(settings: Settings) -> None:
         logger.info("replicas are running on http://%s:%d", settings.host, settings.port)
         while not ended.wait(LOOK_SECONDS):
             if not any(node["Alive"] for node in ray.nodes()):  # type: ignore[no-untyped-call]
-                logger.error("no node of the cluster lives")
+                logger.error("no node of the cluster is alive")
                 sys.exit(1)
         _end_replicas(settings)
         if not ours:
@@ -166,10 +166,10 @@ def serve_on_ray(settings: Settings) -> None:
 
 
 def start_proxies(settings: Settings) -> None:
-    """Starts Serve: on every node that has a replica, a proxy listens where the settings say.
+    """Starts Serve, with a proxy on every node that has a replica, on host and port of the settings.
 
     Raises:
-        ConfigError: a proxy cannot listen there, or none has started after a minute.
+        ConfigError: a proxy cannot listen there, or none has started within a minute.
     """
     options = {"host": settings.host, "port": settings.port, "root_path": settings.root_path}
     variables = {"env_vars": proxy_variables(settings)}
@@ -180,19 +180,19 @@ def start_proxies(settings: Settings) -> None:
 
 
 def _end_replicas(settings: Settings) -> None:
-    """Has the replicas end what they have accepted; not for ever, since the cluster may end meanwhile."""
+    """Drains the replicas; with a time limit, because the cluster may stop in the meantime."""
     ending = Thread(target=serve.delete, args=(NAME,), daemon=True)
     ending.start()
     ending.join(settings.shutdown_timeout + GRACE)
     if ending.is_alive():
-        logger.error("the replicas have not ended in time")
+        logger.error("the replicas did not stop in time")
 
 
 def _last_complaint() -> str:
-    """What a replica ended with."""
+    """The error that a replica failed with."""
     return _last_line(serve.status().applications[NAME].deployments[NAME].message)
 
 
 def _last_line(text: str) -> str:
-    """Of a traceback, the error itself."""
+    """The error itself, the last line of a traceback."""
     return text.strip().splitlines()[-1]

@@ -1,4 +1,4 @@
-"""Worker processes that accept connections on one socket, supervised by uvicorn."""
+"""The multi-process engine: uvicorn workers that accept connections on one socket, and their supervisor."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from service.telemetry.logs import configure_logging
 from service.telemetry.metrics import SHARED
 
 logger = logging.getLogger(__name__)
-PATIENCE = 60  # seconds in which a worker must say that it lives; while it imports torch on a busy machine it can't
+PATIENCE = 60  # seconds for a health check of a worker, which cannot answer while it imports torch on a busy machine
 
 
 class Worker(multiprocess.Process):
-    """uvicorn's, whose death ends a health check: uvicorn waits for the answer until its time is over."""
+    """uvicorn's process, whose death ends a health check at once; uvicorn waits for the full timeout."""
 
     def is_alive(self, timeout: float = 5) -> bool:
-        """Whether it answers in time."""
+        """Whether it answers a health check in time."""
         if not self.process.is_alive():
             return False
         try:
@@ -46,9 +46,10 @@ class Worker(multiprocess.Process):
 
 
 class _Supervisor(Multiprocess):
-    """uvicorn's, which also forgets what a dead worker was doing, and lets go of the socket when it ends.
+    """uvicorn's supervisor, which also clears the gauges of a dead worker, and closes the socket when it stops.
 
-    Else the metrics would hold its requests in flight for ever, and connections were taken that nobody answers.
+    Otherwise the dead worker's requests would be in flight for ever, and connections would be accepted but not
+    answered.
     """
 
     def keep_subprocess_alive(self) -> None:
@@ -66,16 +67,16 @@ class _Supervisor(Multiprocess):
 def serve_workers(settings: Settings) -> None:
     """Serves with several processes until SIGTERM or SIGINT; one that dies is replaced.
 
-    Each accepts connections of the one socket, has its own copy of the models, and ends as a single process does.
+    Each accepts connections on the shared socket, has its own copy of the models, and drains like a single process.
 
     Args:
-        settings: every setting; the workers are handed them as they are.
+        settings: every setting, passed to the workers unchanged.
 
     Raises:
-        SystemExit: the address cannot be listened on, or a worker failed before it served.
+        SystemExit: the address is not available, or a worker failed before it was ready.
     """
     with TemporaryDirectory(prefix="kanscope-") as folder:
-        os.environ[SHARED] = folder  # before a worker imports the client library, which looks once
+        os.environ[SHARED] = folder  # before a worker imports the client library, which reads it once
         _supervise(settings)
 
 
@@ -95,16 +96,16 @@ def _supervise(settings: Settings) -> None:
 
 
 def create_worker(settings: Settings) -> FastAPI:
-    """The app of one worker."""
+    """Creates the app of one worker."""
     configure_logging(settings)
     Thread(target=_end_with_parent, name="parent", daemon=True).start()
     return create_app(settings)
 
 
 def _end_with_parent() -> None:
-    """Ends this process once its supervisor is gone, however that ended: else it kept the port from the next one."""
+    """Ends this process when its supervisor has died, because it would block the port for the next one."""
     parent = parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    logger.error("the parent process is gone")
+    logger.error("the supervisor process is gone")
     os.kill(os.getpid(), signal.SIGTERM)

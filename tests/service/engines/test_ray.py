@@ -279,7 +279,7 @@ def test_the_command_ends_where_its_cluster_does(launch_on_ray, models, told):
         if told:
             process.popen.send_signal(signal.SIGTERM)
         assert process.popen.wait(120) == (0 if told else 1)
-        assert ("no node of the cluster lives" in process.log.read_text()) is not told
+        assert ("no node of the cluster is alive" in process.log.read_text()) is not told
 
 
 def find_children(pid, name):
@@ -308,7 +308,7 @@ def test_where_no_model_answers_the_command_ends(tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "broken.safetensors").write_bytes(b"no checkpoint")
     last = fail_to_start(tmp_path, "models", "--port", 1)
-    assert last.startswith("kanscope: the replicas do not start: ") and "no model answers: broken failed: " in last
+    assert last.startswith("kanscope: the replicas do not start: ") and "no model is ready: broken failed: " in last
 
 
 @pytest.mark.ray
