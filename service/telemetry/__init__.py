@@ -1,4 +1,4 @@
-"""Metrics, logs, and the outermost middleware, which gives each request its id, its place, its line and its count.
+"""Telemetry: Prometheus metrics, structured logs, OpenTelemetry spans, and the middleware that observes each request.
 
-Other rooms call this one to report what they do; it imports nothing that computes.
+The other packages report to this one; it imports nothing that computes.
 """

@@ -1,4 +1,4 @@
-"""Logging: a line per request and the lines of every library, as JSON or for people, on stderr."""
+"""Logging on stderr, as JSON or as plain text: an access log, and the records of every library."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ import orjson
 
 from service.settings import Settings
 
-STATED = ("client", "model", "checkpoint", "windows")  # of a request's state, what its line says where it is there
-PIPE_BUF = 4096  # bytes that are written as a whole where several processes write to one pipe (POSIX)
-PEOPLE, CLOCK = "%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"  # of lines for people
+STATED = ("client", "model", "checkpoint", "windows")  # members of a request's state that its line has, if they are set
+PIPE_BUF = 4096  # bytes that are written atomically when several processes share a pipe (POSIX)
+PEOPLE, CLOCK = "%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"  # format of plain text
 
 
 class RequestLog:
-    """One line on each answered request: never what it held.
+    """The access log: one line per request, without any of its data.
 
-    It writes by itself, since the standard library's logging takes several times as long, and what was answered in one
-    turn of the event loop at once.
+    It does not use the standard library's logging, which takes several times as long, and writes the lines of one turn
+    of the event loop together.
 
     Args:
         settings: format and level.
-        stream: where to; None for stderr.
+        stream: where it writes; None for stderr.
     """
 
     def __init__(self, settings: Settings, stream: TextIO | None = None) -> None:
@@ -38,10 +38,10 @@ class RequestLog:
         self._lines: list[bytes] = []
 
     def write(self, state: Mapping[str, Any], method: str, route: str, status: int, seconds: float) -> None:
-        """Adds the line on one request.
+        """Adds the line of one request.
 
         Args:
-            state: the request's; its id, and what handlers put there under the names of `STATED`.
+            state: the request's state: its id, and the members of `STATED` that handlers have set.
             method: its method.
             route: template of its path.
             status: status of the answer.
@@ -82,7 +82,7 @@ class RequestLog:
 
 
 def configure_logging(settings: Settings) -> None:
-    """Makes what the service and its libraries log by the standard library look like the lines of requests."""
+    """Formats the records of the standard library's logging like the access log."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines(settings) if _is_json(settings, sys.stderr) else logging.Formatter(PEOPLE, CLOCK))
     logging.basicConfig(handlers=[handler], level=settings.log_level.upper(), force=True)
@@ -90,10 +90,10 @@ def configure_logging(settings: Settings) -> None:
 
 
 class _JsonLines(logging.Formatter):
-    """A record as one line of JSON; its traceback shows no values of variables.
+    """Formats a record as one line of JSON, with a traceback without values of variables.
 
     Args:
-        settings: which say whether there are several processes.
+        settings: determine whether lines state their process.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -126,12 +126,12 @@ def _dump_for_people(line: dict[str, Any]) -> bytes:
 
 
 def _as_unicode(text: str) -> str:
-    """The text without halves of surrogate pairs, such as a file name that is no UTF-8 has."""
+    """The text without lone surrogates, as in a file name that is not valid UTF-8."""
     return text.encode(errors="replace").decode()
 
 
 def _stated_process(settings: Settings) -> dict[str, int]:
-    """Which process a line is of, where there are several."""
+    """The process id for each line, if there are several processes."""
     return {"process": os.getpid()} if settings.is_shared else {}
 
 

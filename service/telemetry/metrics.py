@@ -1,4 +1,4 @@
-"""Prometheus metrics of /metrics. Labels have bounded values: routes, models, features, states, never a client's."""
+"""Prometheus metrics of /metrics. Labels have bounded cardinality: routes, models, features, states; no client text."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from prometheus_client.registry import Collector
 
 from service.models.registry import Registry, State
 
-SHARED = "PROMETHEUS_MULTIPROC_DIR"  # names the folder in which the client library has processes share their metrics
+SHARED = "PROMETHEUS_MULTIPROC_DIR"  # folder through which the client library's processes share metrics
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096)
 _DEVIATIONS = (1e-6, 1e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 1e-1)
 
 
 class Metrics:
-    """The metrics of one app. Those of another app in the same process are its own.
+    """The metrics of one app; each app in a process has its own.
 
     Args:
-        models: the models, counted by state whenever somebody asks.
-        replica: what every sample says, beside its process, where a scrape reaches one of several; empty for none.
+        models: the models, counted by state at each scrape.
+        replica: label of every sample, with its process, if a scrape reaches one of several replicas; empty for none.
     """
 
     def __init__(self, models: Registry, replica: str = "") -> None:
@@ -41,18 +41,20 @@ class Metrics:
         )
         self._request_seconds = Histogram(
             "kanscope_request_seconds",
-            "Seconds from the arrival of a request to the end of its answer.",
+            "Seconds from the arrival of a request to the end of its response.",
             ["route"],
             buckets=_SECONDS,
             registry=registry,
         )
-        self._of_requests: dict[tuple[str, int], tuple[Counter, Histogram]] = {}  # to find a metric by labels is slow
+        self._of_requests: dict[
+            tuple[str, int], tuple[Counter, Histogram]
+        ] = {}  # a cache: finding a metric by its labels is slow
         self._in_flight = Gauge(
             "kanscope_requests_in_flight", "Requests being answered.", registry=registry, multiprocess_mode="livesum"
         )
         self._queue_depth = Gauge(
             "kanscope_queue_depth",
-            "Requests that wait for the models.",
+            "Requests that wait for the models or are being computed.",
             ["priority"],
             registry=registry,
             multiprocess_mode="livesum",
@@ -82,19 +84,19 @@ class Metrics:
         )
         self._unconverged = Counter(
             "kanscope_explanations_unconverged",
-            "Explanations that have not converged.",
+            "Explanations that did not converge.",
             ["model"],
             registry=registry,
         )
         self._outside_range = Counter(
             "kanscope_inputs_outside_range",
-            "Windows to forecast with a feature outside its training range.",
+            "Windows with a feature outside its training range.",
             ["model", "feature"],
             registry=registry,
         )
         self._unprepared = Gauge(
             "kanscope_unprepared_outputs",
-            "Outputs of models whose global results are still to be computed, before anybody asks.",
+            "Model outputs whose global results are still to be computed in advance.",
             registry=registry,
             multiprocess_mode="livesum",
         )
@@ -103,7 +105,7 @@ class Metrics:
         )
         for state in get_args(State):
             self._watch(by_state.labels(state), partial(_count, models, state))
-        build = Info("kanscope_build", "Versions of what runs.", registry=None)
+        build = Info("kanscope_build", "Versions of Kanscope, torch and Python.", registry=None)
         build.info({"version": version("kanscope"), "torch": version("torch"), "python": platform.python_version()})
         folder = os.environ.get(SHARED)
         self._exposed = registry if folder is None else CollectorRegistry()
@@ -113,21 +115,21 @@ class Metrics:
             MultiProcessCollector(self._exposed, folder)  # type: ignore[no-untyped-call]
 
     def expose(self, accept: str) -> tuple[bytes, str]:
-        """All metrics as text, and its media type: OpenMetrics where the Accept header asks for it.
+        """All metrics as text, and its media type: OpenMetrics if the Accept header asks for it.
 
-        They are those of all processes that share a folder (`SHARED`), else those of this one.
+        They cover all processes that share a folder (`SHARED`), otherwise this process.
         """
         self.refresh()
         encode, media_type = choose_encoder(accept)
         return encode(self._exposed), media_type
 
     def refresh(self) -> None:
-        """Takes the numbers that are watched as they are now; other processes then see them."""
+        """Sets the watched gauges to their current values, so that other processes see them."""
         for gauge, number in self._watched:
             gauge.set(number())
 
     def watch_queue(self, priority: str, depth: Callable[[], int]) -> None:
-        """Reports how much waits at one priority, as of the last refresh."""
+        """Reports the queue depth of one priority, as of the last refresh."""
         self._watch(self._queue_depth.labels(priority), depth)
 
     def watch_pending_bytes(self, priority: str, n_bytes: Callable[[], int]) -> None:
@@ -139,18 +141,18 @@ class Metrics:
         self._watch(self._unprepared, count)
 
     def begin_request(self) -> None:
-        """One more request is being answered."""
+        """Counts a request in flight."""
         self._in_flight.inc()
 
     def end_request(self) -> None:
-        """One less."""
+        """Ends the count of a request in flight."""
         self._in_flight.dec()
 
     def _watch(self, gauge: Gauge, number: Callable[[], float]) -> None:
         self._watched.append((gauge, number))
 
     def observe_request(self, route: str, status: int, seconds: float) -> None:
-        """One answered request."""
+        """Records an answered request."""
         counted = self._of_requests.get((route, status))
         if counted is None:
             counted = self._requests.labels(route, status), self._request_seconds.labels(route)
@@ -160,33 +162,33 @@ class Metrics:
         duration.observe(seconds)
 
     def observe_batch(self, n_windows: int) -> None:
-        """One batch of forecasts."""
+        """Records a batch of forecasts."""
         self._batch_windows.observe(n_windows)
 
     def observe_slice(self, seconds: float) -> None:
-        """One slice of explanations."""
+        """Records a slice of explanations."""
         self._slice_seconds.observe(seconds)
 
     def observe_explanation(self, model: str, residual: float, converged: bool) -> None:
-        """One explanation.
+        """Records an explanation.
 
         Args:
             model: name of the model.
-            residual: in standard deviations of the output.
-            converged: whether the explanation has.
+            residual: its residual (convergence delta), in standard deviations of the output.
+            converged: whether it has converged.
         """
         self._residuals.labels(model).observe(residual)
         if not converged:
             self._unconverged.labels(model).inc()
 
     def observe_outside_range(self, model: str, features: Iterable[str]) -> None:
-        """The features, one for each window that has it, outside their training ranges."""
+        """Counts features outside their training ranges, each once per window."""
         for feature in features:
             self._outside_range.labels(model, feature).inc()
 
 
 class _OfReplica(CollectorRegistry):
-    """A registry that says of every sample which replica it is of: each scrape reaches one of several.
+    """A registry that labels every sample with its replica, because each scrape reaches one of several.
 
     Args:
         replica: its id.
@@ -197,14 +199,14 @@ class _OfReplica(CollectorRegistry):
         self._labels = {"pid": str(os.getpid()), "replica": replica}
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics, each sample with the labels of the replica."""
+        """Yields the metrics, each sample labelled with replica and process."""
         for metric in super().collect():
             metric.samples = [sample._replace(labels={**sample.labels, **self._labels}) for sample in metric.samples]
             yield metric
 
 
 class _Processes(Collector):
-    """Memory, processor time and the like of each process that shares its metrics in a folder.
+    """The usual ``process_*`` metrics of each process that shares its metrics through a folder.
 
     Args:
         folder: the folder.
@@ -214,7 +216,7 @@ class _Processes(Collector):
         self._folder = folder
 
     def collect(self) -> Iterator[Metric]:
-        """One family for all processes, each sample with the id of its own."""
+        """Yields each family once, with a sample per process, labelled with its id."""
         families: dict[str, Metric] = {}
         for file in sorted(self._folder.glob("gauge_livesum_*.db")):
             (pid,) = re.findall(r"(\d+)\.db", file.name)

@@ -1,4 +1,4 @@
-"""The outermost middleware: request ids, concurrency, access log and metrics, whatever answers."""
+"""The outermost middleware: request ids, concurrency limit, access log and metrics for every response."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import describe_request
 
-NOSNIFF = (b"x-content-type-options", b"nosniff")  # a browser takes an answer for what its media type says
+NOSNIFF = (b"x-content-type-options", b"nosniff")  # browsers must not guess another media type
 _ID = HEADER.lower().encode()
-OTHER = "other"  # what stands for a route where none was found, or none was looked for, as of static files
+OTHER = "other"  # label of requests that match no route template, such as static files
 
 
 class Observation:
-    """Middleware that gives each request an id, a place among those that run, a line in the log and its metrics.
+    """Middleware that assigns request ids, limits concurrency, and records each request in the access log and metrics.
 
-    It also answers what nobody expected, so that this is counted as well.
+    It also turns unexpected exceptions into error responses, so that these are recorded too.
 
     Args:
-        app: what answers the request.
-        metrics: where requests are counted.
-        log: where their lines go.
-        max_concurrent: most requests that are answered at once.
+        app: the wrapped app.
+        metrics: counts the requests.
+        log: the access log.
+        max_concurrent: most requests that are answered at the same time.
     """
 
     def __init__(self, app: ASGIApp, metrics: Metrics, log: RequestLog, max_concurrent: int) -> None:
@@ -50,13 +50,13 @@ class Observation:
         state = scope.setdefault("state", {})
         state["request_id"] = choose_request_id(scope["headers"])
         id_header = (_ID, state["request_id"].encode())
-        status = 0  # of the answer, once it has begun
+        status = 0  # of the response, once it has started
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                describe_request(scope["method"], find_route(scope), state)  # whose span ends with the answer
+                describe_request(scope["method"], find_route(scope), state)  # before the span ends with the response
                 message["headers"] = [*message.get("headers", ()), id_header, NOSNIFF]
             await send(message)
 
@@ -65,7 +65,7 @@ class Observation:
         try:
             await self._answer(scope, receive, send_with_id)
         except Exception as error:
-            if status:  # it is too late for another answer: the server breaks the connection off
+            if status:  # the response has started: the server closes the connection
                 raise
             response = await answer_failure(Request(scope), error)
             await response(scope, receive, send_with_id)
@@ -85,7 +85,7 @@ class Observation:
 
 
 def find_route(scope: Scope) -> str | None:
-    """The template of the route of a request; None where none was found, or is looked for."""
+    """The route template of a request; None if it matched none, or has not been routed."""
     route: str | None = getattr(scope.get("route"), "path_format", None)
     return route
 
@@ -99,6 +99,6 @@ def record_request(
     status: int,
     seconds: float,
 ) -> None:
-    """Counts one request that is over, and writes its line; see `RequestLog`."""
+    """Records a finished request in the metrics and the access log; see `RequestLog`."""
     metrics.observe_request(route, status, seconds)
     log.write(state, method, route, status, seconds)

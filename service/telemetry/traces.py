@@ -1,7 +1,7 @@
 """OpenTelemetry child spans of a request, below the span of FastAPI's own instrumentation.
 
-That one continues the trace of the client's ``traceparent`` (W3C Trace Context), and goes where the environment says.
-Where tracing is off there is none, so nothing is recorded here either.
+The parent span continues the trace of the client's ``traceparent`` (W3C Trace Context), and is exported as the
+environment variables of OpenTelemetry say. If tracing is off there is no parent span, and nothing is recorded.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ Part = Literal["parse", "wait", "forecast", "slice", "encode"]
 _NOTHING = nullcontext()
 
 
-_is_on = False  # to ask OpenTelemetry takes longer than what a span of nothing is of
+_is_on = False  # asking OpenTelemetry takes longer than many of the operations that a span would time
 
 
 def switch_on() -> None:
-    """Lets what apps of this process do be recorded from now on.
+    """Records spans of the apps in this process from now on.
 
     Raises:
-        ConfigError: OpenTelemetry's SDK is not installed; its API alone discards all.
+        ConfigError: OpenTelemetry's SDK is not installed; its API alone discards all spans.
     """
     if find_spec("opentelemetry.sdk") is None:
         raise ConfigError("tracing needs OpenTelemetry: pip install 'kanscope[otel]'")
@@ -36,11 +36,11 @@ def switch_on() -> None:
 
 
 def span(part: Part, **attributes: int) -> AbstractContextManager[object]:
-    """Times a part of the request that the current context is of; where nothing records it, this does nothing.
+    """Opens a child span for a part of the current request; does nothing if the request is not recorded.
 
     Args:
-        part: what is done.
-        attributes: how much of it, such as ``windows=32``; never values of a client.
+        part: name of the span.
+        attributes: amounts, such as ``windows=32``; never a client's data.
     """
     if not _is_on or not trace.get_current_span().is_recording():
         return _NOTHING
@@ -48,7 +48,7 @@ def span(part: Part, **attributes: int) -> AbstractContextManager[object]:
 
 
 def describe_request(method: str, route: str | None, state: Mapping[str, Any]) -> None:
-    """Says on the request's own span what only we know of it: its id and model, and the route of a kept answer."""
+    """Sets attributes of the request's span that FastAPI does not know: id, model, and the route of a cached answer."""
     if not _is_on:
         return
     current = trace.get_current_span()
