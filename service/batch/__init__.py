@@ -1,11 +1,11 @@
-"""Whole tables: files in, a folder of parquet files out, in chunks that every engine computes alike.
+"""Batch explanation of whole tables: files in, a folder of parquet files out, in chunks that any engine computes.
 
 sources    files -> frames, a bounded number of rows at a time
-rows       frames -> numbers, and what is wrong with the rows that have none
+rows       frames -> numbers, and the reasons for rejected rows
 chunks     rows -> numbered chunks of windows
 parts      a chunk, explained -> the bytes of one parquet file
-folder     the parts that exist and those that are missing
-threads    chunks through the threads of this process
-cluster    chunks through Ray Data
-run        all of it
+folder     the output folder: manifest, finished parts, rejected rows
+threads    the thread engine: chunks in the threads of this process
+cluster    the Ray engine: chunks through Ray Data
+run        a whole run, resumed from the finished parts
 """

@@ -19,19 +19,19 @@ from service.batch.rows import SEGMENT, TIME, Rows, read_rows
 
 @dataclass(frozen=True)
 class Chunk:
-    """Windows that are explained together, into one file.
+    """Windows that are explained together and written to one file.
 
     Attributes:
-        number: of the chunk, from 0.
-        values: (n_steps, n_features), original units; what the windows are cut from.
-        ends: where they end in it, (n,).
-        windows: their numbers in the table, from 0: that of the row that holds the window, or its last step, (n,).
-        times: when they end; None where the table does not say.
-        places: ``file`` and ``row`` of each.
+        number: number of the chunk, from 0.
+        values: (n_steps, n_features), original units; the series that the windows are cut from.
+        ends: index in `values` of the last step of each window, (n,).
+        windows: number of each window in the table: that of the row that holds it, or its last step, from 0, (n,).
+        times: time of the last step of each window; None without a time column.
+        places: ``file`` and ``row`` of each window.
         rejected: ``file``, ``row`` and ``reason`` of each bad row.
-        lost: windows that cannot be had because of bad rows.
-        read: bytes of the table up to here, roughly.
-        digest: a hash of all that is to be explained.
+        lost: number of windows left out because of bad rows.
+        read: bytes of the table up to the end of the chunk, roughly.
+        digest: hash of everything that is explained.
     """
 
     number: int
@@ -54,11 +54,11 @@ class Chunk:
 
 
 def read_chunks(plan: Plan, finished: Mapping[int, str]) -> Iterator[Chunk]:
-    """The chunks of a table, but for those that are finished.
+    """Yields the chunks of a table, except the finished ones.
 
     Args:
         plan: the table.
-        finished: digests of the chunks that are not wanted, by number.
+        finished: digests of the chunks to skip, by number.
 
     Raises:
         DataError: as `read_rows`; the table has no window; a finished chunk has another digest now.
@@ -70,15 +70,15 @@ def read_chunks(plan: Plan, finished: Mapping[int, str]) -> Iterator[Chunk]:
         if number not in finished:
             yield chunk
         elif finished[number] != chunk.digest:
-            raise DataError(f"{plan.table.name} is not what part {number} was made from: choose another folder for it")
+            raise DataError(f"{plan.table.name} has changed since part {number} was made: choose another output folder")
     if n_windows == 0:
         raise DataError(f"{plan.table.name} has no window of {plan.lookback} rows")
     if any(known > number for known in finished):
-        raise DataError(f"{plan.table.name} ends before part {max(finished)}: choose another folder for it")
+        raise DataError(f"{plan.table.name} ends before part {max(finished)}: choose another output folder")
 
 
 def _cut_chunks(pieces: Iterable[Rows], plan: Plan) -> Iterator[Chunk]:
-    """Chunks of windows that end in the same `part_windows` rows."""
+    """Cuts chunks of windows, each of those that end in the same `part_windows` rows."""
     number, size, before = 0, plan.part_windows, 0
     waiting: list[Rows] = []
     for piece in pieces:
@@ -96,7 +96,7 @@ def _cut_chunks(pieces: Iterable[Rows], plan: Plan) -> Iterator[Chunk]:
 
 
 def _cut(rows: Rows, before: int, number: int, plan: Plan) -> Chunk:
-    """The chunk of the windows that end behind the first `before` rows."""
+    """The chunk of the windows that end after the first `before` rows."""
     good = rows.marks["reason"].is_null().to_numpy()
     n_rows, steps, n_features = rows.values.shape
     if steps == plan.lookback:  # a row is a window

@@ -1,6 +1,6 @@
-"""Chunks through Ray Data: one task reads them, actors that hold the model explain them.
+"""The Ray engine: chunks through Ray Data, read by one task and explained by actors that hold the model.
 
-The table is read where the command runs, and parts are written there; other nodes need neither.
+The table is read and the parts are written on the node of the command; the others need no shared storage.
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ COLUMN = "item"  # the one column of the data set, of Python objects
 
 @dataclass(frozen=True)
 class Failure:
-    """What ended the reading, or the explaining of a chunk; it travels as data, so that all else is finished."""
+    """An error in reading the table or explaining a chunk; sent as data, so that the other chunks are finished."""
 
     message: str
 
 
 def explain_with_ray(model: Model, plan: Plan, finished: Mapping[int, str], workers: int | None) -> Iterator[Part]:
-    """The parts that are missing, in any order, from the cluster of ``RAY_ADDRESS``, or one that lasts as long as this.
+    """Yields the missing parts in any order, computed on the cluster at ``RAY_ADDRESS``, or on a temporary one.
 
     Args:
         model: the model.
         plan: the table.
-        finished: digests of the chunks that are there, by number.
-        workers: actors, with a core each; None for all cores.
+        finished: digests of the finished chunks, by number.
+        workers: actors, with one core each; None for all cores.
 
     Raises:
-        DataError: as `read_chunks` and `make_part`, once all else is explained; the cluster fails.
+        DataError: as `read_chunks` and `make_part`, after all other chunks are explained; the cluster fails.
     """
     failure: Failure | None = None
     try:
@@ -55,7 +55,7 @@ def explain_with_ray(model: Model, plan: Plan, finished: Mapping[int, str], work
             workers = workers or int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
             chunks = ray.data.read_datasource(
                 _Chunks(replace(plan, table=plan.table.absolute()), finished),
-                num_cpus=0,  # all cores are for the actors: reading takes a hundredth of the time
+                num_cpus=0,  # leaves all cores to the actors: reading takes a hundredth of the time
                 override_num_blocks=1,
                 label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
             )
@@ -80,7 +80,7 @@ def explain_with_ray(model: Model, plan: Plan, finished: Mapping[int, str], work
 
 @contextmanager
 def _cluster(workers: int | None) -> Iterator[None]:
-    """A cluster, with a data context in which each chunk is a block of its own."""
+    """A cluster, with a data context that makes each chunk a block of its own."""
     ours = not ray.is_initialized()
     if ours:
         _start(workers)
@@ -100,12 +100,12 @@ def _start(workers: int | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         join_cluster(workers, log_to_driver=False, logging_level=logging.WARNING)
-    except Exception as error:  # Ray raises no class of its own here
+    except Exception as error:  # Ray has no exception class for this
         raise DataError(f"Ray does not start: {first_line(error)}") from error
 
 
 class _Chunks(Datasource):
-    """The chunks of a table, read by a single task, as each begins where the one before ends."""
+    """The chunks of a table, read by a single task, because each starts where the previous one ends."""
 
     def __init__(self, plan: Plan, finished: Mapping[int, str]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""The output folder: parts that are renamed into place once complete, and the manifest that they belong to."""
+"""The output folder: parts that are renamed into place when complete, and the manifest of their run."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from kanmodel.errors import DataError
 from kanmodel.files import replacing
 from service.batch.parts import Finished, Part, Summary, read_part, read_rejected
 
-MANIFEST, REJECTED = "_manifest.json", "_rejected.csv"  # readers of folders of parquet files pass over a leading _
+MANIFEST, REJECTED = "_manifest.json", "_rejected.csv"  # readers of parquet folders skip a leading _
 TEMPORARY = ".writing-"
 NAME = re.compile(r"part-(\d{5,})\.parquet")
 
 
 class Folder:
-    """A folder of parts; no file in it is ever half written.
+    """A folder of parts, in which no file is ever partially written.
 
     Args:
-        path: where it is, or is to be.
-        described: what decides the numbers, by `plan.describe_plan`.
+        path: the folder; created if it does not exist.
+        described: everything that determines the results, from `plan.describe_plan`.
 
     Raises:
-        DataError: it holds something else, or the parts of another run; it cannot be written to.
+        DataError: it contains other files or the parts of another run, or cannot be written to.
     """
 
     def __init__(self, path: Path, described: Mapping[str, Any]) -> None:
@@ -37,7 +37,7 @@ class Folder:
         self._described = dict(described)
         try:
             path.mkdir(parents=True, exist_ok=True)
-            for left in path.glob(f"{TEMPORARY}*"):  # by a run that was killed
+            for left in path.glob(f"{TEMPORARY}*"):  # from a killed run
                 left.unlink()
             self._refuse_other()
         except OSError as error:
@@ -46,10 +46,10 @@ class Folder:
             self._write_manifest({})
 
     def finished(self) -> Iterator[tuple[int, Finished]]:
-        """The parts that are there.
+        """Yields number and record of each finished part.
 
         Raises:
-            DataError: one is damaged.
+            DataError: a part is damaged.
         """
         for number, path in self._parts():
             yield number, read_part(path)
@@ -64,7 +64,7 @@ class Folder:
             file.write(part.data)
 
     def complete(self, summary: Summary) -> None:
-        """Writes what was rejected, and that no part is missing.
+        """Writes the list of rejected rows, and marks the run as complete in the manifest.
 
         Raises:
             DataError: it cannot be written, or a part is damaged.
@@ -84,7 +84,7 @@ class Folder:
         manifest = self.path / MANIFEST
         if not manifest.exists():
             if any(self.path.iterdir()):
-                raise DataError(f"{self.path} holds other files: give a new folder")
+                raise DataError(f"{self.path} contains other files: give a new folder")
             return
         try:
             known = json.loads(manifest.read_text())["run"]
@@ -103,7 +103,7 @@ class Folder:
 
     @contextmanager
     def _replacing(self, name: str) -> Iterator[IO[bytes]]:
-        """A file that takes its name once it is whole."""
+        """A file that is renamed to its name when it is complete."""
         path = self.path / name
         try:
             with replacing(path, prefix=TEMPORARY) as file:

@@ -1,4 +1,4 @@
-"""A part: one explained chunk as a parquet file with its own provenance and checksum."""
+"""Parts of the result: each is one explained chunk as a parquet file, with provenance and checksum."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from service.batch.chunks import Chunk
 from service.batch.plan import Plan, describe_plan
 from service.batch.tables import first_line
 
-KEY = "kanscope"  # of the JSON document in the metadata of a part
-CONTRIBUTION = "contribution_"  # and the name of the feature or group; so for the two below
+KEY = "kanscope"  # key of the JSON document in the metadata of a part
+CONTRIBUTION = "contribution_"  # prefix of a feature's or group's name, like the two below
 EFFECTS = ("removed", "alone")
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a part, or all of them, hold.
+    """Counts of one part, or of all parts.
 
     Attributes:
-        windows: windows that are explained.
-        lost: windows that are not, because of bad rows or since their results are not finite.
-        rejected: entries in the list of what was rejected.
+        windows: explained windows.
+        lost: windows that are not explained, because of bad rows or because their results are not finite.
+        rejected: entries in the list of rejected rows.
         unconverged: windows whose ledgers have not converged.
     """
 
@@ -54,10 +54,10 @@ class Part:
     """One file of the result.
 
     Attributes:
-        number: of its chunk.
-        summary: what it holds.
+        number: number of its chunk.
+        summary: its counts.
         read: bytes of the table up to the end of its chunk, roughly.
-        data: the file.
+        data: content of the file.
     """
 
     number: int
@@ -68,11 +68,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Finished:
-    """What a part that lies in the folder says of itself.
+    """The record in the metadata of a part in the folder.
 
     Attributes:
         input: digest of its chunk.
-        summary: what it holds.
+        summary: its counts.
         read: bytes of the table up to the end of its chunk, roughly.
     """
 
@@ -86,12 +86,12 @@ def make_part(model: Model, plan: Plan, chunk: Chunk, is_stopped: Callable[[], b
 
     Args:
         model: the model.
-        plan: how.
+        plan: the options.
         chunk: the windows.
-        is_stopped: asked between batches.
+        is_stopped: called between batches; whether to stop.
 
     Raises:
-        CancelledError: it was stopped.
+        CancelledError: `is_stopped` returned True.
         DataError: a result is not finite, and the plan is strict.
     """
     explained: list[pl.DataFrame] = []
@@ -126,20 +126,20 @@ def make_part(model: Model, plan: Plan, chunk: Chunk, is_stopped: Callable[[], b
 
 
 def read_part(path: Path) -> Finished:
-    """What a part says of itself, once it is proved to be whole.
+    """Reads the record of a part, and verifies the part against its checksum.
 
     Raises:
-        DataError: it is damaged.
+        DataError: the part is damaged.
     """
     with _naming(path):
         about = _read_about(path)
         if _hash(pl.read_parquet(path)) != about["content"]:
-            raise ValueError("its values are not those that were written")
+            raise ValueError("its values do not match its checksum")
         return Finished(about["input"], Summary(**about["summary"]), about["read"])
 
 
 def read_rejected(path: Path) -> list[tuple[str, int, str]]:
-    """``file``, ``row`` and ``reason`` of what a part could not explain.
+    """``file``, ``row`` and ``reason`` of each window that a part could not explain.
 
     Raises:
         DataError: it is damaged.
@@ -153,7 +153,7 @@ def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except (pl.exceptions.PolarsError, OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is damaged ({first_line(error)}): delete it, and it is made again") from error
+        raise DataError(f"{path} is damaged ({first_line(error)}): delete it to have it made again") from error
 
 
 def _read_about(path: Path) -> dict[str, Any]:
@@ -162,7 +162,7 @@ def _read_about(path: Path) -> dict[str, Any]:
 
 
 def _explain(model: Model, plan: Plan, windows: Array) -> list[tuple[int, Explanation | KanscopeError]]:
-    """All windows explained, or where that fails, each or what is wrong with it; with the first one's number."""
+    """Explains all windows together, or one by one if that fails; with the index of the first window of each result."""
     try:
         return [(0, model.explain(windows, model.outputs[plan.output], effects=plan.effects))]
     except (DataError, NonFiniteError) as error:
@@ -172,7 +172,7 @@ def _explain(model: Model, plan: Plan, windows: Array) -> list[tuple[int, Explan
 
 
 def _tabulate(explained: Explanation, plan: Plan) -> pl.DataFrame:
-    n_groups = len(plan.groups)  # beyond are the features that are in none
+    n_groups = len(plan.groups)  # the rest are features without a group
     values = [explained.contributions, explained.contributions_by_group[:, :n_groups]]
     if explained.effects is not None:
         by_group = explained.effects_by_group
@@ -204,7 +204,7 @@ def _columns(plan: Plan) -> list[str]:
 
 
 def _places(chunk: Chunk, kept: list[int]) -> pl.DataFrame:
-    """Number and, where it is known, time of the windows that are explained."""
+    """Numbers and, with a time column, times of the explained windows."""
     frame = pl.DataFrame({"window": chunk.windows})
     if chunk.times is not None:
         frame = frame.with_columns(chunk.times.alias("time"))

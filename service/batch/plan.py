@@ -1,4 +1,4 @@
-"""The plan of a run: model, table and options."""
+"""The plan of a run: the table and its options."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ PART_WINDOWS = 2048
 
 @dataclass(frozen=True)
 class Plan:
-    """A table to explain. It can be sent to another process.
+    """A table to explain, and how. It can be pickled.
 
     Attributes:
         table: a file, or a folder of files.
         features: the model's features, which are columns of the table.
         lookback: steps of a window.
-        output: number of the output.
-        time: the column of time stamps; None where there is none.
-        segment: the column that changes at each gap, which no window crosses; None where there is none.
-        groups: names of the checkpoint's groups, each of which has a column of the result.
-        part_windows: rows of the table whose windows go into one file.
+        output: index of the output.
+        time: the column of time stamps; None if there is none.
+        segment: the column that changes at each gap, which no window crosses; None if there is none.
+        groups: names of the checkpoint's groups, each a column of the result.
+        part_windows: rows of the table per file.
         strict: whether a bad row ends the run.
-        effects: whether to write what removing each feature does, and each alone, beside its contribution.
+        effects: whether to add the effects of removing each feature, and of each alone, to the contributions.
     """
 
     table: Path
@@ -48,7 +48,7 @@ class Plan:
 
 
 def describe_plan(plan: Plan, model: Model) -> dict[str, Any]:
-    """What decides the numbers: a folder is gone on with only where it is the same."""
+    """Everything that determines the results: a folder is resumed only if all of it is the same."""
     config = model.config
     return {
         "checkpoint": model.checkpoint,

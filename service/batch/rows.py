@@ -1,4 +1,4 @@
-"""From frames to numbers, with the reasons for rejected rows."""
+"""Frames -> arrays of numbers, with the reasons for rejected rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.batch.plan import Plan
 from service.batch.sources import Frame, find_files, read_frames, read_types
 from service.batch.tables import DISORDER, describe_cell, find_disorder, parse_numbers
 
-TIME, SEGMENT = "time", "segment"  # columns of `Rows.marks`, whatever those of the table are called
+TIME, SEGMENT = "time", "segment"  # columns of `Rows.marks`, whatever the names in the table are
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class Rows:
     Attributes:
         values: (n, steps, n_features), original units: one step a row of a series, `lookback` where a row is a window;
             NaN where a row is bad.
-        marks: one row for each: ``file`` and ``row`` say where it stands, as people count; ``reason`` what is wrong
-            with it, null where it is good; ``read`` how many bytes of the table end with it, roughly; ``time`` and
-            ``segment``, if there are such columns.
+        marks: one row for each: ``file`` and ``row``, its position, counted as in a spreadsheet; ``reason`` why it is
+            rejected, null if it is not; ``read``, bytes of the table up to its end, roughly; ``time`` and ``segment``,
+            if the plan has such columns.
     """
 
     values: Array
@@ -38,23 +38,23 @@ class Rows:
         return len(self.marks)
 
     def take(self, first: int, last: int) -> Rows:
-        """Some of them."""
+        """The rows from `first` to `last`."""
         return Rows(self.values[first:last], self.marks[first:last])
 
     @staticmethod
     def join(parts: Sequence[Rows]) -> Rows:
-        """One after the other."""
+        """Concatenates rows."""
         if len(parts) == 1:
             return parts[0]
         return Rows(np.concatenate([rows.values for rows in parts]), pl.concat([rows.marks for rows in parts]))
 
 
 def read_rows(plan: Plan) -> Iterator[Rows]:
-    """The rows of a table, in order, with their numbers read.
+    """Yields the rows of a table in order, parsed to numbers.
 
     Raises:
-        DataError: a file cannot be read, rows and windows are mixed, or a row is earlier than the one above it; a bad
-            row, where the plan is strict.
+        DataError: a file cannot be read, rows and windows are mixed, or a row is earlier than the one above it; a row
+            is bad, and the plan is strict.
         UnknownNameError: a column does not exist.
     """
     files = find_files(plan.table)
@@ -73,17 +73,17 @@ def read_rows(plan: Plan) -> Iterator[Rows]:
 
 
 def hold_windows(plan: Plan) -> bool:
-    """Whether each row of the table is a window; looks at the beginning of every file.
+    """Whether each row of the table is a window; reads the schema of every file.
 
     Raises:
-        DataError: a file cannot be read, rows and windows are mixed, or a column has a type that does not do.
+        DataError: a file cannot be read, rows and windows are mixed, or a column has an unusable type.
         UnknownNameError: a column does not exist.
     """
     files = find_files(plan.table)
     kinds = [_holds_windows(path, plan) for path in files]
     if any(kinds) and not all(kinds):
         windows, rows = files[kinds.index(True)], files[kinds.index(False)]
-        raise DataError(f"{windows.name} holds windows, and {rows.name} rows of a series, so they are not one table")
+        raise DataError(f"{windows.name} holds windows, but {rows.name} rows of a series, so they are not one table")
     if plan.time is not None:
         times = [read_types(path, [plan.time])[0] for path in files]
         for path, kind in zip(files, times, strict=True):
@@ -126,7 +126,7 @@ def _read(frame: Frame, plan: Plan, holds_windows: bool, read: tuple[int, int]) 
 
 
 def _read_series(columns: Sequence[pl.Series], lookback: int) -> tuple[Array, dict[int, str]]:
-    """(n, 1, n_features), and what is wrong with rows, by their number."""
+    """(n, 1, n_features), and the reasons for rejected rows, by index."""
     values = np.stack([parse_numbers(column).to_numpy().astype(np.float64) for column in columns], axis=1)
     reasons = {}
     for row, number in _first_bad(values):
@@ -136,7 +136,7 @@ def _read_series(columns: Sequence[pl.Series], lookback: int) -> tuple[Array, di
 
 
 def _read_windows(columns: Sequence[pl.Series], lookback: int) -> tuple[Array, dict[int, str]]:
-    """(n, lookback, n_features), and what is wrong with rows, by their number."""
+    """(n, lookback, n_features), and the reasons for rejected rows, by index."""
     lists = [column.arr.to_list() if column.dtype == pl.Array else column for column in columns]
     lengths = np.stack([column.list.len().fill_null(-1).to_numpy().astype(np.int64) for column in lists], axis=1)
     values = np.full((len(lengths), lookback, len(lists)), np.nan)
@@ -164,7 +164,7 @@ def _first_bad(values: Array) -> Iterator[tuple[int, int]]:
 
 
 def _first_true(wrong: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Each row in which something is wrong, with the first place."""
+    """Yields each row that has a True, with the first column that does."""
     rows = np.flatnonzero(wrong.any(axis=1))
     return zip(rows.tolist(), wrong[rows].argmax(axis=1).tolist(), strict=True)
 

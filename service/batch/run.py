@@ -1,4 +1,4 @@
-"""The run: resumes from the parts that exist, and has the engine compute the rest."""
+"""A batch run: resumes from the finished parts, and has the engine compute the rest."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Engine = Callable[[Model, Plan, Mapping[int, str], int | None], Iterator[Part]]
 
 @dataclass(frozen=True)
 class Advance:
-    """Where a run stands.
+    """Progress of a run.
 
     Attributes:
-        summary: of all parts that are in the folder.
+        summary: counts of all parts in the folder.
         read: bytes of the table that they cover, roughly.
     """
 
@@ -29,17 +29,17 @@ class Advance:
 
 
 def explain_table(model: Model, plan: Plan, output: Path, engine: Engine, workers: int | None) -> Iterator[Advance]:
-    """Explains what is not yet explained; gives where it stands at the start, and after each part.
+    """Explains the missing parts of a table; yields the progress at the start and after each part.
 
     Args:
         model: the model.
         plan: the table.
         output: the folder of the result.
-        engine: what computes the parts.
-        workers: threads or processes that it does so with; None for one a core.
+        engine: computes the parts.
+        workers: threads or actors of the engine; None for one per core.
 
     Raises:
-        DataError: the table cannot be read, or the folder is that of another run, or cannot be written.
+        DataError: the table cannot be read, or the folder belongs to another run or cannot be written to.
         UnknownNameError: a column does not exist.
     """
     hold_windows(plan)  # before anything is written

@@ -1,4 +1,4 @@
-"""From files to frames, a bounded number of rows at a time."""
+"""csv and parquet files -> frames, a bounded number of rows at a time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from kanmodel.errors import DataError, UnknownNameError
 from service.batch.tables import first_line
 
 ENDINGS = (".csv", ".csv.gz", ".parquet")
-BLOCK_BYTES = 4 << 20  # of a csv that are parsed together
+BLOCK_BYTES = 4 << 20  # bytes of a csv that are parsed together
 MAX_ROW_BYTES = 4 * BLOCK_BYTES
-SLICE_VALUES = 1 << 20  # of a parquet file that are read together
+SLICE_VALUES = 1 << 20  # values of a parquet file that are read together
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Frame:
     """Some rows of one file.
 
     Attributes:
-        frame: the columns that are asked for; those of a csv are text.
+        frame: the requested columns; text if the file is a csv.
         file: the name of the file.
-        first_row: number of the first of them in the file, as people count: the header of a csv is row 1.
-        read: bytes of the file up to here.
+        first_row: number of the first row in the file, counted as in a spreadsheet: the header of a csv is row 1.
+        read: bytes of the file up to the last row.
     """
 
     frame: pl.DataFrame
@@ -43,7 +43,7 @@ def find_files(table: Path) -> list[Path]:
     """The files of a table, in the order of their names.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
     if not table.exists():
         raise DataError(f"cannot read {table}: it does not exist")
@@ -60,7 +60,7 @@ def find_files(table: Path) -> list[Path]:
 
 
 def read_types(path: Path, columns: Sequence[str]) -> list[pl.DataType]:
-    """The types of columns of a file; all are text in a csv.
+    """The types of a file's columns; in a csv all are text.
 
     Raises:
         DataError: it cannot be read.
@@ -75,15 +75,15 @@ def read_types(path: Path, columns: Sequence[str]) -> list[pl.DataType]:
 
 
 def read_frames(path: Path, columns: Sequence[str], width: int) -> Iterator[Frame]:
-    """The rows of a file.
+    """Yields the rows of a file, frame by frame.
 
     Args:
         path: the file.
-        columns: which of its columns.
-        width: values of a row, by which the number of rows in a frame is chosen.
+        columns: the columns to read.
+        width: values per row, which determines the number of rows per frame.
 
     Raises:
-        DataError: it cannot be read; what was read before has been given.
+        DataError: the file cannot be read; frames that were read before the error have been yielded.
     """
     frames = _read_parquet(path, columns, width) if path.suffix == ".parquet" else _read_csv(path, columns)
     while True:
@@ -96,7 +96,7 @@ def read_frames(path: Path, columns: Sequence[str], width: int) -> Iterator[Fram
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turns what goes wrong in reading a file into a sentence that names it."""
+    """Turns errors of reading into a DataError that names the file."""
     try:
         yield
     except pl.exceptions.NoDataError as error:
@@ -133,7 +133,7 @@ def _read_csv(path: Path, columns: Sequence[str]) -> Iterator[Frame]:
 
 @contextmanager
 def _open_csv(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
-    """The file as it lies there, and its text."""
+    """The file as it is on disk, and its decompressed content."""
     with path.open("rb") as raw:
         yield raw, cast(IO[bytes], gzip.GzipFile(fileobj=raw)) if path.suffix == ".gz" else raw
 
@@ -150,7 +150,7 @@ def _read_header(file: IO[bytes], path: Path) -> list[str]:
 
 
 def _cut_blocks(file: IO[bytes], path: Path) -> Iterator[bytes]:
-    """The text in pieces that end with a row: with a line, and outside of quotes."""
+    """Splits the text at ends of rows: at line breaks outside quotes."""
     rest = b""
     while data := file.read(BLOCK_BYTES):
         rest += data
@@ -167,10 +167,10 @@ def _cut_blocks(file: IO[bytes], path: Path) -> Iterator[bytes]:
 
 
 def _find_end(text: bytes) -> int:
-    """Where the last row ends that is whole; 0 where none is."""
+    """Where the last complete row ends; 0 if there is none."""
     end = text.rfind(b"\n") + 1
     n_quotes = text.count(b'"', 0, end)
-    while n_quotes % 2:  # the line ends within quotes: on to the one before these
+    while n_quotes % 2:  # this line break is inside quotes: try the one before them
         quote = text.rfind(b'"', 0, end)
         end = text.rfind(b"\n", 0, quote) + 1
         n_quotes -= 1 + text.count(b'"', end, quote)

@@ -1,7 +1,7 @@
-"""A csv or parquet file -> arrays; whatever cannot be used is named by row and column.
+"""Reads a whole csv or parquet file into arrays; errors name the row and column of a bad cell.
 
-Rows are counted as a spreadsheet shows a csv: the header is row 1. A parquet file has no header: its first
-row is row 1.
+Rows are counted as in a spreadsheet: the header of a csv is row 1. A parquet file has no header, so its first row of
+data is row 1.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from kanmodel.scaling import Array
 from kanmodel.training.samples import PARTS, Labels
 from kanmodel.training.tables import MISSING, Columns
 
-N_LISTED = 20  # bad cells named in one error; the message counts them all
-DISORDER = "is earlier than the row above it, but rows must run from oldest to newest"
+N_LISTED = 20  # bad cells that one error names; the message counts all of them
+DISORDER = "is earlier than the row above it, but rows must be ordered from oldest to newest"
 
 
 @dataclass(frozen=True)
 class File:
-    """A table as it was read.
+    """A table, not yet parsed.
 
     Attributes:
-        frame: its columns; those of a csv are text.
-        first_row: number of the first row of data, as people count it.
+        frame: its columns; text if the file is a csv.
+        first_row: number of the first row of data, counted as in a spreadsheet.
     """
 
     frame: pl.DataFrame
@@ -38,14 +38,14 @@ class File:
 
 
 def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
-    """The columns of a file by name, as `kanmodel.train` takes them; a number that is missing is NaN.
+    """Reads columns by name, in the form that `kanmodel.train` takes; missing numbers are NaN.
 
     Args:
         path: ``.csv``, ``.csv.gz`` or ``.parquet``; rows oldest first.
-        columns: what its columns are for; the others are left out.
+        columns: roles of the columns; columns without a role are left out.
 
     Raises:
-        DataError: the file cannot be read, is empty, or has a cell that cannot be used, which is named.
+        DataError: the file cannot be read, is empty, or has a bad cell, which the message names.
         UnknownNameError: a column does not exist.
     """
     file = read_file(path)
@@ -55,7 +55,7 @@ def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
     features = columns.features or _columns_of_numbers(file.frame, columns.no_features)
     if not features:
         beside = ", ".join((*columns.targets, *columns.special))
-        raise DataError(f"{path.name} has no column of numbers beside {beside}")
+        raise DataError(f"{path.name} has no numeric column besides {beside}")
     names = list(dict.fromkeys((*features, *columns.targets)))
     frame: dict[str, Any] = dict(zip(names, _numbers(file, names, may_lack=True).T, strict=True))
     segment = _labels(file, columns.segment)
@@ -71,7 +71,7 @@ def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
 
 
 def read_columns(path: Path, names: Sequence[str]) -> Array:
-    """Columns of numbers of a file, (n_rows, len(names)).
+    """Reads numeric columns of a file, (n_rows, len(names)).
 
     Raises:
         DataError: as `read_training_frame`, or a cell is empty.
@@ -85,10 +85,10 @@ def read_columns(path: Path, names: Sequence[str]) -> Array:
 
 
 def read_file(path: Path) -> File:
-    """Reads a file as it is.
+    """Reads a file without parsing its cells.
 
     Raises:
-        DataError: it is not readable as csv or parquet, has no rows, or two columns of one name.
+        DataError: it cannot be read as csv or parquet, has no rows, or has two columns with the same name.
     """
     try:
         if path.suffix == ".parquet":
@@ -115,20 +115,20 @@ def _refuse_repeated_names(path: Path) -> None:
 
 
 def first_line(error: Exception) -> str:
-    """What polars or the system says is wrong with a file."""
+    """The first line of an error of polars or the operating system."""
     text = getattr(error, "strerror", None) or str(error).split("\n")[0]
     return text.split(" (os error")[0].rstrip(".")
 
 
 def _columns_of_numbers(frame: pl.DataFrame, excluded: set[str]) -> tuple[str, ...]:
-    """Columns with at least one number; one that holds words too is kept, so that these are reported."""
+    """Columns with at least one number; a column that also has words is included, so that they are reported."""
     return tuple(
         name for name in frame.columns if name not in excluded and parse_numbers(frame[name]).is_not_nan().any()
     )
 
 
 def parse_numbers(column: pl.Series) -> pl.Series:
-    """The cells of a column as float64, null where a cell is not a number."""
+    """Parses the cells of a column to float64; null where a cell is not a number."""
     if column.dtype == pl.String:
         return column.str.strip_chars().cast(pl.Float64, strict=False)
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
@@ -137,7 +137,7 @@ def parse_numbers(column: pl.Series) -> pl.Series:
 
 
 def _numbers(file: File, names: Sequence[str], may_lack: bool = False) -> Array:
-    """(n_rows, len(names)); refused where a cell is no finite number, and not NaN for a missing one."""
+    """(n_rows, len(names)); raises if a cell is not a finite number, unless `may_lack` and it is missing."""
     parsed = [parse_numbers(file.frame[name]).to_numpy().astype(np.float64) for name in names]
     values: Array = np.stack(parsed, axis=1)
     wrong = ~np.isfinite(values)
@@ -155,7 +155,7 @@ def _numbers(file: File, names: Sequence[str], may_lack: bool = False) -> Array:
 
 
 def _is_missing(column: pl.Series) -> NDArray[np.bool_]:
-    """Whether each cell is empty, or says that there is no value."""
+    """Whether each cell is empty, or a word for a missing value."""
     missing = column.is_null()
     if column.dtype == pl.String:
         missing |= column.str.strip_chars().str.to_lowercase().is_in(MISSING).fill_null(True)
@@ -169,12 +169,12 @@ def _place(file: File, row: int, column: str) -> str:
 
 
 def describe_cell(cell: object) -> str:
-    """What is wrong with a cell that is no finite number."""
+    """Why a cell is not a finite number."""
     return "is empty" if cell is None else f"must be a finite number, but is {' '.join(str(cell).split())[:40]!r}"
 
 
 def _text(file: File, name: str) -> pl.Series:
-    """A column as text; refused where a cell is empty or not a single value."""
+    """A column as text; raises if a cell is empty or not a single value."""
     if file.frame[name].dtype.is_nested():
         raise DataError(f"column {name} holds {file.frame[name].dtype}, not text")
     column = file.frame[name].cast(pl.String)
@@ -200,14 +200,14 @@ def _split(file: File, name: str | None) -> Labels | None:
 
 
 def _refuse_disorder(file: File, name: str, segment: Labels | None) -> None:
-    """Refuses rows not oldest first within a segment, where times are numbers, dates or ISO 8601."""
+    """Raises unless the rows of each segment are oldest first, if times are numbers, dates or ISO 8601."""
     row = find_disorder(file.frame[name], segment)
     if row is not None:
         raise DataError(f"{_place(file, row, name)} {DISORDER}")
 
 
 def find_disorder(times: pl.Series, segment: Labels | None) -> int | None:
-    """The first row that is earlier than the one above it in its segment; None where none is, or times are no times."""
+    """The first row that is earlier than the one above it in its segment; None if none is, or without order."""
     numbers = parse_numbers(times)
     if not numbers.has_nulls():
         times = numbers

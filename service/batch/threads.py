@@ -1,4 +1,4 @@
-"""The thread engine: chunks through the threads of this process."""
+"""The thread engine: explains chunks in threads of this process."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from service.batch.chunks import read_chunks
 from service.batch.parts import Part, make_part
 from service.batch.plan import Plan
 
-AHEAD = 2  # chunks a thread that are read before they can be explained
+AHEAD = 2  # chunks per thread that are read in advance
 
 
 def explain_with_threads(model: Model, plan: Plan, finished: Mapping[int, str], workers: int | None) -> Iterator[Part]:
-    """The parts that are missing, in order. torch lets go of the interpreter while it computes.
+    """Yields the missing parts in order. Threads run in parallel because torch releases the GIL while it computes.
 
     Args:
         model: the model.
         plan: the table.
-        finished: digests of the chunks that are there, by number.
-        workers: threads; None for one a core.
+        finished: digests of the finished chunks, by number.
+        workers: threads; None for one per core.
 
     Raises:
-        KanscopeError: as `read_chunks`, once what was read before is explained; as `make_part`.
+        KanscopeError: as `read_chunks`, after the chunks read before are explained; as `make_part`.
     """
     workers = workers or _count_cores()
     stopped = Event()

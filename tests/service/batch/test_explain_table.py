@@ -310,11 +310,11 @@ def test_a_csv_may_be_written_in_any_way(run, file, tmp_path):
 REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "other rows": (
         lambda place: make_rows(seed=4).write_csv(place / "rows.csv"),
-        "rows.csv is not what part 0 was made from: choose another folder for it",
+        "rows.csv has changed since part 0 was made: choose another output folder",
     ),
     "fewer rows": (
         lambda place: make_rows()[:40].write_csv(place / "rows.csv"),
-        "rows.csv ends before part 4: choose another folder for it",
+        "rows.csv ends before part 4: choose another output folder",
     ),
     "another checkpoint": (
         lambda place: save_checkpoint(make_model("lstm", seed=9), place / "model.safetensors"),
@@ -323,7 +323,7 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
     "a manifest that is none": (lambda place: (place / "out" / "_manifest.json").write_text("{"), "is damaged"),
     "no manifest": (
         lambda place: (place / "out" / "_manifest.json").unlink(),
-        "holds other files: give a new folder",
+        "contains other files: give a new folder",
     ),
 }
 
@@ -388,7 +388,7 @@ def test_a_damaged_part_is_named_and_made_again(run, file, tmp_path, damage):
     whole, part = result(out), out / "part-00002.parquet"
     damage(part)
     code, _, error = run(*command)
-    assert code == 2 and f"{part} is damaged" in error and "delete it, and it is made again" in error
+    assert code == 2 and f"{part} is damaged" in error and "delete it to have it made again" in error
     part.unlink()
     assert run(*command)[0] == 0
     assert result(out).equals(whole)
@@ -472,7 +472,7 @@ def test_rows_and_windows_are_not_mixed(run, file, tmp_path):
     make_rows().write_parquet(table / "a.parquet")
     make_windows(make_rows()).write_parquet(table / "b.parquet")
     code, _, error = run("explain", file, table, "-o", tmp_path / "out")
-    assert code == 2 and "b.parquet holds windows, and a.parquet rows of a series, so they are not one table" in error
+    assert code == 2 and "b.parquet holds windows, but a.parquet rows of a series, so they are not one table" in error
 
 
 @pytest.mark.parametrize(

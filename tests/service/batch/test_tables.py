@@ -172,7 +172,7 @@ def test_times_may_start_again_in_another_segment(tmp_path):
         ("t.csv", b'a,y\n1,"2\n', r"^cannot read t\.csv: "),
         ("t.csv", "a,é\n1,é\n".encode("latin-1"), r"^cannot read t\.csv: invalid utf-8 sequence$"),
         ("t.csv", b"a,a,y\n1,2,3\n", r"^t\.csv has more than one column 'a'$"),
-        ("t.csv", b"y\n1\n", r"^t\.csv has no column of numbers beside y$"),
+        ("t.csv", b"y\n1\n", r"^t\.csv has no numeric column besides y$"),
         ("t.csv.gz", gzip.compress(b"a,y\n" + os.urandom(900).hex().encode())[:400], r"^cannot read t\.csv\.gz: "),
         ("t.parquet", b"PAR1 but not really", r"^cannot read t\.parquet: "),
         ("t.xlsx", b"PK", r"^t\.xlsx must end in \.csv, \.csv\.gz or \.parquet$"),
