@@ -11,6 +11,8 @@ from service.http.errors import UnknownValueError, unusable
 def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
     """The index of an output; None means the only one.
 
+    A ``+`` that a query does not escape arrives as a space: ``temp 1`` is taken for ``temp+1``.
+
     Raises:
         DataError: not a string, or absent although the model has several outputs.
         UnknownValueError: there is no such output.
@@ -22,9 +24,10 @@ def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
         return 0
     if not isinstance(value, str):
         raise unusable(path, f"must be the name of an output: {', '.join(names)}")
-    if value not in names:
+    name = value if value in names else "+".join(value.rsplit(" ", 1))
+    if name not in names:
         raise UnknownValueError(path, f"does not exist: {value!r}; the outputs are {', '.join(names)}")
-    return names.index(value)
+    return names.index(name)
 
 
 def read_outputs(value: Any, config: ModelConfig) -> list[int]:
