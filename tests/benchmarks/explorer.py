@@ -19,7 +19,7 @@ try:
 except ImportError:
     sync_playwright = None
 
-CHROMIUM = Path("/usr/bin/chromium")
+CHROMIUM = Path("/usr/bin/chromium-headless-shell")
 BUNDLED_NAME = "nyc-weather"
 ROUNDS = 5
 PATIENCE = 120_000  # ms
