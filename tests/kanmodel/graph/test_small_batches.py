@@ -17,6 +17,7 @@ from thorough import examples
 from kanmodel.errors import DataError, NonFiniteError
 from kanmodel.graph import small_batches
 from kanmodel.graph.session import Session
+from kanmodel.model import Model
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +54,17 @@ def test_small_batches_are_predicted_in_one_call(counted):
     together = fast.predict(windows[:16])
     alone = np.concatenate([fast.predict(window[None]) for window in windows[:16]])
     np.testing.assert_allclose(alone, together, atol=1e-5 * model.output_std.min())
+
+
+@pytest.mark.parametrize(("dtype", "deviation"), [("float32", 1e-5), ("float64", 1e-12)])
+@pytest.mark.parametrize("shape", ["lstm", "front", "head", "flat"])
+def test_explanations_end_at_the_forecast(shape, dtype, deviation):
+    """The prediction of an explanation is the forecast to rounding, however many windows are forecast at once."""
+    model = make_model(shape, dtype=dtype, n_reference=12)
+    core, windows = Model(accelerated(model)), make_windows(model, 20)
+    explained = core.explain(windows, halvings=0).predictions
+    for forecasts in (core.predict(windows)[:, 0], [core.predict(window[None])[0, 0] for window in windows]):
+        np.testing.assert_allclose(explained, forecasts, rtol=0, atol=deviation * model.output_std[0])
 
 
 @settings(max_examples=examples(60), deadline=None)
