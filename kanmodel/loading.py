@@ -33,6 +33,8 @@ def from_torch(
     scaling: Any = None,
     horizon: int | None = None,
     groups: Groups | None = None,
+    integer: Sequence[str] = (),
+    fixed: Sequence[str] = (),
 ) -> Model:
     """A model of the trained module in hand, proved to forecast the same on all windows.
 
@@ -50,6 +52,8 @@ def from_torch(
             scaling=scaling,
             horizon=horizon,
             groups=groups,
+            integer=integer,
+            fixed=fixed,
         )
     )
 

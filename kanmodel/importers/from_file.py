@@ -31,6 +31,8 @@ def from_file(
     scaling: Any = None,
     horizon: int | None = None,
     groups: Groups | None = None,
+    integer: Sequence[str] = (),
+    fixed: Sequence[str] = (),
     tolerance: float = SEARCH_TOLERANCE,
     strict: bool = False,
 ) -> LoadedModel:
@@ -50,6 +52,8 @@ def from_file(
             model reads and gives original units.
         horizon: forecast steps; as many as the predictions have of each output by default.
         groups: features that mean one thing, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations sum them.
+        integer: features whose values are whole numbers; a counterfactual changes them by whole numbers alone.
+        fixed: features that nobody can change, such as those of a calendar; a counterfactual leaves them as they are.
         tolerance: in standard deviations of each output.
         strict: whether to refuse a file if several functions give the predictions. Otherwise the simplest is taken and
             the provenance names the others as `not_told_apart`.
@@ -59,7 +63,7 @@ def from_file(
             given; the message says how near it came.
     """
     path = Path(path)
-    document = describe_call(features, outputs, scaling, horizon, groups)
+    document = describe_call(features, outputs, scaling, horizon, groups, integer, fixed)
     found, computed = as_array(windows), as_array(predictions)
     manifest = parse_manifest(document, Path("the call"))
     given = give(manifest, found, as_array(targets) if targets is not None else None, computed, tolerance)
@@ -89,11 +93,15 @@ def describe_call(
     scaling: Any,
     horizon: int | None,
     groups: Groups | None,
+    integer: Sequence[str],
+    fixed: Sequence[str],
 ) -> dict[str, Any]:
     """What a call says, as a manifest has it."""
     document: dict[str, Any] = {"features": list(features), "reference": "windows", "horizon": horizon}
     if groups is not None:
         document["groups"] = dict(groups)
+    for key, names in (("integer", integer), ("fixed", fixed)):
+        document[key] = names if isinstance(names, str) else list(names)  # a text is no list of names, and is refused
     if scaling is not None:
         document["scaling"] = plain_scaling(scaling)
     if outputs is not None:

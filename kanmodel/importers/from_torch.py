@@ -19,7 +19,7 @@ from kanmodel.importers.assembly import Chain, assemble
 from kanmodel.importers.comparison import Bounds
 from kanmodel.importers.following import follow
 from kanmodel.importers.from_file import as_array, describe_call
-from kanmodel.importers.given import make_shapes, name_outputs, shape_outputs, shape_windows
+from kanmodel.importers.given import make_shapes, name_outputs, refuse_fractions, shape_outputs, shape_windows
 from kanmodel.importers.importing import choose_evenly
 from kanmodel.importers.live import TOLERANCE, Watched, ask, count_entering, read_live, unchanged, watch
 from kanmodel.importers.manifest import Manifest, parse_manifest
@@ -40,6 +40,8 @@ def from_torch(
     scaling: Any = None,
     horizon: int | None = None,
     groups: Groups | None = None,
+    integer: Sequence[str] = (),
+    fixed: Sequence[str] = (),
 ) -> LoadedModel:
     """Makes a model of a trained module, proved to forecast the same on all windows.
 
@@ -57,13 +59,15 @@ def from_torch(
             ``target_std``; None where the module reads and gives original units.
         horizon: forecast steps; as many as the module has outputs for each of `outputs` by default.
         groups: features that mean one thing, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations sum them.
+        integer: features whose values are whole numbers; a counterfactual changes them by whole numbers alone.
+        fixed: features that nobody can change, such as those of a calendar; a counterfactual leaves them as they are.
 
     Raises:
         UnreadableModelError: the module is no such chain; which part is not understood, or where the forecasts differ
             first by more than 1e-5 of their standard deviation.
-        CheckpointError: the arrays do not fit each other.
+        CheckpointError: the arrays do not fit each other, a name is unknown, or an integer feature has fractions.
     """
-    document = describe_call(features, outputs, scaling, horizon, groups)
+    document = describe_call(features, outputs, scaling, horizon, groups, integer, fixed)
     x = as_array(windows)
     reads_rows = x.ndim == 2
     lookback = x.shape[1] if x.ndim == 3 else 1
@@ -72,11 +76,12 @@ def from_torch(
         raise CheckpointError("windows must be finite, but some values are not")
     mean, std = (np.array(document.get("scaling", {}).get(key, default)) for key, default in (("mean", 0), ("std", 1)))
     _refuse_scaled(x, mean, std)
+    manifest = parse_manifest(document, Path("the call"))
+    refuse_fractions(x, manifest.features, "windows")
     scaled = (x - mean) / np.where(std > 0, std, 1)
     read = scaled[:, 0] if reads_rows else scaled
     with unchanged(net):
         expected = ask(net, read)
-        manifest = parse_manifest(document, Path("the call"))
         named, steps = name_outputs(manifest, expected, "the forecasts of the module")
         shapes = make_shapes(manifest, named, lookback, steps)
         shape_outputs(expected, len(x), shapes.outputs, "the forecasts of the module", steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -12,9 +13,11 @@ from kanmodel.importers.arrays import TableReader, is_table, read_array
 from kanmodel.importers.comparison import MAX_TOLERANCE, Bounds
 from kanmodel.importers.manifest import Manifest, unnamed_targets
 from kanmodel.network.bases import Line
-from kanmodel.network.config import ModelConfig, Target, plain_layers
+from kanmodel.network.config import Feature, ModelConfig, Target, plain_layers
 from kanmodel.scaling import Array
 from kanmodel.windows import take_windows
+
+ROUNDING = 1e-3, 1e-6  # by which a whole number may be missed: absolute, and of its magnitude
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,28 @@ def shape_outputs(array: Array, n_windows: int, columns: tuple[str, ...], name: 
             f"{', '.join(columns)}, but has {array.shape}"
         )
     return array
+
+
+def refuse_fractions(windows: Array, features: Sequence[Feature], name: str) -> None:
+    """Refuses values of an integer feature that are not whole numbers, but for the rounding of a scaling in float32.
+
+    Args:
+        windows: (n, lookback, n_features), original units.
+        features: of their last axis.
+        name: of the windows, for the error.
+
+    Raises:
+        CheckpointError: there is one; the message says where.
+    """
+    broken = np.abs(windows - np.rint(windows)) > ROUNDING[0] + ROUNDING[1] * np.abs(windows)
+    broken &= np.array([feature.integer for feature in features])
+    if broken.any():
+        place = np.unravel_index(broken.argmax(), broken.shape)
+        window, step, feature = map(int, place)
+        raise CheckpointError(
+            f"{name} must have whole numbers of {features[feature].name}, but [{window}][{step}][{feature}] is "
+            f"{windows[place]:g}"
+        )
 
 
 def refuse_weak(given: Given, place: str) -> None:

@@ -20,6 +20,7 @@ from kanmodel.importers.comparison import Comparison
 from kanmodel.importers.given import (
     Given,
     read_given,
+    refuse_fractions,
     refuse_weak,
 )
 from kanmodel.importers.manifest import Manifest, read_manifest
@@ -224,6 +225,8 @@ def _finish(
     comparison = result.matches[0].comparison if result else None
     reading = found.describe()
     refuse_mixed_units(name, given, found, evidence)
+    if found.chosen[INPUTS] == "original" or not manifest.is_scaled:
+        refuse_fractions(given.reference, given.shapes.features, given.reference_name)
     undecided = find_undecided(result) if result else []
     provenance = replace(
         Provenance.now("import", verified=comparison is not None),

@@ -19,7 +19,7 @@ from factories import make_chain, make_model, make_windows
 from torch import nn
 
 import kanmodel
-from kanmodel import DataError, Model, UnknownNameError, overall
+from kanmodel import CheckpointError, DataError, Model, UnknownNameError, overall
 from kanmodel.checkpoint import save_checkpoint
 from kanmodel.explain.functions.curves import sample_edge
 from kanmodel.explain.functions.front import find_front
@@ -475,6 +475,65 @@ def test_from_torch_and_from_file_give_a_model(tmp_path):
         np.testing.assert_allclose(model.predict(x), expected, atol=1e-5)
         assert [feature.name for feature in model.features] == ["temp", "wind"]
         assert model.group_names == ("air",)
+
+
+@pytest.fixture
+def make_forecaster(tmp_path):
+    """A function that makes a model of a live module, or of its file, on windows of whole numbers."""
+    torch.manual_seed(0)
+    net = Forecaster().eval()
+    x = torch.randint(-3, 4, (60, 5, 2)).float()
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+
+    def make(live, windows=x, **options):
+        options = {"windows": windows, "features": ["temp", "wind"], **options}
+        if live:
+            return kanmodel.from_torch(net, **options)
+        return kanmodel.from_file(tmp_path / "net.pt", predictions=net(windows).detach().numpy(), **options)
+
+    make.windows = x
+    return make
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_from_torch_and_from_file_know_what_can_change(make_forecaster, tmp_path, live):
+    """Features named integer or fixed are so in the model and in its checkpoint, and counterfactuals respect them."""
+    model = make_forecaster(live, integer=["temp"], fixed=("wind",))
+    model.save(tmp_path / "net.safetensors")
+    for one in (model, kanmodel.load(tmp_path / "net.safetensors")):
+        assert [(f.integer, f.fixed) for f in one.features] == [(True, False), (False, True)]
+    window = make_forecaster.windows[:1].numpy()
+    found = model.counterfactual(window, at_least=float(model.predict(window)[0, 0]) + 1e-3)[0]
+    assert [change.feature for change in found.changes] == ["temp"]
+    assert found.changes[0].shift == round(found.changes[0].shift) != 0
+    assert (found.window[:, 1] == window[0, :, 1]).all()
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"integer": ["gust"]}, "the call: integer has no feature 'gust'; the features are temp, wind"),
+        ({"fixed": ["gust"]}, "the call: fixed has no feature 'gust'; the features are temp, wind"),
+        ({"fixed": "wind"}, "the call: fixed must be a list of features, but is 'wind'"),
+    ],
+)
+def test_features_that_do_not_exist_cannot_be_integer_or_fixed(make_forecaster, live, options, says):
+    """A name that is no feature, and a text in place of a list, are refused in one sentence."""
+    with pytest.raises(CheckpointError) as raised:
+        make_forecaster(live, **options)
+    assert str(raised.value) == says
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_windows_with_fractions_of_an_integer_feature_are_refused(make_forecaster, live):
+    """The message says where the first is; what a scaling in float32 rounds counts as whole."""
+    windows = make_forecaster.windows.clone()
+    windows[:, :, 1] = (windows[:, :, 1] - 0.3) / 7 * 7 + 0.3
+    assert make_forecaster(live, windows, integer=["wind"]).features[1].integer
+    windows[3, 2, 1] = 0.5
+    with pytest.raises(CheckpointError, match=r"^windows must have whole numbers of wind, but \[3\]\[2\]\[1\] is 0.5$"):
+        make_forecaster(live, windows, integer=["temp", "wind"])
 
 
 def test_the_readme_does_what_it_says(tmp_path, monkeypatch):

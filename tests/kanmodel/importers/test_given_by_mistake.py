@@ -23,7 +23,7 @@ def import_arrays(tmp_path):
     with torch.no_grad():
         y = net(torch.from_numpy(x[:, 0])).numpy()
 
-    def call(**changes):
+    def call(integer=(), **changes):
         arrays = {"all": x, "x": x[:64], "y": y[:64]}
         np.savez(tmp_path / "w.npz", **{name: changes.get(name, lambda a: a)(array) for name, array in arrays.items()})
         document = {
@@ -31,6 +31,7 @@ def import_arrays(tmp_path):
             "targets": ["p"],
             "scaling": {"mean": MEAN.tolist(), "std": STD.tolist()},
             "reference": "w.npz:all",
+            "integer": list(integer),
             "check": {"inputs": "w.npz:x", "outputs": "w.npz:y"},
         }
         (tmp_path / "m.json").write_text(json.dumps(document))
@@ -52,6 +53,15 @@ def test_reference_and_check_in_different_units(import_arrays, mistaken):
     np.testing.assert_allclose(
         original.model.reference.windows.numpy(), scaled.model.reference.windows.numpy(), atol=1e-4
     )
+
+
+def test_windows_with_fractions_of_an_integer_feature(import_arrays):
+    """They are refused where they are in original units; scaled ones are not looked at, as they have fractions."""
+    import_arrays(integer=["b"])
+    with pytest.raises(
+        CheckpointError, match=r"^w.npz:all must have whole numbers of b, but \[0\]\[0\]\[1\] is 99\d\.\d+$"
+    ):
+        import_arrays(integer=["b"], all=to_original, x=to_original)
 
 
 def test_labels_in_place_of_probabilities(import_arrays):
