@@ -381,13 +381,26 @@ class Model(Facts):
             return draw_baselines(self.loaded, start.count, start.seed)
         return baseline_window(self.loaded, start)[None]
 
-    def importance(self, output: str | None = None, *, pause: Pause = go_on) -> Importance:
-        """How much each feature counts over the reference windows, with intervals and verdicts.
+    def importance(
+        self,
+        output: str | None = None,
+        *,
+        groups: Groups | Literal["checkpoint"] | None = "checkpoint",
+        pause: Pause = go_on,
+    ) -> Importance:
+        """How much each feature counts over the reference windows, and each group, with intervals and verdicts.
+
+        Args:
+            output: its name; may be left out where there is only one.
+            groups: as in `explain`.
+            pause: called between parts of the computation.
 
         Raises:
+            DataError: groups that cannot be.
             UnknownNameError: an output that does not exist.
         """
-        return self._overall.attribute(self._number_of(output), pause)
+        number = self._number_of(output)
+        return self._overall.attribute(number, self.choose_groups(groups)[0], pause)
 
     def agreement(self, output: str | None = None, *, pause: Pause = go_on) -> tuple[Agreement, ...]:
         """How far the baselines ``mean``, ``zero`` and ``reference`` agree on the features, pair by pair.

@@ -20,6 +20,7 @@ from kanmodel.explain.topology.construction import assemble_topology
 from kanmodel.explain.topology.graph import NetworkGraph
 from kanmodel.explain.topology.metrics import Metric
 from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule, prune_by_rule, trace_fidelity
+from kanmodel.network.config.groups import Groups
 from kanmodel.pausing import Pause
 from kanmodel.prose import answer_findings
 from kanmodel.results import Formulas, Importance, Report
@@ -50,17 +51,18 @@ class Overall:
         """The importance of everything."""
         return self._once(output, "measured", lambda: measure_importance(self.loaded, output, pause), pause)
 
-    def attribute(self, output: int, pause: Pause) -> Importance:
-        """The features by what they contribute."""
+    def attribute(self, output: int, groups: Groups, pause: Pause) -> Importance:
+        """The features, and groups of them, by what they contribute."""
 
         def compute() -> Importance:
             measured = self.measure(output, pause)
             config = self.loaded.config
             rows = attribute_features(self.loaded, measured)
-            groups = attribute_groups(self.loaded, measured, pause)
-            return Importance(config.outputs[output], config.target_of(output).unit, rows, measured, groups)
+            of_groups = attribute_groups(self.loaded, measured, groups, pause)
+            return Importance(config.outputs[output], config.target_of(output).unit, rows, measured, of_groups)
 
-        return self._once(output, "importance", compute, pause)
+        named = tuple((name, *members) for name, members in groups.items())
+        return self._once(output, ("importance", named), compute, pause)
 
     def compare_baselines(self, output: int, pause: Pause) -> tuple[Agreement, ...]:
         """How far baselines agree on the features."""
@@ -121,7 +123,8 @@ class Overall:
 
         def compute() -> Report:
             measured, graph = self.measure(output, pause), self.lay_out(output, PruningRule(), pause)
-            groups, config = self.attribute(output, pause).groups, self.loaded.config
+            config = self.loaded.config
+            groups = self.attribute(output, config.groups, pause).groups
             found = collect_findings(self.loaded, measured, graph, pause, groups)
             return Report(config.outputs[output], answer_findings(config, output, found))
 

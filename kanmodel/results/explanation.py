@@ -110,9 +110,9 @@ class Explanation(Pictured):
     def contributions_by_group(self) -> Array:
         """What each group added, (n, n_names), or with segments (n, n_names, n_segments): sums of its features'."""
         if not self.segments:
-            return sum_groups(self.contributions, self.grouping)
+            return sum_groups(self.contributions, self.grouping.members)
         rows = list(resolve_segments(self.segments, self.steps.shape[1]).values())
-        return sum_groups(sum_segments(self.steps, rows), self.grouping).swapaxes(1, 2)
+        return sum_groups(sum_segments(self.steps, rows), self.grouping.members).swapaxes(1, 2)
 
     def __len__(self) -> int:
         return len(self.predictions)
@@ -235,8 +235,8 @@ class Explanation(Pictured):
             [self.group_names[number] for number in whole],
             self.baseline_prediction,
             float(self.predictions[0]),
-            sum_groups(self.contributions[0], self.grouping)[whole],
-            sum_groups(self.steps[0], self.grouping)[:, whole],
+            sum_groups(self.contributions[0], self.grouping.members)[whole],
+            sum_groups(self.steps[0], self.grouping.members)[:, whole],
             self.segments,
             *self._effects_of_bars(whole),
         )

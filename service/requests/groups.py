@@ -27,8 +27,12 @@ def read_groups(document: Mapping[str, Any], model: Model) -> tuple[Groups, Segm
     return model.choose_groups(groups, segments)
 
 
-def parse_groups(parameters: Mapping[str, str | None]) -> dict[str, Any]:
-    """Decodes the given parameters of the Open Inference Protocol, which are strings of JSON.
+def parse_groups(parameters: Mapping[str, str | None], place: str = "") -> dict[str, Any]:
+    """Decodes groups and segments that are given as strings of JSON.
+
+    Args:
+        parameters: those that may be given.
+        place: what stands before their names in an error.
 
     Raises:
         DataError: a string is not JSON.
@@ -39,5 +43,5 @@ def parse_groups(parameters: Mapping[str, str | None]) -> dict[str, Any]:
             try:
                 parsed[name] = orjson.loads(text)
             except orjson.JSONDecodeError as error:
-                raise unusable(f"parameters.{name}", f"must be a string of JSON: {error}") from None
+                raise unusable(f"{place}{name}", f"must be a string of JSON: {error}") from None
     return parsed

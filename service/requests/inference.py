@@ -96,7 +96,7 @@ def _list_tensors(request: InferRequest, document: dict[str, Any]) -> list[Tenso
 def _read_groups(request: InferRequest, served: Served) -> tuple[Groups, Segments]:
     parameters = request.parameters
     given = {} if parameters is None else {"groups": parameters.groups, "segments": parameters.segments}
-    return read_groups(parse_groups(given), served.model)
+    return read_groups(parse_groups(given, "parameters."), served.model)
 
 
 def _choose_outputs(request: InferRequest, explained: Sequence[OutputName]) -> dict[OutputName, bool]:

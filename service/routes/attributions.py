@@ -11,6 +11,7 @@ from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg
 from service.http.negotiation import choose_format
 from service.http.security import READ
+from service.requests.groups import parse_groups, read_groups
 from service.requests.outputs import read_output
 from service.routes.dependencies import MODEL, TheDeadline, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
@@ -33,14 +34,17 @@ async def get_attributions(
     deadline: TheDeadline,
     query: Annotated[AttributionsQuery, Query()],
 ) -> Response:
-    """Ranks the features by their mean contribution over the reference windows, with intervals and verdicts.
+    """Ranks the features, and groups of them, by their mean contribution over the reference windows.
+
+    Each has intervals and a verdict.
 
     A small share means that this model does not use a feature, not that it is independent of others or useless.
     With `Accept: image/svg+xml` as a picture, without `baselines`.
     """
     media_type = choose_format(request, query.format)
     output = read_output(query.output, served.model.config)
-    importance = await deadline.wait(parts.results.importance(served, output))
+    groups, _ = read_groups(parse_groups({"groups": query.groups}), served.model)
+    importance = await deadline.wait(parts.results.group_importance(served, output, groups))
     if media_type == SVG:
         return answer_svg(importance.svg(theme=query.theme).encode())
     agreements = await deadline.wait(parts.results.agreements(served, output)) if query.baselines else None

@@ -30,6 +30,13 @@ class AttributionsQuery(OutputQuery):
             "longer."
         ),
     ] = False
+    groups: Annotated[
+        str | None,
+        Field(
+            description="`groups` of `ExplainRequest` as a string of JSON, such as "
+            '`{"hour": ["hour_sin", "hour_cos"]}` or `null`; by default those of the checkpoint.',
+        ),
+    ] = None
     format: FormatParameter = None
     theme: ThemeParameter = "auto"
 
@@ -151,8 +158,8 @@ class AttributionsResponse(TypedDict):
     groups: Annotated[
         list[GroupedAttribution],
         Field(
-            description="The groups of the checkpoint and the features that are in none, most important first; empty "
-            "where it has no groups."
+            description="The groups, of the request or the checkpoint, and the features that are in none, most "
+            "important first; empty where there are no groups."
         ),
     ]
     steps: Annotated[list[StepImportance], Field(description="Oldest first.")]

@@ -14,7 +14,7 @@ from kanmodel.model import Model
 from kanmodel.once import Once, Pinned
 from kanmodel.pausing import Pause
 from kanmodel.results import Formulas, Importance, ModelComparison, Report, Topology
-from kanmodel.terms import Agreement, FidelityPoint, Fill, Metric, PruningRule
+from kanmodel.terms import Agreement, FidelityPoint, Fill, Groups, Metric, PruningRule
 from service.http.errors import NotReadyError, unusable
 from service.models.registry import Served
 from service.work.executor import Executor
@@ -76,10 +76,20 @@ class GlobalResults:
             self.unprepared -= 1
 
     async def importance(self, served: Served, output: int, kind: Kind = "explanation") -> Importance:
-        """Importance over the reference windows for one output."""
+        """Importance over the reference windows for one output, with the groups of the checkpoint."""
         return await self._ask(
             "importance", lambda model, name, pause: model.importance(name, pause=pause), served, output, kind
         )
+
+    async def group_importance(self, served: Served, output: int, groups: Groups) -> Importance:
+        """The same with other groups."""
+        await self.importance(served, output)
+
+        def ask(model: Model, name: str, pause: Pause) -> Importance:
+            return model.importance(name, groups=groups, pause=pause)
+
+        rest = ((name, *members) for name, members in groups.items())
+        return await self._ask("group importance", ask, served, output, "explanation", *rest)
 
     async def agreements(self, served: Served, output: int) -> tuple[Agreement, ...]:
         """Agreement of baselines on the importance of features."""

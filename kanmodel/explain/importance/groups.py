@@ -17,7 +17,7 @@ from kanmodel.explain.importance.global_importance import SEED, ImportanceEstima
 from kanmodel.explain.importance.permutation import permute_features
 from kanmodel.explain.paths.grouping import sum_groups
 from kanmodel.explain.structure.connectivity import connected_features
-from kanmodel.network.config.groups import Grouping, resolve_groups
+from kanmodel.network.config.groups import Grouping, Groups, resolve_groups
 from kanmodel.pausing import Pause, go_on
 
 
@@ -37,25 +37,33 @@ class GroupAttribution(Attribution):
 
 
 def attribute_groups(
-    model: LoadedModel, importance: ImportanceEstimates, pause: Pause = go_on
+    model: LoadedModel, importance: ImportanceEstimates, groups: Groups | None = None, pause: Pause = go_on
 ) -> tuple[GroupAttribution, ...]:
-    """The rows of the checkpoint's groups and of the features that are in none, most important first.
+    """The rows of groups and of the features that are in none, most important first.
 
-    Empty where the checkpoint has no groups.
+    Empty where there are no groups.
 
     Args:
         model: the model.
         importance: of its features.
+        groups: None for those of the checkpoint.
         pause: called between the groups.
+
+    Raises:
+        DataError: groups that cannot be; the message names the one.
     """
     config = model.config
-    if not config.groups:
+    groups = config.groups if groups is None else groups
+    if not groups:
         return ()
-    grouping = _sort(resolve_groups(config.groups, config.feature_names))
-    contributions = sum_groups(importance.ledger.features, grouping)  # (n, n_names)
-    sizes, signed, whole = np.abs(contributions), contributions.mean(axis=0), list(grouping.whole)
+    grouping = _sort(resolve_groups(groups, config.feature_names))
+    distinct = list(dict.fromkeys(grouping.members))  # names of the same features share their figures: at most 2 n - 1
+    place = {members: number for number, members in enumerate(distinct)}
+    places = [place[members] for members in grouping.members]
+    contributions = sum_groups(importance.ledger.features, distinct)  # (n, n_distinct)
+    sizes, signed, whole = np.abs(contributions), contributions.mean(axis=0), [places[one] for one in grouping.whole]
     bootstrap = Bootstrap(len(sizes))
-    growth = permute_features(model, importance.output, SEED, grouping.members, pause)
+    growth = permute_features(model, importance.output, SEED, distinct, pause)
     estimates = replace(
         importance,
         features=bootstrap.mean(sizes),
@@ -64,17 +72,17 @@ def attribute_groups(
         permutation=None if growth is None else Bootstrap(len(growth)).mean(growth),
     )
     live = connected_features(model.network, importance.output)
-    connected = [any(live[feature] for feature in members) for members in grouping.members]
-    order = np.argsort(-estimates.features.value, kind="stable").tolist()
+    connected = [any(live[feature] for feature in members) for members in distinct]
+    order = np.argsort(-estimates.features.value[places], kind="stable").tolist()
     return tuple(
         GroupAttribution(
             name=grouping.names[number],
             rank=rank,
-            connected=connected[number],
+            connected=connected[places[number]],
             pykan_feature_score=None,
             redundant_with=(),
             members=tuple(config.feature_names[feature] for feature in grouping.members[number]),
-            **describe_figures(estimates, number, connected[number], len(whole)),
+            **describe_figures(estimates, places[number], connected[places[number]], len(whole)),
         )
         for rank, number in enumerate(order, start=1)
     )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from reprlib import repr
 
 import numpy as np
 
 from kanmodel.errors import DataError
-from kanmodel.network.config.groups import Grouping
 from kanmodel.scaling import Array
 from kanmodel.windows import rows_of_steps
 
@@ -16,9 +15,9 @@ Segments = Mapping[str, tuple[int, int]]
 """Name of a segment to its first and last step: 0 is the newest, -1 the one before."""
 
 
-def sum_groups(contributions: Array, grouping: Grouping) -> Array:
-    """The contribution of each group, (..., n_features) -> (..., n_names)."""
-    return np.stack([contributions[..., list(members)].sum(axis=-1) for members in grouping.members], axis=-1)
+def sum_groups(contributions: Array, groups: Iterable[Sequence[int]]) -> Array:
+    """The contribution of each group of features, which are given by numbers, (..., n_features) -> (..., n_groups)."""
+    return np.stack([contributions[..., list(members)].sum(axis=-1) for members in groups], axis=-1)
 
 
 def sum_segments(steps: Array, segments: Sequence[slice]) -> Array:

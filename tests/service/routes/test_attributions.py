@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from kanmodel.explain.importance.agreement import compare_baselines
 from kanmodel.explain.importance.attributions import attribute_features
 from kanmodel.explain.importance.global_importance import measure_importance
+from kanmodel.explain.importance.groups import attribute_groups
 
 
 @pytest.mark.parametrize(("name", "output"), [("two", "b+1"), ("front", "y+1"), ("head", "y+1")])
@@ -63,3 +66,41 @@ def test_baselines_are_compared_where_asked_for(service):
         vars(agreement) for agreement in agreements
     ]
     assert answer == service.get("/v1/models/head/attributions").json()
+
+
+def test_groups_of_a_request_stand_in_place_of_the_checkpoints(service):
+    """They are those of the model core, by any names; null switches them off, and what the features are stays."""
+    path = "/v1/models/nyc-weather/attributions"
+    default = service.get(path).json()
+    assert {row["name"] for row in default["groups"]} > {"hour", "weekday", "season", "pressure"}
+    groups = {"time": ["clock", "season"], "clock": ["hour_sin", "hour_cos"], "season": ["doy_sin", "doy_cos"]}
+    answer = service.get(path, params={"groups": json.dumps(groups)}).json()
+    model = service.models["nyc-weather"]
+    rows = attribute_groups(model, measure_importance(model, 0), groups)
+    found = {row["name"]: row for row in answer.pop("groups")}
+    assert {name: (row["members"], row["share"], row["permutation_interval"]) for name, row in found.items()} == {
+        row.name: (list(row.members), row.share, list(row.permutation_interval)) for row in rows
+    }
+    assert found["time"]["members"] == ["hour_sin", "hour_cos", "doy_sin", "doy_cos"] and "pressure_hpa" in found
+    none = service.get(path, params={"groups": "null"}).json()
+    assert none.pop("groups") == []
+    default.pop("groups")
+    assert answer == none == default
+
+
+@pytest.mark.parametrize(
+    ("groups", "path"),
+    [
+        ("hour", "groups"),
+        ('"checkpoint"', "groups"),
+        ("[1]", "groups"),
+        ('{"hour": ["z"]}', "groups.hour"),
+        ('{"hour": ["f0"], "day": ["f0"]}', "groups.day"),
+        ("[" * 2000, "groups"),
+    ],
+)
+def test_groups_that_cannot_be_are_refused_by_name(service, groups, path):
+    """422, and the error names the group."""
+    answer = service.get("/v1/models/head/attributions", params={"groups": groups})
+    assert answer.status_code == 422
+    assert [problem["path"] for problem in answer.json()["errors"]] == [path]

@@ -9,7 +9,7 @@ import pytest
 import torch
 from factories import make_model
 
-from kanmodel import Model
+from kanmodel import DataError, Model
 from kanmodel.explain.importance import permutation
 from kanmodel.explain.importance.attributions import attribute_features
 from kanmodel.explain.importance.global_importance import measure_importance
@@ -116,6 +116,32 @@ def test_the_model_shows_its_groups():
     assert "`f0`, `f3` act as one, `pair`" in answer.answer
     assert set(answer.evidence["groups"]) == {"pair", "three"}
     assert Model(make_model()).importance().groups == ()
+
+
+def test_the_importance_of_other_groups_is_that_of_a_checkpoint_with_them():
+    """`groups` of the call stand in place of the checkpoint's; None leaves all features alone."""
+    model, other = group(make_model(), NESTED), {"last": ["f2", "f3"]}
+    assert Model(model).importance(groups=other).groups == Model(group(make_model(), other)).importance().groups
+    assert Model(model).importance(groups=None).groups == ()
+    with pytest.raises(DataError, match=r"groups\.g has no feature 'z'"):
+        Model(model).importance(groups={"g": ["z"]})
+
+
+def test_groups_in_groups_share_their_figures(monkeypatch):
+    """Names of the same features are measured once: thousands of them take no longer than each feature twice."""
+    model = make_model()
+    chain = {f"g{n}": [f"g{n + 1}"] for n in range(3000)} | {"g3000": ["f0", "f1"]}
+    importance, permuted = measure_importance(model, 0), []
+    counted = permutation.permute_features
+
+    def count(model, output, seed, groups, pause):
+        permuted.append(len(groups))
+        return counted(model, output, seed, groups, pause)
+
+    monkeypatch.setattr("kanmodel.explain.importance.groups.permute_features", count)
+    rows = {row.name: row for row in attribute_groups(model, importance, chain)}
+    assert permuted == [len(model.config.features) - 1] and len(rows) == 3001 + len(model.config.features) - 2
+    assert {replace(rows[name], name="", rank=0) for name in chain} == {replace(rows["g7"], name="", rank=0)}
 
 
 def test_a_large_model_is_permuted_on_fewer_windows(monkeypatch):

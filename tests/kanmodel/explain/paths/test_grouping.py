@@ -38,7 +38,7 @@ def test_groups_sum_at_every_level(groups, seed):
     """A group is the sum of its members feature or group, and those that no group holds sum to all."""
     values = np.random.default_rng(seed).normal(size=(2, 3, 5))
     grouping = resolve_groups(groups, NAMES)
-    summed = dict(zip(grouping.names, np.moveaxis(sum_groups(values, grouping), -1, 0), strict=True))
+    summed = dict(zip(grouping.names, np.moveaxis(sum_groups(values, grouping.members), -1, 0), strict=True))
     alone = {name: values[..., number] for number, name in enumerate(NAMES)}
     for name, members in groups.items():
         expected = sum(summed.get(member, alone.get(member)) for member in members)
@@ -51,7 +51,7 @@ def test_a_group_of_one_is_the_feature():
     """To the last bit."""
     values = np.random.default_rng(0).normal(size=(4, 5))
     grouping = resolve_groups({"alone": ["c"]}, NAMES)
-    assert (sum_groups(values, grouping)[:, 0] == values[:, 2]).all()
+    assert (sum_groups(values, grouping.members)[:, 0] == values[:, 2]).all()
 
 
 def test_groups_and_segments_of_a_ledger_sum_to_the_forecast():
@@ -60,7 +60,7 @@ def test_groups_and_segments_of_a_ledger_sum_to_the_forecast():
     ledger = explain_windows(model, model.to_model_units(make_windows(model, 3)), 0)
     rows = resolve_segments({"late": (-2, 0), "early": (-5, -3)}, 6)
     grouping = resolve_groups({"pair": ["f0", "f3"]}, model.config.feature_names)
-    summed = sum_groups(sum_segments(ledger.steps, list(rows.values())), grouping)
+    summed = sum_groups(sum_segments(ledger.steps, list(rows.values())), grouping.members)
     assert summed.shape == (3, 2, 3)
     change = ledger.predictions - ledger.baseline_prediction
     assert (np.abs(summed.sum(axis=(1, 2)) - change) <= ledger.residual + 1e-9).all()
