@@ -1,5 +1,7 @@
 /** What is shown, as the address says it: `#/edge?model=…&edge=head/0/7/3`. There is no other state. */
 
+import { groupsFit } from "./groups.js";
+
 /** @typedef {{view: string, values: Record<string, string>}} State */
 /** @typedef {import("./api.js").Schemas["ModelInfo"]} ModelInfo */
 
@@ -50,6 +52,7 @@ export function carry(values, before, after) {
     window: fits,
     from: () => false, // a reference window of the same number may be another
     baseline: fits,
+    groups: (groups) => groupsFit(groups, after),
   };
   return Object.fromEntries(Object.entries(values).filter(([name, value]) => conditions[name]?.(value) ?? true));
 }

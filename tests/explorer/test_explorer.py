@@ -154,7 +154,7 @@ def test_an_edge_opens_with_the_curve_of_the_api(server, open_tab):
 
 def test_the_bars_of_a_waterfall_lead_from_the_baseline_to_the_forecast(server, open_tab):
     """Each begins where the one before ends, and the last ends at the forecast of the API."""
-    page = open_tab(server).show("forecast?model=nyc-weather&window=ref:100")
+    page = open_tab(server).show("forecast?model=nyc-weather&window=ref:100&bars=features")
     window = server.get(f"{MODEL}/reference/100").json()["instance"]
     answer = explain(server, window)
     expect(figure(page, "forecast")).to_have_text(f"{answer['prediction']:.3g} K")

@@ -144,7 +144,7 @@ def test_the_changed_window_is_compared_with_what_it_was(server, open_tab, windo
     bars = page.locator("figure rect[aria-label*=', to ']")
     values = bars.evaluate_all("bars => bars.map(bar => [bar.ariaLabel, bar.width.baseVal.value])")
     assert [label for label, width in values if width > 1.5] == [values[0][0]]
-    assert values[0][0].startswith("hour_sin: ")
+    assert values[0][0].startswith("hour: ")  # the group of hour_sin
 
 
 def test_what_a_window_was_does_not_go_to_another_model(server, open_tab):

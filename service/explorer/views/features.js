@@ -5,10 +5,12 @@ import { askJson, askText } from "../api.js";
 import { drawSteps } from "../charts.js";
 import { h, svg, widthOf } from "../dom.js";
 import { amount, percent, range, signed } from "../figures.js";
+import { groupOf, readGroups, withMember, withoutGroup, writeGroups } from "../groups.js";
 import { help } from "../help.js";
 
 /** @typedef {import("../api.js").Schemas} Schemas */
 /** @typedef {Schemas["FeatureAttribution"]} Feature */
+/** @typedef {import("../groups.js").Groups} Groups */
 
 /**
  * A column of the table.
@@ -24,6 +26,8 @@ import { help } from "../help.js";
 
 const VERDICTS = ["important", "weak", "negligible", "disconnected"];
 const BAR = { width: 110, height: 14 };
+const OF_GROUPS = ["verdict", "share", "contribution", "mean", "permutation"]; // columns that groups have as well
+const NEW = "\n"; // in place of a group's name, for one that is still to be named
 
 /**
  * @param {import("../app.js").Page} page
@@ -35,34 +39,53 @@ export function create(page) {
   const note = h("p", { class: "muted" });
   const table = h("div", { class: "card scroll", tabindex: "0", role: "region", "aria-label": "Features" });
   const steps = h("figure", { class: "chart" });
+  const groupTable = h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Groups" });
+  const change = (/** @type {Groups} */ groups) => page.set({ groups: writeGroups(groups, page.model) });
   const element = h(
     "div",
     { class: "view features" },
     titleBar("Features", () => shown, true),
     note,
+    h(
+      "section",
+      { class: "card groups" },
+      h("div", { class: "between" }, h("h2", {}, "Groups"), groupActions(page, change)),
+      h("p", { class: "muted" }, "Features that mean one thing count as one. Below, each feature has the choice of its group."),
+      groupTable,
+    ),
     table,
     h("section", { class: "card" }, h("h2", {}, "Which steps matter"), steps),
   );
 
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
-    const ask = { path: `${page.path}/attributions`, query: { ...page.query } };
+    const ask = { path: `${page.path}/attributions`, query: { ...page.query, groups: values.groups } };
     const answer = /** @type {Schemas["AttributionsResponse"]} */ (await askJson(ask, signal));
-    const columns = columnsOf(answer, page);
+    const groups = readGroups(values, page.model);
+    const columns = columnsOf(answer, page, groups, change);
     const [sort, direction] = (values.sort ?? "rank").split(":");
-    const focused = table.contains(document.activeElement) ? document.activeElement?.textContent : null;
+    const focused = table.contains(document.activeElement) ? nameOf(document.activeElement) : null;
+    groupTable.replaceChildren(drawGroups(answer.groups, groups, columns, change));
     table.replaceChildren(
       drawTable(answer.features, columns, sort in columns ? sort : "rank", direction, (sorted) =>
         page.set({ sort: sorted }),
       ),
     );
-    if (focused) [...table.querySelectorAll("button")].find(({ textContent }) => textContent === focused)?.focus();
+    if (focused) {
+      const controls = /** @type {NodeListOf<HTMLElement>} */ (table.querySelectorAll("button, select"));
+      [...controls].find((control) => nameOf(control) === focused)?.focus();
+    }
     note.textContent = tellNote(answer);
     steps.replaceChildren(drawSteps(answer.steps, page.unit, widthOf(steps)));
     const picture = () => askText({ ...ask, accept: "image/svg+xml" });
     shown = { ask, name: `${page.model.name}-features`, data: answer, rows: answer.features.map(rowOf), picture };
   };
   return { element, update };
+}
+
+/** @param {Element | null} control */
+function nameOf(control) {
+  return control?.getAttribute("aria-label") ?? control?.textContent;
 }
 
 /** @param {Schemas["AttributionsResponse"]} answer */
@@ -75,15 +98,22 @@ function tellNote({ reference, unit }) {
 /**
  * @param {Schemas["AttributionsResponse"]} answer
  * @param {import("../app.js").Page} page
+ * @param {Groups} groups
+ * @param {(groups: Groups) => void} change
  * @returns {Record<string, Column>}
  */
-function columnsOf({ features }, page) {
-  const largest = Math.max(...features.map(({ share_interval }) => share_interval[1]), Number.MIN_VALUE);
+function columnsOf({ features, groups: rows }, page, groups, change) {
+  const largest = Math.max(...[...features, ...rows].map(({ share_interval }) => share_interval[1]), Number.MIN_VALUE);
   const units = new Map(page.model.features.map(({ name, unit }) => [name, unit]));
   /** @type {Record<string, Column>} */
   const columns = {
     rank: { label: "#", order: ({ rank }) => rank, cell: ({ rank }) => String(rank) },
     name: { label: "Feature", order: ({ name }) => name, cell: ({ name }) => nameCell(name, units.get(name)) },
+    group: {
+      label: "Group",
+      order: ({ name }) => groupOf(groups, name),
+      cell: ({ name }) => groupChoice(name, groups, page, change),
+    },
     verdict: {
       label: "Verdict",
       term: "verdict",
@@ -134,6 +164,126 @@ function columnsOf({ features }, page) {
   };
   if (features.every(({ pykan_feature_score: score }) => score === null)) delete columns.score;
   return columns;
+}
+
+/**
+ * The choice of a feature's group, with one to be named.
+ *
+ * @param {string} feature
+ * @param {Groups} groups
+ * @param {import("../app.js").Page} page
+ * @param {(groups: Groups) => void} change
+ */
+function groupChoice(feature, groups, page, change) {
+  const now = groupOf(groups, feature);
+  const options = Object.keys(groups).map((name) => h("option", { value: name }, name));
+  const choice = h(
+    "select",
+    { "aria-label": `Group of ${feature}` },
+    h("option", { value: "" }, "none"),
+    ...options,
+    h("option", { value: NEW }, "a new group …"),
+  );
+  choice.value = now;
+  choice.onchange = async () => {
+    const name = choice.value === NEW ? await askName(page) : choice.value;
+    if (name === undefined) choice.value = now;
+    else change(withMember(groups, feature, name));
+  };
+  return h("span", {}, choice);
+}
+
+/**
+ * Asks for the name of a new group.
+ *
+ * @param {import("../app.js").Page} page
+ * @returns {Promise<string | undefined>} undefined for none
+ */
+function askName({ model }) {
+  const taken = new Set(model.features.map(({ name }) => name));
+  const check = () =>
+    input.setCustomValidity(
+      taken.has(input.value.trim()) ? "A feature has this name." : input.value.trim() ? "" : "A group needs a name.",
+    );
+  const input = h("input", { id: "group-name", autocomplete: "off", required: true, oninput: check });
+  const dialog = h(
+    "dialog",
+    { class: "card", "aria-labelledby": "group-title" },
+    h(
+      "form",
+      { method: "dialog" },
+      h("h2", { id: "group-title" }, "A new group"),
+      h("label", { for: "group-name" }, "Name"),
+      input,
+      h(
+        "span",
+        { class: "row" },
+        h("button", { class: "main", value: "make" }, "Make it"),
+        h("button", { type: "button", onclick: () => dialog.close() }, "Cancel"),
+      ),
+    ),
+  );
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "make" ? input.value.trim() : undefined);
+    });
+  });
+}
+
+/**
+ * Buttons that lead to the checkpoint's groups, and to none.
+ *
+ * @param {import("../app.js").Page} page
+ * @param {(groups: Groups) => void} change
+ */
+function groupActions({ model }, change) {
+  const button = (/** @type {string} */ label, /** @type {Groups} */ groups) =>
+    h("button", { type: "button", class: "small", onclick: () => change(groups) }, label);
+  const own = Object.keys(model.groups).length ? [button("The model’s groups", model.groups)] : [];
+  return h("span", { class: "row" }, ...own, button("No groups", {}));
+}
+
+/**
+ * The groups as a table: what they are made of, and how much they count together.
+ *
+ * @param {Schemas["GroupedAttribution"][]} rows groups, and features that are in none
+ * @param {Groups} groups
+ * @param {Record<string, Column>} columns of the features
+ * @param {(groups: Groups) => void} change
+ */
+function drawGroups(rows, groups, columns, change) {
+  const shown = rows.filter(({ name }) => name in groups);
+  if (!shown.length) return h("p", { class: "muted" }, "There are none.");
+  const chosen = OF_GROUPS.map((key) => columns[key]);
+  const head = chosen.map(({ label, number, term }) =>
+    h("th", { scope: "col", class: number ? "number" : null }, label, term && help(term)),
+  );
+  const body = shown.map((row) =>
+    h(
+      "tr",
+      { "data-group": row.name },
+      h("th", { scope: "row" }, row.name),
+      h("td", { class: "members" }, row.members.join(", ")),
+      ...chosen.map(({ cell, number }) => h("td", { class: number ? "number" : null }, cell(row))),
+      h(
+        "td",
+        {},
+        h(
+          "button",
+          {
+            ...{ type: "button", class: "small", "aria-label": `Dissolve ${row.name}` },
+            onclick: () => change(withoutGroup(groups, row.name)),
+          },
+          "✕",
+        ),
+      ),
+    ),
+  );
+  const names = ["Group", "Features"].map((name) => h("th", { scope: "col" }, name));
+  return h("table", {}, h("thead", {}, h("tr", {}, ...names, ...head, h("td", {}))), h("tbody", {}, ...body));
 }
 
 /**

@@ -5,12 +5,13 @@ import { allOutputs } from "../all-outputs.js";
 import { ApiError, askJson } from "../api.js";
 import { drawWaterfall } from "../charts.js";
 import { counterfactuals } from "../counterfactuals.js";
-import { h, widthOf } from "../dom.js";
+import { h, segments, widthOf } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
 import { changedFeatures, countChanges, fit, withFeature } from "../edits.js";
 import { colorFlow, flowTeller, tellCarried, tellFlow } from "../flow-picture.js";
 import { readFlow } from "../flow.js";
 import { colorKey, stepRows, tellForecast, tellScale, tellWarnings } from "../forecast-summary.js";
+import { groupsOfBody, outermost, readGroups } from "../groups.js";
 import { heatMap } from "../heat-map.js";
 import { afterRest, latestOnly } from "../latest.js";
 import { nearestReference } from "../nearest.js";
@@ -57,6 +58,9 @@ export function create(page) {
   const summary = h("div", { class: "card summary", "aria-live": "polite" });
   const warnings = h("ul", { class: "warnings", "aria-label": "Values outside the training range" });
   const waterfall = h("figure", { class: "chart" });
+  const bars = segments("Bars of", { groups: "groups", features: "features" }, (value) =>
+    page.set({ bars: value === "features" ? value : "" }),
+  );
   const scale = h("div", { class: "scale" });
   const { element: drawing, stage, reveal } = zoomable("The forecast's way through the network");
   const carried = h("p", { class: "muted" });
@@ -106,7 +110,7 @@ export function create(page) {
     h(
       "div",
       { class: "halves" },
-      h("section", { class: "card" }, head("From the baseline to the forecast", waterfall), waterfall),
+      h("section", { class: "card" }, head("From the baseline to the forecast", waterfall, bars.element), waterfall),
       h("section", { class: "card" }, head("Feature by step", cells.element, scale), cells.element),
     ),
     h(
@@ -171,7 +175,7 @@ export function create(page) {
   const askOf = (/** @type {Chosen} */ { baseline }, /** @type {Window} */ window) => ({
     path: `${page.path}:explain`,
     query: page.version,
-    body: { instances: [window], output: page.output, detail: "flow", baseline },
+    body: { instances: [window], output: page.output, detail: "flow", baseline, ...groupsOfBody(given) },
   });
 
   /** @type {{topology: Schemas["TopologyResponse"], root: SVGSVGElement} | undefined} the same for all windows */
@@ -215,7 +219,13 @@ export function create(page) {
     const flow = readFlow(explanation, topology);
     summary.replaceChildren(...tellForecast(explanation, page.unit, state.note), warnings);
     warnings.replaceChildren(...tellWarnings(explained));
-    waterfall.replaceChildren(drawWaterfall(explanation, page.unit, widthOf(waterfall), window, features));
+    const byGroup = /** @type {Record<string, number> | undefined} */ (explanation.contributions_by_group);
+    bars.element.hidden = !byGroup;
+    bars.set(given.bars ?? "groups");
+    const way = byGroup && given.bars !== "features" ? outermost(byGroup, readGroups(given, page.model)) : contributions;
+    waterfall.replaceChildren(
+      drawWaterfall({ ...explanation, contributions: way }, page.unit, widthOf(waterfall), window, features),
+    );
     cells.set(explanation, window);
     scale.replaceChildren(...tellScale(explanation.steps ?? [], page.unit));
     colorFlow(root, flow, contributions);
