@@ -1,7 +1,10 @@
-"""What if, what must change, and formulas: python tests/benchmarks/questions.py [--windows 200] [--planted 20].
+"""What if, what must change, and formulas.
+
+    python tests/benchmarks/questions.py [--windows 200] [--dice 20] [--planted 20]
 
 - `:whatif` of 21 points of one feature, on a real server.
-- Counterfactuals of windows of the bundled model, beside a random search with 100 times the forecasts.
+- Counterfactuals of windows of the bundled model, beside a random search with 100 times the forecasts, and beside
+  dice-ml where there is a Python that has it (`.venv/peers`, which `make bench` sets up).
 - Planted formulas: KANs [n, m, 1] that are trained on tables of the Feynman set (Udrescu and Tegmark 2020, arXiv
   1905.11481), and the formulas that come back, with R2 on held-out windows.
 """
@@ -9,18 +12,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator, Mapping
-from time import perf_counter, sleep
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from time import perf_counter, process_time, sleep
 from types import FunctionType
 from typing import Any
 
 import numpy as np
 import torch
 from fastapi.testclient import TestClient
+from serving import PEERS
 from table import Row, print_table
 
 import kanmodel
-from kanmodel.explain.alternatives.counterfactuals import count_forecasts, find_counterfactual
+from kanmodel.explain.alternatives.counterfactuals import Search, count_forecasts, find_counterfactual
 from kanmodel.explain.alternatives.shifts import Goal, Shifts
 from kanmodel.scaling import Array
 from service.app import create_app
@@ -28,10 +37,12 @@ from service.models.repository import BUNDLED
 from service.settings import Settings
 
 NAME = "nyc-weather"
+CHECKPOINT = BUNDLED / f"{NAME}.safetensors"
 POINTS = 21
 REQUESTS = 200
-TOGETHER = 1024  # random shifts of one batch
-TIMES = 100  # as many forecasts as ours
+MOST = 2  # features that change together
+TIMES = 100  # as many random changes as our search takes forecasts
+TOGETHER = 1024  # of them in one batch
 N_ROWS = 4000
 R2 = 0.999
 # Without noise, as the tables have none.
@@ -64,12 +75,15 @@ PLANTED: Mapping[str, tuple[Callable[..., Array], Mapping[str, tuple[float, floa
 }
 
 
-def rows(n_windows: int = 20, n_planted: int = 3) -> Iterator[Row]:
+def rows(n_windows: int = 20, n_dice: int = 20, n_planted: int = 3, python: Path = PEERS) -> Iterator[Row]:
     """Each question in turn, one torch thread."""
     torch.set_num_threads(1)
-    model = kanmodel.load(BUNDLED / f"{NAME}.safetensors")
-    yield what_if(model)
-    yield counterfactuals(model, n_windows)
+    model = kanmodel.load(CHECKPOINT)
+    if n_windows:
+        yield what_if(model)
+        yield counterfactuals(model, n_windows)
+    if n_dice and python.exists():
+        yield from beside_dice(model, n_dice, python)
     for name in list(PLANTED)[:n_planted]:
         yield planted(name)
 
@@ -92,50 +106,108 @@ def what_if(model: kanmodel.Model) -> Row:
 
 
 def counterfactuals(model: kanmodel.Model, n_windows: int) -> Row:
-    """One standard deviation up or down, with up to two features, beside a random search."""
+    """One standard deviation up or down, with up to two features, beside a random search; seconds of the processor.
+
+    Ctrl-C ends them; the row then is of the windows before it.
+    """
     rng = np.random.default_rng(0)
-    windows, loaded = model.reference.windows, model.loaded
-    ratios, ours, theirs, missed = [], 0.0, 0.0, 0
-    n_forecasts = TIMES * count_forecasts(len(model.features), 2)
-    for index in rng.choice(len(windows), n_windows, replace=False):
-        forecast, std = model.predict(windows[index])[0, 0], model.output_std[0]
-        goal = Goal(low=forecast + std) if rng.random() < 0.5 else Goal(high=forecast - std)
-        start = perf_counter()
-        found = find_counterfactual(loaded, windows[index], 0, goal)
-        ours += perf_counter() - start
-        start = perf_counter()
-        best = search_randomly(model, windows[index], goal, n_forecasts, rng)
-        theirs += perf_counter() - start
-        if np.isfinite(best):
-            missed += not found.reached
-            ratios.append(found.distance / best if found.reached else np.inf)
-    beside = (
-        f"distance at most {max(ratios):.3f} of the random search's, median {np.median(ratios):.3f}, {missed} missed"
-        if ratios
-        else "none that the random search reached"
-    )
+    n_forecasts = TIMES * count_forecasts(len(model.features), MOST)
+    distances: list[tuple[float, float]] = []  # inf where the goal is not reached
+    ours, theirs = 0.0, 0.0
+    try:
+        for window, goal in goals(model, n_windows):
+            times = [process_time()]
+            found = find_counterfactual(model.loaded, window, 0, goal, Search(max_features=MOST))
+            times.append(process_time())
+            best = search_randomly(model, window, goal, n_forecasts, rng)
+            times.append(process_time())
+            distances.append((found.distance if found.reached else np.inf, best))
+            ours, theirs = ours + times[1] - times[0], theirs + times[2] - times[1]
+    except KeyboardInterrupt:
+        n_windows = len(distances)
     return Row(
-        f"counterfactuals of {n_windows} windows, up to two features",
-        f"{ours / n_windows:.2f} s a window, {beside}",
+        f"counterfactuals of {n_windows} windows, up to {MOST} features",
+        f"{ours / n_windows:.2f} s of the processor a window; {compare(distances)}",
         f"{n_forecasts} random changes: {theirs / n_windows:.1f} s a window",
         f"{theirs / ours:.0f}x",
     )
 
 
+def beside_dice(model: kanmodel.Model, n_windows: int, python: Path) -> Iterator[Row]:
+    """The same goals, with any number of features, beside each method of dice-ml; seconds of the processor."""
+    asked = list(goals(model, n_windows))
+    with NamedTemporaryFile(suffix=".npz") as file:
+        windows, bounds = zip(*((window, (goal.low, goal.high)) for window, goal in asked), strict=True)
+        np.savez(file, windows=np.array(windows), goals=np.array(bounds))
+        file.flush()
+        command = [str(python), str(Path(__file__).with_name("peer_dice.py")), str(CHECKPOINT), file.name]
+        paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=True, env={**os.environ, **paths})
+    every = Search(max_features=len(model.features))
+    start = process_time()
+    found = [find_counterfactual(model.loaded, window, 0, goal, every) for window, goal in asked]
+    ours = (process_time() - start) / n_windows
+    for method, answers in json.loads(done.stdout).items():
+        distances = [
+            (one.distance if one.reached else np.inf, np.inf if theirs is None else theirs)
+            for one, (theirs, _) in zip(found, answers, strict=True)
+        ]
+        seconds = sum(seconds for _, seconds in answers) / n_windows
+        yield Row(
+            f"counterfactuals of {n_windows} windows, any number of features",
+            f"{ours:.2f} s of the processor a window; {compare(distances)}",
+            f"dice-ml, {method}: {seconds:.1f} s a window",
+            f"{seconds / ours:.0f}x",
+        )
+
+
+def goals(model: kanmodel.Model, n_windows: int) -> Iterator[tuple[Array, Goal]]:
+    """Reference windows, and a forecast one standard deviation above or below; of fewer windows the first ones."""
+    rng = np.random.default_rng(1)
+    windows, std = model.reference.windows, model.output_std[0]
+    for index in rng.permutation(len(windows))[:n_windows]:
+        forecast = model.predict(windows[index])[0, 0]
+        yield windows[index], Goal(low=forecast + std) if rng.random() < 0.5 else Goal(high=forecast - std)
+
+
+def compare(distances: Sequence[tuple[float, float]]) -> str:
+    """Our distances beside a peer's; inf where a goal is not reached."""
+    ours, theirs = np.array(distances).T
+    reached, by_peer = np.isfinite(ours), np.isfinite(theirs)
+    both = reached & by_peer
+    said = (
+        f"reaches {both.sum()} of the {by_peer.sum()} goals that the peer reaches and {(reached & ~by_peer).sum()} more"
+    )
+    if both.any():
+        ratios = ours[both] / theirs[both]
+        said += f"; distance at most {ratios.max():.3f} of the peer's, in the median {np.median(ratios):.3f}"
+    return said
+
+
 def search_randomly(
     model: kanmodel.Model, window: Array, goal: Goal, n_forecasts: int, rng: np.random.Generator
 ) -> float:
-    """The smallest of random changes of two features that reaches the goal; inf where none does."""
-    shifts = Shifts(model.loaded, window, 0, list(range(len(model.features))), slice(None), True)
-    best = np.inf
-    for _ in range(n_forecasts // TOGETHER):
-        chosen = rng.permuted(np.tile(np.arange(len(model.features)) < 2, (TOGETHER, 1)), axis=1)
-        place = rng.uniform(shifts.low, shifts.high, chosen.shape) * chosen * rng.uniform(size=(TOGETHER, 1))
+    """The smallest distance of random changes of up to `MOST` features that reach the goal; inf where none does.
+
+    No forecast is spent on a change that is larger than the best so far: such a one is drawn nearer.
+    """
+    loaded, best = model.loaded, np.inf
+    shifts = Shifts(loaded, window, 0, list(range(len(model.features))), slice(None), True)
+    movable = shifts.movable
+    start = loaded.to_model_units(window[None])
+    for _ in range(0, n_forecasts, TOGETHER):
+        chosen = rng.uniform(size=(TOGETHER, len(movable))).argpartition(MOST, axis=1)[:, :MOST]
+        features = movable[chosen]
+        place = rng.uniform(shifts.low[features], shifts.high[features]) * rng.uniform(size=(TOGETHER, 1))
+        place[:, 1:] *= rng.uniform(size=(TOGETHER, 1)) < 0.9  # else one feature alone
         distance = np.abs(place).sum(axis=1)
-        near = distance < best
-        if near.any():
-            reached = goal.miss(shifts.predict(place[near])) == 0
-            best = min(best, distance[near][reached].min(initial=np.inf))
+        if np.isfinite(best):
+            factor = np.where(distance < best, 1.0, best * rng.uniform(size=TOGETHER) / distance)
+            place, distance = place * factor[:, None], distance * factor
+        moved = np.zeros((TOGETHER, 1, len(shifts.low)), np.float32)  # a training standard deviation is a model unit
+        np.put_along_axis(moved[:, 0], features, place, axis=1)
+        forecasts = loaded.scaling.outputs_to_original(loaded.frozen.forward(start + torch.from_numpy(moved)))[:, 0]
+        best = min(best, distance[goal.miss(forecasts) == 0].min(initial=np.inf))
     return float(best)
 
 
@@ -182,6 +254,8 @@ def r2(truth: Array, found: Array) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=20, help="of the counterfactuals")
+    parser.add_argument("--dice", type=int, default=20, help="of them, beside dice-ml")
+    parser.add_argument("--python", type=Path, default=PEERS, help="one that has dice-ml")
     parser.add_argument("--planted", type=int, default=3, help=f"formulas that are trained, up to {len(PLANTED)}")
     given = parser.parse_args()
-    print_table(rows(given.windows, given.planted))
+    print_table(rows(given.windows, given.dice, given.planted, given.python))
