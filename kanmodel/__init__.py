@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from kanmodel.loading import from_file, from_torch, load
     from kanmodel.model import Model
     from kanmodel.results import (
+        Ablation,
         Comparisons,
         Counterfactual,
         Counterfactuals,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Ablation",
     "CheckpointError",
     "Comparisons",
     "ConfigError",
@@ -78,6 +80,7 @@ _HOMES = {
     **dict.fromkeys(("from_file", "from_torch", "load"), "loading"),
     **dict.fromkeys(
         (
+            "Ablation",
             "Comparisons",
             "Counterfactual",
             "Counterfactuals",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from kanmodel.alternatives import find_features, find_steps, make_goal, make_shift
 from kanmodel.checkpoint import save_checkpoint
-from kanmodel.errors import CheckpointError, DataError, Problem, UnknownNameError
+from kanmodel.errors import CheckpointError, DataError, Problem
 from kanmodel.explain.alternatives.comparison import compare_forecasts, match_outputs
 from kanmodel.explain.alternatives.counterfactuals import Search, find_counterfactual
 from kanmodel.explain.alternatives.effects import Effects, Part, each_cell, each_feature, measure_effects
@@ -32,9 +31,9 @@ from kanmodel.explain.paths.grouping import Segments, resolve_segments
 from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
 from kanmodel.explain.structure.replay import Fidelity, Fill
 from kanmodel.explain.topology.graph import TopologyEdge
-from kanmodel.explain.topology.lookup import find_edge_at, find_edge_between
+from kanmodel.explain.topology.lookup import find_edge_at, find_place, find_places
 from kanmodel.explain.topology.metrics import Metric
-from kanmodel.explain.topology.pruning import FidelityPoint
+from kanmodel.explain.topology.pruning import EdgePlace, FidelityPoint, PruningRule
 from kanmodel.explain.topology.subnetwork import compare_models, extract_subnetwork
 from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.facts import Facts
@@ -44,6 +43,7 @@ from kanmodel.once import Once
 from kanmodel.overall import Overall, Results
 from kanmodel.pausing import Pause, go_on
 from kanmodel.results import (
+    Ablation,
     Comparisons,
     Counterfactual,
     Counterfactuals,
@@ -65,6 +65,8 @@ if TYPE_CHECKING:
 
 N_KEPT = 128  # results of questions about the model as a whole
 
+Place = str | tuple[Any, ...]
+"""An edge, as `Model.edge` takes it."""
 Windows = Any
 """An array (n, lookback, n_features) or one window (lookback, n_features), oldest step first; a mapping of feature name
 to array (n, lookback) or (lookback,); or a data frame of at least `lookback` rows, whose last rows are one window."""
@@ -427,6 +429,7 @@ class Model(Facts):
         metric: Metric | None = None,
         thresholds: Thresholds | Mapping[str, float] | None = None,
         fill: Fill = "mean",
+        without: Sequence[Place] = (),
         pause: Pause = go_on,
     ) -> Topology:
         """The graph of the network for one output, pruned.
@@ -438,16 +441,57 @@ class Model(Facts):
             thresholds: scores to cut at instead, as pykan does: ``{"node": 0.01, "edge": 0.03, "input": 0.01}``, or
                 some of them.
             fill: what stands for a pruned edge: its mean on the reference windows, or ``"zero"`` as in pykan.
+            without: edges that go in any case, as `edge` takes them: ``["head:0:7:3"]``, ``[("lstm:7", "head:1:3")]``.
+                What they alone connected goes with them, and `fidelity` holds before that.
             pause: called between slices of the work.
 
         Raises:
             DataError: a rule that cannot be.
-            UnknownNameError: an output, a metric, a threshold or a fill that does not exist.
+            UnknownNameError: an output, a metric, a threshold, a fill or an edge that does not exist.
             InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
+            NonFiniteError: the output of what is left is not finite on the reference windows.
         """
-        number, rule = self._number_of(output), make_rule(fidelity, metric, thresholds, fill)
+        number, rule = self._number_of(output), self._rule(fidelity, metric, thresholds, fill, without)
         graph = self._overall.lay_out(number, rule, pause)
         return Topology(**vars(graph), unit=self._unit_of(number), name=self.name, loaded=self.loaded)
+
+    def ablate(
+        self,
+        windows: Windows,
+        output: str | None = None,
+        *,
+        fidelity: float | None = None,
+        metric: Metric | None = None,
+        thresholds: Thresholds | Mapping[str, float] | None = None,
+        fill: Fill = "mean",
+        without: Sequence[Place] = (),
+        pause: Pause = go_on,
+    ) -> Ablation:
+        """The forecasts of the network that `topology` shows, beside those of the whole one: mean ablation.
+
+        Args:
+            windows: in any form of `Windows`, original units.
+            output: its name; the first without.
+            fidelity: as for `topology`, and so are the others.
+            metric: likewise.
+            thresholds: likewise.
+            fill: likewise.
+            without: likewise.
+            pause: called between slices of the work.
+
+        Raises:
+            DataError: windows that do not fit, or a rule that cannot be.
+            UnknownNameError: as `topology`, or a mapping names a feature that does not exist.
+            InsufficientReferenceError: as `topology`.
+            NonFiniteError: a forecast is not finite, or as `topology`.
+        """
+        number, rule = self._number_of(output), self._rule(fidelity, metric, thresholds, fill, without)
+        read = read_windows(self.loaded, windows)
+        predictions = self.loaded.predict(read)[:, number]
+        graph = self._overall.lay_out(number, rule, pause)
+        network = self._overall.ablate(number, rule, pause)
+        ablated = predictions if network is self.loaded else network.predict_output(read, number)
+        return Ablation.of(graph, self._unit_of(number), predictions, ablated)
 
     def fidelity_curve(
         self,
@@ -467,6 +511,8 @@ class Model(Facts):
         return self._overall.trace_fidelity(number, metric, rule.fill, pause)
 
     @overload
+    def edge(self, edge: str, /, *, points: int = ..., span: Span = ...) -> Edge: ...
+    @overload
     def edge(self, source: str, target: str, /, *, points: int = ..., span: Span = ...) -> Edge: ...
     @overload
     def edge(self, layer: int, i: int, j: int, /, *, stage: str = ..., points: int = ..., span: Span = ...) -> Edge: ...
@@ -474,8 +520,8 @@ class Model(Facts):
         """The function on an edge, sampled beside what the reference windows send through it.
 
         Args:
-            place: the ids of its ends, such as ``"lstm:7", "head:1:3"``, or the numbers ``layer, i, j``: from node i of
-                the layer to sub-node j of the next.
+            place: its id, such as ``"head:0:7:3"``; the ids of its ends, such as ``"lstm:7", "head:1:3"``; or the
+                numbers ``layer, i, j``: from node i of the layer to sub-node j of the next.
             stage: ``head`` or ``front``, where numbers are given.
             points: number of samples, from 2.
             span: from where to where: ``support``, 1st to 99th percentile of the reference; ``reference``, smallest to
@@ -487,14 +533,17 @@ class Model(Facts):
         """
         check_count("points", points, 2)
         refuse_unknown("span", span, ("support", "reference", "grid"))
-        if len(place) == 2 and all(isinstance(end, str) for end in place):
-            found = find_edge_between(self.loaded.network, *place)
-        elif len(place) == 3 and all(isinstance(number, Integral) for number in place):
-            found = find_edge_at(self.loaded.network, stage, *place)
-        else:
-            raise UnknownNameError(f"an edge is two ids or the numbers layer, i, j, but {place!r} is neither")
-        (curve,) = sample_edges(self.loaded, [found], points, span)
+        found = find_place(self.loaded.network, place[0] if len(place) == 1 else place, stage)
+        (curve,) = sample_edges(self.loaded, [find_edge_at(self.loaded.network, *found)], points, span)
         return Edge(**vars(curve), name=self.name)
+
+    def find_edges(self, edges: Sequence[Place]) -> tuple[EdgePlace, ...]:
+        """The (stage, layer, i, j) of edges in any form that `edge` takes, sorted, each once.
+
+        Raises:
+            UnknownNameError: one of them does not exist.
+        """
+        return find_places(self.loaded.network, edges)
 
     def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[EdgeCurve]:
         """The functions on edges of a topology, with what it says of them; as `edge`."""
@@ -537,6 +586,7 @@ class Model(Facts):
         metric: Metric | None = None,
         thresholds: Thresholds | Mapping[str, float] | None = None,
         fill: Fill = "mean",
+        without: Sequence[Place] = (),
     ) -> Model:
         """A new, smaller model without the edges that the rule drops and the nodes that then lead nowhere.
 
@@ -546,14 +596,15 @@ class Model(Facts):
             metric: likewise.
             thresholds: likewise.
             fill: likewise.
+            without: likewise; the fidelity holds before they go.
 
         Raises:
             DataError: a rule that cannot be, or no output.
-            UnknownNameError: an output, a metric, a threshold or a fill that does not exist.
+            UnknownNameError: an output, a metric, a threshold, a fill or an edge that does not exist.
             InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
-            NonFiniteError: thresholds leave an output that is not finite on the reference windows.
+            NonFiniteError: what is left has an output that is not finite on the reference windows.
         """
-        rule = make_rule(fidelity, metric, thresholds, fill)
+        rule = self._rule(fidelity, metric, thresholds, fill, without)
         names = [outputs] if isinstance(outputs, str) else self.outputs if outputs is None else outputs
         numbers = sorted({self._number_of(name) for name in names})
         if not numbers:
@@ -635,6 +686,16 @@ class Model(Facts):
     @property
     def _overall(self) -> Overall:
         return Overall(self.loaded, self.results)
+
+    def _rule(
+        self,
+        fidelity: float | None,
+        metric: Metric | None,
+        thresholds: Thresholds | Mapping[str, float] | None,
+        fill: Fill,
+        without: Sequence[Place],
+    ) -> PruningRule:
+        return make_rule(fidelity, metric, thresholds, fill, self.find_edges(without))
 
     def _number_of(self, output: str | None) -> int:
         if output is None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Hashable
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
+import torch
+
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.explain.alternatives.comparison import match_outputs
 from kanmodel.explain.alternatives.model_comparison import ModelChange, compare_models
@@ -19,7 +21,15 @@ from kanmodel.explain.structure.replay import Fill
 from kanmodel.explain.topology.construction import assemble_topology
 from kanmodel.explain.topology.graph import NetworkGraph
 from kanmodel.explain.topology.metrics import Metric
-from kanmodel.explain.topology.pruning import FidelityPoint, PruningRule, prune_by_rule, trace_fidelity
+from kanmodel.explain.topology.pruning import (
+    FidelityPoint,
+    Pruning,
+    PruningRule,
+    prune_by_rule,
+    remove_edges,
+    trace_fidelity,
+)
+from kanmodel.explain.topology.subnetwork import extract_pruned
 from kanmodel.network.config.groups import Groups
 from kanmodel.pausing import Pause
 from kanmodel.prose import answer_findings
@@ -72,11 +82,28 @@ class Overall:
 
         return self._once(output, "agreement", compute, pause)
 
+    def prune(self, output: int, rule: PruningRule, pause: Pause) -> Pruning:
+        """What a rule keeps. Rules that differ only in the edges that go last share the search before that."""
+
+        def compute() -> Pruning:
+            if rule.without:
+                rest = self.prune(output, replace(rule, without=()), pause)
+                return remove_edges(self.loaded, output, rest, rule.without)
+            return prune_by_rule(self.loaded, self.measure(output, pause), rule, pause)
+
+        return self._once(output, rule, compute, pause)
+
+    def ablate(self, output: int, rule: PruningRule, pause: Pause) -> LoadedModel:
+        """The model with what a rule keeps alone: this one, where that is all."""
+        pruning = self.prune(output, rule, pause)
+        if all(torch.equal(pruning.edges[place], layer.live) for place, layer in self.loaded.network.layers.items()):
+            return self.loaded
+        kept = ("ablated", pruning.kept, rule.fill)
+        return self._once(output, kept, lambda: extract_pruned(self.loaded, [pruning]), pause)
+
     def lay_out(self, output: int, rule: PruningRule, pause: Pause) -> NetworkGraph:
         """The graph that a rule keeps; rules that keep the same share it, but for the rule."""
-        pruning = self._once(
-            output, rule, lambda: prune_by_rule(self.loaded, self.measure(output, pause), rule, pause), pause
-        )
+        pruning = self.prune(output, rule, pause)
         kept = ("graph", pruning.kept, rule.fill)
         graph = self._once(
             output, kept, lambda: assemble_topology(self.loaded, self.measure(output, pause), pruning), pause

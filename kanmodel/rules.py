@@ -10,7 +10,7 @@ from kanmodel.errors import DataError, Problem, UnknownNameError
 from kanmodel.explain.paths.ledger import LedgerOptions
 from kanmodel.explain.structure.replay import Fill
 from kanmodel.explain.topology.metrics import Metric
-from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.explain.topology.pruning import EdgePlace, PruningRule
 from kanmodel.explain.topology.thresholds import Thresholds
 
 DEFAULT_FIDELITY = 0.99
@@ -21,6 +21,7 @@ def make_rule(
     metric: Metric | None = None,
     thresholds: Thresholds | Mapping[str, float] | None = None,
     fill: Fill = "mean",
+    without: tuple[EdgePlace, ...] = (),
 ) -> PruningRule:
     """The rule that a call asks for.
 
@@ -33,7 +34,7 @@ def make_rule(
     refuse_unknown("fill", fill, ("mean", "zero"))
     if thresholds is None:
         kept = _check("fidelity", DEFAULT_FIDELITY if fidelity is None else fidelity, 1.0)
-        return PruningRule(metric, kept, None, fill)
+        return PruningRule(metric, kept, None, fill, without)
     if fidelity is not None:
         raise DataError("fidelity and thresholds are both given: give one", [Problem("fidelity", "is given twice")])
     given = vars(thresholds) if isinstance(thresholds, Thresholds) else thresholds
@@ -43,7 +44,7 @@ def make_rule(
     for name, value in given.items():
         refuse_unknown("threshold", name, ("node", "edge", "input"))
         _check(f"thresholds.{name}", value, inf)
-    return PruningRule(metric, None, Thresholds(**given), fill)
+    return PruningRule(metric, None, Thresholds(**given), fill, without)
 
 
 def make_options(tolerance: float, path_nodes: int, halvings: int) -> LedgerOptions:

@@ -24,8 +24,8 @@ from kanmodel.explain.paths.grouping import Segments
 from kanmodel.explain.paths.layers import LedgerLayer
 from kanmodel.explain.paths.ledger import LedgerOptions
 from kanmodel.explain.report import FindingId
-from kanmodel.explain.structure.ids import NodeKind
-from kanmodel.explain.structure.replay import Fill
+from kanmodel.explain.structure.ids import NodeKind, edge_id
+from kanmodel.explain.structure.replay import Fidelity, Fill
 from kanmodel.explain.structure.scores import MIN_INPUTS
 from kanmodel.explain.topology.graph import EdgeKind, NetworkGraph, TopologyEdge, TopologyNode
 from kanmodel.explain.topology.metrics import Metric
@@ -59,6 +59,7 @@ __all__ = [
     "EdgeKind",
     "Effects",
     "Faithfulness",
+    "Fidelity",
     "FidelityPoint",
     "Fill",
     "FindingId",
@@ -82,4 +83,5 @@ __all__ = [
     "TopologyNode",
     "Verdict",
     "count_forecasts",
+    "edge_id",
 ]

@@ -256,6 +256,12 @@ class LoadedModel:
         refuse_non_finite_outputs(outputs)
         return outputs
 
+    def predict_output(self, windows: Array, output: int) -> Array:
+        """Forecasts of one output with torch, (n,), original units; others need not be finite. As `predict`."""
+        outputs = self.scaling.outputs_to_original(self.frozen.forward(self.to_model_units(windows)))
+        refuse_non_finite_outputs(np.where(np.arange(outputs.shape[1]) == output, outputs, 0.0))
+        return outputs[:, output]
+
     def logits(self, windows: Array) -> Array:
         """What the output function is applied to, (n, n_outputs); windows as `predict` takes them."""
         logits: Array = self.frozen.logits(self.to_model_units(windows)).double().numpy()

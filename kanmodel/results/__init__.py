@@ -1,5 +1,6 @@
 """What `kanmodel.model.Model` answers: named results in original units, as tables, as plain text, HTML and pictures."""
 
+from kanmodel.results.ablation import Ablation
 from kanmodel.results.comparisons import Comparisons
 from kanmodel.results.counterfactuals import Counterfactual, Counterfactuals
 from kanmodel.results.edge import Edge
@@ -12,6 +13,7 @@ from kanmodel.results.topology import Topology
 from kanmodel.results.what_if import Curve, WhatIf
 
 __all__ = [
+    "Ablation",
     "Comparisons",
     "Counterfactual",
     "Counterfactuals",

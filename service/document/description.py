@@ -17,7 +17,7 @@ from service.document.errors import ETAG, HEADERS, REQUEST_ID, share_responses, 
 from service.document.links import links_of
 from service.http.error_answers import ErrorResponse
 from service.http.security import SCHEME
-from service.schemas.alternatives import CounterfactualRequest, WhatIfRequest
+from service.schemas.alternatives import AblateRequest, CounterfactualRequest, WhatIfRequest
 from service.schemas.comparisons import CompareRequest
 from service.schemas.explanations import ExplainRequest
 from service.schemas.health import UnreadyResponse
@@ -46,6 +46,7 @@ _BODIES = (
     ExplainRequest,
     WhatIfRequest,
     CounterfactualRequest,
+    AblateRequest,
     CompareRequest,
     InferRequest,
     IndexRequest,

@@ -293,4 +293,4 @@ def problem_of(details: ErrorDetails) -> Problem:
     if name := details.get("ctx", {}).get("name"):  # see service.schemas.closed
         parts.append(name)
     message = re.sub("^(Input|List|String) should", "must", details["msg"]).replace("Field required", "is missing")
-    return Problem(format_path(parts), message)
+    return Problem(format_path(parts), message.replace(" after validation,", ","))

@@ -1,4 +1,4 @@
-"""Reads `:whatif`, `:counterfactual` and `:compare` requests."""
+"""Reads `:whatif`, `:counterfactual`, `:ablate` and `:compare` requests."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from service.requests.arrays import Axis, read_array
 from service.requests.bodies import find_limits, parse_windows, validate_request
 from service.requests.outputs import read_output
 from service.requests.windows import read_windows, refuse_infinite_windows, window_axes
-from service.schemas.alternatives import CounterfactualRequest, WhatIfRequest
+from service.schemas.alternatives import AblateRequest, CounterfactualRequest, WhatIfRequest
 from service.schemas.comparisons import CompareRequest
 from service.settings import Settings
-from service.work.alternatives import Compare, Counterfactual, WhatIf, refuse_costly
+from service.work.alternatives import Ablate, Compare, Counterfactual, WhatIf, refuse_costly
 
 _WINDOWS = frozenset({"instances", "columns"})
 
@@ -72,6 +72,25 @@ def read_counterfactual(body: bytes, served: Served, settings: Settings) -> Coun
         steps=_read_steps(request.steps, config),
         max_features=request.max_features,
         within_training_range=request.within_training_range,
+    )
+    refuse_costly(question, settings.max_path_nodes)
+    return question
+
+
+def read_ablate(body: bytes, served: Served, settings: Settings) -> Ablate:
+    """Parses and validates the body of an `:ablate` request.
+
+    Raises:
+        DataError: the body is invalid; the error names each place.
+        UnknownValueError: there is no such output.
+    """
+    document = parse_windows(body, find_limits(served.model, settings))
+    request = validate_request(AblateRequest, document, unread=_WINDOWS)
+    question = Ablate(
+        served=served,
+        windows=read_windows(document, served.model, settings.max_windows),
+        output=read_output(request.output, served.model.config),
+        rule=request.rule(served.model),
     )
     refuse_costly(question, settings.max_path_nodes)
     return question

@@ -1,8 +1,9 @@
-"""POST /v1/models/{model}:whatif, :counterfactual and :compare."""
+"""POST /v1/models/{model}:whatif, :counterfactual, :ablate and :compare."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -13,11 +14,12 @@ from service.http.answers import JSON
 from service.http.negotiation import accept_json
 from service.http.security import EXPLAIN
 from service.models.registry import Served
-from service.requests.alternatives import read_compare, read_counterfactual, read_what_if
+from service.requests.alternatives import read_ablate, read_compare, read_counterfactual, read_what_if
 from service.requests.bodies import read_body
 from service.routes.connections import while_connected
 from service.routes.dependencies import (
     MODEL,
+    Parts,
     count_warnings,
     find_deadline,
     find_model,
@@ -27,6 +29,8 @@ from service.routes.dependencies import (
 )
 from service.routes.direct import DirectRoute
 from service.schemas.alternatives import (
+    AblateRequest,
+    AblateResponse,
     CounterfactualRequest,
     CounterfactualResponse,
     WhatIfRequest,
@@ -35,7 +39,7 @@ from service.schemas.alternatives import (
 from service.schemas.comparisons import CompareRequest, CompareResponse
 from service.settings import Settings
 from service.telemetry.traces import span
-from service.work.alternatives import Alternative, answer_alternative
+from service.work.alternatives import Ablate, Alternative, answer_alternative
 from service.work.estimates import estimate_parsing
 
 router = APIRouter(
@@ -77,6 +81,21 @@ async def counterfactual(request: Request) -> Response:
 
 
 @router.post(
+    f"{MODEL}:ablate",
+    operation_id="ablate",
+    response_model=AblateResponse,
+    responses=_ERRORS,
+    openapi_extra=describe_body(AblateRequest),
+)
+async def ablate(request: Request) -> Response:
+    """Forecasts each instance with the full network and with the edges that a pruning rule keeps (mean ablation).
+
+    The rule is that of the topology, which shows the pruned network; `without` names further edges to remove.
+    """
+    return await _answer(request, read_ablate)
+
+
+@router.post(
     f"{MODEL}:compare",
     operation_id="compare",
     response_model=CompareResponse,
@@ -103,8 +122,16 @@ async def _answer(request: Request, read: Read) -> Response:
                 partial(read, body, served, parts.settings), "explanation", estimate_parsing(body), deadline=deadline
             )
     request.state.windows = len(question.windows)
+    if isinstance(question, Ablate):
+        question = await while_connected(request, deadline.wait(_with_topology(parts, question)))
     with parts.work.place("explanation", question.n_bytes):
         answering = parts.work.run_in_turns(partial(answer_alternative, question))
         answer, warnings = await while_connected(request, deadline.wait(answering))
     count_warnings(parts, served, warnings)
     return Response(answer, media_type=JSON)
+
+
+async def _with_topology(parts: Parts, question: Ablate) -> Ablate:
+    """The question to a model that knows the topology."""
+    await parts.results.topology(question.served, question.output, question.rule)
+    return replace(question, served=parts.results.share(question.served))

@@ -96,4 +96,4 @@ async def _get_topology(served: Served, parts: Parts, deadline: Deadline, query:
         message = f"must be at most {parts.settings.max_points} (max_points), but is {query.points}"
         raise unusable("points", message, "limit_exceeded")
     output = read_output(query.output, served.model.config)
-    return await deadline.wait(parts.results.topology(served, output, query.rule()))
+    return await deadline.wait(parts.results.topology(served, output, query.rule(served.model)))

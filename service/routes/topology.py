@@ -53,7 +53,7 @@ async def get_topology(
     """
     media_type = choose_format(request, query.format)
     output = read_output(query.output, served.model.config)
-    topology = await deadline.wait(parts.results.topology(served, output, query.rule()))
+    topology = await deadline.wait(parts.results.topology(served, output, query.rule(served.model)))
     part = _select(topology, query)
 
     def describe() -> Response:

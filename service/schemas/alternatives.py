@@ -1,15 +1,15 @@
-"""Schemas of `:whatif` and `:counterfactual`, and the members that these share with `:compare`."""
+"""Schemas of `:whatif`, `:counterfactual` and `:ablate`, and the members that these share with `:compare`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NotRequired
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, StrictFloat, StrictInt
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel import terms
+from kanmodel.results import Ablation, Counterfactuals, WhatIf
 from kanmodel.results import Counterfactual as Found
-from kanmodel.results import Counterfactuals, WhatIf
 from kanmodel.terms import DEFAULT_POINTS, Neighbour
 from service.models.registry import Served
 from service.schemas.closed import Closed
@@ -23,6 +23,8 @@ from service.schemas.predictions import (
     Warnings,
     WarningsOmitted,
 )
+from service.schemas.rules import Rule, RuleMembers, describe_rule
+from service.schemas.topology import Count, FidelityInfo, describe_fidelity
 
 WhatIfKind = TypeAliasType("WhatIfKind", Literal["shift", "value"])
 Output = Annotated[str | None, Field(description="Name of an output; optional if the model has one.")]
@@ -109,6 +111,16 @@ class CounterfactualRequest(Closed):
             strict=True,
         ),
     ] = True
+
+
+class AblateRequest(RuleMembers):
+    """Windows, and the rule by which the network is pruned; the forecast of the rest is asked for."""
+
+    model_config = ConfigDict(json_schema_extra=ONE_FORM, strict=True)
+
+    instances: Instances = None
+    columns: Columns = None
+    output: Output = None
 
 
 class Shared(TypedDict):
@@ -206,6 +218,24 @@ class CounterfactualResponse(Shared):
     counterfactuals: Annotated[list[CounterfactualInfo], Field(description="One per instance.")]
 
 
+class AblationInfo(TypedDict):
+    """The forecast of one instance with and without the removed edges."""
+
+    prediction: Annotated[float, Field(description="Of the full network, as `:predict` returns it.")]
+    ablated_prediction: Annotated[
+        float, Field(description="Of the pruned network; equal to `prediction` if nothing is removed.")
+    ]
+
+
+class AblateResponse(Shared):
+    """Forecasts of the pruned network beside those of the full one."""
+
+    rule: Rule
+    fidelity: FidelityInfo
+    edges: Annotated[Count, Field(description="Edges that hold functions.")]
+    ablations: Annotated[list[AblationInfo], Field(description="One per instance.")]
+
+
 def describe_shared(served: Served, output: int, warnings: list[RangeWarning]) -> Shared:
     """The shared members of an answer."""
     config = served.model.config
@@ -243,6 +273,17 @@ def describe_curves(found: WhatIf, output: int) -> list[list[ResponseCurve]]:
 def describe_counterfactuals(found: Counterfactuals) -> list[CounterfactualInfo]:
     """The counterfactual of each window."""
     return [_describe_counterfactual(one, list(found.steps)) for one in found]
+
+
+def describe_ablation(found: Ablation) -> dict[str, Any]:
+    """The members of the answer to `:ablate` besides the shared ones."""
+    pairs = zip(found.predictions.tolist(), found.ablated_predictions.tolist(), strict=True)
+    return {
+        "rule": describe_rule(found.rule),
+        "fidelity": describe_fidelity(found.fidelity),
+        "edges": Count(kept=found.n_kept, total=found.n_edges),
+        "ablations": [AblationInfo(prediction=full, ablated_prediction=ablated) for full, ablated in pairs],
+    }
 
 
 def _describe_counterfactual(found: Found, steps: list[int]) -> CounterfactualInfo:

@@ -8,19 +8,22 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel import terms
-from kanmodel.terms import PruningRule, Thresholds
+from kanmodel.errors import UnknownNameError
+from kanmodel.model import Model
+from kanmodel.terms import PruningRule, Thresholds, edge_id
 from service.http.errors import unusable
-from service.schemas.closed import OutputQuery
+from service.schemas.closed import Closed, OutputQuery
 
 # Named, so that generated clients have one type for each.
 Stage = TypeAliasType("Stage", Literal["front", "head"])
 Metric = TypeAliasType("Metric", terms.Metric)
 Fill = TypeAliasType("Fill", terms.Fill)
 Threshold = Annotated[float | None, Field(ge=0)]
+MAX_WITHOUT = 500  # edges that a request names
 
 
-class RuleQuery(OutputQuery):
-    """Selects an output and a pruning rule."""
+class RuleMembers(Closed):
+    """A pruning rule."""
 
     metric: Annotated[
         Metric | None,
@@ -50,20 +53,34 @@ class RuleQuery(OutputQuery):
             description="Replacement of a pruned edge: its `mean` on the reference windows (mean ablation), or `zero`."
         ),
     ] = "mean"
+    without: Annotated[
+        list[str] | None,
+        Field(
+            description="Ids of edges that go in any case, `{stage}:{layer}:{i}:{j}`, such as `head:0:7:3`; what they "
+            "alone connected goes with them. The fidelity that is asked for holds before that.",
+            max_length=MAX_WITHOUT,
+        ),
+    ] = None
 
-    def rule(self) -> PruningRule:
-        """The pruning rule.
+    def rule(self, model: Model) -> PruningRule:
+        """The pruning rule, for a model.
 
         Raises:
-            DataError: both a fidelity and a threshold are given.
+            DataError: both a fidelity and a threshold are given, or an edge does not exist.
         """
+        without = _find_edges(model, self.without or [])
         thresholds = {"node": self.node_threshold, "edge": self.edge_threshold, "input": self.input_threshold}
         given = {name: value for name, value in thresholds.items() if value is not None}
         if given and self.fidelity is not None:
             raise unusable("fidelity", f"and {next(iter(given))}_threshold are both given: give one")
         if given:
-            return PruningRule(self.metric, None, Thresholds(**given), self.fill)
-        return PruningRule(self.metric, 0.99 if self.fidelity is None else self.fidelity, None, self.fill)
+            return PruningRule(self.metric, None, Thresholds(**given), self.fill, without)
+        fidelity = 0.99 if self.fidelity is None else self.fidelity
+        return PruningRule(self.metric, fidelity, None, self.fill, without)
+
+
+class RuleQuery(RuleMembers, OutputQuery):
+    """Selects an output and a pruning rule."""
 
 
 class Rule(TypedDict):
@@ -75,6 +92,18 @@ class Rule(TypedDict):
     edge_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
     input_threshold: NotRequired[Annotated[float, Field(description="Model units; absent with `fidelity`.")]]
     fill: Annotated[Fill, Field(description="Replacement of a pruned edge.")]
+    without: NotRequired[
+        Annotated[list[str], Field(description="Ids of the edges that go in any case; absent without such.")]
+    ]
+
+
+def _find_edges(model: Model, names: list[str]) -> tuple[tuple[str, int, int, int], ...]:
+    for number, name in enumerate(names):
+        try:
+            model.find_edges([name])
+        except UnknownNameError as error:
+            raise unusable(f"without[{number}]", f"must be the id of an edge, but {error}") from error
+    return model.find_edges(names)
 
 
 def describe_rule(rule: PruningRule) -> Rule:
@@ -87,4 +116,6 @@ def describe_rule(rule: PruningRule) -> Rule:
         described["input_threshold"] = rule.thresholds.input
     elif rule.fidelity is not None:
         described["fidelity"] = rule.fidelity
+    if rule.without:
+        described["without"] = [edge_id(*edge) for edge in rule.without]
     return described

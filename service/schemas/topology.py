@@ -8,7 +8,16 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from kanmodel.terms import MIN_INPUTS, EdgeKind, FidelityPoint, NetworkGraph, NodeKind, TopologyEdge, TopologyNode
+from kanmodel.terms import (
+    MIN_INPUTS,
+    EdgeKind,
+    Fidelity,
+    FidelityPoint,
+    NetworkGraph,
+    NodeKind,
+    TopologyEdge,
+    TopologyNode,
+)
 from service.models.registry import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
@@ -216,6 +225,11 @@ class FidelityCurve(TypedDict):
     ]
 
 
+def describe_fidelity(fidelity: Fidelity) -> FidelityInfo:
+    """What pruning costs."""
+    return {"r2": fidelity.r2, "mae": fidelity.mae, "mae_full": fidelity.mae_full}
+
+
 def describe_fidelity_curve(
     served: Served, output: int, query: FidelityQuery, points: Iterable[FidelityPoint]
 ) -> FidelityCurve:
@@ -258,11 +272,7 @@ def _describe_graph(served: Served, topology: NetworkGraph) -> GraphInfo:
         "checkpoint": served.checkpoint,
         "output": topology.output,
         "rule": describe_rule(topology.rule),
-        "fidelity": {
-            "r2": topology.fidelity.r2,
-            "mae": topology.fidelity.mae,
-            "mae_full": topology.fidelity.mae_full,
-        },
+        "fidelity": describe_fidelity(topology.fidelity),
         "nodes": _count(node for node in topology.nodes if node.kind != "subnode"),
         "edges": _count(topology.kan_edges),
         "reference_windows": topology.reference_windows,

@@ -1,4 +1,4 @@
-"""What-if, counterfactual and comparison questions: their cost, and their answers."""
+"""What-if, counterfactual, ablation and comparison questions: their cost, and their answers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
-from kanmodel.terms import N_SCANNED, LedgerOptions, count_forecasts
+from kanmodel.terms import N_SCANNED, LedgerOptions, PruningRule, count_forecasts
 from service.http.answers import encode_json
 from service.http.errors import unusable
 from service.models.registry import Served
-from service.schemas.alternatives import describe_counterfactuals, describe_curves, describe_shared
+from service.schemas.alternatives import describe_ablation, describe_counterfactuals, describe_curves, describe_shared
 from service.schemas.comparisons import describe_against, describe_comparisons
 from service.schemas.predictions import RangeWarning, warn_of_range
 from service.work.estimates import NUMBER, OBJECTS
@@ -22,7 +22,7 @@ _OF_CURVE = 3  # arrays of a curve
 
 @dataclass(frozen=True)
 class Alternative(ABC):
-    """Base of the three kinds of question.
+    """Base of the four kinds of question.
 
     Attributes:
         served: the model.
@@ -112,6 +112,31 @@ class Counterfactual(Alternative):
             pause=pause,
         )
         return {"counterfactuals": describe_counterfactuals(found)}
+
+
+@dataclass(frozen=True)
+class Ablate(Alternative):
+    """Forecasts without some edges; see `kanmodel.model.Model.ablate`.
+
+    The topology is a global result, which `served.model` is to know before this is answered.
+    """
+
+    rule: PruningRule
+
+    @property
+    def forecasts(self) -> int:
+        """Two for each window."""
+        return 2 * len(self.windows)
+
+    @property
+    def n_bytes(self) -> int:
+        """The forecasts as objects and as JSON, and the scaled windows."""
+        return self.forecasts * NUMBER * (1 + OBJECTS) + 2 * int(self.windows.nbytes)
+
+    def answer(self, pause: Pause) -> dict[str, Any]:
+        """The forecasts, and what the rule costs."""
+        model = self.served.model
+        return describe_ablation(model.ablate(self.windows, model.outputs[self.output], **vars(self.rule), pause=pause))
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,10 @@ class GlobalResults:
 
         return await self._ask("topology", ask, served, output, kind, rule)
 
+    def share(self, served: Served) -> Served:
+        """The same model, which knows the results that are cached here."""
+        return replace(served, model=replace(served.model, results=self._known))
+
     async def fidelity_curve(
         self, served: Served, output: int, metric: Metric, fill: Fill
     ) -> tuple[FidelityPoint, ...]:

@@ -6,12 +6,14 @@ import json
 import sys
 
 from kanscope_client import Client
-from kanscope_client.api.alternatives import compare, counterfactual, get_comparison, what_if
+from kanscope_client.api.alternatives import ablate, compare, counterfactual, get_comparison, what_if
 from kanscope_client.api.explanations import explain
 from kanscope_client.api.formula import get_formula
 from kanscope_client.api.predictions import predict
 from kanscope_client.api.topology import get_topology
 from kanscope_client.models import (
+    AblateRequest,
+    AblateResponse,
     Against,
     BaselineName,
     CompareRequest,
@@ -72,6 +74,13 @@ wanted = CounterfactualRequest(instances=instances, target=Target(at_most=foreca
 found = counterfactual.sync(model, client=client, body=wanted)
 assert isinstance(found, CounterfactualResponse)
 assert found.counterfactuals[0].reached and not found.counterfactuals[0].changes
+
+removed = ablate.sync(
+    model, client=client, body=AblateRequest(instances=instances, fidelity=1.0, without=["head:0:7:3"])
+)
+assert isinstance(removed, AblateResponse)
+assert removed.ablations[0].prediction == forecast != removed.ablations[0].ablated_prediction
+assert removed.edges.kept < removed.edges.total
 
 compared = compare.sync(model, client=client, body=CompareRequest(instances=instances, against=Against(version="1")))
 assert isinstance(compared, CompareResponse)

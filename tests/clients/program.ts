@@ -46,6 +46,12 @@ const found = await client.POST("/v1/models/{model}:counterfactual", {
 });
 const reached: boolean | undefined = found.data?.counterfactuals[0].reached;
 
+const removed = await client.POST("/v1/models/{model}:ablate", {
+  params,
+  body: { instances, fidelity: 1, without: ["head:0:7:3"] },
+});
+const ablated: number | undefined = removed.data?.ablations[0].ablated_prediction;
+
 const compared = await client.POST("/v1/models/{model}:compare", {
   params,
   body: { instances, against: { version: "1" }, tolerance: 0.001 },
@@ -57,6 +63,9 @@ const changed = await client.GET("/v1/models/{model}/comparison", {
 });
 const written = await client.GET("/v1/models/{model}/formula", { params: { ...params, query: { complexity: 8 } } });
 const expression: string | undefined = written.data?.formulas[0].expression;
+if (ablated === undefined || ablated === forecast || removed.data?.rule.without?.[0] !== "head:0:7:3") {
+  throw new Error(JSON.stringify({ ablated, removed: removed.data }));
+}
 if (unshifted !== forecast || !reached || difference !== 0 || changed.data?.difference !== 0 || !expression) {
   throw new Error(JSON.stringify({ unshifted, reached, difference, changed: changed.data?.difference, expression }));
 }

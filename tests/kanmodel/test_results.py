@@ -74,6 +74,7 @@ def results_of(model, windows):
         "edge": model.edge("lstm:1", "head:1:2"),
         "report": model.report(),
         "what if": model.what_if(windows, shift=(-1, 1, 3)),
+        "ablation": model.ablate(windows, fidelity=0.9),
         "counterfactual": model.counterfactual(windows[:1], at_least=1e9),
         "comparisons": model.compare(None, windows[:2], windows[1:3]),
         "model comparison": model.compare(model),

@@ -5,6 +5,8 @@ where the head reads all steps, step 0 the newest and -1 the one before; ``head:
 Layer 0 of the head is what it reads: units, cells, or nodes that are there already, features or nodes of the front. The
 last layer of the head is the outputs, unless an output function stands between them. The factors of a product node are
 ``{id}.{m}``.
+
+The edge from node i of a layer of a KAN to sub-node j of the next is ``{stage}:{layer}:{i}:{j}``, as in ``head:0:7:3``.
 """
 
 from __future__ import annotations
@@ -55,6 +57,11 @@ def subnode_id(config: ModelConfig, stage: str, layer: int, subnode: int) -> str
     if members.count(node) == 1:
         return node_id(config, stage, layer, node)
     return f"{stage}:{layer}:{node}.{subnode - members.index(node)}"
+
+
+def edge_id(stage: str, layer: int, i: int, j: int) -> str:
+    """Id of the edge from node i of a layer of a stage to sub-node j of the next."""
+    return f"{stage}:{layer}:{i}:{j}"
 
 
 def kind_of(identity: str) -> NodeKind:

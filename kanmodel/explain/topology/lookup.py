@@ -2,15 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from itertools import product
+from numbers import Integral
+from typing import Any
 
 from kanmodel.errors import UnknownNameError
 from kanmodel.explain.structure.ids import node_id, subnode_id
 from kanmodel.explain.topology.graph import TopologyEdge, edge_at
+from kanmodel.explain.topology.pruning import EdgePlace
 from kanmodel.network.chain import Network
 
 N_NAMED = 8  # ids that an error lists
+_ID = re.compile("(front|head):([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})")
+
+
+def find_places(network: Network, edges: Iterable[Any]) -> tuple[EdgePlace, ...]:
+    """The (stage, layer, i, j) of edges in any of the forms of `find_place`, sorted, each once.
+
+    Raises:
+        UnknownNameError: one of them does not exist.
+    """
+    return tuple(sorted({find_place(network, edge) for edge in ([edges] if isinstance(edges, str) else edges)}))
+
+
+def find_place(network: Network, edge: Any, stage: str = "head") -> EdgePlace:
+    """The (stage, layer, i, j) of an edge.
+
+    Args:
+        network: the network.
+        edge: its id, such as ``"head:0:7:3"``; the ids of its ends, such as ``("lstm:7", "head:1:3")``; or the numbers
+            ``(layer, i, j)``, which the name of a stage may precede.
+        stage: that of numbers alone.
+
+    Raises:
+        UnknownNameError: there is no such edge.
+    """
+    match edge:
+        case str() if found := _ID.fullmatch(edge):
+            stage, *numbers = found.groups()
+        case str():
+            raise UnknownNameError(f"there is no edge {edge!r}: an id is such as 'head:0:7:3'")
+        case [str() as source, str() as target]:
+            between = find_edge_between(network, source, target)
+            return between.stage, between.layer, between.i, between.j
+        case [Integral(), Integral(), Integral()]:
+            numbers = edge
+        case [str() as stage, Integral(), Integral(), Integral()]:
+            numbers = edge[1:]
+        case _:
+            raise UnknownNameError(
+                f"an edge is an id such as 'head:0:7:3', two ids of nodes or numbers layer, i, j, but {edge!r} is not"
+            )
+    layer, i, j = (int(number) for number in numbers)
+    known = network.layers.get((stage, layer))
+    if known is None or not (0 <= i < known.config.n_in and 0 <= j < known.config.n_subnodes):
+        find_edge_at(network, stage, layer, i, j)  # raises, with what there is
+    return stage, layer, i, j
 
 
 def find_edge_between(network: Network, source: str, target: str) -> TopologyEdge:

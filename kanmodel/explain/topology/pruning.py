@@ -24,10 +24,11 @@ from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.connectivity import Kept, connected_nodes, leading_subnodes
 from kanmodel.explain.structure.replay import Fidelity, Fill, Replay, compare_outputs, measure_fidelity, r2
 from kanmodel.explain.topology.metrics import Metric, score_edges, usable_metrics
-from kanmodel.explain.topology.thresholds import Thresholds, cut_at_thresholds
+from kanmodel.explain.topology.thresholds import Thresholds, cut_at_thresholds, edges_between
 from kanmodel.network.chain import Network, Place
 from kanmodel.pausing import Pause, go_on
 
+EdgePlace = tuple[str, int, int, int]  # stage, layer, i, j
 EVALUATIONS = 4e9  # of functions of edges along one metric's order, which take some ten seconds of one core
 
 
@@ -41,12 +42,14 @@ class PruningRule:
         fidelity: the R2 against the full model, on the reference windows, that must be kept.
         thresholds: scores to cut at; they take the place of `fidelity`.
         fill: what stands for a pruned edge.
+        without: edges that go in any case, after those that the rest of the rule removes; sorted, each once.
     """
 
     metric: Metric | None = None
     fidelity: float | None = 0.99
     thresholds: Thresholds | None = None
     fill: Fill = "mean"
+    without: tuple[EdgePlace, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,18 @@ def prune_by_rule(
     as the R2 holds; within a KAN, what is cut off from either side goes with them. Of a large network edges go in
     groups (`count_at_once`) until one group costs too much, then those of that group one by one. A network whose
     outputs are not finite holds no fidelity, so it is never what comes out. By thresholds, as pykan's `prune_node`,
-    `prune_edge` and `prune_input` in turn: nodes, then edges, then inputs.
+    `prune_edge` and `prune_input` in turn: nodes, then edges, then inputs. Last, whatever the fidelity, go the edges of
+    `without`, see `remove_edges`.
     Pauses between the networks that are tried.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
-        NonFiniteError: the thresholds leave a network whose outputs are not finite on the reference windows.
+        NonFiniteError: the thresholds, or the edges that go last, leave a network whose outputs are not finite on the
+            reference windows.
     """
+    if rule.without:
+        pruning = prune_by_rule(model, importance, replace(rule, without=()), pause)
+        return remove_edges(model, importance.output, pruning, rule.without)
     replay, output = Replay(model, rule.fill), importance.output
     if rule.thresholds is not None:
         metric = rule.metric or "backward"
@@ -121,6 +129,26 @@ def prune_by_rule(
         edges, nodes = kept[metric], connected_nodes(model.network, output, kept[metric])
         rule = replace(rule, metric=metric)
     return Pruning(rule, edges, nodes, measure_fidelity(model, output, replay, edges))
+
+
+def remove_edges(model: LoadedModel, output: int, pruning: Pruning, without: tuple[EdgePlace, ...]) -> Pruning:
+    """What a rule keeps, without some more edges.
+
+    Nodes that were connected with both sides, within their KAN, and no longer are go too, with their edges. What the
+    rule had left unconnected stays as it is.
+
+    Raises:
+        NonFiniteError: the output is then not finite on the reference windows.
+    """
+    edges = {place: keep.clone() for place, keep in pruning.edges.items()}
+    for stage, layer, i, j in without:
+        edges[stage, layer][j, i] = False
+    before, after = (connected_nodes(model.network, output, kept) for kept in (pruning.edges, edges))
+    cut_off = {place: before[place] & ~after[place] for place in before}
+    edges = edges_between(model.network, edges, {place: ~nodes for place, nodes in cut_off.items()})
+    nodes = {place: keep & ~cut_off[place] for place, keep in pruning.nodes.items()}
+    fidelity = measure_fidelity(model, output, Replay(model, pruning.rule.fill), edges)
+    return Pruning(replace(pruning.rule, without=without), edges, nodes, fidelity)
 
 
 def trace_fidelity(

@@ -12,7 +12,7 @@ from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.compaction import compact_network
 from kanmodel.explain.structure.connectivity import Kept, leading_nodes, leading_subnodes
 from kanmodel.explain.structure.replay import Fidelity, compare_outputs, r2
-from kanmodel.explain.topology.pruning import Pruning, PruningRule, prune_by_rule, prune_network
+from kanmodel.explain.topology.pruning import Pruning, PruningRule, prune_by_rule, prune_network, remove_edges
 from kanmodel.network.chain import Network
 
 TRIES = 4  # to keep the fidelity of every output with fewer than all edges
@@ -48,7 +48,8 @@ def extract_subnetwork(
     """A smaller model: the union of what the rule keeps for each of some outputs, without the nodes that lead nowhere.
 
     With a fidelity, each of these outputs has at least that; where the edges kept for another output would lower it,
-    more edges are kept. Other outputs keep what happens to be left. LSTM units stay, since they feed each other.
+    more edges are kept. Other outputs keep what happens to be left. LSTM units stay, since they feed each other. Last,
+    whatever the fidelity, go the edges of `without`.
 
     The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (error against the targets, where they
     are known) are measured on the reference windows, means over all outputs. All metrics of the full model stand beside
@@ -61,21 +62,27 @@ def extract_subnetwork(
 
     Raises:
         InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
-        NonFiniteError: thresholds leave a network with an output that is not finite on the reference windows.
+        NonFiniteError: thresholds, or the edges that go last, leave a network with an output that is not finite on the
+            reference windows.
     """
-    rules = {importance.output: rule for importance in importances}
+    of_output = {importance.output: importance for importance in importances}
+    rules = dict.fromkeys(of_output, replace(rule, without=()))
     for _ in range(TRIES):
-        prunings = [prune_by_rule(model, importance, rules[importance.output]) for importance in importances]
-        edges = {place: torch.stack([p.edges[place] for p in prunings]).any(dim=0) for place in prunings[0].edges}
-        smaller = _extract(model, replace(prunings[0], edges=edges))
+        prunings = {output: prune_by_rule(model, importance, rules[output]) for output, importance in of_output.items()}
+        smaller = extract_pruned(model, list(prunings.values()))
         missed = _outputs_below(model, smaller, rule, list(rules))
         if not missed:
-            return replace(smaller, metrics=_measure(model, smaller))
+            break
         for output in missed:
-            rules[output] = replace(rule, fidelity=(1 + (rules[output].fidelity or 0.0)) / 2)
-    live = {place: model.network.stages[place[0]][place[1]].live for place in edges}
-    whole = _extract(model, replace(prunings[0], edges=live))
-    return replace(whole, metrics=_measure(model, whole))
+            rules[output] = replace(rules[output], fidelity=(1 + (rules[output].fidelity or 0.0)) / 2)
+    else:
+        live = {place: layer.live for place, layer in model.network.layers.items()}
+        prunings = {output: replace(pruning, edges=live) for output, pruning in prunings.items()}
+        smaller = extract_pruned(model, list(prunings.values()))
+    if rule.without:
+        left = [remove_edges(model, output, pruning, rule.without) for output, pruning in prunings.items()]
+        smaller = extract_pruned(model, left)
+    return replace(smaller, metrics=_measure(model, smaller))
 
 
 def _outputs_below(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, outputs: list[int]) -> list[int]:
@@ -98,10 +105,11 @@ def compare_models(full: LoadedModel, smaller: LoadedModel, output: int) -> Fide
     return compare_outputs(full, output, full.reference_outputs, smaller.reference_outputs)
 
 
-def _extract(model: LoadedModel, pruning: Pruning) -> LoadedModel:
-    """The model with the kept edges alone."""
-    edges, nodes = _leading(model.network, pruning.edges)
-    network = compact_network(prune_network(model, replace(pruning, edges=edges)), nodes)
+def extract_pruned(model: LoadedModel, prunings: Sequence[Pruning]) -> LoadedModel:
+    """The model with nothing but the edges that any of some prunings keeps, which have one fill."""
+    union = {place: torch.stack([p.edges[place] for p in prunings]).any(dim=0) for place in prunings[0].edges}
+    edges, nodes = _leading(model.network, union)
+    network = compact_network(prune_network(model, replace(prunings[0], edges=edges)), nodes)
     return LoadedModel(network, model.reference, {}, Provenance.now("prune", verified=False, parent=model))
 
 

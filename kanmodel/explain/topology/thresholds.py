@@ -48,7 +48,7 @@ def cut_at_thresholds(
     nodes = {(stage, layer): values > thresholds.node for (stage, layer), values in scores.items()}
     for stage, layers in network.stages.items():  # only hidden nodes go
         nodes |= {(stage, end): torch.ones_like(nodes[stage, end]) for end in (0, len(layers))}
-    edges = _between(network, replay.live, nodes)
+    edges = edges_between(network, replay.live, nodes)
 
     scores = score_edges(model, importance, replay.run(edges), metric)
     _refuse_nan(scores, "nodes")
@@ -58,10 +58,10 @@ def cut_at_thresholds(
     scores = score_nodes(model, importance, replay.run(edges), metric)
     _refuse_nan(scores, "edges")
     nodes |= {(stage, 0): scores[stage, 0] > thresholds.input for stage in network.stages}
-    return _between(network, edges, nodes), nodes
+    return edges_between(network, edges, nodes), nodes
 
 
-def _between(network: Network, edges: Kept, nodes: Kept) -> Kept:
+def edges_between(network: Network, edges: Kept, nodes: Kept) -> Kept:
     """The edges both ends of which are among the nodes."""
     return {
         (stage, number): edges[stage, number]

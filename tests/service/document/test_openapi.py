@@ -21,7 +21,7 @@ OPERATIONS = {
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 }
-EXPLAINING = ("explain", "what_if", "counterfactual", "compare")
+EXPLAINING = ("explain", "what_if", "counterfactual", "ablate", "compare")
 OF_REPOSITORY = {"list_repository", "load_model", "unload_model"}
 KINDS = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
 
@@ -121,6 +121,7 @@ def test_operation_ids_are_those_that_clients_are_generated_from():
         "explain",
         "what_if",
         "counterfactual",
+        "ablate",
         "compare",
         "get_comparison",
         "get_formula",
@@ -286,6 +287,7 @@ def test_answers_of_every_shape_of_model_are_as_described(service, name):
         "infer": service.post(f"{path.replace('v1', 'v2')}/infer", make_tensors(body["instances"], explain=True)),
         "what_if": service.post(f"{path}:whatif", {**body, **query, "shift": {"from": -1, "to": 1, "points": 2}}),
         "counterfactual": service.post(f"{path}:counterfactual", {**body, **query, "target": {"at_least": 1e9}}),
+        "ablate": service.post(f"{path}:ablate", {**body, **query, "fidelity": 0.9, "without": ["head:0:0:0"]}),
         "compare": service.post(
             f"{path}:compare", {**body, **query, "against": {"instances": body["instances"][::-1]}}
         ),

@@ -92,7 +92,7 @@ def test_every_route_declares_one_scope():
         elif path.startswith("/v2/repository"):
             assert scopes == ("admin",), path
         else:
-            computes = path.endswith((":explain", ":whatif", ":counterfactual", ":compare"))
+            computes = path.endswith((":explain", ":whatif", ":counterfactual", ":ablate", ":compare"))
             assert scopes == (("explain",) if computes else ("read",)), (method, path)
 
 

@@ -149,6 +149,48 @@ def test_a_comparison_sums_and_changes_its_sign(client):
     assert client.post("/v1/models/m:compare", json={"instances": one, "against": {}}).json()["comparisons"] == [itself]
 
 
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "rule",
+    [
+        {"fidelity": 0.9, "without": ["head:0:1:0"]},
+        {
+            "edge_threshold": 0.05,
+            "node_threshold": 0,
+            "metric": "backward",
+            "fill": "zero",
+            "without": ["head:0:0:1"] * 2,
+        },
+    ],
+)
+def test_an_ablation_is_that_of_the_model_core(service, name, rule):
+    """Both forecasts, the rule with its metric, its cost and its edges, as the topology states them."""
+    loaded, windows = service.models[name], make_windows(service.models[name], 3)
+    answer = ask(service, name, "ablate", windows, **rule)
+    limits = {part: rule[f"{part}_threshold"] for part in ("node", "edge") if f"{part}_threshold" in rule}
+    core = {key: value for key, value in rule.items() if not key.endswith("threshold")}
+    found = Model(loaded).ablate(windows, loaded.config.outputs[-1], thresholds=limits or None, **core)
+    assert [one["prediction"] for one in answer["ablations"]] == pytest.approx(predict(service, name, windows))
+    ablated = [one["ablated_prediction"] for one in answer["ablations"]]
+    assert ablated == pytest.approx(found.ablated_predictions, abs=1e-6 * loaded.output_std[-1])
+    query = {**rule, "output": loaded.config.outputs[-1]}
+    graph = service.get(f"/v1/models/{name}/topology", params=query).json()["graph"]
+    assert {key: answer[key] for key in ("rule", "fidelity", "edges")} == {
+        key: graph[key] for key in ("rule", "fidelity", "edges")
+    }
+    assert answer["rule"]["without"] == rule["without"][:1]
+    assert "without" not in ask(service, name, "ablate", windows, fidelity=0.9)["rule"]
+
+
+def test_an_ablation_that_removes_nothing_is_predict(service):
+    """Where the rule keeps all edges that act, both forecasts are the same number."""
+    windows = make_windows(service.models["nyc-weather"], 2)
+    rule = {"node_threshold": 0, "edge_threshold": 0, "input_threshold": 0, "metric": "contribution"}
+    answer = ask(service, "nyc-weather", "ablate", windows, **rule)
+    assert answer["edges"]["kept"] == answer["edges"]["total"]
+    assert all(one["prediction"] == one["ablated_prediction"] for one in answer["ablations"])
+
+
 @pytest.mark.parametrize(
     ("question", "members", "place"),
     [
@@ -162,6 +204,15 @@ def test_a_comparison_sums_and_changes_its_sign(client):
         ("whatif", {"shift": {"from": 0, "to": 1, "points": 1}}, "shift.points"),
         ("whatif", {"shift": {"from": 0, "to": 1, "points": 31}}, "shift.points"),
         ("whatif", {"more": 1}, "more"),
+        ("ablate", {"without": ["head:0:0:9"]}, "without[0]"),
+        ("ablate", {"without": ["head:0:0:0", "lstm:0"]}, "without[1]"),
+        ("ablate", {"without": "head:0:0:0"}, "without"),
+        ("ablate", {"without": ["head:0:0:0"] * 501}, "without"),
+        ("ablate", {"fidelity": 0.9, "edge_threshold": 0.1}, "fidelity"),
+        ("ablate", {"fidelity": "0.9"}, "fidelity"),
+        ("ablate", {"fidelity": 2}, "fidelity"),
+        ("ablate", {"fill": "median"}, "fill"),
+        ("ablate", {"pruned": True}, "pruned"),
         ("counterfactual", {}, "target"),
         ("counterfactual", {"target": {}}, "target"),
         ("counterfactual", {"target": {"at_least": 1, "between": [1, 2]}}, "target"),
@@ -199,6 +250,7 @@ def test_an_unknown_output_is_404(client):
     """As everywhere."""
     for question, members in (
         ("whatif", {}),
+        ("ablate", {}),
         ("counterfactual", {"target": {"at_least": 1}}),
         ("compare", {"against": {}}),
     ):

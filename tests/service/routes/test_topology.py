@@ -70,6 +70,42 @@ def test_the_answer_is_the_topology(service):
     assert {"edge", "product"} <= set(kinds)
 
 
+def test_edges_go_by_name(service):
+    """`without` removes edges besides the rule's, in any order, and is echoed; the cost is that of what is left."""
+    rule = {"fidelity": 0.9, "fill": "zero"}
+    model = service.models["front"]
+    whole = service.get("/v1/models/front/topology", params=rule).json()
+    edge, other = (edge for edge in whole["edges"] if edge["kind"] == "edge" and edge["layer"] == 0)
+    ids = ["{stage}:{layer}:{i}:{j}".format_map(one) for one in (edge, other)]
+    answers = [
+        service.get("/v1/models/front/topology", params={**rule, "without": names}).json()
+        for names in (ids, [*ids[::-1], ids[0]])
+    ]
+    assert answers[0] == answers[1]
+    graph = answers[0]["graph"]
+    assert graph["rule"] == {**whole["graph"]["rule"], "without": sorted(ids)}
+    places = tuple(sorted((one["stage"], one["layer"], one["i"], one["j"]) for one in (edge, other)))
+    pruning = PruningRule(fidelity=0.9, fill="zero", without=places)
+    topology = build_topology(model, measure_importance(model, 0), pruning)
+    assert graph["fidelity"]["r2"] == topology.fidelity.r2 != whole["graph"]["fidelity"]["r2"]
+    assert graph["edges"]["kept"] == sum(one.kept for one in topology.upstream().kan_edges)
+    listed = service.get("/v1/models/front/edges", params={**rule, "points": 2, "without": ids}).json()
+    assert len(listed["edges"]) == graph["edges"]["kept"] and listed["rule"] == graph["rule"]
+    assert service.get("/v1/models/front/topology", params=rule).json() == whole
+
+
+@pytest.mark.parametrize(
+    ("names", "path"),
+    [(["head:0:0:0", "head:0:99:0"], "without[1]"), (["feature:f0"], "without[0]"), (["head:0:0:0"] * 501, "without")],
+)
+def test_edges_that_do_not_exist_or_are_too_many_are_refused(service, names, path):
+    """422 with the place, in one sentence."""
+    answer = service.get("/v1/models/front/topology", params={"without": names})
+    assert answer.status_code == 422
+    (problem,) = answer.json()["errors"]
+    assert problem["path"] == path and "\n" not in problem["message"] and len(problem["message"]) < 200
+
+
 def test_thresholds_take_the_defaults_of_pykan_and_are_echoed(service):
     """One threshold is enough: the others and the metric are pykan's, and the echoed rule gives the same graph."""
     answer = service.get("/v1/models/front/topology?edge_threshold=0.2").json()

@@ -24,6 +24,7 @@ from kanmodel.explain.topology.pruning import (
     count_at_once,
     prune_by_rule,
     prune_network,
+    remove_edges,
     trace_fidelity,
 )
 from kanmodel.explain.topology.subnetwork import extract_subnetwork
@@ -93,6 +94,12 @@ def connected(model, edges, output):
             alive |= here
             wanted = {i for *_, i in here}
     return alive
+
+
+def ends_of(model, edges):
+    """The nodes that edges join, as (stage, layer, node)."""
+    targets = {(s, n + 1, model.config.stages[s][n].node_of_subnode[j]) for s, n, j, _ in edges}
+    return targets | {(s, n, i) for s, n, _, i in edges}
 
 
 @pytest.mark.parametrize("name", SCORED)
@@ -225,6 +232,60 @@ def test_what_is_cut_off_goes(shape, seed, output, fidelity):
                 assert kept == left
             elif stage == "head":
                 assert kept == entered == {output}
+
+
+@settings(max_examples=examples(12))
+@given(
+    st.sampled_from(["head", "lstm", "front"]),
+    SEEDS,
+    st.integers(0, 1),
+    st.sampled_from(["mean", "zero"]),
+    st.one_of(st.floats(0.5, 0.999), st.floats(0, 0.2).map(lambda edge: replace(ALL, edge=edge))),
+    st.data(),
+)
+def test_edges_go_by_name(shape, seed, output, fill, kept, data):
+    """Besides the named edges go those that they connected; R2 and error are those of a network changed by hand."""
+    model, importance = tiny(shape, seed, output, product=True, targets=("a", "b"))
+    limits = {"thresholds": kept, "fidelity": None} if isinstance(kept, Thresholds) else {"fidelity": kept}
+    rule = PruningRule(fill=fill, **limits)
+    pruning = prune_by_rule(model, importance, rule)
+    before = listed(pruning.edges)
+    everything = [
+        (*place, i, j) for place, layer in model.network.layers.items() for j, i in np.ndindex(*layer.mask.shape)
+    ]
+    without = tuple(sorted(data.draw(st.sets(st.sampled_from(everything), max_size=4))))
+    found = prune_by_rule(model, importance, replace(rule, without=without))
+    left = before - {(stage, number, j, i) for stage, number, i, j in without}
+    ends = [ends_of(model, connected(model, edges, output)) for edges in (before, left)]
+    assert listed(found.edges) == {edge for edge in left if not ends_of(model, {edge}) & (ends[0] - ends[1])}
+    if isinstance(kept, float):
+        assert listed(found.edges) == connected(model, left, output)
+    windows = model.reference.windows
+    full, by_hand = (
+        network(windows)[:, output] for network in (model.network, prune_by_hand(model, listed(found.edges), fill))
+    )
+    assert found.fidelity.r2 == pytest.approx(r2(full, by_hand), abs=1e-9)
+    assert found.rule == replace(pruning.rule, without=without)
+    for place, keep in found.nodes.items():
+        assert not (keep & ~pruning.nodes[place]).any()
+
+
+def test_naming_edges_that_are_gone_changes_nothing():
+    """Nor does naming none: edges, nodes and fidelity are those of the rule alone."""
+    model, importance = tiny("front", 1, product=True)
+    pruning = prune_by_rule(model, importance, PruningRule(fidelity=0.7))
+    gone = [(*place, i, j) for place, keep in pruning.edges.items() for j, i in (~keep).nonzero().tolist()]
+    for without in ((), tuple(sorted(gone))):
+        found = remove_edges(model, 0, pruning, without)
+        assert found.kept == pruning.kept and found.fidelity == pruning.fidelity
+
+
+def test_what_leaves_its_domain_without_an_edge_is_refused():
+    """An output that is not finite without a named edge has no R2."""
+    model = square_root()
+    rule = PruningRule(thresholds=ALL, without=(("head", 0, 0, 0),))
+    with pytest.raises(NonFiniteError, match="not finite"):
+        prune_by_rule(model, measure_importance(model, 0), rule)
 
 
 def test_masked_edges_are_never_kept():
