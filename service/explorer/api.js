@@ -9,7 +9,8 @@ import { h } from "./dom.js";
  *
  * @typedef {object} Ask
  * @property {string} path below `/v1/`
- * @property {Record<string, string | number | boolean | null | undefined>} [query] what is empty is left out
+ * @property {Record<string, string | number | boolean | string[] | null | undefined>} [query] what is empty is left out,
+ *   and of a list each is a parameter
  * @property {unknown} [body] makes it a POST
  * @property {string} [accept] media type of the answer; JSON by default
  */
@@ -50,7 +51,9 @@ export function reasonOf(error) {
 export function urlOf({ path, query = {} }) {
   const url = new URL(path, ROOT);
   for (const [name, value] of Object.entries(query)) {
-    if (value !== null && value !== undefined && value !== "") url.searchParams.set(name, String(value));
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (one !== null && one !== undefined && one !== "") url.searchParams.append(name, String(one));
+    }
   }
   return url;
 }

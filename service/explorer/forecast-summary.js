@@ -3,6 +3,7 @@
 import { symmetric } from "./charts.js";
 import { figure, h } from "./dom.js";
 import { amount, signed } from "./figures.js";
+import { withHelp } from "./help.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 
@@ -13,8 +14,9 @@ const N_WARNINGS = 5; // that are spelled out
  * @param {string | null} unit
  * @param {string} note
  */
-export function tellForecast({ prediction, baseline_prediction: baseline, error, tolerance, converged }, unit, note) {
-  const exact = `No contribution is off by more than about ${amount(error, unit)}`;
+export function tellForecast(explanation, unit, note) {
+  const { prediction, baseline_prediction: baseline, error, residual, tolerance, converged } = explanation;
+  const doubt = converged ? "" : `Not converged to the tolerance of ${amount(tolerance, unit)}: these contributions may be wrong. `;
   return [
     figure("forecast", amount(prediction, unit)),
     h("span", { class: "sign", "aria-hidden": "true" }, "="),
@@ -24,7 +26,11 @@ export function tellForecast({ prediction, baseline_prediction: baseline, error,
     h(
       "p",
       { class: "muted" },
-      `${note}. ${converged ? `${exact}.` : `Not converged to the tolerance of ${amount(tolerance, unit)}: these contributions may be wrong.`}`,
+      `${note}. ${doubt}No contribution is off by more than about `,
+      withHelp(amount(error, unit), "error"),
+      ", and their sum by ",
+      withHelp(amount(residual, unit), "residual"),
+      ".",
     ),
   ];
 }

@@ -13,6 +13,15 @@ export function edgeKey({ stage, layer, i, j }) {
 }
 
 /**
+ * The id of an edge, as the API has it.
+ *
+ * @param {{stage: string, layer: number | string, i: number | string, j: number | string}} edge
+ */
+export function edgeId({ stage, layer, i, j }) {
+  return `${stage}:${layer}:${i}:${j}`;
+}
+
+/**
  * What people call the nodes, by their ids.
  *
  * @param {{nodes: Node[]}} topology

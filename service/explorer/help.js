@@ -18,6 +18,8 @@ const TERMS = {
   complexity: "The prices of all functions in a formula added up, and one: a small number is a short formula.",
   residual: "How far the contributions' sum is from the difference that they explain; exact contributions leave 0.",
   error: "The largest estimated error of any single contribution here, in the target's unit.",
+  ablation:
+    "The forecast that the network still makes without the edges that are pruned and removed, each replaced by its mean over the reference windows.",
   profile: "What a node is made of: the share of each feature in the node's own value, over the reference windows.",
 };
 

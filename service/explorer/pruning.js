@@ -26,8 +26,30 @@ const STOPS = {
  *
  * @param {Record<string, string>} values of the address
  */
-export function ruleQuery({ threshold, fidelity }) {
-  return threshold === undefined ? { fidelity: fidelity ?? FIDELITY } : { edge_threshold: threshold };
+export function ruleQuery(values) {
+  const { threshold, fidelity } = values;
+  const limit = threshold === undefined ? { fidelity: fidelity ?? FIDELITY } : { edge_threshold: threshold };
+  return { ...limit, without: readRemoved(values) };
+}
+
+/**
+ * The same as a body has it.
+ *
+ * @param {Record<string, string>} values of the address
+ */
+export function ruleBody({ threshold, fidelity, ...values }) {
+  const limit =
+    threshold === undefined ? { fidelity: Number(fidelity ?? FIDELITY) } : { edge_threshold: Number(threshold) };
+  return { ...limit, without: readRemoved(values) };
+}
+
+/**
+ * The edges that are removed by hand, by their ids.
+ *
+ * @param {Record<string, string>} values of the address
+ */
+export function readRemoved({ without }) {
+  return [...new Set(without?.split(",").filter(Boolean))];
 }
 
 /** @param {Page} page */

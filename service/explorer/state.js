@@ -24,7 +24,7 @@ export function readState(hash) {
  */
 export function writeState({ view, values }) {
   const known = Object.entries(values).filter(([, value]) => value !== "");
-  const query = new URLSearchParams(known).toString().replaceAll("%2F", "/").replaceAll("%3A", ":");
+  const query = new URLSearchParams(known).toString().replace(/%2F|%3A|%2C/g, decodeURIComponent);
   return `#/${view}${query && `?${query}`}`;
 }
 
@@ -49,6 +49,7 @@ export function carry(values, before, after) {
         ? after.features.some(({ name }) => node === `feature:${name}`)
         : isSameNetwork,
     edge: () => isSameNetwork,
+    without: () => isSameNetwork,
     window: fits,
     from: () => false, // a reference window of the same number may be another
     baseline: fits,

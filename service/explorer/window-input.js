@@ -4,6 +4,7 @@ import { askJson, reasonOf } from "./api.js";
 import { h, segments } from "./dom.js";
 import { amount } from "./figures.js";
 import { findDay } from "./references.js";
+import { windowTable } from "./window-table.js";
 import { packWindow, readWindow, unpackWindow } from "./windows.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
@@ -85,11 +86,13 @@ export function windowInput(page, reject) {
     problem.textContent = "";
     if (isReference) reference.set(origin);
     else own.set(origin, before?.window ?? window);
+    const compared = other ? { instance: other.window } : (values.baseline ?? "mean");
+    own.many.set(compared);
     const said = before ? `changed from ${before.note}` : note;
     return {
       ...{ source: shown, origin, window, before: before?.window, other: other?.window },
       note: other ? `${said}; compared with ${other.note}` : said,
-      baseline: other ? { instance: other.window } : (values.baseline ?? "mean"),
+      baseline: compared,
     };
   };
   return { element, set, isOwn: () => !shown.startsWith("ref:"), refuse };
@@ -103,7 +106,7 @@ export function windowInput(page, reject) {
  * @param {AbortSignal} [signal]
  * @returns {Promise<Loaded>}
  */
-async function loadWindow(source, page, signal) {
+export async function loadWindow(source, page, signal) {
   const [kind, given] = source.split(/:(.*)/s);
   if (kind !== "ref") return { window: await unpackWindow(given, page.model), note: "your own window" };
   const answer = await loadReference(given, page, signal);
@@ -216,7 +219,9 @@ function baselineChoice(page, shown) {
 function ownWindow(page, accept, refuse) {
   const text = h("textarea", { id: "window", rows: 5, spellcheck: "false", placeholder: placeholderOf(page.model) });
   const accepted = { packed: "", text: "" };
+  const many = windowTable(page);
   const take = async (/** @type {string} */ given) => {
+    many.offer(given);
     try {
       const packed = `z:${await packWindow(readWindow(given, page.model))}`;
       Object.assign(accepted, { packed, text: given });
@@ -249,7 +254,7 @@ function ownWindow(page, accept, refuse) {
     h(
       "label",
       { for: "window" },
-      `JSON or a table of ${page.model.lookback} rows, oldest first; paste it, or drop a file here`,
+      `JSON or a table of ${page.model.lookback} rows or more, oldest first; paste it, or drop a file here`,
     ),
     text,
     h(
@@ -259,6 +264,7 @@ function ownWindow(page, accept, refuse) {
       h("label", { for: "file" }, "or a file"),
       file,
     ),
+    many.element,
   );
   /**
    * Shows the window of the address, as it was given where it was given here.
@@ -269,7 +275,7 @@ function ownWindow(page, accept, refuse) {
   const set = (packed, window) => {
     text.value = packed === accepted.packed ? accepted.text : JSON.stringify(window);
   };
-  return { element, set, focus: () => text.focus() };
+  return { element, set, many, focus: () => text.focus() };
 }
 
 /** @param {Schemas["ModelInfo"]} model */

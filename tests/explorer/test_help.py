@@ -9,6 +9,7 @@ PHONE = {"viewport": {"width": 390, "height": 844}, "has_touch": True}
 PLACES = [
     ("network", ["R²", "MAE", "contribution", "score", "opacity"]),
     ("edge", ["contribution", "score", "price", "profile"]),
+    ("forecast", ["error", "residual"]),
     ("features", ["verdict", "share", "contribution"]),
     ("formula", ["R²", "MAE", "complexity", "profile"]),
 ]

@@ -1,11 +1,12 @@
 /** The network: the service's picture of what a rule keeps, what that costs, and the edges as a list. */
 
+import { ablationControl } from "../ablation.js";
 import { titleBar } from "../actions.js";
 import { askJson, reasonOf } from "../api.js";
 import { h, segments, table } from "../dom.js";
 import { enliven, fetchDrawing } from "../drawing.js";
 import { amount, percent, range } from "../figures.js";
-import { edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
+import { edgeId, edgeKey, labelsOf, nameEdge, strongestFirst } from "../graph.js";
 import { help, withHelp } from "../help.js";
 import { chosenNode, pathsControl, sharesOf } from "../paths.js";
 import { pruningControl, ruleQuery, tellCost } from "../pruning.js";
@@ -25,6 +26,7 @@ export function create(page) {
   let shown;
   const { element: drawing, stage, reveal } = zoomable("Picture of the network");
   const pruning = pruningControl(page);
+  const ablation = ablationControl(page);
   const paths = pathsControl(page);
   const cost = h("div", { class: "cost", "aria-live": "polite" });
   const curve = h("figure", { class: "chart" });
@@ -48,6 +50,7 @@ export function create(page) {
         "aside",
         { "aria-label": "Pruning and look" },
         h("section", { class: "card" }, h("h2", {}, "Prune"), pruning.element, cost, curve),
+        ablation.element,
         h("section", { class: "card" }, h("h2", {}, "Look ", help("opacity")), color.element, pruned.element),
       ),
     ),
@@ -82,6 +85,7 @@ export function create(page) {
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
     pruning.set(values);
+    const naming = ablation.set(values, signal);
     color.set(values.color ?? "score");
     pruned.set(values.pruned ?? "fold");
     const through = chosenNode(values, page.output);
@@ -92,10 +96,16 @@ export function create(page) {
       /** @type {Promise<Topology>} */ (askJson(ask, signal)),
       fetchDrawing(drawn, signal),
     ]);
+    await naming;
     const link = (/** @type {string} */ edge) => page.link("edge", { edge });
-    const open = (/** @type {string} */ edge) => (location.hash = link(edge));
+    const kept = new Set(topology.edges.flatMap((edge) => (edge.kept && edge.kind === "edge" ? [edgeId(edge)] : [])));
+    const toggle = (/** @type {string} */ id) => ablation.toggle(id, kept.has(id));
+    const open = (/** @type {string} */ edge) => {
+      if (ablation.isRemoving()) toggle(edge.replaceAll("/", ":"));
+      else location.hash = link(edge);
+    };
     const choose = (/** @type {string} */ node) => page.set({ through: node === through ? "" : node });
-    replacePicture(stage, root, enliven(root, teller(topology, page.unit), open, reveal, choose));
+    replacePicture(stage, root, enliven(root, teller(topology, page.unit, values.click), open, reveal, choose));
     document.addEventListener("keydown", ({ key }) => key === "Escape" && through && page.set({ through: "" }), { signal });
     paths.set(through, topology);
     cost.replaceChildren(...tellCost(topology, page.unit));
@@ -103,15 +113,16 @@ export function create(page) {
     listed.textContent = feature
       ? `Edges that ${feature.name} takes part in, the strongest first`
       : "Kept edges, the strongest first";
-    edges.replaceChildren(edgeTable(topology, page.unit, link, feature));
+    replaceRows(edges, edgeTable(topology, page.unit, link, ablation.drop, feature));
     shown = { ask, name: `${page.model.name}-network`, data: topology, rows: edgeRows(topology), picture: () => text };
+    void ablation.follow(values, signal);
     void traceCost(topology, values, signal);
   };
   return { element, update };
 }
 
 /**
- * Puts a picture in the place of another; the part that had the focus has it again.
+ * Puts a picture in the place of another; the part that had the focus has it again, or if it is gone the first.
  *
  * @param {HTMLElement} place
  * @param {SVGSVGElement} root
@@ -121,16 +132,30 @@ function replacePicture(place, root, picture) {
   const focused = place.contains(document.activeElement) ? document.activeElement?.getAttribute("aria-label") : null;
   root.style.transform = place.querySelector("svg")?.style.transform ?? "";
   place.replaceChildren(picture);
-  const again = focused && [...root.querySelectorAll("g")].find((part) => part.getAttribute("aria-label") === focused);
-  if (again) again.focus();
+  if (!focused) return;
+  const again = [...root.querySelectorAll("g")].find((part) => part.getAttribute("aria-label") === focused);
+  (again ?? /** @type {SVGGElement | null} */ (root.querySelector("g[tabindex='0']")))?.focus();
+}
+
+/**
+ * Puts a table in the place of another; the button at the place of the one that had the focus has it.
+ *
+ * @param {HTMLElement} place
+ * @param {HTMLTableElement} table
+ */
+function replaceRows(place, table) {
+  const focused = [...place.querySelectorAll("button")].findIndex((button) => button === document.activeElement);
+  place.replaceChildren(table);
+  if (focused >= 0) ([...place.querySelectorAll("button")][focused] ?? place).focus();
 }
 
 /**
  * @param {Topology} topology
  * @param {string | null} unit
+ * @param {string | undefined} click what one on an edge does
  * @returns {(part: SVGGElement) => string[]}
  */
-function teller(topology, unit) {
+function teller(topology, unit, click) {
   const nodes = new Map(topology.nodes.map((node) => [node.id, node]));
   const labels = labelsOf(topology);
   const edges = new Map(topology.edges.map((edge) => [`${edge.kind} ${edgeKey(edge)}`, edge]));
@@ -138,7 +163,7 @@ function teller(topology, unit) {
     const { node, kind } = part.dataset;
     if (node !== undefined) return tellNode(nodes.get(node), unit);
     if (kind !== undefined)
-      return tellEdge(edges.get(`${kind} ${edgeKey(/** @type {any} */ (part.dataset))}`), labels, unit);
+      return tellEdge(edges.get(`${kind} ${edgeKey(/** @type {any} */ (part.dataset))}`), labels, unit, click);
     return part.getAttribute("aria-label")?.split(", pruned: ") ?? [];
   };
 }
@@ -158,13 +183,14 @@ function tellNode(node, unit) {
  * @param {Edge | undefined} edge
  * @param {Map<string, string>} labels of the nodes
  * @param {string | null} unit
+ * @param {string | undefined} click what one does
  */
-function tellEdge(edge, labels, unit) {
+function tellEdge(edge, labels, unit, click) {
   if (!edge) return [];
   const lines = [nameEdge(edge, labels), ...tellWorth(edge, unit)];
   if (edge.share !== undefined) lines.push(`${percent(edge.share)} of the unit's profile`);
   if (edge.outside_grid) lines.push(`${percent(edge.outside_grid)} of its inputs outside the grid`);
-  if (edge.kind === "edge") lines.push("Click, or press Enter, for its function");
+  if (edge.kind === "edge") lines.push(`Click, or press Enter, ${click === "remove" ? "to remove it" : "for its function"}`);
   return lines;
 }
 
@@ -187,16 +213,32 @@ function tellWorth({ contribution, interval, scores, kept }, unit) {
  * @param {Topology} topology
  * @param {string | null} unit
  * @param {(edge: string) => string} link
+ * @param {(edge: string) => void} drop
  * @param {ReturnType<typeof sharesOf>} feature whose share in each edge is told as well
  */
-function edgeTable(topology, unit, link, feature) {
+function edgeTable(topology, unit, link, drop, feature) {
   const labels = labelsOf(topology);
   const kept = strongestFirst(topology).filter((edge) => edge.kept);
+  const remove = (/** @type {Edge} */ edge) =>
+    h(
+      "button",
+      {
+        type: "button",
+        class: "small",
+        "aria-label": `Remove ${nameEdge(edge, labels)}`,
+        onclick: () => drop(edgeId(edge)),
+      },
+      "Remove",
+    );
   const rows = kept.map((edge) =>
     h(
       "tr",
       {},
-      h("td", {}, h("a", { href: link(edgeKey(edge)) }, nameEdge(edge, labels))),
+      h(
+        "td",
+        {},
+        h("div", { class: "removable" }, h("a", { href: link(edgeKey(edge)) }, nameEdge(edge, labels)), remove(edge)),
+      ),
       h("td", { class: "number" }, amount(edge.contribution, unit)),
       h("td", { class: "number" }, range(edge.interval)),
       h("td", { class: "number" }, edge.scores ? amount(edge.scores.backward) : ""),
