@@ -28,7 +28,7 @@ export function windowTable(page) {
   let baseline = "mean";
   let running = new AbortController();
   const said = h("p", { role: "status" });
-  const problem = h("p", { class: "wrong", role: "alert" });
+  const problem = h("p", { class: "rejected", role: "alert" });
   const bar = h("progress", { "aria-label": "Windows explained" });
   const button = (/** @type {string} */ label, /** @type {() => void} */ act) =>
     h("button", { type: "button", onclick: act }, label);

@@ -332,7 +332,7 @@ def test_going_back_leads_to_the_view_before(server, open_tab):
 def test_the_keyboard_alone_reaches_everything(server, open_tab):
     """Tab stops at every control, and once at the picture, where arrows lead to every part; Enter opens an edge.
 
-    Each stop has a name and a mark.
+    The buttons of the table's rows are one stop too, and each stop has a name and a mark.
     """
     page = open_tab(server).show("network?model=nyc-weather")
     reached = []
@@ -361,7 +361,7 @@ def test_the_keyboard_alone_reaches_everything(server, open_tab):
     controls = page.evaluate(
         """() => {
           const all = document.querySelectorAll("a[href], button, select, input, summary, [tabindex='0']");
-          const seen = [...all].filter((one) => one.checkVisibility());
+          const seen = [...all].filter((one) => one.checkVisibility() && one.tabIndex >= 0);
           return new Set(seen.map((one) => (one.type === "radio" ? one.name : one))).size;
         }"""
     )
@@ -374,6 +374,7 @@ def test_the_keyboard_alone_reaches_everything(server, open_tab):
     assert {label for tag, _, _, label, _ in reached if tag == "button"} == {
         *("Copy as curl", "JSON", "CSV", "SVG", "PNG"),
         *("Zoom in", "Zoom out", "Fit into the view"),
+        "Remove head 1:3 → target_dtemp_6h+1",
         *(f"What does “{term}” mean?" for term in ("R²", "MAE", "opacity", "contribution", "score")),
     }
     assert {"Network", "Edge", "Forecast", "Features", "Formula", "Compare", "Model", "Report"} <= {

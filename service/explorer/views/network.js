@@ -138,15 +138,37 @@ function replacePicture(place, root, picture) {
 }
 
 /**
- * Puts a table in the place of another; the button at the place of the one that had the focus has it.
+ * Puts a table in the place of another. The buttons of its rows are one stop of the tab key, between which the arrows
+ * up and down lead; the one at the place of the one that had the focus has it.
  *
  * @param {HTMLElement} place
  * @param {HTMLTableElement} table
  */
 function replaceRows(place, table) {
-  const focused = [...place.querySelectorAll("button")].findIndex((button) => button === document.activeElement);
+  const focused = buttonsOf(place).findIndex((button) => button === document.activeElement);
   place.replaceChildren(table);
-  if (focused >= 0) ([...place.querySelectorAll("button")][focused] ?? place).focus();
+  const buttons = buttonsOf(table);
+  const stop = (/** @type {number} */ at) => buttons.forEach((button, other) => (button.tabIndex = other === at ? 0 : -1));
+  const go = (/** @type {number} */ at) => {
+    stop(at);
+    buttons[at].focus();
+  };
+  table.addEventListener("keydown", (event) => {
+    const from = buttons.findIndex((button) => button === document.activeElement);
+    const to = from + Number(event.key === "ArrowDown") - Number(event.key === "ArrowUp");
+    if (from < 0 || to === from || !buttons[to]) return;
+    event.preventDefault(); // which would scroll
+    go(to);
+  });
+  stop(0);
+  if (focused < 0) return;
+  if (buttons.length) go(Math.min(focused, buttons.length - 1));
+  else place.focus();
+}
+
+/** @param {HTMLElement} place */
+function buttonsOf(place) {
+  return /** @type {HTMLButtonElement[]} */ ([...place.querySelectorAll("tbody button")]);
 }
 
 /**
