@@ -104,7 +104,7 @@ def test_several_windows_in_json_become_rows(small, open_tab):
 
 
 def test_rows_that_are_wrong_are_named(small, open_tab):
-    """No window holds a row that is no number; what the service refuses is told by its row, and what was done is kept."""
+    """No window holds a row that is no number; what the service refuses is told by its row, and the rest is kept."""
     page = open_tab(small).show("forecast?model=small")
     rows = rows_of(60)
     rows[9][2] = "n/a"
