@@ -29,7 +29,10 @@ export function ablationControl(page) {
   });
   const list = h("ul", { class: "removed", "aria-label": "Edges removed by hand" });
   const forecast = h("div", { class: "cost", "aria-live": "polite" });
-  const change = (/** @type {string[]} */ edges) => page.set({ without: edges.join(",") });
+  const change = (/** @type {string[]} */ edges) => {
+    removed = edges; // at once: another may go before the page has followed
+    return page.set({ without: edges.join(",") });
+  };
   const element = h("section", { class: "card ablation" }, h("h2", {}, "Remove by hand"), mode.element, list, forecast);
 
   const drop = (/** @type {string} */ edge) => void change([...removed, edge]);

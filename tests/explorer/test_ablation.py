@@ -83,6 +83,17 @@ def test_edges_are_removed_with_the_keyboard_alone(server, open_tab):
     assert tab.problems == []
 
 
+def test_edges_are_removed_faster_than_the_page_follows(server, open_tab):
+    """Clicks in a row remove each what they are on, though no answer has come between them."""
+    tab = open_tab(server)
+    page = tab.show("network?model=nyc-weather&fidelity=1")
+    page.locator("main tbody button").evaluate_all("(all) => all.slice(3, 6).forEach((one) => one.click())")
+    expect(page.get_by_role("button", name=re.compile("^Put back "))).to_have_count(3)
+    ids = re.search("without=([^&]+)", page.url)[1].split(",")
+    shows(page, graph_of(server, fidelity=1, without=ids))
+    assert tab.problems == []
+
+
 def test_the_forecast_that_is_shown_follows(server, open_tab):
     """Of the window of the address: by the full model, and by what is left, as :ablate says; also after a change."""
     tab = open_tab(server)

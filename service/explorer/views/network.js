@@ -85,7 +85,6 @@ export function create(page) {
   /** @type {import("../app.js").View["update"]} */
   const update = async (values, signal) => {
     pruning.set(values);
-    const naming = ablation.set(values, signal);
     color.set(values.color ?? "score");
     pruned.set(values.pruned ?? "fold");
     const through = chosenNode(values, page.output);
@@ -95,8 +94,8 @@ export function create(page) {
     const [topology, { root, text }] = await Promise.all([
       /** @type {Promise<Topology>} */ (askJson(ask, signal)),
       fetchDrawing(drawn, signal),
+      ablation.set(values, signal),
     ]);
-    await naming;
     const link = (/** @type {string} */ edge) => page.link("edge", { edge });
     const kept = new Set(topology.edges.flatMap((edge) => (edge.kept && edge.kind === "edge" ? [edgeId(edge)] : [])));
     const toggle = (/** @type {string} */ id) => ablation.toggle(id, kept.has(id));
