@@ -1,4 +1,4 @@
-"""The arguments of `what_if` and `counterfactual`, by name -> what the core takes, by number."""
+"""Arguments of `Model.what_if` and `Model.counterfactual`, checked and converted from names to indices."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from kanmodel.windows import rows_of_steps
 
 
 def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> list[int]:
-    """Numbers of features, in the given order; of all without names.
+    """Indices of features, in the given order; of all features if `names` is None.
 
     Raises:
-        DataError: no name, or one that stands there twice.
+        DataError: there is no name, or one is repeated.
         UnknownNameError: there is no such feature.
     """
     known = config.feature_names
@@ -36,10 +36,10 @@ def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> lis
 
 
 def find_steps(config: ModelConfig, steps: Sequence[int] | None) -> slice:
-    """The steps from the first to the last of two numbers, both included; 0 is the newest. All without.
+    """The rows from a first to a last step, inclusive, 0 the newest; all rows if `steps` is None.
 
     Raises:
-        DataError: no two such numbers.
+        DataError: `steps` is not two such numbers.
     """
     oldest = 1 - config.lookback
     if steps is None:
@@ -53,25 +53,25 @@ def find_steps(config: ModelConfig, steps: Sequence[int] | None) -> slice:
 
 
 def make_shift(shift: Sequence[float] | Shift | None) -> Shift | None:
-    """What is added: from, to, and how many points, 21 without.
+    """The shift to add: from, to and number of points, 21 by default.
 
     Raises:
-        DataError: something else.
+        DataError: `shift` has another form.
     """
     if shift is None or isinstance(shift, Shift):
         return shift
     if len(shift) not in (2, 3) or not all(isinstance(value, Real) for value in shift):
-        raise DataError.at("shift", f"must be from, to, and how many points, but is {shift!r}")
+        raise DataError.at("shift", f"must be from, to and number of points, but is {shift!r}")
     if len(shift) == 3 and not _is_whole(shift[2]):
         raise DataError.at("shift.points", f"must be a whole number from 2, but is {shift[2]!r}")
     return Shift(float(shift[0]), float(shift[1]), *(int(points) for points in shift[2:]))
 
 
 def make_goal(at_least: float | None, at_most: float | None, between: Sequence[float] | None) -> Goal:
-    """Where the forecast shall lie.
+    """The range that the forecast must reach.
 
     Raises:
-        DataError: none of the three, several, or no numbers.
+        DataError: not exactly one of the three is given, or it is not a finite number.
     """
     bounds = {"at_least": at_least, "at_most": at_most, "between": between}
     given = {name: bound for name, bound in bounds.items() if bound is not None}

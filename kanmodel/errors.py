@@ -1,18 +1,18 @@
-"""What can go wrong in the model core, as one tree.
+"""The exceptions of the model core, as one tree.
 
     KanscopeError
     ├── ConfigError            an architecture that cannot exist
     ├── CheckpointError        a file that is not a readable checkpoint
-    ├── UnreadableModelError   a live module that is no chain of known layers
+    ├── UnreadableModelError   a live module that is not a chain of known layers
     ├── DataError              a table, window or value that cannot be used
     │   └── InsufficientReferenceError   too few reference windows for a statistic
     ├── UnknownNameError       a feature, output, edge or option that does not exist
-    ├── IncompleteError        an explanation that is further from adding up than what it explains
+    ├── IncompleteError        an explanation whose residual (convergence delta) is larger than what it explains
     ├── NonFiniteError         a computation whose result is not finite
-    └── ExportError            a model that ONNX cannot state, or computes differently
+    └── ExportError            a model that has no ONNX form, or whose graph computes something else
 
-Every message is one sentence that names the place. No class knows an HTTP status or an exit code:
-`service.http.errors` maps classes to them.
+Every message is one sentence that names the place. No class knows an HTTP status; `service.http.errors` maps classes
+to statuses.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 
 class KanscopeError(Exception):
-    """Base of every error that the model core raises on purpose."""
+    """Base of every exception that the model core raises deliberately."""
 
 
 class ConfigError(KanscopeError):
@@ -30,11 +30,11 @@ class ConfigError(KanscopeError):
 
 
 class CheckpointError(KanscopeError):
-    """The file is not a checkpoint that this version can read; the message says what differs first."""
+    """The file is not a checkpoint that this version can read; the message names the first difference."""
 
 
 class UnreadableModelError(KanscopeError):
-    """The module is no chain of layers that this version can read; the message says which part or where it differs."""
+    """The module is not a chain of layers that this version can read; the message names the part or the difference."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class DataError(KanscopeError):
     """Input that cannot be used, with a place for each bad value.
 
     Attributes:
-        problems: the bad values found, in reading order; empty where the error has no single place.
+        problems: the bad values found, in reading order; empty if the error has no place.
     """
 
     def __init__(self, message: str, problems: Sequence[Problem] = ()) -> None:
@@ -68,11 +68,11 @@ class DataError(KanscopeError):
 
 
 class InsufficientReferenceError(DataError):
-    """A statistic needs more reference windows than the checkpoint holds."""
+    """A statistic needs more reference windows than the checkpoint has."""
 
 
 class UnknownNameError(KanscopeError):
-    """A name or index that does not exist; the message lists what does."""
+    """A name or index that does not exist; the message lists those that do."""
 
 
 class IncompleteError(KanscopeError):
@@ -100,4 +100,4 @@ class NonFiniteError(KanscopeError):
 
 
 class ExportError(KanscopeError):
-    """The model cannot be written as an ONNX graph; the message names the layer, or by how much the graph differs."""
+    """The model cannot be written as an ONNX graph; the message names the layer, or states the difference."""

@@ -1,4 +1,4 @@
-"""A checkpoint as an ONNX file, which is compared with the model before it is written."""
+"""ONNX export: writes a model as an ONNX file after comparing the graph with the model on the reference windows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kanmodel.graph.forward import write_forward
 from kanmodel.graph.session import Session
 from kanmodel.scaling import Array
 
-# In standard deviations of each output on the reference windows. ONNX has a layer norm's eps in float32 always.
+# In standard deviations of each output on the reference windows. In ONNX the eps of a layer norm is always float32.
 TOLERANCE = {"float32": 1e-5, "float64": 1e-7}
 ROUNDING = 8  # how many times the model's own rounding errors may be exceeded where those are larger
 BATCH = 64  # windows that are compared at once
@@ -26,11 +26,11 @@ BATCH = 64  # windows that are compared at once
 
 @dataclass(frozen=True)
 class OnnxExport:
-    """An ONNX file, and how near it is to its model on the reference windows.
+    """A written ONNX file, and its largest difference from the model on the reference windows.
 
     Attributes:
         path: the file.
-        windows: reference windows that it was compared on.
+        windows: number of reference windows on which it was compared.
         difference: the largest difference of a prediction, in the unit of its target.
         relative_difference: the same in standard deviations of that output.
     """
@@ -48,7 +48,7 @@ def export_onnx(model: LoadedModel, path: Path) -> OnnxExport:
 
     Args:
         model: the model.
-        path: the file, ``*.onnx``; a crash on the way leaves the old one.
+        path: the file, ``*.onnx``; replaced atomically.
 
     Raises:
         ExportError: a layer has no ONNX form, ONNX Runtime computes another prediction for a reference window, or the
@@ -72,7 +72,7 @@ def _verify(model: LoadedModel, session: Session) -> tuple[float, float]:
     """The largest difference on the reference windows, in the unit of its target and in standard deviations.
 
     Raises:
-        ExportError: it is above what `TOLERANCE` and rounding explain.
+        ExportError: it is larger than `TOLERANCE` and the model's rounding errors allow.
     """
     rounding, difference = np.zeros((2, len(model.config.outputs)))
     for batch in torch.split(model.reference.windows, BATCH):
@@ -93,7 +93,7 @@ def _verify(model: LoadedModel, session: Session) -> tuple[float, float]:
 
 
 def _larger(largest: Array, differences: Array) -> Array:
-    """NaN where a difference is NaN, which no tolerance allows."""
+    """The larger of two differences; NaN, which no tolerance allows, if a difference is NaN."""
     larger: Array = np.maximum(largest, np.abs(differences).max(axis=0))
     return larger
 

@@ -1,4 +1,4 @@
-"""What a model says of itself, before anything is asked."""
+"""Descriptive properties of a model: features, outputs, reference windows, scaling, metrics and provenance."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ N_NAMED = 8  # outputs or features that a text lists
 
 @dataclass(frozen=True)
 class Reference:
-    """The windows on which every global question is answered, in time order.
+    """The reference windows, on which everything about the model as a whole is measured, in time order.
 
     Attributes:
         windows: (n, lookback, n_features), original units, oldest step first.
-        targets: what was to be forecast, (n, n_outputs), original units; None where unknown.
-        times: time stamp of each window's last step; None where unknown.
+        targets: true values of the outputs, (n, n_outputs), original units; None if unknown.
+        times: time stamp of each window's last step; None if unknown.
     """
 
     windows: Array
@@ -42,8 +42,8 @@ class Facts(Result):
     """A checkpoint, its features, outputs and reference windows; all in original units.
 
     Attributes:
-        loaded: the network with its reference windows, for the library itself; it reads model units.
-        name: for titles of pictures; that of the file, without its suffix.
+        loaded: the network with its reference windows, for internal use; it takes model units.
+        name: used in titles; the name of the file without its suffix.
     """
 
     loaded: LoadedModel
@@ -61,7 +61,7 @@ class Facts(Result):
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """The groups of the checkpoint, then the features that are in none; empty where it has no groups."""
+        """The checkpoint's groups, then the features without a group; empty if it has no groups."""
         groups = self.config.groups
         return resolve_groups(groups, self.config.feature_names).names if groups else ()
 
@@ -82,7 +82,7 @@ class Facts(Result):
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Figures of the training, such as ``test_r2``."""
+        """Metrics measured in training, such as ``test_r2``."""
         return dict(self.loaded.metrics)
 
     @property
@@ -92,17 +92,17 @@ class Facts(Result):
 
     @property
     def scaling(self) -> Scaling:
-        """How the network scales what it reads and gives."""
+        """The scaling of the network's inputs and outputs."""
         return self.loaded.scaling
 
     @property
     def feature_range(self) -> tuple[Array, Array]:
-        """Smallest and largest value of each feature in training, infinite where unknown, (n_features,) each."""
+        """Smallest and largest training value of each feature, infinite if unknown, (n_features,) each."""
         return self.loaded.feature_low, self.loaded.feature_high
 
     @property
     def output_std(self) -> Array:
-        """Standard deviation of each output on the reference windows, (n_outputs,), as tolerances have it."""
+        """Standard deviation of each output on the reference windows, (n_outputs,), the unit of tolerances."""
         return self.loaded.output_std
 
     @property
@@ -118,7 +118,7 @@ class Facts(Result):
 
     @cached_property
     def reference_predictions(self) -> Array:
-        """Predictions for the reference windows, (n, n_outputs), original units; to rounding what `predict` gives."""
+        """Predictions for the reference windows, (n, n_outputs), original units; those of `predict` up to rounding."""
         return self.scaling.outputs_to_original(self.loaded.reference_outputs)
 
     def table(self) -> list[dict[str, Any]]:
@@ -129,7 +129,7 @@ class Facts(Result):
         return f"Model {self.name}"
 
     def _details(self) -> str:
-        """The card of the model, without a picture: pruning for one may take seconds, which `topology` is asked for."""
+        """The card of the model, without a picture, because pruning for one may take seconds; see `topology`."""
         return (
             html.write_heading(self._title())
             + html.write_facts(self._facts())

@@ -1,4 +1,4 @@
-"""Files that are whole, whatever happens while they are written."""
+"""Atomic replacement of files."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import IO
 
 @contextmanager
 def replacing(path: Path, prefix: str) -> Iterator[IO[bytes]]:
-    """Writes a temporary file beside another, flushes it to disk, and gives it the other's name once it is whole.
+    """Opens a temporary file beside `path` for writing, and renames it to `path` once it is complete and on disk.
 
     Args:
-        path: the file that comes to be, or is replaced.
-        prefix: of the temporary file's name, which ends in ``.tmp``.
+        path: the file to create or replace.
+        prefix: prefix of the temporary file's name, which ends in ``.tmp``.
 
     Raises:
         OSError: it cannot be written; the old file is still there, and no temporary one.

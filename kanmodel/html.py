@@ -1,8 +1,8 @@
-"""Results as self-contained HTML: no script, and nothing that is loaded.
+"""Results as self-contained HTML, without scripts or external resources.
 
-A file has its picture as inline SVG, whose parts have titles to hover over. A notebook has it as an image of a data
-URL: in a notebook that is not trusted JupyterLab removes `svg` and `style` elements, but keeps images, tables and
-`details`. An image follows the light or dark of the page that it stands in, as tables do.
+A page has its picture as inline SVG, whose parts have titles to hover over. A notebook has it as an image with a data
+URL: in an untrusted notebook JupyterLab removes `svg` and `style` elements, but keeps images, tables and `details`.
+Like tables, an image follows the light or dark theme of its page.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from html import escape
 from kanmodel.text import Row, is_column_of_numbers, printable, write_value
 
 N_ROWS = 100  # of a table; the rest are counted
-# In what the drawing writes, a value holds neither a quote nor a bracket, and no text holds a tag: all are escaped.
+# Regular expressions suffice: the drawing escapes quotes and brackets in values, and tags in texts.
 _GROUP = re.compile(r"<g [^>]*>")
 _FOR_PAGES = re.compile(r' (?:data-[a-z-]+|tabindex|aria-label)="[^"]*"')
 _TITLE = re.compile(r"<title>[^<]*</title>")
@@ -53,7 +53,7 @@ def write_page(title: str, body: str, theme: str) -> str:
     Args:
         title: plain text.
         body: markup.
-        theme: ``light``, ``dark``, or ``auto``, which follows the reader.
+        theme: ``light``, ``dark``, or ``auto``, which follows the reader's settings.
     """
     colors = f"body{{{_COLORS[theme]}}}" if theme in _COLORS else _FOLLOWS
     return (
@@ -64,14 +64,14 @@ def write_page(title: str, body: str, theme: str) -> str:
 
 
 def write_piece(body: str) -> str:
-    """A piece for a page of others, such as a notebook; legible without its style too."""
+    """A fragment for another page, such as a notebook; also legible without its style."""
     return f'<div class="kanscope-result">{_STYLE}{body}</div>'
 
 
 def inline_picture(svg: str) -> str:
-    """A picture without the attributes that are for the scripts of a page.
+    """A picture without the attributes for scripts of a page.
 
-    A group's title, which stays, names it on hover and to a screen reader.
+    The title of a group is kept, as its tooltip and for screen readers.
     """
     plain = _GROUP.sub(lambda group: _FOR_PAGES.sub("", group[0]), svg)
     return f'<div class="kanscope-figure">{plain}</div>'
@@ -82,14 +82,17 @@ def image_of(svg: str) -> str:
     names = _NAMES.search(svg)
     assert names is not None
     title, description = names.groups()
-    start, body = svg[: names.end()], _GROUP.sub("<g>", svg[names.end() :])  # nothing in an image is pointed at
+    start, body = (
+        svg[: names.end()],
+        _GROUP.sub("<g>", svg[names.end() :]),
+    )  # elements of an image get no pointer events
     data = b64encode((start + _TITLE.sub("", body)).encode()).decode()
     alt = f"{title}. {description}".replace('"', "&quot;")
     return f'<div class="kanscope-figure"><img alt="{alt}" src="data:image/svg+xml;base64,{data}"/></div>'
 
 
 def write_table(rows: Sequence[Row], columns: Sequence[str], caption: str = "") -> str:
-    """Some columns of a table, numbers to the right, at most `N_ROWS` rows."""
+    """Some columns of a table, numbers right-aligned, at most `N_ROWS` rows."""
     classes = {name: ' class="number"' if is_column_of_numbers(rows, name) else "" for name in columns}
     head = "".join(f'<th scope="col"{classes[name]}>{text(name.replace("_", " "))}</th>' for name in columns)
     lines = [
@@ -102,30 +105,30 @@ def write_table(rows: Sequence[Row], columns: Sequence[str], caption: str = "") 
 
 
 def write_facts(facts: Mapping[str, str]) -> str:
-    """Names and what they are, a line each."""
+    """Names and values, one pair per line."""
     lines = (f'<tr><th scope="row">{text(name)}</th><td>{isolate(value)}</td></tr>' for name, value in facts.items())
     return f"<table><tbody>{''.join(lines)}</tbody></table>"
 
 
 def fold(summary: str, body: str) -> str:
-    """Markup that opens on a click, without a script."""
+    """Markup that expands on a click, without a script."""
     return f"<details><summary>{text(summary)}</summary>{body}</details>"
 
 
 def write_heading(heading: str) -> str:
-    """A heading, of plain text."""
+    """A heading from plain text."""
     return f"<h2>{isolate(heading)}</h2>"
 
 
 def write_prose(prose: str) -> str:
-    """A paragraph; what stands in backticks is code."""
+    """A paragraph; text in backticks becomes code."""
     parts = prose.split("`")
     marked = [f"<code>{isolate(part)}</code>" if number % 2 else text(part) for number, part in enumerate(parts)]
     return f"<p>{''.join(marked)}</p>"
 
 
 def write_code(code: str) -> str:
-    """Plain text with its spaces."""
+    """Preformatted plain text."""
     lines = [text(line) for line in code.splitlines()]
     return "<pre>" + "\n".join(lines) + "</pre>"
 
@@ -136,5 +139,5 @@ def text(plain: str) -> str:
 
 
 def isolate(plain: str) -> str:
-    """Plain text as markup; whatever direction it is written in, what stands around it keeps its own."""
+    """Plain text as markup, isolated so that its direction of writing does not affect the text around it."""
     return text(plain) if plain.isascii() else f"<bdi>{text(plain)}</bdi>"

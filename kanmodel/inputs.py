@@ -1,4 +1,4 @@
-"""Windows and baselines as people have them in a notebook -> arrays in original units that fit the model."""
+"""Windows and baselines in any accepted form (arrays, mappings, data frames) -> checked arrays in original units."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_windows(model: LoadedModel, windows: Any, path: str = "windows") -> Arr
     """Windows in any of the forms that `kanmodel.model.Model` takes.
 
     Args:
-        model: what they must fit.
+        model: determines shape and names.
         windows: an array (n, lookback, n_features) or (lookback, n_features), at a lookback of 1 also (n, n_features)
             or (n_features,); a mapping of feature name to array (n, lookback) or (lookback,); or a data frame, whose
             last `lookback` rows are one window.
@@ -38,7 +38,7 @@ def read_windows(model: LoadedModel, windows: Any, path: str = "windows") -> Arr
         (n, lookback, n_features), original units, oldest step first, every value finite.
 
     Raises:
-        DataError: another shape, no window, a missing or repeated column, or a value that is no finite number.
+        DataError: another shape, no window, a missing or repeated column, or a value that is not a finite number.
         UnknownNameError: a mapping names a feature that does not exist.
     """
     if hasattr(windows, "columns") and hasattr(windows, "to_numpy"):
@@ -64,15 +64,15 @@ def read_windows(model: LoadedModel, windows: Any, path: str = "windows") -> Arr
 
 
 def read_baseline(model: LoadedModel, baseline: Any) -> Baseline | ReferenceBaselines:
-    """A baseline in the forms that the HTTP interface takes too.
+    """A baseline in any of the forms that the HTTP API accepts too.
 
     Args:
-        model: what it must fit.
+        model: determines shape and names.
         baseline: ``"mean"``, ``"zero"``, ``"reference"``, ``{"reference": count, "seed": number}``,
-            ``{"values": {feature: a number or one per step}}`` or ``{"instance": window}``; or what this returns.
+            ``{"values": {feature: a number or one per step}}`` or ``{"instance": window}``; or a returned baseline.
 
     Raises:
-        DataError: none of these, or a value that does not fit.
+        DataError: another form, or a value that does not fit.
         UnknownNameError: a feature that does not exist.
     """
     match baseline:
@@ -101,10 +101,10 @@ def read_baseline(model: LoadedModel, baseline: Any) -> Baseline | ReferenceBase
 
 
 def read_numbers(values: Any, path: str) -> Array:
-    """Numbers of any array, tensor, column or nested lists in float64; what is masked or None becomes NaN.
+    """Converts an array, tensor, column or nested lists to float64; masked values and None become NaN.
 
     Raises:
-        DataError: something is no number, as a text is none, or lists differ in length.
+        DataError: a value is not a number, or nested lists differ in length.
     """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().double().numpy()
@@ -137,7 +137,7 @@ def _read_count(value: object, path: str, lowest: int = 0) -> int:
 
 
 def _read_frame(model: LoadedModel, frame: Any, path: str) -> Array:
-    """The last rows of a frame as one window, columns by name; columns that are no feature are left alone."""
+    """The last rows of a frame as one window, columns by name; columns that are not features are ignored."""
     names, columns, lookback = model.config.feature_names, list(frame.columns), model.config.lookback
     _refuse_missing(names, columns, f"{path} has no column")
     count = Counter(columns)
@@ -161,7 +161,7 @@ def _read_mapping(model: LoadedModel, mapping: Mapping[Any, Any], path: str) -> 
     names, lookback = model.config.feature_names, model.config.lookback
     for name in mapping:
         if name not in names:
-            raise UnknownNameError(f"{path} has {name!r}, which is no feature; the features are {', '.join(names)}")
+            raise UnknownNameError(f"{path} has {name!r}, which is not a feature; the features are {', '.join(names)}")
     _refuse_missing(names, list(mapping), f"{path} lacks feature")
     columns = [read_numbers(mapping[name], f"{path}[{name!r}]") for name in names]
     shape = columns[0].shape

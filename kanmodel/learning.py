@@ -1,4 +1,4 @@
-"""From a data frame to a `Model`: `train`, and `fine_tune` for one that is trained already."""
+"""Training from data frames: `train` makes a new `Model`, `fine_tune` continues training one."""
 
 from __future__ import annotations
 
@@ -38,40 +38,40 @@ def train(
     name: str = "model",
     **options: Any,
 ) -> Model:
-    """Trains an LSTM+KAN forecaster on a table, and measures it beside persistence and ridge regression.
+    """Trains an LSTM+KAN forecaster on a table, and compares it with persistence and ridge regression.
 
-    Windows with a missing value or target are left out and counted, and none spans a gap in time. The figures are in
-    `Model.metrics`: ``test_r2``, ``test_mae``, ``persistence_r2``, ``persistence_day_r2``, ``ridge_r2`` and more, as
-    `kanmodel.training.training.fit` has them.
+    Windows with a missing value or target are left out and counted, and no window spans a gap in time. The figures are
+    in `Model.metrics`: ``test_r2``, ``test_mae``, ``persistence_r2``, ``persistence_day_r2``, ``ridge_r2`` and more;
+    see `kanmodel.training.training.fit`.
 
     Args:
-        frame: a data frame (pandas, polars, or whatever has ``.columns``), or a mapping of name to array; rows oldest
+        frame: a data frame (pandas, polars, or anything with ``.columns``), or a mapping of name to array; rows oldest
             first. NaN, None and masked values are missing.
         target: the column to forecast, or several.
-        ahead: how many rows after a window's last row the first forecast lies, which is the output
-            ``{target}+{ahead}``; with `horizon` h there are outputs up to ``{target}+{ahead+h-1}``. 0 for a target that
-            was shifted before: its column holds, at each row, what is to be forecast there, and the output is called
-            ``{target}+1``.
-        features: input columns; by default every column of numbers that has no other purpose. Where `ahead` is given
-            the target is among them, since its past is known then.
-        time: the column of time stamps: dates, texts in ISO 8601, or numbers. A step of more than `max_step` is a gap.
-        segment: the column that changes where another series begins.
-        split: the column that says train, validation or test; by default 70/15/15 % in row order.
-        max_step: the longest step in time that is no gap, in usual steps (their median).
+        ahead: rows between a window's last row and the first forecast, the output ``{target}+{ahead}``; with `horizon`
+            h there are outputs up to ``{target}+{ahead+h-1}``. 0 for a target that is already shifted, so that each row
+            has the value to forecast from it; its output is called ``{target}+1``.
+        features: input columns; by default every numeric column without another role, including the target if `ahead`
+            is not 0, because its past is then known.
+        time: the column of time stamps: dates, ISO 8601 strings, or numbers. A step longer than `max_step` is a gap.
+        segment: the column whose value changes where another series begins.
+        split: the column with train, validation or test; by default 70/15/15 % in row order.
+        max_step: the longest time step that is not a gap, as a multiple of the median step.
         units: unit of a feature or target, by name.
-        last_value: by target, the feature that persistence repeats, or 0 for a target that is itself a change; only
-            needed where `ahead` is 0.
-        groups: features that mean one thing, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations sum them.
-        integer: features whose values are whole numbers; a counterfactual changes them by whole numbers alone.
-        fixed: features that nobody can change, such as those of a calendar; a counterfactual leaves them as they are.
+        last_value: by target, the feature whose last value is the persistence forecast, or 0 for a target that is
+            itself a change; only needed if `ahead` is 0.
+        groups: features that belong together, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations also sum
+            their contributions.
+        integer: features with whole numbers, which a counterfactual keeps whole.
+        fixed: features that nobody can change, such as the calendar, which a counterfactual leaves unchanged.
         progress: called with a `Progress` after each epoch; True for a line of text, False for none, None for a line in
             a terminal or a notebook.
-        name: of the model.
-        **options: as `kanmodel.training.optimization.TrainingOptions` has them: `lookback`, `horizon`, `hidden`,
-            `cell`, `width`, `front`, `grid`, `lamb`, `grid_updates`, `epochs`, `patience`, `seed` and more.
+        name: name of the model.
+        **options: those of `kanmodel.training.optimization.TrainingOptions`: `lookback`, `horizon`, `hidden`, `cell`,
+            `width`, `front`, `grid`, `lamb`, `grid_updates`, `epochs`, `patience`, `seed` and more.
 
     Raises:
-        DataError: a value that cannot be used, too few windows, or a target that never changes; the message says why.
+        DataError: a value that cannot be used, too few windows, or a constant target; the message states the reason.
         UnknownNameError: a column or an option that does not exist.
         ConfigError: an architecture that cannot exist.
         NonFiniteError: the training diverged.
@@ -110,24 +110,24 @@ def fine_tune(
     progress: Report = None,
     **options: Any,
 ) -> Model:
-    """Goes on training a model: with a penalty, so that fewer edges matter; on finer grids; on new data.
+    """Continues training a model: with a penalty for sparser edges, on finer grids, or on new data.
 
-    Columns, `ahead`, architecture, units and scaling are the model's own; masked edges stay masked. The weights are
-    those of the epoch with the lowest validation error plus penalty, the start included.
+    Columns, `ahead`, architecture, units and scaling are the model's; masked edges stay masked. The returned weights
+    are those of the epoch with the lowest validation error plus penalty, including epoch 0, the start.
 
     Args:
-        model: where to begin; it is not changed.
-        frame: as `train` takes it.
-        time: as in `train`, and so are `segment`, `split`, `max_step`, `last_value` and `progress`.
+        model: the model to start from; it is not changed.
+        frame: as in `train`.
+        time: as in `train`, like `segment`, `split`, `max_step`, `last_value` and `progress`.
         segment: likewise.
         split: likewise.
         max_step: likewise.
         last_value: likewise.
-        grid_size: intervals of a finer grid that every spline gets first, as `Model.refine_grid` gives it; None to keep
-            its own.
-        move_grids: whether the knots move to where the data is, before and after the training.
+        grid_size: intervals of a finer grid for every spline, set before training as by `Model.refine_grid`; None to
+            keep the grids.
+        move_grids: whether the knots are moved to the data, before and after training.
         progress: likewise.
-        **options: as in `train`, but for those of the architecture; `grid_updates` is 0 by default.
+        **options: as in `train`, except those of the architecture; `grid_updates` is 0 by default.
 
     Raises:
         DataError: as `train`.
@@ -138,8 +138,8 @@ def fine_tune(
     """
     for option in ("lookback", "horizon", *ARCHITECTURE):
         if option in options:
-            more = "; grid_size gives it a finer one" if option == "grid" else ""
-            raise ConfigError(f"{option} cannot be given, since it is the model's own{more}")
+            more = "; grid_size sets a finer one" if option == "grid" else ""
+            raise ConfigError(f"{option} cannot be given, because it is taken from the model{more}")
     config = model.loaded.config
     columns = Columns(
         targets=tuple(target.name for target in config.targets),

@@ -1,4 +1,4 @@
-"""Models from checkpoints, and from what people have trained."""
+"""Constructors of `Model`: `load` for checkpoints, `from_torch` for live modules, `from_file` for weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kanmodel.network.config.groups import Groups
 
 
 def load(path: str | Path) -> Model:
-    """The model of a checkpoint file.
+    """Loads a checkpoint file.
 
     Raises:
         CheckpointError: the file is missing, truncated or foreign; the message names the first difference.
@@ -36,11 +36,11 @@ def from_torch(
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
 ) -> Model:
-    """A model of the trained module in hand, proved to forecast the same on all windows.
+    """Converts a trained module to a model, and verifies that both predict the same on all windows.
 
-    As `kanmodel.importers.from_torch.from_torch`, which says what may be given and what is refused.
+    See `kanmodel.importers.from_torch.from_torch` for arguments and errors.
     """
-    from kanmodel.importers import from_torch as importer  # here, since it reads yaml too
+    from kanmodel.importers import from_torch as importer  # here, because it imports yaml
 
     return Model(
         importer.from_torch(
@@ -59,11 +59,11 @@ def from_torch(
 
 
 def from_file(path: str | Path, *, windows: Any, predictions: Any, features: Sequence[str], **options: Any) -> Model:
-    """A model of a file that torch.save or safetensors wrote, and of the model's own predictions.
+    """Converts a file of torch.save or safetensors to a model, verified by the original model's predictions.
 
-    As `kanmodel.importers.from_file.from_file`, which says what options there are and what is refused.
+    See `kanmodel.importers.from_file.from_file` for options and errors.
     """
-    from kanmodel.importers import from_file as importer  # here, since it reads yaml too
+    from kanmodel.importers import from_file as importer  # here, because it imports yaml
 
     return Model(
         importer.from_file(path, windows=windows, predictions=predictions, features=features, **options),

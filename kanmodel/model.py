@@ -74,16 +74,16 @@ to array (n, lookback) or (lookback,); or a data frame of at least `lookback` ro
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Model(Facts):
-    """One checkpoint and the questions one can ask it. Shared by threads: nothing changes it.
+    """One checkpoint and the questions one can ask it. It is immutable and can be shared by threads.
 
-    Windows, predictions and contributions are in original units. What holds for the model as a whole, such as
-    `importance` and `topology`, is computed when first asked for, once however many threads ask. What may take long
-    takes a `pause`, which is called between slices of the work; see `kanmodel.pausing.Pause`.
+    Windows, predictions and contributions are in original units. Global results, such as `importance` and `topology`,
+    are computed on first use and cached, once for all threads that ask at the same time (single flight). Long
+    computations take a `pause`, which is called between slices of the work; see `kanmodel.pausing.Pause`.
 
     Attributes:
-        loaded: the network with its reference windows, for the library itself; it reads model units.
-        name: for titles of pictures; that of the file, without its suffix.
-        results: where the answers to questions about the model as a whole are kept; models may share one.
+        loaded: the network with its reference windows, for internal use; it takes model units.
+        name: used in titles; the name of the file without its suffix.
+        results: cache of the global results; models may share one.
     """
 
     results: Results = field(default_factory=lambda: Once(N_KEPT))
@@ -95,24 +95,24 @@ class Model(Facts):
             windows: in any form of `Windows`, original units.
 
         Raises:
-            DataError: windows that do not fit, or a value that is no finite number.
+            DataError: windows that do not fit, or a value that is not a finite number.
             UnknownNameError: a mapping names a feature that does not exist.
             NonFiniteError: a forecast is not finite.
         """
         return self.loaded.predict(read_windows(self.loaded, windows))
 
     def accelerate(self) -> None:
-        """Has ONNX Runtime predict the batches for which it is faster, as measured here; the same to rounding."""
+        """Measures for which batch sizes ONNX Runtime is faster, and uses it there; equal up to rounding."""
         self.loaded.accelerate()
 
     def logits(self, windows: Windows) -> Array:
-        """What the output function of a classifier is applied to, (n, n_outputs); as `predict`."""
+        """Inputs of the output function of a classifier, (n, n_outputs); as `predict`."""
         return self.loaded.logits(read_windows(self.loaded, windows))
 
     def find_representable(self, values: Array) -> NDArray[np.bool_]:
-        """Whether values stay finite in the network's type, as they are and scaled; (..., n_features) both.
+        """Whether values are finite in the network's dtype, before and after scaling; (..., n_features) both.
 
-        1e39 is a double, but no float32; divided by a large standard deviation it may pass for one.
+        1e39 overflows float32 although it may fit after division by a large standard deviation.
         """
         within: NDArray[np.bool_] = np.abs(values) <= self.scaling.feature_limit
         if within.all():
@@ -134,25 +134,25 @@ class Model(Facts):
         effects: bool | Literal["steps"] = False,
         pause: Pause = go_on,
     ) -> Explanation:
-        """What each feature of each step added to the forecast of one output.
+        """Contributions of each feature at each step to the forecast of one output.
 
         Args:
             windows: in any form of `Windows`, original units.
-            output: its name; the first without.
+            output: its name; None for the first.
             baseline: what the windows are compared with: ``"mean"`` of the reference windows, ``"zero"`` in model
                 units, the mean of ``"reference"`` windows or of ``{"reference": count, "seed": number}``,
                 ``{"values": {feature: a number or one per step}}`` or ``{"instance": window}``.
-            groups: features that mean one thing, whose contributions are summed, such as
+            groups: features that belong together, whose contributions are summed, such as
                 ``{"hour": ["hour_sin", "hour_cos"]}``; a member may be another group. By default those of the
                 checkpoint; None for none.
             segments: steps whose contributions are summed, by their first and last, 0 the newest:
                 ``{"last six hours": (-5, 0)}``.
-            tolerance: largest accepted residual and error, in standard deviations of the output.
-            path_nodes: nodes of the integration path: a multiple of 4, and one.
-            halvings: how often a part of the path may be halved where the tolerance is not reached.
-            effects: whether to measure, beside the contributions, what the forecast loses without each feature, and
-                what each does alone: 2 forecasts for each window, baseline and feature, and as many for what groups and
-                segments sum; with ``"steps"`` also of each step of each feature, for lookback times as many more.
+            tolerance: largest accepted residual (convergence delta) and error, in standard deviations of the output.
+            path_nodes: nodes of the integration path: a multiple of 4, plus one.
+            halvings: how often a part of the path may be bisected until the tolerance is reached.
+            effects: whether to measure ablation effects beside the contributions: what the forecast loses without each
+                feature, and what each does alone. Takes 2 forecasts for each window, baseline and feature, and as many
+                for each group and segment; with ``"steps"`` also for each step of each feature, lookback times as many.
             pause: called between passes.
 
         Raises:
@@ -184,7 +184,7 @@ class Model(Facts):
         of_steps: bool,
         pause: Pause,
     ) -> Explanation:
-        """An explanation with the effects of its features, of its groups and segments, and of its steps."""
+        """Adds the effects of features, groups, segments and, if wanted, steps to an explanation."""
 
         def measure(parts: Sequence[Part], *shape: int) -> Effects:
             return measure_effects(self.loaded, scaled, number, start, parts, pause).reshape(len(scaled), *shape)
@@ -203,10 +203,10 @@ class Model(Facts):
     def choose_groups(
         self, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None
     ) -> tuple[Groups, Segments]:
-        """The groups and segments that `explain` sums, empty where there are none.
+        """The groups and segments that `explain` sums; empty if there are none.
 
         Raises:
-            DataError: groups or segments that cannot be; the message names the one.
+            DataError: an invalid group or segment, which the message names.
         """
         chosen = self.config.groups if groups == "checkpoint" else {} if groups is None else groups
         resolve_groups(chosen, self.config.feature_names)
@@ -223,17 +223,17 @@ class Model(Facts):
         points: int = DEFAULT_POINTS,
         pause: Pause = go_on,
     ) -> WhatIf:
-        """What each window's forecasts would be if one feature were different, and all else as it is.
+        """Forecasts of each window with one feature changed and all others unchanged (individual response curves).
 
-        Every number is what `predict` gives for the changed window.
+        Every number is what `predict` returns for the changed window.
 
         Args:
             windows: in any form of `Windows`, original units.
-            features: names of those that differ, one at a time; all without.
-            steps: the first and the last step that change, 0 the newest: ``(-5, 0)`` for six; all without.
-            shift: from, to, and how many points (21 without): constants that are added, in the feature's own unit.
-                Without it the feature takes constant values from its training minimum to its maximum.
-            points: how many of these values.
+            features: names of the features to change, one at a time; None for all.
+            steps: the first and the last step to change, 0 the newest: ``(-5, 0)`` for six; None for all.
+            shift: from, to and number of points (21 by default) of constants to add, in the feature's unit. Without it
+                the feature is set to constant values from its training minimum to its maximum.
+            points: number of these values.
             pause: called between features.
 
         Raises:
@@ -261,21 +261,21 @@ class Model(Facts):
         within_training_range: bool = True,
         pause: Pause = go_on,
     ) -> Counterfactuals:
-        """What must change for the forecast of each window to become another.
+        """Searches the smallest change of each window for which its forecast reaches a goal.
 
-        A change adds a constant to a feature at the chosen steps. The smallest that is found is given, in the sum of
-        magnitudes in training standard deviations; features that are fixed stay, and whole numbers stay whole.
+        A change adds a constant to a feature at the chosen steps. Its size is the sum of the magnitudes of these
+        constants in training standard deviations. Fixed features do not change, and integer features stay whole.
 
         Args:
             windows: in any form of `Windows`, original units.
-            output: its name; the first without.
-            at_least: the goal: one of the three must be given, in the target's unit.
+            output: its name; None for the first.
+            at_least: the goal, in the target's unit; exactly one of the three must be given.
             at_most: likewise.
             between: likewise, the lowest and the highest.
-            features: names of those that may change; all without.
-            steps: the first and the last step that change, 0 the newest; all without.
-            max_features: how many may change together.
-            within_training_range: whether changed values keep within the smallest and the largest of training.
+            features: names of the features that may change; None for all.
+            steps: the first and the last step that change, 0 the newest; None for all.
+            max_features: how many features may change together.
+            within_training_range: whether changed values must stay within the training range of the feature.
             pause: called between batches of forecasts.
 
         Raises:
@@ -323,19 +323,21 @@ class Model(Facts):
         fidelity: float | None = None,
         pause: Pause = go_on,
     ) -> Comparisons | ModelComparison:
-        """Why forecasts differ: another window, another model, or both. Without windows: how the two models differ.
+        """Explains the difference of forecasts of two windows, two models, or both; without windows, of two models.
 
         Args:
-            other: the model that is compared with; this one without.
-            windows: in any form of `Windows`, original units; without them the reference windows of this model.
-            against_windows: as many, which the other forecasts; the same without.
-            output: its name, in both models; the first without.
-            tolerance: as for `explain`, of each ledger.
-            fidelity: without windows: the R2 that the topologies keep, whose edges come and go; 0.99 without.
+            other: the model to compare with; None for this one.
+            windows: in any form of `Windows`, original units; None to compare the models on this one's reference
+                windows.
+            against_windows: as many windows, which the other model forecasts; None for the same.
+            output: its name, in both models; None for the first.
+            tolerance: of each ledger, as for `explain`.
+            fidelity: without windows: the R2 to which both models are pruned before their edges are compared; 0.99 by
+                default.
             pause: called between slices of the work.
 
         Raises:
-            DataError: the models do not read the same windows or forecast the same output, or an argument that cannot
+            DataError: the models do not take the same windows or forecast the same output, or an argument that cannot
                 be used.
             UnknownNameError: an output that does not exist.
             NonFiniteError: a prediction, a residual or an error is not finite.
@@ -344,7 +346,7 @@ class Model(Facts):
         if windows is None:
             return self._compare_models(against, number, fidelity, pause)
         if fidelity is not None:
-            raise DataError.at("fidelity", "is of models as a whole, and windows are given")
+            raise DataError.at("fidelity", "compares models as a whole, but windows are given")
         options = make_options(tolerance, LedgerOptions.path_nodes, LedgerOptions.halvings)
         match_outputs(self.loaded, against.loaded, number)
         mine = read_windows(self.loaded, windows)
@@ -372,7 +374,7 @@ class Model(Facts):
         )
 
     def baseline(self, baseline: Any = "mean") -> Array:
-        """The windows that a baseline stands for, original units, (1, lookback, n_features), or (count, ...).
+        """The windows of a baseline, original units, (1, lookback, n_features), or (count, ...).
 
         Raises:
             DataError: a baseline that cannot be used.
@@ -390,7 +392,7 @@ class Model(Facts):
         groups: Groups | Literal["checkpoint"] | None = "checkpoint",
         pause: Pause = go_on,
     ) -> Importance:
-        """How much each feature counts over the reference windows, and each group, with intervals and verdicts.
+        """Global importance of features and groups over the reference windows, with bootstrap intervals and verdicts.
 
         Args:
             output: its name; may be left out where there is only one.
@@ -405,7 +407,7 @@ class Model(Facts):
         return self._overall.attribute(number, self.choose_groups(groups)[0], pause)
 
     def agreement(self, output: str | None = None, *, pause: Pause = go_on) -> tuple[Agreement, ...]:
-        """How far the baselines ``mean``, ``zero`` and ``reference`` agree on the features, pair by pair.
+        """Agreement of the baselines ``mean``, ``zero`` and ``reference`` on the features, for each pair.
 
         Raises:
             DataError: there are fewer than 2 reference windows.
@@ -414,7 +416,7 @@ class Model(Facts):
         return self._overall.compare_baselines(self._number_of(output), pause)
 
     def faithfulness(self, output: str | None = None, *, pause: Pause = go_on) -> tuple[Faithfulness, ...]:
-        """How well contributions predict what happens when features go, beside other ways of weighing features.
+        """Faithfulness: how well contributions predict the effect of removing features, compared with other methods.
 
         Raises:
             UnknownNameError: an output that does not exist.
@@ -435,18 +437,18 @@ class Model(Facts):
         """The graph of the network for one output, pruned.
 
         Args:
-            output: its name; the first without.
-            fidelity: the R2 against the full model that is kept on the reference windows; 0.99 without thresholds.
-            metric: what edges are ordered by; by default whichever keeps the fewest, and with thresholds ``backward``.
-            thresholds: scores to cut at instead, as pykan does: ``{"node": 0.01, "edge": 0.03, "input": 0.01}``, or
+            output: its name; None for the first.
+            fidelity: R2 against the full model to keep on the reference windows; 0.99 if there are no thresholds.
+            metric: score that ranks the edges; by default whichever keeps the fewest, and with thresholds ``backward``.
+            thresholds: prune at scores instead, as pykan does: ``{"node": 0.01, "edge": 0.03, "input": 0.01}``, or
                 some of them.
-            fill: what stands for a pruned edge: its mean on the reference windows, or ``"zero"`` as in pykan.
-            without: edges that go in any case, as `edge` takes them: ``["head:0:7:3"]``, ``[("lstm:7", "head:1:3")]``.
-                What they alone connected goes with them, and `fidelity` holds before that.
+            fill: value of a pruned edge: its mean on the reference windows (mean ablation), or ``"zero"`` as in pykan.
+            without: further edges to remove, in any form of `edge`: ``["head:0:7:3"]``, ``[("lstm:7", "head:1:3")]``.
+                Nodes that only they connected are removed too; `fidelity` holds before their removal.
             pause: called between slices of the work.
 
         Raises:
-            DataError: a rule that cannot be.
+            DataError: an invalid rule.
             UnknownNameError: an output, a metric, a threshold, a fill or an edge that does not exist.
             InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
             NonFiniteError: the output of what is left is not finite on the reference windows.
@@ -501,7 +503,7 @@ class Model(Facts):
         fill: Fill = "mean",
         pause: Pause = go_on,
     ) -> tuple[FidelityPoint, ...]:
-        """What each number of edges costs, from all to none, when the weakest go first.
+        """Fidelity for every number of edges, from all to none, removing the weakest first.
 
         Raises:
             UnknownNameError: an output, a metric or a fill that does not exist.
@@ -517,19 +519,19 @@ class Model(Facts):
     @overload
     def edge(self, layer: int, i: int, j: int, /, *, stage: str = ..., points: int = ..., span: Span = ...) -> Edge: ...
     def edge(self, *place: Any, stage: str = "head", points: int = 101, span: Span = "support") -> Edge:
-        """The function on an edge, sampled beside what the reference windows send through it.
+        """The function on an edge, sampled, with the distribution of its inputs on the reference windows.
 
         Args:
             place: its id, such as ``"head:0:7:3"``; the ids of its ends, such as ``"lstm:7", "head:1:3"``; or the
                 numbers ``layer, i, j``: from node i of the layer to sub-node j of the next.
-            stage: ``head`` or ``front``, where numbers are given.
+            stage: ``head`` or ``front``, if numbers are given.
             points: number of samples, from 2.
-            span: from where to where: ``support``, 1st to 99th percentile of the reference; ``reference``, smallest to
-                largest; ``grid``, the core interval.
+            span: range of the samples: ``support``, 1st to 99th percentile of the reference inputs; ``reference``,
+                their smallest to largest; ``grid``, the core interval of the grid.
 
         Raises:
             UnknownNameError: there is no such edge or span.
-            DataError: `points` is no whole number from 2.
+            DataError: `points` is not a whole number from 2.
         """
         check_count("points", points, 2)
         refuse_unknown("span", span, ("support", "reference", "grid"))
@@ -546,7 +548,7 @@ class Model(Facts):
         return find_places(self.loaded.network, edges)
 
     def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[EdgeCurve]:
-        """The functions on edges of a topology, with what it says of them; as `edge`."""
+        """The functions on the edges of a topology, with their scores; see `edge`."""
         return sample_edges(self.loaded, edges, points, span)
 
     def edge_formulas(self, edge: TopologyEdge) -> list[Candidate]:
@@ -554,24 +556,24 @@ class Model(Facts):
         return suggest_edge_formulas(self.loaded, [edge])[0]
 
     def formula(self, output: str | None = None, *, pause: Pause = go_on) -> Formulas:
-        """The head as formulas of what it reads: of LSTM units, or of features where there is no LSTM.
+        """The head as formulas of its inputs: of LSTM units, or of features if there is no LSTM.
 
         Args:
-            output: its name; the first without.
+            output: its name; None for the first.
             pause: called between slices of the work.
 
         Returns:
-            From one number to all edges, each with its error through the whole model on the half of the reference
-            windows that the search has not seen.
+            Formulas from a constant to all edges, each with its error through the whole model on the half of the
+            reference windows that the search did not use.
 
         Raises:
-            ConfigError: a layer norm or an output function stands in the way.
+            ConfigError: the model has a layer norm or an output function.
             UnknownNameError: an output that does not exist.
         """
         return self._overall.formulas(self._number_of(output), pause)
 
     def report(self, output: str | None = None, *, pause: Pause = go_on) -> Report:
-        """The questions that people have before the picture of a KAN, answered for one output.
+        """Answers to common questions about the picture of a KAN, for one output.
 
         Raises:
             UnknownNameError: an output that does not exist.
@@ -588,18 +590,18 @@ class Model(Facts):
         fill: Fill = "mean",
         without: Sequence[Place] = (),
     ) -> Model:
-        """A new, smaller model without the edges that the rule drops and the nodes that then lead nowhere.
+        """A new, smaller model without the edges that the rule drops and the nodes left without a path to an output.
 
         Args:
-            outputs: names of those that keep the fidelity; all without.
-            fidelity: as for `topology`, and so are the others.
+            outputs: names of the outputs that keep the fidelity; None for all.
+            fidelity: as for `topology`, like the other options.
             metric: likewise.
             thresholds: likewise.
             fill: likewise.
             without: likewise; the fidelity holds before they go.
 
         Raises:
-            DataError: a rule that cannot be, or no output.
+            DataError: an invalid rule, or no output.
             UnknownNameError: an output, a metric, a threshold, a fill or an edge that does not exist.
             InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
             NonFiniteError: what is left has an output that is not finite on the reference windows.
@@ -613,7 +615,7 @@ class Model(Facts):
         return Model(extract_subnetwork(self.loaded, measured, rule), self.name)
 
     def fidelity_to(self, full: Model, output: str | None = None) -> Fidelity:
-        """What the forecasts of a smaller model lose against those of the model that it was made from.
+        """Fidelity of a pruned model's forecasts to those of the full model.
 
         Raises:
             UnknownNameError: an output that does not exist.
@@ -622,35 +624,34 @@ class Model(Facts):
         return compare_models(full.loaded, self.loaded, self._number_of(output))
 
     def refine_grid(self, grid_size: int) -> Model:
-        """A new model on a finer grid with the same functions, which pykan calls ``refine``: the start of `fine_tune`.
+        """A new model with the same functions on a finer grid (grid extension, pykan's ``refine``), to be fine-tuned.
 
-        Where `grid_size` is a multiple of the present number of intervals the functions stay what they are, otherwise
-        each becomes the nearest in the sense of least squares. The provenance states the largest difference of a
-        forecast.
+        If `grid_size` is a multiple of the number of intervals, the functions do not change; otherwise each is fitted
+        by least squares. The provenance states the largest difference of a forecast.
 
         Args:
             grid_size: intervals of every B-spline.
 
         Raises:
-            ConfigError: the model has no B-splines, or as many intervals already.
+            ConfigError: the model has no B-splines, or already as many intervals.
         """
         from kanmodel.training.grids import refine_model  # here, since few models are trained after they are loaded
 
         return Model(refine_model(self.loaded, grid_size), self.name)
 
     def with_groups(self, groups: Groups) -> Model:
-        """The same model with groups of features, which its explanations sum by default; `save` keeps them.
+        """The same model with groups of features, which its explanations sum by default; `save` stores them.
 
         Args:
-            groups: in the place of those that it has; as for `explain`.
+            groups: replace the groups that it has; as for `explain`.
 
         Raises:
-            ConfigError: they are no groups of its features.
+            ConfigError: they are not groups of its features.
         """
         return Model(self.loaded.with_config(replace(self.config, groups=groups)), self.name)
 
     def save(self, path: str | Path) -> Model:
-        """Writes the checkpoint; a crash on the way leaves the old file.
+        """Writes the checkpoint; an existing file is replaced atomically.
 
         Args:
             path: the file, ``*.safetensors``.
@@ -667,14 +668,14 @@ class Model(Facts):
         return Model(replace(self.loaded, sha256=save_checkpoint(self.loaded, path)), path.stem)
 
     def export_onnx(self, path: str | Path) -> OnnxExport:
-        """Writes the forward pass as an ONNX graph, which has been compared with the model on all reference windows.
+        """Writes the forward pass as an ONNX graph, after comparing it with the model on all reference windows.
 
         Its input ``instances`` (n, lookback, n_features) and its output ``predictions`` (n, n_outputs) are in original
-        units; ``logits`` is there where the model has an output function. Its metadata name features, outputs, units
-        and checkpoint.
+        units; a model with an output function also has the output ``logits``. Its metadata name features, outputs,
+        units and checkpoint.
 
         Args:
-            path: the file, ``*.onnx``; a crash on the way leaves the old one.
+            path: the file, ``*.onnx``; replaced atomically.
 
         Raises:
             ExportError: a layer has no ONNX form, a prediction differs, or the file cannot be written there.

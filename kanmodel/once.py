@@ -11,12 +11,12 @@ from typing import Any, TypeVar, cast
 from kanmodel.pausing import Pause, go_on
 
 Result = TypeVar("Result")
-POLL = 0.05  # seconds after which who waits for another's computation pauses again
+POLL = 0.05  # seconds between two pauses of a thread that waits for another's computation
 
 
 @dataclass
 class _Cell:
-    """One result, or none yet; whoever holds the lock computes it."""
+    """One result, or none yet; the thread that holds the lock computes it."""
 
     lock: Lock = field(default_factory=Lock)
     results: list[Any] = field(default_factory=list)
@@ -24,10 +24,12 @@ class _Cell:
 
 
 class Once:
-    """Results by key. Threads that ask for the same key wait for one computation; one that fails is not kept.
+    """An LRU cache with single flight: threads that ask for the same key wait for one computation.
+
+    A computation that fails is not cached.
 
     Args:
-        size: results that are kept; beyond it, the one unused for longest goes, unless it is pinned.
+        size: most results; beyond it the least recently used one is evicted, unless it is pinned.
     """
 
     def __init__(self, size: int) -> None:
@@ -36,17 +38,17 @@ class Once:
         self._cells: OrderedDict[Hashable, _Cell] = OrderedDict()
 
     def __reduce__(self) -> tuple[type[Once], tuple[int]]:
-        """A copy in another process begins without results."""
+        """Pickles without results: a copy in another process starts empty."""
         return Once, (self._size,)
 
     def get(self, key: Hashable, compute: Callable[[], Result], pause: Pause = go_on, pinned: bool = False) -> Result:
-        """The result of `compute`, which must not ask for the same key.
+        """Returns the cached result of a key, or that of `compute`, which must not ask for the same key.
 
         Args:
-            key: what the result is known by.
-            compute: called where there is none.
-            pause: called before that, and again and again while another thread computes it; not for a known result.
-            pinned: whether the result stays until it is unpinned.
+            key: key of the result.
+            compute: called if there is no result.
+            pause: called before that, and repeatedly while another thread computes; not for a cached result.
+            pinned: whether the result is never evicted until it is unpinned.
         """
         with self._lock:
             known = self._cells.get(key)
@@ -69,13 +71,13 @@ class Once:
             self._settle(key, cell)
 
     def unpin(self, chosen: Callable[[Hashable], bool]) -> None:
-        """Lets the results of chosen keys go like others."""
+        """Makes the results of chosen keys evictable again."""
         with self._lock:
             for key, cell in self._cells.items():
                 cell.pinned &= not chosen(key)
 
     def _settle(self, key: Hashable, cell: _Cell) -> None:
-        """Keeps a result as the one used last, if there is room for it beside what is pinned; forgets a failure."""
+        """Marks a result as most recently used, and evicts others beyond `size`; forgets a failed computation."""
         with self._lock:
             if not cell.results:
                 if self._cells.get(key) is cell:
@@ -91,7 +93,7 @@ class Once:
 
 @dataclass(frozen=True)
 class Pinned:
-    """Results whose every answer stays until it is unpinned: another way into the same ones."""
+    """A view of a cache that pins every result that it returns."""
 
     results: Once
 

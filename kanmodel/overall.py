@@ -1,4 +1,4 @@
-"""What holds for a model as a whole: computed on its reference windows, once, and kept while there is room."""
+"""Global results of a model on its reference windows (importance, topology, formulas, report), cached."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ Result = TypeVar("Result")
 
 
 class Results(Protocol):
-    """Where results are kept; see `kanmodel.once.Once`."""
+    """A cache of results; see `kanmodel.once.Once`."""
 
     def get(self, key: Hashable, compute: Callable[[], Result], pause: Pause) -> Result:
-        """The result of a key, computed where there is none."""
+        """Returns the result of a key, computed if there is none."""
 
 
 @dataclass(frozen=True)
 class Overall:
-    """The results of one model. Outputs go by their numbers.
+    """The global results of one model. Outputs are given by index.
 
     Attributes:
         loaded: the model.
-        results: where they are kept, by keys that begin with the hash of the checkpoint and the number of the output.
+        results: the cache; keys start with the hash of the checkpoint and the index of the output.
     """
 
     loaded: LoadedModel
     results: Results
 
     def measure(self, output: int, pause: Pause) -> ImportanceEstimates:
-        """The importance of everything."""
+        """Mean contributions of features, nodes and edges, with bootstrap intervals."""
         return self._once(output, "measured", lambda: measure_importance(self.loaded, output, pause), pause)
 
     def attribute(self, output: int, groups: Groups, pause: Pause) -> Importance:
-        """The features, and groups of them, by what they contribute."""
+        """Importance of the features and of groups, by their contributions."""
 
         def compute() -> Importance:
             measured = self.measure(output, pause)
@@ -75,7 +75,7 @@ class Overall:
         return self._once(output, ("importance", named), compute, pause)
 
     def compare_baselines(self, output: int, pause: Pause) -> tuple[Agreement, ...]:
-        """How far baselines agree on the features."""
+        """Agreement of baselines on the features, for each pair."""
 
         def compute() -> tuple[Agreement, ...]:
             return compare_baselines(self.loaded, self.measure(output, pause), pause)
@@ -102,7 +102,7 @@ class Overall:
         return self._once(output, kept, lambda: extract_pruned(self.loaded, [pruning]), pause)
 
     def lay_out(self, output: int, rule: PruningRule, pause: Pause) -> NetworkGraph:
-        """The graph that a rule keeps; rules that keep the same share it, but for the rule."""
+        """The graph pruned by a rule; rules that keep the same edges share it."""
         pruning = self.prune(output, rule, pause)
         kept = ("graph", pruning.kept, rule.fill)
         graph = self._once(
@@ -111,7 +111,7 @@ class Overall:
         return replace(graph, rule=pruning.rule)
 
     def trace_fidelity(self, output: int, metric: Metric, fill: Fill, pause: Pause) -> tuple[FidelityPoint, ...]:
-        """What each number of edges costs along one metric's order."""
+        """Fidelity for every number of edges, in the order of one metric."""
 
         def compute() -> tuple[FidelityPoint, ...]:
             return trace_fidelity(self.loaded, self.measure(output, pause), metric, fill, pause)
@@ -131,22 +131,22 @@ class Overall:
         return self._once(output, "formulas", compute, pause)
 
     def compare(self, output: int, against: Overall, rule: PruningRule, pause: Pause) -> ModelChange:
-        """What has changed from another model to this one."""
+        """The changes from another model to this one."""
         number = match_outputs(self.loaded, against.loaded, output)
 
         def compute() -> ModelChange:
             graph, other = self.lay_out(output, rule, pause), against.lay_out(number, rule, pause)
             return compare_models(self.loaded, self.measure(output, pause), graph, against.loaded, other, pause)
 
-        identity = against.loaded.sha256 or object()  # one that was never saved is found by nothing
+        identity = against.loaded.sha256 or object()  # a model that was never saved has a key that nothing else equals
         return self._once(output, ("comparison", identity, rule), compute, pause)
 
     def measure_typical_distance(self, pause: Pause) -> float | None:
-        """How far reference windows are from the nearest other."""
+        """Typical distance of a reference window to its nearest neighbour."""
         return self._once(0, "typical distance", lambda: measure_typical_distance(self.loaded), pause)
 
     def report(self, output: int, pause: Pause) -> Report:
-        """The questions that people have, answered by the default topology."""
+        """The findings of the report, on the default topology."""
 
         def compute() -> Report:
             measured, graph = self.measure(output, pause), self.lay_out(output, PruningRule(), pause)

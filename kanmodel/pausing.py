@@ -1,4 +1,4 @@
-"""Long computations, a slice at a time."""
+"""Pauses: hooks that long computations call between slices of work, to yield to urgent work or to be cancelled."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 Pause = Callable[[], None]
 """Called between slices of a computation, of a few milliseconds each, and before what may take longer. It may wait, to
-let something more urgent go first, and raise, to end the computation: nothing half-done is kept."""
+let more urgent work run first, or raise, to cancel the computation: no partial result is cached."""
 
 
 def go_on() -> None:
-    """The pause of a computation that runs through."""
+    """The pause of a computation that runs without interruption."""

@@ -1,4 +1,4 @@
-"""The findings of a report in words: questions as people ask them, and answers, the same wherever they stand."""
+"""The report in words: the findings as questions and answers, the same in Python, on the command line and over HTTP."""
 
 from __future__ import annotations
 

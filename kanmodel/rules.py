@@ -1,4 +1,4 @@
-"""The arguments of `kanmodel.model.Model`, checked: one sentence names the one that cannot be used."""
+"""Checks of the arguments of `kanmodel.model.Model`; an error names the argument."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def make_rule(
     fill: Fill = "mean",
     without: tuple[EdgePlace, ...] = (),
 ) -> PruningRule:
-    """The rule that a call asks for.
+    """The pruning rule of a call.
 
     Raises:
-        DataError: both a fidelity and thresholds, or a number out of range.
+        DataError: fidelity and thresholds are both given, or a number is out of range.
         UnknownNameError: a metric, a threshold or a fill that does not exist.
     """
     if metric is not None:
@@ -48,7 +48,7 @@ def make_rule(
 
 
 def make_options(tolerance: float, path_nodes: int, halvings: int) -> LedgerOptions:
-    """How exact an explanation must be.
+    """The integration options of an explanation.
 
     Raises:
         DataError: a number that cannot be used.
@@ -62,10 +62,10 @@ def make_options(tolerance: float, path_nodes: int, halvings: int) -> LedgerOpti
 
 
 def check_count(name: str, value: int, lowest: int) -> None:
-    """Refuses what is no whole number, or too small.
+    """Checks that a value is a whole number, and large enough.
 
     Raises:
-        DataError: it is.
+        DataError: it is not.
     """
     if not isinstance(value, Integral) or value < lowest:
         message = f"must be a whole number from {lowest}, but is {value!r}"
@@ -73,10 +73,10 @@ def check_count(name: str, value: int, lowest: int) -> None:
 
 
 def check_effects(effects: object) -> None:
-    """Refuses what does not say whether effects are wanted, and of what.
+    """Checks the argument `effects`.
 
     Raises:
-        DataError: it is neither True, False nor ``"steps"``.
+        DataError: it is not True, False or ``"steps"``.
     """
     if not isinstance(effects, bool) and effects != "steps":
         message = f'must be True, False or "steps", but is {effects!r}'

@@ -1,4 +1,4 @@
-"""Original units <-> model units.
+"""Standardization: original units <-> model units.
 
 Model units are (value - mean) / std of the training rows. A constant column has std 0 and is divided by 1.
 """
@@ -28,7 +28,7 @@ class Scaling:
         output_mean: (n_outputs,).
         output_scale: (n_outputs,), never 0.
         dtype: type of values in model units.
-        feature_limit: the magnitude up to which a value surely stays finite in model units, (n_features,).
+        feature_limit: magnitude up to which values are guaranteed to be finite in model units, (n_features,).
     """
 
     feature_mean: Array
@@ -45,7 +45,7 @@ class Scaling:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Scaling:
-        """The scaling that a config states."""
+        """The scaling of a config."""
         outputs = [config.target_of(output) for output in range(len(config.outputs))]
         return cls(*_mean_and_scale(config.features), *_mean_and_scale(outputs), dtype=getattr(torch, config.dtype))
 

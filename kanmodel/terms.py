@@ -1,6 +1,6 @@
-"""What questions and results are made of: the types and numbers that a translator of them needs, such as a service.
+"""Re-exports the types and constants of questions and results, for code that translates them, such as a service.
 
-Nothing here computes. Each is described where it is defined.
+Nothing here computes. Each name is documented where it is defined.
 """
 
 from kanmodel.explain.alternatives.comparison import Comparison

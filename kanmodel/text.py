@@ -1,4 +1,4 @@
-"""Tables in plain text, for a terminal."""
+"""Results as plain-text tables, for terminals."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ MAX_CELL = 60  # characters of a text in a table
 
 Row = Mapping[str, Any]
 
-# Control characters, which a terminal may obey; line ends; what turns the direction of the text around; and surrogates.
+# Control characters, which a terminal may act on; line separators; bidirectional controls; and surrogates.
 _NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def write_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
-    """Some columns of a table, numbers to the right, at most `N_ROWS` rows.
+    """Some columns of a table, numbers right-aligned, at most `N_ROWS` rows.
 
     Args:
-        rows: by column name.
-        columns: which, in order.
+        rows: values by column name.
+        columns: the columns to print, in order.
     """
     cells = [list(columns), *([shorten(write_value(row[column])) for column in columns] for row in rows[:N_ROWS])]
     is_number = [is_column_of_numbers(rows, column) for column in columns]
@@ -37,13 +37,13 @@ def write_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
 
 
 def write_facts(facts: Mapping[str, str]) -> str:
-    """Names and what they are, a line each."""
+    """Names and values, one pair per line."""
     width = max(map(len, facts))
     return "\n".join(f"{name.ljust(width)}  {printable(value)}" for name, value in facts.items())
 
 
 def with_unit(name: str, unit: str | None) -> str:
-    """``change (K)``; what is long is cut."""
+    """``change (K)``; long names are shortened."""
     return f"{shorten(name)} ({shorten(unit)})" if unit else shorten(name)
 
 
@@ -55,17 +55,17 @@ def write_value(value: Any) -> str:
 
 
 def is_column_of_numbers(rows: Sequence[Row], column: str) -> bool:
-    """Whether a column goes to the right."""
+    """Whether a column is numeric, and so right-aligned."""
     return all(isinstance(row[column], int | float | None) and not isinstance(row[column], bool) for row in rows)
 
 
 def shorten(text: str) -> str:
-    """At most `MAX_CELL` characters."""
+    """Shortens a text to at most `MAX_CELL` characters."""
     return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
 
 
 def printable(text: str) -> str:
-    """A text without the characters that would do something to what stands around it."""
+    """The text with characters replaced that would affect the text around it."""
     return text if text.isprintable() else _NOT_SHOWN.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
@@ -75,7 +75,7 @@ def _pad(text: str, width: int, right: bool) -> str:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal that a text takes: two for a Chinese character or an emoji, none for an accent."""
+    """Columns that a text takes in a terminal: two for a Chinese character or an emoji, none for a combining accent."""
     if text.isascii():
         return len(text)
     return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)

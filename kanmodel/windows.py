@@ -1,4 +1,4 @@
-"""A table of rows -> windows, and a check of windows that came from elsewhere."""
+"""Sliding windows over the rows of a table, and a check that windows are finite."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ N_LISTED = 20  # bad values named in one error; the message counts them all
 
 
 def window_ends(boundaries: Sequence[NDArray[np.generic]], n_rows: int, lookback: int) -> NDArray[np.int64]:
-    """Rows at which a window may end: the ones whose `lookback` rows lie within one run of every boundary column.
+    """Rows at which a window may end: those whose last `lookback` rows are in one run of every boundary column.
 
     Args:
-        boundaries: columns (n_rows,) that a window must not straddle, such as a segment number that changes at each
-            gap in time, or the name of the split.
+        boundaries: columns (n_rows,) whose changes a window must not span, such as a segment number that changes at
+            each gap in time, or the name of the split.
         n_rows: rows of the table, oldest first.
         lookback: steps of a window.
 
@@ -51,21 +51,21 @@ def take_windows(rows: Array, ends: NDArray[np.int64], lookback: int) -> Array:
 
 
 def rows_of_steps(first: int, last: int, lookback: int) -> slice:
-    """The rows of a window, oldest first, from one step to another, both included; 0 is the newest step."""
+    """The rows of a window, oldest first, from one step to another, inclusive; 0 is the newest step."""
     return slice(first + lookback - 1, last + lookback)
 
 
 def steps_of_rows(rows: slice, lookback: int) -> tuple[int, int]:
-    """The first and the last step of some rows: what `rows_of_steps` takes."""
+    """The first and the last step of some rows; the inverse of `rows_of_steps`."""
     return rows.start - lookback + 1, rows.stop - lookback
 
 
 def refuse_non_finite(values: Array, path: str) -> None:
-    """Refuses an array that holds NaN or infinity, naming each place.
+    """Raises if an array contains NaN or infinity, naming each place.
 
     Args:
-        values: any shape.
-        path: name of the array, put before the indices.
+        values: array of any shape.
+        path: name of the array, prefixed to the indices.
 
     Raises:
         DataError: at least one value is not finite.

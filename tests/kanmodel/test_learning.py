@@ -116,7 +116,7 @@ def test_a_model_is_fine_tuned():
     assert torch.equal(weights(refined), weights(finer)) and refined.metrics == model.metrics
     with pytest.raises(ConfigError, match="a finer grid needs more than 3 intervals, but 2 are asked for"):
         kanmodel.fine_tune(model, frame, epochs=0, grid_size=2)
-    with pytest.raises(ConfigError, match="grid cannot be given, since it is the model's own; grid_size gives it a"):
+    with pytest.raises(ConfigError, match="grid cannot be given, because it is taken from the model; grid_size sets a"):
         kanmodel.fine_tune(model, frame, epochs=0, grid=6)
     with pytest.raises(UnknownNameError, match="there is no column 'wind'; the columns are time, load"):
         kanmodel.fine_tune(model, frame.drop(columns="wind"))
