@@ -1,1 +1,1 @@
-"""Import from other libraries: file, tensors, layers, network, and the proof that it predicts the same."""
+"""Import of models from other libraries: from file or live module to a network, verified by its predictions."""

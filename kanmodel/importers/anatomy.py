@@ -19,7 +19,7 @@ from kanmodel.network.config import ModelConfig
 FOREIGN = {
     "in_proj_weight": "attention, in which every step reads the others",
     "weight_ih": "a cell that its own loop runs",
-}  # parts of keys, and what has them
+}  # substrings of keys -> the unsupported module that has them
 TORCH = ("Linear", "LayerNorm", "BatchNorm")
 
 
@@ -28,9 +28,9 @@ class Anatomy:
     """The parts of a model.
 
     Attributes:
-        parts: but the recurrent one, in the order of the file.
-        recurrent: the LSTM or GRU; None without.
-        told: what is known of how they are put together.
+        parts: all parts except the recurrent one, in the order of the file.
+        recurrent: the LSTM or GRU; None if there is none.
+        told: what is known about how the parts are put together.
     """
 
     parts: tuple[Part, ...]
@@ -44,15 +44,15 @@ class Anatomy:
 
     @property
     def library(self) -> str:
-        """What computed the weights."""
+        """The library that the weights belong to."""
         kans = dict.fromkeys(part.library for part in self.parts if part.library not in TORCH)
         return " and ".join(kans) or "torch"
 
     def spaces(self, shapes: ModelConfig, manifest: Manifest) -> list[Space]:
-        """The readings of every order of the parts.
+        """The search spaces of readings, one for each possible order of the parts.
 
         Raises:
-            CheckpointError: the parts do not follow each other.
+            CheckpointError: the parts fit together in no order.
         """
         sizes = Sizes(shapes.lookback, len(shapes.features), len(shapes.outputs))
         head, front = manifest.prefixes.get("head"), manifest.prefixes.get("front")
@@ -77,14 +77,14 @@ def dissect(
     manifest: Manifest,
     taken_off: str = "",
 ) -> Anatomy:
-    """The parts of a model.
+    """Finds the parts of a model.
 
     Args:
-        tensors: all of them, by key.
-        module: the tree of modules; None where it is unknown.
-        hyper_parameters: that were kept beside.
-        manifest: what its user says.
-        taken_off: what stood before every key in the file.
+        tensors: all tensors, by key.
+        module: the module tree; None if unknown.
+        hyper_parameters: saved with the weights.
+        manifest: the user's statements.
+        taken_off: prefix that was removed from every key of the file.
 
     Raises:
         CheckpointError: a key is not understood, or a named part is missing or of another kind than stated.
@@ -109,12 +109,12 @@ def dissect(
 
 
 def is_under(place: str, prefix: str) -> bool:
-    """Whether a place is at a prefix or inside it."""
+    """Whether a place equals a prefix or is below it."""
     return not prefix or place == prefix or place.startswith(f"{prefix}.")
 
 
 def _inner(prefix: str | None, taken_off: str) -> str | None:
-    """A prefix of the manifest, which may have in front what was taken off every key."""
+    """A prefix from the manifest, without the prefix that was removed from every key."""
     return None if prefix is None else f"{prefix}.".removeprefix(taken_off).removesuffix(".")
 
 
@@ -126,7 +126,7 @@ def _choose_recurrent(found: Sequence[RecurrentPart], prefixes: Mapping[str, str
             raise CheckpointError(f"has no LSTM at {prefix!r}, but {_places(found)}")
         return chosen
     if len(found) > 1:
-        raise CheckpointError(f"has recurrent parts at {_places(found)}, and Kanscope reads models that have one")
+        raise CheckpointError(f"has recurrent parts at {_places(found)}, but Kanscope reads models with only one")
     return found[0] if found else None
 
 
@@ -143,7 +143,7 @@ def _check_library(parts: Sequence[Part], library: str) -> None:
 
 
 def _refuse_leftovers(tensors: Mapping[str, Tensor], parts: Sequence[AnyPart]) -> None:
-    """Refuses the first key that belongs to no part: to drop it could change what is computed."""
+    """Raises for the first key that belongs to no part, because dropping it could change the forecast."""
     used = {key for part in parts for key in part.keys}
     left = [key for key in tensors if key not in used]
     if not left:

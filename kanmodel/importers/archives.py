@@ -1,4 +1,4 @@
-"""Reading what `torch.save` wrote: zip archives, or the pickles of torch before 1.6."""
+"""Files of `torch.save`: zip archives, or the consecutive pickles of torch before 1.6, read without running code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from kanmodel.importers.placeholders import GlobalName
 from kanmodel.importers.storages import BUILDERS, Storage, make_storage, tensor_functions
 
 ZIP_START = b"PK\x03\x04"
-LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a number: all of the first pickle but its protocol and frame
+LEGACY_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle, a number, without its protocol and frame
 LEGACY_PROTOCOL = 1001
 TAR_MARK, TAR_OFFSET = b"ustar", 257
 MAX_MEMBERS = 1 << 17
@@ -29,10 +29,10 @@ codecs.lookup("cp437")  # imports the codec of old member names now, so that no 
 
 
 def read_archive(data: bytes) -> object:
-    """The object of a file of `torch.save`: plain values, tensors, and placeholders for everything else.
+    """Reads the object in a file of `torch.save`: plain values, tensors, and placeholders for everything else.
 
     Raises:
-        CheckpointError: the file is something else, damaged, or exceeds a bound; the message begins with a verb.
+        CheckpointError: the file has another format, is damaged, or exceeds a limit; the message starts with a verb.
     """
     if data.startswith(ZIP_START):
         return _read_zip(data)
@@ -44,12 +44,12 @@ def read_archive(data: bytes) -> object:
 
 
 def is_legacy(data: bytes) -> bool:
-    """Whether a file begins as torch before 1.6 wrote it, and newer ones on request."""
+    """Whether a file starts like one of torch before 1.6, which newer versions write on request."""
     return data.startswith(b"\x80") and LEGACY_MAGIC in data[:32]
 
 
 class _Archive:
-    """The members of a zip archive by name; they are slices of its bytes, since torch.save packs nothing."""
+    """The members of a zip archive by name, as slices of its bytes, because torch.save does not compress."""
 
     def __init__(self, data: bytes) -> None:
         self.data = memoryview(data)
@@ -65,10 +65,10 @@ class _Archive:
             raise CheckpointError("is damaged: it has two members of the same name")
         size = sum(member.file_size for member in members)
         if size > len(data):
-            raise CheckpointError(f"would unpack to {size} bytes from {len(data)}, but torch.save packs nothing")
+            raise CheckpointError(f"would unpack to {size} bytes from {len(data)}, but torch.save does not compress")
 
     def read(self, name: str) -> memoryview:
-        """The bytes of a member; nothing is copied."""
+        """The bytes of a member, without a copy."""
         member = self.members.get(name)
         if member is None:
             raise CheckpointError(f"is damaged: it has no {name[:80]}")
@@ -154,7 +154,7 @@ def _read_legacy(data: bytes) -> object:
 
 
 def _parse_storage_id(key: object) -> tuple[object, str, object, tuple[object, object] | None]:
-    """Type, key and number of values of a storage, and for torch before 0.4 offset and size of a view of it.
+    """Type, key and number of values of a storage, and before torch 0.4 offset and size of a view of it.
 
     A persistent id of torch is ("storage", type, key, device, number of values), and in the old format a sixth: None,
     or (key of the view, offset, size).
@@ -178,7 +178,7 @@ def _slice_storage(storage: Storage, offset: object, size: object) -> Storage:
 
 
 def _swap_bytes(storage: Storage) -> None:
-    """Turns the byte order of the values around; of complex ones that of each part."""
+    """Swaps the byte order of the values; for complex values, of each part."""
     itemsize = storage.dtype.itemsize // (2 if storage.dtype.is_complex else 1)
     if itemsize > 1 and len(storage.data):
         np.frombuffer(storage.data, f"u{itemsize}").byteswap(inplace=True)

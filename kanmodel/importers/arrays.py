@@ -1,4 +1,4 @@
-"""Arrays named by a manifest: ``a.npy``, ``a.npz:key``, ``a.json:/json/pointer``, or a table the caller reads."""
+"""Arrays named in a manifest: ``a.npy``, ``a.npz:key``, ``a.json:/json/pointer``, or a table that the caller reads."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ TableReader = Callable[[Path, Sequence[str]], Array]
 
 
 def is_table(name: str) -> bool:
-    """Whether an array's name is that of a table, which has columns in place of axes."""
+    """Whether the name of an array is that of a table, which has named columns."""
     return name.endswith(TABLES)
 
 
 def read_array(folder: Path, name: str, columns: Sequence[str], read_table: TableReader | None) -> Array:
-    """The numbers of one array.
+    """Reads one array.
 
     Args:
-        folder: what its path is relative to.
-        name: path, and behind a colon the key or JSON pointer.
-        columns: what a table's columns are for; other arrays have no names.
-        read_table: reads tables; None where there is no reader.
+        folder: folder that its path is relative to.
+        name: path, followed by a colon and the key or JSON pointer.
+        columns: names of a table's columns; not used for other arrays.
+        read_table: reads tables; None if there is no reader.
 
     Returns:
-        The array in float64; of a table (n_rows, len(columns)).
+        The array in float64; (n_rows, len(columns)) for a table.
 
     Raises:
         CheckpointError: it does not exist, is not readable without running code, claims more than its file holds, or
@@ -88,7 +88,7 @@ def _read_npz(path: Path, key: str) -> Array:
 
 
 def _parse_npy(data: bytes) -> Array:
-    """An array of numbers; its header is compared with the bytes there are before anything is allocated."""
+    """Parses an array of numbers; its header is checked against the number of bytes before anything is allocated."""
     stream = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(stream)

@@ -23,11 +23,11 @@ Element = Item | Step  # a step: an activation
 
 @dataclass(frozen=True)
 class Chain:
-    """What a model computes, in order.
+    """The computation of a model, in order.
 
     Attributes:
-        front: elements on the values of each step.
-        recurrent: the LSTM or GRU; None without.
+        front: elements applied to the values of each step.
+        recurrent: the LSTM or GRU; None if there is none.
         readout: as in a `ModelConfig`; also ``flatten_features``, steps innermost.
         head: elements after the readout.
         output_function: as in a `ModelConfig`.
@@ -41,19 +41,19 @@ class Chain:
 
     @property
     def dtype(self) -> torch.dtype:
-        """That of the network: float64 where any weight of it is."""
+        """The dtype of the network: float64 if any of its weights is."""
         tensors = [t for e in (*self.front, *self.head) if isinstance(e, Layer) for t in e.tensors.values()]
         tensors += self.recurrent.tensors.values() if self.recurrent else []
         return torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
 
 
 def assemble(chain: Chain, shapes: ModelConfig, dtype: torch.dtype) -> Network:
-    """The network of a chain.
+    """Builds the network of a chain.
 
     Args:
-        chain: what it computes.
-        shapes: features, targets, lookback and horizon; the rest is the chain's.
-        dtype: of its weights.
+        chain: the computation.
+        shapes: provides features, targets, lookback and horizon; the rest comes from the chain.
+        dtype: of the weights.
 
     Raises:
         ConfigError: the chain does not fit the shapes.
@@ -87,18 +87,18 @@ def assemble(chain: Chain, shapes: ModelConfig, dtype: torch.dtype) -> Network:
 
 
 def make_layer(layer: Layer, dtype: torch.dtype) -> KANLayer:
-    """The module of one layer."""
+    """Builds the module of one layer."""
     module = KANLayer(layer.config).to(dtype).requires_grad_(False).eval()
     _load(module, layer.tensors)
     return module
 
 
 def fold(elements: Iterable[Element], n_values: int) -> list[Layer]:
-    """Layers, each with the norms and activations that stand before it; at the end a layer that passes values on.
+    """Folds norms and activations into the layers that follow them; those at the end into an identity layer.
 
     Args:
         elements: in the order of the computation.
-        n_values: how many reach the first.
+        n_values: number of inputs of the first.
     """
     layers: list[Layer] = []
     waiting: list[Norm | Step] = []
@@ -114,7 +114,7 @@ def fold(elements: Iterable[Element], n_values: int) -> list[Layer]:
 
 
 def _behind(steps: Sequence[Norm | Step], layer: Layer) -> Layer:
-    """A layer that reads its inputs behind steps, those of its own coming after them."""
+    """The layer with steps applied to its inputs, before its own steps."""
     tensors: dict[str, Tensor] = {}
     n_steps = len(steps)
     for name, tensor in layer.tensors.items():
@@ -135,13 +135,13 @@ def _behind(steps: Sequence[Norm | Step], layer: Layer) -> Layer:
 
 
 def _pass_on(n: int) -> Layer:
-    """A layer whose nodes are its inputs: only the edges from each to itself are there."""
+    """The identity layer: only the edges from each input to the same node are unmasked."""
     eye = torch.eye(n)
     return Layer(LayerConfig(n, n, Line(), base="zero"), {"coef": eye.unsqueeze(-1), "mask": eye})
 
 
 def _permute_inputs(layer: Layer, order: Tensor) -> Layer:
-    """A layer that finds its input number `order[i]` at place i."""
+    """The layer with permuted inputs: input `order[i]` is at position i."""
     config = layer.config
     place = {int(old): new for new, old in enumerate(order)}
     per_edge = {*config.basis.per_edge(), "scale_base", "scale_spline", "mask"}
@@ -158,7 +158,7 @@ def _permute_inputs(layer: Layer, order: Tensor) -> Layer:
 
 
 def _load(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Copies tensors into a module; those that are not given stay neutral."""
+    """Copies tensors into a module; the others keep their neutral values."""
     for name, tensor in module.state_dict().items():
         if name in tensors:
             tensor.copy_(tensors[name])

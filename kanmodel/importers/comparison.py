@@ -1,4 +1,4 @@
-"""The check of an import: known predictions against those of the network."""
+"""Verification of an import: compares known predictions with those of the network, within a tolerance."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from numpy.typing import NDArray
 from kanmodel.importers.manifest import DEFAULT_TOLERANCE
 from kanmodel.scaling import Array
 
-MAX_TOLERANCE = 0.01  # in standard deviations of an output: beyond it a check proves nothing
-ROUNDING = 8 * float(np.finfo(np.float32).eps)  # of an output's largest magnitude, as float32 leaves it
+MAX_TOLERANCE = 0.01  # in standard deviations of an output: a check with a larger tolerance proves nothing
+ROUNDING = 8 * float(np.finfo(np.float32).eps)  # allowed for float32, relative to the output's largest magnitude
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Where two sets of predictions differ most, relative to what is allowed there.
+    """The largest difference of two sets of predictions, relative to the allowed difference.
 
     Attributes:
-        absolute: the difference, in the unit of the predictions; inf where the computed one is not finite.
-        relative: the same in standard deviations of that output over the check's windows; relative to the output's
-            magnitude where it does not vary.
-        window: number of the window.
-        output: number of the output.
-        expected: the prediction that is known.
+        absolute: the difference, in the unit of the predictions; inf if the computed one is not finite.
+        relative: the same in standard deviations of that output over the check's windows, or relative to the output's
+            magnitude if it does not vary.
+        window: index of the window.
+        output: index of the output.
+        expected: the known prediction.
         computed: the prediction of the network.
         varies: whether that output varies by more than float32's rounding.
-        matches: whether this, and so every difference, is within what is allowed.
+        matches: whether this difference, and so every other, is allowed.
     """
 
     absolute: float
@@ -42,13 +42,13 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Bounds:
-    """What differences count as none, one number for each output.
+    """The allowed differences, one for each output.
 
     Attributes:
-        unit: what `Comparison.relative` is relative to: the standard deviation, or the largest magnitude of an output
-            that does not vary.
+        unit: unit of `Comparison.relative`: the standard deviation, or the largest magnitude of an output that does
+            not vary.
         varies: whether the output varies by more than float32's rounding.
-        allowed: the largest difference that counts as none.
+        allowed: the largest allowed difference.
     """
 
     unit: Array
@@ -57,17 +57,17 @@ class Bounds:
 
     @classmethod
     def of(cls, expected: Array, tolerance: float) -> Bounds:
-        """Those of known predictions: `tolerance` units, and what float32 rounds at the output's magnitude.
+        """The bounds for known predictions: `tolerance` units, plus float32's rounding at the output's magnitude.
 
         All three scale with the predictions, so that the verdict does not depend on their unit. An output that does not
-        vary has no spread to be generous with: it must be the same to `DEFAULT_TOLERANCE` of its magnitude at most.
+        vary must be equal within `DEFAULT_TOLERANCE` of its magnitude at most.
 
         Args:
             expected: known predictions, (n, n_outputs).
             tolerance: in standard deviations of each output.
         """
         magnitude = np.abs(expected).max(axis=0)
-        # standard deviation of what is at most 1, so that no square overflows or vanishes
+        # standard deviation of values scaled to at most 1, so that no square overflows or underflows
         std = magnitude * (expected / np.where(magnitude > 0, magnitude, 1)).std(axis=0)
         rounding = ROUNDING * magnitude
         varies = std > rounding
@@ -77,12 +77,12 @@ class Bounds:
 
     @property
     def proves_nothing(self) -> int | None:
-        """The first output that varies, but is allowed to differ by more than `MAX_TOLERANCE` of its spread."""
+        """The first output that varies, but may differ by more than `MAX_TOLERANCE` standard deviations."""
         found = np.flatnonzero(self.varies & (self.allowed > MAX_TOLERANCE * self.unit))
         return int(found[0]) if len(found) else None
 
     def compare(self, expected: Array, computed: Array) -> Comparison:
-        """The largest difference relative to what is allowed; both (n, n_outputs)."""
+        """The largest difference relative to the allowed one; both arguments (n, n_outputs)."""
         differences = np.where(np.isfinite(computed), np.abs(computed - expected), np.inf)
         excess = _ratio(differences, self.allowed)
         window, output = (int(n) for n in np.unravel_index(int(excess.argmax()), excess.shape))
@@ -99,13 +99,13 @@ class Bounds:
 
 
 def _ratio(differences: Array, units: Array) -> Array:
-    """Differences (n, n_outputs) in units (n_outputs,); of a unit of 0 any difference is infinitely many."""
+    """Differences (n, n_outputs) in units (n_outputs,); infinite for a unit of 0."""
     ratios = np.where(differences > 0, np.inf, 0.0)
     np.divide(differences, units, out=ratios, where=np.broadcast_to(units > 0, differences.shape))
     return ratios
 
 
 def describe_relative(comparison: Comparison) -> str:
-    """The relative difference in words."""
+    """The relative difference, in words."""
     what = "standard deviations of that output" if comparison.varies else "of the magnitude of that output"
     return f"{comparison.relative:.2g} {what}"

@@ -1,4 +1,4 @@
-"""``describe_file``: what a file of weights contains, and a manifest filled in as far as it is known."""
+"""``describe_file``: the contents of a file of weights, and a manifest filled in as far as they determine it."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class DescribedPart:
     """A part that was found.
 
     Attributes:
-        place: what its keys begin with.
-        library: what computes it.
+        place: prefix of its keys.
+        library: the library of its layers.
         sizes: in words.
-        open: what its weights do not say, options by name.
+        open: choices that its weights leave open, options by name.
     """
 
     place: str
@@ -38,21 +38,21 @@ class DescribedPart:
 
 @dataclass(frozen=True)
 class Description:
-    """What a file of weights says of itself.
+    """The contents of a file of weights.
 
     Attributes:
         file: its name.
-        container: key of the training dictionary that held the weights; None for a bare state_dict.
-        prefix: what was taken off every key, such as ``module.``.
+        container: key of the training dictionary that contained the weights; None for a bare state_dict.
+        prefix: prefix that was removed from every key, such as ``module.``.
         dtypes: types in the file.
-        n_tensors: how many there are.
-        has_modules: whether the file holds a whole model, whose modules say more than weights.
-        parts: what was found, in the order of the file.
-        unknown: keys that belong to none, which the import would refuse.
-        missing: what the file does not say, a sentence each.
-        found: what the check said of that; None where it was not asked.
-        undecided: other functions that fit the check, and what would tell them apart.
-        manifest: a manifest in yaml, with what is known and blanks for the rest.
+        n_tensors: number of tensors.
+        has_modules: whether the file is a whole model, whose modules determine more than weights do.
+        parts: the parts that were found, in the order of the file.
+        unknown: keys that belong to no part, for which the import would be refused.
+        missing: what the file leaves open, one sentence each.
+        found: what the check determined of that; None without a check.
+        undecided: other functions that fit the check, and which windows would distinguish them.
+        manifest: a manifest in yaml, with the known values and blanks for the rest.
     """
 
     file: str
@@ -73,12 +73,12 @@ NOTHING = Manifest("the manifest", Path(), (), (), None, 1, "")
 
 
 def describe_file(path: Path, imported: Imported | None = None, known: Manifest = NOTHING) -> Description:
-    """Reads what a file of weights says of itself.
+    """Describes a file of weights.
 
     Args:
         path: the file.
-        imported: what its import found.
-        known: what that import was told.
+        imported: the result of its import.
+        known: the manifest of that import.
 
     Raises:
         CheckpointError: as `open_source` and `find_parts`.
@@ -111,16 +111,16 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
 
 
 def _missing(parts: Sequence[Part], recurrents: Sequence[RecurrentPart]) -> list[str]:
-    """What the weights do not determine."""
+    """What the weights leave open."""
     missing = ["features, targets and reference windows"]
     if recurrents:
-        missing.append("readout: what the head sees of the steps, the last or their mean")
-    missing.append("activations: what stands between its parts, and at the output")
+        missing.append("readout: what the head reads of the steps, the last or their mean")
+    missing.append("activations: between its parts, and at the output")
     meanings = {
-        "base": "base_activation: what is added to the basis",
+        "base": "base_activation: the activation added to the basis",
         "library": "library: the keys fit fast-kan and FasterKAN",
-        "mult_arity": "mult_arity: how many factors its product nodes have",
-        "denominator": "denominator: by what FasterKAN divided up to 14 May 2024, 0.33 by default",
+        "mult_arity": "mult_arity: the number of factors of its product nodes",
+        "denominator": "denominator: the divisor of FasterKAN up to 14 May 2024, 0.33 by default",
         "inv_denominator": "what its inv_denominator does",
         "waves": "whether cosines or sines come first",
         "hats": "the sign of its wavelets",
@@ -139,7 +139,7 @@ def _manifest(
     imported: Imported | None,
     known: Manifest,
 ) -> str:
-    """A manifest with the keys in the order of the README; a blank is a key without a value."""
+    """A manifest with the keys in the order of the README; unknown keys have no value."""
     kans = [part for part in parts if part.library not in TORCH]
     libraries = {name for part in kans for name, titles in LIBRARIES.items() if part.library in titles}
     chosen = imported.found.chosen if imported else {}
@@ -183,10 +183,10 @@ def _list(columns: Sequence[Column]) -> str:
 
 
 def _found(imported: Imported | None, chosen: Mapping[str, str], kans: Sequence[Part]) -> list[str]:
-    """What the check says; without one a comment that it does."""
+    """The lines that the check determines; without one a comment about them."""
     if imported is None:
         return [
-            "# readout, activations, base_activation and space are found by the check, and may be said:",
+            "# readout, activations, base_activation and space are found by the check, or may be given:",
             "# readout: last",
             "# base_activation: silu",
             "# activations: {fc.0: relu}  # before the part at fc.0",

@@ -1,4 +1,4 @@
-"""Restricted YAML and JSON: no tags, merges or repeated keys."""
+"""Reading of restricted YAML and JSON: no tags, merges or repeated keys."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ PYTHON_TAG = "tag:yaml.org,2002:python/"
 
 
 class _PlainLoader(yaml.SafeLoader):
-    """yaml's safe loader, without merges and repeated keys, which hide values, and with 1e-5 as a number."""
+    """yaml's safe loader, but it refuses merges and repeated keys, which hide values, and reads 1e-5 as a number."""
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
-        """Leaves a mapping as it is written."""
+        """Refuses merge keys."""
         for key, _ in node.value:
             if key.tag == "tag:yaml.org,2002:merge":
                 raise CheckpointError(f"merges mappings in line {key.start_mark.line + 1}, which is not read")
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping whose keys are all different."""
+        """Constructs a mapping; refuses repeated keys."""
         mapping = super().construct_mapping(node, deep=deep)
         if len(mapping) != len(node.value):
             keys = [key.value for key, _ in node.value]
@@ -43,10 +43,10 @@ _PlainLoader.add_implicit_resolver(
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """The mapping in a ``.yaml``, ``.yml`` or ``.json`` file.
+    """Reads the mapping in a ``.yaml``, ``.yml`` or ``.json`` file.
 
     Raises:
-        CheckpointError: it is not readable, holds Python objects, repeats a key, or is no mapping.
+        CheckpointError: it cannot be read, has Python objects or repeated keys, or is not a mapping.
     """
     try:
         text = read_bounded(path, MAX_DOCUMENT_BYTES).decode("utf-8")
@@ -61,7 +61,7 @@ def read_document(path: Path) -> dict[str, Any]:
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text whose objects repeat no key; the messages of its errors begin with a verb."""
+    """Parses JSON without repeated keys; error messages start with a verb."""
     try:
         return json.loads(text, object_pairs_hook=_unrepeated)
     except (ValueError, RecursionError) as error:
@@ -78,7 +78,7 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _parse_yaml(text: str) -> Any:
     try:
-        return yaml.load(text, Loader=_PlainLoader)  # nosec B506 # a SafeLoader that knows less
+        return yaml.load(text, Loader=_PlainLoader)  # nosec B506 # a restricted SafeLoader
     except yaml.constructor.ConstructorError as error:
         tag = re.search(rf"'{PYTHON_TAG}[^:']*:?([^']*)'", error.problem or "")
         if tag:

@@ -1,4 +1,4 @@
-"""Facts beside the tensors, from modules and manifest: activations, and options of libraries."""
+"""Facts that tensors do not contain, from the module tree and the manifest: activations, and options of libraries."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ BASE_TEXTS = {"silu": "silu", "identity": "identity", "zero": "zero"}  # pykan's
 
 
 def facts_of(module: Module | None, manifest: Manifest, n_reaching: int) -> Facts:
-    """What is known of the parts of a file.
+    """What is known about the parts of a file.
 
     Args:
-        module: the tree of its modules; None where it holds none.
-        manifest: what its user says, which goes before.
-        n_reaching: values that reach the KAN that the manifest's `input_id` is about.
+        module: its module tree; None if it has none.
+        manifest: the user's statements, which take precedence.
+        n_reaching: number of values that enter the KAN that the manifest's `input_id` is about.
     """
 
     def value(place: str, name: str) -> object:
@@ -91,7 +91,7 @@ def facts_of(module: Module | None, manifest: Manifest, n_reaching: int) -> Fact
 def told_of(
     module: Module | None, hyper_parameters: Mapping[str, Value], manifest: Manifest, parts: Sequence[Part]
 ) -> Told:
-    """What is known of the choices of a search: options that are left, and those to be tried first."""
+    """What is known about the choices of a search: the remaining options, and those to try first."""
     places = {part.place for part in parts}
     options: dict[str, tuple[str, ...]] = {}
     if manifest.readout is not None:
@@ -110,7 +110,7 @@ def told_of(
 
 
 def _pykan_config(found: Module | None) -> PykanConfig | None:
-    """What a module of pykan keeps of itself, as its saveckpt writes it; None where it is none."""
+    """The configuration in a module of pykan, as its saveckpt would write it; None if it is not one."""
     if found is None or "symbolic_fun" not in found.children:
         return None
     values = found.values
@@ -129,14 +129,14 @@ def _pykan_config(found: Module | None) -> PykanConfig | None:
 
 
 def _as_lists(value: object) -> Any:
-    """A value with lists in place of tuples, as a document has them."""
+    """The value with tuples converted to lists, as in a document."""
     if isinstance(value, dict):
         return {key: _as_lists(part) for key, part in value.items()}
     return [_as_lists(part) for part in value] if isinstance(value, (list, tuple)) else value
 
 
 def find_module(module: Module | None, place: str) -> Module | None:
-    """The module at a place of a tree; None where there is none."""
+    """The module at a place of a tree; None if there is none."""
     try:
         return None if module is None else module.at(place)
     except KeyError:
@@ -144,7 +144,7 @@ def find_module(module: Module | None, place: str) -> Module | None:
 
 
 def activation_of(value: object) -> str | None:
-    """The activation that a module, a function, a class or a text of a model is, such as ``leaky_relu(0.2)``."""
+    """The activation that a module, function, class or name stands for, such as ``leaky_relu(0.2)``."""
     if isinstance(value, Module):
         library, _, name = value.class_name.rpartition(".")
         if not library.startswith("torch.nn.") or name not in CLASSES:
@@ -170,7 +170,7 @@ def _with_parameter(name: str, parameter: object) -> str:
 
 
 def _mentioned(module: Module | None, hyper_parameters: Mapping[str, Value]) -> tuple[str, ...]:
-    """Activations that the model has somewhere."""
+    """Activations that occur anywhere in the model."""
     modules = [] if module is None else [child for _, child in module.walk()]
     values = [*modules, *(value for child in modules for value in child.values.values()), *hyper_parameters.values()]
     found = dict.fromkeys(name for value in values if (name := activation_of(value)) and name != "identity")
@@ -178,7 +178,7 @@ def _mentioned(module: Module | None, hyper_parameters: Mapping[str, Value]) -> 
 
 
 def _in_sequentials(module: Module | None, places: set[str]) -> list[tuple[str, str]]:
-    """What stands before a part in a Sequential that has another part before it: (name of the choice, activation)."""
+    """Activations between two parts of a Sequential: (name of the choice, activation)."""
     found: list[tuple[str, str]] = []
     for path, child in module.walk() if module is not None else ():
         if child.class_name != "torch.nn.modules.container.Sequential":

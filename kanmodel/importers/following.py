@@ -1,4 +1,4 @@
-"""Tracing a live module: the operations between the output of one part and the input of the next."""
+"""Tracing of a live module: identifies the operations between the output of each part and the input of the next."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ BETWEEN = 1e-4  # of the spread of the values between two parts, in the type of 
 
 
 def follow(watched: Watched, parts: Sequence[Part], recurrent: RecurrentPart | None, more: Sequence[str]) -> Chain:
-    """The chain that was watched.
+    """Reconstructs the chain of a traced module.
 
     Args:
-        watched: what passed through the module.
-        parts: of the module, but the recurrent one.
-        recurrent: the LSTM or GRU; None without.
-        more: activations that the module has somewhere, beside the usual ones.
+        watched: inputs and outputs of its parts.
+        parts: its parts except the recurrent one.
+        recurrent: the LSTM or GRU; None if there is none.
+        more: activations that occur in the module, besides the usual ones.
 
     Raises:
-        UnreadableModelError: which part is not understood.
+        UnreadableModelError: a part is not understood; the message names it.
     """
     return _Walker(watched, parts, recurrent, more).walk()
 
 
 class _Walker:
-    """Goes along the calls of a module, from what leaves one part to what enters the next."""
+    """Follows the calls of a module, from the output of each part to the input of the next."""
 
     def __init__(
         self, watched: Watched, parts: Sequence[Part], recurrent: RecurrentPart | None, more: Sequence[str]
@@ -55,7 +55,7 @@ class _Walker:
         for place, count in counts.items():
             if count > 1:
                 raise UnreadableModelError(
-                    f"{place!r} is called {count} times in one forward, where a chain has it once"
+                    f"{place!r} is called {count} times in one forward pass, but once in a chain"
                 )
         for place, entered, left in self.watched.calls:
             if self.recurrent is not None and place == self.recurrent.place:
@@ -96,14 +96,12 @@ class _Walker:
         assert self.recurrent is not None
         place = self.recurrent.place
         if self.readout is not None:
-            raise UnreadableModelError(
-                f"{place!r} comes after what is read from the steps, where a chain has it before"
-            )
+            raise UnreadableModelError(f"{place!r} comes after the readout of the steps, but before it in a chain")
         if entered.shape[:2] != self.values.shape[:2]:
             n_windows, n_steps = self.values.shape[:2]
             raise UnreadableModelError(
                 f"{place!r} reads {list(entered.shape[:2])} windows and steps in place of {[n_windows, n_steps]}: its "
-                "batch_first does not fit how the windows lie"
+                "batch_first does not fit the layout of the windows"
             )
         if not _close(self.values, entered) and _close(self.values.flip(1), entered):
             raise UnreadableModelError(
@@ -121,7 +119,7 @@ class _Walker:
         self.values, self.last, self.passed_recurrent = left, place, True
 
     def _enter(self, place: str, entered: Tensor) -> str:
-        """The activation before a part, whose inputs become the values; chooses the readout where one stands before."""
+        """Finds the activation, and if necessary the readout, before a part, and continues with its inputs."""
         for readout, values in self._candidates(entered):
             for name in self.activations:
                 computed = activation(name)(values)
@@ -134,13 +132,13 @@ class _Walker:
         )
 
     def _candidates(self, entered: Tensor) -> Iterator[tuple[str | None, Tensor]]:
-        """Values as they are, or read out in one of the ways that give as many as enter."""
+        """The values unchanged, or after each readout that gives the right number of inputs."""
         if self._per_step and self.values.shape[1] == 1 and not self.front:
             yield "last", self.values[:, 0]
         if self.values.numel() == entered.numel() and self.values.shape[-1] == entered.shape[-1]:
             yield None, self.values
         if self._per_step:
-            late = self.passed_recurrent and self.head  # layers on every step: only the last can be taken of them
+            late = self.passed_recurrent and self.head  # with layers on every step, only the last step can be read out
             for readout in ("last",) if late else tuple(READ_OUT):
                 values = READ_OUT[readout](self.values)
                 if values.numel() == entered.numel():
@@ -169,7 +167,7 @@ class _Walker:
 
 
 def _close(one: Tensor, other: Tensor) -> bool:
-    """Whether values are the same but for the rounding of the module's type."""
+    """Whether values are equal up to rounding in the module's dtype."""
     if one.shape != other.shape:
         return False
     spread = max(float(other.std()) if other.numel() > 1 else 0.0, 1e-3 * float(other.abs().max()), 1e-12)

@@ -1,4 +1,4 @@
-"""``from_file``: a model from a file and in-memory arrays, with a manifest's keys as arguments."""
+"""``from_file``: imports a file of weights, with in-memory arrays and the keys of a manifest as arguments."""
 
 from __future__ import annotations
 
@@ -36,31 +36,32 @@ def from_file(
     tolerance: float = SEARCH_TOLERANCE,
     strict: bool = False,
 ) -> LoadedModel:
-    """Makes a model of a file that torch.save or safetensors wrote, and of the model's own predictions.
+    """Converts a file of torch.save or safetensors to a model, using the original model's predictions.
 
-    Whatever the file does not say is found by the predictions: readout, activations, what is added to splines, in
-    which order layers stand, whether windows and predictions are scaled.
+    The predictions determine everything that the file leaves open: the readout, activations, the base function of
+    splines, the order of layers, and whether windows and predictions are scaled.
 
     Args:
         path: a state_dict, a whole module, or a training or Lightning checkpoint.
         windows: inputs, (n, lookback, n_features), oldest step first; up to 512 of them become the reference windows.
         predictions: of the model for these windows, (n, n_outputs) or (n,).
         features: names of the inputs.
-        outputs: names of what is forecast; y, or y1, y2, … without.
-        targets: what was to be forecast for these windows, (n, n_outputs) or (n,).
-        scaling: ``mean`` and ``std`` of the features, ``target_mean`` and ``target_std`` of the outputs; None where the
-            model reads and gives original units.
-        horizon: forecast steps; as many as the predictions have of each output by default.
-        groups: features that mean one thing, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations sum them.
-        integer: features whose values are whole numbers; a counterfactual changes them by whole numbers alone.
-        fixed: features that nobody can change, such as those of a calendar; a counterfactual leaves them as they are.
+        outputs: names of the outputs; by default y, or y1, y2, …
+        targets: true values for these windows, (n, n_outputs) or (n,).
+        scaling: ``mean`` and ``std`` of the features, ``target_mean`` and ``target_std`` of the outputs; None if the
+            model takes and returns original units.
+        horizon: forecast steps; by default as many as the predictions have for each output.
+        groups: features that belong together, such as ``{"hour": ["hour_sin", "hour_cos"]}``; explanations also sum
+            their contributions.
+        integer: features with whole numbers, which a counterfactual keeps whole.
+        fixed: features that nobody can change, such as the calendar, which a counterfactual leaves unchanged.
         tolerance: in standard deviations of each output.
-        strict: whether to refuse a file if several functions give the predictions. Otherwise the simplest is taken and
-            the provenance names the others as `not_told_apart`.
+        strict: whether to refuse a file if several functions give the predictions. Otherwise the simplest is chosen,
+            and the provenance names the others as `not_told_apart`.
 
     Raises:
-        CheckpointError: no reading of the file gives the predictions, or several do that differ for a window
-            given; the message says how near it came.
+        CheckpointError: no reading of the file gives the predictions, or several do that differ on a given window; the
+            message states the smallest difference.
     """
     path = Path(path)
     document = describe_call(features, outputs, scaling, horizon, groups, integer, fixed)
@@ -74,7 +75,7 @@ def from_file(
 def give(
     manifest: Manifest, windows: np.ndarray, targets: np.ndarray | None, predictions: np.ndarray, tolerance: float
 ) -> Given:
-    """What an import is told in arrays of one set of windows."""
+    """The arrays of an import, from one set of windows."""
     lookback = windows.shape[1] if windows.ndim == 3 else 1
     found = shape_windows(windows, lookback, len(manifest.features), "windows")
     named, horizon = name_outputs(manifest, predictions, "predictions")
@@ -96,7 +97,7 @@ def describe_call(
     integer: Sequence[str],
     fixed: Sequence[str],
 ) -> dict[str, Any]:
-    """What a call says, as a manifest has it."""
+    """The arguments of a call as the keys of a manifest."""
     document: dict[str, Any] = {"features": list(features), "reference": "windows", "horizon": horizon}
     if groups is not None:
         document["groups"] = dict(groups)
@@ -110,14 +111,14 @@ def describe_call(
 
 
 def as_array(values: Any) -> np.ndarray:
-    """Numbers of a tensor, an array, or nested lists, in float64."""
+    """Converts a tensor, an array, or nested lists to float64."""
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
     return np.asarray(values, dtype=np.float64)
 
 
 def plain_scaling(scaling: Any) -> dict[str, Any]:
-    """A scaling as a document has it: lists of numbers, of a mapping or of a fitted StandardScaler of the features."""
+    """Converts a scaling, a mapping or a StandardScaler fitted to the features, to lists of numbers."""
     if not isinstance(scaling, Mapping):
         scaling = {"mean": scaling.mean_, "std": scaling.scale_}
     return {

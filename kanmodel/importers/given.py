@@ -1,4 +1,4 @@
-"""The arrays of an import in the model's shapes: windows, targets, and predictions to compare with."""
+"""The arrays of an import, checked and brought to the model's shapes: windows, targets, and known predictions."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ ROUNDING = 1e-3, 1e-6  # by which a whole number may be missed: absolute, and of
 
 @dataclass(frozen=True)
 class Given:
-    """What an import is told in arrays, as it is given.
+    """The arrays of an import.
 
     Attributes:
-        shapes: features, targets, lookback and horizon; its layers stand for those that are not read yet.
-        reference: windows, (n, lookback, n_features).
-        targets: what was to be forecast for them, (n, n_outputs); None where it is unknown.
+        shapes: features, targets, lookback and horizon; its layers are placeholders.
+        reference: reference windows, (n, lookback, n_features).
+        targets: their true values, (n, n_outputs); None if unknown.
         inputs: windows of the check, (n_checked, lookback, n_features); None without a check.
-        predictions: of the model for them, (n_checked, n_outputs).
+        predictions: of the original model for them, (n_checked, n_outputs).
         tolerance: in standard deviations of each output.
-        reference_name: of the windows, for errors.
-        predictions_name: of the predictions, likewise.
+        reference_name: name of the reference windows in errors.
+        predictions_name: name of the predictions in errors.
     """
 
     shapes: ModelConfig
@@ -49,7 +49,7 @@ def read_given(manifest: Manifest, read_table: TableReader | None) -> Given:
     """Reads the arrays that a manifest names.
 
     Raises:
-        CheckpointError: one cannot be read, or has another shape than the others imply.
+        CheckpointError: an array cannot be read, or its shape does not fit the others.
     """
     names = tuple(feature.name for feature in manifest.features)
 
@@ -88,7 +88,7 @@ def read_given(manifest: Manifest, read_table: TableReader | None) -> Given:
 
 
 def make_shapes(manifest: Manifest, targets: tuple[Target, ...], lookback: int, horizon: int) -> ModelConfig:
-    """The config of a network of these features and targets, whose layers stand for those that are not read yet."""
+    """A config with these features and targets, and a placeholder for the layers."""
     n_features, n_outputs = len(manifest.features), horizon * len(targets)
     try:
         layers = plain_layers([n_features, n_outputs], Line(), base="zero")
@@ -98,7 +98,7 @@ def make_shapes(manifest: Manifest, targets: tuple[Target, ...], lookback: int, 
 
 
 def name_outputs(manifest: Manifest, predictions: Array, name: str) -> tuple[tuple[Target, ...], int]:
-    """Targets and horizon, as far as predictions alone determine them: unnamed ones are y, or y1, y2, and so on."""
+    """Targets and horizon, as far as the predictions determine them; the default names are y, or y1, y2, and so on."""
     n_outputs = prod(predictions.shape[1:])
     if not n_outputs:
         raise CheckpointError(f"{name} has no columns")
@@ -112,7 +112,7 @@ def name_outputs(manifest: Manifest, predictions: Array, name: str) -> tuple[tup
 
 
 def shape_windows(array: Array, lookback: int, n_features: int, name: str) -> Array:
-    """Windows, (n, lookback, n_features), of these or of rows.
+    """Reshapes windows or rows to (n, lookback, n_features).
 
     Raises:
         CheckpointError: they have another shape.
@@ -132,7 +132,7 @@ def shape_windows(array: Array, lookback: int, n_features: int, name: str) -> Ar
 
 
 def shape_outputs(array: Array, n_windows: int, columns: tuple[str, ...], name: str, horizon: int) -> Array:
-    """Outputs, (n_windows, n_outputs), of these, of one column without an axis, or of steps and targets.
+    """Reshapes outputs to (n_windows, n_outputs), also from (n_windows,) or with separate axes of steps and targets.
 
     Raises:
         CheckpointError: they have another shape.
@@ -173,10 +173,10 @@ def refuse_fractions(windows: Array, features: Sequence[Feature], name: str) -> 
 
 
 def refuse_weak(given: Given, place: str) -> None:
-    """Refuses a check that a wrong model would pass.
+    """Refuses a check that a wrong model could pass.
 
     Raises:
-        CheckpointError: so much is allowed that it would prove nothing.
+        CheckpointError: the tolerance is so large that the check would prove nothing.
     """
     if given.predictions is None:
         return

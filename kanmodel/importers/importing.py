@@ -1,4 +1,4 @@
-"""``import_checkpoint``: from a file of weights to a model that is proved to predict the same."""
+"""``import_checkpoint``: converts a file of weights to a model, verified by the original model's predictions."""
 
 from __future__ import annotations
 
@@ -39,24 +39,25 @@ from kanmodel.importers.search.space import INPUTS, PREDICTIONS, RARE, READOUT, 
 from kanmodel.importers.source import Source, open_source
 from kanmodel.network.chain import Network
 
-N_REFERENCE = 512  # windows that a checkpoint keeps, evenly chosen
+N_REFERENCE = 512  # most reference windows of a checkpoint, evenly chosen
 
 
 @dataclass(frozen=True)
 class Imported:
-    """A model from elsewhere.
+    """An imported model.
 
     Attributes:
         model: ready to save, predict and explain.
-        name: what the manifest calls it, or the file.
-        comparison: where it differs most from the predictions of the check; None without a check.
-        found: how the file was read.
-        reading: the same for people, as far as the file does not say it; empty where it says all.
-        also_matching: readings that are other functions, yet as good on all windows that are given.
-        undecided: of these, what would tell those from the model that differ by more than the check allows somewhere.
-        left_out: how many further readings may fit, but are too many to be compared.
-        tried: readings that were computed.
-        total: readings that there are.
+        name: its name in the manifest, or that of the file.
+        comparison: its largest difference from the predictions of the check; None without a check.
+        found: the reading of the file.
+        reading: the choices that the file left open, in words; empty if it left none.
+        also_matching: other functions that fit all given windows as well.
+        undecided: those of them that can differ by more than the check allows, and the windows that would distinguish
+            them.
+        left_out: number of further readings that may fit, but are too many to compare.
+        tried: number of readings that were evaluated.
+        total: number of possible readings.
     """
 
     model: LoadedModel
@@ -72,7 +73,7 @@ class Imported:
 
 
 def ignore(tried: int, total: int) -> None:
-    """Progress that nobody watches."""
+    """A progress callback that does nothing."""
 
 
 def import_checkpoint(
@@ -82,16 +83,16 @@ def import_checkpoint(
     progress: Progress = ignore,
     strict: bool = False,
 ) -> Imported:
-    """Makes a model of a file of weights and what the manifest says about it.
+    """Converts a file of weights and its manifest to a model.
 
-    Whatever neither of them says is found by the check: the one reading of the file that gives its predictions.
+    The check determines what neither of them states: the reading of the file that gives its predictions.
 
     Args:
-        file: the weights, as their trainer saved them.
+        file: the weights, as saved by torch.save or safetensors.
         manifest_file: the manifest, yaml or json.
-        read_table: reads csv and parquet where the manifest names such a file.
-        progress: called with the readings that were tried, and all.
-        strict: whether to refuse a file that the windows leave undecided, in place of taking the simplest function.
+        read_table: reads csv and parquet files that the manifest names.
+        progress: called with the number of readings tried and of all readings.
+        strict: whether to refuse a file if several functions fit the windows, instead of choosing the simplest.
 
     Raises:
         CheckpointError: the file or the manifest cannot be used, something is missing, or no reading passes the check;
@@ -107,7 +108,7 @@ def import_with(
     progress: Progress = ignore,
     strict: bool = False,
 ) -> Imported:
-    """`import_checkpoint` with a manifest that was read already."""
+    """`import_checkpoint` with a parsed manifest."""
     source = open_source(file)
     anatomy = dissect_source(source, manifest)
     return import_parts(source.name, anatomy, manifest, read_given(manifest, read_table), progress, strict)
@@ -117,7 +118,7 @@ def dissect_source(source: Source, manifest: Manifest) -> Anatomy:
     """The parts of a file.
 
     Raises:
-        CheckpointError: as `dissect`; the message begins with the file's name.
+        CheckpointError: as `dissect`; the message starts with the name of the file.
     """
     try:
         tensors = {**source.tensors, **source.integers}
@@ -129,7 +130,7 @@ def dissect_source(source: Source, manifest: Manifest) -> Anatomy:
 def import_parts(
     name: str, anatomy: Anatomy, manifest: Manifest, given: Given, progress: Progress, strict: bool = False
 ) -> Imported:
-    """The model of the parts of a file and of the arrays that are given.
+    """Builds a model from the parts of a file and the given arrays.
 
     Raises:
         CheckpointError: as `import_checkpoint`.
@@ -150,17 +151,16 @@ def import_parts(
 
 
 def _search(anatomy: Anatomy, manifest: Manifest, given: Given, evidence: Evidence, progress: Progress) -> Result:
-    """The readings that give the predictions, among ever more; the nearest where none does.
+    """Searches the readings that give the predictions, in growing spaces; returns the nearest if there is none.
 
-    A manifest that says how the model is put together is believed: what it does not name is not there, if that
-    gives the predictions.
+    If the manifest states how the model is put together, readings without further activations are tried first.
     """
     told = anatomy.told
     usual = [replace(told, plain=True), told] if manifest.says_how else [told]
     results: list[Result] = []
     for known in (*usual, replace(told, more=(*told.more, *RARE))):
         if results and results[-1].tried < results[-1].total:
-            break  # not all were tried, so more would not be either
+            break  # this space was not searched completely, so a larger one would not be either
         spaces = replace(anatomy, told=known).spaces(given.shapes, manifest)
         results.append(search(spaces, evidence, progress))
         if results[-1].matches:
@@ -170,7 +170,7 @@ def _search(anatomy: Anatomy, manifest: Manifest, given: Given, evidence: Eviden
 
 
 def _make_evidence(given: Given) -> Evidence:
-    """What the check says; without one there is nothing to explain, and every reading fits."""
+    """The evidence of the check; without one, every reading fits."""
     inputs, predictions = given.inputs, given.predictions
     if inputs is None or predictions is None:
         inputs, predictions = given.reference[:0], np.zeros((0, len(given.shapes.outputs)))
@@ -178,23 +178,23 @@ def _make_evidence(given: Given) -> Evidence:
 
 
 def _without_check(spaces: Sequence[Space], manifest: Manifest) -> Reading:
-    """The usual reading, where nothing that it takes for granted is likely to be otherwise.
+    """The usual reading, for an import without a check.
 
     Raises:
-        CheckpointError: something that the file does not say has to be said.
+        CheckpointError: the manifest must state something that the file leaves open.
     """
     space = spaces[0]
     if len(spaces) > 1:
         raise CheckpointError(
-            "has parts that may follow each other in several orders, and only a check tells: give one"
+            "has parts that fit together in several orders, and only a check can determine which: give one"
         )
     needed = {
-        READOUT: "no weight tells what the head sees of the steps: give readout, last or mean",
-        "base": "it does not say what is added to the basis: give base_activation, silu by default, or pykan_config",
-        "library": "its keys fit fast-kan and FasterKAN: say in the manifest which library it is",
+        READOUT: "the weights do not determine what the head reads of the steps: give readout, last or mean",
+        "base": "its base function is not known: give base_activation, silu by default, or pykan_config",
+        "library": "its keys fit fast-kan and FasterKAN: give library in the manifest",
         "denominator": "FasterKAN up to 14 May 2024 divides by a denominator that is not in the file: give it (0.33 by "
         "default)",
-        "mult_arity": "it does not say how many factors its product nodes have: give mult_arity (pykan's default is 2)",
+        "mult_arity": "the number of factors of its product nodes is not known: give mult_arity (pykan's default is 2)",
         INPUTS: f"{manifest.file} lacks space: whether reference and check are scaled or original",
     }
     for choice in space.choices:
@@ -220,7 +220,7 @@ def _finish(
     found: Reading,
     result: Result | None,
 ) -> Imported:
-    """The model of a reading."""
+    """Builds the model of a reading."""
     network = evidence.build(found)
     comparison = result.matches[0].comparison if result else None
     reading = found.describe()
@@ -254,7 +254,7 @@ def _finish(
 
 
 def _make_reference(given: Given, found: Reading, evidence: Evidence, network: Network) -> Reference:
-    """The reference windows, evenly chosen where there are more than a checkpoint keeps."""
+    """The reference windows, evenly chosen if there are more than `N_REFERENCE`."""
     chosen = found.chosen
     n = len(given.reference)
     kept = choose_evenly(n) if given.reference_name == "windows" else np.arange(n)
@@ -266,5 +266,5 @@ def _make_reference(given: Given, found: Reading, evidence: Evidence, network: N
 
 
 def choose_evenly(n: int) -> NDArray[np.intp]:
-    """Numbers of the windows that a checkpoint keeps of n: all, or as many as it keeps, evenly chosen."""
+    """Indices of at most `N_REFERENCE` of n windows, evenly chosen."""
     return np.arange(n) if n <= N_REFERENCE else np.linspace(0, n - 1, N_REFERENCE).round().astype(np.intp)

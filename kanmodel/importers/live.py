@@ -1,8 +1,8 @@
-"""``from_torch``: the module as it is in a notebook -> a model that is proved to compute the same.
+"""Forward hooks on a live module, for ``from_torch``: record the inputs and outputs of each of its parts.
 
-A live module can be watched: hooks note what enters and leaves each of its parts. So the order of the parts is seen,
-each part is compared with what its weights say, and what stands between two parts is the function that leads from what
-leaves the one to what enters the other. Nothing is searched for, and what is not understood has a place.
+The recording gives the order of the parts. Each part is compared with the function of its weights, and the operation
+between two parts is the function from the output of the one to the input of the other. Nothing has to be searched for,
+and an error names the part that is not understood.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from kanmodel.importers.placeholders import GlobalName
 from kanmodel.scaling import Array
 
 TOLERANCE = 1e-5  # of the spread of the forecasts
-BATCH = 1024  # windows that the module is asked for at a time
-N_WATCHED = 64  # windows whose way through the module is noted
+BATCH = 1024  # windows per forward pass
+N_WATCHED = 64  # windows whose forward pass is recorded
 
 
 def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = "", depth: int = 0) -> Module:
-    """The tree of a module, as `modules.read_module` makes it of a pickled one.
+    """The tree of a live module, in the form that `modules.read_module` gives a pickled one.
 
     Args:
         module: the module.
         entering: see `count_entering`.
-        path: where it is.
-        depth: how deep it is nested.
+        path: its path.
+        depth: its depth in the tree.
     """
     if depth > MAX_DEPTH:
         raise UnreadableModelError(f"the modules at {path!r} are nested deeper than {MAX_DEPTH}")
@@ -55,7 +55,7 @@ def read_live(module: nn.Module, entering: Mapping[nn.Module, int], path: str = 
 
 
 def _simplify(value: object) -> object:
-    """A function or a class as the reference that a pickle has of it; lists as tuples."""
+    """Functions and classes as pickles name them; lists as tuples."""
     if callable(value) and hasattr(value, "__name__"):
         return GlobalName(f"{getattr(value, '__module__', None) or 'torch'}.{value.__name__}")
     return tuple(map(_simplify, value)) if isinstance(value, (list, tuple)) else value
@@ -68,7 +68,7 @@ def _copy(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def unchanged(net: nn.Module) -> Iterator[None]:
-    """Leaves a module as it was: its modes, its attributes, its hooks, and torch's random numbers."""
+    """Restores a module afterwards: its modes, attributes and hooks, and torch's random state."""
     mutable = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
     before = [
         (module, {name: type(v)(v) if name in mutable else v for name, v in vars(module).items()})
@@ -85,12 +85,12 @@ def unchanged(net: nn.Module) -> Iterator[None]:
 
 @dataclass
 class Watched:
-    """What the module computes for some windows.
+    """A recorded forward pass.
 
     Attributes:
         windows: (n, lookback, n_features), float64.
         outputs: (n, n_outputs), float64.
-        calls: of each part, in order: its place, and what entered and left it.
+        calls: of the parts, in order: place, input and output of each.
     """
 
     windows: Tensor
@@ -99,10 +99,10 @@ class Watched:
 
 
 def ask(net: nn.Module, windows: Array) -> Array:
-    """What a module in eval mode computes for windows, or rows, as it takes them: (n, n_outputs).
+    """Outputs of a module in eval mode for windows, or rows, (n, n_outputs).
 
     Raises:
-        UnreadableModelError: it does not give a forecast for each window, or not the same twice.
+        UnreadableModelError: it does not return a forecast for each window, or is not deterministic.
     """
     outputs = [
         _forward(net, torch.from_numpy(windows[start : start + BATCH])) for start in range(0, len(windows), BATCH)
@@ -136,7 +136,7 @@ def _forward(net: nn.Module, windows: Tensor) -> Tensor:
 
 
 def count_entering(net: nn.Module, windows: Array) -> dict[nn.Module, int]:
-    """How many values enter each KAN of pykan, which its prune_input may have made narrower."""
+    """Number of inputs of each pykan KAN, which may differ from its width after prune_input."""
     entering: dict[nn.Module, int] = {}
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -152,7 +152,7 @@ def count_entering(net: nn.Module, windows: Array) -> dict[nn.Module, int]:
 
 
 def watch(net: nn.Module, windows: Array, places: Sequence[str]) -> Watched:
-    """What passes through the parts of a module; of rows, each is a window of one step."""
+    """Records the inputs and outputs of a module's parts; rows are windows of one step."""
     n_steps = windows.shape[1] if windows.ndim == 3 else 1
     few = windows[: N_WATCHED if n_steps != min(len(windows), N_WATCHED) else N_WATCHED - 1]
     calls: list[tuple[str, Tensor, Tensor]] = []

@@ -1,7 +1,7 @@
-"""The stack machine that pickles are programs for, without the instructions that import and call.
+"""The stack machine of pickles, without imports and calls.
 
-Its work and its memory are proportional to the length of the pickle: what an instruction copies counts against a
-budget, and keys whose hashes a file can choose are few.
+Time and memory are proportional to the length of the pickle: copies count against a budget, and the number of keys
+whose hashes a file can choose is limited.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Function = Callable[..., object]
 
 @dataclass(frozen=True)
 class Known:
-    """What a machine is able to make beside plain values.
+    """Functions that the machine may call.
 
     Attributes:
-        functions: implementations of functions and classes, by the name that a pickle calls. Their work is at most
+        functions: implementations of functions and classes, by the name that a pickle calls. Their time is at most
             proportional to the lengths of their arguments.
-        builders: by the name of a placeholder, what it becomes when it gets its state.
-        load: the object of a persistent id.
+        builders: functions that replace a placeholder when its state is set, by its name.
+        load: resolves a persistent id.
     """
 
     functions: Mapping[str, Function]
@@ -41,51 +41,51 @@ class Known:
 
 
 class Machine:
-    """The state of one reading: the stack, the positions of its open marks, and the memo."""
+    """The state of the machine: the stack, the positions of its open marks, and the memo."""
 
     def __init__(self, known: Known, n_bytes: int) -> None:
         self.known = known
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.unfinished: dict[Placeholder, int] = {}  # where in the memo those are that a builder may replace
+        self.unfinished: dict[Placeholder, int] = {}  # memo indices of placeholders that a builder may replace
         self.budget = 4 * n_bytes
         self.chosen_keys = 0
 
     def push(self, value: object) -> None:
-        """Puts a value on the stack."""
+        """Pushes a value on the stack."""
         self.stack.append(value)
 
     def pop(self) -> Any:
-        """Takes the top of the stack, which is never beyond the last mark."""
+        """Pops the top of the stack, but nothing below the last mark."""
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
-            raise ValueError("it takes more from its stack than is there")
+            raise ValueError("it pops from an empty stack")
         return self.stack.pop()
 
     def top(self) -> Any:
-        """The top of the stack, which stays there."""
+        """The top of the stack, not popped."""
         self.stack.append(value := self.pop())
         return value
 
     def mark(self) -> None:
-        """Begins a container."""
+        """Starts a container."""
         if len(self.marks) == MAX_MARKS:
             raise CheckpointError(f"is a pickle nested deeper than {MAX_MARKS} levels")
         self.marks.append(len(self.stack))
 
     def pop_mark(self) -> list[Any]:
-        """Takes what was put on the stack since the last mark."""
+        """Pops everything above the last mark."""
         start = self.marks.pop()
         values = self.stack[start:]
         del self.stack[start:]
         return values
 
     def drop(self) -> None:
-        """Removes what was put on the stack since the last mark."""
+        """Removes everything above the last mark."""
         del self.stack[self.marks.pop() :]
 
     def memoize(self, index: int) -> None:
-        """Keeps the top of the stack in the memo."""
+        """Stores the top of the stack in the memo."""
         if not 0 <= index < MAX_MEMO:
             raise CheckpointError(f"is a pickle with a memo of more than {MAX_MEMO} entries")
         self.memo[index] = value = self.top()
@@ -93,7 +93,7 @@ class Machine:
             self.unfinished[value] = index
 
     def spend(self, values: tuple[object, ...]) -> None:
-        """Counts what a function may copy: a pickle that has everything once stays far below its budget."""
+        """Counts values that a function may copy; a pickle without repetitions stays far below the budget."""
         self.budget -= sum(len(value) for value in values if isinstance(value, (str, bytes, list, tuple, dict, set)))
         if self.budget < 0:
             raise CheckpointError("is a pickle that repeats itself to become larger than it is")
@@ -115,11 +115,11 @@ class Machine:
         return key
 
     def to_dict(self, values: list[Any]) -> dict[Any, object]:
-        """Keys and values that follow each other."""
+        """A dictionary of alternating keys and values."""
         return {self.check_key(key): value for key, value in zip(values[::2], values[1::2], strict=True)}
 
     def call(self, function: object, arguments: object, keywords: object = None) -> None:
-        """Puts what a known function makes on the stack, and a placeholder for the result of any other."""
+        """Pushes the result of a known function, or a placeholder for that of any other."""
         if not isinstance(function, (GlobalName, Placeholder)) or not isinstance(arguments, tuple):
             raise ValueError(f"it calls a {type(function).__name__} with a {type(arguments).__name__}")
         known = self.known.functions.get(function.name)
@@ -130,7 +130,7 @@ class Machine:
             self.push(known(*arguments))
 
     def build(self) -> None:
-        """Gives the object on the stack its state."""
+        """Sets the state of the object on the stack."""
         state, target = self.pop(), self.top()
         if isinstance(target, dict):  # an OrderedDict with attributes, such as the _metadata of a state_dict
             refuse_hidden(state, DICT_NAMES, "dictionary")
@@ -157,13 +157,13 @@ class Machine:
             _expect(target, set).update(map(self.check_key, values))
 
     def set_items(self, values: list[Any]) -> None:
-        """Sets keys and values that follow each other in the dictionary on the stack."""
+        """Sets alternating keys and values in the dictionary on the stack."""
         target = self.top()
         entries = self.to_dict(values)
         (target.entries if isinstance(target, Placeholder) else _expect(target, dict)).update(entries)
 
     def pop_several(self, count: int) -> list[Any]:
-        """Takes several values off the stack, in the order in which they were put there."""
+        """Pops several values, in the order in which they were pushed."""
         return [self.pop() for _ in range(count)][::-1]
 
 

@@ -1,4 +1,4 @@
-"""The manifest: what a file of weights does not contain, stated by whoever trained the model."""
+"""The manifest of an import: everything that a file of weights does not contain, stated by the user."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Check:
     Attributes:
         inputs: name of the windows' array.
         outputs: name of the predictions' array.
-        tolerance: largest difference that counts as the same.
+        tolerance: largest allowed difference.
     """
 
     inputs: str
@@ -49,31 +49,31 @@ class Check:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a file of weights does not say.
+    """A parsed manifest.
 
     Attributes:
         file: the manifest's name, for errors.
-        folder: what the paths of arrays are relative to.
+        folder: folder that the paths of arrays are relative to.
         features: input columns with units and scaling, in the order of a window's last axis.
-        targets: forecast columns with units and scaling; empty where they have no names yet.
-        lookback: steps of a window; None for those of the windows.
-        horizon: forecast steps; None for as many as the predictions have of each target.
-        reference: name of the reference windows' array.
-        name: of the model; None for that of the file.
-        library: what computed the weights; None: as the keys say.
-        prefixes: of ``lstm``, ``head`` and ``front``, as far as they are given; None for a part that is not there.
-        readout: what the head sees of the steps; None where it is not said.
-        base_activation: what is added to the basis; None where it is not said.
-        activations: what stands before parts, by their places; ``none`` for nothing.
-        output_function: what is applied to the outputs; ``none`` for nothing, None where it is not said.
-        pykan_config: what pykan wrote beside the weights.
+        targets: forecast columns with units and scaling; empty if they have no names yet.
+        lookback: steps of a window; None to take it from the windows.
+        horizon: forecast steps; None to take it from the predictions.
+        reference: name of the array of reference windows.
+        name: name of the model; None for that of the file.
+        library: library of the weights; None to detect it from the keys.
+        prefixes: of ``lstm``, ``head`` and ``front``, as far as given; None for a part that does not exist.
+        readout: what the head reads of the steps; None if not given.
+        base_activation: the activation added to the basis; None if not given.
+        activations: activations before parts, by the places of the parts; ``none`` for no activation.
+        output_function: function applied to the outputs; ``none`` for no function, None if not given.
+        pykan_config: the ``*_config.yml`` that pykan wrote beside the weights.
         denominator: of early FasterKAN.
         mult_arity: number of factors of the head's product nodes.
-        input_id: the head's inputs that pykan's prune_input kept.
-        reference_targets: name of their array.
+        input_id: inputs of the head that pykan's prune_input kept.
+        reference_targets: name of the array of reference targets.
         check: predictions to compare with.
-        groups: features that mean one thing, by the name of their group.
-        space: whether reference, its targets and check are scaled or in original units; None where it is not said.
+        groups: features that belong together, by the name of their group.
+        space: whether reference, its targets and check are scaled or in original units; None if not given.
     """
 
     file: str
@@ -101,12 +101,12 @@ class Manifest:
 
     @property
     def says_how(self) -> bool:
-        """Whether it says of the model how it is put together, or what is added to its basis."""
+        """Whether it states how the parts are put together, or the base activation."""
         return any(said is not None for said in (self.readout, self.base_activation, self.pykan_config))
 
     @property
     def is_scaled(self) -> bool:
-        """Whether any column has a mean or a standard deviation, so that both spaces differ."""
+        """Whether any column has a mean or a standard deviation, so that scaled and original units differ."""
         columns: list[Column] = [*self.features, *self.targets]
         return any((column.mean, column.std) != (0.0, 1.0) for column in columns)
 
@@ -116,16 +116,16 @@ def read_manifest(path: Path, given: Mapping[str, Any] | None = None) -> Manifes
 
     Args:
         path: the file.
-        given: keys that stand elsewhere, for those that it leaves out; their paths are absolute.
+        given: values for keys that it leaves out; their paths are absolute.
 
     Raises:
-        CheckpointError: it is not readable, or a key is unknown, missing, or of another kind.
+        CheckpointError: it cannot be read, or a key is unknown, missing, or has a wrong type.
     """
     return parse_manifest(read_document(path), path, given)
 
 
 def parse_manifest(document: Mapping[str, Any], path: Path, given: Mapping[str, Any] | None = None) -> Manifest:
-    """`read_manifest` of its keys and values; `path` names it in errors, and its folder is what paths begin at."""
+    """`read_manifest` of a parsed document; `path` names it in errors, and paths are relative to its folder."""
     said = {key: value for key, value in document.items() if value is not None or key in STAGES}
     try:
         values.refuse_unknown(document, KEYS, "it")
@@ -145,7 +145,7 @@ def _parse(document: dict[str, Any], path: Path) -> Manifest:
     scaled = (scaling or {}).get("target_mean")
     if not targets and isinstance(scaled, list):
         targets = list(unnamed_targets(len(scaled)))
-    if "batch_first" in given:  # says how the trainer's windows lay in memory; the weights are the same either way
+    if "batch_first" in given:  # the layout of the trainer's windows; the weights do not depend on it
         values.flag(given["batch_first"], "batch_first")
     config = given.get("pykan_config")
     return Manifest(
@@ -177,7 +177,7 @@ def _parse(document: dict[str, Any], path: Path) -> Manifest:
 
 
 def unnamed_targets(n: int) -> tuple[Target, ...]:
-    """Targets without names of their own: y, or y1, y2, and so on."""
+    """Targets with default names: y, or y1, y2, and so on."""
     return (Target("y"),) if n == 1 else tuple(Target(f"y{number}") for number in range(1, n + 1))
 
 
@@ -192,7 +192,7 @@ def _choice(given: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> str
 
 
 def _prefix(value: Any, part: str) -> str | None:
-    """A prefix without its last dot; "" for a part whose keys have none."""
+    """A prefix without its final dot; "" for a part whose keys have no prefix."""
     if value is None:
         return None
     if not isinstance(value, str):
@@ -201,7 +201,7 @@ def _prefix(value: Any, part: str) -> str | None:
 
 
 def _activations(value: Any) -> dict[str, str]:
-    """Activations by the place of the part that they stand before, such as ``{fc.0: relu}``."""
+    """Activations by the place of the part that they precede, such as ``{fc.0: relu}``."""
     if value is None:
         return {}
     return {
@@ -220,7 +220,7 @@ def _mult_arity(given: Mapping[str, Any]) -> Arities | None:
 
 
 def _read_scaling(value: Any, folder: Path) -> dict[str, Any] | None:
-    """The scaler's figures, inline or from a JSON file."""
+    """The parameters of the scaler, inline or from a file."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -244,7 +244,7 @@ def _read_scaling(value: Any, folder: Path) -> dict[str, Any] | None:
 def _columns(
     given: Mapping[str, Any], scaling: Mapping[str, Any] | None, key: str, scaling_key: str
 ) -> list[tuple[str, str | None]]:
-    """Names and units of the features or the targets, which the scaler may know too."""
+    """Names and units of the features or targets, which may also come from the scaler."""
     known = (scaling or {}).get(scaling_key)
     listed = given.get(key, known)
     if not isinstance(listed, list) or not listed:
@@ -278,7 +278,7 @@ def _column(item: Any, place: str) -> tuple[str, str | None]:
 
 
 def _scaled(columns: list[C], scaling: Mapping[str, Any] | None, mean: str, std: str) -> list[C]:
-    """The columns with mean and standard deviation of the scaler; without one, model units are original units."""
+    """The columns with mean and standard deviation of the scaler, if there is one."""
     if scaling is None or mean not in scaling:
         return columns
     means = values.numbers(scaling[mean], len(columns), f"scaling.{mean}")

@@ -16,10 +16,10 @@ MAX_DEPTH = 64  # of modules, and of containers in a value
 MAX_MODULES = 1 << 14
 MAX_VALUES = 1 << 18  # of all attributes or hyperparameters, with those in their containers
 MAX_PATH = 1000  # characters
-N_ENTERING = "n_entering"  # of a live module that was watched: how many values enter it
+N_ENTERING = "n_entering"  # of a traced live module: its number of inputs
 BOOKKEEPING = frozenset(torch.nn.Module().__dict__) - {"training"} | {
     *("_backend", "_forward_hooks_always_called", "_load_state_dict_pre_hooks", "_non_persistent_buffers_set"),
-}  # what every module has, also in other versions of torch
+}  # attributes that every module has, in any version of torch
 
 Value = object  # None, a bool, number, text, bytes, GlobalName, Placeholder, Tensor, array, or a container of these
 
@@ -30,8 +30,8 @@ class Module:
 
     Attributes:
         class_name: qualified, such as ``torch.nn.modules.rnn.LSTM``.
-        values: its attributes, such as ``hidden_size`` and ``batch_first`` of an LSTM. Lists are tuples. A
-            function is a `GlobalName`, and any other object a `Placeholder`.
+        values: its attributes, such as ``hidden_size`` and ``batch_first`` of an LSTM. Lists are tuples, functions
+            are `GlobalName`, and other objects are `Placeholder`.
         parameters: by name, without those that are None.
         buffers: those that belong to the state_dict, likewise.
         children: by name, in order of definition.
@@ -44,7 +44,7 @@ class Module:
     children: Mapping[str, Module]
 
     def walk(self, path: str = "") -> Iterator[tuple[str, Module]]:
-        """This module and all below it with their dotted paths, as `nn.Module.named_modules` but with repetitions."""
+        """This module and its descendants with dotted paths, like `nn.Module.named_modules` but with repetitions."""
         yield path, self
         for name, child in self.children.items():
             yield from child.walk(_join(path, name))
@@ -85,13 +85,13 @@ def read_module(found: object) -> Module:
     """The tree of a pickled module.
 
     Raises:
-        CheckpointError: an entry is no module or tensor, or there are more than can be; the message begins with a verb.
+        CheckpointError: an entry is not a module or tensor, or a limit is exceeded; the message starts with a verb.
     """
     return _Reading().read(found, "", 0)
 
 
 class _Reading:
-    """One reading of a tree, in which a module counts each time that it is reached."""
+    """Reads one tree; a module is counted each time that it is reached."""
 
     def __init__(self) -> None:
         self.n_modules = 0
@@ -137,13 +137,13 @@ def _tensors(entries: Mapping[object, object], path: str) -> dict[str, Tensor]:
 
 
 def describe(value: object) -> str:
-    """What a value is, with an article."""
+    """The type of a value, with an article."""
     name = value.name if isinstance(value, (GlobalName, Placeholder)) else type(value).__name__
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name[:MAX_PATH]}"
 
 
 def simplify_entries(entries: Mapping[object, object]) -> dict[str, Value]:
-    """Hyperparameters by name, lists as tuples and objects as the placeholders that they are: a finite tree.
+    """Hyperparameters by name as a finite tree, with lists as tuples and objects as placeholders.
 
     Raises:
         CheckpointError: it is nested too deeply, or has too many values.
@@ -153,7 +153,7 @@ def simplify_entries(entries: Mapping[object, object]) -> dict[str, Value]:
 
 
 class _Simplification:
-    """Makes finite trees of values that may contain themselves, of bounded size together."""
+    """Converts values that may contain themselves to finite trees, of limited total size."""
 
     def __init__(self) -> None:
         self.n_values = 0

@@ -1,9 +1,9 @@
-"""A pickle -> what it describes, without importing, looking up or calling anything that it names.
+"""A safe reader of pickles, which never imports, looks up or calls anything that a pickle names.
 
 A pickle is a program for a stack machine (the opcodes are documented in Python's `pickletools`). Python's own machine
-imports what GLOBAL names and calls it on REDUCE, NEWOBJ and BUILD. This one makes numbers, texts and containers, and
-leaves a `GlobalName` for every name and a `Placeholder` for every call, except for the few functions that the caller
-implements for it, such as those that make tensors.
+imports what GLOBAL names and calls it on REDUCE, NEWOBJ and BUILD. This one creates numbers, strings and containers, a
+`GlobalName` for every name and a `Placeholder` for every call, except for a few functions that the caller implements,
+such as those that make tensors.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def read_pickle(stream: io.BytesIO, known: Known) -> object:
     """Reads one pickle, and leaves the stream after it.
 
     Raises:
-        CheckpointError: the pickle is damaged or exceeds a bound; the message begins with a verb.
+        CheckpointError: the pickle is damaged or exceeds a limit; the message starts with a verb.
     """
     start, n_objects = stream.tell(), 0
     machine = Machine(known, stream.seek(0, io.SEEK_END) - start)
@@ -83,7 +83,7 @@ def _refuse_buffer(machine: Machine, _: None) -> None:
 
 
 def _push_extension(machine: Machine, code: int) -> None:
-    """EXT1, EXT2, EXT4: an object by its number in a registry of the process that wrote the file."""
+    """EXT1, EXT2, EXT4: an object by its code in the extension registry of the process that wrote the file."""
     machine.push(GlobalName(f"copyreg.extension_{code}"))
 
 

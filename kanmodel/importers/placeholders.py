@@ -25,15 +25,15 @@ class GlobalName:
 
 @dataclass(eq=False, repr=False, slots=True)
 class Placeholder:
-    """An object of a class, or the result of a call, that was not made.
+    """An instance or the result of a call that was not created.
 
     Attributes:
         name: qualified name of the class or function.
         arguments: of the call, or of ``__new__``.
         keywords: likewise.
-        state: what ``__setstate__`` would get, or the attributes; None without one.
-        items: what would be appended or added to it.
-        entries: what would be set in it by key.
+        state: argument of ``__setstate__``, or attributes; None without one.
+        items: items to append or add to it.
+        entries: items to set in it by key.
     """
 
     name: str
@@ -51,16 +51,16 @@ def name_reference(module: object, name: object) -> GlobalName:
     """The reference to a name in a module.
 
     Raises:
-        CheckpointError: they are no names, or longer than names are.
+        CheckpointError: they are not names, or too long.
     """
     if not isinstance(module, str) or not isinstance(name, str) or len(module) + len(name) > MAX_NAME:
-        raise CheckpointError("is a pickle with a name that is not one, or longer than names are")
+        raise CheckpointError("is a pickle with an invalid or too long name")
     return GlobalName(f"{RENAMED.get(module, module)}.{name}")
 
 
 def refuse_hidden(state: object, names: tuple[str, ...], what: str) -> None:
-    """Refuses attributes that would hide methods of the object that they are set on: no trainer writes such a file."""
+    """Raises if attributes would hide methods of their object, which no training program writes."""
     if isinstance(state, dict):
         for name in names:
             if name in state:
-                raise CheckpointError(f"has an attribute {name!r} that hides what every {what} has")
+                raise CheckpointError(f"has an attribute {name!r} that would hide that of every {what}")

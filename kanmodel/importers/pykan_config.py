@@ -1,4 +1,4 @@
-"""pykan's ``*_config.yml``, which saveckpt writes beside the weights."""
+"""pykan's ``*_config.yml``, which its saveckpt writes beside the weights: width, base function, symbolic functions."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.documents import read_document
 from kanmodel.network.checks import MAX_SIZE
 
-Arities = tuple[tuple[int, ...], ...] | int  # of each product node, a tuple for every entry of the width; or of all
+Arities = (
+    tuple[tuple[int, ...], ...] | int
+)  # of each product node, one tuple per entry of the width; or one arity for all
 
 
 @dataclass(frozen=True)
 class PykanConfig:
-    """What a state_dict of pykan does not hold.
+    """What a state_dict of pykan does not contain.
 
     Attributes:
         name: the file's name, for errors.
         width: nodes per layer, each (n_sum, n_product).
         mult_arity: number of factors of the product nodes.
         base_activation: silu, identity or zero.
-        symbolic_enabled: whether the symbolic edges act at all.
+        symbolic_enabled: whether symbolic edges are evaluated at all.
         function_names: names of the symbolic edges' functions, [layer][sub-node][input].
     """
 
@@ -37,16 +39,16 @@ class PykanConfig:
 
 
 def read_pykan_config(path: Path) -> PykanConfig:
-    """Reads a ``*_config.yml``; of its keys only those that change the function.
+    """Reads those keys of a ``*_config.yml`` that change the function.
 
     Raises:
-        CheckpointError: it is not readable, holds Python objects, or lacks a key.
+        CheckpointError: it cannot be read, has Python objects, or lacks a key.
     """
     return parse_pykan_config(read_document(path), path.name)
 
 
 def parse_pykan_config(document: Mapping[str, Any], name: str) -> PykanConfig:
-    """`read_pykan_config` of its keys and values; `name` is for errors."""
+    """`read_pykan_config` of a parsed document; `name` is for errors."""
     try:
         width = tuple(_layer_width(layer) for layer in _list(document, "width"))
         base = document.get("base_fun_name", "silu")
@@ -65,7 +67,7 @@ def parse_arities(value: Any) -> Arities:
     """One arity for all product nodes, or a list with one list for every entry of the width, as pykan takes them.
 
     Raises:
-        CheckpointError: it is neither; the message begins with a verb.
+        CheckpointError: it is neither; the message starts with a verb.
     """
     if is_count(value) and value >= 2:
         return int(value)
@@ -78,7 +80,7 @@ def parse_arities(value: Any) -> Arities:
 
 
 def is_count(value: object) -> bool:
-    """Whether a value is a whole number that a network may have of something."""
+    """Whether a value is a plausible number of nodes or factors."""
     return type(value) is int and 0 <= value <= MAX_SIZE
 
 

@@ -1,4 +1,4 @@
-"""Error messages of a search: no reading fits, or several different functions do."""
+"""Errors of an import's search: no reading fits the predictions, or several different functions do."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from kanmodel.importers.search.searching import Result
 from kanmodel.importers.search.space import INPUTS, OUTPUT, Reading, Space
 from kanmodel.importers.search.strangers import explain_failure
 
-FAR = 5.0  # standard deviations between windows that are surely not in the same units
+FAR = 5.0  # distance, in standard deviations, of windows that are certainly not in the same units
 
 
 def refuse_mixed_units(name: str, given: Given, found: Reading, evidence: Evidence) -> None:
-    """Refuses reference windows in other units than those of the check, by which everything would be explained.
+    """Raises if the reference windows are not in the units of the check's windows.
 
-    They are if, in the other units, they lie among the windows of the check, and far from them in the same.
+    This is assumed if they are near the windows of the check in the other units, and far from them in the same.
     """
     if given.inputs is None or given.inputs is given.reference:
         return
@@ -30,7 +30,7 @@ def refuse_mixed_units(name: str, given: Given, found: Reading, evidence: Eviden
     spread = checked.std(dim=0, correction=0).clamp(min=1e-3)
 
     def distance(units: str) -> float:
-        """Of the means of reference and check, in standard deviations of the feature where it is largest."""
+        """Largest distance of the means of reference and check, in standard deviations of a feature."""
         reference = evidence.to_model(given.reference, units).flatten(0, 1)
         return float(((reference.mean(dim=0) - checked.mean(dim=0)).abs() / spread).max())
 
@@ -45,13 +45,13 @@ def refuse_mixed_units(name: str, given: Given, found: Reading, evidence: Eviden
 
 
 def find_undecided(result: Result) -> list[tuple[Match, float]]:
-    """The functions that fit as well as the first, but are others; how far from the mean windows must lie to tell."""
+    """Other functions that fit as well as the first, and how far from the mean windows distinguish them."""
     pairs = zip(result.matches, result.apart, strict=True)
     return [(match, apart.stretch) for match, apart in pairs if apart.stretch is not None]
 
 
 def describe_apart(reading: Reading, first: Reading, stretch: float) -> str:
-    """Another function, and what would tell it from the first."""
+    """Describes another function, and the windows that would distinguish it from the first."""
     described, spread = reading.describe(), f"{stretch:g} times as far from their mean"
     if set(reading.differs_from(first)) == {OUTPUT}:
         return f"{described}, which only predictions of another sign or size would tell, as for values {spread}"
@@ -59,7 +59,7 @@ def describe_apart(reading: Reading, first: Reading, stretch: float) -> str:
 
 
 def refuse_ambiguous(name: str, given: Given, result: Result, strict: bool) -> None:
-    """Refuses functions that all give the predictions, but differ on a window that is known, or if strict at all."""
+    """Raises if several functions give the predictions and differ on a known window, or, if strict, anywhere."""
     undecided = find_undecided(result)
     if strict and (undecided or result.left_out):
         first = result.matches[0].reading
@@ -81,7 +81,7 @@ def refuse_ambiguous(name: str, given: Given, result: Result, strict: bool) -> N
 
 
 def describe_mismatch(name: str, given: Given, evidence: Evidence, spaces: Sequence[Space], result: Result) -> str:
-    """Why no reading gives the predictions: how near one comes, and what would explain the rest."""
+    """Why no reading gives the predictions: the nearest reading, and what would explain the difference."""
     if np.isin(evidence.expected, (0.0, 1.0)).all():
         return (
             f"{name} does not compute {given.predictions_name}, which holds only 0 and 1, as labels do: give what the "

@@ -1,7 +1,7 @@
-"""A file as a trainer saved it -> its tensors, without running anything that it holds.
+"""Loads the tensors of a file of weights without running any code in it.
 
-A file of `torch.save` is a pickle, and a pickle is a program. `archives` reads it without running it; what it holds
-beside tensors and plain values is a placeholder here.
+A file of `torch.save` contains a pickle, and a pickle is a program. `archives` reads it without running it; everything
+but tensors and plain values is a placeholder here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kanmodel.importers.placeholders import GlobalName, Placeholder
 MAX_TENSOR_BYTES = 1 << 28  # of all weights together
 MAX_KEY = 200  # characters of a tensor's name
 
-NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # where training dictionaries keep the weights
+NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # keys of the weights in training dictionaries
 COMMON_PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, Lightning and torch.compile
 ADVICE = "save model.state_dict() alone"
 WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
@@ -39,13 +39,13 @@ class Source:
 
     Attributes:
         name: the file's name.
-        tensors: contiguous and finite, float32 or float64, by key; a prefix that all keys share is taken off.
+        tensors: contiguous and finite, float32 or float64, by key without a common prefix of wrappers.
         integers: the tensors of integers and booleans, likewise.
-        container: key of the training dictionary that held them; None for a bare state_dict.
-        prefix: what was taken off every key, such as ``module.``.
+        container: key of the training dictionary that contained them; None for a bare state_dict.
+        prefix: prefix that was removed from every key, such as ``module.``.
         dtypes: the types in the file, such as ``float16``.
-        module: the tree of modules, if the file holds a whole model; its dotted names are the keys of the tensors.
-        hyper_parameters: what Lightning keeps of the model's arguments; empty without any.
+        module: the module tree, if the file contains a whole model; its dotted names are the keys of the tensors.
+        hyper_parameters: the model's arguments that Lightning saved; empty if there are none.
     """
 
     name: str
@@ -62,11 +62,11 @@ def open_source(path: Path) -> Source:
     """Reads the weights of a file.
 
     Args:
-        path: what `torch.save` or safetensors wrote: a state_dict, a whole model, or a training dictionary that holds
-            one of them.
+        path: a file of `torch.save` or safetensors with a state_dict, a whole model, or a training dictionary that
+            contains one of them.
 
     Raises:
-        CheckpointError: the file is damaged, claims more than it holds, or holds no weights that are finite tensors.
+        CheckpointError: the file is damaged, claims more than it contains, or has no weights that are finite tensors.
     """
     try:
         weights = _find_weights(_read_object(read_bounded(path, MAX_BYTES)))
@@ -88,7 +88,7 @@ def open_source(path: Path) -> Source:
 
 
 def read_bounded(path: Path, limit: int) -> bytes:
-    """The bytes of a file; refused beyond `limit`."""
+    """Reads a file of at most `limit` bytes."""
     try:
         if not path.is_file():
             raise CheckpointError("is not there" if not path.exists() else "is not a file")
@@ -123,7 +123,7 @@ def _read_safetensors(data: bytes) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class _Weights:
-    """What was found in a file: tensors by their keys, and as in `Source`."""
+    """The weights found in a file: tensors by key, and the rest as in `Source`."""
 
     entries: dict[str, Tensor]
     container: str | None
@@ -132,7 +132,7 @@ class _Weights:
 
 
 def _find_weights(found: object) -> _Weights:
-    """The state_dict of a file, or of the model that it holds, and the key that it was under."""
+    """Finds the state_dict of a file or of its model, and the key that it is under."""
     if isinstance(found, Tensor):
         raise CheckpointError("holds one tensor and no state_dict (pykan's cache_data is one: import its state)")
     if is_module(found):
@@ -158,7 +158,7 @@ def _find_in_module(found: object, container: str | None, hyper_parameters: Mapp
 
 
 def _entries_of(found: object) -> Mapping[Any, object] | None:
-    """The entries of a dictionary, or of an object of a subclass of it that was not made; None of anything else."""
+    """The entries of a dictionary, or of a placeholder for a subclass of it; None for anything else."""
     if isinstance(found, Placeholder):
         return found.entries or None
     return found if isinstance(found, dict) else None
@@ -178,16 +178,16 @@ def _check_state_dict(entries: Mapping[Any, object]) -> dict[str, Tensor]:
 
 
 def _describe_foreign(value: object) -> str:
-    """What stands where a tensor should, such as a call of a function that was not called."""
+    """Describes what is in the place of a tensor, such as the placeholder for a call."""
     if isinstance(value, (Placeholder, GlobalName)):
-        return f"what needs code to be run, {value.name[:MAX_KEY]},"
+        return f"an object that only code can make, {value.name[:MAX_KEY]},"
     return describe(value)
 
 
 def _compact(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Tensors that hold their own values and nothing else; half precision is widened.
+    """Copies tensors so that their storages contain only their own values; widens half precision.
 
-    pykan's coefficients are views into the workspace of its least squares, 27 times their size.
+    pykan's coefficients are views into the workspace of its least squares, which is 27 times as large.
     """
     for key, tensor in entries.items():
         if tensor.dtype not in (*FLOATS, *INTEGERS):
@@ -211,7 +211,7 @@ def _copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _common_prefix(tensors: Mapping[str, Tensor]) -> str:
-    """What wrappers have put before every key."""
+    """The prefix that wrappers put before every key."""
     prefix = ""
     while True:
         for common in COMMON_PREFIXES:
@@ -223,5 +223,5 @@ def _common_prefix(tensors: Mapping[str, Tensor]) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that writes nothing but its characters into a terminal."""
+    """The text without characters that a terminal acts on."""
     return "".join(character if character.isprintable() else "�" for character in text)

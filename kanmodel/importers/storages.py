@@ -1,6 +1,6 @@
-"""Tensors and arrays of a pickle as views of the bytes that the file holds, by implementations of our own.
+"""Own implementations of the functions that torch and NumPy pickles call: tensors and arrays as views of file bytes.
 
-The names are those that torch and NumPy write into their pickles; nothing of either is looked up by name.
+The names are those that torch and NumPy write into their pickles; none is looked up in torch or NumPy.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ class Storage:
     """The values that one or more tensors of a file are views of.
 
     Attributes:
-        dtype: of its values; uint8 if the tensors say what they are.
-        data: its bytes, in the byte order of this machine; they may be filled in after tensors were made.
+        dtype: of its values; uint8 if each tensor states its own.
+        data: its bytes, in native byte order; they may be filled in after tensors were made.
     """
 
     dtype: torch.dtype
     data: memoryview
 
     def view(self, dtype: torch.dtype, offset: object, shape: object, stride: object) -> Tensor:
-        """A tensor on this storage; nothing is copied.
+        """A tensor that is a view of this storage.
 
         Raises:
-            CheckpointError: it would reach beyond the storage, or repeat it without bound.
+            CheckpointError: it would reach beyond the storage, or repeat it too often.
         """
         if not (_are_sizes(shape) and _are_sizes(stride) and len(shape) == len(stride)):
             raise CheckpointError("has a tensor whose shape or stride is not one")
@@ -79,11 +79,11 @@ def make_storage(kind: object, n_values: object, limit: int) -> Storage:
 
     Args:
         kind: the class that a persistent id names, such as ``torch.FloatStorage``.
-        n_values: how many it has.
-        limit: bytes that it may take.
+        n_values: number of values.
+        limit: most bytes.
 
     Raises:
-        CheckpointError: it is of a type without a tensor here, or claims more than `limit`.
+        CheckpointError: its type is not supported, or it claims more than `limit`.
     """
     name = kind.name if isinstance(kind, GlobalName) else ""
     short = name.removeprefix("torch.").removeprefix("cuda.").removesuffix("Storage")
@@ -98,7 +98,7 @@ def make_storage(kind: object, n_values: object, limit: int) -> Storage:
 
 
 def tensor_functions() -> Mapping[str, Function]:
-    """Implementations of what torch and NumPy call in their pickles, and of plain containers; for one file."""
+    """Implementations of the functions that torch and NumPy pickles call, and of plain containers, for one file."""
     tensors = _Tensors()
     known: dict[str, Function] = {
         "torch._utils._rebuild_tensor": tensors.rebuild,
@@ -139,7 +139,7 @@ class _Tensors:
         return self._view(storage, storage.dtype, offset, shape, stride, rest[2:])
 
     def rebuild_typed(self, storage: object, offset: object, shape: object, stride: object, *rest: object) -> object:
-        """The form for types without a storage of their own, with the type after requires_grad and hooks."""
+        """The variant for dtypes without a storage class, with the dtype after requires_grad and hooks."""
         dtype = rest[2]
         found = DTYPES.get(dtype.name) if isinstance(dtype, GlobalName) else None
         if not isinstance(storage, Storage) or found is None:
@@ -147,7 +147,7 @@ class _Tensors:
         return self._view(storage, found, offset, shape, stride, rest[3:])
 
     def rebuild_with_attributes(self, function: object, kind: object, arguments: object, state: object) -> object:
-        """A tensor that has attributes or is of a subclass."""
+        """A tensor with attributes or of a subclass."""
         if not isinstance(arguments, tuple):
             raise CheckpointError("has a tensor that is made of nothing")
         if not isinstance(function, GlobalName) or function.name != "torch._utils._rebuild_tensor_v2":
@@ -177,12 +177,12 @@ def _tuple(values: object) -> object:
 
 
 def _dict(pairs: object = ()) -> object:
-    """A dictionary to be filled; one that is made of pairs, as Python 2 does, is not."""
+    """An empty dictionary, to be filled later; pairs, as Python 2 gives them, are not supported."""
     return {} if isinstance(pairs, (list, tuple)) and not pairs else Placeholder("builtins.dict", (pairs,))
 
 
 def _set(values: object = ()) -> object:
-    """A set of texts, names and small integers; a file could choose other elements to have equal hashes."""
+    """A set of strings, names and small integers; the hashes of other elements could be made to collide."""
     if isinstance(values, (list, tuple)) and all(
         isinstance(value, (str, GlobalName)) or (isinstance(value, int) and abs(value) < HASH_MODULUS)
         for value in values
@@ -192,7 +192,7 @@ def _set(values: object = ()) -> object:
 
 
 def _encode(text: object, encoding: object = "latin1") -> bytes:
-    """The bytes that protocol 2 writes as text."""
+    """The bytes that protocol 2 writes as a string."""
     if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
         raise CheckpointError("has bytes that are not written as pickle does")
     return text.encode("latin-1")
@@ -203,7 +203,7 @@ def _name_of(kind: object) -> str:
 
 
 def _reconstruct(kind: object, base: object, content: object) -> Placeholder:
-    """An object of protocols 0 and 1, with what it holds if its class is one of lists or dictionaries."""
+    """An object of protocols 0 and 1, with its items if its class derives from list or dict."""
     if isinstance(content, dict):
         return Placeholder(_name_of(kind), entries=content)
     if isinstance(content, list):
@@ -212,12 +212,12 @@ def _reconstruct(kind: object, base: object, content: object) -> Placeholder:
 
 
 def _local_class(kind: object, name: object, bases: object, options: object, *rest: object) -> GlobalName:
-    """A class of a notebook or a script, which cloudpickle describes instead of naming it."""
+    """A class of a notebook or script, which cloudpickle stores by value instead of by name."""
     return name_reference(options.get("__module__") if isinstance(options, dict) else None, name)
 
 
 def _build_dtype(placeholder: Placeholder) -> object:
-    """NumPy's type, where it is one of plain numbers: its code is an argument, its byte order in the state."""
+    """A NumPy dtype of plain numbers: its code is an argument, its byte order part of the state."""
     code, state = placeholder.arguments[:1], placeholder.state
     if code and isinstance(code[0], str) and PLAIN_NUMBERS.fullmatch(code[0]) and isinstance(state, tuple):
         order = state[1] if len(state) > 1 and state[1] in ("<", ">", "|") else "|"
@@ -234,7 +234,7 @@ def _build_array(placeholder: Placeholder) -> object:
 
 
 def _array(data: object, dtype: object, shape: object, order: object) -> object:
-    """An array on the bytes of the pickle; nothing is copied."""
+    """An array that is a view of the pickle's bytes."""
     if not isinstance(dtype, np.dtype):
         return Placeholder("numpy.ndarray", (dtype, shape))
     if not isinstance(data, bytes) or not _are_sizes(shape) or prod(shape) * dtype.itemsize != len(data):
@@ -243,7 +243,7 @@ def _array(data: object, dtype: object, shape: object, order: object) -> object:
 
 
 def _number(dtype: object, data: object) -> object:
-    """A number of NumPy, as Python's."""
+    """A NumPy scalar, as a Python number."""
     if not isinstance(dtype, np.dtype):
         return Placeholder("numpy.generic", (dtype, data))
     if not isinstance(data, bytes) or len(data) != dtype.itemsize:

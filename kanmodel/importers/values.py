@@ -1,4 +1,4 @@
-"""Typed values of a document; each error begins with the key."""
+"""Checks of typed values in a document; error messages start with the key."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kanmodel.importers.pykan_config import is_count
 
 
 def refuse_unknown(document: Mapping[str, Any], known: Sequence[str], place: str) -> None:
-    """Refuses the first key that is not known, naming those that are."""
+    """Raises for the first unknown key, listing the known ones."""
     for key in document:
         if key not in known:
             raise CheckpointError(f"{place} has the unknown key {str(key)[:80]!r}; there are {', '.join(known)}")
 
 
 def text(value: Any, place: str) -> str:
-    """A text that is not empty, and that a terminal shows as it is."""
+    """A non-empty, printable text."""
     if not isinstance(value, str) or not value or not value.isprintable():
         raise CheckpointError(f"{place} must be text, but is {reprlib.repr(value)}")
     return value

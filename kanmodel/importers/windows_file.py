@@ -1,4 +1,4 @@
-"""``windows.npz`` and the file of names: a manifest's keys without a manifest."""
+"""``windows.npz`` and the files of names, which give the keys of a manifest without a manifest."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ TARGETS = ("targets", "target", "eval_target", "eval_targets", "y")  # of the wi
 
 
 def read_windows_file(path: Path) -> dict[str, Any]:
-    """The keys of a manifest that say which array is what, by the names of the arrays; paths are absolute.
+    """The keys of a manifest that name arrays, from the arrays' names in the file; paths are absolute.
 
     Raises:
-        CheckpointError: it is no .npz, or lacks windows or predictions; which names are looked for.
+        CheckpointError: it is not a .npz, or lacks windows or predictions; the message lists the accepted names.
     """
     names = _names(path)
 
@@ -38,7 +38,7 @@ def read_windows_file(path: Path) -> dict[str, Any]:
             )
         return found
 
-    inputs = find(INPUTS, "windows for which the predictions are, (n, lookback, n_features)")
+    inputs = find(INPUTS, "windows of the predictions, (n, lookback, n_features)")
     predictions = find(PREDICTIONS, "the model's own forecasts for these windows, (n, n_outputs)")
     reference = next((name for name in REFERENCE if name in names), inputs)
     targets = next((name for name in (TARGETS if reference == inputs else REFERENCE_TARGETS) if name in names), None)
@@ -54,7 +54,7 @@ def read_windows_file(path: Path) -> dict[str, Any]:
 
 
 def read_names(path: Path) -> list[Any]:
-    """Names of columns, one a line, and behind a comma the unit; blank lines and those that begin with # are none.
+    """Names of columns, one per line, with the unit after a comma; blank lines and those starting with # are skipped.
 
     Raises:
         CheckpointError: it cannot be read, or has no name.
@@ -72,7 +72,7 @@ def read_names(path: Path) -> list[Any]:
             name, comma, unit = line.partition(",")
             columns.append({"name": name.strip(), "unit": unit.strip() or None} if comma else line)
     if not columns:
-        raise CheckpointError(f"{path.name} has no name: write one a line")
+        raise CheckpointError(f"{path.name} has no name: write one per line")
     return columns
 
 
@@ -83,4 +83,4 @@ def _names(path: Path) -> list[str]:
     except CheckpointError as error:
         raise CheckpointError(f"{path.name} {error}") from error
     except Exception as error:  # zipfile raises whatever a damaged archive leads to
-        raise CheckpointError(f"{path.name} is no .npz of NumPy: {printable(str(error))[:160]}") from error
+        raise CheckpointError(f"{path.name} is not a .npz of NumPy: {printable(str(error))[:160]}") from error

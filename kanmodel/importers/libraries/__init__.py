@@ -1,6 +1,7 @@
-"""The libraries whose layers are read, one file each: what their keys and shapes say, and what they leave open.
+"""The supported KAN libraries, one module each: how their keys and shapes determine layers, and what they leave open.
 
-A file that comes in has one `find`, and an entry in the table below; nothing else asks what a library is.
+To add a library, write a module with a `find` function and add an entry to the table below; nothing else depends on
+the library.
 """
 
 from __future__ import annotations
@@ -28,16 +29,16 @@ LIBRARIES = {
     "efficient_kan": ("efficient-kan",),
     "fast_kan": ("fast-kan", "fast-kan or FasterKAN"),
     "faster_kan": ("FasterKAN", "fast-kan or FasterKAN"),
-}  # those that a manifest may name, and what their parts are called
+}  # names in a manifest -> names of their parts
 
 __all__ = ["LIBRARIES", "AnyPart", "Facts", "Item", "Layer", "Norm", "Part", "RecurrentPart", "find_parts"]
 
 
 def find_parts(tensors: Mapping[str, Tensor], facts: Facts) -> tuple[list[Part], list[RecurrentPart]]:
-    """Everything in a file that is understood, in its order; a key belongs to one part at most.
+    """Finds all supported parts of a file, in its order; each key belongs to at most one part.
 
     Raises:
-        CheckpointError: a part whose tensors do not fit each other, or that is known but not read.
+        CheckpointError: the tensors of a part do not fit each other, or it is a known but unsupported variant.
     """
     recurrents = recurrent.find(tensors)
     left = _without(tensors, recurrents)

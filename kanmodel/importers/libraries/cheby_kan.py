@@ -1,6 +1,6 @@
 """ChebyKAN (SynodicMonth 2024): out_o = sum_i sum_d cheby_coeffs[i, o, d] T_d(tanh x_i).
 
-Other libraries have its keys and shapes and another function inside T_d; the check tells.
+Other libraries have its keys and shapes but another function inside T_d; the check distinguishes them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ TITLE = "ChebyKAN"
 
 
 def find(tensors: Tensors, facts: Facts) -> list[Part]:
-    """Its layers in a file; `arange`, where there is one, counts the degrees.
+    """Finds its layers in a file; the buffer `arange`, if there is one, numbers the degrees.
 
     Raises:
-        CheckpointError: a tensor of a shape that fits no layer.
+        CheckpointError: the shape of a tensor fits no layer.
     """
     return [_read(tensors, place) for place in places_of(tensors, "cheby_coeffs")]
 

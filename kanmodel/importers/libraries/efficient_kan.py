@@ -1,6 +1,6 @@
-"""efficient-kan. imodelsX and neuralforecast have the same keys.
+"""efficient-kan (Blealtan 2024), whose keys imodelsX and neuralforecast share.
 
-Its tensors are (out, in) like ours. `spline_scaler`, where there is one, scales the splines and not the base.
+Its tensors are (out, in), as here. `spline_scaler`, if there is one, scales the splines but not the base.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ NAMES = ("grid", "base_weight", "spline_weight", "spline_scaler")
 
 
 def find(tensors: Tensors, facts: Facts) -> list[Part]:
-    """Its layers in a file.
+    """Finds its layers in a file.
 
     Raises:
-        CheckpointError: a tensor is missing or of a shape that fits no layer.
+        CheckpointError: a tensor is missing, or its shape fits no layer.
     """
     return [_read(keys_under(tensors, place), place, facts) for place in places_of(tensors, "spline_weight")]
 

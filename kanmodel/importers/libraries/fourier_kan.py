@@ -24,14 +24,14 @@ from kanmodel.network.bases import Fourier
 from kanmodel.network.config import LayerConfig
 
 TITLE = "FourierKAN"
-WAVES = ("cosines first", "sines first")  # of the coefficients
+WAVES = ("cosines first", "sines first")  # order of the coefficients
 
 
 def find(tensors: Tensors, facts: Facts) -> list[Part]:
-    """Its layers in a file.
+    """Finds its layers in a file.
 
     Raises:
-        CheckpointError: a tensor of a shape that fits no layer.
+        CheckpointError: the shape of a tensor fits no layer.
     """
     return [_read(keys_under(tensors, place), place) for place in places_of(tensors, "fouriercoeffs")]
 

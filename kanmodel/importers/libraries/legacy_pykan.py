@@ -1,7 +1,7 @@
 """pykan 0.0.
 
-Its edges are one flat axis, number out * n_in + in. Each has a grid of its own, without the knots beyond the core
-interval, which are added when it is evaluated. Behind the sums stand `biases`.
+Its edges are one flat axis with index out * n_in + in. Each edge has its own grid, without the knots beyond the core
+interval, which are added when it is evaluated. `biases` are added to the sums.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ TITLE = "pykan 0.0"
 
 
 def find(tensors: Tensors, facts: Facts) -> list[Part]:
-    """Its KANs in a file.
+    """Finds its KANs in a file.
 
     Raises:
-        CheckpointError: a tensor is missing or of a shape that fits no layer, or edges from one input whose
-            grids differ.
+        CheckpointError: a tensor is missing, its shape fits no layer, or the grids of edges from one input differ.
     """
     places = places_of(tensors, "act_fun.0.coef")
     found = {place: keys_under(tensors, place) for place in places}
@@ -96,7 +95,7 @@ def _convert(found: Tensors, number: int, layer: Outline, place: str, base: str)
     if len(differs):
         raise CheckpointError(
             f"has different grids on the edges from input {int(differs[0])} in {start_of(place)}act_fun.{number}, and "
-            "Kanscope has one for an input"
+            "Kanscope has one grid per input"
         )
     tensors = {
         "coef": act["coef"].view(*per_edge, -1),

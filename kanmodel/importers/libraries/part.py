@@ -1,7 +1,7 @@
-"""What every library offers: the parts that it finds in a file, each with the layers that its weights are.
+"""`Part`, the interface of the libraries: a part of a file, with its layers and the choices that the file leaves open.
 
-A part is what someone wrote as one module: a Linear, a layer of a KAN, a whole KAN of pykan, an LSTM. Its shapes are in
-the file. What the file leaves open are its choices, each with the library's own way first.
+A part is one module of the original model: a Linear, a KAN layer, a whole pykan KAN, an LSTM. Its shapes are in the
+file. What the file leaves open are its choices, each with the library's default first.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from kanmodel.network.config import LayerConfig, RecurrentConfig, Step
 
 Shape = tuple[int, ...]
 Tensors = Mapping[str, Tensor]
-Chosen = Mapping[str, str]  # an option of each choice
-BASES = ("silu", "identity", "zero", "gelu", "relu")  # what people add to a basis; any other the module has to say
+Chosen = Mapping[str, str]  # choice -> option
+BASES = ("silu", "identity", "zero", "gelu", "relu")  # common base functions; others must be stated by the module
 NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer of edges and its tensors, by their names in a `KANLayer`; those left out are neutral."""
+    """A layer of edges and its tensors, by their names in a `KANLayer`; missing ones are neutral."""
 
     config: LayerConfig
     tensors: Tensors
@@ -36,10 +36,10 @@ class Norm:
     """A normalisation between layers, with a scale and a bias for each node.
 
     Attributes:
-        step: which.
+        step: the kind of normalisation.
         weight: the scale.
         bias: the bias.
-        statistics: mean and standard deviation of the training that scale and bias hold; None where there are none.
+        statistics: training mean and standard deviation that scale and bias contain; None if there are none.
     """
 
     step: Step
@@ -53,19 +53,19 @@ Item = Layer | Norm
 
 @dataclass(frozen=True)
 class Part:
-    """Layers in a row that the file keeps together.
+    """Consecutive layers that form one module of the file.
 
     Attributes:
-        place: what its keys begin with, without the dot.
-        library: what computed it, for people.
-        n_in: values that it reads.
-        n_out: values that it gives.
-        keys: those of its tensors.
-        read: its items, given an option of each choice.
-        choices: what decides what it computes: options by name, the library's own way first, or the only one. Parts of
-            one file that have a choice of the same name make it together.
-        description: its size, for people.
-        problem: why it cannot be read before something more is said, beginning with a verb; None where it can.
+        place: prefix of its keys, without the dot.
+        library: display name of its library.
+        n_in: number of inputs.
+        n_out: number of outputs.
+        keys: keys of its tensors.
+        read: returns its items, given an option for each choice.
+        choices: options by name of the choice, the library's default first, or the only one. A choice is shared by all
+            parts of a file that have it.
+        description: its size, in words.
+        problem: why it cannot be read without further information, starting with a verb; None if it can.
     """
 
     place: str
@@ -79,7 +79,7 @@ class Part:
     problem: str | None = None
 
     def items(self, chosen: Chosen) -> tuple[Item, ...]:
-        """Its items, given options; where one is none of its own, its first."""
+        """Its items for the given options; an option that it does not have is replaced by its first."""
         mine = {name: chosen.get(name, options[0]) for name, options in self.choices.items()}
         return self.read(
             {name: mine[name] if mine[name] in self.choices[name] else self.choices[name][0] for name in mine}
@@ -103,7 +103,7 @@ class RecurrentPart:
 
     @property
     def n_out(self) -> int:
-        """Values of each step that it gives."""
+        """Number of outputs per step."""
         return self.config.n_units
 
     @property
@@ -113,7 +113,7 @@ class RecurrentPart:
 
     @property
     def description(self) -> str:
-        """Its size, for people."""
+        """Its size, in words."""
         layers = "1 layer" if self.config.num_layers == 1 else f"{self.config.num_layers} layers"
         direction = ", bidirectional" if self.config.bidirectional else ""
         bias = "" if self.config.bias else ", without bias"
@@ -125,17 +125,17 @@ AnyPart = Part | RecurrentPart
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says beside tensors, through its modules or its manifest; None where it does not.
+    """Facts that tensors do not contain, from the module tree or the manifest; None if unknown.
 
     Attributes:
-        base: of a part at a place, the activation that is added to its basis.
-        eps: of a normalisation at a place.
-        text: of a part at a place, its attribute of a name.
-        denominator: of a part at a place, the width of its bumps.
-        library: what computed the KANs.
+        base: by place of a part, the activation added to its basis.
+        eps: by place of a normalisation.
+        text: by place of a part and name, the value of an attribute.
+        denominator: by place of a part, the width of its bumps.
+        library: library of the KANs.
         mult_arity: number of factors of pykan's product nodes: of all, or a tuple for every entry of the width.
-        pykan_config: what pykan wrote beside the weights of a KAN at a place, or keeps in its modules.
-        kept_inputs: of a pykan KAN at a place, the inputs that prune_input kept, and the number of those it had.
+        pykan_config: by place of a KAN, the configuration that pykan wrote beside the weights or stores in its modules.
+        kept_inputs: by place of a pykan KAN, the inputs that prune_input kept, and the number before.
     """
 
     base: Callable[[str], str | None] = lambda place: None
@@ -148,29 +148,29 @@ class Facts:
     kept_inputs: Callable[[str], tuple[tuple[int, ...], int] | None] = lambda place: None
 
     def bases(self, place: str) -> tuple[str, ...]:
-        """The options of a base: the one that is known, or those that people use."""
+        """The options of the base function: the known one, or the common ones."""
         known = self.base(place)
         return BASES if known is None else (known,)
 
 
 def keys_under(tensors: Tensors, place: str) -> dict[str, Tensor]:
-    """The tensors whose keys begin with a place, by the rest of the key."""
+    """The tensors below a place, by the rest of the key."""
     start = start_of(place)
     return {key.removeprefix(start): tensor for key, tensor in tensors.items() if key.startswith(start)}
 
 
 def start_of(place: str) -> str:
-    """What the keys at a place begin with."""
+    """The prefix of keys at a place."""
     return f"{place}." if place else ""
 
 
 def places_of(tensors: Iterable[str], name: str) -> list[str]:
-    """Where there is a tensor of a name, in the order of the file."""
+    """The places of all tensors with a name, in the order of the file."""
     return [key.removesuffix(name).removesuffix(".") for key in tensors if key == name or key.endswith(f".{name}")]
 
 
 def shape_of(tensors: Tensors, key: str, n_axes: int, place: str) -> Shape:
-    """The shape of a tensor that has to be there, with as many axes as named and nothing empty."""
+    """The shape of a required tensor; it must have `n_axes` axes, none of them empty."""
     if key not in tensors:
         raise CheckpointError(f"lacks {start_of(place)}{key}")
     shape = tuple(tensors[key].shape)
@@ -180,12 +180,12 @@ def shape_of(tensors: Tensors, key: str, n_axes: int, place: str) -> Shape:
 
 
 def compare_shapes(tensors: Tensors, expected: Mapping[str, Shape], place: str, library: str) -> None:
-    """Refuses the first tensor at a place that is missing or of another shape.
+    """Raises for the first tensor at a place that is missing or has another shape.
 
     Args:
         tensors: by the rest of their keys.
-        expected: the shape of each that the library has.
-        place: where they are.
+        expected: the shapes of all tensors of the library.
+        place: prefix of their keys.
         library: its name, for errors.
     """
     for key, shape in expected.items():
@@ -199,14 +199,14 @@ def compare_shapes(tensors: Tensors, expected: Mapping[str, Shape], place: str, 
 
 
 def keys_of(place: str, names: Iterable[str]) -> frozenset[str]:
-    """Whole keys of the tensors of those names at a place."""
+    """Full keys of the tensors with those names at a place."""
     return frozenset(start_of(place) + name for name in names)
 
 
 def spline_shape(place: str, n_coef: int, n_knots: int, extended: bool = True) -> tuple[int, int]:
-    """Grid size G and order k of splines, which no file holds, of their coefficients and knots.
+    """Grid size G and order k of splines, from the numbers of their coefficients and knots.
 
-    A spline has G + k coefficients on G + 2k + 1 knots, or on G + 1 where those beyond the core are left out.
+    A spline has G + k coefficients and G + 2k + 1 knots, or G + 1 without those beyond the core interval.
     """
     order = n_knots - n_coef - 1 if extended else n_coef - n_knots + 1
     if order < 0 or n_coef - order < 1:

@@ -1,8 +1,8 @@
 """pykan 0.1 and 0.2.
 
-pykan keeps masks, scales and coefficients of an edge as (in, out), but the symbolic part of the same edge as (out, in).
-A state_dict holds neither the names of symbolic functions, nor the base function, nor how many factors a product node
-has: 7 sub-nodes and 4 nodes may be one product of 4 factors, or three of 2.
+pykan stores masks, scales and coefficients of edges as (in, out), but their symbolic parts as (out, in). A state_dict
+contains neither the names of symbolic functions, nor the base function, nor the number of factors of a product node:
+7 sub-nodes and 4 nodes may be one product of 4 factors, or three of 2.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ TITLE = "pykan"
 
 @dataclass(frozen=True)
 class Outline:
-    """What the shapes of one layer determine."""
+    """The properties of a layer that its shapes determine."""
 
     n_in: int
     n_subnodes: int
@@ -47,11 +47,11 @@ class Outline:
 
 
 def find(tensors: Tensors, facts: Facts) -> list[Part]:
-    """The KANs of pykan in a file.
+    """Finds the pykan KANs in a file.
 
     Raises:
-        CheckpointError: a tensor is missing or of a shape that fits no layer; product nodes of unknown arity, or
-            symbolic edges of unknown function.
+        CheckpointError: a tensor is missing or its shape fits no layer; the arity of product nodes or the function of
+            a symbolic edge is not known.
     """
     places = places_of(tensors, "act_fun.0.coef")
     found = {place: keys_under(tensors, place) for place in places}
@@ -90,7 +90,7 @@ def _read(found: Tensors, place: str, facts: Facts) -> Part:
 
 
 def describe_layers(layers: list[Outline]) -> str:
-    """Nodes, grids and orders of layers, for people."""
+    """Nodes, grids and orders of layers, in words."""
     nodes = [layers[0].n_in, *(layer.n_nodes for layer in layers)]
     grids = ", ".join(str(layer.basis.grid_size) for layer in layers)
     orders = ", ".join(map(str, sorted({layer.basis.order for layer in layers})))
@@ -99,7 +99,7 @@ def describe_layers(layers: list[Outline]) -> str:
 
 
 def check_widths(place: str, widths: list[tuple[int, int]]) -> None:
-    """Refuses layers that do not follow each other, (inputs, outputs) each."""
+    """Raises if the widths (inputs, outputs) of consecutive layers do not match."""
     for number, (before, layer) in enumerate(pairwise(widths), start=1):
         if before[1] != layer[0]:
             start = f"{start_of(place)}act_fun."
@@ -187,7 +187,7 @@ def _as_pykan(width: list[tuple[int, int]] | tuple[tuple[int, int], ...]) -> lis
 def find_all_symbolic(
     found: Tensors, n_layers: int, place: str, config: PykanConfig | None
 ) -> tuple[list[tuple[SymbolicEdge, ...]], str | None]:
-    """The symbolic edges of every layer, and why they cannot be read before more is said."""
+    """The symbolic edges of every layer, and why they cannot be read without further information."""
     try:
         return [_find_symbolic(found, number, place, config) for number in range(n_layers)], None
     except CheckpointError as error:
@@ -195,7 +195,7 @@ def find_all_symbolic(
 
 
 def _find_symbolic(found: Tensors, number: int, place: str, config: PykanConfig | None) -> tuple[SymbolicEdge, ...]:
-    """The edges of a layer whose symbolic part acts, with the names of their functions."""
+    """The edges of a layer with an active symbolic part, and the names of their functions."""
     if config is not None and not config.symbolic_enabled:
         return ()
     edges = []
@@ -244,13 +244,13 @@ def _convert(
 
 
 def _restore_inputs(layer: Layer, kept: tuple[int, ...], n_inputs: int) -> Layer:
-    """A layer of all inputs that computes the same from those kept: the edges of the others are masked."""
+    """The same layer on all inputs: the edges of the inputs that were not kept are masked."""
     tensors = dict(layer.tensors)
     for name in ("coef", "scale_base", "scale_spline", "mask"):
         edges = layer.tensors[name]  # (out, in, ...)
         tensors[name] = edges.new_zeros(edges.shape[0], n_inputs, *edges.shape[2:])
         tensors[name][:, list(kept)] = edges
-    tensors["grid"] = layer.tensors["grid"][:1].repeat(n_inputs, 1)  # of an input without edges any grid will do
+    tensors["grid"] = layer.tensors["grid"][:1].repeat(n_inputs, 1)  # an input without edges may have any grid
     tensors["grid"][list(kept)] = layer.tensors["grid"]
     symbolic = tuple(replace(edge, i=kept[edge.i]) for edge in layer.config.symbolic)
     return Layer(replace(layer.config, n_in=n_inputs, symbolic=symbolic), tensors)

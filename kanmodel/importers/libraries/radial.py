@@ -6,12 +6,11 @@ layer has no norm, with G centres and v_ig = (u_i - grid_g) / denominator:
     fast-kan    out_j = sum_i sum_g W[j, i G + g] exp(-v_ig^2) + sum_i Wb[j, i] base(x_i) + bb_j
     FasterKAN   out_j = sum_i sum_g W[j, i G + g] (1 - tanh(v_ig)^2)
 
-The file of fast-kan does not hold the denominator, which is the distance of its centres. FasterKAN has an
-`inv_denominator` in its file, which may be trained, but its forward pass does not use it: there the denominator is 1.
-Forks of FasterKAN do use it, and so does `cu_fasterkan` in FasterKAN's own repository, whose columns of W are
-g n_in + i; the file does not tell which of the three it is from (`INV_DENOMINATORS`). FasterKAN up to 14 May 2024
-divides by a denominator, 0.33 by default, that is not in the file, whose keys and shapes are those of fast-kan without
-base.
+The denominator of fast-kan is not in the file; it is the distance of the centres. FasterKAN has an `inv_denominator`,
+which may be trained, but its forward pass does not use it: the denominator is 1. Forks of FasterKAN use it, and so does
+`cu_fasterkan` in FasterKAN's repository, where the columns of W are g n_in + i; the file does not determine which of
+the three it is from (`INV_DENOMINATORS`). FasterKAN up to 14 May 2024 divides by a denominator, 0.33 by default, that
+is not in the file, and has the keys and shapes of fast-kan without base.
 """
 
 from __future__ import annotations
@@ -50,10 +49,10 @@ RADIAL_LIBRARIES = {"fast_kan": FAST, "faster_kan": FASTER}
 
 
 def find(tensors: Tensors, facts: Facts) -> list[Part]:
-    """Their layers in a file.
+    """Finds their layers in a file.
 
     Raises:
-        CheckpointError: a tensor is missing or of a shape that fits no layer, or what the manifest says does not fit.
+        CheckpointError: a tensor is missing or its shape fits no layer, or the manifest contradicts the file.
     """
     return [_read(keys_under(tensors, place), place, facts) for place in places_of(tensors, "rbf.grid")]
 
@@ -110,7 +109,7 @@ def _sizes(found: Tensors, place: str) -> tuple[int, int, int]:
 
 
 def _libraries(found: Tensors, place: str, facts: Facts) -> tuple[str, ...]:
-    """A base is fast-kan's, an inv_denominator FasterKAN's, and neither tells nothing."""
+    """Only fast-kan has a base, only FasterKAN an inv_denominator; without both, either library is possible."""
     fits = [name for name, key in (("fast_kan", INVERSE), ("faster_kan", "base_linear.weight")) if key not in found]
     if not fits:
         raise CheckpointError(f"has a base and an inv_denominator at {place!r}, which neither {FAST} nor {FASTER} has")
@@ -124,7 +123,7 @@ def _libraries(found: Tensors, place: str, facts: Facts) -> tuple[str, ...]:
 
 
 def _denominator(found: Tensors, place: str, meaning: str, given: float | None) -> float:
-    """Width of a layer's bumps: what is given, or what the library takes by default."""
+    """Width of a layer's bumps: the given one, or the library's default."""
     if INVERSE in found:
         if given is not None:
             raise CheckpointError(
@@ -139,11 +138,13 @@ def _denominator(found: Tensors, place: str, meaning: str, given: float | None) 
         raise CheckpointError(
             f"has no distance between the centres of {start_of(place)}rbf.grid to take as denominator"
         )
-    return float(abs(last - first) / (len(found["rbf.grid"]) - 1))  # that of two neighbours is rounded to their type
+    return float(
+        abs(last - first) / (len(found["rbf.grid"]) - 1)
+    )  # the distance of two neighbours has a larger rounding error
 
 
 def _usable(inverse: Tensor) -> bool:
-    """Whether some width has this inverse."""
+    """Whether it is the inverse of a finite width."""
     value = abs(float(inverse))
     return value > 0 and isfinite(1 / value)
 

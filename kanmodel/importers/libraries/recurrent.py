@@ -1,4 +1,4 @@
-"""torch's LSTM and GRU, whose keys and gate order are ours."""
+"""torch's LSTM and GRU, whose keys and gate order the recurrent module here shares."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ GATES: dict[int, Cell] = {4: "lstm", 3: "gru"}
 
 
 def find(tensors: Tensors) -> list[RecurrentPart]:
-    """The recurrent parts of a file.
+    """Finds the recurrent parts of a file.
 
     Raises:
-        CheckpointError: one is neither an LSTM nor a GRU, or its shapes do not fit.
+        CheckpointError: a part is neither an LSTM nor a GRU, or its shapes do not fit.
     """
     places = dict.fromkeys(match[1] or "" for key in tensors if (match := KEY.fullmatch(key)))
     return [_read(tensors, place) for place in places]

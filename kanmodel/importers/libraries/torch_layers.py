@@ -23,9 +23,9 @@ from kanmodel.network.config import LayerConfig, Step
 
 
 def find(tensors: Tensors, facts: Facts) -> list[Part]:
-    """Linear layers and norms in a file, in its order; what no norm's keys are is left.
+    """Finds Linear layers and norms in a file, in its order.
 
-    A weight of one axis needs a bias to be a LayerNorm: alone it may be of PReLU, RMSNorm and others.
+    A weight with one axis is a LayerNorm only if it has a bias: without one it may be a PReLU, RMSNorm or other.
 
     Raises:
         CheckpointError: the tensors of a BatchNorm do not fit each other.

@@ -2,7 +2,7 @@
 
     out_o = BatchNorm(sum_i wavelet_weights[o, i] psi((x_i - translation[o, i]) / scale[o, i]))
 
-Its `weight1` is trained and saved, but never used; in some copies it is the weight of a base.
+Its `weight1` is trained and saved, but not used; in some copies it is the weight of a base function.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ WEIGHT1 = {"weight1 not used": "zero", "weight1 of a linear base": "identity", "
 
 
 def find(tensors: Tensors, facts: Facts) -> list[Part]:
-    """Its layers in a file.
+    """Finds its layers in a file.
 
     Raises:
-        CheckpointError: a tensor is missing or of a shape that fits no layer, or the wavelets are others.
+        CheckpointError: a tensor is missing or its shape fits no layer, or it has another wavelet.
     """
     return [_read(keys_under(tensors, place), place, facts) for place in places_of(tensors, "wavelet_weights")]
 
@@ -44,7 +44,7 @@ def _read(found: Tensors, place: str, facts: Facts) -> Part:
     n_out, n_in = shape_of(found, "wavelet_weights", 2, place)
     kind = facts.text(place, "wavelet_type")
     if kind not in (None, "mexican_hat"):
-        raise CheckpointError(f"has wavelets of type {kind!r} at {place!r}, and only mexican_hat is read")
+        raise CheckpointError(f"has wavelets of type {kind!r} at {place!r}, but only mexican_hat is supported")
     shapes = dict.fromkeys(("wavelet_weights", "scale", "translation"), (n_out, n_in))
     if "weight1" in found:
         shapes["weight1"] = (n_out, n_in)

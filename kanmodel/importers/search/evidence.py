@@ -1,4 +1,4 @@
-"""The evidence of a search: windows, and the model's own predictions for them."""
+"""The evidence of a search: windows, and the original model's predictions for them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from kanmodel.scaling import Array, Scaling
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a reading has to explain.
+    """Inputs and predictions that a reading must reproduce.
 
     Attributes:
-        windows: inputs of the check as they are given, (n, lookback, n_features).
-        expected: the model's own predictions for them as they are given, (n, n_outputs).
+        windows: inputs of the check, as given, (n, lookback, n_features).
+        expected: the original model's predictions for them, as given, (n, n_outputs).
         reference: further windows without predictions, (n, lookback, n_features).
-        shapes: features and targets with their scaling, lookback and horizon; a network of one Linear layer beside.
+        shapes: features and targets with their scaling, lookback and horizon; its layer is a placeholder.
         tolerance: in standard deviations of each output.
     """
 
@@ -37,7 +37,7 @@ class Evidence:
 
     @cached_property
     def bounds(self) -> Bounds:
-        """What the check allows."""
+        """The allowed differences."""
         return Bounds.of(self.expected, self.tolerance)
 
     @cached_property
@@ -46,23 +46,23 @@ class Evidence:
         return Scaling.of(self.shapes)
 
     def to_model(self, windows: Array, units: str) -> Tensor:
-        """Windows in model units, float64, of those in some units."""
+        """Converts windows to model units, float64."""
         if units == "original":
             windows = (windows - self.scaling.feature_mean) / self.scaling.feature_scale
         return torch.from_numpy(np.ascontiguousarray(windows))
 
     def from_model(self, outputs: Tensor, units: str) -> Array:
-        """Outputs in some units of those in model units."""
+        """Converts outputs from model units."""
         found: Array = outputs.double().numpy()
         return found * self.scaling.output_scale + self.scaling.output_mean if units == "original" else found
 
     def build(self, reading: Reading, dtype: torch.dtype | None = None) -> Network:
-        """The network of a reading, in the type of its weights or another."""
+        """Builds the network of a reading, in the dtype of its weights or another."""
         chain = reading.chain()
         return assemble(chain, self.shapes, dtype or chain.dtype)
 
     def predict(self, network: Network, reading: Reading, windows: Array) -> Array:
-        """What a network computes, in the units of the predictions."""
+        """Predictions of a network, in the units of the known predictions."""
         chosen = reading.chosen
         x = self.to_model(windows, chosen[INPUTS]).to(getattr(torch, network.config.dtype))
         with torch.inference_mode():

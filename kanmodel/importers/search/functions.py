@@ -1,4 +1,4 @@
-"""Equivalence of readings: which compute the same function, on windows near and far from those given."""
+"""Equivalence of readings: which of them compute the same function, on windows near and far from the given ones."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from kanmodel.importers.search.evidence import Evidence
 from kanmodel.importers.search.space import Reading
 from kanmodel.scaling import Array
 
-SAME = 1e-10  # of the spread: two readings that differ less on all probes are one function
+SAME = 1e-10  # of the spread: readings that differ less on all probes are the same function
 STRETCHES = (1.0, 3.0, 10.0)  # how far from the mean two functions are compared
-N_MIXED = 256  # probes of each stretch that no window is
+N_MIXED = 256  # mixed probes for each stretch
 
 
 @dataclass(frozen=True)
 class Match:
-    """A reading that gives the predictions.
+    """A function that gives the predictions, with all readings that compute it.
 
     Attributes:
-        reading: the simplest of those that are this function.
-        comparison: where it differs most from the predictions.
-        same: other readings that are the same function.
-        probed: what it gives for each of the probes, (n_probes, n_outputs).
+        reading: the simplest reading.
+        comparison: its largest difference from the predictions.
+        same: other readings of the same function.
+        probed: its outputs for the probes, (n_probes, n_outputs).
     """
 
     reading: Reading
@@ -37,14 +37,14 @@ class Match:
 
 @dataclass(frozen=True)
 class Apart:
-    """Where two functions that both give the predictions differ.
+    """The difference of two functions that both give the predictions.
 
     Attributes:
-        window: number of the reference window, which has no prediction, where they differ most.
-        difference: there, in standard deviations of the output.
+        window: index of the reference window, without a prediction, on which they differ most.
+        difference: their difference there, in standard deviations of the output.
         material: whether it is more than the check allows.
-        stretch: how many times as far from the mean as those given windows have to lie for the two to differ by more
-            than the check allows; None where they do not at any of `STRETCHES`.
+        stretch: how many times as far from the mean as the given ones windows must be for the two to differ by more
+            than the check allows; None if they do not at any of `STRETCHES`.
     """
 
     window: int
@@ -54,7 +54,7 @@ class Apart:
 
 
 def group_readings(found: Iterable[tuple[Reading, Comparison]], evidence: Evidence) -> list[Match]:
-    """Readings that are one function together, the simplest first."""
+    """Groups readings by function, the simplest first."""
     probes = _make_probes(np.concatenate([evidence.windows, evidence.reference]))
     matches: list[tuple[Array, Reading, Comparison, list[Reading]]] = []
     for reading, comparison in found:
@@ -69,7 +69,7 @@ def group_readings(found: Iterable[tuple[Reading, Comparison]], evidence: Eviden
 
 
 def compare_functions(one: Match, other: Match, evidence: Evidence) -> Apart:
-    """How far one function is from another."""
+    """The difference of two functions on the probes."""
     if one is other:
         return Apart(0, 0.0, material=False, stretch=None)
     tiny = np.finfo(float).tiny
@@ -88,16 +88,18 @@ def compare_functions(one: Match, other: Match, evidence: Evidence) -> Apart:
 
 
 def _make_probes(windows: Array) -> Array:
-    """Windows on which functions are compared: those given, and mixtures of their values, near and far from the mean.
+    """Windows on which functions are compared: the given ones and mixtures of their values, near and far from the mean.
 
-    In a mixture every value of a window comes from another window, so that units are driven to where no window has
-    them. Mixtures are the same in every run.
+    In a mixture every value comes from a different window, so that units reach states that they have for no window.
+    Mixtures are the same in every run.
     """
     random = np.random.default_rng(0)
     mean = windows.mean(axis=(0, 1))
     numbers = random.integers(len(windows), size=(N_MIXED, *windows.shape[1:]))
     mixed = np.take_along_axis(windows, numbers, axis=0)
-    constant = np.broadcast_to(mixed[:, :1], mixed.shape)  # the same at every step: recurrent units go far
+    constant = np.broadcast_to(
+        mixed[:, :1], mixed.shape
+    )  # the same at every step, which drives recurrent units to extreme states
     around = np.concatenate([windows, mixed, constant]) - mean
     return np.concatenate([mean + stretch * around for stretch in STRETCHES])
 

@@ -10,7 +10,7 @@ from kanmodel.errors import CheckpointError
 from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart
 
 MAX_ORDERS = 64
-MAX_STEPS = 20_000  # of looking for them
+MAX_STEPS = 20_000  # of the depth-first search
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Order:
     """One order of all parts.
 
     Attributes:
-        front: parts on the values of each step.
+        front: parts applied to each step.
         head: parts after the readout.
         flat: whether the head reads all steps.
     """
@@ -43,18 +43,18 @@ def find_orders(
     sizes: Sizes,
     allowed: Callable[[Part, bool], bool] = lambda part, is_front: True,
 ) -> list[Order]:
-    """Every order whose widths meet, those of the file first, by depth-first search.
+    """All orders with matching widths, by depth-first search, the order of the file first.
 
-    Layers that are numbered in one place, as those of a Sequential are, keep the order of their numbers.
+    Layers that are numbered in the same place, such as those of a Sequential, keep the order of their numbers.
 
     Args:
-        parts: all of the file but its recurrent one, in its order.
-        recurrent: the LSTM or GRU; None without.
+        parts: all parts of the file except the recurrent one, in its order.
+        recurrent: the LSTM or GRU; None if there is none.
         sizes: of windows and forecasts.
-        allowed: whether a part may stand before the readout, or behind it.
+        allowed: whether a part may be before the readout, or after it.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no such order.
     """
     budget = iter(range(MAX_STEPS))
     found: list[Order] = []
@@ -64,7 +64,7 @@ def find_orders(
             return
         used = {part.place for part in (*front, *(head or ()))}
         if head is None:
-            # nothing recurrent: all steps first, since a file rarely has layers for each step then
+            # without a recurrent part all steps are tried first, because layers per step are rare then
             for wide in (True, False) if recurrent is None and sizes.lookback > 1 else (False, True):
                 if wide and sizes.lookback == 1:
                     continue
@@ -79,7 +79,7 @@ def find_orders(
             if part.place in used or part.n_in != width or not allowed(part, head is None):
                 continue
             if head is None and recurrent is None and sizes.lookback == 1:
-                continue  # one step: before and behind the readout is the same
+                continue  # one step: before and after the readout are the same
             if any(_precedes(other.place, part.place) for other in parts if other.place not in used):
                 continue
             if head is None:
@@ -97,13 +97,13 @@ def find_orders(
 
 
 def _precedes(one: str, two: str) -> bool:
-    """Whether two places are numbered in one, the first with the smaller number."""
+    """Whether two places are numbered in the same parent, the first with the smaller number."""
     (parent, number), (other, later) = _numbered(one), _numbered(two)
     return number is not None and later is not None and parent == other and number < later
 
 
 def number_between(one: str, two: str) -> str | None:
-    """The place that is left out between two that are numbered in one, such as ``fc.1``; None where none is."""
+    """The missing place between two with the same parent, such as ``fc.1``; None if none is missing."""
     (parent, number), (other, later) = _numbered(one), _numbered(two)
     if number is None or later is None or parent != other or later == number + 1:
         return None

@@ -1,4 +1,4 @@
-"""The screening pass of a search: all readings on a few windows in float32, which rules out nearly all."""
+"""The screening pass of a search: evaluates all readings on a few windows in float32, which rules out nearly all."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from kanmodel.importers.search.evidence import Evidence
 from kanmodel.importers.search.space import INPUTS, PREDICTIONS, Reading, Space
 from kanmodel.importers.search.walk import Variants, stages_of, walk
 
-N_SCREENED = 8  # windows on which all readings are compared first
-SCREEN_SLACK = 1e-3  # standard deviations, or of a magnitude that does not vary: more than float32 can be off
-MAX_READINGS = 1 << 22  # computed in one search
-N_CLOSE = 64  # compared too although the screen says no: where a chain is ill-conditioned, float32 is off by more
+N_SCREENED = 8  # windows of the screening pass
+SCREEN_SLACK = 1e-3  # standard deviations, or relative to a constant output: more than the error of float32
+MAX_READINGS = 1 << 22  # evaluated in one search
+N_CLOSE = 64  # nearest readings compared although the screen rejects them: float32 fails for ill-conditioned chains
 
 Progress = Callable[[int, int], None]  # of readings tried, and of all
 
 
 @dataclass
 class Screen:
-    """Readings that may be right, by a few windows in float32, and those that come nearest.
+    """The result of the screening pass.
 
     Attributes:
-        survivors: departures, distance in what the check allows, and reading of each that may be right.
-        nearest: distance and reading of those that come nearest, right or not.
-        tried: how many were computed.
+        survivors: departures, distance in units of the allowed one, and reading of each that may be right.
+        nearest: distance and reading of the nearest ones, right or not.
+        tried: number of readings evaluated.
     """
 
     survivors: list[tuple[int, float, Reading]] = field(default_factory=list)
@@ -38,14 +38,14 @@ class Screen:
     tried: int = 0
 
     def take(self, space: Space, variants: Variants, distances: Tensor, allowed: Tensor, least: int) -> None:
-        """Keeps what may be right of variants with at least so many departures.
+        """Adds those variants that may be right and have at least `least` departures.
 
         Args:
-            space: that they are of.
-            variants: computed to the end.
-            distances: of each, in what the check allows; inf where it is not finite.
+            space: their space.
+            variants: evaluated to the end.
+            distances: of each, in units of the allowed one; inf if not finite.
             allowed: which may be right.
-            least: departures; simpler ones were taken before.
+            least: fewest departures; simpler variants were added before.
         """
         new = variants.departures >= least
         self.tried += int(new.sum())
@@ -61,7 +61,7 @@ class Screen:
 
 
 def choose_windows(evidence: Evidence) -> NDArray[np.intp]:
-    """Indices of a few informative windows: those of the smallest, the largest and evenly ranked predictions."""
+    """Indices of a few informative windows: with the smallest, the largest and evenly ranked predictions."""
     order = np.argsort(evidence.expected[:, 0], kind="stable")
     ranks = np.unique(np.linspace(0, len(order) - 1, min(N_SCREENED, len(order))).round().astype(int))
     chosen: NDArray[np.intp] = order[ranks]
@@ -78,7 +78,7 @@ def screen_all(
     progress: Progress = lambda tried, total: None,
     total: int = 0,
 ) -> bool:
-    """Computes all readings of so many departures on some windows; False where it had to stop."""
+    """Evaluates all readings with a range of departures on some windows; False if it stopped at the limit."""
     with torch.inference_mode():
         for space in spaces:
             expected, allowed, slack = _expected(space, evidence, windows)
@@ -116,7 +116,7 @@ def _with_predictions(variants: Variants, choice: int, number: int, most: int) -
 def _expected(
     space: Space, evidence: Evidence, windows: NDArray[np.intp]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Tensor]]:
-    """Predictions, what is allowed, and what passes the screen, in model units, by the units they are given in."""
+    """Predictions, allowed differences and those of the screen, in model units, by the units they are given in."""
     expected, allowed, slack = {}, {}, {}
     bounds, scaling = evidence.bounds, evidence.scaling
     for units in space.choices[space.index[PREDICTIONS]].options:

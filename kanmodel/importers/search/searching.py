@@ -1,4 +1,4 @@
-"""``search``: finds the reading of a file that reproduces the model's predictions."""
+"""``search``: finds the readings of a file that reproduce the known predictions."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from kanmodel.importers.search.screening import Progress, Screen, choose_windows
 from kanmodel.importers.search.space import Reading, Space
 
 MAX_SECONDS = 20.0
-MAX_SURVIVORS = 1000  # of the screen that are compared on all windows, simplest first
+MAX_SURVIVORS = 1000  # survivors of the screen that are compared on all windows, simplest first
 N_NEAREST = 5
-FIRST_ROUND = 3  # departures, where the space is too large to be tried at once
+FIRST_ROUND = 3  # most departures of the first round, if the space is too large to evaluate at once
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a search found.
+    """The result of a search.
 
     Attributes:
         matches: functions that give the predictions, the simplest first.
-        apart: how far each of them is from the first; for the first 0.
-        nearest: of all readings, those that come nearest on a few windows.
-        tried: how many readings were computed.
-        total: how many there are.
-        left_out: how many of those tried may give the predictions too, but were not compared on all windows.
+        apart: difference of each of them from the first; 0 for the first.
+        nearest: the readings nearest to the predictions on a few windows.
+        tried: number of readings evaluated.
+        total: number of all readings.
+        left_out: number of readings that may give the predictions too, but were not compared on all windows.
     """
 
     matches: tuple[Match, ...]
@@ -44,12 +44,12 @@ class Result:
 
 
 def search(spaces: Sequence[Space], evidence: Evidence, progress: Progress = lambda tried, total: None) -> Result:
-    """Tries every reading, or the simplest as far as time allows, and compares those that fit.
+    """Evaluates every reading, or the simplest ones up to a limit, and compares those that fit.
 
     Args:
-        spaces: an order of the file's parts each.
-        evidence: windows and the predictions for them.
-        progress: called now and then.
+        spaces: one for each order of the file's parts.
+        evidence: windows and their predictions.
+        progress: called from time to time.
     """
     total = sum(space.n_readings for space in spaces)
     screen = Screen()
@@ -85,7 +85,7 @@ def _with_one_activation(
     windows: NDArray[np.intp],
     deadline: float,
 ) -> list[Reading]:
-    """Readings that may be right among those with one activation nearly everywhere, however many layers there are."""
+    """Survivors among the readings with the same activation nearly everywhere, for any number of layers."""
     found: list[Reading] = []
     for space in spaces:
         for reordered in space.with_one_activation():
@@ -96,7 +96,7 @@ def _with_one_activation(
 
 
 def _verify(readings: Sequence[Reading], evidence: Evidence) -> Iterator[tuple[Reading, Comparison]]:
-    """Those that give the predictions for all windows."""
+    """Yields those that give the predictions for all windows."""
     for reading in readings:
         network = evidence.build(reading)
         computed = evidence.predict(network, reading, evidence.windows)

@@ -1,4 +1,4 @@
-"""The space of readings: an order of a file's parts, and the choices left in it."""
+"""The search space of readings: an order of a file's parts, and the choices that it leaves open."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ UNITS = ("scaled", "original")
 
 
 def gap(place: str) -> str:
-    """Name of the choice of what stands before a part."""
+    """Name of the choice of the activation before a part."""
     return f"before {place or 'the KAN'}"
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Something that the file does not say.
+    """A choice that the file leaves open.
 
     Attributes:
-        name: ``readout``, ``output``, a place before which an activation may stand, or what a library leaves open.
-        options: what it can be, the usual first.
+        name: ``readout``, ``output``, the place of a possible activation, or a choice of a library.
+        options: its options, the usual one first.
     """
 
     name: str
@@ -40,13 +40,13 @@ class Choice:
 
 @dataclass(frozen=True)
 class Told:
-    """What is known beside the file, by the name of the choice: the only options that are left.
+    """What is known about choices besides the file.
 
     Attributes:
-        options: by the name of a choice.
-        more: further activations that the model has somewhere.
-        first: by the name of a choice, the option that counts as the usual one.
-        plain: whether there are no activations but those that are known.
+        options: the remaining options, by name of the choice.
+        more: further activations that occur in the model.
+        first: the option to regard as the usual one, by name of the choice.
+        plain: whether there are no activations except the known ones.
     """
 
     options: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class Told:
     plain: bool = False
 
     def apply(self, choice: Choice) -> Choice:
-        """A choice with the options that are left of it, in the order in which they are tried."""
+        """The choice with its remaining options, in the order in which they are tried."""
         options = self.options.get(choice.name, choice.options)
         first = self.first.get(choice.name)
         if self.plain and NONE in options:
@@ -69,9 +69,9 @@ class Space:
 
     Attributes:
         order: of the parts.
-        recurrent: the LSTM or GRU; None without.
-        kinds: what libraries leave open.
-        choices: all of them, in the order of the computation but for `kinds`, which come first.
+        recurrent: the LSTM or GRU; None if there is none.
+        kinds: the choices of libraries.
+        choices: all choices, `kinds` first, the others in the order of the computation.
     """
 
     order: Order
@@ -81,7 +81,7 @@ class Space:
 
     @classmethod
     def of(cls, order: Order, recurrent: RecurrentPart | None, told: Told, n_outputs: int) -> Space:
-        """The space of an order, without what is known."""
+        """The space of an order, reduced by what is known."""
         parts = (*order.front, *order.head)
         kinds: dict[str, tuple[str, ...]] = {}
         for part in parts:
@@ -107,29 +107,29 @@ class Space:
 
     @property
     def n_readings(self) -> int:
-        """How many there are."""
+        """Number of readings."""
         return prod(len(choice.options) for choice in self.choices)
 
     @cached_property
     def index(self) -> Mapping[str, int]:
-        """Number of each choice, by its name."""
+        """Index of each choice, by its name."""
         return {choice.name: number for number, choice in enumerate(self.choices)}
 
     def with_one_activation(self) -> Iterator[Space]:
-        """The same readings in other orders: in each, one activation counts as the usual one before every part."""
+        """The same readings as several spaces, each with another activation as the usual one before every part."""
         places = [choice for choice in self.choices if choice.name.startswith("before ")]
         for name in dict.fromkeys(option for choice in places for option in choice.options[1:]):
             told = Told(first={choice.name: name for choice in places})
             yield replace(self, choices=tuple(told.apply(choice) for choice in self.choices))
 
     def each_kind(self) -> Iterator[tuple[int, ...]]:
-        """Every combination of options of `kinds`, those with few unusual ones first."""
+        """Yields all combinations of options of `kinds`, those with the fewest departures first."""
         every = product(*(range(len(choice.options)) for choice in self.kinds))
         return iter(sorted(every, key=lambda options: (sum(map(bool, options)), options)))
 
 
 def _known_readout(choice: Choice, readouts: Sequence[str]) -> Choice:
-    """The readouts that are known, as far as the order has them."""
+    """The known readouts that the order allows."""
     if choice.name != READOUT:
         return choice
     return Choice(READOUT, tuple(option for option in choice.options if option in readouts))
@@ -137,7 +137,7 @@ def _known_readout(choice: Choice, readouts: Sequence[str]) -> Choice:
 
 @dataclass(frozen=True)
 class Reading:
-    """One way to read a file: a space, and the number of an option of each of its choices."""
+    """One interpretation of a file: a space, and the index of an option for each of its choices."""
 
     space: Space
     numbers: tuple[int, ...]
@@ -151,28 +151,28 @@ class Reading:
 
     @property
     def departures(self) -> int:
-        """How many choices are not the usual ones: fewer is simpler."""
+        """Number of choices that differ from the usual option; fewer is simpler."""
         return sum(map(bool, self.numbers))
 
     def within(self, space: Space) -> Reading:
-        """The same reading in a space of more options."""
+        """The same reading in a larger space."""
         chosen = self.chosen
         return Reading(space, tuple(choice.options.index(chosen[choice.name]) for choice in space.choices))
 
     def changed_once(self) -> Iterator[Reading]:
-        """All readings that make one choice otherwise."""
+        """Yields all readings that differ in one choice."""
         for number, choice in enumerate(self.space.choices):
             for option in range(len(choice.options)):
                 if option != self.numbers[number]:
                     yield Reading(self.space, (*self.numbers[:number], option, *self.numbers[number + 1 :]))
 
     def differs_from(self, other: Reading) -> list[str]:
-        """Names of the choices that another reading of the same space makes otherwise."""
+        """Names of the choices in which it differs from another reading of the same space."""
         theirs = other.chosen
         return [name for name, option in self.chosen.items() if theirs.get(name) != option]
 
     def chain(self) -> Chain:
-        """What it computes."""
+        """The computation of the reading."""
         space, chosen = self.space, self.chosen
         output = chosen[OUTPUT]
         return Chain(
@@ -184,7 +184,7 @@ class Reading:
         )
 
     def describe(self) -> str:
-        """What was found that the file does not say, for people."""
+        """The choices that the file left open, in words."""
         space, chosen, found = self.space, self.chosen, []
         for choice in space.choices:
             if choice.name.startswith("before ") and chosen[choice.name] != NONE:
@@ -201,7 +201,7 @@ class Reading:
 
 
 def describe_readout(readout: str) -> str:
-    """A readout, for people."""
+    """A readout, in words."""
     return {
         "flatten": "all steps read, steps outermost",
         "flatten_features": "all steps read, features outermost",
@@ -224,7 +224,7 @@ def _describe_kind(name: str, option: str) -> str:
 
 
 def _elements(parts: Sequence[Part], chosen: Mapping[str, str]) -> tuple[Element, ...]:
-    """Items of parts, each behind the activation that stands before it."""
+    """The items of parts, each after its activation."""
     return tuple(element for part in parts for element in (*_activation(part, chosen), *part.items(chosen)))
 
 

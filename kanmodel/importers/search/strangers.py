@@ -1,4 +1,4 @@
-"""Diagnoses when no reading fits: computations that are no chain, but would explain the predictions."""
+"""Diagnoses when no reading fits: unsupported computations that would explain the predictions."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from kanmodel.importers.search.walk import Function, Stage, Variants, items_func
 from kanmodel.network.bases import BSpline, Chebyshev
 from kanmodel.scaling import Array
 
-MAX_DEPARTURES = 2  # from the usual reading, beside what is no chain
-MAX_WINDOWS = 512  # that are taken for one batch
+MAX_DEPARTURES = 2  # from the usual reading, besides the unsupported computation
+MAX_WINDOWS = 512  # that may have been one batch
 MAX_SECONDS = 15.0
 Numbers = NDArray[np.intp]  # of windows
 TINY = float(np.finfo(float).tiny)
@@ -29,12 +29,12 @@ TINY = float(np.finfo(float).tiny)
 
 @dataclass(frozen=True)
 class Stranger:
-    """A way to compute that is no chain.
+    """A computation that is not supported.
 
     Attributes:
-        reason: what would have to hold for it, after "only if".
-        change: a stage that is no chain's in place of one; None to leave it.
-        of_batch: whether one window's forecast depends on the others.
+        reason: describes it; continues "only if".
+        change: replaces a stage; None to keep it.
+        of_batch: whether a window's forecast depends on the others in its batch.
     """
 
     reason: str
@@ -43,12 +43,12 @@ class Stranger:
 
 
 def explain_failure(spaces: Sequence[Space], evidence: Evidence, nearest: Sequence[Reading]) -> str | None:
-    """What is no chain and gives the predictions; None where nothing that is known does.
+    """Finds an unsupported computation that gives the predictions; None if no known one does.
 
     Args:
-        spaces: of all readings, none of which gives them.
+        spaces: the spaces of all readings, none of which gives them.
         evidence: windows and predictions.
-        nearest: readings that come nearest.
+        nearest: the nearest readings.
     """
     if not evidence.bounds.varies.all():
         return None
@@ -96,7 +96,7 @@ def _gives(stages: list[Stage], first: Variants, space: Space, evidence: Evidenc
 def _scaled_outputs(
     stages: list[Stage], first: Variants, space: Space, evidence: Evidence, windows: Numbers
 ) -> str | None:
-    """What the outputs are multiplied by, and what is added, if that is all that is missing."""
+    """Finds a factor and an offset of each output, if nothing else is missing."""
     expected = evidence.expected[windows]
     if len(expected) < 4:
         return None
@@ -124,12 +124,12 @@ def _numbers(values: Array) -> str:
 
 
 def _strangers(space: Space) -> Iterator[Stranger]:
-    """What people do, some of it by mistake."""
+    """Yields unsupported computations that occur in practice, some of them mistakes."""
     recurrent = space.recurrent
     if recurrent is not None:
         yield Stranger(
-            "its recurrent part runs across the windows of a batch in place of their steps (batch_first does not fit "
-            "how the windows lie)",
+            "its recurrent part runs across the windows of a batch instead of their steps (batch_first does not fit "
+            "the layout of the windows)",
             lambda stage: _around(stage, RecurrentPart, lambda f: lambda x: f(x.transpose(1, 2)).transpose(1, 2)),
             of_batch=True,
         )
@@ -139,7 +139,7 @@ def _strangers(space: Space) -> Iterator[Stranger]:
         )
         if recurrent.config.bidirectional:
             yield Stranger(
-                "its head reads the final states of both directions (h_n) in place of the last step",
+                "its head reads the final states of both directions (h_n) instead of the last step",
                 lambda stage: (
                     replace(stage, functions=(_final_states,))
                     if stage.choice is not None and stage.choice == space.index[READOUT]
@@ -147,7 +147,7 @@ def _strangers(space: Space) -> Iterator[Stranger]:
                 ),
             )
     yield Stranger(
-        "its batch norms take the statistics of the batch (the model was not in eval mode)",
+        "its batch norms use the statistics of the batch (the model was not in eval mode)",
         lambda stage: _with_items(stage, _of_batch),
         of_batch=True,
     )
@@ -155,7 +155,7 @@ def _strangers(space: Space) -> Iterator[Stranger]:
     for part in every if recurrent is None else [*every, recurrent]:
         if part.n_in == part.n_out:
             yield Stranger(
-                f"a residual connection adds what enters {part.place or 'the KAN'} to what leaves it",
+                f"a residual connection adds the input of {part.place or 'the KAN'} to its output",
                 lambda stage, part=part: (  # type: ignore[misc]
                     replace(stage, functions=tuple(_residual(f) for f in stage.functions))
                     if stage.part is part
@@ -165,7 +165,7 @@ def _strangers(space: Space) -> Iterator[Stranger]:
     yield Stranger("its splines clip their inputs to the grid", lambda stage: _with_items(stage, _clipped))
     for what, squash in SQUASHES.items():
         yield Stranger(
-            f"its Chebyshev polynomials are of {what} in place of tanh",
+            f"its Chebyshev polynomials are of {what} instead of tanh",
             lambda stage, squash=squash: _with_items(stage, lambda item: _squashed(item, squash)),  # type: ignore[misc]
         )
 
@@ -187,7 +187,7 @@ def _final_states(values: Tensor) -> Tensor:
 
 
 def _with_items(stage: Stage, change: Callable[[Item], Function | None]) -> Stage | None:
-    """A stage whose items compute something else."""
+    """The stage with other functions for its items."""
     if not isinstance(stage.part, Part):
         return None
     changed = [change(item) for item in stage.items]

@@ -1,7 +1,7 @@
-"""Computes what many readings give, prefix by prefix: what readings have in common is computed once.
+"""Evaluates many readings together, prefix by prefix, so that common prefixes are computed once.
 
-The options of a choice are stacked: values have an axis of variants in front, and a layer takes all of them at once.
-Past a bound of memory the stack is split and each half continues by itself.
+The options of a choice are stacked along a leading axis of variants, and a layer is applied to all of them at once.
+Above a memory limit the stack is split, and each half continues separately.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from kanmodel.network.activations import activate
 from kanmodel.network.frozen import FrozenLayers
 from kanmodel.network.recurrent import FrozenRecurrent, make_recurrent
 
-MAX_VALUES = 1 << 20  # of one stack
+MAX_VALUES = 1 << 20  # values of one stack
 
 Function = Callable[[Tensor], Tensor]  # of values (..., n)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One choice of a walk, or something to compute that is none.
+    """A step of the evaluation: one choice, or a function without a choice.
 
     Attributes:
-        choice: its number; None for none.
+        choice: index of the choice; None if there is none.
         functions: one for each option.
-        part: what is computed, where it is a part.
+        part: the part that is computed, if it is one.
         items: of that part.
     """
 
@@ -43,12 +43,12 @@ class Stage:
 
 @dataclass(frozen=True)
 class Variants:
-    """What several readings give so far.
+    """Intermediate values of several readings.
 
     Attributes:
         values: (n_variants, n_windows, ...).
-        numbers: options chosen so far, (n_variants, n_choices); 0 where nothing is yet.
-        departures: how many of them are not the first, (n_variants,).
+        numbers: indices of the options chosen so far, (n_variants, n_choices); 0 for later choices.
+        departures: how many of them are not 0, (n_variants,).
     """
 
     values: Tensor
@@ -60,11 +60,11 @@ class Variants:
 
 
 def walk(stages: Sequence[Stage], variants: Variants, most: int) -> Iterator[Variants]:
-    """What every reading gives, in pieces.
+    """Yields the values of all readings, in pieces.
 
     Args:
         stages: in the order of the computation.
-        variants: what is there before.
+        variants: the inputs.
         most: readings with more departures are left out.
     """
     for number, stage in enumerate(stages):
@@ -97,11 +97,11 @@ def _expand(stage: Stage, variants: Variants, most: int) -> Variants:
 def stages_of(
     space: Space, kinds: Sequence[int], inputs: Sequence[Tensor], dtype: torch.dtype
 ) -> tuple[list[Stage], Variants]:
-    """How to compute the readings of a space with some options of its kinds, up to the choice of `PREDICTIONS`.
+    """The stages that evaluate a space's readings with given options of its kinds, up to the choice of `PREDICTIONS`.
 
     Args:
         space: the readings.
-        kinds: numbers of the options of its kinds.
+        kinds: indices of the options of its kinds.
         inputs: the windows in model units for each option of `INPUTS`, (n_windows, lookback, n_features) each.
         dtype: to compute in.
     """
@@ -138,7 +138,7 @@ def stages_of(
 
 
 def activation(option: str) -> Function:
-    """The function of an option of what stands between parts or at the output."""
+    """The function of an activation between parts or at the output."""
     if option == NONE:
         return lambda values: values
     if option == "softmax":
@@ -156,7 +156,7 @@ READ_OUT: dict[str, Function] = {  # of (..., lookback, n)
 
 
 def items_function(items: Sequence[Item], dtype: torch.dtype) -> Function:
-    """What items in a row compute, of the last axis."""
+    """The function of consecutive items, on the last axis."""
     functions = [_item_function(item, dtype) for item in items]
 
     def compute(values: Tensor) -> Tensor:
@@ -178,7 +178,7 @@ def _item_function(item: Item, dtype: torch.dtype) -> Function:
 
 
 def recurrent_function(part: RecurrentPart, dtype: torch.dtype) -> Function:
-    """What an LSTM or a GRU gives at every step, of (..., lookback, n_in)."""
+    """The outputs of an LSTM or a GRU at every step, from (..., lookback, n_in)."""
     module = make_recurrent(part.config, part.n_in).to(dtype).requires_grad_(False)
     module.load_state_dict(dict(part.tensors))
     frozen = FrozenRecurrent(module, part.config)

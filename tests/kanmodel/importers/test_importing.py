@@ -363,7 +363,7 @@ def test_not_finite(tmp_path):
 def test_two_libraries(tmp_path):
     """Keys that fit fast-kan and FasterKAN are not guessed."""
     file = File("fast_head/state_dict_no_base.pt", manifest={"check": None})
-    with pytest.raises(CheckpointError, match="its keys fit fast-kan and FasterKAN: say in the manifest which"):
+    with pytest.raises(CheckpointError, match="its keys fit fast-kan and FasterKAN: give library in the manifest"):
         import_checkpoint(*write_case(tmp_path, file))
 
 

@@ -81,7 +81,7 @@ CASES = {
     "residual": (
         lambda: Module(residual, lstm=lstm(), fc1=nn.Linear(6, 6), fc2=nn.Linear(6, 1)),
         "'fc2' reads none of the known functions of what leaves 'fc1'",
-        "a residual connection adds what enters fc1 to what leaves it",
+        "a residual connection adds the input of fc1 to its output",
     ),
     "residual_of_two": (
         lambda: Module(residual_of_two, lstm=lstm(), fc1=nn.Linear(6, 8), fc2=nn.Linear(8, 6), fc3=nn.Linear(6, 1)),
@@ -115,7 +115,7 @@ CASES = {
     ),
     "across_windows": (
         lambda: Module(lambda m, x: m.fc(last(m, x)), **single(lstm=lstm(batch_first=False))),
-        "its batch_first does not fit how the windows lie",
+        "its batch_first does not fit the layout of the windows",
         "runs across the windows of a batch",
     ),
     "final_states": (
@@ -166,7 +166,7 @@ CASES = {
             **single(norm=nn.BatchNorm1d(6)),
         ),
         "the forecasts|'fc' reads none of the known functions",
-        "its batch norms take the statistics of the batch",
+        "its batch norms use the statistics of the batch",
     ),
 }
 
