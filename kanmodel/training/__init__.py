@@ -1,1 +1,1 @@
-"""Training: from a table to a model, with baselines to compare it with."""
+"""Training: tables, samples, optimization, grid extension, and baselines to compare a model with."""

@@ -1,4 +1,4 @@
-"""Baseline forecasts on the same windows: persistence (also of a day or a week before) and ridge regression."""
+"""Baseline forecasts on the same windows: persistence, seasonal persistence (day, week) and ridge regression."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def r2_scores(targets: Array, forecasts: Array) -> Array:
 
 
 def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array | None:
-    """The forecast that nothing changes: each target keeps the last value that is known at the window's last row.
+    """The persistence forecast: each target keeps the last value that is known at the window's last row.
 
-    That is the last value of the target's own column up to there, within the segment, where `TrainingTable.ahead` says
-    how much later its targets are; or what `TrainingTable.last_value` names. A target's column that was shifted before
-    holds the future, so without such a name there is no forecast.
+    If `TrainingTable.ahead` is not 0, that is the last value of the target's column up to that row, within the segment;
+    otherwise the feature that `TrainingTable.last_value` names. A target's column that is already shifted contains
+    future values, so without such a feature there is no forecast.
 
     Args:
         table: the rows.
@@ -44,7 +44,7 @@ def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array | None:
         horizon: forecast steps.
 
     Returns:
-        (len(ends), horizon * n_targets), original units; None where a window has no such value.
+        (len(ends), horizon * n_targets), original units; None if a window has no such value.
     """
     columns = []
     for number, name in enumerate(table.target_names):
@@ -62,11 +62,11 @@ def persistence(table: TrainingTable, ends: Ends, horizon: int) -> Array | None:
 
 
 def seasonal_persistence(table: TrainingTable, ends: Ends, horizon: int, period: float) -> Array | None:
-    """The forecast that each period repeats the one before, as the same hour of the day before.
+    """The seasonal naive forecast: each period repeats the one before, such as the same hour of the day before.
 
-    Each output is the latest value of its target that lies a whole number of periods before it, and is known at the
-    window's last row. Source: Hyndman and Athanasopoulos 2021, "Forecasting: Principles and Practice", section 5.2,
-    seasonal naive method.
+    Each output is the latest value of its target a whole number of periods before it that is known at the window's last
+    row. Source: Hyndman and Athanasopoulos 2021, "Forecasting: Principles and Practice", section 5.2, seasonal naive
+    method.
 
     Args:
         table: the rows.
@@ -75,8 +75,8 @@ def seasonal_persistence(table: TrainingTable, ends: Ends, horizon: int, period:
         period: in seconds.
 
     Returns:
-        (len(ends), horizon * n_targets), original units; None where the table's clock has no such season, where
-        `TrainingTable.ahead` does not say which values are known, or where a window has no such value.
+        (len(ends), horizon * n_targets), original units; None if the table's clock has no such season, if
+        `TrainingTable.ahead` is 0, so that it is unknown which values are known, or if a window has no such value.
     """
     clock = table.clock
     if clock is None or clock.rows_per(period) is None or not table.ahead:
@@ -91,7 +91,7 @@ def seasonal_persistence(table: TrainingTable, ends: Ends, horizon: int, period:
 
 
 def _repeat(seconds: Array, targets: Array, ends: Ends, ahead: int, period: float, step: float) -> Array:
-    """The value of each target `ahead` rows after `ends`, some periods before; NaN where there is none.
+    """The value of each target a whole number of periods before the row `ahead` after `ends`; NaN if there is none.
 
     Args:
         seconds: instants of a segment's rows, (n_rows,), ascending.
@@ -107,7 +107,7 @@ def _repeat(seconds: Array, targets: Array, ends: Ends, ahead: int, period: floa
     found, tolerance = np.full((len(ends), targets.shape[1]), np.nan), ROUNDING * step
     instants = seconds[ends + ahead]
     periods = np.ceil((instants - seconds[ends] - tolerance) / period)
-    left = np.arange(len(ends))  # windows that lack a value
+    left = np.arange(len(ends))  # windows without a value so far
     while len(left):
         wanted = instants[left] - periods[left] * period
         rows = np.minimum(np.searchsorted(seconds, wanted - tolerance), ends[left])  # no later than the window's last
@@ -120,7 +120,7 @@ def _repeat(seconds: Array, targets: Array, ends: Ends, ahead: int, period: floa
 
 
 def _last_known(column: Array, segment: Labels | None) -> Array:
-    """The last value of each row and those before it in its segment; NaN where there is none."""
+    """The last value at or before each row in its segment; NaN if there is none."""
     rows = np.arange(len(column))
     latest = np.maximum.accumulate(np.where(np.isnan(column), 0, rows))
     filled = column[latest]
@@ -132,7 +132,7 @@ def _last_known(column: Array, segment: Labels | None) -> Array:
 
 
 def _segments(table: TrainingTable) -> list[tuple[int, int]]:
-    """First row of each segment, and the one after its last."""
+    """First row of each segment, and the row after its last."""
     if table.segment is None:
         return [(0, table.n_rows)]
     starts = [0, *(np.flatnonzero(table.segment[1:] != table.segment[:-1]) + 1).tolist(), table.n_rows]
@@ -144,7 +144,7 @@ def ridge(samples: Samples, train: Ends, validation: Ends, test: Ends) -> Array:
 
     Args:
         samples: windows and targets, model units.
-        train: windows it is fitted on.
+        train: windows on which it is fitted.
         validation: windows on which the penalty is chosen.
         test: windows to forecast.
 
@@ -156,7 +156,7 @@ def ridge(samples: Samples, train: Ends, validation: Ends, test: Ends) -> Array:
     for x, y in _flattened(samples, train):
         gram += x.T @ x
         moment += x.T @ y
-    # centred by what the column of ones holds, so that the intercept is not penalised
+    # centred with the sums in the column of ones, so that the intercept is not penalised
     mean_x, mean_y = gram[-1, :-1] / len(train), moment[-1] / len(train)
     centred = gram[:-1, :-1] - len(train) * np.outer(mean_x, mean_x)
     values, vectors = np.linalg.eigh(centred)

@@ -1,4 +1,4 @@
-"""The time column of a table: timestamps, the usual step, and gaps."""
+"""The time column of a table: timestamps, the median step, and gaps."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from kanmodel.errors import DataError
 from kanmodel.scaling import Array
 
 MAX_STEP = 1.5  # usual steps; a longer one is a gap
-ROUNDING = 1e-3  # of a step, by which instants may differ and still be the same
+ROUNDING = 1e-3  # of a step: instants that differ by less are the same
 NONE_MISSING = "must be a time in ISO 8601, a date or a number, but is"
 
 
 @dataclass(frozen=True)
 class Clock:
-    """When the rows of a table are.
+    """The instants of a table's rows.
 
     Attributes:
-        seconds: (n_rows,), since 1970, UTC; or in whatever unit a column of numbers counts. Ascending within a segment.
-        dated: whether the column holds dates, so that a day is 86,400 of them.
-        step: the usual step, which is the median between neighbouring rows of a segment; 0 where there are none.
-        max_step: in usual steps; a longer one is a gap.
+        seconds: (n_rows,), since 1970, UTC; or in the unit of a numeric column. Ascending within a segment.
+        dated: whether the column has dates, so that a day is 86,400 seconds.
+        step: the usual step, the median between neighbouring rows of a segment; 0 if there are none.
+        max_step: longest step that is not a gap, in usual steps.
         gaps: (n_rows,), whether there is a gap before the row.
     """
 
@@ -44,14 +44,13 @@ class Clock:
         """The clock of a time column.
 
         Args:
-            values: (n_rows,): numbers, dates, or texts that are either, dates in ISO 8601. A time without a zone is
-                taken as UTC.
-            segment: (n_rows,), changes where another series begins, whose times may start anew.
+            values: (n_rows,): numbers, dates, or strings of either, dates in ISO 8601. A time without a zone is UTC.
+            segment: (n_rows,), changes where another series begins, whose times may start again.
             max_step: in usual steps.
-            name: of the column, for errors.
+            name: name of the column, for errors.
 
         Raises:
-            DataError: a cell that is no time, a row that is not later than the one above it, or `max_step` below 1.
+            DataError: a cell is not a time, a row is not later than the one above it, or `max_step` is below 1.
         """
         if not max_step >= 1:
             raise DataError(f"max_step must be at least 1 usual step, but is {max_step}")
@@ -60,7 +59,7 @@ class Clock:
         within = np.ones(len(steps), dtype=bool) if segment is None else np.asarray(segment[1:] == segment[:-1])
         for row in np.flatnonzero(within & (steps <= 0)).tolist():
             relation = "earlier than" if steps[row] < 0 else "the same as in"
-            message = f"is {relation} the row above it, but rows must run from oldest to newest"
+            message = f"is {relation} the row above it, but rows must be ordered from oldest to newest"
             raise _refusal(name, row + 1, message)
         step = float(np.median(steps[within])) if within.any() else 0.0
         gaps = np.zeros(len(seconds), dtype=bool)
@@ -68,7 +67,7 @@ class Clock:
         return cls(seconds, dated, step, max_step, gaps)
 
     def rows_per(self, period: float) -> int | None:
-        """How many usual steps a period of seconds has; None where it is no whole number of two or more."""
+        """Number of usual steps in a period of seconds; None if it is not a whole number of two or more."""
         if not self.dated or not self.step:
             return None
         steps = period / self.step
@@ -80,7 +79,7 @@ class Clock:
 
 
 def _read_instants(values: Any, name: str) -> tuple[Array, bool]:
-    """Seconds, and whether they are those of dates."""
+    """Seconds, and whether the values are dates."""
     array = np.asarray(values)
     if array.dtype.kind == "M":
         seconds = array.astype("datetime64[us]").astype(np.int64) / 1e6
@@ -103,7 +102,7 @@ def _read_instants(values: Any, name: str) -> tuple[Array, bool]:
 
 
 def _read_cell(cell: Any, name: str, row: int) -> tuple[float, bool]:
-    """An instant in seconds, and whether it is that of a date."""
+    """An instant in seconds, and whether the cell is a date."""
     instant = cell
     if isinstance(cell, str):
         for read in (float, datetime.fromisoformat):
@@ -127,7 +126,7 @@ def _refusal(name: str, row: int, message: str) -> DataError:
 
 
 def times_as_text(values: Any) -> tuple[str, ...]:
-    """The time stamps of rows as they are kept beside reference windows."""
+    """The time stamps of rows in the form in which a checkpoint stores them with its reference windows."""
     array = np.asarray(values)
     if array.dtype.kind == "M":
         seconds = array.astype("datetime64[s]")

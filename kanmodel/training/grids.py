@@ -14,14 +14,14 @@ from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Layers, ModelConfig
 
-PROVED = 1e-4  # of an output's standard deviation: up to there two models forecast the same, in float32 too
+PROVED = 1e-4  # of an output's standard deviation: models that differ by less forecast the same, in float32 too
 
 
 def refine_model(model: LoadedModel, grid_size: int) -> LoadedModel:
-    """The same model on finer grids, as `refine_grids`.
+    """The same model on finer grids, see `refine_grids`.
 
     Its provenance states the largest difference between the predictions of both for the reference windows. The metrics
-    of the old model stay where that is below 1e-4 of the output's standard deviation; else there are none.
+    are kept if that is below 1e-4 of the output's standard deviation; otherwise there are none.
 
     Raises:
         ConfigError: as `refine_grids`.
@@ -40,20 +40,19 @@ def refine_model(model: LoadedModel, grid_size: int) -> LoadedModel:
 
 
 def refine_grids(network: Network, grid_size: int) -> Network:
-    """A network whose B-splines have more intervals, and are as near as these can be to what they were.
+    """Grid extension: a network whose B-splines have more intervals and are as near as possible to the old ones.
 
-    The new knots lie between the old ones, evenly by their number as in pykan; those beyond the core interval stay.
-    Where the new number of intervals is a multiple of the old one, all old knots are among the new ones, so that every
-    function stays what it is everywhere, by the rounding of its type (Boehm 1980, knot insertion). Otherwise each
-    spline becomes the nearest in the sense of least squares. Source: Liu et al. 2024, arXiv 2404.19756, section 2.4,
-    eq. 2.16.
+    The new knots are between the old ones, evenly by index as in pykan; those beyond the core interval do not move. If
+    the new number of intervals is a multiple of the old one, all old knots are among the new ones, so that no function
+    changes anywhere, up to rounding (Boehm 1980, knot insertion). Otherwise each spline is fitted by least squares.
+    Source: Liu et al. 2024, arXiv 2404.19756, section 2.4, eq. 2.16.
 
     Args:
-        network: it is not changed.
+        network: not changed.
         grid_size: intervals of the new grids.
 
     Raises:
-        ConfigError: there is no B-spline, or one has as many intervals already.
+        ConfigError: there is no B-spline, or one already has as many intervals.
     """
     refined = Network(refine_config(network.config, grid_size))
     tensors = network.state_dict()
@@ -70,7 +69,7 @@ def refine_grids(network: Network, grid_size: int) -> Network:
 
 
 def refine_config(config: ModelConfig, grid_size: int) -> ModelConfig:
-    """The architecture with so many intervals in every B-spline.
+    """The architecture with `grid_size` intervals in every B-spline.
 
     Raises:
         ConfigError: as `refine_grids`.
@@ -81,10 +80,10 @@ def refine_config(config: ModelConfig, grid_size: int) -> ModelConfig:
 
 
 def refuse_without_knots(config: ModelConfig) -> None:
-    """Refuses to change the knots of a model that has none.
+    """Checks that a model has knots.
 
     Raises:
-        ConfigError: no layer of the model is made of B-splines.
+        ConfigError: no layer of the model has a B-spline basis.
     """
     layers = (*config.front, *config.head)
     if not any(layer.basis.has_knots for layer in layers):
@@ -93,7 +92,7 @@ def refuse_without_knots(config: ModelConfig) -> None:
 
 
 def refine_knots(grid: Tensor, order: int, grid_size: int) -> Tensor:
-    """More knots in the core interval, evenly by number between the old ones.
+    """More knots in the core interval, evenly by index between the old ones.
 
     Args:
         grid: (n_in, G+2k+1).
@@ -104,7 +103,7 @@ def refine_knots(grid: Tensor, order: int, grid_size: int) -> Tensor:
         (n_in, G'+2k+1).
     """
     size = grid.shape[1] - 2 * order - 1
-    places = torch.arange(grid_size + 1) * size  # of the new knots among the old, times G'
+    places = torch.arange(grid_size + 1) * size  # indices of the new knots among the old, times G'
     left = (places // grid_size).clamp_max(size - 1)
     fraction = (places - left * grid_size).to(grid.dtype) / grid_size
     core = torch.lerp(grid[:, order + left], grid[:, order + left + 1], fraction)
@@ -112,7 +111,7 @@ def refine_knots(grid: Tensor, order: int, grid_size: int) -> Tensor:
 
 
 def refit(grid: Tensor, coef: Tensor, finer: Tensor, order: int) -> Tensor:
-    """Coefficients on a finer grid of the splines nearest to the old ones, everywhere between the outermost knots.
+    """Coefficients of the splines on a finer grid that are nearest to the old ones between the outermost knots.
 
     Args:
         grid: the old knots, (n_in, G+2k+1).
@@ -139,5 +138,5 @@ def _refine_layers(layers: Layers, grid_size: int) -> Layers:
 
 def _refine_basis(basis: BSpline, grid_size: int) -> BSpline:
     if grid_size <= basis.grid_size:
-        raise ConfigError(f"a finer grid needs more than {basis.grid_size} intervals, but {grid_size} are asked for")
+        raise ConfigError(f"a finer grid needs more than {basis.grid_size} intervals, but grid_size is {grid_size}")
     return replace(basis, grid_size=grid_size)

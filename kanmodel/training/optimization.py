@@ -1,4 +1,4 @@
-"""Optimization: AdamW, a sparsity penalty, grid updates, early stopping."""
+"""Optimization: AdamW, the sparsity penalty (L1 and entropy), grid updates, early stopping."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from kanmodel.training.samples import Parts, Samples
 Width = tuple[int | tuple[int, int], ...]
 
 ENTROPY_WEIGHT = 2.0  # pykan's lamb_entropy
-LARGEST = 10**9  # of any option; steps beyond it overflow
-GRID_ROWS = 2048  # rows that a grid update looks at
-GRID_UPDATES_UNTIL = 2 / 3  # of the epochs: the last third trains on grids that stay
+LARGEST = 10**9  # of any option; larger ones overflow
+GRID_ROWS = 2048  # rows that a grid update uses
+GRID_UPDATES_UNTIL = 2 / 3  # of the epochs: the last third trains on fixed grids
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a model is built and trained.
+    """Options of architecture and training.
 
     Attributes:
         lookback: steps of a window.
@@ -36,23 +36,23 @@ class TrainingOptions:
         cell: lstm or gru.
         num_layers: recurrent layers.
         bidirectional: whether a second direction reads the window backwards.
-        width: the head's width as pykan writes it, such as ``(12, 5, 1)``, product nodes as ``(12, (5, 2),
-            1)``; None for one hidden layer of 5 nodes.
+        width: the head's width in pykan's notation, such as ``(12, 5, 1)``, with product nodes ``(12, (5, 2), 1)``;
+            None for one hidden layer of 5 nodes.
         front: width of a KAN on the features of each step before the recurrent part; None for none.
         grid: grid intervals of every edge.
         order: spline order.
         lamb: weight of the sparsity penalty, see `sparsity_penalty`.
-        grid_updates: how often knots move to where the data is: before the first epoch, then evenly over the
-            first two thirds. Radial bases have none.
-        learning_rate: of AdamW, falling to 0 along a cosine.
+        grid_updates: how often knots are moved to the data: before the first epoch, then evenly over the first two
+            thirds. Radial bases have no knots.
+        learning_rate: initial rate of AdamW, decaying to 0 along a cosine.
         weight_decay: of AdamW.
         noise: standard deviation of the noise added to training windows, model units.
-        batch: windows a step.
-        epochs: at most so many passes over the training windows; 0 only for a model that is trained already.
+        batch: windows per step.
+        epochs: most passes over the training windows; 0 only for a trained model.
         patience: epochs without a better validation error before training stops.
-        validation_share: share of the training windows held out where the split names no validation rows.
-        reference_windows: windows of the validation part kept in the model.
-        seed: of everything random; the same seed gives the same model.
+        validation_share: share of the training windows held out if the split has no validation rows.
+        reference_windows: windows of the validation part stored in the model.
+        seed: seed of all random numbers; the same seed gives the same model.
     """
 
     lookback: int = 24
@@ -100,14 +100,14 @@ ARCHITECTURE = ("hidden", "cell", "num_layers", "bidirectional", "width", "front
 
 @dataclass(frozen=True)
 class Progress:
-    """Where the training stands after an epoch; errors are mean squares in units of the target's variance.
+    """Progress of a training after an epoch; errors are mean squared errors in units of the target's variance.
 
     Attributes:
-        epoch: its number, from 1.
-        epochs: at most so many.
+        epoch: number of the epoch, from 1.
+        epochs: most epochs.
         train_error: on the epoch's training batches, noise included.
         validation_error: on the validation part.
-        best_error: the validation error of the epoch whose weights are the best so far.
+        best_error: validation error of the best epoch so far.
     """
 
     epoch: int
@@ -125,18 +125,18 @@ def descend(
     report: Callable[[Progress], None],
     trained: bool = False,
 ) -> None:
-    """Trains in place, and ends with the weights of the best epoch.
+    """Trains in place, and restores the weights of the best epoch.
 
-    Epochs are compared by their validation error. A network that is trained already is fine-tuned for the sake of the
-    penalty: then its epochs are compared by validation error plus penalty, and its first weights are among them.
+    Epochs are compared by validation error; when fine-tuning, by validation error plus penalty, with the initial
+    weights among them.
 
     Args:
         network: changed in place.
         samples: windows and targets.
-        parts: which of them are for training, and which for validation.
-        options: how to train.
+        parts: the windows for training and validation.
+        options: training options.
         report: called after every epoch.
-        trained: whether the network is trained already.
+        trained: whether the network is already trained, and is fine-tuned.
 
     Raises:
         NonFiniteError: the training diverged.
@@ -148,7 +148,7 @@ def descend(
     held_out = samples.windows(parts.validation), samples.outputs(parts.validation)
 
     def judge() -> tuple[float, float]:
-        """The validation error, and what epochs are compared by."""
+        """The validation error, and the value by which epochs are compared."""
         with torch.no_grad():
             error = mse_loss(network(held_out[0]), held_out[1]).item()
             return error, error + (options.lamb * float(_penalty(network.trace(held_out[0]))) if trained else 0.0)
@@ -178,11 +178,11 @@ def descend(
 
 
 def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
-    """L1 norm and entropy of how much each edge varies, as pykan's ``edge_forward_spline_n``.
+    """L1 norm and entropy of the edges' scales, as pykan's ``edge_forward_spline_n``.
 
-    An edge's scale is the standard deviation of what it adds, over that of its input plus 0.1. The entropy,
-    over the edges into each sub-node and over those out of each input, is low where few of them matter.
-    Source: Liu et al. 2024, arXiv 2404.19756, eq. 2.17 to 2.20, with the offsets of pykan 0.2.8.
+    An edge's scale is the standard deviation of its output, divided by that of its input plus 0.1. The entropy, over
+    the edges into each sub-node and over those out of each input, is low if few of them matter. Source: Liu et al.
+    2024, arXiv 2404.19756, eq. 2.17 to 2.20, with the offsets of pykan 0.2.8.
 
     Args:
         traces: the layers of a KAN, on one batch of at least 2.
@@ -202,7 +202,7 @@ def sparsity_penalty(traces: tuple[LayerTrace, ...]) -> Tensor:
 
 
 def update_grids(network: Network, windows: Tensor) -> None:
-    """Moves the knots of every layer that has some to where these windows take them; see `KANLayer.update_grid`.
+    """Moves the knots of all layers to the values that these windows give their inputs; see `KANLayer.update_grid`.
 
     Args:
         network: changed in place.
@@ -221,7 +221,7 @@ def update_grids(network: Network, windows: Tensor) -> None:
 
 
 def _step(network: Network, windows: Tensor, targets: Tensor, lamb: float, optimizer: torch.optim.Optimizer) -> float:
-    """One step of the descent; returns the mean square error before it."""
+    """One optimization step; returns the mean squared error before it."""
     trace = network.trace(windows)
     error = mse_loss(trace.outputs, targets)
     optimizer.zero_grad()
@@ -236,6 +236,6 @@ def _penalty(trace: Trace) -> Tensor:
 
 
 def _grid_update_epochs(options: TrainingOptions) -> set[int]:
-    """Epochs, from 0, before which the knots move."""
+    """Epochs, from 0, before which the knots are moved."""
     spacing = GRID_UPDATES_UNTIL * options.epochs / max(1, options.grid_updates)
     return {int(update * spacing) for update in range(options.grid_updates)}

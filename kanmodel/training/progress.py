@@ -1,4 +1,4 @@
-"""The progress line of a training, rewritten after every epoch in a terminal or a notebook."""
+"""The progress line of a training, updated after every epoch in a terminal or a notebook."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ MEASURED = {
 
 
 class ProgressLine:
-    """The epoch and its errors, on stdout; nothing where that is neither a terminal nor a notebook.
+    """Writes the epoch and its errors to stdout.
 
     Args:
-        shown: whether to write; None for where somebody reads along.
+        shown: whether to write; None to write only in a terminal or a notebook.
     """
 
     def __init__(self, shown: bool | None = None) -> None:
         self._shown = (sys.stdout.isatty() or "ipykernel" in sys.modules) if shown is None else shown
 
     def __call__(self, progress: Progress) -> None:
-        """Writes where the training stands over what was written before."""
+        """Overwrites the line with the current progress."""
         if self._shown:
             errors = f"train {progress.train_error:.4f}, validation {progress.validation_error:.4f}"
             line = f"epoch {progress.epoch}/{progress.epochs}  {errors}, best {progress.best_error:.4f}"
             print(f"\r{line}", end="", flush=True)
 
     def finish(self, metrics: Mapping[str, float]) -> None:
-        """Goes on to the next line, and writes there how good the model is."""
+        """Writes the metrics of the model on the next line."""
         if self._shown:
             figures = [f"{text} {metrics[name]:.3f}" for name, text in MEASURED.items() if name in metrics]
             left_out = metrics.get("left_out_windows")
@@ -45,6 +45,6 @@ class ProgressLine:
 def choose_progress(
     progress: bool | Callable[[Progress], None] | None,
 ) -> tuple[Callable[[Progress], None], ProgressLine]:
-    """What is called after each epoch, and the line that ends with the metrics."""
+    """The callback after each epoch, and the line to finish with the metrics."""
     line = ProgressLine(progress if isinstance(progress, bool) else None if progress is None else False)
     return (progress if callable(progress) else line), line

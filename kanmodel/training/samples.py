@@ -1,9 +1,9 @@
 """Samples of a table: windows with their targets, split into training, validation and test.
 
-A window ends at row e and reads the rows e-lookback+1 .. e. Its targets are those of the rows e+ahead ..
-e+ahead+horizon-1. With `ahead` 0 the target columns were shifted before: they hold, at each row, what is to be
-forecast there. A sample never shares a row with another part, never crosses a change of segment or a gap in time, and
-has no missing value.
+A window ends at row e and consists of the rows e-lookback+1 .. e. Its targets are those of the rows e+ahead ..
+e+ahead+horizon-1. With `ahead` 0 the target columns are already shifted: each row has the value to forecast from it. A
+sample never shares a row with another part, never crosses a change of segment or a gap in time, and has no missing
+value.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Ends = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 PARTS = ("train", "validation", "test")
-TIME_ORDERED = (0.70, 0.15, 0.15)  # share of each part, oldest rows first, where no split is given
+TIME_ORDERED = (0.70, 0.15, 0.15)  # share of each part, oldest rows first, if no split is given
 MIN_SAMPLES = 8  # of each part
-MAX_BLOCKS = 10  # stretches that a held-out validation part consists of
-BLOCK_SPANS = 4  # each is at least so many samples' rows long, since the samples beside it are lost
-N_NAMED = 5  # columns that a text names
+MAX_BLOCKS = 10  # most blocks of a held-out validation part
+BLOCK_SPANS = 4  # shortest block, in spans of a sample, because the samples that overlap its ends are lost
+N_NAMED = 5  # columns that a message names
 
 
 @dataclass(frozen=True)
@@ -43,18 +43,16 @@ class TrainingTable:
         targets: (n_rows, n_targets), original units; NaN where a value is missing.
         feature_names: names of the columns of `features`.
         target_names: names of the columns of `targets`.
-        ahead: rows from a window's last row to its first target; 0 where `targets` hold, at each row, what is to be
-            forecast there.
+        ahead: rows from a window's last row to its first target; 0 if `targets` are already shifted.
         split: (n_rows,), each row's part: ``train``, ``validation`` or ``test``; None for 70/15/15 % in
             row order.
-        segment: (n_rows,), changes where another series begins; None where there is only one.
-        clock: the instant of each row; None where unknown. A window spans none of its gaps.
-        times: each row's time stamp; None where unknown.
+        segment: (n_rows,), changes where another series begins; None if there is only one.
+        clock: the instant of each row; None if unknown. No window spans one of its gaps.
+        times: each row's time stamp; None if unknown.
         units: unit of a feature or target, by name.
-        last_value: by target, the feature whose value at a window's last row is what the persistence forecast
-            repeats, or 0 for a target that is itself a change. Without one it is the target's own last value, where
-            `ahead` says which one that is.
-        groups: features that mean one thing, by the name of their group.
+        last_value: by target, the feature whose value at a window's last row is the persistence forecast, or 0 for a
+            target that is itself a change. Without one it is the target's own last value, if `ahead` is not 0.
+        groups: features that belong together, by the name of their group.
         integer: names of features whose values are whole numbers.
         fixed: names of features that nobody can change.
     """
@@ -81,7 +79,7 @@ class TrainingTable:
             raise DataError(f"ahead must be a whole number from 0, but is {self.ahead!r}")
         for name in self.target_names:
             if name in self.feature_names and not self.ahead:
-                raise DataError(f"{name} is a target and a feature, so the model would be given its answer")
+                raise DataError(f"{name} is a target and a feature, so the model would see the value to forecast")
         _refuse_unknown(self.units, "unit", (*self.feature_names, *self.target_names))
         _refuse_unknown(self.last_value, "last value", self.target_names)
         sources = [source for source in self.last_value.values() if source != 0]
@@ -108,13 +106,13 @@ class TrainingTable:
 
 @dataclass(frozen=True)
 class Parts:
-    """Row numbers at which the windows of each part end, ascending.
+    """Rows at which the windows of each part end, ascending.
 
     Attributes:
-        train: those of the training part.
-        validation: those of the validation part.
-        test: those of the test part.
-        missing: what was left out.
+        train: of the training part.
+        validation: of the validation part.
+        test: of the test part.
+        missing: the windows left out.
     """
 
     train: Ends
@@ -125,11 +123,11 @@ class Parts:
 
 @dataclass(frozen=True)
 class Missing:
-    """Windows that are left out because a value or a target is missing.
+    """Counts of windows left out because a value or a target is missing.
 
     Attributes:
-        windows: how many.
-        by_column: how many of them have a missing value in each column, the most first.
+        windows: number of windows left out.
+        by_column: number of those with a missing value in each column, the most first.
     """
 
     windows: int
@@ -137,7 +135,7 @@ class Missing:
 
     @property
     def worst(self) -> dict[str, int]:
-        """The columns that cost most."""
+        """The columns with the most missing values."""
         return dict(list(self.by_column.items())[:N_NAMED])
 
     def __str__(self) -> str:
@@ -181,10 +179,10 @@ class Samples:
 
 
 def split_samples(table: TrainingTable, lookback: int, horizon: int, validation_share: float) -> Parts:
-    """Sorts the samples of a table into three parts.
+    """Splits the samples of a table into three parts.
 
-    Where the split names no validation rows, stretches of training samples spread over the whole time are
-    held out, and training samples that share a row with one of them are left out.
+    If the split has no validation rows, blocks of training samples spread over the whole time are held out, and
+    training samples that share a row with one of them are left out.
 
     Args:
         table: the rows.
@@ -193,12 +191,12 @@ def split_samples(table: TrainingTable, lookback: int, horizon: int, validation_
         validation_share: share of the training samples to hold out.
 
     Raises:
-        DataError: a part has too few samples; the message says how long its longest run of rows is, and what was left
-            out for missing values.
+        DataError: a part has too few samples; the message states its longest run of rows, and the windows left out for
+            missing values.
     """
     labels = _time_ordered(table.n_rows) if table.split is None else table.split
     boundaries = _boundaries(table, labels)
-    last = table.ahead + horizon - 1  # the last target's row, from the window's last
+    last = table.ahead + horizon - 1  # row of the last target, relative to the window's last row
     span = lookback + last  # rows of a sample
     if table.n_rows < span:
         raise DataError(f"the table has {table.n_rows} rows, but one window with its targets needs {span}")
@@ -223,18 +221,18 @@ def split_samples(table: TrainingTable, lookback: int, horizon: int, validation_
 
 
 def covered_rows(ends: Ends, first: int, last: int) -> Ends:
-    """Rows from `first` to `last` of all the windows, both relative to a window's last row and included."""
+    """Rows from `first` to `last` of all windows, inclusive and relative to a window's last row."""
     return np.unique(ends[:, None] + np.arange(first, last + 1))
 
 
 def _boundaries(table: TrainingTable, labels: Labels) -> list[Labels]:
-    """Columns that change wherever a sample must end."""
+    """Columns whose changes no sample may span."""
     runs = None if table.clock is None else np.cumsum(table.clock.gaps)
     return [column for column in (labels, table.segment, runs) if column is not None]
 
 
 def _leave_out(table: TrainingTable, ends: Ends, lookback: int, horizon: int) -> tuple[Ends, Missing]:
-    """The windows that have all their values and targets, and how many have not, by column."""
+    """The windows without missing values or targets, and the number of the others, by column."""
     names = (*table.feature_names, *(f"{name} (target)" for name in table.target_names))
     reads = [(column, ends + 1 - lookback, lookback) for column in table.features.T]
     reads += [(column, ends + table.ahead, horizon) for column in table.targets.T]
@@ -254,7 +252,7 @@ def _time_ordered(n_rows: int) -> Labels:
 
 
 def _hold_out(ends: Ends, span: int, share: float) -> tuple[Ends, Ends]:
-    """Training and validation: evenly spread blocks of consecutive samples are held out."""
+    """Training and validation windows: holds out evenly spread blocks of consecutive samples."""
     n_held = round(share * len(ends))
     n_blocks = int(np.clip(n_held // (BLOCK_SPANS * span), 1, MAX_BLOCKS))
     length = n_held // n_blocks
@@ -270,7 +268,7 @@ def _hold_out(ends: Ends, span: int, share: float) -> tuple[Ends, Ends]:
 
 
 def _longest_run(boundaries: Sequence[Labels], chosen: Flags) -> int:
-    """Rows of the longest stretch of chosen rows within which no boundary column changes."""
+    """Length of the longest run of chosen rows in which no boundary column changes."""
     if not chosen.any():
         return 0
     breaks = np.zeros(len(chosen), dtype=int)
@@ -282,4 +280,4 @@ def _longest_run(boundaries: Sequence[Labels], chosen: Flags) -> int:
 def _refuse_unknown(given: Mapping[str, object], what: str, existing: Sequence[str]) -> None:
     for name in given:
         if name not in existing:
-            raise UnknownNameError(f"{what} given for {name!r}, which is none of {list(existing)}")
+            raise UnknownNameError(f"{what} given for {name!r}, which is not one of {list(existing)}")

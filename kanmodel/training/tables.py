@@ -1,4 +1,4 @@
-"""From a data frame, or a mapping of names to arrays, to the table that a model is trained on."""
+"""Conversion of a data frame, or a mapping of names to arrays, to the table that a model is trained on."""
 
 from __future__ import annotations
 
@@ -16,28 +16,29 @@ from kanmodel.scaling import Array
 from kanmodel.training.clock import MAX_STEP, Clock, times_as_text
 from kanmodel.training.samples import Labels, TrainingTable
 
-MISSING = ("", "na", "nan", "<na>", "nat", "none", "null")  # what stands in a cell without a value, in any case
+MISSING = ("", "na", "nan", "<na>", "nat", "none", "null")  # cells without a value, case-insensitive
 
 
 @dataclass(frozen=True)
 class Columns:
-    """What the columns of a table are for.
+    """The roles of a table's columns.
 
     Attributes:
         targets: columns to forecast.
-        features: input columns; None for every column of numbers that has no other purpose, and where `ahead` is given
-            the targets' own past.
-        ahead: rows from a window's last row to its first target; 0 where the targets were shifted before, so that they
-            hold, at each row, what is to be forecast there.
-        split: the column that says train, validation or test.
-        segment: the column that changes where another series begins.
+        features: input columns; None for every numeric column without another role, including the targets if `ahead`
+            is not 0.
+        ahead: rows from a window's last row to its first target; 0 if the targets are already shifted, so that each
+            row has the value to forecast from it.
+        split: the column with train, validation or test.
+        segment: the column whose value changes where another series begins.
         time: the column of time stamps; no window spans a gap in it.
-        max_step: the longest step in time that is no gap, in usual steps.
+        max_step: the longest time step that is not a gap, as a multiple of the median step.
         units: unit of a feature or target, by name.
-        last_value: by target, the feature that persistence repeats, or 0 for a target that is itself a change.
-        groups: features that mean one thing, by the name of their group.
+        last_value: by target, the feature whose last value is the persistence forecast, or 0 for a target that is
+            itself a change.
+        groups: features that belong together, by the name of their group.
         integer: features whose values are whole numbers.
-        fixed: features that nobody can change, such as those of a calendar.
+        fixed: features that nobody can change, such as the calendar.
     """
 
     targets: tuple[str, ...]
@@ -60,21 +61,21 @@ class Columns:
 
     @property
     def no_features(self) -> set[str]:
-        """Columns that are no features unless they are named as such."""
+        """Columns that are not features unless they are named as such."""
         return {*self.special, *(() if self.ahead else self.targets)}
 
 
 def make_table(frame: Any, columns: Columns) -> TrainingTable:
-    """The rows of a frame, ready to be trained on.
+    """Converts a frame to a table for training.
 
     Args:
         frame: a data frame (anything with ``.columns`` whose columns have ``.to_numpy()``), or a mapping of name to
             array; rows oldest first. None, NaN and masked values are missing.
-        columns: what its columns are for.
+        columns: roles of its columns.
 
     Raises:
-        DataError: columns of different lengths, a value that is neither a number nor missing, a time that is none or
-            not later than the one above it.
+        DataError: columns differ in length, a value is neither a number nor missing, a time is invalid or not later
+            than the one above it.
         UnknownNameError: a column does not exist.
     """
     data = _read_columns(frame)
@@ -85,7 +86,7 @@ def make_table(frame: Any, columns: Columns) -> TrainingTable:
         name for name, values in data.items() if name not in columns.no_features and _holds_numbers(values)
     )
     if not features:
-        raise DataError(f"there is no column of numbers beside {', '.join((*columns.targets, *columns.special))}")
+        raise DataError(f"there is no numeric column besides {', '.join((*columns.targets, *columns.special))}")
     segment = _labels(data, columns.segment)
     time = columns.time
     return TrainingTable(
@@ -107,7 +108,7 @@ def make_table(frame: Any, columns: Columns) -> TrainingTable:
 
 
 def _read_columns(frame: Any) -> dict[str, np.ndarray[Any, Any]]:
-    """The columns by name, each one-dimensional and all of one length."""
+    """The columns by name, one-dimensional and of equal length."""
     if not isinstance(frame, Mapping) and not hasattr(frame, "columns"):
         raise DataError(
             f"the table must be a data frame or a mapping of name to array, but is a {type(frame).__name__}"
@@ -129,7 +130,7 @@ def _as_array(values: Any) -> np.ndarray[Any, Any]:
     if isinstance(array, np.ma.MaskedArray):
         array = np.where(np.ma.getmaskarray(array), np.array(None), array.data)
     read = np.asarray(array)
-    # in a list of numbers and words, each cell stays what it is
+    # a list of numbers and words keeps the type of each cell
     return np.array(array, dtype=object) if read.dtype.kind == "U" and isinstance(array, list | tuple) else read
 
 

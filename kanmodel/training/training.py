@@ -1,4 +1,4 @@
-"""`train` and `fine_tune`: from a table to a model with test metrics beside those of baselines."""
+"""`fit` and `fine_tune`: train a model on a table, with test metrics of the model and of baselines."""
 
 from __future__ import annotations
 
@@ -27,13 +27,12 @@ def fit(
     options: TrainingOptions = DEFAULTS,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> LoadedModel:
-    """Trains a forecaster, measures it on the test part, and keeps reference windows of the validation part.
+    """Trains a forecaster, measures it on the test part, and stores reference windows of the validation part.
 
-    The weights are those of the epoch with the lowest validation error. The metrics ``test_r2`` and
-    ``test_mae`` (original units; means over the outputs) stand beside ``ridge_r2``, ``persistence_r2``,
-    ``persistence_day_r2`` and ``persistence_week_r2`` of the same windows; the last three where the table has what such
-    a forecast repeats. Windows that were left out for missing values are counted in ``left_out_windows``, and by
-    column.
+    The weights are those of the epoch with the lowest validation error. The metrics are ``test_r2`` and ``test_mae``
+    (original units; means over the outputs), and on the same windows ``ridge_r2`` and, if the table has the values
+    that they repeat, ``persistence_r2``, ``persistence_day_r2`` and ``persistence_week_r2``. ``left_out_windows``
+    counts windows left out for missing values, in total and by column.
 
     Args:
         table: the rows.
@@ -41,8 +40,8 @@ def fit(
         report: called after every epoch.
 
     Raises:
-        DataError: too few rows, a target that never changes in training or an output that never changes in the test
-            part, or no epochs.
+        DataError: too few rows, a target that is constant in training or an output that is constant in the test part,
+            or no epochs.
         ConfigError: an architecture that cannot exist.
         NonFiniteError: the training diverged.
     """
@@ -63,11 +62,11 @@ def fit(
 
 @dataclass(frozen=True)
 class FineTuning:
-    """A model before and after more training, with reference windows and metrics of the same table.
+    """A model before and after fine-tuning, with reference windows and metrics of the same table.
 
     Attributes:
-        before: the weights that were there.
-        after: the new ones.
+        before: the model with the old weights.
+        after: the model with the new weights.
     """
 
     before: LoadedModel
@@ -82,23 +81,23 @@ def fine_tune(
     move_grids: bool = False,
     grid_size: int | None = None,
 ) -> FineTuning:
-    """Goes on training a model, so that fewer edges matter, or its functions become finer.
+    """Continues training a model, for sparser edges or finer functions.
 
-    Units and scaling stay as they are, and so do masked edges and, but for `grid_size`, the architecture. The weights
-    are those of the epoch with the lowest validation error plus penalty, the start included: without epochs the model
-    is only measured.
+    Units, scaling and masked edges do not change, nor does the architecture except for `grid_size`. The weights are
+    those of the epoch with the lowest validation error plus penalty, including the start; with 0 epochs the model is
+    only measured.
 
     Args:
-        model: where to begin; it is not changed.
+        model: the model to start from; it is not changed.
         table: rows with the model's features and targets.
-        options: how to train; what describes an architecture is not read.
+        options: training options; those of the architecture are ignored.
         report: called after every epoch.
-        move_grids: whether all knots move to where the training windows take them, before the first epoch and once more
-            after the last, since what reaches the inner layers has changed by then.
-        grid_size: intervals of a finer grid that every B-spline gets first, see `refine_grids`; None to keep its own.
+        move_grids: whether all knots are moved to the data before the first epoch, and again after the last, because
+            the inputs of the inner layers have changed by then.
+        grid_size: intervals of a finer grid for every B-spline, set first, see `refine_grids`; None to keep the grids.
 
     Raises:
-        DataError: other columns than the model's or another `ahead`, too few rows, or an output that never changes in
+        DataError: other columns than the model's or another `ahead`, too few rows, or an output that is constant in
             the test part.
         ConfigError: `move_grids` or `grid_size` for a model without B-splines, or a grid that is not finer.
         NonFiniteError: the training diverged.
@@ -129,11 +128,11 @@ def fine_tune(
 
 
 def _refuse_constant_outputs(config: ModelConfig, table: TrainingTable, parts: Parts) -> None:
-    """Refuses a test part on which R2 does not exist, before the time of a training is spent."""
+    """Raises before training if R2 is not defined on the test part."""
     targets = _targets(table, parts.test, config.horizon)
     for name, column in zip(config.outputs, targets.T, strict=True):
         if np.ptp(column) == 0:
-            raise DataError(f"output {name} is {column[0]} in every test window, so its R2 does not exist")
+            raise DataError(f"output {name} is {column[0]} in every test window, so its R2 is not defined")
 
 
 def _refuse_other_columns(config: ModelConfig, table: TrainingTable) -> None:
@@ -149,7 +148,7 @@ def _refuse_other_columns(config: ModelConfig, table: TrainingTable) -> None:
 
 
 def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> ModelConfig:
-    """The architecture, with the units and the scaling of the rows that the training windows cover."""
+    """The architecture, with units, and with the scaling of the rows in training windows."""
     rows = table.features[covered_rows(parts.train, 1 - options.lookback, 0)]
     targets = table.targets[covered_rows(parts.train, table.ahead, table.ahead + options.horizon - 1)]
     for name, column in zip(table.target_names, targets.T, strict=True):
@@ -188,7 +187,7 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
 
 
 def _std(column: Array) -> float:
-    """Standard deviation; exactly 0 for a constant column, whose mean may be off by a rounding."""
+    """Standard deviation; exactly 0 for a constant column, whose mean may have a rounding error."""
     return float(np.std(column)) if np.ptp(column) else 0.0
 
 
@@ -197,7 +196,7 @@ def _layers(width: Width, options: TrainingOptions) -> Layers:
 
 
 def _reference(table: TrainingTable, samples: Samples, parts: Parts, options: TrainingOptions) -> Reference:
-    """Windows evenly from the validation part, in time order."""
+    """Evenly chosen windows of the validation part, in time order."""
     count = min(options.reference_windows, len(parts.validation))
     ends = parts.validation[np.linspace(0, len(parts.validation) - 1, count).round().astype(int)]
     return Reference(
@@ -229,7 +228,7 @@ def _measure(model: LoadedModel, table: TrainingTable, samples: Samples, parts: 
 
 
 def _measure_baselines(model: LoadedModel, table: TrainingTable, samples: Samples, parts: Parts) -> dict[str, float]:
-    """Errors of the baselines on the test part, how many windows each part has, and how many were left out."""
+    """Errors of the baselines on the test part, the number of windows of each part, and of those left out."""
     horizon = model.config.horizon
     targets = _targets(table, parts.test, horizon)
     forecasts = {"persistence": baselines.persistence(table, parts.test, horizon)}
@@ -251,7 +250,7 @@ def _measure_baselines(model: LoadedModel, table: TrainingTable, samples: Sample
 
 @contextmanager
 def _reproducible(seed: int) -> Iterator[None]:
-    """Seeds torch and computes on one thread, so that no sum depends on the machine; puts both back after."""
+    """Seeds torch and computes on one thread, so that no sum depends on the number of cores; restores both."""
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -114,7 +114,7 @@ def test_a_model_is_fine_tuned():
     assert finer.metrics["test_r2"] == pytest.approx(model.metrics["test_r2"], abs=1e-4)
     refined = model.refine_grid(6)
     assert torch.equal(weights(refined), weights(finer)) and refined.metrics == model.metrics
-    with pytest.raises(ConfigError, match="a finer grid needs more than 3 intervals, but 2 are asked for"):
+    with pytest.raises(ConfigError, match="a finer grid needs more than 3 intervals, but grid_size is 2"):
         kanmodel.fine_tune(model, frame, epochs=0, grid_size=2)
     with pytest.raises(ConfigError, match="grid cannot be given, because it is taken from the model; grid_size sets a"):
         kanmodel.fine_tune(model, frame, epochs=0, grid=6)

@@ -99,7 +99,7 @@ def test_a_finer_grid_is_nearer():
 def test_a_grid_that_is_no_finer_is_refused():
     """Fewer intervals cannot hold the functions."""
     model = make_model("head")
-    with pytest.raises(ConfigError, match="a finer grid needs more than 5 intervals, but 5 are asked for"):
+    with pytest.raises(ConfigError, match="a finer grid needs more than 5 intervals, but grid_size is 5"):
         refine_model(model, 5)
 
 

@@ -92,9 +92,9 @@ def test_a_part_without_rows_is_named():
     ("options", "error", "message"),
     [
         ({"split": np.array(["train", "dev"])}, DataError, "data row 2 must be one of .* but is 'dev'"),
-        ({"units": {"sideways": "m"}}, UnknownNameError, "unit given for 'sideways', which is none of .*'up'"),
+        ({"units": {"sideways": "m"}}, UnknownNameError, "unit given for 'sideways', which is not one of .*'up'"),
         ({"last_value": {"z": "up"}}, UnknownNameError, "last value given for 'z'"),
-        ({"last_value": {"y": "z"}}, UnknownNameError, "last value given for 'z', which is none of .*'down'"),
+        ({"last_value": {"y": "z"}}, UnknownNameError, "last value given for 'z', which is not one of .*'down'"),
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused(options, error, message):

@@ -80,7 +80,7 @@ def test_features_are_those_that_are_named():
             "the split of data row 2 must be one of",
         ),
         (COLUMNS | {"time": ["x", "y", "z"]}, EVERYTHING, DataError, "data row 1, column time must be a time"),
-        ({"load": [1]}, Columns(("load",)), DataError, "there is no column of numbers beside load"),
+        ({"load": [1]}, Columns(("load",)), DataError, "there is no numeric column besides load"),
         (pd.DataFrame([[1, 2]], columns=["a", "a"]), Columns(("a",)), DataError, "there is more than one column 'a'"),
         ([[1, 2]], Columns(("a",)), DataError, "must be a data frame or a mapping of name to array, but is a list"),
         (COLUMNS, Columns(("load",), ahead=-1), DataError, "ahead must be a whole number from 0, but is -1"),

@@ -368,7 +368,7 @@ def test_training_goes_on_only_where_options_agree(tmp_path, table, run):
         (["--target", "a"], "--target is a, but old.safetensors has y"),
         (["--features", "b,a"], "--features is b,a, but old.safetensors has a,b,constant"),
         (["--ahead", "2"], "--ahead is 2, but old.safetensors has 0"),
-        (["--grid", "5"], "a finer grid needs more than 5 intervals, but 5 are asked for"),
+        (["--grid", "5"], "a finer grid needs more than 5 intervals, but grid_size is 5"),
     ):
         code, out, err = run("train", table, "--from", old, *other, *options, "-o", new)
         assert (code, out) == (2, "") and err.startswith(f"kanscope: {message}") and err.count("\n") == 1
@@ -472,7 +472,7 @@ def test_the_bundled_model_is_exported(tmp_path, run):
         (None, ["--lookback", "400"], "the train part has 0 windows of 400 rows, but needs 8; its longest run"),
         (None, ["--width", "5,2,1"], "head[0].n_in must be 4, which reach it, but is 5"),
         (None, ["--hidden", "0"], "a KAN alone reads one step, so lookback must be 1 for hidden 0, but is 3"),
-        (None, ["--unit", "q=m"], "unit given for 'q', which is none of"),
+        (None, ["--unit", "q=m"], "unit given for 'q', which is not one of"),
         (None, ["--validation-share", "2"], "validation_share must lie between 0 and 1, but is 2.0"),
         (None, ["--features", "a,y"], "y is a target and a feature"),
         (None, ["-o", "/nowhere/m.safetensors"], "cannot write /nowhere/m.safetensors: there is no folder /nowhere"),
