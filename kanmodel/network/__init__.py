@@ -1,4 +1,4 @@
 """The network of a forecaster: its config, its forward pass (chain, layers, bases), and a frozen form for inference.
 
-Only torch comes in here, in model units; nothing knows of files, tables or explanations.
+It depends only on torch, takes and returns model units, and knows nothing of files, tables or explanations.
 """

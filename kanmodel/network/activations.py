@@ -1,4 +1,4 @@
-"""Elementwise activations: bases of edges, functions between layers, and the output function of a network."""
+"""Elementwise activations: base functions of edges, functions between layers, and output functions."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Activation(NamedTuple):
     """A function of one number.
 
     Attributes:
-        function: of values of any shape, and of the parameter where there is one.
-        parameter: the parameter where none is given; None where the function has none.
+        function: takes values of any shape, and the parameter if there is one.
+        parameter: default of the parameter; None if the function has none.
     """
 
     function: Callable[..., Tensor]

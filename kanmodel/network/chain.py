@@ -1,7 +1,7 @@
 """The forecaster: [layers per step] -> [recurrent] -> readout -> layers -> [output function].
 
-One class covers every shape that people train. `forward` is pure: nothing of a call stays on the module, so one
-network serves every thread.
+One class covers all supported architectures. `forward` is pure: it stores nothing on the module, so threads can share
+a network.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from kanmodel.network.recurrent import make_recurrent, recurrent_shapes
 
 @dataclass(frozen=True)
 class Trace:
-    """Everything that passes through the network, in model units.
+    """All activations of a forward pass, in model units.
 
     Attributes:
-        front: layers per step, their batch axis (batch * lookback), steps innermost; empty where there is none.
-        readout: what the head sees, (batch, n_readout).
+        front: layers per step, with the batch axis (batch * lookback), steps innermost; empty if there is none.
+        readout: inputs of the head, (batch, n_readout).
         head: layers after the readout.
-        outputs: the forecasts, (batch, n_outputs): the last layer's nodes behind the output function.
+        outputs: the forecasts, (batch, n_outputs): the last layer's nodes after the output function.
     """
 
     front: tuple[LayerTrace, ...]
@@ -46,7 +46,7 @@ class Trace:
 
 
 Place = tuple[str, int]  # (stage, layer)
-PassLayer = Callable[[str, int, Tensor], LayerTrace]  # of a layer's place and its inputs
+PassLayer = Callable[[str, int, Tensor], LayerTrace]  # (stage, layer, inputs) -> trace
 
 
 class Network(nn.Module):
@@ -88,7 +88,7 @@ class Network(nn.Module):
         return pass_layers(self.head, self.encode(window))
 
     def encode(self, window: Tensor) -> Tensor:
-        """What the head sees of a window.
+        """The head's inputs for a window.
 
         Args:
             window: (batch, lookback, n_features), oldest step first.
@@ -101,12 +101,12 @@ class Network(nn.Module):
         return self.read_out(window)
 
     def trace(self, window: Tensor) -> Trace:
-        """The same as `forward`, keeping what passes."""
+        """Like `forward`, but returns all activations."""
         stages = self.stages
         return trace_chain(self.config, window, lambda stage, number, x: stages[stage][number].trace(x), self.read_out)
 
     def read_out(self, steps: Tensor) -> Tensor:
-        """What the head sees of steps that have passed the front, (batch, lookback, n) -> (batch, n_readout)."""
+        """Recurrent part and readout of steps after the front, (batch, lookback, n) -> (batch, n_readout)."""
         if self.recurrent is not None:
             steps, _ = self.recurrent(steps)
         return reduce_steps(self.config, steps)
@@ -117,12 +117,12 @@ class Network(nn.Module):
 
 
 def trace_chain(config: ModelConfig, window: Tensor, through: PassLayer, read_out: Callable[[Tensor], Tensor]) -> Trace:
-    """What passes through a chain.
+    """All activations of a chain.
 
     Args:
         config: the chain.
         window: (batch, lookback, n_features), oldest step first.
-        through: a layer, at (rows, n_in).
+        through: applies a layer to (rows, n_in).
         read_out: as `Network.read_out`.
     """
     front: list[LayerTrace] = []
@@ -162,7 +162,7 @@ def apply_output_function(config: ModelConfig, logits: Tensor) -> Tensor:
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a `Network` of this config, by arithmetic alone."""
+    """Name and shape of every tensor of a `Network` with this config, computed without building it."""
     parts = {f"front.{number}": layer_shapes(layer) for number, layer in enumerate(config.front)}
     if config.recurrent:
         parts["recurrent"] = recurrent_shapes(config.recurrent, config.n_steps)

@@ -1,6 +1,6 @@
-"""Validation of configs: each error is one sentence that begins with the place.
+"""Validation of configs: each error is one sentence that starts with the place.
 
-Configs come from files that anyone may have written, so a value is held against its kind as well as its range.
+Configs come from untrusted files, so both the type and the range of a value are checked.
 """
 
 from __future__ import annotations
@@ -11,40 +11,40 @@ from reprlib import repr
 
 from kanmodel.errors import ConfigError
 
-MAX_SIZE = 1 << 16  # of whatever a document counts: a hostile one must not exhaust the memory
+MAX_SIZE = 1 << 16  # of any count in a document: a malicious one must not exhaust the memory
 
 
 def check_count(value: object, place: str, lowest: int = 1, highest: int = MAX_SIZE) -> None:
-    """Refuses what is not a whole number in a range."""
+    """Checks that a value is a whole number in a range."""
     if type(value) is not int or not lowest <= value <= highest:
         raise ConfigError(f"{place} must be a whole number from {lowest} to {highest}, but is {repr(value)}")
 
 
 def check_number(value: object, place: str, positive: bool = False) -> None:
-    """Refuses what is not a finite number."""
+    """Checks that a value is a finite number."""
     if type(value) not in (int, float) or not isfinite(value) or (positive and value <= 0):  # type: ignore[arg-type, operator]
         raise ConfigError(f"{place} must be a {'positive' if positive else 'finite'} number, but is {repr(value)}")
 
 
 def check_text(value: object, place: str) -> None:
-    """Refuses what is not text."""
+    """Checks that a value is text."""
     if type(value) is not str:
         raise ConfigError(f"{place} must be text, but is {repr(value)}")
 
 
 def check_flag(value: object, place: str) -> None:
-    """Refuses what is neither true nor false."""
+    """Checks that a value is true or false."""
     if type(value) is not bool:
         raise ConfigError(f"{place} must be true or false, but is {repr(value)}")
 
 
 def check_choice(value: object, place: str, choices: Collection[str]) -> None:
-    """Refuses what is none of some words."""
+    """Checks that a value is one of some words."""
     if type(value) is not str or value not in choices:
         raise ConfigError(f"{place} must be one of {', '.join(choices)}, but is {repr(value)}")
 
 
 def check_items(value: object, place: str, kind: type) -> None:
-    """Refuses what is not a tuple of one kind of thing."""
+    """Checks that a value is a tuple with items of one type."""
     if type(value) is not tuple or any(not isinstance(item, kind) for item in value):
         raise ConfigError(f"{place} must be a list of {kind.__name__}, but is {repr(value)}")

@@ -1,6 +1,6 @@
-"""Configs to and from JSON.
+"""Serialization of configs to and from JSON.
 
-What a value must be is checked where it arrives, in the config's own classes; here is only which keys there are.
+Only keys are checked here; values are validated by the config's own classes.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kanmodel.network.checks import check_choice
 from kanmodel.network.config import Feature, LayerConfig, ModelConfig, RecurrentConfig, Step, SymbolicEdge, Target
 
 T = TypeVar("T")
-Reader = Callable[[Any, str], Any]  # of a JSON value and its place in the document
+Reader = Callable[[Any, str], Any]  # (JSON value, its place in the document) -> value
 
 
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def config_from_dict(data: object) -> ModelConfig:
     """The config that `config_to_dict` wrote.
 
     Raises:
-        ConfigError: a key is missing, unknown, or holds what it cannot; the message begins with its place.
+        ConfigError: a key is missing or unknown, or has an invalid value; the message starts with its place.
     """
     return read_record(
         ModelConfig,
@@ -54,13 +54,13 @@ def read_record(cls: type[T], data: object, place: str, **readers: Reader) -> T:
     """A dataclass from a JSON object.
 
     Args:
-        cls: the dataclass, which refuses values that it cannot hold.
+        cls: the dataclass, which validates its values.
         data: the object.
-        place: where it stands in the document.
-        **readers: of fields that are no plain values.
+        place: its place in the document.
+        **readers: of fields that are not plain values.
 
     Raises:
-        ConfigError: it is no object, has a key that is no field, lacks one without a default, or holds what it cannot.
+        ConfigError: it is not an object, has an unknown key, lacks one without a default, or has an invalid value.
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{place} must be an object, but is {repr(data)}")
@@ -102,7 +102,7 @@ def _read_basis(data: object, place: str) -> Basis:
 
 
 def list_of(read: Reader = lambda value, _: value) -> Reader:
-    """Reads a JSON list as a tuple, each item by a reader, or as it is."""
+    """Reads a JSON list as a tuple, optionally with a reader for each item."""
 
     def read_list(data: object, place: str) -> tuple[Any, ...]:
         if not isinstance(data, (list, tuple)):

@@ -16,10 +16,10 @@ from kanmodel.network.functions import FUNCTIONS
 
 @dataclass(frozen=True)
 class SymbolicFunctions:
-    """The symbolic parts c f(a v + b) + d of edges, those of one function together.
+    """The symbolic parts c f(a v + b) + d of edges, grouped by function.
 
     Attributes:
-        groups: f; inputs and sub-nodes, by their places among those chosen, (n,) each; and a to d, (4, n).
+        groups: f; inputs and sub-nodes, as indices into the chosen ones, (n,) each; and a to d, (4, n).
     """
 
     groups: tuple[tuple[Callable[[Tensor], Tensor], Tensor, Tensor, Tensor], ...]
@@ -34,15 +34,15 @@ class SymbolicFunctions:
         subnodes: Sequence[int] | None,
         scale: Tensor | None,
     ) -> SymbolicFunctions | None:
-        """Those of a layer that are not masked, between some inputs and sub-nodes; None where there is none.
+        """The unmasked symbolic parts of a layer between some inputs and sub-nodes; None if there are none.
 
         Args:
             config: the layer.
             mask: of each symbolic edge, (n_symbolic,).
             affine: its a, b, c and d, (n_symbolic, 4).
-            inputs: numbers of the inputs; None for all.
-            subnodes: numbers of the sub-nodes; None for all.
-            scale: a factor of the edges into each of these sub-nodes.
+            inputs: indices of the inputs; None for all.
+            subnodes: indices of the sub-nodes; None for all.
+            scale: a factor for the edges into each of these sub-nodes.
         """
         column = {i: place for place, i in enumerate(range(config.n_in) if inputs is None else inputs)}
         row = {j: place for place, j in enumerate(range(config.n_subnodes) if subnodes is None else subnodes)}
@@ -64,14 +64,14 @@ class SymbolicFunctions:
         return cls(groups) if groups else None
 
     def edges(self, v: Tensor, n_subnodes: int) -> Tensor:
-        """(batch, n_in) -> (batch, n_subnodes, n_in), zero where an edge has none."""
+        """(batch, n_in) -> (batch, n_subnodes, n_in), zero for edges without a symbolic part."""
         edges = v.new_zeros(len(v), n_subnodes, v.shape[1])
         for function, i, j, (a, b, c, d) in self.groups:
             edges[:, j, i] = c * function(a * v[:, i] + b) + d
         return edges
 
     def add_to(self, sums: Tensor, v: Tensor) -> Tensor:
-        """Sums (batch, n_subnodes) with these edges of inputs (batch, n_in) added."""
+        """Adds the symbolic parts at inputs (batch, n_in) to sums (batch, n_subnodes)."""
         for function, i, j, (a, b, c, d) in self.groups:
             sums = sums.index_add(1, j, c * function(a * v[:, i] + b) + d)
         return sums
@@ -86,7 +86,7 @@ class SymbolicFunctions:
 
 @dataclass(frozen=True)
 class EdgeParts:
-    """Parts of edges, masks and scales included: what they add, or their slopes; each (batch, n_subnodes, n_in)."""
+    """Values or slopes of the parts of edges, masks and scales included; each (batch, n_subnodes, n_in)."""
 
     base: Tensor
     basis: Tensor
@@ -94,18 +94,18 @@ class EdgeParts:
 
     @property
     def total(self) -> Tensor:
-        """The edges."""
+        """The sum of the parts."""
         return self.base + self.basis + self.symbolic
 
 
 class Edges:
-    """The functions on edges, of v, what the base reads, and of u, what the basis reads: each (batch, n_in).
+    """The functions on edges, of the base's inputs v and the basis' inputs u, each (batch, n_in).
 
     Args:
-        functions: those of the basis.
-        base: name of the base.
+        functions: the functions of the basis.
+        base: name of the base function.
         base_weights: the base's weight on each edge, (n_subnodes, n_in); None without a base.
-        symbolic: the symbolic parts; None where there are none.
+        symbolic: the symbolic parts; None if there are none.
     """
 
     def __init__(
@@ -115,21 +115,21 @@ class Edges:
         self._weights = base_weights
 
     def edges(self, v: Tensor, u: Tensor) -> Tensor:
-        """What each edge adds, (batch, n_subnodes, n_in); with gradients."""
+        """Values of all edges, (batch, n_subnodes, n_in); differentiable."""
         edges = self._functions.edges(u)
         if self._weights is not None:
             edges = torch.addcmul(edges, self._base_of(v).unsqueeze(1), self._weights)
         return edges if self._symbolic is None else edges + self._symbolic.edges(v, edges.shape[1])
 
     def sums(self, v: Tensor, u: Tensor) -> Tensor:
-        """What reaches the sub-nodes, (batch, n_subnodes)."""
+        """Sums of the edges into each sub-node, (batch, n_subnodes)."""
         sums = self._functions.sums(u)
         if self._weights is not None:
             sums = torch.addmm(sums, self._base_of(v), self._weights.T)
         return sums if self._symbolic is None else self._symbolic.add_to(sums, v)
 
     def parts(self, v: Tensor, u: Tensor) -> tuple[EdgeParts, EdgeParts]:
-        """The parts of each edge, and their slopes: those of base and symbolic part by v, that of the basis by u."""
+        """The parts of each edge, and their slopes: of base and symbolic part with respect to v, of the basis to u."""
         basis, basis_slope = self._functions.edges_and_slopes(u)
         base = base_slope = symbolic = symbolic_slope = torch.zeros_like(basis)
         if self._weights is not None:

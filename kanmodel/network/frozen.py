@@ -1,9 +1,9 @@
 """The frozen network for inference: piecewise polynomials instead of splines, constants folded, dead parts removed.
 
-Equal to `chain` to the rounding of its type, on knots, outside the grid and on coinciding knots. Two uses:
+Equal to `chain` up to rounding, also at knots, outside the grid and for coinciding knots. Two uses:
 
-    forward   a forecast; masks and affine maps are in the tables, nodes without effect are removed
-    trace     all activations, for explanations; edges and nodes as in `layer`, with gradients
+    forward   forecasts; masks and affine maps are folded into the tables, nodes without effect are removed
+    trace     all activations, for explanations; edges and nodes as in `layer`, differentiable
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from kanmodel.network.recurrent import FrozenRecurrent, RecurrentTrace
 
 
 class FrozenNetwork:
-    """A `Network` whose weights do not change any more.
+    """A `Network` with constant weights, prepared for inference.
 
     Args:
         network: the network; it is not changed.
 
     Attributes:
-        network: the same.
-        config: what it is.
+        network: the same network.
+        config: its config.
         stages: its layers by stage name.
-        recurrent: its LSTM or GRU; None without.
+        recurrent: its LSTM or GRU; None if there is none.
     """
 
     def __init__(self, network: Network) -> None:
@@ -54,11 +54,11 @@ class FrozenNetwork:
             return self._run(window)
 
     def trace(self, window: Tensor) -> Trace:
-        """As `Network.trace`, with its gradients."""
+        """As `Network.trace`, differentiable."""
         return self.trace_with_states(window)[0]
 
     def trace_with_states(self, window: Tensor) -> tuple[Trace, RecurrentTrace | None]:
-        """`trace`, and `FrozenRecurrent.trace`; None where there is no recurrent part."""
+        """`trace`, and `FrozenRecurrent.trace` or None if there is no recurrent part."""
         of_recurrent: RecurrentTrace | None = None
 
         def read_out(steps: Tensor) -> Tensor:
@@ -83,14 +83,14 @@ class FrozenNetwork:
 
 
 class FrozenLayers:
-    """Layers in a row for inference; all nodes of the last one are needed.
+    """Consecutive layers for inference, reduced to the nodes that the last layer depends on.
 
     Args:
         layers: first to last.
 
     Attributes:
-        layers: the same, each with the nodes alone that the next one reads.
-        inputs: numbers of the inputs that the first one reads; None for all.
+        layers: frozen layers, each with only the nodes that the next one reads.
+        inputs: indices of the inputs that the first one reads; None for all.
     """
 
     def __init__(self, layers: Sequence[KANLayer]) -> None:
@@ -111,28 +111,28 @@ class FrozenLayers:
 
 
 class FrozenLayer:
-    """A `KANLayer` that computes some of its nodes, from the inputs that act on them.
+    """A `KANLayer` reduced to some of its nodes and the inputs that act on them.
 
     Args:
         layer: the layer.
-        nodes: numbers of the nodes that are needed, ascending.
+        nodes: indices of the required nodes, ascending.
 
     Attributes:
-        inputs: numbers of the inputs that `forward` takes, ascending; all of them where a layer norm reads them.
+        inputs: indices of the inputs that `forward` takes, ascending; all if there is a layer norm.
     """
 
     def __init__(self, layer: KANLayer, nodes: Tensor) -> None:
         config = layer.config
         node_of_subnode = torch.tensor(config.node_of_subnode)
         subnodes = torch.isin(node_of_subnode, nodes).nonzero().flatten()
-        # A sum node's two affine maps go into its edges and one bias; a product's own comes behind the product.
+        # A sum node's two affine maps are folded into its edges and one bias; a product's own is applied after it.
         of_sum = node_of_subnode[subnodes] < config.n_sum
         outer_scale = torch.where(of_sum, layer.node_scale[node_of_subnode[subnodes]], 1)
         outer_bias = torch.where(of_sum, layer.node_bias[node_of_subnode[subnodes]], 0)
         scale = layer.subnode_scale[subnodes] * outer_scale
 
         acting = (layer.acts[subnodes] & (scale != 0)[:, None]).any(dim=0)
-        acting[0] |= ~acting.any()  # a layer of constants reads one node all the same, since ONNX has no empty products
+        acting[0] |= ~acting.any()  # a layer of constants still reads one node, because ONNX has no empty products
         self.inputs = torch.arange(config.n_in) if config.mixes else acting.nonzero().flatten()
         self._layer, self._chosen = layer, None if len(self.inputs) == config.n_in else self.inputs
         self._functions = layer.functions(self.inputs, subnodes, scale, frozen=True)

@@ -1,7 +1,7 @@
 """The functions of symbolic edges, by pykan's names.
 
-Source: `SYMBOLIC_LIB` of pykan 0.2.8, in the branch without singularity avoidance: outside a function's domain the edge
-is not finite, and neither is the forecast, which is then refused.
+Source: `SYMBOLIC_LIB` of pykan 0.2.8, without singularity avoidance: outside a function's domain the edge and the
+forecast are not finite, which is an error.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""One KAN layer, the readable definition that is trained: edges, sub-nodes, sum and product nodes.
+"""One KAN layer, the reference definition used in training: edges, sub-nodes, sum and product nodes.
 
-A layer holds a function on every edge from its inputs i to its sub-nodes j:
+A layer has a function on every edge from its inputs i to its sub-nodes j:
 
-    u_i, v_i   = what basis and base read: the input x_i behind the steps that stand before the layer
+    u_i, v_i   = inputs of basis and base: the input x_i after the steps before the layer
     edge_ji(x) = mask_ji (scale_base_ji base(v_i) + scale_spline_ji sum_c coef_jic B_ic(u_i)) [+ c f(a v_i + b) + d]
     subnode_j  = sum_i edge_ji(x_i)
     node       = an affine map of one sub-node, or of the product of several
 
-Tensors over edges are (out, in) always. Source: Liu et al. 2024, arXiv 2404.19756, eq. 2.5 and 2.10; product nodes
+Tensors over edges are always (out, in). Source: Liu et al. 2024, arXiv 2404.19756, eq. 2.5 and 2.10; product nodes
 Liu et al. 2024, arXiv 2408.10205, section 2. Numerically equal to pykan 0.2.8.
 """
 
@@ -27,13 +27,13 @@ from kanmodel.network.edges import Edges, SymbolicFunctions
 
 @dataclass(frozen=True)
 class LayerTrace:
-    """Everything that passes through one layer of a KAN.
+    """All activations of one KAN layer.
 
     Attributes:
         inputs: (batch, n_in), before the steps of the layer.
-        edges: what each edge adds, (batch, n_subnodes, n_in).
+        edges: value of each edge, (batch, n_subnodes, n_in).
         subnodes: sums of edges, before any affine map, (batch, n_subnodes).
-        nodes: what the layer hands on, (batch, n_out).
+        nodes: outputs of the layer, (batch, n_out).
     """
 
     inputs: Tensor
@@ -43,11 +43,11 @@ class LayerTrace:
 
 
 class Before(nn.Module):
-    """A step before a layer.
+    """A step before a layer: an activation, an affine map or a layer norm.
 
     Args:
-        step: which.
-        n_in: nodes of the layer.
+        step: its config.
+        n_in: number of inputs of the layer.
     """
 
     weight: Tensor | None
@@ -60,7 +60,7 @@ class Before(nn.Module):
         self.register_buffer("bias", torch.zeros(n_in) if step.has_tensors else None)
 
     def forward(self, x: Tensor, inputs: Tensor | None = None) -> Tensor:
-        """(batch, n_in) -> the same shape; of some inputs alone, by their numbers."""
+        """(batch, n_in) -> the same shape; `inputs` are the indices of a subset of inputs."""
         if self.weight is None or self.bias is None:
             return activate(self.step.kind, self.step.parameter, x)
         if self.step.mixes:
@@ -76,7 +76,7 @@ class KANLayer(nn.Module):
     Args:
         config: its shapes and functions.
 
-    A new layer has the initial functions of its basis and random base scales, as pykan starts one.
+    A new layer is initialized like pykan's, with the initial functions of its basis and random base scales.
     """
 
     coef: Tensor
@@ -115,12 +115,12 @@ class KANLayer(nn.Module):
 
     @property
     def core(self) -> tuple[Tensor, Tensor] | None:
-        """Ends of each input's core interval, beyond which its basis fades to zero, two of (n_in,); None without."""
+        """Ends of each input's core interval, beyond which its basis decays to zero, two of (n_in,); None without."""
         return self.config.basis.core(self._tensors())
 
     @property
     def live(self) -> Tensor:
-        """Edges that are not masked, in their basis or their symbolic part, (n_subnodes, n_in), bool."""
+        """Edges with an unmasked basis or symbolic part, (n_subnodes, n_in), bool."""
         return (self.mask != 0) | self.is_symbolic
 
     @property
@@ -131,7 +131,7 @@ class KANLayer(nn.Module):
 
     @property
     def varies(self) -> Tensor:
-        """Edges that are neither masked nor zero or constant by their weights, (n_subnodes, n_in), bool.
+        """Edges that are not masked, and not zero or constant by their weights, (n_subnodes, n_in), bool.
 
         A symbolic part c f(a x + b) + d varies unless a or c is 0.
         """
@@ -146,7 +146,7 @@ class KANLayer(nn.Module):
 
     @property
     def is_symbolic(self) -> Tensor:
-        """Edges with a symbolic part that is not masked, (n_subnodes, n_in), bool."""
+        """Edges with an unmasked symbolic part, (n_subnodes, n_in), bool."""
         symbolic = torch.zeros_like(self.mask, dtype=torch.bool)
         for number, edge in enumerate(self.config.symbolic):
             symbolic[edge.j, edge.i] = bool(self.symbolic_mask[number] != 0)
@@ -165,11 +165,11 @@ class KANLayer(nn.Module):
         return scale.unsqueeze(-1) * self.coef
 
     def read(self, x: Tensor, inputs: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What the base and the basis read of node values (batch, n_in): two of the same shape.
+        """Inputs of the base and of the basis for node values (batch, n_in): two of the same shape.
 
         Args:
-            x: the values; where `inputs` is given, theirs alone.
-            inputs: numbers of some inputs; of a layer that mixes, only all can be read.
+            x: the values; if `inputs` is given, of those inputs only.
+            inputs: indices of some inputs; a layer with a layer norm needs all.
         """
         of_base = x
         if not self.config.before:
@@ -190,10 +190,10 @@ class KANLayer(nn.Module):
         """The functions of the edges.
 
         Args:
-            inputs: numbers of the inputs that they leave; all by default.
-            subnodes: numbers of the sub-nodes that they enter; all by default.
-            scale: a factor of the edges into each of these sub-nodes, (n_subnodes,).
-            frozen: whether to prepare them for many calls; sums have no gradient then.
+            inputs: indices of their inputs; all by default.
+            subnodes: indices of their sub-nodes; all by default.
+            scale: a factor for the edges into each of these sub-nodes, (n_subnodes,).
+            frozen: whether to prepare them for many calls; sums are then not differentiable.
         """
 
         def choose(edges: Tensor) -> Tensor:
@@ -217,11 +217,13 @@ class KANLayer(nn.Module):
             )
         if not frozen:
             return Edges(basis.functions(tensors), config.base, base_weights, symbolic)
-        by_input = None if base_weights is None else base_weights.T.contiguous().T  # as frozen functions lie in memory
+        by_input = (
+            None if base_weights is None else base_weights.T.contiguous().T
+        )  # the memory layout of frozen functions
         return Edges(basis.freeze(tensors), config.base, by_input, symbolic)
 
     def nodes(self, subnodes: Tensor) -> Tensor:
-        """The affine maps and products behind the sub-nodes, (batch, n_subnodes) -> (batch, n_out)."""
+        """Affine maps and products after the sub-nodes, (batch, n_subnodes) -> (batch, n_out)."""
         factors = torch.addcmul(self.subnode_bias, self.subnode_scale, subnodes)
         if self.config.mult_arity:
             sums, *of_products = torch.split(factors, [self.config.n_sum, *self.config.mult_arity], dim=1)
@@ -229,7 +231,7 @@ class KANLayer(nn.Module):
         return torch.addcmul(self.node_bias, self.node_scale, factors)
 
     def edges(self, x: Tensor) -> Tensor:
-        """What every edge adds, (batch, n_in) -> (batch, n_subnodes, n_in)."""
+        """Values of all edges, (batch, n_in) -> (batch, n_subnodes, n_in)."""
         return self.functions().edges(*self.read(x))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -237,37 +239,37 @@ class KANLayer(nn.Module):
         return self.nodes(self.functions().sums(*self.read(x)))
 
     def trace(self, x: Tensor, functions: Edges | None = None) -> LayerTrace:
-        """The same as `forward`, keeping what passes; by functions that were prepared, where they are given."""
+        """Like `forward`, but returns all activations; uses prepared functions if they are given."""
         edges = (functions or self.functions()).edges(*self.read(x))
         subnodes = edges.sum(dim=2)
         return LayerTrace(x, edges, subnodes, self.nodes(subnodes))
 
     @torch.no_grad()
     def update_grid(self, x: Tensor, grid_eps: float = 0.02) -> None:
-        """Moves the knots to where the data is that the basis reads; a basis without knots stays as it is.
+        """Moves the knots to the inputs of the basis; a basis without knots does not change.
 
         Args:
             x: inputs of the layer, (batch, n_in).
-            grid_eps: as `Basis.refit` has it; pykan's by default.
+            grid_eps: see `Basis.refit`; pykan's by default.
         """
         for name, tensor in self.config.basis.refit(self.read(x)[1], self._tensors(), grid_eps).items():
             getattr(self, name).copy_(tensor)
 
     def _tensors(self) -> dict[str, Tensor]:
-        """Those of the basis, without masks and scales."""
+        """Tensors of the basis, without masks and scales."""
         basis = self.config.basis
         return {name: getattr(self, name) for name in (*basis.per_edge(), *basis.per_input())}
 
 
 def pass_layers(layers: Iterable[nn.Module], x: Tensor) -> Tensor:
-    """(batch, n_in) -> (batch, n_out) through layers in a row."""
+    """(batch, n_in) -> (batch, n_out) through consecutive layers."""
     for layer in layers:
         x = layer(x)
     return x
 
 
 def layer_shapes(config: LayerConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a `KANLayer`, by arithmetic alone."""
+    """Name and shape of every tensor of a `KANLayer`, computed without building it."""
     n_sub, n_in = config.n_subnodes, config.n_in
     shapes: dict[str, tuple[int, ...]] = {name: (n_sub, n_in, *rest) for name, rest in config.basis.per_edge().items()}
     shapes |= {name: (n_in, *rest) for name, rest in config.basis.per_input().items()}

@@ -1,8 +1,8 @@
 """B-splines in piecewise-polynomial form: the same curves as `splines`, several times as fast.
 
 Between two knots a spline of order k is a polynomial of degree k (de Boor 1978, ch. IX). A table holds its coefficients
-in u = (x - knot) / (next knot - knot), for every input, interval and curve. So a value takes one comparison with the
-knots and k + 1 rows of the table, however the knots are spaced.
+in u = (x - knot) / (next knot - knot), for every input, interval and curve. A value then needs one comparison with the
+knots and k + 1 rows of the table, for any spacing of the knots.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kanmodel.network import splines
 
 
 class Pieces:
-    """The splines that leave each of n_in inputs for n_out sub-nodes.
+    """The splines on all edges from n_in inputs to n_out sub-nodes.
 
     Args:
         grid: knots, (n_in, G+2k+1), ascending; equal knots have no interval between them.
@@ -26,8 +26,8 @@ class Pieces:
 
     Attributes:
         knots: (n_knots, 1, n_in).
-        first: row in the table of each input's first interval, (n_in,). Interval b lies behind b knots; before the
-            first knot and behind the last one the splines are zero.
+        first: row in the table of each input's first interval, (n_in,). Interval b is after b knots; before the first
+            knot and after the last the splines are zero.
         start: knot at which each interval begins, (n_rows,).
         inverse_width: of each interval, (n_rows,).
         table: coefficients, the constant first, (n_rows, k+1, n_out).
@@ -47,8 +47,8 @@ class Pieces:
         self._powers = torch.arange(order + 1)
 
     def sums(self, x: Tensor) -> Tensor:
-        """Sums over the inputs, (batch, n_in) -> (batch, n_out); without a gradient."""
-        if has_torch_function_unary(x):  # a graph is traced, which has a form of its own
+        """Sums over the inputs, (batch, n_in) -> (batch, n_out); not differentiable."""
+        if has_torch_function_unary(x):  # for ONNX export, whose graph computes sums differently
             return handle_torch_function(Pieces.sums, (x,), self, x)
         interval, u = self._locate(x)
         powers = [torch.ones_like(u), u]
@@ -60,7 +60,7 @@ class Pieces:
         return torch.embedding_bag(self._rows, rows, starts, per_sample_weights=weights.flatten())[0]
 
     def edges(self, x: Tensor) -> Tensor:
-        """Every value, (batch, n_in) -> (batch, n_out, n_in); its gradient is the slope of the same polynomials."""
+        """All values, (batch, n_in) -> (batch, n_out, n_in); the gradient is the slope of the same polynomials."""
         values: Tensor = _Edges.apply(x, self)  # type: ignore[no-untyped-call]
         return values
 
@@ -76,7 +76,7 @@ class Pieces:
         return values.transpose(1, 2), (slopes * self.inverse_width[interval].unsqueeze(2)).transpose(1, 2)
 
     def _locate(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The interval of each position, as a row of the table, and where in it: two of (batch, n_in)."""
+        """The interval of each position, as a row of the table, and the position in it: two of (batch, n_in)."""
         below = (x >= self.knots).sum(0)
         interval = below + self.first
         return interval, (x - self.start.take(interval)) * self.inverse_width.take(interval)
@@ -96,9 +96,9 @@ class _Edges(torch.autograd.Function):
 
 
 def _polynomials(grid: Tensor, weights: Tensor, order: int) -> tuple[Tensor, Tensor]:
-    """Coefficients of every curve between two knots, and the knots' distances; in float64.
+    """Polynomial coefficients of every curve on every interval, and the widths of the intervals, in float64.
 
-    They are those through the curve's values at k + 1 Chebyshev points inside the interval.
+    Each polynomial interpolates the curve at k + 1 Chebyshev points inside the interval.
 
     Returns:
         (n_in, G+2k, k+1, n_out), the constant first; and (n_in, G+2k).
@@ -115,6 +115,6 @@ def _polynomials(grid: Tensor, weights: Tensor, order: int) -> tuple[Tensor, Ten
 
 
 def _with_outer(values: Tensor) -> Tensor:
-    """Adds a zero before the first and behind the last interval, (n_in, n_intervals, ...)."""
+    """Adds zeros before the first and after the last interval, (n_in, n_intervals, ...)."""
     outer = torch.zeros_like(values[:, :1])
     return torch.cat([outer, values, outer], dim=1)

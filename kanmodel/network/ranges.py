@@ -1,4 +1,4 @@
-"""The usual range of every node's values, relative to which a jump is large."""
+"""Usual ranges of all nodes' values, which the integration paths compare their moves with."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from kanmodel.network.layer import KANLayer
 from kanmodel.network.recurrent import KINDS
 
 BATCH = 256  # windows of one pass
-MARGIN = 0.5  # how far beyond an interval moves count, in its widths
+MARGIN = 0.5  # distance outside an interval in which moves still count, in its widths
 
 Ends = tuple[Tensor, Tensor]  # the smallest and the largest value of some nodes, (n,) each
 
 
 @dataclass(frozen=True)
 class Intervals:
-    """Intervals of nodes, some of one node; the moves outside of them do not count.
+    """Intervals of nodes, possibly several per node; moves outside them do not count.
 
     Attributes:
-        node: the number of the node of each, (n_intervals,); None where each node has one.
+        node: index of the node of each interval, (n_intervals,); None if each node has exactly one.
         low: (n_intervals,).
         high: (n_intervals,).
-        width: what moves are relative to, (n_intervals,).
+        width: unit of moves, (n_intervals,).
     """
 
     node: Tensor | None
@@ -37,7 +37,7 @@ class Intervals:
 
     @classmethod
     def of(cls, nodes: Sequence[Sequence[Ends]]) -> Intervals:
-        """Those of some groups of nodes, numbered one group after the other; empty intervals are left out."""
+        """The intervals of groups of nodes, with consecutive node indices; empty intervals are left out."""
         numbers, lows, highs, first = [], [], [], 0
         for intervals in nodes:
             for low, high in intervals:
@@ -52,10 +52,10 @@ class Intervals:
         return cls(node, low - margin, high + margin, high - low)
 
     def bound_move(self, moves: Tensor) -> Tensor:
-        """An upper bound of `largest_move` from the moves alone, wherever the nodes lie.
+        """An upper bound of `largest_move` from the moves alone, for any values of the nodes.
 
         Args:
-            moves: the largest of each node between two neighbouring points, (batch, ..., n_nodes), not negative.
+            moves: largest move of each node between neighbouring points, (batch, ..., n_nodes), not negative.
 
         Returns:
             (batch,), in widths of the interval.
@@ -69,7 +69,7 @@ class Intervals:
         return (moves / self.width.to(moves.dtype)).amax(dim=1)
 
     def largest_move(self, values: Tensor) -> Tensor:
-        """The largest move between two neighbouring points, of any node inside any of its intervals.
+        """The largest move between neighbouring points, over all nodes and their intervals.
 
         Args:
             values: (batch, n_points, ..., n_nodes).
@@ -88,17 +88,18 @@ class Intervals:
 
 @dataclass(frozen=True)
 class NodeRanges:
-    """Intervals in which a network's values usually lie, model units.
+    """Usual intervals of a network's values, model units.
 
-    Each node has the range of its values for the reference windows, over all steps where it has one per step, and the
-    grid of the layer that reads it, since a spline has its shape there however far the values spread. A recurrent unit
-    also has the range of everything that it can be, -1 to 1; a gate has where it is between open and closed.
+    Each node has the range of its values on the reference windows, over all steps if it has one value per step, and the
+    grid of the layer that reads it, because a spline has its shape there even if the values spread further. A recurrent
+    unit also has the range of its possible values, -1 to 1; a gate has the interval in which it is neither open nor
+    closed.
 
     Attributes:
-        features: what the network reads.
-        gates: what the gates of each recurrent layer and direction are functions of; None without a recurrent part.
-        front: nodes behind the front's layers; None without one.
-        nodes: what the head reads, and the nodes behind its layers.
+        features: inputs of the network.
+        gates: pre-activations of the gates of each recurrent layer and direction; None without a recurrent part.
+        front: nodes of the front's layers; None without a front.
+        nodes: inputs of the head, and the nodes of its layers.
     """
 
     features: Intervals
@@ -108,7 +109,7 @@ class NodeRanges:
 
 
 def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
-    """The ranges of a network.
+    """Measures the ranges of a network.
 
     Args:
         network: the network.
@@ -142,7 +143,7 @@ def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
 
 
 def _add_grids(nodes: list[list[Ends]], layers: Sequence[KANLayer]) -> None:
-    """Adds each layer's grids to the ranges of the nodes that it reads; not after a step, which moves them."""
+    """Adds each layer's grids to the ranges of its inputs; not if the layer has steps, which transform them."""
     for ends, layer in zip(nodes, layers, strict=True):
         core = layer.core
         if core is not None and not layer.config.before:
@@ -150,7 +151,7 @@ def _add_grids(nodes: list[list[Ends]], layers: Sequence[KANLayer]) -> None:
 
 
 def _gate_intervals(config: RecurrentConfig) -> Intervals:
-    """Where the tangent at 0 goes from closed to open: -2 to 2 of a sigmoid, -1 to 1 of a hyperbolic tangent."""
+    """Where the tangent at 0 runs from closed to open: -2 to 2 for a sigmoid, -1 to 1 for a hyperbolic tangent."""
     kind = KINDS[config.cell]
     high = torch.full((kind.n_gates, config.hidden_size), 2.0)
     high[kind.candidate] = 1.0

@@ -1,6 +1,6 @@
-"""The recurrent part: torch's LSTM and GRU, and the low-level calls behind them.
+"""The recurrent part: torch's LSTM and GRU, their kernels, gates and forward-mode derivatives.
 
-All code that depends on the kind of cell is in this file.
+All code that depends on the kind of cell is in this module.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _lstm_gates(weights: GateWeights, inputs: Tensor, state: Tensor) -> Tensor:
 
 
 def _gru_gates(weights: GateWeights, inputs: Tensor, state: Tensor) -> Tensor:
-    """The reset gate stands before what the candidate takes from the state."""
+    """Pre-activations; the reset gate multiplies the state's part of the candidate."""
     of_inputs = torch.addmm(weights.bias, inputs, weights.from_inputs)
     of_state = torch.addmm(weights.state_bias, state, weights.from_state)
     hidden = state.shape[1]
@@ -42,7 +42,7 @@ def _gru_gates(weights: GateWeights, inputs: Tensor, state: Tensor) -> Tensor:
 
 
 def _lstm_tangents(weights: GateWeights, gates: Tensor, before: Tensor, moves: Tensor, last: bool) -> Tensor:
-    """Forward-mode derivatives: every step is linear in the moves, by slopes that are known for all steps at once."""
+    """Forward-mode derivatives: every step is linear in the moves, with slopes computed for all steps at once."""
     arguments = gates.chunk(4, dim=2)
     i, f, o = (arguments[number].sigmoid() for number in (0, 1, 3))
     g = arguments[2].tanh()
@@ -86,15 +86,15 @@ class Kind(NamedTuple):
     """A kind of cell.
 
     Attributes:
-        module: torch's.
-        kernel: the call that it ends in; the output over all steps comes first.
+        module: torch's module.
+        kernel: torch's kernel; its first output is the states of all steps.
         n_gates: blocks of rows in each weight.
-        n_states: states that a layer hands from step to step.
-        candidate: number of the block of the candidate: a unit whose candidate is always 0 stays 0.
-        forget: number of the block that has nothing to act on at the first step; None without.
-        gates: what the gates are functions of, by weights, inputs and the state before, (n, n_gates * hidden_size).
-        affine: whether that is an affine map of inputs and state.
-        tangents: how the states move with the inputs, by weights, those arguments of the gates, the states before,
+        n_states: states passed from step to step.
+        candidate: index of the block of the candidate: a unit whose candidate is always 0 stays 0.
+        forget: index of the block that has no effect at the first step; None without.
+        gates: pre-activations of the gates, from weights, inputs and previous state, (n, n_gates * hidden_size).
+        affine: whether they are an affine map of inputs and state.
+        tangents: moves of the states with the inputs, from weights, pre-activations of the gates, previous states,
             (batch, lookback, hidden_size) each, and moves of the inputs, (batch, n_moves, lookback, n_in); of all
             steps, (batch, n_moves, lookback, hidden_size), or of the last alone.
     """
@@ -129,7 +129,7 @@ def make_recurrent(config: RecurrentConfig, n_in: int) -> nn.LSTM | nn.GRU:
 
 
 def recurrent_shapes(config: RecurrentConfig, n_in: int) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of that module, by arithmetic alone."""
+    """Name and shape of every tensor of that module, computed without building it."""
     shapes: dict[str, tuple[int, ...]] = {}
     gates = KINDS[config.cell].n_gates * config.hidden_size
     for layer in range(config.num_layers):
@@ -143,10 +143,10 @@ def recurrent_shapes(config: RecurrentConfig, n_in: int) -> dict[str, tuple[int,
 
 
 class RecurrentTrace(NamedTuple):
-    """What passes through the recurrent layers.
+    """Activations of the recurrent layers.
 
     Attributes:
-        steps: what the first layer reads, (batch, lookback, n_in).
+        steps: inputs of the first layer, (batch, lookback, n_in).
         states: hidden states of each layer, (batch, lookback, n_units).
     """
 
@@ -155,14 +155,14 @@ class RecurrentTrace(NamedTuple):
 
 
 class FrozenRecurrent:
-    """The same without what torch's module checks before every call: half of its time for one window.
+    """The recurrent part without the checks that torch's module makes in every call, half of its time for one window.
 
     Args:
         module: the module; it is not changed.
-        config: what it is.
+        config: its config.
 
     Attributes:
-        config: the same.
+        config: its config.
         gate_weights: the weights of each layer's directions.
     """
 
@@ -174,7 +174,7 @@ class FrozenRecurrent:
 
     def __call__(self, steps: Tensor) -> Tensor:
         """(batch, lookback, n_in) -> (batch, lookback, n_units)."""
-        if has_torch_function_unary(steps):  # a graph is traced, which has a form of its own
+        if has_torch_function_unary(steps):  # for ONNX export, whose graph has its own operation
             return handle_torch_function(FrozenRecurrent.__call__, (steps,), self, steps)
         return self._run(steps, self._weights, self.config.num_layers)
 
@@ -186,7 +186,7 @@ class FrozenRecurrent:
         return RecurrentTrace(steps, tuple(states))
 
     def gates(self, trace: RecurrentTrace) -> tuple[Tensor, ...]:
-        """What each gate is a sigmoid or, the candidate, a hyperbolic tangent of.
+        """Pre-activations of the gates: the arguments of their sigmoid or, for the candidate, hyperbolic tangent.
 
         Returns:
             (batch, lookback, n_gates * hidden_size) for each layer and direction, gates in torch's order.
@@ -195,11 +195,11 @@ class FrozenRecurrent:
 
     @property
     def has_affine_gates(self) -> bool:
-        """Whether `gates` are affine maps of what they read."""
+        """Whether `gates` are affine maps of inputs and states."""
         return self._kind.affine
 
     def bound_gate_moves(self, moves: RecurrentTrace) -> tuple[Tensor, ...]:
-        """Upper bounds of how far affine `gates` move, |W| |move|.
+        """Upper bounds of the moves of affine `gates`, |W| |move|.
 
         Args:
             moves: upper bounds of the moves of steps and states, not negative.
@@ -208,15 +208,15 @@ class FrozenRecurrent:
 
     @torch.no_grad()
     def tangents(self, trace: RecurrentTrace, moves: Tensor, last: bool) -> Tensor:
-        """How far the last layer's states move with the steps, to first order (Jacobian-vector products).
+        """First-order moves of the last layer's states with the steps (Jacobian-vector products).
 
-        One pass forward for each move, where gradients take one back for each state. It is a product for all moves at
-        once and not torch's kernel, which has no forward mode.
+        Takes one forward pass for each move; gradients would take one backward pass for each state. All moves are
+        computed in one product; torch's kernel has no forward mode.
 
         Args:
-            trace: at the points.
+            trace: the activations at the points.
             moves: of the steps, (batch, n_moves, lookback, n_in).
-            last: whether the states of the last step are enough.
+            last: whether to return only the states of the last step.
 
         Returns:
             (batch, n_moves, lookback, n_units), or (batch, n_moves, 1, n_units).
@@ -279,7 +279,7 @@ class FrozenRecurrent:
 
 
 def _states_before(states: Tensor, hidden: int, reverse: bool) -> Tensor:
-    """What one direction of a layer has from the step before, of both directions' states."""
+    """The previous states of one direction of a layer, from the states of both."""
     if reverse:
         return pad(states[:, 1:, hidden:], (0, 0, 0, 1))
     return pad(states[:, :-1, :hidden], (0, 0, 1, 0))

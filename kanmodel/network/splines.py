@@ -49,11 +49,11 @@ def basis(x: Tensor, grid: Tensor, order: int) -> Tensor:
         rising = (x - grid[:, : -k - 1]) * inverse[:, :-1]
         falling = (grid[:, k + 1 :] - x) * inverse[:, 1:]
         values = rising * values[..., :-1] + falling * values[..., 1:]
-    return values if order else values + (x - x)  # with a gradient, which steps have not
+    return values if order else values + (x - x)  # step functions alone would have no gradient
 
 
 def basis_slopes(x: Tensor, grid: Tensor, order: int) -> Tensor:
-    """First derivatives of the basis functions (de Boor 1978, eq. X.12), of the shapes of `basis`; 0 at order 0."""
+    """First derivatives of the basis functions (de Boor 1978, eq. X.12), in the shape of `basis`; 0 at order 0."""
     if order == 0:
         return torch.zeros_like(basis(x, grid, 0))
     span = grid[:, order:] - grid[:, :-order]  # (n_in, G+k+1)
@@ -80,7 +80,7 @@ def curve(x: Tensor, grid: Tensor, coef: Tensor, order: int) -> Tensor:
 def fit_coefficients(x: Tensor, y: Tensor, grid: Tensor, order: int) -> Tensor:
     """Least-squares coefficients of the splines nearest to sampled curves, solved in float64.
 
-    Where the samples leave a coefficient undetermined (an interval without data), the smallest solution is taken.
+    If the samples do not determine a coefficient (an interval without data), this is the minimum-norm solution.
 
     Args:
         x: positions, (batch, n_in).

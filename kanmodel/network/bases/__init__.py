@@ -1,7 +1,7 @@
-"""Bases: the families of functions on edges, one file each.
+"""Bases: the families of functions on edges, one module each.
 
-A file that comes in has one class behind `basis.Basis`, and an entry in the table below; nothing else asks what a basis
-is.
+To add a basis, write a module with a subclass of `basis.Basis` and add an entry to the table below; nothing else
+depends on the kind of basis.
 """
 
 from kanmodel.network.bases.basis import Basis, EdgeFunctions, Tensors

@@ -1,7 +1,7 @@
 """`Basis`, the interface of every basis: the shapes of its tensors, and the edge functions that they parametrise.
 
 A basis is linear in its coefficients: the function of the edge from input i to sub-node j is sum_c coef_jic B_ic(u_i),
-or coef_ji B_ji(u_i) where every edge has a function of its own. Masks and scales are factors of the coefficients.
+or coef_ji B_ji(u_i) if every edge has its own function. Masks and scales are factors of the coefficients.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ class EdgeFunctions(Protocol):
     """The functions of the edges between n_in inputs and n_sub sub-nodes, of values u, (batch, n_in)."""
 
     def edges(self, u: Tensor) -> Tensor:
-        """What each edge adds, (batch, n_sub, n_in); with a gradient of `u`."""
+        """Values of all edges, (batch, n_sub, n_in); differentiable with respect to `u`."""
 
     def sums(self, u: Tensor) -> Tensor:
-        """Sums over the inputs, (batch, n_sub), without making the edges one by one."""
+        """Sums over the inputs, (batch, n_sub), without materializing the edges."""
 
     def edges_and_slopes(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """What each edge adds, and its first derivative, both (batch, n_sub, n_in)."""
+        """Values and first derivatives of all edges, both (batch, n_sub, n_in)."""
 
 
 class Basis(ABC):
-    """A kind of function on edges, with its options; frozen data.
+    """A family of functions on edges, with its options; immutable.
 
     Attributes:
         kind: its name in a document.
-        scaled: whether each edge has a scale beside its coefficients, as pykan's splines have.
+        scaled: whether each edge has a scale besides its coefficients, like pykan's splines.
         is_line: whether an edge is its first coefficient times its input.
-        has_knots: whether it has knots that can move, see `refit`.
+        has_knots: whether it has knots that can be moved, see `refit`.
     """
 
     kind: ClassVar[str]
@@ -47,7 +47,7 @@ class Basis(ABC):
 
     @abstractmethod
     def per_edge(self) -> Mapping[str, Shape]:
-        """Shapes of the tensors that each edge has, ``coef`` first."""
+        """Shapes of the tensors of each edge, ``coef`` first."""
 
     def per_input(self) -> Mapping[str, Shape]:
         """Shapes of the tensors that all edges of an input share."""
@@ -59,36 +59,36 @@ class Basis(ABC):
 
     @abstractmethod
     def functions(self, tensors: Tensors) -> EdgeFunctions:
-        """The functions that tensors, those of `per_edge` and `per_input`, make."""
+        """The functions with the given tensors, those of `per_edge` and `per_input`."""
 
     def freeze(self, tensors: Tensors) -> EdgeFunctions:
-        """The same as `functions`, prepared for many calls; its `sums` need not have a gradient."""
+        """The same as `functions`, prepared for many calls; its `sums` need not be differentiable."""
         return self.functions(tensors)
 
     def varies(self, coef: Tensor) -> Tensor:
-        """Whether edges with coefficients (n_sub, n_in, n_basis) are no constants, by these alone, (n_sub, n_in)."""
+        """Whether edges with coefficients (n_sub, n_in, n_basis) are not constant, (n_sub, n_in)."""
         return (coef != 0).any(dim=2)
 
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor] | None:
-        """Ends of each input's interval beyond which its functions fade to zero, two of (n_in,); None without."""
+        """Ends of each input's interval beyond which its functions decay to zero, two of (n_in,); None without."""
         return None
 
     def refit(self, u: Tensor, tensors: Tensors, grid_eps: float) -> Tensors:
-        """Moves the knots to where values lie.
+        """Moves the knots to the values.
 
         Args:
             u: the values, (batch, n_in).
-            tensors: of the bare basis, without masks and scales.
+            tensors: of the basis, without masks and scales.
             grid_eps: 0 for knots at quantiles of the values, 1 for uniform knots, a mixture between.
 
         Returns:
-            The tensors that change; none where there are no knots.
+            The tensors that change; none if there are no knots.
         """
         return {}
 
 
 class SharedBasis(Basis):
-    """A basis whose functions all edges of an input share."""
+    """A basis whose functions are shared by all edges of an input."""
 
     @abstractmethod
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:

@@ -45,7 +45,7 @@ class BSpline(SharedBasis):
         return {"grid": (self.grid_size + 2 * self.order + 1,)}
 
     def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
-        """A uniform grid on [-1, 1] and small random splines, as pykan starts them."""
+        """A uniform grid on [-1, 1] and small random splines, as in pykan."""
         core = torch.linspace(-1, 1, self.grid_size + 1).expand(n_in, -1)  # (n_in, G+1)
         grid = splines.extend_grid(core, self.order)
         noise = (torch.rand(self.grid_size + 1, n_sub, n_in) - 0.5) * 0.3 / self.grid_size
@@ -64,11 +64,11 @@ class BSpline(SharedBasis):
         return tensors["grid"][:, self.order], tensors["grid"][:, -self.order - 1]
 
     def refit(self, u: Tensor, tensors: Tensors, grid_eps: float) -> Tensors:
-        """Moves the knots to where values lie, and refits each spline there by least squares.
+        """Moves the knots to the values, and refits each spline there by least squares.
 
-        A curve that the new knots can represent stays the same at the values; any other becomes the spline nearest to
-        it. An input that never varies keeps its knots. Source: Liu et al. 2024, arXiv 2404.19756, section 2.4, and
-        pykan's `update_grid_from_samples`.
+        A curve that the new knots can represent does not change at the values; any other becomes the nearest spline. An
+        input that does not vary keeps its knots. Source: Liu et al. 2024, arXiv 2404.19756, section 2.4, and pykan's
+        `update_grid_from_samples`.
         """
         ordered = u.sort(dim=0).values
         curves = splines.curve(ordered, tensors["grid"], tensors["coef"], self.order)

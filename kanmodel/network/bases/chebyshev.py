@@ -21,7 +21,7 @@ class Chebyshev(SharedBasis):
     """T_0 ... T_degree at tanh(u), by T_n = 2 s T_(n-1) - T_(n-2).
 
     Attributes:
-        degree: the highest.
+        degree: the highest degree.
     """
 
     degree: int
@@ -42,7 +42,7 @@ class Chebyshev(SharedBasis):
 
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:
         s = torch.tanh(u)
-        values = [1 + 0 * s, s]  # with a gradient, which a constant has not
+        values = [1 + 0 * s, s]  # a plain constant would have no gradient
         while len(values) <= self.degree:
             values.append(2 * s * values[-1] - values[-2])
         return torch.stack(values[: self.degree + 1], dim=-1)

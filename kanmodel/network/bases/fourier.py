@@ -1,6 +1,6 @@
 """The Fourier basis: cosines and sines of integer frequencies.
 
-Source: FourierKAN (GistNoesis 2024). Its bias is that of the sub-nodes.
+Source: FourierKAN (GistNoesis 2024), whose bias is here that of the sub-nodes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from kanmodel.network.checks import check_count
 
 @dataclass(frozen=True)
 class Fourier(SharedBasis):
-    """cos(k u) for k = 1 ... frequencies, and then sin(k u).
+    """cos(k u) for k = 1 ... frequencies, then sin(k u).
 
     Attributes:
-        frequencies: how many.
+        frequencies: number of frequencies.
     """
 
     frequencies: int

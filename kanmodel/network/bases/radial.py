@@ -1,7 +1,7 @@
 """Radial bases: Gaussian and sech² bumps around centres.
 
-Source: fast-kan (Li 2024, arXiv 2405.06721, eq. 5) for the gaussian; FasterKAN (Delis 2024) for the other, whose
-denominator was 0.33 until its checkpoints held an `inv_denominator`; its forward pass ignores that one: it is 1 since.
+Source: fast-kan (Li 2024, arXiv 2405.06721, eq. 5) for the Gaussian; FasterKAN (Delis 2024) for sech². FasterKAN's
+denominator was 0.33 until its checkpoints had an `inv_denominator`, which its forward pass ignores: since then it is 1.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class _Radial(SharedBasis):
     """Bumps of one width around the centres in ``grid``.
 
     Attributes:
-        centres: how many of them.
+        centres: number of centres.
         denominator: width of every bump.
     """
 
@@ -49,12 +49,12 @@ class _Radial(SharedBasis):
         return tensors["grid"][:, 0], tensors["grid"][:, -1]
 
     def _position(self, u: Tensor, tensors: Tensors) -> Tensor:
-        """Where each value lies beside each centre, in widths, (batch, n_in, centres)."""
+        """Signed distance of each value from each centre, in widths, (batch, n_in, centres)."""
         return (u.unsqueeze(-1) - tensors["grid"]) / self.denominator
 
 
 class Gaussian(_Radial):
-    """exp(-((u - centre) / denominator)^2), as fast-kan has them."""
+    """exp(-((u - centre) / denominator)^2), as in fast-kan."""
 
     kind: ClassVar[str] = "gaussian"
 
@@ -67,7 +67,7 @@ class Gaussian(_Radial):
 
 
 class Sech2(_Radial):
-    """1 - tanh((u - centre) / denominator)^2, as FasterKAN has them."""
+    """1 - tanh((u - centre) / denominator)^2, as in FasterKAN."""
 
     kind: ClassVar[str] = "sech2"
 

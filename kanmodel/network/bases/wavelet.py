@@ -1,7 +1,7 @@
 """The Mexican-hat wavelet basis, with a shift and a scale per edge.
 
-Source: Wav-KAN (Bozorgasl and Chen 2024, arXiv 2405.12832), whose hat is negative at 0. Its batch norm folds into the
-nodes' affine map.
+Source: Wav-KAN (Bozorgasl and Chen 2024, arXiv 2405.12832), whose hat is negative at 0. Its batch norm is folded into
+the nodes' affine maps.
 """
 
 from __future__ import annotations

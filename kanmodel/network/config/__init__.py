@@ -4,7 +4,7 @@ A network is a chain: [layers per step] -> [recurrent] -> readout -> layers -> [
 layer: a Linear layer is one whose edges are lines, an activation belongs to the edges that read it, a BatchNorm in
 evaluation mode is an affine map of the nodes.
 
-Nothing here computes: a config says what a checkpoint holds, and is refused with one sentence if it cannot exist.
+Nothing here computes: a config describes a checkpoint, and raises an error of one sentence if it is not possible.
 """
 
 from kanmodel.network.config.columns import Column, Feature, Target

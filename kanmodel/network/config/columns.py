@@ -13,7 +13,7 @@ class Column:
 
     Attributes:
         name: the column's name.
-        unit: its unit, for people; None where unknown.
+        unit: its unit, for display; None if unknown.
         mean: mean over the training rows, original units.
         std: standard deviation over the training rows, original units; 0 for a constant column.
     """
@@ -43,8 +43,8 @@ class Feature(Column):
     Attributes:
         min: smallest training value, original units.
         max: largest training value, original units.
-        integer: whether its values are whole numbers, so that it can change by whole numbers alone.
-        fixed: whether nobody can change it, as a calendar cannot be changed; a counterfactual leaves it as it is.
+        integer: whether its values are whole numbers, which a counterfactual keeps whole.
+        fixed: whether nobody can change it, like the calendar; a counterfactual leaves it unchanged.
     """
 
     min: float | None = None

@@ -14,12 +14,12 @@ Groups = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Grouping:
-    """All groups, each with the features that are in it at any depth, and the features that are in none.
+    """All groups with their features, including those of nested groups, and the features without a group.
 
     Attributes:
-        names: groups in the order in which they are given, then the features that are in none.
-        members: numbers of the features of each, ascending.
-        whole: numbers of the names that no group holds: every feature is in exactly one of them.
+        names: the groups in the given order, then the features without a group.
+        members: indices of the features of each, ascending.
+        whole: indices of the names that are in no group: every feature is in exactly one of them.
     """
 
     names: tuple[str, ...]
@@ -28,10 +28,10 @@ class Grouping:
 
 
 def check_groups(groups: object, features: Sequence[str]) -> None:
-    """Refuses what is no grouping of these features.
+    """Checks that groups are a valid grouping of the features.
 
     Raises:
-        ConfigError: as `resolve_groups` has it.
+        ConfigError: as `resolve_groups`.
     """
     try:
         resolve_groups(groups, features)
@@ -43,12 +43,12 @@ def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
     """The grouping of a model's features.
 
     Args:
-        groups: `Groups`; a feature or a group is a member of one group at most.
+        groups: `Groups`; a feature or a group is a member of at most one group.
         features: their names.
 
     Raises:
-        DataError: it is no mapping of names to lists; or a group has no member, one that does not exist, one of another
-            group's, itself, or a feature's name.
+        DataError: it is not a mapping of names to lists; or a group has no members, one that does not exist, one of
+            another group, itself, or the name of a feature.
     """
     if not isinstance(groups, Mapping) or not all(isinstance(name, str) and name for name in groups):
         raise DataError.at("groups", f"must be an object of lists by the names of groups, but is {repr(groups)}")
@@ -63,7 +63,7 @@ def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
             members[above].append(number)
             above = parent.get(above)
     for name, found in members.items():
-        if not found:  # all its members lead back to it
+        if not found:  # all its members are circular
             raise _circular(name)
     names = (*groups, *(feature for feature in features if feature not in parent))
     return Grouping(

@@ -14,21 +14,21 @@ from kanmodel.network.bases import Basis, BSpline
 from kanmodel.network.checks import check_choice, check_count, check_items, check_number
 from kanmodel.network.functions import FUNCTIONS
 
-MAX_LAYERS = 1 << 8  # of a network: what is computed for each layer from all of them must not exhaust the time
-BASE_FUNCTIONS = ("zero", *ACTIVATIONS)  # "zero": nothing is added to the basis
+MAX_LAYERS = 1 << 8  # of a network, because some computations are quadratic in the number of layers
+BASE_FUNCTIONS = ("zero", *ACTIVATIONS)  # "zero": no base function
 LAYER_NORM_EPS = 1e-5
 
 
 @dataclass(frozen=True)
 class Step:
-    """One of the things that happen to the values of nodes before the edges read them.
+    """A transformation of a layer's inputs before its edges.
 
     Attributes:
-        kind: an elementwise activation (`activations.ACTIVATIONS`); ``affine``, a scale and a bias for each node, as a
-            BatchNorm in evaluation mode is; or ``layer_norm``, which mixes the nodes (Ba et al. 2016, arXiv
+        kind: an elementwise activation (`activations.ACTIVATIONS`); ``affine``, a scale and a bias for each node, such
+            as a BatchNorm in evaluation mode; or ``layer_norm``, which mixes the nodes (Ba et al. 2016, arXiv
             1607.06450), with a scale and a bias for each.
-        parameter: of leaky_relu the slope below 0, of elu alpha, of softplus beta, of a layer_norm eps; by default
-            torch's. None for those that have none.
+        parameter: the slope below 0 of leaky_relu, alpha of elu, beta of softplus, or eps of layer_norm; torch's by
+            default. None for kinds without a parameter.
     """
 
     kind: str
@@ -57,11 +57,11 @@ class Step:
 
 @dataclass(frozen=True)
 class SymbolicEdge:
-    """An edge that also holds a fixed function c f(a x + b) + d, as pykan's `fix_symbolic` makes one.
+    """An edge with an additional fixed function c f(a x + b) + d, as made by pykan's `fix_symbolic`.
 
     Attributes:
-        i: number of the node it leaves.
-        j: number of the sub-node it enters.
+        i: index of its input.
+        j: index of its sub-node.
         function: pykan's name of f.
     """
 
@@ -80,16 +80,16 @@ class LayerConfig:
     """A layer of edges with the sum and product nodes they enter (Liu et al. 2024, arXiv 2404.19756, 2408.10205).
 
     Attributes:
-        n_in: nodes that the edges leave.
-        n_sum: sum nodes that they enter.
-        basis: what the functions of the edges are made of.
-        base: the activation that is added to the basis, with a weight for each edge; ``zero`` for none.
-        before: what happens to the values of the nodes before the edges read them, in order. Elementwise steps belong
-            to the edges, whose function is x -> f(step(x)); a layer norm mixes the nodes.
-        base_after: how many of these steps the base reads behind; None for all. 0 where the basis alone reads the
-            normalised values, as in fast-kan.
-        mult_arity: number of factors of each product node, which stand behind the sum nodes.
-        symbolic: the edges that hold a fixed function beside the basis; it reads what the base reads.
+        n_in: number of inputs.
+        n_sum: number of sum nodes.
+        basis: the basis of the functions on edges.
+        base: the activation added to the basis, with a weight for each edge; ``zero`` for none.
+        before: transformations of the inputs before the edges, in order. Elementwise steps belong to the edges, whose
+            function is x -> f(step(x)); a layer norm mixes the nodes.
+        base_after: number of these steps before the base; None for all. 0 if only the basis takes normalised values,
+            as in fast-kan.
+        mult_arity: number of factors of each product node; product nodes come after the sum nodes.
+        symbolic: edges with a fixed function besides the basis, of the same inputs as the base.
     """
 
     n_in: int
@@ -125,12 +125,12 @@ class LayerConfig:
 
     @property
     def n_out(self) -> int:
-        """Nodes that the edges enter, sum and product nodes together."""
+        """Number of nodes, sum and product nodes together."""
         return self.n_sum + len(self.mult_arity)
 
     @property
     def n_subnodes(self) -> int:
-        """One for a sum node, one for each factor of a product node."""
+        """Number of sub-nodes: one for each sum node, and one for each factor of a product node."""
         return self.n_sum + sum(self.mult_arity)
 
     @property
@@ -141,12 +141,12 @@ class LayerConfig:
 
     @property
     def steps_of_base(self) -> int:
-        """How many steps of `before` the base reads behind."""
+        """Number of steps of `before` that are applied before the base."""
         return len(self.before) if self.base_after is None else self.base_after
 
     @property
     def mixes(self) -> bool:
-        """Whether a layer norm makes what an edge reads depend on all nodes."""
+        """Whether the input of an edge depends on all nodes, because of a layer norm."""
         return any(step.mixes for step in self.before)
 
 
@@ -156,12 +156,12 @@ Layers = tuple[LayerConfig, ...]
 def plain_layers(
     width: Sequence[int | tuple[int, int]], basis: Basis | None = None, **options: Any
 ) -> tuple[LayerConfig, ...]:
-    """Layers that are alike, by pykan's width: ``plain_layers([12, (5, 2), 1])`` has 5 sum and 2 product nodes.
+    """Uniform layers from pykan's width: ``plain_layers([12, (5, 2), 1])`` has 5 sum and 2 product nodes.
 
     Args:
         width: nodes of each layer, or (sum nodes, product nodes of two factors).
         basis: of all layers; B-splines of 5 intervals by default.
-        **options: of all layers, as `LayerConfig` has them.
+        **options: of all layers, see `LayerConfig`.
 
     Raises:
         ConfigError: such layers cannot exist.
@@ -178,6 +178,6 @@ def plain_layers(
 
 
 def width_of(layers: Layers) -> list[int | list[int]]:
-    """pykan's width of layers in a row: ``[12, 5, 1]``, or ``[n_sum, n_mult]`` where a layer has product nodes."""
+    """pykan's width of consecutive layers: ``[12, 5, 1]``, with ``[n_sum, n_mult]`` for a layer with product nodes."""
     nodes: list[int | list[int]] = [layers[0].n_in]
     return nodes + [[layer.n_sum, len(layer.mult_arity)] if layer.mult_arity else layer.n_sum for layer in layers]

@@ -21,7 +21,7 @@ DType = Literal["float32", "float64"]
 
 @dataclass(frozen=True)
 class RecurrentConfig:
-    """An LSTM (Hochreiter and Schmidhuber 1997) or a GRU (Cho et al. 2014, arXiv 1406.1078), as torch has them.
+    """An LSTM (Hochreiter and Schmidhuber 1997) or a GRU (Cho et al. 2014, arXiv 1406.1078), as in torch.
 
     Attributes:
         cell: lstm or gru.
@@ -46,7 +46,7 @@ class RecurrentConfig:
 
     @property
     def n_units(self) -> int:
-        """Units of the last layer, both directions in a row."""
+        """Number of units of the last layer, both directions together."""
         return self.hidden_size * (2 if self.bidirectional else 1)
 
 
@@ -60,16 +60,15 @@ class ModelConfig:
         lookback: steps of a window.
         horizon: forecast steps; output ``{target}+{step}`` with steps outermost.
         head: the layers after the readout, at least one.
-        recurrent: the LSTM or GRU; None without.
-        front: layers on the values of each step, before the recurrent part; empty without.
-        readout: what the head sees of the steps: the ``last`` (``out[:, -1]``, for both directions), their ``mean``, or
-            all of them, ``flatten``, oldest first.
-        output_function: what is applied to the last layer's nodes: an elementwise activation, or softmax; None for
-            nothing.
-        dtype: the type of every weight.
-        ahead: steps from the window's last row to the first output, which is ``{target}+{ahead}``; 0 where the targets'
-            columns were shifted before, or it is unknown, and the first output is ``{target}+1``.
-        groups: features that mean one thing, by the name of their group; explanations sum them.
+        recurrent: the LSTM or GRU; None if there is none.
+        front: layers applied to each step, before the recurrent part; empty if there are none.
+        readout: what the head reads of the steps: the ``last`` (``out[:, -1]``, for both directions), their ``mean``,
+            or all of them, ``flatten``, oldest first.
+        output_function: function of the last layer's nodes, an elementwise activation or softmax; None for none.
+        dtype: dtype of all weights.
+        ahead: steps from the window's last row to the first output, which is ``{target}+{ahead}``; 0 if the targets'
+            columns are already shifted, or it is unknown, and the first output is ``{target}+1``.
+        groups: features that belong together, by the name of their group; explanations also sum their contributions.
     """
 
     features: tuple[Feature, ...]
@@ -121,25 +120,25 @@ class ModelConfig:
 
     @property
     def stages(self) -> dict[str, Layers]:
-        """The layers by stage name, in the order of the data; an empty front is none."""
+        """The layers by stage name, in the order of the data; an empty front is left out."""
         return {"front": self.front, "head": self.head} if self.front else {"head": self.head}
 
     @property
     def n_steps(self) -> int:
-        """Values of each step that reach the recurrent part, or the readout without one."""
+        """Number of values per step that enter the recurrent part, or the readout without one."""
         return self.front[-1].n_out if self.front else len(self.features)
 
     @property
     def n_readout(self) -> int:
-        """Values that the head sees."""
+        """Number of inputs of the head."""
         n_values = self.recurrent.n_units if self.recurrent else self.n_steps
         return n_values * (self.lookback if self.readout == "flatten" else 1)
 
     @property
     def readout_stage(self) -> Literal["lstm", "gru", "cell"] | None:
-        """What the head's inputs are: units of a ``lstm`` or ``gru``, or each step's values, ``cell``.
+        """Kind of the head's inputs: units of a ``lstm`` or ``gru``, or the values of each step, ``cell``.
 
-        None where they are the values of a node that is there already: a feature, or a node of the front's last layer.
+        None if they are the values of existing nodes: features, or nodes of the front's last layer.
         """
         if self.readout == "flatten":
             return "cell"
@@ -152,7 +151,7 @@ class ModelConfig:
 
     @property
     def reads_features(self) -> bool:
-        """Whether the head reads the features of one step as they are, so that its inputs are features."""
+        """Whether the head's inputs are the features of a single step."""
         return self.readout_stage is None and not self.front and (self.lookback == 1 or self.readout == "last")
 
     @property
