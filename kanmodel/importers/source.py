@@ -180,7 +180,7 @@ def _check_state_dict(entries: Mapping[Any, object]) -> dict[str, Tensor]:
 def _describe_foreign(value: object) -> str:
     """Describes what is in the place of a tensor, such as the placeholder for a call."""
     if isinstance(value, (Placeholder, GlobalName)):
-        return f"an object that only code can make, {value.name[:MAX_KEY]},"
+        return f"an object that needs code to be run, {value.name[:MAX_KEY]},"
     return describe(value)
 
 

@@ -323,7 +323,7 @@ HOSTILE = {
     "masked": (np.ma.masked_equal(np.arange(24.0).reshape(6, 4), 5), DataError, r"windows\[1\]\[1\] must be finite"),
     "dates": (np.zeros((6, 4), "datetime64[s]"), DataError, r"windows must hold numbers"),
     "lacking": ({"f0": BAD[:, 0], "f2": BAD[:, 0]}, DataError, r"windows lacks feature 'f1', 'f3'"),
-    "unknown": (dict.fromkeys((*NAMES, "x"), BAD[:, 0]), UnknownNameError, r"windows has 'x', which is no feature"),
+    "unknown": (dict.fromkeys((*NAMES, "x"), BAD[:, 0]), UnknownNameError, r"windows has 'x', which is not a feature"),
     "steps": (dict.fromkeys(NAMES, [0.0] * 5), DataError, r"windows\['f0'\] must have shape \(n, 6\) or \(6,\)"),
     "uneven": (
         dict.fromkeys(NAMES, BAD[:, 0]) | {"f1": np.zeros((2, 6))},
