@@ -1,6 +1,6 @@
-"""Checkpoints: a model with all that stands beside it, and the file that holds it.
+"""Checkpoints: a network with its reference windows, metrics and provenance, and the safetensors file that stores it.
 
-A file that comes in says what a checkpoint holds, or how it is written and read; what is computed with it is not here.
+This package defines the contents of a checkpoint, and writes and reads it; explanations are computed elsewhere.
 """
 
 from kanmodel.checkpoint.file import MAX_BYTES, load_checkpoint, parse_checkpoint, save_checkpoint

@@ -1,8 +1,8 @@
-"""One safetensors file <-> a loaded model.
+"""Saving and loading of checkpoints: one safetensors file <-> a loaded model.
 
-The file holds the tensors of the network and of the reference windows, and one JSON document in its metadata. It is
-read once into memory, hashed, and compared with what its config implies before anything is allocated. A file that is
-being written is a temporary one beside it, renamed when complete.
+The file contains the tensors of the network and of the reference windows, and a JSON document in its metadata. It is
+read into memory once, hashed, and checked against its config before anything is allocated. It is written to a temporary
+file beside it, which is renamed when complete.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from kanmodel.files import replacing
 from kanmodel.network.chain import Network
 from kanmodel.network.documents import config_from_dict, config_to_dict, list_of, read_record
 
-MAX_BYTES = 1 << 30  # a file beyond this is refused before it is read
+MAX_BYTES = 1 << 30  # larger files are refused before they are read
 
 
 def save_checkpoint(model: LoadedModel, path: Path) -> str:
-    """Writes a checkpoint; a crash on the way leaves the old file.
+    """Writes a checkpoint; an existing file is replaced atomically.
 
     Args:
-        model: what to write.
+        model: the model to write.
         path: the file, ``*.safetensors``.
 
     Returns:
@@ -85,7 +85,7 @@ def load_checkpoint(path: Path) -> LoadedModel:
 
 
 def parse_checkpoint(data: bytes) -> LoadedModel:
-    """`load_checkpoint` for bytes in memory; the messages of its errors begin with a verb."""
+    """`load_checkpoint` for bytes in memory; error messages start with a verb."""
     header = parse_header(data)
     document = parse_document(header.metadata)
     try:

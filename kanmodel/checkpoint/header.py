@@ -1,4 +1,4 @@
-"""What a checkpoint file says of itself, compared with what its config implies before anything is allocated."""
+"""The header of a checkpoint file, checked against the tensors that its config implies before anything is allocated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Header:
     """The header of a safetensors file.
 
     Attributes:
-        metadata: texts by name.
+        metadata: strings by name.
         tensors: type and shape of every tensor.
     """
 
@@ -30,7 +30,7 @@ class Header:
 
 
 def parse_header(data: bytes) -> Header:
-    """The JSON header: 8 bytes of length, then an entry a tensor and `__metadata__`."""
+    """Parses the JSON header: 8 bytes of length, then an entry for each tensor, and `__metadata__`."""
     size = int.from_bytes(data[:8], "little")
     if len(data) < 8 or size > MAX_HEADER_BYTES:
         raise CheckpointError("is not a safetensors file")
@@ -52,7 +52,7 @@ def parse_header(data: bytes) -> Header:
 
 
 def parse_document(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """The JSON document in a file's metadata, of the format that this version reads."""
+    """Parses the JSON document in a file's metadata, and checks its format version."""
     text = metadata.get(DOCUMENT_KEY)
     if text is None:
         raise CheckpointError(
@@ -69,7 +69,7 @@ def parse_document(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def compare_tensors(found: Mapping[str, tuple[str, tuple[int, ...]]], config: ModelConfig) -> int:
-    """Refuses the first tensor whose name, shape or type is not what the config implies.
+    """Raises for the first tensor whose name, shape or type differs from the config.
 
     Returns:
         The number of reference windows, at least 1.

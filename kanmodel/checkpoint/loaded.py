@@ -1,4 +1,4 @@
-"""A network with all that stands beside it in a checkpoint: reference windows, metrics and provenance."""
+"""`LoadedModel`: a network with the other contents of a checkpoint: reference windows, metrics and provenance."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class Reference:
 
     Attributes:
         windows: (n, lookback, n_features), model units.
-        targets: (n, n_outputs), original units; None where unknown.
-        times: time stamp of each window's last step; None where unknown.
+        targets: (n, n_outputs), original units; None if unknown.
+        times: time stamp of each window's last step; None if unknown.
     """
 
     windows: Tensor
@@ -45,21 +45,21 @@ class Reference:
 
 @dataclass(frozen=True)
 class Provenance:
-    """Where a checkpoint comes from.
+    """The origin of a checkpoint.
 
     Attributes:
         source: the command that made it, such as ``train``, ``import`` or ``prune``.
-        library: name and version of what computed the weights.
+        library: name and version of the library that computed the weights.
         created: UTC time, ISO 8601.
-        verified: whether its predictions were proved equal to those of the model it was made from, on the windows that
-            were given; true for ``train``, whose weights are its own, false for ``prune``, which changes the
-            predictions and measures by how much.
-        parent: the checkpoint it was made from, ``sha256:`` and the hash of its file; None where there is none.
-        difference: the largest difference from the predictions that proved it, in their unit; None without such.
-        relative_difference: the same in standard deviations of that output, or relative to its magnitude where it does
-            not vary.
-        not_told_apart: other functions that the same weights may be: they give the same predictions on the windows that
-            were given, but not on all others. Empty where only one function fits.
+        verified: whether its predictions were verified to equal those of the original model, on the given windows; true
+            for ``train``, which has no other, false for ``prune``, which changes the predictions and measures by how
+            much.
+        parent: the checkpoint it was made from, ``sha256:`` and the hash of its file; None if there is none.
+        difference: the largest difference from the predictions used to verify it, in their unit; None without these.
+        relative_difference: the same in standard deviations of that output, or relative to its magnitude if it does not
+            vary.
+        not_told_apart: other functions that the weights may represent: they give the same predictions on the given
+            windows, but not on all others. Empty if only one function fits.
     """
 
     source: str
@@ -81,7 +81,7 @@ class Provenance:
 
     @classmethod
     def now(cls, source: str, verified: bool, parent: LoadedModel | None = None) -> Provenance:
-        """That of a checkpoint which this library makes now."""
+        """The provenance of a checkpoint made by this library now."""
         try:
             library = f"kanscope {version('kanscope')}"
         except PackageNotFoundError:
@@ -92,17 +92,17 @@ class Provenance:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A network, ready to predict and to be explained. Shared by threads: nothing changes it.
+    """A network, ready for predictions and explanations. It is immutable and can be shared by threads.
 
-    What follows from it, such as `frozen`, is computed when first asked for, and kept. After `accelerate` small batches
-    are predicted in another way, the same to rounding.
+    Derived data, such as `frozen`, is computed on first use and cached. After `accelerate` small batches are predicted
+    by ONNX Runtime, equal up to rounding.
 
     Attributes:
-        network: the network, in evaluation mode and without gradients of its weights.
+        network: the network, in evaluation mode, with weights that require no gradient.
         reference: the reference windows.
-        metrics: figures of the training, such as ``test_r2``.
-        provenance: where it comes from.
-        sha256: identity of the checkpoint file; empty for a model that was never saved.
+        metrics: metrics measured in training, such as ``test_r2``.
+        provenance: its origin.
+        sha256: hash of the checkpoint file; empty for a model that was never saved.
     """
 
     network: Network
@@ -122,19 +122,19 @@ class LoadedModel:
 
     @cached_property
     def scaling(self) -> Scaling:
-        """Original units <-> model units, as the config states it."""
+        """The config's scaling, original units <-> model units."""
         return Scaling.of(self.config)
 
     def with_config(self, config: ModelConfig) -> LoadedModel:
-        """The same weights under a config that differs in what no weight depends on, such as groups; not saved yet."""
+        """The same weights with another config of the same architecture, such as other groups; not saved yet."""
         network = Network(config)
         network.load_state_dict(self.network.state_dict())
         return replace(self, network=network, sha256="")
 
     @cached_property
     def frozen(self) -> FrozenNetwork:
-        """The same network for inference: what predictions and ledgers are computed with."""
-        with torch.inference_mode(False):  # wherever it is first asked for, ledgers take gradients through it
+        """The network prepared for inference, which computes predictions and ledgers."""
+        with torch.inference_mode(False):  # ledgers differentiate it, even if it is first used in inference mode
             return FrozenNetwork(self.network)
 
     @cached_property
@@ -176,21 +176,21 @@ class LoadedModel:
 
     @cached_property
     def feature_low(self) -> Array:
-        """The smallest value that each feature had in training, (n_features,); -inf where that is unknown."""
+        """The smallest training value of each feature, (n_features,); -inf if unknown."""
         return np.array([-np.inf if feature.min is None else feature.min for feature in self.config.features])
 
     @cached_property
     def feature_high(self) -> Array:
-        """The largest value that each feature had in training, (n_features,); inf where that is unknown."""
+        """The largest training value of each feature, (n_features,); inf if unknown."""
         return np.array([np.inf if feature.max is None else feature.max for feature in self.config.features])
 
     @cached_property
     def node_ranges(self) -> NodeRanges:
-        """Where the values of the network's nodes usually lie."""
+        """Usual ranges of the values of the network's nodes."""
         return measure_ranges(self.network, self.reference.windows)
 
     def to_model_units(self, windows: Array, path: str = "windows") -> Tensor:
-        """Windows as the network reads them.
+        """Converts windows to model units.
 
         Args:
             windows: (n, lookback, n_features), original units, oldest step first.
@@ -200,7 +200,7 @@ class LoadedModel:
             (n, lookback, n_features), model units.
 
         Raises:
-            DataError: another shape, or a value that is not finite after scaling to the network's type.
+            DataError: another shape, or a value that is not finite after scaling to the network's dtype.
         """
         expected = (self.config.lookback, len(self.config.features))
         if windows.ndim != 3 or windows.shape[1:] != expected:
@@ -213,22 +213,22 @@ class LoadedModel:
         return scaled
 
     def accelerate(self) -> None:
-        """Has ONNX Runtime predict the batches for which it is measured to be faster, as long as both ways agree.
+        """Uses ONNX Runtime for the batch sizes for which it is measured to be faster, if its predictions agree.
 
-        Torch goes on predicting in float64, in which ONNX Runtime has neither LSTM nor GRU, where the network has no
-        graph, and where ONNX Runtime is not installed.
+        Torch is still used for float64, for which ONNX Runtime has no LSTM or GRU, for networks without an ONNX form,
+        and if ONNX Runtime is not installed.
         """
         if self.config.dtype == "float64":
             return
         try:
-            # Here, since ONNX Runtime takes time and memory to import.
+            # Imported here: ONNX Runtime takes time and memory to import.
             from kanmodel.graph.small_batches import SIZES, SmallBatches
         except ImportError:
             return
         windows = self.scaling.features_to_original(self.reference.windows[: max(SIZES)])
         try:
             measured = SmallBatches.measure(self.frozen, self.scaling, windows, self._predict, self.output_std)
-        except KanscopeError:  # whatever is wrong with its predictions, torch says it to whoever asks for them
+        except KanscopeError:  # torch raises the error of a bad prediction when it is requested
             return
         object.__setattr__(self, "_small_batches", measured)
 
@@ -263,13 +263,13 @@ class LoadedModel:
         return outputs[:, output]
 
     def logits(self, windows: Array) -> Array:
-        """What the output function is applied to, (n, n_outputs); windows as `predict` takes them."""
+        """Inputs of the output function, (n, n_outputs); windows as for `predict`."""
         logits: Array = self.frozen.logits(self.to_model_units(windows)).double().numpy()
         return logits
 
 
 def refuse_non_finite_outputs(outputs: Array) -> None:
-    """Refuses results that are not finite, naming each as ``outputs[window][output]``.
+    """Raises if results are not finite, naming each as ``outputs[window][output]``.
 
     Raises:
         NonFiniteError: at least one result is not finite.

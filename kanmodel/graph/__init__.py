@@ -1,6 +1,7 @@
 """The forward pass as one ONNX graph: windows in original units in, predictions in original units out.
 
-A frozen network is traced: it computes on `values.Value`s, which stand for tensors and write a node for each operation
-(torch's ``__torch_function__`` protocol). So bases, activations and layers have one definition, that of `network`; only
-what is faster in another form, splines and recurrent layers, is written here. Nothing here knows checkpoints.
+A frozen network is traced: it computes with `values.Value`s, which stand for tensors and add a node to the graph for
+each operation (torch's ``__torch_function__`` protocol). Bases, activations and layers are therefore defined once, in
+`network`; only splines and recurrent layers, which are faster in another form, are written here. Nothing here depends
+on checkpoints.
 """

@@ -1,4 +1,4 @@
-"""The graph of a whole forecaster."""
+"""The ONNX graph of a whole forecaster, scaling included."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ INPUT = "instances"
 PREDICTIONS, LOGITS = "predictions", "logits"
 Traced = Any
 """A `Value`, which the network takes for a tensor."""
-OPSET, IR_VERSION = 17, 8  # of 2022: the oldest with a LayerNormalization
+OPSET, IR_VERSION = 17, 8  # from 2022, the oldest with LayerNormalization
 
 
 def write_forward(frozen: FrozenNetwork, scaling: Scaling) -> onnx.ModelProto:
-    """The forward pass, any number of windows at once.
+    """Builds the graph of the forward pass, for any number of windows.
 
     Its input is ``instances`` (n, lookback, n_features), float64, original units, oldest step first. Its outputs are
-    ``predictions`` (n, n_outputs), float64, original units, and where there is an output function ``logits``, what that
-    is applied to.
+    ``predictions`` (n, n_outputs), float64, original units, and, if there is an output function, its inputs ``logits``.
 
     Args:
         frozen: the network.
@@ -72,7 +71,7 @@ def write_forward(frozen: FrozenNetwork, scaling: Scaling) -> onnx.ModelProto:
 
 
 def _pass(layers: FrozenLayers, stage: str, x: Traced) -> Traced:
-    """Through layers in a row, (rows, n_in) -> (rows, n_out); what they write carries their names."""
+    """Applies consecutive layers, (rows, n_in) -> (rows, n_out); their nodes are named after them."""
     if layers.inputs is not None:
         x = x[:, layers.inputs]
     for number, layer in enumerate(layers.layers):

@@ -1,7 +1,7 @@
-"""What torch's operations are in ONNX, by torch's names and with torch's arguments.
+"""ONNX implementations of torch's operations, with torch's names and arguments.
 
-An operation is written with the nodes that ONNX Runtime computes in both types; several of its own kernels, such as
-Elu's, are for float32 alone. What is not finite in torch is not finite here either.
+Operations use only nodes that ONNX Runtime supports for both float32 and float64; several of its kernels, such as
+Elu's, support only float32. Results that are not finite in torch are not finite here either.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 
 from kanmodel.graph.values import OPERATIONS, Operand, Operation, Value, write, write_many
 
-SOFTPLUS_LINE = 20.0  # beyond it torch takes softplus for a line
+SOFTPLUS_LINE = 20.0  # threshold above which torch's softplus is linear
 SELU_ALPHA, SELU_SCALE = 1.6732632423543772848170429916717, 1.0507009873554804934193349852946
 
 
 def clamp(x: Value, low: float, high: float) -> Value:
-    """Between two numbers; not by Clip, which ONNX Runtime 1.32 cannot join to a Relu in float64."""
+    """Limits x to an interval; without Clip, which ONNX Runtime 1.32 cannot fuse with a Relu in float64."""
     return write("Min", write("Max", x, low), high)
 
 
@@ -57,7 +57,7 @@ def tanh(x: Value) -> Value:
 
 
 def gelu(x: Value, approximate: str = "none") -> Value:
-    """x times the normal distribution's cumulative function, or near it by a hyperbolic tangent."""
+    """x times the normal cumulative distribution function, or its approximation by a hyperbolic tangent."""
     if approximate == "tanh":
         return 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)))
     return 0.5 * x * (1 + write("Erf", x / sqrt(2)))
@@ -69,7 +69,7 @@ def silu(x: Value, **_: Any) -> Value:
 
 
 def softplus(x: Value, beta: float = 1.0, **_: Any) -> Value:
-    """log(1 + exp(beta x)) / beta, without an overflow."""
+    """log(1 + exp(beta x)) / beta, without overflow."""
     scaled = beta * x
     smooth = relu(scaled) + write("Log", 1 + write("Exp", -write("Abs", scaled)))
     return write("Where", write("Greater", scaled, SOFTPLUS_LINE), x, smooth / beta)
@@ -91,44 +91,44 @@ def hardsigmoid(x: Value, **_: Any) -> Value:
 
 
 def arctanh(x: Value) -> Value:
-    """By logarithms."""
+    """Inverse hyperbolic tangent, by logarithms."""
     return 0.5 * write("Log", (1 + x) / (1 - x))
 
 
 def zeros_like(x: Value) -> Value:
-    """0, whatever x is."""
+    """0, also for NaN."""
     zero = torch.zeros(1, dtype=x.dtype).numpy()
     return write("ConstantOfShape", write("Shape", x), value=numpy_helper.from_array(zero))
 
 
 def layer_norm(x: Value, shape: Sequence[int], weight: Tensor, bias: Tensor, eps: float) -> Value:
-    """Over the last axis."""
+    """Layer normalization over the last axis."""
     return write("LayerNormalization", x, weight, bias, axis=-1, epsilon=eps)
 
 
 def flatten(x: Value, start: int) -> Value:
-    """All axes but the first in one, for any number of rows."""
+    """Flattens all axes but the first, for any number of rows."""
     assert start == 1
     return write("Flatten", x, axis=1)
 
 
 def unsqueeze(x: Value, dim: int) -> Value:
-    """One more axis."""
+    """Adds an axis."""
     return write("Unsqueeze", x, np.array([dim]))
 
 
 def concatenate(values: Sequence[Operand], dim: int = 0) -> Value:
-    """In a row along an axis."""
+    """Concatenates along an axis."""
     return write("Concat", *values, axis=dim)
 
 
 def stack(values: Sequence[Value], dim: int = 0) -> Value:
-    """In a row along a new axis."""
+    """Stacks along a new axis."""
     return concatenate([unsqueeze(value, dim) for value in values], dim)
 
 
 def split(x: Value, sizes: Sequence[int], dim: int = 0) -> list[Value]:
-    """Into parts along an axis."""
+    """Splits along an axis."""
     return write_many("Split", [x, np.array(sizes)], len(sizes), axis=dim)
 
 
@@ -148,7 +148,7 @@ def mean(x: Value, dim: int) -> Value:
 
 
 def index_add(x: Value, dim: int, index: Tensor, values: Value) -> Value:
-    """(batch, n) with columns added to those of some numbers, which may repeat."""
+    """(batch, n) with columns added at some indices, which may repeat."""
     assert dim == 1
     by_column = write("ScatterND", _swap(x), index[:, None], _swap(values), reduction="add")
     return _swap(by_column)
@@ -159,7 +159,7 @@ def _swap(x: Value) -> Value:
 
 
 def _node(kind: str) -> Operation:
-    """An operation that is one node with the same arguments."""
+    """An operation that is a single node with the same arguments."""
     return lambda *inputs, **_: write(kind, *inputs)
 
 

@@ -1,4 +1,4 @@
-"""Splines in ONNX: the row of polynomials of each input's interval, and one product with the powers."""
+"""Splines in ONNX: gathers the polynomials of each input's interval, and multiplies them by the powers."""
 
 from __future__ import annotations
 

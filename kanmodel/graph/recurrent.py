@@ -1,4 +1,4 @@
-"""LSTM and GRU in ONNX: its own operators, and in float64, for which ONNX Runtime has none, a Scan over the steps."""
+"""LSTM and GRU in ONNX: the operators of that name, or for float64, which ONNX Runtime lacks, a Scan over the steps."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ ORDER: dict[Cell, tuple[int, ...]] = {"lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
 
 class States:
-    """Hidden states of all steps with the steps outermost, as the operators give them, for the three readouts.
+    """Hidden states of all steps, steps outermost, with the methods that the three readouts use.
 
     Args:
         by_step: (lookback, batch, n_units).
-        last: those of the last step, (batch, n_units), where they have been computed on their own.
-        added: to each of them, (batch, 1).
+        last: states of the last step, (batch, n_units), if they are computed separately.
+        added: added to every state, (batch, 1).
     """
 
     def __init__(self, by_step: Value, last: Value | None = None, added: Value | float = 0.0) -> None:
@@ -38,7 +38,7 @@ class States:
         return last + self._added
 
     def mean(self, dim: int) -> Value:
-        """Over the steps."""
+        """Mean over the steps."""
         assert dim == 1
         return mean(self._by_step, 0) + self._added
 
@@ -49,10 +49,10 @@ class States:
 
 
 def run_recurrent(recurrent: FrozenRecurrent, steps: Value) -> States:
-    """`FrozenRecurrent`, of (batch, lookback, n_in).
+    """`FrozenRecurrent` on (batch, lookback, n_in).
 
-    ONNX Runtime's operators make a finite state of NaN, so that a missing value would not be noticed: what is not
-    finite before them is NaN behind them.
+    ONNX Runtime's operators turn NaN into a finite state, which would hide missing values; so NaN is added to the
+    states of windows that are not finite.
     """
     x = write("Transpose", steps, perm=[1, 0, 2])
     nothing = unsqueeze(0.0 * write("ReduceSum", steps, np.array([1, 2]), keepdims=0), 1)
@@ -67,7 +67,7 @@ def run_recurrent(recurrent: FrozenRecurrent, steps: Value) -> States:
 
 
 def _operator(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> tuple[Value, Value | None]:
-    """One layer by the operator of its name, (lookback, batch, n_in) -> its states, and those of the last step."""
+    """One layer with ONNX's operator, (lookback, batch, n_in) -> its states, and those of the last step."""
     hidden = len(directions[0].from_state)
     states, last, *_ = write_many(
         cell.upper(),
@@ -79,13 +79,13 @@ def _operator(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> tuple[
     )  # states: (lookback, directions, batch, hidden); last: (directions, batch, hidden)
     if len(directions) == 1:
         return write("Squeeze", states, np.array([1])), write("Squeeze", last, np.array([0]))
-    # The last state of the direction that reads backwards is that of the first step, which is no readout.
+    # The final state of the backward direction is at the first step, which is not the readout.
     in_a_row = write("Transpose", states, perm=[0, 2, 1, 3])
     return write("Reshape", in_a_row, np.array([0, 0, 2 * hidden])), None
 
 
 def _stack(cell: Cell, part: str, directions: Sequence[GateWeights]) -> Tensor:
-    """A weight of ONNX's, the directions outermost and the gates in its order."""
+    """A weight in ONNX's layout: directions outermost, gates in its order."""
 
     def ordered(weight: Tensor) -> Tensor:  # (..., n_gates * hidden) -> (n_gates * hidden, ...)
         gates = weight.movedim(-1, 0).chunk(len(ORDER[cell]))
@@ -97,7 +97,7 @@ def _stack(cell: Cell, part: str, directions: Sequence[GateWeights]) -> Tensor:
 
 
 def _scan(cell: Cell, x: Value, directions: Sequence[GateWeights]) -> Value:
-    """One layer by the equations of its cell, as torch documents them."""
+    """One layer as a Scan with the equations of its cell, as documented by torch."""
     states = []
     for reverse, weights in enumerate(directions):
         graph = Graph(x.graph.dtype, prefix=f"{x.graph.name('cell')}/")

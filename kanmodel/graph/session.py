@@ -1,4 +1,4 @@
-"""A graph, ready to be run by ONNX Runtime."""
+"""An ONNX Runtime session for the graph of a forecaster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import cast
 
 import onnx
 
-# From 1.29 on the official builds send usage data to Microsoft, hashes of weights among them, and write to the user's
+# Since 1.29 the official builds send usage data, including hashes of weights, to Microsoft, and write to the user's
 # cache, unless this is set before they are imported.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
@@ -17,11 +17,11 @@ from kanmodel.errors import ExportError
 from kanmodel.graph.forward import INPUT, LOGITS, PREDICTIONS
 from kanmodel.scaling import Array
 
-FATAL = 4  # of ONNX Runtime's levels of its log: whatever else fails is raised as well
+FATAL = 4  # log level of ONNX Runtime; other errors are raised anyway
 
 
 class Session:
-    """A graph of `forward.write_forward`; threads may share one. It computes on the caller's thread.
+    """Runs a graph of `forward.write_forward` on the caller's thread; threads may share it.
 
     Args:
         model: the graph.
@@ -43,14 +43,14 @@ class Session:
             raise ExportError(_name_layer(str(error))) from error
 
     def predict(self, windows: Array) -> Array:
-        """As the graph has it: (n, lookback, n_features) -> (n, n_outputs), original units; nothing is checked.
+        """Predictions, (n, lookback, n_features) -> (n, n_outputs), original units, without any checks.
 
-        There must be a window: ONNX Runtime 1.32 ends the process where an LSTM gets none.
+        n must not be 0: ONNX Runtime 1.32 aborts the process if an LSTM gets no window.
         """
         return self._run(PREDICTIONS, windows)
 
     def logits(self, windows: Array) -> Array:
-        """What the output function is applied to, (n, n_outputs); of a graph that has them."""
+        """Inputs of the output function, (n, n_outputs), if the graph has them."""
         return self._run(LOGITS, windows)
 
     def _run(self, output: str, windows: Array) -> Array:
@@ -58,6 +58,6 @@ class Session:
 
 
 def _name_layer(message: str) -> str:
-    """One sentence of a refusal such as ``… implementation for Erf(13) node with name 'head.0/Erf_9'``."""
+    """Turns a message such as ``… implementation for Erf(13) node with name 'head.0/Erf_9'`` into a sentence."""
     found = re.search(r"implementation for (\w+)\(\d+\) node with name '(.*)/[^/]*'", message)
     return f"{found[2]} needs {found[1]}, which ONNX Runtime cannot compute in its type" if found else message

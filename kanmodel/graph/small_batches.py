@@ -1,4 +1,4 @@
-"""Small batches in one call of ONNX Runtime, where that is faster than torch's dozens of small ones."""
+"""Prediction of small batches in one call of ONNX Runtime, if that is faster than torch's dozens of small calls."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Predict = Callable[[Array], Array]
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
 N_TIMINGS = 5
-LONG = 0.02  # seconds: what takes as long for one batch is not timed for larger ones
-TOLERANCE = 1e-5  # in standard deviations of an output: where the two ways differ by more, torch predicts
+LONG = 0.02  # seconds: if a batch takes longer, larger ones are not timed
+TOLERANCE = 1e-5  # in standard deviations of an output: if both differ by more, torch is used
 
 
 class SmallBatches:
-    """The forward pass of batches up to a size, which is measured.
+    """The forward pass for batches up to a measured size.
 
     Args:
         session: its graph.
         scaling: of the network.
         window_shape: steps and features of a window.
-        max_windows: the largest batch that it is faster for.
+        max_windows: the largest batch for which it is faster.
     """
 
     def __init__(self, session: Session, scaling: Scaling, window_shape: tuple[int, int], max_windows: int) -> None:
@@ -39,13 +39,13 @@ class SmallBatches:
     def measure(
         cls, frozen: FrozenNetwork, scaling: Scaling, windows: Array, predict: Predict, output_std: Array
     ) -> SmallBatches | None:
-        """For batches up to the size at which torch is as fast; None where that is one window.
+        """Measures up to which batch size it is faster than torch; None if it is not for a single window.
 
         Args:
             frozen: the network.
             scaling: original units <-> model units.
-            windows: some to time, original units.
-            predict: torch's way.
+            windows: windows to time, original units.
+            predict: torch's forward pass.
             output_std: standard deviation of each output.
 
         Raises:
@@ -68,8 +68,8 @@ class SmallBatches:
         """(n, lookback, n_features), original units -> (n, n_outputs), original units.
 
         Returns:
-            None where torch has to predict, or to say what is wrong: for larger batches and none, for windows that are
-            not surely finite in the network's type, and for predictions that are not finite.
+            None if torch has to predict or raise an error: for larger and empty batches, for windows that may not be
+            finite in the network's dtype, and for predictions that are not finite.
         """
         if not 0 < len(windows) <= self.max_windows or windows.shape[1:] != self._window_shape:
             return None
@@ -81,7 +81,7 @@ class SmallBatches:
 
 
 def _time_in_turn(ways: list[Predict], batch: Array) -> list[float]:
-    """The least seconds of the processor that each way took; what runs beside this thread does not count."""
+    """The least processor time that each took on this thread, in seconds."""
     seconds: list[list[float]] = [[] for _ in ways]
     for _ in range(N_TIMINGS):
         if sum(map(sum, seconds)) > LONG:

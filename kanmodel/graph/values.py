@@ -1,4 +1,4 @@
-"""A graph in the making, and values that stand for tensors in it."""
+"""`Graph`, an ONNX graph under construction, and `Value`, which stands for a tensor while a network is traced."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Graph:
     """Nodes and constants, in the order in which they are computed.
 
     Args:
-        dtype: type of the network's values.
-        prefix: of every name; graphs inside of others need one.
+        dtype: dtype of the network.
+        prefix: prefix of all names, needed for subgraphs.
     """
 
     def __init__(self, dtype: torch.dtype, prefix: str = "") -> None:
@@ -40,13 +40,13 @@ class Graph:
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
-        """Nodes that are written inside are called after this part of the network."""
+        """Names nodes added inside the context after a part of the network."""
         outer, self._scope = self._scope, f"{self._scope}{name}/"
         yield
         self._scope = outer
 
     def name(self, of: str) -> str:
-        """A name that nothing else has."""
+        """A unique name."""
         self._count += 1
         return f"{self._prefix}{self._scope}{of}_{self._count}"
 
@@ -59,13 +59,13 @@ class Graph:
         return [Value(self, output) for output in outputs]
 
     def prune(self, outputs: Iterable[str]) -> None:
-        """Drops nodes, and states of recurrent ones, that these values do not depend on."""
+        """Removes nodes, and outputs of recurrent nodes, that these values do not depend on."""
         read, kept = set(outputs), []
         for node in reversed(self.nodes):
             if read.isdisjoint(node.output):
                 continue
             read.update(node.input)
-            if node.op_type in ("LSTM", "GRU"):  # their outputs are optional, and take time
+            if node.op_type in ("LSTM", "GRU"):  # their unused outputs would take time
                 named = [name if name in read else "" for name in node.output]
                 del node.output[:]
                 node.output.extend(named)
@@ -88,29 +88,29 @@ class Graph:
 
 
 class Value:
-    """Stands for a tensor while a network is traced; an operation on it writes a node into its graph."""
+    """Stands for a tensor while a network is traced; operations on it add nodes to its graph."""
 
     def __init__(self, graph: Graph, name: str) -> None:
         self.graph, self.name = graph, name
 
     @classmethod
     def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """What torch calls instead of a function of tensors when one of them is a `Value`."""
+        """Called by torch instead of a function if one of its arguments is a `Value`."""
         return _operation(function if function in OPERATIONS else function.__name__)(*args, **kwargs or {})
 
     def __getattr__(self, name: str) -> Any:
-        """A method of tensors."""
+        """Looks up a method of tensors."""
         if name.startswith("_"):
             raise AttributeError(name)
         return partial(_operation(name), self)
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the network's values."""
+        """Dtype of the network."""
         return self.graph.dtype
 
     def __getitem__(self, key: tuple[Any, Any]) -> Value:
-        """``x[:, index]``, of one number or of several."""
+        """``x[:, index]``, for one index or several."""
         everything, index = key
         assert everything == slice(None)
         return write("Gather", self, np.asarray(index), axis=1)
@@ -150,12 +150,12 @@ class Value:
 
 
 def write(kind: str, *inputs: Operand, **attributes: Any) -> Value:
-    """Adds a node of one output to the graph of its inputs."""
+    """Adds a node with one output to the graph of its inputs."""
     return write_many(kind, inputs, 1, **attributes)[0]
 
 
 def write_many(kind: str, inputs: Sequence[Operand], n_outputs: int, **attributes: Any) -> list[Value]:
-    """Adds a node of several outputs to the graph of its inputs."""
+    """Adds a node with several outputs to the graph of its inputs."""
     graph = next(x.graph for x in inputs if isinstance(x, Value))
     return graph.node(kind, inputs, n_outputs, **attributes)
 
