@@ -1,4 +1,4 @@
-"""What `kanmodel.model.Model` answers: named results in original units, as tables, as plain text, HTML and pictures."""
+"""Results of `kanmodel.model.Model`, in original units and by name, as tables, plain text, HTML and pictures."""
 
 from kanmodel.results.ablation import Ablation
 from kanmodel.results.comparisons import Comparisons

@@ -1,4 +1,4 @@
-"""Why two forecasts differ."""
+"""`Comparisons`: the difference of two forecasts, divided among features, data and model."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from kanmodel.text import with_unit, write_facts, write_table
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Comparisons(Result):
-    """The difference of two forecasts for each pair of windows, divided into what the data and the model changed.
+    """The difference of two forecasts for each pair of windows, divided into the parts of data and model.
 
     Attributes:
         output: name of the output.
-        unit: of its forecasts; None where unknown.
+        unit: of its forecasts; None if unknown.
         features: names of the features, in the order of the contributions.
         comparisons: in the order of the windows; see `kanmodel.explain.alternatives.comparison.Comparison`.
     """

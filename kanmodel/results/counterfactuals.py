@@ -1,4 +1,4 @@
-"""What must change for a forecast to become another."""
+"""`Counterfactuals`: the smallest change found of each window for which its forecast reaches a goal."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _COLUMNS = ("window", "prediction", "reached", "new_prediction", "distance", "ch
 
 @dataclass(frozen=True)
 class Change:
-    """What is added to a feature at the chosen steps.
+    """A constant added to a feature at the chosen steps.
 
     Attributes:
         feature: its name.
-        unit: its unit; None where unknown.
-        shift: what is added, in that unit.
+        unit: its unit; None if unknown.
+        shift: the constant, in that unit.
         shift_in_std: the same in training standard deviations.
     """
 
@@ -39,14 +39,14 @@ class Change:
 
 @dataclass(frozen=True)
 class SingleFeature:
-    """What one feature can do alone, by the exhaustive search of its range.
+    """The effect of changing one feature alone, by exhaustive search of its range.
 
     Attributes:
         feature: its name.
-        unit: its unit; None where unknown.
-        shift: the smallest shift that reaches the goal, in that unit; None where none does.
+        unit: its unit; None if unknown.
+        shift: the smallest shift that reaches the goal, in that unit; None if none does.
         shift_in_std: the same in training standard deviations.
-        best_prediction: the forecast that comes nearest to the goal, over its whole range.
+        best_prediction: the forecast nearest to the goal, over its whole range.
     """
 
     feature: str
@@ -61,14 +61,14 @@ class Counterfactual:
     """The smallest change found that makes the forecast of one window reach the goal.
 
     Attributes:
-        prediction: the forecast as it is, the target's unit.
-        reached: whether the goal is reached; where it is not, all else is of the change that misses it by least.
-        changes: the features that change, by |shift_in_std|; none where the forecast reaches the goal as it is.
-        new_prediction: the forecast of `window`, as `Model.predict` gives it.
+        prediction: the forecast of the unchanged window, the target's unit.
+        reached: whether the goal is reached; if not, the rest describes the change that comes nearest.
+        changes: the changed features, by |shift_in_std|; empty if the unchanged forecast reaches the goal.
+        new_prediction: the forecast of `window`, as returned by `Model.predict`.
         distance: sum of |shift_in_std|.
-        nearest_reference: the reference window that is nearest to the changed one.
+        nearest_reference: the reference window nearest to the changed one.
         window: the changed window, (lookback, n_features), original units.
-        single_features: what each feature that may change can do alone.
+        single_features: the effect of each feature that may change, alone.
     """
 
     prediction: float
@@ -82,7 +82,7 @@ class Counterfactual:
 
     @classmethod
     def of(cls, model: LoadedModel, found: Found, nearest: Neighbour) -> Counterfactual:
-        """What was found, by name."""
+        """The result of the search, by name."""
         features, in_std = model.config.features, found.shifts / model.scaling.feature_scale
         order = [f for f in np.argsort(-np.abs(in_std), kind="stable").tolist() if found.shifts[f]]
         return cls(
@@ -105,7 +105,7 @@ class Counterfactuals(Result):
 
     Attributes:
         output: name of the output.
-        unit: of its forecasts; None where unknown.
+        unit: of its forecasts; None if unknown.
         steps: the first and the last step that change; 0 is the newest.
         counterfactuals: in the order of the windows.
     """

@@ -1,4 +1,4 @@
-"""The function on one edge."""
+"""`Edge`: the function on one edge, with a picture."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _COLUMNS = ("x", "y", "base", "spline", "symbolic", "slope", "x_original", "y_or
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Edge(EdgeCurve, Pictured):
-    """The function on one edge, model units, beside what the reference windows send through it.
+    """The function on one edge, model units, with the distribution of its inputs on the reference windows.
 
     Attributes:
-        name: of the model, for the picture.
+        name: name of the model, for the picture.
     """
 
     name: str = field(kw_only=True)
@@ -50,7 +50,7 @@ class Edge(EdgeCurve, Pictured):
         }
 
     def _some(self, count: int) -> list[dict[str, Any]]:
-        """About `count` of the positions, evenly spaced from the first on."""
+        """About `count` of the positions, evenly spaced."""
         return self.table()[:: max(1, (len(self.x) - 1) // count)]
 
     def _columns(self) -> list[str]:

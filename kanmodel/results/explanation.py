@@ -1,4 +1,4 @@
-"""What each feature of each step added to the forecasts of some windows."""
+"""`Explanation`: the contributions of each feature at each step to the forecasts of some windows."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ _OF_WINDOW = ("window", "prediction", "largest contribution", "residual", "error
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Explanation(Pictured):
-    """What each feature of each step added to the forecasts of one output for n windows, in the target's unit.
+    """Contributions of each feature at each step to the forecasts of one output for n windows, in the target's unit.
 
-    Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual. They say
-    how that change divides among the features; `effects` say, of each feature, what the forecast loses without it, and
-    what it does alone. Where the three differ, a feature acts together with others.
+    Completeness: the contributions of a window sum to its prediction minus the baseline's, up to its residual. They
+    divide that change among the features; `effects` state what the forecast loses without each feature, and what each
+    does alone. If the three differ, the feature interacts with others.
 
     Attributes:
         output: name of the output.
-        unit: of predictions and contributions; None where unknown.
+        unit: of predictions and contributions; None if unknown.
         features: names of the features.
         predictions: (n,).
         baseline_prediction: forecast for the baseline; for ``reference`` the mean over the baselines.
         baseline: what the windows were compared with, (lookback, n_features), original units.
         contributions: (n, n_features), the signed sum over the steps.
         steps: (n, lookback, n_features), oldest step first.
-        layers: what every node and edge adds, in the order of the data.
+        layers: contributions of all nodes and edges, in the order of the data.
         error: largest estimated error of any contribution, (n,).
-        residual: how far any layer is from completeness (convergence delta), (n,).
-        tolerance: what both are compared with.
-        converged: whether both are within it, and no node jumps along the path, (n,).
+        residual: largest violation of completeness in any layer (convergence delta), (n,).
+        tolerance: accepted error and residual.
+        converged: whether both are within the tolerance, and no node jumps along the path, (n,).
         path_nodes: nodes of the integration path, (n,).
         standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
-        groups: features that are summed, by the name of their group; empty where none are.
-        segments: first and last step of those that are summed, by name, 0 the newest; empty where none are.
-        effects: what removing each feature does, and each alone, (n, n_features); None where not asked for.
-        effects_by_group: the same of the entries of `contributions_by_group`, in its shape; None without groups too.
-        step_effects: the same of each step of each feature, (n, lookback, n_features); None where not asked for.
+        groups: features that are summed, by the name of their group; empty if there are none.
+        segments: first and last step of those that are summed, by name, 0 the newest; empty if there are none.
+        effects: effects of removing each feature, and of each alone, (n, n_features); None if not requested.
+        effects_by_group: the same for the entries of `contributions_by_group`, in its shape; None without groups too.
+        step_effects: the same for each step of each feature, (n, lookback, n_features); None if not requested.
     """
 
     output: str
@@ -91,24 +91,24 @@ class Explanation(Pictured):
         groups: Groups,
         segments: Segments,
     ) -> Explanation:
-        """A ledger with its names and its unit, and what is summed of it."""
+        """A ledger with names, unit, groups and segments."""
         same = {name: getattr(ledger, name) for name in (f.name for f in fields(cls)) if hasattr(ledger, name)}
         named = {"features": features, "unit": unit, "contributions": ledger.features}
         return cls(**same | named | {"groups": groups, "segments": segments})
 
     @cached_property
     def grouping(self) -> Grouping:
-        """The groups with the numbers of their features, and the features that are in none."""
+        """The groups with the indices of their features, and the features without a group."""
         return resolve_groups(self.groups, self.features)
 
     @property
     def group_names(self) -> tuple[str, ...]:
-        """What the contributions by group are of: the groups, then the features that are in none."""
+        """Names of the contributions by group: the groups, then the features without a group."""
         return self.grouping.names
 
     @cached_property
     def contributions_by_group(self) -> Array:
-        """What each group added, (n, n_names), or with segments (n, n_names, n_segments): sums of its features'."""
+        """Contributions of each group, (n, n_names), or with segments (n, n_names, n_segments)."""
         if not self.segments:
             return sum_groups(self.contributions, self.grouping.members)
         rows = list(resolve_segments(self.segments, self.steps.shape[1]).values())
@@ -121,11 +121,11 @@ class Explanation(Pictured):
         return (self[window] for window in range(len(self)))
 
     def __getitem__(self, window: int | slice) -> Explanation:
-        """One window as an explanation of length 1, or some of them."""
+        """One window as an explanation of length 1, or a slice of windows."""
         if isinstance(window, slice):
             chosen = window
         else:
-            number = range(len(self))[window]  # raises IndexError, and counts from the end where it is negative
+            number = range(len(self))[window]  # raises IndexError, and supports negative indices
             chosen = slice(number, number + 1)
         layers = tuple(
             replace(
@@ -152,14 +152,14 @@ class Explanation(Pictured):
         )
 
     def require_completeness(self, output_std: float, first: int = 0) -> None:
-        """Refuses windows whose contributions miss F(x) - F(x0) by more than that change and the output's deviation.
+        """Raises if a residual is larger than F(x) - F(x0) and than the standard deviation of the output.
 
         Args:
             output_std: standard deviation of the output on the reference windows.
-            first: number of the first window, for the message.
+            first: index of the first window, for the message.
 
         Raises:
-            IncompleteError: a window is so far from adding up.
+            IncompleteError: a window has such a residual.
         """
         change = np.abs(self.predictions - self.baseline_prediction)
         absurd = np.flatnonzero(self.residual > np.maximum(change, output_std))
@@ -174,10 +174,10 @@ class Explanation(Pictured):
         raise IncompleteError(f"{places[0].path} {message}", places)
 
     def table(self, by: Literal["feature", "group"] = "feature") -> list[dict[str, Any]]:
-        """A row for each window and feature, features in the model's order; figures of the window are repeated.
+        """A row for each window and feature, features in the model's order; values of the window are repeated.
 
         Args:
-            by: ``group`` for a row for each of `group_names` instead, and for each segment where there are any.
+            by: ``group`` for a row for each of `group_names` instead, and for each segment if there are any.
         """
         return [
             {
@@ -204,18 +204,18 @@ class Explanation(Pictured):
         return _join(names, self.contributions_by_group[window], self.effects_by_group, window)
 
     def _effects_of_bars(self, whole: list[int]) -> tuple[Array | None, Array | None]:
-        """`removed` and `alone` of what the waterfall draws; None where that is not a part that was measured."""
+        """`removed` and `alone` of the waterfall's bars; None if they were not measured."""
         effects = self.effects if not self.is_grouped else None if self.segments else self.effects_by_group
         return (None, None) if effects is None else (effects.removed[0][whole], effects.alone[0][whole])
 
     def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
-        """The waterfall of one window, and below it what each feature added at each step.
+        """The waterfall of one window, and below it the heat map of contributions by feature and step.
 
-        Groups that no other holds stand for their features, and segments for steps.
+        Top-level groups replace their features, and segments replace steps.
 
         Args:
-            path: a file that it is written to as well.
-            theme: ``light``, ``dark``, or ``auto``, which follows the reader.
+            path: a file to write it to as well.
+            theme: ``light``, ``dark``, or ``auto``, which follows the reader's settings.
 
         Raises:
             DataError: there are several windows, or none.
@@ -297,7 +297,7 @@ class Explanation(Pictured):
         return [dict(zip(_OF_WINDOW, row, strict=True)) for row in zip(*values, strict=True)]
 
     def _facts(self) -> dict[str, str]:
-        """What is known of one window beside its contributions."""
+        """Facts about one window besides its contributions."""
         return {
             "prediction": f"{self.predictions[0]:.4g}",
             "baseline": f"{self.baseline_prediction:.4g}",
@@ -315,12 +315,12 @@ class Explanation(Pictured):
 
     @property
     def is_grouped(self) -> bool:
-        """Whether anything is summed."""
+        """Whether there are groups or segments."""
         return bool(self.groups or self.segments)
 
     @property
     def _columns(self) -> list[str]:
-        """Of the table that is shown of one window."""
+        """Columns of the table of one window."""
         named = ["group" if self.is_grouped else "feature", *(["segment"] if self.segments else [])]
         return [*named, "contribution", *self._effect_columns]
 
@@ -332,7 +332,7 @@ class Explanation(Pictured):
 def _join(
     names: list[dict[str, Any]], contributions: Array, effects: Effects | None, window: int
 ) -> list[dict[str, Any]]:
-    """Rows of one window: names, contributions, and effects where there are any."""
+    """Rows of one window: names, contributions, and effects if there are any."""
     columns = {"contribution": contributions}
     if effects is not None:
         columns |= {name: getattr(effects, name)[window] for name in _EFFECTS}

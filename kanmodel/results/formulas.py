@@ -1,4 +1,4 @@
-"""The head of a network as formulas, from one number to the whole network."""
+"""`Formulas`: the head of a network as formulas, from a constant to the whole network (a Pareto front)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Formulas(Result):
-    """Formulas of one output over what the head reads, none of which another beats in both complexity and error.
+    """Formulas of one output in the head's inputs: the Pareto front of complexity and error.
 
     Attributes:
         output: name of the output.
-        unit: of the output; None where unknown.
+        unit: of the output; None if unknown.
         formulas: simplest first.
     """
 
@@ -38,7 +38,7 @@ class Formulas(Result):
         return self.formulas[number]
 
     def simplest(self, r2: float) -> Formula | None:
-        """The simplest formula that has at least this R2 on held-out windows; None where none has."""
+        """The simplest formula with at least this R2 on held-out windows; None if there is none."""
         return next((formula for formula in self.formulas if formula.r2 >= r2), None)
 
     def table(self) -> list[dict[str, Any]]:
@@ -61,7 +61,7 @@ class Formulas(Result):
         )
 
     def _repr_latex_(self) -> str:
-        """The last one, which is nearest to the model."""
+        """The last formula, which is nearest to the model."""
         return f"$\\displaystyle {self.formulas[-1].latex}$"
 
     def _variables(self) -> dict[str, Any]:

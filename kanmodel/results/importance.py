@@ -1,4 +1,4 @@
-"""How much each feature counts."""
+"""`Importance`: the global importance of each feature, with bootstrap intervals and verdicts."""
 
 from __future__ import annotations
 
@@ -20,15 +20,14 @@ _OF_PERMUTATION = ("permutation_mae_increase", "permutation_interval_low", "perm
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Importance(Pictured):
-    """How much each feature counts over the reference windows, with intervals of 95 % and a verdict.
+    """Importance of each feature over the reference windows, with 95 % intervals and a verdict.
 
     Attributes:
         output: name of the output.
-        unit: of the contributions; None where unknown.
+        unit: of the contributions; None if unknown.
         features: a row for each feature, most important first.
-        measured: the estimates behind it, of steps, nodes and edges too.
-        groups: likewise a row for each group of the checkpoint, and for each feature that is in none; empty where it
-            has no groups.
+        measured: the underlying estimates, also of steps, nodes and edges.
+        groups: a row for each group of the checkpoint and each feature without a group; empty if it has no groups.
     """
 
     output: str

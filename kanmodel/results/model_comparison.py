@@ -1,4 +1,4 @@
-"""What has changed from one model to another."""
+"""`ModelComparison`: the changes from one model to another, with intervals of paired differences."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ _OF_EDGES = ("source", "target", "state", "against_contribution", "contribution"
 
 @dataclass(frozen=True, repr=False, eq=False)
 class ModelComparison(Result):
-    """What has changed from another model to this one, on the reference windows of this one.
+    """The changes from another model to this one, on this model's reference windows.
 
     Attributes:
         output: name of the output.
-        unit: of its forecasts; None where unknown.
-        fidelity: the R2 that the topologies keep.
-        name: of this model.
-        against_name: of the other.
+        unit: of its forecasts; None if unknown.
+        fidelity: the R2 to which both models are pruned.
+        name: name of this model.
+        against_name: name of the other.
         windows: number of reference windows.
         difference: root mean square difference of the forecasts, the target's unit.
-        mae: mean absolute error of this model there; None where targets are unknown.
-        against_mae: of the other.
-        features: the largest change of share first, with intervals of 95 %.
-        edges: those of either network, by place.
+        mae: mean absolute error of this model there; None if targets are unknown.
+        against_mae: the other's.
+        features: the largest change of share first, with 95 % intervals.
+        edges: the edges of either network, by place.
     """
 
     output: str
@@ -48,12 +48,12 @@ class ModelComparison(Result):
 
     @property
     def came(self) -> tuple[EdgeChange, ...]:
-        """The edges that this model's topology keeps, and that of the other does not."""
+        """The edges that pruning keeps in this model, but not in the other."""
         return tuple(edge for edge in self.edges if edge.kept and not edge.against_kept)
 
     @property
     def went(self) -> tuple[EdgeChange, ...]:
-        """The edges that the other's topology keeps, and that of this model does not."""
+        """The edges that pruning keeps in the other model, but not in this one."""
         return tuple(edge for edge in self.edges if edge.against_kept and not edge.kept)
 
     def table(self) -> list[dict[str, Any]]:
@@ -65,7 +65,7 @@ class ModelComparison(Result):
         return [_spread(vars(edge) | {"state": _state(edge)}) for edge in self.edges]
 
     def markdown(self) -> str:
-        """The comparison as Markdown, for a pull request that brings a new model."""
+        """The comparison as Markdown, for a pull request with a new model."""
         facts = [f"- {name}: {_escape(value)}" for name, value in self._facts().items()]
         edges = [row for row in self.edge_table() if row["state"] in ("came", "went")]
         changed = sorted((row for row in self.edge_table() if row["change"]), key=lambda row: -abs(row["change"]))
@@ -138,6 +138,6 @@ def _write_markdown(rows: Sequence[Row], columns: Sequence[str]) -> str:
 
 
 def _escape(text: str) -> str:
-    """A text without what Markdown would take for markup, or for the end of a cell."""
+    """Escapes characters that are markup or cell separators in Markdown."""
     plain = printable(text).replace("&", "&amp;").replace("<", "&lt;")
     return "".join(f"\\{letter}" if letter in "\\`*_[]|#" else letter for letter in plain)

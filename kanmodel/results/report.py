@@ -1,4 +1,4 @@
-"""The questions that people have before the picture of a KAN, answered."""
+"""`Report`: answers to common questions about the picture of a KAN, with their evidence."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from kanmodel.text import printable
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Report(Result):
-    """The questions that people have before the picture of a KAN, answered.
+    """Answers to common questions about the picture of a KAN.
 
     Attributes:
         output: name of the output.
-        findings: a question, its answer, and the evidence, each.
+        findings: questions with their answers and evidence.
     """
 
     output: str

@@ -1,4 +1,4 @@
-"""How a result shows itself: as a page for a file, as a piece for a notebook, as a picture."""
+"""Base classes of results, which render them as HTML pages, in notebooks and as pictures."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kanmodel.html import image_of, inline_picture, write_page, write_piece
 
 
 class Result(ABC):
-    """What shows itself in a notebook, and goes into a file."""
+    """A result that notebooks display, and that can be written as an HTML page."""
 
     def html(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
-        """One page of HTML, self-contained and without scripts.
+        """A self-contained HTML page without scripts.
 
         Args:
-            path: a file that it is written to as well.
-            theme: ``light``, ``dark``, or ``auto``, which follows the reader.
+            path: a file to write it to as well.
+            theme: ``light``, ``dark``, or ``auto``, which follows the reader's settings.
 
         Raises:
             UnknownNameError: a theme that does not exist.
@@ -33,12 +33,12 @@ class Result(ABC):
         return write_piece((image_of(picture) if picture else "") + self._details())
 
     def _picture(self, theme: Theme) -> str | None:
-        """The picture, where there is one."""
+        """The picture, if there is one."""
         return None
 
     @abstractmethod
     def _title(self) -> str:
-        """What it is, in plain text."""
+        """The title, in plain text."""
 
     @abstractmethod
     def _details(self) -> str:
@@ -49,12 +49,12 @@ class Pictured(Result):
     """A result that has a picture."""
 
     def svg(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
-        """The picture.
+        """The picture, as SVG.
 
         Args:
-            path: a file that it is written to as well.
-            theme: ``light``, ``dark``, or ``auto``, which follows the reader where the program that shows it can; it
-                is light in others.
+            path: a file to write it to as well.
+            theme: ``light``, ``dark``, or ``auto``, which follows the reader's settings if the viewer supports it, and
+                is light otherwise.
 
         Raises:
             UnknownNameError: a theme that does not exist.

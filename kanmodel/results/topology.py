@@ -1,4 +1,4 @@
-"""The graph of a model, pruned."""
+"""`Topology`: the pruned graph of a model, with a picture."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _COLUMNS = ("source", "target", "contribution", "backward")
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Topology(NetworkGraph, Pictured):
-    """The graph of a model for one output, with what pruning keeps of it and what that costs.
+    """The graph of a model for one output, with the kept edges and nodes, and the fidelity of the pruned model.
 
     Attributes:
-        unit: of the contributions; None where unknown.
-        name: of the model, for the picture.
-        loaded: the model, whose edges the picture samples.
+        unit: of the contributions; None if unknown.
+        name: name of the model, for the picture.
+        loaded: the model, whose edges are sampled for the picture.
     """
 
     unit: str | None = field(kw_only=True)
@@ -37,8 +37,8 @@ class Topology(NetworkGraph, Pictured):
     loaded: LoadedModel = field(kw_only=True)
 
     def networkx(self) -> DiGraph[str]:
-        """A directed graph with the nodes' and edges' fields as attributes; pruned ones are in it with kept=False."""
-        from networkx import DiGraph  # here, since few need it
+        """A directed graph with the fields of nodes and edges as attributes, including pruned ones with kept=False."""
+        from networkx import DiGraph  # here, because it is rarely needed
 
         graph = DiGraph(output=self.output)
         graph.add_nodes_from((node.id, _without(node, "id")) for node in self.nodes)
@@ -56,10 +56,10 @@ class Topology(NetworkGraph, Pictured):
         return rows
 
     def _draw(self, theme: Theme) -> bytes:
-        """The network as pykan draws it: a curve on each kept edge, what is pruned counted.
+        """The network as in pykan's plot: a curve on each kept edge; pruned nodes are counted.
 
-        Past `N_CURVES` kept edges only the strongest have a curve, and past `N_LINKS` links from features to units only
-        those of the largest shares are drawn, which keeps the picture under 1 MB.
+        Of more than `N_CURVES` kept edges only the strongest have a curve, and of more than `N_LINKS` links from
+        features to units only those with the largest shares are drawn, which keeps the picture under 1 MB.
         """
         kept = sorted((edge for edge in self.kan_edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
         curves = sample_edges(self.loaded, kept[:N_CURVES], N_POINTS)
@@ -87,6 +87,6 @@ class Topology(NetworkGraph, Pictured):
 
 
 def _without(part: TopologyNode | TopologyEdge, *names: str) -> dict[str, Any]:
-    """The fields of a node or an edge but for some; mappings are copied, since the part is shared."""
+    """The fields of a node or an edge except some; mappings are copied, because the part is shared."""
     kept = {name: value for name, value in vars(part).items() if name not in names}
     return {name: dict(value) if isinstance(value, Mapping) else value for name, value in kept.items()}

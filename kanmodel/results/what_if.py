@@ -1,4 +1,4 @@
-"""What the forecast would be if a feature were different."""
+"""`WhatIf`: response curves, the forecasts of a window over the values or shifts of one feature."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from kanmodel.text import with_unit, write_table
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """Forecasts of one window in which one feature is different.
+    """Forecasts of one window over the values or shifts of one feature.
 
     Attributes:
         feature: its name.
-        unit: its unit; None where unknown.
-        kind: ``shift``, the values are added to the feature; ``value``, they take its place.
+        unit: its unit; None if unknown.
+        kind: ``shift``, values that are added to the feature; ``value``, values that replace it.
         values: (points,), in the feature's unit.
-        predictions: (points, n_outputs), original units: those of `Model.predict` for the changed windows.
-        outside_training_range: whether a changed value leaves the range of the training data, (points,).
+        predictions: (points, n_outputs), original units, as returned by `Model.predict` for the changed windows.
+        outside_training_range: whether a changed value is outside the training range, (points,).
     """
 
     feature: str
@@ -39,11 +39,11 @@ class Curve:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class WhatIf(Result):
-    """Curves of the forecasts over what is different, window by window and feature by feature.
+    """Response curves for each window and feature.
 
     Attributes:
         outputs: names of the outputs.
-        curves: by window, then by feature in the order that they were asked for.
+        curves: by window, then by feature in the requested order.
     """
 
     outputs: tuple[str, ...]
@@ -84,7 +84,7 @@ class WhatIf(Result):
         ]
 
     def _summary(self) -> list[dict[str, Any]]:
-        """A row for each curve and output: from where to where it goes."""
+        """A row for each curve and output, with its range."""
         return [
             {
                 "window": window,
