@@ -1,4 +1,5 @@
-"""Pictures: results of the model core as SVG. Layout and words alone; every number comes from `kanmodel.explain`.
+"""SVG pictures of results: networks, edges, waterfalls, heat maps and bar charts.
 
-A drawing takes results alone, neither a model nor the service.
+Only layout and labels are made here; every number comes from `kanmodel.explain`. Pictures are drawn from results, and
+depend neither on a model nor on the service.
 """

@@ -9,13 +9,13 @@ from math import ceil, floor, log10
 from kanmodel.drawing.svg import require_finite
 from kanmodel.scaling import Array
 
-STEPS = (1, 2, 5, 10)  # of round values, times a power of ten
-TINY = 1e-300  # below it lengths have no round parts
+STEPS = (1, 2, 5, 10)  # distances of ticks, times a power of ten
+TINY = 1e-300  # shorter scales have no ticks
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A straight map of values to pixels.
+    """A linear map from values to pixels.
 
     Attributes:
         low: smallest value.
@@ -46,10 +46,10 @@ class Scale:
 
 
 def scale_over(values: Iterable[float], start: float, end: float, margin: float = 0.0) -> Scale:
-    """The scale from the smallest to the largest value; where they are the same, one around it.
+    """The scale from the smallest to the largest value; if they are equal, a scale around that value.
 
     Args:
-        values: what must be on it.
+        values: the values to include.
         start: pixel of the smallest.
         end: pixel of the largest.
         margin: added on either side, as a share of the length.

@@ -21,17 +21,17 @@ WIDTH = 760.0
 LEFT, RIGHT = 92.0, 736.0  # ends of the plot
 TOP, BOTTOM = 152.0, 392.0
 HISTOGRAM_TOP, HISTOGRAM_BOTTOM = 402.0, 452.0
-AXIS = 66.0  # room of what stands below
-LINE = 18.0  # of text
-KEY = 108.0  # width of an entry of the key
-KNOT = 9.0  # length of its tick
+AXIS = 66.0  # height of the axis' labels
+LINE = 18.0  # height of a line of text
+KEY = 108.0  # width of an entry of the legend
+KNOT = 9.0  # length of a knot's tick
 N_FORMULAS = 5
-N_ALONG, N_UP = 66, 40  # characters of the name of a node along the axis, and up it
+N_ALONG, N_UP = 66, 40  # most characters of a node's name along the x axis and the y axis
 
 
 @dataclass(frozen=True)
 class _Line:
-    """A line of the plot: its name, its look, and its values, model units."""
+    """A line of the plot: its name, its style, and its values, model units."""
 
     name: str
     class_: str
@@ -47,15 +47,15 @@ def draw_edge(
     formulas: Sequence[Candidate] = (),
     theme: Theme = "auto",
 ) -> bytes:
-    """The picture of the function of an edge, SVG.
+    """Draws the function on an edge as SVG.
 
     Args:
-        curve: the edge.
-        name: of the model.
-        output: that it contributes to.
+        curve: the sampled edge.
+        name: name of the model.
+        output: output to which it contributes.
         unit: of the contribution.
-        formulas: for it, best first.
-        theme: its colours.
+        formulas: formulas of the edge, best first.
+        theme: colours.
     """
     shown = formulas[:N_FORMULAS]
     height = HISTOGRAM_BOTTOM + AXIS + (LINE * (len(shown) + 1.5) if shown else 0.0)
@@ -87,7 +87,7 @@ def _draw_plot(root: Element, curve: EdgeCurve) -> None:
 
 
 def _find_lines(curve: EdgeCurve) -> list[_Line]:
-    """What is drawn as a line, the function last and so on top."""
+    """The lines of the plot, the function last, and so on top."""
     ends = np.array([curve.support.p01, curve.support.p99])
     lines = [
         _Line("base", "part s2", curve.x, curve.base),
@@ -101,7 +101,7 @@ def _find_lines(curve: EdgeCurve) -> list[_Line]:
 
 
 def _draw_ground(root: Element, curve: EdgeCurve, x: Scale) -> None:
-    """The regions beyond the grid, where the basis fades to zero."""
+    """The regions outside the grid, where the basis decays to zero."""
     if curve.core is None:
         return
     low, high = (min(max(x.at(end), LEFT), RIGHT) for end in curve.core)
@@ -114,7 +114,7 @@ def _draw_ground(root: Element, curve: EdgeCurve, x: Scale) -> None:
 
 
 def _draw_axes(root: Element, curve: EdgeCurve, x: Scale, y: Scale) -> None:
-    """Both axes with round values and names; x in the feature's unit too, where it is a feature."""
+    """Both axes with ticks and names; x also in original units if it is a feature."""
     has_original = curve.x_original is not None and not np.allclose(curve.x, curve.x_original)
     for value in y.ticks():
         at = y.at(value)
@@ -141,7 +141,7 @@ def _draw_axes(root: Element, curve: EdgeCurve, x: Scale, y: Scale) -> None:
 
 
 def _to_original(curve: EdgeCurve, value: float) -> float:
-    """A value of x in the feature's unit."""
+    """A value of x in the feature's original unit."""
     assert curve.x_original is not None
     x, original = curve.x, curve.x_original
     scale = (original[-1] - original[0]) / (x[-1] - x[0]) if x[-1] > x[0] else 0.0
@@ -149,7 +149,7 @@ def _to_original(curve: EdgeCurve, value: float) -> float:
 
 
 def _draw_histogram(root: Element, curve: EdgeCurve, x: Scale) -> None:
-    """How often the reference windows send which values."""
+    """The histogram of the edge's inputs on the reference windows."""
     bounds, counts = curve.support.histogram_edges, curve.support.histogram_counts
     heights = counts / counts.max() * (HISTOGRAM_BOTTOM - HISTOGRAM_TOP)
     for low, high, count, height in zip(bounds, bounds[1:], counts, heights.tolist(), strict=False):
@@ -160,7 +160,7 @@ def _draw_histogram(root: Element, curve: EdgeCurve, x: Scale) -> None:
 
 
 def _draw_knots(root: Element, curve: EdgeCurve, x: Scale) -> None:
-    """The knots that lie in the plot, as ticks on its floor."""
+    """The knots within the plot, as ticks at its bottom."""
     for knot in curve.grid.tolist():
         if x.low <= knot <= x.high:
             tick = add(root, "path", class_="knot", d=f"M{x.at(knot):.2f} {BOTTOM}v{-KNOT}", data_knot=f"{knot:.6g}")
@@ -168,7 +168,7 @@ def _draw_knots(root: Element, curve: EdgeCurve, x: Scale) -> None:
 
 
 def _draw_key(root: Element, place: int, name: str, class_: str, path: str) -> None:
-    """What a line means, beside a piece of it."""
+    """An entry of the legend: a sample of a line, and its name."""
     x = LEFT + place * KEY
     add(root, "path", class_=class_, d=f"M{x} {TOP - 18}{path}")
     add(root, "text", name, x=x + 30, y=TOP - 14)

@@ -1,4 +1,4 @@
-"""The picture of one explained forecast: a waterfall, and a heat map of feature by step."""
+"""The picture of one explained forecast: a waterfall chart, and a heat map of features by steps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ GAP = 22.0  # between the two
 
 
 def draw_explanation(forecast: Forecast, theme: Theme = "auto") -> bytes:
-    """The picture of one explanation, SVG; of the waterfall alone if there is only one step.
+    """Draws one explanation as SVG; only the waterfall if there is only one step.
 
     Args:
-        forecast: what is explained.
-        theme: its colours.
+        forecast: the explained forecast.
+        theme: colours.
     """
     heading = f"{forecast.output}: {write_amount(forecast.prediction, forecast.unit)}"
     start = write_amount(forecast.baseline_prediction, forecast.unit)

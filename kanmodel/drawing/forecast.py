@@ -10,23 +10,23 @@ import numpy as np
 from kanmodel.scaling import Array
 
 WIDTH = 760.0
-LEFT, RIGHT = 190.0, 640.0  # ends of a plot; names and amounts stand beyond it
+LEFT, RIGHT = 190.0, 640.0  # ends of a plot; names are left and amounts right of it
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """What each feature of each step added to one forecast, in the target's unit.
+    """Contributions of each feature at each step to one forecast, in the target's unit.
 
     Attributes:
         output: name of the output.
-        unit: of all figures; None where unknown.
+        unit: of all values; None if unknown.
         features: names of the features, or of groups of them.
         baseline_prediction: the forecast from which the contributions start.
         prediction: the forecast in which they end, up to the residual.
         contributions: (n_features,), the signed sum over the steps.
         steps: (lookback, n_features), oldest step first.
         segments: first and last step of those that are drawn together, by name; empty for each step alone.
-        removed: what the forecast loses without each feature, (n_features,); None where unknown.
+        removed: what the forecast loses without each feature, (n_features,); None if unknown.
         alone: what each feature does alone, likewise.
     """
 
@@ -43,11 +43,11 @@ class Forecast:
 
 
 def split_features(magnitudes: Array, most: int) -> tuple[list[int], list[int]]:
-    """The features that are drawn one by one, largest first, and those that are drawn together.
+    """The features to draw individually, largest first, and those to draw as one.
 
     Args:
         magnitudes: (n_features,).
-        most: features drawn one by one, where there are more than one beyond them.
+        most: most features to draw individually, if more than one is left.
     """
     order = np.argsort(-magnitudes, kind="stable").tolist()
     n_named = most if len(order) > most + 1 else len(order)

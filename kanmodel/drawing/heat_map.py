@@ -15,12 +15,12 @@ from kanmodel.scaling import Array
 from kanmodel.windows import rows_of_steps, steps_of_rows
 
 CELL = 15.0  # height
-N_FEATURES = 24  # drawn one by one; the rest together
-N_COLUMNS = 48  # beyond which neighbouring steps are added up
+N_FEATURES = 24  # features drawn individually; the rest are summed
+N_COLUMNS = 48  # most columns; of more steps, neighbouring ones are summed
 N_TICKS = 6
-KEY, N_KEYS = 12.0, 13  # a patch of the legend, and how many there are
-AXIS = 38.0  # room of what stands below
-MIN_OPACITY = 0.004  # of a cell, below which it can't be seen
+KEY, N_KEYS = 12.0, 13  # width and number of the legend's patches
+AXIS = 38.0  # height of the axis' labels
+MIN_OPACITY = 0.004  # of a cell; fainter ones are invisible
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class _Grid:
 
     Attributes:
         names: of the rows.
-        columns: first and last step of each, as the distance to the newest step: -3 for three steps before it.
+        columns: first and last step of each, relative to the newest: -3 is three steps before it.
         values: (rows, columns), the target's unit.
-        segments: names of the columns; empty where they have none.
+        segments: names of the columns; empty if they have none.
     """
 
     names: list[str]
@@ -41,13 +41,13 @@ class _Grid:
 
     @property
     def width(self) -> int:
-        """Steps in a column, but for the oldest, which may have fewer."""
+        """Steps per column; the oldest column may have fewer."""
         first, last = self.columns[-1]
         return last - first + 1
 
 
 def add_heat_map(root: Element, top: float, forecast: Forecast) -> float:
-    """Draws the heat map of one forecast from `top` down, and returns where it ends."""
+    """Draws the heat map of one forecast below `top`, and returns the y coordinate of its end."""
     grid = _make_grid(forecast)
     largest = float(np.abs(grid.values).max())
     require_finite(largest)
@@ -69,7 +69,7 @@ def add_heat_map(root: Element, top: float, forecast: Forecast) -> float:
 
 
 def _make_grid(forecast: Forecast) -> _Grid:
-    """Rows by how much they move over all steps; beyond the limits features and steps are summed, so none is lost."""
+    """Rows by total magnitude over all steps; beyond the limits features and steps are summed, so that none is lost."""
     named, rest = split_features(np.abs(forecast.steps).sum(axis=0), N_FEATURES)
     rows = [forecast.steps[:, number] for number in named]
     names = [forecast.features[number] for number in named]
@@ -122,7 +122,7 @@ def _draw_axis(root: Element, grid: _Grid, bottom: float) -> None:
 
 
 def _draw_legend(root: Element, top: float, largest: float, unit: str | None) -> None:
-    """The colours from the largest fall to the largest rise, which ends with the plot."""
+    """The legend of colours, from the most negative to the most positive contribution, aligned with the plot."""
     left = RIGHT - KEY * N_KEYS
     add(root, "text", write_change(-largest, None), x=left - 6, y=top + 11, class_="end muted")
     add(root, "text", write_change(largest, unit), x=RIGHT + 6, y=top + 11, class_="muted")

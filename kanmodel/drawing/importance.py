@@ -12,22 +12,22 @@ from kanmodel.drawing.svg import add, add_group, new_picture, serialise, shorten
 from kanmodel.drawing.words import write_amount
 from kanmodel.explain.importance.attributions import Attribution
 
-RIGHT = 560.0  # end of the plot; share and verdict stand beyond it
+RIGHT = 560.0  # end of the plot; share and verdict are right of it
 SHARE, VERDICT = 640.0, 656.0  # end of one column, start of the next
 TOP = 92.0
 ROW, BAR = 20.0, 12.0  # heights
-AXIS = 34.0  # room of what stands below
-N_FEATURES = 30  # drawn; the rest are counted
+AXIS = 34.0  # height of the axis' labels
+N_FEATURES = 30  # features drawn; the rest are counted
 
 
 def draw_importance(rows: Sequence[Attribution], output: str, unit: str | None, theme: Theme = "auto") -> bytes:
-    """The picture of the importance of features, SVG.
+    """Draws the importance of features as SVG.
 
     Args:
-        rows: of the features, most important first.
-        output: that they contribute to.
-        unit: of the contributions; None where unknown.
-        theme: its colours.
+        rows: one for each feature, most important first.
+        output: output to which they contribute.
+        unit: of the contributions; None if unknown.
+        theme: colours.
     """
     drawn = rows if len(rows) <= N_FEATURES + 1 else rows[:N_FEATURES]
     rest = rows[len(drawn) :]
@@ -70,7 +70,7 @@ def _draw_row(root: Element, x: Scale, y: float, row: Attribution, unit: str | N
 
 
 def _draw_rest(root: Element, y: float, rest: Sequence[Attribution]) -> None:
-    """The features beyond those that are drawn, together."""
+    """A row for all features beyond `N_FEATURES`."""
     share = sum(row.share for row in rest)
     add(root, "text", f"{len(rest)} more features", x=LEFT - 12, y=y + ROW / 2 + 4, class_="end muted")
     add(root, "text", f"{share:.1%}", x=SHARE, y=y + ROW / 2 + 4, class_="end muted")

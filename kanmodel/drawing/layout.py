@@ -12,15 +12,15 @@ from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge, Topology
 
 MARGIN = 24.0
 HEADER, FOOTER = 98.0, 68.0
-CAPTIONS, FOLDED = 112.0, 128.0  # columns beside the layers: their names, and what is folded
-MIN_WIDTH, MAX_WIDTH = 560.0, 1480.0  # of what stands between the two
+CAPTIONS, FOLDED = 112.0, 128.0  # widths of the columns beside the layers: captions, and counts of folded nodes
+MIN_WIDTH, MAX_WIDTH = 560.0, 1480.0  # width between the two
 FEATURE_PITCH, NODE_PITCH, PRUNED_PITCH, MAX_PITCH = 38.0, 78.0, 13.0, 180.0
 CHARACTER = 6.6  # width
 TILT = 0.7  # height of a tilted name, of its length
 CHIP = 28.0  # height of a node
-BOX, SMALL_BOX, N_MANY = 36.0, 22.0, 150  # side of a box; where there are more curves in a layer than that
+BOX, SMALL_BOX, N_MANY = 36.0, 22.0, 150  # side of a box, and in a layer with more than `N_MANY` curves
 BOX_GAP, MAX_GAP = 10.0, 28.0  # from a box to the next
-MIN_LEAD, LEAD_SHARE = 34.0, 22.0  # room between nodes and boxes, and widths of a fan to it
+MIN_LEAD, LEAD_SHARE = 34.0, 22.0  # distance between nodes and boxes: the least, and the width of a fan per pixel of it
 INPUT_GAP, STEP_GAP = 130.0, 72.0  # below units or cells: from features, from a front
 BUNDLE_GAP = 260.0  # between layers joined by links without curves
 SLOPE = 0.75  # width of a tilted name, of its length
@@ -36,11 +36,11 @@ class Row:
 
     Attributes:
         kind: of its nodes.
-        layer: its number within its stage.
-        kept: nodes that the rule keeps, in the order of the data.
-        pruned: the others.
-        y: of their middle.
-        pitch: from one kept node to the next.
+        layer: its index within its stage.
+        kept: kept nodes, in the order of the data.
+        pruned: pruned nodes.
+        y: of their centres.
+        pitch: distance from one kept node to the next.
     """
 
     kind: str
@@ -53,16 +53,16 @@ class Row:
 
 @dataclass(frozen=True)
 class Box:
-    """Where the curve of an edge stands.
+    """The position of an edge's curve.
 
     Attributes:
-        x: of its middle.
-        y: of its middle.
-        line: its number in its column, from the bottom.
-        lines: boxes in a column of its layer.
-        side: of the box.
-        low: where the columns of its layer begin, below.
-        high: where they end, above.
+        x: of its centre.
+        y: of its centre.
+        line: its index in its column, from the bottom.
+        lines: number of boxes in a column of its layer.
+        side: width and height.
+        low: y coordinate of the lower end of its layer's columns.
+        high: y coordinate of their upper end.
     """
 
     x: float
@@ -76,18 +76,18 @@ class Box:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything stands, in pixels from the top left.
+    """All positions, in pixels from the top left.
 
     Attributes:
         width: of the picture.
         height: of the picture.
-        left: where the layers begin.
-        right: where they end.
-        rows: the layers, from the bottom to the top.
-        places: middle of each node and sub-node that stands somewhere, by id.
-        boxes: of the curves of the kept edges.
-        tilted: whether the features are too many, or their names too long, to be written level.
-        name_length: characters that there is room for in the name of a feature.
+        left: left end of the layers.
+        right: right end of the layers.
+        rows: the layers, from bottom to top.
+        places: centre of each drawn node and sub-node, by id.
+        boxes: boxes of the kept edges' curves.
+        tilted: whether names of features are tilted, because they are too many or too long.
+        name_length: most characters of the name of a feature.
     """
 
     width: float
@@ -103,7 +103,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A layer before it has a place; `edges` are the kept ones that leave it."""
+    """A layer that has no position yet; `edges` are the kept ones that leave it."""
 
     kind: str
     number: int
@@ -114,20 +114,20 @@ class _Layer:
 
     @property
     def side(self) -> float:
-        """Of the box of each curve."""
+        """Side of each curve's box."""
         return SMALL_BOX if len(self.edges) > N_MANY else BOX
 
     def lines(self, width: float) -> int:
-        """Into how many lines the boxes go."""
+        """Number of lines of boxes."""
         return ceil(len(self.edges) * (self.side + BOX_GAP) / width)
 
     def lead(self, width: float) -> float:
-        """Room between nodes and boxes: wide fans need more."""
+        """Distance between nodes and boxes: wide fans need more."""
         return max(MIN_LEAD, min(width, len(self.edges) * (self.side + BOX_GAP)) / LEAD_SHARE)
 
 
 def edge_key(edge: TopologyEdge) -> EdgeKey:
-    """What names an edge within its network."""
+    """The key of an edge within its network."""
     return edge.stage, edge.layer, edge.i, edge.j
 
 
@@ -136,9 +136,9 @@ def lay_out(topology: NetworkGraph, fold: bool, with_curves: bool = True) -> Lay
 
     Args:
         topology: the network.
-        fold: whether pruned nodes are counted beside their layer instead of standing in it.
-        with_curves: whether there is a box for the curve of each kept edge; else layers are further apart, so that
-            links can be told from each other.
+        fold: whether pruned nodes are only counted beside their layer.
+        with_curves: whether there is a box for the curve of each kept edge; otherwise layers are further apart, so that
+            links can be distinguished.
     """
     layers = _group_by_layer(topology, with_curves)
     width = min(MAX_WIDTH, max(MIN_WIDTH, *(_wanted_width(layer, fold) for layer in layers)))
@@ -169,15 +169,15 @@ def lay_out(topology: NetworkGraph, fold: bool, with_curves: bool = True) -> Lay
 
 
 def spread(wanted: Sequence[float], pitch: float, low: float, high: float) -> list[float]:
-    """Positions at least `pitch` apart, in the given order and as near as can be to the wanted ones (least squares).
+    """Positions at least `pitch` apart, in the given order, and nearest to the wanted ones in least squares.
 
     Args:
-        wanted: in the order that they are to stand in.
+        wanted: the wanted positions, in order.
         pitch: smallest distance.
         low: smallest position.
-        high: largest position; there must be room.
+        high: largest position; there must be enough space.
     """
-    blocks: list[tuple[float, int]] = []  # of positions that touch: mean of what their first one wants, how many
+    blocks: list[tuple[float, int]] = []  # touching positions: mean wanted position of their first, count
     for index, x in enumerate(wanted):
         mean, count = x - index * pitch, 1
         while blocks and blocks[-1][0] >= mean:
@@ -190,7 +190,7 @@ def spread(wanted: Sequence[float], pitch: float, low: float, high: float) -> li
 
 
 def _group_by_layer(topology: NetworkGraph, with_curves: bool) -> list[_Layer]:
-    """From the features to the output; sub-nodes belong to the layer of their node."""
+    """Layers from the features to the output; sub-nodes belong to the layer of their node."""
     nodes: dict[tuple[str, int], list[TopologyNode]] = {}
     for node in topology.nodes:
         if node.kind != "subnode":
@@ -227,7 +227,7 @@ def _pitch(layer: _Layer, width: float, fold: bool) -> float:
 
 
 def _gap(below: _Layer, above: _Layer, width: float, with_curves: bool) -> float:
-    """From the middle of one layer to that of the next."""
+    """Distance from the centre of one layer to that of the next."""
     if above.kind in READOUT_KINDS:
         return INPUT_GAP if below.kind == "feature" else STEP_GAP
     if not with_curves:
@@ -237,7 +237,7 @@ def _gap(below: _Layer, above: _Layer, width: float, with_curves: bool) -> float
 
 
 def _place_row(row: Row, left: float, right: float, fold: bool) -> Iterable[tuple[str, Point]]:
-    """Kept nodes in the middle of their room, then the pruned ones close together."""
+    """Positions of the kept nodes, centred, then of the pruned ones, close together."""
     room = right - left - _pruned_width(row, fold)
     first = left + (room - row.pitch * len(row.kept)) / 2 + row.pitch / 2
     for index, node in enumerate(row.kept):
@@ -247,7 +247,7 @@ def _place_row(row: Row, left: float, right: float, fold: bool) -> Iterable[tupl
 
 
 def _place_factors(topology: NetworkGraph, places: Mapping[str, Point]) -> Iterable[tuple[str, Point]]:
-    """Sub-nodes, side by side under the product node that they belong to."""
+    """Positions of sub-nodes, side by side below their product node."""
     factors: dict[str, list[str]] = {}
     for edge in topology.edges:
         if edge.kind == "product" and edge.target in places:
@@ -261,7 +261,7 @@ def _place_factors(topology: NetworkGraph, places: Mapping[str, Point]) -> Itera
 def _place_boxes(
     layer: _Layer, places: Mapping[str, Point], low: float, left: float, right: float
 ) -> Iterable[tuple[EdgeKey, Box]]:
-    """Each curve as near as can be to the middle of its edge, in the order of the sources; many in columns."""
+    """Places each curve as near as possible to the middle of its edge, in the order of the sources; many in columns."""
     edges = sorted(layer.edges, key=lambda edge: (places[edge.source][0], places[edge.target][0]))
     side, lines = layer.side, layer.lines(right - left)
     columns = [edges[first : first + lines] for first in range(0, len(edges), max(1, lines))]

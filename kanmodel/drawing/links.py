@@ -15,17 +15,17 @@ from kanmodel.explain.topology.graph import TopologyEdge
 from kanmodel.scaling import Array
 
 PADDING = 4.0  # between a curve and its box
-LINK = 1.4  # width by score, where opacity shows the score
+LINK = 1.4  # width, if opacity shows the score
 THIN, THICK = 0.5, 5.0  # width by contribution
-INPUT_THICK, INPUT_OPACITY = 9.0, 0.45  # of a feature that is all of a unit
-BEHIND_OPACITY = 0.12  # where a front stands between
-FAINT, FAINT_OPACITY, FAINT_INPUT_OPACITY = 0.6, 0.3, 0.07  # of what is pruned
-WEAKEST = 0.06  # opacity, of many links without curves, of one that does nothing
-MIN_CURVE = 0.4  # opacity of a curve, which stays legible however low its score
+INPUT_THICK, INPUT_OPACITY = 9.0, 0.45  # width and opacity of a link from a feature with a share of 1
+BEHIND_OPACITY = 0.12  # opacity of such links if there is a front in between
+FAINT, FAINT_OPACITY, FAINT_INPUT_OPACITY = 0.6, 0.3, 0.07  # of pruned links
+WEAKEST = 0.06  # opacity of the weakest of many links without curves
+MIN_CURVE = 0.4  # opacity of a curve with a low score, so that it stays legible
 
 
 def draw_links(root: Element, scene: Scene) -> None:
-    """All edges but the pruned ones that are folded, the kept ones above the others."""
+    """Draws all edges except folded ones, kept edges on top."""
     kept = [edge for edge in scene.topology.kan_edges if edge.kept]
     largest = max((edge.contribution or 0.0 for edge in kept), default=0.0)
     strongest = max((_worth(edge, scene.by_score) for edge in kept), default=0.0)
@@ -55,20 +55,20 @@ def draw_links(root: Element, scene: Scene) -> None:
 
 
 def _depth(edge: TopologyEdge, scene: Scene) -> tuple[bool, bool, float]:
-    """What stands above what: kept edges above pruned ones, and of many links the strong above the weak."""
+    """Sort key of drawing: kept edges above pruned ones, and of many links the strong above the weak."""
     worth = _worth(edge, scene.by_score) if scene.bundled and edge.kind == "edge" else 0.0
     return edge.kept, edge.kind != "input", worth
 
 
 def _worth(edge: TopologyEdge, by_score: bool) -> float:
-    """What the strength of a link without a curve shows."""
+    """The value shown by the strength of a link without a curve."""
     if by_score:
         return edge.scores["backward"] if edge.scores else 0.0
     return edge.contribution or 0.0
 
 
 def _add_edge(root: Element, edge: TopologyEdge, curve: EdgeCurve | None, unit: str | None) -> Element:
-    """The group of an edge. Only those with a function are stops of the tab key: a feature has a link to every unit."""
+    """The group of an edge. Only edges with a function can be focused, because a feature has a link to every unit."""
     return add_group(
         root,
         tell_edge(edge, curve, unit),
@@ -97,14 +97,14 @@ def _draw_link(group: Element, path: str, width: float, opacity: float, class_: 
 
 
 def _join(source: Point, target: Point) -> str:
-    """A path that leaves one place and enters the other upright."""
+    """A path with vertical ends from one place to the other."""
     (x, y), (x_target, y_target) = source, target
     middle = (y + y_target) / 2
     return f"M{x:.1f} {y:.1f}C{x:.1f} {middle:.1f} {x_target:.1f} {middle:.1f} {x_target:.1f} {y_target:.1f}"
 
 
 def _join_through(source: Point, box: Box, target: Point) -> str:
-    """A path by way of a box; in a column of several it goes beside those below and above, and in from the left."""
+    """A path through a box; in a column it passes the boxes below and above on the side, and enters from the left."""
     if box.lines == 1:
         return _join(source, (box.x, box.low)) + _join((box.x, box.high), target)
     lane = BOX_GAP / 2 / (box.lines + 1)
@@ -116,7 +116,7 @@ def _join_through(source: Point, box: Box, target: Point) -> str:
 
 
 def _draw_box(group: Element, box: Box, curve: EdgeCurve, opacity: float) -> None:
-    """The function of an edge, fitted into its box."""
+    """Draws the function of an edge, fitted into its box."""
     side, inner = box.side, box.side - 2 * PADDING
     x, y = box.x - side / 2, box.y - side / 2
     add(group, "rect", class_="box", x=x, y=y, width=side, height=side, rx=4, stroke_opacity=max(opacity, MIN_CURVE))
@@ -127,6 +127,6 @@ def _draw_box(group: Element, box: Box, curve: EdgeCurve, opacity: float) -> Non
 
 
 def _fit(values: Array) -> Array:
-    """Values from 0 to 1; halfway where they are all the same."""
+    """Values scaled to 0 to 1; 0.5 if they are all equal."""
     span = float(np.ptp(values))
     return (values - values.min()) / span if span > 0 else np.full_like(values, 0.5)

@@ -16,11 +16,11 @@ from kanmodel.explain.functions.curves import EdgeCurve
 from kanmodel.explain.structure.ids import READOUT_KINDS
 from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
 
-N_POINTS = 25  # of a curve: enough for its box
-N_CURVES = 300  # that a picture has at most: of more kept edges it has the links alone
-LINE = 16.0  # of text
+N_POINTS = 25  # points of a curve, enough for its box
+N_CURVES = 300  # most curves of a picture: of more kept edges only links are drawn
+LINE = 16.0  # height of a line of text
 HEADING = 8.6  # width of a character of the heading
-BAND = 8.0  # of the ground under units, beyond them
+BAND = 8.0  # margin of the background of units
 CAPTIONS = {
     "feature": "features",
     "front": "front layer {}",
@@ -33,12 +33,12 @@ CAPTIONS = {
 
 
 def select_part(topology: NetworkGraph, through: str | None, pruned: bool) -> NetworkGraph:
-    """What of a network leads to its output, or what of that is on the paths through a node.
+    """The part of a network upstream of its output, or of that the part on the paths through a node.
 
     Args:
         topology: the network.
         through: id of the node; None for all.
-        pruned: whether paths follow kept edges alone.
+        pruned: whether paths follow only kept edges.
 
     Raises:
         UnknownNameError: there is no such node.
@@ -48,7 +48,7 @@ def select_part(topology: NetworkGraph, through: str | None, pruned: bool) -> Ne
 
 
 def curved_edges(part: NetworkGraph) -> list[TopologyEdge]:
-    """The edges whose functions the picture of a part shows: the kept ones, or none of more than `N_CURVES`."""
+    """The edges whose functions are drawn: the kept ones, or none if there are more than `N_CURVES`."""
     kept = [edge for edge in part.kan_edges if edge.kept]
     return kept if len(kept) <= N_CURVES else []
 
@@ -63,19 +63,18 @@ def draw_topology(
     theme: Theme = "auto",
     through: str | None = None,
 ) -> bytes:
-    """The picture of a network, SVG.
+    """Draws a network as SVG.
 
     Args:
         topology: the network.
         curves: its `curved_edges`, sampled.
-        name: of the model.
+        name: name of the model.
         unit: of the contributions.
-        pruned: whether what the rule does not keep is folded into one counted group a layer; else it stands there
-            faintly.
-        color: what a strong edge is: one of a high score, in opacity, as pykan draws it; or of a large contribution,
-            in width. Without scores it is the contribution.
-        theme: its colours.
-        through: id of a node, of whose paths alone the picture is.
+        pruned: whether pruned nodes are folded into one counted group per layer; otherwise they are drawn faintly.
+        color: what the strength of an edge shows: its score, by opacity, as in pykan; or its contribution, by width.
+            Without scores it is the contribution.
+        theme: colours.
+        through: id of a node; only the paths through it are drawn.
 
     Raises:
         UnknownNameError: there is no such node.
@@ -85,7 +84,7 @@ def draw_topology(
     layout, heading, cost = scene.layout, f"{name}: {topology.output}", tell_cost(topology.upstream(), unit)
     if through is not None:
         heading += f", the paths through {scene.nodes[through].label}"
-    # As role "img" it would hide its nodes and edges from a screen reader.
+    # The role "img" would hide nodes and edges from screen readers.
     root = new_picture(layout.width, layout.height, heading, cost, role="graphics-document document")
     add_name(root, heading, int(layout.width / HEADING), x=MARGIN, y=36.0, class_="heading")
     add(root, "text", cost, x=MARGIN, y=57.0, class_="cost muted")
@@ -103,7 +102,7 @@ def draw_topology(
 
 
 def _draw_caption(root: Element, layout: Layout, row: Row, of_all: bool) -> None:
-    """The name of a layer, how much of it is kept, and the ground under what the head reads."""
+    """The name of a layer, its number of kept nodes, and the background of the head's inputs."""
     if row.kind in READOUT_KINDS:
         top, width, height = row.y - CHIP / 2 - BAND, layout.right - MARGIN, CHIP + 2 * BAND
         add(root, "rect", class_="band", x=MARGIN, y=top, width=width, height=height, rx=8)
@@ -113,7 +112,7 @@ def _draw_caption(root: Element, layout: Layout, row: Row, of_all: bool) -> None
 
 
 def _draw_steps(root: Element, layout: Layout) -> None:
-    """The way from a front, which acts at every step, to what the head reads."""
+    """The arrow from a front, which is applied at every step, to the head's inputs."""
     front = [row for row in layout.rows if row.kind == "front"][-1]
     for node in front.kept:
         x, y = layout.places[node.id]
@@ -139,7 +138,7 @@ def _draw_folded(root: Element, layout: Layout, row: Row) -> None:
 
 
 def _draw_legend(root: Element, scene: Scene) -> None:
-    """How to read it."""
+    """The legend."""
     lines = [_tell_links(scene)]
     if any(node.profile for node in scene.topology.nodes):
         lines.append("A bar is what a node is made of, in the colours of the features; a larger dot contributes more.")
@@ -149,7 +148,7 @@ def _draw_legend(root: Element, scene: Scene) -> None:
 
 
 def _tell_links(scene: Scene) -> str:
-    """What the look of a link says, and where its function is."""
+    """Explains what the style of a link shows, and where its function is drawn."""
     if scene.bundled:
         value = "pykan's score" if scene.by_score else "the mean |contribution|"
         return f"Width and opacity are {value} of an edge. Of more than {N_CURVES} edges no functions are drawn."

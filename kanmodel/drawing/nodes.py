@@ -12,15 +12,15 @@ from kanmodel.drawing.svg import add, add_group, shorten
 from kanmodel.drawing.words import tell_node
 from kanmodel.explain.topology.graph import TopologyNode
 
-DOT, MIN_DOT = 8.0, 2.0  # radius of the feature that contributes most, and of any
-SMALL_DOT = 3.0  # of a sub-node, and of what is pruned
+DOT, MIN_DOT = 8.0, 2.0  # radius of the feature that contributes most, and the smallest radius
+SMALL_DOT = 3.0  # radius of sub-nodes and pruned nodes
 BAR = 5.0  # height of a profile
-MIN_CHIP, CHIP_GAP = 46.0, 6.0  # width, where there is room, and to the next
-CHIP_PADDING, CHIP_CHARACTER = 14.0, CHARACTER + 0.6  # beside its name, both sides together, and in it
+MIN_CHIP, CHIP_GAP = 46.0, 6.0  # usual width of a chip, and distance to the next
+CHIP_PADDING, CHIP_CHARACTER = 14.0, CHARACTER + 0.6  # padding of both sides together, and width of a character
 
 
 def draw_nodes(root: Element, scene: Scene) -> None:
-    """All nodes but those that are folded."""
+    """Draws all nodes except folded ones."""
     layout = scene.layout
     rooms = {
         node.id: (layout.right - layout.left) / len(row.kept) if row.kind == "output" else row.pitch
@@ -56,7 +56,7 @@ def _add_node(root: Element, node: TopologyNode, unit: str | None) -> Element:
 
 
 def _draw_dot(group: Element, place: Point, radius: float, class_: str) -> None:
-    """A dot, and around it what a pointer finds more easily."""
+    """A dot, with a larger invisible target for pointers."""
     add(group, "circle", class_="hit", cx=place[0], cy=place[1], r=DOT + 2)
     add(group, "circle", class_=class_, cx=place[0], cy=place[1], r=radius)
 
@@ -90,7 +90,7 @@ def _draw_chip(
 def _draw_profile(
     group: Element, profile: Mapping[str, float], corner: Point, width: float, colors: Mapping[str, int]
 ) -> None:
-    """The shares of the features that have a colour side by side, then the others together."""
+    """A stacked bar of the shares of the coloured features, then of all others."""
     x, y = corner
     shares = [(number, profile.get(name, 0.0)) for name, number in colors.items()]
     shares.append((0, 1 - sum(share for _, share in shares)))

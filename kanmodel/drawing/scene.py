@@ -1,4 +1,4 @@
-"""`Scene`: what the parts of a network's picture share."""
+"""`Scene`: the data that all parts of a network's picture share: layout, curves, colours and options."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class Scene:
 
     Attributes:
         topology: the network.
-        layout: where it stands.
+        layout: positions of nodes and curves.
         nodes: its nodes by id.
         curves: its kept edges, sampled.
         unit: of the contributions.
-        colors: numbers of the colours of the features that contribute most; the others share colour 0.
-        by_score: whether a link's opacity shows its score; else its width shows its contribution.
+        colors: colour indices of the features that contribute most; the others share colour 0.
+        by_score: whether a link's opacity shows its score; otherwise its width shows its contribution.
         fold: whether pruned parts are left out and counted.
-        bundled: whether the kept edges are links alone, without curves, of which there would be too many.
+        bundled: whether kept edges are drawn as links without curves, because there are too many.
     """
 
     topology: NetworkGraph
@@ -42,25 +42,25 @@ class Scene:
 
     @property
     def has_front(self) -> bool:
-        """Whether layers per step stand between the features and what the head reads."""
+        """Whether there are layers per step between the features and the head's inputs."""
         return any(row.kind == "front" for row in self.layout.rows)
 
     def ends(self, edge: TopologyEdge) -> tuple[Point, Point]:
-        """Where an edge leaves its source, above, and enters its target, below."""
+        """The ends of an edge: the top of its source, and the bottom of its target."""
         (x_source, y_source), (x_target, y_target) = self.layout.places[edge.source], self.layout.places[edge.target]
         above = CHIP / 2 if self.is_chip(self.nodes[edge.source]) else 0.0
         below = CHIP / 2 if self.is_chip(self.nodes[edge.target]) else 0.0
         return (x_source, y_source - above), (x_target, y_target + below)
 
     def is_chip(self, node: TopologyNode) -> bool:
-        """Whether a node has a name and a profile on it; else it is a dot."""
+        """Whether a node is a chip with name and profile; otherwise it is a dot."""
         return node.kept and node.kind not in ("feature", "subnode")
 
 
 def set_scene(
     topology: NetworkGraph, curves: Sequence[EdgeCurve], unit: str | None, fold: bool, color: Color = "score"
 ) -> Scene:
-    """Gives everything its place and its colour."""
+    """Computes the layout and assigns colours."""
     bundled = not curves and any(edge.kept for edge in topology.kan_edges)
     return Scene(
         topology=topology,

@@ -1,9 +1,9 @@
 """Styles of pictures: themes for light and dark, and a palette that is safe for colour-blind readers.
 
-The colours are those of Okabe and Ito (2008), as in the explorer. A class of an element stands for presentation
-attributes with literal colours, which every renderer of SVG understands; librsvg, Qt and CairoSVG know neither custom
-properties nor media queries. A picture that follows its reader (`auto`) has the light colours as attributes, and the
-dark ones in a media query, which beats attributes where it is understood.
+The colours are those of Okabe and Ito (2008), as in the explorer. Classes of elements are replaced by presentation
+attributes with literal colours, which all SVG renderers support; librsvg, Qt and CairoSVG support neither custom
+properties nor media queries. The theme `auto` has the light colours as attributes, and the dark ones in a media query,
+which takes precedence if it is supported.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 Theme = Literal["light", "dark", "auto"]
 
-N_COLORS = 6  # features that have a colour of their own
+N_COLORS = 6  # features with a colour of their own
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif"
 
 LIGHT = {
@@ -45,7 +45,7 @@ DARK = LIGHT | {
 }
 PALETTES = {"light": LIGHT, "dark": DARK, "auto": LIGHT}
 
-# Class to attributes; a colour is named as in the palettes. Where two classes set the same, the later one here wins.
+# Class -> attributes; colours are names in the palettes. If two classes set the same attribute, the later one wins.
 LOOKS: dict[str, dict[str, str]] = {
     "kanscope": {"fill": "ink", "font-family": FONT, "font-size": "11"},
     "paper": {"fill": "paper"},
@@ -118,4 +118,4 @@ def _write_dark() -> str:
 
 
 STYLE = _HOVER + _write_dark()
-"""The style element of a picture that follows its reader."""
+"""The style element of a picture with the theme `auto`."""

@@ -11,20 +11,20 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from kanmodel.drawing.style import STYLE, Theme, attributes_of
 from kanmodel.errors import NonFiniteError
 
-MAX_LABEL = 22  # characters of a name in a picture; its title has them all
-# What XML cannot hold, and what turns the direction of the text around.
+MAX_LABEL = 22  # most characters of a name in a picture; its title has the full name
+# Characters that XML does not allow, and bidirectional controls.
 _NOT_TEXT = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|[\u202a-\u202e\u2066-\u2069]")
 
 
 def new_picture(width: float, height: float, title: str, description: str, role: str) -> Element:
-    """An empty picture with its background, which scales to the place it is given.
+    """An empty picture with a background, which scales to the available space.
 
     Args:
-        width: in pixels, where nothing else decides.
-        height: likewise.
-        title: its name.
-        description: what it shows, for those who do not see it.
-        role: of the whole, by WAI-ARIA.
+        width: default width in pixels.
+        height: default height in pixels.
+        title: its title.
+        description: text alternative for screen readers.
+        role: its WAI-ARIA role.
     """
     size = {"width": width, "height": height, "viewBox": f"0 0 {width:g} {height:g}"}
     root = add(None, "svg", xmlns="http://www.w3.org/2000/svg", class_="kanscope", role=role, **size)
@@ -35,13 +35,13 @@ def new_picture(width: float, height: float, title: str, description: str, role:
 
 
 def add(parent: Element | None, tag: str, text: str | None = None, /, **attributes: object) -> Element:
-    """A new element in another, or a new root.
+    """Adds an element to another, or creates a root.
 
     Args:
-        parent: the element it goes into.
+        parent: the parent element; None for a root.
         tag: its name.
         text: its text.
-        **attributes: ``data_node`` is written ``data-node``, and ``class_`` ``class``; None is left out.
+        **attributes: ``data_node`` becomes ``data-node``, and ``class_`` ``class``; None is left out.
 
     Raises:
         NonFiniteError: a number is not finite.
@@ -54,14 +54,14 @@ def add(parent: Element | None, tag: str, text: str | None = None, /, **attribut
 
 
 def add_group(parent: Element, label: str, **attributes: object) -> Element:
-    """A group that stands for one thing; `label`, line by line, says it on hover and to a screen reader."""
+    """A group with a label, which is its tooltip and is read by screen readers."""
     group = add(parent, "g", role="img", aria_label=label.replace("\n", "; "), **attributes)
     add(group, "title", label)
     return group
 
 
 def add_name(parent: Element, name: str, length: int, **attributes: object) -> Element:
-    """A text of at most `length` characters; a longer name has a title with all of it."""
+    """A text of at most `length` characters; a longer name has the full name as its title."""
     text = add(parent, "text", shorten(name, length), **attributes)
     if len(name) > length:
         add(text, "title", name)
@@ -69,17 +69,17 @@ def add_name(parent: Element, name: str, length: int, **attributes: object) -> E
 
 
 def write_points(xs: Sequence[float], ys: Sequence[float]) -> str:
-    """Positions as the attribute ``points`` holds them.
+    """Formats positions for the attribute ``points``.
 
     Raises:
-        NonFiniteError: one is not finite.
+        NonFiniteError: a position is not finite.
     """
     require_finite(sum(xs) + sum(ys))
     return " ".join(f"{x:.2f},{y:.2f}" for x, y in zip(xs, ys, strict=True))
 
 
 def shorten(text: str, length: int = MAX_LABEL) -> str:
-    """A text of at most `length` characters, both ends of which stay: long names often differ in the last ones."""
+    """Shortens a text in the middle to at most `length` characters, because long names often differ at the end."""
     if len(text) <= length:
         return text
     end = (length - 1) // 2
@@ -87,7 +87,7 @@ def shorten(text: str, length: int = MAX_LABEL) -> str:
 
 
 def serialise(root: Element, theme: Theme) -> bytes:
-    """The document, UTF-8, in the colours of a theme; what an element states itself beats its classes."""
+    """The document in UTF-8, in the colours of a theme; an element's own attributes override its classes."""
     for element in root.iter():
         for name, value in attributes_of(element.get("class", ""), theme).items():
             if name not in element.attrib:
@@ -112,15 +112,15 @@ def _write(value: object) -> str:
 
 
 def require_finite(value: float) -> None:
-    """Lets no picture leave that holds NaN or infinity.
+    """Ensures that a picture contains no NaN or infinity.
 
     Raises:
-        NonFiniteError: the value is one of them.
+        NonFiniteError: the value is not finite.
     """
     if not isfinite(value):
         raise NonFiniteError("the picture must be finite, but a result of the model is not")
 
 
 def _clean(text: str) -> str:
-    """Without the characters that must not be in it, none of which is printable."""
+    """The text without characters that XML does not allow."""
     return text if text.isprintable() else _NOT_TEXT.sub("\N{REPLACEMENT CHARACTER}", text)

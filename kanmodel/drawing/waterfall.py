@@ -1,4 +1,4 @@
-"""The waterfall of one forecast, from the baseline's forecast, feature by feature, to the window's."""
+"""The waterfall chart of one forecast: from the baseline's forecast, feature by feature, to the window's."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from kanmodel.drawing.svg import add, add_group, shorten
 from kanmodel.drawing.words import write_amount, write_change
 
 ROW, BAR = 22.0, 14.0  # heights
-AXIS = 34.0  # room of what stands below
-N_FEATURES = 15  # drawn one by one; the rest together
+AXIS = 34.0  # height of the axis' labels
+N_FEATURES = 15  # features drawn individually; the rest are one bar
 
 
 @dataclass(frozen=True)
 class _Step:
-    """One bar: what it is called, the forecasts before and after it, and what else is said on hover."""
+    """One bar: its name, the forecasts before and after it, and a note for its tooltip."""
 
     name: str
     before: float
@@ -28,7 +28,7 @@ class _Step:
 
 
 def add_waterfall(root: Element, top: float, forecast: Forecast) -> float:
-    """Draws the waterfall of one forecast from `top` down, and returns where it ends."""
+    """Draws the waterfall of one forecast below `top`, and returns the y coordinate of its end."""
     steps = _take_steps(forecast)
     unit, bottom = forecast.unit, top + ROW * (len(steps) + 2)
     ends = [forecast.prediction, *(end for step in steps for end in (step.before, step.after))]
@@ -42,7 +42,7 @@ def add_waterfall(root: Element, top: float, forecast: Forecast) -> float:
 
 
 def _take_steps(forecast: Forecast) -> list[_Step]:
-    """The bars, largest contribution first; beyond `N_FEATURES` the rest is one bar."""
+    """The bars, largest contribution first; features beyond `N_FEATURES` are one bar."""
     contributions, start = forecast.contributions, forecast.baseline_prediction
     named, rest = split_features(np.abs(contributions), N_FEATURES)
     parts = [(forecast.features[number], float(contributions[number]), _note(forecast, number)) for number in named]
@@ -87,7 +87,7 @@ def _draw_step(root: Element, x: Scale, y: float, step: _Step, unit: str | None)
 
 
 def _draw_forecast(root: Element, x: Scale, y: float, name: str, value: float, unit: str | None) -> None:
-    """The forecast at one end, as a mark."""
+    """A mark for the forecast at one end."""
     group = add_group(root, f"{name}: {write_amount(value, unit)}", class_=name)
     add(group, "circle", class_="dot", cx=x.at(value), cy=y + 4 + BAR / 2, r=4)
     add(group, "text", name, x=LEFT - 12, y=y + 15, class_="end muted")

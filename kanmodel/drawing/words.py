@@ -1,4 +1,4 @@
-"""Texts in pictures: labels of nodes and edges, the cost of pruning, the shape of an edge."""
+"""Texts of pictures: labels of nodes and edges, the fidelity of pruning, the shape of an edge."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ N_NAMED = 3  # features of a profile
 
 
 def tell_node(node: TopologyNode, unit: str | None) -> str:
-    """Name, worth, and what the node is made of; a line for each."""
+    """Name, contribution, and profile of a node, one per line."""
     profile = ", ".join(f"{share:.0%} {name}" for name, share in list(node.profile.items())[:N_NAMED])
     return _join_lines(node.label, *tell_worth(node, unit), profile)
 
 
 def tell_edge(edge: TopologyEdge, curve: EdgeCurve | None, unit: str | None) -> str:
-    """Ends, worth and shape; a line for each."""
+    """Ends, contribution and shape of an edge, one per line."""
     share = "" if edge.share is None else f"{edge.share:.1%} of the unit's profile"
     return _join_lines(name_edge(edge), share, *tell_worth(edge, unit), tell_shape(curve) if curve else "")
 
@@ -27,7 +27,7 @@ def name_edge(edge: TopologyEdge) -> str:
 
 
 def tell_worth(part: TopologyNode | TopologyEdge, unit: str | None) -> list[str]:
-    """Contribution with its interval, backward score, and whether it is pruned, as far as there are such."""
+    """Contribution with its interval, backward score, and whether it is pruned, as far as known."""
     worth = []
     if part.contribution is not None:
         worth.append(f"mean |contribution| {write_amount(part.contribution, unit)}")
@@ -55,7 +55,7 @@ def tell_shape(curve: EdgeCurve) -> str:
 
 
 def tell_cost(topology: NetworkGraph, unit: str | None) -> str:
-    """What is kept, and what it costs."""
+    """The number of kept edges, and the fidelity with these."""
     edges, cost = topology.kan_edges, topology.fidelity
     kept = (
         f"{sum(edge.kept for edge in edges)} of {len(edges)} edges keep an R2 of {cost.r2:.3f} against the full model"
