@@ -237,7 +237,7 @@ def explanation_table(model: Model, explained: Explanation, number: int) -> Tabl
     table.add_row("forecast", "", "", f"{explained.predictions[0]:+.4f}")
     target = _target(model, number, output)
     if target is not None:
-        table.add_row("what came", "", "", f"{target:+.4f}")
+        table.add_row("actual value", "", "", f"{target:+.4f}")
     return table
 
 

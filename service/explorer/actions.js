@@ -1,4 +1,4 @@
-/** What every view offers of its data: the request behind it, and downloads. */
+/** The header of a view: its title, its request as a curl command, and downloads of its data and picture. */
 
 import { curlOf, reasonOf } from "./api.js";
 import { h } from "./dom.js";
@@ -8,7 +8,7 @@ import { rasterise, writeDrawing } from "./pictures.js";
 /** @typedef {Record<string, unknown>[]} Rows */
 
 /**
- * What a view shows, as data.
+ * The data of a view.
  *
  * @typedef {object} Shown
  * @property {Ask} ask the request behind it
@@ -19,10 +19,10 @@ import { rasterise, writeDrawing } from "./pictures.js";
  */
 
 /**
- * What stands over a view: its name, and its data to take away.
+ * The header of a view: its title and its downloads.
  *
  * @param {string} name
- * @param {() => Shown | undefined} shown what the view shows now; undefined before there is anything
+ * @param {() => Shown | undefined} shown the current data of the view; undefined before it is loaded
  * @param {boolean} [pictured] whether it has a picture
  */
 export function titleBar(name, shown, pictured = false) {
@@ -48,7 +48,7 @@ function actions(shown, pictured) {
     }
   };
   const copy = async (/** @type {Shown} */ { ask }) => {
-    said.textContent = (await copyText(curlOf(ask))) ? "copied" : "the browser does not let the page copy";
+    said.textContent = (await copyText(curlOf(ask))) ? "copied" : "the browser does not allow copying";
     setTimeout(() => (said.textContent = ""), 2000);
   };
   return h(
@@ -70,7 +70,7 @@ function actions(shown, pictured) {
 }
 
 /**
- * Buttons that save a drawing of the page as it is.
+ * Buttons that save a drawing of the page.
  *
  * @param {HTMLElement} place that holds it
  * @param {() => string} name of the file
@@ -93,7 +93,7 @@ export function pictureActions(place, name, what) {
 }
 
 /**
- * Has the browser save a file.
+ * Downloads a file.
  *
  * @param {string} name
  * @param {string} type
@@ -106,7 +106,7 @@ export function save(name, type, content) {
 }
 
 /**
- * Rows as CSV (RFC 4180), with the columns of all of them.
+ * Rows as CSV (RFC 4180), with the union of their columns.
  *
  * @param {Rows} rows
  */
@@ -136,7 +136,7 @@ export async function copyText(text) {
 }
 
 /**
- * The way for pages that are not served over TLS, where browsers keep the clipboard from them.
+ * The fallback for pages without TLS, which have no access to the clipboard.
  *
  * @param {string} text
  */

@@ -1,4 +1,4 @@
-/** All outputs of one window together: the targets and horizons of a model, with what adds most to each. */
+/** A table of all outputs of one window, with the largest contributions to each. */
 
 import "./vendor/d3.min.js";
 import { askJson, reasonOf } from "./api.js";
@@ -11,7 +11,7 @@ import { afterRest } from "./latest.js";
 /** @typedef {import("./windows.js").Window} Window */
 
 const REST = 300; // ms without a change
-const N_FEATURES = 8; // that have a column
+const N_FEATURES = 8; // features with a column
 const STRONG = 40; // % of the colour behind the largest contribution to an output
 
 /** @param {Page} page */
@@ -25,7 +25,7 @@ export function allOutputs(page) {
     "section",
     { class: "card stack" },
     h("h2", {}, "All outputs of this window"),
-    h("p", { class: "muted" }, "Contributions of the features that add or take most; colours are relative to each output."),
+    h("p", { class: "muted" }, "The largest contributions; colours are relative to each output."),
     problem,
     place,
   );

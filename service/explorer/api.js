@@ -1,11 +1,11 @@
-/** All that is asked of the service: its public API, relative to the page, with the key of the session. */
+/** The client of the service's public API, relative to the page, with the API key of the session. */
 
 import { h } from "./dom.js";
 
 /** @typedef {import("./schema.js").components["schemas"]} Schemas */
 
 /**
- * A request as data, so that it can be sent and shown alike.
+ * A request as data, which can be sent or displayed.
  *
  * @typedef {object} Ask
  * @property {string} path below `/v1/`
@@ -17,14 +17,14 @@ import { h } from "./dom.js";
 
 const ROOT = new URL("../v1/", document.baseURI);
 const KEY = "kanscope-key";
-const TIMEOUT = "600"; // s that the service may compute: who does not want to wait that long leaves the view
+const TIMEOUT = "600"; // s that the service may compute; leaving the view cancels a request
 
-/** An answer that is an error; the message is the service's own. */
+/** An error response, with the message of the service. */
 export class ApiError extends Error {
   /**
    * @param {number} status
    * @param {string} message
-   * @param {number} [retryAfter] seconds after which the service wants to be asked again
+   * @param {number} [retryAfter] seconds to wait before a retry
    */
   constructor(status, message, retryAfter = 0) {
     super(message);
@@ -34,7 +34,7 @@ export class ApiError extends Error {
 }
 
 /**
- * What is wrong, in words.
+ * The message of an error.
  *
  * @param {unknown} error
  */
@@ -43,7 +43,7 @@ export function reasonOf(error) {
 }
 
 /**
- * The address that a request goes to.
+ * The URL of a request.
  *
  * @param {Ask} ask
  * @returns {URL}
@@ -68,7 +68,7 @@ export function modelPath(model) {
 }
 
 /**
- * The JSON of an answer. The caller says of which schema it is.
+ * The JSON of a response. The caller states its schema.
  *
  * @template T
  * @param {Ask} ask
@@ -80,7 +80,7 @@ export async function askJson(ask, signal) {
 }
 
 /**
- * The text of an answer.
+ * The text of a response.
  *
  * @param {Ask} ask
  * @param {AbortSignal} [signal]
@@ -90,7 +90,7 @@ export async function askText(ask, signal) {
 }
 
 /**
- * Asks, and where the service wants a key asks the user for one.
+ * Sends a request; asks the user for an API key if the service requires one.
  *
  * @param {Ask} ask
  * @param {AbortSignal} [signal]
@@ -119,11 +119,11 @@ async function send(ask, signal) {
   throw new ApiError(response.status, message, Number(response.headers.get("Retry-After")) || 0);
 }
 
-/** @type {Promise<void> | undefined} the dialog that is open, for all requests that wait for it */
+/** @type {Promise<void> | undefined} the open dialog, shared by all requests that wait for it */
 let asked;
 
 /**
- * Asks for a key until one is given, and keeps it for the session.
+ * Asks for an API key, and stores it for the session.
  *
  * @param {boolean} refused whether one was given before
  * @returns {Promise<void>}
@@ -137,7 +137,7 @@ function askForKey(refused) {
       "form",
       { method: "dialog" },
       h("h2", { id: "key-title" }, "API key"),
-      h("p", {}, refused ? "That key is not known here. Try another." : "This service asks for a key."),
+      h("p", {}, refused ? "The service does not know that key. Try another." : "This service requires an API key."),
       h("label", { for: "key" }, "Key"),
       input,
       h("p", { class: "muted" }, "It is kept in this tab until you close it."),
@@ -157,7 +157,7 @@ function askForKey(refused) {
 }
 
 /**
- * A request as a command line. A key stands in it as a variable, not as itself.
+ * A request as a curl command. The API key is a variable in it, not its value.
  *
  * @param {Ask} ask
  * @returns {string}

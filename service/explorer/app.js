@@ -1,4 +1,4 @@
-/** The frame of the explorer: which model and view the address names, and the choices that lead to others. */
+/** The shell of the explorer: shows the model and view of the address, tabs, and the choice of model and output. */
 
 import { askJson, modelPath, reasonOf } from "./api.js";
 import { byId, h } from "./dom.js";
@@ -10,7 +10,7 @@ import { isPassing, tellProgress, waitForNext } from "./waiting.js";
 /** @typedef {import("./api.js").Schemas} Schemas */
 
 /**
- * What a view is given.
+ * The context of a view.
  *
  * @typedef {object} Page
  * @property {string} path of the model, for requests
@@ -19,13 +19,13 @@ import { isPassing, tellProgress, waitForNext } from "./waiting.js";
  * @property {Schemas["ModelInfo"]} model
  * @property {string} output name of the output
  * @property {string | null} unit of the output
- * @property {(view: string, values?: Record<string, string>) => string} link to another view, with what is chosen here
+ * @property {(view: string, values?: Record<string, string>) => string} link to another view, with the current choices
  * @property {(values: Record<string, string>, replace?: boolean) => Promise<void>} set changes values of this view's
- *   address, as a new entry of the history or in the place of the last, and settles when they are shown
+ *   address, as a new entry of the history or in place of the last, and settles when they are shown
  */
 
 /**
- * A view, built once for a model and an output, and brought up to date for each address.
+ * A view, created once for a model and an output, and updated for each address.
  *
  * @typedef {object} View
  * @property {HTMLElement} element
@@ -47,13 +47,13 @@ const VIEWS = {
 const place = byId("view");
 /** @type {{key: string, view: View} | undefined} */
 let current;
-/** @type {Schemas["ModelInfo"] | undefined} the model that was shown last */
+/** @type {Schemas["ModelInfo"] | undefined} the model shown last */
 let last;
 /** @type {Schemas["ModelList"]} */
 let list = { models: [], details: [] };
 let running = new AbortController();
 
-/** Shows what the address says, and tries again where the service can't answer yet; what was there stays till then. */
+/** Shows the view of the address; retries while the service is not ready, and keeps the previous view until then. */
 async function show() {
   running.abort();
   running = new AbortController();
@@ -113,7 +113,7 @@ async function showState(signal) {
 }
 
 /**
- * Says why a model is not to be had, which the service tells in its list alone.
+ * Throws the reason why a model is not available, which only the list of models has.
  *
  * @param {string} name
  * @param {string | undefined} version
@@ -148,10 +148,10 @@ function pageOf(path, chosen, version, model, output) {
 }
 
 /**
- * Changes values of the address, and shows what it then says.
+ * Changes values of the address, and shows the result.
  *
  * @param {Record<string, string>} values
- * @param {boolean} [replace] whether in the place of the last entry of the history
+ * @param {boolean} [replace] whether to replace the last entry of the history
  */
 function go(values, replace = false) {
   const state = readState(location.hash);
@@ -162,11 +162,11 @@ function go(values, replace = false) {
 }
 
 /**
- * The tabs, and the choice of model and output, which keep all else that is chosen.
+ * The tabs, and the choice of model and output, which keep all other choices.
  *
  * @param {string} chosen
  * @param {string} label of the view
- * @param {Schemas["ModelInfo"]} [model] where it is known already
+ * @param {Schemas["ModelInfo"]} [model] if already known
  * @param {string} [output]
  */
 function showFrame(chosen, label, model, output) {
@@ -196,7 +196,7 @@ function showFrame(chosen, label, model, output) {
 }
 
 /**
- * Puts elements in the place of others, and the focus on the one that stands where it was.
+ * Replaces elements by others, and moves the focus to the one at the same position.
  *
  * @param {HTMLElement} parent
  * @param {HTMLElement[]} children
@@ -207,7 +207,7 @@ function replaceKeepingFocus(parent, children) {
   children[focused]?.focus();
 }
 
-/** The models, and each version as `name/version` where there are several; a failed one says why when chosen. */
+/** The models, and each version as `name/version` if there are several; choosing a failed one shows the reason. */
 function modelOptions() {
   const label = (/** @type {string} */ name, /** @type {string} */ state) =>
     state === "ready" ? name : `${name} (${state})`;
@@ -220,7 +220,7 @@ function modelOptions() {
 }
 
 /**
- * Says what is wrong, and where there is something to see.
+ * Shows an error, and links to models that are ready.
  *
  * @param {unknown} error
  */
@@ -234,7 +234,7 @@ function tellProblem(error) {
     h(
       "div",
       { class: "card problem", role: "alert" },
-      h("h1", {}, "That can't be shown"),
+      h("h1", {}, "This can't be shown"),
       h("p", {}, reasonOf(error)),
       h("button", { type: "button", class: "main", onclick: () => void show() }, "Try again"),
       ...(others.length ? [h("p", {}, "Models that are ready:"), h("ul", {}, ...others)] : []),
@@ -243,7 +243,7 @@ function tellProblem(error) {
 }
 
 byId("skip").addEventListener("click", (event) => {
-  event.preventDefault(); // the address is that of the view
+  event.preventDefault(); // the address must stay that of the view
   place.focus();
 });
 addEventListener("hashchange", () => void show());

@@ -1,14 +1,14 @@
-/** The charts that the explorer draws itself, over Observable Plot. */
+/** Charts with Observable Plot: the fidelity curve, the waterfall, and bars of steps. */
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
 import { amount, signed } from "./figures.js";
 
-const CLASS = "plot"; // whose style the page's Content-Security-Policy lets in
+const CLASS = "plot"; // its style is allowed by the page's Content-Security-Policy
 
 /**
- * A chart whose name is read, and those of its marks that have one of their own; Plot names its groups after its marks,
- * which says nothing to anybody.
+ * A chart with labels for screen readers on itself and on marks that have one; Plot's own labels of groups, the names
+ * of their marks, are removed because they are of no use to a reader.
  *
  * @param {import("@observablehq/plot").PlotOptions} options
  */
@@ -21,10 +21,10 @@ export function plot(options) {
   return chart;
 }
 
-const LEAST_R2 = -1; // that is drawn; pruned to nearly nothing, a network may be thousands below
+const LEAST_R2 = -1; // lowest R2 drawn; that of a network with few edges may be in the negative thousands
 
 /**
- * What each number of edges costs, and where the rule stands on it.
+ * The fidelity curve: R2 over the number of kept edges, with the position of the rule.
  *
  * @param {{edges: number, r2: number}[]} curve
  * @param {number} edges
@@ -57,19 +57,19 @@ export function drawCost(curve, edges, r2) {
 
 /** @typedef {import("./api.js").Schemas["Explanation"]} Explanation */
 
-const MAX_BARS = 14; // of features; the others are one bar
-const MIN_NAME = 14; // characters of a name, at least
-const NAME_SHARE = 0.36; // of the width of a chart, for names at most
+const MAX_BARS = 14; // most bars of features; the others are one bar
+const MIN_NAME = 14; // fewest characters of a name
+const NAME_SHARE = 0.36; // largest share of a chart's width for names
 const CHARACTER = 6.4; // width
 const TICK = 70; // pixels of a chart for a tick
 
 /**
- * The way from the baseline's forecast to the forecast, a bar for each feature, the largest first.
+ * The waterfall from the baseline's forecast to the forecast, one bar per feature, the largest first.
  *
  * @param {Explanation} explanation
  * @param {string | null} unit
  * @param {number} width
- * @param {number[][]} window whose newest values stand beside the names
+ * @param {number[][]} window whose newest values are beside the names
  * @param {{name: string, std: number | null}[]} features
  */
 export function drawWaterfall(explanation, unit, width, window, features) {
@@ -121,7 +121,7 @@ export function drawWaterfall(explanation, unit, width, window, features) {
 }
 
 /**
- * A value without what is left of its rounding to float32, as −2.6e−8 for 0.
+ * A value without the error of its rounding to float32, such as −2.6e−8 for 0.
  *
  * @param {number} value
  * @param {number | null} std of its feature
@@ -131,7 +131,7 @@ function rounded(value, std) {
 }
 
 /**
- * Bars that each begin where the one before ends.
+ * Bars that each start where the previous one ends.
  *
  * @param {Record<string, number>} contributions
  * @param {number} start
@@ -152,7 +152,7 @@ function stack(contributions, start) {
 }
 
 /**
- * A colour between two, by CSS, which knows what the variables are in the light and in the dark.
+ * A colour between two, mixed by CSS, so that variables of the light and the dark theme work.
  *
  * @param {string} from
  * @param {string} to
@@ -162,7 +162,7 @@ export function mix(from, to) {
 }
 
 /**
- * A domain whose middle is 0.
+ * A domain that is symmetric about 0.
  *
  * @param {number[]} values
  */
@@ -172,7 +172,7 @@ export function symmetric(values) {
 }
 
 /**
- * How much each step matters.
+ * Mean |contribution| of each step.
  *
  * @param {{mean_abs_contribution: number, interval: number[]}[]} steps oldest first
  * @param {string | null} unit
@@ -199,7 +199,7 @@ export function drawSteps(steps, unit, width) {
 }
 
 /**
- * The room of a chart with a row for each name.
+ * Height and margins of a chart with a row for each name.
  *
  * @param {string[]} names
  * @param {number} height of a row
@@ -240,7 +240,7 @@ export function stepsOf(count, width) {
 }
 
 /**
- * Steps that have a tick, the newest among them.
+ * Steps with a tick, including the newest.
  *
  * @param {number} count
  * @param {number} width of the chart
@@ -251,7 +251,7 @@ function spaced(count, width) {
 }
 
 /**
- * A name that has room; of a longer one both ends, by which it is told from others.
+ * A name, shortened in the middle to fit, because long names often differ at the end.
  *
  * @param {string} name
  * @param {number} width of the chart

@@ -1,4 +1,4 @@
-/** What has changed from one model to another, as figures and tables of two columns and their difference. */
+/** The comparison of two models: figures, and tables of both values and their difference. */
 
 import { figure, h, table } from "./dom.js";
 import { amount, percent, range, signed } from "./figures.js";
@@ -8,7 +8,7 @@ import { withHelp } from "./help.js";
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {Schemas["EdgeChangeInfo"]} Edge */
 
-export const APART = 0.1; // model units between two curves, from which they bend differently
+export const APART = 0.1; // model units: curves that differ by more count as different
 const POINTS = 100; // percentage points of a share
 
 /**
@@ -43,7 +43,7 @@ export function tellFeatures({ features, confidence }) {
 }
 
 /**
- * The edges by what has become of them.
+ * The edges, grouped by how they changed.
  *
  * @param {Edge[]} edges
  */

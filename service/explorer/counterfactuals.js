@@ -1,4 +1,4 @@
-/** What must change for the forecast to be another: the smallest changes found, each to be laid over the window. */
+/** Counterfactuals: the smallest changes of the window for which the forecast reaches a target. */
 
 import { askJson, reasonOf } from "./api.js";
 import { h, table } from "./dom.js";
@@ -12,7 +12,7 @@ import { windowLink } from "./references.js";
 /** @typedef {import("./windows.js").Window} Window */
 
 /**
- * A way to the wanted forecast, or as near to it as was found.
+ * A change that reaches the wanted forecast, or comes as near to it as was found.
  *
  * @typedef {object} Answer
  * @property {{feature: string, unit: string | null, shift: number, shift_in_std: number | null}[]} changes
@@ -22,9 +22,9 @@ import { windowLink } from "./references.js";
  */
 
 const KINDS = { at_least: "at least", at_most: "at most", between: "between" };
-const REST = 300; // ms without a change of the window, after which is searched
-const MOST = "2"; // features that change together, if nothing else is wanted
-const N_SINGLE = 5; // answers that change one feature alone
+const REST = 300; // ms without a change of the window before a search
+const MOST = "2"; // default number of features that change together
+const N_SINGLE = 5; // answers that change a single feature
 
 /**
  * @param {Page} page
@@ -43,7 +43,7 @@ export function counterfactuals(page, { show, take }) {
   const element = h("div", { class: "stack" }, form.element, said, problem, found);
 
   /**
-   * Searches where the target or the window is another than before.
+   * Searches if the target or the window has changed.
    *
    * @param {Record<string, string>} values
    * @param {Window} window
@@ -111,7 +111,7 @@ function targetForm(page) {
   const element = h(
     "form",
     { class: "row target", novalidate: true, onsubmit: submit },
-    h("label", { for: "target" }, "The forecast is to be"),
+    h("label", { for: "target" }, "The forecast should be"),
     kind,
     low,
     upper,
@@ -148,7 +148,7 @@ async function ask({ path, version, output }, { target = "", most = MOST, beyond
   const [kind, ...bounds] = target.split(":");
   const numbers = bounds.map((bound) => (bound.trim() ? Number(bound) : NaN));
   if (!(kind in KINDS) || numbers.length !== (kind === "between" ? 2 : 1) || !numbers.every(Number.isFinite)) {
-    throw new Error("say in numbers what the forecast is to be");
+    throw new Error("enter the wanted forecast as a number");
   }
   const body = {
     ...{ instances: [window], output, target: { [kind]: kind === "between" ? numbers : numbers[0] } },
@@ -161,7 +161,7 @@ async function ask({ path, version, output }, { target = "", most = MOST, beyond
 }
 
 /**
- * The answers that change one feature alone, with the forecasts of their windows, the smallest first.
+ * The answers that change a single feature, with the forecasts of their windows, the smallest first.
  *
  * @param {Page} page
  * @param {Schemas["CounterfactualInfo"]} best which is left out
@@ -201,13 +201,13 @@ function tellFound(page, { reached, changes, prediction, new_prediction, nearest
   const { unit } = page;
   const [kind, ...bounds] = target.split(":");
   const wanted = `${KINDS[/** @type {keyof typeof KINDS} */ (kind)]} ${bounds.map((bound) => amount(Number(bound), unit)).join(" and ")}`;
-  if (reached && !changes.length) return [`The forecast is ${wanted} as it is.`];
+  if (reached && !changes.length) return [`The forecast is already ${wanted}.`];
   const how = reached
     ? `These are the smallest changes found that make the forecast ${wanted}.`
-    : `Not reached: of ${wanted}, the nearest found is ${amount(new_prediction, unit)}, from ${amount(prediction, unit)}.`;
-  const usual = near.typical === null ? "" : `, where ${amount(near.typical)} is usual between two`;
+    : `No change found makes the forecast ${wanted}; the nearest is ${amount(new_prediction, unit)}, from ${amount(prediction, unit)}.`;
+  const usual = near.typical === null ? "" : `; between two reference windows, ${amount(near.typical)} is usual`;
   return [
-    `${how} The first window is ${amount(near.distance)} standard deviations from the nearest real one, `,
+    `${how} The first window is ${amount(near.distance)} standard deviations from the nearest reference window, `,
     windowLink(page, near.index, `number ${near.index}`),
     `${usual}.`,
   ];
@@ -229,7 +229,7 @@ function listAnswers(answers, unit, show, take) {
       h("th", { scope: "row" }, h("label", { class: "answer" }, choice, words)),
       h("td", { class: "number" }, amount(prediction, unit)),
       h("td", { class: "number" }, amount(distance)),
-      h("td", { class: "number" }, h("button", { type: "button", onclick: () => take(window) }, "Take as the window")),
+      h("td", { class: "number" }, h("button", { type: "button", onclick: () => take(window) }, "Use as the window")),
     );
   });
   return table(["Change, at every step", "Forecast", "Distance, std", "To use"], rows);

@@ -1,4 +1,4 @@
-/** Elements without markup in strings: whatever a model or a feature is called, it stays text. */
+/** Creation of elements without markup in strings, so that names of models and features are always text. */
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -9,8 +9,8 @@ const SVG = "http://www.w3.org/2000/svg";
  *
  * @template {keyof HTMLElementTagNameMap} K
  * @param {K} tag
- * @param {Record<string, unknown>} attributes what is a function is listened with, as `onclick`; true stands alone, and
- *   null, undefined and false are left out
+ * @param {Record<string, unknown>} attributes functions are event listeners, such as `onclick`; true is an attribute
+ *   without a value, and null, undefined and false are left out
  * @param {...(Child | Child[])} children
  * @returns {HTMLElementTagNameMap[K]}
  */
@@ -50,7 +50,7 @@ function fill(element, attributes, children) {
 }
 
 /**
- * A table whose first column says what a row is of, and whose others are numbers.
+ * A table with a header in the first column and numbers in the others.
  *
  * @param {(Child | Child[])[]} names of the columns
  * @param {HTMLTableRowElement[]} rows
@@ -62,12 +62,12 @@ export function table(names, rows, attributes = {}) {
 }
 
 /**
- * A figure under its name.
+ * A number with its name.
  *
  * @param {string} name
  * @param {string} value
- * @param {string} [note] what it is to be read with
- * @param {Child} [label] what stands for the name, such as a term with its question mark
+ * @param {string} [note] an explanation
+ * @param {Child} [label] replaces the name, for example by a term with a question mark
  */
 export function figure(name, value, note, label = name) {
   return h(
@@ -80,7 +80,7 @@ export function figure(name, value, note, label = name) {
 }
 
 /**
- * A link whose address is made anew when it is about to be followed, so that it has all that is chosen then.
+ * A link whose address is updated just before it is followed, so that it has the current choices.
  *
  * @param {() => string} address
  * @param {string} label
@@ -92,7 +92,7 @@ export function freshLink(address, label) {
 }
 
 /**
- * The width that a chart has in its place.
+ * The width available to a chart.
  *
  * @param {Element} place
  */
@@ -113,7 +113,7 @@ export function byId(id) {
 }
 
 /**
- * A choice of one among a few, all in sight.
+ * A group of radio buttons.
  *
  * @param {string} legend what is chosen
  * @param {Record<string, string>} options labels by value

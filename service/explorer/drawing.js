@@ -1,4 +1,4 @@
-/** The pictures of the service, brought into the page and made to answer. */
+/** SVG pictures of the service, made interactive: hints, highlighting, keyboard navigation and links. */
 
 import { askText } from "./api.js";
 import { h } from "./dom.js";
@@ -18,7 +18,7 @@ const TURNS = ["ArrowUp", "ArrowDown"];
  */
 
 /**
- * Fetches a picture; its parts say what they are to screen readers alone, since `enliven` says it to all others.
+ * Fetches a picture; the titles of its parts are kept only for screen readers, because `enliven` shows hints instead.
  *
  * @param {Ask} ask
  * @param {AbortSignal} signal
@@ -35,14 +35,15 @@ export async function fetchDrawing(ask, signal) {
 }
 
 /**
- * Has the parts of a network answer: told of on hover, tap and focus, with what they are joined to; opened on click.
+ * Makes the parts of a network interactive: a hint and highlighted neighbours on hover, tap and focus; a link on click.
  *
  * @param {SVGSVGElement} root
- * @param {(part: SVGGElement) => string[]} tell lines about a part, its name first; none where there is nothing to say
+ * @param {(part: SVGGElement) => string[]} tell lines about a part, its name first; empty for no hint
  * @param {(key: string) => void} open an edge
- * @param {(part: Element) => void} [reveal] brings a part into sight that has the focus
+ * @param {(part: Element) => void} [reveal] scrolls to the part with the focus
  * @param {(node: string) => void} [choose] a node, by its id
- * @returns {HTMLElement} what holds the picture and listens: an SVG element that does is itself a stop of the tab key
+ * @returns {HTMLElement} the container of the picture, which has the listeners: an SVG element with listeners would be
+ *   a tab stop
  */
 export function enliven(root, tell, open, reveal = () => {}, choose) {
   const edges = /** @type {SVGGElement[]} */ ([...root.querySelectorAll("g.edge")]);
@@ -99,11 +100,11 @@ export function enliven(root, tell, open, reveal = () => {}, choose) {
 }
 
 /**
- * Sets parts of a network off against the others.
+ * Highlights parts of a network.
  *
  * @param {SVGSVGElement} root
  * @param {Iterable<Element>} all
- * @param {Element[]} lit none for no difference
+ * @param {Element[]} lit the highlighted parts; empty for no highlighting
  */
 export function lightParts(root, all, lit) {
   const chosen = new Set(lit);
@@ -112,11 +113,11 @@ export function lightParts(root, all, lit) {
 }
 
 /**
- * Makes a picture one stop of the tab key, inside which the arrows lead on: left and right through all parts in the
- * order of reading, up and down to the nearest part there, Home and End to the first and the last.
+ * Makes a picture a single tab stop with arrow-key navigation (roving tabindex): left and right through all parts in
+ * reading order, up and down to the nearest part, Home and End to the first and the last.
  *
  * @param {SVGSVGElement} root
- * @returns {(key: string) => boolean} moves the focus, and says whether the key is for that
+ * @returns {(key: string) => boolean} moves the focus, and returns whether the key was handled
  */
 function roveIn(root) {
   const parts = /** @type {SVGGElement[]} */ ([...root.querySelectorAll("g[tabindex='0']")]);
@@ -163,7 +164,7 @@ function nearestTo(parts, from, up) {
 }
 
 /**
- * Where a part stands: an edge at its box, not at its links.
+ * The position of a part; of an edge, that of its box.
  *
  * @param {SVGGElement} part
  */

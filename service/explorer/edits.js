@@ -1,4 +1,4 @@
-/** Windows made from others, value by value or feature by feature; none is changed itself. */
+/** Edits of windows, by value or by feature; they return new windows. */
 
 import "./vendor/d3.min.js";
 
@@ -40,7 +40,7 @@ function replaced(row, index, value) {
 }
 
 /**
- * How many values differ.
+ * The number of values that differ.
  *
  * @param {Window} window
  * @param {Window} before
@@ -50,7 +50,7 @@ export function countChanges(window, before) {
 }
 
 /**
- * The features that differ at any step, by number.
+ * The indices of features that differ at any step.
  *
  * @param {Window} window
  * @param {Window} before
@@ -60,7 +60,7 @@ export function changedFeatures(window, before) {
 }
 
 /**
- * A value as a feature can have it: whole where its values are, and without the noise of its digits.
+ * A valid value of a feature: whole if its values are, and rounded to significant digits.
  *
  * @param {number} value
  * @param {Feature} feature
@@ -70,7 +70,7 @@ export function fit(value, { integer }) {
 }
 
 /**
- * What a feature usually varies by, which is the measure of a change.
+ * The spread of a feature, the unit of changes.
  *
  * @param {Feature} feature
  */
@@ -79,7 +79,7 @@ export function spread({ std, integer }) {
 }
 
 /**
- * A step as people count it: 0 is the newest.
+ * The name of a step, counted back from the newest.
  *
  * @param {number} step row, 0 the oldest
  * @param {number} lookback

@@ -1,4 +1,4 @@
-/** Numbers as people read them. */
+/** Formatting of numbers. */
 
 const MINUS = "\u2212";
 
@@ -17,7 +17,7 @@ export function amount(value, unit) {
 }
 
 /**
- * With its sign, as in +1.64 K.
+ * With a sign, as in +1.64 K.
  *
  * @param {number} value
  * @param {string | null} [unit]
@@ -27,7 +27,7 @@ export function signed(value, unit) {
 }
 
 /**
- * With so many digits behind the point, and never as −0.
+ * With a fixed number of decimals, and never −0.
  *
  * @param {number} value
  * @param {number} digits
@@ -37,7 +37,7 @@ export function fixed(value, digits) {
 }
 
 /**
- * As in 18.6 %.
+ * A share as a percentage, as in 18.6 %.
  *
  * @param {number} share
  */
@@ -46,7 +46,7 @@ export function percent(share) {
 }
 
 /**
- * As in 0.31 to 0.42.
+ * An interval, as in 0.31 to 0.42.
  *
  * @param {number[] | null | undefined} interval
  */

@@ -1,4 +1,4 @@
-/** The picture of a network as one forecast goes through it, and what its parts add. */
+/** The picture of a network with the contributions (conductance) of all edges and nodes to one forecast. */
 
 import { h, table } from "./dom.js";
 import { amount, signed } from "./figures.js";
@@ -13,7 +13,7 @@ const DOT = 9; // radius of the feature that adds most
 const MIN_DOT = 2;
 
 /**
- * Gives each part of the picture the colour and the size of what passes through it, whatever it had of another forecast.
+ * Sets colour and width of each part of the picture by its contribution, replacing those of another forecast.
  *
  * @param {SVGSVGElement} root
  * @param {Flow} flow
@@ -59,7 +59,7 @@ function largest(values) {
 }
 
 /**
- * How much of it all the picture shows, and how exactly in is out.
+ * A sentence on the share of contributions that the picture shows, and on completeness at the nodes.
  *
  * @param {SVGSVGElement} root
  * @param {Flow} flow
@@ -74,8 +74,9 @@ export function tellCarried(root, flow, topology, unit) {
   const total = flow.nodes.find(({ id }) => id === into)?.outgoing ?? 0;
   const apart = Math.max(0, ...flow.nodes.map(({ incoming, outgoing }) => Math.abs(incoming - outgoing)));
   return (
-    `Colour and width are what an edge adds to this forecast. At every node what comes in goes out, within ` +
-    `${amount(apart, unit)}. The edges drawn bring ${signed(drawn, unit)} of ${signed(total, unit)} into the output.`
+    `Colour and width show an edge's contribution to this forecast. At every node, incoming and outgoing ` +
+    `contributions are equal within ${amount(apart, unit)}. The edges drawn carry ${signed(drawn, unit)} of ` +
+    `${signed(total, unit)} into the output.`
   );
 }
 

@@ -1,4 +1,4 @@
-/** What passes through the network for one forecast: each edge's and node's part, and that nothing is lost at any. */
+/** Contributions of all edges and nodes to one forecast (conductance), and their sums into and out of each node. */
 
 import { edgeKey } from "./graph.js";
 
@@ -62,7 +62,7 @@ export function readFlow({ layers = [], prediction, baseline_prediction }, topol
 }
 
 /**
- * What the nodes before a KAN bring into it.
+ * Contributions of the nodes before a KAN.
  *
  * @param {Schemas["LayerContributions"][]} layers
  * @param {Schemas["TopologyResponse"]} topology

@@ -1,4 +1,4 @@
-/** A forecast in words and figures, and as rows. */
+/** The summary of a forecast: figures, accuracy, warnings, and rows for the download. */
 
 import { symmetric } from "./charts.js";
 import { figure, h } from "./dom.js";
@@ -7,7 +7,7 @@ import { withHelp } from "./help.js";
 
 /** @typedef {import("./api.js").Schemas} Schemas */
 
-const N_WARNINGS = 5; // that are spelled out
+const N_WARNINGS = 5; // warnings shown; the rest are counted
 
 /**
  * @param {Schemas["Explanation"]} explanation
@@ -36,7 +36,7 @@ export function tellForecast(explanation, unit, note) {
 }
 
 /**
- * Values that the model was not trained on, of which a forecast says little.
+ * Warnings of values outside the training range.
  *
  * @param {Schemas["ExplainResponse"]} answer
  */
@@ -49,7 +49,7 @@ export function tellWarnings({ warnings, warnings_omitted: omitted = 0 }) {
 }
 
 /**
- * What the two colours mean.
+ * The legend of the two colours.
  *
  * @param {string} up
  * @param {string} down

@@ -1,10 +1,10 @@
-/** Nodes and edges of a topology, as all views name and order them. */
+/** Names and order of a topology's nodes and edges, the same in all views. */
 
 /** @typedef {import("./api.js").Schemas["GraphNode"]} Node */
 /** @typedef {import("./api.js").Schemas["GraphEdge"]} Edge */
 
 /**
- * The name of an edge within its network, as addresses have it.
+ * The key of an edge within its network, as used in addresses.
  *
  * @param {{stage: string, layer: number | string, i: number | string, j: number | string}} edge
  */
@@ -22,7 +22,7 @@ export function edgeId({ stage, layer, i, j }) {
 }
 
 /**
- * What people call the nodes, by their ids.
+ * The labels of nodes, by id.
  *
  * @param {{nodes: Node[]}} topology
  * @returns {Map<string, string>}
@@ -32,7 +32,7 @@ export function labelsOf({ nodes }) {
 }
 
 /**
- * What a node is called where no topology says it, by its id: `lstm 3`, `head 1:0`, a feature or an output by its name.
+ * The label of a node without a topology, from its id: `lstm 3`, `head 1:0`, or the name of a feature or output.
  *
  * @param {string} id
  */
@@ -41,7 +41,7 @@ export function nameNode(id) {
 }
 
 /**
- * What people call an edge.
+ * The label of an edge.
  *
  * @param {{source: string, target: string}} edge
  * @param {Map<string, string>} labels of the nodes
@@ -51,7 +51,7 @@ export function nameEdge({ source, target }, labels) {
 }
 
 /**
- * The edges that have a function, those that contribute most first.
+ * The edges with a function, largest contributions first.
  *
  * @param {{edges: Edge[]}} topology
  */

@@ -1,4 +1,4 @@
-/** What each feature added at each step, as a map whose cells are chosen by pointer, touch or arrows. */
+/** The heat map of contributions by feature and step; cells are chosen by pointer, touch or arrow keys. */
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";

@@ -1,35 +1,35 @@
-/** What the terms of the page mean: a sentence each, where they stand. */
+/** Explanations of terms, opened by the question mark beside each term. */
 
 import { h } from "./dom.js";
 
-const GAP = 6; // pixels between a button and what it opens, and to the rim of the window
+const GAP = 6; // pixels between a button and its explanation, and to the edge of the window
 const TERMS = {
-  "R²": "How much of the full model's forecasts the pruned network or the formula still gives: 1 is all of it, 0 no more than their mean.",
-  MAE: "The mean absolute error: by how much forecasts miss what came, on average, in the target's unit.",
+  "R²": "How well the pruned network or the formula reproduces the full model's forecasts: 1 is exactly, 0 is no better than their mean.",
+  MAE: "The mean absolute error: the average distance of forecasts from the actual values, in the target's unit.",
   contribution:
     "How much a part moves the forecast away from the baseline, in the target's unit; |contribution| is its magnitude, averaged over the reference windows.",
   score:
-    "pykan's measure of how strongly a part acts on the output, in model units; it depends on how the data is scaled, which a contribution does not.",
+    "pykan's measure of how strongly a part acts on the output, in model units; unlike a contribution, it depends on the scaling of the data.",
   opacity: "How dark an edge is drawn: tanh(3 × score), as in pykan's pictures; a faint edge has a low score.",
   verdict:
-    "Whether a feature matters: important, weak or negligible by its share of all contributions and how sure that is; disconnected if no path leads to the output.",
-  share: "A feature's part of the sum of all features' mean |contribution|.",
-  price: "How complicated a function is, as pykan counts it: 1 for a straight line, 2 for a sine, more for rarer ones.",
-  complexity: "The prices of all functions in a formula added up, and one: a small number is a short formula.",
-  residual: "How far the contributions' sum is from the difference that they explain; exact contributions leave 0.",
+    "Whether a feature matters: important, weak or negligible by its share of all contributions and the interval of that share; disconnected if no path leads to the output.",
+  share: "A feature's mean |contribution| divided by the sum over all features.",
+  price: "How complicated a function is, as in pykan: 1 for a straight line, 2 for a sine, more for rarer functions.",
+  complexity: "The sum of the prices of all functions in a formula, plus one: a small number is a short formula.",
+  residual: "The difference between the sum of the contributions and the change that they explain; 0 if the contributions are exact.",
   error: "The largest estimated error of any single contribution here, in the target's unit.",
   ablation:
     "The forecast that the network still makes without the edges that are pruned and removed, each replaced by its mean over the reference windows.",
-  profile: "What a node is made of: the share of each feature in the node's own value, over the reference windows.",
+  profile: "The composition of a node: the share of each feature in the node's own value, over the reference windows.",
 };
 
 /** @typedef {keyof typeof TERMS} Term */
 
-/** @type {HTMLElement | undefined} the one sentence that is open */
+/** @type {HTMLElement | undefined} the open explanation */
 let note;
 
 /**
- * A question mark that says what a term means, on click, touch and Enter; Escape or a click elsewhere closes it.
+ * A question mark that opens the explanation of a term on click, touch or Enter; Escape or a click elsewhere closes it.
  *
  * @param {Term} term
  */
@@ -96,7 +96,7 @@ function toggle(button, term) {
 }
 
 /**
- * Under the button, or above it where there is no room.
+ * Places the explanation below the button, or above it if there is no space.
  *
  * @param {HTMLElement} opened
  * @param {HTMLElement} button

@@ -2,7 +2,7 @@
 
 import { byId, h } from "./dom.js";
 
-const GAP = 10; // pixels from what a hint speaks of, and from the rim of the window
+const GAP = 10; // pixels between a hint and its part, and to the edge of the window
 
 /** @typedef {{left: number, top: number, right: number, bottom: number}} Box */
 
@@ -11,7 +11,7 @@ const GAP = 10; // pixels from what a hint speaks of, and from the rim of the wi
  *
  * @param {Element} part
  * @param {string[]} lines the first is the name
- * @param {Element[]} [lit] what else is to stay in sight
+ * @param {Element[]} [lit] other parts that must stay visible
  */
 export function showHint(part, lines, lit = []) {
   const hint = byId("hint");
@@ -32,7 +32,7 @@ export function showHint(part, lines, lit = []) {
 }
 
 /**
- * Where a hint may stand, inside the window: beside its part, and beside all that is lit.
+ * The position of a hint inside the window, outside its part and all highlighted parts.
  *
  * @param {Box} own
  * @param {Box[]} boxes
@@ -74,7 +74,7 @@ function shared(a, b) {
   return width > 0 && height > 0 ? width * height : 0;
 }
 
-/** Takes the hint away. */
+/** Hides the hint. */
 export function hideHint() {
   byId("hint").hidden = true;
 }

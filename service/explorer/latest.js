@@ -1,8 +1,8 @@
-/** Work that is asked for faster than it is done. */
+/** Coalescing of work that is requested faster than it is done, and debouncing. */
 
 /**
- * Runs one piece of work at a time, and after it the one that was asked for last; those between are left out. Nothing is
- * cut short, so that something is shown however fast the asking is.
+ * Runs one task at a time, then the latest requested one; those in between are skipped. A running task is not
+ * cancelled, so that something is shown however fast the requests are.
  *
  * @template T
  * @param {(what: T) => Promise<void>} work
@@ -27,7 +27,7 @@ export function latestOnly(work) {
 }
 
 /**
- * Runs work after a rest, from the last asking on.
+ * Debounces work: runs it after a rest without further requests.
  *
  * @returns {{after: (rest: number, work: () => void) => void, stop: () => void}} `rest` in ms
  */

@@ -1,4 +1,4 @@
-/** A formula in Python's notation, set as mathematics (MathML Core, which browsers know without a library). */
+/** Formulas in Python's notation, typeset as MathML Core, which browsers support without a library. */
 
 const MATHML = "http://www.w3.org/1998/Math/MathML";
 const MINUS = "\u2212";
@@ -19,7 +19,7 @@ const TOKEN = /\s*(\d+(?:\.\d*)?(?:e[+-]?\d+)?|[A-Za-z_]\w*|\*\*|[-+*/(),])/y;
 export function setFormula(expression) {
   return addends(parse(expression)).map(({ sign, tree }, index) => {
     const term = level(tree) < 2 ? fence(set(tree)) : set(tree);
-    const form = index ? "infix" : "prefix"; // which decides on the room around it
+    const form = index ? "infix" : "prefix"; // determines the space around it
     const before = sign < 0 ? [operator(MINUS, form)] : index ? [operator("+", form)] : [];
     return element("math", {}, element("mrow", {}, ...before, term));
   });
@@ -71,7 +71,7 @@ export function parse(expression) {
     return { kind: "call", text, parts };
   };
   const tree = sum();
-  if (at < tokens.length) throw new Error(`“${tokens[at]}” is too much in ${expression}`);
+  if (at < tokens.length) throw new Error(`unexpected “${tokens[at]}” in ${expression}`);
   return tree;
 }
 
@@ -82,7 +82,7 @@ function split(expression) {
   while (TOKEN.lastIndex < expression.trimEnd().length) {
     const start = TOKEN.lastIndex;
     const found = TOKEN.exec(expression);
-    if (!found) throw new Error(`“${expression.slice(start)}” is no formula`);
+    if (!found) throw new Error(`“${expression.slice(start)}” is not a formula`);
     tokens.push(found[1]);
   }
   return tokens;
@@ -129,7 +129,7 @@ function set(tree) {
 }
 
 /**
- * What stands between two factors: a point before a number, else nothing.
+ * The operator between two factors: a dot before a number, otherwise nothing.
  *
  * @param {Tree} second
  */

@@ -1,4 +1,4 @@
-/** The reference window that is nearest to one that is none, and how far it is. */
+/** The reference window nearest to a window of one's own, and its distance. */
 
 import { askJson } from "./api.js";
 import { h } from "./dom.js";
@@ -11,7 +11,7 @@ import { windowLink } from "./references.js";
 /** @typedef {import("./windows.js").Window} Window */
 
 const REST = 400; // ms
-const ANYTHING = 1e30; // which every forecast is below, so that nothing is searched for
+const ANYTHING = 1e30; // above every forecast, so that the search has nothing to do
 
 /** @param {Page} page */
 export function nearestReference(page) {
@@ -35,7 +35,7 @@ export function nearestReference(page) {
     element.hidden = false;
   };
 
-  /** @param {Window | undefined} window none where it is a reference window itself */
+  /** @param {Window | undefined} window undefined for a reference window */
   const set = (window) => {
     running.abort();
     running = new AbortController();

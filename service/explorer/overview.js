@@ -1,4 +1,4 @@
-/** Forecast against what came, over time: where a window is chosen by what happened in it. */
+/** The chart of forecasts and actual values over time, on which a window is chosen, and the largest errors. */
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
@@ -14,13 +14,13 @@ import { loadMoments, nameMoment, windowLink } from "./references.js";
 /** @typedef {import("./references.js").Moment} Moment */
 
 const HEIGHT = 190;
-const [TOP, RIGHT, BOTTOM, LEFT] = [20, 36, 26, 44]; // of the chart, around its lines
+const [TOP, RIGHT, BOTTOM, LEFT] = [20, 36, 26, 44]; // margins of the chart
 const TICK = 88; // pixels of a date
-const APART = 3; // usual gaps between windows that part two runs
-const ROOM = 1.4; // pixels of a window, at least: beyond the width of the screen the chart is scrolled
+const APART = 3; // gap between two runs, in usual gaps between windows
+const ROOM = 1.4; // least pixels per window: a chart wider than the screen is scrolled
 const WIDEST = 4000;
 const N_WORST = 20;
-const PAGE = 20; // windows that a page key stands for
+const PAGE = 20; // windows per page key
 const FORBIDDEN = 403;
 /** @type {Record<string, {label: string, order: (error: number) => number}>} */
 const WORST = {
@@ -33,7 +33,7 @@ const WORST = {
 export function overview(page) {
   /** @type {Moment[]} */
   let moments = [];
-  let chosen = 0; // the window that is shown, or that it was made from
+  let chosen = 0; // the window shown, or that it was made from
   let at = 0; // the one pointed at
   /** @type {ReturnType<typeof drawMoments> | undefined} */
   let drawn;
@@ -50,11 +50,11 @@ export function overview(page) {
   const beside = h("div", { class: "stack beside" }, kind.element, worst);
   const element = h(
     "section",
-    { class: "card overview", hidden: true, "aria-label": "Forecasts and what came" },
+    { class: "card overview", hidden: true, "aria-label": "Forecasts and actual values" },
     h(
       "div",
       { class: "stack" },
-      h("div", { class: "between" }, h("h2", {}, "Forecasts and what came"), colorKey("forecast", "what came")),
+      h("div", { class: "between" }, h("h2", {}, "Forecasts and actual values"), colorKey("forecast", "actual")),
       said,
       scroll,
     ),
@@ -77,7 +77,7 @@ export function overview(page) {
     point(chosen, false);
     reveal();
   };
-  /** Scrolls to where the keys or the choice are. */
+  /** Scrolls to the cursor or the chosen window. */
   const reveal = () => {
     const x = Number(drawn?.mark(at).getAttribute("x1"));
     const { scrollLeft: left, clientWidth: room } = scroll;
@@ -86,7 +86,7 @@ export function overview(page) {
   const point = (/** @type {number} */ index, isTold = true) => {
     at = Math.max(0, Math.min(moments.length - 1, index));
     const lines = tell(moments[at], page.unit);
-    stage.setAttribute("aria-label", "Forecasts over time: left and right lead through the windows, Enter shows one");
+    stage.setAttribute("aria-label", "Forecasts over time: left and right move through the windows, Enter shows one");
     stage.setAttribute("aria-valuemin", "0");
     stage.setAttribute("aria-valuemax", String(moments.length - 1));
     stage.setAttribute("aria-valuenow", String(at));
@@ -162,9 +162,9 @@ function tell(moment, unit) {
  */
 function tellErrors(moments, unit) {
   const errors = moments.flatMap(({ error }) => (error === undefined ? [] : [error]));
-  if (!errors.length) return `${moments.length} windows; what came is not known. A click shows a forecast.`;
+  if (!errors.length) return `${moments.length} windows; the actual values are not known. Click to show a forecast.`;
   const mae = d3.mean(errors, Math.abs);
-  return `Mean absolute error ${amount(mae, unit)} in ${errors.length} windows. A click explains a forecast.`;
+  return `Mean absolute error ${amount(mae, unit)} in ${errors.length} windows. Click to explain a forecast.`;
 }
 
 /**
@@ -182,7 +182,7 @@ function worstRow(moment, page) {
 }
 
 /**
- * The windows in their order, a line for each run of them, since reference windows may be parts of a longer time.
+ * The windows in order, with a line for each run, because reference windows may be parts of a longer series.
  *
  * @param {Moment[]} moments
  * @param {number} chosen place of the window that is shown; −1 where it is none of them
@@ -202,7 +202,7 @@ function drawMoments(moments, chosen, unit, width) {
     marginRight: RIGHT,
     marginTop: TOP,
     marginBottom: BOTTOM,
-    ariaLabel: "Forecasts, and what came, over time",
+    ariaLabel: "Forecasts and actual values over time",
     x: {
       ...{ label: null, domain: [0, Math.max(1, rows.length - 1)], tickSize: 0 },
       ticks: chooseTicks(starts, rows.length, room),
@@ -221,7 +221,7 @@ function drawMoments(moments, chosen, unit, width) {
   const scale = chart.scale("x");
   const cursor = svg("line", { class: "cursor", y1: TOP, y2: HEIGHT - BOTTOM });
   chart.append(cursor);
-  /** Where the pointer or the keys are. */
+  /** The cursor of pointer or keys. */
   const mark = (/** @type {number} */ place) => {
     for (const end of ["x1", "x2"]) cursor.setAttribute(end, String(scale?.apply(place)));
     return cursor;
@@ -231,7 +231,7 @@ function drawMoments(moments, chosen, unit, width) {
 }
 
 /**
- * The run that each window is of: a new one begins where far more time has passed than usual between two.
+ * The run of each window: a new run starts after a gap that is much longer than usual.
  *
  * @param {Moment[]} moments
  */
@@ -243,7 +243,7 @@ function numberRuns(moments) {
 }
 
 /**
- * Places of the axis that have a name: where runs begin, as far as there is room, or else evenly spaced.
+ * Positions of the axis' labels: the starts of runs, as far as there is space, or evenly spaced.
  *
  * @param {{place: number}[]} starts
  * @param {number} count of windows
@@ -259,7 +259,7 @@ function chooseTicks(starts, count, room) {
 }
 
 /**
- * Names of places of the axis: the day, at the first of several.
+ * Labels of the axis: the day, at the first position of each.
  *
  * @param {Moment[]} moments
  */

@@ -1,4 +1,4 @@
-/** The paths through one node: found by its name, chosen in the picture, and left again. */
+/** Restriction of the network to the paths through one node, found by name or chosen in the picture. */
 
 import { askJson } from "./api.js";
 import { h } from "./dom.js";
@@ -9,7 +9,7 @@ import { percent } from "./figures.js";
 /** @typedef {Schemas["GraphNode"]} Node */
 
 /**
- * The node of an address, if the output that is shown has it.
+ * The node of an address, if the shown output has it.
  *
  * @param {Record<string, string>} values
  * @param {string} output
@@ -19,7 +19,7 @@ export function chosenNode({ through }, output) {
 }
 
 /**
- * Search for a node, and what says which one is chosen.
+ * The search field for a node, and the status of the chosen one.
  *
  * @param {import("./app.js").Page} page
  */
@@ -58,7 +58,7 @@ export function pathsControl(page) {
   };
   /**
    * @param {string | undefined} through id of the chosen node
-   * @param {Topology} topology what is on its paths, and not even the node where the rule prunes it
+   * @param {Topology} topology the part on its paths, without the node itself if it is pruned
    */
   const set = (through, topology) => {
     const node = topology.nodes.find(({ id }) => id === through);
@@ -81,7 +81,7 @@ async function askNodes(page) {
 }
 
 /**
- * The node of a name: that has it, or that begins with it, or else has it somewhere.
+ * The node of a name: an exact match, or one that starts with it, or one that contains it.
  *
  * @param {Node[]} nodes
  * @param {string} text
@@ -106,17 +106,17 @@ function match(nodes, text) {
  * @param {Topology} topology
  */
 function tellPaths(name, kept, { edges, graph }) {
-  if (!kept) return `The rule prunes ${name}: no path that it keeps leads through it.`;
+  if (!kept) return `${name} is pruned: no kept path leads through it.`;
   const taking = edges.filter(({ kind }) => kind === "edge").length;
   return `${name} takes part in ${taking} of ${graph.edges.total} edges. Escape shows all again.`;
 }
 
 /**
- * How much of an edge's input comes from a feature: its share in the node that the edge leaves.
+ * The share of a feature in an edge's input: its share in the profile of the edge's source.
  *
  * @param {Topology} topology
  * @param {string | undefined} through id of the chosen node
- * @returns {{name: string, share: (edge: {source: string}) => number} | undefined} nothing where it is no feature
+ * @returns {{name: string, share: (edge: {source: string}) => number} | undefined} undefined if it is not a feature
  */
 export function sharesOf({ nodes }, through) {
   const feature = nodes.find(({ id, kind }) => id === through && kind === "feature");
@@ -126,7 +126,7 @@ export function sharesOf({ nodes }, through) {
 }
 
 /**
- * What the input of an edge is made of, each feature with the way to all its edges.
+ * The profile of an edge's input, each feature with a link to its paths.
  *
  * @param {Node | undefined} source of the edge
  * @param {(node: string) => string} link to the paths through a node

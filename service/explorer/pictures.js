@@ -1,4 +1,4 @@
-/** Pictures as files that look outside of the page as they do in it. */
+/** Export of pictures as SVG and PNG files that look the same outside the page. */
 
 import { h, svg } from "./dom.js";
 
@@ -6,12 +6,12 @@ const INHERITED = [
   ...["fill", "stroke", "stroke-width", "stroke-opacity", "fill-opacity", "stroke-dasharray", "stroke-linejoin"],
   ...["stroke-linecap", "font-family", "font-size", "font-weight", "text-anchor", "font-variant", "white-space"],
 ];
-const OWN = ["opacity", "display"]; // which a child does not have from its parent
-const SHARP = 2; // pixels of a PNG for one of the page
+const OWN = ["opacity", "display"]; // properties that are not inherited
+const SHARP = 2; // pixels of a PNG per CSS pixel
 
 /**
- * A drawing of the page as a document of its own: its styles as attributes with literal colours, which librsvg, Qt and
- * CairoSVG understand, on the paper of the page.
+ * A drawing as a standalone document, with the page's background and with styles as attributes with literal colours,
+ * which librsvg, Qt and CairoSVG support.
  *
  * @param {SVGSVGElement} drawing
  */
@@ -51,7 +51,7 @@ function fixLooks(original, copy, isRoot, paint) {
   copy.removeAttribute("style");
 }
 
-/** @returns {(color: string) => string} any colour of CSS as `rgb(…)`, of which every program knows the form */
+/** @returns {(color: string) => string} converts any CSS colour to `rgb(…)`, which all programs support */
 function literalColors() {
   const canvas = h("canvas", { width: 1, height: 1 });
   const context = canvas.getContext("2d", { willReadFrequently: true });

@@ -1,4 +1,4 @@
-/** By which rule the network is pruned: a slider over the rules that differ, and what the rule costs. */
+/** The pruning rule: a slider over fidelities or thresholds that keep different edges, and the cost of the rule. */
 
 import { askJson } from "./api.js";
 import { figure, h, segments } from "./dom.js";
@@ -22,7 +22,7 @@ const STOPS = {
 };
 
 /**
- * The part of a request that says by which rule the network is pruned.
+ * The pruning rule as the query of a request.
  *
  * @param {Record<string, string>} values of the address
  */
@@ -65,7 +65,7 @@ export function pruningControl(page) {
   let by = "fidelity";
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
-  let begun = false; // whether the present move of the slider has its entry in the history
+  let begun = false; // whether the current move of the slider already has an entry in the history
   const say = (/** @type {number} */ value) => {
     said.textContent = by === "fidelity" ? `R² ≥ ${value}` : `score > ${value}`;
     slider.setAttribute("aria-valuetext", said.textContent);
@@ -95,7 +95,7 @@ export function pruningControl(page) {
     say(value);
   };
   /**
-   * Leaves out the stops that change nothing, once it is known which these are; the slider stays where it is by then.
+   * Removes the stops that change nothing, once they are known; the slider keeps its position.
    *
    * @param {AbortSignal} signal
    */
@@ -121,7 +121,7 @@ function nearest(stops, value) {
 }
 
 /**
- * The stops of a rule that keep different numbers of edges; of those that keep the same the default, or else the last.
+ * The stops of a rule that keep different numbers of edges; of those with the same number the default, or the last.
  *
  * @param {Page} page
  * @param {"fidelity" | "threshold"} by
@@ -138,7 +138,7 @@ async function distinctStops(page, by, signal) {
 }
 
 /**
- * How many edges each fidelity keeps: those of the metric that needs the fewest.
+ * The number of edges for each fidelity, with the metric that needs the fewest.
  *
  * @param {Page} page
  * @param {AbortSignal} signal
@@ -154,7 +154,7 @@ async function countByFidelity(page, signal) {
 }
 
 /**
- * How many edges each threshold keeps, which no curve says: nodes have thresholds of their own.
+ * The number of edges for each threshold, which is on no curve, because nodes have their own thresholds.
  *
  * @param {Page} page
  * @param {AbortSignal} signal
@@ -170,7 +170,7 @@ async function countByThreshold(page, signal) {
 }
 
 /**
- * The fewest edges that keep an R², as every larger number of them does.
+ * The fewest edges with at least an R², such that every larger number also has it.
  *
  * @param {Curve} curve from all edges to none
  * @param {number} fidelity

@@ -1,4 +1,4 @@
-/** The reference windows of a model: when they were, what was forecast, and what came. */
+/** The reference windows of a model, with times, forecasts and actual values. */
 
 import "./vendor/d3.min.js";
 import { askJson } from "./api.js";
@@ -15,17 +15,17 @@ import { freshLink } from "./dom.js";
  * @property {string | null} time
  * @property {number} forecast
  * @property {number | undefined} came
- * @property {number | undefined} error of the forecast: above 0 where it was too high
+ * @property {number | undefined} error of the forecast: above 0 if it was too high
  */
 
-const PAGE = 1000; // windows of an answer, at most
-const MOST = 10 * PAGE; // that are asked for
+const PAGE = 1000; // most windows of a response
+const MOST = 10 * PAGE; // most windows that are loaded
 
 /** @type {WeakMap<Page, Promise<Moment[]>>} */
 const known = new WeakMap();
 
 /**
- * The reference windows in the order of time, asked for once.
+ * The reference windows in time order, loaded once.
  *
  * @param {Page} page
  * @returns {Promise<Moment[]>}
@@ -33,7 +33,7 @@ const known = new WeakMap();
 export function loadMoments(page) {
   const loading = known.get(page) ?? askMoments(page);
   known.set(page, loading);
-  loading.catch(() => known.delete(page)); // so that they are asked for again
+  loading.catch(() => known.delete(page)); // so that loading is retried
   return loading;
 }
 
@@ -58,7 +58,7 @@ async function askMoments({ path, version, output, model }) {
 }
 
 /**
- * The first reference window of a day, or of the time after it; the last where there is none.
+ * The first reference window of a day or after it; the last if there is none.
  *
  * @param {string} day such as 2013-03-01
  * @param {Page} page
@@ -70,7 +70,7 @@ export async function findDay(day, page) {
 }
 
 /**
- * A link to the explanation of a reference window, with all else that is chosen when it is followed.
+ * A link to the explanation of a reference window, with all other choices at the time it is followed.
  *
  * @param {Page} page
  * @param {number} index
@@ -81,7 +81,7 @@ export function windowLink(page, index, label) {
 }
 
 /**
- * A reference window by its time, or by its number where that is unknown.
+ * The label of a reference window: its time, or its index if that is unknown.
  *
  * @param {{index: number, time: string | null}} moment
  */

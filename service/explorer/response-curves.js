@@ -1,4 +1,4 @@
-/** The forecast over a shift of each feature, all else as it is, with this window's place on each curve. */
+/** Response curves: the forecast over a shift of each feature, with the other features unchanged. */
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
@@ -13,17 +13,17 @@ import { afterRest } from "./latest.js";
 /** @typedef {import("./app.js").Page} Page */
 /** @typedef {import("./windows.js").Window} Window */
 
-const REACH = 2; // of a feature's spread, up and down
+const REACH = 2; // range of shifts, in spreads of the feature, up and down
 const POINTS = 21;
-const N_FIRST = 12; // curves that are drawn before all are wanted
-const REST = 250; // ms without a change, after which they are asked for
-const WIDTH = 218; // of a curve, about; two are side by side even on a phone
+const N_FIRST = 12; // curves drawn before all are requested
+const REST = 250; // ms without a change before they are requested
+const WIDTH = 218; // approximate width of a curve; two fit side by side on a phone
 const HEIGHT = 116;
 
 /**
  * @param {Page} page
- * @param {(index: number, by: number | undefined) => void} take shifts a feature; undefined where the reader is to say
- *   by how much
+ * @param {(index: number, by: number | undefined) => void} take shifts a feature; undefined lets the user enter the
+ *   shift
  */
 export function responseCurves({ path, version, output, unit, model: { features } }, take) {
   const rest = afterRest();
@@ -109,7 +109,7 @@ function curveButton(feature, unit, take) {
   let chart;
   const click = (/** @type {MouseEvent} */ event) => {
     const at = event.clientX - (chart?.getBoundingClientRect().left ?? 0);
-    take(event.detail ? chart?.scale("x")?.invert?.(at) : undefined); // a key has no place
+    take(event.detail ? chart?.scale("x")?.invert?.(at) : undefined); // a key has no position
   };
   const element = h("button", { type: "button", class: "response", onclick: click });
   /**
@@ -121,7 +121,7 @@ function curveButton(feature, unit, take) {
   const set = (curve, prediction, domain, width) => {
     chart = drawCurve(feature, curve, prediction, domain, width);
     chart.removeAttribute("role");
-    chart.setAttribute("aria-hidden", "true"); // what it shows is said
+    chart.setAttribute("aria-hidden", "true"); // the button's label describes it
     const [low, high] = /** @type {[number, number]} */ (d3.extent(curve.predictions));
     const { values } = curve;
     const span = `shifted by ${signed(values[0])} to ${signed(values[values.length - 1], feature.unit)}`;

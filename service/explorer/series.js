@@ -1,4 +1,4 @@
-/** The values of a window over its steps, beside other windows; a point of a line is dragged to another value. */
+/** Charts of a window's features over its steps, together with other windows; values are changed by dragging points. */
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
@@ -15,14 +15,14 @@ import { amount } from "./figures.js";
  * The windows whose lines are drawn.
  *
  * @typedef {object} Lines
- * @property {Window} window that is shown, and changed
- * @property {Window} [before] as it was before it was changed
- * @property {Window} [other] that it is compared with
- * @property {Window} [answer] that has the wanted forecast
+ * @property {Window} window the shown window, which can be changed
+ * @property {Window} [before] the window before it was changed
+ * @property {Window} [other] the baseline
+ * @property {Window} [answer] a window with the wanted forecast
  */
 
 /**
- * What happens when a point is moved: the window with it, and how long in ms nothing may follow until it counts.
+ * Called when a point is moved, with the new window and the ms to wait for further moves.
  *
  * @callback Change
  * @param {Window} window
@@ -30,11 +30,11 @@ import { amount } from "./figures.js";
  * @returns {void}
  */
 
-const WIDTH = 300; // of a chart, at least
+const WIDTH = 300; // least width of a chart
 const HEIGHT = 124;
-const SLACK = 0.5; // of a feature's spread, above and below its values, to drag into
-const NUDGE = 0.1; // of its spread that an arrow moves a point
-const PAGE = 10; // arrows that a page key stands for
+const SLACK = 0.5; // space above and below the values for dragging, in spreads of the feature
+const NUDGE = 0.1; // move of a point by an arrow key, in spreads of the feature
+const PAGE = 10; // arrow keys per page key
 const KEY_REST = 500; // ms
 const LOOKS = {
   window: { stroke: "var(--up)", strokeWidth: 2 },
@@ -49,7 +49,7 @@ const NAMES = {
   answer: "with the wanted forecast",
 };
 
-/** What the kinds of lines are. */
+/** The legend of the lines. */
 function lineKey() {
   return Object.entries(NAMES).map(([kind, label]) => {
     const { stroke, strokeWidth = 1, strokeDasharray = null } = /** @type {any} */ (LOOKS)[kind];
@@ -60,7 +60,7 @@ function lineKey() {
 }
 
 /**
- * A chart for each of some features.
+ * Charts of some features.
  *
  * @param {Schemas["ModelInfo"]} model
  * @param {Change} change
@@ -141,7 +141,7 @@ function seriesChart(feature, index, lookback, change, choose) {
   const move = (/** @type {number} */ value, /** @type {number} */ rest) => {
     lines = { ...lines, before: lines.before ?? lines.window };
     lines.window = withValue(lines.window, step, index, fit(value, feature));
-    if (held) draw(); // else it is drawn as it is shown
+    if (held) draw(); // otherwise it is drawn when it is shown
     change(lines.window, rest);
   };
   const placeOf = (/** @type {PointerEvent} */ event) => {
@@ -151,7 +151,7 @@ function seriesChart(feature, index, lookback, change, choose) {
   const stepAt = (/** @type {PointerEvent} */ event) =>
     Math.round(chart?.scale("x")?.invert?.(placeOf(event).x) ?? 0) + lookback - 1;
   const begin = (/** @type {PointerEvent} */ event) => {
-    const isTouch = event.pointerType === "touch"; // which elsewhere than on the handle scrolls the page
+    const isTouch = event.pointerType === "touch"; // touch scrolls the page except on the handle
     moved = false;
     if (isTouch && event.target !== handle) return;
     if (!isTouch) take(stepAt(event));
@@ -191,7 +191,7 @@ function seriesChart(feature, index, lookback, change, choose) {
    * @param {number} room
    */
   const set = (given, room) => {
-    if (held) return; // a point is on its way, and has the say
+    if (held) return; // a point is being dragged
     lines = given;
     width = room;
     const key = JSON.stringify([width, Object.entries(lines).map(([kind, rows]) => [kind, rows?.map((row) => row[index])])]);
@@ -206,7 +206,7 @@ function seriesChart(feature, index, lookback, change, choose) {
 }
 
 /**
- * What a slider is to those who do not see it.
+ * The ARIA attributes of a slider.
  *
  * @param {Feature} feature
  * @param {number} value
@@ -218,7 +218,7 @@ function describe({ name, unit, min, max }, value, when) {
     "aria-label": `${name} over the steps: left and right choose a step, up and down change its value`,
     "aria-valuenow": value.toFixed(6),
     "aria-valuetext": `${amount(value, unit)}, ${when}`,
-    "aria-valuemin": Math.min(value, min ?? value).toFixed(6), // without an exponent, which ARIA does not know
+    "aria-valuemin": Math.min(value, min ?? value).toFixed(6), // without an exponent, which ARIA does not allow
     "aria-valuemax": Math.max(value, max ?? value).toFixed(6),
   };
 }
@@ -232,7 +232,7 @@ function clamp(value, [low, high]) {
 }
 
 /**
- * What a chart spans: its lines, and some room to drag into.
+ * The y domain of a chart: its lines, and some space for dragging.
  *
  * @param {Feature} feature
  * @param {number} index

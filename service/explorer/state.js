@@ -1,4 +1,4 @@
-/** What is shown, as the address says it: `#/edge?model=…&edge=head/0/7/3`. There is no other state. */
+/** The state of the page, all of which is in the address: `#/edge?model=…&edge=head/0/7/3`. */
 
 import { groupsFit } from "./groups.js";
 
@@ -29,8 +29,8 @@ export function writeState({ view, values }) {
 }
 
 /**
- * What of a state holds for another model as well: a window of one's own where both models have the same inputs, an
- * edge where both have the same network, and whatever is a choice of the person.
+ * The part of a state that is also valid for another model: a window of one's own if both models have the same inputs,
+ * an edge if both have the same network, and all settings of the display.
  *
  * @param {Record<string, string>} values
  * @param {ModelInfo} before
@@ -51,7 +51,7 @@ export function carry(values, before, after) {
     edge: () => isSameNetwork,
     without: () => isSameNetwork,
     window: fits,
-    from: () => false, // a reference window of the same number may be another
+    from: () => false, // reference windows of two models differ
     baseline: fits,
     groups: (groups) => groupsFit(groups, after),
   };
@@ -59,7 +59,7 @@ export function carry(values, before, after) {
 }
 
 /**
- * What a window for a model must have: its steps and features.
+ * The shape of a model's windows: its steps and features.
  *
  * @param {ModelInfo} model
  */

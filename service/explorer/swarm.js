@@ -1,4 +1,4 @@
-/** The contributions of all reference windows, feature by feature, coloured by the feature's value: a beeswarm. */
+/** The beeswarm of all reference windows' contributions by feature, coloured by the feature's value. */
 
 import "./vendor/d3.min.js";
 import "./vendor/plot.umd.min.js";
@@ -26,18 +26,18 @@ import { nameMoment } from "./references.js";
  * @property {number} value of the feature at the newest step
  * @property {number} contribution
  * @property {number} color from 0, the lowest values of the feature, to 1
- * @property {number} [y] where in the rows it stands
+ * @property {number} [y] position
  */
 
-const MOST = 1000; // windows of an answer
+const MOST = 1000; // most windows of a response
 const N_ROWS = 14; // features
 const ROW = 30; // pixels
 const DOT = 1.7; // radius
-const BIN = 2 * DOT; // pixels in which dots stand over each other
-const FILLED = 0.86; // of a row, by dots
-const RANK = [0.05, 0.95]; // quantiles of a value that have the ends of the colours
+const BIN = 2 * DOT; // pixels of a stack of dots
+const FILLED = 0.86; // share of a row's height that dots fill
+const RANK = [0.05, 0.95]; // quantiles of a value at the ends of the colour scale
 const [TOP, RIGHT, BOTTOM] = [6, 14, 40];
-const NEAR = 14; // pixels from the pointer to the dot that it means
+const NEAR = 14; // largest distance of the pointer from a dot, in pixels
 const CHARACTER = 6.4;
 
 /** @param {Page} page */
@@ -156,7 +156,7 @@ export function swarm(page) {
 const TURNS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /**
- * The dot beside another: the next of its feature by contribution, or one of the next feature's for the same window.
+ * The neighbour of a dot: the next of its feature by contribution, or that of the next feature for the same window.
  *
  * @param {Dot[]} dots
  * @param {Dot | undefined} at
@@ -202,7 +202,7 @@ function makeDots({ windows }, features) {
 function tellSwarm({ windows, reference_windows: all }, count) {
   const which = windows.length < all ? `the first ${windows.length} of ${all} reference windows` : `${all} reference windows`;
   const rows = count > N_ROWS ? `The ${N_ROWS} strongest of ${count} features; each` : "Each";
-  return `${rows} dot is one of ${which}, the ring this window. A click shows a window.`;
+  return `${rows} dot is one of ${which}, the ring is this window. Click to show a window.`;
 }
 
 /**
@@ -243,7 +243,7 @@ function drawSwarm(dots, unit, width) {
   );
   const find = (/** @type {number} */ left, /** @type {number} */ top) => tree.find(left, top, NEAR)?.dot;
   const circles = chart.querySelectorAll("circle");
-  /** The dot that is meant, which is marked; it is the one that was given or a copy of it. */
+  /** Marks the dot that is meant: the given one or a copy of it. */
   const mark = (/** @type {Dot} */ { index, row }) => {
     const place = placed.findIndex((dot) => dot.index === index && dot.row === row);
     for (const circle of chart.querySelectorAll(".meant")) circle.classList.remove("meant");
@@ -252,7 +252,7 @@ function drawSwarm(dots, unit, width) {
   };
   const rings = names.map((name, row) => svg("circle", { "data-ring": name, cy: y?.apply(row), r: 6 }));
   chart.append(svg("g", { fill: "none", stroke: "currentColor", "stroke-width": 2 }, ...rings));
-  /** Moves the rings to the contributions of a window; at the rim where these are beyond all others. */
+  /** Moves the rings to the contributions of a window; those beyond all dots are at the edge. */
   const ring = (/** @type {Record<string, number>} */ contributions) =>
     names.forEach((name, row) => {
       const value = contributions[name];
@@ -263,7 +263,7 @@ function drawSwarm(dots, unit, width) {
 }
 
 /**
- * Dots of a row that would cover each other, over each other as far as the row is high.
+ * Stacks dots of a row that would overlap, within the height of the row.
  *
  * @param {Dot[]} dots
  * @param {(contribution: number) => number} pixel

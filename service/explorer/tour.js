@@ -1,4 +1,4 @@
-/** A first visit is shown round in five steps, and no other. */
+/** The tour of a first visit, in five steps. */
 
 import { h } from "./dom.js";
 
@@ -7,32 +7,32 @@ const STEPS = [
   {
     at: "#tabs",
     title: "One model, seen from several sides",
-    text: "Each tab is a view of the same model. The address holds all that you choose, so that you can send it on.",
+    text: "Each tab is a view of the same model. The address contains all your choices, so you can share it.",
   },
   {
     at: ".stage",
     title: "The network",
-    text: "Features at the bottom, the forecast on top, a curve on every edge. Point at a part to see what it is worth; click a node to see its paths alone, or an edge for its function.",
+    text: "Features at the bottom, the forecast on top, a curve on every edge. Point at a part to see its contribution; click a node to see only its paths, or an edge for its function.",
   },
   {
     at: ".prune",
     title: "How much of it is needed",
-    text: "The slider leaves out weak edges. The figures below say at once what that costs.",
+    text: "The slider prunes weak edges. The figures below show what that costs.",
   },
   {
     at: '#tabs a[href^="#/forecast"]',
     title: "Why this forecast?",
-    text: "The forecast view takes one window, from the reference data or your own, and says what each feature added.",
+    text: "The forecast view explains one window, from the reference data or your own, by the contribution of each feature.",
   },
   {
     at: ".help",
-    title: "What a word means",
-    text: "A question mark says in a sentence what the term beside it means. This tour is under Model if you want it again.",
+    title: "What a term means",
+    text: "A question mark explains the term beside it. You can start this tour again under Model.",
   },
 ];
 
 /**
- * Whether to show a visitor round: one who asks, or who is here for the first time and is no test.
+ * Whether to show the tour: if it is requested, or on a first visit that is not by a test.
  *
  * @param {Record<string, string>} values of the address
  */
@@ -40,7 +40,7 @@ export function isWanted({ tour }) {
   return tour === "show" || (!navigator.webdriver && readSeen() === null);
 }
 
-/** Shows round, on the network view; whoever leaves it is not asked again. */
+/** Shows the tour on the network view; closing it ends it for good. */
 export function showRound() {
   if (document.querySelector(".tour")) return;
   let number = 0;
@@ -81,12 +81,12 @@ export function showRound() {
   next.focus({ preventScroll: true });
 }
 
-/** @returns {string | null} null before the first visit, and where the browser keeps nothing */
+/** @returns {string | null} null before the first visit */
 function readSeen() {
   try {
     return localStorage.getItem(KEY);
   } catch {
-    return "unknown"; // whoever would be asked on every visit is asked on none
+    return "unknown"; // without storage the tour would be shown on every visit
   }
 }
 
@@ -94,6 +94,6 @@ function writeSeen() {
   try {
     localStorage.setItem(KEY, "seen");
   } catch {
-    // a browser that keeps nothing is one that is not asked either
+    // without storage the tour is not shown either
   }
 }

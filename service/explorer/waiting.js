@@ -1,30 +1,30 @@
-/** Says that an answer takes long, and waits before the service is asked again. */
+/** The status of slow requests, and retries with backoff while the service is not ready. */
 
 import { ApiError } from "./api.js";
 import { byId, h } from "./dom.js";
 
-const SLOW = 1000; // ms after which waiting is worth a word
-const LONGEST = 15; // s between two tries
-const PASSING = [408, 429, 502, 503, 504]; // statuses of what another try may mend
+const SLOW = 1000; // ms before a status is shown
+const LONGEST = 15; // most s between two tries
+const PASSING = [408, 429, 502, 503, 504]; // statuses that are retried
 
 /**
- * Whether the same request may be answered later.
+ * Whether a request may succeed if it is retried.
  *
  * @param {unknown} error
  */
 export function isPassing(error) {
-  return error instanceof ApiError ? PASSING.includes(error.status) : error instanceof TypeError; // as fetch has it
+  return error instanceof ApiError ? PASSING.includes(error.status) : error instanceof TypeError; // a network error of fetch
 }
 
 /**
- * Counts the seconds of work that takes long.
+ * Shows the elapsed seconds of slow work.
  *
- * @param {AbortSignal} signal of the work, after which nothing more is said
+ * @param {AbortSignal} signal of the work; aborting it hides the status
  * @returns {() => void} ends it
  */
 export function tellProgress(signal) {
   const begun = performance.now();
-  const tell = () => say(`The service is computing, ${Math.round((performance.now() - begun) / 1000)} s so far …`);
+  const tell = () => say(`The service is computing; ${Math.round((performance.now() - begun) / 1000)} s so far …`);
   const timer = setInterval(tell, SLOW);
   const end = () => {
     clearInterval(timer);
@@ -35,7 +35,7 @@ export function tellProgress(signal) {
 }
 
 /**
- * Waits for the next try, longer each time, and as long as the service wants at least.
+ * Waits before a retry: longer each time, and at least as long as the service's Retry-After.
  *
  * @param {unknown} error
  * @param {number} tries how often it was tried

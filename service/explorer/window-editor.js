@@ -1,4 +1,4 @@
-/** The shown window with other values: cell by cell, or a whole feature shifted or held. */
+/** The editor of a window: changes single values, or shifts a feature or holds it constant at all steps. */
 
 import { h } from "./dom.js";
 import { changedFeatures, countChanges, fit, nameStep, withFeature, withValue } from "./edits.js";
@@ -8,8 +8,8 @@ import { amount } from "./figures.js";
 /** @typedef {import("./series.js").Change} Change */
 /** @typedef {import("./windows.js").Window} Window */
 
-const N_NAMED = 3; // features that are named as changed
-const TYPE_REST = 600; // ms in which somebody types on
+const N_NAMED = 3; // changed features that are named
+const TYPE_REST = 600; // ms without typing before a value is used
 
 /**
  * @param {Page} page
@@ -97,8 +97,8 @@ export function windowEditor({ model: { features, lookback } }, change, { choose
   };
 
   /**
-   * @param {Window} given that is shown
-   * @param {Window} [before] as it was, where it was changed
+   * @param {Window} given the shown window
+   * @param {Window} [before] the window before it was changed
    */
   const set = (given, before) => {
     window = given;

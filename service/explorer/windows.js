@@ -1,4 +1,4 @@
-/** Windows to explain: read from JSON or a table, and written into the address. */
+/** Windows to explain: parsed from JSON or a table, and packed into the address. */
 
 import "./vendor/d3.min.js";
 
@@ -26,8 +26,8 @@ import "./vendor/d3.min.js";
 const SEGMENT = "segment"; // a column that changes at each gap, which no window crosses
 
 /**
- * The window in a text: what :predict takes, an array of rows, or a table whose columns are named as the features; as
- * JSON in the forms that pandas writes, or with commas, semicolons or tabs. Of a table the last rows are the window.
+ * Parses a window: a body of :predict, an array of rows, or a table whose columns have the names of the features, as
+ * JSON in pandas' formats, or with commas, semicolons or tabs. The last rows of a table are the window.
  *
  * @param {string} text
  * @param {ModelInfo} model
@@ -130,7 +130,7 @@ function asWindows(windows) {
  * @returns {unknown}
  */
 function theOne(windows) {
-  if (windows.length !== 1) throw new Error(`there are ${windows.length} windows, and one can be shown: give one of them`);
+  if (windows.length !== 1) throw new Error(`there are ${windows.length} windows, but only one can be shown: give one of them`);
   return windows[0];
 }
 
@@ -164,7 +164,7 @@ function readRecords(records, model) {
 }
 
 /**
- * A table whose fields are parted by the mark that the header has most of; beside semicolons a number may have a comma.
+ * A table with the separator that is most frequent in its header; with semicolons, numbers may have a decimal comma.
  *
  * @param {string} text
  * @param {ModelInfo} model
@@ -172,7 +172,7 @@ function readRecords(records, model) {
 function readTable(text, model) {
   const head = text.split("\n", 1)[0];
   const marks = d3.sort([",", ";", "\t"], (mark) => -head.split(mark).length);
-  const [header, ...rows] = d3.dsvFormat(marks[0]).parseRows(text); // `parse` makes a function, which the policy forbids
+  const [header, ...rows] = d3.dsvFormat(marks[0]).parseRows(text); // `parse` creates a function, which the policy forbids
   const read = (/** @type {string | undefined} */ field) => {
     const value = marks[0] === ";" ? field?.trim().replace(",", ".") : field?.trim();
     return value ? Number(value) : NaN;
@@ -195,7 +195,7 @@ function pick(names, rows, { features, lookback }) {
   const missing = features.find(({ name }) => !names.includes(name));
   if (missing) throw new Error(`the column ${missing.name} is missing`);
   if (!Array.isArray(rows) || rows.length < lookback) {
-    throw new Error(`${lookback} rows are needed, and there are ${Array.isArray(rows) ? rows.length : "none"}`);
+    throw new Error(`${lookback} rows are needed, but there are ${Array.isArray(rows) ? rows.length : "none"}`);
   }
   const places = features.map(({ name }) => names.indexOf(name));
   const wanted = new Set(places);
@@ -235,7 +235,7 @@ function problemOf(row, number, features) {
 }
 
 /**
- * A window as an address can hold it.
+ * Packs a window for the address.
  *
  * @param {Window} window
  * @returns {Promise<string>}
@@ -248,7 +248,7 @@ export async function packWindow(window) {
 }
 
 /**
- * The window of an address.
+ * Unpacks the window of an address.
  *
  * @param {string} packed
  * @param {ModelInfo} model
@@ -262,7 +262,7 @@ export async function unpackWindow(packed, model) {
     );
     text = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate-raw"))).text();
   } catch {
-    throw new Error("the address holds no whole window");
+    throw new Error("the window in the address is incomplete");
   }
   return readWindow(text, model);
 }

@@ -1,12 +1,12 @@
-/** A picture that fits its place at first, and is then zoomed and moved in it. */
+/** Zooming and panning of a picture, which initially fits its container. */
 
 import { h } from "./dom.js";
 
-const STEP = 1.5; // of a button or a key
+const STEP = 1.5; // zoom factor of a button or key
 const LARGEST = 12;
 
 /**
- * A place for a picture, with its buttons.
+ * A container for a picture, with zoom buttons.
  *
  * @param {string} name of the region
  */
@@ -28,10 +28,10 @@ export function zoomable(name) {
     ),
     stage,
   );
-  const control = attach(stage); // the picture is there before the library is
+  const control = attach(stage); // the picture is shown before the library is loaded
 
   /**
-   * Moves a part into sight.
+   * Pans to a part.
    *
    * @param {Element} part
    */
@@ -79,7 +79,7 @@ function sizeOf({ clientWidth, clientHeight }) {
 }
 
 /**
- * Whether a gesture is for the picture: scrolling the page over it is not, nor is dragging while all of it is in sight.
+ * Whether a gesture is for the picture: scrolling the page is not, nor is dragging while all of the picture is visible.
  *
  * @param {any} event
  * @param {number} scale

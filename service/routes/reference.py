@@ -36,7 +36,7 @@ router = APIRouter(tags=["models"], dependencies=[READ, Depends(refuse_other_tha
 async def list_reference_windows(
     served: TheModel, parts: TheParts, deadline: TheDeadline, query: Annotated[ReferencesQuery, Query()]
 ) -> Response:
-    """Lists the windows that global explanations are computed on: when they were, what was forecast, and what came.
+    """Lists the windows that global explanations are computed on, with times, forecasts and actual values.
 
     As one of them it is training data: the setting `reference_windows` turns this off, and the answer is then 403.
     """

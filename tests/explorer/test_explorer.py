@@ -178,7 +178,7 @@ def test_the_bars_of_a_waterfall_lead_from_the_baseline_to_the_forecast(server, 
 
 
 def test_the_heat_map_and_the_flow_are_those_of_the_forecast(server, open_tab):
-    """There is a cell for each feature and step, and at every node what comes in goes out."""
+    """There is a cell for each feature and step, and at every node incoming and outgoing contributions are equal."""
     page = open_tab(server).show("forecast?model=nyc-weather&window=ref:7")
     answer = explain(server, server.get(f"{MODEL}/reference/7").json()["instance"], detail="flow")
     expect(page.locator('svg[aria-label^="Contribution of each feature"] rect')).to_have_count(24 * 20)

@@ -99,7 +99,7 @@ def test_where_there_is_nothing_to_compare_with_it_says_so(pair, open_tab):
     """A model whose inputs no other has gets a sentence, not an error."""
     tab = open_tab(pair)
     page = tab.show("compare?model=unlike")
-    expect(page.locator("main")).to_contain_text("no other version here")
+    expect(page.locator("main")).to_contain_text("no other version")
     expect(page.locator("#against")).to_be_hidden()
     assert tab.problems == []
 

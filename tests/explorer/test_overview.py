@@ -1,4 +1,4 @@
-"""A forecast is chosen by what happened: on the chart of forecasts and what came, by its error, by its date."""
+"""A forecast is chosen by what happened: on the chart of forecasts and actual values, by its error, by its date."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_the_largest_errors_are_listed(server, open_tab, windows, errors):
 
 
 def test_the_nearest_reference_window_of_ones_own_is_named(server, open_tab):
-    """Of a pasted or changed window the nearest real one is said with its distance, and leads there."""
+    """Of a pasted or changed window the nearest reference window is named with its distance, and linked."""
     page = open_tab(server).show(SHOWN)
     nearest = page.locator(".nearest")
     expect(nearest).to_be_hidden()
@@ -157,7 +157,7 @@ def test_models_without_targets_and_times_have_their_forecasts(serve, open_tab, 
     with serve(tmp_path) as client:
         tab = open_tab(client)
         page = tab.show("forecast?window=ref:3")
-        expect(page.locator(".overview")).to_contain_text("160 windows; what came is not known")
+        expect(page.locator(".overview")).to_contain_text("160 windows; the actual values are not known")
         expect(page.locator(".beside")).to_be_hidden()
         chart(page).focus()
         page.keyboard.press("ArrowRight")

@@ -105,7 +105,7 @@ def test_a_node_that_the_rule_prunes_says_so(server, open_tab):
     assert kept_edges(page).count() > 0
     page.get_by_label("folded").check()
     expect(kept_edges(page)).to_have_count(0)
-    expect(page.locator(".paths")).to_contain_text("The rule prunes")
+    expect(page.locator(".paths")).to_contain_text("is pruned: no kept path")
     page.get_by_role("button", name="Show all").click()
     expect(kept_edges(page)).not_to_have_count(0)
     assert tab.problems == []

@@ -155,7 +155,7 @@ def test_a_key_is_asked_for_once(serve, open_tab):
         page = tab.page
         page.goto(f"{tab.base}/explorer/")
         dialog = page.get_by_role("dialog")
-        expect(dialog).to_contain_text("This service asks for a key")
+        expect(dialog).to_contain_text("This service requires an API key")
         page.get_by_label("Key", exact=True).fill("wrong")
         page.keyboard.press("Enter")
         expect(dialog).to_contain_text("not known")

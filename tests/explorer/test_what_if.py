@@ -315,7 +315,7 @@ def counterfactual(server, window, **options):
 
 
 def search(page, kind, *bounds):
-    page.get_by_label("The forecast is to be").select_option(kind)
+    page.get_by_label("The forecast should be").select_option(kind)
     page.get_by_label("Wanted forecast", exact=True).fill(str(bounds[0]))
     for bound in bounds[1:]:
         page.get_by_label("Wanted forecast, at most").fill(str(bound))
@@ -340,7 +340,7 @@ def test_what_must_change_is_listed_and_laid_over_the_window(server, open_tab, w
     expect(rows.first.locator("td").nth(0)).to_have_text(say(best["new_prediction"]))
     expect(rows.first.locator("td").nth(1)).to_have_text(f"{best['distance']:.3g}")
     expect(page.get_by_role("status").filter(has_text="smallest changes found")).to_contain_text(
-        f"{best['nearest_reference']['distance']:.3g} standard deviations from the nearest real one"
+        f"{best['nearest_reference']['distance']:.3g} standard deviations from the nearest reference window"
     )
     shown = line_of(page, best["changes"][0]["feature"])
     drawn = shown.locator('path[stroke-dasharray="7 3"], [stroke-dasharray="7 3"] path').get_attribute("d")
@@ -353,7 +353,7 @@ def test_what_must_change_is_listed_and_laid_over_the_window(server, open_tab, w
     other.get_by_role("radio").check()
     expect(line_of(page, feature).locator('[stroke-dasharray="7 3"]')).to_have_count(1)
     said = other.locator("td").first.inner_text()
-    other.get_by_role("button", name="Take as the window").click()
+    other.get_by_role("button", name="Use as the window").click()
     page.wait_for_url(re.compile("window=z:"))
     expect(figure(page, "forecast")).to_have_text(said)
     single = next(one for one in reaching if one["feature"] == feature)
@@ -361,7 +361,7 @@ def test_what_must_change_is_listed_and_laid_over_the_window(server, open_tab, w
     np.testing.assert_allclose(
         window_in(page, server), changed(window, index, range(24), lambda value: value + single["shift"]), rtol=1e-9
     )
-    expect(page.get_by_text("as it is.")).to_contain_text("The forecast is at least 6.1 K as it is.")
+    expect(page.get_by_text("is already")).to_contain_text("The forecast is already at least 6.1 K.")
     assert tab.problems == []
 
 
@@ -378,12 +378,12 @@ def test_the_address_restores_a_search_and_what_is_not_reached_says_so(server, o
     search(other, "at_least", 1000)
     best = counterfactual(server, window, target={"at_least": 1000.0})
     assert not best["reached"]
-    expect(other.get_by_role("status").filter(has_text="Not reached")).to_contain_text(
-        f"of at least 1000 K, the nearest found is {say(best['new_prediction'])}, from {say(best['prediction'])}"
+    expect(other.get_by_role("status").filter(has_text="No change found")).to_contain_text(
+        f"at least 1000 K; the nearest is {say(best['new_prediction'])}, from {say(best['prediction'])}"
     )
     other.get_by_label("Wanted forecast", exact=True).fill("")
     other.get_by_role("button", name="Search").click()
-    expect(other.locator(".refused").filter(has_text="say in numbers")).to_be_visible()
+    expect(other.locator(".refused").filter(has_text="as a number")).to_be_visible()
     other.get_by_role("button", name="Clear").click()
     expect(other.locator("tr[data-answer]")).to_have_count(0)
 

@@ -71,7 +71,7 @@ export function create(page) {
     other.replaceChildren(...options.map(({ value, label }) => h("option", { value }, label)));
     if (chosen) other.value = chosen;
     results.hidden = !chosen;
-    problem.textContent = chosen ? "" : "There is no other version here, nor a model with the same inputs, to compare with.";
+    problem.textContent = chosen ? "" : "There is no other version, and no model with the same inputs, to compare with.";
     shown = undefined;
     if (!chosen) return;
     const [name, version] = chosen.split("/");
@@ -126,7 +126,7 @@ export function create(page) {
   };
 
   /**
-   * @param {string} source of the window, as the address has it
+   * @param {string} source of the window, as in the address
    * @param {string[]} names
    * @param {{model: string, version: string | undefined}} against
    * @param {AbortSignal} signal
@@ -149,7 +149,7 @@ export function create(page) {
 }
 
 /**
- * What the model can be compared with: its other versions first, then other models of the same inputs.
+ * The models to compare with: other versions first, then other models with the same inputs.
  *
  * @param {Schemas["ModelList"]} models
  * @param {Page} page
@@ -206,7 +206,7 @@ function tellCounts(answer) {
   const { came, went, bent, neither } = changedEdges(answer.edges);
   return (
     `Pruned to an R² of ${answer.fidelity}: ${came.length} came, ${went.length} went, and of those that both keep ` +
-    `${bent.length} bend differently: somewhere their curves are more than ${APART} apart, in model units. ` +
+    `${bent.length} bend differently: their curves differ by more than ${APART} model units somewhere. ` +
     `${neither.length} are kept by neither.`
   );
 }

@@ -151,7 +151,7 @@ function tellFacts(edge, unit) {
 
 /** @param {Edge} edge */
 function tellFormulas({ formulas }) {
-  if (!formulas) return h("p", { class: "muted" }, "It is no function of one number, so there is no formula for it.");
+  if (!formulas) return h("p", { class: "muted" }, "It is not a function of a single number, so there is no formula for it.");
   const rows = formulas.map(({ expression, r2, complexity }) =>
     h(
       "tr",

@@ -1,4 +1,4 @@
-/** The network as a formula: from the one nearest to it to one line, each with what it costs. */
+/** The network as formulas, from the most accurate to a single line, each with its error. */
 
 import { copyText, titleBar } from "../actions.js";
 import { ApiError, askJson } from "../api.js";
@@ -44,7 +44,7 @@ export function create(page) {
   const copy = async (/** @type {string} */ name) => {
     copied.textContent = (await copyText(TEXTS[name](front[Number(slider.value)])))
       ? `copied as ${name}`
-      : "the browser does not let the page copy";
+      : "the browser does not allow copying";
   };
   const results = h(
     "div",
@@ -82,7 +82,7 @@ export function create(page) {
         h("div", { class: "between" }, h("label", { for: "terms" }, "From one line to the network"), said),
         slider,
         figures,
-        h("p", { class: "muted" }, "Measured through the whole model, on reference windows that the search has not seen."),
+        h("p", { class: "muted" }, "Measured through the whole model, on reference windows that the search did not use."),
       ),
     ),
   );
@@ -140,7 +140,7 @@ export function create(page) {
  * @param {string | null} unit
  */
 function tellFigures({ r2, mae, complexity }, unit) {
-  const known = mae === null ? "no targets known" : "against what came";
+  const known = mae === null ? "no targets known" : "against actual values";
   return [
     figure("R²", fixed(r2, 4), "against the full model", withHelp("R²", "R²")),
     figure("MAE", amount(mae, unit), known, withHelp("MAE", "MAE")),
@@ -196,7 +196,7 @@ function tellFront(front, unit, choose) {
 }
 
 /**
- * A table whose last column is no number.
+ * A table whose last column is text.
  *
  * @param {HTMLTableElement} made
  */

@@ -1,4 +1,4 @@
-/** The model's card: what it forecasts from what, how large it is, how good, where it comes from, and whether that is proved. */
+/** The model card: inputs and outputs, architecture, metrics, provenance and verification. */
 
 import { titleBar } from "../actions.js";
 import { h, table } from "../dom.js";
@@ -25,12 +25,12 @@ export function create(page) {
       "div",
       { class: "halves" },
       card("What it is", facts(tellKind(model))),
-      card("How good it is", facts(tellMetrics(model)), h("p", { class: "muted" }, "As its training measured it.")),
+      card("How good it is", facts(tellMetrics(model)), h("p", { class: "muted" }, "As measured in training.")),
     ),
     card("Where it comes from", verdictOf(model), facts(tellOrigin(model))),
     card(
       "The data it was trained on",
-      h("p", { class: "muted" }, `${model.reference_windows} windows of it are kept as reference, for all that is averaged here.`),
+      h("p", { class: "muted" }, `${model.reference_windows} windows of it are the reference windows, over which everything here is averaged.`),
       h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Features" }, featureTable(model)),
     ),
     h("p", {}, h("a", { href: page.link("network", { tour: "show" }) }, "Show me round the explorer")),
@@ -98,9 +98,9 @@ function verdictOf({ provenance: { verified, not_told_apart: others } }) {
   const sure = verified && others.length === 0;
   const said = verified
     ? others.length
-      ? `Its predictions were proved, but the check could not tell its functions from ${others.join(", ")}.`
-      : "Its predictions were proved equal to those of the model it was made from."
-    : "Nothing proved that its predictions are those of the model it was made from.";
+      ? `Its predictions were verified, but the check also fits other functions: ${others.join(", ")}.`
+      : "Its predictions were verified to equal those of the model it was made from."
+    : "Its predictions were not compared with those of the model it was made from.";
   const label = verified ? "verified" : "not verified";
   return h("p", {}, h("span", { class: `verdict ${sure ? "important" : "weak"}` }, label), " ", said);
 }

@@ -1,4 +1,4 @@
-/** The report: what people ask of the picture, answered, each with the way to where it shows. */
+/** The report: answers to common questions about the picture, each with its evidence and a link to a view of it. */
 
 import { titleBar } from "../actions.js";
 import { askJson } from "../api.js";
@@ -67,7 +67,7 @@ function tellFinding({ id, question, answer, evidence }, page) {
 }
 
 /**
- * A text with what stands in backticks as names.
+ * A text in which backticks mark names.
  *
  * @param {string} text
  */

@@ -290,7 +290,7 @@ def test_effects_are_printed_beside_contributions(run, saved):
 def test_a_window_of_a_model_without_targets(run, saved):
     """Where neither times nor targets are known they are left out."""
     code, out, _ = run("explain", saved(make_model("head", with_targets=False)))
-    assert code == 0 and "window 159" in out and "what came" not in out
+    assert code == 0 and "window 159" in out and "actual value" not in out
 
 
 def test_faithfulness_is_measured(run, saved):
