@@ -1,20 +1,20 @@
-"""The HTTP side of Kanscope: it translates, limits and reports, and leaves the maths to `kanmodel`.
+"""The HTTP service and the command line of Kanscope, on top of the model core `kanmodel`, which has all the maths.
 
-A room has one subject, and imports only what stands below it here; import-linter holds that.
+Each package has one subject, and imports only packages listed below it; import-linter checks that.
 
 cli, commands       the command line
-batch               whole tables
-engines             several processes, and Ray
-app                 settings in, an app out
-routes              one file a resource; handlers only translate
+batch               batch explanation of whole tables
+engines             worker processes, and Ray
+app                 the application factory
+routes              one module per resource; handlers only translate
 document            the OpenAPI document
-requests            what a request asks, with a place for each error
-work                everything that computes
-schemas             what requests and answers look like, one file a resource
-telemetry           metrics, logs, the record of each request
-models              the checkpoints that are served
-http                server, keys, errors, encoding: what holds whatever is asked
-settings            every setting
+requests            parsing and validation of requests, with a place for each error
+work                scheduling, batching, caching and computation
+schemas             models of requests and responses, one module per resource
+telemetry           metrics, logs and traces
+models              the registry of served models
+http                server, API keys, errors and encoding, common to all routes
+settings            all settings
 
-explorer holds the files of the page at /explorer, bundled the model that serves where there is no other.
+explorer contains the files of the page at /explorer, bundled the default model.
 """

@@ -1,4 +1,4 @@
-"""B-spline basis functions on extended knot grids, as in pykan 0.2.8.
+"""B-spline basis functions, and extension of their knots beyond the core interval, as in pykan 0.2.8.
 
 A grid of G intervals and order k has G + 2k + 1 knots: the core interval [knot k, knot k+G] and k knots beyond each
 end. A curve is zero beyond the outermost knots. Source: de Boor 1978, "A Practical Guide to Splines", ch. IX;

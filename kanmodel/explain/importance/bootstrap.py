@@ -1,6 +1,6 @@
-"""Confidence intervals of means over reference windows, which overlap in time and so are autocorrelated.
+"""Moving-block bootstrap: confidence intervals of means over reference windows, which are autocorrelated.
 
-Circular moving-block bootstrap (Politis and Romano 1992, "A circular block-resampling procedure for stationary data"):
+The bootstrap is circular (Politis and Romano 1992, "A circular block-resampling procedure for stationary data"):
 a resample consists of blocks of neighbouring windows, the first window following the last. The block length of a series
 is chosen from its own autocorrelations (Politis and White 2004, "Automatic block-length selection for the dependent
 bootstrap", corrected by Patton, Politis and White 2009), rounded up so that few lengths occur.

@@ -1,4 +1,4 @@
-"""Contributions that add up at every layer: from the features of each step, through the LSTM, to the forecast.
+"""Ledgers: integrated gradients of features and conductance of all nodes and edges, with completeness at every layer.
 
 For a window x, a baseline x0 and one output F, walk the straight path x(a) = x0 + a (x - x0) at the nodes a_k of a
 Clenshaw-Curtis rule with weights w_k. One batched forward and one backward pass give, at every node of the path, the
