@@ -395,7 +395,7 @@ class Model(Facts):
         """Global importance of features and groups over the reference windows, with bootstrap intervals and verdicts.
 
         Args:
-            output: its name; may be left out where there is only one.
+            output: its name; None for the first.
             groups: as in `explain`.
             pause: called between parts of the computation.
 

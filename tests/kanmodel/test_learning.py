@@ -193,6 +193,6 @@ def test_what_is_said_of_features_stays_with_the_model(tmp_path):
     ],
 )
 def test_what_cannot_be_trained_on_is_refused(arguments, error, message):
-    """One sentence that names the place."""
+    """Errors of arguments are one sentence that names the place."""
     with pytest.raises(error, match=message):
         kanmodel.train(**{"frame": make_frame(300), "target": "load", "ahead": 1, "time": "time"} | arguments)

@@ -1,4 +1,4 @@
-"""Results that are computed once, kept while there is room, and never half-done."""
+"""Single flight: results are computed once, cached up to a limit, and never partial."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def end() -> None:
 
 
 def test_a_known_result_calls_no_pause():
-    """So who may not compute learns whether there is something to compute."""
+    """`pause` is not called for a cached result, so that it can refuse a computation."""
     once = Once(2)
     with pytest.raises(EndedError):
         once.get("a", lambda: 1, end)
@@ -77,7 +77,7 @@ def test_who_waits_for_anothers_computation_pauses_and_computes_if_that_ends():
 
 
 def test_a_copy_in_another_process_begins_without_results():
-    """A model can be sent to another process, whatever it knows."""
+    """A model can be pickled, whatever its cache contains."""
     model = Model(make_model("head"))
     model.importance()
     sent = pickle.loads(pickle.dumps(model))

@@ -1,4 +1,4 @@
-"""Every result shows itself: in a terminal, in a notebook that nobody trusts, and in a file."""
+"""Results render in terminals, in untrusted notebooks and as files."""
 
 from __future__ import annotations
 
@@ -440,7 +440,7 @@ def test_groups_and_segments_stand_for_what_they_sum(model, windows):
 
 
 def test_a_nested_group_is_drawn_by_the_outermost_alone(model, windows):
-    """So that the bars end at the forecast."""
+    """Only the outermost groups are bars, so that the bars end at the forecast."""
     groups = {"pair": ["f0", "f3"], "three": ["pair", "f1"]}
     grouped = model.explain(windows[:1], groups=groups)
     root = ElementTree.fromstring(grouped.svg())
@@ -463,7 +463,7 @@ def test_groups_are_the_checkpoints_unless_others_are_asked_for(model, windows):
 
 @pytest.mark.parametrize("asked", [{"groups": "others"}, {"groups": {"g": ["z"]}}, {"segments": {"s": (-99, 0)}}])
 def test_groups_that_cannot_be_are_refused_before_anything_is_computed(model, windows, asked, monkeypatch):
-    """The error names the place."""
+    """Errors of groups name the place."""
     monkeypatch.setattr("kanmodel.model.explain_windows", None)
     with pytest.raises(DataError, match=r"^(groups|segments)"):
         model.explain(windows, **asked)

@@ -102,7 +102,7 @@ def test_a_number_from_nowhere_is_noticed():
 
 @pytest.mark.parametrize("name", ["proxy20", "mult", "constant_input", "pykan_head"])
 def test_trained_models(name):
-    """So it is for models that pykan trained."""
+    """Numbers in answers are in the evidence for models trained by pykan too."""
     findings = report_of(load_case(name).model)
     check_form(findings)
     check_numbers(findings)

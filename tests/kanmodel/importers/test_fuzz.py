@@ -189,7 +189,7 @@ def test_flipped_bits_behind_right_checksums(folder, data):
 @settings(max_examples=examples(20))
 @given(st.binary(max_size=200), st.sampled_from(["", "PK\x03\x04", "\x80\x02", "\x93NUMPY"]))
 def test_any_bytes(folder, noise, start):
-    """Bytes that are nothing are refused, also behind the beginning of something."""
+    """Random bytes are refused, also after the start of a valid file."""
     path = put(folder / "noise.pt", start.encode("latin-1") + noise)
     assert refuse_or(Source, open_source, path)
     assert refuse_or(LoadedModel, load_checkpoint, path)
@@ -329,7 +329,7 @@ def test_code_in_a_pickle_never_runs(tmp_path):
 
 @pytest.mark.parametrize("container", ["zip", "legacy"])
 def test_code_beside_the_weights_never_runs(tmp_path, container):
-    """Where it stands beside weights, as hyperparameters do, the weights are read and the folder is not there."""
+    """If such a pickle is beside weights, like hyperparameters, the weights are read and the folder is not made."""
     state_dict, canary = make_state_dict(), tmp_path / "canary"
     path = put(tmp_path / "beside.pt", in_container(container, {"model": state_dict, "x": Canary(canary)}))
     found = open_source(path).tensors
@@ -341,7 +341,7 @@ def test_code_beside_the_weights_never_runs(tmp_path, container):
 
 @pytest.mark.parametrize("name", ["manifest.yaml", "config.yml"])
 def test_code_in_a_yaml_never_runs(tmp_path, name):
-    """Neither does that in a yaml, be it the manifest or pykan's config."""
+    """YAML with such objects, in a manifest or pykan's config, is refused and makes no folder."""
     canary, bare = tmp_path / "canary", json.dumps(MANIFEST | {"library": "pykan", "pykan_config": "config.yml"})
     put(tmp_path / "weights.pt", weights_in("zip"))
     (tmp_path / "manifest.yaml").write_text(bare)
@@ -372,7 +372,7 @@ def test_a_dictionary_with_other_methods(folder, name):
 
 @pytest.mark.parametrize("name", ["numel", "element_size", "untyped_storage", "detach"])
 def test_a_tensor_with_other_methods(folder, name):
-    """So is a parameter whose methods are covered; any other attribute does no harm."""
+    """A parameter with overridden methods is refused too; other attributes are harmless."""
     covered = make_state_dict() | {"x": with_attribute(name, 5)}
     assert refuse_or(Source, open_source, put(folder / "covered.pt", saved(covered)))
     harmless = make_state_dict() | {"x": with_attribute("note", 5)}

@@ -1,4 +1,4 @@
-"""What is no chain: refused with its reason, from files and from live modules."""
+"""Unsupported computations are refused with their reason, from files and from live modules."""
 
 import kan
 import numpy as np
@@ -178,7 +178,7 @@ def make(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_live_module_that_is_no_chain_is_refused(name):
-    """The error names the part, or what stands where a chain has nothing."""
+    """The error names the part, or what is in a place where a chain has nothing."""
     with pytest.raises(UnreadableModelError, match=CASES[name][1]) as refusal:
         from_torch(make(name), windows=WINDOWS, features=FEATURES)
     assert "\n" not in str(refusal.value)
@@ -186,7 +186,7 @@ def test_a_live_module_that_is_no_chain_is_refused(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_file_that_is_no_chain_is_refused(name, tmp_path):
-    """Its predictions are no reading's; where something known explains them, that is the reason."""
+    """If no reading gives the predictions, but a known unsupported computation does, it is the reason."""
     module = make(name)
     with torch.no_grad():
         predictions = module(torch.from_numpy(WINDOWS).float())

@@ -147,7 +147,7 @@ def test_nothing_after_the_window_changes_a_forecast():
 
 
 def test_a_season_needs_a_clock_that_shows_it():
-    """Steps of 7 hours, days for a day, numbers and tables without times have none."""
+    """Steps of 7 hours, daily steps for a day, numeric times and tables without times have no seasonal forecast."""
     ends = np.array([30])
     assert baselines.seasonal_persistence(series(np.ones(60), 1, 7 * np.arange(60)), ends, 1, 24 * HOUR) is None
     daily = series(np.ones(60), 1, 24 * np.arange(60))

@@ -56,7 +56,7 @@ def test_a_gap_is_a_step_longer_than_usual():
 
 
 def test_one_row_has_no_step():
-    """Neither has one row of each segment; nothing is a gap then."""
+    """A table with one row, or with one row per segment, has no step and no gap."""
     for clock in (Clock.of([5]), Clock.of([5, 1], np.array(["a", "b"]))):
         assert clock.step == 0 and not clock.gaps.any() and clock.rows_per(86_400) is None
 
@@ -76,20 +76,20 @@ def test_one_row_has_no_step():
     ],
 )
 def test_what_is_no_time_or_out_of_order_is_named(values, message):
-    """With its row, counted from 1 below the header."""
+    """A bad time is named with its row, counted from 1 below the header."""
     with pytest.raises(DataError, match=message):
         Clock.of(values)
 
 
 def test_times_start_again_in_another_segment():
-    """Only within a segment must they rise."""
+    """Times must increase only within a segment."""
     segment = np.array(["a", "a", "b", "b"])
     clock = Clock.of([9, 10, 9, 10], segment)
     assert clock.step == 1 and not clock.gaps.any()
 
 
 def test_a_longest_step_below_the_usual_is_refused():
-    """It would make a gap of every step."""
+    """A `max_step` below 1 is refused, because it would make every step a gap."""
     with pytest.raises(DataError, match=r"max_step must be at least 1 usual step, but is 0\.5"):
         Clock.of([0, 1], max_step=0.5)
 

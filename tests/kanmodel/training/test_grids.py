@@ -97,7 +97,7 @@ def test_a_finer_grid_is_nearer():
 
 
 def test_a_grid_that_is_no_finer_is_refused():
-    """Fewer intervals cannot hold the functions."""
+    """A grid that is not finer is refused."""
     model = make_model("head")
     with pytest.raises(ConfigError, match="a finer grid needs more than 5 intervals, but grid_size is 5"):
         refine_model(model, 5)

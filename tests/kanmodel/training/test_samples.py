@@ -204,6 +204,6 @@ def test_too_few_windows_are_explained():
 
 
 def test_infinite_values_are_refused():
-    """They are no missing ones."""
+    """Infinite values are errors, not missing values."""
     with pytest.raises(DataError, match=r"features\[1\]\[0\] must be finite; 1 of 2 values is not finite"):
         TrainingTable(np.array([[np.nan], [np.inf]]), np.zeros((2, 1)), ("a",), ("y",))

@@ -88,6 +88,6 @@ def test_features_are_those_that_are_named():
     ],
 )
 def test_what_is_no_table_is_refused_by_its_place(frame, columns, error, message):
-    """One sentence that names the column, and the row below the header."""
+    """A bad cell is one sentence that names the column, and the row below the header."""
     with pytest.raises(error, match=message):
         make_table(frame, columns)

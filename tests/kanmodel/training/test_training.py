@@ -259,7 +259,7 @@ def test_going_on_never_ends_worse_than_it_began():
 
 
 def test_masked_edges_stay_masked():
-    """What was pruned does not come back."""
+    """Pruned edges stay masked in fine-tuning."""
     table = make_table()
     model = fit(table, QUICK)
     model.network.head[0].mask[0, 1] = 0

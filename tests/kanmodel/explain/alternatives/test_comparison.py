@@ -90,7 +90,7 @@ def test_one_window_differs_by_the_model_alone(seed):
     ],
 )
 def test_models_that_read_or_forecast_something_else_are_refused(change, says):
-    """The error says what differs."""
+    """The error names the difference."""
     x = make_windows(MODEL, 1)[0]
     with pytest.raises(DataError, match=says) as error:
         compare_forecasts(MODEL, x, make_chain(change(MODEL.config)), x, 0)
@@ -98,7 +98,7 @@ def test_models_that_read_or_forecast_something_else_are_refused(change, says):
 
 
 def test_it_pauses_between_the_ledgers():
-    """Long comparisons let others go first."""
+    """Long comparisons call `pause` between slices."""
     calls: list[int] = []
     x = make_windows(MODEL, 2)
     compare_forecasts(MODEL, x[0], OTHER, x[1], 0, pause=lambda: calls.append(1))

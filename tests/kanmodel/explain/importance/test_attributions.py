@@ -71,7 +71,7 @@ def test_the_true_features_of_the_synthetic_series():
 
 
 def test_the_local_truth_of_the_synthetic_series():
-    """Cell by cell the ledger is the exact contribution: correlation 0.99, and the mean size of each true feature."""
+    """Cell by cell the ledger is the exact contribution: correlation 0.99, and each true feature's mean magnitude."""
     case, _ = golden("synthetic_gt")
     truth = case.arrays["local_truth"].astype(float)  # units of the series, which are not the model's
     ledger = explain_windows(case.model, case.windows("eval"), 0, Baseline("zero"))
@@ -120,7 +120,7 @@ def test_interp4_trained_here(seed):
 
 
 def test_interp4_trained_by_pykan():
-    """So has the one that pykan trained, and its scores are pykan's."""
+    """A KAN trained by pykan has its exact shares, and its scores are pykan's."""
     case, importance = golden("interp4")
     check_interp4(case.model)
     rows = attribute_features(case.model, importance)
@@ -240,7 +240,7 @@ def test_constant_features(dtype):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_scores_are_those_of_the_features_themselves(shape):
-    """pykan's score of a feature exists where it enters the head, from 128 windows on; else it is not made up."""
+    """pykan's score of a feature is given if it enters the head and there are at least 128 windows; otherwise None."""
     model = make_model(shape, n_features=3, lookback=3)
     rows = rows_of(model)
     if shape == "head":

@@ -124,7 +124,7 @@ def test_the_interval_of_a_trend_holds_its_mean(n):
 
 @given(counts, st.floats(-1e6, 1e6))
 def test_constant_data_has_no_width(n, value):
-    """What is the same in every window has an interval of no width, to rounding."""
+    """A value that is the same in every window has an interval of width 0, up to rounding."""
     estimate = Bootstrap(n, resamples=50).mean(np.full((n, 2), value))
     tolerance = 1e-12 * max(1.0, abs(value))
     np.testing.assert_allclose(estimate.low, value, rtol=0, atol=tolerance)
@@ -152,7 +152,7 @@ def test_means_are_of_the_resampled_windows(n, seed):
 
 @given(st.integers(1, 200), st.integers(1, 5), seeds)
 def test_shares_stay_shares(n, n_columns, seed):
-    """A share and its bounds lie between 0 and 1 and the shares sum to 1; that of a single column is 1, surely."""
+    """Shares and their bounds are between 0 and 1, and shares sum to 1; a single column's share and bounds are 1."""
     sizes = np.abs(np.random.default_rng(seed).normal(size=(n, n_columns)))
     estimate = Bootstrap(n, resamples=50).share(sizes)
     assert estimate.value.sum() == pytest.approx(1)
@@ -170,7 +170,7 @@ COVERAGE = dict(zip(map(float, STATED[1].split()), map(float, STATED[2].split())
 
 @pytest.mark.parametrize("correlation", COVERAGE)
 def test_coverage(correlation):
-    """For 4,000 autocorrelated series whose mean is known, as many of the 95 % intervals hold it as is stated."""
+    """For 4,000 autocorrelated series with a known mean, the stated share of the 95 % intervals contains it."""
     mean = 3
     estimate = Bootstrap(512).mean(autoregressive(512, correlation, n_series=4000) + mean)
     covered = 100 * ((estimate.low <= mean) & (mean <= estimate.high)).mean()
@@ -181,7 +181,7 @@ def test_coverage(correlation):
 
 @pytest.mark.parametrize("correlation", [0, 0.8])
 def test_coverage_of_shares(correlation):
-    """The share of one of two autocorrelated magnitudes is in its interval as often: it is a half for both."""
+    """The coverage also holds for the share of one of two autocorrelated magnitudes, which is a half."""
     n = examples(150)
     sizes = np.abs(np.stack([autoregressive(512, correlation, n, seed) for seed in (0, 1)], axis=2))
     of_windows = Bootstrap(512)

@@ -49,7 +49,7 @@ def test_the_ledger_wins_on_kans_of_pykan(name, rival):
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 def test_methods(shape):
-    """pykan's score is judged where it is one of a feature; an order alone foretells no amounts."""
+    """pykan's score is measured if it is one of a feature; an order alone predicts no amounts."""
     rows = by_method(make_model(shape, n_features=3, lookback=3))
     expected = ["ledger", "gradient", "random"] + ["pykan_score"] * (shape == "head")
     assert list(rows) == expected
@@ -60,7 +60,7 @@ def test_methods(shape):
 @settings(max_examples=examples(15))
 @given(st.integers(0, 1000), st.integers(2, 5))
 def test_an_additive_model(seed, n_features):
-    """Where features only add up, the ledger foretells exactly what taking some away changes: its infidelity is 0."""
+    """In an additive model the ledger predicts the effect of removing features exactly: its infidelity is 0."""
     rng = np.random.default_rng(seed)
     names = tuple(Feature(f"x{i}", None, 1.0, 2.0) for i in range(n_features))
     config = ModelConfig(names, (Target("y", None, 5.0, 3.0),), 1, 1, plain_layers([n_features, 1]), dtype="float64")

@@ -1,4 +1,4 @@
-"""How much groups count over the reference windows."""
+"""Importance of groups over the reference windows."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_members_are_permuted_together():
 
 
 def test_all_features_in_one_group():
-    """Permuting all of them is permuting the windows, and the share is 1."""
+    """For a group of all features, permuting them is permuting the windows, and the share is 1."""
     model = group(make_model(), {"all": ("f0", "f1", "f2", "f3")})
     (row,) = rows_of(model).values()
     assert row.share == 1 and row.share_interval == (1, 1)
@@ -101,7 +101,7 @@ def test_a_group_that_nothing_reads_is_disconnected():
 
 
 def test_effects_are_unknown_without_targets():
-    """As for features."""
+    """Without targets the permutation importance of groups is None."""
     rows = rows_of(group(make_model(with_targets=False), NESTED))
     assert all(row.permutation_mae_increase is None and row.permutation_interval is None for row in rows.values())
 

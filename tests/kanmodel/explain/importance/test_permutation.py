@@ -53,12 +53,12 @@ def test_it_is_the_growth_of_the_error():
 
 
 def test_unknown_targets_have_no_errors():
-    """Without targets there is no effect to tell."""
+    """Without targets there is no permutation importance."""
     assert permute_features(make_model("head", with_targets=False), 0, seed=0) is None
 
 
 def test_a_large_model_has_fewer_permutations_of_fewer_windows():
-    """Usual sizes have 3 permutations of all windows; larger ones fewer, and the largest 64 even windows at least."""
+    """Usual sizes have 3 permutations of all windows, larger ones fewer, and the largest at least 64 even windows."""
     config = make_model("lstm").config
     plans = [
         plan_permutations(

@@ -1,4 +1,4 @@
-"""Whether what a ledger says of its own errors is true, on networks and windows made to fool it."""
+"""The stated errors and convergence of ledgers hold on adversarial networks and windows."""
 
 from functools import cache
 
@@ -209,7 +209,7 @@ def exact_entries(model, windows):
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 def test_a_tighter_tolerance_is_never_worse(shape):
-    """Down to far below the rounding of float32, a model in float32 has what is asked for, or says that it has not."""
+    """A float32 model reaches tolerances far below its rounding, or is not converged."""
     model = make_model(shape, seed=3, dtype="float32")
     windows = model.to_model_units(make_windows(model, 8))
     exact = exact_entries(model, windows)
@@ -226,7 +226,7 @@ def test_a_tighter_tolerance_is_never_worse(shape):
 
 
 def test_a_bias_that_float32_cannot_hold():
-    """Where a large constant takes the digits of float32, float64 has them: the tolerance holds all the same."""
+    """The tolerance also holds if a large constant causes cancellation in float32, because float64 is used."""
     model = make_model("lstm", seed=3, dtype="float32")
     with torch.no_grad():
         model.network.head[1].node_bias += 1e4

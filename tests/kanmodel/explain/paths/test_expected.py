@@ -113,7 +113,7 @@ def test_the_standard_error_is_the_error():
 
 
 def test_the_same_seed_gives_the_same():
-    """The draw is the seed's: another one differs."""
+    """The seed determines the draw: another one differs."""
     model, windows = tiny("lstm")
     first, second, other = (explain_expected(model, windows, 0, 4, seed).steps for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, second)

@@ -48,7 +48,7 @@ def test_groups_sum_at_every_level(groups, seed):
 
 
 def test_a_group_of_one_is_the_feature():
-    """To the last bit."""
+    """The sum of a group with one member is that of the member, to the last bit."""
     values = np.random.default_rng(0).normal(size=(4, 5))
     grouping = resolve_groups({"alone": ["c"]}, NAMES)
     assert (sum_groups(values, grouping.members)[:, 0] == values[:, 2]).all()
@@ -105,7 +105,7 @@ def test_what_is_no_segment_is_refused(segments, says):
 
 
 def test_a_checkpoint_carries_its_groups():
-    """They go into the document and come back."""
+    """Groups survive a round trip through the config's document."""
     config = replace(make_model().config, groups={"pair": ("f0", "f1"), "all": ("pair", "f2")})
     document = config_to_dict(config)
     assert config_from_dict(document).groups.keys() == {"pair", "all"}
@@ -122,7 +122,7 @@ def test_a_deep_chain_of_groups_is_resolved(depth):
 
 
 def test_a_circle_with_a_feature_is_refused():
-    """A group may not hold itself through others, whatever else is in it."""
+    """A group may not contain itself through others."""
     with pytest.raises(DataError, match="is a member of itself"):
         resolve_groups({"g": ["h", "a"], "h": ["g"]}, NAMES)
 

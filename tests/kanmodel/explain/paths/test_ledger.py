@@ -159,7 +159,7 @@ def test_every_layer_adds_up(name, baseline):
 
 @every_model
 def test_ends_are_the_forecasts(name):
-    """What a ledger says of F(x) and F(x0) is what the model predicts for the window and the baseline."""
+    """A ledger's F(x) and F(x0) are the model's predictions for the window and the baseline."""
     model, windows = model_and_windows(name)
     tolerance = 1e-9 if model.config.dtype == "float64" else 1e-5
     originals = model.scaling.features_to_original(windows)
@@ -186,7 +186,7 @@ def test_the_tolerance_is_kept(name):
 
 @every_model
 def test_entries_of_many_nodes(name):
-    """A converged ledger has the entries of a far finer one: a small residual is no accident."""
+    """A converged ledger has the entries of a far finer one: a small residual is not a coincidence."""
     model, windows = model_and_windows(name)
     for output in range(len(model.config.outputs)):
         ledger = explain_windows(model, windows, output)
@@ -249,7 +249,7 @@ def test_where_an_lstm_tips_over(factor, seed):
 
 
 def test_a_steep_place_takes_halvings_and_not_nodes():
-    """Where 513 nodes of one rule are too few, a fourth of them in parts are enough."""
+    """Where 513 nodes of one rule are too few, a quarter as many suffice with bisection."""
     model = tipping_model(6)
     windows = model.to_model_units(make_windows(model, 8, seed=1))
     ledger, whole = (explain_windows(model, windows, 0, options=options) for options in (LedgerOptions(), fixed(513)))
@@ -273,7 +273,7 @@ def test_kinks_are_borders_of_parts(seed):
 
 
 def test_what_has_not_converged_says_so():
-    """With too few nodes for the tolerance, the answer says that it has not converged, and by how much."""
+    """With too few nodes for the tolerance, the ledger is not converged, and states its residual."""
     model, windows = model_and_windows("lstm")
     ledger = explain_windows(model, windows, 0, options=LedgerOptions(tolerance=1e-12, path_nodes=5, halvings=1))
     assert not ledger.converged.any()
