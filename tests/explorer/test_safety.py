@@ -174,7 +174,7 @@ def test_a_key_is_asked_for_once(serve, open_tab):
         assert KEY not in command + page.url
         other = page.context.new_page()
         other.goto(f"{tab.base}/explorer/")
-        expect(other.get_by_role("dialog")).to_contain_text("asks for a key")
+        expect(other.get_by_role("dialog")).to_contain_text("requires an API key")
 
 
 def test_reference_windows_that_are_kept_back(serve, open_tab):
