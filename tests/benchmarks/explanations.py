@@ -1,4 +1,4 @@
-"""Explanations in process, beside Captum's Integrated Gradients with its 50 steps, which stops at the input layer."""
+"""Explanations in process, compared with Captum's Integrated Gradients at 50 steps, which ends at the input layer."""
 
 from __future__ import annotations
 

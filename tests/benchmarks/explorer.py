@@ -1,4 +1,4 @@
-"""The explorer in a browser: its first view, and what a changed window takes until its forecast is on the screen."""
+"""The explorer in a browser: time to its first view, and from a changed window to its forecast on the screen."""
 
 from __future__ import annotations
 

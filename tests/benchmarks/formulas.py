@@ -1,4 +1,4 @@
-"""Formulas for edges of the head, beside pykan's `suggest_symbolic` on the same edges and samples."""
+"""Formulas for edges of the head, compared with pykan's `suggest_symbolic` on the same edges and samples."""
 
 from __future__ import annotations
 

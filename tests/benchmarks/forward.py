@@ -1,4 +1,4 @@
-"""The network in process: a KAN beside what users have, the whole forecast beside the module as it trains."""
+"""The forward pass in process: a KAN compared with other libraries, and the whole forecast with the training module."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that is computed once per checkpoint and output: contributions with intervals, and the graph."""
+"""Global results, computed once per checkpoint and output: contributions with intervals, and the graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long `import kanmodel` takes beside `import torch`, each in a process of its own."""
+"""Time of `import kanmodel`, compared with `import torch`, each in a new process."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The least that answers :predict: how much of a request's time is owed to its parsing, its network and the server.
+"""A minimal server for :predict, as a lower bound: the time of a request for parsing, network and HTTP server alone.
 
     python limit.py CHECKPOINT PORT
 
-No route, validation, limit, id, log or metric; what arrives in one turn of the event loop goes through the network
-together. It is no peer, since nobody could use it, but a measuring rod.
+It has no routes, validation, limits, ids, logs or metrics; requests that arrive in one turn of the event loop are
+forecast as one batch. It is not a peer, because it could not be used in practice.
 """
 
 from __future__ import annotations

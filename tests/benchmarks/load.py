@@ -1,4 +1,4 @@
-"""A client that keeps a number of connections busy, each with one request at a time."""
+"""A closed-loop load generator: keeps a number of connections busy, each with one request at a time."""
 
 from __future__ import annotations
 

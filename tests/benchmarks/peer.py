@@ -1,10 +1,10 @@
-"""What a user would write instead: FastAPI around the torch module, with Captum for explanations.
+"""The hand-written alternative: FastAPI around the torch module, with Captum for explanations.
 
     python peer.py CHECKPOINT PORT
 
-Written as a good engineer would: checked by pydantic, answered by orjson, the model loaded once, one torch thread, no
-gradients where none are needed. Each operation comes as a coroutine and as a function that FastAPI runs in its threads;
-the benchmark takes whichever is faster.
+It follows good practice: validation by pydantic, responses by orjson, the model loaded once, one torch thread, no
+gradients unless needed. Each operation exists as a coroutine and as a function that FastAPI runs in its threads; the
+benchmark uses whichever is faster.
 """
 
 from __future__ import annotations

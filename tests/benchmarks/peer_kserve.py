@@ -1,4 +1,4 @@
-"""The model in KServe's Python server, as its documentation has a custom predictor.
+"""The model in KServe's Python server, as a custom predictor according to its documentation.
 
     python peer_kserve.py CHECKPOINT PORT
 

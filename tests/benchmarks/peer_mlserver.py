@@ -1,4 +1,4 @@
-"""The model in MLServer, as its documentation has a custom runtime.
+"""The model in MLServer, as a custom runtime according to its documentation.
 
     python peer_mlserver.py CHECKPOINT PORT
 

@@ -1,8 +1,8 @@
-"""The model in TorchServe, as its documentation has a custom handler.
+"""The model in TorchServe, as a custom handler according to its documentation.
 
     python peer_torchserve.py CHECKPOINT PORT WORKERS
 
-With one torch thread a worker, and with its batching, whose wait of a millisecond is what 64 connections gain most
+With one torch thread per worker, and with its batching, whose wait of a millisecond is what 64 connections gain most
 from; without its metrics and its line for each request. It runs on Java.
 """
 

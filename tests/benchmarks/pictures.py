@@ -1,4 +1,4 @@
-"""The picture of a KAN [64, 16, 1] beside pykan's plot()."""
+"""The picture of a KAN [64, 16, 1], compared with pykan's plot()."""
 
 from __future__ import annotations
 

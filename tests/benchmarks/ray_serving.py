@@ -1,7 +1,7 @@
-"""Replicas on Ray, on one node and on two simulated ones, beside a single process; on all cores, the client's too.
+"""Replicas on Ray, on one node and on two simulated ones, compared with a single process, sharing all cores.
 
-A rate tells what this machine does with a client, proxies and replicas on its cores. What a request costs each of them
-in processor time tells how many cores a rate takes elsewhere.
+Rates are those of this machine with client, proxies and replicas on its cores. The processor time per request of each
+determines the number of cores for a rate elsewhere.
 """
 
 from __future__ import annotations

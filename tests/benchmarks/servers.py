@@ -1,4 +1,4 @@
-"""Servers in processes of their own: ours, and the one a user would write."""
+"""Starts the servers in processes of their own: Kanscope and the peers."""
 
 from __future__ import annotations
 

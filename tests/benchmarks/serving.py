@@ -1,4 +1,4 @@
-"""The service beside what a user would pick instead, each in one process on the same core, the client on another.
+"""The service compared with its alternatives, each in one process on the same core, with the client on another.
 
 python tests/benchmarks/serving.py
 """

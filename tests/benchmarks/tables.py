@@ -1,4 +1,4 @@
-"""Whole tables, beside loops that a user would write: over a live server, and over Captum."""
+"""Whole tables, compared with hand-written loops: over a live server, and over Captum."""
 
 from __future__ import annotations
 

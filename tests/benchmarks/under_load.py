@@ -1,4 +1,4 @@
-"""Forecasts while clients do everything else at once, beside forecasts alone; and the memory that this takes."""
+"""Forecasts under a mixed load, compared with forecasts alone, and peak memory."""
 
 from __future__ import annotations
 

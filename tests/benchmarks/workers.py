@@ -1,4 +1,4 @@
-"""Several processes, and several threads, beside one of each; on all cores, which the client uses as well."""
+"""Several processes, and several threads, compared with one of each, sharing all cores with the client."""
 
 from __future__ import annotations
 
