@@ -231,7 +231,7 @@ function problemOf(row, number, features) {
     return `row ${number + 1} must have ${features.length} values, one for each feature`;
   }
   const wrong = row.findIndex((value) => typeof value !== "number" || !Number.isFinite(value));
-  return wrong < 0 ? undefined : `row ${number + 1}, ${features[wrong].name}, is no number`;
+  return wrong < 0 ? undefined : `row ${number + 1}, ${features[wrong].name}, is not a number`;
 }
 
 /**

@@ -104,14 +104,14 @@ def test_several_windows_in_json_become_rows(small, open_tab):
 
 
 def test_rows_that_are_wrong_are_named(small, open_tab):
-    """No window holds a row that is no number; what the service refuses is told by its row, and the rest is kept."""
+    """No window has a row with a value that is not a number; what the service refuses is named by its row."""
     page = open_tab(small).show("forecast?model=small")
     rows = rows_of(60)
     rows[9][2] = "n/a"
     give(page, csv_of(rows))
     many = page.locator(".many")
     expect(many).to_contain_text("49 windows")
-    expect(many.get_by_role("alert")).to_have_text("No window holds this row: row 10, f2, is no number.")
+    expect(many.get_by_role("alert")).to_have_text("No window holds this row: row 10, f2, is not a number.")
     rows[9][2] = 0.0
     rows[50][1] = 1e39
     give(page, csv_of(rows))
