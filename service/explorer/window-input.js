@@ -3,6 +3,7 @@
 import { askJson, reasonOf } from "./api.js";
 import { h, segments } from "./dom.js";
 import { amount } from "./figures.js";
+import { groupsOfBody } from "./groups.js";
 import { findDay } from "./references.js";
 import { windowTable } from "./window-table.js";
 import { packWindow, readWindow, unpackWindow } from "./windows.js";
@@ -87,7 +88,7 @@ export function windowInput(page, reject) {
     if (isReference) reference.set(origin);
     else own.set(origin, before?.window ?? window);
     const compared = other ? { instance: other.window } : (values.baseline ?? "mean");
-    own.many.set(compared);
+    own.many.set({ baseline: compared, ...groupsOfBody(values) });
     const said = before ? `changed from ${before.note}` : note;
     return {
       ...{ source: shown, origin, window, before: before?.window, other: other?.window },

@@ -24,8 +24,8 @@ export function windowTable(page) {
   let windows = [];
   /** @type {Record<string, unknown>[]} */
   let rows = [];
-  /** @type {unknown} as :explain takes it */
-  let baseline = "mean";
+  /** @type {Record<string, unknown>} baseline and groups, as :explain takes them */
+  let options = {};
   let running = new AbortController();
   const said = h("p", { role: "status" });
   const problem = h("p", { class: "rejected", role: "alert" });
@@ -70,7 +70,7 @@ export function windowTable(page) {
     while (rows.length < windows.length) {
       const part = windows.slice(rows.length, rows.length + PART);
       try {
-        const answer = await explainPart(page, part, baseline, signal);
+        const answer = await explainPart(page, part, options, signal);
         if (signal.aborted) return;
         rows.push(...answer.explanations.map((one, place) => rowOf(one, part[place])));
       } catch (error) {
@@ -99,10 +99,10 @@ export function windowTable(page) {
     }
     forget();
   };
-  /** @param {unknown} compared what windows are compared with */
-  const set = (compared) => {
-    if (JSON.stringify(compared) === JSON.stringify(baseline)) return;
-    baseline = compared;
+  /** @param {Record<string, unknown>} chosen baseline and groups */
+  const set = (chosen) => {
+    if (JSON.stringify(chosen) === JSON.stringify(options)) return;
+    options = chosen;
     forget();
   };
   show(false);
@@ -112,12 +112,12 @@ export function windowTable(page) {
 /**
  * @param {Page} page
  * @param {Numbered[]} part
- * @param {unknown} baseline
+ * @param {Record<string, unknown>} options
  * @param {AbortSignal} signal
  * @returns {Promise<Schemas["ExplainResponse"]>}
  */
-async function explainPart(page, part, baseline, signal) {
-  const body = { instances: part.map(({ window }) => window), output: page.output, baseline };
+async function explainPart(page, part, options, signal) {
+  const body = { instances: part.map(({ window }) => window), output: page.output, ...options };
   for (let tries = 1; ; tries += 1) {
     try {
       return await askJson({ path: `${page.path}:explain`, query: page.version, body }, signal);

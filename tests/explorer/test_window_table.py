@@ -89,8 +89,8 @@ def test_windows_that_slide_over_a_table_become_rows(small, open_tab):
 
 
 def test_several_windows_in_json_become_rows(small, open_tab):
-    """One can't be chosen to be shown, which is said, but all can be explained."""
-    page = open_tab(small).show("forecast?model=small")
+    """One can't be chosen to be shown, which is said, but all can be explained, with the groups of the address."""
+    page = open_tab(small).show('forecast?model=small&groups={"pair":["f0","f3"]}')
     windows = [rows_of(LOOKBACK, seed) for seed in range(3)]
     give(page, json.dumps({"instances": windows}))
     expect(page.locator(".wrong")).to_contain_text("there are 3 windows")
@@ -98,6 +98,9 @@ def test_several_windows_in_json_become_rows(small, open_tab):
     table = saved(page)
     assert [row["window"] for row in table] == ["0", "1", "2"]
     agrees(table, explain(small, windows))
+    for row in table:
+        pair = float(row["contribution_f0"]) + float(row["contribution_f3"])
+        assert float(row["contribution_pair"]) == pytest.approx(pair)
     give(page, json.dumps(windows[0]))
     expect(page.locator(".many")).to_be_hidden()
     expect(page.locator(".summary")).to_contain_text("your own window")
