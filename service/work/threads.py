@@ -10,7 +10,7 @@ from queue import SimpleQueue
 from threading import Semaphore, Thread, get_native_id
 from typing import Any
 
-NICE = 10  # forecasts get nine tenths of a shared core
+NICE = 10  # how much less urgent: forecasts get nine tenths of a shared core
 
 Done = Callable[[Any, BaseException | None], None]
 
@@ -72,7 +72,8 @@ class Worker(Thread):
 def give_way() -> None:
     """Lowers the priority of the calling thread permanently."""
     with suppress(AttributeError, OSError):  # only Linux has thread priorities, and may deny this
-        os.setpriority(os.PRIO_PROCESS, get_native_id(), NICE)
+        thread = get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + NICE)
 
 
 class StoppedError(Exception):

@@ -431,12 +431,12 @@ def check_arrivals(arrivals):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
 def test_all_but_forecasts_gives_way():
-    """The threads of explanations have a lower priority than the event loop."""
+    """The threads of explanations have a lower priority than the event loop, whatever that has."""
 
     def priority():
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
 
-    assert run_really(lambda work: work.run(priority, "explanation", UNKNOWN)) == NICE
+    assert run_really(lambda work: work.run(priority, "explanation", UNKNOWN)) == min(priority() + NICE, 19)
 
 
 def test_the_threads_work_where_they_may_not_be_nice(monkeypatch):
