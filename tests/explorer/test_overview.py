@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from factories import make_model
+from factories import make_model, make_windows
 from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
@@ -134,15 +134,17 @@ def test_the_nearest_reference_window_of_ones_own_is_named(server, open_tab):
     expect(nearest).to_be_hidden()
 
 
-def test_reference_windows_that_are_not_shown_leave_the_rest(serve, open_tab):
+def test_reference_windows_that_are_not_shown_leave_the_rest(serve, open_tab, tmp_path):
     """Where a setting keeps them back there is no chart, and a window of one's own is explained all the same."""
-    with serve(KANSCOPE_REFERENCE_WINDOWS="false") as client:
+    model = make_model("lstm", n_reference=130)
+    save_checkpoint(model, tmp_path / "m.safetensors")
+    with serve(tmp_path, KANSCOPE_REFERENCE_WINDOWS="false") as client:
         tab = open_tab(client)
         tab.page.goto(f"{tab.base}/explorer/#/forecast")
         expect(tab.page.get_by_role("alert")).to_contain_text("reference windows are not shown here")
         with_window = open_tab(client)
         page = with_window.show("network")
-        text = json.dumps(json.loads(WINDOW.read_bytes())["instances"][0])
+        text = json.dumps(make_windows(model, 1)[0].tolist())
         packed = page.evaluate(
             "(text) => import('./windows.js').then(({ packWindow }) => packWindow(JSON.parse(text)))", text
         )

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from urllib.parse import quote
 
 import httpx2
@@ -92,6 +93,14 @@ def test_the_policy_keeps_foreign_code_out(hostile, open_tab):
     }
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A small model, of which everything is computed in a second."""
+    path = tmp_path_factory.mktemp("small")
+    save_checkpoint(make_model("lstm", n_reference=130), path / "m.safetensors")
+    return path
+
+
 @contextmanager
 def proxy(target: str, prefix: str) -> Iterator[str]:
     """An address below which a proxy serves a server, whose own paths do not have the prefix."""
@@ -133,10 +142,10 @@ def proxy(target: str, prefix: str) -> Iterator[str]:
         server.server_close()
 
 
-def test_it_works_behind_a_prefix(serve, open_tab):
+def test_it_works_behind_a_prefix(serve, folder, open_tab):
     """All that the page asks for lies below the path that the proxy gives it."""
     with (
-        serve(KANSCOPE_ROOT_PATH="/kanscope") as client,
+        serve(folder, KANSCOPE_ROOT_PATH="/kanscope") as client,
         proxy(str(client.base_url).rstrip("/"), "/kanscope") as address,
         httpx2.Client(base_url=address) as outside,
     ):
@@ -148,9 +157,9 @@ def test_it_works_behind_a_prefix(serve, open_tab):
             assert tab.problems == []
 
 
-def test_a_key_is_asked_for_once(serve, open_tab):
+def test_a_key_is_asked_for_once(serve, folder, open_tab):
     """A wrong one is refused, the right one is kept for the session and for no longer, and no command holds it."""
-    with serve(KANSCOPE_KEYS=f"reader explain {KEY}") as client:
+    with serve(folder, KANSCOPE_KEYS=f"reader explain {KEY}") as client:
         tab = open_tab(client, permissions=["clipboard-read", "clipboard-write"])
         page = tab.page
         page.goto(f"{tab.base}/explorer/")
@@ -175,10 +184,3 @@ def test_a_key_is_asked_for_once(serve, open_tab):
         other = page.context.new_page()
         other.goto(f"{tab.base}/explorer/")
         expect(other.get_by_role("dialog")).to_contain_text("requires an API key")
-
-
-def test_reference_windows_that_are_kept_back(serve, open_tab):
-    """The view says so, and a window of one's own is explained all the same."""
-    with serve(KANSCOPE_REFERENCE_WINDOWS="false") as client:
-        page = open_tab(client).show("forecast")
-        expect(page.locator("main")).to_contain_text("reference windows are not shown here")

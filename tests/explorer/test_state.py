@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 
 import pytest
-from factories import make_model
+from factories import make_model, make_windows
 from playwright.sync_api import expect
 
 from kanmodel.checkpoint import save_checkpoint
-from service.models.repository import BUNDLED
 
 MODEL = "/v1/models/nyc-weather"
-WINDOW = Path(__file__).parents[2] / "tests" / "examples" / "window.json"
 
 
 @pytest.fixture(scope="module")
-def several(serve, tmp_path_factory):
-    """The bundled model twice, one of two outputs, and a file that is none."""
+def first():
+    return make_model("lstm", n_reference=130)
+
+
+@pytest.fixture(scope="module")
+def several(serve, first, tmp_path_factory):
+    """A model twice, one of other features and two outputs, and a file that is none."""
     folder = tmp_path_factory.mktemp("several")
-    bundled = (BUNDLED / "nyc-weather.safetensors").read_bytes()
-    for name in ("nyc-weather", "second"):
-        (folder / f"{name}.safetensors").write_bytes(bundled)
-    save_checkpoint(make_model("lstm", targets=("a", "b")), folder / "two.safetensors")
+    for name in ("first", "second"):
+        save_checkpoint(first, folder / f"{name}.safetensors")
+    save_checkpoint(make_model("lstm", n_features=3, targets=("a", "b"), n_reference=130), folder / "two.safetensors")
     (folder / "broken.safetensors").write_bytes(b"no checkpoint")
     with serve(folder) as client:
         yield client
@@ -34,12 +35,12 @@ def settled(page):
     page.locator("main[aria-busy=false]").wait_for()
 
 
-def test_what_is_chosen_stays_across_views_outputs_and_models(several, open_tab):
+def test_what_is_chosen_stays_across_views_outputs_and_models(several, first, open_tab):
     """A pasted window, a baseline and a rule are there again after another tab, another output or another model."""
     tab = open_tab(several)
-    page = tab.show("forecast?model=nyc-weather&fidelity=0.9&baseline=zero")
+    page = tab.show("forecast?model=first&fidelity=0.9&baseline=zero")
     page.get_by_label("your own").check()
-    page.locator("#window").fill(WINDOW.read_text())
+    page.locator("#window").fill(json.dumps(make_windows(first, 1)[0].tolist()))
     page.get_by_role("button", name="Explain it").click()
     expect(page.locator(".summary")).to_contain_text("your own window")
     given = page.locator("[data-figure=forecast] strong").inner_text()
@@ -144,7 +145,7 @@ def test_the_address_of_a_failed_or_unknown_model_has_a_way_on(several, open_tab
         details = {one["name"]: one for one in several.get("/v1/models").json()["details"]}
         expect(alert).to_contain_text(details["broken"]["reason"])
         expect(page.locator("#model option[value=broken]")).to_have_text("broken (failed)")
-    assert alert.get_by_role("link").all_inner_texts() == ["nyc-weather", "second", "two"]
+    assert alert.get_by_role("link").all_inner_texts() == ["first", "second", "two"]
     page.locator("#model").select_option("two")
     expect(page.locator("#view h1")).to_have_text("Features")
     page.go_back()
