@@ -95,7 +95,7 @@ def test_the_bundled_model_is_what_its_readme_says(tmp_path, run):
 
 def test_inspect_prints_tables(tmp_path, run):
     """Architecture, features, metrics and the strongest edges are printed, the edges counted."""
-    model = make_model("front", num_layers=2, bidirectional=True, product=True)
+    model = make_model("front", num_layers=2, bidirectional=True, product=True, n_reference=40)
     save_checkpoint(model, tmp_path / "m.safetensors")
     code, out, _ = run("inspect", tmp_path / "m.safetensors", "--edges", "4")
     assert code == 0

@@ -20,7 +20,7 @@ from service.requests.bodies import LARGE, Limits, parse_object, parse_windows
 from service.work.estimates import PARSED
 
 LIMITS = Limits(depth=64, windows=4096, window_shape=(24, 8))
-EIGHT = 8 << 20  # bytes
+TWO = 2 << 20  # bytes
 JSON = {"Content-Type": "application/json"}
 
 names = st.text(alphabet='ab"\\[]{},:NIe\ud800\u00e9', max_size=5)
@@ -82,7 +82,7 @@ def test_any_text_can_be_looked_at(text):
     find_paths(text)
 
 
-def fill(start, unit, end, n_bytes=EIGHT):
+def fill(start, unit, end, n_bytes=TWO):
     """A body of a size, the same unit over and over between its ends."""
     return start + unit * ((n_bytes - len(start) - len(end)) // len(unit)) + end
 
@@ -101,7 +101,7 @@ ATTACKS = {
 @pytest.mark.parametrize("reader", [parse_windows, parse_object])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_large_body_that_is_refused_costs_little(name, reader, monkeypatch):
-    """8 MB are refused in one sentence, without a parser, a path for each value, or memory that grows by more."""
+    """2 MB are refused in one sentence, without a parser, a path for each value, or memory that grows by more."""
     parts, message = ATTACKS[name]
     body = fill(*parts)
     paths = []
@@ -147,7 +147,7 @@ def test_large_bodies_are_read_beside_the_event_loop(serve, folder, monkeypatch)
     monkeypatch.setattr(predictions, "read_prediction", record)
     with serve(models=folder / "two.safetensors") as client:
         for body in (b"{}", fill(*ATTACKS["NaN at the end of one window"][0])[:-1] + b" " * 8 + b"}"):
-            answer = client.post("/v1/models/two:predict", content=body[: 8 << 20], headers=JSON)
+            answer = client.post("/v1/models/two:predict", content=body[:TWO], headers=JSON)
             assert answer.status_code == 422, answer.text
     assert threads[True].startswith("work") and not threads[False].startswith("work")
 
