@@ -32,17 +32,24 @@ settings.register_profile("kanscope", deadline=None, max_examples=examples(50), 
 settings.load_profile("kanscope")
 
 
+FIRST = ("ray", "explorer", "process")  # the longest scopes, which begin first
+URGENT = ("ray", "explorer")  # those that wait for servers and browsers
+NICE = 15  # of a worker that has come to the others
+
+
 def scope_of(nodeid: str) -> str:
-    """What runs in one worker: a file, all on Ray, or all in a browser, of which there is one server then."""
+    """What runs in one worker: a file, or all that asks one server: in a browser, on Ray, or in this process."""
     file, _, name = nodeid.partition("::")
     if "[ray" in name or file.endswith("_ray.py"):
         return "ray"
+    if "[process" in name:
+        return "process"
     return "explorer" if "/explorer/" in file else file
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begins with what takes longest, beside which the rest then runs."""
-    items.sort(key=lambda item: scope_of(item.nodeid) not in ("ray", "explorer"))
+    items.sort(key=lambda item: scope_of(item.nodeid) not in FIRST)
 
 
 def pytest_collection_finish() -> None:
@@ -60,6 +67,16 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Scheduling:
     return Scheduling(config, log)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Lets computation give way to the steps of servers and browsers, each of which would wait for a core.
+
+    So the longest scopes, which are chains of such steps, do not end long after the rest.
+    """
+    if hasattr(item.config, "workerinput") and scope_of(item.nodeid) not in URGENT and os.nice(0) < NICE:
+        os.nice(NICE - os.nice(0))
 
 
 def fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
