@@ -148,7 +148,7 @@ def test_a_model_whose_results_fail_does_not_keep_the_others_back(computed, monk
 def test_a_server_prepares_its_models_once_they_are_loaded(serve, tmp_path, computed):
     """Without a request all results are computed, and requests find them."""
     save_checkpoint(make_model("head", seed=404), tmp_path / "head.safetensors")
-    with serve(models=tmp_path, cached_results=64) as client:
+    with serve(models=tmp_path) as client:
         deadline = time.monotonic() + 30
         while len(computed) < len(FUNCTIONS):
             assert time.monotonic() < deadline, computed
@@ -188,7 +188,7 @@ def test_many_questions_that_nobody_awaits_leave_nothing_to_compute(serve, tmp_p
     bundled = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
     fewer = Reference(bundled.reference.windows[:200])
     save_checkpoint(replace(bundled, reference=fewer), tmp_path / "nyc-weather.safetensors")
-    with serve(models=tmp_path, cached_results=64) as client:
+    with serve(models=tmp_path) as client:
         url = "/v1/models/nyc-weather"
         assert client.get(f"{url}/report").status_code == 200
         for number in range(300):

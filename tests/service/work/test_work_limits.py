@@ -213,7 +213,7 @@ def test_a_preparation_that_takes_long_goes_on_past_deadlines(serve, tmp_path, m
         return measure(model, output, pause)
 
     monkeypatch.setattr(overall, "measure_importance", take_long)
-    with serve(models=tmp_path, request_timeout=0.2, cached_results=64) as client:
+    with serve(models=tmp_path, request_timeout=0.2) as client:
         assert begun.wait(60)
         for _ in range(3):
             late = client.get("/v1/models/head/topology")
