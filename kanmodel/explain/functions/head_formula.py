@@ -27,6 +27,7 @@ Subnode = tuple[int, int]  # layer, j
 EdgeFormula = Candidate | TabulatedEdge
 MAX_FITTED = 40  # numbers of a formula that are fitted together
 N_STEPS = 15  # of a fit
+STEP = float(np.sqrt(np.finfo(float).eps))  # of the differences in place of derivatives, relative
 PENALTY = 1e6  # a residual where a formula has no value
 
 
@@ -66,20 +67,22 @@ class HeadFormula:
         """The node's values for inputs of the head (n, n_in), model units; not finite beyond a function's domain."""
         zero = np.zeros(len(inputs))
         with np.errstate(all="ignore"):
-            values: Array = zero + self._evaluate(list(inputs.T), lambda function, x: function.values(x))
+            values: Array = zero + self._evaluate(
+                list(inputs.T), lambda edge, x: self.edges[edge].values(x), self.constants
+            )
         return values
 
     def express(self, symbols: Sequence[Any], prefix: str) -> Any:
         """The node as an expression of sympy's symbols of the inputs; names of tables begin with the prefix."""
         import sympy  # here, since it is slow to import
 
-        def apply(edge: EdgeFormula, x: Any) -> Any:
-            if isinstance(edge, TabulatedEdge):
-                return edge.express(x, prefix)
-            function = sympy.sympify(FUNCTIONS[edge.function].pattern.format("u"))
-            return edge.c * function.subs(sympy.Symbol("u"), edge.a * x + edge.b)
+        def apply(edge: Edge, x: Any) -> Any:
+            function = self.edges[edge]
+            if isinstance(function, TabulatedEdge):
+                return function.express(x, prefix)
+            return function.c * _parse(function.function).subs(sympy.Symbol("u"), function.a * x + function.b)
 
-        return sympy.sympify(self._evaluate(symbols, apply))
+        return sympy.sympify(self._evaluate(symbols, apply, self.constants))
 
     def fit(self, inputs: Array, values: Array) -> HeadFormula:
         """The same functions with the numbers that come nearest to values (n,), by least squares; itself if none do.
@@ -96,42 +99,76 @@ class HeadFormula:
         if len(fitted) < len(self.edges) or len(start) > MAX_FITTED or len(start) > len(values):
             return self
 
-        def with_numbers(numbers: Array) -> HeadFormula:
-            of_edges = numbers[: 3 * len(used)].reshape(-1, 3).tolist()
-            edges = {e: replace(fitted[e], a=a, b=b, c=c) for e, (a, b, c) in zip(used, of_edges, strict=True)}
-            of_subnodes = dict(zip(subnodes, numbers[3 * len(used) :].tolist(), strict=True))
-            return replace(self, edges=edges, constants={**self.constants, **of_subnodes})
+        def values_with(numbers: Array) -> Array:
+            """The node for sets of numbers (k, m): (m, n)."""
+            of_edges = {e: numbers[3 * place : 3 * place + 3, :, None] for place, e in enumerate(used)}
+            constants = {**self.constants, **dict(zip(subnodes, numbers[3 * len(used) :, :, None], strict=True))}
+
+            def apply(edge: Edge, x: Array) -> Array:
+                a, b, c = of_edges[edge]
+                values: Array = c * FUNCTIONS[fitted[edge].function].values(a * x + b)
+                return values
+
+            with np.errstate(all="ignore"):
+                found = self._evaluate(list(inputs.T), apply, constants)
+            return np.broadcast_to(found, (numbers.shape[1], len(inputs)))
 
         def residuals(numbers: Array) -> Array:
-            lost = with_numbers(numbers).values(inputs) - values
-            return np.clip(np.nan_to_num(lost, nan=PENALTY, posinf=PENALTY, neginf=-PENALTY), -PENALTY, PENALTY)
+            lost = values_with(numbers.reshape(len(start), -1)) - values
+            kept = np.clip(np.nan_to_num(lost, nan=PENALTY, posinf=PENALTY, neginf=-PENALTY), -PENALTY, PENALTY)
+            return kept.reshape(*numbers.shape[1:], len(inputs))
+
+        def jacobian(numbers: Array) -> Array:
+            moved = numbers + STEP * np.where(numbers < 0, -1, 1) * np.maximum(np.abs(numbers), 1)
+            lost = residuals(np.column_stack([numbers, np.where(np.eye(len(numbers)) > 0, moved, numbers[:, None])]))
+            derivatives: Array = ((lost[1:] - lost[0]) / (moved - numbers)[:, None]).T
+            return derivatives
 
         size = np.maximum(np.abs(start), 0.1)
-        found = least_squares(residuals, start, x_scale=size, max_nfev=N_STEPS, ftol=1e-5)
-        before = float((residuals(start) ** 2).sum())
-        return with_numbers(found.x) if 2 * found.cost < before else self
+        found = least_squares(residuals, start, jacobian, x_scale=size, max_nfev=N_STEPS, ftol=1e-5)
+        if 2 * found.cost >= float((residuals(start) ** 2).sum()):
+            return self
+        of_edges = found.x[: 3 * len(used)].reshape(-1, 3).tolist()
+        edges = {e: replace(fitted[e], a=a, b=b, c=c) for e, (a, b, c) in zip(used, of_edges, strict=True)}
+        of_subnodes = dict(zip(subnodes, found.x[3 * len(used) :].tolist(), strict=True))
+        return replace(self, edges=edges, constants={**self.constants, **of_subnodes})
 
-    def _evaluate(self, inputs: Sequence[Any], apply: Callable[[EdgeFormula, Any], Any]) -> Any:
+    def _evaluate(
+        self, inputs: Sequence[Any], apply: Callable[[Edge, Any], Any], constants: Mapping[Subnode, Any]
+    ) -> Any:
         """The node from its inputs, numbers or symbols; what it does not depend on is not computed."""
-        by_subnode: dict[Subnode, list[tuple[int, EdgeFormula]]] = {}
-        for (layer, i, j), function in self.edges.items():
-            by_subnode.setdefault((layer, j), []).append((i, function))
+        entering: dict[Subnode, list[Edge]] = {}
+        for edge in self.edges:
+            entering.setdefault((edge[0], edge[2]), []).append(edge)
+        affine = [
+            [tensor.tolist() for tensor in (layer.subnode_scale, layer.subnode_bias, layer.node_scale, layer.node_bias)]
+            for layer in self.layers
+        ]
 
+        @cache
         def node_value(number: int, node: int) -> Any:
             if number < 0:
                 return inputs[node]
-            layer = self.layers[number]
+            subnode_scale, subnode_bias, node_scale, node_bias = affine[number]
             factors = []
-            for subnode in _subnodes(layer, node):
-                terms = [apply(f, node_value(number - 1, i)) for i, f in by_subnode.get((number, subnode), [])]
-                total = sum(terms, start=self.constants.get((number, subnode), 0.0))
-                factors.append(float(layer.subnode_scale[subnode]) * total + float(layer.subnode_bias[subnode]))
+            for subnode in _subnodes(self.layers[number], node):
+                terms = [apply(edge, node_value(number - 1, edge[1])) for edge in entering.get((number, subnode), [])]
+                total = sum(terms, start=constants.get((number, subnode), 0.0))
+                factors.append(subnode_scale[subnode] * total + subnode_bias[subnode])
             value = factors[0]
             for factor in factors[1:]:
                 value = value * factor
-            return float(layer.node_scale[node]) * value + float(layer.node_bias[node])
+            return node_scale[node] * value + node_bias[node]
 
         return node_value(len(self.layers) - 1, self.node)
+
+
+@cache
+def _parse(function: str) -> Any:
+    """A function of `FUNCTIONS` as an expression of sympy's u."""
+    import sympy  # here, since it is slow to import
+
+    return sympy.sympify(FUNCTIONS[function].pattern.format("u"))
 
 
 def _subnodes(layer: KANLayer, node: int) -> list[int]:

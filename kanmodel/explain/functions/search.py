@@ -2,8 +2,8 @@
 
 Positions u run from -1 to 1 and the argument from one end to another, so a search is over the two ends alone: c and d
 are the least-squares ones (Golub and Pereyra 1973, doi 10.1137/0710036). Parameters without bounds are mapped to ends
-inside the domain of f. A scan of the parameters finds where to start, and `scipy.optimize.least_squares`
-(Levenberg-Marquardt) starts from the best few.
+inside the domain of f. A scan of the parameters finds where to start, and MINPACK's Levenberg-Marquardt starts from the
+best few; by `scipy.optimize.leastsq`, as `least_squares` takes longer around each step than the step.
 
 The scans reach arguments that run over `REACH`; 128 even samples of a sine are then about four a period.
 """
@@ -23,6 +23,7 @@ LARGEST_LOG_RATIO = 18.0  # so that rounding leaves both ends on the same side o
 N_STARTS = 3
 LEAST_SPREAD = 0.003  # standard deviation of f beside its root mean square: below it, c f and d nearly cancel
 N_EVALUATIONS = 30  # of one refinement
+TOLERANCES = {"ftol": 1e-8, "xtol": 1e-8, "gtol": 1e-8}  # at which it ends
 ENOUGH = 1 - 1e-8  # R2 that needs no refinement
 STEP = 1e-7  # of the differences in place of derivatives, relative
 ALMOST = 1 - 1e-9  # of an end of a bounded domain, so that rounding stays inside
@@ -72,28 +73,32 @@ def search_argument(name: str, u: Array, y: Array) -> Found | None:
     Returns:
         None where f hardly varies, or is not finite, for every argument that was tried.
     """
-    from scipy.optimize import least_squares  # here, since it is slow to import, and few questions need it
+    from scipy.optimize import leastsq  # here, since it is slow to import, and few questions need it
 
     function, search = LIBRARY[name], SEARCHES[name]
+    shares = (1 - u) / 2, (1 + u) / 2
 
     def residuals(parameters: Array) -> Array:
-        return _residuals(function, search.ends(parameters), u, y)
+        return _residuals(function, search.ends(parameters), shares, y)
 
     def jacobian(parameters: Array) -> Array:
         steps = STEP * (1 + np.abs(parameters))
-        moved = residuals(np.column_stack([parameters, parameters[:, None] + np.diag(steps)]))
-        derivatives: Array = ((moved[1:] - moved[0]) / steps[:, None]).T
+        lost = residuals(parameters[:, None] + steps[:, None] * np.eye(len(steps), 1 + len(steps), 1))
+        derivatives: Array = ((lost[1:] - lost[0]) / steps[:, None]).T
         return derivatives
 
     found = []
-    for group in search.starts(u, y):
-        r2 = 1 - (residuals(group) ** 2).sum(axis=1)
-        best = int(np.argmax(r2))
-        found.append((float(r2[best]), group[:, best]))
-    for r2, start in sorted(found, key=lambda pair: -pair[0])[:N_STARTS] if search.refined else ():
-        if r2 < ENOUGH:
-            refined = least_squares(residuals, start, jacobian, method="lm", max_nfev=N_EVALUATIONS)
-            found.append((1 - 2 * float(refined.cost), refined.x))
+    with np.errstate(all="ignore"):
+        for group in search.starts(u, y):
+            r2 = 1 - (residuals(group) ** 2).sum(axis=1)
+            best = int(np.argmax(r2))
+            found.append((float(r2[best]), group[:, best]))
+        for r2, start in sorted(found, key=lambda pair: -pair[0])[:N_STARTS] if search.refined else ():
+            if r2 < ENOUGH:
+                refined, _, details, *_ = leastsq(
+                    residuals, start, (), jacobian, True, maxfev=N_EVALUATIONS, **TOLERANCES
+                )
+                found.append((1 - float(details["fvec"] @ details["fvec"]), refined))
     if not found:
         return None
     r2, parameters = max(found, key=lambda pair: pair[0])
@@ -101,17 +106,25 @@ def search_argument(name: str, u: Array, y: Array) -> Found | None:
     return Found(r2, float(first), float(last)) if r2 > 0 else None
 
 
-def _residuals(function: Function, ends: Ends, u: Array, y: Array) -> Array:
-    """What c f + d leaves of y, (..., n), for ends (...); all of it where f hardly varies or is not finite."""
+def _residuals(function: Function, ends: Ends, shares: Ends, y: Array) -> Array:
+    """What c f + d leaves of y, (..., n), for ends (...); all of it where f hardly varies or is not finite.
+
+    Args:
+        function: f.
+        ends: of the argument.
+        shares: of each end at the positions, (n,).
+        y: values with mean 0.
+    """
     first, last = (np.asarray(end)[..., None] for end in ends)
-    with np.errstate(all="ignore"):
-        values = function.values(first * ((1 - u) / 2) + last * ((1 + u) / 2))
-        centred = values - values.mean(axis=-1, keepdims=True)
-        spread = (centred**2).sum(axis=-1, keepdims=True)
-        varies = spread > LEAST_SPREAD**2 * (values**2).sum(axis=-1, keepdims=True)
-        slope = (centred @ y)[..., None] / spread
-        usable = varies & np.isfinite(slope)
-    residuals: Array = y - np.where(usable, centred, 0.0) * np.where(usable, slope, 0.0)
+    values = function.values(first * shares[0] + last * shares[1])
+    centred = values - np.add.reduce(values, axis=-1, keepdims=True) / len(y)
+    spread = np.add.reduce(centred * centred, axis=-1, keepdims=True)
+    slope = (centred @ y)[..., None] / spread
+    varies = spread > LEAST_SPREAD**2 * np.add.reduce(values * values, axis=-1, keepdims=True)
+    usable = varies & np.isfinite(slope)
+    if not usable.all():
+        centred, slope = np.where(usable, centred, 0.0), np.where(usable, slope, 0.0)
+    residuals: Array = y - centred * slope
     return residuals
 
 

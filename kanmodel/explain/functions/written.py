@@ -116,11 +116,11 @@ def _write(
             found = sympy.lambdify(symbols, expression, known)(*inputs.T)
         return np.broadcast_to(np.asarray(found, dtype=np.float64), (len(inputs),))
 
-    whole = r2(full[searched], evaluate(exact)[searched])
-    rounded = (_round(exact, digits) for digits in DIGITS)
-    least = whole - (LOSS_OF_TABLES if tables else LOSS)
-    expression = next((e for e in rounded if r2(full[searched], evaluate(e)[searched]) >= least), exact)
-    fidelity = judge(model, output, full, evaluate(expression))
+    values = evaluate(exact)
+    least = r2(full[searched], values[searched]) - (LOSS_OF_TABLES if tables else LOSS)
+    shorter = ((rounded, evaluate(rounded)) for rounded in (_round(exact, digits) for digits in DIGITS))
+    expression, found = next((e for e in shorter if r2(full[searched], e[1][searched]) >= least), (exact, values))
+    fidelity = judge(model, output, full, found)
     used = [index for index, symbol in enumerate(symbols) if symbol in expression.free_symbols]
     name = config.outputs[output]
     return Formula(
