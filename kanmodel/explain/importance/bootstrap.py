@@ -22,7 +22,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from statistics import NormalDist
 
 import numpy as np
@@ -68,10 +67,15 @@ class Bootstrap:
 
     def __init__(self, n: int, resamples: int = N_RESAMPLES, seed: int = SEED) -> None:
         self._n, self._resamples, self._seed = n, resamples, seed
-        self.weights: Callable[[int], Array] = cache(self._weights)
+        self._weights: dict[int, Array] = {}  # by length; a cache of a bound method would outlive the last reference
 
-    def _weights(self, length: int) -> Array:
+    def weights(self, length: int) -> Array:
         """How often each window counts in each resample of blocks of this length, (resamples, n); rows sum to 1."""
+        if length not in self._weights:
+            self._weights[length] = self._draw(length)
+        return self._weights[length]
+
+    def _draw(self, length: int) -> Array:
         n, n_blocks = self._n, -(-self._n // length)
         starts = np.random.default_rng(self._seed).integers(0, n, (self._resamples, n_blocks))
         rows = (starts[..., None] + np.arange(length)).reshape(self._resamples, -1)[:, :n] % n  # (resamples, n)

@@ -19,13 +19,14 @@ from kanmodel.network.recurrent import KINDS
 Kept = dict[Place, Tensor]  # bool, (n_subnodes, n_in) for layers of edges, (n_nodes,) for layers of nodes
 
 
-def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
+def connected_nodes(network: Network, output: int, edges: Kept, passing: Kept | None = None) -> Kept:
     """The nodes that kept edges connect with both sides, bool (n_nodes,) by (stage, layer).
 
     Before the first layer lie all features, beyond the last one output; a softmax reads all nodes for it. A recurrent
-    part counts as connected with everything.
+    part counts as connected with everything. Who asks for many sets of edges of one network gives its `passing`, by
+    `passing_by_layer`.
     """
-    config = network.config
+    config, passing = network.config, passing or passing_by_layer(network)
     forward: Kept = {}
     reached = torch.ones(len(config.features), dtype=torch.bool)
     for stage, layers in network.stages.items():
@@ -33,7 +34,7 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
             reached = _read_out(config, reached)
         for number, layer in enumerate(layers):
             forward[stage, number] = _through_norm(layer.config, reached)
-            subnodes = (edges[stage, number] & forward[stage, number]).any(dim=1) & passing_subnodes(layer)
+            subnodes = (edges[stage, number] & forward[stage, number]).any(dim=1) & passing[stage, number]
             reached = _any_subnode(layer.config, subnodes)
         forward[stage, len(layers)] = reached
     connected: Kept = {}
@@ -41,7 +42,7 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
     if config.output_function == "softmax":
         onward = torch.ones_like(onward)
     for stage in reversed(list(network.stages)):
-        leading = leading_nodes(network.stages[stage], stage, edges, onward)
+        leading = leading_nodes(network.stages[stage], stage, edges, onward, passing)
         connected |= {(stage, number): nodes & forward[stage, number] for number, nodes in enumerate(leading)}
         if stage == "head":
             has_cells = config.recurrent is not None
@@ -49,18 +50,24 @@ def connected_nodes(network: Network, output: int, edges: Kept) -> Kept:
     return {place: connected[place] for place in forward}
 
 
-def leading_nodes(layers: Sequence[KANLayer], stage: str, edges: Kept, last: Tensor) -> list[Tensor]:
+def leading_nodes(layers: Sequence[KANLayer], stage: str, edges: Kept, last: Tensor, passing: Kept) -> list[Tensor]:
     """The nodes of each layer of a stage from which kept edges lead to the last nodes that are set, bool (n_nodes,)."""
     onward = [last]
     for number, layer in reversed(list(enumerate(layers))):
-        leading = (edges[stage, number] & leading_subnodes(layer, onward[0])[:, None]).any(dim=0)
+        subnodes = leading_subnodes(layer, onward[0], passing[stage, number])
+        leading = (edges[stage, number] & subnodes[:, None]).any(dim=0)
         onward.insert(0, _through_norm(layer.config, leading))
     return onward
 
 
-def leading_subnodes(layer: KANLayer, nodes: Tensor) -> Tensor:
-    """The sub-nodes of a layer that act on any of its nodes that are set, (n_nodes,) -> (n_subnodes,), bool."""
-    return nodes[list(layer.config.node_of_subnode)] & passing_subnodes(layer)
+def leading_subnodes(layer: KANLayer, nodes: Tensor, passing: Tensor) -> Tensor:
+    """The passing sub-nodes of a layer that act on any of its nodes that are set, (n_nodes,) -> (n_subnodes,), bool."""
+    return nodes[list(layer.config.node_of_subnode)] & passing
+
+
+def passing_by_layer(network: Network) -> Kept:
+    """The `passing_subnodes` of each layer, by (stage, layer)."""
+    return {place: passing_subnodes(layer) for place, layer in network.layers.items()}
 
 
 def passing_subnodes(layer: KANLayer) -> Tensor:
@@ -78,12 +85,12 @@ def passing_subnodes(layer: KANLayer) -> Tensor:
 
 def connected_features(network: Network, output: int) -> list[bool]:
     """Whether a path of live edges and nonzero weights leads from each feature to an output."""
-    config, live = network.config, live_edges(network)
-    read = _read_back(config, connected_nodes(network, output, live)["head", 0])
+    config, live, passing = network.config, live_edges(network), passing_by_layer(network)
+    read = _read_back(config, connected_nodes(network, output, live, passing)["head", 0])
     if network.recurrent is not None and config.recurrent is not None:
         read = _read_by_recurrent(network.recurrent, config.recurrent, config, read)
     if config.front:
-        read = leading_nodes(network.stages["front"], "front", live, read)[0]
+        read = leading_nodes(network.stages["front"], "front", live, read, passing)[0]
     return [bool(feature) for feature in read]
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
-from kanmodel.explain.structure.connectivity import Kept, connected_nodes, leading_subnodes
+from kanmodel.explain.structure.connectivity import Kept, connected_nodes, leading_subnodes, passing_by_layer
 from kanmodel.explain.structure.replay import Fidelity, Fill, Replay, compare_outputs, measure_fidelity, r2
 from kanmodel.explain.topology.metrics import Metric, score_edges, usable_metrics
 from kanmodel.explain.topology.thresholds import Thresholds, cut_at_thresholds, edges_between
@@ -203,12 +203,12 @@ def prune_network(model: LoadedModel, pruning: Pruning) -> Network:
     return pruned
 
 
-def _without_cut_off(model: LoadedModel, output: int, edges: Kept) -> Kept:
-    """The edges that lie between connected nodes."""
-    nodes = connected_nodes(model.network, output, edges)
+def _without_cut_off(model: LoadedModel, output: int, edges: Kept, passing: Kept) -> Kept:
+    """The edges that lie between connected nodes; `passing` of `passing_by_layer`."""
+    nodes = connected_nodes(model.network, output, edges, passing)
     return {
         (stage, number): edges[stage, number]
-        & leading_subnodes(layer, nodes[stage, number + 1])[:, None]
+        & leading_subnodes(layer, nodes[stage, number + 1], passing[stage, number])[:, None]
         & nodes[stage, number]
         for (stage, number), layer in model.network.layers.items()
     }
@@ -244,12 +244,12 @@ def _cut_weakest(
     """From all live edges but the `start` weakest to none, so many going at once; each set of edges but once."""
     remaining = {place: keep.clone() for place, keep in replay.live.items()}
     last: Kept | None = None
-    n_weakest = 0
+    n_weakest, passing = 0, passing_by_layer(model.network)
     for end in (*range(start, len(weakest_first), at_once), len(weakest_first)):
         for _, place, i, j in weakest_first[n_weakest:end]:
             remaining[place][j, i] = False
         n_weakest = end
-        edges = _without_cut_off(model, output, remaining)
+        edges = _without_cut_off(model, output, remaining, passing)
         if last is None or any(not torch.equal(edges[place], last[place]) for place in last):
             last = edges
             yield _Cut(end, weakest_first[end - 1][0] if end else 0.0, edges)

@@ -10,7 +10,7 @@ import torch
 from kanmodel.checkpoint import LoadedModel, Provenance
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.structure.compaction import compact_network
-from kanmodel.explain.structure.connectivity import Kept, leading_nodes, leading_subnodes
+from kanmodel.explain.structure.connectivity import Kept, leading_nodes, leading_subnodes, passing_by_layer
 from kanmodel.explain.structure.replay import Fidelity, compare_outputs, r2
 from kanmodel.explain.topology.pruning import Pruning, PruningRule, prune_by_rule, prune_network, remove_edges
 from kanmodel.network.chain import Network
@@ -117,11 +117,13 @@ def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
     """Edges and nodes from which kept edges lead to the end of their stage: what else there is has no effect."""
     kept: Kept = {}
     leading: Kept = {}
+    passing = passing_by_layer(network)
     for stage, layers in network.stages.items():
-        nodes = leading_nodes(layers, stage, edges, torch.ones(layers[-1].config.n_out, dtype=torch.bool))
+        nodes = leading_nodes(layers, stage, edges, torch.ones(layers[-1].config.n_out, dtype=torch.bool), passing)
         leading |= {(stage, number): onward for number, onward in enumerate(nodes)}
         for number, layer in enumerate(layers):
-            kept[stage, number] = edges[stage, number] & leading_subnodes(layer, nodes[number + 1])[:, None]
+            subnodes = leading_subnodes(layer, nodes[number + 1], passing[stage, number])
+            kept[stage, number] = edges[stage, number] & subnodes[:, None]
     return kept, leading
 
 
