@@ -251,12 +251,17 @@ def test_an_edge_that_does_not_exist():
         sample_edge(model, topology, "head", 0, 9, 0)
 
 
+@cache
+def wide(dtype):
+    model = make_model("head", n_features=40, dtype=dtype, n_reference=60)
+    return model, build_topology(model, measure_importance(model, 0), PruningRule("contribution"))
+
+
 @pytest.mark.parametrize("span", SPANS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_an_edge_alone_is_as_among_others(dtype, span):
     """Edges sampled together, of more inputs than at once, are each as it is alone: what is measured, to the bit."""
-    model = make_model("head", n_features=40, dtype=dtype)
-    topology = build_topology(model, measure_importance(model, 0), PruningRule())
+    model, topology = wide(dtype)
     tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]
     curves = sample_edges(model, topology.kan_edges, 31, span)
     for curve in curves[::7]:

@@ -186,7 +186,7 @@ def _with(network, config, model) -> LoadedModel:
 )
 def test_any_names_any_model(names, seed, shape):
     """Whatever features are called, the Python parses, runs, and has the error that is stated."""
-    model = make_model(shape, seed, n_features=len(names), n_hidden=1, lookback=2, n_reference=130)
+    model = make_model(shape, seed, n_features=len(names), n_hidden=1, lookback=2, n_reference=60)
     features = tuple(replace(f, name=name) for f, name in zip(model.config.features, names, strict=True))
     model = _with(model.network, replace(model.config, features=features), model)
     for formula in formulas_of(model):
