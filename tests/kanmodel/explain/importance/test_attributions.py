@@ -208,7 +208,7 @@ def test_disconnected_features(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ten_outputs(shape):
     """Each of ten outputs has a table of its own, ranked by its own ledger."""
-    model = make_model(shape, n_features=3, lookback=2, targets=("a", "b"), horizon=5, n_reference=30)
+    model = make_model(shape, n_features=3, lookback=2, targets=("a", "b"), horizon=5, n_reference=12)
     tables = []
     for output in range(10):
         rows = attribute_features(model, measure_importance(model, output))
@@ -278,7 +278,7 @@ def verdict_of(n_features, low, high, effect):
 
 @cache
 def judged(n_features):
-    model: LoadedModel = make_model("head", n_features=n_features, n_reference=130)
+    model: LoadedModel = make_model("head", n_features=n_features, n_reference=128)
     return model, measure_importance(model, 0)
 
 

@@ -30,7 +30,7 @@ def rows_of(model):
 @pytest.mark.parametrize("shape", ["lstm", "front", "head"])
 def test_a_group_of_one_is_its_feature(shape):
     """Every figure is that of the feature to the last bit, whatever the order of the groups."""
-    plain = make_model(shape)
+    plain = make_model(shape, lookback=3, hidden_size=3, n_hidden=2, n_reference=60)
     importance = measure_importance(plain, 0)
     features = {row.name: row for row in attribute_features(plain, importance)}
     model = group(plain, {"last": ("f3",), "first": ("f0",)})

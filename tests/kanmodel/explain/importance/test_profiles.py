@@ -15,7 +15,7 @@ from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Targe
 
 def steeper(shape, factor):
     """A model whose LSTM has weights several times as large."""
-    model = make_model(shape, seed=3, lookback=3, n_features=3, n_reference=12)
+    model = make_model(shape, seed=3, lookback=3, n_features=3, n_reference=6)
     network = Network(model.config)
     state = model.network.state_dict()
     network.load_state_dict({name: v * factor if name.startswith("recurrent.") else v for name, v in state.items()})
