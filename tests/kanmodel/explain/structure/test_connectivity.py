@@ -136,7 +136,7 @@ def zero_some(model, seed, share):
                     drop(gates, *axes)
 
 
-@settings(max_examples=examples(60))
+@settings(max_examples=examples(40))
 @given(
     st.sampled_from(["lstm", "head", "front"]),
     st.integers(0, 2**32 - 1),
@@ -154,17 +154,18 @@ def test_what_is_disconnected_moves_nothing(shape, seed, share, readout, lookbac
     model = replace(model, reference=model.reference)
     windows = model.reference.windows
     generator = torch.Generator().manual_seed(seed % 1000)
+    networks = (model.network.forward, model.frozen.forward)
+    before = [network(windows) for network in networks]
     for output in range(2):
-        for feature, connected in enumerate(connected_features(model.network, output)):
-            if connected:
-                continue
+        still = np.flatnonzero(~np.array(connected_features(model.network, output)))
+        for feature in still.tolist():
             for size in (1, 1e3, 1e6):
                 other = windows.clone()
                 other[:, :, feature] = size * torch.randn(windows.shape[:2], generator=generator, dtype=windows.dtype)
-                for network in (model.network.forward, model.frozen.forward):
-                    assert torch.equal(network(other)[:, output], network(windows)[:, output])
-            ledger = explain_windows(model, windows, output)
-            assert (ledger.steps[:, :, feature] == 0).all()
+                for network, outputs in zip(networks, before, strict=True):
+                    assert torch.equal(network(other)[:, output], outputs[:, output])
+        if still.size:
+            assert (explain_windows(model, windows, output).steps[:, :, still] == 0).all()
 
 
 def disconnect(model, where):
