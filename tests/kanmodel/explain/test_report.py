@@ -24,8 +24,8 @@ IDS = ["sparsity", "features", "independence", "opacity", "depth", "shapes", "tr
 NUMBER = re.compile(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
-def report_of(model, output=0):
-    importance = measure_importance(model, output)
+def report_of(model, output=0, importance=None):
+    importance = importance or measure_importance(model, output)
     findings = collect_findings(model, importance, build_topology(model, importance, PruningRule()))
     return answer_findings(model.config, output, findings)
 
@@ -35,14 +35,9 @@ def by_id(findings):
 
 
 @cache
-def tiny(shape, **options):
-    model = make_model(shape, **{"n_features": 3, "lookback": 3, "hidden_size": 4, "n_hidden": 2} | options)
-    return model, report_of(model)
-
-
-@cache
-def bundled():
-    model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
+def tiny(shape, n_reference=160, with_targets=True):
+    size = {"n_features": 3, "lookback": 3, "hidden_size": 4, "n_hidden": 2}
+    model = make_model(shape, n_reference=n_reference, with_targets=with_targets, **size)
     return model, report_of(model)
 
 
@@ -80,12 +75,13 @@ def check_form(findings):
         assert not re.search(r"\bnan\b|\binf\b|None|\{|\}", finding.answer), finding.answer
 
 
-@pytest.mark.parametrize("with_targets", [True, False])
-@pytest.mark.parametrize("n_reference", [160, 100])
-@pytest.mark.parametrize("shape", SHAPES)
+KINDS = [(shape, n, known) for shape in SHAPES for n, known in ((160, True), (100, False))]
+
+
+@pytest.mark.parametrize(("shape", "n_reference", "with_targets"), [*KINDS, ("head", 160, False), ("head", 100, True)])
 def test_every_number_is_in_the_evidence(shape, n_reference, with_targets):
     """In all shapes, with few windows and without targets, no answer has a number that its evidence has not."""
-    _, findings = tiny(shape, n_reference=n_reference, with_targets=with_targets)
+    _, findings = tiny(shape, n_reference, with_targets)
     check_form(findings)
     check_numbers(findings)
 
@@ -103,18 +99,20 @@ def test_a_number_from_nowhere_is_noticed():
 @pytest.mark.parametrize("name", ["proxy20", "mult", "constant_input", "pykan_head"])
 def test_trained_models(name):
     """Numbers in answers are in the evidence for models trained by pykan too."""
-    findings = report_of(load_case(name).model)
+    model = load_case(name).model
+    findings = report_of(replace(model, reference=Reference(model.reference.windows[:160])))
     check_form(findings)
     check_numbers(findings)
 
 
 def test_the_bundled_model():
     """The report of the bundled model holds for each of its figures, and says what its table says."""
-    model, findings = bundled()
+    model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
+    importance = measure_importance(model, 0)
+    findings = report_of(model, importance=importance)
     check_form(findings)
     check_numbers(findings)
     found = by_id(findings)
-    importance = measure_importance(model, 0)
     shares = dict(zip(model.config.feature_names, importance.share.value.tolist(), strict=True))
     assert found["features"].evidence["shares"] == pytest.approx(shares)
     first = max(shares, key=shares.get)
@@ -144,7 +142,7 @@ def test_shares_are_those_of_one_training():
 @pytest.mark.parametrize("shape", SHAPES)
 def test_few_windows_are_told(shape):
     """With fewer than 128 reference windows the report says that there are no scores, and has all else."""
-    _, findings = tiny(shape, n_reference=100)
+    _, findings = tiny(shape, 100, False)
     found = by_id(findings)
     assert "too few reference windows for scores" in found["opacity"].answer
     assert "rank_correlation" not in found["opacity"].evidence
@@ -161,7 +159,7 @@ def test_few_windows_are_told(shape):
 def test_hardly_any_windows(n_reference):
     """A report can be written even of one window, without an error or a number that does not exist."""
     for shape in SHAPES:
-        _, findings = tiny(shape, n_reference=n_reference)
+        _, findings = tiny(shape, n_reference)
         check_form(findings)
         check_numbers(findings)
 
@@ -169,7 +167,7 @@ def test_hardly_any_windows(n_reference):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_unknown_targets_are_told_of_in_words(shape):
     """Without targets nothing is said about the error; with targets it is."""
-    _, without = tiny(shape, with_targets=False)
+    _, without = tiny(shape, 100, False)
     assert "error" not in by_id(without)["sparsity"].answer
     assert (by_id(without)["sparsity"].evidence["mae"], by_id(without)["sparsity"].evidence["mae_full"]) == (None, None)
     _, findings = tiny(shape)

@@ -23,12 +23,12 @@ from kanmodel.network.config import width_of
 
 @cache
 def tiny(shape, seed=0, **options):
-    small = {"n_features": 3, "lookback": 2, "hidden_size": 3, "n_hidden": 3, "n_reference": 130}
+    small = {"n_features": 3, "lookback": 2, "hidden_size": 3, "n_hidden": 3, "n_reference": 128}
     model = make_model(shape, seed, **small | options)
     return model, tuple(measure_importance(model, output) for output in range(len(model.config.outputs)))
 
 
-@settings(max_examples=examples(12))
+@settings(max_examples=examples(8))
 @given(
     st.sampled_from(["lstm", "head", "front"]),
     st.integers(0, examples(1)),
