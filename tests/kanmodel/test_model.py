@@ -219,7 +219,7 @@ def test_topology_is_the_one_below(model, asked, rule):
 @pytest.mark.parametrize("shape", ["lstm", "head", "front", "flat"])
 def test_every_edge_by_its_ids_and_by_its_numbers(shape):
     """Every edge of a topology is found both ways, product nodes included, with the curve that is sampled below."""
-    model = Model(make_model(shape, product=True, n_reference=130))
+    model = Model(make_model(shape, product=True, n_features=3, lookback=3, hidden_size=3, n_reference=128))
     topology = model.topology()
     for edge in topology.kan_edges[:: max(1, len(topology.kan_edges) // 12)]:
         below = sample_edge(model.loaded, topology, edge.stage, edge.layer, edge.i, edge.j, points=11, span="grid")

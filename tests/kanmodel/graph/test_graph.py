@@ -65,7 +65,7 @@ def compare_unless_refused(model: LoadedModel, windows: Array) -> None:
         )
 
 
-@settings(max_examples=examples(150))
+@settings(max_examples=examples(80))
 @given(model_configs(symbolic=True), st.integers(0, 999))
 def test_the_graph_is_the_network(config, seed):
     """Any chain, in either type, predicts the same: windows like the reference, and windows far outside every grid."""
@@ -75,7 +75,7 @@ def test_the_graph_is_the_network(config, seed):
     compare_unless_refused(model, np.concatenate([make_windows(model, 5), far]))
 
 
-@settings(max_examples=examples(40))
+@settings(max_examples=examples(25))
 @given(networks(), st.sampled_from(["float32", "float64"]), st.integers(0, 99))
 def test_the_graph_is_a_sparse_network(network, dtype, seed):
     """Dead edges and nodes, moved knots, layers without a live input, and scales of zero change nothing of that."""

@@ -249,7 +249,7 @@ def test_a_module_that_reads_rows_is_given_rows():
 @pytest.mark.parametrize("kept", [(0, 1), (0, 2)])
 def test_pykans_prune_input_is_undone(kept):
     """A KAN of pykan alone is read from rows; inputs that prune_input removed have edges again, all masked."""
-    import kan  # here, as it brings 130 MB that the other workers do without
+    import kan  # here, as the other workers do without
 
     whole = kan.KAN([3, 2, 1], grid=3, k=3, seed=1, auto_save=False)
     whole(torch.from_numpy(WINDOWS[:, 0]).float())

@@ -154,7 +154,7 @@ def test_entries_are_within_three_errors():
     converged: list[bool] = []
 
     @settings(
-        max_examples=examples(60),
+        max_examples=examples(40),
         deadline=None,
         suppress_health_check=list(HealthCheck),
         database=None,
@@ -184,7 +184,7 @@ def test_windows_that_jump():
     """From one window 3 to 1000 times the way to another, every converged entry of a trained model is right."""
     rng = np.random.default_rng(7)
     converged = 0
-    n = examples(20)
+    n = examples(12)
     for number in range(n):
         model = jumping_models()[number % len(JUMPING)]
         start, other = model.reference.windows[rng.choice(len(model.reference.windows), 2, replace=False)].numpy()
