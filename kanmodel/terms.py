@@ -4,7 +4,7 @@ Nothing here computes. Each name is documented where it is defined.
 """
 
 from kanmodel.explain.alternatives.comparison import Comparison
-from kanmodel.explain.alternatives.counterfactuals import N_SCANNED, Search, count_forecasts
+from kanmodel.explain.alternatives.counterfactuals import LARGEST_BATCH, Search, count_forecasts
 from kanmodel.explain.alternatives.effects import Effects
 from kanmodel.explain.alternatives.model_comparison import EdgeChange
 from kanmodel.explain.alternatives.nearest import Neighbour
@@ -41,9 +41,9 @@ __all__ = [
     "CONFIDENCE",
     "DEFAULT_COUNT",
     "DEFAULT_POINTS",
+    "LARGEST_BATCH",
     "MIN_INPUTS",
     "N_BASELINES",
-    "N_SCANNED",
     "SEED",
     "Agreement",
     "Answer",

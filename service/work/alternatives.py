@@ -8,7 +8,7 @@ from typing import Any
 
 from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
-from kanmodel.terms import N_SCANNED, LedgerOptions, PruningRule, count_forecasts
+from kanmodel.terms import LARGEST_BATCH, LedgerOptions, PruningRule, count_forecasts
 from service.http.answers import encode_json
 from service.http.errors import unusable
 from service.models.registry import Served
@@ -96,7 +96,7 @@ class Counterfactual(Alternative):
     @property
     def n_bytes(self) -> int:
         """The changed windows of the answer, and those of one search."""
-        return NUMBER * (1 + OBJECTS) * int(self.windows.size) + 3 * N_SCANNED * int(self.windows[0].nbytes)
+        return NUMBER * (1 + OBJECTS) * int(self.windows.size) + 3 * LARGEST_BATCH * int(self.windows[0].nbytes)
 
     def answer(self, pause: Pause) -> dict[str, Any]:
         """The counterfactuals."""

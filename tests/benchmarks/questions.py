@@ -75,13 +75,15 @@ PLANTED: Mapping[str, tuple[Callable[..., Array], Mapping[str, tuple[float, floa
 }
 
 
-def rows(n_windows: int = 20, n_dice: int = 20, n_planted: int = 3, python: Path = PEERS) -> Iterator[Row]:
+def rows(
+    n_windows: int = 20, n_random: int | None = None, n_dice: int = 20, n_planted: int = 3, python: Path = PEERS
+) -> Iterator[Row]:
     """Each question in turn, one torch thread."""
     torch.set_num_threads(1)
     model = kanmodel.load(CHECKPOINT)
     if n_windows:
         yield what_if(model)
-        yield counterfactuals(model, n_windows)
+        yield counterfactuals(model, n_windows, n_random)
     if n_dice and python.exists():
         yield from beside_dice(model, n_dice, python)
     for name in list(PLANTED)[:n_planted]:
@@ -105,13 +107,13 @@ def what_if(model: kanmodel.Model) -> Row:
     return Row(f":whatif, {POINTS} points of one feature", f"p50 {p50:.1f} ms, p99 {p99:.1f} ms", "goal: below 50 ms")
 
 
-def counterfactuals(model: kanmodel.Model, n_windows: int) -> Row:
+def counterfactuals(model: kanmodel.Model, n_windows: int, n_random: int | None = None) -> Row:
     """One standard deviation up or down, with up to two features, beside a random search; seconds of the processor.
 
     Ctrl-C ends them; the row then is of the windows before it.
     """
     rng = np.random.default_rng(0)
-    n_forecasts = TIMES * count_forecasts(len(model.features), MOST)
+    n_random = n_random or TIMES * count_forecasts(len(model.features), MOST)
     distances: list[tuple[float, float]] = []  # inf where the goal is not reached
     ours, theirs = 0.0, 0.0
     try:
@@ -119,7 +121,7 @@ def counterfactuals(model: kanmodel.Model, n_windows: int) -> Row:
             times = [process_time()]
             found = find_counterfactual(model.loaded, window, 0, goal, Search(max_features=MOST))
             times.append(process_time())
-            best = search_randomly(model, window, goal, n_forecasts, rng)
+            best = search_randomly(model, window, goal, n_random, rng)
             times.append(process_time())
             distances.append((found.distance if found.reached else np.inf, best))
             ours, theirs = ours + times[1] - times[0], theirs + times[2] - times[1]
@@ -128,7 +130,7 @@ def counterfactuals(model: kanmodel.Model, n_windows: int) -> Row:
     return Row(
         f"counterfactuals of {n_windows} windows, up to {MOST} features",
         f"{ours / n_windows:.2f} s of the processor a window; {compare(distances)}",
-        f"{n_forecasts} random changes: {theirs / n_windows:.1f} s a window",
+        f"{n_random} random changes: {theirs / n_windows:.1f} s a window",
         f"{theirs / ours:.0f}x",
     )
 
@@ -254,8 +256,9 @@ def r2(truth: Array, found: Array) -> float:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--windows", type=int, default=20, help="of the counterfactuals")
+    parser.add_argument("--random", type=int, help=f"random changes of each; without, {TIMES} times our forecasts")
     parser.add_argument("--dice", type=int, default=20, help="of them, beside dice-ml")
     parser.add_argument("--python", type=Path, default=PEERS, help="one that has dice-ml")
     parser.add_argument("--planted", type=int, default=3, help=f"formulas that are trained, up to {len(PLANTED)}")
     given = parser.parse_args()
-    print_table(rows(given.windows, given.dice, given.planted, given.python))
+    print_table(rows(given.windows, given.random, given.dice, given.planted, given.python))

@@ -8,7 +8,7 @@ answer is checked by a forecast.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,14 +16,17 @@ from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError
-from kanmodel.explain.alternatives.descent import ITERATIONS, MAX_SETS, choose_sets, descend
+from kanmodel.explain.alternatives.descent import ITERATIONS, choose_sets, descend
 from kanmodel.explain.alternatives.shifts import Goal, Shifts
 from kanmodel.explain.alternatives.single_features import GRID, SingleShift, search_single_features
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
-N_SCANNED = 2048  # random shifts from which gradients set out
-N_STARTS = 48  # of them
+N_SCANNED = 8704  # random shifts from which gradients set out
+N_STARTS = 96  # of them
+STRETCH = 2.0  # of a scanned shift, up to which its distance is extrapolated
+UNLIKELY = 1e6  # standard deviations, of shifts that would have to be longer than that
+LARGEST_BATCH = 1024  # forecasts at once
 NEAR = 0.01  # of what is missing: what a shift may still miss to be polished first
 N_POLISHED = 8  # of the shifts found by gradient
 SCALES = np.linspace(0, 1.5, 25)  # of a shift, where its ray is searched
@@ -86,7 +89,8 @@ def count_forecasts(n_features: int, max_features: int) -> int:
     alone = n_features * 2 * (GRID + 1 + HALVINGS)
     if min(n_features, max_features) < 2:
         return alone
-    return alone + N_SCANNED + 3 * (N_STARTS + 2 * MAX_SETS) * ITERATIONS + 2 * N_POLISHED * (len(SCALES) + HALVINGS)
+    together = N_SCANNED + N_STARTS * (3 * (ITERATIONS + 1) + 2)
+    return alone + together + 2 * N_POLISHED * (len(SCALES) + HALVINGS)
 
 
 def find_counterfactual(
@@ -146,27 +150,55 @@ def _search_together(
     reach = np.zeros(len(shifts.low))
     for one in single:
         reach[one.feature] = towards * (one.best_prediction - prediction)
+    border = goal.low if towards > 0 else goal.high
     sets = choose_sets(shifts, max_features, reach)
-    scanned = _scan(shifts, goal, sets)
-    starts = np.concatenate([np.zeros((1, *sets.shape)), scanned])
-    free = np.broadcast_to(sets, starts.shape).reshape(-1, sets.shape[1])
-    found = descend(shifts, goal, towards, starts.reshape(free.shape), free, pause)
-    found = np.concatenate([found, *scanned])
+    starts, free = _scan(shifts, sets, lambda found: (border - prediction) / (found - prediction), pause)
+    found = np.concatenate([descend(shifts, goal, towards, starts, free, pause), starts])
     missed = goal.miss(shifts.predict(found))
     missed[missed <= NEAR * goal.miss(np.array([prediction]))] = 0
     return found[np.lexsort((np.abs(found).sum(axis=1), missed))]
 
 
-def _scan(shifts: Shifts, goal: Goal, sets: NDArray[np.bool_]) -> Array:
-    """The best of random shifts of each set of features, which are denser near 0: (n_starts, n_sets, n_features)."""
-    n_tried = N_SCANNED // len(sets)
+def _scan(
+    shifts: Shifts, sets: NDArray[np.bool_], stretch: Callable[[Array], Array], pause: Pause
+) -> tuple[Array, NDArray[np.bool_]]:
+    """Starts of descents: the most promising of random shifts, which are denser near 0.
+
+    A shift promises the distance at which the goal would be reached if the forecast changed in proportion. Of the sets
+    that promise most, each gives as many shifts that change mostly one of its features as mostly another, as there
+    may be a smallest change near each.
+
+    Args:
+        shifts: of one window.
+        sets: features that may change together, (n_sets, n_features).
+        stretch: by forecasts, the factor by which a shift would have to be scaled to reach the goal so.
+        pause: called between batches of forecasts.
+
+    Returns:
+        The shifts, (n, n_features), and which features of each may change.
+    """
+    n_tried, size = max(1, N_SCANNED // len(sets)), int(sets[0].sum())
     generator = np.random.default_rng(SEED)
     place = generator.uniform(shifts.low, shifts.high, (n_tried, *sets.shape)) * sets
     place *= generator.uniform(size=(n_tried, len(sets), 1))
-    missed = goal.miss(shifts.predict(place.reshape(-1, sets.shape[1]))).reshape(n_tried, -1)
-    best = np.lexsort((np.abs(place).sum(axis=2), missed), axis=0)[: max(1, N_STARTS // len(sets))]
-    found: Array = place[best, np.arange(len(sets))]
-    return found
+    forecasts = []
+    for batch in np.array_split(place.reshape(-1, sets.shape[1]), -(-n_tried * len(sets) // LARGEST_BATCH)):
+        forecasts.append(shifts.predict(batch))
+        pause()
+    with np.errstate(divide="ignore"):
+        factor = stretch(np.concatenate(forecasts)).reshape(n_tried, -1)
+    factor = np.where(factor > 0, factor, np.inf)  # none where the forecast does not change, or away from the goal
+    distance = np.abs(place).sum(axis=2)
+    promised = np.where(factor <= STRETCH, distance * factor, UNLIKELY * factor)
+    best = np.argsort(promised.min(axis=0), kind="stable")[: max(1, N_STARTS // size)]
+    n_each = max(1, N_STARTS // (size * len(best)))
+    largest, starts = np.abs(place).argmax(axis=2), []
+    for number in best:
+        for feature in np.flatnonzero(sets[number]):
+            order = np.argsort(np.where(largest[:, number] == feature, promised[:, number], np.inf), kind="stable")
+            starts.append(place[order[:n_each], number])
+    found = np.concatenate(starts)[:N_STARTS]
+    return found, np.repeat(sets[best], size * n_each, axis=0)[:N_STARTS]
 
 
 def _polish(shifts: Shifts, goal: Goal, found: Array) -> Array:

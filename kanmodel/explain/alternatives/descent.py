@@ -18,7 +18,7 @@ from kanmodel.explain.alternatives.shifts import Goal, Shifts
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
-MAX_SETS = 48  # of features
+MAX_SETS = 192  # of features
 ITERATIONS = 16
 RADIUS = 0.5  # of the first trust region, in training standard deviations
 LARGEST = 4.0

@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
+from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError
 from kanmodel.explain.alternatives.counterfactuals import Search, find_counterfactual
 from kanmodel.explain.alternatives.shifts import FARTHEST, Goal
 from kanmodel.network.bases import Line
 from kanmodel.network.config import plain_layers
+from service.models.repository import BUNDLED
 
 MODEL = make_model("lstm")
 LINEAR = make_chain(
@@ -136,6 +138,17 @@ def test_it_is_as_near_as_a_random_search(deviations, seed):
     if reached.any():
         best = np.abs(shifts[reached] / STD).sum(axis=1).min()
         assert found.reached and found.distance <= best * 1.1
+
+
+@pytest.mark.parametrize(
+    ("index", "deviations", "best"), [(147, 1, 2.514), (171, -1, 3.343), (440, -1, 2.450), (141, -1, 4.651)]
+)
+def test_of_two_features_that_reach_little_alone_the_nearest_change_is_found(index, deviations, best):
+    """Also where one of them moves within a small range, and where a descent from 0 ends at a farther change."""
+    model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
+    window = model.scaling.features_to_original(model.reference.windows[index])
+    found = find_counterfactual(model, window, 0, goal_beyond(model, window, deviations))
+    assert found.reached and found.distance <= 1.02 * best
 
 
 def test_a_goal_that_is_reached_already_needs_no_change():
