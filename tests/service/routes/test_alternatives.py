@@ -271,7 +271,7 @@ def test_the_cost_is_known_before_the_work(client):
 
 def test_the_deadline_ends_a_search(client):
     """503 once the time is over; the search ends at its next pause, and forecasts are answered after it."""
-    windows = make_windows(make_model(), 5).tolist()
+    windows = make_windows(make_model(), 2).tolist()
     body = {"instances": windows, "target": {"at_least": 1e3}}
     answer = client.post("/v1/models/m:counterfactual", json=body, headers={"X-Request-Timeout": "0.001"})
     assert (answer.status_code, answer.json()["code"]) == (503, "deadline_exceeded")
