@@ -167,7 +167,7 @@ def test_a_key_is_asked_for_once(serve, folder, open_tab):
         expect(dialog).to_contain_text("This service requires an API key")
         page.get_by_label("Key", exact=True).fill("wrong")
         page.keyboard.press("Enter")
-        expect(dialog).to_contain_text("not known")
+        expect(dialog).to_contain_text("does not know that key")
         page.get_by_label("Key", exact=True).fill(KEY)
         page.keyboard.press("Enter")
         expect(page.locator("h1")).to_have_text("Network")

@@ -188,7 +188,7 @@ def test_slow_answers_are_counted_in_seconds(server, open_tab):
     waiting, slow = [], [True]
     page.route("**/topology?*fidelity=0.9&*", lambda route: waiting.append(route) if slow[0] else route.continue_())
     page.evaluate("location.hash = '#/network?model=nyc-weather&fidelity=0.9'")
-    expect(page.locator("#status")).to_contain_text(re.compile("computing, [1-9] s so far"))
+    expect(page.locator("#status")).to_contain_text(re.compile("computing; [1-9] s so far"))
     expect(page.locator("main > .view")).to_have_css("opacity", "0.45")
     slow[0] = False
     for route in waiting:
