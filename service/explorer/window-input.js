@@ -131,7 +131,7 @@ function loadReference(index, page, signal) {
 function noteOf({ index, time, target }, { model, output, unit }) {
   const came = target?.[model.outputs.indexOf(output)];
   const when = time ? `, ${time.replace("T", " ")}` : "";
-  return `reference window ${index}${when}${came === undefined ? "" : `; what came was ${amount(came, unit)}`}`;
+  return `reference window ${index}${when}${came === undefined ? "" : `; the actual value was ${amount(came, unit)}`}`;
 }
 
 /**
