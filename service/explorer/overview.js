@@ -68,7 +68,7 @@ export function overview(page) {
       )
       .slice(0, N_WORST)
       .map((moment) => worstRow(moment, page));
-    worst.replaceChildren(table(["Window", `Error${page.unit ? `, ${page.unit}` : ""}`, "Forecast", "Came"], rows));
+    worst.replaceChildren(table(["Window", `Error${page.unit ? `, ${page.unit}` : ""}`, "Forecast", "Actual"], rows));
   };
   const draw = () => {
     const room = widthOf(scroll);

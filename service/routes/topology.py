@@ -28,7 +28,7 @@ from service.schemas.topology import (
     describe_fidelity_curve,
     describe_topology,
 )
-from service.work.estimates import estimate_curves, estimate_description
+from service.work.estimates import estimate_description, estimate_graph
 
 router = APIRouter(tags=["topology"], route_class=PrecomputedRoute, dependencies=[READ])
 _PICTURE = describe_picture("The network, with the curve of each kept edge.")
@@ -61,7 +61,9 @@ async def get_topology(
             return answer_svg(_draw(served, topology, part, output, query))
         return answer_json(describe_topology(served, topology, part, query.pruned))
 
-    cost = estimate_curves(len(topology.kan_edges), N_POINTS)
+    n_parts = sum(one.kept or not query.pruned for one in (*part.nodes, *part.edges))
+    is_drawn = media_type == SVG
+    cost = estimate_graph(n_parts, len(curved_edges(part)) if is_drawn else 0, N_POINTS, is_drawn)
     return await parts.work.run(describe, "explanation", cost, deadline=deadline)
 
 

@@ -18,6 +18,7 @@ OBJECTS = 6  # memory of an explanation as Python objects, relative to its JSON
 PARSED = 16  # most bytes that parsing takes per byte of text
 SAMPLED = 64  # bytes per value of a curve: in an array, in a list, and in JSON
 N_CURVES = 7  # arrays per edge
+LISTED, DRAWN = 1200, 6000  # bytes per node or edge of a graph, as objects and text: in JSON, in SVG
 
 FORMULAS = Cost(0.05, 1 << 20)  # the candidates for one edge
 _PARSING = 2e-8  # seconds per byte
@@ -59,6 +60,12 @@ def estimate_curves(n_edges: int, points: int) -> Cost:
     """Sampling edges, and describing the curves."""
     n_values = N_CURVES * n_edges * points
     return Cost(_SAMPLING * n_values + _DRAWING * n_edges, SAMPLED * n_values)
+
+
+def estimate_graph(n_parts: int, n_curves: int, points: int, drawn: bool) -> Cost:
+    """Describing or drawing the nodes and edges of a graph, some of them with curves."""
+    curves = estimate_curves(n_curves, points)
+    return Cost(_DRAWING * n_parts + curves.seconds, (DRAWN if drawn else LISTED) * n_parts + curves.n_bytes)
 
 
 def estimate_explanations(question: Question, kept: Literal["lines", "json", "objects"]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.graph import TopologyEdge
 from kanmodel.explain.topology.pruning import PruningRule
+from kanmodel.network.bases import BSpline
 
 try:
     from kan import KAN
@@ -70,10 +71,12 @@ def suggest_symbolic(model: LoadedModel, edge: TopologyEdge) -> Callable[[], Any
 
 def as_pykan(model: LoadedModel) -> Any:
     """The head as pykan has it, whose tensors over edges are (in, out)."""
-    head = model.network.head
-    config = head.config
-    width = [list(layer) for layer in config.width]
-    peer = KAN(width=width, grid=config.grid_size[0], k=config.spline_order, mult_arity=2, auto_save=False, seed=0)
+    head, layers = model.network.head, model.config.head
+    basis = layers[0].basis
+    if not isinstance(basis, BSpline):
+        raise TypeError("pykan has splines alone")
+    width = [layers[0].n_in, *(layer.n_out for layer in layers)]
+    peer = KAN(width=width, grid=basis.grid_size, k=basis.order, auto_save=False, seed=0)
     with torch.no_grad():
         for number, (layer, theirs) in enumerate(zip(head, peer.act_fun, strict=True)):
             theirs.grid.copy_(layer.grid)
@@ -84,6 +87,6 @@ def as_pykan(model: LoadedModel) -> Any:
             for name in ("subnode_scale", "subnode_bias", "node_scale", "node_bias"):
                 getattr(peer, f"{name}_{number}").copy_(getattr(layer, name))
         inputs = model.network.encode(model.reference.windows)
-        if not torch.allclose(peer(inputs), head(inputs), atol=1e-4):
+        if not torch.allclose(peer(inputs), reduce(lambda x, layer: layer(x), head, inputs), atol=1e-4):
             raise RuntimeError("pykan's head does not give the forecasts of ours")
     return peer

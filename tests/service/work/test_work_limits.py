@@ -18,6 +18,7 @@ from waiting import poll
 from kanmodel import Model, overall
 from kanmodel import model as core
 from kanmodel.checkpoint import Provenance, Reference, load_checkpoint, save_checkpoint
+from kanmodel.drawing.network import draw_topology
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.network.chain import Network
@@ -26,8 +27,9 @@ from kanmodel.pausing import go_on as run_through
 from service.http.answers import answer_json, encode_json
 from service.models.registry import Served
 from service.schemas.edges import describe_edges
+from service.schemas.topology import describe_topology
 from service.work import estimates
-from service.work.estimates import estimate_curves, estimate_explanations
+from service.work.estimates import estimate_curves, estimate_explanations, estimate_graph
 from service.work.explanations import explain_all
 
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -138,6 +140,25 @@ def test_curves_take_no_more_bytes_than_estimated(local_service):
     finally:
         tracemalloc.stop()
     assert peak <= estimate_curves(len(edges), 2001).n_bytes <= 10 * len(answer.body)
+
+
+@pytest.mark.parametrize("drawn", [False, True])
+def test_graphs_take_no_more_bytes_than_estimated(drawn):
+    """From the topology to the encoded answer, without curves, as graphs that are too large for them have none."""
+    model = Model(make_model("head", n_features=40, n_hidden=30, n_reference=24, with_targets=False))
+    topology = model.topology(fidelity=1.0)
+    tracemalloc.start()
+    try:
+        if drawn:
+            body = draw_topology(topology, [], "m", None)
+        else:
+            body = answer_json(describe_topology(Served("m", model), topology, topology, False)).body
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    estimate = estimate_graph(len(topology.nodes) + len(topology.edges), 0, 0, drawn).n_bytes
+    assert len(topology.kan_edges) > 1000
+    assert peak <= estimate <= 20 * len(body)
 
 
 def test_explanations_leave_forecasts_their_places(serve, folder, local_service, monkeypatch):
