@@ -68,7 +68,7 @@ def many_rows() -> Iterator[Row]:
 
 
 def largest_rows() -> Iterator[Row]:
-    """One answer of each kind; what is global is computed from the start on, in the background."""
+    """One answer of each kind, while the global results of all outputs are computed in the background."""
     model = make_shape(LARGEST)
     windows, first = windows_of(model), model.config.outputs[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -80,16 +80,14 @@ def largest_rows() -> Iterator[Row]:
             yield Row(f"{what}: start until ready", f"{server.start:.1f} s")
             seconds = ask(server, "GET", f"{path}/topology?output={quote(first)}")
             yield Row(f"topology of the first output, {len(windows)} reference windows, from then", f"{seconds:.1f} s")
-            for name in model.config.outputs[1:]:
-                ask(server, "GET", f"{path}/report?output={quote(name)}")
             for n, operation in ((1, "predict"), (32, "predict"), (1, "explain"), (N_EXPLAINED, "explain")):
                 asked = {"instances": (windows * 2)[:n], **({"output": first} if operation == "explain" else {})}
                 body = json.dumps(asked).encode()
                 seconds = min(ask(server, "POST", f"{path}:{operation}", body) for _ in range(3))
                 yield Row(f":{operation} of {n} window{'s' if n > 1 else ''}", f"{seconds * 1e3:.0f} ms")
-            for query in ("", "&pruned=false"):
-                seconds = ask(server, "GET", f"{path}/topology?output={quote(first)}&format=svg{query}")
-                yield Row(f"its picture{', nothing folded' if query else ''}", f"{seconds:.1f} s")
+            for fidelity in (0.5, 0.9):
+                picture = f"{path}/topology?output={quote(first)}&format=svg&fidelity={fidelity}"
+                yield Row(f"its picture at an R2 of {fidelity}", f"{ask(server, 'GET', picture):.1f} s")
             yield Row("memory (PSS) after that", f"{server.memory():.0f} MB")
 
 
