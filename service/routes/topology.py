@@ -61,7 +61,8 @@ async def get_topology(
             return answer_svg(_draw(served, topology, part, output, query))
         return answer_json(describe_topology(served, topology, part, query.pruned))
 
-    n_parts = sum(one.kept or not query.pruned for one in (*part.nodes, *part.edges))
+    kept = [*(node.kept for node in part.nodes), *(edge.kept for edge in part.edges)]
+    n_parts = sum(kept) if query.pruned else len(kept)
     is_drawn = media_type == SVG
     cost = estimate_graph(n_parts, len(curved_edges(part)) if is_drawn else 0, N_POINTS, is_drawn)
     return await parts.work.run(describe, "explanation", cost, deadline=deadline)
