@@ -98,12 +98,14 @@ class Rule(TypedDict):
 
 
 def _find_edges(model: Model, names: list[str]) -> tuple[tuple[str, int, int, int], ...]:
+    """The edges of these names, sorted, each once; an error says which name is none."""
+    found: set[tuple[str, int, int, int]] = set()
     for number, name in enumerate(names):
         try:
-            model.find_edges([name])
+            found.update(model.find_edges([name]))
         except UnknownNameError as error:
             raise unusable(f"without[{number}]", f"must be the id of an edge, but {error}") from error
-    return model.find_edges(names)
+    return tuple(sorted(found))
 
 
 def describe_rule(rule: PruningRule) -> Rule:
