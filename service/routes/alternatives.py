@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
+from typing import TypeVar
 
 from fastapi import APIRouter, Depends, Request, Response
 
@@ -46,7 +47,7 @@ router = APIRouter(
     tags=["alternatives"], route_class=DirectRoute, dependencies=[EXPLAIN, Depends(get_served), Depends(get_deadline)]
 )
 _ERRORS = describe_errors(404, 406, 408, 413, 415, 422, 503)
-Read = Callable[[bytes, Served, Settings], Alternative]
+Question = TypeVar("Question", bound=Alternative)
 
 
 @router.post(
@@ -92,7 +93,7 @@ async def ablate(request: Request) -> Response:
 
     The rule is that of the topology, which shows the pruned network; `without` names further edges to remove.
     """
-    return await _answer(request, read_ablate)
+    return await _answer(request, read_ablate, _with_topology)
 
 
 @router.post(
@@ -112,7 +113,12 @@ async def compare(request: Request) -> Response:
     return await _answer(request, lambda body, served, settings: read_compare(body, served, registry, settings))
 
 
-async def _answer(request: Request, read: Read) -> Response:
+async def _answer(
+    request: Request,
+    read: Callable[[bytes, Served, Settings], Question],
+    prepare: Callable[[Parts, Question], Awaitable[Question]] | None = None,
+) -> Response:
+    """Reads a question, prepares it if it needs global results, and answers it in turn with others."""
     parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
     accept_json(request)
     with parts.work.hold("explanation") as held:
@@ -122,8 +128,8 @@ async def _answer(request: Request, read: Read) -> Response:
                 partial(read, body, served, parts.settings), "explanation", estimate_parsing(body), deadline=deadline
             )
     request.state.windows = len(question.windows)
-    if isinstance(question, Ablate):
-        question = await while_connected(request, deadline.wait(_with_topology(parts, question)))
+    if prepare is not None:
+        question = await while_connected(request, deadline.wait(prepare(parts, question)))
     with parts.work.place("explanation", question.n_bytes):
         answering = parts.work.run_in_turns(partial(answer_alternative, question))
         answer, warnings = await while_connected(request, deadline.wait(answering))
