@@ -22,6 +22,7 @@ const MODES = { open: "opens its function", remove: "removes it" };
 export function ablationControl(page) {
   /** @type {string[]} ids */
   let removed = [];
+  const askNames = rememberNames(page);
   let isRemoving = false;
   const mode = segments("A click on an edge", MODES, (value) => {
     isRemoving = value === "remove"; // at once, however long the page takes to follow
@@ -60,7 +61,7 @@ export function ablationControl(page) {
     removed = readRemoved(values);
     isRemoving = values.click === "remove";
     mode.set(isRemoving ? "remove" : "open");
-    tell(removed.length ? await askNames(page, signal) : new Map());
+    tell(removed.length ? await askNames(signal) : new Map());
   };
 
   /**
@@ -100,16 +101,24 @@ export function ablationControl(page) {
 }
 
 /**
- * What people call all edges that hold functions, by their ids.
+ * Asks what people call all edges that hold functions, by their ids: once for each output of a model, whatever the rule.
  *
  * @param {Page} page
- * @param {AbortSignal} signal
  */
-async function askNames(page, signal) {
-  const ask = { path: `${page.path}/topology`, query: { ...page.query, pruned: false } };
-  const topology = /** @type {Topology} */ (await askJson(ask, signal));
-  const labels = labelsOf(topology);
-  return new Map(topology.edges.map((edge) => [edgeId(edge), nameEdge(edge, labels)]));
+function rememberNames(page) {
+  let asked = "";
+  /** @type {Map<string, string>} */
+  let names = new Map();
+  return async (/** @type {AbortSignal} */ signal) => {
+    const ask = { path: `${page.path}/topology`, query: { ...page.query, pruned: false } };
+    const key = JSON.stringify([ask, page.model.checkpoint]);
+    if (key === asked) return names;
+    const topology = /** @type {Topology} */ (await askJson(ask, signal));
+    const labels = labelsOf(topology);
+    names = new Map(topology.edges.map((edge) => [edgeId(edge), nameEdge(edge, labels)]));
+    asked = key;
+    return names;
+  };
 }
 
 /**
