@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
+from browsers import CHROMIUM, MISSING
 from factories import make_model
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from processes import start_process
@@ -18,7 +18,6 @@ from waiting import poll
 from kanmodel.checkpoint import save_checkpoint
 from service.models.repository import BUNDLED
 
-CHROMIUM = Path("/usr/bin/chromium-headless-shell")  # Debian's, without a desktop's windows
 OPTIONS = ["--no-sandbox"]  # which a container's root can't have
 
 PATIENCE = 120_000  # ms: a machine that is busy with other things is no failure
@@ -30,7 +29,7 @@ Serve = Callable[..., AbstractContextManager[httpx2.Client]]
 @pytest.fixture(scope="module")  # playwright holds an event loop, beside which other tests could run none of their own
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
-        pytest.skip(f"{CHROMIUM} is missing: apt-get install chromium-headless-shell")
+        pytest.skip(MISSING)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         yield browser

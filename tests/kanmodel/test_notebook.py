@@ -9,12 +9,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from browsers import CHROMIUM, MISSING
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).parents[2]
 NOTEBOOK = ROOT / "tests/examples/why.ipynb"
-CHROMIUM = Path("/usr/bin/chromium-headless-shell")  # as the tests of the explorer do
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def test_displays_run_nothing_and_load_nothing(executed, committed):
             assert not re.search(r"<script|<link|<iframe|<svg|\son\w+=|url\(|@import|href|src=", bare)
 
 
-@pytest.mark.skipif(not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing: apt-get install chromium-headless-shell")
+@pytest.mark.skipif(not CHROMIUM.exists(), reason=MISSING)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_an_export_shows_all_without_scripts(committed, tmp_path, scheme):
     """Exported by nbconvert and opened without JavaScript and network, all pictures and answers are there."""

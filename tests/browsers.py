@@ -1,0 +1,8 @@
+"""The browser that tests drive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+CHROMIUM = Path("/usr/bin/chromium-headless-shell")  # Debian's, without a desktop's windows
+MISSING = f"{CHROMIUM} is missing: apt-get install chromium-headless-shell"
