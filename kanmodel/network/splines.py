@@ -41,15 +41,16 @@ def basis(x: Tensor, grid: Tensor, order: int) -> Tensor:
     Returns:
         (batch, n_in, G+k).
     """
-    x = x.unsqueeze(-1)
-    values = ((x >= grid[:, :-1]) & (x < grid[:, 1:])).to(x.dtype)  # order 0: (batch, n_in, G+2k)
+    x, grid = x.T.contiguous(), grid.T.unsqueeze(-1)  # (n_in, batch), (G+2k+1, n_in, 1): long rows are the fastest
+    values = ((x >= grid[:-1]) & (x < grid[1:])).to(x.dtype)  # order 0: (G+2k, n_in, batch)
+    beyond = x - grid
     for k in range(1, order + 1):
-        span = grid[:, k:] - grid[:, :-k]
+        span = grid[k:] - grid[:-k]
         inverse = torch.where(span > 0, 1 / span.clamp_min(torch.finfo(span.dtype).tiny), 0)
-        rising = (x - grid[:, : -k - 1]) * inverse[:, :-1]
-        falling = (grid[:, k + 1 :] - x) * inverse[:, 1:]
-        values = rising * values[..., :-1] + falling * values[..., 1:]
-    return values if order else values + (x - x)  # step functions alone would have no gradient
+        values = beyond[: -k - 1] * inverse[:-1] * values[:-1] - beyond[k + 1 :] * inverse[1:] * values[1:]
+    if order == 0:
+        values = values + (x - x)  # step functions alone would have no gradient
+    return values.permute(2, 1, 0)
 
 
 def basis_slopes(x: Tensor, grid: Tensor, order: int) -> Tensor:
