@@ -50,7 +50,8 @@ def test_the_answer_is_the_ledger(service):
     windows = make_windows(model, 2)
     answer = ask(service, "front", detail="flow")
     ledger = explain_windows(model, model.to_model_units(windows), 0)
-    assert answer["predictions"] == model.predict(windows).tolist()
+    assert answer["predictions"] == [[prediction] for prediction in ledger.predictions]
+    assert np.allclose(answer["predictions"], model.predict(windows), rtol=1e-12, atol=0)
     for number, explanation in enumerate(answer["explanations"]):
         assert explanation["instance"] == number
         assert explanation["prediction"] == ledger.predictions[number]
