@@ -38,14 +38,14 @@ def watch_while(steps, registry, seconds=0.01):
         kept = GlobalResults(64, work, lambda: registry.served)
         watch = Watch(registry, kept.prepare, seconds)
         watching = asyncio.create_task(watch.run())
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         for condition in steps:
             while not condition():
                 assert time.monotonic() < deadline
                 await asyncio.sleep(0.01)
         watch.close()
         await work.close()
-        await asyncio.wait_for(watching, 30)
+        await asyncio.wait_for(watching, 120)
 
     asyncio.run(run())
 

@@ -25,7 +25,7 @@ def versions(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def client(serve, versions):
-    with serve(models=versions, max_points=30, max_path_nodes=60_000, request_timeout=300) as client:
+    with serve(models=versions, max_points=30, max_path_nodes=60_000) as client:
         yield client
 
 
