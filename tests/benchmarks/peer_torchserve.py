@@ -1,4 +1,4 @@
-"""The model in TorchServe, as a custom handler according to its documentation.
+"""The model in TorchServe, as a custom handler following its documentation.
 
     python peer_torchserve.py CHECKPOINT PORT WORKERS
 
@@ -53,7 +53,7 @@ class Forecaster:
 
 
 def write_archive(folder: Path, checkpoint: Path) -> None:
-    """The handler and its manifest, as the archiver packs them."""
+    """The handler and its manifest in the archiver's format."""
     model = {"modelName": checkpoint.stem, "handler": "handler.py", "modelVersion": "1.0"}
     manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
     with ZipFile(folder / f"{checkpoint.stem}.mar", "w") as archive:
@@ -62,7 +62,7 @@ def write_archive(folder: Path, checkpoint: Path) -> None:
 
 
 def write_config(folder: Path, name: str, port: int, workers: int) -> Path:
-    """The settings of a server with this model."""
+    """The settings of a server for this model."""
     one = {
         "defaultVersion": True,
         "marName": f"{name}.mar",
@@ -90,7 +90,7 @@ def write_config(folder: Path, name: str, port: int, workers: int) -> Path:
 
 
 def serve(checkpoint: Path, port: int, workers: int) -> None:
-    """Becomes the server."""
+    """Replaces this process by the server."""
     folder = Path(tempfile.mkdtemp(prefix="torchserve"))
     write_archive(folder, checkpoint)
     home = Path(ts.__file__).parents[1]

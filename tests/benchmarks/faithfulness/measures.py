@@ -1,4 +1,4 @@
-"""The measures by which attributions of time series are compared in the literature, on arrays alone.
+"""Measures from the literature for attributions of time series, on plain arrays.
 
 A point is one feature at one step. `scores` are attributions, (n, lookback, n_features); `forecast` maps windows of
 that shape to (n,) outputs in standard deviations; a removed point takes the value of `start`, (lookback, n_features).
@@ -15,13 +15,13 @@ Array = np.ndarray
 Forecast = Callable[[Array], Array]
 
 EPSILON = 1e-5  # time_interpret's, in the normalisation of scores
-FRACTIONS = np.arange(0.05, 1.0, 0.05)  # of the points, at which deletion and insertion are averaged
+FRACTIONS = np.arange(0.05, 1.0, 0.05)  # fractions of the points over which deletion and insertion are averaged
 
 
 def cumulative_difference(forecast: Forecast, windows: Array, start: Array, scores: Array, share: float) -> Array:
     """CPD of TIMING (Jang et al. 2025, arXiv 2506.05035): more is better.
 
-    The sum of |F(x without k points) - F(x without k + 1)| while points go one by one, the largest |score| first, up to
+    The sum of |F(x without k points) - F(x without k + 1)| as points are removed by descending |score|, up to
     a share of them. Opposite effects do not cancel, as they do in |F(x) - F(x without all)|.
 
     Returns:
