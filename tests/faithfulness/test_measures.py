@@ -57,7 +57,7 @@ def test_precision_and_recall():
     assert aur == pytest.approx(0.5 * 1 + 0.5 * (1 + 0.5) / 2, abs=1e-4)
 
 
-def test_signs_are_told_apart():
+def test_signed_precision_and_recall():
     """Scores with the right signs beat the same magnitudes with wrong signs, which magnitudes alone do not show."""
     truth = np.array([[1.0, -1.0, 0.0, 0.0]])
     right, wrong = np.array([[2.0, -2.0, 0.1, 0.0]]), np.array([[-2.0, 2.0, 0.1, 0.0]])

@@ -114,7 +114,7 @@ def test_another_output_need_not_be_finite():
         network.predict_output(windows, 1)
 
 
-def test_an_ablation_tells_what_it_cost(model, windows):
+def test_an_ablation_shows_its_cost(model, windows):
     """The repr and the table have each forecast with and without the edges, the number of edges, and R2."""
     found = model.ablate(windows, fidelity=0.9)
     rows = found.table()

@@ -24,7 +24,7 @@ def classifier(dtype="float32", before=()):
     return make_chain(ModelConfig(features, targets, 1, 1, (layer,), output_function="softmax", dtype=dtype))
 
 
-def test_a_written_file_says_what_it_predicts_from_what(tmp_path):
+def test_a_written_file_describes_inputs_and_outputs(tmp_path):
     """Names, shapes, units and checkpoint are in the file, and ONNX Runtime predicts what the model does."""
     model = Model(classifier()).save(tmp_path / "m.safetensors")
     written = model.export_onnx(tmp_path / "m.onnx")

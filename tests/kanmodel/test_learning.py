@@ -46,7 +46,7 @@ def test_the_targets_are_the_column_so_many_rows_later():
         assert targets.tolist() == [load[instant] for instant in later]
 
 
-def test_persistence_stands_beside_the_result():
+def test_persistence_is_measured():
     """Persistence and the seasonal forecast of a day before are measured on the test windows by default."""
     frame = make_frame()
     metrics = kanmodel.train(frame, "load", ahead=6, time="time", **QUICK).metrics
@@ -90,7 +90,7 @@ def test_windows_with_missing_values_are_counted_by_column():
     assert named == {"left_out_windows wind": 15, "left_out_windows load": 6, "left_out_windows load (target)": 1}
 
 
-def test_what_holds_the_columns_does_not_matter():
+def test_the_kind_of_frame_does_not_matter():
     """pandas, polars and a mapping give the same weights."""
     frame = make_frame(400)
     models = [
@@ -160,7 +160,7 @@ def test_early_stopping_and_seeds():
     assert torch.equal(weights(model), weights(kanmodel.train(frame, "load", ahead=1, seed=3, **options)))
 
 
-def test_what_is_said_of_features_stays_with_the_model(tmp_path):
+def test_properties_of_features_are_saved(tmp_path):
     """Groups, integer and fixed features are saved in the file and kept by fine-tuning."""
     frame = make_frame(300).assign(wind=lambda rows: rows["wind"].round())
     said = {"groups": {"weather": ["wind", "load"]}, "integer": ["wind"], "fixed": ["load"]}
@@ -192,7 +192,7 @@ def test_what_is_said_of_features_stays_with_the_model(tmp_path):
         ({"integer": ["wind"]}, DataError, "data row 1, column wind must be a whole number, but is "),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused(arguments, error, message):
+def test_invalid_training_arguments_are_refused(arguments, error, message):
     """The error is one sentence that names the argument."""
     with pytest.raises(error, match=message):
         kanmodel.train(**{"frame": make_frame(300), "target": "load", "ahead": 1, "time": "time"} | arguments)

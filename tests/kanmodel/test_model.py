@@ -507,7 +507,7 @@ def make_forecaster(tmp_path):
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_from_torch_and_from_file_know_what_can_change(make_forecaster, tmp_path, live):
+def test_from_torch_and_from_file_take_integer_and_fixed_features(make_forecaster, tmp_path, live):
     """Integer and fixed features are in the model and its checkpoint, and counterfactuals respect them."""
     model = make_forecaster(live, integer=["temp"], fixed=("wind",))
     model.save(tmp_path / "net.safetensors")
@@ -547,7 +547,7 @@ def test_windows_with_fractions_of_an_integer_feature_are_refused(make_forecaste
         make_forecaster(live, windows, integer=["temp", "wind"])
 
 
-def test_the_readme_does_what_it_says(tmp_path, monkeypatch):
+def test_the_examples_of_the_readme_run(tmp_path, monkeypatch):
     """The examples of the core's README run as written and give the results shown."""
     root = Path(kanmodel.__file__).parents[1]
     for name in ("service", "tests"):

@@ -68,7 +68,7 @@ def test_the_notebook_runs(executed):
     assert float(of_service) == pytest.approx(float(contribution), rel=1e-2)
 
 
-def test_what_is_committed_is_what_it_gives(executed, committed):
+def test_the_committed_notebook_is_current(executed, committed):
     """The committed notebook has the outputs of a run, and is small."""
     assert [cell.source for cell in executed.cells] == [cell.source for cell in committed.cells]
     assert forms_of(executed) == forms_of(committed)

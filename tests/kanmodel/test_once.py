@@ -29,7 +29,7 @@ def test_a_known_result_calls_no_pause():
     assert once.get("a", lambda: 3, end) == 2
 
 
-def test_what_is_unused_for_longest_goes_unless_it_is_pinned():
+def test_the_least_recently_used_result_is_evicted_unless_pinned():
     """A pinned result stays however many others follow, and is evicted like them once unpinned."""
     once = Once(2)
     assert Pinned(once).get("pinned", lambda: 0) == 0
@@ -43,7 +43,7 @@ def test_what_is_unused_for_longest_goes_unless_it_is_pinned():
     assert once.get("pinned", lambda: 1) == 1
 
 
-def test_who_waits_for_anothers_computation_pauses_and_computes_if_that_ends():
+def test_a_waiting_thread_pauses_and_computes_if_the_first_ends():
     """A waiting thread can be ended; one that stays computes the result if the first computation was ended."""
     once, begun, go_on, found = Once(2), Event(), Event(), []
 

@@ -81,7 +81,7 @@ def test_saving_and_loading_is_identity(name, tmp_path):
 
 
 @EVERY
-def test_pruned_and_compacted_it_forecasts_what_the_rule_says(name):
+def test_the_compacted_network_has_the_stated_fidelity(name):
     """The compacted network equals the pruned one, and has the stated R2 against the full model."""
     model = MODELS[name]()
     pruning = prune_by_rule(model, measure_importance(model, 0), PruningRule(fidelity=0.95))

@@ -188,7 +188,7 @@ def test_several_windows_show_a_table(model, windows):
         found.svg()
 
 
-def test_effects_stand_beside_contributions(model, windows):
+def test_effects_are_shown_with_contributions(model, windows):
     """If requested, tables have removed, alone and together, and the waterfall shows two of them on hover."""
     found = model.explain(windows, effects=True)
     for row in found.table():
@@ -419,7 +419,7 @@ def test_a_model_shows_its_card_without_computing(model, monkeypatch):
     assert [row["name"] for row in fresh.table()] == list(NAMES)
 
 
-def test_groups_and_segments_stand_for_what_they_sum(model, windows):
+def test_groups_and_segments_are_shown(model, windows):
     """Table, terminal, page and picture have them, and each window's sum is that of the features."""
     pair, segments = {"pair": ["f0", "f3"]}, {"late": (-2, 0), "early": (-5, -3)}
     grouped = model.explain(windows[:1], groups=pair, segments=segments)

@@ -114,7 +114,7 @@ objects = st.recursive(
 
 
 @given(objects, st.sampled_from(sorted(CONTAINERS)), st.integers(2, 5))
-def test_whatever_is_saved(found, container, protocol):
+def test_any_saved_value_is_read(found, container, protocol):
     """Values and tensors of any type, view and nesting equal those of torch.load."""
     if container == "legacy":
         assume(not any(tensor.dtype in UNSIGNED for tensor in tensors_in(found)))  # torch cannot save it either
@@ -202,7 +202,7 @@ def golden_files():
             yield str(path.relative_to(FILES)), gzip.decompress(data) if path.suffix == ".gz" else data
 
 
-def test_every_file_is_what_torch_reads(tmp_path):
+def test_every_golden_file_is_read_as_by_torch(tmp_path):
     """Each golden file equals torch.load's bitwise; whole modules equal those of a process with the classes."""
     files = dict(golden_files())
     found = {name: read_archive(data) for name, data in files.items()}
@@ -268,7 +268,7 @@ def deflated(data):
 
 @pytest.mark.parametrize("name", DAMAGED)
 @pytest.mark.filterwarnings("ignore")
-def test_what_is_not_a_file_of_torch(name):
+def test_other_archives_are_refused(name):
     """The error names how an archive differs from those of torch.save."""
     make, reason = DAMAGED[name]
     if reason is None:

@@ -134,7 +134,7 @@ def test_bounds_scale_with_each_output(expected, errors, factor, tolerance):
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_never_matches(wrong):
+def test_predictions_that_are_not_finite_never_match(wrong):
     """A prediction that is not finite always exceeds the bound."""
     expected = np.array([[1.0, 0.0], [2.0, 0.0]])
     computed = expected.copy()

@@ -192,7 +192,7 @@ def test_config_and_tensors_agree(case):
         assert tensor.untyped_storage().data_ptr() not in memory
 
 
-def test_what_can_be_read_off():
+def test_options_are_read_from_the_file():
     """Layers keep their own grid, norm and denominator; a file without base has none, whatever the option."""
     config, tensors = read_kan(load_tensors("bare_fastkanlayer_state_dict.pt"), library="fast_kan")
     assert width_of(config) == [7, 4, 2]
@@ -340,7 +340,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("case", "change", "message"), REFUSALS, ids=range(len(REFUSALS)))
-def test_what_is_refused(case, change, message):
+def test_invalid_files_are_refused(case, change, message):
     """The error has the key that does not fit."""
     file = FILES[case]
     tensors = load_tensors(file.name)

@@ -385,7 +385,7 @@ DECIDABLE = ("readout", "base_activation", "library", "lstm", "head", "mult_arit
 
 
 @pytest.mark.parametrize("name", [name for name in READ if "pruned_" not in name and name != "float16"])
-def test_what_the_check_can_decide_need_not_be_said(name, tmp_path):
+def test_the_check_replaces_options(name, tmp_path):
     """Without readout, base, library, prefixes, arity and names, each file gives the same network."""
     file = READ[name]
     weights, manifest = write_case(tmp_path, file, numbers_of(file))

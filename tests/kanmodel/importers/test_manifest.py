@@ -66,7 +66,7 @@ def test_values(tmp_path):
         ("[", "is not yaml in line"),
     ],
 )
-def test_what_is_not_understood(tmp_path, text, reason):
+def test_unknown_keys_and_values_are_refused(tmp_path, text, reason):
     """An unknown key or value is named, and no code runs."""
     with pytest.raises(CheckpointError) as refusal:
         parse(tmp_path, LEAST + text)
@@ -75,7 +75,7 @@ def test_what_is_not_understood(tmp_path, text, reason):
 
 
 @pytest.mark.parametrize("key", ["features", "reference"])
-def test_what_is_missing(tmp_path, key):
+def test_missing_keys_are_refused(tmp_path, key):
     """A required key is named in the error."""
     text = "".join(line + "\n" for line in LEAST.splitlines() if not line.startswith(f"{key}:"))
     with pytest.raises(CheckpointError, match=f"m.yaml: lacks {key}"):

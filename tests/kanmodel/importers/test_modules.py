@@ -91,7 +91,7 @@ def test_a_class_of_a_notebook():
         ("gru_kan/whole_module.pt", {"gru": {"mode": "GRU", "bidirectional": False}}),
     ],
 )  # fmt: skip
-def test_what_the_file_tells(path, expected):
+def test_facts_are_read_from_the_file(path, expected):
     """batch_first, sizes, grids and activation modules are read from files whose classes are not importable."""
     tree = open_source(GLUE / path).module
     for place, values in expected.items():
@@ -136,7 +136,7 @@ def test_a_wrapped_model(tmp_path, wrap, container):
     assert source.module.class_name == "torch.nn.modules.container.Sequential"
 
 
-def test_integers_stand_beside_the_weights():
+def test_integers_are_separate_from_the_weights():
     """num_batches_tracked and other integers are separate from the weights."""
     source = open_source(GLUE / "lstm_batchnorm_kan" / "state_dict.pt")
     assert list(source.integers) == ["bn.num_batches_tracked"]

@@ -193,7 +193,7 @@ def test_readings_that_are_not_compared_are_counted(monkeypatch, cap):
     assert some.matches[0].reading.numbers == every.matches[0].reading.numbers
 
 
-def test_what_the_screen_refuses_is_found_if_near(monkeypatch):
+def test_near_readings_are_compared_despite_the_screen(monkeypatch):
     """The nearest readings are compared too, since float32 errors may exceed the screen's bound."""
     torch.manual_seed(3)
     tensors = {f"lstm.{name}": t.detach() * 2 for name, t in nn.LSTM(2, 4).named_parameters()}
@@ -233,7 +233,7 @@ def test_an_activation_without_effect_is_left_out():
     assert any(same.chosen[OUTPUT] == "relu" for same in result.matches[0].same)
 
 
-def test_functions_that_no_check_tells_apart_are_named(tmp_path):
+def test_ambiguous_functions_are_named(tmp_path):
     """A ReLU that acts only on windows outside the check makes the file ambiguous; with these windows it does not."""
     torch.manual_seed(1)
     net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
@@ -331,7 +331,7 @@ def test_orders():
         find_orders(parts, recurrent, Sizes(6, 4, 3))
 
 
-def test_folding_keeps_what_is_computed():
+def test_folding_keeps_the_function():
     """Norms and activations move to the edges that read them; a fast-kan base still reads the input before the norm."""
     line = Layer(LayerConfig(3, 3, Line(), base="zero"), {"coef": torch.ones(3, 3, 1)})
     own = Layer(

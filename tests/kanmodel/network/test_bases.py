@@ -114,7 +114,7 @@ def test_slopes_are_gradients(basis, seed, frozen):
 
 
 @given(bases, st.integers(1, 3), st.integers(1, 3))
-def test_a_new_layer_has_the_shapes_that_the_basis_says(basis, n_sub, n_in):
+def test_a_new_layer_has_the_shapes_of_its_basis(basis, n_sub, n_in):
     """The tensors of a new layer have the names and shapes computed from its config."""
     shapes = {name: (n_sub, n_in, *rest) for name, rest in basis.per_edge().items()}
     shapes |= {name: (n_in, *rest) for name, rest in basis.per_input().items()}

@@ -253,7 +253,7 @@ def test_a_value_of_another_kind_is_refused(data):
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 3, {"head": None}, {"features": 3}, {"features": [None]}])
-def test_what_is_no_config_is_refused(document):
+def test_other_documents_are_refused(document):
     """Any other JSON document is refused like an invalid config."""
     with pytest.raises(ConfigError):
         config_from_dict(copy.deepcopy(document))

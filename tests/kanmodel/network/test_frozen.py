@@ -102,7 +102,7 @@ def gradients(windows, trace, layers):
     return torch.autograd.grad(trace.outputs[:, 0].sum(), watched, allow_unused=True, materialize_grads=True)
 
 
-def test_what_acts_on_nothing_is_left_out():
+def test_unused_nodes_are_not_computed():
     """A hidden node whose edges are all masked is not computed by the layer before."""
     layers = [KANLayer(config).eval().requires_grad_(False) for config in plain_layers([4, 3, 1])]
     layers[1].mask[:, 1] = 0

@@ -75,7 +75,7 @@ def test_one_row_has_no_step():
         ([pd.Timestamp("2026-01-01", tz="UTC"), pd.NaT], "data row 2, .* but is NaT"),
     ],
 )
-def test_what_is_no_time_or_out_of_order_is_named(values, message):
+def test_invalid_or_unordered_times_are_named(values, message):
     """An invalid time is named with its row, counted from 1 below the header."""
     with pytest.raises(DataError, match=message):
         Clock.of(values)

@@ -96,7 +96,7 @@ def test_a_finer_grid_is_nearer():
     assert differences[0] > 4 * differences[1] > 16 * differences[2]
 
 
-def test_a_grid_that_is_no_finer_is_refused():
+def test_a_grid_that_is_not_finer_is_refused():
     model = make_model("head")
     with pytest.raises(ConfigError, match="a finer grid needs more than 5 intervals, but grid_size is 5"):
         refine_model(model, 5)

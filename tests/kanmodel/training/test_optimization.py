@@ -108,7 +108,7 @@ def test_a_grid_update_follows_the_layer_norm():
     assert ((reaching - before) ** 2).mean() < 1e-3 * before.var()
 
 
-def test_what_has_no_knots_stays():
+def test_layers_without_knots_stay():
     """A grid update moves B-splines only, not radial bases or linear edges."""
     features = tuple(Feature(name) for name in "abc")
     network = Network(

@@ -87,7 +87,7 @@ def test_features_are_those_that_are_named():
         (COLUMNS, Columns(("load",), ahead=1.5), DataError, "ahead must be a whole number from 0, but is 1.5"),
     ],
 )
-def test_what_is_no_table_is_refused_by_its_place(frame, columns, error, message):
+def test_an_invalid_table_is_refused_with_its_place(frame, columns, error, message):
     """A bad cell gives one sentence with the column and the row below the header."""
     with pytest.raises(error, match=message):
         make_table(frame, columns)

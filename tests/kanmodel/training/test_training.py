@@ -184,7 +184,7 @@ def test_an_architecture_that_cannot_exist_is_refused():
         fit(make_table(), replace(QUICK, width=(5, 1)))
 
 
-def test_a_training_that_diverges_says_so():
+def test_diverging_training_is_an_error():
     """An absurd learning rate raises an error that has the epoch, and returns no model with NaN."""
     with pytest.raises(NonFiniteError, match="diverged in epoch"):
         fit(make_table(), replace(QUICK, learning_rate=1e9))

@@ -82,7 +82,7 @@ def test_curves_of_pykan(name):
 
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
-def test_support_is_what_the_reference_sends(shape):
+def test_support_is_that_of_the_reference_windows(shape):
     """Percentiles, histogram and share outside the grid equal numpy's on the reference inputs of the edge."""
     model, topology = tiny(shape)
     for edge, curve in zip(topology.kan_edges, sample_edges(model, topology.kan_edges), strict=True):
@@ -272,7 +272,7 @@ def test_an_edge_alone_is_as_among_others(dtype, span):
         np.testing.assert_equal(astuple(curve.support), astuple(alone.support))
 
 
-def test_four_threads_sample_what_one_does():
+def test_four_threads_sample_as_one_does():
     """Edges sampled concurrently have the same curves and slopes as alone."""
     model = make_model("head")
     edges = build_topology(model, measure_importance(model, 0), PruningRule()).kan_edges

@@ -219,7 +219,7 @@ def test_an_output_function_is_part_of_the_formula():
         ({"output_function": "gelu"}, "gelu cannot be written"),
     ],
 )
-def test_what_has_no_formula_is_refused(change, says):
+def test_a_model_without_formula_is_refused(change, says):
     """The error names the reason."""
     model = make_chain(replace(make_model("head", n_features=2).config, **change))
     with pytest.raises(ConfigError, match=says):

@@ -29,7 +29,7 @@ def test_no_symbolic_function_is_missing():
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_what_is_said_of_each_function(name):
+def test_the_properties_of_each_function(name):
     """Functions are finite inside their domain, and the flags mirrored and homogeneous are right."""
     function = FUNCTIONS[name]
     low, high = (max(-5.0, function.domain[0]), min(5.0, function.domain[1]))

@@ -135,7 +135,7 @@ def test_planted_functions_are_found_over_sixty_half_turns(name, data):
 @pytest.mark.parametrize(
     ("y", "expression"), [(lambda x: np.sin(5 * x), "sin(5*x)"), (lambda x: np.exp(5 * x), "exp(5*x)")]
 )
-def test_what_pykan_finds_on_a_wide_support(y, expression):
+def test_functions_on_a_wide_support(y, expression):
     """On [-3, 3] a sine of ten half-turns and a steep exponential are ranked first."""
     x = np.linspace(-3, 3, 128)
     best = suggest_formulas(x, y(x))[0]

@@ -14,7 +14,7 @@ SHAPES = ["lstm", "head", "front"]
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_importance_is_the_mean_size_of_the_ledger(shape):
-    """Every number is the mean magnitude of a ledger entry over the reference windows."""
+    """Each importance is the mean magnitude of a ledger entry over the reference windows."""
     model = make_model(shape, product=True, targets=("a", "b"), n_features=3, lookback=3)
     for output in (0, 1):
         importance = measure_importance(model, output)
@@ -85,7 +85,7 @@ def test_unknown_targets_have_no_permutation_effect():
     assert importance.features.value.min() > 0
 
 
-def test_what_matters_in_the_synthetic_series():
+def test_important_features_of_the_synthetic_series():
     """The five of twenty features that make up the target rank first, ahead of their decoys."""
     features = measure_importance(load_case("synthetic_gt").model, 0).features.value
     assert set(np.argsort(-features)[:5]) == {2, 7, 10, 13, 18}

@@ -79,7 +79,7 @@ def test_groups_and_segments_of_a_ledger_sum_to_the_forecast():
         ({"g": ["g"]}, "groups.g is a member of itself"),
     ],
 )
-def test_what_is_no_grouping_is_refused(groups, says):
+def test_invalid_groups_are_refused(groups, says):
     """The error names the group, also for a checkpoint."""
     with pytest.raises(DataError, match=says):
         resolve_groups(groups, NAMES)
@@ -98,7 +98,7 @@ def test_what_is_no_grouping_is_refused(groups, says):
         ({"s": (-3, 0), "t": (-5, -3)}, "segments.t shares step -3 with 's'"),
     ],
 )
-def test_what_is_no_segment_is_refused(segments, says):
+def test_invalid_segments_are_refused(segments, says):
     """The error names the segment."""
     with pytest.raises(DataError, match=says):
         resolve_segments(segments, 6)

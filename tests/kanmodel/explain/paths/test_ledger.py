@@ -272,7 +272,7 @@ def test_kinks_are_borders_of_parts(seed):
     assert np.abs(all_entries(ledger) - all_entries(exact)).max() <= ledger.tolerance
 
 
-def test_what_has_not_converged_says_so():
+def test_too_few_nodes_do_not_converge():
     """With too few nodes for the tolerance, `converged` is false and the residual is stated."""
     model, windows = model_and_windows("lstm")
     ledger = explain_windows(model, windows, 0, options=LedgerOptions(tolerance=1e-12, path_nodes=5, halvings=1))
@@ -290,7 +290,7 @@ def test_bisection_ends():
 
 
 @every_model
-def test_layers_come_in_the_order_of_the_data(name):
+def test_layers_run_from_input_to_output(name):
     """Layers run from input to output; nodes and edges, (sub-nodes, inputs), have the expected shapes."""
     model, windows = model_and_windows(name)
     config = model.config
@@ -487,7 +487,7 @@ def test_explaining_leaves_nothing_behind():
     assert all(tensor.grad is None for tensor in model.network.parameters())
 
 
-def test_whoever_computes_may_pause():
+def test_pause_is_called_between_passes():
     """`pause` is called between passes, changes no number, and ends the computation by raising."""
     model, _ = model_and_windows("lstm")
     windows = model.reference.windows[:200]

@@ -48,7 +48,7 @@ def moved_by(model, feature, output):
     st.booleans(),
     st.sampled_from(["silu", "zero"]),
 )
-def test_connected_is_what_moves_the_output(shape, seed, share, product, base_activation):
+def test_connected_features_change_the_output(shape, seed, share, product, base_activation):
     """By brute force, changing a feature changes an output if and only if they are connected."""
     small = {"n_features": 3, "lookback": 3, "hidden_size": 3, "n_reference": 12, "targets": ("a", "b")}
     model = make_model(shape, seed % 50, product=product, base_activation=base_activation, **small)
@@ -75,7 +75,7 @@ def test_one_direction_suffices():
 
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
-def test_what_is_disconnected_contributes_exactly_0(shape):
+def test_disconnected_features_contribute_exactly_0(shape):
     """For any masks, a feature without a path contributes 0 in every window, at every step."""
     seen = 0
     for seed in range(6):
@@ -145,7 +145,7 @@ def zero_some(model, seed, share):
     st.integers(1, 3),
     st.booleans(),
 )
-def test_what_is_disconnected_moves_nothing(shape, seed, share, readout, lookback, two):
+def test_disconnected_features_change_nothing(shape, seed, share, readout, lookback, two):
     """For any zero weights, changing a disconnected feature leaves every forecast bitwise the same."""
     small = {"n_features": 4, "hidden_size": 3, "n_reference": 6, "targets": ("a", "b"), "product": True}
     small |= {"readout": readout, "lookback": lookback, "num_layers": 1 + two, "bidirectional": seed % 2 == 0}
