@@ -279,7 +279,7 @@ def test_the_features_can_be_sorted(server, open_tab):
     expect(page.locator("[aria-sort=ascending]")).to_contain_text("Error when shuffled")
 
 
-def test_each_finding_of_the_report_leads_to_where_it_shows(server, open_tab):
+def test_each_finding_of_the_report_has_a_link(server, open_tab):
     """All findings are shown in the words of the API, each with a link to a view that loads."""
     tab = open_tab(server)
     page = tab.show("report?model=nyc-weather")
@@ -318,7 +318,7 @@ def test_an_address_restores_its_view(server, open_tab, hash, selector):
     assert open_tab(server).show(f"{view}?model=nyc-weather").locator(selector).all_text_contents() != shown
 
 
-def test_going_back_leads_to_the_view_before(server, open_tab):
+def test_back_opens_the_previous_view(server, open_tab):
     """Each view has an entry in the browser's history."""
     page = open_tab(server).show("network?model=nyc-weather")
     page.get_by_role("link", name="Features").click()
@@ -432,7 +432,7 @@ def test_the_picture_of_a_view_can_be_saved(server, open_tab):
     ElementTree.fromstring(saved)
 
 
-def test_a_wrong_address_says_what_is_wrong(server, open_tab):
+def test_a_wrong_address_has_an_error(server, open_tab):
     """The error is that of the service, with a link to continue."""
     page = open_tab(server).show("network?model=nothing")
     expect(page.get_by_role("alert")).to_contain_text("nothing")

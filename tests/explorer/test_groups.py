@@ -188,7 +188,7 @@ def test_groups_stay_across_views_outputs_and_models(server, open_tab):
         ('{"hour":["hour"]}', "groups.hour is a member of itself"),
     ],
 )
-def test_an_address_with_groups_that_cannot_be_says_why(server, open_tab, groups, says):
+def test_an_address_with_invalid_groups_has_an_error(server, open_tab, groups, says):
     """The error is shown in the view."""
     page = open_tab(server).show(f"forecast?model=nyc-weather&groups={groups}")
     expect(page.locator("#view [role=alert]").first).to_contain_text(says)

@@ -20,7 +20,7 @@ def question(page, term):
 
 
 @pytest.mark.parametrize(("view", "terms"), PLACES)
-def test_a_question_mark_says_what_the_term_means(server, open_tab, view, terms):
+def test_a_question_mark_explains_the_term(server, open_tab, view, terms):
     """A click or Enter opens it beside the term, inside the window; Escape or a click elsewhere closes it."""
     tab = open_tab(server)
     page = tab.show(f"{view}?model=nyc-weather")
@@ -63,7 +63,7 @@ def as_a_person(page):
     page.add_init_script("Object.defineProperty(Navigator.prototype, 'webdriver', { get: () => false })")
 
 
-def test_a_first_visit_is_shown_round_and_no_other(server, open_tab):
+def test_only_a_first_visit_gets_the_tour(server, open_tab):
     """Five steps by keyboard alone, each beside its element; the tour is not repeated, even if left early."""
     tab = open_tab(server)
     as_a_person(tab.page)
@@ -91,7 +91,7 @@ def test_a_first_visit_is_shown_round_and_no_other(server, open_tab):
     assert tab.problems == early.problems == []
 
 
-def test_the_tour_goes_on_while_the_page_is_used(server, open_tab):
+def test_the_tour_continues_while_the_page_is_used(server, open_tab):
     """Moving the slider keeps the step; opening another view ends the tour."""
     tab = open_tab(server)
     as_a_person(tab.page)
@@ -106,7 +106,7 @@ def test_the_tour_goes_on_while_the_page_is_used(server, open_tab):
     expect(tour).to_have_count(0)
 
 
-def test_a_program_is_shown_round_only_where_it_asks(server, open_tab):
+def test_automated_browsers_get_the_tour_only_on_request(server, open_tab):
     """Automated browsers see no tour unless the address or the model's card asks for it."""
     tab = open_tab(server)
     page = tab.show("network?model=nyc-weather")

@@ -32,7 +32,7 @@ def pair(serve, tmp_path_factory):
         yield client
 
 
-def test_two_versions_stand_side_by_side(pair, open_tab):
+def test_two_versions_are_compared(pair, open_tab):
     """Features and edges have two columns and a difference from the API; edges are added, removed or changed."""
     tab = open_tab(pair)
     page = tab.show("compare?model=m")
@@ -87,7 +87,7 @@ def test_one_window_is_compared(pair, open_tab):
     assert tab.problems == []
 
 
-def test_an_edge_of_either_side_leads_to_it(pair, open_tab):
+def test_an_edge_of_either_side_has_a_link(pair, open_tab):
     """The link of a column opens the function in that column's model."""
     page = open_tab(pair).show("compare?model=m")
     page.locator("tr[data-state] td:nth-child(4) a").first.click()
@@ -95,7 +95,7 @@ def test_an_edge_of_either_side_leads_to_it(pair, open_tab):
     expect(page.locator("#model")).to_have_value("m/1")
 
 
-def test_where_there_is_nothing_to_compare_with_it_says_so(pair, open_tab):
+def test_without_another_model_there_is_no_comparison(pair, open_tab):
     """If no other model has the same inputs, a sentence says so."""
     tab = open_tab(pair)
     page = tab.show("compare?model=unlike")
@@ -104,7 +104,7 @@ def test_where_there_is_nothing_to_compare_with_it_says_so(pair, open_tab):
     assert tab.problems == []
 
 
-def test_the_slider_leads_from_one_line_to_the_network(pair, open_tab):
+def test_the_slider_selects_a_formula(pair, open_tab):
     """Each stop has a formula of the API with its figures; the address keeps it, and arrow keys reach all."""
     tab = open_tab(pair)
     page = tab.show("formula?model=m")
@@ -167,7 +167,7 @@ def test_a_formula_is_read_as_python_reads_it(pair, open_tab, expression):
     assert found == pytest.approx(eval(expression, {"__builtins__": {}}, names | values))
 
 
-def test_the_card_tells_what_the_model_is(pair, open_tab):
+def test_the_card_describes_the_model(pair, open_tab):
     """Size, data, metrics, origin and verification are those of the API."""
     tab = open_tab(pair)
     page = tab.show("model?model=m")

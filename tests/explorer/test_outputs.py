@@ -11,7 +11,7 @@ def say(value, sign=""):
 
 
 @pytest.mark.parametrize("model", ["two", "front"])
-def test_all_outputs_of_a_window_stand_together(server, open_tab, model):
+def test_all_outputs_of_a_window_are_listed(server, open_tab, model):
     """Forecast, baseline and contributions of each are those of `:explain`, and its name links to the output."""
     tab = open_tab(server)
     page = tab.show(f"forecast?model={model}&window=ref:5&baseline=zero")

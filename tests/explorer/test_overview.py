@@ -37,7 +37,7 @@ def heights(path):
     return np.array([pair.split(",")[1] for pair in re.findall(r"-?[\d.]+,-?[\d.]+", path)], dtype=float)
 
 
-def test_the_chart_shows_every_forecast_and_what_came(server, open_tab, windows, errors):
+def test_the_chart_shows_forecasts_and_targets(server, open_tab, windows, errors):
     """The lines pass through predictions and targets of all reference windows, with gaps where time is missing."""
     tab = open_tab(server)
     page = tab.show(SHOWN)

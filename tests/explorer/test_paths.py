@@ -22,7 +22,7 @@ def functions(server, **query):
     return [edge for edge in answer["edges"] if edge["kind"] == "edge"]
 
 
-def test_the_paths_through_a_node_stand_alone(server, open_tab):
+def test_the_paths_through_a_node_are_isolated(server, open_tab):
     """A click hides other paths, the address keeps the choice, and Escape shows all again."""
     tab = open_tab(server)
     page = tab.show("network?model=nyc-weather")
@@ -73,7 +73,7 @@ def test_a_node_is_found_by_its_name(server, open_tab, text, node):
     expect(page.locator(".paths")).to_contain_text("No node or feature has “no such thing”")
 
 
-def test_a_feature_leads_to_every_edge_it_takes_part_in_and_back(server, open_tab):
+def test_a_feature_and_its_edges_are_linked(server, open_tab):
     """Each edge is listed with the feature's share of its input, and links back to the features."""
     page = open_tab(server).show("network?model=nyc-weather&through=feature:temp_c")
     answer = server.get(f"{MODEL}/topology", params={"through": "feature:temp_c"}).json()
@@ -93,7 +93,7 @@ def test_a_feature_leads_to_every_edge_it_takes_part_in_and_back(server, open_ta
     page.wait_for_url(re.compile("through=feature:hour_cos"))
 
 
-def test_a_node_that_the_rule_prunes_says_so(server, open_tab):
+def test_a_pruned_node_has_a_notice(server, open_tab):
     """A pruned node has no paths, and a link shows the whole network."""
     pruned = next(
         node["id"]

@@ -94,7 +94,7 @@ def test_a_network_fits_its_place_and_uses_it(server, open_tab, width):
     assert box(picture) == pytest.approx(fitted, abs=1)
 
 
-def test_what_leads_to_another_output_is_not_called_pruned(server, open_tab):
+def test_parts_of_other_outputs_do_not_count_as_pruned(server, open_tab):
     """Counts, lists and pictures refer to the shown output, and no other output is drawn."""
     page = open_tab(server).show("network?model=two&output=b%2B1&fidelity=1")
     graph = server.get("/v1/models/two/topology", params={"output": "b+1", "fidelity": 1}).json()["graph"]
@@ -137,7 +137,7 @@ def long_names(serve, tmp_path_factory):
         yield client
 
 
-def test_long_names_are_told_apart_and_widen_nothing(long_names, open_tab):
+def test_long_names_are_shortened(long_names, open_tab):
     """On a phone no view is wider than the screen; chart labels keep both ends of a name, hints have all of it."""
     tab = open_tab(long_names, **PHONE)
     for view in ("network", "edge", "forecast", "features", "report"):

@@ -35,7 +35,7 @@ def settled(page):
     page.locator("main[aria-busy=false]").wait_for()
 
 
-def test_what_is_chosen_stays_across_views_outputs_and_models(several, first, open_tab):
+def test_choices_are_kept_across_views_outputs_and_models(several, first, open_tab):
     """A pasted window, a baseline and a rule are kept in other views, outputs and models."""
     tab = open_tab(several)
     page = tab.show("forecast?model=first&fidelity=0.9&baseline=zero")
@@ -121,7 +121,7 @@ def test_moving_the_slider_early_keeps_its_stops(server, open_tab):
     assert page.locator("#prune").get_attribute("max") == before == "19"
 
 
-def test_the_skip_link_leads_to_the_view_that_is_shown(server, open_tab):
+def test_the_skip_link_focuses_the_view(server, open_tab):
     """It moves the focus to the view and keeps the address."""
     page = open_tab(server).show("features?model=head")
     address = page.url
@@ -154,7 +154,7 @@ def test_the_address_of_a_failed_or_unknown_model_has_a_way_on(several, open_tab
     expect(page.locator("#view h1")).to_have_text("Features")
 
 
-def test_it_tries_again_by_itself_and_keeps_what_was_shown(server, open_tab):
+def test_failed_requests_are_retried(server, open_tab):
     """If the service is not ready or unreachable, the page retries; meanwhile the old view is dimmed."""
     tab = open_tab(server)
     page = tab.show("network?model=nyc-weather")

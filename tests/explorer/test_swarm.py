@@ -60,7 +60,7 @@ def test_every_window_has_a_dot_for_each_of_the_strongest_features(server, open_
     assert tab.problems == []
 
 
-def test_a_dot_says_whose_it_is_and_leads_there(server, open_tab, windows, names):
+def test_a_dot_has_a_hint_and_a_link(server, open_tab, windows, names):
     """By pointer and keyboard: feature, time, contribution and value; a click or Enter opens the window."""
     page = open_tab(server).show(f"{SHOWN}&swarm=open")
     place = strongest(windows)[0]

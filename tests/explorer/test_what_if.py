@@ -132,7 +132,7 @@ def test_a_feature_is_shifted_and_held(server, open_tab, window, features):
         expect(figure(page, "forecast")).to_have_text(forecast(server, wanted))
 
 
-def test_the_changed_window_is_compared_with_what_it_was(server, open_tab, window):
+def test_the_changed_window_is_compared_with_the_original(server, open_tab, window):
     """A button makes the original window the baseline, so that only the change is explained."""
     page = open_tab(server).show(SHOWN)
     page.get_by_label("Feature", exact=True).select_option("hour_sin")
@@ -322,7 +322,7 @@ def search(page, kind, *bounds):
     page.get_by_role("button", name="Search").click()
 
 
-def test_what_must_change_is_listed_and_laid_over_the_window(server, open_tab, window):
+def test_counterfactuals_are_listed_and_drawn(server, open_tab, window):
     """The API's results and those of single features have forecast and distance; each can become the window."""
     tab = open_tab(server)
     page = tab.show(SHOWN)
@@ -365,7 +365,7 @@ def test_what_must_change_is_listed_and_laid_over_the_window(server, open_tab, w
     assert tab.problems == []
 
 
-def test_the_address_restores_a_search_and_what_is_not_reached_says_so(server, open_tab, window):
+def test_the_address_restores_a_search(server, open_tab, window):
     """An interval is restored from the address; if it is out of reach, the best result is shown as such."""
     page = open_tab(server).show(SHOWN)
     search(page, "between", -1, -0.5)

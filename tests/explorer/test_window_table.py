@@ -124,7 +124,7 @@ def test_rows_that_are_wrong_are_named(small, open_tab):
     assert len(saved(page)) == 32
 
 
-def test_a_long_table_tells_its_progress_and_is_cancelled(small, open_tab):
+def test_a_long_table_shows_progress_and_can_be_cancelled(small, open_tab):
     """The progress bar grows; after Cancel no request is sent, and existing rows can be saved."""
     tab = open_tab(small)
     page = tab.show("forecast?model=small")

@@ -59,7 +59,7 @@ def test_a_window_is_read_in_every_form_that_people_have(server, open_tab, windo
         assert page.evaluate(read, [text, model]) == window, name
 
 
-def test_what_is_not_one_window_is_refused_with_the_reason(server, open_tab, window, names):
+def test_an_invalid_window_is_refused_with_its_reason(server, open_tab, window, names):
     """Several windows, too few rows, missing columns and non-numeric values each have their reason."""
     page = open_tab(server).show("report?model=nyc-weather")
     model = server.get(MODEL).json()

@@ -43,7 +43,7 @@ def test_the_port_is_that_of_the_image(container):
     assert {probe["port"] for probe in probes} <= {port["name"], port["containerPort"]}
 
 
-def test_probes_ask_for_what_the_service_answers(container):
+def test_probes_use_health_and_readiness(container):
     """Health and readiness probes request the API's operations for them."""
     paths = json.loads((ROOT / "openapi" / "openapi.json").read_text())["paths"]
     asked = {name: probe["httpGet"]["path"] for name, probe in container.items() if name.endswith("Probe")}
@@ -87,7 +87,7 @@ def test_folders_are_mounted_where_the_settings_look():
     assert set(folders.values()) == {volume["name"] for volume in pod["volumes"]}
 
 
-def test_a_pod_may_end_what_it_has_accepted():
+def test_a_pod_has_time_to_drain():
     """Kubernetes waits longer than the pause plus the service's time to drain."""
     pod = PODS["Deployment"]
     (container,) = pod["containers"]

@@ -14,7 +14,7 @@ def read_pins(name):
     return {(canonicalize_name(pin.name), str(pin.specifier)) for pin in pins}
 
 
-def test_the_image_holds_what_the_tests_run_with():
+def test_the_image_has_the_versions_of_the_tests():
     """Each version in the image's lock is that of the development lock."""
     assert read_pins("requirements.txt") <= read_pins("constraints.txt")
 

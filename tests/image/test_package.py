@@ -57,7 +57,7 @@ def test_the_sdist_holds_the_project(built: tuple[Path, Path]) -> None:
     assert not [name for name in names if "__pycache__" in name or name.startswith((".venv", ".git/", "build/"))]
 
 
-def test_an_index_shows_what_it_is(built: tuple[Path, Path]) -> None:
+def test_the_metadata_are_complete(built: tuple[Path, Path]) -> None:
     """Metadata have the changelog's version, a summary, keywords, the README as Markdown and valid classifiers."""
     wheel = zipfile.ZipFile(built[1])
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))

@@ -13,7 +13,7 @@ from service.app import create_app
 from service.settings import Settings
 
 
-def test_the_root_leads_to_the_documentation(service):
+def test_the_root_redirects_to_the_documentation(service):
     """/ redirects to /docs."""
     answer = service.get("/")
     assert (answer.status_code, answer.headers["location"]) == (307, "docs")
@@ -30,13 +30,13 @@ def test_the_documentation_needs_no_other_host(service):
         assert service.get(asset).status_code == 200
 
 
-def test_the_description_is_served_and_bears_the_version_of_the_package(service):
+def test_the_document_has_the_version_of_the_package(service):
     """/openapi.json has the version of the package."""
     assert service.get("/openapi.json").json()["info"]["version"] == version("kanscope")
 
 
 @pytest.mark.smoke
-def test_every_answer_bears_the_id_of_its_request(service):
+def test_every_response_has_a_request_id(service):
     """Request ids are unique and sort by time."""
     ids = [service.get("/healthz").headers["x-request-id"] for _ in range(3)]
     assert len(set(ids)) == 3

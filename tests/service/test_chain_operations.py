@@ -58,7 +58,7 @@ def served(tmp_path_factory):
     "path",
     ["", "/topology", "/topology/fidelity", "/topology?format=svg", "/edges", "/attributions", "/report", "/ready"],
 )
-def test_what_is_asked_of_a_model(served, name, path):
+def test_resources_of_a_model(served, name, path):
     """Each resource of the last output answers, and all numbers are finite."""
     client, models, _ = served
     output = models[name].config.outputs[-1]

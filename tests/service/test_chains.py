@@ -41,7 +41,7 @@ def client(tmp_path_factory):
         yield client
 
 
-def test_a_classifier_answers_its_logits_beside(client):
+def test_a_classifier_returns_logits(client):
     """Softmax probabilities sum to 1 and follow from the returned logits; other models have no logits."""
     answer = client.post("/v1/models/classes:predict", json={"instances": WINDOWS}).json()
     logits, probabilities = np.array(answer["logits"]), np.array(answer["predictions"])

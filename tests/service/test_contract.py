@@ -31,13 +31,13 @@ def run_schemathesis(client, folder, *options):
     return run.stdout
 
 
-def test_the_service_keeps_to_its_document(serve, tmp_path):
+def test_the_service_conforms_to_its_document(serve, tmp_path):
     """Requests that the document allows or forbids, alone or along links, get documented responses."""
     with serve(max_body_bytes=100_000, max_windows=50, max_points=500) as client:
         assert "API Links:" in run_schemathesis(client, tmp_path)
 
 
-def test_the_repository_keeps_to_its_document(serve, tmp_path):
+def test_the_repository_api_conforms_to_its_document(serve, tmp_path):
     """This also holds for loading and unloading models."""
     with serve(max_body_bytes=100_000, repository_api=True) as client:
         assert "API Links:" in run_schemathesis(client, tmp_path, "--include-path-regex=^/v2/repository")

@@ -113,7 +113,7 @@ def test_every_command_of_the_documents_exists() -> None:
         assert {word for word in words if word.startswith("-")} <= options, line
 
 
-def test_the_bundled_command_stands_once() -> None:
+def test_the_command_of_the_bundled_model_occurs_once() -> None:
     """The command is only in the README of the bundled model, where `test_cli` runs it."""
     command = r"```sh\nkanscope train service/bundled[^`]*-o service/bundled/nyc-weather.safetensors\n```"
     assert len(re.findall(command, EVERYTHING)) == 1
@@ -163,7 +163,7 @@ def links(file: Path) -> list[tuple[str, Path, str]]:
     return found
 
 
-def test_every_link_of_the_documents_leads_somewhere() -> None:
+def test_every_link_of_the_documents_has_a_target() -> None:
     """Each link leads to an existing file or heading."""
     for file in READMES:
         for link, target, heading in links(file):

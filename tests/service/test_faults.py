@@ -153,7 +153,7 @@ def test_sigterm_under_load_loses_no_answer(launch, folder, asked):
     assert statuses == [200] * n_answers
 
 
-def test_a_process_that_is_killed_comes_back(launch, tmp_path, folder, asked):
+def test_a_killed_process_can_be_restarted(launch, tmp_path, folder, asked):
     """kill -9 under load damages no checkpoint and no response, and the next process gives the same answers."""
     models = tmp_path / "models"
     models.mkdir()

@@ -144,7 +144,7 @@ def test_a_worker_that_is_killed_is_replaced(cluster, place, wanted, tmp_path):
     assert contents(out) == wanted
 
 
-def test_what_ends_the_reading_leaves_what_was_read(cluster, place, tmp_path):
+def test_rows_before_a_read_error_are_explained(cluster, place, tmp_path):
     """The error is the same sentence as with threads, and the rows read before it are explained."""
     table = tmp_path / "table"
     table.mkdir()

@@ -528,7 +528,7 @@ def test_options_that_do_not_go_together_are_refused(run, file, options, reason)
     assert code == 2 and reason in error
 
 
-def test_without_ray_its_engine_says_what_to_install(run, file, tmp_path, monkeypatch):
+def test_without_ray_the_error_says_what_to_install(run, file, tmp_path, monkeypatch):
     """Without the extra, the error says in one sentence how to install Ray."""
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "service.batch.cluster", raising=False)
@@ -575,7 +575,7 @@ def test_a_run_that_is_killed_is_finished_by_the_next(file, long_table, tmp_path
     assert len(result(tmp_path / "out")) == 3000 - LOOKBACK + 1
 
 
-def test_ctrl_c_says_how_to_go_on(file, long_table, tmp_path):
+def test_ctrl_c_says_how_to_resume(file, long_table, tmp_path):
     """SIGINT prints one line without a traceback and exits with 130; parts already written are complete."""
     log = tmp_path / "log"
     with running(log, file, long_table, tmp_path / "out") as process:

@@ -34,7 +34,7 @@ def test_a_csv_becomes_arrays(tmp_path):
     assert table.times == ("2026-01-01", "2026-01-02") and table.units == {"a": "m"}
 
 
-def test_features_come_in_the_order_asked_for(tmp_path):
+def test_features_have_the_given_order(tmp_path):
     """Only the named features are read, in the given order."""
     path = write(tmp_path / "t.csv", CSV)
     table = read_training_table(path, Columns(targets=("y",), features=("b", "a")))
@@ -54,7 +54,7 @@ def test_compressed_csv_and_parquet_hold_the_same(tmp_path):
 
 
 @given(st.lists(st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.integers(-9, 9)), min_size=1))
-def test_every_number_comes_back_exactly(tmp_path_factory, rows):
+def test_every_number_is_read_exactly(tmp_path_factory, rows):
     """A float64 written as text is read back exactly."""
     text = "a,y\n" + "".join(f"{a!r},{y}\n" for a, y in rows)
     path = write(tmp_path_factory.mktemp("tables") / "t.csv", text)
@@ -70,7 +70,7 @@ def test_every_number_comes_back_exactly(tmp_path_factory, rows):
         ("1.5.2", "row 3, column a must be a finite number, but is '1.5.2'"),
     ],
 )
-def test_a_cell_that_is_no_number_is_named_as_a_spreadsheet_shows_it(tmp_path, cell, message):
+def test_a_non_numeric_cell_is_named_by_its_spreadsheet_row(tmp_path, cell, message):
     """Rows are counted with the header as row 1; the column is not silently dropped."""
     path = write(tmp_path / "t.csv", CSV.replace("-1e3", cell))
     with pytest.raises(DataError, match=message) as caught:
@@ -93,7 +93,7 @@ def test_a_cell_without_a_value_is_missing(tmp_path, cell):
     np.testing.assert_array_equal(table.targets, [[np.nan], [3]])
 
 
-def test_a_column_without_any_value_is_no_feature(tmp_path):
+def test_an_empty_column_is_not_a_feature(tmp_path):
     """A column of missing values alone is not numeric, but is read if named as a feature."""
     path = write(tmp_path / "t.csv", "a,b,c,y\n1,,NaN,1\n2,,NaN,2\n")
     assert read_training_table(path, Columns(targets=("y",))).feature_names == ("a",)
@@ -195,7 +195,7 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path):
             read_training_table(tmp_path / name, Columns(targets=("y",)))
 
 
-def test_a_parquet_column_of_lists_is_no_column_of_numbers(tmp_path):
+def test_a_parquet_column_of_lists_is_not_numeric(tmp_path):
     """Nested columns are ignored, and refused if named as a feature."""
     pl.DataFrame({"a": [1.0], "l": [[1, 2]], "y": [1]}).write_parquet(tmp_path / "t.parquet")
     assert read_training_table(tmp_path / "t.parquet", Columns(targets=("y",))).feature_names == ("a",)

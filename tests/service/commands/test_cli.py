@@ -70,7 +70,7 @@ def test_the_program_runs_from_end_to_end(tmp_path, table):
     assert document["metrics"] == load_checkpoint(second).metrics
 
 
-def test_the_bundled_model_is_what_its_readme_says(tmp_path, run):
+def test_the_bundled_model_is_that_of_its_readme(tmp_path, run):
     """The command in its README reproduces the model, which is small, sparse and more accurate than ridge."""
     readme = (BUNDLED / "README.md").read_text()
     command = re.search(r"```sh\nkanscope (.*?)```", readme, re.DOTALL)[1].replace("\\\n", " ")
@@ -205,7 +205,7 @@ def test_pruning_by_thresholds(tmp_path, run, saved):
     assert sum(int(layer.mask.sum()) for layer in load_checkpoint(smaller).network.head) == strong
 
 
-def test_a_formula_is_as_near_as_it_says(run, saved):
+def test_a_formula_has_the_stated_accuracy(run, saved):
     """The Python formula of a trained KAN has the printed R2 on held-out windows, and 0.99 on new ones."""
     case = load_case("interp4")
     file, names = saved(case.model), case.model.config.feature_names
@@ -274,7 +274,7 @@ def test_a_window_is_explained(run, saved):
     assert order == sorted(sizes, key=lambda name: -sizes[name])
 
 
-def test_effects_are_printed_beside_contributions(run, saved):
+def test_effects_are_printed_with_contributions(run, saved):
     """With --effects each row has the change without the feature and the change by the feature alone."""
     file = saved(make_model("lstm"))
     model = Model(load_checkpoint(file))
@@ -516,7 +516,7 @@ def test_an_option_that_does_not_exist_or_fit_is_named(run, arguments, message):
     assert message in err and "Traceback" not in err
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, run):
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path, run):
     """A missing or foreign file, or an unknown output, gives one sentence and exit code 2."""
     (tmp_path / "foreign.safetensors").write_bytes(b"not a checkpoint")
     save_checkpoint(make_model(), tmp_path / "m.safetensors")
@@ -554,7 +554,7 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, table, run, monke
     assert file.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["m.safetensors", "table.csv"]
 
 
-def test_serve_refuses_what_it_cannot_serve(tmp_path, run, monkeypatch):
+def test_serve_refuses_invalid_settings(tmp_path, run, monkeypatch):
     """A missing folder or an invalid port gives one sentence and exit code 2."""
     code, _, err = run("serve", tmp_path / "none")
     assert code == 2 and err == f"kanscope: there is no file or folder {tmp_path / 'none'}\n"
@@ -563,7 +563,7 @@ def test_serve_refuses_what_it_cannot_serve(tmp_path, run, monkeypatch):
     assert code == 2 and err.startswith("kanscope: KANSCOPE_PORT is 'http': ") and err.count("\n") == 1
 
 
-def test_options_of_serve_come_before_the_environment(tmp_path, monkeypatch):
+def test_options_of_serve_take_precedence_over_the_environment(tmp_path, monkeypatch):
     """Options that are not on the command line are read from KANSCOPE_ variables, then from the defaults."""
     monkeypatch.setenv("KANSCOPE_MODELS", str(tmp_path))
     monkeypatch.setenv("KANSCOPE_PORT", "8001")

@@ -163,7 +163,7 @@ def test_every_tag_is_described():
     assert {tag["name"] for tag in DOCUMENT["tags"] if tag["description"]} == used
 
 
-def test_what_every_answer_has_is_in_the_document():
+def test_common_headers_are_in_the_document():
     """Every response documents X-Request-Id, 429 and 503 Retry-After, and those with an ETag also 304."""
     for name, response in DOCUMENT["components"]["responses"].items():
         assert "X-Request-Id" in response["headers"], name
@@ -191,7 +191,7 @@ def test_what_every_answer_has_is_in_the_document():
         ({}, False),
     ],
 )
-def test_the_schema_wants_exactly_one_form_of_the_windows(name, members, valid):
+def test_the_schema_requires_exactly_one_form_of_the_windows(name, members, valid):
     """The schema accepts `instances` or `columns` but not both, as the service does."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
     assert Draft202012Validator(schema).is_valid(members) == valid
@@ -217,7 +217,7 @@ def test_each_operation_is_described_whole(operation_id):
 
 
 @pytest.mark.parametrize("operation_id", OPERATIONS)
-def test_each_operation_says_which_scope_it_wants(operation_id):
+def test_each_operation_has_its_scope(operation_id):
     """All operations except health may need a key, and document 401, 403 and 429."""
     _, path, operation = OPERATIONS[operation_id]
     scope = {**dict.fromkeys(EXPLAINING, "explain"), **dict.fromkeys(OF_REPOSITORY, "admin")}.get(operation_id, "read")
@@ -228,7 +228,7 @@ def test_each_operation_says_which_scope_it_wants(operation_id):
     assert ({"401", "403", "429"} <= set(operation["responses"])) == wants_key
 
 
-def test_every_schema_and_member_says_what_it_is():
+def test_every_schema_and_member_is_described():
     """Every schema has a description, and so does each member that is not a named schema."""
     for name, schema in DOCUMENT["components"]["schemas"].items():
         assert "description" in schema or "enum" in schema, name

@@ -111,7 +111,7 @@ class Traffic:
         poll(lambda: len(self.answers) >= enough)
 
 
-def test_each_replica_says_which_it_is(replicas):
+def test_each_replica_has_its_own_labels(replicas):
     """Every sample has the replica's name and process, and every log line its process."""
     found = find_replicas(replicas.client, 2)
     assert len(set(found.values())) == 2 and replicas.popen.pid not in found.values()
@@ -123,7 +123,7 @@ def test_each_replica_says_which_it_is(replicas):
     poll(lambda: processes() == set(found.values()))
 
 
-def test_keys_open_what_they_open_elsewhere(replicas):
+def test_keys_have_the_same_access(replicas):
     """No key gives 401, a key without the scope 403, and health needs none."""
     body = {"instances": [[[0.0] * 4]]}
     with httpx2.Client(base_url=replicas.client.base_url, timeout=60) as one:
@@ -322,7 +322,7 @@ def test_where_another_process_listens_the_command_ends(tmp_path):
     assert last.startswith("kanscope: the proxies do not start: ") and f"'127.0.0.1:{port}'" in last
 
 
-def test_serve_run_takes_settings_and_wants_keys(models, monkeypatch):
+def test_serve_run_takes_settings_and_requires_keys(models, monkeypatch):
     """`serve run service.engines.ray:app models=…` deploys what `kanscope serve` does, and requires keys."""
     from ray.serve import Application  # imported here, as Ray takes 100 MB in every process
 
@@ -344,7 +344,7 @@ def test_the_port_must_be_one_that_every_proxy_can_take(run):
     assert (code, err) == (2, "kanscope: the engine ray needs a port above 0\n")
 
 
-def test_without_ray_the_command_says_how_to_get_it(run, monkeypatch):
+def test_without_ray_the_error_says_how_to_install_it(run, monkeypatch):
     """Ray is imported only on request."""
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "service.engines.ray", raising=False)

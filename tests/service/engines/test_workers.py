@@ -112,7 +112,7 @@ def test_two_processes_answer_alike(workers):
     assert first[0]["ready"] is True and "1 to 2 instances (max_windows)" in first[3]["error"]
 
 
-def test_one_scrape_tells_all_processes(workers):
+def test_one_scrape_covers_all_processes(workers):
     """Counts and times are summed, models are those of any process, memory is per process."""
     pids = find_processes(workers)
     before = metric(ask(workers, "GET", "/metrics")[0].text, COUNTED)

@@ -418,7 +418,7 @@ def test_each_bad_window_is_named_by_its_place(service, verb, name):
 
 
 @pytest.mark.parametrize("name", BAD_TEXTS)
-def test_each_body_that_is_no_json_is_refused(service, name):
+def test_each_invalid_json_body_is_refused(service, name):
     """Invalid JSON is 422: a syntax error has line and column, NaN and infinities have their path."""
     text, path, message = BAD_TEXTS[name]
     answer = service.client.post("/v1/models/two:predict", content=text, headers=JSON)
@@ -490,13 +490,13 @@ def test_all_bad_values_are_listed_up_to_twenty(service):
 
 
 @pytest.mark.smoke
-def test_a_405_says_what_is_allowed(service):
+def test_a_405_lists_the_allowed_methods(service):
     """405 responses have the header Allow."""
     assert service.client.delete("/v1/models").headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.smoke
-def test_a_503_says_when_to_come_back(service):
+def test_a_503_has_retry_after(service):
     """A model that is not available gives 503 with the header Retry-After."""
     assert int(service.get("/v1/models/broken").headers["retry-after"]) > 0
 
@@ -517,7 +517,7 @@ def test_results_that_are_not_finite_are_named(serve, tmp_path):
             check_error(answer, 422, "must be finite", "outputs[0][1]")
 
 
-def test_an_unexpected_failure_says_nothing_but_the_request_id(folder, serve_app, caplog):
+def test_an_unexpected_error_reveals_only_the_request_id(folder, serve_app, caplog):
     """A 500 response has the request id, under which the log has the traceback, and no details."""
     app = create_app(Settings(models=folder))
 
@@ -542,7 +542,7 @@ def test_every_error_of_the_model_core_has_a_status():
     assert (body["status"], body["error"]) == (500, "internal error")
 
 
-def test_the_kinds_of_503_can_be_told_apart(serve, serve_app, folder, monkeypatch):
+def test_the_kinds_of_503_have_different_codes(serve, serve_app, folder, monkeypatch):
     """The code names the cause: model loading, failed or unloaded; server or queue full; result late."""
     go_on = threading.Event()
     real = forecasts._forecast

@@ -272,7 +272,7 @@ def accepts(client):
 
 
 def test_the_forecasts_of_effects_are_bounded(serve, folder):
-    """Effects count as path nodes, 2 per window, output, baseline and feature or cell, and are checked first."""
+    """Effects cost 2 path nodes per window, output, baseline and feature or cell, checked before any computation."""
     window = [[0.5, 1.5, 2.5, 3.5]] * 6
     with serve(models=folder / "two.safetensors", max_path_nodes=2 * (17 + 2 * 4)) as client:
         for n, members, status in (

@@ -61,13 +61,13 @@ NAMES += ["X-Correlation-Id", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Forwa
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/metrics", "/v1/models", "/v1/nothing", "/v1/models/two"])
-def test_no_other_header_comes_back(service, path):
+def test_no_other_header_is_echoed(service, path):
     """The values of other request headers never appear in the response."""
     check_for_echoes(service.get(path, headers={name: f"echo-{number}" for number, name in enumerate(NAMES)}))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_header_comes_back_with_what_is_computed(service, name):
+def test_no_header_is_echoed_in_results(service, name):
     """This also holds for forecasts, cached responses and validation errors."""
     headers = {"Content-Type": "application/json", name: "echo-1"}
     check_for_echoes(service.client.post("/v1/models/two:predict", content=b'{"instances": []}', headers=headers))

@@ -49,7 +49,7 @@ def test_a_key_has_the_access_of_its_scopes(client, key, method, path, status):
 
 
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Basic cmVhZDpyZWFk", READ, f"Token {READ}"])
-def test_without_a_key_the_answer_says_how_to_send_one(client, authorization):
+def test_a_401_names_the_scheme(client, authorization):
     """The 401 names the scheme in WWW-Authenticate and has the common error schema."""
     answer = client.get("/v1/models", headers={} if authorization is None else {"Authorization": authorization})
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
@@ -98,7 +98,7 @@ def test_every_route_declares_one_scope():
 
 @pytest.mark.parametrize(("method", "path", "scopes"), ROUTES)
 @pytest.mark.parametrize("version", [None, "1"])
-def test_every_route_and_version_is_opened_by_its_scope_and_what_includes_it(client, method, path, scopes, version):
+def test_every_route_and_version_needs_its_scope(client, method, path, scopes, version):
     """With its scope the request reaches the app; a key with a lower scope gets 403, and no key 401."""
     url = re.sub(r"\{(\w+)[^}]*\}", lambda name: VALUES[name[1]], path)
     for key, opens in ((READ, {"read"}), (EXPLAIN, {"read", "explain"}), (ADMIN, {"read", "explain", "admin"})):

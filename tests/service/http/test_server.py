@@ -46,7 +46,7 @@ def test_uvicorn_is_the_version_that_was_tested():
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_what_is_overridden_is_as_it_was(name):
+def test_overridden_methods_are_unchanged(name):
     """A release that changes one of these methods fails here, however small its version number."""
     assert digest(getattr(HttpToolsProtocol, name)) == SOURCES[name], f"uvicorn has changed {name}"
 
@@ -57,7 +57,7 @@ def test_nothing_else_is_overridden():
     assert {name for name in own if hasattr(HttpToolsProtocol, name)} - {"__init__"} == set(SOURCES)
 
 
-def test_a_request_being_answered_has_what_is_read_of_it():
+def test_requests_have_the_attributes_that_are_read():
     """The attributes that are read are set in the constructor."""
     source = inspect.getsource(RequestResponseCycle.__init__)
     assert set(re.findall(r"self\.(\w+)(?:: [^=]+)? =", source)) >= OF_A_CYCLE

@@ -95,7 +95,7 @@ def test_a_bad_file_leaves_the_others_to_serve(good):
         registry.get("cut")
 
 
-def test_a_failure_that_nobody_expected_leaves_the_others_to_serve(good, monkeypatch, caplog):
+def test_an_unexpected_error_fails_one_model_only(good, monkeypatch, caplog):
     """An unexpected exception fails only its model and is logged."""
     (good.parent / "odd.safetensors").write_bytes(good.read_bytes())
 
@@ -123,7 +123,7 @@ def test_a_model_without_an_answer_for_its_own_data_fails(tmp_path):
     assert "huge.safetensors has no answer for its own reference window: outputs[0][0]" in entry.reason
 
 
-def test_names_and_versions_are_looked_up_and_never_become_paths(good):
+def test_names_and_versions_never_become_paths(good):
     """Names and versions that would be paths are unknown, and the error lists the existing ones."""
     registry = loaded(good.parent)
     for name in ("../good", "./good", "good.safetensors", str(good), ""):
@@ -159,7 +159,7 @@ def test_a_file_that_is_being_written_waits(good):
     assert states(registry)["slow", "1"] == "ready"
 
 
-def test_a_replaced_file_serves_and_whoever_holds_the_old_model_keeps_it(good):
+def test_a_replaced_file_serves_new_requests(good):
     """Requests in flight finish on the model that they started with."""
     registry = loaded(good.parent)
     old = registry.get("good")
@@ -243,7 +243,7 @@ def test_a_version_replaced_by_a_higher_one_leaves_no_gap(tmp_path):
     assert states(registry) == {("m", "2"): "ready"}
 
 
-def test_a_version_below_serves_again_when_the_highest_goes(tmp_path):
+def test_a_lower_version_serves_when_the_highest_is_deleted(tmp_path):
     """The lower version is served, and the scan returns it as changed."""
     first = write(tmp_path / "m" / "1.safetensors")
     second = write(tmp_path / "m" / "2.safetensors", seed=1)

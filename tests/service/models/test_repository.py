@@ -53,7 +53,7 @@ def test_other_files_hidden_ones_and_deeper_folders_do_not_count(write, tmp_path
 
 
 @pytest.mark.parametrize("path", [None, "empty"])
-def test_the_bundled_model_stands_in_where_there_is_none(tmp_path, path):
+def test_the_bundled_model_is_the_default(tmp_path, path):
     """Without a folder, and with one that has no checkpoint, the bundled model is listed."""
     (tmp_path / "empty" / "nothing").mkdir(parents=True)
     listing = list_checkpoints(path and tmp_path / path)
@@ -78,7 +78,7 @@ def test_a_name_that_no_path_of_the_api_can_hold_is_refused(write, tmp_path, nam
 
 
 @pytest.mark.parametrize("version", ["0", "01", "-1", "1.0", "v1", "latest", "1 ", "²", "١"])
-def test_a_version_that_is_no_whole_number_is_refused(write, tmp_path, version):
+def test_a_version_that_is_not_an_integer_is_refused(write, tmp_path, version):
     """Versions count from 1 without leading zeros; an invalid one sorts after the others."""
     write(f"m/{version}.safetensors")
     write("m/3.safetensors")
@@ -119,7 +119,7 @@ def test_a_link_that_leaves_the_folder_is_refused(write, tmp_path, link):
     assert refusal.endswith("is a link that leaves the folder")
 
 
-def test_what_is_no_regular_file_is_refused(tmp_path):
+def test_other_than_regular_files_are_refused(tmp_path):
     """Opening a pipe would block."""
     os.mkfifo(tmp_path / "pipe.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
@@ -146,7 +146,7 @@ def test_the_listing_detects_a_changed_file(write, tmp_path):
 
 
 @given(names=st.lists(ANY_NAME, max_size=4), versions=st.lists(ANY_NAME, max_size=4))
-def test_whatever_files_are_called_they_are_listed_or_refused(tmp_path_factory, names, versions):
+def test_any_file_name_is_listed_or_refused(tmp_path_factory, names, versions):
     """For any file names the listing is sorted, and every path in it lies in the folder."""
     folder = tmp_path_factory.mktemp("any")
     (folder / "m").mkdir()

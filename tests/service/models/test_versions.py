@@ -146,7 +146,7 @@ def test_models_that_get_equal_bodies_never_share_an_answer(serve, tmp_path):
         assert len({str(answers[name][operation]) for name in models}) == 3
 
 
-def test_a_checkpoint_truncated_in_place_goes_on_serving(serve, tmp_path):
+def test_a_checkpoint_truncated_in_place_is_still_served(serve, tmp_path):
     """The checkpoint was read into memory, so neither the process nor a response depends on the file."""
     write(tmp_path / "m.safetensors")
     with serve(models=tmp_path, poll_seconds=0) as client:

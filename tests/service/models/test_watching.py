@@ -88,7 +88,7 @@ def test_zero_seconds_disable_scans(registry, looks):
     assert looks == []
 
 
-def test_global_results_of_what_is_new_are_computed_before_anybody_asks(file, registry, tmp_path, monkeypatch):
+def test_global_results_of_new_models_are_computed_in_advance(file, registry, tmp_path, monkeypatch):
     """Results are computed for the models loaded first, and for each new version that is served."""
     wanted = [load_checkpoint(write(tmp_path / f"{seed}.safetensors", seed)).sha256 for seed in SEEDS[:2]]
     measured = []

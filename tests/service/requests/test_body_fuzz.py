@@ -119,7 +119,7 @@ def test_windows_are_read_where_they_fit_and_refused_else(ask, service, part):
 @given(
     members=st.lists(st.tuples(st.sampled_from(["a", "b", "instances"]), anything), max_size=4), at=st.integers(0, 4)
 )
-def test_members_are_read_beside_windows_as_they_are_without(members, at):
+def test_both_readers_agree_on_other_members(members, at):
     """Both readers agree on the other members, and on which of two members of one name counts."""
     instances = [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]
     members.insert(at, ("instances", instances))

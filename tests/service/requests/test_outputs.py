@@ -13,7 +13,7 @@ def test_a_plus_that_a_query_does_not_escape_is_one_all_the_same(service):
     assert service.get(f"{path}a+1").json() == service.get(f"{path}a%2B1").json()
 
 
-def test_names_with_spaces_are_told_apart():
+def test_names_with_spaces_are_distinguished():
     """An exact name takes precedence, and only the last space may stand for a plus."""
     config = make_model(targets=("a", "a b", "a 1")).config
     assert config.outputs == ("a+1", "a b+1", "a 1+1")

@@ -133,7 +133,7 @@ def test_a_body_of_as_many_windows_as_may_be_is_read():
     assert parse_windows(json.dumps({"columns": columns}).encode(), limits) == {"columns": columns}
 
 
-def test_large_bodies_are_read_beside_the_event_loop(serve, folder, monkeypatch):
+def test_large_bodies_are_parsed_off_the_event_loop(serve, folder, monkeypatch):
     """Bodies above some thousand bytes are parsed off the event loop; small ones on it, which is faster."""
     from service.routes import predictions
 

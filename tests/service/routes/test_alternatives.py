@@ -89,7 +89,7 @@ def test_without_a_shift_a_feature_takes_the_values_of_its_training(service):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_counterfactual_is_what_predict_says_of_its_window(service, name):
+def test_a_counterfactual_agrees_with_predict(service, name):
     """:predict returns the new prediction for the changed window; only the named steps are shifted."""
     model, windows = service.models[name], window_of(service, name)
     before, std = predict(service, name, windows)[0], model.output_std[-1]
@@ -333,7 +333,7 @@ def test_a_formula_in_three_forms(service):
     assert np.isfinite(function(*[0.5] * len(chosen["variables"])))
 
 
-def test_compare_prints_what_a_new_model_changes(run, versions):
+def test_compare_prints_the_differences(run, versions):
     """`kanscope compare OLD NEW` prints a table, Markdown for a pull request, or the JSON of the API."""
     old, new = versions / "m" / "1.safetensors", versions / "m" / "2.safetensors"
     code, out, _ = run("compare", old, new)

@@ -42,7 +42,7 @@ def test_shares_sum_to_one_and_lie_within_their_intervals(service):
     assert "pressure_lga_hpa" in partners["pressure_hpa"]
 
 
-def test_what_needs_targets_is_null_without_them(service):
+def test_permutation_effects_are_null_without_targets(service):
     """permutation_* are numbers if targets are known, and null otherwise."""
     for name, known in (("front", False), ("head", True)):
         for row in service.get(f"/v1/models/{name}/attributions").json()["features"]:
@@ -68,7 +68,7 @@ def test_baselines_are_compared_where_asked_for(service):
     assert answer == service.get("/v1/models/head/attributions").json()
 
 
-def test_groups_of_a_request_stand_in_place_of_the_checkpoints(service):
+def test_groups_of_a_request_replace_the_checkpoints(service):
     """The request's groups replace those of the checkpoint, null disables them, and features stay the same."""
     path = "/v1/models/nyc-weather/attributions"
     default = service.get(path).json()

@@ -92,7 +92,7 @@ def rename(model, names):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("query", [{}, {"fidelity": 1}, {"fidelity": 0.6, "color": "contribution"}])
-def test_what_is_kept_stands_in_the_picture_once(service, name, query):
+def test_kept_parts_are_drawn_once(service, name, query):
     """The kept nodes and edges are those of the JSON, once each; all others are folded into counted groups."""
     described, picture = ask(service, f"{name}/topology", **query)
     assert Counter(group.get("data-node") for group in groups(picture, "data-node")) == Counter(
@@ -107,7 +107,7 @@ def test_what_is_kept_stands_in_the_picture_once(service, name, query):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_is_pruned_can_stand_in_it_faintly(service, name):
+def test_pruned_parts_can_be_drawn(service, name):
     """With pruned=false all nodes and edges are drawn, marked as kept or pruned as in the JSON."""
     described, picture = ask(service, f"{name}/topology", pruned=False)
     nodes = Counter((group.get("data-node"), group.get("data-kept")) for group in groups(picture, "data-node"))
@@ -361,7 +361,7 @@ def test_the_picture_of_an_edge_shows_its_numbers(service, path, span):
     assert np.polyval(np.polyfit(x, edge["x"], 1), at) == pytest.approx(in_sight, abs=0.001 * np.ptp(sampled))
 
 
-def test_the_picture_of_an_edge_says_its_shape_and_formulas(service):
+def test_the_picture_of_an_edge_has_its_shape_and_formulas(service):
     """The verdict is in words, and formulas are shown if requested."""
     edge, picture = ask(service, "nyc-weather/edges/0/7/3", formulas=True)
     text = "\n".join(picture.itertext())

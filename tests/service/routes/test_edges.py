@@ -84,7 +84,7 @@ def test_formulas_are_given_where_asked_for(service, name, stage):
         assert answer == service.get(path).json()
 
 
-def test_a_straight_line_is_no_formula_twice():
+def test_a_straight_line_is_listed_once():
     """A line among the best keeps its rank; otherwise it takes the last."""
     line, *others = [
         Candidate(function, 1.0, 0.0, 1.0, 0.0, r2, 1 if function == "x" else 2)

@@ -117,7 +117,7 @@ def test_effects_over_http_are_differences_of_predictions(service):
             assert explanation["effects"][name]["removed"] == pytest.approx(removed, abs=1e-6)
 
 
-def test_detail_says_how_much_is_said(service):
+def test_detail_selects_the_contents(service):
     """Steps are included with detail=steps and flow, layers only with flow."""
     assert not {"steps", "layers"} & set(ask(service, "front")["explanations"][0])
     steps = ask(service, "front", detail="steps")["explanations"][0]

@@ -10,7 +10,7 @@ FILES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if pa
 NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1998/Math/MathML"}  # names, not addresses
 
 
-def test_the_explorer_leads_to_its_folder(service):
+def test_the_explorer_redirects_to_its_folder(service):
     """/explorer redirects to the page at /explorer/ by a relative URL, which also works behind a proxy."""
     answer = service.get("/explorer", follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (307, "explorer/")

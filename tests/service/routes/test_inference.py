@@ -89,7 +89,7 @@ def test_json_tensors_are_forecast_as_instances_are(service, model, windows):
     np.testing.assert_array_equal(read(answer)["predictions"], predictions)
 
 
-def test_an_id_is_made_where_there_is_none(service, windows):
+def test_a_missing_id_is_generated(service, windows):
     """The generated id is the request id, so that the log has it."""
     for given_id in ({}, {"id": ""}, {"id": None}):
         answer = service.post(INFER, {**given_id, **make_tensors(windows.tolist())})

@@ -24,7 +24,7 @@ def test_lists_every_wanted_model_the_failed_one_with_its_reason(service):
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
-def test_describes_what_a_client_must_know_to_ask(service, name):
+def test_describes_inputs_and_outputs(service, name):
     """A model's features, outputs and shapes are those of its checkpoint."""
     config = service.models[name].config
     answer = service.get(f"/v1/models/{name}").json()

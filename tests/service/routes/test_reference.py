@@ -35,7 +35,7 @@ def test_a_reference_window_is_that_of_the_checkpoint(service, name):
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
-def test_the_list_says_of_each_window_what_it_is(service, name):
+def test_the_list_has_time_target_and_forecast(service, name):
     """Time, target and forecast equal those of each single window, in order of time."""
     model = service.models[name]
     answer = service.get(f"/v1/models/{name}/reference").json()

@@ -50,7 +50,7 @@ def client(serve, tmp_path):
 
 
 @pytest.mark.parametrize("path", [INDEX, LOAD, UNLOAD])
-def test_it_is_off_unless_the_setting_says_otherwise(service, path):
+def test_it_is_off_by_default(service, path):
     """The error says how to enable it, and the server's metadata do not list the extension."""
     answer = service.client.post(path)
     assert (answer.status_code, answer.headers["content-type"]) == (403, "application/json")
@@ -91,7 +91,7 @@ def test_the_index_lists_every_version_with_its_reason(serve, tmp_path):
         assert "model_repository" in client.get("/v2").json()["extensions"]
 
 
-def test_loading_takes_in_what_lies_in_the_folder(client, tmp_path):
+def test_loading_reads_new_files(client, tmp_path):
     """Changed files, new versions and new models are served once the response has arrived, without a scan."""
     changed = write(tmp_path / "m.safetensors", 1)
     assert client.post(LOAD).json() == [entry()]
@@ -105,7 +105,7 @@ def test_loading_takes_in_what_lies_in_the_folder(client, tmp_path):
     assert client.get("/v2/models/n/ready").status_code == 200
 
 
-def test_what_cannot_be_loaded_leaves_what_serves(client, tmp_path):
+def test_a_failed_load_keeps_the_served_version(client, tmp_path):
     """The response and the index have the reason, and the served version stays."""
     before = checkpoint(client)
     (tmp_path / "m.safetensors").write_bytes(b"")
@@ -223,7 +223,7 @@ def test_loading_under_traffic_fails_no_request_and_mixes_no_answer(client, tmp_
         np.testing.assert_allclose(document["outputs"][0]["data"], expected[name], rtol=1e-12)
 
 
-def test_unloading_under_traffic_answers_by_the_model_or_says_that_it_is_gone(client):
+def test_unloading_under_traffic_gives_complete_responses_or_503(client):
     """During ten cycles every response is complete or 503, and both occur."""
     ask_once = partial(client.post, "/v1/models/m:predict", json=BODY)
     expected = list(leaves(ask_once().json()))

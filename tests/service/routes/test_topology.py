@@ -27,7 +27,7 @@ def test_networkx_reads_the_graph(service, name):
     assert all(networkx.has_path(graph, node, output) for node in kept)
 
 
-def test_counts_and_lists_what_is_kept(service):
+def test_counts_and_lists_kept_parts(service):
     """With pruned=true only kept parts are listed, with false all; the counts agree."""
     pruned = service.get("/v1/models/nyc-weather/topology").json()
     everything = service.get("/v1/models/nyc-weather/topology?pruned=false").json()

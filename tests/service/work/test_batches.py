@@ -56,7 +56,7 @@ def doubling(batches, seconds=1.0, n_slices=1):
     return compute
 
 
-def test_what_arrives_while_a_batch_is_computed_is_the_next_one():
+def test_items_that_arrive_during_a_batch_form_the_next():
     """The first item is computed at once, the others form the next batch, and each gets its own result."""
     batches = []
 

@@ -141,7 +141,7 @@ def test_a_cancelled_request_does_not_cancel_a_shared_computation():
     assert run(scenario) == "a"
 
 
-def test_what_nobody_awaits_is_not_computed():
+def test_expired_requests_are_not_computed():
     """300 requests with deadlines of half a millisecond leave no work, so the next one is computed at once."""
     log = []
 
@@ -272,7 +272,7 @@ def test_slices_of_many_requests_take_turns():
         assert sorted(log[start : start + 6]) == [*"abcdef"]
 
 
-def test_nothing_starves_under_a_flood_of_what_is_more_urgent():
+def test_background_work_does_not_starve():
     """Background work progresses while short explanations keep every thread busy."""
 
     async def scenario(work):
@@ -291,7 +291,7 @@ def test_nothing_starves_under_a_flood_of_what_is_more_urgent():
     assert run(scenario) < PATIENCE + 1
 
 
-def test_a_job_that_is_quick_and_nobody_shares_is_computed_at_once():
+def test_a_quick_job_is_computed_at_once():
     """A job of less than a millisecond is computed on the event loop within one turn."""
 
     async def scenario(work):
@@ -496,7 +496,7 @@ def test_closing_ends_an_endless_computation():
     run_really(scenario)
 
 
-def test_no_forecast_waits_for_what_else_is_computed():
+def test_no_forecast_waits_for_other_work():
     """Forecasts are computed while every other thread is busy."""
     model = Model(make_model("head"))
     go_on = threading.Event()
@@ -514,7 +514,7 @@ def test_no_forecast_waits_for_what_else_is_computed():
     np.testing.assert_allclose(run_really(scenario), model.predict(make_windows(model, 2)))
 
 
-def test_an_error_of_any_class_reaches_who_asked():
+def test_an_error_of_any_class_reaches_the_caller():
     """An exception of a function is raised in the caller."""
 
     def fail():

@@ -82,7 +82,7 @@ def test_everyone_gets_the_forecasts_of_their_own_windows(in_place):
         np.testing.assert_allclose(found, model.predict(windows), rtol=1e-12)
 
 
-def test_what_arrives_in_one_turn_of_the_loop_goes_together(batches):
+def test_requests_of_one_turn_form_a_batch(batches):
     """After two have arrived together, requests of one turn form one batch per model."""
 
     async def scenario(under_test):
@@ -110,7 +110,7 @@ def test_a_lone_forecast_is_computed_without_waiting_for_the_loop():
     run(scenario, in_place=ON_LOOP)
 
 
-def test_what_waits_for_the_thread_goes_together_once_it_is_free(monkeypatch):
+def test_waiting_requests_form_a_batch(monkeypatch):
     """30 requests 1 ms apart on a model of 20 ms form a few batches: the first alone, then those that waited."""
     sizes = []
     forecast = forecasts._forecast
@@ -177,7 +177,7 @@ arrivals = st.lists(
 
 
 @given(arrivals)
-def test_whatever_arrives_each_gets_its_own_forecast_in_time(arrivals):
+def test_each_request_gets_its_own_forecast_in_time(arrivals):
     """Random models, sizes, deadlines, failures and cancellations: each request gets its own result."""
     models = {name: TimedModel(name, seconds) for name, seconds in zip("abc", (0.002, 0.02, 0.1), strict=True)}
     most = max((n for _, _, n, _, _ in arrivals), default=0)
@@ -316,7 +316,7 @@ def test_no_forecast_is_computed_for_a_cancelled_request(busy, batches):
     assert batches == [[7], [2]]
 
 
-def test_a_batch_that_fails_as_a_whole_is_told_to_all(monkeypatch):
+def test_an_error_of_a_batch_is_raised_for_all(monkeypatch):
     """An error of the whole batch is raised for each request that waits."""
 
     def fail(*_):

@@ -132,7 +132,7 @@ def test_an_explanation_does_not_depend_on_the_others_of_its_request(service, ex
             )
 
 
-def test_the_receipt_says_what_was_computed_and_with_what(service):
+def test_the_receipt_has_question_and_versions(service):
     """It has model, versions, method, question and the documented hash of the windows, for either form of request."""
     model = service.models["front"]
     windows = make_windows(model, 3)
@@ -179,7 +179,7 @@ def test_effects_repeat(service, detail):
     assert not repeat_answer(read_answer(json.dumps(changed).encode(), "answer"), body, Model(model)).agrees
 
 
-def test_there_is_none_unless_it_is_asked_for(service):
+def test_a_receipt_is_given_on_request(service):
     """By default a response has no receipt; in NDJSON it is in the first line."""
     body = {"instances": make_windows(service.models["front"], 2).tolist()}
     assert "receipt" not in service.post("/v1/models/front:explain", body).json()
@@ -285,7 +285,7 @@ def test_known_forgeries_do_not_agree(answers, change):
     assert not repeat_answer(read_answer(json.dumps(forged).encode(), "answer"), body, Model(model)).agrees
 
 
-def test_what_the_model_is_called_need_not_be_the_same(answers):
+def test_the_name_of_the_model_may_differ(answers):
     """The name, the version and the versions of libraries may differ."""
     document, body, model = answers[0]
     renamed = {**document, "model_name": "other", "version": "7"}
@@ -294,7 +294,7 @@ def test_what_the_model_is_called_need_not_be_the_same(answers):
     assert shown.agrees and len(shown.warnings) == 1
 
 
-def test_the_command_says_that_it_agrees(repeat):
+def test_the_command_reports_agreement(repeat):
     """Exit code 0 and one line, or JSON on request."""
     code, out, _ = repeat()
     assert code == 0 and out.startswith("agrees: the largest difference of ") and out.count("\n") == 1
@@ -364,7 +364,7 @@ def test_an_explanation_too_few_is_found(repeat):
     assert code == 1 and "the length of explanations" in out
 
 
-def test_other_windows_are_told_from_those_of_the_receipt(repeat, service, tmp_path):
+def test_other_windows_are_detected(repeat, service, tmp_path):
     """Changed windows are detected by their hash or number, in addition to the numbers that they give."""
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"instances": make_windows(service.models["two"], 2, seed=5).tolist()}))
@@ -375,7 +375,7 @@ def test_other_windows_are_told_from_those_of_the_receipt(repeat, service, tmp_p
     assert code == 1 and "the input has the shape [1, 6, 4], not [2, 6, 4]" in out
 
 
-def test_another_checkpoint_is_told_from_that_of_the_receipt(repeat, folder, tmp_path):
+def test_another_checkpoint_is_detected(repeat, folder, tmp_path):
     """It is detected by its hash; if the question fits it, the difference of its numbers is reported."""
     code, out, _ = repeat(model=folder / "front.safetensors")
     assert code == 1 and "the checkpoint is sha256:" in out

@@ -78,13 +78,13 @@ def prepare(models, size=64):
     return run(scenario, size)
 
 
-def test_what_most_ask_for_is_computed_before_anybody_does(computed):
+def test_global_results_are_computed_in_advance(computed):
     """For each output importance, table, graph and report are computed in this order, each once."""
     prepare([serve_model("two", targets=("a", "b")), serve_model("one", seed=1)])
     assert computed == [*FUNCTIONS] * 3
 
 
-def test_what_is_still_to_be_computed_is_counted(monkeypatch):
+def test_remaining_results_are_counted(monkeypatch):
     """The number of outputs without results decreases with each report, to 0."""
     two, left = serve_model("two", targets=("a", "b")), []
     write = overall.collect_findings
@@ -158,7 +158,7 @@ def test_a_server_prepares_its_models_once_they_are_loaded(serve, tmp_path, comp
     assert computed == [*FUNCTIONS]
 
 
-def test_what_was_prepared_stays_while_its_model_is_served(computed):
+def test_background_results_stay_while_their_model_is_served(computed):
     """Background results are evicted only after their model is gone."""
     prepared, other, served = serve_model("one"), serve_model("other", seed=1), []
     rules = [PruningRule("contribution", None, Thresholds(node=0, edge=low, input=0)) for low in np.arange(9) / 1e9]
@@ -183,7 +183,7 @@ def test_what_was_prepared_stays_while_its_model_is_served(computed):
     run(scenario, size=8, served=served)
 
 
-def test_many_questions_that_nobody_awaits_leave_nothing_to_compute(serve, tmp_path, computed):
+def test_expired_requests_leave_no_work(serve, tmp_path, computed):
     """After 300 fidelities with deadlines of half a millisecond, places are free and cached results remain."""
     bundled = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
     fewer = Reference(bundled.reference.windows[:200])

@@ -31,7 +31,7 @@ def read_lines(answer):
 @pytest.mark.smoke
 @pytest.mark.parametrize("baseline", ["mean", {"reference": 3}])
 @pytest.mark.parametrize("output", ["a+1", ["a+1", "b+2", "b+1"]])
-def test_progress_is_told_between_the_explanations(service, baseline, output):
+def test_progress_lines_follow_the_slices(service, baseline, output):
     """A progress line follows each slice; without those lines the response is the same."""
     n = explanations.PART + 3
     body = make_body(service, n, output=output, baseline=baseline)
@@ -85,9 +85,7 @@ def slices(monkeypatch):
     ("accept", "progress"),
     [("application/json", False), ("application/x-ndjson", False), ("application/x-ndjson", True)],
 )
-def test_a_client_that_goes_away_stops_the_work_within_one_slice(
-    serve, folder, local_service, slices, caplog, accept, progress
-):
+def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, local_service, slices, caplog, accept, progress):
     """Of a thousand slices the current one is the last, and no failure is logged."""
     begun, waiting, go_on = slices
     body = json.dumps(make_body(local_service, 1, progress=progress)).encode()

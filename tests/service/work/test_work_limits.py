@@ -217,7 +217,7 @@ def test_a_disconnect_ends_a_computation_that_nobody_else_awaits(serve, folder, 
         poll(lambda: is_at_rest(client))
 
 
-def test_a_preparation_that_takes_long_goes_on_past_deadlines(serve, tmp_path, monkeypatch):
+def test_background_computation_continues_past_deadlines(serve, tmp_path, monkeypatch):
     """Requests get 503 with Retry-After until the result is ready, and it is computed once."""
     begun, may_end, measured = threading.Event(), threading.Event(), []
     measure = overall.measure_importance
