@@ -36,7 +36,7 @@ class Options:
 
     Attributes:
         n_features: input columns, named ``f0``, ``f1``, ...
-        lookback: steps of a window; 1 where there is no LSTM.
+        lookback: steps of a window; 1 without an LSTM.
         n_hidden: sum nodes of the head's hidden layer.
         product: whether that layer also has a product of 2 and a product of 3 factors.
         targets: names of the targets.
@@ -71,7 +71,7 @@ def make_model(shape: Shape = "lstm", seed: int = 0, **options: object) -> Loade
     Args:
         shape: ``lstm`` (LSTM, head), ``head`` (head alone, lookback 1), ``front`` (front, LSTM, head) or ``flat`` (head
             on the flattened window).
-        seed: of everything random.
+        seed: of all random numbers.
         **options: fields of `Options`, such as ``bidirectional=True`` or ``targets=("a", "b")``.
     """
     chosen = replace(Options(), **options)  # type: ignore[arg-type]

@@ -25,10 +25,10 @@ class Glue:
 
     Attributes:
         name: of its folder.
-        windows: as the module takes them, (n, lookback, n_features).
-        predictions: of the module for them, float32.
-        targets: what was to be forecast, as the module has it.
-        truth: what is computed: order, readout, activations behind parts, base.
+        windows: inputs of the module, (n, lookback, n_features).
+        predictions: outputs of the module, float32.
+        targets: true values in the units of the module.
+        truth: the true reading: order, readout, activations after parts, base.
     """
 
     name: str

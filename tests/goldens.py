@@ -47,12 +47,12 @@ class Pruning:
     """The result of one of pykan's pruning calls on a KAN.
 
     Attributes:
-        call: prune_node, prune_edge, prune_input, or prune: the nodes first, then the edges of what is left.
-        thresholds: of ``node``, ``edge``, ``input``, as far as the call has them.
+        call: prune_node, prune_edge, prune_input, or prune, which prunes nodes and then edges.
+        thresholds: those of ``node``, ``edge`` and ``input`` that the call has.
         width: of the pruned KAN.
-        kept_nodes: their numbers in the KAN before, per layer.
-        masks: of the pruned KAN, (n_subnodes, n_in) a layer.
-        predictions: of the pruned KAN for the evaluation windows, float64, a removed edge being zero.
+        kept_nodes: their numbers in the original KAN, per layer.
+        masks: of the pruned KAN, (n_subnodes, n_in) per layer.
+        predictions: of the pruned KAN for the evaluation windows, float64, with removed edges as zero.
     """
 
     call: str

@@ -52,9 +52,9 @@ class Fork:
     """The same in a fork of a process with all imports: own id, environment, files, threads, signals, exit code.
 
     Args:
-        log: where it prints to.
-        arguments: what follows `kanscope`.
-        environment: all its variables.
+        log: file for its output.
+        arguments: of `kanscope`.
+        environment: all its environment variables.
     """
 
     def __init__(self, log: Path, arguments: list[str], environment: Mapping[str, str]) -> None:

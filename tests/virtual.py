@@ -49,8 +49,8 @@ class VirtualWorker:
     A function runs on its own thread and may pause there, but only while the loop waits for it.
 
     Args:
-        name: what it is called.
-        nice: whether it gives way.
+        name: its name in errors.
+        nice: whether it has a lower priority.
     """
 
     spent = 0.0  # set by the running function

@@ -12,4 +12,4 @@ def poll(condition: Callable[[], bool]) -> None:
         if condition():
             return
         time.sleep(0.01)
-    raise AssertionError("it is not so after 12,000 looks in two minutes")
+    raise AssertionError("the condition did not hold within 12,000 checks")

@@ -21,10 +21,10 @@ class Load:
     """The results of a load.
 
     Attributes:
-        rate: requests a second, all connections together.
-        n_requests: how many were answered.
-        median: seconds of a request, from its first byte out to its last byte in.
-        p99: the 99th percentile of them.
+        rate: requests per second, all connections together.
+        n_requests: number of responses.
+        median: seconds from the first byte sent to the last byte received.
+        p99: their 99th percentile.
     """
 
     rate: float

@@ -2,9 +2,9 @@
 
     python peer_dice.py CHECKPOINT GOALS.npz
 
-The model that it is given takes a constant shift of each feature that can change, in training standard deviations, so
+Its model takes a constant shift of each feature that may change, in training standard deviations, so
 that its distances are those of `find_counterfactual`. It prints the smallest distance that reaches each goal and the
-seconds of the processor, as JSON; null where it found none within a minute.
+processor seconds, as JSON; null if it found none within a minute.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python peer_mlserver.py CHECKPOINT PORT
 
-In one process, with one torch thread and its adaptive batching, whose wait of a millisecond is what 64 connections gain
-most from; without its line for each request.
+In one process, with one torch thread and adaptive batching, with the wait of a millisecond that is best for 64
+connections; without its access log.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python peer_torchserve.py CHECKPOINT PORT WORKERS
 
-With one torch thread per worker, and with its batching, whose wait of a millisecond is what 64 connections gain most
-from; without its metrics and its line for each request. It runs on Java.
+With one torch thread per worker, and batching with the wait of a millisecond that is best for 64 connections;
+without its metrics and its access log. It runs on Java.
 """
 
 from __future__ import annotations

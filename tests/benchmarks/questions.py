@@ -5,8 +5,8 @@
 - `:whatif` of 21 points of one feature, on a real server.
 - Counterfactuals of windows of the bundled model, beside a random search with 100 times the forecasts, and beside
   dice-ml if installed (in `.venv/peers`, which `make bench` sets up).
-- Planted formulas: KANs [n, m, 1] that are trained on tables of the Feynman set (Udrescu and Tegmark 2020, arXiv
-  1905.11481), and the formulas that come back, with R2 on held-out windows.
+- Planted formulas: KANs [n, m, 1] trained on tables of the Feynman set (Udrescu and Tegmark 2020, arXiv
+  1905.11481), and the formulas found in them, with R2 on held-out windows.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def what_if(model: kanmodel.Model) -> Row:
 def counterfactuals(model: kanmodel.Model, n_windows: int, n_random: int | None = None) -> Row:
     """One standard deviation up or down with up to two features, beside a random search; processor seconds.
 
-    Ctrl-C ends them; the row then is of the windows before it.
+    Ctrl-C ends the loop; the row then covers the windows before it.
     """
     rng = np.random.default_rng(0)
     n_random = n_random or TIMES * count_forecasts(len(model.features), MOST)
@@ -191,7 +191,7 @@ def search_randomly(
 ) -> float:
     """The smallest distance of random changes of up to `MOST` features that reaches the goal; inf if none does.
 
-    No forecast is spent on a change that is larger than the best so far: such a one is drawn nearer.
+    A change larger than the best so far is scaled down, so that no forecast is wasted.
     """
     loaded, best = model.loaded, np.inf
     shifts = Shifts(loaded, window, 0, list(range(len(model.features))), slice(None), True)

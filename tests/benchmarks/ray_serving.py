@@ -1,6 +1,6 @@
 """Replicas on Ray, on one node and on two simulated ones, compared with a single process on all cores.
 
-Rates are those of this machine with client, proxies and replicas on its cores. The processor time per request of each
+Client, proxies and replicas share this machine's cores, which limits the rates. The processor time per request of each
 determines the number of cores for a rate elsewhere.
 """
 
@@ -31,10 +31,10 @@ class Variant:
     """A cluster configuration.
 
     Attributes:
-        nodes: how many are simulated.
-        cores: those that each offers.
-        replicas: on all of them.
-        haproxy: whether HAProxy takes the place of Serve's own proxies.
+        nodes: number of simulated nodes.
+        cores: cores per node.
+        replicas: on all nodes together.
+        haproxy: whether HAProxy replaces Serve's own proxies.
     """
 
     nodes: int
@@ -70,8 +70,8 @@ class Measured:
     """The results of a measurement.
 
     Attributes:
-        rate: requests a second.
-        costs: processor time of a request in seconds, by the process that it passes through.
+        rate: requests per second.
+        costs: processor seconds per request, by process.
     """
 
     rate: float

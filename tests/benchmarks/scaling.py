@@ -43,7 +43,7 @@ class Shape:
     """An LSTM and a KAN with one hidden layer.
 
     Attributes:
-        features: what the LSTM reads at each step.
+        features: input features.
         steps: of a window.
         units: of the LSTM.
         hidden: nodes of the KAN's hidden layer.

@@ -25,7 +25,7 @@ class Server:
 
     Attributes:
         port: where it listens on 127.0.0.1.
-        pid: its process, which may have others below it.
+        pid: its process, which may have child processes.
         start: seconds from its start until it was ready.
     """
 
@@ -96,9 +96,9 @@ def other_server(
     Args:
         script: its name.
         checkpoint: the model.
-        ready: what it answers with 200 once it is ready.
-        python: what runs it.
-        workers: the processes that compute.
+        ready: the path that returns 200 once it is ready.
+        python: the interpreter.
+        workers: the number of worker processes.
     """
     port = free_port()
     command = [str(python), str(HERE / script), str(checkpoint), str(port), str(workers)]

@@ -57,11 +57,11 @@ class Contender:
     """A server with the format of its requests and responses.
 
     Attributes:
-        name: what the table calls it.
+        name: in the table.
         server: the server.
         path: of the operation.
-        body: makes the body for windows.
-        read: takes the forecasts out of an answer.
+        body: encodes windows as a request's body.
+        read: decodes the forecasts of a response.
     """
 
     name: str
@@ -92,7 +92,7 @@ class Measured:
 
     Attributes:
         load: of the round with the median rate.
-        cpu: processor time of the server for each, seconds.
+        cpu: processor seconds of the server per request.
     """
 
     load: Load
@@ -210,7 +210,7 @@ def wait_for_worker(server: Server) -> None:
 
 
 def explanation_rows(ours: Server, by_hand: Server, windows: np.ndarray) -> Iterator[Row]:
-    """Explanations beside Captum's with 50 steps."""
+    """Explanations compared with Captum's with 50 steps."""
     for n, connections in ((1, 1), (1, 8), (32, 1)):
         bodies = [json.dumps({"instances": windows[i : i + n].tolist()}).encode() for i in range(N_BODIES)]
         load = measure(ours, [post(f"/v1/models/{NAME}:explain", body) for body in bodies], connections).load

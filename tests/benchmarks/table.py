@@ -18,9 +18,9 @@ class Row:
     """A measurement beside an alternative in the same run.
 
     Attributes:
-        work: what is done.
+        work: the task.
         measured: the figures, with their units.
-        beside: the peer and its figures; empty where there is none.
+        beside: the peer and its figures; empty if there is none.
         ratio: how many times faster than the peer, or empty.
     """
 

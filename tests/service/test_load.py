@@ -35,9 +35,9 @@ class Asked:
 
     Attributes:
         name: of the model.
-        output: the one that is explained.
+        output: the explained output.
         verb: `predict`, `explain`, or `stream` for an explanation line by line.
-        windows: its own.
+        windows: those of this request only.
         expected: forecasts, (n, n_outputs); for an explanation also the contributions, (n, n_features).
         slack: a millionth of the standard deviation of each output.
     """

@@ -27,9 +27,9 @@ class Process:
     Attributes:
         name: in the table.
         frame: its columns.
-        train: arguments of `kanmodel.train` beside the frame, options included.
+        train: arguments of `kanmodel.train` other than the frame, options included.
         truth: windows and the baseline, original units -> the exact contribution of each point to the noiseless target,
-            (n, lookback, n_features); None where nobody knows.
+            (n, lookback, n_features); None if unknown.
     """
 
     name: str
@@ -45,7 +45,7 @@ def make_processes(seed: int) -> list[Process]:
 
 
 def _arma(generator: np.random.Generator) -> Process:
-    """Five ARMA(2, 1) series; two of them act, by their squares three steps long, one up and one down.
+    """Five ARMA(2, 1) series; two of them act by the squares of three steps, one upwards and one downwards.
 
     Modelled on the Arma data of Crabbe and van der Schaar 2021 (Dynamask, arXiv 2106.05303), a sum of squares over
     the salient points.

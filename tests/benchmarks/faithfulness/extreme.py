@@ -2,11 +2,11 @@
 
 `python tests/benchmarks/faithfulness/extreme.py`; for a quick run: `--random 64 --climb 2 --steps 5`.
 
-A window lies 3 to 1,000 times the way from one reference window to another, in all features or in one alone; the
-bundled model and those of `run.py` have equal parts of them. The steps of each explanation are compared with
-Gauss-Legendre quadrature in float64. Where the two differ they are compared with eight times as many nodes, and with
-Integrated Gradients of 20,000 steps, of which the nearer one counts: a rule of fixed nodes may miss what the
-explanation has found. None shares code with the explanation but the network. Errors are in tolerances.
+Each window is 3 to 1,000 times the distance between two reference windows away, in all features or in one; the
+bundled model and those of `run.py` have equal numbers of them. The steps of each explanation are compared with
+Gauss-Legendre quadrature in float64. If the two differ, eight times as many nodes and Integrated Gradients with
+20,000 steps are also compared, and the nearer one counts: a rule with fixed nodes may miss a jump that the
+explanation has found. They share only the network with the explanation. Errors are in tolerances.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Found:
     """An explanation compared with the exact one.
 
     Attributes:
-        jump: what was explained.
-        converged: whether it says so.
-        error: the largest error of any feature at any step, in tolerances.
+        jump: the window that was explained.
+        converged: whether it has converged by its own criterion.
+        error: the largest error over features and steps, in tolerances.
         stated: the error that it states, in tolerances.
         magnitude: sum of the magnitudes of its entries, in tolerances.
     """
@@ -70,7 +70,7 @@ class Search:
 
     Args:
         model: the model.
-        seed: of everything random.
+        seed: of all random numbers.
     """
 
     def __init__(self, model: Model, seed: int) -> None:

@@ -114,7 +114,7 @@ def make_methods(subject: Subject, seed: int) -> Mapping[str, Attribute]:
 def timing_segments(lookback: int, n_features: int) -> tuple[int, int]:
     """Number and shortest length of TIMING's segments for a window.
 
-    With as many as there are points to their mean length, they cover each point once on average. So do the authors' 50
+    As many as points divided by the mean length, they cover each point once on average. So do the authors' 50
     on MIMIC-III, 48 steps of 32 features, and their 5 on Freezer, 301 steps of one: 0.94 and 0.91 times.
     """
     shortest = max(round(TIMING_SHORTEST * lookback), 1)

@@ -316,7 +316,7 @@ def test_names_that_leave_the_archive(tmp_path, monkeypatch):
 
 
 def tensor_of(shape, stride, offset):
-    """A file whose tensor of 7 values has another shape, stride and offset."""
+    """A file whose tensor of 7 values claims another shape, stride and offset."""
     before = b"QK\x00K\x07\x85q\x06K\x01\x85q\x07"
     parts = (offset, shape, stride)
     data = saved(torch.arange(7.0))

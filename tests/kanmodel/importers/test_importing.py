@@ -37,9 +37,9 @@ class File:
         windows: the golden case whose windows it reads; ``symbolic`` and ``efficient`` are in ``expected.npz``.
         numbers: the golden case, or the part of ``expected.npz``, with predictions and scores; None for those of
             `windows`.
-        manifest: what differs from the common one.
+        manifest: differences from the common one.
         scored: whether the scores are the library's too.
-        tolerance: of predictions, absolute; larger where the library's own float32 is that far from its float64.
+        tolerance: of predictions, absolute; larger if the library's float32 differs that much from its float64.
     """
 
     path: str

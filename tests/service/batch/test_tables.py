@@ -79,7 +79,7 @@ def test_a_non_numeric_cell_is_named_by_its_spreadsheet_row(tmp_path, cell, mess
 
 
 def test_all_bad_cells_are_counted(tmp_path):
-    """The message names the first bad cell and says how many there are."""
+    """The error names the first bad cell and the number of bad cells."""
     path = write(tmp_path / "t.csv", "a,b,y\nx,1,\n2,z,1\n")
     with pytest.raises(DataError, match=r"^row 2, column a must be .* but is 'x' \(2 such cells in all\)$"):
         read_training_table(path, Columns(targets=("y",), features=("a", "b")))

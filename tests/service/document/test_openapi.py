@@ -158,7 +158,7 @@ def test_each_thing_has_one_operation_in_a_document_of_moderate_length():
 
 
 def test_every_tag_is_described():
-    """Each group of operations says what it is for."""
+    """Each tag of the operations has a description."""
     used = {tag for _, _, operation in OPERATIONS.values() for tag in operation["tags"]}
     assert {tag["name"] for tag in DOCUMENT["tags"] if tag["description"]} == used
 

@@ -53,7 +53,7 @@ def check_refusal(connection, status, message):
 
 
 def metric(client, start, end=""):
-    """The value of one metric, 0 where it is not there yet."""
+    """The value of one metric, 0 if it is absent."""
     lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith(start) and end in line]
     return float(lines[0].split()[-1]) if lines else 0.0
 

@@ -302,14 +302,14 @@ def test_a_quick_job_is_computed_at_once():
 
 @dataclass
 class Seen:
-    """What happened to a piece of work.
+    """The life of a piece of work.
 
     Attributes:
-        kind: its class.
-        arrived: when it came.
-        patience: how long it waited at most.
-        result: what it got.
-        ended: when that was.
+        kind: its priority class.
+        arrived: time of its arrival.
+        patience: the longest time that it waits.
+        result: its result or error.
+        ended: time of the result.
     """
 
     kind: str

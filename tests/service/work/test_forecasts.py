@@ -30,14 +30,14 @@ LATE = Deadline(1e9, 1e9)
 
 
 def run(scenario, in_place=None, make_worker=Worker, run=asyncio.run, observe=lambda n_windows: None):
-    """What a scenario, a coroutine of forecasts, returns.
+    """The result of a scenario, a coroutine that takes forecasts.
 
     Args:
         scenario: the coroutine.
         in_place: windows that may be computed on the loop, by checkpoint; None to have them measured.
         make_worker: makes the thread.
         run: runs the loop.
-        observe: told the windows of each batch.
+        observe: called with the windows of each batch.
     """
 
     async def start():

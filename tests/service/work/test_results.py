@@ -25,9 +25,9 @@ FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "assem
 
 @pytest.fixture
 def computed(folder, monkeypatch):
-    """The names of what global results are computed by, in the order of the calls.
+    """The names of the functions that compute global results, in the order of the calls.
 
-    Those of models that tests share are left out: an app that serves them may prepare their results meanwhile.
+    Models that tests share are excluded, as another app may compute their results meanwhile.
     """
     calls = []
     shared = {load_checkpoint(path).sha256 for path in folder.glob("*.safetensors") if path.stem != "broken"}

@@ -42,7 +42,7 @@ def body_of(model, n, **members):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """A model whose head has 64, 16 and 1 nodes."""
+    """A model with a [64, 16, 1] head."""
     small = make_model("lstm", hidden_size=64, n_reference=24, with_targets=False)
     torch.manual_seed(0)
     config = replace(

@@ -148,7 +148,7 @@ def make_adversary(seed, largest):
 def test_entries_are_within_three_errors():
     """On adversarial networks each converged entry is within 3 errors or the tolerance of that with 1025 nodes.
 
-    An estimate is no bound: in searches of thousands of such networks one had an entry 3.2 errors off, which was 0.6 of
+    The error is an estimate, not a bound: among thousands of such networks one had an entry off by 3.2 errors, 0.6 of
     the tolerance.
     """
     converged: list[bool] = []

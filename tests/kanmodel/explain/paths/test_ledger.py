@@ -130,9 +130,9 @@ def shapley_and_ledger(name, baseline):
 def test_shapley_values(name, baseline, least_correlation, largest_difference):
     """Contributions have nearly the order and the amounts of exact Shapley values, and the same sum.
 
-    They are not equal, and need not be: the ledger follows one straight path from the baseline to the window, on which
-    all features change together; a Shapley value is the mean over all orders in which they change one at a time. Where
-    features add up or are multiplied, the two agree; of x² y the path gives x two thirds, the coalitions one half.
+    They need not be equal: the ledger follows one straight path from the baseline to the window, on which
+    all features change together; a Shapley value is the mean over all orders in which they change one at a time. If
+    features are added or multiplied, the two agree; of x² y the path gives x two thirds, the coalitions one half.
     """
     exact, found = shapley_and_ledger(name, baseline)
     np.testing.assert_allclose(found.sum(axis=1), exact.sum(axis=1), atol=2e-3)
