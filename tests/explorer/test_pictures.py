@@ -172,7 +172,7 @@ def test_a_cell_of_the_heat_map_is_read_by_touch(server, open_tab):
     )
 
 
-def test_a_hint_covers_none_of_the_part_that_it_speaks_of(server, open_tab):
+def test_a_hint_does_not_cover_its_part(server, open_tab):
     """Wherever a node or an edge is, its box stays visible."""
     page = open_tab(server).show("network?model=nyc-weather")
     for part in page.locator(".stage g.node rect, .stage g.edge .box").all():

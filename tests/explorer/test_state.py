@@ -136,7 +136,7 @@ def test_the_skip_link_focuses_the_view(server, open_tab):
 @pytest.mark.parametrize(
     ("model", "reason"), [("broken", "could not be loaded"), ("nothing", "nothing"), ("two/9", "9")]
 )
-def test_the_address_of_a_failed_or_unknown_model_has_a_way_on(several, open_tab, model, reason):
+def test_the_address_of_a_failed_or_unknown_model_has_an_error(several, open_tab, model, reason):
     """The reason is shown, and ready models can be selected in the card and in the list."""
     page = open_tab(several).show(f"features?model={model}")
     alert = page.get_by_role("alert")
@@ -182,7 +182,7 @@ def test_failed_requests_are_retried(server, open_tab):
     assert answers == []
 
 
-def test_slow_answers_are_counted_in_seconds(server, open_tab):
+def test_slow_requests_show_elapsed_seconds(server, open_tab):
     """While the service computes, the page shows the seconds and dims the old picture."""
     page = open_tab(server).show("network?model=nyc-weather")
     waiting, slow = [], [True]

@@ -50,7 +50,7 @@ def forms_of(window, names):
         yield f"a table with {mark!r} and 1{comma}5", "\ufeff" + text
 
 
-def test_a_window_is_read_in_every_form_that_people_have(server, open_tab, window, names):
+def test_a_window_is_read_in_every_usual_format(server, open_tab, window, names):
     """JSON as in the API and in pandas, and tables with commas, semicolons or tabs, give the same numbers."""
     page = open_tab(server).show("report?model=nyc-weather")
     model = server.get(MODEL).json()
@@ -101,7 +101,7 @@ def test_a_rejected_window_leaves_nothing_of_the_one_before(server, open_tab, wi
     assert tab.problems == []
 
 
-def test_values_beyond_the_training_are_warned_of_and_absurd_ones_refused(server, open_tab, window):
+def test_values_outside_the_training_range_give_a_warning_or_an_error(server, open_tab, window):
     """526 °C has a warning beside the forecast; 1e30 has no explanation, and the reason is shown."""
     page = open_tab(server).show("forecast?model=nyc-weather")
     expect(page.locator(".warnings")).to_be_hidden()

@@ -19,7 +19,7 @@ def test_the_image_has_the_versions_of_the_tests():
     assert read_pins("requirements.txt") <= read_pins("constraints.txt")
 
 
-def test_the_lock_of_the_image_is_whole():
+def test_the_lock_of_the_image_is_complete():
     """The lock has every dependency except torch; `make lock` updates it."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {canonicalize_name(Requirement(dependency).name) for dependency in project["dependencies"]}

@@ -9,14 +9,14 @@ from kanmodel.errors import ConfigError
 from service.settings import Settings, check_variables, choose_settings
 
 
-def test_defaults_serve_the_bundled_model_to_this_machine_only(monkeypatch):
+def test_defaults_serve_the_bundled_model_on_loopback(monkeypatch):
     """Without settings the service listens on 127.0.0.1:8000 and serves the bundled model."""
     monkeypatch.delenv("KANSCOPE_MODELS", raising=False)
     settings = Settings()
     assert (settings.host, settings.port, settings.models) == ("127.0.0.1", 8000, None)
 
 
-def test_the_environment_sets_what_no_argument_does(monkeypatch):
+def test_arguments_take_precedence_over_the_environment(monkeypatch):
     """KANSCOPE_* variables are read, empty ones count as unset, and arguments take precedence."""
     monkeypatch.setenv("KANSCOPE_MODELS", "/models")
     monkeypatch.setenv("KANSCOPE_PORT", "9000")

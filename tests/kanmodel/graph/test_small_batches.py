@@ -156,7 +156,7 @@ def test_a_changed_model_is_not_predicted_by_the_graph_of_another(counted):
     assert not np.allclose(other.predict(windows), fast.predict(windows)) and counted == [2]
 
 
-def test_the_time_of_each_way_is_measured(monkeypatch):
+def test_both_backends_are_timed(monkeypatch):
     """The time is the minimum of several measurements, alternating, until one batch takes long."""
     monkeypatch.undo()
     calls: list[str] = []

@@ -43,7 +43,7 @@ def test_no_row_is_in_two_parts_and_no_sample_crosses_a_gap(rows, lookback, hori
     assert (rows.split[parts.test] == "test").all()
 
 
-def test_without_validation_rows_blocks_over_the_whole_time_are_held_out():
+def test_without_validation_rows_blocks_are_held_out():
     """A fifth of the training samples is held out, from early, middle and late rows, none of them test rows."""
     split = np.repeat(["train", "test"], [900, 100])
     parts = split_samples(table(1000, split=split), 4, 1, 0.2)

@@ -75,7 +75,7 @@ def test_the_same_seed_gives_the_same_model_and_leaves_no_trace():
     assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
 
 
-def test_reference_windows_come_evenly_from_the_validation_part_in_time_order():
+def test_reference_windows_are_spread_over_the_validation_part():
     """The model has the requested number of validation windows with their targets and the times of their last steps."""
     times = tuple(f"t{row:03d}" for row in range(400))
     table = make_table(times=times)
@@ -117,7 +117,7 @@ def test_the_penalty_reduces_the_variation_of_edges():
     assert loud_edges(0.03) <= loud_edges(0.0) / 2
 
 
-def test_scaling_comes_from_training_rows_alone():
+def test_scaling_uses_training_rows_only():
     """Means, deviations and ranges of features are those of the first 70 % of the rows."""
     table = make_table()
     features = table.features.copy()

@@ -297,7 +297,7 @@ def test_a_head_alone_has_windows_of_one_row(run, tmp_path):
     assert_frame_equal(result(tmp_path / "out"), expected(rows, model), abs_tol=1e-9)
 
 
-def test_a_csv_may_be_written_in_any_way(run, file, tmp_path):
+def test_a_csv_may_be_in_any_dialect(run, file, tmp_path):
     """A byte order mark, CRLF, quoted line breaks and a missing last line break are accepted."""
     rows = make_rows().with_columns(note=pl.lit('two\nlines, "quoted"'))
     text = b"\xef\xbb\xbf" + rows.write_csv(line_terminator="\r\n").encode().rstrip()

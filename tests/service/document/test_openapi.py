@@ -198,7 +198,7 @@ def test_the_schema_requires_exactly_one_form_of_the_windows(name, members, vali
 
 
 @pytest.mark.parametrize("operation_id", OPERATIONS)
-def test_each_operation_is_described_whole(operation_id):
+def test_each_operation_is_described(operation_id):
     """Operations and parameters have descriptions, responses have examples, and all errors share one schema."""
     _, _, operation = OPERATIONS[operation_id]
     assert operation["description"]

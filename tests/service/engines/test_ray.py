@@ -140,7 +140,7 @@ def test_no_model_is_loaded_by_command(replicas):
     assert (answer.status_code, "(workers, or the engine ray)" in answer.json()["error"]) == (501, True)
 
 
-def test_more_requests_than_allowed_are_told_to_come_back(replicas):
+def test_requests_above_the_limit_are_refused(replicas):
     """If every replica is full, a request is refused with the common error schema; health is always answered."""
     client = replicas.client
     find_replicas(client, 2)
@@ -243,7 +243,7 @@ def test_sigterm_lets_accepted_requests_end(replicas, models):
 
 
 @pytest.mark.ray
-def test_replicas_are_added_while_requests_wait_and_none_outlives_the_process(launch_on_ray, models):
+def test_replicas_scale_up_and_end_with_the_process(launch_on_ray, models):
     """More concurrent requests than a replica should have start another one; killing the process ends them all."""
     with launch_on_ray(models, KANSCOPE_MAX_REPLICAS="2", KANSCOPE_REPLICA_REQUESTS="1") as process:
         assert len(find_replicas(process.client, 1)) == 1

@@ -242,7 +242,7 @@ def test_sigterm_under_load_lets_accepted_requests_end(start_workers):
         assert set(statuses) == {200}
 
 
-def test_none_outlives_its_supervisor(start_workers):
+def test_workers_end_with_their_supervisor(start_workers):
     """If the supervisor is killed, the processes end, and the address becomes free."""
     with start_workers() as process:
         pids = find_processes(process)

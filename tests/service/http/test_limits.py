@@ -208,7 +208,7 @@ def test_a_client_that_vanishes_leaves_nothing_behind(serve, folder):
         assert client.post("/v1/models/two:predict", json=json.loads(BODY)).status_code == 200
 
 
-def test_more_requests_than_allowed_are_told_to_come_back(waiting):
+def test_requests_above_the_limit_are_refused(waiting):
     """Above the limit the server sends 503 with Retry-After, except on health routes, until requests have finished."""
     server, go_on, arrived = waiting(max_concurrent=2)
     with server as client:

@@ -53,7 +53,7 @@ def test_one_file_is_served_under_its_stem(good):
     assert registry.ready
 
 
-def test_the_highest_version_serves_and_any_can_be_asked_for(tmp_path):
+def test_the_highest_version_is_the_default(tmp_path):
     """Versions are compared as numbers: 10 is above 9."""
     files = {version: write(tmp_path / "m" / f"{version}.safetensors", int(version)) for version in ("9", "10", "2")}
     registry = loaded(tmp_path)
@@ -74,7 +74,7 @@ def test_the_highest_version_that_can_answer_serves(tmp_path):
         registry.get("m", "2")
 
 
-def test_a_bad_file_leaves_the_others_to_serve(good):
+def test_a_bad_file_does_not_affect_the_others(good):
     """Foreign, truncated, unreadable and refused files fail with their reason, and the others are served."""
     folder = good.parent
     (folder / "empty.safetensors").write_bytes(b"")
@@ -267,7 +267,7 @@ def test_a_missing_folder_changes_nothing(good):
     assert registry.get("good") is old
 
 
-def test_the_bundled_model_makes_way_for_the_first_file(tmp_path):
+def test_the_first_file_replaces_the_bundled_model(tmp_path):
     """An empty folder serves the bundled model until it has a file."""
     registry = loaded(tmp_path)
     assert states(registry) == {("nyc-weather", "1"): "ready"}

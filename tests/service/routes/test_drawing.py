@@ -202,7 +202,7 @@ def test_names_with_markup_stay_text():
     assert title.text == f"head 1:0 → {MARKUP[0]}+1"
 
 
-def test_long_names_are_shortened_and_whole_in_the_title():
+def test_long_names_are_shortened_except_in_the_title():
     """A name that does not fit keeps both ends, and its title has the full name."""
     long = "a very long name that goes on and on" * 3
     _, picture = draw(rename(make_model("lstm", targets=(long,)), [long]))
@@ -213,7 +213,7 @@ def test_long_names_are_shortened_and_whole_in_the_title():
         assert name in group.find(f"{SVG}title").text
 
 
-def test_names_that_there_is_room_for_are_whole():
+def test_names_that_fit_are_not_shortened():
     """Feature names of thirty characters and an output name of sixty fit inside the picture."""
     names, target = [f"{number} sensor with quite a long name" for number in range(4)], "t" * 60
     model = rename(make_model("lstm", targets=(target,)), names)

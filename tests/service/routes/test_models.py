@@ -10,7 +10,7 @@ from service.schemas.models import BasisInfo
 
 
 @pytest.mark.smoke
-def test_lists_every_wanted_model_the_failed_one_with_its_reason(service):
+def test_lists_every_model_with_the_reason_of_a_failure(service):
     """Failed models are listed with their reason, the others as ready."""
     answer = service.get("/v1/models").json()
     assert answer["models"] == ["broken", "front", "head", "nyc-weather", "two"]

@@ -76,7 +76,7 @@ def test_counts_the_warnings_that_it_leaves_out(service):
 
 
 @pytest.mark.smoke
-def test_four_threads_get_the_answers_of_one(service):
+def test_four_threads_get_the_results_of_one(service):
     """Concurrent requests do not affect each other."""
     bodies = [{"instances": make_windows(service.models["two"], 2, seed).tolist()} for seed in range(8)]
 

@@ -94,7 +94,7 @@ def test_an_explanation_has_a_span_for_each_slice(ask):
         assert slices and all(parents(spans)[one.name] in ("wait", "POST /v1/models/{model}:explain") for one in slices)
 
 
-def test_tensors_and_kept_answers_are_named_by_their_route(ask):
+def test_tensors_and_cached_responses_are_named_by_their_route(ask):
     """Responses that bypass the router have spans with the name of their route."""
     _, by_name, _ = ask("POST", "/v2/models/two/infer", json=make_tensors([[[0.5] * 4] * 6]))
     assert {"parse", "wait", "forecast", "encode", "POST /v2/models/{model}/infer"} <= by_name.keys()

@@ -157,7 +157,7 @@ def test_a_long_batch_does_not_block_the_next():
 
 
 @pytest.mark.parametrize("output", ["a+1", ["b+2", "a+1"]])
-def test_questions_that_wait_together_have_the_answers_they_have_alone(local_service, output):
+def test_batched_requests_have_the_results_they_have_alone(local_service, output):
     """Requests with several windows each, numbered from 0, have their own results if they share a pass."""
     model = local_service.models["two"]
     windows, std = make_windows(model, 9), model.output_std.max()

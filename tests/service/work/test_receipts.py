@@ -394,7 +394,7 @@ def test_other_versions_are_a_warning(repeat):
     assert warning == f"warning: computed with torch 1.0, recomputed with {version('torch')}"
 
 
-def test_lines_that_ended_early_are_not_whole(service, saved, run):
+def test_truncated_lines_are_incomplete(service, saved, run):
     """The lines that exist are compared, and the missing end is reported with its reason."""
     answer, body, model = saved
     lines = ask(service, "two", {**json.loads(body.read_bytes()), "progress": True}, NDJSON).splitlines()

@@ -129,7 +129,7 @@ def test_rules_that_keep_the_same_share_their_graph(computed):
     assert all(topology.nodes is topologies[0].nodes for topology in topologies)
 
 
-def test_a_model_whose_results_fail_does_not_keep_the_others_back(computed, monkeypatch, caplog):
+def test_a_model_whose_results_fail_does_not_block_the_others(computed, monkeypatch, caplog):
     """The log names the failing output, and the next one is computed."""
     bad, good = serve_model("bad"), serve_model("good", seed=1)
     measure = overall.measure_importance

@@ -102,7 +102,7 @@ def test_the_python_runs_alone_and_has_the_stated_error(shape, options):
 
 
 @pytest.mark.parametrize("shape", ["head", "lstm", "flat"])
-def test_none_is_beaten_by_another(shape):
+def test_formulas_are_pareto_optimal(shape):
     """Starting from a constant, each formula is more complex and more accurate than the one before."""
     _, formulas = tiny(shape)
     assert formulas[0].complexity == 1 and not formulas[0].variables

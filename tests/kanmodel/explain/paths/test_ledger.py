@@ -461,7 +461,7 @@ def test_a_product_is_shared_by_its_factors(window):
     np.testing.assert_allclose(nodes[0], [product], atol=1e-9)
 
 
-def test_four_threads_give_the_answers_of_one():
+def test_four_threads_give_the_results_of_one():
     """One model explained by four threads at once gives each the same result as alone."""
     model, _ = model_and_windows("products")
     batches = [model.to_model_units(make_windows(model, 5, seed=seed)) for seed in range(8)]
