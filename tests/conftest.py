@@ -1,10 +1,10 @@
-"""How every test runs: one torch thread, hypothesis without a deadline, and no skips where all is required.
+"""Settings for all tests: one torch thread, hypothesis without deadlines, no skips with `REQUIRE_ALL=1`.
 
-Markers, which `make test` and `make test-ray` choose by:
+Markers, by which `make test` and `make test-ray` select:
 
-    ray      asked of replicas on Ray as well; `make test` asks those alone that are `smoke` too
-    smoke    one test of each kind of answer, for Ray
-    alone    needs both cores to itself, since it loads them or tells times apart
+    ray      also run against replicas on Ray; `make test` does so only with `smoke`
+    smoke    one test for each kind of response, for Ray
+    alone    needs both cores to itself, since it loads them or compares times
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from hypothesis import settings
 from thorough import examples
 from xdist.scheduler import LoadScopeScheduling
 
-PEAKS: list[int] = []  # memory of the workers that have ended, MB
+PEAKS: list[int] = []  # peak memory of the workers that have ended, MB
 REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 
 # Tiny models are slower on several threads, and sums then depend on the machine.
 torch.set_num_threads(1)
 
-# CI tries the same examples every time, so that a failure there is the change's own.
+# CI runs the same examples every time, so that a failure there comes from the change.
 settings.register_profile("kanscope", deadline=None, max_examples=examples(50), derandomize=bool(os.environ.get("CI")))
 settings.load_profile("kanscope")
 
 
-FIRST = ("ray", "explorer", "process")  # the longest scopes, which begin first
-URGENT = ("ray", "explorer")  # those that wait for servers and browsers
-NICE = 15  # of a worker that has come to the others
+FIRST = ("ray", "explorer", "process")  # the longest scopes, which start first
+URGENT = ("ray", "explorer")  # scopes that wait for servers and browsers
+NICE = 15  # set in a worker whose scope should run at a lower priority
 
 
 def scope_of(nodeid: str) -> str:
-    """What runs in one worker: a file, or all that asks one server: in a browser, on Ray, or in this process."""
+    """What runs in one worker: a file, or all tests of one server: in a browser, on Ray, or in this process."""
     file, _, name = nodeid.partition("::")
     if "[ray" in name or file.endswith("_ray.py"):
         return "ray"
@@ -48,18 +48,18 @@ def scope_of(nodeid: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begins with what takes longest, beside which the rest then runs."""
+    """Orders the tests so that the longest scopes start first."""
     items.sort(key=lambda item: scope_of(item.nodeid) not in FIRST)
 
 
 def pytest_collection_finish() -> None:
-    """Keeps what has been imported out of garbage collections, which then take a tenth of the time."""
+    """Excludes imported objects from garbage collection, which then takes a tenth of the time."""
     gc.collect()
     gc.freeze()
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # it has no types
-    """Gives scopes to workers."""
+    """Distributes scopes over workers."""
 
     def _split_scope(self, nodeid: str) -> str:
         return scope_of(nodeid)
@@ -71,9 +71,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> Schedulin
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Lets computation give way to the steps of servers and browsers, each of which would wait for a core.
+    """Lowers the priority of computation below that of tests which wait for servers and browsers.
 
-    So the longest scopes, which are chains of such steps, do not end long after the rest.
+    Otherwise the longest scopes, which are chains of such waits, would end long after the rest.
     """
     if hasattr(item.config, "workerinput") and scope_of(item.nodeid) not in URGENT and os.nice(0) < NICE:
         os.nice(NICE - os.nice(0))
@@ -103,7 +103,7 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
 
 @pytest.hookimpl(trylast=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Gives back what the tests of a file have freed, which Python and the C library keep: a worker stays small."""
+    """Frees memory that Python and the C library keep after the tests of a file, so that workers stay small."""
     if nextitem is None or nextitem.path != item.path:
         gc.collect()
         gc.freeze()

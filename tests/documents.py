@@ -1,4 +1,4 @@
-"""Answers in JSON, compared as wholes."""
+"""JSON documents, compared as a whole."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 
 def leaves(document: Any) -> Iterator[Any]:
-    """What a document holds, in order; numbers equal those of other batches, which round differently."""
+    """The values of a document in order; numbers compare equal up to the rounding of other batches."""
     if isinstance(document, dict | list):
         for item in document.values() if isinstance(document, dict) else document:
             yield from leaves(item)

@@ -1,4 +1,4 @@
-"""Tiny seeded models and tables, built inside the tests that use them."""
+"""Tiny seeded models and tables for tests."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ PROVENANCE = Provenance("train", "kanscope 0.0.0", "2026-01-01T00:00:00Z", verif
 
 @dataclass(frozen=True)
 class Options:
-    """What a tiny model looks like.
+    """Architecture of a tiny model.
 
     Attributes:
         n_features: input columns, named ``f0``, ``f1``, ...
-        lookback: steps of a window; 1 where there is no LSTM.
+        lookback: steps of a window; 1 without an LSTM.
         n_hidden: sum nodes of the head's hidden layer.
         product: whether that layer also has a product of 2 and a product of 3 factors.
         targets: names of the targets.
@@ -71,7 +71,7 @@ def make_model(shape: Shape = "lstm", seed: int = 0, **options: object) -> Loade
     Args:
         shape: ``lstm`` (LSTM, head), ``head`` (head alone, lookback 1), ``front`` (front, LSTM, head) or ``flat`` (head
             on the flattened window).
-        seed: of everything random.
+        seed: of all random numbers.
         **options: fields of `Options`, such as ``bidirectional=True`` or ``targets=("a", "b")``.
     """
     chosen = replace(Options(), **options)  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def make_model(shape: Shape = "lstm", seed: int = 0, **options: object) -> Loade
 
 
 def make_chain(config: ModelConfig, seed: int = 0, n_reference: int = 40) -> LoadedModel:
-    """A model of any config with random, non-trivial weights and reference windows."""
+    """A model of any config with random weights and reference windows."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = Network(config)
@@ -105,21 +105,21 @@ def _load(network: Network, rng: np.random.Generator, n_reference: int, with_tar
 
 
 def make_tensors(instances: list[list[list[float]]], **parameters: object) -> dict[str, Any]:
-    """A request of the Open Inference Protocol, with all features in one tensor of JSON."""
+    """A request of the Open Inference Protocol with all features in one JSON tensor."""
     shape = [len(instances), len(instances[0]), len(instances[0][0])]
     tensor = {"name": "instances", "shape": shape, "datatype": "FP64", "data": instances}
     return {"inputs": [tensor], **({"parameters": parameters} if parameters else {})}
 
 
 def make_windows(model: LoadedModel, n: int, seed: int = 1) -> Array:
-    """Windows that resemble the reference: (n, lookback, n_features), original units."""
+    """Windows similar to the reference: (n, lookback, n_features), original units."""
     config = model.config
     walks = _random_walks(np.random.default_rng(seed), (n, config.lookback, len(config.features)))
     return model.scaling.features_to_original(torch.from_numpy(walks))
 
 
 def write_table(path: Path, n_rows: int = 240, seed: int = 0) -> Path:
-    """A csv with columns time, segment, split, a, b, constant, y; y is a function of the row's a and b."""
+    """Writes a CSV with columns time, segment, split, a, b, constant, y; y is a function of a and b in the same row."""
     rng = np.random.default_rng(seed)
     a, b = rng.normal(size=(2, n_rows))
     y = 3 * np.sin(a) + b
@@ -175,7 +175,7 @@ def _layers(options: Options, n_in: int, n_out: int) -> Layers:
 
 
 def randomise(network: Network) -> None:
-    """Random functions, scales and affine maps; one edge masked where there are many."""
+    """Randomises functions, scales and affine maps; masks one edge where there are several."""
     with torch.no_grad():
         for layers in network.stages.values():
             for layer in layers:

@@ -1,4 +1,4 @@
-"""The forecasters of `golden/import/glue`: files, windows, predictions, what is computed, and the live modules."""
+"""The forecasters of `golden/import/glue`: files, windows, predictions, true readings and live modules."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Glue:
 
     Attributes:
         name: of its folder.
-        windows: as the module takes them, (n, lookback, n_features).
-        predictions: of the module for them, float32.
-        targets: what was to be forecast, as the module has it.
-        truth: what is computed: order, readout, activations behind parts, base.
+        windows: inputs of the module, (n, lookback, n_features).
+        predictions: outputs of the module, float32.
+        targets: true values in the units of the module.
+        truth: the true reading: order, readout, activations after parts, base.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Glue:
 
     @property
     def scaling(self) -> dict[str, list[float]]:
-        """Of the features, and of the targets where they are no classes."""
+        """Scaling of the features, and of the targets unless they are classes."""
         scaling = {"mean": DOCUMENT["mean"], "std": DOCUMENT["std"]}
         if self.name in ("lstm_kan_sigmoid", "gru_softmax"):
             return scaling
@@ -57,7 +57,7 @@ class Glue:
         return outputs * np.array(scaling.get("target_std", 1.0)) + np.array(scaling.get("target_mean", 0.0))
 
     def module(self) -> torch.nn.Module:
-        """The live module, as its trainer left it."""
+        """The live module in the state in which it was trained."""
         module = getattr(glue_models, self.truth["class"])(**self.truth["args"])
         module.load_state_dict(torch.load(GLUE / self.name / "state_dict.pt", weights_only=True))
         return module
@@ -65,6 +65,6 @@ class Glue:
 
 @cache
 def load_glue(name: str) -> Glue:
-    """A case by its name."""
+    """A case by name."""
     arrays = np.load(GLUE / name / "windows.npz")
     return Glue(name, arrays["eval"], arrays["predictions"], arrays["targets"], DOCUMENT["cases"][name])

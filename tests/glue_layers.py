@@ -90,7 +90,7 @@ class ChebyKANLayer(nn.Module):
         return torch.tanh(x)
 
     def basis(self, u):
-        """T_0 ... T_degree, by cosines where there is `arange` and by the recursion where there is none."""
+        """T_0 ... T_degree, by cosines if there is `arange` and by the recursion otherwise."""
         if hasattr(self, "arange"):
             return torch.cos(self.arange * torch.acos(u)[..., None])
         return self.recursion(u)
@@ -142,7 +142,7 @@ class WavKANLinear(nn.Module):
         self.bn = nn.BatchNorm1d(out_features)
 
     def mother(self, u):
-        """The Mexican hat with the sign that Wav-KAN gives it, negative at zero."""
+        """The Mexican hat with Wav-KAN's sign, negative at zero."""
         return 2 / (math.sqrt(3) * math.pi**0.25) * (u**2 - 1) * torch.exp(-0.5 * u**2)
 
     def beside(self, x):

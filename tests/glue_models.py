@@ -1,4 +1,4 @@
-"""Forecasters as people write them, a class for each case of `golden/import/glue`."""
+"""Forecasters as in tutorials, one class per case of `golden/import/glue`."""
 
 import torch
 import torch.nn as nn
@@ -88,7 +88,7 @@ class FlatKAN(nn.Module):
 
 
 class LSTMMLP(nn.Module):
-    """Without batch_first, as the tutorials have it."""
+    """Without batch_first, as in many tutorials."""
 
     def __init__(self, n_features, hidden, mlp_hidden):
         super().__init__()

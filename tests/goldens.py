@@ -1,4 +1,4 @@
-"""Numbers that were computed elsewhere, stored in `tests/golden`, with the models they belong to."""
+"""Results of other libraries, stored in `tests/golden`, with the models they belong to."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ FOLDER = Path(__file__).parent / "golden"
 PROVENANCE = Provenance("import", "pykan 0.2.8", "2026-11-25T00:00:00Z", verified=True)
 
 PLAIN = ("interp4", "proxy20", "mult", "mult_arity3", "mult_arity_lists", "constant_input")  # a KAN alone
-SCORED = (*PLAIN, "pykan_head")  # those with every score and pruning
-VARIANTS = (  # LSTMs and heads of other kinds, with the windows of pykan_head
+SCORED = (*PLAIN, "pykan_head")  # cases with every score and pruning
+VARIANTS = (  # LSTMs, and heads of other kinds with the windows of pykan_head
     "variant_two_layer",
     "variant_bidirectional",
     "variant_lstm_without_bias",
@@ -44,15 +44,15 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Pruning:
-    """What one of pykan's pruning calls left of a KAN.
+    """The result of one of pykan's pruning calls on a KAN.
 
     Attributes:
-        call: prune_node, prune_edge, prune_input, or prune: the nodes first, then the edges of what is left.
-        thresholds: of ``node``, ``edge``, ``input``, as far as the call has them.
+        call: prune_node, prune_edge, prune_input, or prune, which prunes nodes and then edges.
+        thresholds: those of ``node``, ``edge`` and ``input`` that the call has.
         width: of the pruned KAN.
-        kept_nodes: their numbers in the KAN before, per layer.
-        masks: of the pruned KAN, (n_subnodes, n_in) a layer.
-        predictions: of the pruned KAN for the evaluation windows, float64, a removed edge being zero.
+        kept_nodes: their numbers in the original KAN, per layer.
+        masks: of the pruned KAN, (n_subnodes, n_in) per layer.
+        predictions: of the pruned KAN for the evaluation windows, float64, with removed edges as zero.
     """
 
     call: str
@@ -65,7 +65,7 @@ class Pruning:
 
 @dataclass(frozen=True)
 class Case:
-    """A trained model in one floating-point type, and what the libraries say about it in that type.
+    """A trained model in one floating-point type, and the results of the libraries in that type.
 
     Attributes:
         model: original units and model units are the same.
@@ -84,11 +84,11 @@ class Case:
         return torch.from_numpy(self.arrays[name]).to(getattr(torch, self.dtype))
 
     def expected(self, name: str) -> Tensor:
-        """An answer of the library, in this case's type."""
+        """A stored result, in this case's type."""
         return torch.from_numpy(self.arrays[f"{self.dtype}/{name}"])
 
     def expected_layers(self, name: str) -> list[Tensor]:
-        """One answer a layer."""
+        """A stored result per layer."""
         prefix = f"{self.dtype}/{name}/"
         return [self.expected(f"{name}/{layer}") for layer in range(sum(key.startswith(prefix) for key in self.arrays))]
 
@@ -115,7 +115,7 @@ def load_arrays(name: str) -> dict[str, Array]:
 
 @cache
 def load_case(name: str, dtype: DType = "float64") -> Case:
-    """The model and the numbers of one case; shared, so not to be changed."""
+    """The model and the stored results of one case; cached, so not to be changed."""
     arrays, document = load_arrays(name), json.loads((FOLDER / f"{name}.json").read_text())
     if "windows" in document:
         shared = load_arrays(document["windows"]["case"])

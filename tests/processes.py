@@ -1,4 +1,4 @@
-"""`kanscope` commands in processes of their own: started as users start them, or forked, which takes no seconds."""
+"""`kanscope` commands in their own processes: started as by users, or forked, which saves seconds of imports."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FORKS.set_forkserver_preload(["service.cli", "service.app", "service.engines.wor
 
 
 class Command(Protocol):
-    """A command that runs, or has ended: what `subprocess.Popen` and `Fork` have alike."""
+    """A command that runs or has ended: the common interface of `subprocess.Popen` and `Fork`."""
 
     @property
     def pid(self) -> int: ...
@@ -42,19 +42,19 @@ Start = Callable[[Path, list[str], Mapping[str, str]], Command]
 
 
 def start_command(log: Path, arguments: list[str], environment: Mapping[str, str]) -> Command:
-    """Starts a command as users do, which imports torch for seconds; what it prints goes into a file."""
+    """Starts a command as users do, which imports torch for seconds; its output goes to a file."""
     with log.open("wb") as file:
         words = [sys.executable, "-m", "service.cli", *arguments]
         return subprocess.Popen(words, env=dict(environment), stdout=file, stderr=file)
 
 
 class Fork:
-    """The same in a fork of a process that has imported it: own id, environment, files, threads, signals, exit code.
+    """The same in a fork of a process with all imports: own id, environment, files, threads, signals, exit code.
 
     Args:
-        log: where it prints to.
-        arguments: what follows `kanscope`.
-        environment: all its variables.
+        log: file for its output.
+        arguments: of `kanscope`.
+        environment: all its environment variables.
     """
 
     def __init__(self, log: Path, arguments: list[str], environment: Mapping[str, str]) -> None:
@@ -85,11 +85,11 @@ class Fork:
 
 
 def _become(log: Path, arguments: list[str], environment: dict[str, str]) -> None:
-    """Makes this process that of a command."""
+    """Turns this process into that of a command."""
     from service.cli import main
 
     sys.stdout = sys.stderr = log.open("w", buffering=1, encoding="utf-8")
-    os.dup2(sys.stdin.fileno(), 0)  # by their numbers too, for what this process starts
+    os.dup2(sys.stdin.fileno(), 0)  # also the file descriptors, for child processes
     os.dup2(sys.stdout.fileno(), 1)
     os.dup2(sys.stdout.fileno(), 2)
     sys.stdin = os.fdopen(0)
@@ -101,26 +101,26 @@ def _become(log: Path, arguments: list[str], environment: dict[str, str]) -> Non
 
 
 def start(log: Path, *arguments: object, by: Start = Fork, **variables: str) -> Command:
-    """Starts a command with the variables of this process and some more; what it prints goes into a file."""
+    """Starts a command with this process's environment and further variables; its output goes to a file."""
     return by(log, [str(argument) for argument in arguments], {**os.environ, **variables})
 
 
 @dataclass(frozen=True)
 class Process:
-    """A `kanscope serve` of its own."""
+    """A `kanscope serve` process."""
 
     popen: Command
     client: httpx2.Client
     log: Path
 
     def lines(self) -> list[dict[str, Any]]:
-        """What it has logged, as JSON."""
+        """Its log lines, as JSON."""
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
 @contextmanager
 def start_process(log: Path, *arguments: object, by: Start = Fork, **variables: str) -> Iterator[Process]:
-    """Starts `kanscope serve` with arguments, and settings by their variables. It ends at the end."""
+    """Starts `kanscope serve` with arguments and environment variables for settings; stops it at the end."""
     popen = start(log, "serve", "--port", 0, *arguments, by=by, **variables)
     try:
         poll(lambda: "running on" in log.read_text() or popen.poll() is not None)
@@ -135,14 +135,14 @@ def start_process(log: Path, *arguments: object, by: Start = Fork, **variables: 
 
 @contextmanager
 def run_process(log: Path, *arguments: object, by: Start = Fork, **variables: str) -> Iterator[Process]:
-    """The same, once its models are loaded."""
+    """The same, once the server's models are loaded."""
     with start_process(log, *arguments, by=by, **variables) as process:
         poll(lambda: is_loaded(process.client))
         yield process
 
 
 def is_loaded(client: httpx2.Client) -> bool:
-    """Whether a server answers, and has loaded its models, which needs no key; workers answer no sooner."""
+    """Whether a server has loaded its models, asked without a key; workers only answer after loading."""
     try:
         return "loading" not in client.get("/readyz").text
     except httpx2.NetworkError:
@@ -150,7 +150,7 @@ def is_loaded(client: httpx2.Client) -> bool:
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process lives."""
+    """Whether a process exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -1,4 +1,4 @@
-"""The project's documents: the README of the repository and those of its folders."""
+"""The project's documents: the README of the repository and those of the folders."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-# By path, the front page first.
+# By path, the README of the repository first.
 READMES = {
     path: path.read_text(encoding="utf-8")
     for path in (

@@ -1,4 +1,4 @@
-"""Talking to a server below HTTP, as no client library does."""
+"""HTTP over raw sockets, for requests that client libraries cannot send."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ import httpx2
 
 
 def connect(client: httpx2.Client) -> socket.socket:
-    """A connection of its own to the server of a client."""
+    """A new connection to the server of a client."""
     return socket.create_connection((client.base_url.host, client.base_url.port), timeout=30)
 
 
 def head(method: str, path: str, *headers: str) -> bytes:
-    """A request without its body."""
+    """A request without body."""
     return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *headers, "", ""]).encode()
 
 
 def read_answer(connection: socket.socket) -> tuple[HTTPResponse, dict[str, Any]]:
-    """One answer and its JSON."""
+    """Reads a response and its JSON."""
     answer = HTTPResponse(connection)
     answer.begin()
     return answer, json.loads(answer.read())
 
 
 def is_closed(connection: socket.socket) -> bool:
-    """Whether the server ends the connection and says nothing before."""
+    """Whether the server closes the connection without sending anything."""
     return connection.recv(1) == b""
 
 
 def is_at_rest(client: httpx2.Client) -> bool:
-    """Whether a server answers nothing but this question, and nothing waits for its models."""
+    """Whether this request is the only one in flight and no work waits."""
     gauges = re.findall(
         r"^kanscope_(?:requests_in_flight|queue_depth)(?:{.*})? (.+)$", client.get("/metrics").text, re.M
     )
@@ -46,7 +46,7 @@ def is_at_rest(client: httpx2.Client) -> bool:
 async def converse(
     reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
 ) -> tuple[int, dict[str, str], Any] | None:
-    """Status, headers and JSON of the answer to a whole request; None where the connection ends instead."""
+    """Status, headers and JSON of the response to a request; None if the connection is closed instead."""
     try:
         writer.write(request)
         received = await reader.readuntil(b"\r\n\r\n")

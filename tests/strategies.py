@@ -1,4 +1,4 @@
-"""Hypothesis strategies of the model core."""
+"""Hypothesis strategies for the model core."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from kanmodel.network.config import (
 
 finite = st.floats(-1e6, 1e6)
 SMOOTH = ("elu", "gelu", "gelu_tanh", "silu", "mish", "tanh", "sigmoid", "softplus", "identity")
-SAFE_FUNCTIONS = ("x", "x^2", "sin", "tanh", "exp", "gaussian", "abs")  # defined everywhere
+SAFE_FUNCTIONS = ("x", "x^2", "sin", "tanh", "exp", "gaussian", "abs")  # defined for every input
 
 bases = st.one_of(
     st.builds(BSpline, st.integers(1, 6), st.integers(1, 4)),
@@ -37,7 +37,7 @@ bases = st.one_of(
 
 @st.composite
 def steps(draw: st.DrawFn, activations: tuple[str, ...] = tuple(ACTIVATIONS), mixes: bool = True) -> Step:
-    """Anything that may stand before a layer."""
+    """Steps that may precede a layer."""
     kind = draw(st.sampled_from([*activations, "affine", *(["layer_norm"] if mixes else [])]))
     return Step(kind, draw(st.floats(0.01, 2)) if kind in ("leaky_relu", "elu", "softplus") else None)
 
@@ -52,7 +52,7 @@ def layer_configs(
     symbolic: bool = False,
     mixes: bool = True,
 ) -> LayerConfig:
-    """Layers of every basis, with everything that may stand before them, and product nodes unless `n_sum` is given."""
+    """Layers of every basis and of all preceding steps, with product nodes unless `n_sum` is given."""
     activations = SMOOTH if smooth else tuple(ACTIVATIONS)
     before = tuple(draw(st.lists(steps(activations, mixes), max_size=2)))
     n_nodes = draw(st.integers(1, 3)) if n_sum is None else n_sum
@@ -70,7 +70,7 @@ def layer_configs(
 
 @st.composite
 def layers_of(draw: st.DrawFn, n_in: int, n_out: int | None, **options: object) -> Layers:
-    """One to three layers in a row, the last of `n_out` sum nodes."""
+    """One to three layers in a row, the last with `n_out` sum nodes."""
     found: list[LayerConfig] = []
     for _ in range(draw(st.integers(0, 2))):
         found.append(draw(layer_configs(n_in, **options)))  # type: ignore[arg-type]
@@ -121,7 +121,7 @@ def model_configs(draw: st.DrawFn, dtype: str | None = None, **options: object) 
 
 @st.composite
 def networks(draw: st.DrawFn, dtype: str = "float64") -> Network:
-    """Chains with dead edges and nodes, adaptive grids, scales of any sign, zeros among them, and fixed functions."""
+    """Networks with dead edges and nodes, adaptive grids, scales of any sign including zero, and fixed functions."""
     network = Network(draw(model_configs(dtype, symbolic=True)))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
     with torch.no_grad():

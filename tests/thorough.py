@@ -1,4 +1,4 @@
-"""How many cases a property is tried on: hundreds in all by default, ten times as many with ``THOROUGH=1``."""
+"""The number of generated cases per property: hundreds in total by default, ten times as many with ``THOROUGH=1``."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ THOROUGH = os.environ.get("THOROUGH") == "1"
 
 
 def examples(count: int) -> int:
-    """The cases to generate, where `count` are enough by default."""
+    """The number of cases, `count` by default."""
     return 10 * count if THOROUGH else count

@@ -1,4 +1,4 @@
-"""An event loop whose clock moves on only where everybody waits, and threads that take time by that clock."""
+"""An event loop with a virtual clock, which advances only when all tasks wait, and threads on that clock."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
-    """Never waits: the time that it was to wait has passed at once."""
+    """Never waits: the clock advances by the timeout instead."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class _Selector(selectors.DefaultSelector):  # type: ignore[misc, valid-type]
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Its time is that of the selector."""
+    """An event loop whose time is that of the selector."""
 
     def __init__(self) -> None:
         self._virtual = _Selector()
@@ -38,36 +38,36 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtually(scenario: Coroutine[Any, Any, Result]) -> Result:
-    """What a coroutine returns on a loop of its own; takes no time, however long it waits."""
+    """The result of a coroutine on a virtual loop, without real waiting."""
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         return runner.run(scenario)
 
 
 class VirtualWorker:
-    """A worker whose functions take the seconds that they call `spend` with.
+    """A worker whose functions take the virtual seconds that they pass to `spend`.
 
-    A function runs on a thread of its own, on which it may pause, but only while the loop waits for it.
+    A function runs on its own thread and may pause there, but only while the loop waits for it.
 
     Args:
-        name: what it is called.
-        nice: whether it gives way.
+        name: its name in errors.
+        nice: whether it has a lower priority.
     """
 
-    spent = 0.0  # by the function that runs
+    spent = 0.0  # set by the running function
 
     def __init__(self, name: str, nice: bool) -> None:
         self.name, self.nice = name, nice
         self.is_busy = False
         self._turn, self._stopped = Semaphore(0), Semaphore(0)
-        self._next: Callable[[], None] = self.close  # what happens once the time has passed that was spent
+        self._next: Callable[[], None] = self.close  # what to do once the spent time has passed
 
     @classmethod
     def spend(cls, seconds: float) -> None:
-        """Called by a function: lets it take some time."""
+        """Called by a function: takes virtual time."""
         cls.spent += seconds
 
     def give(self, function: Callable[[], Any], done: Done) -> None:
-        """Computes a function, and tells its result once its time has passed."""
+        """Computes a function, and delivers its result once its time has passed."""
         assert not self.is_busy, f"{self.name} does one thing at a time"
         self.is_busy = True
 
@@ -88,20 +88,20 @@ class VirtualWorker:
         self._let(Thread(target=compute).start)
 
     def pause(self, is_wanted: Callable[[], bool], yield_turn: Callable[[], None]) -> None:
-        """As that of a real worker, asked once the time has passed that was spent before."""
+        """Like that of a real worker, called once the time spent before has passed."""
         self._next = lambda: yield_turn() if is_wanted() else self.resume()
         self._stopped.release()
         self._turn.acquire()
 
     def resume(self) -> None:
-        """Lets the function go on that has paused."""
+        """Resumes a paused function."""
         self._let(self._turn.release)
 
     def close(self) -> None:
-        """Nothing remains to be done."""
+        """Does nothing, as no thread remains."""
 
     def _let(self, go_on: Callable[[], None]) -> None:
-        """Lets the function go on to its next pause or its end, and has the time pass that it takes."""
+        """Runs the function until its next pause or its end, and schedules the time that it takes."""
         VirtualWorker.spent = 0.0
         go_on()
         self._stopped.acquire()

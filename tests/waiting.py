@@ -1,4 +1,4 @@
-"""Waiting for what another thread or process does."""
+"""Waits for other threads and processes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 
 def poll(condition: Callable[[], bool]) -> None:
-    """Returns as soon as a condition holds; fails where it never does. A process that was paused has lost no look."""
+    """Returns once a condition holds, fails after a time limit. If the process is suspended, no check is lost."""
     for _ in range(12_000):
         if condition():
             return
         time.sleep(0.01)
-    raise AssertionError("it is not so after 12,000 looks in two minutes")
+    raise AssertionError("the condition did not hold within 12,000 checks")

@@ -1,4 +1,4 @@
-"""Explanations in process, compared with Captum's Integrated Gradients at 50 steps, which ends at the input layer."""
+"""Explanations in process, compared with Captum's Integrated Gradients with 50 steps, which covers only inputs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The explorer in a browser: time to its first view, and from a changed window to its forecast on the screen."""
+"""The explorer in a browser: time to the first view, and from a changed window to the displayed forecast."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ CHROMIUM = Path("/usr/bin/chromium-headless-shell")
 BUNDLED_NAME = "nyc-weather"
 ROUNDS = 5
 PATIENCE = 120_000  # ms
-# ms of the page's own clock until the frame in which the picture stands
+# ms on the page's clock until the frame that shows the picture
 SHOWN = """async () => {
   while (!document.querySelector(".drawing svg")) await new Promise(requestAnimationFrame);
   await new Promise(requestAnimationFrame);
   return performance.now();
 }"""
 
-N_CHANGES = 100  # of a value of the window
-# ms from the input of a value until the frame after the one in which its forecast stands, each change after a rest
+N_CHANGES = 100  # for a value of the window
+# ms from the input of a value until the frame after its forecast is shown, with a pause between changes
 CHANGED = """async (count) => {
   const [input, summary] = [document.querySelector("#edit-value"), document.querySelector(".summary")];
   const times = [];
@@ -54,9 +54,9 @@ CHANGED = """async (count) => {
 
 
 def rows() -> Iterator[Row]:
-    """The first view of the bundled model, and of a KAN [64, 16, 1] behind 20 features; global results are known.
+    """The first view of the bundled model, and of a KAN [64, 16, 1] with 20 features, with global results cached.
 
-    Then what a changed value of a window of the bundled model takes.
+    Then the time after a changed value in a window of the bundled model.
     """
     if sync_playwright is None or not CHROMIUM.exists():
         yield Row("explorer, first view", "playwright or chromium is not installed")
@@ -80,22 +80,22 @@ def rows() -> Iterator[Row]:
 
 
 def first_view(browser: Browser, server: Server, name: str) -> float:
-    """Seconds until a browser with nothing cached shows the network."""
+    """Seconds until a browser with an empty cache shows the network."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.goto(f"http://127.0.0.1:{server.port}/explorer/#/network?model={name}", wait_until="commit")
     seconds: float = page.evaluate(SHOWN) / 1e3
-    page.locator("figure.chart svg").wait_for(timeout=PATIENCE)  # so that nothing is left to compute beside the next
+    page.locator("figure.chart svg").wait_for(timeout=PATIENCE)  # so that nothing is computed during the next
     context.close()
     return seconds
 
 
 def change_window(browser: Browser, server: Server) -> list[float]:
-    """Milliseconds that each of some changes takes until the forecast, with all that explains it, is shown."""
+    """Milliseconds per change until the forecast and its explanation are shown."""
     context = browser.new_context(viewport={"width": 1280, "height": 800})
     page = context.new_page()
     page.goto(f"http://127.0.0.1:{server.port}/explorer/#/forecast?model={BUNDLED_NAME}")
-    page.locator(".responses svg").first.wait_for(timeout=PATIENCE)  # the last that is asked for
+    page.locator(".responses svg").first.wait_for(timeout=PATIENCE)  # the last one requested
     times: list[float] = page.evaluate(CHANGED, N_CHANGES)
     context.close()
     return times

@@ -29,7 +29,7 @@ ROUNDS = 3
 
 
 def rows(model: LoadedModel) -> Iterator[Row]:
-    """The strongest edges that leave the head's inputs, one torch thread; ours includes the run over the reference."""
+    """The strongest edges that leave the head's inputs, one torch thread; ours includes the forward pass."""
     torch.set_num_threads(1)
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
     edges = [edge for edge in topology.kan_edges if edge.stage == "head" and edge.layer == 0]
@@ -58,7 +58,7 @@ def told(seconds: np.ndarray, function: str, r2: float) -> str:
 
 
 def suggest_symbolic(model: LoadedModel, edge: TopologyEdge) -> Callable[[], Any]:
-    """pykan's search for one edge, by R2 alone, over the samples that `suggest_edge_formulas` takes of it."""
+    """pykan's search for one edge, by R2 alone, on the samples of `suggest_edge_formulas`."""
     warnings.filterwarnings("ignore", module="kan")
     inputs = model.network.encode(model.reference.windows)
     order = inputs[:, edge.i].argsort(stable=True)
@@ -70,7 +70,7 @@ def suggest_symbolic(model: LoadedModel, edge: TopologyEdge) -> Callable[[], Any
 
 
 def as_pykan(model: LoadedModel) -> Any:
-    """The head as pykan has it, whose tensors over edges are (in, out)."""
+    """The head as a pykan model, whose tensors over edges are (in, out)."""
     head, layers = model.network.head, model.config.head
     basis = layers[0].basis
     if not isinstance(basis, BSpline):

@@ -1,4 +1,4 @@
-"""The forward pass in process: a KAN compared with other libraries, and the whole forecast with the training module."""
+"""The forward pass in process: a KAN compared with other libraries, and whole forecasts with the training module."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROUNDS = {1: 300, 32: 200, 512: 40}
 
 
 def rows() -> Iterator[Row]:
-    """KANs on even and on uneven grids, then a whole forecast; one torch thread."""
+    """KANs on even and on uneven grids, then whole forecasts; one torch thread."""
     torch.set_num_threads(1)
     with torch.inference_mode():
         for grid in ("uniform", "adaptive"):
@@ -52,7 +52,7 @@ def kan_rows(grid: str) -> Iterator[Row]:
         peers["inkan 0.5, compiled"] = with_weights(layers, inkan.KANLayer)
     for batch, rounds in ROUNDS.items():
         x = torch.rand(batch, WIDTH[0]) * 2 - 1
-        for name, peer in peers.items():  # the weights of pykan's are its own
+        for name, peer in peers.items():  # pykan's has its own weights
             assert "pykan" in name or torch.allclose(frozen.forward(x), peer(x), atol=1e-5), name
         ours, *theirs = times_in_turn(
             [lambda x=x: frozen.forward(x), *(lambda x=x, peer=peer: peer(x) for peer in peers.values())], rounds
@@ -70,7 +70,7 @@ def forecast_row() -> Row:
 
 
 def prediction_rows() -> Iterator[Row]:
-    """The whole prediction, scaling and checks included, in original units: as served, and by torch alone."""
+    """The whole prediction with scaling and checks, in original units: as served, and by torch alone."""
     accelerated, plain = large_model(), large_model()
     accelerated.accelerate()
     reference = plain.scaling.features_to_original(plain.reference.windows)
@@ -83,13 +83,13 @@ def prediction_rows() -> Iterator[Row]:
 
 
 def comparison(work: str, ours: np.ndarray, name: str, theirs: np.ndarray) -> Row:
-    """Medians, and how many times faster."""
+    """Medians and the speedup."""
     median, peer = np.median(ours), np.median(theirs)
     return Row(work, f"{median * 1e6:.0f} µs", f"{name}: {peer * 1e6:.0f} µs", f"{peer / median:.1f}x")
 
 
 def with_weights(layers: Sequence[KANLayer], kind: type[nn.Module]) -> nn.Module:
-    """The same layers as those of a package that holds coefficients (n_outputs, n_inputs, n_bases) beside a SiLU."""
+    """The same layers in a package with coefficients (n_outputs, n_inputs, n_bases) and a SiLU base."""
     theirs = nn.Sequential(*(kind(*layer.mask.shape[::-1]) for layer in layers)).eval()
     for one, layer in zip(theirs, layers, strict=True):
         one.spline_weight.copy_(layer.weights())
@@ -98,10 +98,10 @@ def with_weights(layers: Sequence[KANLayer], kind: type[nn.Module]) -> nn.Module
 
 
 class EfficientKAN:
-    """The same layers in the form of efficient-kan, which is on no package index: every basis value, then one product.
+    """The same layers as in efficient-kan, which is not on PyPI: all basis values, then one matrix product.
 
     Args:
-        layers: whose weights it takes.
+        layers: the layers with the weights.
     """
 
     def __init__(self, layers: Sequence[KANLayer]) -> None:

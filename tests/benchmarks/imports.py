@@ -14,7 +14,7 @@ N_TIMES = 7
 
 
 def rows() -> Iterator[Row]:
-    """The model core with all that it exports, beside what it stands on."""
+    """The model core with all its exports, and its dependencies."""
     ours = time_import("import kanmodel\nfor name in kanmodel.__all__: getattr(kanmodel, name)")
     torch = time_import("import torch, numpy, safetensors.torch")
     yield Row(
@@ -26,7 +26,7 @@ def rows() -> Iterator[Row]:
 
 
 def time_import(code: str) -> float:
-    """Seconds of a process that runs `code`, without those of one that runs nothing; median."""
+    """Median seconds of a process that runs `code`, minus those of one that runs nothing."""
     return median(time_process(code) - time_process("") for _ in range(N_TIMES))
 
 

@@ -24,7 +24,7 @@ from kanmodel.checkpoint import LoadedModel, load_checkpoint
 
 
 def create_app(model: LoadedModel) -> Callable[..., Any]:
-    """The app around a model."""
+    """The app for a model."""
     parser = simdjson.Parser()
     waiting: list[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = []
 

@@ -18,13 +18,13 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Load:
-    """What came of it.
+    """The results of a load.
 
     Attributes:
-        rate: requests a second, all connections together.
-        n_requests: how many were answered.
-        median: seconds of a request, from its first byte out to its last byte in.
-        p99: the 99th percentile of them.
+        rate: requests per second, all connections together.
+        n_requests: number of responses.
+        median: seconds from the first byte sent to the last byte received.
+        p99: their 99th percentile.
     """
 
     rate: float
@@ -48,7 +48,7 @@ class _Connection:
         self.socket.sendall(self.request)
 
     def complete(self, check: Callable[[bytes, bytes], None] | None) -> bool:
-        """Whether the answer is there; reads what has arrived, and has the whole of it checked."""
+        """Whether the response is complete; reads what has arrived and checks a complete response."""
         arrived = self.socket.recv(1 << 20)
         if not arrived:
             raise RuntimeError("the server has closed the connection")
@@ -72,7 +72,7 @@ def post(path: str, body: bytes) -> bytes:
 
 
 def get(path: str) -> bytes:
-    """A request without a body, whose answer may be compressed, as clients ask for it."""
+    """A request without body, with compressed responses accepted, as clients do."""
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept-Encoding: gzip\r\n\r\n".encode()
 
 
@@ -87,10 +87,10 @@ def keep_busy(
 
     Args:
         port: of the server on 127.0.0.1.
-        requests: what to send; connection number c sends number c, and again.
+        requests: the requests; connection number c repeats number c.
         connections: how many are kept busy.
         duration: seconds.
-        check: given each request and the body of its answer; raises where that is wrong.
+        check: called with each request and the response's body; raises if it is wrong.
     """
     seconds: list[float] = []
     with selectors.DefaultSelector() as selector:
@@ -116,7 +116,7 @@ def keep_busy(
     return Load(len(seconds) / (now - start), len(seconds), float(median), float(p99))
 
 
-# Each request is sent as it stands, one after the other: without that a cache of answers would help.
+# The requests are sent in turn, so that a cache of responses would not help.
 _SCRIPT = """
 local file = io.open("{file}", "rb")
 local requests = {{}}
@@ -135,9 +135,9 @@ end
 
 
 def drive(port: int, requests: Sequence[bytes], connections: int, duration: float) -> Load:
-    """As `keep_busy`, but by wrk, where it is installed: a client in Python is slower than some servers.
+    """Like `keep_busy` but with wrk, if installed, as a Python client is slower than some servers.
 
-    All connections take the requests in turn.
+    Connections share the requests in turn.
     """
     if which("wrk") is None:
         return keep_busy(port, requests, connections, duration)

@@ -1,4 +1,4 @@
-"""The models that the serving rows use, untrained: one of the size that people forecast with, and five small ones."""
+"""Untrained models for serving benchmarks: one of realistic size, and five small ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NAME = "large"
 N_FEATURES, LOOKBACK, HIDDEN = 20, 48, 64
 WIDTH = [HIDDEN, 16, 1]
 SMALL = (8, 12, 16, 20, 24)  # units of the small models
-SPREAD = 5.0  # of the splines' coefficients, so that the head is as curved as a trained one
+SPREAD = 5.0  # scale of the splines' coefficients, so that the head is as curved as a trained one
 
 
 def large_model(seed: int = 0) -> LoadedModel:
@@ -23,12 +23,12 @@ def large_model(seed: int = 0) -> LoadedModel:
 
 
 def small_models() -> dict[str, LoadedModel]:
-    """LSTMs of 8 to 24 units with efficient-kan's layers (B-splines of grid 5 and order 3, and SiLU), by their name."""
+    """LSTMs with 8 to 24 units and efficient-kan layers (B-splines of grid 5 and order 3, and SiLU), by name."""
     return {f"small-{units}": make_model(6, 24, [units, units // 2, 1], units) for units in SMALL}
 
 
 def make_model(n_features: int, lookback: int, width: list[int], seed: int) -> LoadedModel:
-    """An LSTM and a KAN of random weights."""
+    """An LSTM and a KAN with random weights."""
     torch.manual_seed(seed)
     config = ModelConfig(
         features=tuple(Feature(f"feature_{number}", None, 0.0, 1.0, -10.0, 10.0) for number in range(n_features)),
@@ -44,12 +44,12 @@ def make_model(n_features: int, lookback: int, width: list[int], seed: int) -> L
         for layer in network.head:
             layer.coef.mul_(SPREAD)
     noise = torch.randn(512, lookback, n_features)
-    windows = 0.5 * noise + torch.randn(512, 1, n_features)  # each window has its own level, as series have
+    windows = 0.5 * noise + torch.randn(512, 1, n_features)  # each window has its own level, as real series do
     return LoadedModel(network, Reference(windows), {}, Provenance.now("train", verified=True))
 
 
 def save_large_model(folder: Path) -> Path:
-    """The same as a checkpoint."""
+    """Saves it as a checkpoint."""
     path = folder / f"{NAME}.safetensors"
     save_checkpoint(large_model(), path)
     return path

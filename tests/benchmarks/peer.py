@@ -1,4 +1,4 @@
-"""The hand-written alternative: FastAPI around the torch module, with Captum for explanations.
+"""A hand-written alternative: FastAPI with the torch module, and Captum for explanations.
 
     python peer.py CHECKPOINT PORT
 
@@ -34,7 +34,7 @@ class Request(BaseModel):
 
 
 def create_peer(model: LoadedModel) -> FastAPI:
-    """The app around the network as it trains, in the units and with the answers of the service."""
+    """The app for the network as trained, with the units and responses of the service."""
     app = FastAPI()
     scaling, network = model.scaling, model.network
     mean = torch.from_numpy(scaling.feature_mean)
@@ -66,7 +66,7 @@ def create_peer(model: LoadedModel) -> FastAPI:
 
 
 def as_coroutine(operation: Callable[[Request], Response]) -> Callable[..., Any]:
-    """The same operation on the event loop."""
+    """The same operation as a coroutine on the event loop."""
 
     async def on_the_loop(request: Request) -> Response:
         return operation(request)
@@ -75,7 +75,7 @@ def as_coroutine(operation: Callable[[Request], Response]) -> Callable[..., Any]
 
 
 def answer(document: dict[str, list[list[float]]]) -> Response:
-    """A document as JSON, refused where a number is not finite."""
+    """A JSON response; refuses numbers that are not finite."""
     if not all(math.isfinite(value) for row in next(iter(document.values())) for value in row):
         raise HTTPException(500, "the answer is not finite")
     return Response(orjson.dumps(document), media_type="application/json")

@@ -1,10 +1,10 @@
-"""Counterfactuals by dice-ml (Mothilal, Sharma and Tan 2020, arXiv 1905.07697), in an environment of its own.
+"""Counterfactuals by dice-ml (Mothilal, Sharma and Tan 2020, arXiv 1905.07697), in its own environment.
 
     python peer_dice.py CHECKPOINT GOALS.npz
 
-The model that it is given takes a constant shift of each feature that can change, in training standard deviations, so
+Its model takes a constant shift of each feature that may change, in training standard deviations, so
 that its distances are those of `find_counterfactual`. It prints the smallest distance that reaches each goal and the
-seconds of the processor, as JSON; null where it found none within a minute.
+processor seconds, as JSON; null if it found none within a minute.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from kanmodel.explain.alternatives.shifts import Goal, Shifts
 from kanmodel.scaling import Array
 
 METHODS = ("random", "genetic")
-N_ROWS = 1000  # random shifts that stand for its training data
-N_FOUND = 10  # counterfactuals of each search, of which the smallest counts
-FAR = 1e6  # in place of a bound that there is not
+N_ROWS = 1000  # random shifts in place of training data
+N_FOUND = 10  # counterfactuals per search, of which the nearest counts
+FAR = 1e6  # in place of a missing bound
 MINUTE = 60.0
 
 
 class Forecaster:
-    """What dice-ml takes for a regressor of scikit-learn."""
+    """The interface of a scikit-learn regressor for dice-ml."""
 
     def __init__(self, shifts: Shifts) -> None:
         self._shifts = shifts
@@ -48,7 +48,7 @@ class Forecaster:
 
 
 def search(model: LoadedModel, window: Array, goal: Goal, method: str) -> float | None:
-    """The smallest distance of its counterfactuals."""
+    """The smallest distance among its counterfactuals."""
     rng = np.random.default_rng(0)
     shifts = Shifts(model, window, 0, list(range(len(model.config.features))), slice(None), True)
     names, forecaster = [model.config.feature_names[number] for number in shifts.movable], Forecaster(shifts)
@@ -69,12 +69,12 @@ def search(model: LoadedModel, window: Array, goal: Goal, method: str) -> float 
         return None
     (one,) = found.cf_examples_list
     places = one.final_cfs_df_sparse[names].to_numpy(float)
-    reached = goal.miss(forecaster.predict(places)) <= 1e-6 * model.output_std[0]  # it rounds what it gives
+    reached = goal.miss(forecaster.predict(places)) <= 1e-6 * model.output_std[0]  # dice-ml rounds its results
     return float(np.abs(places[reached]).sum(axis=1).min()) if reached.any() else None
 
 
 def end(*_: object) -> None:
-    """Ends a search that takes too long: from a goal that no random shift reaches dice-ml does not return."""
+    """Ends a search that takes too long: dice-ml does not return if no random shift reaches the goal."""
     raise TimeoutError
 
 

@@ -1,9 +1,9 @@
-"""The model in KServe's Python server, as a custom predictor according to its documentation.
+"""The model in KServe's Python server, as a custom predictor following its documentation.
 
     python peer_kserve.py CHECKPOINT PORT
 
-Without its line for each request, and with one torch thread. It has no batching of its own: that is a container beside
-it, which waits for a time or a number.
+Without its access log, and with one torch thread. It has no batching of its own: that is a container beside it,
+which waits for a time or a number of requests.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kanmodel.checkpoint import load_checkpoint
 
 
 class Forecaster(kserve.Model):
-    """The network as it trains, in the units and with the answers of the service."""
+    """The network as trained, with the units and responses of the service."""
 
     def __init__(self, checkpoint: Path) -> None:
         super().__init__(checkpoint.stem)
@@ -42,7 +42,7 @@ class Forecaster(kserve.Model):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    logging.disable(logging.INFO)  # a line for each request
+    logging.disable(logging.INFO)  # the access log
     server = kserve.ModelServer(
         http_port=int(sys.argv[2]), workers=int(sys.argv[3]), enable_grpc=False, enable_latency_logging=False
     )

@@ -1,9 +1,9 @@
-"""The model in MLServer, as a custom runtime according to its documentation.
+"""The model in MLServer, as a custom runtime following its documentation.
 
     python peer_mlserver.py CHECKPOINT PORT
 
-In one process, with one torch thread and its adaptive batching, whose wait of a millisecond is what 64 connections gain
-most from; without its line for each request.
+In one process, with one torch thread and adaptive batching, with the wait of a millisecond that is best for 64
+connections; without its access log.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_BATCH, BATCH_SECONDS = 64, 0.001
 
 
 class Forecaster(MLModel):
-    """The network as it trains, in the units and with the answers of the service."""
+    """The network as trained, with the units and responses of the service."""
 
     async def load(self) -> bool:
         """Loads the checkpoint."""
@@ -47,7 +47,7 @@ class Forecaster(MLModel):
 
 
 async def serve(checkpoint: Path, port: int) -> None:
-    """Serves until the process is told to end."""
+    """Serves until the process is stopped."""
     settings = Settings(
         debug=False, host="127.0.0.1", http_port=port, grpc_port=port + 1, metrics_port=port + 2, parallel_workers=0
     )
@@ -63,5 +63,5 @@ async def serve(checkpoint: Path, port: int) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    logging.disable(logging.INFO)  # a line for each request
+    logging.disable(logging.INFO)  # the access log
     asyncio.run(serve(Path(sys.argv[1]), int(sys.argv[2])))

@@ -1,9 +1,9 @@
-"""The model in TorchServe, as a custom handler according to its documentation.
+"""The model in TorchServe, as a custom handler following its documentation.
 
     python peer_torchserve.py CHECKPOINT PORT WORKERS
 
-With one torch thread per worker, and with its batching, whose wait of a millisecond is what 64 connections gain most
-from; without its metrics and its line for each request. It runs on Java.
+With one torch thread per worker, and batching with the wait of a millisecond that is best for 64 connections;
+without its metrics and its access log. It runs on Java.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Forecaster:
 
 
 def write_archive(folder: Path, checkpoint: Path) -> None:
-    """The handler and its manifest, as the archiver packs them."""
+    """The handler and its manifest in the archiver's format."""
     model = {"modelName": checkpoint.stem, "handler": "handler.py", "modelVersion": "1.0"}
     manifest = {"runtime": "python", "model": model, "archiverVersion": "0.12.0"}
     with ZipFile(folder / f"{checkpoint.stem}.mar", "w") as archive:
@@ -62,7 +62,7 @@ def write_archive(folder: Path, checkpoint: Path) -> None:
 
 
 def write_config(folder: Path, name: str, port: int, workers: int) -> Path:
-    """The settings of a server with this model."""
+    """The settings of a server for this model."""
     one = {
         "defaultVersion": True,
         "marName": f"{name}.mar",
@@ -90,7 +90,7 @@ def write_config(folder: Path, name: str, port: int, workers: int) -> Path:
 
 
 def serve(checkpoint: Path, port: int, workers: int) -> None:
-    """Becomes the server."""
+    """Replaces this process by the server."""
     folder = Path(tempfile.mkdtemp(prefix="torchserve"))
     write_archive(folder, checkpoint)
     home = Path(ts.__file__).parents[1]

@@ -25,7 +25,7 @@ except ImportError:
 
 
 def rows() -> Iterator[Row]:
-    """From the pruned graph to the picture: its edges sampled and drawn, as the first request for it has them."""
+    """From the pruned graph to the picture: edges are sampled and drawn, as for a first request."""
     torch.set_num_threads(1)
     model = large_model()
     topology = build_topology(model, measure_importance(model, 0), PruningRule())

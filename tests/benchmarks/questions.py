@@ -1,12 +1,12 @@
-"""What if, what must change, and formulas.
+"""What-if, counterfactuals and formulas.
 
     python tests/benchmarks/questions.py [--windows 200] [--dice 20] [--planted 20]
 
 - `:whatif` of 21 points of one feature, on a real server.
 - Counterfactuals of windows of the bundled model, beside a random search with 100 times the forecasts, and beside
-  dice-ml where there is a Python that has it (`.venv/peers`, which `make bench` sets up).
-- Planted formulas: KANs [n, m, 1] that are trained on tables of the Feynman set (Udrescu and Tegmark 2020, arXiv
-  1905.11481), and the formulas that come back, with R2 on held-out windows.
+  dice-ml if installed (in `.venv/peers`, which `make bench` sets up).
+- Planted formulas: KANs [n, m, 1] trained on tables of the Feynman set (Udrescu and Tegmark 2020, arXiv
+  1905.11481), and the formulas found in them, with R2 on held-out windows.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ NAME = "nyc-weather"
 CHECKPOINT = BUNDLED / f"{NAME}.safetensors"
 POINTS = 21
 REQUESTS = 200
-MOST = 2  # features that change together
+MOST = 2  # features that may change together
 TIMES = 100  # as many random changes as our search takes forecasts
-TOGETHER = 1024  # of them in one batch
+TOGETHER = 1024  # changes per batch
 N_ROWS = 4000
 R2 = 0.999
-# Without noise, as the tables have none.
+# Without noise, like the tables.
 TRAINING: Mapping[str, Any] = {"lookback": 1, "hidden": 0, "noise": 0.0, "lamb": 1e-4, "epochs": 200, "patience": 200}
-# The name in the set, its formula, and the ranges of its variables, which are those of the set.
+# The name in the set, its formula, and the ranges of its variables from the set.
 PLANTED: Mapping[str, tuple[Callable[..., Array], Mapping[str, tuple[float, float]]]] = {
     "I.6.20a": (lambda t: np.exp(-(t**2) / 2) / np.sqrt(2 * np.pi), {"t": (1, 3)}),
     "I.6.20": (lambda s, t: np.exp(-((t / s) ** 2) / 2) / (np.sqrt(2 * np.pi) * s), {"s": (1, 3), "t": (1, 3)}),
@@ -78,7 +78,7 @@ PLANTED: Mapping[str, tuple[Callable[..., Array], Mapping[str, tuple[float, floa
 def rows(
     n_windows: int = 20, n_random: int | None = None, n_dice: int = 20, n_planted: int = 3, python: Path = PEERS
 ) -> Iterator[Row]:
-    """Each question in turn, one torch thread."""
+    """Each question in turn, with one torch thread."""
     torch.set_num_threads(1)
     model = kanmodel.load(CHECKPOINT)
     if n_windows:
@@ -98,7 +98,7 @@ def what_if(model: kanmodel.Model) -> Row:
     with TestClient(create_app(Settings(models=None, log_level="error")), base_url="http://127.0.0.1") as client:
         while client.get("/readyz").status_code != 200:
             sleep(0.2)
-        client.get(f"/v1/models/{NAME}/report")  # what is prepared is done then
+        client.get(f"/v1/models/{NAME}/report")  # background results are done then
         for number in range(REQUESTS):
             start = perf_counter()
             assert client.post(f"/v1/models/{NAME}:whatif", json=body).status_code == 200
@@ -108,13 +108,13 @@ def what_if(model: kanmodel.Model) -> Row:
 
 
 def counterfactuals(model: kanmodel.Model, n_windows: int, n_random: int | None = None) -> Row:
-    """One standard deviation up or down, with up to two features, beside a random search; seconds of the processor.
+    """One standard deviation up or down with up to two features, beside a random search; processor seconds.
 
-    Ctrl-C ends them; the row then is of the windows before it.
+    Ctrl-C ends the loop; the row then covers the windows before it.
     """
     rng = np.random.default_rng(0)
     n_random = n_random or TIMES * count_forecasts(len(model.features), MOST)
-    distances: list[tuple[float, float]] = []  # inf where the goal is not reached
+    distances: list[tuple[float, float]] = []  # inf if the goal is not reached
     ours, theirs = 0.0, 0.0
     try:
         for window, goal in goals(model, n_windows):
@@ -136,7 +136,7 @@ def counterfactuals(model: kanmodel.Model, n_windows: int, n_random: int | None 
 
 
 def beside_dice(model: kanmodel.Model, n_windows: int, python: Path) -> Iterator[Row]:
-    """The same goals, with any number of features, beside each method of dice-ml; seconds of the processor."""
+    """The same goals with any number of features, beside each method of dice-ml; processor seconds."""
     asked = list(goals(model, n_windows))
     with NamedTemporaryFile(suffix=".npz") as file:
         windows, bounds = zip(*((window, (goal.low, goal.high)) for window, goal in asked), strict=True)
@@ -164,7 +164,7 @@ def beside_dice(model: kanmodel.Model, n_windows: int, python: Path) -> Iterator
 
 
 def goals(model: kanmodel.Model, n_windows: int) -> Iterator[tuple[Array, Goal]]:
-    """Reference windows, and a forecast one standard deviation above or below; of fewer windows the first ones."""
+    """Random reference windows, each with a goal one standard deviation above or below its forecast."""
     rng = np.random.default_rng(1)
     windows, std = model.reference.windows, model.output_std[0]
     for index in rng.permutation(len(windows))[:n_windows]:
@@ -173,7 +173,7 @@ def goals(model: kanmodel.Model, n_windows: int) -> Iterator[tuple[Array, Goal]]
 
 
 def compare(distances: Sequence[tuple[float, float]]) -> str:
-    """Our distances beside a peer's; inf where a goal is not reached."""
+    """Our distances beside a peer's; inf if a goal is not reached."""
     ours, theirs = np.array(distances).T
     reached, by_peer = np.isfinite(ours), np.isfinite(theirs)
     both = reached & by_peer
@@ -189,9 +189,9 @@ def compare(distances: Sequence[tuple[float, float]]) -> str:
 def search_randomly(
     model: kanmodel.Model, window: Array, goal: Goal, n_forecasts: int, rng: np.random.Generator
 ) -> float:
-    """The smallest distance of random changes of up to `MOST` features that reach the goal; inf where none does.
+    """The smallest distance of random changes of up to `MOST` features that reaches the goal; inf if none does.
 
-    No forecast is spent on a change that is larger than the best so far: such a one is drawn nearer.
+    A change larger than the best so far is scaled down, so that no forecast is wasted.
     """
     loaded, best = model.loaded, np.inf
     shifts = Shifts(loaded, window, 0, list(range(len(model.features))), slice(None), True)
@@ -201,12 +201,12 @@ def search_randomly(
         chosen = rng.uniform(size=(TOGETHER, len(movable))).argpartition(MOST, axis=1)[:, :MOST]
         features = movable[chosen]
         place = rng.uniform(shifts.low[features], shifts.high[features]) * rng.uniform(size=(TOGETHER, 1))
-        place[:, 1:] *= rng.uniform(size=(TOGETHER, 1)) < 0.9  # else one feature alone
+        place[:, 1:] *= rng.uniform(size=(TOGETHER, 1)) < 0.9  # otherwise a single feature
         distance = np.abs(place).sum(axis=1)
         if np.isfinite(best):
             factor = np.where(distance < best, 1.0, best * rng.uniform(size=TOGETHER) / distance)
             place, distance = place * factor[:, None], distance * factor
-        moved = np.zeros((TOGETHER, 1, len(shifts.low)), np.float32)  # a training standard deviation is a model unit
+        moved = np.zeros((TOGETHER, 1, len(shifts.low)), np.float32)  # a training standard deviation is one model unit
         np.put_along_axis(moved[:, 0], features, place, axis=1)
         forecasts = loaded.scaling.outputs_to_original(loaded.frozen.forward(start + torch.from_numpy(moved)))[:, 0]
         best = min(best, distance[goal.miss(forecasts) == 0].min(initial=np.inf))
@@ -214,7 +214,7 @@ def search_randomly(
 
 
 def planted(name: str) -> Row:
-    """Trains a KAN on a formula, and looks for formulas in it."""
+    """Trains a KAN on a formula, and searches formulas in it."""
     function, ranges = PLANTED[name]
     rng = np.random.default_rng(0)
     columns = {variable: rng.uniform(low, high, N_ROWS) for variable, (low, high) in ranges.items()}
@@ -240,7 +240,7 @@ def planted(name: str) -> Row:
 
 
 def evaluate(formula: Any, columns: Mapping[str, Array]) -> Array:
-    """What the Python of a formula gives."""
+    """The value of a formula's Python text."""
     scope: dict[str, Any] = {}
     exec(formula.python, scope)
     (function,) = (value for value in scope.values() if isinstance(value, FunctionType))

@@ -1,6 +1,6 @@
-"""Replicas on Ray, on one node and on two simulated ones, compared with a single process, sharing all cores.
+"""Replicas on Ray, on one node and on two simulated ones, compared with a single process on all cores.
 
-Rates are those of this machine with client, proxies and replicas on its cores. The processor time per request of each
+Client, proxies and replicas share this machine's cores, which limits the rates. The processor time per request of each
 determines the number of cores for a rate elsewhere.
 """
 
@@ -23,18 +23,18 @@ from service.commands.serve import RAY_VARIABLES
 from service.models.repository import BUNDLED
 
 MILLION_AN_HOUR = 1e6 / 3600  # windows a second
-KINDS = {"proxy": "ray::ProxyActor", "replica": "ray::ServeReplica"}  # how their processes are called
+KINDS = {"proxy": "ray::ProxyActor", "replica": "ray::ServeReplica"}  # names of their processes
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A cluster.
+    """A cluster configuration.
 
     Attributes:
-        nodes: how many are simulated.
-        cores: those that each offers.
-        replicas: on all of them.
-        haproxy: whether HAProxy takes the place of Serve's own proxies.
+        nodes: number of simulated nodes.
+        cores: cores per node.
+        replicas: on all nodes together.
+        haproxy: whether HAProxy replaces Serve's own proxies.
     """
 
     nodes: int
@@ -52,7 +52,7 @@ VARIANTS = (Variant(1, 1, 1), Variant(1, 2, 2), Variant(2, 1, 2), Variant(1, 1, 
 
 @dataclass(frozen=True)
 class Work:
-    """What is asked.
+    """A kind of request.
 
     Attributes:
         name: for the table.
@@ -67,11 +67,11 @@ class Work:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of it.
+    """The results of a measurement.
 
     Attributes:
-        rate: requests a second.
-        costs: processor time of a request in seconds, by the process that it passes through.
+        rate: requests per second.
+        costs: processor seconds per request, by process.
     """
 
     rate: float
@@ -79,7 +79,7 @@ class Measured:
 
 
 def rows() -> Iterator[Row]:
-    """The bundled model, and one process without Ray as the peer."""
+    """The bundled model, with one process without Ray as the peer."""
     (_, alone), *others = measure_all()
     for variant, measured in others:
         for work, one, peer in zip(make_works(), measured, alone, strict=True):
@@ -88,7 +88,7 @@ def rows() -> Iterator[Row]:
 
 
 def print_plan() -> None:
-    """Prints rates, costs, and how many cores a million explanations an hour take, by engine."""
+    """Prints rates, costs, and the cores for a million explanations an hour, by engine."""
     variants, measured = zip(*measure_all(), strict=True)
     works = list(make_works())
     by_work = [(work, ones) for work, *ones in zip(works, *measured, strict=True)]
@@ -109,7 +109,7 @@ def print_plan() -> None:
 
 
 def measure_all() -> Iterator[tuple[str, list[Measured]]]:
-    """One process, and then each cluster, with what comes of each kind of work."""
+    """One process and then each cluster, with the results of each kind of request."""
     works = list(make_works())
     with free_server(BUNDLED, workers=1, threads=1) as server:
         wait_for_results(server.port)
@@ -122,7 +122,7 @@ def measure_all() -> Iterator[tuple[str, list[Measured]]]:
 
 
 def make_works() -> Iterator[Work]:
-    """Nothing, forecasts and explanations."""
+    """Empty requests, forecasts and explanations."""
     model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
     yield Work("GET /healthz, connections: 64", [get("/healthz")] * 64, 0)
     for verb, n, connections in WORK:
@@ -131,7 +131,7 @@ def make_works() -> Iterator[Work]:
 
 
 def measure(port: int, work: Work, processes: dict[str, list[int]]) -> Measured:
-    """Rate and costs of one kind of work."""
+    """Rate and costs of one kind of request."""
     keep_busy(port, work.requests, len(work.requests), WARM_UP)
     before = {name: sum(map(processor_seconds, pids)) for name, pids in processes.items()}
     load = keep_busy(port, work.requests, len(work.requests), DURATION)
@@ -140,13 +140,13 @@ def measure(port: int, work: Work, processes: dict[str, list[int]]) -> Measured:
 
 
 def describe(measured: Measured, work: Work) -> str:
-    """Requests and windows a second, and what a request costs."""
+    """Requests and windows a second, and the cost of a request."""
     windows = f" ({measured.rate * work.windows:.0f} windows/s)" if work.windows > 1 else ""
     return f"{measured.rate:.0f}/s{windows}; {describe_costs(measured)}"
 
 
 def describe_costs(measured: Measured) -> str:
-    """What a request costs each process."""
+    """The cost of a request in each process."""
     return ", ".join(f"{name} {seconds * 1e3:.2f} ms" for name, seconds in measured.costs.items())
 
 
@@ -159,7 +159,7 @@ def print_lines(what: str, variants: Sequence[str], lines: Iterable[tuple[str, l
 
 @contextmanager
 def ray_server(variant: Variant) -> Iterator[int]:
-    """`kanscope serve` on a cluster whose nodes are all on this machine; gives the port of the proxies."""
+    """`kanscope serve` on a cluster whose nodes are all on this machine; yields the port of the proxies."""
     os.environ.update(RAY_VARIABLES)
     os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = str(int(variant.haproxy))  # for the nodes, which inherit it
     from ray.cluster_utils import Cluster
@@ -186,13 +186,13 @@ def ray_server(variant: Variant) -> Iterator[int]:
 
 
 def wait_for_results(port: int) -> None:
-    """Until what is computed after loading is there: the last of it is asked for."""
-    for _ in range(8):  # on connections of their own, so that each replica is likely asked
+    """Waits for background results by requesting the last of them."""
+    for _ in range(8):  # on new connections, so that each replica is likely asked
         finish_background(port, NAME)
 
 
 def find_processes() -> dict[str, list[int]]:
-    """The processes that a request passes through, below this one but for HAProxy, which leaves it."""
+    """The processes that a request passes through, below this one except HAProxy, which detaches."""
     parents, names = {}, {}
     for folder in Path("/proc").glob("[0-9]*"):
         try:

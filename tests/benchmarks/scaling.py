@@ -1,10 +1,10 @@
-"""How time and memory grow with the model: prints a table.  usage: python tests/benchmarks/scaling.py [--topology]
+"""Time and memory by the size of the model: prints a table.  usage: python tests/benchmarks/scaling.py [--topology]
 
-Each model has a process of its own, forked from this one, so that its peak of memory is its own. Multiply-adds are
+Each model runs in its own forked process, so that its peak memory is its own. Multiply-adds are
 those of the weights, for one forecast of one window; an explanation needs about four times as many at each of its path
 nodes, one forward and one backward pass, the latter with gradients of the weights that torch's kernel computes anyway.
 
-With `--topology`, measures what the picture of the largest model takes, with 16 reference windows.
+With `--topology`, measures the picture of the largest model, with 16 reference windows.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Target, plain_layers
 
 N_REFERENCE = 16
-SECONDS = 3.0  # for the repetitions of one measurement, the first of which is left out
+SECONDS = 3.0  # for the repetitions of a measurement, the first of which is discarded
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Shape:
     """An LSTM and a KAN with one hidden layer.
 
     Attributes:
-        features: what the LSTM reads at each step.
+        features: input features.
         steps: of a window.
         units: of the LSTM.
         hidden: nodes of the KAN's hidden layer.
@@ -63,7 +63,7 @@ class Shape:
 
     @property
     def multiply_adds(self) -> int:
-        """Of one forecast; an edge is a polynomial of degree 3 and the base."""
+        """Per forecast; an edge is a polynomial of degree 3 and the base."""
         return self.steps * (self.features + self.units) * 4 * self.units + 5 * self.edges
 
 
@@ -117,7 +117,7 @@ def measure(shape: Shape) -> tuple[float, float, float, float]:
 
 
 def measure_topology(shape: Shape) -> tuple[float, float, float]:
-    """Processor seconds for the importance, for the topology after it, and for its picture."""
+    """Processor seconds for the importance, then the topology, and its picture."""
     model = make_model(shape)
     start = process_time()
     importance = measure_importance(model, 0)
@@ -130,7 +130,7 @@ def measure_topology(shape: Shape) -> tuple[float, float, float]:
 
 
 def fastest(call: Callable[[], object]) -> float:
-    """Processor seconds of the fastest of several calls, of at least two."""
+    """Processor seconds of the fastest of at least two calls."""
     seconds, start = [], perf_counter()
     while len(seconds) < 2 or perf_counter() - start < SECONDS:
         before = process_time()
@@ -140,13 +140,13 @@ def fastest(call: Callable[[], object]) -> float:
 
 
 def resident_mib() -> float:
-    """Memory of this process that is resident now."""
+    """Resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * resource.getpagesize() / (1 << 20)
 
 
 def in_own_process(measure: Callable[[Shape], tuple[float, ...]], shape: Shape) -> tuple[float, ...]:
-    """What a measurement finds in a process of its own."""
+    """The result of a measurement in a new process."""
     here, there = multiprocessing.Pipe(duplex=False)
 
     def run(connection: Connection) -> None:
@@ -155,14 +155,14 @@ def in_own_process(measure: Callable[[Shape], tuple[float, ...]], shape: Shape) 
 
     process = multiprocessing.get_context("fork").Process(target=run, args=(there,))
     process.start()
-    there.close()  # so that a process that fails is the end of what can be received
+    there.close()  # so that receiving ends if the process fails
     found: tuple[float, ...] = here.recv()
     process.join()
     return found
 
 
 def rows() -> Iterator[str]:
-    """One line of the table for each shape."""
+    """One row per shape."""
     base = None
     for name, shape in SHAPES.items():
         forecast, explanation, nodes, memory = in_own_process(measure, shape)

@@ -1,4 +1,4 @@
-"""Starts the servers in processes of their own: Kanscope and the peers."""
+"""Starts Kanscope and its peers in their own processes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from time import perf_counter, sleep
 
-PATIENCE = 120.0  # seconds until a server that is not ready counts as failed
+PATIENCE = 120.0  # seconds until a server that is not ready has failed
 CLIENT_CORE, SERVER_CORE = 0, 1
 HERE = Path(__file__).parent
 
@@ -25,7 +25,7 @@ class Server:
 
     Attributes:
         port: where it listens on 127.0.0.1.
-        pid: its process, which may have others below it.
+        pid: its process, which may have child processes.
         start: seconds from its start until it was ready.
     """
 
@@ -34,11 +34,11 @@ class Server:
     start: float
 
     def cpu_seconds(self) -> float:
-        """Processor time that all its processes have used."""
+        """Processor time used by all its processes."""
         return sum(map(processor_seconds, processes(self.pid)))
 
     def memory(self) -> float:
-        """Resident memory of all its processes, MB, of which pages that are shared count in part."""
+        """Resident memory of all its processes, MB, with shared pages counted in part."""
         lines = [
             line for pid in processes(self.pid) for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
         ]
@@ -46,19 +46,19 @@ class Server:
 
 
 def processes(pid: int) -> list[int]:
-    """A process and all below it."""
+    """A process and its descendants."""
     lists = [path.read_text().split() for path in Path(f"/proc/{pid}/task").glob("*/children")]
     return [pid, *(one for child in chain.from_iterable(lists) for one in processes(int(child)))]
 
 
 def processor_seconds(pid: int) -> float:
-    """Processor time that a process has used."""
+    """Processor time used by a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def peak_memory(pid: int) -> float:
-    """The most resident memory that a process has had, MB; 0 once it has ended."""
+    """Peak resident memory of a process, MB; 0 once it has ended."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 / 1e6 for line in lines if line.startswith("VmHWM:"))
 
@@ -70,7 +70,7 @@ def resident_memory(pid: int) -> float:
 
 @contextmanager
 def our_server(models: Path, **variables: str) -> Iterator[Server]:
-    """`kanscope serve` on a core of its own, with settings by their variables."""
+    """`kanscope serve` on its own core, with settings by environment variables."""
     port = free_port()
     command = [sys.executable, "-m", "service.cli", "serve", str(models), "--port", str(port)]
     with running(command, port, "/readyz", variables=variables) as server:
@@ -79,7 +79,7 @@ def our_server(models: Path, **variables: str) -> Iterator[Server]:
 
 @contextmanager
 def free_server(models: Path, workers: int, threads: int) -> Iterator[Server]:
-    """`kanscope serve` with several processes, or several threads, on all cores."""
+    """`kanscope serve` with several processes or several threads, on all cores."""
     port = free_port()
     command = [sys.executable, "-m", "service.cli", "serve", str(models), "--port", str(port)]
     variables = {"KANSCOPE_WORKERS": str(workers), "KANSCOPE_TORCH_THREADS": str(threads)}
@@ -91,18 +91,18 @@ def free_server(models: Path, workers: int, threads: int) -> Iterator[Server]:
 def other_server(
     script: str, checkpoint: Path, ready: str, python: Path | str = sys.executable, workers: int = 1
 ) -> Iterator[Server]:
-    """One of the scripts here that serve a checkpoint: on the same core, or with several processes on all.
+    """One of the peers' scripts with a checkpoint: on the same core, or with several processes on all cores.
 
     Args:
         script: its name.
         checkpoint: the model.
-        ready: what it answers with 200 once it is ready.
-        python: what runs it.
-        workers: the processes that compute.
+        ready: the path that returns 200 once it is ready.
+        python: the interpreter.
+        workers: the number of worker processes.
     """
     port = free_port()
     command = [str(python), str(HERE / script), str(checkpoint), str(port), str(workers)]
-    paths = {"PYTHONPATH": str(HERE.parents[1])}  # for the model core, which the environment of peers doesn't have
+    paths = {"PYTHONPATH": str(HERE.parents[1])}  # for the model core, which the peers' environment does not have
     with running(command, port, ready, SERVER_CORE if workers == 1 else None, paths) as server:
         yield server
 
@@ -115,7 +115,7 @@ def running(
     core: int | None = SERVER_CORE,
     variables: Mapping[str, str] | None = None,
 ) -> Iterator[Server]:
-    """A server from its start until it has ended; it is ready once GET `ready` is answered with 200."""
+    """A server from its start until it has ended; it is ready once GET `ready` returns 200."""
     start = perf_counter()
     environment = {**os.environ, **(variables or {})}
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
@@ -133,13 +133,13 @@ def running(
 
 
 def pin(pid: int, core: int) -> None:
-    """Keeps a process on one core, where there are several."""
+    """Pins a process to one core, if there are several."""
     if (os.cpu_count() or 1) > core:
         os.sched_setaffinity(pid, {core})
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A free port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -147,7 +147,7 @@ def free_port() -> int:
 
 
 def get_status(port: int, path: str) -> int:
-    """The status of a GET; 0 where there is no answer."""
+    """The status of a GET; 0 without a response."""
     connection = HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
     try:
         connection.request("GET", path)
@@ -159,8 +159,8 @@ def get_status(port: int, path: str) -> int:
 
 
 def finish_background(port: int, name: str) -> None:
-    """Waits for the report, the last of what is computed after loading."""
+    """Waits for the report, the last background result."""
     end = perf_counter() + PATIENCE
     while (status := get_status(port, f"/v1/models/{name}/report")) != 200:
-        if status != 503 or perf_counter() > end:  # on a busy machine it takes longer than a request waits
+        if status != 503 or perf_counter() > end:  # on a busy machine it takes longer than the timeout of a request
             raise RuntimeError(f"there is no report: {status}")

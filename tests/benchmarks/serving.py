@@ -42,26 +42,26 @@ from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from service.models.repository import BUNDLED
 
 DURATION, WARM_UP = 4.0, 1.0  # seconds
-ROUNDS = 3  # in which all servers have their turn; the median counts
+ROUNDS = 3  # rounds in which all servers take turns; the median counts
 BUNDLED_NAME = "nyc-weather"
-STYLES = ("threads", "coroutine")  # of the hand-written operations: the faster one counts
+STYLES = ("threads", "coroutine")  # variants of the hand-written operations, of which the faster counts
 PEERS = Path(__file__).parents[2] / ".venv" / "peers" / "bin" / "python"
 WORK = ((1, 1), (1, 8), (1, 64), (32, 1), (32, 8))  # windows, connections
-WORK_OF_TWO = ((1, 64), (32, 8))  # the same, where servers have two processes
+WORK_OF_TWO = ((1, 64), (32, 8))  # the same for servers with two processes
 N_BODIES = 64
-EXPLAINED = 32  # windows of the explanations that run beside forecasts
+EXPLAINED = 32  # windows of the concurrent explanations
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A server with how it is asked for forecasts.
+    """A server with the format of its requests and responses.
 
     Attributes:
-        name: what the table calls it.
+        name: in the table.
         server: the server.
         path: of the operation.
-        body: makes the body for windows.
-        read: takes the forecasts out of an answer.
+        body: encodes windows as a request's body.
+        read: decodes the forecasts of a response.
     """
 
     name: str
@@ -71,11 +71,11 @@ class Contender:
     read: Callable[[dict[str, Any]], Any] = lambda answer: answer["predictions"]
 
     def requests(self, windows: np.ndarray, n: int) -> list[bytes]:
-        """Requests of n windows each, no two of them alike."""
+        """Requests of n windows each, all different."""
         return [post(self.path, json.dumps(self.body(windows[i : i + n])).encode()) for i in range(N_BODIES)]
 
     def check(self, windows: np.ndarray, n: int, expected: np.ndarray) -> None:
-        """Raises where an answer is not the model's."""
+        """Raises if a response differs from the model's forecasts."""
         connection = HTTPConnection("127.0.0.1", self.server.port, timeout=60)
         for i in range(N_BODIES):
             body = json.dumps(self.body(windows[i : i + n]))
@@ -88,11 +88,11 @@ class Contender:
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of requests: the medians of all rounds.
+    """The medians of all rounds.
 
     Attributes:
         load: of the round with the median rate.
-        cpu: processor time of the server for each, seconds.
+        cpu: processor seconds of the server per request.
     """
 
     load: Load
@@ -100,7 +100,7 @@ class Measured:
 
 
 def rows() -> Iterator[Row]:
-    """Requests to a model of the size that people forecast with; then what the bundled one takes and answers."""
+    """Requests to a model of realistic size, then to the bundled one."""
     pin(0, CLIENT_CORE)
     try:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -130,7 +130,7 @@ def rows() -> Iterator[Row]:
 
 
 def _start_others(stack: ExitStack, checkpoint: Path) -> Iterator[Contender]:
-    """The servers that have an environment of their own, where that is installed, and the measuring rod."""
+    """The servers with environments of their own, if installed, and the lower bound."""
     if PEERS.exists():
         kserve = stack.enter_context(other_server("peer_kserve.py", checkpoint, "/v2/health/ready", PEERS))
         yield Contender("KServe", kserve, f"/v1/models/{NAME}:predict")
@@ -160,7 +160,7 @@ def forecast_rows(
     kinds: Sequence[tuple[int, int]] = WORK,
     note: str = "",
 ) -> Iterator[Row]:
-    """The same windows to all, in turn; the note says in each row how."""
+    """The same windows to all servers in turn, as each row notes."""
     for n, connections in kinds:
         for one in contenders:
             one.check(windows, n, expected)
@@ -182,7 +182,7 @@ def forecast_rows(
 
 
 def two_process_rows(checkpoint: Path, windows: np.ndarray, expected: np.ndarray) -> Iterator[Row]:
-    """Two processes each on both cores, which the client uses as well."""
+    """Two processes per server on both cores, shared with the client."""
     if not PEERS.exists():
         return
     with (
@@ -202,7 +202,7 @@ def two_process_rows(checkpoint: Path, windows: np.ndarray, expected: np.ndarray
 
 
 def wait_for_worker(server: Server) -> None:
-    """TorchServe says that it is ready before its workers are, and keeps a request until then."""
+    """Waits until a worker answers, as TorchServe reports that it is ready before its workers are."""
     connection = HTTPConnection("127.0.0.1", server.port, timeout=120)
     connection.request("POST", f"/predictions/{NAME}", b"{}", {"Content-Type": "application/json"})
     connection.getresponse().read()
@@ -210,7 +210,7 @@ def wait_for_worker(server: Server) -> None:
 
 
 def explanation_rows(ours: Server, by_hand: Server, windows: np.ndarray) -> Iterator[Row]:
-    """Explanations beside Captum's with 50 steps."""
+    """Explanations compared with Captum's with 50 steps."""
     for n, connections in ((1, 1), (1, 8), (32, 1)):
         bodies = [json.dumps({"instances": windows[i : i + n].tolist()}).encode() for i in range(N_BODIES)]
         load = measure(ours, [post(f"/v1/models/{NAME}:explain", body) for body in bodies], connections).load
@@ -223,7 +223,7 @@ def explanation_rows(ours: Server, by_hand: Server, windows: np.ndarray) -> Iter
 
 
 def small_model_rows() -> Iterator[Row]:
-    """Explanations of 32 windows over HTTP, by small models, beside Captum's with 50 steps in process."""
+    """Explanations of 32 windows by small models over HTTP, beside Captum's with 50 steps in process."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         models = small_models()
@@ -252,7 +252,7 @@ def small_model_rows() -> Iterator[Row]:
 
 
 def fairness_row(ours: Server, windows: np.ndarray) -> Row:
-    """Forecasts while one connection has windows explained without pause, beside forecasts alone."""
+    """Forecasts during continuous explanations on one connection, beside forecasts alone."""
     path = f"/v1/models/{NAME}"
     bodies = {n: [json.dumps({"instances": windows[i : i + n].tolist()}).encode() for i in range(64)] for n in (1, 32)}
     predict = [post(f"{path}:predict", body) for body in bodies[1]]
@@ -267,11 +267,11 @@ def fairness_row(ours: Server, windows: np.ndarray) -> Row:
 
 
 def footprint_rows(contenders: Sequence[Contender]) -> Iterator[Row]:
-    """Start and memory of each server with the same model, after all that."""
+    """Start time and memory of each server with the same model, after the load."""
     ours, *others = {one.server.pid: one for one in contenders}.values()
     for other in others:
         if other.name == "TorchServe":
-            continue  # it says that it is ready before its worker is
+            continue  # it reports that it is ready before its worker is
         work, beside = "start of the process until ready", other.server.start
         yield Row(
             work, f"{ours.server.start:.2f} s", f"{other.name}: {beside:.2f} s", f"{beside / ours.server.start:.1f}x"
@@ -282,7 +282,7 @@ def footprint_rows(contenders: Sequence[Contender]) -> Iterator[Row]:
 
 
 def cached_rows(ours: Server, peer: Server) -> Iterator[Row]:
-    """What stays the same, beside a route that answers `{}`."""
+    """Cached responses, beside a route that returns `{}`."""
     empty = measure(peer, [get("/empty")], 64).load
     for resource in ("topology", "edges", "attributions", "report"):
         path = f"/v1/models/{BUNDLED_NAME}/{resource}"
@@ -294,7 +294,7 @@ def cached_rows(ours: Server, peer: Server) -> Iterator[Row]:
 
 
 def measure(server: Server, requests: Sequence[bytes], connections: int) -> Measured:
-    """What came of requests for some seconds, and the processor time of the server for each."""
+    """Load for some seconds, with the server's processor time per request."""
     drive(server.port, requests, connections, WARM_UP)
     before = server.cpu_seconds()
     load = drive(server.port, requests, connections, DURATION)
@@ -302,7 +302,7 @@ def measure(server: Server, requests: Sequence[bytes], connections: int) -> Meas
 
 
 def summarize(runs: Sequence[Measured]) -> Measured:
-    """The medians of several runs."""
+    """The medians of several rounds."""
     ordered = sorted((run.load for run in runs), key=lambda load: load.rate)
     return Measured(ordered[len(ordered) // 2], median(run.cpu for run in runs))
 

@@ -1,4 +1,4 @@
-"""The service with forty models, and with one of the largest, each on a core of its own. Not part of `make bench`.
+"""The service with forty models, and with a very large one, each on its own core. Not part of `make bench`.
 
 usage: python tests/benchmarks/sizes.py
 """
@@ -27,12 +27,12 @@ from kanmodel.checkpoint import LoadedModel, save_checkpoint
 N_MODELS = 40
 N_FEATURES, LOOKBACK, WIDTH = 8, 24, [12, 5, 1]  # the bundled model's
 DURATION = 4.0  # seconds
-DEADLINE = 600  # seconds that the client grants the service for one answer
+DEADLINE = 600  # seconds before the client gives up
 N_EXPLAINED = 8
 
 
 def rows() -> Iterator[Row]:
-    """Forty models of the bundled one's size; then the largest."""
+    """Forty models of the bundled one's size, then the largest."""
     pin(0, CLIENT_CORE)
     try:
         yield from many_rows()
@@ -42,7 +42,7 @@ def rows() -> Iterator[Row]:
 
 
 def many_rows() -> Iterator[Row]:
-    """Requests to all of the models in turn, beside as many to one of them."""
+    """Requests to all models in turn, beside as many to one of them."""
     models = {f"model-{number:02d}": make_model(N_FEATURES, LOOKBACK, WIDTH, number) for number in range(N_MODELS)}
     with tempfile.TemporaryDirectory() as folder:
         for name, model in models.items():
@@ -68,7 +68,7 @@ def many_rows() -> Iterator[Row]:
 
 
 def largest_rows() -> Iterator[Row]:
-    """One answer of each kind, while the global results of all outputs are computed in the background."""
+    """One response of each kind, while the global results of all outputs are computed in the background."""
     model = make_shape(LARGEST)
     windows, first = windows_of(model), model.config.outputs[0]
     with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +98,7 @@ def windows_of(model: LoadedModel) -> list[list[list[float]]]:
 
 
 def ask(server: Server, method: str, path: str, body: bytes | None = None) -> float:
-    """Seconds until a request is answered, which must succeed."""
+    """Seconds until a successful response."""
     headers = {"Content-Type": "application/json", "X-Request-Timeout": str(DEADLINE)}
     connection = HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)
     begun = perf_counter()

@@ -1,4 +1,4 @@
-"""One row of the benchmark table, and how it is printed."""
+"""A row of the benchmark table, and how the table is printed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import torch
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured, beside what a user would pick instead in the same run.
+    """A measurement beside an alternative in the same run.
 
     Attributes:
-        work: what is done.
+        work: the task.
         measured: the figures, with their units.
-        beside: the peer and its figures; empty where there is none.
+        beside: the peer and its figures; empty if there is none.
         ratio: how many times faster than the peer, or empty.
     """
 
@@ -31,7 +31,7 @@ class Row:
 
 
 def print_table(rows: Iterable[Row]) -> None:
-    """Prints a Markdown table, with the machine above it."""
+    """Prints a Markdown table below a description of the machine."""
     print(f"\n{machine()}\n")
     print("| work | Kanscope | beside | ratio |\n|---|---|---|---|")
     for row in rows:
@@ -39,7 +39,7 @@ def print_table(rows: Iterable[Row]) -> None:
 
 
 def machine() -> str:
-    """The processor, its cores, and the versions that matter."""
+    """The processor, its cores, and the relevant versions."""
     names = [
         line.split(":", 1)[1].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -50,7 +50,7 @@ def machine() -> str:
 
 
 def times_in_turn(calls: Sequence[Callable[[], object]], rounds: int) -> list[np.ndarray]:
-    """Seconds of each call, measured in turn (A B A B ...), so that a drift of the machine meets all alike."""
+    """Seconds of each call, alternating (A B A B ...), so that drift of the machine affects all alike."""
     for call in calls:
         call()
     seconds = np.empty((len(calls), rounds))

@@ -1,4 +1,4 @@
-"""Whole tables, compared with hand-written loops: over a live server, and over Captum."""
+"""Whole tables, compared with hand-written loops: over HTTP, and with Captum."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ from service.engines.clusters import join_cluster
 from service.models.repository import BUNDLED
 
 NAME = "nyc-weather"
-TOGETHER, CALLS, ROUNDS = 32, 40, 3  # windows of a call, calls of a loop, rounds in turn
+TOGETHER, CALLS, ROUNDS = 32, 40, 3  # windows per call, calls per loop, rounds in turn
 FEW, MANY = 10_000, 200_000  # windows
-RAY_PART, COPIES = 512, 3  # windows of a part, and how often the table is there
+RAY_PART, COPIES = 512, 3  # windows per part, and copies of the table
 
 
 def rows() -> Iterator[Row]:
@@ -79,7 +79,7 @@ def _rates(model: LoadedModel) -> Iterator[Row]:
 
 
 def _table_rate(model: LoadedModel) -> float:
-    """Windows a second, from the first row that is read to the last file that is written."""
+    """Windows per second, from the first row read to the last file written."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -90,7 +90,7 @@ def _table_rate(model: LoadedModel) -> float:
 
 
 def _copies(folder: Path) -> Path:
-    """The bundled table some times over."""
+    """Several copies of the bundled table."""
     table = folder / "table"
     table.mkdir()
     for number in range(COPIES):
@@ -106,7 +106,7 @@ def _http_loop(model: LoadedModel, port: int) -> Callable[[], float]:
     ]
 
     def measure() -> float:
-        connection = HTTPConnection("127.0.0.1", port)  # anew, since the server ends one that was idle
+        connection = HTTPConnection("127.0.0.1", port)  # a new connection, as the server closes idle ones
         start = perf_counter()
         for body in islice(cycle(bodies), CALLS):
             connection.request("POST", f"/v1/models/{NAME}:explain", body, {"Content-Type": "application/json"})
@@ -161,14 +161,14 @@ def _tiny_model() -> LoadedModel:
 
 
 def _peak(folder: Path, ending: str, n: int) -> float:
-    """The most memory that the command had resident, MB."""
+    """Peak resident memory of the command, MB."""
     values = np.random.default_rng(0).normal(size=(n + 3, 4))
     frame = pl.DataFrame({f"feature_{number}": values[:, number] for number in range(4)})
     table = folder / f"rows-{n}.{ending}"
     (frame.write_csv if ending == "csv" else frame.write_parquet)(table)
     words = ["-m", "service.cli", "explain", folder / "tiny.safetensors", table, "-o", folder / f"out-{ending}-{n}"]
     process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak = 0.0  # not that of wait4, which starts with the memory of this process
+    peak = 0.0  # not that of wait4, which includes the memory of this process
     while process.poll() is None:
         peak = max(peak, peak_memory(process.pid))
         sleep(0.01)
@@ -196,7 +196,7 @@ def _workers(model: LoadedModel) -> Iterator[Row]:
 
 
 def _steady_rate(model: LoadedModel, workers: int) -> float:
-    """Windows a second between the first part and the last, when Ray has started its actors."""
+    """Windows per second between the first part and the last, once Ray has started its actors."""
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         advances = explain_table(

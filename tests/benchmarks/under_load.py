@@ -23,17 +23,17 @@ from service.settings import Settings
 
 DURATION, WARM_UP = 20.0, 2.0  # seconds
 N_CLIENTS, N_EXPLAINING = 64, 8
-EXPLAINED = 32  # windows of each explanation
-N_CHECKPOINTS = 2  # that are swapped
+EXPLAINED = 32  # windows per explanation
+N_CHECKPOINTS = 2  # models that are swapped
 SWAP_SECONDS, POLL_SECONDS = 2.0, 0.5
 PATH = f"/v1/models/{NAME}"
 JSON = {"Content-Type": "application/json"}
 NAN_BODY = b'{"instances": [[[' + b"0.25," * ((8 << 20) // 5 - 10) + b"NaN]]]}"
-ALLOCATOR = 1.1  # times what is held: what the allocator keeps
+ALLOCATOR = 1.1  # factor on what is held, for memory that the allocator keeps
 
 
 def rows() -> Iterator[Row]:
-    """Every forecast is checked against the checkpoint that its answer names: none fails, and none is mixed."""
+    """Each forecast is compared with the checkpoint that its response names: none fails or is mixed."""
     pin(0, CLIENT_CORE)
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -83,7 +83,7 @@ def _measure(folder: Path) -> Iterator[Row]:
 
 
 class _Swap:
-    """Puts one checkpoint after the other in the place of the model."""
+    """Replaces the model's file by one checkpoint after the other."""
 
     def __init__(self, files: list[Path], place: Path) -> None:
         self.files, self._place = files, place
@@ -96,7 +96,7 @@ class _Swap:
 
 
 class _Check:
-    """Whether each answer is that of its own window, by the checkpoint that it names."""
+    """Checks that each response is that of its own window, by the checkpoint that it names."""
 
     def __init__(self, models: list[LoadedModel], requests: list[bytes], windows: np.ndarray) -> None:
         self._expected = {
@@ -125,7 +125,7 @@ def _ask(connection: HTTPConnection, method: str, path: str, body: bytes, status
 
 
 def _ask_fidelity(connection: HTTPConnection, number: int) -> None:
-    """One of many questions that nobody asked before, given up at once every second time."""
+    """One of many distinct requests, every second one with a deadline of half a millisecond."""
     headers = {"X-Request-Timeout": "0.0005"} if number % 2 else {}
     connection.request("GET", f"{PATH}/topology?fidelity={0.5 + number % 50_000 / 100_000}", headers=headers)
     connection.getresponse().read()
@@ -135,7 +135,7 @@ def _ask_fidelity(connection: HTTPConnection, number: int) -> None:
 def _doing(
     port: int, others: list[tuple[Callable[[HTTPConnection], None], int]], swap: Callable[[], None]
 ) -> Iterator[None]:
-    """Clients that go on asking, some of each kind, and a folder that changes; what failed is raised at the end."""
+    """Clients of each kind that keep sending, and a folder that changes; failures are raised at the end."""
     ended, errors = Event(), []
 
     def go_on(ask: Callable[[HTTPConnection], None]) -> None:

@@ -1,4 +1,4 @@
-"""Several processes, and several threads, compared with one of each, sharing all cores with the client."""
+"""Several processes, and several threads, compared with one of each, on all cores shared with the client."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ VARIANTS = {"2 processes": (2, 1), "1 process with 2 threads": (1, 2)}
 
 
 def rows() -> Iterator[Row]:
-    """The bundled model, and one process with one thread as the peer."""
+    """The bundled model, with one process with one thread as the peer."""
     model = load_checkpoint(BUNDLED / f"{NAME}.safetensors")
     alone = measure(model, 1, 1)
     for name, variant in VARIANTS.items():
@@ -33,7 +33,7 @@ def rows() -> Iterator[Row]:
 
 
 def measure(model: LoadedModel, workers: int, threads: int) -> list[Load]:
-    """What comes of each kind of work."""
+    """The results for each kind of request."""
     loads = []
     with free_server(BUNDLED, workers, threads) as server:
         finish_background(server.port, NAME)
@@ -45,7 +45,7 @@ def measure(model: LoadedModel, workers: int, threads: int) -> list[Load]:
 
 
 def make_requests(model: LoadedModel, verb: str, windows: int, connections: int) -> list[bytes]:
-    """Requests of some windows each, one for each connection."""
+    """Requests of some windows each, one per connection."""
     original = model.scaling.features_to_original(model.reference.windows).round(6)
     bodies = [json.dumps({"instances": original[i : i + windows].tolist()}).encode() for i in range(connections)]
     return [post(f"/v1/models/{NAME}:{verb}", body) for body in bodies]

@@ -1,4 +1,4 @@
-"""`kanscope serve` as its users start it, with the repository API for clients that have it."""
+"""`kanscope serve` with the repository API, for generated and existing clients."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a user of KServe's client writes: python kserve_program.py URL MODEL WINDOW.json."""
+"""A program with KServe's client: python kserve_program.py URL MODEL WINDOW.json."""
 
 from __future__ import annotations
 

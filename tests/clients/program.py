@@ -1,4 +1,4 @@
-"""What a user writes against the generated client: python program.py URL MODEL WINDOW.json."""
+"""A program with the generated client: python program.py URL MODEL WINDOW.json."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that their users generate, as openapi/README.md says, or have already, and drive against a live server."""
+"""Clients generated as in openapi/README.md, and existing ones, against a live server."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from service.document.openapi import DOCUMENT
 HERE = Path(__file__).parent
 TOOLS = Path(sys.prefix) / "clients"  # `make test` sets it up
 WINDOW = HERE.parent / "examples" / "window.json"
-# By package: what the program of an existing client prints beside forecasts, for the forecasts it should have got.
+# By package: the output of the client's program besides forecasts, given the expected forecasts.
 EXISTING = {
     "tritonclient": lambda _: {
         "server": "kanscope",
@@ -29,20 +29,20 @@ EXISTING = {
 
 
 def run(folder, *command):
-    """What a command prints."""
+    """The output of a command."""
     done = subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8", timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def documented(runner):
-    """The words of the command that openapi/README.md gives for a runner, for the committed document."""
+    """The arguments of a runner's command in openapi/README.md, for the committed document."""
     (command,) = re.findall(rf"^{runner} (.*)$", DOCUMENT.with_name("README.md").read_text(), re.MULTILINE)
     return [str(DOCUMENT) if word == "openapi/openapi.json" else word for word in command.split()]
 
 
 def check_answers(server, printed):
-    """A client has read from the answers what the server says without it."""
+    """Checks that a client's results equal the server's responses."""
     model = "/v1/models/nyc-weather"
     window = json.loads(WINDOW.read_bytes())
     predicted = server.post(f"{model}:predict", json=window).json()
@@ -62,7 +62,7 @@ def check_answers(server, printed):
 
 
 def test_the_python_client(server, tmp_path):
-    """The client of openapi-python-client and a program that uses it have sound types, and work."""
+    """The generated Python client and a program with it pass the type checker and run."""
     generator = TOOLS / "bin" / "openapi-python-client"
     if not generator.exists():
         pytest.skip("openapi-python-client is missing: make test installs it")
@@ -76,7 +76,7 @@ def test_the_python_client(server, tmp_path):
 
 
 def test_the_typescript_client(server, tmp_path):
-    """The types of openapi-typescript and a program that uses them with openapi-fetch are sound, and work."""
+    """The types of openapi-typescript and a program with openapi-fetch pass the type checker and run."""
     modules = TOOLS / "node_modules"
     if not modules.exists():
         pytest.skip("node or its packages are missing: make test installs these where there is npm")
@@ -90,7 +90,7 @@ def test_the_typescript_client(server, tmp_path):
 
 
 def inferred(server):
-    """What the server says without a client of the Open Inference Protocol: a forecast, contributions, an error."""
+    """Results without a client of the Open Inference Protocol: a forecast, contributions and an error."""
     window = json.loads(WINDOW.read_bytes())
     explained = server.post("/v1/models/nyc-weather:explain", json=window).json()
     contributions = [list(explained["explanations"][0]["contributions"].values())]
@@ -99,13 +99,13 @@ def inferred(server):
 
 @pytest.mark.parametrize("package", EXISTING)
 def test_a_client_of_the_open_inference_protocol(server, package):
-    """The client of Triton and that of KServe ask for health, forecasts and explanations, in JSON and in bytes."""
+    """Triton's and KServe's clients request health, forecasts and explanations, in JSON and binary."""
     python = TOOLS / "bin" / "python"
     if not python.exists() or subprocess.run([python, "-c", f"import {package}"], capture_output=True).returncode:
         pytest.skip(f"{package} is missing: make test installs it")
     printed = json.loads(run(HERE, python, f"{package}_program.py", str(server.base_url), "nyc-weather", WINDOW))
     predictions, contributions, refusal = inferred(server)
-    near = [pytest.approx(predictions[0], rel=1e-6)]  # a forecast alone, and the end of an explained path
+    near = [pytest.approx(predictions[0], rel=1e-6)]  # only a forecast, and the end of an explained path
     for form in ("json", "binary"):
         assert printed[form]["contributions"] == contributions
         assert printed[form]["predictions"] == near

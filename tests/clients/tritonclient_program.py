@@ -1,4 +1,4 @@
-"""What a user of Triton's client writes: python tritonclient_program.py URL MODEL WINDOW.json."""
+"""A program with Triton's client: python tritonclient_program.py URL MODEL WINDOW.json."""
 
 from __future__ import annotations
 

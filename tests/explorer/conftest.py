@@ -1,4 +1,4 @@
-"""`kanscope serve` in a process of its own, and the browser that its users look with."""
+"""`kanscope serve` in its own process, and a browser."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from waiting import poll
 from kanmodel.checkpoint import save_checkpoint
 from service.models.repository import BUNDLED
 
-OPTIONS = ["--no-sandbox"]  # which a container's root can't have
+OPTIONS = ["--no-sandbox"]  # the sandbox is not available to root in a container
 
-PATIENCE = 120_000  # ms: a machine that is busy with other things is no failure
+PATIENCE = 120_000  # ms, generous for a busy machine
 expect.set_options(timeout=PATIENCE)
 
 Serve = Callable[..., AbstractContextManager[httpx2.Client]]
 
 
-@pytest.fixture(scope="module")  # playwright holds an event loop, beside which other tests could run none of their own
+@pytest.fixture(scope="module")  # its event loop would block other tests
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.skip(MISSING)
@@ -38,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
-    """Starts the command with settings by their variables, such as ``KANSCOPE_KEYS="…"``."""
+    """Starts the command with environment variables for settings, such as ``KANSCOPE_KEYS="…"``."""
 
     @contextmanager
     def serve(*arguments: object, **variables: str) -> Iterator[httpx2.Client]:
@@ -51,7 +51,7 @@ def serve(tmp_path_factory: pytest.TempPathFactory) -> Serve:
 
 @pytest.fixture(scope="session")
 def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
-    """Serves the bundled model, and one of each other shape."""
+    """Serves the bundled model and one of each other shape."""
     folder = tmp_path_factory.mktemp("models")
     bundled = BUNDLED / "nyc-weather.safetensors"
     (folder / bundled.name).write_bytes(bundled.read_bytes())
@@ -65,15 +65,15 @@ def server(serve: Serve, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
 
 @dataclass
 class Tab:
-    """A page of the explorer, and what went wrong in it."""
+    """A page of the explorer, and its errors."""
 
     page: Page
     base: str
     problems: list[str] = field(default_factory=list)
 
     def show(self, hash: str) -> Page:
-        """Loads a view and waits until it is there."""
-        self.page.goto("about:blank")  # from one view to another would load nothing
+        """Loads a view and waits until it is shown."""
+        self.page.goto("about:blank")  # a change of the fragment alone loads nothing
         self.page.goto(f"{self.base}/explorer/#/{hash}")
         self.page.locator("main[aria-busy=false]").wait_for()
         return self.page
@@ -81,7 +81,7 @@ class Tab:
 
 @pytest.fixture
 def open_tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
-    """Opens the explorer of a server in a browser of its own."""
+    """Opens the explorer of a server in its own browser context."""
     contexts: list[BrowserContext] = []
 
     def open_tab(server: httpx2.Client, prefix: str = "", **options: Any) -> Tab:
@@ -97,5 +97,5 @@ def open_tab(browser: Browser) -> Iterator[Callable[..., Tab]]:
     yield open_tab
     for context in contexts:
         for page in context.pages:
-            page.unroute_all(behavior="ignoreErrors")  # what is on its way when a test ends concerns nobody
+            page.unroute_all(behavior="ignoreErrors")  # requests in flight at the end of a test are ignored
         context.close()

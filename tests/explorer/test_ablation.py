@@ -1,4 +1,4 @@
-"""Edges are removed by hand and put back, and what that costs follows, for this forecast too."""
+"""Edges can be removed and restored by hand; the cost and the forecast follow."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def graph_of(server, **rule):
 
 
 def shows(page, graph):
-    """Picture, figures and table are those of a graph."""
+    """Picture, figures and table agree with a graph."""
     kept = graph["edges"]["kept"]
     expect(page.locator("g.edge[data-kind=edge][data-kept=true]")).to_have_count(kept)
     expect(figure(page, "edges")).to_have_text(str(kept))
@@ -29,7 +29,7 @@ def shows(page, graph):
 
 
 def test_an_edge_is_removed_by_a_click_and_put_back(server, open_tab):
-    """In the mode for it a click removes, the cost follows, the address keeps it; without, a click opens the edge."""
+    """In remove mode a click removes an edge, updates the cost and the address; otherwise it opens the edge."""
     tab = open_tab(server)
     page = tab.show("network?model=nyc-weather")
     page.get_by_label("removes it").check()
@@ -58,7 +58,7 @@ def test_an_edge_is_removed_by_a_click_and_put_back(server, open_tab):
 
 
 def test_edges_are_removed_with_the_keyboard_alone(server, open_tab):
-    """From the table, where the next button has the focus, and in the picture; all are put back at once."""
+    """From the table, where focus moves to the next button, and in the picture; one button restores all."""
     tab = open_tab(server)
     page = tab.show("network?model=nyc-weather&fidelity=1&click=remove")
     buttons = page.get_by_role("region", name="Edges").get_by_role("button", name=re.compile("^Remove "))
@@ -84,7 +84,7 @@ def test_edges_are_removed_with_the_keyboard_alone(server, open_tab):
 
 
 def test_edges_are_removed_faster_than_the_page_follows(server, open_tab):
-    """Clicks in a row remove each what they are on, though no answer has come between them."""
+    """Consecutive clicks each remove their edge, even before a response has arrived."""
     tab = open_tab(server)
     page = tab.show("network?model=nyc-weather&fidelity=1")
     page.locator("main tbody button").evaluate_all("(all) => all.slice(3, 6).forEach((one) => one.click())")
@@ -95,7 +95,7 @@ def test_edges_are_removed_faster_than_the_page_follows(server, open_tab):
 
 
 def test_the_forecast_that_is_shown_follows(server, open_tab):
-    """Of the window of the address: by the full model, and by what is left, as :ablate says; also after a change."""
+    """The forecasts by the full and the pruned model are those of :ablate, also after the window changes."""
     tab = open_tab(server)
     page = tab.show("network?model=nyc-weather&window=ref:5&without=head:0:7:3")
     window = server.get(f"{MODEL}/reference/5").json()["instance"]
@@ -121,7 +121,7 @@ def test_the_forecast_that_is_shown_follows(server, open_tab):
 
 
 def test_removed_edges_stay_where_they_mean_the_same(server, open_tab):
-    """Another output of the same network keeps them, another network does not; one that is none is told."""
+    """Another output of the same network keeps the edges, another network does not; unknown edges are reported."""
     tab = open_tab(server)
     page = tab.show("network?model=two&without=head:0:1:2")
     expect(page.get_by_role("list", name="Edges removed by hand")).to_contain_text("lstm 1 → head 1:2")

@@ -1,4 +1,4 @@
-"""What people see and do in the explorer, in a real browser, beside what the API says."""
+"""The explorer in a real browser agrees with the API."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def explain(server, instance, **options):
 @pytest.mark.parametrize("look", ["desk", "dark", "phone"])
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_loads_without_an_error(server, open_tab, view, look):
-    """The console stays empty, on a phone nothing but a scrolled region is wider than the screen, and axe is content.
+    """No view logs an error; on a phone only scrolled regions are wider than the screen; axe finds no violation.
 
-    Names, roles, contrasts and regions are as assistive technology needs them.
+    axe checks names, roles, contrasts and landmarks for assistive technology.
     """
     if not AXE.exists():
         pytest.skip("axe-core is missing: make test installs it where there is npm")
@@ -59,7 +59,7 @@ def test_every_view_loads_without_an_error(server, open_tab, view, look):
     page.screenshot(path=SCREENSHOTS / f"{view}-{look}.png", full_page=True)
     assert page.evaluate("document.documentElement.scrollWidth") <= page.viewport_size["width"]
     assert tab.problems == []
-    if look == "phone" and not THOROUGH:  # the same document as on a desk
+    if look == "phone" and not THOROUGH:  # the same document as on a desktop
         return
     page.evaluate(AXE.read_text(encoding="utf-8"))
     found = page.evaluate("() => axe.run()")["violations"]
@@ -70,7 +70,7 @@ def test_every_view_loads_without_an_error(server, open_tab, view, look):
 @pytest.mark.parametrize("view", VIEWS)
 @pytest.mark.parametrize("model", ["front", "head"])
 def test_every_shape_of_model_shows(server, open_tab, model, view):
-    """Models with a front, product nodes and several outputs, and without an LSTM, load in every view as well."""
+    """Models with a front, product nodes, several outputs or no LSTM load in every view."""
     tab = open_tab(server)
     page = tab.show(f"{view}?model={model}")
     expect(page.locator("h1")).to_have_text(view.capitalize())
@@ -78,7 +78,7 @@ def test_every_shape_of_model_shows(server, open_tab, model, view):
 
 
 def test_without_an_address_the_network_of_the_first_model_shows(server, open_tab):
-    """/explorer alone is enough."""
+    """/explorer opens the first model's network."""
     tab = open_tab(server)
     tab.page.goto(f"{tab.base}/explorer")
     expect(tab.page.locator("h1")).to_have_text("Network")
@@ -86,7 +86,7 @@ def test_without_an_address_the_network_of_the_first_model_shows(server, open_ta
 
 
 def test_the_slider_prunes_as_the_api_does(server, open_tab):
-    """Its moves change the edges of the picture and the figures to what the API says of the same rule."""
+    """Moving the slider changes the picture's edges and the figures to those of the API for the same rule."""
     page = open_tab(server).show("network?model=nyc-weather")
     before = kept_edges(page).count()
     page.locator("#prune").focus()
@@ -105,7 +105,7 @@ def test_the_slider_prunes_as_the_api_does(server, open_tab):
 
 
 def test_pruning_by_a_threshold_is_the_api_s(server, open_tab):
-    """The other half of the slider sends the threshold of edges."""
+    """The other mode of the slider sends the threshold of edges."""
     page = open_tab(server).show("network?model=nyc-weather")
     page.get_by_label("threshold", exact=True).check()
     graph = server.get(f"{MODEL}/topology", params={"edge_threshold": 0.03}).json()["graph"]
@@ -114,7 +114,7 @@ def test_pruning_by_a_threshold_is_the_api_s(server, open_tab):
 
 
 def test_pruned_parts_can_be_shown(server, open_tab):
-    """Folded they are counted, shown they stand there."""
+    """Pruned parts are counted when folded and drawn when shown."""
     page = open_tab(server).show("network?model=nyc-weather")
     total = server.get(f"{MODEL}/topology").json()["graph"]["edges"]["total"]
     expect(page.locator("g.folded").first).to_contain_text("more")
@@ -122,8 +122,8 @@ def test_pruned_parts_can_be_shown(server, open_tab):
     expect(page.locator("g.edge[data-kind=edge]")).to_have_count(total)
 
 
-def test_pointing_at_an_edge_tells_what_it_is_worth(server, open_tab):
-    """Name, contribution with its interval, and score, as the API has them."""
+def test_hovering_over_an_edge_shows_its_figures(server, open_tab):
+    """The hint has the edge's name, contribution with interval, and score from the API."""
     page = open_tab(server).show("network?model=nyc-weather")
     edges = server.get(f"{MODEL}/topology").json()["edges"]
     edge = next(edge for edge in edges if edge["source"] == "lstm:7" and edge["target"] == "head:1:3")
@@ -136,7 +136,7 @@ def test_pointing_at_an_edge_tells_what_it_is_worth(server, open_tab):
 
 
 def test_an_edge_opens_with_the_curve_of_the_api(server, open_tab):
-    """A click leads to its function: the line drawn goes through the values of the JSON."""
+    """A click opens the function, and its line passes through the values of the API."""
     tab = open_tab(server)
     page = tab.show("network?model=nyc-weather")
     page.locator('g.edge[data-source="lstm:7"][data-target="head:1:3"] .box').click()
@@ -153,7 +153,7 @@ def test_an_edge_opens_with_the_curve_of_the_api(server, open_tab):
 
 
 def test_the_bars_of_a_waterfall_lead_from_the_baseline_to_the_forecast(server, open_tab):
-    """Each begins where the one before ends, and the last ends at the forecast of the API."""
+    """Each bar starts where the previous one ends, and the last ends at the API's forecast."""
     page = open_tab(server).show("forecast?model=nyc-weather&window=ref:100&bars=features")
     window = server.get(f"{MODEL}/reference/100").json()["instance"]
     answer = explain(server, window)
@@ -178,7 +178,7 @@ def test_the_bars_of_a_waterfall_lead_from_the_baseline_to_the_forecast(server, 
 
 
 def test_the_heat_map_and_the_flow_are_those_of_the_forecast(server, open_tab):
-    """There is a cell for each feature and step, and at every node incoming and outgoing contributions are equal."""
+    """The map has a cell per feature and step, and at every node incoming and outgoing contributions are equal."""
     page = open_tab(server).show("forecast?model=nyc-weather&window=ref:7")
     answer = explain(server, server.get(f"{MODEL}/reference/7").json()["instance"], detail="flow")
     expect(page.locator('svg[aria-label^="Contribution of each feature"] rect')).to_have_count(24 * 20)
@@ -202,7 +202,7 @@ def test_the_heat_map_and_the_flow_are_those_of_the_forecast(server, open_tab):
 
 
 def test_a_pasted_window_is_explained(server, open_tab):
-    """JSON as :predict takes it; its address then restores it, in another browser too."""
+    """JSON in the form of :predict is accepted, and its address restores it in another browser."""
     tab = open_tab(server)
     page = tab.show("forecast?model=nyc-weather")
     page.get_by_label("your own").check()
@@ -219,7 +219,7 @@ def test_a_pasted_window_is_explained(server, open_tab):
 
 @pytest.mark.parametrize("way", ["choose", "drop"])
 def test_a_csv_file_is_explained(server, open_tab, tmp_path, way):
-    """Its header names the features, in any order and among others; its last rows are the window."""
+    """The header names the features, in any order and among other columns; the last rows are the window."""
     page = open_tab(server).show("forecast?model=nyc-weather")
     names = [feature["name"] for feature in server.get(MODEL).json()["features"]]
     with (tmp_path / "rows.csv").open("w", newline="") as file:
@@ -242,8 +242,8 @@ def test_a_csv_file_is_explained(server, open_tab, tmp_path, way):
     expect(figure(page, "forecast")).to_have_text(f"{explain(server, window_of(server))['prediction']:.3g} K")
 
 
-def test_what_is_no_window_says_why(server, open_tab):
-    """One text after the other is refused with its own reason, and the view stays."""
+def test_an_invalid_window_has_its_reason(server, open_tab):
+    """Each invalid text is refused with its own reason, and the view stays."""
     page = open_tab(server).show("forecast?model=nyc-weather")
     page.get_by_label("your own").check()
     for text, problem in (
@@ -260,7 +260,7 @@ def test_what_is_no_window_says_why(server, open_tab):
 
 
 def test_the_features_can_be_sorted(server, open_tab):
-    """A head sorts by its column, twice the other way, and the address keeps it."""
+    """A click on a header sorts by its column, a second one in reverse, and the address keeps it."""
     page = open_tab(server).show("features?model=nyc-weather")
     features = server.get(f"{MODEL}/attributions").json()["features"]
 
@@ -279,8 +279,8 @@ def test_the_features_can_be_sorted(server, open_tab):
     expect(page.locator("[aria-sort=ascending]")).to_contain_text("Error when shuffled")
 
 
-def test_each_finding_of_the_report_leads_to_where_it_shows(server, open_tab):
-    """All findings stand there in the words of the API, and each has a link to a view that loads."""
+def test_each_finding_of_the_report_has_a_link(server, open_tab):
+    """All findings are shown in the words of the API, each with a link to a view that loads."""
     tab = open_tab(server)
     page = tab.show("report?model=nyc-weather")
     findings = server.get(f"{MODEL}/report").json()["findings"]
@@ -307,7 +307,7 @@ def test_each_finding_of_the_report_leads_to_where_it_shows(server, open_tab):
     ],
 )
 def test_an_address_restores_its_view(server, open_tab, hash, selector):
-    """What one browser shows, another shows at the same address, and it is another thing than without the values."""
+    """The same address shows the same view in another browser, and its parameters matter."""
     first = open_tab(server).show(hash)
     second = open_tab(server)
     second.page.goto(first.url)
@@ -318,8 +318,8 @@ def test_an_address_restores_its_view(server, open_tab, hash, selector):
     assert open_tab(server).show(f"{view}?model=nyc-weather").locator(selector).all_text_contents() != shown
 
 
-def test_going_back_leads_to_the_view_before(server, open_tab):
-    """The views stand in the history."""
+def test_back_opens_the_previous_view(server, open_tab):
+    """Each view has an entry in the browser's history."""
     page = open_tab(server).show("network?model=nyc-weather")
     page.get_by_role("link", name="Features").click()
     expect(page.locator("h1")).to_have_text("Features")
@@ -328,9 +328,9 @@ def test_going_back_leads_to_the_view_before(server, open_tab):
 
 
 def test_the_keyboard_alone_reaches_everything(server, open_tab):
-    """Tab stops at every control, and once at the picture, where arrows lead to every part; Enter opens an edge.
+    """Tab stops at every control and once at the picture, where arrows reach every part; Enter opens an edge.
 
-    The buttons of the table's rows are one stop too, and each stop has a name and a mark.
+    The buttons of the table's rows are a single stop too, and each stop has a name and a focus ring.
     """
     page = open_tab(server).show("network?model=nyc-weather")
     reached = []
@@ -386,7 +386,7 @@ def test_the_keyboard_alone_reaches_everything(server, open_tab):
 
 
 def test_the_command_that_is_copied_gives_the_same(server, open_tab):
-    """It is the request behind the view."""
+    """The copied command is the request of the view."""
     tab = open_tab(server, permissions=["clipboard-read", "clipboard-write"])
     page = tab.show("forecast?model=nyc-weather&window=ref:3")
     page.get_by_role("button", name="Copy as curl").click()
@@ -408,7 +408,7 @@ def test_the_command_that_is_copied_gives_the_same(server, open_tab):
     ],
 )
 def test_the_data_of_a_view_can_be_saved(server, open_tab, view, path, n_rows):
-    """As JSON it is the API's answer, as CSV a table of it."""
+    """JSON is the API's response, CSV a table of it."""
     page = open_tab(server).show(f"{view}?model=nyc-weather")
     answer = server.get(MODEL + path).json()
     saved = {}
@@ -423,7 +423,7 @@ def test_the_data_of_a_view_can_be_saved(server, open_tab, view, path, n_rows):
 
 
 def test_the_picture_of_a_view_can_be_saved(server, open_tab):
-    """It is the one that the API draws."""
+    """The saved picture is that of the API."""
     page = open_tab(server).show("network?model=nyc-weather")
     with page.expect_download() as download:
         page.get_by_role("button", name="SVG").click()
@@ -432,8 +432,8 @@ def test_the_picture_of_a_view_can_be_saved(server, open_tab):
     ElementTree.fromstring(saved)
 
 
-def test_a_wrong_address_says_what_is_wrong(server, open_tab):
-    """In the words of the service, and with a way on."""
+def test_a_wrong_address_has_an_error(server, open_tab):
+    """The error is that of the service, with a link to continue."""
     page = open_tab(server).show("network?model=nothing")
     expect(page.get_by_role("alert")).to_contain_text("nothing")
     page = open_tab(server).show("edge?model=nyc-weather&edge=head/9/9/9")

@@ -1,4 +1,4 @@
-"""Groups of features in the explorer: those of the checkpoint, and those that a person makes."""
+"""Groups of features in the explorer: the checkpoint's and user-defined ones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def settled(page):
 
 
 def groups_of(page):
-    """What the address says of groups."""
+    """The groups in the address."""
     return parse_qs(page.url.partition("?")[2]).get("groups", [None])[0]
 
 
@@ -31,7 +31,7 @@ def rows_of(page):
 
 
 def bars_of(page):
-    """The names of the waterfall's bars and how much each adds, in their order."""
+    """The names of the waterfall's bars and their contributions, in order."""
     labels = page.locator("figure rect[aria-label*=', to ']").evaluate_all("bars => bars.map(bar => bar.ariaLabel)")
     return {label.rpartition(": ")[0]: label.rpartition(": ")[2].partition(" K")[0] for label in labels}
 
@@ -41,7 +41,7 @@ def shorten(value):
 
 
 def test_the_features_view_shows_the_groups_of_the_checkpoint(server, open_tab):
-    """Each with its features, verdict and share, as the API has them; no feature that is in none is among them."""
+    """Each with its features, verdict and share from the API; ungrouped features are not among them."""
     tab = open_tab(server)
     page = tab.show("features?model=nyc-weather")
     answer = server.get(f"{MODEL}/attributions").json()
@@ -58,7 +58,7 @@ def test_the_features_view_shows_the_groups_of_the_checkpoint(server, open_tab):
 
 
 def test_a_feature_chooses_its_group(server, open_tab):
-    """A new group or another takes it, and the figures are those of the API for these groups."""
+    """A feature can be moved to a new or another group, and the figures are those of the API for these groups."""
     tab = open_tab(server)
     page = tab.show("features?model=nyc-weather")
     page.get_by_label("Group of temp_c").select_option("a new group …")
@@ -73,7 +73,7 @@ def test_a_feature_chooses_its_group(server, open_tab):
     page.get_by_label("Group of hour_sin").select_option("none")
     expect(page.locator("tr[data-group=hour] .members")).to_have_text("hour_cos")
     page.get_by_label("Group of hour_cos").select_option("temperature")
-    expect(page.locator("tr[data-group=hour]")).to_have_count(0)  # a group without features is none
+    expect(page.locator("tr[data-group=hour]")).to_have_count(0)  # a group without features does not exist
     settled(page)
     groups = json.loads(groups_of(page))
     assert groups["temperature"] == ["temp_c", "dewp_c", "hour_cos"] and set(groups) == {
@@ -86,7 +86,7 @@ def test_a_feature_chooses_its_group(server, open_tab):
 
 
 def test_groups_are_dissolved_and_brought_back(server, open_tab):
-    """One at a time, or all; the checkpoint's are those of an address without groups, and Back undoes each step."""
+    """Groups are removed one at a time or all at once; without groups in the address the checkpoint's are shown."""
     page = open_tab(server).show("features?model=nyc-weather")
     page.get_by_role("button", name="Dissolve hour").click()
     expect(page.locator("tr[data-group=hour]")).to_have_count(0)
@@ -105,7 +105,7 @@ def test_groups_are_dissolved_and_brought_back(server, open_tab):
 
 
 def test_a_name_that_a_group_cannot_have_is_refused(server, open_tab):
-    """None, and a feature's; Escape and Cancel leave everything as it was."""
+    """An empty name and a feature's name are refused; Escape and Cancel change nothing."""
     page = open_tab(server).show("features?model=nyc-weather")
     choice, dialog = page.get_by_label("Group of temp_c"), page.get_by_role("dialog")
     for leave in ("Escape", "Cancel"):
@@ -118,12 +118,12 @@ def test_a_name_that_a_group_cannot_have_is_refused(server, open_tab):
             page.keyboard.press("Escape")
         else:
             dialog.get_by_role("button", name="Cancel").click()
-        expect(choice).to_have_value("")  # the dialog is hidden before it says that it is closed
+        expect(choice).to_have_value("")  # the dialog is hidden before its close event
         assert groups_of(page) is None
 
 
 def test_the_waterfall_has_a_bar_for_each_group(server, open_tab):
-    """Its bars are the API's sums for the groups and what is in none; features, where those are wanted."""
+    """The bars are the API's sums for groups and ungrouped features, or the features if selected."""
     page = open_tab(server).show(f"forecast?model=nyc-weather&{WINDOW}")
     window = server.get(f"{MODEL}/reference/100").json()["instance"]
     answer = server.post(f"{MODEL}:explain", json={"instances": [window]}).json()["explanations"][0]
@@ -149,14 +149,14 @@ def test_the_waterfall_has_a_bar_for_each_group(server, open_tab):
 
 
 def test_nested_groups_of_an_address_count_once(server, open_tab):
-    """Only what no group holds has a bar, so that the bars sum to the forecast."""
+    """Only outermost groups have bars, so that the bars sum to the forecast."""
     groups = json.dumps({"time": ["clock", "doy_sin"], "clock": ["hour_sin", "hour_cos"]})
     page = open_tab(server).show(f"forecast?model=nyc-weather&{WINDOW}&groups={groups}")
     assert "time" in bars_of(page) and not {"clock", "hour_sin", "doy_sin"} & set(bars_of(page))
 
 
 def test_groups_stay_across_views_outputs_and_models(server, open_tab):
-    """They go with the person into the other views and outputs, and stay behind at a model of other features."""
+    """Groups are kept in other views and outputs, and dropped for a model with other features."""
     page = open_tab(server).show("features?model=two")
     page.get_by_label("Group of f0").select_option("a new group …")
     page.get_by_role("dialog").get_by_label("Name").fill("pair")
@@ -188,7 +188,7 @@ def test_groups_stay_across_views_outputs_and_models(server, open_tab):
         ('{"hour":["hour"]}', "groups.hour is a member of itself"),
     ],
 )
-def test_an_address_with_groups_that_cannot_be_says_why(server, open_tab, groups, says):
-    """In the view itself."""
+def test_an_address_with_invalid_groups_has_an_error(server, open_tab, groups, says):
+    """The error is shown in the view."""
     page = open_tab(server).show(f"forecast?model=nyc-weather&groups={groups}")
     expect(page.locator("#view [role=alert]").first).to_contain_text(says)

@@ -1,4 +1,4 @@
-"""A stranger understands the page: each term says what it means, and a first visit is shown round."""
+"""Help: each term has an explanation, and first-time visitors get a tour."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def question(page, term):
 
 
 @pytest.mark.parametrize(("view", "terms"), PLACES)
-def test_a_question_mark_says_what_the_term_means(server, open_tab, view, terms):
-    """With a click or Enter it opens beside the term, inside the window; Escape or a click elsewhere closes it."""
+def test_a_question_mark_explains_the_term(server, open_tab, view, terms):
+    """A click or Enter opens it beside the term, inside the window; Escape or a click elsewhere closes it."""
     tab = open_tab(server)
     page = tab.show(f"{view}?model=nyc-weather")
     note = page.get_by_role("note")
@@ -47,7 +47,7 @@ def test_a_question_mark_says_what_the_term_means(server, open_tab, view, terms)
 
 
 def test_a_term_is_explained_by_touch(server, open_tab):
-    """On a phone a tap opens it and another closes it, and it is no wider than the screen."""
+    """On a phone a tap opens it and another closes it, and it fits the screen."""
     page = open_tab(server, **PHONE).show("features?model=nyc-weather")
     question(page, "verdict").tap()
     note = page.get_by_role("note")
@@ -59,12 +59,12 @@ def test_a_term_is_explained_by_touch(server, open_tab):
 
 
 def as_a_person(page):
-    """A browser that does not say it is driven by a program."""
+    """A browser that does not report automation."""
     page.add_init_script("Object.defineProperty(Navigator.prototype, 'webdriver', { get: () => false })")
 
 
-def test_a_first_visit_is_shown_round_and_no_other(server, open_tab):
-    """Five steps with the keyboard alone, each at its place; never again afterwards, whoever leaves it early too."""
+def test_only_a_first_visit_gets_the_tour(server, open_tab):
+    """Five steps by keyboard alone, each beside its element; the tour is not repeated, even if left early."""
     tab = open_tab(server)
     as_a_person(tab.page)
     page = tab.show("network?model=nyc-weather")
@@ -91,8 +91,8 @@ def test_a_first_visit_is_shown_round_and_no_other(server, open_tab):
     assert tab.problems == early.problems == []
 
 
-def test_the_tour_goes_on_while_the_page_is_used(server, open_tab):
-    """A move of the slider leaves it at its step; opening another view ends it."""
+def test_the_tour_continues_while_the_page_is_used(server, open_tab):
+    """Moving the slider keeps the step; opening another view ends the tour."""
     tab = open_tab(server)
     as_a_person(tab.page)
     page = tab.show("network?model=nyc-weather")
@@ -106,8 +106,8 @@ def test_the_tour_goes_on_while_the_page_is_used(server, open_tab):
     expect(tour).to_have_count(0)
 
 
-def test_a_program_is_shown_round_only_where_it_asks(server, open_tab):
-    """Browsers under automation see no tour, unless the address or the model's card wants it."""
+def test_automated_browsers_get_the_tour_only_on_request(server, open_tab):
+    """Automated browsers see no tour unless the address or the model's card asks for it."""
     tab = open_tab(server)
     page = tab.show("network?model=nyc-weather")
     expect(page.get_by_role("dialog")).to_have_count(0)

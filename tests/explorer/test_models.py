@@ -1,4 +1,4 @@
-"""Two models side by side, a model as a formula, and a model's card: what the page shows is what the API says."""
+"""Model comparison, formulas and model cards in the explorer agree with the API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def number(text):
 
 @pytest.fixture(scope="module")
 def pair(serve, tmp_path_factory):
-    """Two versions of a model, another of the same inputs, and one of others."""
+    """Two versions of a model, one with the same inputs, and one with others."""
     folder = tmp_path_factory.mktemp("pair")
     (folder / "m").mkdir()
     for version in (1, 2):
@@ -32,8 +32,8 @@ def pair(serve, tmp_path_factory):
         yield client
 
 
-def test_two_versions_stand_side_by_side(pair, open_tab):
-    """Features and edges have two columns and their difference, those of the API; edges came, went or bend."""
+def test_two_versions_are_compared(pair, open_tab):
+    """Features and edges have two columns and a difference from the API; edges are added, removed or changed."""
     tab = open_tab(pair)
     page = tab.show("compare?model=m")
     answer = pair.get(f"{HERE}/comparison", params={"against_version": "1"}).json()
@@ -68,7 +68,7 @@ def test_two_versions_stand_side_by_side(pair, open_tab):
 
 
 def test_one_window_is_compared(pair, open_tab):
-    """Both forecasts and their difference are those of :compare, and its parts sum to it; the address keeps it."""
+    """Forecasts and difference are those of :compare, whose parts sum to it; the address keeps the choice."""
     tab = open_tab(pair)
     page = tab.show("compare?model=m&against=other/1")
     page.locator("#compared-window").fill("7")
@@ -87,16 +87,16 @@ def test_one_window_is_compared(pair, open_tab):
     assert tab.problems == []
 
 
-def test_an_edge_of_either_side_leads_to_it(pair, open_tab):
-    """The link of a column opens the function in that model."""
+def test_an_edge_of_either_side_has_a_link(pair, open_tab):
+    """The link of a column opens the function in that column's model."""
     page = open_tab(pair).show("compare?model=m")
     page.locator("tr[data-state] td:nth-child(4) a").first.click()
     expect(page.locator("h1")).to_have_text("Edge")
     expect(page.locator("#model")).to_have_value("m/1")
 
 
-def test_where_there_is_nothing_to_compare_with_it_says_so(pair, open_tab):
-    """A model whose inputs no other has gets a sentence, not an error."""
+def test_without_another_model_there_is_no_comparison(pair, open_tab):
+    """If no other model has the same inputs, a sentence says so."""
     tab = open_tab(pair)
     page = tab.show("compare?model=unlike")
     expect(page.locator("main")).to_contain_text("no other version")
@@ -104,8 +104,8 @@ def test_where_there_is_nothing_to_compare_with_it_says_so(pair, open_tab):
     assert tab.problems == []
 
 
-def test_the_slider_leads_from_one_line_to_the_network(pair, open_tab):
-    """Each stop is a formula of the API with its figures; the address keeps it, and the arrows reach all."""
+def test_the_slider_selects_a_formula(pair, open_tab):
+    """Each stop has a formula of the API with its figures; the address keeps it, and arrow keys reach all."""
     tab = open_tab(pair)
     page = tab.show("formula?model=m")
     formulas = pair.get(f"{HERE}/formula").json()["formulas"]
@@ -128,7 +128,7 @@ def test_the_slider_leads_from_one_line_to_the_network(pair, open_tab):
 
 @pytest.mark.parametrize(("name", "member"), [("Python", "python"), ("LaTeX", "latex"), ("Text", "expression")])
 def test_a_formula_is_copied(pair, open_tab, name, member):
-    """As Python, LaTeX or text it is the API's own."""
+    """The copied Python, LaTeX or text is that of the API."""
     page = open_tab(pair, permissions=["clipboard-read", "clipboard-write"]).show("formula?model=m")
     page.get_by_role("button", name=f"Copy {name}").click()
     expect(page.locator(".card .said")).to_have_text(f"copied as {name}")
@@ -146,7 +146,7 @@ MEANINGS = [
 
 @pytest.mark.parametrize("expression", MEANINGS)
 def test_a_formula_is_read_as_python_reads_it(pair, open_tab, expression):
-    """The tree that is set as mathematics has the value of the text."""
+    """The parsed tree that is typeset has the value of the Python text."""
     page = open_tab(pair).show("model?model=m")
     values = {"u1": 0.7, "u2": -1.3, "u3": 2.1, "u5": 0.4, "u7": 1.9, "u9": -0.2}
     found = page.evaluate(
@@ -167,8 +167,8 @@ def test_a_formula_is_read_as_python_reads_it(pair, open_tab, expression):
     assert found == pytest.approx(eval(expression, {"__builtins__": {}}, names | values))
 
 
-def test_the_card_tells_what_the_model_is(pair, open_tab):
-    """Its size, data, metrics and origin are those of the API, and whether it is verified."""
+def test_the_card_describes_the_model(pair, open_tab):
+    """Size, data, metrics, origin and verification are those of the API."""
     tab = open_tab(pair)
     page = tab.show("model?model=m")
     model = pair.get(HERE).json()

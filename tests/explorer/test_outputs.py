@@ -1,4 +1,4 @@
-"""All outputs of one window together in the explorer."""
+"""All outputs of one window in the explorer."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ def say(value, sign=""):
 
 
 @pytest.mark.parametrize("model", ["two", "front"])
-def test_all_outputs_of_a_window_stand_together(server, open_tab, model):
-    """Forecast, baseline and contributions of each are those of `:explain`, and its name leads to it."""
+def test_all_outputs_of_a_window_are_listed(server, open_tab, model):
+    """Forecast, baseline and contributions of each are those of `:explain`, and its name links to the output."""
     tab = open_tab(server)
     page = tab.show(f"forecast?model={model}&window=ref:5&baseline=zero")
     path = f"/v1/models/{model}"
@@ -39,7 +39,6 @@ def test_all_outputs_of_a_window_stand_together(server, open_tab, model):
 
 
 def test_a_model_of_one_output_has_no_such_list(server, open_tab):
-    """There is nothing to put together."""
     page = open_tab(server).show("forecast?model=head&window=ref:5")
     expect(page.locator(".summary")).to_be_visible()
     expect(page.get_by_text("All outputs of this window")).to_have_count(0)

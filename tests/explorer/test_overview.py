@@ -1,4 +1,4 @@
-"""A forecast is chosen by what happened: on the chart of forecasts and actual values, by its error, by its date."""
+"""A forecast can be selected on the chart of forecasts and actual values, by its error or by its date."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def heights(path):
     return np.array([pair.split(",")[1] for pair in re.findall(r"-?[\d.]+,-?[\d.]+", path)], dtype=float)
 
 
-def test_the_chart_shows_every_forecast_and_what_came(server, open_tab, windows, errors):
-    """Its two lines go through the predictions and targets of all reference windows, apart where time is left out."""
+def test_the_chart_shows_forecasts_and_targets(server, open_tab, windows, errors):
+    """The lines pass through predictions and targets of all reference windows, with gaps where time is missing."""
     tab = open_tab(server)
     page = tab.show(SHOWN)
     runs = 1 + sum(np.diff([np.datetime64(row["time"].removesuffix("Z")) for row in windows]) > np.timedelta64(3, "h"))
@@ -59,7 +59,7 @@ def test_the_chart_shows_every_forecast_and_what_came(server, open_tab, windows,
 
 
 def test_a_click_on_the_chart_explains_that_forecast(server, open_tab, windows):
-    """Pointing says when it was and how wrong; a click shows it; on a phone a tap does, on what can be scrolled."""
+    """Pointing shows its time and error; a click selects it; on a phone a tap does, and the chart scrolls."""
     for options in ({}, PHONE):
         page = open_tab(server, **options).show(SHOWN)
         expect(chart(page).locator("circle")).to_have_count(2)
@@ -79,7 +79,7 @@ def test_a_click_on_the_chart_explains_that_forecast(server, open_tab, windows):
 
 
 def test_the_keyboard_chooses_on_the_chart(server, open_tab, windows):
-    """Arrows lead from window to window and say what they are, Enter shows one."""
+    """Arrow keys move between windows and announce them, Enter selects one."""
     page = open_tab(server, **PHONE).show(SHOWN)
     chart(page).focus()
     for key in ("ArrowRight", "ArrowRight", "PageUp", "ArrowLeft"):
@@ -88,13 +88,13 @@ def test_the_keyboard_chooses_on_the_chart(server, open_tab, windows):
     expect(page.locator("#hint")).to_contain_text(windows[121]["time"].replace("T", " ").removesuffix("Z"))
     page.keyboard.press("End")
     cursor = chart(page).locator(".cursor").bounding_box()
-    assert 0 <= cursor["x"] <= 390  # which it is scrolled to
+    assert 0 <= cursor["x"] <= 390  # scrolls to the window
     page.keyboard.press("Enter")
     page.wait_for_url(re.compile("window=ref:511"))
 
 
 def test_the_largest_errors_are_listed(server, open_tab, windows, errors):
-    """Either way, too high and too low, worst first, each with a link to its explanation."""
+    """The largest errors in both directions, worst first, each with a link to its explanation."""
     page = open_tab(server).show(SHOWN)
 
     def listed():
@@ -115,8 +115,8 @@ def test_the_largest_errors_are_listed(server, open_tab, windows, errors):
     assert "baseline=zero" in page.url
 
 
-def test_the_nearest_reference_window_of_ones_own_is_named(server, open_tab):
-    """Of a pasted or changed window the nearest reference window is named with its distance, and linked."""
+def test_the_nearest_reference_window_is_named(server, open_tab):
+    """For a pasted or changed window, the nearest reference window is shown with its distance and a link."""
     page = open_tab(server).show(SHOWN)
     nearest = page.locator(".nearest")
     expect(nearest).to_be_hidden()
@@ -124,7 +124,7 @@ def test_the_nearest_reference_window_of_ones_own_is_named(server, open_tab):
     page.locator("#window").fill(WINDOW.read_text())
     page.get_by_role("button", name="Explain it").click()
     instance = json.loads(WINDOW.read_bytes())["instances"][0]
-    body = {"instances": [instance], "target": {"at_most": 100.0}}  # which it is already, so that nothing changes
+    body = {"instances": [instance], "target": {"at_most": 100.0}}  # already selected, so that nothing changes
     (found,) = server.post(f"{MODEL}:counterfactual", json=body).json()["counterfactuals"]
     assert not found["changes"]
     near = found["nearest_reference"]
@@ -135,7 +135,7 @@ def test_the_nearest_reference_window_of_ones_own_is_named(server, open_tab):
 
 
 def test_reference_windows_that_are_not_shown_leave_the_rest(serve, open_tab, tmp_path):
-    """Where a setting keeps them back there is no chart, and a window of one's own is explained all the same."""
+    """If a setting disables reference windows, there is no chart, and pasted windows are still explained."""
     model = make_model("lstm", n_reference=130)
     save_checkpoint(model, tmp_path / "m.safetensors")
     with serve(tmp_path, KANSCOPE_REFERENCE_WINDOWS="false") as client:
@@ -154,7 +154,7 @@ def test_reference_windows_that_are_not_shown_leave_the_rest(serve, open_tab, tm
 
 
 def test_models_without_targets_and_times_have_their_forecasts(serve, open_tab, tmp_path):
-    """There is a line of forecasts by number, and no list of errors."""
+    """There is a line of forecasts by index, and no list of errors."""
     save_checkpoint(make_model("head", with_targets=False), tmp_path / "m.safetensors")
     with serve(tmp_path) as client:
         tab = open_tab(client)

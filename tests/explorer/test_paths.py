@@ -1,4 +1,4 @@
-"""A network of any size: a node is found, its paths stand alone, and many edges are still read."""
+"""Large networks: a node can be found and its paths isolated, and many edges stay readable."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def functions(server, **query):
     return [edge for edge in answer["edges"] if edge["kind"] == "edge"]
 
 
-def test_the_paths_through_a_node_stand_alone(server, open_tab):
-    """A click leaves them, the address keeps them, and Escape leads back to all."""
+def test_the_paths_through_a_node_are_isolated(server, open_tab):
+    """A click hides other paths, the address keeps the choice, and Escape shows all again."""
     tab = open_tab(server)
     page = tab.show("network?model=nyc-weather")
     whole = kept_edges(page).count()
@@ -49,7 +49,7 @@ def test_the_paths_through_a_node_stand_alone(server, open_tab):
 
 
 def test_a_node_is_chosen_with_the_keyboard(server, open_tab):
-    """Enter on a node of the picture leaves its paths, where it has the focus again."""
+    """Enter on a node of the picture shows its paths, and the node keeps the focus."""
     page = open_tab(server).show("network?model=nyc-weather")
     page.locator('g.node[data-node="head:1:3"]').focus()
     page.keyboard.press("Enter")
@@ -61,7 +61,7 @@ def test_a_node_is_chosen_with_the_keyboard(server, open_tab):
     ("text", "node"), [("humid", "feature:humid_pct"), ("LSTM 3", "lstm:3"), ("head:1:0", "head:1:0")]
 )
 def test_a_node_is_found_by_its_name(server, open_tab, text, node):
-    """By the whole of it, its beginning or a part, in any case; what nothing is called is said."""
+    """A node is found by its name, a prefix or a part, in any case; no match is reported."""
     page = open_tab(server).show("network?model=nyc-weather")
     page.locator("#find").fill(text)
     page.keyboard.press("Enter")
@@ -73,8 +73,8 @@ def test_a_node_is_found_by_its_name(server, open_tab, text, node):
     expect(page.locator(".paths")).to_contain_text("No node or feature has “no such thing”")
 
 
-def test_a_feature_leads_to_every_edge_it_takes_part_in_and_back(server, open_tab):
-    """Each edge is listed with the feature's share of its input; the edge names the features, which lead back."""
+def test_a_feature_and_its_edges_are_linked(server, open_tab):
+    """Each edge is listed with the feature's share of its input, and links back to the features."""
     page = open_tab(server).show("network?model=nyc-weather&through=feature:temp_c")
     answer = server.get(f"{MODEL}/topology", params={"through": "feature:temp_c"}).json()
     profiles = {node["id"]: node.get("profile", {}) for node in answer["nodes"]}
@@ -93,8 +93,8 @@ def test_a_feature_leads_to_every_edge_it_takes_part_in_and_back(server, open_ta
     page.wait_for_url(re.compile("through=feature:hour_cos"))
 
 
-def test_a_node_that_the_rule_prunes_says_so(server, open_tab):
-    """Its paths are none, and the whole network is one click away."""
+def test_a_pruned_node_has_a_notice(server, open_tab):
+    """A pruned node has no paths, and a link shows the whole network."""
     pruned = next(
         node["id"]
         for node in server.get(f"{MODEL}/topology", params={"pruned": False}).json()["nodes"]
@@ -122,7 +122,7 @@ def many(serve, tmp_path_factory):
 
 
 def test_a_thousand_edges_are_read_and_their_curves_are_there_on_demand(many, open_tab):
-    """All are links at first; a node's have their curves; lighting those of another takes no longer than a frame."""
+    """All edges are links at first, a selected node's have curves; highlighting other paths takes at most a frame."""
     tab = open_tab(many)
     page = tab.show("network?model=many&fidelity=1")
     total = kept_edges(page).count()
@@ -137,7 +137,7 @@ def test_a_thousand_edges_are_read_and_their_curves_are_there_on_demand(many, op
       }).sort((a, b) => a - b);
       return times[Math.floor(times.length / 2)];
     }""")
-    assert slowest < 100  # ms, on a machine that does other things as well
+    assert slowest < 100  # ms, with allowance for a busy machine
     page.locator('g.node[data-node="head:1:3"] rect').first.click()
     expect(page.locator(".stage .box").first).to_be_visible()
     boxes = page.locator(".stage .box").count()

@@ -1,4 +1,4 @@
-"""The pictures and charts of the explorer: they fit, they can be saved, printed, read by touch and by keyboard."""
+"""Pictures and charts of the explorer fit the screen, and can be saved, printed, and used by touch and keyboard."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def saved(page, button):
 )
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_pictures_are_saved_as_they_look(server, open_tab, scheme):
-    """Waterfall, heat map, flow and table of features have their colours in librsvg, and a PNG of the same."""
+    """Waterfall, heat map, flow and table have their colours in librsvg, and as PNG."""
     tab = open_tab(server, color_scheme=scheme)
     page = tab.show("forecast?model=nyc-weather")
     names = ["From the baseline to the forecast", "Feature by step", "Through the network"]
@@ -48,7 +48,7 @@ def test_pictures_are_saved_as_they_look(server, open_tab, scheme):
     files["features"] = [saved(page, page.get_by_role("button", name=kind, exact=True)) for kind in ("SVG", "PNG")]
     for name, (text, png) in files.items():
         done = subprocess.run(["rsvg-convert", "--format", "png"], input=text, capture_output=True, check=True)
-        if name != "features":  # whose SVG follows its reader
+        if name != "features":  # its SVG follows the colour scheme of the reader
             assert b"var(" not in text and b"<style" not in text and b"oklab" not in text
         for file in (done.stdout, png) if name != "features" else (png,):
             with Image.open(io.BytesIO(file)) as image:
@@ -62,7 +62,7 @@ def test_pictures_are_saved_as_they_look(server, open_tab, scheme):
 
 @pytest.mark.parametrize("width", [390, 1440, 2560])
 def test_a_network_fits_its_place_and_uses_it(server, open_tab, width):
-    """All of it is in sight at first, however wide the screen; zoomed it can be moved, and fitted again."""
+    """The whole network is visible at first at any screen width; it can be zoomed, moved and fitted again."""
     page = open_tab(server, viewport={"width": width, "height": 1000}).show("network?model=nyc-weather&fidelity=1")
     picture, stage = page.locator(".stage svg"), page.locator(".stage")
 
@@ -94,8 +94,8 @@ def test_a_network_fits_its_place_and_uses_it(server, open_tab, width):
     assert box(picture) == pytest.approx(fitted, abs=1)
 
 
-def test_what_leads_to_another_output_is_not_called_pruned(server, open_tab):
-    """What is counted, listed and drawn leads to the shown output; no other output stands there."""
+def test_parts_of_other_outputs_do_not_count_as_pruned(server, open_tab):
+    """Counts, lists and pictures refer to the shown output, and no other output is drawn."""
     page = open_tab(server).show("network?model=two&output=b%2B1&fidelity=1")
     graph = server.get("/v1/models/two/topology", params={"output": "b+1", "fidelity": 1}).json()["graph"]
     listed = server.get("/v1/models/two/topology", params={"output": "b+1", "pruned": False}).json()
@@ -109,7 +109,7 @@ def test_what_leads_to_another_output_is_not_called_pruned(server, open_tab):
 
 
 def test_a_negative_r2_is_drawn_below_zero(server, open_tab):
-    """The curve of costs goes below 0 where R2 does, and what it cuts off is written."""
+    """The cost curve goes below 0 where R2 does, and clipped values are labelled."""
     page = open_tab(server).show("report?model=nyc-weather")
     heights = page.evaluate("""() => import("./charts.js").then(({ drawCost }) => {
       const curve = [1, 0.9, 0, -0.5, -40].map((r2, index) => ({ edges: 40 - 10 * index, r2 }));
@@ -120,13 +120,13 @@ def test_a_negative_r2_is_drawn_below_zero(server, open_tab):
       });
     })""")
     (ys, text), (_, cut) = heights
-    assert all(below > above + 1 for above, below in pairwise(ys))  # each further down than the last
+    assert all(below > above + 1 for above, below in pairwise(ys))  # each lower than the one before
     assert "down to" not in text and "down to −40" in cut
 
 
 @pytest.fixture(scope="module")
 def long_names(serve, tmp_path_factory):
-    """A model whose features and target have names of sixty characters."""
+    """A model whose feature and target names have sixty characters."""
     model = make_model("lstm", targets=("t" * 60,))
     features = tuple(replace(feature, name=NAME.format(n)) for n, feature in enumerate(model.config.features))
     network = Network(replace(model.config, features=features))
@@ -137,8 +137,8 @@ def long_names(serve, tmp_path_factory):
         yield client
 
 
-def test_long_names_are_told_apart_and_widen_nothing(long_names, open_tab):
-    """On a phone no view is wider than the screen, a name in a chart has both ends, and a hint has all of it."""
+def test_long_names_are_shortened(long_names, open_tab):
+    """On a phone no view is wider than the screen; chart labels keep both ends of a name, hints have all of it."""
     tab = open_tab(long_names, **PHONE)
     for view in ("network", "edge", "forecast", "features", "report"):
         page = tab.show(view)
@@ -156,7 +156,7 @@ def test_long_names_are_told_apart_and_widen_nothing(long_names, open_tab):
 
 
 def test_a_cell_of_the_heat_map_is_read_by_touch(server, open_tab):
-    """A tap says what the feature added at that step and what it was, and covers nothing of the cell."""
+    """A tap shows the feature's contribution and value at that step, beside the cell."""
     page = open_tab(server, **PHONE).show("forecast?model=nyc-weather")
     cell = page.locator('svg[aria-label^="Contribution of each feature"] rect').nth(30)
     cell.tap()
@@ -172,8 +172,8 @@ def test_a_cell_of_the_heat_map_is_read_by_touch(server, open_tab):
     )
 
 
-def test_a_hint_covers_none_of_the_part_that_it_speaks_of(server, open_tab):
-    """Wherever a node or an edge stands, its box stays in sight."""
+def test_a_hint_does_not_cover_its_part(server, open_tab):
+    """Wherever a node or an edge is, its box stays visible."""
     page = open_tab(server).show("network?model=nyc-weather")
     for part in page.locator(".stage g.node rect, .stage g.edge .box").all():
         part.dispatch_event("pointerover")
@@ -188,9 +188,9 @@ def test_a_hint_covers_none_of_the_part_that_it_speaks_of(server, open_tab):
 
 @pytest.mark.parametrize("view", ["forecast", "features", "network", "report"])
 def test_paper_is_light_and_holds_all_columns(server, open_tab, view):
-    """Printed from the dark, text is dark on white, and no region is wider than a sheet."""
+    """Printed from the dark theme, text is dark on white, and no region is wider than a page."""
     page = open_tab(server, **DARK).show(f"{view}?model=nyc-weather")
-    page.set_viewport_size({"width": 718, "height": 1000})  # A4 within usual margins
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 minus usual margins
     page.emulate_media(media="print", color_scheme="dark")
     found = page.evaluate("""() => {
       const light = (color) => color.match(/[\\d.]+/g).slice(0, 3).reduce((sum, part) => sum + Number(part), 0) / 765;

@@ -24,7 +24,7 @@ VIEWS = ["network", "edge", "forecast", "features", "formula", "compare", "model
 
 
 def hostile_model():
-    """A model with markup for the name of a feature, a unit and the target."""
+    """A model with markup in the names of a feature, a unit and the target."""
     model = make_model("lstm", targets=(HOSTILE,))
     config = model.config
     features = (replace(config.features[0], name=HOSTILE, unit=HOSTILE), *config.features[1:])
@@ -43,11 +43,11 @@ def hostile(serve, tmp_path_factory) -> Iterator[httpx2.Client]:
 
 @pytest.mark.parametrize("view", VIEWS)
 def test_names_with_markup_stay_text(hostile, open_tab, view):
-    """They stand in the view as they are, nothing of them becomes an element, and nothing runs."""
+    """Names are shown literally, no element is created from them, and nothing runs."""
     tab = open_tab(hostile)
 
     def disguise(route):
-        """The service refuses such a name for a model, so here it gets one on the way."""
+        """Replaces the model's name in responses, as the service refuses such names."""
         answer = route.fetch(url=route.request.url.replace(quote(HOSTILE, safe="()"), "m"))
         route.fulfill(response=answer, body=answer.text().replace('"m"', f'"{HOSTILE}"'))
 
@@ -65,7 +65,7 @@ def test_names_with_markup_stay_text(hostile, open_tab, view):
 
 
 def test_the_policy_keeps_foreign_code_out(hostile, open_tab):
-    """Were markup to get in, it would neither run nor load nor send."""
+    """Injected markup can neither run scripts nor load nor send anything."""
     tab = open_tab(hostile)
     page = tab.show("network")
     page.evaluate(
@@ -95,7 +95,7 @@ def test_the_policy_keeps_foreign_code_out(hostile, open_tab):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """A small model, of which everything is computed in a second."""
+    """A small model whose results take a second."""
     path = tmp_path_factory.mktemp("small")
     save_checkpoint(make_model("lstm", n_reference=130), path / "m.safetensors")
     return path
@@ -103,7 +103,7 @@ def folder(tmp_path_factory) -> Path:
 
 @contextmanager
 def proxy(target: str, prefix: str) -> Iterator[str]:
-    """An address below which a proxy serves a server, whose own paths do not have the prefix."""
+    """The address of a proxy that serves a server below a prefix."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -143,7 +143,7 @@ def proxy(target: str, prefix: str) -> Iterator[str]:
 
 
 def test_it_works_behind_a_prefix(serve, folder, open_tab):
-    """All that the page asks for lies below the path that the proxy gives it."""
+    """All requests of the page are below the proxy's prefix."""
     with (
         serve(folder, KANSCOPE_ROOT_PATH="/kanscope") as client,
         proxy(str(client.base_url).rstrip("/"), "/kanscope") as address,
@@ -158,7 +158,7 @@ def test_it_works_behind_a_prefix(serve, folder, open_tab):
 
 
 def test_a_key_is_asked_for_once(serve, folder, open_tab):
-    """A wrong one is refused, the right one is kept for the session and for no longer, and no command holds it."""
+    """A wrong key is refused, the right one is kept for the session only, and no copied command contains it."""
     with serve(folder, KANSCOPE_KEYS=f"reader explain {KEY}") as client:
         tab = open_tab(client, permissions=["clipboard-read", "clipboard-write"])
         page = tab.page

@@ -1,4 +1,4 @@
-"""What stays with a person in the explorer, and what it does while the service is slow, failing or gone."""
+"""The explorer's state across views, and its behaviour while the service is slow, failing or unreachable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def first():
 
 @pytest.fixture(scope="module")
 def several(serve, first, tmp_path_factory):
-    """A model twice, one of other features and two outputs, and a file that is none."""
+    """A model twice, one with other features and two outputs, and an invalid file."""
     folder = tmp_path_factory.mktemp("several")
     for name in ("first", "second"):
         save_checkpoint(first, folder / f"{name}.safetensors")
@@ -35,8 +35,8 @@ def settled(page):
     page.locator("main[aria-busy=false]").wait_for()
 
 
-def test_what_is_chosen_stays_across_views_outputs_and_models(several, first, open_tab):
-    """A pasted window, a baseline and a rule are there again after another tab, another output or another model."""
+def test_choices_are_kept_across_views_outputs_and_models(several, first, open_tab):
+    """A pasted window, a baseline and a rule are kept in other views, outputs and models."""
     tab = open_tab(several)
     page = tab.show("forecast?model=first&fidelity=0.9&baseline=zero")
     page.get_by_label("your own").check()
@@ -53,7 +53,7 @@ def test_what_is_chosen_stays_across_views_outputs_and_models(several, first, op
     expect(page.locator(".summary")).to_contain_text("your own window")
     expect(page.locator("[data-figure=forecast] strong")).to_have_text(given)
     expect(page.locator("#baseline")).to_have_value("zero")
-    page.locator("#model").select_option("two")  # of other features, so that the window fits it no more
+    page.locator("#model").select_option("two")  # has other features, so that the window does not fit
     expect(page.locator(".summary")).to_contain_text("reference window 0")
     expect(page.locator("#baseline")).to_have_value("zero")
     page.locator("#index-window").fill("7")
@@ -68,7 +68,7 @@ def test_what_is_chosen_stays_across_views_outputs_and_models(several, first, op
 
 
 def test_moves_of_the_slider_and_of_the_window_are_in_the_history(server, open_tab):
-    """Going back undoes each of them, and forward does them again."""
+    """Back undoes each of them, and Forward repeats it."""
     page = open_tab(server).show("network?model=nyc-weather")
     page.locator("#prune").press("ArrowLeft")
     page.wait_for_url(re.compile("fidelity="))
@@ -87,7 +87,7 @@ def test_moves_of_the_slider_and_of_the_window_are_in_the_history(server, open_t
 
 @pytest.mark.parametrize("start", ["fidelity=0.5", "threshold=0"])
 def test_every_stop_of_the_slider_changes_something(server, open_tab, start):
-    """From one end to the other each stop keeps another number of edges."""
+    """Each stop keeps a different number of edges."""
     page = open_tab(server).show(f"network?model=nyc-weather&{start}")
     page.locator("figure.chart svg").wait_for()
     settled(page)
@@ -107,13 +107,13 @@ def test_every_stop_of_the_slider_changes_something(server, open_tab, start):
     assert len(set(counts)) == len(counts)
 
 
-def test_a_move_of_the_slider_before_all_its_stops_are_known_loses_none(server, open_tab):
-    """What was asked for before the move, and is answered in part, changes nothing."""
+def test_moving_the_slider_early_keeps_its_stops(server, open_tab):
+    """While some stops are still loading, a move of the slider keeps those that are known."""
     tab = open_tab(server)
-    tab.page.route("**/topology/fidelity?*metric=forward_u*", lambda _: None)  # is never answered
+    tab.page.route("**/topology/fidelity?*metric=forward_u*", lambda _: None)  # never answered
     page = tab.show("network?model=nyc-weather")
     page.locator("figure.chart svg").wait_for()
-    page.wait_for_timeout(1500)  # in which the others are
+    page.wait_for_timeout(1500)  # has the others
     before = page.locator("#prune").get_attribute("max")
     page.locator("#prune").press("ArrowLeft")
     page.wait_for_url(re.compile("fidelity="))
@@ -121,8 +121,8 @@ def test_a_move_of_the_slider_before_all_its_stops_are_known_loses_none(server, 
     assert page.locator("#prune").get_attribute("max") == before == "19"
 
 
-def test_the_skip_link_leads_to_the_view_that_is_shown(server, open_tab):
-    """It moves the focus to the view and leaves the address."""
+def test_the_skip_link_focuses_the_view(server, open_tab):
+    """It moves the focus to the view and keeps the address."""
     page = open_tab(server).show("features?model=head")
     address = page.url
     page.keyboard.press("Tab")
@@ -136,8 +136,8 @@ def test_the_skip_link_leads_to_the_view_that_is_shown(server, open_tab):
 @pytest.mark.parametrize(
     ("model", "reason"), [("broken", "could not be loaded"), ("nothing", "nothing"), ("two/9", "9")]
 )
-def test_the_address_of_a_failed_or_unknown_model_has_a_way_on(several, open_tab, model, reason):
-    """The reason stands there, and the models that are ready can be chosen, in the card and in the list."""
+def test_the_address_of_a_failed_or_unknown_model_has_an_error(several, open_tab, model, reason):
+    """The reason is shown, and ready models can be selected in the card and in the list."""
     page = open_tab(several).show(f"features?model={model}")
     alert = page.get_by_role("alert")
     expect(alert).to_contain_text(reason)
@@ -154,8 +154,8 @@ def test_the_address_of_a_failed_or_unknown_model_has_a_way_on(several, open_tab
     expect(page.locator("#view h1")).to_have_text("Features")
 
 
-def test_it_tries_again_by_itself_and_keeps_what_was_shown(server, open_tab):
-    """A service that is not ready, or gone for a while, is asked again; the old view stays, dimmed, till then."""
+def test_failed_requests_are_retried(server, open_tab):
+    """If the service is not ready or unreachable, the page retries; meanwhile the old view is dimmed."""
     tab = open_tab(server)
     page = tab.show("network?model=nyc-weather")
     answers = ["503", "gone"]
@@ -182,8 +182,8 @@ def test_it_tries_again_by_itself_and_keeps_what_was_shown(server, open_tab):
     assert answers == []
 
 
-def test_slow_answers_are_counted_in_seconds(server, open_tab):
-    """While the service computes the page says so, and the old picture is dimmed."""
+def test_slow_requests_show_elapsed_seconds(server, open_tab):
+    """While the service computes, the page shows the seconds and dims the old picture."""
     page = open_tab(server).show("network?model=nyc-weather")
     waiting, slow = [], [True]
     page.route("**/topology?*fidelity=0.9&*", lambda route: waiting.append(route) if slow[0] else route.continue_())
@@ -198,7 +198,7 @@ def test_slow_answers_are_counted_in_seconds(server, open_tab):
 
 
 def test_no_figure_is_minus_zero(server, open_tab):
-    """Rounded to nothing, a negative number has no sign."""
+    """A negative number that rounds to zero has no sign."""
     page = open_tab(server).show("report?model=nyc-weather")
     said = page.evaluate(
         """() => import("./figures.js").then(({ fixed, percent, amount }) =>

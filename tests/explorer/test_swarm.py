@@ -1,4 +1,4 @@
-"""The contributions of all reference windows, with the shown one among them."""
+"""The contributions of all reference windows, with the selected one marked."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def strongest(windows):
 
 
 def test_every_window_has_a_dot_for_each_of_the_strongest_features(server, open_tab, windows, names):
-    """Dots stand where the API has the contributions, coloured by the value; rings are those of the window shown."""
+    """Dots are at the API's contributions, coloured by value; rings mark the window shown."""
     tab = open_tab(server)
     page = tab.show(SHOWN)
     page.locator("summary", has_text="Among all reference windows").click()
     page.wait_for_url(re.compile("swarm=open"))
     dots = swarm(page).locator("circle:not([data-ring])")
     expect(dots).to_have_count(N_ROWS * len(windows))
-    # One group of marks has one order: by the middle of its row, a dot says whose it is.
+    # Marks of one group have one order: a dot's row is the one whose middle is nearest.
     found = dots.evaluate_all(
         "all => all.map(dot => [dot.cx.baseVal.value, dot.cy.baseVal.value, dot.getAttribute('fill')])"
     )
@@ -60,8 +60,8 @@ def test_every_window_has_a_dot_for_each_of_the_strongest_features(server, open_
     assert tab.problems == []
 
 
-def test_a_dot_says_whose_it_is_and_leads_there(server, open_tab, windows, names):
-    """By pointer and by keyboard: feature, time, contribution and value, and the window at a click or Enter."""
+def test_a_dot_has_a_hint_and_a_link(server, open_tab, windows, names):
+    """By pointer and keyboard: feature, time, contribution and value; a click or Enter opens the window."""
     page = open_tab(server).show(f"{SHOWN}&swarm=open")
     place = strongest(windows)[0]
     order = np.argsort([row["contributions"][place] for row in windows], kind="stable")
@@ -94,7 +94,7 @@ def test_a_dot_says_whose_it_is_and_leads_there(server, open_tab, windows, names
 
 
 def test_the_rings_follow_a_changed_window(server, open_tab, windows, names):
-    """While a value changes the dots stay and the rings move; with another baseline there are none."""
+    """When a value changes, the rings move; with another baseline there are none."""
     page = open_tab(server).show(f"{SHOWN}&swarm=open")
     name = names[strongest(windows)[0]]
     ring = swarm(page).locator(f'[data-ring="{name}"]')

@@ -1,4 +1,4 @@
-"""The types of the explorer's modules, against those of the committed OpenAPI document."""
+"""Types of the explorer's modules, checked against the committed OpenAPI document."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def run(folder, *command):
 
 
 def test_the_modules_use_the_api_as_it_is_described(tmp_path):
-    """tsc finds no wrong type in what JSDoc says, the answers being of the types of openapi-typescript."""
+    """tsc finds no error in the JSDoc types, with responses typed by openapi-typescript."""
     if not MODULES.exists():
         pytest.skip("node or its packages are missing: make test installs these where there is npm")
     shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True, ignore=shutil.ignore_patterns("vendor"))

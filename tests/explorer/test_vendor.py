@@ -1,4 +1,4 @@
-"""The libraries that the explorer brings along."""
+"""The libraries bundled with the explorer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ README = (VENDOR / "README.md").read_text(encoding="utf-8")
 
 
 def test_each_file_is_the_one_that_was_fetched():
-    """SHA256SUMS names every file but itself and the README, with its checksum."""
+    """SHA256SUMS has every file except itself and the README, with its checksum."""
     stated = dict(line.split("  ")[::-1] for line in (VENDOR / "SHA256SUMS").read_text().splitlines())
     files = {path.name: path.read_bytes() for path in VENDOR.iterdir() if path.name not in ("README.md", "SHA256SUMS")}
     assert {name: hashlib.sha256(content).hexdigest() for name, content in files.items()} == stated
 
 
 def test_the_readme_names_version_and_licence_of_each():
-    """The versions are those that `make vendor` takes, and those that stand in the files."""
+    """The versions are those of `make vendor` and of the files."""
     wanted = json.loads(PACKAGES.read_text())["devDependencies"]
     rows = re.findall(r"^\| `(\S+)` \| (\S+) \| (\S+) \| ISC, `(\S+)` \|$", README, re.MULTILINE)
     assert {file for file, *_ in rows} == {path.name for path in VENDOR.glob("*.js")}
@@ -33,7 +33,7 @@ def test_the_readme_names_version_and_licence_of_each():
 
 
 def test_the_policy_lets_in_the_style_that_plot_writes():
-    """It is hashed as it stands in the library, for the class of the explorer's charts."""
+    """The hash of Plot's inline style, for the class of the explorer's charts, is in the policy."""
     template = (
         PLOT_STYLE.replace("plot) {", "${class}) {")
         .replace("plot text", "${class} text")

@@ -1,4 +1,4 @@
-"""What if the window were different: changed by cell, by feature and by dragging, with everything that follows."""
+"""Windows can be edited by cell, by feature and by dragging, and all results follow."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def forecast(server, window):
 
 
 def values_of(page):
-    """What the address says."""
+    """The values in the address."""
     return {name: value for name, (value,) in parse_qs(page.url.split("?")[1]).items()}
 
 
 def window_in(page, server):
-    """The window of the address."""
+    """The window in the address."""
     unpack = """([packed, model]) => import("./windows.js").then(({ unpackWindow }) => unpackWindow(packed, model))"""
     packed = values_of(page)["window"].removeprefix("z:")
     return page.evaluate(unpack, [packed, server.get(MODEL).json()])
@@ -61,7 +61,7 @@ def line_of(page, name):
 
 
 def point_of(page, name, step):
-    """Where on the screen a point of a feature's line is."""
+    """The screen position of a point on a feature's line."""
     dot = line_of(page, name).locator("circle").nth(step)
     dot.scroll_into_view_if_needed()
     box = dot.bounding_box()
@@ -69,7 +69,7 @@ def point_of(page, name, step):
 
 
 def test_a_value_is_changed_and_everything_follows(server, open_tab, window):
-    """Forecast, waterfall and heat map are those of the changed window; the address restores it, a button undoes it."""
+    """Forecast, waterfall and heat map are those of the changed window; the address restores it, a button resets it."""
     tab = open_tab(server)
     page = tab.show(SHOWN)
     page.get_by_label("Feature", exact=True).select_option("temp_c")
@@ -105,7 +105,7 @@ def test_a_value_is_changed_and_everything_follows(server, open_tab, window):
 
 
 def test_a_feature_is_shifted_and_held(server, open_tab, window, features):
-    """All its steps move by one amount, or stand at the training mean, at the oldest value or at that of a step."""
+    """All steps move by one amount, or are held at the training mean, the oldest value or that of a step."""
     page = open_tab(server).show(SHOWN)
     index = next(place for place, feature in enumerate(features) if feature["name"] == "wind_v_ms")
     page.get_by_label("Feature", exact=True).select_option("wind_v_ms")
@@ -122,7 +122,7 @@ def test_a_feature_is_shifted_and_held(server, open_tab, window, features):
     ):
         page.get_by_role("button", name="Back to the window as it was").click()
         expect(figure(page, "forecast")).to_have_text(forecast(server, window))
-        if choice != "its training mean":  # as it is in the window again
+        if choice != "its training mean":  # back to its original value
             value = window[0][index]
         held.select_option(label=held.locator("option", has_text=choice).inner_text())
         page.get_by_role("button", name="Hold").click()
@@ -132,8 +132,8 @@ def test_a_feature_is_shifted_and_held(server, open_tab, window, features):
         expect(figure(page, "forecast")).to_have_text(forecast(server, wanted))
 
 
-def test_the_changed_window_is_compared_with_what_it_was(server, open_tab, window):
-    """A button makes the window as it was the baseline: what the change adds is all that is left to explain."""
+def test_the_changed_window_is_compared_with_the_original(server, open_tab, window):
+    """A button makes the original window the baseline, so that only the change is explained."""
     page = open_tab(server).show(SHOWN)
     page.get_by_label("Feature", exact=True).select_option("hour_sin")
     page.get_by_label("Shift all its steps by").fill("-0.5")
@@ -147,8 +147,8 @@ def test_the_changed_window_is_compared_with_what_it_was(server, open_tab, windo
     assert values[0][0].startswith("hour: ")  # the group of hour_sin
 
 
-def test_what_a_window_was_does_not_go_to_another_model(server, open_tab):
-    """There a reference window of the same number may be another: the changed window goes, as one's own."""
+def test_the_reference_index_is_not_kept_for_another_model(server, open_tab):
+    """The changed window is kept for another model, as a window of its own, without its reference index."""
     page = open_tab(server).show("report?model=head")
     model = server.get("/v1/models/head").json()
     carried = page.evaluate(
@@ -160,7 +160,7 @@ def test_what_a_window_was_does_not_go_to_another_model(server, open_tab):
 
 
 def test_a_point_is_dragged_and_the_forecast_follows_at_once(server, open_tab, window, features):
-    """While the button is held the forecast is that of the point where it is, for which nothing but it is asked."""
+    """While dragging, the forecast is that of the current point, and no other request is sent."""
     tab = open_tab(server)
     page = tab.show(SHOWN)
     name = page.locator(".line").nth(3).get_attribute("aria-label").split(" ")[0]
@@ -173,7 +173,7 @@ def test_a_point_is_dragged_and_the_forecast_follows_at_once(server, open_tab, w
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x, y - 25, steps=8)
-    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")  # all have come
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")  # all arrived
     value = line_of(page, name).get_attribute("aria-valuenow")
     assert float(value) > window[22][index] + 0.1 * features[index]["std"]
     wanted = changed(window, index, [22], lambda _: float(value))
@@ -189,7 +189,7 @@ def test_a_point_is_dragged_and_the_forecast_follows_at_once(server, open_tab, w
 
 
 def test_a_point_is_dragged_by_touch(server, open_tab, window):
-    """A tap chooses a point, and its handle is dragged while the page stays where it is."""
+    """A tap selects a point, whose handle can be dragged without scrolling the page."""
     page = open_tab(server, **PHONE).show(SHOWN)
     line = page.locator(".line").first
     name = line.get_attribute("aria-label").split(" ")[0]
@@ -197,7 +197,7 @@ def test_a_point_is_dragged_by_touch(server, open_tab, window):
     page.touchscreen.tap(x, y)
     expect(line).to_have_attribute("aria-valuetext", re.compile("11 before the newest"))
     assert values_of(page)["window"] == "ref:100"
-    page.wait_for_load_state("networkidle")  # after which nothing above grows
+    page.wait_for_load_state("networkidle")  # nothing above grows after that
     x, y = point_of(page, name, 12)
     before = line.bounding_box()["y"]
     touch = page.context.new_cdp_session(page)
@@ -207,11 +207,11 @@ def test_a_point_is_dragged_by_touch(server, open_tab, window):
     page.wait_for_url(re.compile("window=z:"))
     found = np.array(window_in(page, server)) != np.array(window)
     assert found.sum() == 1 and found[12].any()
-    assert line.bounding_box()["y"] == pytest.approx(before, abs=5)  # where 22 pixels were dragged
+    assert line.bounding_box()["y"] == pytest.approx(before, abs=5)  # dragged by 22 pixels
 
 
 def test_the_keyboard_changes_cells_and_points(server, open_tab, window, features):
-    """Arrows lead through the map, Enter to the value; on a line they choose a step and move its value."""
+    """Arrow keys move through the map, Enter edits the value; on a line they select a step and change its value."""
     page = open_tab(server).show(SHOWN)
     page.get_by_role("group", name=re.compile("^Cells of feature by step")).focus()
     for key in ("ArrowDown", "ArrowLeft", "ArrowLeft"):
@@ -242,7 +242,7 @@ def test_the_keyboard_changes_cells_and_points(server, open_tab, window, feature
 
 
 def test_of_many_changes_the_last_wins(server, open_tab, window):
-    """However fast values come, what stays is the forecast of the last, in the page and in the address."""
+    """After rapid changes, the page and the address have the forecast of the last one."""
     page = open_tab(server).show(SHOWN)
     page.get_by_label("Feature", exact=True).select_option("hour_sin")
     page.get_by_label("Value", exact=True).evaluate(
@@ -261,8 +261,8 @@ def test_of_many_changes_the_last_wins(server, open_tab, window):
     np.testing.assert_allclose(window_in(page, server), wanted, rtol=1e-12)
 
 
-def test_a_change_that_can_t_be_explained_is_said_and_can_be_undone(server, open_tab, window):
-    """Nothing of the forecast before stays, the window can still be changed, and the next is shown."""
+def test_a_change_without_explanation_can_be_undone(server, open_tab, window):
+    """The old forecast disappears, and the window can still be edited."""
     page = open_tab(server).show(SHOWN)
     page.get_by_label("Feature", exact=True).select_option("temp_c")
     page.get_by_label("Value", exact=True).fill("1e30")
@@ -275,7 +275,7 @@ def test_a_change_that_can_t_be_explained_is_said_and_can_be_undone(server, open
 
 
 def test_the_curves_are_those_of_the_api(server, open_tab, window, features):
-    """Each goes through the forecasts of `:whatif`, with this window's at no shift; a click shifts the window."""
+    """Each passes through the forecasts of `:whatif`, the window's own at no shift; a click applies the shift."""
     page = open_tab(server).show(SHOWN)
     curves = page.locator(".response")
     expect(curves).to_have_count(12)
@@ -322,8 +322,8 @@ def search(page, kind, *bounds):
     page.get_by_role("button", name="Search").click()
 
 
-def test_what_must_change_is_listed_and_laid_over_the_window(server, open_tab, window):
-    """The API's answer and those of single features have forecast and distance; one can be taken as the window."""
+def test_counterfactuals_are_listed_and_drawn(server, open_tab, window):
+    """The API's results and those of single features have forecast and distance; each can become the window."""
     tab = open_tab(server)
     page = tab.show(SHOWN)
     wanted = 6.1
@@ -365,8 +365,8 @@ def test_what_must_change_is_listed_and_laid_over_the_window(server, open_tab, w
     assert tab.problems == []
 
 
-def test_the_address_restores_a_search_and_what_is_not_reached_says_so(server, open_tab, window):
-    """A target between two numbers is there again; out of reach, the best that was found is said."""
+def test_the_address_restores_a_search(server, open_tab, window):
+    """An interval is restored from the address; if it is out of reach, the best result is shown as such."""
     page = open_tab(server).show(SHOWN)
     search(page, "between", -1, -0.5)
     best = counterfactual(server, window, target={"between": [-1.0, -0.5]})
@@ -389,7 +389,7 @@ def test_the_address_restores_a_search_and_what_is_not_reached_says_so(server, o
 
 
 def test_answers_follow_the_window(server, open_tab, window):
-    """What was found for one window is not shown for another."""
+    """Results for one window are not shown for another."""
     page = open_tab(server).show(f"{SHOWN}&target=at_least:6.1&most=1")
     expect(page.locator("tr[data-answer]").first).to_be_visible()
     page.get_by_role("button", name="Next window").click()

@@ -1,4 +1,4 @@
-"""Many windows of one's own in one file become a table of their contributions."""
+"""A file with many windows becomes a table of contributions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rows_of(n, seed=0):
 
 
 def csv_of(rows, **more):
-    """A table with columns that are no features before those that are."""
+    """A table in which other columns precede the features."""
     lines = [[*more, *NAMES], *([*(values[n] for values in more.values()), *row] for n, row in enumerate(rows))]
     return "\n".join(",".join(map(str, line)) for line in lines)
 
@@ -65,7 +65,7 @@ def agrees(table, explanations):
 
 
 def test_windows_that_slide_over_a_table_become_rows(small, open_tab):
-    """Each row that ends a window has its contributions, beside the columns of the file that are no features."""
+    """Each row that ends a window has its contributions and the other columns of the file."""
     tab = open_tab(small)
     page = tab.show("forecast?model=small&baseline=zero")
     rows = rows_of(50)
@@ -89,7 +89,7 @@ def test_windows_that_slide_over_a_table_become_rows(small, open_tab):
 
 
 def test_several_windows_in_json_become_rows(small, open_tab):
-    """One can't be chosen to be shown, which is said, but all can be explained, with the groups of the address."""
+    """Several windows cannot be shown but can be explained together, with the groups of the address."""
     page = open_tab(small).show('forecast?model=small&groups={"pair":["f0","f3"]}')
     windows = [rows_of(LOOKBACK, seed) for seed in range(3)]
     give(page, json.dumps({"instances": windows}))
@@ -107,7 +107,7 @@ def test_several_windows_in_json_become_rows(small, open_tab):
 
 
 def test_rows_that_are_wrong_are_named(small, open_tab):
-    """No window has a row with a value that is not a number; what the service refuses is named by its row."""
+    """Windows with a non-numeric value are excluded; windows that the service refuses are named by their row."""
     page = open_tab(small).show("forecast?model=small")
     rows = rows_of(60)
     rows[9][2] = "n/a"
@@ -124,8 +124,8 @@ def test_rows_that_are_wrong_are_named(small, open_tab):
     assert len(saved(page)) == 32
 
 
-def test_a_long_table_tells_its_progress_and_is_cancelled(small, open_tab):
-    """While the service computes the bar grows; after Cancel nothing more is asked, and what is there can be saved."""
+def test_a_long_table_shows_progress_and_can_be_cancelled(small, open_tab):
+    """The progress bar grows; after Cancel no request is sent, and existing rows can be saved."""
     tab = open_tab(small)
     page = tab.show("forecast?model=small")
     give(page, csv_of(rows_of(200)))

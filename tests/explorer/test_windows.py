@@ -1,4 +1,4 @@
-"""Windows of one's own in the explorer: what is read, what is refused, and what is warned of."""
+"""User-supplied windows in the explorer: formats, errors and warnings."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def give(page, text):
 
 
 def forms_of(window, names):
-    """The same window as people have it."""
+    """The same window in the usual formats."""
     records = [dict(zip(names, row, strict=True)) for row in window]
     columns = {name: [row[index] for row in window] for index, name in enumerate(names)}
     yield "instances", json.dumps({"instances": [window]})
@@ -50,8 +50,8 @@ def forms_of(window, names):
         yield f"a table with {mark!r} and 1{comma}5", "\ufeff" + text
 
 
-def test_a_window_is_read_in_every_form_that_people_have(server, open_tab, window, names):
-    """JSON as the API and as pandas write it, and tables with commas, semicolons or tabs, give the same numbers."""
+def test_a_window_is_read_in_every_usual_format(server, open_tab, window, names):
+    """JSON as in the API and in pandas, and tables with commas, semicolons or tabs, give the same numbers."""
     page = open_tab(server).show("report?model=nyc-weather")
     model = server.get(MODEL).json()
     read = """([text, model]) => import("./windows.js").then(({ readWindow }) => readWindow(text, model))"""
@@ -59,8 +59,8 @@ def test_a_window_is_read_in_every_form_that_people_have(server, open_tab, windo
         assert page.evaluate(read, [text, model]) == window, name
 
 
-def test_what_is_not_one_window_is_refused_with_the_reason(server, open_tab, window, names):
-    """Several windows, too few rows, missing columns and other than numbers are each named."""
+def test_an_invalid_window_is_refused_with_its_reason(server, open_tab, window, names):
+    """Several windows, too few rows, missing columns and non-numeric values each have their reason."""
     page = open_tab(server).show("report?model=nyc-weather")
     model = server.get(MODEL).json()
     read = """([text, model]) => import("./windows.js").then(({ readWindow }) => readWindow(text, model))
@@ -84,7 +84,7 @@ def test_what_is_not_one_window_is_refused_with_the_reason(server, open_tab, win
 
 
 def test_a_rejected_window_leaves_nothing_of_the_one_before(server, open_tab, window):
-    """No forecast stays under it, nothing can be exported, and the next good window is shown again."""
+    """The old forecast disappears, nothing can be exported, and the next valid window is shown."""
     tab = open_tab(server, permissions=["clipboard-read", "clipboard-write"])
     page = tab.show("forecast?model=nyc-weather")
     give(page, json.dumps(window))
@@ -101,8 +101,8 @@ def test_a_rejected_window_leaves_nothing_of_the_one_before(server, open_tab, wi
     assert tab.problems == []
 
 
-def test_values_beyond_the_training_are_warned_of_and_absurd_ones_refused(server, open_tab, window):
-    """526 °C has its warning beside the forecast; of 1e30 no explanation is shown, and the reason is."""
+def test_values_outside_the_training_range_give_a_warning_or_an_error(server, open_tab, window):
+    """526 °C has a warning beside the forecast; 1e30 has no explanation, and the reason is shown."""
     page = open_tab(server).show("forecast?model=nyc-weather")
     expect(page.locator(".warnings")).to_be_hidden()
     hot = [[*row] for row in window]
@@ -118,7 +118,7 @@ def test_values_beyond_the_training_are_warned_of_and_absurd_ones_refused(server
 
 
 def test_two_windows_are_compared(server, open_tab, window):
-    """With another window as the baseline the waterfall leads from its forecast to this one's, and both are drawn."""
+    """With another window as the baseline, the waterfall runs from its forecast to this one's; both are drawn."""
     page = open_tab(server).show("forecast?model=nyc-weather&window=ref:100")
     page.locator("#baseline").select_option("window")
     expect(page.locator(".summary")).to_contain_text("compared with reference window 100")
@@ -139,7 +139,7 @@ def test_two_windows_are_compared(server, open_tab, window):
 
 
 def test_a_window_is_chosen_by_its_date(server, open_tab):
-    """A day leads to its first reference window, as the times of all of them say."""
+    """A date selects its first reference window."""
     page = open_tab(server).show("forecast?model=nyc-weather")
     times = [server.get(f"{MODEL}/reference/{index}").json()["time"] for index in (0, 200, 511)]
     day = times[1][:10]

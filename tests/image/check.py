@@ -1,4 +1,4 @@
-"""Runs the image that build.sh made as its user, on a read-only root without a shell, and asks it four questions.
+"""Runs the image of build.sh as its user, on a read-only root without a shell, and sends it four requests.
 
 usage: check.py STORE
 """
@@ -21,12 +21,16 @@ from typing import Any
 
 IMAGE = "localhost/kanscope:test"
 USER = "10001"
-LAYERS = ("Debian and Python", "torch and the other dependencies", "Kanscope")  # a COPY each, at the Dockerfile's end
+LAYERS = (
+    "Debian and Python",
+    "torch and the other dependencies",
+    "Kanscope",
+)  # one COPY each, at the end of the Dockerfile
 MAX_BYTES = 1_250_000_000
 WINDOW = Path(__file__).parent.parent / "examples" / "window.json"
 MODEL = "/v1/models/nyc-weather"
 
-# A process namespace makes the server process 1, as in a container; its root is read-only, and its shell is no program.
+# In a process namespace the server is process 1, as in a container; its root is read-only, and its shell is disabled.
 ISOLATE = """
 mount --bind "$1" "$1"
 mount --bind /dev "$1/dev"
@@ -37,7 +41,7 @@ mount -o remount,bind,ro "$1"
 
 
 def main(store: str) -> None:
-    """Checks the image, and prints what it has found."""
+    """Checks the image and prints the results."""
 
     def buildah(*arguments: str) -> str:
         command = ["buildah", "--root", f"{store}/images", "--runroot", f"{store}/run", *arguments]
@@ -53,7 +57,7 @@ def main(store: str) -> None:
 
 
 def print_layers(image: dict[str, Any]) -> None:
-    """How large each layer is, uncompressed."""
+    """Prints the uncompressed size of each layer."""
     sizes = [layer["size"] for layer in json.loads(image["Manifest"])["layers"]]
     for name, size in zip((*LAYERS, "in all"), (*sizes, sum(sizes)), strict=True):
         print(f"{size / 1e6:8.1f} MB  {name}")
@@ -63,7 +67,7 @@ def print_layers(image: dict[str, Any]) -> None:
 
 
 def check_running(root: Path, config: dict[str, Any]) -> None:
-    """Whether the server answers, as whom, and how it ends."""
+    """Checks that the server answers, as which user, and how it stops."""
     left = [str(path) for name in ("pip", "gcc", "cc") for path in root.glob(f"**/bin/{name}")]
     assert not left, left
     assert config["User"].partition(":")[0] == USER
@@ -76,7 +80,7 @@ def check_running(root: Path, config: dict[str, Any]) -> None:
         assert len(ask(port, "POST", f"{MODEL}:predict", window)[1]["predictions"]) == 1
         (explanation,) = ask(port, "POST", f"{MODEL}:explain", window)[1]["explanations"]
         assert explanation["converged"]
-        wait_for(lambda: ask(port, "GET", f"{MODEL}/topology")[0] == 200)  # 503 while it is computed
+        wait_for(lambda: ask(port, "GET", f"{MODEL}/topology")[0] == 200)  # 503 while results are computed
         assert ask(port, "GET", f"{MODEL}/topology")[1]["edges"]
         print("ready, predicted, explained, drew the topology")
         users = Path(f"/proc/{server}/status").read_text().partition("Uid:")[2].split()[:4]
@@ -93,7 +97,7 @@ def check_running(root: Path, config: dict[str, Any]) -> None:
 
 
 def within(root: Path, user: str, environment: dict[str, str], command: list[str]) -> list[str]:
-    """A command as a command of the image: with its files, its environment and its user."""
+    """A command inside the image: with its files, environment and user."""
     variables = [f"{name}={value}" for name, value in environment.items()]
     return ["env", "-i", *variables, shutil.which("chroot") or "chroot", f"--userspec={user}", str(root), *command]
 
@@ -102,7 +106,7 @@ def within(root: Path, user: str, environment: dict[str, str], command: list[str
 def run_in(
     root: Path, user: str, environment: dict[str, str], command: list[str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Runs a command as process 1 of an image; gives what waits for it, and its number outside."""
+    """Runs a command as process 1 of an image; returns the waiting process and the id outside."""
     isolated = ["sh", "-euc", f'{ISOLATE}shift; exec "$@"', "sh", str(root), *within(root, user, environment, command)]
     run = subprocess.Popen(["unshare", "--mount", "--pid", "--fork", "--kill-child", *isolated])
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
@@ -115,7 +119,7 @@ def run_in(
 
 
 def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
-    """Status and document of an answer."""
+    """Status and JSON of a response."""
     connection = HTTPConnection("127.0.0.1", port, timeout=60)
     connection.request(method, path, body, {"Content-Type": "application/json"})
     answer = connection.getresponse()
@@ -123,7 +127,7 @@ def ask(port: int, method: str, path: str, body: bytes | None = None) -> tuple[i
 
 
 def wait_for(condition: Callable[[], object]) -> None:
-    """Waits until a condition holds, a minute at most."""
+    """Waits for a condition, for a minute at most."""
     deadline = time.monotonic() + 60
     while True:
         try:

@@ -1,4 +1,4 @@
-"""What the examples for Kubernetes and Ray name exists: port, user and folders of the image, settings and routes."""
+"""Ports, users, folders, settings and routes in the Kubernetes and Ray examples are those of the image."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ def variables(container):
 
 
 def test_the_port_is_that_of_the_image(container):
-    """The container's port is the one that the image exposes, and probes ask at it."""
+    """The container's port is the one that the image exposes, and probes use it."""
     (port,) = container["ports"]
     assert port["containerPort"] == int(re.search(r"^EXPOSE (\d+)", DOCKERFILE, re.M)[1]) == Settings().port
     probes = [probe["httpGet"] for name, probe in container.items() if name.endswith("Probe")]
     assert {probe["port"] for probe in probes} <= {port["name"], port["containerPort"]}
 
 
-def test_probes_ask_for_what_the_service_answers(container):
-    """Health and readiness are operations of the API, each asked by the probe that it is for."""
+def test_probes_use_health_and_readiness(container):
+    """Health and readiness probes request the API's operations for them."""
     paths = json.loads((ROOT / "openapi" / "openapi.json").read_text())["paths"]
     asked = {name: probe["httpGet"]["path"] for name, probe in container.items() if name.endswith("Probe")}
     assert set(asked.values()) <= set(paths)
@@ -52,7 +52,7 @@ def test_probes_ask_for_what_the_service_answers(container):
 
 
 def test_the_user_is_that_of_the_image(pod):
-    """By its number, and never root."""
+    """The user is numeric and not root."""
     user = int(re.search(r"^USER (\d+):\1$", DOCKERFILE, re.M)[1])
     context = pod["securityContext"]
     assert context["runAsNonRoot"] is True
@@ -60,7 +60,7 @@ def test_the_user_is_that_of_the_image(pod):
 
 
 def test_nothing_is_written(container):
-    """As the image is tested: a root file system that is read-only, and no rights beyond the user's."""
+    """As in the test of the image, the root file system is read-only and no privileges are added."""
     assert container["securityContext"] == {
         "allowPrivilegeEscalation": False,
         "readOnlyRootFilesystem": True,
@@ -70,14 +70,14 @@ def test_nothing_is_written(container):
 
 
 def test_variables_are_settings(container):
-    """Each KANSCOPE_ variable is one, and has a value that it can have."""
+    """Each KANSCOPE_ variable is a setting with a valid value."""
     given = {name.removeprefix("KANSCOPE_").lower(): value for name, value in variables(container).items()}
     assert choose_settings(**{name: value for name, value in given.items() if name in Settings.model_fields})
-    assert set(given) - set(Settings.model_fields) <= {"storage_uri"}  # of KServe
+    assert set(given) - set(Settings.model_fields) <= {"storage_uri"}  # KServe's
 
 
 def test_folders_are_mounted_where_the_settings_look():
-    """The models and the keys of the Deployment."""
+    """The Deployment mounts the models and the keys there."""
     pod = PODS["Deployment"]
     (container,) = pod["containers"]
     folders = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
@@ -87,8 +87,8 @@ def test_folders_are_mounted_where_the_settings_look():
     assert set(folders.values()) == {volume["name"] for volume in pod["volumes"]}
 
 
-def test_a_pod_may_end_what_it_has_accepted():
-    """Kubernetes waits longer than the pause and the service's own time to drain."""
+def test_a_pod_has_time_to_drain():
+    """Kubernetes waits longer than the pause plus the service's time to drain."""
     pod = PODS["Deployment"]
     (container,) = pod["containers"]
     pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
@@ -96,7 +96,7 @@ def test_a_pod_may_end_what_it_has_accepted():
 
 
 def test_selectors_find_the_pods():
-    """The Service and the budget are of the Deployment's pods, and the budget leaves one of them."""
+    """The Service and the disruption budget select the Deployment's pods, and the budget keeps one of them."""
     deployment, service, budget = DEPLOYMENT
     labels = deployment["spec"]["template"]["metadata"]["labels"]
     assert [one["kind"] for one in DEPLOYMENT] == ["Deployment", "Service", "PodDisruptionBudget"]
@@ -108,8 +108,8 @@ def test_selectors_find_the_pods():
 
 
 def test_the_config_of_ray_deploys_the_app():
-    """It has Serve's form; what it imports is there, and its arguments are settings."""
-    from ray.serve.schema import ServeDeploySchema  # here, as Ray takes 100 MB wherever it is imported
+    """It has Serve's format; its import path exists, and its arguments are settings."""
+    from ray.serve.schema import ServeDeploySchema  # imported here, as Ray takes 100 MB in every process
 
     config = ServeDeploySchema.model_validate(yaml.safe_load((EXAMPLES / "ray" / "serve.yaml").read_text()))
     (application,) = config.applications

@@ -1,4 +1,4 @@
-"""The package as it is published: an sdist, and the wheel that is built from it."""
+"""The published package: an sdist, and the wheel built from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def python(*arguments: str | Path, folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """An sdist of the repository, and a wheel of the sdist, both built without a network."""
+    """An sdist of the repository and a wheel of the sdist, both built offline."""
     folder = tmp_path_factory.mktemp("built")
     python("-m", "hatchling", "build", "-t", "sdist", "-d", folder, folder=ROOT)
     (sdist,) = folder.glob("*.tar.gz")
@@ -36,7 +36,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 
 def test_the_wheel_holds_the_two_packages_and_nothing_else(built: tuple[Path, Path]) -> None:
-    """Each file of them: code, the bundled model, the explorer with its licences, `py.typed`; no tests."""
+    """It has the code, the bundled model, the explorer with its licences and `py.typed`, but no tests."""
     names = zipfile.ZipFile(built[1]).namelist()
     held = {name for name in names if ".dist-info/" not in name}
     files = (path for package in PACKAGES for path in (ROOT / package).rglob("*"))
@@ -49,7 +49,7 @@ def test_the_wheel_holds_the_two_packages_and_nothing_else(built: tuple[Path, Pa
 
 
 def test_the_sdist_holds_the_project(built: tuple[Path, Path]) -> None:
-    """With its tests and documents, so that a packager can run them."""
+    """It has the tests and documents, so that a packager can run them."""
     with tarfile.open(built[0]) as sdist:
         names = {name.partition("/")[2] for name in sdist.getnames()}
     assert {"pyproject.toml", "Makefile", "README.md", "CHANGELOG.md", "LICENSE", "openapi/openapi.json"} <= names
@@ -57,8 +57,8 @@ def test_the_sdist_holds_the_project(built: tuple[Path, Path]) -> None:
     assert not [name for name in names if "__pycache__" in name or name.startswith((".venv", ".git/", "build/"))]
 
 
-def test_an_index_shows_what_it_is(built: tuple[Path, Path]) -> None:
-    """The newest version of the changelog, a summary, keywords, the README as Markdown, and classifiers that exist."""
+def test_the_metadata_are_complete(built: tuple[Path, Path]) -> None:
+    """Metadata have the changelog's version, a summary, keywords, the README as Markdown and valid classifiers."""
     wheel = zipfile.ZipFile(built[1])
     (name,) = (name for name in wheel.namelist() if name.endswith(".dist-info/METADATA"))
     metadata = Parser().parsestr(wheel.read(name).decode())
@@ -71,10 +71,10 @@ def test_an_index_shows_what_it_is(built: tuple[Path, Path]) -> None:
 
 
 def test_the_wheel_serves_without_the_repository(built: tuple[Path, Path], tmp_path: Path) -> None:
-    """Installed into a folder of its own, its command serves the bundled model and the explorer from there."""
+    """Installed into its own folder, the command serves the bundled model and the explorer from there."""
     site = tmp_path / "site"
     python("-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", site, built[1], folder=tmp_path)
-    # Before the repository, which is installed where the tests run.
+    # before the repository, which is installed in the tests' environment
     variables = {"PYTHONPATH": str(site), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def start_installed(log: Path, arguments: list[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:

@@ -1,4 +1,4 @@
-"""`Model.ablate` forecasts with what a pruning rule leaves, and nothing else."""
+"""`Model.ablate` predicts with the edges that a pruning rule keeps."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def reference_of(model):
 
 
 def test_ablating_nothing_forecasts_as_predict_does():
-    """Where a rule keeps every edge the numbers are the same, bit for bit, accelerated too."""
+    """If the rule keeps every edge, forecasts are bitwise the same, also when accelerated."""
     model = Model(make_model("lstm", dtype="float32"))
     model.accelerate()
     for count in (1, 4):
@@ -47,7 +47,7 @@ def test_ablating_nothing_forecasts_as_predict_does():
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("output", ["a+1", "b+1"])
 def test_the_forecasts_are_those_of_the_pruned_model(model, windows, rule, output):
-    """`Model.prune` by the same rule, written for one output, forecasts the same; the whole model is unchanged."""
+    """`Model.prune` by the same rule for one output predicts the same; the full model is unchanged."""
     number = model.outputs.index(output)
     before = model.predict(windows)
     found = model.ablate(windows, output, **rule)
@@ -60,7 +60,7 @@ def test_the_forecasts_are_those_of_the_pruned_model(model, windows, rule, outpu
 
 @pytest.mark.parametrize("rule", RULES)
 def test_over_the_reference_windows_it_has_the_fidelity_of_the_topology(model, rule):
-    """R2 and errors of these forecasts are those that the topology states, with as many edges."""
+    """R2 and errors of these forecasts, and the number of edges, are those of the topology."""
     reference = reference_of(model)
     found, graph = model.ablate(reference, "b+1", **rule), model.topology("b+1", **rule)
     assert (found.fidelity, found.rule) == (graph.fidelity, graph.rule)
@@ -74,7 +74,7 @@ def test_over_the_reference_windows_it_has_the_fidelity_of_the_topology(model, r
 
 @pytest.mark.parametrize("edges", [["head:0:1:2"], ["head:0:0:0", "head:1:2:0", "head:0:3:1"]])
 def test_a_fill_of_zero_is_a_mask(edges):
-    """With `fill="zero"` an edge taken out of an otherwise whole network is one that torch multiplies by 0."""
+    """With `fill="zero"` removing an edge from a full network equals multiplying it by 0 in torch."""
     model = Model(make_model("lstm", seed=2, hidden_size=4))
     windows = make_windows(model.loaded, 5)
     found = model.ablate(windows, thresholds=KEEP_ALL, metric="contribution", fill="zero", without=edges)
@@ -87,7 +87,7 @@ def test_a_fill_of_zero_is_a_mask(edges):
 
 
 def test_edges_go_by_any_name_in_any_order(model):
-    """Ids, ends and numbers name the same edge, and neither order nor repetition matters."""
+    """Ids, pairs of nodes and numbers name the same edge; order and repetition do not matter."""
     edge = model.topology(fidelity=1).kan_edges[-1]
     other = model.topology(fidelity=1).kan_edges[0]
     place, another = ((one.stage, one.layer, one.i, one.j) for one in (edge, other))
@@ -103,7 +103,7 @@ def test_edges_go_by_any_name_in_any_order(model):
 
 
 def test_another_output_need_not_be_finite():
-    """What leaves its domain elsewhere is not asked for; what does here is refused."""
+    """An output that is not finite is refused only if it is the one requested."""
     model = Model(make_model("head", targets=("a", "b")))
     with torch.no_grad():
         model.loaded.network.head[1].node_bias[1] = np.inf
@@ -114,8 +114,8 @@ def test_another_output_need_not_be_finite():
         network.predict_output(windows, 1)
 
 
-def test_an_ablation_tells_what_it_cost(model, windows):
-    """In a terminal and as a table: each forecast with and without, the edges that are left, and R2."""
+def test_an_ablation_shows_its_cost(model, windows):
+    """The repr and the table have each forecast with and without the edges, the number of edges, and R2."""
     found = model.ablate(windows, fidelity=0.9)
     rows = found.table()
     assert len(found) == len(rows) == 6

@@ -1,4 +1,4 @@
-"""Ledgers, graphs and pruning of any chain: every basis, cell, readout and output function."""
+"""Ledgers, graphs and pruning for any chain: every basis, cell, readout and output function."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ ALL = PruningRule("contribution", None, Thresholds(-1, -1, -1))
 @settings(max_examples=examples(25))
 @given(model_configs("float64", smooth=True), st.integers(0, 99))
 def test_the_ledger_of_any_chain_is_complete(config, seed):
-    """Every layer sums to F(x) - F(x0), and what enters a node leaves it, unless a layer norm mixes the nodes."""
+    """Every layer sums to F(x) - F(x0), and each node conserves its sum unless a layer norm mixes the nodes."""
     plain = replace(config, targets=tuple(replace(target, mean=0.0, std=1.0) for target in config.targets))
     model = make_chain(plain, seed)
     ledger = explain_windows(model, model.reference.windows[:2], len(config.outputs) - 1)
@@ -59,7 +59,7 @@ def test_the_ledger_of_any_chain_is_complete(config, seed):
 @settings(max_examples=examples(8))
 @given(model_configs("float64", smooth=True), st.integers(0, 99))
 def test_the_graph_of_any_chain(config, seed):
-    """Ids are unique, every edge joins two nodes, its curve is what passes, and the pruned network is what is said."""
+    """Ids are unique, each edge joins two nodes and has its curve, and pruning has the stated fidelity."""
     model = make_chain(config, seed, n_reference=12)
     if not torch.isfinite(model.reference_outputs).all():
         return
@@ -123,14 +123,14 @@ def lstm_with_mlp():
 
 
 def test_an_lstm_with_an_mlp_predicts_the_same(lstm_with_mlp):
-    """The chain is the module."""
+    """The chain predicts what the module does."""
     module, model = lstm_with_mlp
     torch.testing.assert_close(model.frozen.forward(model.reference.windows), module(model.reference.windows))
 
 
 def test_the_ledger_of_an_mlp_is_captum_s(lstm_with_mlp):
-    """Contributions of steps, units and hidden nodes are Integrated Gradients and layer conductance by Captum."""
-    from captum.attr import IntegratedGradients, LayerConductance  # brings matplotlib, which other workers do without
+    """Contributions of steps, units and hidden nodes equal Captum's Integrated Gradients and layer conductance."""
+    from captum.attr import IntegratedGradients, LayerConductance  # imports matplotlib, which other workers do not need
 
     module, model = lstm_with_mlp
     windows = model.reference.windows[:6]
@@ -139,13 +139,13 @@ def test_the_ledger_of_an_mlp_is_captum_s(lstm_with_mlp):
     steps = IntegratedGradients(module).attribute(windows, zero, n_steps=200).numpy()
     np.testing.assert_allclose(ledger.steps, steps, atol=ledger.tolerance)
     nodes = {(layer.stage, layer.layer): layer.nodes for layer in ledger.layers}
-    conductance = LayerConductance(module, module.first)  # differences from point to point: many are needed
+    conductance = LayerConductance(module, module.first)  # sums of differences between points, of which many are needed
     hidden = conductance.attribute(windows, zero, n_steps=2000, method="riemann_middle").detach().numpy()
     np.testing.assert_allclose(nodes["head", 1], hidden, atol=ledger.tolerance)
 
 
 def test_an_mlp_prunes_with_its_fidelity_stated(lstm_with_mlp):
-    """The extracted network of an MLP is smaller and keeps the R2 that is asked for."""
+    """The pruned network of an MLP is smaller and keeps the requested R2."""
     _, model = lstm_with_mlp
     importance = measure_importance(model, 0)
     pruning = prune_by_rule(model, importance, PruningRule(fidelity=0.9))
@@ -179,7 +179,7 @@ def test_ids_of_a_gru():
 
 
 def test_ids_of_a_flattened_window():
-    """The cells of a flattened window are cell:{step}:{name}, step 0 the newest, each reached by its own feature."""
+    """The cells of a flattened window are cell:{step}:{name}, with step 0 the newest, each joined to its feature."""
     ids, topology = ids_of(plain_config(head=plain_layers([4, 1]), readout="flatten"))
     cells = ["cell:-1:a", "cell:-1:b", "cell:0:a", "cell:0:b"]
     assert ids == ["feature:a", "feature:b", *cells, "output:y+1"]
@@ -188,13 +188,13 @@ def test_ids_of_a_flattened_window():
 
 
 def test_ids_of_layers_per_step_without_a_recurrent_part():
-    """The head begins where the layers per step end, and each node is listed once."""
+    """The head follows the layers per step, and each node is listed once."""
     ids, _ = ids_of(plain_config(front=plain_layers([2, 3]), head=plain_layers([3, 1]), readout="mean"))
     assert ids == ["feature:a", "feature:b", *(f"front:1:{j}" for j in range(3)), "output:y+1"]
 
 
 def test_ids_of_a_classifier():
-    """Behind a softmax the last layer's nodes stand beside the outputs, and each leads to the output explained."""
+    """Before a softmax, the nodes of the last layer are listed, each with an edge to the explained output."""
     head = plain_layers([2, 3], BSpline(3))
     classes = tuple(Target(name) for name in ("up", "same", "down"))
     config = replace(plain_config(head=plain_layers([2, 1])), head=head, targets=classes, output_function="softmax")
@@ -206,7 +206,7 @@ def test_ids_of_a_classifier():
 
 
 def test_a_classifier_s_ledger_is_in_probabilities():
-    """Contributions of a softmax sum to the change of the probability, with the logits a layer of their own."""
+    """Softmax contributions sum to the change of the probability, and the logits are a layer of their own."""
     head = plain_layers([2, 3], BSpline(3))
     classes = tuple(Target(name) for name in ("up", "same", "down"))
     config = replace(plain_config(head=plain_layers([2, 1])), head=head, targets=classes, output_function="softmax")

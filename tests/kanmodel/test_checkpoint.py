@@ -61,13 +61,13 @@ def split(data):
 
 
 def join(header, body):
-    """A safetensors file of a header, which may be bytes, and the bytes of its tensors."""
+    """A safetensors file of a header, which may be bytes, and tensor data."""
     text = header if isinstance(header, bytes) else json.dumps(header).encode()
     return len(text).to_bytes(8, "little") + text + body
 
 
 def with_document(data, change):
-    """The file with its JSON document changed in place by `change`."""
+    """The file after `change` modified its JSON document."""
     header, body = split(data)
     document = json.loads(header["__metadata__"]["kanscope"])
     change(document)
@@ -76,7 +76,7 @@ def with_document(data, change):
 
 
 def with_tensors(model, data, change):
-    """A file with the document of `data`, and the tensors of `model` changed in place by `change`."""
+    """A file with the document of `data` and the tensors of `model` after `change`."""
     tensors = {name: tensor.contiguous().clone() for name, tensor in model.network.state_dict().items()}
     tensors["reference.windows"] = model.reference.windows.clone()
     tensors["reference.targets"] = torch.from_numpy(model.reference.targets.copy())
@@ -92,7 +92,7 @@ def refusal(data):
 
 @given(st.sampled_from(["lstm", "head", "front", "flat"]), st.integers(0, 2**16), options)
 def test_save_then_load_is_identity(tmp_path_factory, shape, seed, options):
-    """A model that is saved and loaded has the same numbers, units, reference windows and answers, bit by bit."""
+    """A saved and loaded model has bitwise the same tensors, units, reference windows and results."""
     model = make_model(shape, seed, **options)
     path = tmp_path_factory.mktemp("identity") / "model.safetensors"
     sha256 = save_checkpoint(model, path)
@@ -116,7 +116,7 @@ def test_save_then_load_is_identity(tmp_path_factory, shape, seed, options):
 
 @given(model_configs(symbolic=True), st.integers(0, 99))
 def test_every_chain_survives_a_file(config, seed):
-    """A chain of any kind that is saved and loaded has the same numbers and gives the same forecasts, bit by bit."""
+    """A saved and loaded chain of any kind has bitwise the same tensors and forecasts."""
     model = make_chain(config, seed, n_reference=3)
     with TemporaryDirectory() as folder:
         save_checkpoint(model, Path(folder) / "model.safetensors")
@@ -129,7 +129,7 @@ def test_every_chain_survives_a_file(config, seed):
 
 
 def test_the_same_model_has_the_same_hash(tmp_path):
-    """Two files of one model are the same bytes; one other weight makes another hash."""
+    """Files of the same model are bytewise equal; changing one weight changes the hash."""
     first, second = make_model(seed=5), make_model(seed=5)
     assert save_checkpoint(first, tmp_path / "a") == save_checkpoint(second, tmp_path / "b")
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
@@ -138,7 +138,7 @@ def test_the_same_model_has_the_same_hash(tmp_path):
 
 
 def test_tensors_that_are_views_are_stored_by_value(tmp_path):
-    """A weight that is a transposed view of a larger workspace is stored as its own numbers alone."""
+    """A transposed view of a larger workspace is stored with its own values only."""
     model = make_model(n_reference=4)
     layer = model.network.head[0]
     workspace = torch.randn(100, *layer.coef.shape[::-1], dtype=torch.float64)
@@ -151,12 +151,12 @@ def test_tensors_that_are_views_are_stored_by_value(tmp_path):
 @settings(max_examples=examples(300))
 @given(fraction=st.floats(0, 1, exclude_max=True))
 def test_truncated_at_any_byte(data, fraction):
-    """A file that ends anywhere before its end is refused."""
+    """A truncated file is refused."""
     refusal(data[: int(len(data) * fraction)])
 
 
 def test_truncated_around_its_seams(data):
-    """A file that ends in its length, its header, or one byte early is refused, and says so where it can know."""
+    """A file truncated in its length, its header or its last byte is refused, with the reason where it is known."""
     header_end = 8 + int.from_bytes(data[:8], "little")
     for end in (0, 1, 7, 8, 9, header_end - 1, header_end, header_end + 1, len(data) - 1):
         message = refusal(data[:end])
@@ -166,7 +166,7 @@ def test_truncated_around_its_seams(data):
 @settings(max_examples=examples(300))
 @given(bit=st.data())
 def test_any_flipped_bit(data, bit):
-    """A file with one flipped bit either loads or is refused; nothing else happens."""
+    """A file with one flipped bit either loads or is refused."""
     header_end = 8 + int.from_bytes(data[:8], "little")
     place = bit.draw(st.integers(0, header_end - 1) | st.integers(0, len(data) - 1))
     flipped = bytearray(data)
@@ -182,7 +182,7 @@ def test_any_flipped_bit(data, bit):
     )
 )
 def test_any_other_characters_in_the_header(data, changes):
-    """A header with some characters replaced by others that JSON uses either loads or is refused."""
+    """A header with some characters replaced by others of JSON either loads or is refused."""
     changed = bytearray(data)
     for fraction, character in changes:
         changed[8 + int(fraction * int.from_bytes(data[:8], "little"))] = character
@@ -193,7 +193,7 @@ def test_any_other_characters_in_the_header(data, changes):
 @settings(max_examples=examples(300))
 @given(cuts=st.lists(st.floats(0, 1), min_size=4, max_size=4), other=st.none() | st.binary(max_size=64))
 def test_any_splice(data, cuts, other):
-    """A file in which a part is replaced by another part, or by anything, either loads or is refused."""
+    """A file with a part replaced by any bytes either loads or is refused."""
     start, end, first, last = (int(fraction * len(data)) for fraction in cuts)
     with suppress(CheckpointError):
         spliced = data[:start] + (data[first:last] if other is None else other) + data[end:]
@@ -203,7 +203,7 @@ def test_any_splice(data, cuts, other):
 @settings(max_examples=examples(300))
 @given(st.binary(max_size=300))
 def test_any_bytes(noise):
-    """Bytes that are no checkpoint are refused, also behind a plausible length."""
+    """Bytes that are not a checkpoint are refused, also after a plausible length."""
     refusal(noise)
     refusal(join(noise, b""))
 
@@ -218,7 +218,7 @@ json_values = st.recursive(
 @settings(max_examples=examples(300))
 @given(part=st.data())
 def test_any_value_in_the_document(data, part):
-    """A document or a header in which one value is replaced by any other JSON value loads or is refused."""
+    """A document or header with one value replaced by any JSON value loads or is refused."""
     header, body = split(data)
     document = json.loads(header["__metadata__"]["kanscope"])
     whole = part.draw(st.sampled_from([header, document]))
@@ -234,7 +234,7 @@ def test_any_value_in_the_document(data, part):
 
 
 def test_foreign_files(tmp_path, data):
-    """A safetensors file of something else, a pickle, an empty file, a folder and no file are each refused by name."""
+    """Another safetensors file, a pickle, an empty file, a folder and a missing file are each refused by name."""
     foreign = tmp_path / "other.safetensors"
     foreign.write_bytes(save({"weight": torch.zeros(2)}))
     with pytest.raises(CheckpointError, match=r"other\.safetensors is a safetensors file of something else"):
@@ -253,13 +253,13 @@ def test_foreign_files(tmp_path, data):
 
 @pytest.mark.parametrize("version", [1, 3, 0, None, "2"])
 def test_another_format_version(data, version):
-    """A file of a newer format is refused, and the message names both versions."""
+    """A file of a newer format is refused with both versions."""
     message = refusal(with_document(data, lambda document: document.update(format_version=version)))
     assert message == f"has format version {version!r}, but this version of Kanscope reads 2"
 
 
 def test_more_than_the_end(data):
-    """A file with bytes behind its last tensor is refused."""
+    """A file with bytes after its last tensor is refused."""
     refusal(data + b"\0")
 
 
@@ -309,7 +309,7 @@ def set_tensor(name, tensor):
     ],
 )
 def test_the_first_tensor_that_differs_is_named(model, data, change, message):
-    """A tensor of another shape or type, one too few or too many, or one with NaN: the message names the first."""
+    """The error has the first tensor with a wrong shape or type, missing, extra, or with NaN."""
     assert refusal(with_tensors(model, data, change)) == message
 
 
@@ -319,7 +319,7 @@ def test_a_tensor_without_windows(model, data):
 
 
 def test_no_reference_windows(model, data):
-    """A file whose reference holds no window is refused: nothing could be explained."""
+    """A file with zero reference windows is refused, as explanations need them."""
 
     def empty(tensors):
         tensors["reference.windows"] = tensors["reference.windows"][:0]
@@ -340,7 +340,7 @@ def test_no_reference_windows(model, data):
     ],
 )
 def test_a_document_that_describes_no_model(data, key, value):
-    """A document with a part missing or of another kind is refused."""
+    """A document with a missing or invalid part is refused."""
     refusal(with_document(data, lambda document: document.update({key: value})))
 
 
@@ -349,7 +349,7 @@ def refuse_to_build(*_):
 
 
 def test_a_header_that_claims_gigabytes(data, monkeypatch):
-    """A header that claims more than the file holds, or than its config implies, is refused before any allocation."""
+    """A header that claims more than the file or its config has is refused before allocation."""
     monkeypatch.setattr(kanmodel.checkpoint.file, "Network", refuse_to_build)
     monkeypatch.setattr(kanmodel.checkpoint.file, "load_tensors", refuse_to_build)
     header, body = split(data)
@@ -373,7 +373,7 @@ def test_a_header_that_claims_gigabytes(data, monkeypatch):
 
 
 def test_shapes_that_claim_more_than_their_bytes(data):
-    """A header and a config that agree on gigabytes are refused when the bytes are not there."""
+    """A header and a config that both claim gigabytes are refused if the file is smaller."""
     header, body = split(data)
     document = json.loads(header["__metadata__"]["kanscope"])
     for layer in document["config"]["head"]:
@@ -386,7 +386,7 @@ def test_shapes_that_claim_more_than_their_bytes(data):
 
 
 def test_a_file_beyond_the_largest_size(data, tmp_path, monkeypatch):
-    """A file larger than the limit is refused without reading further."""
+    """A file above the size limit is refused without reading it."""
     monkeypatch.setattr(kanmodel.checkpoint.file, "MAX_BYTES", len(data) - 1)
     (tmp_path / "large.safetensors").write_bytes(data)
     with pytest.raises(CheckpointError, match=rf"large\.safetensors is larger than {len(data) - 1} bytes"):
@@ -395,7 +395,7 @@ def test_a_file_beyond_the_largest_size(data, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("function", ["replace", "fsync", "fdopen", "chmod"])
 def test_a_failed_save_leaves_the_old_file(model, tmp_path, monkeypatch, function):
-    """When writing fails on the way, the old file is as it was, and no temporary file stays."""
+    """If writing fails, the old file is unchanged, and no temporary file remains."""
     path = tmp_path / "model.safetensors"
     sha256 = save_checkpoint(model, path)
 
@@ -410,7 +410,7 @@ def test_a_failed_save_leaves_the_old_file(model, tmp_path, monkeypatch, functio
 
 
 def test_an_interrupted_save_leaves_the_old_file(model, tmp_path, monkeypatch):
-    """When the user interrupts, the old file is as it was, and no temporary file stays."""
+    """On an interrupt the old file is unchanged, and no temporary file remains."""
     path = tmp_path / "model.safetensors"
     sha256 = save_checkpoint(model, path)
 
@@ -425,7 +425,7 @@ def test_an_interrupted_save_leaves_the_old_file(model, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_does_not_exist(model, tmp_path):
-    """Saving where nothing can be written is refused with the path and the reason."""
+    """Saving to a missing folder is refused with the path and the reason."""
     with pytest.raises(CheckpointError, match=r"cannot write .*nowhere.*: No such file or directory"):
         save_checkpoint(model, tmp_path / "nowhere" / "model.safetensors")
     with pytest.raises(CheckpointError, match="cannot write"):
@@ -434,7 +434,7 @@ def test_a_folder_that_does_not_exist(model, tmp_path):
 
 
 def test_windows_are_checked(model):
-    """Windows of another shape or with values that are not finite in the network's type are refused by their place."""
+    """Windows of another shape, or not finite in the network's type, are refused with their path."""
     windows = np.zeros((2, 3, 2))
     windows[1, 2, 0] = np.nan
     with pytest.raises(DataError) as caught:
@@ -448,7 +448,7 @@ def test_windows_are_checked(model):
 
 
 def test_forecasts_that_are_not_finite(data):
-    """A forecast that overflows is an error that names the window and the output, never a silent infinity."""
+    """A forecast that overflows raises an error with the window and the output."""
     loaded = parse_checkpoint(data)
     with torch.no_grad():
         loaded.network.head[1].node_bias.fill_(1.7e308)
@@ -458,7 +458,7 @@ def test_forecasts_that_are_not_finite(data):
 
 
 def test_a_model_that_is_first_asked_in_inference_mode(model):
-    """Forecasts in torch's inference mode leave a model that can be explained outside of it, as one without them."""
+    """After forecasts in torch's inference mode, a model can be explained outside of it."""
     expected = explain_windows(model, model.reference.windows[:2], 0)
     fresh = replace(model)
     with torch.inference_mode():

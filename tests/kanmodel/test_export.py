@@ -24,8 +24,8 @@ def classifier(dtype="float32", before=()):
     return make_chain(ModelConfig(features, targets, 1, 1, (layer,), output_function="softmax", dtype=dtype))
 
 
-def test_a_written_file_says_what_it_predicts_from_what(tmp_path):
-    """Names, shapes, units and the checkpoint are in the file, and ONNX Runtime predicts as the model."""
+def test_a_written_file_describes_inputs_and_outputs(tmp_path):
+    """Names, shapes, units and checkpoint are in the file, and ONNX Runtime predicts what the model does."""
     model = Model(classifier()).save(tmp_path / "m.safetensors")
     written = model.export_onnx(tmp_path / "m.onnx")
     assert written.windows == 40 and 0 < written.relative_difference < 1e-5
@@ -43,7 +43,7 @@ def test_a_written_file_says_what_it_predicts_from_what(tmp_path):
 
 
 def test_the_same_model_is_the_same_file(tmp_path):
-    """Twice the same bytes; a model that was never saved has no checkpoint to name."""
+    """Exporting twice gives the same bytes; an unsaved model has no checkpoint in its file."""
     for name in ("a.onnx", "b.onnx"):
         export_onnx(make_model("front", product=True), tmp_path / name)
     assert (tmp_path / "a.onnx").read_bytes() == (tmp_path / "b.onnx").read_bytes()
@@ -51,7 +51,7 @@ def test_the_same_model_is_the_same_file(tmp_path):
 
 
 def test_a_layer_that_cannot_be_computed_is_named(tmp_path):
-    """ONNX Runtime has no gelu in float64: nothing is written, and the error names the layer; float32 is exported."""
+    """ONNX Runtime has no gelu in float64: the error names the layer, and no file is written; float32 is exported."""
     with pytest.raises(ExportError, match=r"^head\.0 needs Erf, which ONNX Runtime cannot compute in its type$"):
         export_onnx(classifier("float64", (Step("gelu"),)), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
@@ -60,7 +60,7 @@ def test_a_layer_that_cannot_be_computed_is_named(tmp_path):
 
 @pytest.mark.parametrize("wrong", [1.001, float("nan")])
 def test_a_graph_that_predicts_otherwise_is_not_written(tmp_path, monkeypatch, wrong):
-    """A difference on the reference windows is an error that says how large it is, and leaves the old file."""
+    """The error has the difference on the reference windows, and the old file stays."""
     (tmp_path / "m.onnx").write_bytes(b"old")
     predict = Session.predict
     monkeypatch.setattr(Session, "predict", lambda self, windows: predict(self, windows) * wrong)
@@ -70,14 +70,14 @@ def test_a_graph_that_predicts_otherwise_is_not_written(tmp_path, monkeypatch, w
 
 
 def test_outputs_that_hardly_vary_are_exported(tmp_path):
-    """Rounding at the output's magnitude is no difference: a spread of a millionth beside a mean of a million."""
+    """Rounding at the output's magnitude is allowed: a spread of a millionth beside a mean of a million."""
     model = make_model(dtype="float32")
     model.network.head[-1].node_bias += 1e3
     assert export_onnx(replace(model), tmp_path / "m.onnx").windows == 160
 
 
 def test_a_place_that_cannot_be_written_to(tmp_path):
-    """One sentence for another suffix and for a folder that is not there."""
+    """A wrong suffix and a missing folder each give one sentence."""
     with pytest.raises(ExportError, match=r"m\.pt must end in \.onnx"):
         export_onnx(make_model(), tmp_path / "m.pt")
     with pytest.raises(ExportError, match=r"cannot write .*m\.onnx: No such file or directory"):

@@ -12,7 +12,7 @@ QUICK = {"lookback": 6, "hidden": 3, "width": (3, 2, 1), "grid": 3, "epochs": 2,
 
 
 def make_frame(n_rows=900, seed=0):
-    """Hours of a load with the rhythm of a day, and the wind that moves it."""
+    """Hours of a load with a daily cycle, and the wind that affects it."""
     rng = np.random.default_rng(seed)
     hours = np.arange(n_rows)
     wind = rng.normal(size=n_rows)
@@ -26,7 +26,7 @@ def weights(model):
 
 
 def test_a_frame_becomes_a_model():
-    """Outputs are named by how far ahead they lie, the load is a feature, and windows of the frame are forecast."""
+    """Outputs are named by their horizon, the load is a feature, and windows of the frame are forecast."""
     frame = make_frame()
     model = kanmodel.train(frame, "load", ahead=6, time="time", horizon=2, **QUICK | {"width": (3, 2, 2)})
     assert model.outputs == ("load+6", "load+7") and model.lookback == 6
@@ -37,7 +37,7 @@ def test_a_frame_becomes_a_model():
 
 
 def test_the_targets_are_the_column_so_many_rows_later():
-    """Reference targets are the load at the time of the window's last row plus `ahead` steps, in original units."""
+    """Reference targets are the load `ahead` steps after the window's last row, in original units."""
     frame = make_frame()
     model = kanmodel.train(frame, "load", ahead=6, time="time", horizon=2, **QUICK | {"width": (3, 2, 2)})
     load = dict(zip(frame["time"].astype(str).str.replace(" ", "T"), frame["load"], strict=True))
@@ -46,8 +46,8 @@ def test_the_targets_are_the_column_so_many_rows_later():
         assert targets.tolist() == [load[instant] for instant in later]
 
 
-def test_persistence_stands_beside_the_result():
-    """The last value of a level and that of a day before are measured on the test windows, without being named."""
+def test_persistence_is_measured():
+    """Persistence and the seasonal forecast of a day before are measured on the test windows by default."""
     frame = make_frame()
     metrics = kanmodel.train(frame, "load", ahead=6, time="time", **QUICK).metrics
     load = frame["load"].to_numpy()
@@ -63,7 +63,7 @@ def test_persistence_stands_beside_the_result():
 
 
 def test_a_column_that_was_shifted_by_hand_trains():
-    """The empty cells at its end are left out and counted, and persistence is only told where it is known."""
+    """The empty cells at its end are excluded and counted, and persistence is given only where it is known."""
     frame = make_frame()
     shifted = frame.assign(next=frame["load"].shift(-6))
     options = {"time": "time", **QUICK}
@@ -80,7 +80,7 @@ def test_a_column_that_was_shifted_by_hand_trains():
 
 
 def test_windows_with_missing_values_are_counted_by_column():
-    """The columns that cost most are named, and the rest is trained on."""
+    """The metrics count the excluded windows in total and per column."""
     frame = make_frame()
     frame.loc[100:109, "wind"] = np.nan
     frame.loc[300, "load"] = np.nan
@@ -90,7 +90,7 @@ def test_windows_with_missing_values_are_counted_by_column():
     assert named == {"left_out_windows wind": 15, "left_out_windows load": 6, "left_out_windows load (target)": 1}
 
 
-def test_what_holds_the_columns_does_not_matter():
+def test_the_kind_of_frame_does_not_matter():
     """pandas, polars and a mapping give the same weights."""
     frame = make_frame(400)
     models = [
@@ -101,7 +101,7 @@ def test_what_holds_the_columns_does_not_matter():
 
 
 def test_a_model_is_fine_tuned():
-    """It keeps its columns and how far ahead it looks, changes its weights, and is itself not changed."""
+    """Fine-tuning keeps columns and horizon, returns a model with new weights, and leaves the original unchanged."""
     frame = make_frame()
     model = kanmodel.train(frame, "load", ahead=6, **QUICK)
     before = weights(model)
@@ -123,7 +123,7 @@ def test_a_model_is_fine_tuned():
 
 
 def test_a_finer_grid_learns_what_a_coarse_one_cannot():
-    """After training on its own grid a KAN goes on, on one four times as fine, to a lower error."""
+    """After training on its own grid, a KAN reaches a lower error on a grid four times as fine."""
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 1, 1500)
     frame = {"x": x, "y": np.sin(12 * x)}
@@ -136,7 +136,7 @@ def test_a_finer_grid_learns_what_a_coarse_one_cannot():
 
 
 def test_progress_is_reported_after_each_epoch(capsys):
-    """To a function, or as a line of text with the result at its end; where nobody reads along there is none."""
+    """Progress goes to a function, or with progress=True to stdout as text that ends with the result."""
     frame, reports = make_frame(400), []
     kanmodel.train(frame, "load", ahead=1, progress=reports.append, **QUICK)
     assert [(report.epoch, report.epochs) for report in reports] == [(1, 2), (2, 2)]
@@ -152,7 +152,7 @@ def test_progress_is_reported_after_each_epoch(capsys):
 
 
 def test_early_stopping_and_seeds():
-    """Training ends after `patience` epochs without a better one, and the same seed gives the same weights."""
+    """Training stops after `patience` epochs without improvement, and the same seed gives the same weights."""
     frame, reports = make_frame(300), []
     options = QUICK | {"epochs": 50, "patience": 1, "learning_rate": 0.3}
     model = kanmodel.train(frame, "load", ahead=1, seed=3, progress=reports.append, **options)
@@ -160,8 +160,8 @@ def test_early_stopping_and_seeds():
     assert torch.equal(weights(model), weights(kanmodel.train(frame, "load", ahead=1, seed=3, **options)))
 
 
-def test_what_is_said_of_features_stays_with_the_model(tmp_path):
-    """Groups, whole numbers and what nobody can change come back from the file, and last through fine-tuning."""
+def test_properties_of_features_are_saved(tmp_path):
+    """Groups, integer and fixed features are saved in the file and kept by fine-tuning."""
     frame = make_frame(300).assign(wind=lambda rows: rows["wind"].round())
     said = {"groups": {"weather": ["wind", "load"]}, "integer": ["wind"], "fixed": ["load"]}
     model = kanmodel.train(frame, "load", ahead=1, time="time", **said, **QUICK).save(tmp_path / "m.safetensors")
@@ -192,7 +192,7 @@ def test_what_is_said_of_features_stays_with_the_model(tmp_path):
         ({"integer": ["wind"]}, DataError, "data row 1, column wind must be a whole number, but is "),
     ],
 )
-def test_what_cannot_be_trained_on_is_refused(arguments, error, message):
-    """Errors of arguments are one sentence that names the place."""
+def test_invalid_training_arguments_are_refused(arguments, error, message):
+    """The error is one sentence that names the argument."""
     with pytest.raises(error, match=message):
         kanmodel.train(**{"frame": make_frame(300), "target": "load", "ahead": 1, "time": "time"} | arguments)

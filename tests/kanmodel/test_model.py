@@ -1,4 +1,4 @@
-"""`Model` says what the functions below it say, by name and in original units, and refuses what does not fit."""
+"""`Model` returns the results of the functions below it, by name and in original units."""
 
 from __future__ import annotations
 
@@ -52,13 +52,13 @@ def windows(model):
 
 
 def frame_of(model, window, **more):
-    """A frame of one window after ten rows that do not count, columns in another order."""
+    """A frame of one window after ten other rows, with columns in another order."""
     rows = np.concatenate([np.full((10, 4), 1e9), window])
     return {name: rows[:, number] for number, name in reversed(list(enumerate(NAMES)))} | more
 
 
 def test_import_is_light():
-    """The package, its names and a model load neither scipy nor sympy, yaml nor a library of tables."""
+    """Importing every exported name imports no heavy library such as scipy, pandas or fastapi."""
     code = (
         "import sys, kanmodel\n"
         "for name in kanmodel.__all__: getattr(kanmodel, name)\n"
@@ -69,14 +69,14 @@ def test_import_is_light():
 
 
 def test_import_of_the_package_alone_loads_nothing():
-    """What is exported is imported when it is first used."""
+    """Exported names are imported on first use."""
     code = "import sys, kanmodel; print('torch' in sys.modules); kanmodel.load; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.split() == ["False", "True"]
 
 
 def test_every_exported_name_is_there():
-    """`__all__` is what `dir` lists and what the modules have; another name is refused as of any module."""
+    """Each name in `__all__` is in `dir` and defined in the package; an unknown name raises AttributeError."""
     assert all(getattr(kanmodel, name).__module__.startswith("kanmodel.") for name in kanmodel.__all__)
     assert set(kanmodel.__all__) <= set(dir(kanmodel))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
@@ -84,7 +84,7 @@ def test_every_exported_name_is_there():
 
 
 def test_names(model, tmp_path):
-    """A model has the names of its config, and the hash of the file it was loaded from."""
+    """A model has the names of its config and the hash of its file."""
     assert [feature.name for feature in model.features] == list(NAMES)
     assert model.outputs == ("a+1", "b+1") and model.lookback == 6 and model.checkpoint is None
     path = tmp_path / "m.safetensors"
@@ -106,7 +106,7 @@ def test_predict_in_all_forms(model, windows):
 
 
 class Frame:
-    """The least that a data frame has."""
+    """The minimal interface of a data frame."""
 
     def __init__(self, columns):
         self.columns, self._rows = list(columns), np.column_stack(list(columns.values()))
@@ -118,7 +118,7 @@ class Frame:
 @pytest.mark.parametrize("baseline", ["mean", "zero", "values", "instance", "reference"])
 @pytest.mark.parametrize("output", [None, "b+1"])
 def test_explain_is_the_ledger(model, windows, output, baseline):
-    """Every figure of an explanation is the ledger's, for each kind of baseline and for an output by name."""
+    """Every figure equals that of the ledger, for each kind of baseline and an output by name."""
     number, scaled = (0 if output is None else 1), model.loaded.to_model_units(windows)
     values = {"f0": 1.0, "f1": [1.0, 2, 3, 4, 5, 6], "f2": -3, "f3": np.float32(2)}
     asked = {
@@ -146,14 +146,14 @@ def test_explain_is_the_ledger(model, windows, output, baseline):
 
 
 def test_contributions_are_complete(model, windows):
-    """The contributions of each window sum to its prediction minus the baseline's, to its residual."""
+    """Contributions of each window sum to its prediction minus the baseline's, up to the residual."""
     found = model.explain(windows, tolerance=1e-4, path_nodes=33)
     gap = found.contributions.sum(axis=1) - (found.predictions - found.baseline_prediction)
     assert found.converged.all() and (np.abs(gap) <= found.residual + 1e-12).all() and (found.path_nodes >= 33).all()
 
 
 def test_one_window_of_an_explanation(model, windows):
-    """`e[i]` is what explaining window i alone gives; slices and negative numbers work; none lies beyond the end."""
+    """`e[i]` equals the explanation of window i alone; slices and negative indices work; others raise IndexError."""
     found, alone = model.explain(windows), model.explain(windows[2])
     assert len(found) == 5 and len(found[2]) == 1 and len(list(found)) == 5 and len(found[1:4]) == 3
     np.testing.assert_allclose(found[2].steps, alone.steps, rtol=1e-9, atol=1e-12)
@@ -167,7 +167,7 @@ def test_one_window_of_an_explanation(model, windows):
 
 
 def test_tables_are_rows_that_frames_read(model, windows):
-    """Each result's table becomes a polars frame, and holds the numbers of the result."""
+    """Each result's table becomes a polars frame with the numbers of the result."""
     found = model.explain(windows)
     frame = pl.DataFrame(found.table())
     np.testing.assert_array_equal(frame["contribution"].to_numpy().reshape(5, 4), found.contributions)
@@ -180,7 +180,7 @@ def test_tables_are_rows_that_frames_read(model, windows):
 
 
 def test_importance_and_report_are_those_below(model):
-    """Importance is the table of attributions and the report the seven findings, for the output that is named."""
+    """Importance and report equal those of the functions below, for the named output."""
     measured = measure_importance(model.loaded, 1)
     found = model.importance("b+1")
     assert found.features == attribute_features(model.loaded, measured) and found.output == "b+1"
@@ -203,7 +203,7 @@ def test_importance_and_report_are_those_below(model):
     ],
 )
 def test_topology_is_the_one_below(model, asked, rule):
-    """The graph of each rule is that of `build_topology`, and networkx has its nodes and edges with their fields."""
+    """The graph of each rule equals that of `build_topology`, and networkx gets nodes and edges with their fields."""
     below = build_topology(model.loaded, measure_importance(model.loaded, 0), rule)
     found = model.topology(**asked)
     expected = vars(below) | {"unit": "K", "name": "model", "loaded": model.loaded}
@@ -218,7 +218,7 @@ def test_topology_is_the_one_below(model, asked, rule):
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front", "flat"])
 def test_every_edge_by_its_ids_and_by_its_numbers(shape):
-    """Every edge of a topology is found both ways, product nodes included, with the curve that is sampled below."""
+    """Each edge of a topology is found by ids and by numbers, products included, with the curve sampled below."""
     model = Model(make_model(shape, product=True, n_features=3, lookback=3, hidden_size=3, n_reference=128))
     topology = model.topology()
     for edge in topology.kan_edges[:: max(1, len(topology.kan_edges) // 12)]:
@@ -233,13 +233,13 @@ def test_every_edge_by_its_ids_and_by_its_numbers(shape):
 
 
 def test_an_edge_needs_no_ledger(monkeypatch):
-    """The function of an edge is sampled without measuring the importance of anything."""
+    """Sampling an edge does not compute importance."""
     monkeypatch.setattr(overall, "measure_importance", lambda *_: pytest.fail("measured"))
     assert len(Model(make_model()).edge("lstm:1", "head:1:2").x) == 101
 
 
 def test_formula():
-    """The front of `find_front`, in words; a layer norm in the way is said."""
+    """The front is that of `find_front`; a layer norm is refused with its reason."""
     loaded = make_model("lstm", n_features=2, n_hidden=1, hidden_size=2)
     measured = measure_importance(loaded, 0)
     below = write_formulas(loaded, measured, find_front(loaded, measured))
@@ -253,7 +253,7 @@ def test_formula():
 
 
 def test_prune_and_save(model, windows, tmp_path):
-    """Pruning gives a new model that holds its fidelity, forecasts the same from its file, and leaves the old alone."""
+    """Pruning returns a model that keeps its fidelity and predicts the same from its file; the original stays."""
     before = model.predict(windows)
     small = model.prune(fidelity=0.95)
     below = extract_subnetwork(
@@ -270,7 +270,7 @@ def test_prune_and_save(model, windows, tmp_path):
 
 
 def test_global_results_are_computed_once_by_many_threads(monkeypatch):
-    """Eight threads that ask a model at once for what rests on importance measure it once, and get one result."""
+    """Eight threads that request results based on importance at once compute it once."""
     model, calls, start = Model(make_model()), [], Barrier(8)
 
     def measure(*args):
@@ -288,7 +288,7 @@ def test_global_results_are_computed_once_by_many_threads(monkeypatch):
 
 
 def test_a_failure_is_not_kept(monkeypatch):
-    """What failed once is computed again when it is asked for again."""
+    """A failed computation is repeated on the next request."""
     model = Model(make_model())
     with monkeypatch.context() as patch:
         patch.setattr(overall, "measure_importance", lambda *_: 1 / 0)
@@ -298,7 +298,7 @@ def test_a_failure_is_not_kept(monkeypatch):
 
 
 def test_many_rules_are_not_all_kept(model):
-    """However many rules are asked for, no more than the bound is kept, and each is still answered by itself."""
+    """The number of cached rules is bounded, and each rule gets its own result."""
     bounded = replace(model, results=Once(8))
     for fidelity in np.linspace(0.5, 1, 13):
         assert bounded.topology(fidelity=float(fidelity)).rule.fidelity == fidelity
@@ -349,7 +349,7 @@ HOSTILE = {
 
 
 def test_rows_are_windows_of_one_step():
-    """A model with a lookback of 1 takes rows, (n, n_features) or one, as windows."""
+    """With lookback 1 a model accepts rows, (n, n_features) or a single one, as windows."""
     model = Model(make_model("head"))
     rows = np.random.default_rng(0).normal(size=(5, len(model.features)))
     expected = model.predict(rows[:, None])
@@ -362,7 +362,7 @@ def test_rows_are_windows_of_one_step():
 
 @pytest.mark.parametrize("case", HOSTILE)
 def test_windows_that_do_not_fit(model, case):
-    """Windows that do not fit are refused with one sentence that names the place, by every question about windows."""
+    """Each method with windows refuses invalid ones with one sentence that has the path."""
     windows, error, message = HOSTILE[case]
     for ask in (model.predict, model.explain):
         with pytest.raises(error, match=message) as found:
@@ -393,7 +393,7 @@ def test_windows_that_do_not_fit(model, case):
     ],
 )
 def test_baselines_that_do_not_fit(model, windows, baseline, message):
-    """A baseline that cannot be is refused with one sentence that names the place."""
+    """An invalid baseline is refused with one sentence that has the path."""
     with pytest.raises((DataError, UnknownNameError), match=re.escape(message)):
         model.explain(windows, baseline=baseline)
 
@@ -445,14 +445,14 @@ def test_baselines_that_do_not_fit(model, windows, baseline, message):
     ],
 )
 def test_names_and_options_that_do_not_exist(model, ask, message):
-    """What does not exist is refused with one sentence, which lists what does."""
+    """An unknown name or option is refused with one sentence that lists the existing ones."""
     with pytest.raises(kanmodel.KanscopeError, match=re.escape(message)) as found:
         ask(model)
     assert "\n" not in str(found.value)
 
 
 def test_results_are_frozen(model, windows):
-    """No field of a model or of a result can be set."""
+    """Fields of models and results cannot be set."""
     for result in (model, model.explain(windows), model.importance(), model.topology(), model.edge(0, 0, 1)):
         with pytest.raises(AttributeError):
             result.output = "other"
@@ -470,7 +470,7 @@ class Forecaster(nn.Module):
 
 
 def test_from_torch_and_from_file_give_a_model(tmp_path):
-    """A module in hand and its file become models that forecast what it does, by the names that are given."""
+    """A live module and its file become models that predict what the module does, with the given names."""
     torch.manual_seed(0)
     net = Forecaster().eval()
     x = torch.randn(60, 5, 2)
@@ -490,7 +490,7 @@ def test_from_torch_and_from_file_give_a_model(tmp_path):
 
 @pytest.fixture
 def make_forecaster(tmp_path):
-    """A function that makes a model of a live module, or of its file, on windows of whole numbers."""
+    """Makes a model from a live module or from its file, on integer windows."""
     torch.manual_seed(0)
     net = Forecaster().eval()
     x = torch.randint(-3, 4, (60, 5, 2)).float()
@@ -507,8 +507,8 @@ def make_forecaster(tmp_path):
 
 
 @pytest.mark.parametrize("live", [True, False])
-def test_from_torch_and_from_file_know_what_can_change(make_forecaster, tmp_path, live):
-    """Features named integer or fixed are so in the model and in its checkpoint, and counterfactuals respect them."""
+def test_from_torch_and_from_file_take_integer_and_fixed_features(make_forecaster, tmp_path, live):
+    """Integer and fixed features are in the model and its checkpoint, and counterfactuals respect them."""
     model = make_forecaster(live, integer=["temp"], fixed=("wind",))
     model.save(tmp_path / "net.safetensors")
     for one in (model, kanmodel.load(tmp_path / "net.safetensors")):
@@ -530,7 +530,7 @@ def test_from_torch_and_from_file_know_what_can_change(make_forecaster, tmp_path
     ],
 )
 def test_features_that_do_not_exist_cannot_be_integer_or_fixed(make_forecaster, live, options, says):
-    """A name that is no feature, and a text in place of a list, are refused in one sentence."""
+    """An unknown name, and a string in place of a list, are refused in one sentence."""
     with pytest.raises(CheckpointError) as raised:
         make_forecaster(live, **options)
     assert str(raised.value) == says
@@ -538,7 +538,7 @@ def test_features_that_do_not_exist_cannot_be_integer_or_fixed(make_forecaster, 
 
 @pytest.mark.parametrize("live", [True, False])
 def test_windows_with_fractions_of_an_integer_feature_are_refused(make_forecaster, live):
-    """The message says where the first is; what a scaling in float32 rounds counts as whole."""
+    """The error has the first fraction; rounding of a float32 scaling is allowed."""
     windows = make_forecaster.windows.clone()
     windows[:, :, 1] = (windows[:, :, 1] - 0.3) / 7 * 7 + 0.3
     assert make_forecaster(live, windows, integer=["wind"]).features[1].integer
@@ -547,8 +547,8 @@ def test_windows_with_fractions_of_an_integer_feature_are_refused(make_forecaste
         make_forecaster(live, windows, integer=["temp", "wind"])
 
 
-def test_the_readme_does_what_it_says(tmp_path, monkeypatch):
-    """The examples of the core's README run as they are written, and give what stands beside them."""
+def test_the_examples_of_the_readme_run(tmp_path, monkeypatch):
+    """The examples of the core's README run as written and give the results shown."""
     root = Path(kanmodel.__file__).parents[1]
     for name in ("service", "tests"):
         (tmp_path / name).symlink_to(root / name)
@@ -568,7 +568,7 @@ def test_the_readme_does_what_it_says(tmp_path, monkeypatch):
 
 
 def test_the_lines_of_the_main_readme():
-    """The notebook lines of the project's README run and prune the bundled model to what it keeps."""
+    """The notebook lines of the main README run, and prune the bundled model to what the README says."""
     root = Path(kanmodel.__file__).parents[1]
     section = (root / "README.md").read_text().partition("## In a notebook")[2]
     lines = (

@@ -1,4 +1,4 @@
-"""The notebook in tests/examples does what it says, and is all there when it is saved, exported and not trusted."""
+"""The notebook in tests/examples runs, and is complete when saved, exported or not trusted."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def committed():
 
 @pytest.fixture(scope="module")
 def executed(tmp_path_factory):
-    """The notebook, executed where it stands; what it writes goes elsewhere."""
-    from nbclient import NotebookClient  # here, as the other workers do without
+    """The notebook, executed in its folder; files that it writes go elsewhere."""
+    from nbclient import NotebookClient  # imported here, as other workers do not need it
 
     folder = tmp_path_factory.mktemp("kernel")
     with pytest.MonkeyPatch.context() as patch:
@@ -47,14 +47,14 @@ def pieces_of(notebook):
 
 
 def forms_of(notebook):
-    """What kinds of output each cell has."""
+    """The kinds of output of each cell."""
     return [
         [sorted(output.get("data", {"stream": ""})) for output in cell.get("outputs", ())] for cell in notebook.cells
     ]
 
 
 def test_the_notebook_runs(executed):
-    """Every cell runs; the forecaster beats persistence, and the service gives the explanation of the cell above."""
+    """Every cell runs; the forecaster beats persistence, and the service's explanation equals the notebook's."""
     outputs = outputs_of(executed)
     assert all(output.output_type != "error" for output in outputs)
     text = {number: cell.outputs[-1] for number, cell in enumerate(executed.cells) if cell.get("outputs")}
@@ -68,15 +68,15 @@ def test_the_notebook_runs(executed):
     assert float(of_service) == pytest.approx(float(contribution), rel=1e-2)
 
 
-def test_what_is_committed_is_what_it_gives(executed, committed):
-    """The committed notebook is executed, holds the outputs that a run has, and is small."""
+def test_the_committed_notebook_is_current(executed, committed):
+    """The committed notebook has the outputs of a run, and is small."""
     assert [cell.source for cell in executed.cells] == [cell.source for cell in committed.cells]
     assert forms_of(executed) == forms_of(committed)
     assert NOTEBOOK.stat().st_size < 1e6 and "/home/" not in NOTEBOOK.read_text()
 
 
 def test_displays_run_nothing_and_load_nothing(executed, committed):
-    """No display holds a script, a handler or an address, and every question has one with its picture or its answer."""
+    """No display has a script, an event handler or a URL, and each question has a display with its result."""
     for notebook in (executed, committed):
         pieces = pieces_of(notebook)
         assert len(pieces) == 11 and sum("<img" in piece for piece in pieces) == 4
@@ -88,8 +88,8 @@ def test_displays_run_nothing_and_load_nothing(executed, committed):
 @pytest.mark.skipif(not CHROMIUM.exists(), reason=MISSING)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_an_export_shows_all_without_scripts(committed, tmp_path, scheme):
-    """Exported by nbconvert and opened without JavaScript and network, all pictures and answers are there."""
-    from nbconvert import HTMLExporter  # here, as the other workers do without
+    """Exported by nbconvert and opened without JavaScript and network, it has all pictures and results."""
+    from nbconvert import HTMLExporter  # imported here, as other workers do not need it
 
     exporter = HTMLExporter(theme=scheme)
     exporter.exclude_input_prompt = True

@@ -13,7 +13,7 @@ from kanmodel.once import Once, Pinned
 
 
 class EndedError(Exception):
-    """What a pause raises that ends a computation."""
+    """Raised by a pause to end a computation."""
 
 
 def end() -> None:
@@ -21,7 +21,7 @@ def end() -> None:
 
 
 def test_a_known_result_calls_no_pause():
-    """`pause` is not called for a cached result, so that it can refuse a computation."""
+    """`pause` is not called for a cached result, so that it may refuse a computation."""
     once = Once(2)
     with pytest.raises(EndedError):
         once.get("a", lambda: 1, end)
@@ -29,8 +29,8 @@ def test_a_known_result_calls_no_pause():
     assert once.get("a", lambda: 3, end) == 2
 
 
-def test_what_is_unused_for_longest_goes_unless_it_is_pinned():
-    """A pinned result outlasts any number of others, and goes like them once it is unpinned."""
+def test_the_least_recently_used_result_is_evicted_unless_pinned():
+    """A pinned result stays however many others follow, and is evicted like them once unpinned."""
     once = Once(2)
     assert Pinned(once).get("pinned", lambda: 0) == 0
     for number in range(5):
@@ -43,8 +43,8 @@ def test_what_is_unused_for_longest_goes_unless_it_is_pinned():
     assert once.get("pinned", lambda: 1) == 1
 
 
-def test_who_waits_for_anothers_computation_pauses_and_computes_if_that_ends():
-    """A thread that waits can be ended; one that stays computes what the other has given up."""
+def test_a_waiting_thread_pauses_and_computes_if_the_first_ends():
+    """A waiting thread can be ended; one that stays computes the result if the first computation was ended."""
     once, begun, go_on, found = Once(2), Event(), Event(), []
 
     def give_up():
@@ -98,7 +98,7 @@ def test_a_copy_in_another_process_begins_without_results():
     ],
 )
 def test_long_questions_pause_and_can_be_ended_at_any_pause(ask):
-    """What a pause raises comes out of the question; asked again it answers as if nothing had been."""
+    """An exception raised by a pause ends the computation; the next request gets the full result."""
     loaded = make_model("head", n_features=2, n_hidden=2)
     model, calls = Model(loaded), []
     ask(model, lambda: calls.append(1))

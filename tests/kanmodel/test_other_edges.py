@@ -1,4 +1,4 @@
-"""Explanations of edges that are not plain splines: behind a layer norm, and with a fixed function beside."""
+"""Explanations of edges downstream of a layer norm, and of edges with fixed functions."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def fast_kan_model(file, library):
 
 
 def symbolic_model():
-    """A small KAN two of whose edges hold a fixed function, one of them beside its spline."""
+    """A small KAN with a fixed function on two edges, one of them in addition to its spline."""
     torch.manual_seed(0)
     head = (
         LayerConfig(3, 4, BSpline(4), symbolic=(SymbolicEdge(1, 2, "sin"),)),
@@ -58,7 +58,7 @@ EVERY = pytest.mark.parametrize("name", MODELS)
 
 @EVERY
 def test_every_layer_sums_to_the_forecast(name):
-    """The nodes and the edges of every layer sum to F(x) - F(x0) within the residual, and that within tolerance."""
+    """Nodes and edges of every layer sum to F(x) - F(x0) within the residual, and the ledger converges."""
     model = MODELS[name]()
     ledger = explain_windows(model, model.reference.windows[:24], 0)
     change = ledger.predictions - ledger.baseline_prediction
@@ -67,12 +67,12 @@ def test_every_layer_sums_to_the_forecast(name):
         for entries in (layer.nodes, layer.edges):
             if entries is not None:
                 total = entries.reshape(len(change), -1).sum(axis=1)
-                assert (np.abs(total - change) <= ledger.residual + 1e-6).all()  # float32 rounds F(x0) by its row
+                assert (np.abs(total - change) <= ledger.residual + 1e-6).all()  # float32: F(x0) varies by row
 
 
 @EVERY
 def test_saving_and_loading_is_identity(name, tmp_path):
-    """A checkpoint of such a model gives the same forecasts after it was saved and loaded."""
+    """A checkpoint of such a model predicts the same after saving and loading."""
     model = MODELS[name]()
     save_checkpoint(model, tmp_path / "m.safetensors")
     loaded = load_checkpoint(tmp_path / "m.safetensors")
@@ -81,8 +81,8 @@ def test_saving_and_loading_is_identity(name, tmp_path):
 
 
 @EVERY
-def test_pruned_and_compacted_it_forecasts_what_the_rule_says(name):
-    """The compacted network equals the pruned one, and its R2 against the full model is the one stated."""
+def test_the_compacted_network_has_the_stated_fidelity(name):
+    """The compacted network equals the pruned one, and has the stated R2 against the full model."""
     model = MODELS[name]()
     pruning = prune_by_rule(model, measure_importance(model, 0), PruningRule(fidelity=0.95))
     pruned = prune_network(model, pruning)
@@ -96,7 +96,7 @@ def test_pruned_and_compacted_it_forecasts_what_the_rule_says(name):
 
 @pytest.mark.parametrize("name", ["fast_kan", "faster_kan"])
 def test_a_layer_norm_connects_all_it_reads(name):
-    """Behind a layer norm every node acts through all the others, so none of those it reads counts as cut off."""
+    """Through a layer norm every node depends on all its inputs, so none of them is disconnected."""
     model = MODELS[name]()
     topology = build_topology(model, measure_importance(model, 0), PruningRule(fidelity=0.5))
     assert topology.fidelity.r2 >= 0.5
@@ -104,7 +104,7 @@ def test_a_layer_norm_connects_all_it_reads(name):
 
 
 def test_no_threshold_cuts_a_fixed_function():
-    """As in pykan, an edge with a symbolic part stays at any threshold, and one that only has it counts as live."""
+    """As in pykan, an edge with a symbolic part is kept at any threshold, and is live without other parts."""
     model = symbolic_model()
     rule = PruningRule("backward", None, Thresholds(node=-1, edge=1e9, input=-1), "zero")
     topology = build_topology(model, measure_importance(model, 0), rule)
@@ -114,7 +114,7 @@ def test_no_threshold_cuts_a_fixed_function():
 
 
 def test_curves_of_symbolic_edges():
-    """Base, spline and symbolic part sum to the edge, and the fixed function is the one that was set."""
+    """Base, spline and symbolic part sum to the edge, and the fixed function is the given one."""
     model = symbolic_model()
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
     edge, plain = (sample_edges(model, [topology.edge("head", 0, 1, j)])[0] for j in (2, 0))
@@ -124,7 +124,7 @@ def test_curves_of_symbolic_edges():
 
 
 def test_curves_behind_a_layer_norm_are_of_the_normalised_input():
-    """A curve says that it is of the normalised input, follows the library's own samples, and has no formula."""
+    """The curve is marked as one of the normalised input, equals the library's samples, and has no formula."""
     model = MODELS["fast_kan"]()
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
     edge = topology.edge("head", 0, 3, 1)

@@ -43,7 +43,7 @@ HOSTILE = (
     "\x1b[31mred\x00\ud800\n# heading",
     "n" * 500,
 )
-# What JupyterLab 4 leaves of the HTML of a notebook that is not trusted: packages/apputils/src/sanitizer.ts.
+# What JupyterLab 4 keeps of HTML in a notebook that is not trusted: packages/apputils/src/sanitizer.ts.
 TAGS = """a b bdi caption code details div em figcaption figure h1 h2 h3 h4 i img li ol p pre s span strong sub summary
     sup table tbody td tfoot th thead tr ul"""
 ATTRIBUTES = {
@@ -56,14 +56,14 @@ ATTRIBUTES = {
 
 
 def sanitise(html):
-    """What is left of a piece of HTML in a notebook that is not trusted; the text of a style goes with it."""
+    """The HTML that remains in a notebook that is not trusted, without the text of styles."""
     without = re.sub(r"<style>.*?</style>", "", html, flags=re.DOTALL)
     left = bleach.clean(without, tags=set(TAGS.split()), attributes=ATTRIBUTES, protocols={"data"}, strip=True)
     return re.sub("(<img [^>]*)>", r"\1/>", left)
 
 
 def results_of(model, windows):
-    """Every result that a model gives, by name."""
+    """Every result of a model, by name."""
     explained = model.explain(windows)
     return {
         "model": model,
@@ -89,7 +89,7 @@ def results(model, windows):
 
 @pytest.fixture(scope="module")
 def hostile():
-    """The results of a model whose names are meant to break out of where they are written."""
+    """The results of a model whose names contain markup and control characters."""
     loaded = make_model(n_features=len(HOSTILE), targets=(HOSTILE[0],))
     features = [replace(old, name=name) for old, name in zip(loaded.config.features, HOSTILE, strict=True)]
     target = replace(loaded.config.targets[0], unit=HOSTILE[1])
@@ -99,7 +99,7 @@ def hostile():
 
 
 def tables_of(result):
-    """The tables of a result's page with a head, as rows of texts."""
+    """The tables with a header in a result's page, as rows of text."""
     page = ElementTree.fromstring(result.html())
     return [
         [["".join(cell.itertext()) for cell in row] for row in table.iter("tr")]
@@ -109,13 +109,13 @@ def tables_of(result):
 
 
 def image_of(piece):
-    """The picture in a piece of HTML for a notebook."""
+    """The picture in the HTML for a notebook."""
     (data,) = re.findall(r'src="data:image/svg\+xml;base64,([^"]+)"', piece)
     return ElementTree.fromstring(base64.b64decode(data))
 
 
 def test_everything_shows_itself_as_a_short_table(model, windows):
-    """The repr of each result fits a terminal, in plain text, and names what it is about."""
+    """The repr of each result fits a terminal as plain text, and names its subject."""
     shown = {
         "sha256|not saved": model,
         "for 5 windows": model.explain(windows),
@@ -132,7 +132,7 @@ def test_everything_shows_itself_as_a_short_table(model, windows):
 
 
 def picture_of(result):
-    """A result's picture, read from its HTML, which must be self-contained and run nothing."""
+    """A result's picture from its HTML, which must be self-contained and contain no script."""
     html = result.html()
     assert len(html) < 1e6
     assert not re.search(r"<script|<img|<link|<iframe|<foreignObject|\son\w+=|url\(|@import|href", html)
@@ -146,7 +146,7 @@ def picture_of(result):
 
 @pytest.mark.parametrize("number", [0, 3])
 def test_the_waterfall_goes_from_the_baseline_to_the_forecast(model, windows, number):
-    """Each feature has a bar as long as its contribution, which starts where the one before ends."""
+    """Each feature has a bar as long as its contribution, which starts where the previous one ends."""
     found = model.explain(windows)[number]
     picture = picture_of(found)
     steps = [group for group in picture.iter(f"{SVG}g") if group.get("class") == "step"]
@@ -165,7 +165,7 @@ def test_the_waterfall_goes_from_the_baseline_to_the_forecast(model, windows, nu
 
 
 def test_a_waterfall_of_many_features_counts_the_rest():
-    """Beyond fifteen features the rest is one bar, and all bars together are the whole change."""
+    """Beyond fifteen features the rest is one bar, and all bars sum to the whole change."""
     model = Model(make_model(n_features=40))
     found = model.explain(make_windows(model.loaded, 1))
     steps = [g.get("data-feature") for g in picture_of(found).iter(f"{SVG}g") if g.get("class") == "step"]
@@ -173,7 +173,7 @@ def test_a_waterfall_of_many_features_counts_the_rest():
 
 
 def test_several_windows_show_a_table(model, windows):
-    """Several windows show the mean magnitudes and the first ones in tables, and for a picture one must be chosen."""
+    """Several windows show tables of mean magnitudes and of the first windows; a picture needs a single one."""
     found = model.explain(windows)
     means, each = tables_of(found)
     assert [row[0] for row in means] == [
@@ -188,8 +188,8 @@ def test_several_windows_show_a_table(model, windows):
         found.svg()
 
 
-def test_effects_stand_beside_contributions(model, windows):
-    """Where they are asked for, tables have removed, alone and together, and the waterfall tells two on hover."""
+def test_effects_are_shown_with_contributions(model, windows):
+    """If requested, tables have removed, alone and together, and the waterfall shows two of them on hover."""
     found = model.explain(windows, effects=True)
     for row in found.table():
         place = row["window"], NAMES.index(row["feature"])
@@ -216,7 +216,7 @@ def test_effects_stand_beside_contributions(model, windows):
 
 
 def test_pictures_of_the_network_and_of_an_edge(model):
-    """The network has each kept edge, and an edge its knots, in a piece of HTML that runs and loads nothing."""
+    """The network has each kept edge, and an edge its knots, in HTML without scripts or external resources."""
     found = model.topology(fidelity=0.9)
     drawn = [group for group in picture_of(found).iter(f"{SVG}g") if group.get("data-kept") == "true"]
     kept = {(edge.source, edge.target) for edge in found.kan_edges if edge.kept}
@@ -227,7 +227,7 @@ def test_pictures_of_the_network_and_of_an_edge(model):
 
 
 def test_a_large_network_stays_under_a_megabyte():
-    """With nearly all edges of a head [64, 16, 1] behind 20 features the picture is under 1 MB, and has 300 curves."""
+    """With nearly all edges of a [64, 16, 1] head on 20 features the picture is below 1 MB, and has 300 curves."""
     model = Model(make_model(hidden_size=64, n_hidden=16, n_features=20, lookback=2, n_reference=12, dtype="float32"))
     found = model.topology(metric="contribution", thresholds={"node": 0, "edge": 0, "input": 0})
     assert sum(edge.kept for edge in found.kan_edges) > 900
@@ -236,7 +236,7 @@ def test_a_large_network_stays_under_a_megabyte():
 
 
 def test_markup_in_a_name_stays_text():
-    """A name with markup is text in every picture and table."""
+    """Markup in a name is shown literally in every picture and table."""
     loaded = make_model(targets=("<script>alert(1)</script>",))
     model = Model(loaded, "<img src=x onerror=alert(1)>")
     for result in (model.explain(make_windows(loaded, 2)), model.explain(make_windows(loaded, 1)), model.topology()):
@@ -244,7 +244,7 @@ def test_markup_in_a_name_stays_text():
 
 
 def test_results_are_pages_and_pieces_that_run_and_load_nothing(results):
-    """Each result is a whole page for a file and a piece for a notebook, both under 1 MB, without script or address."""
+    """Each result is a page for a file and a fragment for a notebook, below 1 MB, without scripts or URLs."""
     for name, result in results.items():
         page, piece = result.html(), result._repr_html_()
         assert page.startswith("<!DOCTYPE html>") and 'charset="utf-8"' in page and "<html" not in piece, name
@@ -256,7 +256,7 @@ def test_results_are_pages_and_pieces_that_run_and_load_nothing(results):
 
 
 def test_a_notebook_that_is_not_trusted_shows_all(results):
-    """JupyterLab's sanitiser, which removes svg and style elements, leaves the picture and every word."""
+    """JupyterLab's sanitiser removes svg and style elements, but the picture and all text remain."""
     for name, result in results.items():
         piece = result._repr_html_()
         left = sanitise(piece)
@@ -271,7 +271,7 @@ def test_a_notebook_that_is_not_trusted_shows_all(results):
 
 @pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge"])
 def test_a_picture_needs_no_stylesheet(results, name):
-    """Each shape and text has literal colours, in each theme its own, and only `auto` has a style beside them."""
+    """Each shape and text has literal colours for its theme, and only `auto` needs a style."""
     for theme, palette in (("light", LIGHT), ("dark", DARK), ("auto", LIGHT)):
         text = results[name].svg(theme=theme)
         assert "var(" not in text and "currentColor" not in text
@@ -296,7 +296,7 @@ def test_a_picture_needs_no_stylesheet(results, name):
 )
 @pytest.mark.parametrize("name", ["explanation", "importance", "topology", "edge"])
 def test_librsvg_draws_the_colours(results, name, tmp_path):
-    """Outside of browsers a picture is not black: the paper is the theme's, and most of it is free."""
+    """Outside browsers the background of a picture has the theme's colour, and most of it is empty."""
     for theme, paper in (("light", LIGHT["paper"]), ("auto", LIGHT["paper"]), ("dark", DARK["paper"])):
         results[name].svg(tmp_path / "p.svg", theme=theme)
         subprocess.run(["rsvg-convert", tmp_path / "p.svg", "-o", tmp_path / "p.png"], check=True)
@@ -307,12 +307,12 @@ def test_librsvg_draws_the_colours(results, name, tmp_path):
 
 
 def test_classes_of_the_explorer_are_its_own():
-    """No class that the explorer gives to parts of a picture has a look here, which would reach its texts too."""
+    """The library's pictures have no rules for CSS classes that the explorer uses."""
     assert not {"up", "down", "lit", "choosing", "flowing", "edge", "node", "feature", "output"} & set(LOOKS)
 
 
 def test_results_go_into_files(results, tmp_path):
-    """What goes into a file is what is returned, in UTF-8."""
+    """Methods that write files write what they return, in UTF-8."""
     found = results["topology"]
     assert found.svg(tmp_path / "n.svg") == (tmp_path / "n.svg").read_text("utf-8")
     assert found.html(str(tmp_path / "n.html"), theme="dark") == (tmp_path / "n.html").read_text("utf-8")
@@ -320,7 +320,7 @@ def test_results_go_into_files(results, tmp_path):
 
 
 def test_hostile_names_stay_text(hostile, tmp_path):
-    """Names with markup, quotes, control characters, another direction or no end are text wherever they are shown."""
+    """Names with markup, quotes, control or bidirectional characters, or of great length are shown literally."""
     elements = {"html", "head", "meta", "title", "style", "body", "div", "figure", "img", "details", "summary", "table"}
     elements |= {"caption", "thead", "tbody", "tr", "th", "td", "p", "h2", "pre", "code", "bdi"}
     elements |= {
@@ -340,7 +340,7 @@ def test_hostile_names_stay_text(hostile, tmp_path):
 
 
 def test_the_heat_map_holds_every_step():
-    """However many features and steps there are, the cells of the heat map sum to the contributions."""
+    """For any number of features and steps, the cells of the heat map sum to the contributions."""
     for n_features, lookback, n_rows, n_columns in ((64, 168, 25, 42), (4, 6, 4, 6), (25, 49, 25, 25)):
         steps = np.random.default_rng(0).normal(size=(lookback, n_features))
         forecast = Forecast("y", "K", [f"f{i}" for i in range(n_features)], 0.0, 1.0, steps.sum(axis=0), steps)
@@ -364,12 +364,12 @@ def test_the_heat_map_holds_every_step():
 
 
 def amount(cell):
-    """What the title of a cell says that it adds."""
+    """The contribution in the title of a cell."""
     return float(re.search(r": ([+-]?[\d.e-]+)", cell.find(f"{SVG}title").text)[1])
 
 
 def test_bars_of_importance_are_as_long_as_it_is(results):
-    """Each feature has a bar of its mean |contribution|, its interval, share and verdict."""
+    """Each feature has a bar of its mean |contribution|, with its interval, share and verdict."""
     found = results["importance"]
     drawn = [group for group in ElementTree.fromstring(found.svg()).iter(f"{SVG}g") if group.get("class") == "feature"]
     widths = np.array([float(group.find(f"{SVG}rect").get("width")) for group in drawn])
@@ -390,7 +390,7 @@ def test_many_features_are_counted_in_the_bars(results):
 
 
 def test_one_question_of_a_report(results):
-    """A report gives one of its questions by its id, as a report of that one."""
+    """A report returns a single question by its id, as a report."""
     report = results["report"]
     one = report["shapes"]
     assert [finding.id for finding in one.findings] == ["shapes"] and one.findings[0] in report.findings
@@ -400,7 +400,7 @@ def test_one_question_of_a_report(results):
 
 
 def test_a_formula_is_latex_too(results):
-    """The LaTeX of a formula has its features as symbols, whatever their names mean to sympy."""
+    """The LaTeX of a formula has its features as symbols, even if their names have a meaning in sympy."""
     assert re.fullmatch(r"\$\\displaystyle .*f_\{0\}.*\$", results["formula"]._repr_latex_())
     loaded = make_model("head", n_features=2, n_hidden=1)
     features = [replace(f, name=name) for f, name in zip(loaded.config.features, ("E", "I"), strict=True)]
@@ -409,7 +409,7 @@ def test_a_formula_is_latex_too(results):
 
 
 def test_a_model_shows_its_card_without_computing(model, monkeypatch):
-    """The card of a model has its figures and features, and measures nothing."""
+    """The card of a model has its figures and features, and computes nothing."""
     monkeypatch.setattr("kanmodel.overall.measure_importance", lambda *_: pytest.fail("measured"))
     fresh = Model(model.loaded, "card")
     page = "".join(ElementTree.fromstring(fresh.html()).itertext())
@@ -419,8 +419,8 @@ def test_a_model_shows_its_card_without_computing(model, monkeypatch):
     assert [row["name"] for row in fresh.table()] == list(NAMES)
 
 
-def test_groups_and_segments_stand_for_what_they_sum(model, windows):
-    """Table, terminal, page and picture show them, and each window's sum is that of the features."""
+def test_groups_and_segments_are_shown(model, windows):
+    """Table, terminal, page and picture have them, and each window's sum is that of the features."""
     pair, segments = {"pair": ["f0", "f3"]}, {"late": (-2, 0), "early": (-5, -3)}
     grouped = model.explain(windows[:1], groups=pair, segments=segments)
     assert grouped.group_names == ("pair", "f1", "f2")
@@ -440,7 +440,7 @@ def test_groups_and_segments_stand_for_what_they_sum(model, windows):
 
 
 def test_a_nested_group_is_drawn_by_the_outermost_alone(model, windows):
-    """Only the outermost groups are bars, so that the bars end at the forecast."""
+    """Only the outermost groups have bars, so that the bars end at the forecast."""
     groups = {"pair": ["f0", "f3"], "three": ["pair", "f1"]}
     grouped = model.explain(windows[:1], groups=groups)
     root = ElementTree.fromstring(grouped.svg())
@@ -450,7 +450,7 @@ def test_a_nested_group_is_drawn_by_the_outermost_alone(model, windows):
 
 
 def test_groups_are_the_checkpoints_unless_others_are_asked_for(model, windows):
-    """None switches them off, as does an empty mapping; what the features contribute stays the same."""
+    """None and an empty mapping disable groups; the contributions of features stay the same."""
     grouped = model.with_groups({"pair": ["f0", "f3"]})
     by_default = grouped.explain(windows)
     assert by_default.groups == {"pair": ["f0", "f3"]}
@@ -463,7 +463,7 @@ def test_groups_are_the_checkpoints_unless_others_are_asked_for(model, windows):
 
 @pytest.mark.parametrize("asked", [{"groups": "others"}, {"groups": {"g": ["z"]}}, {"segments": {"s": (-99, 0)}}])
 def test_groups_that_cannot_be_are_refused_before_anything_is_computed(model, windows, asked, monkeypatch):
-    """Errors of groups name the place."""
+    """The error has the path, and nothing is computed."""
     monkeypatch.setattr("kanmodel.model.explain_windows", None)
     with pytest.raises(DataError, match=r"^(groups|segments)"):
         model.explain(windows, **asked)

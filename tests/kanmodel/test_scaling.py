@@ -26,7 +26,7 @@ def columns(mean, std):
 
 @given(moderate, spreads, st.lists(st.tuples(moderate, moderate), min_size=1, max_size=5))
 def test_scaling_and_back_is_identity(mean, std, rows):
-    """Features and outputs come back from model units as they went in."""
+    """Scaling to model units and back returns the original features and outputs."""
     scaling = scaling_of(*columns(mean, std))
     values = np.array(rows)
     np.testing.assert_allclose(scaling.features_to_original(scaling.features_to_model(values)), values, atol=1e-8)
@@ -42,7 +42,7 @@ def test_the_mean_becomes_zero_and_one_deviation_one(mean, std):
 
 
 def test_a_constant_column_is_not_divided_by_zero():
-    """A column of standard deviation 0 is shifted alone, and comes back."""
+    """A column of standard deviation 0 is only shifted, and restored exactly."""
     features = (Feature("a", mean=7.0, std=0.0), Feature("b"))
     scaling = scaling_of(features, (Target("y0", mean=3.0, std=0.0), Target("y1")))
     scaled = scaling.features_to_model(np.array([[7.0, 1.0], [9.0, 1.0]]))

@@ -15,7 +15,7 @@ def label(lengths):
 
 @given(runs, runs, st.integers(1, 6))
 def test_no_window_crosses_a_change_of_any_boundary(segments, splits, lookback):
-    """Every window lies in one segment and one split, and every window that does is found."""
+    """Every window lies in one segment and one split, and every such window is found."""
     n_rows = min(sum(segments), sum(splits))
     columns = [label(segments)[:n_rows], label(splits)[:n_rows]]
     expected = [
@@ -28,12 +28,12 @@ def test_no_window_crosses_a_change_of_any_boundary(segments, splits, lookback):
 
 @given(st.integers(0, 20), st.integers(1, 8))
 def test_a_table_without_gaps_gives_a_window_for_every_row_but_the_first(n_rows, lookback):
-    """Without boundaries there are n_rows - lookback + 1 windows, and none where the rows don't suffice."""
+    """Without boundaries there are n_rows - lookback + 1 windows, and none if there are too few rows."""
     assert len(window_ends([], n_rows, lookback)) == max(0, n_rows - lookback + 1)
 
 
 def test_a_label_that_returns_later_is_another_run():
-    """A split that goes train, test, train gives no window from train to train across the test rows."""
+    """A split of train, test, train gives no window across the test rows."""
     split = np.array(["train", "train", "test", "train", "train"])
     assert window_ends([split], 5, 2).tolist() == [1, 4]
 

@@ -1,4 +1,4 @@
-"""Real servers on real ports, and the models they serve."""
+"""Real servers on real ports, and the models that they serve."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Serve = Callable[..., AbstractContextManager[httpx2.Client]]
 
 @dataclass(frozen=True)
 class Service:
-    """A running server, and the models it was given."""
+    """A running server and its models."""
 
     client: httpx2.Client
     models: dict[str, LoadedModel]
@@ -48,7 +48,7 @@ class Service:
 
 @contextmanager
 def run_server(app: FastAPI, wait: bool = True) -> Iterator[httpx2.Client]:
-    """A client of an app that a real server serves; `wait` until its models are loaded."""
+    """A client of a real server of an app; with `wait`, once its models are loaded."""
     config = uvicorn.Config(app, **{**server_options(app.state.parts.settings), "port": 0})
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)
@@ -67,7 +67,7 @@ def run_server(app: FastAPI, wait: bool = True) -> Iterator[httpx2.Client]:
 
 @pytest.fixture(scope="module", autouse=True)
 def forget_apps() -> Iterator[None]:
-    """Lets go of the apps of a file, and of their models, which FastAPI's caches of what it has classified keep."""
+    """Removes a file's apps and models from FastAPI's caches, which would keep them alive."""
     yield
     for cached in vars(fastapi.dependencies.models).values():
         if hasattr(cached, "cache_clear"):
@@ -76,7 +76,7 @@ def forget_apps() -> Iterator[None]:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs one command in this process; gives exit code, stdout and stderr."""
+    """Runs a command in this process and returns exit code, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
         with pytest.raises(SystemExit) as ended:
@@ -87,7 +87,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str
 
 
 def run_on_ray(log: Path, *arguments: object, **variables: str) -> AbstractContextManager[Process]:
-    """The same on a Ray cluster of its own, which ends with the process, however that ends."""
+    """A server on its own Ray cluster, which ends with the process in any case."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -131,9 +131,9 @@ def wait_until() -> Callable[[Callable[[], bool]], None]:
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bundled model, one of each other shape, and a file that is none."""
+    """The bundled model, one model of each other shape, and an invalid file."""
     path = tmp_path_factory.mktemp("models")
-    # Of some seeds those whose importance, which a server computes at once, takes half the time of others.
+    # Seeds whose importance, which a server computes at the start, takes half the time of that of others.
     save_checkpoint(make_model("lstm", seed=2, targets=("a", "b"), horizon=2), path / "two.safetensors")
     front = make_model("front", seed=4, product=True, with_targets=False)
     save_checkpoint(front, path / "front.safetensors")
@@ -148,10 +148,10 @@ LIMITS = {"max_body_bytes": 100_000, "max_windows": 50, "max_points": 500, "requ
 
 @pytest.fixture(scope="session")
 def local_service(folder: Path) -> Iterator[Service]:
-    """One server for all tests that only ask, in this process, into which some of them look."""
+    """One server in this process, shared by all tests that only read from it."""
     models = {name: load_checkpoint(folder / f"{name}.safetensors") for name in NAMES}
     for model in models.values():
-        model.accelerate()  # as the registry does: the same numbers to the last bit
+        model.accelerate()  # as the registry does, for bitwise equal numbers
     with run_server(create_app(Settings(models=folder, **LIMITS))) as client:  # type: ignore[arg-type]
         service = Service(client, models)
         for name, model in models.items():  # or threads that prepare these would disturb tests that measure memory
@@ -162,7 +162,7 @@ def local_service(folder: Path) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def ray_service(local_service: Service, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The same from two replicas on Ray."""
+    """The same server with two replicas on Ray."""
     limits = {f"KANSCOPE_{name.upper()}": str(limit) for name, limit in LIMITS.items()}
     replicas = {"KANSCOPE_MIN_REPLICAS": "2", "KANSCOPE_MAX_REPLICAS": "2"}
     with run_on_ray(tmp_path_factory.mktemp("ray") / "log", folder, **limits, **replicas) as process:
@@ -174,6 +174,6 @@ ON_RAY = pytest.param("ray_service", id="ray", marks=pytest.mark.ray)
 
 @pytest.fixture(scope="session", params=[pytest.param("local_service", id="process"), ON_RAY])
 def service(request: pytest.FixtureRequest) -> Service:
-    """Each of them in turn."""
+    """The server in this process and the one on Ray."""
     one: Service = request.getfixturevalue(request.param)
     return one

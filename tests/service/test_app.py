@@ -13,14 +13,14 @@ from service.app import create_app
 from service.settings import Settings
 
 
-def test_the_root_leads_to_the_documentation(service):
+def test_the_root_redirects_to_the_documentation(service):
     """/ redirects to /docs."""
     answer = service.get("/")
     assert (answer.status_code, answer.headers["location"]) == (307, "docs")
 
 
 def test_the_documentation_needs_no_other_host(service):
-    """/docs and all that it loads come from the app itself."""
+    """/docs loads nothing from other hosts."""
     page = service.get("/docs").text
     assert "://" not in page
     assets = re.findall(r'(?:src|href)="([^"]+)"', page)
@@ -30,27 +30,27 @@ def test_the_documentation_needs_no_other_host(service):
         assert service.get(asset).status_code == 200
 
 
-def test_the_description_is_served_and_bears_the_version_of_the_package(service):
-    """/openapi.json describes this version."""
+def test_the_document_has_the_version_of_the_package(service):
+    """/openapi.json has the version of the package."""
     assert service.get("/openapi.json").json()["info"]["version"] == version("kanscope")
 
 
 @pytest.mark.smoke
-def test_every_answer_bears_the_id_of_its_request(service):
-    """Each request has an id of its own, and later ones sort behind earlier ones."""
+def test_every_response_has_a_request_id(service):
+    """Request ids are unique and sort by time."""
     ids = [service.get("/healthz").headers["x-request-id"] for _ in range(3)]
     assert len(set(ids)) == 3
     assert [id_[:10] for id_ in ids] == sorted(id_[:10] for id_ in ids)
 
 
-def test_nothing_is_where_the_models_should_be(tmp_path):
-    """A path that does not exist is refused at once, by name."""
+def test_a_missing_models_path_is_refused(tmp_path):
+    """A missing path to models is an error at startup that names it."""
     with pytest.raises(CheckpointError, match=r"there is no file or folder .*/none"):
         create_app(Settings(models=tmp_path / "none"))
 
 
 def test_the_setting_of_torch_threads_holds(serve_app, folder):
-    """The threads that do the work use as many threads for one tensor operation as the settings say."""
+    """Worker threads use the number of torch threads from the settings."""
     before = torch.get_num_threads()
     app = create_app(Settings(models=folder / "two.safetensors", torch_threads=3))
 
@@ -66,7 +66,7 @@ def test_the_setting_of_torch_threads_holds(serve_app, folder):
 
 
 def test_the_app_loads_no_library_that_only_some_questions_need():
-    """They are imported where they are used; rich is the command line's."""
+    """These libraries are imported where they are used; rich belongs to the command line."""
     code = """
 import sys
 sys.modules["rich"] = None  # an import of it fails
@@ -79,7 +79,7 @@ assert not unwanted & sys.modules.keys(), unwanted & sys.modules.keys()
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
 
 
-def test_the_command_line_loads_none_either():
-    """`kanscope serve` would keep them for as long as it runs."""
+def test_the_command_line_does_not_load_them_either():
+    """`kanscope serve` would otherwise keep them in memory."""
     code = "import sys; import service.cli; assert not {'sympy', 'polars', 'ray', 'fastapi'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,4 +1,4 @@
-"""Every operation, over HTTP and by command, for one tiny model of each kind of chain."""
+"""Every operation, over HTTP and by command, for one tiny model of each chain."""
 
 import json
 from dataclasses import replace
@@ -43,7 +43,7 @@ CONFIGS = {
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
-    """A client of all models, the models, and their folder."""
+    """A client of a server of all models, the models, and their folder."""
     folder = tmp_path_factory.mktemp("models")
     models = {name: make_chain(config, n_reference=130) for name, config in CONFIGS.items()}
     for name, model in models.items():
@@ -58,8 +58,8 @@ def served(tmp_path_factory):
     "path",
     ["", "/topology", "/topology/fidelity", "/topology?format=svg", "/edges", "/attributions", "/report", "/ready"],
 )
-def test_what_is_asked_of_a_model(served, name, path):
-    """Each resource of the last output answers, with only finite numbers."""
+def test_resources_of_a_model(served, name, path):
+    """Each resource of the last output answers, and all numbers are finite."""
     client, models, _ = served
     output = models[name].config.outputs[-1]
     answer = client.get(f"/v1/models/{name}{path}", params={"output": output} if path not in ("", "/ready") else None)
@@ -73,7 +73,7 @@ def test_what_is_asked_of_a_model(served, name, path):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_forecasts_and_explanations(served, name, tmp_path, run):
-    """V1, V2 and the core forecast the same; ledgers are complete; the receipt of an answer is repeated."""
+    """V1, V2 and the core agree on forecasts, explanations are complete, and receipts repeat."""
     client, models, folder = served
     model = models[name]
     windows = make_windows(model, 3)
@@ -99,7 +99,7 @@ def test_forecasts_and_explanations(served, name, tmp_path, run):
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_commands(served, name, tmp_path, run):
-    """A table is explained, a model inspected, pruned to one that loads, and, where it can be, trained on."""
+    """Each command runs: explain, inspect, prune and, for models that can be trained, train."""
     _, models, folder = served
     config = models[name].config
     checkpoint, output = folder / f"{name}.safetensors", ("--output-name", config.outputs[-1])
@@ -125,7 +125,7 @@ def test_commands(served, name, tmp_path, run):
 
 @pytest.mark.parametrize("name", ["gru", "flat", "mlp"])
 def test_a_chain_is_trained_on(served, name, tmp_path, run):
-    """Training goes on from a checkpoint of any cell, or none, and keeps its shape."""
+    """Fine-tuning works for every cell, and without one, and keeps the architecture."""
     _, models, folder = served
     table, checkpoint = write_table(tmp_path / "t.csv"), tmp_path / "on.safetensors"
     code, out, err = run("train", table, "--from", folder / f"{name}.safetensors", "--epochs", 2, "-o", checkpoint)

@@ -1,4 +1,4 @@
-"""Models of other shapes than LSTM+KAN, over HTTP."""
+"""Models other than LSTM+KAN over HTTP."""
 
 from dataclasses import replace
 
@@ -41,8 +41,8 @@ def client(tmp_path_factory):
         yield client
 
 
-def test_a_classifier_answers_its_logits_beside(client):
-    """The probabilities of a softmax sum to 1 and are those of the logits; another model has no logits."""
+def test_a_classifier_returns_logits(client):
+    """Softmax probabilities sum to 1 and follow from the returned logits; other models have no logits."""
     answer = client.post("/v1/models/classes:predict", json={"instances": WINDOWS}).json()
     logits, probabilities = np.array(answer["logits"]), np.array(answer["predictions"])
     np.testing.assert_allclose(probabilities.sum(axis=1), 1)
@@ -51,7 +51,7 @@ def test_a_classifier_answers_its_logits_beside(client):
 
 
 def test_a_flattened_window_is_explained_by_its_cells(client):
-    """The ledger lists the cells, which sum to the change of the forecast, and the architecture says why."""
+    """The ledger has the cells, which sum to the change of the forecast, and the architecture gives the reason."""
     body = {"instances": WINDOWS, "detail": "flow"}
     (one, _) = client.post("/v1/models/flat:explain", json=body).json()["explanations"]
     (cells,) = [layer["nodes"] for layer in one["layers"] if layer["stage"] == "cell"]

@@ -1,4 +1,4 @@
-"""The documents hold what the service does, wherever in them it stands."""
+"""The commands, answers, settings, routes, limits and links of the documents agree with the service."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from service.settings import Settings
 
 OF_HTTP = READMES[ROOT / "service" / "http" / "README.md"]
 MODEL = "/v1/models/{model}"
-# By name, the curl command and the answer beside it.
+# The curl command and the answer beside it, by name.
 ANSWERS = {
     name: (shlex.split(command), shown)
     for command, name, shown in re.findall(
@@ -38,7 +38,7 @@ def numbers_by_key(value: Any, key: str = "") -> set[tuple[str, float]]:
 
 
 def test_the_front_page_is_short_and_answers_the_four_questions() -> None:
-    """In at most 150 lines; every answer that a document shows has a command before it, and a name of its own."""
+    """It has at most 150 lines; each answer in a document has a command before it and a unique name."""
     front = READMES[README]
     assert len(front.splitlines()) <= 150
     assert re.findall("<!-- answer: (.*) -->", front) == ["predict", "explain", "topology", "edge"]
@@ -47,7 +47,7 @@ def test_the_front_page_is_short_and_answers_the_four_questions() -> None:
 
 @pytest.mark.parametrize("answer", ["predict", "explain", "topology", "edge", "infer"])
 def test_each_question_has_its_real_answer(service: Any, answer: str) -> None:
-    """Every number that a document shows beside a curl command is in the answer, under its key."""
+    """Each number beside a curl command is in the response, under its key."""
     command, shown = ANSWERS[answer]
     url = next(word for word in command if word.startswith("http")).removeprefix("http://127.0.0.1:8000")
     body = next((ROOT / word[1:] for word in command if word.startswith("@")), None)
@@ -66,7 +66,7 @@ def test_each_question_has_its_real_answer(service: Any, answer: str) -> None:
 
 
 def test_every_setting_is_in_the_table() -> None:
-    """The table of settings names exactly the settings, with their defaults; no document names another one."""
+    """The table lists exactly the settings with their defaults, and documents name only existing settings."""
     table = re.findall(r"^\| `KANSCOPE_(\w+)` \| (.*?) \|", EVERYTHING, re.MULTILINE)
     rows = dict(table)
     assert len(rows) == len(table)
@@ -79,18 +79,18 @@ def test_every_setting_is_in_the_table() -> None:
 
 
 def operations() -> set[str]:
-    """Method and path of each operation of the OpenAPI document."""
+    """Method and path of each operation in the OpenAPI document."""
     paths = json.loads((ROOT / "openapi" / "openapi.json").read_text())["paths"]
     return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
 
 
 def test_every_route_is_in_the_table() -> None:
-    """The table of routes names exactly the operations of the OpenAPI document."""
+    """The table lists exactly the operations of the OpenAPI document."""
     assert set(re.findall(r"^\| `((?:GET|POST) [^`]+)` \|", EVERYTHING, re.MULTILINE)) == operations()
 
 
 def test_every_route_of_the_documents_exists(service: Any) -> None:
-    """Whatever path stands in a sentence, a command or a line of the log is one that the service knows."""
+    """Each path in a sentence, a command or a log line exists in the service."""
     named = {("GET", path) for path in re.findall(r"http://127\.0\.0\.1:8000(/[^\s'?,.)]*)", EVERYTHING)}
     named |= set(re.findall(r"`(GET|POST) ([/…][^`?\s]*)", EVERYTHING))
     assert len(named) > len(operations())
@@ -101,7 +101,7 @@ def test_every_route_of_the_documents_exists(service: Any) -> None:
 
 
 def test_every_command_of_the_documents_exists() -> None:
-    """Each `kanscope` line of the documents names a command and options that the command line has."""
+    """Each `kanscope` line of the documents has an existing command and existing options."""
     group = get_command(app)
     context = typer.Context(group)
     commands = {name: group.get_command(context, name) for name in group.list_commands(context)}
@@ -113,22 +113,22 @@ def test_every_command_of_the_documents_exists() -> None:
         assert {word for word in words if word.startswith("-")} <= options, line
 
 
-def test_the_bundled_command_stands_once() -> None:
-    """The command for the bundled model stands in the model's own README alone, from where `test_cli` runs it."""
+def test_the_command_of_the_bundled_model_occurs_once() -> None:
+    """The command is only in the README of the bundled model, where `test_cli` runs it."""
     command = r"```sh\nkanscope train service/bundled[^`]*-o service/bundled/nyc-weather.safetensors\n```"
     assert len(re.findall(command, EVERYTHING)) == 1
     assert re.search(command, READMES[ROOT / "service" / "bundled" / "README.md"])
 
 
 def test_every_make_target_of_the_documents_exists() -> None:
-    """Whatever `make` is asked for in a document is a target of the Makefile."""
+    """Each `make` target in a document is in the Makefile."""
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     asked = re.findall(r"(?:`|^|\d )make ([a-z-]+)", EVERYTHING, re.MULTILINE)
     assert {"serve", "test", "check"} <= set(asked) <= targets
 
 
 def test_pre_commit_runs_what_make_check_runs() -> None:
-    """Every command of `make check` except pip-audit, which needs the network; ruff gets the changed files."""
+    """It runs each command of `make check` except pip-audit, which needs the network, and ruff on changed files."""
     recipe = (ROOT / "Makefile").read_text().partition("\ncheck:")[2].partition("\n\n")[0].splitlines()[1:]
     commands = {line.strip().replace("$(BIN)", ".venv/bin").removesuffix(" .") for line in recipe}
     hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
@@ -137,7 +137,7 @@ def test_pre_commit_runs_what_make_check_runs() -> None:
 
 
 def test_every_code_of_an_error_is_in_the_table() -> None:
-    """With the status that it has in the table of causes; V2 has 400 for 422."""
+    """The table has each code with its status; V2 has 400 in place of 422."""
     rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| (\d+) \|", OF_HTTP, re.MULTILINE)
     told = {code: int(status) for codes, status in rows for code in re.findall(r"\w+", codes)}
     assert told.keys() == set(get_args(ErrorCode.__value__))
@@ -146,7 +146,7 @@ def test_every_code_of_an_error_is_in_the_table() -> None:
 
 
 def test_every_limit_is_in_the_table() -> None:
-    """The table of limits names exactly the settings that bound what a client may send, ask or wait for."""
+    """The table lists exactly the settings that bound what a client may send, request or wait for."""
     table = OF_HTTP.partition("| past this |")[2].partition("\n\n")[0]
     limits = {name for name in Settings.model_fields if name.startswith("max_") and name != "max_replicas"}
     limits |= {name for name in Settings.model_fields if name.endswith("_timeout") and name != "shutdown_timeout"}
@@ -154,7 +154,7 @@ def test_every_limit_is_in_the_table() -> None:
 
 
 def links(file: Path) -> list[tuple[str, Path, str]]:
-    """The links of a document to files: as they are written, the file and the heading."""
+    """A document's links to files: the text of the link, the file and the heading."""
     found = []
     for link in re.findall(r"\]\(([^)\s]+)\)", READMES[file]):
         path, _, heading = link.partition("#")
@@ -163,8 +163,8 @@ def links(file: Path) -> list[tuple[str, Path, str]]:
     return found
 
 
-def test_every_link_of_the_documents_leads_somewhere() -> None:
-    """To a file, or to a heading of one."""
+def test_every_link_of_the_documents_has_a_target() -> None:
+    """Each link leads to an existing file or heading."""
     for file in READMES:
         for link, target, heading in links(file):
             assert target.exists(), f"{file}: {link}"
@@ -174,7 +174,7 @@ def test_every_link_of_the_documents_leads_somewhere() -> None:
 
 
 def test_every_document_is_found_from_the_front_page() -> None:
-    """By following links, a folder being its README."""
+    """Every document is reachable by links; a link to a folder means its README."""
     found, waiting = set[Path](), [README]
     while waiting:
         file = waiting.pop()

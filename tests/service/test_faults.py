@@ -1,4 +1,4 @@
-"""A process of its own under load: what it keeps, how it stops, and how it comes back."""
+"""A separate process under load: memory, shutdown, and restart after a kill."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from kanmodel.scaling import Array
 pytestmark = pytest.mark.alone
 
 N_CLIENTS = 64
-LEAN = {"KANSCOPE_CACHED_RESULTS": "1"}  # so that no global result is computed beforehand
+LEAN = {"KANSCOPE_CACHED_RESULTS": "1"}  # disables the computation of global results in the background
 N_ASKED = 32  # different requests; every sixteenth is an explanation
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as it is sent, and the numbers of its answer: forecasts, or else contributions."""
+    """A request as sent, and the numbers of its response: forecasts or contributions."""
 
     sent: bytes
     expected: Array
@@ -49,7 +49,7 @@ def choose(model: LoadedModel, number: int) -> Asked:
     if number % 16:
         verb, expected = "predict", model.predict(windows)
     else:
-        verb, options = "explain", LedgerOptions(tolerance=1.0)  # one pass each: there are many
+        verb, options = "explain", LedgerOptions(tolerance=1.0)  # evaluated in one pass, as there are many
         expected = explain_windows(model, model.to_model_units(windows), 0, options=options).features
         body |= {"output": model.config.outputs[0], "tolerance": options.tolerance}
     content = json.dumps(body).encode()
@@ -65,7 +65,7 @@ def asked(local_service) -> list[Asked]:
 async def keep_asking(
     client: httpx2.Client, asked: list[Asked], number: int, goes_on: Callable[[], bool], said: Callable[[], None]
 ) -> None:
-    """A client that asks one thing after the other, every second one on a new connection, as long as there is one."""
+    """A client that sends requests one after the other, every second one on a new connection."""
     streams = None
     while goes_on():
         try:
@@ -90,7 +90,7 @@ async def keep_asking(
 
 
 async def ask_many(client: httpx2.Client, asked: list[Asked], n_turns: int) -> None:
-    """Each client asks some times; and as many again go away before their answer."""
+    """Each client sends some requests, and as many further clients disconnect before the response."""
 
     async def take_turns(number: int) -> None:
         turns = iter(range(n_turns))
@@ -114,7 +114,7 @@ def resident_bytes(client: httpx2.Client) -> float:
 
 
 def test_load_leaves_nothing_behind(launch, folder, asked):
-    """64 clients, and 64 that go away, four times: no wrong answer, an empty queue, and memory as after the second."""
+    """64 clients and 64 that disconnect, four times: right answers, an empty queue, and no growth of memory."""
     with launch(folder / "two.safetensors", **LEAN) as process:
         resident = []
         for _ in range(4):
@@ -126,7 +126,7 @@ def test_load_leaves_nothing_behind(launch, folder, asked):
 
 
 async def ask_until(client: httpx2.Client, asked: list[Asked], end: Callable[[], None]) -> int:
-    """How many answers clients get that ask until nothing answers them; the end comes after some."""
+    """How many responses clients get until the server stops, which `end` makes it do after some of them."""
     answers: list[int] = []
 
     def count() -> None:
@@ -139,7 +139,7 @@ async def ask_until(client: httpx2.Client, asked: list[Asked], end: Callable[[],
 
 
 def test_sigterm_under_load_loses_no_answer(launch, folder, asked):
-    """Whatever the process has answered by its log has reached its client whole, and then it ends."""
+    """Every response that the process has logged reaches its client in full before the process exits."""
     with launch(folder / "two.safetensors", **LEAN) as process:
         n_answers = asyncio.run(
             ask_until(process.client, asked, lambda: process.popen.send_signal(signal.SIGTERM)),
@@ -153,8 +153,8 @@ def test_sigterm_under_load_loses_no_answer(launch, folder, asked):
     assert statuses == [200] * n_answers
 
 
-def test_a_process_that_is_killed_comes_back(launch, tmp_path, folder, asked):
-    """kill -9 under load harms no checkpoint and no answer that was given, and the next process answers the same."""
+def test_a_killed_process_can_be_restarted(launch, tmp_path, folder, asked):
+    """kill -9 under load damages no checkpoint and no response, and the next process gives the same answers."""
     models = tmp_path / "models"
     models.mkdir()
     checkpoint = models / "two.safetensors"

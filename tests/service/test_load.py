@@ -1,4 +1,4 @@
-"""Many clients at once: each gets the answer to its own windows, and nothing is left behind."""
+"""Many concurrent clients: each gets the response to its own windows, and no work is left over."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ NDJSON = "application/x-ndjson"
 
 @dataclass(frozen=True)
 class Asked:
-    """One request, and what the model core says to it.
+    """A request, and the expected result of the model core.
 
     Attributes:
         name: of the model.
-        output: the one that is explained.
+        output: the explained output.
         verb: `predict`, `explain`, or `stream` for an explanation line by line.
-        windows: its own.
+        windows: those of this request only.
         expected: forecasts, (n, n_outputs); for an explanation also the contributions, (n, n_features).
         slack: a millionth of the standard deviation of each output.
     """
@@ -74,7 +74,7 @@ class Asked:
 
 
 def choose(models: dict[str, LoadedModel], client: int, turn: int) -> Asked:
-    """The request of a client at its turn; no two have the same windows."""
+    """The request of a client in a round; no two have the same windows."""
     number = client * N_ROUNDS + turn
     name = list(models)[(client // 4 + turn) % len(models)]
     model, verb = models[name], ("predict", "explain", "predict", "stream")[(client + turn) % 4]
@@ -88,7 +88,7 @@ def choose(models: dict[str, LoadedModel], client: int, turn: int) -> Asked:
 
 
 async def drop(url: httpx2.URL, asked: Asked, client: int) -> None:
-    """Begins the request, and goes away: in its head, in its body, before the answer, or as that begins."""
+    """Starts a request and disconnects: in its head, in its body, before the response, or during it."""
     request = httpx2.Request("POST", url.join(asked.request["url"]), json=asked.request["json"])
     headers = [f"{name}: {value}" for name, value in request.headers.items() if name != "host"]
     sent = head("POST", asked.request["url"], *headers, f"Accept: {asked.request['headers']['Accept']}")
@@ -102,7 +102,7 @@ async def drop(url: httpx2.URL, asked: Asked, client: int) -> None:
 
 
 def test_every_client_gets_the_answer_of_its_own_windows(serve, folder, local_service):
-    """64 at once, four models, 1 to 40 windows, explanations in between, and every eighth goes away midway."""
+    """64 clients, four models, 1 to 40 windows, some explanations, and every eighth client disconnects."""
     asked = [[choose(local_service.models, client, turn) for turn in range(N_ROUNDS)] for client in range(N_CLIENTS)]
     begun = asyncio.Event()
     answers: list[tuple[Asked, httpx2.Response]] = []
@@ -122,7 +122,7 @@ def test_every_client_gets_the_answer_of_its_own_windows(serve, folder, local_se
             begun.set()
             await asyncio.gather(*clients)
 
-    with serve(models=folder, cached_results=1) as client:  # none is computed beforehand
+    with serve(models=folder, cached_results=1) as client:  # nothing is computed in the background
         asyncio.run(ask_all(client.base_url))
         poll(lambda: is_at_rest(client))
     assert len(answers) == N_CLIENTS * 7 // 8 * N_ROUNDS
@@ -131,13 +131,13 @@ def test_every_client_gets_the_answer_of_its_own_windows(serve, folder, local_se
 
 
 @pytest.mark.parametrize("accept", [NDJSON, "application/json"])
-def test_who_goes_away_stops_the_work_within_one_slice(serve, folder, local_service, monkeypatch, accept):
-    """Of a request for many windows no further slice is begun, and its places are free."""
+def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, local_service, monkeypatch, accept):
+    """After a disconnect no further slice is computed, and the request's places are free."""
     slices, inside, go_on = [], threading.Event(), threading.Event()
 
     def explain_slowly(*arguments):
         *of_windows, pause = arguments
-        if pause is run_through:  # the model is warmed up
+        if pause is run_through:  # warms up the model
             return explain_windows(*arguments)
 
         def begin_slice():
@@ -164,7 +164,7 @@ def test_who_goes_away_stops_the_work_within_one_slice(serve, folder, local_serv
             with connect(client) as connection:
                 connection.sendall(sent + body)
                 assert inside.wait(60)
-            client.get("/healthz")  # by then the service has seen that the connection is closed
+            client.get("/healthz")  # by now the service has seen the disconnect
         finally:
             go_on.set()
         poll(lambda: is_at_rest(client))

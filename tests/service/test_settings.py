@@ -9,15 +9,15 @@ from kanmodel.errors import ConfigError
 from service.settings import Settings, check_variables, choose_settings
 
 
-def test_defaults_serve_the_bundled_model_to_this_machine_only(monkeypatch):
-    """Without any setting the service listens on 127.0.0.1:8000 and names no models."""
+def test_defaults_serve_the_bundled_model_on_loopback(monkeypatch):
+    """Without settings the service listens on 127.0.0.1:8000 and serves the bundled model."""
     monkeypatch.delenv("KANSCOPE_MODELS", raising=False)
     settings = Settings()
     assert (settings.host, settings.port, settings.models) == ("127.0.0.1", 8000, None)
 
 
-def test_the_environment_sets_what_no_argument_does(monkeypatch):
-    """KANSCOPE_* are read, an empty one counts as absent, and arguments come first."""
+def test_arguments_take_precedence_over_the_environment(monkeypatch):
+    """KANSCOPE_* variables are read, empty ones count as unset, and arguments take precedence."""
     monkeypatch.setenv("KANSCOPE_MODELS", "/models")
     monkeypatch.setenv("KANSCOPE_PORT", "9000")
     monkeypatch.setenv("KANSCOPE_ROOT_PATH", "")
@@ -28,7 +28,7 @@ def test_the_environment_sets_what_no_argument_does(monkeypatch):
 
 
 def test_misspelt_variables_are_named():
-    """A variable that begins like a setting but is none is named with the nearest one; Kubernetes' own are not."""
+    """An unknown variable with the prefix is refused with the nearest setting; those of Kubernetes are ignored."""
     links = ("KANSCOPE_PORT_80_TCP_ADDR", "KANSCOPE_SERVICE_HOST", "KANSCOPE_PREDICTOR_SERVICE_PORT_HTTP")
     names = ("PATH", "KANSCOPE_MODELS", "KANSCOPE_KEY_FILE", "kanscope_port", "KANSCOPE_ZZZZZZZZZZZZZZ", *links)
     assert [*check_variables(names)] == [
@@ -38,14 +38,14 @@ def test_misspelt_variables_are_named():
 
 
 def test_the_port_of_kubernetes_is_explained(monkeypatch):
-    """The variable that Kubernetes sets for a Service named kanscope is refused with what to do."""
+    """The variable that Kubernetes sets for a Service named kanscope is refused with a hint."""
     monkeypatch.setenv("KANSCOPE_PORT", "tcp://10.0.0.1:80")
     with pytest.raises(ConfigError, match=r"Kubernetes sets this .* enableServiceLinks: false"):
         choose_settings()
 
 
 def test_settings_do_not_change():
-    """Settings are frozen, and a value that cannot be is refused."""
+    """Settings are frozen, and invalid values are refused."""
     with pytest.raises(ValidationError):
         Settings().port = 1
     with pytest.raises(ValidationError):
@@ -53,6 +53,6 @@ def test_settings_do_not_change():
 
 
 def test_every_setting_is_documented():
-    """Each setting stands in the docstring of the class."""
+    """Each setting is in the docstring of the class."""
     for name in Settings.model_fields:
         assert f"        {name}: " in Settings.__doc__

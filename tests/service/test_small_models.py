@@ -1,4 +1,4 @@
-"""Every explanation, report and picture works for the smallest models: all numbers are finite, and nothing warns."""
+"""Every explanation, report and picture of the smallest models is finite and computed without warnings."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ OPERATIONS = {
 
 
 def check_finite(value, path=""):
-    """Every number in a result is finite, at any depth."""
+    """Raises if a number in a result is not finite, at any depth."""
     if isinstance(value, LoadedModel | str | bytes | bool) or value is None:
         return
     if isinstance(value, torch.Tensor):
@@ -168,7 +168,7 @@ def check_finite(value, path=""):
     ],
 )
 def test_small_models(shape, name):
-    """Each operation on a small model gives finite numbers without a warning."""
+    """Each operation gives finite numbers without a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = small(shape, name)

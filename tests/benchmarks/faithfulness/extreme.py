@@ -1,12 +1,12 @@
-"""Looks for windows whose explanation is wrong though it says that it has converged: random jumps, then hill climbing.
+"""Searches windows whose converged explanation is wrong: random jumps, then hill climbing.
 
-`python tests/benchmarks/faithfulness/extreme.py`; to try it out: `--random 64 --climb 2 --steps 5`.
+`python tests/benchmarks/faithfulness/extreme.py`; for a quick run: `--random 64 --climb 2 --steps 5`.
 
-A window lies 3 to 1,000 times the way from one reference window to another, in all features or in one alone; the
-bundled model and those of `run.py` have equal parts of them. The steps of each explanation are compared with
-Gauss-Legendre quadrature in float64. Where the two differ they are compared with eight times as many nodes, and with
-Integrated Gradients of 20,000 steps, of which the nearer one counts: a rule of fixed nodes may miss what the
-explanation has found. None shares code with the explanation but the network. Errors are in tolerances.
+Each window is 3 to 1,000 times the distance between two reference windows away, in all features or in one; the
+bundled model and those of `run.py` have equal numbers of them. The steps of each explanation are compared with
+Gauss-Legendre quadrature in float64. If the two differ, eight times as many nodes and Integrated Gradients with
+20,000 steps are also compared, and the nearer one counts: a rule with fixed nodes may miss a jump that the
+explanation has found. They share only the network with the explanation. Errors are in tolerances.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from service.models.repository import BUNDLED
 
 Array = np.ndarray
 
-SMALLEST, LARGEST = 3.0, 1000.0  # factors of a jump
+SMALLEST, LARGEST = 3.0, 1000.0  # factors of the jumps
 BATCH = 64
-PANELS, ORDER, FIRST_PANEL = 128, 8, 1e-5  # of the quadrature; its panels grow geometrically, as a jump leaves the data
+PANELS, ORDER, FIRST_PANEL = 128, 8, 1e-5  # of the quadrature; panels grow geometrically along the jump
 FINER = 8
-SUSPECT = 0.7  # tolerances of difference, from which finer rules decide
+SUSPECT = 0.7  # differences in tolerances above which finer rules decide
 IG_STEPS, IG_BATCH = 20_000, 4_000
-MISSED = 1.0  # tolerances by which an error may exceed what the explanation states
+MISSED = 1.0  # tolerances by which an error may exceed the stated error
 LIMITS = (1, 2, 5, 20)
-MUTATIONS = (0.003, 0.03, 0.3)  # relative changes of a climb
-TRIED = 8  # at each step of a climb
+MUTATIONS = (0.003, 0.03, 0.3)  # relative size of changes
+TRIED = 8  # per step
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Jump:
 
 @dataclass(frozen=True)
 class Found:
-    """An explanation against the exact one.
+    """An explanation compared with the exact one.
 
     Attributes:
-        jump: what was explained.
-        converged: whether it says so.
-        error: the largest error of any feature at any step, in tolerances.
+        jump: the window that was explained.
+        converged: whether it has converged by its own criterion.
+        error: the largest error over features and steps, in tolerances.
         stated: the error that it states, in tolerances.
         magnitude: sum of the magnitudes of its entries, in tolerances.
     """
@@ -66,11 +66,11 @@ class Found:
 
 
 class Search:
-    """Windows far from a model's data.
+    """Searches windows far from a model's data.
 
     Args:
         model: the model.
-        seed: of everything random.
+        seed: of all random numbers.
     """
 
     def __init__(self, model: Model, seed: int) -> None:
@@ -79,7 +79,7 @@ class Search:
         self.baseline = model.loaded.to_model_units(model.baseline()).double()[0]
 
     def draw(self) -> Jump:
-        """A random jump, with a factor that is even in its logarithm."""
+        """A random jump with a log-uniform factor."""
         start, other = self.reference[self.generator.choice(len(self.reference), 2, replace=False)]
         way = other - start
         if self.generator.random() < 0.5:
@@ -90,7 +90,7 @@ class Search:
         return Jump(start, way, np.exp(self.generator.uniform(np.log(SMALLEST), np.log(LARGEST))))
 
     def change(self, jump: Jump) -> Jump:
-        """A jump nearby: a little longer or shorter, and mostly in a slightly different direction."""
+        """A similar jump: slightly longer or shorter, and mostly in a slightly different direction."""
         scale = self.generator.choice(MUTATIONS)
         factor = np.clip(jump.factor * np.exp(self.generator.normal(scale=scale)), SMALLEST, LARGEST)
         way = jump.way
@@ -100,7 +100,7 @@ class Search:
         return replace(jump, way=way, factor=factor)
 
     def judge(self, jumps: Sequence[Jump]) -> list[Found]:
-        """Their explanations against the exact ones."""
+        """Compares the explanations of jumps with the exact ones."""
         scaled = torch.from_numpy(np.array([jump.start + jump.factor * jump.way for jump in jumps]))
         windows = self.model.scaling.features_to_original(scaled)
         explained = self.model.explain(windows)
@@ -116,7 +116,7 @@ class Search:
         return found
 
     def compare(self, steps: Array, end: torch.Tensor, rule: tuple[Array, Array]) -> float:
-        """The largest difference of steps, in tolerances, from those by a rule."""
+        """The largest difference of the steps, in tolerances, from those by a rule."""
         tolerance = 1e-3 * float(self.model.loaded.output_std[0])
         return float(np.abs(steps - self.integrate(end, *rule) / tolerance).max())
 
@@ -134,7 +134,7 @@ class Search:
         return (way * total).numpy() * float(self.model.scaling.output_scale[0])
 
     def climb(self, tops: list[Found], steps: int) -> list[Found]:
-        """The worst converged explanations that are reached by keeping whatever makes one worse."""
+        """The worst converged explanations found by hill climbing."""
         for _ in range(steps):
             tried = self.judge([self.change(top.jump) for top in tops for _ in range(TRIED)])
             tops = [
@@ -158,7 +158,7 @@ def midpoints() -> tuple[Array, Array]:
 
 
 def main() -> None:
-    """Searches, and prints what was found."""
+    """Searches and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--random", type=int, default=8000, help="random windows, of all models together")
     parser.add_argument("--climb", type=int, default=4, help="how many of the worst of each model are climbed from")

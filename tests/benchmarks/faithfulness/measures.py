@@ -1,4 +1,4 @@
-"""The measures by which attributions of time series are compared in the literature, on arrays alone.
+"""Measures from the literature for attributions of time series, on plain arrays.
 
 A point is one feature at one step. `scores` are attributions, (n, lookback, n_features); `forecast` maps windows of
 that shape to (n,) outputs in standard deviations; a removed point takes the value of `start`, (lookback, n_features).
@@ -15,13 +15,13 @@ Array = np.ndarray
 Forecast = Callable[[Array], Array]
 
 EPSILON = 1e-5  # time_interpret's, in the normalisation of scores
-FRACTIONS = np.arange(0.05, 1.0, 0.05)  # of the points, at which deletion and insertion are averaged
+FRACTIONS = np.arange(0.05, 1.0, 0.05)  # fractions of the points over which deletion and insertion are averaged
 
 
 def cumulative_difference(forecast: Forecast, windows: Array, start: Array, scores: Array, share: float) -> Array:
     """CPD of TIMING (Jang et al. 2025, arXiv 2506.05035): more is better.
 
-    The sum of |F(x without k points) - F(x without k + 1)| while points go one by one, the largest |score| first, up to
+    The sum of |F(x without k points) - F(x without k + 1)| as points are removed by descending |score|, up to
     a share of them. Opposite effects do not cancel, as they do in |F(x) - F(x without all)|.
 
     Returns:
@@ -55,14 +55,14 @@ def completeness_error(forecast: Forecast, windows: Array, start: Array, scores:
 
 
 def precision_and_recall(scores: Array, truth: Array) -> tuple[float, float]:
-    """AUP and AUR as time_interpret has them (Enguehard 2023, arXiv 2306.05552); more is better.
+    """AUP and AUR as in time_interpret (Enguehard 2023, arXiv 2306.05552); more is better.
 
-    The areas under precision and under recall over the threshold, all points of all windows together, where each
-    window's scores go from 0 to 1.
+    The areas under precision and recall over the threshold, for the points of all windows together, with each
+    window's scores scaled to [0, 1].
 
     Args:
-        scores: (n, ...), the more the likelier a true point.
-        truth: which points act, bool, the same shape.
+        scores: (n, ...), higher for likelier true points.
+        truth: which points have an effect, bool, the same shape.
     """
     flat = scores.reshape(len(scores), -1)
     low, high = flat.min(axis=1, keepdims=True), flat.max(axis=1, keepdims=True)
@@ -76,7 +76,7 @@ def signed_precision_and_recall(scores: Array, truth: Array) -> tuple[float, flo
 
     Args:
         scores: (n, ...), signed.
-        truth: the sign of what each point does, 0 for none, the same shape.
+        truth: the sign of each point's effect, 0 for none, the same shape.
 
     Returns:
         The means over the two signs.
@@ -88,7 +88,7 @@ def signed_precision_and_recall(scores: Array, truth: Array) -> tuple[float, flo
 def sum_segments(values: Array, length: int) -> Array:
     """Sums over segments of steps, the newest step last in the last segment: (n, n_segments, n_features).
 
-    What is left at the oldest end is a shorter segment.
+    The oldest segment may be shorter.
     """
     lookback = values.shape[1]
     firsts = np.arange(lookback % length, lookback, length)
@@ -101,7 +101,7 @@ def max_sensitivity(
 ) -> Array:
     """The largest relative change of the scores as a window moves by up to a radius; less is better; (n_windows,).
 
-    Yeh et al. 2019, arXiv 1901.09392, definition 3, with scores in proportion to their own length, as Captum has it.
+    Yeh et al. 2019, arXiv 1901.09392, definition 3, relative to the norm of the scores, as in Captum.
 
     Args:
         attribute: windows -> scores.

@@ -1,4 +1,4 @@
-"""Ways of giving each point of a window a score: this project's, Captum's, TIMING, chance."""
+"""Attribution methods per point of a window: this project's, Captum's, TIMING, random."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ OUTPUT = 0
 TIGHT = 1e-6  # standard deviations; 1e-3 by default
 SHAPLEY_SAMPLES = 25
 OCCLUDED_STEPS = 3
-TOGETHER = 64  # ablated points of one pass; Captum's default is one
-TIMING_SAMPLES = 50  # its paper's
-TIMING_SHORTEST = 10 / 48  # of the steps: the paper's shortest segment on the 48 of MIMIC-III
+TOGETHER = 64  # ablated points per pass; Captum's default is one
+TIMING_SAMPLES = 50  # the paper's
+TIMING_SHORTEST = 10 / 48  # share of the steps: the paper's shortest segment for the 48 steps of MIMIC-III
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,16 @@ class Subject:
         return outputs.double().numpy() / self.spread
 
     def differentiable(self, windows: Tensor) -> Tensor:
-        """The same with gradients, for Captum."""
+        """The same with gradients, as Captum needs."""
         return self.model.loaded.network(windows)[:, OUTPUT] / self.spread
 
     def to_original(self, windows: Array) -> Array:
-        """Windows as `Model` takes them."""
+        """Windows in original units."""
         return self.model.scaling.features_to_original(torch.from_numpy(windows))
 
 
 def make_methods(subject: Subject, seed: int) -> Mapping[str, Attribute]:
-    """Every method by its name in the table."""
+    """Every method, by its name in the table."""
     model, start = subject.model, torch.from_numpy(subject.start)[None]
     std = float(model.loaded.output_std[OUTPUT])
     generator = np.random.default_rng(seed)
@@ -114,7 +114,7 @@ def make_methods(subject: Subject, seed: int) -> Mapping[str, Attribute]:
 def timing_segments(lookback: int, n_features: int) -> tuple[int, int]:
     """Number and shortest length of TIMING's segments for a window.
 
-    With as many as there are points to their mean length, they cover each point once on average. So do the authors' 50
+    As many as points divided by the mean length, they cover each point once on average. So do the authors' 50
     on MIMIC-III, 48 steps of 32 features, and their 5 on Freezer, 301 steps of one: 0.94 and 0.91 times.
     """
     shortest = max(round(TIMING_SHORTEST * lookback), 1)
@@ -130,7 +130,7 @@ def attribute_timing(
     n_segments: int,
     shortest: int,
 ) -> Array:
-    """TIMING (Jang et al. 2025, arXiv 2506.05035, section 4): Integrated Gradients beside segments that stay.
+    """TIMING (Jang et al. 2025, arXiv 2506.05035, section 4): Integrated Gradients with random segments kept.
 
     At each of `n_samples` positions a_k = k / n_samples of the path, random segments, each of one feature at
     neighbouring steps, keep the window's own values; all other points are at x0 + a_k (x - x0). A point's score is

@@ -1,6 +1,6 @@
-"""How stable importance is across trainings: the bundled model beside models trained alike with other seeds.
+"""Stability of importance across trainings: the bundled model and models trained with other seeds.
 
-`python tests/benchmarks/faithfulness/retraining.py`: two trainings with other seeds; `--epochs 2` to try it out.
+`python tests/benchmarks/faithfulness/retraining.py`: two trainings with other seeds; `--epochs 2` for a quick run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ RECIPE = {
 
 
 def main() -> None:
-    """Trains, compares, prints."""
+    """Trains, compares and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--epochs", type=int, default=25)
     chosen = parser.parse_args()
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def print_shares(names: list[str], models: list[Model], found: list[Importance]) -> None:
-    """Share and verdict of each feature, model by model."""
+    """Share and verdict of each feature by model."""
     by_name = [{row.name: row for row in importance.features} for importance in found]
     heads = [f"{name}, R2 {model.metrics['test_r2']:.3f}" for name, model in zip(names, models, strict=True)]
     print(f"| feature | {' | '.join(heads)} | largest difference |\n|---|{'---|' * (len(names) + 1)}")
@@ -66,7 +66,7 @@ def print_shares(names: list[str], models: list[Model], found: list[Importance])
 
 
 def print_agreement(names: list[str], models: list[Model], found: list[Importance]) -> None:
-    """Of each pair of models: order and sum of the shares, intervals, verdicts, and window by window."""
+    """For each pair of models: order and sum of the shares, intervals, verdicts, and windows."""
     features = list(models[0].config.feature_names)
     by_name = [{row.name: row for row in importance.features} for importance in found]
     shares = np.array([[rows[name].share for name in features] for rows in by_name])
@@ -86,7 +86,7 @@ def print_agreement(names: list[str], models: list[Model], found: list[Importanc
 
 
 def print_profiles(names: list[str], models: list[Model]) -> None:
-    """How near each unit's profile is to the nearest one of another model: units have no order of their own."""
+    """The distance of each unit's profile to the nearest one of another model, as units have no order."""
     print("\n| pair | mean over units of the share that the nearest profile has in common |\n|---|---|")
     profiles = [_profiles(model) for model in models]
     for a, b in combinations(range(len(models)), 2):

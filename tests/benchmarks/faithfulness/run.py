@@ -1,6 +1,6 @@
 """Prints the tables of faithfulness: `python tests/benchmarks/faithfulness/run.py`, alone on the machine.
 
-`--only measures` needs no quiet machine, `--only times` does. To try it out: `--windows 8 --models 1 --only measures`.
+`--only measures` needs no idle machine, `--only times` does. For a quick run: `--windows 8 --models 1 --only measures`.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ from table import machine, times_in_turn  # noqa: E402
 import kanmodel  # noqa: E402
 from kanmodel import Model  # noqa: E402
 
-SHARE = 0.1  # of the points, that CPD and CPP remove
-RADIUS, MOVES = 0.02, 3  # of max-sensitivity, model units
-TIMED, ROUNDS = 32, 5  # windows that are explained together, and how often
+SHARE = 0.1  # share of the points that CPD and CPP remove
+RADIUS, MOVES = 0.02, 3  # radius of max-sensitivity, model units
+TIMED, ROUNDS = 32, 5  # windows explained together, and repetitions
 SEGMENT = 3
 SIGNIFICANT = 0.01
-MARKS = {"ledger": "*", "`removed`": "†"}  # of what differs from these
+MARKS = {"ledger": "*", "`removed`": "†"}  # methods from which differences are marked
 BETTER = {"CPD": "more", "CPP": "less", "deletion": "more", "insertion": "less"}
 BETTER |= {"completeness error": "less", "max-sensitivity": "less"}
-ONLY_TIMED = (f"feature ablation, {TOGETHER} at once",)  # whose scores are another's
-INCOMPARABLE = ("random",)  # what has neither a sum nor a sensitivity that means anything
+ONLY_TIMED = (f"feature ablation, {TOGETHER} at once",)  # methods with the scores of another one
+INCOMPARABLE = ("random",)  # methods without a meaningful sum or sensitivity
 
 
 @dataclass
 class Figures:
-    """What was measured of one method, model by model.
+    """The results of one method, by model.
 
     Attributes:
         by_window: measure -> for each model its windows' figures, (n,).
@@ -71,7 +71,7 @@ class Figures:
 
 
 def main() -> None:
-    """Trains, measures, prints."""
+    """Trains, measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=("measures", "times"), help="one of the two instead of both")
     parser.add_argument("--windows", type=int, default=128, help="of each model")
@@ -96,13 +96,13 @@ def main() -> None:
 
 
 def train(process: Process, seed: int) -> Model:
-    """A model of a process."""
+    """A model trained on a series."""
     options = {"epochs": 30, "seed": seed} | dict(process.train)
     return kanmodel.train(process.frame, progress=False, **options)
 
 
 def choose_windows(model: Model, n: int) -> Array:
-    """Reference windows, evenly, in model units: none was trained on."""
+    """Evenly spaced reference windows in model units; the model was not trained on them."""
     every = model.loaded.reference.windows
     return every[torch.linspace(0, len(every) - 1, min(n, len(every))).long()].numpy()
 
@@ -137,7 +137,7 @@ def measure(process: Process, model: Model, windows: Array, seed: int, figures: 
 
 
 def measure_times(model: Model, windows: Array, seed: int, figures: dict[str, Figures]) -> None:
-    """Adds the times of every method on one model, all in turn, and of the service."""
+    """Adds the times of every method on one model, alternating, and those of the service."""
     some = windows[np.resize(np.arange(len(windows)), TIMED)]
     methods = {name: one for name, one in make_methods(Subject(model), seed).items() if name not in INCOMPARABLE}
     times = times_in_turn([partial(attribute, some) for attribute in methods.values()], ROUNDS)
@@ -148,7 +148,7 @@ def measure_times(model: Model, windows: Array, seed: int, figures: dict[str, Fi
 
 
 def against_truth(scores: Array, truth: Array) -> dict[str, float]:
-    """AUP and AUR by magnitude and by sign, of points and of segments."""
+    """AUP and AUR by magnitude and by sign, for points and for segments."""
     found: dict[str, float] = {}
     for place, values, signs in (
         ("points", scores, truth),
@@ -163,7 +163,7 @@ def against_truth(scores: Array, truth: Array) -> dict[str, float]:
 
 @contextmanager
 def served(model: Model) -> Iterator[int]:
-    """The port of a service of one model on all cores."""
+    """The port of a service with one model on all cores."""
     with tempfile.TemporaryDirectory() as folder:
         model.save(Path(folder) / "model.safetensors")
         with free_server(Path(folder), 1, 1) as server:
@@ -172,7 +172,7 @@ def served(model: Model) -> Iterator[int]:
 
 
 def time_over_http(model: Model, windows: Array) -> dict[str, float]:
-    """Seconds at detail steps, without and with effects, from the request's text to the answer's objects."""
+    """Seconds with detail=steps, without and with effects, from the request's text to parsed JSON."""
     instances, output = Subject(model).to_original(windows).tolist(), model.outputs[0]
     with served(model) as port:
         connection = HTTPConnection("127.0.0.1", port)
@@ -189,7 +189,7 @@ def time_over_http(model: Model, windows: Array) -> dict[str, float]:
 
 
 def print_measures(figures: Mapping[str, Figures]) -> None:
-    """Means over models with their standard errors, and which of them differ from those of `MARKS`."""
+    """Means over models with standard errors, and marks for differences from the methods in `MARKS`."""
     columns = [f"{name} ({better} is better)" for name, better in BETTER.items()]
     print(f"\n| method | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name, found in figures.items():
@@ -215,7 +215,7 @@ def print_times(figures: Mapping[str, Figures]) -> None:
 
 
 def print_truth(figures: Mapping[str, Figures]) -> None:
-    """AUP and AUR, means over the models whose truth is known."""
+    """AUP and AUR, means over the models with known truth."""
     columns = list(figures["ledger"].by_truth)
     print(f"\n| method | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
     for name, found in figures.items():
@@ -230,7 +230,7 @@ def _write(values: list[Array]) -> str:
 
 
 def _mark(figures: Mapping[str, Figures], name: str, column: str) -> str:
-    """The marks of a figure."""
+    """The marks of a value."""
     found = ""
     for other, mark in MARKS.items():
         differences = np.concatenate(figures[name].by_window[column]) - np.concatenate(figures[other].by_window[column])

@@ -1,4 +1,4 @@
-"""The README on explanations: its comparison with Captum runs, and the tests that it names exist."""
+"""The README on explanations: the comparison with Captum runs, and the tests it names exist."""
 
 import re
 
@@ -8,7 +8,7 @@ SECTION = READMES[ROOT / "kanmodel/explain/README.md"].partition("## Check the n
 
 
 def test_the_comparison_with_captum(monkeypatch):
-    """The lines that compare one window with Captum run as they are written, and agree as the README says."""
+    """The lines run as written, and the results agree as closely as the README says."""
     monkeypatch.chdir(ROOT)
     *lines, last = re.search(r"```python\n(.*?)```", SECTION, re.DOTALL)[1].splitlines()
     names: dict = {}
@@ -18,7 +18,7 @@ def test_the_comparison_with_captum(monkeypatch):
 
 
 def test_the_tests_that_are_named_exist():
-    """Every file of tests that is named for a claim is there."""
+    """Each test file that the README names exists."""
     files = re.findall(r"`([\w/]+\.py)`", SECTION.partition("\n## ")[0])
     assert len(files) > 10
     assert [

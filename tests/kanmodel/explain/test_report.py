@@ -42,7 +42,7 @@ def tiny(shape, n_reference=160, with_targets=True):
 
 
 def numbers_in(evidence):
-    """Every number of JSON values."""
+    """Every number in JSON values."""
     if isinstance(evidence, dict):
         return [number for value in evidence.values() for number in numbers_in(value)]
     if isinstance(evidence, list | tuple):
@@ -51,14 +51,14 @@ def numbers_in(evidence):
 
 
 def shown(number):
-    """How a number may be written: as it is, or rounded, or as a percentage with one decimal."""
+    """The forms in which a number may be written: exact, rounded, or as a percentage with one decimal."""
     if isinstance(number, int):
         return {str(number)}
     return {f"{number:{form}}" for form in (".2f", ".3f", ".2g", ".3g", "g")} | {f"{100 * number:.1f}"}
 
 
 def check_numbers(findings):
-    """Every number that is written, outside names, is in the evidence beside it, which is JSON."""
+    """Checks that every number outside names is in the finding's evidence, which is JSON."""
     for finding in findings:
         evidence = json.loads(json.dumps(finding.evidence, allow_nan=False))
         known = set().union(*(shown(number) for number in numbers_in(evidence)))
@@ -67,7 +67,7 @@ def check_numbers(findings):
 
 
 def check_form(findings):
-    """The seven findings, in order, in whole sentences."""
+    """Checks that the seven findings are in order and are whole sentences."""
     assert [finding.id for finding in findings] == IDS
     for finding in findings:
         assert finding.question.endswith("?")
@@ -80,14 +80,14 @@ KINDS = [(shape, n, known) for shape in SHAPES for n, known in ((160, True), (10
 
 @pytest.mark.parametrize(("shape", "n_reference", "with_targets"), [*KINDS, ("head", 160, False), ("head", 100, True)])
 def test_every_number_is_in_the_evidence(shape, n_reference, with_targets):
-    """In all shapes, with few windows and without targets, no answer has a number that its evidence has not."""
+    """This holds for all shapes, few windows and no targets."""
     _, findings = tiny(shape, n_reference, with_targets)
     check_form(findings)
     check_numbers(findings)
 
 
 def test_a_number_from_nowhere_is_noticed():
-    """The check above fails where a number is not in the evidence, or is rounded to another."""
+    """The check fails if a number is not in the evidence or is rounded wrongly."""
     _, findings = tiny("head")
     sparsity = findings[0]
     for answer in (f"{sparsity.answer} 12345 edges.", re.sub(r"R2 of [\d.]+", "R2 of 0.123", sparsity.answer)):
@@ -98,7 +98,7 @@ def test_a_number_from_nowhere_is_noticed():
 
 @pytest.mark.parametrize("name", ["proxy20", "mult", "constant_input", "pykan_head"])
 def test_trained_models(name):
-    """Numbers in answers are in the evidence for models trained by pykan too."""
+    """This also holds for models trained by pykan."""
     model = load_case(name).model
     findings = report_of(replace(model, reference=Reference(model.reference.windows[:160])))
     check_form(findings)
@@ -106,7 +106,7 @@ def test_trained_models(name):
 
 
 def test_the_bundled_model():
-    """The report of the bundled model holds for each of its figures, and says what its table says."""
+    """The bundled model's report agrees with its table."""
     model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
     importance = measure_importance(model, 0)
     findings = report_of(model, importance=importance)
@@ -125,7 +125,7 @@ def test_the_bundled_model():
 
 
 def test_shares_are_those_of_one_training():
-    """Two trainings on the same data give other shares, and each report says that it describes its own model."""
+    """Two trainings on the same data give different shares, and each report says that it describes its own model."""
     generator = np.random.default_rng(0)
     frame = {name: generator.normal(size=300) for name in ("a", "b", "c")}
     frame["y"] = frame["a"] + 0.5 * np.roll(frame["b"], 1)
@@ -140,8 +140,8 @@ def test_shares_are_those_of_one_training():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_few_windows_are_told(shape):
-    """With fewer than 128 reference windows the report says that there are no scores, and has all else."""
+def test_few_windows_have_no_scores(shape):
+    """With fewer than 128 reference windows the report says that there are no scores, and has everything else."""
     _, findings = tiny(shape, 100, False)
     found = by_id(findings)
     assert "too few reference windows for scores" in found["opacity"].answer
@@ -156,8 +156,8 @@ def test_few_windows_are_told(shape):
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("n_reference", [1, 2, 3, 20])
-def test_hardly_any_windows(n_reference):
-    """A report can be written even of one window, without an error or a number that does not exist."""
+def test_a_single_window(n_reference):
+    """A report of a single window has no error and no NaN."""
     for shape in SHAPES:
         _, findings = tiny(shape, n_reference)
         check_form(findings)
@@ -165,8 +165,8 @@ def test_hardly_any_windows(n_reference):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_unknown_targets_are_told_of_in_words(shape):
-    """Without targets nothing is said about the error; with targets it is."""
+def test_unknown_targets_are_described(shape):
+    """Without targets the report does not mention the error; with targets it does."""
     _, without = tiny(shape, 100, False)
     assert "error" not in by_id(without)["sparsity"].answer
     assert (by_id(without)["sparsity"].evidence["mae"], by_id(without)["sparsity"].evidence["mae_full"]) == (None, None)
@@ -195,7 +195,7 @@ def test_a_disconnected_feature_is_named(shape):
 
 
 def test_correlation_and_interaction_are_kept_apart():
-    """Two features that are the same, in a model that only adds, are redundant and do not act together."""
+    """Two identical features in an additive model are redundant and do not interact."""
     model = make_model("head", n_features=2, n_hidden=1, base_activation="identity")
     with torch.no_grad():
         for layer in model.network.head:
@@ -213,7 +213,7 @@ def test_correlation_and_interaction_are_kept_apart():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_counts_are_those_of_the_graph(shape):
-    """Masked, kept and straight edges are counted as the topology has them."""
+    """Counts of masked, kept and linear edges are those of the topology."""
     model, findings = tiny(shape)
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
     found = by_id(findings)
@@ -229,7 +229,7 @@ def test_counts_are_those_of_the_graph(shape):
 
 
 def test_nothing_is_claimed_of_a_forecast_that_never_changes():
-    """A model whose forecast is constant has a report too."""
+    """A model with a constant forecast has a report too."""
     model = make_model("head", n_features=2)
     with torch.no_grad():
         model.network.head[1].mask[:] = 0
@@ -240,7 +240,7 @@ def test_nothing_is_claimed_of_a_forecast_that_never_changes():
 
 
 def test_markdown():
-    """As prose, every question is a heading and every answer a paragraph, in order."""
+    """Each question is a heading and each answer a paragraph, in order."""
     _, findings = tiny("lstm")
     text = markdown("y+1", findings)
     assert text.startswith("# How the model forecasts `y+1`\n\n## ")
@@ -251,7 +251,7 @@ def test_markdown():
 
 
 def test_the_report_lists_features_that_act_together():
-    """All features stand there by the mean of |removed - alone| over the reference windows, and the answer says so."""
+    """Pairs are sorted by the mean of |removed - alone| over the reference windows, as the answer says."""
     model, findings = tiny("lstm")
     independence = by_id(findings)["independence"]
     rows = independence.evidence["acting_together"]

@@ -1,4 +1,4 @@
-"""The ONNX graph against the network that it was traced from."""
+"""The ONNX graph, compared with the network from which it was traced."""
 
 import os
 import subprocess
@@ -25,7 +25,7 @@ from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicE
 from kanmodel.network.functions import FUNCTIONS
 from kanmodel.scaling import Array
 
-TINY = 1e-30  # ONNX Runtime leaves an Add out whose constant is 0 as a float32
+TINY = 1e-30  # ONNX Runtime removes an Add whose constant is 0 in float32
 MISSING = "which ONNX Runtime cannot compute in its type"
 
 
@@ -36,9 +36,9 @@ def open_session(model: LoadedModel) -> Session:
 
 
 def compare(model: LoadedModel, windows: Array) -> None:
-    """The graph differs from the model in float64 as little as the model in its own type, and is not finite with it.
+    """The graph is as close to the float64 model as the model in its own type, and not finite where that is not.
 
-    Nor is it where what a recurrent part reads is infinite, which torch may answer by a finite state.
+    It is also not finite where the input of a recurrent part is infinite, for which torch may return a finite state.
     """
     outputs = open_session(model).predict(windows)
     scaled = model.scaling.features_to_model(windows)
@@ -56,7 +56,7 @@ def compare(model: LoadedModel, windows: Array) -> None:
 
 
 def compare_unless_refused(model: LoadedModel, windows: Array) -> None:
-    """`compare`; in float64, for which ONNX Runtime lacks some functions, a layer may be refused by its name."""
+    """`compare`; in float64, where ONNX Runtime lacks some functions, a layer may be refused by its name."""
     try:
         compare(model, windows)
     except ExportError as error:
@@ -68,7 +68,7 @@ def compare_unless_refused(model: LoadedModel, windows: Array) -> None:
 @settings(max_examples=examples(80))
 @given(model_configs(symbolic=True), st.integers(0, 999))
 def test_the_graph_is_the_network(config, seed):
-    """Any chain, in either type, predicts the same: windows like the reference, and windows far outside every grid."""
+    """Any chain in either type predicts the same for windows near the reference and far outside every grid."""
     model = make_chain(config, seed)
     noise = torch.randn(4, *config.window_shape, generator=torch.Generator().manual_seed(seed))
     far = model.scaling.features_to_original(100 * noise)
@@ -78,7 +78,7 @@ def test_the_graph_is_the_network(config, seed):
 @settings(max_examples=examples(25))
 @given(networks(), st.sampled_from(["float32", "float64"]), st.integers(0, 99))
 def test_the_graph_is_a_sparse_network(network, dtype, seed):
-    """Dead edges and nodes, moved knots, layers without a live input, and scales of zero change nothing of that."""
+    """This also holds with dead edges and nodes, adapted knots, layers without live inputs, and zero scales."""
     config = network.config
     network = network.to(getattr(torch, dtype))
     object.__setattr__(config, "dtype", dtype)
@@ -90,7 +90,7 @@ def test_the_graph_is_a_sparse_network(network, dtype, seed):
 
 @pytest.mark.parametrize("name", CASES)
 def test_imported_models_have_a_graph(name):
-    """What `from_torch` reads of the modules that people train is exported, and predicts what the modules do."""
+    """Models that `from_torch` imports are exported, and predict what the modules predict."""
     from kanmodel.importers.from_torch import from_torch
 
     glue = load_glue(name)
@@ -103,7 +103,7 @@ def test_imported_models_have_a_graph(name):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_every_fixed_function_is_the_networks(function, dtype):
-    """Each function of pykan's library, also where it has no value, which is then refused in both."""
+    """Each function of pykan's library agrees, also where it is undefined, which both refuse."""
     layer = LayerConfig(1, 1, BSpline(2, 1), "zero", symbolic=(SymbolicEdge(0, 0, function),))
     config = ModelConfig((Feature("x"),), (Target("y"),), 1, 1, (layer,), dtype=dtype)
     model = make_chain(config)
@@ -116,7 +116,7 @@ def test_every_fixed_function_is_the_networks(function, dtype):
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_missing_values_stay_missing(cell, bidirectional, dtype):
-    """A NaN or an infinity in a window makes its own forecast not finite, and no other."""
+    """A NaN or infinity in a window makes only its own forecast not finite."""
     model = make_model(cell=cell, bidirectional=bidirectional, num_layers=2, dtype=dtype)
     windows = make_windows(model, 4)
     expected = open_session(model).predict(windows)
@@ -129,7 +129,7 @@ def test_missing_values_stay_missing(cell, bidirectional, dtype):
 @pytest.mark.parametrize("shape", ["lstm", "head", "front", "flat"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_any_number_of_windows(shape, dtype):
-    """One window alone is forecast as among others."""
+    """A single window has the forecast that it has among others."""
     model = make_model(shape, product=True, dtype=dtype)
     session, windows = open_session(model), make_windows(model, 7)
     together = session.predict(windows)
@@ -137,7 +137,7 @@ def test_any_number_of_windows(shape, dtype):
 
 
 def test_onnx_runtime_sends_nothing(tmp_path):
-    """A process that runs a graph opens no store of usage data, and writes nothing to the user's folders."""
+    """A process that runs a graph creates no telemetry store, and writes nothing to the user's folders."""
     home = {name: str(tmp_path) for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
     kept = {name: value for name, value in os.environ.items() if name not in ("CI", "ORT_DISABLE_TELEMETRY")}
     subprocess.run([sys.executable, "-c", RUN_A_GRAPH], env={**kept, **home}, check=True)

@@ -1,4 +1,4 @@
-"""Predictions by ONNX Runtime against those by torch."""
+"""Predictions by ONNX Runtime, compared with those by torch."""
 
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +22,7 @@ from kanmodel.model import Model
 
 @pytest.fixture(autouse=True)
 def counted(monkeypatch):
-    """ONNX Runtime counts as faster for up to 16 windows; the sizes of the batches that it has predicted."""
+    """Uses ONNX Runtime for up to 16 windows; the sizes of the batches that it predicted."""
     sizes: list[int] = []
     predict = Session.predict
 
@@ -42,7 +42,7 @@ def accelerated(model):
 
 
 def test_small_batches_are_predicted_in_one_call(counted):
-    """Up to the measured size ONNX Runtime predicts, beyond it torch; they differ by rounding alone."""
+    """Up to the measured size ONNX Runtime predicts, above it torch; they differ only by rounding."""
     model = make_model(dtype="float32", targets=("a", "b"))
     fast, windows = accelerated(model), make_windows(model, 40)
     counted.clear()
@@ -59,7 +59,7 @@ def test_small_batches_are_predicted_in_one_call(counted):
 @pytest.mark.parametrize(("dtype", "deviation"), [("float32", 1e-5), ("float64", 1e-12)])
 @pytest.mark.parametrize("shape", ["lstm", "front", "head", "flat"])
 def test_explanations_end_at_the_forecast(shape, dtype, deviation):
-    """The prediction of an explanation is the forecast to rounding, however many windows are forecast at once."""
+    """The prediction of an explanation equals the forecast to rounding, for any batch size."""
     model = make_model(shape, dtype=dtype, n_reference=12)
     core, windows = Model(accelerated(model)), make_windows(model, 20)
     explained = core.explain(windows, halvings=0).predictions
@@ -70,7 +70,7 @@ def test_explanations_end_at_the_forecast(shape, dtype, deviation):
 @settings(max_examples=examples(60), deadline=None)
 @given(model_configs("float32", symbolic=True), st.integers(0, 999))
 def test_any_chain_predicts_the_same(config, seed):
-    """A chain predicts as with torch, to rounding, and refuses the same windows, unless only torch's way overflows."""
+    """A chain predicts as with torch and refuses the same windows, unless only torch's operations overflow."""
     model = make_chain(config, seed)
     fast = accelerated(model)
     far = 100 * torch.randn(3, *config.window_shape, generator=torch.Generator().manual_seed(seed))
@@ -89,8 +89,8 @@ def test_any_chain_predicts_the_same(config, seed):
                 assert (np.abs(fast.predict(windows) - expected) / unit <= 1e-3).all()
 
 
-def test_what_is_refused_is_refused_with_the_same_words(counted):
-    """Values that are missing, infinite or too large in float32, other shapes: the error is torch's."""
+def test_errors_are_those_of_torch(counted):
+    """For values that are missing, infinite or too large for float32, and for other shapes, the error is torch's."""
     model = make_model(dtype="float32")
     fast, windows = accelerated(model), make_windows(model, 2)
     bad = []
@@ -108,7 +108,7 @@ def test_what_is_refused_is_refused_with_the_same_words(counted):
 
 
 def test_windows_in_any_memory(counted):
-    """Views, other types and no windows at all are predicted as their copies."""
+    """Views, other types and empty arrays give the same predictions as copies."""
     model = make_model(dtype="float32")
     fast, windows = accelerated(model), make_windows(model, 8)
     tolerance = {"atol": 1e-5 * float(model.output_std[0]), "rtol": 0}
@@ -120,7 +120,7 @@ def test_windows_in_any_memory(counted):
 
 
 def test_threads_share_one_model():
-    """Whoever asks gets the prediction of the own windows."""
+    """Each thread gets the prediction for its own windows."""
     model = accelerated(make_model(dtype="float32"))
     windows = make_windows(model, 64)
     expected = [model.predict(window[None]) for window in windows]
@@ -131,7 +131,7 @@ def test_threads_share_one_model():
 
 @pytest.mark.parametrize("reason", ["float64", "slower", "differs", "absent"])
 def test_torch_predicts_where_there_is_a_reason(monkeypatch, counted, reason):
-    """In float64, where ONNX Runtime is slower, where it predicts otherwise, and where it is not installed."""
+    """In float64, where ONNX Runtime is slower or deviates, and where it is not installed."""
     model = make_model(dtype="float64" if reason == "float64" else "float32")
     windows = make_windows(model, 1)
     if reason == "slower":
@@ -148,7 +148,7 @@ def test_torch_predicts_where_there_is_a_reason(monkeypatch, counted, reason):
 
 
 def test_a_changed_model_is_not_predicted_by_the_graph_of_another(counted):
-    """What is made of an accelerated model has its own predictions."""
+    """A model derived from an accelerated model has its own predictions."""
     fast = accelerated(make_model(dtype="float32"))
     other = replace(fast, network=make_model(seed=1, dtype="float32").network)
     windows = make_windows(fast, 2)
@@ -156,8 +156,8 @@ def test_a_changed_model_is_not_predicted_by_the_graph_of_another(counted):
     assert not np.allclose(other.predict(windows), fast.predict(windows)) and counted == [2]
 
 
-def test_the_time_of_each_way_is_measured(monkeypatch):
-    """The least of several timings, taken in turn, until a batch has taken long."""
+def test_both_backends_are_timed(monkeypatch):
+    """The time is the minimum of several measurements, alternating, until one batch takes long."""
     monkeypatch.undo()
     calls: list[str] = []
     ways = [lambda batch: calls.append("a"), lambda batch: (calls.append("b"), sum(range(100_000)))]

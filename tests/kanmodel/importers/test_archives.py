@@ -1,4 +1,4 @@
-"""Files of `torch.save` against `torch.load`, in both containers and of every type."""
+"""Reading files of `torch.save`, compared with `torch.load`, in both containers and for every type."""
 
 import gzip
 import io
@@ -36,7 +36,7 @@ def saved(found, **options):
 
 
 def repack(data, change):
-    """A zip archive with the members that `change` gives for each of its own."""
+    """A zip archive with each member transformed by `change`."""
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(stream, "w") as after:
         for name in before.namelist():
@@ -50,7 +50,7 @@ def as_bytes(tensor):
 
 
 def assert_same(found, expected):
-    """Equal as torch reads it: tensors bit for bit, and a name in place of every object."""
+    """Equal to torch's result: tensors bitwise, and a class name in place of every object."""
     if isinstance(expected, torch.Tensor):
         assert isinstance(found, torch.Tensor)
         assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
@@ -83,7 +83,7 @@ dtypes = st.sampled_from([*STORAGE_DTYPES.values(), *UNSIGNED])
 
 @st.composite
 def tensors(draw):
-    """A tensor of any type, or a view of one: transposed, sliced, stepped over or repeated."""
+    """A tensor of any type, or a view: transposed, sliced, strided or expanded."""
     shape = draw(st.lists(st.integers(0, 4), max_size=4))
     seed = torch.Generator().manual_seed(draw(st.integers(0, 99)))
     whole = torch.randint(-9, 99, shape, generator=seed).to(draw(dtypes))
@@ -114,10 +114,10 @@ objects = st.recursive(
 
 
 @given(objects, st.sampled_from(sorted(CONTAINERS)), st.integers(2, 5))
-def test_whatever_is_saved(found, container, protocol):
-    """Values and tensors of any type, view and nesting are what torch.load gives."""
+def test_any_saved_value_is_read(found, container, protocol):
+    """Values and tensors of any type, view and nesting equal those of torch.load."""
     if container == "legacy":
-        assume(not any(tensor.dtype in UNSIGNED for tensor in tensors_in(found)))  # torch can't either
+        assume(not any(tensor.dtype in UNSIGNED for tensor in tensors_in(found)))  # torch cannot save it either
     data = saved(found, pickle_protocol=protocol, **CONTAINERS[container])
     assert_same(read_archive(data), torch.load(io.BytesIO(data), weights_only=False))
 
@@ -132,7 +132,7 @@ def tensors_in(found):
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_tensors_of_one_storage_share_it(container):
-    """Views of one storage are views here too, and nothing of it is copied for them."""
+    """Views of one storage stay views, and no data is copied."""
     whole = torch.arange(12.0).reshape(3, 4)
     data = saved([whole, whole[1], whole.T], **CONTAINERS[container])
     found = read_archive(data)
@@ -143,7 +143,7 @@ def test_tensors_of_one_storage_share_it(container):
 
 @pytest.mark.parametrize("dtype", [*STORAGE_DTYPES.values()], ids=str)
 def test_a_file_of_a_big_endian_machine(dtype):
-    """The bytes of every value are turned around, of a complex one those of each part."""
+    """The bytes of each value are swapped, for complex values per part."""
     tensor = torch.randint(-9, 99, (3, 5)).to(dtype)
     size = dtype.itemsize // (2 if dtype.is_complex else 1)
 
@@ -160,7 +160,7 @@ def test_a_file_of_a_big_endian_machine(dtype):
 
 
 def test_views_of_torch_before_0_4():
-    """A storage that is a view of another, as the old format has it, is read as torch reads it."""
+    """A storage that is a view of another, in the old format, is read as torch reads it."""
     data = saved(torch.arange(6.0)[2:5], **LEGACY)
     # (storage, FloatStorage, key, cpu, 6, None) -> (..., 6, ("view", 2, 3)), and the tensor begins at 0 of it
     assert data.count(b"K\x06Nt") == 1
@@ -194,7 +194,7 @@ STUBS = """
 
 
 def golden_files():
-    """The files of torch.save among the goldens, unpacked, but for those that hold code."""
+    """The goldens that were written by torch.save, unpacked, except those that contain code."""
     for path in sorted(FILES.rglob("*")):
         torchs = path.name.removesuffix(".gz").endswith((".pt", ".ckpt", "_state", "cache_data"))
         if torchs and not path.name.startswith("malicious"):
@@ -202,8 +202,8 @@ def golden_files():
             yield str(path.relative_to(FILES)), gzip.decompress(data) if path.suffix == ".gz" else data
 
 
-def test_every_file_is_what_torch_reads(tmp_path):
-    """Each golden file equals torch.load's bit for bit; whole modules equal those of a process that has the classes."""
+def test_every_golden_file_is_read_as_by_torch(tmp_path):
+    """Each golden file equals torch.load's bitwise; whole modules equal those of a process with the classes."""
     files = dict(golden_files())
     found = {name: read_archive(data) for name, data in files.items()}
     trees = {name: read_module(value) for name, value in found.items() if is_module(value)}
@@ -268,8 +268,8 @@ def deflated(data):
 
 @pytest.mark.parametrize("name", DAMAGED)
 @pytest.mark.filterwarnings("ignore")
-def test_what_is_not_a_file_of_torch(name):
-    """An archive that differs from what torch.save writes is refused by the difference."""
+def test_other_archives_are_refused(name):
+    """The error names how an archive differs from those of torch.save."""
     make, reason = DAMAGED[name]
     if reason is None:
         assert isinstance(read_archive(make())["a"], Placeholder)
@@ -279,7 +279,7 @@ def test_what_is_not_a_file_of_torch(name):
 
 
 def test_members_compressed_without_becoming_smaller():
-    """A compressed member is refused even if it takes no less space."""
+    """A compressed member is refused even if compression does not save space."""
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(saved(torch.arange(3.0)))) as before, zipfile.ZipFile(stream, "w") as after:
         for name in before.namelist():
@@ -291,7 +291,7 @@ def test_members_compressed_without_becoming_smaller():
 
 
 def test_two_members_of_one_name():
-    """Which of two members would be read depends on the reader, so both are refused."""
+    """Readers differ in which of two members they use, so both are refused."""
     stream = io.BytesIO(saved(TENSOR))
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(stream, "a") as archive:
         archive.writestr("archive/data/0", bytes(28))
@@ -300,7 +300,7 @@ def test_two_members_of_one_name():
 
 
 def test_names_that_leave_the_archive(tmp_path, monkeypatch):
-    """Members and storages called ../../x are names like others: nothing is written or read outside the file."""
+    """Names such as ../../x are ordinary names: nothing outside the file is written or read."""
     monkeypatch.chdir(tmp_path)
     data = saved(TENSOR)
     traversing = repack(data, lambda name, content: {name: content, f"../../{name}.txt": content})
@@ -316,7 +316,7 @@ def test_names_that_leave_the_archive(tmp_path, monkeypatch):
 
 
 def tensor_of(shape, stride, offset):
-    """A file whose tensor of 7 values has another shape, stride and offset."""
+    """A file whose tensor of 7 values claims another shape, stride and offset."""
     before = b"QK\x00K\x07\x85q\x06K\x01\x85q\x07"
     parts = (offset, shape, stride)
     data = saved(torch.arange(7.0))
@@ -364,7 +364,7 @@ def dump(value):
     ],
 )
 def test_shapes_and_strides(shape, stride, offset, fits):
-    """A tensor stays in its storage, and repeats it a million times at most."""
+    """A tensor must lie inside its storage, and may repeat it at most a million times."""
     data = tensor_of(shape, stride, offset)
     if fits:
         expected = torch.arange(7.0).as_strided(shape, stride, offset) if 0 not in shape else torch.empty(shape)
@@ -376,7 +376,7 @@ def test_shapes_and_strides(shape, stride, offset, fits):
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_storages_are_copied_once(tmp_path, container):
-    """A file of 16 MiB takes 16 MiB to be read into memory, and once more for its tensors."""
+    """Reading 16 MiB takes that memory once for the file and once for the tensors."""
     size = 1 << 24
     (tmp_path / "large.pt").write_bytes(saved({"a": torch.zeros(size // 4)}, **CONTAINERS[container]))
     tracemalloc.start()

@@ -22,7 +22,7 @@ FACTORS = st.floats(-3, 6).map(lambda exponent: 10**exponent)
 
 
 def import_efficient(factor, error=0.0, offset=0.0, space="scaled", single=False, **changes):
-    """Imports the head of efficient-kan whose targets are `factor` times as large, as is what it forecasts.
+    """Imports efficient-kan's head with targets and predictions scaled by `factor`.
 
     Args:
         factor: on the last layer's weights and the predictions, or on the scaler in original units.
@@ -66,7 +66,7 @@ def import_efficient(factor, error=0.0, offset=0.0, space="scaled", single=False
 @example(1e-3, "scaled")
 @example(1e6, "original")
 def test_the_unit_of_the_targets_does_not_change_the_verdict(factor, space):
-    """A model is verified, and a near miss refused, whether its targets are in thousandths or in millions."""
+    """A model is verified, and a near miss refused, for targets in thousandths and in millions."""
     imported = import_efficient(factor, space=space)
     assert imported.model.provenance.verified and imported.comparison.relative < 2e-6
     assert import_efficient(factor, 0.5e-5, space=space).model.provenance.verified
@@ -76,8 +76,8 @@ def test_the_unit_of_the_targets_does_not_change_the_verdict(factor, space):
         import_efficient(factor, space=space, base_activation="identity")
 
 
-def test_both_numbers_are_said():
-    """The absolute and the relative difference are in the result, the provenance, the saved file and the refusal."""
+def test_both_differences_are_reported():
+    """The absolute and the relative difference are in the result, provenance, file and refusal."""
     imported = import_efficient(2500.0, 0.5e-5)
     expected = load_arrays("import/expected")["efficient/predictions"]
     spread = 2500 * expected.std()
@@ -95,7 +95,7 @@ def test_both_numbers_are_said():
 
 
 def test_a_check_without_spread():
-    """One window alone proves a forecast to five digits, whatever tolerance is given."""
+    """A single window verifies a forecast only to five digits, whatever the tolerance."""
     imported = import_efficient(1000.0, single=True)
     assert imported.comparison.relative < 1e-5 and not imported.comparison.varies
     loose = {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions", "tolerance": 0.01}
@@ -104,7 +104,7 @@ def test_a_check_without_spread():
 
 
 def test_a_check_that_proves_nothing():
-    """A tolerance above a hundredth is refused, and so is a spread that float32 cannot resolve at its magnitude."""
+    """A tolerance above 0.01 is refused, and so is a spread that float32 cannot resolve at its magnitude."""
     loose = {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions", "tolerance": 0.011}
     with pytest.raises(CheckpointError, match=r"check.tolerance is 0.011 standard deviations .* proves nothing"):
         import_efficient(1.0, check=loose)
@@ -120,7 +120,7 @@ arrays = st.lists(st.lists(st.floats(-1e3, 1e3, width=32), min_size=3, max_size=
 
 @given(arrays, arrays, st.sampled_from([1e-150, 1e-3, 0.3, 1e6, 1e150]), st.floats(1e-7, 1e-2))
 def test_bounds_scale_with_each_output(expected, errors, factor, tolerance):
-    """Scaling one output scales what it is allowed and nothing of the others; never is more allowed than stated."""
+    """Scaling one output scales its bound and no other; bounds never exceed the stated tolerance."""
     bounds = Bounds.of(expected, tolerance)
     scaled = Bounds.of(expected * [factor, 1, 1], tolerance)
     np.testing.assert_allclose(scaled.allowed, bounds.allowed * [factor, 1, 1], rtol=1e-9)
@@ -134,8 +134,8 @@ def test_bounds_scale_with_each_output(expected, errors, factor, tolerance):
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
-def test_what_is_not_finite_never_matches(wrong):
-    """A computed prediction that is not finite differs by more than anything that is allowed."""
+def test_predictions_that_are_not_finite_never_match(wrong):
+    """A prediction that is not finite always exceeds the bound."""
     expected = np.array([[1.0, 0.0], [2.0, 0.0]])
     computed = expected.copy()
     computed[1, 1] = wrong
@@ -144,7 +144,7 @@ def test_what_is_not_finite_never_matches(wrong):
 
 
 def forward_fasterkan(tensors, x, reading):
-    """What FasterKAN, its forks and cu_fasterkan compute, in float64, with one loop an input."""
+    """The formulas of FasterKAN, its forks and cu_fasterkan in float64, with one loop over inputs."""
     for layer in range(2):
         place = f"fc_kan.layers.{layer}"
         found = {name: tensors[f"{place}.{name}"].double() for name in ("rbf.grid", "rbf.inv_denominator")}
@@ -162,7 +162,7 @@ def forward_fasterkan(tensors, x, reading):
 
 
 def import_fasterkan(folder, reading, inverse=0.5, check=True, error=0.0):
-    """Imports FasterKAN's file with the predictions of one of the ways to read its inv_denominator."""
+    """Imports FasterKAN's file with predictions by one of the meanings of inv_denominator."""
     tensors = torch.load(FILES / "fast_head" / "fasterkan_state_dict.pt", weights_only=True)
     arrays = load_arrays("import/fast_head/windows")
     for layer in range(2):
@@ -191,14 +191,14 @@ def import_fasterkan(folder, reading, inverse=0.5, check=True, error=0.0):
 @pytest.mark.parametrize("reading", INV_DENOMINATORS)
 @pytest.mark.parametrize("inverse", [0.5, -0.5, 3.0])
 def test_the_check_decides_what_inv_denominator_means(tmp_path, reading, inverse):
-    """Files of FasterKAN, of its forks and of cu_fasterkan are all verified, each as what it is."""
+    """Files of FasterKAN, of its forks and of cu_fasterkan are all verified, each with its own meaning."""
     imported = import_fasterkan(tmp_path, reading, inverse)
     assert imported.reading == INV_DENOMINATORS[reading] and imported.comparison.matches
     assert imported.also_matching == () and INV_DENOMINATORS[reading] in imported.model.provenance.library
 
 
 def test_readings_that_are_the_same(tmp_path):
-    """At an inverse of 1 FasterKAN and its forks are one function; at nearly 1 both are named, the library's taken."""
+    """At an inverse of 1 FasterKAN and its forks agree; near 1 both readings are reported and the library's is used."""
     imported = import_fasterkan(tmp_path, "used", 1.0)
     assert imported.reading == INV_DENOMINATORS["ignored"] and imported.also_matching == ()
     imported = import_fasterkan(tmp_path, "used", 1 + 1e-6)
@@ -207,19 +207,19 @@ def test_readings_that_are_the_same(tmp_path):
 
 
 def test_an_inverse_of_zero_can_only_be_ignored(tmp_path):
-    """Bumps of infinite width are nobody's, so that FasterKAN's own reading is left."""
+    """An inverse of 0 would mean infinitely wide bumps, so only FasterKAN's own reading remains."""
     assert import_fasterkan(tmp_path, "ignored", 0.0).reading == ""
 
 
-def test_without_a_check_the_library_is_believed(tmp_path):
-    """Without predictions to compare with, inv_denominator is ignored, as FasterKAN does, and that is said."""
+def test_without_a_check_the_meaning_of_the_library_is_used(tmp_path):
+    """Without predictions to compare with, inv_denominator is ignored, as in FasterKAN, with a note."""
     imported = import_fasterkan(tmp_path, "used", check=False)
     assert imported.reading == INV_DENOMINATORS["ignored"] and not imported.model.provenance.verified
     assert [layer.basis.denominator for layer in imported.model.config.head] == [1.0, 1.0]
 
 
 def test_no_reading_matches(tmp_path):
-    """Where the check fails for all, the nearest reading is named, and how many there were."""
+    """If the check fails for all readings, the error has the nearest one and their number."""
     with pytest.raises(CheckpointError, match="readings tried, the nearest: inv_denominator used, as forks") as refusal:
         import_fasterkan(tmp_path, "used", error=0.01)
     assert "\n" not in str(refusal.value)

@@ -22,7 +22,7 @@ TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 
 @dataclass(frozen=True)
 class File:
-    """A file of fast-kan or FasterKAN, and what has to be known to read it."""
+    """A file of fast-kan or FasterKAN, and the options needed to read it."""
 
     name: str
     library: str = "fast_kan"
@@ -59,7 +59,7 @@ def windows(name, dtype):
 
 
 def read_kan(tensors, library="fast_kan", denominator=None, base_activation="silu"):
-    """The configs of the layers, and their tensors by number and name."""
+    """The configs of the layers and their tensors, by number and name."""
     manifest = Manifest(
         "m", Path(), (), (), None, 1, "", library=library, denominator=denominator, base_activation=base_activation
     )
@@ -72,7 +72,7 @@ def read_kan(tensors, library="fast_kan", denominator=None, base_activation="sil
 
 
 def build(tensors, file, dtype="float64", **options):
-    """The file's whole network, its head under ``fc_kan``."""
+    """The whole network of a file, with its head under ``fc_kan``."""
     settings = {"library": file.library, "denominator": file.denominator} | options
     config, head = read_kan(tensors, **settings)
     network = Network(
@@ -94,7 +94,7 @@ def build(tensors, file, dtype="float64", **options):
 @CASES
 @DTYPES
 def test_predictions(case, dtype):
-    """Every file gives the hidden values and the predictions that its library gives."""
+    """Hidden values and predictions of each file equal those of its library."""
     file = FILES[case]
     network = build(load_tensors(file.name), file, dtype)
     evaluated = windows("eval", dtype)
@@ -105,7 +105,7 @@ def test_predictions(case, dtype):
 @TRACED
 @DTYPES
 def test_deviations_of_the_edges(case, dtype):
-    """The standard deviation of what each edge adds over the reference windows is that of the library's edges."""
+    """The standard deviation of each edge over the reference windows equals that of the library."""
     file = FILES[case]
     trace = build(load_tensors(file.name), file, dtype).trace(windows("reference", dtype))
     for number, layer in enumerate(trace.head):
@@ -115,7 +115,7 @@ def test_deviations_of_the_edges(case, dtype):
 
 @TRACED
 def test_parts_of_the_edges(case):
-    """Normalised inputs, the spline and the base part of each edge, and the bias of no edge are the library's."""
+    """Normalised inputs, spline part and base part of each edge equal the library's; the bias is no part of an edge."""
     file = FILES[case]
     network = build(load_tensors(file.name), file)
     trace = network.trace(windows("eval", "float64")[:16])
@@ -137,7 +137,7 @@ def test_parts_of_the_edges(case):
 
 @TRACED
 def test_samples_of_the_edges(case):
-    """The curve of an edge is the library's: its spline at normalised inputs, its base at the inputs themselves."""
+    """An edge's spline is sampled at normalised inputs and its base at the inputs, as in the library."""
     file = FILES[case]
     network = build(load_tensors(file.name), file)
     edges = [name for name in read_golden("expected") if name.startswith(f"{case}/") and name.endswith("/edge")]
@@ -157,7 +157,7 @@ def test_samples_of_the_edges(case):
 
 @TRACED
 def test_gradients_are_the_true_ones(case):
-    """Gradients are those of small differences, also where FasterKAN's own backward pass gives a quarter of them."""
+    """Gradients equal finite differences, even where FasterKAN's own backward pass gives a quarter of them."""
     file = FILES[case]
     network = build(load_tensors(file.name), file)
     hidden = expected(case, "float64", "hidden")[:8].requires_grad_()
@@ -169,7 +169,7 @@ def test_gradients_are_the_true_ones(case):
 
 
 def test_a_training_dictionary():
-    """The tensors inside a training dictionary are those of the plain file."""
+    """Tensors inside a training dictionary equal those of the plain file."""
     plain = read_kan(load_tensors("state_dict.pt"), library="fast_kan")
     config, tensors = read_kan(load_tensors("training_checkpoint.pt")["model"], library="fast_kan")
     assert config == plain[0]
@@ -178,7 +178,7 @@ def test_a_training_dictionary():
 
 @CASES
 def test_config_and_tensors_agree(case):
-    """The tensors are those that the config implies, compact, and without memory shared with the file's."""
+    """Tensors have the shapes of the config, are contiguous, and share no memory with the file."""
     file = FILES[case]
     tensors = load_tensors(file.name)
     config, converted = read_kan(tensors, library=file.library, denominator=file.denominator)
@@ -192,8 +192,8 @@ def test_config_and_tensors_agree(case):
         assert tensor.untyped_storage().data_ptr() not in memory
 
 
-def test_what_can_be_read_off():
-    """Layers keep their own grid, norm and denominator; a file without base has none, whatever is said of it."""
+def test_options_are_read_from_the_file():
+    """Layers keep their own grid, norm and denominator; a file without base has none, whatever the option."""
     config, tensors = read_kan(load_tensors("bare_fastkanlayer_state_dict.pt"), library="fast_kan")
     assert width_of(config) == [7, 4, 2]
     assert [layer.basis for layer in config] == [Gaussian(6, 4 / 5), Gaussian(10, 4 / 9)]
@@ -205,8 +205,8 @@ def test_what_can_be_read_off():
     assert {layer.base for layer in config} == {"zero"}
 
 
-def test_the_base_activation_is_heard():
-    """Of the same file, another base activation makes another function, and the base bias stays."""
+def test_the_base_activation_matters():
+    """Another base activation changes the function; the base bias stays."""
     tensors, file = load_tensors("state_dict.pt"), FILES["main"]
     hidden = expected("main", "float64", "hidden")
     networks = {base: build(tensors, file, base_activation=base) for base in ("silu", "identity", "zero")}
@@ -216,7 +216,7 @@ def test_the_base_activation_is_heard():
 
 
 def test_an_early_fasterkan_read_as_fast_kan():
-    """Read as fast-kan, an early FasterKAN is off by as much as it is in fast-kan itself: the file can't tell."""
+    """Read as fast-kan, an early FasterKAN has the same error as in fast-kan itself, as the file has no mark."""
     network = build(load_tensors("early_fasterkan_state_dict.pt"), File("", "fast_kan"))
     error = network(windows("eval", "float64")) - expected("early_fasterkan", "float64", "predictions")
     off = float(read_golden("expected")["early_fasterkan/misread"])
@@ -226,7 +226,7 @@ def test_an_early_fasterkan_read_as_fast_kan():
 
 @pytest.mark.parametrize("value", [0.5, 7.0])
 def test_inv_denominator_is_ignored(value):
-    """FasterKAN's forward does not use its inv_denominator, so no value of it changes the outcome."""
+    """FasterKAN's forward ignores inv_denominator, so its value does not matter."""
     tensors = load_tensors("fasterkan_state_dict.pt")
     tensors["fc_kan.layers.0.rbf.inv_denominator"] = torch.tensor(value)
     found = build(tensors, FILES["fasterkan"])(windows("eval", "float64"))
@@ -234,7 +234,7 @@ def test_inv_denominator_is_ignored(value):
 
 
 def test_trained_centres():
-    """Centres that were trained apart are taken as they are, and the first and the last give the denominator."""
+    """Trained centres are used as they are, and the first and last determine the denominator."""
     tensors = load_tensors("state_dict.pt")
     tensors["fc_kan.layers.0.rbf.grid"] = torch.tensor([2.0, -0.3, 0.0, 0.1, 0.7, 0.8, 1.0, -1.5])
     config, converted = read_kan(tensors, library="fast_kan")
@@ -244,7 +244,7 @@ def test_trained_centres():
 
 @pytest.mark.parametrize("prefix", ["", "net.head"])
 def test_prefixes(prefix):
-    """A KAN lies at the top of its file or under any name, beside keys of other modules."""
+    """A KAN may be at the top level or under any prefix, beside keys of other modules."""
     start = f"{prefix}." if prefix else ""
     tensors = {
         key.replace("fc_kan.", start): tensor
@@ -256,7 +256,7 @@ def test_prefixes(prefix):
 
 @pytest.mark.parametrize("prefix", ["", "fc_kan"])
 def test_one_layer_alone(prefix):
-    """A single layer is a KAN without hidden layer."""
+    """A single layer is a KAN without hidden layers."""
     start = f"{prefix}." if prefix else ""
     layer = {
         start + key.removeprefix("fc_kan.layers.0."): tensor
@@ -270,7 +270,7 @@ def test_one_layer_alone(prefix):
 
 
 def test_half_precision():
-    """A file in half precision gives what its rounded weights give."""
+    """A half-precision file gives the result of its rounded weights."""
     file = FILES["main"]
     rounded = {key: tensor.half() for key, tensor in load_tensors(file.name).items()}
     of_single = {key: tensor.float() for key, tensor in rounded.items()}
@@ -279,7 +279,7 @@ def test_half_precision():
 
 
 def test_a_given_denominator():
-    """A denominator that is given stands in place of fast-kan's own."""
+    """A given denominator replaces fast-kan's default."""
     config, _ = read_kan(load_tensors("state_dict.pt"), library="fast_kan", denominator=0.5)
     assert [layer.basis.denominator for layer in config] == [0.5, 0.5]
 
@@ -340,8 +340,8 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("case", "change", "message"), REFUSALS, ids=range(len(REFUSALS)))
-def test_what_is_refused(case, change, message):
-    """A file that is not what it says is refused, with the key where it differs."""
+def test_invalid_files_are_refused(case, change, message):
+    """The error has the key that does not fit."""
     file = FILES[case]
     tensors = load_tensors(file.name)
     change(tensors)
@@ -350,7 +350,7 @@ def test_what_is_refused(case, change, message):
 
 
 def test_one_centre_has_no_distance():
-    """A grid of one centre needs a denominator."""
+    """A grid with a single centre needs a denominator."""
     layer = {"rbf.grid": torch.zeros(1), "spline_linear.weight": torch.zeros(2, 3)}
     with pytest.raises(CheckpointError, match=r"has no distance between the centres of rbf.grid"):
         read_kan(layer, library="fast_kan")
@@ -358,13 +358,13 @@ def test_one_centre_has_no_distance():
 
 
 def test_a_denominator_that_is_refused():
-    """A denominator beside FasterKAN's inv_denominator is a contradiction."""
+    """A given denominator contradicts FasterKAN's inv_denominator."""
     with pytest.raises(CheckpointError, match=r"inv_denominator, .* ignores it and divides by 1, but .* as 0\.33"):
         read_kan(load_tensors("fasterkan_state_dict.pt"), library="faster_kan", denominator=0.33)
 
 
 def test_reading_leaves_the_tensors_alone():
-    """Reading changes nothing in the tensors that it is given."""
+    """Reading does not modify the tensors."""
     tensors = load_tensors("state_dict.pt")
     before = {key: tensor.numpy().copy() for key, tensor in tensors.items()}
     read_kan(tensors, library="fast_kan")[1]["0.coef"].zero_()

@@ -33,7 +33,7 @@ CONTAINERS = ("zip", "legacy", "safetensors", "training")
 
 
 def make_state_dict():
-    """An LSTM of 2 features and 3 units with a fast-kan [3, 2, 1]."""
+    """An LSTM with 2 features and 3 units, and a fast-kan [3, 2, 1]."""
     generator = torch.Generator().manual_seed(0)
     shapes = {
         "lstm.weight_ih_l0": (12, 2),
@@ -87,7 +87,7 @@ def in_container(container, state_dict):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A manifest and its windows, beside which a file of weights is put; shared, since cases only write over it."""
+    """A manifest and its windows, to which a file of weights is added; shared, since cases only overwrite that file."""
     folder = tmp_path_factory.mktemp("import")
     rng = np.random.default_rng(0)
     np.savez(folder / "windows.npz", reference=rng.normal(size=(8, 4, 2)), targets=rng.normal(size=(8, 1)))
@@ -103,20 +103,20 @@ def weights_in(container):
 
 @pytest.fixture(scope="module")
 def imported(folder):
-    """The bytes of a checkpoint that an import made."""
+    """The bytes of a checkpoint written by an import."""
     put(folder / "weights.pt", weights_in("zip"))
     save_checkpoint(import_from(folder).model, folder / "imported.safetensors")
     return (folder / "imported.safetensors").read_bytes()
 
 
 def put(path, data):
-    """The file anew, so that nothing of a longer one stays."""
+    """Writes the file anew, so that nothing of a longer one remains."""
     path.write_bytes(data)
     return path
 
 
 def refuse_or(kind, call, *arguments):
-    """What a call gives, or its refusal: one printable sentence of bearable length."""
+    """The result of a call, or its refusal: one printable sentence of limited length."""
     try:
         found = call(*arguments)
     except (CheckpointError, ConfigError, DataError) as error:
@@ -134,7 +134,7 @@ def import_from(folder):
 
 
 def repack(data, change):
-    """A zip archive with its members changed and their checksums right again."""
+    """A zip archive with changed members and correct checksums."""
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(stream, "w") as after:
         for name in before.namelist():
@@ -151,7 +151,7 @@ def flip(data, draw):
 
 @pytest.mark.parametrize("container", CONTAINERS)
 def test_nothing_is_wrong_with_the_files(folder, container):
-    """Without damage every container is imported, to the same predictions."""
+    """Undamaged, every container is imported with the same predictions."""
     put(folder / "weights.pt", weights_in(container))
     model = import_from(folder).model
     put(folder / "weights.pt", weights_in("zip"))
@@ -161,7 +161,7 @@ def test_nothing_is_wrong_with_the_files(folder, container):
 @settings(max_examples=examples(20))
 @given(st.sampled_from(CONTAINERS), st.floats(0, 1, exclude_max=True))
 def test_truncated_anywhere(folder, container, fraction):
-    """A file of weights that ends before its end is refused, whatever its container."""
+    """A truncated file of weights is refused, whatever its container."""
     data = weights_in(container)[: int(len(weights_in(container)) * fraction)]
     assert refuse_or(Source, open_source, put(folder / "truncated.pt", data))
 
@@ -169,7 +169,7 @@ def test_truncated_anywhere(folder, container, fraction):
 @settings(max_examples=examples(40))
 @given(st.sampled_from(CONTAINERS), st.data())
 def test_flipped_bits(folder, container, data):
-    """A file with flipped bits is imported or refused; nothing else happens."""
+    """A file with flipped bits is imported or refused."""
     put(folder / "weights.pt", flip(weights_in(container), data.draw))
     refuse_or(Imported, import_from, folder)
 
@@ -177,7 +177,7 @@ def test_flipped_bits(folder, container, data):
 @settings(max_examples=examples(40))
 @given(st.data())
 def test_flipped_bits_behind_right_checksums(folder, data):
-    """The same where the checksums are right, so that the damage reaches torch and the readers behind it."""
+    """With correct checksums the damage reaches torch and the readers, and is imported or refused."""
     changed = data.draw(st.sampled_from(["data.pkl", "data.pkl", "data.pkl", "data/0", "version", "byteorder"]))
     damaged = repack(
         weights_in("zip"), lambda name, member: flip(member, data.draw) if name.endswith(f"/{changed}") else member
@@ -209,7 +209,7 @@ wrong_values = plain | tensors | st.lists(plain | tensors, max_size=2) | st.dict
 @settings(max_examples=examples(40))
 @given(st.data())
 def test_values_of_another_type(folder, data):
-    """A state_dict with values of another type or shape, with keys too many or too few, is imported or refused."""
+    """A state_dict with values of other types or shapes, or with missing or extra keys, is imported or refused."""
     state_dict = make_state_dict()
     for _ in range(data.draw(st.integers(1, 2))):
         key = data.draw(st.sampled_from(sorted(state_dict)) | st.text(max_size=3) | st.just("kan.layers.9.rbf.grid"))
@@ -233,7 +233,7 @@ json_values = st.recursive(
 @settings(max_examples=examples(30))
 @given(st.data())
 def test_any_value_in_the_manifest(folder, data):
-    """A manifest in which one value is another, or one key too many or missing, is understood or refused."""
+    """A manifest with one value changed, or one key missing or extra, is parsed or refused."""
     manifest = json.loads(json.dumps(MANIFEST))
     others = ("denominator", "mult_arity", "input_id", "check", "front", "name", "batch_first", "pykan_config")
     key = data.draw(st.sampled_from([*MANIFEST, *others]) | st.text(max_size=3))
@@ -252,7 +252,7 @@ def test_any_value_in_the_manifest(folder, data):
 @settings(max_examples=examples(20))
 @given(st.data())
 def test_damaged_windows(folder, data):
-    """Reference windows that are damaged are refused, or so little that they still are windows."""
+    """Damaged reference windows are refused, unless they are still valid windows."""
     whole = (folder / "windows.npz").read_bytes()
     end = data.draw(st.integers(0, len(whole)) | st.just(len(whole)))
     manifest = MANIFEST | {"reference": "damaged.npz:reference", "reference_targets": None}
@@ -266,19 +266,19 @@ def test_damaged_windows(folder, data):
 @settings(max_examples=examples(20))
 @given(st.data())
 def test_damaged_checkpoints_of_an_import(folder, imported, data):
-    """What an import wrote is damaged in any place: it loads or is refused."""
+    """A damaged checkpoint of an import loads or is refused."""
     whole = imported
     if data.draw(st.booleans()):
         end = data.draw(st.integers(0, len(whole) - 1))
         assert refuse_or(LoadedModel, load_checkpoint, put(folder / "damaged.safetensors", whole[:end]))
     else:
-        end = data.draw(st.sampled_from([2000, len(whole)]))  # the header is what can go wrong
+        end = data.draw(st.sampled_from([2000, len(whole)]))  # most checks are of the header
         damaged = flip(whole[:end], data.draw) + whole[end:]
         refuse_or(LoadedModel, load_checkpoint, put(folder / "damaged.safetensors", damaged))
 
 
 class Canary:
-    """What makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, folder):
         self.folder = folder
@@ -288,7 +288,7 @@ class Canary:
 
 
 def fifth_pickle(state_dict, evil):
-    """A file of torch before 1.6 whose list of storages is another pickle."""
+    """A file of torch before 1.6 with another pickle as its list of storages."""
     data = saved(state_dict, _use_new_zipfile_serialization=False)
     stream = io.BytesIO(data)
     for _ in range(4):
@@ -315,10 +315,10 @@ def malicious_files(canary):
 
 
 def test_code_in_a_pickle_never_runs(tmp_path):
-    """A pickle that makes a folder in place of weights is refused in every container; the folder is never there."""
+    """A pickle that would create a folder is refused in every container, and the folder does not exist."""
     canary = tmp_path / "canary"
     pickle.loads(pickle.dumps(Canary(canary)))
-    assert canary.is_dir()  # so it would be seen
+    assert canary.is_dir()  # it would be visible
     canary.rmdir()
     for number, data in enumerate(malicious_files(canary)):
         path = put(tmp_path / f"{number}.pt", data)
@@ -329,7 +329,7 @@ def test_code_in_a_pickle_never_runs(tmp_path):
 
 @pytest.mark.parametrize("container", ["zip", "legacy"])
 def test_code_beside_the_weights_never_runs(tmp_path, container):
-    """If such a pickle is beside weights, like hyperparameters, the weights are read and the folder is not made."""
+    """If such a pickle is beside the weights, as hyperparameters are, the weights are read and no folder is made."""
     state_dict, canary = make_state_dict(), tmp_path / "canary"
     path = put(tmp_path / "beside.pt", in_container(container, {"model": state_dict, "x": Canary(canary)}))
     found = open_source(path).tensors
@@ -341,7 +341,7 @@ def test_code_beside_the_weights_never_runs(tmp_path, container):
 
 @pytest.mark.parametrize("name", ["manifest.yaml", "config.yml"])
 def test_code_in_a_yaml_never_runs(tmp_path, name):
-    """YAML with such objects, in a manifest or pykan's config, is refused and makes no folder."""
+    """YAML with such objects, in a manifest or in pykan's config, is refused and creates no folder."""
     canary, bare = tmp_path / "canary", json.dumps(MANIFEST | {"library": "pykan", "pykan_config": "config.yml"})
     put(tmp_path / "weights.pt", weights_in("zip"))
     (tmp_path / "manifest.yaml").write_text(bare)
@@ -351,7 +351,7 @@ def test_code_in_a_yaml_never_runs(tmp_path, name):
 
 
 def with_build(state_dict, attributes):
-    """A state_dict that sets attributes on itself when it is unpickled, as one with `_metadata` does."""
+    """A state_dict that sets attributes on itself when unpickled, as one with `_metadata` does."""
     state = pickle.dumps(attributes, 2)[2:-1]
     return repack(
         saved(state_dict), lambda name, data: data[:-1] + state + b"b." if name.endswith("data.pkl") else data
@@ -366,13 +366,13 @@ def with_attribute(name, value):
 
 @pytest.mark.parametrize("name", ["values", "items", "keys", "get"])
 def test_a_dictionary_with_other_methods(folder, name):
-    """A state_dict whose methods a pickle has covered with numbers is refused."""
+    """A state_dict whose pickle replaces its methods by numbers is refused."""
     assert refuse_or(Source, open_source, put(folder / "covered.pt", with_build(make_state_dict(), {name: 5})))
 
 
 @pytest.mark.parametrize("name", ["numel", "element_size", "untyped_storage", "detach"])
 def test_a_tensor_with_other_methods(folder, name):
-    """A parameter with overridden methods is refused too; other attributes are harmless."""
+    """A parameter with replaced methods is refused too; other attributes are allowed."""
     covered = make_state_dict() | {"x": with_attribute(name, 5)}
     assert refuse_or(Source, open_source, put(folder / "covered.pt", saved(covered)))
     harmless = make_state_dict() | {"x": with_attribute("note", 5)}
@@ -381,14 +381,14 @@ def test_a_tensor_with_other_methods(folder, name):
 
 @pytest.mark.parametrize("key", ["\x1b[2Ja", "a\nb", "k" * 100_000])
 def test_keys_that_are_no_names(folder, key):
-    """A key that would write into a terminal, or fill it, is refused and shown escaped and short."""
+    """A key with control characters, or a very long one, is refused and shown escaped and shortened."""
     for container in CONTAINERS:
         path = put(folder / "keys.pt", in_container(container, {key: torch.full((2,), torch.nan)}))
         assert refuse_or(Source, open_source, path)
 
 
 def test_views_of_one_storage(folder):
-    """Tensors that share one storage, as those of an LSTM from a GPU do, claim it once."""
+    """Tensors that share a storage, as those of an LSTM from a GPU do, count it once."""
     whole = torch.arange(400.0)
     views = {f"k{number}": whole[number * 10 : number * 10 + 10] for number in range(40)}
     for container in ("zip", "legacy"):
@@ -410,14 +410,14 @@ def deflated(state_dict):
 
 
 def split_zip(data):
-    """Members, directory and end of an archive without comment."""
+    """Members, directory and end record of an archive without comment."""
     size, start = struct.unpack("<II", data[-10:-2])
     return data[:start], bytearray(data[start : start + size]), bytearray(data[-22:])
 
 
 def two_directories(bomb, harmless):
-    """An archive that Python reads as `harmless` and torch as `bomb`: the end points at the one directory and stands
-    behind the other."""
+    """An archive that Python reads as `harmless` and torch as `bomb`: the end record has the offset of one directory
+    and follows the other."""
     members, directory, end = split_zip(bomb)
     other_members, other_directory, _ = split_zip(harmless)
     assert len(directory) == len(other_directory)
@@ -432,7 +432,7 @@ def two_directories(bomb, harmless):
 
 
 def with_storage_size(data, old, size):
-    """A file of torch before 1.6 whose storage of `old` values claims `size`."""
+    """A file of torch before 1.6 whose storage of `old` values claims to have `size`."""
     before, after = b"K" + bytes([old]) + b"Nt", b"\x8a\x07" + size.to_bytes(7, "little", signed=True) + b"Nt"
     assert before in data
     return data.replace(before, after)
@@ -450,7 +450,7 @@ def with_config(data, change):
 
 
 def write_hostile_weights(folder):
-    """Files that claim gigabytes, or work without end, from at most a few hundred kilobytes."""
+    """Files of a few hundred kilobytes at most that claim gigabytes or unbounded work."""
     tensor = {"a": torch.zeros(7)}
     legacy = saved(tensor, _use_new_zipfile_serialization=False)
     bomb = deflated({"a": torch.zeros(75 * MIB)})
@@ -487,33 +487,33 @@ def write_hostile_weights(folder):
 
 
 def with_pickle(instructions):
-    """An archive of a state_dict with another pickle in it."""
+    """An archive of a state_dict with another pickle."""
     state_dict = saved({"a": torch.zeros(7)})
     return repack(state_dict, lambda name, data: instructions if name.endswith("data.pkl") else data)
 
 
 def many_tensors(count):
-    """A pickle that makes a tensor again and again, and keeps all of them."""
+    """A pickle that creates tensors in a long sequence and keeps all of them."""
     with zipfile.ZipFile(io.BytesIO(saved(torch.zeros(7)))) as archive:
         one = archive.read("archive/data.pkl")
-    assert one.endswith(b"q\x0aRq\x0b.")  # the arguments are in the memo at 10, the function at 0
+    assert one.endswith(b"q\x0aRq\x0b.")  # the arguments are memo 10, the function memo 0
     return one[:-3] + b"h\x00h\x0aR" * count + b"."
 
 
 def with_members(count):
-    """An archive whose directory names the same members again and again."""
+    """An archive whose directory lists the same members many times."""
     members, directory, end = split_zip(saved_plainly({"a": torch.zeros(7)}))
     directory = bytes(directory) * (count // directory.count(b"PK\x01\x02"))
     return members + directory + bytes(end[:12]) + struct.pack("<II", len(directory), len(members)) + b"\0\0"
 
 
 def saved_plainly(state_dict):
-    """The archive of a state_dict as zipfile writes it, without alignment and 64-bit fields."""
+    """The archive of a state_dict as written by zipfile, without alignment and 64-bit fields."""
     return repack(saved(state_dict), lambda _, data: data)
 
 
 def write_hostile_checkpoints(folder):
-    """Documents that describe more than their file can hold."""
+    """Checkpoints that describe more than their file contains."""
     model = make_model(n_reference=4, lookback=3, hidden_size=2, n_hidden=2, n_features=2)
     save_checkpoint(model, folder / "plain.safetensors")
     data = (folder / "plain.safetensors").read_bytes()
@@ -537,7 +537,7 @@ def write_hostile_checkpoints(folder):
 
 
 def write_hostile_documents(folder):
-    """Manifests and arrays of the same kind; each manifest is imported with weights that are fine."""
+    """Manifests and arrays that claim gigabytes; each manifest is imported with valid weights."""
     put(folder / "weights.pt", saved(make_state_dict()))
     with zipfile.ZipFile(folder / "bomb.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         stream = io.BytesIO()
@@ -603,9 +603,9 @@ CHILD = """
 
 
 def test_hostile_files_take_neither_memory_nor_time(tmp_path):
-    """What claims gigabytes, or work without end, is refused in a process with 200 MiB to spare, in seconds."""
+    """Files that claim gigabytes or unbounded work are refused within seconds and 200 MiB."""
     writers = (write_hostile_weights, write_hostile_checkpoints, write_hostile_documents)
-    with get_context("fork").Pool(1) as pool:  # some are large while they are made
+    with get_context("fork").Pool(1) as pool:  # some are large while they are created
         cases = [case for write in writers for case in pool.apply(write, (tmp_path,))]
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(CHILD), str(tmp_path), str(200 * MIB)],
@@ -630,7 +630,7 @@ def test_hostile_files_take_neither_memory_nor_time(tmp_path):
 
 
 def test_two_directories_are_read_as_one(tmp_path):
-    """Of an archive with two directories torch is given what was looked at, not the other one."""
+    """torch gets the directory of an archive that was checked, not the other one."""
     data = two_directories(deflated({"a": torch.zeros(100_000)}), saved_plainly({"a": torch.ones(7)}))
     assert torch.load(io.BytesIO(data), weights_only=True)["a"].numel() == 100_000
     with suppress(CheckpointError):

@@ -1,4 +1,4 @@
-"""Imports that are given the wrong arrays: each is refused with the mistake in words."""
+"""Imports given the wrong arrays are refused with the likely mistake."""
 
 import json
 
@@ -15,7 +15,7 @@ MEAN, STD = np.array([20.0, 1000.0]), np.array([5.0, 10.0])
 
 @pytest.fixture
 def import_arrays(tmp_path):
-    """Imports a sigmoid of two Linear layers by arrays that are changed before."""
+    """Imports a sigmoid of two Linear layers, with its arrays modified first."""
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1), nn.Sigmoid())
     torch.save(net.state_dict(), tmp_path / "m.pt")
@@ -46,7 +46,7 @@ def to_original(windows):
 
 @pytest.mark.parametrize("mistaken", ["all", "x"])
 def test_reference_and_check_in_different_units(import_arrays, mistaken):
-    """Scaled reference windows beside a check in original units, or the reverse, are refused; both alike are not."""
+    """Scaled reference windows with a check in original units, or the reverse, are refused; other pairs are not."""
     with pytest.raises(CheckpointError, match=r"w.npz:all seems to be .*: give both in the same units"):
         import_arrays(**{mistaken: to_original})
     scaled, original = import_arrays(), import_arrays(all=to_original, x=to_original)
@@ -56,7 +56,7 @@ def test_reference_and_check_in_different_units(import_arrays, mistaken):
 
 
 def test_windows_with_fractions_of_an_integer_feature(import_arrays):
-    """They are refused where they are in original units; scaled ones are not looked at, as they have fractions."""
+    """They are refused in original units; scaled windows are not checked, as they have fractions."""
     import_arrays(integer=["b"])
     with pytest.raises(
         CheckpointError, match=r"^w.npz:all must have whole numbers of b, but \[0\]\[0\]\[1\] is 99\d\.\d+$"
@@ -65,6 +65,6 @@ def test_windows_with_fractions_of_an_integer_feature(import_arrays):
 
 
 def test_labels_in_place_of_probabilities(import_arrays):
-    """Predictions of 0 and 1 are called labels, whatever else would fit them."""
+    """Predictions of only 0 and 1 are reported as labels, whatever else might match."""
     with pytest.raises(CheckpointError, match=r"only 0 and 1, as labels do: give .* probabilities"):
         import_arrays(y=lambda y: (y > np.median(y)).astype(np.float32))

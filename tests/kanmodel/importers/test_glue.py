@@ -1,4 +1,4 @@
-"""Forecasters of the shapes that people train, from their files and from the live module."""
+"""Forecasters of common architectures, imported from their files and as live modules."""
 
 from functools import cache
 
@@ -24,7 +24,7 @@ EVERY = pytest.mark.parametrize("name", CASES)
 
 
 def read_file(case, file="state_dict.pt", predictions=None):
-    """What an import finds, with nothing told but names and scaling."""
+    """The result of an import, given only names and scaling."""
     document = {"features": FEATURES, "reference": "windows", "scaling": case.scaling}
     manifest = parse_manifest(document, GLUE / "m.yaml")
     source = open_source(GLUE / case.name / file)
@@ -35,12 +35,12 @@ def read_file(case, file="state_dict.pt", predictions=None):
 
 @cache
 def read_state_dict(name):
-    """What the import of a case's state dict finds; shared, so not to be changed."""
+    """The result of importing a case's state dict; cached, so not to be changed."""
     return read_file(load_glue(name))
 
 
 def expected_choices(case):
-    """What is computed, by the names of the choices."""
+    """The true reading, by the names of the choices."""
     order, readout = case.truth["order"], case.truth["readout"]
     chosen = {"readout": {"steps_outermost": "flatten"}.get(readout, readout), "output": NONE}
     if case.truth["base"]:
@@ -53,7 +53,7 @@ def expected_choices(case):
 
 @pytest.mark.parametrize(("name", "file"), FILES)
 def test_every_file_is_found_out(name, file):
-    """Each file is read as what it is, of all readings, and predicts the same to 1e-5 of the spread."""
+    """Each file gets its true reading among all, and predicts the same to 1e-5 of the spread."""
     case = load_glue(name)
     imported, _ = read_state_dict(name) if file == "state_dict.pt" else read_file(case, file)
     chosen = {gap(place): NONE for place in case.truth["order"]} | imported.found.chosen
@@ -71,7 +71,7 @@ def test_every_file_is_found_out(name, file):
 
 @EVERY
 def test_the_live_module_is_read_as_it_is(name):
-    """The module gives the same model as its file, is proved on all windows, and nothing of it changes."""
+    """The module gives the same model as its file, is verified on all windows, and is not modified."""
     case = load_glue(name)
     module = case.module().train()
     before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
@@ -91,7 +91,7 @@ def test_the_live_module_is_read_as_it_is(name):
 
 @EVERY
 def test_the_ledger_of_every_import_is_complete(name):
-    """Contributions of an imported model sum to the forecast less the baseline's, at every layer that it has."""
+    """Contributions of an imported model sum to F(x) - F(x0) in every layer."""
     case, model = load_glue(name), read_state_dict(name)[0].model
     forecasts = model.predict(case.original[:3])
     for output in range(len(model.config.outputs)):
@@ -104,13 +104,13 @@ def test_the_ledger_of_every_import_is_complete(name):
 
 @EVERY
 def test_wrong_readings_are_right_only_for_their_own_predictions(name):
-    """Given the predictions of the nearest wrong readings, each is found as what it is, and the true one is not."""
+    """With the predictions of a wrong reading, that reading is found, and the true one is not."""
     case = load_glue(name)
     imported, given = read_state_dict(name)
     evidence = Evidence(given.inputs, given.predictions, given.reference, given.shapes, 1e-4)
     space, true = imported.found.space, imported.found.chosen
     order, tried = case.truth["order"], 0
-    for wrong in DOCUMENT["cases"][name]["misread"]:  # the nearest first
+    for wrong in DOCUMENT["cases"][name]["misread"]:  # nearest first
         if tried == examples(2):
             break
         changed = dict(true)
@@ -124,7 +124,7 @@ def test_wrong_readings_are_right_only_for_their_own_predictions(name):
             if choice != "difference":
                 changed[choice] = option
         if any(choice not in space.index for choice in changed):
-            continue  # a squash of Chebyshev polynomials that Kanscope has not
+            continue  # applying Chebyshev polynomials without tanh, which Kanscope does not support
         numbers = tuple(choice.options.index(changed[choice.name]) for choice in space.choices)
         reading = Reading(space, numbers)
         predictions = evidence.predict(evidence.build(reading), reading, evidence.windows)
@@ -137,7 +137,7 @@ def test_wrong_readings_are_right_only_for_their_own_predictions(name):
 
 
 def test_the_order_of_a_flattened_window_is_found(tmp_path):
-    """A KAN of windows that are flattened feature by feature gets the forecasts of its own order."""
+    """A KAN on windows flattened feature by feature has the forecasts of its own order."""
     case = load_glue("flat_kan")
     module = case.module().eval()
     with torch.no_grad():
@@ -148,7 +148,7 @@ def test_the_order_of_a_flattened_window_is_found(tmp_path):
 
 
 def test_time_across_windows_is_named():
-    """A batch that was given to a module of another batch_first is refused with that reason."""
+    """A module with the wrong batch_first, which mixes windows, is refused with that reason."""
     case = load_glue("gru_kan")
     module = case.module().eval()
     with torch.no_grad():

@@ -30,16 +30,16 @@ SCORES = ("forward_n", "forward_u", "backward", "nodes")
 
 @dataclass(frozen=True)
 class File:
-    """A file, what its manifest says, and where the library's numbers are.
+    """A file, its manifest, and the location of the library's results.
 
     Attributes:
         path: under ``tests/golden/import``.
         windows: the golden case whose windows it reads; ``symbolic`` and ``efficient`` are in ``expected.npz``.
         numbers: the golden case, or the part of ``expected.npz``, with predictions and scores; None for those of
             `windows`.
-        manifest: what differs from the common one.
+        manifest: differences from the common one.
         scored: whether the scores are the library's too.
-        tolerance: of predictions, absolute; larger where the library's own float32 is that far from its float64.
+        tolerance: of predictions, absolute; larger if the library's float32 differs that much from its float64.
     """
 
     path: str
@@ -170,7 +170,7 @@ def expected_arrays():
 
 
 def numbers_of(file):
-    """The library's numbers, float32, by name."""
+    """The library's results, float32, by name."""
     name = file.numbers or file.windows
     if (FOLDER / f"{name}.npz").exists():
         arrays = load_case(name).arrays
@@ -191,7 +191,7 @@ def windows_of(file, part):
 
 
 def write_case(folder, file, numbers=None):
-    """The file and a manifest for it in a folder of their own."""
+    """Writes the file and its manifest into a new folder."""
     source = FILES / file.path
     weights = folder / source.name.removesuffix(".gz")
     weights.write_bytes(gzip.decompress(source.read_bytes()) if source.suffix == ".gz" else source.read_bytes())
@@ -220,7 +220,7 @@ def write_case(folder, file, numbers=None):
 
 @pytest.mark.parametrize("name", READ)
 def test_every_file_computes_what_its_library_computes(name, tmp_path):
-    """Predictions are the library's to 1e-6, scores to 1e-5, before and after the checkpoint was saved."""
+    """Predictions equal the library's to 1e-6 and scores to 1e-5, before and after saving the checkpoint."""
     file = READ[name]
     numbers = numbers_of(file)
     imported = import_checkpoint(*write_case(tmp_path, file, numbers))
@@ -244,7 +244,7 @@ def test_every_file_computes_what_its_library_computes(name, tmp_path):
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_every_other_file_is_refused_with_its_reason(name, tmp_path, monkeypatch):
-    """What needs code, is not understood, or is not told ends in one sentence, and no code has run."""
+    """Files that need code, are not supported or lack information give one sentence, and no code runs."""
     monkeypatch.chdir(tmp_path)
     file, reason = REFUSED[name]
     wanted = numbers_of(file) if file.numbers and name in ("other_base", "arity_wrong") else None
@@ -256,7 +256,7 @@ def test_every_other_file_is_refused_with_its_reason(name, tmp_path, monkeypatch
 
 
 def test_training_dictionary_and_saveckpt_hold_the_same(tmp_path):
-    """The state_dict in a training dictionary, and the head alone as pykan saves it, give the same weights."""
+    """A training dictionary's state_dict, and the head alone as saved by pykan, give the same weights."""
     file = READ["with_workspace"]
     weights, manifest = write_case(tmp_path, file, numbers_of(file))
     network = import_checkpoint(weights, manifest).model.network
@@ -280,7 +280,7 @@ def assert_same_tensors(found, expected):
 
 
 def test_views_are_stored_compactly(tmp_path):
-    """550 kB, most of them pykan's workspace of training data, become the 20 kB that the weights take."""
+    """A file of 550 kB, mostly pykan's workspace of training data, gives a checkpoint of 20 kB."""
     file = File("pykan_head/state_dict.pt.gz", manifest={"check": None})
     weights, manifest = write_case(tmp_path, file)
     assert weights.stat().st_size > 500_000
@@ -292,7 +292,7 @@ def test_views_are_stored_compactly(tmp_path):
 
 
 def square_layers(seed=0):
-    """A pykan KAN of two layers from 3 to 3 nodes, as many as it has features, with nothing symmetric in it."""
+    """A pykan KAN with two layers from 3 to 3 nodes, as many as features, without symmetries."""
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for layer in range(2):
@@ -310,7 +310,7 @@ def square_layers(seed=0):
 
 
 def evaluate_pykan(state, x):
-    """What pykan computes of `square_layers`, edge by edge, with scipy's splines in pykan's (in, out)."""
+    """pykan's formulas for `square_layers`, edge by edge, with scipy's splines in pykan's (in, out) order."""
     for layer in range(2):
         act = {name: state[f"act_fun.{layer}.{name}"].double().numpy() for name in ("grid", "coef", *EDGES)}
         sums = np.zeros((len(x), 3))
@@ -328,7 +328,7 @@ def evaluate_pykan(state, x):
 
 
 def test_square_layers_and_their_order_are_read_right(tmp_path):
-    """With as many outputs as inputs the shapes forgive a transpose, and 10 knots a wrong order: neither happens."""
+    """Square layers allow a transpose, and 10 knots allow a wrong order: neither is chosen."""
     state = square_layers()
     torch.save(state, tmp_path / "kan.pt")
     x = np.random.default_rng(0).uniform(-1.9, 1.9, (20, 3)).astype(np.float32).astype(np.float64)
@@ -352,7 +352,7 @@ def test_square_layers_and_their_order_are_read_right(tmp_path):
 
 
 def test_not_finite(tmp_path):
-    """A weight that is not a number is named."""
+    """The error names the weight that is not a number."""
     state = square_layers()
     state["act_fun.1.scale_base"][1, 2] = torch.nan
     torch.save(state, tmp_path / "kan.pt")
@@ -361,7 +361,7 @@ def test_not_finite(tmp_path):
 
 
 def test_two_libraries(tmp_path):
-    """Keys that fit fast-kan and FasterKAN are not guessed."""
+    """Keys that fit both fast-kan and FasterKAN are refused as ambiguous."""
     file = File("fast_head/state_dict_no_base.pt", manifest={"check": None})
     with pytest.raises(CheckpointError, match="its keys fit fast-kan and FasterKAN: give library in the manifest"):
         import_checkpoint(*write_case(tmp_path, file))
@@ -369,7 +369,7 @@ def test_two_libraries(tmp_path):
 
 @pytest.mark.parametrize("name", ["lightning", "mult_nodes", "renamed", "efficient_bare", "saveckpt_symbolic"])
 def test_description_has_a_manifest_to_fill_in(name, tmp_path):
-    """What --describe prints is a manifest: with its blanks filled in, the file is imported and verified."""
+    """--describe prints a manifest; with its blanks filled in, the file is imported and verified."""
     file = READ[name]
     weights, manifest = write_case(tmp_path, file, numbers_of(file))
     described = yaml.safe_load(describe_file(weights).manifest)
@@ -385,8 +385,8 @@ DECIDABLE = ("readout", "base_activation", "library", "lstm", "head", "mult_arit
 
 
 @pytest.mark.parametrize("name", [name for name in READ if "pruned_" not in name and name != "float16"])
-def test_what_the_check_can_decide_need_not_be_said(name, tmp_path):
-    """Without readout, base, library, prefixes, arity and names, each file is read as the same network."""
+def test_the_check_replaces_options(name, tmp_path):
+    """Without readout, base, library, prefixes, arity and names, each file gives the same network."""
     file = READ[name]
     weights, manifest = write_case(tmp_path, file, numbers_of(file))
     said = import_checkpoint(weights, manifest)

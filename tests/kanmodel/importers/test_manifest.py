@@ -18,7 +18,7 @@ def parse(folder, text, name="m.yaml"):
 
 
 def test_values(tmp_path):
-    """Names, units, scaling and paths are what the manifest says; 1e-5 is a number, as in yaml 1.2."""
+    """Names, units, scaling and paths are those of the manifest; 1e-5 is a number, as in YAML 1.2."""
     manifest = parse(
         tmp_path,
         f"{LEAST}scaling: {json.dumps(SCALING)}\nspace: scaled\n"
@@ -66,8 +66,8 @@ def test_values(tmp_path):
         ("[", "is not yaml in line"),
     ],
 )
-def test_what_is_not_understood(tmp_path, text, reason):
-    """A key or a value that the manifest cannot have is named, and no code runs."""
+def test_unknown_keys_and_values_are_refused(tmp_path, text, reason):
+    """An unknown key or value is named, and no code runs."""
     with pytest.raises(CheckpointError) as refusal:
         parse(tmp_path, LEAST + text)
     assert reason in str(refusal.value) and str(refusal.value).startswith("m.yaml")
@@ -75,15 +75,15 @@ def test_what_is_not_understood(tmp_path, text, reason):
 
 
 @pytest.mark.parametrize("key", ["features", "reference"])
-def test_what_is_missing(tmp_path, key):
-    """A key that nothing else tells is asked for by name."""
+def test_missing_keys_are_refused(tmp_path, key):
+    """A required key is named in the error."""
     text = "".join(line + "\n" for line in LEAST.splitlines() if not line.startswith(f"{key}:"))
     with pytest.raises(CheckpointError, match=f"m.yaml: lacks {key}"):
         parse(tmp_path, text)
 
 
 def test_arrays(tmp_path):
-    """The same numbers come out of every kind of file."""
+    """Every file type gives the same numbers."""
     values = np.arange(6.0).reshape(2, 3)
     np.save(tmp_path / "a.npy", values.astype(np.float32))
     np.savez_compressed(tmp_path / "a.npz", x=values)
@@ -109,7 +109,7 @@ def test_arrays(tmp_path):
     ],
 )
 def test_arrays_that_are_not_read(tmp_path, name, reason):
-    """Objects, headers that claim more than there is, and places that do not exist are refused."""
+    """Object arrays, headers that claim too much, and missing paths are refused."""
     np.save(tmp_path / "objects.npy", np.array([{}]), allow_pickle=True)
     with (tmp_path / "huge.npy").open("wb") as file:
         header = {"descr": "<f8", "fortran_order": False, "shape": (10**9, 1000)}

@@ -1,4 +1,4 @@
-"""Whole modules as pickled: their tree against the live module's own."""
+"""Pickled whole modules: the tree that is read, compared with the live module."""
 
 import io
 from functools import partial
@@ -24,7 +24,7 @@ def saved(found, **options):
 
 
 class Forecaster(nn.Module):
-    """What people put around an LSTM, with what a reader has to leave out or keep as it is."""
+    """A typical LSTM forecaster with parts that a reader must skip or keep."""
 
     def __init__(self):
         super().__init__()
@@ -45,7 +45,7 @@ class Forecaster(nn.Module):
 
 @pytest.mark.parametrize("container", ["zip", "legacy"])
 def test_the_tree_is_the_modules_own(container):
-    """Paths, classes, tensors and their order are those of named_modules and state_dict; values are attributes."""
+    """Paths, classes, tensors and their order equal those of named_modules and state_dict; values are attributes."""
     module = Forecaster()
     found = read_archive(saved(module, _use_new_zipfile_serialization=container == "zip"))
     assert is_module(found)
@@ -72,7 +72,7 @@ def test_the_tree_is_the_modules_own(container):
 
 
 def test_a_class_of_a_notebook():
-    """A class that cloudpickle describes, since no other process can import it, has its name in the tree."""
+    """A class that cloudpickle pickled by value, as in notebooks, has its name in the tree."""
     cloudpickle = pytest.importorskip("ray.cloudpickle")
     local = type("Local", (nn.Module,), {"__module__": "__main__", "forward": lambda self, x: self.fc(x)})
     module = local()
@@ -91,8 +91,8 @@ def test_a_class_of_a_notebook():
         ("gru_kan/whole_module.pt", {"gru": {"mode": "GRU", "bidirectional": False}}),
     ],
 )  # fmt: skip
-def test_what_the_file_tells(path, expected):
-    """batch_first, sizes, grids and activation modules are read off files whose classes nobody has here."""
+def test_facts_are_read_from_the_file(path, expected):
+    """batch_first, sizes, grids and activation modules are read from files whose classes are not importable."""
     tree = open_source(GLUE / path).module
     for place, values in expected.items():
         found = tree.at(place).values
@@ -100,7 +100,7 @@ def test_what_the_file_tells(path, expected):
 
 
 def test_a_lightning_checkpoint():
-    """Hyperparameters come beside the weights, which lose the prefix of the module that was trained."""
+    """Hyperparameters are returned with the weights, whose keys lose the prefix of the trained module."""
     source = open_source(GLUE / "lstm_kan_linear" / "last.ckpt")
     assert dict(source.hyper_parameters) == {"n_features": 7, "hidden": 10, "kan_hidden": 6, "lr": 0.01}
     assert (source.container, source.prefix, source.module) == ("state_dict", "model.", None)
@@ -108,11 +108,11 @@ def test_a_lightning_checkpoint():
 
 
 class AttributeDict(dict):
-    """As Lightning's and omegaconf's: a dictionary whose class a reader need not have."""
+    """A dictionary subclass, as in Lightning and omegaconf, that a reader need not import."""
 
 
 def test_hyperparameters_of_any_class(tmp_path):
-    """A dictionary of another class, with modules and classes among its values, is read; objects are placeholders."""
+    """A dictionary of another class with modules and classes as values is read; objects are placeholders."""
     parameters = AttributeDict(h=12, loss=nn.L1Loss(), activation=nn.ReLU, freq="h", sizes=[1, 2], nested={"a": (1,)})
     state = nn.Linear(2, 1).state_dict()
     torch.save({"state_dict": state, "hyper_parameters": parameters}, tmp_path / "last.ckpt")
@@ -126,7 +126,7 @@ def test_hyperparameters_of_any_class(tmp_path):
 @pytest.mark.parametrize("wrap", [nn.DataParallel, lambda net: nn.ModuleDict({"module": net})])
 @pytest.mark.parametrize("container", [None, "model"])
 def test_a_wrapped_model(tmp_path, wrap, container):
-    """A model in DataParallel and in a training dictionary has the tree and the keys of the model itself."""
+    """A model in DataParallel and in a training dictionary has the tree and the keys of the model."""
     net = nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1))
     found = wrap(net)
     torch.save({container: found, "epoch": 3} if container else found, tmp_path / "model.pt")
@@ -136,8 +136,8 @@ def test_a_wrapped_model(tmp_path, wrap, container):
     assert source.module.class_name == "torch.nn.modules.container.Sequential"
 
 
-def test_integers_stand_beside_the_weights():
-    """num_batches_tracked and other integers are kept apart from what is computed with."""
+def test_integers_are_separate_from_the_weights():
+    """num_batches_tracked and other integers are separate from the weights."""
     source = open_source(GLUE / "lstm_batchnorm_kan" / "state_dict.pt")
     assert list(source.integers) == ["bn.num_batches_tracked"]
     assert all(tensor.is_floating_point() for tensor in source.tensors.values())
@@ -197,14 +197,14 @@ def holding(name, value):
         (holding("_buffers", [1]), "has a list at 'x', where its model has a tensor"),
     ],
 )  # fmt: skip
-def test_trees_that_are_none(module, reason):
-    """A tree without end, or with something else than modules and tensors in it, is refused by the place."""
+def test_invalid_trees_are_refused(module, reason):
+    """A cyclic tree, or one with other things than modules and tensors, is refused with its path."""
     found = read_archive(saved(module))
     with pytest.raises(CheckpointError, match=reason):
         read_module(found)
 
 
 def test_other_objects_are_no_modules():
-    """An object without the three dictionaries of a module is none."""
+    """An object without a module's three dictionaries is not a module."""
     assert not is_module(Placeholder("x.Y", state={"_parameters": {}, "_buffers": {}}))
     assert not is_module({"_parameters": {}, "_buffers": {}, "_modules": {}})

@@ -1,4 +1,4 @@
-"""The machine that reads pickles: what it makes, and that nothing of a hostile file is ever run."""
+"""The pickle reader builds values and never runs code of a hostile file."""
 
 import copyreg
 import functools
@@ -35,7 +35,7 @@ N_MUTATED = examples(400)
 
 
 def read(data):
-    """A pickle outside an archive, whose persistent ids are what they are."""
+    """Reads a pickle outside an archive, with persistent ids as values."""
     return read_pickle(io.BytesIO(data), Known(tensor_functions(), BUILDERS, lambda key: key))
 
 
@@ -50,7 +50,7 @@ values = st.recursive(
 
 @given(values, st.integers(0, pickle.HIGHEST_PROTOCOL))
 def test_plain_values_of_every_protocol(value, protocol):
-    """Values without objects are what pickle.loads gives."""
+    """Values without objects equal those of pickle.loads."""
     assert read(pickle.dumps(value, protocol)) == value
 
 
@@ -67,7 +67,7 @@ class Dictionary(dict):
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_objects_are_placeholders(protocol):
-    """A class is its name; an object is its class's name with arguments, attributes, items and entries."""
+    """A class becomes its name; an object becomes the name with arguments, attributes, items and entries."""
     partial = functools.partial(print, "7", sep="8")
     entries = Dictionary(a=1)
     entries.note = "x"
@@ -90,7 +90,7 @@ def test_objects_are_placeholders(protocol):
 
 
 def test_values_that_contain_themselves():
-    """Recursive values are read as recursive, and can be shown."""
+    """Recursive values are read as recursive, and can be printed."""
     values = [{}, Dictionary()]
     values[0]["self"] = values
     values[1]["self"] = values[1]
@@ -147,7 +147,7 @@ PERSISTENT = {
 
 @pytest.mark.parametrize("name", CALLS)
 def test_calls_are_placeholders(name):
-    """Each way in which a pickle calls something leaves a placeholder or a container of one, or is refused."""
+    """Each opcode that calls something gives a placeholder or a container of one, or is refused."""
     try:
         found = read(CALLS[name])
     except CheckpointError as error:
@@ -175,7 +175,7 @@ def in_legacy(data):
 
 
 def nested():
-    """A file of torch in a tensor's bytes in a file of torch, and one among the members."""
+    """A torch file in a tensor's bytes in a torch file, and one among the members."""
     inner = in_zip(CALLS["reduce"])
     stream = io.BytesIO()
     torch.save({"a": torch.frombuffer(bytearray(inner), dtype=torch.uint8), "b": torch.ones(2)}, stream)
@@ -185,7 +185,7 @@ def nested():
 
 
 def mutated(count):
-    """Golden files with bytes changed at random: anywhere, or in their pickles with the checksums right."""
+    """Golden files with random bytes changed, anywhere or in their pickles with correct checksums."""
     rng = random.Random(0)
     files = [path.read_bytes() for path in sorted(FILES.rglob("*.*t")) if path.stat().st_size < 30_000]
     zips = [data for data in files if data.startswith(b"PK")]
@@ -200,7 +200,7 @@ def mutated(count):
 
 
 def damage(rng, data):
-    """Bytes changed, instructions put in, or bytes left out."""
+    """Changes bytes, inserts opcodes, or deletes bytes."""
     data = bytearray(data)
     for _ in range(rng.choice([1, 1, 2, 8])):
         at, kind = rng.randrange(len(data)), rng.randrange(4)
@@ -220,7 +220,7 @@ def saved(found, **options):
 
 
 def with_pickle(data, instructions):
-    """An archive with another pickle, and its checksum right."""
+    """An archive with another pickle and its correct checksum."""
     stream = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as before, zipfile.ZipFile(stream, "w") as after:
         for name in before.namelist():
@@ -264,7 +264,7 @@ WATCHED = """
 
 
 def watch(folder):
-    """Outcome of each file in a folder, and all audit events but the opening of the file itself."""
+    """The outcome of each file in a folder, and all audit events except opening the file itself."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(WATCHED), str(folder)], capture_output=True, text=True, timeout=300
     )
@@ -273,7 +273,7 @@ def watch(folder):
 
 
 def test_hostile_files_only_get_read(tmp_path):
-    """A process that reads files of every hostile kind has no audit event but that each file is opened."""
+    """A process that reads hostile files of every kind has only the audit events of opening each file."""
     pickles = CALLS | PERSISTENT
     for number, data in enumerate(pickles.values()):
         (tmp_path / f"{number}.zip.pt").write_bytes(in_zip(data))
@@ -290,7 +290,7 @@ def test_hostile_files_only_get_read(tmp_path):
 
 
 def test_mutated_files_only_get_read(tmp_path):
-    """The same for files that are damaged at random, in bytes or in instructions: each is read or refused."""
+    """This also holds for files damaged randomly in bytes or opcodes, each of which is read or refused."""
     for number, data in enumerate(mutated(N_MUTATED)):
         (tmp_path / f"{number}.pt").write_bytes(data)
     outcomes, events = watch(tmp_path)
@@ -329,7 +329,7 @@ UNSAFE = """
 
 
 def test_python_would_have_run_them():
-    """The same pickles make Python's machine look up, import or call what they name, so the audit would show it."""
+    """Python's unpickler looks up, imports or calls the names in these pickles, which the audit shows."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(UNSAFE)],
         input=json.dumps({name: data.hex() for name, data in CALLS.items()}),
@@ -341,7 +341,7 @@ def test_python_would_have_run_them():
 
 
 def laughs():
-    """Fifty lists, each of ten times the one before: 10^50 entries for whoever follows them."""
+    """Fifty nested lists of ten times the same list: 10^50 entries if expanded."""
     lines = [b"]q\x00"] + [
         b"](" + b"h" + bytes([n]) + (b"h" + bytes([n])) * 9 + b"eq" + bytes([n + 1]) for n in range(50)
     ]
@@ -352,7 +352,7 @@ MODULUS = (1 << 61) - 1
 
 
 def colliding(count):
-    """Integers of equal hashes, as keys of a dictionary."""
+    """Integers with equal hashes, as keys of a dictionary."""
     keys = [(number * MODULUS).to_bytes(12, "little") for number in range(count)]
     return b"\x80\x02}(" + b"".join(b"\x8a\x0c" + key + b"N" for key in keys) + b"u."
 
@@ -362,7 +362,7 @@ def text(value):
 
 
 def numbered(count):
-    """A dictionary with that many integers as keys, in the memo at 0."""
+    """A dictionary with that many integer keys, in memo 0."""
     return b"}q\x00(" + b"".join(b"J" + number.to_bytes(4, "little") + b"N" for number in range(count)) + b"u"
 
 
@@ -405,7 +405,7 @@ BOMBS = {
 
 @pytest.mark.parametrize("name", BOMBS)
 def test_bombs(name):
-    """A pickle that would explode in time or memory is read in its own length, or refused; within seconds."""
+    """A pickle that would exhaust time or memory is read in linear size or refused, within seconds."""
     make, reason = BOMBS[name]
     data, start = make(), time.process_time()
     if reason is None:
@@ -421,17 +421,17 @@ def test_bombs(name):
     [b"", b".", b"N", b"0.", b"e.", b"(N.", b"]NN.", b"h\x00.", b"Na.", b"(K\x01d.", b"]K\x01R.", b"K\x01K\x02b.",
      b"\x80\x06N.", b"\x80\x05\x97.", b"}]Ns.", b"\xff", b"cos\n", b"(1tt.", b"](e(.", b"I99x\n.", b"}(K\x01u."],
 )  # fmt: skip
-def test_pickles_that_are_none(data):
-    """A pickle that takes what is not there, or ends before its end, is refused."""
+def test_invalid_pickles_are_refused(data):
+    """A pickle with missing operands or a missing end is refused."""
     if data in (b"]NN.", b"(N."):
-        assert read(data) is None  # as with Python, what else is on the stack does not matter
+        assert read(data) is None  # as in Python, other items on the stack are ignored
         return
     with pytest.raises(CheckpointError):
         read(data)
 
 
 def test_random_programs():
-    """Instructions in any order make a value or are refused; nothing else happens."""
+    """Random opcodes give a value or are refused."""
     rng, outcomes = random.Random(0), set()
     values = (1, "a", (1, 2), [1], {"a": 1}, torch.nn.GELU, {1}, b"x", 2.5, 10**30)
     pieces = [pickle.dumps(value, protocol)[2:-1] for value in values for protocol in range(2, 5)]
@@ -449,7 +449,7 @@ def test_random_programs():
 
 
 def test_extension_codes_are_not_looked_up():
-    """A number of the registry is a number, whatever this process has registered under it."""
+    """An extension code stays a number, whatever this process has registered for it."""
     copyreg.add_extension("collections", "OrderedDict", 77)
     try:
         data = pickle.dumps(OrderedDict, 2)
@@ -460,6 +460,6 @@ def test_extension_codes_are_not_looked_up():
 
 
 def test_nested_archives_stay_closed():
-    """A file of torch inside a tensor is the bytes of a tensor."""
+    """A torch file inside a tensor is read as the tensor's bytes."""
     found = read_archive(nested())
     assert found["a"].numpy().tobytes() == in_zip(CALLS["reduce"])

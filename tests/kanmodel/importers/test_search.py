@@ -1,4 +1,4 @@
-"""The search: properties over chains that are planted in files."""
+"""Properties of the search, on random chains planted in files."""
 
 import json
 import re
@@ -35,7 +35,7 @@ EFFICIENT = {"base_weight": (), "spline_weight": (6,)}
 
 
 def efficient(n_in, n_out, generator):
-    """The tensors of a layer of efficient-kan with 3 intervals, order 3."""
+    """The tensors of an efficient-kan layer with 3 intervals, order 3."""
     return {
         "grid": torch.linspace(-3, 3, 10).expand(n_in, -1).clone(),
         **{name: torch.randn(n_out, n_in, *rest, generator=generator) for name, rest in EFFICIENT.items()},
@@ -94,7 +94,7 @@ def windows_of(seed, n=24):
 
 
 def pick(spaces, seed):
-    """A random reading, seeded."""
+    """A random reading by seed."""
     random = np.random.default_rng(seed)
     space = spaces[random.integers(len(spaces))]
     return Reading(space, tuple(int(random.integers(len(choice.options))) for choice in space.choices))
@@ -108,7 +108,7 @@ def predict(reading, shapes, windows):
 @settings(max_examples=N_EXAMPLES, deadline=None)
 @given(planted())
 def test_a_planted_chain_is_found(case):
-    """The reading that was planted is among the matches, or the same function as one; others are no nearer."""
+    """The planted reading, or an equivalent one, is among the matches; no other is nearer."""
     tensors, n_outputs, seed = case
     spaces, shapes = make_space(tensors, n_outputs)
     planted_reading = pick(spaces, seed)
@@ -134,7 +134,7 @@ def test_a_planted_chain_is_found(case):
 @settings(max_examples=max(N_EXAMPLES // 4, 5), deadline=None)
 @given(planted())
 def test_the_screen_loses_nothing(case):
-    """A search by few windows in float32 finds exactly what trying every reading on all windows finds."""
+    """Screening on few windows in float32 finds exactly what comparing every reading on all windows finds."""
     tensors, n_outputs, seed = case
     spaces, shapes = make_space(tensors, n_outputs)
     spaces = spaces[:1]
@@ -156,7 +156,7 @@ def test_the_screen_loses_nothing(case):
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e6])
 def test_the_unit_of_the_targets_changes_nothing(factor):
-    """With targets in thousandths or millions the same reading is found, as near, of as many."""
+    """With targets in thousandths or millions the same reading is found, with the same relative error."""
     generator = torch.Generator().manual_seed(5)
     torch.manual_seed(5)
     tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
@@ -176,7 +176,7 @@ def test_the_unit_of_the_targets_changes_nothing(factor):
 
 @pytest.mark.parametrize("cap", [1, 5])
 def test_readings_that_are_not_compared_are_counted(monkeypatch, cap):
-    """Where more readings fit than are compared, a strict import knows: those left out are counted."""
+    """If more readings fit than are compared, the rest is counted, so that a strict import is refused."""
     torch.manual_seed(0)
     tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
     tensors |= {f"out.{name}": t.detach() + 2 for name, t in nn.Linear(4, 1).named_parameters()}
@@ -193,8 +193,8 @@ def test_readings_that_are_not_compared_are_counted(monkeypatch, cap):
     assert some.matches[0].reading.numbers == every.matches[0].reading.numbers
 
 
-def test_what_the_screen_refuses_is_found_if_near(monkeypatch):
-    """The nearest readings are compared too, since float32 may be off by more than the screen allows."""
+def test_near_readings_are_compared_despite_the_screen(monkeypatch):
+    """The nearest readings are compared too, since float32 errors may exceed the screen's bound."""
     torch.manual_seed(3)
     tensors = {f"lstm.{name}": t.detach() * 2 for name, t in nn.LSTM(2, 4).named_parameters()}
     tensors |= {f"out.{name}": t.detach() for name, t in nn.Linear(4, 1).named_parameters()}
@@ -210,7 +210,7 @@ def test_what_the_screen_refuses_is_found_if_near(monkeypatch):
 
 
 def test_an_activation_without_effect_is_left_out():
-    """A relu behind a sigmoid is the sigmoid alone, and is named as the same function."""
+    """A ReLU after a sigmoid is the sigmoid alone, and is reported as the same function."""
     torch.manual_seed(0)
     tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
     tensors |= {f"fc.{name}": t.detach() for name, t in nn.Linear(4, 3).named_parameters()}
@@ -233,8 +233,8 @@ def test_an_activation_without_effect_is_left_out():
     assert any(same.chosen[OUTPUT] == "relu" for same in result.matches[0].same)
 
 
-def test_functions_that_no_check_tells_apart_are_named(tmp_path):
-    """A relu that never acts in the check but does in other windows makes the file ambiguous; with those it is not."""
+def test_ambiguous_functions_are_named(tmp_path):
+    """A ReLU that acts only on windows outside the check makes the file ambiguous; with these windows it does not."""
     torch.manual_seed(1)
     net = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 1))
     torch.save(net.state_dict(), tmp_path / "m.pt")
@@ -272,7 +272,7 @@ def test_functions_that_no_check_tells_apart_are_named(tmp_path):
 
 
 def test_a_space_that_is_too_large_is_tried_from_the_simplest_on(monkeypatch):
-    """With few readings allowed, those of few departures are tried, and a match among them is found."""
+    """With a limit on readings, those with the fewest departures are compared, and a match among them is found."""
     torch.manual_seed(2)
     generator = torch.Generator().manual_seed(2)
     tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
@@ -294,7 +294,7 @@ def test_a_space_that_is_too_large_is_tried_from_the_simplest_on(monkeypatch):
 
 
 def test_many_layers_with_one_activation_are_found(monkeypatch):
-    """Where readings are too many to be tried, those with one activation nearly everywhere are."""
+    """If the readings are too many, those with the same activation nearly everywhere are compared."""
     torch.manual_seed(4)
     tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(2, 4).named_parameters()}
     for number in range(7):
@@ -312,7 +312,7 @@ def test_many_layers_with_one_activation_are_found(monkeypatch):
 
 
 def test_orders():
-    """Orders are those whose widths meet, the file's first; numbered layers keep theirs; none is said with widths."""
+    """Orders have matching widths, the file's first; numbered layers keep theirs; if none fits, widths are named."""
     tensors = {f"lstm.{name}": t.detach() for name, t in nn.LSTM(4, 4).named_parameters()}
     tensors |= {f"b.{name}": t.detach() for name, t in nn.Linear(4, 4).named_parameters()}
     tensors |= {
@@ -331,8 +331,8 @@ def test_orders():
         find_orders(parts, recurrent, Sizes(6, 4, 3))
 
 
-def test_folding_keeps_what_is_computed():
-    """Norms and activations go to the edges that read them; a fast-kan layer's base still reads before its own norm."""
+def test_folding_keeps_the_function():
+    """Norms and activations move to the edges that read them; a fast-kan base still reads the input before the norm."""
     line = Layer(LayerConfig(3, 3, Line(), base="zero"), {"coef": torch.ones(3, 3, 1)})
     own = Layer(
         LayerConfig(3, 2, Line(), base="silu", before=(Step("layer_norm"),), base_after=0),

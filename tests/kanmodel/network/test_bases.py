@@ -1,4 +1,4 @@
-"""Every basis against its formula in numpy, in value and slope, and against the network it comes from."""
+"""Every basis equals its formula in numpy, in value and slope, and the library that it comes from."""
 
 import math
 
@@ -30,7 +30,7 @@ def random_tensors(basis, n_sub, n_in, seed):
 
 
 def evaluate_by_formula(basis, tensors, u):
-    """What each edge adds, (batch, n_sub, n_in), edge by edge in numpy."""
+    """The term of each edge, (batch, n_sub, n_in), computed edge by edge in numpy."""
     coef = tensors["coef"].numpy()
     edges = np.zeros((len(u), *coef.shape[:2]))
     for j, i in np.ndindex(*coef.shape[:2]):
@@ -90,7 +90,7 @@ BY_FORMULA = {
 
 @given(bases, seeds, st.booleans())
 def test_edges_are_the_formula(basis, seed, frozen):
-    """Each edge has the value that its formula has, and the sums are those of the edges; frozen ones too."""
+    """Each edge equals its formula, and sub-nodes are the sums of their edges; frozen networks too."""
     tensors, u = random_tensors(basis, 2, 3, seed)
     functions = basis.freeze(tensors) if frozen else basis.functions(tensors)
     expected = evaluate_by_formula(basis, tensors, u)
@@ -100,7 +100,7 @@ def test_edges_are_the_formula(basis, seed, frozen):
 
 @given(bases, seeds, st.booleans())
 def test_slopes_are_gradients(basis, seed, frozen):
-    """The slope of each edge is what autograd finds by way of its value, and so is the gradient of the edges."""
+    """The slope of each edge and the gradient of the edges equal autograd's derivative of the value."""
     tensors, u = random_tensors(basis, 2, 3, seed)
     functions = basis.freeze(tensors) if frozen else basis.functions(tensors)
     values, slopes = functions.edges_and_slopes(u)
@@ -114,8 +114,8 @@ def test_slopes_are_gradients(basis, seed, frozen):
 
 
 @given(bases, st.integers(1, 3), st.integers(1, 3))
-def test_a_new_layer_has_the_shapes_that_the_basis_says(basis, n_sub, n_in):
-    """The tensors of a new layer have the names and shapes that are known by arithmetic."""
+def test_a_new_layer_has_the_shapes_of_its_basis(basis, n_sub, n_in):
+    """The tensors of a new layer have the names and shapes computed from its config."""
     shapes = {name: (n_sub, n_in, *rest) for name, rest in basis.per_edge().items()}
     shapes |= {name: (n_in, *rest) for name, rest in basis.per_input().items()}
     assert {name: tuple(tensor.shape) for name, tensor in basis.initial(n_sub, n_in).items()} == shapes
@@ -123,8 +123,8 @@ def test_a_new_layer_has_the_shapes_that_the_basis_says(basis, n_sub, n_in):
 
 
 @pytest.mark.parametrize("basis", [Gaussian(5, 0.5), Sech2(5, 0.5)])
-def test_bumps_fade_to_zero(basis):
-    """Bumps fade to exactly zero with a slope of zero, and to nothing else, however far an input is."""
+def test_bumps_are_zero_far_away(basis):
+    """Far inputs give exactly 0 with slope 0, and no NaN."""
     tensors, _ = random_tensors(basis, 1, 1, 0)
     u = torch.tensor([[-1e300], [-1e4], [1e4], [1e300]], dtype=torch.float64)
     values, slopes = basis.functions(tensors).edges_and_slopes(u)
@@ -134,7 +134,7 @@ def test_bumps_fade_to_zero(basis):
 
 @pytest.mark.parametrize("basis", [Gaussian(5, 0.5), Sech2(5, 0.5)])
 def test_centres_of_a_new_layer(basis):
-    """A new layer has its centres on [-1, 1], which are its core, and small functions."""
+    """The centres of a new layer lie on [-1, 1], its core interval, and its functions are small."""
     tensors = basis.initial(3, 2)
     torch.testing.assert_close(tensors["grid"], torch.linspace(-1, 1, 5).expand(2, -1))
     assert [float(end[0]) for end in basis.core(tensors)] == [-1, 1]
@@ -142,7 +142,7 @@ def test_centres_of_a_new_layer(basis):
 
 
 def test_the_table_has_every_basis_by_its_own_name():
-    """A document's kind leads to the basis of that kind."""
+    """The kind in a document selects the basis of that name."""
     assert all(basis.kind == kind for kind, basis in BASES.items())
     assert set(BASES.values()) == set(BY_FORMULA), "each basis has its formula in BY_FORMULA above"
 
@@ -161,8 +161,8 @@ def test_the_table_has_every_basis_by_its_own_name():
         (lambda: Fourier("3"), "frequencies must be a whole number from 1 to 65536, but is '3'"),
     ],
 )
-def test_options_that_cannot_be(make, sentence):
-    """An option that a basis cannot have is refused with one sentence that begins with its name."""
+def test_invalid_options_are_refused(make, sentence):
+    """An invalid option is refused with one sentence that begins with its name."""
     with pytest.raises(ConfigError) as caught:
         make()
     assert str(caught.value) == sentence

@@ -27,7 +27,7 @@ def step_lstm(weights, bias, x, state):
 
 
 def step_gru(weights, bias, x, state):
-    """One step of a GRU (Cho et al. 2014), its reset gate behind the hidden weights as torch has it."""
+    """One step of a GRU (Cho et al. 2014), with torch's reset gate after the hidden weights."""
     hidden, _ = state
     of_x, of_hidden = (
         np.split(values @ w.T + b, 3, axis=1) for values, w, b in zip((x, hidden), weights, bias, strict=True)
@@ -38,7 +38,7 @@ def step_gru(weights, bias, x, state):
 
 
 def run_by_hand(module, x):
-    """The recurrence, step by step in numpy: (batch, steps, n_units)."""
+    """The recurrence step by step in numpy: (batch, steps, n_units)."""
     tensors = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
     step = step_gru if isinstance(module, torch.nn.GRU) else step_lstm
 
@@ -70,7 +70,7 @@ def read_out_by_hand(states, readout):
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_readout(num_layers, bidirectional, bias, readout, cell):
-    """The head sees the recurrence's outputs at the last step, their mean or all, both directions in a row."""
+    """The head reads the outputs at the last step, their mean or all of them, with both directions concatenated."""
     model = make_model(num_layers=num_layers, bidirectional=bidirectional, bias=bias, readout=readout, cell=cell)
     windows = model.reference.windows[:8]
     expected = read_out_by_hand(run_by_hand(model.network.recurrent, windows.numpy()), readout)
@@ -79,14 +79,14 @@ def test_readout(num_layers, bidirectional, bias, readout, cell):
 
 
 def test_shape_head_alone():
-    """A KAN alone reads the features of the one step."""
+    """A KAN alone reads the features of the single step."""
     model = make_model("head")
     windows = model.reference.windows
     assert torch.equal(model.network(windows), pass_layers(model.network.head, windows[:, 0]))
 
 
 def test_shape_front():
-    """A front KAN acts on each step's features by itself, and the LSTM reads its outputs."""
+    """A front KAN acts on each step separately, and the LSTM reads its outputs."""
     model = make_model("front", bidirectional=True)
     windows = model.reference.windows[:8]
     steps = torch.stack([pass_layers(model.network.front, windows[:, t]) for t in range(windows.shape[1])], dim=1)
@@ -96,7 +96,7 @@ def test_shape_front():
 
 @given(model_configs("float64"), st.integers(0, 99))
 def test_a_chain_is_its_parts(config, seed):
-    """Any front, cell, readout, head and output function, one behind the other, is the chain."""
+    """The chain is the composition of front, cell, readout, head and output function."""
     model = make_chain(config, seed)
     network, windows = model.network, model.reference.windows[:3]
     steps = torch.stack([pass_layers(network.front, windows[:, t]) for t in range(config.lookback)], dim=1)
@@ -114,7 +114,7 @@ def test_a_chain_is_its_parts(config, seed):
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("options", [{}, {"product": True, "targets": ("a", "b"), "horizon": 2}])
 def test_trace_is_forward(shape, options):
-    """A trace ends in the outputs, and its parts are those that the stages compute."""
+    """A trace ends with the outputs, and its parts equal those of the stages."""
     model = make_model(shape, **options)
     windows = model.reference.windows[:9]
     trace, outputs = model.network.trace(windows), model.network(windows)
@@ -129,7 +129,7 @@ def test_trace_is_forward(shape, options):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-6)])
 @pytest.mark.parametrize("name", ["pykan_head", "tiny", *VARIANTS])
 def test_golden_predictions(name, dtype, tolerance):
-    """An LSTM of any kind with pykan's head predicts what it predicted where it was trained."""
+    """An LSTM of any kind with pykan's head has the predictions recorded in training."""
     case = load_case(name, dtype)
     expected = case.expected("predictions")
     difference = case.model.network(case.windows("eval")) - expected
@@ -137,14 +137,14 @@ def test_golden_predictions(name, dtype, tolerance):
 
 
 def test_golden_predictions_of_synthetic_gt():
-    """The model of the synthetic series predicts what it predicted where it was trained."""
+    """The model of the synthetic series has the predictions recorded in training."""
     case = load_case("synthetic_gt")
     assert (case.model.network(case.windows("eval")) - case.expected("predictions")).abs().max() < 1e-9
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-6)])
 def test_golden_hidden_units(dtype, tolerance):
-    """The LSTM's units, and predictions for windows five times as large, are those of the original."""
+    """LSTM states, and predictions for windows scaled by five, equal those of the original."""
     case = load_case("pykan_head", dtype)
     windows = case.windows("eval")
     assert (case.model.network.encode(windows) - case.expected("hidden")).abs().max() < tolerance
@@ -154,7 +154,7 @@ def test_golden_hidden_units(dtype, tolerance):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_forward_leaves_nothing_on_the_module(shape):
-    """After a forward, a trace and a gradient every module has the attributes and the numbers that it had before."""
+    """Forward, trace and gradient change no attribute and no number of any module."""
     model = make_model(shape, product=True)
 
     def everything():
@@ -173,7 +173,7 @@ def test_forward_leaves_nothing_on_the_module(shape):
 @settings(max_examples=examples(60))
 @given(model_configs())
 def test_tensor_shapes_by_arithmetic(config):
-    """Names and shapes of all tensors are known without making the network, and all have the config's type."""
+    """Names and shapes of all tensors are computed without building the network, and all have the config's type."""
     tensors = Network(config).state_dict()
     assert tensor_shapes(config) == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     assert {tensor.dtype for tensor in tensors.values()} == {getattr(torch, config.dtype)}
@@ -184,7 +184,7 @@ def test_tensor_shapes_by_arithmetic(config):
     "options", [{}, {"product": True, "num_layers": 2, "bidirectional": True, "bias": False, "cell": "gru"}]
 )
 def test_tensor_shapes_of_the_factories(shape, options):
-    """The tiny models of these tests have the shapes that their configs imply."""
+    """The tiny models have the shapes that their configs imply."""
     model = make_model(shape, **options)
     tensors = model.network.state_dict()
     assert tensor_shapes(model.config) == {name: tuple(tensor.shape) for name, tensor in tensors.items()}

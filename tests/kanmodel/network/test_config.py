@@ -41,7 +41,7 @@ def make_document():
 
 
 def places(document, path=()):
-    """Every leaf of a JSON document, as the keys that lead to it."""
+    """Every leaf of a JSON document, as a path of keys."""
     pairs = document.items() if isinstance(document, dict) else enumerate(document)
     for key, value in pairs:
         if isinstance(value, (dict, list, tuple)):
@@ -52,13 +52,13 @@ def places(document, path=()):
 
 @given(model_configs(symbolic=True))
 def test_round_trip_through_json(config):
-    """A config that is written as JSON and read again is the same config."""
+    """A config written as JSON and read again is equal."""
     assert config_from_dict(json.loads(json.dumps(config_to_dict(config)))) == config
 
 
 @given(model_configs())
 def test_outputs_name_every_target_at_every_step(config):
-    """Outputs are named target+step, steps outermost, and each knows its target."""
+    """Outputs are named target+step, ordered by step and then target, and know their target."""
     names = [f"{target.name}+{step + 1}" for step in range(config.horizon) for target in config.targets]
     assert list(config.outputs) == names
     for output, name in enumerate(names):
@@ -66,7 +66,7 @@ def test_outputs_name_every_target_at_every_step(config):
 
 
 def test_product_nodes():
-    """The factors of product nodes are sub-nodes after those of the sum nodes; from a width they are two each."""
+    """Factors of products are sub-nodes after those of the sum nodes; a width implies two factors each."""
     layer = LayerConfig(3, 2, mult_arity=(2, 3))
     assert (layer.n_out, layer.n_subnodes) == (4, 7)
     assert layer.node_of_subnode == (0, 1, 2, 2, 3, 3, 3)
@@ -77,7 +77,7 @@ def test_product_nodes():
 
 
 def test_parameters_of_steps_by_default():
-    """A step without a parameter has torch's."""
+    """The default parameter of a step is torch's."""
     assert Step("leaky_relu").parameter == 0.01
     assert (Step("elu").parameter, Step("softplus").parameter, Step("layer_norm").parameter) == (1.0, 1.0, 1e-5)
     assert (Step("relu").parameter, Step("affine").parameter) == (None, None)
@@ -96,7 +96,7 @@ def test_parameters_of_steps_by_default():
     ],
 )
 def test_what_the_head_reads(changes, readout_stage, n_readout):
-    """The head reads units, cells, or values that are nodes already; any combination whose shapes fit exists."""
+    """The head reads units, cells, or nodes of earlier layers; every combination whose shapes fit is valid."""
     config = make_config(**changes)
     assert (config.readout_stage, config.n_readout) == (readout_stage, n_readout)
 
@@ -161,7 +161,7 @@ def test_what_the_head_reads(changes, readout_stage, n_readout):
     ],
 )
 def test_refusals(make, sentence):
-    """An architecture that cannot exist is refused with one sentence that says what is wrong with what."""
+    """An invalid architecture is refused with one sentence that gives the reason."""
     with pytest.raises(ConfigError) as caught:
         make()
     assert str(caught.value) == sentence
@@ -177,7 +177,7 @@ def test_refusals(make, sentence):
     ],
 )
 def test_unknown_functions(make, place):
-    """A function that does not exist is refused, and those that do are named."""
+    """An unknown function is refused, and the error lists the existing ones."""
     with pytest.raises(ConfigError, match=place):
         make()
 
@@ -195,7 +195,7 @@ def test_unknown_functions(make, place):
     ],
 )
 def test_an_unknown_key_is_refused(path):
-    """A key that this version does not know is named, and where it stands."""
+    """An unknown key is named with its path."""
     document = make_document()
     place = document
     for key in path:
@@ -209,7 +209,7 @@ def test_an_unknown_key_is_refused(path):
 
 @given(st.data())
 def test_a_missing_key_is_refused(data):
-    """A document without one of the keys that have no default is refused."""
+    """Each key without a default is required."""
     document = make_document()
     owner, key = data.draw(
         st.sampled_from(
@@ -234,7 +234,7 @@ NULLABLE = ("unit", "min", "max", "parameter", "base_after", "output_function")
 
 @given(st.data())
 def test_a_value_of_another_kind_is_refused(data):
-    """A leaf that holds a value of another kind, or no finite number, is refused."""
+    """A value of another type, or a number that is not finite, is refused."""
     document = json.loads(json.dumps(make_document()))
     path = data.draw(st.sampled_from(list(places(document))))
     owner = document
@@ -253,8 +253,8 @@ def test_a_value_of_another_kind_is_refused(data):
 
 
 @pytest.mark.parametrize("document", [None, [], "text", 3, {"head": None}, {"features": 3}, {"features": [None]}])
-def test_what_is_no_config_is_refused(document):
-    """A document that is no description of a model at all is refused like any other."""
+def test_other_documents_are_refused(document):
+    """Any other JSON document is refused like an invalid config."""
     with pytest.raises(ConfigError):
         config_from_dict(copy.deepcopy(document))
 
@@ -275,7 +275,7 @@ def test_what_is_no_config_is_refused(document):
     ],
 )
 def test_absurd_sizes_are_refused(path, value):
-    """A document that asks for billions of anything is refused before anything of that size is made."""
+    """A document with billions of anything is refused before allocation."""
     document = json.loads(json.dumps(make_document()))
     owner = document
     for key in path[:-1]:
@@ -286,7 +286,7 @@ def test_absurd_sizes_are_refused(path, value):
 
 
 def test_a_basis_has_a_document_of_its_own():
-    """A layer's basis says its kind and its own options alone."""
+    """The document of a basis has its kind and its own options only."""
     document = config_to_dict(make_config(head=(LayerConfig(3, 2, Chebyshev(4)), LayerConfig(2, 1, BSpline(3, 2)))))
     assert [layer["basis"] for layer in document["head"]] == [
         {"kind": "chebyshev", "degree": 4},

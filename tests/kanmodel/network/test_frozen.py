@@ -1,4 +1,4 @@
-"""The tables against the readable definition: the same forecasts, the same traces, the same gradients."""
+"""The tables of a frozen network, compared with the readable definition: same forecasts, traces and gradients."""
 
 from dataclasses import replace
 
@@ -21,7 +21,7 @@ EVERY_SHAPE = pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 
 @st.composite
 def grids(draw: st.DrawFn, order: int) -> torch.Tensor:
-    """Ascending knots of one to three inputs, some of them equal."""
+    """Ascending knots for one to three inputs, some of them equal."""
     n_in, n_intervals = draw(st.integers(1, 3)), draw(st.integers(1, 6))
     steps = st.lists(
         st.sampled_from([0.0, 0.01, 0.3, 1.0]), min_size=n_intervals + 2 * order, max_size=n_intervals + 2 * order
@@ -32,7 +32,7 @@ def grids(draw: st.DrawFn, order: int) -> torch.Tensor:
 
 @st.composite
 def splines(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, int, torch.Tensor]:
-    """A grid, coefficients, an order, and positions: on each knot, next to it, within and far beyond the grid."""
+    """A grid, coefficients, an order, and positions: on knots, next to them, inside and far outside the grid."""
     order = draw(st.integers(0, 5))
     grid = draw(grids(order))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 99)))
@@ -45,7 +45,7 @@ def splines(draw: st.DrawFn) -> tuple[torch.Tensor, torch.Tensor, int, torch.Ten
 
 @given(splines(), st.sampled_from(["float64", "float32"]))
 def test_pieces_are_the_splines(drawn, dtype):
-    """At any order, on any grid and anywhere, each curve and their sum are those of the recursion."""
+    """For any order, grid and position, each curve and their sum equal those of the recursion."""
     grid, coef, order, x = drawn
     grid, coef, x = (values.to(getattr(torch, dtype)) for values in (grid, coef, x))
     expected = curves.curve(x, grid, coef, order)  # (batch, n_out, n_in)
@@ -57,7 +57,7 @@ def test_pieces_are_the_splines(drawn, dtype):
 
 @given(splines())
 def test_slopes_are_the_splines_gradients(drawn):
-    """The gradient of each curve is what autograd finds by way of the recursion."""
+    """The gradient of each curve equals autograd's through the recursion."""
     grid, coef, order, x = drawn
     x = x.requires_grad_()
     (expected,) = torch.autograd.grad(curves.curve(x, grid, coef, order)[:, 0].sum(), x)
@@ -72,7 +72,7 @@ def draw_windows(network, seed, n=5):
 
 @given(networks(), st.integers(0, 99))
 def test_a_frozen_network_is_the_network(network, seed):
-    """Whatever is dead, scaled, shifted, multiplied, normalised or fixed, in any chain, forecasts stay the same."""
+    """For any chain, with dead, scaled, normalised or fixed parts, forecasts are the same."""
     windows, frozen = draw_windows(network, seed), FrozenNetwork(network)
     torch.testing.assert_close(frozen.forward(windows), network(windows), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(frozen.logits(windows), network.logits(windows), rtol=1e-9, atol=1e-9)
@@ -80,7 +80,7 @@ def test_a_frozen_network_is_the_network(network, seed):
 
 @given(networks(), st.integers(0, 99))
 def test_a_frozen_trace_is_the_trace(network, seed):
-    """What passes is the same, and so are the gradients of the outputs with respect to inputs and sub-nodes."""
+    """Traced values are the same, and so are the gradients with respect to inputs and sub-nodes."""
     windows = draw_windows(network, seed).requires_grad_()
     found, expected = FrozenNetwork(network).trace(windows), network.trace(windows)
     torch.testing.assert_close(found.outputs, network(windows), rtol=1e-9, atol=1e-9)
@@ -102,11 +102,11 @@ def gradients(windows, trace, layers):
     return torch.autograd.grad(trace.outputs[:, 0].sum(), watched, allow_unused=True, materialize_grads=True)
 
 
-def test_what_acts_on_nothing_is_left_out():
-    """A hidden node whose edges are all masked costs nothing: the layer before doesn't compute it."""
+def test_unused_nodes_are_not_computed():
+    """A hidden node whose edges are all masked is not computed by the layer before."""
     layers = [KANLayer(config).eval().requires_grad_(False) for config in plain_layers([4, 3, 1])]
     layers[1].mask[:, 1] = 0
-    layers[0].mask[0, 3] = layers[0].mask[2, 3] = 0  # input 3 reaches node 1 alone
+    layers[0].mask[0, 3] = layers[0].mask[2, 3] = 0  # only input 3 reaches node 1
     frozen = FrozenLayers(layers)
     x = torch.randn(6, 4)
     assert [layer.inputs.tolist() for layer in frozen.layers] == [[0, 1, 2], [0, 2]]
@@ -115,7 +115,7 @@ def test_what_acts_on_nothing_is_left_out():
 
 @EVERY_SHAPE
 def test_float32_rounds_to_a_millionth(shape):
-    """In float32, forecasts are as near to float64 as the network's own, to a millionth of a sub-node's sum."""
+    """In float32, forecasts are as close to float64 as the network's own, to a millionth of a sub-node's sum."""
     model = make_model(shape, dtype="float32", product=True)
     exact = Network(replace(model.config, dtype="float64"))
     exact.load_state_dict(model.network.state_dict())

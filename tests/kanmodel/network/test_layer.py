@@ -1,4 +1,4 @@
-"""A layer against its definition, against torch's own modules, and against pykan."""
+"""A layer, compared with its definition, with torch's own modules, and with pykan."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ MODULES = {
 
 
 def random_layer(config, seed):
-    """A layer in float64 with random numbers in every tensor, some edges masked, and inputs for it."""
+    """A layer in float64 with random tensors, some masked edges, and inputs for it."""
     generator = torch.Generator().manual_seed(seed)
     layer = KANLayer(config).double().requires_grad_(False)
     for name, tensor in layer.state_dict().items():
@@ -68,7 +68,7 @@ def activation(kind, parameter):
 
 
 def evaluate_by_hand(layer, x):
-    """The definition of a layer, with torch's own modules for what stands before it, edge by edge."""
+    """The definition of a layer, edge by edge, with torch's modules for the steps before it."""
     config, tensors = layer.config, layer.state_dict()
     of_base = of_basis = x
     for number, step in enumerate(config.before):
@@ -111,7 +111,7 @@ def evaluate_by_hand(layer, x):
 
 @given(layer_configs(3, symbolic=True), seeds)
 def test_forward_is_the_definition(config, seed):
-    """Any layer gives what its formula gives, whatever stands before it, with masks, products and fixed functions."""
+    """Any layer equals its formula, with any preceding steps, masks, products and fixed functions."""
     layer, x = random_layer(config, seed)
     expected = evaluate_by_hand(layer, x)
     torch.testing.assert_close(layer(x), expected.detach(), rtol=1e-9, atol=1e-9)
@@ -119,7 +119,7 @@ def test_forward_is_the_definition(config, seed):
 
 @given(layer_configs(3, symbolic=True), seeds)
 def test_trace_is_forward(config, seed):
-    """A trace holds what passes: its edges add up to its sub-nodes, and its nodes are what `forward` gives."""
+    """In a trace the edges sum to sub-nodes, and the nodes equal those of `forward`."""
     layer, x = random_layer(config, seed)
     trace = layer.trace(x)
     torch.testing.assert_close(trace.nodes, layer(x), rtol=1e-9, atol=1e-9)
@@ -131,7 +131,7 @@ def test_trace_is_forward(config, seed):
 
 @given(layer_configs(3, symbolic=True), seeds)
 def test_parts_and_slopes_are_those_of_the_edges(config, seed):
-    """The parts of edges add up to them, and their slopes are autograd's, by what the base and the basis read."""
+    """The parts of edges sum to them, and their slopes equal autograd's."""
     layer, x = random_layer(config, seed)
     of_base, of_basis = layer.read(x)
     functions = layer.functions()
@@ -147,7 +147,7 @@ def test_parts_and_slopes_are_those_of_the_edges(config, seed):
 
 @given(layer_configs(3, symbolic=True, mixes=False), seeds, st.booleans())
 def test_functions_of_some_edges(config, seed, frozen):
-    """The edges between some inputs and sub-nodes, at positions of their own, are those among all."""
+    """Edges selected by input and sub-node, at given positions, equal those among all."""
     layer, x = random_layer(config, seed)
     inputs, subnodes = torch.tensor([2, 0]), torch.arange(config.n_subnodes).flip(0)[:2]
     scale = torch.linspace(0.5, 2, len(subnodes), dtype=torch.float64)
@@ -158,7 +158,7 @@ def test_functions_of_some_edges(config, seed, frozen):
 
 @given(layer_configs(3, mixes=False), seeds)
 def test_a_masked_edge_adds_exactly_nothing(config, seed):
-    """An edge whose mask is 0 is 0 everywhere, and an input without live edges changes nothing."""
+    """An edge with mask 0 is 0 everywhere, and an input without live edges changes nothing."""
     layer, x = random_layer(config, seed)
     layer.mask_edges(torch.tensor([False, True, False]).expand(config.n_subnodes, -1))
     assert not layer.edges(x)[:, :, 1].any()
@@ -170,7 +170,7 @@ def test_a_masked_edge_adds_exactly_nothing(config, seed):
 
 @given(layer_configs(3, symbolic=True), seeds)
 def test_elementwise_steps_keep_edges_functions_of_their_node(config, seed):
-    """An edge depends on its own node alone, unless a layer norm mixes the nodes."""
+    """An edge depends only on its own input, unless a layer norm mixes the inputs."""
     layer, x = random_layer(config, seed)
     moved = x.clone()
     moved[:, 1] += 1
@@ -179,7 +179,7 @@ def test_elementwise_steps_keep_edges_functions_of_their_node(config, seed):
 
 
 def compare_with_module(layer, module, x):
-    """Values and gradients of a layer are a module's."""
+    """Checks that values and gradients of a layer equal those of a module."""
     for function in (layer, lambda values: layer.trace(values).nodes):
         ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
         found, expected = function(ours), module(theirs)
@@ -200,7 +200,7 @@ def linear_layer(linear, *before):
 
 @given(st.sampled_from(sorted(ACTIVATIONS)), seeds)
 def test_a_linear_layer_is_a_kan_layer_with_the_activation_inside(kind, seed):
-    """A Linear layer that reads an activation equals edges that are lines of it, in value and gradient."""
+    """A Linear layer after an activation equals edges that are multiples of it, in value and gradient."""
     torch.manual_seed(seed)
     linear = nn.Linear(4, 3).double()
     x = 2 * torch.randn(30, 4, dtype=torch.float64)
@@ -210,7 +210,7 @@ def test_a_linear_layer_is_a_kan_layer_with_the_activation_inside(kind, seed):
 
 @given(st.sampled_from(["leaky_relu", "elu", "softplus"]), st.floats(0.05, 3), seeds)
 def test_parameters_of_activations(kind, parameter, seed):
-    """The parameter of an activation is torch's: slope, alpha, beta."""
+    """The parameter of an activation is torch's: negative_slope, alpha or beta."""
     torch.manual_seed(seed)
     linear = nn.Linear(4, 3).double()
     x = 2 * torch.randn(30, 4, dtype=torch.float64)
@@ -220,7 +220,7 @@ def test_parameters_of_activations(kind, parameter, seed):
 
 @given(seeds, st.booleans())
 def test_a_batch_norm_folds(seed, before):
-    """A BatchNorm1d in evaluation mode is an affine step before a layer, or the affine map of the nodes behind one."""
+    """A BatchNorm1d in evaluation mode equals an affine step before a layer, or an affine map of its nodes."""
     torch.manual_seed(seed)
     linear, norm = nn.Linear(4, 4).double(), nn.BatchNorm1d(4).double().eval()
     for tensor in (norm.weight, norm.bias, norm.running_mean):
@@ -238,7 +238,7 @@ def test_a_batch_norm_folds(seed, before):
 
 @given(seeds, st.floats(1e-6, 1e-2), st.booleans())
 def test_places_of_a_layer_norm(seed, eps, activation_first):
-    """A LayerNorm stands before or behind an activation, with an eps of its own, as torch computes it."""
+    """A LayerNorm may precede or follow an activation, with its own eps, as torch computes it."""
     torch.manual_seed(seed)
     linear, norm = nn.Linear(4, 3).double(), nn.LayerNorm(4, eps=eps).double()
     for tensor in (norm.weight, norm.bias):
@@ -255,7 +255,7 @@ def test_places_of_a_layer_norm(seed, eps, activation_first):
 
 @given(seeds)
 def test_the_form_of_fast_kan(seed):
-    """Bumps of the normalised inputs beside a base of the inputs themselves, as fast-kan has them."""
+    """Bumps of the normalised inputs plus a base of the raw inputs, as in fast-kan."""
     config = LayerConfig(3, 2, Gaussian(4, 0.7), "silu", (Step("layer_norm"),), base_after=0)
     layer, x = random_layer(config, seed)
     layer.mask.fill_(1)
@@ -272,7 +272,7 @@ def test_the_form_of_fast_kan(seed):
 
 @given(bases, seeds)
 def test_a_base_beside_every_basis(basis, seed):
-    """Every activation can stand beside every basis, with a weight for each edge."""
+    """Every activation can be the base beside every basis, with one weight per edge."""
     for base in ACTIVATIONS:
         layer, x = random_layer(LayerConfig(2, 2, basis, base), seed)
         alone, _ = random_layer(LayerConfig(2, 2, basis, "zero"), seed)
@@ -285,9 +285,9 @@ def test_a_base_beside_every_basis(basis, seed):
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-6)])
 @pytest.mark.parametrize("name", PLAIN)
 def test_predictions_of_pykan(name, dtype, tolerance):
-    """Predictions are pykan's, in float64 and in float32."""
+    """Predictions equal pykan's in float64 and float32."""
     if name in ("proxy20", "mult_arity3") and dtype == "float32":
-        tolerance = 2e-6  # sums of 140 terms, products of three sums: rounding differs by the processor
+        tolerance = 2e-6  # sums of 140 terms and products of three sums: rounding depends on the processor
     case = load_case(name, dtype)
     expected = case.expected("predictions")
     inputs = case.windows("eval")[:, -1]
@@ -298,7 +298,7 @@ def test_predictions_of_pykan(name, dtype, tolerance):
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-9), ("float32", 1e-6)])
 def test_predictions_of_pykan_outside_the_grid(dtype, tolerance):
-    """Inputs three times as large, far outside the grid, give what pykan gives."""
+    """For inputs scaled by three, far outside the grid, predictions equal pykan's."""
     case = load_case("pykan_head", dtype)
     expected = case.expected("head_of_hidden_times_3")
     outputs = pass_layers(case.model.network.head, case.expected("hidden")[:16] * 3)
@@ -307,7 +307,7 @@ def test_predictions_of_pykan_outside_the_grid(dtype, tolerance):
 
 @pytest.mark.parametrize("name", ["pykan_head", "constant_input"])
 def test_curves_of_pykan(name):
-    """Edges sampled on, between and beyond their knots have pykan's base part, spline part and sum."""
+    """Base part, spline part and sum of edges equal pykan's on, between and beyond the knots."""
     case = load_case(name)
     for number, edge in enumerate(case.document["curves"]):
         stored = {key: case.arrays[f"curves/{number}/{key}"] for key in ("x", "base", "spline", "total", "scales")}
@@ -324,7 +324,7 @@ def test_curves_of_pykan(name):
 
 @given(layer_configs(3, symbolic=True))
 def test_tensor_shapes_by_arithmetic(config):
-    """Names and shapes of tensors are known without making the layer."""
+    """Names and shapes of tensors are computed without building the layer."""
     layer = KANLayer(config)
     assert layer_shapes(config) == {name: tuple(tensor.shape) for name, tensor in layer.state_dict().items()}
 
@@ -332,7 +332,7 @@ def test_tensor_shapes_by_arithmetic(config):
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 4), st.integers(1, 8), seeds)
 def test_a_grid_update_to_the_same_knots_keeps_every_edge(order, grid_size, seed):
-    """Uniform data over the core leaves the knots, and so the edges stay, whatever scales the splines."""
+    """Data uniform over the core interval keeps the knots and thus the edges, for any spline scale."""
     layer, _ = random_layer(LayerConfig(2, 2, BSpline(grid_size, order)), seed)
     low, high = layer.core
     x = low + (high - low) * torch.linspace(0, 1, 20 * grid_size + 1, dtype=torch.float64)[:, None]
@@ -346,7 +346,7 @@ def test_a_grid_update_to_the_same_knots_keeps_every_edge(order, grid_size, seed
 @settings(max_examples=20, deadline=None)
 @given(st.integers(3, 8), st.floats(0, 1), seeds)
 def test_a_grid_update_follows_the_data(grid_size, grid_eps, seed):
-    """Knots move to what reaches each layer, and curves that fit on any grid, cubics, stay the same there."""
+    """Knots move to each layer's inputs, and curves that any grid can represent, cubics, stay the same there."""
     layers = [random_layer(config, seed)[0] for config in plain_layers([2, 3, 1], BSpline(grid_size))]
     x = torch.from_numpy(np.random.default_rng(seed).uniform(-1, 1, size=(200, 2)))
     for layer in layers:
@@ -371,7 +371,7 @@ def test_a_grid_update_follows_the_data(grid_size, grid_eps, seed):
 
 
 def test_a_grid_update_leaves_the_edges_of_a_constant_input():
-    """An input that never varies keeps its knots and its edges: knots that are all equal would make them vanish."""
+    """An input that never varies keeps its knots and edges, since equal knots would make the edges vanish."""
     layer, x = random_layer(LayerConfig(2, 3), seed=4)
     x[:, 1] = 0.3
     before, knots = layer.edges(x), layer.grid.clone()

@@ -1,4 +1,4 @@
-"""What explanations read off the recurrent layers besides their states."""
+"""Tangents and gate bounds of recurrent layers, which explanations use."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def make_frozen(config, factor=2.0):
 @every_config
 @pytest.mark.parametrize("last", [True, False])
 def test_tangents_are_jacobian_vector_products(config, last):
-    """States move as torch's own backward pass says, for any moves of the steps, and for the last step alone."""
+    """Tangents of the states equal torch's Jacobian-vector products, for any moves of steps and for the last alone."""
     _, frozen = make_frozen(config)
     steps, moves = torch.randn(5, 6, 3).double(), torch.randn(5, 2, 6, 3).double()
     found = frozen.tangents(frozen.trace(steps), moves, last)
@@ -43,7 +43,7 @@ def test_tangents_are_jacobian_vector_products(config, last):
 
 @every_config
 def test_gates_move_no_further_than_their_bound(config):
-    """No gate moves further between two points than the bound from the moves of steps and states, however far."""
+    """Between two points no gate moves further than the bound from the moves of steps and states."""
     _, frozen = make_frozen(config, 5.0)
     steps = torch.randn(50, 6, 3).double() * 3
     trace = frozen.trace(steps)
@@ -56,7 +56,7 @@ def test_gates_move_no_further_than_their_bound(config):
     assert len(bounds) == len(gates) == config.num_layers * (2 if config.bidirectional else 1)
     for gate, bound in zip(gates, bounds, strict=True):
         assert (gate.diff(dim=0).abs() <= bound * (1 + 1e-12)).all()
-        assert (gate.diff(dim=0).abs() >= 0.5 * bound).any()  # which says something
+        assert (gate.diff(dim=0).abs() >= 0.5 * bound).any()  # the bound is not vacuous
     largest = [values.amax(dim=1, keepdim=True).expand(-1, 2, -1) for values in (moves.steps, *moves.states)]
     of_two_steps = frozen.bound_gate_moves(RecurrentTrace(largest[0], tuple(largest[1:])))
     for of_two, bound in zip(of_two_steps, bounds, strict=True):

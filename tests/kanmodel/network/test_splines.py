@@ -14,7 +14,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 
 def random_knots(seed, grid_size, order, smallest_step=0.05):
-    """Knots of two inputs, (2, G+2k+1), and 60 positions on and around them, (60, 2), on no knot."""
+    """Knots for two inputs, (2, G+2k+1), and 60 positions around them but on none, (60, 2)."""
     rng = np.random.default_rng(seed)
     steps = rng.uniform(smallest_step, 1, size=(2, grid_size + 2 * order + 1))
     knots = rng.normal() + steps.cumsum(axis=1)
@@ -23,7 +23,7 @@ def random_knots(seed, grid_size, order, smallest_step=0.05):
 
 
 def basis_by_scipy(x, knots, order, derivative=0):
-    """Every basis function of one input, (batch, G+k), from scipy; zero outside its own knots."""
+    """Every basis function of one input, (batch, G+k), by scipy; zero outside its own knots."""
     columns = []
     for first in range(len(knots) - order - 1):
         own = knots[first : first + order + 2]
@@ -38,7 +38,7 @@ def basis_by_scipy(x, knots, order, derivative=0):
 @settings(max_examples=examples(40))
 @given(orders, grid_sizes, seeds)
 def test_basis_values(order, grid_size, seed):
-    """Every basis function has scipy's value, between the knots, in their extension and beyond."""
+    """Every basis function has scipy's value between the knots, in their extension and beyond."""
     knots, x = random_knots(seed, grid_size, order)
     values = splines.basis(x, knots, order)
     assert values.shape == (60, 2, grid_size + order)
@@ -49,14 +49,14 @@ def test_basis_values(order, grid_size, seed):
 @settings(max_examples=examples(40))
 @given(orders, grid_sizes, seeds)
 def test_curve_values_and_slopes(order, grid_size, seed):
-    """A curve and its slope by autograd are scipy's spline and its derivative."""
+    """A curve and its slope by autograd equal scipy's spline and its derivative."""
     knots, x = random_knots(seed, grid_size, order)
     coef = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, 2, grid_size + order)))
     x.requires_grad_()
     y = splines.curve(x, knots, coef, order)
     for j in range(3):
         slope = torch.zeros_like(x)
-        if order:  # steps have no slope, and no graph
+        if order:  # steps have slope 0 and no graph
             (slope,) = torch.autograd.grad(y[:, j].sum(), x, retain_graph=True)
         for i in range(2):
             at, own, weights = x[:, i].detach().numpy(), knots[i].numpy(), coef[j, i].numpy()
@@ -88,7 +88,7 @@ def test_zero_beyond_the_outermost_knots(order, grid_size, seed, distance):
 @settings(max_examples=examples(60))
 @given(st.integers(1, 4), st.lists(st.integers(0, 3), min_size=3, max_size=8), seeds)
 def test_repeated_knots(order, repeats, seed):
-    """With repeated knots 0/0 counts as 0: values are scipy's, and gradients are finite."""
+    """With repeated knots 0/0 counts as 0: values equal scipy's, and gradients are finite."""
     rng = np.random.default_rng(seed)
     distinct = rng.normal() + rng.uniform(0.1, 1, size=len(repeats)).cumsum()
     knots = np.repeat(distinct, np.array(repeats) + 1)
@@ -104,7 +104,7 @@ def test_repeated_knots(order, repeats, seed):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_equal_knots(dtype):
-    """A grid whose knots are all equal, as a constant input gives, has a basis of zeros and slopes of 0."""
+    """A grid of equal knots, as a constant input gives, has basis functions and slopes of 0."""
     knots = torch.full((1, 12), 0.5, dtype=dtype)
     x = torch.tensor([[0.0], [0.5], [1.0]], dtype=dtype, requires_grad=True)
     values = splines.basis(x, knots, 3)
@@ -116,7 +116,7 @@ def test_equal_knots(dtype):
 @settings(max_examples=examples(40))
 @given(orders, grid_sizes, seeds)
 def test_fit_recovers_a_curve_in_the_span(order, grid_size, seed):
-    """A curve that is a spline on the grid gets back the coefficients it was made from."""
+    """A curve that is a spline on the grid is fitted by its own coefficients."""
     core = random_knots(seed, grid_size, 0, smallest_step=0.2)[0]
     knots = splines.extend_grid(core, order)
     coef = torch.from_numpy(np.random.default_rng(seed).normal(size=(3, 2, grid_size + order)))
@@ -130,7 +130,7 @@ def test_fit_recovers_a_curve_in_the_span(order, grid_size, seed):
 
 
 def test_fit_without_data_in_an_interval():
-    """Where no sample lies, the fit still passes through the others, and takes the smallest coefficients."""
+    """Without samples in an interval the fit passes through all others, with the smallest coefficients."""
     knots = splines.extend_grid(torch.linspace(-1, 1, 9, dtype=torch.float64)[None], 3)
     x = torch.linspace(-1, -0.5, 20, dtype=torch.float64)[:, None]
     y = x.sin()[:, None]  # (batch, 1, 1)
@@ -140,7 +140,7 @@ def test_fit_without_data_in_an_interval():
 
 
 def test_fit_keeps_the_type():
-    """Curves in float32 get coefficients in float32, although the system is solved in float64."""
+    """Curves in float32 have coefficients in float32, although the system is solved in float64."""
     knots = splines.extend_grid(torch.linspace(-1, 1, 6)[None], 3)
     x = torch.linspace(-1, 1, 50)[:, None]
     assert splines.fit_coefficients(x, x[:, None] ** 2, knots, 3).dtype == torch.float32
@@ -149,7 +149,7 @@ def test_fit_keeps_the_type():
 @settings(max_examples=examples(40))
 @given(orders, grid_sizes, seeds)
 def test_extend_grid(order, grid_size, seed):
-    """The core knots stay, and k knots at their mean spacing come before and after."""
+    """The core knots stay, with k knots at their mean spacing added on either side."""
     core = random_knots(seed, grid_size, 0)[0]
     knots = splines.extend_grid(core, order)
     assert knots.shape == (2, grid_size + 2 * order + 1)

@@ -10,14 +10,14 @@ from kanmodel.training.samples import Samples, TrainingTable
 
 
 def test_r2_is_one_for_the_truth_and_zero_for_the_mean():
-    """R2 is counted per output, against the mean of the very targets it is measured on."""
+    """R2 is computed per output, against the mean of the targets that it is measured on."""
     targets = np.array([[0.0, 5.0], [2.0, 9.0]])
     assert baselines.r2_scores(targets, targets).tolist() == [1.0, 1.0]
     assert baselines.r2_scores(targets, np.array([[1.0, 7.0], [1.0, 7.0]])).tolist() == [0.0, 0.0]
 
 
 def test_persistence_forecasts_no_change():
-    """A target that is a change is forecast as 0, one with a last value as that feature at the window's last row."""
+    """A target that is a change is forecast as 0, one with a known last value as that value."""
     features = np.array([[1.0, 5.0], [2.0, 6.0], [3.0, 7.0]])
     table = TrainingTable(
         features, np.ones((3, 2)), ("a", "level"), ("change", "next"), last_value={"change": 0, "next": "level"}
@@ -27,7 +27,7 @@ def test_persistence_forecasts_no_change():
 
 @pytest.mark.parametrize("n_train", [40, 5000])
 def test_ridge_is_the_solution_of_its_normal_equations(n_train):
-    """Forecasts equal those of the penalised least squares problem, solved by itself for the penalty chosen."""
+    """Forecasts equal the solution of the penalised least-squares problem for the chosen penalty."""
     rng = np.random.default_rng(0)
     rows = rng.normal(loc=[5.0, 0.0, -1.0], size=(n_train + 60, 3))
     targets = rows @ rng.normal(size=(3, 2)) + rng.normal(size=(n_train + 60, 2)) + 4
@@ -47,8 +47,8 @@ def test_ridge_is_the_solution_of_its_normal_equations(n_train):
     np.testing.assert_allclose(baselines.ridge(samples, train, validation, test), expected, atol=1e-8)
 
 
-def test_ridge_bears_more_inputs_than_windows():
-    """A window of more cells than there are training windows still has one best penalised solution."""
+def test_ridge_works_with_more_inputs_than_windows():
+    """If a window has more cells than there are training windows, the penalised problem still has a unique solution."""
     rng = np.random.default_rng(0)
     rows = torch.from_numpy(rng.normal(size=(60, 20)))
     samples = Samples(rows, rows[:, :1] * 2, lookback=4, horizon=1)
@@ -61,7 +61,7 @@ HOUR = 3600.0
 
 
 def series(values, ahead, hours=None, **options):
-    """A table of one target, by default of one row an hour."""
+    """A table with one target, by default with one row per hour."""
     instants = np.arange(len(values)) if hours is None else hours
     clock = Clock.of(np.datetime64("2026-01-01", "s") + (HOUR * instants).astype("timedelta64[s]"))
     targets = np.array(values, dtype=float)[:, None]
@@ -69,20 +69,20 @@ def series(values, ahead, hours=None, **options):
 
 
 def test_persistence_is_the_last_value_that_is_known():
-    """With `ahead` each step is the target's value at the window's last row, or the last before where it is missing."""
+    """With `ahead` each step is the target's value at the window's last row, or the latest before it if missing."""
     table = series([1, 2, np.nan, 4, 5, 6, 7, 8], ahead=3)
     assert baselines.persistence(table, np.array([1, 2, 4]), horizon=2).tolist() == [[2, 2], [2, 2], [5, 5]]
 
 
 def test_persistence_does_not_look_into_another_segment():
-    """Where nothing is known in the segment yet, nothing is forecast, for all windows."""
+    """If no value is known in the segment yet, there is no forecast for any window."""
     table = series([1, 2, np.nan, 4], ahead=1, segment=np.array([0, 0, 1, 1]))
     assert baselines.persistence(table, np.array([0, 2]), horizon=1) is None
     assert baselines.persistence(table, np.array([0, 3]), horizon=1).tolist() == [[1], [4]]
 
 
 def test_a_column_that_was_shifted_before_has_no_persistence():
-    """Its value at the window's last row is the answer, so without a name of what is known there is no forecast."""
+    """Its value at the window's last row is the answer, so that persistence needs a named feature."""
     table = series([1, 2, 3, 4], ahead=0)
     assert baselines.persistence(table, np.array([1, 2]), 1) is None
     assert baselines.seasonal_persistence(table, np.array([1, 2]), 1, 24 * HOUR) is None
@@ -91,7 +91,7 @@ def test_a_column_that_was_shifted_before_has_no_persistence():
 @pytest.mark.parametrize(("season", "period"), [("day", 24), ("week", 168)])
 @pytest.mark.parametrize("ahead", [1, 6, 24, 25, 170])
 def test_a_season_that_repeats_is_forecast_exactly(season, period, ahead):
-    """The value a whole number of periods earlier is right for a series of that period, over gaps in time too."""
+    """The value a whole number of periods earlier is exact for a periodic series, also across gaps in time."""
     pattern = np.random.default_rng(0).normal(size=period)
     hours = np.delete(np.arange(900), slice(600, 640))
     table = series(pattern[hours % period], ahead, hours)
@@ -102,7 +102,7 @@ def test_a_season_that_repeats_is_forecast_exactly(season, period, ahead):
 
 @given(st.data(), st.integers(1, 60), st.integers(1, 3))
 def test_the_seasonal_forecast_is_its_definition(data, ahead, horizon):
-    """Of the values a whole number of days before, the latest that is there at or before the window's last row."""
+    """Of the values a whole number of days before the target, it uses the latest known at the window's last row."""
     n_rows = 200
     rows = st.integers(0, n_rows - 1)
     steps = np.ones(n_rows)
@@ -130,7 +130,7 @@ def test_the_seasonal_forecast_is_its_definition(data, ahead, horizon):
 
 
 def test_nothing_after_the_window_changes_a_forecast():
-    """Persistence and the seasonal forecast are the same whatever comes after the window's last row."""
+    """Persistence and the seasonal forecast do not depend on rows after the window's last."""
     rng = np.random.default_rng(0)
     values = rng.normal(size=300)
     ends = np.array([200])
@@ -147,7 +147,7 @@ def test_nothing_after_the_window_changes_a_forecast():
 
 
 def test_a_season_needs_a_clock_that_shows_it():
-    """Steps of 7 hours, daily steps for a day, numeric times and tables without times have no seasonal forecast."""
+    """Steps of 7 hours, daily steps for a daily season, numeric times and tables without times have none."""
     ends = np.array([30])
     assert baselines.seasonal_persistence(series(np.ones(60), 1, 7 * np.arange(60)), ends, 1, 24 * HOUR) is None
     daily = series(np.ones(60), 1, 24 * np.arange(60))

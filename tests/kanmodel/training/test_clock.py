@@ -30,13 +30,13 @@ SECONDS = [datetime(2026, 3, 29, hour, tzinfo=UTC).timestamp() for hour in range
     ids=range(11),
 )
 def test_every_form_of_a_time_is_the_same_instant(values):
-    """Dates of Python, numpy, pandas and polars and ISO 8601, with and without a zone."""
+    """Times of Python, numpy, pandas and polars and ISO 8601 agree, with and without a time zone."""
     clock = Clock.of(values)
     assert clock.seconds.tolist() == SECONDS and clock.dated and clock.step == 3600
 
 
 def test_numbers_and_days_are_times():
-    """A column of numbers counts in a unit of its own; dates without a time are midnights."""
+    """Numbers are times in their own unit; dates without a time are midnights."""
     for values in (np.arange(3), [0.0, 1.0, 2.0], ["0", "1", "2"]):
         clock = Clock.of(values)
         assert (clock.seconds.tolist(), clock.dated, clock.step) == ([0, 1, 2], False, 1)
@@ -45,7 +45,7 @@ def test_numbers_and_days_are_times():
 
 
 def test_a_gap_is_a_step_longer_than_usual():
-    """A missing row is one, months of different lengths are none, and where weekends are not it can be said."""
+    """A missing row is a gap, months of different lengths are not, and `max_step` can allow weekends."""
     assert np.flatnonzero(Clock.of([0, 1, 2, 4, 5]).gaps).tolist() == [3]
     months = [date(2026, month, 1) for month in range(1, 13)]
     assert not Clock.of(months).gaps.any()
@@ -56,7 +56,7 @@ def test_a_gap_is_a_step_longer_than_usual():
 
 
 def test_one_row_has_no_step():
-    """A table with one row, or with one row per segment, has no step and no gap."""
+    """A table with one row, or one row per segment, has no step and no gap."""
     for clock in (Clock.of([5]), Clock.of([5, 1], np.array(["a", "b"]))):
         assert clock.step == 0 and not clock.gaps.any() and clock.rows_per(86_400) is None
 
@@ -75,8 +75,8 @@ def test_one_row_has_no_step():
         ([pd.Timestamp("2026-01-01", tz="UTC"), pd.NaT], "data row 2, .* but is NaT"),
     ],
 )
-def test_what_is_no_time_or_out_of_order_is_named(values, message):
-    """A bad time is named with its row, counted from 1 below the header."""
+def test_invalid_or_unordered_times_are_named(values, message):
+    """An invalid time is named with its row, counted from 1 below the header."""
     with pytest.raises(DataError, match=message):
         Clock.of(values)
 
@@ -95,7 +95,7 @@ def test_a_longest_step_below_the_usual_is_refused():
 
 
 def test_time_stamps_as_text():
-    """ISO 8601 for dates; texts and numbers stay what they are."""
+    """Dates are written in ISO 8601; strings and numbers stay as they are."""
     assert times_as_text(np.array(HOURS[:1], dtype="datetime64[us]")) == ("2026-03-29T00:00:00",)
     assert times_as_text(np.array(["2026-03-29"], dtype="datetime64[D]")) == ("2026-03-29",)
     assert times_as_text([HOURS[1]]) == ("2026-03-29T01:00:00",)

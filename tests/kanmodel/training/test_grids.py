@@ -15,7 +15,7 @@ from kanmodel.training.grids import refine_grids, refine_knots, refine_model, re
 
 @st.composite
 def random_splines(draw):
-    """Knots as training leaves them, uneven, and coefficients; (grid, coef, order)."""
+    """Uneven knots, as after training, and coefficients: (grid, coef, order)."""
     order, size, n_in, n_out = draw(st.integers(0, 4)), draw(st.integers(1, 7)), draw(st.integers(1, 3)), 2
     generator = torch.Generator().manual_seed(draw(st.integers(0, 10**6)))
     steps = 0.05 + torch.rand(n_in, size, generator=generator, dtype=torch.float64)
@@ -25,14 +25,14 @@ def random_splines(draw):
 
 
 def positions(grid, n=400):
-    """Everywhere, beyond the outermost knots too, (n, n_in)."""
+    """Positions everywhere, also beyond the outermost knots, (n, n_in)."""
     fractions = torch.linspace(-0.1, 1.1, n, dtype=grid.dtype)[:, None]
     return grid[:, 0] + (grid[:, -1] - grid[:, 0]) * fractions
 
 
 @given(random_splines(), st.integers(2, 5))
 def test_a_nested_grid_holds_every_spline_exactly(given_splines, times):
-    """On a grid with so many times the intervals each function is the old one, beyond the core interval too."""
+    """On a grid with a multiple of the intervals each function is the old one, also beyond the core interval."""
     grid, coef, order = given_splines
     size = coef.shape[2] - order
     finer = refine_knots(grid, order, times * size)
@@ -45,11 +45,11 @@ def test_a_nested_grid_holds_every_spline_exactly(given_splines, times):
 
 @given(random_splines(), st.integers(1, 9))
 def test_no_spline_on_the_finer_grid_is_nearer(given_splines, more):
-    """The new coefficients are at the least squares: every change of one of them makes the distance larger."""
+    """The new coefficients solve the least-squares problem: changing any of them increases the distance."""
     grid, coef, order = given_splines
     finer = refine_knots(grid, order, coef.shape[2] - order + more)
     found = refit(grid, coef, finer, order)
-    knots = torch.cat([grid, finer], dim=1).sort(dim=1).values  # as many points between two of them as `refit` takes
+    knots = torch.cat([grid, finer], dim=1).sort(dim=1).values  # as many points between two knots as `refit` uses
     fractions = (torch.arange(order + 2, dtype=torch.float64) + 0.5) / (order + 2)
     x = (knots[:, :-1, None] + knots.diff(dim=1)[:, :, None] * fractions).flatten(1).T
     errors = splines.curve(x, finer, found, order) - splines.curve(x, grid, coef, order)
@@ -60,12 +60,12 @@ def test_no_spline_on_the_finer_grid_is_nearer(given_splines, more):
 @pytest.mark.parametrize("shape", ["head", "lstm", "front"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_a_model_on_a_nested_grid_forecasts_the_same(shape, dtype):
-    """Product nodes, masks and scales included, to the rounding of the type; the model itself is not changed."""
+    """Forecasts agree to rounding, with product nodes, masks and scales; the original model is not changed."""
     model = make_model(shape, product=True, dtype=dtype)
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     refined = refine_model(model, 20)  # from 4 and 5
     assert all(layer.basis.grid_size == 20 for layers in refined.config.stages.values() for layer in layers)
-    windows = 3 * model.reference.windows  # out of the grids too
+    windows = 3 * model.reference.windows  # also outside the grids
     tolerance = {"float32": 1e-4, "float64": 1e-10}[dtype]
     torch.testing.assert_close(refined.network(windows), model.network(windows), atol=tolerance, rtol=tolerance)
     provenance = refined.provenance
@@ -78,7 +78,7 @@ def test_a_model_on_a_nested_grid_forecasts_the_same(shape, dtype):
 
 
 def test_the_difference_of_a_grid_that_is_not_nested_is_stated():
-    """It is the largest of a forecast, in its unit and in standard deviations, and old metrics do not pass for new."""
+    """The largest difference of a forecast is given in its unit and in standard deviations; metrics are dropped."""
     model = make_model("head", dtype="float64")
     refined = refine_model(model, 7)
     windows = model.scaling.features_to_original(model.reference.windows)
@@ -90,21 +90,20 @@ def test_the_difference_of_a_grid_that_is_not_nested_is_stated():
 
 
 def test_a_finer_grid_is_nearer():
-    """The more knots, the nearer to the old functions, where they are not nested."""
+    """If grids are not nested, more knots give a smaller distance to the old functions."""
     model = make_model("head", dtype="float64")
     differences = [refine_model(model, size).provenance.relative_difference for size in (7, 27, 107)]
     assert differences[0] > 4 * differences[1] > 16 * differences[2]
 
 
-def test_a_grid_that_is_no_finer_is_refused():
-    """A grid that is not finer is refused."""
+def test_a_grid_that_is_not_finer_is_refused():
     model = make_model("head")
     with pytest.raises(ConfigError, match="a finer grid needs more than 5 intervals, but grid_size is 5"):
         refine_model(model, 5)
 
 
 def test_a_model_without_knots_is_refused_and_lines_stay():
-    """Bumps have no knots; where B-splines stand beside other layers, these alone get a finer grid."""
+    """Radial bases have no knots; in a mixed model only the B-splines get a finer grid."""
     options = {"features": (Feature("a"), Feature("b")), "targets": (Target("y"),), "lookback": 1, "horizon": 1}
     bumps = LayerConfig(2, 2, Gaussian(5, 0.5))
     with pytest.raises(ConfigError, match="the model has no knots to move: its basis is gaussian"):

@@ -29,14 +29,14 @@ PYKAN_PENALTIES = {
 
 @pytest.mark.parametrize("name", PYKAN_PENALTIES)
 def test_the_penalty_is_that_of_pykan(name):
-    """The regulariser gives pykan's number for trained networks, product nodes and constant inputs among them."""
+    """The regulariser equals pykan's for trained networks, also with product nodes and constant inputs."""
     case = load_case(name)
     trace = case.model.network.trace(case.windows("reference"))
     assert sparsity_penalty(trace.head).item() == pytest.approx(PYKAN_PENALTIES[name], abs=1e-9)
 
 
 def test_the_penalty_has_a_gradient_where_an_input_never_changes():
-    """A constant input, whose standard deviation is 0, gives finite gradients."""
+    """A constant input, with standard deviation 0, has finite gradients."""
     layer = KANLayer(LayerConfig(2, 3))
     x = torch.randn(20, 2, generator=torch.Generator().manual_seed(0))
     x[:, 1] = 0.5
@@ -53,7 +53,7 @@ def test_the_penalty_has_a_gradient_where_an_input_never_changes():
     st.sampled_from([torch.float32, torch.float64]),
 )
 def test_a_grid_update_keeps_what_the_new_knots_can_represent(powers, low, width, scale, grid_eps, dtype):
-    """Cubic polynomials stay the same to 1e-4 of their scale wherever the data lies, also when it is far from 1."""
+    """Cubic polynomials stay the same to 1e-4 of their scale wherever the data lies, also far outside [-1, 1]."""
     layer = KANLayer(LayerConfig(2, 1)).to(dtype)
     positions = torch.linspace(-1, 0.999, 200, dtype=torch.float64).unsqueeze(1).expand(-1, 2)
     coefficients = torch.tensor(powers, dtype=torch.float64).reshape(2, 4)
@@ -71,7 +71,7 @@ def test_a_grid_update_keeps_what_the_new_knots_can_represent(powers, low, width
 
 @pytest.mark.parametrize("shape", ["lstm", "front"])
 def test_a_grid_update_moves_every_kan_to_its_own_data(shape):
-    """After an update the core of each layer's grid ends where the data that reaches it ends."""
+    """After an update the core interval of each layer ends where the layer's data ends."""
     network = make_model(shape).network
     windows = torch.randn(64, 6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     update_grids(network, windows)
@@ -84,20 +84,20 @@ def test_a_grid_update_moves_every_kan_to_its_own_data(shape):
 
 
 def test_a_grid_update_follows_the_layer_norm():
-    """Downstream of a layer norm the knots span the normalised inputs, and each curve stays the spline nearest to it.
+    """Downstream of a layer norm the knots span the normalised inputs, and each curve is the nearest spline to the old.
 
-    Where the old splines reach, the edges stay what they were up to what the new knots can represent.
+    Within the old grid, edges stay the same up to what the new knots can represent.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = [
             KANLayer(config).double() for config in plain_layers([3, 4, 2], before=(Step("layer_norm"),), base_after=0)
         ]
-        x = 40 + 10 * torch.randn(300, 3, dtype=torch.float64)  # far from the grids
+        x = 40 + 10 * torch.randn(300, 3, dtype=torch.float64)  # far outside the grids
         for layer in layers:
             layer.before[0].weight.uniform_(0.5, 1.5)
             layer.before[0].bias.uniform_(-0.5, 0.5)
-            layer.grid.mul_(4)  # wide: everything that is normalised lies inside
+            layer.grid.mul_(4)  # so wide that all normalised inputs lie inside
     before, reaching = pass_layers(layers, x), x
     for layer in layers:
         layer.update_grid(reaching)
@@ -108,8 +108,8 @@ def test_a_grid_update_follows_the_layer_norm():
     assert ((reaching - before) ** 2).mean() < 1e-3 * before.var()
 
 
-def test_what_has_no_knots_stays():
-    """A grid update of a network moves its B-splines and leaves its bumps and its lines alone."""
+def test_layers_without_knots_stay():
+    """A grid update moves B-splines only, not radial bases or linear edges."""
     features = tuple(Feature(name) for name in "abc")
     network = Network(
         ModelConfig(
@@ -138,13 +138,13 @@ def test_what_has_no_knots_stays():
     ],
 )
 def test_options_out_of_range_are_refused_by_name(options, message):
-    """Each refusal names the option, its bound and its value."""
+    """The error has the option, its bound and its value."""
     with pytest.raises(DataError, match=message):
         TrainingOptions(**options)
 
 
 def test_options_are_data():
-    """Two equal sets of options are equal, and none can be changed."""
+    """Equal options compare equal, and they are frozen."""
     assert TrainingOptions(seed=1) == TrainingOptions(seed=1)
     with pytest.raises(AttributeError):
         TrainingOptions().seed = 2

@@ -22,7 +22,7 @@ def rows_of(ends, lookback, horizon):
 
 @st.composite
 def split_tables(draw):
-    """Tables of several segments, with a split in stretches of 30 to 60 rows, with or without validation rows."""
+    """Tables of several segments with a split in runs of 30 to 60 rows, with or without validation rows."""
     parts = draw(st.sampled_from([("train", "test"), ("train", "validation", "test")]))
     lengths = draw(st.lists(st.integers(30, 60), min_size=6, max_size=9))
     split = np.repeat([parts[block % len(parts)] for block in range(len(lengths))], lengths)
@@ -32,7 +32,7 @@ def split_tables(draw):
 
 @given(split_tables(), st.integers(1, 6), st.integers(1, 3))
 def test_no_row_is_in_two_parts_and_no_sample_crosses_a_gap(rows, lookback, horizon):
-    """The parts share no row, targets included, and each sample lies in one segment and one split."""
+    """Parts share no row, targets included, and each sample lies in one segment and one split."""
     parts = split_samples(rows, lookback, horizon, 0.2)
     covered = [rows_of(ends, lookback, horizon) for ends in (parts.train, parts.validation, parts.test)]
     assert not covered[0] & covered[1] and not covered[0] & covered[2] and not covered[1] & covered[2]
@@ -43,8 +43,8 @@ def test_no_row_is_in_two_parts_and_no_sample_crosses_a_gap(rows, lookback, hori
     assert (rows.split[parts.test] == "test").all()
 
 
-def test_without_validation_rows_blocks_over_the_whole_time_are_held_out():
-    """A fifth of the training samples is held out, from early, middle and late rows, and never from test."""
+def test_without_validation_rows_blocks_are_held_out():
+    """A fifth of the training samples is held out, from early, middle and late rows, none of them test rows."""
     split = np.repeat(["train", "test"], [900, 100])
     parts = split_samples(table(1000, split=split), 4, 1, 0.2)
     assert len(parts.validation) == pytest.approx(0.2 * 897, abs=10)
@@ -52,7 +52,7 @@ def test_without_validation_rows_blocks_over_the_whole_time_are_held_out():
 
 
 def test_without_a_split_the_last_rows_are_test():
-    """70 % of the rows are for training, the next 15 % for validation, the last 15 % for the test."""
+    """The first 70 % of the rows are for training, the next 15 % for validation, the last 15 % for the test."""
     parts = split_samples(table(200), 3, 1, 0.15)
     assert (parts.train[0], parts.train[-1]) == (2, 139)
     assert (parts.validation[0], parts.validation[-1]) == (142, 169)
@@ -60,7 +60,7 @@ def test_without_a_split_the_last_rows_are_test():
 
 
 def test_step_one_is_the_target_of_the_window_s_last_row():
-    """The window that ends at row e has the targets of the rows e, e+1, ... in that order."""
+    """The window that ends at row e has the targets of rows e, e+1, ... in this order."""
     rows = table(10)
     one = np.ones(2)
     scaling = Scaling(0 * one, one, 0 * one, one, torch.float64)
@@ -71,19 +71,19 @@ def test_step_one_is_the_target_of_the_window_s_last_row():
 
 
 def test_too_few_rows_for_one_window_are_counted():
-    """The error says how many rows there are and how many a window needs."""
+    """The error has the number of rows and the number that a window needs."""
     with pytest.raises(DataError, match="has 5 rows, but one window with its targets needs 9"):
         split_samples(table(5), 8, 2, 0.15)
 
 
 def test_segments_shorter_than_a_window_are_named_with_the_longest():
-    """Where no run of rows is as long as a window, the error says how long the longest is."""
+    """If no run of rows is as long as a window, the error has the longest run."""
     with pytest.raises(DataError, match=r"train part has 0 windows of 24 rows, but needs 8; its longest run .* is 20"):
         split_samples(table(400, segment=np.arange(400) // 20), 24, 1, 0.15)
 
 
 def test_a_part_without_rows_is_named():
-    """A split that marks no row as test is refused, since there would be nothing to measure on."""
+    """A split without test rows is refused."""
     with pytest.raises(DataError, match=r"test part has 0 windows .* is 0$"):
         split_samples(table(200, split=np.full(200, "train")), 4, 1, 0.15)
 
@@ -98,20 +98,20 @@ def test_a_part_without_rows_is_named():
     ],
 )
 def test_a_table_that_contradicts_itself_is_refused(options, error, message):
-    """Unknown split values and names that belong to no column are refused by name."""
+    """Unknown split values and column names are refused by name."""
     with pytest.raises(error, match=message):
         table(2, **options)
 
 
 def test_a_target_is_not_its_own_feature():
-    """A column cannot be both, since the window would hold what is to be forecast."""
+    """A column cannot be both, since the window would contain the target."""
     with pytest.raises(DataError, match="y is a target and a feature"):
         TrainingTable(np.zeros((2, 1)), np.zeros((2, 1)), ("y",), ("y",))
 
 
 @st.composite
 def holed_tables(draw):
-    """Tables with gaps in time, segments, a split, and values and targets that are missing here and there."""
+    """Tables with gaps in time, segments, a split, and some missing values and targets."""
     n_rows = draw(st.integers(150, 220))
     rows = st.integers(0, n_rows - 1)
     steps = np.ones(n_rows)
@@ -132,7 +132,7 @@ def holed_tables(draw):
 
 
 def is_sample(rows, end, lookback, horizon):
-    """Whether a window may end at a row, and whether it has all its values: the definition, row by row."""
+    """Whether a window may end at a row, and whether it is complete: the definition, row by row."""
     first, last = end - lookback + 1, end + rows.ahead + horizon - 1
     if first < 0 or last >= rows.n_rows:
         return False, False
@@ -148,7 +148,7 @@ def is_sample(rows, end, lookback, horizon):
 
 @given(holed_tables(), st.integers(1, 6), st.integers(1, 3))
 def test_samples_are_exactly_those_without_a_gap_and_a_missing_value(rows, lookback, horizon):
-    """Each part has all windows that its definition allows and no other, and what is left out is counted by column."""
+    """Each part has exactly the windows of the definition, and excluded windows are counted by column."""
     found = [is_sample(rows, end, lookback, horizon) for end in range(rows.n_rows)]
     expected = {
         part: [end for end, (_, whole) in enumerate(found) if whole and rows.split[end] == part]
@@ -172,7 +172,7 @@ def test_samples_are_exactly_those_without_a_gap_and_a_missing_value(rows, lookb
 
 @given(st.integers(1, 7), st.integers(1, 4), st.integers(1, 3))
 def test_ahead_is_the_column_shifted_by_hand(ahead, lookback, horizon):
-    """Both have the same windows with the same targets, but that by hand the split may look into the next part."""
+    """Both give the same windows and targets, except that a column shifted by hand crosses the borders of the split."""
     shifted, rows = table(200), table(200, ahead=ahead)
     shifted.targets[:, 0] = np.append(rows.targets[ahead:, 0], np.full(ahead, np.nan))
     one = np.ones(2)
@@ -190,7 +190,7 @@ def test_ahead_is_the_column_shifted_by_hand(ahead, lookback, horizon):
 
 
 def test_too_few_windows_are_explained():
-    """The error counts gaps and missing values, and names the columns that cost most."""
+    """The error counts gaps and missing values, and names the columns with the most."""
     hours = np.arange(200.0)
     hours[100:] += 50
     rows = table(200, clock=Clock.of(hours))
@@ -204,6 +204,6 @@ def test_too_few_windows_are_explained():
 
 
 def test_infinite_values_are_refused():
-    """Infinite values are errors, not missing values."""
+    """Infinite values raise an error; they do not count as missing."""
     with pytest.raises(DataError, match=r"features\[1\]\[0\] must be finite; 1 of 2 values is not finite"):
         TrainingTable(np.array([[np.nan], [np.inf]]), np.zeros((2, 1)), ("a",), ("y",))

@@ -38,7 +38,7 @@ def masked(columns):
     ids=["mapping", "masked", "pandas", "nullable", "index", "polars", "decimals"],
 )
 def test_every_kind_of_frame_is_the_same_table(make):
-    """Numbers and truth values are features, missing values NaN, words left out, whatever holds the columns."""
+    """For any kind of frame numbers and booleans are features, missing values NaN, and text is ignored."""
     table = make_table(make(COLUMNS), EVERYTHING)
     assert table.feature_names == ("wind", "rain", "load") and table.target_names == ("load",)
     np.testing.assert_array_equal(table.features, [[1.5, 1, 10], [np.nan, 0, 20], [3, 1, 30]])
@@ -49,7 +49,7 @@ def test_every_kind_of_frame_is_the_same_table(make):
 
 
 def test_features_are_those_that_are_named():
-    """In their order, and the target only where it is named or `ahead` makes its past known."""
+    """Features have the given order; the target is one only if it is named, or if `ahead` makes its past known."""
     assert make_table(COLUMNS, Columns(("load",), ("load", "wind"), ahead=2)).feature_names == ("load", "wind")
     assert make_table(COLUMNS, Columns(("load",))).feature_names == ("wind", "rain")
     with pytest.raises(DataError, match="load is a target and a feature"):
@@ -87,7 +87,7 @@ def test_features_are_those_that_are_named():
         (COLUMNS, Columns(("load",), ahead=1.5), DataError, "ahead must be a whole number from 0, but is 1.5"),
     ],
 )
-def test_what_is_no_table_is_refused_by_its_place(frame, columns, error, message):
-    """A bad cell is one sentence that names the column, and the row below the header."""
+def test_an_invalid_table_is_refused_with_its_place(frame, columns, error, message):
+    """A bad cell gives one sentence with the column and the row below the header."""
     with pytest.raises(error, match=message):
         make_table(frame, columns)

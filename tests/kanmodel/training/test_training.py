@@ -17,7 +17,7 @@ QUICK = TrainingOptions(lookback=3, hidden=4, width=(4, 2, 1), grid=3, epochs=3,
 
 
 def make_table(n_rows=400, constant=False, seed=0, **options):
-    """Two features and a target that they determine; `constant` adds a feature that never changes."""
+    """Two features that determine the target; `constant` adds a feature that never changes."""
     options = {"last_value": {"y": 0}} | options
     rng = np.random.default_rng(seed)
     features = rng.normal(loc=[0.0, 100.0], scale=[1.0, 20.0], size=(n_rows, 2))
@@ -29,7 +29,7 @@ def make_table(n_rows=400, constant=False, seed=0, **options):
 
 
 def make_radial_model(table, basis):
-    """A random model with layer norms and radial bases for `make_table`, its scaling that of the table."""
+    """A random model with layer norms and radial bases for `make_table`, with the scaling of the table."""
     trained = fit(table, replace(QUICK, epochs=1))
     kind = {"gaussian": Gaussian, "sech2": Sech2}[basis]
     head = plain_layers([4, 2, 1], kind(5, 0.5), before=(Step("layer_norm"),), base_after=0)
@@ -53,7 +53,7 @@ def test_a_kan_learns_what_ridge_cannot():
 
 
 def test_metrics_are_those_of_the_test_rows_in_original_units():
-    """R2 and the mean absolute error follow from predictions for the windows of the last 15 % of the rows."""
+    """R2 and mean absolute error equal those of predictions for windows of the last 15 % of the rows."""
     table = make_table()
     model = fit(table, QUICK)
     ends = split_samples(table, 3, 1, 0.15).test
@@ -66,7 +66,7 @@ def test_metrics_are_those_of_the_test_rows_in_original_units():
 
 
 def test_the_same_seed_gives_the_same_model_and_leaves_no_trace():
-    """Weights and metrics repeat exactly, another seed differs, and torch's own random state is as before."""
+    """Weights and metrics repeat exactly, another seed differs, and torch's random state is unchanged."""
     before, threads = torch.get_rng_state(), torch.get_num_threads()
     table = make_table()
     first, second, other = (fit(table, replace(QUICK, noise=0.1, seed=seed)) for seed in (1, 1, 2))
@@ -75,8 +75,8 @@ def test_the_same_seed_gives_the_same_model_and_leaves_no_trace():
     assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
 
 
-def test_reference_windows_come_evenly_from_the_validation_part_in_time_order():
-    """The model keeps the wanted number of validation windows, with their targets and the times of their last steps."""
+def test_reference_windows_are_spread_over_the_validation_part():
+    """The model has the requested number of validation windows with their targets and the times of their last steps."""
     times = tuple(f"t{row:03d}" for row in range(400))
     table = make_table(times=times)
     model = fit(table, replace(QUICK, reference_windows=20))
@@ -90,7 +90,7 @@ def test_reference_windows_come_evenly_from_the_validation_part_in_time_order():
 
 
 def test_the_weights_are_those_of_the_best_epoch():
-    """Training that goes on past its best epoch ends with that epoch's validation error, and patience stops it."""
+    """Training beyond the best epoch returns that epoch's weights, and `patience` stops it."""
     table = make_table(150)
     reports = []
     model = fit(table, replace(QUICK, epochs=80, patience=5, learning_rate=0.05, grid_updates=8), reports.append)
@@ -104,8 +104,8 @@ def test_the_weights_are_those_of_the_best_epoch():
     assert [report.best_error for report in reports] == np.minimum.accumulate(errors).tolist()
 
 
-def test_the_penalty_makes_edges_fall_silent():
-    """With a penalty most edges vary far less than without one."""
+def test_the_penalty_reduces_the_variation_of_edges():
+    """With a penalty most edges vary far less than without."""
     table = make_table(500)
     options = replace(QUICK, lookback=1, hidden=0, width=(2, 5, 1), epochs=30, learning_rate=0.03)
 
@@ -117,8 +117,8 @@ def test_the_penalty_makes_edges_fall_silent():
     assert loud_edges(0.03) <= loud_edges(0.0) / 2
 
 
-def test_scaling_comes_from_training_rows_alone():
-    """Means, deviations and ranges of the features are those of the first 70 % of the rows."""
+def test_scaling_uses_training_rows_only():
+    """Means, deviations and ranges of features are those of the first 70 % of the rows."""
     table = make_table()
     features = table.features.copy()
     features[300:] += 1000
@@ -131,7 +131,7 @@ def test_scaling_comes_from_training_rows_alone():
 
 
 def test_a_constant_feature_does_no_harm():
-    """A feature that never changes has deviation 0 and leaves all weights finite, also where a KAN reads it."""
+    """A constant feature has deviation 0, and all weights stay finite, also if a KAN reads it."""
     for shape in (QUICK, replace(QUICK, lookback=1, hidden=0, width=(3, 2, 1)), replace(QUICK, front=(3, 2))):
         model = fit(make_table(constant=True), shape)
         assert model.config.features[2].std == 0.0
@@ -139,7 +139,7 @@ def test_a_constant_feature_does_no_harm():
 
 
 def test_every_shape_trains_saves_and_loads(tmp_path):
-    """Front, product nodes, two layers, two directions, two targets and two steps end in a checkpoint that loads."""
+    """Models with front, products, two layers, directions, targets and steps give a checkpoint that loads."""
     table = make_table()
     table = replace(table, targets=np.column_stack([table.targets, -table.targets]), target_names=("y", "z"))
     options = replace(QUICK, front=(2, 3), num_layers=2, bidirectional=True, width=(8, (2, 1), 4), horizon=2, hidden=4)
@@ -154,7 +154,7 @@ def test_every_shape_trains_saves_and_loads(tmp_path):
 
 
 def test_a_target_that_never_changes_is_refused():
-    """There is nothing to forecast where a target is constant in training."""
+    """A target that is constant in training is refused."""
     table = make_table()
     with pytest.raises(DataError, match=r"target y is 4\.0 in every training row"):
         fit(replace(table, targets=np.full((400, 1), 4.0)), QUICK)
@@ -164,7 +164,7 @@ def test_a_target_that_never_changes_is_refused():
 @pytest.mark.parametrize("horizon", [1, 2])
 @pytest.mark.filterwarnings("error")
 def test_a_constant_test_target_is_refused_before_training(value, horizon):
-    """A target without spread in the test part has no R2, which is said before the first epoch and without warnings."""
+    """A target that is constant in the test part has no R2: it is refused before training, without warnings."""
     table = make_table()
     model = fit(table, replace(QUICK, horizon=horizon, width=(4, 2, horizon), epochs=1))
     targets = table.targets.copy()
@@ -179,19 +179,19 @@ def test_a_constant_test_target_is_refused_before_training(value, horizon):
 
 
 def test_an_architecture_that_cannot_exist_is_refused():
-    """A head that does not fit what reaches it is refused with both numbers."""
+    """A head that does not fit its input is refused with both numbers."""
     with pytest.raises(ConfigError, match=r"head\[0\]\.n_in must be 4, which reach it, but is 5"):
         fit(make_table(), replace(QUICK, width=(5, 1)))
 
 
-def test_a_training_that_diverges_says_so():
-    """An absurd learning rate ends in one error that names the epoch, not in a model of NaN."""
+def test_diverging_training_is_an_error():
+    """An absurd learning rate raises an error that has the epoch, and returns no model with NaN."""
     with pytest.raises(NonFiniteError, match="diverged in epoch"):
         fit(make_table(), replace(QUICK, learning_rate=1e9))
 
 
 def test_a_new_model_needs_epochs():
-    """Without epochs nothing would be trained, so a model is not begun."""
+    """Without epochs a new model is refused."""
     with pytest.raises(DataError, match="epochs must be at least 1 for a new model, but is 0"):
         fit(make_table(), replace(QUICK, epochs=0))
 
@@ -199,8 +199,8 @@ def test_a_new_model_needs_epochs():
 @pytest.mark.parametrize(
     "shape", [QUICK, replace(QUICK, lookback=1, hidden=0, width=(2, (2, 1), 1)), replace(QUICK, front=(2, 3))]
 )
-def test_going_on_without_epochs_measures_the_model(shape):
-    """Weights and metrics stay exactly the same, and the original is untouched."""
+def test_fine_tuning_without_epochs_measures_the_model(shape):
+    """Weights and metrics stay exactly the same, and the original model is unchanged."""
     table = make_table()
     model = replace(fit(table, shape), sha256="f" * 64)
     before = weights(model)
@@ -214,7 +214,7 @@ def test_going_on_without_epochs_measures_the_model(shape):
 
 @pytest.mark.parametrize("epochs", [0, 3])
 def test_grids_end_where_the_data_is(epochs):
-    """Stale grids come to lie where the training windows take them, also behind epochs that move what reaches them."""
+    """Outdated grids move to the range of the training windows, also after epochs that change this range."""
     table = make_table(600)
     model = fit(table, replace(QUICK, grid_updates=0, epochs=15))
     after = fine_tune(model, table, replace(QUICK, epochs=epochs, learning_rate=0.001), move_grids=True).after
@@ -228,7 +228,7 @@ def test_grids_end_where_the_data_is(epochs):
 
 
 def test_moving_the_grids_keeps_the_function():
-    """Without epochs the forecasts stay nearly what they were."""
+    """Without epochs the forecasts change little."""
     table = make_table(600)
     model = fit(table, replace(QUICK, grid_updates=0, epochs=15))
     after = fine_tune(model, table, replace(QUICK, epochs=0), move_grids=True).after
@@ -237,8 +237,8 @@ def test_moving_the_grids_keeps_the_function():
     assert ((full - moved) ** 2).mean() < 1e-3 * full.var()
 
 
-def test_going_on_with_a_penalty_silences_edges():
-    """A model trained without penalty goes on with one: its edges vary less, and it still forecasts."""
+def test_fine_tuning_with_a_penalty_reduces_the_variation_of_edges():
+    """Fine-tuning with a penalty reduces the variation of edges, and the model still forecasts."""
     table = make_table(500)
     options = replace(QUICK, lookback=1, hidden=0, width=(2, 5, 1), epochs=20, learning_rate=0.03, lamb=0.0)
     tuning = fine_tune(fit(table, options), table, replace(options, lamb=0.03))
@@ -250,8 +250,8 @@ def test_going_on_with_a_penalty_silences_edges():
     assert tuning.after.metrics["test_r2"] > 0.8
 
 
-def test_going_on_never_ends_worse_than_it_began():
-    """Where no epoch has a lower validation error plus penalty, the weights that were there are kept."""
+def test_fine_tuning_never_increases_the_objective():
+    """If no epoch lowers validation error plus penalty, the initial weights are kept."""
     table = make_table()
     model = fit(table, QUICK)
     tuning = fine_tune(model, table, replace(QUICK, learning_rate=10.0, epochs=1, grid_updates=0))
@@ -270,8 +270,8 @@ def test_masked_edges_stay_masked():
 
 
 @pytest.mark.parametrize("basis", ["gaussian", "sech2"])
-def test_a_radial_model_goes_on(basis):
-    """With the options' defaults a radial model trains on; its centres stay, and asking to move them is refused."""
+def test_a_radial_model_is_fine_tuned(basis):
+    """A radial model is fine-tuned with default options; its centres stay, and grid updates are refused."""
     table = make_table()
     model = make_radial_model(table, basis)
     reports = []
@@ -284,8 +284,8 @@ def test_a_radial_model_goes_on(basis):
         fine_tune(model, table, QUICK, move_grids=True)
 
 
-def test_scaling_and_units_stay_when_going_on():
-    """On a table with other means the features keep the scaling that the weights were trained with."""
+def test_fine_tuning_keeps_scaling_and_units():
+    """For a table with other means, features keep the scaling of the original training."""
     table = make_table(units={"a": "K"})
     model = fit(table, QUICK)
     shifted = replace(table, features=table.features + np.array([1.0, 0.0]), units={})
@@ -302,7 +302,7 @@ def test_scaling_and_units_stay_when_going_on():
     ],
 )
 def test_other_columns_are_refused(change, message):
-    """A model goes on with its own features, in their order, and its own targets."""
+    """Fine-tuning needs the model's features in the same order, and its targets."""
     table = make_table()
     model = fit(table, QUICK)
     with pytest.raises(DataError, match=message):

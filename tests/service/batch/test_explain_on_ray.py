@@ -1,6 +1,6 @@
-"""`kanscope explain … --engine ray`: the same table, from a cluster of this machine alone.
+"""`kanscope explain … --engine ray` on a cluster of this machine writes the same table as threads do.
 
-Commands and cluster are processes of their own: a driver of Ray would weigh on the tests after these.
+Commands and cluster run in their own processes: a Ray driver in this process would slow down later tests.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.ray
 N_ROWS, PARTS = 1500, ("--part-windows", 50)
 MODEL = make_model("lstm", with_targets=False)
 NAMES, LOOKBACK = MODEL.config.feature_names, MODEL.config.lookback
-TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}  # else a command takes the cluster for one without
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token_hex(32)}  # or the command runs outside of it
 CLUSTER = """
 import ray
 from service.engines.clusters import join_cluster
@@ -38,7 +38,7 @@ input()
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a model, and a table with a bad row in it."""
+    """A folder with a model and a table that has one bad row."""
     folder = tmp_path_factory.mktemp("table")
     save_checkpoint(MODEL, folder / "model.safetensors")
     rng = np.random.default_rng(0)
@@ -53,7 +53,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[str]:
-    """The address of two cores on loopback."""
+    """The address of a cluster with two cores on loopback."""
     environment = {**os.environ, **TOKEN, "RAY_ADDRESS": "local"}
     process = subprocess.Popen(
         [sys.executable, "-c", CLUSTER], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -72,14 +72,14 @@ def words(place: Path, out: Path, *options: object) -> list[str]:
 
 
 def start(address: str, arguments: list[str], *options: str) -> subprocess.Popen[str]:
-    """The command on a cluster."""
+    """Starts the command on a cluster."""
     command = [sys.executable, "-m", "service.cli", *arguments, "--engine", "ray", *options]
     environment = {**os.environ, **TOKEN, "RAY_ADDRESS": address}
     return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Its exit code, and what it said of errors."""
+    """Exit code and stderr of the command."""
     _, error = process.communicate(timeout=300)
     return process.returncode, error
 
@@ -91,13 +91,13 @@ def succeed(process: subprocess.Popen[str]) -> None:
 
 @pytest.fixture
 def wanted(run, place, tmp_path) -> dict[str, bytes]:
-    """The files that threads make."""
+    """The files that the thread engine writes."""
     assert run(*words(place, tmp_path / "threads"))[0] == 0
     return contents(tmp_path / "threads")
 
 
 def descendants(pid: int) -> Iterator[int]:
-    """Processes that one has started, and those that these have."""
+    """The child processes of a process, recursively."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     for child in map(int, children):
         yield child
@@ -105,7 +105,7 @@ def descendants(pid: int) -> Iterator[int]:
 
 
 def find_actors() -> set[int]:
-    """The processes that hold the model."""
+    """The processes of the actors that hold the model."""
     found = set()
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -117,7 +117,7 @@ def find_actors() -> set[int]:
 
 
 def test_the_cluster_makes_the_same_files(cluster, place, wanted, tmp_path):
-    """Every chunk is the same, so every byte is, the list of bad rows included; and it makes what is missing alone."""
+    """Ray writes the same bytes as threads, list of bad rows included; a second run writes only the missing part."""
     out = tmp_path / "out"
     succeed(start(cluster, words(place, out)))
     assert contents(out) == wanted
@@ -132,7 +132,7 @@ def test_the_cluster_makes_the_same_files(cluster, place, wanted, tmp_path):
 
 
 def test_a_worker_that_is_killed_is_replaced(cluster, place, wanted, tmp_path):
-    """SIGKILL of an actor in the middle changes nothing in the result."""
+    """Killing an actor with SIGKILL midway does not change the result."""
     out = tmp_path / "out"
     process = start(cluster, words(place, out), "--workers", "2")
     poll(lambda: len(list(out.glob("part-*"))) >= 2)
@@ -144,8 +144,8 @@ def test_a_worker_that_is_killed_is_replaced(cluster, place, wanted, tmp_path):
     assert contents(out) == wanted
 
 
-def test_what_ends_the_reading_leaves_what_was_read(cluster, place, tmp_path):
-    """The error is the sentence of the other engine, and the rows before it are explained."""
+def test_rows_before_a_read_error_are_explained(cluster, place, tmp_path):
+    """The error is the same sentence as with threads, and the rows read before it are explained."""
     table = tmp_path / "table"
     table.mkdir()
     text = (place / "rows.csv").read_bytes()
@@ -160,7 +160,7 @@ def test_what_ends_the_reading_leaves_what_was_read(cluster, place, tmp_path):
 
 
 def test_a_command_that_is_killed_is_finished_by_the_next(place, wanted, tmp_path):
-    """SIGKILL of the driver takes its cluster with it; the next run makes the rest."""
+    """SIGKILL of the driver also ends its cluster; the next run writes the remaining parts."""
     out = tmp_path / "out"
     process = start("local", words(place, out), "--workers", "1")
     try:
@@ -177,7 +177,7 @@ def test_a_command_that_is_killed_is_finished_by_the_next(place, wanted, tmp_pat
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process exists, and is no zombie."""
+    """Whether a process exists and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:

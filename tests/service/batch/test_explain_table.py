@@ -1,4 +1,4 @@
-"""`kanscope explain MODEL TABLE -o OUT`: every window, once, whatever happens on the way."""
+"""`kanscope explain MODEL TABLE -o OUT` explains every window exactly once, also after interruptions."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def make_rows(model: LoadedModel = MODEL, n: int = N_ROWS, seed: int = 3) -> pl.DataFrame:
-    """A series that the model could be asked about, with hours as times."""
+    """A series within the model's range, with hourly time stamps."""
     walk = np.random.default_rng(seed).normal(size=(n, len(model.config.features)))
     for row in range(1, n):
         walk[row] = 0.8 * walk[row - 1] + 0.6 * walk[row]
@@ -58,7 +58,7 @@ def make_rows(model: LoadedModel = MODEL, n: int = N_ROWS, seed: int = 3) -> pl.
 
 
 def make_windows(rows: pl.DataFrame) -> pl.DataFrame:
-    """The same series as windows, one a row."""
+    """The same series as windows, one per row."""
     values = rows.select(NAMES).to_numpy()
     windows = take_windows(values, np.arange(LOOKBACK - 1, len(rows)), LOOKBACK)
     columns = {name: windows[:, :, number].tolist() for number, name in enumerate(NAMES)}
@@ -66,7 +66,7 @@ def make_windows(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def expected(rows: pl.DataFrame, model: LoadedModel = MODEL, output: int = 0) -> pl.DataFrame:
-    """What explaining every window of a series gives."""
+    """The expected result for every window of a series."""
     names, lookback = list(model.config.feature_names), model.config.lookback
     ends = np.arange(lookback - 1, len(rows))
     windows = take_windows(rows.select(names).to_numpy(), ends, lookback)
@@ -98,7 +98,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_every_window_of_a_series_is_explained(run, file, tmp_path):
-    """Each window has its ledger and the time of its last row; all adds up to within the residual."""
+    """Each window has its ledger and the time of its last row; contributions sum to the change within the residual."""
     rows = make_rows()
     rows.write_csv(tmp_path / "rows.csv")
     out = tmp_path / "out"
@@ -112,7 +112,7 @@ def test_every_window_of_a_series_is_explained(run, file, tmp_path):
 
 
 def test_the_numbers_are_those_of_the_service(service, run, tmp_path):
-    """A table gets what :explain answers for the same windows, to 1e-6 deviations of the output."""
+    """The table has the numbers of :explain for the same windows, to 1e-6 standard deviations of the output."""
     model = service.models["nyc-weather"]
     rows = make_rows(model, 30)
     rows.write_parquet(tmp_path / "rows.parquet")
@@ -131,7 +131,7 @@ def test_the_numbers_are_those_of_the_service(service, run, tmp_path):
 
 
 def test_effects_are_columns_beside_contributions(run, file, tmp_path):
-    """With --effects each feature has `removed_` and `alone_`, as the library has them; the rest stays as it is."""
+    """--effects adds columns `removed_` and `alone_` per feature, with the library's values, and changes no other."""
     rows = make_rows(n=30)
     rows.write_parquet(tmp_path / "rows.parquet")
     run("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time", "--effects")
@@ -149,7 +149,7 @@ def test_effects_are_columns_beside_contributions(run, file, tmp_path):
 
 @pytest.mark.parametrize("nested", [pl.List(pl.Float64), pl.Array(pl.Float64, LOOKBACK), pl.List(pl.String)])
 def test_a_row_may_hold_a_window(run, file, tmp_path, nested):
-    """Lists of values, one a feature, give what the series that they were cut from gives."""
+    """A row with one list of values per feature gives the same result as the series it was cut from."""
     rows = make_rows()
     make_windows(rows).cast(dict.fromkeys(NAMES, nested)).write_parquet(tmp_path / "windows.parquet")
     code, _, _ = run(
@@ -162,12 +162,12 @@ def test_a_row_may_hold_a_window(run, file, tmp_path, nested):
 
 
 def test_others_read_the_folder_as_one_table(run, file, tmp_path):
-    """Several parts are one table for pandas, and each says what made it, with units."""
+    """pandas reads all parts as one table, and each part records the model, the versions and the units."""
     make_rows().write_csv(tmp_path / "rows.csv")
     out = tmp_path / "out"
     run("explain", file, tmp_path / "rows.csv", "-o", out, "--part-windows", 20, "--output-name", "y+1")
     assert len(list(out.glob("part-*.parquet"))) == 5
-    count = "import sys, pandas; print(len(pandas.read_parquet(sys.argv[1])))"  # elsewhere, as pandas keeps 100 MB
+    count = "import sys, pandas; print(len(pandas.read_parquet(sys.argv[1])))"  # pandas takes 100 MB
     found = subprocess.run([sys.executable, "-c", count, out], capture_output=True, text=True, check=True).stdout
     assert int(found) == len(result(out)) == N_ROWS - LOOKBACK + 1
     about = json.loads(pl.read_parquet_metadata(out / "part-00003.parquet")["kanscope"])
@@ -180,7 +180,7 @@ def test_others_read_the_folder_as_one_table(run, file, tmp_path):
 
 
 def write_files(rows: pl.DataFrame, folder: Path, cuts: list[int], kind: str, row_group: int) -> Path:
-    """The series in several files."""
+    """The series, split into several files."""
     folder.mkdir()
     for number, (first, last) in enumerate(zip([0, *cuts], [*cuts, len(rows)], strict=True)):
         piece, path = rows[first:last], folder / f"{number:03d}{kind}"
@@ -195,7 +195,7 @@ def write_files(rows: pl.DataFrame, folder: Path, cuts: list[int], kind: str, ro
 @settings(max_examples=examples(10))
 @given(data=st.data())
 def test_files_chunks_and_interruptions_change_nothing(data):
-    """However a series is cut into files and chunks, and wherever a run ends, the whole is the same."""
+    """The result does not depend on how the series is split into files and chunks, or on where a run is interrupted."""
     rows = make_rows()
     with tempfile.TemporaryDirectory() as place:
         cuts = sorted(data.draw(st.sets(st.integers(1, N_ROWS - 1), max_size=3), label="cuts"))
@@ -214,7 +214,7 @@ def test_files_chunks_and_interruptions_change_nothing(data):
 
 
 def test_bad_rows_are_listed_and_their_windows_left_out(run, file, tmp_path):
-    """A cell that is no finite number costs the windows that contain it, no other."""
+    """A cell that is not a finite number excludes exactly the windows that contain it."""
     rows = make_rows().cast(dict.fromkeys(NAMES, pl.String))
     wrong = {10: ("f1", "x y"), 11: ("f0", None), 40: ("f3", "nan"), 60: ("f2", "-inf")}
     for row, (name, cell) in wrong.items():
@@ -240,7 +240,7 @@ def test_bad_rows_are_listed_and_their_windows_left_out(run, file, tmp_path):
 
 
 def test_bad_windows_are_listed(run, file, tmp_path):
-    """Of windows in lists, one of another length, or with a bad value in it, is left out alone."""
+    """In tables of lists, only windows of the wrong length or with a bad value are excluded."""
     windows = make_windows(make_rows())
     columns = windows.to_dict(as_series=False)
     columns["f1"][3] = columns["f1"][3][:-1]
@@ -259,7 +259,7 @@ def test_bad_windows_are_listed(run, file, tmp_path):
 
 
 def test_a_window_without_a_finite_forecast_is_listed(run, tmp_path):
-    """Numbers that only the model cannot bear cost their windows, though they are finite."""
+    """Windows with finite values whose forecast overflows are listed as rejected."""
     model = make_model("lstm", dtype="float32")
     save_checkpoint(model, tmp_path / "model.safetensors")
     rows = make_rows(model).with_columns(f2=pl.when(pl.int_range(N_ROWS) == 50).then(1e300).otherwise("f2"))
@@ -274,7 +274,7 @@ def test_a_window_without_a_finite_forecast_is_listed(run, tmp_path):
 
 
 def test_no_window_crosses_a_segment(run, file, tmp_path):
-    """Windows end where training would let them end, also where a file or a chunk begins."""
+    """Windows end at segment boundaries as in training, also where a file or a chunk begins."""
     segment = np.repeat([7, 8, 9], [33, 20, N_ROWS - 53])
     rows = make_rows().with_columns(segment=pl.Series(segment))
     table = write_files(rows, tmp_path / "table", [40], ".parquet", 10)
@@ -285,7 +285,7 @@ def test_no_window_crosses_a_segment(run, file, tmp_path):
 
 
 def test_a_head_alone_has_windows_of_one_row(run, tmp_path):
-    """At lookback 1 every row is a window."""
+    """With lookback 1 every row is a window."""
     model = make_model("head", with_targets=False)
     save_checkpoint(model, tmp_path / "model.safetensors")
     rows = make_rows(model)
@@ -297,8 +297,8 @@ def test_a_head_alone_has_windows_of_one_row(run, tmp_path):
     assert_frame_equal(result(tmp_path / "out"), expected(rows, model), abs_tol=1e-9)
 
 
-def test_a_csv_may_be_written_in_any_way(run, file, tmp_path):
-    """A byte order mark, CRLF, quotes with line breaks inside, and no last line break."""
+def test_a_csv_may_be_in_any_dialect(run, file, tmp_path):
+    """A byte order mark, CRLF, quoted line breaks and a missing last line break are accepted."""
     rows = make_rows().with_columns(note=pl.lit('two\nlines, "quoted"'))
     text = b"\xef\xbb\xbf" + rows.write_csv(line_terminator="\r\n").encode().rstrip()
     (tmp_path / "rows.csv").write_bytes(text)
@@ -330,7 +330,7 @@ REFUSALS: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("case", REFUSALS)
 def test_a_folder_of_another_run_is_refused(run, file, tmp_path, case):
-    """Where the checkpoint or the rows are others, one sentence says so, and no file changes."""
+    """With another checkpoint or other rows the run is refused in one sentence, and no file changes."""
     change, reason = REFUSALS[case]
     (tmp_path / "model.safetensors").write_bytes(file.read_bytes())
     make_rows().write_csv(tmp_path / "rows.csv")
@@ -344,7 +344,7 @@ def test_a_folder_of_another_run_is_refused(run, file, tmp_path, case):
 
 
 def test_other_options_are_refused(run, file, tmp_path):
-    """A run that would make other numbers does not go on in the folder."""
+    """A run whose options would change the numbers does not resume in the folder."""
     make_rows().write_csv(tmp_path / "rows.csv")
     command = ("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out")
     run(*command)
@@ -353,7 +353,7 @@ def test_other_options_are_refused(run, file, tmp_path):
 
 
 def test_a_finished_table_is_left_as_it_is(run, file, tmp_path):
-    """Once more, and nothing is computed or written anew, and the same is said."""
+    """A second run computes and writes nothing, and prints the same summary."""
     make_rows().write_csv(tmp_path / "rows.csv")
     command = ("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", "--json")
     _, first, _ = run(*command)
@@ -380,7 +380,7 @@ def change_a_value(part: Path) -> None:
 
 @pytest.mark.parametrize("damage", [truncate, flip_a_bit, change_a_value])
 def test_a_damaged_part_is_named_and_made_again(run, file, tmp_path, damage):
-    """A part that is not as it was written stops the run; once it is deleted, the table becomes whole."""
+    """A damaged part stops the run; after it is deleted, a run completes the table."""
     make_rows().write_csv(tmp_path / "rows.csv")
     out = tmp_path / "out"
     command = ("explain", file, tmp_path / "rows.csv", "-o", out, "--part-windows", 20)
@@ -395,7 +395,7 @@ def test_a_damaged_part_is_named_and_made_again(run, file, tmp_path, damage):
 
 
 def test_an_unreadable_file_among_good_ones_is_named(run, file, tmp_path):
-    """What comes before it is explained and kept; once it is mended, the rest follows."""
+    """Windows before the unreadable file are explained and kept; once the file is repaired, a run adds the rest."""
     rows = make_rows()
     table = write_files(rows, tmp_path / "table", [30, 60], ".csv.gz", 1)
     good = (table / "001.csv.gz").read_bytes()
@@ -413,7 +413,7 @@ def test_an_unreadable_file_among_good_ones_is_named(run, file, tmp_path):
 
 
 def test_a_file_that_cannot_be_opened_is_named_before_anything_is_done(run, file, tmp_path):
-    """The beginning of each file is looked at before the first window."""
+    """The beginning of each file is read before the first window is explained."""
     table = write_files(make_rows(), tmp_path / "table", [30], ".parquet", 1)
     (table / "001.parquet").write_bytes(b"PAR1 no more")
     code, _, error = run("explain", file, table, "-o", tmp_path / "out")
@@ -459,14 +459,14 @@ def write_parquet(place: Path, frame: pl.DataFrame) -> Path:
 
 @pytest.mark.parametrize("case", MISTAKES)
 def test_a_table_that_cannot_be_explained_is_refused(run, file, tmp_path, case):
-    """One sentence names the place."""
+    """The error is one sentence that names the place."""
     make, reason = MISTAKES[case]
     code, _, error = run("explain", file, make(tmp_path), "-o", tmp_path / "out")
     assert code == 2 and reason in error
 
 
 def test_rows_and_windows_are_not_mixed(run, file, tmp_path):
-    """A folder holds one or the other."""
+    """The files of a table all have rows of a series, or all have windows."""
     table = tmp_path / "table"
     table.mkdir()
     make_rows().write_parquet(table / "a.parquet")
@@ -483,7 +483,7 @@ def test_rows_and_windows_are_not_mixed(run, file, tmp_path):
     ],
 )
 def test_times_are_of_one_type(run, file, tmp_path, other, reason):
-    """What would not be one column of the result is refused before anything is done."""
+    """Time columns of different types are refused before anything is computed."""
     (tmp_path / "table").mkdir()
     make_rows().write_parquet(tmp_path / "table" / "a.parquet")
     make_rows().with_columns(time=other).write_parquet(tmp_path / "table" / "b.parquet")
@@ -492,7 +492,7 @@ def test_times_are_of_one_type(run, file, tmp_path, other, reason):
 
 
 def test_times_keep_their_type(run, file, tmp_path):
-    """A time stamp of parquet is one in the result."""
+    """A parquet time stamp stays a time stamp in the result."""
     rows = make_rows().with_columns(pl.col("time").str.to_datetime())
     rows.write_parquet(tmp_path / "rows.parquet")
     run("explain", file, tmp_path / "rows.parquet", "-o", tmp_path / "out", "--time-column", "time")
@@ -500,7 +500,7 @@ def test_times_keep_their_type(run, file, tmp_path):
 
 
 def test_rows_must_run_from_oldest_to_newest(run, file, tmp_path):
-    """As for training, also from one file to the next."""
+    """Times must ascend, as in training, also from one file to the next."""
     rows = make_rows()
     table = write_files(rows[[*range(40, 60), *range(40)]], tmp_path / "table", [20], ".csv", 1)
     code, _, error = run("explain", file, table, "-o", tmp_path / "out", "--time-column", "time")
@@ -528,8 +528,8 @@ def test_options_that_do_not_go_together_are_refused(run, file, options, reason)
     assert code == 2 and reason in error
 
 
-def test_without_ray_its_engine_says_what_to_install(run, file, tmp_path, monkeypatch):
-    """Where the extra is absent, one sentence says how to get it."""
+def test_without_ray_the_error_says_what_to_install(run, file, tmp_path, monkeypatch):
+    """Without the extra, the error says in one sentence how to install Ray."""
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "service.batch.cluster", raising=False)
     make_rows().write_csv(tmp_path / "rows.csv")
@@ -538,13 +538,13 @@ def test_without_ray_its_engine_says_what_to_install(run, file, tmp_path, monkey
 
 
 def explaining(log: Path, file: Path, table: Path, out: Path) -> Command:
-    """The command in a process of its own."""
+    """The command in its own process."""
     return start(log, "explain", file, table, "-o", out, "--part-windows", 100, "--workers", 2)
 
 
 @contextmanager
 def running(log: Path, file: Path, table: Path, out: Path) -> Iterator[Command]:
-    """The command once it has written some parts."""
+    """The running command, once it has written some parts."""
     process = explaining(log, file, table, out)
     try:
         poll(lambda: len(list(out.glob("part-*"))) >= 2 or process.poll() is not None)
@@ -557,13 +557,13 @@ def running(log: Path, file: Path, table: Path, out: Path) -> Iterator[Command]:
 
 @pytest.fixture
 def long_table(tmp_path: Path) -> Path:
-    """A table of which there is more to do once some parts are written."""
+    """A table long enough that work remains after the first parts are written."""
     make_rows(n=3000).write_parquet(tmp_path / "rows.parquet")
     return tmp_path / "rows.parquet"
 
 
 def test_a_run_that_is_killed_is_finished_by_the_next(file, long_table, tmp_path):
-    """SIGKILL in the middle loses nothing: the table is that of a run that was never killed."""
+    """After SIGKILL, the next run completes the table, which equals that of an uninterrupted run."""
     log = tmp_path / "log"
     with running(log, file, long_table, tmp_path / "out") as process:
         process.kill()
@@ -575,8 +575,8 @@ def test_a_run_that_is_killed_is_finished_by_the_next(file, long_table, tmp_path
     assert len(result(tmp_path / "out")) == 3000 - LOOKBACK + 1
 
 
-def test_ctrl_c_says_how_to_go_on(file, long_table, tmp_path):
-    """SIGINT ends with a line and exit code 130, without a traceback, and what is written is whole."""
+def test_ctrl_c_says_how_to_resume(file, long_table, tmp_path):
+    """SIGINT prints one line without a traceback and exits with 130; parts already written are complete."""
     log = tmp_path / "log"
     with running(log, file, long_table, tmp_path / "out") as process:
         process.send_signal(signal.SIGINT)
@@ -601,7 +601,7 @@ def small_disk(path: Path) -> Iterator[Path]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a file system")
 def test_a_full_disk_is_named_and_nothing_is_lost(run, file, tmp_path):
-    """The run stops with one sentence; with more room the same command finishes."""
+    """A full disk stops the run with one sentence; with more space the same command completes the table."""
     rows = make_rows(n=3000)
     rows.write_parquet(tmp_path / "rows.parquet")
     with small_disk(tmp_path / "disk") as disk:

@@ -16,7 +16,7 @@ EVERYTHING = Columns(targets=("y",), split="split", segment="segment", time="tim
 
 
 def read_training_table(path, columns):
-    """A file as the command line trains on it."""
+    """Reads a file as `kanscope train` does."""
     return make_table(read_training_frame(path, columns), columns)
 
 
@@ -26,7 +26,7 @@ def write(path, text):
 
 
 def test_a_csv_becomes_arrays(tmp_path):
-    """Columns of numbers that have no other purpose are the features; words are left out."""
+    """Numeric columns without another purpose are the features; text columns are ignored."""
     table = read_training_table(write(tmp_path / "t.csv", CSV), EVERYTHING)
     assert table.feature_names == ("a", "b")
     assert table.features.tolist() == [[1.5, 2.0], [-1000.0, 4.0]] and table.targets.tolist() == [[3.0], [5.0]]
@@ -34,8 +34,8 @@ def test_a_csv_becomes_arrays(tmp_path):
     assert table.times == ("2026-01-01", "2026-01-02") and table.units == {"a": "m"}
 
 
-def test_features_come_in_the_order_asked_for(tmp_path):
-    """Named features are taken in their own order, and no others."""
+def test_features_have_the_given_order(tmp_path):
+    """Only the named features are read, in the given order."""
     path = write(tmp_path / "t.csv", CSV)
     table = read_training_table(path, Columns(targets=("y",), features=("b", "a")))
     assert table.feature_names == ("b", "a") and table.features[0].tolist() == [2.0, 1.5]
@@ -54,8 +54,8 @@ def test_compressed_csv_and_parquet_hold_the_same(tmp_path):
 
 
 @given(st.lists(st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.integers(-9, 9)), min_size=1))
-def test_every_number_comes_back_exactly(tmp_path_factory, rows):
-    """Whatever float64 prints is read as the same float64."""
+def test_every_number_is_read_exactly(tmp_path_factory, rows):
+    """A float64 written as text is read back exactly."""
     text = "a,y\n" + "".join(f"{a!r},{y}\n" for a, y in rows)
     path = write(tmp_path_factory.mktemp("tables") / "t.csv", text)
     table = read_training_table(path, Columns(targets=("y",)))
@@ -70,8 +70,8 @@ def test_every_number_comes_back_exactly(tmp_path_factory, rows):
         ("1.5.2", "row 3, column a must be a finite number, but is '1.5.2'"),
     ],
 )
-def test_a_cell_that_is_no_number_is_named_as_a_spreadsheet_shows_it(tmp_path, cell, message):
-    """The header is row 1, so the second row of data is row 3; the column is not dropped in silence."""
+def test_a_non_numeric_cell_is_named_by_its_spreadsheet_row(tmp_path, cell, message):
+    """Rows are counted with the header as row 1; the column is not silently dropped."""
     path = write(tmp_path / "t.csv", CSV.replace("-1e3", cell))
     with pytest.raises(DataError, match=message) as caught:
         read_training_table(path, EVERYTHING)
@@ -79,7 +79,7 @@ def test_a_cell_that_is_no_number_is_named_as_a_spreadsheet_shows_it(tmp_path, c
 
 
 def test_all_bad_cells_are_counted(tmp_path):
-    """The message names the first bad cell and says how many there are."""
+    """The error names the first bad cell and the number of bad cells."""
     path = write(tmp_path / "t.csv", "a,b,y\nx,1,\n2,z,1\n")
     with pytest.raises(DataError, match=r"^row 2, column a must be .* but is 'x' \(2 such cells in all\)$"):
         read_training_table(path, Columns(targets=("y",), features=("a", "b")))
@@ -87,21 +87,21 @@ def test_all_bad_cells_are_counted(tmp_path):
 
 @pytest.mark.parametrize("cell", ["", " ", "NaN", "nan", "NA", "null", "None"])
 def test_a_cell_without_a_value_is_missing(tmp_path, cell):
-    """Empty cells and the usual words for nothing are NaN, in features and targets, and no reason to refuse a table."""
+    """Empty cells and the usual names for missing values are NaN in features and targets, and are not an error."""
     table = read_training_table(write(tmp_path / "t.csv", f"a,b,y\n1,2,{cell}\n{cell},2,3\n"), Columns(targets=("y",)))
     np.testing.assert_array_equal(table.features, [[1, 2], [np.nan, 2]])
     np.testing.assert_array_equal(table.targets, [[np.nan], [3]])
 
 
-def test_a_column_without_any_value_is_no_feature(tmp_path):
-    """Neither empty cells alone nor the words for nothing make a column of numbers; named as a feature it is read."""
+def test_an_empty_column_is_not_a_feature(tmp_path):
+    """A column of missing values alone is not numeric, but is read if named as a feature."""
     path = write(tmp_path / "t.csv", "a,b,c,y\n1,,NaN,1\n2,,NaN,2\n")
     assert read_training_table(path, Columns(targets=("y",))).feature_names == ("a",)
     assert np.isnan(read_training_table(path, Columns(targets=("y",), features=("a", "c"))).features[:, 1]).all()
 
 
 def test_nulls_and_nans_of_a_parquet_file_are_missing(tmp_path):
-    """Both kinds of nothing that a typed column has."""
+    """Both nulls and NaN of a numeric parquet column are NaN."""
     pl.DataFrame({"a": [1.0, None, float("nan")], "y": [None, 1, 2]}).write_parquet(tmp_path / "t.parquet")
     table = read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
     np.testing.assert_array_equal(table.features, [[1], [np.nan], [np.nan]])
@@ -116,7 +116,7 @@ def test_rows_of_a_parquet_file_count_from_one(tmp_path):
 
 
 def test_the_target_is_a_feature_where_its_past_is_known(tmp_path):
-    """With `ahead` its column is read too; shifted before it would hold the answer, and is not."""
+    """With `ahead` the target's column is a feature; a column shifted beforehand is not, since it has the answer."""
     path = write(tmp_path / "t.csv", "a,y\n1,2\n3,4\n")
     assert read_training_table(path, Columns(targets=("y",), ahead=1)).feature_names == ("a", "y")
     assert read_training_table(path, Columns(targets=("y",))).feature_names == ("a",)
@@ -133,7 +133,7 @@ def test_the_target_is_a_feature_where_its_past_is_known(tmp_path):
     ],
 )
 def test_a_column_that_does_not_exist_is_named_with_those_that_do(tmp_path, columns):
-    """Every kind of column is looked up by name, and the error lists the table's columns."""
+    """For every kind of column the error lists the columns that the table has."""
     with pytest.raises(UnknownNameError, match="no column 'q', but has time, segment, split, a, b, station, y"):
         read_training_table(write(tmp_path / "t.csv", CSV), columns)
 
@@ -149,14 +149,14 @@ def test_a_column_that_does_not_exist_is_named_with_those_that_do(tmp_path, colu
     ],
 )
 def test_bad_labels_and_times_are_named(tmp_path, column, change, message):
-    """A split, segment or time stamp that cannot be used is refused by row and column."""
+    """An invalid split, segment or time stamp is refused with its row and column."""
     path = write(tmp_path / "t.csv", CSV.replace(*change))
     with pytest.raises(DataError, match=message):
         read_training_table(path, Columns(targets=("y",), **{column: column}))
 
 
 def test_times_may_start_again_in_another_segment(tmp_path):
-    """Two stations below each other are two segments, each in the order of time."""
+    """Times must ascend within each segment only."""
     path = write(tmp_path / "t.csv", "time,segment,a,y\n9,1,1,1\n10,1,1,1\n9,2,1,1\n10,2,1,1\n")
     assert read_training_table(path, Columns(targets=("y",), segment="segment", time="time")).n_rows == 4
     with pytest.raises(DataError, match="row 4, column time is earlier"):
@@ -178,8 +178,8 @@ def test_times_may_start_again_in_another_segment(tmp_path):
         ("t.xlsx", b"PK", r"^t\.xlsx must end in \.csv, \.csv\.gz or \.parquet$"),
     ],
 )
-def test_a_file_that_is_no_table_is_refused_in_one_sentence(tmp_path, name, content, message):
-    """Empty, damaged, foreign and ambiguous files each give one line that names the file."""
+def test_an_invalid_file_is_refused_in_one_sentence(tmp_path, name, content, message):
+    """Empty, damaged, foreign and ambiguous files raise a one-line error that names the file."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
@@ -188,15 +188,15 @@ def test_a_file_that_is_no_table_is_refused_in_one_sentence(tmp_path, name, cont
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
-    """Neither a path without a file nor a folder ends in a traceback of the reader."""
+    """A missing file and a folder raise an error that names the path."""
     (tmp_path / "folder.csv").mkdir()
     for name in ("none.csv", "none.parquet", "folder.csv"):
         with pytest.raises(DataError, match=f"^cannot read {name}: "):
             read_training_table(tmp_path / name, Columns(targets=("y",)))
 
 
-def test_a_parquet_column_of_lists_is_no_column_of_numbers(tmp_path):
-    """Nested columns are left out, and refused by name where one is asked for."""
+def test_a_parquet_column_of_lists_is_not_numeric(tmp_path):
+    """Nested columns are ignored, and refused if named as a feature."""
     pl.DataFrame({"a": [1.0], "l": [[1, 2]], "y": [1]}).write_parquet(tmp_path / "t.parquet")
     assert read_training_table(tmp_path / "t.parquet", Columns(targets=("y",))).feature_names == ("a",)
     with pytest.raises(DataError, match="row 1, column l must be a finite number"):

@@ -41,7 +41,7 @@ def table(tmp_path):
 
 
 def test_a_table_becomes_a_checkpoint(tmp_path, table, run):
-    """Training writes a model with the wanted shape, units, metrics and reference windows, and says where it is."""
+    """Training writes a model of the wanted shape with units, metrics and reference windows, and prints its path."""
     file = tmp_path / "m.safetensors"
     code, out, _ = run("train", table, *TRAIN, *QUICK, "--unit", "a=°C", "--unit", "y=K", "--seed", "3", "-o", file)
     assert code == 0
@@ -56,7 +56,7 @@ def test_a_table_becomes_a_checkpoint(tmp_path, table, run):
 
 
 def test_the_program_runs_from_end_to_end(tmp_path, table):
-    """As processes of their own, it trains, inspects what it wrote, and repeats itself to the last digit."""
+    """Separate processes train and inspect a model; training again gives the same numbers to the last digit."""
 
     def kanscope(*arguments, by=Fork):
         log = tmp_path / "log"
@@ -70,8 +70,8 @@ def test_the_program_runs_from_end_to_end(tmp_path, table):
     assert document["metrics"] == load_checkpoint(second).metrics
 
 
-def test_the_bundled_model_is_what_its_readme_says(tmp_path, run):
-    """Its own command makes such a model again; it is small, sparse, better than ridge, and documented rightly."""
+def test_the_bundled_model_is_that_of_its_readme(tmp_path, run):
+    """The command in its README reproduces the model, which is small, sparse and more accurate than ridge."""
     readme = (BUNDLED / "README.md").read_text()
     command = re.search(r"```sh\nkanscope (.*?)```", readme, re.DOTALL)[1].replace("\\\n", " ")
     file = tmp_path / "again.safetensors"
@@ -94,18 +94,18 @@ def test_the_bundled_model_is_what_its_readme_says(tmp_path, run):
 
 
 def test_inspect_prints_tables(tmp_path, run):
-    """Architecture, features, metrics and the strongest edges are printed, the edges counted."""
+    """Architecture, features, metrics and the strongest edges are printed, with the number of edges."""
     model = make_model("front", num_layers=2, bidirectional=True, product=True, n_reference=40)
     save_checkpoint(model, tmp_path / "m.safetensors")
     code, out, _ = run("inspect", tmp_path / "m.safetensors", "--edges", "4")
     assert code == 0
     for text in ("width [4, [3, 2], 5]", "5 units, 2 layers, bidirectional", "f3", "hPa", "test_r2", "4 of 142 edges"):
         assert text in out
-    assert sum(line.startswith(("│ head", "│ front")) for line in out.splitlines()) == 4 + 2  # and two of architecture
+    assert sum(line.startswith(("│ head", "│ front")) for line in out.splitlines()) == 4 + 2  # and two rows
 
 
 def test_inspect_gives_json_with_every_edge(tmp_path, run):
-    """The JSON parses, and lists all edges by contribution with pykan's scores and whether pruning keeps them."""
+    """The JSON lists all edges by contribution, with pykan's scores and whether pruning keeps them."""
     model = make_model("lstm", targets=("y", "z"))
     sha256 = save_checkpoint(model, tmp_path / "m.safetensors")
     code, out, _ = run("inspect", tmp_path / "m.safetensors", "--json", "--output-name", "z+1")
@@ -121,8 +121,8 @@ def test_inspect_gives_json_with_every_edge(tmp_path, run):
     assert {"stage", "layer", "i", "j", "source", "target", "backward", "forward_n", "forward_u"} <= set(edges[0])
 
 
-def test_inspect_bears_few_reference_windows(tmp_path, run):
-    """With too few windows for pykan's scores the edges still have contributions."""
+def test_inspect_works_with_few_reference_windows(tmp_path, run):
+    """With fewer reference windows than pykan's scores need, edges still have contributions."""
     save_checkpoint(make_model(n_reference=20), tmp_path / "m.safetensors")
     code, out, _ = run("inspect", tmp_path / "m.safetensors", "--json")
     edges = json.loads(out)["topology"]["edges"]
@@ -134,7 +134,7 @@ def test_inspect_bears_few_reference_windows(tmp_path, run):
 
 @pytest.fixture
 def saved(tmp_path):
-    """Writes a model, and gives its file."""
+    """Writes a model and returns its path."""
 
     def write(model, name="m"):
         save_checkpoint(model, tmp_path / f"{name}.safetensors")
@@ -144,7 +144,7 @@ def saved(tmp_path):
 
 
 def test_inspect_prints_the_report(run, saved):
-    """As Markdown it is the report of the model, word for word; as JSON the findings carry their evidence."""
+    """Markdown output equals the report of the model; JSON output has the findings with their evidence."""
     file = saved(make_model("head", targets=("y", "z")))
     model = load_checkpoint(file)
     importance = measure_importance(model, 1)
@@ -159,7 +159,7 @@ def test_inspect_prints_the_report(run, saved):
 
 
 def test_pruning_writes_a_smaller_model_that_serves(tmp_path, run, serve, saved):
-    """Edges and nodes are counted before and after, R2 and errors are the file's, and a server forecasts with it."""
+    """Edges and nodes are counted before and after, R2 and errors match the file, and a server loads the result."""
     file, smaller = saved(make_model("lstm", 1, product=True)), tmp_path / "smaller.safetensors"
     code, out, _ = run("prune", file, "--fidelity", "0.4", "-o", smaller)
     before, after = load_checkpoint(file), load_checkpoint(smaller)
@@ -182,7 +182,7 @@ def test_pruning_writes_a_smaller_model_that_serves(tmp_path, run, serve, saved)
 
 
 def test_pruning_keeps_every_output_or_the_named_ones(tmp_path, run, saved):
-    """By default all outputs keep the fidelity; with a name only that one does, with fewer edges."""
+    """By default every output keeps the fidelity; with a named output only that one does, with fewer edges."""
     file = saved(make_model("head", 3, targets=("a", "b")))
     counts = []
     for number, options in enumerate(([], ["--output-name", "b+1"])):
@@ -197,7 +197,7 @@ def test_pruning_keeps_every_output_or_the_named_ones(tmp_path, run, saved):
 
 
 def test_pruning_by_thresholds(tmp_path, run, saved):
-    """A threshold alone brings pykan's defaults for the others, and leaves just what exceeds them."""
+    """One threshold implies pykan's defaults for the others; only edges above them are kept."""
     file, smaller = saved(make_model("head", 3)), tmp_path / "smaller.safetensors"
     assert run("prune", file, "--edge-threshold", "0.2", "--fill", "zero", "-o", smaller)[0] == 0
     document = json.loads(run("inspect", file, "--json")[1])
@@ -205,8 +205,8 @@ def test_pruning_by_thresholds(tmp_path, run, saved):
     assert sum(int(layer.mask.sum()) for layer in load_checkpoint(smaller).network.head) == strong
 
 
-def test_a_formula_is_as_near_as_it_says(run, saved):
-    """The Python of a trained KAN's formula has the R2 that is printed on held-out windows; on new ones 0.99 too."""
+def test_a_formula_has_the_stated_accuracy(run, saved):
+    """The Python formula of a trained KAN has the printed R2 on held-out windows, and 0.99 on new ones."""
     case = load_case("interp4")
     file, names = saved(case.model), case.model.config.feature_names
     document = json.loads(run("formula", file, "--json")[1])
@@ -227,7 +227,7 @@ def test_a_formula_is_as_near_as_it_says(run, saved):
 
 
 def test_a_formula_is_chosen_by_its_complexity(run, saved):
-    """A table of the front without it; with it one formula, as Python or as JSON."""
+    """Without a complexity the command prints the front as a table; with one, a single formula as Python or JSON."""
     file = saved(make_model("head", n_features=2, n_hidden=2))
     document = json.loads(run("formula", file, "--json")[1])
     nearest = document["formulas"][-1]
@@ -241,7 +241,7 @@ def test_a_formula_is_chosen_by_its_complexity(run, saved):
 
 
 def test_features_that_are_no_names_get_symbols(run, saved):
-    """A symbol that is not the feature's own name says what it stands for."""
+    """Symbols that differ from the feature's name are explained."""
     model = make_model("head", n_features=3)
     names = ("lambda", "wind-speed", "temp")
     features = tuple(replace(f, name=name) for f, name in zip(model.config.features, names, strict=True))
@@ -257,7 +257,7 @@ def test_features_that_are_no_names_get_symbols(run, saved):
 
 
 def test_a_window_is_explained(run, saved):
-    """Contributions are the ledger's, largest first, and with the baseline's forecast they make up the forecast."""
+    """Contributions are the ledger's, largest first; together with the baseline's forecast they sum to the forecast."""
     file = saved(make_model("lstm", targets=("y", "z")))
     model = load_checkpoint(file)
     document = json.loads(run("explain", file, "--window", "7", "--output-name", "z+1", "--json")[1])
@@ -274,8 +274,8 @@ def test_a_window_is_explained(run, saved):
     assert order == sorted(sizes, key=lambda name: -sizes[name])
 
 
-def test_effects_are_printed_beside_contributions(run, saved):
-    """With --effects a row says what the forecast loses without the feature, and what the feature does alone."""
+def test_effects_are_printed_with_contributions(run, saved):
+    """With --effects each row has the change without the feature and the change by the feature alone."""
     file = saved(make_model("lstm"))
     model = Model(load_checkpoint(file))
     effects = model.explain(model.reference.windows[7], effects=True).effects
@@ -288,13 +288,13 @@ def test_effects_are_printed_beside_contributions(run, saved):
 
 
 def test_a_window_of_a_model_without_targets(run, saved):
-    """Where neither times nor targets are known they are left out."""
+    """Unknown times and targets are omitted."""
     code, out, _ = run("explain", saved(make_model("head", with_targets=False)))
     assert code == 0 and "window 159" in out and "actual value" not in out
 
 
 def test_faithfulness_is_measured(run, saved):
-    """Every method's figures are printed and, where there is no LSTM, those of pykan's score."""
+    """The figures of every method are printed, and without an LSTM also those of pykan's score."""
     file = saved(make_model("head"))
     rows = measure_faithfulness(load_checkpoint(file), 0)
     document = json.loads(run("explain", file, "--faithfulness", "--json")[1])
@@ -304,8 +304,8 @@ def test_faithfulness_is_measured(run, saved):
     assert code == 0 and all(f"{row.insertion:.4g}" in out for row in rows) and "pykan_score" in out
 
 
-def test_where_the_ledger_loses_is_said():
-    """A figure that another method has better is named with both numbers; a missing or equal one is no loss."""
+def test_figures_where_the_ledger_is_worse_are_named():
+    """A figure in which another method is better is named with both numbers; missing and equal figures are not."""
     rows = [
         Faithfulness("ledger", deletion=0.7, insertion=0.2, infidelity=0.1),
         Faithfulness("gradient", deletion=0.8, insertion=0.2, infidelity=0.3),
@@ -319,8 +319,8 @@ def test_where_the_ledger_loses_is_said():
     assert faithfulness_table(rows[:1]).caption == "The ledger is best in every column."
 
 
-def test_training_goes_on_until_fewer_edges_matter(tmp_path, run):
-    """From the bundled model, a high penalty for two epochs leaves fewer edges that matter, and the table says so."""
+def test_fine_tuning_leaves_fewer_relevant_edges(tmp_path, run):
+    """Fine-tuning the bundled model with a high penalty leaves fewer relevant edges, which the table reports."""
     file, bundled = tmp_path / "m.safetensors", BUNDLED / "nyc-weather.safetensors"
     columns = ["--split-column", "split", "--segment-column", "segment", "--time-column", "time"]
     options = ["--lamb", "0.1", "--epochs", "2", "--update-grid"]
@@ -335,8 +335,8 @@ def test_training_goes_on_until_fewer_edges_matter(tmp_path, run):
     assert "inputs outside their grids" in out
 
 
-def test_a_radial_model_goes_on_with_default_options(tmp_path, table, run):
-    """`train --from` needs no option for a model without knots; to move knots that it doesn't have is refused."""
+def test_a_radial_model_is_fine_tuned_with_default_options(tmp_path, table, run):
+    """`train --from` works without options for a model without knots; updating its knots is refused."""
     old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
     assert run("train", table, *TRAIN, *QUICK, "-o", old)[0] == 0
     trained = load_checkpoint(old)
@@ -351,8 +351,8 @@ def test_a_radial_model_goes_on_with_default_options(tmp_path, table, run):
     assert "edges needed for R2 0.99" in out and load_checkpoint(new).config == load_checkpoint(old).config
 
 
-def test_training_goes_on_only_where_options_agree(tmp_path, table, run):
-    """What is the checkpoint's own is refused or must be the same; without epochs the model stays what it is."""
+def test_fine_tuning_needs_options_that_agree(tmp_path, table, run):
+    """Options that the checkpoint fixes must agree with it; with zero epochs the model is unchanged."""
     old, new = tmp_path / "old.safetensors", tmp_path / "new.safetensors"
     assert run("train", table, *TRAIN, *QUICK, "-o", old)[0] == 0
     other = TRAIN[2:]  # without the target
@@ -383,7 +383,7 @@ def test_training_goes_on_only_where_options_agree(tmp_path, table, run):
 
 
 def test_a_level_is_forecast_ahead_from_a_table_with_holes(tmp_path, table, run):
-    """`--ahead` names the output, makes the past a feature and persistence known; empty cells and gaps cost windows."""
+    """`--ahead` names the output, adds the target's past and persistence; empty cells and gaps exclude windows."""
     lines = table.read_text().splitlines()
     for row in (100, 101, 500):
         lines[row] = ",".join([*lines[row].split(",")[:-3], "", *lines[row].split(",")[-2:]])  # without b
@@ -410,7 +410,7 @@ def test_a_level_is_forecast_ahead_from_a_table_with_holes(tmp_path, table, run)
 
 
 def test_persistence_of_a_column_that_was_shifted_needs_a_name(tmp_path, table, run):
-    """Without one there is none, and a sentence says what to do; with the feature's name it is measured."""
+    """Without a named feature, persistence is omitted with a hint; with the name it is measured."""
     file, columns = tmp_path / "m.safetensors", ["--target", "y", "--split-column", "split"]
     code, out, _ = run("train", table, *columns, *QUICK, "--features", "a,b", "-o", file)
     assert code == 0 and "persistence_r2" not in load_checkpoint(file).metrics
@@ -420,14 +420,14 @@ def test_persistence_of_a_column_that_was_shifted_needs_a_name(tmp_path, table, 
 
 
 def test_a_head_that_mixes_its_nodes_has_no_formula(run, saved):
-    """It ends in one sentence and exit code 2."""
+    """The error is one sentence, with exit code 2."""
     norm = plain_layers([4, 1], before=(Step("layer_norm"),))
     code, _, told = run("formula", saved(make_chain(replace(make_model("head").config, head=norm))))
     assert code == 2 and "a formula needs edges that are functions of one number" in told
 
 
-def test_questions_that_cannot_be_answered(tmp_path, run, saved):
-    """Each ends in one sentence and exit code 2."""
+def test_invalid_questions_give_one_sentence(tmp_path, run, saved):
+    """The error is one sentence, with exit code 2."""
     file = saved(make_model("lstm"))
     out_file = tmp_path / "n.safetensors"
     for arguments, message in (
@@ -450,7 +450,7 @@ def test_questions_that_cannot_be_answered(tmp_path, run, saved):
 
 
 def test_the_bundled_model_is_exported(tmp_path, run):
-    """The written file predicts what the model does, from a window as the API takes it, without this library."""
+    """The ONNX file predicts what the model does, from the API's windows and without this library."""
     code, out, _ = run("export", BUNDLED / "nyc-weather.safetensors", "-o", tmp_path / "m.onnx")
     assert code == 0 and f"{tmp_path / 'm.onnx'} (" in out and "standard deviations" in out
     window = json.loads((BUNDLED.parents[1] / "tests" / "examples" / "window.json").read_text())["instances"]
@@ -481,8 +481,8 @@ def test_the_bundled_model_is_exported(tmp_path, run):
         (None, ["--update-grid"], "--update-grid needs --from"),
     ],
 )
-def test_what_cannot_be_trained_on_ends_in_one_sentence(tmp_path, table, run, change, options, message):
-    """Exit code 2, one line on stderr that names the place, nothing on stdout, no traceback, no file."""
+def test_invalid_training_data_gives_one_sentence(tmp_path, table, run, change, options, message):
+    """The error is one line on stderr that names the place, with exit code 2; no file is written."""
     if change:
         table.write_text(table.read_text().replace(*change, 1))
     file = tmp_path / "m.safetensors"
@@ -510,14 +510,14 @@ def test_what_cannot_be_trained_on_ends_in_one_sentence(tmp_path, table, run, ch
     ],
 )
 def test_an_option_that_does_not_exist_or_fit_is_named(run, arguments, message):
-    """Exit code 2, and the error shows what exists or what is expected."""
+    """Exit code 2, and the error shows the options that exist or what is expected."""
     code, out, err = run(*arguments)
     assert code == 2 and out == ""
     assert message in err and "Traceback" not in err
 
 
-def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, run):
-    """Inspecting a missing or foreign file, or an output that isn't there, gives one sentence and exit code 2."""
+def test_a_file_that_is_not_a_checkpoint_is_refused(tmp_path, run):
+    """A missing or foreign file, or an unknown output, gives one sentence and exit code 2."""
     (tmp_path / "foreign.safetensors").write_bytes(b"not a checkpoint")
     save_checkpoint(make_model(), tmp_path / "m.safetensors")
     for arguments, message in (
@@ -530,7 +530,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path, run):
 
 
 def test_a_training_that_fails_leaves_the_old_checkpoint(tmp_path, table, run):
-    """Neither bad data nor a place that can't be written to harms what is already there."""
+    """Neither bad data nor an unwritable folder changes an existing checkpoint."""
     file = tmp_path / "m.safetensors"
     save_checkpoint(make_model(), file)
     before = file.read_bytes()
@@ -540,7 +540,7 @@ def test_a_training_that_fails_leaves_the_old_checkpoint(tmp_path, table, run):
 
 
 def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, table, run, monkeypatch):
-    """A disk that refuses the finished file at the last moment gives one sentence, and the old file is still whole."""
+    """If the final rename fails, the error is one sentence and the old file is unchanged."""
     file = tmp_path / "m.safetensors"
     save_checkpoint(make_model(), file)
     before = file.read_bytes()
@@ -554,8 +554,8 @@ def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path, table, run, monke
     assert file.read_bytes() == before and sorted(p.name for p in tmp_path.iterdir()) == ["m.safetensors", "table.csv"]
 
 
-def test_serve_refuses_what_it_cannot_serve(tmp_path, run, monkeypatch):
-    """A folder that isn't there, or a variable that is no port, ends in one sentence and exit code 2."""
+def test_serve_refuses_invalid_settings(tmp_path, run, monkeypatch):
+    """A missing folder or an invalid port gives one sentence and exit code 2."""
     code, _, err = run("serve", tmp_path / "none")
     assert code == 2 and err == f"kanscope: there is no file or folder {tmp_path / 'none'}\n"
     monkeypatch.setenv("KANSCOPE_PORT", "http")
@@ -563,8 +563,8 @@ def test_serve_refuses_what_it_cannot_serve(tmp_path, run, monkeypatch):
     assert code == 2 and err.startswith("kanscope: KANSCOPE_PORT is 'http': ") and err.count("\n") == 1
 
 
-def test_options_of_serve_come_before_the_environment(tmp_path, monkeypatch):
-    """What the command line leaves out is read from KANSCOPE_ variables, then from the defaults."""
+def test_options_of_serve_take_precedence_over_the_environment(tmp_path, monkeypatch):
+    """Options that are not on the command line are read from KANSCOPE_ variables, then from the defaults."""
     monkeypatch.setenv("KANSCOPE_MODELS", str(tmp_path))
     monkeypatch.setenv("KANSCOPE_PORT", "8001")
     settings = choose_settings(port=9)

@@ -13,7 +13,7 @@ SCALER = FOLDER / "import" / "pykan_head" / "scaler.json"
 
 @pytest.fixture
 def manifest(tmp_path):
-    """Writes a manifest for the pykan head, in scaled units, with what differs."""
+    """Writes a manifest for the pykan head, in scaled units, with changes."""
     case = load_case("pykan_head", "float32")
     arrays = {"reference": case.arrays["reference"], "eval": case.arrays["eval"]}
     np.savez(tmp_path / "windows.npz", predictions=case.expected("predictions"), **arrays)
@@ -35,7 +35,7 @@ def manifest(tmp_path):
 
 
 def test_a_state_dict_becomes_a_checkpoint(tmp_path, run, manifest):
-    """The command writes a verified checkpoint with the scaler's names and units, and says so."""
+    """The command writes a verified checkpoint with the scaler's names and units, and prints the result."""
     output = tmp_path / "weather.safetensors"
     code, out, _ = run("import", WEIGHTS, "--manifest", manifest(name="weather"), "-o", output)
     assert code == 0 and "weather: wrote" in out and "verified: the largest difference from the check is" in out
@@ -62,7 +62,7 @@ def test_original_units(tmp_path, run, manifest):
 
 
 def test_a_table_of_rows(tmp_path, run, manifest):
-    """A csv is read as windows of consecutive rows, its columns by name."""
+    """A CSV file is read as windows of consecutive rows, with columns by name."""
     names = json.loads(SCALER.read_text())["feature_names"]
     rows = load_case("pykan_head").arrays["reference"][:2].reshape(48, 20)
     lines = [",".join([*reversed(names), "other"]), *(",".join([*map(str, row[::-1]), "x"]) for row in rows.tolist())]
@@ -89,7 +89,7 @@ def test_a_table_of_rows(tmp_path, run, manifest):
     ],
 )
 def test_a_failed_import_writes_nothing(tmp_path, run, manifest, changes, reason):
-    """A file that is not what its manifest says ends in one sentence and leaves no file behind."""
+    """A file that does not match its manifest gives one sentence, and no file is written."""
     file = manifest(**changes)
     before = sorted(tmp_path.iterdir())
     code, _, error = run("import", WEIGHTS, "--manifest", file, "-o", tmp_path / "m.safetensors")
@@ -98,21 +98,21 @@ def test_a_failed_import_writes_nothing(tmp_path, run, manifest, changes, reason
 
 
 def test_a_missing_folder_is_refused_before_the_work(tmp_path, run, manifest):
-    """A checkpoint that could not be written is refused before the file is read."""
+    """A checkpoint path that cannot be written is refused before the file is read."""
     output = tmp_path / "none" / "m.safetensors"
     code, _, error = run("import", tmp_path / "missing.pt", "--manifest", manifest(), "-o", output)
     assert code == 2 and f"cannot write {output}: there is no folder {output.parent}" in error
 
 
 def test_without_check(tmp_path, run, manifest):
-    """Without a check the checkpoint says that nothing was proved."""
+    """Without a check, the checkpoint records that it is not verified."""
     code, out, _ = run("import", WEIGHTS, "--manifest", manifest(check=None), "-o", tmp_path / "m.safetensors")
     assert code == 0 and "not verified" in out
     assert not load_checkpoint(tmp_path / "m.safetensors").provenance.verified
 
 
 def test_description(run):
-    """What a file says is printed with a manifest, as tables or as JSON."""
+    """The contents of a file are printed with a manifest, as tables or as JSON."""
     code, out, _ = run("import", WEIGHTS, "--describe")
     assert code == 0
     for found in ("'fc_kan': nodes [12, 5, 1], grid 5, 5, spline order 3", "20 inputs, 12 units, 1 layer", "lookback:"):
@@ -122,8 +122,8 @@ def test_description(run):
     assert document["unknown"] == [] and "readout" in " ".join(document["missing"])
 
 
-def test_both_differences_are_said(tmp_path, run, serve, manifest):
-    """JSON, `inspect` and HTTP have the absolute and the relative difference from the check."""
+def test_both_differences_are_reported(tmp_path, run, serve, manifest):
+    """JSON, `inspect` and HTTP report the absolute and the relative difference of the check."""
     file = tmp_path / "models" / "m.safetensors"
     file.parent.mkdir()
     document = json.loads(run("import", WEIGHTS, "--manifest", manifest(), "-o", file, "--json")[1])

@@ -1,4 +1,4 @@
-"""The import's README: its script, its commands and its three lines do what they say."""
+"""The script, the commands and the notebook lines of the importers' README run with the results shown there."""
 
 import re
 import shlex
@@ -19,7 +19,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 @pytest.fixture
 def trained(tmp_path, monkeypatch):
-    """The script's names after it has run in a folder, with a few training steps."""
+    """The script's variables after a run with a few training steps."""
     monkeypatch.setitem(sys.modules, "efficient_kan", glue_layers)
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -29,7 +29,7 @@ def trained(tmp_path, monkeypatch):
 
 
 def test_the_script_and_the_commands(trained, run):
-    """After the script, each command succeeds as it is written, and finds what the README says was found."""
+    """After the script, each command succeeds as written and reports what the README shows."""
     folder = re.search(r"^mkdir -p (\w+)$", README, re.MULTILINE)[1]
     Path(folder).mkdir()
     commands = re.findall(r"^kanscope (.+)$", README, re.MULTILINE)
@@ -43,7 +43,7 @@ def test_the_script_and_the_commands(trained, run):
 
 
 def test_the_three_lines(trained):
-    """The notebook's lines run after the script, and give the contribution of each feature."""
+    """The notebook's lines run after the script and give each feature's contribution."""
     lines = PYTHON[1].strip().splitlines()
     exec("\n".join(lines[:-1]), trained)
     features = eval(lines[-1], trained)
@@ -51,14 +51,14 @@ def test_the_three_lines(trained):
 
 
 def test_every_key_of_the_manifest_is_in_the_readme():
-    """The table has the keys that a manifest may have, and no other."""
+    """The table lists exactly the keys that a manifest may have."""
     section = README.partition("## The manifest")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)
     assert sorted(key for row in rows for key in re.findall(r"`(\w+)`", row)) == sorted(KEYS)
 
 
 def test_every_option_of_the_readme_exists():
-    """The README names no option that the command does not have."""
+    """The README names only options that the command has."""
     group = typer.main.get_command(app)
     command = group.get_command(typer.Context(group), "import")
     options = {option for parameter in command.params for option in parameter.opts}

@@ -1,4 +1,4 @@
-"""From pykan's file over HTTP: what the service says of an imported model is what pykan says."""
+"""An imported model served over HTTP has the results of pykan."""
 
 import json
 
@@ -33,7 +33,7 @@ def models(tmp_path_factory):
 
 @pytest.mark.parametrize("call", ["prune_node", "prune_edge", "prune"])
 def test_the_topology_at_pykans_thresholds_is_pykans(serve, models, call):
-    """At pykan's thresholds, with zero for a pruned edge, the kept edges are those of pykan's masks."""
+    """With pykan's thresholds and a fill of zero, the kept edges are those of pykan's masks."""
     case = load_case("pykan_head")
     with serve(models=models) as client:
         for pruning in (pruning for pruning in case.prunings() if pruning.call == call):
@@ -50,7 +50,7 @@ def test_the_topology_at_pykans_thresholds_is_pykans(serve, models, call):
 
 
 def test_an_edge_is_pykans_function(serve, models):
-    """A sampled edge runs through pykan's own samples of it, within its grid."""
+    """A sampled edge passes through pykan's samples within its grid."""
     case = load_case("pykan_head")
     with serve(models=models) as client:
         for number, edge in enumerate(case.document["curves"]):
@@ -63,7 +63,7 @@ def test_an_edge_is_pykans_function(serve, models):
 
 
 def test_the_scores_of_an_lstm_model_are_about_its_units(serve, models):
-    """Behind an LSTM no feature has a pykan score: its units have them, under their own ids."""
+    """Downstream of an LSTM, features have no pykan score; the LSTM's units have them."""
     with serve(models=models) as client:
         attributions = client.get("/v1/models/head/attributions").json()
         nodes = client.get("/v1/models/head/topology", params={"pruned": "false"}).json()["nodes"]
@@ -76,7 +76,7 @@ def test_the_scores_of_an_lstm_model_are_about_its_units(serve, models):
 
 @pytest.fixture(scope="module")
 def glue(tmp_path_factory):
-    """A folder with every forecaster of `golden/import/glue`, each imported by the command from windows and names."""
+    """Every forecaster of `golden/import/glue`, imported by the command from windows and names."""
     folder = tmp_path_factory.mktemp("glue")
     for name in CASES:
         case = load_glue(name)
@@ -96,7 +96,7 @@ def glue(tmp_path_factory):
 
 
 def test_every_import_is_served_and_explained(serve, glue):
-    """One command each, and the service forecasts what the module does and explains it completely."""
+    """The service predicts what the module predicts, and explanations are complete."""
     with serve(models=glue) as client:
         for name in CASES:
             case = load_glue(name)

@@ -27,7 +27,7 @@ KINDS = {"object": dict, "array": list, "string": str, "boolean": bool, "integer
 
 
 def violations(value, schema, place="answer"):
-    """How a value differs from a schema of the document; members that are not described differ, too."""
+    """How a value violates a schema of the document; members that are not described count as violations."""
     if schema is True or not schema.keys() - {"description"}:  # anything
         return []
     if "$ref" in schema:
@@ -63,7 +63,7 @@ def violations(value, schema, place="answer"):
 
 
 def resolve(node):
-    """What stands in the document, or what it refers to there."""
+    """The object in the document, with references resolved."""
     if "$ref" not in node:
         return node
     _, kind, name = node["$ref"].removeprefix("#/").split("/")
@@ -79,7 +79,7 @@ def answer_schema(operation_id):
 
 
 def ask_example(client, operation_id):
-    """Sends the example of an operation to the bundled model."""
+    """Sends an operation's example to the bundled model."""
     method, path, operation = OPERATIONS[operation_id]
     parameters = parameters_of(operation)
     values = {parameter["name"]: parameter.get("example") for parameter in parameters}
@@ -90,12 +90,12 @@ def ask_example(client, operation_id):
 
 
 def test_the_committed_document_is_that_of_the_app():
-    """openapi/openapi.json has not drifted; `python -m service.document` writes it anew."""
+    """openapi/openapi.json is up to date; `python -m service.document` rewrites it."""
     assert openapi.DOCUMENT.read_text(encoding="utf-8") == openapi.format_document()
 
 
 def test_the_check_fails_on_a_drift(tmp_path, monkeypatch, capsys):
-    """--check says by its status whether a document differs, and writing makes it equal."""
+    """--check exits with 1 if a document differs; writing makes it equal."""
     monkeypatch.setattr(openapi, "DOCUMENT", tmp_path / "openapi.json")
     monkeypatch.setattr(sys, "argv", ["openapi", "--check"])
     assert openapi.main() == 1
@@ -113,7 +113,7 @@ def test_the_command_runs_as_documented():
 
 
 def test_operation_ids_are_those_that_clients_are_generated_from():
-    """The names of generated functions are stable."""
+    """The names of generated client functions are stable."""
     on_a_model = {
         "get_model",
         "get_model_readiness",
@@ -149,7 +149,7 @@ def test_operation_ids_are_those_that_clients_are_generated_from():
 
 
 def test_each_thing_has_one_operation_in_a_document_of_moderate_length():
-    """Versions are a parameter in V1 and hidden paths in V2, so no client has two methods for one thing."""
+    """Versions are a query parameter in V1 and hidden paths in V2, so that clients get one method per operation."""
     assert not any("version" in path for path in DOCUMENT["paths"])
     for _, path, operation in OPERATIONS.values():
         names = {parameter["name"] for parameter in parameters_of(operation)}
@@ -158,13 +158,13 @@ def test_each_thing_has_one_operation_in_a_document_of_moderate_length():
 
 
 def test_every_tag_is_described():
-    """Each group of operations says what it is for."""
+    """Each tag of the operations has a description."""
     used = {tag for _, _, operation in OPERATIONS.values() for tag in operation["tags"]}
     assert {tag["name"] for tag in DOCUMENT["tags"] if tag["description"]} == used
 
 
-def test_what_every_answer_has_is_in_the_document():
-    """Every answer documents X-Request-Id, 429 and 503 document Retry-After, and answers with an ETag document 304."""
+def test_common_headers_are_in_the_document():
+    """Every response documents X-Request-Id, 429 and 503 Retry-After, and those with an ETag also 304."""
     for name, response in DOCUMENT["components"]["responses"].items():
         assert "X-Request-Id" in response["headers"], name
         assert ("Retry-After" in response["headers"]) == (name in ("TooManyRequests", "ServiceUnavailable"))
@@ -191,15 +191,15 @@ def test_what_every_answer_has_is_in_the_document():
         ({}, False),
     ],
 )
-def test_the_schema_wants_exactly_one_form_of_the_windows(name, members, valid):
-    """As the service does: instances or columns, and not both."""
+def test_the_schema_requires_exactly_one_form_of_the_windows(name, members, valid):
+    """The schema accepts `instances` or `columns` but not both, as the service does."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
     assert Draft202012Validator(schema).is_valid(members) == valid
 
 
 @pytest.mark.parametrize("operation_id", OPERATIONS)
-def test_each_operation_is_described_whole(operation_id):
-    """Each operation and parameter has a description, each answer an example, and every error the one schema."""
+def test_each_operation_is_described(operation_id):
+    """Operations and parameters have descriptions, responses have examples, and all errors share one schema."""
     _, _, operation = OPERATIONS[operation_id]
     assert operation["description"]
     assert all(parameter["description"] for parameter in parameters_of(operation))
@@ -217,8 +217,8 @@ def test_each_operation_is_described_whole(operation_id):
 
 
 @pytest.mark.parametrize("operation_id", OPERATIONS)
-def test_each_operation_says_which_scope_it_wants(operation_id):
-    """A key may be wanted by all operations but those of health; 401, 403 and 429 are described where it may."""
+def test_each_operation_has_its_scope(operation_id):
+    """All operations except health may need a key, and document 401, 403 and 429."""
     _, path, operation = OPERATIONS[operation_id]
     scope = {**dict.fromkeys(EXPLAINING, "explain"), **dict.fromkeys(OF_REPOSITORY, "admin")}.get(operation_id, "read")
     wants_key = path not in HEALTH
@@ -228,8 +228,8 @@ def test_each_operation_says_which_scope_it_wants(operation_id):
     assert ({"401", "403", "429"} <= set(operation["responses"])) == wants_key
 
 
-def test_every_schema_and_member_says_what_it_is():
-    """Schemas are described, and so is each member that is no named schema itself."""
+def test_every_schema_and_member_is_described():
+    """Every schema has a description, and so does each member that is not a named schema."""
     for name, schema in DOCUMENT["components"]["schemas"].items():
         assert "description" in schema or "enum" in schema, name
         for member, described in schema.get("properties", {}).items():
@@ -237,7 +237,7 @@ def test_every_schema_and_member_says_what_it_is():
 
 
 def test_the_rule_of_the_verdict_is_that_of_the_model_core():
-    """The description of a verdict is the docstring's, word for word."""
+    """The description of a verdict equals the docstring of the model core."""
     stated = DOCUMENT["components"]["schemas"]["FeatureAttribution"]["properties"]["verdict"]["description"]
     (rule,) = re.findall(r"verdict: (.*?)\n\s+connected:", Attribution.__doc__, re.DOTALL)
     assert stated.lower() == " ".join(rule.split()).replace("``", "`").lower()
@@ -246,7 +246,7 @@ def test_the_rule_of_the_verdict_is_that_of_the_model_core():
 @pytest.mark.smoke
 @pytest.mark.parametrize("operation_id", [name for name in OPERATIONS if name not in OF_REPOSITORY])
 def test_each_example_is_answered_in_the_described_form(service, operation_id):
-    """The example of each operation works on the bundled model, and the answer is as described."""
+    """Each example works on the bundled model, and the response matches its schema."""
     answer = ask_example(service.client, operation_id)
     assert answer.status_code == 200, answer.text
     assert violations(answer.json(), answer_schema(operation_id)) == []
@@ -254,7 +254,7 @@ def test_each_example_is_answered_in_the_described_form(service, operation_id):
 
 @pytest.mark.parametrize("operation_id", sorted(OF_REPOSITORY))
 def test_each_example_of_the_repository_is_answered_in_the_described_form(serve, operation_id):
-    """They change what is served, so each has a server of its own."""
+    """Each runs on its own server, since these operations change what is served."""
     with serve(repository_api=True) as client:
         answer = ask_example(client, operation_id)
     assert answer.status_code == 200, answer.text
@@ -264,7 +264,7 @@ def test_each_example_of_the_repository_is_answered_in_the_described_form(serve,
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
 def test_answers_of_every_shape_of_model_are_as_described(service, name):
-    """What models of each shape answer at full detail is described to the last member."""
+    """Responses at full detail match the schema for models of each shape."""
     model = service.models[name]
     output = model.config.outputs[-1]
     body = {"instances": make_windows(model, 2).tolist()}
@@ -299,5 +299,5 @@ def test_answers_of_every_shape_of_model_are_as_described(service, name):
 
 
 def test_examples_are_of_operations_that_exist():
-    """The file of examples has one entry for each operation."""
+    """The examples file has exactly one entry per operation."""
     assert set(orjson.loads(EXAMPLES.read_bytes())) == set(OPERATIONS)

@@ -1,4 +1,4 @@
-"""Replicas on Ray: what the tests that run on both engines don't ask. Each cluster is one of a process of its own."""
+"""Replicas on Ray, beyond the tests that run on both engines. Each cluster runs in its own process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def replicas(launch_on_ray, models):
-    """Two of them, with keys, that see a new checkpoint soon."""
+    """Two replicas with keys, which load a new checkpoint soon."""
     variables = {
         "KANSCOPE_KEYS": KEYS,
         "KANSCOPE_POLL_SECONDS": "0.2",
@@ -52,7 +52,7 @@ def replicas(launch_on_ray, models):
 
 
 def ask(client, path, **options):
-    """Asks on a connection of its own."""
+    """Sends a request on a new connection."""
     with httpx2.Client(base_url=client.base_url, headers=client.headers, timeout=60) as one:
         return one.request("POST" if "json" in options else "GET", path, **options)
 
@@ -65,7 +65,7 @@ def find_replica(client):
 
 
 def find_replicas(client, n):
-    """The processes of n replicas by their names, once as many answer."""
+    """The processes of n replicas by name, once n of them answer."""
     found = {}
 
     def complete():
@@ -82,7 +82,7 @@ def make_body(model, n=3):
 
 
 class Traffic:
-    """Clients that ask the same again and again, until they are told to stop; their answers in the order of arrival."""
+    """Clients that repeat a request until they are stopped; their responses in order of arrival."""
 
     def __init__(self, client, body):
         self.answers = []
@@ -106,13 +106,13 @@ class Traffic:
             thread.join()
 
     def wait_for(self, n):
-        """Until n more answers have come."""
+        """Waits for n further responses."""
         enough = len(self.answers) + n
         poll(lambda: len(self.answers) >= enough)
 
 
-def test_each_replica_says_which_it_is(replicas):
-    """Its name and its process stand on every sample, and its process in every line of the log."""
+def test_each_replica_has_its_own_labels(replicas):
+    """Every sample has the replica's name and process, and every log line its process."""
     found = find_replicas(replicas.client, 2)
     assert len(set(found.values())) == 2 and replicas.popen.pid not in found.values()
 
@@ -123,8 +123,8 @@ def test_each_replica_says_which_it_is(replicas):
     poll(lambda: processes() == set(found.values()))
 
 
-def test_keys_open_what_they_open_elsewhere(replicas):
-    """None is 401, one without the scope 403, and health needs none."""
+def test_keys_have_the_same_access(replicas):
+    """No key gives 401, a key without the scope 403, and health needs none."""
     body = {"instances": [[[0.0] * 4]]}
     with httpx2.Client(base_url=replicas.client.base_url, timeout=60) as one:
         assert one.get("/readyz").status_code == 200
@@ -135,19 +135,19 @@ def test_keys_open_what_they_open_elsewhere(replicas):
 
 
 def test_no_model_is_loaded_by_command(replicas):
-    """It would reach one of the replicas."""
+    """The command would reach only one of the replicas."""
     answer = replicas.client.post("/v2/repository/models/head/unload")
     assert (answer.status_code, "(workers, or the engine ray)" in answer.json()["error"]) == (501, True)
 
 
-def test_more_requests_than_allowed_are_told_to_come_back(replicas):
-    """If every replica is full, the next request is refused with the one error schema; health always answers."""
+def test_requests_above_the_limit_are_refused(replicas):
+    """If every replica is full, a request is refused with the common error schema; health is always answered."""
     client = replicas.client
     find_replicas(client, 2)
     held = []
 
     def are_full():
-        """Holds one more request, which a replica that is full refuses, and sees whether both are."""
+        """Sends one more request, and returns whether both replicas are full."""
         held.append(connect(client))
         key = f"Authorization: {OWNER['Authorization']}"
         held[-1].sendall(head("POST", PATH, key, TYPE, "Content-Length: 9"))
@@ -166,7 +166,7 @@ def test_more_requests_than_allowed_are_told_to_come_back(replicas):
 
 
 def test_a_checkpoint_is_replaced_without_a_failed_or_mixed_answer(replicas, models):
-    """Each answer is the forecast of the checkpoint that it names, and in the end both replicas have the new one."""
+    """Each response is the forecast of the checkpoint it names, and finally both replicas have the new one."""
     file = models / "head.safetensors"
     before = load_checkpoint(file)
     body = make_body(before)
@@ -198,7 +198,7 @@ def test_a_checkpoint_is_replaced_without_a_failed_or_mixed_answer(replicas, mod
 
 
 def test_a_replica_that_is_killed_is_replaced(replicas, models):
-    """Its requests fail with 503 and the one error schema, at most one per client; another replica takes its place."""
+    """Its requests fail with 503 in the common error schema, at most one per client; another replica replaces it."""
     before = find_replicas(replicas.client, 2)
     killed = next(iter(before))
     body = make_body(load_checkpoint(models / "head.safetensors"))
@@ -228,7 +228,7 @@ def find_replica_or_none(client):
 
 
 def test_sigterm_lets_accepted_requests_end(replicas, models):
-    """What the replicas have begun to read is answered before the process ends. The last of those that ask these."""
+    """Requests that replicas have begun to read are answered before the process ends. Runs after the other tests."""
     body = json.dumps(make_body(load_checkpoint(models / "head.safetensors"))).encode()
     key = f"Authorization: {OWNER['Authorization']}"
     with connect(replicas.client) as connection:
@@ -243,8 +243,8 @@ def test_sigterm_lets_accepted_requests_end(replicas, models):
 
 
 @pytest.mark.ray
-def test_replicas_are_added_while_requests_wait_and_none_outlives_the_process(launch_on_ray, models):
-    """More requests at a time than a replica is meant to have start another; killing the process ends them all."""
+def test_replicas_scale_up_and_end_with_the_process(launch_on_ray, models):
+    """More concurrent requests than a replica should have start another one; killing the process ends them all."""
     with launch_on_ray(models, KANSCOPE_MAX_REPLICAS="2", KANSCOPE_REPLICA_REQUESTS="1") as process:
         assert len(find_replicas(process.client, 1)) == 1
         held = [connect(process.client) for _ in range(6)]
@@ -272,7 +272,7 @@ def can_bind(listening, client):
 @pytest.mark.ray
 @pytest.mark.parametrize("told", [False, True])
 def test_the_command_ends_where_its_cluster_does(launch_on_ray, models, told):
-    """By itself with an error, and on SIGTERM too, as where a supervisor ends all processes at once."""
+    """By itself with an error, and on SIGTERM too, as if a supervisor ends all processes at once."""
     with launch_on_ray(models, KANSCOPE_SHUTDOWN_TIMEOUT="0") as process:
         (raylet,) = find_children(process.popen.pid, "raylet")
         os.kill(raylet, signal.SIGKILL)
@@ -283,7 +283,7 @@ def test_the_command_ends_where_its_cluster_does(launch_on_ray, models, told):
 
 
 def find_children(pid, name):
-    """The processes of a name that a process has started."""
+    """The child processes of a process with a given name."""
     stats = [stat.read_text() for stat in Path("/proc").glob("[0-9]*/stat") if stat.exists()]
     fields = [re.fullmatch(r"(\d+) \((.*)\) \S (\d+) .*", stat, re.DOTALL).groups() for stat in stats]
     return [int(child) for child, called, parent in fields if called == name and int(parent) == pid]
@@ -294,7 +294,7 @@ def in_flight(text):
 
 
 def fail_to_start(home, *arguments):
-    """The last line of a command that must end by itself, as for a mistake of its user."""
+    """The last line of output of a command that must exit by itself, as after a user error."""
     command = [sys.executable, "-m", "service.cli", "serve", *map(str, arguments), "--engine", "ray"]
     variables = {**os.environ, "RAY_ADDRESS": "local", "HOME": str(home), "KANSCOPE_REPLICA_CPUS": "0"}
     ended = subprocess.run(command, cwd=home, env=variables, capture_output=True, text=True, timeout=300)
@@ -304,7 +304,7 @@ def fail_to_start(home, *arguments):
 
 @pytest.mark.ray
 def test_where_no_model_answers_the_command_ends(tmp_path):
-    """Ray tries a few times, and then the reason is said in one sentence."""
+    """Ray retries a few times, then the reason is given in one sentence."""
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "broken.safetensors").write_bytes(b"no checkpoint")
     last = fail_to_start(tmp_path, "models", "--port", 1)
@@ -322,9 +322,9 @@ def test_where_another_process_listens_the_command_ends(tmp_path):
     assert last.startswith("kanscope: the proxies do not start: ") and f"'127.0.0.1:{port}'" in last
 
 
-def test_serve_run_takes_settings_and_wants_keys(models, monkeypatch):
-    """`serve run service.engines.ray:app models=…` deploys what `kanscope serve` does, wherever that listens."""
-    from ray.serve import Application  # here, as Ray takes 100 MB wherever it is imported
+def test_serve_run_takes_settings_and_requires_keys(models, monkeypatch):
+    """`serve run service.engines.ray:app models=…` deploys what `kanscope serve` does, and requires keys."""
+    from ray.serve import Application  # imported here, as Ray takes 100 MB in every process
 
     from service.engines.ray import app
 
@@ -339,13 +339,13 @@ def test_serve_run_takes_settings_and_wants_keys(models, monkeypatch):
 
 
 def test_the_port_must_be_one_that_every_proxy_can_take(run):
-    """0 would be another port on every node."""
+    """Port 0 would be a different port on every node."""
     code, _, err = run("serve", "--engine", "ray", "--port", "0")
     assert (code, err) == (2, "kanscope: the engine ray needs a port above 0\n")
 
 
-def test_without_ray_the_command_says_how_to_get_it(run, monkeypatch):
-    """Ray is imported only where it is asked for."""
+def test_without_ray_the_error_says_how_to_install_it(run, monkeypatch):
+    """Ray is imported only on request."""
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "service.engines.ray", raising=False)
     code, _, err = run("serve", "--engine", "ray")

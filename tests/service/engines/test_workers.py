@@ -1,4 +1,4 @@
-"""Several processes at one address: real ones, told apart by their ids in /metrics."""
+"""Several processes at one address, told apart by their process ids in /metrics and in the log."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ TWO = ("--workers", "2")
 
 @pytest.fixture
 def start_workers(launch, folder):
-    """Starts two of them, for a test that ends them."""
+    """Starts two worker processes, for a test that ends them."""
     return partial(launch, folder / "two.safetensors", *TWO, KANSCOPE_LOG_FORMAT="json")
 
 
 @pytest.fixture(scope="module")
 def workers(folder, tmp_path_factory):
-    """Two of them, whose supervisor lives through the tests; one of the two that is killed is replaced."""
+    """Two worker processes, whose supervisor lives through the tests; a killed worker is replaced."""
     log = tmp_path_factory.mktemp("workers") / "log"
     settings = {"KANSCOPE_LOG_FORMAT": "json", "KANSCOPE_MAX_WINDOWS": "2"}
     with run_process(log, folder / "two.safetensors", *TWO, **settings) as process:
@@ -44,7 +44,7 @@ def workers(folder, tmp_path_factory):
 
 
 def ask(process, method, path, **options):
-    """The answer to a request on a connection of its own, and the id of the process that gave it, as the log says."""
+    """The response to a request on a new connection, and the id of the process that gave it, from the log."""
     name = f"ask-{next(NUMBERS)}"
     with httpx2.Client(base_url=process.client.base_url, timeout=60, headers={"X-Request-Id": name}) as one:
         answer = one.request(method, path, **options)
@@ -75,7 +75,7 @@ def metric(text, name):
 
 
 def test_log_lines_say_which_process_they_are_of(workers):
-    """Each line has its id, that of a request and that of a library."""
+    """Each line has the process id, whether it is of a request or of a library."""
     pids = find_processes(workers)
     lines = workers.lines()
     assert {line["process"] for line in lines} == {*pids, workers.popen.pid}
@@ -89,7 +89,7 @@ def test_log_lines_of_a_single_process_leave_it_out(launch, folder):
 
 
 def test_two_processes_answer_alike(workers):
-    """Both forecast and explain, and settings of the command line and of the environment have reached both."""
+    """Both predict and explain, and have the settings of the command line and of the environment."""
     pids = find_processes(workers)
     assert len(pids) == 2 and workers.popen.pid not in pids
     seen = {}
@@ -112,8 +112,8 @@ def test_two_processes_answer_alike(workers):
     assert first[0]["ready"] is True and "1 to 2 instances (max_windows)" in first[3]["error"]
 
 
-def test_one_scrape_tells_all_processes(workers):
-    """Whichever answers: counts and times are added up, models are as any process has them, memory is that of each."""
+def test_one_scrape_covers_all_processes(workers):
+    """Counts and times are summed, models are those of any process, memory is per process."""
     pids = find_processes(workers)
     before = metric(ask(workers, "GET", "/metrics")[0].text, COUNTED)
     asked = [ask(workers, "POST", "/v1/models/two:predict", json=json.loads(BODY))[1] for _ in range(40)]
@@ -132,10 +132,10 @@ def test_one_scrape_tells_all_processes(workers):
 
 
 def test_a_process_that_is_killed_is_in_no_gauge_and_stays_in_the_counts(workers):
-    """What it was doing is over; what it did is not undone."""
+    """Its current work is subtracted, its completed work is not."""
     find_processes(workers)
     with connect(workers.client) as connection:
-        connection.sendall(post("predict", BODY)[:-1])  # in flight, at one of them
+        connection.sendall(post("predict", BODY)[:-1])  # in flight, in one of them
         poll(lambda: metric(workers.client.get("/metrics").text, "kanscope_requests_in_flight") == 2)
         total = metric(workers.client.get("/metrics").text, COUNTED)
         for pid in find_processes(workers):
@@ -148,7 +148,7 @@ def test_a_process_that_is_killed_is_in_no_gauge_and_stays_in_the_counts(workers
 
 
 def memory_of(process):
-    """The ids of the processes whose memory the metrics tell."""
+    """The ids of the processes whose memory is in the metrics."""
     try:
         text = ask(process, "GET", "/metrics")[0].text
     except httpx2.HTTPError:
@@ -157,7 +157,7 @@ def memory_of(process):
 
 
 def test_one_that_is_killed_is_replaced(workers):
-    """After kill -9 the other answers every request until a third is there, which has its models before it answers."""
+    """After kill -9 the other process answers all requests until a third has loaded its models."""
     killed, other = find_processes(workers)
     os.kill(killed, signal.SIGKILL)
     answered = set()
@@ -174,14 +174,14 @@ def test_one_that_is_killed_is_replaced(workers):
 
 
 class Silent(Worker):
-    """A worker that answers no health check."""
+    """A worker that does not answer health checks."""
 
     def target(self, sockets=None):
         time.sleep(600)
 
 
 def test_one_that_is_killed_during_a_health_check_is_missed_at_once():
-    """The check ends with the process, not with the time that a busy one has."""
+    """The check ends with the process rather than after its timeout."""
     worker = Silent(uvicorn.Config("none"), [])
     worker.start()
     threading.Timer(1, worker.process.kill).start()
@@ -193,7 +193,7 @@ def test_one_that_is_killed_during_a_health_check_is_missed_at_once():
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
 def test_sigterm_ends_the_first_load(tmp_path, folder, arguments):
-    """A process that is still loading a large folder ends with the file that it reads, not with the last one."""
+    """A process that is loading a large folder ends after the current file."""
     models, log = tmp_path / "models", tmp_path / "log"
     models.mkdir()
     n_models = 3000
@@ -209,7 +209,7 @@ def test_sigterm_ends_the_first_load(tmp_path, folder, arguments):
 
 @pytest.mark.alone
 def test_sigterm_under_load_lets_accepted_requests_end(start_workers):
-    """Forecasts and explanations that either process has begun to read are answered, and no answer is an error."""
+    """Requests that either process has begun to read are answered, and no response is an error."""
     with start_workers() as process:
         client = process.client
         find_processes(process)
@@ -221,7 +221,7 @@ def test_sigterm_under_load_lets_accepted_requests_end(start_workers):
         for connection, request in zip(connections, requests, strict=True):
             connection.sendall(request[:-1])
 
-        def all_begun():  # but for the request that asks
+        def all_begun():  # except the request itself
             return metric(client.get("/metrics").text, "kanscope_requests_in_flight") - 1 == len(requests)
 
         poll(all_begun)
@@ -242,8 +242,8 @@ def test_sigterm_under_load_lets_accepted_requests_end(start_workers):
         assert set(statuses) == {200}
 
 
-def test_none_outlives_its_supervisor(start_workers):
-    """Where that is killed, the processes end, and the address is free for the next one."""
+def test_workers_end_with_their_supervisor(start_workers):
+    """If the supervisor is killed, the processes end, and the address becomes free."""
     with start_workers() as process:
         pids = find_processes(process)
         process.popen.kill()
@@ -256,7 +256,7 @@ def test_none_outlives_its_supervisor(start_workers):
 
 
 def test_an_address_that_is_taken_ends_the_command(tmp_path):
-    """It is logged, and the exit code says that nothing was served."""
+    """The error is logged, and the exit code is not 0."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -272,7 +272,7 @@ def post(verb, body):
 
 
 def ask_until_closed(client, statuses):
-    """Forecasts on connections of their own until the address takes none; one that nobody has read from is reset."""
+    """Forecasts on new connections until the address is closed; a connection may be reset before it is read."""
     while True:
         try:
             with connect(client) as connection:

@@ -36,7 +36,7 @@ TITLES = {
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
-WINDOW = [[0.5, 1.5, 2.5, 3.5] for _ in range(6)]  # fits model "two": lookback 6, features f0 to f3
+WINDOW = [[0.5, 1.5, 2.5, 3.5] for _ in range(6)]  # must fit model "two": lookback 6, features f0 to f3
 COLUMNS = {f"f{f}": [[1.0] * 6] for f in range(4)}
 VALUES = {f"f{f}": 1.0 for f in range(4)}
 
@@ -103,7 +103,7 @@ BAD_WINDOWS = {  # name: (body, path of the first bad value, a part of its messa
         "must have 1 to 50 instances (max_windows)",
     ),
 }
-BAD_TEXTS = {  # name: (text, path, a part of the message); what json.dumps would not write, or not without fuss
+BAD_TEXTS = {  # name: (text, path, a part of the message); texts that json.dumps cannot or need not write
     "no body": ("", "body", "must be JSON"),
     "half a body": ('{"instances": [[', "body", "must be JSON"),
     "a trailing comma": ('{"instances": [],}', "body", "must be JSON"),
@@ -186,7 +186,7 @@ BAD_EXPLAIN = {  # name: (body, path, a part of the message)
         "must be a number",
     ),
 }
-BAD_QUERIES = {  # name: (path behind the model, path of the bad value, a part of the message)
+BAD_QUERIES = {  # name: (path below the model, path of the bad value, a part of the message)
     "output left out": ("topology", "output", "is missing; the outputs are a+1"),
     "unknown parameter": (
         "topology?output=a%2B1&treshold=1",
@@ -339,7 +339,7 @@ STATUS_CASES = {  # name: (method, path, options, status, a part of the message)
 }
 
 
-CODES = {  # of the cases above; those that are not here are "invalid_value"
+CODES = {  # codes of the cases above; cases that are missing here have "invalid_value"
     404: "path_not_found",
     405: "method_not_allowed",
     406: "not_acceptable",
@@ -380,7 +380,7 @@ CODES = {  # of the cases above; those that are not here are "invalid_value"
 
 
 def check_error(answer: httpx2.Response, status: int, message: str, path: str | None = None) -> None:
-    """The answer has the one shape of every error, and says what it must."""
+    """The response has the common error schema, the expected status, code, paths and message."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
@@ -398,7 +398,7 @@ def check_error(answer: httpx2.Response, status: int, message: str, path: str | 
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", STATUS_CASES)
 def test_each_kind_of_wrong_request_has_its_status(service, name):
-    """What the request asks for, and how, is refused with the status of the API page and the reason."""
+    """Each unsupported path, method, media type, encoding or size has its documented status."""
     method, path, options, status, message = STATUS_CASES[name]
     answer = service.client.request(method, path, **options)
     check_error(answer, status, message)
@@ -408,7 +408,7 @@ def test_each_kind_of_wrong_request_has_its_status(service, name):
 @pytest.mark.parametrize("verb", ["predict", "explain"])
 @pytest.mark.parametrize("name", BAD_WINDOWS)
 def test_each_bad_window_is_named_by_its_place(service, verb, name):
-    """:predict and :explain refuse the same windows, with 422 and the path of the first bad value."""
+    """:predict and :explain refuse the same windows with 422 and the path of the first bad value."""
     body, path, message = BAD_WINDOWS[name]
     if verb == "explain" and isinstance(body, dict):
         body = {**body, "output": "a+1"}
@@ -418,8 +418,8 @@ def test_each_bad_window_is_named_by_its_place(service, verb, name):
 
 
 @pytest.mark.parametrize("name", BAD_TEXTS)
-def test_each_body_that_is_no_json_is_refused(service, name):
-    """What JSON forbids is 422: its syntax by line and column, NaN and infinities by their place."""
+def test_each_invalid_json_body_is_refused(service, name):
+    """Invalid JSON is 422: a syntax error has line and column, NaN and infinities have their path."""
     text, path, message = BAD_TEXTS[name]
     answer = service.client.post("/v1/models/two:predict", content=text, headers=JSON)
     check_error(answer, 422, message, path)
@@ -428,14 +428,14 @@ def test_each_body_that_is_no_json_is_refused(service, name):
 
 @pytest.mark.parametrize("name", BAD_EXPLAIN)
 def test_each_bad_option_of_an_explanation_is_named(service, name):
-    """:explain refuses an option that does not exist or cannot be used, with 422 and what exists."""
+    """:explain refuses an unknown or invalid option with 422 and lists the valid ones."""
     body, path, message = BAD_EXPLAIN[name]
     check_error(service.post("/v1/models/two:explain", body), 422, message, path)
 
 
 @pytest.mark.parametrize("name", BAD_QUERIES)
 def test_each_bad_parameter_is_named(service, name):
-    """A query refuses a parameter that does not exist or cannot be used, with 422 and what exists."""
+    """An unknown or invalid query parameter is refused with 422, and the error lists the valid ones."""
     tail, path, message = BAD_QUERIES[name]
     answer = service.get(f"/v1/models/two/{tail}")
     check_error(answer, 422, message, path)
@@ -454,7 +454,7 @@ def test_each_bad_parameter_is_named(service, name):
     ],
 )
 def test_finite_is_judged_after_scaling(service, verb, members, path):
-    """1e39 is JSON and a double, but no float32: it is refused by its place."""
+    """1e39 is valid JSON and a finite double, but infinite in float32: it is refused with its path."""
     parts = {
         "good": [[[0.0] * 4]],
         "window": [[[0.0, 0.0, 1e39, 0.0]]],
@@ -473,7 +473,7 @@ def test_finite_is_judged_after_scaling(service, verb, members, path):
 
 
 def test_all_bad_values_are_listed_up_to_twenty(service):
-    """An error counts the bad values and lists the first 20; of more it says that there are."""
+    """An error lists the first 20 bad values, and says that there are more."""
     bad = {"instances": [[[None] * 4] * 6]}
     answer = service.post("/v1/models/two:predict", bad)
     check_error(answer, 422, "more than 20 values cannot be used", None)
@@ -490,19 +490,19 @@ def test_all_bad_values_are_listed_up_to_twenty(service):
 
 
 @pytest.mark.smoke
-def test_a_405_says_what_is_allowed(service):
-    """A wrong method is answered with the header Allow."""
+def test_a_405_lists_the_allowed_methods(service):
+    """405 responses have the header Allow."""
     assert service.client.delete("/v1/models").headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.smoke
-def test_a_503_says_when_to_come_back(service):
-    """A model that cannot answer is answered with the header Retry-After."""
+def test_a_503_has_retry_after(service):
+    """A model that is not available gives 503 with the header Retry-After."""
     assert int(service.get("/v1/models/broken").headers["retry-after"]) > 0
 
 
 def test_results_that_are_not_finite_are_named(serve, tmp_path):
-    """A forecast that overflows is 422 and names its place in outputs; nothing leaves as null."""
+    """A forecast that overflows gives 422 with its path in outputs; no response replaces it by null."""
     model = make_model("head", targets=("y", "z"))
     config = replace(model.config, targets=(model.config.targets[0], Target("z", std=1e300)))
     model.network.config = config
@@ -517,8 +517,8 @@ def test_results_that_are_not_finite_are_named(serve, tmp_path):
             check_error(answer, 422, "must be finite", "outputs[0][1]")
 
 
-def test_an_unexpected_failure_says_nothing_but_the_request_id(folder, serve_app, caplog):
-    """A 500 gives the id under which the log has the traceback, and nothing of what happened."""
+def test_an_unexpected_error_reveals_only_the_request_id(folder, serve_app, caplog):
+    """A 500 response has the request id, under which the log has the traceback, and no details."""
     app = create_app(Settings(models=folder))
 
     async def fail() -> None:
@@ -535,15 +535,15 @@ def test_an_unexpected_failure_says_nothing_but_the_request_id(folder, serve_app
 
 
 def test_every_error_of_the_model_core_has_a_status():
-    """The table covers the whole tree of kanmodel.errors, and a broken checkpoint is not the client's fault."""
+    """Every class of kanmodel.errors has a status, and a broken checkpoint is a server error."""
     unmapped = {cls for cls in KanscopeError.__subclasses__() if cls not in CAUSES}
     assert not unmapped
     body = describe_error(CheckpointError("has a secret"), "01J")
     assert (body["status"], body["error"]) == (500, "internal error")
 
 
-def test_the_kinds_of_503_can_be_told_apart(serve, serve_app, folder, monkeypatch):
-    """By their codes: a model that loads, failed or was unloaded; too many requests; a full queue; a late result."""
+def test_the_kinds_of_503_have_different_codes(serve, serve_app, folder, monkeypatch):
+    """The code names the cause: model loading, failed or unloaded; server or queue full; result late."""
     go_on = threading.Event()
     real = forecasts._forecast
     monkeypatch.setattr("service.models.registry.load", lambda path: go_on.wait(60) and kanmodel.load(path))
@@ -588,11 +588,11 @@ def test_the_kinds_of_503_can_be_told_apart(serve, serve_app, folder, monkeypatc
 
 
 def test_every_error_has_a_code_of_the_document():
-    """The table of causes holds codes of the enum alone, and so does every code that is given by name."""
+    """Only codes of the enum in the document are used."""
     known = set(get_args(ErrorCode.__value__))
     assert {code for _, code in CAUSES.values()} <= known
     text = "".join(path.read_text() for path in SERVICE.rglob("*.py"))
-    assert [name for name in known if text.count(f'"{name}"') < 2] == []  # the enum is one
+    assert [name for name in known if text.count(f'"{name}"') < 2] == []  # its enum occurs once
 
 
 @pytest.mark.parametrize(
@@ -604,6 +604,6 @@ def test_every_error_has_a_code_of_the_document():
     ],
 )
 def test_the_codes_of_v2_are_those_of_v1(service, path, body, code):
-    """Only the status is another."""
+    """V2 uses the codes of V1; only the status differs."""
     answer = service.post(path, body)
     assert (answer.status_code, answer.json()["code"]) == (400, code)

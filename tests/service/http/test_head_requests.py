@@ -8,7 +8,7 @@ import pytest
     "path", ["/healthz", "/v1/models", "/v1/models/two", "/v1/models/two/report?output=a%2B1", "/docs"]
 )
 def test_head_is_get_without_the_body(service, path):
-    """HEAD gives the status and the headers that GET gives, and nothing else."""
+    """HEAD returns the status and the headers of GET, without a body."""
     head, get = service.client.head(path), service.get(path)
     own = {"date", "x-request-id"}
     assert head.status_code == get.status_code == 200
@@ -19,7 +19,7 @@ def test_head_is_get_without_the_body(service, path):
 
 
 def test_head_is_refused_as_get_is(service):
-    """Where GET is an unknown path or not allowed, so is HEAD."""
+    """HEAD has the status of GET for unknown paths and unsupported methods."""
     assert service.client.head("/v1/models/none").status_code == 404
     refused = service.client.head("/v1/models/two:predict")
     assert (refused.status_code, refused.headers["allow"]) == (405, "POST")

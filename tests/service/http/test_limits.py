@@ -26,7 +26,7 @@ def strict(serve, folder):
 
 @pytest.fixture
 def waiting(serve_app, folder):
-    """Starts a server with a route /wait that answers once the event is set, and lists who waits."""
+    """Starts a server with a route /wait that blocks until the event is set, and lists the waiting requests."""
 
     def start(**settings):
         app = create_app(Settings(models=folder / "two.safetensors", **settings))
@@ -43,7 +43,7 @@ def waiting(serve_app, folder):
 
 
 def check_refusal(connection, status, message):
-    """An error in the one shape, and the end of the connection."""
+    """The response has the common error schema, and the connection is closed."""
     answer, body = read_answer(connection)
     assert (answer.status, body["status"]) == (status, status)
     assert message in body["error"]
@@ -53,14 +53,14 @@ def check_refusal(connection, status, message):
 
 
 def metric(client, start, end=""):
-    """The value of one metric, 0 where it is not there yet."""
+    """The value of one metric, 0 if it is absent."""
     lines = [line for line in client.get("/metrics").text.splitlines() if line.startswith(start) and end in line]
     return float(lines[0].split()[-1]) if lines else 0.0
 
 
 @pytest.mark.smoke
 def test_ten_thousand_tiny_chunks_are_one_body(service):
-    """A body that comes byte by byte is read as any other."""
+    """A body in ten thousand chunks is read like any other."""
     chunks = [bytes([byte]) for byte in b" " * (10_000 - len(BODY)) + BODY]
     answer = service.client.post(
         "/v1/models/two:predict", content=iter(chunks), headers={"Content-Type": "application/json"}
@@ -70,7 +70,7 @@ def test_ten_thousand_tiny_chunks_are_one_body(service):
 
 @pytest.mark.smoke
 def test_too_large_a_body_leaves_the_connection_fine(service):
-    """413 comes before the body is whole, and the same connection answers the next request."""
+    """The server sends 413 before the whole body has arrived, and the connection stays usable."""
     with connect(service.client) as connection:
         connection.sendall(head(*PREDICT, "Content-Length: 100001"))
         answer, body = read_answer(connection)
@@ -79,16 +79,16 @@ def test_too_large_a_body_leaves_the_connection_fine(service):
         assert read_answer(connection)[0].status == 200
 
 
-def test_a_slow_body_is_given_up(strict):
-    """A body that does not arrive in time is 408."""
+def test_a_slow_body_times_out(strict):
+    """A body that does not arrive in time gives 408."""
     with connect(strict) as connection:
         connection.sendall(head(*PREDICT, f"Content-Length: {len(BODY)}") + BODY[:10])
         check_refusal(connection, 408, "the body did not arrive within 0.5 seconds (body_timeout)")
 
 
 @pytest.mark.parametrize("start", [b"GET", b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: local"])
-def test_slow_headers_are_given_up(strict, start):
-    """Headers that do not arrive in time are 408, on a new connection and on one that has answered already."""
+def test_slow_headers_time_out(strict, start):
+    """Headers that do not arrive in time give 408, on new and on kept connections."""
     with connect(strict) as connection:
         connection.sendall(start)
         check_refusal(connection, 408, "the headers did not arrive within 0.5 seconds (header_timeout)")
@@ -99,7 +99,7 @@ def test_slow_headers_are_given_up(strict, start):
         check_refusal(connection, 408, "(header_timeout)")
 
 
-def test_a_connection_that_asks_nothing_is_closed(strict):
+def test_an_idle_connection_is_closed(strict):
     """A connection without a request is closed without a response."""
     with connect(strict) as connection:
         assert is_closed(connection)
@@ -107,14 +107,14 @@ def test_a_connection_that_asks_nothing_is_closed(strict):
 
 @pytest.mark.parametrize("header", ["X: " + "x" * 3000, "\r\n".join(f"X{n}: x" for n in range(700))])
 def test_large_headers_are_refused(strict, header):
-    """One long header, or many, are 431."""
+    """A single long header and many short ones give 431."""
     with connect(strict) as connection:
         connection.sendall(head("GET", "/healthz", header))
         check_refusal(connection, 431, "the headers are larger than 2048 bytes (max_header_bytes)")
 
 
 def test_headers_without_end_are_refused(strict):
-    """An endless header is not buffered for ever."""
+    """Buffering of an endless header is bounded."""
     with connect(strict) as connection:
         connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
         with pytest.raises(ConnectionError):
@@ -122,15 +122,15 @@ def test_headers_without_end_are_refused(strict):
                 connection.sendall(b"x" * 1024)
 
 
-def test_what_is_no_http_is_refused(strict):
-    """Bytes that are no request are 400, as every error."""
+def test_bytes_that_are_not_http_are_refused(strict):
+    """Bytes that are not HTTP give 400 with the common error schema."""
     with connect(strict) as connection:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
         check_refusal(connection, 400, "the request is not HTTP/1.1")
 
 
 def test_a_refused_head_is_counted_and_logged(serve, folder, capfd):
-    """What never reaches the app has its line and its metrics as any other request."""
+    """Requests that are refused before they reach the app are logged and counted as well."""
     starts = {400: b"\x16\x03\x01\r\n\r\n", 408: b"GET /he", 431: head("GET", "/healthz", "X: " + "x" * 3000)}
     ids = {}
     with serve(models=folder / "two.safetensors", header_timeout=0.5, max_header_bytes=2048) as client:
@@ -147,8 +147,8 @@ def test_a_refused_head_is_counted_and_logged(serve, folder, capfd):
     assert [line["method"] for line in refused] == ["other", "other", "GET"]
 
 
-def test_a_body_that_breaks_is_refused_at_once(serve, folder):
-    """What is no chunk ends the request with 400, which is counted once, and nobody waits for the rest."""
+def test_an_invalid_chunk_is_refused_at_once(serve, folder):
+    """An invalid chunk gives 400 at once, which is counted once."""
     with serve(models=folder / "two.safetensors") as client:
         with connect(client) as connection:
             connection.sendall(head(*PREDICT, "Transfer-Encoding: chunked") + b"5\r\nabcde\r\nzz\r\n")
@@ -159,8 +159,8 @@ def test_a_body_that_breaks_is_refused_at_once(serve, folder):
 
 
 @pytest.mark.parametrize("what", ["a stream", "answers"])
-def test_a_client_that_does_not_read_is_left(serve, folder, local_service, caplog, what):
-    """More than the sockets hold waits for `send_timeout`; then the connection ends, and the places are free."""
+def test_a_client_that_does_not_read_is_disconnected(serve, folder, local_service, caplog, what):
+    """If the client does not read, the connection is closed after `send_timeout` and the request's place is free."""
     model = local_service.models["nyc-weather"]
     windows = model.scaling.features_to_original(model.reference.windows[:350])  # 5 MB of explanations
     body = json.dumps({"instances": windows.tolist(), "detail": "flow"}).encode()
@@ -184,12 +184,12 @@ def test_a_client_that_does_not_read_is_left(serve, folder, local_service, caplo
 
 
 def test_half_a_request_behind_another_does_not_disturb_its_answer(waiting):
-    """The first is answered, and then the connection ends, since the second is too slow."""
+    """The first request is answered, then the connection is closed because the second one is too slow."""
     server, go_on, arrived = waiting(header_timeout=0.5)
     with server as client, connect(client) as connection:
         connection.sendall(head("GET", "/wait") + b"GET /wai")
         poll(lambda: len(arrived) == 1)
-        with connect(client) as later:  # given up after the half request
+        with connect(client) as later:  # the timeout of the incomplete second request
             assert is_closed(later)
         go_on.set()
         answer, body = read_answer(connection)
@@ -198,18 +198,18 @@ def test_half_a_request_behind_another_does_not_disturb_its_answer(waiting):
 
 
 def test_a_client_that_vanishes_leaves_nothing_behind(serve, folder):
-    """A body whose sender goes away ends the request; the service answers others."""
+    """A body whose sender disconnects ends the request, and the server stays responsive."""
     with serve(models=folder / "two.safetensors") as client:
         for _ in range(20):
             with connect(client) as connection:
                 connection.sendall(head(*PREDICT, f"Content-Length: {len(BODY)}") + BODY[:10])
         poll(lambda: metric(client, "kanscope_requests_total{", 'predict",status="400"') == 20)
-        assert metric(client, "kanscope_requests_in_flight ") == 1  # that which asks
+        assert metric(client, "kanscope_requests_in_flight ") == 1  # the request that asks
         assert client.post("/v1/models/two:predict", json=json.loads(BODY)).status_code == 200
 
 
-def test_more_requests_than_allowed_are_told_to_come_back(waiting):
-    """Over the limit the answer is 503 with Retry-After, except for health routes, until requests have finished."""
+def test_requests_above_the_limit_are_refused(waiting):
+    """Above the limit the server sends 503 with Retry-After, except on health routes, until requests have finished."""
     server, go_on, arrived = waiting(max_concurrent=2)
     with server as client:
         with connect(client) as first, connect(client) as second:
@@ -228,7 +228,7 @@ def test_more_requests_than_allowed_are_told_to_come_back(waiting):
 
 
 def test_sigterm_lets_accepted_requests_end(launch, folder):
-    """After SIGTERM a process accepts no new connection, answers accepted requests, and ends."""
+    """After SIGTERM the server closes its socket, answers accepted requests, and exits."""
     with launch(folder / "two.safetensors") as process, connect(process.client) as connection:
         connection.sendall(head(*PREDICT, f"Content-Length: {len(BODY)}") + BODY[:10])
         process.popen.send_signal(signal.SIGTERM)
@@ -239,8 +239,8 @@ def test_sigterm_lets_accepted_requests_end(launch, folder):
         assert process.popen.wait(30) == -signal.SIGTERM
 
 
-def test_a_request_on_its_way_is_taken_while_the_process_stops(serve, folder, monkeypatch):
-    """A connection that was kept may be about to ask: what it asks then is the last that it is answered."""
+def test_a_kept_connection_is_answered_once_during_shutdown(serve, folder, monkeypatch):
+    """During shutdown a kept connection is answered once more and then closed."""
     monkeypatch.setattr("service.http.server.LINGER", 20.0)
     said = []
 
@@ -263,7 +263,7 @@ def test_a_request_on_its_way_is_taken_while_the_process_stops(serve, folder, mo
 
 
 def accepts(client):
-    """Whether a server takes new connections; one that waits while it ceases to is reset."""
+    """Whether a server accepts new connections; a connection may also be reset while it stops."""
     try:
         connect(client).close()
     except ConnectionError:
@@ -272,7 +272,7 @@ def accepts(client):
 
 
 def test_the_forecasts_of_effects_are_bounded(serve, folder):
-    """They count as path nodes, 2 for each window, output, baseline and feature, or cell, before any is computed."""
+    """Effects cost 2 path nodes per window, output, baseline and feature or cell, checked before any computation."""
     window = [[0.5, 1.5, 2.5, 3.5]] * 6
     with serve(models=folder / "two.safetensors", max_path_nodes=2 * (17 + 2 * 4)) as client:
         for n, members, status in (
@@ -294,7 +294,7 @@ def test_the_forecasts_of_effects_are_bounded(serve, folder):
 
 
 def test_the_path_nodes_of_an_explanation_are_bounded(serve, folder):
-    """Windows, outputs and baselines count; the error says how many nodes there may be, and a receipt is no way out."""
+    """Windows, outputs and baselines count; the error states the limit, which also holds for receipts."""
     window = [[0.5, 1.5, 2.5, 3.5]] * 6
 
     def status(client, n, outputs, baseline, **members):

@@ -25,13 +25,13 @@ OFFERED = ("application/json", "application/x-ndjson")
         ("application/x-ndjson;q=none", "application/x-ndjson"),
     ],
 )
-def test_the_best_of_what_is_offered_is_chosen(accept, chosen):
-    """Quality decides, then how specifically a type is named, then the order of the offer."""
+def test_the_best_acceptable_type_is_chosen(accept, chosen):
+    """The highest quality wins, then the most specific type, then the server's order."""
     assert choose_media_type(accept, OFFERED) == chosen
 
 
 @pytest.mark.parametrize("accept", ["text/html", "application/json;q=0", "*/*;q=0", "json", ","])
-def test_nothing_that_the_client_takes_is_an_error(accept):
-    """A client that accepts none of the types is refused."""
+def test_no_acceptable_type_is_an_error(accept):
+    """A client that accepts none of the types gets an error."""
     with pytest.raises(NotAcceptableError, match="the response is application/json"):
         choose_media_type(accept, ("application/json",))

@@ -1,4 +1,4 @@
-"""Answers kept as bytes: equal to computed ones, compressed for who takes that, and not sent again to who has them."""
+"""Cached responses equal computed ones, are compressed if the client accepts it, and revalidate by ETag."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PATHS = ("attributions", "topology", "topology/fidelity", "edges", "edges/0/0/0"
 
 @pytest.mark.parametrize("path", PATHS)
 def test_an_answer_is_the_same_each_time(service, path):
-    """Asked again it is byte for byte the same, and 304 for a client that names its ETag."""
+    """Repeated requests get the same bytes, and 304 for a client that sends the ETag."""
     first, second = (service.get(f"/v1/models/nyc-weather/{path}") for _ in range(2))
     assert first.content == second.content and first.headers["etag"] == second.headers["etag"]
     assert first.headers["vary"] == "Accept, Accept-Encoding, Authorization"
@@ -33,8 +33,8 @@ def test_an_answer_is_the_same_each_time(service, path):
 
 
 @pytest.mark.smoke
-def test_it_is_compressed_for_who_takes_that(service):
-    """The compressed bytes hold the plain ones, under an ETag of their own."""
+def test_responses_are_compressed_if_accepted(service):
+    """The compressed body decompresses to the plain one, and has its own ETag."""
     url = "/v1/models/nyc-weather/topology"
     plain = service.get(url, headers={"Accept-Encoding": "identity"})
     assert "content-encoding" not in plain.headers
@@ -47,8 +47,8 @@ def test_it_is_compressed_for_who_takes_that(service):
 
 
 @pytest.mark.smoke
-def test_queries_and_media_types_have_answers_of_their_own(service):
-    """What differs in its query or in Accept is never answered with another's bytes."""
+def test_query_and_media_type_are_part_of_the_key(service):
+    """The query and the Accept header are part of the cache key."""
     url = "/v1/models/nyc-weather/"
     answers = [
         service.get(url + "topology?fidelity=0.9"),
@@ -62,8 +62,8 @@ def test_queries_and_media_types_have_answers_of_their_own(service):
     assert answers[3].headers["content-type"].startswith("text/markdown")
 
 
-def test_an_error_is_not_kept(service):
-    """A query that is refused is refused again, with an id of its own."""
+def test_an_error_is_not_cached(service):
+    """An error is not cached: each response has its own request id."""
     first, second = (service.get("/v1/models/nyc-weather/topology?fidelity=2") for _ in range(2))
     assert first.status_code == second.status_code == 422
     assert first.json()["request_id"] != second.json()["request_id"]
@@ -71,7 +71,7 @@ def test_an_error_is_not_kept(service):
 
 
 def kept(*pairs, size, registry=REGISTRY):
-    """A cache in which answers of some lengths were kept in turn under names."""
+    """A cache to which responses of given lengths were added one after the other."""
     cache = Answers(size, registry.index)
     for name, length in pairs:
         keep(cache, name, length, registry)
@@ -88,15 +88,15 @@ def asking(name):
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 50)), max_size=60), st.integers(0, 5 * OVERHEAD))
 def test_the_cache_holds_no_more_than_its_size(pairs, size):
-    """Whatever is kept, the bytes stay within the bound, and what is there is what was kept last under its name."""
+    """The cached bytes stay within the bound, and each key has its latest value."""
     cache = kept(*pairs, size=size)
     there = {name: answer for name in range(10) if (answer := cache.get(asking(name))) is not None}
     assert sum(answer.size + OVERHEAD for answer in there.values()) <= size
     assert all(answer.size == dict(pairs)[name] for name, answer in there.items())
 
 
-def test_what_is_kept_takes_no_more_memory_than_its_size():
-    """Keys count, and small answers count as the objects that they are."""
+def test_cached_responses_stay_within_the_memory_bound():
+    """Keys and the overhead of small objects count towards the bound."""
     size = 4 << 20
     tracemalloc.start(8)
     try:
@@ -113,16 +113,16 @@ def test_what_is_kept_takes_no_more_memory_than_its_size():
     assert size / 4 < held <= size
 
 
-def test_what_is_unused_for_longest_goes_first():
-    """The least recently used answers are evicted first."""
+def test_the_least_recently_used_response_is_evicted():
+    """The least recently used responses are evicted first."""
     cache = kept(("a", 10), ("b", 10), size=2 * (10 + OVERHEAD + 8))
     cache.get(asking("a"))
     keep(cache, "c", 10)
     assert [cache.get(asking(name)) is not None for name in "abc"] == [True, False, True]
 
 
-def test_other_models_end_what_is_known(tmp_path):
-    """After a change of the models no earlier answer is sent."""
+def test_a_change_of_models_clears_the_cache(tmp_path):
+    """After a change of the models, responses cached before are not sent."""
     save_checkpoint(make_model("head"), tmp_path / "a.safetensors")
     registry = Registry(tmp_path)
     registry.load()
@@ -131,12 +131,12 @@ def test_other_models_end_what_is_known(tmp_path):
     assert cache.get(asking("a")) is not None
     registry.unload_model("a")
     assert cache.get(asking("a")) is None
-    cache.keep(asking("a"), Answer.of(Response(b"a")), before)  # computed from the models as they were
+    cache.keep(asking("a"), Answer.of(Response(b"a")), before)  # computed from the old models
     assert cache.get(asking("a")) is None
 
 
-def test_answers_hold_no_model_that_has_gone(tmp_path):
-    """What is kept of answers that nobody asks for any more is not the checkpoint that they were computed from."""
+def test_cached_responses_do_not_keep_models_alive(tmp_path):
+    """Cached responses do not keep the checkpoint that they were computed from in memory."""
     save_checkpoint(make_model("head"), tmp_path / "a.safetensors")
     registry = Registry(tmp_path)
     registry.load()
@@ -144,7 +144,7 @@ def test_answers_hold_no_model_that_has_gone(tmp_path):
     cache = kept(("a", 10), size=2 * OVERHEAD, registry=registry)
     registry.unload_model("a")
     assert cache.get(asking("b")) is None
-    assert gone() is None  # at once: what the collector was told to leave alone, it would never free
+    assert gone() is None  # at once: objects frozen out of garbage collection would never be freed
 
 
 @pytest.mark.parametrize(
@@ -167,14 +167,14 @@ def test_answers_hold_no_model_that_has_gone(tmp_path):
         ("", False),
     ],
 )
-def test_who_takes_gzip(accepted, taken):
-    """By its own quality where it is named, in whatever order, else by that of *."""
+def test_accepts_gzip(accepted, taken):
+    """gzip is accepted by its own quality if listed, in any order, otherwise by that of *."""
     assert takes_gzip(accepted) is taken
 
 
 @pytest.mark.parametrize(
     ("header", "named"), [(b'"a"', True), (b'"b", W/"a"', True), (b"*", True), (b'"ab"', False), (b"", False)]
 )
-def test_who_has_an_etag(header, named):
-    """By name, weak or strong, among others, or by *."""
+def test_matches_etag(header, named):
+    """ETags match by value, weak or strong, in a list, or by *."""
     assert names_etag(header, b'"a"') is named

@@ -24,7 +24,7 @@ ULID = re.compile("[0-9A-HJKMNP-TV-Z]{26}")
     ],
 )
 def test_a_valid_id_of_the_client_is_that_of_the_answer(service, headers, expected):
-    """The client's own id comes first, then the trace id; both come back in the header and in an error."""
+    """The client's X-Request-Id is used first, then its trace id, in the response header and in errors."""
     answer = service.get("/v1/nothing", headers=headers)
     assert answer.headers.get_list("x-request-id") == [expected]
     assert answer.json()["request_id"] == expected
@@ -48,8 +48,8 @@ def test_a_valid_id_of_the_client_is_that_of_the_answer(service, headers, expect
         {"traceparent": PARENT[:-1]},
     ],
 )
-def test_any_other_id_is_made_anew(service, headers):
-    """What is not valid counts as absent."""
+def test_an_invalid_id_is_replaced(service, headers):
+    """An invalid id is ignored."""
     answer = service.get("/v1/nothing", headers=headers)
     assert ULID.fullmatch(answer.headers["x-request-id"])
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
@@ -61,14 +61,14 @@ NAMES += ["X-Correlation-Id", "X-Forwarded-Host", "X-Forwarded-Prefix", "X-Forwa
 
 
 @pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/metrics", "/v1/models", "/v1/nothing", "/v1/models/two"])
-def test_no_other_header_comes_back(service, path):
-    """Whatever headers a request has, none of their values is in the answer."""
+def test_no_other_header_is_echoed(service, path):
+    """The values of other request headers never appear in the response."""
     check_for_echoes(service.get(path, headers={name: f"echo-{number}" for number, name in enumerate(NAMES)}))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_header_comes_back_with_what_is_computed(service, name):
-    """Nor is it in a forecast, an answer that is kept, or the error that says what is wrong with it."""
+def test_no_header_is_echoed_in_results(service, name):
+    """This also holds for forecasts, cached responses and validation errors."""
     headers = {"Content-Type": "application/json", name: "echo-1"}
     check_for_echoes(service.client.post("/v1/models/two:predict", content=b'{"instances": []}', headers=headers))
     for _ in range(2):

@@ -29,7 +29,7 @@ def bearer(key):
 
 @pytest.fixture(scope="module")
 def client(serve, folder):
-    """A client of a server that wants keys."""
+    """A client of a server that requires keys."""
     with serve(models=folder / "two.safetensors", keys=KEYS) as client:
         yield client
 
@@ -43,34 +43,34 @@ def client(serve, folder):
         *((OTHER, *asked, 401) for asked in (MODELS, METRICS, PREDICT, ASK, LOAD, ("GET", "/v1/nothing"))),
     ],
 )
-def test_a_key_opens_what_its_scopes_say(client, key, method, path, status):
-    """A scope includes the lesser ones; 403 is for a lesser key, 401 for an unknown one, the rest is the app's own."""
+def test_a_key_has_the_access_of_its_scopes(client, key, method, path, status):
+    """A scope includes the lower ones; a key with a lower scope gets 403, an unknown key 401."""
     assert client.request(method, path, headers=bearer(key)).status_code == status
 
 
 @pytest.mark.parametrize("authorization", [None, "", "Bearer", "Basic cmVhZDpyZWFk", READ, f"Token {READ}"])
-def test_without_a_key_the_answer_says_how_to_send_one(client, authorization):
-    """401 names the scheme in its header, and is an error as any other."""
+def test_a_401_names_the_scheme(client, authorization):
+    """The 401 names the scheme in WWW-Authenticate and has the common error schema."""
     answer = client.get("/v1/models", headers={} if authorization is None else {"Authorization": authorization})
     assert (answer.status_code, answer.headers["www-authenticate"]) == (401, "Bearer")
     assert "API key" in answer.json()["error"]
     assert answer.json()["request_id"] == answer.headers["x-request-id"]
 
 
-def test_a_lesser_key_is_told_the_scope(client):
-    """403 names the scope that is needed."""
+def test_a_key_with_a_lower_scope_gets_the_required_one(client):
+    """The 403 names the required scope."""
     answer = client.post("/v1/models/two:explain", headers=bearer(READ))
     assert answer.json()["error"] == "this needs an API key with the scope explain"
 
 
 @pytest.mark.parametrize("path", ["/", "/healthz", "/readyz", "/docs", "/openapi.json", "/docs/assets/favicon.png"])
 def test_health_and_documentation_need_no_key(client, path):
-    """They say nothing about the models' data."""
+    """Health and documentation contain no data of models."""
     assert client.get(path).status_code in (200, 307)
 
 
 def api_routes(app):
-    """Every route of the app that FastAPI runs: method, path and the scopes it declares."""
+    """Every route of the app: method, path and declared scopes."""
     return [
         (method, context.path, tuple(scopes_of(context.dependencies)))
         for context in iter_route_contexts(app.routes)
@@ -84,7 +84,7 @@ VALUES = {"model": "two", "version": "1", "layer": "0", "i": "0", "j": "0", "ind
 
 
 def test_every_route_declares_one_scope():
-    """But for health: a route that declares none would be open."""
+    """Every route except health declares a scope; without one it would be public."""
     assert len(ROUTES) == 34
     for method, path, scopes in ROUTES:
         if path in HEALTH:
@@ -98,8 +98,8 @@ def test_every_route_declares_one_scope():
 
 @pytest.mark.parametrize(("method", "path", "scopes"), ROUTES)
 @pytest.mark.parametrize("version", [None, "1"])
-def test_every_route_and_version_is_opened_by_its_scope_and_what_includes_it(client, method, path, scopes, version):
-    """With the scope the request reaches the app; a key with a lesser scope gets 403, and no key 401."""
+def test_every_route_and_version_needs_its_scope(client, method, path, scopes, version):
+    """With its scope the request reaches the app; a key with a lower scope gets 403, and no key 401."""
     url = re.sub(r"\{(\w+)[^}]*\}", lambda name: VALUES[name[1]], path)
     for key, opens in ((READ, {"read"}), (EXPLAIN, {"read", "explain"}), (ADMIN, {"read", "explain", "admin"})):
         query = {"output": "a+1", **({"version": version} if version and path.startswith("/v1/models/{") else {})}
@@ -118,7 +118,7 @@ def test_every_route_and_version_is_opened_by_its_scope_and_what_includes_it(cli
 
 
 def test_an_answer_that_is_kept_needs_the_key_too(client):
-    """It is sent before anything looks for a route."""
+    """The key is checked before the cache of responses is read."""
     path = "/v1/models/two/report?output=a%2B1"
     assert {client.get(path, headers=bearer(READ)).status_code for _ in range(3)} == {200}
     assert client.get(path).json()["code"] == "key_missing"
@@ -127,24 +127,24 @@ def test_an_answer_that_is_kept_needs_the_key_too(client):
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
 @pytest.mark.parametrize("path", ["/v1/nothing", "/v2/repository/models", "/metrics/all", "/v1/models/two:train"])
-def test_what_does_not_exist_needs_a_key(client, method, path):
-    """Without a key the answer is 401, not 404, so it does not reveal what exists."""
+def test_unknown_paths_need_a_key(client, method, path):
+    """Without a key the response is 401 rather than 404, so that it does not reveal what exists."""
     assert client.request(method, path).status_code == 401
     assert client.request(method, path, headers=bearer(OTHER)).status_code == 401
     assert client.request(method, path, headers=bearer(READ)).status_code == 404
-    assert client.get("/explorer/nothing").status_code == 404  # its files are public
+    assert client.get("/explorer/nothing").status_code == 404  # static files are public
 
 
 @pytest.mark.parametrize("path", ["/docs/../v1/models", "//v1/models", "/V1/models", "/explorer%2f..%2fv1/models"])
 def test_no_spelling_of_a_path_avoids_the_key(client, path):
-    """What needs no key by its path is no model's data, however the path is written."""
+    """No spelling of a path reaches a model's data without a key."""
     with connect(client) as connection:
         connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert read_answer(connection)[0].status in (401, 404)
 
 
-def test_a_proxys_path_changes_nothing(serve, folder):
-    """Under a root path the same routes need the same scopes."""
+def test_a_root_path_does_not_change_access(serve, folder):
+    """Behind a root path, routes require the same scopes."""
     with serve(models=folder / "two.safetensors", keys=KEYS, root_path="/kanscope", wait=False) as client:
         assert client.get("/healthz").status_code == 200
         assert client.get("/v1/models").status_code == 401
@@ -153,7 +153,7 @@ def test_a_proxys_path_changes_nothing(serve, folder):
 
 
 def test_keys_change_while_the_service_runs(serve, folder, tmp_path):
-    """A key that is taken out of the file is refused at once, a new one opens; a broken file changes nothing."""
+    """Keys that are removed from the file stop working at once, new ones work; a broken file changes nothing."""
     file = tmp_path / "keys"
     file.write_text(f"old read {READ}\n")
 
@@ -172,7 +172,7 @@ def test_keys_change_while_the_service_runs(serve, folder, tmp_path):
 
 
 def test_no_key_is_in_an_answer_or_the_log(serve, folder, tmp_path, capfd, caplog):
-    """Neither a known nor an unknown key is repeated anywhere, nor is one of a file that cannot be read."""
+    """No response and no log line contains a key, whether known, unknown or in an unreadable file."""
     file = tmp_path / "keys"
     file.write_text(f"dashboard read {READ}\n")
     answers = []
@@ -199,8 +199,8 @@ def test_no_key_is_in_an_answer_or_the_log(serve, folder, tmp_path, capfd, caplo
         (f"a read {ADMIN}", "line 2, repeats the key of ops"),
     ],
 )
-def test_a_line_that_is_no_key_is_named(line, message):
-    """The error says which line and why, and holds no key."""
+def test_an_invalid_line_of_the_key_file_is_named(line, message):
+    """The error has the line number and the reason, but no key."""
     with pytest.raises(ConfigError) as refused:
         parse_keys([f"ops admin {ADMIN}", line], "keys")
     assert message in str(refused.value)
@@ -208,7 +208,7 @@ def test_a_line_that_is_no_key_is_named(line, message):
 
 
 def test_a_file_without_keys_is_refused_at_the_start(tmp_path):
-    """A service that wants keys has some."""
+    """A service that requires keys does not start with a file that has none."""
     (tmp_path / "keys").write_text("# none yet\n")
     with pytest.raises(ConfigError, match="keys has no key"):
         KeyFile(tmp_path / "keys")
@@ -217,8 +217,8 @@ def test_a_file_without_keys_is_refused_at_the_start(tmp_path):
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7", "example.org"])
-def test_an_address_that_others_reach_needs_keys(run, host, monkeypatch):
-    """The command ends in one sentence unless there are keys or --no-auth is said; both together is a contradiction."""
+def test_listening_beyond_loopback_needs_keys(run, host, monkeypatch):
+    """The command needs keys or --no-auth to listen beyond loopback, and refuses both together."""
     code, _, err = run("serve", "--host", host)
     assert code == 2
     ways = "set KANSCOPE_KEYS_FILE or KANSCOPE_KEYS, or KANSCOPE_NO_AUTH=true (--no-auth)"
@@ -231,7 +231,7 @@ def test_an_address_that_others_reach_needs_keys(run, host, monkeypatch):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
-def test_an_address_of_this_machine_needs_none(host):
+def test_loopback_needs_no_keys(host):
     """On loopback the service starts without keys."""
     assert create_app(Settings(host=host))
 
@@ -253,7 +253,7 @@ def test_an_address_of_this_machine_needs_none(host):
     ],
 )
 def test_on_loopback_other_hosts_are_refused(serve, folder, host, status):
-    """A web page whose name leads to this machine asks for nothing; names of the setting do."""
+    """The Host header must name loopback or a host of the setting, which prevents DNS rebinding."""
     with serve(models=folder / "two.safetensors", allowed_hosts="kanscope.test, other.test", wait=False) as client:
         answer = client.get("/v1/models", headers={"Host": host})
     assert answer.status_code == status
@@ -261,23 +261,23 @@ def test_on_loopback_other_hosts_are_refused(serve, folder, host, status):
         assert "allowed_hosts" in answer.json()["error"]
 
 
-def test_elsewhere_any_host_is_served(serve, folder):
-    """An address that others reach has names that the service can't know."""
+def test_beyond_loopback_any_host_is_served(serve, folder):
+    """Beyond loopback any Host header is accepted, since the service cannot know its names."""
     with serve(host="0.0.0.0", no_auth=True, models=folder / "two.safetensors", wait=False) as client:
         assert client.get("/v1/models", headers={"Host": "kanscope.example"}).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/v1/models", "/v1/nothing", "/docs", "/explorer/", "/metrics"])
-def test_no_answer_is_taken_for_what_it_is_not(service, path):
-    """A browser must not guess a media type, whatever answers."""
+def test_media_types_are_not_sniffed(service, path):
+    """Every response has `X-Content-Type-Options: nosniff`."""
     assert service.get(path).headers.get_list("x-content-type-options") == ["nosniff"]
 
 
 LINE = f"dashboard read {READ} 5/minute"
 
 
-def test_a_key_may_have_a_cap(serve, folder):
-    """Over the limit the answer is 429 with Retry-After; health, other keys and other requests are not affected."""
+def test_a_key_may_have_a_rate_limit(serve, folder):
+    """Above the limit the key gets 429 with Retry-After; health, other keys and other requests are not affected."""
     keys = f"{LINE}; notebook explain {EXPLAIN}"
     with serve(models=folder / "two.safetensors", keys=keys) as client:
         answers = [client.get("/v1/models", headers=bearer(READ)) for _ in range(7)]
@@ -292,7 +292,7 @@ def test_a_key_may_have_a_cap(serve, folder):
 
 
 def test_a_request_counts_once(serve, folder):
-    """Whether a kept answer, a forecast or an explanation; what the key does not open does not count."""
+    """Cached responses, forecasts and explanations count once each; refused requests do not count."""
     with serve(models=folder / "two.safetensors", keys=f"dashboard read {READ} 6/minute") as client:
         report = "/v1/models/two/report?output=a%2B1"
         asked = [("POST", ASK[1]), ("GET", report), ("GET", report), PREDICT, MODELS, ("GET", "/v1/nothing"), METRICS]
@@ -305,8 +305,8 @@ def test_a_request_counts_once(serve, folder):
     per_minute=st.integers(1, 6),
     waits=st.lists(st.integers(0, 160).map(lambda quarters: quarters / 4), min_size=1, max_size=60),
 )
-def test_never_more_than_the_cap_in_any_minute(per_minute, waits):
-    """A request is let through exactly if fewer than the cap were in the minute before; Retry-After is enough."""
+def test_the_rate_limit_holds_in_any_minute(per_minute, waits):
+    """A request passes exactly if fewer than the limit passed in the minute before; Retry-After suffices."""
     (key,) = parse_keys([f"a read {READ} {per_minute}/minute"], "keys")
     now = 0.0
     limits = RateLimits(lambda: now)
@@ -328,8 +328,8 @@ def test_never_more_than_the_cap_in_any_minute(per_minute, waits):
 @pytest.mark.parametrize(
     "rate", ["0/minute", "600", "600/hour", "-1/minute", "1e3/minute", "1000001/minute", "05/minute"]
 )
-def test_a_cap_that_is_none_is_named(rate):
-    """The error says what a line must be, and holds no key."""
+def test_an_invalid_rate_limit_is_named(rate):
+    """The error states the format of a line, and contains no key."""
     with pytest.raises(
         ConfigError, match=r"keys, line 1, must be: name scope\[,scope\] key \[requests/minute\]"
     ) as refused:
@@ -337,8 +337,8 @@ def test_a_cap_that_is_none_is_named(rate):
     assert READ not in str(refused.value)
 
 
-def test_a_cap_that_changes_holds_at_once(serve, folder, tmp_path):
-    """What was asked before counts."""
+def test_a_changed_rate_limit_holds_at_once(serve, folder, tmp_path):
+    """Requests made before the change count."""
     file = tmp_path / "keys"
     file.write_text(f"dashboard read {READ} 4/minute\n")
     with serve(models=folder / "two.safetensors", keys_file=file, wait=False) as client:
@@ -360,21 +360,21 @@ OWN = "http://127.0.0.1:{port}"
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
-        ({}, 200),  # a program
+        ({}, 200),  # not a browser
         ({"Sec-Fetch-Site": "same-origin", "Origin": OWN}, 200),
         ({"Sec-Fetch-Site": "none"}, 200),
-        ({"Origin": OWN}, 200),  # a browser that says no more
+        ({"Origin": OWN}, 200),  # a browser that sends no Origin
         ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
         ({"Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site", "Origin": "http://other.127.0.0.1"}, 403),
-        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://friend.example"}, 200),  # named by the setting
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://friend.example"}, 200),  # listed in the setting
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
     ],
 )
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
-def test_no_page_of_another_site_changes_what_is_served(serve, folder, host, headers, status):
-    """On any address, with or without keys: a browser posts for any page, and says for which."""
+def test_cross_origin_requests_change_nothing(serve, folder, host, headers, status):
+    """Cross-origin requests that change state are refused, with and without keys (CSRF)."""
     options = {"no_auth": True, "host": host} if host == "0.0.0.0" else {}
     settings = {"models": folder / "two.safetensors", "repository_api": True, **options}
     with serve(**settings, allowed_origins="https://friend.example") as client:
@@ -383,11 +383,11 @@ def test_no_page_of_another_site_changes_what_is_served(serve, folder, host, hea
         assert answer.status_code == status, answer.text
         if status == 403:
             assert answer.json()["code"] == "cross_site"
-            assert client.get("/v1/models/two", headers=sent).status_code == 200  # to read is no change
+            assert client.get("/v1/models/two", headers=sent).status_code == 200  # reading changes nothing
 
 
-def test_pages_of_other_origins_read_nothing_unless_they_are_named(serve, folder):
-    """CORS is off; origins of the setting get it, for the headers that clients need, and need no key to ask for it."""
+def test_cors_is_off_unless_origins_are_listed(serve, folder):
+    """CORS is off by default; listed origins get it with the headers that clients need, and preflight without a key."""
     asks = {"Origin": "https://friend.example"}
     preflight = {**asks, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     with serve(models=folder / "two.safetensors", wait=False) as client:
@@ -409,7 +409,7 @@ def test_pages_of_other_origins_read_nothing_unless_they_are_named(serve, folder
 
 
 @pytest.mark.parametrize("origins", ["*", "friend.example", "https://friend.example/page", "https://a.example b"])
-def test_an_origin_that_is_none_is_refused_at_the_start(origins):
-    """In one sentence."""
+def test_an_invalid_origin_is_refused_at_startup(origins):
+    """The error is one sentence."""
     with pytest.raises(ConfigError, match=r"allowed_origins must be such as https://example\.org"):
         create_app(Settings(allowed_origins=origins))

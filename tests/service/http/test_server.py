@@ -1,4 +1,4 @@
-"""What `service.http.server` takes from uvicorn that no public interface gives, as it is in the version tested with."""
+"""`service.http.server` relies on private parts of uvicorn, which are unchanged in the installed version."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from service.http.server import BoundedProtocol
 
 TESTED = "0.54"
-# The methods that are overridden or whose course is relied upon. Where one changes, read it beside `BoundedProtocol`,
+# Methods that are overridden or relied upon. If one changes, read it beside `BoundedProtocol`,
 # run the tests of limits and of stopping, and put its hash here.
 SOURCES = {
     "connection_made": "6efb565ff3d3",
@@ -29,7 +29,7 @@ SOURCES = {
     "resume_writing": "7844bbaa8cce",
     "_start_asgi_task": "9c08c2571ae9",
 }
-# What it reads of a request that is being answered.
+# Attributes that are read of a request in flight.
 OF_A_CYCLE = {"disconnected", "message_event", "response_complete", "response_started", "more_body", "keep_alive"}
 
 
@@ -38,7 +38,7 @@ def digest(method: object) -> str:
 
 
 def test_uvicorn_is_the_version_that_was_tested():
-    """pyproject.toml allows no other minor version."""
+    """pyproject.toml allows only the tested minor version."""
     assert version("uvicorn").rsplit(".", 1)[0] == TESTED
     requirements = (Path(__file__).parents[3] / "pyproject.toml").read_text()
     above = f"0.{int(TESTED.split('.')[1]) + 1}"
@@ -46,18 +46,18 @@ def test_uvicorn_is_the_version_that_was_tested():
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_what_is_overridden_is_as_it_was(name):
-    """A release that changes one of these methods is noticed, however small its version number."""
+def test_overridden_methods_are_unchanged(name):
+    """A release that changes one of these methods fails here, however small its version number."""
     assert digest(getattr(HttpToolsProtocol, name)) == SOURCES[name], f"uvicorn has changed {name}"
 
 
 def test_nothing_else_is_overridden():
-    """Every method of uvicorn's that is replaced is in the list."""
+    """The list has every method of uvicorn that is overridden."""
     own = {name for name, value in vars(BoundedProtocol).items() if inspect.isfunction(value)}
     assert {name for name in own if hasattr(HttpToolsProtocol, name)} - {"__init__"} == set(SOURCES)
 
 
-def test_a_request_being_answered_has_what_is_read_of_it():
-    """Its attributes are set in its constructor."""
+def test_requests_have_the_attributes_that_are_read():
+    """The attributes that are read are set in the constructor."""
     source = inspect.getsource(RequestResponseCycle.__init__)
     assert set(re.findall(r"self\.(\w+)(?:: [^=]+)? =", source)) >= OF_A_CYCLE

@@ -24,7 +24,7 @@ def good(tmp_path):
 
 
 def write(path, seed=0):
-    """A checkpoint of its own for each seed."""
+    """Writes a different checkpoint for each seed."""
     path.parent.mkdir(exist_ok=True)
     save_checkpoint(make_model("head", seed=seed), path)
     return path
@@ -45,7 +45,7 @@ def states(registry):
 
 
 def test_one_file_is_served_under_its_stem(good):
-    """A path to a file serves that file alone, as version 1."""
+    """A path to a file serves only that file, as version 1."""
     write(good.with_name("other.safetensors"))
     registry = loaded(good)
     assert states(registry) == {("good", "1"): "ready"}
@@ -53,8 +53,8 @@ def test_one_file_is_served_under_its_stem(good):
     assert registry.ready
 
 
-def test_the_highest_version_serves_and_any_can_be_asked_for(tmp_path):
-    """Versions are numbers: 10 comes after 9."""
+def test_the_highest_version_is_the_default(tmp_path):
+    """Versions are compared as numbers: 10 is above 9."""
     files = {version: write(tmp_path / "m" / f"{version}.safetensors", int(version)) for version in ("9", "10", "2")}
     registry = loaded(tmp_path)
     assert registry.get("m").version == "10"
@@ -65,7 +65,7 @@ def test_the_highest_version_serves_and_any_can_be_asked_for(tmp_path):
 
 
 def test_the_highest_version_that_can_answer_serves(tmp_path):
-    """A version that failed leaves the ones below it to serve; asked for by its number, it says why."""
+    """If the highest version failed, a lower one is served; the failed one, requested by number, gives the reason."""
     write(tmp_path / "m" / "1.safetensors")
     (tmp_path / "m" / "2.safetensors").write_bytes(b"")
     registry = loaded(tmp_path)
@@ -74,8 +74,8 @@ def test_the_highest_version_that_can_answer_serves(tmp_path):
         registry.get("m", "2")
 
 
-def test_a_bad_file_leaves_the_others_to_serve(good):
-    """Foreign, truncated, unreadable and refused files fail with their reason."""
+def test_a_bad_file_does_not_affect_the_others(good):
+    """Foreign, truncated, unreadable and refused files fail with their reason, and the others are served."""
     folder = good.parent
     (folder / "empty.safetensors").write_bytes(b"")
     (folder / "cut.safetensors").write_bytes(good.read_bytes()[:-1])
@@ -95,8 +95,8 @@ def test_a_bad_file_leaves_the_others_to_serve(good):
         registry.get("cut")
 
 
-def test_a_failure_that_nobody_expected_leaves_the_others_to_serve(good, monkeypatch, caplog):
-    """An error of another kind fails one model, and the log has it."""
+def test_an_unexpected_error_fails_one_model_only(good, monkeypatch, caplog):
+    """An unexpected exception fails only its model and is logged."""
     (good.parent / "odd.safetensors").write_bytes(good.read_bytes())
 
     def load(path):
@@ -111,7 +111,7 @@ def test_a_failure_that_nobody_expected_leaves_the_others_to_serve(good, monkeyp
 
 
 def test_a_model_without_an_answer_for_its_own_data_fails(tmp_path):
-    """A model is asked once before it serves: what is not finite then will not be later."""
+    """A model whose forecast for its own reference windows is not finite fails to load."""
     model = make_model("head")
     target = replace(model.config.targets[0], std=1e308)
     model.network.config = replace(model.config, targets=(target,))
@@ -123,8 +123,8 @@ def test_a_model_without_an_answer_for_its_own_data_fails(tmp_path):
     assert "huge.safetensors has no answer for its own reference window: outputs[0][0]" in entry.reason
 
 
-def test_names_and_versions_are_looked_up_and_never_become_paths(good):
-    """A name or a version that would be a path to a checkpoint is unknown, and the error lists what exists."""
+def test_names_and_versions_never_become_paths(good):
+    """Names and versions that would be paths are unknown, and the error lists the existing ones."""
     registry = loaded(good.parent)
     for name in ("../good", "./good", "good.safetensors", str(good), ""):
         with pytest.raises(UnknownNameError, match="the models are good"):
@@ -134,8 +134,8 @@ def test_names_and_versions_are_looked_up_and_never_become_paths(good):
             registry.get("good", version)
 
 
-def test_a_new_file_serves_once_two_looks_have_seen_it(good):
-    """The look that loads it says so, once."""
+def test_a_new_file_serves_after_two_scans(good):
+    """A new file is loaded by the second scan that sees it unchanged, which returns the model once."""
     registry = loaded(good.parent)
     file = write(good.with_name("new.safetensors"), seed=1)
     assert registry.poll() == ()
@@ -159,8 +159,8 @@ def test_a_file_that_is_being_written_waits(good):
     assert states(registry)["slow", "1"] == "ready"
 
 
-def test_a_replaced_file_serves_and_whoever_holds_the_old_model_keeps_it(good):
-    """Requests in flight finish on what they started with."""
+def test_a_replaced_file_serves_new_requests(good):
+    """Requests in flight finish on the model that they started with."""
     registry = loaded(good.parent)
     old = registry.get("good")
     windows = make_windows(old.model, 3)
@@ -177,7 +177,7 @@ def test_a_replaced_file_serves_and_whoever_holds_the_old_model_keeps_it(good):
 
 @given(kept=st.floats(0, 1, exclude_max=True), in_place=st.booleans())
 def test_a_truncated_file_never_replaces_a_good_one(tmp_path_factory, kept, in_place):
-    """The version served before stays ready, with the reason, until the file is whole again."""
+    """The previous version stays ready, with the reason of the failure, until the file is whole again."""
     file = write(tmp_path_factory.mktemp("models") / "m.safetensors")
     data = file.read_bytes()
     registry = loaded(file.parent)
@@ -201,7 +201,7 @@ def test_a_truncated_file_never_replaces_a_good_one(tmp_path_factory, kept, in_p
 
 
 def test_a_file_that_changes_while_it_is_read_does_not_serve(good, monkeypatch):
-    """Half of one checkpoint and half of another might look like a good one; the next looks take it in."""
+    """A file that changes while it is read is not served; the next scans load it."""
     registry = loaded(good.parent)
     old = registry.get("good")
 
@@ -221,7 +221,7 @@ def test_a_file_that_changes_while_it_is_read_does_not_serve(good, monkeypatch):
 
 
 def test_a_deleted_file_no_longer_serves(good):
-    """Once two looks in a row have missed it, its model is unknown."""
+    """Once two scans in a row have missed the file, its model is unknown."""
     registry = loaded(write(good.with_name("other.safetensors")).parent)
     good.unlink()
     registry.poll()
@@ -231,8 +231,8 @@ def test_a_deleted_file_no_longer_serves(good):
         registry.get("good")
 
 
-def test_a_version_that_makes_way_for_a_higher_one_leaves_no_gap(tmp_path):
-    """Deleted and followed up at the same time, some version answers after every look."""
+def test_a_version_replaced_by_a_higher_one_leaves_no_gap(tmp_path):
+    """A version that is deleted when a higher one appears is served until that one is ready."""
     first, second = tmp_path / "m" / "1.safetensors", tmp_path / "m" / "2.safetensors"
     registry = loaded(write(first).parent.parent)
     first.unlink()
@@ -243,8 +243,8 @@ def test_a_version_that_makes_way_for_a_higher_one_leaves_no_gap(tmp_path):
     assert states(registry) == {("m", "2"): "ready"}
 
 
-def test_a_version_below_serves_again_when_the_highest_goes(tmp_path):
-    """It is what answers for the name now, so the look says so."""
+def test_a_lower_version_serves_when_the_highest_is_deleted(tmp_path):
+    """The lower version is served, and the scan returns it as changed."""
     first = write(tmp_path / "m" / "1.safetensors")
     second = write(tmp_path / "m" / "2.safetensors", seed=1)
     registry = loaded(tmp_path)
@@ -253,7 +253,7 @@ def test_a_version_below_serves_again_when_the_highest_goes(tmp_path):
     assert [served.checkpoint for served in registry.poll()] == [hash_of(first)]
 
 
-def test_a_folder_that_is_gone_changes_nothing(good):
+def test_a_missing_folder_changes_nothing(good):
     """Scanning a missing folder is an error; the served models stay, also when the folder is back."""
     registry = loaded(good.parent)
     old = registry.get("good")
@@ -267,8 +267,8 @@ def test_a_folder_that_is_gone_changes_nothing(good):
     assert registry.get("good") is old
 
 
-def test_the_bundled_model_makes_way_for_the_first_file(tmp_path):
-    """An empty folder serves the bundled model until there is one of its own."""
+def test_the_first_file_replaces_the_bundled_model(tmp_path):
+    """An empty folder serves the bundled model until it has a file."""
     registry = loaded(tmp_path)
     assert states(registry) == {("nyc-weather", "1"): "ready"}
     write(tmp_path / "m.safetensors")
@@ -279,7 +279,7 @@ def test_the_bundled_model_makes_way_for_the_first_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["m", "nyc-weather"])
 def test_the_bundled_model_serves_until_a_file_of_the_folder_is_ready(tmp_path, name):
-    """A first file that fails to load does not take the bundled model away, even if it has the same name."""
+    """A first file that fails to load does not replace the bundled model, even under the same name."""
     registry = loaded(tmp_path)
     bundled = registry.get("nyc-weather")
     file = tmp_path / f"{name}.safetensors"
@@ -300,14 +300,14 @@ def test_the_bundled_model_serves_until_a_file_of_the_folder_is_ready(tmp_path, 
 
 
 def test_a_folder_that_starts_with_a_broken_file_is_not_ready(tmp_path):
-    """The bundled model does not stand in for models that were meant to be served."""
+    """The bundled model does not replace models that failed to load."""
     (tmp_path / "m.safetensors").write_bytes(b"no checkpoint")
     registry = loaded(tmp_path)
     assert states(registry) == {("m", "1"): "failed"} and not registry.ready
 
 
 def test_an_emptied_folder_has_no_models(tmp_path):
-    """The bundled model stands in for a folder that never had any, not for one whose models were taken away."""
+    """The bundled model is served for a folder that never had a model, not for one that was emptied."""
     file = write(tmp_path / "m.safetensors")
     registry = loaded(tmp_path)
     content = file.read_bytes()
@@ -321,8 +321,8 @@ def test_an_emptied_folder_has_no_models(tmp_path):
     assert states(registry) == {("m", "1"): "ready"}
 
 
-def test_an_error_of_the_disk_is_tried_again(good, monkeypatch, caplog):
-    """A file that could not be read once serves after a later look, and until then the log says so once."""
+def test_a_read_error_is_retried(good, monkeypatch, caplog):
+    """A read error is logged once, and a later scan loads the file."""
     fails = [True]
     read = Path.open
 
@@ -345,14 +345,14 @@ def test_an_error_of_the_disk_is_tried_again(good, monkeypatch, caplog):
     fails.append(True)
     for _ in range(2):
         registry.poll()
-        assert registry.get("good") is served  # what served before goes on
+        assert registry.get("good") is served  # the served model stays
     fails.clear()
     registry.poll()
     assert registry.get("good") is not served
 
 
-def test_what_is_told_to_stop_reads_no_further_file(good, monkeypatch):
-    """The first load ends with the file that is being read."""
+def test_closing_reads_no_further_file(good, monkeypatch):
+    """Closing during the first load stops after the current file."""
     for name in "abc":
         write(good.with_name(f"{name}.safetensors"))
     registry, read = Registry(good.parent), []
@@ -368,7 +368,7 @@ def test_what_is_told_to_stop_reads_no_further_file(good, monkeypatch):
 
 
 def test_an_unloaded_model_stays_so_until_it_is_loaded(tmp_path):
-    """Looks leave it alone, its new files too; loading takes in all versions as they are."""
+    """Scans ignore an unloaded model and its new files; loading it reads all its versions."""
     write(tmp_path / "m" / "1.safetensors")
     write(tmp_path / "n.safetensors")
     registry = loaded(tmp_path)
@@ -388,7 +388,7 @@ def test_an_unloaded_model_stays_so_until_it_is_loaded(tmp_path):
     assert registry.load_model("m") == ()
 
 
-def test_to_load_a_model_tries_again_what_failed(good, monkeypatch):
+def test_loading_a_model_retries_a_failed_file(good, monkeypatch):
     """The cause of a failure may be gone although the file has not changed."""
 
     def fail(path):
@@ -403,7 +403,7 @@ def test_to_load_a_model_tries_again_what_failed(good, monkeypatch):
 
 
 def test_only_models_that_exist_can_be_loaded_or_unloaded(good):
-    """Names are compared with what is there, and the error lists it."""
+    """An unknown name is refused, and the error lists the existing ones."""
     registry = loaded(good.parent)
     for change in (registry.load_model, registry.unload_model):
         for name in ("bad", "../good", ""):
@@ -412,7 +412,7 @@ def test_only_models_that_exist_can_be_loaded_or_unloaded(good):
 
 
 def test_readers_never_see_a_half_made_change(tmp_path, wait_until):
-    """While a version comes, goes and is replaced, every look at the index finds the model whole."""
+    """While versions are added, replaced and removed, every read of the index finds the model complete."""
     first, second = tmp_path / "m" / "1.safetensors", tmp_path / "m" / "2.safetensors"
     registry = loaded(write(first).parent.parent)
     looks, wrong, stop = ["1"], [], threading.Event()

@@ -15,7 +15,7 @@ ANY_NAME = st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_s
 
 @pytest.fixture
 def write(tmp_path):
-    """Writes a file into the folder, below folders that it makes."""
+    """Writes a file into the folder, and creates the folders above it."""
 
     def write_file(path: str) -> Path:
         file = tmp_path / path
@@ -31,14 +31,14 @@ def refusals(folder):
 
 
 def test_a_file_is_version_1_and_a_folder_holds_versions(write, tmp_path):
-    """Models come by name, and of each the highest version first, by number and not by letter."""
+    """Models are listed by name, the highest version first, compared as numbers."""
     for path in ("b.safetensors", "a/9.safetensors", "a/10.safetensors", "a/1.safetensors"):
         write(path)
     assert refusals(tmp_path) == dict.fromkeys([("a", "10"), ("a", "9"), ("a", "1"), ("b", "1")])
 
 
 def test_other_files_hidden_ones_and_deeper_folders_do_not_count(write, tmp_path):
-    """What is no visible checkpoint of a model or a version is not listed."""
+    """Hidden files, other files and deeper folders are not listed."""
     for path in (
         "good.safetensors",
         "README.md",
@@ -53,8 +53,8 @@ def test_other_files_hidden_ones_and_deeper_folders_do_not_count(write, tmp_path
 
 
 @pytest.mark.parametrize("path", [None, "empty"])
-def test_the_bundled_model_stands_in_where_there_is_none(tmp_path, path):
-    """Without a folder, and with one that holds no checkpoint, the bundled one is listed."""
+def test_the_bundled_model_is_the_default(tmp_path, path):
+    """Without a folder, and with one that has no checkpoint, the bundled model is listed."""
     (tmp_path / "empty" / "nothing").mkdir(parents=True)
     listing = list_checkpoints(path and tmp_path / path)
     assert [file.path.parent for file in listing.values()] == [BUNDLED]
@@ -62,7 +62,7 @@ def test_the_bundled_model_stands_in_where_there_is_none(tmp_path, path):
 
 
 def test_a_path_to_nothing_is_an_error(tmp_path):
-    """What does not exist is named."""
+    """The error names the missing path."""
     with pytest.raises(CheckpointError, match=r"there is no file or folder .*/none"):
         list_checkpoints(tmp_path / "none")
 
@@ -70,7 +70,7 @@ def test_a_path_to_nothing_is_an_error(tmp_path):
 @pytest.mark.parametrize("name", ["with space", "a" * 65, "näme", "a:b", os.fsdecode(b"latin-\xe4")])
 @pytest.mark.parametrize("path", ["{}.safetensors", "{}/1.safetensors"])
 def test_a_name_that_no_path_of_the_api_can_hold_is_refused(write, tmp_path, name, path):
-    """It is listed in letters that an answer can hold, and says what a name must be."""
+    """The listing escapes the name, and the error states the allowed characters."""
     write(path.format(name))
     ((listed, _), refusal) = next(iter(refusals(tmp_path).items()))
     assert listed == os.fsencode(name).decode(errors="backslashreplace")
@@ -78,8 +78,8 @@ def test_a_name_that_no_path_of_the_api_can_hold_is_refused(write, tmp_path, nam
 
 
 @pytest.mark.parametrize("version", ["0", "01", "-1", "1.0", "v1", "latest", "1 ", "²", "١"])
-def test_a_version_that_is_no_whole_number_is_refused(write, tmp_path, version):
-    """Versions count from 1, without leading zeros; an odd one sorts behind the others."""
+def test_a_version_that_is_not_an_integer_is_refused(write, tmp_path, version):
+    """Versions count from 1 without leading zeros; an invalid one sorts after the others."""
     write(f"m/{version}.safetensors")
     write("m/3.safetensors")
     (good, odd) = refusals(tmp_path).items()
@@ -89,7 +89,7 @@ def test_a_version_that_is_no_whole_number_is_refused(write, tmp_path, version):
 
 
 def test_two_files_of_one_version_are_refused(write, tmp_path):
-    """Nothing says which of them is meant, so neither is."""
+    """Both files are refused, as the version is ambiguous."""
     write("m.safetensors")
     write("m/1.safetensors")
     write("m/2.safetensors")
@@ -98,7 +98,7 @@ def test_two_files_of_one_version_are_refused(write, tmp_path):
 
 
 def test_links_may_point_around_in_the_folder(write, tmp_path):
-    """As they do where files are mounted from a secret or a config map."""
+    """Links within the folder are allowed, as Kubernetes mounts secrets and config maps by links."""
     write("..data/a.safetensors")
     (tmp_path / "a.safetensors").symlink_to("..data/a.safetensors")
     (tmp_path / "b").mkdir()
@@ -108,7 +108,7 @@ def test_links_may_point_around_in_the_folder(write, tmp_path):
 
 @pytest.mark.parametrize("link", ["m.safetensors", "m"])
 def test_a_link_that_leaves_the_folder_is_refused(write, tmp_path, link):
-    """Whether it is one of a file or of a folder, and however it is written."""
+    """Links to files and folders outside are refused, absolute or relative."""
     outside = write("outside/1.safetensors")
     folder = tmp_path / "models"
     folder.mkdir()
@@ -119,7 +119,7 @@ def test_a_link_that_leaves_the_folder_is_refused(write, tmp_path, link):
     assert refusal.endswith("is a link that leaves the folder")
 
 
-def test_what_is_no_regular_file_is_refused(tmp_path):
+def test_other_than_regular_files_are_refused(tmp_path):
     """Opening a pipe would block."""
     os.mkfifo(tmp_path / "pipe.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
@@ -129,8 +129,8 @@ def test_what_is_no_regular_file_is_refused(tmp_path):
     }
 
 
-def test_a_file_that_is_written_to_differs_from_what_it_was(write, tmp_path):
-    """Replaced by one of equal size and times, or written in place: its listing tells."""
+def test_the_listing_detects_a_changed_file(write, tmp_path):
+    """The listing differs for a replaced file of equal size and time, and for one written in place."""
     file = write("m.safetensors")
     seen = [list_checkpoints(tmp_path)]
     times = file.stat().st_atime_ns, file.stat().st_mtime_ns
@@ -146,8 +146,8 @@ def test_a_file_that_is_written_to_differs_from_what_it_was(write, tmp_path):
 
 
 @given(names=st.lists(ANY_NAME, max_size=4), versions=st.lists(ANY_NAME, max_size=4))
-def test_whatever_files_are_called_they_are_listed_or_refused(tmp_path_factory, names, versions):
-    """Any name of a file gives a listing that is sorted, and every path in it lies in the folder."""
+def test_any_file_name_is_listed_or_refused(tmp_path_factory, names, versions):
+    """For any file names the listing is sorted, and every path in it lies in the folder."""
     folder = tmp_path_factory.mktemp("any")
     (folder / "m").mkdir()
     for name in names:

@@ -1,4 +1,4 @@
-"""Versions over HTTP, and models that change while real clients ask them."""
+"""Versions over HTTP, and models that are replaced during requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ GETS = ("", "/attributions", "/topology", "/topology/fidelity", "/edges", "/edge
 
 
 def write(path, seed=0):
-    """A checkpoint that reads BODY, of its own for each seed."""
+    """Writes a checkpoint that fits BODY, different for each seed."""
     path.parent.mkdir(exist_ok=True)
     save_checkpoint(make_model("head", seed=seed), path)
     return load_checkpoint(path)
@@ -31,7 +31,7 @@ def checkpoint(model):
 
 
 def ask_all(client, path, **query):
-    """What every operation on a model answers, by its name."""
+    """The response of every operation on a model, by name."""
     answers = {f"GET {get}": client.get(path + get, params=query) for get in GETS}
     answers |= {f"POST {verb}": client.post(path + verb, json=BODY, params=query) for verb in (":predict", ":explain")}
     assert {answer.status_code for answer in answers.values()} == {200}
@@ -43,7 +43,7 @@ def checkpoint_of(answer):
 
 
 def test_every_operation_reaches_every_version(serve, tmp_path):
-    """The query names the version that answers, without it the highest does; every answer says which it is."""
+    """The query selects the version, by default the highest; every response names it."""
     models = {version: write(tmp_path / "m" / f"{version}.safetensors", version) for version in (1, 2, 10)}
     with serve(models=tmp_path) as client:
         for version, model in models.items():
@@ -55,7 +55,7 @@ def test_every_operation_reaches_every_version(serve, tmp_path):
 
 
 def test_the_list_and_the_model_show_all_versions(serve, tmp_path):
-    """The highest that can answer speaks for the model; one that failed says why."""
+    """The model has the details of its highest ready version; a failed one has its reason."""
     good = write(tmp_path / "m" / "1.safetensors")
     (tmp_path / "m" / "2.safetensors").write_bytes(b"")
     ready = {"version": "1", "state": "ready", "ready": True, "checkpoint": checkpoint(good)}
@@ -71,7 +71,7 @@ def test_the_list_and_the_model_show_all_versions(serve, tmp_path):
 
 @pytest.mark.parametrize("version", ["2", "0", "01", "latest", "%2e%2e", "1%2f1", "1 ", "¹"])
 def test_a_version_that_does_not_exist_is_404(serve, folder, version):
-    """The error lists the versions there are; in V2 what would be another path is one."""
+    """The error lists the existing versions; in V2 this also holds for unknown paths below them."""
     with serve(models=folder / "head.safetensors") as client:
         answers = [client.get(f"/v1/models/head{path}?version={version}") for path in ("", "/topology", "/report")]
         answers += [
@@ -89,7 +89,7 @@ def test_a_version_that_does_not_exist_is_404(serve, folder, version):
 
 @pytest.mark.parametrize("path", ["", "/ready", "/topology", "/reference/0", ":predict", ":explain"])
 def test_a_misspelt_version_is_refused(serve, folder, path):
-    """Else the highest version would answer in place of the one that was meant."""
+    """A misspelt parameter is refused rather than ignored, which would select the highest version."""
     with serve(models=folder / "head.safetensors") as client:
         ask = client.post if path.startswith(":") else client.get
         options = {"json": BODY} if path.startswith(":") else {}
@@ -98,7 +98,7 @@ def test_a_misspelt_version_is_refused(serve, folder, path):
 
 
 def test_versions_are_in_the_path_of_v2_alone(serve, folder):
-    """As the Open Inference Protocol has it; under /v1 there is one path for each thing."""
+    """As the Open Inference Protocol specifies; under /v1 each resource has a single path."""
     with serve(models=folder / "head.safetensors") as client:
         for path in ("", "/ready"):
             assert client.get(f"/v2/models/head/versions/1{path}").status_code == 200
@@ -107,14 +107,14 @@ def test_versions_are_in_the_path_of_v2_alone(serve, folder):
 
 
 def test_a_wrong_method_on_a_version_is_405(serve, folder):
-    """As it is on the model."""
+    """The status is the same as on the model."""
     with serve(models=folder / "head.safetensors") as client:
         answer = client.get("/v1/models/head:predict?version=1")
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
 
 
 def test_models_of_one_checkpoint_answer_under_their_own_names(serve, tmp_path):
-    """Global results are shared by the hash of the checkpoint; nothing of a name is in them."""
+    """Global results are cached by the hash of the checkpoint and contain no model name."""
     write(tmp_path / "a.safetensors")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "7.safetensors").write_bytes((tmp_path / "a.safetensors").read_bytes())
@@ -146,8 +146,8 @@ def test_models_that_get_equal_bodies_never_share_an_answer(serve, tmp_path):
         assert len({str(answers[name][operation]) for name in models}) == 3
 
 
-def test_a_checkpoint_truncated_in_place_goes_on_serving(serve, tmp_path):
-    """The file was read into memory, so neither the process nor an answer depends on it."""
+def test_a_checkpoint_truncated_in_place_is_still_served(serve, tmp_path):
+    """The checkpoint was read into memory, so neither the process nor a response depends on the file."""
     write(tmp_path / "m.safetensors")
     with serve(models=tmp_path, poll_seconds=0) as client:
         before = ask_all(client, "/v1/models/m")
@@ -157,7 +157,7 @@ def test_a_checkpoint_truncated_in_place_goes_on_serving(serve, tmp_path):
 
 
 class Clients:
-    """Threads that ask the model of a server for predictions and explanations until they are stopped."""
+    """Threads that request predictions and explanations of a model until they are stopped."""
 
     def __init__(self, client, n=3):
         self.answers = [[] for _ in range(n)]
@@ -183,13 +183,13 @@ class Clients:
 
 @pytest.mark.alone
 def test_checkpoints_that_change_under_load_fail_no_request_and_mix_no_answer(serve, tmp_path, wait_until):
-    """Replaced, truncated, replaced again and deleted: each answer is that of the checkpoint that it names."""
+    """A model is replaced, truncated, replaced and deleted: each response is that of the checkpoint it names."""
     first, second = tmp_path / "m" / "1.safetensors", tmp_path / "m" / "2.safetensors"
     models = [write(first, 1), write(second, 2)]
     with serve(models=tmp_path, poll_seconds=0.05) as client, Clients(client) as clients:
 
         def wait_for(model, reasons):
-            """Until the model answers for the name, some versions say why they failed, and each client got answers."""
+            """Waits until the model is ready with the given failures, and each client has new responses."""
 
             def settled():
                 answer = client.get("/v1/models/m").json()

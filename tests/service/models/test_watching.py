@@ -15,7 +15,7 @@ from service.work.budget import Bounds
 from service.work.executor import Executor
 from service.work.results import GlobalResults
 
-SEEDS = (401, 402, 403)  # of models that no other test makes: theirs may be loaded meanwhile, by apps that tests share
+SEEDS = (401, 402, 403)  # models that no other test makes: apps that tests share may load theirs meanwhile
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def write(path, seed):
 
 
 def watch_while(steps, registry, seconds=0.01):
-    """Watches over the models while the steps are taken: each changes something and yields what it waits for."""
+    """Runs the watch during the steps, each of which changes something and yields a condition to wait for."""
 
     async def run():
         work = Executor(Bounds(10, 10, 1 << 30), Metrics(registry))
@@ -57,7 +57,7 @@ def registry(file):
 
 @pytest.fixture
 def looks(registry, monkeypatch):
-    """The looks at the files so far, of this registry alone: apps that other tests share look at theirs meanwhile."""
+    """The scans of this registry; those of apps that tests share are ignored."""
     calls = []
     poll = registry.poll
 
@@ -70,7 +70,7 @@ def looks(registry, monkeypatch):
 
 
 def test_models_are_loaded_and_followed_until_the_watch_is_closed(file, registry):
-    """A file that is replaced serves, and the watch ends when it is told to."""
+    """A replaced file is loaded, and closing ends the watch."""
 
     def steps():
         yield lambda: registry.ready
@@ -82,14 +82,14 @@ def test_models_are_loaded_and_followed_until_the_watch_is_closed(file, registry
     assert registry.get("m").checkpoint == f"sha256:{load_checkpoint(file).sha256}"
 
 
-def test_without_seconds_nobody_looks_again(registry, looks):
-    """0 turns the looking off, not the loading."""
+def test_zero_seconds_disable_scans(registry, looks):
+    """0 disables scans, not the first load."""
     watch_while([lambda: registry.ready], registry, seconds=0)
     assert looks == []
 
 
-def test_global_results_of_what_is_new_are_computed_before_anybody_asks(file, registry, tmp_path, monkeypatch):
-    """Those of the models that are loaded first, and of each that takes a name over."""
+def test_global_results_of_new_models_are_computed_in_advance(file, registry, tmp_path, monkeypatch):
+    """Results are computed for the models loaded first, and for each new version that is served."""
     wanted = [load_checkpoint(write(tmp_path / f"{seed}.safetensors", seed)).sha256 for seed in SEEDS[:2]]
     measured = []
     measure = overall.measure_importance
@@ -110,8 +110,8 @@ def test_global_results_of_what_is_new_are_computed_before_anybody_asks(file, re
     assert measured == wanted
 
 
-def test_a_look_that_fails_is_logged_once_and_the_next_is_taken(file, registry, looks, caplog):
-    """A folder that is away for many looks gives one line in the log, and one more when it goes again."""
+def test_a_failing_scan_is_logged_once_and_repeated(file, registry, looks, caplog):
+    """A folder that is missing for many scans is logged once, and once more when it is missing again."""
     away = file.parent.with_name("away")
 
     def steps():

@@ -31,7 +31,7 @@ verbs = st.sampled_from(["predict", "explain"])
 
 @pytest.fixture(scope="module")
 def ask(service):
-    """Sends a body to the model `two`; the answer is one of those that the document has for a body."""
+    """Sends a body to the model `two` and checks that the response is one of the documented ones."""
 
     def ask(verb, body):
         answer = service.client.post(f"/v1/models/two:{verb}", content=body, headers=JSON)
@@ -45,7 +45,7 @@ def ask(service):
 
 @pytest.fixture(scope="module", params=["instances", "columns"])
 def document(request, service):
-    """A request to explain, whole, in either form."""
+    """A valid request to explain, in either form."""
     model = service.models["two"]
     windows = make_windows(model, N_WINDOWS)
     columns = {name: windows[..., f].tolist() for f, name in enumerate(model.config.feature_names)}
@@ -59,12 +59,12 @@ def document(request, service):
 
 
 def write(value):
-    """JSON as Python writes it: NaN and infinities, numbers of any length, and halves of surrogate pairs, too."""
+    """JSON as Python writes it, with NaN, infinities, long numbers and lone surrogates."""
     return json.dumps(value).encode()
 
 
 def fits(value, shape, limit):
-    """Whether a JSON value is a nest of a shape, of numbers up to a limit."""
+    """Whether a JSON value is a nested list of this shape with numbers up to a limit."""
     if not shape:
         return type(value) in (int, float) and abs(value) <= limit
     return type(value) is list and len(value) == shape[0] and all(fits(item, shape[1:], limit) for item in value)
@@ -73,21 +73,21 @@ def fits(value, shape, limit):
 @settings(max_examples=examples(40))
 @given(verbs, st.binary(max_size=200))
 def test_any_bytes(ask, verb, body):
-    """Bytes that are no JSON object of windows are refused."""
+    """Bytes that are not a JSON object of windows are refused."""
     assert ask(verb, body).status_code == 422
 
 
 @settings(max_examples=examples(40))
 @given(verbs, anything)
 def test_any_json(ask, verb, value):
-    """JSON that is no object of windows is refused, whatever else it is."""
+    """JSON that is not an object of windows is refused."""
     assert ask(verb, write(value)).status_code == 422
 
 
 @settings(max_examples=examples(60))
 @given(part=st.data())
 def test_any_value_in_any_place(ask, document, part):
-    """A request in which one value is replaced by any other is answered, or refused."""
+    """A request with one value replaced by any other is answered or refused."""
     changed = json.loads(write(document))
     owner, key = changed, part.draw(st.sampled_from(sorted(changed)))
     while isinstance(owner[key], (dict, list)) and owner[key] and part.draw(st.booleans()):
@@ -100,7 +100,7 @@ def test_any_value_in_any_place(ask, document, part):
 @settings(max_examples=examples(60))
 @given(part=st.data())
 def test_windows_are_read_where_they_fit_and_refused_else(ask, service, part):
-    """Windows with any value in any place are forecast exactly where they are numbers of the model's shape."""
+    """Windows are forecast exactly if they are numbers in the model's shape, and refused otherwise."""
     windows = make_windows(service.models["two"], N_WINDOWS).tolist()
     shape = (len(windows), len(windows[0]), len(windows[0][0]))
     owner, key = windows, part.draw(st.integers(0, shape[0] - 1))
@@ -119,8 +119,8 @@ def test_windows_are_read_where_they_fit_and_refused_else(ask, service, part):
 @given(
     members=st.lists(st.tuples(st.sampled_from(["a", "b", "instances"]), anything), max_size=4), at=st.integers(0, 4)
 )
-def test_members_are_read_beside_windows_as_they_are_without(members, at):
-    """What a body has beside its windows, and which of two members of one name counts, is the same for both readers."""
+def test_both_readers_agree_on_other_members(members, at):
+    """Both readers agree on the other members, and on which of two members of one name counts."""
     instances = [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]
     members.insert(at, ("instances", instances))
     body = b"{%s}" % b",".join(write(name) + b":" + write(value) for name, value in members)
@@ -139,7 +139,7 @@ def test_members_are_read_beside_windows_as_they_are_without(members, at):
 @settings(max_examples=examples(30))
 @given(cuts=st.lists(st.floats(0, 1), min_size=4, max_size=4), other=st.none() | st.binary(max_size=16))
 def test_any_splice(ask, document, cuts, other):
-    """A request in which a part of its text is replaced by another part, or by anything, is answered or refused."""
+    """A request with a part of its text replaced is answered or refused."""
     body = write(document)
     start, end, first, last = (int(fraction * len(body)) for fraction in cuts)
     ask("explain", body[:start] + (body[first:last] if other is None else other) + body[end:])

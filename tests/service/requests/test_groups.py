@@ -1,4 +1,4 @@
-"""Groups of features and segments of steps over HTTP, in tables, and in what is saved of them."""
+"""Groups of features and segments of steps over HTTP, in tables and in receipts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def explain(client, name="plain", **members):
 
 
 def test_a_request_names_groups(client):
-    """Each group is the sum of its features; features in no group keep their own names, all in order."""
+    """Each group is the sum of its features; ungrouped features keep their names, all in order."""
     for one in explain(client, groups=GROUPS):
         found, alone = one["contributions_by_group"], one["contributions"]
         assert list(found) == ["pair", "three", "f2"]
@@ -60,7 +60,7 @@ def test_a_request_names_groups(client):
 
 @pytest.mark.parametrize("groups", [{}, GROUPS])
 def test_a_request_names_segments(client, groups):
-    """By segment the contributions of a name sum to those of its features and steps."""
+    """By segment, the contributions of a name sum to those of its features and steps."""
     grouped = Model(PLAIN).explain(WINDOWS, groups=groups, segments=SEGMENTS)
     for number, one in enumerate(explain(client, groups=groups, segments=SEGMENTS, detail="steps")):
         found = [list(values.values()) for values in one["contributions_by_group"].values()]
@@ -72,7 +72,7 @@ def test_a_request_names_segments(client, groups):
 
 
 def test_groups_are_the_checkpoints_by_default(client):
-    """null and an empty object switch them off, and without any there is no such member."""
+    """null and an empty object disable the checkpoint's groups; without groups the member is absent."""
     assert list(explain(client, "grouped")[0]["contributions_by_group"]) == ["pair", "three", "f2"]
     assert next(iter(explain(client, "grouped", groups={"g": ["f2"]})[0]["contributions_by_group"])) == "g"
     for members in ({"groups": None}, {"groups": {}}):
@@ -81,8 +81,8 @@ def test_groups_are_the_checkpoints_by_default(client):
         assert "contributions_by_group" not in explain(client, **members)[0]
 
 
-def test_lines_have_them_too(client):
-    """Each line of NDJSON is the explanation of one JSON answer."""
+def test_lines_have_groups_too(client):
+    """Each NDJSON line equals the explanation in a JSON response."""
     answer = client.post(
         "/v1/models/plain:explain", json={**BODY, "groups": GROUPS}, headers={"Accept": "application/x-ndjson"}
     )
@@ -116,7 +116,7 @@ def test_lines_have_them_too(client):
         ({"segments": {"a": [-1, 0], "s": [-2, -1]}}, "segments.s"),
     ],
 )
-def test_what_cannot_be_is_refused_by_name(client, members, path):
+def test_invalid_groups_are_refused_by_name(client, members, path):
     """422, and the error names the group or the segment."""
     answer = client.post("/v1/models/plain:explain", json={**BODY, **members})
     assert answer.status_code == 422, answer.text
@@ -124,14 +124,14 @@ def test_what_cannot_be_is_refused_by_name(client, members, path):
 
 
 def test_thousands_of_nested_groups_are_answered(client):
-    """A body of many small groups is no way to stop the service."""
+    """A chain of 3,000 nested groups does not exhaust the stack."""
     groups = {f"g{n}": [f"g{n + 1}"] for n in range(3000)} | {"g3000": ["f0"]}
     one = explain(client, groups=groups)[0]
     assert one["contributions_by_group"]["g0"] == one["contributions"]["f0"]
 
 
 def test_groups_of_the_open_inference_protocol(client):
-    """A tensor with names beside it: of the request's groups as JSON in a text, or of the checkpoint's."""
+    """A request passes groups as a JSON string, or gets those of the checkpoint."""
     parameters = {"explain": True, "groups": json.dumps(GROUPS), "segments": json.dumps(SEGMENTS)}
     answer = client.post("/v2/models/plain/infer", json=make_tensors(BODY["instances"], **parameters)).json()
     tensors = {tensor["name"]: np.reshape(tensor["data"], tensor["shape"]) for tensor in answer["outputs"]}
@@ -151,15 +151,15 @@ def test_groups_of_the_open_inference_protocol(client):
 
 
 @pytest.mark.parametrize("groups", ["{", '{"hour": ["z"]}', '"checkpoint"'])
-def test_what_cannot_be_is_refused_in_tensors(client, groups):
-    """400, as the protocol has it."""
+def test_invalid_groups_are_refused_in_tensors(client, groups):
+    """400, as the protocol specifies."""
     body = make_tensors(BODY["instances"], explain=True, groups=groups)
     answer = client.post("/v2/models/plain/infer", json=body)
     assert answer.status_code == 400 and "groups" in answer.json()["error"]
 
 
 def test_a_tensor_by_group_takes_groups(client):
-    """Requesting the tensor without groups is refused."""
+    """Requesting the tensor without any groups is refused."""
     body = make_tensors(BODY["instances"], explain=True) | {"outputs": [{"name": "contributions_by_group"}]}
     answer = client.post("/v2/models/plain/infer", json=body)
     assert answer.status_code == 400 and "groups or segments" in answer.json()["error"]
@@ -169,7 +169,7 @@ def test_a_tensor_by_group_takes_groups(client):
     ("name", "members"), [("plain", {"groups": GROUPS, "segments": SEGMENTS}), ("grouped", {"groups": None})]
 )
 def test_a_receipt_repeats_groups(client, folder, name, members, run, tmp_path):
-    """The question is repeated with what was summed, whatever the checkpoint carries."""
+    """The receipt records the groups, so that repeating does not depend on those of the checkpoint."""
     body = json.dumps({**BODY, **members, "receipt": True})
     answer = client.post(f"/v1/models/{name}:explain", content=body, headers={"content-type": "application/json"})
     assert answer.json()["receipt"]["groups"] == (members["groups"] or {})
@@ -181,7 +181,7 @@ def test_a_receipt_repeats_groups(client, folder, name, members, run, tmp_path):
 
 
 def test_tables_have_columns_of_groups(folder, run, tmp_path):
-    """After those of the features, each the sum of its members'; a checkpoint without groups has none."""
+    """Columns of groups follow those of the features, each the sum of its members; without groups there are none."""
     rows = pl.DataFrame(np.random.default_rng(0).normal(size=(30, 4)), schema=["f0", "f1", "f2", "f3"])
     rows.write_csv(tmp_path / "rows.csv")
     for name in ("grouped", "plain"):
@@ -194,7 +194,7 @@ def test_tables_have_columns_of_groups(folder, run, tmp_path):
 
 
 def test_one_window_is_printed_with_its_groups(folder, run):
-    """In the table and for machines."""
+    """As a table and as JSON."""
     code, out, _ = run("explain", folder / "grouped.safetensors")
     assert code == 0 and "pair: f0, f3 together" in out
     code, out, _ = run("explain", folder / "grouped.safetensors", "--json")
@@ -202,7 +202,7 @@ def test_one_window_is_printed_with_its_groups(folder, run):
 
 
 def test_train_and_import_name_groups(run, tmp_path):
-    """--group, --integer and --fixed go into the checkpoint; one that goes on has its own."""
+    """--group, --integer and --fixed are saved in the checkpoint; fine-tuning keeps them."""
     table, file = write_table(tmp_path / "t.csv"), tmp_path / "m.safetensors"
     quick = ("--lookback", 3, "--hidden", 2, "--width", "2,1", "--grid", 2, "--epochs", 1, "--batch", 32)
     said = ("--group", "both=a, b", "--group", "all=both,constant", "--integer", "constant", "--fixed", "a,constant")
@@ -221,7 +221,7 @@ def test_train_and_import_name_groups(run, tmp_path):
 
 
 def test_a_model_is_described_with_its_groups(client):
-    """And its attributions list them; where there are none, both are empty."""
+    """The model and its attributions list the groups; without groups both lists are empty."""
     grouped, plain = (client.get(f"/v1/models/{name}").json() for name in ("grouped", "plain"))
     assert (grouped["groups"], plain["groups"]) == (GROUPS, {})
     assert all(feature["integer"] is False and feature["fixed"] is False for feature in grouped["features"])
@@ -237,7 +237,7 @@ def test_a_model_is_described_with_its_groups(client):
 
 
 def test_requests_share_a_pass_only_where_they_sum_the_same():
-    """What sums other features or steps, or in another order, is explained by itself; each answer is its own."""
+    """Requests with other groups, segments or orders are computed separately; each gets its own result."""
     served = Served("plain", Model(PLAIN))
     asked = [
         {},

@@ -1,4 +1,4 @@
-"""Large bodies that are refused: by their text alone, beside the event loop, in bounded memory."""
+"""Refusing a large body reads its text only, off the event loop, in bounded memory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ values = st.recursive(
 
 
 def find_paths(text):
-    """The paths that an error names; none where there is no error."""
+    """The paths that an error names; empty if there is no error."""
     try:
         scanning.refuse_non_finite(text, 64)
     except DataError as error:
@@ -40,8 +40,8 @@ def find_paths(text):
     return []
 
 
-def test_a_text_is_looked_through_only_for_a_reason(monkeypatch):
-    """The letter e of names and of small exponents is none."""
+def test_a_text_is_scanned_only_for_a_reason(monkeypatch):
+    """The letter e in names and in small exponents does not trigger a scan."""
     monkeypatch.setattr(scanning, "_Text", None)
     scanning.refuse_non_finite(b'{"instances": [1e-05, 2E+10, 3e99, true], "e12": "e1"}', 64)
     with pytest.raises(TypeError):
@@ -50,7 +50,7 @@ def test_a_text_is_looked_through_only_for_a_reason(monkeypatch):
 
 @given(values, st.sampled_from([None, 1]), st.booleans())
 def test_places_are_those_of_the_parsed_document(value, indent, ascii_only):
-    """NaN and infinities are named by the same paths as in the document that Python's lenient parser reads."""
+    """NaN and infinities have the same paths as in the document parsed by Python's lenient parser."""
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode(errors="surrogatepass")
     document = json.loads(text.decode(errors="surrogatepass"))
     expected = [path.encode(errors="replace").decode() or "body" for path in non_finite_places(document)]
@@ -68,22 +68,22 @@ def test_places_are_those_of_the_parsed_document(value, indent, ascii_only):
         (b'{"a" NaN', [""]),
         (b'"NaN', []),
         (b"", []),
-        (b"[" * 100 + b"NaN" + b"]" * 100, []),  # which is refused for its depth
+        (b"[" * 100 + b"NaN" + b"]" * 100, []),  # refused for its depth
     ],
 )
 def test_places_in_text_by_hand(text, paths):
-    """Numbers too large for a double count, what is in strings does not, and no text is too broken to be looked at."""
+    """Numbers too large for a double are found, text in strings is ignored, and broken text is accepted."""
     assert [path or "body" for path in paths] == find_paths(text)
 
 
 @given(st.binary(max_size=60) | st.text(alphabet='[]{},:"\\NaInfinity1e+-. ', max_size=60).map(str.encode))
-def test_any_text_can_be_looked_at(text):
-    """Whatever bytes come, there is an answer."""
+def test_any_text_can_be_scanned(text):
+    """Scanning any bytes returns a result."""
     find_paths(text)
 
 
 def fill(start, unit, end, n_bytes=TWO):
-    """A body of a size, the same unit over and over between its ends."""
+    """A body of a given size that repeats a unit between its ends."""
     return start + unit * ((n_bytes - len(start) - len(end)) // len(unit)) + end
 
 
@@ -101,7 +101,7 @@ ATTACKS = {
 @pytest.mark.parametrize("reader", [parse_windows, parse_object])
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_large_body_that_is_refused_costs_little(name, reader, monkeypatch):
-    """2 MB are refused in one sentence, without a parser, a path for each value, or memory that grows by more."""
+    """2 MB are refused in one sentence, without a parser, in memory bounded by a multiple of the body."""
     parts, message = ATTACKS[name]
     body = fill(*parts)
     paths = []
@@ -124,7 +124,7 @@ format_path = scanning.format_path
 
 
 def test_a_body_of_as_many_windows_as_may_be_is_read():
-    """What is refused by its text alone never fits: the largest request in either form does."""
+    """The largest allowed request in either form is not refused by its text."""
     limits = Limits(depth=64, windows=500, window_shape=(6, 4))
     windows = [[[0.5] * 4] * 6] * 500
     assert len(json.dumps({"instances": windows})) > LARGE
@@ -133,8 +133,8 @@ def test_a_body_of_as_many_windows_as_may_be_is_read():
     assert parse_windows(json.dumps({"columns": columns}).encode(), limits) == {"columns": columns}
 
 
-def test_large_bodies_are_read_beside_the_event_loop(serve, folder, monkeypatch):
-    """Those above some thousand bytes never on its thread; the small ones on it, since that is quicker."""
+def test_large_bodies_are_parsed_off_the_event_loop(serve, folder, monkeypatch):
+    """Bodies above some thousand bytes are parsed off the event loop; small ones on it, which is faster."""
     from service.routes import predictions
 
     threads = {}
@@ -153,7 +153,7 @@ def test_large_bodies_are_read_beside_the_event_loop(serve, folder, monkeypatch)
 
 
 def test_the_first_places_are_found_without_the_others():
-    """A body full of NaN is refused by the first, and says that there are more."""
+    """A body full of NaN is refused by its first places, and the error says that there are more."""
     text = fill(b'{"instances": [', b"NaN,", b"NaN]}", 1 << 20)
     with pytest.raises(DataError, match="more than 20 values are not finite") as refused:
         scanning.refuse_non_finite(text, 64)

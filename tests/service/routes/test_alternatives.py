@@ -14,7 +14,7 @@ NAMES = ("nyc-weather", "two", "front", "head")
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory):
-    """A folder with two versions of one model, one that reads other features, and one with a layer norm."""
+    """A folder with two versions of a model, a model with other features, and one with a layer norm."""
     folder = tmp_path_factory.mktemp("versions")
     (folder / "m").mkdir()
     for number, seed in ((1, 0), (2, 5)):
@@ -47,7 +47,7 @@ def predict(service, name, windows):
 
 
 def refuse(client, question, members, name="m", status=422):
-    """The error of a request, with the windows that it lacks."""
+    """The error response to a question about one window."""
     windows = make_windows(make_model(), 1).tolist()
     answer = client.post(f"/v1/models/{name}:{question}", json={"instances": windows, **members})
     assert answer.status_code == status, answer.text
@@ -57,7 +57,7 @@ def refuse(client, question, members, name="m", status=422):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("steps", [None, [-1, 0], [-2, -1]])
 def test_every_number_of_a_curve_is_that_of_predict(service, name, steps):
-    """The windows of a curve, made by hand and sent to :predict, give its predictions."""
+    """:predict returns a curve's predictions for the windows of that curve, built by hand."""
     config, windows = service.models[name].config, window_of(service, name)
     steps = steps and [max(step, 1 - config.lookback) for step in steps]
     shift = {"from": -1.5, "to": 2, "points": 5}
@@ -81,7 +81,7 @@ def test_every_number_of_a_curve_is_that_of_predict(service, name, steps):
 
 
 def test_without_a_shift_a_feature_takes_the_values_of_its_training(service):
-    """From the smallest to the largest, in place of the window's own."""
+    """The feature's values run from its training minimum to its maximum."""
     answer = ask(service, "nyc-weather", "whatif", window_of(service, "nyc-weather"))
     for feature, curve in zip(service.models["nyc-weather"].config.features, answer["curves"][0], strict=True):
         assert (curve["kind"], curve["values"][0], curve["values"][-1]) == ("value", feature.min, feature.max)
@@ -89,8 +89,8 @@ def test_without_a_shift_a_feature_takes_the_values_of_its_training(service):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_counterfactual_is_what_predict_says_of_its_window(service, name):
-    """The changed window gives the new prediction, which reaches the target, by shifts of the named steps alone."""
+def test_a_counterfactual_agrees_with_predict(service, name):
+    """:predict returns the new prediction for the changed window; only the named steps are shifted."""
     model, windows = service.models[name], window_of(service, name)
     before, std = predict(service, name, windows)[0], model.output_std[-1]
     target = {"at_least": float(before + 0.2 * std)}
@@ -117,7 +117,7 @@ def test_a_counterfactual_is_what_predict_says_of_its_window(service, name):
 
 
 def test_a_target_out_of_reach_is_not_reached(service):
-    """The answer says so, with what comes nearest, and null for every feature alone."""
+    """The response says that the target is not reached, with the closest result, and null per single feature."""
     windows = window_of(service, "two")
     answer = ask(service, "two", "counterfactual", windows, target={"between": [1e6, 2e6]})
     (found,) = answer["counterfactuals"]
@@ -127,7 +127,7 @@ def test_a_target_out_of_reach_is_not_reached(service):
 
 
 def test_a_comparison_sums_and_changes_its_sign(client):
-    """Over HTTP: the parts sum to the difference, exchanged sides change every sign, and with itself all is 0."""
+    """The parts sum to the difference, swapping the sides flips every sign, and a self-comparison is all 0."""
     one, other = (make_windows(make_model(), 1, seed).tolist() for seed in (1, 2))
 
     def compare(version, mine, against_version, theirs):
@@ -164,7 +164,7 @@ def test_a_comparison_sums_and_changes_its_sign(client):
     ],
 )
 def test_an_ablation_is_that_of_the_model_core(service, name, rule):
-    """Both forecasts, the rule with its metric, its cost and its edges, as the topology states them."""
+    """Both forecasts, the rule, its cost and its edges agree with the model core and the topology."""
     loaded, windows = service.models[name], make_windows(service.models[name], 3)
     answer = ask(service, name, "ablate", windows, **rule)
     limits = {part: rule[f"{part}_threshold"] for part in ("node", "edge") if f"{part}_threshold" in rule}
@@ -183,7 +183,7 @@ def test_an_ablation_is_that_of_the_model_core(service, name, rule):
 
 
 def test_an_ablation_that_removes_nothing_is_predict(service):
-    """Where the rule keeps all edges that act, both forecasts are the same number."""
+    """If the rule keeps all live edges, both forecasts are the same number."""
     windows = make_windows(service.models["nyc-weather"], 2)
     rule = {"node_threshold": 0, "edge_threshold": 0, "input_threshold": 0, "metric": "contribution"}
     answer = ask(service, "nyc-weather", "ablate", windows, **rule)
@@ -228,8 +228,8 @@ def test_an_ablation_that_removes_nothing_is_predict(service):
         ("compare", {"against": {"windows": 1}}, "against.windows"),
     ],
 )
-def test_what_cannot_be_asked_is_refused_by_its_place(client, question, members, place):
-    """422 with the place of what is wrong."""
+def test_an_invalid_question_is_refused_by_its_path(client, question, members, place):
+    """422 with the path of the invalid member."""
     error = refuse(client, question, members)
     assert error["errors"][0]["path"].startswith(place), error
 
@@ -238,8 +238,8 @@ def test_what_cannot_be_asked_is_refused_by_its_place(client, question, members,
     ("members", "code"),
     [({"model": "none"}, "model_not_found"), ({"version": "9"}, "version_not_found")],
 )
-def test_what_is_compared_with_must_exist(client, members, code):
-    """404, as for the model that is asked."""
+def test_the_model_compared_with_must_exist(client, members, code):
+    """404 for the model to compare with, as for the model itself."""
     assert refuse(client, "compare", {"against": members}, status=404)["code"] == code
     query = {f"against_{name}": value for name, value in members.items()}
     answer = client.get("/v1/models/m/comparison", params=query)
@@ -247,7 +247,7 @@ def test_what_is_compared_with_must_exist(client, members, code):
 
 
 def test_an_unknown_output_is_404(client):
-    """As everywhere."""
+    """404, as for other resources."""
     for question, members in (
         ("whatif", {}),
         ("ablate", {}),
@@ -258,7 +258,7 @@ def test_an_unknown_output_is_404(client):
 
 
 def test_the_cost_is_known_before_the_work(client):
-    """A request past max_path_nodes is refused at once, with what it would take."""
+    """A request above max_path_nodes is refused at once, with the number that it needs."""
     windows = make_windows(make_model(), 12).tolist()
     for question, members in (
         ("whatif", {"shift": {"from": 0, "to": 1, "points": 30}}),
@@ -270,7 +270,7 @@ def test_the_cost_is_known_before_the_work(client):
 
 
 def test_the_deadline_ends_a_search(client):
-    """503 once the time is over; the search ends at its next pause, and forecasts are answered after it."""
+    """After the deadline the response is 503; the search ends at its next pause, and forecasts are answered."""
     windows = make_windows(make_model(), 2).tolist()
     body = {"instances": windows, "target": {"at_least": 1e3}}
     answer = client.post("/v1/models/m:counterfactual", json=body, headers={"X-Request-Timeout": "0.001"})
@@ -279,8 +279,8 @@ def test_the_deadline_ends_a_search(client):
 
 
 @pytest.mark.parametrize(("key", "status"), [("r" * 20, 403), ("e" * 20, 200)])
-def test_the_questions_want_the_scope_explain(serve, versions, key, status):
-    """What costs as an explanation does is opened by a key for explanations; global results by one that reads."""
+def test_the_questions_need_the_scope_explain(serve, versions, key, status):
+    """These resources need the scope `explain`, global comparisons only `read`."""
     keys = f"reader read {'r' * 20};asker explain {'e' * 20}"
     with serve(models=versions, keys=keys) as client:
         headers, windows = {"Authorization": f"Bearer {key}"}, make_windows(make_model(), 1).tolist()
@@ -295,7 +295,7 @@ def test_the_questions_want_the_scope_explain(serve, versions, key, status):
 
 
 def test_the_comparison_of_versions_is_that_of_the_library(client, versions):
-    """Every number is that of `Model.compare`, kept with its ETag, and 0 with itself."""
+    """Every number is that of `Model.compare`, cached with its ETag, and 0 for a model with itself."""
     new, old = (Model(make_model(seed=seed)) for seed in (5, 0))
     answer = client.get("/v1/models/m/comparison?against_version=1")
     document = answer.json()
@@ -317,7 +317,7 @@ def test_the_comparison_of_versions_is_that_of_the_library(client, versions):
 
 
 def test_a_formula_in_three_forms(service):
-    """The JSON holds what Python and LaTeX say of one formula, and the Python runs on its own."""
+    """JSON, Python and LaTeX describe the same formula, and the Python runs on its own."""
     url = "/v1/models/head/formula"
     everything = service.get(url).json()["formulas"]
     chosen = everything[len(everything) // 2]
@@ -333,8 +333,8 @@ def test_a_formula_in_three_forms(service):
     assert np.isfinite(function(*[0.5] * len(chosen["variables"])))
 
 
-def test_compare_prints_what_a_new_model_changes(run, versions):
-    """`kanscope compare OLD NEW`: a table, Markdown for a pull request, or the JSON of the API."""
+def test_compare_prints_the_differences(run, versions):
+    """`kanscope compare OLD NEW` prints a table, Markdown for a pull request, or the JSON of the API."""
     old, new = versions / "m" / "1.safetensors", versions / "m" / "2.safetensors"
     code, out, _ = run("compare", old, new)
     assert code == 0 and out.startswith("1 -> 2, y+1")

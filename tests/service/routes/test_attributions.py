@@ -12,7 +12,7 @@ from kanmodel.explain.importance.groups import attribute_groups
 
 @pytest.mark.parametrize(("name", "output"), [("two", "b+1"), ("front", "y+1"), ("head", "y+1")])
 def test_the_answer_is_the_table(service, name, output):
-    """Every number is that of the model core, most important feature first."""
+    """Every number is that of the model core, with the most important feature first."""
     model = service.models[name]
     importance = measure_importance(model, model.config.outputs.index(output))
     answer = service.get(f"/v1/models/{name}/attributions", params={"output": output}).json()
@@ -31,7 +31,7 @@ def test_the_answer_is_the_table(service, name, output):
 
 
 def test_shares_sum_to_one_and_lie_within_their_intervals(service):
-    """The table of the bundled model is whole, ranked, and says which features are redundant."""
+    """The bundled model's table is complete and ranked, and names redundant features."""
     rows = service.get("/v1/models/nyc-weather/attributions").json()["features"]
     assert sum(row["share"] for row in rows) == pytest.approx(1)
     assert [row["rank"] for row in rows] == list(range(1, 21))
@@ -42,8 +42,8 @@ def test_shares_sum_to_one_and_lie_within_their_intervals(service):
     assert "pressure_lga_hpa" in partners["pressure_hpa"]
 
 
-def test_what_needs_targets_is_null_without_them(service):
-    """permutation_* are numbers where targets are known, and null where they are not."""
+def test_permutation_effects_are_null_without_targets(service):
+    """permutation_* are numbers if targets are known, and null otherwise."""
     for name, known in (("front", False), ("head", True)):
         for row in service.get(f"/v1/models/{name}/attributions").json()["features"]:
             assert (row["permutation_mae_increase"] is not None) == known
@@ -51,14 +51,14 @@ def test_what_needs_targets_is_null_without_them(service):
 
 
 def test_pykans_score_is_given_where_features_enter_the_head(service):
-    """Behind an LSTM the score would be about units, and is null."""
+    """Downstream of an LSTM the scores are of units, so the field is null."""
     for name, known in (("front", False), ("head", True)):
         rows = service.get(f"/v1/models/{name}/attributions").json()["features"]
         assert all((row["pykan_feature_score"] is not None) == known for row in rows)
 
 
 def test_baselines_are_compared_where_asked_for(service):
-    """baselines=true adds how far each pair of baselines agrees; else the member is absent."""
+    """baselines=true adds the agreement of each pair of baselines; otherwise the member is absent."""
     model = service.models["head"]
     agreements = compare_baselines(model, measure_importance(model, 0))
     answer = service.get("/v1/models/head/attributions?baselines=true").json()
@@ -68,8 +68,8 @@ def test_baselines_are_compared_where_asked_for(service):
     assert answer == service.get("/v1/models/head/attributions").json()
 
 
-def test_groups_of_a_request_stand_in_place_of_the_checkpoints(service):
-    """They are those of the model core, by any names; null switches them off, and what the features are stays."""
+def test_groups_of_a_request_replace_the_checkpoints(service):
+    """The request's groups replace those of the checkpoint, null disables them, and features stay the same."""
     path = "/v1/models/nyc-weather/attributions"
     default = service.get(path).json()
     assert {row["name"] for row in default["groups"]} > {"hour", "weekday", "season", "pressure"}

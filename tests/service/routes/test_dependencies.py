@@ -11,7 +11,7 @@ PATHS = ("attributions", "topology", "topology/fidelity", "edges", "edges/0/0/0"
 
 @pytest.fixture
 def blocked(monkeypatch):
-    """Global results wait for this event."""
+    """Global results block until this event is set."""
     go_on = threading.Event()
 
     def measure_late(*arguments):
@@ -24,8 +24,8 @@ def blocked(monkeypatch):
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_result_that_is_not_there_by_the_deadline_is_503(serve, folder, blocked, path):
-    """The deadline of the header passes with 503 and Retry-After; the computation goes on, and the next is answered."""
+def test_a_result_after_the_deadline_is_503(serve, folder, blocked, path):
+    """After the deadline of the header the response is 503 with Retry-After; the computation continues."""
     with serve(models=folder / "head.safetensors") as client:
         answer = client.get(f"/v1/models/head/{path}", headers={"X-Request-Timeout": "0.05"})
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -36,8 +36,8 @@ def test_a_result_that_is_not_there_by_the_deadline_is_503(serve, folder, blocke
         assert client.get(f"/v1/models/head/{path}").status_code == 200
 
 
-def test_the_setting_is_the_deadline_where_there_is_no_header(serve, folder, blocked):
-    """Without the header the setting request_timeout holds; other operations answer meanwhile."""
+def test_the_setting_is_the_default_deadline(serve, folder, blocked):
+    """Without the header, request_timeout applies; other operations are answered meanwhile."""
     with serve(models=folder / "head.safetensors", request_timeout=0.05) as client:
         answer = client.get("/v1/models/head/report")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
@@ -46,22 +46,22 @@ def test_the_setting_is_the_deadline_where_there_is_no_header(serve, folder, blo
         assert client.get("/v1/models/head/report", headers={"X-Request-Timeout": "60"}).status_code == 200
 
 
-def test_a_result_that_is_there_is_answered_however_short_the_deadline(service):
-    """A deadline is for waiting: what is known already is answered at once."""
+def test_a_cached_result_is_returned_whatever_the_deadline(service):
+    """A cached result is returned whatever the deadline."""
     assert service.get("/v1/models/head/report").status_code == 200
     assert service.get("/v1/models/head/report", headers={"X-Request-Timeout": "1e-9"}).status_code == 200
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "soon", "nan", "inf", "3601"])
-def test_a_deadline_that_is_none_is_refused(service, value):
-    """A timeout that is not a positive number of seconds up to an hour is 422 and named."""
+def test_an_invalid_deadline_is_refused(service, value):
+    """A timeout that is not a positive number of seconds up to an hour gives 422."""
     answer = service.get("/v1/models/head/report", headers={"X-Request-Timeout": value})
     assert answer.status_code == 422
     assert answer.json()["errors"][0]["path"] == "X-Request-Timeout"
 
 
-def test_the_service_stops_although_a_result_is_on_its_way(serve, folder, blocked):
-    """Shutdown does not wait for a computation that hangs."""
+def test_shutdown_does_not_wait_for_a_result(serve, folder, blocked):
+    """Shutdown does not wait for a blocked computation."""
     with serve(models=folder / "head.safetensors") as client:
         assert client.get("/v1/models/head/report", headers={"X-Request-Timeout": "0.05"}).status_code == 503
     assert not blocked.is_set()

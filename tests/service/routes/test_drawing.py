@@ -1,4 +1,4 @@
-"""The pictures of the network and of an edge hold what the JSON of the same resource holds."""
+"""Pictures of the network and of an edge agree with the JSON of the same resource."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def ask(service, path, **query):
 
 
 def groups(picture, attribute):
-    """The groups that have an attribute."""
+    """The groups with a given attribute."""
     return [group for group in picture.iter(f"{SVG}g") if attribute in group.attrib]
 
 
 def places(groups):
-    """What edges are of, as text."""
+    """The fields that identify an edge, as text."""
     return Counter(
         tuple(str(group[name]) for name in ("source", "target", "stage", "layer", "i", "j")) for group in groups
     )
 
 
 def edges_of(picture, kept):
-    """The edges of a picture, as the members of its data attributes."""
+    """The edges of a picture, read from its data attributes."""
     found = [
         {name.removeprefix("data-"): value for name, value in group.attrib.items()}
         for group in groups(picture, "data-source")
@@ -77,14 +77,14 @@ def points_of(line):
 
 
 def draw(model, rule=None, n_points=25, **options):
-    """The picture of a network without a server."""
+    """The picture of a network, drawn without a server."""
     topology = build_topology(model, measure_importance(model, 0), rule or PruningRule())
     curves = sample_edges(model, [edge for edge in topology.kan_edges if edge.kept], n_points)
     return topology, ElementTree.fromstring(draw_topology(topology, curves, "m", "K", **options))
 
 
 def rename(model, names):
-    """The model with other names of its first features."""
+    """The model with its first features renamed."""
     features = [replace(feature, name=name) for feature, name in zip(model.config.features, names, strict=False)]
     model.network.config = replace(model.config, features=(*features, *model.config.features[len(names) :]))
     return model
@@ -92,8 +92,8 @@ def rename(model, names):
 
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("query", [{}, {"fidelity": 1}, {"fidelity": 0.6, "color": "contribution"}])
-def test_what_is_kept_stands_in_the_picture_once(service, name, query):
-    """The kept nodes and edges are those of the JSON, each once, and all others are folded into counted groups."""
+def test_kept_parts_are_drawn_once(service, name, query):
+    """The kept nodes and edges are those of the JSON, once each; all others are folded into counted groups."""
     described, picture = ask(service, f"{name}/topology", **query)
     assert Counter(group.get("data-node") for group in groups(picture, "data-node")) == Counter(
         node["id"] for node in described["nodes"]
@@ -107,8 +107,8 @@ def test_what_is_kept_stands_in_the_picture_once(service, name, query):
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_what_is_pruned_can_stand_in_it_faintly(service, name):
-    """With pruned=false all nodes and edges are there, each as kept as the JSON says."""
+def test_pruned_parts_can_be_drawn(service, name):
+    """With pruned=false all nodes and edges are drawn, marked as kept or pruned as in the JSON."""
     described, picture = ask(service, f"{name}/topology", pruned=False)
     nodes = Counter((group.get("data-node"), group.get("data-kept")) for group in groups(picture, "data-node"))
     assert nodes == Counter((node["id"], str(node["kept"]).lower()) for node in described["nodes"])
@@ -120,7 +120,7 @@ def test_what_is_pruned_can_stand_in_it_faintly(service, name):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_box_holds_the_curve_of_its_edge(service, name):
-    """Mapped back from its box, a curve is that of the API, and the opacity of its link is the edge's."""
+    """Mapped back from its box, a curve equals that of the API; the link's opacity is that of the edge."""
     described, picture = ask(service, f"{name}/topology")
     opacity = {(e["source"], e["target"]): e["opacity"] for e in described["edges"] if e["kind"] == "edge"}
     query = {"points": 25, **({"output": "b+2"} if name == "two" else {})}
@@ -144,8 +144,8 @@ def test_a_box_holds_the_curve_of_its_edge(service, name):
         assert float(link.get("opacity")) == pytest.approx(opacity[ends], abs=0.005)
 
 
-def test_by_contribution_the_width_tells(service):
-    """With color=contribution links are as wide as they contribute, and none is transparent."""
+def test_width_shows_the_contribution(service):
+    """With color=contribution the width of a link grows with its contribution, and no link is transparent."""
     described, picture = ask(service, "nyc-weather/topology", color="contribution")
     contribution = {(e["source"], e["target"]): e["contribution"] for e in described["edges"] if e["kind"] == "edge"}
     links = [
@@ -160,14 +160,14 @@ def test_by_contribution_the_width_tells(service):
 
 
 def test_without_scores_the_contribution_is_drawn():
-    """A model of few reference windows has no scores, so its links tell the contribution."""
+    """With too few reference windows for scores, links show contributions."""
     _, picture = draw(make_model("lstm", n_reference=60), PruningRule(metric="contribution"))
     assert len({link.get("stroke-width") for link in picture.iterfind(f".//{SVG}g[@data-kind='edge']/{SVG}path")}) > 1
     assert "Width is an edge's mean |contribution|" in "".join(picture.itertext())
 
 
-def test_titles_say_what_a_part_is_worth(service):
-    """Hovering over an edge or a node shows its name, contribution, unit and score; screen readers say the same."""
+def test_titles_have_the_figures_of_a_part(service):
+    """The title of an edge or node has its name, contribution, unit and score, also for screen readers."""
     described, picture = ask(service, "nyc-weather/topology")
     edge = next(edge for edge in described["edges"] if (edge["source"], edge["target"]) == ("lstm:7", "head:1:3"))
     (group,) = picture.findall(f".//{SVG}g[@data-source='lstm:7'][@data-target='head:1:3']")
@@ -188,7 +188,7 @@ def test_titles_say_what_a_part_is_worth(service):
 
 
 def test_names_with_markup_stay_text():
-    """A name never becomes an element or an attribute, and what XML cannot hold is replaced."""
+    """A name never becomes an element or attribute, and characters that XML excludes are replaced."""
     model = rename(make_model("lstm", targets=(MARKUP[0],)), MARKUP)
     topology, picture = draw(model)
     known = [re.sub("[\x00\x1b\ud800]", "\N{REPLACEMENT CHARACTER}", name) for name in MARKUP]
@@ -202,8 +202,8 @@ def test_names_with_markup_stay_text():
     assert title.text == f"head 1:0 → {MARKUP[0]}+1"
 
 
-def test_long_names_are_shortened_and_whole_in_the_title():
-    """A name that is longer than its room keeps both ends, by which it is told from others; its title has all of it."""
+def test_long_names_are_shortened_except_in_the_title():
+    """A name that does not fit keeps both ends, and its title has the full name."""
     long = "a very long name that goes on and on" * 3
     _, picture = draw(rename(make_model("lstm", targets=(long,)), [long]))
     for node, name in ((f"feature:{long}", long), (f"output:{long}+1", f"{long}+1")):
@@ -213,8 +213,8 @@ def test_long_names_are_shortened_and_whole_in_the_title():
         assert name in group.find(f"{SVG}title").text
 
 
-def test_names_that_there_is_room_for_are_whole():
-    """Features of thirty characters and an output of sixty stand there as they are, inside the picture."""
+def test_names_that_fit_are_not_shortened():
+    """Feature names of thirty characters and an output name of sixty fit inside the picture."""
     names, target = [f"{number} sensor with quite a long name" for number in range(4)], "t" * 60
     model = rename(make_model("lstm", targets=(target,)), names)
     topology, picture = draw(model)
@@ -228,7 +228,7 @@ def test_names_that_there_is_room_for_are_whole():
 
 
 def test_only_the_paths_through_a_node_are_drawn():
-    """They are all nodes and edges that lead to it or that it leads to, by kept edges, with their curves."""
+    """Only nodes and edges upstream and downstream of the node by kept edges are drawn, with their curves."""
     topology, picture = draw(make_model("lstm", n_reference=130), PruningRule(fidelity=1.0), through="lstm:1")
     kept = {(edge.source, edge.target) for edge in topology.edges if edge.kept}
     up = {target for source, target in kept if source == "lstm:1"}
@@ -241,7 +241,7 @@ def test_only_the_paths_through_a_node_are_drawn():
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_paths_through_a_node_are_those_of_the_json(service, name):
-    """Of every node of the graph; counts and cost stay those of the whole, and what is no node is refused."""
+    """This holds for every node of the graph; counts and cost are those of the whole, and unknown nodes are refused."""
     whole, _ = ask(service, f"{name}/topology")
     for node in whole["nodes"][:: max(1, len(whole["nodes"]) // 5)]:
         described, picture = ask(service, f"{name}/topology", through=node["id"])
@@ -257,7 +257,7 @@ def test_the_paths_through_a_node_are_those_of_the_json(service, name):
 
 
 def test_many_edges_are_links_without_curves_the_strong_above_the_weak():
-    """Past 300 kept edges there is no box; width and opacity grow with what an edge is worth."""
+    """Above 300 kept edges no curve is drawn; width and opacity grow with the edge's value."""
     model = make_model("lstm", hidden_size=32, n_hidden=12, lookback=2, n_reference=20)
     topology = build_topology(model, measure_importance(model, 0), PruningRule("contribution", 1.0))
     assert sum(edge.kept for edge in topology.kan_edges) > N_CURVES
@@ -278,7 +278,7 @@ def test_many_edges_are_links_without_curves_the_strong_above_the_weak():
 
 @pytest.mark.parametrize("path", ["nyc-weather/topology", "front/topology", "head/edges/0/1/1"])
 def test_nothing_in_a_picture_is_active_or_from_elsewhere(service, path):
-    """No script, no handler, no link, no style of a single element, and nothing that a style would fetch."""
+    """A picture has no script, event handler, link, inline style or external resource."""
     _, picture = ask(service, path)
     for element in picture.iter():
         assert element.tag.removeprefix(SVG) not in {"script", "foreignObject", "a", "image", "use", "animate", "set"}
@@ -295,7 +295,7 @@ def test_nothing_in_a_picture_is_active_or_from_elsewhere(service, path):
 )
 @pytest.mark.parametrize("path", ["nyc-weather/topology", "head/edges/0/1/1", "head/attributions"])
 def test_pictures_have_their_colours_outside_browsers(service, path, tmp_path):
-    """librsvg, which knows neither custom properties nor media queries, draws each theme on its own paper."""
+    """librsvg, which supports neither custom properties nor media queries, draws each theme on its own background."""
     for theme, paper in (("light", LIGHT["paper"]), ("auto", LIGHT["paper"]), ("dark", DARK["paper"]), (None, None)):
         query = {"format": "svg", "theme": theme} if theme else {"format": "svg"}
         drawn = service.get(f"/v1/models/{path}", params=query).content
@@ -316,7 +316,7 @@ def test_pictures_have_their_colours_outside_browsers(service, path, tmp_path):
 @pytest.mark.smoke
 @pytest.mark.parametrize("path", ["head/topology", "head/edges/0/1/1", "head/attributions"])
 def test_the_media_type_is_negotiated(service, path):
-    """JSON is the default, Accept selects the picture, the query takes precedence over Accept, and Vary names it."""
+    """JSON is the default, Accept selects the picture, the query takes precedence, and Vary has Accept."""
     for accept, query, media_type in (
         (None, "", "application/json"),
         ("*/*", "", "application/json"),
@@ -342,7 +342,7 @@ def test_the_media_type_is_negotiated(service, path):
 @pytest.mark.parametrize("path", ["nyc-weather/edges/0/7/3", "head/edges/0/2/1", "head/edges/1/0/0"])
 @pytest.mark.parametrize("span", ["support", "reference", "grid"])
 def test_the_picture_of_an_edge_shows_its_numbers(service, path, span):
-    """Bars are the counts, ticks the knots in sight, and the function passes through the sampled points."""
+    """Bars are the counts, ticks the visible knots, and the function passes through the sampled points."""
     edge, picture = ask(service, path, range=span, points=30)
     bars = groups(picture, "data-count")
     assert [int(bar.get("data-count")) for bar in bars] == edge["support"]["histogram"]["counts"]
@@ -361,8 +361,8 @@ def test_the_picture_of_an_edge_shows_its_numbers(service, path, span):
     assert np.polyval(np.polyfit(x, edge["x"], 1), at) == pytest.approx(in_sight, abs=0.001 * np.ptp(sampled))
 
 
-def test_the_picture_of_an_edge_says_its_shape_and_formulas(service):
-    """The verdict is in words, and formulas are there when asked for."""
+def test_the_picture_of_an_edge_has_its_shape_and_formulas(service):
+    """The verdict is in words, and formulas are shown if requested."""
     edge, picture = ask(service, "nyc-weather/edges/0/7/3", formulas=True)
     text = "\n".join(picture.itertext())
     assert f"linear: a straight line has an R2 of {edge['line']['r2']:.3f}" in text
@@ -372,7 +372,7 @@ def test_the_picture_of_an_edge_says_its_shape_and_formulas(service):
 
 
 def test_each_part_of_an_edge_is_a_line_with_its_name():
-    """Base, spline, nearest line and function are drawn, and a fixed function where the edge has one."""
+    """Base, spline, nearest line and function are drawn, and a fixed function if the edge has one."""
     model = make_model("head")
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
     (curve,) = sample_edges(model, [topology.edge("head", 0, 1, 1)])
@@ -384,8 +384,8 @@ def test_each_part_of_an_edge_is_a_line_with_its_name():
         assert [name for name in written if name in ("symbolic", *names)] == expected
 
 
-def test_what_is_beyond_the_grid_is_shaded():
-    """Each side on which data lies beyond the core interval has a shaded region that ends there."""
+def test_data_outside_the_grid_is_shaded():
+    """Each side with data beyond the core interval has a shaded region up to its end."""
     model = make_model("head")
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
     (curve,) = sample_edges(model, [topology.edge("head", 0, 1, 1)])
@@ -399,10 +399,10 @@ def test_what_is_beyond_the_grid_is_shaded():
 
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
-def test_nothing_stands_on_anything_else(shape):
-    """However many edges are kept, boxes and nodes are apart from each other and inside the picture."""
+def test_nothing_overlaps(shape):
+    """For any number of kept edges, boxes and nodes do not overlap and lie inside the picture."""
     make = partial(make_model, shape, n_features=9, lookback=2, hidden_size=9, n_hidden=8, product=True)
-    importance = measure_importance(make(n_reference=20), 0)  # the scores need more windows
+    importance = measure_importance(make(n_reference=20), 0)  # scores need more windows
     topology = build_topology(make(n_reference=130), importance, PruningRule(thresholds=Thresholds(edge=0.001)))
     for fold in (True, False):
         layout = lay_out(topology, fold)
@@ -418,7 +418,7 @@ def test_nothing_stands_on_anything_else(shape):
 
 
 def test_a_result_that_is_not_finite_is_not_drawn():
-    """Nothing that is not finite leaves in a picture either."""
+    """A picture never contains NaN or infinities."""
     model = make_model("head")
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
     (curve,) = sample_edges(model, [topology.edge("head", 0, 1, 1)])
@@ -428,7 +428,7 @@ def test_a_result_that_is_not_finite_is_not_drawn():
 
 @given(st.lists(st.floats(0, 1000), max_size=20), st.floats(1, 40))
 def test_positions_are_spread_in_order(wanted, pitch):
-    """Positions keep their distance, order and bounds; those that have room stay where they want to be."""
+    """Positions keep their distance, order and bounds; those with enough room do not move."""
     wanted.sort()
     found = spread(wanted, pitch, 0.0, 1000.0)
     assert all(b - a >= pitch - 1e-6 for a, b in pairwise(found))
@@ -440,7 +440,7 @@ def test_positions_are_spread_in_order(wanted, pitch):
 @given(st.floats(-1e6, 1e6), st.floats(0, 1e6))
 @example(0.0, 5e-324)
 def test_ticks_are_round_and_within_their_axis(low, length):
-    """Two to seven values, evenly spaced, on the axis; also where all values are the same."""
+    """Two to seven evenly spaced values on the axis, also if all data is equal."""
     scale = scale_over([low, low + length], 0.0, 100.0)
     ticks = scale.ticks()
     assert 2 <= len(ticks) <= 7

@@ -13,7 +13,7 @@ from service.schemas.edges import _describe_formulas
 
 
 def test_the_answer_is_the_curve(service):
-    """Every number of an edge is that of the model core, with what it is of."""
+    """Every number of an edge is that of the model core, with what identifies it."""
     model = service.models["front"]
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
     curve = sample_edge(model, topology, "front", 0, 2, 1, points=7, span="grid")
@@ -41,7 +41,7 @@ def test_base_and_spline_add_up_to_the_curve(service):
 
 
 def test_original_units_are_given_where_there_are_any(service):
-    """x_original where the edge leaves a feature, y_original where it enters an output."""
+    """x_original is given if the edge leaves a feature, y_original if it enters an output."""
     first = service.get("/v1/models/head/edges/0/1/0").json()
     last = service.get("/v1/models/head/edges/1/0/0").json()
     assert ("x_original" in first, "y_original" in first) == (True, False)
@@ -51,7 +51,7 @@ def test_original_units_are_given_where_there_are_any(service):
 
 
 def test_lists_the_kept_edges_each_as_it_is_alone(service):
-    """The list holds the edges that the topology of the same rule keeps, in its order."""
+    """The list has the edges that the topology of the same rule keeps, in its order."""
     query = {"fidelity": 0.9, "points": 5}
     answer = service.get("/v1/models/front/edges", params=query).json()
     graph = service.get("/v1/models/front/topology", params={"fidelity": 0.9}).json()
@@ -66,7 +66,7 @@ def test_lists_the_kept_edges_each_as_it_is_alone(service):
 
 @pytest.mark.parametrize(("name", "stage"), [("nyc-weather", "head"), ("front", "front"), ("head", "head")])
 def test_formulas_are_given_where_asked_for(service, name, stage):
-    """At most five, best first, a straight line among them, with the numbers of the model core; else absent."""
+    """At most five, best first, one of them a straight line, with the model core's numbers; absent by default."""
     model = service.models[name]
     topology = build_topology(model, measure_importance(model, 0), PruningRule())
     for i, j in ((1, 0), (2, 1), (3, 2)):
@@ -84,8 +84,8 @@ def test_formulas_are_given_where_asked_for(service, name, stage):
         assert answer == service.get(path).json()
 
 
-def test_a_straight_line_is_no_formula_twice():
-    """A line that is among the best keeps its place, and one that is not takes the last."""
+def test_a_straight_line_is_listed_once():
+    """A line among the best keeps its rank; otherwise it takes the last."""
     line, *others = [
         Candidate(function, 1.0, 0.0, 1.0, 0.0, r2, 1 if function == "x" else 2)
         for function, r2 in (("x", 0.5), ("sin", 0.9), ("exp", 0.8), ("tanh", 0.7), ("abs", 0.6), ("log", 0.55))

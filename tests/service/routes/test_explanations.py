@@ -26,7 +26,7 @@ def ask(service, name, n=2, **members):
 
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
 def test_every_layer_sums_to_the_change_of_the_forecast(service, name):
-    """At detail flow each layer's nodes, and each layer's edges, sum to prediction - baseline within the residual."""
+    """With detail=flow, nodes and edges of each layer sum to prediction - baseline within the residual."""
     output = service.models[name].config.outputs[0]
     answer = ask(service, name, output=output, detail="flow")
     for explanation in answer["explanations"]:
@@ -70,7 +70,7 @@ def test_the_answer_is_the_ledger(service):
 
 @pytest.mark.parametrize("detail", ["features", "steps", "flow"])
 def test_effects_are_those_of_the_library(service, detail):
-    """Of each feature, and with steps of each cell, `removed` and `alone` are the model's; none unless asked for."""
+    """Per feature, and with steps per cell, `removed` and `alone` are the model's; absent by default."""
     model = Model(service.models["two"])
     answer = ask(service, "two", output=["a+1", "b+2"], detail=detail, effects=True)
     windows = make_windows(service.models["two"], 2)
@@ -104,7 +104,7 @@ def test_effects_of_groups_are_those_of_the_library(service, segments):
 
 
 def test_effects_over_http_are_differences_of_predictions(service):
-    """A client that puts the baseline into a feature and asks :predict gets the forecast that `removed` is made of."""
+    """:predict gives the forecast behind `removed` for a window in which the client set the feature to the baseline."""
     answer = ask(service, "front", effects=True)
     windows = make_windows(service.models["front"], 2)
     for number, name in enumerate(service.models["front"].config.feature_names):
@@ -117,8 +117,8 @@ def test_effects_over_http_are_differences_of_predictions(service):
             assert explanation["effects"][name]["removed"] == pytest.approx(removed, abs=1e-6)
 
 
-def test_detail_says_how_much_is_said(service):
-    """Steps come with detail steps and flow, layers with flow only."""
+def test_detail_selects_the_contents(service):
+    """Steps are included with detail=steps and flow, layers only with flow."""
     assert not {"steps", "layers"} & set(ask(service, "front")["explanations"][0])
     steps = ask(service, "front", detail="steps")["explanations"][0]
     assert "layers" not in steps
@@ -126,7 +126,7 @@ def test_detail_says_how_much_is_said(service):
 
 
 def test_tolerance_is_given_back_in_the_unit_of_the_target(service):
-    """The tolerance asked for, in standard deviations, comes back times that of the output."""
+    """A tolerance in standard deviations is returned in the unit of the output."""
     model = service.models["two"]
     values = model.scaling.outputs_to_original(model.reference_outputs)[:, 1]
     explanation = ask(service, "two", output="b+1", tolerance=0.01)["explanations"][0]
@@ -134,7 +134,7 @@ def test_tolerance_is_given_back_in_the_unit_of_the_target(service):
 
 
 def test_one_output_or_a_list_of_them(service):
-    """A list answers with lists, and has an explanation for each instance and output, instances outermost."""
+    """With a list of outputs the response has lists, one explanation per instance and output, instances first."""
     one = ask(service, "two", output="b+1")
     assert (one["output"], one["unit"]) == ("b+1", "K")
     several = ask(service, "two", output=["b+1", "a+2"])
@@ -147,7 +147,7 @@ def test_one_output_or_a_list_of_them(service):
 
 @pytest.mark.parametrize("kind", ["mean", "zero", "values", "steps", "instance"])
 def test_the_baseline_is_used_and_echoed(service, kind):
-    """Each kind of baseline gives the ledger of that baseline, and comes back in original units."""
+    """Each kind of baseline gives its ledger, and is returned in original units."""
     model = service.models["front"]
     names = model.config.feature_names
     other = make_windows(model, 1, seed=7)[0]
@@ -182,8 +182,8 @@ def test_the_baseline_is_used_and_echoed(service, kind):
 @pytest.mark.parametrize(
     ("asked", "count", "seed"), [("reference", 16, 0), ({"reference": 3}, 3, 0), ({"reference": 5, "seed": 2}, 5, 2)]
 )
-def test_reference_windows_are_averaged_over(service, asked, count, seed):
-    """Contributions from several baselines sum to the change from their mean forecast, each with a standard error."""
+def test_contributions_are_averaged_over_reference_windows(service, asked, count, seed):
+    """Contributions from several baselines sum to the change from their mean forecast, with standard errors."""
     model = service.models["front"]
     windows = make_windows(model, 3)
     answer = ask(service, "front", n=3, baseline=asked, tolerance=0.01, detail="flow")
@@ -207,7 +207,7 @@ def test_reference_windows_are_averaged_over(service, asked, count, seed):
 
 
 def test_averages_over_reference_windows_sum_up_within_the_tolerance(service):
-    """On the bundled model each average converges, and sums to the change of the forecast within its tolerance."""
+    """On the bundled model each average converges and is complete within its tolerance."""
     answer = ask(service, "nyc-weather", baseline="reference", tolerance=0.02)
     for explanation in answer["explanations"]:
         change = explanation["prediction"] - explanation["baseline_prediction"]
@@ -216,12 +216,12 @@ def test_averages_over_reference_windows_sum_up_within_the_tolerance(service):
 
 
 def test_one_baseline_has_no_standard_error(service):
-    """standard_error is null where nothing is averaged."""
+    """standard_error is null for a single baseline."""
     assert ask(service, "front")["explanations"][0]["standard_error"] is None
 
 
-def test_all_reference_windows_serve_where_there_are_few(serve, tmp_path):
-    """The name alone takes as many as there are, up to 16, and says how many."""
+def test_few_reference_windows_are_all_baselines(serve, tmp_path):
+    """With fewer than 16 reference windows all are baselines, and the response has their number."""
     save_checkpoint(make_model("head", n_reference=5), tmp_path / "few.safetensors")
     with serve(models=tmp_path) as client:
         answer = client.post("/v1/models/few:explain", json={"instances": [[[0.0] * 4]], "baseline": "reference"})
@@ -232,7 +232,7 @@ def test_all_reference_windows_serve_where_there_are_few(serve, tmp_path):
 @pytest.mark.parametrize("baseline", ["mean", {"reference": 3}])
 @pytest.mark.parametrize("output", ["a+1", ["b+2", "a+1"]])
 def test_ndjson_lines_are_the_plain_answer(service, output, baseline):
-    """The first line holds what is shared, each further line one explanation, over several slices too."""
+    """The first line has what all share, each further line one explanation, also over several slices."""
     n = explanations.PART + 3
     plain = ask(service, "two", n=n, output=output, baseline=baseline)
     body = {"instances": make_windows(service.models["two"], n).tolist(), "output": output, "baseline": baseline}
@@ -244,7 +244,7 @@ def test_ndjson_lines_are_the_plain_answer(service, output, baseline):
 
 
 def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(local_service, monkeypatch):
-    """The lines of one slice arrive while the next is still being computed."""
+    """Lines of a slice are sent while the next one is computed."""
     go_on = threading.Event()
     calls = []
 
@@ -269,7 +269,7 @@ def test_ndjson_lines_are_sent_as_soon_as_they_are_ready(local_service, monkeypa
 
 
 def test_an_error_in_a_stream_is_its_last_line(local_service, monkeypatch):
-    """What fails after the first lines were sent ends the stream with the error."""
+    """An error after the first lines is sent as the last line of the stream."""
     calls = []
 
     def explain_once(*arguments):
@@ -288,8 +288,8 @@ def test_an_error_in_a_stream_is_its_last_line(local_service, monkeypatch):
 
 
 @pytest.mark.parametrize("accept", ["application/json", "application/x-ndjson"])
-def test_an_explanation_that_does_not_nearly_add_up_is_an_error(service, accept):
-    """A window far beyond all training is warned of; where its residual beats the change itself, it is refused."""
+def test_an_explanation_far_from_complete_is_an_error(service, accept):
+    """A far outlier gives a warning; if its residual exceeds the change itself, the request is refused."""
     windows = make_windows(service.models["nyc-weather"], 2)
     answers = {}
     for value in (526.0, 1e12, 1e30):

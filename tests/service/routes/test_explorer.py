@@ -7,11 +7,11 @@ import pytest
 from service.routes.explorer import FOLDER
 
 FILES = sorted(str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*") if path.is_file())
-NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1998/Math/MathML"}  # which nothing is loaded from
+NAMESPACES = {"http://www.w3.org/2000/svg", "http://www.w3.org/1998/Math/MathML"}  # names, not addresses
 
 
-def test_the_explorer_leads_to_its_folder(service):
-    """/explorer redirects to /explorer/, relative to wherever a proxy serves it, and that is the page."""
+def test_the_explorer_redirects_to_its_folder(service):
+    """/explorer redirects to the page at /explorer/ by a relative URL, which also works behind a proxy."""
     answer = service.get("/explorer", follow_redirects=False)
     assert (answer.status_code, answer.headers["location"]) == (307, "explorer/")
     page = service.get("/explorer/")
@@ -21,7 +21,7 @@ def test_the_explorer_leads_to_its_folder(service):
 
 @pytest.mark.parametrize("file", FILES)
 def test_each_file_is_served_under_the_policy(service, file):
-    """No file runs, loads or styles what is not the explorer's own, and none is taken for another type."""
+    """The policy forbids foreign scripts, styles and connections, and media types are not guessed."""
     answer = service.get(f"/explorer/{file}")
     assert answer.content == (FOLDER / file).read_bytes()
     policy = dict(part.split(" ", 1) for part in answer.headers["content-security-policy"].split("; "))
@@ -36,8 +36,8 @@ def test_each_file_is_served_under_the_policy(service, file):
 
 
 @pytest.mark.smoke
-def test_a_file_that_the_browser_has_is_not_sent_again(service):
-    """Each is asked for by its ETag, so that a new release is seen at once."""
+def test_a_cached_file_is_not_sent_again(service):
+    """Each file revalidates by its ETag, so that a new release is seen at once."""
     first = service.get("/explorer/app.js")
     assert first.headers["cache-control"] == "no-cache"
     again = service.get("/explorer/app.js", headers={"If-None-Match": first.headers["etag"]})
@@ -45,7 +45,7 @@ def test_a_file_that_the_browser_has_is_not_sent_again(service):
 
 
 def test_the_page_names_nothing_but_its_own_files():
-    """No file of the explorer loads from another address, and all that the page names is there."""
+    """The explorer loads nothing from other hosts, and every file that the page names exists."""
     page = (FOLDER / "index.html").read_text(encoding="utf-8")
     named = re.findall(r'(?:src|href)="([^#"][^"]*)"', page)
     assert {name for name in named if not (FOLDER / name).is_file()} == set()
@@ -58,15 +58,15 @@ def test_the_page_names_nothing_but_its_own_files():
 @pytest.mark.parametrize(
     "path", ["nothing.js", "views", "vendor/", "..%2fapp.py", "%2e%2e/app.py", "views/../../app.py"]
 )
-def test_what_is_no_file_of_it_is_404(service, path):
-    """In the one shape of errors, and nothing beside the folder can be reached."""
+def test_an_unknown_file_is_404(service, path):
+    """404 with the common error schema, and paths outside the folder cannot be reached."""
     answer = service.get(f"/explorer/{path}")
     assert answer.status_code == 404
     assert answer.json()["status"] == 404
 
 
 def test_other_methods_are_refused(service):
-    """HEAD is as GET without a body; POST is 405."""
+    """HEAD is supported; POST gives 405."""
     head = service.client.head("/explorer/app.js")
     assert (head.status_code, head.content) == (200, b"")
     assert head.headers["content-length"] == str((FOLDER / "app.js").stat().st_size)

@@ -7,15 +7,15 @@ import pytest
 import kanmodel
 
 
-def test_lives_as_soon_as_it_listens(service):
-    """/healthz says ok."""
+def test_health_is_ok(service):
+    """/healthz returns ok."""
     answer = service.get("/healthz")
     assert (answer.status_code, answer.json()) == (200, {"status": "ok"})
 
 
 @pytest.mark.smoke
 def test_is_ready_although_one_file_failed(service):
-    """/readyz is 200 once loading is over and a model answers, and names the file that failed."""
+    """/readyz is 200 once loading has ended and a model is ready, and names the file that failed."""
     answer = service.get("/readyz")
     assert (answer.status_code, answer.json()["ready"]) == (200, True)
     states = {model["name"]: model["state"] for model in answer.json()["models"]}
@@ -24,7 +24,7 @@ def test_is_ready_although_one_file_failed(service):
 
 
 def test_is_not_ready_where_no_model_is(serve, tmp_path):
-    """/readyz is 503 and names the reason where every file failed."""
+    """/readyz is 503 with the reason if every file failed."""
     (tmp_path / "bad.safetensors").write_bytes(b"no checkpoint")
     with serve(models=tmp_path) as client:
         answer = client.get("/readyz")
@@ -36,7 +36,7 @@ def test_is_not_ready_where_no_model_is(serve, tmp_path):
 
 @pytest.fixture
 def slow_version(monkeypatch):
-    """Files named 1 load when this is set."""
+    """Files named 1 block until this is set."""
     go_on = threading.Event()
 
     def load_slowly(path):
@@ -50,7 +50,7 @@ def slow_version(monkeypatch):
 
 
 def test_answers_while_it_loads(serve, folder, tmp_path, slow_version):
-    """While a model loads the process lives, is not ready, and says that the model is loading."""
+    """While a model loads, /healthz is 200 and /readyz is 503 and names the model."""
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "1.safetensors").write_bytes((folder / "two.safetensors").read_bytes())
     with serve(models=tmp_path, wait=False) as client:
@@ -66,7 +66,7 @@ def test_answers_while_it_loads(serve, folder, tmp_path, slow_version):
 
 
 def test_is_not_ready_before_every_version_is_loaded(serve, folder, tmp_path, wait_until, slow_version):
-    """A model answers as soon as a version does; /readyz waits for the others, and names them alone."""
+    """A version is served once it is loaded; /readyz waits for the others and names only these."""
     (tmp_path / "m").mkdir()
     for version in ("1", "2"):
         (tmp_path / "m" / f"{version}.safetensors").write_bytes((folder / "two.safetensors").read_bytes())

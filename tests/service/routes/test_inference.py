@@ -38,21 +38,21 @@ def tensor(values, datatype="FP64", name="instances", **others):
 
 
 def binary(values, dtype, datatype, name="instances"):
-    """A tensor that says how many bytes it has, and these."""
+    """A tensor with its binary size, and its bytes."""
     content = np.asarray(values).astype(dtype).tobytes()
     parameters = {"binary_data_size": len(content)}
     return {"name": name, "shape": list(np.shape(values)), "datatype": datatype, "parameters": parameters}, content
 
 
 def send(client, head, *buffers, path=INFER, **headers):
-    """A request with bytes after its JSON."""
+    """Sends a request with binary data after its JSON."""
     content = json.dumps(head).encode()
     headers = {LENGTH: str(len(content)), "Content-Type": "application/octet-stream", **headers}
     return client.post(path, content=b"".join([content, *buffers]), headers=headers)
 
 
 def read(answer):
-    """The tensors of an answer, in JSON or after it, by name."""
+    """The tensors of a response, from JSON or binary data, by name."""
     assert answer.status_code == 200, answer.text
     length = int(answer.headers.get(LENGTH, len(answer.content)))
     start, tensors = length, {}
@@ -68,14 +68,14 @@ def read(answer):
 
 
 def refused(answer, status=400):
-    """The sentence of a refusal."""
+    """The error message of a response with status 400."""
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/json"
     return answer.json()["error"]
 
 
 def test_json_tensors_are_forecast_as_instances_are(service, model, windows):
-    """The answer has the forecasts of :predict, and says which model, version and checkpoint made them."""
+    """The response has the forecasts of :predict with model, version and checkpoint."""
     answer = service.post(INFER, {"id": "mine", **make_tensors(windows.tolist())})
     document = answer.json()
     assert answer.headers["content-type"] == "application/json"
@@ -89,15 +89,15 @@ def test_json_tensors_are_forecast_as_instances_are(service, model, windows):
     np.testing.assert_array_equal(read(answer)["predictions"], predictions)
 
 
-def test_an_id_is_made_where_there_is_none(service, windows):
-    """It is that of the request, so that the log has it."""
+def test_a_missing_id_is_generated(service, windows):
+    """The generated id is the request id, so that the log has it."""
     for given_id in ({}, {"id": ""}, {"id": None}):
         answer = service.post(INFER, {**given_id, **make_tensors(windows.tolist())})
         assert answer.json()["id"] == answer.headers["x-request-id"]
 
 
 def test_data_may_be_nested_or_in_a_row(service, windows):
-    """Both mean the same."""
+    """Nested and flat data are equivalent."""
     nested = service.post(INFER, {"inputs": [tensor(windows.tolist())]})
     in_a_row = tensor(windows.tolist()) | {"data": windows.ravel().tolist()}
     np.testing.assert_array_equal(
@@ -106,7 +106,7 @@ def test_data_may_be_nested_or_in_a_row(service, windows):
 
 
 def test_a_tensor_for_each_feature_is_its_column(service, model, windows):
-    """In any order, in JSON or binary."""
+    """Features may be sent as separate tensors, in any order, in JSON or binary."""
     names = model.config.feature_names
     in_json = [tensor(windows[..., f].tolist(), name=name) for f, name in reversed(list(enumerate(names)))]
     in_bytes = [binary(windows[..., f], "<f8", "FP64", name) for f, name in enumerate(names)]
@@ -126,7 +126,7 @@ def test_a_tensor_for_each_feature_is_its_column(service, model, windows):
     [("FP16", "<f2"), ("FP32", "<f4"), ("FP64", "<f8"), ("INT8", "i1"), ("INT32", "<i4"), ("UINT64", "<u8")],
 )
 def test_a_datatype_is_the_same_in_json_and_in_bytes(service, model, windows, datatype, dtype):
-    """Values are what the datatype can hold of them."""
+    """Values are converted to the datatype alike in JSON and in binary data."""
     values = np.abs(np.round(windows)).clip(0, 100) if np.dtype(dtype).kind in "iu" else windows
     values = values.astype(dtype)
     head, content = binary(values, dtype, datatype)
@@ -157,7 +157,7 @@ def test_a_datatype_is_the_same_in_json_and_in_bytes(service, model, windows, da
     ],
 )
 def test_outputs_are_chosen_and_may_be_bytes(service, windows, asked, names):
-    """They come in the order asked for; one that says whether it is binary overrules the request."""
+    """Outputs are returned in the order requested; their own binary flag takes precedence over the request's."""
     answer = service.post(INFER, {**make_tensors(windows.tolist()), **asked})
     assert answer.headers["content-type"] == "application/octet-stream"
     tensors = read(answer)
@@ -169,7 +169,7 @@ def test_outputs_are_chosen_and_may_be_bytes(service, windows, asked, names):
 
 @pytest.mark.smoke
 def test_explanations_are_those_of_the_ledger(service, model, windows):
-    """One for each window and output, by features or by steps, against the wanted baseline."""
+    """One per window and output, by features or by steps, from the given baseline."""
     ledgers = [explain_windows(model, model.to_model_units(windows), o, Baseline("zero")) for o in range(4)]
     answers = {
         detail: service.post(INFER, make_tensors(windows.tolist(), explain=True, detail=detail, baseline="zero"))
@@ -187,7 +187,7 @@ def test_explanations_are_those_of_the_ledger(service, model, windows):
 
 
 def test_a_version_is_reached_by_its_path(serve, tmp_path):
-    """The highest answers where none is named; metadata and readiness have the same paths."""
+    """Without a version the highest one answers; metadata and readiness have the same paths."""
     models = {version: make_model("head", seed=version) for version in (1, 2)}
     (tmp_path / "m").mkdir()
     for version, model in models.items():
@@ -212,7 +212,7 @@ def test_a_version_is_reached_by_its_path(serve, tmp_path):
 
 
 def test_explanations_need_their_scope(serve, folder, windows):
-    """A key that reads gets forecasts and no explanation, whatever it asks in the body."""
+    """A key with scope read gets forecasts but no explanation, whatever the body requests."""
     keys = f"reader read {READ};analyst explain {EXPLAIN}"
     body = make_tensors(windows.tolist(), explain=True)
     plain = make_tensors(windows.tolist())
@@ -227,8 +227,8 @@ def test_explanations_need_their_scope(serve, folder, windows):
         assert "contributions" in read(client.post(INFER, json=body, headers=analyst))
 
 
-def test_what_is_asked_is_counted_and_logged(launch, folder, service, model, windows):
-    """Metrics and the line of the log say what those of :predict and :explain do."""
+def test_requests_are_counted_and_logged(launch, folder, service, model, windows):
+    """Metrics and log lines are the same as for :predict and :explain."""
     windows = windows.copy()
     windows[0, 0, 0] = 1e6
     with launch(folder / "two.safetensors") as process:
@@ -236,7 +236,7 @@ def test_what_is_asked_is_counted_and_logged(launch, folder, service, model, win
         assert client.post(INFER, json=make_tensors(windows.tolist(), explain=True)).status_code == 200
         assert client.post(INFER, json={"inputs": []}).status_code == 400
         text = client.get("/metrics").text
-        poll(lambda: process.log.read_text().count("/infer") == 2)  # a line follows its answer
+        poll(lambda: process.log.read_text().count("/infer") == 2)  # the line is written after the response
         lines = [line for line in process.lines() if line.get("route") == "/v2/models/{model}/infer"]
     stated = {"model": "two", "checkpoint": f"sha256:{model.sha256}"}
     assert [line["status"] for line in lines] == [200, 400]
@@ -283,8 +283,8 @@ def test_what_is_asked_is_counted_and_logged(launch, folder, service, model, win
         ({"unknown": 1}, "inputs[0].unknown is unknown; expected one of name, shape, datatype, parameters, data"),
     ],
 )
-def test_a_hostile_tensor_is_refused_by_one_sentence(service, windows, change, message):
-    """Whatever is wrong with it, its place is named, and the status is 400."""
+def test_an_invalid_tensor_is_refused_in_one_sentence(service, windows, change, message):
+    """An invalid tensor gives 400 with its path in one sentence."""
     body = {"inputs": [{**tensor(windows.tolist()), **change}]}
     assert refused(service.post(INFER, body)).startswith(message)
 
@@ -314,8 +314,8 @@ def test_a_hostile_tensor_is_refused_by_one_sentence(service, windows, change, m
         ({"other": 1}, "other is unknown; expected one of id, model_name, parameters, inputs, outputs"),
     ],
 )
-def test_a_hostile_request_is_refused_by_one_sentence(service, windows, body, message):
-    """An invalid member besides the tensors is refused with its place."""
+def test_an_invalid_request_is_refused_in_one_sentence(service, windows, body, message):
+    """An invalid member of the request gives 400 with its path."""
     if isinstance(body, dict) and body and "inputs" not in body:
         body = {**make_tensors(windows.tolist()), **body}
     assert refused(service.post(INFER, body)).startswith(message)
@@ -330,13 +330,13 @@ def test_a_hostile_request_is_refused_by_one_sentence(service, windows, body, me
     ],
 )
 def test_features_that_do_not_make_a_window_are_refused(service, windows, names, message):
-    """One is missing, or there twice, or none of the model's."""
+    """A missing, repeated or unknown feature is refused."""
     inputs = [tensor(windows[..., 0].tolist(), name=name) for name in names]
     assert refused(service.post(INFER, {"inputs": inputs})).startswith(message)
 
 
 def test_features_of_different_lengths_are_refused(service, windows):
-    """As many windows in each."""
+    """All feature tensors must have the same number of windows."""
     inputs = [tensor(windows[: N - f // 3, :, f].tolist(), name=f"f{f}") for f in range(4)]
     assert refused(service.post(INFER, {"inputs": inputs})) == "inputs[3].shape[0] must be 3 as in inputs[0], but is 2"
 
@@ -373,7 +373,7 @@ def test_values_that_are_not_finite_are_refused_in_bytes_too(service, windows, v
     ],
 )
 def test_wrong_binary_sizes_are_refused(service, windows, size, sent, length, message):
-    """Sizes, shapes, the header and the body must agree to the byte."""
+    """Sizes, shapes, the header and the body must agree exactly."""
     head, content = binary(windows, "<f8", "FP64")
     head["parameters"] = {} if size is None else {"binary_data_size": size}
     headers = {} if length is None else {LENGTH: length}
@@ -382,7 +382,7 @@ def test_wrong_binary_sizes_are_refused(service, windows, size, sent, length, me
 
 
 def test_a_binary_part_without_its_header_is_refused(service, windows):
-    """All would be JSON."""
+    """Without the header, the whole body is parsed as JSON."""
     head, content = binary(windows, "<f8", "FP64")
     body = json.dumps({"inputs": [head]}).encode()
     answer = service.client.post(INFER, content=body + content, headers=JSON)
@@ -392,7 +392,7 @@ def test_a_binary_part_without_its_header_is_refused(service, windows):
 
 
 def test_the_limits_of_v1_hold(service, windows):
-    """Media type, compression, size, depth, windows, deadline and Accept: each as there, but for 400."""
+    """Media type, compression, size, depth, windows, deadline and Accept are limited as in V1, but with 400."""
     body, post = json.dumps(make_tensors(windows.tolist())), service.client.post
     assert post(INFER, content=body).status_code == 200  # Triton's client sends no media type
     assert refused(post(INFER, content=body, headers={"Content-Type": "text/plain"}), 415)
@@ -418,7 +418,7 @@ anything = st.recursive(
 @settings(max_examples=examples(60))
 @given(part=st.data())
 def test_any_value_in_any_place_is_answered_or_refused(service, windows, part):
-    """A request in which one value is replaced by any other is answered, or it is a 400."""
+    """A request with one value replaced by any other is answered, or refused with 400."""
     whole = {"id": "1", **make_tensors(windows.tolist(), explain=True, detail="steps", baseline="mean")}
     whole |= {"outputs": [{"name": "contributions", "parameters": {"binary_data": False}}]}
     whole["inputs"][0]["parameters"] = {"binary_data_size": None}
@@ -434,7 +434,7 @@ def test_any_value_in_any_place_is_answered_or_refused(service, windows, part):
 @settings(max_examples=examples(60))
 @given(start=st.floats(0, 1), cut=st.integers(0, 40), other=st.binary(max_size=40), length=st.integers(-2, 2))
 def test_any_splice_of_a_binary_request_is_answered_or_refused(service, windows, start, cut, other, length):
-    """Bytes that are taken out or put in anywhere, and a header that is a little off."""
+    """The request is answered or refused with 400, also if bytes are cut or inserted, or the header length is wrong."""
     head, content = binary(windows, "<f4", "FP32")
     text = json.dumps({"inputs": [head]}).encode()
     body = text + content

@@ -10,8 +10,8 @@ from service.schemas.models import BasisInfo
 
 
 @pytest.mark.smoke
-def test_lists_every_wanted_model_the_failed_one_with_its_reason(service):
-    """One bad file is listed as failed with its reason, and the others are ready."""
+def test_lists_every_model_with_the_reason_of_a_failure(service):
+    """Failed models are listed with their reason, the others as ready."""
     answer = service.get("/v1/models").json()
     assert answer["models"] == ["broken", "front", "head", "nyc-weather", "two"]
     details = {detail["name"]: detail for detail in answer["details"]}
@@ -24,7 +24,7 @@ def test_lists_every_wanted_model_the_failed_one_with_its_reason(service):
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
-def test_describes_what_a_client_must_know_to_ask(service, name):
+def test_describes_inputs_and_outputs(service, name):
     """A model's features, outputs and shapes are those of its checkpoint."""
     config = service.models[name].config
     answer = service.get(f"/v1/models/{name}").json()
@@ -39,7 +39,7 @@ def test_describes_what_a_client_must_know_to_ask(service, name):
 
 
 def test_describes_an_architecture_in_the_names_of_pykan(service):
-    """Width lists sums as numbers and layers with products as pairs; a stage that is absent is null."""
+    """Width has numbers for sum nodes and pairs for layers with products; an absent stage is null."""
     front = service.get("/v1/models/front").json()["architecture"]
     assert front["front"]["width"] == [4, [3, 2], 5]
     assert front["front"]["mult_arity"] == [[], [2, 3], []]
@@ -51,13 +51,13 @@ def test_describes_an_architecture_in_the_names_of_pykan(service):
 
 
 def test_every_option_of_a_basis_is_described():
-    """The document describes each option that a layer's basis may have, and no other."""
+    """The document describes exactly the options that the bases of layers have."""
     options = {field.name for basis in BASES.values() for field in fields(basis)}
     assert set(BasisInfo.__annotations__) == {"kind", *options}
 
 
 def test_the_bundled_model_is_served_where_no_models_are_given(serve, tmp_path: Path):
-    """Without a folder, and with an empty one, the bundled model answers."""
+    """The bundled model is served without a folder and with an empty one."""
     for models in (None, tmp_path):
         with serve(models=models) as client:
             assert client.get("/v1/models").json()["models"] == ["nyc-weather"]

@@ -15,7 +15,7 @@ def columns_of(model, windows):
 @pytest.mark.smoke
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
 def test_predicts_what_the_model_predicts_in_either_form(service, name):
-    """Instances and columns give the forecasts of the checkpoint, in original units."""
+    """Instances and columns give the checkpoint's forecasts in original units."""
     model = service.models[name]
     windows = make_windows(model, 3)
     expected = model.predict(windows).tolist()
@@ -30,21 +30,21 @@ def test_predicts_what_the_model_predicts_in_either_form(service, name):
 
 
 def test_null_stands_for_an_absent_form(service):
-    """A client that writes absent members as null is understood."""
+    """A form that is null counts as absent."""
     windows = make_windows(service.models["two"], 1).tolist()
     answer = service.post("/v1/models/two:predict", {"instances": windows, "columns": None})
     assert answer.status_code == 200
 
 
 def test_whole_numbers_are_numbers(service):
-    """Integers are taken as they are."""
+    """Integers are accepted."""
     answer = service.post("/v1/models/two:predict", {"instances": [[[1, 2, 3, 4]] * 6]})
     expected = service.models["two"].predict(np.array([[[1.0, 2.0, 3.0, 4.0]] * 6]))
     assert answer.json()["predictions"] == expected.tolist()
 
 
 def test_warns_of_the_most_extreme_value_outside_the_training_range(service):
-    """One warning for each instance and feature, of the step that is furthest out; :explain has the same ones."""
+    """One warning per instance and feature, for the step furthest outside; :explain returns the same ones."""
     model = service.models["nyc-weather"]
     windows = model.scaling.features_to_original(model.reference.windows[:2])
     windows[1, 3, 0], windows[1, 5, 0], windows[1, 7, 0] = 41.2, 45.5, -20.0
@@ -76,8 +76,8 @@ def test_counts_the_warnings_that_it_leaves_out(service):
 
 
 @pytest.mark.smoke
-def test_four_threads_get_the_answers_of_one(service):
-    """Requests that run beside each other do not disturb each other."""
+def test_four_threads_get_the_results_of_one(service):
+    """Concurrent requests do not affect each other."""
     bodies = [{"instances": make_windows(service.models["two"], 2, seed).tolist()} for seed in range(8)]
 
     def ask(body):
@@ -92,8 +92,8 @@ def test_four_threads_get_the_answers_of_one(service):
             assert list(leaves(answer)) == expected
 
 
-def test_what_is_asked_most_passes_no_router(serve, folder, local_service, monkeypatch):
-    """`:predict`, `:explain` and infer are answered before FastAPI looks for a route; other methods are not."""
+def test_the_hot_path_bypasses_the_router(serve, folder, local_service, monkeypatch):
+    """`:predict`, `:explain` and infer bypass FastAPI's router; other methods do not."""
 
     async def fail(*_):
         raise AssertionError("FastAPI has looked for a route")

@@ -9,7 +9,7 @@ from kanmodel.checkpoint import save_checkpoint
 
 @pytest.fixture
 def folder_of(tmp_path):
-    """Writes a folder with one model of given options, named m."""
+    """Writes a folder with one model, m, with given options."""
 
     def write(**options):
         save_checkpoint(make_model("head", **options), tmp_path / "m.safetensors")
@@ -20,13 +20,13 @@ def folder_of(tmp_path):
 
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
 def test_a_reference_window_is_that_of_the_checkpoint(service, name):
-    """It stands in original units, with what was to be forecast and when, and can be sent back to be forecast."""
+    """The window is in original units with target and time, and can be sent back to :predict."""
     model = service.models[name]
     answer = service.get(f"/v1/models/{name}/reference/3").json()
     windows = model.scaling.features_to_original(model.reference.windows)
     np.testing.assert_allclose(answer["instance"], windows[3], rtol=1e-6)
     assert (answer["index"], answer["reference_windows"]) == (3, len(windows))
-    if name != "front":  # whose targets are unknown
+    if name != "front":  # targets are unknown
         assert answer["target"] == model.reference.targets[3].tolist()
         assert answer["time"] == model.reference.times[3]
     predicted = service.post(f"/v1/models/{name}:predict", {"instances": [answer["instance"]]}).json()
@@ -35,8 +35,8 @@ def test_a_reference_window_is_that_of_the_checkpoint(service, name):
 
 
 @pytest.mark.parametrize("name", ["nyc-weather", "two", "front", "head"])
-def test_the_list_says_of_each_window_what_it_is(service, name):
-    """Time, target and forecast of each are those that the window has alone, in the order of time."""
+def test_the_list_has_time_target_and_forecast(service, name):
+    """Time, target and forecast equal those of each single window, in order of time."""
     model = service.models[name]
     answer = service.get(f"/v1/models/{name}/reference").json()
     count = len(model.reference.windows)
@@ -53,7 +53,7 @@ def test_the_list_says_of_each_window_what_it_is(service, name):
 
 @pytest.mark.parametrize(("offset", "limit"), [(0, 1), (10, 7), (158, 7), (160, 5), (10**12, 1)])
 def test_the_list_is_read_in_pages(service, offset, limit):
-    """Each page is a part of the whole; beyond the last window there is none."""
+    """Pages are slices of the whole list; a page beyond the end is empty."""
     whole = service.get("/v1/models/head/reference").json()["windows"]
     answer = service.get("/v1/models/head/reference", params={"offset": offset, "limit": limit}).json()
     assert answer["windows"] == whole[offset : offset + limit]
@@ -62,7 +62,7 @@ def test_the_list_is_read_in_pages(service, offset, limit):
 
 @pytest.mark.parametrize("name", ["two", "front", "head"])
 def test_the_list_has_the_contributions_that_explain_gives(service, name):
-    """With them each window has its newest values, and its contributions sum to its forecast less the baseline's."""
+    """Each window has its newest values, and its contributions sum to its forecast minus the baseline's."""
     model = service.models[name]
     output = model.config.outputs[-1]
     query = {"contributions": True, "output": output, "offset": 5, "limit": 3}
@@ -74,7 +74,7 @@ def test_the_list_has_the_contributions_that_explain_gives(service, name):
     for row, window, one in zip(rows, windows, explained, strict=True):
         np.testing.assert_allclose(row["newest"], window[-1], rtol=1e-6)
         wanted = list(one["contributions"].values())
-        within = 11 * one["tolerance"]  # that of the list is ten times as wide
+        within = 11 * one["tolerance"]  # the tolerance of the list is ten times as wide
         np.testing.assert_allclose(row["contributions"], wanted, rtol=0, atol=within)
         total = row["prediction"][-1] - one["baseline_prediction"]
         assert sum(row["contributions"]) == pytest.approx(total, abs=within)
@@ -91,8 +91,8 @@ def test_the_list_has_the_contributions_that_explain_gives(service, name):
         ({"page": 2}, "page"),
     ],
 )
-def test_a_list_that_can_t_be_is_refused(service, query, path):
-    """What is out of bounds, unknown, or missing is named."""
+def test_an_invalid_list_is_refused(service, query, path):
+    """Invalid, unknown and missing parameters are named."""
     answer = service.get("/v1/models/two/reference", params=query)
     assert answer.status_code in (404, 422)
     assert path in answer.json()["error"]
@@ -100,20 +100,20 @@ def test_a_list_that_can_t_be_is_refused(service, query, path):
 
 @pytest.mark.parametrize("index", ["-1", "160", "1000000000000"])
 def test_an_index_beyond_the_windows_is_404(service, index):
-    """The error says which there are."""
+    """The error gives the valid range."""
     answer = service.get(f"/v1/models/head/reference/{index}")
     assert answer.status_code == 404
     assert answer.json()["error"] == f"index {index} does not exist: there are 0 to 159"
 
 
-def test_an_index_that_is_no_number_is_422(service):
-    """As any parameter of the wrong type is."""
+def test_an_index_that_is_not_a_number_is_422(service):
+    """422, as for any parameter of the wrong type."""
     answer = service.get("/v1/models/head/reference/first")
     assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "index")
 
 
 def test_windows_without_targets_and_times_have_null_there(serve, folder_of):
-    """Nothing is made up where the checkpoint does not know."""
+    """Fields without data in the checkpoint are null."""
     with serve(models=folder_of(with_targets=False)) as client:
         answer = client.get("/v1/models/m/reference/0").json()
         assert (answer["target"], answer["time"]) == (None, None)
@@ -121,8 +121,8 @@ def test_windows_without_targets_and_times_have_null_there(serve, folder_of):
         assert (row["target"], row["time"]) == (None, None) and len(row["prediction"]) == 1
 
 
-def test_a_setting_keeps_the_windows_back(serve, folder_of):
-    """They are training data, so that whoever serves a model may not show them."""
+def test_a_setting_hides_the_windows(serve, folder_of):
+    """Reference windows are training data, so a setting disables access to them."""
     with serve(models=folder_of(), reference_windows=False) as client:
         assert client.get("/v1/models/m/reference").status_code == 403
         answer = client.get("/v1/models/m/reference/0")

@@ -19,7 +19,7 @@ def numbers_in(value):
 
 
 def unfounded(text, evidence):
-    """Numbers of a text, outside backticks, that no number of the evidence gives when rounded as they are shown."""
+    """Numbers of a text, outside backticks, that no number of the evidence rounds to."""
     known = numbers_in(evidence)
     found = []
     for match in re.finditer(r"(?<![\w.])-?\d+(?:\.\d+)?(?:e[+-]?\d+)?( %)?", re.sub(r"`[^`]*`", "", text)):
@@ -31,8 +31,8 @@ def unfounded(text, evidence):
     return found
 
 
-def test_the_test_finds_numbers_that_are_made_up():
-    """What is not in the evidence, or is rounded wrongly, is found; names and percentages are understood."""
+def test_the_check_finds_invented_numbers():
+    """Invented and wrongly rounded numbers are found; names and percentages are understood."""
     evidence = {"share": 0.1234, "edges": [65, {"r2": 0.9934}]}
     assert unfounded("`lstm:9` has 12.3 % of 65 edges, R2 0.993", evidence) == []
     assert unfounded("12.4 % of 66, 0.994, 12.3", evidence) == ["12.4 %", "66", "0.994", "12.3"]
@@ -40,7 +40,7 @@ def test_the_test_finds_numbers_that_are_made_up():
 
 @pytest.mark.parametrize(("name", "output"), PLACES)
 def test_the_prose_has_no_number_that_the_evidence_lacks(service, name, output):
-    """Markdown holds the seven questions and answers, and each number is in the evidence of its own finding."""
+    """Markdown has the seven questions and answers, and each number is in the evidence of its finding."""
     query = {"output": output}
     prose = service.get(f"/v1/models/{name}/report", params=query, headers=MARKDOWN)
     assert prose.headers["content-type"] == "text/markdown; charset=utf-8"
@@ -55,7 +55,7 @@ def test_the_prose_has_no_number_that_the_evidence_lacks(service, name, output):
 
 
 def test_answers_the_seven_questions_in_order(service):
-    """The ids are those of the API page, and the report says what it is of."""
+    """The ids are those of the API page, and the report names its model."""
     answer = service.get("/v1/models/nyc-weather/report").json()
     assert (answer["model_name"], answer["output"]) == ("nyc-weather", "target_dtemp_6h+1")
     assert answer["checkpoint"] == f"sha256:{service.models['nyc-weather'].sha256}"
@@ -64,7 +64,7 @@ def test_answers_the_seven_questions_in_order(service):
 
 
 def test_the_report_agrees_with_the_topology_and_the_table(service):
-    """The numbers of the report are those of the other resources."""
+    """The numbers of the report equal those of the other resources."""
     evidence = {
         finding["id"]: finding["evidence"]
         for finding in service.get("/v1/models/nyc-weather/report").json()["findings"]

@@ -1,4 +1,4 @@
-"""/v2/repository: models that are loaded and unloaded by command."""
+"""/v2/repository loads and unloads models on request."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INDEX, LOAD, UNLOAD = "/v2/repository/index", "/v2/repository/models/m/load", "/
 
 
 def write(path, seed=0):
-    """A checkpoint that reads BODY, of its own for each seed; it takes the place of another at once."""
+    """Writes a checkpoint that fits BODY, different for each seed, and replaces an existing one atomically."""
     path.parent.mkdir(exist_ok=True)
     save_checkpoint(make_model("head", seed=seed), path.with_name(".new"))
     path.with_name(".new").replace(path)
@@ -43,15 +43,15 @@ def checkpoint(client):
 
 @pytest.fixture
 def client(serve, tmp_path):
-    """A client of a server that never looks at its folder by itself; there is one model in it."""
+    """A client of a server that does not scan its folder, which has one model."""
     write(tmp_path / "m.safetensors")
     with serve(models=tmp_path, poll_seconds=0, repository_api=True) as client:
         yield client
 
 
 @pytest.mark.parametrize("path", [INDEX, LOAD, UNLOAD])
-def test_it_is_off_unless_the_setting_says_otherwise(service, path):
-    """One sentence says how it is turned on, and the server does not say that it has the extension."""
+def test_it_is_off_by_default(service, path):
+    """The error says how to enable it, and the server's metadata do not list the extension."""
     answer = service.client.post(path)
     assert (answer.status_code, answer.headers["content-type"]) == (403, "application/json")
     assert answer.json()["error"] == "the repository API is off; the setting repository_api turns it on"
@@ -60,7 +60,7 @@ def test_it_is_off_unless_the_setting_says_otherwise(service, path):
 
 @pytest.mark.parametrize("path", [INDEX, LOAD, UNLOAD])
 def test_it_needs_the_scope_admin(serve, tmp_path, path):
-    """A key that explains does not open it."""
+    """A key with scope explain gets 403."""
     write(tmp_path / "m.safetensors")
     keys = f"analyst explain {EXPLAIN};operator admin {ADMIN}"
     with serve(models=tmp_path, repository_api=True, keys=keys) as client:
@@ -71,8 +71,8 @@ def test_it_needs_the_scope_admin(serve, tmp_path, path):
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "https://127.0.0.1.evil.example:8000"])
-def test_a_page_of_another_host_does_not_open_it(client, origin):
-    """A browser posts for any page; it says for which."""
+def test_a_cross_origin_request_is_refused(client, origin):
+    """Browsers send cross-origin requests with their Origin, which is refused."""
     answer = client.post(UNLOAD, headers={"Origin": origin})
     assert (answer.status_code, answer.json()["error"]) == (403, "pages of other sites may not do this")
     own = f"http://127.0.0.1:{client.base_url.port}"
@@ -80,7 +80,7 @@ def test_a_page_of_another_host_does_not_open_it(client, origin):
 
 
 def test_the_index_lists_every_version_with_its_reason(serve, tmp_path):
-    """Those that failed too, unless only what answers is asked for."""
+    """Failed versions are listed too, unless only ready ones are requested."""
     write(tmp_path / "m" / "1.safetensors")
     (tmp_path / "m" / "2.safetensors").write_bytes(b"")
     with serve(models=tmp_path, repository_api=True) as client:
@@ -91,8 +91,8 @@ def test_the_index_lists_every_version_with_its_reason(serve, tmp_path):
         assert "model_repository" in client.get("/v2").json()["extensions"]
 
 
-def test_loading_takes_in_what_lies_in_the_folder(client, tmp_path):
-    """A changed file, a new version and a new model are served once the answer has arrived, without a scan."""
+def test_loading_reads_new_files(client, tmp_path):
+    """Changed files, new versions and new models are served once the response has arrived, without a scan."""
     changed = write(tmp_path / "m.safetensors", 1)
     assert client.post(LOAD).json() == [entry()]
     assert checkpoint(client) == changed.sha256
@@ -105,8 +105,8 @@ def test_loading_takes_in_what_lies_in_the_folder(client, tmp_path):
     assert client.get("/v2/models/n/ready").status_code == 200
 
 
-def test_what_cannot_be_loaded_leaves_what_serves(client, tmp_path):
-    """The error has the reason, and so has the index."""
+def test_a_failed_load_keeps_the_served_version(client, tmp_path):
+    """The response and the index have the reason, and the served version stays."""
     before = checkpoint(client)
     (tmp_path / "m.safetensors").write_bytes(b"")
     answer = client.post(LOAD)
@@ -126,7 +126,7 @@ def test_what_cannot_be_loaded_leaves_what_serves(client, tmp_path):
 @pytest.mark.parametrize("name", ["n", "M", "m.safetensors", "..", "%2e%2e", "..%2fm", "%2fm", "m%00", "x" * 5000])
 @pytest.mark.parametrize("verb", ["load", "unload"])
 def test_names_are_those_of_the_listing(client, name, verb):
-    """Anything else is no model, and never a path."""
+    """An unlisted name is unknown, and never used as a path."""
     assert client.post(f"/v2/repository/models/{name}/{verb}").status_code == 404
     assert client.post(INDEX).json() == [entry()]
 
@@ -141,7 +141,7 @@ def test_names_are_those_of_the_listing(client, name, verb):
         (UNLOAD, {"parameters": {"unload_dependents": "all"}}, "parameters.unload_dependents must be a valid boolean"),
     ],
 )
-def test_what_it_does_not_know_is_refused(client, path, body, message):
+def test_unsupported_parameters_are_refused(client, path, body, message):
     """Configurations and files sent over HTTP are refused, and nothing changes."""
     answer = client.post(path, json=body)
     assert (answer.status_code, answer.headers["content-type"]) == (400, "application/json")
@@ -150,7 +150,7 @@ def test_what_it_does_not_know_is_refused(client, path, body, message):
 
 
 def test_an_unloaded_model_stays_so_until_it_is_loaded(serve, tmp_path, wait_until):
-    """Looking at the folder brings back neither it nor what takes its place there."""
+    """Scans reload neither the model nor its replacement."""
     write(tmp_path / "m.safetensors")
     write(tmp_path / "n.safetensors")
     with serve(models=tmp_path, poll_seconds=0.01, repository_api=True) as client:
@@ -173,8 +173,8 @@ def test_an_unloaded_model_stays_so_until_it_is_loaded(serve, tmp_path, wait_unt
         assert checkpoint(client) == changed.sha256
 
 
-def test_health_tells_whether_a_model_answers(client):
-    """Both keys are in both answers, in the error too."""
+def test_health_has_the_state_of_the_model(client):
+    """Responses have both keys, also with an error status."""
     assert (
         client.get("/v2/health/live").json() == client.get("/v2/health/ready").json() == {"live": True, "ready": True}
     )
@@ -190,7 +190,7 @@ def test_health_tells_whether_a_model_answers(client):
 
 
 def test_loading_under_traffic_fails_no_request_and_mixes_no_answer(client, tmp_path):
-    """Every answer is whole, of a checkpoint that was there to serve, and each of these has answered."""
+    """Every response is complete and from a checkpoint that was loaded, and each checkpoint has answered."""
     first = load_checkpoint(tmp_path / "m.safetensors")
     models = {first.sha256: first}
     answers, stop = [], threading.Event()
@@ -206,7 +206,7 @@ def test_loading_under_traffic_fails_no_request_and_mixes_no_answer(client, tmp_
         for seed in range(1, 6):
             model = write(tmp_path / "m.safetensors", seed)
             models[model.sha256] = model
-            for _ in range(2):  # the second finds nothing to do
+            for _ in range(2):  # the second call changes nothing
                 assert client.post(LOAD).status_code == 200
             enough = len(answers) + 20
             poll(lambda enough=enough: len(answers) >= enough)
@@ -223,8 +223,8 @@ def test_loading_under_traffic_fails_no_request_and_mixes_no_answer(client, tmp_
         np.testing.assert_allclose(document["outputs"][0]["data"], expected[name], rtol=1e-12)
 
 
-def test_unloading_under_traffic_answers_by_the_model_or_says_that_it_is_gone(client):
-    """Ten times in and out: nothing but whole answers and 503, and both were there."""
+def test_unloading_under_traffic_gives_complete_responses_or_503(client):
+    """During ten cycles every response is complete or 503, and both occur."""
     ask_once = partial(client.post, "/v1/models/m:predict", json=BODY)
     expected = list(leaves(ask_once().json()))
     answers, stop = [], threading.Event()
@@ -259,7 +259,7 @@ def test_unloading_under_traffic_answers_by_the_model_or_says_that_it_is_gone(cl
     [("launch", ("--workers", 2)), pytest.param("launch_on_ray", (), marks=pytest.mark.ray)],
 )
 def test_with_several_processes_the_folder_is_looked_at_instead(request, tmp_path, launcher, others):
-    """A command would reach one of them; the index is of the one that answers."""
+    """A command would reach only one process; the index is that of the process which answers."""
     write(tmp_path / "models" / "m.safetensors")
     launch = request.getfixturevalue(launcher)
     with launch(tmp_path / "models", *others, KANSCOPE_REPOSITORY_API="true") as process:
@@ -270,8 +270,8 @@ def test_with_several_processes_the_folder_is_looked_at_instead(request, tmp_pat
         assert process.client.post(INDEX).json() == [entry()]
 
 
-def test_loading_that_takes_long_goes_on_without_who_asked(client, tmp_path, monkeypatch, wait_until):
-    """The deadline is that of the header; what was loaded by then serves."""
+def test_loading_continues_after_the_deadline(client, tmp_path, monkeypatch, wait_until):
+    """The request ends at the deadline of its header, and the model is served once it is loaded."""
     go_on = threading.Event()
     load = registry.load
 
@@ -291,7 +291,7 @@ def test_loading_that_takes_long_goes_on_without_who_asked(client, tmp_path, mon
 
 
 def test_a_body_that_is_too_large_is_refused(client):
-    """The limits of other operations hold."""
+    """The limits of other operations apply."""
     with connect(client) as connection:
         connection.sendall(head("POST", LOAD, f"Content-Length: {10**9}"))
         assert read_answer(connection)[0].status == 413

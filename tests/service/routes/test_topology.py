@@ -13,7 +13,7 @@ from kanmodel.explain.topology.thresholds import Thresholds
 
 @pytest.mark.parametrize("name", ["nyc-weather", "front", "head"])
 def test_networkx_reads_the_graph(service, name):
-    """The answer is node-link JSON: a directed graph whose kept units and nodes lead to the output."""
+    """The response is node-link JSON: a directed graph in which kept units and nodes lead to the output."""
     answer = service.get(f"/v1/models/{name}/topology?pruned=false").json()
     graph = networkx.node_link_graph(answer, edges="edges")
     assert graph.is_directed()
@@ -27,8 +27,8 @@ def test_networkx_reads_the_graph(service, name):
     assert all(networkx.has_path(graph, node, output) for node in kept)
 
 
-def test_counts_and_lists_what_is_kept(service):
-    """With pruned=true only kept parts are listed; with false all, as many as the counts say."""
+def test_counts_and_lists_kept_parts(service):
+    """With pruned=true only kept parts are listed, with false all; the counts agree."""
     pruned = service.get("/v1/models/nyc-weather/topology").json()
     everything = service.get("/v1/models/nyc-weather/topology?pruned=false").json()
     assert pruned["graph"] == everything["graph"]
@@ -71,7 +71,7 @@ def test_the_answer_is_the_topology(service):
 
 
 def test_edges_go_by_name(service):
-    """`without` removes edges besides the rule's, in any order, and is echoed; the cost is that of what is left."""
+    """`without` removes edges in addition to the rule's, in any order, and is returned; the cost includes them."""
     rule = {"fidelity": 0.9, "fill": "zero"}
     model = service.models["front"]
     whole = service.get("/v1/models/front/topology", params=rule).json()
@@ -99,7 +99,7 @@ def test_edges_go_by_name(service):
     [(["head:0:0:0", "head:0:99:0"], "without[1]"), (["feature:f0"], "without[0]"), (["head:0:0:0"] * 501, "without")],
 )
 def test_edges_that_do_not_exist_or_are_too_many_are_refused(service, names, path):
-    """422 with the place, in one sentence."""
+    """422 with the path, in one sentence."""
     answer = service.get("/v1/models/front/topology", params={"without": names})
     assert answer.status_code == 422
     (problem,) = answer.json()["errors"]
@@ -107,7 +107,7 @@ def test_edges_that_do_not_exist_or_are_too_many_are_refused(service, names, pat
 
 
 def test_thresholds_take_the_defaults_of_pykan_and_are_echoed(service):
-    """One threshold is enough: the others and the metric are pykan's, and the echoed rule gives the same graph."""
+    """Missing thresholds and the metric are pykan's defaults; the returned rule gives the same graph."""
     answer = service.get("/v1/models/front/topology?edge_threshold=0.2").json()
     rule = answer["graph"]["rule"]
     assert rule == {
@@ -124,7 +124,7 @@ def test_thresholds_take_the_defaults_of_pykan_and_are_echoed(service):
 
 
 def test_the_output_is_chosen_by_name(service):
-    """A model of several outputs has a graph for each."""
+    """A model of several outputs has one graph per output."""
     answers = [service.get("/v1/models/two/topology", params={"output": o}).json() for o in ("a+1", "b+2")]
     assert [answer["graph"]["output"] for answer in answers] == ["a+1", "b+2"]
     assert answers[0]["edges"] != answers[1]["edges"]
@@ -133,7 +133,7 @@ def test_the_output_is_chosen_by_name(service):
 @pytest.mark.parametrize("name", ["nyc-weather", "front", "head"])
 @pytest.mark.parametrize("query", [{}, {"metric": "backward"}, {"metric": "forward_u", "fill": "zero"}])
 def test_the_fidelity_curve_goes_from_all_edges_to_none(service, name, query):
-    """Edges fall strictly and thresholds rise, from the full model, whose R2 is 1, to no edge at all."""
+    """Edges strictly decrease and thresholds increase, from the full model with R2 = 1 to no edges."""
     answer = service.get(f"/v1/models/{name}/topology/fidelity", params=query).json()
     assert (answer["metric"], answer["fill"]) == (query.get("metric", "contribution"), query.get("fill", "mean"))
     edges = [point["edges"] for point in answer["curve"]]
@@ -146,7 +146,7 @@ def test_the_fidelity_curve_goes_from_all_edges_to_none(service, name, query):
 
 
 def test_the_fidelity_curve_is_that_of_the_model_core(service):
-    """Every number is that of the model core, and the topology of the default rule lies on the curve."""
+    """Every number is that of the model core, and the default rule's topology lies on the curve."""
     model = service.models["head"]
     points = trace_fidelity(model, measure_importance(model, 0), "forward_n", "zero")
     answer = service.get("/v1/models/head/topology/fidelity?metric=forward_n&fill=zero").json()
@@ -164,7 +164,7 @@ def test_the_fidelity_curve_is_that_of_the_model_core(service):
 
 
 def test_few_reference_windows_leave_scores_out_and_say_so(serve, tmp_path):
-    """With fewer than 128 reference windows the model serves, has no scores, and the graph says why."""
+    """With fewer than 128 reference windows the model is served without scores, and the graph gives the reason."""
     save_checkpoint(make_model("lstm", n_reference=100), tmp_path / "few.safetensors")
     with serve(models=tmp_path) as client:
         topology = client.get("/v1/models/few/topology").json()

@@ -15,7 +15,7 @@ from service.telemetry.logs import PIPE_BUF, RequestLog
 
 
 def write(state=None, **settings):
-    """What one request's line looks like."""
+    """One request's log line."""
     stream = io.TextIOWrapper(io.BytesIO())
     log = RequestLog(Settings(**settings), stream)
 
@@ -28,7 +28,7 @@ def write(state=None, **settings):
 
 
 def test_each_request_is_one_line_of_json(launch, folder, local_service):
-    """The line says who asked what of which model and how long it took, and nothing of what was sent."""
+    """The line has method, path, model and duration, and nothing of the body."""
     model = local_service.models["two"]
     windows = make_windows(model, 3)
     windows[0, 0, 0] = 12345.678
@@ -41,7 +41,7 @@ def test_each_request_is_one_line_of_json(launch, folder, local_service):
         client.post("/v1/models/two:explain", json={"instances": windows.tolist(), "output": "a+1"})
         client.post("/v1/models/two:predict?secret=query", json={"instances": "12345.678"})
         client.get("/v1/models/12345.678")
-        poll(lambda: process.log.read_text().count('"mine"') == 4)  # a line follows its answer
+        poll(lambda: process.log.read_text().count('"mine"') == 4)  # the line is written after the response
         lines = [line for line in process.lines() if line.get("id") == "mine"]
         text = process.log.read_text()
     stated = {"client": "bob", "model": "two", "checkpoint": f"sha256:{model.sha256}"}
@@ -61,7 +61,7 @@ def test_each_request_is_one_line_of_json(launch, folder, local_service):
 
 
 def test_lines_are_written_whole():
-    """Those of one turn of the loop go together, in pieces that no other process's lines can get into."""
+    """Lines of one turn of the loop are written together, in pieces that other processes' lines cannot split."""
     written = []
 
     class Stream(io.RawIOBase):
@@ -87,7 +87,7 @@ def test_lines_are_written_whole():
 
 
 def test_libraries_log_in_the_same_form(launch, folder):
-    """What uvicorn says is JSON as well, and it has no log of requests of its own."""
+    """uvicorn's messages are JSON as well, and its access log is off."""
     with launch(folder, KANSCOPE_LOG_FORMAT="json") as process:
         lines = process.lines()
     assert any("running on" in line["event"] and line["logger"] == "uvicorn.error" for line in lines)
@@ -96,8 +96,8 @@ def test_libraries_log_in_the_same_form(launch, folder):
     assert all({"event", "level", "timestamp"} <= line.keys() for line in lines)
 
 
-def test_people_read_plain_lines():
-    """The console form has no braces, and no colours where the stream is no terminal."""
+def test_the_console_form_is_plain():
+    """The console form has no braces, and no colours unless the stream is a terminal."""
     line = write(log_format="console", state={"model": "two"})
     assert "request" in line and "model=two" in line and "status=200" in line
     assert "{" not in line.replace("/v1/models/{model}", "") and "\x1b" not in line
@@ -105,19 +105,19 @@ def test_people_read_plain_lines():
 
 @pytest.mark.parametrize(("log_format", "is_json"), [("auto", True), ("json", True), ("console", False)])
 def test_the_setting_chooses_the_form(log_format, is_json):
-    """`auto` is JSON where the stream is no terminal."""
+    """`auto` is JSON unless the stream is a terminal."""
     assert write(log_format=log_format).startswith("{") == is_json
 
 
 def test_the_level_holds_for_requests():
-    """Their lines are of level info."""
+    """Their level is info."""
     assert json.loads(write(log_level="info"))["seconds"] == 0.012346
     assert write(log_level="warning") == ""
 
 
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_traceback_shows_no_values(log_format):
-    """Neither form shows the variables of what failed, which may be inputs."""
+    """Neither form shows variables, which may be inputs."""
     script = """
 import logging, sys
 from service.telemetry.logs import configure_logging

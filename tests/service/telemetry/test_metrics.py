@@ -16,7 +16,7 @@ from service.telemetry.metrics import Metrics
 
 
 def samples(text):
-    """Values by name and labels, without that of the process, in a stable order."""
+    """Values by name and sorted labels."""
     return {
         (sample.name, *sorted(sample.labels.items())): sample.value
         for family in parse(text)
@@ -39,7 +39,7 @@ def expose(metrics):
 
 
 def test_requests_are_counted_by_route_and_status(serve, folder):
-    """The label is the route's template, for HEAD too, and `other` without a route; likewise of durations."""
+    """The label is the template of the route, also for HEAD, or `other`; durations likewise."""
     with serve(models=folder / "two.safetensors") as client:
         for path in ("/v1/models/two", "/v1/models/none", "/v1/models/other", "/no/such", "/nor/this", "/healthz"):
             client.get(path)
@@ -75,7 +75,7 @@ def test_a_failure_is_counted_as_500(serve_app, folder):
 
 
 def test_windows_outside_the_training_range_are_counted_by_feature(serve, folder, local_service):
-    """One for each window and feature, however many warnings the answer holds."""
+    """One per window and feature, however many warnings the response has."""
     windows = make_windows(local_service.models["two"], 3)
     low = [feature.min for feature in local_service.models["two"].config.features]
     windows[:] = low
@@ -91,14 +91,14 @@ def test_windows_outside_the_training_range_are_counted_by_feature(serve, folder
 
 
 def test_models_are_counted_by_state(local_service):
-    """Every state is there, of none there are 0."""
+    """Every state is present, with 0 for none."""
     known = samples(local_service.get("/metrics").text)
     counts = {state: known["kanscope_models", ("state", state)] for state in ("loading", "ready", "failed")}
     assert counts == {"loading": 0, "ready": 4, "failed": 1}
 
 
 def test_work_on_models_is_observed(metrics):
-    """What the executor and the explanations report is there under its name."""
+    """Measurements of the executor and of explanations have their metrics."""
     metrics.watch_queue("predict", lambda: 3)
     metrics.watch_pending_bytes("predict", lambda: 5)
     metrics.watch_preparation(lambda: 2)
@@ -118,14 +118,14 @@ def test_work_on_models_is_observed(metrics):
 
 
 def test_two_apps_share_nothing(metrics, folder):
-    """The metrics of an app are its own, though both are of one process."""
+    """Each app has its own metrics, even in one process."""
     metrics.observe_batch(5)
     assert expose(metrics)[("kanscope_batch_windows_count",)] == 1
     assert expose(Metrics(Registry(folder)))[("kanscope_batch_windows_count",)] == 0
 
 
 def test_a_replica_names_itself_in_every_sample(folder):
-    """Where a scrape reaches one of several; a process alone says nothing of the kind."""
+    """Replicas have a label with their name; a single process has none."""
     for replica, labels in (("r1", {("r1", str(os.getpid()))}), ("", {(None, None)})):
         text = Metrics(Registry(folder), replica).expose("")[0].decode()
         found = [sample.labels for family in parse(text) for sample in family.samples]
@@ -134,7 +134,7 @@ def test_a_replica_names_itself_in_every_sample(folder):
 
 @pytest.mark.smoke
 def test_the_form_is_negotiated(service):
-    """Prometheus's text by default, OpenMetrics where it is asked for."""
+    """Prometheus's text by default, OpenMetrics on request."""
     assert service.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     answer = service.get("/metrics", headers={"Accept": "application/openmetrics-text; version=1.0.0"})
     assert answer.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
@@ -142,7 +142,7 @@ def test_the_form_is_negotiated(service):
 
 
 def test_every_metric_is_in_the_documents(metrics):
-    """Their table names exactly the metrics."""
+    """The documents' table lists exactly the metrics."""
     rows = set(re.findall(r"^\| `(kanscope_\w+)` \|", EVERYTHING, re.MULTILINE))
     families = parse_open_metrics(metrics.expose("application/openmetrics-text; version=1.0.0")[0].decode())
     suffixes = {"counter": "_total", "info": "_info"}

@@ -1,4 +1,4 @@
-"""The dashboard, the alerts and the scrape configuration fit what the service tells."""
+"""The dashboard, the alerts and the scrape configuration match the service's metrics."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "monitoring"
 DASHBOARD = json.loads((EXAMPLES / "dashboard.json").read_text())
 ALERTS = yaml.safe_load((EXAMPLES / "alerts.yaml").read_text())
 SCRAPE = yaml.safe_load((EXAMPLES / "prometheus.yaml").read_text())["scrape_configs"][0]
-OF_PROMETHEUS = {"up"}  # what it adds itself
+OF_PROMETHEUS = {"up"}  # added by Prometheus
 OF_A_TARGET = {"instance", "job"}
-OF_WORKERS = {"pid"}  # where there are several
+OF_WORKERS = {"pid"}  # with several processes or replicas
 READ, EXPLAIN = "read" * 8, "expl" * 8
 
 
 def expressions():
-    """Every expression with the place where it stands."""
+    """Every expression with its location."""
     for panel in DASHBOARD["panels"]:
         yield from ((panel["title"], target["expr"]) for target in panel["targets"])
     for variable in DASHBOARD["templating"]["list"]:
@@ -33,7 +33,7 @@ def expressions():
 
 
 def names_and_labels(expression):
-    """The metrics that an expression names, and the labels by which it selects and groups."""
+    """The metrics of an expression, and the labels by which it selects and groups."""
     text = re.sub(r'"[^"]*"', '""', expression)
     names = set(re.findall(r"\b(?:kanscope|process)_\w+|\bup\b", text))
     labels = set(re.findall(r'(\w+)\s*(?:=~|!=|!~|=)\s*""', text))
@@ -44,7 +44,7 @@ def names_and_labels(expression):
 
 @pytest.fixture(scope="module")
 def exposed(serve, folder, local_service):
-    """The labels of each sample, and the status without a key, of a service that has done some of everything."""
+    """The labels of each sample, and the status without a key, of a service that has answered each kind of request."""
     windows = make_windows(local_service.models["two"], 2)
     windows[0, 0, 0] = 1e6
     body = {"instances": windows.tolist()}
@@ -65,7 +65,7 @@ def exposed(serve, folder, local_service):
 
 @pytest.mark.parametrize(("place", "expression"), list(expressions()))
 def test_every_metric_and_label_exists(exposed, place, expression):
-    """A panel or an alert that asks for what there is not would be silent for ever."""
+    """A panel or alert on a missing metric would stay silent forever."""
     names, labels = names_and_labels(expression)
     assert names, place
     assert names - OF_PROMETHEUS <= exposed.keys(), place
@@ -74,19 +74,19 @@ def test_every_metric_and_label_exists(exposed, place, expression):
 
 
 def test_every_metric_of_the_service_is_on_the_dashboard(exposed):
-    """But for what only names versions, and the times at which counters were created."""
+    """Except info metrics and creation times of counters."""
     shown = "".join(expression for _, expression in expressions())
     families = {re.sub(r"_(total|bucket|sum|count|created|info)$", "", name) for name in exposed}
     assert [name for name in families if name.startswith("kanscope_") and name not in shown] == []
 
 
-def test_panels_do_not_lie_on_each_other():
-    """Each has a place and an id of its own."""
+def test_panels_do_not_overlap():
+    """Each panel has its own place and id."""
     places = [tuple(panel["gridPos"].values()) for panel in DASHBOARD["panels"]]
     assert len(set(places)) == len(places) == len({panel["id"] for panel in DASHBOARD["panels"]})
     assert all(panel["gridPos"]["x"] + panel["gridPos"]["w"] <= 24 for panel in DASHBOARD["panels"])
 
 
 def test_the_scrape_configuration_holds_no_key():
-    """It names the file that does."""
+    """It refers to a file with the key."""
     assert SCRAPE["authorization"] == {"type": "Bearer", "credentials_file": "/etc/prometheus/kanscope.key"}

@@ -1,4 +1,4 @@
-"""Spans of real requests, read from memory, and by a collector as OTLP brings them."""
+"""Spans of real requests, read from memory and from an OTLP collector."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TRACEPARENT = {"traceparent": f"00-{TRACE}-{PARENT}-01"}
 
 @pytest.fixture(scope="module")
 def exporter():
-    """What the process has recorded; a process has one provider."""
+    """The spans that the process has recorded; a process has one provider."""
     memory = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(memory))
@@ -37,7 +37,7 @@ def exporter():
 
 @pytest.fixture
 def ask(exporter, serve, folder, local_service):
-    """Sends one request to a service that traces, and gives the spans of its trace, by their names."""
+    """Sends a request to a traced service and returns the spans of its trace by name."""
     bodies = {"instances": make_windows(local_service.models["two"], 3).tolist()}
     with serve(models=folder / "two.safetensors", tracing=True) as client:
 
@@ -57,13 +57,13 @@ def ask(exporter, serve, folder, local_service):
 
 
 def parents(spans):
-    """The name of the span that each is below."""
+    """The name of the parent of each span."""
     by_id = {one.context.span_id: one.name for one in spans}
     return {one.name: by_id.get(one.parent.span_id) for one in spans if one.parent}
 
 
 def test_a_forecast_has_its_parts_below_the_request_that_continues_the_clients_trace(ask):
-    """The request is a child of the client's span, and parse, wait, forecast and encode are below it."""
+    """The request span is a child of the client's; parse, wait, forecast and encode are children of it."""
     answer, by_name, spans = ask("POST", "/v1/models/two:predict")
     request = by_name["POST /v1/models/{model}:predict"]
     assert {format(one.context.trace_id, "032x") for one in spans} == {TRACE}
@@ -83,7 +83,7 @@ def test_a_forecast_has_its_parts_below_the_request_that_continues_the_clients_t
 
 
 def test_an_explanation_has_a_span_for_each_slice(ask):
-    """Whatever thread computes them, in JSON and in lines."""
+    """In JSON and in lines, whichever thread computes the slice."""
     for headers in ({}, {"Accept": "application/x-ndjson"}):
         _, by_name, spans = ask(
             "POST", "/v1/models/two:explain", more={"output": "a+1"}, headers={**TRACEPARENT, **headers}
@@ -94,8 +94,8 @@ def test_an_explanation_has_a_span_for_each_slice(ask):
         assert slices and all(parents(spans)[one.name] in ("wait", "POST /v1/models/{model}:explain") for one in slices)
 
 
-def test_tensors_and_kept_answers_are_named_by_their_route(ask):
-    """An answer that is sent before anything looks for a route has the name of its own, too."""
+def test_tensors_and_cached_responses_are_named_by_their_route(ask):
+    """Responses that bypass the router have spans with the name of their route."""
     _, by_name, _ = ask("POST", "/v2/models/two/infer", json=make_tensors([[[0.5] * 4] * 6]))
     assert {"parse", "wait", "forecast", "encode", "POST /v2/models/{model}/infer"} <= by_name.keys()
     for parts in ({"wait", "encode"}, set()):
@@ -105,15 +105,15 @@ def test_tensors_and_kept_answers_are_named_by_their_route(ask):
 
 
 def test_an_explicit_id_is_the_requests_and_the_trace_stays_the_clients(ask):
-    """X-Request-Id names the request, traceparent the trace; the span has both."""
+    """X-Request-Id sets the request id, traceparent the trace; the span has both."""
     answer, by_name, _ = ask("GET", "/v1/models", headers={**TRACEPARENT, "X-Request-Id": "mine"})
     assert answer.headers["x-request-id"] == "mine"
     request = by_name["GET /v1/models"]
     assert (format(request.context.trace_id, "032x"), request.attributes["kanscope.request_id"]) == (TRACE, "mine")
 
 
-def test_off_nothing_is_recorded_and_nothing_is_made(exporter, serve, folder):
-    """Though a provider is there: each part gets the same object, which does nothing."""
+def test_without_tracing_nothing_is_recorded(exporter, serve, folder):
+    """Even with a provider, each part gets the same no-op object."""
     exporter.clear()
     with serve(models=folder / "two.safetensors") as client:
         assert client.get("/v1/models", headers=TRACEPARENT).status_code == 200
@@ -122,14 +122,14 @@ def test_off_nothing_is_recorded_and_nothing_is_made(exporter, serve, folder):
 
 
 def test_tracing_without_the_sdk_is_refused_at_the_start(monkeypatch):
-    """Its API alone would discard every span."""
+    """The API alone would discard every span."""
     monkeypatch.setattr(traces, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'kanscope\[otel\]'"):
         create_app(Settings(tracing=True))
 
 
 def test_a_collector_gets_the_spans(launch, folder):
-    """OTLP over HTTP, as the environment says where."""
+    """OTLP over HTTP, to the address from the environment."""
     names = []
 
     class Collector(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Natural batching: which items form a batch, its size, failures, and cancelled items."""
+"""Natural batching: how batches are formed, their size, failures and cancelled items."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_executor():
 
 
 def run(scenario):
-    """What a scenario, a coroutine of an executor, returns on the virtual clock."""
+    """The result of a scenario, a coroutine that takes an executor, on the virtual clock."""
 
     async def start():
         work = make_executor()
@@ -43,7 +43,7 @@ def run(scenario):
 
 
 def doubling(batches, seconds=1.0, n_slices=1):
-    """Doubles numbers, batch by batch, in slices that take some virtual seconds together; negative ones fail."""
+    """Doubles numbers batch by batch, in slices that take virtual time; negative numbers fail."""
 
     def compute(items, pause):
         batches.append(list(items))
@@ -56,8 +56,8 @@ def doubling(batches, seconds=1.0, n_slices=1):
     return compute
 
 
-def test_what_arrives_while_a_batch_is_computed_is_the_next_one():
-    """The first goes at once, the others together, and each has its own result."""
+def test_items_that_arrive_during_a_batch_form_the_next():
+    """The first item is computed at once, the others form the next batch, and each gets its own result."""
     batches = []
 
     async def scenario(work):
@@ -69,7 +69,7 @@ def test_what_arrives_while_a_batch_is_computed_is_the_next_one():
 
 
 def test_batches_have_a_largest_size_and_keys_of_their_own():
-    """More than fits waits for the one after; what is too large for any goes alone; no key waits for another."""
+    """Excess items wait for the next batch, a larger item is computed alone, and keys do not block each other."""
     batches = []
     sizes = [1, TOGETHER // 2, TOGETHER // 2, 1, TOGETHER + 1, 1]
 
@@ -87,7 +87,7 @@ def test_batches_have_a_largest_size_and_keys_of_their_own():
 
 
 def test_a_failing_item_does_not_affect_the_others_in_its_batch():
-    """Each has its own error, and an error of all is everybody's."""
+    """An item that fails has its own error; if the batch fails, all items get the error."""
 
     async def scenario(work):
         compute = doubling([])
@@ -110,8 +110,8 @@ def test_a_failing_item_does_not_affect_the_others_in_its_batch():
 
 @pytest.mark.parametrize("leaving", [[0], [1], [1, 2, 3], [0, 1, 2, 3]])
 @pytest.mark.parametrize("after", [0.0, 0.5, 1.5])
-def test_who_leaves_does_not_stop_the_others(leaving, after):
-    """A batch is cancelled at its next pause once its last request has gone, and not before."""
+def test_a_cancelled_request_does_not_stop_the_others(leaving, after):
+    """A batch is cancelled at its next pause once all its requests are cancelled."""
     batches = []
 
     async def scenario(work):
@@ -130,8 +130,8 @@ def test_who_leaves_does_not_stop_the_others(leaving, after):
             assert isinstance(result, asyncio.CancelledError)
 
 
-def test_what_takes_long_does_not_hold_up_what_waits():
-    """After some slices of a batch the next one begins beside it."""
+def test_a_long_batch_does_not_block_the_next():
+    """After some slices of a batch, the next batch starts beside it."""
     begun, done = threading.Event(), threading.Event()
 
     def compute(items, pause):
@@ -157,8 +157,8 @@ def test_what_takes_long_does_not_hold_up_what_waits():
 
 
 @pytest.mark.parametrize("output", ["a+1", ["b+2", "a+1"]])
-def test_questions_that_wait_together_have_the_answers_they_have_alone(local_service, output):
-    """Requests of several windows each: numbered from 0, each with its own windows, however many share a pass."""
+def test_batched_requests_have_the_results_they_have_alone(local_service, output):
+    """Requests with several windows each, numbered from 0, have their own results if they share a pass."""
     model = local_service.models["two"]
     windows, std = make_windows(model, 9), model.output_std.max()
     served = Served("two", Model(model))

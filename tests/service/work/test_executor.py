@@ -1,4 +1,4 @@
-"""Who computes when, by a virtual clock: admission, order, sharing, giving up. Nothing here depends on the machine."""
+"""The executor by a virtual clock: admission, order, sharing and cancellation, independent of the machine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def make_executor(bounds=BOUNDS):
 
 
 def run(scenario, bounds=BOUNDS):
-    """What a scenario, a coroutine of an executor, returns on the virtual clock."""
+    """The result of a scenario, a coroutine that takes an executor, on the virtual clock."""
 
     async def start():
         work = make_executor(bounds)
@@ -48,7 +48,7 @@ def run(scenario, bounds=BOUNDS):
 
 
 def run_really(scenario, bounds=BOUNDS):
-    """The same with threads, and time as it is."""
+    """The same with threads and real time."""
 
     async def start():
         work = make_executor(bounds)
@@ -62,7 +62,7 @@ def run_really(scenario, bounds=BOUNDS):
 
 
 def taking(seconds, log=None, name=None, error=None):
-    """A function that takes some virtual seconds, and then returns its name."""
+    """A function that takes some virtual seconds and returns its name."""
 
     def compute():
         if log is not None:
@@ -76,7 +76,7 @@ def taking(seconds, log=None, name=None, error=None):
 
 
 def in_slices(n, function):
-    """A computation that does the same in each of n slices, with pauses between."""
+    """A computation of n equal slices with pauses between them."""
 
     def compute(pause):
         for number in range(n):
@@ -93,14 +93,14 @@ def now():
 
 
 async def start_all(*coroutines):
-    """Tasks of all of them, each of which has begun."""
+    """Starts a task for each coroutine and lets it run up to its first wait."""
     tasks = [asyncio.create_task(one) for one in coroutines]
     await asyncio.sleep(0)
     return tasks
 
 
 def test_one_key_is_computed_once_however_many_ask():
-    """Callers that ask while it is computed share one computation, and each has its result."""
+    """Callers of the same key share one computation, and each gets its result."""
     log = []
 
     async def scenario(work):
@@ -111,8 +111,8 @@ def test_one_key_is_computed_once_however_many_ask():
     assert log == ["a"]
 
 
-def test_a_failure_is_told_to_all_who_wait_and_the_next_computes_again():
-    """Nothing of a failure is kept."""
+def test_a_failure_is_raised_for_all_and_not_cached():
+    """Failures are not cached."""
     log = []
 
     async def scenario(work):
@@ -127,7 +127,7 @@ def test_a_failure_is_told_to_all_who_wait_and_the_next_computes_again():
     assert (second, log) == ("good", ["bad", "good"])
 
 
-def test_who_leaves_takes_nothing_from_those_who_stay():
+def test_a_cancelled_request_does_not_cancel_a_shared_computation():
     """A computation continues while at least one request waits for it."""
 
     async def scenario(work):
@@ -141,8 +141,8 @@ def test_who_leaves_takes_nothing_from_those_who_stay():
     assert run(scenario) == "a"
 
 
-def test_what_nobody_awaits_is_not_computed():
-    """300 questions with deadlines of half a millisecond leave nothing behind: an honest one is answered at once."""
+def test_expired_requests_are_not_computed():
+    """300 requests with deadlines of half a millisecond leave no work, so the next one is computed at once."""
     log = []
 
     async def scenario(work):
@@ -159,12 +159,12 @@ def test_what_nobody_awaits_is_not_computed():
 
     answers, seconds = run(scenario)
     assert {type(answer) for answer in answers} <= {DeadlineError, OverloadedError}
-    assert len(log) <= 2  # one runs, and it can be broken off only by what it computes
+    assert len(log) <= 2  # one is running, and only its own pause can end it
     assert seconds == pytest.approx(0.02)
 
 
 def test_explanations_take_no_places_of_forecasts():
-    """While as many explanations wait as may, a forecast is computed at once, and the next explanation refused."""
+    """While explanations fill their queue, a forecast is computed at once and another explanation is refused."""
     model = Model(make_model("head"))
 
     async def scenario(work):
@@ -185,7 +185,7 @@ def test_explanations_take_no_places_of_forecasts():
 
 
 def test_forecasts_past_their_places_are_refused():
-    """The request that finds every place taken is told when to come again; a place that is given back is free."""
+    """A request beyond the limit is refused with a time to retry; a place that is freed can be taken."""
     model = Model(make_model("head"))
 
     async def scenario(work):
@@ -201,7 +201,7 @@ def test_forecasts_past_their_places_are_refused():
 
 
 def test_bytes_are_bounded_and_explanations_have_half():
-    """What never fits is 422, what does not fit now is 503, and forecasts have what explanations leave."""
+    """A request that never fits is 422, one that does not fit now 503; explanations take at most half."""
 
     async def scenario(work):
         half = int(EXPLAINING_SHARE * BOUNDS.n_bytes)
@@ -222,8 +222,8 @@ def test_bytes_are_bounded_and_explanations_have_half():
     run(scenario)
 
 
-def test_what_is_short_waits_for_nothing_long():
-    """Beside a computation of 100 s, one that is prepared and others that wait, a short one takes its own time."""
+def test_a_short_job_does_not_wait_for_a_long_one():
+    """A short job is not delayed by a long computation, background work and other waiting jobs."""
 
     async def scenario(work):
         slow = await start_all(
@@ -240,8 +240,8 @@ def test_what_is_short_waits_for_nothing_long():
     assert run(scenario) == pytest.approx(0.02)
 
 
-def test_what_is_prepared_goes_first_once_somebody_waits_for_it():
-    """A job that waits in the background is taken over by who asks for its key, and computed once."""
+def test_a_background_job_is_promoted_by_a_request():
+    """A background job is promoted when a request asks for its key, and computed once."""
     log = []
 
     async def scenario(work):
@@ -257,7 +257,7 @@ def test_what_is_prepared_goes_first_once_somebody_waits_for_it():
 
 
 def test_slices_of_many_requests_take_turns():
-    """No request waits for the end of another: after each slice the others come."""
+    """No request waits for another to end: slices of all requests alternate."""
     log = []
 
     async def scenario(work):
@@ -272,8 +272,8 @@ def test_slices_of_many_requests_take_turns():
         assert sorted(log[start : start + 6]) == [*"abcdef"]
 
 
-def test_nothing_starves_under_a_flood_of_what_is_more_urgent():
-    """While short explanations keep every thread busy, what is prepared still has its turn."""
+def test_background_work_does_not_starve():
+    """Background work progresses while short explanations keep every thread busy."""
 
     async def scenario(work):
         async def flood(number):
@@ -291,8 +291,8 @@ def test_nothing_starves_under_a_flood_of_what_is_more_urgent():
     assert run(scenario) < PATIENCE + 1
 
 
-def test_a_job_that_is_quick_and_nobody_shares_is_computed_at_once():
-    """What takes less than a millisecond leaves the event loop no later than a call."""
+def test_a_quick_job_is_computed_at_once():
+    """A job of less than a millisecond is computed on the event loop within one turn."""
 
     async def scenario(work):
         return await asyncio.gather(*(work.run(threading.get_ident, "forecast", Cost(1e-4)) for _ in range(3)))
@@ -302,14 +302,14 @@ def test_a_job_that_is_quick_and_nobody_shares_is_computed_at_once():
 
 @dataclass
 class Seen:
-    """What happened to a piece of work.
+    """The life of a piece of work.
 
     Attributes:
-        kind: its class.
-        arrived: when it came.
-        patience: how long it waited at most.
-        result: what it got.
-        ended: when that was.
+        kind: its priority class.
+        arrived: time of its arrival.
+        patience: the longest time that it waits.
+        result: its result or error.
+        ended: time of the result.
     """
 
     kind: str
@@ -322,12 +322,12 @@ class Seen:
 arrivals = st.lists(
     st.tuples(
         st.sampled_from(["explanation", "background", "forecast", "sliced"]),
-        st.floats(0, 0.3),  # seconds after the one before
+        st.floats(0, 0.3),  # seconds after the previous one
         st.floats(0.001, 2.0),  # seconds that it takes
-        st.sampled_from([0.0, 0.5, 1.0, 3.0]),  # of them how many are estimated
+        st.sampled_from([0.0, 0.5, 1.0, 3.0]),  # how many of them are estimated
         st.integers(0, 30) | st.none(),  # its key
         st.integers(0, 40),  # MB
-        st.sampled_from([0.0005, 0.5, 3.0, 1e9]),  # how long it waits
+        st.sampled_from([0.0005, 0.5, 3.0, 1e9]),  # how long it waits at most
         st.sampled_from(["", "", "", "fails", "leaves"]),
     ),
     max_size=60,
@@ -335,7 +335,7 @@ arrivals = st.lists(
 
 
 def draw_arrivals(seed, n):
-    """As many at random, more than hypothesis would draw."""
+    """Random work, of more items than hypothesis would draw."""
     rng = np.random.default_rng(seed)
     for _ in range(n):
         kind = rng.choice(["explanation", "background", "forecast", "sliced"])
@@ -348,20 +348,20 @@ def draw_arrivals(seed, n):
 
 
 @given(arrivals=arrivals)
-def test_whatever_arrives_the_bounds_hold_and_nobody_is_forgotten(arrivals):
-    """Random work, deadlines, failures and cancellations: bounds, order, sharing and what is left behind."""
+def test_the_bounds_hold_and_no_request_is_lost(arrivals):
+    """Random work, deadlines, failures and cancellations keep the bounds, the order, sharing and cleanup."""
     check_arrivals(arrivals)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_bounds_hold_for_as_long_as_work_arrives(seed):
-    """The same for thousands, one after the other, most of whom find others there."""
+    """The same for thousands of items, most of which arrive while others are waiting."""
     n_refused = check_arrivals(draw_arrivals(seed, 10_000 if THOROUGH else 600))
-    assert n_refused > 10  # the bounds were reached
+    assert n_refused > 10  # the limits were reached
 
 
 def check_arrivals(arrivals):
-    """Lets work arrive; gives how many were refused."""
+    """Runs the items and returns how many were refused."""
     log, most, seen = [], {"bytes": 0, "explanation": 0, "forecast": 0, "threads": 0}, []
 
     async def scenario(work):
@@ -406,7 +406,7 @@ def check_arrivals(arrivals):
             tasks.append(task)
             check()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(3)  # what was given up while it ran
+        await asyncio.sleep(3)  # cancelled while it ran
         assert {*budget.taken.values(), *budget.held.values()} == {0}
         assert (
             not work._waiting
@@ -430,8 +430,8 @@ def check_arrivals(arrivals):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads have priorities of their own on Linux only")
-def test_all_but_forecasts_gives_way():
-    """The threads of explanations have a lower priority than the event loop, whatever that has."""
+def test_only_forecasts_have_normal_priority():
+    """The threads of explanations have a lower priority than the event loop."""
 
     def priority():
         return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
@@ -440,7 +440,7 @@ def test_all_but_forecasts_gives_way():
 
 
 def test_the_threads_work_where_they_may_not_be_nice(monkeypatch):
-    """Where the system denies a lower priority, as some sandboxes do, the threads work as well."""
+    """Where the system denies a lower priority, the threads still work."""
 
     def refuse(*_):
         raise PermissionError("not here")
@@ -450,7 +450,7 @@ def test_the_threads_work_where_they_may_not_be_nice(monkeypatch):
 
 
 def never_end(started, ended):
-    """A computation that would go on for ever, with pauses."""
+    """A computation that never ends, with pauses."""
 
     def compute(pause):
         try:
@@ -463,8 +463,8 @@ def never_end(started, ended):
     return compute
 
 
-def test_the_last_who_leaves_breaks_a_long_computation_off():
-    """A running job that nobody waits for ends at its next pause, and its place is free."""
+def test_cancelling_the_last_request_ends_a_long_computation():
+    """A running job without waiting requests ends at its next pause, and its place is free."""
     started, ended = threading.Event(), threading.Event()
 
     async def scenario(work):
@@ -477,8 +477,8 @@ def test_the_last_who_leaves_breaks_a_long_computation_off():
     assert run_really(scenario, replace(BOUNDS, explanations=1)) == "next"
 
 
-def test_closing_ends_what_would_never_end():
-    """What runs ends at its next pause, what waits is refused, and so is what comes later."""
+def test_closing_ends_an_endless_computation():
+    """Closing ends the running job at its next pause and refuses waiting and later ones."""
     started, ended = threading.Event(), threading.Event()
 
     async def scenario(work):
@@ -496,8 +496,8 @@ def test_closing_ends_what_would_never_end():
     run_really(scenario)
 
 
-def test_no_forecast_waits_for_what_else_is_computed():
-    """Forecasts are answered while every other thread is kept busy."""
+def test_no_forecast_waits_for_other_work():
+    """Forecasts are computed while every other thread is busy."""
     model = Model(make_model("head"))
     go_on = threading.Event()
 
@@ -514,8 +514,8 @@ def test_no_forecast_waits_for_what_else_is_computed():
     np.testing.assert_allclose(run_really(scenario), model.predict(make_windows(model, 2)))
 
 
-def test_an_error_of_any_class_reaches_who_asked():
-    """What a function raises is raised where it was asked for."""
+def test_an_error_of_any_class_reaches_the_caller():
+    """An exception of a function is raised in the caller."""
 
     def fail():
         raise NonFiniteError("outputs[0] must be finite")

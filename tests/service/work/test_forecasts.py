@@ -1,4 +1,4 @@
-"""Which forecasts go through the network together, told by counting and by a virtual clock."""
+"""Batching of forecasts, tested by counting batches and by a virtual clock."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ LATE = Deadline(1e9, 1e9)
 
 
 def run(scenario, in_place=None, make_worker=Worker, run=asyncio.run, observe=lambda n_windows: None):
-    """What a scenario, a coroutine of forecasts, returns.
+    """The result of a scenario, a coroutine that takes forecasts.
 
     Args:
         scenario: the coroutine.
         in_place: windows that may be computed on the loop, by checkpoint; None to have them measured.
         make_worker: makes the thread.
         run: runs the loop.
-        observe: told the windows of each batch.
+        observe: called with the windows of each batch.
     """
 
     async def start():
@@ -54,7 +54,7 @@ def run(scenario, in_place=None, make_worker=Worker, run=asyncio.run, observe=la
 
 @pytest.fixture
 def batches(monkeypatch):
-    """The sizes of the requests of each batch that reaches a network, in order."""
+    """The sizes of the requests of each batch, in order."""
     sizes = []
     forecast = forecasts._forecast
 
@@ -72,7 +72,7 @@ ON_THREAD, ON_LOOP = dict.fromkeys(NAMES, 0), dict.fromkeys(NAMES, 10**9)
 
 @pytest.mark.parametrize("in_place", [ON_THREAD, ON_LOOP, None])
 def test_everyone_gets_the_forecasts_of_their_own_windows(in_place):
-    """Requests of two models and of different sizes, all at once, on the loop and on the thread."""
+    """Requests of two models and several sizes at once, on the loop and on the thread, get their own forecasts."""
     asked = [((MODEL, OTHER)[n % 2], make_windows((MODEL, OTHER)[n % 2], 1 + n % 5, seed=n)) for n in range(40)]
 
     async def scenario(under_test):
@@ -82,8 +82,8 @@ def test_everyone_gets_the_forecasts_of_their_own_windows(in_place):
         np.testing.assert_allclose(found, model.predict(windows), rtol=1e-12)
 
 
-def test_what_arrives_in_one_turn_of_the_loop_goes_together(batches):
-    """Once two have arrived together, what comes in one turn is one batch, each model's apart."""
+def test_requests_of_one_turn_form_a_batch(batches):
+    """After two have arrived together, requests of one turn form one batch per model."""
 
     async def scenario(under_test):
         await asyncio.gather(*(under_test.predict(MODEL, make_windows(MODEL, 1), LATE) for _ in range(2)))
@@ -96,7 +96,7 @@ def test_what_arrives_in_one_turn_of_the_loop_goes_together(batches):
 
 
 def test_a_lone_forecast_is_computed_without_waiting_for_the_loop():
-    """Where nothing else arrives it needs no future and no turn of the loop: the coroutine never stops on its way."""
+    """A single request needs neither a future nor a turn of the loop: its coroutine never suspends."""
 
     async def scenario(under_test):
         for _ in range(3):
@@ -110,8 +110,8 @@ def test_a_lone_forecast_is_computed_without_waiting_for_the_loop():
     run(scenario, in_place=ON_LOOP)
 
 
-def test_what_waits_for_the_thread_goes_together_once_it_is_free(monkeypatch):
-    """30 requests 1 ms apart, on a model of 20 ms, are a few batches: the first alone, then all that came meanwhile."""
+def test_waiting_requests_form_a_batch(monkeypatch):
+    """30 requests 1 ms apart on a model of 20 ms form a few batches: the first alone, then those that waited."""
     sizes = []
     forecast = forecasts._forecast
 
@@ -136,7 +136,7 @@ def test_what_waits_for_the_thread_goes_together_once_it_is_free(monkeypatch):
 
 
 def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
-    """What waits goes in several batches where it is much, and each request whole."""
+    """Many waiting requests form several batches, and no request is split."""
     monkeypatch.setattr(forecasts, "TOGETHER", 5)
     sizes = (2, 3, 1, 2, 12, 1, 1)
 
@@ -151,7 +151,7 @@ def test_a_batch_does_not_grow_with_the_queue(monkeypatch, batches):
 
 @dataclass(eq=False)
 class TimedModel:
-    """A model whose forecasts take virtual time, and are the sums of the windows."""
+    """A model whose forecasts take virtual time and are the sums of the windows."""
 
     checkpoint: str
     seconds: float
@@ -167,9 +167,9 @@ class TimedModel:
 arrivals = st.lists(
     st.tuples(
         st.sampled_from("abc"),
-        st.floats(0, 0.03),  # seconds after the one before
+        st.floats(0, 0.03),  # seconds after the previous one
         st.integers(1, 300),  # windows
-        st.sampled_from([0.001, 0.05, 1e9]),  # how long it waits
+        st.sampled_from([0.001, 0.05, 1e9]),  # how long it waits at most
         st.sampled_from(["", "", "", "", "fails", "leaves"]),
     ),
     max_size=60,
@@ -177,8 +177,8 @@ arrivals = st.lists(
 
 
 @given(arrivals)
-def test_whatever_arrives_each_gets_its_own_forecast_in_time(arrivals):
-    """Random models, sizes, deadlines, failures and cancellations: none gets another's answer, none is forgotten."""
+def test_each_request_gets_its_own_forecast_in_time(arrivals):
+    """Random models, sizes, deadlines, failures and cancellations: each request gets its own result."""
     models = {name: TimedModel(name, seconds) for name, seconds in zip("abc", (0.002, 0.02, 0.1), strict=True)}
     most = max((n for _, _, n, _, _ in arrivals), default=0)
 
@@ -218,7 +218,7 @@ def test_whatever_arrives_each_gets_its_own_forecast_in_time(arrivals):
 
 
 def test_models_take_turns(monkeypatch):
-    """A flood for one model does not keep the forecast of another waiting for more than the batch under way."""
+    """A flood of requests to one model delays another model's forecast by at most the current batch."""
     monkeypatch.setattr(forecasts, "TOGETHER", 4)
     flooded, other = TimedModel("a", 0.02), TimedModel("b", 0.02)
 
@@ -238,7 +238,7 @@ def test_models_take_turns(monkeypatch):
 
 @pytest.fixture
 def busy(monkeypatch):
-    """A forecast of seven windows that keeps the thread until it may go on: has it begun, and may it go on."""
+    """A forecast of seven windows that blocks the thread: an event that it has begun, and one to end it."""
     begun, go_on = threading.Event(), threading.Event()
     forecast = forecasts._forecast
 
@@ -253,7 +253,7 @@ def busy(monkeypatch):
 
 
 def test_a_failing_request_does_not_affect_the_others():
-    """Each request of a batch has its own answer, or its own error with its own places."""
+    """Each request of a batch has its own result or its own error with its own paths."""
 
     def predict(windows):
         if not (windows < 1e6).all():
@@ -276,7 +276,7 @@ def test_a_failing_request_does_not_affect_the_others():
 
 
 def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(busy):
-    """Behind a batch that takes longer it fails by its own deadline, while others that wait go on."""
+    """A forecast behind a long batch fails at its own deadline, and others keep waiting."""
     begun, go_on = busy
 
     async def scenario(under_test):
@@ -293,8 +293,8 @@ def test_a_forecast_that_is_not_there_by_its_deadline_is_refused(busy):
     np.testing.assert_allclose(run(scenario, in_place=ON_THREAD), MODEL.predict(make_windows(MODEL, 1)))
 
 
-def test_no_forecast_is_computed_for_who_has_gone(busy, batches):
-    """After a long batch only requests that still wait are computed, not late or cancelled ones."""
+def test_no_forecast_is_computed_for_a_cancelled_request(busy, batches):
+    """After a long batch only waiting requests are computed, not late or cancelled ones."""
     begun, go_on = busy
 
     async def scenario(under_test):
@@ -316,8 +316,8 @@ def test_no_forecast_is_computed_for_who_has_gone(busy, batches):
     assert batches == [[7], [2]]
 
 
-def test_a_batch_that_fails_as_a_whole_is_told_to_all(monkeypatch):
-    """Whatever fails on the thread, every waiting request gets an error."""
+def test_an_error_of_a_batch_is_raised_for_all(monkeypatch):
+    """An error of the whole batch is raised for each request that waits."""
 
     def fail(*_):
         raise MemoryError("no room")
@@ -333,7 +333,7 @@ def test_a_batch_that_fails_as_a_whole_is_told_to_all(monkeypatch):
 
 
 def test_the_size_for_the_loop_is_measured_by_the_processor_time_of_the_thread(monkeypatch):
-    """What else the machine does while a new model is timed does not count, only what the model takes."""
+    """A new model is timed by processor time, so that other load does not count."""
     clock = [0.0]
     per_window, beside = 1e-4, cycle([3.0, 0.0, 7.0])
 
@@ -349,7 +349,7 @@ def test_the_size_for_the_loop_is_measured_by_the_processor_time_of_the_thread(m
 
 
 def answering(windows, describe=lambda windows, predictions: predictions, seconds=1.0, most_windows=1):
-    """A request that takes some seconds to read; `windows` may be an error."""
+    """A request that takes some seconds to parse; `windows` may be an error."""
 
     def read():
         if isinstance(windows, Exception):
@@ -361,7 +361,7 @@ def answering(windows, describe=lambda windows, predictions: predictions, second
 
 @pytest.mark.parametrize(("seconds", "is_on_thread"), [(2 * IN_PLACE, True), (IN_PLACE / 2, False)])
 def test_a_large_request_is_read_and_answered_where_it_is_forecast(seconds, is_on_thread):
-    """One thread does all three, a small request the event loop; the answer is of the request's own windows."""
+    """A large request is parsed, computed and encoded on one thread, a small one on the event loop."""
     threads, windows = [], make_windows(MODEL, 3)
 
     def read():
@@ -383,7 +383,7 @@ def test_a_large_request_is_read_and_answered_where_it_is_forecast(seconds, is_o
 
 
 def test_large_requests_go_together_and_those_that_fail_alone(busy, batches):
-    """Neither what cannot be read nor what cannot be described changes the answers of the others in its batch."""
+    """A parse or encoding error of one request does not affect the others in its batch."""
     begun, go_on = busy
 
     def fail(*_):

@@ -1,4 +1,4 @@
-"""Answers with receipts, from a real server, repeated by the command or by what it stands on."""
+"""Responses with receipts from a real server, repeated by `kanscope repeat` or its functions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ NDJSON = {"Accept": "application/x-ndjson"}
 
 
 def ask(service, name, body, headers=None):
-    """The bytes of an answer with a receipt."""
+    """The bytes of a response with a receipt."""
     answer = service.post(f"/v1/models/{name}:explain", {**body, "receipt": True}, headers=headers)
     assert answer.status_code == 200, answer.text
     return answer.content
@@ -36,14 +36,14 @@ def ask(service, name, body, headers=None):
 
 @pytest.fixture(scope="module")
 def service(local_service, serve, folder):
-    """The models of the session's server behind one that takes larger bodies."""
+    """The models of the shared server, served with a larger body limit."""
     with serve(models=folder) as client:
         yield replace(local_service, client=client)
 
 
 @pytest.fixture
 def saved(service, folder, tmp_path):
-    """What a client has saved of two windows of a model with four outputs, and where the model is."""
+    """A saved response for two windows of a model with four outputs, and the path of the model."""
     body = {"instances": make_windows(service.models["two"], 2).tolist(), "output": ["b+1", "a+2"], "detail": "steps"}
     (tmp_path / "body.json").write_text(json.dumps(body))
     (tmp_path / "answer.json").write_bytes(ask(service, "two", body))
@@ -52,7 +52,7 @@ def saved(service, folder, tmp_path):
 
 @pytest.fixture
 def repeat(run, saved):
-    """Repeats what was saved, after a change of it."""
+    """Repeats a saved response after a change to it."""
     answer, body, model = saved
 
     def repeat(change=lambda document: None, body=body, model=model, options=()):
@@ -65,7 +65,7 @@ def repeat(run, saved):
 
 
 def make_body(model, n, seed, form, baseline):
-    """A request with windows in one of two forms, compared with one kind of baseline."""
+    """A request with windows in one of two forms and a kind of baseline."""
     windows, names = make_windows(model, n, seed), model.config.feature_names
     numbers = {name: float(value) for name, value in zip(names, windows[0, 0], strict=True)}
     kinds = {
@@ -93,7 +93,7 @@ def make_body(model, n, seed, form, baseline):
     data=st.data(),
 )
 def test_any_answer_repeats(service, name, n, seed, form, baseline, detail, lines, data):
-    """Whatever was asked, of whichever model and in whichever form, the repeat agrees in every value."""
+    """A repeat agrees in every value, for any model, form of request and options."""
     model = service.models[name]
     names = st.sampled_from(model.config.outputs)
     output = data.draw(names | st.lists(names, min_size=1, max_size=3, unique=True), label="output")
@@ -107,7 +107,7 @@ def test_any_answer_repeats(service, name, n, seed, form, baseline, detail, line
 
 @pytest.fixture(scope="module")
 def explain_all(service):
-    """The explanations that a body asks for, which is asked once."""
+    """The explanations that a request returns, computed once."""
     return cache(lambda name, body: json.loads(ask(service, name, json.loads(body)))["explanations"])
 
 
@@ -118,7 +118,7 @@ def explain_all(service):
     baseline=st.sampled_from(["mean", {"reference": 2}]),
 )
 def test_an_explanation_does_not_depend_on_the_others_of_its_request(service, explain_all, name, chosen, baseline):
-    """A window is explained alike, but for rounding, whatever goes with it and wherever it stands."""
+    """An explanation equals that of the single window to rounding, wherever it is in a request."""
     model = service.models[name]
     windows, output = make_windows(model, 40), model.config.outputs[-1]
     body = {"output": output, "baseline": baseline, "detail": "steps"}
@@ -132,8 +132,8 @@ def test_an_explanation_does_not_depend_on_the_others_of_its_request(service, ex
             )
 
 
-def test_the_receipt_says_what_was_computed_and_with_what(service):
-    """Model, versions, method, question and the documented hash of the windows, in either form of the request."""
+def test_the_receipt_has_question_and_versions(service):
+    """It has model, versions, method, question and the documented hash of the windows, for either form of request."""
     model = service.models["front"]
     windows = make_windows(model, 3)
     columns = {name: windows[..., number].tolist() for number, name in enumerate(model.config.feature_names)}
@@ -168,7 +168,7 @@ def test_the_receipt_says_what_was_computed_and_with_what(service):
 
 @pytest.mark.parametrize("detail", ["features", "steps"])
 def test_effects_repeat(service, detail):
-    """An answer with effects has them in its receipt, and repeats with them, so that a changed one is found."""
+    """The receipt includes the effects, so that a changed effect is found."""
     model = service.models["front"]
     body = {"instances": make_windows(model, 2).tolist(), "effects": True, "detail": detail}
     data = ask(service, "front", body)
@@ -179,8 +179,8 @@ def test_effects_repeat(service, detail):
     assert not repeat_answer(read_answer(json.dumps(changed).encode(), "answer"), body, Model(model)).agrees
 
 
-def test_there_is_none_unless_it_is_asked_for(service):
-    """An answer has no receipt by default; in lines it is in the first."""
+def test_a_receipt_is_given_on_request(service):
+    """By default a response has no receipt; in NDJSON it is in the first line."""
     body = {"instances": make_windows(service.models["front"], 2).tolist()}
     assert "receipt" not in service.post("/v1/models/front:explain", body).json()
     first, *others = map(json.loads, ask(service, "front", body, NDJSON).splitlines())
@@ -188,7 +188,7 @@ def test_there_is_none_unless_it_is_asked_for(service):
 
 
 def places(value, path=()):
-    """The path of every member and item of a document, whatever it holds."""
+    """The path of every member and item of a document."""
     for name, item in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
         yield (*path, name)
         yield from places(item, (*path, name))
@@ -205,7 +205,7 @@ def look_up(document, path):
 
 
 def forge(value, draw):
-    """Another value of the same kind, or of another one."""
+    """Another value of the same type or of another one."""
     others = st.sampled_from([None, True, "forged", [], {}, 7, -1e9])
     match value:
         case bool():
@@ -225,7 +225,7 @@ def forge(value, draw):
 
 @pytest.fixture(scope="module")
 def answers(service):
-    """Answers of each shape, with the request and the model of each."""
+    """Responses of each shape, each with its request and model."""
     kept = []
     for name, n, detail, baseline in (
         ("two", 3, "flow", "mean"),
@@ -234,7 +234,7 @@ def answers(service):
     ):
         model = service.models[name]
         windows = make_windows(model, n)
-        windows[0, 0, 0] = 1e3  # a warning
+        windows[0, 0, 0] = 1e3  # has a warning
         outputs = list(model.config.outputs[:2]) if name == "two" else model.config.outputs[0]
         body = {"instances": windows.tolist(), "detail": detail, "baseline": baseline, "output": outputs}
         kept.append((json.loads(ask(service, name, body)), body, model))
@@ -244,7 +244,7 @@ def answers(service):
 @settings(max_examples=examples(60))
 @given(data=st.data())
 def test_no_forged_answer_agrees(answers, data):
-    """Any member or item deleted, truncated, reordered, added or changed: it is refused, or told, but never agrees."""
+    """A deleted, truncated, reordered, added or changed member or item never agrees."""
     document, body, model = data.draw(st.sampled_from(answers))
     paths = [path for path in places(document) if path not in FREE and path[:2] != WITHOUT_MEANING]
     path = data.draw(st.sampled_from(paths))
@@ -277,16 +277,16 @@ def test_no_forged_answer_agrees(answers, data):
         lambda answer: answer.update(note="all is well"),
     ],
 )
-def test_what_once_agreed_no_longer_does(answers, change):
-    """Each of these was taken for the answer before all of it was compared."""
+def test_known_forgeries_do_not_agree(answers, change):
+    """Regression cases, each of which was once accepted."""
     document, body, model = answers[0]
     forged = copy.deepcopy(document)
     change(forged)
     assert not repeat_answer(read_answer(json.dumps(forged).encode(), "answer"), body, Model(model)).agrees
 
 
-def test_what_the_model_is_called_need_not_be_the_same(answers):
-    """The file may be served under another name and version, and be repeated by other versions of libraries."""
+def test_the_name_of_the_model_may_differ(answers):
+    """The name, the version and the versions of libraries may differ."""
     document, body, model = answers[0]
     renamed = {**document, "model_name": "other", "version": "7"}
     renamed["receipt"] = {**document["receipt"], "versions": {**document["receipt"]["versions"], "torch": "1.0"}}
@@ -294,8 +294,8 @@ def test_what_the_model_is_called_need_not_be_the_same(answers):
     assert shown.agrees and len(shown.warnings) == 1
 
 
-def test_the_command_says_that_it_agrees(repeat):
-    """Exit code 0 and one line; JSON where that is asked for."""
+def test_the_command_reports_agreement(repeat):
+    """Exit code 0 and one line, or JSON on request."""
     code, out, _ = repeat()
     assert code == 0 and out.startswith("agrees: the largest difference of ") and out.count("\n") == 1
     code, out, _ = repeat(options=["--json"])
@@ -305,7 +305,7 @@ def test_the_command_says_that_it_agrees(repeat):
 
 
 def test_the_checkpoint_is_found_in_a_folder_by_its_hash(repeat, folder, monkeypatch, tmp_path):
-    """A folder serves as well, and so do the models of the service; where none of them is it, that is said."""
+    """In a folder or among the served models it is found by its hash; if none matches, the error says so."""
     assert repeat(model=folder)[0] == 0
     monkeypatch.setenv("KANSCOPE_MODELS", str(folder))
     assert repeat(model=None)[0] == 0
@@ -326,7 +326,7 @@ def test_the_checkpoint_is_found_in_a_folder_by_its_hash(repeat, folder, monkeyp
     ],
 )
 def test_a_number_that_was_changed_is_found(repeat, member, told):
-    """Exit code 1, the place, both numbers, and how far they are apart."""
+    """Exit code 1 with the path, both numbers and their difference."""
 
     def change(document):
         *path, last = member
@@ -355,7 +355,7 @@ def test_a_number_may_differ_by_a_millionth_of_a_standard_deviation(repeat, serv
 
 
 def test_an_explanation_too_few_is_found(repeat):
-    """So is one that says less."""
+    """A response with less detail is found too."""
     assert (
         "the length of explanations: it was 3 and is now 4"
         in repeat(lambda document: document["explanations"].pop())[1]
@@ -364,8 +364,8 @@ def test_an_explanation_too_few_is_found(repeat):
     assert code == 1 and "the length of explanations" in out
 
 
-def test_other_windows_are_told_from_those_of_the_receipt(repeat, service, tmp_path):
-    """By their hash or their number, beside what the numbers then are."""
+def test_other_windows_are_detected(repeat, service, tmp_path):
+    """Changed windows are detected by their hash or number, in addition to the numbers that they give."""
     other = tmp_path / "other.json"
     other.write_text(json.dumps({"instances": make_windows(service.models["two"], 2, seed=5).tolist()}))
     code, out, _ = repeat(body=other)
@@ -375,8 +375,8 @@ def test_other_windows_are_told_from_those_of_the_receipt(repeat, service, tmp_p
     assert code == 1 and "the input has the shape [1, 6, 4], not [2, 6, 4]" in out
 
 
-def test_another_checkpoint_is_told_from_that_of_the_receipt(repeat, folder, tmp_path):
-    """By its hash; and where the question fits it, how far its numbers are off."""
+def test_another_checkpoint_is_detected(repeat, folder, tmp_path):
+    """It is detected by its hash; if the question fits it, the difference of its numbers is reported."""
     code, out, _ = repeat(model=folder / "front.safetensors")
     assert code == 1 and "the checkpoint is sha256:" in out
     assert "the answer cannot be recomputed with that checkpoint: output[0] does not exist: 'b+1'" in out
@@ -387,15 +387,15 @@ def test_another_checkpoint_is_told_from_that_of_the_receipt(repeat, folder, tmp
 
 
 def test_other_versions_are_a_warning(repeat):
-    """Numbers that agree do so whatever computed them."""
+    """If the numbers agree, other versions only give a warning."""
     code, out, _ = repeat(lambda document: document["receipt"]["versions"].update(torch="1.0"))
     warning, verdict, *_ = out.splitlines()
     assert code == 0 and verdict.startswith("agrees")
     assert warning == f"warning: computed with torch 1.0, recomputed with {version('torch')}"
 
 
-def test_lines_that_ended_early_are_not_whole(service, saved, run):
-    """What is there is compared, and why there is no more is said."""
+def test_truncated_lines_are_incomplete(service, saved, run):
+    """The lines that exist are compared, and the missing end is reported with its reason."""
     answer, body, model = saved
     lines = ask(service, "two", {**json.loads(body.read_bytes()), "progress": True}, NDJSON).splitlines()
     answer.write_bytes(b"\n".join(lines))
@@ -414,8 +414,8 @@ def test_lines_that_ended_early_are_not_whole(service, saved, run):
         (None, 'answer.json has no receipt: a request gets one with "receipt": true'),
     ],
 )
-def test_what_is_no_saved_answer_is_refused(saved, run, text, told):
-    """Exit code 2, with what is missing."""
+def test_an_incomplete_saved_answer_is_refused(saved, run, text, told):
+    """Exit code 2, with the missing member."""
     answer, body, model = saved
     if text is None:
         document = json.loads(answer.read_bytes())
@@ -427,7 +427,7 @@ def test_what_is_no_saved_answer_is_refused(saved, run, text, told):
 
 
 def test_windows_that_do_not_fit_are_refused(saved, run):
-    """The place is named as by the service; a file that is none of JSON is named itself."""
+    """The error has the path as in the service; a file that is not JSON is named."""
     answer, body, model = saved
     for text, told in (
         ('{"instances": [[1]]}', "instances[0] must have 6 steps"),
@@ -449,7 +449,7 @@ def test_windows_that_do_not_fit_are_refused(saved, run):
         ([], "FILE is missing: give the checkpoint"),
     ],
 )
-def test_what_the_command_needs(run, arguments, told):
-    """Each with one sentence."""
+def test_missing_arguments_are_refused(run, arguments, told):
+    """Each error is one sentence."""
     code, _, err = run("explain", *arguments)
     assert code == 2 and told in err

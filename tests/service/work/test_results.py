@@ -24,9 +24,9 @@ FUNCTIONS = ("measure_importance", "attribute_features", "prune_by_rule", "assem
 
 @pytest.fixture
 def computed(folder, monkeypatch):
-    """The names of what global results are computed by, in the order of the calls.
+    """The names of the functions that compute global results, in the order of the calls.
 
-    Those of models that tests share are left out: an app that serves them may prepare their results meanwhile.
+    Models that tests share are excluded, as another app may compute their results meanwhile.
     """
     calls = []
     shared = {load_checkpoint(path).sha256 for path in folder.glob("*.safetensors") if path.stem != "broken"}
@@ -47,12 +47,12 @@ def computed(folder, monkeypatch):
 
 
 def serve_model(name, seed=0, **options):
-    """A model of a checkpoint of its own."""
+    """A model with a checkpoint of its own."""
     return Served(name, Model(replace(make_model("head", seed, **options), sha256=name)))
 
 
 def run(scenario, size=64, served=()):
-    """What a scenario, a coroutine of results, returns."""
+    """The result of a scenario, a coroutine that takes results."""
 
     async def start():
         work = Executor(Bounds(10, 10, 1 << 30), Metrics(Registry(None)))
@@ -66,7 +66,7 @@ def run(scenario, size=64, served=()):
 
 
 def prepare(models, size=64):
-    """Computes what is computed before anybody asks; gives the results back."""
+    """Computes the background results and returns them."""
 
     async def scenario(kept):
         await kept.prepare(models)
@@ -77,14 +77,14 @@ def prepare(models, size=64):
     return run(scenario, size)
 
 
-def test_what_most_ask_for_is_computed_before_anybody_does(computed):
-    """Of each output the importance, the table, the graph and the report, one after the other, and each once."""
+def test_global_results_are_computed_in_advance(computed):
+    """For each output importance, table, graph and report are computed in this order, each once."""
     prepare([serve_model("two", targets=("a", "b")), serve_model("one", seed=1)])
     assert computed == [*FUNCTIONS] * 3
 
 
-def test_what_is_still_to_be_computed_is_counted(monkeypatch):
-    """The number of outputs without results falls by one with each report, to none."""
+def test_remaining_results_are_counted(monkeypatch):
+    """The number of outputs without results decreases with each report, to 0."""
     two, left = serve_model("two", targets=("a", "b")), []
     write = overall.collect_findings
 
@@ -101,21 +101,21 @@ def test_what_is_still_to_be_computed_is_counted(monkeypatch):
     assert left == [2, 1]
 
 
-def test_no_more_is_prepared_than_is_kept(computed):
-    """A cache of room for one output is filled with the first, and not turned over."""
+def test_no_more_is_computed_than_the_cache_holds(computed):
+    """If the cache has room for one output, only the first is computed, and nothing is evicted."""
     prepare([serve_model("two", targets=("a", "b"))], size=7)
     assert computed == [*FUNCTIONS]
 
 
 def test_equal_checkpoints_share_their_results(computed):
-    """Results are known by the hash of the checkpoint, whatever the model is called."""
+    """Results are cached by the hash of the checkpoint, not by the name of the model."""
     one = serve_model("one")
     prepare([one, replace(one, name="same")])
     assert computed == [*FUNCTIONS]
 
 
 def test_rules_that_keep_the_same_share_their_graph(computed):
-    """Each threshold is tried once, and the graph made once for what they keep; the rule is the one asked for."""
+    """The graph is built once for equal kept edges; each response has its own rule."""
     served = serve_model("one")
     rules = [PruningRule("contribution", None, Thresholds(node=0, edge=low, input=0)) for low in (1e-9, 2e-9, 3e-9)]
 
@@ -128,8 +128,8 @@ def test_rules_that_keep_the_same_share_their_graph(computed):
     assert all(topology.nodes is topologies[0].nodes for topology in topologies)
 
 
-def test_a_model_whose_results_fail_does_not_keep_the_others_back(computed, monkeypatch, caplog):
-    """The log says which output fails, and the next is prepared."""
+def test_a_model_whose_results_fail_does_not_block_the_others(computed, monkeypatch, caplog):
+    """The log names the failing output, and the next one is computed."""
     bad, good = serve_model("bad"), serve_model("good", seed=1)
     measure = overall.measure_importance
 
@@ -145,7 +145,7 @@ def test_a_model_whose_results_fail_does_not_keep_the_others_back(computed, monk
 
 
 def test_a_server_prepares_its_models_once_they_are_loaded(serve, tmp_path, computed):
-    """Without a request all results are computed, and requests find them."""
+    """All results are computed without a request, and requests find them in the cache."""
     save_checkpoint(make_model("head", seed=404), tmp_path / "head.safetensors")
     with serve(models=tmp_path) as client:
         poll(lambda: len(computed) >= len(FUNCTIONS))
@@ -154,8 +154,8 @@ def test_a_server_prepares_its_models_once_they_are_loaded(serve, tmp_path, comp
     assert computed == [*FUNCTIONS]
 
 
-def test_what_was_prepared_stays_while_its_model_is_served(computed):
-    """Results computed in advance are not evicted; once their model is gone they are evicted like any other."""
+def test_background_results_stay_while_their_model_is_served(computed):
+    """Background results are evicted only after their model is gone."""
     prepared, other, served = serve_model("one"), serve_model("other", seed=1), []
     rules = [PruningRule("contribution", None, Thresholds(node=0, edge=low, input=0)) for low in np.arange(9) / 1e9]
 
@@ -179,8 +179,8 @@ def test_what_was_prepared_stays_while_its_model_is_served(computed):
     run(scenario, size=8, served=served)
 
 
-def test_many_questions_that_nobody_awaits_leave_nothing_to_compute(serve, tmp_path, computed):
-    """300 fidelities with deadlines of half a millisecond: places are free, what was prepared is there."""
+def test_expired_requests_leave_no_work(serve, tmp_path, computed):
+    """After 300 fidelities with deadlines of half a millisecond, places are free and cached results remain."""
     bundled = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
     fewer = Reference(bundled.reference.windows[:200])
     save_checkpoint(replace(bundled, reference=fewer), tmp_path / "nyc-weather.safetensors")

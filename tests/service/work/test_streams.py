@@ -1,4 +1,4 @@
-"""Long explanations: progress, clients that go away, deadlines. What is computed is told by counting."""
+"""Long explanations: progress, disconnects and deadlines, tested by counting slices."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def read_lines(answer):
 @pytest.mark.smoke
 @pytest.mark.parametrize("baseline", ["mean", {"reference": 3}])
 @pytest.mark.parametrize("output", ["a+1", ["a+1", "b+2", "b+1"]])
-def test_progress_is_told_between_the_explanations(service, baseline, output):
-    """A line after each slice counts what is computed; without those lines the answer is as without progress."""
+def test_progress_lines_follow_the_slices(service, baseline, output):
+    """A progress line follows each slice; without those lines the response is the same."""
     n = explanations.PART + 3
     body = make_body(service, n, output=output, baseline=baseline)
     header, *lines = read_lines(service.post(EXPLAIN, {**body, "progress": True}, headers=NDJSON))
@@ -42,7 +42,7 @@ def test_progress_is_told_between_the_explanations(service, baseline, output):
     assert {one["total"] for one in told} == {total}
     done = [one["done"] for one in told]
     assert done == sorted(done) and done[-1] == total
-    assert len(set(done)) > (1 if output == "a+1" else 4)  # outputs count one by one
+    assert len(set(done)) > (1 if output == "a+1" else 4)  # each output counts
     sent, counted = 0, 0
     for line in lines:
         counted = line["progress"]["done"] if "progress" in line else counted
@@ -53,7 +53,7 @@ def test_progress_is_told_between_the_explanations(service, baseline, output):
 
 
 def test_progress_needs_lines(service):
-    """In one JSON object there is no place for it, and so it is refused."""
+    """A single JSON object cannot contain progress, so the request is refused."""
     answer = service.post(EXPLAIN, make_body(service, 1, progress=True))
     assert answer.status_code == 422
     assert answer.json()["error"] == "progress needs Accept: application/x-ndjson"
@@ -61,12 +61,12 @@ def test_progress_needs_lines(service):
 
 @pytest.fixture
 def slices(monkeypatch):
-    """Makes explanations of many slices, of which the fourth waits for `go_on`; lists those that were begun."""
+    """Makes explanations of many slices, of which the fourth waits for `go_on`; lists the slices that have begun."""
     begun, waiting, go_on = [], threading.Event(), threading.Event()
 
     def explain_slowly(*arguments):
         *_, pause = arguments
-        for number in range(0 if pause is run_through else 1000):  # the model is warmed up in one go
+        for number in range(0 if pause is run_through else 1000):  # warms up the model in one pass
             begun.append(number)
             if number == 3:
                 waiting.set()
@@ -85,10 +85,8 @@ def slices(monkeypatch):
     ("accept", "progress"),
     [("application/json", False), ("application/x-ndjson", False), ("application/x-ndjson", True)],
 )
-def test_a_client_that_goes_away_stops_the_work_within_one_slice(
-    serve, folder, local_service, slices, caplog, accept, progress
-):
-    """Of a thousand slices the one under way is the last, and the log has no failure."""
+def test_a_disconnect_stops_the_work_within_one_slice(serve, folder, local_service, slices, caplog, accept, progress):
+    """Of a thousand slices the current one is the last, and no failure is logged."""
     begun, waiting, go_on = slices
     body = json.dumps(make_body(local_service, 1, progress=progress)).encode()
     headers = ["Content-Type: application/json", f"Content-Length: {len(body)}", f"Accept: {accept}"]
@@ -96,7 +94,7 @@ def test_a_client_that_goes_away_stops_the_work_within_one_slice(
         with connect(client) as connection:
             connection.sendall(head("POST", EXPLAIN, *headers) + body)
             assert waiting.wait(30)
-        for _ in range(20):  # before it has answered these, the event loop has seen the connection end
+        for _ in range(20):  # once these are answered, the event loop has seen the disconnect
             client.get("/healthz")
         go_on.set()
         poll(lambda: is_idle(client))
@@ -105,14 +103,14 @@ def test_a_client_that_goes_away_stops_the_work_within_one_slice(
 
 
 def is_idle(client):
-    """Whether no explanation is being computed, or waits, or holds memory."""
+    """Whether no explanation is computed or waiting, or reserves memory."""
     lines = client.get("/metrics").text.splitlines()
     return [float(line.split()[-1]) for line in lines if 'priority="explanation"' in line] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("by_header", [True, False])
-def test_what_was_finished_by_the_deadline_has_been_sent(serve, folder, local_service, monkeypatch, by_header):
-    """The lines of the first windows, and then the error; the deadline is the header's or the setting's."""
+def test_finished_windows_are_sent_before_the_deadline(serve, folder, local_service, monkeypatch, by_header):
+    """The stream has the finished windows and then an error, for the deadline of the header or the setting."""
     calls, go_on = [], threading.Event()
 
     def explain_slowly(*arguments):

@@ -1,4 +1,4 @@
-"""What clients can't do to a server: take the places of others, hold its event loop, or fill its memory."""
+"""Clients cannot take other clients' places, block the event loop, or exhaust memory."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def body_of(model, n, **members):
 
 @pytest.fixture(scope="module")
 def wide(tmp_path_factory):
-    """A model whose head has 64, 16 and 1 nodes."""
+    """A model with a [64, 16, 1] head."""
     small = make_model("lstm", hidden_size=64, n_reference=24, with_targets=False)
     torch.manual_seed(0)
     config = replace(
@@ -58,7 +58,7 @@ def wide(tmp_path_factory):
 
 
 def test_curves_that_take_more_memory_than_there_is_are_refused(serve, wide):
-    """All edges of a head of 64, 16 and 1 nodes at 2001 points: one sentence, and nothing is sampled."""
+    """Curves of all edges of a [64, 16, 1] head at 2001 points are refused in one sentence before sampling."""
     with serve(models=wide) as client:
         refused = client.get("/v1/models/wide/edges?points=2001&fidelity=1")
         assert refused.status_code == 422
@@ -69,7 +69,7 @@ def test_curves_that_take_more_memory_than_there_is_are_refused(serve, wide):
 
 
 def test_curves_have_a_deadline_and_a_place(serve, folder, monkeypatch):
-    """Sampling waits no longer than a request does, takes the place of an explanation, and gives it back."""
+    """Sampling is subject to the deadline, takes an explanation's place, and releases it."""
     begun, go_on = threading.Event(), threading.Event()
 
     def sample_slowly(*arguments):
@@ -94,7 +94,7 @@ def test_curves_have_a_deadline_and_a_place(serve, folder, monkeypatch):
 
 
 def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, folder, local_service):
-    """As one object the explanations of many windows are refused before any is computed; line by line they come."""
+    """A large response as one JSON object is refused before any computation; as NDJSON it is streamed."""
     body = body_of(local_service.models["two"], 400, **FLOW)
     with serve(models=folder / "two.safetensors", max_work_bytes=12 << 20, cached_results=1) as client:
         refused = client.post("/v1/models/two:explain", json=body)
@@ -107,7 +107,7 @@ def test_an_answer_that_takes_too_much_memory_is_refused_or_streamed(serve, fold
 @pytest.mark.parametrize("name", ["two", "front", "head", "nyc-weather"])
 @pytest.mark.parametrize("detail", ["features", "steps", "flow"])
 def test_explanations_take_no_more_bytes_than_estimated(local_service, name, detail):
-    """Their JSON, and the objects of one part, are within what is counted before."""
+    """The JSON and the objects of one part stay within the estimate."""
     from service.requests.explanations import read_question
     from service.settings import Settings
 
@@ -123,12 +123,12 @@ def test_explanations_take_no_more_bytes_than_estimated(local_service, name, det
         tracemalloc.stop()
     lines = sum(len(encode_json(one)) for one in described)
     assert 2 * lines <= estimate_explanations(question, "json") - estimate_explanations(question, "lines")
-    assert held <= estimate_explanations(question, "lines") + 200_000  # of what is made once
-    assert lines * 20 >= estimates._estimate_json(question) * question.total  # not far more than they take
+    assert held <= estimate_explanations(question, "lines") + 200_000  # of what is made only once
+    assert lines * 20 >= estimates._estimate_json(question) * question.total  # not much above the real size
 
 
 def test_curves_take_no_more_bytes_than_estimated(local_service):
-    """From sampling to the encoded answer."""
+    """The estimate covers sampling up to the encoded response."""
     model = Model(local_service.models["two"])
     topology = model.topology(fidelity=1.0)
     edges = topology.kan_edges
@@ -144,7 +144,7 @@ def test_curves_take_no_more_bytes_than_estimated(local_service):
 
 @pytest.mark.parametrize("drawn", [False, True])
 def test_graphs_take_no_more_bytes_than_estimated(drawn):
-    """From the topology to the encoded answer, without curves, as graphs that are too large for them have none."""
+    """The estimate covers graphs without curves, up to the encoded response."""
     model = Model(make_model("head", n_features=40, n_hidden=30, n_reference=24, with_targets=False))
     topology = model.topology(fidelity=1.0)
     tracemalloc.start()
@@ -162,11 +162,11 @@ def test_graphs_take_no_more_bytes_than_estimated(drawn):
 
 
 def test_explanations_leave_forecasts_their_places(serve, folder, local_service, monkeypatch):
-    """While more are asked to be explained than there are places, every forecast is answered."""
+    """Forecasts are answered while explanations exceed their places."""
     begun, go_on = threading.Semaphore(0), threading.Event()
 
     def explain_slowly(*arguments):
-        if arguments[-1] is not run_through:  # the model is warmed up
+        if arguments[-1] is not run_through:  # warms up the model
             begun.release()
             assert go_on.wait(60)
         return explain_windows(*arguments)
@@ -195,8 +195,8 @@ def test_explanations_leave_forecasts_their_places(serve, folder, local_service,
     assert sorted(statuses) == [200] * 3 + [503] * 5
 
 
-def test_a_client_that_leaves_breaks_off_what_it_alone_waited_for(serve, folder, monkeypatch):
-    """A global result ends at its next pause once the connection is closed."""
+def test_a_disconnect_ends_a_computation_that_nobody_else_awaits(serve, folder, monkeypatch):
+    """After a disconnect a global result that nobody else awaits ends at its next pause."""
     begun, ended = threading.Event(), threading.Event()
 
     def never_end(*arguments):
@@ -217,15 +217,15 @@ def test_a_client_that_leaves_breaks_off_what_it_alone_waited_for(serve, folder,
         poll(lambda: is_at_rest(client))
 
 
-def test_a_preparation_that_takes_long_goes_on_past_deadlines(serve, tmp_path, monkeypatch):
-    """Requests for the result are answered by 503 with Retry-After until it is there, and it is computed once."""
+def test_background_computation_continues_past_deadlines(serve, tmp_path, monkeypatch):
+    """Requests get 503 with Retry-After until the result is ready, and it is computed once."""
     begun, may_end, measured = threading.Event(), threading.Event(), []
     measure = overall.measure_importance
     save_checkpoint(make_model("head", seed=405), tmp_path / "head.safetensors")
     own = load_checkpoint(tmp_path / "head.safetensors").sha256
 
     def take_long(model, output, pause):
-        if model.sha256 != own:  # that of an app which tests share
+        if model.sha256 != own:  # of an app that tests share
             return measure(model, output, pause)
         measured.append(output)
         begun.set()
@@ -248,7 +248,7 @@ def test_a_preparation_that_takes_long_goes_on_past_deadlines(serve, tmp_path, m
 
 
 def test_large_bodies_leave_small_requests_their_room(serve, folder, local_service):
-    """Clients that send large bodies without end take the memory for large ones, and no more; small ones pass."""
+    """Large bodies take only the memory reserved for them; small requests are still served."""
     model = local_service.models["two"]
     start = head(
         "POST", "/v1/models/two:predict", "Content-Type: application/json", f"Content-Length: {4 << 20}"

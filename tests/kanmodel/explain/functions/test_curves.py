@@ -34,7 +34,7 @@ def golden(name):
 
 
 def changed(model, change):
-    """The model with its network changed in place by `change`, and its graph."""
+    """The model after `change` modified its network, and its graph."""
     with torch.no_grad():
         change(model.network)
     model = replace(model, reference=model.reference)
@@ -50,7 +50,7 @@ def what_passes(model, edge):
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 @pytest.mark.parametrize("span", SPANS)
 def test_parts_sum_to_the_edge(shape, span):
-    """For every edge base + spline = y, y is what the layer adds there, and the slope is that of y."""
+    """For every edge base + spline = y, y is its term in the layer, and the slope is the derivative of y."""
     model, topology = tiny(shape)
     curves = sample_edges(model, topology.kan_edges, 201, span)
     assert [curve.edge for curve in curves] == list(topology.kan_edges)
@@ -70,7 +70,7 @@ def test_parts_sum_to_the_edge(shape, span):
 
 @pytest.mark.parametrize("name", ["pykan_head", "constant_input"])
 def test_curves_of_pykan(name):
-    """Sampled curves run through what pykan gives for the edge."""
+    """Sampled curves pass through pykan's samples of the edge."""
     case, topology = golden(name)
     for number, stored in enumerate(case.document["curves"]):
         edge = stored["layer"], stored["i"], stored["j"]
@@ -82,8 +82,8 @@ def test_curves_of_pykan(name):
 
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
-def test_support_is_what_the_reference_sends(shape):
-    """Percentiles, histogram and share outside the grid are numpy's of what the reference windows send."""
+def test_support_is_that_of_the_reference_windows(shape):
+    """Percentiles, histogram and share outside the grid equal numpy's on the reference inputs of the edge."""
     model, topology = tiny(shape)
     for edge, curve in zip(topology.kan_edges, sample_edges(model, topology.kan_edges), strict=True):
         inputs, _ = what_passes(model, edge)
@@ -100,7 +100,7 @@ def test_support_is_what_the_reference_sends(shape):
 
 @pytest.mark.parametrize("name", ["pykan_head", "constant_input"])
 def test_outside_grid_of_pykan(name):
-    """The share of inputs outside the grid's core is what was counted in pykan."""
+    """The share of inputs outside the grid's core equals the count in pykan."""
     case, topology = golden(name)
     for edge in topology.kan_edges:
         curve = sample_edge(case.model, topology, edge.stage, edge.layer, edge.i, edge.j, points=2)
@@ -108,7 +108,7 @@ def test_outside_grid_of_pykan(name):
 
 
 def test_spans():
-    """A curve is sampled evenly over the support, over all that the reference sends, or over the grid's core."""
+    """A curve is sampled evenly over the support, the reference range or the grid's core."""
     model, topology = tiny("head")
     edge = topology.kan_edges[4]
     inputs, _ = what_passes(model, edge)
@@ -124,7 +124,7 @@ def test_spans():
 
 
 def test_original_units():
-    """Where the edge leaves a feature x is in its unit too, and y in the target's where it enters an output."""
+    """x is in the feature's unit too if the edge leaves a feature, y in the target's if it enters an output."""
     model, topology = tiny("head")
     feature, target = model.config.features[1], model.config.targets[0]
     first = sample_edge(model, topology, "head", 0, 1, 0)
@@ -142,7 +142,7 @@ def test_original_units():
 
 
 def test_y_in_the_target_s_unit_moves_the_forecast():
-    """Moving an edge's input from one place to another changes the forecast by the difference of its y in that unit."""
+    """When the input of an edge moves, the forecast changes by the difference of y in the target's unit."""
     model, topology = tiny("head")
     model_head = model.network.head
     curve = sample_edge(model, topology, "head", 1, 2, 0, points=2)
@@ -155,7 +155,7 @@ def test_y_in_the_target_s_unit_moves_the_forecast():
 @settings(max_examples=examples(10))
 @given(st.floats(0.05, 3), st.booleans())
 def test_a_straight_edge(slope, falling):
-    """An edge without a spline and with the identity as its base is a line of R2 1, of its slope, and shape linear."""
+    """An edge without spline and with identity base is a line: R2 is 1, and slope and shape agree."""
     slope = -slope if falling else slope
 
     def straighten(network):
@@ -173,7 +173,7 @@ def test_a_straight_edge(slope, falling):
 
 
 def test_a_spline_that_happens_to_be_straight():
-    """A spline whose coefficients are its knots' averages is a line inside its grid, and is recognised as one."""
+    """A spline whose coefficients are averages of its knots is a line inside its grid, and is classified as linear."""
 
     def straighten(network):
         layer = network.head[0]
@@ -192,7 +192,7 @@ def test_a_spline_that_happens_to_be_straight():
 
 
 def test_a_curved_edge():
-    """An edge that bends is no line: its R2 says how much of it a line misses."""
+    """The R2 of a curved edge is the share of its variance that a line explains."""
 
     def bend(network):
         layer = network.head[0]
@@ -217,7 +217,7 @@ def test_a_curved_edge():
 
 
 def test_an_edge_outside_its_grid():
-    """Where what passes lies outside the grid only the base acts, and the shape says so."""
+    """An edge whose inputs lie outside its grid has only its base, and the shape `base_only`."""
 
     def leave(network):
         network.head[0].grid.add_(100)
@@ -231,7 +231,7 @@ def test_an_edge_outside_its_grid():
 
 
 def test_flat_edges():
-    """A masked edge, and one from an input that never varies, are flat: constants, of which a line misses nothing."""
+    """A masked edge and one with a constant input are flat: a line fits them exactly."""
     model, topology = tiny("head")
     masked = sample_edge(model, topology, "head", 0, 0, 0)
     np.testing.assert_array_equal(masked.y, 0)
@@ -245,7 +245,7 @@ def test_flat_edges():
 
 
 def test_an_edge_that_does_not_exist():
-    """An edge that does not exist is refused, and the message lists what does."""
+    """The error lists the existing edges."""
     model, topology = tiny("head")
     with pytest.raises(UnknownNameError, match=r"no edge \(head, 0, 9, 0\); there are head layer 0: i 0 to 2"):
         sample_edge(model, topology, "head", 0, 9, 0)
@@ -260,7 +260,7 @@ def wide(dtype):
 @pytest.mark.parametrize("span", SPANS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_an_edge_alone_is_as_among_others(dtype, span):
-    """Edges sampled together, of more inputs than at once, are each as it is alone: what is measured, to the bit."""
+    """Edges sampled together have bitwise the same measurements as each edge alone."""
     model, topology = wide(dtype)
     tolerance = {"float32": 1e-5, "float64": 1e-12}[dtype]
     curves = sample_edges(model, topology.kan_edges, 31, span)
@@ -272,8 +272,8 @@ def test_an_edge_alone_is_as_among_others(dtype, span):
         np.testing.assert_equal(astuple(curve.support), astuple(alone.support))
 
 
-def test_four_threads_sample_what_one_does():
-    """Edges sampled by several threads at once have the curves and slopes that they have alone."""
+def test_four_threads_sample_as_one_does():
+    """Edges sampled concurrently have the same curves and slopes as alone."""
     model = make_model("head")
     edges = build_topology(model, measure_importance(model, 0), PruningRule()).kan_edges
     alone = sample_edges(model, edges)

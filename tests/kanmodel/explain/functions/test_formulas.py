@@ -27,7 +27,7 @@ def tiny(shape, **options):
 
 
 def with_config(model, **changes):
-    """The model with another config, and the tensors that the network then has in common with it."""
+    """The model with another config and the tensors that both networks share."""
     network = type(model.network)(replace(model.config, **changes))
     tensors = model.network.state_dict()
     network.load_state_dict({name: tensors.get(name, tensor) for name, tensor in network.state_dict().items()})
@@ -35,7 +35,7 @@ def with_config(model, **changes):
 
 
 def with_symbolic(model, edges):
-    """The model with edges of the first layer fixed: (i, j) to (function, (a, b, c, d))."""
+    """The model with symbolic edges in the first layer: (i, j) to (function, (a, b, c, d))."""
     symbolic = tuple(SymbolicEdge(i, j, function) for (i, j), (function, _) in edges.items())
     model = with_config(model, head=(replace(model.config.head[0], symbolic=symbolic), *model.config.head[1:]))
     layer = model.network.head[0]
@@ -49,7 +49,7 @@ def with_symbolic(model, edges):
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 def test_formulas_of_edges(shape):
-    """Each edge's candidates are those of its values between the 1st and the 99th percentile of its inputs."""
+    """Candidates are fitted to an edge's values between the 1st and the 99th percentile of its inputs."""
     model, topology = tiny(shape)
     edges = topology.kan_edges[:2] + topology.kan_edges[-1:]
     stages = model.network.trace(model.reference.windows).stages
@@ -59,20 +59,20 @@ def test_formulas_of_edges(shape):
         inside = (x >= np.percentile(x, 1)) & (x <= np.percentile(x, 99))
         assert (
             found[0].r2 >= max(candidate.r2 for candidate in found) - 1e-4
-        )  # of nearly equal ones the simpler is first
+        )  # of nearly equal ones the simpler one comes first
         assert "x" in {candidate.function for candidate in found}
-        exhaustive = suggest_formulas(x[inside], y[inside])[0]  # every input rather than 128 of them
+        exhaustive = suggest_formulas(x[inside], y[inside])[0]  # all inputs rather than 128 of them
         assert found[0].r2 == pytest.approx(exhaustive.r2, abs=0.05)
 
 
 def test_no_edges_have_no_formulas():
-    """Asked about no edge, the answer is empty."""
+    """An empty list of edges gives an empty result."""
     assert suggest_edge_formulas(tiny("head")[0], []) == []
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_an_exact_formula_is_the_edge(name):
-    """For every function, a known formula has the values that the layer computes, its mask included."""
+    """For every function, a known formula equals what the layer computes, mask included."""
     affine = (0.3, 0.4, -2.5, 0.7)
     if name == "silu":
         model = make_model("head", n_features=2, n_hidden=1)
@@ -100,7 +100,7 @@ def test_an_exact_formula_is_the_edge(name):
     ],
 )
 def test_edges_without_a_spline_are_known(change, expression):
-    """An identity base alone is a line through 0, and where nothing acts the function is 0."""
+    """An identity base alone is a line through 0, and an edge without active parts is 0."""
     model = make_model("head", n_features=2, n_hidden=1, base_activation=change.pop("base_activation", "silu"))
     layer = model.network.head[0]
     with torch.no_grad():
@@ -113,7 +113,7 @@ def test_edges_without_a_spline_are_known(change, expression):
 
 
 def test_a_sum_of_parts_is_searched():
-    """An edge on which a spline acts, or a base and a symbolic function together, has no known formula."""
+    """An edge with an active spline, or with both a base and a symbolic function, has no known formula."""
     model = with_symbolic(make_model("head", n_features=2, n_hidden=1), {(1, 0): ("sin", (1.0, 0.0, 1.0, 0.0))})
     layer = model.network.head[0]
     assert find_exact_formula(layer, 1, 0) is not None

@@ -1,4 +1,4 @@
-"""Formulas of a head, from one number to the whole network."""
+"""The front of head formulas, from a constant to the whole network."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def tiny(shape, **options):
 
 
 def run(model, formula):
-    """What the text of a formula gives for the reference windows, by Python and numpy alone."""
+    """The value of a formula's Python text on the reference windows, with numpy alone."""
     scope: dict[str, object] = {}
     exec(compile(formula.python, "formula", "exec"), scope)
     (function,) = (value for name, value in scope.items() if callable(value) and not name.startswith("__"))
@@ -95,15 +95,15 @@ def check_stated_error(model, formula, output=0):
     ],
 )
 def test_the_python_runs_alone_and_has_the_stated_error(shape, options):
-    """Of every formula of the front, on the half of the windows that the search has not seen."""
+    """This holds for every formula of the front, on the half of the windows that the search did not use."""
     model, formulas = tiny(shape, **options)
     for formula in formulas:
         check_stated_error(model, formula)
 
 
 @pytest.mark.parametrize("shape", ["head", "lstm", "flat"])
-def test_none_is_beaten_by_another(shape):
-    """From one number on, each formula is more complex than the one before, and nearer to the model."""
+def test_formulas_are_pareto_optimal(shape):
+    """Starting from a constant, each formula is more complex and more accurate than the one before."""
     _, formulas = tiny(shape)
     assert formulas[0].complexity == 1 and not formulas[0].variables
     for one, next_one in pairwise(formulas):
@@ -121,13 +121,13 @@ def test_none_is_beaten_by_another(shape):
     ],
 )
 def test_the_last_formula_is_the_network(shape, options):
-    """With its edges as tables next to nothing is lost, nodes without inputs included."""
+    """With its edges as tables almost nothing is lost, also with nodes without inputs."""
     model, formulas = tiny(shape, **options)
     assert formulas[-1].r2 > 0.9999
     network = deepcopy(model.network)
     first = network.head[0]
     with torch.no_grad():
-        first.mask[0] = 0  # a hidden node, or a factor of one, that is constant
+        first.mask[0] = 0  # a hidden node, or a factor, that is constant
     cut = replace(model, network=network)
     written = formulas_of(cut)
     assert written[-1].r2 > 0.9999
@@ -136,14 +136,14 @@ def test_the_last_formula_is_the_network(shape, options):
 
 
 def test_a_large_network_is_not_written_out():
-    """The formula of a network with more than 300 edges would be no formula."""
+    """A network with more than 300 edges has no formula as a whole."""
     config = replace(make_model("head", n_features=4).config, head=plain_layers([4, 60, 4, 1]))
     formulas = formulas_of(make_chain(config, n_reference=12))
     assert "phi" not in formulas[-1].expression
 
 
 def test_the_edges_of_a_deep_network_are_counted_and_not_its_paths():
-    """Of nine layers of twelve nodes all edges are used, and written out there would be five billion."""
+    """Nine layers of twelve nodes use all edges, but have five billion paths when expanded."""
     layers = [KANLayer(config) for config in plain_layers([*[12] * 9, 1])]
     edges = [(number, i, j) for number, layer in enumerate(layers) for j, i in layer.live.nonzero().tolist()]
     used = find_used(layers, 0, edges)
@@ -152,13 +152,13 @@ def test_the_edges_of_a_deep_network_are_counted_and_not_its_paths():
 
 
 def test_the_same_model_gives_the_same_formulas():
-    """Two searches end in the same texts."""
+    """Two searches give the same texts."""
     model, formulas = tiny("lstm")
     assert formulas_of(replace(model, reference=model.reference)) == formulas
 
 
 def test_a_linear_model_is_found_exactly():
-    """A head of lines is one line of its features, with nothing lost."""
+    """A head of lines gives one line of its features, with R2 1."""
     config = replace(make_model("head", n_features=3).config, head=plain_layers([3, 2, 1]))
     network = make_chain(config).network
     with torch.no_grad():
@@ -185,7 +185,7 @@ def _with(network, config, model) -> LoadedModel:
     st.sampled_from(["head", "flat"]),
 )
 def test_any_names_any_model(names, seed, shape):
-    """Whatever features are called, the Python parses, runs, and has the error that is stated."""
+    """For any feature names the Python text parses, runs, and has the stated error."""
     model = make_model(shape, seed, n_features=len(names), n_hidden=1, lookback=2, n_reference=60)
     features = tuple(replace(f, name=name) for f, name in zip(model.config.features, names, strict=True))
     model = _with(model.network, replace(model.config, features=features), model)
@@ -194,7 +194,7 @@ def test_any_names_any_model(names, seed, shape):
 
 
 def test_each_output_has_its_own_formulas():
-    """The second output's are judged against the second output."""
+    """The formulas of the second output are evaluated against the second output."""
     model = make_model("head", n_features=2, targets=("a", "b"), n_hidden=1)
     for output, name in enumerate(model.config.outputs):
         for formula in formulas_of(model, output):
@@ -203,7 +203,7 @@ def test_each_output_has_its_own_formulas():
 
 
 def test_an_output_function_is_part_of_the_formula():
-    """Behind a sigmoid the text holds it, and the error is that of the probability."""
+    """For a sigmoid the text contains it, and the error is that of the probability."""
     model = make_model("head", n_features=2, n_hidden=1)
     model = _with(model.network, replace(model.config, output_function="sigmoid"), model)
     for formula in formulas_of(model):
@@ -219,8 +219,8 @@ def test_an_output_function_is_part_of_the_formula():
         ({"output_function": "gelu"}, "gelu cannot be written"),
     ],
 )
-def test_what_has_no_formula_is_refused(change, says):
-    """The error says what stands in the way."""
+def test_a_model_without_formula_is_refused(change, says):
+    """The error names the reason."""
     model = make_chain(replace(make_model("head", n_features=2).config, **change))
     with pytest.raises(ConfigError, match=says):
         formulas_of(model)

@@ -16,7 +16,7 @@ from kanmodel.explain.functions.identifiers import make_identifiers
     ["a-b", "a_b", "a b", "a_b_", "a_b_2", "lambda", "lambda_", "ﬁ", "fi", "K", "\u212a"]
 )  # a ligature, and the Kelvin sign
 def test_each_name_has_an_identifier_of_its_own(names):
-    """Whatever features are called, their identifiers differ, parse, and are nothing that Python or sympy has."""
+    """For any feature names, identifiers differ, parse, and are not reserved in Python or sympy."""
     identifiers = make_identifiers(names)
     assert len(set(identifiers)) == len(identifiers) == len(names)
     for name, identifier in zip(names, identifiers, strict=True):
@@ -41,5 +41,5 @@ def test_each_name_has_an_identifier_of_its_own(names):
     ],
 )
 def test_identifiers_are_near_their_names(names, identifiers):
-    """A name that is an identifier stays, wherever it stands; others keep what they can."""
+    """A name that is a valid identifier stays, in any position; others keep as much as possible."""
     assert make_identifiers(names) == identifiers

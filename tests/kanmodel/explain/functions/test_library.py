@@ -9,12 +9,12 @@ from kanmodel.network import functions
 from kanmodel.network.activations import ACTIVATIONS
 
 ARGUMENTS = np.concatenate([np.linspace(-3, 3, 61), [-200.0, 200.0]])
-FROM_NUMPY = vars(np)  # the notation promises numpy's names
+FROM_NUMPY = vars(np)  # the notation uses numpy's names
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_each_function_is_that_of_the_network(name):
-    """Its values and its text, evaluated with numpy's names, are what the network computes, NaN for NaN."""
+    """Values and text, evaluated with numpy's names, equal what the network computes, NaN included."""
     network = functions.FUNCTIONS | {"silu": ACTIVATIONS["silu"].function}
     expected = network[name](torch.from_numpy(ARGUMENTS)).numpy()
     with np.errstate(all="ignore"):
@@ -24,13 +24,13 @@ def test_each_function_is_that_of_the_network(name):
 
 
 def test_no_symbolic_function_is_missing():
-    """Every function that a symbolic edge may hold has its notation."""
+    """Every function of symbolic edges has its notation."""
     assert set(FUNCTIONS) == {*functions.FUNCTIONS, "silu"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_what_is_said_of_each_function(name):
-    """Inside its domain a function is finite; mirrored and homogeneous ones are what the words say."""
+def test_the_properties_of_each_function(name):
+    """Functions are finite inside their domain, and the flags mirrored and homogeneous are right."""
     function = FUNCTIONS[name]
     low, high = (max(-5.0, function.domain[0]), min(5.0, function.domain[1]))
     u = np.linspace(low, high, 999)[1:-1]
@@ -64,10 +64,10 @@ def test_what_is_said_of_each_function(name):
     ],
 )
 def test_beyond_the_domain(name, first, last):
-    """A pole, an end where the function is not finite, or a part beyond the domain is noticed."""
+    """Poles, non-finite ends and parts beyond the domain are detected."""
     assert not FUNCTIONS[name].is_defined_between(first, last)
 
 
 def test_the_library_is_what_a_search_tries():
-    """A search tries no function twice under two names."""
+    """The search contains no function twice under two names."""
     assert len({function.pattern for function in LIBRARY.values()}) == len(LIBRARY)

@@ -31,7 +31,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @st.composite
 def argument_ranges(draw, name):
-    """From where to where the argument of a function runs: in its domain, and far enough that it is not a line."""
+    """Ranges of a function's argument inside its domain and wide enough that it is not a line."""
     if name in POSITIVE:
         low = draw(st.floats(0.1, 2))
         ends = low, low * draw(st.floats(2, 6))
@@ -65,7 +65,7 @@ def samples(draw, name, n=128):
 
 @st.composite
 def wide_argument_ranges(draw, name):
-    """The same with arguments that run over up to 60 half-turns, and up to the ends of the domain."""
+    """The same with ranges of up to 60 half-turns, and up to the ends of the domain."""
     run = np.exp(draw(st.floats(np.log(0.3), np.log(60 * np.pi))))
     if name in POSITIVE:
         low = np.exp(draw(st.floats(np.log(0.01), np.log(100))))
@@ -80,7 +80,7 @@ def wide_argument_ranges(draw, name):
     elif name == "exp":
         middle = draw(st.floats(-3, 3))
         ends = middle - run / 2, middle + run / 2
-    else:  # where the argument is 0 lies in the samples or a little beyond them
+    else:  # the argument is 0 within the samples or slightly beyond them
         share = draw(st.floats(-0.1, 1.1))
         ends = -share * run, (1 - share) * run
     return ends[::-1] if draw(st.booleans()) else ends
@@ -88,7 +88,7 @@ def wide_argument_ranges(draw, name):
 
 @st.composite
 def positions(draw, n=128):
-    """n ascending positions: even, uniform by chance, or as normal values lie."""
+    """n ascending positions: even, uniformly random or normal."""
     rng = np.random.default_rng(draw(seeds))
     kind = draw(st.sampled_from(["even", "uniform", "normal"]))
     x = {"even": np.linspace(0, 1, n), "uniform": rng.uniform(size=n), "normal": rng.normal(size=n)}[kind]
@@ -98,7 +98,7 @@ def positions(draw, n=128):
 
 
 def evaluate(expression, x):
-    """A formula in Python's notation at positions (n,)."""
+    """The value of a formula in Python's notation at positions (n,)."""
     return np.broadcast_to(np.asarray(eval(expression, NOTATION | {"x": x}), dtype=float), x.shape)
 
 
@@ -110,7 +110,7 @@ def r2(y, found):
 @settings(max_examples=examples(15))
 @given(st.data())
 def test_every_function_is_found(name, data):
-    """Samples of c f(a x + b) + d have f among their candidates, with an R2 of at least 0.999."""
+    """For samples of c f(a x + b) + d, f is among the candidates with an R2 of at least 0.999."""
     x, y = data.draw(samples(name))
     found = {candidate.function: candidate for candidate in suggest_formulas(x, y, (name,))}
     assert found[name].r2 >= 0.999
@@ -121,7 +121,7 @@ def test_every_function_is_found(name, data):
 @settings(max_examples=examples(15))
 @given(st.data())
 def test_planted_functions_are_found_over_sixty_half_turns(name, data):
-    """Whatever a and b are, as far as f is defined on the samples and varies there, c f(a x + b) + d is found."""
+    """c f(a x + b) + d is found for any a and b with f defined and not constant on the samples."""
     x, (first, last) = data.draw(positions()), data.draw(wide_argument_ranges(name))
     values = LIBRARY[name].values(first + (last - first) * (x - x[0]) / (x[-1] - x[0]))
     assume(np.ptp(values) > 1e-3 * np.abs(values).max())
@@ -135,8 +135,8 @@ def test_planted_functions_are_found_over_sixty_half_turns(name, data):
 @pytest.mark.parametrize(
     ("y", "expression"), [(lambda x: np.sin(5 * x), "sin(5*x)"), (lambda x: np.exp(5 * x), "exp(5*x)")]
 )
-def test_what_pykan_finds_on_a_wide_support(y, expression):
-    """On [-3, 3] a sine of ten half-turns and a steep exponential come first, as what they are."""
+def test_functions_on_a_wide_support(y, expression):
+    """On [-3, 3] a sine of ten half-turns and a steep exponential are ranked first."""
     x = np.linspace(-3, 3, 128)
     best = suggest_formulas(x, y(x))[0]
     assert best.expression == expression
@@ -146,7 +146,7 @@ def test_what_pykan_finds_on_a_wide_support(y, expression):
 @settings(max_examples=examples(30))
 @given(st.data())
 def test_no_pole_lies_between_samples(data):
-    """Between the smallest and the largest position every candidate is defined and bounded, for any samples."""
+    """Between the smallest and the largest position every candidate is defined and bounded."""
     n = data.draw(st.integers(1, 40))
     rng = np.random.default_rng(data.draw(seeds))
     x, y = rng.choice([0.01, 1, 100]) * rng.normal(size=(2, n)).round(data.draw(st.integers(0, 6)))
@@ -155,7 +155,7 @@ def test_no_pole_lies_between_samples(data):
         assert candidate.is_defined_between(x.min(), x.max())
         at_samples, between = candidate.values(x), candidate.values(dense)
         assert np.isfinite(between).all()
-        if candidate.function in ("1/x", "1/x^2", "1/sqrt(x)", "tan", "arctanh", "log"):  # monotone: no more between
+        if candidate.function in ("1/x", "1/x^2", "1/sqrt(x)", "tan", "arctanh", "log"):  # monotone, so ends suffice
             assert between.min() >= at_samples.min() - 1e-9 * abs(at_samples.min())
             assert between.max() <= at_samples.max() + 1e-9 * abs(at_samples.max())
 
@@ -164,7 +164,7 @@ def test_no_pole_lies_between_samples(data):
 @settings(max_examples=examples(3))
 @given(st.data())
 def test_the_expression_is_what_was_measured(name, data):
-    """R2 is the coefficient of determination of the very expression, digits and all, and never above 1."""
+    """R2 is the coefficient of determination of the printed expression with its digits, and at most 1."""
     x, y = data.draw(samples(name))
     y = y + 0.1 * np.ptp(y) * np.random.default_rng(data.draw(seeds)).normal(size=len(y))
     for candidate in suggest_formulas(x, y):
@@ -176,7 +176,7 @@ def test_the_expression_is_what_was_measured(name, data):
 @settings(max_examples=examples(20))
 @given(st.sampled_from(FRAMES), st.floats(1e-6, 1e6), seeds)
 def test_any_curve_has_a_straight_line(frame, size, seed):
-    """A straight line, the least-squares one, is always among the candidates, which are defined at every sample."""
+    """The least-squares line is always among the candidates, all of which are defined at every sample."""
     x = np.linspace(*frame, 60)
     y = size * np.cumsum(np.random.default_rng(seed).normal(size=60))
     found = suggest_formulas(x, y)
@@ -195,7 +195,7 @@ def test_any_curve_has_a_straight_line(frame, size, seed):
 @settings(max_examples=examples(20))
 @given(st.sampled_from(FRAMES), st.floats(-3, 3).filter(lambda slope: abs(slope) > 0.01), st.floats(-5, 5))
 def test_a_straight_line_comes_first(frame, slope, intercept):
-    """Where the samples lie on a line, nothing is better, and nothing as good is simpler."""
+    """For samples on a line, no candidate is better, and no simpler one is as good."""
     x = np.linspace(*frame, 50)
     first = suggest_formulas(x, slope * x + intercept)[0]
     assert (first.function, first.complexity) == ("x", 1)
@@ -205,7 +205,7 @@ def test_a_straight_line_comes_first(frame, slope, intercept):
 @given(st.floats(-1e3, 1e3), st.sampled_from(FRAMES))
 @settings(max_examples=examples(20))
 def test_a_constant(value, frame):
-    """Samples that never change are a constant, to four digits, without a warning."""
+    """Constant samples give a constant with four digits, without a warning."""
     x = np.linspace(*frame, 30)
     with np.errstate(all="raise", under="ignore"):
         first = suggest_formulas(x, np.full(30, value))[0]
@@ -214,7 +214,7 @@ def test_a_constant(value, frame):
 
 
 def test_an_input_that_never_changes():
-    """Samples at one position have candidates too, all of them constants."""
+    """Samples at a single position give only constants."""
     found = suggest_formulas(np.full(30, 0.1), np.full(30, 0.3))
     assert found[0].function == "x"
     assert float(sympy.sympify(found[0].expression)) == pytest.approx(0.3)
@@ -224,8 +224,8 @@ def test_an_input_that_never_changes():
     ("name", "low", "high"), [("log", -1, 2), ("sqrt", -3, 1), ("arcsin", -2, 2), ("1/x", -1, 1), ("arctanh", -1, 1)]
 )
 def test_no_candidate_leaves_its_domain(name, low, high):
-    """A function that is not defined where some samples lie is moved or narrowed until it is, never evaluated there."""
-    x = np.linspace(low, high, 81)  # 0 is among them
+    """A function that is undefined at some samples is shifted or narrowed until it is defined at all."""
+    x = np.linspace(low, high, 81)  # 0 is among the samples
     found = {candidate.function: candidate for candidate in suggest_formulas(x, np.exp(x), (name,))}
     assert "x" in found
     with np.errstate(all="raise"):
@@ -243,7 +243,7 @@ def test_only_the_functions_that_are_asked_for():
 @settings(max_examples=examples(20))
 @given(seeds)
 def test_the_best_come_first(seed):
-    """Candidates are in the order of their R2, and of equal ones the simpler first."""
+    """Candidates are sorted by R2, simpler ones first if equal."""
     rng = np.random.default_rng(seed)
     x = np.sort(rng.normal(size=64))
     y = rng.normal(size=4) @ [np.sin(x), x, x**2, np.exp(x)]
@@ -263,14 +263,14 @@ def test_the_best_come_first(seed):
     ],
 )
 def test_expressions_are_short(y, expression):
-    """What does nothing is not written, and what is exact is written so."""
+    """Terms without effect are omitted, and exact numbers are written exactly."""
     x = np.linspace(-1, 1, 100)
     best = suggest_formulas(x, y(x))[0]
     assert best.expression == expression
 
 
 def test_scipy_is_imported_where_a_search_needs_it():
-    """Importing what suggests formulas, or the service's routes, does not import scipy; the first question does."""
+    """Importing formulas or the service's routes does not import scipy; the first search does."""
     program = (
         "import sys, numpy, kanmodel.explain.functions.formulas, service.routes.edges\n"
         "from kanmodel.explain.functions.symbolic import suggest_formulas\n"

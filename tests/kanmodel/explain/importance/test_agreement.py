@@ -12,7 +12,7 @@ from kanmodel.explain.paths.ledger import explain_windows
 
 
 def test_each_pair_of_baselines_is_compared_by_its_own_ledgers():
-    """The largest difference of shares, and its feature, are those of the ledgers of the two baselines."""
+    """The largest difference of shares and its feature are those of the ledgers of both baselines."""
     model = make_model("lstm", n_reference=40)
     windows = model.reference.windows
     shares = {}
@@ -39,6 +39,6 @@ def test_each_pair_of_baselines_is_compared_by_its_own_ledgers():
 
 
 def test_all_reference_windows_are_baselines_where_there_are_few():
-    """A checkpoint of three reference windows is compared all the same."""
+    """A checkpoint with three reference windows is compared as well."""
     model = make_model("head", n_reference=3)
     assert len(compare_baselines(model, measure_importance(model, 0))) == 3

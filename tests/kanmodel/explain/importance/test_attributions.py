@@ -29,7 +29,7 @@ RELEVANT = [
     2,
     10,
     18,
-]  # of synthetic_gt, largest mean |contribution| first; the last two are factors of one term
+]  # of synthetic_gt, by mean |contribution| in descending order; the last two are factors of one term
 DECOYS = [5, 14, 3, 11, 19]
 KAN = TrainingOptions(
     lookback=1, hidden=0, batch=128, learning_rate=0.03, weight_decay=0.0, noise=0.0, lamb=0.001, grid_updates=3
@@ -49,18 +49,18 @@ def tiny():
 
 
 def rows_of(model, output=0):
-    """The rows by name, in their order."""
+    """The rows by name, in order."""
     return {row.name: row for row in attribute_features(model, measure_importance(model, output))}
 
 
 def train(columns, target, seed, **options):
-    """A KAN alone, trained on columns by name."""
+    """A KAN alone, trained on named columns."""
     table = TrainingTable(np.column_stack(list(columns.values())), target[:, None], tuple(columns), ("y",))
     return fit(table, replace(KAN, seed=seed, **options))
 
 
 def test_the_true_features_of_the_synthetic_series():
-    """The five features that make the target rank first and are important; no other reaches 2 % of the first."""
+    """The five true features rank first and are important; no other reaches 2 % of the largest."""
     case, importance = golden("synthetic_gt")
     rows = attribute_features(case.model, importance)
     assert {row.name for row in rows[:5]} == {f"x{i}" for i in RELEVANT}
@@ -71,9 +71,9 @@ def test_the_true_features_of_the_synthetic_series():
 
 
 def test_the_local_truth_of_the_synthetic_series():
-    """Cell by cell the ledger is the exact contribution: correlation 0.99, and each true feature's mean magnitude."""
+    """Per cell the ledger has correlation 0.99 with the exact contribution, and matches its mean magnitude."""
     case, _ = golden("synthetic_gt")
-    truth = case.arrays["local_truth"].astype(float)  # units of the series, which are not the model's
+    truth = case.arrays["local_truth"].astype(float)  # units of the series, not of the model
     ledger = explain_windows(case.model, case.windows("eval"), 0, Baseline("zero"))
     assert ledger.converged.all()
     assert np.corrcoef(ledger.steps.ravel(), truth.ravel())[0, 1] >= 0.99
@@ -82,7 +82,7 @@ def test_the_local_truth_of_the_synthetic_series():
 
 
 def test_the_profiles_of_the_synthetic_series():
-    """The output stands for the same five features, and no unit or node of the head for a decoy or noise."""
+    """The output's profile consists of the same five features; no unit or node is dominated by a decoy or noise."""
     _, importance = golden("synthetic_gt")
     output = importance.profiles["head", 2][0]
     assert set(np.argsort(-output)[:5]) == set(RELEVANT)
@@ -96,7 +96,7 @@ def test_the_profiles_of_the_synthetic_series():
 
 
 def check_interp4(model):
-    """The order, the shares and the verdicts of x0² + 0.3 x1 + 0.1 x2³ + 0 x3, x uniform on [-1, 1]."""
+    """Checks order, shares and verdicts of x0² + 0.3 x1 + 0.1 x2³ + 0 x3, x uniform on [-1, 1]."""
     rows = rows_of(model)
     assert list(rows) == ["x0", "x1", "x2", "x3"]
     windows = model.scaling.features_to_original(model.reference.windows)[:, 0]
@@ -111,7 +111,7 @@ def check_interp4(model):
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_interp4_trained_here(seed):
-    """A KAN trained on x0² + 0.3 x1 + 0.1 x2³ + 0 x3 has its exact shares, whatever the seed."""
+    """A KAN trained on x0² + 0.3 x1 + 0.1 x2³ + 0 x3 has its exact shares, for several seeds."""
     x = np.random.default_rng(seed).uniform(-1, 1, (1500, 4))
     y = x[:, 0] ** 2 + 0.3 * x[:, 1] + 0.1 * x[:, 2] ** 3
     model = train(dict(zip(("x0", "x1", "x2", "x3"), x.T, strict=True)), y, seed, width=(4, 5, 1))
@@ -125,11 +125,11 @@ def test_interp4_trained_by_pykan():
     check_interp4(case.model)
     rows = attribute_features(case.model, importance)
     scores = case.expected("feature_score").numpy()
-    np.testing.assert_allclose([row.pykan_feature_score for row in rows], scores, atol=1e-5)  # its order is this one
+    np.testing.assert_allclose([row.pykan_feature_score for row in rows], scores, atol=1e-5)  # in its own order
 
 
 def test_cancellation():
-    """Where h0 = x0 + 3 x1, h1 = 3 x1 and y = h0 - h1, x1 contributes exactly 0, though pykan scores it highest."""
+    """With h0 = x0 + 3 x1, h1 = 3 x1 and y = h0 - h1, x1 contributes exactly 0, though pykan scores it highest."""
     model = make_model("head", n_features=2, n_hidden=2, base_activation="identity")
     with torch.no_grad():
         for layer, weights in zip(model.network.head, ([[1.0, 3.0], [0.0, 3.0]], [[1.0, -1.0]]), strict=True):
@@ -148,7 +148,7 @@ def test_cancellation():
 
 
 def test_duplicates_share_their_credit():
-    """Of a feature and its copy both are named redundant; their total is the same for every seed, a half is not."""
+    """A feature and its copy are both redundant; the sum of their shares is stable across seeds, the split is not."""
     rng = np.random.default_rng(3)
     a, b, noise = rng.normal(size=(3, 1200))
     columns = {"a": a, "copy": a, "b": b, "noise": noise}
@@ -165,7 +165,7 @@ def test_duplicates_share_their_credit():
 
 
 def test_opposites_are_redundant_too():
-    """A feature that moves against another with a correlation of -0.9 or less is named as well, the closest first."""
+    """A feature with a correlation of -0.9 or less is redundant too, with the strongest one named first."""
     model = make_model("head", n_features=4, n_reference=400)
     windows = model.reference.windows.clone()
     windows[:, :, 1] = -windows[:, :, 0]
@@ -180,7 +180,7 @@ def test_opposites_are_redundant_too():
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_disconnected_features(shape):
-    """A feature without a way to the output is disconnected, last and exactly 0; one that is merely weak is not."""
+    """A feature without a path to the output is disconnected, ranked last and exactly 0; a weak one is not."""
     model = make_model(shape, n_features=3, lookback=3)
     network = model.network
     with torch.no_grad():
@@ -207,7 +207,7 @@ def test_disconnected_features(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ten_outputs(shape):
-    """Each of ten outputs has a table of its own, ranked by its own ledger."""
+    """Each of ten outputs has its own table, ranked by its own ledger."""
     model = make_model(shape, n_features=3, lookback=2, targets=("a", "b"), horizon=5, n_reference=12)
     tables = []
     for output in range(10):
@@ -225,10 +225,10 @@ def test_ten_outputs(shape):
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_constant_features(dtype):
-    """Features that never change count for nothing, are redundant with nothing, not even with each other."""
+    """Constant features contribute nothing and are redundant with no other, nor with each other."""
     model = make_model("head", n_features=4, dtype=dtype)
     windows = model.reference.windows.clone()
-    windows[:, :, 1], windows[:, :, 2] = 0.1, 0.7  # their means are off by a rounding
+    windows[:, :, 1], windows[:, :, 2] = 0.1, 0.7  # means differ by rounding
     rows = rows_of(replace(model, reference=replace(model.reference, windows=windows)))
     for name in ("f1", "f2"):
         assert rows[name].redundant_with == ()
@@ -240,7 +240,7 @@ def test_constant_features(dtype):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_scores_are_those_of_the_features_themselves(shape):
-    """pykan's score of a feature is given if it enters the head and there are at least 128 windows; otherwise None."""
+    """A feature has pykan's score if it enters the head and there are at least 128 windows; otherwise None."""
     model = make_model(shape, n_features=3, lookback=3)
     rows = rows_of(model)
     if shape == "head":
@@ -255,14 +255,14 @@ def test_scores_are_those_of_the_features_themselves(shape):
 
 
 def test_unknown_targets_are_none():
-    """Where targets are unknown, effects on the error are None, and the verdict rests on the shares."""
+    """Without targets, permutation effects are None, and the verdict depends on the shares."""
     rows = rows_of(make_model("head", n_features=2, with_targets=False))
     assert all(row.permutation_mae_increase is None and row.permutation_interval is None for row in rows.values())
     assert [row.verdict for row in rows.values()] == ["important", "important"]
 
 
 def verdict_of(n_features, low, high, effect):
-    """The verdict of a connected feature with these bounds of its share and of its effect; None: targets unknown."""
+    """The verdict of a connected feature with these bounds of share and effect; None: targets unknown."""
     model, importance = judged(n_features)
     last = n_features - 1
 
@@ -292,8 +292,8 @@ NONE, SOME, HARM = (-1.0, 1.0), (0.1, 1.0), (-1.0, -0.1)
         (4, 0.0, 0.0499, None, "negligible"),
         (4, 0.0, 0.0499, (0.0, 1.0), "negligible"),
         (4, 0.0, 0.0499, (-1.0, 0.0), "negligible"),
-        (4, 0.0, 0.05, NONE, "weak"),  # the upper bound must be below
-        (4, 0.0, 0.0499, SOME, "weak"),  # it surely has an effect
+        (4, 0.0, 0.05, NONE, "weak"),  # the upper bound must be below it
+        (4, 0.0, 0.0499, SOME, "weak"),  # its effect is certain
         (4, 0.0, 0.0499, HARM, "weak"),
         (4, 0.125, 0.2, SOME, "important"),  # 0.5 / 4 features
         (4, 0.1249, 0.2, SOME, "weak"),
@@ -311,7 +311,7 @@ NONE, SOME, HARM = (-1.0, 1.0), (0.1, 1.0), (-1.0, -0.1)
     ],
 )
 def test_verdicts_at_their_borders(n_features, low, high, effect, verdict):
-    """The verdict changes exactly where its rule says."""
+    """The verdict changes exactly at the thresholds of its rule."""
     assert verdict_of(n_features, low, high, effect) == verdict
 
 
@@ -322,14 +322,14 @@ effects = st.none() | st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(sorted)
 
 @given(bounds, effects)
 def test_more_never_counts_for_less(share, effect):
-    """A feature with higher bounds never has a lesser verdict."""
+    """A feature with higher bounds never has a lower verdict."""
     verdicts = [verdict_of(4, factor * share[0], factor * share[1], effect) for factor in (0.1, 0.5, 1.0)]
     assert [ORDER.index(verdict) for verdict in verdicts] == sorted(ORDER.index(verdict) for verdict in verdicts)
 
 
 @given(bounds, effects, st.sampled_from([(1, 2), (2, 4), (4, 8), (4, 32)]))
 def test_verdicts_scale_with_the_number_of_features(share, effect, numbers):
-    """Where each feature is replaced by k copies that share its credit, each copy has the feature's verdict."""
+    """If each feature is replaced by k copies that share its credit, each copy keeps its verdict."""
     few, many = numbers
     low, high = (bound * few / many for bound in share)  # powers of 2, so exact
     assert verdict_of(many, low, high, effect) == verdict_of(few, *share, effect)
@@ -337,7 +337,7 @@ def test_verdicts_scale_with_the_number_of_features(share, effect, numbers):
 
 @given(bounds, effects, st.sampled_from([(1, 2), (4, 5), (4, 20), (20, 32)]))
 def test_irrelevant_features_move_the_even_share_alone(share, effect, numbers):
-    """Features without any share, added beside one, raise its verdict or leave it; what changes is the even share."""
+    """Adding features with share 0 never lowers a verdict, since only the even share changes."""
     few, many = numbers
     before, after = verdict_of(few, *share, effect), verdict_of(many, *share, effect)
     assert ORDER.index(before) <= ORDER.index(after)
@@ -348,14 +348,14 @@ def test_irrelevant_features_move_the_even_share_alone(share, effect, numbers):
 
 @given(bounds, st.tuples(st.floats(0, 1, exclude_min=True), st.floats(0, 1)), st.sampled_from([1, 4, 32]))
 def test_a_sure_effect_is_never_negligible(share, effect, n_features):
-    """A feature whose permutation effect is surely above 0 is not negligible, however small its share."""
+    """A feature whose permutation effect is certainly above 0 is not negligible, however small its share."""
     low, width = effect
     assert verdict_of(n_features, *share, (low, low + width)) != "negligible"
 
 
 @pytest.mark.parametrize("n_features", [1, 2, 30, 60])
 def test_equally_important_features_are_all_important(n_features):
-    """Of any number of features that the model adds up alike, each is important."""
+    """Any number of features with equal effects are all important."""
     config = plain_layers([n_features, 1])
     features = tuple(Feature(f"x{i}", None, 0.0, 1.0) for i in range(n_features))
     network = Network(ModelConfig(features, (Target("y"),), 1, 1, config, dtype="float64"))
@@ -372,7 +372,7 @@ def test_equally_important_features_are_all_important(n_features):
 
 
 def test_a_small_but_sure_effect_is_weak():
-    """A feature of a hundredth of the even share on which the error surely depends is weak, and one of none isn't."""
+    """A feature with 1 % of the even share and a certain effect on the error is weak; one with none is not."""
     config = plain_layers([3, 1])
     features = tuple(Feature(f"x{i}", None, 0.0, 1.0) for i in range(3))
     network = Network(ModelConfig(features, (Target("y"),), 1, 1, config, dtype="float64"))

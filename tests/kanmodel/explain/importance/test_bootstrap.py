@@ -17,7 +17,7 @@ lengths = st.sampled_from([1, 2, 3, 4, 6, 8, 12])
 
 
 def autoregressive(n, correlation, n_series=1, seed=0):
-    """Gaussian AR(1) series of mean 0, (n, n_series), after 200 steps to forget the start."""
+    """Gaussian AR(1) series of mean 0, (n, n_series), after a burn-in of 200 steps."""
     rng = np.random.default_rng(seed)
     series = np.zeros((n + 200, n_series))
     for step in range(1, len(series)):
@@ -27,7 +27,7 @@ def autoregressive(n, correlation, n_series=1, seed=0):
 
 @given(counts, lengths, seeds)
 def test_weights_are_shares_of_windows(n, length, seed):
-    """Every resample holds n windows, counted with repetition: weights are multiples of 1/n that sum to 1."""
+    """Each resample has n windows with repetition: weights are multiples of 1/n that sum to 1."""
     weights = Bootstrap(n, resamples=20, seed=seed).weights(min(length, n))
     assert weights.shape == (20, n)
     np.testing.assert_allclose(weights.sum(axis=1), 1)
@@ -37,15 +37,15 @@ def test_weights_are_shares_of_windows(n, length, seed):
 
 @given(st.integers(13, 600), lengths, seeds)
 def test_neighbours_stay_together(n, length, seed):
-    """Resamples consist of blocks of neighbours, the first window following the last; one may be cut short."""
+    """Resamples consist of circular blocks of neighbouring windows, of which one may be shorter."""
     for row in Bootstrap(n, resamples=5, seed=seed).weights(length):
-        starts = np.maximum(np.round(n * (row - np.roll(row, 1))), 0).sum()  # at most one for each block
+        starts = np.maximum(np.round(n * (row - np.roll(row, 1))), 0).sum()  # at most one per block
         assert starts <= -(-n // length)
         assert (np.round(n * row) > 0).sum() >= min(n, length)
 
 
 def test_columns_in_groups_have_the_same_intervals(monkeypatch):
-    """Many columns are resampled some at a time, each as if it were alone."""
+    """Columns are resampled in groups with the same result as each alone."""
     values = np.concatenate([autoregressive(200, correlation, 4, seed=3) for correlation in (0, 0.5, 0.9)], axis=1)
     sizes = np.abs(values)
     at_once = Bootstrap(200).mean(values.reshape(200, 3, 4)), Bootstrap(200).share(sizes)
@@ -73,7 +73,7 @@ def make_series(n, correlation):
 
 @pytest.fixture(scope="module")
 def lengths_of_arch(tmp_path_factory):
-    """The block lengths that `arch` computes, in a process of its own, as it brings pandas and statsmodels."""
+    """The block lengths by `arch`, in a separate process, as it imports pandas and statsmodels."""
     folder = tmp_path_factory.mktemp("arch")
     np.savez(folder / "series", **{f"{n},{c}": make_series(n, c) for n in SIZES for c in CORRELATIONS})
     subprocess.run([sys.executable, "-c", ARCH, folder / "series.npz", folder / "lengths.npz"], check=True)
@@ -84,14 +84,14 @@ def lengths_of_arch(tmp_path_factory):
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("correlation", CORRELATIONS)
 def test_block_lengths_are_those_of_politis_and_white(lengths_of_arch, n, correlation):
-    """The automatic block length of each series is the one that `arch` computes, for the circular bootstrap."""
+    """The automatic block length of each series equals that of `arch` for the circular bootstrap."""
     found = block_lengths(make_series(n, correlation))
     np.testing.assert_allclose(found, lengths_of_arch[f"{n},{correlation}"], rtol=1e-6)
 
 
 @given(counts, st.floats(-1e6, 1e6))
 def test_lengths_of_any_series(n, value):
-    """Block lengths are finite and at most a third of the windows; series that are constant or huge have one too."""
+    """Block lengths are finite and at most a third of the windows, also for constant or huge values."""
     rng = np.random.default_rng(n)
     series = np.column_stack([np.full(n, value), np.zeros(n), rng.normal(size=n) * 1e300, np.arange(n)])
     found = block_lengths(series)
@@ -102,7 +102,7 @@ def test_lengths_of_any_series(n, value):
 
 @given(st.integers(8, 600), seeds)
 def test_the_interval_holds_the_mean(n, seed):
-    """The mean of the windows themselves lies in its interval, whose ends are in order."""
+    """The interval contains the mean over the windows, and its ends are in order."""
     values = np.random.default_rng(seed).normal(size=(n, 3))
     estimate = Bootstrap(n).mean(values)
     np.testing.assert_allclose(estimate.value, values.mean(axis=0))
@@ -113,7 +113,7 @@ def test_the_interval_holds_the_mean(n, seed):
 
 @pytest.mark.parametrize("n", [64, 512])
 def test_the_interval_of_a_trend_holds_its_mean(n):
-    """Each window counts equally often in the resamples, the first and the last too."""
+    """Each window has the same expected weight, the first and the last included."""
     values = np.arange(n) ** 4.0
     estimate = Bootstrap(n).mean(values)
     assert estimate.low < values.mean() < estimate.high
@@ -133,14 +133,14 @@ def test_constant_data_has_no_width(n, value):
 
 @pytest.mark.parametrize("n", [2, 3, 5])
 def test_few_windows_are_not_certain(n):
-    """From a few windows that differ, an interval has a width: it does not claim to be certain."""
+    """With few windows that differ, the interval has positive width."""
     estimate = Bootstrap(n).mean(np.arange(float(n)))
     assert estimate.low < estimate.value < estimate.high
 
 
 @given(st.integers(1, 100), seeds)
 def test_means_are_of_the_resampled_windows(n, seed):
-    """Bounds of any shape are quantiles of means of resampled windows, and the same seed gives the same."""
+    """Bounds are quantiles of the means of resampled windows in any shape, and determined by the seed."""
     values = np.random.default_rng(seed).normal(size=(n, 2, 3))
     first, again = (Bootstrap(n, resamples=10, seed=seed).mean(values) for _ in range(2))
     assert first.low.shape == first.high.shape == (2, 3)
@@ -152,7 +152,7 @@ def test_means_are_of_the_resampled_windows(n, seed):
 
 @given(st.integers(1, 200), st.integers(1, 5), seeds)
 def test_shares_stay_shares(n, n_columns, seed):
-    """Shares and their bounds are between 0 and 1, and shares sum to 1; a single column's share and bounds are 1."""
+    """Shares and bounds are between 0 and 1, and shares sum to 1; a single column's are 1."""
     sizes = np.abs(np.random.default_rng(seed).normal(size=(n, n_columns)))
     estimate = Bootstrap(n, resamples=50).share(sizes)
     assert estimate.value.sum() == pytest.approx(1)
@@ -170,7 +170,7 @@ COVERAGE = dict(zip(map(float, STATED[1].split()), map(float, STATED[2].split())
 
 @pytest.mark.parametrize("correlation", COVERAGE)
 def test_coverage(correlation):
-    """For 4,000 autocorrelated series with a known mean, the stated share of the 95 % intervals contains it."""
+    """95 % intervals contain the known mean in the stated share of 4,000 autocorrelated series."""
     mean = 3
     estimate = Bootstrap(512).mean(autoregressive(512, correlation, n_series=4000) + mean)
     covered = 100 * ((estimate.low <= mean) & (mean <= estimate.high)).mean()
@@ -181,7 +181,7 @@ def test_coverage(correlation):
 
 @pytest.mark.parametrize("correlation", [0, 0.8])
 def test_coverage_of_shares(correlation):
-    """The coverage also holds for the share of one of two autocorrelated magnitudes, which is a half."""
+    """This also holds for the share of one of two autocorrelated magnitudes, which is a half."""
     n = examples(150)
     sizes = np.abs(np.stack([autoregressive(512, correlation, n, seed) for seed in (0, 1)], axis=2))
     of_windows = Bootstrap(512)

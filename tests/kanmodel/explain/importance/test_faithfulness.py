@@ -30,7 +30,7 @@ def by_method(model, seed=0, output=0):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("rival", ["random", "gradient"])
 def test_the_ledger_wins_on_the_bundled_model(rival, seed):
-    """On the bundled model the ledger's order and amounts beat those of chance and of the plain gradient."""
+    """On the bundled model the ledger beats random scores and the plain gradient in order and amount."""
     rows = by_method(bundled(), seed)
     ledger, other = rows["ledger"], rows[rival]
     assert ledger.deletion > other.deletion
@@ -41,7 +41,7 @@ def test_the_ledger_wins_on_the_bundled_model(rival, seed):
 @pytest.mark.parametrize("rival", ["random", "gradient", "pykan_score"])
 @pytest.mark.parametrize("name", ["proxy20", "interp4"])
 def test_the_ledger_wins_on_kans_of_pykan(name, rival):
-    """On KANs that pykan trained, the ledger's order beats the one of pykan's feature scores."""
+    """On KANs trained by pykan, the ledger's order beats that of pykan's feature scores."""
     rows = by_method(load_case(name).model)
     assert rows["ledger"].deletion > rows[rival].deletion
     assert rows["ledger"].insertion < rows[rival].insertion
@@ -49,7 +49,7 @@ def test_the_ledger_wins_on_kans_of_pykan(name, rival):
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 def test_methods(shape):
-    """pykan's score is measured if it is one of a feature; an order alone predicts no amounts."""
+    """pykan's score is included if it is one of features; a ranking alone has no infidelity."""
     rows = by_method(make_model(shape, n_features=3, lookback=3))
     expected = ["ledger", "gradient", "random"] + ["pykan_score"] * (shape == "head")
     assert list(rows) == expected
@@ -60,7 +60,7 @@ def test_methods(shape):
 @settings(max_examples=examples(15))
 @given(st.integers(0, 1000), st.integers(2, 5))
 def test_an_additive_model(seed, n_features):
-    """In an additive model the ledger predicts the effect of removing features exactly: its infidelity is 0."""
+    """In an additive model the ledger has infidelity 0."""
     rng = np.random.default_rng(seed)
     names = tuple(Feature(f"x{i}", None, 1.0, 2.0) for i in range(n_features))
     config = ModelConfig(names, (Target("y", None, 5.0, 3.0),), 1, 1, plain_layers([n_features, 1]), dtype="float64")
@@ -75,7 +75,7 @@ def test_an_additive_model(seed, n_features):
 
 @pytest.mark.parametrize("shape", ["lstm", "head"])
 def test_curves_by_hand(shape):
-    """Deletion and insertion are the means, over windows and sizes, of how far the forecast is from the full one."""
+    """Deletion and insertion are means, over windows and fractions, of the distance to the full forecast."""
     model = make_model(shape, n_features=3, lookback=3, n_reference=20)
     row = by_method(model)["ledger"]
     windows = model.scaling.features_to_original(model.reference.windows)
@@ -92,7 +92,7 @@ def test_curves_by_hand(shape):
 
 
 def test_units_do_not_matter():
-    """Errors are in standard deviations of the output, so the target's unit changes none."""
+    """Errors are in standard deviations of the output, so they do not depend on the target's unit."""
     model = make_model("head", n_features=3)
     target = replace(model.config.targets[0], std=100.0)
     network = Network(replace(model.config, targets=(target,)))

@@ -14,7 +14,7 @@ SHAPES = ["lstm", "head", "front"]
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_importance_is_the_mean_size_of_the_ledger(shape):
-    """Every number is the mean over the reference windows of the ledger's entry without its sign."""
+    """Each importance is the mean magnitude of a ledger entry over the reference windows."""
     model = make_model(shape, product=True, targets=("a", "b"), n_features=3, lookback=3)
     for output in (0, 1):
         importance = measure_importance(model, output)
@@ -35,7 +35,7 @@ def test_importance_is_the_mean_size_of_the_ledger(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shares_sum_to_1(shape):
-    """Shares are the features' parts of their total, and every estimate lies within its own bounds."""
+    """Shares sum to 1, and every estimate lies within its bounds."""
     importance = measure_importance(make_model(shape, n_features=3, lookback=3), 0)
     assert importance.share.value.sum() == pytest.approx(1)
     np.testing.assert_allclose(importance.share.value, importance.features.value / importance.features.value.sum())
@@ -49,7 +49,7 @@ def test_shares_sum_to_1(shape):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_a_dead_feature_counts_for_exactly_0(shape):
-    """A feature that nothing reads has contribution, share, interval and permutation effect of exactly 0."""
+    """A feature that is not read has contribution, share, interval and permutation effect of exactly 0."""
     model = make_model(shape, n_features=3, lookback=3)
     with torch.no_grad():
         network = model.network
@@ -69,7 +69,7 @@ def test_a_dead_feature_counts_for_exactly_0(shape):
 
 
 def test_a_forecast_that_never_changes():
-    """Where no feature matters all shares are 0, rather than undefined."""
+    """If no feature matters all shares are 0 rather than NaN."""
     model = make_model("head", n_features=2)
     with torch.no_grad():
         model.network.head[1].mask[:] = 0
@@ -79,14 +79,14 @@ def test_a_forecast_that_never_changes():
 
 
 def test_unknown_targets_have_no_permutation_effect():
-    """Without targets everything is measured but the effect on the error."""
+    """Without targets everything except the permutation effect is measured."""
     importance = measure_importance(make_model("head", with_targets=False), 0)
     assert importance.permutation is None
     assert importance.features.value.min() > 0
 
 
-def test_what_matters_in_the_synthetic_series():
-    """Where five of twenty features make the target, they are the five most important, ahead of their decoys."""
+def test_important_features_of_the_synthetic_series():
+    """The five of twenty features that make up the target rank first, ahead of their decoys."""
     features = measure_importance(load_case("synthetic_gt").model, 0).features.value
     assert set(np.argsort(-features)[:5]) == {2, 7, 10, 13, 18}
     assert np.sort(features)[:15].max() < 0.02 * features.max()

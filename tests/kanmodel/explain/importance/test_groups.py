@@ -29,7 +29,7 @@ def rows_of(model):
 
 @pytest.mark.parametrize("shape", ["lstm", "front", "head"])
 def test_a_group_of_one_is_its_feature(shape):
-    """Every figure is that of the feature to the last bit, whatever the order of the groups."""
+    """Every figure equals the feature's bitwise, whatever the order of the groups."""
     plain = make_model(shape, lookback=3, hidden_size=3, n_hidden=2, n_reference=60)
     importance = measure_importance(plain, 0)
     features = {row.name: row for row in attribute_features(plain, importance)}
@@ -47,7 +47,7 @@ def test_a_group_of_one_is_its_feature(shape):
 
 
 def test_a_group_is_the_signed_sum_of_its_members():
-    """Its mean magnitude is of the sum; shares of the names that no group holds sum to 1."""
+    """Its mean magnitude is that of the sum; shares of outermost names sum to 1."""
     model = group(make_model(), NESTED)
     importance, rows = measure_importance(model, 0), rows_of(model)
     assert set(rows) == {"pair", "three", "f2"} and rows["three"].members == ("f0", "f1", "f3")
@@ -62,7 +62,7 @@ def test_a_group_is_the_signed_sum_of_its_members():
 
 
 def test_members_are_permuted_together():
-    """The forecasts are those of windows whose members all come from one other window."""
+    """In permuted windows all members come from the same other window."""
     model = make_model()
     growth = permute_features(model, 0, 7, [[1, 2], [0]])
     windows, targets = model.reference.windows, model.reference.targets[:, 0]
@@ -80,7 +80,7 @@ def test_members_are_permuted_together():
 
 
 def test_all_features_in_one_group():
-    """For a group of all features, permuting them is permuting the windows, and the share is 1."""
+    """If all features form one group, permuting it permutes the windows, and its share is 1."""
     model = group(make_model(), {"all": ("f0", "f1", "f2", "f3")})
     (row,) = rows_of(model).values()
     assert row.share == 1 and row.share_interval == (1, 1)
@@ -89,7 +89,7 @@ def test_all_features_in_one_group():
 
 
 def test_a_group_that_nothing_reads_is_disconnected():
-    """It is connected as soon as one of its features is."""
+    """It is connected if one of its features is."""
     plain = make_model()
     with torch.no_grad():
         plain.network.recurrent.weight_ih_l0[:, [0, 3]] = 0
@@ -107,7 +107,7 @@ def test_effects_are_unknown_without_targets():
 
 
 def test_the_model_shows_its_groups():
-    """In the table of the importance and in the report; a checkpoint without groups has none."""
+    """The importance table and the report have the groups; without groups there are none."""
     model = Model(group(make_model(), NESTED))
     importance = model.importance()
     assert [row["name"] for row in importance.table("group")] == [row.name for row in importance.groups]
@@ -119,7 +119,7 @@ def test_the_model_shows_its_groups():
 
 
 def test_the_importance_of_other_groups_is_that_of_a_checkpoint_with_them():
-    """`groups` of the call stand in place of the checkpoint's; None leaves all features alone."""
+    """The call's `groups` replace those of the checkpoint; None disables groups."""
     model, other = group(make_model(), NESTED), {"last": ["f2", "f3"]}
     assert Model(model).importance(groups=other).groups == Model(group(make_model(), other)).importance().groups
     assert Model(model).importance(groups=None).groups == ()
@@ -128,7 +128,7 @@ def test_the_importance_of_other_groups_is_that_of_a_checkpoint_with_them():
 
 
 def test_groups_in_groups_share_their_figures(monkeypatch):
-    """Names of the same features are measured once: thousands of them take no longer than each feature twice."""
+    """Names of the same features are measured once, so thousands of them cost no more than twice the features."""
     model = make_model()
     chain = {f"g{n}": [f"g{n + 1}"] for n in range(3000)} | {"g3000": ["f0", "f1"]}
     importance, permuted = measure_importance(model, 0), []
@@ -145,7 +145,7 @@ def test_groups_in_groups_share_their_figures(monkeypatch):
 
 
 def test_a_large_model_is_permuted_on_fewer_windows(monkeypatch):
-    """A group of one still has the effect of its feature."""
+    """A group of one feature has the feature's effect."""
     monkeypatch.setattr(permutation, "MULTIPLY_ADDS", 1)
     model = group(make_model(n_reference=200), {"one": ("f2",)})
     importance = measure_importance(model, 0)

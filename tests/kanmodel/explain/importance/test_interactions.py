@@ -24,7 +24,7 @@ def tiny(shape, **options):
 
 
 def kan_alone(config, seed, change):
-    """A KAN of this config on features with units of their own, changed in place by `change`."""
+    """A KAN alone with this config, features in their own units, modified by `change`."""
     rng = np.random.default_rng(seed)
     n = config[0].n_in
     features = tuple(Feature(f"x{i}", None, float(rng.normal()), float(rng.uniform(0.5, 3))) for i in range(n))
@@ -40,7 +40,7 @@ def kan_alone(config, seed, change):
 @settings(max_examples=examples(20))
 @given(st.integers(0, 1000), st.integers(2, 6))
 def test_an_additive_model_has_none(seed, n_features):
-    """In a KAN without a hidden layer no two features act together: every strength is 0, to rounding."""
+    """In a KAN without hidden layer no features interact: every strength is 0 up to rounding."""
     config = plain_layers([n_features, 1])
     model = kan_alone(config, seed, lambda head: head[0].coef.mul_(10))
     found = measure_interactions(model, 0).pairs
@@ -51,7 +51,7 @@ def test_an_additive_model_has_none(seed, n_features):
 
 
 def multiply(head):
-    """Makes a head of one product node the product of x0 and x1; x2 is added to the first factor's output."""
+    """Makes a head with one product node: x0 times x1, with x2 added to the first factor's output."""
     for layer in head:
         layer.mask[:] = 0
         layer.scale_base[:] = 1
@@ -64,7 +64,7 @@ def multiply(head):
 @settings(max_examples=examples(20))
 @given(st.integers(0, 1000))
 def test_a_product(seed):
-    """In x0 x1 + x2 the strength of x0 and x1 is mean |(x0 - m0)(x1 - m1)|, and x2 acts alone."""
+    """For x0 x1 + x2 the strength of x0 and x1 is mean |(x0 - m0)(x1 - m1)|, and x2 has none."""
     config = plain_layers([3, (1, 1), 1], BSpline(3), base="identity")
     model = kan_alone(config, seed, multiply)
     x = model.reference.windows[:, 0].numpy()
@@ -79,7 +79,7 @@ def test_a_product(seed):
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 def test_it_is_the_second_difference(shape):
-    """Every strength follows from four forecasts, in which a feature without value has its mean at all steps."""
+    """Every strength follows from four forecasts, with the mean in place of an absent feature at all steps."""
     model = tiny(shape)
     windows = model.scaling.features_to_original(model.reference.windows)
 
@@ -100,7 +100,7 @@ def test_it_is_the_second_difference(shape):
 
 
 def product_of(n_features, i, j, scale=1.0):
-    """A KAN on n features that adds them all, and multiplies x_i and x_j."""
+    """A KAN that adds n features, and multiplies x_i and x_j."""
 
     def change(head):
         for layer in head:
@@ -117,7 +117,7 @@ def product_of(n_features, i, j, scale=1.0):
 
 @pytest.mark.parametrize("n_features", [8, 20, 40])
 def test_pairs_are_taken_from_all_features(n_features):
-    """The one pair that interacts is found among any number of features, even if both are the least important."""
+    """The only interacting pair is found among any number of features, even if both have the lowest importance."""
     i, j = n_features - 3, n_features - 1
     model = product_of(n_features, i, j, scale=0.01)
     with torch.no_grad():
@@ -133,7 +133,7 @@ def test_pairs_are_taken_from_all_features(n_features):
 
 @pytest.mark.parametrize(("n_features", "pairs"), [(1, 0), (2, 1), (5, 10), (24, 276), (25, 276), (100, 276)])
 def test_the_cost_is_bounded(n_features, pairs):
-    """However many features there are, at most 276 pairs are screened, on 64 windows, and 10 are measured."""
+    """For any number of features at most 276 pairs are screened, on 64 windows, and 10 are measured."""
     model = make_model("head", n_features=n_features, n_reference=70)
     calls = []
     model.network.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
@@ -144,7 +144,7 @@ def test_the_cost_is_bounded(n_features, pairs):
 
 
 def test_correlation_is_not_interaction():
-    """Two features that are the same in the data have no strength where the model adds them."""
+    """Two identical features have no strength if the model adds them."""
     model = kan_alone(plain_layers([2, 1]), 0, lambda head: None)
     windows = model.reference.windows.clone()
     windows[:, :, 1] = windows[:, :, 0]
@@ -154,6 +154,6 @@ def test_correlation_is_not_interaction():
 
 
 def test_one_feature_has_no_pair():
-    """A single feature acts with no other."""
+    """With a single feature there are no pairs."""
     model = make_model("head", n_features=1, n_reference=20)
     assert measure_interactions(model, 0).pairs == ()

@@ -13,7 +13,7 @@ from kanmodel.network.config import Feature, RecurrentConfig, plain_layers
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 def test_a_feature_that_nothing_reads_has_no_effect(shape):
-    """The error grows by exactly 0 in every window for a feature that is cut off, and on average for others."""
+    """The error increases by exactly 0 in every window for a disconnected feature, on average for others."""
     model = make_model(shape, n_features=3, lookback=4)
     with torch.no_grad():
         cut_off(model.network, 1)
@@ -27,7 +27,7 @@ def test_a_feature_that_nothing_reads_has_no_effect(shape):
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 def test_the_only_feature_that_is_read(shape):
-    """Where one feature alone is read, its effect is positive and that of all others exactly 0."""
+    """The only feature that is read has a positive effect, all others exactly 0."""
     model = make_model(shape, n_features=3, lookback=4)
     with torch.no_grad():
         for feature in (0, 1):
@@ -38,7 +38,7 @@ def test_the_only_feature_that_is_read(shape):
 
 
 def test_it_is_the_growth_of_the_error():
-    """With forecasts that are right, the effect is the mean distance between forecasts before and after."""
+    """For exact forecasts, the effect is the mean distance between forecasts before and after."""
     model = targets_of_its_own(make_model("lstm", n_features=2, lookback=3))
     growth = permute_features(model, 0, seed=4)
     windows, targets = model.reference.windows, model.reference.targets[:, 0]
@@ -58,7 +58,7 @@ def test_unknown_targets_have_no_errors():
 
 
 def test_a_large_model_has_fewer_permutations_of_fewer_windows():
-    """Usual sizes have 3 permutations of all windows, larger ones fewer, and the largest at least 64 even windows."""
+    """Models of usual size get 3 permutations of all windows, larger ones fewer, down to 64 windows."""
     config = make_model("lstm").config
     plans = [
         plan_permutations(
@@ -84,7 +84,7 @@ def test_a_large_model_has_fewer_permutations_of_fewer_windows():
 
 
 def test_fewer_windows_have_the_effects_of_those_windows(monkeypatch):
-    """Past the budget the growth is that of one permutation of the chosen windows, and has an interval of its own."""
+    """Above the budget the effect is that of one permutation of the chosen windows, with its own interval."""
     model = targets_of_its_own(make_model("lstm", n_features=3, lookback=3, n_reference=200))
     with torch.no_grad():
         cut_off(model.network, 1)
@@ -104,7 +104,7 @@ def test_fewer_windows_have_the_effects_of_those_windows(monkeypatch):
 
 
 def test_batches_change_nothing(monkeypatch):
-    """However small the batches are, the effect is the same, and exactly 0 for a feature that is not read."""
+    """The effect does not depend on the batch size, and is exactly 0 for a feature that is not read."""
     model = targets_of_its_own(make_model("lstm", n_features=3, lookback=3))
     with torch.no_grad():
         cut_off(model.network, 1)
@@ -118,7 +118,7 @@ def test_batches_change_nothing(monkeypatch):
 
 
 def cut_off(network, feature):
-    """Takes a feature out of the layer that reads it."""
+    """Disconnects a feature from the layer that reads it."""
     if network.front:
         network.front[0].mask[:, feature] = 0
     elif network.recurrent is not None:
@@ -128,7 +128,7 @@ def cut_off(network, feature):
 
 
 def targets_of_its_own(model):
-    """The model with its own forecasts as the targets of the reference windows."""
+    """The model with its own forecasts as targets of the reference windows."""
     model = replace(model, reference=model.reference)
     outputs = model.scaling.outputs_to_original(model.reference_outputs)
     return replace(model, reference=replace(model.reference, targets=outputs))

@@ -1,4 +1,4 @@
-"""Profiles against those of the ledgers of each node alone, on networks as steep as trained ones get and steeper."""
+"""Profiles against ledgers of each single node, on networks with gradients as steep as in training and steeper."""
 
 from dataclasses import replace
 
@@ -14,7 +14,7 @@ from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Targe
 
 
 def steeper(shape, factor):
-    """A model whose LSTM has weights several times as large."""
+    """A model whose LSTM weights are several times as large."""
     model = make_model(shape, seed=3, lookback=3, n_features=3, n_reference=6)
     network = Network(model.config)
     state = model.network.state_dict()
@@ -23,7 +23,7 @@ def steeper(shape, factor):
 
 
 def midpoint_shares(model, n_points=4000):
-    """Shares of the features in each node, by the midpoint rule and one gradient for each node."""
+    """Shares of the features in each node, by the midpoint rule with one gradient per node."""
     windows, lookback = model.reference.windows, model.config.lookback
     start = model.to_model_units(baseline_window(model, Baseline())[None])[0]
     totals = {}
@@ -45,7 +45,7 @@ def midpoint_shares(model, n_points=4000):
 
 @pytest.mark.parametrize(("shape", "factor"), [("lstm", 1), ("lstm", 6), ("front", 3), ("head", 1)])
 def test_shares_are_within_their_errors(shape, factor):
-    """Each share is within 3 stated errors of the one at 4,000 points, and no error is above half a percent."""
+    """Each share is within 3 stated errors of that with 4,000 points, and no error exceeds half a percent."""
     model = steeper(shape, factor)
     found, exact = profile_nodes(model), midpoint_shares(model)
     assert found.shares.keys() == found.errors.keys() == exact.keys()
@@ -56,7 +56,7 @@ def test_shares_are_within_their_errors(shape, factor):
 
 
 def test_a_large_model_is_profiled_on_fewer_windows():
-    """Models of usual sizes are profiled on 128 reference windows, larger ones on fewer, but on 16 at least."""
+    """Models of usual size are profiled on 128 reference windows, larger ones on at least 16."""
     config = make_model("lstm").config
     features = tuple(Feature(f"x{number}") for number in range(64))
     counts = [
@@ -79,7 +79,7 @@ def test_a_large_model_is_profiled_on_fewer_windows():
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("readout", ["last", "mean", "flatten"])
 def test_more_units_than_features(cell, readout):
-    """Where the features are fewer than the units, shares are those of one gradient for each node all the same."""
+    """With fewer features than units, shares still equal those of one gradient per node."""
     n_readout = 5 * 3 if readout == "flatten" else 5
     features, recurrent = (Feature("x0"), Feature("x1")), RecurrentConfig(cell, 5)
     head = plain_layers([n_readout, 2, 1])

@@ -12,16 +12,16 @@ columns = st.integers(3, 30).flatmap(
 
 @given(columns)
 def test_it_is_spearmans(pair):
-    """With ties and without, the correlation is scipy's."""
+    """The correlation is scipy's, with and without ties."""
     a, b = (np.array(values, dtype=float) for values in pair)
-    from scipy.stats import spearmanr  # here, as it is large
+    from scipy.stats import spearmanr  # imported here, as it is large
 
     assert rank_correlation(a, b) == pytest.approx(spearmanr(a, b).statistic, abs=1e-12)
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=20, unique=True))
 def test_only_the_order_counts(values):
-    """Two measures with one order agree fully, with the opposite order they are opposed."""
+    """Measures in the same order have correlation 1, in opposite order -1."""
     a = np.array(values)
     order = np.argsort(np.argsort(a)).astype(float)
     assert rank_correlation(a, order**3) == pytest.approx(1)
@@ -29,5 +29,5 @@ def test_only_the_order_counts(values):
 
 
 def test_a_constant_measure_agrees_with_nothing():
-    """Where one measure is the same for all, the correlation is 0 rather than undefined."""
+    """For a constant measure the correlation is 0 rather than NaN."""
     assert rank_correlation(np.ones(4), np.arange(4.0)) == 0

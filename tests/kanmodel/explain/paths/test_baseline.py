@@ -12,27 +12,27 @@ def model():
 
 
 def test_mean(model):
-    """The mean baseline is each feature's mean over reference windows and steps, the same at every step."""
+    """The mean baseline has each feature's mean over reference windows and steps, at every step."""
     window = baseline_window(model, Baseline())
     reference = model.scaling.features_to_original(model.reference.windows)
     np.testing.assert_allclose(window, np.tile(reference.reshape(-1, 3).mean(axis=0), (4, 1)))
 
 
 def test_zero(model):
-    """The zero baseline is zero in model units: the training mean in original ones."""
+    """The zero baseline is zero in model units: the training mean in original units."""
     window = baseline_window(model, Baseline("zero"))
     np.testing.assert_array_equal(window, np.tile([feature.mean for feature in model.config.features], (4, 1)))
     np.testing.assert_array_equal(model.to_model_units(window[None]), 0)
 
 
 def test_values(model):
-    """Values are one number for all steps of a feature, or one a step, in original units."""
+    """Values are one number per feature or one per step, in original units."""
     window = baseline_window(model, Baseline("values", {"f1": [1, 2, 3, 4], "f0": 7.5, "f2": 0}))
     np.testing.assert_array_equal(window, [[7.5, 1, 0], [7.5, 2, 0], [7.5, 3, 0], [7.5, 4, 0]])
 
 
 def test_instance(model):
-    """An instance is another window, taken as it is."""
+    """An instance is another window, used as given."""
     instance = np.arange(12.0).reshape(4, 3)
     np.testing.assert_array_equal(baseline_window(model, Baseline("instance", instance=instance)), instance)
 
@@ -55,7 +55,7 @@ def test_instance(model):
     ],
 )
 def test_refusals(model, baseline, path, message):
-    """A baseline with a value missing or of another shape is refused by its place."""
+    """A baseline with a missing value or another shape is refused with its path."""
     with pytest.raises(DataError) as caught:
         baseline_window(model, baseline)
     assert str(caught.value) == f"{path} {message}"
@@ -63,6 +63,6 @@ def test_refusals(model, baseline, path, message):
 
 
 def test_an_unknown_feature(model):
-    """A value for a feature that does not exist is refused, and the message lists the features."""
+    """The error lists the features."""
     with pytest.raises(UnknownNameError, match="no feature 'f9'; the features are f0, f1, f2"):
         baseline_window(model, Baseline("values", {"f0": 1, "f1": 1, "f2": 1, "f9": 1}))

@@ -1,4 +1,4 @@
-"""The stated errors and convergence of ledgers hold on adversarial networks and windows."""
+"""Stated errors and convergence of ledgers hold on adversarial networks and windows."""
 
 from functools import cache
 
@@ -24,7 +24,7 @@ JUMPING = ("pykan_head", "tiny", "synthetic_gt", "variant_two_layer", "variant_b
 
 
 def two_units(weight, places=(0.5, 0.5), dtype="float64"):
-    """Two LSTM units with open gates: tanh(tanh(weight * x_i)) with its step at a place on the path; y = u0 - u1."""
+    """Two LSTM units with open gates: tanh(tanh(weight * x_i)), steep at a point of the path; y = u0 - u1."""
     config = ModelConfig(
         (Feature("x0"), Feature("x1")),
         (Target("y"),),
@@ -49,20 +49,20 @@ def two_units(weight, places=(0.5, 0.5), dtype="float64"):
 
 
 def explain_between(model, start, end, options=None):
-    """The ledger of the path from one window to another, (lookback, n_features) in model units."""
+    """The ledger of the path between two windows, (lookback, n_features) in model units."""
     windows = torch.from_numpy(end[None]).to(model.scaling.dtype)
     original = model.scaling.features_to_original(torch.from_numpy(start))
     return explain_windows(model, windows, 0, Baseline("instance", instance=original), options)
 
 
 def list_entries(ledger):
-    """Every contribution of the one path of a ledger, those of features among them."""
+    """Every contribution of a ledger with one path, features included."""
     arrays = [ledger.steps, *(values for layer in ledger.layers for values in (layer.nodes, layer.edges))]
     return np.concatenate([values.ravel() for values in arrays if values is not None])
 
 
 def integrate_finely(model, start, end):
-    """The entries from 16 parts with 65 nodes each, 1025 in all, halved further as needed; and what they may be off."""
+    """The entries from 16 parts with 65 nodes each, bisected further as needed, and their errors."""
     entries, error = 0.0, 0.0
     for part in range(16):
         ends = [start + (end - start) * (number / 16) for number in (part, part + 1)]
@@ -77,7 +77,7 @@ def integrate_finely(model, start, end):
     [(30, (0.5, 0.5)), (1000, (0.5, 0.5)), (1e6, (0.5, 0.5)), (1e6, (0.25, 0.75)), (1e6, (0.123, 0.87))],
 )
 def test_errors_that_cancel_in_every_sum(weight, places, dtype):
-    """Two equal steps of opposite sign keep every sum; the ledger has their contributions, or has not converged."""
+    """Two equal jumps of opposite sign cancel in every sum; the ledger has both, or has not converged."""
     model = two_units(weight, places, dtype)
     ledger = explain_between(model, -np.ones((1, 2)), np.ones((1, 2)))
     difference = np.abs(ledger.features[0] - [2 * np.tanh(1), -2 * np.tanh(1)]).max()
@@ -87,7 +87,7 @@ def test_errors_that_cancel_in_every_sum(weight, places, dtype):
 
 
 def test_a_jump_that_is_never_resolved():
-    """Where no halving is left and a node still jumps between two points, the answer has not converged."""
+    """If a node still jumps between two nodes after the last bisection, the ledger has not converged."""
     model = two_units(1e6, (0.25, 0.75))
     for halvings in (0, 3):
         ledger = explain_between(model, -np.ones((1, 2)), np.ones((1, 2)), LedgerOptions(halvings=halvings))
@@ -96,12 +96,12 @@ def test_a_jump_that_is_never_resolved():
 
 @st.composite
 def adversaries(draw):
-    """A seed and the magnitude of the largest weight."""
+    """A seed and the largest weight."""
     return draw(st.integers(0, 2**32 - 1)), draw(st.sampled_from([1e1, 1e2, 1e3, 1e4, 1e6]))
 
 
 def make_adversary(seed, largest):
-    """A random LSTM with weights up to `largest`, its steps anywhere on the path, and a head that may cancel them."""
+    """A random LSTM with weights up to `largest`, jumps anywhere on the path, and a head that may cancel them."""
     rng = np.random.default_rng(seed)
     n_features, hidden, lookback = rng.integers(1, 4), rng.integers(1, 5), rng.integers(1, 4)
     widths = [[hidden, 1], [hidden, 2, 1]][rng.integers(2)]
@@ -128,7 +128,7 @@ def make_adversary(seed, largest):
     kind = rng.integers(3)
     if kind == 0:  # open gates
         weights[gates], bias[gates] = 0, 40
-    if kind == 1:  # gates of usual weights
+    if kind == 1:  # gates with usual weights
         weights[gates], bias[gates] = rng.normal(size=(3 * hidden, n_features)), rng.normal(size=3 * hidden)
     with torch.no_grad():
         network.recurrent.weight_ih_l0.copy_(torch.from_numpy(weights))
@@ -146,9 +146,9 @@ def make_adversary(seed, largest):
 
 
 def test_entries_are_within_three_errors():
-    """On hostile networks each converged entry is within 3 errors or the tolerance of the one at 1025 nodes.
+    """On adversarial networks each converged entry is within 3 errors or the tolerance of that with 1025 nodes.
 
-    An estimate is no bound: in searches of thousands of such networks one had an entry 3.2 errors off, which was 0.6 of
+    The error is an estimate, not a bound: among thousands of such networks one had an entry off by 3.2 errors, 0.6 of
     the tolerance.
     """
     converged: list[bool] = []
@@ -181,7 +181,7 @@ def jumping_models():
 
 
 def test_windows_that_jump():
-    """From one window 3 to 1000 times the way to another, every converged entry of a trained model is right."""
+    """From 3 to 1000 times the distance between two windows, each converged entry of a trained model is right."""
     rng = np.random.default_rng(7)
     converged = 0
     n = examples(12)
@@ -189,7 +189,7 @@ def test_windows_that_jump():
         model = jumping_models()[number % len(JUMPING)]
         start, other = model.reference.windows[rng.choice(len(model.reference.windows), 2, replace=False)].numpy()
         end = start + (other - start) * np.exp(rng.uniform(np.log(3), np.log(1000)))
-        if rng.random() < 0.5:  # one feature alone
+        if rng.random() < 0.5:  # a single feature
             feature = rng.integers(start.shape[1])
             end = np.where(np.arange(start.shape[1]) == feature, end, start)
         ledger = explain_between(model, start, end)
@@ -201,7 +201,7 @@ def test_windows_that_jump():
 
 
 def exact_entries(model, windows):
-    """Entries in float64, as exact as can be, (n, n_entries)."""
+    """Entries in float64 with very many nodes, (n, n_entries)."""
     ledger = explain_windows(model, windows, 0, options=LedgerOptions(1e-9, 65, 30))
     arrays = [ledger.steps, *(values for layer in ledger.layers for values in (layer.nodes, layer.edges))]
     return np.concatenate([values.reshape(len(values), -1) for values in arrays if values is not None], axis=1)
@@ -209,7 +209,7 @@ def exact_entries(model, windows):
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 def test_a_tighter_tolerance_is_never_worse(shape):
-    """A float32 model reaches tolerances far below its rounding, or is not converged."""
+    """A float32 model reaches tolerances far below its rounding, or reports that it has not converged."""
     model = make_model(shape, seed=3, dtype="float32")
     windows = model.to_model_units(make_windows(model, 8))
     exact = exact_entries(model, windows)
@@ -240,9 +240,9 @@ def test_a_bias_that_float32_cannot_hold():
 
 
 def test_a_jump_too_far_for_float32():
-    """540 times the way from one window to another, every step of the bundled model is right.
+    """At 540 times the distance between two windows, every step of the bundled model is right.
 
-    In float32 the points of that path round so coarsely that one was 4 tolerances off, with a stated error of 0.7.
+    In float32 the points of this path are rounded so coarsely that one step was off by 4 tolerances, with error 0.7.
     """
     model = load_checkpoint(BUNDLED / "nyc-weather.safetensors")
     start = model.to_model_units(baseline_window(model, Baseline())[None]).double()
@@ -260,7 +260,7 @@ def test_a_jump_too_far_for_float32():
 
 
 def test_windows_that_jump_beside_others():
-    """Near and far windows of one batch, in any order, and far baselines, have what each has in float64."""
+    """Near and far windows in one batch, in any order, and far baselines, give the results of float64."""
     model = make_model("lstm", seed=3, dtype="float32")
     windows = model.to_model_units(make_windows(model, 6))
     for far in ([], [0], [1, 4], [0, 1, 2, 3, 4], [0, 1, 2, 3, 4, 5]):
@@ -277,7 +277,7 @@ def test_windows_that_jump_beside_others():
 
 
 def test_the_float64_copy_is_made_once():
-    """The copy in float64 is the same network to the rounding of float32, and is made when it is first needed."""
+    """The copy in float64 equals the network to float32 rounding, and is made on first use."""
     model = make_model("lstm", dtype="float32")
     windows = model.to_model_units(make_windows(model, 3))
     explain_windows(model, windows, 0, options=LedgerOptions(1e-2))
@@ -290,7 +290,7 @@ def test_the_float64_copy_is_made_once():
 
 
 def test_expected_gradients_have_the_largest_error():
-    """The mean over several baselines states the largest error of theirs, and converges where all do."""
+    """The mean over several baselines has the largest of their errors, and converges if all do."""
     model = make_model("lstm", n_reference=20)
     windows = model.to_model_units(make_windows(model, 4))
     found = explain_expected(model, windows, 0, 5, seed=1)
@@ -303,6 +303,6 @@ def test_expected_gradients_have_the_largest_error():
 
 @pytest.mark.parametrize("path_nodes", [1, 2, 3, 4, 6, 16, 18])
 def test_path_nodes_without_nested_rules(path_nodes):
-    """A number of nodes that holds no two coarser rules is refused, naming it."""
+    """A number of nodes without two nested coarser rules is refused with its name."""
     with pytest.raises(DataError, match=f"path_nodes must be a multiple of 4 and one, such as 17, but is {path_nodes}"):
         LedgerOptions(path_nodes=path_nodes)

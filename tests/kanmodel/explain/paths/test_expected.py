@@ -48,7 +48,7 @@ def linear():
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("count", [2, 5, 8])
 def test_it_is_the_mean_of_single_ledgers(shape, count):
-    """Every entry is the mean of the ledgers from the windows that the seed draws, each drawn once."""
+    """Every entry is the mean of the ledgers from the baselines of the seed, drawn without replacement."""
     model, windows = tiny(shape)
     found = explain_expected(model, windows, 0, count, seed=7)
     chosen = np.random.default_rng(7).choice(8, count, replace=False)
@@ -71,7 +71,7 @@ def test_it_is_the_mean_of_single_ledgers(shape, count):
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_every_layer_adds_up(shape):
-    """Contributions sum to the forecast less the mean forecast of the baselines, at every layer."""
+    """In every layer contributions sum to the forecast minus the mean forecast of the baselines."""
     model, windows = tiny(shape)
     ledger = explain_expected(model, windows, 0, 6)
     change = ledger.predictions - ledger.baseline_prediction
@@ -87,7 +87,7 @@ def test_every_layer_adds_up(shape):
 @settings(max_examples=examples(20))
 @given(st.integers(2, 60), st.integers(0, 1000))
 def test_a_linear_model(count, seed):
-    """Where y = w x, contributions are w (x - mean x0) and their standard error |w| std(x0) / sqrt(count)."""
+    """For y = w x contributions are w (x - mean x0), and their standard error is |w| std(x0) / sqrt(count)."""
     model = linear()
     windows = torch.tensor([[[1.0, 2.0]], [[0.0, -1.0]]], dtype=torch.float64)
     ledger = explain_expected(model, windows, 0, count, seed)
@@ -100,7 +100,7 @@ def test_a_linear_model(count, seed):
 
 
 def test_the_standard_error_is_the_error():
-    """Over many draws contributions scatter by their standard error, which four times the baselines halve."""
+    """Over many draws contributions vary by their standard error, which four times the baselines halve."""
     model = linear()
     window = torch.ones(1, 1, 2, dtype=torch.float64)
     stated = {}
@@ -113,7 +113,7 @@ def test_the_standard_error_is_the_error():
 
 
 def test_the_same_seed_gives_the_same():
-    """The seed determines the draw: another one differs."""
+    """The seed determines the draw."""
     model, windows = tiny("lstm")
     first, second, other = (explain_expected(model, windows, 0, 4, seed).steps for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, second)

@@ -21,7 +21,7 @@ NAMES = ("a", "b", "c", "d", "e")
 
 @st.composite
 def forests(draw):
-    """Groups of features and of groups, each in one at most."""
+    """Groups of features and of groups, each a member of at most one."""
     free = list(draw(st.permutations(NAMES)))
     groups = {}
     for number in range(draw(st.integers(0, 4))):
@@ -35,7 +35,7 @@ def forests(draw):
 
 @given(forests(), st.integers(0, 100))
 def test_groups_sum_at_every_level(groups, seed):
-    """A group is the sum of its members feature or group, and those that no group holds sum to all."""
+    """A group is the sum of its members, and outermost names sum to the total."""
     values = np.random.default_rng(seed).normal(size=(2, 3, 5))
     grouping = resolve_groups(groups, NAMES)
     summed = dict(zip(grouping.names, np.moveaxis(sum_groups(values, grouping.members), -1, 0), strict=True))
@@ -48,14 +48,14 @@ def test_groups_sum_at_every_level(groups, seed):
 
 
 def test_a_group_of_one_is_the_feature():
-    """The sum of a group with one member is that of the member, to the last bit."""
+    """A group with one member equals the member bitwise."""
     values = np.random.default_rng(0).normal(size=(4, 5))
     grouping = resolve_groups({"alone": ["c"]}, NAMES)
     assert (sum_groups(values, grouping.members)[:, 0] == values[:, 2]).all()
 
 
 def test_groups_and_segments_of_a_ledger_sum_to_the_forecast():
-    """By group and segment, contributions sum to the forecast minus the baseline's up to the residual."""
+    """By group and segment, contributions sum to F(x) - F(x0) up to the residual."""
     model = make_model()
     ledger = explain_windows(model, model.to_model_units(make_windows(model, 3)), 0)
     rows = resolve_segments({"late": (-2, 0), "early": (-5, -3)}, 6)
@@ -79,8 +79,8 @@ def test_groups_and_segments_of_a_ledger_sum_to_the_forecast():
         ({"g": ["g"]}, "groups.g is a member of itself"),
     ],
 )
-def test_what_is_no_grouping_is_refused(groups, says):
-    """The error names the group; a checkpoint is refused alike."""
+def test_invalid_groups_are_refused(groups, says):
+    """The error names the group, also for a checkpoint."""
     with pytest.raises(DataError, match=says):
         resolve_groups(groups, NAMES)
     config = make_model(n_features=5).config
@@ -98,14 +98,14 @@ def test_what_is_no_grouping_is_refused(groups, says):
         ({"s": (-3, 0), "t": (-5, -3)}, "segments.t shares step -3 with 's'"),
     ],
 )
-def test_what_is_no_segment_is_refused(segments, says):
+def test_invalid_segments_are_refused(segments, says):
     """The error names the segment."""
     with pytest.raises(DataError, match=says):
         resolve_segments(segments, 6)
 
 
 def test_a_checkpoint_carries_its_groups():
-    """Groups survive a round trip through the config's document."""
+    """Groups survive a round trip through the document of the config."""
     config = replace(make_model().config, groups={"pair": ("f0", "f1"), "all": ("pair", "f2")})
     document = config_to_dict(config)
     assert config_from_dict(document).groups.keys() == {"pair", "all"}
@@ -116,7 +116,7 @@ def test_a_checkpoint_carries_its_groups():
 
 @pytest.mark.parametrize("depth", [1, 20_000])
 def test_a_deep_chain_of_groups_is_resolved(depth):
-    """However many groups hold one another, a request cannot exhaust the stack."""
+    """A deep chain of groups does not exhaust the stack."""
     groups = {f"g{n}": [f"g{n + 1}"] for n in range(depth)} | {f"g{depth}": ["c"]}
     assert set(resolve_groups(groups, NAMES).members[: depth + 1]) == {(2,)}
 
@@ -129,13 +129,13 @@ def test_a_circle_with_a_feature_is_refused():
 
 @pytest.mark.parametrize("groups", [5, ["a"], {1: ["a"]}, {"": ["a"]}])
 def test_groups_are_an_object_of_lists(groups):
-    """Anything else is refused by name."""
+    """Other types are refused by name."""
     with pytest.raises(DataError, match="groups must be an object"):
         resolve_groups(groups, NAMES)
 
 
 @pytest.mark.parametrize("segments", [{"s": 1}, {"s": (0,)}, {"s": ("a", "b")}, {"s": (True, True)}, {"s": (-1.0, 0)}])
 def test_ends_of_segments_are_whole_numbers(segments):
-    """Anything else is refused by name."""
+    """Other types are refused by name."""
     with pytest.raises(DataError, match=r"segments\.s must be two steps"):
         resolve_segments(segments, 6)

@@ -45,7 +45,7 @@ BASELINES = {
 
 
 def fixed(path_nodes):
-    """So many path nodes for every window, whatever the residual."""
+    """A fixed number of path nodes for every window, whatever the residual."""
     return LedgerOptions(path_nodes=path_nodes, halvings=0)
 
 
@@ -59,7 +59,7 @@ def model_and_windows(name, n=6):
 
 
 def measure_residual(model, ledger):
-    """How far the layers of a ledger are from adding up, from its numbers alone, (n,)."""
+    """The residual of a ledger's layers, recomputed from its numbers, (n,)."""
     change = ledger.predictions - ledger.baseline_prediction
     gaps = [ledger.steps.sum(axis=(1, 2)) - change]
     nodes = {}
@@ -96,7 +96,7 @@ def all_entries(ledger):
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("name", ["pykan_head", "tiny"])
 def test_integrated_gradients_of_captum(name, dtype, baseline):
-    """Contributions of features and steps are captum's Integrated Gradients, to 1e-5 of the largest."""
+    """Contributions of features and steps equal captum's Integrated Gradients to 1e-5 of the largest."""
     case = load_case(name, dtype)
     golden = load_arrays("lstm_ig") if name == "pykan_head" else case.arrays
     expected = golden[f"ig_{baseline}_float64"]
@@ -113,7 +113,7 @@ def test_integrated_gradients_of_captum(name, dtype, baseline):
 
 
 def shapley_and_ledger(name, baseline):
-    """Exact Shapley values by feature, over all coalitions, and what the ledger says, (n, n_features) each."""
+    """Exact Shapley values by feature, over all coalitions, and the ledger's contributions, (n, n_features) each."""
     case = load_case(name)
     golden = load_arrays("lstm_ig") if name == "pykan_head" else case.arrays
     exact = golden[f"shapley_{baseline}_float64"]
@@ -128,11 +128,11 @@ def shapley_and_ledger(name, baseline):
     [("pykan_head", "zero", 0.85, 0.2), ("tiny", "zero", 0.9, 0.1), ("tiny", "mean", 0.85, 0.2)],
 )
 def test_shapley_values(name, baseline, least_correlation, largest_difference):
-    """Features have nearly the order and the amounts of their exact Shapley values, and the same sum.
+    """Contributions have nearly the order and the amounts of exact Shapley values, and the same sum.
 
-    They are not equal, and need not be: the ledger follows one straight path from the baseline to the window, on which
-    all features change together; a Shapley value is the mean over all orders in which they change one at a time. Where
-    features add up or are multiplied, the two agree; of x² y the path gives x two thirds, the coalitions one half.
+    They need not be equal: the ledger follows one straight path from the baseline to the window, on which
+    all features change together; a Shapley value is the mean over all orders in which they change one at a time. If
+    features are added or multiplied, the two agree; of x² y the path gives x two thirds, the coalitions one half.
     """
     exact, found = shapley_and_ledger(name, baseline)
     np.testing.assert_allclose(found.sum(axis=1), exact.sum(axis=1), atol=2e-3)
@@ -140,13 +140,13 @@ def test_shapley_values(name, baseline, least_correlation, largest_difference):
         assert rank_correlation(ours, theirs) >= least_correlation
         assert np.abs(ours).argmax() in np.argsort(-np.abs(theirs))[:2]
     assert np.abs(found - exact).max() <= largest_difference
-    assert np.abs(found - exact).max() > 0.05  # nobody mistakes one for the other
+    assert np.abs(found - exact).max() > 0.05  # clearly different
 
 
 @every_model
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_every_layer_adds_up(name, baseline):
-    """For every output each layer sums to F(x) - F(x0) and what enters a node leaves it, within the residual stated."""
+    """For every output each layer sums to F(x) - F(x0) and each node conserves it, within the stated residual."""
     model, windows = model_and_windows(name)
     chosen = BASELINES[baseline](model)
     for output, target in enumerate(model.config.outputs):
@@ -158,7 +158,7 @@ def test_every_layer_adds_up(name, baseline):
 
 
 @every_model
-def test_ends_are_the_forecasts(name):
+def test_the_ledger_has_both_predictions(name):
     """A ledger's F(x) and F(x0) are the model's predictions for the window and the baseline."""
     model, windows = model_and_windows(name)
     tolerance = 1e-9 if model.config.dtype == "float64" else 1e-5
@@ -173,7 +173,7 @@ def test_ends_are_the_forecasts(name):
 
 @every_model
 def test_the_tolerance_is_kept(name):
-    """Every window converges to the tolerance, which is in standard deviations of the output."""
+    """Every window converges to the tolerance, in standard deviations of the output."""
     model, windows = model_and_windows(name)
     options = LedgerOptions(tolerance=1e-2)
     for output in range(len(model.config.outputs)):
@@ -186,7 +186,7 @@ def test_the_tolerance_is_kept(name):
 
 @every_model
 def test_entries_of_many_nodes(name):
-    """A converged ledger has the entries of a far finer one: a small residual is not a coincidence."""
+    """A converged ledger has the entries of a far finer one, so a small residual is no coincidence."""
     model, windows = model_and_windows(name)
     for output in range(len(model.config.outputs)):
         ledger = explain_windows(model, windows, output)
@@ -198,7 +198,7 @@ def test_entries_of_many_nodes(name):
 
 @pytest.mark.parametrize("name", ["pykan_head", "tiny", "synthetic_gt"])
 def test_trained_models_converge(name):
-    """A trained model converges with the default options on every window, to the entries of 257 nodes."""
+    """A trained model converges on every window with default options, to the entries of 257 nodes."""
     case = load_case(name)
     windows = case.windows("eval")
     ledger = explain_windows(case.model, windows, 0)
@@ -209,7 +209,7 @@ def test_trained_models_converge(name):
 
 
 def test_only_paths_above_the_tolerance_are_halved():
-    """A window that holds the tolerance at once stays as it is, and each is explained as if it were alone."""
+    """Only paths above the tolerance are bisected, and each window has the result that it has alone."""
     model, windows = model_and_windows("lstm", n=12)
     ledger = explain_windows(model, windows, 0)
     whole = explain_windows(model, windows, 0, options=fixed(17))
@@ -223,7 +223,7 @@ def test_only_paths_above_the_tolerance_are_halved():
 
 
 def tipping_model(factor):
-    """A model whose LSTM tips over from one state into another on the way: its weights are several times as large."""
+    """A model whose LSTM switches between two states along the path, with weights several times as large."""
     model = make_model("lstm", seed=3)
     network = Network(model.config)
     network.load_state_dict(
@@ -238,7 +238,7 @@ def tipping_model(factor):
 @given(st.floats(1, 6), st.integers(0, 1000))
 @settings(max_examples=examples(20))
 def test_where_an_lstm_tips_over(factor, seed):
-    """However steep the network is on the way, the ledger adds up, and has the entries of a far finer one."""
+    """However steep the network is along the path, the ledger is complete and has the entries of a far finer one."""
     model = tipping_model(factor)
     windows = model.to_model_units(make_windows(model, 3, seed=seed))
     ledger = explain_windows(model, windows, 0)
@@ -249,7 +249,7 @@ def test_where_an_lstm_tips_over(factor, seed):
 
 
 def test_a_steep_place_takes_halvings_and_not_nodes():
-    """Where 513 nodes of one rule are too few, a quarter as many suffice with bisection."""
+    """If 513 nodes of one rule are too few, a quarter as many suffice with bisection."""
     model = tipping_model(6)
     windows = model.to_model_units(make_windows(model, 8, seed=1))
     ledger, whole = (explain_windows(model, windows, 0, options=options) for options in (LedgerOptions(), fixed(513)))
@@ -259,7 +259,7 @@ def test_a_steep_place_takes_halvings_and_not_nodes():
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_kinks_are_borders_of_parts(seed):
-    """Relu layers downstream of an LSTM converge on every window, to the contributions of a far finer ledger."""
+    """ReLU layers downstream of an LSTM converge on every window, to the contributions of a far finer ledger."""
     linear = [LayerConfig(n_in, n_out, Line(), "zero") for n_in, n_out in ((16, 16), (16, 16), (16, 1))]
     layers = (linear[0], *(replace(layer, before=(Step("relu"),)) for layer in linear[1:]))
     features = tuple(Feature(f"x{number}") for number in range(6))
@@ -272,8 +272,8 @@ def test_kinks_are_borders_of_parts(seed):
     assert np.abs(all_entries(ledger) - all_entries(exact)).max() <= ledger.tolerance
 
 
-def test_what_has_not_converged_says_so():
-    """With too few nodes for the tolerance, the ledger is not converged, and states its residual."""
+def test_too_few_nodes_do_not_converge():
+    """With too few nodes for the tolerance, `converged` is false and the residual is stated."""
     model, windows = model_and_windows("lstm")
     ledger = explain_windows(model, windows, 0, options=LedgerOptions(tolerance=1e-12, path_nodes=5, halvings=1))
     assert not ledger.converged.any()
@@ -281,8 +281,8 @@ def test_what_has_not_converged_says_so():
     assert (ledger.path_nodes == 9).all()
 
 
-def test_halving_has_an_end():
-    """A tolerance below any rounding ends with at most twice as many parts as may be halved."""
+def test_bisection_ends():
+    """With a tolerance below rounding, bisection ends with at most twice the allowed number of parts."""
     model, windows = model_and_windows("float32")
     ledger = explain_windows(model, windows, 0, options=LedgerOptions(tolerance=1e-17, halvings=50))
     assert not ledger.converged.any()
@@ -290,8 +290,8 @@ def test_halving_has_an_end():
 
 
 @every_model
-def test_layers_come_in_the_order_of_the_data(name):
-    """Layers are listed from input to output, with shapes of nodes, and of edges as (sub-nodes, inputs)."""
+def test_layers_run_from_input_to_output(name):
+    """Layers run from input to output; nodes and edges, (sub-nodes, inputs), have the expected shapes."""
     model, windows = model_and_windows(name)
     config = model.config
     ledger = explain_windows(model, windows, 0)
@@ -316,7 +316,7 @@ def test_layers_come_in_the_order_of_the_data(name):
 @settings(max_examples=examples(20))
 @given(st.permutations(range(6)), st.sampled_from(list(MODELS)))
 def test_the_order_of_windows_does_not_matter(order, name):
-    """Permuting the windows permutes the answer, and a window alone has the answer it has among others."""
+    """Permuting the windows permutes the ledger, and a single window has the ledger that it has among others."""
     model, windows = model_and_windows(name)
     tolerance = 1e-9 if model.config.dtype == "float64" else 1e-4
     options = fixed(25)
@@ -329,7 +329,7 @@ def test_the_order_of_windows_does_not_matter(order, name):
 
 
 def test_many_windows_are_those_of_small_batches():
-    """More windows than fit one pass have the answers that they have in smaller calls."""
+    """More windows than fit in one pass have the ledgers of smaller calls."""
     model, _ = model_and_windows("lstm")
     windows = model.reference.windows[:70]
     ledger = explain_windows(model, windows, 0)
@@ -339,7 +339,7 @@ def test_many_windows_are_those_of_small_batches():
 
 @every_model
 def test_a_window_equal_to_its_baseline(name):
-    """A window that is its own baseline has no change to explain: every contribution is exactly 0."""
+    """For a window that is its own baseline every contribution is exactly 0."""
     model, windows = model_and_windows(name)
     start = model.scaling.features_to_original(windows[:1])[0]
     same = model.to_model_units(start[None])
@@ -352,8 +352,8 @@ def test_a_window_equal_to_its_baseline(name):
 
 @settings(max_examples=examples(15))
 @given(st.sampled_from([name for name in MODELS if name != "float32"]), st.integers(0, 1000))
-def test_there_and_back(name, seed):
-    """Exchanging window and baseline turns the sign of every contribution."""
+def test_swapping_window_and_baseline_flips_the_sign(name, seed):
+    """Swapping window and baseline flips the sign of every contribution."""
     model, _ = model_and_windows(name)
     here, there = make_windows(model, 2, seed=seed)
     options = fixed(25)
@@ -364,7 +364,7 @@ def test_there_and_back(name, seed):
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 def test_a_feature_without_weights(shape):
-    """A feature that no weight reads contributes exactly 0 at every step, and so does every edge that leaves it."""
+    """A feature with zero weights contributes exactly 0 at every step, and so does every edge that leaves it."""
     model = make_model(shape, seed=4)
     first = next(iter(model.network.stages.values()))
     with torch.no_grad():
@@ -381,7 +381,7 @@ def test_a_feature_without_weights(shape):
 
 
 def test_a_constant_shift_changes_no_contribution():
-    """Adding a constant to the output, or to a sub-node that is no factor of a product, moves no contribution."""
+    """Adding a constant to the output, or to a sub-node outside products, changes no contribution."""
     model, windows = model_and_windows("lstm")
     before = explain_windows(model, windows, 0)
     shifted = make_model("lstm", seed=3)
@@ -394,7 +394,7 @@ def test_a_constant_shift_changes_no_contribution():
 
 
 def test_contributions_are_in_the_target_s_unit():
-    """A target in thousandths has contributions a thousand times as large, and converges as well."""
+    """With a target in thousandths, contributions are a thousand times as large and converge as well."""
     model, windows = model_and_windows("lstm")
     milli = replace(model.config, targets=(replace(model.config.targets[0], std=2000.0),))
     network = Network(milli)
@@ -408,7 +408,7 @@ def test_contributions_are_in_the_target_s_unit():
 
 
 def make_kan(weights, mult_arity=()):
-    """A KAN alone whose edges are lines through 0 with these slopes, (out, in) a layer; original are model units."""
+    """A KAN alone whose edges are lines through 0 with these slopes, (out, in) per layer; no scaling."""
     head = tuple(
         LayerConfig(len(slopes[0]), len(slopes) - sum(arity), BSpline(3), "identity", mult_arity=arity)
         for slopes, arity in zip(weights, mult_arity or [()] * len(weights), strict=True)
@@ -425,7 +425,7 @@ def make_kan(weights, mult_arity=()):
 
 
 def test_cancellation():
-    """Where h0 = x0 + 3 x1, h1 = 3 x1 and y = h0 - h1 = x0, the ledger says [1, 0]; pykan's scores say 1 to 6."""
+    """For h0 = x0 + 3 x1, h1 = 3 x1 and y = h0 - h1 = x0 the ledger gives [1, 0], pykan's scores a ratio of 1 to 6."""
     model = make_kan([[[1.0, 3.0], [0.0, 3.0]], [[1.0, -1.0]]])
     one = np.ones((1, 1, 2))
     ledger = explain_windows(model, model.to_model_units(one), 0, Baseline("zero"))
@@ -441,7 +441,7 @@ def test_cancellation():
 
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=3), st.lists(st.floats(-3, 3), min_size=3, max_size=3))
 def test_a_linear_network_is_its_weights(window, slopes):
-    """In a network of straight lines each contribution is the weight times the distance from the baseline."""
+    """In a linear network each contribution is the weight times the distance from the baseline."""
     model = make_kan([[[1.0, 2.0, 0.5], [0.0, 1.0, -1.0]], [slopes[:2]]])
     ledger = explain_windows(model, model.to_model_units(np.array(window)[None, None]), 0, Baseline("zero"))
     expected = np.array([slopes[0], 2 * slopes[0] + slopes[1], 0.5 * slopes[0] - slopes[1]]) * window
@@ -450,7 +450,7 @@ def test_a_linear_network_is_its_weights(window, slopes):
 
 @given(st.lists(st.floats(-3, 3), min_size=3, max_size=3))
 def test_a_product_is_shared_by_its_factors(window):
-    """The product of three inputs, from a baseline of zero, is shared in three equal parts; its node has the whole."""
+    """With a zero baseline the product of three inputs is split into equal parts, and its node has the whole."""
     identity = np.eye(3).tolist()
     model = make_kan([identity, [[1.0]]], ((3,), ()))
     ledger = explain_windows(model, model.to_model_units(np.array(window)[None, None]), 0, Baseline("zero"))
@@ -461,8 +461,8 @@ def test_a_product_is_shared_by_its_factors(window):
     np.testing.assert_allclose(nodes[0], [product], atol=1e-9)
 
 
-def test_four_threads_give_the_answers_of_one():
-    """One model explained by four threads at once gives each of them the answer it gives alone."""
+def test_four_threads_give_the_results_of_one():
+    """One model explained by four threads at once gives each the same result as alone."""
     model, _ = model_and_windows("products")
     batches = [model.to_model_units(make_windows(model, 5, seed=seed)) for seed in range(8)]
 
@@ -476,7 +476,7 @@ def test_four_threads_give_the_answers_of_one():
 
 
 def test_explaining_leaves_nothing_behind():
-    """Explaining changes no number of the model and none of the windows, and leaves no gradient."""
+    """Explaining changes neither the model nor the windows, and leaves no gradient."""
     model, windows = model_and_windows("front")
     tensors = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     before = windows.clone()
@@ -487,8 +487,8 @@ def test_explaining_leaves_nothing_behind():
     assert all(tensor.grad is None for tensor in model.network.parameters())
 
 
-def test_whoever_computes_may_pause():
-    """`pause` is called between passes, changes no number, and ends the work by what it raises."""
+def test_pause_is_called_between_passes():
+    """`pause` is called between passes, changes no number, and ends the computation by raising."""
     model, _ = model_and_windows("lstm")
     windows = model.reference.windows[:200]
     pauses: list[int] = []
@@ -504,7 +504,7 @@ def test_whoever_computes_may_pause():
 
 
 def test_no_windows():
-    """No window at all is refused."""
+    """An empty array of windows is refused."""
     model, windows = model_and_windows("head")
     with pytest.raises(DataError, match="windows is empty"):
         explain_windows(model, windows[:0], 0)
@@ -512,18 +512,18 @@ def test_no_windows():
 
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
 def test_a_forecast_that_is_not_finite():
-    """A window whose forecast overflows is an error that names it, never a silent NaN."""
+    """A window whose forecast overflows raises an error that names it, rather than NaN."""
     model = make_kan([[[1e300]]])
     with pytest.raises(NonFiniteError, match=r"outputs\[1\] must be finite"):
         explain_windows(model, model.to_model_units(np.array([[[1.0]], [[1e300]]])), 0, Baseline("zero"))
 
 
 @pytest.mark.parametrize("shape", ["head", "lstm"])
-def test_steps_without_slope(shape):
-    """Splines of order 0 without a base have no slope anywhere: nothing is attributed, and the answer says so."""
+def test_splines_of_order_zero(shape):
+    """Splines of order 0 without a base have slope 0: nothing is attributed, and the ledger has not converged."""
     model = make_model(shape, base_activation="zero", spline_order=0)
     ledger = explain_windows(model, model.to_model_units(make_windows(model, 20)), 0)
     moved = np.abs(ledger.predictions - ledger.baseline_prediction)
     assert moved.max() > ledger.tolerance
     assert not ledger.steps.any()
-    assert (ledger.residual >= moved - 1e-12).all()  # which a mean was added to
+    assert (ledger.residual >= moved - 1e-12).all()  # rounding, as a mean was added to the outputs

@@ -12,7 +12,7 @@ seeds = st.integers(0, 2**32 - 1)
 
 @given(counts, seeds)
 def test_integrates_polynomials_exactly(n, seed):
-    """The integral over [0, 1] of any polynomial up to degree n - 1 is exact, and weights are positive with sum 1."""
+    """Polynomials up to degree n - 1 are integrated exactly over [0, 1]; weights are positive and sum to 1."""
     rule = clenshaw_curtis(n)
     assert (rule.weights > 0).all()
     assert rule.weights.sum() == pytest.approx(1, abs=1e-13)
@@ -25,7 +25,7 @@ def test_integrates_polynomials_exactly(n, seed):
 
 @given(counts, seeds)
 def test_differentiates_polynomials_exactly(n, seed):
-    """The derivative at the nodes of any polynomial up to degree n - 1 is exact, and that of a constant is 0."""
+    """The derivative at the nodes is exact for polynomials up to degree n - 1, and 0 for constants."""
     rule = clenshaw_curtis(n)
     polynomial = Polynomial(np.random.default_rng(seed).normal(size=min(n, 12)))
     np.testing.assert_allclose(rule.derivative @ polynomial(rule.nodes), polynomial.deriv()(rule.nodes), atol=1e-9)
@@ -34,7 +34,7 @@ def test_differentiates_polynomials_exactly(n, seed):
 
 @given(st.integers(2, 400))
 def test_nodes_ascend_from_end_to_end(n):
-    """Nodes ascend from exactly 0 to exactly 1, and lie and weigh the same from either end."""
+    """Nodes ascend from exactly 0 to exactly 1, and nodes and weights are symmetric."""
     rule = clenshaw_curtis(n)
     assert (rule.nodes[0], rule.nodes[-1]) == (0, 1)
     assert (np.diff(rule.nodes) > 0).all()
@@ -44,13 +44,13 @@ def test_nodes_ascend_from_end_to_end(n):
 
 @given(st.integers(2, 200))
 def test_rules_are_nested(n):
-    """The n nodes are every other one of the 2n - 1, to the last bit, so what was evaluated can stay."""
+    """The n nodes are every other one of the 2n - 1, bitwise, so that evaluations can be reused."""
     assert np.array_equal(clenshaw_curtis(n).nodes, clenshaw_curtis(2 * n - 1).nodes[::2])
 
 
 @pytest.mark.parametrize("n", [13, 25, 49, 97])
 def test_a_smooth_function(n):
-    """The integral and the derivative of a function that is no polynomial are right to rounding."""
+    """Integral and derivative of a smooth function that is not a polynomial are exact to rounding."""
     rule = clenshaw_curtis(n)
     values = np.exp(-rule.nodes) * np.sin(3 * rule.nodes)
     slopes = np.exp(-rule.nodes) * (3 * np.cos(3 * rule.nodes) - np.sin(3 * rule.nodes))
@@ -69,7 +69,7 @@ def test_known_rule():
 
 @pytest.mark.parametrize("n", [5, 9, 13, 17, 65, 257])
 def test_coarser_rules_reuse_the_nodes(n):
-    """From the values at n nodes come the integrals of u and of u v' by three rules, each that of the rule alone."""
+    """From values at n nodes, the integrals of u and of u v' by three rules equal those of each rule alone."""
     nested = nested_clenshaw_curtis(n)
     u, v = np.random.default_rng(n).normal(size=(2, n))
     for number, every in enumerate((1, 2, 4)):
@@ -83,7 +83,7 @@ def test_coarser_rules_reuse_the_nodes(n):
 @pytest.mark.parametrize("steepness", [1, 3, 10, 30])
 @pytest.mark.parametrize("place", [0.1, 0.37, 0.5, 0.8])
 def test_the_estimate_is_above_the_error(steepness, place):
-    """Of a step between two values, from gentle to as steep as the nodes are apart, the estimate is not too small."""
+    """For steps from gentle to as steep as the distance of nodes, the estimate is at least the error."""
     nested = nested_clenshaw_curtis(17)
     slope = steepness / np.cosh(steepness * (nested.nodes - place)) ** 2
     exact = np.tanh(steepness * (1 - place)) + np.tanh(steepness * place)
@@ -93,5 +93,5 @@ def test_the_estimate_is_above_the_error(steepness, place):
 
 
 def test_nothing_to_integrate_has_no_error():
-    """Where all three rules agree the estimate is 0, and no division fails."""
+    """If all three rules agree the estimate is 0, without division by zero."""
     assert not estimate_errors(np.zeros((3, 2, 4)), np.zeros((3, 2))).any()

@@ -14,7 +14,7 @@ from kanmodel.explain.structure.connectivity import n_nodes as count_nodes
 
 
 def drop_nodes(network, dropped):
-    """A copy in which no edge enters or leaves the dropped nodes, (stage, layer, node), and what stays by layer."""
+    """A copy without edges into or out of the dropped nodes, (stage, layer, node), and the remaining nodes by layer."""
     masked = copy.deepcopy(network)
     nodes = {
         (stage, layer): torch.ones(n_nodes, dtype=torch.bool)
@@ -47,7 +47,7 @@ def hidden_nodes(network):
     st.data(),
 )
 def test_dropping_idle_nodes_changes_nothing(shape, seed, dtype, data):
-    """A network without its idle nodes, sums and products, has smaller layers and gives the same for any windows."""
+    """Without idle sum and product nodes the layers are smaller and the outputs the same for any windows."""
     model = make_model(shape, seed, product=True, targets=("a", "b"), bidirectional=True, n_reference=4, dtype=dtype)
     hidden = hidden_nodes(model.network)
     dropped = data.draw(st.sets(st.sampled_from(hidden), max_size=len(hidden)))
@@ -70,7 +70,7 @@ def test_dropping_idle_nodes_changes_nothing(shape, seed, dtype, data):
     ("dropped", "width", "arity"), [([3], (3, 1), (3,)), ([0, 4], (2, 1), (2,)), ([3, 4], (3, 0), ())]
 )
 def test_products_keep_their_factors(dropped, width, arity):
-    """Of a product of 2 and one of 3 factors, the one that stays has its own number of factors."""
+    """Of a product of 2 and one of 3 factors, each that remains keeps its number of factors."""
     network = make_model("head", product=True, n_reference=4).network
     masked, nodes = drop_nodes(network, [("head", 1, node) for node in dropped])
     head = compact_network(masked, nodes).config.head
@@ -78,7 +78,7 @@ def test_products_keep_their_factors(dropped, width, arity):
 
 
 def test_the_network_it_is_made_from_stays():
-    """Compacting gives a new network, whose weights are its own and have no gradient."""
+    """Compacting returns a new network with its own weights, without gradients."""
     network = make_model("head", n_reference=4).network
     masked, nodes = drop_nodes(network, [("head", 1, 0)])
     before = {name: tensor.clone() for name, tensor in masked.state_dict().items()}

@@ -16,7 +16,7 @@ from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicE
 
 
 def thin_out(model, seed, share):
-    """Masks a share of all edges, and cuts some features off from the LSTM."""
+    """Masks a share of all edges, and disconnects some features from the LSTM."""
     rng = np.random.default_rng(seed)
     network = model.network
     with torch.no_grad():
@@ -31,7 +31,7 @@ def thin_out(model, seed, share):
 
 
 def moved_by(model, feature, output):
-    """Whether an output changes when a feature takes other values, at any step of any window."""
+    """Whether an output changes when a feature changes, at any step of any window."""
     generator = torch.Generator().manual_seed(0)
     windows = model.reference.windows
     other = windows.clone()
@@ -48,8 +48,8 @@ def moved_by(model, feature, output):
     st.booleans(),
     st.sampled_from(["silu", "zero"]),
 )
-def test_connected_is_what_moves_the_output(shape, seed, share, product, base_activation):
-    """By brute force: a feature that is changed moves an output if and only if it is connected with it."""
+def test_connected_features_change_the_output(shape, seed, share, product, base_activation):
+    """By brute force, changing a feature changes an output if and only if they are connected."""
     small = {"n_features": 3, "lookback": 3, "hidden_size": 3, "n_reference": 12, "targets": ("a", "b")}
     model = make_model(shape, seed % 50, product=product, base_activation=base_activation, **small)
     thin_out(model, seed, share)
@@ -60,13 +60,13 @@ def test_connected_is_what_moves_the_output(shape, seed, share, product, base_ac
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
 def test_a_random_model_is_connected(shape):
-    """Without masks every feature is connected with every output, through both directions of two layers too."""
+    """Without masks every feature is connected with every output, also for two bidirectional layers."""
     model = make_model(shape, n_features=3, num_layers=2, bidirectional=True, targets=("a", "b"))
     assert connected_features(model.network, 0) == connected_features(model.network, 1) == [True] * 3
 
 
 def test_one_direction_suffices():
-    """A feature that only the backward direction of an LSTM reads is connected; one that neither reads is not."""
+    """A feature that only the backward LSTM reads is connected; one that neither direction reads is not."""
     model = make_model("lstm", n_features=3, bidirectional=True, readout="mean")
     with torch.no_grad():
         model.network.recurrent.weight_ih_l0[:, :2] = 0
@@ -75,8 +75,8 @@ def test_one_direction_suffices():
 
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
-def test_what_is_disconnected_contributes_exactly_0(shape):
-    """For whatever is masked, the ledger of a feature without a path is 0 in every window, at every step."""
+def test_disconnected_features_contribute_exactly_0(shape):
+    """For any masks, a feature without a path contributes 0 in every window, at every step."""
     seen = 0
     for seed in range(6):
         model = make_model(shape, seed, n_features=4, lookback=3, n_reference=10)
@@ -91,7 +91,7 @@ def test_what_is_disconnected_contributes_exactly_0(shape):
 
 @pytest.mark.parametrize("base_activation", ["silu", "zero"])
 def test_live_edges(base_activation):
-    """An edge lives unless it is masked, or has neither a base nor a spline that is not zero everywhere."""
+    """An edge is live unless it is masked, or its base and its spline are zero everywhere."""
     model = make_model("head", n_features=4, n_hidden=2, base_activation=base_activation)
     layer = model.network.head[0]
     with torch.no_grad():
@@ -112,11 +112,11 @@ def test_live_edges(base_activation):
 
 
 def zero_some(model, seed, share):
-    """Sets random scales, biases, coefficients and LSTM weights to 0: whole tensors' rows, columns or entries."""
+    """Sets random scales, biases, coefficients and LSTM weights to 0: rows, columns or entries of tensors."""
     rng = np.random.default_rng(seed)
 
     def drop(tensor, *axes):
-        """Zeros along these axes: all entries that share their place on the others go together."""
+        """Sets entries to 0; those that differ only along these axes are set together."""
         shape = [1 if axis in axes else n for axis, n in enumerate(tensor.shape)]
         tensor *= torch.from_numpy(rng.random(shape) > share)
 
@@ -145,8 +145,8 @@ def zero_some(model, seed, share):
     st.integers(1, 3),
     st.booleans(),
 )
-def test_what_is_disconnected_moves_nothing(shape, seed, share, readout, lookback, two):
-    """Whatever weights are 0, a feature that is called disconnected can take any value: no forecast changes a bit."""
+def test_disconnected_features_change_nothing(shape, seed, share, readout, lookback, two):
+    """For any zero weights, changing a disconnected feature leaves every forecast bitwise the same."""
     small = {"n_features": 4, "hidden_size": 3, "n_reference": 6, "targets": ("a", "b"), "product": True}
     small |= {"readout": readout, "lookback": lookback, "num_layers": 1 + two, "bidirectional": seed % 2 == 0}
     model = make_model(shape, seed % 50, **small)
@@ -169,7 +169,7 @@ def test_what_is_disconnected_moves_nothing(shape, seed, share, readout, lookbac
 
 
 def disconnect(model, where):
-    """Takes every way of the first feature or unit at one place of a model with a product node of two factors."""
+    """Removes all paths from the first feature or unit at one place of a model with a product of two factors."""
     head, lstm = model.network.head, model.network.recurrent
     first, last = head[0], head[1]
     with torch.no_grad():
@@ -184,7 +184,7 @@ def disconnect(model, where):
                 first.scale_base[:, 0] = first.coef[:, 0] = 0
             case "output":
                 last.subnode_scale[:] = 0
-            case "product":  # sum nodes lead nowhere, a factor of each product is 0
+            case "product":  # sum nodes lead nowhere, and a factor of each product is 0
                 last.mask[:, : first.config.n_sum] = 0
                 for factor in (first.config.n_sum, first.config.n_sum + 2):
                     first.subnode_scale[factor] = first.subnode_bias[factor] = 0
@@ -195,7 +195,7 @@ def disconnect(model, where):
             case "candidate":
                 for parameter in lstm.parameters():
                     parameter.unflatten(0, (4, -1))[2] = 0
-            case "units":  # unit 0 alone reads the feature, and nothing reads unit 0
+            case "units":  # only unit 0 reads the feature, and nothing reads unit 0
                 lstm.weight_ih_l0.unflatten(0, (4, -1))[:, 1:, 0] = 0
                 lstm.weight_hh_l0[:, 0] = 0
                 first.mask[:, 0] = 0
@@ -211,7 +211,7 @@ def disconnect(model, where):
     + [("front", place) for place in ("node_scale", "empty factor", "candidate")],
 )
 def test_zero_weights_disconnect(shape, where):
-    """A feature all of whose ways lead through a zero is disconnected, wherever the zero stands, and never moves."""
+    """A feature all of whose paths pass through a zero is disconnected, wherever the zero is."""
     model = make_model(shape, n_features=3, lookback=3, product=True, n_reference=20)
     for layer in model.network.head:
         layer.mask[:] = 1
@@ -226,7 +226,7 @@ def test_zero_weights_disconnect(shape, where):
 
 @pytest.mark.parametrize("where", ["product", "empty factor"])
 def test_a_factor_with_a_bias_does_not_vanish(where):
-    """A product whose zero factor has a bias still passes its other factors on."""
+    """A product whose zero factor has a bias still depends on its other factors."""
     model = make_model("head", n_features=3, product=True, n_reference=20)
     for layer in model.network.head:
         layer.mask[:] = 1
@@ -238,7 +238,7 @@ def test_a_factor_with_a_bias_does_not_vanish(where):
 
 
 def test_one_step_has_nothing_to_forget():
-    """With a single step a feature that only the forget gates read is disconnected; with two it is not."""
+    """A feature that only the forget gates read is disconnected with one step, and connected with two."""
     for lookback in (1, 2):
         model = make_model("lstm", n_features=3, lookback=lookback, n_reference=20)
         with torch.no_grad():
@@ -247,7 +247,7 @@ def test_one_step_has_nothing_to_forget():
 
 
 def test_a_constant_function_disconnects():
-    """An edge of a fixed function whose factor a or c is 0 is a constant: no path leads through it."""
+    """An edge with a fixed function is constant if its factor a or c is 0, and then no path passes through it."""
     for affine, varies in (([1.0, 0.0, 1.0, 0.5], True), ([0.0, 0.3, 1.0, 0.5], False), ([1.0, 0.0, 0.0, 0.5], False)):
         head = (LayerConfig(1, 1, symbolic=(SymbolicEdge(0, 0, "sin"),)),)
         network = Network(ModelConfig((Feature("x"),), (Target("y"),), 1, 1, head))

@@ -14,7 +14,7 @@ PRECISIONS = [("float64", 1e-9), ("float32", 1e-5)]
 
 
 def head_and_inputs(name, dtype):
-    """The KAN of a golden case, and what its reference windows send into it."""
+    """The KAN of a golden case and its inputs from the reference windows."""
     case = load_case(name, dtype)
     return case, case.model.network.stages["head"], case.model.network.encode(case.windows("reference"))
 
@@ -23,7 +23,7 @@ def head_and_inputs(name, dtype):
 @pytest.mark.parametrize("name", SCORED)
 @pytest.mark.parametrize("score", ["forward_n", "forward_u", "backward", "nodes"])
 def test_scores_of_pykan(name, score, dtype, tolerance):
-    """Scores of edges and nodes in every layer are pykan's."""
+    """Scores of edges and nodes equal pykan's in every layer."""
     case, head, inputs = head_and_inputs(name, dtype)
     expected = case.expected_layers(score)
     found = getattr(score_layers(head, inputs), score)
@@ -36,7 +36,7 @@ def test_scores_of_pykan(name, score, dtype, tolerance):
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", VARIANTS)
 def test_scores_of_pykan_heads_of_other_kinds(name, dtype, tolerance):
-    """With several outputs, trained affine maps, other grids or base functions, scores are pykan's too."""
+    """This also holds for several outputs, trained affine maps, other grids and base functions."""
     case, head, inputs = head_and_inputs(name, dtype)
     scores = score_layers(head, inputs)
     for score in ("forward_u", "backward", "nodes"):
@@ -47,7 +47,7 @@ def test_scores_of_pykan_heads_of_other_kinds(name, dtype, tolerance):
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", SCORED)
 def test_feature_score_of_pykan(name, dtype, tolerance):
-    """The scores of a KAN's inputs are what pykan calls feature_score."""
+    """The scores of a KAN's inputs equal pykan's feature_score."""
     case, head, inputs = head_and_inputs(name, dtype)
     found = score_layers(head, inputs).feature_score
     torch.testing.assert_close(found, case.expected("feature_score"), rtol=0, atol=tolerance)
@@ -56,7 +56,7 @@ def test_feature_score_of_pykan(name, dtype, tolerance):
 @pytest.mark.parametrize(("dtype", "tolerance"), PRECISIONS)
 @pytest.mark.parametrize("name", SCORED)
 def test_attribution_of_every_node_of_pykan(name, dtype, tolerance):
-    """The share of each input in the score of each node is pykan's attribute(l, i)."""
+    """The share of each input in the score of each node equals pykan's attribute(l, i)."""
     case, head, inputs = head_and_inputs(name, dtype)
     for layer, node in case.document["attribute"]:
         found = attribute_node(head, inputs, layer, node)
@@ -65,7 +65,7 @@ def test_attribution_of_every_node_of_pykan(name, dtype, tolerance):
 
 @pytest.mark.parametrize("shape", ["head", "lstm"])
 def test_nodes_of_the_last_layer_attribute_to_their_own_spread(shape):
-    """With one output the attribution of the output is the feature score, with two it is the mean over both."""
+    """For one output the output's attribution is the feature score, for two it is the mean over both."""
     model = make_model(shape, product=True, targets=("a", "b"))
     head, inputs = model.network.stages["head"], model.network.encode(model.reference.windows)
     scores = score_layers(head, inputs)
@@ -76,7 +76,7 @@ def test_nodes_of_the_last_layer_attribute_to_their_own_spread(shape):
 
 @given(st.floats(0.1, 10), st.integers(0, 100))
 def test_scores_are_blind_to_sign(scale, seed):
-    """Turning the sign of an edge and of what follows it leaves every score, and scaling an edge scales forward_u."""
+    """Flipping the sign of an edge and of what follows changes no score, and scaling an edge scales forward_u."""
     generator = torch.Generator().manual_seed(seed)
     kan = [KANLayer(config).double().requires_grad_(False) for config in plain_layers([2, 2, 1])]
     inputs = torch.randn(200, 2, generator=generator, dtype=torch.float64)
@@ -93,7 +93,7 @@ def test_scores_are_blind_to_sign(scale, seed):
 
 
 def test_scores_leave_nothing_behind():
-    """Scoring changes no number of the network, and its answers carry no graph."""
+    """Scoring does not change the network, and the scores have no autograd graph."""
     model = make_model("head")
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
     scores = score_layers(model.network.stages["head"], model.network.encode(model.reference.windows))
@@ -102,7 +102,7 @@ def test_scores_leave_nothing_behind():
 
 
 def test_too_few_inputs():
-    """Fewer than 128 inputs are refused: a spread over few says little."""
+    """Fewer than 128 inputs are refused, since scores are standard deviations."""
     model = make_model("head", n_reference=127)
     inputs = model.network.encode(model.reference.windows)
     with pytest.raises(InsufficientReferenceError, match="at least 128 inputs, but there are 127"):
@@ -113,7 +113,7 @@ def test_too_few_inputs():
 
 @pytest.mark.parametrize(("layer", "node"), [(0, 0), (3, 0), (1, 3), (1, -1), (2, 1)])
 def test_a_node_that_does_not_exist(layer, node):
-    """A layer or node that does not exist is refused, and the message lists what does."""
+    """The error lists the existing layers and nodes."""
     model = make_model("head")
     inputs = model.network.encode(model.reference.windows)
     with pytest.raises(UnknownNameError, match=rf"no node \({layer}, {node}\); layers 1 to 2 have \(3, 1\)"):
