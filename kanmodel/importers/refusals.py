@@ -13,7 +13,7 @@ from kanmodel.importers.search.evidence import Evidence
 from kanmodel.importers.search.functions import Match
 from kanmodel.importers.search.searching import Result
 from kanmodel.importers.search.space import INPUTS, OUTPUT, Reading, Space
-from kanmodel.importers.search.strangers import explain_failure
+from kanmodel.importers.search.unsupported import explain_failure
 
 FAR = 5.0  # distance, in standard deviations, of windows that are certainly not in the same units
 

@@ -1,4 +1,4 @@
-"""Diagnoses when no reading fits: unsupported computations that would explain the predictions."""
+"""Diagnosis when no reading fits: unsupported computations that would reproduce the predictions."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from kanmodel.importers.search.walk import Function, Stage, Variants, items_func
 from kanmodel.network.bases import BSpline, Chebyshev
 from kanmodel.scaling import Array
 
-MAX_DEPARTURES = 2  # from the usual reading, besides the unsupported computation
-MAX_WINDOWS = 512  # that may have been one batch
+MAX_DEPARTURES = 2  # choices that differ from the usual reading, besides the unsupported computation
+MAX_WINDOWS = 512  # windows tried as one batch
 MAX_SECONDS = 15.0
 Numbers = NDArray[np.intp]  # of windows
 TINY = float(np.finfo(float).tiny)
 
 
 @dataclass(frozen=True)
-class Stranger:
-    """A computation that is not supported.
+class UnsupportedComputation:
+    """A computation that no reading can express, tried in place of a stage.
 
     Attributes:
-        reason: describes it; continues "only if".
-        change: replaces a stage; None to keep it.
+        reason: continues "only if" in the error message.
+        change: maps a stage to its replacement, or to None to keep it.
         of_batch: whether a window's forecast depends on the others in its batch.
     """
 
@@ -43,10 +43,10 @@ class Stranger:
 
 
 def explain_failure(spaces: Sequence[Space], evidence: Evidence, nearest: Sequence[Reading]) -> str | None:
-    """Finds an unsupported computation that gives the predictions; None if no known one does.
+    """The reason of the first unsupported computation that reproduces the predictions; None if none is found.
 
     Args:
-        spaces: the spaces of all readings, none of which gives them.
+        spaces: the spaces of all readings, none of which reproduces the predictions.
         evidence: windows and predictions.
         nearest: the nearest readings.
     """
@@ -62,16 +62,16 @@ def explain_failure(spaces: Sequence[Space], evidence: Evidence, nearest: Sequen
                 scaled = _scaled_outputs(*_stages(space, kinds, evidence, few), space, evidence, few)
                 if scaled is not None:
                     return scaled
-                for stranger in _strangers(space):
+                for unsupported in _unsupported_computations(space):
                     if monotonic() > deadline:
                         return None
-                    for windows in (batch,) if stranger.of_batch else (few, batch):
+                    for windows in (batch,) if unsupported.of_batch else (few, batch):
                         stages, first = _stages(space, kinds, evidence, windows)
-                        changed = [stranger.change(stage) or stage for stage in stages]
+                        changed = [unsupported.change(stage) or stage for stage in stages]
                         if changed == stages or not _gives(changed, first, space, evidence, windows):
                             break
                     else:
-                        return stranger.reason
+                        return unsupported.reason
     return None
 
 
@@ -96,7 +96,7 @@ def _gives(stages: list[Stage], first: Variants, space: Space, evidence: Evidenc
 def _scaled_outputs(
     stages: list[Stage], first: Variants, space: Space, evidence: Evidence, windows: Numbers
 ) -> str | None:
-    """Finds a factor and an offset of each output, if nothing else is missing."""
+    """Fits a factor and an offset per output; None if these do not reproduce the predictions."""
     expected = evidence.expected[windows]
     if len(expected) < 4:
         return None
@@ -123,22 +123,22 @@ def _numbers(values: Array) -> str:
     return ", ".join(f"{value:.4g}" for value in values[:4])
 
 
-def _strangers(space: Space) -> Iterator[Stranger]:
+def _unsupported_computations(space: Space) -> Iterator[UnsupportedComputation]:
     """Yields unsupported computations that occur in practice, some of them mistakes."""
     recurrent = space.recurrent
     if recurrent is not None:
-        yield Stranger(
+        yield UnsupportedComputation(
             "its recurrent part runs across the windows of a batch instead of their steps (batch_first does not fit "
             "the layout of the windows)",
             lambda stage: _around(stage, RecurrentPart, lambda f: lambda x: f(x.transpose(1, 2)).transpose(1, 2)),
             of_batch=True,
         )
-        yield Stranger(
+        yield UnsupportedComputation(
             "the steps of its windows are read newest first",
             lambda stage: _around(stage, RecurrentPart, lambda f: lambda x: f(x.flip(-2))),
         )
         if recurrent.config.bidirectional:
-            yield Stranger(
+            yield UnsupportedComputation(
                 "its head reads the final states of both directions (h_n) instead of the last step",
                 lambda stage: (
                     replace(stage, functions=(_final_states,))
@@ -146,7 +146,7 @@ def _strangers(space: Space) -> Iterator[Stranger]:
                     else None
                 ),
             )
-    yield Stranger(
+    yield UnsupportedComputation(
         "its batch norms use the statistics of the batch (the model was not in eval mode)",
         lambda stage: _with_items(stage, _of_batch),
         of_batch=True,
@@ -154,7 +154,7 @@ def _strangers(space: Space) -> Iterator[Stranger]:
     every: list[AnyPart] = [*space.order.front, *space.order.head]
     for part in every if recurrent is None else [*every, recurrent]:
         if part.n_in == part.n_out:
-            yield Stranger(
+            yield UnsupportedComputation(
                 f"a residual connection adds the input of {part.place or 'the KAN'} to its output",
                 lambda stage, part=part: (  # type: ignore[misc]
                     replace(stage, functions=tuple(_residual(f) for f in stage.functions))
@@ -162,9 +162,11 @@ def _strangers(space: Space) -> Iterator[Stranger]:
                     else None
                 ),
             )
-    yield Stranger("its splines clip their inputs to the grid", lambda stage: _with_items(stage, _clipped))
+    yield UnsupportedComputation(
+        "its splines clip their inputs to the grid", lambda stage: _with_items(stage, _clipped)
+    )
     for what, squash in SQUASHES.items():
-        yield Stranger(
+        yield UnsupportedComputation(
             f"its Chebyshev polynomials are of {what} instead of tanh",
             lambda stage, squash=squash: _with_items(stage, lambda item: _squashed(item, squash)),  # type: ignore[misc]
         )
