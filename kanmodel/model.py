@@ -36,12 +36,12 @@ from kanmodel.explain.topology.metrics import Metric
 from kanmodel.explain.topology.pruning import EdgePlace, FidelityPoint, PruningRule
 from kanmodel.explain.topology.subnetwork import compare_models, extract_subnetwork
 from kanmodel.explain.topology.thresholds import Thresholds
-from kanmodel.facts import Facts
 from kanmodel.inputs import read_baseline, read_windows
 from kanmodel.network.config.groups import Groups, resolve_groups
 from kanmodel.once import Once
 from kanmodel.overall import Overall, Results
 from kanmodel.pausing import Pause, go_on
+from kanmodel.properties import ModelProperties
 from kanmodel.results import (
     Ablation,
     Comparisons,
@@ -73,7 +73,7 @@ to array (n, lookback) or (lookback,); or a data frame of at least `lookback` ro
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Model(Facts):
+class Model(ModelProperties):
     """One checkpoint and the questions one can ask it. It is immutable and can be shared by threads.
 
     Windows, predictions and contributions are in original units. Global results, such as `importance` and `topology`,

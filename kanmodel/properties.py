@@ -21,7 +21,7 @@ N_NAMED = 8  # outputs or features that a text lists
 
 @dataclass(frozen=True)
 class Reference:
-    """The reference windows, on which everything about the model as a whole is measured, in time order.
+    """The reference windows in time order, on which global results such as `importance` are measured.
 
     Attributes:
         windows: (n, lookback, n_features), original units, oldest step first.
@@ -38,8 +38,8 @@ class Reference:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Facts(Result):
-    """A checkpoint, its features, outputs and reference windows; all in original units.
+class ModelProperties(Result):
+    """Descriptive properties of a checkpoint; values are in original units.
 
     Attributes:
         loaded: the network with its reference windows, for internal use; it takes model units.
