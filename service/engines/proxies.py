@@ -1,4 +1,4 @@
-"""ASGI middleware for the proxies of Ray Serve, which gives their own errors the service's format."""
+"""ASGI middleware for the HTTP proxies of Ray Serve: request ids, and error responses in the service's format."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ def proxy_variables(settings: Settings) -> dict[str, str]:
 
 def make_middlewares() -> list[Middleware]:
     """The middleware of a proxy; Serve calls this when the proxy starts."""
-    return [Middleware(OneShape, Settings().max_header_bytes)]
+    return [Middleware(ProxyErrorMiddleware, Settings().max_header_bytes)]
 
 
-class OneShape:
-    """Middleware around a proxy that assigns request ids, and rewrites the proxy's own errors in the service's format.
+class ProxyErrorMiddleware:
+    """Assigns request ids, refuses oversized headers, and rewrites a proxy's own errors in the service's format.
 
     The app in the replica chooses the same id from the same headers and sets it in its response, to which the proxy
     adds another: a response with only one id comes from the proxy itself.

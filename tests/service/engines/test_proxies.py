@@ -1,4 +1,4 @@
-"""What stands around a proxy of Ray Serve, tried with apps that do what a proxy does."""
+"""The middleware of Ray Serve's proxies, tested with apps that behave as a proxy does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import httpx2
 import pytest
 from starlette.responses import PlainTextResponse, Response
 
-from service.engines.proxies import OneShape, make_middlewares, proxy_variables
+from service.engines.proxies import ProxyErrorMiddleware, make_middlewares, proxy_variables
 from service.settings import Settings
 
 
@@ -16,7 +16,7 @@ def ask(app, headers=None, path="/v1/models", limit=2048):
     """The answer of an app with the middleware around it."""
 
     async def run():
-        transport = httpx2.ASGITransport(OneShape(app, limit))
+        transport = httpx2.ASGITransport(ProxyErrorMiddleware(app, limit))
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return await client.get(path, headers=headers)
 
@@ -41,7 +41,7 @@ def proxy(answer, by_replica):
 
 
 @pytest.mark.parametrize("status", [200, 404, 500, 503])
-def test_what_a_replica_answers_passes_with_one_id(status):
+def test_a_response_of_a_replica_passes_with_one_request_id(status):
     """Any status passes through; the id is the client's if valid, and is in the response once."""
     answer = ask(proxy(Response(b"{}", status), by_replica=True), headers={"X-Request-Id": "mine"})
     assert (answer.status_code, answer.content) == (status, b"{}")
@@ -56,8 +56,8 @@ def test_what_a_replica_answers_passes_with_one_id(status):
         (503, "no replica can take the request"),
     ],
 )
-def test_what_a_proxy_answers_itself_takes_the_one_shape(status, message):
-    """Its own errors are 503 that say when to come back, under the id of the request, not the one it was given."""
+def test_an_error_of_the_proxy_itself_has_the_format_of_the_service(status, message):
+    """It is a 503 with Retry-After and one valid request id, in place of the invalid one of the client."""
     answer = ask(proxy(PlainTextResponse("of Ray", status), by_replica=False), headers={"X-Request-Id": "not valid"})
     document = answer.json()
     assert (answer.status_code, document["status"], document["error"]) == (503, 503, message)
@@ -65,8 +65,8 @@ def test_what_a_proxy_answers_itself_takes_the_one_shape(status, message):
     assert answer.headers.get_list("x-request-id") == [document["request_id"]] != ["not valid"]
 
 
-def test_where_a_proxy_answers_nothing_that_is_said():
-    """As where the replica died that had the request."""
+def test_a_proxy_without_a_response_is_a_503():
+    """For example because the replica died."""
 
     async def silent(scope, receive, send):
         pass
@@ -80,8 +80,8 @@ def test_the_routes_of_the_proxy_itself_are_left_alone():
     assert ask(proxy(PlainTextResponse("success"), by_replica=False), path="/-/healthz").text == "success"
 
 
-def test_large_headers_go_no_further():
-    """The replica is not asked, as a single process's app is not."""
+def test_oversized_headers_are_refused():
+    """The request does not reach the replica, as without Ray."""
 
     async def never(scope, receive, send):
         raise AssertionError
@@ -91,9 +91,9 @@ def test_large_headers_go_no_further():
     assert answer.json()["error"] == "the headers are larger than 2048 bytes (max_header_bytes)"
 
 
-def test_proxies_take_it_with_the_settings_of_the_service(monkeypatch):
-    """The variables that Serve is started with lead to the middleware, with the limit that was set."""
+def test_proxies_use_the_middleware_with_the_settings_of_the_service(monkeypatch):
+    """The environment variables of Serve select the middleware and its header limit."""
     for name, value in proxy_variables(Settings(max_header_bytes=4096)).items():
         monkeypatch.setenv(name, value)
     (middleware,) = make_middlewares()
-    assert (middleware.cls, middleware.args) == (OneShape, (4096,))
+    assert (middleware.cls, middleware.args) == (ProxyErrorMiddleware, (4096,))
