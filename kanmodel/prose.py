@@ -1,4 +1,4 @@
-"""The report in words: the findings as questions and answers, the same in Python, on the command line and over HTTP."""
+"""The report in plain language: each finding as a question and an answer, the same in Python, CLI and HTTP."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any
 from kanmodel.explain.report import Finding, FindingId
 from kanmodel.network.config import ModelConfig
 
-N_NAMED = 3  # features or nodes that a sentence names
+N_NAMED = 3  # features or nodes named in a sentence, at most
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One question, answered.
+    """A question of the report and its answer.
 
     Attributes:
         id: sparsity, features, independence, opacity, depth, shapes or trust.
-        question: as people ask it.
-        answer: in words; names stand in backticks.
-        evidence: every number of the answer, and those behind it.
+        question: the question.
+        answer: the answer, as Markdown with names in backticks.
+        evidence: the values from which the answer is written, and further details.
     """
 
     id: FindingId
@@ -30,7 +30,7 @@ class Answer:
 
 
 def answer_findings(config: ModelConfig, output: int, findings: Sequence[Finding]) -> tuple[Answer, ...]:
-    """The findings on output number `output` of a model, in words."""
+    """Questions and answers on output number `output` of a model, one per finding."""
     unit = config.target_of(output).unit or "target units"
     cell = None if config.recurrent is None else config.recurrent.cell
     write: dict[FindingId, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
@@ -53,14 +53,16 @@ def answer_findings(config: ModelConfig, output: int, findings: Sequence[Finding
 
 
 def markdown(output: str, answers: Sequence[Answer]) -> str:
-    """Questions and answers on an output, by its name, as Markdown."""
+    """The answers on the output named `output` as a Markdown document."""
     sections = [f"## {each.question}\n\n{each.answer}" for each in answers]
     return "\n\n".join([f"# How the model forecasts `{output}`", *sections]) + "\n"
 
 
 def _sparsity(found: Mapping[str, Any], unit: str) -> str:
     masked = f"{found['masked']} of {found['edges']} edges are masked in the checkpoint"
-    answer = f"Yes, in part: {masked}." if found["masked"] else f"No: {masked}; those a picture does not show are weak."
+    answer = (
+        f"Yes, in part: {masked}." if found["masked"] else f"No: {masked}; edges that a picture does not show are weak."
+    )
     answer += f" {found['kept']} suffice: with them alone the forecasts keep an R2 of {found['r2']:.3f} against the"
     answer += " full model"
     if found["mae"] is not None:
@@ -71,7 +73,7 @@ def _sparsity(found: Mapping[str, Any], unit: str) -> str:
 def _features(found: Mapping[str, Any], cell: str | None) -> str:
     counts = ", ".join(f"{number} {verdict}" for verdict, number in found["verdicts"].items())
     named = ", ".join(f"`{name}` ({_percent(share)})" for name, share in list(found["shares"].items())[:N_NAMED])
-    answer = f"By verdict the features are: {counts}. The largest shares of all contributions have {named}."
+    answer = f"Features by verdict: {counts}. Largest shares of all contributions: {named}."
     for name, group in found["groups"].items():
         members = ", ".join(f"`{feature}`" for feature in group["features"])
         act = "act" if len(group["features"]) > 1 else "acts"
@@ -92,7 +94,8 @@ def _features(found: Mapping[str, Any], cell: str | None) -> str:
 
 def _independence(found: Mapping[str, Any], unit: str) -> str:
     answer = (
-        "That can't be read off connections; two things must be kept apart. In the data, "
+        "Connections do not answer that. Correlation in the data and interaction in the model are different. In the"
+        " data, "
         f"{found['n_correlated']} pairs of features have a correlation of {found['threshold']} or more in magnitude"
     )
     if found["correlated"]:
@@ -107,7 +110,7 @@ def _independence(found: Mapping[str, Any], unit: str) -> str:
         f"In the model, of {found['screened_pairs']} pairs of its {found['features']} features that were screened on"
         f" {found['screening_windows']} windows, `{a}` and `{b}` interact most: removing both moves the forecast by"
         f" {strongest['strength']:.3g} {unit} on average beyond what removing each does (a local second difference;"
-        f" {found['confidence_percent']} % interval {low:.3g} to {high:.3g}). A contribution divides the change of the"
+        f" {found['confidence_percent']} % interval {low:.3g} to {high:.3g}). Contributions divide the change of the"
         " forecast among the features; `removed` says what the forecast loses without a feature, `alone` what the"
         f" feature does where all others are at the baseline. {_acting_together(found['acting_together'], unit)}"
     )
@@ -115,7 +118,7 @@ def _independence(found: Mapping[str, Any], unit: str) -> str:
 
 def _acting_together(rows: Sequence[Mapping[str, Any]], unit: str) -> str:
     named = [f"`{row['feature']}` ({row['mean_abs_together']:.3g} {unit})" for row in rows[:N_NAMED]]
-    return f"The two differ most, which is what a feature does only together with others, for {', '.join(named)}."
+    return f"They differ most, which is due to interactions with other features, for {', '.join(named)}."
 
 
 def _opacity(found: Mapping[str, Any]) -> str:
@@ -135,14 +138,14 @@ def _depth(found: Mapping[str, Any]) -> str:
         f"`{node}` is " + ", ".join(f"{_percent(share)} `{name}`" for name, share in list(profile.items())[:N_NAMED])
         for node, profile in list(found["profiles"].items())[:N_NAMED]
     ]
-    return f"By what moves each node's own value. {'; '.join(nodes)}."
+    return f"By the share of each feature in a node's own value: {'; '.join(nodes)}."
 
 
 def _shapes(found: Mapping[str, Any]) -> str:
     shapes = found["shapes"]
     return (
         f"Of the {found['kept']} edges that are kept, {shapes['linear']} are straight where the data lies and"
-        f" {shapes['curved']} are curved; {shapes['flat']} are flat. In {shapes['base_only']} most of what passes lies"
+        f" {shapes['curved']} are curved; {shapes['flat']} are flat. In {shapes['base_only']}, most inputs lie"
         f" outside the grid, where only the base function acts. {found['linear_and_narrow']} of the straight ones see"
         f" less than {found['narrow_percent']} % of their grid: any smooth function is straight when looked at closely"
         " enough."
@@ -153,11 +156,12 @@ def _trust(found: Mapping[str, Any]) -> str:
     low, high = found["least_certain_share"]
     deletion = {row["method"]: row["deletion"] for row in found["faithfulness"]}
     return (
-        f"On {found['converged_percent']:g} % of the {found['windows']} reference windows the contributions add up"
-        f" within {found['tolerance']:.2g}; the largest gap is {found['largest_residual']:.2g}. The least certain share"
+        f"On {found['converged_percent']:g} % of the {found['windows']} reference windows the contributions sum"
+        f" to the change of the forecast within {found['tolerance']:.2g} (completeness); the largest residual is"
+        f" {found['largest_residual']:.2g}. The least certain share"
         f" lies between {_percent(low)} and {_percent(high)} ({found['confidence_percent']} % interval)."
         f" {found['n_outside']} edges get more than {found['outside_percent']} % of their inputs from outside their"
-        f" grid. Taking features away in the ledger's order moves the forecast by {deletion['ledger']:.2f} standard"
+        f" grid. Removing features in the ledger's order changes the forecast by {deletion['ledger']:.2f} standard"
         f" deviations on average, in random order by {deletion['random']:.2f}. All of this describes this model, not"
         " the data: another training on the same data may give other shares and verdicts."
     )
