@@ -106,8 +106,8 @@ class CounterfactualRequest(Closed):
     within_training_range: Annotated[
         bool,
         Field(
-            description="Whether changed values must stay in the feature's training range; otherwise a feature shifts "
-            "by at most 10 standard deviations.",
+            description="Whether changed values must stay in the feature's training range. A feature shifts by at most "
+            "10 standard deviations in any case.",
             strict=True,
         ),
     ] = True

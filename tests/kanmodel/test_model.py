@@ -432,7 +432,7 @@ def test_baselines_that_do_not_fit(model, windows, baseline, message):
         (lambda m: m.topology(without=["front:0:0:0"]), "there is no edge (front, 0, 0, 0)"),
         (lambda m: m.topology(without=[("lstm:1", "head:1:9")]), "there is no edge from 'lstm:1' to 'head:1:9'"),
         (lambda m: m.topology(without=["head:0:1:" + "9" * 5000]), "an id is such as 'head:0:7:3'"),
-        (lambda m: m.ablate(BAD, without=[3]), "numbers layer, i, j, but 3 is not"),
+        (lambda m: m.ablate(BAD, without=[3]), "indices layer, i, j, but 3 is not"),
         (lambda m: m.prune(without=["head:0:1"]), "there is no edge 'head:0:1': an id is such as 'head:0:7:3'"),
         (lambda m: m.edge(0, 0, 0, points=1), "points must be a whole number from 2, but is 1"),
         (lambda m: m.edge(0, 0, 0, span="all"), "there is no span 'all'; the spans are support, reference, grid"),

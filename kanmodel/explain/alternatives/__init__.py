@@ -1,1 +1,1 @@
-"""Other windows and other models: what the forecast would be, what must change for it, and what has changed."""
+"""Counterfactuals, feature ablation, response curves, and comparisons of forecasts and of models."""

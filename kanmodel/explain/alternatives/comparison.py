@@ -1,15 +1,15 @@
-"""Why two forecasts differ: what the data changed, and what the model changed.
+"""Difference of two forecasts, divided into a data part and a model part.
 
-The forecast F(x) of one model beside the forecast G(y) of another, for a window each. Changing the window first and the
-model first give two answers; their mean is the only division in two that depends on neither the order nor on which side
-is called the first (Shapley 1953, for two players):
+F(x) is the forecast of one model for a window x, G(y) that of another for a window y. Whether the window or the model
+changes first makes a difference, so both parts are means over the two orders, the Shapley value of a game with two
+players (Shapley 1953):
 
     data     ((F(x) - F(y)) + (G(x) - G(y))) / 2
     model    ((F(x) - G(x)) + (F(y) - G(y))) / 2
 
-The data part is divided among features by each model's ledger from y to x. The model part is divided by the difference
-of the two models' ledgers from one baseline b that they share, and what is left is how they differ there, F(b) - G(b).
-Everything sums to F(x) - G(y), up to the residual.
+The data part is divided among features by the mean of both models' ledgers from y to x; the model part by the
+difference of their ledgers from a shared baseline b, which leaves the baseline shift F(b) - G(b). Contributions and
+baseline shift sum to F(x) - G(y), up to the residual.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Comparison:
 
     Attributes:
         output: name of the output.
-        prediction: F(x), of the model that is asked.
-        against_prediction: G(y), of the other.
-        data: what each feature contributes since the windows differ, (n_features,).
-        model: what each feature contributes since the models differ, (n_features,).
-        baseline_shift: F(b) - G(b), what the models differ by where no feature differs from the baseline.
+        prediction: F(x), of the first model.
+        against_prediction: G(y), of the second.
+        data: contribution of each feature to the data part, (n_features,).
+        model: contribution of each feature to the model part, (n_features,).
+        baseline_shift: F(b) - G(b), the difference of the models at the baseline.
         data_total: the data part.
         model_total: the model part.
-        residual: how far the contributions may be from these totals: the residuals of the ledgers, added up.
-        error: the largest estimated error of a contribution, added up likewise.
-        tolerance: the larger one of the two models' ledgers.
-        converged: whether every ledger is.
+        residual: bound on how far the sums are from these totals: half the sum of the ledgers' residuals.
+        error: estimated largest error of a contribution: half the sum of the ledgers' errors.
+        tolerance: the larger of the two models' ledgers.
+        converged: whether all ledgers have converged.
     """
 
     output: str
@@ -76,24 +76,24 @@ def compare_forecasts(
 ) -> Comparison:
     """Divides the difference of two forecasts.
 
-    Exactly antisymmetric: with both sides exchanged every number has the other sign and the same magnitude. Of a
-    forecast and itself all are 0.
+    Exactly antisymmetric: exchanging the two sides negates the contributions, the baseline shift and the totals, to the
+    last bit. They are all 0 if both sides are the same model and window.
 
     Args:
-        model: the model that is asked.
+        model: the first model.
         window: its window, (lookback, n_features), original units, oldest step first.
-        against: the model it is compared with; the same features, lookback and output, in the same units.
-        against_window: the window of that.
+        against: the second model, with the same features, lookback and output, in the same units.
+        against_window: its window, as `window`.
         output: number of the output in `model`.
         options: tolerance and path nodes of each ledger.
         pause: called between the ledgers.
 
     Raises:
-        DataError: the models do not read the same windows, or forecast the same output; or a window does not fit.
+        DataError: the models differ in their features, lookback or output, or a window does not fit.
         NonFiniteError: a prediction is not finite.
     """
     theirs = match_outputs(model, against, output)
-    # Paths lead from the lesser window to the greater in both directions, so that rounding is the same.
+    # Both orders integrate along the same path, from the lesser window to the greater, so that rounding is the same.
     low, high = sorted((window, against_window), key=lambda values: values.tobytes())
     forward = 1.0 if high is window else -1.0
 
@@ -109,7 +109,8 @@ def compare_forecasts(
     of_data = explain(both[1:], low)
     shared = np.broadcast_to((model.reference_mean + against.reference_mean) / 2, low.shape)
     of_model = explain(both, shared)
-    f_low, f_high = (float(model.predict(window[None])[0, output]) for window in both)  # each alone: equal ones agree
+    # One window per batch, so that equal windows get equal forecasts.
+    f_low, f_high = (float(model.predict(window[None])[0, output]) for window in both)
     g_low, g_high = (float(against.predict(window[None])[0, theirs]) for window in both)
     apart = of_model[0].features - of_model[1].features  # (2, n_features)
     ledgers = (*of_data, *of_model)
@@ -117,7 +118,7 @@ def compare_forecasts(
         output=model.config.outputs[output],
         prediction=f_high if high is window else f_low,
         against_prediction=g_low if high is window else g_high,
-        data=forward * (of_data[0].features[0] + of_data[1].features[0]) / 2 + 0.0,  # which makes 0 of -0
+        data=forward * (of_data[0].features[0] + of_data[1].features[0]) / 2 + 0.0,  # turns -0 into 0
         model=(apart[0] + apart[1]) / 2,
         baseline_shift=of_model[0].baseline_prediction - of_model[1].baseline_prediction,
         data_total=forward * ((f_high - f_low) + (g_high - g_low)) / 2 + 0.0,
@@ -130,10 +131,11 @@ def compare_forecasts(
 
 
 def match_outputs(model: LoadedModel, against: LoadedModel, output: int) -> int:
-    """The number, in the other model, of the output that has the same name.
+    """The number of the output with the same name in another model.
 
     Raises:
-        DataError: the models differ in their features, their lookback, or the unit of the output, or there is none.
+        DataError: the models differ in their features, their lookback or the unit of the output, or the other has no
+            such output.
     """
     mine, theirs = model.config, against.config
     name = mine.outputs[output]
@@ -148,9 +150,9 @@ def match_outputs(model: LoadedModel, against: LoadedModel, output: int) -> int:
         if one != other:
             raise DataError.at("against", f"must have the same {what}, {one}, but has {other}")
     if name not in theirs.outputs:
-        raise DataError.at("against", f"has no output {name!r}, but {', '.join(theirs.outputs)}")
+        raise DataError.at("against", f"has no output {name!r}; its outputs are {', '.join(theirs.outputs)}")
     number = theirs.outputs.index(name)
     unit, other_unit = mine.target_of(output).unit, theirs.target_of(number).unit
     if unit != other_unit:
-        raise DataError.at("against", f"must forecast {name} in {unit}, but does in {other_unit}")
+        raise DataError.at("against", f"must forecast {name} in {unit}, but forecasts it in {other_unit}")
     return number

@@ -1,9 +1,9 @@
-"""What must change for a forecast to become another.
+"""Counterfactual explanations: the smallest change of a window with which its forecast reaches a goal.
 
-Counterfactual explanations (Wachter, Mittelstadt and Russell 2017, arXiv 1711.00399) of one window: constant shifts of
-a few features over chosen steps, the smallest in training standard deviations, L1. One feature at a time is searched
-exhaustively; a few together are searched by gradient, from many starts, so that a smaller change may exist. Every
-answer is checked by a forecast.
+After Wachter, Mittelstadt and Russell 2017 (arXiv 1711.00399). A change adds a constant to each of a few features over
+chosen steps; its distance is the L1 norm in training standard deviations. One feature at a time is searched on a grid
+over its whole range, several together by gradient from many starting points. Both searches are heuristic: a smaller
+change may exist. The result is checked by a forecast of the changed window.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from kanmodel.explain.alternatives.single_features import GRID, SingleShift, sea
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
-N_SCANNED = 8704  # random shifts from which gradients set out
-N_STARTS = 96  # of them
-STRETCH = 2.0  # of a scanned shift, up to which its distance is extrapolated
-UNLIKELY = 1e6  # standard deviations, of shifts that would have to be longer than that
-LARGEST_BATCH = 1024  # forecasts at once
-NEAR = 0.01  # of what is missing: what a shift may still miss to be polished first
-N_POLISHED = 8  # of the shifts found by gradient
-SCALES = np.linspace(0, 1.5, 25)  # of a shift, where its ray is searched
+N_SCANNED = 8704  # random shifts scanned for starting points of the gradient search
+N_STARTS = 96  # starting points of the gradient search, at most
+STRETCH = 2.0  # largest factor by which a scanned shift is extrapolated
+UNLIKELY = 1e6  # ranks shifts that would need a larger factor after all others
+LARGEST_BATCH = 1024  # forecasts per batch of the scan
+NEAR = 0.01  # share of the initial distance to the goal within which a shift counts as reaching it, before polishing
+N_POLISHED = 8  # best shifts of the gradient search, which are polished
+SCALES = np.linspace(0, 1.5, 25)  # multiples of a shift that polishing tries
 HALVINGS = 30
-MARGIN = 1e-6  # of an output's standard deviation: a forecast in another batch may differ by its rounding
+MARGIN = 1e-6  # tightens the goal, output standard deviations: a forecast in another batch may be rounded differently
 SEED = 0
 
 
 @dataclass(frozen=True)
 class Counterfactual:
-    """The smallest change found that makes a forecast reach a goal.
+    """The smallest change found with which a forecast reaches a goal.
 
     Attributes:
-        prediction: the forecast of the window as it is, the target's unit.
+        prediction: the forecast of the original window, the target's unit.
         reached: whether the goal is reached.
-        shifts: what is added to each feature at the chosen steps, (n_features,), original units; where the goal is not
-            reached, those whose forecast misses it by least.
+        shifts: what is added to each feature at the chosen steps, (n_features,), original units; if the goal is not
+            reached, the shifts whose forecast comes nearest to it.
         new_prediction: the forecast of `window`.
-        distance: sum of |shift| in training standard deviations.
-        single: what each feature can do alone.
+        distance: L1 norm of the shifts, in training standard deviations.
+        single: results of shifting one feature alone.
         window: the changed window, (lookback, n_features), original units.
     """
 
@@ -61,14 +61,14 @@ class Counterfactual:
 
 @dataclass(frozen=True)
 class Search:
-    """What may change.
+    """Options of a counterfactual search.
 
     Attributes:
         features: numbers of the features that may change; None for all.
         steps: the steps that change; None for all.
-        max_features: how many may change together, from 1.
-        within_training_range: whether changed values keep within the smallest and the largest of training; else a
-            feature shifts by at most 10 standard deviations.
+        max_features: largest number of features that change together, from 1.
+        within_training_range: whether changed values stay within the training range, minimum to maximum. A feature
+            shifts by at most 10 training standard deviations in any case.
 
     Raises:
         DataError: `max_features` is below 1.
@@ -85,7 +85,7 @@ class Search:
 
 
 def count_forecasts(n_features: int, max_features: int) -> int:
-    """How many forecasts a search takes at most, its gradients counted as two each: the work, before it is done."""
+    """About how many forecasts a search takes, each gradient counted as two: an estimate of its cost in advance."""
     alone = n_features * 2 * (GRID + 1 + HALVINGS)
     if min(n_features, max_features) < 2:
         return alone
@@ -101,14 +101,14 @@ def find_counterfactual(
     search: Search | None = None,
     pause: Pause = go_on,
 ) -> Counterfactual:
-    """The smallest change of one window that makes one of its forecasts reach a goal.
+    """Searches for the smallest change of one window with which one of its forecasts reaches a goal.
 
     Args:
         model: the model.
         window: (lookback, n_features), original units, oldest step first.
         output: number of the output.
-        goal: where its forecast shall lie.
-        search: what may change.
+        goal: the range that its forecast must reach.
+        search: options; None for the defaults.
         pause: called between batches of forecasts.
 
     Raises:
@@ -146,7 +146,7 @@ def _search_together(
     max_features: int,
     pause: Pause,
 ) -> Array:
-    """Shifts of several features near the border of the goal: those found from many starts, best first."""
+    """Shifts of several features at or near the border of the goal, found from many starting points, best first."""
     reach = np.zeros(len(shifts.low))
     for one in single:
         reach[one.feature] = towards * (one.best_prediction - prediction)
@@ -162,16 +162,16 @@ def _search_together(
 def _scan(
     shifts: Shifts, sets: NDArray[np.bool_], stretch: Callable[[Array], Array], pause: Pause
 ) -> tuple[Array, NDArray[np.bool_]]:
-    """Starts of descents: the most promising of random shifts, which are denser near 0.
+    """Starting points of the gradient search, the best of random shifts, which are denser near 0.
 
-    A shift promises the distance at which the goal would be reached if the forecast changed in proportion. Of the sets
-    that promise most, each gives as many shifts that change mostly one of its features as mostly another, as there
-    may be a smallest change near each.
+    Shifts are ranked by the distance at which they would reach the goal if the forecast changed linearly along them.
+    Each of the best sets of features gives equally many shifts per feature that change mostly this feature, since there
+    may be a local minimum near each.
 
     Args:
-        shifts: of one window.
+        shifts: the possible shifts of one window.
         sets: features that may change together, (n_sets, n_features).
-        stretch: by forecasts, the factor by which a shift would have to be scaled to reach the goal so.
+        stretch: maps forecasts to the factors by which their shifts would reach the goal by linear extrapolation.
         pause: called between batches of forecasts.
 
     Returns:
@@ -187,7 +187,7 @@ def _scan(
         pause()
     with np.errstate(divide="ignore"):
         factor = stretch(np.concatenate(forecasts)).reshape(n_tried, -1)
-    factor = np.where(factor > 0, factor, np.inf)  # none where the forecast does not change, or away from the goal
+    factor = np.where(factor > 0, factor, np.inf)  # infinite if the forecast is constant or moves away from the goal
     distance = np.abs(place).sum(axis=2)
     promised = np.where(factor <= STRETCH, distance * factor, UNLIKELY * factor)
     best = np.argsort(promised.min(axis=0), kind="stable")[: max(1, N_STARTS // size)]
@@ -202,7 +202,7 @@ def _scan(
 
 
 def _polish(shifts: Shifts, goal: Goal, found: Array) -> Array:
-    """The smallest multiple of each shift that reaches the goal, (n, n_features); those of whole numbers stay."""
+    """Scales shifts to about the smallest multiple that reaches the goal, (n, n_features); rounds integer features."""
     rounded = np.concatenate([shifts.round_integers(shift) for shift in found[:N_POLISHED]])
     whole, rest = np.where(shifts.integer, rounded, 0.0), np.where(shifts.integer, 0.0, rounded)
 
@@ -223,7 +223,7 @@ def _polish(shifts: Shifts, goal: Goal, found: Array) -> Array:
 def _choose(
     shifts: Shifts, goal: Goal, prediction: float, candidates: Array, single: tuple[SingleShift, ...]
 ) -> Counterfactual:
-    """The smallest candidate that reaches the goal, or else the one that misses by least."""
+    """The smallest candidate that reaches the goal, or else the one whose forecast comes nearest to it."""
     missed, distance = goal.miss(shifts.predict(candidates)), np.abs(candidates).sum(axis=1)
     best = int(np.lexsort((distance, missed))[0])
     chosen = candidates[best]

@@ -1,9 +1,9 @@
-"""The smallest shift of a few features together that makes the forecast reach a goal.
+"""Gradient search for the smallest shift of a few features together with which the forecast reaches a goal.
 
 Sequential linear programming: minimise sum_f |z_f| subject to F(z) reaching the goal, where F is replaced by its
 tangent within a trust region (Fletcher and Sainz de la Maza 1989, "Nonlinear programming and nonsmooth optimization by
-successive linear programming"). With one constraint the linear program is a continuous knapsack, which is solved by
-sorting the slopes. Many starts, over many sets of features, go together in one batch.
+successive linear programming"). With one constraint the linear program is a continuous knapsack problem, solved by
+sorting the slopes. All starting points, over many sets of features, are one batch.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from kanmodel.explain.alternatives.shifts import Goal, Shifts
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
-MAX_SETS = 192  # of features
+MAX_SETS = 192  # largest number of sets of features that are searched
 ITERATIONS = 16
-RADIUS = 0.5  # of the first trust region, in training standard deviations
-LARGEST = 4.0
+RADIUS = 0.5  # of the first trust region, training standard deviations
+LARGEST = 4.0  # largest radius of a trust region
 
 
 def choose_sets(shifts: Shifts, n_features: int, reach: Array) -> NDArray[np.bool_]:
-    """Sets of features that may change together, (n_sets, all features): those that reach farthest first.
+    """Sets of features that may change together, (n_sets, all features), from those that change the forecast most.
 
     Args:
-        shifts: of one window.
-        n_features: in a set.
-        reach: how much each feature can change the forecast alone, (all features,).
+        shifts: the possible shifts of one window.
+        n_features: number of features in a set.
+        reach: how much each feature alone can change the forecast, (all features,).
     """
     movable = shifts.movable
     order = movable[np.argsort(-reach[movable], kind="stable")]
@@ -53,16 +53,16 @@ def descend(
     free: NDArray[np.bool_],
     pause: Pause = go_on,
 ) -> Array:
-    """Small shifts at or near the border of the goal, one from each start.
+    """Small shifts at or near the border of the goal, one per starting point.
 
-    A step is taken where it lessens |z| + penalty * (what is missing), an exact penalty function: the penalty is three
-    times what the last linear program would pay for one more unit of the forecast.
+    A step is accepted if it lowers |z| + penalty * (distance to the goal), an exact penalty function. The penalty is
+    three times the largest shadow price of the constraint in the linear programs so far.
 
     Args:
-        shifts: of one window.
-        goal: what the forecast shall reach.
-        towards: 1 where the forecast must grow for it, -1 where it must fall.
-        starts: (n, n_features).
+        shifts: the possible shifts of one window.
+        goal: the range that the forecast must reach.
+        towards: 1 if the forecast must increase to reach it, -1 if it must decrease.
+        starts: the starting points, (n, n_features).
         free: which features may change, (n, n_features).
         pause: called between batches of forecasts.
 
@@ -88,7 +88,7 @@ def descend(
 
 
 def _look(shifts: Shifts, goal: Goal, towards: int, place: Array) -> tuple[Array, Array]:
-    """How far beyond the border of the goal the forecasts are, (n,), and the slopes of that, (n, n_features)."""
+    """How far the forecasts are past the border of the goal, (n,), and its gradient, (n, n_features)."""
     predictions, slopes = shifts.predict_with_gradient(place)
     border = goal.low if towards > 0 else goal.high
     return towards * (predictions - border), towards * slopes
@@ -100,15 +100,16 @@ def _merit(place: Array, ahead: Array, penalty: Array) -> Array:
 
 
 def _solve(place: Array, ahead: Array, slopes: Array, radius: Array, low: Array, high: Array) -> tuple[Array, Array]:
-    """The linear programs: minimise |z + d| subject to ahead + slopes . d >= 0, |d| <= radius, low <= z + d <= high.
+    """Solves linear programs: minimise |z + d| subject to ahead + slopes . d >= 0, |d| <= radius, low <= z + d <= high.
 
-    Where even the largest step falls short, that is the solution.
+    If no step within the bounds is enough, returns the one that gains most.
 
     Returns:
-        d, (n, n_features); and the change of |z + d| for one more unit of the forecast, (n,), 0 where none is needed.
+        d, (n, n_features), and the shadow price of the constraint, (n,): the change of |z + d| per unit of forecast, 0
+        where the constraint is not active.
     """
     reach = radius[:, None]
-    back = np.clip(-place, -reach, reach)  # to 0 first: what that loses is bought again where it is cheapest
+    back = np.clip(-place, -reach, reach)  # to 0 first; what that loses is regained along the steepest slopes
     lowest, highest = np.maximum(-reach, low - place), np.minimum(reach, high - place)
     room = np.where(slopes > 0, highest - back, back - lowest)
     order = np.argsort(-np.abs(slopes), axis=1)
@@ -118,5 +119,5 @@ def _solve(place: Array, ahead: Array, slopes: Array, radius: Array, low: Array,
     share = np.clip((needed[:, None] - before) / np.where(gains > 0, gains, np.inf), 0.0, 1.0)
     used = np.empty_like(share)
     np.put_along_axis(used, order, share, axis=1)
-    slowest = np.where((used > 0) & (slopes != 0), np.abs(slopes), np.inf).min(axis=1)  # of those that are used
+    slowest = np.where((used > 0) & (slopes != 0), np.abs(slopes), np.inf).min(axis=1)  # of the slopes in use
     return back + np.sign(slopes) * used * room, 1 / slowest

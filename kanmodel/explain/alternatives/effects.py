@@ -1,14 +1,14 @@
-"""What a forecast loses without a part of its window, and what that part does alone.
+"""Feature ablation: the effect of removing a part of a window, and the effect of that part alone.
 
-Feature ablation, a removal-based explanation (Covert et al. 2021, arXiv 2011.14878): a part is removed by giving it the
-baseline's values. For a window x, a baseline x0, one output F and the cells S of a part:
+A removal-based explanation (Covert et al. 2021, arXiv 2011.14878): a part is removed by setting it to the baseline's
+values. For a window x, a baseline x0, one output F and the cells S of a part:
 
-    removed   F(x) - F(x with x0 in S)      what the forecast loses without the part, all else being there
-    alone     F(x0 with x in S) - F(x0)     what the part does where nothing else is there
+    removed   F(x) - F(x with x0 in S)      effect of removing the part, with everything else present
+    alone     F(x0 with x in S) - F(x0)     effect of the part with everything else at the baseline
 
-Both are differences of exact forecasts. For a part that acts on its own they are equal to its contribution; where they
-differ, it acts together with the rest, and `removed - alone` says by how much. Neither sums to F(x) - F(x0): what two
-parts do only together is in both of their `removed`, and in none of their `alone`.
+Both are differences of forecasts, with no approximation. For a part that does not interact with the rest, both equal
+its contribution up to the tolerance of the ledger; else `removed - alone` is the interaction. Neither sums to F(x) -
+F(x0): the interaction of two parts counts in `removed` of both and in `alone` of neither.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from kanmodel.network.config import ModelConfig
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
-FORECASTS = 256  # of one pass
+FORECASTS = 256  # windows per batch of forecasts
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Effects:
-    """What parts of n windows do to the forecast of one output, in the target's unit.
+    """Effects of parts of n windows on the forecast of one output, in the target's unit.
 
     Attributes:
         removed: F(x) minus the forecast with the part at the baseline, (n, ...).
@@ -60,26 +60,26 @@ class Effects:
 
     @property
     def together(self) -> Array:
-        """`removed` - `alone`: how much a part acts together with all others, which is 0 where it acts on its own."""
+        """`removed` - `alone`: the interaction of a part with all others."""
         difference: Array = self.removed - self.alone
         return difference
 
     def __getitem__(self, windows: slice) -> Effects:
-        """Those of some windows."""
+        """The effects for a slice of the windows."""
         return Effects(self.removed[windows], self.alone[windows])
 
     def reshape(self, *shape: int) -> Effects:
-        """The same in another shape."""
+        """The same effects with both arrays reshaped."""
         return Effects(self.removed.reshape(shape), self.alone.reshape(shape))
 
 
 def each_feature(config: ModelConfig) -> list[Part]:
-    """A part for each feature, with all its steps."""
+    """One part per feature, with all its steps."""
     return [Part((feature,)) for feature in range(len(config.features))]
 
 
 def each_cell(config: ModelConfig) -> list[Part]:
-    """A part for each step of each feature, oldest step first."""
+    """One part per step and feature, oldest step first."""
     cells = product(range(config.lookback), range(len(config.features)))
     return [Part((feature,), slice(step, step + 1)) for step, feature in cells]
 
@@ -92,18 +92,18 @@ def measure_effects(
     parts: Sequence[Part],
     pause: Pause = go_on,
 ) -> Effects:
-    """What each part does to the forecasts of windows: at most 2 forecasts for each window, baseline and part.
+    """Effects of parts on forecasts: at most 2 forecasts per window, baseline and part, besides those without removal.
 
     Args:
         model: the model.
         windows: (n, lookback, n_features), model units.
         output: number of the output.
-        baseline: what stands for a part that is not there; over several, the effects are averaged.
-        parts: which parts.
-        pause: called between passes.
+        baseline: the values of a removed part; with several baselines the effects are averaged.
+        parts: the parts.
+        pause: called between batches.
 
     Returns:
-        (n, n_parts), exactly 0 where a part holds the baseline's values, or has no connection with the output.
+        (n, n_parts); exactly 0 where a part equals the baseline, or has no connection with the output.
 
     Raises:
         DataError: the baseline cannot be used.
@@ -114,8 +114,8 @@ def measure_effects(
         starts = draw_baselines(model, baseline.count, baseline.seed)
     else:
         starts = baseline_window(model, baseline)[None]
-    # Two forecasts of one window may differ by rounding where they stand in batches of different sizes, so that
-    # a feature is without effect is read off the network, not off forecasts.
+    # Forecasts of one window in batches of different sizes may differ by rounding, so features without any effect are
+    # found from the connections of the network, not by comparing forecasts.
     connected = torch.tensor(connected_features(model.network, output))
     scale = float(model.scaling.output_scale[output])
     of_baselines = []
@@ -130,7 +130,7 @@ def measure_effects(
 
 @dataclass(frozen=True)
 class _Trial:
-    """Windows (n, lookback, n_features) and a baseline (lookback, n_features), between which parts are exchanged."""
+    """Ablation of windows (n, lookback, n_features) against one baseline (lookback, n_features)."""
 
     model: LoadedModel
     windows: Tensor
@@ -154,7 +154,7 @@ class _Trial:
         return np.where(moving, effects, 0.0)
 
     def _exchange(self, parts: Sequence[Part]) -> Iterator[Tensor]:
-        """For each part the windows without it, and the baseline with it, (n, lookback, n_features) each."""
+        """Yields for each part the windows without it, then the baseline with it, (n, lookback, n_features) each."""
         starts = self.start.expand_as(self.windows)
         for part in parts:
             for kept, given in ((self.windows, starts), (starts, self.windows)):
@@ -163,7 +163,7 @@ class _Trial:
                 yield changed
 
     def _forecast(self, changed: Iterator[Tensor], n: int) -> Array:
-        """Forecasts of all windows in a row, (n_forecasts,), model units, `FORECASTS` at a time."""
+        """Forecasts of all changed windows, concatenated, (n_forecasts,), model units."""
         forecasts = [np.zeros(0)]
         while some := list(islice(changed, max(FORECASTS // n, 1))):
             self.pause()

@@ -1,7 +1,7 @@
-"""What has changed between two models: features, edges and errors, on the reference windows of the first.
+"""Comparison of two models: feature shares, edges and errors on the reference windows of the first.
 
-Both models explain the same windows, in original units and from the same baseline, so that differences are paired:
-their intervals come from resampling windows, not models.
+Both models explain the same windows, in original units and from the same baseline, so the differences are paired:
+their confidence intervals come from a bootstrap over windows, not over models.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
-N_POINTS = 201  # of the joint support, at which two curves are compared
+N_POINTS = 201  # points of the joint support at which two curves are compared
 
 Place = tuple[str, int, int, int]  # stage, layer, i, j
 
 
 @dataclass(frozen=True)
 class FeatureChange:
-    """How much more, or less, a model uses a feature than the other.
+    """Difference of the shares of one feature in two models.
 
     Attributes:
         name: the feature.
-        share: of all features' mean |contribution|.
-        against_share: the same of the other model.
+        share: its share of all features' mean |contribution|.
+        against_share: its share in the other model.
         change: share - against_share.
         interval: of the change, 95 %.
     """
@@ -49,7 +49,7 @@ class FeatureChange:
 
 @dataclass(frozen=True)
 class EdgeChange:
-    """One edge, by its place in both networks. Between models that were trained apart it may mean different things.
+    """Difference of the edges at one place of two networks. Separately trained models may use a place differently.
 
     Attributes:
         stage: front or head.
@@ -58,16 +58,16 @@ class EdgeChange:
         j: number of the sub-node it enters.
         source: id of the node it leaves.
         target: id of the node, or of a product node's sub-node, that it enters.
-        kept: whether the topology of this model keeps it; None where this network has no such edge.
-        against_kept: the same of the other.
-        contribution: mean |contribution|, the target's unit; None where this network has no such edge.
-        against_contribution: the same of the other.
-        change: contribution - against_contribution; None where either has no such edge.
+        kept: whether the topology of this model keeps it; None if this network has no such edge.
+        against_kept: the same for the other model.
+        contribution: mean |contribution|, the target's unit; None if this network has no such edge.
+        against_contribution: the same for the other model.
+        change: contribution - against_contribution; None if either network has no such edge.
         interval: of the change, 95 %.
-        curve_difference: the largest |difference| of the two curves over the joint support, from the larger 1st to the
-            smaller 99th percentile of what the windows send through them: values in model units, of positions in the
-            feature's unit where the edge leaves a feature. None where the supports do not meet, after a layer norm, or
-            where either has no such edge.
+        curve_difference: the largest |difference| of the two curves over the intersection of their supports, model
+            units. A support is the 1st to the 99th percentile of the edge's inputs on the windows, in the feature's
+            unit if the edge leaves a feature. None if the supports do not intersect, if either layer has a layer norm,
+            or if either network has no such edge.
     """
 
     stage: str
@@ -87,16 +87,16 @@ class EdgeChange:
 
 @dataclass(frozen=True)
 class ModelChange:
-    """What has changed from another model to this one, for one output.
+    """Differences of two models for one output, this model minus the other.
 
     Attributes:
-        output: its name.
+        output: name of the output.
         windows: number of reference windows of this model, on which both are compared.
         difference: root mean square difference of the two models' forecasts, the target's unit.
-        mae: mean absolute error of this model's forecasts there; None where targets are unknown.
-        against_mae: of the other's.
-        features: by magnitude of the change, largest first.
-        edges: those of either network, by stage, layer, i and j.
+        mae: mean absolute error of this model's forecasts on these windows; None if the targets are unknown.
+        against_mae: mean absolute error of the other model.
+        features: sorted by |change|, largest first.
+        edges: the edges of either network, sorted by stage, layer, i and j.
     """
 
     output: str
@@ -116,18 +116,18 @@ def compare_models(
     against_graph: NetworkGraph,
     pause: Pause = go_on,
 ) -> ModelChange:
-    """Compares two models. A model does not differ from itself: all differences are exactly 0.
+    """Compares two models. Compared with the same object, all differences are exactly 0.
 
     Args:
-        model: the model that is asked.
+        model: this model.
         measured: its importance for one output.
-        graph: its topology for that.
-        against: the model it is compared with.
-        against_graph: the topology of that for the output of the same name.
+        graph: its topology for that output.
+        against: the other model.
+        against_graph: its topology for the output of the same name.
         pause: called between slices of the work.
 
     Raises:
-        DataError: the models do not read the same windows, or forecast the same output.
+        DataError: the models differ in their features, lookback or output.
         NonFiniteError: the ledger of a window is not finite.
     """
     theirs = match_outputs(model, against, measured.output)
@@ -169,11 +169,11 @@ def _compare_features(
 
 
 class _Side:
-    """One of the two models, with what is known of its edges.
+    """Edges of one of the two models: contributions, supports and curves.
 
     Args:
         model: the model.
-        ledger: of the windows.
+        ledger: its ledger of the windows.
         graph: its topology.
         windows: (n, lookback, n_features), original units.
     """
@@ -188,12 +188,12 @@ class _Side:
             self._stages = model.network.trace(model.to_model_units(windows)).stages
 
     def mean(self, place: Place) -> float | None:
-        """Mean |contribution| of an edge; None where there is none."""
+        """Mean |contribution| of an edge; None if there is no such edge."""
         stage, layer, i, j = place
         return float(self.sizes[stage, layer][:, j, i].mean()) if place in self.edges else None
 
     def support(self, stage: str, layer: int) -> Array | None:
-        """1st and 99th percentile of what enters each edge of a layer, (2, n_in), comparable between models."""
+        """1st and 99th percentile of a layer's inputs, (2, n_in); features in original units. None with layer norm."""
         if self._model.network.stages[stage][layer].config.mixes:
             return None
         mean, scale = self._units(stage, layer)
@@ -201,7 +201,7 @@ class _Side:
         return percentiles * scale + mean
 
     def curves(self, stage: str, layer: int, x: Array) -> Array:
-        """What each edge of a layer makes of positions (points, n_in), (points, n_subnodes, n_in), model units."""
+        """Values of the edges of a layer at inputs x (points, n_in), (points, n_subnodes, n_in), model units."""
         mean, scale = self._units(stage, layer)
         of_network = self._model.network.stages[stage][layer]
         with torch.no_grad():
@@ -210,7 +210,7 @@ class _Side:
         return curves
 
     def _units(self, stage: str, layer: int) -> tuple[Array, Array]:
-        """Mean and scale by which features enter a layer; 0 and 1 of what is no feature."""
+        """Mean and scale of the inputs of a layer, (n_in,) each; 0 and 1 for inputs that are not features."""
         config, scaling = self._model.config, self._model.scaling
         n_in = self._model.network.stages[stage][layer].config.n_in
         mean, scale = np.zeros(n_in), np.ones(n_in)
@@ -230,7 +230,7 @@ def _compare_edges(bootstrap: Bootstrap, one: _Side, other: _Side) -> Iterator[E
         stage, layer, i, j = place
         edge, against = one.edges.get(place), other.edges.get(place)
         known: TopologyEdge | None = edge or against
-        assert known is not None, "it is in one of them"
+        assert known is not None, "places are from either network"
         change = changes[stage, layer] if edge and against else None
         difference = differences.get((stage, layer)) if edge and against else None
         curve = None if difference is None or np.isnan(difference[j, i]) else float(difference[j, i])
@@ -249,7 +249,7 @@ def _compare_edges(bootstrap: Bootstrap, one: _Side, other: _Side) -> Iterator[E
 
 
 def _changes(bootstrap: Bootstrap, one: _Side, other: _Side) -> dict[tuple[str, int], Estimate]:
-    """The change of mean |contribution| of the edges that both have, by stage and layer, (n_subnodes, n_in)."""
+    """Change of mean |contribution| of the edges in both networks, (n_subnodes, n_in) by (stage, layer)."""
     changes = {}
     for layer in one.sizes.keys() & other.sizes.keys():
         a, b = one.sizes[layer], other.sizes[layer]
@@ -259,7 +259,7 @@ def _changes(bootstrap: Bootstrap, one: _Side, other: _Side) -> dict[tuple[str, 
 
 
 def _curve_differences(one: _Side, other: _Side) -> dict[tuple[str, int], Array]:
-    """Largest |difference| of the curves that both have, by stage and layer; NaN where the supports do not meet."""
+    """Largest |difference| of curves in both networks, by (stage, layer); NaN where the supports do not intersect."""
     differences = {}
     for stage, layer in one.sizes.keys() & other.sizes.keys():
         support, against = one.support(stage, layer), other.support(stage, layer)
@@ -271,7 +271,7 @@ def _curve_differences(one: _Side, other: _Side) -> dict[tuple[str, int], Array]
         x = np.linspace(low, np.maximum(low, high), N_POINTS)  # (points, n_in)
         curves = []
         for side, reached in ((one, support), (other, against)):
-            whole = np.repeat(reached[:1], N_POINTS, axis=0)  # of inputs that only one of them has
+            whole = np.repeat(reached[:1], N_POINTS, axis=0)  # fills inputs that only one of the networks has
             whole[:, :n_in] = x
             curves.append(side.curves(stage, layer, whole)[:, :, :n_in])
         n_sub = min(curve.shape[1] for curve in curves)

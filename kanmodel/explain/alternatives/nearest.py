@@ -1,8 +1,8 @@
-"""How far a window is from those of the reference, beside how far these are from each other.
+"""Plausibility of a changed window: its distance from the nearest reference window (nearest neighbour).
 
-The distance of two windows is the root mean square difference of their cells, in training standard deviations: 1 where
-every cell differs by one. A changed window that is much farther from its nearest neighbour than reference windows are
-from theirs is one that the model has seen nothing like.
+The distance of two windows is the root mean square difference of their cells, in training standard deviations: 1 if
+every cell differs by one. A window that is much farther from its nearest neighbour than reference windows are from
+theirs is probably out of distribution.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from kanmodel.scaling import Array
 
 @dataclass(frozen=True)
 class Neighbour:
-    """The reference window that is nearest to a window.
+    """The reference window nearest to a window.
 
     Attributes:
         index: its number, from 0.
         distance: root mean square difference of the cells, training standard deviations.
-        typical: median distance of the reference windows from the nearest other; None where there is only one.
+        typical: median distance of the reference windows from the nearest other; None if there is only one.
     """
 
     index: int
@@ -31,7 +31,7 @@ class Neighbour:
 
 
 def measure_typical_distance(model: LoadedModel) -> float | None:
-    """Median distance of the reference windows from the nearest other; None where there is only one."""
+    """Median distance of the reference windows from the nearest other; None if there is only one."""
     windows = _flatten(model)
     if len(windows) < 2:
         return None
@@ -40,12 +40,12 @@ def measure_typical_distance(model: LoadedModel) -> float | None:
 
 
 def find_neighbour(model: LoadedModel, window: Array, typical: float | None) -> Neighbour:
-    """The nearest reference window; of equally near ones the first.
+    """The nearest reference window, the first of several at the same distance.
 
     Args:
         model: the model.
         window: (lookback, n_features), original units, oldest step first.
-        typical: see `measure_typical_distance`.
+        typical: from `measure_typical_distance`, which can be cached per model.
     """
     changed = model.to_model_units(window[None]).double().flatten().numpy()
     distances = ((_flatten(model) - changed) ** 2).mean(axis=1)

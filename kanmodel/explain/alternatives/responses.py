@@ -1,7 +1,7 @@
-"""Responses of the forecast to one feature: what if it were different, and all else as it is.
+"""Individual conditional expectation (ICE) curves: the response of a forecast to one feature of its window.
 
-Individual conditional expectation curves (Goldstein et al. 2015, arXiv 1309.6392) of one window: every value is a
-forecast of the changed window, computed as any other forecast is.
+After Goldstein et al. 2015 (arXiv 1309.6392). Each point is a forecast of the window with this feature changed and all
+others as they are.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ DEFAULT_POINTS = 21
 
 @dataclass(frozen=True)
 class Shift:
-    """Constants that are added to a feature at the chosen steps, in its own unit.
+    """Evenly spaced constants to add to a feature at the chosen steps, in its own unit.
 
     Attributes:
-        low: the first.
+        low: the first constant.
         high: the last.
-        points: how many, evenly spaced, from 2.
+        points: number of constants, from 2.
 
     Raises:
-        DataError: no such range.
+        DataError: a bound is not finite, or `points` is below 2.
     """
 
     low: float
@@ -53,14 +53,14 @@ class Shift:
 
 @dataclass(frozen=True)
 class Response:
-    """Forecasts of one window in which one feature is different.
+    """Forecasts of one window with one feature changed.
 
     Attributes:
         feature: number of the feature.
-        kind: ``shift``, the values are added to the feature; ``value``, they take its place.
+        kind: ``shift`` if the values are added to the feature, ``value`` if they replace it.
         values: (points,), in the feature's unit.
         predictions: (points, n_outputs), original units.
-        outside_training_range: whether a changed value leaves the range of the training data, (points,).
+        outside_training_range: whether a changed value is outside the training range, (points,).
     """
 
     feature: int
@@ -79,22 +79,22 @@ def respond(
     points: int = DEFAULT_POINTS,
     pause: Pause = go_on,
 ) -> list[list[Response]]:
-    """The response of each window's forecasts to each feature.
+    """Computes the response of the forecasts of each window to each feature.
 
     Args:
         model: the model.
         windows: (n, lookback, n_features), original units, oldest step first.
         features: numbers of the features.
         steps: which steps are changed; the others stay.
-        shift: what is added; None: the feature takes constant values from its training minimum to its maximum.
-        points: how many of these.
+        shift: the constants to add; None to replace the feature by constants from its training minimum to its maximum.
+        points: number of these constants, used if `shift` is None.
         pause: called between the features.
 
     Returns:
         By window, then by feature in the given order.
 
     Raises:
-        DataError: a feature's training range is unknown, and no shift is given; or a changed value is too large.
+        DataError: the training range of a feature is unknown and no shift is given, or a changed value is too large.
         NonFiniteError: a forecast is not finite.
     """
     kind: Literal["shift", "value"] = "value" if shift is None else "shift"

@@ -1,6 +1,6 @@
-"""Constant shifts of the features of one window, and what the forecast makes of them.
+"""Constant shifts of the features of one window, with forecasts and gradients of the shifted windows.
 
-A shift z (n_features,) adds z_f training standard deviations to feature f at the steps that may change.
+A shift z (n_features,) adds z_f training standard deviations to feature f at the chosen steps.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError
 from kanmodel.scaling import Array
 
-NEARLY_WHOLE = 1e-6  # a shift this near to a whole number is that number, but for rounding
-FARTHEST = 10.0  # standard deviations that a feature may shift where no training range holds it
+NEARLY_WHOLE = 1e-6  # tolerance within which a shift of an integer feature is rounded to a whole number
+FARTHEST = 10.0  # largest |shift| of a feature, training standard deviations
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Where a forecast shall lie, in the target's unit.
+    """The range that a forecast must reach, in the target's unit.
 
     Attributes:
-        low: it shall be at least this; -inf for no bound.
-        high: it shall be at most this; inf for no bound.
+        low: lower bound; -inf for none.
+        high: upper bound; inf for none.
 
     Raises:
-        DataError: no bound, or none that a number can meet.
+        DataError: neither bound is finite, a bound is NaN, or the range is empty.
     """
 
     low: float = -np.inf
@@ -42,32 +42,33 @@ class Goal:
             raise DataError.at("target", "must have a finite bound")
 
     def tighten(self, margin: float) -> Goal:
-        """The goal without a margin at both ends, or its middle where it is narrower than that."""
+        """The goal without a margin at both ends, or its middle if it is narrower than both margins."""
         margin = min(margin, (self.high - self.low) / 2)
         return Goal(self.low + margin, self.high - margin)
 
     def miss(self, predictions: Array) -> Array:
-        """How far predictions are from it; 0 where they reach it."""
+        """Distance of predictions from the range; 0 inside it."""
         missed: Array = np.maximum(np.maximum(self.low - predictions, predictions - self.high), 0.0)
         return missed
 
 
 class Shifts:
-    """The shifts that one window may have.
+    """The possible shifts of one window.
 
     Args:
         model: the model.
         window: (lookback, n_features), original units, oldest step first.
-        output: number of the output that is looked at.
-        features: numbers of those that may change; fixed and constant ones stay all the same.
+        output: number of the output.
+        features: numbers of the features that may change; fixed and constant features do not change even if listed.
         steps: the steps that change.
-        within_training_range: whether a changed value keeps within the smallest and the largest of training.
+        within_training_range: whether changed values stay within the training range, minimum to maximum. A value that
+            is already outside may stay, but does not move further out.
 
     Attributes:
-        low: the smallest shift of each feature, (n_features,), at most 0; 0 for one that stays.
-        high: the largest, at least 0.
+        low: the smallest shift of each feature, (n_features,), at most 0; 0 for features that do not change.
+        high: the largest shift, at least 0.
         std: training standard deviation of each feature, 1 for a constant one, original units.
-        integer: which features shift by whole numbers of their unit.
+        integer: whether a feature shifts by whole numbers of its unit only.
     """
 
     def __init__(
@@ -87,7 +88,7 @@ class Shifts:
         moves[features] = True
         moves &= np.array([column.std > 0 and not column.fixed for column in columns])
         low, high = np.full(len(columns), -FARTHEST), np.full(len(columns), FARTHEST)
-        if within_training_range:  # a window that is outside already may stay where it is
+        if within_training_range:  # the bounds are clipped at 0 below: a value outside may stay
             taken = window[steps]
             low = np.maximum(low, (model.feature_low - taken.min(axis=0)) / self.std)
             high = np.minimum(high, (model.feature_high - taken.max(axis=0)) / self.std)
@@ -109,7 +110,7 @@ class Shifts:
         return changed
 
     def in_original_units(self, shifts: Array) -> Array:
-        """Shifts (n, n_features) in the features' units; whole numbers exactly so where they are meant."""
+        """Shifts (n, n_features) in original units; near-whole shifts of integer features are rounded."""
         original = shifts * self.std
         whole = np.round(original)
         meant = self.integer & (np.abs(original - whole) < NEARLY_WHOLE)
@@ -122,7 +123,7 @@ class Shifts:
         return forecasts
 
     def predict_with_gradient(self, shifts: Array) -> tuple[Array, Array]:
-        """The forecasts, (n,), and their slopes in each feature's shift, (n, n_features)."""
+        """Forecasts, (n,), original units, and their gradients with respect to the shifts, (n, n_features)."""
         model = self._model
         windows = model.to_model_units(self.change(shifts)).requires_grad_()
         with torch.enable_grad():
@@ -133,7 +134,7 @@ class Shifts:
         return outputs.detach().double().numpy() * scale + mean, slopes
 
     def round_integers(self, shift: Array) -> Array:
-        """Every way to round what integer features shift by, down or up, (n, n_features); all else stays."""
+        """All ways to round the shifts of integer features down or up, (n, n_features); other shifts stay."""
         choices = [
             {np.floor(units), np.ceil(units)} if whole else {units}
             for units, whole in zip(self.in_original_units(shift[None])[0], self.integer, strict=True)

@@ -1,6 +1,6 @@
-"""The smallest shift of one feature alone that makes the forecast reach a goal: every feature, its whole range.
+"""Grid search for the smallest shift of one feature alone with which the forecast reaches a goal, refined by bisection.
 
-The range is searched on a grid, and the first place where the goal is reached is then narrowed down by bisection.
+The whole range of each feature is searched. A goal that is reached only between two neighbouring grid points is missed.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from kanmodel.explain.alternatives.shifts import Goal, Shifts
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
-GRID = 64  # places on each side of 0
-HALVINGS = 30
+GRID = 64  # grid points on each side of 0
+HALVINGS = 30  # bisection steps
 
 
 @dataclass(frozen=True)
 class SingleShift:
-    """What one feature can do alone.
+    """Result of shifting one feature alone.
 
     Attributes:
         feature: number of the feature.
-        shift: the smallest that reaches the goal, in training standard deviations; None where none of the grid does.
-        best: the shift whose forecast misses the goal by least.
-        best_prediction: that forecast, the target's unit.
+        shift: the smallest found that reaches the goal, training standard deviations; None if no grid point reaches it.
+        best: the grid point whose forecast comes nearest to the goal, the smallest of several.
+        best_prediction: the forecast at `best`, the target's unit.
     """
 
     feature: int
@@ -35,13 +35,11 @@ class SingleShift:
 
 
 def search_single_features(shifts: Shifts, goal: Goal, pause: Pause = go_on) -> list[SingleShift]:
-    """The smallest shift of each feature that can change, among those of a grid of 64 on each side, refined.
-
-    A goal that is reached between two neighbouring places of the grid alone is not seen.
+    """Searches for the smallest shift of each feature that can change.
 
     Args:
-        shifts: of one window.
-        goal: what the forecast shall reach.
+        shifts: the possible shifts of one window.
+        goal: the range that the forecast must reach.
         pause: called between batches of forecasts.
     """
     found = []
@@ -49,7 +47,7 @@ def search_single_features(shifts: Shifts, goal: Goal, pause: Pause = go_on) -> 
         places = _grid(shifts, feature)  # 0 first, then by magnitude
         predictions = _predict(shifts, feature, places)
         missed = goal.miss(predictions)
-        best = int(missed.argmin())  # the first, and so the smallest, of equal ones
+        best = int(missed.argmin())  # argmin returns the first, which is the smallest shift
         reaching = [_narrow(shifts, goal, feature, side) for side in _sides(places, missed)]
         smallest = min((shift for shift in reaching if shift is not None), key=abs, default=None)
         found.append(SingleShift(feature, smallest, float(places[best]), float(predictions[best])))
@@ -67,7 +65,7 @@ def _grid(shifts: Shifts, feature: int) -> Array:
 
 
 def _sides(places: Array, missed: Array) -> list[tuple[float, float]]:
-    """On each side of 0 the last place of the grid before the goal is reached first, and that place."""
+    """On each side of 0, the first grid point that reaches the goal, after the point before it: (before, reaching)."""
     sides = []
     for sign in (-1, 1):
         side = np.flatnonzero(places * sign >= 0)
@@ -79,7 +77,7 @@ def _sides(places: Array, missed: Array) -> list[tuple[float, float]]:
 
 
 def _narrow(shifts: Shifts, goal: Goal, feature: int, side: tuple[float, float]) -> float:
-    """The smallest shift between one that misses the goal and one that reaches it, which is reached itself."""
+    """Bisects between a shift that misses the goal and one that reaches it; returns a shift that reaches it."""
     missing, reaching = side
     std = shifts.std[feature]
     for _ in range(HALVINGS):

@@ -1,1 +1,1 @@
-"""The network as a graph, and pruning."""
+"""The network as a graph of nodes and edges, and pruning."""

@@ -1,4 +1,4 @@
-"""Construction of the topology graph from ledger, scores and pruning."""
+"""Construction of the topology graph from contributions, edge and node scores, and a pruning."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from kanmodel.network.chain import Trace
 from kanmodel.network.config import LayerConfig, ModelConfig
 from kanmodel.network.layer import KANLayer, LayerTrace
 
-OPACITY_BETA = 3.0  # as pykan's plot draws a backward score
+OPACITY_BETA = 3.0  # the default `beta` of pykan's `plot`: opacity = tanh(beta * backward score)
 
 
 def build_topology(model: LoadedModel, importance: ImportanceEstimates, rule: PruningRule) -> NetworkGraph:
-    """The graph of a model, pruned by a rule.
+    """Prunes a model by a rule and builds its graph.
 
     Args:
         model: the model.
-        importance: its contributions, which also say which output is meant.
-        rule: what to keep.
+        importance: its contributions to one output.
+        rule: the pruning rule.
 
     Raises:
         InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
@@ -39,7 +39,7 @@ def build_topology(model: LoadedModel, importance: ImportanceEstimates, rule: Pr
 
 
 def assemble_topology(model: LoadedModel, importance: ImportanceEstimates, pruning: Pruning) -> NetworkGraph:
-    """The graph of a model, of which it is known what is kept."""
+    """Builds the graph of a model for a given pruning."""
     with torch.no_grad():
         trace = model.network.trace(model.reference.windows)
     scores: dict[str, KANScores] = {}
@@ -66,7 +66,7 @@ def _nodes(
     model: LoadedModel, importance: ImportanceEstimates, pruning: Pruning, scores: Mapping[str, KANScores]
 ) -> Iterator[TopologyNode]:
     config = model.config
-    if config.readout_stage is not None and not config.front:  # the features are no layer of their own
+    if config.readout_stage is not None and not config.front:  # features are not the first nodes of a stage
         connected = connected_features(model.network, importance.output)
         for index in range(len(config.features)):
             yield _node(
@@ -76,7 +76,8 @@ def _nodes(
         for number, n in enumerate(n_nodes(layers)):
             place, kept = node_place(config, stage, number), pruning.nodes[stage, number].tolist()
             of_nodes = scores[stage].nodes[number].tolist() if stage in scores else None
-            for index in range(n) if number or place[0] != "front" else ():  # the head may begin where the front ends
+            # With a front, the head's input nodes may be the front's outputs.
+            for index in range(n) if number or place[0] != "front" else ():
                 identity = node_id(config, stage, number, index)
                 score = {"backward": of_nodes[index]} if of_nodes else None
                 yield _node(model, importance, place, index, identity, kept[index], score)
@@ -98,7 +99,7 @@ def _node(
     kept: bool,
     scores: Mapping[str, float] | None = None,
 ) -> TopologyNode:
-    """The node that the ledger lists at a place, under a number."""
+    """Node `index` of a layer, with its contribution; `place` is (stage, layer)."""
     features = place == ("input", 0)
     estimate = importance.features if features else importance.nodes[place]
     return TopologyNode(
@@ -153,7 +154,7 @@ def _product_edges(model: LoadedModel, pruning: Pruning) -> Iterator[TopologyEdg
 
 
 def _factors(layer: LayerConfig) -> Iterator[tuple[int, int]]:
-    """The sub-nodes of the product nodes of a layer, each with its node."""
+    """Yields (sub-node, node) for each factor of a product node of a layer."""
     return (pair for pair in enumerate(layer.node_of_subnode) if pair[1] >= layer.n_sum)
 
 
@@ -162,7 +163,7 @@ def _input_edges(nodes: Sequence[TopologyNode]) -> Iterator[TopologyEdge]:
     for unit in (node for node in nodes if node.kind in READOUT_KINDS):
         for feature in features:
             share = unit.profile.get(feature.label, 0.0)
-            if unit.kind == "cell" and not share:  # most features never reach a cell: it is of one step
+            if unit.kind == "cell" and not share:  # a cell is one value of one step, which most features do not reach
                 continue
             yield TopologyEdge(
                 source=feature.id,
@@ -178,7 +179,7 @@ def _input_edges(nodes: Sequence[TopologyNode]) -> Iterator[TopologyEdge]:
 
 
 def _output_edges(nodes: Sequence[TopologyNode], config: ModelConfig, output: int) -> Iterator[TopologyEdge]:
-    """From the last layer's nodes that an output function reads for the output, to that output."""
+    """Yields edges from the last layer's nodes that the output function reads for an output to that output."""
     depth = len(config.head)
     if config.output_function is None:
         return
@@ -202,7 +203,7 @@ def _output_edges(nodes: Sequence[TopologyNode], config: ModelConfig, output: in
 def _profile(
     config: ModelConfig, importance: ImportanceEstimates, place: tuple[str, int], index: int
 ) -> dict[str, float]:
-    """Names of features to their share in a node, largest first."""
+    """Share of each feature in a node, by name, largest first; features with a share of 0 are left out."""
     profiles = importance.profiles.get(place, importance.profiles.get(("head", place[1])))
     assert profiles is not None
     shares = zip(config.feature_names, profiles[index].tolist(), strict=True)
@@ -210,7 +211,7 @@ def _profile(
 
 
 def _outside_core(layer: KANLayer, trace: LayerTrace) -> Tensor | None:
-    """Share of what reaches a layer beyond each input's core interval, (n_in,); None where there is none."""
+    """Share of values outside the core interval of the grid, by input, (n_in,); None for a basis without a grid."""
     core = layer.core
     if core is None:
         return None

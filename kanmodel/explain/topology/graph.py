@@ -1,8 +1,8 @@
-"""The topology graph: nodes and edges with their contributions, scores, and whether pruning keeps them.
+"""The topology graph: nodes and edges with their contributions, their scores, and whether pruning keeps them.
 
-A product node has a sub-node for each factor, joined to it by an edge of kind ``product``. Edges of kind ``input`` join
-features with what the head reads of them, units or cells; those of kind ``output`` join the last layer's nodes with the
-output where an output function stands between them.
+A product node has a sub-node for each factor, which an edge of kind ``product`` connects with it. Edges of kind
+``input`` connect features with the units or cells that the head reads; edges of kind ``output`` connect the last
+layer's nodes with the output if the model has an output function.
 """
 
 from __future__ import annotations
@@ -28,12 +28,13 @@ class TopologyNode:
         kind: feature, front, lstm, gru, cell, head, output or subnode.
         layer: its layer within its stage.
         index: its number within its layer.
-        label: for people.
-        kept: whether the rule keeps it; a feature is dropped only if nothing connects it with the output.
+        label: display name.
+        kept: whether the rule keeps it; for a feature that is not an input of a KAN, whether it is connected with the
+            output.
         contribution: mean |contribution| over the reference windows, the target's unit; None for a sub-node.
         interval: of that mean, 95 %.
-        scores: pykan's backward score, model units; None where there is none.
-        profile: share of each feature in the node's own value, names to numbers that sum to 1; empty for features.
+        scores: pykan's backward score, model units; None if not available.
+        profile: share of each feature in the node's own value, by name; empty for features and sub-nodes.
     """
 
     id: str
@@ -59,17 +60,18 @@ class TopologyEdge:
             unit or a cell; ``output``, from a node of the last layer to the output, through the output function.
         stage: front, lstm, gru, cell, head or output.
         layer: layer of the node it leaves; for ``product`` the layer of the node.
-        i: number of the node, or sub-node, it leaves.
-        j: number of the sub-node, or node, it enters.
+        i: index of the node, or sub-node, it leaves.
+        j: index of the sub-node, or node, it enters.
         kept: whether the rule keeps it.
         masked: whether the checkpoint itself masks it.
-        contribution: mean |contribution| over the reference windows, the target's unit; None but for ``edge`` and
+        contribution: mean |contribution| over the reference windows, the target's unit; only for ``edge`` and
             ``output``.
         interval: of that mean, 95 %.
-        share: of the feature in the unit's profile; None but for ``input``.
-        scores: backward, forward_n and forward_u, model units; None where there are none.
-        opacity: tanh(3 backward), as pykan draws it; None where there is no score.
-        outside_grid: share of its reference inputs beyond the core interval of its grid; None where it has none.
+        share: of the feature in the profile of the unit or cell; only for ``input``.
+        scores: backward, forward_n and forward_u, model units; None if not available.
+        opacity: tanh(3 * backward score), as pykan draws it; None without scores.
+        outside_grid: share of its inputs on the reference windows outside the core interval of its grid; None if its
+            basis has no grid.
     """
 
     source: str
@@ -96,10 +98,10 @@ class NetworkGraph:
     Attributes:
         output: name of the output.
         rule: the pruning rule, its metric resolved.
-        fidelity: what pruning costs.
-        nodes: all nodes, in the order of the data.
-        edges: all edges, those of the KANs first.
-        reference_windows: number of windows that everything was measured on.
+        fidelity: of the pruned network.
+        nodes: all nodes, from the features to the outputs.
+        edges: all edges, KAN edges first.
+        reference_windows: number of reference windows.
     """
 
     output: str
@@ -111,11 +113,11 @@ class NetworkGraph:
 
     @property
     def kan_edges(self) -> tuple[TopologyEdge, ...]:
-        """The edges that hold functions."""
+        """The edges of the KANs, which hold functions."""
         return tuple(edge for edge in self.edges if edge.kind == "edge")
 
     def upstream(self) -> Self:
-        """The part that leads to the output, by edges that are kept or not; other outputs' last edges are left out."""
+        """The subgraph upstream of the output, along all edges; features, front nodes, units and cells stay."""
         before_head = [node.id for node in self.nodes if node.kind not in ("head", "subnode", "output")]
         found = _reach([f"output:{self.output}", *before_head], ((edge.target, edge.source) for edge in self.edges))
         return replace(
@@ -125,11 +127,11 @@ class NetworkGraph:
         )
 
     def through(self, node: str, only_kept: bool = True) -> Self:
-        """The part on the paths through a node: what leads to it, and what it leads to.
+        """The subgraph upstream and downstream of a node.
 
         Args:
-            node: its id. It stays in the graph even if no path leads through it.
-            only_kept: whether paths follow kept edges alone.
+            node: its id. The node itself is included even if it has no edges.
+            only_kept: whether to leave out pruned edges.
 
         Raises:
             UnknownNameError: there is no such node.
@@ -158,7 +160,7 @@ class NetworkGraph:
 
 
 def _reach(starts: Iterable[str], steps: Iterable[tuple[str, str]]) -> set[str]:
-    """All that is reached from some nodes by steps from one node to another; the starts among them."""
+    """The nodes reachable from some nodes along (source, target) steps, including these nodes."""
     following: dict[str, list[str]] = {}
     for start, end in steps:
         following.setdefault(start, []).append(end)
@@ -172,10 +174,10 @@ def _reach(starts: Iterable[str], steps: Iterable[tuple[str, str]]) -> set[str]:
 
 
 def edge_at(edges: Iterable[TopologyEdge], stage: str, layer: int, i: int, j: int) -> TopologyEdge:
-    """The edge from node i of a layer of a stage to sub-node j of the next, among all that hold functions.
+    """The KAN edge from node i of a layer of a stage to sub-node j of the next.
 
     Raises:
-        UnknownNameError: there is none; the message says which there are.
+        UnknownNameError: there is none; the message lists the valid indices.
     """
     numbers: dict[tuple[str, int], tuple[int, int]] = {}
     for edge in edges:

@@ -1,4 +1,4 @@
-"""Lookup of KAN edges by the ids of their ends or by their indices, without a ledger or a pruning."""
+"""Lookup of KAN edges by id, by the ids of their end nodes, or by (stage, layer, i, j)."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def find_place(network: Network, edge: Any, stage: str = "head") -> EdgePlace:
 
     Args:
         network: the network.
-        edge: its id, such as ``"head:0:7:3"``; the ids of its ends, such as ``("lstm:7", "head:1:3")``; or the numbers
-            ``(layer, i, j)``, which the name of a stage may precede.
-        stage: that of numbers alone.
+        edge: its id, such as ``"head:0:7:3"``; the ids of its end nodes, such as ``("lstm:7", "head:1:3")``; or its
+            indices ``(layer, i, j)`` or ``(stage, layer, i, j)``.
+        stage: the stage of ``(layer, i, j)``.
 
     Raises:
         UnknownNameError: there is no such edge.
@@ -53,12 +53,12 @@ def find_place(network: Network, edge: Any, stage: str = "head") -> EdgePlace:
             numbers = edge[1:]
         case _:
             raise UnknownNameError(
-                f"an edge is an id such as 'head:0:7:3', two ids of nodes or numbers layer, i, j, but {edge!r} is not"
+                f"an edge is an id such as 'head:0:7:3', two ids of nodes or indices layer, i, j, but {edge!r} is not"
             )
     layer, i, j = (int(number) for number in numbers)
     known = network.layers.get((stage, layer))
     if known is None or not (0 <= i < known.config.n_in and 0 <= j < known.config.n_subnodes):
-        find_edge_at(network, stage, layer, i, j)  # raises, with what there is
+        find_edge_at(network, stage, layer, i, j)  # raises, with the valid indices
     return stage, layer, i, j
 
 
@@ -66,7 +66,7 @@ def find_edge_between(network: Network, source: str, target: str) -> TopologyEdg
     """The edge from a node to a node, or to a factor of a product node, by their ids.
 
     Raises:
-        UnknownNameError: there is none; the message lists where edges from the source lead, or what sources there are.
+        UnknownNameError: there is none; the message lists targets of the source, or sources if it has none.
     """
     leaving = [edge for edge in network_edges(network) if edge.source == source]
     for edge in leaving:
@@ -85,13 +85,13 @@ def find_edge_at(network: Network, stage: str, layer: int, i: int, j: int) -> To
     """The edge from node i of a layer of a stage to sub-node j of the next.
 
     Raises:
-        UnknownNameError: there is none; the message says which there are.
+        UnknownNameError: there is none; the message lists the valid indices.
     """
     return edge_at(network_edges(network), stage, layer, i, j)
 
 
 def network_edges(network: Network) -> Iterator[TopologyEdge]:
-    """All edges that hold functions, as the checkpoint has them: kept unless it masks them, without contributions."""
+    """Yields all KAN edges of a checkpoint: kept unless the checkpoint masks them, without contributions or scores."""
     config = network.config
     for (stage, number), layer in network.layers.items():
         live = layer.live.tolist()

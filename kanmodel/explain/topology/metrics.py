@@ -1,4 +1,4 @@
-"""Pruning metrics: mean |contribution|, or one of pykan's scores."""
+"""Pruning metrics: mean |contribution|, or one of pykan's edge and node scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Metric = Literal["contribution", "backward", "forward_n", "forward_u"]
 
 
 def usable_metrics(model: LoadedModel) -> tuple[Metric, ...]:
-    """The metrics that there are enough reference windows for."""
+    """The metrics that the number of reference windows is sufficient for."""
     metrics: tuple[Metric, ...] = get_args(Metric)
     return metrics if len(model.reference.windows) >= MIN_INPUTS else ("contribution",)
 
@@ -30,7 +30,7 @@ def score_edges(
     Args:
         model: the model.
         importance: its contributions to an output.
-        trace: what passes over the reference windows, for pykan's scores.
+        trace: activations on the reference windows, for pykan's scores.
         metric: which score.
 
     Raises:
@@ -51,8 +51,8 @@ def score_nodes(
 ) -> dict[Place, Tensor]:
     """Scores of nodes, model units, (n_nodes,) by (stage, layer), the last layer of nodes included.
 
-    With other metrics than backward, which scores nodes, a node scores as its strongest edge onward, and a node of a
-    stage's last layer infinity. Otherwise as `score_edges`.
+    The backward metric scores nodes directly. With any other metric, the score of a node is that of its strongest
+    outgoing edge, and infinity in the last layer of a stage. Arguments and errors as in `score_edges`.
     """
     if metric == "backward":
         scores = _pykan_scores(model, trace, metric)

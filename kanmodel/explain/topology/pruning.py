@@ -1,10 +1,10 @@
-"""Pruning by fidelity: how many KAN edges can be removed, and what the forecast loses.
+"""Pruning of KAN edges by fidelity: the weakest are removed while the forecasts keep an R2 against the full model.
 
 A pruned edge is replaced by its mean over the reference windows in the full model (``fill="mean"``, mean ablation), or
 by zero as in pykan. Mean ablation needs far fewer edges for the same fidelity, since it removes only the variation.
 
-Trying every number of edges takes time that grows with the square of their number. Of a large network, for which it
-would take minutes, edges therefore go in equal groups; see `count_at_once`.
+Removing edges one at a time takes one forward pass per edge, so the time grows with the square of their number. Large
+networks therefore lose edges in groups of equal size; see `count_at_once`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from kanmodel.network.chain import Network, Place
 from kanmodel.pausing import Pause, go_on
 
 EdgePlace = tuple[str, int, int, int]  # stage, layer, i, j
-EVALUATIONS = 4e9  # of functions of edges along one metric's order, which take some ten seconds of one core
+EVALUATIONS = 4e9  # budget of edge function evaluations per metric
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class PruningRule:
     """How to prune: by fidelity, or by thresholds where they are given.
 
     Attributes:
-        metric: what edges are ordered by; None takes, by fidelity, whichever keeps the fewest, and by thresholds
-            backward.
-        fidelity: the R2 against the full model, on the reference windows, that must be kept.
-        thresholds: scores to cut at; they take the place of `fidelity`.
-        fill: what stands for a pruned edge.
-        without: edges that go in any case, after those that the rest of the rule removes; sorted, each once.
+        metric: the order of edges; None stands for the metric that keeps the fewest edges at the fidelity, and for
+            backward with thresholds.
+        fidelity: the smallest accepted R2 against the full model on the reference windows.
+        thresholds: scores at or below which parts are removed; if given, `fidelity` is ignored.
+        fill: what replaces a pruned edge: its mean over the reference windows, or zero.
+        without: edges to remove in any case, after the rest of the rule; sorted, without duplicates.
     """
 
     metric: Metric | None = None
@@ -60,7 +60,7 @@ class Pruning:
         rule: the rule, its metric resolved.
         edges: whether an edge is kept, by (stage, layer).
         nodes: whether a node is kept, by (stage, layer).
-        fidelity: what it costs.
+        fidelity: of the pruned network.
     """
 
     rule: PruningRule
@@ -75,18 +75,18 @@ class Pruning:
 
     @property
     def kept(self) -> bytes:
-        """A key that equal sets of edges and nodes share."""
+        """A cache key: equal for equal sets of edges and nodes."""
         return b"".join(keep.numpy().tobytes() for kept in (self.edges, self.nodes) for keep in kept.values())
 
 
 @dataclass(frozen=True)
 class FidelityPoint:
-    """One point of the curve of cost against size.
+    """One point of the curve of fidelity against the number of edges.
 
     Attributes:
         edges: number of edges that are kept.
-        threshold: the score, model units, at or below which edges went.
-        fidelity: what that costs.
+        threshold: the highest score of an edge that was removed by its score, model units; 0 if none was.
+        fidelity: of the network with these edges.
     """
 
     edges: int
@@ -97,19 +97,22 @@ class FidelityPoint:
 def prune_by_rule(
     model: LoadedModel, importance: ImportanceEstimates, rule: PruningRule, pause: Pause = go_on
 ) -> Pruning:
-    """What a rule keeps of a model, for the output that `importance` is about.
+    """Prunes a model by a rule, for the output of `importance`.
 
-    By fidelity: along the order that a metric gives, weakest edges first (ties by stage, layer, i, j), edges go as long
-    as the R2 holds; within a KAN, what is cut off from either side goes with them. Of a large network edges go in
-    groups (`count_at_once`) until one group costs too much, then those of that group one by one. A network whose
-    outputs are not finite holds no fidelity, so it is never what comes out. By thresholds, as pykan's `prune_node`,
-    `prune_edge` and `prune_input` in turn: nodes, then edges, then inputs. Last, whatever the fidelity, go the edges of
-    `without`, see `remove_edges`.
-    Pauses between the networks that are tried.
+    By fidelity: removes edges in the order of a metric, weakest first, as long as the R2 is at least `rule.fidelity`;
+    of edges with equal scores, the last by (stage, layer, i, j) goes first. Edges and nodes of a KAN that are then cut
+    off from its inputs or outputs are removed too. Large networks lose edges in groups (`count_at_once`) until a group
+    lowers the R2 too far, and then the edges of that group one at a time. A network with an output that is not finite
+    is below any fidelity.
+
+    By thresholds: removes nodes, then edges, then inputs, as pykan's `prune_node`, `prune_edge` and `prune_input`.
+
+    The edges of `rule.without` are removed last, whatever the fidelity; see `remove_edges`. Calls `pause` between the
+    networks that are tried.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
-        NonFiniteError: the thresholds, or the edges that go last, leave a network whose outputs are not finite on the
+        NonFiniteError: the thresholds, or the edges of `without`, leave a network whose output is not finite on the
             reference windows.
     """
     if rule.without:
@@ -132,10 +135,10 @@ def prune_by_rule(
 
 
 def remove_edges(model: LoadedModel, output: int, pruning: Pruning, without: tuple[EdgePlace, ...]) -> Pruning:
-    """What a rule keeps, without some more edges.
+    """Removes more edges from a pruning.
 
-    Nodes that were connected with both sides, within their KAN, and no longer are go too, with their edges. What the
-    rule had left unconnected stays as it is.
+    Nodes that this disconnects from the inputs or the outputs of their KAN are removed with their edges. Nodes that
+    `pruning` keeps although they are not connected stay.
 
     Raises:
         NonFiniteError: the output is then not finite on the reference windows.
@@ -158,11 +161,10 @@ def trace_fidelity(
     fill: Fill = "mean",
     pause: Pause = go_on,
 ) -> tuple[FidelityPoint, ...]:
-    """What each number of edges costs along one metric's order, from all edges to none.
+    """Fidelity against the number of kept edges, removed in the order of one metric, from all edges to none.
 
-    Of a large network, what edges cost when they go in groups of `count_at_once`. The curve ends before the first
-    number of edges at which an output is not finite: no smaller one holds any fidelity.
-    Pauses between the points.
+    Large networks lose edges in groups of `count_at_once`. The curve ends before the first network whose output is not
+    finite, as pruning by fidelity does. Calls `pause` between the points.
 
     Raises:
         InsufficientReferenceError: the metric is a score, and there are too few reference windows for one.
@@ -182,9 +184,9 @@ def trace_fidelity(
 
 
 def count_at_once(model: LoadedModel) -> int:
-    """How many edges go at once, so that trying all the networks takes `EVALUATIONS` at most.
+    """The number of edges removed per step, so that all steps together take about `EVALUATIONS` at most.
 
-    One by one up to some 2,800 edges of a head over 512 reference windows.
+    One up to about 2,800 edges of a head without a front over 512 reference windows.
     """
     config = model.config
     front, head = (sum(layer.n_in * layer.n_subnodes for layer in layers) for layers in (config.front, config.head))
@@ -193,7 +195,7 @@ def count_at_once(model: LoadedModel) -> int:
 
 
 def prune_network(model: LoadedModel, pruning: Pruning) -> Network:
-    """A new network without the edges that `pruning` drops: masked, and their fill folded into the sub-nodes' bias."""
+    """A new network with the pruned edges masked and their fill added to the bias of their sub-nodes."""
     fills = Replay(model, pruning.rule.fill).fills
     pruned = copy.deepcopy(model.network)
     for place, layer in pruned.layers.items():
@@ -204,7 +206,7 @@ def prune_network(model: LoadedModel, pruning: Pruning) -> Network:
 
 
 def _without_cut_off(model: LoadedModel, output: int, edges: Kept, passing: Kept) -> Kept:
-    """The edges that lie between connected nodes; `passing` of `passing_by_layer`."""
+    """The edges between connected nodes; `passing` is from `passing_by_layer`."""
     nodes = connected_nodes(model.network, output, edges, passing)
     return {
         (stage, number): edges[stage, number]
@@ -215,12 +217,12 @@ def _without_cut_off(model: LoadedModel, output: int, edges: Kept, passing: Kept
 
 
 class _Cut(NamedTuple):
-    """What is left when the weakest edges are gone.
+    """The edges kept after the weakest are removed.
 
     Attributes:
-        n_weakest: how many of them.
-        threshold: the highest score of an edge among them, 0 without any.
-        edges: what is kept: neither they nor what is cut off with them.
+        n_weakest: number of edges removed by their score.
+        threshold: the highest score among these, 0 if there are none.
+        edges: the kept edges, without those that are cut off from the inputs or the output.
     """
 
     n_weakest: int
@@ -232,16 +234,16 @@ _Scored = tuple[float, Place, int, int]  # score, place, i, j
 
 
 def _order_edges(replay: Replay, scores: Mapping[Place, Tensor]) -> list[_Scored]:
-    """The live edges, weakest first; of equally strong ones the last by (stage, layer, i, j)."""
+    """The live edges, weakest first; of edges with equal scores, the last by (stage, layer, i, j) first."""
     live = [(place, i, j) for place in scores for i, j in replay.live[place].T.nonzero().tolist()]
     scored = [(float(scores[place][j, i]), place, i, j) for place, i, j in live]
-    return sorted(scored, key=lambda edge: edge[0], reverse=True)[::-1]  # sorting keeps the order of equal ones
+    return sorted(scored, key=lambda edge: edge[0], reverse=True)[::-1]  # sorting is stable
 
 
 def _cut_weakest(
     model: LoadedModel, output: int, replay: Replay, weakest_first: Sequence[_Scored], at_once: int, start: int = 0
 ) -> Iterator[_Cut]:
-    """From all live edges but the `start` weakest to none, so many going at once; each set of edges but once."""
+    """Yields a cut per `at_once` edges, from all live edges but the `start` weakest to none; each set of edges once."""
     remaining = {place: keep.clone() for place, keep in replay.live.items()}
     last: Kept | None = None
     n_weakest, passing = 0, passing_by_layer(model.network)
@@ -258,13 +260,14 @@ def _cut_weakest(
 def _cut_by_fidelity(
     model: LoadedModel, output: int, replay: Replay, scores: Mapping[Place, Tensor], fidelity: float, pause: Pause
 ) -> Kept:
-    """The smallest set along the order of `scores` that holds the fidelity, as every larger one that is tried does.
+    """The smallest set along the order of `scores` such that it and every larger set tried keep the fidelity.
 
-    Every set is tried where edges go one by one, see `count_at_once`.
+    Tries every set if `count_at_once` is 1.
     """
     weakest_first = _order_edges(replay, scores)
     full = replay.run(replay.live).outputs[:, output].double()
-    best, n_weakest = replay.live, 0  # what is cut off already may count: a node that nothing enters is a constant
+    # Edges that are cut off already may have an effect: a node without inputs is a constant.
+    best, n_weakest = replay.live, 0
     for at_once in sorted({count_at_once(model), 1}, reverse=True):
         for cut in _cut_weakest(model, output, replay, weakest_first, at_once, n_weakest):
             pause()

@@ -1,4 +1,4 @@
-"""The subnetwork that a pruning rule keeps, as a smaller model."""
+"""Extraction of the subnetwork that a pruning rule keeps, as a smaller model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from kanmodel.explain.structure.replay import Fidelity, compare_outputs, r2
 from kanmodel.explain.topology.pruning import Pruning, PruningRule, prune_by_rule, prune_network, remove_edges
 from kanmodel.network.chain import Network
 
-TRIES = 4  # to keep the fidelity of every output with fewer than all edges
-ROUNDING = 1e-6  # of an R2 that is measured on the smaller network itself
-UNPRUNED = "unpruned_"  # before the name of a metric that was measured on the full model
-MEASURED = ("fidelity_r2", "reference_mae")  # on the smaller model
+TRIES = 4  # attempts to keep the fidelity of every output before all edges are kept
+ROUNDING = 1e-6  # tolerance of an R2 measured on the smaller network, whose sums are rounded in another order
+UNPRUNED = "unpruned_"  # prefix of metrics measured on the full model
+MEASURED = ("fidelity_r2", "reference_mae")  # metrics measured on the smaller model
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the layers of a network are.
+    """Size of the KANs of a network.
 
     Attributes:
-        edges: edges that are not masked.
-        nodes: nodes of hidden layers.
+        edges: number of edges that are not masked.
+        nodes: number of nodes of hidden layers.
     """
 
     edges: int
@@ -35,7 +35,7 @@ class Size:
 
 
 def measure_size(network: Network) -> Size:
-    """Counts what there is."""
+    """Counts live edges and hidden nodes."""
     stages = network.stages.values()
     live = [layer.live for layers in stages for layer in layers]
     hidden = [layer.config.n_out for layers in stages for layer in layers[:-1]]
@@ -45,24 +45,25 @@ def measure_size(network: Network) -> Size:
 def extract_subnetwork(
     model: LoadedModel, importances: Sequence[ImportanceEstimates], rule: PruningRule
 ) -> LoadedModel:
-    """A smaller model: the union of what the rule keeps for each of some outputs, without the nodes that lead nowhere.
+    """A smaller model: the union of the edges that the rule keeps for each output, without nodes that have no effect.
 
-    With a fidelity, each of these outputs has at least that; where the edges kept for another output would lower it,
-    more edges are kept. Other outputs keep what happens to be left. LSTM units stay, since they feed each other. Last,
-    whatever the fidelity, go the edges of `without`.
+    A rule with a fidelity holds for each of these outputs, up to rounding: if the edges kept for another output lower
+    the R2 of one, more edges are kept. Outputs that are not in `importances` are computed from the same edges, with no
+    guarantee. Recurrent units stay, since they feed each other. The edges of `rule.without` are removed last, whatever
+    the fidelity.
 
-    The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (error against the targets, where they
-    are known) are measured on the reference windows, means over all outputs. All metrics of the full model stand beside
-    them as ``unpruned_...``, since they are not true of the smaller one.
+    The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (mean absolute error against the
+    targets, if known) are measured on the reference windows, as means over all outputs. Other metrics of the full
+    model get the prefix ``unpruned_``, since they do not hold for the smaller one.
 
     Args:
         model: the full model.
         importances: those of the outputs to keep.
-        rule: what to keep.
+        rule: the pruning rule.
 
     Raises:
         InsufficientReferenceError: the rule's metric is a score, and there are too few reference windows for one.
-        NonFiniteError: thresholds, or the edges that go last, leave a network with an output that is not finite on the
+        NonFiniteError: thresholds, or the edges of `without`, leave a network with an output that is not finite on the
             reference windows.
     """
     of_output = {importance.output: importance for importance in importances}
@@ -86,7 +87,7 @@ def extract_subnetwork(
 
 
 def _outputs_below(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, outputs: list[int]) -> list[int]:
-    """Those of some outputs whose fidelity the smaller model does not hold; all, where it makes any not finite."""
+    """The outputs whose R2 is below the fidelity; all of them if any prediction of the smaller model is not finite."""
     if rule.thresholds is not None:
         return []
     if not torch.isfinite(smaller.reference_outputs).all():
@@ -97,7 +98,7 @@ def _outputs_below(model: LoadedModel, smaller: LoadedModel, rule: PruningRule, 
 
 
 def compare_models(full: LoadedModel, smaller: LoadedModel, output: int) -> Fidelity:
-    """What the smaller of two models with the same reference windows loses at one output.
+    """Fidelity of a smaller model with the same reference windows, for one output.
 
     Raises:
         NonFiniteError: an output of the smaller model is not finite.
@@ -106,7 +107,7 @@ def compare_models(full: LoadedModel, smaller: LoadedModel, output: int) -> Fide
 
 
 def extract_pruned(model: LoadedModel, prunings: Sequence[Pruning]) -> LoadedModel:
-    """The model with nothing but the edges that any of some prunings keeps, which have one fill."""
+    """The model with the union of the edges of some prunings, which must have the same fill."""
     union = {place: torch.stack([p.edges[place] for p in prunings]).any(dim=0) for place in prunings[0].edges}
     edges, nodes = _leading(model.network, union)
     network = compact_network(prune_network(model, replace(prunings[0], edges=edges)), nodes)
@@ -114,7 +115,7 @@ def extract_pruned(model: LoadedModel, prunings: Sequence[Pruning]) -> LoadedMod
 
 
 def _leading(network: Network, edges: Kept) -> tuple[Kept, Kept]:
-    """Edges and nodes from which kept edges lead to the end of their stage: what else there is has no effect."""
+    """Edges and nodes from which kept edges lead to the end of their stage; all others have no effect."""
     kept: Kept = {}
     leading: Kept = {}
     passing = passing_by_layer(network)

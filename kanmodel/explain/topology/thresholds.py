@@ -19,12 +19,13 @@ from kanmodel.network.chain import Network, Place
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Scores at or below which a part goes; pykan's defaults for the backward score, in model units.
+    """Scores at or below which a part is removed, model units; the defaults are pykan's for the backward score.
 
     Attributes:
-        node: for nodes of hidden layers. With other metrics than backward, a node scores as its strongest edge onward.
-        edge: for edges, scored again without the nodes that went.
-        input: for the input nodes of a KAN, scored again without the edges that went.
+        node: for nodes of hidden layers. With a metric other than backward, the score of a node is that of its
+            strongest outgoing edge.
+        edge: for edges, scored again without the removed nodes.
+        input: for the input nodes of a KAN, scored again without the removed edges.
     """
 
     node: float = 0.01
@@ -35,18 +36,21 @@ class Thresholds:
 def cut_at_thresholds(
     model: LoadedModel, importance: ImportanceEstimates, replay: Replay, metric: Metric, thresholds: Thresholds
 ) -> tuple[Kept, Kept]:
-    """Edges and nodes that are left: of nodes, edges and inputs each is scored on what the cut before left.
+    """Removes nodes, then edges, then inputs, scoring each on the network that the step before left.
 
-    As in pykan, no threshold cuts an edge that holds a fixed function.
+    As in pykan, the edge threshold does not apply to edges with a symbolic function.
+
+    Returns:
+        The kept edges and the kept nodes.
 
     Raises:
         InsufficientReferenceError: the metric is a score of pykan, and there are too few reference windows for one.
-        NonFiniteError: what a cut leaves has no finite scores for the next.
+        NonFiniteError: the scores of the network that a step leaves are NaN.
     """
     network = model.network
     scores = score_nodes(model, importance, replay.run(replay.live), metric)
     nodes = {(stage, layer): values > thresholds.node for (stage, layer), values in scores.items()}
-    for stage, layers in network.stages.items():  # only hidden nodes go
+    for stage, layers in network.stages.items():  # only hidden nodes are removed
         nodes |= {(stage, end): torch.ones_like(nodes[stage, end]) for end in (0, len(layers))}
     edges = edges_between(network, replay.live, nodes)
 
@@ -62,7 +66,7 @@ def cut_at_thresholds(
 
 
 def edges_between(network: Network, edges: Kept, nodes: Kept) -> Kept:
-    """The edges both ends of which are among the nodes."""
+    """The edges whose source and target are both among the nodes."""
     return {
         (stage, number): edges[stage, number]
         & nodes[stage, number + 1][list(layer.config.node_of_subnode)][:, None]
