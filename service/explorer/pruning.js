@@ -8,11 +8,13 @@ import { withHelp } from "./help.js";
 /** @typedef {import("./api.js").Schemas} Schemas */
 /** @typedef {import("./app.js").Page} Page */
 /** @typedef {Schemas["FidelityCurve"]["curve"]} Curve */
+/** @typedef {Schemas["TopologyResponse"]["graph"]} Graph */
 
 const WAIT = 150; // ms without another move of the slider
 const FIDELITY = "0.99";
 const EDGE_THRESHOLD = "0.03";
-const METRICS = ["contribution", "backward", "forward_n", "forward_u"];
+const CONTRIBUTION = "contribution";
+const SCORES = ["backward", "forward_n", "forward_u"]; // which need enough reference windows
 const STOPS = {
   fidelity: [
     0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.92, 0.94, 0.95, 0.96, 0.97, 0.98, 0.985, 0.99, 0.993, 0.995, 0.997, 0.999, 0.9999,
@@ -71,6 +73,7 @@ export function pruningControl(page) {
     slider.setAttribute("aria-valuetext", said.textContent);
   };
   const take = () => {
+    timer = undefined;
     page.set({ [by]: String(stops[by][Number(slider.value)]) }, begun);
     begun = true;
   };
@@ -87,21 +90,26 @@ export function pruningControl(page) {
   };
   /** @param {Record<string, string>} values */
   const set = (values) => {
+    const before = by;
     by = values.threshold === undefined ? "fidelity" : "threshold";
-    const value = Number(values.threshold ?? values.fidelity ?? FIDELITY);
     kind.set(by);
     label.textContent = by === "fidelity" ? "Keep at least" : "Keep edges with a";
+    if (timer !== undefined && by === before) return; // the slider has moved on since the address was set
+    clearTimeout(timer);
+    timer = undefined;
+    const value = Number(values.threshold ?? values.fidelity ?? FIDELITY);
     place(value);
     say(value);
   };
   /**
    * Removes the stops that change nothing, once they are known; the slider keeps its position.
    *
+   * @param {Graph} graph
    * @param {AbortSignal} signal
    */
-  const thin = async (signal) => {
+  const thin = async (graph, signal) => {
     const asked = by;
-    const distinct = await distinctStops(page, asked, signal);
+    const distinct = await distinctStops(page, asked, graph, signal);
     if (signal.aborted || by !== asked) return; // some of the answers may be missing
     const value = stops[by][Number(slider.value)];
     stops[by] = distinct;
@@ -125,10 +133,11 @@ function nearest(stops, value) {
  *
  * @param {Page} page
  * @param {"fidelity" | "threshold"} by
+ * @param {Graph} graph
  * @param {AbortSignal} signal
  */
-async function distinctStops(page, by, signal) {
-  const kept = by === "fidelity" ? await countByFidelity(page, signal) : await countByThreshold(page, signal);
+async function distinctStops(page, by, graph, signal) {
+  const kept = by === "fidelity" ? await countByFidelity(page, graph, signal) : await countByThreshold(page, signal);
   /** @type {Map<number, number>} */
   const chosen = new Map();
   STOPS[by].forEach((stop, index) => {
@@ -138,18 +147,19 @@ async function distinctStops(page, by, signal) {
 }
 
 /**
- * The number of edges for each fidelity, with the metric that needs the fewest.
+ * The number of edges for each fidelity, with the metric that needs the fewest. Without scores there is one metric.
  *
  * @param {Page} page
+ * @param {Graph} graph
  * @param {AbortSignal} signal
  */
-async function countByFidelity(page, signal) {
-  const asked = METRICS.map((metric) => {
+async function countByFidelity(page, graph, signal) {
+  const metrics = graph.scores_missing === undefined ? [CONTRIBUTION, ...SCORES] : [CONTRIBUTION];
+  const asked = metrics.map((metric) => {
     const ask = { path: `${page.path}/topology/fidelity`, query: { ...page.query, metric } };
     return /** @type {Promise<Schemas["FidelityCurve"]>} */ (askJson(ask, signal));
   });
-  const curves = (await Promise.allSettled(asked)) // a model may lack the scores of a metric
-    .flatMap((settled) => (settled.status === "fulfilled" ? [settled.value.curve] : []));
+  const curves = (await Promise.all(asked)).map(({ curve }) => curve);
   return STOPS.fidelity.map((stop) => Math.min(...curves.map((curve) => keptByFidelity(curve, stop))));
 }
 

@@ -125,6 +125,7 @@ def test_a_thousand_edges_are_read_and_their_curves_are_there_on_demand(many, op
     """All edges are links at first, a selected node's have curves; highlighting other paths takes at most a frame."""
     tab = open_tab(many)
     page = tab.show("network?model=many&fidelity=1")
+    page.wait_for_load_state("networkidle")  # the requests for the slider come last
     total = kept_edges(page).count()
     assert total > 300
     expect(page.locator(".stage .box")).to_have_count(0)

@@ -74,7 +74,7 @@ export function create(page) {
         /** @type {Promise<Schemas["FidelityCurve"]>} */ (askJson(ask, signal)),
       ]);
       curve.replaceChildren(drawCost(traced.curve, graph.edges.kept, graph.fidelity.r2));
-      await pruning.thin(signal);
+      await pruning.thin(graph, signal);
     } catch (error) {
       if (signal.aborted) return;
       const reason = reasonOf(error);
