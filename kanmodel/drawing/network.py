@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from xml.etree.ElementTree import Element
 
 from kanmodel.drawing.layout import CHIP, FOLDED, MARGIN, STEP_GAP, Layout, Row
@@ -18,6 +19,7 @@ from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge
 
 N_POINTS = 25  # points of a curve, enough for its box
 N_CURVES = 300  # most curves of a picture: of more kept edges only links are drawn
+N_LINKS = 5000  # most links of each kind; of more, only the strongest are drawn
 LINE = 16.0  # height of a line of text
 HEADING = 8.6  # width of a character of the heading
 BAND = 8.0  # margin of the background of units
@@ -53,6 +55,22 @@ def curved_edges(part: NetworkGraph) -> list[TopologyEdge]:
     return kept if len(kept) <= N_CURVES else []
 
 
+def limit_links(part: NetworkGraph, pruned: bool) -> NetworkGraph:
+    """A part of a network with at most `N_LINKS` edges of each kind: kept ones first, by contribution or share.
+
+    Args:
+        part: the part.
+        pruned: whether only kept edges are drawn.
+    """
+    drawn = [edge for edge in part.edges if edge.kept or not pruned]
+    drawn.sort(key=lambda edge: (edge.kept, edge.contribution or edge.share or 0.0), reverse=True)
+    by_kind = [[edge for edge in drawn if edge.kind == kind] for kind in sorted({edge.kind for edge in drawn})]
+    if all(len(edges) <= N_LINKS for edges in by_kind):
+        return part
+    strongest = {id(edge) for edges in by_kind for edge in edges[:N_LINKS]}
+    return replace(part, edges=tuple(edge for edge in part.edges if id(edge) in strongest))
+
+
 def draw_topology(
     topology: NetworkGraph,
     curves: Sequence[EdgeCurve],
@@ -79,7 +97,8 @@ def draw_topology(
     Raises:
         UnknownNameError: there is no such node.
     """
-    part = select_part(topology, through, pruned)
+    whole = select_part(topology, through, pruned)
+    part = limit_links(whole, pruned)
     scene = set_scene(part, curves, unit, fold=pruned, color=color)
     layout, heading, cost = scene.layout, f"{name}: {topology.output}", tell_cost(topology.upstream(), unit)
     if through is not None:
@@ -97,7 +116,7 @@ def draw_topology(
     if scene.fold:
         for row in layout.rows:
             _draw_folded(root, layout, row)
-    _draw_legend(root, scene)
+    _draw_legend(root, scene, is_limited=part is not whole)
     return serialise(root, theme)
 
 
@@ -137,9 +156,11 @@ def _draw_folded(root: Element, layout: Layout, row: Row) -> None:
     add(group, "text", "pruned", x=x + width / 2, y=row.y + 11, class_="middle muted")
 
 
-def _draw_legend(root: Element, scene: Scene) -> None:
+def _draw_legend(root: Element, scene: Scene, is_limited: bool) -> None:
     """The legend."""
     lines = [_tell_links(scene)]
+    if is_limited:
+        lines[0] += f" Of more than {N_LINKS} links only the strongest are drawn."
     if any(node.profile for node in scene.topology.nodes):
         lines.append("A bar is what a node is made of, in the colours of the features; a larger dot contributes more.")
     first = scene.layout.height - MARGIN - LINE * (len(lines) - 1)

@@ -19,12 +19,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
+from kanmodel.drawing import network
 from kanmodel.drawing.axes import scale_over
 from kanmodel.drawing.edge import draw_edge
 from kanmodel.drawing.layout import lay_out, spread
 from kanmodel.drawing.links import PADDING
 from kanmodel.drawing.network import N_CURVES, curved_edges, draw_topology, select_part
 from kanmodel.drawing.style import DARK, LIGHT
+from kanmodel.drawing.words import tell_cost
 from kanmodel.errors import NonFiniteError
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.importance.global_importance import measure_importance
@@ -274,6 +276,29 @@ def test_many_edges_are_links_without_curves_the_strong_above_the_weak():
         assert values == sorted(values) and values[-1] > 5 * values[0]
     part = select_part(topology, "head:1:3", pruned=True)
     assert 0 < len(curved_edges(part)) <= 33
+
+
+@pytest.mark.parametrize(("fidelity", "pruned"), [(1.0, True), (0.5, False)])
+def test_of_too_many_links_the_strongest_are_drawn(monkeypatch, fidelity, pruned):
+    """Of each kind, kept edges before pruned ones; the legend says so, and the cost is that of the whole network."""
+    monkeypatch.setattr(network, "N_LINKS", 40)
+    model = make_model("lstm", n_features=4, hidden_size=16, n_hidden=6, lookback=2, n_reference=20)
+    topology = build_topology(model, measure_importance(model, 0), PruningRule("contribution", fidelity))
+    part = network.limit_links(select_part(topology, None, pruned), pruned)
+    picture = ElementTree.fromstring(draw_topology(topology, [], "m", "K", pruned=pruned))
+    drawn = Counter((group.get("data-source"), group.get("data-target")) for group in groups(picture, "data-source"))
+    for kind in ("edge", "input"):
+        ranked = [edge for edge in topology.edges if edge.kind == kind and (edge.kept or not pruned)]
+        ranked.sort(key=lambda edge: (edge.kept, edge.contribution or edge.share or 0.0), reverse=True)
+        assert len(ranked) > 40
+        assert {pair for pair in drawn if pair in {(edge.source, edge.target) for edge in ranked}} == {
+            (edge.source, edge.target) for edge in ranked[:40]
+        }
+    assert set(drawn.values()) == {1}
+    assert drawn.total() == len(part.edges)
+    text = "".join(picture.itertext())
+    assert "Of more than 40 links only the strongest are drawn." in text
+    assert tell_cost(topology.upstream(), "K") in text
 
 
 @pytest.mark.parametrize("path", ["nyc-weather/topology", "front/topology", "head/edges/0/1/1"])
