@@ -79,16 +79,16 @@ def largest_rows() -> Iterator[Row]:
             what = f"LSTM {LARGEST.features} to {LARGEST.units} over {LARGEST.steps} steps, KAN {width}"
             yield Row(f"{what}: start until ready", f"{server.start:.1f} s")
             seconds = ask(server, "GET", f"{path}/topology?output={quote(first)}")
-            yield Row(f"topology of the first output, {len(windows)} reference windows, from then", f"{seconds:.1f} s")
+            yield Row(f"its topology of one output, {len(windows)} reference windows, from then", f"{seconds:.1f} s")
             for n, operation in ((1, "predict"), (32, "predict"), (1, "explain"), (N_EXPLAINED, "explain")):
                 asked = {"instances": (windows * 2)[:n], **({"output": first} if operation == "explain" else {})}
                 body = json.dumps(asked).encode()
                 seconds = min(ask(server, "POST", f"{path}:{operation}", body) for _ in range(3))
-                yield Row(f":{operation} of {n} window{'s' if n > 1 else ''}", f"{seconds * 1e3:.0f} ms")
+                yield Row(f"its :{operation} of {n} window{'s' if n > 1 else ''}", f"{seconds * 1e3:.0f} ms")
             for fidelity in (0.5, 0.9):
                 picture = f"{path}/topology?output={quote(first)}&format=svg&fidelity={fidelity}"
                 yield Row(f"its picture at an R2 of {fidelity}", f"{ask(server, 'GET', picture):.1f} s")
-            yield Row("memory (PSS) after that", f"{server.memory():.0f} MB")
+            yield Row("its memory (PSS) after that", f"{server.memory():.0f} MB")
 
 
 def windows_of(model: LoadedModel) -> list[list[list[float]]]:
