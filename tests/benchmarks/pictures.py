@@ -9,9 +9,9 @@ from time import perf_counter
 
 import torch
 from models import WIDTH, large_model
-from table import Row
+from table import Row, print_table
 
-from kanmodel.drawing.network import N_POINTS, curved_edges, draw_topology
+from kanmodel.drawing.network import N_POINTS, draw_topology
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.explain.topology.construction import build_topology
@@ -25,20 +25,20 @@ except ImportError:
 
 
 def rows() -> Iterator[Row]:
-    """From the pruned graph to the picture: edges are sampled and drawn, as for a first request."""
+    """From the graph to the picture: all edges are sampled and drawn, also where the service would draw only links."""
     torch.set_num_threads(1)
     model = large_model()
-    topology = build_topology(model, measure_importance(model, 0), PruningRule())
-    kept = curved_edges(topology.upstream())
+    topology = build_topology(model, measure_importance(model, 0), PruningRule("contribution", 1.0))
+    edges = topology.kan_edges
 
     def draw() -> bytes:
-        return draw_topology(topology, sample_edges(model, kept, N_POINTS), "large", None)
+        return draw_topology(topology, sample_edges(model, edges, N_POINTS), "large", None)
 
     draw()
     start = perf_counter()
     picture = draw()
     seconds = perf_counter() - start
-    work = f"picture of a KAN {WIDTH}, {len(kept)} of {len(topology.kan_edges)} edges kept, {len(picture) / 1e3:.0f} kB"
+    work = f"picture of a KAN {WIDTH}, {len(edges)} curves, {len(picture) / 1e3:.0f} kB"
     if pykan is None:
         yield Row(work, f"{seconds * 1e3:.0f} ms", "pykan is not installed")
         return
@@ -58,3 +58,7 @@ def plot_with_pykan() -> float:
         start = perf_counter()
         peer.plot(folder=folder)
         return perf_counter() - start
+
+
+if __name__ == "__main__":
+    print_table(rows())

@@ -16,7 +16,7 @@ import numpy as np
 from load import keep_busy, post
 from models import NAME, large_model
 from servers import CLIENT_CORE, finish_background, our_server, peak_memory, pin, resident_memory
-from table import Row
+from table import Row, print_table
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from service.settings import Settings
@@ -163,3 +163,7 @@ def _doing(
             thread.join()
     if errors:
         raise errors[0]
+
+
+if __name__ == "__main__":
+    print_table(rows())
