@@ -43,7 +43,7 @@ def answer_findings(config: ModelConfig, output: int, findings: Sequence[Finding
         "opacity": ("What does a lighter edge mean?", _opacity),
         "depth": ("How are layers read whose inputs are already transformed?", _depth),
         "shapes": ("Why do most edges look like a straight line?", _shapes),
-        "trust": ("How far can these numbers be trusted?", _trust),
+        "trust": ("How far can these numbers be trusted?", lambda found: _trust(found, unit)),
     }
     return tuple(
         Answer(finding.id, question, sentences(finding.evidence), finding.evidence)
@@ -152,13 +152,13 @@ def _shapes(found: Mapping[str, Any]) -> str:
     )
 
 
-def _trust(found: Mapping[str, Any]) -> str:
+def _trust(found: Mapping[str, Any], unit: str) -> str:
     low, high = found["least_certain_share"]
     deletion = {row["method"]: row["deletion"] for row in found["faithfulness"]}
     return (
         f"On {found['converged_percent']:g} % of the {found['windows']} reference windows the contributions sum"
-        f" to the change of the forecast within {found['tolerance']:.2g} (completeness); the largest residual is"
-        f" {found['largest_residual']:.2g}. The least certain share"
+        f" to the change of the forecast within {found['tolerance']:.2g} {unit} (completeness); the largest residual is"
+        f" {found['largest_residual']:.2g} {unit}. The least certain share"
         f" lies between {_percent(low)} and {_percent(high)} ({found['confidence_percent']} % interval)."
         f" {found['n_outside']} edges get more than {found['outside_percent']} % of their inputs from outside their"
         f" grid. Removing features in the ledger's order changes the forecast by {deletion['ledger']:.2f} standard"
