@@ -343,6 +343,8 @@ class Model(ModelProperties):
             NonFiniteError: a prediction, a residual or an error is not finite.
         """
         number, against = self._number_of(output), self if other is None else other
+        if not isinstance(against, Model):
+            raise DataError.at("other", "must be a Model, or None for two windows of this one")
         if windows is None:
             return self._compare_models(against, number, fidelity, pause)
         if fidelity is not None:

@@ -51,7 +51,8 @@ class Scaling:
 
     def features_to_model(self, windows: Array) -> Tensor:
         """(..., n_features) in original units -> the same shape in model units."""
-        original = torch.from_numpy(np.ascontiguousarray(windows, dtype=np.float64))
+        writable = np.require(windows, np.float64, ["C", "W"])  # torch warns of arrays that are read-only
+        original = torch.from_numpy(writable)
         mean, scale = torch.from_numpy(self.feature_mean), torch.from_numpy(self.feature_scale)
         return (original - mean).div_(scale).to(self.dtype)  # in place: one large array less, a third of the time
 

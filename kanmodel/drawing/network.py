@@ -55,19 +55,20 @@ def curved_edges(part: NetworkGraph) -> list[TopologyEdge]:
     return kept if len(kept) <= N_CURVES else []
 
 
-def limit_links(part: NetworkGraph, pruned: bool) -> NetworkGraph:
-    """A part of a network with at most `N_LINKS` edges of each kind: kept ones first, by contribution or share.
+def limit_links(part: NetworkGraph, pruned: bool, n_links: int = N_LINKS) -> NetworkGraph:
+    """A part of a network with at most `n_links` edges of each kind: kept ones first, by contribution or share.
 
     Args:
         part: the part.
         pruned: whether only kept edges are drawn.
+        n_links: most edges of a kind.
     """
     drawn = [edge for edge in part.edges if edge.kept or not pruned]
     drawn.sort(key=lambda edge: (edge.kept, edge.contribution or edge.share or 0.0), reverse=True)
     by_kind = [[edge for edge in drawn if edge.kind == kind] for kind in sorted({edge.kind for edge in drawn})]
-    if all(len(edges) <= N_LINKS for edges in by_kind):
+    if all(len(edges) <= n_links for edges in by_kind):
         return part
-    strongest = {id(edge) for edges in by_kind for edge in edges[:N_LINKS]}
+    strongest = {id(edge) for edges in by_kind for edge in edges[:n_links]}
     return replace(part, edges=tuple(edge for edge in part.edges if id(edge) in strongest))
 
 
@@ -80,6 +81,7 @@ def draw_topology(
     color: Color = "score",
     theme: Theme = "auto",
     through: str | None = None,
+    n_links: int = N_LINKS,
 ) -> bytes:
     """Draws a network as SVG.
 
@@ -93,12 +95,13 @@ def draw_topology(
             Without scores it is the contribution.
         theme: colours.
         through: id of a node; only the paths through it are drawn.
+        n_links: most links of each kind that are drawn.
 
     Raises:
         UnknownNameError: there is no such node.
     """
     whole = select_part(topology, through, pruned)
-    part = limit_links(whole, pruned)
+    part = limit_links(whole, pruned, n_links)
     scene = set_scene(part, curves, unit, fold=pruned, color=color)
     layout, heading, cost = scene.layout, f"{name}: {topology.output}", tell_cost(topology.upstream(), unit)
     if through is not None:
@@ -116,7 +119,7 @@ def draw_topology(
     if scene.fold:
         for row in layout.rows:
             _draw_folded(root, layout, row)
-    _draw_legend(root, scene, is_limited=part is not whole)
+    _draw_legend(root, scene, None if part is whole else n_links)
     return serialise(root, theme)
 
 
@@ -156,11 +159,11 @@ def _draw_folded(root: Element, layout: Layout, row: Row) -> None:
     add(group, "text", "pruned", x=x + width / 2, y=row.y + 11, class_="middle muted")
 
 
-def _draw_legend(root: Element, scene: Scene, is_limited: bool) -> None:
-    """The legend."""
+def _draw_legend(root: Element, scene: Scene, n_links: int | None) -> None:
+    """The legend; `n_links` is the limit if there are more links."""
     lines = [_tell_links(scene)]
-    if is_limited:
-        lines[0] += f" Of more than {N_LINKS} links only the strongest are drawn."
+    if n_links is not None:
+        lines[0] += f" Of more than {n_links} links only the strongest are drawn."
     if any(node.profile for node in scene.topology.nodes):
         lines.append("A bar is what a node is made of, in the colours of the features; a larger dot contributes more.")
     first = scene.layout.height - MARGIN - LINE * (len(lines) - 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from kanmodel import html
@@ -18,7 +18,7 @@ from kanmodel.text import with_unit, write_table
 if TYPE_CHECKING:
     from networkx import DiGraph
 
-N_LINKS = 1300  # from features, of a network's picture
+N_LINKS = 1300  # most links of each kind in a picture
 _COLUMNS = ("source", "target", "contribution", "backward")
 
 
@@ -58,15 +58,12 @@ class Topology(NetworkGraph, Pictured):
     def _draw(self, theme: Theme) -> bytes:
         """The network as in pykan's plot: a curve on each kept edge; pruned nodes are counted.
 
-        Of more than `N_CURVES` kept edges only the strongest have a curve, and of more than `N_LINKS` links from
-        features to units only those with the largest shares are drawn, which keeps the picture under 1 MB.
+        Of more than `N_CURVES` kept edges only the strongest have a curve, and of more than `N_LINKS` edges of a kind
+        only the strongest are drawn, so that a notebook stays small.
         """
         kept = sorted((edge for edge in self.kan_edges if edge.kept), key=lambda edge: -(edge.contribution or 0.0))
         curves = sample_edges(self.loaded, kept[:N_CURVES], N_POINTS)
-        links = sorted((edge for edge in self.edges if edge.kind == "input"), key=lambda edge: -(edge.share or 0.0))
-        weak = {(edge.source, edge.target) for edge in links[N_LINKS:]}
-        drawn = tuple(edge for edge in self.edges if (edge.source, edge.target) not in weak)
-        return draw_topology(replace(self, edges=drawn), curves, self.name, self.unit, theme=theme)
+        return draw_topology(self, curves, self.name, self.unit, theme=theme, n_links=N_LINKS)
 
     def _title(self) -> str:
         return f"Topology for {with_unit(self.output, self.unit)}"

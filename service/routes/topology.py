@@ -31,7 +31,7 @@ from service.schemas.topology import (
 from service.work.estimates import estimate_description, estimate_graph
 
 router = APIRouter(tags=["topology"], route_class=PrecomputedRoute, dependencies=[READ])
-_PICTURE = describe_picture("The network, with the curve of each kept edge.")
+_PICTURE = describe_picture("The network; with at most 300 kept edges, the curve of each.")
 
 
 @router.get(

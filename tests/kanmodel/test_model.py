@@ -436,6 +436,7 @@ def test_baselines_that_do_not_fit(model, windows, baseline, message):
         (lambda m: m.prune(without=["head:0:1"]), "there is no edge 'head:0:1': an id is such as 'head:0:7:3'"),
         (lambda m: m.edge(0, 0, 0, points=1), "points must be a whole number from 2, but is 1"),
         (lambda m: m.edge(0, 0, 0, span="all"), "there is no span 'all'; the spans are support, reference, grid"),
+        (lambda m: m.compare(BAD), "other must be a Model, or None for two windows of this one"),
         (lambda m: m.explain(BAD, tolerance=0), "tolerance must be a number above 0, but is 0"),
         (lambda m: m.explain(BAD, tolerance=float("nan")), "tolerance must be a number above 0, but is nan"),
         (lambda m: m.explain(BAD, path_nodes=18), "path_nodes must be a multiple of 4 and one"),

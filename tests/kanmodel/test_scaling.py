@@ -1,3 +1,4 @@
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -31,6 +32,20 @@ def test_scaling_and_back_is_identity(mean, std, rows):
     values = np.array(rows)
     np.testing.assert_allclose(scaling.features_to_original(scaling.features_to_model(values)), values, atol=1e-8)
     np.testing.assert_allclose(scaling.outputs_to_original(scaling.outputs_to_model(values)), values, atol=1e-8)
+
+
+def test_read_only_windows_are_scaled_without_a_warning():
+    """Arrays of buffers and of data frames are often read-only; they are not changed."""
+    scaling, windows = scaling_of(*columns(1.0, 2.0)), np.array([[1.0, 2.0]])
+    windows.flags.writeable = False
+    torch.set_warn_always(True)  # or torch warns only once per process
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert scaling.features_to_model(windows).tolist() == [[0.0, 0.75]]
+    finally:
+        torch.set_warn_always(False)
+    assert windows.tolist() == [[1.0, 2.0]]
 
 
 @given(moderate, spreads)

@@ -19,12 +19,11 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from kanmodel.drawing import network
 from kanmodel.drawing.axes import scale_over
 from kanmodel.drawing.edge import draw_edge
 from kanmodel.drawing.layout import lay_out, spread
 from kanmodel.drawing.links import PADDING
-from kanmodel.drawing.network import N_CURVES, curved_edges, draw_topology, select_part
+from kanmodel.drawing.network import N_CURVES, curved_edges, draw_topology, limit_links, select_part
 from kanmodel.drawing.style import DARK, LIGHT
 from kanmodel.drawing.words import tell_cost
 from kanmodel.errors import NonFiniteError
@@ -279,13 +278,12 @@ def test_many_edges_are_links_without_curves_the_strong_above_the_weak():
 
 
 @pytest.mark.parametrize(("fidelity", "pruned"), [(1.0, True), (0.5, False)])
-def test_of_too_many_links_the_strongest_are_drawn(monkeypatch, fidelity, pruned):
+def test_of_too_many_links_the_strongest_are_drawn(fidelity, pruned):
     """Of each kind, kept edges before pruned ones; the legend says so, and the cost is that of the whole network."""
-    monkeypatch.setattr(network, "N_LINKS", 40)
     model = make_model("lstm", n_features=4, hidden_size=16, n_hidden=6, lookback=2, n_reference=20)
     topology = build_topology(model, measure_importance(model, 0), PruningRule("contribution", fidelity))
-    part = network.limit_links(select_part(topology, None, pruned), pruned)
-    picture = ElementTree.fromstring(draw_topology(topology, [], "m", "K", pruned=pruned))
+    part = limit_links(select_part(topology, None, pruned), pruned, 40)
+    picture = ElementTree.fromstring(draw_topology(topology, [], "m", "K", pruned=pruned, n_links=40))
     drawn = Counter((group.get("data-source"), group.get("data-target")) for group in groups(picture, "data-source"))
     for kind in ("edge", "input"):
         ranked = [edge for edge in topology.edges if edge.kind == kind and (edge.kept or not pruned)]
