@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
@@ -27,6 +28,7 @@ OWNER = {"Authorization": "Bearer owner-key-0123456789"}
 PATH = "/v1/models/head:predict"
 TYPE = "Content-Type: application/json"
 N_CLIENTS = 4
+N_HELD = 4  # requests whose bodies are sent late
 
 
 @pytest.fixture(scope="module")
@@ -231,14 +233,25 @@ def test_sigterm_lets_accepted_requests_end(replicas, models):
     """Requests that replicas have begun to read are answered before the process ends. Runs after the other tests."""
     body = json.dumps(make_body(load_checkpoint(models / "head.safetensors"))).encode()
     key = f"Authorization: {OWNER['Authorization']}"
-    with connect(replicas.client) as connection:
-        connection.sendall(head("POST", PATH, key, TYPE, f"Content-Length: {len(body)}") + body[:10])
-        poll(lambda: 'in_flight{pid="' in (text := ask(replicas.client, "/metrics").text) and in_flight(text) == 2)
+    held = []
+
+    def is_held():  # Serve asks the replica with fewer requests for its metrics, so both must hold some
+        if len(held) < N_HELD:
+            held.append(connect(replicas.client))
+            held[-1].sendall(head("POST", PATH, key, TYPE, f"Content-Length: {len(body)}") + body[:10])
+        text = ask(replicas.client, "/metrics").text
+        return len(held) == N_HELD and 'in_flight{pid="' in text and in_flight(text) > 1
+
+    with ExitStack() as stack:
+        poll(is_held)
+        for connection in held:
+            stack.enter_context(connection)
         replicas.popen.send_signal(signal.SIGTERM)
         poll(lambda: "Removing 2 replicas" in replicas.log.read_text())
-        connection.sendall(body[10:])
-        answer, document = read_answer(connection)
-        assert (answer.status, document["model_name"]) == (200, "head")
+        for connection in held:
+            connection.sendall(body[10:])
+            answer, document = read_answer(connection)
+            assert (answer.status, document["model_name"]) == (200, "head")
         assert replicas.popen.wait(60) == 0
 
 
