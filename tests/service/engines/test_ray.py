@@ -237,15 +237,13 @@ def test_sigterm_lets_accepted_requests_end(replicas, models):
 
     def is_held():  # Serve asks the replica with fewer requests for its metrics, so both must hold some
         if len(held) < N_HELD:
-            held.append(connect(replicas.client))
+            held.append(stack.enter_context(connect(replicas.client)))
             held[-1].sendall(head("POST", PATH, key, TYPE, f"Content-Length: {len(body)}") + body[:10])
         text = ask(replicas.client, "/metrics").text
         return len(held) == N_HELD and 'in_flight{pid="' in text and in_flight(text) > 1
 
     with ExitStack() as stack:
         poll(is_held)
-        for connection in held:
-            stack.enter_context(connection)
         replicas.popen.send_signal(signal.SIGTERM)
         poll(lambda: "Removing 2 replicas" in replicas.log.read_text())
         for connection in held:
