@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from xml.etree.ElementTree import Element
@@ -55,6 +56,11 @@ def curved_edges(part: NetworkGraph) -> list[TopologyEdge]:
     return kept if len(kept) <= N_CURVES else []
 
 
+def count_links(part: NetworkGraph, pruned: bool) -> int:
+    """How many edges of a part are drawn, of which `limit_links` chooses the strongest."""
+    return sum(min(count, N_LINKS) for count in _drawn_by_kind(part, pruned).values())
+
+
 def limit_links(part: NetworkGraph, pruned: bool, n_links: int = N_LINKS) -> NetworkGraph:
     """A part of a network with at most `n_links` edges of each kind: kept ones first, by contribution or share.
 
@@ -63,13 +69,17 @@ def limit_links(part: NetworkGraph, pruned: bool, n_links: int = N_LINKS) -> Net
         pruned: whether only kept edges are drawn.
         n_links: most edges of a kind.
     """
+    counts = _drawn_by_kind(part, pruned)
+    if all(count <= n_links for count in counts.values()):
+        return part
     drawn = [edge for edge in part.edges if edge.kept or not pruned]
     drawn.sort(key=lambda edge: (edge.kept, edge.contribution or edge.share or 0.0), reverse=True)
-    by_kind = [[edge for edge in drawn if edge.kind == kind] for kind in sorted({edge.kind for edge in drawn})]
-    if all(len(edges) <= n_links for edges in by_kind):
-        return part
-    strongest = {id(edge) for edges in by_kind for edge in edges[:n_links]}
+    strongest = {id(edge) for kind in counts for edge in [edge for edge in drawn if edge.kind == kind][:n_links]}
     return replace(part, edges=tuple(edge for edge in part.edges if id(edge) in strongest))
+
+
+def _drawn_by_kind(part: NetworkGraph, pruned: bool) -> Counter[str]:
+    return Counter(edge.kind for edge in part.edges if edge.kept or not pruned)
 
 
 def draw_topology(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from kanmodel.drawing.network import N_POINTS, curved_edges, draw_topology, limit_links, select_part
+from kanmodel.drawing.network import N_POINTS, count_links, curved_edges, draw_topology, select_part
 from kanmodel.errors import UnknownNameError
 from kanmodel.terms import NetworkGraph
 from service.document.errors import describe_errors
@@ -62,10 +62,9 @@ async def get_topology(
         return answer_json(describe_topology(served, topology, part, query.pruned))
 
     is_drawn = media_type == SVG
-    edges = limit_links(part, query.pruned).edges if is_drawn else part.edges
-    kept = [*(node.kept for node in part.nodes), *(edge.kept for edge in edges)]
-    n_parts = sum(kept) if query.pruned else len(kept)
-    cost = estimate_graph(n_parts, len(curved_edges(part)) if is_drawn else 0, N_POINTS, is_drawn)
+    n_nodes = sum(node.kept or not query.pruned for node in part.nodes)
+    n_edges = count_links(part, query.pruned) if is_drawn else sum(edge.kept or not query.pruned for edge in part.edges)
+    cost = estimate_graph(n_nodes + n_edges, len(curved_edges(part)) if is_drawn else 0, N_POINTS, is_drawn)
     return await parts.work.run(describe, "explanation", cost, deadline=deadline)
 
 
