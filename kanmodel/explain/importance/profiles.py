@@ -117,10 +117,11 @@ def _integrate(
     values = values.detach().double().view(n, n_points, -1)
     moved = (values[:, -1] - values[:, 0]).numpy()
     residual = (np.abs(entries.sum(axis=3) - moved) / scale).max(axis=2)  # (3, n)
+    errors, _ = estimate_errors((entries / scale[:, None]).reshape(3, n, -1), residual)
     passed = PassedNodes.of(trace, recurrent, (n, n_points))
     return Integrals(
         entries[0],
-        errors=estimate_errors((entries / scale[:, None]).reshape(3, n, -1), residual),
+        errors=errors,
         residual=residual[0],
         move=largest_move(model.frozen, model.node_ranges, along, rule.nodes, passed),
         n_nodes=np.full(n, n_points),

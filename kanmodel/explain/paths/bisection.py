@@ -160,9 +160,12 @@ def _find_coarse(parts: Parts, found: Integrals[Values], tolerance: float) -> ND
     Residuals and errors of different parts could cancel, so their magnitudes are added.
     """
     n_parts = np.bincount(parts.path)
-    above = np.maximum(add_parts(found.errors, parts).max(axis=1), add_parts(found.residual, parts)) > tolerance
     share = tolerance / n_parts[parts.path]
-    coarse = (above[parts.path] & (found.error > share)) | (found.move > MAX_MOVE)
+    coarse = found.error > share
+    if coarse.any():
+        above = np.maximum(add_parts(found.errors, parts).max(axis=1), add_parts(found.residual, parts)) > tolerance
+        coarse &= above[parts.path]
+    coarse |= found.move > MAX_MOVE
     chosen: NDArray[np.bool_] = coarse & (n_parts < MAX_PARTS)[parts.path]
     return chosen
 

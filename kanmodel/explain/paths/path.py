@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -92,23 +93,25 @@ def points_along(starts: Tensor, ends: Tensor, nodes: Array) -> Tensor:
     return torch.lerp(starts[:, None], ends[:, None], torch.from_numpy(nodes).to(ends.dtype)[:, None, None])
 
 
-def sample_path(network: FrozenNetwork, points: Tensor, output: int) -> PathSamples:
+def sample_path(network: FrozenNetwork, starts: Tensor, ends: Tensor, nodes: Array, output: int) -> PathSamples:
     """A forward and a backward pass over all points of paths.
 
     Args:
         network: the network.
-        points: (n, n_points, lookback, n_features).
+        starts: as for `points_along`.
+        ends: likewise.
+        nodes: likewise.
         output: index of the output.
     """
-    batch = points.flatten(0, 1).requires_grad_()
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():
+        batch = points_along(starts, ends, nodes).flatten(0, 1).requires_grad_()
         trace, recurrent = network.trace_with_states(batch)
         outputs = trace.outputs[:, output]
         layers = (*trace.front, *trace.head)
         of_points, of_readout, of_logits, *of_subnodes = torch.autograd.grad(
             outputs.sum(), [batch, trace.readout, trace.logits, *(layer.subnodes for layer in layers)]
         )
-    paths = points.shape[:2]
+    paths = (len(ends), len(nodes))
     return PathSamples(
         outputs=by_path(outputs, paths),
         gradient=by_path(of_points, paths),
@@ -120,6 +123,7 @@ def sample_path(network: FrozenNetwork, points: Tensor, output: int) -> PathSamp
     )
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the ledger refuses what is not finite
 def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> Contributions:
     """Contributions to one output along n paths, by each of the three rules, in float64.
 
@@ -131,40 +135,49 @@ def integrate(change: Tensor, samples: PathSamples, rule: NestedQuadrature) -> C
     Returns:
         Contributions of 3 n paths: all by the finest rule, then all by each coarser one.
     """
-    outputs = samples.outputs.double()
-    gradients = torch.from_numpy(rule.weights) @ samples.gradient.double().flatten(2)  # (n, 3, lookback * n_features)
-    steps = change.double()[:, None] * gradients.view(len(change), 3, *change.shape[1:])
-    readout, logits = samples.passed.readout, samples.passed.head[-1].squeeze(2)
+    n, outputs = len(change), _float64(samples.outputs)
+    gradients = rule.weights @ _float64(samples.gradient.flatten(2))  # (n, 3, lookback * n_features)
+    steps = _float64(change)[:, None] * gradients.reshape(n, 3, *change.shape[1:])
+    readout, logits = _float64(samples.passed.readout), _float64(samples.passed.head[-1].squeeze(2))
     of_readout, of_logits, *of_subnodes = _adjoints(
         rule, [samples.readout_gradient, samples.logits_gradient, *samples.subnodes_gradient]
     )
-    edges = tuple(
-        torch.einsum("nkprs,nprsi->nksi", adjoint, values.double())
-        for adjoint, values in zip(of_subnodes, samples.edges, strict=True)
-    )
-    moved = (outputs[:, -1] - outputs[:, 0])[:, None].expand(-1, 3)  # by any rule
     by_rule = (
-        moved,
+        np.repeat((outputs[:, -1] - outputs[:, 0])[:, None], 3, axis=1),  # by any rule
         steps,
-        (of_readout * readout.double()[:, None]).sum(dim=2),
-        (of_logits * logits.double()[:, None]).sum(dim=2),
-        edges,
+        (of_readout * readout[:, None]).sum(axis=2),
+        (of_logits * logits[:, None]).sum(axis=2),
+        tuple(map(_integrate_edges, of_subnodes, samples.edges)),
     )
-    return Contributions._make(map_arrays(lambda values: values.transpose(0, 1).flatten(0, 1).numpy(), by_rule))
+    return Contributions._make(map_arrays(lambda values: values.swapaxes(0, 1).reshape(-1, *values.shape[2:]), by_rule))
 
 
-def _adjoints(rule: NestedQuadrature, gradients: Sequence[Tensor]) -> list[Tensor]:
+def _adjoints(rule: NestedQuadrature, gradients: Sequence[Tensor]) -> list[Array]:
     """Turns gradients along the path into weights of the values themselves, (n, n_nodes, ...) -> (n, 3, n_nodes, ...).
 
     sum_k w_k g(a_k) h'(a_k) = sum_m (D^T w g)_m h(a_m), with D the differentiation matrix: by each of the rules.
     """
     n, n_nodes = gradients[0].shape[:2]
-    matrix = torch.from_numpy(rule.products.transpose(0, 2, 1).reshape(3 * n_nodes, n_nodes))
-    adjoint = matrix @ torch.cat([gradient.flatten(2) for gradient in gradients], dim=2).double()
-    by_gradient = torch.split(adjoint, [gradient[0, 0].numel() for gradient in gradients], dim=2)
+    matrix = rule.products.transpose(0, 2, 1).reshape(3 * n_nodes, n_nodes)
+    adjoint = matrix @ _float64(torch.cat([gradient.flatten(2) for gradient in gradients], dim=2))
+    ends = np.cumsum([gradient[0, 0].numel() for gradient in gradients])
     return [
-        part.reshape(n, 3, n_nodes, *gradient.shape[2:]) for part, gradient in zip(by_gradient, gradients, strict=True)
+        part.reshape(n, 3, n_nodes, *gradient.shape[2:])
+        for part, gradient in zip(np.split(adjoint, ends[:-1], axis=2), gradients, strict=True)
     ]
+
+
+def _integrate_edges(adjoint: Array, values: Tensor) -> Array:
+    """(n, 3, n_nodes, rows, n_subnodes) and (n, n_nodes, rows, n_subnodes, n_in) -> (n, 3, n_subnodes, n_in)."""
+    n, _, _, _, n_subnodes = adjoint.shape
+    by_subnode = adjoint.transpose(0, 4, 1, 2, 3).reshape(n, n_subnodes, 3, -1)
+    edges = _float64(values.permute(0, 3, 1, 2, 4).reshape(n, n_subnodes, -1, values.shape[-1]))
+    return (by_subnode @ edges).transpose(0, 2, 1, 3)  # matrices so small that numpy multiplies them faster than torch
+
+
+def _float64(values: Tensor) -> Array:
+    array: Array = values.double().numpy()
+    return array
 
 
 def _interleave(values: Tensor, between: Tensor) -> Tensor:

@@ -91,7 +91,7 @@ def nested_clenshaw_curtis(n: int) -> NestedQuadrature:
     return NestedQuadrature(clenshaw_curtis(n).nodes, weights, products)
 
 
-def estimate_errors(entries: Array, residual: Array) -> Array:
+def estimate_errors(entries: Array, residual: Array) -> tuple[Array, Array]:
     """Errors of the finest of three nested rules.
 
     |fine - coarse| estimates the error of the coarse rule. That of the fine rule is smaller by the rate of convergence,
@@ -103,18 +103,13 @@ def estimate_errors(entries: Array, residual: Array) -> Array:
         residual: the known error of a sum of entries, for each rule, (3, n).
 
     Returns:
-        (n, n_entries), not negative.
+        The errors, (n, n_entries), not negative; and the rate, by which halving the intervals would reduce them once
+        more, `LEAST_RATE` to 1, (n,).
     """
-    errors: Array = np.abs(entries[0] - entries[1]) * convergence_rate(entries, residual)[:, None]
-    return errors
-
-
-def convergence_rate(entries: Array, residual: Array) -> Array:
-    """The factor by which halving the intervals reduces errors, `LEAST_RATE` to 1, (n,); see `estimate_errors`."""
-    fine, coarse = np.abs(entries[:-1] - entries[1:]).max(axis=2)
-    rate = np.maximum(_rate(fine, coarse), _rate(residual[0], residual[1]))
-    clipped: Array = np.clip(rate, LEAST_RATE, 1.0)
-    return clipped
+    differences = np.abs(entries[:-1] - entries[1:])
+    fine, coarse = differences.max(axis=2)
+    rate = np.maximum(_rate(fine, coarse), _rate(residual[0], residual[1])).clip(LEAST_RATE, 1.0)
+    return differences[0] * rate[:, None], rate
 
 
 def _rate(after: Array, before: Array) -> Array:

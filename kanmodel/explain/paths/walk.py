@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,7 +28,7 @@ from kanmodel.explain.paths.path import (
     points_along,
     sample_path,
 )
-from kanmodel.explain.paths.quadrature import convergence_rate, estimate_errors, nested_clenshaw_curtis
+from kanmodel.explain.paths.quadrature import estimate_errors, nested_clenshaw_curtis
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges
 from kanmodel.pausing import Pause
@@ -104,10 +105,10 @@ def explain_paths(walk: Walk, tolerance: float, halvings: int, pause: Pause) -> 
     """
     network = walk.network.network
 
+    @torch.inference_mode()
     def integrate_parts(parts: Parts, accepted: Array) -> Integrals[_Ledgers]:
         ends = _Ends(*part_ends(parts, walk.start, walk.windows))
-        points = points_along(ends.starts, ends.ends, nested_clenshaw_curtis(walk.first_nodes).nodes)
-        return _refine(walk, ends, sample_path(walk.network, points, walk.output), accepted)
+        return _refine(walk, ends, _sample(walk, ends, nested_clenshaw_curtis(walk.first_nodes).nodes), accepted)
 
     batch = paths_per_pass(network.config, walk.first_nodes)
     parts, found = bisect(len(walk.windows), integrate_parts, batch, tolerance, halvings, pause)
@@ -140,9 +141,13 @@ def _refine(walk: Walk, ends: _Ends, samples: PathSamples, accepted: Array) -> I
     if n_nodes >= walk.last_nodes or not open_.any():
         return found
     some, finer = take(ends, open_), nested_clenshaw_curtis(2 * n_nodes - 1)
-    between = sample_path(walk.network, points_along(some.starts, some.ends, finer.nodes[1::2]), walk.output)
+    between = _sample(walk, some, finer.nodes[1::2])
     refined = _refine(walk, some, take(samples, open_).interleave(between), accepted[open_])
     return replace_rows(found, open_, refined)
+
+
+def _sample(walk: Walk, ends: _Ends, nodes: Array) -> PathSamples:
+    return sample_path(walk.network, ends.starts, ends.ends, nodes, walk.output)
 
 
 def _integrate(walk: Walk, ends: _Ends, samples: PathSamples) -> tuple[Integrals[_Ledgers], Array]:
@@ -152,17 +157,17 @@ def _integrate(walk: Walk, ends: _Ends, samples: PathSamples) -> tuple[Integrals
     nested = integrate(ends.change, samples, rule)
     layers = list_layers(network, walk.output, nested)
     residual = measure_residual(network, layers, nested.change).reshape(3, n)
-    entries = _list_entries(nested.steps, layers).reshape(3, n, -1)
+    errors, rate = estimate_errors(_list_entries(nested.steps, layers).reshape(3, n, -1), residual)
     points = points_along(ends.starts, ends.ends, rule.nodes)
     integrals = Integrals(
         _Ledgers(samples.outputs[:, 0].double().numpy(), take(nested, slice(n))),
-        errors=estimate_errors(entries, residual),
+        errors=errors,
         residual=residual[0],
         move=largest_move(walk.network, walk.ranges, points, rule.nodes, samples.passed),
         n_nodes=np.full(n, n_nodes),
         divide_at=divide_at_kinks(network, samples.passed, rule.nodes),
     )
-    return integrals, convergence_rate(entries, residual)
+    return integrals, rate
 
 
 def _list_entries(steps: Array, layers: Sequence[LedgerLayer]) -> Array:
