@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from kanmodel.checkpoint.header import DOCUMENT_KEY, FORMAT_VERSION, compare_tensors, parse_document, parse_header
 from kanmodel.checkpoint.loaded import LoadedModel, Provenance, Reference
@@ -40,12 +42,15 @@ def save_checkpoint(model: LoadedModel, path: Path) -> str:
         The SHA-256 of the file, in hexadecimal.
 
     Raises:
-        CheckpointError: the file cannot be written there.
+        CheckpointError: the file cannot be written there, or a value of the model is not finite, so that it could not
+            be loaded.
     """
     tensors = {name: tensor.contiguous() for name, tensor in model.network.state_dict().items()}
     tensors["reference.windows"] = model.reference.windows.contiguous()
     if model.reference.targets is not None:
         tensors["reference.targets"] = torch.from_numpy(np.ascontiguousarray(model.reference.targets))
+    for name in _find_non_finite(tensors):
+        raise CheckpointError(f"cannot save {path.name}: a value of tensor {name} is not finite")
     document = {
         "format_version": FORMAT_VERSION,
         "config": config_to_dict(model.config),
@@ -103,9 +108,8 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
         tensors = load_tensors(data)
     except SafetensorError as error:
         raise CheckpointError(f"is damaged: {error}") from error
-    for name, tensor in tensors.items():
-        if not bool(torch.isfinite(tensor).all()):
-            raise CheckpointError(f"has a value that is not finite in tensor {name}")
+    for name in _find_non_finite(tensors):
+        raise CheckpointError(f"has a value that is not finite in tensor {name}")
     reference = Reference(
         tensors.pop("reference.windows"),
         tensors.pop("reference.targets").numpy() if "reference.targets" in tensors else None,
@@ -114,6 +118,11 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
     loaded = Network(config)
     loaded.load_state_dict(tensors)
     return LoadedModel(loaded, reference, metrics, provenance, hashlib.sha256(data).hexdigest())
+
+
+def _find_non_finite(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """The names of tensors with a value that is not finite."""
+    return (name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all()))
 
 
 def _read_bounded(path: Path) -> bytes:
