@@ -74,8 +74,9 @@ class SmallBatches:
         if not 0 < len(windows) <= self.max_windows or windows.shape[1:] != self._window_shape:
             return None
         values = np.asarray(windows, np.float64).ravel()
-        if not values.dot(values) <= self._largest_square:  # false for NaN too
-            return None
+        with np.errstate(over="ignore"):  # infinity is too large as well
+            if not values.dot(values) <= self._largest_square:  # false for NaN too
+                return None
         outputs = self._session.predict(values.reshape(windows.shape))
         return outputs if np.isfinite(outputs).all() else None
 
