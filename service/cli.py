@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -64,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: command-line arguments; None for those of the process.
     """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # numpy reads it once; as torch below
     gc.disable()  # what torch's import creates stays: searching it for garbage takes an eighth of the start
     import torch  # here: --help and completion do not need it
 

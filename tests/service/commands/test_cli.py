@@ -1,7 +1,10 @@
 import ast
 import json
+import os
 import re
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +94,23 @@ def test_the_bundled_model_is_that_of_its_readme(tmp_path, run):
     pruning = prune_by_rule(bundled, measure_importance(bundled, 0), PruningRule())
     kept, r2 = pruning.n_edges, pruning.fidelity.r2
     assert kept <= 13 and f"{kept} suffice for R2 {r2:.3f}" in " ".join(readme.split())
+
+
+def test_a_command_computes_on_one_thread(saved):
+    """The libraries that multiply matrices for torch and numpy have one thread each, on any number of cores."""
+    script = f"""
+from service.cli import main
+try:
+    main(["inspect", {str(saved(make_model("lstm")))!r}])
+except SystemExit:
+    pass
+from threadpoolctl import threadpool_info
+print([pool["num_threads"] for pool in threadpool_info()])
+"""
+    free = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, env=free)
+    threads = ast.literal_eval(done.stdout.splitlines()[-1])
+    assert len(threads) >= 2 and set(threads) == {1}
 
 
 def test_inspect_prints_tables(tmp_path, run):
