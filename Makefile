@@ -21,16 +21,21 @@ serve: .venv/runtime # install and serve the bundled model, or the models of KAN
 	$(BIN)/kanscope serve
 
 # The tests of one folder with ONLY=kanmodel (or service, explorer, clients, image, faithfulness), ten times the generated cases with
-# THOROUGH=1. Three workers keep two cores busy, since what starts servers waits much. Those of service, which keep apps and
-# their caches, run in workers of their own, so that none grows large. What needs both cores to itself runs last.
+# THOROUGH=1. Three workers keep two cores busy, since what starts servers waits much. They are new for each part, so that
+# none grows beyond 800 MB. What needs both cores to itself runs last.
 ONLY ?=
 PACKAGES := $(or $(ONLY),kanmodel service explorer clients image faithfulness)
 ALONE = $(shell grep -rl --include='*.py' 'pytest\.mark\.alone' $(PACKAGES:%=tests/%))
-run-tests = $(if $(1),MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest $(2) $(1))
-IN_PARALLEL := -n 3 --no-loadscope-reorder -m "not alone and (smoke or not ray)"
+run-tests = $(if $(strip $(1)),MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest $(2) $(1))
+run-parallel = $(call run-tests,$(1),-n 3 --no-loadscope-reorder -m "not alone and (smoke or not ray)" $(2:%=--ignore=%))
+of = $(if $(filter $(1),$(PACKAGES)),$(2))
+LEDGERS := tests/kanmodel/explain
+BATCHES := tests/service/batch tests/service/commands tests/service/work
 test: .venv/dev $(if $(filter clients explorer,$(PACKAGES)),.venv/clients/ready) # install and test; ONLY=kanmodel for one package, THOROUGH=1 for more cases
-	$(call run-tests,$(patsubst %,tests/%,$(filter-out service,$(PACKAGES))),$(IN_PARALLEL))
-	$(call run-tests,$(patsubst %,tests/%,$(filter service,$(PACKAGES))),$(IN_PARALLEL))
+	$(call run-parallel,$(call of,kanmodel,tests/kanmodel),$(LEDGERS))
+	$(call run-parallel,$(call of,kanmodel,$(LEDGERS)) $(patsubst %,tests/%,$(filter-out kanmodel service,$(PACKAGES))))
+	$(call run-parallel,$(call of,service,$(BATCHES)))
+	$(call run-parallel,$(call of,service,tests/service),$(BATCHES))
 	$(call run-tests,$(ALONE),-m alone)
 
 test-ray: .venv/dev # run every end-to-end test on Ray replicas

@@ -1,4 +1,4 @@
-"""The number of generated cases per property: hundreds in total by default, ten times as many with ``THOROUGH=1``."""
+"""The number of generated cases per property, ten times as many with ``THOROUGH=1``."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_any_chain_predicts_the_same(config, seed):
                 assert (np.abs(fast.predict(windows) - expected) / unit <= 1e-3).all()
 
 
-@pytest.mark.filterwarnings("error")  # of an overflow, which the service's log would have
+@pytest.mark.filterwarnings("error::RuntimeWarning")  # of an overflow, which the service's log would have
 def test_errors_are_those_of_torch(counted):
     """For values that are missing, infinite or too large for float32, and for other shapes, the error is torch's."""
     model = make_model(dtype="float32")
