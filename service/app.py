@@ -25,6 +25,7 @@ from service.http.error_answers import install_error_handlers
 from service.http.head_requests import HeadRequests
 from service.http.keys import load_keys
 from service.http.security import Access, load_hosts, load_origins
+from service.memory import share_memory
 from service.models.registry import Registry
 from service.models.watching import Watch
 from service.routes import (
@@ -155,6 +156,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     """Watches over the models while the app answers; see `Watch`. Gives the server what `BoundedProtocol` needs."""
     parts: Parts = app.state.parts
     torch.set_num_threads(parts.settings.torch_threads)
+    share_memory()
     parts.work.start()
     watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 
 from starlette.concurrency import run_in_threadpool
 
+from service.memory import give_back_memory
 from service.models.registry import Registry, Served
 
 logger = logging.getLogger(__name__)
@@ -96,7 +95,7 @@ class Watch:
 
     async def _prepare(self, served: tuple[Served, ...]) -> None:
         await self._prepare_results(served)
-        await run_in_threadpool(_give_back_memory)
+        await run_in_threadpool(give_back_memory)
 
     async def _stops_within(self, seconds: float) -> bool:
         try:
@@ -104,9 +103,3 @@ class Watch:
                 return await self._stopping.wait()
         except TimeoutError:
             return False
-
-
-def _give_back_memory() -> None:
-    """Returns freed memory to the system, which glibc would retain: 50 MB after the results of one small model."""
-    with suppress(AttributeError, OSError):  # C libraries other than glibc do not have malloc_trim
-        ctypes.CDLL(None).malloc_trim(0)
