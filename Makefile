@@ -30,12 +30,14 @@ run-tests = $(if $(strip $(1)),MALLOC_ARENA_MAX=1 $(BIN)/python -m pytest $(2) $
 run-parallel = $(call run-tests,$(1),-n 3 --no-loadscope-reorder -m "not alone and (smoke or not ray)" $(2:%=--ignore=%))
 of = $(if $(filter $(1),$(PACKAGES)),$(2))
 LEDGERS := tests/kanmodel/explain
-BATCHES := tests/service/batch tests/service/commands tests/service/work
+BATCHES := tests/service/batch tests/service/commands
+WORK := tests/service/work
 test: .venv/dev $(if $(filter clients explorer,$(PACKAGES)),.venv/clients/ready) # install and test; ONLY=kanmodel for one package, THOROUGH=1 for more cases
 	$(call run-parallel,$(call of,kanmodel,tests/kanmodel),$(LEDGERS))
 	$(call run-parallel,$(call of,kanmodel,$(LEDGERS)) $(patsubst %,tests/%,$(filter-out kanmodel service,$(PACKAGES))))
 	$(call run-parallel,$(call of,service,$(BATCHES)))
-	$(call run-parallel,$(call of,service,tests/service),$(BATCHES))
+	$(call run-parallel,$(call of,service,$(WORK)))
+	$(call run-parallel,$(call of,service,tests/service),$(BATCHES) $(WORK))
 	$(call run-tests,$(ALONE),-m alone)
 
 test-ray: .venv/dev # run every end-to-end test on Ray replicas
