@@ -69,11 +69,8 @@ class Pieces:
         interval, u = self._locate(x)
         terms = self.table[interval]  # (batch, n_in, k+1, n_out)
         u = u.unsqueeze(2)
-        if not self.order:
-            return terms[:, :, 0].transpose(1, 2), torch.zeros_like(terms[:, :, 0]).transpose(1, 2)
-        slopes = terms[:, :, -1]
-        values = torch.addcmul(terms[:, :, -2], slopes, u)
-        for power in range(self.order - 2, -1, -1):
+        values, slopes = terms[:, :, -1], torch.zeros_like(terms[:, :, -1])
+        for power in range(self.order - 1, -1, -1):
             slopes = torch.addcmul(values, slopes, u)
             values = torch.addcmul(terms[:, :, power], values, u)
         return values.transpose(1, 2), (slopes * self.inverse_width[interval].unsqueeze(2)).transpose(1, 2)
