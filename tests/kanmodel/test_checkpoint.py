@@ -1,6 +1,7 @@
 import hashlib
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -415,10 +416,12 @@ def test_a_model_that_could_not_be_loaded_is_not_saved(model, tmp_path):
     """A weight, a reference window or a target that is not finite is refused by name, and the old file stays."""
     path = tmp_path / "m.safetensors"
     sha256 = save_checkpoint(model, path)
-    targets = np.full_like(model.reference.targets, np.inf)
-    diverged = replace(model, reference=replace(model.reference, targets=targets))
-    with pytest.raises(CheckpointError, match=r"^cannot save m\.safetensors: .* reference\.targets is not finite$"):
-        save_checkpoint(diverged, path)
+    targets, windows = np.full_like(model.reference.targets, np.inf), torch.full_like(model.reference.windows, np.nan)
+    for name, values in (("targets", targets), ("windows", windows)):
+        diverged = replace(model, reference=replace(model.reference, **{name: values}))
+        message = f"cannot save m.safetensors: a value of tensor reference.{name} is not finite"
+        with pytest.raises(CheckpointError, match=f"^{re.escape(message)}$"):
+            save_checkpoint(diverged, path)
     other = make_model(n_reference=4)
     with torch.no_grad():
         other.network.head[0].coef[0, 0, 0] = torch.nan
