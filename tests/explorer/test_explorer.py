@@ -194,7 +194,7 @@ def test_the_heat_map_and_the_flow_are_those_of_the_forecast(server, open_tab):
     assert set(rows) == {
         *(f"lstm:{u}" for u in range(12)),
         *(f"head:1:{j}" for j in range(5)),
-        "output:target_dtemp_6h+1",
+        "output:dtemp_6h+1",
     }
     for unit, value in enumerate(lstm):
         assert rows[f"lstm:{unit}"][0] == pytest.approx(value, rel=6e-3)
@@ -373,7 +373,7 @@ def test_the_keyboard_alone_reaches_everything(server, open_tab):
     assert {label for tag, _, _, label, _ in reached if tag == "button"} == {
         *("Copy as curl", "JSON", "CSV", "SVG", "PNG"),
         *("Zoom in", "Zoom out", "Fit into the view"),
-        "Remove head 1:3 → target_dtemp_6h+1",
+        "Remove head 1:3 → dtemp_6h+1",
         *(f"What does “{term}” mean?" for term in ("R²", "MAE", "opacity", "contribution", "score")),
     }
     assert {"Network", "Edge", "Forecast", "Features", "Formula", "Compare", "Model", "Report"} <= {

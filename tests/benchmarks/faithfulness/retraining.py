@@ -20,8 +20,8 @@ NAME = "nyc-weather"
 SEEDS = (5, 6)  # the bundled model has 4
 # As service/bundled/README.md has it.
 RECIPE = {
-    "target": "target_dtemp_6h",
-    "last_value": {"target_dtemp_6h": 0},
+    "target": "dtemp_6h",
+    "last_value": {"dtemp_6h": 0},
     "time": "time",
     "segment": "segment",
     "split": "split",

@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 
 MARKDOWN = {"Accept": "text/markdown"}
-PLACES = [("nyc-weather", "target_dtemp_6h+1"), ("two", "a+1"), ("two", "b+2"), ("front", "y+1"), ("head", "y+1")]
+PLACES = [("nyc-weather", "dtemp_6h+1"), ("two", "a+1"), ("two", "b+2"), ("front", "y+1"), ("head", "y+1")]
 
 
 def numbers_in(value):
@@ -57,7 +57,7 @@ def test_the_prose_has_no_number_that_the_evidence_lacks(service, name, output):
 def test_answers_the_seven_questions_in_order(service):
     """The ids are those of the API page, and the report names its model."""
     answer = service.get("/v1/models/nyc-weather/report").json()
-    assert (answer["model_name"], answer["output"]) == ("nyc-weather", "target_dtemp_6h+1")
+    assert (answer["model_name"], answer["output"]) == ("nyc-weather", "dtemp_6h+1")
     assert answer["checkpoint"] == f"sha256:{service.models['nyc-weather'].sha256}"
     ids = [finding["id"] for finding in answer["findings"]]
     assert ids == ["sparsity", "features", "independence", "opacity", "depth", "shapes", "trust"]
