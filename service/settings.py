@@ -59,6 +59,7 @@ class Settings(BaseSettings):
         body_timeout: seconds in which the body of a request must arrive.
         send_timeout: seconds in which a client must read 64 KiB of its answer, or the rest of it.
         request_timeout: seconds that a request waits for its result, unless its header says otherwise.
+        max_request_timeout: most seconds that a request waits for its result, whatever its header says.
         shutdown_timeout: seconds in which accepted requests are finished after SIGTERM.
         cached_results: most global results (importance, topologies, reports) that are cached.
         cached_answers: size of the cache of answers in bytes, keys included.
@@ -102,6 +103,7 @@ class Settings(BaseSettings):
     body_timeout: float = Field(default=30.0, gt=0)
     send_timeout: float = Field(default=30.0, gt=0)
     request_timeout: float = Field(default=30.0, gt=0, le=3600)
+    max_request_timeout: float = Field(default=600.0, gt=0, le=86400)
     shutdown_timeout: int = Field(default=25, ge=0)
     cached_results: int = Field(default=64, ge=1)
     cached_answers: int = Field(default=64 << 20, ge=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
@@ -43,7 +44,6 @@ MODEL_V2 = "/v2" + OF_A_MODEL  # of the Open Inference Protocol
 VERSION_V2 = MODEL_V2 + "/versions/{version:name}"
 TIMEOUT_HEADER = "X-Request-Timeout"
 _TIMEOUT = TIMEOUT_HEADER.lower().encode()
-MAX_TIMEOUT = 3600  # seconds
 Name = Annotated[str, Path(description="Name of the model.")]
 VersionParameter = Annotated[str | None, Query(description=VERSION)]
 
@@ -101,14 +101,14 @@ def _find_version(request: Request, version: str | None) -> Served:
 
 
 def find_deadline(request: Request) -> Deadline:
-    """The deadline of a request, by its header or else the setting.
+    """The deadline of a request, by its header or else the setting, and at most `max_request_timeout`.
 
     Raises:
         DataError: the header is not a number of seconds.
     """
-    given = find_header(request.scope, _TIMEOUT)
-    seconds = find_parts(request).settings.request_timeout if given is None else _read_seconds(given)
-    return Deadline.after(seconds)
+    given, settings = find_header(request.scope, _TIMEOUT), find_parts(request).settings
+    seconds = settings.request_timeout if given is None else _read_seconds(given)
+    return Deadline.after(min(seconds, settings.max_request_timeout))
 
 
 def _read_seconds(given: str) -> float:
@@ -116,8 +116,8 @@ def _read_seconds(given: str) -> float:
         seconds = float(given)
     except ValueError:
         seconds = 0
-    if not 0 < seconds <= MAX_TIMEOUT:
-        raise unusable(TIMEOUT_HEADER, f"must be a number above 0 and up to {MAX_TIMEOUT}")
+    if not 0 < seconds < inf:
+        raise unusable(TIMEOUT_HEADER, "must be a number of seconds above 0")
     return seconds
 
 
@@ -151,9 +151,9 @@ async def get_deadline(
         float | None,
         Header(
             alias=TIMEOUT_HEADER,
-            description="Seconds to wait for a result; then the answer is 503. Absent: the setting `request_timeout`.",
+            description="Seconds to wait for a result, at most the setting `max_request_timeout`; then the answer is "
+            "503. Absent: the setting `request_timeout`.",
             gt=0,
-            le=MAX_TIMEOUT,
         ),
     ] = None,
 ) -> Deadline:
