@@ -60,7 +60,8 @@ class Settings(BaseSettings):
         send_timeout: seconds in which a client must read 64 KiB of its answer, or the rest of it.
         request_timeout: seconds that a request waits for its result, unless its header says otherwise.
         max_request_timeout: most seconds that a request waits for its result, whatever its header says.
-        shutdown_timeout: seconds in which accepted requests are finished after SIGTERM.
+        shutdown_timeout: seconds in which accepted requests are finished after SIGTERM; a worker that hangs is killed
+            5 seconds later.
         cached_results: most global results (importance, topologies, reports) that are cached.
         cached_answers: size of the cache of answers in bytes, keys included.
         tracing: whether spans are sent to the OpenTelemetry collector of ``OTEL_EXPORTER_OTLP_ENDPOINT``.

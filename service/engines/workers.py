@@ -11,6 +11,7 @@ from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from tempfile import TemporaryDirectory
 from threading import Thread
+from time import monotonic
 
 import uvicorn
 from fastapi import FastAPI
@@ -26,23 +27,47 @@ from service.telemetry.metrics import SHARED
 
 logger = logging.getLogger(__name__)
 PATIENCE = 60  # seconds for a health check of a worker, which cannot answer while it imports torch on a busy machine
+GRACE = 5  # seconds that a worker may take to end after `shutdown_timeout`, before it is killed
 
 
 class Worker(multiprocess.Process):
-    """uvicorn's process, whose death ends a health check at once; uvicorn waits for the full timeout."""
+    """uvicorn's process, with a health check that does not block its supervisor, and an end that is bounded.
+
+    uvicorn waits for an answer for up to `PATIENCE` seconds, in which it handles no signal, and for the end of a
+    process without a limit.
+    """
+
+    _asked: float | None = None  # when the health check was sent that has no answer yet
+    _end: float | None = None  # when it is killed, once it has been told to end
 
     def is_alive(self, timeout: float = 5) -> bool:
-        """Whether it answers a health check in time."""
+        """Whether it runs, and has answered each health check within the timeout. Sends the next one."""
         if not self.process.is_alive():
             return False
         try:
-            self.parent_conn.send(b"ping")
-            answered = self.parent_conn in wait([self.parent_conn, self.process.sentinel], timeout)
-            if answered:
+            if self._asked is not None and self.parent_conn.poll():
                 self.parent_conn.recv()
+                self._asked = None
+            if self._asked is None:
+                self.parent_conn.send(b"ping")
+                self._asked = monotonic()
         except (OSError, EOFError):
             return False
-        return answered
+        return monotonic() - self._asked < timeout
+
+    def terminate(self) -> None:
+        """Tells it to finish what it has accepted, and then to end."""
+        super().terminate()
+        self._end = monotonic() + (self.config.timeout_graceful_shutdown or 0) + GRACE
+
+    def join(self) -> None:
+        """Waits for its end; a process that takes longer than it may is killed."""
+        if self._end is not None:
+            self.process.join(max(0.0, self._end - monotonic()))
+            if self.process.is_alive():
+                logger.error("process %s did not end in time and is killed", self.pid)
+                self.process.kill()
+        super().join()
 
 
 class _Supervisor(Multiprocess):
@@ -67,7 +92,8 @@ class _Supervisor(Multiprocess):
 def serve_workers(settings: Settings) -> None:
     """Serves with several processes until SIGTERM or SIGINT; one that dies is replaced.
 
-    Each accepts connections on the shared socket, has its own copy of the models, and drains like a single process.
+    Each accepts connections on the shared socket, has its own copy of the models, and drains like a single process; one
+    that has not ended `GRACE` seconds after `shutdown_timeout` is killed.
 
     Args:
         settings: every setting, passed to the workers unchanged.

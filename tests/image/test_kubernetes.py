@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from service.engines.workers import GRACE
 from service.settings import Settings, choose_settings
 
 ROOT = Path(__file__).parents[2]
@@ -87,12 +88,11 @@ def test_folders_are_mounted_where_the_settings_look():
     assert set(folders.values()) == {volume["name"] for volume in pod["volumes"]}
 
 
-def test_a_pod_has_time_to_drain():
-    """Kubernetes waits longer than the pause plus the service's time to drain."""
-    pod = PODS["Deployment"]
-    (container,) = pod["containers"]
-    pause = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    assert pod["terminationGracePeriodSeconds"] > pause + int(variables(container)["KANSCOPE_SHUTDOWN_TIMEOUT"])
+def test_a_pod_has_time_to_drain(pod, container):
+    """Kubernetes waits longer than the pause, the time to drain, and that after which a worker is killed."""
+    pause = container.get("lifecycle", {"preStop": {"sleep": {"seconds": 0}}})["preStop"]["sleep"]["seconds"]
+    drain = choose_settings(shutdown_timeout=variables(container).get("KANSCOPE_SHUTDOWN_TIMEOUT")).shutdown_timeout
+    assert pod["terminationGracePeriodSeconds"] > pause + drain + GRACE
 
 
 def test_selectors_find_the_pods():

@@ -20,7 +20,7 @@ from sockets import connect, head, read_answer
 from uvicorn.config import STARTUP_FAILURE
 from waiting import poll
 
-from service.engines.workers import Worker
+from service.engines.workers import GRACE, PATIENCE, Worker
 
 NUMBERS = count()
 COUNTED = "kanscope_batch_windows_count"
@@ -180,15 +180,38 @@ class Silent(Worker):
         time.sleep(600)
 
 
-def test_one_that_is_killed_during_a_health_check_is_missed_at_once():
-    """The check ends with the process rather than after its timeout."""
-    worker = Silent(uvicorn.Config("none"), [])
+@pytest.fixture
+def silent():
+    worker = Silent(uvicorn.Config("none", timeout_graceful_shutdown=0), [])
     worker.start()
-    threading.Timer(1, worker.process.kill).start()
-    begun = time.monotonic()
-    assert not worker.is_alive(timeout=300)
-    assert time.monotonic() - begun < 150
+    yield worker
+    worker.kill()
     worker.join()
+
+
+def test_a_health_check_does_not_wait(silent):
+    """Without an answer it passes until the timeout, and does not block; it fails at once when the process is dead."""
+    assert silent.is_alive(timeout=300) and silent.is_alive(timeout=300)
+    assert not silent.is_alive(timeout=0)
+    silent.process.kill()
+    poll(lambda: not silent.is_alive(timeout=300))
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT,), (signal.SIGTTOU, signal.SIGTERM)])
+def test_a_process_that_hangs_is_killed_when_the_others_have_ended(start_workers, signals):
+    """SIGTERM ends the command within the time to drain and a few seconds, whichever of the processes are stopped."""
+    with start_workers(KANSCOPE_SHUTDOWN_TIMEOUT="1") as process:
+        pids = find_processes(process)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        begun = time.monotonic()
+        for number in signals:
+            process.popen.send_signal(number)
+        assert process.popen.wait(100) == 0
+        assert 1 + GRACE <= time.monotonic() - begun < PATIENCE
+        assert not any(map(is_running, pids))
+        killed = [line for line in process.lines() if line["event"].endswith("did not end in time and is killed")]
+        assert len(killed) == len(pids)
 
 
 @pytest.mark.parametrize("arguments", [(), ("--workers", "2")])
