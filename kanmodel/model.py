@@ -77,8 +77,9 @@ class Model(ModelProperties):
     """One checkpoint and the questions one can ask it. It is immutable and can be shared by threads.
 
     Windows, predictions and contributions are in original units. Global results, such as `importance` and `topology`,
-    are computed on first use and cached, once for all threads that ask at the same time (single flight). Long
-    computations take a `pause`, which is called between slices of the work; see `kanmodel.pausing.Pause`.
+    are computed on first use and cached, once for all threads that ask at the same time (single flight): they are to be
+    read, not changed. Long computations take a `pause`, which is called between slices of the work; see
+    `kanmodel.pausing.Pause`.
 
     Attributes:
         loaded: the network with its reference windows, for internal use; it takes model units.
@@ -101,9 +102,12 @@ class Model(ModelProperties):
         """
         return self.loaded.predict(read_windows(self.loaded, windows))
 
-    def accelerate(self) -> None:
-        """Measures for which batch sizes ONNX Runtime is faster, and uses it there; equal up to rounding."""
-        self.loaded.accelerate()
+    def accelerate(self) -> Model:
+        """The same model, which predicts with ONNX Runtime the batch sizes for which it is measured to be faster.
+
+        Predictions are equal up to rounding; the weights and the cached results are shared.
+        """
+        return replace(self, loaded=self.loaded.accelerate())
 
     def logits(self, windows: Windows) -> Array:
         """Inputs of the output function of a classifier, (n, n_outputs); as `predict`."""

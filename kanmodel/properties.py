@@ -13,7 +13,7 @@ from kanmodel.explain.topology.subnetwork import Size, measure_size
 from kanmodel.network.config import Feature, ModelConfig, width_of
 from kanmodel.network.config.groups import resolve_groups
 from kanmodel.results.result import Result
-from kanmodel.scaling import Array, Scaling
+from kanmodel.scaling import Array, Scaling, read_only
 from kanmodel.text import with_unit, write_facts
 
 N_NAMED = 8  # outputs or features that a text lists
@@ -114,12 +114,13 @@ class ModelProperties(Result):
     def reference(self) -> Reference:
         """The reference windows."""
         reference = self.loaded.reference
-        return Reference(self.scaling.features_to_original(reference.windows), reference.targets, reference.times)
+        windows, targets = self.scaling.features_to_original(reference.windows), reference.targets
+        return Reference(read_only(windows), None if targets is None else read_only(targets.copy()), reference.times)
 
     @cached_property
     def reference_predictions(self) -> Array:
         """Predictions for the reference windows, (n, n_outputs), original units; those of `predict` up to rounding."""
-        return self.scaling.outputs_to_original(self.loaded.reference_outputs)
+        return read_only(self.scaling.outputs_to_original(self.loaded.reference_outputs))
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each feature."""

@@ -72,6 +72,12 @@ class Scaling:
         return original
 
 
+def read_only(values: Array) -> Array:
+    """The same array, which can no longer be changed: several callers share it."""
+    values.setflags(write=False)
+    return values
+
+
 def _mean_and_scale(columns: Sequence[Column]) -> tuple[Array, Array]:
     std = np.array([column.std for column in columns], dtype=np.float64)
     return np.array([column.mean for column in columns], dtype=np.float64), np.where(std > 0, std, 1.0)

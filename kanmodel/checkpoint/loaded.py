@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,7 +20,7 @@ from kanmodel.network.checks import check_flag, check_items, check_text
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges, measure_ranges
-from kanmodel.scaling import Array, Scaling
+from kanmodel.scaling import Array, Scaling, read_only
 from kanmodel.windows import refuse_non_finite
 
 if TYPE_CHECKING:
@@ -94,8 +95,7 @@ class Provenance:
 class LoadedModel:
     """A network, ready for predictions and explanations. It is immutable and can be shared by threads.
 
-    Derived data, such as `frozen`, is computed on first use and cached. After `accelerate` small batches are predicted
-    by ONNX Runtime, equal up to rounding.
+    Derived data, such as `frozen`, is computed on first use and cached.
 
     Attributes:
         network: the network, in evaluation mode, with weights that require no gradient.
@@ -162,7 +162,7 @@ class LoadedModel:
         """
         outputs = self.reference_outputs.double()
         std = outputs.std(dim=0).numpy() if len(outputs) > 1 else np.zeros(outputs.shape[1])
-        return np.maximum(std, MIN_STD) * self.scaling.output_scale
+        return read_only(np.maximum(std, MIN_STD) * self.scaling.output_scale)
 
     @cached_property
     def reference_mean(self) -> Array:
@@ -177,12 +177,14 @@ class LoadedModel:
     @cached_property
     def feature_low(self) -> Array:
         """The smallest training value of each feature, (n_features,); -inf if unknown."""
-        return np.array([-np.inf if feature.min is None else feature.min for feature in self.config.features])
+        return read_only(
+            np.array([-np.inf if feature.min is None else feature.min for feature in self.config.features])
+        )
 
     @cached_property
     def feature_high(self) -> Array:
         """The largest training value of each feature, (n_features,); inf if unknown."""
-        return np.array([np.inf if feature.max is None else feature.max for feature in self.config.features])
+        return read_only(np.array([np.inf if feature.max is None else feature.max for feature in self.config.features]))
 
     @cached_property
     def node_ranges(self) -> NodeRanges:
@@ -212,25 +214,28 @@ class LoadedModel:
         refuse_non_finite(scaled.numpy(), path)
         return scaled
 
-    def accelerate(self) -> None:
-        """Uses ONNX Runtime for the batch sizes for which it is measured to be faster, if its predictions agree.
+    def accelerate(self) -> LoadedModel:
+        """The same model with ONNX Runtime for the batch sizes for which it is measured to be faster.
 
-        Torch is still used for float64, for which ONNX Runtime has no LSTM or GRU, for networks without an ONNX form,
-        and if ONNX Runtime is not installed.
+        Its predictions are equal up to rounding; where they are not, it is not used. The weights are shared. Torch is
+        still used for float64, for which ONNX Runtime has no LSTM or GRU, for networks without an ONNX form, and if ONNX
+        Runtime is not installed.
         """
         if self.config.dtype == "float64":
-            return
+            return self
         try:
             # Imported here: ONNX Runtime takes time and memory to import.
             from kanmodel.graph.small_batches import SIZES, SmallBatches
         except ImportError:
-            return
+            return self
         windows = self.scaling.features_to_original(self.reference.windows[: max(SIZES)])
         try:
             measured = SmallBatches.measure(self.frozen, self.scaling, windows, self._predict, self.output_std)
         except KanscopeError:  # torch raises the error of a bad prediction when it is requested
-            return
-        object.__setattr__(self, "_small_batches", measured)
+            return self
+        accelerated = copy(self)  # with what is computed already
+        object.__setattr__(accelerated, "_small_batches", measured)
+        return accelerated
 
     def predict(self, windows: Array, path: str = "windows") -> Array:
         """Forecasts in original units.

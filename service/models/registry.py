@@ -297,7 +297,7 @@ def _load(file: CheckpointFile) -> Model:
     model = load(file.path)
     if sign_file(file.path) != file.signature:
         raise CheckpointError(f"{file.path.name} changed while it was read")
-    model.accelerate()
+    model = model.accelerate()
     window = model.reference.windows[:1]
     try:
         model.predict(window)

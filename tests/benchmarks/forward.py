@@ -71,8 +71,8 @@ def forecast_row() -> Row:
 
 def prediction_rows() -> Iterator[Row]:
     """The whole prediction with scaling and checks, in original units: as served, and by torch alone."""
-    accelerated, plain = large_model(), large_model()
-    accelerated.accelerate()
+    plain = large_model()
+    accelerated = plain.accelerate()
     reference = plain.scaling.features_to_original(plain.reference.windows)
     for batch in (1, 8, 32):
         windows = reference[:batch]

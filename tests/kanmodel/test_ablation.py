@@ -34,8 +34,7 @@ def reference_of(model):
 
 def test_ablating_nothing_forecasts_as_predict_does():
     """If the rule keeps every edge, forecasts are bitwise the same, also when accelerated."""
-    model = Model(make_model("lstm", dtype="float32"))
-    model.accelerate()
+    model = Model(make_model("lstm", dtype="float32")).accelerate()
     for count in (1, 4):
         windows = make_windows(model.loaded, count)
         found = model.ablate(windows, thresholds=KEEP_ALL, metric="contribution")

@@ -548,6 +548,33 @@ def test_windows_with_fractions_of_an_integer_feature_are_refused(make_forecaste
         make_forecaster(live, windows, integer=["temp", "wind"])
 
 
+def test_a_model_does_not_change():
+    """Whatever is asked of it, and whatever is done to what it gives, a model predicts and explains the same."""
+    model = Model(make_model("lstm", dtype="float32", targets=("a", "b")))
+    windows, groups = make_windows(model.loaded, 3), {"pair": ["f0", "f1"]}
+    grouped = model.with_groups(groups)
+    before = model.predict(windows), model.explain(windows).contributions
+    fast = model.accelerate()
+    assert fast is not model and fast.loaded.network is model.loaded.network
+    model.prune(), model.refine_grid(10), model.topology(), model.report()
+    groups["pair"].append("f2")
+    assert grouped.config.groups == {"pair": ["f0", "f1"]} and not model.config.groups
+    for array in (
+        *model.feature_range,
+        model.output_std,
+        model.reference.windows,
+        model.reference.targets,
+        model.reference_predictions,
+    ):
+        with pytest.raises(ValueError, match="read-only"):
+            array[...] = 0
+    model.predict(windows)[:] = 0
+    model.metrics["test_r2"] = -1.0
+    np.testing.assert_array_equal(model.predict(windows), before[0])
+    np.testing.assert_array_equal(model.explain(windows).contributions, before[1])
+    assert model.metrics.get("test_r2") != -1.0 and model.loaded._small_batches is None
+
+
 def test_the_examples_of_the_readme_run(tmp_path, monkeypatch):
     """The examples of the core's README run as written and give the results shown."""
     root = Path(kanmodel.__file__).parents[1]

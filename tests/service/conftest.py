@@ -149,9 +149,8 @@ LIMITS = {"max_body_bytes": 100_000, "max_windows": 50, "max_points": 500, "requ
 @pytest.fixture(scope="session")
 def local_service(folder: Path) -> Iterator[Service]:
     """One server in this process, shared by all tests that only read from it."""
-    models = {name: load_checkpoint(folder / f"{name}.safetensors") for name in NAMES}
-    for model in models.values():
-        model.accelerate()  # as the registry does, for bitwise equal numbers
+    # accelerated as by the registry, for bitwise equal numbers
+    models = {name: load_checkpoint(folder / f"{name}.safetensors").accelerate() for name in NAMES}
     with run_server(create_app(Settings(models=folder, **LIMITS))) as client:  # type: ignore[arg-type]
         service = Service(client, models)
         for name, model in models.items():  # or threads that prepare these would disturb tests that measure memory

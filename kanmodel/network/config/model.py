@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from copy import deepcopy
 from dataclasses import dataclass, field
 from reprlib import repr
 from typing import Literal, get_args
@@ -96,6 +97,7 @@ class ModelConfig:
         check_count(self.horizon, "horizon")
         check_count(self.ahead, "ahead", lowest=0)
         check_groups(self.groups, self.feature_names)
+        object.__setattr__(self, "groups", deepcopy(self.groups))  # the caller may change what it gave
         check_choice(self.readout, "readout", get_args(Readout))
         check_choice(self.dtype, "dtype", get_args(DType))
         if self.output_function is not None:
