@@ -27,7 +27,7 @@ from kanmodel.explain.importance.agreement import Agreement
 from kanmodel.explain.importance.faithfulness import Faithfulness, measure_faithfulness
 from kanmodel.explain.paths.baseline import Baseline, baseline_window
 from kanmodel.explain.paths.expected import ReferenceBaselines, draw_baselines, explain_expected
-from kanmodel.explain.paths.grouping import Segments, resolve_segments
+from kanmodel.explain.paths.grouping import Segments, complete_segments, resolve_segments
 from kanmodel.explain.paths.ledger import LedgerOptions, explain_windows
 from kanmodel.explain.structure.replay import Fidelity, Fill
 from kanmodel.explain.topology.graph import TopologyEdge
@@ -150,7 +150,8 @@ class Model(ModelProperties):
                 ``{"hour": ["hour_sin", "hour_cos"]}``; a member may be another group. By default those of the
                 checkpoint; None for none.
             segments: steps whose contributions are summed, by their first and last, 0 the newest:
-                ``{"last six hours": (-5, 0)}``.
+                ``{"last six hours": (-5, 0)}``. Steps in none of them are entries of their own, such as
+                ``other steps -23 to -6``.
             tolerance: largest accepted residual (convergence delta) and error, in standard deviations of the output.
             path_nodes: nodes of the integration path: a multiple of 4, plus one.
             halvings: how often a part of the path may be bisected until the tolerance is reached.
@@ -207,15 +208,14 @@ class Model(ModelProperties):
     def choose_groups(
         self, groups: Groups | Literal["checkpoint"] | None = "checkpoint", segments: Segments | None = None
     ) -> tuple[Groups, Segments]:
-        """The groups and segments that `explain` sums; empty if there are none.
+        """The groups and segments that `explain` sums, with the steps that no segment holds; empty if there are none.
 
         Raises:
             DataError: an invalid group or segment, which the message names.
         """
         chosen = self.config.groups if groups == "checkpoint" else {} if groups is None else groups
         resolve_groups(chosen, self.config.feature_names)
-        resolve_segments({} if segments is None else segments, self.lookback)
-        return chosen, segments or {}
+        return chosen, complete_segments({} if segments is None else segments, self.lookback)
 
     def what_if(
         self,

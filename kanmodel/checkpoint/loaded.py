@@ -218,8 +218,8 @@ class LoadedModel:
         """The same model with ONNX Runtime for the batch sizes for which it is measured to be faster.
 
         Its predictions are equal up to rounding; where they are not, it is not used. The weights are shared. Torch is
-        still used for float64, for which ONNX Runtime has no LSTM or GRU, for networks without an ONNX form, and if ONNX
-        Runtime is not installed.
+        still used for float64, for which ONNX Runtime has no LSTM or GRU, for networks without an ONNX form, and
+        if ONNX Runtime is not installed.
         """
         if self.config.dtype == "float64":
             return self

@@ -55,7 +55,8 @@ class Explanation(Pictured):
         path_nodes: nodes of the integration path, (n,).
         standard_error: of each contribution, (n, n_features), for the baseline ``reference``; else None.
         groups: features that are summed, by the name of their group; empty if there are none.
-        segments: first and last step of those that are summed, by name, 0 the newest; empty if there are none.
+        segments: first and last step of those that are summed, by name, 0 the newest, each step of the window in one;
+            empty if there are none.
         effects: effects of removing each feature, and of each alone, (n, n_features); None if not requested.
         effects_by_group: the same for the entries of `contributions_by_group`, in its shape; None without groups too.
         step_effects: the same for each step of each feature, (n, lookback, n_features); None if not requested.
@@ -108,7 +109,10 @@ class Explanation(Pictured):
 
     @cached_property
     def contributions_by_group(self) -> Array:
-        """Contributions of each group, (n, n_names), or with segments (n, n_names, n_segments)."""
+        """Contributions of each group, (n, n_names), or with segments (n, n_names, n_segments).
+
+        Over top-level groups, features without a group and segments they sum to those of the features.
+        """
         if not self.segments:
             return sum_groups(self.contributions, self.grouping.members)
         rows = list(resolve_segments(self.segments, self.steps.shape[1]).values())

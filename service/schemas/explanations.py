@@ -61,7 +61,8 @@ class ExplainRequest(Closed):
         Segments | None,
         Field(
             description="Steps whose contributions are summed, by their first and last, 0 the newest: "
-            '`{"last six hours": [-5, 0]}`. They may not overlap.',
+            '`{"last six hours": [-5, 0]}`. They may not overlap. Steps that are in none are entries of their own, '
+            "such as `other steps -23 to -6`.",
         ),
     ] = None
     tolerance: Annotated[
@@ -259,7 +260,13 @@ class Receipt(TypedDict):
     effects: NotRequired[Annotated[bool, Field(description="True if effects were requested.")]]
     baseline: Annotated[UsedBaseline, Field(description="The baseline, with the seed of a draw.")]
     groups: Annotated[Groups, Field(description="Groups of features whose contributions are summed; may be empty.")]
-    segments: Annotated[Segments, Field(description="Segments of steps whose contributions are summed; may be empty.")]
+    segments: Annotated[
+        Segments,
+        Field(
+            description="Segments of steps whose contributions are summed, with those of steps that no given one "
+            "holds; may be empty."
+        ),
+    ]
     tolerance: Annotated[
         float, Field(description="Largest accepted residual and error, in standard deviations of the output.")
     ]

@@ -49,6 +49,30 @@ def resolve_segments(segments: object, lookback: int) -> dict[str, slice]:
     return rows
 
 
+def complete_segments(segments: Segments, lookback: int) -> Segments:
+    """The segments, and an entry for each run of steps that none of them holds, so that they sum to the whole window.
+
+    Such a run is called ``other steps -47 to -6`` by its first and last. Without segments there are none.
+
+    Raises:
+        DataError: as `resolve_segments`, or a segment has the name of such a run.
+    """
+    rows = resolve_segments(segments, lookback)
+    held = np.zeros(lookback, dtype=bool)
+    for steps in rows.values():
+        held[steps] = True
+    complete = dict(segments)
+    starts = np.flatnonzero(np.diff(held, prepend=True) & ~held)
+    ends = np.flatnonzero(np.diff(held, append=True) & ~held)
+    for first, last in zip((starts + 1 - lookback).tolist(), (ends + 1 - lookback).tolist(), strict=True):
+        name = f"other steps {first} to {last}" if first < last else f"other step {first}"
+        if name in segments:
+            raise DataError.at(f"segments.{name}", "has the name of steps that no segment holds")
+        if segments:
+            complete[name] = (first, last)
+    return complete
+
+
 def _are_ends(ends: object, lookback: int) -> bool:
     match ends:
         case [int() as first, int() as last] if not isinstance(first, bool) and not isinstance(last, bool):

@@ -71,6 +71,16 @@ def test_a_request_names_segments(client, groups):
         assert sum(one["contributions_by_group"][name]["late"] for name in whole) == pytest.approx(late, abs=1e-9)
 
 
+def test_steps_in_no_segment_are_an_entry_of_their_own(client):
+    """Groups and segments sum to the contributions, and the receipt states the steps of each."""
+    body = {**BODY, "groups": GROUPS, "segments": {"new": [0, 0]}, "receipt": True}
+    answer = client.post("/v1/models/plain:explain", json=body).json()
+    assert answer["receipt"]["segments"] == {"new": [0, 0], "other steps -5 to -1": [-5, -1]}
+    for one in answer["explanations"]:
+        total = sum(sum(one["contributions_by_group"][name].values()) for name in ("three", "f2"))
+        assert total == pytest.approx(sum(one["contributions"].values()), abs=1e-9)
+
+
 def test_groups_are_the_checkpoints_by_default(client):
     """null and an empty object disable the checkpoint's groups; without groups the member is absent."""
     assert list(explain(client, "grouped")[0]["contributions_by_group"]) == ["pair", "three", "f2"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,8 +12,9 @@ from factories import make_model, make_windows
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kanmodel import Model
 from kanmodel.errors import ConfigError, DataError
-from kanmodel.explain.paths.grouping import resolve_segments, sum_groups, sum_segments
+from kanmodel.explain.paths.grouping import complete_segments, resolve_segments, sum_groups, sum_segments
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.network.config.groups import resolve_groups
 from kanmodel.network.documents import config_from_dict, config_to_dict
@@ -45,6 +48,44 @@ def test_groups_sum_at_every_level(groups, seed):
         np.testing.assert_allclose(summed[name], expected, atol=1e-12)
     total = sum(summed[grouping.names[number]] for number in grouping.whole)
     np.testing.assert_allclose(total, values.sum(axis=-1), atol=1e-12)
+
+
+@st.composite
+def some_segments(draw, lookback):
+    """Segments that may leave steps out, in any order."""
+    ends = draw(st.lists(st.integers(1 - lookback, 1), max_size=8, unique=True).map(sorted))
+    pairs = [(first, last - 1) for first, last in pairwise(ends) if draw(st.booleans())]
+    return {f"s{number}": pair for number, pair in enumerate(draw(st.permutations(pairs)))}
+
+
+@cache
+def explained():
+    model = Model(make_model(n_features=5, lookback=9))
+    return model.explain(make_windows(model.loaded, 2))
+
+
+@given(forests(), some_segments(9))
+def test_groups_and_segments_sum_to_the_total(groups, segments):
+    """Over top-level groups and segments contributions sum to the total, also if segments leave steps out."""
+    groups = {name: [f"f{NAMES.index(m)}" if m in NAMES else m for m in members] for name, members in groups.items()}
+    found = replace(explained(), groups=groups, segments=complete_segments(segments, 9))
+    total = found.contributions.sum(axis=1)
+    by_group = found.contributions_by_group.reshape(2, len(found.group_names), -1)
+    np.testing.assert_allclose(by_group[:, list(found.grouping.whole)].sum(axis=(1, 2)), total, atol=1e-12)
+    whole = {found.group_names[number] for number in found.grouping.whole}
+    rows = [row["contribution"] for row in found.table("group") if row["window"] == 0 and row["group"] in whole]
+    assert sum(rows) == pytest.approx(total[0], abs=1e-12)
+    assert {name: found.segments[name] for name in segments} == segments
+    assert complete_segments(found.segments, 9) == found.segments
+
+
+def test_steps_that_no_segment_holds_have_names():
+    """Each run of them is an entry after the given ones; its name cannot be that of a given segment."""
+    found = complete_segments({"new": (-1, 0), "old": (-4, -3)}, 9)
+    assert list(found.items())[2:] == [("other steps -8 to -5", (-8, -5)), ("other step -2", (-2, -2))]
+    assert complete_segments({}, 9) == {} and complete_segments({"all": (-8, 0)}, 9) == {"all": (-8, 0)}
+    with pytest.raises(DataError, match="other steps -8 to -2 has the name of steps that no segment holds"):
+        complete_segments({"other steps -8 to -2": (-1, 0)}, 9)
 
 
 def test_a_group_of_one_is_the_feature():
