@@ -133,7 +133,8 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     app.add_middleware(HeadRequests)
     app.add_middleware(DirectRoutes, [route for resource in _RESOURCES for route in resource.router.routes])
     origins = load_origins(settings)
-    app.add_middleware(Access, load_keys(settings), load_hosts(settings), frozenset(origins))
+    keys = app.state.keys = load_keys(settings)
+    app.add_middleware(Access, keys, load_hosts(settings), frozenset(origins))
     if origins:
         app.add_middleware(CORSMiddleware, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
     log = RequestLog(settings)
@@ -160,13 +161,15 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
     parts.work.start()
     watch: Watch = app.state.watch
     watching = asyncio.create_task(watch.run())
-    refreshing = asyncio.create_task(_refresh(parts.metrics)) if parts.settings.workers > 1 else None
+    others = [asyncio.create_task(_refresh(parts.metrics))] if parts.settings.workers > 1 else []
+    if app.state.keys is not None and app.state.keys.file is not None:
+        others.append(asyncio.create_task(app.state.keys.file.follow()))
     if parts.settings.is_shared:  # one that takes the place of another has no answer before, while the others have
         with _ending_early(watch):
             await watch.loaded.wait()
     yield {"record_refusal": app.state.record_refusal}
-    if refreshing is not None:
-        refreshing.cancel()
+    for task in others:
+        task.cancel()
     watch.close()
     await parts.work.close()
     await watching

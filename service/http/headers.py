@@ -1,9 +1,11 @@
-"""Lookup of one request header in the raw scope: Starlette's mapping decodes all headers at each lookup."""
+"""Request headers in the raw scope: Starlette's mapping decodes all of them at each lookup."""
 
 from __future__ import annotations
 
 from starlette.types import Scope
 
+MAX_PARSED = 1024  # bytes of a list that is parsed, on the event loop; browsers send some 200
+PARSED = frozenset({b"accept", b"accept-encoding", b"if-none-match", b"cookie"})
 IS_WHOLE = "is_whole"  # in a request's state: the whole body arrived together with the headers
 
 
@@ -19,3 +21,17 @@ def find_header(scope: Scope, name: bytes) -> str | None:
             text: str = value.decode("latin-1")
             return text
     return None
+
+
+def disregard_long(scope: Scope) -> None:
+    """Removes lists that would take long to parse; RFC 9110 allows a server to disregard each of them."""
+    if any(len(value) > MAX_PARSED for _, value in scope["headers"]):
+        scope["headers"] = [
+            (name, value) for name, value in scope["headers"] if name not in PARSED or len(value) <= MAX_PARSED
+        ]
+
+
+def address_of(scope: Scope) -> str:
+    """The client's IP address: a proxy's, if there is one in front; empty if unknown."""
+    client = scope.get("client")
+    return client[0] if client else ""

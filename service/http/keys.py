@@ -1,17 +1,18 @@
-"""API keys: parsing, scopes and rate limits.
+"""API keys: parsing, scopes, rate limits, and the limit on unknown keys.
 
 Only SHA-256 hashes of keys are kept, and no key is ever written; messages refer to a key by its name or line.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import logging
 import math
 import os
 import re
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
@@ -32,7 +33,11 @@ IMPLIED: dict[str, set[KeyScope]] = {
     "admin": {"read", "explain", "admin"},
 }
 MINUTE = 60.0  # seconds
+UNKNOWN_PER_MINUTE = 30  # unknown keys of one address
+MAX_ADDRESSES = 10_000  # whose unknown keys are counted; beyond it all counts begin again
+REFRESH_SECONDS = 1.0  # between two looks at the file of keys
 MAX_PER_MINUTE = 1_000_000  # bounds the timestamps that are kept per key
+DELETED = ()  # the stamp of a file that does not exist
 FORM = "name scope[,scope] key [requests/minute]"
 _LINE = re.compile(r"(?P<name>\S+)\s+(?P<scopes>\S+)\s+(?P<key>\S+)(?:\s+(?P<rate>\S+))?")
 _KEY = re.compile(r"[A-Za-z0-9._~+/=-]{16,}")  # the token characters of RFC 6750, and too long to guess
@@ -106,10 +111,13 @@ def _digest(key: bytes) -> bytes:
 
 
 class KeyFile:
-    """The keys of a file, read again when its modification time or size changes. A broken file leaves them unchanged.
+    """The keys of a file, which may change.
 
     Args:
         path: the file.
+
+    Attributes:
+        keys: the keys as of the last look.
 
     Raises:
         ConfigError: it cannot be read, or its lines are not keys.
@@ -118,20 +126,29 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._stamp = _stamp(path)
-        self._keys = self._read()
+        self.keys = self._read()
 
-    @property
-    def keys(self) -> tuple[Key, ...]:
-        """The current keys."""
+    async def follow(self) -> None:
+        """Looks at the file every second, in a thread, because a slow disk must not delay requests."""
+        while True:
+            await asyncio.sleep(REFRESH_SECONDS)
+            await asyncio.to_thread(self.refresh)
+
+    def refresh(self) -> None:
+        """Reads the file if it has changed: a deleted one has no keys, an unreadable one leaves them unchanged."""
         stamp = _stamp(self._path)
-        if stamp != self._stamp:
-            self._stamp = stamp
-            try:
-                self._keys = self._read()
-                logger.info("read %d keys from %s", len(self._keys), self._path.name)
-            except ConfigError as error:
-                logger.error("the keys are unchanged: %s", error)
-        return self._keys
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        if stamp == DELETED:
+            self.keys = ()
+            logger.error("%s is deleted: its keys are revoked", self._path.name)
+            return
+        try:
+            self.keys = self._read()
+            logger.info("read %d keys from %s", len(self.keys), self._path.name)
+        except ConfigError as error:
+            logger.error("the keys are unchanged: %s", error)
 
     def _read(self) -> tuple[Key, ...]:
         try:
@@ -142,9 +159,12 @@ class KeyFile:
         return parse_keys(lines, self._path.name)
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What differs after a change of the file; None if that cannot be known."""
     try:
         status = os.stat(path)
+    except FileNotFoundError:
+        return DELETED
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
@@ -224,6 +244,38 @@ class RateLimits:
             seconds = math.ceil(MINUTE - (now - times[0]))
             raise RateLimitError(message, headers={"Retry-After": str(max(seconds, 1))})
         times.append(now)
+
+
+class UnknownKeys:
+    """The limit on unknown keys by client address, in each minute.
+
+    It bounds the work and the log lines of a client that guesses. Known keys are never refused, whatever their address,
+    since all clients behind a proxy have the same.
+
+    Args:
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._begun = clock()
+        self._counts: Counter[str] = Counter()  # by address, in this minute
+
+    def count(self, address: str) -> None:
+        """Counts an unknown key.
+
+        Raises:
+            RateLimitError: the address has sent too many in this minute; its connection is closed.
+        """
+        now = self._clock()
+        if now - self._begun >= MINUTE or len(self._counts) > MAX_ADDRESSES:
+            self._begun = now
+            self._counts.clear()
+        self._counts[address] += 1
+        if self._counts[address] > UNKNOWN_PER_MINUTE:
+            message = f"more than {UNKNOWN_PER_MINUTE} unknown API keys came from this address within a minute"
+            seconds = max(1, math.ceil(self._begun + MINUTE - now))
+            raise RateLimitError(message, headers={"Retry-After": str(seconds), "Connection": "close"})
 
 
 def is_loopback(host: str) -> bool:

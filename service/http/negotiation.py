@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -23,12 +24,11 @@ def choose_media_type(accept: str | None, offered: tuple[str, ...]) -> str:
     Raises:
         NotAcceptableError: the client accepts none of them.
     """
-    ranges = [_parse_range(part) for part in (accept or "*/*").split(",")]
-    ranked = [max(_rank(media_type, *range_) for range_ in ranges) for media_type in offered]
-    best = max(range(len(offered)), key=lambda index: (ranked[index][1], ranked[index][0], -index))
-    if ranked[best][1] <= 0:
+    qualities = _parse_qualities(accept or "*/*")
+    best = max(offered, key=lambda media_type: _rank(media_type, qualities))  # the first of equals
+    if _rank(best, qualities)[0] <= 0:
         raise NotAcceptableError(f"the response is {' or '.join(offered)}, which Accept excludes")
-    return offered[best]
+    return best
 
 
 def choose_format(request: Request, format: Literal["json", "svg"] | None) -> str:
@@ -45,7 +45,7 @@ def choose_format(request: Request, format: Literal["json", "svg"] | None) -> st
 @lru_cache
 def takes_gzip(accept_encoding: str) -> bool:
     """Whether a client accepts gzip (RFC 9110, section 12.5.3), by its quality or else by that of ``*``."""
-    qualities = dict(_parse_range(part) for part in accept_encoding.split(","))
+    qualities = _parse_qualities(accept_encoding)
     return qualities.get("gzip", qualities.get("*", 0.0)) > 0
 
 
@@ -59,9 +59,13 @@ def accept_json(request: Request) -> None:
     choose_media_type(find_header(request.scope, b"accept"), (JSON,))
 
 
+def _parse_qualities(header: str) -> dict[str, float]:
+    """``text/*;q=0.5, */*`` -> {``text/*``: 0.5, ``*/*``: 1}; a quality that is not a number counts as 1."""
+    return dict(map(_parse_range, header.lower().split(",")))
+
+
 def _parse_range(part: str) -> tuple[str, float]:
-    """``text/*;q=0.5`` -> (``text/*``, 0.5); a quality that is not a number counts as 1."""
-    media_range, *parameters = (piece.strip().lower() for piece in part.split(";"))
+    media_range, *parameters = map(str.strip, part.split(";"))
     for parameter in parameters:
         if parameter.startswith("q="):
             try:
@@ -71,8 +75,8 @@ def _parse_range(part: str) -> tuple[str, float]:
     return media_range, 1.0
 
 
-def _rank(media_type: str, media_range: str, quality: float) -> tuple[int, float]:
-    """Specificity of a range for a media type (3 exact, 2 type/*, 1 */*, 0 no match), and its quality."""
-    kind = media_type.split("/")[0]
-    level = {media_type: 3, f"{kind}/*": 2, "*/*": 1}.get(media_range, 0)
-    return level, quality if level else 0.0
+def _rank(media_type: str, qualities: Mapping[str, float]) -> tuple[float, int]:
+    """Quality of a media type by the most specific range that matches it, and how specific that is, 0 for none."""
+    ranges = ("*/*", f"{media_type.split('/')[0]}/*", media_type)
+    level = max((level for level, name in enumerate(ranges, start=1) if name in qualities), default=0)
+    return (qualities[ranges[level - 1]] if level else 0.0), level

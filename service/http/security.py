@@ -17,8 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.errors import ConfigError
 from service.http.error_answers import send_error
-from service.http.errors import CrossSiteError, ForbiddenError, MisdirectedError, UnauthenticatedError
-from service.http.keys import Key, Keys, KeyScope, RateLimits, is_loopback
+from service.http.errors import CrossSiteError, ForbiddenError, MisdirectedError, RateLimitError, UnauthenticatedError
+from service.http.headers import address_of, disregard_long
+from service.http.keys import Key, Keys, KeyScope, RateLimits, UnknownKeys, is_loopback
 from service.settings import Settings
 
 HEALTH = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
@@ -42,7 +43,7 @@ def is_health(scope: Scope) -> bool:
 
 
 class Access:
-    """Middleware that identifies the caller, and answers 421 if the Host header names another host.
+    """Middleware that identifies the caller, and refuses other hosts with 421 and a guesser of keys with 429.
 
     The Host header is checked on a loopback address because of DNS rebinding: a web page may resolve its own name to
     this machine, and then send requests from the user's browser that only this machine could send.
@@ -62,10 +63,12 @@ class Access:
         self._hosts = hosts
         self._origins = origins
         self._limits = RateLimits()
+        self._unknown = UnknownKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request, or refuses it."""
         if scope["type"] == "http":
+            disregard_long(scope)
             headers = dict(scope["headers"])
             if self._hosts is not None and not _names(headers.get(b"host", b""), self._hosts):
                 message = "the Host header must name this machine, or a host of the setting allowed_hosts"
@@ -75,6 +78,12 @@ class Access:
             scope["state"]["caller"] = caller
             if caller.key is not None:
                 scope["state"]["client"] = caller.key.name
+            elif caller.offers_unknown_key and not is_health(scope):
+                try:
+                    self._unknown.count(address_of(scope))
+                except RateLimitError as error:
+                    await send_error(error, scope, receive, send)
+                    return
         await self._app(scope, receive, send)
 
 
@@ -101,6 +110,11 @@ class Caller:
         self._limits = limits
         self._counted = False
         self.key: Key | None = keys.find(offered.strip()) if keys is not None and self._offers_key else None
+
+    @property
+    def offers_unknown_key(self) -> bool:
+        """Whether the request has a key, and it is unknown."""
+        return self._needs_key and self._offers_key and self.key is None
 
     def require(self, needed: KeyScope) -> None:
         """Refuses a request whose key lacks a scope; allows everything if no key is needed. Counts the request once.

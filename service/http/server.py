@@ -41,7 +41,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "log_config": None,
         "access_log": False,
         "server_header": False,
-        "proxy_headers": False,  # nothing here uses the client's address or scheme
+        "proxy_headers": False,  # a client could choose the address in the log
         "timeout_graceful_shutdown": settings.shutdown_timeout,
     }
 
@@ -212,7 +212,8 @@ class BoundedProtocol(HttpToolsProtocol):
         request_id = new_request_id()
         if self._is_idle:
             seconds = perf_counter() - self._begun
-            self.app_state["record_refusal"]({"request_id": request_id}, self._method, status, seconds)
+            state = {"request_id": request_id, "address": self.client[0] if self.client else ""}
+            self.app_state["record_refusal"](state, self._method, status, seconds)
         elif self.cycle.more_body and not self.cycle.response_started and not self.pipeline:
             # the app waits for the rest of the body: it sees a disconnect, and records it
             self.cycle.disconnected = True

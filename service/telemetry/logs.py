@@ -14,7 +14,8 @@ import orjson
 
 from service.settings import Settings
 
-STATED = ("client", "model", "checkpoint", "windows")  # members of a request's state that its line has, if they are set
+# Members of a request's state that its line has, if they are set.
+STATED = ("address", "client", "model", "checkpoint", "windows")
 PIPE_BUF = 4096  # bytes that are written atomically when several processes share a pipe (POSIX)
 PEOPLE, CLOCK = "%(asctime)s %(levelname)s %(name)s: %(message)s", "%H:%M:%S"  # format of plain text
 
@@ -41,7 +42,7 @@ class RequestLog:
         """Adds the line of one request.
 
         Args:
-            state: the request's state: its id, and the members of `STATED` that handlers have set.
+            state: the request's state: its id, and the members of `STATED` that are set.
             method: its method.
             route: template of its path.
             status: status of the answer.

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.error_answers import answer_failure, send_error
 from service.http.errors import BusyError
+from service.http.headers import address_of
 from service.http.ids import HEADER, choose_request_id
 from service.http.security import is_health
 from service.telemetry.logs import RequestLog
@@ -49,6 +50,7 @@ class Observation:
         start = perf_counter()
         state = scope.setdefault("state", {})
         state["request_id"] = choose_request_id(scope["headers"])
+        state["address"] = address_of(scope)
         id_header = (_ID, state["request_id"].encode())
         status = 0  # of the response, once it has started
 

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 import re
 
 import pytest
 from fastapi.routing import APIRoute, iter_route_contexts
 from hypothesis import given
 from hypothesis import strategies as st
-from sockets import connect, read_answer
+from sockets import connect, head, is_closed, read_answer
+from waiting import poll
 
 from kanmodel.errors import ConfigError
 from service.app import create_app
+from service.http import keys
 from service.http.errors import RateLimitError
-from service.http.keys import KeyFile, RateLimits, parse_keys
+from service.http.keys import KeyFile, RateLimits, UnknownKeys, parse_keys
 from service.http.security import HEALTH, scopes_of
 from service.models.repository import BUNDLED
 from service.settings import Settings
@@ -25,6 +30,14 @@ LOAD = ("POST", "/v2/repository/models/two/load")
 
 def bearer(key):
     return {"Authorization": f"Bearer {key}"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_limit():
+    """Most tests here send unknown keys from one address, more of them than the limit."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(keys, "UNKNOWN_PER_MINUTE", 1_000_000)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -152,23 +165,106 @@ def test_a_root_path_does_not_change_access(serve, folder):
         assert client.get("/v1/models", headers=bearer(READ)).status_code == 200
 
 
-def test_keys_change_while_the_service_runs(serve, folder, tmp_path):
-    """Keys that are removed from the file stop working at once, new ones work; a broken file changes nothing."""
+def test_keys_change_while_the_service_runs(serve, folder, tmp_path, caplog):
+    """Removed keys stop working and new ones work; a broken file changes nothing, and a deleted one revokes all."""
     file = tmp_path / "keys"
     file.write_text(f"old read {READ}\n")
 
     def ask(client):
         return [client.get("/v1/models", headers=bearer(key)).status_code for key in (READ, OTHER)]
 
-    with serve(models=folder / "two.safetensors", keys_file=file, wait=False) as client:
+    with (
+        caplog.at_level("INFO", keys.__name__),
+        serve(models=folder / "two.safetensors", keys_file=file, wait=False) as client,
+    ):
         assert ask(client) == [200, 401]
         file.write_text(f"# rotated\nnew read {OTHER}\n")
-        assert ask(client) == [401, 200]
-        for broken in ("new read", "", f"new write {OTHER}"):
+        poll(lambda: ask(client) == [401, 200])
+        for number, broken in enumerate(("new read", "", f"new write {OTHER}"), start=1):
             file.write_text(broken)
+            poll(lambda number=number: caplog.text.count("the keys are unchanged") == number)
             assert ask(client) == [401, 200]
         file.unlink()
-        assert ask(client) == [401, 200]
+        poll(lambda: ask(client) == [401, 401])
+        assert "keys is deleted: its keys are revoked" in caplog.text
+        file.write_text(f"new read {OTHER}\n")
+        poll(lambda: ask(client) == [401, 200])
+
+
+def test_an_unreadable_key_file_changes_nothing(tmp_path, monkeypatch, caplog):
+    """Where its disk fails, the keys stay as they are, and the log says so once."""
+    file = tmp_path / "keys"
+    file.write_text(f"old read {READ}\n")
+    known = KeyFile(file)
+
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(keys.os, "stat", fail)
+    monkeypatch.setattr(type(file), "read_text", lambda path, **options: fail(path))
+    for _ in range(3):
+        known.refresh()
+    assert [key.name for key in known.keys] == ["old"]
+    assert caplog.text.count("the keys are unchanged: cannot read the keys of") == 1
+
+
+def test_the_key_file_is_not_read_on_the_event_loop(serve, folder, tmp_path, monkeypatch):
+    """Requests do not look at the file; a thread does."""
+    file = tmp_path / "keys"
+    file.write_text(f"old read {READ}\n")
+    looks = []
+    stat = os.stat
+
+    def record(path, *arguments, **options):
+        if path == file:
+            looks.append(asyncio._get_running_loop())
+        return stat(path, *arguments, **options)
+
+    with serve(models=folder / "two.safetensors", keys_file=file, wait=False) as client:
+        monkeypatch.setattr(os, "stat", record)
+        for _ in range(20):
+            assert client.get("/v1/models", headers=bearer(READ)).status_code == 200
+        poll(lambda: bool(looks))
+    assert set(looks) == {None}
+
+
+def test_unknown_keys_are_limited(serve, folder, monkeypatch):
+    """Past the limit an unknown key gets 429, and its connection ends; known keys, no key and health are as before."""
+    monkeypatch.setattr(keys, "UNKNOWN_PER_MINUTE", 5)
+    with serve(models=folder / "two.safetensors", keys=KEYS, wait=False) as client:
+        with connect(client) as connection:
+            guess = head("POST", ASK[1], f"Authorization: Bearer {OTHER}", "Content-Length: 0")
+            for _ in range(5):
+                connection.sendall(guess)
+                assert read_answer(connection)[0].status == 401
+            connection.sendall(guess * 3)
+            refused, body = read_answer(connection)
+            assert (refused.status, body["code"]) == (429, "rate_limited")
+            assert refused.headers["connection"] == "close" and 1 <= int(refused.headers["retry-after"]) <= 60
+            assert is_closed(connection)
+        assert client.get("/v1/models", headers=bearer(OTHER)).status_code == 429
+        assert client.get("/v1/models", headers=bearer(READ)).status_code == 200
+        assert client.get("/v1/models").status_code == 401
+        assert client.get("/healthz", headers=bearer(OTHER)).status_code == 200
+
+
+def test_the_limit_on_unknown_keys_is_by_address_and_bounded(monkeypatch):
+    """Other addresses are not affected, a minute later the limit begins again, and no more addresses are kept."""
+    monkeypatch.setattr(keys, "UNKNOWN_PER_MINUTE", 2)
+    now = 0.0
+    unknown = UnknownKeys(lambda: now)
+    for address in ("192.0.2.1", "192.0.2.1", "192.0.2.2"):
+        unknown.count(address)
+    now = 20.5
+    with pytest.raises(RateLimitError) as refused:
+        unknown.count("192.0.2.1")
+    assert refused.value.headers["Retry-After"] == "40"
+    unknown.count("192.0.2.2")
+    now = 60.0
+    unknown.count("192.0.2.1")
+    for number in range(3 * keys.MAX_ADDRESSES):
+        unknown.count(f"address {number}")
+    assert len(unknown._counts) <= keys.MAX_ADDRESSES + 1
 
 
 def test_no_key_is_in_an_answer_or_the_log(serve, folder, tmp_path, capfd, caplog):
@@ -181,7 +277,7 @@ def test_no_key_is_in_an_answer_or_the_log(serve, folder, tmp_path, capfd, caplo
             for method, path in (MODELS, PREDICT, ASK, LOAD):
                 answers.append(client.request(method, path, headers=bearer(key)))
         file.write_text(f"dashboard read {READ} {OTHER}\n")
-        client.get("/v1/models", headers=bearer(READ))
+        poll(lambda: "keys are unchanged" in caplog.text)
     said = "".join([*(f"{answer.headers}{answer.text}" for answer in answers), *capfd.readouterr(), caplog.text])
     assert "keys are unchanged: keys, line 1, must be: name scope[,scope] key" in said
     assert '"client":"dashboard"' in said
@@ -337,20 +433,24 @@ def test_an_invalid_rate_limit_is_named(rate):
     assert READ not in str(refused.value)
 
 
-def test_a_changed_rate_limit_holds_at_once(serve, folder, tmp_path):
+def test_a_changed_rate_limit_holds(serve, folder, tmp_path, caplog):
     """Requests made before the change count."""
     file = tmp_path / "keys"
     file.write_text(f"dashboard read {READ} 4/minute\n")
-    with serve(models=folder / "two.safetensors", keys_file=file, wait=False) as client:
+    with (
+        caplog.at_level("INFO", keys.__name__),
+        serve(models=folder / "two.safetensors", keys_file=file, wait=False) as client,
+    ):
 
         def ask():
             return client.get("/v1/models", headers=bearer(READ)).status_code
 
         assert [ask() for _ in range(3)] == [200] * 3
         file.write_text(f"dashboard read {READ} 2/minute\n")
+        poll(lambda: "read 1 keys" in caplog.text)
         assert ask() == 429
         file.write_text(f"dashboard read {READ} 30/minute\n")
-        assert ask() == 200
+        poll(lambda: ask() == 200)
 
 
 UNLOAD = "/v2/repository/models/two/unload"

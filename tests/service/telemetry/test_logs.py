@@ -44,12 +44,13 @@ def test_each_request_is_one_line_of_json(launch, folder, local_service):
         poll(lambda: process.log.read_text().count('"mine"') == 4)  # the line is written after the response
         lines = [line for line in process.lines() if line.get("id") == "mine"]
         text = process.log.read_text()
-    stated = {"client": "bob", "model": "two", "checkpoint": f"sha256:{model.sha256}"}
+    bob = {"address": "127.0.0.1", "client": "bob"}
+    stated = {**bob, "model": "two", "checkpoint": f"sha256:{model.sha256}"}
     expected = [
         ("/v1/models/{model}:predict", 200, {**stated, "windows": 3}),
         ("/v1/models/{model}:explain", 200, {**stated, "windows": 3}),
         ("/v1/models/{model}:predict", 422, stated),
-        ("/v1/models/{model}", 404, {"client": "bob"}),
+        ("/v1/models/{model}", 404, bob),
     ]
     assert len(lines) == len(expected)
     for line, (route, status, rest) in zip(lines, expected, strict=True):
