@@ -78,7 +78,7 @@ def make_model(shape: Shape = "lstm", seed: int = 0, **options: object) -> Loade
     rng = np.random.default_rng(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Network(_config(shape, chosen, rng))
+        network = Network(_config(shape, chosen, rng), torch.default_generator)
         randomise(network)
     return _load(network, rng, chosen.n_reference, chosen.with_targets)
 
@@ -87,7 +87,7 @@ def make_chain(config: ModelConfig, seed: int = 0, n_reference: int = 40) -> Loa
     """A model of any config with random weights and reference windows."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = Network(config)
+        network = Network(config, torch.default_generator)
         randomise(network)
     return _load(network, np.random.default_rng(seed), n_reference, with_targets=True)
 

@@ -56,14 +56,16 @@ class Network(nn.Module):
 
     Args:
         config: shapes and options.
+        generator: of the random weights; None for a new one, so that torch's own is not advanced.
     """
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
-        self.front = nn.ModuleList(KANLayer(layer) for layer in config.front)
-        self.recurrent = make_recurrent(config.recurrent, config.n_steps) if config.recurrent else None
-        self.head = nn.ModuleList(KANLayer(layer) for layer in config.head)
+        generator = generator or torch.Generator()
+        self.front = nn.ModuleList(KANLayer(layer, generator) for layer in config.front)
+        self.recurrent = make_recurrent(config.recurrent, config.n_steps, generator) if config.recurrent else None
+        self.head = nn.ModuleList(KANLayer(layer, generator) for layer in config.head)
         self.to(getattr(torch, config.dtype))
 
     @property

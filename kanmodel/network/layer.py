@@ -75,6 +75,7 @@ class KANLayer(nn.Module):
 
     Args:
         config: its shapes and functions.
+        generator: of its random numbers; None for torch's own.
 
     A new layer is initialized like pykan's, with the initial functions of its basis and random base scales.
     """
@@ -90,17 +91,17 @@ class KANLayer(nn.Module):
     symbolic_mask: Tensor
     symbolic_affine: Tensor
 
-    def __init__(self, config: LayerConfig) -> None:
+    def __init__(self, config: LayerConfig, generator: torch.Generator | None = None) -> None:
         super().__init__()
         self.config = config
         n_sub, n_in = config.n_subnodes, config.n_in
-        for name, initial in config.basis.initial(n_sub, n_in).items():
+        for name, initial in config.basis.initial(n_sub, n_in, generator).items():
             if name in config.basis.per_edge():
                 self.register_parameter(name, nn.Parameter(initial))
             else:
                 self.register_buffer(name, initial)
         has_base = config.base != "zero"
-        base = (torch.rand(n_sub, n_in) * 2 - 1) / sqrt(n_in)
+        base = (torch.rand(n_sub, n_in, generator=generator) * 2 - 1) / sqrt(n_in)
         self.register_parameter("scale_base", nn.Parameter(base) if has_base else None)
         scale = torch.full((n_sub, n_in), 1 / sqrt(n_in))
         self.register_parameter("scale_spline", nn.Parameter(scale) if config.basis.scaled else None)

@@ -52,7 +52,9 @@ class TrainingOptions:
         patience: epochs without a better validation error before training stops.
         validation_share: share of the training windows held out if the split has no validation rows.
         reference_windows: windows of the validation part stored in the model.
-        seed: seed of all random numbers; the same seed gives the same model.
+        seed: of the generators that all random numbers are drawn from, which are the training's own. The same seed
+            gives the same model, in any thread; another number of torch's threads, or another processor, may round
+            differently.
     """
 
     lookback: int = 24
@@ -162,7 +164,7 @@ def descend(
         errors = []
         for batch in np.array_split(order, n_batches):
             windows = samples.windows(batch)
-            windows = windows + options.noise * torch.randn(windows.shape, generator=noise_source)
+            windows = windows + options.noise * torch.randn(windows.shape, generator=noise_source, dtype=windows.dtype)
             errors.append(_step(network, windows, samples.outputs(batch), options.lamb, optimizer))
             schedule.step()
         validation_error, score = judge()

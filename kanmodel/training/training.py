@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
 
@@ -51,12 +50,11 @@ def fit(
     config = _configure(table, options, parts)
     _refuse_constant_outputs(config, table, parts)
     samples = Samples.of(table, Scaling.of(config), options.lookback, options.horizon)
-    with _reproducible(options.seed):
-        network = Network(config)
-        descend(network, samples, parts, options, report)
-        provenance = Provenance.now("train", verified=True)
-        model = LoadedModel(network, _reference(table, samples, parts, options), {}, provenance)
-        metrics = _measure(model, table, samples, parts) | _measure_baselines(model, table, samples, parts)
+    network = Network(config, torch.Generator().manual_seed(options.seed))
+    descend(network, samples, parts, options, report)
+    provenance = Provenance.now("train", verified=True)
+    model = LoadedModel(network, _reference(table, samples, parts, options), {}, provenance)
+    metrics = _measure(model, table, samples, parts) | _measure_baselines(model, table, samples, parts)
     return replace(model, metrics=metrics)
 
 
@@ -111,19 +109,18 @@ def fine_tune(
     _refuse_constant_outputs(config, table, parts)
     samples = Samples.of(table, model.scaling, config.lookback, config.horizon)
     network = deepcopy(model.network) if grid_size is None else refine_grids(model.network, grid_size)
-    with _reproducible(options.seed):
-        before = replace(model, reference=_reference(table, samples, parts, options))
-        baseline_metrics = _measure_baselines(before, table, samples, parts)
-        before = replace(before, metrics=_measure(before, table, samples, parts) | baseline_metrics)
-        rows = np.linspace(0, len(parts.train) - 1, min(GRID_ROWS, len(parts.train))).round().astype(int)
-        windows = samples.windows(parts.train[rows])
-        if move_grids:
-            update_grids(network, windows)
-        descend(network.train().requires_grad_(True), samples, parts, options, report, trained=True)
-        if move_grids and options.epochs:
-            update_grids(network, windows)
-        after = LoadedModel(network, before.reference, {}, Provenance.now("train", verified=True, parent=model))
-        after = replace(after, metrics=_measure(after, table, samples, parts) | baseline_metrics)
+    before = replace(model, reference=_reference(table, samples, parts, options))
+    baseline_metrics = _measure_baselines(before, table, samples, parts)
+    before = replace(before, metrics=_measure(before, table, samples, parts) | baseline_metrics)
+    rows = np.linspace(0, len(parts.train) - 1, min(GRID_ROWS, len(parts.train))).round().astype(int)
+    windows = samples.windows(parts.train[rows])
+    if move_grids:
+        update_grids(network, windows)
+    descend(network.train().requires_grad_(True), samples, parts, options, report, trained=True)
+    if move_grids and options.epochs:
+        update_grids(network, windows)
+    after = LoadedModel(network, before.reference, {}, Provenance.now("train", verified=True, parent=model))
+    after = replace(after, metrics=_measure(after, table, samples, parts) | baseline_metrics)
     return FineTuning(before, after)
 
 
@@ -246,16 +243,3 @@ def _measure_baselines(model: LoadedModel, table: TrainingTable, samples: Sample
         metrics["left_out_windows"] = float(parts.missing.windows)
         metrics |= {f"left_out_windows {name}": float(count) for name, count in parts.missing.worst.items()}
     return metrics
-
-
-@contextmanager
-def _reproducible(seed: int) -> Iterator[None]:
-    """Seeds torch and computes on one thread, so that no sum depends on the number of cores; restores both."""
-    threads = torch.get_num_threads()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        torch.set_num_threads(1)
-        try:
-            yield
-        finally:
-            torch.set_num_threads(threads)

@@ -54,8 +54,11 @@ class Basis(ABC):
         return {}
 
     @abstractmethod
-    def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
-        """Tensors of a new layer, before training: (n_sub, n_in, ...) per edge, (n_in, ...) per input."""
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        """Tensors of a new layer, before training: (n_sub, n_in, ...) per edge, (n_in, ...) per input.
+
+        Random ones are drawn from the generator; None for torch's own.
+        """
 
     @abstractmethod
     def functions(self, tensors: Tensors) -> EdgeFunctions:

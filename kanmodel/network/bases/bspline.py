@@ -44,11 +44,11 @@ class BSpline(SharedBasis):
     def per_input(self) -> Mapping[str, Shape]:
         return {"grid": (self.grid_size + 2 * self.order + 1,)}
 
-    def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         """A uniform grid on [-1, 1] and small random splines, as in pykan."""
         core = torch.linspace(-1, 1, self.grid_size + 1).expand(n_in, -1)  # (n_in, G+1)
         grid = splines.extend_grid(core, self.order)
-        noise = (torch.rand(self.grid_size + 1, n_sub, n_in) - 0.5) * 0.3 / self.grid_size
+        noise = (torch.rand(self.grid_size + 1, n_sub, n_in, generator=generator) - 0.5) * 0.3 / self.grid_size
         return {"coef": splines.fit_coefficients(core.T, noise, grid, self.order), "grid": grid}
 
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:

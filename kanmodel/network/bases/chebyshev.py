@@ -34,8 +34,9 @@ class Chebyshev(SharedBasis):
     def per_edge(self) -> Mapping[str, Shape]:
         return {"coef": (self.degree + 1,)}
 
-    def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
-        return {"coef": torch.randn(n_sub, n_in, self.degree + 1) / (n_in * (self.degree + 1))}
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        coef = torch.randn(n_sub, n_in, self.degree + 1, generator=generator)
+        return {"coef": coef / (n_in * (self.degree + 1))}
 
     def varies(self, coef: Tensor) -> Tensor:
         return (coef[..., 1:] != 0).any(dim=2)  # T_0 is a constant

@@ -35,8 +35,9 @@ class Fourier(SharedBasis):
     def per_edge(self) -> Mapping[str, Shape]:
         return {"coef": (2 * self.frequencies,)}
 
-    def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
-        return {"coef": torch.randn(n_sub, n_in, 2 * self.frequencies) / sqrt(n_in * self.frequencies)}
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        coef = torch.randn(n_sub, n_in, 2 * self.frequencies, generator=generator)
+        return {"coef": coef / sqrt(n_in * self.frequencies)}
 
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:
         angle = u.unsqueeze(-1) * self._k(u)

@@ -23,8 +23,8 @@ class Line(Basis):
     def per_edge(self) -> Mapping[str, Shape]:
         return {"coef": (1,)}
 
-    def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
-        return {"coef": (torch.rand(n_sub, n_in, 1) * 2 - 1) / sqrt(n_in)}
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        return {"coef": (torch.rand(n_sub, n_in, 1, generator=generator) * 2 - 1) / sqrt(n_in)}
 
     def functions(self, tensors: Tensors) -> EdgeFunctions:
         return _Lines(tensors["coef"].squeeze(-1))

@@ -41,8 +41,8 @@ class _Radial(SharedBasis):
     def per_input(self) -> Mapping[str, Shape]:
         return {"grid": (self.centres,)}
 
-    def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
-        coef = (torch.rand(n_sub, n_in, self.centres) - 0.5) * 0.3 / self.centres
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        coef = (torch.rand(n_sub, n_in, self.centres, generator=generator) - 0.5) * 0.3 / self.centres
         return {"coef": coef, "grid": torch.linspace(-1, 1, self.centres).expand(n_in, -1).contiguous()}
 
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:

@@ -28,8 +28,8 @@ class MexicanHat(Basis):
     def per_edge(self) -> Mapping[str, Shape]:
         return {"coef": (1,), "translation": (), "scale": ()}
 
-    def initial(self, n_sub: int, n_in: int) -> dict[str, Tensor]:
-        coef = (torch.rand(n_sub, n_in, 1) * 2 - 1) / sqrt(n_in)
+    def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+        coef = (torch.rand(n_sub, n_in, 1, generator=generator) * 2 - 1) / sqrt(n_in)
         return {"coef": coef, "translation": torch.zeros(n_sub, n_in), "scale": torch.ones(n_sub, n_in)}
 
     def functions(self, tensors: Tensors) -> EdgeFunctions:

@@ -61,3 +61,17 @@ def test_gates_move_no_further_than_their_bound(config):
     of_two_steps = frozen.bound_gate_moves(RecurrentTrace(largest[0], tuple(largest[1:])))
     for of_two, bound in zip(of_two_steps, bounds, strict=True):
         assert (of_two.amax(dim=1) >= bound.amax(dim=1) * (1 - 1e-12)).all()
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_initial_weights_are_torchs(cell):
+    """A generator gives the recurrent part the weights that torch gives it from the same seed."""
+    config = RecurrentConfig(cell, 3, num_layers=2, bidirectional=True)
+    ours = make_recurrent(config, 2, torch.Generator().manual_seed(5))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        theirs = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[cell](2, 3, 2, bidirectional=True)
+    for (name, weight), (expected_name, expected) in zip(
+        ours.named_parameters(), theirs.named_parameters(), strict=True
+    ):
+        assert name == expected_name and torch.equal(weight, expected)

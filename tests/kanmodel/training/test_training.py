@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -33,9 +34,7 @@ def make_radial_model(table, basis):
     trained = fit(table, replace(QUICK, epochs=1))
     kind = {"gaussian": Gaussian, "sech2": Sech2}[basis]
     head = plain_layers([4, 2, 1], kind(5, 0.5), before=(Step("layer_norm"),), base_after=0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return replace(trained, network=Network(replace(trained.config, head=head)).requires_grad_(False))
+    return replace(trained, network=Network(replace(trained.config, head=head)).requires_grad_(False))
 
 
 def weights(model):
@@ -66,13 +65,31 @@ def test_metrics_are_those_of_the_test_rows_in_original_units():
 
 
 def test_the_same_seed_gives_the_same_model_and_leaves_no_trace():
-    """Weights and metrics repeat exactly, another seed differs, and torch's random state is unchanged."""
-    before, threads = torch.get_rng_state(), torch.get_num_threads()
+    """Weights and metrics repeat in four threads with global seeds of their own, and no global state is changed."""
     table = make_table()
-    first, second, other = (fit(table, replace(QUICK, noise=0.1, seed=seed)) for seed in (1, 1, 2))
-    assert torch.equal(weights(first), weights(second)) and first.metrics == second.metrics
+    states, threads = (torch.get_rng_state(), np.random.get_state()), torch.get_num_threads()
+    first, other = (fit(table, replace(QUICK, noise=0.1, seed=seed)) for seed in (1, 2))
     assert not torch.equal(weights(first), weights(other))
-    assert torch.equal(torch.get_rng_state(), before) and torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), states[0]) and torch.get_num_threads() == threads
+    np.testing.assert_equal(np.random.get_state(), states[1])
+
+    def disturb_and_fit(number):
+        """Trains while each epoch of each thread seeds torch's and numpy's global generators anew."""
+
+        def disturb(progress):
+            torch.manual_seed(number)
+            np.random.seed(number)
+
+        disturb(None)
+        return fit(table, replace(QUICK, noise=0.1, seed=1), disturb)
+
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            models = list(pool.map(disturb_and_fit, range(4)))
+    finally:
+        torch.set_rng_state(states[0])
+        np.random.set_state(states[1])
+    assert all(torch.equal(weights(model), weights(first)) and model.metrics == first.metrics for model in models)
 
 
 def test_reference_windows_are_spread_over_the_validation_part():

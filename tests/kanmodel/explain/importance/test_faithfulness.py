@@ -64,9 +64,7 @@ def test_an_additive_model(seed, n_features):
     rng = np.random.default_rng(seed)
     names = tuple(Feature(f"x{i}", None, 1.0, 2.0) for i in range(n_features))
     config = ModelConfig(names, (Target("y", None, 5.0, 3.0),), 1, 1, plain_layers([n_features, 1]), dtype="float64")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = Network(config)
+    network = Network(config, torch.Generator().manual_seed(seed))
     windows = torch.from_numpy(rng.uniform(-1, 1, size=(140, 1, n_features)))
     rows = by_method(LoadedModel(network, Reference(windows), {}, PROVENANCE))
     assert rows["ledger"].infidelity < 1e-6

@@ -28,9 +28,8 @@ def kan_alone(config, seed, change):
     rng = np.random.default_rng(seed)
     n = config[0].n_in
     features = tuple(Feature(f"x{i}", None, float(rng.normal()), float(rng.uniform(0.5, 3))) for i in range(n))
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = Network(ModelConfig(features, (Target("y", "K", 2.0, 3.0),), 1, 1, config, dtype="float64"))
+    whole = ModelConfig(features, (Target("y", "K", 2.0, 3.0),), 1, 1, config, dtype="float64")
+    network = Network(whole, torch.Generator().manual_seed(seed))
     with torch.no_grad():
         change(network.head)
     windows = torch.from_numpy(rng.normal(size=(200, 1, n)))
