@@ -117,22 +117,24 @@ KINDS: dict[Cell, Kind] = {
 }
 
 
-def make_recurrent(
-    config: RecurrentConfig, n_in: int, generator: torch.Generator | None = None
-) -> nn.LSTM | nn.GRU:
+def make_recurrent(config: RecurrentConfig, n_in: int, generator: torch.Generator | None = None) -> nn.LSTM | nn.GRU:
     """The module, (batch, lookback, n_in) -> (batch, lookback, n_units) and its states.
 
     Its weights are drawn as torch draws them, but from the generator; None for torch's own.
     """
-    module = KINDS[config.cell].module(
-        n_in,
-        config.hidden_size,
-        num_layers=config.num_layers,
-        bias=config.bias,
-        bidirectional=config.bidirectional,
-        batch_first=True,
-        device="meta",  # draws nothing
-    ).to_empty(device="cpu")
+    module = (
+        KINDS[config.cell]
+        .module(
+            n_in,
+            config.hidden_size,
+            num_layers=config.num_layers,
+            bias=config.bias,
+            bidirectional=config.bidirectional,
+            batch_first=True,
+            device="meta",  # draws nothing
+        )
+        .to_empty(device="cpu")
+    )
     bound = 1 / sqrt(config.hidden_size)
     for weight in module.parameters():
         nn.init.uniform_(weight, -bound, bound, generator)
