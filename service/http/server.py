@@ -1,12 +1,13 @@
-"""Configuration of uvicorn: limits on headers and slow clients, graceful shutdown, no access log of its own."""
+"""Configuration of uvicorn: limits on connections, graceful shutdown, no access log of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from functools import partial
 from time import perf_counter
-from typing import Any
+from typing import Any, Literal
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -21,8 +22,12 @@ from service.settings import Settings
 logger = logging.getLogger(__name__)
 
 MIN_TAKEN = 64 << 10  # bytes that a client must read within the timeout; beyond them uvicorn pauses the app
-LINGER = 0.25  # seconds in which a stopping process still accepts requests on open connections
+PIECE = 16 << 10  # bytes that are parsed before they are counted; more arrive at once
+MAX_PIPELINED = 64  # requests of a connection that wait for the answers of earlier ones
+LINGER = 5.0  # seconds in which a message must end after its answer
+STOPPING = 0.25  # seconds in which a stopping process still accepts requests on open connections
 UNREAD = "other"  # the method of a request that was refused before it was parsed
+DROPPED: deque[tuple[bytes, bytes]] = deque(maxlen=0)  # the parser's trailers: they are neither kept nor headers
 
 
 def server_options(settings: Settings) -> dict[str, Any]:
@@ -34,6 +39,7 @@ def server_options(settings: Settings) -> dict[str, Any]:
         "http": partial(
             BoundedProtocol,
             max_header_bytes=settings.max_header_bytes,
+            max_body_bytes=settings.max_body_bytes,
             header_timeout=settings.header_timeout,
             send_timeout=settings.send_timeout,
         ),
@@ -47,34 +53,49 @@ def server_options(settings: Settings) -> dict[str, Any]:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's connection, with limits on the head of a request (the request line and headers) and on slow readers.
+    """uvicorn's connection, in which what a client sends and leaves unread is bounded in bytes and in time.
 
-    uvicorn has none of these limits: it buffers a head for as long as it arrives, and an answer until its client has
-    read it. A refused head never reaches the app, so it is answered here, and recorded by ``record_refusal`` of the
-    app's lifespan state.
+    uvicorn has no such limits: it buffers a head, a trailer and an answer for as long as they last, and waits for the
+    rest of a message whose answer is sent. Here
+
+    - a head, and what frames a body (chunk sizes, their extensions, trailers), have ``max_header_bytes``. The body
+      itself is counted by the app that reads it, with `body_timeout`;
+    - a head has ``header_timeout``, an answered message `LINGER` and ``max_body_bytes`` until it ends, a client
+      ``send_timeout`` to read. uvicorn's own timer closes a connection on which nothing follows an answer.
+
+    A refused head never reaches the app, so it is answered here, and recorded by ``record_refusal`` of the app's
+    lifespan state.
 
     Args:
         *arguments: arguments of uvicorn.
-        max_header_bytes: most bytes of the request target and the headers.
+        max_header_bytes: most bytes of the request target and the headers, and between two parts of a body.
+        max_body_bytes: most bytes of a message after its answer.
         header_timeout: seconds in which a head must arrive; the first one counts from the connection.
         send_timeout: seconds in which a client must read `MIN_TAKEN` bytes of its answer, or the rest of it.
         **options: keyword arguments of uvicorn.
     """
 
     def __init__(
-        self, *arguments: Any, max_header_bytes: int, header_timeout: float, send_timeout: float, **options: Any
+        self,
+        *arguments: Any,
+        max_header_bytes: int,
+        max_body_bytes: int,
+        header_timeout: float,
+        send_timeout: float,
+        **options: Any,
     ) -> None:
         super().__init__(*arguments, **options)
         self._max_header_bytes = max_header_bytes
+        self._max_body_bytes = max_body_bytes
         self._header_timeout = header_timeout
         self._send_timeout = send_timeout
-        self._send_timer: asyncio.TimerHandle | None = None
-        self._unsent = 0  # bytes, when the timer started
+        self._receiving: Literal["nothing", "head", "body"] = "nothing"  # the part of a message that is incomplete
+        self._unused = 0  # bytes since a message or a head has ended, or the app was given a part of a body
+        self._timer: asyncio.TimerHandle | None = None  # of the client that has to send
+        self._send_timer: asyncio.TimerHandle | None = None  # of the client that has to read
+        self._unsent = 0  # bytes, when that timer started
         self._method = UNREAD
         self._begun = perf_counter()
-        self._timer: asyncio.TimerHandle | None = None
-        self._in_head = False
-        self._head_bytes = 0
         self._refused = False
         self._stopping = False
         self._answering: RequestResponseCycle | None = None  # the pipelined request that is running
@@ -94,41 +115,67 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Counts and parses received bytes; the parser itself buffers an unfinished header without limit."""
-        if self._refused:
-            return
-        was_in_head = self._in_head
-        super().data_received(data)
-        if self._in_head:
-            self._start_timer()
-            self._head_bytes += len(data) if was_in_head else 0
-            if self._head_bytes > self._max_header_bytes:
-                self._refuse_large_head()
+        """Counts and parses received bytes."""
+        for start in range(0, len(data), PIECE):
+            if self._refused:
+                return
+            piece = data[start : start + PIECE]
+            self._unused += len(piece)
+            super().data_received(piece)
+            if self._unused > (self._max_body_bytes if self._is_lingering else self._max_header_bytes):
+                self._refuse_large()
+        self._start_timer()
 
     def on_message_begin(self) -> None:
         """Called when a head begins."""
         super().on_message_begin()
-        self._in_head = True
-        self._head_bytes = 0
+        self._receiving = "head"
         self._method = UNREAD
         self._begun = perf_counter()
 
     def on_headers_complete(self) -> None:
         """Called when a head is complete."""
         self._stop_timer()
-        self._in_head = False
         self._method = self.parser.get_method().decode("ascii")
-        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > self._max_header_bytes:
-            self._refuse_large_head()
+        may_be_large = self._unused + PIECE > self._max_header_bytes  # the head may have begun within a piece
+        if may_be_large and len(self.url) + sum(len(n) + len(v) for n, v in self.headers) > self._max_header_bytes:
+            self._refuse_large()
             raise ValueError("the head is too large")  # stops the parser
+        if len(self.pipeline) >= MAX_PIPELINED:
+            self._refused, self.cycle.keep_alive = True, False  # those that wait are answered
+            raise ValueError("too many requests are pipelined")
         super().on_headers_complete()
+        self.headers = DROPPED  # type: ignore[assignment]
+        self._receiving = "body"
+        self._unused = 0
         if self._stopping:
             self.cycle.keep_alive = False
 
+    def on_body(self, body: bytes) -> None:
+        """Called with a part of a body; it is dropped if the request has been answered."""
+        if not self.cycle.response_complete:
+            self._unused = 0
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
         """Called when a request is complete."""
+        self._stop_timer()
+        self._receiving = "nothing"
+        self._unused = 0
         self.scope["state"][IS_WHOLE] = True
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Called when a request is answered."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            self._start_send_timer()
+        else:
+            self._start_timer()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Called when nothing has followed an answer for some seconds."""
+        self._close()
 
     def send_400_response(self, msg: str) -> None:
         """Answers a request that cannot be parsed."""
@@ -138,17 +185,9 @@ class BoundedProtocol(HttpToolsProtocol):
         """Graceful shutdown: requests that have arrived, or are arriving, are answered first."""
         self._stopping = True
         if self._is_idle:
-            self.loop.call_later(LINGER, self._end_idle)
+            self.loop.call_later(STOPPING, self._end_idle)
         else:
             super().shutdown()
-
-    @property
-    def _is_idle(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
-
-    def _end_idle(self) -> None:
-        if self._is_idle and not self._in_head:
-            self.transport.close()
 
     def pause_writing(self) -> None:
         """Called when the client reads more slowly than the app sends."""
@@ -158,30 +197,34 @@ class BoundedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """Called when the client has caught up."""
         super().resume_writing()
-        self._stop_send_timer()
-
-    def _start_send_timer(self) -> None:
-        self._unsent = self.transport.get_write_buffer_size()
-        self._send_timer = self.loop.call_later(self._send_timeout, self._end_slow_reader)
-
-    def _stop_send_timer(self) -> None:
-        if self._send_timer is not None:
-            self._send_timer.cancel()
-            self._send_timer = None
-
-    def _end_slow_reader(self) -> None:
-        if self._unsent - self.transport.get_write_buffer_size() >= MIN_TAKEN:
-            self._start_send_timer()
-            return
-        logger.warning("a client has not read its answer within %g seconds (send_timeout)", self._send_timeout)
-        self.transport.abort()
+        if not self.transport.is_closing():  # then the rest must be read too
+            self._stop_send_timer()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
         super()._start_asgi_task(cycle, app)
 
+    @property
+    def _is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    @property
+    def _is_lingering(self) -> bool:
+        """Whether a message has been answered before it has ended."""
+        return self._receiving == "body" and self._is_idle
+
+    def _end_idle(self) -> None:
+        if self._is_idle and self._receiving != "head":
+            self._close()
+
     def _start_timer(self) -> None:
-        if self._timer is None:
+        """Starts the timer of what the client has to send, unless it runs, or uvicorn's does."""
+        if self._timer is not None or self._refused:
+            return
+        if self._is_lingering:
+            self._timer = self.loop.call_later(LINGER, self._close)
+        elif self._receiving == "head" or (self._is_idle and self.timeout_keep_alive_task is None):
             self._timer = self.loop.call_later(self._header_timeout, self._end_slow_head)
 
     def _stop_timer(self) -> None:
@@ -190,26 +233,55 @@ class BoundedProtocol(HttpToolsProtocol):
             self._timer = None
 
     def _end_slow_head(self) -> None:
-        if self._in_head:
+        self._timer = None
+        if self.flow.read_paused:  # by earlier requests: the client cannot send
+            self._start_timer()
+        elif self._receiving == "head":
             self._refuse(
                 408,
                 "headers_timeout",
                 f"the headers did not arrive within {self._header_timeout:g} seconds (header_timeout)",
             )
         else:
-            self.transport.close()
+            self._close()
 
-    def _refuse_large_head(self) -> None:
-        self._refuse(
-            431, "headers_too_large", f"the headers are larger than {self._max_header_bytes} bytes (max_header_bytes)"
-        )
+    def _start_send_timer(self) -> None:
+        if self._send_timer is None:
+            self._unsent = self.transport.get_write_buffer_size()
+            self._send_timer = self.loop.call_later(self._send_timeout, self._end_slow_reader)
+
+    def _stop_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+    def _end_slow_reader(self) -> None:
+        self._send_timer = None
+        if self._unsent - self.transport.get_write_buffer_size() >= MIN_TAKEN:
+            self._start_send_timer()
+            return
+        logger.warning("a client has not read its answer within %g seconds (send_timeout)", self._send_timeout)
+        self.transport.abort()
+
+    def _close(self) -> None:
+        """Closes the connection once the client has read what was sent to it."""
+        self.transport.close()
+        self._start_send_timer()
+
+    def _refuse_large(self) -> None:
+        what = "trailers or chunk extensions" if self._receiving == "body" else "headers"
+        reason = f"the {what} are larger than {self._max_header_bytes} bytes (max_header_bytes)"
+        self._refuse(431, "headers_too_large", reason)
 
     def _refuse(self, status: int, code: ErrorCode, message: str) -> None:
-        """Closes the connection with an error response; without one if an earlier request is still being answered."""
+        """Closes the connection with an error response; without one if this request, or an earlier one, has its own."""
         if self._refused:
             return
         self._refused = True
         request_id = new_request_id()
+        if self._is_lingering:
+            self._close()
+            return
         if self._is_idle:
             seconds = perf_counter() - self._begun
             state = {"request_id": request_id, "address": self.client[0] if self.client else ""}
@@ -228,4 +300,4 @@ class BoundedProtocol(HttpToolsProtocol):
             f"{HEADER.lower()}: {request_id}\r\nx-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
         )
         self.transport.write(head.encode() + body)
-        self.transport.close()
+        self._close()

@@ -241,7 +241,7 @@ def test_sigterm_lets_accepted_requests_end(launch, folder):
 
 def test_a_kept_connection_is_answered_once_during_shutdown(serve, folder, monkeypatch):
     """During shutdown a kept connection is answered once more and then closed."""
-    monkeypatch.setattr("service.http.server.LINGER", 20.0)
+    monkeypatch.setattr("service.http.server.STOPPING", 20.0)
     said = []
 
     def ask_late(client, connection):

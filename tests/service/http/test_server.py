@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service.http.server import BoundedProtocol
@@ -22,15 +23,27 @@ SOURCES = {
     "data_received": "010a7ae59a5d",
     "on_message_begin": "96d377fdc7c2",
     "on_headers_complete": "1ea8589acfad",
+    "on_body": "dba9c32aeba3",
     "on_message_complete": "1fbad42dc31f",
+    "on_response_complete": "64e254f28e38",
+    "timeout_keep_alive_handler": "8b53bf5f2e20",
     "send_400_response": "ae5a4a3782b6",
     "shutdown": "d7351fa33f00",
     "pause_writing": "17a8fd215d96",
     "resume_writing": "7844bbaa8cce",
     "_start_asgi_task": "9c08c2571ae9",
 }
-# Attributes that are read of a request in flight.
-OF_A_CYCLE = {"disconnected", "message_event", "response_complete", "response_started", "more_body", "keep_alive"}
+# Attributes that are used of a connection, of a request in flight, and of what pauses both.
+ATTRIBUTES = {
+    HttpToolsProtocol: {
+        *("app_state", "client", "cycle", "flow", "headers", "loop", "parser", "pipeline", "scope"),
+        *("timeout_keep_alive_task", "transport", "url"),
+    },
+    RequestResponseCycle: {
+        *("disconnected", "keep_alive", "message_event", "more_body", "response_complete", "response_started"),
+    },
+    FlowControl: {"read_paused"},
+}
 
 
 def digest(method: object) -> str:
@@ -57,7 +70,8 @@ def test_nothing_else_is_overridden():
     assert {name for name in own if hasattr(HttpToolsProtocol, name)} - {"__init__"} == set(SOURCES)
 
 
-def test_requests_have_the_attributes_that_are_read():
-    """The attributes that are read are set in the constructor."""
-    source = inspect.getsource(RequestResponseCycle.__init__)
-    assert set(re.findall(r"self\.(\w+)(?:: [^=]+)? =", source)) >= OF_A_CYCLE
+@pytest.mark.parametrize("cls", ATTRIBUTES)
+def test_the_attributes_that_are_used_exist(cls):
+    """The attributes that are used are set in the constructor, but for the target of a request."""
+    source = inspect.getsource(cls.__init__)
+    assert set(re.findall(r"self\.(\w+)(?:: [^=]+)? =", source)) >= ATTRIBUTES[cls] - {"url"}
