@@ -569,11 +569,13 @@ class Model(ModelProperties):
             pause: called between slices of the work.
 
         Returns:
-            Formulas from a constant to all edges, each with its error through the whole model on the half of the
-            reference windows that the search did not use.
+            Formulas from a constant to all edges, each with its error through the whole model on the last third of the
+            reference windows. The search uses the first third, the choice among the formulas the second.
 
         Raises:
-            ConfigError: the model has a layer norm or an output function.
+            ConfigError: the model has a layer norm or an output function that cannot be written.
+            InsufficientReferenceError: there are fewer than 6 reference windows.
+            NonFiniteError: a contribution is not finite on the reference windows.
             UnknownNameError: an output that does not exist.
         """
         return self._overall.formulas(self._number_of(output), pause)

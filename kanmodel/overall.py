@@ -124,9 +124,9 @@ class Overall:
         from kanmodel.explain.functions.written import write_formulas  # here, since sympy is slow to import
 
         def compute() -> Formulas:
-            measured, config = self.measure(output, pause), self.loaded.config
-            written = write_formulas(self.loaded, measured, find_front(self.loaded, measured, pause))
-            return Formulas(config.outputs[output], config.target_of(output).unit, written)
+            config, front = self.loaded.config, find_front(self.loaded, output, pause)
+            written = write_formulas(front, pause)
+            return Formulas(config.outputs[output], config.target_of(output).unit, written, *front.parts)
 
         return self._once(output, "formulas", compute, pause)
 

@@ -11,6 +11,7 @@ from kanmodel.results.result import Result
 from kanmodel.text import printable, with_unit, write_table
 
 if TYPE_CHECKING:
+    from kanmodel.explain.functions.front import Part
     from kanmodel.explain.functions.written import Formula
 
 
@@ -21,12 +22,18 @@ class Formulas(Result):
     Attributes:
         output: name of the output.
         unit: of the output; None if unknown.
-        formulas: simplest first.
+        formulas: simplest first, each nearer to the model than the one before on the windows that choose.
+        searched: the reference windows that formulas are searched on.
+        chosen: later ones, which choose the formulas of the front.
+        judged: the last ones, on which R2 and error are measured.
     """
 
     output: str
     unit: str | None
     formulas: tuple[Formula, ...]
+    searched: Part
+    chosen: Part
+    judged: Part
 
     def __len__(self) -> int:
         return len(self.formulas)
@@ -38,7 +45,7 @@ class Formulas(Result):
         return self.formulas[number]
 
     def simplest(self, r2: float) -> Formula | None:
-        """The simplest formula with at least this R2 on held-out windows; None if there is none."""
+        """The simplest formula with at least this R2 on the judged windows; None if there is none."""
         return next((formula for formula in self.formulas if formula.r2 >= r2), None)
 
     def table(self) -> list[dict[str, Any]]:
@@ -52,11 +59,11 @@ class Formulas(Result):
         return f"Formulas for {with_unit(self.output, self.unit)}"
 
     def _details(self) -> str:
-        variables = {symbol: _describe(each) for symbol, each in self._variables().items()}
+        facts = self._facts() | {symbol: _describe(each) for symbol, each in self._variables().items()}
         return (
             html.write_heading(self._title())
             + html.write_table(self.table(), ["complexity", "r2", "mae", "expression"])
-            + (html.write_facts(variables) if variables else "")
+            + html.write_facts(facts)
             + html.fold("Python", html.write_code("\n\n".join(formula.python for formula in self.formulas[-1:])))
         )
 
@@ -64,13 +71,24 @@ class Formulas(Result):
         """The last formula, which is nearest to the model."""
         return f"$\\displaystyle {self.formulas[-1].latex}$"
 
+    def _facts(self) -> dict[str, str]:
+        """The windows of each purpose."""
+        parts = {"searched": self.searched, "chosen": self.chosen, "judged": self.judged}
+        return {f"{name} on": _write_part(part) for name, part in parts.items()}
+
     def _variables(self) -> dict[str, Any]:
         return {symbol: variable for formula in self.formulas for symbol, variable in formula.variables.items()}
 
     def __repr__(self) -> str:
         variables = [f"{symbol}: {printable(_describe(each))}" for symbol, each in self._variables().items()]
         table = write_table(self.table(), ["complexity", "r2", "mae", "expression"])
-        return "\n".join([printable(self._title()), table, *variables])
+        windows = [f"{name}: {part}" for name, part in self._facts().items()]
+        return "\n".join([printable(self._title()), table, *variables, *windows])
+
+
+def _write_part(part: Part) -> str:
+    span = "" if part.first is None else f", {part.first} to {part.last}"
+    return f"{part.windows} windows{span}{'' if part.separate else ', which share steps with those before'}"
 
 
 def _describe(variable: Any) -> str:

@@ -22,7 +22,8 @@ def formula(
     """Print formulas of the head, from a constant to the whole network, each with its error on held-out windows.
 
     Their variables are LSTM units, or features if there is no LSTM, in original units. R2 and mean absolute error are
-    measured through the whole model, on the half of the reference windows that the search did not use.
+    measured through the whole model on the last third of the reference windows. The search uses the first third, the
+    choice among the formulas the second.
     """
     model = load(file)
     found = model.formula(output_name)
@@ -30,8 +31,17 @@ def formula(
     if complexity is not None:
         chosen = chosen[-1:]
     if as_json:
+        windows = {name: asdict(getattr(found, name)) for name in ("searched", "chosen", "judged")}
         formulas = [asdict(each) for each in chosen]
-        print_json({"file": str(file), "checkpoint": model.checkpoint, "output": found.output, "formulas": formulas})
+        print_json(
+            {
+                "file": str(file),
+                "checkpoint": model.checkpoint,
+                "output": found.output,
+                "windows": windows,
+                "formulas": formulas,
+            }
+        )
     elif complexity is None:
         typer.echo(repr(found))
     else:

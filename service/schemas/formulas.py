@@ -42,7 +42,7 @@ class VariableInfo(TypedDict):
 
 
 class FormulaInfo(TypedDict):
-    """One formula. R2 and error are through the whole model, on the half of the reference windows not searched."""
+    """One formula. R2 and error are through the whole model, on the reference windows `judged`."""
 
     complexity: Annotated[int, Field(description="Sum of pykan's complexities of its functions, plus one.")]
     r2: Annotated[float, Field(description="R2 against the model.")]
@@ -57,6 +57,23 @@ class FormulaInfo(TypedDict):
     ]
 
 
+class PartInfo(TypedDict):
+    """The reference windows of one purpose."""
+
+    windows: Annotated[int, Field(description="Their number.")]
+    first: Annotated[str | None, Field(description="Time stamp of the first; null if unknown.")]
+    last: Annotated[str | None, Field(description="That of the last.")]
+    separate: Annotated[bool, Field(description="Whether none shares a step with a window of an earlier part.")]
+
+
+class FormulaWindows(TypedDict):
+    """The three parts of the reference windows, in time order."""
+
+    searched: Annotated[PartInfo, Field(description="On which formulas are searched and fitted.")]
+    chosen: Annotated[PartInfo, Field(description="Which choose the formulas of the front.")]
+    judged: Annotated[PartInfo, Field(description="On which R2 and error are measured.")]
+
+
 class FormulaResponse(TypedDict):
     """A Pareto front of formulas by complexity and error."""
 
@@ -65,7 +82,11 @@ class FormulaResponse(TypedDict):
     checkpoint: Checkpoint
     output: Annotated[str, Field(description="Name of the output.")]
     unit: Annotated[str | None, Field(description="Its unit; null if unknown.")]
-    formulas: Annotated[list[FormulaInfo], Field(description="Simplest first.")]
+    windows: FormulaWindows
+    formulas: Annotated[
+        list[FormulaInfo],
+        Field(description="Simplest first, each nearer to the model than the last on `chosen` windows."),
+    ]
 
 
 def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Any]) -> FormulaResponse:
@@ -76,6 +97,11 @@ def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Any]) ->
         "checkpoint": served.checkpoint,
         "output": found.output,
         "unit": found.unit,
+        "windows": {
+            "searched": _describe_part(found.searched),
+            "chosen": _describe_part(found.chosen),
+            "judged": _describe_part(found.judged),
+        },
         "formulas": [
             {
                 "complexity": one.complexity,
@@ -92,3 +118,7 @@ def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Any]) ->
             for one in chosen
         ],
     }
+
+
+def _describe_part(part: Any) -> PartInfo:
+    return {"windows": part.windows, "first": part.first, "last": part.last, "separate": part.separate}

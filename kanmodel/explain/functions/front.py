@@ -2,9 +2,11 @@
 
 The edges enter in the order of their contributions, each as the function that fits it best, at several weights of
 complexity; the constants of each formula are then fitted together. The last formula is the network itself, with its
-edges as tables, unless a shorter one is as near. The search uses the first half of the reference
-windows, the reported error the second, through the whole model: the inputs of the head are
-the network's own, after the LSTM where there is one.
+edges as tables, unless a shorter one is as near.
+
+The reference windows are split into three parts, in time order. Edges are ranked, functions fitted and tables sampled
+on the first; the second chooses which formulas are on the front; the third is only used for the reported error, through
+the whole model: the inputs of the head are the network's own, after the LSTM where there is one.
 """
 
 from __future__ import annotations
@@ -12,17 +14,18 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
 
-from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import ConfigError
+from kanmodel.checkpoint import LoadedModel, Reference
+from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.explain.functions.formulas import find_exact_formula
 from kanmodel.explain.functions.head_formula import Edge, EdgeFormula, HeadFormula, count_calls, find_used
 from kanmodel.explain.functions.symbolic import Candidate, suggest_formulas
 from kanmodel.explain.functions.tabulated import tabulate_edges
-from kanmodel.explain.importance.global_importance import ImportanceEstimates
+from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.explain.structure import replay
 from kanmodel.network.activations import ACTIVATIONS, activate
 from kanmodel.pausing import Pause, go_on
@@ -34,16 +37,34 @@ SIZES = (1, 2, 3, 4, 6, 9, 13, 20, 30)  # edges of the formulas that are tried
 PRICES = (0.0, 0.003, 0.03)  # of R2 that a simpler function on an edge may lose, per unit of complexity
 N_SAMPLES = 128  # inputs of an edge that its functions are fitted to
 MIN_GAIN = 1e-4  # of R2 that more complexity must bring
+MIN_WINDOWS = 6  # of the reference
 
 
 @dataclass(frozen=True)
-class JudgedFormula:
+class Part:
+    """The reference windows of one purpose.
+
+    Attributes:
+        windows: their number.
+        first: time stamp of the first; None if unknown.
+        last: that of the last.
+        separate: whether none shares a step with an earlier part. Windows that do are left out, but not more than half.
+    """
+
+    windows: int
+    first: str | None
+    last: str | None
+    separate: bool
+
+
+@dataclass(frozen=True)
+class FrontFormula:
     """One formula of the front.
 
     Attributes:
         formula: of the inputs of the head, model units, before the output function.
         complexity: pykan's prices of its functions, added up, and one.
-        r2: coefficient of determination against the model on held-out windows, through the whole model.
+        r2: coefficient of determination against the model on the windows that choose, through the whole model.
     """
 
     formula: HeadFormula
@@ -52,37 +73,76 @@ class JudgedFormula:
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What a formula is worth on the held-out half of the reference windows.
+class Front:
+    """The front of one output's formulas.
 
     Attributes:
-        r2: coefficient of determination against the model.
-        mae: mean absolute error against the targets, the target's unit; None where targets are unknown.
+        output: number of the output.
+        formulas: simplest first, each nearer to the model than the one before on the windows that choose.
+        models: the model with the reference windows that are searched, those that choose and those that judge.
+        parts: these windows.
     """
 
-    r2: float
-    mae: float | None
+    output: int
+    formulas: tuple[FrontFormula, ...]
+    models: tuple[LoadedModel, ...]
+    parts: tuple[Part, ...]
 
 
-def find_front(model: LoadedModel, importance: ImportanceEstimates, pause: Pause = go_on) -> tuple[JudgedFormula, ...]:
-    """The front of one output's formulas, simplest first; deterministic.
+def find_front(model: LoadedModel, output: int, pause: Pause = go_on) -> Front:
+    """The front of one output's formulas; deterministic.
 
     Args:
         model: the model.
-        importance: of the output.
-        pause: called between the formulas.
+        output: number of the output.
+        pause: called between slices of the ledger and between the formulas.
 
     Raises:
         ConfigError: a layer norm or a softmax mixes what a formula would have to hold alone.
+        InsufficientReferenceError: there are fewer than 6 reference windows.
+        NonFiniteError: the ledger of a window that is searched is not finite.
     """
     _refuse_mixing(model)
-    search = _Search(model, importance)
+    models, parts = zip(*split_reference(model), strict=True)
+    search = _Search(models[0], output, pause)
     tried = []
     for formula in search.compose():
-        tried.append(search.judge(formula.fit(search.inputs, search.logits)))
+        tried.append(_judge(models[1], output, formula.fit(search.inputs, search.logits)))
         pause()
     whole = search.tabulate()
-    return _pareto(tried if whole is None else [*tried, search.judge(whole)])
+    if whole is not None:
+        tried.append(_judge(models[1], output, whole))
+    return Front(output, _pareto(tried), models, parts)
+
+
+def split_reference(model: LoadedModel) -> list[tuple[LoadedModel, Part]]:
+    """The model with each third of its reference windows, in time order.
+
+    A third begins after the windows that share a step with the third before: their oldest row is in its last window.
+
+    Raises:
+        InsufficientReferenceError: there are fewer than 6 windows.
+    """
+    windows, targets, times = model.reference.windows, model.reference.targets, model.reference.times
+    n_windows = len(windows)
+    if n_windows < MIN_WINDOWS:
+        raise InsufficientReferenceError(
+            f"formulas need {MIN_WINDOWS} reference windows, to search, choose and judge, but there are {n_windows}"
+        )
+    parts = []
+    for first, last in pairwise(round(n_windows * third / 3) for third in range(4)):
+        n_shared = 0
+        if first:
+            shares = (windows[first:last, None, 0] == windows[first - 1, 1:]).all(dim=-1).any(dim=-1).tolist()
+            n_shared = [*shares, False].index(False)
+        chosen = slice(first + min(n_shared, (last - first) // 2), last)
+        reference = Reference(
+            windows[chosen], None if targets is None else targets[chosen], None if times is None else times[chosen]
+        )
+        start, end = (None, None) if reference.times is None else (reference.times[0], reference.times[-1])
+        part = Part(len(reference.windows), start, end, n_shared <= (last - first) // 2)
+        parts.append((replace(model, reference=reference), part))
+    return parts
 
 
 def _refuse_mixing(model: LoadedModel) -> None:
@@ -93,8 +153,8 @@ def _refuse_mixing(model: LoadedModel) -> None:
         raise ConfigError("a formula needs outputs that are functions of one node, but softmax mixes them")
 
 
-def _pareto(tried: Iterable[JudgedFormula]) -> tuple[JudgedFormula, ...]:
-    front: list[JudgedFormula] = []
+def _pareto(tried: Iterable[FrontFormula]) -> tuple[FrontFormula, ...]:
+    front: list[FrontFormula] = []
     for one in sorted(tried, key=lambda one: (one.complexity, -one.r2)):
         if not front or one.r2 > front[-1].r2 + MIN_GAIN:
             front.append(one)
@@ -105,29 +165,33 @@ class _Search:
     """What formulas of one output are searched on.
 
     Args:
-        model: the model.
-        importance: of the output.
+        model: the model, with the reference windows of the search.
+        output: number of the output.
+        pause: called between slices of the ledger that ranks the edges.
 
     Attributes:
-        inputs: of the head, for the windows of the search, (n, n_in), model units.
+        inputs: of the head, (n, n_in), model units.
         logits: of the output, before the output function, (n,).
     """
 
-    def __init__(self, model: LoadedModel, importance: ImportanceEstimates) -> None:
-        self._model, self._output = model, importance.output
+    def __init__(self, model: LoadedModel, output: int, pause: Pause) -> None:
+        self._output = output
         self._layers = model.network.stages["head"]
         with torch.no_grad():
             trace = model.network.trace(model.reference.windows)
         self._traces = trace.head
-        self._inputs = trace.readout.double().numpy()
-        self._logits = trace.logits[:, self._output].double().numpy()
-        self._searched, _ = halves(len(self._inputs))
-        self.inputs, self.logits = self._inputs[self._searched], self._logits[self._searched]
+        self.inputs = trace.readout.double().numpy()
+        self.logits = trace.logits[:, output].double().numpy()
         self._live = sorted(
             (number, i, j) for number, layer in enumerate(self._layers) for j, i in layer.live.nonzero().tolist()
         )
-        contributions = {(layer, i, j): importance.edges["head", layer].value[j, i] for layer, i, j in self._live}
-        self._ranked = sorted(contributions, key=lambda edge: (-contributions[edge], edge))[:MAX_EDGES]
+        ledger = explain_windows(model, model.reference.windows, output, pause=pause)
+        sizes = {
+            layer.layer: np.abs(layer.edges).mean(axis=0)
+            for layer in ledger.layers
+            if layer.stage == "head" and layer.edges is not None
+        }
+        self._ranked = sorted(self._live, key=lambda edge: (-sizes[edge[0]][edge[2], edge[1]], edge))[:MAX_EDGES]
         self._candidates: dict[Edge, list[tuple[Candidate, float]]] = {}
 
     def compose(self) -> Iterable[HeadFormula]:
@@ -167,14 +231,14 @@ class _Search:
         edges: dict[Edge, Candidate] = {}
         constants: dict[tuple[int, int], float] = {}
         for number, trace in enumerate(self._traces):
-            means = trace.edges[self._searched].double().mean(dim=0).numpy()  # (n_subnodes, n_in)
+            means = trace.edges.double().mean(dim=0).numpy()  # (n_subnodes, n_in)
             for j, of_subnode in enumerate(means):
                 constants[number, j] = float(of_subnode.sum())
         for edge in kept:
             layer, i, j = edge
             chosen = max(self._suggest(edge), key=lambda pair: pair[1] - price * pair[0].complexity)[0]
             edges[edge] = replace(chosen, d=0.0)
-            constants[layer, j] += chosen.d - float(self._traces[layer].edges[self._searched, j, i].double().mean())
+            constants[layer, j] += chosen.d - float(self._traces[layer].edges[:, j, i].double().mean())
         return HeadFormula.of(self._layers, self._output, edges, constants)
 
     def _suggest(self, edge: Edge) -> list[tuple[Candidate, float]]:
@@ -182,44 +246,25 @@ class _Search:
         if edge not in self._candidates:
             layer, i, j = edge
             exact = find_exact_formula(self._layers[layer], i, j)
-            x = self._traces[layer].inputs[self._searched, i].double().numpy()
-            y = self._traces[layer].edges[self._searched, j, i].double().numpy()
+            x = self._traces[layer].inputs[:, i].double().numpy()
+            y = self._traces[layer].edges[:, j, i].double().numpy()
             order = np.argsort(x, kind="stable")
             chosen = order[np.unique(np.linspace(0, len(x) - 1, min(N_SAMPLES, len(x))).round().astype(int))]
             found = [exact] if exact is not None else suggest_formulas(x[chosen], y[chosen])
             self._candidates[edge] = [(candidate, candidate.r2) for candidate in found]
         return self._candidates[edge]
 
-    def judge(self, formula: HeadFormula) -> JudgedFormula:
-        """What a formula gives through the whole model."""
-        full, found = (
-            finish(self._model, self._output, logits) for logits in (self._logits, formula.values(self._inputs))
-        )
-        return JudgedFormula(formula, formula.complexity, judge(self._model, self._output, full, found).r2)
+
+def _judge(model: LoadedModel, output: int, formula: HeadFormula) -> FrontFormula:
+    """A formula with its R2 on the reference windows, through the whole model."""
+    with torch.no_grad():
+        trace = model.network.trace(model.reference.windows)
+    logits = trace.logits[:, output].double().numpy(), formula.values(trace.readout.double().numpy())
+    full, found = (_finish(model, output, values) for values in logits)
+    return FrontFormula(formula, formula.complexity, r2(full, found))
 
 
-def halves(n: int) -> tuple[slice, slice]:
-    """The reference windows that formulas are searched on, and those they are judged on, later in time."""
-    middle = (n + 1) // 2
-    return slice(0, middle), slice(middle, n)
-
-
-def judge(model: LoadedModel, output: int, full: Array, found: Array) -> Judgement:
-    """How far outputs of a formula are from the model's, and from the targets, on the held-out windows.
-
-    Args:
-        model: the model.
-        output: number of the output.
-        full: the model's outputs for all reference windows, (n,), original units.
-        found: the formula's.
-    """
-    _, held = halves(len(full))
-    targets = model.reference.targets
-    mae = None if targets is None else float(np.abs(found[held] - targets[held, output]).mean())
-    return Judgement(r2(full[held], found[held]), mae)
-
-
-def finish(model: LoadedModel, output: int, logits: Array) -> Array:
+def _finish(model: LoadedModel, output: int, logits: Array) -> Array:
     """The output function and the scaling of one output, (n,) -> (n,)."""
     function = model.config.output_function
     if function is not None:

@@ -12,7 +12,8 @@ import torch
 from kanmodel.network.layer import KANLayer
 from kanmodel.scaling import Array
 
-N_POINTS = 129
+N_POINTS = 257
+MARGIN = 1.0  # beyond the inputs on either side, as a share of their range
 DIGITS = 5  # of the values
 
 
@@ -59,13 +60,15 @@ def tabulate_edges(
 
     Args:
         layers: of the head, first to last.
-        reached: inputs of each layer, (n, n_in), model units; tables go from the smallest to the largest.
+        reached: inputs of each layer, (n, n_in), model units; tables go from the smallest to the largest, and as far
+            beyond on either side as a share of their distance.
         chosen: which edges.
     """
     found = {}
     for number, (layer, inputs) in enumerate(zip(layers, reached, strict=True)):
         low, high = inputs.min(axis=0), inputs.max(axis=0)
         high = np.where(low < high, high, low + 1)
+        low, high = low - MARGIN * (high - low), high + MARGIN * (high - low)
         positions = np.linspace(low, high, N_POINTS)  # (n_points, n_in)
         with torch.no_grad():
             edges = layer.trace(torch.from_numpy(positions).to(layer.mask.dtype)).edges.double().numpy()

@@ -17,11 +17,12 @@ from sympy.printing.numpy import NumPyPrinter
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import ConfigError
-from kanmodel.explain.functions.front import JudgedFormula, halves, judge, r2
+from kanmodel.explain.functions.front import Front, FrontFormula, r2
 from kanmodel.explain.functions.identifiers import make_identifiers
 from kanmodel.explain.functions.tabulated import TabulatedEdge
-from kanmodel.explain.importance.global_importance import ImportanceEstimates
+from kanmodel.explain.importance.profiles import profile_nodes
 from kanmodel.explain.structure.ids import node_id, node_place
+from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
 DIGITS = (3, 4, 6, 9)  # of the numbers in a text, tried in turn
@@ -55,8 +56,8 @@ class Formula:
     Attributes:
         output: name of the output.
         complexity: pykan's prices of the functions in it, or the coefficients of edges in tables, added up, and one.
-        r2: coefficient of determination against the model, on the half of the reference windows that the search has not
-            seen, through the whole model.
+        r2: coefficient of determination against the model, through the whole model, on the last part of the reference
+            windows, which neither the search nor the choice of formulas has seen.
         mae: mean absolute error against the targets there; None where targets are unknown.
         expression: in Python's notation, with numpy's names of functions; ``phi_0_3_7`` is the table of edge 0, 3, 7.
         python: a function of numpy arrays that needs nothing else, tables included.
@@ -74,64 +75,57 @@ class Formula:
     variables: Mapping[str, Variable]
 
 
-def write_formulas(
-    model: LoadedModel, importance: ImportanceEstimates, front: Sequence[JudgedFormula]
-) -> tuple[Formula, ...]:
+def write_formulas(front: Front, pause: Pause = go_on) -> tuple[Formula, ...]:
     """The texts of a front's formulas.
 
     Raises:
         ConfigError: the output function cannot be written.
     """
-    config, output = model.config, importance.output
+    model = front.models[0]
+    config = model.config
     if config.output_function is not None and config.output_function not in OUTPUT_FUNCTIONS:
         raise ConfigError(f"the output function {config.output_function} cannot be written as a formula")
     names = [_name_input(model, index) for index in range(config.head[0].n_in)]
     symbols = [sympy.Symbol(name) for name in make_identifiers(names)]
-    inputs, values = _inputs(model)
-    return tuple(_write(model, importance, one, symbols, inputs, values[:, output]) for one in front)
+    profiles = profile_nodes(model, pause).shares.get(node_place(config, "head", 0))
+    return tuple(_write(front, one, symbols, profiles) for one in front.formulas)
 
 
-def _write(
-    model: LoadedModel,
-    importance: ImportanceEstimates,
-    judged: JudgedFormula,
-    symbols: Sequence[sympy.Symbol],
-    inputs: Array,
-    full: Array,
-) -> Formula:
-    output, config = importance.output, model.config
+def _write(front: Front, one: FrontFormula, symbols: Sequence[sympy.Symbol], profiles: Array | None) -> Formula:
+    (searched, _, judging), output = front.models, front.output
+    config, scaling = searched.config, searched.scaling
     prefix = "phi"
     while any(str(symbol).startswith(prefix) for symbol in symbols):
         prefix += "_"
-    tables = [edge for edge in judged.formula.edges.values() if isinstance(edge, TabulatedEdge)]
+    tables = [edge for edge in one.formula.edges.values() if isinstance(edge, TabulatedEdge)]
     known = [{prefix + table.name: table.values for table in tables}, "numpy"]
-    node = judged.formula.express(_in_model_units(model, symbols), prefix)
+    node = one.formula.express(_in_model_units(searched, symbols), prefix)
     if config.output_function is not None:
         node = sympy.sympify(OUTPUT_FUNCTIONS[config.output_function]).subs(sympy.Symbol("x"), node)
-    exact = float(model.scaling.output_scale[output]) * node + float(model.scaling.output_mean[output])
-    searched, _ = halves(len(inputs))
+    exact = float(scaling.output_scale[output]) * node + float(scaling.output_mean[output])
 
-    def evaluate(expression: Any) -> Array:
+    def evaluate(expression: Any, inputs: Array) -> Array:
         with np.errstate(all="ignore"):
             found = sympy.lambdify(symbols, expression, known)(*inputs.T)
         return np.broadcast_to(np.asarray(found, dtype=np.float64), (len(inputs),))
 
-    values = evaluate(exact)
-    least = r2(full[searched], values[searched]) - (LOSS_OF_TABLES if tables else LOSS)
-    shorter = ((rounded, evaluate(rounded)) for rounded in (_round(exact, digits) for digits in DIGITS))
-    expression, found = next((e for e in shorter if r2(full[searched], e[1][searched]) >= least), (exact, values))
-    fidelity = judge(model, output, full, found)
+    inputs, full = _inputs(searched, output)
+    least = r2(full, evaluate(exact, inputs)) - (LOSS_OF_TABLES if tables else LOSS)
+    shorter = (_round(exact, digits) for digits in DIGITS)
+    expression = next((short for short in shorter if r2(full, evaluate(short, inputs)) >= least), exact)
+    inputs, full = _inputs(judging, output)
+    found, targets = evaluate(expression, inputs), judging.reference.targets
     used = [index for index, symbol in enumerate(symbols) if symbol in expression.free_symbols]
     name = config.outputs[output]
     return Formula(
         output=name,
-        complexity=judged.complexity,
-        r2=fidelity.r2,
-        mae=fidelity.mae,
+        complexity=one.complexity,
+        r2=r2(full, found),
+        mae=None if targets is None else float(np.abs(found - targets[:, output]).mean()),
         expression=sympy.sstr(expression.replace(sympy.Abs, sympy.Function("abs")), full_prec=False),
         python=_write_python(name, [symbols[i] for i in used], [table.write(prefix) for table in tables], expression),
         latex=sympy.latex(expression),
-        variables={str(symbols[index]): _describe(model, importance, index) for index in used},
+        variables={str(symbols[index]): _describe(searched, profiles, index) for index in used},
     )
 
 
@@ -159,13 +153,13 @@ def _name_input(model: LoadedModel, index: int) -> str:
     return {"lstm": "u", "gru": "u", "front": "n"}.get(kind, "") + "_".join(rest)
 
 
-def _inputs(model: LoadedModel) -> tuple[Array, Array]:
-    """What the head reads, as the formula has it, (n, n_in), and the outputs, original units, (n, n_outputs)."""
+def _inputs(model: LoadedModel, output: int) -> tuple[Array, Array]:
+    """What the head reads, as the formula has it, (n, n_in), and the output, original units, (n,)."""
     inputs = model.network.encode(model.reference.windows).double().numpy()
     if _reads_features(model):
         mean, scale = _tiled_scaling(model)
         inputs = inputs * scale + mean
-    return inputs, model.scaling.outputs_to_original(model.reference_outputs)
+    return inputs, model.scaling.outputs_to_original(model.reference_outputs)[:, output]
 
 
 def _in_model_units(model: LoadedModel, symbols: Sequence[sympy.Symbol]) -> list[Any]:
@@ -181,8 +175,7 @@ def _tiled_scaling(model: LoadedModel) -> tuple[Array, Array]:
     return np.tile(model.scaling.feature_mean, n_steps), np.tile(model.scaling.feature_scale, n_steps)
 
 
-def _describe(model: LoadedModel, importance: ImportanceEstimates, index: int) -> Variable:
-    shares = importance.profiles.get(node_place(model.config, "head", 0))
+def _describe(model: LoadedModel, shares: Array | None, index: int) -> Variable:
     identity = node_id(model.config, "head", 0, index)
     if shares is None:
         return Variable(identity, {})

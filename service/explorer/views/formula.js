@@ -82,7 +82,7 @@ export function create(page) {
         h("div", { class: "between" }, h("label", { for: "terms" }, "From one line to the network"), said),
         slider,
         figures,
-        h("p", { class: "muted" }, "Measured through the whole model, on reference windows that the search did not use."),
+        h("p", { class: "muted" }, "Measured through the whole model, on the last third of the reference windows, which neither the search nor the choice of formulas used."),
       ),
     ),
   );

@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import ConfigError
-from kanmodel.explain.functions.front import find_front, halves
+from kanmodel.errors import ConfigError, InsufficientReferenceError
+from kanmodel.explain.functions.front import find_front, split_reference
 from kanmodel.explain.functions.head_formula import count_calls, find_used
 from kanmodel.explain.functions.written import write_formulas
-from kanmodel.explain.importance.global_importance import measure_importance
 from kanmodel.network.config import Step, plain_layers
 from kanmodel.network.layer import KANLayer
 
@@ -41,8 +40,7 @@ HOSTILE = (
 
 
 def formulas_of(model, output=0):
-    importance = measure_importance(model, output)
-    return write_formulas(model, importance, find_front(model, importance))
+    return write_formulas(find_front(model, output))
 
 
 @cache
@@ -73,14 +71,14 @@ def run(model, formula):
 
 
 def check_stated_error(model, formula, output=0):
-    _, held = halves(len(model.reference.windows))
-    full = model.scaling.outputs_to_original(model.reference_outputs)[held, output]
-    found = run(model, formula)[held]
+    *_, (model, _) = split_reference(model)
+    full = model.scaling.outputs_to_original(model.reference_outputs)[:, output]
+    found = run(model, formula)
     assert formula.r2 == pytest.approx(1 - ((full - found) ** 2).sum() / ((full - full.mean()) ** 2).sum(), abs=1e-6)
     if model.reference.targets is None:
         assert formula.mae is None
     else:
-        assert formula.mae == pytest.approx(np.abs(found - model.reference.targets[held, output]).mean(), rel=1e-6)
+        assert formula.mae == pytest.approx(np.abs(found - model.reference.targets[:, output]).mean(), rel=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +93,7 @@ def check_stated_error(model, formula, output=0):
     ],
 )
 def test_the_python_runs_alone_and_has_the_stated_error(shape, options):
-    """This holds for every formula of the front, on the half of the windows that the search did not use."""
+    """This holds for every formula of the front, on the windows that neither the search nor the choice used."""
     model, formulas = tiny(shape, **options)
     for formula in formulas:
         check_stated_error(model, formula)
@@ -103,10 +101,10 @@ def test_the_python_runs_alone_and_has_the_stated_error(shape, options):
 
 @pytest.mark.parametrize("shape", ["head", "lstm", "flat"])
 def test_formulas_are_pareto_optimal(shape):
-    """Starting from a constant, each formula is more complex and more accurate than the one before."""
-    _, formulas = tiny(shape)
+    """Starting from a constant, each is more complex and on the windows that choose nearer than the one before."""
+    model, formulas = tiny(shape)
     assert formulas[0].complexity == 1 and not formulas[0].variables
-    for one, next_one in pairwise(formulas):
+    for one, next_one in pairwise(find_front(model, 0).formulas):
         assert one.complexity < next_one.complexity and one.r2 < next_one.r2
 
 
@@ -121,18 +119,60 @@ def test_formulas_are_pareto_optimal(shape):
     ],
 )
 def test_the_last_formula_is_the_network(shape, options):
-    """With its edges as tables almost nothing is lost, also with nodes without inputs."""
+    """With its edges as tables, or a shorter one as near, little is lost, also with nodes without inputs."""
     model, formulas = tiny(shape, **options)
-    assert formulas[-1].r2 > 0.9999
+    assert formulas[-1].r2 > 0.9995
     network = deepcopy(model.network)
     first = network.head[0]
     with torch.no_grad():
         first.mask[0] = 0  # a hidden node, or a factor, that is constant
     cut = replace(model, network=network)
     written = formulas_of(cut)
-    assert written[-1].r2 > 0.9999
+    assert written[-1].r2 > 0.9995
     for formula in written:
         check_stated_error(cut, formula)
+
+
+@pytest.mark.parametrize("shape", ["head", "lstm", "flat"])
+def test_what_judges_decides_nothing(shape):
+    """With other windows and targets in the judged part, only R2 and error change, to the last bit."""
+    model, formulas = tiny(shape)
+    (_, searched), (_, chosen), (judging, judged) = split_reference(model)
+    first = searched.windows + chosen.windows
+    assert first + judged.windows == len(model.reference.windows)
+    windows, targets = model.reference.windows.clone(), model.reference.targets.copy()
+    windows[first:] = 3 * torch.randn(windows[first:].shape, generator=torch.Generator().manual_seed(1))
+    targets[first:] += 1
+    others = formulas_of(replace(model, reference=replace(model.reference, windows=windows, targets=targets)))
+    assert [replace(one, r2=0, mae=0) for one in others] == [replace(one, r2=0, mae=0) for one in formulas]
+    assert others[0].mae != formulas[0].mae and others[-1].r2 != formulas[-1].r2
+    assert judging.reference.windows.equal(model.reference.windows[first:])
+
+
+@pytest.mark.parametrize(("step", "lookback"), [(1, 1), (1, 5), (2, 5), (7, 5)])
+def test_the_parts_share_no_step(step, lookback):
+    """Windows of a part that share rows with an earlier part are left out, and each part states its span."""
+    rows = torch.randn(1 + 90 * step + lookback, 3, dtype=torch.float64)
+    ends = torch.arange(90) * step + lookback - 1
+    windows = rows[ends[:, None] + torch.arange(1 - lookback, 1)]
+    model = make_model("head", n_features=3, lookback=lookback, with_targets=False)
+    times = tuple(f"row {end}" for end in ends.tolist())
+    model = replace(model, reference=replace(model.reference, windows=windows, times=times))
+    parts = [part for _, part in split_reference(model)]
+    spans = [tuple(int(time.split()[1]) for time in (part.first, part.last)) for part in parts]
+    assert spans[0][0] == lookback - 1 and spans[-1][1] == ends[-1] and all(part.separate for part in parts)
+    for (_, last), (first, _) in pairwise(spans):
+        assert last < first - lookback + 1 <= last + step + (step == 2)
+    assert sum(part.windows for part in parts) == 90 - 2 * -(-(lookback - step) // step) * (lookback > step)
+
+
+def test_parts_that_cannot_be_separate_say_so():
+    """Of windows that all overlap half of each part stays; of fewer than 6 there are no formulas."""
+    model = make_model("head", n_features=2, n_reference=9, with_targets=False)
+    still = replace(model, reference=replace(model.reference, windows=torch.ones(9, 3, 2)))
+    assert [(part.windows, part.separate) for _, part in split_reference(still)] == [(3, True), (2, False), (2, False)]
+    with pytest.raises(InsufficientReferenceError, match="formulas need 6 reference windows"):
+        formulas_of(make_model("head", n_features=2, n_reference=5))
 
 
 def test_a_large_network_is_not_written_out():
