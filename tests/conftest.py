@@ -13,12 +13,13 @@ import ctypes
 import gc
 import os
 import resource
+import secrets
 from collections.abc import Generator
 
 import pytest
 import torch
 from hypothesis import settings
-from thorough import examples
+from thorough import THOROUGH, examples
 from xdist.scheduler import LoadScopeScheduling
 
 PEAKS: list[int] = []  # peak memory of the workers that have ended, MB
@@ -27,8 +28,8 @@ REQUIRE_ALL = os.environ.get("REQUIRE_ALL") == "1"
 # Tiny models are slower on several threads, and sums then depend on the machine.
 torch.set_num_threads(1)
 
-# CI runs the same examples every time, so that a failure there comes from the change.
-settings.register_profile("kanscope", deadline=None, max_examples=examples(50), derandomize=bool(os.environ.get("CI")))
+# The usual run has the same cases everywhere, so that a failure comes from the change; a thorough one draws new cases.
+settings.register_profile("kanscope", deadline=None, max_examples=examples(50), derandomize=not THOROUGH)
 settings.load_profile("kanscope")
 
 
@@ -45,6 +46,17 @@ def scope_of(nodeid: str) -> str:
     if "[process" in name:
         return "process"
     return "explorer" if "/explorer/" in file else file
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Draws the seed of a thorough run, unless ``--hypothesis-seed`` names one; all workers have the same."""
+    if THOROUGH and config.option.hypothesisseed is None:
+        config.option.hypothesisseed = str(secrets.randbelow(2**32))
+
+
+def pytest_report_header(config: pytest.Config) -> str | None:
+    return f"--hypothesis-seed={config.option.hypothesisseed}" if THOROUGH else None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -39,6 +39,7 @@ from kanmodel.once import Once
 from kanmodel.prose import answer_findings
 
 NAMES = ("f0", "f1", "f2", "f3")
+ROUNDING = 1e-12  # of the output's standard deviation, in float64
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +94,7 @@ def test_names(model, tmp_path):
 
 
 def test_predict_in_all_forms(model, windows):
-    """An array, one window, a tensor, lists, a mapping and data frames give the same forecasts."""
+    """An array, a tensor, lists and a mapping give the same forecasts; one window alone the same to rounding."""
     expected = model.loaded.predict(windows)
     by_name = {name: windows[..., number] for number, name in reversed(list(enumerate(NAMES)))}
     for form in (windows, torch.from_numpy(windows), windows.tolist(), by_name):
@@ -102,7 +103,8 @@ def test_predict_in_all_forms(model, windows):
     one = {name: values[0] for name, values in by_name.items()}
     noted = frame_of(model, windows[0], time=["noon"] * 16)
     for form in (windows[0], one, pl.DataFrame(noted), pd.DataFrame(noted), pd.DataFrame(one), Frame(one)):
-        np.testing.assert_array_equal(model.predict(form), first)
+        # one window alone takes other kernels than five together, which round otherwise
+        np.testing.assert_allclose(model.predict(form), first, rtol=0, atol=ROUNDING * model.loaded.output_std.min())
 
 
 class Frame:
@@ -353,7 +355,9 @@ def test_rows_are_windows_of_one_step():
     rows = np.random.default_rng(0).normal(size=(5, len(model.features)))
     expected = model.predict(rows[:, None])
     np.testing.assert_array_equal(model.predict(rows), expected)
-    np.testing.assert_array_equal(model.predict(rows[0]), expected[:1])
+    np.testing.assert_allclose(
+        model.predict(rows[0]), expected[:1], rtol=0, atol=ROUNDING * model.loaded.output_std.min()
+    )
     np.testing.assert_array_equal(model.explain(rows).predictions, model.explain(rows[:, None]).predictions)
     with pytest.raises(DataError, match=r"must have shape \(n, 1, 4\), \(n, 4\) or \(4,\), but has \(5, 3\)"):
         model.predict(rows[:, :3])

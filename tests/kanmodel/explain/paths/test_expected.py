@@ -66,7 +66,7 @@ def test_it_is_the_mean_of_single_ledgers(shape, count):
     features = [single.features for single in singles]
     np.testing.assert_allclose(found.standard_error, np.std(features, axis=0, ddof=1) / np.sqrt(count))
     np.testing.assert_array_equal(found.residual, np.max([single.residual for single in singles], axis=0))
-    np.testing.assert_array_equal(found.predictions, singles[0].predictions)
+    np.testing.assert_allclose(found.predictions, singles[0].predictions, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
