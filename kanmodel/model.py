@@ -598,7 +598,7 @@ class Model(ModelProperties):
         fill: Fill = "mean",
         without: Sequence[Place] = (),
     ) -> Model:
-        """A new, smaller model without the edges that the rule drops and the nodes left without a path to an output.
+        """A new model in which the edges that the rule drops are masked; nodes and edges keep their ids.
 
         Args:
             outputs: names of the outputs that keep the fidelity; None for all.

@@ -1,7 +1,8 @@
-"""``kanscope compare``: the changes from one model to another, with intervals of paired differences."""
+"""``kanscope compare``: one model beside another, as `Model.compare`, with intervals of paired differences."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +16,10 @@ from service.schemas.comparisons import describe_model_comparison
 
 
 def compare(
-    old: Annotated[Path, typer.Argument(help="Old checkpoint, *.safetensors.", show_default=False)],
-    new: Annotated[Path, typer.Argument(help="New checkpoint, *.safetensors.", show_default=False)],
+    file: Annotated[Path, typer.Argument(help="Checkpoint, *.safetensors.", show_default=False)],
+    against: Annotated[
+        Path, typer.Argument(help="Checkpoint to compare it with, such as the last version.", show_default=False)
+    ],
     output_name: OutputName = None,
     fidelity: Annotated[
         float, typer.Option(min=0, max=1, help="R2 to which both models are pruned before their edges are compared.")
@@ -26,18 +29,19 @@ def compare(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare two models on the new one's reference windows: importance of features, edges, their curves, and errors.
+    """Compare a model with another on its reference windows: importance of features, edges, their curves, and errors.
 
-    Both models explain the same windows, so the intervals are those of paired differences.
+    Differences are the first model minus the second: the changes from the second to the first. Both models explain the
+    same windows, so the intervals are those of paired differences.
     """
     if as_markdown and as_json:
         raise DataError(
             "--markdown and --json are both given: give one", [Problem("--markdown", "cannot be combined with --json")]
         )
-    before, after = load(old), load(new)
-    found = after.compare(before, output=output_name, fidelity=fidelity)
+    model, other = (replace(load(path), name=str(path)) for path in (file, against))
+    found = model.compare(other, output=output_name, fidelity=fidelity)
     if as_json:
-        document = describe_model_comparison(Served(after.name, after), Served(before.name, before), found)
+        document = describe_model_comparison(Served(model.name, model), Served(other.name, other), found)
         print_json(dict(document))
     else:
         typer.echo(found.markdown().rstrip() if as_markdown else repr(found))

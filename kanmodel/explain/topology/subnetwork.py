@@ -1,4 +1,4 @@
-"""Extraction of the subnetwork that a pruning rule keeps, as a smaller model."""
+"""The model that a pruning rule leaves: all other edges masked, so that nodes and edges keep their ids."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 
 from kanmodel.checkpoint import LoadedModel, Provenance
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
-from kanmodel.explain.structure.compaction import compact_network
 from kanmodel.explain.structure.connectivity import Kept, leading_nodes, leading_subnodes, passing_by_layer
 from kanmodel.explain.structure.replay import Fidelity, compare_outputs, r2
 from kanmodel.explain.topology.pruning import Pruning, PruningRule, prune_by_rule, prune_network, remove_edges
@@ -27,7 +26,7 @@ class Size:
 
     Attributes:
         edges: number of edges that are not masked.
-        nodes: number of nodes of hidden layers.
+        nodes: number of nodes of hidden layers from which live edges lead to the end of their stage.
     """
 
     edges: int
@@ -35,21 +34,23 @@ class Size:
 
 
 def measure_size(network: Network) -> Size:
-    """Counts live edges and hidden nodes."""
-    stages = network.stages.values()
-    live = [layer.live for layers in stages for layer in layers]
-    hidden = [layer.config.n_out for layers in stages for layer in layers[:-1]]
-    return Size(sum(int(edges.sum()) for edges in live), sum(hidden))
+    """Counts live edges, and hidden nodes with an effect."""
+    live = {place: layer.live for place, layer in network.layers.items()}
+    _, leading = _leading(network, live)
+    hidden = [nodes for (stage, number), nodes in leading.items() if 0 < number < len(network.stages[stage])]
+    return Size(sum(int(edges.sum()) for edges in live.values()), sum(int(nodes.sum()) for nodes in hidden))
 
 
 def extract_subnetwork(
     model: LoadedModel, importances: Sequence[ImportanceEstimates], rule: PruningRule
 ) -> LoadedModel:
-    """A smaller model: the union of the edges that the rule keeps for each output, without nodes that have no effect.
+    """The model with the union of the edges that the rule keeps for each output; all others are masked.
+
+    Layers keep their shape, so that every node and edge keeps its id; forecasts skip nodes without an effect anyway.
 
     A rule with a fidelity holds for each of these outputs, up to rounding: if the edges kept for another output lower
     the R2 of one, more edges are kept. Outputs that are not in `importances` are computed from the same edges, with no
-    guarantee. Recurrent units stay, since they feed each other. The edges of `rule.without` are removed last, whatever
+    guarantee. The edges of `rule.without` are removed last, whatever
     the fidelity.
 
     The metrics ``fidelity_r2`` (R2 against the full model) and ``reference_mae`` (mean absolute error against the
@@ -109,8 +110,7 @@ def compare_models(full: LoadedModel, smaller: LoadedModel, output: int) -> Fide
 def extract_pruned(model: LoadedModel, prunings: Sequence[Pruning]) -> LoadedModel:
     """The model with the union of the edges of some prunings, which must have the same fill."""
     union = {place: torch.stack([p.edges[place] for p in prunings]).any(dim=0) for place in prunings[0].edges}
-    edges, nodes = _leading(model.network, union)
-    network = compact_network(prune_network(model, replace(prunings[0], edges=edges)), nodes)
+    network = prune_network(model, replace(prunings[0], edges=_leading(model.network, union)[0]))
     return LoadedModel(network, model.reference, {}, Provenance.now("prune", verified=False, parent=model))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from factories import make_model, make_windows
 
-from kanmodel import Model
+from kanmodel import Model, load
 from kanmodel.checkpoint import save_checkpoint
 
 NAMES = ("nyc-weather", "two", "front", "head")
@@ -334,13 +334,15 @@ def test_a_formula_in_three_forms(service):
 
 
 def test_compare_prints_the_differences(run, versions):
-    """`kanscope compare OLD NEW` prints a table, Markdown for a pull request, or the JSON of the API."""
+    """`kanscope compare NEW OLD` has the direction of `Model.compare` and names the files, in each of its forms."""
     old, new = versions / "m" / "1.safetensors", versions / "m" / "2.safetensors"
-    code, out, _ = run("compare", old, new)
-    assert code == 0 and out.startswith("1 -> 2, y+1")
-    code, markdown, _ = run("compare", old, new, "--markdown")
-    assert code == 0 and markdown.startswith("## 1 -> 2, y+1")
-    document = json.loads(run("compare", old, new, "--json")[1])
-    assert document["against"]["model_name"] == "1"
-    assert run("compare", old, new, "--json", "--markdown")[0] == 2
+    title = f"{old} -> {new}, y+1"
+    code, out, _ = run("compare", new, old)
+    assert code == 0 and out.replace("\n", "").startswith(title)
+    code, markdown, _ = run("compare", new, old, "--markdown")
+    assert code == 0 and markdown.startswith(f"## {title}")
+    document = json.loads(run("compare", new, old, "--json")[1])
+    assert document["against"]["model_name"] == str(old)
+    assert document["difference"] == load(new).compare(load(old)).difference
+    assert run("compare", new, old, "--json", "--markdown")[0] == 2
     assert run("compare", old, versions / "other.safetensors")[0] == 2

@@ -13,12 +13,11 @@ from thorough import examples
 
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.explain.importance.global_importance import measure_importance
-from kanmodel.explain.structure.connectivity import n_nodes as count_nodes
 from kanmodel.explain.structure.replay import Replay, measure_fidelity
+from kanmodel.explain.topology.lookup import network_edges
 from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network
-from kanmodel.explain.topology.subnetwork import compare_models, extract_subnetwork, measure_size
+from kanmodel.explain.topology.subnetwork import Size, compare_models, extract_subnetwork, measure_size
 from kanmodel.explain.topology.thresholds import Thresholds
-from kanmodel.network.config import width_of
 
 
 @cache
@@ -48,18 +47,19 @@ def test_the_smaller_model_is_the_pruned_one(shape, seed, fill, fidelity, data):
 
 
 @pytest.mark.parametrize("shape", ["lstm", "head", "front"])
-def test_dropped_nodes_are_gone_from_the_file(tmp_path, shape):
-    """At a low fidelity hidden layers shrink, the file loads to the same forecasts, and names what it was made from."""
+def test_nodes_and_edges_keep_their_ids(tmp_path, shape):
+    """At a low fidelity hidden nodes have no effect, the ids are those of the full model, and the file has all that."""
     model, importances = tiny(shape, 1, product=True)
     sha256 = save_checkpoint(model, tmp_path / "full.safetensors")
     model = load_checkpoint(tmp_path / "full.safetensors")
     smaller = extract_subnetwork(model, importances, PruningRule(fidelity=0.3))
-    full_width, width = count_nodes(model.config.head), count_nodes(smaller.config.head)
-    assert width[1] < full_width[1] and (width[0], width[2]) == (full_width[0], full_width[2])
+    ids = [[(edge.source, edge.target) for edge in network_edges(each.network)] for each in (model, smaller)]
+    assert ids[0] == ids[1]
     before, after = measure_size(model.network), measure_size(smaller.network)
-    assert after.edges < before.edges and after.nodes < before.nodes
+    assert after.edges < before.edges and after.nodes <= before.nodes
     save_checkpoint(smaller, tmp_path / "smaller.safetensors")
     loaded = load_checkpoint(tmp_path / "smaller.safetensors")
+    assert measure_size(loaded.network) == after
     assert torch.equal(loaded.reference_outputs, smaller.reference_outputs)
     assert (loaded.provenance.source, loaded.provenance.parent) == ("prune", f"sha256:{sha256}")
     assert loaded.reference.times == model.reference.times
@@ -148,12 +148,15 @@ def test_pykans_pruning_as_a_file(name):
         smaller = extract_subnetwork(case.model, [importance], PruningRule(None, None, thresholds, "zero"))
         np.testing.assert_allclose(smaller.network(case.windows("eval")), expected.predictions, rtol=0, atol=1e-9)
         if expected.call == "prune_node":
-            assert width_of(smaller.config.head)[1:-1] == [list(n) if n[1] else n[0] for n in expected.width[1:-1]]
+            layers = smaller.network.head
+            for layer, onward, width in zip(layers[:-1], layers[1:], expected.width[1:-1], strict=True):
+                sums, products = onward.live.any(dim=0).split([layer.config.n_sum, len(layer.config.mult_arity)])
+                assert [int(sums.sum()), int(products.sum())] == list(width)
 
 
 def test_nothing_left():
     """A threshold above all scores drops every edge: the forecast is a constant of a network that still has layers."""
     model, importances = tiny("head", 0)
     smaller = extract_subnetwork(model, importances, PruningRule(None, None, Thresholds(-1, 1e9, -1)))
-    assert measure_size(smaller.network).edges == 0 and count_nodes(smaller.config.head) == [3, 1, 1]
+    assert measure_size(smaller.network) == Size(edges=0, nodes=0)
     assert np.ptp(smaller.reference_outputs.numpy()) == 0
