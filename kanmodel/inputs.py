@@ -118,7 +118,7 @@ def read_numbers(values: Any, path: str) -> Array:
         ) from None
     if array.dtype.kind == "O":
         for place in np.ndindex(array.shape):
-            if not (array[place] is None or isinstance(array[place], Real)):
+            if not (array[place] is None or isinstance(array[place], Real | np.bool_)):
                 where = path + "".join(f"[{index}]" for index in place)
                 message = f"must be a number, but is {repr(array[place])}"
                 raise DataError.at(where, message)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
+from warnings import warn
 
 from kanmodel.errors import ConfigError, UnknownNameError
 from kanmodel.model import Model
@@ -12,7 +13,7 @@ from kanmodel.network.config.groups import Groups
 from kanmodel.training.clock import MAX_STEP
 from kanmodel.training.optimization import ARCHITECTURE, Progress, TrainingOptions
 from kanmodel.training.progress import choose_progress
-from kanmodel.training.tables import Columns, make_table
+from kanmodel.training.tables import Columns, describe_left_out, make_table
 from kanmodel.training.training import fine_tune as fine_tune_model
 from kanmodel.training.training import fit
 
@@ -46,13 +47,13 @@ def train(
 
     Args:
         frame: a data frame (pandas, polars, or anything with ``.columns``), or a mapping of name to array; rows oldest
-            first. NaN, None and masked values are missing.
+            first. NaN, None and masked values are missing, booleans are 0 and 1.
         target: the column to forecast, or several.
         ahead: rows between a window's last row and the first forecast, the output ``{target}+{ahead}``; with `horizon`
             h there are outputs up to ``{target}+{ahead+h-1}``. 0 for a target that is already shifted, so that each row
             has the value to forecast from it; its output is called ``{target}+1``.
-        features: input columns; by default every numeric column without another role, including the target if `ahead`
-            is not 0, because its past is then known.
+        features: input columns; by default every column of numbers or booleans without another role, including the
+            target if `ahead` is not 0, because its past is then known. A warning names the columns left out by that.
         time: the column of time stamps: dates, ISO 8601 strings, or numbers. A step longer than `max_step` is a gap.
         segment: the column whose value changes where another series begins.
         split: the column with train, validation or test; by default 70/15/15 % in row order.
@@ -90,8 +91,11 @@ def train(
         integer=tuple(integer),
         fixed=tuple(fixed),
     )
+    table = make_table(frame, columns)
+    if table.left_out:
+        warn(describe_left_out(table.left_out), stacklevel=2)
     report, line = choose_progress(progress)
-    trained = fit(make_table(frame, columns), _read_options(options), report)
+    trained = fit(table, _read_options(options), report)
     line.finish(trained.metrics)
     return Model(trained, name)
 

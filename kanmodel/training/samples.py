@@ -55,6 +55,7 @@ class TrainingTable:
         groups: features that belong together, by the name of their group.
         integer: names of features whose values are whole numbers.
         fixed: names of features that nobody can change.
+        left_out: why a column is not a feature, by its name, where features were not named.
     """
 
     features: Array
@@ -71,6 +72,7 @@ class TrainingTable:
     groups: Groups = field(default_factory=dict)
     integer: tuple[str, ...] = ()
     fixed: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for path, values in (("features", self.features), ("targets", self.targets)):

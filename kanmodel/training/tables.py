@@ -82,11 +82,13 @@ def make_table(frame: Any, columns: Columns) -> TrainingTable:
     for name in (*columns.targets, *(columns.features or ()), *columns.special):
         if name not in data:
             raise UnknownNameError(f"there is no column {name!r}; the columns are {', '.join(map(str, data))}")
-    features = columns.features or tuple(
-        name for name, values in data.items() if name not in columns.no_features and _holds_numbers(values)
-    )
+    candidates = columns.features or tuple(name for name in data if name not in columns.no_features)
+    left_out = {} if columns.features else {name: why for name in candidates if (why := _why_no_numbers(data[name]))}
+    features = tuple(name for name in candidates if name not in left_out)
     if not features:
-        raise DataError(f"there is no numeric column besides {', '.join((*columns.targets, *columns.special))}")
+        beside = ", ".join((*columns.targets, *columns.special))
+        named = f"; {describe_left_out(left_out)}" if left_out else ""
+        raise DataError(f"there is no numeric column besides {beside}{named}")
     segment = _labels(data, columns.segment)
     time = columns.time
     return TrainingTable(
@@ -104,7 +106,13 @@ def make_table(frame: Any, columns: Columns) -> TrainingTable:
         groups=columns.groups,
         integer=columns.integer,
         fixed=columns.fixed,
+        left_out=left_out,
     )
+
+
+def describe_left_out(left_out: Mapping[str, str]) -> str:
+    """One sentence about columns that are not features."""
+    return "not used as features: " + ", ".join(f"{name} ({why})" for name, why in left_out.items())
 
 
 def _read_columns(frame: Any) -> dict[str, np.ndarray[Any, Any]]:
@@ -134,10 +142,18 @@ def _as_array(values: Any) -> np.ndarray[Any, Any]:
     return np.array(array, dtype=object) if read.dtype.kind == "U" and isinstance(array, list | tuple) else read
 
 
-def _holds_numbers(values: np.ndarray[Any, Any]) -> bool:
-    if values.dtype.kind == "O":
-        return any(_is_number(cell) and not _is_missing(cell) for cell in values.tolist())
-    return values.dtype.kind in "biu" or (values.dtype.kind == "f" and not np.isnan(values).all())
+def _why_no_numbers(values: np.ndarray[Any, Any]) -> str | None:
+    """Why a column is not a feature; None if it holds a number, or a boolean, which is 0 or 1."""
+    if values.dtype.kind in "biu":
+        return None
+    if values.dtype.kind == "f":
+        return "no value" if np.isnan(values).all() else None
+    if values.dtype.kind != "O":
+        return "text" if values.dtype.kind in "US" else str(values.dtype)
+    cells = [cell for cell in values.tolist() if not _is_missing(cell)]
+    if any(map(_is_number, cells)):
+        return None
+    return type(cells[0]).__name__.replace("str", "text") if cells else "no value"
 
 
 def _numbers(values: np.ndarray[Any, Any], name: str) -> Array:
@@ -156,7 +172,7 @@ def _numbers(values: np.ndarray[Any, Any], name: str) -> Array:
 
 
 def _is_number(cell: Any) -> bool:
-    return isinstance(cell, Real | Decimal)
+    return isinstance(cell, Real | Decimal | np.bool_)
 
 
 def _is_missing(cell: Any) -> bool:

@@ -21,6 +21,7 @@ from kanmodel.training.samples import PARTS, Labels
 from kanmodel.training.tables import MISSING, Columns
 
 N_LISTED = 20  # bad cells that one error names; the message counts all of them
+BOOLEANS = {"false": 0.0, "true": 1.0}  # text, case-insensitive
 DISORDER = "is earlier than the row above it, but rows must be ordered from oldest to newest"
 
 
@@ -42,7 +43,10 @@ def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
 
     Args:
         path: ``.csv``, ``.csv.gz`` or ``.parquet``; rows oldest first.
-        columns: roles of the columns; columns without a role are left out.
+        columns: roles of the columns.
+
+    Returns:
+        The columns that have a role; if no features are named, all: those without a number as they are.
 
     Raises:
         DataError: the file cannot be read, is empty, or has a bad cell, which the message names.
@@ -52,12 +56,16 @@ def read_training_frame(path: Path, columns: Columns) -> dict[str, Any]:
     for name in (*columns.targets, *(columns.features or ()), *columns.special):
         if name not in file.frame.columns:
             raise UnknownNameError(f"{path.name} has no column {name!r}, but has {', '.join(file.frame.columns)}")
-    features = columns.features or _columns_of_numbers(file.frame, columns.no_features)
-    if not features:
-        beside = ", ".join((*columns.targets, *columns.special))
-        raise DataError(f"{path.name} has no numeric column besides {beside}")
+    frame: dict[str, Any] = {}
+    features = columns.features or [name for name in file.frame.columns if name not in columns.no_features]
+    if (
+        not columns.features
+    ):  # a column that has words besides numbers is read as numbers, so that the words are reported
+        frame = {name: np.fromiter(file.frame[name].to_list(), dtype=object) for name in features}
+        features = [name for name in features if parse_numbers(file.frame[name]).is_not_nan().any()]
     names = list(dict.fromkeys((*features, *columns.targets)))
-    frame: dict[str, Any] = dict(zip(names, _numbers(file, names, may_lack=True).T, strict=True))
+    if names:
+        frame |= dict(zip(names, _numbers(file, names, may_lack=True).T, strict=True))
     segment = _labels(file, columns.segment)
     if columns.segment is not None:
         frame[columns.segment] = segment
@@ -120,17 +128,15 @@ def first_line(error: Exception) -> str:
     return text.split(" (os error")[0].rstrip(".")
 
 
-def _columns_of_numbers(frame: pl.DataFrame, excluded: set[str]) -> tuple[str, ...]:
-    """Columns with at least one number; a column that also has words is included, so that they are reported."""
-    return tuple(
-        name for name in frame.columns if name not in excluded and parse_numbers(frame[name]).is_not_nan().any()
-    )
-
-
 def parse_numbers(column: pl.Series) -> pl.Series:
-    """Parses the cells of a column to float64; null where a cell is not a number."""
+    """Parses the cells of a column to float64; null where a cell is not a number. Booleans are 0 and 1."""
     if column.dtype == pl.String:
-        return column.str.strip_chars().cast(pl.Float64, strict=False)
+        text = column.str.strip_chars()
+        numbers = text.cast(pl.Float64, strict=False)
+        if numbers.null_count() == column.null_count():
+            return numbers
+        booleans = text.str.to_lowercase().replace_strict(BOOLEANS, default=None, return_dtype=pl.Float64)
+        return numbers.fill_null(booleans)
     if column.dtype.is_numeric() or column.dtype == pl.Boolean:
         return column.cast(pl.Float64, strict=False)
     return pl.Series(column.name, [None] * len(column), dtype=pl.Float64)

@@ -39,7 +39,8 @@ def explain_to_folder(
         as_json: whether to print JSON.
 
     Raises:
-        KanscopeError: the run cannot continue; the message states how many windows are saved.
+        KanscopeError: the run cannot continue; the message states how many windows are saved. Or no window is
+            explained.
         typer.Exit: it was interrupted.
     """
     total = Summary()
@@ -59,6 +60,8 @@ def explain_to_folder(
         print_json({"output": str(output), **asdict(total)})
     else:
         _print(total, output)
+    if not total.windows:
+        raise DataError(f"no window of {plan.table.name} is explained; {output / REJECTED} has the reasons")
 
 
 def find_engine(name: EngineName) -> Engine:

@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from kanmodel import Model, learning
+from kanmodel import Model
 from kanmodel.terms import MIN_INPUTS
 from kanmodel.training.optimization import Progress as Epoch
 from kanmodel.training.optimization import TrainingOptions
-from kanmodel.training.tables import Columns, make_table
-from kanmodel.training.training import fine_tune
+from kanmodel.training.tables import Columns, describe_left_out, make_table
+from kanmodel.training.training import fine_tune, fit
 from service.commands.fine_tuning import fine_tuning_table
 from service.commands.inspect import metrics_table
 from service.commands.options import print_written
@@ -27,13 +28,11 @@ def train_new(data: Path, columns: Columns, options: TrainingOptions, output: Pa
     """Trains a new model, saves it and prints its metrics."""
     from service.batch.tables import read_training_frame  # here, since the other commands start faster without polars
 
-    frame = read_training_frame(data, columns)
-    roles = {name: value for name, value in vars(columns).items() if name != "targets"}
-
-    def fit(report: Callable[[Epoch], None]) -> Model:
-        return learning.train(frame, columns.targets, **roles, progress=report, **vars(options))
-
-    print_result(with_progress(options.epochs, fit).save(output), output)
+    table = make_table(read_training_frame(data, columns), columns)
+    if table.left_out:
+        typer.echo(f"{data.name}: {describe_left_out(table.left_out)}", err=True)
+    trained = with_progress(options.epochs, lambda report: fit(table, options, report))
+    print_result(Model(trained).save(output), output)
 
 
 def train_on(

@@ -26,6 +26,7 @@ from processes import Command, start
 from thorough import examples
 from waiting import poll
 
+import kanmodel
 from kanmodel import Model
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.explain.paths.ledger import explain_windows
@@ -463,6 +464,42 @@ def test_a_table_that_cannot_be_explained_is_refused(run, file, tmp_path, case):
     make, reason = MISTAKES[case]
     code, _, error = run("explain", file, make(tmp_path), "-o", tmp_path / "out")
     assert code == 2 and reason in error
+
+
+def test_a_table_of_which_nothing_is_explained_is_an_error(run, file, tmp_path):
+    """If every window has a bad row, the reasons are listed and the exit code is 2, also with --json."""
+    make_rows().with_columns(f1=pl.lit("calm")).write_csv(tmp_path / "rows.csv")
+    for flags in ([], ["--json"]):
+        code, said, error = run("explain", file, tmp_path / "rows.csv", "-o", tmp_path / "out", *flags)
+        assert code == 2 and str(N_ROWS) in said
+        assert f"no window of rows.csv is explained; {tmp_path / 'out' / '_rejected.csv'} has the reasons" in error
+    assert len(rejected(tmp_path / "out")) == N_ROWS
+
+
+@pytest.mark.parametrize("ending", [".csv", ".parquet"])
+def test_booleans_are_numbers_for_library_and_commands(run, tmp_path, ending):
+    """A boolean column is the same feature, 0 and 1, for `kanmodel.train`, `kanscope train` and `kanscope explain`."""
+    options = {"lookback": 3, "hidden": 3, "width": (3, 2, 1), "epochs": 1}
+    rng = np.random.default_rng(0)
+    rain = rng.random(500) < 0.3
+    frame = pl.DataFrame(
+        {"rain": rain, "wind": rng.normal(size=500), "station": "EWR", "y": rain + rng.normal(size=500)}
+    )
+    table = tmp_path / f"table{ending}"
+    frame.write_csv(table) if ending == ".csv" else frame.write_parquet(table)
+    with pytest.warns(UserWarning, match=r"^not used as features: station \(text\)$"):
+        expected = kanmodel.train(frame, "y", **options)
+    flags = [str(word) for name, value in options.items() for word in (f"--{name}", value) if name != "width"]
+    saved, out = tmp_path / "model.safetensors", tmp_path / "out"
+    code, _, error = run("train", table, "--target", "y", *flags, "--width", "3,2,1", "-o", saved)
+    assert code == 0 and f"table{ending}: not used as features: station (text)" in error
+    model = kanmodel.load(saved)
+    assert [feature.name for feature in model.features] == ["rain", "wind"]
+    assert run("explain", saved, table, "-o", out)[0] == 0
+    found = result(out)
+    assert len(found) == 498 and not rejected(out)
+    np.testing.assert_allclose(found["prediction"][-1], expected.predict(frame)[0, 0], rtol=1e-5)
+    np.testing.assert_allclose(found["prediction"][-1], model.predict(frame)[0, 0], rtol=1e-5)
 
 
 def test_rows_and_windows_are_not_mixed(run, file, tmp_path):

@@ -1,5 +1,6 @@
 import gzip
 import os
+from datetime import date
 
 import numpy as np
 import polars as pl
@@ -51,6 +52,31 @@ def test_compressed_csv_and_parquet_hold_the_same(tmp_path):
         assert table.feature_names == tables[0].feature_names and table.times == tables[0].times
         np.testing.assert_array_equal(table.features, tables[0].features)
         np.testing.assert_array_equal(table.split, tables[0].split)
+
+
+def test_booleans_are_0_and_1(tmp_path):
+    """Written in any case, with gaps, among numbers, or as a boolean column of parquet."""
+    path = write(tmp_path / "t.csv", "a,b,y\nTrue,1,0\n false,TRUE,1\n,0,2\n")
+    table = read_training_table(path, Columns(targets=("y",)))
+    np.testing.assert_array_equal(table.features, [[1, 1], [0, 1], [np.nan, 0]])
+    pl.DataFrame({"a": [True, False, None], "y": [0, 1, 2]}).write_parquet(tmp_path / "t.parquet")
+    table = read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
+    np.testing.assert_array_equal(table.features, [[1], [0], [np.nan]])
+
+
+def test_columns_left_out_are_named_with_the_reason(tmp_path):
+    """Text, dates, lists and empty columns are left out and named; columns that have a role are not."""
+    path = write(tmp_path / "t.csv", "time,station,note,a,y\n1,EWR,,1,1\n2,JFK,NaN,2,2\n")
+    table = read_training_table(path, Columns(targets=("y",), time="time"))
+    assert table.feature_names == ("a",) and table.left_out == {"station": "text", "note": "no value"}
+    day = [date(2026, 1, 1)] * 2
+    frame = pl.DataFrame({"day": day, "pair": [[1.0, 2.0]] * 2, "none": [None, None], "a": [1, 2], "y": [1, 2]})
+    frame.write_parquet(tmp_path / "t.parquet")
+    table = read_training_table(tmp_path / "t.parquet", Columns(targets=("y",)))
+    assert table.left_out == {"day": "date", "pair": "list", "none": "no value"}
+    with pytest.raises(DataError, match=r"no numeric column besides y; not used as features: station \(text\)$"):
+        read_training_table(write(tmp_path / "u.csv", "station,y\nEWR,1\n"), Columns(targets=("y",)))
+    assert not read_training_table(path, Columns(targets=("y",), features=("a",))).left_out
 
 
 @given(st.lists(st.tuples(st.floats(allow_nan=False, allow_infinity=False), st.integers(-9, 9)), min_size=1))
@@ -172,7 +198,7 @@ def test_times_may_start_again_in_another_segment(tmp_path):
         ("t.csv", b'a,y\n1,"2\n', r"^cannot read t\.csv: "),
         ("t.csv", "a,é\n1,é\n".encode("latin-1"), r"^cannot read t\.csv: invalid utf-8 sequence$"),
         ("t.csv", b"a,a,y\n1,2,3\n", r"^t\.csv has more than one column 'a'$"),
-        ("t.csv", b"y\n1\n", r"^t\.csv has no numeric column besides y$"),
+        ("t.csv", b"y\n1\n", r"^there is no numeric column besides y$"),
         ("t.csv.gz", gzip.compress(b"a,y\n" + os.urandom(900).hex().encode())[:400], r"^cannot read t\.csv\.gz: "),
         ("t.parquet", b"PAR1 but not really", r"^cannot read t\.parquet: "),
         ("t.xlsx", b"PK", r"^t\.xlsx must end in \.csv, \.csv\.gz or \.parquet$"),
