@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from kanmodel import load
@@ -18,7 +17,15 @@ from kanmodel.model import Model
 from kanmodel.results import Explanation
 from kanmodel.terms import Effects, Faithfulness
 from service.batch.plan import PART_WINDOWS, EngineName, Plan
-from service.commands.options import AsJson, OptionalCheckpoint, OutputName, figure, find_output, print_json
+from service.commands.options import (
+    AsJson,
+    OptionalCheckpoint,
+    OutputName,
+    figure,
+    find_output,
+    make_console,
+    print_json,
+)
 
 ROUNDING = 1e-6  # of a feature's standard deviation: values below are the rounding error of a float32 zero
 LEDGER = "ledger"
@@ -150,7 +157,7 @@ def explain(
     if as_json:
         print_json(_header(file, model, output) | document)
         return
-    Console(highlight=False).print(table)
+    make_console().print(table)
 
 
 def _header(file: Path, model: Model, output: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from kanmodel.importers.importing import Imported, import_with
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
 from kanmodel.importers.windows_file import read_names, read_windows_file
 from kanmodel.terms import MIN_INPUTS
-from service.commands.options import refuse_unwritable
+from service.commands.options import make_console, refuse_unwritable
 
 
 def import_(
@@ -98,7 +98,7 @@ def _read_known(
 @contextmanager
 def _progress(quiet: bool) -> Iterator[Callable[[int, int], None]]:
     """Shows the number of readings tried, on a terminal."""
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     if quiet or not console.is_terminal:
         yield lambda tried, total: None
         return
@@ -125,9 +125,9 @@ def _summary(imported: Imported, output: Path, checkpoint: str) -> dict[str, Any
 
 
 def _print_summary(imported: Imported, output: Path, checkpoint: str) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     n_reference = len(imported.model.reference.windows)
-    console.print(f"{imported.name}: wrote {output}  {checkpoint[:19]}…", markup=False)
+    console.print(f"{imported.name}: wrote {output}  {checkpoint[:19]}…")
     if imported.comparison is None:
         console.print("not verified: the manifest has no check, so the forecasts were compared with nothing")
     else:
@@ -138,7 +138,7 @@ def _print_summary(imported: Imported, output: Path, checkpoint: str) -> None:
     if imported.reading:
         found = "found" if imported.comparison else "assumed"
         tried = f" ({imported.tried:,} of {imported.total:,} readings tried)" if imported.comparison else ""
-        console.print(f"{found}: {imported.reading}{tried}", markup=False)
+        console.print(f"{found}: {imported.reading}{tried}")
     _print_undecided(console, imported)
     if n_reference < MIN_INPUTS:
         console.print(f"{n_reference} reference windows: scores need {MIN_INPUTS}, and will be null")
@@ -147,7 +147,7 @@ def _print_summary(imported: Imported, output: Path, checkpoint: str) -> None:
 def _print_undecided(console: Console, imported: Imported) -> None:
     """Warns of other functions that reproduce the predictions."""
     for other in imported.undecided[:5]:
-        console.print(f"warning: these windows fit as well: {other}", markup=False)
+        console.print(f"warning: these windows fit as well: {other}")
     if len(imported.undecided) > 5:
         console.print(f"warning: and {len(imported.undecided) - 5} more")
     if imported.left_out:
@@ -162,16 +162,16 @@ def _print_description(description: Description, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(description), ensure_ascii=False))
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print(_description_table(description))
     if description.found is not None:
-        console.print(f"found: {description.found}", markup=False, soft_wrap=True)
+        console.print(f"found: {description.found}", soft_wrap=True)
         for other in description.undecided:
-            console.print(f"warning: these windows fit as well: {other}", markup=False, soft_wrap=True)
+            console.print(f"warning: these windows fit as well: {other}", soft_wrap=True)
     else:
         console.print("not in the file:")
         for missing in description.missing:
-            console.print(f"  {missing}", markup=False, soft_wrap=True)
+            console.print(f"  {missing}", soft_wrap=True)
     console.print("\nmanifest:\n")
     typer.echo(description.manifest, nl=False)
 

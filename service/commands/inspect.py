@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from kanmodel import load
@@ -15,7 +14,7 @@ from kanmodel.model import Model
 from kanmodel.network.config import LayerConfig, Layers, ModelConfig, width_of
 from kanmodel.network.documents import config_to_dict
 from kanmodel.terms import NetworkGraph, TopologyEdge
-from service.commands.options import Checkpoint, OutputName, figure, print_json
+from service.commands.options import Checkpoint, OutputName, figure, make_console, print_json
 
 SCORES = ("contribution", "backward", "forward_n", "forward_u")
 
@@ -50,7 +49,7 @@ def inspect(
     if as_json:
         print_json(describe(model, file, topology))
         return
-    console = Console(highlight=False)
+    console = make_console()
     console.print(architecture_table(model, file))
     console.print(features_table(model))
     console.print(metrics_table(model))

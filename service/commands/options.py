@@ -47,6 +47,11 @@ def refuse_unwritable(output: Path, suffix: str = ".safetensors") -> None:
         raise CheckpointError(f"cannot write {output}: it is a folder")
 
 
+def make_console(stderr: bool = False, soft_wrap: bool = False) -> Console:
+    """A console that prints every text as it is: names may hold brackets, such as ``wind [m/s]``, or colons."""
+    return Console(stderr=stderr, soft_wrap=soft_wrap, highlight=False, markup=False, emoji=False)
+
+
 def print_json(document: dict[str, Any]) -> None:
     """Prints one line of JSON on stdout."""
     typer.echo(json.dumps(document, ensure_ascii=False, allow_nan=False))
@@ -55,7 +60,7 @@ def print_json(document: dict[str, Any]) -> None:
 def print_written(output: Path, model: Model) -> None:
     """Prints path, size and hash of a written checkpoint."""
     size = output.stat().st_size / 1e6
-    Console(highlight=False).print(f"{output} ({size:.2f} MB, {(model.checkpoint or '')[:19]}…)", soft_wrap=True)
+    make_console().print(f"{output} ({size:.2f} MB, {(model.checkpoint or '')[:19]}…)", soft_wrap=True)
 
 
 def figure(value: float | None) -> str:

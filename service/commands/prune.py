@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from kanmodel import load
@@ -13,7 +12,7 @@ from kanmodel.errors import DataError
 from kanmodel.model import Model
 from kanmodel.network.config import width_of
 from kanmodel.terms import Fill, Metric
-from service.commands.options import Checkpoint, Written, figure, print_written, refuse_unwritable
+from service.commands.options import Checkpoint, Written, figure, make_console, print_written, refuse_unwritable
 
 
 def prune(
@@ -81,7 +80,7 @@ def prune(
     smaller = model.prune(output_name or None, fidelity=fidelity, metric=metric, thresholds=thresholds, fill=fill)
     smaller.save(output)
     written = load(output)
-    console = Console(highlight=False)
+    console = make_console()
     console.print(size_table(model, written))
     console.print(fidelity_table(model, written))
     print_written(output, written)

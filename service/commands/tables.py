@@ -9,7 +9,6 @@ from pathlib import Path
 from time import monotonic
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from kanmodel.errors import DataError, KanscopeError
@@ -20,7 +19,7 @@ from service.batch.plan import EngineName, Plan
 from service.batch.run import Advance, Engine, explain_table
 from service.batch.sources import find_files
 from service.batch.threads import explain_with_threads
-from service.commands.options import print_json
+from service.commands.options import make_console, print_json
 
 EXIT_INTERRUPTED = 130  # the convention of shells for SIGINT: 128 + 2
 
@@ -83,7 +82,7 @@ def find_engine(name: EngineName) -> Engine:
 def _progress(plan: Plan) -> Iterator[Callable[[Advance], None]]:
     """A progress bar on stderr, by bytes of the table; yields the function that advances it."""
     columns = (TextColumn("{task.fields[done]}"), BarColumn(20), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=make_console(stderr=True)) as bar:
         size = sum(path.stat().st_size for path in find_files(plan.table))
         task = bar.add_task("explain", total=size, done="", rate="")
         start, before = monotonic(), None
@@ -103,7 +102,7 @@ def _kept(summary: Summary) -> str:
 
 
 def _print(total: Summary, output: Path) -> None:
-    console = Console(highlight=False, soft_wrap=True)
+    console = make_console(soft_wrap=True)
     console.print(f"{output}: {total.windows:,} windows, {total.unconverged:,} not within the tolerance")
     if total.rejected:
         rows = f"{total.rejected:,} bad rows; {total.lost:,} windows left out because of them"

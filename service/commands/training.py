@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from kanmodel import Model
@@ -19,7 +18,7 @@ from kanmodel.training.tables import Columns, describe_left_out, make_table
 from kanmodel.training.training import fine_tune, fit
 from service.commands.fine_tuning import fine_tuning_table
 from service.commands.inspect import metrics_table
-from service.commands.options import print_written
+from service.commands.options import make_console, print_written
 
 Trained = TypeVar("Trained")
 
@@ -55,7 +54,7 @@ def train_on(
         options.epochs, lambda report: fine_tune(model.loaded, table, options, report, update_grid, grid_size)
     )
     after = Model(tuning.after).save(output)
-    Console(highlight=False).print(fine_tuning_table(tuning))
+    make_console().print(fine_tuning_table(tuning))
     print_result(after, output)
 
 
@@ -63,7 +62,7 @@ def with_progress(epochs: int, train: Callable[[Callable[[Epoch], None]], Traine
     """Trains with a progress bar on stderr."""
     columns = (TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"), BarColumn(20), TimeElapsedColumn())
     errors = TextColumn("{task.fields[errors]}")
-    with Progress(*columns, errors, console=Console(stderr=True)) as bar:
+    with Progress(*columns, errors, console=make_console(stderr=True)) as bar:
         task = bar.add_task("train", total=epochs, errors="")
 
         def report(epoch: Epoch) -> None:
@@ -75,7 +74,7 @@ def with_progress(epochs: int, train: Callable[[Callable[[Epoch], None]], Traine
 
 def print_result(model: Model, output: Path) -> None:
     """Prints the metrics, and path, size and hash of the checkpoint."""
-    console = Console(highlight=False)
+    console = make_console()
     console.print(metrics_table(model))
     if "persistence_r2" not in model.metrics:
         console.print(

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
+import polars as pl
 import pytest
 import torch
-from factories import make_chain, make_model, write_table
+from factories import make_chain, make_model, make_windows, write_table
 from goldens import load_case
 from processes import Fork, start, start_command
 
@@ -305,6 +306,38 @@ def test_effects_are_printed_with_contributions(run, saved):
     _, out, _ = run("explain", file, "--window", "7", "--effects")
     assert all(f"{value:+.4f}" in out for value in (*effects.removed[0], *effects.alone[0]))
     assert "removed" not in run("explain", file, "--window", "7")[1]
+
+
+def test_brackets_in_names_are_printed(run, tmp_path, monkeypatch):
+    """Every command prints names as they are: Rich's markup, also a closing tag alone, and its emoji codes are text."""
+    monkeypatch.setenv("COLUMNS", "400")
+    model = make_model(targets=("[red]t[/red]",), n_features=4)
+    names = ("wind [m/s]", "wind [/s]", "[bold]", "a:smile:")
+    features = tuple(
+        replace(old, name=name, unit="[/K]") for old, name in zip(model.config.features, names, strict=True)
+    )
+    model = model.with_config(replace(model.config, features=features, groups={"[b]": names[:2]}))
+    (tmp_path / "[").mkdir()
+    file, pruned = tmp_path / "[bold].safetensors", tmp_path / "[/p].safetensors"  # in the folder
+    save_checkpoint(model, file)
+    table = pl.DataFrame({name: make_windows(model, 1)[0, :, i] for i, name in enumerate(names)})
+    table.write_csv(tmp_path / "table.csv")
+    commands = {
+        ("inspect", file): [*names, "[/K]", "[red]t[/red]+1", file.name],
+        ("explain", file): [*names, "[/K]", "[red]t[/red]+1", "[b]: wind [m/s], wind [/s] together"],
+        ("prune", file, "-o", pruned): ["[red]t[/red]+1", str(pruned)],
+        ("explain", file, tmp_path / "table.csv", "-o", tmp_path / "[/o]"): [str(tmp_path / "[/o]")],
+        ("compare", file, file): ["[red]t[/red]+1", "wind [/s]"],
+        ("inspect", file, "--report"): ["wind [/s]"],
+    }
+    for command, printed in commands.items():
+        code, out, err = run(*command)
+        assert code == 0, err
+        for text in printed:
+            assert text in out, (command, text, out)
+    for word in ("--[/z]", "[bold]z"):
+        code, _, err = run("inspect", *(word.startswith("-") * [file]), word)
+        assert code == 2 and word in err, err
 
 
 def test_a_window_of_a_model_without_targets(run, saved):
