@@ -14,7 +14,7 @@ from kanmodel.network.config import Feature, ModelConfig, width_of
 from kanmodel.network.config.groups import resolve_groups
 from kanmodel.results.result import Result
 from kanmodel.scaling import Array, Scaling, read_only
-from kanmodel.text import with_unit, write_facts
+from kanmodel.text import printable, with_unit, write_facts
 
 N_NAMED = 8  # outputs or features that a text lists
 
@@ -159,7 +159,7 @@ class ModelProperties(Result):
         }
 
     def __repr__(self) -> str:
-        return f"{self._title()}\n{write_facts(self._facts())}"
+        return f"{printable(self._title())}\n{write_facts(self._facts())}"
 
     def _unit_of(self, output: int) -> str | None:
         return self.config.target_of(output).unit

@@ -13,8 +13,8 @@ MAX_CELL = 60  # characters of a text in a table
 
 Row = Mapping[str, Any]
 
-# Control characters, which a terminal may act on; line separators; bidirectional controls; and surrogates.
-_NOT_SHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+# Control characters, which a terminal may act on; line separators; bidirectional controls; surrogates; no characters.
+UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 
 
 def write_table(rows: Sequence[Row], columns: Sequence[str]) -> str:
@@ -66,7 +66,7 @@ def shorten(text: str) -> str:
 
 def printable(text: str) -> str:
     """The text with characters replaced that would affect the text around it."""
-    return text if text.isprintable() else _NOT_SHOWN.sub("\N{REPLACEMENT CHARACTER}", text)
+    return text if text.isprintable() else UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _pad(text: str, width: int, right: bool) -> str:

@@ -19,8 +19,10 @@ from kanmodel.network.config import (
     SymbolicEdge,
     Target,
 )
+from kanmodel.text import UNPRINTABLE
 
 finite = st.floats(-1e6, 1e6)
+PRINTABLE = st.text(st.characters().filter(lambda char: not UNPRINTABLE.match(char)), max_size=6)
 SMOOTH = ("elu", "gelu", "gelu_tanh", "silu", "mish", "tanh", "sigmoid", "softplus", "identity")
 SAFE_FUNCTIONS = ("x", "x^2", "sin", "tanh", "exp", "gaussian", "abs")  # defined for every input
 
@@ -82,11 +84,9 @@ def layers_of(draw: st.DrawFn, n_in: int, n_out: int | None, **options: object) 
 @st.composite
 def model_configs(draw: st.DrawFn, dtype: str | None = None, **options: object) -> ModelConfig:
     """Chains of every kind: any front, cell, readout, head and output function."""
-    names = draw(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=4, unique=True))
+    names = draw(st.lists(PRINTABLE.filter(len), min_size=1, max_size=4, unique=True))
     features = tuple(
-        Feature(
-            name, draw(st.none() | st.text(max_size=3)), draw(finite), draw(st.floats(0, 1e6)), draw(st.none() | finite)
-        )
+        Feature(name, draw(st.none() | PRINTABLE), draw(finite), draw(st.floats(0, 1e6)), draw(st.none() | finite))
         for name in names
     )
     targets = tuple(

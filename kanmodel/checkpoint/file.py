@@ -27,7 +27,9 @@ from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.files import replacing
 from kanmodel.network.chain import Network
 from kanmodel.network.documents import config_from_dict, config_to_dict, list_of, read_record
+from kanmodel.text import printable
 
+MAX_MESSAGE = 500  # characters of an error, which may quote the file
 MAX_BYTES = 1 << 30  # larger files are refused before they are read
 
 
@@ -86,7 +88,7 @@ def load_checkpoint(path: Path) -> LoadedModel:
     except OSError as error:
         raise CheckpointError(f"cannot read {path.name}: {error.strerror}") from error
     except CheckpointError as error:
-        raise CheckpointError(f"{path.name} {error}") from error
+        raise CheckpointError(printable(f"{path.name} {error}"[:MAX_MESSAGE])) from error
 
 
 def parse_checkpoint(data: bytes) -> LoadedModel:
@@ -100,7 +102,7 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
         times = document["reference_times"]
         times = None if times is None else tuple(str(time) for time in times)
     except (ConfigError, KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise CheckpointError(f"has a document that does not describe a model: {error}") from error
+        raise _undescribed(error) from error
     n_reference = compare_tensors(header.tensors, config)
     if times is not None and len(times) != n_reference:
         raise CheckpointError(f"has {len(times)} time stamps for {n_reference} reference windows")
@@ -110,14 +112,19 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
         raise CheckpointError(f"is damaged: {error}") from error
     for name in _find_non_finite(tensors):
         raise CheckpointError(f"has a value that is not finite in tensor {name}")
-    reference = Reference(
-        tensors.pop("reference.windows"),
-        tensors.pop("reference.targets").numpy() if "reference.targets" in tensors else None,
-        times,
-    )
+    windows = tensors.pop("reference.windows")
+    targets = tensors.pop("reference.targets").numpy() if "reference.targets" in tensors else None
     loaded = Network(config)
     loaded.load_state_dict(tensors)
-    return LoadedModel(loaded, reference, metrics, provenance, hashlib.sha256(data).hexdigest())
+    try:
+        reference = Reference(windows, targets, times)
+        return LoadedModel(loaded, reference, metrics, provenance, hashlib.sha256(data).hexdigest())
+    except ConfigError as error:
+        raise _undescribed(error) from error
+
+
+def _undescribed(error: Exception) -> CheckpointError:
+    return CheckpointError(f"has a document that does not describe a model: {error}")
 
 
 def _find_non_finite(tensors: Mapping[str, Tensor]) -> Iterator[str]:

@@ -26,6 +26,7 @@ from kanmodel.windows import refuse_non_finite
 if TYPE_CHECKING:
     from kanmodel.graph.small_batches import SmallBatches
 
+MAX_READING = 2000  # characters of the description of a network
 MIN_STD = 1e-6  # of an output, in model units
 
 
@@ -42,6 +43,10 @@ class Reference:
     windows: Tensor
     targets: Array | None = None
     times: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        for number, time in enumerate(self.times or ()):
+            check_text(time, f"reference_times[{number}]")
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,8 @@ class Provenance:
         for place in ("source", "library", "created"):
             check_text(getattr(self, place), place)
         check_items(self.not_told_apart, "not_told_apart", str)
+        for number, reading in enumerate(self.not_told_apart):
+            check_text(reading, f"not_told_apart[{number}]", MAX_READING)
         check_flag(self.verified, "verified")
         if self.parent is not None:
             check_text(self.parent, "parent")
@@ -113,6 +120,8 @@ class LoadedModel:
     _small_batches: SmallBatches | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in self.metrics:
+            check_text(name, "the name of a metric")
         self.network.eval().requires_grad_(False)
 
     @property

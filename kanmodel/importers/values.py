@@ -7,8 +7,11 @@ from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
-from kanmodel.errors import CheckpointError
+from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.importers.pykan_config import is_count
+from kanmodel.network.checks import check_text
+
+MAX_PATH = 4096  # characters of a text, which may be a path
 
 
 def refuse_unknown(document: Mapping[str, Any], known: Sequence[str], place: str) -> None:
@@ -20,9 +23,13 @@ def refuse_unknown(document: Mapping[str, Any], known: Sequence[str], place: str
 
 def text(value: Any, place: str) -> str:
     """A non-empty, printable text."""
-    if not isinstance(value, str) or not value or not value.isprintable():
-        raise CheckpointError(f"{place} must be text, but is {reprlib.repr(value)}")
-    return value
+    try:
+        check_text(value, place, MAX_PATH)
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    if not value:
+        raise CheckpointError(f"{place} must not be empty")
+    return str(value)
 
 
 def optional_text(value: Any, place: str) -> str | None:

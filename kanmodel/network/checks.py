@@ -10,7 +10,9 @@ from math import isfinite
 from reprlib import repr
 
 from kanmodel.errors import ConfigError
+from kanmodel.text import UNPRINTABLE
 
+MAX_TEXT = 200  # characters of a name
 MAX_SIZE = 1 << 16  # of any count in a document: a malicious one must not exhaust the memory
 
 
@@ -26,10 +28,10 @@ def check_number(value: object, place: str, positive: bool = False) -> None:
         raise ConfigError(f"{place} must be a {'positive' if positive else 'finite'} number, but is {repr(value)}")
 
 
-def check_text(value: object, place: str) -> None:
-    """Checks that a value is text."""
-    if type(value) is not str:
-        raise ConfigError(f"{place} must be text, but is {repr(value)}")
+def check_text(value: object, place: str, longest: int = MAX_TEXT) -> None:
+    """Checks that a value is text that can be shown anywhere: in labels of metrics, pictures, logs and terminals."""
+    if type(value) is not str or len(value) > longest or UNPRINTABLE.search(value):
+        raise ConfigError(f"{place} must be printable text of at most {longest} characters, but is {repr(value)}")
 
 
 def check_flag(value: object, place: str) -> None:

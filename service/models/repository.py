@@ -85,7 +85,7 @@ def _list_folder(folder: Path) -> dict[Key, CheckpointFile]:
     for name, version, path in _find_files(folder):
         file = _describe_file(name, version, path, folder)
         if file.key in listing:
-            both = " and ".join(str(one.path.relative_to(folder)) for one in (listing[file.key], file))
+            both = " and ".join(_printable(str(one.path.relative_to(folder))) for one in (listing[file.key], file))
             file = replace(file, refusal=f"{both} are both version {version} of the model")
         listing[file.key] = file
     return {file.key: file for file in sorted(listing.values(), key=lambda file: file.order)}
@@ -129,5 +129,6 @@ def _refuse(name: str, version: str, path: Path, folder: Path | None) -> str | N
 
 
 def _printable(name: str) -> str:
-    """The name with bytes that are not UTF-8 escaped, so that it can be part of an answer."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """The name with bytes that are not UTF-8, and control characters, escaped: for answers and the log."""
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return text if text.isprintable() else repr(text)[1:-1]

@@ -347,6 +347,28 @@ def test_a_document_that_describes_no_model(data, key, value):
     refusal(with_document(data, lambda document: document.update({key: value})))
 
 
+def set_name(part):
+    """A change that gives a checkpoint's document a name with half a surrogate pair."""
+    bad = "a\ud800"
+    return {
+        "feature": lambda document: document["config"]["features"][0].update(name=bad),
+        "unit": lambda document: document["config"]["targets"][0].update(unit=bad),
+        "target": lambda document: document["config"]["targets"][0].update(name=bad),
+        "group": lambda document: document["config"].update(groups={bad: ["f0"]}),
+        "metric": lambda document: document.update(metrics={bad: 1.0}),
+        "time": lambda document: document.update(reference_times=[bad] * 4),
+        "source": lambda document: document["provenance"].update(source=bad),
+        "reading": lambda document: document["provenance"].update(not_told_apart=[bad]),
+    }[part]
+
+
+@pytest.mark.parametrize("part", ["feature", "unit", "target", "group", "metric", "time", "source", "reading"])
+def test_a_text_that_cannot_be_shown(data, part):
+    """A checkpoint with a text that no label, picture or log could hold is refused, in one printable sentence."""
+    message = refusal(with_document(data, set_name(part)))
+    assert "must be printable text of at most" in message and message.isprintable()
+
+
 def refuse_to_build(*_):
     raise AssertionError("a network was built")
 

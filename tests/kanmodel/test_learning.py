@@ -196,3 +196,10 @@ def test_invalid_training_arguments_are_refused(arguments, error, message):
     """The error is one sentence that names the argument."""
     with pytest.raises(error, match=message):
         kanmodel.train(**{"frame": make_frame(300), "target": "load", "ahead": 1, "time": "time"} | arguments)
+
+
+def test_a_column_whose_name_cannot_be_shown_is_refused():
+    """Training refuses it before the first epoch, in the words of a checkpoint's config."""
+    frame = make_frame().rename(columns={"wind": "wind\x1b[31m"})
+    with pytest.raises(ConfigError, match=r"^name must be printable text of at most 200 characters, but is 'wind\\x1b"):
+        kanmodel.train(frame, "load", ahead=6, time="time", **QUICK, progress=lambda epoch: pytest.fail("trained"))

@@ -511,6 +511,15 @@ def make_forecaster(tmp_path):
 
 
 @pytest.mark.parametrize("live", [True, False])
+def test_names_that_cannot_be_shown_are_refused(make_forecaster, live):
+    """`from_torch` and `from_file` refuse a long name in the words of a checkpoint's config."""
+    with pytest.raises(
+        kanmodel.errors.KanscopeError, match="name must be printable text of at most 200 characters, but is 'nnn"
+    ):
+        make_forecaster(live, features=["n" * 201, "wind"])
+
+
+@pytest.mark.parametrize("live", [True, False])
 def test_from_torch_and_from_file_take_integer_and_fixed_features(make_forecaster, tmp_path, live):
     """Integer and fixed features are in the model and its checkpoint, and counterfactuals respect them."""
     model = make_forecaster(live, integer=["temp"], fixed=("wind",))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from reprlib import repr
 
 from kanmodel.errors import ConfigError, DataError
+from kanmodel.network.checks import check_text
 
 Groups = Mapping[str, Sequence[str]]
 """Name of a group to the names of its members: features, or other groups."""
@@ -47,11 +48,16 @@ def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
         features: their names.
 
     Raises:
-        DataError: it is not a mapping of names to lists; or a group has no members, one that does not exist, one of
-            another group, itself, or the name of a feature.
+        DataError: it is not a mapping of printable names to lists; or a group has no members, one that does not exist,
+            one of another group, itself, or the name of a feature.
     """
     if not isinstance(groups, Mapping) or not all(isinstance(name, str) and name for name in groups):
         raise DataError.at("groups", f"must be an object of lists by the names of groups, but is {repr(groups)}")
+    for name in groups:
+        try:
+            check_text(name, "the name of a group")
+        except ConfigError as error:
+            raise DataError.at("groups", f"cannot be used: {error}") from error
     numbers = {feature: number for number, feature in enumerate(features)}
     parent = _find_parents(groups, numbers)
     members: dict[str, list[int]] = {name: [] for name in groups}

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from strategies import model_configs
 
-from kanmodel.errors import ConfigError
+from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.bases import BSpline, Chebyshev, Gaussian
 from kanmodel.network.config import (
     Feature,
@@ -19,6 +19,7 @@ from kanmodel.network.config import (
     plain_layers,
     width_of,
 )
+from kanmodel.network.config.groups import resolve_groups
 from kanmodel.network.documents import config_from_dict, config_to_dict
 
 FEATURES = (Feature("a"), Feature("b"))
@@ -292,3 +293,27 @@ def test_a_basis_has_a_document_of_its_own():
         {"kind": "chebyshev", "degree": 4},
         {"kind": "bspline", "grid_size": 3, "order": 2},
     ]
+
+
+UNPRINTABLE = ["n" * 201, "half \ud800 a pair", "two\nlines", "\x1b[31mred", "nul\0", "\u202edesrever", "\ufffe"]
+
+
+@pytest.mark.parametrize("text", UNPRINTABLE)
+def test_a_name_that_cannot_be_shown_is_refused(text):
+    """Names and units are printable text of at most 200 characters, and the error is short and printable itself."""
+    makers = [Feature, Target, lambda text: Feature("a", text), lambda text: make_config(groups={text: ["a"]})]
+    for make in makers:
+        with pytest.raises(ConfigError, match="must be printable text of at most 200 characters, but is") as refused:
+            make(text)
+        assert str(refused.value).isprintable() and len(str(refused.value)) < 200
+    with pytest.raises(DataError, match=r"^groups cannot be used: the name of a group must be printable text") as given:
+        resolve_groups({text: ["a"]}, ["a"])
+    assert str(given.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "text", ["n" * 200, "wind [m/s]", "W\u00a0m⁻²", "температура 温度", "👩\u200d🔬", "<b>", "می\u200cخواهم"]
+)
+def test_any_other_name_is_accepted(text):
+    """Markup, other scripts and joined emoji are names."""
+    assert make_config(features=(Feature(text, text), Feature("b")), groups={f"g{text[1:]}": ["b"]})

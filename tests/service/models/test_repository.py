@@ -97,6 +97,17 @@ def test_two_files_of_one_version_are_refused(write, tmp_path):
     assert refusals(tmp_path) == {("m", "2"): None, ("m", "1"): both}
 
 
+def test_names_with_control_characters_are_escaped(write, tmp_path):
+    """Names and reasons are printable, also where two files have the same odd name."""
+    for path in ("two\nlines.safetensors", "m/\x1b[31m.safetensors", os.fsdecode(b"\xff.safetensors")):
+        write(path)
+        write(path.replace(".", "/1."))
+    listing = refusals(tmp_path)
+    assert len(listing) >= 3
+    for (name, version), refusal in listing.items():
+        assert name.isprintable() and version.isprintable() and refusal.isprintable(), refusal
+
+
 def test_links_may_point_around_in_the_folder(write, tmp_path):
     """Links within the folder are allowed, as Kubernetes mounts secrets and config maps by links."""
     write("..data/a.safetensors")

@@ -148,3 +148,34 @@ def test_every_metric_is_in_the_documents(metrics):
     suffixes = {"counter": "_total", "info": "_info"}
     names = {family.name + suffixes.get(family.type, "") for family in families}
     assert rows == {name for name in names if name.startswith("kanscope_")}
+
+
+def rename(data, old, new):
+    """A checkpoint with another text in place of an old one in its header, whose JSON may escape it twice."""
+    size = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + size].replace(old, new)
+    return len(header).to_bytes(8, "little") + header + data[8 + size :]
+
+
+def test_no_name_in_a_file_makes_the_service_fail(serve, folder, tmp_path, local_service):
+    """Files with half a surrogate pair or a megabyte in a name fail to load; /metrics and /v1/models answer."""
+    data = (folder / "two.safetensors").read_bytes()
+    (tmp_path / "good.safetensors").write_bytes(data)
+    for name, old, new in (
+        ("pair", rb"\"f0\"", rb"\"f0\\ud800\""),
+        ("long", rb"\"f0\"", rb"\"f0%s\"" % (b"n" * 1_000_000)),
+        ("tensor", b'"reference.targets"', rb'"\ud800%s"' % (b"n" * 1_000_000)),
+    ):
+        assert rename(data, old, new) != data
+        (tmp_path / f"{name}.safetensors").write_bytes(rename(data, old, new))
+    windows = make_windows(local_service.models["two"], 1)
+    windows[0, 0, 0] = 1e6
+    with serve(models=tmp_path) as client:
+        for name in ("good", "pair", "long", "tensor"):
+            answer = client.post(f"/v1/models/{name}:predict", json={"instances": windows.tolist()})
+            assert answer.status_code == (200 if name == "good" else 503)
+        exposed, listed = client.get("/metrics"), client.get("/v1/models")
+    assert exposed.status_code == listed.status_code == 200 and len(exposed.content) < 100_000
+    reasons = {model["name"]: model["reason"] for model in listed.json()["details"] if model["state"] == "failed"}
+    assert reasons.keys() == {"pair", "long", "tensor"}
+    assert all(reason.isprintable() and len(reason) < 1000 for reason in reasons.values())
