@@ -56,7 +56,9 @@ def train(
             target if `ahead` is not 0, because its past is then known. A warning names the columns left out by that.
         time: the column of time stamps: dates, ISO 8601 strings, or numbers. A step longer than `max_step` is a gap.
         segment: the column whose value changes where another series begins.
-        split: the column with train, validation or test; by default 70/15/15 % in row order.
+        split: the column with train, validation or test; by default the newest 15 % of the rows are for the
+            test. Without validation rows, blocks of training windows all over the rows before the test are held out
+            (`validation_share`, `validation_blocks`); the reference windows are chosen evenly from them.
         max_step: the longest time step that is not a gap, as a multiple of the median step.
         units: unit of a feature or target, by name.
         last_value: by target, the feature whose last value is the persistence forecast, or 0 for a target that is

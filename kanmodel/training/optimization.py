@@ -51,7 +51,8 @@ class TrainingOptions:
         epochs: most passes over the training windows; 0 only for a trained model.
         patience: epochs without a better validation error before training stops.
         validation_share: share of the training windows held out if the split has no validation rows.
-        reference_windows: windows of the validation part stored in the model.
+        validation_blocks: most blocks in which they are held out, evenly spread over the rows of training.
+        reference_windows: windows of the validation part stored in the model, evenly chosen.
         seed: of the generators that all random numbers are drawn from, which are the training's own. The same seed
             gives the same model, in any thread; another number of torch's threads, or another processor, may round
             differently.
@@ -76,6 +77,7 @@ class TrainingOptions:
     epochs: int = 60
     patience: int = 20
     validation_share: float = 0.15
+    validation_blocks: int = 12
     reference_windows: int = 512
     seed: int = 0
 
@@ -84,6 +86,7 @@ class TrainingOptions:
             ("batch", 2),
             ("epochs", 0),
             ("patience", 1),
+            ("validation_blocks", 1),
             ("reference_windows", 2),
             ("hidden", 0),
         ):

@@ -27,10 +27,8 @@ Ends = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 PARTS = ("train", "validation", "test")
-TIME_ORDERED = (0.70, 0.15, 0.15)  # share of each part, oldest rows first, if no split is given
+TEST_SHARE = 0.15  # of the rows, the newest, if no split is given
 MIN_SAMPLES = 8  # of each part
-MAX_BLOCKS = 10  # most blocks of a held-out validation part
-BLOCK_SPANS = 4  # shortest block, in spans of a sample, because the samples that overlap its ends are lost
 N_NAMED = 5  # columns that a message names
 
 
@@ -44,8 +42,8 @@ class TrainingTable:
         feature_names: names of the columns of `features`.
         target_names: names of the columns of `targets`.
         ahead: rows from a window's last row to its first target; 0 if `targets` are already shifted.
-        split: (n_rows,), each row's part: ``train``, ``validation`` or ``test``; None for 70/15/15 % in
-            row order.
+        split: (n_rows,), each row's part: ``train``, ``validation`` or ``test``; None if the
+            newest 15 % are for the test.
         segment: (n_rows,), changes where another series begins; None if there is only one.
         clock: the instant of each row; None if unknown. No window spans one of its gaps.
         times: each row's time stamp; None if unknown.
@@ -180,23 +178,27 @@ class Samples:
         return self.targets[torch.from_numpy(ends[:, None] + self.ahead + np.arange(self.horizon))].flatten(1)
 
 
-def split_samples(table: TrainingTable, lookback: int, horizon: int, validation_share: float) -> Parts:
+def split_samples(
+    table: TrainingTable, lookback: int, horizon: int, validation_share: float, validation_blocks: int
+) -> Parts:
     """Splits the samples of a table into three parts.
 
-    If the split has no validation rows, blocks of training samples spread over the whole time are held out, and
-    training samples that share a row with one of them are left out.
+    If the split has no validation rows, blocks of training samples are held out, evenly spread over all rows of
+    training, so that every season is among them. Training samples that share a row with one of them are left out.
 
     Args:
         table: the rows.
         lookback: steps of a window.
         horizon: forecast steps.
         validation_share: share of the training samples to hold out.
+        validation_blocks: most blocks to hold out; fewer if each would be shorter than one sample with its targets.
 
     Raises:
         DataError: a part has too few samples; the message states its longest run of rows, and the windows left out for
             missing values.
     """
-    labels = _time_ordered(table.n_rows) if table.split is None else table.split
+    is_test = np.arange(table.n_rows) >= round((1 - TEST_SHARE) * table.n_rows)
+    labels = np.where(is_test, "test", "train") if table.split is None else table.split
     boundaries = _boundaries(table, labels)
     last = table.ahead + horizon - 1  # row of the last target, relative to the window's last row
     span = lookback + last  # rows of a sample
@@ -205,7 +207,7 @@ def split_samples(table: TrainingTable, lookback: int, horizon: int, validation_
     ends, missing = _leave_out(table, window_ends(boundaries, table.n_rows, span) - last, lookback, horizon)
     parts = {part: ends[labels[ends] == part] for part in PARTS}
     if "validation" not in labels:
-        parts["train"], parts["validation"] = _hold_out(parts["train"], span, validation_share)
+        parts["train"], parts["validation"] = _hold_out(parts["train"], span, validation_share, validation_blocks)
     for part, found in parts.items():
         if len(found) < MIN_SAMPLES:
             held_out = part == "validation" and "validation" not in labels
@@ -248,15 +250,10 @@ def _leave_out(table: TrainingTable, ends: Ends, lookback: int, horizon: int) ->
     return ends[~incomplete], Missing(int(incomplete.sum()), dict(ordered))
 
 
-def _time_ordered(n_rows: int) -> Labels:
-    bounds = np.round(np.cumsum(TIME_ORDERED) * n_rows).astype(int)
-    return np.array(PARTS)[np.searchsorted(bounds, np.arange(n_rows), side="right")]
-
-
-def _hold_out(ends: Ends, span: int, share: float) -> tuple[Ends, Ends]:
+def _hold_out(ends: Ends, span: int, share: float, most_blocks: int) -> tuple[Ends, Ends]:
     """Training and validation windows: holds out evenly spread blocks of consecutive samples."""
     n_held = round(share * len(ends))
-    n_blocks = int(np.clip(n_held // (BLOCK_SPANS * span), 1, MAX_BLOCKS))
+    n_blocks = int(np.clip(n_held // span, 1, most_blocks))
     length = n_held // n_blocks
     centres = (np.arange(n_blocks) + 0.5) * len(ends) / n_blocks
     starts = np.round(centres - length / 2).astype(int)

@@ -46,7 +46,7 @@ def fit(
     """
     if options.epochs < 1:
         raise DataError(f"epochs must be at least 1 for a new model, but is {options.epochs}")
-    parts = split_samples(table, options.lookback, options.horizon, options.validation_share)
+    parts = _split(table, options)
     config = _configure(table, options, parts)
     _refuse_constant_outputs(config, table, parts)
     samples = Samples.of(table, Scaling.of(config), options.lookback, options.horizon)
@@ -105,7 +105,7 @@ def fine_tune(
     if move_grids:
         refuse_without_knots(config)
     options = replace(options, lookback=config.lookback, horizon=config.horizon)
-    parts = split_samples(table, config.lookback, config.horizon, options.validation_share)
+    parts = _split(table, options)
     _refuse_constant_outputs(config, table, parts)
     samples = Samples.of(table, model.scaling, config.lookback, config.horizon)
     network = deepcopy(model.network) if grid_size is None else refine_grids(model.network, grid_size)
@@ -122,6 +122,11 @@ def fine_tune(
     after = LoadedModel(network, before.reference, {}, Provenance.now("train", verified=True, parent=model))
     after = replace(after, metrics=_measure(after, table, samples, parts) | baseline_metrics)
     return FineTuning(before, after)
+
+
+def _split(table: TrainingTable, options: TrainingOptions) -> Parts:
+    blocks = options.validation_blocks
+    return split_samples(table, options.lookback, options.horizon, options.validation_share, blocks)
 
 
 def _refuse_constant_outputs(config: ModelConfig, table: TrainingTable, parts: Parts) -> None:

@@ -95,7 +95,7 @@ def train(
         str | None,
         typer.Option(
             help="Column that says train, validation or test. Without validation rows, some of the training "
-            "windows are held out in blocks. Without this option: 70/15/15 % in row order."
+            "windows are held out in blocks. Without this option the newest 15 % of the rows are for the test."
         ),
     ] = None,
     segment_column: Annotated[
@@ -195,6 +195,9 @@ def train(
     validation_share: Annotated[
         float, typer.Option(help="Share of the training windows held out if no row is marked validation.")
     ] = DEFAULTS.validation_share,
+    validation_blocks: Annotated[
+        int, typer.Option(min=1, help="Most blocks in which they are held out, evenly spread over the training rows.")
+    ] = DEFAULTS.validation_blocks,
     reference_windows: Annotated[
         int, typer.Option(min=2, help="Validation windows kept in the checkpoint, for its explanations.")
     ] = DEFAULTS.reference_windows,
@@ -227,6 +230,7 @@ def train(
         epochs=epochs,
         patience=patience,
         validation_share=validation_share,
+        validation_blocks=validation_blocks,
         reference_windows=reference_windows,
         seed=seed,
     )

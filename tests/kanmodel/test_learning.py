@@ -33,7 +33,7 @@ def test_a_frame_becomes_a_model():
     assert [feature.name for feature in model.features] == ["wind", "load"]
     assert model.predict(frame).shape == (1, 2)
     assert model.explain(frame, "load+7").converged.all()
-    assert model.loaded.reference.times[0].startswith("2026-01-2")
+    assert model.loaded.reference.times[0].startswith("2026-01-0")
 
 
 def test_the_targets_are_the_column_so_many_rows_later():

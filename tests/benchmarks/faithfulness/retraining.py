@@ -35,6 +35,7 @@ RECIPE = {
     "weight_decay": 0.05,
     "learning_rate": 0.01,
     "batch": 256,
+    "validation_blocks": 9,
 }
 
 

@@ -33,7 +33,7 @@ def split_tables(draw):
 @given(split_tables(), st.integers(1, 6), st.integers(1, 3))
 def test_no_row_is_in_two_parts_and_no_sample_crosses_a_gap(rows, lookback, horizon):
     """Parts share no row, targets included, and each sample lies in one segment and one split."""
-    parts = split_samples(rows, lookback, horizon, 0.2)
+    parts = split_samples(rows, lookback, horizon, 0.2, 12)
     covered = [rows_of(ends, lookback, horizon) for ends in (parts.train, parts.validation, parts.test)]
     assert not covered[0] & covered[1] and not covered[0] & covered[2] and not covered[1] & covered[2]
     for ends in (parts.train, parts.validation, parts.test):
@@ -46,17 +46,33 @@ def test_no_row_is_in_two_parts_and_no_sample_crosses_a_gap(rows, lookback, hori
 def test_without_validation_rows_blocks_are_held_out():
     """A fifth of the training samples is held out, from early, middle and late rows, none of them test rows."""
     split = np.repeat(["train", "test"], [900, 100])
-    parts = split_samples(table(1000, split=split), 4, 1, 0.2)
-    assert len(parts.validation) == pytest.approx(0.2 * 897, abs=10)
+    parts = split_samples(table(1000, split=split), 4, 1, 0.2, 12)
+    assert len(parts.validation) == pytest.approx(0.2 * 897, abs=12)
     assert parts.validation.min() < 150 and parts.validation.max() > 750 and (split[parts.validation] == "train").all()
 
 
 def test_without_a_split_the_last_rows_are_test():
-    """The first 70 % of the rows are for training, the next 15 % for validation, the last 15 % for the test."""
-    parts = split_samples(table(200), 3, 1, 0.15)
-    assert (parts.train[0], parts.train[-1]) == (2, 139)
-    assert (parts.validation[0], parts.validation[-1]) == (142, 169)
+    """The newest 15 % of the rows are for the test, and blocks of the rows before them for validation."""
+    parts = split_samples(table(200), 3, 1, 0.15, 12)
+    assert (parts.train[0], parts.train[-1]) == (2, 169)
+    assert parts.validation.min() < 20 and parts.validation.max() > 150
     assert (parts.test[0], parts.test[-1]) == (172, 199)
+
+
+@given(st.integers(400, 2000), st.integers(1, 12), st.integers(1, 3), st.integers(0, 6), st.integers(1, 15))
+def test_validation_is_blocks_all_over_the_rows_before_the_test(n_rows, lookback, horizon, ahead, most):
+    """They are as many as wanted where each can be one sample long, evenly spread, and no row is trained on."""
+    parts = split_samples(table(n_rows, ahead=ahead), lookback, horizon, 0.15, most)
+    span = lookback + ahead + horizon - 1
+    starts = np.flatnonzero(np.diff(parts.validation, prepend=-span) > 1)
+    n_samples = round(0.85 * n_rows) - span + 1
+    assert len(starts) == max(1, min(most, round(0.15 * n_samples) // span))
+    covered, trained = (
+        covered_rows(ends, 1 - lookback, ahead + horizon - 1) for ends in (parts.validation, parts.train)
+    )
+    assert not set(covered) & set(trained) and covered.max() < round(0.85 * n_rows)
+    distances = np.diff(parts.validation[starts])
+    assert not len(distances) or np.ptp(distances) <= 1
 
 
 def test_step_one_is_the_target_of_the_window_s_last_row():
@@ -73,19 +89,19 @@ def test_step_one_is_the_target_of_the_window_s_last_row():
 def test_too_few_rows_for_one_window_are_counted():
     """The error has the number of rows and the number that a window needs."""
     with pytest.raises(DataError, match="has 5 rows, but one window with its targets needs 9"):
-        split_samples(table(5), 8, 2, 0.15)
+        split_samples(table(5), 8, 2, 0.15, 12)
 
 
 def test_segments_shorter_than_a_window_are_named_with_the_longest():
     """If no run of rows is as long as a window, the error has the longest run."""
     with pytest.raises(DataError, match=r"train part has 0 windows of 24 rows, but needs 8; its longest run .* is 20"):
-        split_samples(table(400, segment=np.arange(400) // 20), 24, 1, 0.15)
+        split_samples(table(400, segment=np.arange(400) // 20), 24, 1, 0.15, 12)
 
 
 def test_a_part_without_rows_is_named():
     """A split without test rows is refused."""
     with pytest.raises(DataError, match=r"test part has 0 windows .* is 0$"):
-        split_samples(table(200, split=np.full(200, "train")), 4, 1, 0.15)
+        split_samples(table(200, split=np.full(200, "train")), 4, 1, 0.15, 12)
 
 
 @pytest.mark.parametrize(
@@ -156,9 +172,9 @@ def test_samples_are_exactly_those_without_a_gap_and_a_missing_value(rows, lookb
     }
     if min(map(len, expected.values())) < MIN_SAMPLES:
         with pytest.raises(DataError, match="part has"):
-            split_samples(rows, lookback, horizon, 0.2)
+            split_samples(rows, lookback, horizon, 0.2, 12)
         return
-    parts = split_samples(rows, lookback, horizon, 0.2)
+    parts = split_samples(rows, lookback, horizon, 0.2, 12)
     assert {part: getattr(parts, part).tolist() for part in expected} == expected
     left_out = [end for end, (unbroken, whole) in enumerate(found) if unbroken and not whole]
     assert parts.missing.windows == len(left_out)
@@ -173,11 +189,12 @@ def test_samples_are_exactly_those_without_a_gap_and_a_missing_value(rows, lookb
 @given(st.integers(1, 7), st.integers(1, 4), st.integers(1, 3))
 def test_ahead_is_the_column_shifted_by_hand(ahead, lookback, horizon):
     """Both give the same windows and targets, except that a column shifted by hand crosses the borders of the split."""
-    shifted, rows = table(200), table(200, ahead=ahead)
+    split = np.repeat(["train", "validation", "test"], [140, 30, 30])
+    shifted, rows = table(200, split=split), table(200, split=split, ahead=ahead)
     shifted.targets[:, 0] = np.append(rows.targets[ahead:, 0], np.full(ahead, np.nan))
     one = np.ones(2)
     scaling = Scaling(0 * one, one, 0 * one, one, torch.float64)
-    parts, by_hand = (split_samples(each, lookback, horizon, 0.2) for each in (rows, shifted))
+    parts, by_hand = (split_samples(each, lookback, horizon, 0.2, 12) for each in (rows, shifted))
     for part in ("train", "validation", "test"):
         ends, wider = getattr(parts, part), getattr(by_hand, part)
         assert set(ends) <= set(wider)
@@ -196,14 +213,23 @@ def test_too_few_windows_are_explained():
     rows = table(200, clock=Clock.of(hours))
     rows.features[::5, 1] = rows.features[::50, 0] = np.nan
     with pytest.raises(DataError) as caught:
-        split_samples(rows, 6, 1, 0.15)
+        split_samples(rows, 6, 1, 0.15, 12)
     message = str(caught.value)
     assert message.startswith("the train part has 0 windows of 6 rows, but needs 8; its longest run of rows without a ")
     assert "1 steps in time are gaps, longer than 1.5 times the usual 1" in message
-    assert "windows are left out for missing values, of down (180), up (" in message
+    assert "windows are left out for missing values, of down (185), up (" in message
 
 
 def test_infinite_values_are_refused():
     """Infinite values raise an error; they do not count as missing."""
     with pytest.raises(DataError, match=r"features\[1\]\[0\] must be finite; 1 of 2 values is not finite"):
         TrainingTable(np.array([[np.nan], [np.inf]]), np.zeros((2, 1)), ("a",), ("y",))
+
+
+def test_validation_covers_the_seasons_of_training():
+    """Of 18 months with a yearly cycle, validation windows have 95 % of the range of the training windows."""
+    rows = table(13_000)
+    temperature = 15 - 10 * np.cos(2 * np.pi * np.arange(13_000) / 8766)
+    parts = split_samples(rows, 24, 24, 0.15, 12)
+    of_validation, of_training = (temperature[covered_rows(ends, -23, 0)] for ends in (parts.validation, parts.train))
+    assert np.ptp(of_validation) >= 0.95 * np.ptp(of_training)

@@ -11,7 +11,7 @@ from kanmodel.network.bases import Gaussian, Sech2
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Step, plain_layers
 from kanmodel.training.optimization import TrainingOptions
-from kanmodel.training.samples import TrainingTable, split_samples
+from kanmodel.training.samples import TrainingTable, covered_rows, split_samples
 from kanmodel.training.training import fine_tune, fit
 
 QUICK = TrainingOptions(lookback=3, hidden=4, width=(4, 2, 1), grid=3, epochs=3, batch=32, lamb=0.001, noise=0.0)
@@ -55,7 +55,7 @@ def test_metrics_are_those_of_the_test_rows_in_original_units():
     """R2 and mean absolute error equal those of predictions for windows of the last 15 % of the rows."""
     table = make_table()
     model = fit(table, QUICK)
-    ends = split_samples(table, 3, 1, 0.15).test
+    ends = split_samples(table, 3, 1, 0.15, 12).test
     predictions = model.predict(np.stack([table.features[end - 2 : end + 1] for end in ends]))
     errors = table.targets[ends] - predictions
     spread = ((table.targets[ends] - table.targets[ends].mean()) ** 2).sum()
@@ -98,9 +98,10 @@ def test_reference_windows_are_spread_over_the_validation_part():
     table = make_table(times=times)
     model = fit(table, replace(QUICK, reference_windows=20))
     ends = [int(time[1:]) for time in model.reference.times]
-    validation = split_samples(table, 3, 1, 0.15).validation
+    validation = split_samples(table, 3, 1, 0.15, 12).validation
     assert set(ends) <= set(validation.tolist()) and ends == sorted(set(ends)) and len(ends) == 20
-    assert (ends[0], ends[-1]) == (validation[0], validation[-1]) and max(np.diff(ends)) <= 4
+    assert (ends[0], ends[-1]) == (validation[0], validation[-1])
+    assert max(np.diff(np.searchsorted(validation, ends))) <= 4
     np.testing.assert_array_equal(model.reference.targets, table.targets[ends])
     windows = model.scaling.features_to_original(model.reference.windows)
     np.testing.assert_allclose(windows[:, -1], table.features[ends], rtol=1e-5, atol=1e-5)
@@ -114,7 +115,7 @@ def test_the_weights_are_those_of_the_best_epoch():
     errors = [report.validation_error for report in reports]
     best = int(np.argmin(errors))
     assert len(errors) == min(80, best + 6) and best < len(errors) - 1
-    ends = split_samples(table, 3, 1, 0.15).validation
+    ends = split_samples(table, 3, 1, 0.15, 12).validation
     predictions = model.predict(np.stack([table.features[end - 2 : end + 1] for end in ends]))
     scaled = (predictions - table.targets[ends]) / model.config.targets[0].std
     assert (scaled**2).mean() == pytest.approx(errors[best], rel=1e-4)
@@ -135,12 +136,13 @@ def test_the_penalty_reduces_the_variation_of_edges():
 
 
 def test_scaling_uses_training_rows_only():
-    """Means, deviations and ranges of features are those of the first 70 % of the rows."""
+    """Means, deviations and ranges of features are those of the rows in training windows."""
     table = make_table()
     features = table.features.copy()
-    features[300:] += 1000
+    trained = covered_rows(split_samples(table, 3, 1, 0.15, 12).train, -2, 0)
+    features[np.setdiff1d(np.arange(400), trained)] += 1000
     model = fit(replace(table, features=features, units={"b": "hPa", "y": "K"}), QUICK)
-    for column, feature in zip(features[:280].T, model.config.features, strict=True):
+    for column, feature in zip(features[trained].T, model.config.features, strict=True):
         figures = (feature.mean, feature.std, feature.min, feature.max)
         assert figures == pytest.approx((column.mean(), column.std(), column.min(), column.max()))
     assert [feature.unit for feature in model.config.features] == [None, "hPa"]
@@ -235,7 +237,7 @@ def test_grids_end_where_the_data_is(epochs):
     table = make_table(600)
     model = fit(table, replace(QUICK, grid_updates=0, epochs=15))
     after = fine_tune(model, table, replace(QUICK, epochs=epochs, learning_rate=0.001), move_grids=True).after
-    ends = split_samples(table, 3, 1, 0.15).train
+    ends = split_samples(table, 3, 1, 0.15, 12).train
     windows = after.to_model_units(np.stack([table.features[end - 2 : end + 1] for end in ends]))
     for layer, trace in zip(after.network.head, after.network.trace(windows).head, strict=True):
         torch.testing.assert_close(layer.core[0], trace.inputs.amin(dim=0), rtol=0, atol=1e-2)

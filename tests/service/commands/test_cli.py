@@ -376,7 +376,7 @@ def test_fine_tuning_leaves_fewer_relevant_edges(tmp_path, run):
     """Fine-tuning the bundled model with a high penalty leaves fewer relevant edges, which the table reports."""
     file, bundled = tmp_path / "m.safetensors", BUNDLED / "nyc-weather.safetensors"
     columns = ["--split-column", "split", "--segment-column", "segment", "--time-column", "time"]
-    options = ["--lamb", "0.1", "--epochs", "2", "--update-grid"]
+    options = ["--lamb", "0.1", "--epochs", "2", "--update-grid", "--validation-blocks", "9"]
     code, out, _ = run("train", BUNDLED / "nyc-weather.csv.gz", "--from", bundled, *columns, *options, "-o", file)
     before, after = load_checkpoint(bundled), load_checkpoint(file)
     assert code == 0 and before.provenance.parent is None
@@ -451,7 +451,8 @@ def test_a_level_is_forecast_ahead_from_a_table_with_holes(tmp_path, table, run)
     for name in ("left_out_windows b", "persistence_r2", "persistence_day_r2", "persistence_week_r2", "ridge_r2"):
         assert name in out
     used = sum(model.metrics[f"{part}_windows"] for part in ("train", "validation", "test"))
-    assert used == 1195 - 4 * 4 - 7  # after the start, two parts and a gap, 4 rows end no window with its target
+    # after the start, a part and a gap, and on both sides of 12 blocks, 4 rows end no window with its target
+    assert used == 1195 - 3 * 4 - 7 - 12 * 2 * 4
     assert run("train", table, *columns, "--ahead", "2", "--max-step", "9", *QUICK, "-o", file)[0] == 0
     model = load_checkpoint(file)
     assert sum(model.metrics[f"{part}_windows"] for part in ("train", "validation", "test")) == used + 4
