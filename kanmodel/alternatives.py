@@ -7,7 +7,7 @@ from numbers import Integral, Real
 
 import numpy as np
 
-from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.errors import DataError, UnknownNameError, quote
 from kanmodel.explain.alternatives.responses import Shift
 from kanmodel.explain.alternatives.shifts import Goal
 from kanmodel.network.config import ModelConfig
@@ -29,7 +29,7 @@ def find_features(config: ModelConfig, names: Sequence[str] | str | None) -> lis
         raise DataError.at("features", "must name at least one feature")
     for number, name in enumerate(given):
         if name not in known:
-            raise UnknownNameError(f"there is no feature {name!r}; the features are {', '.join(known)}")
+            raise UnknownNameError(f"there is no feature {quote(name)}; the features are {', '.join(known)}")
         if name in given[:number]:
             raise DataError.at(f"features[{number}]", "is given twice")
     return [known.index(name) for name in given]
@@ -47,7 +47,7 @@ def find_steps(config: ModelConfig, steps: Sequence[int] | None) -> slice:
     is_range = not isinstance(steps, str) and len(steps) == 2 and all(_is_whole(step) for step in steps)
     if not is_range or not oldest <= steps[0] <= steps[1] <= 0:
         raise DataError.at(
-            "steps", f"must be a first and a last step from {oldest}, the oldest, to 0, but is {list(steps)}"
+            "steps", f"must be a first and a last step from {oldest}, the oldest, to 0, but is {quote(list(steps))}"
         )
     return rows_of_steps(steps[0], steps[1], config.lookback)
 
@@ -61,9 +61,9 @@ def make_shift(shift: Sequence[float] | Shift | None) -> Shift | None:
     if shift is None or isinstance(shift, Shift):
         return shift
     if len(shift) not in (2, 3) or not all(isinstance(value, Real) for value in shift):
-        raise DataError.at("shift", f"must be from, to and number of points, but is {shift!r}")
+        raise DataError.at("shift", f"must be from, to and number of points, but is {quote(shift)}")
     if len(shift) == 3 and not _is_whole(shift[2]):
-        raise DataError.at("shift.points", f"must be a whole number from 2, but is {shift[2]!r}")
+        raise DataError.at("shift.points", f"must be a whole number from 2, but is {quote(shift[2])}")
     return Shift(float(shift[0]), float(shift[1]), *(int(points) for points in shift[2:]))
 
 
@@ -81,9 +81,9 @@ def make_goal(at_least: float | None, at_most: float | None, between: Sequence[f
     ((name, bound),) = given.items()
     numbers = [float(number) for number in (bound if isinstance(bound, Sequence) else [bound])]
     if len(numbers) != (2 if name == "between" else 1):
-        raise DataError.at(f"target.{name}", f"must be two numbers, but is {bound!r}")
+        raise DataError.at(f"target.{name}", f"must be two numbers, but is {quote(bound)}")
     if not np.isfinite(numbers).all():
-        raise DataError.at(f"target.{name}", f"must be finite, but is {bound!r}")
+        raise DataError.at(f"target.{name}", f"must be finite, but is {quote(bound)}")
     return Goal(-np.inf if name == "at_most" else numbers[0], np.inf if name == "at_least" else numbers[-1])
 
 

@@ -19,6 +19,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from reprlib import Repr
+
+MAX_QUOTED = 100  # characters of a value in a message
+MAX_PATH = 300  # and of the path of a bad value
+MAX_MESSAGE = 1000
+
+_quoting = Repr()
+_quoting.maxstring = _quoting.maxother = _quoting.maxlong = MAX_QUOTED
+_quoting.maxlevel = 2
+
+
+def quote(value: object) -> str:
+    """The `repr` of a value for a message, shortened to `MAX_QUOTED` characters."""
+    return shorten(_quoting.repr(value), MAX_QUOTED)
+
+
+def shorten(text: str, most: int) -> str:
+    """A text of at most `most` characters, from whose middle the others are left out."""
+    half = most // 2
+    return text if len(text) <= most else f"{text[: half - 1]}…{text[-half:]}"
 
 
 class KanscopeError(Exception):
@@ -39,7 +59,7 @@ class UnreadableModelError(KanscopeError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One bad value.
+    """One bad value. Both texts are shortened, since a path may have names that somebody else has chosen.
 
     Attributes:
         path: where it is, e.g. ``instances[0][3][2]`` or ``row 17, column temp_c``.
@@ -48,6 +68,13 @@ class Problem:
 
     path: str
     message: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", shorten(self.path, MAX_PATH))
+        object.__setattr__(self, "message", shorten(self.message, MAX_MESSAGE))
+
+    def __str__(self) -> str:
+        return f"{self.path} {self.message}"
 
 
 class DataError(KanscopeError):
@@ -64,7 +91,8 @@ class DataError(KanscopeError):
     @classmethod
     def at(cls, place: str, message: str) -> DataError:
         """The error of one bad value: ``at("shift.from", "must be finite")``."""
-        return cls(f"{place} {message}", [Problem(place, message)])
+        problem = Problem(place, message)
+        return cls(str(problem), [problem])
 
 
 class InsufficientReferenceError(DataError):

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from reprlib import repr
 from typing import Any
 
 import numpy as np
 import torch
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import DataError, Problem, UnknownNameError
+from kanmodel.errors import DataError, Problem, UnknownNameError, quote
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.expected import DEFAULT_COUNT, ReferenceBaselines
 from kanmodel.scaling import Array
@@ -97,7 +96,7 @@ def read_baseline(model: LoadedModel, baseline: Any) -> Baseline | ReferenceBase
                 message = f"must be one window, but has {len(window)}"
                 raise DataError.at("baseline.instance", message)
             return Baseline("instance", instance=window[0])
-    raise DataError(f"baseline must be {BASELINES}, but is {repr(baseline)}", [Problem("baseline", "is unknown")])
+    raise DataError(f"baseline must be {BASELINES}, but is {quote(baseline)}", [Problem("baseline", "is unknown")])
 
 
 def read_numbers(values: Any, path: str) -> Array:
@@ -120,7 +119,7 @@ def read_numbers(values: Any, path: str) -> Array:
         for place in np.ndindex(array.shape):
             if not (array[place] is None or isinstance(array[place], Real | np.bool_)):
                 where = path + "".join(f"[{index}]" for index in place)
-                message = f"must be a number, but is {repr(array[place])}"
+                message = f"must be a number, but is {quote(array[place])}"
                 raise DataError.at(where, message)
     elif array.dtype.kind not in "biuf":
         raise DataError(f"{path} must hold numbers, but holds {array.dtype.name}", [Problem(path, "must hold numbers")])
@@ -131,7 +130,7 @@ def read_numbers(values: Any, path: str) -> Array:
 
 def _read_count(value: object, path: str, lowest: int = 0) -> int:
     if not isinstance(value, Integral) or value < lowest:
-        message = f"must be a whole number from {lowest}, but is {repr(value)}"
+        message = f"must be a whole number from {lowest}, but is {quote(value)}"
         raise DataError.at(path, message)
     return int(value)
 
@@ -161,7 +160,9 @@ def _read_mapping(model: LoadedModel, mapping: Mapping[Any, Any], path: str) -> 
     names, lookback = model.config.feature_names, model.config.lookback
     for name in mapping:
         if name not in names:
-            raise UnknownNameError(f"{path} has {name!r}, which is not a feature; the features are {', '.join(names)}")
+            raise UnknownNameError(
+                f"{path} has {quote(name)}, which is not a feature; the features are {', '.join(names)}"
+            )
     _refuse_missing(names, list(mapping), f"{path} lacks feature")
     columns = [read_numbers(mapping[name], f"{path}[{name!r}]") for name in names]
     shape = columns[0].shape

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import inf, isfinite
 from numbers import Integral, Real
 
-from kanmodel.errors import DataError, Problem, UnknownNameError
+from kanmodel.errors import DataError, Problem, UnknownNameError, quote
 from kanmodel.explain.paths.ledger import LedgerOptions
 from kanmodel.explain.structure.replay import Fill
 from kanmodel.explain.topology.metrics import Metric
@@ -39,7 +39,7 @@ def make_rule(
         raise DataError("fidelity and thresholds are both given: give one", [Problem("fidelity", "is given twice")])
     given = vars(thresholds) if isinstance(thresholds, Thresholds) else thresholds
     if not isinstance(given, Mapping):
-        message = f'must be a mapping such as {{"edge": 0.03}}, but is {given!r}'
+        message = f'must be a mapping such as {{"edge": 0.03}}, but is {quote(given)}'
         raise DataError.at("thresholds", message)
     for name, value in given.items():
         refuse_unknown("threshold", name, ("node", "edge", "input"))
@@ -54,7 +54,7 @@ def make_options(tolerance: float, path_nodes: int, halvings: int) -> LedgerOpti
         DataError: a number that cannot be used.
     """
     if not isinstance(tolerance, Real) or not 0 < tolerance < inf:
-        message = f"must be a number above 0, but is {tolerance!r}"
+        message = f"must be a number above 0, but is {quote(tolerance)}"
         raise DataError.at("tolerance", message)
     check_count("path_nodes", path_nodes, 5)
     check_count("halvings", halvings, 0)
@@ -68,7 +68,7 @@ def check_count(name: str, value: int, lowest: int) -> None:
         DataError: it is not.
     """
     if not isinstance(value, Integral) or value < lowest:
-        message = f"must be a whole number from {lowest}, but is {value!r}"
+        message = f"must be a whole number from {lowest}, but is {quote(value)}"
         raise DataError.at(name, message)
 
 
@@ -79,7 +79,7 @@ def check_effects(effects: object) -> None:
         DataError: it is not True, False or ``"steps"``.
     """
     if not isinstance(effects, bool) and effects != "steps":
-        message = f'must be True, False or "steps", but is {effects!r}'
+        message = f'must be True, False or "steps", but is {quote(effects)}'
         raise DataError.at("effects", message)
 
 
@@ -90,11 +90,11 @@ def refuse_unknown(kind: str, name: object, known: Sequence[str]) -> None:
         UnknownNameError: it does not; the message lists those that do.
     """
     if not isinstance(name, str) or name not in known:
-        raise UnknownNameError(f"there is no {kind} {name!r}; the {kind}s are {', '.join(known)}")
+        raise UnknownNameError(f"there is no {kind} {quote(name)}; the {kind}s are {', '.join(known)}")
 
 
 def _check(name: str, value: float, highest: float) -> float:
     if isinstance(value, Real) and isfinite(value) and 0 <= value <= highest:
         return float(value)
-    message = f"must be a number from 0{f' to {highest:g}' if isfinite(highest) else ''}, but is {value!r}"
+    message = f"must be a number from 0{f' to {highest:g}' if isfinite(highest) else ''}, but is {quote(value)}"
     raise DataError.at(name, message)

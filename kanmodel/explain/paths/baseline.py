@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import DataError, UnknownNameError
+from kanmodel.errors import DataError, UnknownNameError, quote
 from kanmodel.scaling import Array
 
 
@@ -53,7 +53,7 @@ def baseline_window(model: LoadedModel, baseline: Baseline) -> Array:
 def _window_of_values(names: Sequence[str], lookback: int, values: Mapping[str, float | Sequence[float]]) -> Array:
     for name in values:
         if name not in names:
-            raise UnknownNameError(f"baseline.values has no feature {name!r}; the features are {', '.join(names)}")
+            raise UnknownNameError(f"baseline.values has no feature {quote(name)}; the features are {', '.join(names)}")
     columns = []
     for name in names:
         place = f"baseline.values.{name}"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from reprlib import repr
 
 import numpy as np
 
-from kanmodel.errors import DataError
+from kanmodel.errors import DataError, quote
 from kanmodel.scaling import Array
 from kanmodel.windows import rows_of_steps
 
@@ -32,18 +31,18 @@ def resolve_segments(segments: object, lookback: int) -> dict[str, slice]:
         DataError: not a mapping of names to pairs, or a segment is not a range of steps, or overlaps with another.
     """
     if not isinstance(segments, Mapping) or not all(isinstance(name, str) and name for name in segments):
-        raise DataError.at("segments", f"must be an object of pairs of steps by their names, but is {repr(segments)}")
+        raise DataError.at("segments", f"must be an object of pairs of steps by their names, but is {quote(segments)}")
     taken: dict[int, str] = {}
     rows: dict[str, slice] = {}
     for name, ends in segments.items():
         place = f"segments.{name}"
         if not _are_ends(ends, lookback):
-            message = f"must be two steps from {1 - lookback} to 0, first and last, but is {repr(ends)}"
+            message = f"must be two steps from {1 - lookback} to 0, first and last, but is {quote(ends)}"
             raise DataError.at(place, message)
         first, last = ends
         for step in range(first, last + 1):
             if step in taken:
-                raise DataError.at(place, f"shares step {step} with {taken[step]!r}")
+                raise DataError.at(place, f"shares step {step} with {quote(taken[step])}")
             taken[step] = name
         rows[name] = rows_of_steps(first, last, lookback)
     return rows

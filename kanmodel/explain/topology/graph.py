@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
-from kanmodel.errors import UnknownNameError
+from kanmodel.errors import UnknownNameError, quote
 from kanmodel.explain.structure.ids import NodeKind
 from kanmodel.explain.structure.replay import Fidelity
 from kanmodel.explain.topology.pruning import PruningRule
@@ -137,7 +137,7 @@ class NetworkGraph:
             UnknownNameError: there is no such node.
         """
         if all(one.id != node for one in self.nodes):
-            raise UnknownNameError(f"there is no node {node!r}; the graph has {self.nodes[0].id!r} and others")
+            raise UnknownNameError(f"there is no node {quote(node)}; the graph has {self.nodes[0].id!r} and others")
         edges = [edge for edge in self.edges if edge.kept or not only_kept]
         above = _reach([node], ((edge.source, edge.target) for edge in edges))
         below = _reach([node], ((edge.target, edge.source) for edge in edges))

@@ -8,7 +8,7 @@ from itertools import product
 from numbers import Integral
 from typing import Any
 
-from kanmodel.errors import UnknownNameError
+from kanmodel.errors import UnknownNameError, quote
 from kanmodel.explain.structure.ids import node_id, subnode_id
 from kanmodel.explain.topology.graph import TopologyEdge, edge_at
 from kanmodel.explain.topology.pruning import EdgePlace
@@ -43,7 +43,7 @@ def find_place(network: Network, edge: Any, stage: str = "head") -> EdgePlace:
         case str() if found := _ID.fullmatch(edge):
             stage, *numbers = found.groups()
         case str():
-            raise UnknownNameError(f"there is no edge {edge!r}: an id is such as 'head:0:7:3'")
+            raise UnknownNameError(f"there is no edge {quote(edge)}: an id is such as 'head:0:7:3'")
         case [str() as source, str() as target]:
             between = find_edge_between(network, source, target)
             return between.stage, between.layer, between.i, between.j
@@ -53,7 +53,8 @@ def find_place(network: Network, edge: Any, stage: str = "head") -> EdgePlace:
             numbers = edge[1:]
         case _:
             raise UnknownNameError(
-                f"an edge is an id such as 'head:0:7:3', two ids of nodes or indices layer, i, j, but {edge!r} is not"
+                "an edge is an id such as 'head:0:7:3', two ids of nodes or indices layer, i, j, but "
+                f"{quote(edge)} is not"
             )
     layer, i, j = (int(number) for number in numbers)
     known = network.layers.get((stage, layer))
@@ -75,10 +76,10 @@ def find_edge_between(network: Network, source: str, target: str) -> TopologyEdg
     if leaving:
         targets = _list_some([edge.target for edge in leaving])
         raise UnknownNameError(
-            f"there is no edge from {source!r} to {target!r}; from {source!r} edges lead to {targets}"
+            f"there is no edge from {quote(source)} to {quote(target)}; from {quote(source)} edges lead to {targets}"
         )
     sources = _list_some(list(dict.fromkeys(edge.source for edge in network_edges(network))))
-    raise UnknownNameError(f"there is no edge from {source!r}; edges leave {sources}")
+    raise UnknownNameError(f"there is no edge from {quote(source)}; edges leave {sources}")
 
 
 def find_edge_at(network: Network, stage: str, layer: int, i: int, j: int) -> TopologyEdge:

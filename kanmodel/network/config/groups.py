@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from reprlib import repr
 
-from kanmodel.errors import ConfigError, DataError
+from kanmodel.errors import ConfigError, DataError, quote
 from kanmodel.network.checks import check_text
 
 Groups = Mapping[str, Sequence[str]]
@@ -52,7 +51,7 @@ def resolve_groups(groups: object, features: Sequence[str]) -> Grouping:
             one of another group, itself, or the name of a feature.
     """
     if not isinstance(groups, Mapping) or not all(isinstance(name, str) and name for name in groups):
-        raise DataError.at("groups", f"must be an object of lists by the names of groups, but is {repr(groups)}")
+        raise DataError.at("groups", f"must be an object of lists by the names of groups, but is {quote(groups)}")
     for name in groups:
         try:
             check_text(name, "the name of a group")
@@ -87,12 +86,12 @@ def _find_parents(groups: Mapping[str, object], features: Collection[str]) -> di
         if name in features:
             raise DataError.at(place, "has the name of a feature")
         if not isinstance(members, list | tuple) or not members or not all(isinstance(m, str) for m in members):
-            raise DataError.at(place, f"must be a list of features, but is {repr(members)}")
+            raise DataError.at(place, f"must be a list of features, but is {quote(members)}")
         for member in members:
             if member not in features and member not in groups:
-                raise DataError.at(place, f"has no feature {member!r}; the features are {', '.join(features)}")
+                raise DataError.at(place, f"has no feature {quote(member)}; the features are {', '.join(features)}")
             if member in parent:
-                raise DataError.at(place, f"has {member!r}, which is in {parent[member]!r} already")
+                raise DataError.at(place, f"has {quote(member)}, which is in {quote(parent[member])} already")
             parent[member] = name
     return parent
 
