@@ -15,9 +15,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict
 
-from kanmodel.errors import Problem
+from kanmodel.errors import MAX_MESSAGE, Problem, shorten
 from service.http.answers import answer_json
-from service.http.errors import CAUSES, ErrorCode, RequestError, cause_of, problem_of, unusable_values
+from service.http.errors import CAUSES, ErrorCode, RequestError, cause_of, unusable_members
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def describe_error(error: Exception, request_id: str) -> ErrorResponse:
     if status == HTTPStatus.INTERNAL_SERVER_ERROR:
         return error_body(500, code, "internal error", request_id)
     if isinstance(error, RequestValidationError):
-        error = unusable_values([problem_of(details) for details in error.errors()])
+        error = unusable_members(error.errors())
     return error_body(status, code, str(error), request_id, getattr(error, "problems", ()))
 
 
@@ -120,14 +120,14 @@ def error_body(
     status: int, code: ErrorCode, message: str, request_id: str, problems: Sequence[Problem] = ()
 ) -> ErrorResponse:
     """An error body. ``error`` names the first bad value; ``detail`` has the rest of the message."""
-    error = f"{problems[0].path} {problems[0].message}" if problems else message
+    error = str(problems[0]) if problems else message
     return {
-        "error": error,
+        "error": shorten(error, MAX_MESSAGE),
         "code": code,
         "type": "about:blank",
         "title": title_of(status),
         "status": status,
-        "detail": message.removeprefix(f"{error}; "),
+        "detail": shorten(message.removeprefix(f"{error}; "), MAX_MESSAGE),
         "errors": [{"path": problem.path, "message": problem.message} for problem in problems],
         "request_id": request_id,
     }

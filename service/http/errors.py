@@ -51,6 +51,7 @@ from kanmodel.errors import (
 from kanmodel.windows import N_LISTED
 from service.http.places import format_path
 
+_LONG = "must be an integer of fewer digits"
 NOT_FINITE = "must be finite"  # the message of `kanmodel.windows.refuse_non_finite`
 
 # Stable, since clients branch on them: one per cause, described in service/http/README.md.
@@ -275,16 +276,25 @@ def cause_of(error: Exception) -> tuple[int, ErrorCode]:
 
 def unusable(path: str, message: str, code: ErrorCode | None = None) -> DataError:
     """The error of one invalid value."""
-    problems = [Problem(path, message)]
-    return ValueRefusedError(f"{path} {message}", problems, code) if code else DataError(f"{path} {message}", problems)
+    problem = Problem(path, message)
+    return ValueRefusedError(str(problem), [problem], code) if code else DataError(str(problem), [problem])
 
 
-def unusable_values(problems: Sequence[Problem], verdict: str = "cannot be used") -> DataError:
-    """The error of several invalid values, in reading order, of which only the first are listed."""
-    first, n = problems[0], len(problems)
-    count = f"more than {N_LISTED}" if n > N_LISTED else str(n)
-    more = f"; {count} values {verdict}" if n > 1 else ""
-    return DataError(f"{first.path} {first.message}{more}", problems[:N_LISTED])
+def unusable_values(problems: Sequence[Problem], n: int | str, verdict: str = "cannot be used") -> DataError:
+    """The error of several invalid values, in reading order, of which only the first are listed.
+
+    Args:
+        problems: the first of them, at least `N_LISTED` where there are as many.
+        n: how many there are.
+        verdict: what they have in common.
+    """
+    more = f"; {n} values {verdict}" if n != 1 else ""
+    return DataError(f"{problems[0]}{more}", problems[:N_LISTED])
+
+
+def unusable_members(details: Sequence[ErrorDetails]) -> DataError:
+    """The error of the members that pydantic refuses."""
+    return unusable_values([problem_of(one) for one in details[:N_LISTED]], len(details))
 
 
 def problem_of(details: ErrorDetails) -> Problem:
@@ -293,4 +303,5 @@ def problem_of(details: ErrorDetails) -> Problem:
     if name := details.get("ctx", {}).get("name"):  # see service.schemas.closed
         parts.append(name)
     message = re.sub("^(Input|List|String) should", "must", details["msg"]).replace("Field required", "is missing")
+    message = re.sub("^Unable to parse input string as an integer, exceeded .*", _LONG, message)
     return Problem(format_path(parts), message.replace(" after validation,", ","))

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from kanmodel import load
-from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError
+from kanmodel.errors import CheckpointError, KanscopeError, NonFiniteError, quote
 from kanmodel.model import Model
 from kanmodel.scaling import Array
 from service.http.errors import ErrorCode, NotReadyError, UnknownModelError, UnknownVersionError
@@ -276,7 +276,7 @@ def _choose_version(entries: Sequence[Entry], version: str) -> Entry:
     by_version = {entry.version: entry for entry in entries}
     if version not in by_version:
         name, versions = entries[0].name, ", ".join(by_version)
-        raise UnknownVersionError(f"model {name!r} has no version {version!r}; the versions are {versions}")
+        raise UnknownVersionError(f"model {name!r} has no version {quote(version)}; the versions are {versions}")
     return by_version[version]
 
 
@@ -308,4 +308,4 @@ def _load(file: CheckpointFile) -> Model:
 
 
 def _unknown_model(name: str, names: Iterable[str]) -> UnknownModelError:
-    return UnknownModelError(f"there is no model {name!r}; the models are {', '.join(names) or 'none'}")
+    return UnknownModelError(f"there is no model {quote(name)}; the models are {', '.join(names) or 'none'}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from kanmodel.errors import quote
 from kanmodel.scaling import Array
 from kanmodel.terms import DEFAULT_POINTS, ModelConfig
-from service.http.errors import unusable, unusable_values
+from service.http.errors import unusable
 from service.models.registry import Registry, Served
 from service.requests.arrays import Axis, read_array
 from service.requests.bodies import find_limits, parse_windows, validate_request
@@ -143,8 +144,6 @@ def _read_against(against: Mapping[str, Any], windows: Array, other: Served) -> 
         return windows
     path = "against.instances"
     read = read_array(given, (Axis(len(windows), "instances"), *window_axes(other.model)), path)
-    if isinstance(read, list):
-        raise unusable_values(read)
     refuse_infinite_windows(read, other.model, path)
     return read
 
@@ -153,9 +152,12 @@ def _read_features(names: list[str] | None, config: ModelConfig) -> tuple[str, .
     """The features that may change; all of them if none are named."""
     if names is None:
         return tuple(config.feature_names)
+    if len(names) > len(config.features):
+        message = f"must be at most {len(config.features)} names, one per feature, but are {len(names)}"
+        raise unusable("features", message)
     for number, name in enumerate(names):
         if name not in config.feature_names:
-            message = f"is unknown: {name!r}; the features are {', '.join(config.feature_names)}"
+            message = f"is unknown: {quote(name)}; the features are {', '.join(config.feature_names)}"
             raise unusable(f"features[{number}]", message)
         if name in names[:number]:
             raise unusable(f"features[{number}]", "is given twice")

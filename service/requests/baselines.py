@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from kanmodel.errors import quote
 from kanmodel.model import Model
 from kanmodel.terms import DEFAULT_COUNT, Baseline, ReferenceBaselines
 from kanmodel.windows import refuse_non_finite
-from service.http.errors import unusable, unusable_values
+from service.http.errors import unusable
 from service.requests.arrays import Axis, read_array
-from service.requests.windows import name_problems, window_axes
+from service.requests.windows import refuse_other_names, window_axes
 
 _KINDS = (
     'must be "mean", "zero", "reference", {"reference": count, "seed": number}, '
@@ -41,9 +42,9 @@ def read_baseline(value: Any, model: Model) -> Baseline | ReferenceBaselines:
         case {"instance": instance, **rest} if not rest:
             return _read_instance(instance, model)
         case str() as name:
-            raise unusable("baseline", f"{_KINDS}, but is {name!r}")
+            raise unusable("baseline", f"{_KINDS}, but is {quote(name)}")
         case dict() as members:
-            raise unusable("baseline", f"{_KINDS}, but has {', '.join(map(repr, members)) or 'nothing'}")
+            raise unusable("baseline", f"{_KINDS}, but has {', '.join(map(quote, members)) or 'nothing'}")
         case _:
             raise unusable("baseline", _KINDS)
 
@@ -61,14 +62,11 @@ def _read_reference(members: dict[str, Any], model: Model) -> ReferenceBaselines
 
 
 def _read_values(values: dict[str, Any], model: Model) -> Baseline:
-    problems = name_problems(values, model, "baseline.values")
+    refuse_other_names(values, model, "baseline.values")
     steps = Axis(model.config.lookback, "steps")
     for name, value in values.items():
         axes = (steps,) if isinstance(value, list) else ()
-        read = read_array(value, axes, f"baseline.values.{name}")
-        problems += read if isinstance(read, list) else []
-    if problems:
-        raise unusable_values(problems)
+        read_array(value, axes, f"baseline.values.{name}")
     baseline = Baseline("values", values=values)
     finite = model.find_representable(model.baseline(baseline)[0])
     for number, name in enumerate(model.config.feature_names):
@@ -80,7 +78,5 @@ def _read_values(values: dict[str, Any], model: Model) -> Baseline:
 
 def _read_instance(value: Any, model: Model) -> Baseline:
     instance = read_array(value, window_axes(model), "baseline.instance")
-    if isinstance(instance, list):
-        raise unusable_values(instance)
     refuse_non_finite(np.where(model.find_representable(instance), instance, np.nan), "baseline.instance")
     return Baseline("instance", instance=instance)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -19,9 +21,10 @@ from starlette.types import Scope
 
 from kanmodel.model import Model
 from service.http.answers import JSON
-from service.http.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, problem_of, unusable, unusable_values
+from service.http.errors import BodyTooLargeError, MediaTypeError, SlowBodyError, unusable, unusable_members
 from service.http.headers import IS_WHOLE, find_header
-from service.requests.scanning import count_bytes, refuse_non_finite
+from service.http.places import format_path
+from service.requests.scanning import count_bytes, find_byte, find_path, refuse_non_finite
 from service.schemas.closed import Closed
 from service.settings import Settings
 from service.work.budget import Held
@@ -30,6 +33,9 @@ Small = TypeVar("Small", bound=Closed)
 LARGE = 64 << 10  # bytes up to which a body is not charged; `max_concurrent` bounds their number
 KEPT = 512 << 10  # bytes of a text up to which its parser is reused; its buffers take ten times as much
 _OTHERS = 10_000  # values, and lists, besides the windows
+_NAMED = 16  # strings about one feature, step or output: names of members and values, in every place that takes them
+_STRINGS = 1_000  # others
+_TOO_LARGE = "number is infinity"  # how orjson's message of a number out of the range of a double begins
 
 # The bytes that determine nesting: an opening bracket is 1, a closing one -1 as a signed byte.
 _QUOTE = 2
@@ -92,11 +98,13 @@ class Limits:
         depth: deepest nesting, `max_json_depth`.
         windows: most windows, `max_windows`.
         window_shape: lookback and number of features of the model.
+        outputs: number of outputs of the model.
     """
 
     depth: int
     windows: int
     window_shape: tuple[int, int]
+    outputs: int = 1
 
     @property
     def values(self) -> int:
@@ -109,10 +117,15 @@ class Limits:
         """Most lists and objects: those of `windows` windows in either form, and some for the other members."""
         return (self.windows + 1) * (max(self.window_shape) + 1) + _OTHERS
 
+    @property
+    def strings(self) -> int:
+        """Most strings, names of members included: so many lists of names, and mappings, can a request have."""
+        return _NAMED * (sum(self.window_shape) + self.outputs) + _STRINGS
+
 
 def find_limits(model: Model, settings: Settings) -> Limits:
     """The limits of a request to a model."""
-    return Limits(settings.max_json_depth, settings.max_windows, model.config.window_shape)
+    return Limits(settings.max_json_depth, settings.max_windows, model.config.window_shape, len(model.config.outputs))
 
 
 def most_windows(data: bytes, model: Model) -> int:
@@ -135,7 +148,7 @@ def parse_windows(data: bytes, limits: Limits) -> dict[str, Any]:
     """
     _refuse_hopeless(data, limits)
     plain = _parse_plain(data, limits)
-    return _parse(data, limits.depth) if plain is None else plain
+    return _require_object(_parse(data, limits.depth)) if plain is None else plain
 
 
 def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
@@ -147,17 +160,19 @@ def _parse_plain(data: bytes, limits: Limits) -> dict[str, Any] | None:
     try:
         document: Any = _find_parser(data).parse(data)
         instances = document["instances"]
+        numbers = np.frombuffer(instances.as_buffer(of_type="d"), dtype=np.float64)  # first, as lists alone have it
         n = len(instances)
         steps = {len(window) for window in instances}
         features = {len(step) for window in instances for step in window}
-        numbers = np.frombuffer(instances.as_buffer(of_type="d"), dtype=np.float64)
         names = list(document)
         # items() would convert the instances too
         members = {name: _plain(document[name]) for name in names if name != "instances"}
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
         return None
     # Without other lists, only objects can nest deeper.
-    plain = names == ["instances"] or (len({*names}) == len(names) and count_bytes(data, "{") <= limits.depth)
+    plain = names == ["instances"] or (
+        count_bytes(data, ":") == 1 + _count_members(members) and count_bytes(data, "{") <= limits.depth
+    )
     plain = plain and count_bytes(data, "[") == 1 + n + n * lookback
     if (steps, features) != ({lookback}, {n_features}) or not plain:
         return None
@@ -186,15 +201,35 @@ def parse_object(data: bytes, limits: Limits) -> dict[str, Any]:
     """Parses a body that must be a JSON object.
 
     Raises:
-        DataError: the body is not JSON, is nested too deep, contains NaN or infinity, exceeds a limit, or is not an
-            object.
+        DataError: the body is not JSON, is nested too deep, contains NaN, infinity or a name twice in one object,
+            exceeds a limit, or is not an object.
     """
+    return _require_object(parse_json(data, limits))
+
+
+def parse_json(data: bytes, limits: Limits) -> Any:
+    """Parses any JSON; refuses what `parse_object` does, apart from other values than objects."""
     _refuse_hopeless(data, limits)
     return _parse(data, limits.depth)
 
 
+def _require_object(document: Any) -> dict[str, Any]:
+    if not isinstance(document, dict):
+        raise unusable("body", "must be a JSON object")
+    return document
+
+
 def _refuse_hopeless(data: bytes, limits: Limits) -> None:
-    """Refuses a large body by counting characters, before a parser blocks other requests."""
+    """Refuses a body of a wrong size by counting characters, before a parser makes objects and blocks other requests.
+
+    What has few strings has few names and members, so whatever reads them later is quick.
+    """
+    n_strings = count_bytes(data, '"') // 2
+    if n_strings > limits.strings:
+        position = find_byte(data, '"', 2 * limits.strings)
+        _refuse_depth(data[:position], limits.depth)
+        reason = f"a request to this model has at most {limits.strings} names and strings, and the body has {n_strings}"
+        raise unusable(find_path(data, position), f"is one too many: {reason}")
     if len(data) <= LARGE:
         return
     n_values, n_lists = count_bytes(data, ","), count_bytes(data, "[") + count_bytes(data, "{")
@@ -206,16 +241,47 @@ def _refuse_hopeless(data: bytes, limits: Limits) -> None:
     refuse_non_finite(data, limits.depth)
 
 
-def _parse(data: bytes, max_depth: int) -> dict[str, Any]:
+def _parse(data: bytes, max_depth: int) -> Any:
     _refuse_depth(data, max_depth)
     try:
         document = orjson.loads(data)
     except orjson.JSONDecodeError as error:
         refuse_non_finite(data, max_depth)
+        if error.msg.startswith(_TOO_LARGE):
+            place = find_path(data, len(error.doc[: error.pos].encode()))
+            raise unusable(place, "must be finite: the number is out of the range of a double", "not_finite") from None
         raise unusable("body", f"must be JSON: {error}", "invalid_json") from None
-    if not isinstance(document, dict):
-        raise unusable("body", "must be a JSON object")
+    if count_bytes(data, ":") != _count_members(document):  # colons in strings, or members that replaced others
+        _refuse_repeated(json.loads(data, object_pairs_hook=_Members, parse_int=float), ())
     return document
+
+
+def _count_members(value: Any) -> int:
+    """The members of an object, and of the objects in it or in its lists of objects."""
+    if type(value) is dict:
+        return len(value) + sum(map(_count_members, value.values()))
+    return sum(map(_count_members, value)) if type(value) is list and value and type(value[0]) is dict else 0
+
+
+class _Members(dict[str, Any]):
+    """An object with the first name that it repeats."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        twice = (name for name, n in Counter(name for name, _ in pairs).items() if n > 1)
+        self.repeated = next(twice, None) if len(self) < len(pairs) else None
+
+
+def _refuse_repeated(value: Any, parts: tuple[str | int, ...]) -> None:
+    if isinstance(value, _Members):
+        if value.repeated is not None:
+            raise unusable(format_path([*parts, value.repeated]), "is given twice")
+        for name, item in value.items():
+            _refuse_repeated(item, (*parts, name))
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            if isinstance(item, list | dict):
+                _refuse_repeated(item, (*parts, index))
 
 
 def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Collection[str]) -> Small:
@@ -233,7 +299,7 @@ def validate_request(cls: type[Small], document: Mapping[str, Any], unread: Coll
     try:
         return cls.model_validate(small)
     except ValidationError as error:
-        raise unusable_values([problem_of(details) for details in error.errors()]) from None
+        raise unusable_members(error.errors(include_url=False, include_input=False)) from None
 
 
 def _refuse_other_media(scope: Scope, media_types: Sequence[str]) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
+from kanmodel.errors import DataError
 from kanmodel.model import Model
 from kanmodel.terms import Groups, Segments
 from service.http.errors import unusable
+from service.requests.bodies import Limits, parse_json
 
 
 def read_groups(document: Mapping[str, Any], model: Model) -> tuple[Groups, Segments]:
@@ -27,21 +27,23 @@ def read_groups(document: Mapping[str, Any], model: Model) -> tuple[Groups, Segm
     return model.choose_groups(groups, segments)
 
 
-def parse_groups(parameters: Mapping[str, str | None], place: str = "") -> dict[str, Any]:
+def parse_groups(parameters: Mapping[str, str | None], limits: Limits, place: str = "") -> dict[str, Any]:
     """Decodes groups and segments that are given as strings of JSON.
 
     Args:
         parameters: those that may be given.
+        limits: those of the body in which they could stand.
         place: what stands before their names in an error.
 
     Raises:
-        DataError: a string is not JSON.
+        DataError: a string is not JSON, or what would be refused in a body.
     """
     parsed = {}
     for name, text in parameters.items():
         if text is not None:
             try:
-                parsed[name] = orjson.loads(text)
-            except orjson.JSONDecodeError as error:
-                raise unusable(f"{place}{name}", f"must be a string of JSON: {error}") from None
+                parsed[name] = parse_json(text.encode(), limits)
+            except DataError as error:
+                reason = str(error).removeprefix("body must be JSON: ")
+                raise unusable(f"{place}{name}", f"must be a string of JSON: {reason}") from None
     return parsed

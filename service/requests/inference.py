@@ -11,7 +11,7 @@ from kanmodel.terms import Groups, LedgerOptions, Segments
 from service.http.errors import unusable
 from service.models.registry import Served
 from service.requests.baselines import read_baseline
-from service.requests.bodies import find_limits, parse_object, validate_request
+from service.requests.bodies import Limits, find_limits, parse_object, validate_request
 from service.requests.groups import parse_groups, read_groups
 from service.requests.tensors import Tensor, read_tensors, split_body
 from service.schemas.inference import InferRequest, OutputName
@@ -52,11 +52,12 @@ def read_inference(body: bytes, header_length: str | None, served: Served, setti
         DataError: the request is invalid; the error names each place.
     """
     head, binary = split_body(body, header_length)
-    document = parse_object(head, find_limits(served.model, settings))
+    limits = find_limits(served.model, settings)
+    document = parse_object(head, limits)
     _refuse_number_of_inputs(document.get("inputs"), len(served.model.config.features))
     request = validate_request(InferRequest, _leave_out_data(document), unread=())
     windows = read_tensors(_list_tensors(request, document), binary, served.model, settings.max_windows)
-    groups, segments = _read_groups(request, served)
+    groups, segments = _read_groups(request, served, limits)
     explained = _EXPLAINED if not groups and not segments else (*_EXPLAINED, _BY_GROUP)
     outputs = _choose_outputs(request, explained)
     question = _ask(request, served, windows, groups, segments) if any(name in outputs for name in explained) else None
@@ -93,10 +94,10 @@ def _list_tensors(request: InferRequest, document: dict[str, Any]) -> list[Tenso
     ]
 
 
-def _read_groups(request: InferRequest, served: Served) -> tuple[Groups, Segments]:
+def _read_groups(request: InferRequest, served: Served, limits: Limits) -> tuple[Groups, Segments]:
     parameters = request.parameters
     given = {} if parameters is None else {"groups": parameters.groups, "segments": parameters.segments}
-    return read_groups(parse_groups(given, "parameters."), served.model)
+    return read_groups(parse_groups(given, limits, "parameters."), served.model)
 
 
 def _choose_outputs(request: InferRequest, explained: Sequence[OutputName]) -> dict[OutputName, bool]:

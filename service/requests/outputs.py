@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from kanmodel.errors import quote
 from kanmodel.terms import ModelConfig
 from service.http.errors import UnknownValueError, unusable
 
@@ -26,7 +27,7 @@ def read_output(value: Any, config: ModelConfig, path: str = "output") -> int:
         raise unusable(path, f"must be the name of an output: {', '.join(names)}")
     name = value if value in names else "+".join(value.rsplit(" ", 1))
     if name not in names:
-        raise UnknownValueError(path, f"does not exist: {value!r}; the outputs are {', '.join(names)}")
+        raise UnknownValueError(path, f"does not exist: {quote(value)}; the outputs are {', '.join(names)}")
     return names.index(name)
 
 
@@ -41,10 +42,10 @@ def read_outputs(value: Any, config: ModelConfig) -> list[int]:
         return [read_output(value, config)]
     if not value:
         raise unusable("output", f"must name at least one output: {', '.join(config.outputs)}")
-    numbers: list[int] = []
+    numbers: dict[int, None] = {}
     for index, name in enumerate(value):
         number = read_output("" if name is None else name, config, f"output[{index}]")
         if number in numbers:
             raise unusable(f"output[{index}]", "is given twice")
-        numbers.append(number)
-    return numbers
+        numbers[number] = None
+    return [*numbers]

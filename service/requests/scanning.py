@@ -20,8 +20,9 @@ from kanmodel.windows import N_LISTED
 from service.http.errors import unusable_values
 from service.http.places import format_path
 
-_NUMBER = compile(rb"-?(?:NaN|Infinity|[0-9][0-9.]*(?:[eE][+-]?[0-9]+)?)")
+_NUMBER = compile(rb"-?(?:NaN|Infinity|[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)")
 _PARTS_OF_NUMBERS = b"-+.0123456789"
+N_SEARCHED = 1000  # places that may hold a number that is not finite; a parser finds the others
 
 Positions = NDArray[np.int64]
 
@@ -29,6 +30,11 @@ Positions = NDArray[np.int64]
 def count_bytes(data: bytes, byte: str) -> int:
     """Counts a byte; faster than `bytes.count`."""
     return int(np.count_nonzero(np.frombuffer(data, dtype=np.uint8) == ord(byte)))
+
+
+def find_byte(data: bytes, byte: str, number: int) -> int:
+    """The position of a byte that is `number` of its kind, from 0."""
+    return int(np.flatnonzero(np.frombuffer(data, dtype=np.uint8) == ord(byte))[number])
 
 
 def refuse_non_finite(data: bytes, max_depth: int) -> None:
@@ -48,8 +54,14 @@ def refuse_non_finite(data: bytes, max_depth: int) -> None:
         return
     paths = list(islice(map(text.find_path, _find_non_finite(text)), N_LISTED + 1))
     if paths:
-        problems = [Problem(path.encode(errors="replace").decode() or "body", "must be finite") for path in paths]
-        raise unusable_values(problems, "are not finite")
+        problems = [Problem(path, "must be finite") for path in paths]
+        n = f"more than {N_LISTED}" if len(problems) > N_LISTED else len(problems)
+        raise unusable_values(problems, n, "are not finite")
+
+
+def find_path(data: bytes, position: int) -> str:
+    """The path of the value at a position of a text, such as ``features[17]``."""
+    return _Text(data[: position + 1]).find_path(position)
 
 
 class _Text:
@@ -78,7 +90,7 @@ class _Text:
         return found
 
     def find_path(self, position: int) -> str:
-        """The path of the value at a position, such as ``instances[0][3][2]``."""
+        """The path of the value at a position, such as ``instances[0][3][2]``; ``body`` if it is the whole."""
         parts: list[str | int] = []
         for depth in range(int(self.depths[position]), 0, -1):
             start = _last_before(self._find_openings(depth), position)
@@ -88,7 +100,7 @@ class _Text:
             else:
                 parts.append(self._read_name(_last_before(self._find_colons(depth), position)))
             position = start
-        return format_path(parts[::-1])
+        return format_path(parts[::-1]).encode(errors="replace").decode() or "body"
 
     def _at(self, marks: NDArray[np.bool_], depth: int) -> Positions:
         return np.flatnonzero(marks & (self.depths == depth))
@@ -122,7 +134,9 @@ def _find_non_finite(text: _Text) -> Iterator[int]:
     """Positions of NaN, Infinity and numbers too large for a double, in order."""
     letters = ((text.bytes | 32) == ord("e")) & text.outside
     large = _find_large_exponents(text.bytes, letters)
-    for position in np.union1d(np.flatnonzero(text.find("N") | text.find("I")), large).tolist():
+    found = text.find("N") | text.find("I")
+    found[large] = True
+    for position in np.flatnonzero(found)[:N_SEARCHED].tolist():
         start = position
         while start and text.plain[start - 1] in _PARTS_OF_NUMBERS:
             start -= 1

@@ -112,7 +112,7 @@ def _sort_by_name(tensors: Sequence[Tensor], names: Sequence[str]) -> list[Tenso
     if missing and not problems:
         problems.append(Problem("inputs", f"must have one tensor for each feature, but lacks {', '.join(missing)}"))
     if problems:
-        raise unusable_values(problems)
+        raise unusable_values(problems, len(problems))
     return [by_name[name] for name in names]
 
 
@@ -167,8 +167,6 @@ def _read_json(tensor: Tensor) -> Array:
     nested = isinstance(tensor.data, list) and tensor.data and isinstance(tensor.data[0], list)
     axes = [Axis(size, "items") for size in tensor.shape] if nested else [Axis(prod(tensor.shape), "values")]
     values = read_array(tensor.data, axes, path)
-    if isinstance(values, list):
-        raise unusable_values(values)
     if tensor.dtype.kind == "f":
         with np.errstate(over="ignore"):  # a value that is too large becomes infinite, and is refused as such
             values = values.astype(tensor.dtype).astype(np.float64)

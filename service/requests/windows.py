@@ -10,7 +10,7 @@ import numpy as np
 from kanmodel.errors import Problem
 from kanmodel.model import Model
 from kanmodel.scaling import Array
-from kanmodel.windows import refuse_non_finite
+from kanmodel.windows import N_LISTED, refuse_non_finite
 from service.http.errors import unusable, unusable_values
 from service.requests.arrays import Axis, read_array
 
@@ -74,46 +74,34 @@ def window_axes(model: Model) -> tuple[Axis, Axis]:
     return Axis(model.config.lookback, "steps"), Axis(len(model.config.features), "features")
 
 
-def name_problems(given: Mapping[str, Any], model: Model, path: str) -> list[Problem]:
-    """Unknown and missing features of a mapping."""
-    names = model.config.feature_names
-    unknown = f"is unknown; the features are {', '.join(names)}"
-    return [Problem(f"{path}.{name}", unknown) for name in given if name not in names] + [
-        Problem(f"{path}.{name}", "is missing") for name in names if name not in given
-    ]
+def refuse_other_names(given: Mapping[str, Any], model: Model, path: str) -> None:
+    """Refuses a mapping with an unknown or a missing feature."""
+    names = dict.fromkeys(model.config.feature_names)
+    message = f"is unknown; the features are {', '.join(names)}"
+    wrong = [(name, message) for name in given if name not in names]
+    wrong += [(name, "is missing") for name in names if name not in given]
+    if wrong:
+        problems = [Problem(f"{path}.{name}", message) for name, message in wrong[:N_LISTED]]
+        raise unusable_values(problems, len(wrong))
 
 
 def _read_instances(value: Any, model: Model, max_windows: int) -> Array:
     _refuse_number_of_windows(value, max_windows, "instances")
     if isinstance(value, np.ndarray):
         return value
-    instances = read_array(value, (Axis(None, "instances"), *window_axes(model)), "instances")
-    if isinstance(instances, list):
-        raise unusable_values(instances)
-    return instances
+    return read_array(value, (Axis(None, "instances"), *window_axes(model)), "instances")
 
 
 def _read_columns(value: Any, model: Model, max_windows: int) -> Array:
     """One list of instances per feature, stacked to (n, lookback, n_features)."""
     if not isinstance(value, dict):
         raise unusable("columns", "must be an object with a list of instances for each feature")
-    problems = name_problems(value, model, "columns")
-    if problems:
-        raise unusable_values(problems)
+    refuse_other_names(value, model, "columns")
     names = model.config.feature_names
     _refuse_number_of_windows(value[names[0]], max_windows, f"columns.{names[0]}")
     n_windows = len(value[names[0]]) if isinstance(value[names[0]], list) else None
     axes = (Axis(n_windows, "instances"), Axis(model.config.lookback, "steps"))
-    columns = []
-    for name in names:
-        column = read_array(value[name], axes, f"columns.{name}")
-        if isinstance(column, list):
-            problems += column
-        else:
-            columns.append(column)
-    if problems:
-        raise unusable_values(problems)
-    return np.stack(columns, axis=-1)
+    return np.stack([read_array(value[name], axes, f"columns.{name}") for name in names], axis=-1)
 
 
 def _refuse_number_of_windows(value: Any, max_windows: int, path: str) -> None:

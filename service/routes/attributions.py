@@ -11,6 +11,7 @@ from service.document.operations import describe_picture
 from service.http.answers import SVG, answer_json, answer_svg
 from service.http.negotiation import choose_format
 from service.http.security import READ
+from service.requests.bodies import find_limits
 from service.requests.groups import parse_groups, read_groups
 from service.requests.outputs import read_output
 from service.routes.dependencies import MODEL, TheDeadline, TheModel, TheParts
@@ -43,7 +44,8 @@ async def get_attributions(
     """
     media_type = choose_format(request, query.format)
     output = read_output(query.output, served.model.config)
-    groups, _ = read_groups(parse_groups({"groups": query.groups}), served.model)
+    parsed = parse_groups({"groups": query.groups}, find_limits(served.model, parts.settings))
+    groups, _ = read_groups(parsed, served.model)
     importance = await deadline.wait(parts.results.group_importance(served, output, groups))
     if media_type == SVG:
         return answer_svg(importance.svg(theme=query.theme).encode())

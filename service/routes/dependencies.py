@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Annotated
@@ -14,7 +13,7 @@ from service.http.errors import unusable
 from service.http.headers import find_header
 from service.models.registry import Registry, Served
 from service.schemas.closed import VERSION
-from service.schemas.predictions import RangeWarning
+from service.schemas.predictions import RangeWarnings
 from service.settings import Settings
 from service.telemetry.metrics import Metrics
 from service.work.answers import Answers
@@ -121,9 +120,9 @@ def _read_seconds(given: str) -> float:
     return seconds
 
 
-def count_warnings(parts: Parts, served: Served, warnings: Sequence[RangeWarning]) -> None:
+def count_warnings(parts: Parts, served: Served, warnings: RangeWarnings) -> None:
     """Counts windows with values outside the training range, by feature."""
-    parts.metrics.observe_outside_range(served.name, (warning["feature"] for warning in warnings))
+    parts.metrics.observe_outside_range(served.name, warnings.counts)
 
 
 async def get_parts(request: Request) -> Parts:

@@ -33,7 +33,7 @@ from service.routes.dependencies import (
 )
 from service.routes.direct import DirectRoute
 from service.schemas.explanations import ExplainRequest, ExplainResponse
-from service.schemas.predictions import RangeWarning, warn_of_range
+from service.schemas.predictions import RangeWarnings, warn_of_range
 from service.telemetry.traces import span
 from service.work.estimates import estimate_describing, estimate_explanations, estimate_joining, estimate_parsing
 from service.work.explanations import Advance, compute_explanations, describe_question
@@ -107,7 +107,7 @@ async def explain(request: Request) -> Response:
     return Response(joined, media_type=JSON)
 
 
-def _describe(question: Question, predictions: Array) -> tuple[bytes, list[RangeWarning]]:
+def _describe(question: Question, predictions: Array) -> tuple[bytes, RangeWarnings]:
     """The members that all explanations share, in JSON, and its warnings."""
     warnings = warn_of_range(question.served.model, question.windows)
     return encode_json(describe_question(question, predictions, warnings)), warnings

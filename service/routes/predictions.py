@@ -26,9 +26,10 @@ from service.routes.dependencies import (
 )
 from service.routes.direct import DirectRoute
 from service.schemas.predictions import (
+    NO_WARNINGS,
     PredictRequest,
     PredictResponse,
-    RangeWarning,
+    RangeWarnings,
     describe_predictions,
     warn_of_range,
 )
@@ -89,11 +90,11 @@ class _Prediction:
             windows, self._is_usual = read_prediction(self._body, self._served, self._settings)
         return windows
 
-    def describe(self, windows: Array, predictions: Array) -> tuple[Response, int, list[RangeWarning]]:
+    def describe(self, windows: Array, predictions: Array) -> tuple[Response, int, RangeWarnings]:
         """The response, and the numbers for metrics: windows and warnings."""
         model = self._served.model
         with span("encode"):
-            warnings = [] if self._is_usual else warn_of_range(model, windows)
+            warnings = NO_WARNINGS if self._is_usual else warn_of_range(model, windows)
             logits = model.logits(windows) if model.config.is_classifier else None
             answer = answer_json(describe_predictions(self._served, predictions, logits, warnings))
         return answer, len(windows), warnings

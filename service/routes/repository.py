@@ -22,6 +22,7 @@ from service.routes.dependencies import OF_A_MODEL, Parts, describe_name, find_d
 from service.routes.direct import ProtocolRoute
 from service.schemas.closed import Closed
 from service.schemas.repository import IndexRequest, LoadRequest, RepositoryEntry, UnloadRequest, describe_entry
+from service.work.estimates import estimate_parsing
 
 Body = TypeVar("Body", bound=Closed)
 router = APIRouter(tags=["repository"], route_class=ProtocolRoute, dependencies=[ADMIN])
@@ -119,4 +120,8 @@ async def _read(request: Request, cls: type[Body]) -> Body:
     with parts.work.hold("explanation") as held:
         body = await read_body(request, parts.settings, held, (JSON, ""))
         limits = Limits(parts.settings.max_json_depth, windows=0, window_shape=(1, 1))
-        return validate_request(cls, parse_object(body, limits) if body else {}, unread=())
+
+        def read() -> Body:
+            return validate_request(cls, parse_object(body, limits) if body else {}, unread=())
+
+        return await parts.work.run(read, "explanation", estimate_parsing(body))

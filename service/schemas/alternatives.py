@@ -15,11 +15,10 @@ from service.models.registry import Served
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.predictions import (
-    MAX_WARNINGS,
     ONE_FORM,
     Columns,
     Instances,
-    RangeWarning,
+    RangeWarnings,
     Warnings,
     WarningsOmitted,
 )
@@ -29,7 +28,8 @@ from service.schemas.topology import Count, FidelityInfo, describe_fidelity
 WhatIfKind = TypeAliasType("WhatIfKind", Literal["shift", "value"])
 Output = Annotated[str | None, Field(description="Name of an output; optional if the model has one.")]
 Features = Annotated[
-    list[str] | None, Field(description="Names of the features that may change; absent: all.", min_length=1)
+    list[str] | None,
+    Field(description="Names of the features that may change; absent: all.", min_length=1, fail_fast=True),
 ]
 Steps = Annotated[
     list[StrictInt] | None,
@@ -236,7 +236,7 @@ class AblateResponse(Shared):
     ablations: Annotated[list[AblationInfo], Field(description="One per instance.")]
 
 
-def describe_shared(served: Served, output: int, warnings: list[RangeWarning]) -> Shared:
+def describe_shared(served: Served, output: int, warnings: RangeWarnings) -> Shared:
     """The shared members of an answer."""
     config = served.model.config
     shared: Shared = {
@@ -245,10 +245,10 @@ def describe_shared(served: Served, output: int, warnings: list[RangeWarning]) -
         "checkpoint": served.checkpoint,
         "output": config.outputs[output],
         "unit": config.target_of(output).unit,
-        "warnings": warnings[:MAX_WARNINGS],
+        "warnings": warnings.listed,
     }
-    if len(warnings) > MAX_WARNINGS:
-        shared["warnings_omitted"] = len(warnings) - MAX_WARNINGS
+    if warnings.n_omitted:
+        shared["warnings_omitted"] = warnings.n_omitted
     return shared
 
 

@@ -167,7 +167,7 @@ class InferRequest(Closed):
         str | None, Field(description="Sent by KServe's client besides the path; ignored.", strict=True)
     ] = None
     parameters: InferParameters | None = None
-    inputs: Annotated[list[InferInput], Field(description="The input tensors.", min_length=1)]
+    inputs: Annotated[list[InferInput], Field(description="The input tensors.", min_length=1, fail_fast=True)]
     outputs: Annotated[
         list[InferOutputRequest] | None,
         Field(description="The requested outputs; absent or empty: all.", max_length=5),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Annotated, Literal, NotRequired
 
 import numpy as np
@@ -64,6 +66,29 @@ class RangeWarning(TypedDict):
     message: Annotated[str, Field(description="The warning as a sentence.")]
 
 
+@dataclass(frozen=True)
+class RangeWarnings:
+    """The values of a request outside the training range.
+
+    Attributes:
+        listed: warnings of the first `MAX_WARNINGS`.
+        counts: by feature, the number of instances with such a value.
+    """
+
+    listed: list[RangeWarning]
+    counts: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return sum(self.counts.values())
+
+    @property
+    def n_omitted(self) -> int:
+        """How many are not listed."""
+        return len(self) - len(self.listed)
+
+
+NO_WARNINGS = RangeWarnings([], {})
+
 Warnings = Annotated[
     list[RangeWarning], Field(description=f"Values outside the training range, at most {MAX_WARNINGS}.")
 ]
@@ -89,7 +114,7 @@ class PredictResponse(TypedDict):
 
 
 def describe_predictions(
-    served: Served, predictions: Array, logits: Array | None, warnings: list[RangeWarning]
+    served: Served, predictions: Array, logits: Array | None, warnings: RangeWarnings
 ) -> PredictResponse:
     """Describes forecasts.
 
@@ -105,16 +130,16 @@ def describe_predictions(
         "checkpoint": served.checkpoint,
         "outputs": list(served.outputs),
         "predictions": predictions.tolist(),
-        "warnings": warnings[:MAX_WARNINGS],
+        "warnings": warnings.listed,
     }
     if logits is not None:
         answer["logits"] = logits.tolist()
-    if len(warnings) > MAX_WARNINGS:
-        answer["warnings_omitted"] = len(warnings) - MAX_WARNINGS
+    if warnings.n_omitted:
+        answer["warnings_omitted"] = warnings.n_omitted
     return answer
 
 
-def warn_of_range(model: Model, windows: Array) -> list[RangeWarning]:
+def warn_of_range(model: Model, windows: Array) -> RangeWarnings:
     """Warnings of values outside the training range: the most extreme one per instance and feature.
 
     Args:
@@ -123,14 +148,16 @@ def warn_of_range(model: Model, windows: Array) -> list[RangeWarning]:
     """
     low, high = model.feature_range
     if (windows >= low).all() and (windows <= high).all():
-        return []
+        return NO_WARNINGS
     beyond = np.maximum(low - windows, windows - high)  # (n, lookback, n_features), positive outside
     beyond -= ROUNDING * model.scaling.feature_scale
-    steps = beyond.argmax(axis=1)
-    return [
+    steps, is_outside = beyond.argmax(axis=1), beyond.max(axis=1) > 0  # (n, n_features)
+    listed = [
         _describe_value(model, windows, instance, int(steps[instance, feature]), feature)
-        for instance, feature in np.argwhere(beyond.max(axis=1) > 0).tolist()
+        for instance, feature in np.argwhere(is_outside)[:MAX_WARNINGS].tolist()
     ]
+    counts = zip(model.config.feature_names, is_outside.sum(axis=0).tolist(), strict=True)
+    return RangeWarnings(listed, {name: n for name, n in counts if n})
 
 
 def _describe_value(model: Model, windows: Array, instance: int, step: int, feature: int) -> RangeWarning:

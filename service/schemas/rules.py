@@ -59,6 +59,7 @@ class RuleMembers(Closed):
             description="Ids of edges that go in any case, `{stage}:{layer}:{i}:{j}`, such as `head:0:7:3`; what they "
             "alone connected goes with them. The fidelity that is asked for holds before that.",
             max_length=MAX_WITHOUT,
+            fail_fast=True,
         ),
     ] = None
 

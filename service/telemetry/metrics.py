@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -181,10 +181,10 @@ class Metrics:
         if not converged:
             self._unconverged.labels(model).inc()
 
-    def observe_outside_range(self, model: str, features: Iterable[str]) -> None:
+    def observe_outside_range(self, model: str, counts: Mapping[str, int]) -> None:
         """Counts features outside their training ranges, each once per window."""
-        for feature in features:
-            self._outside_range.labels(model, feature).inc()
+        for feature, n in counts.items():
+            self._outside_range.labels(model, feature).inc(n)
 
 
 class _OfReplica(CollectorRegistry):

@@ -10,7 +10,7 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.error_answers import answer_failure, send_error
-from service.http.errors import BusyError
+from service.http.errors import BusyError, unusable
 from service.http.headers import address_of
 from service.http.ids import HEADER, choose_request_id
 from service.http.security import is_health
@@ -20,6 +20,7 @@ from service.telemetry.traces import describe_request
 
 NOSNIFF = (b"x-content-type-options", b"nosniff")  # browsers must not guess another media type
 _ID = HEADER.lower().encode()
+MAX_PARAMETERS = 1000  # of a query: to parse more takes long
 OTHER = "other"  # label of requests that match no route template, such as static files
 
 
@@ -82,6 +83,9 @@ class Observation:
         if self._running > self._max_concurrent and not is_health(scope):
             message = f"the service is answering {self._max_concurrent} requests, which is all it may (max_concurrent)"
             await send_error(BusyError(message), scope, receive, send)
+        elif (n := scope["query_string"].count(b"&")) >= MAX_PARAMETERS:
+            reason = f"must have at most {MAX_PARAMETERS} parameters, but has {n + 1}"
+            await send_error(unusable("query", reason, "limit_exceeded"), scope, receive, send)
         else:
             await self._app(scope, receive, send)
 

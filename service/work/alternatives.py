@@ -14,7 +14,7 @@ from service.http.errors import unusable
 from service.models.registry import Served
 from service.schemas.alternatives import describe_ablation, describe_counterfactuals, describe_curves, describe_shared
 from service.schemas.comparisons import describe_against, describe_comparisons
-from service.schemas.predictions import RangeWarning, warn_of_range
+from service.schemas.predictions import RangeWarnings, warn_of_range
 from service.work.estimates import NUMBER, OBJECTS
 
 _OF_CURVE = 3  # arrays of a curve
@@ -184,7 +184,7 @@ def refuse_costly(question: Alternative, limit: int) -> None:
         raise unusable("body", f"{reason}: send fewer windows, features or points at a time", "limit_exceeded")
 
 
-def answer_alternative(question: Alternative, pause: Pause) -> tuple[bytes, list[RangeWarning]]:
+def answer_alternative(question: Alternative, pause: Pause) -> tuple[bytes, RangeWarnings]:
     """The answer as JSON, and its warnings.
 
     Raises:

@@ -16,7 +16,7 @@ from kanmodel.terms import ReferenceBaselines
 from service.http.answers import encode_json
 from service.schemas.baselines import UsedBaseline, describe_baseline, describe_reference_baselines
 from service.schemas.explanations import ExplainHeader, Explanation, describe_explanation
-from service.schemas.predictions import MAX_WARNINGS, RangeWarning
+from service.schemas.predictions import RangeWarnings
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import span
 from service.work.deadlines import Deadline
@@ -44,7 +44,7 @@ class Advance:
     encoded: Sequence[bytes] = ()
 
 
-def describe_question(question: Question, predictions: Array, warnings: list[RangeWarning]) -> ExplainHeader:
+def describe_question(question: Question, predictions: Array, warnings: RangeWarnings) -> ExplainHeader:
     """The members that all explanations share.
 
     Args:
@@ -63,10 +63,10 @@ def describe_question(question: Question, predictions: Array, warnings: list[Ran
         "unit": units if question.as_list else units[0],
         "baseline": _describe_baseline(question),
         "predictions": predictions.tolist(),
-        "warnings": warnings[:MAX_WARNINGS],
+        "warnings": warnings.listed,
     }
-    if len(warnings) > MAX_WARNINGS:
-        header["warnings_omitted"] = len(warnings) - MAX_WARNINGS
+    if warnings.n_omitted:
+        header["warnings_omitted"] = warnings.n_omitted
     if question.receipt:
         header["receipt"] = make_receipt(question, header["baseline"])
     return header

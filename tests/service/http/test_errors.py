@@ -473,10 +473,10 @@ def test_finite_is_judged_after_scaling(service, verb, members, path):
 
 
 def test_all_bad_values_are_listed_up_to_twenty(service):
-    """An error lists the first 20 bad values, and says that there are more."""
+    """An error lists the first 20 bad values, and says how many there are."""
     bad = {"instances": [[[None] * 4] * 6]}
     answer = service.post("/v1/models/two:predict", bad)
-    check_error(answer, 422, "more than 20 values cannot be used", None)
+    check_error(answer, 422, "24 values cannot be used", None)
     assert [error["path"] for error in answer.json()["errors"][:5]] == [
         *(f"instances[0][0][{f}]" for f in range(4)),
         "instances[0][1][0]",

@@ -120,7 +120,7 @@ def test_windows_are_read_where_they_fit_and_refused_else(ask, service, part):
     members=st.lists(st.tuples(st.sampled_from(["a", "b", "instances"]), anything), max_size=4), at=st.integers(0, 4)
 )
 def test_both_readers_agree_on_other_members(members, at):
-    """Both readers agree on the other members, and on which of two members of one name counts."""
+    """Both readers agree on the other members, and on which of two members of one name is refused."""
     instances = [[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]
     members.insert(at, ("instances", instances))
     body = b"{%s}" % b",".join(write(name) + b":" + write(value) for name, value in members)

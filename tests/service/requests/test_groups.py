@@ -116,7 +116,7 @@ def test_lines_have_groups_too(client):
         ({"groups": {"hour": ["z"]}}, "groups.hour"),
         ({"groups": {"a": ["f0"], "hour": ["f0"]}}, "groups.hour"),
         ({"groups": {"hour": ["hour"]}}, "groups.hour"),
-        ({"groups": {f"g{n}": [f"g{n + 1}"] for n in range(3000)} | {"g3000": ["g0"]}}, "groups.g0"),
+        ({"groups": {f"g{n}": [f"g{n + 1}"] for n in range(500)} | {"g500": ["g0"]}}, "groups.g0"),
         ({"segments": [0]}, "segments"),
         ({"segments": ""}, "segments"),
         ({"segments": {"s": [0, -1]}}, "segments.s"),
@@ -133,9 +133,9 @@ def test_invalid_groups_are_refused_by_name(client, members, path):
     assert [problem["path"] for problem in answer.json()["errors"]] == [path]
 
 
-def test_thousands_of_nested_groups_are_answered(client):
-    """A chain of 3,000 nested groups does not exhaust the stack."""
-    groups = {f"g{n}": [f"g{n + 1}"] for n in range(3000)} | {"g3000": ["f0"]}
+def test_hundreds_of_nested_groups_are_answered(client):
+    """A chain of 500 nested groups, which is about as many names as a request may have, is answered."""
+    groups = {f"g{n}": [f"g{n + 1}"] for n in range(500)} | {"g500": ["f0"]}
     one = explain(client, groups=groups)[0]
     assert one["contributions_by_group"]["g0"] == one["contributions"]["f0"]
 
