@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 MIN_TAKEN = 64 << 10  # bytes that a client must read within the timeout; beyond them uvicorn pauses the app
 PIECE = 16 << 10  # bytes that are parsed before they are counted; more arrive at once
+MAX_CHUNKS = 16_384  # parts in which a body may arrive: to take one costs the same if it has a single byte
 MAX_PIPELINED = 64  # requests of a connection that wait for the answers of earlier ones
 LINGER = 5.0  # seconds in which a message must end after its answer
 STOPPING = 0.25  # seconds in which a stopping process still accepts requests on open connections
@@ -58,8 +59,8 @@ class BoundedProtocol(HttpToolsProtocol):
     uvicorn has no such limits: it buffers a head, a trailer and an answer for as long as they last, and waits for the
     rest of a message whose answer is sent. Here
 
-    - a head, and what frames a body (chunk sizes, their extensions, trailers), have ``max_header_bytes``. The body
-      itself is counted by the app that reads it, with `body_timeout`;
+    - a head, and what stands between two parts of a body (chunk sizes, their extensions, trailers), have
+      ``max_header_bytes``, a body `MAX_CHUNKS`. Its bytes are counted by the app that reads it, with `body_timeout`;
     - a head has ``header_timeout``, an answered message `LINGER` and ``max_body_bytes`` until it ends, a client
       ``send_timeout`` to read. uvicorn's own timer closes a connection on which nothing follows an answer.
 
@@ -91,6 +92,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._send_timeout = send_timeout
         self._receiving: Literal["nothing", "head", "body"] = "nothing"  # the part of a message that is incomplete
         self._unused = 0  # bytes since a message or a head has ended, or the app was given a part of a body
+        self._chunks = 0  # of the body
         self._timer: asyncio.TimerHandle | None = None  # of the client that has to send
         self._send_timer: asyncio.TimerHandle | None = None  # of the client that has to read
         self._unsent = 0  # bytes, when that timer started
@@ -147,12 +149,16 @@ class BoundedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.headers = DROPPED  # type: ignore[assignment]
         self._receiving = "body"
-        self._unused = 0
+        self._unused = self._chunks = 0
         if self._stopping:
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
         """Called with a part of a body; it is dropped if the request has been answered."""
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS:
+            self._refuse(413, "body_too_large", f"the body has more than {MAX_CHUNKS} chunks")
+            raise ValueError("too many chunks")  # stops the parser
         if not self.cycle.response_complete:
             self._unused = 0
             super().on_body(body)

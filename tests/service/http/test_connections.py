@@ -80,13 +80,14 @@ FLOODS = {
     "trailers": (b"0\r\n", b"a:b\r\n"),
     "a chunk extension": (b"5;x=", b"x"),
     "zeros before a chunk size": (b"", b"0"),
+    "chunks of one byte": (b"", b"1\r\nx\r\n"),
 }
 
 
 @pytest.mark.parametrize("start", [ANSWERED, AWAITED], ids=["answered", "awaited"])
 @pytest.mark.parametrize("flood", FLOODS)
-def test_what_is_no_body_is_bounded(patient, flood, start):
-    """A body's trailers, chunk extensions and chunk sizes have the limit of headers, before and after the answer."""
+def test_what_frames_a_body_is_bounded(patient, flood, start):
+    """Trailers, chunk extensions and chunk sizes have the limit of headers, and chunks one of their own."""
     begin, piece = FLOODS[flood]
     check_flood(patient, start + begin, piece)
 
@@ -128,6 +129,16 @@ def test_trailers_are_not_headers(serve, folder, at_once):
         connection.sendall(b"" if at_once else trailers)
         connection.sendall(head("GET", "/v1/models", f"Authorization: Bearer {KEY}"))
         assert read_answer(connection)[0].status == 200
+
+
+def test_a_body_of_too_many_chunks_is_refused(patient, monkeypatch):
+    """A body in more than `MAX_CHUNKS` chunks gives 413, and the connection is closed."""
+    monkeypatch.setattr(module, "MAX_CHUNKS", 10)
+    with connect(patient) as connection:
+        connection.sendall(AWAITED + b"1\r\n \r\n" * 11)
+        answer, body = read_answer(connection)
+        assert (answer.status, body["error"]) == (413, "the body has more than 10 chunks")
+        assert is_closed(connection)
 
 
 def test_a_body_may_have_trailers_and_extensions(strict):
