@@ -9,7 +9,7 @@
     ├── UnknownNameError       a feature, output, edge or option that does not exist
     ├── IncompleteError        an explanation whose residual (convergence delta) is larger than what it explains
     ├── NonFiniteError         a computation whose result is not finite
-    └── ExportError            a model that has no ONNX form, or whose graph computes something else
+    └── ExportError            a file that cannot be written, or a model without an equal ONNX form
 
 Every message is one sentence that names the place. No class knows an HTTP status; `service.http.errors` maps classes
 to statuses.
@@ -32,7 +32,7 @@ _quoting.maxlevel = 2
 
 def quote(value: object) -> str:
     """The `repr` of a value for a message, shortened to `MAX_QUOTED` characters."""
-    return shorten(_quoting.repr(value), MAX_QUOTED)
+    return shorten(_quoting.repr(value).replace("\n", " "), MAX_QUOTED)  # arrays have lines
 
 
 def shorten(text: str, most: int) -> str:
@@ -128,4 +128,4 @@ class NonFiniteError(KanscopeError):
 
 
 class ExportError(KanscopeError):
-    """The model cannot be written as an ONNX graph; the message names the layer, or states the difference."""
+    """A file cannot be written, or a model has no equal ONNX graph; the message names the path, layer or difference."""

@@ -123,8 +123,11 @@ def read_numbers(values: Any, path: str) -> Array:
                 raise DataError.at(where, message)
     elif array.dtype.kind not in "biuf":
         raise DataError(f"{path} must hold numbers, but holds {array.dtype.name}", [Problem(path, "must hold numbers")])
-    with np.errstate(over="ignore"):
-        numbers: Array = array.astype(np.float64)
+    try:
+        with np.errstate(over="ignore"):
+            numbers: Array = array.astype(np.float64)
+    except OverflowError:  # a whole number without limit
+        raise DataError.at(path, "must hold numbers that float64 has") from None
     return numbers
 
 

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 from warnings import warn
 
+from kanmodel.arguments import checked
 from kanmodel.errors import ConfigError, UnknownNameError
 from kanmodel.model import Model
 from kanmodel.network.config.groups import Groups
@@ -20,6 +21,7 @@ from kanmodel.training.training import fit
 Report = bool | Callable[[Progress], None] | None
 
 
+@checked
 def train(
     frame: Any,
     target: str | Sequence[str],
@@ -102,6 +104,7 @@ def train(
     return Model(trained, name)
 
 
+@checked
 def fine_tune(
     model: Model,
     frame: Any,

@@ -8,11 +8,13 @@ from typing import Any
 
 from torch import nn
 
+from kanmodel.arguments import checked
 from kanmodel.checkpoint import load_checkpoint
 from kanmodel.model import Model
 from kanmodel.network.config.groups import Groups
 
 
+@checked
 def load(path: str | Path) -> Model:
     """Loads a checkpoint file.
 
@@ -23,6 +25,7 @@ def load(path: str | Path) -> Model:
     return Model(load_checkpoint(path), path.stem)
 
 
+@checked
 def from_torch(
     net: nn.Module,
     *,
@@ -58,6 +61,7 @@ def from_torch(
     )
 
 
+@checked
 def from_file(path: str | Path, *, windows: Any, predictions: Any, features: Sequence[str], **options: Any) -> Model:
     """Converts a file of torch.save or safetensors to a model, verified by the original model's predictions.
 

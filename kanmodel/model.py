@@ -56,7 +56,7 @@ from kanmodel.results import (
     Topology,
     WhatIf,
 )
-from kanmodel.rules import check_count, check_effects, make_options, make_rule, refuse_unknown
+from kanmodel.rules import check_count, make_options, make_rule, refuse_unknown
 from kanmodel.scaling import Array
 from kanmodel.windows import steps_of_rows
 
@@ -167,7 +167,6 @@ class Model(ModelProperties):
         """
         number = self._number_of(output)
         options = make_options(tolerance, path_nodes, halvings)
-        check_effects(effects)
         groups, segments = self.choose_groups(groups, segments)
         start = read_baseline(self.loaded, baseline)
         scaled = self.loaded.to_model_units(read_windows(self.loaded, windows))
@@ -347,9 +346,9 @@ class Model(ModelProperties):
             NonFiniteError: a prediction, a residual or an error is not finite.
         """
         number, against = self._number_of(output), self if other is None else other
-        if not isinstance(against, Model):
-            raise DataError.at("other", "must be a Model, or None for two windows of this one")
         if windows is None:
+            if against_windows is not None:
+                raise DataError.at("against_windows", "is given without windows")
             return self._compare_models(against, number, fidelity, pause)
         if fidelity is not None:
             raise DataError.at("fidelity", "compares models as a whole, but windows are given")
@@ -540,7 +539,6 @@ class Model(ModelProperties):
             DataError: `points` is not a whole number from 2.
         """
         check_count("points", points, 2)
-        refuse_unknown("span", span, ("support", "reference", "grid"))
         found = find_place(self.loaded.network, place[0] if len(place) == 1 else place, stage)
         (curve,) = sample_edges(self.loaded, [find_edge_at(self.loaded.network, *found)], points, span)
         return Edge(**vars(curve), name=self.name)
@@ -555,6 +553,7 @@ class Model(ModelProperties):
 
     def curves(self, edges: Sequence[TopologyEdge], points: int = 101, span: Span = "support") -> list[EdgeCurve]:
         """The functions on the edges of a topology, with their scores; see `edge`."""
+        check_count("points", points, 2)
         return sample_edges(self.loaded, edges, points, span)
 
     def edge_formulas(self, edge: TopologyEdge) -> list[Candidate]:
@@ -590,7 +589,7 @@ class Model(ModelProperties):
 
     def prune(
         self,
-        outputs: Sequence[str] | None = None,
+        outputs: Sequence[str] | str | None = None,
         *,
         fidelity: float | None = None,
         metric: Metric | None = None,

@@ -85,8 +85,8 @@ def load_checkpoint(path: Path) -> LoadedModel:
     try:
         data = _read_bounded(path)
         return parse_checkpoint(data)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {path.name}: {error.strerror}") from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path.name}: {getattr(error, 'strerror', error)}") from error
     except CheckpointError as error:
         raise CheckpointError(printable(f"{path.name} {error}"[:MAX_MESSAGE])) from error
 

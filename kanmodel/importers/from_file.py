@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from reprlib import repr
 from typing import Any
 
 import numpy as np
 import torch
 
+from kanmodel.arguments import checked
 from kanmodel.checkpoint import LoadedModel
-from kanmodel.errors import CheckpointError
+from kanmodel.errors import CheckpointError, DataError
 from kanmodel.importers.given import Given, make_shapes, name_outputs, shape_outputs, shape_windows
 from kanmodel.importers.importing import dissect_source, ignore, import_parts
 from kanmodel.importers.manifest import Manifest, parse_manifest
@@ -20,6 +22,7 @@ from kanmodel.network.config.groups import Groups
 SEARCH_TOLERANCE = 1e-4  # standard deviations
 
 
+@checked
 def from_file(
     path: str | Path,
     *,
@@ -65,9 +68,9 @@ def from_file(
     """
     path = Path(path)
     document = describe_call(features, outputs, scaling, horizon, groups, integer, fixed)
-    found, computed = as_array(windows), as_array(predictions)
+    found, computed = as_array(windows, "windows"), as_array(predictions, "predictions")
     manifest = parse_manifest(document, Path("the call"))
-    given = give(manifest, found, as_array(targets) if targets is not None else None, computed, tolerance)
+    given = give(manifest, found, as_array(targets, "targets") if targets is not None else None, computed, tolerance)
     source = open_source(path)
     return import_parts(source.name, dissect_source(source, manifest), manifest, given, ignore, strict).model
 
@@ -102,7 +105,7 @@ def describe_call(
     if groups is not None:
         document["groups"] = dict(groups)
     for key, names in (("integer", integer), ("fixed", fixed)):
-        document[key] = names if isinstance(names, str) else list(names)  # a text is no list of names, and is refused
+        document[key] = list(names)
     if scaling is not None:
         document["scaling"] = plain_scaling(scaling)
     if outputs is not None:
@@ -110,19 +113,34 @@ def describe_call(
     return document
 
 
-def as_array(values: Any) -> np.ndarray:
-    """Converts a tensor, an array, or nested lists to float64."""
+def as_array(values: Any, name: str) -> np.ndarray:
+    """Converts a tensor, an array, or nested lists to float64.
+
+    Raises:
+        DataError: they are no array of numbers.
+    """
     if isinstance(values, torch.Tensor):
         values = values.detach().cpu().numpy()
-    return np.asarray(values, dtype=np.float64)
+    try:
+        return np.asarray(values, dtype=np.float64)
+    except (OverflowError, TypeError, ValueError) as error:
+        raise DataError.at(name, f"must be an array of numbers: {error}") from error
 
 
 def plain_scaling(scaling: Any) -> dict[str, Any]:
     """Converts a scaling, a mapping or a StandardScaler fitted to the features, to lists of numbers."""
     if not isinstance(scaling, Mapping):
+        if not hasattr(scaling, "mean_") or not hasattr(scaling, "scale_"):
+            raise DataError.at("scaling", f"must be a mapping or a fitted StandardScaler, but is {repr(scaling)}")
         scaling = {"mean": scaling.mean_, "std": scaling.scale_}
     return {
-        name: list(values) if name.endswith("names") else [float(value) for value in np.atleast_1d(as_array(values))]
+        str(name): _as_list(values, f"scaling.{name}", str(name).endswith("names"))
         for name, values in scaling.items()
         if values is not None
     }
+
+
+def _as_list(values: Any, name: str, of_names: bool) -> Any:
+    if of_names:
+        return list(values) if isinstance(values, Collection) else values  # others are refused with the manifest
+    return np.atleast_1d(as_array(values, name)).tolist()

@@ -68,7 +68,7 @@ def from_torch(
         CheckpointError: the arrays do not fit each other, a name is unknown, or an integer feature has fractions.
     """
     document = describe_call(features, outputs, scaling, horizon, groups, integer, fixed)
-    x = as_array(windows)
+    x = as_array(windows, "windows")
     reads_rows = x.ndim == 2
     lookback = x.shape[1] if x.ndim == 3 else 1
     x = shape_windows(x, lookback, len(document["features"]), "windows")
@@ -97,7 +97,11 @@ def from_torch(
             raise UnreadableModelError(f"the module {error}") from error
     difference = _prove(network, scaled, expected, shapes.outputs)
     kept = choose_evenly(len(x))
-    known = None if targets is None else shape_outputs(as_array(targets), len(x), shapes.outputs, "targets", steps)
+    known = (
+        None
+        if targets is None
+        else shape_outputs(as_array(targets, "targets"), len(x), shapes.outputs, "targets", steps)
+    )
     of_scaling = Scaling.of(network.config)
     reference = Reference(of_scaling.features_to_model(x[kept]), None if known is None else known[kept])
     return LoadedModel(network, reference, {}, _provenance(anatomy, difference))

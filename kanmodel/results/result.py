@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from inspect import isfunction
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
+from kanmodel.arguments import checked
 from kanmodel.drawing.style import Theme
-from kanmodel.errors import UnknownNameError
+from kanmodel.errors import ExportError
 from kanmodel.html import image_of, inline_picture, write_page, write_piece
 
 
 class Result(ABC):
-    """A result that notebooks display, and that can be written as an HTML page."""
+    """A result that notebooks display, and that can be written as an HTML page.
 
+    The arguments of its public methods are checked, see `kanmodel.arguments`.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name, member in list(vars(cls).items()):
+            if isfunction(member) and not name.startswith("_"):
+                setattr(cls, name, checked(member))
+
+    @checked
     def html(self, path: str | Path | None = None, *, theme: Theme = "auto") -> str:
         """A self-contained HTML page without scripts.
 
@@ -23,8 +35,9 @@ class Result(ABC):
 
         Raises:
             UnknownNameError: a theme that does not exist.
+            ExportError: the file cannot be written.
         """
-        picture = self._picture(_check(theme))
+        picture = self._picture(theme)
         shown = inline_picture(picture) if picture else ""
         return _give(write_page(self._title(), shown + self._details(), theme), path)
 
@@ -58,8 +71,9 @@ class Pictured(Result):
 
         Raises:
             UnknownNameError: a theme that does not exist.
+            ExportError: the file cannot be written.
         """
-        return _give(self._draw(_check(theme)).decode(), path)
+        return _give(self._draw(theme).decode(), path)
 
     def _picture(self, theme: Theme) -> str | None:
         return self._draw(theme).decode()
@@ -69,13 +83,10 @@ class Pictured(Result):
         """The picture, SVG."""
 
 
-def _check(theme: Theme) -> Theme:
-    if theme not in get_args(Theme):
-        raise UnknownNameError(f"there is no theme {theme!r}; the themes are {', '.join(get_args(Theme))}")
-    return theme
-
-
 def _give(text: str, path: str | Path | None) -> str:
     if path is not None:
-        Path(path).write_text(text, encoding="utf-8")
+        try:
+            Path(path).write_text(text, encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise ExportError(f"cannot write {path}: {error}") from error
     return text

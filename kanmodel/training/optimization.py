@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from kanmodel.arguments import check_fields
 from kanmodel.errors import DataError, NonFiniteError
 from kanmodel.network.chain import Network, Trace
 from kanmodel.network.config import Cell
@@ -82,7 +83,10 @@ class TrainingOptions:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, lowest in (
+            ("lookback", 1),
+            ("horizon", 1),
             ("batch", 2),
             ("epochs", 0),
             ("patience", 1),

@@ -78,10 +78,14 @@ def make_table(frame: Any, columns: Columns) -> TrainingTable:
             than the one above it.
         UnknownNameError: a column does not exist.
     """
+    if not columns.targets:
+        raise DataError.at("target", "must name at least one column")
     data = _read_columns(frame)
     for name in (*columns.targets, *(columns.features or ()), *columns.special):
         if name not in data:
             raise UnknownNameError(f"there is no column {name!r}; the columns are {', '.join(map(str, data))}")
+    if columns.features == ():
+        raise DataError.at("features", "must name at least one column")
     candidates = columns.features or tuple(name for name in data if name not in columns.no_features)
     left_out = {} if columns.features else {name: why for name in candidates if (why := _why_no_numbers(data[name]))}
     features = tuple(name for name in candidates if name not in left_out)
@@ -127,8 +131,8 @@ def _read_columns(frame: Any) -> dict[str, np.ndarray[Any, Any]]:
         raise DataError(f"there is more than one column {repeated[0]!r}")
     data = {name: _as_array(frame[name]) for name in names}
     for name, values in data.items():
-        if values.ndim != 1 or len(values) != len(data[names[0]]):
-            expected = f"({len(data[names[0]])},)"
+        if values.ndim != 1 or values.shape != data[names[0]].shape:
+            expected = data[names[0]].shape if data[names[0]].ndim == 1 else "(n,)"
             raise DataError(f"column {name} must have the shape {expected}, but has {values.shape}")
     return data
 

@@ -287,7 +287,7 @@ def test_a_picture_needs_no_stylesheet(results, name):
         for part in root.iter():
             if part.tag.removeprefix(SVG) in ("rect", "circle", "path", "polyline"):
                 assert part.get("fill") or (part.tag == f"{SVG}path" and part.get("stroke")), part.attrib
-    with pytest.raises(UnknownNameError, match="there is no theme 'pink'; the themes are light, dark, auto"):
+    with pytest.raises(UnknownNameError, match="theme must be one of light, dark, auto, but is 'pink'"):
         results[name].svg(theme="pink")
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
+from kanmodel.arguments import checked
 from kanmodel.errors import UnknownNameError, quote
 from kanmodel.explain.structure.ids import NodeKind
 from kanmodel.explain.structure.replay import Fidelity
@@ -126,6 +127,7 @@ class NetworkGraph:
             edges=tuple(edge for edge in self.edges if edge.target in found),
         )
 
+    @checked
     def through(self, node: str, only_kept: bool = True) -> Self:
         """The subgraph upstream and downstream of a node.
 
@@ -150,6 +152,7 @@ class NetworkGraph:
             ),
         )
 
+    @checked
     def edge(self, stage: str, layer: int, i: int, j: int) -> TopologyEdge:
         """The KAN edge from node i of `layer` to sub-node j of the next.
 

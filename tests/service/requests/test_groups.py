@@ -112,7 +112,7 @@ def test_lines_have_groups_too(client):
         ({"groups": {"f0": ["f1"]}}, "groups.f0"),
         ({"groups": {"hour": []}}, "groups.hour"),
         ({"groups": {"hour": "f0"}}, "groups.hour"),
-        ({"groups": {"hour": [1]}}, "groups.hour"),
+        ({"groups": {"hour": [1]}}, "groups.hour[0]"),
         ({"groups": {"hour": ["z"]}}, "groups.hour"),
         ({"groups": {"a": ["f0"], "hour": ["f0"]}}, "groups.hour"),
         ({"groups": {"hour": ["hour"]}}, "groups.hour"),

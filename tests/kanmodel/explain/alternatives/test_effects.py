@@ -66,12 +66,12 @@ def test_effects_of_groups_and_segments(seed, baseline):
     groups, segments = {"pair": ["f2", "f0"]}, {"new": (-1, 0), "old": (-5, -3)}
     by_group = MODEL.explain(windows, baseline=baseline, groups=groups, effects=True)
     both = MODEL.explain(windows, baseline=baseline, groups=groups, segments=segments, effects=True)
-    assert by_group.group_names == ("pair", "f1", "f3") and both.effects_by_group.removed.shape == (2, 3, 2)
+    assert by_group.group_names == ("pair", "f1", "f3") and both.effects_by_group.removed.shape == (2, 3, 3)
     for number, columns in enumerate(([0, 2], [1], [3])):
         removed, alone = by_hand(windows, baseline, "a+1", slice(None), columns)
         np.testing.assert_allclose(by_group.effects_by_group.removed[:, number], removed, atol=1e-9)
         np.testing.assert_allclose(by_group.effects_by_group.alone[:, number], alone, atol=1e-9)
-        for segment, rows in enumerate((slice(4, 6), slice(0, 3))):
+        for segment, rows in enumerate((slice(4, 6), slice(0, 3), slice(3, 4))):  # the last is in no segment
             removed, alone = by_hand(windows, baseline, "a+1", rows, columns)
             np.testing.assert_allclose(both.effects_by_group.removed[:, number, segment], removed, atol=1e-9)
             np.testing.assert_allclose(both.effects_by_group.alone[:, number, segment], alone, atol=1e-9)
@@ -198,7 +198,7 @@ def test_it_can_be_ended_between_passes():
 @pytest.mark.parametrize("effects", ["cells", 1, None])
 def test_what_says_nothing_of_effects_is_refused(effects):
     """Whatever is neither True, False nor "steps" is an error that names the argument."""
-    with pytest.raises(DataError, match='effects must be True, False or "steps", but is'):
+    with pytest.raises(DataError, match='effects must be True or False or "steps", but is'):
         MODEL.explain(make_windows(MODEL.loaded, 1), effects=effects)
 
 
