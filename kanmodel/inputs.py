@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError, Problem, UnknownNameError, quote
 from kanmodel.explain.paths.baseline import Baseline
 from kanmodel.explain.paths.expected import DEFAULT_COUNT, ReferenceBaselines
+from kanmodel.network.config import ModelConfig
 from kanmodel.scaling import Array
+from kanmodel.training.clock import read_instants, times_as_text
 from kanmodel.windows import refuse_non_finite
 
 BASELINES = (
@@ -30,14 +34,16 @@ def read_windows(model: LoadedModel, windows: Any, path: str = "windows") -> Arr
         model: determines shape and names.
         windows: an array (n, lookback, n_features) or (lookback, n_features), at a lookback of 1 also (n, n_features)
             or (n_features,); a mapping of feature name to array (n, lookback) or (lookback,); or a data frame, whose
-            last `lookback` rows are one window.
+            last `lookback` rows are one window. They are the newest, in order of time, if the frame has the time
+            column of the training or an index of dates, else the last as they stand.
         path: name of the argument in an error.
 
     Returns:
         (n, lookback, n_features), original units, oldest step first, every value finite.
 
     Raises:
-        DataError: another shape, no window, a missing or repeated column, or a value that is not a finite number.
+        DataError: another shape, no window, a missing or repeated column, a value that is not a finite number, or a gap
+            or a repeated time within the window of a frame.
         UnknownNameError: a mapping names a feature that does not exist.
     """
     if hasattr(windows, "columns") and hasattr(windows, "to_numpy"):
@@ -139,7 +145,7 @@ def _read_count(value: object, path: str, lowest: int = 0) -> int:
 
 
 def _read_frame(model: LoadedModel, frame: Any, path: str) -> Array:
-    """The last rows of a frame as one window, columns by name; columns that are not features are ignored."""
+    """The newest rows of a frame as one window, columns by name; columns that are not features are ignored."""
     names, columns, lookback = model.config.feature_names, list(frame.columns), model.config.lookback
     _refuse_missing(names, columns, f"{path} has no column")
     count = Counter(columns)
@@ -150,12 +156,42 @@ def _read_frame(model: LoadedModel, frame: Any, path: str) -> Array:
     if rows.ndim != 2 or len(rows) < lookback:
         message = f"has {len(rows)} rows, but a window has {lookback} steps"
         raise DataError.at(path, message)
-    window = [read_numbers(rows[-lookback:, columns.index(name)], f"{path}[{name!r}]") for name in names]
+    newest = _order_rows(model.config, frame, len(rows), path)[-lookback:]
+    window = [read_numbers(rows[newest, columns.index(name)], f"{path}[{name!r}]") for name in names]
     for name, column in zip(names, window, strict=True):
         for step in np.flatnonzero(~np.isfinite(column)):
-            place = f"{path}[{name!r}], row {len(rows) - lookback + step}"
+            place = f"{path}[{name!r}], row {newest[step]}"
             raise DataError.at(place, "must be finite")
     return np.stack(window, axis=1)
+
+
+def _order_rows(config: ModelConfig, frame: Any, n_rows: int, path: str) -> NDArray[np.int64]:
+    """The rows of a frame in order of time, if the model and the frame have one; raises for a gap in the window."""
+    time, values = config.time, None
+    if time is not None and time.name in frame.columns:
+        values = frame[time.name].to_numpy()
+    elif time is not None and time.dated and hasattr(frame, "index"):
+        index = frame.index.to_numpy()
+        values = index if len(index) and (index.dtype.kind == "M" or isinstance(index[0], datetime)) else None
+    if time is None or values is None:
+        return np.arange(n_rows)
+    instants, dated = read_instants(values, time.name)
+    if dated != time.dated:
+        raise DataError.at(
+            f"{path}[{time.name!r}]", f"must hold {'dates' if time.dated else 'numbers'}, as in training"
+        )
+    order = np.argsort(instants, kind="stable")
+    steps = np.diff(instants[order[-config.lookback - 1 :]])  # with the row before the window, which may repeat a time
+    if (steps == 0).any():
+        row = order[len(order) - len(steps) + int(np.flatnonzero(steps == 0)[0])]
+        raise DataError.at(
+            f"{path}[{time.name!r}]", f"must not repeat a time, but has {times_as_text(values[[row]])[0]} twice"
+        )
+    for place in np.flatnonzero(steps[len(steps) - config.lookback + 1 :] > time.max_step * time.step).tolist():
+        before, after = times_as_text(values[order[len(order) - config.lookback + place :][:2]])
+        message = f"must have no gap in the window's {config.lookback} rows, but goes from {before} to {after}"
+        raise DataError.at(f"{path}[{time.name!r}]", message)
+    return order
 
 
 def _read_mapping(model: LoadedModel, mapping: Mapping[Any, Any], path: str) -> Array:

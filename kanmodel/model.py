@@ -69,7 +69,8 @@ Place = str | tuple[Any, ...]
 """An edge, as `Model.edge` takes it."""
 Windows = Any
 """An array (n, lookback, n_features) or one window (lookback, n_features), oldest step first; a mapping of feature name
-to array (n, lookback) or (lookback,); or a data frame of at least `lookback` rows, whose last rows are one window."""
+to array (n, lookback) or (lookback,); or a data frame of at least `lookback` rows, whose last rows are one window:
+the newest, without a gap, if it has the time column of the training or an index of dates, else as they stand."""
 
 
 @dataclass(frozen=True, repr=False, eq=False)

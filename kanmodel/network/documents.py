@@ -13,7 +13,16 @@ from typing import Any, TypeVar
 from kanmodel.errors import ConfigError
 from kanmodel.network.bases import BASES, Basis
 from kanmodel.network.checks import check_choice
-from kanmodel.network.config import Feature, LayerConfig, ModelConfig, RecurrentConfig, Step, SymbolicEdge, Target
+from kanmodel.network.config import (
+    Feature,
+    LayerConfig,
+    ModelConfig,
+    RecurrentConfig,
+    Step,
+    SymbolicEdge,
+    Target,
+    TimeColumn,
+)
 
 T = TypeVar("T")
 Reader = Callable[[Any, str], Any]  # (JSON value, its place in the document) -> value
@@ -47,6 +56,7 @@ def config_from_dict(data: object) -> ModelConfig:
         front=list_of(_read_layer),
         head=list_of(_read_layer),
         recurrent=_optional(_record_of(RecurrentConfig)),
+        time=_optional(_record_of(TimeColumn)),
     )
 
 

@@ -24,6 +24,7 @@ class Clock:
     """The instants of a table's rows.
 
     Attributes:
+        name: the column's name.
         seconds: (n_rows,), since 1970, UTC; or in the unit of a numeric column. Ascending within a segment.
         dated: whether the column has dates, so that a day is 86,400 seconds.
         step: the usual step, the median between neighbouring rows of a segment; 0 if there are none.
@@ -31,6 +32,7 @@ class Clock:
         gaps: (n_rows,), whether there is a gap before the row.
     """
 
+    name: str
     seconds: Array
     dated: bool
     step: float
@@ -47,14 +49,14 @@ class Clock:
             values: (n_rows,): numbers, dates, or strings of either, dates in ISO 8601. A time without a zone is UTC.
             segment: (n_rows,), changes where another series begins, whose times may start again.
             max_step: in usual steps.
-            name: name of the column, for errors.
+            name: name of the column.
 
         Raises:
             DataError: a cell is not a time, a row is not later than the one above it, or `max_step` is below 1.
         """
         if not max_step >= 1:
             raise DataError(f"max_step must be at least 1 usual step, but is {max_step}")
-        seconds, dated = _read_instants(values, name)
+        seconds, dated = read_instants(values, name)
         steps = np.diff(seconds)
         within = np.ones(len(steps), dtype=bool) if segment is None else np.asarray(segment[1:] == segment[:-1])
         for row in np.flatnonzero(within & (steps <= 0)).tolist():
@@ -64,7 +66,7 @@ class Clock:
         step = float(np.median(steps[within])) if within.any() else 0.0
         gaps = np.zeros(len(seconds), dtype=bool)
         gaps[1:] = within & (steps > max_step * step)
-        return cls(seconds, dated, step, max_step, gaps)
+        return cls(name, seconds, dated, step, max_step, gaps)
 
     def rows_per(self, period: float) -> int | None:
         """Number of usual steps in a period of seconds; None if it is not a whole number of two or more."""
@@ -78,8 +80,8 @@ class Clock:
         return f"{self.gaps.sum()} steps in time are gaps, longer than {self.max_step:g} times the usual {step}"
 
 
-def _read_instants(values: Any, name: str) -> tuple[Array, bool]:
-    """Seconds, and whether the values are dates."""
+def read_instants(values: Any, name: str) -> tuple[Array, bool]:
+    """The instants of a time column in seconds, (n_rows,), and whether its values are dates; see `Clock.of`."""
     array = np.asarray(values)
     if array.dtype.kind == "M":
         seconds = array.astype("datetime64[us]").astype(np.int64) / 1e6

@@ -13,7 +13,7 @@ from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.errors import ConfigError, DataError
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
-from kanmodel.network.config import Feature, Layers, ModelConfig, RecurrentConfig, Target, plain_layers
+from kanmodel.network.config import Feature, Layers, ModelConfig, RecurrentConfig, Target, TimeColumn, plain_layers
 from kanmodel.scaling import Array, Scaling
 from kanmodel.training import baselines
 from kanmodel.training.grids import refine_grids, refuse_without_knots
@@ -162,6 +162,7 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         raise ConfigError(f"a KAN alone reads one step, so lookback must be 1 for hidden 0, but is {options.lookback}")
     if options.hidden:
         recurrent = RecurrentConfig(options.cell, options.hidden, options.num_layers, options.bidirectional)
+    clock = table.clock
     n_units = recurrent.n_units if recurrent else len(table.feature_names)
     return ModelConfig(
         features=tuple(
@@ -185,6 +186,7 @@ def _configure(table: TrainingTable, options: TrainingOptions, parts: Parts) -> 
         front=_layers(options.front, options) if options.front else (),
         ahead=table.ahead,
         groups={name: tuple(members) for name, members in table.groups.items()},
+        time=TimeColumn(clock.name, clock.step, clock.max_step, clock.dated) if clock and clock.step else None,
     )
 
 

@@ -6,6 +6,7 @@ import torch
 
 import kanmodel
 from kanmodel.errors import ConfigError, DataError, UnknownNameError
+from kanmodel.network.config import TimeColumn
 from kanmodel.training.baselines import r2_scores
 
 QUICK = {"lookback": 6, "hidden": 3, "width": (3, 2, 1), "grid": 3, "epochs": 2, "batch": 64, "grid_updates": 1}
@@ -203,3 +204,61 @@ def test_a_column_whose_name_cannot_be_shown_is_refused():
     frame = make_frame().rename(columns={"wind": "wind\x1b[31m"})
     with pytest.raises(ConfigError, match=r"^name must be printable text of at most 200 characters, but is 'wind\\x1b"):
         kanmodel.train(frame, "load", ahead=6, time="time", **QUICK, progress=lambda epoch: pytest.fail("trained"))
+
+
+def index_by_time(frame):
+    return frame.set_index("time")
+
+
+@pytest.fixture(scope="module")
+def hourly():
+    """A model of hours with a time column, and 40 hours in order."""
+    frame = make_frame()
+    return kanmodel.train(frame, "load", ahead=1, time="time", **QUICK), frame[-40:]
+
+
+@pytest.mark.parametrize(
+    "form", [lambda frame: frame, pl.from_pandas, index_by_time], ids=["pandas", "polars", "index"]
+)
+def test_rows_of_a_frame_are_put_in_order_of_time(hourly, form, tmp_path):
+    """Whatever their order, the newest rows are the window, also after a save and for what other methods take."""
+    model, frame = hourly
+    expected = model.predict(frame[["wind", "load"]])
+    model.save(tmp_path / "m.safetensors")
+    loaded = kanmodel.load(tmp_path / "m.safetensors")
+    assert loaded.config.time == TimeColumn("time", 3600.0, 1.5, True)
+    for shuffled in (frame, frame[::-1], frame.sample(frac=1, random_state=0)):
+        given = form(shuffled)
+        np.testing.assert_array_equal(loaded.predict(given), expected)
+        np.testing.assert_allclose(loaded.explain(given).predictions, expected[:, 0], rtol=1e-6)
+    assert not np.array_equal(model.predict(frame[::-1][["wind", "load"]]), expected)  # without time as they stand
+
+
+@pytest.mark.parametrize(
+    "form", [lambda frame: frame, pl.from_pandas, index_by_time], ids=["pandas", "polars", "index"]
+)
+def test_a_gap_or_a_repeated_time_in_the_window_of_a_frame_is_refused(hourly, form):
+    """The error names the times; before the window both are harmless."""
+    model, frame = hourly
+    gap = pd.concat([frame[:-5], frame[-2:]])
+    with pytest.raises(
+        DataError, match=r"'time'\] must have no gap in the window's 6 rows, but goes from .*T06.* to .*T10"
+    ):
+        model.predict(form(gap))
+    with pytest.raises(DataError, match=r"must not repeat a time, but has 2026-02-07T07:00:00.* twice"):
+        model.explain(form(pd.concat([frame, frame[-5:-4]])))
+    with pytest.raises(DataError, match="must not repeat a time"):  # which of both rows would begin the window?
+        model.predict(form(pd.concat([frame, frame[-6:-5]])))
+    early = pd.concat([frame[:3], frame[:20], frame[30:]])
+    np.testing.assert_array_equal(model.predict(form(early)), model.predict(form(frame)))
+
+
+def test_times_of_a_frame_are_of_the_kind_of_the_training(hourly):
+    """Numbers for dates are refused; a model without time takes rows as they stand."""
+    model, frame = hourly
+    with pytest.raises(DataError, match="must hold dates, as in training"):
+        model.predict(frame.assign(time=np.arange(40)))
+    with pytest.warns(UserWarning, match="time"):
+        plain = kanmodel.train(make_frame(), "load", ahead=1, **QUICK)
+    assert plain.config.time is None
+    assert not np.array_equal(plain.predict(frame[::-1]), plain.predict(frame))

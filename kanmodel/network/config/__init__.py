@@ -7,7 +7,7 @@ evaluation mode is an affine map of the nodes.
 Nothing here computes: a config describes a checkpoint, and raises an error of one sentence if it is not possible.
 """
 
-from kanmodel.network.config.columns import Column, Feature, Target
+from kanmodel.network.config.columns import Column, Feature, Target, TimeColumn
 from kanmodel.network.config.layers import (
     BASE_FUNCTIONS,
     LayerConfig,
@@ -33,6 +33,7 @@ __all__ = [
     "Step",
     "SymbolicEdge",
     "Target",
+    "TimeColumn",
     "plain_layers",
     "width_of",
 ]

@@ -1,9 +1,10 @@
-"""Features and targets: the columns that a forecaster reads and predicts."""
+"""Features, targets and time: the columns that a forecaster reads and predicts, and was trained along."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kanmodel.errors import ConfigError
 from kanmodel.network.checks import check_flag, check_number, check_text
 
 
@@ -59,3 +60,28 @@ class Feature(Column):
         for place in ("min", "max"):
             if getattr(self, place) is not None:
                 check_number(getattr(self, place), place)
+
+
+@dataclass(frozen=True)
+class TimeColumn:
+    """The time stamps of the rows that a forecaster was trained on.
+
+    Attributes:
+        name: the column's name.
+        step: usual time from row to row: seconds if the column has dates, else in its own unit.
+        max_step: longest step that is not a gap, in usual steps.
+        dated: whether the column has dates.
+    """
+
+    name: str
+    step: float
+    max_step: float
+    dated: bool
+
+    def __post_init__(self) -> None:
+        check_text(self.name, "name")
+        check_flag(self.dated, "dated")
+        for place in ("step", "max_step"):
+            check_number(getattr(self, place), place)
+            if getattr(self, place) <= 0:
+                raise ConfigError(f"{place} must be positive, but is {getattr(self, place)}")

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from kanmodel.errors import ConfigError
 from kanmodel.network.activations import ACTIVATIONS
 from kanmodel.network.checks import check_choice, check_count, check_flag, check_items
-from kanmodel.network.config.columns import Feature, Target
+from kanmodel.network.config.columns import Feature, Target, TimeColumn
 from kanmodel.network.config.groups import Groups, check_groups
 from kanmodel.network.config.layers import MAX_LAYERS, LayerConfig, Layers
 
@@ -70,6 +70,7 @@ class ModelConfig:
         ahead: steps from the window's last row to the first output, which is ``{target}+{ahead}``; 0 if the targets'
             columns are already shifted, or it is unknown, and the first output is ``{target}+1``.
         groups: features that belong together, by the name of their group; explanations also sum their contributions.
+        time: the time stamps of the training rows; None if there were none.
     """
 
     features: tuple[Feature, ...]
@@ -84,6 +85,7 @@ class ModelConfig:
     dtype: DType = "float32"
     ahead: int = 0
     groups: Groups = field(default_factory=dict)
+    time: TimeColumn | None = None
 
     def __post_init__(self) -> None:
         check_items(self.features, "features", Feature)
@@ -97,6 +99,8 @@ class ModelConfig:
         check_count(self.horizon, "horizon")
         check_count(self.ahead, "ahead", lowest=0)
         check_groups(self.groups, self.feature_names)
+        if self.time is not None and not isinstance(self.time, TimeColumn):
+            raise ConfigError(f"time must be a time column, but is {repr(self.time)}")
         object.__setattr__(self, "groups", deepcopy(self.groups))  # the caller may change what it gave
         check_choice(self.readout, "readout", get_args(Readout))
         check_choice(self.dtype, "dtype", get_args(DType))
