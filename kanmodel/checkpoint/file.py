@@ -97,7 +97,9 @@ def parse_checkpoint(data: bytes) -> LoadedModel:
     document = parse_document(header.metadata)
     try:
         config = config_from_dict(document["config"])
-        provenance = read_record(Provenance, document["provenance"], "provenance", not_told_apart=list_of())
+        provenance = read_record(
+            Provenance, document["provenance"], "provenance", not_told_apart=list_of(), unused=list_of()
+        )
         metrics = {str(name): _finite(value) for name, value in document["metrics"].items()}
         times = document["reference_times"]
         times = None if times is None else tuple(str(time) for time in times)

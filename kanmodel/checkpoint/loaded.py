@@ -66,6 +66,7 @@ class Provenance:
             vary.
         not_told_apart: other functions that the weights may represent: they give the same predictions on the given
             windows, but not on all others. Empty if only one function fits.
+        unused: keys of the imported weights that have no effect on the forecasts, and are left out.
     """
 
     source: str
@@ -76,11 +77,15 @@ class Provenance:
     difference: float | None = None
     relative_difference: float | None = None
     not_told_apart: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for place in ("source", "library", "created"):
             check_text(getattr(self, place), place)
         check_items(self.not_told_apart, "not_told_apart", str)
+        check_items(self.unused, "unused", str)
+        for number, key in enumerate(self.unused):
+            check_text(key, f"unused[{number}]", MAX_READING)
         for number, reading in enumerate(self.not_told_apart):
             check_text(reading, f"not_told_apart[{number}]", MAX_READING)
         check_flag(self.verified, "verified")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -31,11 +31,15 @@ class Anatomy:
         parts: all parts except the recurrent one, in the order of the file.
         recurrent: the LSTM or GRU; None if there is none.
         told: what is known about how the parts are put together.
+        unused: keys that belong to no part, which must be proved to have no effect on the forecasts.
+        doubt: why they may have one, starting with a verb; empty if there is no such key, or that was proved.
     """
 
     parts: tuple[Part, ...]
     recurrent: RecurrentPart | None
     told: Told
+    unused: tuple[str, ...] = ()
+    doubt: str = ""
 
     @property
     def every(self) -> tuple[AnyPart, ...]:
@@ -87,7 +91,7 @@ def dissect(
         taken_off: prefix that was removed from every key of the file.
 
     Raises:
-        CheckpointError: a key is not understood, or a named part is missing or of another kind than stated.
+        CheckpointError: a named part is missing or of another kind than stated.
     """
     recurrents = find_parts(tensors, facts_of(None, manifest, 1 << 16))[1] if manifest.input_id else []
     n_reaching = recurrents[0].n_out if recurrents else len(manifest.features)
@@ -104,8 +108,8 @@ def dissect(
         if part.problem is not None:
             raise CheckpointError(part.problem)
     anatomy = Anatomy(tuple(parts), recurrent, told_of(module, hyper_parameters, manifest, parts))
-    _refuse_leftovers(tensors, anatomy.every)
-    return anatomy
+    left = {key: tensor for key, tensor in tensors.items() if not any(key in part.keys for part in anatomy.every)}
+    return replace(anatomy, unused=tuple(left), doubt=_doubt(left)) if left else anatomy
 
 
 def is_under(place: str, prefix: str) -> bool:
@@ -142,18 +146,12 @@ def _check_library(parts: Sequence[Part], library: str) -> None:
             )
 
 
-def _refuse_leftovers(tensors: Mapping[str, Tensor], parts: Sequence[AnyPart]) -> None:
-    """Raises for the first key that belongs to no part, because dropping it could change the forecast."""
-    used = {key for part in parts for key in part.keys}
-    left = [key for key in tensors if key not in used]
-    if not left:
-        return
+def _doubt(left: Mapping[str, Tensor]) -> str:
+    """Names the first key that belongs to no part: to drop it could change the forecast."""
+    first = next(iter(left))
     more = f" and {len(left) - 1} more" if len(left) > 1 else ""
-    what = next((what for name, what in FOREIGN.items() if left[0].rpartition(".")[2] == name), None)
-    shape = list(tensors[left[0]].shape)
-    if what is None and len(shape) >= 3 and left[0].endswith("weight"):
+    what = next((what for name, what in FOREIGN.items() if first.rpartition(".")[2] == name), None)
+    if what is None and left[first].ndim >= 3 and first.endswith("weight"):
         what = "a convolution"
     reason = f"it is of {what}, which is no layer of a chain" if what else "it belongs to no part that is known"
-    raise CheckpointError(
-        f"has key {left[0]}{more}, which is not understood: {reason}, and to drop it could change the forecast"
-    )
+    return f"has key {first}{more}, which is not understood: {reason}, and to drop it could change the forecast"

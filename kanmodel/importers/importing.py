@@ -139,11 +139,15 @@ def import_parts(
     evidence = _make_evidence(given)
     try:
         spaces = anatomy.spaces(given.shapes, manifest)
+        if given.predictions is None and anatomy.doubt:
+            raise CheckpointError(anatomy.doubt)
         if given.predictions is None:
             return _finish(name, manifest, given, evidence, anatomy, _without_check(spaces, manifest), None)
         result = _search(anatomy, manifest, given, evidence, progress)
     except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(f"{name} {error}") from error
+        raise CheckpointError(f"{name} {anatomy.doubt or error}") from error
+    if not result.matches and anatomy.doubt:
+        raise CheckpointError(f"{name} {anatomy.doubt}")
     if not result.matches:
         raise CheckpointError(describe_mismatch(name, given, evidence, spaces, result))
     refuse_ambiguous(name, given, result, strict)
@@ -234,6 +238,7 @@ def _finish(
         difference=comparison.absolute if comparison else None,
         relative_difference=comparison.relative if comparison else None,
         not_told_apart=tuple(match.reading.describe() for match, _ in undecided),
+        unused=anatomy.unused,
     )
     model = LoadedModel(network, _make_reference(given, found, evidence, network), {}, provenance)
     if not bool(torch.isfinite(model.reference_outputs).all()):

@@ -135,6 +135,34 @@ def _forward(net: nn.Module, windows: Tensor) -> Tensor:
     return out.detach().cpu().double().reshape(len(windows), -1)
 
 
+def find_unused(net: nn.Module, windows: Array) -> set[str]:
+    """The parameters and buffers, by key, that the forward pass of these windows does not use.
+
+    A tensor is unused if the outputs are the same, bit for bit, where it is NaN (1 more, if it holds integers) and
+    where it has another finite value. The values are put back.
+    """
+    few = torch.from_numpy(windows[:N_WATCHED])
+    expected = _forward(net, few)
+
+    def changes(tensor: Tensor, values: Tensor) -> bool:
+        before = tensor.clone()
+        tensor.copy_(values)
+        try:
+            return not torch.equal(_forward(net, few), expected)
+        except UnreadableModelError:
+            return True
+        finally:
+            tensor.copy_(before)
+
+    unused = set()
+    for key, tensor in net.state_dict().items():
+        other = tensor * 2 + 1 if tensor.dtype != torch.bool else ~tensor
+        broken = torch.full_like(tensor, torch.nan) if tensor.is_floating_point() else other
+        if not changes(tensor, broken) and not changes(tensor, other):
+            unused.add(key)
+    return unused
+
+
 def count_entering(net: nn.Module, windows: Array) -> dict[nn.Module, int]:
     """Number of inputs of each pykan KAN, which may differ from its width after prune_input."""
     entering: dict[nn.Module, int] = {}

@@ -112,6 +112,8 @@ def architecture_table(model: Model, file: Path) -> Table:
         table.add_row("verified", f"largest difference from known predictions {provenance.difference:.2g}, {relative}")
     for reading in provenance.not_told_apart:
         table.add_row("not told apart", f"the windows of the check fit as well: {reading}")
+    if provenance.unused:
+        table.add_row("left out", f"without effect on the forecasts: {', '.join(provenance.unused)}")
     if provenance.parent is not None:
         table.add_row("made from", f"{provenance.parent[:19]}…")
     return table

@@ -216,6 +216,9 @@ class ProvenanceInfo(TypedDict):
             "windows of the check, but not on all others. Empty where only one function fits."
         ),
     ]
+    unused: Annotated[
+        list[str], Field(description="Keys of the imported weights that have no effect on the forecasts.")
+    ]
 
 
 class ModelInfo(TypedDict):
@@ -297,6 +300,7 @@ def describe_model(served: Served, entries: Sequence[Entry]) -> ModelInfo:
             "difference": model.provenance.difference,
             "relative_difference": model.provenance.relative_difference,
             "not_told_apart": list(model.provenance.not_told_apart),
+            "unused": list(model.provenance.unused),
         },
     }
 

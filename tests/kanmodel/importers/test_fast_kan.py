@@ -308,11 +308,6 @@ REFUSALS = [
     ("main", drop("layers.0.spline_linear.weight"), "lacks fc_kan.layers.0.spline_linear.weight"),
     ("main", drop("layers.0.layernorm.bias"), "fc_kan.layers.0.layernorm.weight, but of layernorm only that"),
     ("main", drop("layers.1.base_linear.weight"), "fc_kan.layers.1.base_linear.bias, but of base_linear only that"),
-    (
-        "main",
-        put("layers.0.spline_linear.bias", 5),
-        "has key fc_kan.layers.0.spline_linear.bias, which is not understood",
-    ),
     ("main", put("layers.0.spline_weight", 5, 12, 8), "lacks fc_kan.layers.0.grid"),
     (
         "main",
@@ -324,7 +319,6 @@ REFUSALS = [
         put("layers.0.base_linear.weight", 5, 12),
         "has fc_kan.layers.0.base_linear.weight, but of base_linear only that",
     ),
-    ("main", put("norm.weight", 5), "has key fc_kan.norm.weight, which is not understood"),
     ("main", put("layers.01.rbf.grid", 8), "lacks fc_kan.layers.01.spline_linear.weight"),
     ("main", put(f"layers.{'9' * 5000}.rbf.grid", 8), "lacks fc_kan.layers.9999"),
     ("main", put("layers.0.rbf.grid", 7), "has 96 columns in fc_kan.layers.0.spline_linear.weight, which 7 centres"),

@@ -158,7 +158,7 @@ REFUSED = {
     ),
     "no_lstm": (
         File("pykan_head/lightning_like.ckpt", manifest={"lstm": None, "lookback": 1}),
-        "has key lstm.weight_ih",
+        "must have the shape (n, lookback, n_features) or (n, n_features), here (n, 1, 20), but has (256, 24, 20)",
     ),
     "other_prefix": (File("pykan_head/lightning_like.ckpt", manifest={"head": "kan"}), "no KAN at 'kan', but 'fc_kan'"),
 }

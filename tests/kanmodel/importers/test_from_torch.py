@@ -1,0 +1,102 @@
+"""Live modules that hold more than their forward pass uses, or do less than their library's forecast."""
+
+import numpy as np
+import pytest
+import torch
+from glue import FEATURES, load_glue
+from torch import nn
+
+import kanmodel
+from kanmodel import CheckpointError, UnreadableModelError
+from kanmodel.checkpoint import load_checkpoint, save_checkpoint
+from kanmodel.importers.from_file import from_file
+from kanmodel.importers.from_torch import from_torch
+
+CASE = load_glue("lstm_mlp")
+UNUSED = ["loss.quantiles", "metric.total", "metric.count", "auxiliary.weight", "auxiliary.bias"]
+
+
+class Metric(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("total", torch.zeros(()))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+
+class QuantileLoss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.quantiles = nn.Parameter(torch.tensor([0.1, 0.5, 0.9]), requires_grad=False)
+
+
+def with_more(**parts):
+    """The module of the case with further parts that it does not call."""
+    module = CASE.module()
+    for name, part in parts.items():
+        module.add_module(name, part)
+    return module
+
+
+def burdened():
+    return with_more(loss=QuantileLoss(), metric=Metric(), auxiliary=nn.Linear(2, 3))
+
+
+def read(module, **options):
+    return from_torch(module, windows=CASE.original, features=FEATURES, scaling=CASE.scaling, **options)
+
+
+def test_what_the_forward_pass_does_not_use_is_left_out(tmp_path):
+    """Quantiles of a loss, metrics and layers that are never called are left out, and the provenance lists them."""
+    module = burdened()
+    before = {key: tensor.clone() for key, tensor in module.state_dict().items()}
+    model = read(module)
+    assert list(model.provenance.unused) == UNUSED
+    np.testing.assert_array_equal(model.predict(CASE.original), read(CASE.module()).predict(CASE.original))
+    assert all(torch.equal(tensor, before[key]) for key, tensor in module.state_dict().items())
+    save_checkpoint(model, tmp_path / "m.safetensors")
+    assert load_checkpoint(tmp_path / "m.safetensors").provenance.unused == tuple(UNUSED)
+
+
+@pytest.mark.parametrize("use", ["scale", "threshold", "index"])
+def test_what_is_used_is_not_left_out(use):
+    """A parameter that scales the forecast, decides by a comparison, or is an index is named in the refusal."""
+
+    class Used(type(CASE.module())):
+        def forward(self, x):
+            out = super().forward(x)
+            if use == "scale":
+                return out * self.extra
+            if use == "threshold":
+                return torch.where(self.extra > 0.5, out, out + 1)
+            return torch.cat([out, 2 * out], dim=1)[:, self.extra]
+
+    module = CASE.module()
+    module.__class__ = Used
+    value = torch.tensor([0]) if use == "index" else torch.tensor([1.0])
+    module.register_buffer("extra", value)
+    with pytest.raises(UnreadableModelError, match="has key extra, which is not understood"):
+        read(module)
+
+
+def test_in_a_file_the_check_proves_what_is_unused(tmp_path):
+    """A file with further tensors is read where the rest gives the predictions, and refused where it does not."""
+    torch.save(with_more(loss=QuantileLoss(), metric=Metric()).state_dict(), tmp_path / "m.pt")
+    given = {"windows": CASE.original, "features": FEATURES, "scaling": CASE.scaling}
+    predictions = CASE.in_original_units(CASE.predictions.astype(float))
+    model = from_file(tmp_path / "m.pt", predictions=predictions, **given)
+    assert list(model.provenance.unused) == UNUSED[:3]
+    with pytest.raises(CheckpointError, match=r"has key loss.quantiles and 2 more, which is not understood"):
+        from_file(tmp_path / "m.pt", predictions=predictions * 1.01, **given)
+
+
+def test_the_forecasts_of_the_library_are_compared():
+    """Predictions by the library prove that the module is all of it; another scaling, or one by window, is refused."""
+    own = CASE.in_original_units(CASE.predictions.astype(float))
+    options = {"windows": CASE.original, "features": FEATURES, "scaling": CASE.scaling}
+    assert kanmodel.from_torch(CASE.module(), predictions=own, **options).outputs == ("y+1",)
+    by_window = own * CASE.original.std(axis=(1, 2))[:, None]
+    for predictions in (own + 1e-3 * own.std(), by_window):
+        with pytest.raises(UnreadableModelError, match="its library does more than the module"):
+            kanmodel.from_torch(CASE.module(), predictions=predictions, **options)
+    with pytest.raises(kanmodel.KanscopeError, match="predictions must have the shape"):
+        kanmodel.from_torch(CASE.module(), predictions=own[1:], **options)
