@@ -86,7 +86,7 @@ async function showState(signal) {
   list = /** @type {Schemas["ModelList"]} */ (await askJson({ path: "models" }, signal));
   const chosen = wanted.model ?? list.details.find(({ ready }) => ready)?.name ?? list.models[0];
   if (!chosen) throw new Error("the service has no model");
-  const definition = VIEWS[view] ?? VIEWS.network;
+  const definition = Object.hasOwn(VIEWS, view) ? VIEWS[view] : VIEWS.network;
   const [name, version] = chosen.split("/"); // as in `modelOptions`
   if (last?.name === name) showFrame(chosen, definition.label, last, wanted.output ?? last.outputs[0]);
   else showFrame(chosen, definition.label);

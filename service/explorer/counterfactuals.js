@@ -128,7 +128,7 @@ function targetForm(page) {
     clearing.hidden = !wanted;
     within.checked = values.beyond !== "true";
     most.value = values.most ?? MOST;
-    if (!(wanted in KINDS)) return;
+    if (!Object.hasOwn(KINDS, wanted)) return;
     kind.value = wanted;
     low.value = first ?? "";
     high.value = second ?? "";
@@ -147,7 +147,7 @@ function targetForm(page) {
 async function ask({ path, version, output }, { target = "", most = MOST, beyond }, window, signal) {
   const [kind, ...bounds] = target.split(":");
   const numbers = bounds.map((bound) => (bound.trim() ? Number(bound) : NaN));
-  if (!(kind in KINDS) || numbers.length !== (kind === "between" ? 2 : 1) || !numbers.every(Number.isFinite)) {
+  if (!Object.hasOwn(KINDS, kind) || numbers.length !== (kind === "between" ? 2 : 1) || !numbers.every(Number.isFinite)) {
     throw new Error("enter the wanted forecast as a number");
   }
   const body = {

@@ -95,7 +95,7 @@ export function flowTeller(flow, topology, contributions, unit) {
     const node = id === undefined ? undefined : nodes.get(id);
     if (node) return [node.label, `in ${signed(node.incoming, unit)}`, `out ${signed(node.outgoing, unit)}`];
     const feature = id?.replace(/^feature:/, "") ?? "";
-    if (feature in contributions) return [feature, `adds ${signed(contributions[feature], unit)}, over all steps`];
+    if (Object.hasOwn(contributions, feature)) return [feature, `adds ${signed(contributions[feature], unit)}, over all steps`];
     if (kind !== "edge") return [];
     const value = flow.edges.get(edgeKey(/** @type {any} */ (dataset))) ?? 0;
     return [nameEdge({ source, target }, labels), `adds ${signed(value, unit)}`];

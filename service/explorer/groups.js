@@ -45,7 +45,8 @@ export function groupsOfBody({ groups }) {
  */
 export function withMember(groups, feature, name) {
   const left = mapMembers(groups, (members) => members.filter((member) => member !== feature));
-  return withoutEmpty(name ? { ...left, [name]: [...(left[name] ?? []), feature] } : left);
+  const members = Object.hasOwn(left, name) ? left[name] : [];
+  return withoutEmpty(name ? { ...left, [name]: [...members, feature] } : left);
 }
 
 /**

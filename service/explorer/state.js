@@ -55,7 +55,8 @@ export function carry(values, before, after) {
     baseline: fits,
     groups: (groups) => groupsFit(groups, after),
   };
-  return Object.fromEntries(Object.entries(values).filter(([name, value]) => conditions[name]?.(value) ?? true));
+  const isKept = (/** @type {string} */ name) => !Object.hasOwn(conditions, name) || conditions[name](values[name]);
+  return Object.fromEntries(Object.entries(values).filter(([name]) => isKept(name)));
 }
 
 /**

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.http.error_answers import send_error
 from service.http.errors import RequestError
 from service.http.negotiation import takes_gzip
-from service.http.security import require_scope
+from service.http.security import require_scope, scopes_of
 
 RawHeaders = list[tuple[bytes, bytes]]
 MIN_COMPRESSED = 1024  # smallest body in bytes that is compressed
@@ -97,7 +97,8 @@ class Precomputed:
             await self._app(scope, receive, send)
             return
         try:
-            require_scope(scope["state"], "read")
+            for needed in scopes_of(scope["route"].dependencies):
+                require_scope(scope["state"], needed)
         except RequestError as error:
             await send_error(error, scope, receive, send)
             return

@@ -26,11 +26,12 @@ from service.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-KeyScope = Literal["read", "explain", "admin"]
+KeyScope = Literal["metrics", "read", "explain", "admin"]
 IMPLIED: dict[str, set[KeyScope]] = {
-    "read": {"read"},
-    "explain": {"read", "explain"},
-    "admin": {"read", "explain", "admin"},
+    "metrics": {"metrics"},
+    "read": {"metrics", "read"},
+    "explain": {"metrics", "read", "explain"},
+    "admin": {"metrics", "read", "explain", "admin"},
 }
 MINUTE = 60.0  # seconds
 UNKNOWN_PER_MINUTE = 30  # unknown keys of one address

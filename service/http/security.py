@@ -1,7 +1,7 @@
 """Authorization: scopes that routes declare, and protection against requests from pages of other sites.
 
-A route declares its scope as a dependency, `READ`, `EXPLAIN` or `ADMIN`, which also documents it in OpenAPI. A request
-without a route, such as an unknown path, needs a key with the scope read.
+A route declares its scope as a dependency, `METRICS`, `READ`, `EXPLAIN` or `ADMIN`, which also documents it in OpenAPI.
+A request without a route, such as an unknown path, needs a key with the scope read.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from fastapi import Depends, Request, Security, params
 from fastapi.security import HTTPBearer, SecurityScopes
@@ -156,7 +156,7 @@ async def authorize(request: Request, security: SecurityScopes, _: Annotated[obj
         require_scope(request.scope["state"], needed)  # type: ignore[arg-type]
 
 
-READ, EXPLAIN, ADMIN = (Security(authorize, scopes=[scope]) for scope in ("read", "explain", "admin"))
+METRICS, READ, EXPLAIN, ADMIN = (Security(authorize, scopes=[scope]) for scope in get_args(KeyScope))
 
 
 def scopes_of(dependencies: list[params.Depends]) -> list[KeyScope]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, Request, Response
 
-from service.http.security import READ
+from service.http.security import METRICS
 from service.routes.dependencies import TheParts
 
-router = APIRouter(include_in_schema=False, dependencies=[READ])
+router = APIRouter(include_in_schema=False, dependencies=[METRICS])
 
 
 @router.get("/metrics")

@@ -11,7 +11,7 @@ from fastapi.routing import APIRoute
 
 from service.document.errors import describe_unchanged
 from service.http.answer_cache import Answer
-from service.http.security import require_scope
+from service.http.security import require_scope, scopes_of
 from service.routes.connections import while_connected
 from service.routes.dependencies import find_deadline, find_parts
 from service.telemetry.traces import span
@@ -28,9 +28,10 @@ class PrecomputedRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """The handler, which runs only if the answer is not cached."""
         compute = super().get_route_handler()
+        (needed,) = scopes_of(self.dependencies)
 
         async def answer(request: Request) -> Response:
-            require_scope(request.scope["state"], "read")
+            require_scope(request.scope["state"], needed)
             parts = find_parts(request)
             cache = parts.answers
             deadline = find_deadline(request)  # an invalid header is refused even if it is not needed

@@ -10,7 +10,7 @@ from service.document.errors import describe_errors
 from service.http.answers import answer_json
 from service.http.errors import ForbiddenError, UnknownValueError
 from service.http.negotiation import refuse_other_than_json
-from service.http.security import READ
+from service.http.security import EXPLAIN
 from service.requests.outputs import read_output
 from service.routes.dependencies import MODEL, Parts, TheDeadline, TheModel, TheParts
 from service.routes.precomputed import PrecomputedRoute
@@ -24,7 +24,9 @@ from service.schemas.reference import (
 )
 from service.work.estimates import estimate_description
 
-router = APIRouter(tags=["models"], dependencies=[READ, Depends(refuse_other_than_json)], route_class=PrecomputedRoute)
+router = APIRouter(
+    tags=["models"], dependencies=[EXPLAIN, Depends(refuse_other_than_json)], route_class=PrecomputedRoute
+)
 
 
 @router.get(
@@ -38,7 +40,8 @@ async def list_reference_windows(
 ) -> Response:
     """Lists the windows that global explanations are computed on, with times, forecasts and actual values.
 
-    As one of them it is training data: the setting `reference_windows` turns this off, and the answer is then 403.
+    They are training data, so a key needs the scope explain; the setting `reference_windows` turns this off, and the
+    answer is then 403.
     """
     _refuse_hidden(parts)
     config = served.model.config
@@ -71,7 +74,8 @@ async def get_reference_window(
 ) -> Response:
     """Returns one of the windows on which global explanations are computed, ready for `:predict` and `:explain`.
 
-    It is training data: the setting `reference_windows` turns this off, and the answer is then 403.
+    It is training data, so a key needs the scope explain; the setting `reference_windows` turns this off, and the
+    answer is then 403.
     """
     _refuse_hidden(parts)
     count = len(served.model.reference)

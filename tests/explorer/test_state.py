@@ -67,6 +67,28 @@ def test_choices_are_kept_across_views_outputs_and_models(several, first, open_t
     assert tab.problems == []
 
 
+NAMES = ("constructor", "toString", "__proto__", "hasOwnProperty")  # of what every object in JavaScript inherits
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_address_may_hold_what_objects_inherit(several, open_tab, name):
+    """As a view, a setting or a column such a name is one that does not exist."""
+    tab = open_tab(several)
+    page = tab.show(f"{name}?model=first&{name}=1")
+    expect(page.locator("#view h1")).to_have_text("Network")
+    page.locator("#model").select_option("two")  # another model, for which settings are looked up
+    page.wait_for_url(re.compile("model=two"))
+    settled(page)
+    expect(page.locator("#view h1")).to_have_text("Network")
+    page = tab.show(f"features?model=first&sort={name}:up")
+    expect(page.locator("#view h1")).to_have_text("Features")
+    added = "async (name) => (await import('./groups.js')).withMember({}, 'f0', name)[name]"
+    assert page.evaluate(added, name) == ["f0"]
+    page = tab.show(f"forecast?model=first&target={name}:1")
+    expect(page.get_by_text("enter the wanted forecast as a number")).to_be_visible()
+    assert tab.problems == []
+
+
 def test_moves_of_the_slider_and_of_the_window_are_in_the_history(server, open_tab):
     """Back undoes each of them, and Forward repeats it."""
     page = open_tab(server).show("network?model=nyc-weather")

@@ -144,7 +144,7 @@ function tellFacts(edge, unit) {
   if (edge.support.outside_grid !== null) facts["Data outside the grid"] = percent(edge.support.outside_grid);
   if (edge.scores) facts["Backward score"] = amount(edge.scores.backward);
   return Object.entries(facts).flatMap(([name, value]) => [
-    h("dt", {}, name in HELPED ? withHelp(name, HELPED[name]) : name),
+    h("dt", {}, Object.hasOwn(HELPED, name) ? withHelp(name, HELPED[name]) : name),
     h("dd", {}, value),
   ]);
 }

@@ -67,7 +67,7 @@ export function create(page) {
     const focused = table.contains(document.activeElement) ? nameOf(document.activeElement) : null;
     groupTable.replaceChildren(drawGroups(answer.groups, groups, columns, change));
     table.replaceChildren(
-      drawTable(answer.features, columns, sort in columns ? sort : "rank", direction, (sorted) =>
+      drawTable(answer.features, columns, Object.hasOwn(columns, sort) ? sort : "rank", direction, (sorted) =>
         page.set({ sort: sorted }),
       ),
     );
@@ -255,7 +255,7 @@ function groupActions({ model }, change) {
  * @param {(groups: Groups) => void} change
  */
 function drawGroups(rows, groups, columns, change) {
-  const shown = rows.filter(({ name }) => name in groups);
+  const shown = rows.filter(({ name }) => Object.hasOwn(groups, name));
   if (!shown.length) return h("p", { class: "muted" }, "There are none.");
   const chosen = OF_GROUPS.map((key) => columns[key]);
   const head = chosen.map(({ label, number, term }) =>

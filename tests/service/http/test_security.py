@@ -21,8 +21,10 @@ from service.http.security import HEALTH, scopes_of
 from service.models.repository import BUNDLED
 from service.settings import Settings
 
-READ, EXPLAIN, ADMIN, OTHER = ("".join(name * 8) for name in ("read", "expl", "admi", "othr"))
-KEYS = f"dashboard read {READ}; notebook explain {EXPLAIN} \n# the operator\nops admin {ADMIN}"
+METER, READ, EXPLAIN, ADMIN, OTHER = (name * 8 for name in ("metr", "read", "expl", "admi", "othr"))
+KEYS = (
+    f"prometheus metrics {METER}; dashboard read {READ}; notebook explain {EXPLAIN} \n# the operator\nops admin {ADMIN}"
+)
 PREDICT, ASK = ("POST", "/v1/models/two:predict"), ("POST", "/v1/models/two:explain")
 MODELS, METRICS = ("GET", "/v1/models"), ("GET", "/metrics")
 LOAD = ("POST", "/v2/repository/models/two/load")
@@ -106,7 +108,8 @@ def test_every_route_declares_one_scope():
             assert scopes == ("admin",), path
         else:
             computes = path.endswith((":explain", ":whatif", ":counterfactual", ":ablate", ":compare"))
-            assert scopes == (("explain",) if computes else ("read",)), (method, path)
+            needed = "explain" if computes or "/reference" in path else "metrics" if path == "/metrics" else "read"
+            assert scopes == (needed,), (method, path)
 
 
 @pytest.mark.parametrize(("method", "path", "scopes"), ROUTES)
@@ -114,7 +117,9 @@ def test_every_route_declares_one_scope():
 def test_every_route_and_version_needs_its_scope(client, method, path, scopes, version):
     """With its scope the request reaches the app; a key with a lower scope gets 403, and no key 401."""
     url = re.sub(r"\{(\w+)[^}]*\}", lambda name: VALUES[name[1]], path)
-    for key, opens in ((READ, {"read"}), (EXPLAIN, {"read", "explain"}), (ADMIN, {"read", "explain", "admin"})):
+    order = ["metrics", "read", "explain", "admin"]
+    for number, key in enumerate((METER, READ, EXPLAIN, ADMIN), start=1):
+        opens = set(order[:number])
         query = {"output": "a+1", **({"version": version} if version and path.startswith("/v1/models/{") else {})}
         answer = client.request(method, url, params=query if method == "GET" else None, headers=bearer(key))
         code = answer.json().get("code") if answer.headers["content-type"] == "application/json" else None
@@ -136,6 +141,14 @@ def test_an_answer_that_is_kept_needs_the_key_too(client):
     assert {client.get(path, headers=bearer(READ)).status_code for _ in range(3)} == {200}
     assert client.get(path).json()["code"] == "key_missing"
     assert client.get(path, headers=bearer(OTHER)).json()["code"] == "key_unknown"
+
+
+@pytest.mark.parametrize("path", ["reference", "reference/0"])
+def test_training_windows_need_the_scope_explain(client, path):
+    """A key with the scope read does not get them, nor from the cache once another key has asked."""
+    for _ in range(2):
+        assert client.get(f"/v1/models/two/{path}", headers=bearer(READ)).json()["code"] == "scope_missing"
+        assert client.get(f"/v1/models/two/{path}", headers=bearer(EXPLAIN)).status_code == 200
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
@@ -289,7 +302,7 @@ def test_no_key_is_in_an_answer_or_the_log(serve, folder, tmp_path, capfd, caplo
     [
         (f"a {READ}", "line 2, must be: name scope[,scope] key"),
         (f"a read {READ} more", "line 2, must be: name scope[,scope] key"),
-        (f"a read,write {READ}", "line 2, has an unknown scope: there are read, explain, admin"),
+        (f"a read,write {READ}", "line 2, has an unknown scope: there are metrics, read, explain, admin"),
         ("a read short", "line 2, has a key that is not 16 or more of"),
         (f"a read {READ}\N{SNOWMAN}", "line 2, has a key that is not 16 or more of"),
         (f"a read {ADMIN}", "line 2, repeats the key of ops"),

@@ -15,10 +15,12 @@ EXAMPLES = Path(__file__).parents[2] / "examples" / "monitoring"
 DASHBOARD = json.loads((EXAMPLES / "dashboard.json").read_text())
 ALERTS = yaml.safe_load((EXAMPLES / "alerts.yaml").read_text())
 SCRAPE = yaml.safe_load((EXAMPLES / "prometheus.yaml").read_text())["scrape_configs"][0]
+MONITOR = yaml.safe_load((EXAMPLES / "pod_monitor.yaml").read_text())
+DEPLOYMENT = next(yaml.safe_load_all((EXAMPLES.parent / "kubernetes" / "deployment.yaml").read_text()))
 OF_PROMETHEUS = {"up"}  # added by Prometheus
 OF_A_TARGET = {"instance", "job"}
 OF_WORKERS = {"pid"}  # with several processes or replicas
-READ, EXPLAIN = "read" * 8, "expl" * 8
+METER, EXPLAIN = "metr" * 8, "expl" * 8
 
 
 def expressions():
@@ -48,13 +50,15 @@ def exposed(serve, folder, local_service):
     windows = make_windows(local_service.models["two"], 2)
     windows[0, 0, 0] = 1e6
     body = {"instances": windows.tolist()}
-    with serve(models=folder / "two.safetensors", keys=f"prometheus read {READ};notebook explain {EXPLAIN}") as client:
+    with serve(
+        models=folder / "two.safetensors", keys=f"prometheus metrics {METER};notebook explain {EXPLAIN}"
+    ) as client:
         explain = {"Authorization": f"Bearer {EXPLAIN}"}
         for tolerance in (1e-3, 1e-300):
             more = {"output": "a+1", "tolerance": tolerance}
             client.post("/v1/models/two:explain", json={**body, **more}, headers=explain)
         scheme = SCRAPE["authorization"]["type"]
-        answer = client.get(SCRAPE["metrics_path"], headers={"Authorization": f"{scheme} {READ}"})
+        answer = client.get(SCRAPE["metrics_path"], headers={"Authorization": f"{scheme} {METER}"})
         assert client.get(SCRAPE["metrics_path"]).status_code == 401
     labels = {}
     for family in parse(answer.text):
@@ -90,3 +94,26 @@ def test_panels_do_not_overlap():
 def test_the_scrape_configuration_holds_no_key():
     """It refers to a file with the key."""
     assert SCRAPE["authorization"] == {"type": "Bearer", "credentials_file": "/etc/prometheus/kanscope.key"}
+
+
+def test_prometheus_scrapes_the_pods_of_the_deployment(launch, folder, tmp_path):
+    """With keys as in its secret, the pods answer what the PodMonitor asks, and its key opens nothing else."""
+    pod = DEPLOYMENT["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    (endpoint,) = MONITOR["spec"]["podMetricsEndpoints"]
+    secret = {"keys": f"prometheus metrics {METER}\n", "metrics": METER}  # as the example's first lines say
+    (volume,) = (volume for volume in pod["spec"]["volumes"] if volume["name"] == "keys")
+    for item in volume["secret"]["items"]:
+        (tmp_path / item["path"]).write_text(secret[item["key"]])
+    environment = {variable["name"]: variable["value"] for variable in container["env"]}
+    environment["KANSCOPE_KEYS_FILE"] = str(tmp_path / Path(environment["KANSCOPE_KEYS_FILE"]).name)
+    environment["KANSCOPE_MODELS"] = str(folder / "two.safetensors")
+    credentials = endpoint["authorization"]["credentials"]
+    assert credentials["name"] == volume["secret"]["secretName"]
+    headers = {"Authorization": f"{endpoint['authorization']['type']} {secret[credentials['key']]}"}
+    with launch(**environment) as process:
+        assert process.client.get(endpoint["path"], headers=headers).status_code == 200
+        assert process.client.get("/v1/models", headers=headers).status_code == 403
+    assert endpoint["port"] == container["ports"][0]["name"]
+    assert MONITOR["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]
+    assert not any("prometheus.io" in name for name in pod["metadata"].get("annotations", {}))  # these hold no key
