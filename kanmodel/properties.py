@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
+
+from torch import Tensor
 
 from kanmodel import html
 from kanmodel.checkpoint import LoadedModel, Provenance
@@ -29,12 +31,18 @@ class Reference:
         times: time stamp of each window's last step; None if unknown.
     """
 
-    windows: Array
     targets: Array | None
     times: tuple[str, ...] | None
+    _windows: Tensor = field(repr=False)
+    _scaling: Scaling = field(repr=False)
+
+    @cached_property
+    def windows(self) -> Array:
+        """Converted on first use, because they take twice the memory of those of the checkpoint."""
+        return read_only(self._scaling.features_to_original(self._windows))
 
     def __len__(self) -> int:
-        return len(self.windows)
+        return len(self._windows)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -114,8 +122,8 @@ class ModelProperties(Result):
     def reference(self) -> Reference:
         """The reference windows."""
         reference = self.loaded.reference
-        windows, targets = self.scaling.features_to_original(reference.windows), reference.targets
-        return Reference(read_only(windows), None if targets is None else read_only(targets.copy()), reference.times)
+        targets = None if reference.targets is None else read_only(reference.targets.copy())
+        return Reference(targets, reference.times, reference.windows, self.scaling)
 
     @cached_property
     def reference_predictions(self) -> Array:

@@ -97,13 +97,13 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     """
     if settings.tracing:
         switch_on()
-    registry = Registry(settings.models)
+    registry = Registry(settings.models, settings.model_bytes)
     counted = Metrics(registry, replica)
     work = Executor(Bounds(settings.max_queue, settings.max_explanations, settings.max_work_bytes), counted)
     parts = Parts(
         settings,
         registry,
-        GlobalResults(settings.cached_results, work, lambda: registry.served),
+        GlobalResults(settings.cached_results, work, registry.defaults),
         work,
         Answers(settings.cached_answers, registry.index),
         counted,

@@ -28,6 +28,8 @@ class Settings(BaseSettings):
         models: a folder of checkpoints or one file; the bundled model if it is absent, and for a folder that is empty
             at the start until one of its models is ready.
         poll_seconds: seconds between two scans for new, changed and deleted checkpoints; 0: never.
+        model_bytes: estimated memory of the models; beyond it the least recently used are loaded again when a request
+            needs them.
         workers: processes that answer, each with its own copy of the models.
         engine: ``process`` answers from this machine, ``ray`` from the replicas of a Ray cluster.
         min_replicas: smallest number of replicas on Ray.
@@ -76,6 +78,7 @@ class Settings(BaseSettings):
     root_path: str = ""
     models: Path | None = None
     poll_seconds: float = Field(default=10.0, ge=0, le=86400)
+    model_bytes: int = Field(default=1 << 30, ge=1)
     workers: int = Field(default=1, ge=1, le=256)
     engine: Literal["process", "ray"] = "process"
     min_replicas: int = Field(default=1, ge=1)

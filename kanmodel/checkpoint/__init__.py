@@ -3,7 +3,7 @@
 This package defines the contents of a checkpoint, and writes and reads it; explanations are computed elsewhere.
 """
 
-from kanmodel.checkpoint.file import MAX_BYTES, load_checkpoint, parse_checkpoint, save_checkpoint
+from kanmodel.checkpoint.file import MAX_BYTES, identify_checkpoint, load_checkpoint, parse_checkpoint, save_checkpoint
 from kanmodel.checkpoint.header import DOCUMENT_KEY
 from kanmodel.checkpoint.loaded import LoadedModel, Provenance, Reference, refuse_non_finite_outputs
 
@@ -13,6 +13,7 @@ __all__ = [
     "LoadedModel",
     "Provenance",
     "Reference",
+    "identify_checkpoint",
     "load_checkpoint",
     "parse_checkpoint",
     "refuse_non_finite_outputs",

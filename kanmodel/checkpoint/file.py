@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -26,9 +26,11 @@ from kanmodel.checkpoint.loaded import LoadedModel, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.files import replacing
 from kanmodel.network.chain import Network
+from kanmodel.network.config import ModelConfig
 from kanmodel.network.documents import config_from_dict, config_to_dict, list_of, read_record
 from kanmodel.text import printable
 
+Result = TypeVar("Result")
 MAX_MESSAGE = 500  # characters of an error, which may quote the file
 MAX_BYTES = 1 << 30  # larger files are refused before they are read
 
@@ -82,32 +84,27 @@ def load_checkpoint(path: Path) -> LoadedModel:
         CheckpointError: the file is missing, truncated, foreign, of a newer format, or its tensors differ from its
             config; the message names the first difference.
     """
-    try:
-        data = _read_bounded(path)
-        return parse_checkpoint(data)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot read {path.name}: {getattr(error, 'strerror', error)}") from error
-    except CheckpointError as error:
-        raise CheckpointError(printable(f"{path.name} {error}"[:MAX_MESSAGE])) from error
+    return _read(path, parse_checkpoint)
+
+
+def identify_checkpoint(path: Path) -> str:
+    """Reads a checkpoint without making tensors of it.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The SHA-256 of the file, in hexadecimal.
+
+    Raises:
+        CheckpointError: as `load_checkpoint`, as far as the header says.
+    """
+    return _read(path, _identify)
 
 
 def parse_checkpoint(data: bytes) -> LoadedModel:
     """`load_checkpoint` for bytes in memory; error messages start with a verb."""
-    header = parse_header(data)
-    document = parse_document(header.metadata)
-    try:
-        config = config_from_dict(document["config"])
-        provenance = read_record(
-            Provenance, document["provenance"], "provenance", not_told_apart=list_of(), unused=list_of()
-        )
-        metrics = {str(name): _finite(value) for name, value in document["metrics"].items()}
-        times = document["reference_times"]
-        times = None if times is None else tuple(str(time) for time in times)
-    except (ConfigError, KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        raise _undescribed(error) from error
-    n_reference = compare_tensors(header.tensors, config)
-    if times is not None and len(times) != n_reference:
-        raise CheckpointError(f"has {len(times)} time stamps for {n_reference} reference windows")
+    config, provenance, metrics, times = _parse_description(data)
     try:
         tensors = load_tensors(data)
     except SafetensorError as error:
@@ -129,17 +126,49 @@ def _undescribed(error: Exception) -> CheckpointError:
     return CheckpointError(f"has a document that does not describe a model: {error}")
 
 
+def _identify(data: bytes) -> str:
+    _parse_description(data)
+    return hashlib.sha256(data).hexdigest()
+
+
+def _parse_description(data: bytes) -> tuple[ModelConfig, Provenance, dict[str, float], tuple[str, ...] | None]:
+    """Config, provenance, metrics and time stamps of the reference windows, to which the tensors in the header fit."""
+    header = parse_header(data)
+    document = parse_document(header.metadata)
+    try:
+        config = config_from_dict(document["config"])
+        provenance = read_record(
+            Provenance, document["provenance"], "provenance", not_told_apart=list_of(), unused=list_of()
+        )
+        metrics = {str(name): _finite(value) for name, value in document["metrics"].items()}
+        times = document["reference_times"]
+        times = None if times is None else tuple(str(time) for time in times)
+    except (ConfigError, KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise _undescribed(error) from error
+    n_reference = compare_tensors(header.tensors, config)
+    if times is not None and len(times) != n_reference:
+        raise CheckpointError(f"has {len(times)} time stamps for {n_reference} reference windows")
+    return config, provenance, metrics, times
+
+
 def _find_non_finite(tensors: Mapping[str, Tensor]) -> Iterator[str]:
     """The names of tensors with a value that is not finite."""
     return (name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all()))
 
 
-def _read_bounded(path: Path) -> bytes:
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise CheckpointError(f"is larger than {MAX_BYTES} bytes")
-    with path.open("rb") as file:
-        return file.read(size)
+def _read(path: Path, parse: Callable[[bytes], Result]) -> Result:
+    """Reads a file of bounded size, and names it in errors."""
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise CheckpointError(f"is larger than {MAX_BYTES} bytes")
+        with path.open("rb") as file:
+            data = file.read(size)
+        return parse(data)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot read {path.name}: {getattr(error, 'strerror', error)}") from error
+    except CheckpointError as error:
+        raise CheckpointError(printable(f"{path.name} {error}"[:MAX_MESSAGE])) from error
 
 
 def _finite(value: Any) -> float:

@@ -15,7 +15,7 @@ from kanmodel.scaling import Array, Scaling
 Predict = Callable[[Array], Array]
 
 SIZES = (1, 2, 4, 8, 16, 32, 64)
-N_TIMINGS = 5
+N_TIMINGS = 3
 LONG = 0.02  # seconds: if a batch takes longer, larger ones are not timed
 TOLERANCE = 1e-5  # in standard deviations of an output: if both differ by more, torch is used
 

@@ -6,11 +6,12 @@ import asyncio
 import gc
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 from starlette.concurrency import run_in_threadpool
 
 from service.memory import give_back_memory
-from service.models.registry import Registry, Served
+from service.models.registry import Registry
 
 logger = logging.getLogger(__name__)
 
@@ -20,15 +21,15 @@ class Watch:
 
     Args:
         registry: the models.
-        prepare: computes the global results of new models.
+        prepare: computes the global results of new models, given by their hashes.
         seconds: time between two scans; 0 for a single scan at the start.
 
     Attributes:
-        loaded: set after the first scan.
+        loaded: set once a model is ready, or none of the folder is.
     """
 
     def __init__(
-        self, registry: Registry, prepare: Callable[[tuple[Served, ...]], Awaitable[None]], seconds: float
+        self, registry: Registry, prepare: Callable[[tuple[str, ...]], Awaitable[None]], seconds: float
     ) -> None:
         self._registry = registry
         self._prepare_results = prepare
@@ -40,8 +41,9 @@ class Watch:
 
     async def run(self) -> None:
         """Runs until it is closed, without blocking requests: liveness probes must pass while a large folder loads."""
-        await self._look(self._registry.load)
+        await self._look(partial(self._registry.load, until_ready=True))
         self.loaded.set()
+        await self._look(self._registry.load)
         gc.freeze()  # loaded models are long-lived; collecting over them would pause everything for 0.1 seconds
         try:
             while self._seconds and not await self._stops_within(self._seconds):
@@ -74,27 +76,27 @@ class Watch:
         """
         await run_in_threadpool(self._registry.unload_model, name)
 
-    async def _look(self, look: Callable[[], tuple[Served, ...]]) -> None:
+    async def _look(self, look: Callable[[], tuple[str, ...]]) -> None:
         """Runs one scan. A failure changes nothing, and is logged unless the previous scan failed the same way."""
         try:
-            served = await run_in_threadpool(look)
+            new = await run_in_threadpool(look)
         except Exception as error:
             if str(error) != self._failure:
                 logger.exception("the models cannot be scanned; those that are loaded are still served")
             self._failure = str(error)
             return
         self._failure = ""
-        self._follow_up(served)
+        self._follow_up(new)
 
-    def _follow_up(self, served: tuple[Served, ...]) -> None:
+    def _follow_up(self, new: tuple[str, ...]) -> None:
         """Starts the global results of new models, unless the service is shutting down."""
-        if served and not self._stopping.is_set():
-            task = asyncio.create_task(self._prepare(served))
+        if new and not self._stopping.is_set():
+            task = asyncio.create_task(self._prepare(new))
             self._preparing.add(task)
             task.add_done_callback(self._preparing.discard)
 
-    async def _prepare(self, served: tuple[Served, ...]) -> None:
-        await self._prepare_results(served)
+    async def _prepare(self, new: tuple[str, ...]) -> None:
+        await self._prepare_results(new)
         await run_in_threadpool(give_back_memory)
 
     async def _stops_within(self, seconds: float) -> bool:

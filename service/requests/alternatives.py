@@ -9,7 +9,8 @@ from kanmodel.errors import quote
 from kanmodel.scaling import Array
 from kanmodel.terms import DEFAULT_POINTS, ModelConfig
 from service.http.errors import unusable
-from service.models.registry import Registry, Served
+from service.models.loaded import Served
+from service.models.registry import Registry
 from service.requests.arrays import Axis, read_array
 from service.requests.bodies import find_limits, parse_windows, validate_request
 from service.requests.outputs import read_output
@@ -98,7 +99,7 @@ def read_ablate(body: bytes, served: Served, settings: Settings) -> Ablate:
 
 
 def read_compare(body: bytes, served: Served, registry: Registry, settings: Settings) -> Compare:
-    """Parses and validates the body of a `:compare` request.
+    """Parses and validates the body of a `:compare` request; may load the other model.
 
     Raises:
         DataError: the body is invalid; the error names each place.
@@ -110,7 +111,9 @@ def read_compare(body: bytes, served: Served, registry: Registry, settings: Sett
     document = parse_windows(body, find_limits(served.model, settings))
     request = validate_request(CompareRequest, _without_windows(document), unread=_WINDOWS)
     windows = read_windows(document, served.model, settings.max_windows)
-    against = find_against(served, request.against.model, request.against.version, registry)
+    against, model, version = served, request.against.model, request.against.version
+    if model is not None or version is not None:
+        against = registry.get(served.name if model is None else model, version)
     question = Compare(
         served=served,
         windows=windows,
@@ -121,13 +124,6 @@ def read_compare(body: bytes, served: Served, registry: Registry, settings: Sett
     )
     refuse_costly(question, settings.max_path_nodes)
     return question
-
-
-def find_against(served: Served, model: str | None, version: str | None, registry: Registry) -> Served:
-    """The model to compare with: another version, another model, or the same one if neither is named."""
-    if model is None and version is None:
-        return served
-    return registry.get(served.name if model is None else model, version)
 
 
 def _without_windows(document: Mapping[str, Any]) -> dict[str, Any]:

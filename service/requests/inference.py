@@ -9,7 +9,7 @@ from typing import Any
 from kanmodel.scaling import Array
 from kanmodel.terms import Groups, LedgerOptions, Segments
 from service.http.errors import unusable
-from service.models.registry import Served
+from service.models.loaded import Served
 from service.requests.baselines import read_baseline
 from service.requests.bodies import Limits, find_limits, parse_object, validate_request
 from service.requests.groups import parse_groups, read_groups

@@ -14,7 +14,7 @@ from service.document.operations import describe_body
 from service.http.answers import JSON
 from service.http.negotiation import accept_json
 from service.http.security import EXPLAIN
-from service.models.registry import Served
+from service.models.loaded import Served
 from service.requests.alternatives import read_ablate, read_compare, read_counterfactual, read_what_if
 from service.requests.bodies import read_body
 from service.routes.connections import while_connected
@@ -40,7 +40,7 @@ from service.schemas.alternatives import (
 from service.schemas.comparisons import CompareRequest, CompareResponse
 from service.settings import Settings
 from service.telemetry.traces import span
-from service.work.alternatives import Ablate, Alternative, answer_alternative
+from service.work.alternatives import Ablate, Alternative, Compare, answer_alternative
 from service.work.estimates import estimate_parsing
 
 router = APIRouter(
@@ -110,23 +110,35 @@ async def compare(request: Request) -> Response:
     Exchanging the two sides reverses the sign of every number.
     """
     registry = find_parts(request).registry
-    return await _answer(request, lambda body, served, settings: read_compare(body, served, registry, settings))
+
+    def read(body: bytes, served: Served, settings: Settings) -> Compare:
+        return read_compare(body, served, registry, settings)
+
+    return await _answer(request, read, may_load=True)
 
 
 async def _answer(
     request: Request,
     read: Callable[[bytes, Served, Settings], Question],
     prepare: Callable[[Parts, Question], Awaitable[Question]] | None = None,
+    may_load: bool = False,
 ) -> Response:
-    """Reads a question, prepares it if it needs global results, and answers it in turn with others."""
-    parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
+    """Reads a question, prepares it if it needs global results, and answers it in turn with others.
+
+    Args:
+        request: the request.
+        read: parses its body.
+        prepare: computes what it needs.
+        may_load: whether reading may load another model, so that it must not run on the event loop.
+    """
+    parts, deadline = find_parts(request), find_deadline(request)
+    served = await find_model(request, deadline)
     accept_json(request)
     with parts.work.hold("explanation") as held:
         body = await read_body(request, parts.settings, held)
         with span("parse"):
-            question = await parts.work.run(
-                partial(read, body, served, parts.settings), "explanation", estimate_parsing(body), deadline=deadline
-            )
+            reading, key = partial(read, body, served, parts.settings), object() if may_load else None
+            question = await parts.work.run(reading, "explanation", estimate_parsing(body), key, deadline)
     request.state.windows = len(question.windows)
     if prepare is not None:
         question = await while_connected(request, deadline.wait(prepare(parts, question)))

@@ -10,9 +10,8 @@ from service.document.errors import describe_errors
 from service.http.answers import answer_json
 from service.http.negotiation import refuse_other_than_json
 from service.http.security import READ
-from service.requests.alternatives import find_against
 from service.requests.outputs import read_output
-from service.routes.dependencies import MODEL, TheDeadline, TheModel, TheParts
+from service.routes.dependencies import MODEL, TheDeadline, TheModel, TheParts, load_model
 from service.routes.precomputed import PrecomputedRoute
 from service.schemas.comparisons import ComparisonQuery, ComparisonResponse, describe_model_comparison
 
@@ -35,6 +34,9 @@ async def get_comparison(
     Both explain the reference windows of this model, so intervals are those of paired differences.
     """
     output = read_output(query.output, served.model.config)
-    other = find_against(served, query.against_model, query.against_version, parts.registry)
+    other = served
+    if query.against_model is not None or query.against_version is not None:
+        name = served.name if query.against_model is None else query.against_model
+        other = await load_model(parts, name, query.against_version, deadline)
     found = await deadline.wait(parts.results.comparison(served, output, other, query.fidelity))
     return answer_json(describe_model_comparison(served, other, found))

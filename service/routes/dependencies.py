@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import inf
 from typing import Annotated
 
@@ -11,7 +12,8 @@ from starlette.convertors import Convertor, register_url_convertor
 
 from service.http.errors import unusable
 from service.http.headers import find_header
-from service.models.registry import Registry, Served
+from service.models.loaded import Served
+from service.models.registry import Registry
 from service.schemas.closed import VERSION
 from service.schemas.predictions import RangeWarnings
 from service.settings import Settings
@@ -19,6 +21,7 @@ from service.telemetry.metrics import Metrics
 from service.work.answers import Answers
 from service.work.deadlines import Deadline
 from service.work.executor import Executor
+from service.work.jobs import SLICE
 from service.work.results import GlobalResults
 
 
@@ -74,28 +77,41 @@ def find_parts(request: Request) -> Parts:
     return parts
 
 
-def find_model(request: Request) -> Served:
+async def find_model(request: Request, deadline: Deadline) -> Served:
     """The model of the path, in the version of the query or the highest that is ready; noted for the log.
 
     Raises:
         DataError: the query has an unknown parameter.
     """
     query = request.query_params if request.scope["query_string"] else {}
-    served = _find_version(request, query.get("version"))
+    served = await _find_version(request, query.get("version"), deadline)
     for name in query:
         if name != "version":
             raise unusable(name, "is unknown; expected one of version")
     return served
 
 
-def find_model_v2(request: Request) -> Served:
+async def find_model_v2(request: Request, deadline: Deadline) -> Served:
     """The model of the path under V2, in the version of the path or the highest that is ready."""
-    return _find_version(request, request.path_params.get("version"))
+    return await _find_version(request, request.path_params.get("version"), deadline)
 
 
-def _find_version(request: Request, version: str | None) -> Served:
-    served = find_parts(request).registry.get(request.path_params["model"], version)
+async def _find_version(request: Request, version: str | None, deadline: Deadline) -> Served:
+    served = await load_model(find_parts(request), request.path_params["model"], version, deadline)
     request.state.model, request.state.checkpoint = served.name, served.checkpoint
+    return served
+
+
+async def load_model(parts: Parts, name: str, version: str | None, deadline: Deadline) -> Served:
+    """A model; if it is not in memory, it is loaded off the event loop. See `Registry.get`.
+
+    Raises:
+        DeadlineError: it is still being loaded at the deadline; loading continues.
+    """
+    served = parts.registry.find(name, version)
+    if served is None:
+        get = partial(parts.registry.get, name, version)
+        served = await parts.work.run(get, "forecast", SLICE, ("load", name, version), deadline)
     return served
 
 
@@ -130,16 +146,6 @@ async def get_parts(request: Request) -> Parts:
     return find_parts(request)
 
 
-async def get_served(request: Request, model: Name, version: VersionParameter = None) -> Served:
-    """Dependency: the model of the path, in the version of the query."""
-    return _find_version(request, version)
-
-
-async def get_served_v2(request: Request, model: Name) -> Served:
-    """Dependency: the model and version of the path."""
-    return find_model_v2(request)
-
-
 async def describe_name(model: Name) -> None:
     """Dependency: documents the path parameter, where the handler itself reads it."""
 
@@ -160,7 +166,33 @@ async def get_deadline(
     return find_deadline(request)
 
 
+TheDeadline = Annotated[Deadline, Depends(get_deadline)]
+
+
+async def get_served(request: Request, model: Name, deadline: TheDeadline, version: VersionParameter = None) -> Served:
+    """Dependency: the model of the path, in the version of the query."""
+    return await _find_version(request, version, deadline)
+
+
+async def get_served_v2(request: Request, model: Name, deadline: TheDeadline) -> Served:
+    """Dependency: the model and version of the path."""
+    return await find_model_v2(request, deadline)
+
+
+async def get_name(request: Request, model: Name, version: VersionParameter = None) -> str:
+    """Dependency: the name of the path, if that model is ready in the version of the query; it is not loaded."""
+    entry = find_parts(request).registry.choose(model, version)
+    request.state.model, request.state.checkpoint = entry.name, entry.checkpoint
+    return entry.name
+
+
+async def get_name_v2(request: Request, model: Name) -> str:
+    """Dependency: the same in the version of the path."""
+    return await get_name(request, model, request.path_params.get("version"))
+
+
 TheParts = Annotated[Parts, Depends(get_parts)]
 TheModel = Annotated[Served, Depends(get_served)]
 TheModelV2 = Annotated[Served, Depends(get_served_v2)]
-TheDeadline = Annotated[Deadline, Depends(get_deadline)]
+TheName = Annotated[str, Depends(get_name)]
+TheNameV2 = Annotated[str, Depends(get_name_v2)]

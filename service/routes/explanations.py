@@ -70,7 +70,8 @@ async def explain(request: Request) -> Response:
     With `Accept: application/x-ndjson` the first line has what all explanations share, and each further line one
     explanation, sent as soon as it is ready. If one fails, or the deadline passes, the last line is an error.
     """
-    parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
+    parts, deadline = find_parts(request), find_deadline(request)
+    served = await find_model(request, deadline)
     media_type = choose_media_type(find_header(request.scope, b"accept"), (JSON, NDJSON))
     with parts.work.hold("explanation") as held:
         body = await read_body(request, parts.settings, held)

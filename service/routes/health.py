@@ -27,7 +27,7 @@ async def get_health() -> Response:
 
 @router.get("/readyz", operation_id="get_readiness", response_model=Readiness, responses=describe_errors(406, 503))
 async def get_readiness(parts: TheParts) -> Response:
-    """Readiness: loading has finished and at least one model answers; failed models do not block the others."""
+    """Readiness: at least one model answers; a request for one that is not loaded waits for that."""
     _refuse_unready(parts.registry)
     index = parts.registry.index()
     readiness: Readiness = {"ready": True, "models": [summarise_model(entries) for entries in index.values()]}
@@ -50,7 +50,7 @@ async def get_server_health(parts: TheParts) -> Response:
     responses={**describe_errors(406, 503), 503: describe_unreadiness()},
 )
 async def get_server_readiness(request: Request, parts: TheParts) -> Response:
-    """Readiness: loading has finished and at least one model answers; failed models do not block the others."""
+    """Readiness: at least one model answers; a request for one that is not loaded waits for that."""
     try:
         _refuse_unready(parts.registry)
     except NotReadyError as error:

@@ -68,7 +68,8 @@ router = APIRouter(
 )
 async def infer(request: Request) -> Response:
     """Forecasts every output for each instance, and explains the forecasts if requested, as tensors."""
-    parts, served, deadline = find_parts(request), find_model_v2(request), find_deadline(request)
+    parts, deadline = find_parts(request), find_deadline(request)
+    served = await find_model_v2(request, deadline)
     choose_media_type(find_header(request.scope, b"accept"), (JSON, BYTES))
     kind: Kind = "forecast"
     with parts.work.hold(kind) as held:

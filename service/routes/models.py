@@ -10,7 +10,7 @@ from service.document.errors import describe_errors
 from service.http.answers import answer_json
 from service.http.negotiation import refuse_other_than_json
 from service.http.security import READ
-from service.routes.dependencies import MODEL, TheModel, TheParts
+from service.routes.dependencies import MODEL, TheModel, TheName, TheParts
 from service.schemas.closed import VersionQuery
 from service.schemas.models import (
     ModelInfo,
@@ -47,6 +47,6 @@ async def get_model(served: TheModel, parts: TheParts, _: Annotated[VersionQuery
     response_model=ModelReadiness,
     responses=describe_errors(404, 406, 422, 503),
 )
-async def get_model_readiness(served: TheModel, _: Annotated[VersionQuery, Query()]) -> Response:
+async def get_model_readiness(name: TheName, _: Annotated[VersionQuery, Query()]) -> Response:
     """Readiness of a model; one that is not ready answers 503."""
-    return answer_json(describe_readiness(served))
+    return answer_json(describe_readiness(name))

@@ -12,7 +12,7 @@ from service.document.operations import describe_body
 from service.http.answers import answer_json
 from service.http.negotiation import accept_json
 from service.http.security import READ
-from service.models.registry import Served
+from service.models.loaded import Served
 from service.requests.bodies import most_windows, read_body
 from service.requests.predictions import read_prediction
 from service.routes.dependencies import (
@@ -52,7 +52,8 @@ router = APIRouter(
 )
 async def predict(request: Request) -> Response:
     """Forecasts every output for each instance, in original units."""
-    parts, served, deadline = find_parts(request), find_model(request), find_deadline(request)
+    parts, deadline = find_parts(request), find_deadline(request)
+    served = await find_model(request, deadline)
     accept_json(request)
     with parts.work.hold("forecast") as held:
         body = await read_body(request, parts.settings, held)

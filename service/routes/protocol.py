@@ -10,7 +10,7 @@ from service.document.errors import describe_errors
 from service.http.answers import answer_json
 from service.http.negotiation import refuse_other_than_json
 from service.http.security import READ
-from service.routes.dependencies import MODEL_V2, VERSION_V2, TheModelV2, TheParts
+from service.routes.dependencies import MODEL_V2, VERSION_V2, TheModelV2, TheNameV2, TheParts
 from service.schemas.inference import ModelMetadata, ServerMetadata, describe_tensors
 from service.schemas.models import ModelReadiness, describe_readiness
 
@@ -49,6 +49,6 @@ async def get_model_metadata(served: TheModelV2, parts: TheParts) -> Response:
     response_model=ModelReadiness,
     responses=describe_errors(404, 406, 503),
 )
-async def get_model_ready(served: TheModelV2) -> Response:
+async def get_model_ready(name: TheNameV2) -> Response:
     """Readiness of a model; one that is not ready answers 503."""
-    return answer_json(describe_readiness(served))
+    return answer_json(describe_readiness(name))

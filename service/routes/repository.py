@@ -40,7 +40,7 @@ async def list_repository(request: Request) -> Response:
     """Lists every version of every model, with its state and the reason of a failure."""
     parts = _admit(request)
     asked = await _read(request, IndexRequest)
-    return answer_json([describe_entry(entry) for entry in parts.registry.entries if entry.served or not asked.ready])
+    return answer_json([describe_entry(entry) for entry in parts.registry.entries if entry.is_ready or not asked.ready])
 
 
 @router.post(

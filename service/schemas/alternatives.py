@@ -11,7 +11,7 @@ from kanmodel import terms
 from kanmodel.results import Ablation, Counterfactuals, WhatIf
 from kanmodel.results import Counterfactual as Found
 from kanmodel.terms import DEFAULT_POINTS, Neighbour
-from service.models.registry import Served
+from service.models.loaded import Served
 from service.schemas.closed import Closed
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.predictions import (

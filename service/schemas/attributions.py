@@ -11,7 +11,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from kanmodel import terms
 from kanmodel.results import Importance
 from kanmodel.terms import CONFIDENCE, SEED, Agreement, Attribution
-from service.models.registry import Served
+from service.models.loaded import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
 from service.schemas.pictures import FormatParameter, ThemeParameter

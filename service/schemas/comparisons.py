@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from kanmodel.results import Comparisons, ModelComparison
 from kanmodel.terms import CONFIDENCE, Comparison, EdgeChange
-from service.models.registry import Served
+from service.models.loaded import Served
 from service.schemas.alternatives import Output, Shared
 from service.schemas.closed import Closed, OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version

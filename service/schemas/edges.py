@@ -10,7 +10,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel import terms
 from kanmodel.terms import Candidate, EdgeCurve, NetworkGraph, Support
-from service.models.registry import Served
+from service.models.loaded import Served
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.pictures import FormatParameter, ThemeParameter
 from service.schemas.rules import Rule, RuleQuery, Stage, describe_rule

@@ -18,7 +18,7 @@ class Health(TypedDict):
 
 
 class Readiness(TypedDict):
-    """Loading has finished, and at least one model answers."""
+    """At least one model answers."""
 
     ready: Annotated[Literal[True], Field(description="Always true: until then the answer is a 503.")]
     models: Annotated[list[ModelSummary], Field(description="Every model of the folder, with the reason of a failure.")]
@@ -28,7 +28,7 @@ class ServerHealth(TypedDict):
     """Liveness and readiness."""
 
     live: Annotated[Literal[True], Field(description="Always true.")]
-    ready: Annotated[bool, Field(description="Whether loading has finished and a model answers.")]
+    ready: Annotated[bool, Field(description="Whether a model answers.")]
 
 
 class UnreadyResponse(ErrorResponse):

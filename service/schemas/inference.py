@@ -10,7 +10,8 @@ from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel.scaling import Array
-from service.models.registry import Entry, Served
+from service.models.loaded import Served
+from service.models.registry import Entry
 from service.schemas.baselines import BaselineName
 from service.schemas.closed import Closed
 from service.schemas.explanations import Explanation
@@ -241,7 +242,7 @@ def describe_tensors(served: Served, entries: Sequence[Entry]) -> ModelMetadata:
     config = served.model.config
     return {
         "name": served.name,
-        "versions": [entry.version for entry in entries if entry.served is not None],
+        "versions": [entry.version for entry in entries if entry.is_ready],
         "platform": "kanscope",
         "inputs": [{"name": "instances", "datatype": "FP64", "shape": [-1, *config.window_shape]}],
         "outputs": [{"name": "predictions", "datatype": "FP64", "shape": [-1, len(config.outputs)]}],

@@ -11,7 +11,8 @@ from typing_extensions import TypedDict
 from kanmodel.network.activations import ACTIVATIONS
 from kanmodel.network.bases import BASES, BSpline
 from kanmodel.network.config import BASE_FUNCTIONS, Cell, Feature, LayerConfig, Layers, ModelConfig, Readout, width_of
-from service.models.registry import Entry, Served, State, choose_default
+from service.models.loaded import Served
+from service.models.registry import Entry, State, choose_default
 
 Name = Annotated[str, Field(description="Name of the model: that of its file or folder.")]
 Checkpoint = Annotated[
@@ -31,6 +32,9 @@ class VersionSummary(TypedDict):
     version: Version
     state: Annotated[State, Field(description="`loading`, `ready`, `failed`, or `unloaded` by command.")]
     ready: Annotated[bool, Field(description="Whether it is ready.")]
+    loaded: Annotated[
+        bool, Field(description="Whether it is in memory; otherwise the next request that needs it waits for that.")
+    ]
     checkpoint: Annotated[Checkpoint | None, Field(description="Identity of the checkpoint; null if none is ready.")]
     reason: NotRequired[
         Annotated[
@@ -254,9 +258,9 @@ class ModelReadiness(TypedDict):
     ready: Annotated[Literal[True], Field(description="Always true: otherwise the answer is 503.")]
 
 
-def describe_readiness(served: Served) -> ModelReadiness:
+def describe_readiness(name: str) -> ModelReadiness:
     """Describes a model that is ready."""
-    return {"name": served.name, "ready": True}
+    return {"name": name, "ready": True}
 
 
 def summarise_model(entries: Sequence[Entry]) -> ModelSummary:
@@ -309,8 +313,9 @@ def _summarise_version(entry: Entry) -> VersionSummary:
     summary: VersionSummary = {
         "version": entry.version,
         "state": entry.state,
-        "ready": entry.served is not None,
-        "checkpoint": entry.served.checkpoint if entry.served else None,
+        "ready": entry.is_ready,
+        "loaded": entry.served is not None,
+        "checkpoint": entry.checkpoint,
     }
     if entry.reason is not None:
         summary["reason"] = entry.reason

@@ -10,7 +10,7 @@ from typing_extensions import TypeAliasType, TypedDict
 
 from kanmodel import terms
 from kanmodel.results import Report
-from service.models.registry import Served
+from service.models.loaded import Served
 from service.schemas.models import Checkpoint, Name, Version
 
 FindingId = TypeAliasType("FindingId", terms.FindingId)

@@ -18,7 +18,7 @@ from kanmodel.terms import (
     TopologyEdge,
     TopologyNode,
 )
-from service.models.registry import Served
+from service.models.loaded import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
 from service.schemas.pictures import Color, FormatParameter, ThemeParameter

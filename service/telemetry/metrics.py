@@ -105,6 +105,13 @@ class Metrics:
         )
         for state in get_args(State):
             self._watch(by_state.labels(state), partial(_count, models, state))
+        in_memory = Gauge(
+            "kanscope_model_bytes",
+            "Estimated bytes of the models in memory.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        self._watch(in_memory, lambda: models.n_bytes)
         build = Info("kanscope_build", "Versions of Kanscope, torch and Python.", registry=None)
         build.info({"version": version("kanscope"), "torch": version("torch"), "python": platform.python_version()})
         folder = os.environ.get(SHARED)

@@ -256,7 +256,7 @@ def _answer(batch: list[_Asked], results: list[Array | BaseException]) -> None:
 
 def _measure_in_place(model: Model) -> int:
     """How many windows a model forecasts in `IN_PLACE` seconds, by linear extrapolation from one and from several."""
-    windows = model.reference.windows[:N_TIMED]
+    windows = model.scaling.features_to_original(model.loaded.reference.windows[:N_TIMED])
     one = _measure_forecast(model, windows[:1])
     if one > IN_PLACE:
         return 0

@@ -9,7 +9,7 @@ from typing import Any
 from kanmodel.scaling import Array
 from kanmodel.terms import Baseline, Groups, LedgerOptions, ReferenceBaselines, Segments
 from service.http.errors import unusable
-from service.models.registry import Served
+from service.models.loaded import Served
 from service.schemas.explanations import Detail
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from time import thread_time
@@ -16,7 +16,7 @@ from kanmodel.pausing import Pause
 from kanmodel.results import Formulas, Importance, ModelComparison, Report, Topology
 from kanmodel.terms import Agreement, FidelityPoint, Fill, Groups, Metric, PruningRule
 from service.http.errors import NotReadyError, unusable
-from service.models.registry import Served
+from service.models.loaded import Served
 from service.work.executor import Executor
 from service.work.jobs import UNKNOWN, Cost, Kind
 
@@ -36,13 +36,13 @@ class GlobalResults:
     Args:
         size: most results that are cached. Results computed in advance stay as long as their model is served.
         work: the executor.
-        find_served: returns the models that are served now.
+        find_served: returns the models that are served now by hash; None for those that are not in memory.
 
     Attributes:
         unprepared: outputs whose results are still to be computed in advance.
     """
 
-    def __init__(self, size: int, work: Executor, find_served: Callable[[], Collection[Served]]) -> None:
+    def __init__(self, size: int, work: Executor, find_served: Callable[[], Mapping[str, Served | None]]) -> None:
         self._size = size
         self._work = work
         self._find_served = find_served
@@ -53,27 +53,38 @@ class GlobalResults:
         ] = {}  # seconds that a kind of result took, by its name and checkpoint
         self.unprepared = 0
 
-    async def prepare(self, models: Iterable[Served]) -> None:
-        """Computes the usual results in advance, output by output, as far as the cache has room."""
-        wanted = {served.checkpoint for served in (*self._find_served(), *models)}
-        self._prepared = {one for one in self._prepared if one[0] in wanted}
+    async def prepare(self, new: Iterable[str]) -> None:
+        """Computes the usual results of new models in advance, output by output, as far as the cache has room.
+
+        Models may go from memory before their turn, and are then left out: none is loaded for this.
+        """
+        known = self._find_served().keys()
+        self._prepared = {one for one in self._prepared if one[0] in known}
         self._known.unpin(lambda key: (f"sha256:{key[0]}", key[1]) not in self._prepared)  # type: ignore[index]
-        outputs = ((served, output) for served in models for output in range(len(served.model.outputs)))
-        new = [one for one in outputs if (one[0].checkpoint, one[1]) not in self._prepared]
-        prepared = list(islice(new, max(0, self._size // N_PREPARED - len(self._prepared))))
-        self._prepared |= {(served.checkpoint, output) for served, output in prepared}
+        room = max(0, self._size // N_PREPARED - len(self._prepared))
+        prepared = list(islice((one for one in self._list_outputs(new) if one not in self._prepared), room))
+        self._prepared |= set(prepared)
         self.unprepared += len(prepared)
-        for number, (served, output) in enumerate(prepared):
+        for number, (checkpoint, output) in enumerate(prepared):
+            served = self._find_served().get(checkpoint)
             try:
-                await self.importance(served, output, "background")
-                await self.report(served, output, "background")
+                if served is None:
+                    self._prepared.discard((checkpoint, output))
+                else:
+                    await self.importance(served, output, "background")
+                    await self.report(served, output, "background")
             except NotReadyError:  # the service is stopping
                 self.unprepared -= len(prepared) - number
                 return
             except Exception:  # a request for it gets the error
-                name = served.model.outputs[output]
-                logger.warning("the results of model %s, output %s, fail", served.name, name, exc_info=True)
+                name = served.outputs[output] if served else output
+                logger.warning("the results of model %s, output %s, fail", served and served.name, name, exc_info=True)
             self.unprepared -= 1
+
+    def _list_outputs(self, checkpoints: Iterable[str]) -> Iterator[tuple[str, int]]:
+        for checkpoint in checkpoints:
+            served = self._find_served().get(checkpoint)
+            yield from ((checkpoint, output) for output in range(len(served.outputs) if served else 0))
 
     async def importance(self, served: Served, output: int, kind: Kind = "explanation") -> Importance:
         """Importance over the reference windows for one output, with the groups of the checkpoint."""

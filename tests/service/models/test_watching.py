@@ -35,7 +35,7 @@ def watch_while(steps, registry, seconds=0.01):
     async def run():
         work = Executor(Bounds(10, 10, 1 << 30), Metrics(registry))
         work.start()
-        kept = GlobalResults(64, work, lambda: registry.served)
+        kept = GlobalResults(64, work, registry.defaults)
         watch = Watch(registry, kept.prepare, seconds)
         watching = asyncio.create_task(watch.run())
         deadline = time.monotonic() + 120

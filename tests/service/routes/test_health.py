@@ -15,7 +15,7 @@ def test_health_is_ok(service):
 
 @pytest.mark.smoke
 def test_is_ready_although_one_file_failed(service):
-    """/readyz is 200 once loading has ended and a model is ready, and names the file that failed."""
+    """/readyz is 200 once a model is ready, and names the file that failed."""
     answer = service.get("/readyz")
     assert (answer.status_code, answer.json()["ready"]) == (200, True)
     states = {model["name"]: model["state"] for model in answer.json()["models"]}
@@ -50,7 +50,7 @@ def slow_version(monkeypatch):
 
 
 def test_answers_while_it_loads(serve, folder, tmp_path, slow_version):
-    """While a model loads, /healthz is 200 and /readyz is 503 and names the model."""
+    """While the only model loads, /healthz is 200, /readyz is 503 and names it, and a request for it waits."""
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "1.safetensors").write_bytes((folder / "two.safetensors").read_bytes())
     with serve(models=tmp_path, wait=False) as client:
@@ -59,21 +59,27 @@ def test_answers_while_it_loads(serve, folder, tmp_path, slow_version):
         assert answer.status_code == 503
         assert answer.json()["errors"] == [{"path": "m", "message": "version 1 is loading"}]
         assert client.get("/v1/models").json()["details"][0]["state"] == "loading"
-        answer = client.get("/v1/models/m")
+        answer = client.get("/v1/models/m/ready")
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
         assert answer.json()["error"] == "model 'm' is loading"
+        answer = client.get("/v1/models/m", headers={"X-Request-Timeout": "0.05"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "deadline_exceeded")
         slow_version.set()
+        assert client.get("/v1/models/m").status_code == 200
 
 
-def test_is_not_ready_before_every_version_is_loaded(serve, folder, tmp_path, wait_until, slow_version):
-    """A version is served once it is loaded; /readyz waits for the others and names only these."""
+def test_is_ready_before_every_version_is_loaded(serve, folder, tmp_path, wait_until, slow_version):
+    """/readyz is 200 once one version is loaded; a request for the other waits until that is loaded too."""
     (tmp_path / "m").mkdir()
     for version in ("1", "2"):
         (tmp_path / "m" / f"{version}.safetensors").write_bytes((folder / "two.safetensors").read_bytes())
     with serve(models=tmp_path, wait=False) as client:
-        wait_until(lambda: client.get("/v1/models/m").status_code == 200)
-        answer = client.get("/readyz")
-        assert answer.status_code == 503
-        assert answer.json()["errors"] == [{"path": "m", "message": "version 1 is loading"}]
-        slow_version.set()
         wait_until(lambda: client.get("/readyz").status_code == 200)
+        versions = client.get("/readyz").json()["models"][0]["versions"]
+        assert [(one["version"], one["state"], one["loaded"]) for one in versions] == [
+            ("2", "ready", True),
+            ("1", "loading", False),
+        ]
+        assert client.get("/v1/models/m").json()["version"] == "2"
+        slow_version.set()
+        assert client.get("/v1/models/m?version=1").json()["version"] == "1"

@@ -19,7 +19,8 @@ def test_lists_every_model_with_the_reason_of_a_failure(service):
     assert details["broken"]["reason"].startswith("broken.safetensors is truncated")
     assert (details["broken"]["ready"], details["broken"]["checkpoint"]) == (False, None)
     for name, model in service.models.items():
-        version = {"version": "1", "state": "ready", "ready": True, "checkpoint": f"sha256:{model.sha256}"}
+        version = {"version": "1", "state": "ready", "ready": True, "loaded": True}
+        version["checkpoint"] = f"sha256:{model.sha256}"
         assert details[name] == {"name": name, **version, "versions": [version]}
 
 

@@ -13,7 +13,8 @@ from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model
 from kanmodel.pausing import go_on
-from service.models.registry import Registry, Served
+from service.models.loaded import Served
+from service.models.registry import Registry
 from service.requests.explanations import read_question
 from service.settings import Settings
 from service.telemetry.metrics import Metrics

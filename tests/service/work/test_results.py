@@ -12,7 +12,8 @@ from waiting import poll
 from kanmodel import Model, NonFiniteError, overall
 from kanmodel.checkpoint import Reference, load_checkpoint, save_checkpoint
 from kanmodel.terms import PruningRule, Thresholds
-from service.models.registry import Registry, Served
+from service.models.loaded import Served
+from service.models.registry import Registry
 from service.models.repository import BUNDLED
 from service.telemetry.metrics import Metrics
 from service.work.budget import Bounds
@@ -58,7 +59,7 @@ def run(scenario, size=64, served=()):
         work = Executor(Bounds(10, 10, 1 << 30), Metrics(Registry(None)))
         work.start()
         try:
-            return await scenario(GlobalResults(size, work, lambda: served))
+            return await scenario(GlobalResults(size, work, lambda: {one.checkpoint: one for one in served}))
         finally:
             await work.close()
 
@@ -69,12 +70,12 @@ def prepare(models, size=64):
     """Computes the background results and returns them."""
 
     async def scenario(kept):
-        await kept.prepare(models)
+        await kept.prepare([served.checkpoint for served in models])
         for served in models:
             await kept.report(served, 0)
         return await kept.importance(models[0], 0)
 
-    return run(scenario, size)
+    return run(scenario, size, models)
 
 
 def test_global_results_are_computed_in_advance(computed):
@@ -94,10 +95,10 @@ def test_remaining_results_are_counted(monkeypatch):
             return write(*arguments)
 
         monkeypatch.setattr(overall, "collect_findings", write_and_look)
-        await kept.prepare([two])
+        await kept.prepare([two.checkpoint])
         return kept.unprepared
 
-    assert [*left, run(scenario)] == [0]
+    assert [*left, run(scenario, served=[two])] == [0]
     assert left == [2, 1]
 
 
@@ -139,7 +140,7 @@ def test_a_model_whose_results_fail_does_not_block_the_others(computed, monkeypa
         return measure(model, *rest)
 
     monkeypatch.setattr(overall, "measure_importance", fail_for_bad)
-    run(lambda kept: kept.prepare([bad, good]))
+    run(lambda kept: kept.prepare([bad.checkpoint, good.checkpoint]), served=[bad, good])
     assert computed == [*FUNCTIONS]
     assert "the results of model bad, output y+1, fail" in caplog.text
 
@@ -161,7 +162,7 @@ def test_background_results_stay_while_their_model_is_served(computed):
 
     async def scenario(kept):
         served.append(prepared)
-        await kept.prepare([prepared])
+        await kept.prepare([prepared.checkpoint])
         for rule in rules:
             await kept.topology(other, 0, rule)
         computed.clear()
@@ -169,7 +170,7 @@ def test_background_results_stay_while_their_model_is_served(computed):
         await kept.importance(prepared, 0)
         assert computed == []
         served[:] = [other]
-        await kept.prepare([other])
+        await kept.prepare([other.checkpoint])
         for rule in rules:
             await kept.topology(other, 0, rule)
         computed.clear()

@@ -25,7 +25,7 @@ from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig, plain_layers
 from kanmodel.pausing import go_on as run_through
 from service.http.answers import answer_json, encode_json
-from service.models.registry import Served
+from service.models.loaded import Served
 from service.schemas.edges import describe_edges
 from service.schemas.topology import describe_topology
 from service.work import estimates
