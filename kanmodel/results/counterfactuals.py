@@ -39,14 +39,15 @@ class Change:
 
 @dataclass(frozen=True)
 class SingleFeature:
-    """The effect of changing one feature alone, by exhaustive search of its range.
+    """The effect of changing one feature alone, by sampling its range: the goal may be reached unseen between samples.
 
     Attributes:
         feature: its name.
         unit: its unit; None if unknown.
-        shift: the smallest shift that reaches the goal, in that unit; None if none does.
+        shift: the smallest shift that reaches the goal, in that unit; None if no sample does.
         shift_in_std: the same in training standard deviations.
-        best_prediction: the forecast nearest to the goal, over its whole range.
+        best_prediction: the sampled forecast nearest to the goal.
+        searched: number of samples over its range.
     """
 
     feature: str
@@ -54,6 +55,7 @@ class SingleFeature:
     shift: float | None
     shift_in_std: float | None
     best_prediction: float
+    searched: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,4 +161,4 @@ def _name(model: LoadedModel, single: SingleShift) -> SingleFeature:
     shift = None if single.shift is None else single.shift * std
     if shift is not None and feature.integer:
         shift = float(round(shift))
-    return SingleFeature(feature.name, feature.unit, shift, single.shift, single.best_prediction)
+    return SingleFeature(feature.name, feature.unit, shift, single.shift, single.best_prediction, single.searched)

@@ -169,13 +169,16 @@ class ChangeInfo(TypedDict):
 
 
 class SingleFeatureInfo(TypedDict):
-    """The effect of changing one feature alone, by exhaustive search of its range."""
+    """The effect of changing one feature alone, by sampling its range."""
 
     feature: Annotated[str, Field(description="Name of the feature.")]
     unit: UnitOf
-    shift: Annotated[float | None, Field(description="The smallest shift that reaches the target; null if none does.")]
+    shift: Annotated[float | None, Field(description="The smallest shift found that reaches the target; null if none.")]
     shift_in_std: Annotated[float | None, Field(description="The same in training standard deviations.")]
-    best_prediction: Annotated[float, Field(description="The forecast nearest to the target, over the whole range.")]
+    best_prediction: Annotated[float, Field(description="The sampled forecast nearest to the target.")]
+    searched: Annotated[
+        int, Field(description="Samples over its range. Between two of them the target may be reached unseen.")
+    ]
 
 
 class NearestReference(TypedDict):
@@ -311,6 +314,7 @@ def _describe_counterfactual(found: Found, steps: list[int]) -> CounterfactualIn
                 "shift": single.shift,
                 "shift_in_std": single.shift_in_std,
                 "best_prediction": single.best_prediction,
+                "searched": single.searched,
             }
             for single in found.single_features
         ],

@@ -1,9 +1,9 @@
 """Counterfactual explanations: the smallest change of a window with which its forecast reaches a goal.
 
 After Wachter, Mittelstadt and Russell 2017 (arXiv 1711.00399). A change adds a constant to each of a few features over
-chosen steps; its distance is the L1 norm in training standard deviations. One feature at a time is searched on a grid
-over its whole range, several together by gradient from many starting points. Both searches are heuristic: a smaller
-change may exist. The result is checked by a forecast of the changed window.
+chosen steps; its distance is the L1 norm in training standard deviations. One feature at a time is sampled over its
+whole range, several together are searched by gradient from many starting points. Both are heuristic: a smaller change
+may exist. The result is checked by a forecast of the changed window.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ from kanmodel.checkpoint import LoadedModel
 from kanmodel.errors import DataError
 from kanmodel.explain.alternatives.descent import ITERATIONS, choose_sets, descend
 from kanmodel.explain.alternatives.shifts import Goal, Shifts
-from kanmodel.explain.alternatives.single_features import GRID, SingleShift, search_single_features
+from kanmodel.explain.alternatives.single_features import (
+    GRID,
+    N_ZOOM,
+    N_ZOOMED,
+    ZOOMS,
+    SingleShift,
+    search_single_features,
+)
 from kanmodel.pausing import Pause, go_on
 from kanmodel.scaling import Array
 
@@ -86,7 +93,7 @@ class Search:
 
 def count_forecasts(n_features: int, max_features: int) -> int:
     """About how many forecasts a search takes, each gradient counted as two: an estimate of its cost in advance."""
-    alone = n_features * 2 * (GRID + 1 + HALVINGS)
+    alone = n_features * (4 * (GRID + 1) + 2 * HALVINGS + N_ZOOMED * N_ZOOM * ZOOMS)
     if min(n_features, max_features) < 2:
         return alone
     together = N_SCANNED + N_STARTS * (3 * (ITERATIONS + 1) + 2)

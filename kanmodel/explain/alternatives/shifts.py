@@ -17,6 +17,7 @@ from kanmodel.errors import DataError
 from kanmodel.scaling import Array
 
 NEARLY_WHOLE = 1e-6  # tolerance within which a shift of an integer feature is rounded to a whole number
+TRACED = 64  # windows of one pass that keeps all values
 FARTHEST = 10.0  # largest |shift| of a feature, training standard deviations
 
 
@@ -121,6 +122,26 @@ class Shifts:
         """Forecasts of the output for shifts (n, n_features), (n,), original units."""
         forecasts: Array = self._model.predict(self.change(shifts))[:, self._output]
         return forecasts
+
+    def measure_positions(self, shifts: Array) -> Array:
+        """Where the inputs of all bases with knots or centres are, in these counted along the grid, (n, n_inputs)."""
+        model, n = self._model, len(shifts)
+        positions: list[Array] = []
+        for batch in np.array_split(shifts, max(1, -(-n // TRACED))):
+            with torch.no_grad():
+                trace = model.network.trace(model.to_model_units(self.change(batch)))
+            found = [np.zeros((len(batch), 0))]
+            for stage, traces in trace.stages.items():
+                for layer, of_layer in zip(model.network.stages[stage], traces, strict=True):
+                    grid, values = getattr(layer, "grid", None), of_layer.inputs
+                    for step in layer.before if grid is not None else ():
+                        values = step(values)
+                    if grid is not None:
+                        columns = zip(values.double().T.numpy(), grid.double().numpy(), strict=True)
+                        counted = [np.interp(x, knots, np.arange(len(knots))) for x, knots in columns]
+                        found.append(np.stack(counted, axis=-1).reshape(len(batch), -1))
+            positions.append(np.concatenate(found, axis=1))
+        return np.concatenate(positions)
 
     def predict_with_gradient(self, shifts: Array) -> tuple[Array, Array]:
         """Forecasts, (n,), original units, and their gradients with respect to the shifts, (n, n_features)."""

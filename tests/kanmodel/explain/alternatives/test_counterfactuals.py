@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from factories import make_chain, make_model, make_windows
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from kanmodel.checkpoint import load_checkpoint
 from kanmodel.errors import DataError
 from kanmodel.explain.alternatives.counterfactuals import Search, find_counterfactual
 from kanmodel.explain.alternatives.shifts import FARTHEST, Goal
-from kanmodel.network.bases import Line
+from kanmodel.network.bases import BSpline, Line
 from kanmodel.network.config import plain_layers
 from service.models.repository import BUNDLED
 
@@ -82,6 +83,39 @@ def test_the_answer_is_never_farther_than_the_best_single_feature(seed, deviatio
         assert (miss < 1e-9) == (single.shift is not None)
         if single.shift is not None:
             assert found.reached and found.distance <= abs(single.shift)
+
+
+def bump(layer: int, where: float):
+    """A head whose forecast is 0 but for a bump 0.008 wide, of which the basis of a layer has a grid of 1000."""
+    plain, fine = plain_layers([1, 1], base="identity")[0], plain_layers([1, 1], BSpline(1000), base="zero")[0]
+    config = replace(make_model("head", n_features=1).config, head=(fine,) if layer == 0 else (plain, fine))
+    model = make_chain(config, seed=3)
+    with torch.no_grad():
+        for one in model.network.head:
+            for name, tensor in one.state_dict().items():
+                if name != "grid":
+                    tensor[...] = 1.0 if "scale" in name or name == "mask" else 0.0
+        last = model.network.head[-1]
+        knots = torch.linspace(-2, 2, last.grid.shape[1], dtype=last.grid.dtype)
+        last.grid[:] = knots
+        last.coef[0, 0, int(torch.searchsorted(knots, where)) - 2] = 5.0
+    return model
+
+
+@settings(max_examples=examples(6))
+@given(where=st.floats(-1.8, 1.8), layer=st.sampled_from([0, 1]))
+def test_a_narrow_bump_is_found(where, layer):
+    """A goal reached only on a bump 0.008 standard deviations wide is found, also one of a later layer."""
+    model = bump(layer, where)
+    window = model.scaling.features_to_original(torch.zeros(1, *model.config.window_shape))[0]
+    shifts = np.linspace(where - 0.02, where + 0.02, 401)
+    around = model.predict(window + (shifts * model.scaling.feature_scale[0])[:, None, None])[:, 0]
+    base = model.predict(window[None])[0, 0]
+    if abs(base - around.min()) > 1e-9:  # the bump is where the window is
+        return
+    goal = Goal(low=base + 0.9 * (around.max() - base))
+    (single,) = find_counterfactual(model, window, 0, goal, Search(within_training_range=False)).single
+    assert single.shift is not None and abs(single.shift - where) < 0.03 and single.searched < 3000
 
 
 @given(seed=st.integers(0, 1000), deviations=st.sampled_from([-0.5, -0.1, 0.1, 0.5]))
