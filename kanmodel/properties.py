@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from kanmodel import html
-from kanmodel.checkpoint import LoadedModel, Provenance
+from kanmodel.checkpoint import Coverage, LoadedModel, Provenance
 from kanmodel.explain.topology.subnetwork import Size, measure_size
 from kanmodel.network.config import Feature, ModelConfig, width_of
 from kanmodel.network.config.groups import resolve_groups
@@ -29,10 +29,13 @@ class Reference:
         windows: (n, lookback, n_features), original units, oldest step first.
         targets: true values of the outputs, (n, n_outputs), original units; None if unknown.
         times: time stamp of each window's last step; None if unknown.
+        unlike_training: features whose values here are unlike those of the training rows: they span less than 0.8 of
+            their range, or their mean or spread is far off. Global results describe these windows, not the training.
     """
 
     targets: Array | None
     times: tuple[str, ...] | None
+    unlike_training: tuple[Coverage, ...]
     _windows: Tensor = field(repr=False)
     _scaling: Scaling = field(repr=False)
 
@@ -43,6 +46,13 @@ class Reference:
 
     def __len__(self) -> int:
         return len(self._windows)
+
+    def __str__(self) -> str:
+        span = f", {self.times[0]} to {self.times[-1]}" if self.times else ""
+        unlike = (
+            f"; unlike training: {_list_some(list(map(str, self.unlike_training)))}" if self.unlike_training else ""
+        )
+        return f"{len(self)} windows{span}{unlike}"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -123,7 +133,8 @@ class ModelProperties(Result):
         """The reference windows."""
         reference = self.loaded.reference
         targets = None if reference.targets is None else read_only(reference.targets.copy())
-        return Reference(targets, reference.times, reference.windows, self.scaling)
+        unlike = tuple(feature for feature in self.loaded.reference_coverage if feature.is_unlike)
+        return Reference(targets, reference.times, unlike, reference.windows, self.scaling)
 
     @cached_property
     def reference_predictions(self) -> Array:
@@ -162,7 +173,7 @@ class ModelProperties(Result):
             "windows": f"{self.lookback} steps x {len(self.features)} features",
             "features": _list_some([with_unit(feature.name, feature.unit) for feature in self.features]),
             "outputs": _list_some(named),
-            "reference": f"{len(self.loaded.reference.windows)} windows",
+            "reference": str(self.reference),
             "metrics": ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()) or "-",
         }
 

@@ -5,11 +5,12 @@ This package defines the contents of a checkpoint, and writes and reads it; expl
 
 from kanmodel.checkpoint.file import MAX_BYTES, identify_checkpoint, load_checkpoint, parse_checkpoint, save_checkpoint
 from kanmodel.checkpoint.header import DOCUMENT_KEY
-from kanmodel.checkpoint.loaded import LoadedModel, Provenance, Reference, refuse_non_finite_outputs
+from kanmodel.checkpoint.loaded import Coverage, LoadedModel, Provenance, Reference, refuse_non_finite_outputs
 
 __all__ = [
     "DOCUMENT_KEY",
     "MAX_BYTES",
+    "Coverage",
     "LoadedModel",
     "Provenance",
     "Reference",

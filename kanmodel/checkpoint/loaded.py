@@ -21,6 +21,7 @@ from kanmodel.network.config import ModelConfig
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges, measure_ranges
 from kanmodel.scaling import Array, Scaling, read_only
+from kanmodel.text import printable, shorten
 from kanmodel.windows import refuse_non_finite
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 MAX_READING = 2000  # characters of the description of a network
 MIN_STD = 1e-6  # of an output, in model units
+MIN_RANGE, MAX_SHIFT, MAX_SPREAD = 0.8, 0.5, 2.0  # of reference windows that are like the training rows
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,34 @@ class Reference:
     def __post_init__(self) -> None:
         for number, time in enumerate(self.times or ()):
             check_text(time, f"reference_times[{number}]")
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How the values of a feature in the reference windows compare with its values in the training rows.
+
+    Attributes:
+        feature: its name.
+        range: share of the range in training that they span.
+        shift: their mean minus that in training, in standard deviations of the latter.
+        spread: their standard deviation, as a multiple of that in training.
+    """
+
+    feature: str
+    range: float
+    shift: float
+    spread: float
+
+    @property
+    def is_unlike(self) -> bool:
+        """Whether the range is below 0.8, the mean shifted by more than 0.5, or the spread not in 0.5 to 2."""
+        return self.range < MIN_RANGE or abs(self.shift) > MAX_SHIFT or not 1 / MAX_SPREAD <= self.spread <= MAX_SPREAD
+
+    def __str__(self) -> str:
+        facts = [f"{self.range:.0%} of its range"] if self.range < MIN_RANGE else []
+        facts += [f"mean shifted by {self.shift:+.2g} standard deviations"] if abs(self.shift) > MAX_SHIFT else []
+        facts += [] if 1 / MAX_SPREAD <= self.spread <= MAX_SPREAD else [f"{self.spread:.2g} times its spread"]
+        return f"{printable(shorten(self.feature))} ({', '.join(facts)})"
 
 
 @dataclass(frozen=True)
@@ -182,6 +212,26 @@ class LoadedModel:
     def reference_mean(self) -> Array:
         """Mean of each feature over the reference windows and their steps, (n_features,), original units."""
         return self.scaling.features_to_original(self.reference.windows.double().mean(dim=(0, 1)))
+
+    @cached_property
+    def reference_coverage(self) -> tuple[Coverage, ...]:
+        """How the reference windows compare with training, for each feature that varied in it and has a known range."""
+        windows = self.reference.windows
+        scaled_std, scaled_mean = torch.std_mean(windows, dim=(0, 1), correction=0)
+        scaled = torch.stack([windows.amin(dim=(0, 1)), windows.amax(dim=(0, 1)), scaled_mean])
+        low, high, mean = self.scaling.features_to_original(scaled)
+        std = scaled_std.double().numpy() * self.scaling.feature_scale
+        with np.errstate(over="ignore", invalid="ignore"):  # of values near the largest float
+            return tuple(
+                Coverage(
+                    feature.name,
+                    float((high[number] - low[number]) / (feature.max - feature.min)),
+                    float((mean[number] - feature.mean) / feature.std),
+                    float(std[number] / feature.std),
+                )
+                for number, feature in enumerate(self.config.features)
+                if feature.min is not None and feature.max is not None and feature.max > feature.min and feature.std > 0
+            )
 
     @cached_property
     def reference_magnitude(self) -> Tensor:

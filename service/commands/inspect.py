@@ -105,7 +105,7 @@ def architecture_table(model: Model, file: Path) -> Table:
     table.add_row("head", describe_layers(config.head))
     if config.output_function is not None:
         table.add_row("output function", config.output_function)
-    table.add_row("reference windows", str(len(model.reference)))
+    table.add_row("reference", str(model.reference))
     table.add_row("made by", f"{provenance.source}, {provenance.library}, {provenance.created}")
     if provenance.difference is not None:
         relative = f"relative to the output's spread {provenance.relative_difference:.2g}"

@@ -84,4 +84,6 @@ def print_result(model: Model, output: Path) -> None:
     n_reference = len(model.reference)
     if n_reference < MIN_INPUTS:
         console.print(f"{n_reference} reference windows are too few for pruning and scores, which need {MIN_INPUTS}.")
+    if model.reference.unlike_training:
+        console.print(f"The reference windows are not like the training rows: {model.reference}.")
     print_written(output, model)

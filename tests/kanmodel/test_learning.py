@@ -262,3 +262,17 @@ def test_times_of_a_frame_are_of_the_kind_of_the_training(hourly):
         plain = kanmodel.train(make_frame(), "load", ahead=1, **QUICK)
     assert plain.config.time is None
     assert not np.array_equal(plain.predict(frame[::-1]), plain.predict(frame))
+
+
+def test_reference_windows_unlike_the_training_are_named():
+    """The model's card has the span of the reference windows, and the features that differ from training in them."""
+    frame = make_frame()
+    split = np.repeat(["train", "validation", "test"], 300)
+    warm = frame.assign(temp=np.where(split == "validation", 30.0, 10.0) + frame["wind"], split=split)
+    options = QUICK | {"ahead": 1, "time": "time", "split": "split"}
+    model = kanmodel.train(warm, "load", **options)
+    assert [feature.feature for feature in model.reference.unlike_training] == ["temp"]
+    assert "temp (mean shifted by +2" in repr(model) and "unlike training: temp" in str(model.reference)
+    assert f"{len(model.reference)} windows, {model.reference.times[0]} to {model.reference.times[-1]}" in repr(model)
+    spread = kanmodel.train(frame, "load", **QUICK, ahead=1, time="time")
+    assert not spread.reference.unlike_training and "unlike" not in repr(spread)
