@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kanmodel.alternatives import find_features, find_steps, make_goal, make_shift
+from kanmodel.arguments import checked
 from kanmodel.checkpoint import identify_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, DataError, Problem
 from kanmodel.explain.alternatives.comparison import compare_forecasts, match_outputs
@@ -91,13 +92,14 @@ class Model(ModelProperties):
     results: Results = field(default_factory=lambda: Once(N_KEPT))
 
     @staticmethod
-    def identify(path: Path) -> str:
+    @checked
+    def identify(path: str | Path) -> str:
         """The `checkpoint` of a file that can be loaded as far as its header says; its tensors are not made.
 
         Raises:
             CheckpointError: the file is missing, truncated or foreign.
         """
-        return f"sha256:{identify_checkpoint(path)}"
+        return f"sha256:{identify_checkpoint(Path(path))}"
 
     def predict(self, windows: Windows) -> Array:
         """Forecasts, (n, n_outputs), original units.
