@@ -73,6 +73,10 @@ class FrozenNetwork:
 
         return trace_chain(self.config, window, through, read_out), of_recurrent
 
+    def edges(self, stage: str, number: int, x: Tensor) -> Tensor:
+        """Values of all edges of a layer at its inputs, (rows, n_in) -> (rows, n_subnodes, n_in)."""
+        return self._functions[stage][number].edges(*self._layers[stage][number].read(x))
+
     def _run(self, window: Tensor) -> Tensor:
         steps = window
         if "front" in self.stages:

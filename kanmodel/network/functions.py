@@ -7,6 +7,7 @@ forecast are not finite, which is an error.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import pi
 
 import torch
 from torch import Tensor
@@ -41,4 +42,12 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "arctan": torch.arctan,
     "arctanh": torch.arctanh,
     "gaussian": lambda u: torch.exp(-(u**2)),
+}
+
+# Of those with bumps: arguments as positions, see `Basis.in_bumps`.
+IN_BUMPS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sin": lambda u: u / pi,
+    "cos": lambda u: u / pi,
+    "tan": lambda u: u / pi,
+    "gaussian": lambda u: u.clamp(-2.5, 2.5) / 5,
 }

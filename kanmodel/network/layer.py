@@ -13,7 +13,7 @@ Liu et al. 2024, arXiv 2408.10205, section 2. Numerically equal to pykan 0.2.8.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from kanmodel.network.activations import activate
 from kanmodel.network.config import LayerConfig, Step
 from kanmodel.network.edges import Edges, SymbolicFunctions
+from kanmodel.network.functions import IN_BUMPS
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,17 @@ class KANLayer(nn.Module):
             None if base_weights is None else base_weights.T.contiguous().T
         )  # the memory layout of frozen functions
         return Edges(basis.freeze(tensors), config.base, by_input, symbolic)
+
+    def in_bumps(self, x: Tensor) -> Iterator[Tensor]:
+        """Node values (..., n_in) as positions in the functions on the edges, see `Basis.in_bumps`."""
+        v, u = self.read(x)
+        positions = self.config.basis.in_bumps(u, self._tensors())
+        if positions is not None:
+            yield positions
+        for number, edge in enumerate(self.config.symbolic):
+            if edge.function in IN_BUMPS and self.symbolic_mask[number] != 0:
+                a, b, *_ = self.symbolic_affine[number]
+                yield IN_BUMPS[edge.function](a * v[..., edge.i, None] + b)
 
     def nodes(self, subnodes: Tensor) -> Tensor:
         """Affine maps and products after the sub-nodes, (batch, n_subnodes) -> (batch, n_out)."""

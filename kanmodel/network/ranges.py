@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kanmodel.network.chain import Network
 from kanmodel.network.config import RecurrentConfig
-from kanmodel.network.layer import KANLayer
 from kanmodel.network.recurrent import KINDS
 
 BATCH = 256  # windows of one pass
@@ -100,12 +99,15 @@ class NodeRanges:
         gates: pre-activations of the gates of each recurrent layer and direction; None without a recurrent part.
         front: nodes of the front's layers; None without a front.
         nodes: inputs of the head, and the nodes of its layers.
+        edges: the largest sum of the magnitudes of the edges into each sub-node, (n_subnodes,) of each layer, front
+            first; float64, infinite where it is 0.
     """
 
     features: Intervals
     gates: Intervals | None
     front: Intervals | None
     nodes: Intervals
+    edges: tuple[Tensor, ...]
 
 
 def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
@@ -116,19 +118,19 @@ def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
         windows: the reference windows, (n, lookback, n_features), model units.
     """
     ends: list[list[Ends]] = []
+    magnitudes: list[list[Tensor]] = []
     with torch.inference_mode():
         for part in torch.split(windows, BATCH):
             trace = network.trace(part)
-            values = [part.flatten(0, 1), trace.readout, *(layer.nodes for layer in (*trace.front, *trace.head))]
+            passed = (*trace.front, *trace.head)
+            values = [part.flatten(0, 1), trace.readout, *(layer.nodes for layer in passed)]
             ends.append([(column.amin(dim=0), column.amax(dim=0)) for column in values])
+            magnitudes.append([layer.edges.abs().sum(dim=2).amax(dim=0) for layer in passed])
     features, readout, *layers = (
         [(torch.stack([low for low, _ in parts]).amin(dim=0), torch.stack([high for _, high in parts]).amax(dim=0))]
         for parts in zip(*ends, strict=True)
     )
     depth, recurrent = len(network.front), network.config.recurrent
-    if depth:
-        _add_grids([features, *layers[: depth - 1]], network.stages["front"])
-    _add_grids([readout, *layers[depth:-1]], network.stages["head"])
     gates = None
     if recurrent is not None:
         unit = torch.ones_like(readout[0][0])
@@ -139,15 +141,13 @@ def measure_ranges(network: Network, windows: Tensor) -> NodeRanges:
         gates,
         Intervals.of(layers[:depth]) if depth else None,
         Intervals.of([readout, *layers[depth:]]),
+        tuple(_largest(parts) for parts in zip(*magnitudes, strict=True)),
     )
 
 
-def _add_grids(nodes: list[list[Ends]], layers: Sequence[KANLayer]) -> None:
-    """Adds each layer's grids to the ranges of its inputs; not if the layer has steps, which transform them."""
-    for ends, layer in zip(nodes, layers, strict=True):
-        core = layer.core
-        if core is not None and not layer.config.before:
-            ends.append(core)
+def _largest(magnitudes: Sequence[Tensor]) -> Tensor:
+    largest = torch.stack(list(magnitudes)).amax(dim=0).double()
+    return torch.where(largest > 0, largest, torch.inf)
 
 
 def _gate_intervals(config: RecurrentConfig) -> Intervals:

@@ -21,6 +21,7 @@ from kanmodel.explain.paths.bisection import Integrals, Parts, bisect, part_ends
 from kanmodel.explain.paths.moves import PassedNodes, largest_move
 from kanmodel.explain.paths.path import paths_per_pass, points_along
 from kanmodel.explain.paths.quadrature import NestedQuadrature, estimate_errors, nested_clenshaw_curtis
+from kanmodel.explain.paths.shapes import largest_beyond, measure_crossings
 from kanmodel.network.chain import Trace, reduce_steps
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.frozen import FrozenNetwork
@@ -119,11 +120,12 @@ def _integrate(
     residual = (np.abs(entries.sum(axis=3) - moved) / scale).max(axis=2)  # (3, n)
     errors, _ = estimate_errors((entries / scale[:, None]).reshape(3, n, -1), residual)
     passed = PassedNodes.of(trace, recurrent, (n, n_points))
+    move = largest_move(model.frozen, model.node_ranges, along, rule.nodes, passed)
     return Integrals(
         entries[0],
         errors=errors,
         residual=residual[0],
-        move=largest_move(model.frozen, model.node_ranges, along, rule.nodes, passed),
+        move=np.maximum(move, largest_beyond(measure_crossings(model.network, along, passed))),
         n_nodes=np.full(n, n_points),
         divide_at=np.full(n, 0.5),
     )

@@ -12,8 +12,8 @@ Three measures are compared with their limits, and a part of a path where one is
     error      the largest estimated error of any entry: errors of opposite sign cancel in every sum, but not here
     move       the largest move of a feature, gate or node between neighbouring points, relative to its usual range
 
-An error is an estimate: it misses what happens entirely between two points without moving any node or gate there, such
-as a bump of a spline much narrower than its grid.
+An error is an estimate: it misses what happens entirely between two points without moving any node or gate there. What
+the functions of edges do there counts as an error too; see `shapes`.
 """
 
 from __future__ import annotations

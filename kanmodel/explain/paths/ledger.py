@@ -184,13 +184,13 @@ def _explain_batch(
     pause: Pause,
 ) -> PathLedger:
     """Explains in the model's type, and in float64 what float32 cannot hold."""
-    tolerance = options.tolerance * float(model.output_std[output]) / float(model.scaling.output_scale[output])
-
+    spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
+    tolerance = options.tolerance * spread
     last_nodes = 2 * options.path_nodes - 1 if options.halvings else options.path_nodes
 
     def explain(network: FrozenNetwork, windows: Tensor, halvings: int, first_nodes: int) -> PathLedger:
         n_nodes = (options.path_nodes, first_nodes, last_nodes)
-        walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, *n_nodes)
+        walk = Walk(network, model.node_ranges, windows, start.to(windows.dtype), output, spread, *n_nodes)
         return explain_paths(walk, tolerance, halvings, pause)
 
     if windows.dtype == torch.float64 or options.tolerance < FLOAT32_TOLERANCE:
@@ -239,7 +239,7 @@ def _typical_error(model: LoadedModel, output: int, n_nodes: int) -> float:
     reference = model.reference.windows
     windows = reference[torch.linspace(0, len(reference) - 1, min(TYPICAL_WINDOWS, len(reference))).long()]
     start = model.to_model_units(baseline_window(model, Baseline())[None], "baseline")[0]
-    walk = Walk(model.frozen, model.node_ranges, windows, start, output, n_nodes, n_nodes, n_nodes)
+    spread = float(model.output_std[output]) / float(model.scaling.output_scale[output])
+    walk = Walk(model.frozen, model.node_ranges, windows, start, output, spread, n_nodes, n_nodes, n_nodes)
     found = explain_paths(walk, np.inf, halvings=0, pause=go_on)
-    error = np.where(found.converged, found.error, np.inf) * model.scaling.output_scale[output]
-    return float(np.median(error) / model.output_std[output])
+    return float(np.median(np.where(found.converged, found.error, np.inf)) / spread)

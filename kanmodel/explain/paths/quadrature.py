@@ -91,6 +91,22 @@ def nested_clenshaw_curtis(n: int) -> NestedQuadrature:
     return NestedQuadrature(clenshaw_curtis(n).nodes, weights, products)
 
 
+@lru_cache
+def interpolation(n: int, factor: int) -> Array:
+    """(factor (n - 1) + 1, n); times values at the nodes of a rule, those at the nodes of a finer one around them.
+
+    Source: Berrut and Trefethen 2004, "Barycentric Lagrange interpolation", SIAM Review 46, eq. 4.2 and 5.4.
+    """
+    weights = (-1.0) ** np.arange(n)
+    weights[[0, -1]] *= 0.5
+    distance = clenshaw_curtis(factor * (n - 1) + 1).nodes[:, None] - clenshaw_curtis(n).nodes
+    distance[::factor][np.eye(n, dtype=bool)] = 1.0
+    matrix: Array = weights / distance
+    matrix[::factor] = np.eye(n)
+    matrix /= matrix.sum(axis=1, keepdims=True)
+    return matrix
+
+
 def estimate_errors(entries: Array, residual: Array) -> tuple[Array, Array]:
     """Errors of the finest of three nested rules.
 

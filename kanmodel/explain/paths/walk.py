@@ -17,7 +17,6 @@ from torch import Tensor
 
 from kanmodel.explain.paths.arrays import replace_rows, take
 from kanmodel.explain.paths.bisection import Integrals, Parts, bisect, part_ends
-from kanmodel.explain.paths.kinks import divide_at_kinks
 from kanmodel.explain.paths.layers import LedgerLayer, list_layers, measure_residual
 from kanmodel.explain.paths.moves import MAX_MOVE, largest_move
 from kanmodel.explain.paths.path import (
@@ -29,6 +28,7 @@ from kanmodel.explain.paths.path import (
     sample_path,
 )
 from kanmodel.explain.paths.quadrature import estimate_errors, nested_clenshaw_curtis
+from kanmodel.explain.paths.shapes import divide_at_kinks, largest_beyond, measure_crossings, measure_hidden
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges
 from kanmodel.pausing import Pause
@@ -44,6 +44,7 @@ class Walk(NamedTuple):
         windows: the ends of the paths, (n, lookback, n_features), model units, in the network's type.
         start: the start of all paths, (lookback, n_features).
         output: index of the output.
+        spread: standard deviation of the output on the reference windows, model units.
         n_nodes: nodes of the rule for each part.
         first_nodes: nodes of the rule that a part starts with: as many, or those of a coarser rule inside it.
         last_nodes: nodes of the finest rule, before a part is bisected.
@@ -54,6 +55,7 @@ class Walk(NamedTuple):
     windows: Tensor
     start: Tensor
     output: int
+    spread: float
     n_nodes: int
     first_nodes: int
     last_nodes: int
@@ -159,11 +161,16 @@ def _integrate(walk: Walk, ends: _Ends, samples: PathSamples) -> tuple[Integrals
     residual = measure_residual(network, layers, nested.change).reshape(3, n)
     errors, rate = estimate_errors(_list_entries(nested.steps, layers).reshape(3, n, -1), residual)
     points = points_along(ends.starts, ends.ends, rule.nodes)
+    move = largest_move(walk.network, walk.ranges, points, rule.nodes, samples.passed)
+    crossings = measure_crossings(network, points, samples.passed)
+    hidden = measure_hidden(
+        walk.network, [walk.spread / edges for edges in walk.ranges.edges], points, samples, crossings
+    )
     integrals = Integrals(
         _Ledgers(samples.outputs[:, 0].double().numpy(), take(nested, slice(n))),
-        errors=errors,
+        errors=np.append(errors, hidden[:, None], axis=1),
         residual=residual[0],
-        move=largest_move(walk.network, walk.ranges, points, rule.nodes, samples.passed),
+        move=np.maximum(move, largest_beyond(crossings)),
         n_nodes=np.full(n, n_nodes),
         divide_at=divide_at_kinks(network, samples.passed, rule.nodes),
     )

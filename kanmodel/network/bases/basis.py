@@ -72,6 +72,13 @@ class Basis(ABC):
         """Whether edges with coefficients (n_sub, n_in, n_basis) are not constant, (n_sub, n_in)."""
         return (coef != 0).any(dim=2)
 
+    def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor | None:
+        """Values u, (..., n_in), as positions: the narrowest bump that the functions can have is 1 long everywhere.
+
+        Positions ascend with u, and do not change where the functions do not vary. None if they have no bumps.
+        """
+        return None
+
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor] | None:
         """Ends of each input's interval beyond which its functions decay to zero, two of (n_in,); None without."""
         return None

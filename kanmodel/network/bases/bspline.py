@@ -60,6 +60,10 @@ class BSpline(SharedBasis):
     def freeze(self, tensors: Tensors) -> EdgeFunctions:
         return Pieces(tensors["grid"], tensors["coef"], self.order)
 
+    def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """A basis function lies over order + 1 intervals."""
+        return splines.count_intervals(u, tensors["grid"]) / (self.order + 1)
+
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
         return tensors["grid"][:, self.order], tensors["grid"][:, -self.order - 1]
 

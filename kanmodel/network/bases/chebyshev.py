@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import pi
 from typing import ClassVar
 
 import torch
@@ -40,6 +41,10 @@ class Chebyshev(SharedBasis):
 
     def varies(self, coef: Tensor) -> Tensor:
         return (coef[..., 1:] != 0).any(dim=2)  # T_0 is a constant
+
+    def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
+        """T_n(cos angle) = cos(n angle)."""
+        return self.degree / pi * (pi - torch.acos(torch.tanh(u)))
 
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:
         s = torch.tanh(u)

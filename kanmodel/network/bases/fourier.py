@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import sqrt
+from math import pi, sqrt
 from typing import ClassVar
 
 import torch
@@ -38,6 +38,9 @@ class Fourier(SharedBasis):
     def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         coef = torch.randn(n_sub, n_in, 2 * self.frequencies, generator=generator)
         return {"coef": coef / sqrt(n_in * self.frequencies)}
+
+    def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
+        return self.frequencies / pi * u
 
     def values(self, u: Tensor, tensors: Tensors) -> Tensor:
         angle = u.unsqueeze(-1) * self._k(u)

@@ -16,6 +16,8 @@ from torch import Tensor
 from kanmodel.network.bases.basis import Shape, SharedBasis, Tensors
 from kanmodel.network.checks import check_count, check_number
 
+RADIUS = 2.5  # of a bump, in denominators; at half of it, it is down to a fifth or a quarter
+
 
 @dataclass(frozen=True)
 class _Radial(SharedBasis):
@@ -44,6 +46,11 @@ class _Radial(SharedBasis):
     def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         coef = (torch.rand(n_sub, n_in, self.centres, generator=generator) - 0.5) * 0.3 / self.centres
         return {"coef": coef, "grid": torch.linspace(-1, 1, self.centres).expand(n_in, -1).contiguous()}
+
+    def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
+        first, last = self.core(tensors)
+        reach = RADIUS * self.denominator
+        return u.clamp(first - reach, last + reach) / (2 * reach)
 
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
         return tensors["grid"][:, 0], tensors["grid"][:, -1]

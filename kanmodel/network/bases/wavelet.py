@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kanmodel.network.bases.basis import Basis, EdgeFunctions, Shape, Tensors
 
+RADIUS = 5  # in scales; beyond it a hat is below 1e-4
 HEIGHT = 2 / (sqrt(3) * pi**0.25)
 
 
@@ -31,6 +32,11 @@ class MexicanHat(Basis):
     def initial(self, n_sub: int, n_in: int, generator: torch.Generator | None = None) -> dict[str, Tensor]:
         coef = (torch.rand(n_sub, n_in, 1, generator=generator) * 2 - 1) / sqrt(n_in)
         return {"coef": coef, "translation": torch.zeros(n_sub, n_in), "scale": torch.ones(n_sub, n_in)}
+
+    def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
+        scale, at = tensors["scale"].abs(), tensors["translation"]
+        low, high = (at - RADIUS * scale).amin(dim=0), (at + RADIUS * scale).amax(dim=0)
+        return u.clamp(low, high) / (2 * scale.amin(dim=0))  # the middle, between two zeros
 
     def functions(self, tensors: Tensors) -> EdgeFunctions:
         return _Hats(tensors["coef"].squeeze(-1), tensors["translation"], tensors["scale"])

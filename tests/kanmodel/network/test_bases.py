@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.interpolate import BSpline as ScipyBSpline
 from scipy.special import eval_chebyt
@@ -166,3 +166,22 @@ def test_invalid_options_are_refused(make, sentence):
     with pytest.raises(ConfigError) as caught:
         make()
     assert str(caught.value) == sentence
+
+
+@given(bases, seeds, st.floats(0, 0.5))
+def test_half_a_bump_hides_no_basis_function(basis, seed, offset):
+    """Positions in bumps ascend, and some of those half a bump apart show at least 0.15 of a function's height."""
+    tensors, _ = random_tensors(basis, 2, 2, seed)
+    if isinstance(basis, (Gaussian, Sech2)):
+        assume(basis.denominator > 0.01)
+    u = torch.linspace(-12, 12, 24_001, dtype=torch.float64)[:, None].expand(-1, 2)
+    positions = basis.in_bumps(u, tensors)
+    assume(positions is not None)  # of lines
+    assert (positions.diff(dim=0) >= 0).all()
+    chosen = int(np.random.default_rng(seed).integers(tensors["coef"].shape[2]))
+    tensors["coef"] = torch.zeros_like(tensors["coef"]).index_fill_(2, torch.tensor([chosen]), 1.0)
+    values = basis.functions(tensors).edges(u).abs()
+    for i in range(2):
+        seen = (2 * (positions[:, i] + offset)).floor().diff().nonzero().flatten()
+        seen = torch.cat([torch.tensor([0, len(u) - 1]), seen, seen + 1])
+        assert (values[seen, :, i].amax(dim=0) >= 0.15 * values[:, :, i].amax(dim=0)).all()

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.polynomial import Polynomial
 
-from kanmodel.explain.paths.quadrature import clenshaw_curtis, estimate_errors, nested_clenshaw_curtis
+from kanmodel.explain.paths.quadrature import clenshaw_curtis, estimate_errors, interpolation, nested_clenshaw_curtis
 
 counts = st.integers(2, 64)
 seeds = st.integers(0, 2**32 - 1)
@@ -97,3 +97,13 @@ def test_nothing_to_integrate_has_no_error():
     errors, rate = estimate_errors(np.zeros((3, 2, 4)), np.zeros((3, 2)))
     assert not errors.any()
     assert (rate == 1).all()
+
+
+@given(st.integers(2, 33), st.integers(1, 8), seeds)
+def test_interpolates_polynomials_exactly(n, factor, seed):
+    """Values at the nodes give those at the nodes of a finer rule, exactly for polynomials up to degree n - 1."""
+    polynomial = Polynomial(np.random.default_rng(seed).normal(size=min(n, 12)))
+    found = interpolation(n, factor) @ polynomial(clenshaw_curtis(n).nodes)
+    fine = clenshaw_curtis(factor * (n - 1) + 1).nodes
+    np.testing.assert_allclose(found, polynomial(fine), atol=1e-11)
+    np.testing.assert_array_equal(found[::factor], polynomial(clenshaw_curtis(n).nodes))
