@@ -220,6 +220,9 @@ def main() -> None:
         for first in range(0, share, BATCH):
             judged += search.judge([search.draw() for _ in range(min(BATCH, share - first))])
         converged = sorted((one for one in judged if one.converged), key=lambda one: -one.error)
+        if not converged:
+            print(f"| {name} | {len(judged)} | 0 |{' - |' * (len(heads) - 3)}", flush=True)
+            continue
         off = [sum(one.error > limit for one in converged) for limit in LIMITS]
         missed = sum(one.error > one.stated + MISSED for one in converged)
         top = max(search.climb(converged[: chosen.climb], chosen.steps), key=lambda one: one.error)

@@ -107,3 +107,10 @@ def test_interpolates_polynomials_exactly(n, factor, seed):
     fine = clenshaw_curtis(factor * (n - 1) + 1).nodes
     np.testing.assert_allclose(found, polynomial(fine), atol=1e-11)
     np.testing.assert_array_equal(found[::factor], polynomial(clenshaw_curtis(n).nodes))
+
+
+def test_rules_that_agree_by_chance():
+    """Where the two finer rules agree and the coarsest does not, the error is two digits below that difference."""
+    entries = np.array([[[2.0, 3.0]], [[2.0, 3.0]], [[1.0, 3.0]]])
+    errors, _ = estimate_errors(entries, np.zeros((3, 1)))
+    np.testing.assert_allclose(errors, [[0.01, 0]])
