@@ -17,7 +17,8 @@ import numpy as np
 
 from kanmodel.scaling import Array
 
-LEAST_RATE = 0.1  # twice as many nodes are not assumed to gain more than a digit
+LEAST_RATE = 0.1  # bisection is never assumed to gain more than a digit
+LEAST_SHARE = 0.003  # of the difference between the two coarser rules, in the error of the fine one
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def estimate_errors(entries: Array, residual: Array) -> tuple[Array, Array]:
     known for each rule. The slower rate counts.
 
     Two rules may agree by chance while both are wrong, where a steep part lies just so between their nodes. So the
-    error of the fine rule is not taken for smaller than two digits below that of the coarsest.
+    error of the fine rule is at least a small share of the difference between the two coarser ones.
 
     Args:
         entries: results of each rule, (3, n, n_entries), the finest first.
@@ -128,7 +129,7 @@ def estimate_errors(entries: Array, residual: Array) -> tuple[Array, Array]:
     differences = np.abs(entries[:-1] - entries[1:])
     fine, coarse = differences.max(axis=2)
     rate = np.maximum(_rate(fine, coarse), _rate(residual[0], residual[1])).clip(LEAST_RATE, 1.0)
-    return np.maximum(differences[0] * rate[:, None], differences[1] * LEAST_RATE**2), rate
+    return np.maximum(differences[0] * rate[:, None], differences[1] * LEAST_SHARE), rate
 
 
 def _rate(after: Array, before: Array) -> Array:

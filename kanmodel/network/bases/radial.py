@@ -17,6 +17,7 @@ from kanmodel.network.bases.basis import Shape, SharedBasis, Tensors
 from kanmodel.network.checks import check_count, check_number
 
 RADIUS = 2.5  # of a bump, in denominators; at half of it, it is down to a fifth or a quarter
+REACH = 10  # in denominators; beyond it, a bump is below 1e-8
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class _Radial(SharedBasis):
 
     def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
         first, last = self.core(tensors)
-        reach = RADIUS * self.denominator
-        return u.clamp(first - reach, last + reach) / (2 * reach)
+        reach = REACH * self.denominator
+        return u.clamp(first - reach, last + reach) / (2 * RADIUS * self.denominator)
 
     def core(self, tensors: Tensors) -> tuple[Tensor, Tensor]:
         return tensors["grid"][:, 0], tensors["grid"][:, -1]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kanmodel.network.bases.basis import Basis, EdgeFunctions, Shape, Tensors
 
-RADIUS = 5  # in scales; beyond it a hat is below 1e-4
+REACH = 8  # in scales; beyond it, a hat is below 1e-11
 HEIGHT = 2 / (sqrt(3) * pi**0.25)
 
 
@@ -35,7 +35,7 @@ class MexicanHat(Basis):
 
     def in_bumps(self, u: Tensor, tensors: Tensors) -> Tensor:
         scale, at = tensors["scale"].abs(), tensors["translation"]
-        low, high = (at - RADIUS * scale).amin(dim=0), (at + RADIUS * scale).amax(dim=0)
+        low, high = (at - REACH * scale).amin(dim=0), (at + REACH * scale).amax(dim=0)
         return u.clamp(low, high) / (2 * scale.amin(dim=0))  # the middle, between two zeros
 
     def functions(self, tensors: Tensors) -> EdgeFunctions:

@@ -177,6 +177,8 @@ def make_hostile(basis: Basis, seed: int) -> Model:
             first.translation.uniform_(-1, 1, generator=generator)
             first.scale.uniform_(0.01, 0.1, generator=generator)
         last.coef.fill_(1)
+        if last.scale_base is not None:
+            last.scale_base.zero_()
     windows = 2 * torch.rand(400, 1, 3, generator=generator, dtype=torch.float64) - 1
     provenance = Provenance("train", "kanscope 0.0.0", "2026-01-01T00:00:00Z", verified=True)
     return Model(LoadedModel(network, Reference(windows), {}, provenance))
