@@ -240,7 +240,7 @@ class Model(ModelProperties):
     ) -> WhatIf:
         """Forecasts of each window with one feature changed and all others unchanged (individual response curves).
 
-        Every number is what `predict` returns for the changed window.
+        Every number is what `predict` returns for the changed window, up to rounding.
 
         Args:
             windows: in any form of `Windows`, original units.
@@ -643,10 +643,10 @@ class Model(ModelProperties):
         return compare_models(full.loaded, self.loaded, self._number_of(output))
 
     def refine_grid(self, grid_size: int) -> Model:
-        """A new model with the same functions on a finer grid (grid extension, pykan's ``refine``), to be fine-tuned.
+        """A new model with its functions on a finer grid (grid extension, pykan's ``refine``), to be fine-tuned.
 
-        If `grid_size` is a multiple of the number of intervals, the functions do not change; otherwise each is fitted
-        by least squares. The provenance states the largest difference of a forecast.
+        If `grid_size` is a multiple of the number of intervals, the functions do not change, up to rounding; otherwise
+        each is fitted by least squares. The provenance states the largest difference of a forecast.
 
         Args:
             grid_size: intervals of every B-spline.

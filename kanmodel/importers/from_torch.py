@@ -46,7 +46,7 @@ def from_torch(
     integer: Sequence[str] = (),
     fixed: Sequence[str] = (),
 ) -> LoadedModel:
-    """Makes a model of a trained module, proved to forecast the same on all windows.
+    """Makes a model of a trained module, which must forecast the same on all windows, to 1e-5 of their spread.
 
     Windows, targets and everything that the model will say are in original units. With a `scaling` the module is given
     (windows - mean) / std, and its outputs are multiplied by target_std and target_mean is added.
@@ -59,7 +59,8 @@ def from_torch(
     whose values can be changed, also to NaN, without any change of the forecasts. The provenance lists them.
 
     Args:
-        net: an LSTM or a GRU, or none, with KAN layers or Linear layers in a chain; nothing of it is changed.
+        net: an LSTM or a GRU, or none, with KAN layers or Linear layers in a chain; its tensors and modes are
+            as before afterwards.
         windows: (n, lookback, n_features), original units, oldest step first; or (n, n_features) for a module that
             reads rows, such as a KAN alone. Up to 512 of them, evenly chosen, become the reference windows.
         features: names of the inputs.

@@ -68,12 +68,16 @@ def _copy(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def unchanged(net: nn.Module) -> Iterator[None]:
-    """Restores a module afterwards: its modes, attributes and hooks, and torch's random state."""
+    """Restores a module afterwards: its tensors, modes, attributes and hooks, and torch's random state.
+
+    What its forward changes inside another object, such as a list that it appends to, stays changed.
+    """
     mutable = ("_parameters", "_buffers", "_modules", "_forward_hooks", "_forward_pre_hooks")
     before = [
         (module, {name: type(v)(v) if name in mutable else v for name, v in vars(module).items()})
         for module in net.modules()
     ]
+    tensors = [(tensor, tensor.clone()) for tensor in (*net.parameters(), *net.buffers())]
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             yield
@@ -81,6 +85,10 @@ def unchanged(net: nn.Module) -> Iterator[None]:
         for module, attributes in before:
             vars(module).clear()
             vars(module).update(attributes)
+        with torch.no_grad():
+            for tensor, value in tensors:
+                if not tensor.equal(value):
+                    tensor.copy_(value)
 
 
 @dataclass

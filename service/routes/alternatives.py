@@ -60,7 +60,7 @@ Question = TypeVar("Question", bound=Alternative)
 async def what_if(request: Request) -> Response:
     """Forecasts each instance with one feature changed and everything else as given: a curve per feature.
 
-    Every number is what `:predict` returns for the changed window.
+    Every number is what `:predict` returns for the changed window, up to rounding.
     """
     return await _answer(request, read_what_if)
 
@@ -107,7 +107,7 @@ async def compare(request: Request) -> Response:
     """Explains why forecasts differ from those of other windows, of another version or model, or of both.
 
     The difference is divided into a data part and a model part, feature by feature, independently of their order.
-    Exchanging the two sides reverses the sign of every number.
+    Exchanging the two sides reverses the signs of both parts.
     """
     registry = find_parts(request).registry
 

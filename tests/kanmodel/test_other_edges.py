@@ -103,6 +103,18 @@ def test_a_layer_norm_connects_all_it_reads(name):
     assert all(node.kept for node in topology.nodes if node.kind in ("feature", "lstm", "head"))
 
 
+def test_a_layer_norm_mixes_contributions():
+    """Before a layer norm the edges out of a node differ from the node; both still sum to the forecast."""
+    model = MODELS["fast_kan"]()
+    ledger = explain_windows(model, model.reference.windows[:4], 0)
+    change = ledger.predictions - ledger.baseline_prediction
+    layers = {layer.layer: layer for layer in ledger.layers if layer.stage == "head" and layer.layer}
+    nodes, leaving = layers[1].nodes, layers[1].edges.sum(axis=1)
+    assert np.abs(nodes - leaving).max() > 10 * ledger.residual.max()
+    for parts in (nodes, leaving):
+        np.testing.assert_array_less(np.abs(parts.sum(axis=1) - change), ledger.residual + 1e-12)
+
+
 def test_no_threshold_cuts_a_fixed_function():
     """As in pykan, an edge with a symbolic part is kept at any threshold, and is live without other parts."""
     model = symbolic_model()

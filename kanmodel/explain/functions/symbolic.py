@@ -18,6 +18,7 @@ FAR = 20.0  # the largest argument of an exponential whose b becomes part of c
 DIGITS = (4, 6, 9)  # of the numbers in a formula, tried in turn
 EXACT_DIGITS = 15
 LOSS = 1e-5  # of R2 that fewer digits may cost
+TINY = 1e-150  # the square of less may be 0 in float64
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def suggest_formulas(x: Array, y: Array, functions: Iterable[str] = tuple(LIBRAR
     """The best formula of each function, best first; a straight line is always among them.
 
     No formula leaves the domain of its function, or has a pole, between the smallest and the largest position. For
-    values that are all the same, or at one position, the only formula is a constant, as a straight line of slope 0.
+    values or positions within 1e-150 of each other the straight line is the only formula, of slope 0 for a constant.
 
     Args:
         x: positions, (n,), finite.
@@ -73,7 +74,7 @@ def suggest_formulas(x: Array, y: Array, functions: Iterable[str] = tuple(LIBRAR
     order = np.argsort(x, kind="stable")
     x, y = x[order], y[order]
     candidates = [_fitted("x", 1.0, 0.0, x, y)]
-    if x[0] < x[-1] and np.ptp(y) > 0:
+    if min(np.ptp(x), np.ptp(y)) > TINY:
         middle, half = (x[-1] + x[0]) / 2, (x[-1] - x[0]) / 2
         u = (x - middle) / half
         centred = (y - y.mean()) / np.ptp(y)
@@ -122,10 +123,10 @@ def _rounded(name: str, a: float, b: float, x: Array, y: Array, digits: int) -> 
         values = function.values(a * x + b)
         centred, y_centred = values - values.mean(), y - y.mean()
         spread, y_spread = float(centred @ centred), float(y_centred @ y_centred)
-        c = _tidy(float(centred @ y_centred) / spread if np.ptp(values) != 0 else 0.0, digits)
+        c = _tidy(float(centred @ y_centred) / spread if np.ptp(values) > TINY else 0.0, digits)
         d = _tidy(float((y - c * values).mean()), digits, float(np.abs(c * values).max()))
         lost = y - c * values - d
-        r2 = 1 - float(lost @ lost) / y_spread if np.ptp(y) > 0 else 1.0
+        r2 = 1 - float(lost @ lost) / y_spread if np.ptp(y) > TINY else 1.0
     return Candidate(name, a, b, c, d, r2, function.complexity)
 
 

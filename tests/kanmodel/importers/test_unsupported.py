@@ -1,5 +1,7 @@
 """Unsupported computations are refused with their reason, from files and from live modules."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -272,6 +274,31 @@ def test_a_module_that_is_random_or_fails_is_refused():
         from_torch(noisy, windows=WINDOWS, features=FEATURES)
     with pytest.raises(UnreadableModelError, match=r"does not take windows of shape \[80, 9, 2\]"):
         from_torch(Module(lambda m, x: m.fc(last(m, x)), **single()), windows=WINDOWS[:, :, :2], features=FEATURES[:2])
+
+
+def test_a_module_is_as_before():
+    """Weights, buffers, attributes and modes of a module are as before, whether it is read or refused."""
+
+    for noise in (0, 1):
+
+        def counted(m, x, noise=noise):
+            m.count += 1
+            m.calls = m.calls + 1
+            m.fc.weight.clamp_(-0.1, 0.1)
+            return m.fc(last(m, x)) + noise * torch.randn(len(x), 1)
+
+        module = Module(counted, **single())
+        module.calls = 0
+        module.register_buffer("count", torch.zeros(1))
+        module.train()
+        module.fc.eval()
+        module.fc.bias.requires_grad_(False)
+        before = {name: value.clone() for name, value in module.state_dict(keep_vars=True).items()}
+        with pytest.raises(UnreadableModelError, match="twice") if noise else nullcontext():
+            from_torch(module, windows=WINDOWS, features=FEATURES)
+        assert (module.calls, module.count.item(), module.training, module.fc.training) == (0, 0, True, False)
+        assert not module.fc.bias.requires_grad
+        assert all(value.equal(before[name]) for name, value in module.state_dict().items())
 
 
 def test_windows_that_are_scaled_already_are_refused():

@@ -213,6 +213,16 @@ def test_a_constant(value, frame):
     np.testing.assert_allclose(evaluate(first.expression, x), value, rtol=1e-3)
 
 
+@pytest.mark.parametrize("spread", [1e-320, 1e-170, 1e-151])
+def test_values_whose_variance_is_0_are_a_straight_line(spread):
+    """Values, or positions, whose differences have no square in float64 give only a straight line."""
+    even = np.linspace(0, 1, 30)
+    for x, y in ((even, spread * np.sin(even)), (spread * even, np.sin(even))):
+        (found,) = suggest_formulas(x, y)
+        assert found.function == "x"
+        assert np.isfinite(found.r2)
+
+
 def test_an_input_that_never_changes():
     """Samples at a single position give only constants."""
     found = suggest_formulas(np.full(30, 0.1), np.full(30, 0.3))
