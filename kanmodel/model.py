@@ -486,7 +486,7 @@ class Model(ModelProperties):
         without: Sequence[Place] = (),
         pause: Pause = go_on,
     ) -> Ablation:
-        """The forecasts of the network that `topology` shows, beside those of the whole one: mean ablation.
+        """Forecasts of the pruned network that `topology` shows, beside those of the whole network (mean ablation).
 
         Args:
             windows: in any form of `Windows`, original units.

@@ -83,7 +83,7 @@ class Overall:
         return self._once(output, "agreement", compute, pause)
 
     def prune(self, output: int, rule: PruningRule, pause: Pause) -> Pruning:
-        """What a rule keeps. Rules that differ only in the edges that go last share the search before that."""
+        """The edges that a rule keeps. Rules that differ in `without` alone share one search."""
 
         def compute() -> Pruning:
             if rule.without:
@@ -94,7 +94,7 @@ class Overall:
         return self._once(output, rule, compute, pause)
 
     def ablate(self, output: int, rule: PruningRule, pause: Pause) -> LoadedModel:
-        """The model with what a rule keeps alone: this one, where that is all."""
+        """The model with the edges that a rule keeps; this one if it keeps every live edge."""
         pruning = self.prune(output, rule, pause)
         if all(torch.equal(pruning.edges[place], layer.live) for place, layer in self.loaded.network.layers.items()):
             return self.loaded

@@ -177,7 +177,7 @@ async def _serve(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
 
 @contextmanager
 def _ending_early(watch: Watch) -> Iterator[None]:
-    """Has SIGTERM end the loading too: the server that waits for it takes the signal, and says nothing of it."""
+    """Makes SIGTERM end the loading too: the server handles the signal without telling the app, which it waits for."""
     handle = signal.getsignal(signal.SIGTERM)
     if not callable(handle) or current_thread() is not main_thread():
         yield

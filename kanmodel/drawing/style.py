@@ -1,7 +1,7 @@
 """Styles of pictures: themes for light and dark, and a palette that is safe for colour-blind readers.
 
 The colours are those of Okabe and Ito (2008), as in the explorer. Classes of elements are replaced by presentation
-attributes with literal colours, which all SVG renderers support; librsvg, Qt and CairoSVG support neither custom
+attributes with literal colours, which are part of SVG 1.1; librsvg, Qt and CairoSVG support neither custom
 properties nor media queries. The theme `auto` has the light colours as attributes, and the dark ones in a media query,
 which takes precedence if it is supported.
 """

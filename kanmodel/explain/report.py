@@ -1,4 +1,4 @@
-"""The findings behind a report: what the questions of people before the picture of a KAN are answered with.
+"""The findings of a report: the numbers that answer common questions about a model.
 
 They are data; `kanmodel.prose` has the sentences.
 """
@@ -41,7 +41,7 @@ Evidence = dict[str, Any]
 
 @dataclass(frozen=True)
 class Finding:
-    """What one question is answered with.
+    """The numbers that answer one question.
 
     Attributes:
         id: which question.

@@ -1,4 +1,4 @@
-"""`Graph`, an ONNX graph under construction, and `Value`, which stands for a tensor while a network is traced."""
+"""`Graph`, an ONNX graph under construction, and `Value`, a symbolic tensor by which a network is traced."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Graph:
 
 
 class Value:
-    """Stands for a tensor while a network is traced; operations on it add nodes to its graph."""
+    """A symbolic tensor: operations on it add nodes to its graph."""
 
     def __init__(self, graph: Graph, name: str) -> None:
         self.graph, self.name = graph, name

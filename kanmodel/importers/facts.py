@@ -30,7 +30,7 @@ BASE_TEXTS = {"silu": "silu", "identity": "identity", "zero": "zero"}  # pykan's
 
 
 def facts_of(module: Module | None, manifest: Manifest, n_reaching: int) -> Facts:
-    """What is known about the parts of a file.
+    """The options of parts that a file's modules or its manifest state.
 
     Args:
         module: its module tree; None if it has none.
@@ -91,7 +91,7 @@ def facts_of(module: Module | None, manifest: Manifest, n_reaching: int) -> Fact
 def told_of(
     module: Module | None, hyper_parameters: Mapping[str, Value], manifest: Manifest, parts: Sequence[Part]
 ) -> Told:
-    """What is known about the choices of a search: the remaining options, and those to try first."""
+    """The constraints on the choices of a search: the remaining options, and those to try first."""
     places = {part.place for part in parts}
     options: dict[str, tuple[str, ...]] = {}
     if manifest.readout is not None:

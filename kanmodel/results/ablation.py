@@ -18,7 +18,7 @@ _COLUMNS = ("window", "prediction", "ablated_prediction", "difference")
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Ablation(Result):
-    """Forecasts of one output by the whole network, and by what a rule leaves of it.
+    """Forecasts of one output by the whole network, and by the edges that a rule keeps.
 
     Attributes:
         output: name of the output.
@@ -28,7 +28,7 @@ class Ablation(Result):
         n_kept: edges that hold functions and are left.
         n_edges: edges that lead to the output, removed ones too.
         predictions: of the whole network, (n,), as `Model.predict` gives them.
-        ablated_predictions: of what is left, (n,): the same numbers, where nothing is removed.
+        ablated_predictions: of the kept edges, (n,); the same numbers if no edge is removed.
     """
 
     output: str
@@ -42,7 +42,7 @@ class Ablation(Result):
 
     @classmethod
     def of(cls, graph: NetworkGraph, unit: str | None, predictions: Array, ablated: Array) -> Ablation:
-        """The forecasts with what the graph says of the network."""
+        """The forecasts, with edge counts and fidelity from the graph."""
         edges = [edge.kept for edge in graph.upstream().kan_edges]
         return cls(graph.output, unit, graph.rule, graph.fidelity, sum(edges), len(edges), predictions, ablated)
 

@@ -265,7 +265,7 @@ def _shape(flat: bool, support: Support, line: LinearFit) -> CurveShape:
 
 
 def _gain(layer: KANLayer, j: int) -> float:
-    """What a unit of sub-node j adds to its node, a sum node."""
+    """The slope of a sum node in its sub-node j."""
     return float(layer.subnode_scale[j] * layer.node_scale[j])
 
 

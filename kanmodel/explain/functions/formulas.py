@@ -45,9 +45,7 @@ def _suggest(layer: KANLayer, trace: LayerTrace, edge: TopologyEdge) -> list[Can
 
 
 def find_exact_formula(layer: KANLayer, i: int, j: int) -> Candidate | None:
-    """The function of an edge, where it is one of `FUNCTIONS`; None where a spline, or two parts together, act.
-
-    So it is for an edge that holds a symbolic function alone, its base alone, or nothing.
+    """The function of an edge with only a symbolic part, only a base, or no part; None for a spline or several parts.
 
     Args:
         layer: the layer that the edge is of.

@@ -162,7 +162,7 @@ def _pareto(tried: Iterable[FrontFormula]) -> tuple[FrontFormula, ...]:
 
 
 class _Search:
-    """What formulas of one output are searched on.
+    """The data on which formulas of one output are searched.
 
     Args:
         model: the model, with the reference windows of the search.

@@ -1,8 +1,8 @@
 """A head with formulas as edges: its values, its constants as parameters to fit, its sympy expression.
 
 The nodes and sub-nodes are the network's own, with their affine maps and products; an edge is c f(a x + b), and what is
-constant in it, like what stands for an edge that is left out, is part of its sub-node's constant. Where nothing is left
-out, an edge is a table of what the network has there.
+constant in it, such as the mean of an edge that is left out, is part of its sub-node's constant. In the last formula,
+which leaves none out, an edge is a table of the network's own function.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class HeadFormula:
         edges: Mapping[Edge, EdgeFormula],
         constants: Mapping[Subnode, float],
     ) -> HeadFormula:
-        """The formula without the edges that lead nowhere, or come from what is constant."""
+        """The formula without edges that do not reach the output, or whose input is constant."""
         return cls(layers, node, {edge: edges[edge] for edge in find_used(layers, node, edges)}, constants)
 
     @property

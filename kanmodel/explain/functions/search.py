@@ -107,7 +107,7 @@ def search_argument(name: str, u: Array, y: Array) -> Found | None:
 
 
 def _residuals(function: Function, ends: Ends, shares: Ends, y: Array) -> Array:
-    """What c f + d leaves of y, (..., n), for ends (...); all of it where f hardly varies or is not finite.
+    """Residuals of y from the fit of c f + d, (..., n), for ends (...); y itself if f is nearly constant or not finite.
 
     Args:
         function: f.

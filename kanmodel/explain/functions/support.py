@@ -31,7 +31,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Support:
-    """What the reference windows send through an edge, model units.
+    """The values of an edge's input on the reference windows, model units.
 
     Attributes:
         p01: 1st percentile.

@@ -61,7 +61,7 @@ class Candidate:
 
 
 def suggest_formulas(x: Array, y: Array, functions: Iterable[str] = tuple(LIBRARY)) -> list[Candidate]:
-    """The best formula of each function, best first; a straight line is always among them.
+    """The best formula of each function, by R2 to four digits and then complexity; a straight line is among them.
 
     No formula leaves the domain of its function, or has a pole, between the smallest and the largest position. For
     values or positions within 1e-150 of each other the straight line is the only formula, of slope 0 for a constant.
@@ -92,7 +92,7 @@ def suggest_formulas(x: Array, y: Array, functions: Iterable[str] = tuple(LIBRAR
 
 
 def _standard(name: str, a: float, b: float, x: Array) -> tuple[float, float]:
-    """The a and b that leave to c and d what can be theirs."""
+    """a and b in a standard form: a factor or shift that c and d can express is moved there."""
     function = LIBRARY[name]
     if function.mirrored and a < 0:
         a, b = -a, -b
@@ -113,7 +113,7 @@ def _fitted(name: str, a: float, b: float, x: Array, y: Array) -> Candidate:
 
 
 def _rounded(name: str, a: float, b: float, x: Array, y: Array, digits: int) -> Candidate:
-    """The candidate with so many digits, whose c and d are the least-squares ones for the rounded a and b."""
+    """The candidate with `digits` digits; c and d are fitted by least squares after a and b are rounded."""
     function = LIBRARY[name]
     a = _tidy(a, digits)
     b = _tidy(b, digits, float(np.abs(a * x).max()))
@@ -131,12 +131,12 @@ def _rounded(name: str, a: float, b: float, x: Array, y: Array, digits: int) -> 
 
 
 def _tidy(value: float, digits: int, beside: float = 0.0) -> float:
-    """A number with so many digits; 0 where it is nothing beside another."""
+    """A number rounded to `digits` digits; 0 if it is negligible beside another."""
     return 0.0 if abs(value) <= beside * 10.0 ** (-digits - 2) else float(f"{value:.{digits}g}")
 
 
 def _affine(scale: float, inner: str, shift: float) -> str:
-    """``scale*inner + shift`` without what does nothing."""
+    """``scale*inner + shift`` without a factor of 1 or a term of 0."""
     if scale == 0:
         return f"{shift:.15g}"
     text = inner if scale == 1 else f"{scale:.15g}*{inner}"

@@ -1,4 +1,4 @@
-"""Edges as tables: what the network itself has on an edge, in a formula that holds all of it."""
+"""Edges as tables: the network's own function on an edge, for the formula that leaves none out."""
 
 from __future__ import annotations
 

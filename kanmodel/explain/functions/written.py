@@ -38,7 +38,7 @@ OUTPUT_FUNCTIONS = {
 
 @dataclass(frozen=True)
 class Variable:
-    """What a symbol of a formula stands for.
+    """A symbol of a formula and the input that it is.
 
     Attributes:
         node: id of the node, such as ``lstm:7`` or ``feature:temp_c``.
@@ -51,7 +51,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Formula:
-    """One output as a formula of what the head reads, original units.
+    """One output as a formula of the head's inputs, original units.
 
     Attributes:
         output: name of the output.

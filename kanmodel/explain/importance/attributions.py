@@ -21,7 +21,7 @@ REDUNDANT_CORRELATION = 0.9
 
 @dataclass(frozen=True)
 class Partner:
-    """A feature that says nearly the same on the reference windows.
+    """A feature that is nearly collinear with another on the reference windows.
 
     Attributes:
         name: its name.
@@ -98,13 +98,13 @@ def attribute_features(model: LoadedModel, importance: ImportanceEstimates) -> t
 
 
 def describe_figures(estimates: ImportanceEstimates, number: int, connected: bool, n_shares: int) -> dict[str, Any]:
-    """The estimates of one feature, or of what takes its place in them, and the verdict, as `Attribution` names them.
+    """The figures of one feature or group, and its verdict, by the names of `Attribution`'s fields.
 
     Args:
-        estimates: of all.
-        number: which one.
+        estimates: of all features or groups.
+        number: the index of this one.
         connected: whether a path leads from it to the output.
-        n_shares: as `judge` has it.
+        n_shares: see `judge`.
     """
     share, effect = estimates.share.bounds(number), estimates.permutation
     effect_interval = None if effect is None else effect.bounds(number)
@@ -126,7 +126,7 @@ def judge(connected: bool, share: tuple[float, float], n_shares: int, effect: tu
     Args:
         connected: whether a path leads from it to the output.
         share: interval of its share.
-        n_shares: how many share the whole; the even share is 1 / n_shares.
+        n_shares: the number of features or groups whose shares sum to 1; the even share is 1 / n_shares.
         effect: interval of its permutation effect; None where targets are unknown.
     """
     if not connected:

@@ -91,7 +91,7 @@ def _gradient(model: LoadedModel, windows: Tensor, output: int) -> Array:
 
 @dataclass(frozen=True)
 class _Trial:
-    """The windows, what stands for a feature that is gone, and the sets of features (n_subsets, n_features)."""
+    """The windows, the values of removed features, and the sets of features (n_subsets, n_features)."""
 
     model: LoadedModel
     output: int

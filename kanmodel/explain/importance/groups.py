@@ -1,6 +1,6 @@
 """The table of the groups: how much features that mean one thing count together.
 
-What stands for a feature stands for a group of it alone.
+A group with one member has that feature's figures.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def attribute_groups(
 
 
 def _sort(grouping: Grouping) -> Grouping:
-    """The same names in the order of their first features, in which sums are rounded as those of the features are."""
+    """The same names by their first feature, so that sums over groups of one round as sums over features do."""
     order: Sequence[int] = sorted(range(len(grouping.names)), key=grouping.members.__getitem__)
     place = {number: place for place, number in enumerate(order)}
     return Grouping(

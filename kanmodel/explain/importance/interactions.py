@@ -4,8 +4,8 @@ The mean |f(x) - f(x without i) - f(x without j) + f(x without both)| over the r
 local second difference, the discrete derivative of f with respect to i and j at each window, all other features
 present (Grabisch and Roubens 1999, "An axiomatic approach to the concept of interaction among players in cooperative
 games"; their interaction index averages it over all sets of other features, which is not done here). ``Without`` puts
-the feature's mean over the reference windows at every step. It is 0 for every pair of features that the model adds.
-pykan's `feature_interaction` lists which features reach a node together: a set, not a strength.
+the feature's mean over the reference windows at every step. It is 0, up to rounding, for a pair of features that the
+model adds. pykan's `feature_interaction` lists which features reach a node together: a set, not a strength.
 
 Pairs are taken from all features, and screened so that the cost is bounded:
 

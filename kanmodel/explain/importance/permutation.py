@@ -108,7 +108,7 @@ def _multiply_adds(config: ModelConfig) -> int:
 
 
 def _bytes_of_window(config: ModelConfig) -> int:
-    """What a window's forecast holds at once."""
+    """Memory of one window's forecast."""
     of_step = len(config.features) + sum(layer.n_in * layer.n_subnodes for layer in config.front)
     if config.recurrent is not None:
         of_step += KINDS[config.recurrent.cell].n_gates * config.recurrent.n_units

@@ -38,7 +38,7 @@ HALVINGS = 10
 
 @dataclass(frozen=True)
 class Profiles:
-    """What each node stands for.
+    """The features that move each node.
 
     Attributes:
         shares: by (stage, layer), the outputs as the last layer of the head, unless an output function stands between:

@@ -117,7 +117,7 @@ def _read_by_recurrent(
 def _read_by_cells(
     module: nn.LSTM | nn.GRU, recurrent: RecurrentConfig, name: str, units: Tensor, steps: int
 ) -> Tensor:
-    """The same for one layer and direction that has made so many steps."""
+    """The inputs that affect these units of one layer and direction after `steps` steps."""
     kind = KINDS[recurrent.cell]
     weights = {
         part: getattr(module, f"{part}_{name}", None) for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

@@ -20,7 +20,7 @@ Fill = Literal["mean", "zero"]
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What pruning costs, on the reference windows.
+    """How well a pruned network forecasts, on the reference windows.
 
     Attributes:
         r2: coefficient of determination of the pruned outputs against the full model's.
@@ -34,15 +34,15 @@ class Fidelity:
 
 
 class Replay:
-    """A model's run over its reference windows, repeated with some of its edges replaced.
+    """A forward pass over the reference windows in which masked edges are replaced by a constant.
 
     Args:
         model: the model; it is not changed.
-        fill: what stands for an edge that is not kept.
+        fill: the value of an edge that is not kept.
 
     Attributes:
         live: the edges that the model itself has not masked.
-        fills: what stands for each edge, (n_subnodes, n_in) by (stage, layer).
+        fills: the value of each edge when it is not kept, (n_subnodes, n_in) by (stage, layer).
     """
 
     def __init__(self, model: LoadedModel, fill: Fill = "mean") -> None:
@@ -60,7 +60,7 @@ class Replay:
 
     @torch.no_grad()
     def run(self, kept: Kept) -> Trace:
-        """What passes when only the kept edges act; an edge of the trace is zero where it is not kept."""
+        """The activations with the kept edges alone; edges that are not kept are 0 in the trace."""
 
         def through(stage: str, number: int, x: Tensor) -> LayerTrace:
             layer, full, keep = self._layers[stage, number], self._full.stages[stage][number], kept[stage, number]
@@ -76,7 +76,7 @@ class Replay:
 
 
 def measure_fidelity(model: LoadedModel, output: int, replay: Replay, edges: Kept) -> Fidelity:
-    """What keeping only these edges costs one output.
+    """The fidelity of one output with these edges alone.
 
     Raises:
         NonFiniteError: an output without the other edges is not finite.
@@ -85,7 +85,7 @@ def measure_fidelity(model: LoadedModel, output: int, replay: Replay, edges: Kep
 
 
 def compare_outputs(model: LoadedModel, output: int, full: Tensor, pruned: Tensor) -> Fidelity:
-    """What one output loses, from all outputs for the reference windows, (n, n_outputs), model units.
+    """The fidelity of one output, from all outputs for the reference windows, (n, n_outputs), model units.
 
     Raises:
         NonFiniteError: the pruned output is not finite for a window, or too large for an R2.

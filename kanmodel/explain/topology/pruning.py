@@ -1,7 +1,7 @@
 """Pruning of KAN edges by fidelity: the weakest are removed while the forecasts keep an R2 against the full model.
 
 A pruned edge is replaced by its mean over the reference windows in the full model (``fill="mean"``, mean ablation), or
-by zero as in pykan. Mean ablation needs far fewer edges for the same fidelity, since it removes only the variation.
+by zero as in pykan. Mean ablation usually needs fewer edges for the same fidelity, since it removes only the variation.
 
 Removing edges one at a time takes one forward pass per edge, so the time grows with the square of their number. Large
 networks therefore lose edges in groups of equal size; see `count_at_once`.
@@ -54,7 +54,7 @@ class PruningRule:
 
 @dataclass(frozen=True)
 class Pruning:
-    """What a rule keeps.
+    """The edges and nodes that a rule keeps.
 
     Attributes:
         rule: the rule, its metric resolved.

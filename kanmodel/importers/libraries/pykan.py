@@ -130,7 +130,7 @@ def _shapes(layer: Outline, number: int) -> dict[str, Shape]:
 
 
 def _arities(layers: list[Outline], told: Arities | None) -> dict[str, list[tuple[int, ...]]]:
-    """Factors of each product node of every layer, by option; the only one that is told, or every uniform one."""
+    """Factors of each product node of every layer, by option; the stated one, or each uniform one."""
     surplus = [layer.n_subnodes - layer.n_nodes for layer in layers]  # a product of a factors has a - 1 too many
     if told is None and not any(surplus):
         return {"none": [()] * len(layers)}

@@ -40,7 +40,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Told:
-    """What is known about choices besides the file.
+    """Constraints on choices, from modules, hyperparameters or a manifest.
 
     Attributes:
         options: the remaining options, by name of the choice.
