@@ -99,7 +99,13 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
         switch_on()
     registry = Registry(settings.models, settings.model_bytes)
     counted = Metrics(registry, replica)
-    work = Executor(Bounds(settings.max_queue, settings.max_explanations, settings.max_work_bytes), counted)
+    bounds = Bounds(
+        requests=settings.max_concurrent,
+        forecasts=settings.max_queue,
+        explanations=settings.max_explanations,
+        n_bytes=settings.max_work_bytes,
+    )
+    work = Executor(bounds, counted)
     parts = Parts(
         settings,
         registry,
@@ -134,12 +140,12 @@ def create_app(settings: Settings, replica: str = "") -> FastAPI:
     app.add_middleware(DirectRoutes, [route for resource in _RESOURCES for route in resource.router.routes])
     origins = load_origins(settings)
     keys = app.state.keys = load_keys(settings)
-    app.add_middleware(Access, keys, load_hosts(settings), frozenset(origins))
+    app.add_middleware(Access, work.claim, keys, load_hosts(settings), frozenset(origins))
     if origins:
         app.add_middleware(CORSMiddleware, origins, ("GET", "HEAD", "POST"), CORS_REQUEST, expose_headers=CORS_ANSWER)
     log = RequestLog(settings)
     app.state.record_refusal = partial(record_request, parts.metrics, log, OTHER)
-    app.add_middleware(Observation, parts.metrics, log, settings.max_concurrent)
+    app.add_middleware(Observation, parts.metrics, log)
     install_error_handlers(app)
     for resource in _RESOURCES:
         app.include_router(resource.router, responses=describe_errors(401, 403, 421, 429, 503))

@@ -53,7 +53,7 @@ class Settings(BaseSettings):
         max_path_nodes: most path nodes of one request to explain, windows x outputs x baselines x 17, and as many more
             as `effects` take forecasts; or most forecasts of changed windows.
         max_points: most points of one edge's curve.
-        max_concurrent: most concurrent requests; more are 503. Health routes always answer.
+        max_concurrent: most concurrent requests; more are 503. Health and metrics have places of their own.
         max_queue: most requests that wait for a forecast.
         max_explanations: most explanations, global results and large answers that wait or are computed.
         max_work_bytes: memory that pending requests may hold; explanations half of it.

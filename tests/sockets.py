@@ -34,11 +34,10 @@ def is_closed(connection: socket.socket) -> bool:
     return connection.recv(1) == b""
 
 
-def is_at_rest(client: httpx2.Client) -> bool:
+def is_at_rest(client: httpx2.Client, headers: dict[str, str] | None = None) -> bool:
     """Whether this request is the only one in flight and no work waits."""
-    gauges = re.findall(
-        r"^kanscope_(?:requests_in_flight|queue_depth)(?:{.*})? (.+)$", client.get("/metrics").text, re.M
-    )
+    text = client.get("/metrics", headers=headers).text
+    gauges = re.findall(r"^kanscope_(?:requests_in_flight|queue_depth)(?:{.*})? (.+)$", text, re.M)
     assert len(gauges) == 4
     return sum(map(float, gauges)) == 1
 

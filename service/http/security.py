@@ -7,9 +7,10 @@ A request without a route, such as an unknown path, needs a key with the scope r
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from functools import lru_cache
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from fastapi import Depends, Request, Security, params
 from fastapi.security import HTTPBearer, SecurityScopes
@@ -17,12 +18,21 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from kanmodel.errors import ConfigError
 from service.http.error_answers import send_error
-from service.http.errors import CrossSiteError, ForbiddenError, MisdirectedError, RateLimitError, UnauthenticatedError
+from service.http.errors import (
+    BusyError,
+    CrossSiteError,
+    ForbiddenError,
+    MisdirectedError,
+    RateLimitError,
+    UnauthenticatedError,
+)
 from service.http.headers import address_of, disregard_long
 from service.http.keys import Key, Keys, KeyScope, RateLimits, UnknownKeys, is_loopback
+from service.http.owners import OWNER, owner_of
 from service.settings import Settings
 
 HEALTH = frozenset({"/healthz", "/readyz", "/v2/health/live", "/v2/health/ready"})
+METRICS_PATH = "/metrics"
 SCHEME = HTTPBearer(
     scheme_name="key",
     description="An API key, where the service wants one, with the scope `x-required-scope`: `explain` includes "
@@ -38,27 +48,41 @@ _OWN_SITE = (
 
 
 def is_health(scope: Scope) -> bool:
-    """Whether a request is for a health route, which always answers."""
-    return scope["path"].removeprefix(scope.get("root_path", "")) in HEALTH
+    """Whether a request is for a health route."""
+    return _path(scope) in HEALTH
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 class Access:
-    """Middleware that identifies the caller, and refuses other hosts with 421 and a guesser of keys with 429.
+    """Middleware that identifies the caller, and takes a place for the request of its owner.
+
+    It refuses other hosts with 421 and a guesser of keys with 429.
 
     The Host header is checked on a loopback address because of DNS rebinding: a web page may resolve its own name to
     this machine, and then send requests from the user's browser that only this machine could send.
 
     Args:
         app: the wrapped app.
+        claim: takes a place, see `service.work.budget.Budget.claim`.
         keys: the keys; None if none is needed.
         hosts: allowed Host headers; None for any.
         origins: origins that may change what is served, besides the service's own.
     """
 
     def __init__(
-        self, app: ASGIApp, keys: Keys | None, hosts: frozenset[str] | None, origins: frozenset[str] = frozenset()
+        self,
+        app: ASGIApp,
+        claim: Callable[[Literal["request", "probe"]], AbstractContextManager[object]],
+        keys: Keys | None,
+        hosts: frozenset[str] | None,
+        origins: frozenset[str] = frozenset(),
     ) -> None:
         self._app = app
+        self._claim = claim
         self._keys = keys
         self._hosts = hosts
         self._origins = origins
@@ -67,24 +91,29 @@ class Access:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handles one request, or refuses it."""
-        if scope["type"] == "http":
-            disregard_long(scope)
-            headers = dict(scope["headers"])
-            if self._hosts is not None and not _names(headers.get(b"host", b""), self._hosts):
-                message = "the Host header must name this machine, or a host of the setting allowed_hosts"
-                await send_error(MisdirectedError(message), scope, receive, send)
-                return
-            caller = Caller(self._keys, self._limits, headers, self._origins)
-            scope["state"]["caller"] = caller
-            if caller.key is not None:
-                scope["state"]["client"] = caller.key.name
-            elif caller.offers_unknown_key and not is_health(scope):
-                try:
-                    self._unknown.count(address_of(scope))
-                except RateLimitError as error:
-                    await send_error(error, scope, receive, send)
-                    return
-        await self._app(scope, receive, send)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        disregard_long(scope)
+        headers = dict(scope["headers"])
+        if self._hosts is not None and not _names(headers.get(b"host", b""), self._hosts):
+            message = "the Host header must name this machine, or a host of the setting allowed_hosts"
+            await send_error(MisdirectedError(message), scope, receive, send)
+            return
+        caller = Caller(self._keys, self._limits, headers, self._origins)
+        scope["state"]["caller"] = caller
+        if caller.key is not None:
+            scope["state"]["client"] = caller.key.name
+        OWNER.set(owner_of(address_of(scope)) if caller.key is None else caller.key.name)
+        try:
+            if caller.offers_unknown_key and not is_health(scope):
+                self._unknown.count(address_of(scope))
+            place = self._claim("probe" if is_health(scope) or _path(scope) == METRICS_PATH else "request")
+        except (BusyError, RateLimitError) as error:
+            await send_error(error, scope, receive, send)
+            return
+        with place:
+            await self._app(scope, receive, send)
 
 
 class Caller:

@@ -27,7 +27,7 @@ from service.http.places import format_path
 from service.requests.scanning import count_bytes, find_byte, find_path, refuse_non_finite
 from service.schemas.closed import Closed
 from service.settings import Settings
-from service.work.budget import Held
+from service.work.shares import Claim
 
 Small = TypeVar("Small", bound=Closed)
 LARGE = 64 << 10  # bytes up to which a body is not charged; `max_concurrent` bounds their number
@@ -44,7 +44,7 @@ _of_thread = local()
 _UNMARKED = bytes(set(range(256)) - set(b'[{]}"'))
 
 
-async def read_body(request: Request, settings: Settings, held: Held, media_types: Sequence[str] = (JSON,)) -> bytes:
+async def read_body(request: Request, settings: Settings, held: Claim, media_types: Sequence[str] = (JSON,)) -> bytes:
     """Reads the body of a request, counting its bytes as they arrive.
 
     FastAPI's `max_body_size` would answer in plain text instead of with our error.

@@ -134,7 +134,7 @@ async def _answer(
     parts, deadline = find_parts(request), find_deadline(request)
     served = await find_model(request, deadline)
     accept_json(request)
-    with parts.work.hold("explanation") as held:
+    with parts.work.claim("explanation", place=False) as held:
         body = await read_body(request, parts.settings, held)
         with span("parse"):
             reading, key = partial(read, body, served, parts.settings), object() if may_load else None
@@ -142,7 +142,7 @@ async def _answer(
     request.state.windows = len(question.windows)
     if prepare is not None:
         question = await while_connected(request, deadline.wait(prepare(parts, question)))
-    with parts.work.place("explanation", question.n_bytes):
+    with parts.work.claim("explanation", question.n_bytes):
         answering = parts.work.run_in_turns(partial(answer_alternative, question))
         answer, warnings = await while_connected(request, deadline.wait(answering))
     count_warnings(parts, served, warnings)

@@ -73,7 +73,7 @@ async def explain(request: Request) -> Response:
     parts, deadline = find_parts(request), find_deadline(request)
     served = await find_model(request, deadline)
     media_type = choose_media_type(find_header(request.scope, b"accept"), (JSON, NDJSON))
-    with parts.work.hold("explanation") as held:
+    with parts.work.claim("explanation", place=False) as held:
         body = await read_body(request, parts.settings, held)
         read = partial(read_question, body, served, parts.settings)
         with span("parse"):

@@ -72,7 +72,7 @@ async def infer(request: Request) -> Response:
     served = await find_model_v2(request, deadline)
     choose_media_type(find_header(request.scope, b"accept"), (JSON, BYTES))
     kind: Kind = "forecast"
-    with parts.work.hold(kind) as held:
+    with parts.work.claim(kind, place=False) as held:
         body = await read_body(request, parts.settings, held, (JSON, BYTES, ""))  # Triton's client sends none of them
         read = partial(read_inference, body, request.headers.get(HEADER_LENGTH), served, parts.settings)
         with span("parse"):

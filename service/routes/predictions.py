@@ -55,7 +55,7 @@ async def predict(request: Request) -> Response:
     parts, deadline = find_parts(request), find_deadline(request)
     served = await find_model(request, deadline)
     accept_json(request)
-    with parts.work.hold("forecast") as held:
+    with parts.work.claim("forecast", place=False) as held:
         body = await read_body(request, parts.settings, held)
         asked = _Prediction(body, served, parts.settings)
         answering = Answering(

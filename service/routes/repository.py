@@ -117,7 +117,7 @@ async def _change(
 async def _read(request: Request, cls: type[Body]) -> Body:
     """The body, if there is one; Triton's client sends no Content-Type."""
     parts = find_parts(request)
-    with parts.work.hold("explanation") as held:
+    with parts.work.claim("explanation", place=False) as held:
         body = await read_body(request, parts.settings, held, (JSON, ""))
         limits = Limits(parts.settings.max_json_depth, windows=0, window_shape=(1, 1))
 

@@ -1,4 +1,4 @@
-"""The outermost middleware: request ids, concurrency limit, access log and metrics for every response."""
+"""The outermost middleware: request ids, access log and metrics for every response."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from fastapi import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.http.error_answers import answer_failure, send_error
-from service.http.errors import BusyError, unusable
+from service.http.errors import unusable
 from service.http.headers import address_of
 from service.http.ids import HEADER, choose_request_id
-from service.http.security import is_health
 from service.telemetry.logs import RequestLog
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import describe_request
@@ -25,7 +24,7 @@ OTHER = "other"  # label of requests that match no route template, such as stati
 
 
 class Observation:
-    """Middleware that assigns request ids, limits concurrency, and records each request in the access log and metrics.
+    """Middleware that assigns request ids, and records each request in the access log and metrics.
 
     It also turns unexpected exceptions into error responses, so that these are recorded too.
 
@@ -33,15 +32,12 @@ class Observation:
         app: the wrapped app.
         metrics: counts the requests.
         log: the access log.
-        max_concurrent: most requests that are answered at the same time.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, log: RequestLog, max_concurrent: int) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, log: RequestLog) -> None:
         self._app = app
         self._metrics = metrics
         self._log = log
-        self._max_concurrent = max_concurrent
-        self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request."""
@@ -63,7 +59,6 @@ class Observation:
                 message["headers"] = [*message.get("headers", ()), id_header, NOSNIFF]
             await send(message)
 
-        self._running += 1
         self._metrics.begin_request()
         try:
             await self._answer(scope, receive, send_with_id)
@@ -73,17 +68,13 @@ class Observation:
             response = await answer_failure(Request(scope), error)
             await response(scope, receive, send_with_id)
         finally:
-            self._running -= 1
             self._metrics.end_request()
             seconds = perf_counter() - start
             route = find_route(scope) or OTHER
             record_request(self._metrics, self._log, route, state, scope["method"], status or 500, seconds)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._running > self._max_concurrent and not is_health(scope):
-            message = f"the service is answering {self._max_concurrent} requests, which is all it may (max_concurrent)"
-            await send_error(BusyError(message), scope, receive, send)
-        elif (n := scope["query_string"].count(b"&")) >= MAX_PARAMETERS:
+        if (n := scope["query_string"].count(b"&")) >= MAX_PARAMETERS:
             reason = f"must have at most {MAX_PARAMETERS} parameters, but has {n + 1}"
             await send_error(unusable("query", reason, "limit_exceeded"), scope, receive, send)
         else:

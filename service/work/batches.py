@@ -14,21 +14,24 @@ from itertools import accumulate
 from typing import Any
 
 from kanmodel.pausing import Pause
+from service.http.owners import OWNER, Owner
+from service.work.shares import Turns
 
 TOGETHER = 32  # largest batch
 N_SLICES = 16  # after which the next batch may begin, so that a long batch blocks nothing
 
 Compute = Callable[[Sequence[Any], Pause], Sequence[Any]]  # a result, or an exception, for each item
-RunInTurns = Callable[[Callable[[Pause], Sequence[Any]]], Awaitable[Sequence[Any]]]
+RunInTurns = Callable[[Callable[[Pause], Sequence[Any]], Sequence[Owner]], Awaitable[Sequence[Any]]]
 
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    """An item that waits for the current batch, with its size and the future of its result."""
+    """An item that waits for the current batch, with its size, the future of its result, and its owner."""
 
     item: Any
     size: int
     outcome: asyncio.Future[Any]
+    owner: Owner
 
 
 class Batches:
@@ -48,15 +51,17 @@ class Batches:
         """The result for an item; see `Executor.run_together`."""
         if key not in self._waiting:
             self._waiting[key] = []
-            (result,) = await self._compute(key, compute, [item])
+            (result,) = await self._compute(key, compute, [item], [OWNER.get()])
             if isinstance(result, Exception):
                 raise result
             return result
-        waiting = _Waiting(item, size, asyncio.get_running_loop().create_future())
+        waiting = _Waiting(item, size, asyncio.get_running_loop().create_future(), OWNER.get())
         self._waiting[key].append(waiting)
         return await waiting.outcome
 
-    async def _compute(self, key: Hashable, compute: Compute, items: Sequence[Any]) -> Sequence[Any]:
+    async def _compute(
+        self, key: Hashable, compute: Compute, items: Sequence[Any], owners: Sequence[Owner]
+    ) -> Sequence[Any]:
         """Computes a batch; the next one begins after it, or after its first `N_SLICES` slices."""
         loop, n_slices, this = asyncio.get_running_loop(), 0, object()
         self._latest[key] = this
@@ -76,16 +81,17 @@ class Batches:
             return compute(items, pause_and_count)
 
         try:
-            return await self._run_in_turns(compute_in_turns)
+            return await self._run_in_turns(compute_in_turns, owners)
         finally:
             begin_next()
 
     def _begin(self, key: Hashable, compute: Compute) -> None:
-        """Begins the next batch, if any item still waits."""
+        """Begins the next batch, if any item still waits: of each owner as much, as far as it has as much."""
         del self._latest[key]
         waiting = [one for one in self._waiting.pop(key) if not one.outcome.done()]
         if not waiting:
             return
+        waiting = Turns().order(waiting, lambda one: one.size)
         n = max(1, sum(end <= TOGETHER for end in accumulate(one.size for one in waiting)))
         batch, self._waiting[key] = waiting[:n], waiting[n:]
         task = asyncio.get_running_loop().create_task(self._answer(key, compute, batch))
@@ -96,7 +102,7 @@ class Batches:
 
     async def _answer(self, key: Hashable, compute: Compute, batch: Sequence[_Waiting]) -> None:
         try:
-            results = await self._compute(key, compute, [one.item for one in batch])
+            results = await self._compute(key, compute, [one.item for one in batch], [one.owner for one in batch])
         except Exception as error:
             results = [error] * len(batch)
         for one, result in zip(batch, results, strict=True):

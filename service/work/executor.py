@@ -1,16 +1,18 @@
-"""The executor of all computations: admission, scheduling by class, single flight (one computation per key).
+"""The executor of all computations: admission, scheduling by owner and class, single flight (one computation per key).
 
-Forecasts have a thread of their own, see `Forecasts`. A few other jobs run at a time, by class and then by arrival, on
-threads of lower priority. At most one of them is background work and at most one is long, so that a short job waits for
-neither. Explanations yield: at each pause a running one lets the next one continue if any waits, and keeps its thread.
+Forecasts have a thread of their own, see `Forecasts`. A few other jobs run at a time on threads of lower priority: that
+of the owner whose turn it is, and of its jobs by class and then by arrival. At most one of them is background work and
+at most one is long, so that a short job waits for neither. At each pause a running job lets one of another owner
+continue if any waits, and keeps its thread; explanations also yield to those of the same owner.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from bisect import insort
+from collections.abc import Callable, Hashable, Iterator, Sequence, Set
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from dataclasses import replace
 from functools import partial
@@ -21,20 +23,22 @@ from kanmodel.model import Model
 from kanmodel.pausing import Pause
 from kanmodel.scaling import Array
 from service.http.errors import NotReadyError
+from service.http.owners import OWNER, Owner
 from service.telemetry.metrics import Metrics
 from service.telemetry.traces import span
 from service.work.batches import Batches
-from service.work.budget import Bounds, Budget, Held
+from service.work.budget import Bounds, Budget, Place
 from service.work.deadlines import Deadline
 from service.work.forecasts import TOGETHER, Answering, Forecasts
 from service.work.jobs import SLICE, URGENCY, Cost, Job, Kind
+from service.work.shares import Claim, Turns
 from service.work.threads import StoppedError, Worker
 
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 N_RUNNING = 3  # jobs: a long one, one in the background, a short one
 IN_PLACE = 1e-3  # estimated seconds up to which a job without a key is computed on the event loop
-PATIENCE = 2.0  # seconds after which a job overtakes more urgent ones
+PATIENCE = 2.0  # seconds after which a job overtakes more urgent ones of its owner
 SWITCH = 5e-4  # interpreter switch interval, for the event loop's latency: Python's default of 5 ms adds up
 GRACE = 2.0  # seconds to wait at shutdown for a thread that does not pause
 
@@ -57,12 +61,12 @@ class Executor:
         self._waiting: list[Job] = []  # by arrival
         self._running: set[Job] = set()
         self._ending: set[Job] = set()  # cancelled, but not yet at a pause
-        self._is_crowded = False  # whether a job waits that could run if another yielded
+        self._turns = Turns()  # by seconds on a thread
         self._by_key: dict[Hashable, Job] = {}
         self._closed = False
         for kind in URGENCY:
-            metrics.watch_queue(kind, partial(self._budget.taken.__getitem__, kind))
-            metrics.watch_pending_bytes(kind, partial(self._budget.held.__getitem__, kind))
+            metrics.watch_queue(kind, partial(getattr, self._budget.places[kind], "taken"))
+            metrics.watch_pending_bytes(kind, partial(getattr, self._budget.pools[kind], "taken"))
 
     def start(self, make_worker: Callable[[str, bool], Worker] = Worker) -> None:
         """Starts the threads."""
@@ -168,20 +172,28 @@ class Executor:
         """
         self._refuse_closed()
         job = self._by_key.get(key) if key is not None else None
+        owner = OWNER.get()
         if job is None:
-            self._budget.take(kind, cost.n_bytes)
-            job = self._enqueue(function, kind, cost, key)
-        elif URGENCY[kind] < job.urgency:
-            job.urgency = URGENCY[kind]  # background work that a request now waits for
+            claim = self._budget.claim(kind, cost.n_bytes)
+            job = self._enqueue(function, kind, cost, [owner], key, claim)
+        else:
+            job.waiters.append(owner)
+            job.urgency = min(job.urgency, URGENCY[kind])  # background work that a request now waits for
             self._dispatch()
-        computing = self._wait(job)
+        computing = self._wait(job, [owner])
         return cast(Result, await (computing if deadline is None else deadline.wait(computing)))
 
-    async def run_in_turns(self, function: Callable[[Pause], Result]) -> Result:
-        """As `compute`, for a request that already has a `place`; it yields to others at each pause."""
+    async def run_in_turns(self, function: Callable[[Pause], Result], owners: Sequence[Owner] = ()) -> Result:
+        """As `compute`, for a request that already has a `claim`; it yields to others at each pause.
+
+        Args:
+            function: the computation.
+            owners: who waits for it; by default the owner of the current request.
+        """
         self._refuse_closed()
-        timed = partial(self._time_slices, function)
-        return cast(Result, await self._wait(self._enqueue(timed, "explanation", SLICE, None, takes_turns=True)))
+        owners = owners or [OWNER.get()]
+        job = self._enqueue(partial(self._time_slices, function), "explanation", SLICE, owners)
+        return cast(Result, await self._wait(job, owners))
 
     async def run_together(
         self,
@@ -200,13 +212,9 @@ class Executor:
         """
         return cast(Result, await self._batches.run(key, compute, item, size))
 
-    def place(self, kind: Kind, n_bytes: int = 0) -> AbstractContextManager[None]:
-        """A place and bytes for a request whose work consists of slices; see `Budget.take`."""
-        return self._budget.place(kind, n_bytes)
-
-    def hold(self, kind: Kind) -> Held:
-        """A context that charges the memory of a request while it is read."""
-        return Held(self._budget, kind)
+    def claim(self, kind: Place, n_bytes: int = 0, place: bool = True) -> Claim:
+        """A place and bytes for a request while it is read, or while it waits for its parts; see `Budget.claim`."""
+        return self._budget.claim(kind, n_bytes, place)
 
     async def close(self) -> None:
         """Cancels running jobs at their next pause, refuses waiting ones, and waits until the threads are idle."""
@@ -227,17 +235,23 @@ class Executor:
             thread.close()
 
     def _enqueue(
-        self, function: Callable[[Pause], Any], kind: Kind, cost: Cost, key: Hashable, takes_turns: bool = False
+        self,
+        function: Callable[[Pause], Any],
+        kind: Kind,
+        cost: Cost,
+        owners: Sequence[Owner],
+        key: Hashable = None,
+        claim: Claim | None = None,
     ) -> Job:
         loop = asyncio.get_running_loop()
         context = copy_context()  # with the span of the first request
         job = Job(
             lambda pause: context.run(function, pause),
-            kind,
             URGENCY[kind],
             cost,
             key,
-            takes_turns,
+            claim,
+            [*owners],
             loop.create_future(),
             loop.time(),
         )
@@ -247,12 +261,12 @@ class Executor:
         self._dispatch()
         return job
 
-    async def _wait(self, job: Job) -> Any:
-        job.waiters += 1
+    async def _wait(self, job: Job, owners: Sequence[Owner]) -> Any:
         try:
             return await asyncio.shield(job.outcome)
         finally:
-            job.waiters -= 1
+            for owner in owners:
+                job.waiters.remove(owner)
             if not job.waiters and not job.outcome.done():
                 self._give_up(job)
 
@@ -278,48 +292,57 @@ class Executor:
         job.worker.resume()
 
     def _dispatch(self) -> None:
-        """Starts jobs: the most urgent first, then by arrival; a job that has waited too long comes first."""
+        """Starts jobs of the owner whose turn it is: the most urgent, but first one that has waited too long."""
         now = asyncio.get_running_loop().time()
-        while ready := self._list_ready():
-            if len(self._running) >= N_RUNNING:
-                break
-            oldest = ready[0]
-            job = oldest if now - oldest.arrival > PATIENCE else min(ready, key=lambda job: job.urgency)
+        while len(self._running) < N_RUNNING and (ready := self._list_ready(self._running)):
+            owner = self._turns.next(owner for job in ready for owner in job.waiters)
+            own = [job for job in ready if owner in job.waiters]
+            job = own[0] if now - own[0].arrival > PATIENCE else min(own, key=lambda job: job.urgency)
             self._waiting.remove(job)
-            job.lane = job.choose_lane()
+            job.lane, job.owner, job.begun = job.choose_lane(), owner, now
             self._running.add(job)
             if job.worker is not None:
                 job.worker.resume()
                 continue
             worker = job.worker = self._idle.pop() if self._idle else self._make_worker("work", True)
             worker.give(partial(job.function, partial(self._pause, job, worker)), partial(self._finish, job, worker))
-        self._is_crowded = bool(ready)
+        if not self._running and not self._waiting:
+            self._turns.forget()
+        for job in self._running:
+            job.must_yield = any(map(job.makes_way_for, self._list_ready(self._running - {job})))
 
-    def _list_ready(self) -> list[Job]:
-        """Waiting jobs that could run beside the running ones, by arrival."""
-        taken = {job.lane for job in self._running} - {"short"}
+    def _list_ready(self, running: Set[Job]) -> list[Job]:
+        """Waiting jobs that could run beside others, by arrival."""
+        taken = {job.lane for job in running} - {"short"}
         return [job for job in self._waiting if job.choose_lane() not in taken]
 
     def _pause(self, job: Job, worker: Worker) -> None:
         """On the thread of a job, between slices: yields to others, and raises once it is cancelled."""
-        if job.takes_turns and not job.stopped.is_set():
-            worker.pause(lambda: self._is_crowded, partial(self._yield_turn, job))
+        if not job.stopped.is_set():
+            worker.pause(lambda: job.must_yield, partial(self._yield_turn, job))
         if job.stopped.is_set():
             raise StoppedError
 
     def _yield_turn(self, job: Job) -> None:
-        """Puts a paused job at the end of the queue."""
+        """Puts a paused job back into the queue: a part of a request at the end, another where it was."""
         assert job.worker is not None, "it has begun"
         if job.stopped.is_set():
             job.worker.resume()
             return
-        self._running.discard(job)
-        job.arrival = asyncio.get_running_loop().time()
-        self._waiting.append(job)
+        self._end_turn(job)
+        if job.is_part:
+            job.arrival = asyncio.get_running_loop().time()
+        insort(self._waiting, job, key=lambda one: one.arrival)
         self._dispatch()
 
+    def _end_turn(self, job: Job) -> None:
+        """Charges a running job to the owner in whose turn it ran."""
+        self._running.remove(job)
+        self._turns.charge(job.owner, asyncio.get_running_loop().time() - job.begun)
+
     def _finish(self, job: Job, worker: Worker, result: Any, error: BaseException | None) -> None:
-        self._running.discard(job)
+        if job in self._running:
+            self._end_turn(job)
         self._ending.discard(job)
         if self._closed or len(self._idle) >= N_RUNNING:
             worker.close()
@@ -332,8 +355,8 @@ class Executor:
     def _settle(self, job: Job, result: Any, error: BaseException | None) -> None:
         """Returns a job's place and bytes, and resolves its future."""
         self._forget_key(job)
-        if not job.takes_turns:
-            self._budget.give_back(job.kind, job.cost.n_bytes)
+        if job.claim is not None:
+            job.claim.release()
         if job.outcome.done():
             return
         if error is None:

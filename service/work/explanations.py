@@ -142,7 +142,7 @@ async def compute_explanations(
         OverloadedError: too many requests wait.
     """
     loop, key = asyncio.get_running_loop(), question.batch_key
-    with work.place("explanation", n_bytes):
+    with work.claim("explanation", n_bytes):
         if key is not None and question.total <= SMALL and not question.progress:
             explain = partial(_explain_together, encoded)
             together = await deadline.wait(work.run_together((encoded, key), explain, question, question.total))

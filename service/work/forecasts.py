@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate
 from time import thread_time
@@ -20,10 +20,12 @@ import numpy as np
 
 from kanmodel.model import Model
 from kanmodel.scaling import Array
+from service.http.owners import OWNER, Owner
 from service.telemetry.traces import span
 from service.work.budget import Budget
 from service.work.deadlines import Deadline
 from service.work.jobs import Cost
+from service.work.shares import Turns
 from service.work.threads import Worker
 
 Result = TypeVar("Result")
@@ -65,6 +67,7 @@ class _Asked:
         n_windows: their number; an upper bound until they are parsed.
         read: parses them on the thread; None if they are given.
         finish: makes the answer on the thread; None for a bare forecast.
+        owner: whose request it is.
     """
 
     model: Model
@@ -74,6 +77,7 @@ class _Asked:
     n_windows: int
     read: Callable[[], Array] | None = None
     finish: Callable[[Array, Array], Any] | None = None
+    owner: Owner = field(default_factory=OWNER.get)
 
 
 class Forecasts:
@@ -93,6 +97,7 @@ class Forecasts:
         self._n_arrived = 0  # arrived in this iteration, the one computed at once included
         self._is_quiet = True  # whether forecasts have lately arrived one per iteration
         self._waiting: dict[str | None, list[_Asked]] = {}  # for the thread, by checkpoint; the next one first
+        self._turns = Turns()  # by windows forecast on the thread
         self._in_place: dict[str | None, int] = {}  # windows that may be computed on the event loop, by checkpoint
 
     def start(self, worker: Worker) -> None:
@@ -106,8 +111,7 @@ class Forecasts:
 
     async def predict(self, model: Model, windows: Array, deadline: Deadline) -> Array:
         """Forecasts windows, batched with others of the same model; see `Executor.predict`."""
-        self._budget.take("forecast")
-        try:
+        with self._budget.claim("forecast"):
             self._n_arrived += 1
             if self._n_arrived == 1:
                 asyncio.get_running_loop().call_soon(self._end_turn)
@@ -119,8 +123,6 @@ class Forecasts:
             self._arrived.append(_Asked(model, deadline, outcome, windows, len(windows)))
             with span("wait"):
                 return await outcome
-        finally:
-            self._budget.give_back("forecast")
 
     async def answer(self, model: Model, request: Answering[Result], deadline: Deadline) -> Result:
         """Parses and answers a request where its forecast is computed; see `Executor.answer`."""
@@ -131,8 +133,7 @@ class Forecasts:
             if describing.seconds <= IN_PLACE:
                 return request.describe(windows, await self.predict(model, windows, deadline))
             n_bytes = describing.n_bytes
-        self._budget.take("forecast", n_bytes)
-        try:
+        with self._budget.claim("forecast", n_bytes):
             run: Callable[..., Any] = copy_context().run  # in which the spans of this request are
             n = request.most_windows if windows is None else len(windows)
             outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -143,8 +144,6 @@ class Forecasts:
             self._dispatch()
             with span("wait"):
                 return await outcome
-        finally:
-            self._budget.give_back("forecast", n_bytes)
 
     def _end_turn(self) -> None:
         """Computes what has arrived in this iteration of the loop, in place if that is quick."""
@@ -172,22 +171,25 @@ class Forecasts:
         self._waiting.setdefault(asked.model.checkpoint, []).append(asked)
 
     def _dispatch(self) -> None:
-        """Hands the free thread everything that waits for one model; models take turns."""
-        if self.is_busy or self._worker is None:
+        """Hands the free thread everything that waits for one model; owners take turns, and models of one owner."""
+        if self.is_busy or self._worker is None or not self._waiting:
             return
-        while self._waiting:
-            checkpoint = next(iter(self._waiting))
-            waiting = [asked for asked in self._waiting.pop(checkpoint) if not asked.outcome.done()]
-            ends = accumulate(asked.n_windows for asked in waiting)
-            n_taken = max(1, sum(end <= TOGETHER for end in ends))
-            batch, rest = waiting[:n_taken], waiting[n_taken:]
-            if rest:
-                self._waiting[checkpoint] = rest  # behind the other models
-            if batch:
-                self.is_busy = True
-                compute = partial(copy_context().run, self._compute, batch)
-                self._worker.give(compute, partial(self._finish, batch))
-                return
+        pending = {key: [asked for asked in of if not asked.outcome.done()] for key, of in self._waiting.items()}
+        self._waiting = {checkpoint: of_model for checkpoint, of_model in pending.items() if of_model}
+        if not self._waiting:
+            self._turns.forget()
+            return
+        owner = self._turns.next(asked.owner for of_model in self._waiting.values() for asked in of_model)
+        checkpoint = next(key for key, of in self._waiting.items() if any(asked.owner == owner for asked in of))
+        waiting = self._turns.order(self._waiting.pop(checkpoint), lambda asked: asked.n_windows)
+        n_taken = max(1, sum(end <= TOGETHER for end in accumulate(asked.n_windows for asked in waiting)))
+        batch, rest = waiting[:n_taken], waiting[n_taken:]
+        if rest:
+            self._waiting[checkpoint] = rest  # behind the other models
+        for asked in batch:
+            self._turns.charge(asked.owner, asked.n_windows)
+        self.is_busy = True
+        self._worker.give(partial(copy_context().run, self._compute, batch), partial(self._finish, batch))
 
     def _compute(self, batch: list[_Asked]) -> list[Any]:
         """Runs on the thread; times a new model first."""

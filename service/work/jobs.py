@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from kanmodel.pausing import Pause
 
 if TYPE_CHECKING:
+    from service.http.owners import Owner
+    from service.work.shares import Claim
     from service.work.threads import Worker
 
 Kind = Literal["forecast", "explanation", "background"]
@@ -42,36 +44,49 @@ class Job:
 
     Attributes:
         function: the computation, with pauses between slices if it is long.
-        kind: the class whose places and bytes it uses.
         urgency: its priority, see `URGENCY`.
         cost: its estimated cost.
         key: identity of the result, such as a checkpoint and a question; None if it cannot be shared.
-        takes_turns: whether it yields to others at each pause; it then uses the place and the bytes of its request.
+        claim: its place and bytes; None for a part of a request, which has its own.
+        waiters: owners of the requests that wait for it.
         outcome: future of its result.
         arrival: when it was admitted, by the clock of the event loop.
-        waiters: number of requests that wait for it.
         lane: the lane in which it runs; None before.
         worker: its thread, once it has begun.
+        owner: whose turn it runs in.
+        begun: when that turn began.
+        must_yield: whether another job is to run at its next pause.
         stopped: set once it is cancelled.
     """
 
     function: Callable[[Pause], Any]
-    kind: Kind
     urgency: int
     cost: Cost
     key: Hashable
-    takes_turns: bool
+    claim: Claim | None
+    waiters: list[Owner]
     outcome: asyncio.Future[Any]
     arrival: float
-    waiters: int = 0
     lane: Lane | None = None
     worker: Worker | None = None
+    owner: Owner = ""
+    begun: float = 0.0
+    must_yield: bool = False
     stopped: Event = field(default_factory=Event)
 
     @property
     def is_long(self) -> bool:
         """Whether short jobs must not wait for it."""
         return self.cost.seconds > SHORT
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it is a part of a request: those take turns also with others of their owner."""
+        return self.claim is None
+
+    def makes_way_for(self, other: Job) -> bool:
+        """Whether it yields to a waiting job at its next pause."""
+        return self.is_part or self.owner not in other.waiters
 
     def choose_lane(self) -> Lane:
         """The lane in which it may run."""

@@ -13,6 +13,7 @@ from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model
 from kanmodel.pausing import go_on
+from service.http.owners import OWNER
 from service.models.loaded import Served
 from service.models.registry import Registry
 from service.requests.explanations import read_question
@@ -25,7 +26,7 @@ from service.work.executor import Executor
 
 
 def make_executor():
-    return Executor(Bounds(forecasts=1000, explanations=1000, n_bytes=1 << 30), Metrics(Registry(None)))
+    return Executor(Bounds(requests=1000, forecasts=1000, explanations=1000, n_bytes=1 << 30), Metrics(Registry(None)))
 
 
 def run(scenario):
@@ -85,6 +86,24 @@ def test_batches_have_a_largest_size_and_keys_of_their_own():
 
     assert run(scenario) == [0, 2, 4, 6, 8, 10, 14]
     assert batches == [[0], [1, 2], [3], [4], [5]]
+
+
+def test_each_owner_has_a_part_of_the_next_batch():
+    """The next batch has as much of each owner as it has room for, whoever came first."""
+    batches = []
+
+    async def scenario(work):
+        compute = doubling(batches)
+
+        async def ask(owner, item):
+            OWNER.set(owner)
+            return await work.run_together("key", compute, item, 1)
+
+        greedy = [ask("greedy", item) for item in range(2 * TOGETHER)]
+        return await asyncio.gather(*greedy, ask("other", 100), ask("other", 101))
+
+    run(scenario)
+    assert batches[1] == [1, 100, 2, 101, *range(3, TOGETHER - 1)]
 
 
 def test_a_failing_item_does_not_affect_the_others_in_its_batch():

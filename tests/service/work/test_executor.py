@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 import threading
 from dataclasses import dataclass, field, replace
@@ -19,6 +20,7 @@ from virtual import VirtualWorker, run_virtually
 
 from kanmodel import DataError, Model, NonFiniteError
 from service.http.errors import DeadlineError, NotReadyError, OverloadedError
+from service.http.owners import OWNER
 from service.models.registry import Registry
 from service.telemetry.metrics import Metrics
 from service.work.budget import EXPLAINING_SHARE, Bounds
@@ -29,7 +31,8 @@ from service.work.threads import NICE
 
 MB = 1_000_000
 QUICK = Cost(0.02)
-BOUNDS = Bounds(forecasts=20, explanations=10, n_bytes=100 * MB)
+BOUNDS = Bounds(requests=50, forecasts=20, explanations=10, n_bytes=100 * MB)
+ALONE = 8  # explanations of one owner, of 10
 
 
 def make_executor(bounds=BOUNDS):
@@ -168,12 +171,9 @@ def test_explanations_take_no_places_of_forecasts():
     model = Model(make_model("head"))
 
     async def scenario(work):
-        slow = await start_all(
-            *(work.run(taking(100), "explanation", UNKNOWN, number) for number in range(BOUNDS.explanations))
-        )
-        with pytest.raises(
-            OverloadedError, match=r"10 explanations are waiting already \(max_explanations\); retry later"
-        ):
+        slow = await start_all(*(work.run(taking(100), "explanation", UNKNOWN, number) for number in range(ALONE)))
+        share = "8 explanations are waiting already (max_explanations), 8 of them of this client, which is its share"
+        with pytest.raises(OverloadedError, match=f"^{re.escape(share)}; retry later$"):
             await work.run(taking(1), "explanation", QUICK, "one more")
         begun = now()
         await work.predict(model, make_windows(model, 1), Deadline.after(1))
@@ -195,29 +195,34 @@ def test_forecasts_past_their_places_are_refused():
 
     answers, again = run(scenario)
     refused = [answer for answer in answers if isinstance(answer, OverloadedError)]
-    assert len(refused) == 2 and again.shape == (1, 1)
-    assert str(refused[0]) == "20 requests are waiting already (max_queue); retry later"
+    assert len(refused) == 7 and again.shape == (1, 1)
+    share = "15 of them of this client, which is its share"
+    assert str(refused[0]) == f"15 requests are waiting already (max_queue), {share}; retry later"
     assert refused[0].headers == {"Retry-After": "1"}
 
 
 def test_bytes_are_bounded_and_explanations_have_half():
-    """A request that never fits is 422, one that does not fit now 503; explanations take at most half."""
+    """A request that never fits is 422, one that does not fit now 503; explanations take at most half.
+
+    One owner takes three quarters of either.
+    """
 
     async def scenario(work):
         half = int(EXPLAINING_SHARE * BOUNDS.n_bytes)
         with pytest.raises(
-            DataError, match=r"^request would take 60 MB of memory, of at most 50 MB \(max_work_bytes\)$"
+            DataError, match=r"^request would take 60 MB of memory, of at most 38 MB \(max_work_bytes\)$"
         ):
             await work.run(taking(1), "explanation", Cost(1, half + 10 * MB))
-        with work.place("explanation", half - MB):
-            with pytest.raises(OverloadedError, match=r"requests hold 49 MB already \(max_work_bytes\); retry later"):
+        with work.claim("explanation", 36 * MB):
+            held = "requests hold 36 MB already, those of this client 36 MB (max_work_bytes); retry later"
+            with pytest.raises(OverloadedError, match=f"^{re.escape(held)}$"):
                 await work.run(taking(1), "explanation", Cost(1, 2 * MB))
-            await work.run(taking(1), "forecast", Cost(1, half))
-        with work.hold("forecast") as held:
+            await work.run(taking(1), "forecast", Cost(1, 39 * MB))
+        with work.claim("forecast", place=False) as held:
             held.grow(60 * MB)
             with pytest.raises(OverloadedError):
                 held.grow(60 * MB)
-        await work.run(taking(1), "explanation", Cost(1, half))
+        await work.run(taking(1), "explanation", Cost(1, 37 * MB))
 
     run(scenario)
 
@@ -262,7 +267,7 @@ def test_slices_of_many_requests_take_turns():
 
     async def scenario(work):
         async def explain(name):
-            with work.place("explanation"):
+            with work.claim("explanation"):
                 await work.run_in_turns(in_slices(20, taking(0.01, log, name)))
 
         await asyncio.gather(*map(explain, "abcdef"))
@@ -329,6 +334,7 @@ arrivals = st.lists(
         st.integers(0, 40),  # MB
         st.sampled_from([0.0005, 0.5, 3.0, 1e9]),  # how long it waits at most
         st.sampled_from(["", "", "", "fails", "leaves"]),
+        st.sampled_from("abc"),  # its owner
     ),
     max_size=60,
 )
@@ -343,7 +349,7 @@ def draw_arrivals(seed, n):
         yield (
             *(str(kind), rng.exponential(0.05), rng.exponential(0.3), rng.choice([0.0, 0.5, 1.0, 3.0])),
             *(None if key < 20 else key, int(rng.integers(40)), rng.choice([0.0005, 0.5, 3.0, 1e9])),
-            rng.choice(["", "", "", "fails", "leaves"]),
+            *(rng.choice(["", "", "", "fails", "leaves"]), str(rng.choice([*"abc"]))),
         )
 
 
@@ -368,23 +374,24 @@ def check_arrivals(arrivals):
         budget = work._budget
 
         def check():
-            most["bytes"] = max(most["bytes"], sum(budget.held.values()) - budget.held["background"])
+            most["bytes"] = max(most["bytes"], sum(budget.pools[kind].taken for kind in ("explanation", "forecast")))
             for kind in ("explanation", "forecast"):
-                most[kind] = max(most[kind], budget.taken[kind])
-            assert budget.held["explanation"] <= EXPLAINING_SHARE * BOUNDS.n_bytes
+                most[kind] = max(most[kind], budget.places[kind].taken)
+            assert budget.pools["explanation"].taken <= EXPLAINING_SHARE * BOUNDS.n_bytes
             most["threads"] = max(most["threads"], len(work._running))
             lanes = [job.lane for job in work._running]
             assert lanes.count("long") <= 1 and lanes.count("background") <= 1
             keys = [job.key for job in (*work._waiting, *work._running) if job.waiters and job.key is not None]
             assert len(keys) == len({*keys}), "one key is computed twice"
 
-        async def ask(one, kind, seconds, estimated, key, megabytes, how):
+        async def ask(one, kind, seconds, estimated, key, megabytes, how, owner):
+            OWNER.set(owner)
             error = ValueError("failed") if how == "fails" else None
             function, cost = taking(seconds, log, key, error), Cost(0.01 + estimated * seconds, megabytes * MB)
             deadline = Deadline.after(one.patience)
             try:
                 if kind == "sliced":
-                    with work.place("explanation", cost.n_bytes):
+                    with work.claim("explanation", cost.n_bytes):
                         one.result = await deadline.wait(work.run_in_turns(in_slices(3, function)))
                 else:
                     name = None if key is None else (kind == "forecast", key)
@@ -396,18 +403,18 @@ def check_arrivals(arrivals):
                 check()
 
         tasks = []
-        for kind, pause, seconds, estimated, key, megabytes, patience, how in arrivals:
+        for kind, pause, seconds, estimated, key, megabytes, patience, how, owner in arrivals:
             await asyncio.sleep(pause)
             one = Seen(kind, now(), patience)
             seen.append(one)
-            task = asyncio.create_task(ask(one, kind, seconds, estimated, key, megabytes, how))
+            task = asyncio.create_task(ask(one, kind, seconds, estimated, key, megabytes, how, owner))
             if how == "leaves":
                 asyncio.get_running_loop().call_later(seconds / 2, task.cancel)
             tasks.append(task)
             check()
         await asyncio.gather(*tasks, return_exceptions=True)
         await asyncio.sleep(3)  # cancelled while it ran
-        assert {*budget.taken.values(), *budget.held.values()} == {0}
+        assert {share.taken for share in (*budget.places.values(), *budget.pools.values())} == {0}
         assert (
             not work._waiting
             and not work._running
@@ -522,3 +529,89 @@ def test_an_error_of_any_class_reaches_the_caller():
 
     with pytest.raises(NonFiniteError, match=r"outputs\[0\] must be finite"):
         run_really(lambda work: work.run(fail, "explanation", UNKNOWN))
+
+
+def of(owner, working):
+    """A task of an owner."""
+
+    async def work():
+        OWNER.set(owner)
+        return await working
+
+    return asyncio.create_task(work())
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_long_jobs_of_one_owner_make_way_for_those_of_another(paused):
+    """Another owner's long job has half of the time at once: it does not wait for any of eight that were there."""
+
+    async def scenario(work):
+        def long(name, seconds):
+            slices = in_slices(round(seconds / 0.05), taking(0.05 if paused else 0.0))
+            return work.compute(slices if paused else lambda _: taking(seconds)(), "explanation", UNKNOWN, name)
+
+        greedy = [of("greedy", long(number, 20 if paused else 2)) for number in range(ALONE)]
+        await asyncio.sleep(0.5)
+        begun = now()
+        others = [of("other", long(name, 1)) for name in ("one", "two")]
+        await asyncio.gather(*others)
+        seconds = now() - begun
+        for one in greedy:
+            one.cancel()
+        return seconds
+
+    # Without pauses it waits for the one that runs, and the second for one more.
+    assert run(scenario, replace(BOUNDS, explanations=20)) <= (2 * 2 + 0.2 if paused else 1.5 + 1 + 2 + 1 + 0.2)
+
+
+def test_short_jobs_and_slices_of_one_owner_make_way_for_another():
+    """A job that is short, or has slices, waits only for those that run while hundreds of another owner wait."""
+
+    async def scenario(work):
+        async def explain(n):
+            with work.claim("explanation"):
+                await work.run_in_turns(in_slices(n, taking(0.01)))
+
+        async def flood(number):
+            while not done.is_set():
+                await (explain(20) if number % 2 else work.run(taking(0.05), "explanation", Cost(0.05)))
+
+        done = asyncio.Event()
+        greedy = [of("greedy", flood(number)) for number in range(ALONE - 1)]
+        await asyncio.sleep(3)  # longer than `PATIENCE`
+        begun = now()
+        await of("other", work.run(taking(0.02), "explanation", QUICK))
+        short = now() - begun
+        await of("other", explain(10))
+        done.set()
+        await asyncio.gather(*greedy)
+        return short, now() - begun
+
+    short, sliced = run(scenario)
+    assert short <= 0.05 + 0.02 + 1e-9
+    assert sliced <= 1
+
+
+def test_a_shared_computation_has_the_turns_of_everyone_who_waits_for_it():
+    """An owner that joins a job which waits behind its owner's others has it computed in its own turn.
+
+    The first owner may leave; its place is held until the job ends.
+    """
+    log = []
+
+    async def scenario(work):
+        jobs = [
+            of("greedy", work.run(taking(1, log, number), "explanation", UNKNOWN, number)) for number in range(ALONE)
+        ]
+        await asyncio.sleep(0.5)
+        joined = of("other", work.run(taking(1, log, "twice"), "explanation", UNKNOWN, ALONE - 1))
+        await asyncio.sleep(0)
+        jobs[-1].cancel()
+        assert await joined == ALONE - 1
+        places = work._budget.places["explanation"]
+        assert (places.held_by("greedy"), places.held_by("other")) == (ALONE - 2, 0)
+        for job in jobs:
+            job.cancel()
+
+    run(scenario)
+    assert log[:2] == [0, ALONE - 1] and "twice" not in log

@@ -17,6 +17,7 @@ from virtual import VirtualWorker, run_virtually
 
 from kanmodel import Model, NonFiniteError
 from service.http.errors import DeadlineError
+from service.http.owners import OWNER
 from service.work import forecasts
 from service.work.budget import Bounds, Budget
 from service.work.deadlines import Deadline
@@ -41,7 +42,7 @@ def run(scenario, in_place=None, make_worker=Worker, run=asyncio.run, observe=la
     """
 
     async def start():
-        under_test = Forecasts(Budget(Bounds(1000, 1, 1 << 30)), observe)
+        under_test = Forecasts(Budget(Bounds(1, 2000, 1, 1 << 30)), observe)
         under_test._in_place.update(in_place or {})
         under_test.start(make_worker("forecasts", False))
         try:
@@ -208,7 +209,7 @@ def test_each_request_gets_its_own_forecast_in_time(arrivals):
         assert not [error for error in done if isinstance(error, Exception)], done
         await asyncio.sleep(1)
         assert not under_test.is_busy and not under_test._waiting
-        assert under_test._budget.taken["forecast"] == 0
+        assert under_test._budget.places["forecast"].taken == 0
 
     def observe(n_windows):
         assert n_windows <= max(TOGETHER, most)
@@ -234,6 +235,33 @@ def test_models_take_turns(monkeypatch):
 
     seconds = run(scenario, in_place=ON_THREAD, make_worker=VirtualWorker, run=run_virtually)
     assert seconds <= 3 * 0.02
+
+
+@pytest.mark.parametrize("n_models", [1, 40])
+def test_owners_take_turns(n_models):
+    """Hundreds of full batches of one owner, for one model or many, delay another's forecast by two at most."""
+    models = [TimedModel(str(number), 0.02) for number in range(n_models)]
+
+    async def scenario(under_test):
+        loop = asyncio.get_running_loop()
+
+        async def ask(owner, model, n):
+            OWNER.set(owner)
+            await under_test.predict(model, np.ones((n, 1, 1)), LATE)
+
+        flood = [asyncio.create_task(ask("greedy", models[n % n_models], TOGETHER)) for n in range(400)]
+        await asyncio.sleep(0.001)
+        begun = loop.time()
+        for _ in range(3):
+            await ask("other", models[-1], 1)
+        seconds = loop.time() - begun
+        await asyncio.gather(*flood)
+        return seconds
+
+    seconds = run(
+        scenario, in_place=dict.fromkeys(map(str, range(40)), 0), make_worker=VirtualWorker, run=run_virtually
+    )
+    assert seconds <= 3 * 2 * 0.02 + 1e-9
 
 
 @pytest.fixture
@@ -400,7 +428,7 @@ def test_large_requests_go_together_and_those_that_fail_alone(busy, batches):
         go_on.set()
         await long
         found = await asyncio.gather(*asked, return_exceptions=True)
-        assert under_test._budget.taken["forecast"] == 0 and under_test._budget.held["forecast"] == 0
+        assert under_test._budget.places["forecast"].taken == 0 and under_test._budget.pools["forecast"].taken == 0
         return found
 
     first, unread, undescribed, last = run(scenario, in_place=ON_THREAD)

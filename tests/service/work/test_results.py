@@ -56,7 +56,7 @@ def run(scenario, size=64, served=()):
     """The result of a scenario, a coroutine that takes results."""
 
     async def start():
-        work = Executor(Bounds(10, 10, 1 << 30), Metrics(Registry(None)))
+        work = Executor(Bounds(10, 10, 10, 1 << 30), Metrics(Registry(None)))
         work.start()
         try:
             return await scenario(GlobalResults(size, work, lambda: {one.checkpoint: one for one in served}))

@@ -36,6 +36,11 @@ NDJSON = {"Accept": "application/x-ndjson"}
 FLOW = {"output": ["a+1", "a+2", "b+1", "b+2"], "detail": "flow", "tolerance": 1.0}
 
 
+JSON_OF_1000 = ("Content-Type: application/json", "Content-Length: 1000")
+KEYS = {name: {"Authorization": f"Bearer {name * 16}"} for name in ("a", "b")}
+KEY_LINES = ";".join(f"{name} explain {name * 16}" for name in KEYS)
+
+
 def body_of(model, n, **members):
     return {"instances": make_windows(model, n).tolist(), **members}
 
@@ -63,7 +68,7 @@ def test_curves_that_take_more_memory_than_there_is_are_refused(serve, wide):
         refused = client.get("/v1/models/wide/edges?points=2001&fidelity=1")
         assert refused.status_code == 422
         assert refused.json()["error"].startswith("request would take ")
-        assert refused.json()["error"].endswith(" MB of memory, of at most 201 MB (max_work_bytes)")
+        assert refused.json()["error"].endswith(" MB of memory, of at most 151 MB (max_work_bytes)")
         assert client.get("/v1/models/wide/edges?points=21&fidelity=1").status_code == 200
         poll(lambda: is_at_rest(client))
 
@@ -259,11 +264,83 @@ def test_large_bodies_leave_small_requests_their_room(serve, folder, local_servi
         try:
             for connection in slow:
                 connection.sendall(start)
-            poll(lambda: len(select.select(slow, [], [], 0)[0]) == 2)
+            poll(lambda: len(select.select(slow, [], [], 0)[0]) == 3)  # one client takes three quarters
             refused, _, _ = select.select(slow, [], [], 0)
-            assert [connection.recv(12) for connection in refused] == [b"HTTP/1.1 503"] * 2
+            assert [connection.recv(12) for connection in refused] == [b"HTTP/1.1 503"] * 3
             assert {client.post("/v1/models/two:predict", json=body).status_code for _ in range(20)} == {200}
         finally:
             for connection in slow:
                 connection.close()
         poll(lambda: is_at_rest(client))
+
+
+def lines_of(headers):
+    return [f"{name}: {value}" for name, value in headers.items()]
+
+
+def test_long_computations_of_one_key_leave_the_others_their_places(serve, folder, monkeypatch):
+    """While 64 endless comparisons of one key fill its share, another is answered as if they were not there."""
+    begun, may_end = threading.Event(), threading.Event()
+    prune = overall.prune_by_rule
+
+    def take_long(loaded, measured, rule, pause):
+        if 0.9 <= rule.fidelity < 0.91:
+            begun.set()
+            while not may_end.wait(0.01):
+                pause()
+        return prune(loaded, measured, rule, pause)
+
+    monkeypatch.setattr(overall, "prune_by_rule", take_long)
+    body, path = {"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}, "/v1/models/two/comparison?output=a%2B1&fidelity=0.9"
+    with serve(models=folder / "two.safetensors", keys=KEY_LINES) as client:
+        greedy = {**KEYS["a"], "X-Request-Timeout": "3600"}
+        connections = [connect(client) for _ in range(64)]
+        try:
+            for number, connection in enumerate(connections):
+                connection.sendall(head("GET", f"{path}{number:04}", *lines_of(greedy)))
+            poll(lambda: len(select.select(connections, [], [], 0)[0]) == 16)  # of the 64 places one key has 48
+            assert begun.wait(60)
+            for asked in (
+                client.post("/v1/models/two:predict", json=body, headers=KEYS["b"]),
+                client.post("/v1/models/two:explain", json={**body, "output": "a+1"}, headers=KEYS["b"]),
+                client.get("/v1/models/two/topology?output=a%2B1&fidelity=0.5", headers=KEYS["b"]),
+                client.get("/v1/models/two/topology/fidelity?output=a%2B1&metric=backward", headers=KEYS["b"]),
+            ):
+                assert asked.status_code == 200, asked.text
+            refused = client.get(f"{path}5", headers=greedy)
+            assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
+            assert "48 of them of this client, which is its share" in refused.json()["error"]
+            assert len(select.select(connections, [], [], 0)[0]) == 16
+        finally:
+            may_end.set()
+            for connection in connections:
+                connection.close()
+        poll(lambda: is_at_rest(client, KEYS["b"]))
+
+
+@pytest.mark.parametrize("keys", [KEY_LINES, None])
+def test_slow_bodies_of_one_client_leave_the_others_their_places(serve, folder, keys):
+    """While slow bodies of a key, or without keys of an address, fill its share, everyone else is answered."""
+    a, b = (KEYS["a"], KEYS["b"]) if keys else ({}, {})
+    start = head("POST", "/v1/models/two:predict", *JSON_OF_1000, *lines_of(a))
+    body = {"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}
+    with serve(models=folder / "two.safetensors", keys=keys, max_concurrent=32) as client:
+        poll(lambda: is_at_rest(client, a))
+        other = httpx2.HTTPTransport(local_address="127.0.0.2")  # another client, where there are no keys
+        slow = [connect(client) for _ in range(32)]
+        with httpx2.Client(base_url=client.base_url, timeout=60, headers=b, transport=other) as honest:
+            try:
+                for connection in slow:
+                    connection.sendall(start)
+                poll(lambda: len(select.select(slow, [], [], 0)[0]) == 8)  # refused: of 32 places one client has 24
+                refused = client.get("/v1/models", headers=a)
+                assert (refused.status_code, refused.json()["code"]) == (503, "busy")
+                assert "24 of them of this client, which is its share" in refused.json()["error"]
+                for path in ("/healthz", "/readyz", "/v2/health/live", "/metrics"):
+                    assert client.get(path, headers=a).status_code == 200
+                    assert honest.get(path).status_code == 200
+                assert {honest.post("/v1/models/two:predict", json=body).status_code for _ in range(5)} == {200}
+            finally:
+                for connection in slow:
+                    connection.close()
+        poll(lambda: is_at_rest(client, a))

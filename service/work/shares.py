@@ -1,0 +1,164 @@
+"""How owners of requests share what is limited: places and bytes (`Share`, `Claim`) and time (`Turns`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, TypeVar
+
+from service.http.errors import OverloadedError, unusable
+from service.http.owners import Owner
+
+RESERVED = 4  # a quarter of each limit is reserved for small holders
+SMALL = 32  # who hold at most a thirty-second of it
+N_KNOWN = 1000  # owners whose use is remembered
+
+
+class Owned(Protocol):
+    """What belongs to an owner."""
+
+    owner: Owner
+
+
+Item = TypeVar("Item", bound=Owned)
+
+
+class Share:
+    """A limit of places or bytes that owners share, so that no few of them can use all of it.
+
+    Three quarters are open to everyone. The last quarter is for small holders: owners that hold at most `small`, a
+    thirty-second of the limit, with what they take. So what all owners hold beyond `small` is at most three quarters in
+    sum, and the limit is reached only while eight or more owners hold something (fewer, if the limit is below 32).
+
+    Args:
+        limit: the most that all owners may hold together.
+
+    Attributes:
+        limit: as given.
+        largest: the most that one owner may hold.
+        small: what a small holder may hold.
+        taken: what all owners hold.
+    """
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+        self.largest = limit - limit // RESERVED if limit < float("inf") else limit
+        self.small = max(1, limit // SMALL)
+        self.taken = 0
+        self._held: dict[Owner, int] = {}
+
+    def held_by(self, owner: Owner) -> int:
+        """What an owner holds."""
+        return self._held.get(owner, 0)
+
+    def has_room(self, owner: Owner, amount: int = 1) -> bool:
+        """Whether an owner may take an amount now."""
+        taken = self.taken + amount
+        return taken <= self.largest or (taken <= self.limit and self.held_by(owner) + amount <= self.small)
+
+    def take(self, owner: Owner, amount: int = 1) -> None:
+        """Takes an amount, for which there must be room; a negative amount is given back."""
+        self.taken += amount
+        held = self.held_by(owner) + amount
+        if held:
+            self._held[owner] = held
+        else:
+            self._held.pop(owner, None)
+
+
+class Claim:
+    """What one request holds: a place or none, and bytes. It is a context, released at its end.
+
+    Args:
+        owner: who is charged.
+        place: the limit of which it holds a place; None if it holds bytes only.
+        pools: the limits on its bytes.
+    """
+
+    __slots__ = ("_n_bytes", "_owner", "_place", "_pools")
+
+    def __init__(self, owner: Owner, place: Share | None, pools: tuple[Share, ...]) -> None:
+        self._owner, self._place, self._pools = owner, place, pools
+        self._n_bytes = 0
+        if place is not None:
+            place.take(owner)
+
+    def grow(self, n_bytes: int) -> None:
+        """Takes more bytes.
+
+        Raises:
+            DataError: they exceed what one owner may hold even without other requests.
+            OverloadedError: not enough bytes are free for the owner at the moment.
+        """
+        for pool in self._pools:
+            if n_bytes > pool.largest:
+                asked, most = _megabytes(n_bytes), _megabytes(pool.largest)
+                message = f"would take {asked} MB of memory, of at most {most} MB (max_work_bytes)"
+                raise unusable("request", message, "limit_exceeded")
+        for pool in self._pools:
+            if not pool.has_room(self._owner, n_bytes):
+                held, own = _megabytes(pool.taken), _megabytes(pool.held_by(self._owner))
+                message = f"requests hold {held} MB already, those of this client {own} MB (max_work_bytes)"
+                raise OverloadedError(f"{message}; retry later")
+        for pool in self._pools:
+            pool.take(self._owner, n_bytes)
+        self._n_bytes += n_bytes
+
+    def release(self) -> None:
+        """Gives everything back."""
+        if self._place is not None:
+            self._place.take(self._owner, -1)
+        for pool in self._pools:
+            pool.take(self._owner, -self._n_bytes)
+        self._place, self._pools = None, ()
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
+
+
+class Turns:
+    """Whose turn it is: start-time fair queueing (Goyal, Vin and Cheng 1996, SIGCOMM), with owners as flows.
+
+    Each owner has a virtual time, which advances by what it uses; the least is next. One that was away begins at the
+    time of who was last served: it is next soon, and has saved nothing up.
+    """
+
+    def __init__(self) -> None:
+        self._now = 0.0
+        self._times: dict[Owner, float] = {}
+
+    def next(self, owners: Iterable[Owner]) -> Owner:
+        """The owner whose turn it is; of several the first."""
+        owner = min(owners, key=self._time_of)
+        self._now = self._time_of(owner)
+        if len(self._times) > N_KNOWN:
+            self.forget()
+        self._times[owner] = self._now
+        return owner
+
+    def charge(self, owner: Owner, amount: float) -> None:
+        """Counts what an owner has used since its turn began."""
+        self._times[owner] = self._times.get(owner, self._now) + amount
+
+    def forget(self) -> None:
+        """Lets everyone begin anew, as when nobody waits any more."""
+        self._times.clear()
+
+    def order(self, items: Iterable[Item], size: Callable[[Item], float]) -> list[Item]:
+        """Items in the order of their owners' turns, if each uses its size."""
+        times: dict[Owner, float] = {}
+        starts: list[tuple[float, Item]] = []
+        for item in items:
+            start = times.get(item.owner, self._time_of(item.owner))
+            times[item.owner] = start + size(item)
+            starts.append((start, item))
+        return [item for _, item in sorted(starts, key=lambda one: one[0])]
+
+    def _time_of(self, owner: Owner) -> float:
+        return max(self._times.get(owner, 0.0), self._now)
+
+
+def _megabytes(n_bytes: float) -> str:
+    return f"{n_bytes / 1e6:.1f}" if n_bytes < 1e7 else f"{n_bytes / 1e6:.0f}"
