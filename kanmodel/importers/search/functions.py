@@ -90,7 +90,7 @@ def compare_functions(one: Match, other: Match, evidence: Evidence) -> Apart:
 def _make_probes(windows: Array) -> Array:
     """Windows on which functions are compared: the given ones and mixtures of their values, near and far from the mean.
 
-    In a mixture every value comes from a different window, so that units reach states that they have for no window.
+    In a mixture each value comes from a random window, so that units reach states that they have for no window.
     Mixtures are the same in every run.
     """
     random = np.random.default_rng(0)

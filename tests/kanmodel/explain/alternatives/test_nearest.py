@@ -26,6 +26,13 @@ def test_a_reference_window_is_nearest_to_itself(index):
     assert found.distance == pytest.approx(away.min(), rel=1e-5) and found.index == away.argmin()
 
 
+def test_of_equal_distances_the_first_window_is_named():
+    """With each reference window twice, the first of the two is the nearest."""
+    half = MODEL.reference.windows[: len(WINDOWS) // 2]
+    twice = replace(MODEL.reference, windows=half.repeat(2, 1, 1), targets=None, times=None)
+    assert find_neighbour(replace(MODEL, reference=twice), WINDOWS[3] + 0.1, None).index < len(half)
+
+
 def test_what_is_typical_is_the_median_of_the_nearest_others():
     """Window by window; with one window nothing is."""
     scaled = WINDOWS / MODEL.scaling.feature_scale
