@@ -184,7 +184,7 @@ def split_samples(
     """Splits the samples of a table into three parts.
 
     If the split has no validation rows, blocks of training samples are held out, evenly spread over all rows of
-    training, so that every season is among them. Training samples that share a row with one of them are left out.
+    training, so that they cover its seasons. Training samples that share a row with one of them are left out.
 
     Args:
         table: the rows.

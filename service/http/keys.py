@@ -1,6 +1,6 @@
 """API keys: parsing, scopes, rate limits, and the limit on unknown keys.
 
-Only SHA-256 hashes of keys are kept, and no key is ever written; messages refer to a key by its name or line.
+Offered keys are compared with SHA-256 hashes. Messages refer to a key by its name or line, and do not contain it.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def check_refusal(connection, status, message):
     assert (answer.status, body["status"]) == (status, status)
     assert message in body["error"]
     assert body["request_id"] == answer.headers["x-request-id"]
-    assert answer.headers["connection"] == "close"
+    assert (answer.headers["connection"], answer.headers["x-content-type-options"]) == ("close", "nosniff")
     assert is_closed(connection)
 
 
