@@ -95,7 +95,7 @@ def find_front(model: LoadedModel, output: int, pause: Pause = go_on) -> Front:
     Args:
         model: the model.
         output: number of the output.
-        pause: called between slices of the ledger and between the formulas.
+        pause: called between slices of the ledger, between edges and between formulas.
 
     Raises:
         ConfigError: a layer norm or a softmax mixes what a formula would have to hold alone.
@@ -167,7 +167,7 @@ class _Search:
     Args:
         model: the model, with the reference windows of the search.
         output: number of the output.
-        pause: called between slices of the ledger that ranks the edges.
+        pause: called between slices of the ledger that ranks the edges, and before the functions of an edge are fitted.
 
     Attributes:
         inputs: of the head, (n, n_in), model units.
@@ -176,6 +176,7 @@ class _Search:
 
     def __init__(self, model: LoadedModel, output: int, pause: Pause) -> None:
         self._output = output
+        self._pause = pause
         self._layers = model.network.stages["head"]
         with torch.no_grad():
             trace = model.network.trace(model.reference.windows)
@@ -244,6 +245,7 @@ class _Search:
     def _suggest(self, edge: Edge) -> list[tuple[Candidate, float]]:
         """The functions that an edge may have, with their R2; the exact one alone, where it is known."""
         if edge not in self._candidates:
+            self._pause()
             layer, i, j = edge
             exact = find_exact_formula(self._layers[layer], i, j)
             x = self._traces[layer].inputs[:, i].double().numpy()

@@ -52,7 +52,7 @@ def explain_expected(
         count: number of baselines, from 2 to the number of reference windows.
         seed: of the draw.
         options: tolerance and path nodes of each ledger.
-        pause: called every few milliseconds; an exception that it raises ends the work.
+        pause: called between passes; an exception that it raises ends the work.
 
     Returns:
         Means of all entries; `residual`, `error` and `path_nodes` are the largest, `converged` holds if all do,

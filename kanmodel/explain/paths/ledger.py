@@ -128,7 +128,7 @@ def explain_windows(
         output: number of the output.
         baseline: what to compare with; default ``mean``.
         options: tolerance and path nodes.
-        pause: called every few milliseconds of work; what it raises ends the work.
+        pause: called between passes; what it raises ends the work.
 
     Returns:
         Contributions in the target's unit.
