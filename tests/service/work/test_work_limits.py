@@ -292,7 +292,7 @@ def test_long_computations_of_one_key_leave_the_others_their_places(serve, folde
 
     monkeypatch.setattr(overall, "prune_by_rule", take_long)
     body, path = {"instances": [[[0.5, 1.5, 2.5, 3.5]] * 6]}, "/v1/models/two/comparison?output=a%2B1&fidelity=0.9"
-    with serve(models=folder / "two.safetensors", keys=KEY_LINES) as client:
+    with serve(models=folder / "two.safetensors", keys=KEY_LINES, max_explanations=64) as client:
         greedy = {**KEYS["a"], "X-Request-Timeout": "3600"}
         connections = [connect(client) for _ in range(64)]
         try:
