@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 MIN_TAKEN = 64 << 10  # bytes that a client must read within the timeout; beyond them uvicorn pauses the app
 PIECE = 16 << 10  # bytes that are parsed before they are counted; more arrive at once
 MAX_CHUNKS = 16_384  # parts in which a body may arrive: to take one costs the same if it has a single byte
+MIN_CHUNK = 512  # bytes of such a part, where the largest body needs more of them
 MAX_PIPELINED = 64  # requests of a connection that wait for the answers of earlier ones
 LINGER = 5.0  # seconds in which a message must end after its answer
 STOPPING = 0.25  # seconds in which a stopping process still accepts requests on open connections
@@ -60,7 +61,7 @@ class BoundedProtocol(HttpToolsProtocol):
     rest of a message whose answer is sent. Here
 
     - a head, and what stands between two parts of a body (chunk sizes, their extensions, trailers), have
-      ``max_header_bytes``, a body `MAX_CHUNKS`. Its bytes are counted by the app that reads it, with `body_timeout`;
+      ``max_header_bytes``, a body `MAX_CHUNKS` or, if it may be larger, parts of `MIN_CHUNK`. Its bytes are counted by the app that reads it, with `body_timeout`;
     - a head has ``header_timeout``, an answered message `LINGER` and ``max_body_bytes`` until it ends, a client
       ``send_timeout`` to read. uvicorn's own timer closes a connection on which nothing follows an answer.
 
@@ -88,6 +89,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **options)
         self._max_header_bytes = max_header_bytes
         self._max_body_bytes = max_body_bytes
+        self._max_chunks = max(MAX_CHUNKS, max_body_bytes // MIN_CHUNK)
         self._header_timeout = header_timeout
         self._send_timeout = send_timeout
         self._receiving: Literal["nothing", "head", "body"] = "nothing"  # the part of a message that is incomplete
@@ -156,8 +158,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_body(self, body: bytes) -> None:
         """Called with a part of a body; it is dropped if the request has been answered."""
         self._chunks += 1
-        if self._chunks > MAX_CHUNKS:
-            self._refuse(413, "body_too_large", f"the body has more than {MAX_CHUNKS} chunks")
+        if self._chunks > self._max_chunks:
+            self._refuse(413, "body_too_large", f"the body has more than {self._max_chunks} chunks (max_body_bytes)")
             raise ValueError("too many chunks")  # stops the parser
         if not self.cycle.response_complete:
             self._unused = 0

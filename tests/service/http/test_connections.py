@@ -134,10 +134,11 @@ def test_trailers_are_not_headers(serve, folder, at_once):
 def test_a_body_of_too_many_chunks_is_refused(patient, monkeypatch):
     """A body in more than `MAX_CHUNKS` chunks gives 413, and the connection is closed."""
     monkeypatch.setattr(module, "MAX_CHUNKS", 10)
+    monkeypatch.setattr(module, "MIN_CHUNK", 1 << 30)
     with connect(patient) as connection:
         connection.sendall(AWAITED + b"1\r\n \r\n" * 11)
         answer, body = read_answer(connection)
-        assert (answer.status, body["error"]) == (413, "the body has more than 10 chunks")
+        assert (answer.status, body["error"]) == (413, "the body has more than 10 chunks (max_body_bytes)")
         assert is_closed(connection)
 
 
