@@ -61,7 +61,8 @@ class BoundedProtocol(HttpToolsProtocol):
     rest of a message whose answer is sent. Here
 
     - a head, and what stands between two parts of a body (chunk sizes, their extensions, trailers), have
-      ``max_header_bytes``, a body `MAX_CHUNKS` or, if it may be larger, parts of `MIN_CHUNK`. Its bytes are counted by the app that reads it, with `body_timeout`;
+      ``max_header_bytes``, a body `MAX_CHUNKS` or, if it may be larger, parts of `MIN_CHUNK`. The bytes of a body are
+      counted by the app that reads it, with `body_timeout`;
     - a head has ``header_timeout``, an answered message `LINGER` and ``max_body_bytes`` until it ends, a client
       ``send_timeout`` to read. uvicorn's own timer closes a connection on which nothing follows an answer.
 
