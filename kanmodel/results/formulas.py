@@ -46,7 +46,7 @@ class Formulas(Result):
 
     def simplest(self, r2: float) -> Formula | None:
         """The simplest formula with at least this R2 on the judged windows; None if there is none."""
-        return next((formula for formula in self.formulas if formula.r2 >= r2), None)
+        return next((formula for formula in self.formulas if formula.r2 is not None and formula.r2 >= r2), None)
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each formula, simplest first."""

@@ -46,7 +46,8 @@ def formula(
         typer.echo(repr(found))
     else:
         (one,) = chosen
-        typer.echo(f"# complexity {one.complexity}, R2 {one.r2:.4f} against the model on held-out windows")
+        r2 = "no R2, as it is not finite" if one.r2 is None else f"R2 {one.r2:.4f} against the model"
+        typer.echo(f"# complexity {one.complexity}, {r2} on held-out windows")
         for symbol, variable in one.variables.items():
             typer.echo(f"# {symbol} is {variable.node}")
         typer.echo(one.python.rstrip())

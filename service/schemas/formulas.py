@@ -45,9 +45,13 @@ class FormulaInfo(TypedDict):
     """One formula. R2 and error are through the whole model, on the reference windows `judged`."""
 
     complexity: Annotated[int, Field(description="Sum of pykan's complexities of its functions, plus one.")]
-    r2: Annotated[float, Field(description="R2 against the model.")]
+    r2: Annotated[
+        float | None,
+        Field(description="R2 against the model; null if the formula has no finite value on one of these windows."),
+    ]
     mae: Annotated[
-        float | None, Field(description="Mean absolute error against the targets; null if they are unknown.")
+        float | None,
+        Field(description="Mean absolute error against the targets; null if they are unknown, or as for `r2`."),
     ]
     expression: Annotated[str, Field(description="A Python expression, in original units.")]
     python: Annotated[str, Field(description="A self-contained Python function of NumPy arrays.")]
@@ -63,11 +67,11 @@ class PartInfo(TypedDict):
     windows: Annotated[int, Field(description="Their number.")]
     first: Annotated[str | None, Field(description="Time stamp of the first; null if unknown.")]
     last: Annotated[str | None, Field(description="That of the last.")]
-    separate: Annotated[bool, Field(description="Whether none shares a step with a window of an earlier part.")]
+    separate: Annotated[bool, Field(description="Whether none shares a step with a window of another part.")]
 
 
 class FormulaWindows(TypedDict):
-    """The three parts of the reference windows, in time order."""
+    """The three parts of the reference windows: blocks of them in turn."""
 
     searched: Annotated[PartInfo, Field(description="On which formulas are searched and fitted.")]
     chosen: Annotated[PartInfo, Field(description="Which choose the formulas of the front.")]

@@ -4,9 +4,10 @@ The edges enter in the order of their contributions, each as the function that f
 complexity; the constants of each formula are then fitted together. The last formula is the network itself, with its
 edges as tables, unless a shorter one is as near.
 
-The reference windows are split into three parts, in time order. Edges are ranked, functions fitted and tables sampled
-on the first; the second chooses which formulas are on the front; the third is only used for the reported error, through
-the whole model: the inputs of the head are the network's own, after the LSTM where there is one.
+The reference windows are split into three parts that are separate in time: blocks of windows in turn, so that each part
+has all seasons. Edges are ranked, functions fitted and tables sampled on the first; the second chooses which formulas
+are on the front; the third is only used for the reported error, through the whole model: the inputs of the head are the
+network's own, after the LSTM where there is one.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ PRICES = (0.0, 0.003, 0.03)  # of R2 that a simpler function on an edge may lose
 N_SAMPLES = 128  # inputs of an edge that its functions are fitted to
 MIN_GAIN = 1e-4  # of R2 that more complexity must bring
 MIN_WINDOWS = 6  # of the reference
+MAX_BLOCKS, BLOCK = 4, 32  # blocks of a part, and the windows that each needs if there are to be several
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,11 @@ class Part:
     """The reference windows of one purpose.
 
     Attributes:
-        windows: their number.
+        windows: their number, in all blocks.
         first: time stamp of the first; None if unknown.
-        last: that of the last.
-        separate: whether none shares a step with an earlier part. Windows that do are left out, but not more than half.
+        last: that of the last; blocks of the other parts may lie between.
+        separate: whether none shares a step with another part. Windows at the beginning of a block that do are left out,
+            but not more than half.
     """
 
     windows: int
@@ -116,9 +119,9 @@ def find_front(model: LoadedModel, output: int, pause: Pause = go_on) -> Front:
 
 
 def split_reference(model: LoadedModel) -> list[tuple[LoadedModel, Part]]:
-    """The model with each third of its reference windows, in time order.
+    """The model with each part of its reference windows: up to 12 blocks in time order, which go to the parts in turn.
 
-    A third begins after the windows that share a step with the third before: their oldest row is in its last window.
+    A block begins after the windows that share a step with the block before: their oldest row is in its last window.
 
     Raises:
         InsufficientReferenceError: there are fewer than 6 windows.
@@ -129,19 +132,22 @@ def split_reference(model: LoadedModel) -> list[tuple[LoadedModel, Part]]:
         raise InsufficientReferenceError(
             f"formulas need {MIN_WINDOWS} reference windows, to search, choose and judge, but there are {n_windows}"
         )
-    parts = []
-    for first, last in pairwise(round(n_windows * third / 3) for third in range(4)):
+    n_blocks = 3 * min(MAX_BLOCKS, max(1, n_windows // (3 * BLOCK)))
+    rows: list[list[int]] = [[], [], []]
+    separate = [True, True, True]
+    for block, (first, last) in enumerate(pairwise(round(n_windows * n / n_blocks) for n in range(n_blocks + 1))):
         n_shared = 0
         if first:
             shares = (windows[first:last, None, 0] == windows[first - 1, 1:]).all(dim=-1).any(dim=-1).tolist()
             n_shared = [*shares, False].index(False)
-        chosen = slice(first + min(n_shared, (last - first) // 2), last)
-        reference = Reference(
-            windows[chosen], None if targets is None else targets[chosen], None if times is None else times[chosen]
-        )
-        start, end = (None, None) if reference.times is None else (reference.times[0], reference.times[-1])
-        part = Part(len(reference.windows), start, end, n_shared <= (last - first) // 2)
-        parts.append((replace(model, reference=reference), part))
+        rows[block % 3] += range(first + min(n_shared, (last - first) // 2), last)
+        separate[block % 3] &= n_shared <= (last - first) // 2
+    parts = []
+    for chosen, is_separate in zip(rows, separate, strict=True):
+        stamps = None if times is None else tuple(times[row] for row in chosen)
+        reference = Reference(windows[chosen], None if targets is None else targets[chosen], stamps)
+        start, end = (None, None) if stamps is None else (stamps[0], stamps[-1])
+        parts.append((replace(model, reference=reference), Part(len(chosen), start, end, is_separate)))
     return parts
 
 

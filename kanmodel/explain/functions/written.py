@@ -57,8 +57,9 @@ class Formula:
         output: name of the output.
         complexity: pykan's prices of the functions in it, or the coefficients of edges in tables, added up, and one.
         r2: coefficient of determination against the model, through the whole model, on the last part of the reference
-            windows, which neither the search nor the choice of formulas has seen.
-        mae: mean absolute error against the targets there; None where targets are unknown.
+            windows, which neither the search nor the choice of formulas has seen; None where the formula has no finite
+            value for one of them, as the logarithm of a negative number.
+        mae: mean absolute error against the targets there; None where targets are unknown, or as for `r2`.
         expression: in Python's notation, with numpy's names of functions; ``phi_0_3_7`` is the table of edge 0, 3, 7.
         python: a function of numpy arrays that needs nothing else, tables included.
         latex: the same expression.
@@ -67,7 +68,7 @@ class Formula:
 
     output: str
     complexity: int
-    r2: float
+    r2: float | None
     mae: float | None
     expression: str
     python: str
@@ -115,13 +116,14 @@ def _write(front: Front, one: FrontFormula, symbols: Sequence[sympy.Symbol], pro
     expression = next((short for short in shorter if r2(full, evaluate(short, inputs)) >= least), exact)
     inputs, full = _inputs(judging, output)
     found, targets = evaluate(expression, inputs), judging.reference.targets
+    is_finite = bool(np.isfinite(found).all())
     used = [index for index, symbol in enumerate(symbols) if symbol in expression.free_symbols]
     name = config.outputs[output]
     return Formula(
         output=name,
         complexity=one.complexity,
-        r2=r2(full, found),
-        mae=None if targets is None else float(np.abs(found - targets[:, output]).mean()),
+        r2=r2(full, found) if is_finite else None,
+        mae=None if targets is None or not is_finite else float(np.abs(found - targets[:, output]).mean()),
         expression=sympy.sstr(expression.replace(sympy.Abs, sympy.Function("abs")), full_prec=False),
         python=_write_python(name, [symbols[i] for i in used], [table.write(prefix) for table in tables], expression),
         latex=sympy.latex(expression),

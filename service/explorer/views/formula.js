@@ -82,7 +82,7 @@ export function create(page) {
         h("div", { class: "between" }, h("label", { for: "terms" }, "From one line to the network"), said),
         slider,
         figures,
-        h("p", { class: "muted" }, "Measured through the whole model, on the last third of the reference windows, which neither the search nor the choice of formulas used."),
+        h("p", { class: "muted" }, "Measured through the whole model, on blocks of the reference windows that neither the search nor the choice of formulas used."),
       ),
     ),
   );
@@ -142,7 +142,7 @@ export function create(page) {
 function tellFigures({ r2, mae, complexity }, unit) {
   const known = mae === null ? "no targets known" : "against actual values";
   return [
-    figure("R²", fixed(r2, 4), "against the full model", withHelp("R²", "R²")),
+    figure("R²", r2 === null ? "–" : fixed(r2, 4), "against the full model", withHelp("R²", "R²")),
     figure("MAE", amount(mae, unit), known, withHelp("MAE", "MAE")),
     figure("complexity", String(complexity), "price of its functions", withHelp("complexity", "complexity")),
   ];
@@ -187,7 +187,7 @@ function tellFront(front, unit, choose) {
       "tr",
       { "data-complexity": name },
       h("td", {}, button),
-      h("td", { class: "number" }, fixed(r2, 4)),
+      h("td", { class: "number" }, r2 === null ? "–" : fixed(r2, 4)),
       h("td", { class: "number" }, amount(mae, unit)),
       h("td", {}, h("code", {}, expression)),
     );

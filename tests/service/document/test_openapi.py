@@ -22,6 +22,7 @@ OPERATIONS = {
     for method, operation in methods.items()
 }
 EXPLAINING = ("explain", "what_if", "counterfactual", "ablate", "compare")
+OF_REFERENCE = ("list_reference_windows", "get_reference_window")  # training data
 OF_REPOSITORY = {"list_repository", "load_model", "unload_model"}
 KINDS = {"object": dict, "array": list, "string": str, "boolean": bool, "integer": int, "number": (int, float)}
 
@@ -220,7 +221,8 @@ def test_each_operation_is_described(operation_id):
 def test_each_operation_has_its_scope(operation_id):
     """All operations except health may need a key, and document 401, 403 and 429."""
     _, path, operation = OPERATIONS[operation_id]
-    scope = {**dict.fromkeys(EXPLAINING, "explain"), **dict.fromkeys(OF_REPOSITORY, "admin")}.get(operation_id, "read")
+    explaining = dict.fromkeys((*EXPLAINING, *OF_REFERENCE), "explain")
+    scope = {**explaining, **dict.fromkeys(OF_REPOSITORY, "admin")}.get(operation_id, "read")
     wants_key = path not in HEALTH
     assert DOCUMENT["security"] == [{"key": []}, {}]
     assert operation.get("security") == (None if wants_key else [])

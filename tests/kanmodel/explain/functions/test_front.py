@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from thorough import examples
 
-from kanmodel.checkpoint import LoadedModel
+from kanmodel.checkpoint import LoadedModel, Reference
 from kanmodel.errors import ConfigError, InsufficientReferenceError
 from kanmodel.explain.functions import front
 from kanmodel.explain.functions.front import find_front, split_reference
@@ -170,6 +170,34 @@ def test_the_parts_share_no_step(step, lookback):
     assert sum(part.windows for part in parts) == 90 - 2 * -(-(lookback - step) // step) * (lookback > step)
 
 
+def test_each_part_has_blocks_of_all_seasons():
+    """Of many windows each part has four blocks in turn, and no row of one is in a window of another."""
+    rows = torch.randn(520 + 4, 3, dtype=torch.float64)
+    windows = rows[torch.arange(520)[:, None] + torch.arange(5)]
+    model = make_model("head", n_features=3, lookback=5, with_targets=False)
+    times = tuple(f"{row:03}" for row in range(520))
+    models, parts = zip(*split_reference(replace(model, reference=Reference(windows, None, times))), strict=True)
+    chosen = [[int(time) for time in one.reference.times] for one in models]
+    assert sum(map(len, chosen)) == 520 - 11 * 4 and all(part.separate for part in parts)
+    for number, of_part in enumerate(chosen):
+        assert max(of_part) - min(of_part) > 0.7 * 520
+        others = {row + step for other in chosen[:number] + chosen[number + 1 :] for row in other for step in range(5)}
+        assert not others & {row + step for row in of_part for step in range(5)}
+
+
+def test_a_formula_without_a_value_has_no_error():
+    """Where a formula is not finite on a judged window, its R2 and error are None rather than a number."""
+    model, formulas = tiny("head")
+    windows = model.reference.windows.clone()
+    windows[-1] = torch.nan
+    front = find_front(model, 0)
+    judging = replace(
+        model, reference=replace(front.models[2].reference, windows=windows[-len(front.models[2].reference.windows) :])
+    )
+    written = write_formulas(replace(front, models=(*front.models[:2], judging)))
+    assert [(one.r2, one.mae) for one in written[1:]] == [(None, None)] * (len(formulas) - 1)
+
+
 def test_parts_that_cannot_be_separate_say_so():
     """Of windows that all overlap half of each part stays; of fewer than 6 there are no formulas."""
     model = make_model("head", n_features=2, n_reference=9, with_targets=False)
@@ -242,7 +270,7 @@ def _with(network, config, model) -> LoadedModel:
     st.sampled_from(["head", "flat"]),
 )
 def test_any_names_any_model(names, seed, shape):
-    """For any feature names the Python text parses, runs, and has the stated error."""
+    """For any printable feature names the Python text parses, runs, and has the stated error."""
     model = make_model(shape, seed, n_features=len(names), n_hidden=1, lookback=2, n_reference=60)
     features = tuple(replace(f, name=name) for f, name in zip(model.config.features, names, strict=True))
     model = _with(model.network, replace(model.config, features=features), model)
