@@ -50,8 +50,8 @@ class Part:
         windows: their number, in all blocks.
         first: time stamp of the first; None if unknown.
         last: that of the last; blocks of the other parts may lie between.
-        separate: whether none shares a step with another part. Windows at the beginning of a block that do are left out,
-            but not more than half.
+        separate: whether none shares a step with another part. Windows at the beginning of a block that do are left
+            out, but not more than half.
     """
 
     windows: int
