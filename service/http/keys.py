@@ -216,7 +216,7 @@ def load_keys(settings: Settings) -> Keys | None:
 
 
 class RateLimits:
-    """Rate limits by sliding window: never more requests than allowed within any 60 seconds.
+    """Rate limits by sliding window: within any 60 seconds a key with a limit gets at most that many requests answered.
 
     It belongs to one event loop, so it needs no lock. Each process counts by itself.
 
@@ -250,7 +250,7 @@ class RateLimits:
 class UnknownKeys:
     """The limit on unknown keys by client address, in each minute.
 
-    It bounds the work and the log lines of a client that guesses. Known keys are never refused, whatever their address,
+    It bounds the work and the log lines of a client that guesses. Known keys are not counted, whatever their address,
     since all clients behind a proxy have the same.
 
     Args:

@@ -34,7 +34,7 @@ class Bounds:
 
 
 class Budget:
-    """The limits. Each class has its own places, so that no class can starve another, and owners share each limit.
+    """The limits. Each class has its own places, explanations hold at most half of the bytes, and owners share each limit.
 
     Args:
         bounds: the limits.
