@@ -520,7 +520,9 @@ class Model(ModelProperties):
         fill: Fill = "mean",
         pause: Pause = go_on,
     ) -> tuple[FidelityPoint, ...]:
-        """Fidelity for every number of edges, from all to none, removing the weakest first.
+        """Fidelity against the number of kept edges, from all towards none, removing the weakest first.
+
+        Edges that are cut off go at once, and those of a large network in groups, so that some numbers have no point.
 
         Raises:
             UnknownNameError: an output, a metric or a fill that does not exist.

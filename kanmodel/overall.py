@@ -111,7 +111,7 @@ class Overall:
         return replace(graph, rule=pruning.rule)
 
     def trace_fidelity(self, output: int, metric: Metric, fill: Fill, pause: Pause) -> tuple[FidelityPoint, ...]:
-        """Fidelity for every number of edges, in the order of one metric."""
+        """Fidelity against the number of kept edges, in the order of one metric."""
 
         def compute() -> tuple[FidelityPoint, ...]:
             return trace_fidelity(self.loaded, self.measure(output, pause), metric, fill, pause)

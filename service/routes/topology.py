@@ -78,7 +78,7 @@ async def get_topology(
 async def get_fidelity_curve(
     served: TheModel, parts: TheParts, deadline: TheDeadline, query: Annotated[FidelityQuery, Query()]
 ) -> Response:
-    """Returns the fidelity for each number of edges, from all to none, removing the weakest first."""
+    """Returns the fidelity against the number of edges, from all towards none, removing the weakest first."""
     output = read_output(query.output, served.model.config)
     points = await deadline.wait(parts.results.fidelity_curve(served, output, query.metric, query.fill))
     describe = partial(describe_fidelity_curve, served, output, query, points)

@@ -34,7 +34,7 @@ class Bounds:
 
 
 class Budget:
-    """The limits. Each class has its own places, explanations hold at most half of the bytes, and owners share each limit.
+    """The limits. Classes have places of their own, explanations at most half of the bytes; owners share each limit.
 
     Args:
         bounds: the limits.

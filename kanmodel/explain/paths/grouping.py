@@ -1,4 +1,4 @@
-"""Contributions of groups of features and segments of steps: exact sums over their members."""
+"""Contributions of groups of features and segments of steps: sums over their members."""
 
 from __future__ import annotations
 
