@@ -582,8 +582,8 @@ class Model(ModelProperties):
             pause: called between slices of the work.
 
         Returns:
-            Formulas from a constant to all edges, each with its error through the whole model on the last third of the
-            reference windows. The search uses the first third, the choice among the formulas the second.
+            Formulas from a constant to all edges, each with its error through the whole model on a third of the
+            reference windows, which neither the search nor the choice among the formulas has used.
 
         Raises:
             ConfigError: the model has a layer norm or an output function that cannot be written.

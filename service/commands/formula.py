@@ -22,8 +22,8 @@ def formula(
     """Print formulas of the head, from a constant to the whole network, each with its error on held-out windows.
 
     Their variables are LSTM units, or features if there is no LSTM, in original units. R2 and mean absolute error are
-    measured through the whole model on the last third of the reference windows. The search uses the first third, the
-    choice among the formulas the second.
+    measured through the whole model on a third of the reference windows, which neither the search nor the choice among
+    the formulas has used.
     """
     model = load(file)
     found = model.formula(output_name)

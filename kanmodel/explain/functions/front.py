@@ -5,9 +5,9 @@ complexity; the constants of each formula are then fitted together. The last for
 edges as tables, unless a shorter one is as near.
 
 The reference windows are split into three parts that are separate in time: blocks of windows in turn, so that each part
-has all seasons. Edges are ranked, functions fitted and tables sampled on the first; the second chooses which formulas
-are on the front; the third is only used for the reported error, through the whole model: the inputs of the head are the
-network's own, after the LSTM where there is one.
+covers the seasons. Edges are ranked, functions fitted and tables sampled on the first; the second chooses which
+formulas are on the front; the third is only used for the reported error, through the whole model: the inputs of the
+head are the network's own, after the LSTM where there is one.
 """
 
 from __future__ import annotations

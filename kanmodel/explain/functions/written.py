@@ -56,7 +56,7 @@ class Formula:
     Attributes:
         output: name of the output.
         complexity: pykan's prices of the functions in it, or the coefficients of edges in tables, added up, and one.
-        r2: coefficient of determination against the model, through the whole model, on the last part of the reference
+        r2: coefficient of determination against the model, through the whole model, on the third part of the reference
             windows, which neither the search nor the choice of formulas has seen; None where the formula has no finite
             value for one of them, as the logarithm of a negative number.
         mae: mean absolute error against the targets there; None where targets are unknown, or as for `r2`.
