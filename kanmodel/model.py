@@ -387,7 +387,12 @@ class Model(ModelProperties):
         change = self._overall.compare(output, other._overall, rule, pause)
         unit = self._unit_of(output)
         return ModelComparison(
-            unit=unit, fidelity=rule.fidelity, name=self.name, against_name=other.name, **vars(change)
+            unit=unit,
+            fidelity=rule.fidelity,
+            name=self.name,
+            against_name=other.name,
+            reference=self.loaded.reference_span,
+            **vars(change),
         )
 
     def baseline(self, baseline: Any = "mean") -> Array:
@@ -472,7 +477,13 @@ class Model(ModelProperties):
         """
         number, rule = self._number_of(output), self._rule(fidelity, metric, thresholds, fill, without)
         graph = self._overall.lay_out(number, rule, pause)
-        return Topology(**vars(graph), unit=self._unit_of(number), name=self.name, loaded=self.loaded)
+        return Topology(
+            **vars(graph),
+            unit=self._unit_of(number),
+            name=self.name,
+            loaded=self.loaded,
+            reference=self.loaded.reference_span,
+        )
 
     def ablate(
         self,
@@ -555,7 +566,7 @@ class Model(ModelProperties):
         check_count("points", points, 2)
         found = find_place(self.loaded.network, place[0] if len(place) == 1 else place, stage)
         (curve,) = sample_edges(self.loaded, [find_edge_at(self.loaded.network, *found)], points, span)
-        return Edge(**vars(curve), name=self.name)
+        return Edge(**vars(curve), name=self.name, reference=self.loaded.reference_span)
 
     def find_edges(self, edges: Sequence[Place]) -> tuple[EdgePlace, ...]:
         """The (stage, layer, i, j) of edges in any form that `edge` takes, sorted, each once.

@@ -69,7 +69,14 @@ class Overall:
             config = self.loaded.config
             rows = attribute_features(self.loaded, measured)
             of_groups = attribute_groups(self.loaded, measured, groups, pause)
-            return Importance(config.outputs[output], config.target_of(output).unit, rows, measured, of_groups)
+            return Importance(
+                config.outputs[output],
+                config.target_of(output).unit,
+                rows,
+                measured,
+                of_groups,
+                reference=self.loaded.reference_span,
+            )
 
         named = tuple((name, *members) for name, members in groups.items())
         return self._once(output, ("importance", named), compute, pause)
@@ -126,7 +133,13 @@ class Overall:
         def compute() -> Formulas:
             config, front = self.loaded.config, find_front(self.loaded, output, pause)
             written = write_formulas(front, pause)
-            return Formulas(config.outputs[output], config.target_of(output).unit, written, *front.parts)
+            return Formulas(
+                config.outputs[output],
+                config.target_of(output).unit,
+                written,
+                *front.parts,
+                reference=self.loaded.reference_span,
+            )
 
         return self._once(output, "formulas", compute, pause)
 
@@ -153,7 +166,9 @@ class Overall:
             config = self.loaded.config
             groups = self.attribute(output, config.groups, pause).groups
             found = collect_findings(self.loaded, measured, graph, pause, groups)
-            return Report(config.outputs[output], answer_findings(config, output, found))
+            return Report(
+                config.outputs[output], answer_findings(config, output, found), reference=self.loaded.reference_span
+            )
 
         return self._once(output, "report", compute, pause)
 

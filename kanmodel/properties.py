@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -10,15 +9,13 @@ from typing import Any
 from torch import Tensor
 
 from kanmodel import html
-from kanmodel.checkpoint import Coverage, LoadedModel, Provenance
+from kanmodel.checkpoint import Coverage, LoadedModel, Provenance, ReferenceSpan
 from kanmodel.explain.topology.subnetwork import Size, measure_size
 from kanmodel.network.config import Feature, ModelConfig, width_of
 from kanmodel.network.config.groups import resolve_groups
 from kanmodel.results.result import Result
 from kanmodel.scaling import Array, Scaling, read_only
-from kanmodel.text import printable, with_unit, write_facts
-
-N_NAMED = 8  # outputs or features that a text lists
+from kanmodel.text import list_some, printable, with_unit, write_facts
 
 
 @dataclass(frozen=True)
@@ -29,13 +26,12 @@ class Reference:
         windows: (n, lookback, n_features), original units, oldest step first.
         targets: true values of the outputs, (n, n_outputs), original units; None if unknown.
         times: time stamp of each window's last step; None if unknown.
-        unlike_training: features whose values here are unlike those of the training rows: they span less than 0.8 of
-            their range, or their mean or spread is far off. Global results describe these windows, not the training.
+        span: what is said of them with each global result.
     """
 
     targets: Array | None
     times: tuple[str, ...] | None
-    unlike_training: tuple[Coverage, ...]
+    span: ReferenceSpan
     _windows: Tensor = field(repr=False)
     _scaling: Scaling = field(repr=False)
 
@@ -44,15 +40,16 @@ class Reference:
         """Converted on first use, because they take twice the memory of those of the checkpoint."""
         return read_only(self._scaling.features_to_original(self._windows))
 
+    @property
+    def unlike_training(self) -> tuple[Coverage, ...]:
+        """The features whose values here are unlike those of the training rows; see `span`."""
+        return self.span.unlike_training
+
     def __len__(self) -> int:
         return len(self._windows)
 
     def __str__(self) -> str:
-        span = f", {self.times[0]} to {self.times[-1]}" if self.times else ""
-        unlike = (
-            f"; unlike training: {_list_some(list(map(str, self.unlike_training)))}" if self.unlike_training else ""
-        )
-        return f"{len(self)} windows{span}{unlike}"
+        return str(self.span)
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -133,8 +130,7 @@ class ModelProperties(Result):
         """The reference windows."""
         reference = self.loaded.reference
         targets = None if reference.targets is None else read_only(reference.targets.copy())
-        unlike = tuple(feature for feature in self.loaded.reference_coverage if feature.is_unlike)
-        return Reference(targets, reference.times, unlike, reference.windows, self.scaling)
+        return Reference(targets, reference.times, self.loaded.reference_span, reference.windows, self.scaling)
 
     @cached_property
     def reference_predictions(self) -> Array:
@@ -171,8 +167,8 @@ class ModelProperties(Result):
             "checkpoint": self.checkpoint or "not saved",
             "chain": " -> ".join(filter(None, chain)),
             "windows": f"{self.lookback} steps x {len(self.features)} features",
-            "features": _list_some([with_unit(feature.name, feature.unit) for feature in self.features]),
-            "outputs": _list_some(named),
+            "features": list_some([with_unit(feature.name, feature.unit) for feature in self.features]),
+            "outputs": list_some(named),
             "reference": str(self.reference),
             "metrics": ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items()) or "-",
         }
@@ -182,8 +178,3 @@ class ModelProperties(Result):
 
     def _unit_of(self, output: int) -> str | None:
         return self.config.target_of(output).unit
-
-
-def _list_some(names: Sequence[str]) -> str:
-    more = len(names) - N_NAMED
-    return ", ".join(names[:N_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -162,9 +162,20 @@ def _trust(found: Mapping[str, Any], unit: str) -> str:
         f" lies between {_percent(low)} and {_percent(high)} ({found['confidence_percent']} % interval)."
         f" {found['n_outside']} edges get more than {found['outside_percent']} % of their inputs from outside their"
         f" grid. Removing features in the ledger's order changes the forecast by {deletion['ledger']:.2f} standard"
-        f" deviations on average, in random order by {deletion['random']:.2f}. All of this describes this model, not"
-        " the data: another training on the same data may give other shares and verdicts."
+        f" deviations on average, in random order by {deletion['random']:.2f}.{_reference(found['reference'])}"
+        " All of this describes this model, not the data: another training on the same data may give other shares and"
+        " verdicts."
     )
+
+
+def _reference(span: Mapping[str, Any]) -> str:
+    answer = "" if span["first"] is None else f" The reference windows go from `{span['first']}` to `{span['last']}`."
+    unlike = span["unlike_training"]
+    if unlike:
+        named = ", ".join(f"`{name}`" for name in unlike[:N_NAMED])
+        answer += f" Features that differ in them from the training rows in range, mean or spread: {span['n_unlike']},"
+        answer += f" first of all {named}; for other windows these numbers may be different."
+    return answer
 
 
 def _percent(share: float) -> str:

@@ -10,6 +10,7 @@ from unicodedata import combining, east_asian_width
 N_ROWS = 12  # the rest are counted
 PRECISION = 4  # significant digits
 MAX_CELL = 60  # characters of a text in a table
+N_NAMED = 8  # names that a text lists
 
 Row = Mapping[str, Any]
 
@@ -62,6 +63,12 @@ def is_column_of_numbers(rows: Sequence[Row], column: str) -> bool:
 def shorten(text: str) -> str:
     """Shortens a text to at most `MAX_CELL` characters."""
     return text if len(text) <= MAX_CELL else f"{text[: MAX_CELL - 1]}…"
+
+
+def list_some(names: Sequence[str], most: int = N_NAMED) -> str:
+    """The first names and the number of the others."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def printable(text: str) -> str:

@@ -5,7 +5,14 @@ This package defines the contents of a checkpoint, and writes and reads it; expl
 
 from kanmodel.checkpoint.file import MAX_BYTES, identify_checkpoint, load_checkpoint, parse_checkpoint, save_checkpoint
 from kanmodel.checkpoint.header import DOCUMENT_KEY
-from kanmodel.checkpoint.loaded import Coverage, LoadedModel, Provenance, Reference, refuse_non_finite_outputs
+from kanmodel.checkpoint.loaded import (
+    Coverage,
+    LoadedModel,
+    Provenance,
+    Reference,
+    ReferenceSpan,
+    refuse_non_finite_outputs,
+)
 
 __all__ = [
     "DOCUMENT_KEY",
@@ -14,6 +21,7 @@ __all__ = [
     "LoadedModel",
     "Provenance",
     "Reference",
+    "ReferenceSpan",
     "identify_checkpoint",
     "load_checkpoint",
     "parse_checkpoint",

@@ -21,14 +21,16 @@ from kanmodel.network.config import ModelConfig
 from kanmodel.network.frozen import FrozenNetwork
 from kanmodel.network.ranges import NodeRanges, measure_ranges
 from kanmodel.scaling import Array, Scaling, read_only
-from kanmodel.text import printable, shorten
+from kanmodel.text import list_some, printable, shorten
 from kanmodel.windows import refuse_non_finite
 
 if TYPE_CHECKING:
     from kanmodel.graph.small_batches import SmallBatches
 
 MAX_READING = 2000  # characters of the description of a network
+N_NAMED = 3  # features that the text about reference windows names
 MIN_STD = 1e-6  # of an output, in model units
+NO_SCALING = (0.0, 1.0)  # mean and standard deviation of a feature that is not scaled
 MIN_RANGE, MAX_SHIFT, MAX_SPREAD = 0.8, 0.5, 2.0  # of reference windows that are like the training rows
 
 
@@ -57,26 +59,58 @@ class Coverage:
 
     Attributes:
         feature: its name.
-        range: share of the range in training that they span.
+        range: share of the range in training that they span; None if that is unknown.
         shift: their mean minus that in training, in standard deviations of the latter.
         spread: their standard deviation, as a multiple of that in training.
     """
 
     feature: str
-    range: float
+    range: float | None
     shift: float
     spread: float
 
     @property
     def is_unlike(self) -> bool:
         """Whether the range is below 0.8, the mean shifted by more than 0.5, or the spread not in 0.5 to 2."""
-        return self.range < MIN_RANGE or abs(self.shift) > MAX_SHIFT or not 1 / MAX_SPREAD <= self.spread <= MAX_SPREAD
+        return bool(self._differences)
 
-    def __str__(self) -> str:
-        facts = [f"{self.range:.0%} of its range"] if self.range < MIN_RANGE else []
+    @property
+    def _differences(self) -> list[str]:
+        facts = [f"{self.range:.0%} of its range"] if self.range is not None and self.range < MIN_RANGE else []
         facts += [f"mean shifted by {self.shift:+.2g} standard deviations"] if abs(self.shift) > MAX_SHIFT else []
         facts += [] if 1 / MAX_SPREAD <= self.spread <= MAX_SPREAD else [f"{self.spread:.2g} times its spread"]
-        return f"{printable(shorten(self.feature))} ({', '.join(facts)})"
+        return facts
+
+    def __str__(self) -> str:
+        return f"{printable(shorten(self.feature))} ({', '.join(self._differences)})"
+
+
+@dataclass(frozen=True)
+class ReferenceSpan:
+    """The reference windows that a global result describes.
+
+    Attributes:
+        windows: their number.
+        first: time stamp of the first; None if unknown.
+        last: that of the last.
+        unlike_training: the features whose values in them are unlike those of the training rows: they span less than
+            0.8 of their range, or their mean or spread is far off.
+    """
+
+    windows: int
+    first: str | None
+    last: str | None
+    unlike_training: tuple[Coverage, ...]
+
+    def __str__(self) -> str:
+        span = "" if self.first is None else f", {printable(self.first)} to {printable(str(self.last))}"
+        unlike = f"; unlike training: {self.differences}" if self.unlike_training else ""
+        return f"{self.windows} windows{span}{unlike}"
+
+    @property
+    def differences(self) -> str:
+        """How `unlike_training` differ, at most 3 of them."""
+        return list_some([str(feature) for feature in self.unlike_training], N_NAMED)
 
 
 @dataclass(frozen=True)
@@ -215,7 +249,10 @@ class LoadedModel:
 
     @cached_property
     def reference_coverage(self) -> tuple[Coverage, ...]:
-        """How the reference windows compare with training, for each feature that varied in it and has a known range."""
+        """How the reference windows compare with training, for each feature that varied in it.
+
+        Of an import, only the mean and standard deviation of its scaling are known, if it has one.
+        """
         windows = self.reference.windows
         scaled_std, scaled_mean = torch.std_mean(windows, dim=(0, 1), correction=0)
         scaled = torch.stack([windows.amin(dim=(0, 1)), windows.amax(dim=(0, 1)), scaled_mean])
@@ -225,13 +262,21 @@ class LoadedModel:
             return tuple(
                 Coverage(
                     feature.name,
-                    float((high[number] - low[number]) / (feature.max - feature.min)),
+                    float((high[number] - low[number]) / extent) if extent else None,
                     float((mean[number] - feature.mean) / feature.std),
                     float(std[number] / feature.std),
                 )
                 for number, feature in enumerate(self.config.features)
-                if feature.min is not None and feature.max is not None and feature.max > feature.min and feature.std > 0
+                for extent in (None if feature.min is None or feature.max is None else feature.max - feature.min,)
+                if feature.std > 0 and ((feature.mean, feature.std) != NO_SCALING if extent is None else extent > 0)
             )
+
+    @cached_property
+    def reference_span(self) -> ReferenceSpan:
+        """What is said of the reference windows with each global result."""
+        times, unlike = self.reference.times, tuple(each for each in self.reference_coverage if each.is_unlike)
+        first, last = (times[0], times[-1]) if times else (None, None)
+        return ReferenceSpan(len(self.reference.windows), first, last, unlike)
 
     @cached_property
     def reference_magnitude(self) -> Tensor:

@@ -71,6 +71,11 @@ def collect_findings(
     attributions = attribute_features(model, importance)
     interactions = measure_interactions(model, importance.output, pause)
     effects = _measure_effects(model, importance.output, pause)
+    reference = vars(model.reference_span) | {
+        "unlike_training": [each.feature for each in model.reference_span.unlike_training],
+        "n_unlike": len(model.reference_span.unlike_training),
+    }
+    faithfulness = measure_faithfulness(model, importance.output, pause=pause)
     return (
         Finding("sparsity", _sparsity(topology)),
         Finding("features", _features(attributions, groups)),
@@ -78,7 +83,7 @@ def collect_findings(
         Finding("opacity", _opacity(topology)),
         Finding("depth", _depth(topology)),
         Finding("shapes", _shapes(sample_edges(model, [edge for edge in topology.kan_edges if edge.kept]))),
-        Finding("trust", _trust(importance, topology, measure_faithfulness(model, importance.output, pause=pause))),
+        Finding("trust", _trust(importance, topology, faithfulness) | {"reference": reference}),
     )
 
 

@@ -9,14 +9,14 @@ from kanmodel import html
 from kanmodel.drawing.edge import draw_edge
 from kanmodel.drawing.style import Theme
 from kanmodel.explain.functions.curves import EdgeCurve
-from kanmodel.results.result import Pictured
+from kanmodel.results.result import GlobalResult, Pictured
 from kanmodel.text import write_facts, write_table
 
 _COLUMNS = ("x", "y", "base", "spline", "symbolic", "slope", "x_original", "y_original")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Edge(EdgeCurve, Pictured):
+class Edge(GlobalResult, Pictured, EdgeCurve):
     """The function on one edge, model units, with the distribution of its inputs on the reference windows.
 
     Attributes:
@@ -56,6 +56,6 @@ class Edge(EdgeCurve, Pictured):
     def _columns(self) -> list[str]:
         return [name for name in _COLUMNS if getattr(self, name) is not None]
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         table = write_table(self._some(4), ["x", "y", "base", "spline", "slope"])
         return f"{self._title()}\n{write_facts(self._facts())}\n{table}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kanmodel import html
-from kanmodel.results.result import Result
+from kanmodel.results.result import GlobalResult
 from kanmodel.text import printable, with_unit, write_table
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Formulas(Result):
+class Formulas(GlobalResult):
     """Formulas of one output in the head's inputs: the Pareto front of complexity and error.
 
     Attributes:
@@ -79,7 +79,7 @@ class Formulas(Result):
     def _variables(self) -> dict[str, Any]:
         return {symbol: variable for formula in self.formulas for symbol, variable in formula.variables.items()}
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         variables = [f"{symbol}: {printable(_describe(each))}" for symbol, each in self._variables().items()]
         table = write_table(self.table(), ["complexity", "r2", "mae", "expression"])
         windows = [f"{name}: {part}" for name, part in self._facts().items()]

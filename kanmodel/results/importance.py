@@ -11,7 +11,7 @@ from kanmodel.drawing.style import Theme
 from kanmodel.explain.importance.attributions import Attribution
 from kanmodel.explain.importance.global_importance import ImportanceEstimates
 from kanmodel.explain.importance.groups import GroupAttribution
-from kanmodel.results.result import Pictured
+from kanmodel.results.result import GlobalResult, Pictured
 from kanmodel.text import with_unit, write_table
 
 _COLUMNS = ("rank", "name", "mean_abs_contribution", "share", "share_interval_low", "share_interval_high", "verdict")
@@ -19,7 +19,7 @@ _OF_PERMUTATION = ("permutation_mae_increase", "permutation_interval_low", "perm
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Importance(Pictured):
+class Importance(GlobalResult, Pictured):
     """Importance of each feature over the reference windows, with 95 % intervals and a verdict.
 
     Attributes:
@@ -68,6 +68,6 @@ class Importance(Pictured):
         grouped = html.write_table(self.table("group"), [*columns[:-1], "members"])
         return html.fold("Groups", grouped) + figures
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         features = f"{self._title()}\n{write_table(self.table(), _COLUMNS)}"
         return f"{features}\nGroups\n{write_table(self.table('group'), _COLUMNS)}" if self.groups else features

@@ -8,7 +8,7 @@ from typing import Any
 
 from kanmodel import html
 from kanmodel.explain.alternatives.model_comparison import EdgeChange, FeatureChange
-from kanmodel.results.result import Result
+from kanmodel.results.result import GlobalResult
 from kanmodel.text import Row, printable, with_unit, write_facts, write_table, write_value
 
 N_SHOWN = 10  # features and edges in the text for a pull request
@@ -17,7 +17,7 @@ _OF_EDGES = ("source", "target", "state", "against_contribution", "contribution"
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class ModelComparison(Result):
+class ModelComparison(GlobalResult):
     """The changes from another model to this one, on this model's reference windows.
 
     Attributes:
@@ -73,6 +73,7 @@ class ModelComparison(Result):
             [
                 f"## {_escape(self._title())}\n",
                 *facts,
+                f"- reference: {_escape(str(self.reference))}",
                 "\n### Features, by the change of their share\n",
                 _write_markdown(self.table()[:N_SHOWN], _OF_FEATURES),
                 f"\n### Edges that came and went, of those that keep R2 {self.fidelity:g}\n",
@@ -107,7 +108,7 @@ class ModelComparison(Result):
             + html.fold("Edges", edges)
         )
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         table = write_table(self.table(), _OF_FEATURES)
         moved = [row for row in self.edge_table() if row["state"] in ("came", "went")]
         edges = [write_table(moved, _OF_EDGES)] if moved else []

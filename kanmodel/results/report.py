@@ -9,12 +9,12 @@ from typing import Any
 from kanmodel import html
 from kanmodel.errors import UnknownNameError
 from kanmodel.prose import Answer, markdown
-from kanmodel.results.result import Result
+from kanmodel.results.result import GlobalResult
 from kanmodel.text import printable
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Report(Result):
+class Report(GlobalResult):
     """Answers to common questions about the picture of a KAN.
 
     Attributes:
@@ -57,5 +57,5 @@ class Report(Result):
             for finding in self.findings
         )
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         return "\n".join(map(printable, self.markdown().rstrip().split("\n")))

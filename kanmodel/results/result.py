@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 from inspect import isfunction
 from pathlib import Path
 from typing import Any
 
 from kanmodel.arguments import checked
+from kanmodel.checkpoint import ReferenceSpan
 from kanmodel.drawing.style import Theme
 from kanmodel.errors import ExportError
-from kanmodel.html import image_of, inline_picture, write_page, write_piece
+from kanmodel.html import image_of, inline_picture, write_page, write_piece, write_prose
 
 
 class Result(ABC):
@@ -39,11 +41,11 @@ class Result(ABC):
         """
         picture = self._picture(theme)
         shown = inline_picture(picture) if picture else ""
-        return _give(write_page(self._title(), shown + self._details(), theme), path)
+        return _give(write_page(self._title(), shown + self._details() + self._note(), theme), path)
 
     def _repr_html_(self) -> str:
         picture = self._picture("auto")
-        return write_piece((image_of(picture) if picture else "") + self._details())
+        return write_piece((image_of(picture) if picture else "") + self._details() + self._note())
 
     def _picture(self, theme: Theme) -> str | None:
         """The picture, if there is one."""
@@ -56,6 +58,31 @@ class Result(ABC):
     @abstractmethod
     def _details(self) -> str:
         """Markup below the picture."""
+
+    def _note(self) -> str:
+        """Markup at the end."""
+        return ""
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class GlobalResult(Result):
+    """A result on the reference windows, which states them at its end.
+
+    Attributes:
+        reference: these windows.
+    """
+
+    reference: ReferenceSpan = field(kw_only=True)
+
+    @abstractmethod
+    def _text(self) -> str:
+        """The result in plain text."""
+
+    def _note(self) -> str:
+        return write_prose(f"Reference: {self.reference}")
+
+    def __repr__(self) -> str:
+        return f"{self._text()}\nReference: {self.reference}"
 
 
 class Pictured(Result):

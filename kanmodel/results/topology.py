@@ -12,7 +12,7 @@ from kanmodel.drawing.network import N_CURVES, N_POINTS, draw_topology
 from kanmodel.drawing.style import Theme
 from kanmodel.explain.functions.curves import sample_edges
 from kanmodel.explain.topology.graph import NetworkGraph, TopologyEdge, TopologyNode
-from kanmodel.results.result import Pictured
+from kanmodel.results.result import GlobalResult, Pictured
 from kanmodel.text import with_unit, write_table
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _COLUMNS = ("source", "target", "contribution", "backward")
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Topology(NetworkGraph, Pictured):
+class Topology(GlobalResult, Pictured, NetworkGraph):
     """The graph of a model for one output, with the kept edges and nodes, and the fidelity of the pruned model.
 
     Attributes:
@@ -72,7 +72,7 @@ class Topology(NetworkGraph, Pictured):
         kept = [row for row in self.table() if row["kept"]]
         return html.fold("Kept edges", html.write_table(kept, _COLUMNS))
 
-    def __repr__(self) -> str:
+    def _text(self) -> str:
         kept = [row for row in self.table() if row["kept"]]
         cost = self.fidelity
         errors = "" if cost.mae is None else f", MAE {cost.mae:.4g} (full model {cost.mae_full:.4g})"

@@ -142,6 +142,9 @@ def _print_summary(imported: Imported, output: Path, checkpoint: str) -> None:
     _print_undecided(console, imported)
     if n_reference < MIN_INPUTS:
         console.print(f"{n_reference} reference windows: scores need {MIN_INPUTS}, and will be null")
+    span = imported.model.reference_span
+    if span.unlike_training:
+        console.print(f"The reference windows are not like the training rows: {span}.")
 
 
 def _print_undecided(console: Console, imported: Imported) -> None:

@@ -15,6 +15,7 @@ from service.models.loaded import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
 from service.schemas.pictures import FormatParameter, ThemeParameter
+from service.schemas.reference import ReferenceSpan, ReferenceWarnings, describe_span
 
 Verdict = TypeAliasType("Verdict", terms.Verdict)
 ComparedBaseline = TypeAliasType("ComparedBaseline", terms.ComparedBaseline)
@@ -41,10 +42,9 @@ class AttributionsQuery(OutputQuery):
     theme: ThemeParameter = "auto"
 
 
-class ReferenceInfo(TypedDict):
+class ReferenceInfo(ReferenceSpan):
     """The data and seeds behind the table."""
 
-    windows: Annotated[int, Field(description="Number of reference windows.")]
     seed: Annotated[int, Field(description="Seed of the bootstrap and of the permutations.")]
     confidence: Annotated[
         float,
@@ -154,6 +154,7 @@ class AttributionsResponse(TypedDict):
     output: Annotated[str, Field(description="Name of the output.")]
     unit: Annotated[str | None, Field(description="Unit of the target; null if unknown.")]
     reference: ReferenceInfo
+    warnings: ReferenceWarnings
     features: Annotated[list[FeatureAttribution], Field(description="Most important first.")]
     groups: Annotated[
         list[GroupedAttribution],
@@ -180,14 +181,15 @@ def describe_attributions(
         importance: the importance for one output.
         agreements: agreement of the baselines; None if not requested.
     """
-    steps = importance.measured.steps
+    steps, on_reference = importance.measured.steps, describe_span(served)
     described: AttributionsResponse = {
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
         "output": importance.output,
         "unit": importance.unit,
-        "reference": {"windows": len(served.model.reference), "seed": SEED, "confidence": CONFIDENCE},
+        "reference": {**on_reference["reference"], "seed": SEED, "confidence": CONFIDENCE},
+        "warnings": on_reference["warnings"],
         "features": [_describe_feature(row) for row in importance.features],
         "groups": [{**_describe_feature(row), "members": list(row.members)} for row in importance.groups],
         "steps": [

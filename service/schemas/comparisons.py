@@ -14,6 +14,7 @@ from service.schemas.alternatives import Output, Shared
 from service.schemas.closed import Closed, OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
 from service.schemas.predictions import ONE_FORM, Columns, Instances
+from service.schemas.reference import OnReference, describe_span
 
 Contributions = Annotated[dict[str, float], Field(description="Contribution of each feature, in the target's unit.")]
 Share = Annotated[float, Field(description="Share of all features' mean |contribution|.")]
@@ -152,7 +153,7 @@ class EdgeChangeInfo(TypedDict):
     ]
 
 
-class ComparisonResponse(TypedDict):
+class ComparisonResponse(OnReference):
     """Comparison of this model with another one, on the reference windows of this one."""
 
     model_name: Name
@@ -210,6 +211,7 @@ def describe_model_comparison(served: Served, other: Served, found: ModelCompari
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
+        **describe_span(served),
         "output": found.output,
         "unit": found.unit,
         "against": describe_against(other),

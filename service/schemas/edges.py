@@ -13,6 +13,7 @@ from kanmodel.terms import Candidate, EdgeCurve, NetworkGraph, Support
 from service.models.loaded import Served
 from service.schemas.models import Checkpoint, Name, Version
 from service.schemas.pictures import FormatParameter, ThemeParameter
+from service.schemas.reference import OnReference, describe_span
 from service.schemas.rules import Rule, RuleQuery, Stage, describe_rule
 from service.schemas.topology import Scores
 
@@ -146,7 +147,7 @@ class EdgeFunction(TypedDict):
     ]
 
 
-class EdgeContext(TypedDict):
+class EdgeContext(OnReference):
     """Members that all answers about edges share."""
 
     model_name: Name
@@ -193,6 +194,7 @@ def _describe_context(served: Served, topology: NetworkGraph) -> EdgeContext:
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
+        **describe_span(served),
         "output": topology.output,
         "rule": describe_rule(topology.rule),
     }

@@ -12,6 +12,7 @@ from kanmodel.results import Formulas
 from service.models.loaded import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Name, Version
+from service.schemas.reference import OnReference, describe_span
 
 FormulaFormat = TypeAliasType("FormulaFormat", Literal["json", "python", "latex"])
 
@@ -78,7 +79,7 @@ class FormulaWindows(TypedDict):
     judged: Annotated[PartInfo, Field(description="On which R2 and error are measured.")]
 
 
-class FormulaResponse(TypedDict):
+class FormulaResponse(OnReference):
     """A Pareto front of formulas by complexity and error."""
 
     model_name: Name
@@ -99,6 +100,7 @@ def describe_formulas(served: Served, found: Formulas, chosen: Iterable[Any]) ->
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
+        **describe_span(served),
         "output": found.output,
         "unit": found.unit,
         "windows": {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, NotRequired
+from typing import Annotated, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict
@@ -19,6 +19,40 @@ Observed = Annotated[
     list[float] | None,
     Field(description="What was to be forecast, in the order of the model's `outputs`; null where unknown."),
 ]
+
+
+class ReferenceSpan(TypedDict):
+    """The reference windows that an answer describes."""
+
+    windows: Annotated[int, Field(description="Number of reference windows.")]
+    first: Annotated[str | None, Field(description="Time stamp of the first; null if unknown.")]
+    last: Annotated[str | None, Field(description="That of the last.")]
+
+
+class ReferenceWarning(TypedDict):
+    """The reference windows are unlike the training rows, so the answer may not hold for other windows."""
+
+    code: Annotated[Literal["reference_unlike_training"], Field(description="Stable code, for programs.")]
+    features: Annotated[
+        list[str],
+        Field(
+            description="Features that span less than 0.8 of their range in training, or whose mean is shifted by more "
+            "than half their standard deviation, or whose spread is less than half or more than twice as large."
+        ),
+    ]
+    message: Annotated[str, Field(description="The warning as a sentence.")]
+
+
+ReferenceWarnings = Annotated[
+    list[ReferenceWarning], Field(description="At most one: that the reference windows are unlike the training rows.")
+]
+
+
+class OnReference(TypedDict):
+    """Members of every answer about a model as a whole."""
+
+    reference: ReferenceSpan
+    warnings: ReferenceWarnings
 
 
 class ReferencesQuery(OutputQuery):
@@ -81,6 +115,20 @@ class ReferenceWindow(TypedDict):
     ]
     target: Observed
     time: Time
+
+
+def describe_span(served: Served) -> OnReference:
+    """The reference windows of a model, with a warning where they are unlike the training rows."""
+    span = served.model.loaded.reference_span
+    warnings: list[ReferenceWarning] = []
+    if span.unlike_training:
+        features = [each.feature for each in span.unlike_training]
+        message = f"the reference windows are unlike the training rows: {span.differences}"
+        warnings.append({"code": "reference_unlike_training", "features": features, "message": message})
+    return {
+        "reference": {"windows": span.windows, "first": span.first, "last": span.last},
+        "warnings": warnings,
+    }
 
 
 def describe_reference_window(served: Served, index: int) -> ReferenceWindow:

@@ -12,6 +12,7 @@ from kanmodel import terms
 from kanmodel.results import Report
 from service.models.loaded import Served
 from service.schemas.models import Checkpoint, Name, Version
+from service.schemas.reference import OnReference, describe_span
 
 FindingId = TypeAliasType("FindingId", terms.FindingId)
 
@@ -33,7 +34,7 @@ class FindingInfo(TypedDict):
     ]
 
 
-class ReportResponse(TypedDict):
+class ReportResponse(OnReference):
     """The report on one output of a model."""
 
     model_name: Name
@@ -49,6 +50,7 @@ def describe_report(served: Served, report: Report) -> ReportResponse:
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
+        **describe_span(served),
         "output": report.output,
         "findings": [
             {

@@ -22,6 +22,7 @@ from service.models.loaded import Served
 from service.schemas.closed import OutputQuery
 from service.schemas.models import Checkpoint, Interval, Name, Version
 from service.schemas.pictures import Color, FormatParameter, ThemeParameter
+from service.schemas.reference import OnReference, describe_span
 from service.schemas.rules import Fill, Metric, Rule, RuleQuery, describe_rule
 
 
@@ -81,7 +82,7 @@ class Count(TypedDict):
     total: Annotated[int, Field(description="How many lead to the output, pruned ones too.")]
 
 
-class GraphInfo(TypedDict):
+class GraphInfo(OnReference):
     """What the graph is of."""
 
     model_name: Name
@@ -206,7 +207,7 @@ class FidelityPointInfo(TypedDict):
     threshold: Annotated[float, Field(description="Score, model units, at or below which edges went.")]
 
 
-class FidelityCurve(TypedDict):
+class FidelityCurve(OnReference):
     """Cost against size: where the curve bends is the size that pays."""
 
     model_name: Name
@@ -238,6 +239,7 @@ def describe_fidelity_curve(
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
+        **describe_span(served),
         "output": served.model.config.outputs[output],
         "metric": query.metric,
         "fill": query.fill,
@@ -270,6 +272,7 @@ def _describe_graph(served: Served, topology: NetworkGraph) -> GraphInfo:
         "model_name": served.name,
         "version": served.version,
         "checkpoint": served.checkpoint,
+        **describe_span(served),  # type: ignore[typeddict-item]  # not required
         "output": topology.output,
         "rule": describe_rule(topology.rule),
         "fidelity": describe_fidelity(topology.fidelity),

@@ -209,6 +209,7 @@ def test_topology_is_the_one_below(model, asked, rule):
     below = build_topology(model.loaded, measure_importance(model.loaded, 0), rule)
     found = model.topology(**asked)
     expected = vars(below) | {"unit": "K", "name": "model", "loaded": model.loaded}
+    expected["reference"] = model.loaded.reference_span
     assert vars(found) == expected
     graph = found.networkx()
     assert set(graph) == {node.id for node in below.nodes} and graph.number_of_edges() == len(below.edges)

@@ -467,3 +467,19 @@ def test_groups_that_cannot_be_are_refused_before_anything_is_computed(model, wi
     monkeypatch.setattr("kanmodel.model.explain_windows", None)
     with pytest.raises(DataError, match=r"^(groups|segments)"):
         model.explain(windows, **asked)
+
+
+def test_global_results_state_the_reference_windows(model):
+    """Text and HTML of each global result end with the span of the reference windows, and with what is unlike."""
+    moved = replace(model.config.features[0], min=-1e3, max=1e3)
+    wide = Model(model.loaded.with_config(replace(model.config, features=(moved, *model.config.features[1:]))))
+    edge = wide.topology().kan_edges[0]
+    results = [wide.importance(), wide.topology(), wide.report(), wide.formula(), wide.compare(wide)]
+    for result in [*results, wide.edge(edge.source, edge.target)]:
+        assert result.reference == wide.loaded.reference_span
+        assert "f0" in [each.feature for each in result.reference.unlike_training]
+        note = f"Reference: 160 windows, {wide.reference.times[0]} to {wide.reference.times[-1]}; unlike training: f0 ("
+        assert repr(result).split("\n")[-1].startswith(note)
+        assert note in result.html() and note in result._repr_html_()
+    assert "differ in them from the training rows" in wide.report()["trust"].markdown()
+    assert "unlike training: f0" in wide.compare(wide).markdown()

@@ -13,8 +13,8 @@ from kanmodel.explain.structure.ids import node_id, subnode_id
 from kanmodel.explain.topology.graph import TopologyEdge, edge_at
 from kanmodel.explain.topology.pruning import EdgePlace
 from kanmodel.network.chain import Network
+from kanmodel.text import list_some
 
-N_NAMED = 8  # ids that an error lists
 _ID = re.compile("(front|head):([0-9]{1,9}):([0-9]{1,9}):([0-9]{1,9})")
 
 
@@ -74,11 +74,11 @@ def find_edge_between(network: Network, source: str, target: str) -> TopologyEdg
         if edge.target == target:
             return edge
     if leaving:
-        targets = _list_some([edge.target for edge in leaving])
+        targets = list_some([edge.target for edge in leaving])
         raise UnknownNameError(
             f"there is no edge from {quote(source)} to {quote(target)}; from {quote(source)} edges lead to {targets}"
         )
-    sources = _list_some(list(dict.fromkeys(edge.source for edge in network_edges(network))))
+    sources = list_some(list(dict.fromkeys(edge.source for edge in network_edges(network))))
     raise UnknownNameError(f"there is no edge from {quote(source)}; edges leave {sources}")
 
 
@@ -101,8 +101,3 @@ def network_edges(network: Network) -> Iterator[TopologyEdge]:
         for i, j in product(range(len(sources)), range(len(targets))):
             kept = live[j][i]
             yield TopologyEdge(sources[i], targets[j], "edge", stage, number, i, j, kept=kept, masked=not kept)
-
-
-def _list_some(ids: list[str]) -> str:
-    more = len(ids) - N_NAMED
-    return ", ".join(ids[:N_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -100,3 +100,15 @@ def test_the_forecasts_of_the_library_are_compared():
             kanmodel.from_torch(CASE.module(), predictions=predictions, **options)
     with pytest.raises(kanmodel.KanscopeError, match="predictions must have the shape"):
         kanmodel.from_torch(CASE.module(), predictions=own[1:], **options)
+
+
+def test_reference_windows_of_an_import_are_compared_with_its_scaling():
+    """The mean and spread of the windows are compared with the scaling; without one, nothing is known to compare."""
+    given = {"features": FEATURES, "scaling": CASE.scaling}
+    assert kanmodel.from_torch(CASE.module(), windows=CASE.original, **given).reference.unlike_training == ()
+    shifted = CASE.original + 3 * CASE.original.std(axis=(0, 1)) * (np.arange(len(FEATURES)) == 1)
+    (found,) = kanmodel.from_torch(CASE.module(), windows=shifted, **given).reference.unlike_training
+    assert (found.feature, found.range) == (FEATURES[1], None) and found.shift > 2
+    assert str(found).startswith(f"{FEATURES[1]} (mean shifted by +")
+    unscaled = kanmodel.from_torch(CASE.module(), windows=3 + CASE.windows, features=FEATURES)
+    assert unscaled.loaded.reference_coverage == ()

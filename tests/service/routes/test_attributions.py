@@ -17,7 +17,9 @@ def test_the_answer_is_the_table(service, name, output):
     importance = measure_importance(model, model.config.outputs.index(output))
     answer = service.get(f"/v1/models/{name}/attributions", params={"output": output}).json()
     assert (answer["model_name"], answer["output"], answer["unit"]) == (name, output, "K")
-    assert answer["reference"] == {"windows": 160, "seed": 0, "confidence": 0.95}
+    span = {"first": model.reference.times[0], "last": model.reference.times[-1]} if model.reference.times else {}
+    unknown = {"first": None, "last": None}
+    assert answer["reference"] == {"windows": 160, "seed": 0, "confidence": 0.95} | unknown | span
     for described, row in zip(answer["features"], attribute_features(model, importance), strict=True):
         assert described.pop("redundant_with") == [vars(partner) for partner in row.redundant_with]
         for member in ("interval", "share_interval", "permutation_interval"):

@@ -128,3 +128,22 @@ def test_a_setting_hides_the_windows(serve, folder_of):
         answer = client.get("/v1/models/m/reference/0")
         assert answer.status_code == 403
         assert answer.json()["error"] == "reference windows are not shown here (reference_windows)"
+
+
+GLOBAL = ("attributions", "topology", "edges", "edges/0/0/0", "report", "topology/fidelity", "comparison")
+
+
+@pytest.mark.parametrize("path", [*GLOBAL, "formula?complexity=3"])
+def test_global_answers_state_the_reference_windows(service, path):
+    """Each global answer has the span of the reference windows, and warns where they are unlike the training rows."""
+    for name in ("nyc-weather", "head"):
+        model = service.models[name]
+        answer = service.get(f"/v1/models/{name}/{path}").json()
+        answer = answer.get("graph", answer)
+        span = {"windows": len(model.reference.windows), "first": model.reference.times[0]}
+        assert span | {"last": model.reference.times[-1]} == {key: answer["reference"][key] for key in (*span, "last")}
+        unlike = [each.feature for each in model.reference_coverage if each.is_unlike]
+        assert [warning["features"] for warning in answer["warnings"]] == ([unlike] if unlike else [])
+    (warning,) = service.get("/v1/models/nyc-weather/attributions").json()["warnings"]
+    assert warning["code"] == "reference_unlike_training" and len(warning["features"]) == 7
+    assert "temp_c (74% of its range)" in warning["message"] and "and 4 more" in warning["message"]
