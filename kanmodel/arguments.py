@@ -78,6 +78,8 @@ def _hints(function: Callable[..., object]) -> dict[str, Any]:
 def _check_value(place: str, value: Any, hint: Any) -> None:
     kinds = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
     fitting = [kind for kind in kinds if _fits(value, kind)]
+    if int in fitting and abs(value) > LARGEST:
+        raise DataError.at(place, f"must be below 2^63, but is {quote(value)}")
     if not fitting:
         message = f"must be {' or '.join(map(_describe, kinds))}, but is {quote(value)}"
         if isinstance(value, str) and all(kind is NoneType or get_origin(kind) is Literal for kind in kinds):
@@ -111,7 +113,7 @@ def _items(place: str, value: Any, kind: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, Integral) and not isinstance(value, bool) and abs(int(value)) <= LARGEST
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 def _is_finite(value: Any) -> bool:

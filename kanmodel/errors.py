@@ -32,7 +32,11 @@ _quoting.maxlevel = 2
 
 def quote(value: object) -> str:
     """The `repr` of a value for a message, shortened to `MAX_QUOTED` characters."""
-    return shorten(_quoting.repr(value).replace("\n", " "), MAX_QUOTED)  # arrays have lines
+    try:
+        text = _quoting.repr(value)
+    except ValueError:  # a whole number of more digits than Python writes
+        text = f"a {type(value).__name__} of too many digits"
+    return shorten(text.replace("\n", " "), MAX_QUOTED)  # arrays have lines
 
 
 def shorten(text: str, most: int) -> str:

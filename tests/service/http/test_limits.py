@@ -280,7 +280,7 @@ def test_the_forecasts_of_effects_are_bounded(serve, folder):
             (3, {}, 422),
             (1, {"baseline": {"reference": 2}}, 200),
             (1, {"baseline": {"reference": 3}}, 422),
-            (1, {"groups": {"pair": ["f0", "f1"]}, "segments": {"new": [0, 0], "old": [-2, -1]}}, 200),
+            (1, {"groups": {"pair": ["f0", "f1"]}, "segments": {"new": [0, 0], "old": [-5, -1]}}, 200),
             (1, {"segments": {str(step): [step, step] for step in (0, -1, -2, -3)}}, 422),
             (1, {"detail": "steps"}, 422),  # 17 + 2 (4 + 6 x 4)
         ):
