@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.anatomy import TORCH
 from kanmodel.importers.assembly import NONE
-from kanmodel.importers.facts import facts_of
-from kanmodel.importers.importing import Imported
+from kanmodel.importers.from_file import Imported
 from kanmodel.importers.libraries import LIBRARIES, AnyPart, Part, RecurrentPart, find_parts
 from kanmodel.importers.manifest import Manifest
-from kanmodel.importers.search.space import OUTPUT, READOUT
 from kanmodel.importers.source import Source, open_source
+from kanmodel.importers.space import OUTPUT, READOUT
+from kanmodel.importers.structure import TORCH
 from kanmodel.network.config import Column
 
 
@@ -84,9 +84,8 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
         CheckpointError: as `open_source` and `find_parts`.
     """
     source = open_source(path)
-    tensors = {**source.tensors, **source.integers}
     try:
-        parts, recurrents = find_parts(tensors, facts_of(source.module, known, 1 << 16))
+        parts, recurrents = find_parts(source.tensors, known.metadata(source.module))
     except CheckpointError as error:
         raise CheckpointError(f"{source.name} {error}") from error
     every: list[AnyPart] = [*parts, *recurrents]
@@ -96,17 +95,17 @@ def describe_file(path: Path, imported: Imported | None = None, known: Manifest 
         container=source.container,
         prefix=source.prefix,
         dtypes=source.dtypes,
-        n_tensors=len(tensors),
+        n_tensors=len(source.tensors),
         has_modules=source.module is not None,
         parts=tuple(
             [DescribedPart(part.place, part.library, part.description, {}) for part in recurrents]
             + [DescribedPart(part.place, part.library, part.description, part.open) for part in parts]
         ),
-        unknown=tuple(key for key in tensors if key not in used),
+        unknown=tuple(key for key in source.tensors if key not in used),
         missing=tuple(_missing(parts, recurrents)),
         found=imported.reading if imported else None,
         undecided=imported.undecided if imported else (),
-        manifest=_manifest(source, parts, recurrents, imported, known),
+        manifest=(_found_manifest(imported, known, parts) if imported else _blank_manifest(source, parts, recurrents)),
     )
 
 
@@ -132,104 +131,72 @@ def _missing(parts: Sequence[Part], recurrents: Sequence[RecurrentPart]) -> list
     return missing + [f"pykan_config: it {part.problem}" for part in parts if part.problem]
 
 
-def _manifest(
-    source: Source,
-    parts: Sequence[Part],
-    recurrents: Sequence[RecurrentPart],
-    imported: Imported | None,
-    known: Manifest,
-) -> str:
-    """A manifest with the keys in the order of the README; unknown keys have no value."""
+def _blank_manifest(source: Source, parts: Sequence[Part], recurrents: Sequence[RecurrentPart]) -> str:
+    """A manifest in which what the file leaves open is to be filled in, or a comment; keys in the README's order."""
     kans = [part for part in parts if part.library not in TORCH]
     libraries = {name for part in kans for name, titles in LIBRARIES.items() if part.library in titles}
-    chosen = imported.found.chosen if imported else {}
-    lines = [f"name: {json.dumps(imported.name if imported else Path(source.name).stem)}"]
-    if "library" in chosen or len(libraries) == 1:
-        lines.append(f"library: {chosen.get('library') or next(iter(libraries))}")
-    lines += _columns(parts, recurrents, imported, known)
-    lines += _found(imported, chosen, kans)
-    arities = any("mult_arity" in part.open for part in kans)
-    lines += [f"mult_arity: {chosen['mult_arity']}"] if "mult_arity" in chosen else ["mult_arity:"] if arities else []
-    if any(part.problem for part in parts):
-        lines.append("pykan_config:  # the *_config.yml of saveckpt")
-    if imported is None and any(part.library == "pykan" for part in parts):
-        lines.append("# input_id: [0, 2, 3]  # inputs that prune_input kept")
-    lines += _arrays(imported, known)
-    return "\n".join(lines) + "\n"
-
-
-def _columns(
-    parts: Sequence[Part], recurrents: Sequence[RecurrentPart], imported: Imported | None, known: Manifest
-) -> list[str]:
-    if imported is not None:
-        config = imported.model.config
-        return [
-            f"features: {_list(config.features)}",
-            f"targets: {_list(config.targets)}",
-            f"lookback: {config.lookback}",
-            f"horizon: {config.horizon}",
-        ]
     n_inputs = recurrents[0].n_in if recurrents else parts[0].n_in if parts else 0
-    return [
+    lines = [f"name: {json.dumps(Path(source.name).stem)}"]
+    lines += [f"library: {name}" for name in libraries if len(libraries) == 1]
+    lines += [
         f"features:  # {n_inputs} names, or {{name, unit}}, in the order of the inputs; or those of the scaling",
         f"targets:  # {parts[-1].n_out if parts else 'outputs'} / horizon names, or {{name, unit}}",
         "# lookback: 24  # steps of a window; those of the windows by default",
         "horizon: 1",
+        "# readout, activations, base_activation and space are found by the check, or may be given:",
+        "# readout: last",
+        "# base_activation: silu",
+        "# activations: {fc.0: relu}  # before the part at fc.0",
+        "# output_function: none",
     ]
+    lines += ["mult_arity:"] if any("mult_arity" in part.open for part in kans) else []
+    lines += ["pykan_config:  # the *_config.yml of saveckpt"] if any(part.problem for part in parts) else []
+    if any(part.library == "pykan" for part in parts):
+        lines.append("# input_id: [0, 2, 3]  # inputs that prune_input kept")
+    lines += [
+        "scaling: scaler.json  # or null: {feature_names, mean, std, target_names, target_mean, target_std}",
+        "reference: windows.npz:reference  # (N, lookback, n_features), 128 windows or more",
+        "# reference_targets: windows.npz:reference_target",
+        "# the tolerance is in standard deviations of each output; without a check nothing is found or verified",
+        "check: {inputs: windows.npz:eval, outputs: windows.npz:predictions, tolerance: 1.0e-4}",
+    ]
+    return "\n".join(lines) + "\n"
 
 
-def _list(columns: Sequence[Column]) -> str:
-    return json.dumps([{"name": c.name, "unit": c.unit} if c.unit else c.name for c in columns], ensure_ascii=False)
-
-
-def _found(imported: Imported | None, chosen: Mapping[str, str], kans: Sequence[Part]) -> list[str]:
-    """The lines that the check determines; without one a comment about them."""
-    if imported is None:
-        return [
-            "# readout, activations, base_activation and space are found by the check, or may be given:",
-            "# readout: last",
-            "# base_activation: silu",
-            "# activations: {fc.0: relu}  # before the part at fc.0",
-            "# output_function: none",
-        ]
-    lines = [f"readout: {chosen[READOUT]}"]
-    if "base" in chosen:
-        lines.append(f"base_activation: {chosen['base']}")
-    activations = {
-        name.removeprefix("before "): option
-        for name, option in chosen.items()
-        if name.startswith("before ") and option != NONE
+def _found_manifest(imported: Imported, known: Manifest, parts: Sequence[Part]) -> str:
+    """The manifest that states what an import found; keys in the README's order."""
+    config, chosen = imported.model.config, imported.found.chosen
+    libraries = {name for part in parts for name, titles in LIBRARIES.items() if part.library in titles}
+    entries: dict[str, Any] = {
+        "name": json.dumps(imported.name),
+        "library": chosen.get("library") or (next(iter(libraries)) if len(libraries) == 1 else None),
+        "features": _list(config.features),
+        "targets": _list(config.targets),
+        "lookback": config.lookback,
+        "horizon": config.horizon,
+        "readout": chosen[READOUT],
+        "base_activation": chosen.get("base"),
     }
-    if activations:
-        lines.append(f"activations: {json.dumps(activations)}")
-    return [*lines, f"output_function: {chosen[OUTPUT]}"]
-
-
-def _arrays(imported: Imported | None, known: Manifest) -> list[str]:
-    if imported is None:
-        return [
-            "scaling: scaler.json  # or null: {feature_names, mean, std, target_names, target_mean, target_std}",
-            "reference: windows.npz:reference  # (N, lookback, n_features), 128 windows or more",
-            "# reference_targets: windows.npz:reference_target",
-            "# the tolerance is in standard deviations of each output; without a check nothing is found or verified",
-            "check: {inputs: windows.npz:eval, outputs: windows.npz:predictions, tolerance: 1.0e-4}",
-        ]
-    lines = []
+    activations = {
+        name.removeprefix("before "): option for name, option in chosen.items() if name.startswith("before ")
+    }
+    activations = {place: option for place, option in activations.items() if option != NONE}
+    entries["activations"] = json.dumps(activations) if activations else None
+    entries |= {"output_function": chosen[OUTPUT], "mult_arity": chosen.get("mult_arity")}
     if known.is_scaled:
-        config, chosen = imported.model.config, imported.found.chosen
         scaling = {
             "mean": [column.mean for column in config.features],
             "std": [column.std for column in config.features],
             "target_mean": [column.mean for column in config.targets],
             "target_std": [column.std for column in config.targets],
         }
-        lines.append(f"scaling: {json.dumps(scaling)}")
-        if chosen["inputs"] == chosen["predictions"]:
-            lines.append(f"space: {chosen['inputs']}")
-    lines.append(f"reference: {json.dumps(known.reference)}")
-    if known.reference_targets:
-        lines.append(f"reference_targets: {json.dumps(known.reference_targets)}")
-    if known.check:
-        check = {"inputs": known.check.inputs, "outputs": known.check.outputs, "tolerance": known.check.tolerance}
-        lines.append(f"check: {json.dumps(check)}")
-    return lines
+        entries["scaling"] = json.dumps(scaling)
+        entries["space"] = chosen["inputs"] if chosen["inputs"] == chosen["predictions"] else None
+    entries["reference"] = json.dumps(known.reference)
+    entries["reference_targets"] = json.dumps(known.reference_targets) if known.reference_targets else None
+    entries["check"] = json.dumps(asdict(known.check)) if known.check else None
+    return "".join(f"{key}: {value}\n" for key, value in entries.items() if value is not None)
+
+
+def _list(columns: Sequence[Column]) -> str:
+    return json.dumps([{"name": c.name, "unit": c.unit} if c.unit else c.name for c in columns], ensure_ascii=False)

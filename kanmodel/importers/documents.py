@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import reprlib
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,3 +94,16 @@ def _parse_yaml(text: str) -> Any:
         raise CheckpointError(f"is not yaml{place}: {getattr(error, 'problem', None) or 'unreadable'}") from error
     except (RecursionError, ValueError, TypeError, OverflowError) as error:
         raise CheckpointError(f"is not yaml of plain values: {type(error).__name__}") from error
+
+
+def refuse_unknown(document: Mapping[str, Any], known: Sequence[str], place: str) -> None:
+    """Raises for the first unknown key, listing the known ones."""
+    for key in document:
+        if key not in known:
+            raise CheckpointError(f"{place} has the unknown key {str(key)[:80]!r}; there are {', '.join(known)}")
+
+
+def check_mapping(value: object, place: str) -> None:
+    """Checks that a value is a mapping."""
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{place} must be a mapping, but is {reprlib.repr(value)}")

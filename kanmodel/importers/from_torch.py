@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,19 +13,31 @@ from torch import Tensor, nn
 
 from kanmodel.checkpoint import LoadedModel, Provenance, Reference
 from kanmodel.errors import CheckpointError, ConfigError, UnreadableModelError
-from kanmodel.importers.anatomy import Anatomy, dissect
 from kanmodel.importers.assembly import Chain, assemble
-from kanmodel.importers.comparison import Bounds
-from kanmodel.importers.following import follow
-from kanmodel.importers.from_file import as_array, describe_call
-from kanmodel.importers.given import make_shapes, name_outputs, refuse_fractions, shape_outputs, shape_windows
-from kanmodel.importers.importing import choose_evenly
-from kanmodel.importers.live import TOLERANCE, Watched, ask, count_entering, find_unused, read_live, unchanged, watch
-from kanmodel.importers.manifest import Manifest, parse_manifest
-from kanmodel.importers.modules import Module
-from kanmodel.importers.search.evidence import Evidence
-from kanmodel.importers.search.searching import search
-from kanmodel.network.chain import Network
+from kanmodel.importers.from_file import as_array, choose_evenly, describe_call
+from kanmodel.importers.manifest import Manifest
+from kanmodel.importers.samples import (
+    Bounds,
+    Samples,
+    make_shapes,
+    name_outputs,
+    refuse_fractions,
+    shape_outputs,
+    shape_windows,
+)
+from kanmodel.importers.search import search
+from kanmodel.importers.source import Module
+from kanmodel.importers.structure import Structure, find_structure
+from kanmodel.importers.tracing import (
+    TOLERANCE,
+    count_entering,
+    find_unused,
+    forecast,
+    read_live,
+    record,
+    trace,
+    unchanged,
+)
 from kanmodel.network.config import ModelConfig
 from kanmodel.network.config.groups import Groups
 from kanmodel.scaling import Array, Scaling
@@ -80,53 +91,63 @@ def from_torch(
             first by more than 1e-5 of their standard deviation, from the module or from `predictions`.
         CheckpointError: the arrays do not fit each other, a name is unknown, or an integer feature has fractions.
     """
-    document = describe_call(features, outputs, scaling, horizon, groups, integer, fixed)
+    manifest = describe_call(features, outputs, scaling, horizon, groups, integer, fixed)
     x = as_array(windows, "windows")
     reads_rows = x.ndim == 2
     lookback = x.shape[1] if x.ndim == 3 else 1
-    x = shape_windows(x, lookback, len(document["features"]), "windows")
+    x = shape_windows(x, lookback, len(manifest.features), "windows")
     if not np.isfinite(x).all():
         raise CheckpointError("windows must be finite, but some values are not")
-    mean, std = (np.array(document.get("scaling", {}).get(key, default)) for key, default in (("mean", 0), ("std", 1)))
+    mean, std = (np.array([getattr(column, key) for column in manifest.features]) for key in ("mean", "std"))
     _refuse_scaled(x, mean, std)
-    manifest = parse_manifest(document, Path("the call"))
     refuse_fractions(x, manifest.features, "windows")
     scaled = (x - mean) / np.where(std > 0, std, 1)
     read = scaled[:, 0] if reads_rows else scaled
     with unchanged(net):
-        expected = ask(net, read)
+        expected = forecast(net, read)
         named, steps = name_outputs(manifest, expected, "the forecasts of the module")
         shapes = make_shapes(manifest, named, lookback, steps)
-        shape_outputs(expected, len(x), shapes.outputs, "the forecasts of the module", steps)
+
+        def shape(values: Any, name: str) -> Array:
+            return shape_outputs(as_array(values, name), len(x), shapes.outputs, name, steps)
+
+        shape(expected, "the forecasts of the module")
         if predictions is not None:
-            own = shape_outputs(as_array(predictions, "predictions"), len(x), shapes.outputs, "predictions", steps)
-            _compare_with_library(shapes, expected, own)
-        evidence = Evidence(scaled, expected, scaled, shapes, TOLERANCE)
+            _compare_with_library(shapes, expected, shape(predictions, "predictions"))
+        samples = Samples(shapes, scaled, None, scaled, expected, TOLERANCE)
         tree = read_live(net, count_entering(net, read))
         tensors = tree.state_dict()
         try:
             try:
-                anatomy, chain = _read(net, read, tensors, tree, evidence, manifest)
+                structure, chain = _read(net, read, tensors, tree, samples, manifest)
             except (CheckpointError, ConfigError, UnreadableModelError):
                 unused = find_unused(net, read)
                 if not unused & tensors.keys():
                     raise
                 used = {key: tensor for key, tensor in tensors.items() if key not in unused}
-                anatomy, chain = _read(net, read, used, tree, evidence, manifest)
-                anatomy = replace(anatomy, unused=tuple(key for key in tensors if key in unused))
+                structure, chain = _read(net, read, used, tree, samples, manifest)
+                structure = replace(structure, unused=tuple(key for key in tensors if key in unused))
             network = assemble(chain, shapes, chain.dtype)
         except (CheckpointError, ConfigError) as error:
             raise UnreadableModelError(f"the module {error}") from error
-    difference = _prove(network, scaled, expected, shapes.outputs)
+    with torch.inference_mode():
+        computed = network(torch.from_numpy(scaled).to(chain.dtype)).double().numpy()
+    found = samples.bounds.compare(expected, computed)
+    if not found.matches:
+        raise UnreadableModelError(
+            f"the chain that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
+            f"for output {shapes.outputs[found.output]} at window {found.window}, {found.relative:.2g} of its spread"
+        )
     kept = choose_evenly(len(x))
-    known = (
-        None
-        if targets is None
-        else shape_outputs(as_array(targets, "targets"), len(x), shapes.outputs, "targets", steps)
+    true = None if targets is None else shape(targets, "targets")[kept]
+    provenance = replace(
+        Provenance.now("from_torch", verified=True),
+        library=f"{structure.library}, read by kanscope {version('kanscope')}",
+        difference=found.absolute,
+        relative_difference=found.relative,
+        unused=structure.unused,
     )
-    of_scaling = Scaling.of(network.config)
-    reference = Reference(of_scaling.features_to_model(x[kept]), None if known is None else known[kept])
-    return LoadedModel(network, reference, {}, _provenance(anatomy, difference))
+    return LoadedModel(network, Reference(Scaling.of(network.config).features_to_model(x[kept]), true), {}, provenance)
 
 
 def _read(
@@ -134,42 +155,29 @@ def _read(
     windows: Array,
     tensors: Mapping[str, Tensor],
     tree: Module,
-    evidence: Evidence,
+    samples: Samples,
     manifest: Manifest,
-) -> tuple[Anatomy, Chain]:
-    """The parts that some tensors of a module form, and how the module joins them."""
-    anatomy = dissect(tensors, tree, {}, manifest)
-    if anatomy.doubt:
-        raise CheckpointError(anatomy.doubt)
-    watched = watch(net, windows, [part.place for part in anatomy.every])
-    return anatomy, _join(watched, anatomy, evidence, manifest)
+) -> tuple[Structure, Chain]:
+    """The parts that some tensors of a module form, and the chain that was traced.
 
-
-def _join(watched: Watched, anatomy: Anatomy, evidence: Evidence, manifest: Manifest) -> Chain:
-    """The chain that was watched; where the weights of a part are used without calling it, the one that is found."""
+    Where the weights of a part are used without calling it, the chain is the one that is found by a search.
+    """
+    structure = find_structure(tensors, tree, {}, manifest)
+    if structure.doubt:
+        raise CheckpointError(structure.doubt)
+    recording = record(net, windows, [part.place for part in structure.every])
     try:
-        return follow(watched, anatomy.parts, anatomy.recurrent, anatomy.told.more)
+        return structure, trace(recording, structure.parts, structure.recurrent, structure.constraints.more)
     except UnreadableModelError:
-        called = {place for place, _, _ in watched.calls}
-        if called >= {part.place for part in anatomy.every}:
+        if {place for place, _, _ in recording.calls} >= {part.place for part in structure.every}:
             raise
         try:
-            result = search(anatomy.spaces(evidence.shapes, manifest), evidence)
+            matches = search(structure.spaces(samples.shapes, manifest), samples).matches
         except CheckpointError:
-            result = None
-        if result is None or not result.matches:
+            matches = ()
+        if not matches:
             raise
-        return result.matches[0].reading.chain()
-
-
-def _provenance(anatomy: Anatomy, difference: tuple[float, float]) -> Provenance:
-    return replace(
-        Provenance.now("from_torch", verified=True),
-        library=f"{anatomy.library}, read by kanscope {version('kanscope')}",
-        difference=difference[0],
-        relative_difference=difference[1],
-        unused=anatomy.unused,
-    )
+        return structure, matches[0].reading.chain()
 
 
 def _compare_with_library(shapes: ModelConfig, outputs: Array, predictions: Array) -> None:
@@ -193,18 +201,3 @@ def _refuse_scaled(windows: Array, mean: Array, std: Array) -> None:
         raise CheckpointError(
             "windows look scaled already, but a scaling is given: give them in original units, or no scaling"
         )
-
-
-def _prove(network: Network, windows: Array, expected: Array, names: Sequence[str]) -> tuple[float, float]:
-    """The largest difference between the forecasts of the module and of the network, absolute and in its spread."""
-    bounds = Bounds.of(expected, TOLERANCE)
-    dtype = getattr(torch, network.config.dtype)
-    with torch.inference_mode():
-        computed = network(torch.from_numpy(windows).to(dtype)).double().numpy()
-    found = bounds.compare(expected, computed)
-    if not found.matches:
-        raise UnreadableModelError(
-            f"the chain that was read forecasts otherwise: {found.computed:.7g} in place of {found.expected:.7g} "
-            f"for output {names[found.output]} at window {found.window}, {found.relative:.2g} of its spread"
-        )
-    return found.absolute, found.relative

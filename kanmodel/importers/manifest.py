@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import reprlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast, get_args
+from typing import Any, Literal, TypeVar, get_args
 
-from kanmodel.errors import CheckpointError
-from kanmodel.importers import values
+from kanmodel.errors import CheckpointError, ConfigError
 from kanmodel.importers.assembly import FLAT_READOUTS, NONE, READOUTS
-from kanmodel.importers.documents import read_document
-from kanmodel.importers.libraries import LIBRARIES
-from kanmodel.importers.pykan_config import Arities, PykanConfig, parse_arities, read_pykan_config
+from kanmodel.importers.documents import check_mapping, read_document, refuse_unknown
+from kanmodel.importers.libraries import LIBRARIES, Metadata
+from kanmodel.importers.libraries.part import Arities, PykanConfig, parse_arities, read_pykan_config
+from kanmodel.importers.source import Module
 from kanmodel.network.activations import ACTIVATIONS
+from kanmodel.network.checks import MAX_SIZE, check_choice, check_count, check_flag, check_number, check_text
 from kanmodel.network.config import BASE_FUNCTIONS, Column, Feature, Target
 from kanmodel.network.config.groups import Groups
 
@@ -29,7 +31,28 @@ KEYS = (
 )
 SCALING_KEYS = ("feature_names", "mean", "std", "target_names", "target_mean", "target_std")
 DEFAULT_TOLERANCE = 1e-5
+MAX_PATH = 4096  # characters of a text, which may be a path
 C = TypeVar("C", Feature, Target)
+
+
+def _check_text(value: object, place: str) -> None:
+    check_text(value, place, MAX_PATH)
+    if not value:
+        raise ConfigError(f"{place} must not be empty")
+
+
+CHECKS: Mapping[str, Callable[[Any, str], None]] = {
+    **dict.fromkeys(("name", "reference", "reference_targets", "pykan_config"), _check_text),
+    **dict.fromkeys(("lookback", "horizon"), check_count),
+    **dict.fromkeys(("activations", "check", "groups"), check_mapping),
+    "denominator": partial(check_number, positive=True),
+    "batch_first": check_flag,  # the layout of the trainer's windows; the weights do not depend on it
+    "library": partial(check_choice, choices=LIBRARIES),
+    "readout": partial(check_choice, choices=(*READOUTS, *FLAT_READOUTS)),
+    "base_activation": partial(check_choice, choices=BASE_FUNCTIONS),
+    "output_function": partial(check_choice, choices=(NONE, "softmax", *ACTIVATIONS)),
+    "space": partial(check_choice, choices=get_args(Space)),
+}
 
 
 @dataclass(frozen=True)
@@ -110,70 +133,124 @@ class Manifest:
         columns: list[Column] = [*self.features, *self.targets]
         return any((column.mean, column.std) != (0.0, 1.0) for column in columns)
 
+    def metadata(self, module: Module | None, n_entering: int = MAX_SIZE) -> Metadata:
+        """What is known of the parts of a file.
 
-def read_manifest(path: Path, given: Mapping[str, Any] | None = None) -> Manifest:
+        Args:
+            module: its module tree; None if it has none.
+            n_entering: number of values that enter the KAN that `input_id` is about.
+        """
+        return Metadata(
+            module,
+            self.library,
+            self.base_activation,
+            self.denominator,
+            self.mult_arity,
+            self.pykan_config,
+            self.input_id,
+            n_entering,
+        )
+
+
+def read_manifest(path: Path, known: Mapping[str, Any] | None = None) -> Manifest:
     """Reads a manifest, yaml or json.
 
     Args:
         path: the file.
-        given: values for keys that it leaves out; their paths are absolute.
+        known: values for keys that it leaves out; their paths are absolute.
 
     Raises:
         CheckpointError: it cannot be read, or a key is unknown, missing, or has a wrong type.
     """
-    return parse_manifest(read_document(path), path, given)
+    return parse_manifest(read_document(path), path, known)
 
 
-def parse_manifest(document: Mapping[str, Any], path: Path, given: Mapping[str, Any] | None = None) -> Manifest:
+def parse_manifest(document: Mapping[str, Any], path: Path, known: Mapping[str, Any] | None = None) -> Manifest:
     """`read_manifest` of a parsed document; `path` names it in errors, and paths are relative to its folder."""
-    said = {key: value for key, value in document.items() if value is not None or key in STAGES}
+    stated = {key: value for key, value in document.items() if value is not None or key in STAGES}
     try:
-        values.refuse_unknown(document, KEYS, "it")
-        return _parse({**(given or {}), **said}, path)
-    except CheckpointError as error:
+        refuse_unknown(document, KEYS, "it")
+        return _parse({**(known or {}), **stated}, path)
+    except (CheckpointError, ConfigError) as error:
         raise CheckpointError(f"{path.name}: {error}") from error
 
 
 def _parse(document: dict[str, Any], path: Path) -> Manifest:
-    given = {key: value for key, value in document.items() if value is not None}
-    scaling = _read_scaling(given.get("scaling"), path.parent)
-    columns = _columns(given, scaling, "features", "feature_names")
-    whole, fixed = (_features(given, key, [name for name, _ in columns]) for key in ("integer", "fixed"))
-    features = [Feature(name, unit, integer=name in whole, fixed=name in fixed) for name, unit in columns]
-    has_targets = "targets" in given or "target_names" in (scaling or {})
-    targets = [Target(*pair) for pair in _columns(given, scaling, "targets", "target_names")] if has_targets else []
-    scaled = (scaling or {}).get("target_mean")
-    if not targets and isinstance(scaled, list):
-        targets = list(unnamed_targets(len(scaled)))
-    if "batch_first" in given:  # the layout of the trainer's windows; the weights do not depend on it
-        values.flag(given["batch_first"], "batch_first")
-    config = given.get("pykan_config")
+    stated = {key: value for key, value in document.items() if value is not None}
+    for key in CHECKS.keys() & stated:
+        CHECKS[key](stated[key], key)
+    scaling = stated.get("scaling")
+    if isinstance(scaling, str):
+        if not scaling.endswith((".json", ".yaml", ".yml")):
+            raise CheckpointError(
+                f"scaling is {scaling!r}, but only .json and .yaml are read, since a pickle (.joblib, .pkl) can run "
+                f"any code: write {', '.join(SCALING_KEYS)} as JSON"
+            )
+        scaling = read_document(path.parent / scaling)
+    features, targets = make_columns(
+        stated.get("features"), stated.get("targets"), scaling, stated.get("integer", []), stated.get("fixed", [])
+    )
+    if "reference" not in stated:
+        raise CheckpointError("lacks reference: windows on which every explanation is computed, 128 or more")
+    plain = ("lookback", "horizon", "name", "library", "readout", "base_activation", "output_function", "space")
     return Manifest(
         file=path.name,
         folder=path.parent,
-        features=tuple(_scaled(features, scaling, "mean", "std")),
-        targets=tuple(_scaled(targets, scaling, "target_mean", "target_std")),
-        lookback=values.count(given["lookback"], "lookback") if "lookback" in given else None,
-        horizon=values.count(given["horizon"], "horizon") if "horizon" in given else None,
-        reference=values.text(
-            _needed(given, "reference", "windows on which every explanation is computed, 128 or more"), "reference"
-        ),
-        name=values.optional_text(given.get("name"), "name"),
-        library=_choice(given, "library", tuple(LIBRARIES)),
-        prefixes={part: _prefix(document[part], part) for part in STAGES if part in document},
-        readout=_choice(given, "readout", (*READOUTS, *FLAT_READOUTS)),
-        base_activation=_choice(given, "base_activation", BASE_FUNCTIONS),
-        activations=_activations(given.get("activations")),
-        output_function=_choice(given, "output_function", (NONE, "softmax", *ACTIVATIONS)),
-        pykan_config=None if config is None else read_pykan_config(path.parent / values.text(config, "pykan_config")),
-        denominator=values.positive(given["denominator"], "denominator") if "denominator" in given else None,
-        mult_arity=_mult_arity(given),
-        input_id=values.counts(given["input_id"], "input_id") if "input_id" in given else None,
-        reference_targets=values.optional_text(given.get("reference_targets"), "reference_targets"),
-        check=_check(given.get("check")),
-        groups=values.mapping(given.get("groups", {}), "groups"),
-        space=cast("Space | None", _choice(given, "space", get_args(Space))),
+        features=features,
+        targets=targets,
+        reference=stated["reference"],
+        reference_targets=stated.get("reference_targets"),
+        prefixes={part: _parse_prefix(document[part], part) for part in STAGES if part in document},
+        activations=_parse_activations(stated.get("activations", {})),
+        pykan_config=read_pykan_config(path.parent / stated["pykan_config"]) if "pykan_config" in stated else None,
+        denominator=float(stated["denominator"]) if "denominator" in stated else None,
+        mult_arity=_parse_mult_arity(stated.get("mult_arity")),
+        input_id=_parse_input_id(stated.get("input_id")),
+        check=_parse_check(stated.get("check")),
+        groups=stated.get("groups", {}),
+        **{key: stated.get(key) for key in plain},
     )
+
+
+def make_columns(
+    features: Any, targets: Any, scaling: Any = None, integer: Any = (), fixed: Any = ()
+) -> tuple[tuple[Feature, ...], tuple[Target, ...]]:
+    """The columns of a model, from names and the parameters of its scaler.
+
+    Args:
+        features: names, or mappings of name and unit; None for those of the scaling.
+        targets: likewise; empty in the result if neither has them and the scaling no targets.
+        scaling: `SCALING_KEYS` and their values; None if the model takes and returns original units.
+        integer: features with whole numbers.
+        fixed: features that nobody can change.
+
+    Raises:
+        CheckpointError, ConfigError: a value has a wrong type, or they do not fit each other.
+    """
+    if scaling is not None:
+        check_mapping(scaling, "scaling")
+        refuse_unknown(scaling, SCALING_KEYS, "scaling")
+        for pair in (("mean", "std"), ("target_mean", "target_std")):
+            if (pair[0] in scaling) != (pair[1] in scaling):
+                raise CheckpointError(f"scaling must have both {pair[0]} and {pair[1]}, or neither")
+        if "mean" not in scaling:
+            raise CheckpointError("scaling lacks mean and std of the features")
+    scaling = {} if scaling is None else scaling
+    columns = _make_names(features, scaling, "features", "feature_names")
+    names = [name for name, _ in columns]
+    for key, listed in (("integer", integer), ("fixed", fixed)):
+        if not isinstance(listed, (list, tuple)):
+            raise CheckpointError(f"{key} must be a list of features, but is {reprlib.repr(listed)}")
+        for name in listed:
+            if name not in names:
+                raise CheckpointError(f"{key} has no feature {name!r}; the features are {', '.join(names)}")
+    made = [Feature(name, unit, integer=name in integer, fixed=name in fixed) for name, unit in columns]
+    forecast: list[Target] = []
+    if targets is not None or "target_names" in scaling:
+        forecast = [Target(*pair) for pair in _make_names(targets, scaling, "targets", "target_names")]
+    elif isinstance(scaling.get("target_mean"), list):
+        forecast = [*unnamed_targets(len(scaling["target_mean"]))]
+    return tuple(_scale(made, scaling, "mean", "std")), tuple(_scale(forecast, scaling, "target_mean", "target_std"))
 
 
 def unnamed_targets(n: int) -> tuple[Target, ...]:
@@ -181,75 +258,24 @@ def unnamed_targets(n: int) -> tuple[Target, ...]:
     return (Target("y"),) if n == 1 else tuple(Target(f"y{number}") for number in range(1, n + 1))
 
 
-def _needed(given: Mapping[str, Any], key: str, meaning: str) -> Any:
-    if key not in given:
-        raise CheckpointError(f"lacks {key}: {meaning}")
-    return given[key]
-
-
-def _choice(given: Mapping[str, Any], key: str, allowed: tuple[str, ...]) -> str | None:
-    return values.choice(given[key], allowed, key) if key in given else None
-
-
-def _prefix(value: Any, part: str) -> str | None:
-    """A prefix without its final dot; "" for a part whose keys have no prefix."""
-    if value is None:
-        return None
-    if not isinstance(value, str):
-        raise CheckpointError(f"{part} must be a prefix of keys or null, but is {reprlib.repr(value)}")
-    return value.removesuffix(".")
-
-
-def _activations(value: Any) -> dict[str, str]:
-    """Activations by the place of the part that they precede, such as ``{fc.0: relu}``."""
-    if value is None:
-        return {}
-    return {
-        str(place): values.choice(name, (NONE, *ACTIVATIONS), f"activations.{place}")
-        for place, name in values.mapping(value, "activations").items()
-    }
-
-
-def _mult_arity(given: Mapping[str, Any]) -> Arities | None:
-    if "mult_arity" not in given:
-        return None
-    try:
-        return parse_arities(given["mult_arity"])
-    except CheckpointError as error:
-        raise CheckpointError(f"it {error}") from error
-
-
-def _read_scaling(value: Any, folder: Path) -> dict[str, Any] | None:
-    """The parameters of the scaler, inline or from a file."""
-    if value is None:
-        return None
-    if isinstance(value, str):
-        if not value.endswith((".json", ".yaml", ".yml")):
-            raise CheckpointError(
-                f"scaling is {value!r}, but only .json and .yaml are read, since a pickle (.joblib, .pkl) can run any "
-                f"code: write {', '.join(SCALING_KEYS)} as JSON"
-            )
-        scaling = read_document(folder / value)
-    else:
-        scaling = values.mapping(value, "scaling")
-    values.refuse_unknown(scaling, SCALING_KEYS, "scaling")
-    for pair in (("mean", "std"), ("target_mean", "target_std")):
-        if (pair[0] in scaling) != (pair[1] in scaling):
-            raise CheckpointError(f"scaling must have both {pair[0]} and {pair[1]}, or neither")
-    if "mean" not in scaling:
-        raise CheckpointError("scaling lacks mean and std of the features")
-    return scaling
-
-
-def _columns(
-    given: Mapping[str, Any], scaling: Mapping[str, Any] | None, key: str, scaling_key: str
-) -> list[tuple[str, str | None]]:
+def _make_names(listed: Any, scaling: Mapping[str, Any], key: str, scaling_key: str) -> list[tuple[str, str | None]]:
     """Names and units of the features or targets, which may also come from the scaler."""
-    known = (scaling or {}).get(scaling_key)
-    listed = given.get(key, known)
+    known = scaling.get(scaling_key)
+    listed = known if listed is None else listed
     if not isinstance(listed, list) or not listed:
         raise CheckpointError(f"lacks {key}: a list of names, or of {{name, unit}}, in the model's order")
-    columns = [_column(item, f"{key}[{position}]") for position, item in enumerate(listed)]
+    columns: list[tuple[str, str | None]] = []
+    for position, item in enumerate(listed):
+        place = f"{key}[{position}]"
+        if isinstance(item, dict):
+            refuse_unknown(item, ("name", "unit"), place)
+            _check_text(item.get("name"), f"{place}.name")
+            if item.get("unit") is not None:
+                _check_text(item["unit"], f"{place}.unit")
+            columns.append((item["name"], item.get("unit")))
+        else:
+            _check_text(item, place)
+            columns.append((item, None))
     names = [name for name, _ in columns]
     repeated = next((name for name, count in Counter(names).items() if count > 1), None)
     if repeated is not None:
@@ -259,43 +285,61 @@ def _columns(
     return columns
 
 
-def _features(given: Mapping[str, Any], key: str, names: list[str]) -> list[str]:
-    """Features that a key lists."""
-    listed = given.get(key, [])
-    if not isinstance(listed, list):
-        raise CheckpointError(f"{key} must be a list of features, but is {reprlib.repr(listed)}")
-    for name in listed:
-        if name not in names:
-            raise CheckpointError(f"{key} has no feature {name!r}; the features are {', '.join(names)}")
-    return listed
-
-
-def _column(item: Any, place: str) -> tuple[str, str | None]:
-    if not isinstance(item, dict):
-        return values.text(item, place), None
-    values.refuse_unknown(item, ("name", "unit"), place)
-    return values.text(item.get("name"), f"{place}.name"), values.optional_text(item.get("unit"), f"{place}.unit")
-
-
-def _scaled(columns: list[C], scaling: Mapping[str, Any] | None, mean: str, std: str) -> list[C]:
+def _scale(columns: list[C], scaling: Mapping[str, Any], mean: str, std: str) -> list[C]:
     """The columns with mean and standard deviation of the scaler, if there is one."""
-    if scaling is None or mean not in scaling:
+    if mean not in scaling:
         return columns
-    means = values.numbers(scaling[mean], len(columns), f"scaling.{mean}")
-    stds = values.numbers(scaling[std], len(columns), f"scaling.{std}")
-    negative = next((column.name for column, value in zip(columns, stds, strict=True) if value < 0), None)
+    for key in (mean, std):
+        if not isinstance(scaling[key], list) or len(scaling[key]) != len(columns):
+            raise CheckpointError(
+                f"scaling.{key} must be a list of {len(columns)} numbers, but is {reprlib.repr(scaling[key])}"
+            )
+        for position, value in enumerate(scaling[key]):
+            check_number(value, f"scaling.{key}[{position}]")
+    negative = next((c.name for c, value in zip(columns, scaling[std], strict=True) if value < 0), None)
     if negative is not None:
         raise CheckpointError(f"scaling.{std} of {negative} is negative")
-    return [replace(c, mean=m, std=s) for c, m, s in zip(columns, means, stds, strict=True)]
+    pairs = zip(columns, scaling[mean], scaling[std], strict=True)
+    return [replace(column, mean=float(m), std=float(s)) for column, m, s in pairs]
 
 
-def _check(value: Any) -> Check | None:
+def _parse_prefix(value: Any, part: str) -> str | None:
+    """A prefix without its final dot; "" for a part whose keys have no prefix."""
+    if value is not None and not isinstance(value, str):
+        raise CheckpointError(f"{part} must be a prefix of keys or null, but is {reprlib.repr(value)}")
+    return None if value is None else value.removesuffix(".")
+
+
+def _parse_activations(value: Mapping[Any, Any]) -> dict[str, str]:
+    """Activations by the place of the part that they precede, such as ``{fc.0: relu}``."""
+    for place, name in value.items():
+        check_choice(name, f"activations.{place}", (NONE, *ACTIVATIONS))
+    return {str(place): name for place, name in value.items()}
+
+
+def _parse_mult_arity(value: Any) -> Arities | None:
+    try:
+        return None if value is None else parse_arities(value)
+    except CheckpointError as error:
+        raise CheckpointError(f"it {error}") from error
+
+
+def _parse_input_id(value: Any) -> tuple[int, ...] | None:
     if value is None:
         return None
-    document = values.mapping(value, "check")
-    values.refuse_unknown(document, ("inputs", "outputs", "tolerance"), "check")
-    return Check(
-        values.text(document.get("inputs"), "check.inputs"),
-        values.text(document.get("outputs"), "check.outputs"),
-        values.positive(document.get("tolerance", DEFAULT_TOLERANCE), "check.tolerance"),
-    )
+    if not isinstance(value, list) or not value:
+        raise CheckpointError(f"input_id must be a list of whole numbers from 0, but is {reprlib.repr(value)}")
+    for position, number in enumerate(value):
+        check_count(number, f"input_id[{position}]", lowest=0)
+    return tuple(value)
+
+
+def _parse_check(value: Any) -> Check | None:
+    if value is None:
+        return None
+    refuse_unknown(value, ("inputs", "outputs", "tolerance"), "check")
+    check = Check(value.get("inputs"), value.get("outputs"), value.get("tolerance", DEFAULT_TOLERANCE))
+    for key in ("inputs", "outputs"):
+        _check_text(value.get(key), f"check.{key}")
+    check_number(check.tolerance, "check.tolerance", positive=True)
+    return check

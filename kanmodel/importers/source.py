@@ -1,4 +1,4 @@
-"""Loads the tensors of a file of weights without running any code in it.
+"""Loads the tensors of a file of weights, and its tree of modules if it has one, without running any code in it.
 
 A file of `torch.save` contains a pickle, and a pickle is a program. `archives` reads it without running it; everything
 but tensors and plain values is a placeholder here.
@@ -6,11 +6,12 @@ but tensors and plain values is a placeholder here.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
@@ -19,18 +20,152 @@ from torch import Tensor
 from kanmodel.checkpoint import DOCUMENT_KEY, MAX_BYTES
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import ZIP_START, is_legacy, read_archive
-from kanmodel.importers.modules import Module, Value, describe, is_module, read_module, simplify_entries
-from kanmodel.importers.placeholders import GlobalName, Placeholder
+from kanmodel.importers.pickles import GlobalName, Placeholder
+from kanmodel.text import printable
 
 MAX_TENSOR_BYTES = 1 << 28  # of all weights together
 MAX_KEY = 200  # characters of a tensor's name
-
 NESTED_KEYS = ("state_dict", "model_state_dict", "model")  # keys of the weights in training dictionaries
 COMMON_PREFIXES = ("module.", "model.", "_orig_mod.")  # of DataParallel, Lightning and torch.compile
 ADVICE = "save model.state_dict() alone"
 WIDENED = {torch.float16: torch.float32, torch.bfloat16: torch.float32}
 FLOATS = (torch.float32, torch.float64, *WIDENED)
 INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+MAX_DEPTH = 64  # of modules, and of containers in a value
+MAX_MODULES = 1 << 14
+MAX_VALUES = 1 << 18  # of all attributes or hyperparameters, with those in their containers
+MAX_PATH = 1000  # characters
+N_ENTERING = "n_entering"  # of a traced live module: its number of inputs
+BOOKKEEPING = frozenset(torch.nn.Module().__dict__) - {"training"} | {
+    *("_backend", "_forward_hooks_always_called", "_load_state_dict_pre_hooks", "_non_persistent_buffers_set"),
+}  # attributes that every module has, in any version of torch
+
+Value = object  # None, a bool, number, text, bytes, GlobalName, Placeholder, Tensor, array, or a container of these
+
+
+@dataclass(frozen=True)
+class Module:
+    """A module of a pickled model.
+
+    Attributes:
+        class_name: qualified, such as ``torch.nn.modules.rnn.LSTM``.
+        values: its attributes, such as ``hidden_size`` and ``batch_first`` of an LSTM. Lists are tuples, functions
+            are `GlobalName`, and other objects are `Placeholder`.
+        parameters: by name, without those that are None.
+        buffers: those that belong to the state_dict, likewise.
+        children: by name, in order of definition.
+    """
+
+    class_name: str
+    values: Mapping[str, Value]
+    parameters: Mapping[str, Tensor]
+    buffers: Mapping[str, Tensor]
+    children: Mapping[str, Module]
+
+    def walk(self, path: str = "") -> Iterator[tuple[str, Module]]:
+        """This module and its descendants with dotted paths, like `nn.Module.named_modules` but with repetitions."""
+        yield path, self
+        for name, child in self.children.items():
+            yield from child.walk(_join(path, name))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The tensors by dotted name, in the order of `nn.Module.state_dict`."""
+        return {
+            _join(path, name): tensor
+            for path, module in self.walk()
+            for name, tensor in {**module.parameters, **module.buffers}.items()
+        }
+
+    def find(self, path: str) -> Module | None:
+        """The module at a dotted path; None if there is none."""
+        module: Module | None = self
+        for name in filter(None, path.split(".")):
+            module = module and module.children.get(name)
+        return module
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def is_module(value: object) -> bool:
+    """Whether a pickled value is an `nn.Module`."""
+    return isinstance(value, Placeholder) and all(
+        isinstance(value.state, dict) and isinstance(value.state.get(name), dict)
+        for name in ("_parameters", "_buffers", "_modules")
+    )
+
+
+def read_module(found: object) -> Module:
+    """The tree of a pickled module.
+
+    Raises:
+        CheckpointError: an entry is not a module or tensor, or a limit is exceeded; the message starts with a verb.
+    """
+    modules, values = iter(range(MAX_MODULES)), iter(range(MAX_VALUES))  # a module counts each time it is reached
+
+    def read(found: object, path: str, depth: int) -> Module:
+        if next(modules, None) is None or depth > MAX_DEPTH or len(path) > MAX_PATH:
+            raise CheckpointError(f"has more than {MAX_MODULES} modules, or modules nested deeper than {MAX_DEPTH}")
+        if not is_module(found):
+            raise CheckpointError(f"has {describe(found)} at {path[-80:]!r}, where its model has a module")
+        assert isinstance(found, Placeholder) and isinstance(found.state, dict)
+        state = found.state
+        skipped = state.get("_non_persistent_buffers_set")
+        skipped = skipped if isinstance(skipped, (set, frozenset)) else ()
+        children = {name: child for name, child in _named(state["_modules"], path) if child is not None}
+        attributes = {name: value for name, value in _named(state, path) if name not in BOOKKEEPING}
+        return Module(
+            found.name,
+            {name: _simplify(value, values) for name, value in attributes.items()},
+            _tensors(state["_parameters"], path),
+            {name: value for name, value in _tensors(state["_buffers"], path).items() if name not in skipped},
+            {name: read(child, _join(path, name), depth + 1) for name, child in children.items()},
+        )
+
+    return read(found, "", 0)
+
+
+def _named(entries: Mapping[object, object], path: str) -> Iterator[tuple[str, object]]:
+    for name, value in entries.items():
+        if not isinstance(name, str) or "." in name:
+            raise CheckpointError(f"has {describe(name)} as a name in the module at {path[-80:]!r}")
+        yield name, value
+
+
+def _tensors(entries: Mapping[object, object], path: str) -> dict[str, Tensor]:
+    tensors = {}
+    for name, value in _named(entries, path):
+        if isinstance(value, Tensor):
+            tensors[name] = value
+        elif value is not None:
+            place = _join(path, name)[-80:]
+            raise CheckpointError(f"has {describe(value)} at {place!r}, where its model has a tensor")
+    return tensors
+
+
+def describe(value: object) -> str:
+    """The type of a value, with an article."""
+    name = value.name if isinstance(value, (GlobalName, Placeholder)) else type(value).__name__
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name[:MAX_PATH]}"
+
+
+def _simplify(value: object, budget: Iterator[int], depth: int = 0) -> Value:
+    """Converts a value that may contain itself to a finite tree: lists are tuples, and objects are placeholders.
+
+    Raises:
+        CheckpointError: it is nested too deeply, or there are more values than in the budget.
+    """
+    if next(budget, None) is None or depth > MAX_DEPTH:
+        raise CheckpointError(f"has attributes of more than {MAX_VALUES} values, or nested deeper than {MAX_DEPTH}")
+    if isinstance(value, (list, tuple)):
+        return tuple(_simplify(part, budget, depth + 1) for part in value)
+    if isinstance(value, Placeholder) and value.entries:  # a subclass of dict, such as Lightning's AttributeDict
+        value = value.entries
+    if isinstance(value, dict):
+        return {key: _simplify(part, budget, depth + 1) for key, part in value.items()}
+    plain = (type(None), bool, int, float, str, bytes, set, frozenset, GlobalName, Placeholder, Tensor, np.ndarray)
+    return value if isinstance(value, plain) else Placeholder(type(value).__name__)
 
 
 @dataclass(frozen=True)
@@ -39,8 +174,8 @@ class Source:
 
     Attributes:
         name: the file's name.
-        tensors: contiguous and finite, float32 or float64, by key without a common prefix of wrappers.
-        integers: the tensors of integers and booleans, likewise.
+        tensors: by key without a common prefix of wrappers, contiguous and finite: float32 or float64 first, then
+            integers and booleans.
         container: key of the training dictionary that contained them; None for a bare state_dict.
         prefix: prefix that was removed from every key, such as ``module.``.
         dtypes: the types in the file, such as ``float16``.
@@ -50,7 +185,6 @@ class Source:
 
     name: str
     tensors: Mapping[str, Tensor]
-    integers: Mapping[str, Tensor]
     container: str | None
     prefix: str
     dtypes: tuple[str, ...]
@@ -69,21 +203,20 @@ def open_source(path: Path) -> Source:
         CheckpointError: the file is damaged, claims more than it contains, or has no weights that are finite tensors.
     """
     try:
-        weights = _find_weights(_read_object(read_bounded(path, MAX_BYTES)))
-        tensors = _compact(weights.entries)
+        entries, container, module, hyper_parameters = _find_weights(_read_object(read_bounded(path, MAX_BYTES)))
+        tensors = _compact(entries)
     except CheckpointError as error:
         raise CheckpointError(printable(f"{path.name} {error}")) from error
     prefix = _common_prefix(tensors)
-    named = {key.removeprefix(prefix): tensor for key, tensor in tensors.items()}
+    keys = sorted(tensors, key=lambda key: not tensors[key].is_floating_point())
     return Source(
         name=path.name,
-        tensors={key: tensor for key, tensor in named.items() if tensor.is_floating_point()},
-        integers={key: tensor for key, tensor in named.items() if not tensor.is_floating_point()},
-        container=weights.container,
+        tensors={key.removeprefix(prefix): tensors[key] for key in keys},
+        container=container,
         prefix=prefix,
-        dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in weights.entries.values()})),
-        module=weights.module and weights.module.at(prefix),
-        hyper_parameters=weights.hyper_parameters,
+        dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in entries.values()})),
+        module=module and module.find(prefix),
+        hyper_parameters=hyper_parameters,
     )
 
 
@@ -121,40 +254,24 @@ def _read_safetensors(data: bytes) -> dict[str, Tensor]:
         raise CheckpointError(f"is neither a file of torch.save nor of safetensors ({reason})") from error
 
 
-@dataclass(frozen=True)
-class _Weights:
-    """The weights found in a file: tensors by key, and the rest as in `Source`."""
-
-    entries: dict[str, Tensor]
-    container: str | None
-    module: Module | None
-    hyper_parameters: Mapping[str, Value]
-
-
-def _find_weights(found: object) -> _Weights:
-    """Finds the state_dict of a file or of its model, and the key that it is under."""
+def _find_weights(found: object) -> tuple[dict[str, Tensor], str | None, Module | None, Mapping[str, Value]]:
+    """The state_dict of a file or of its model, the key it is under, the module tree, and hyperparameters."""
     if isinstance(found, Tensor):
         raise CheckpointError("holds one tensor and no state_dict (pykan's cache_data is one: import its state)")
-    if is_module(found):
-        return _find_in_module(found, None, {})
-    entries = _entries_of(found)
+    entries = {} if is_module(found) else _entries_of(found)
     if entries is None:
         raise CheckpointError(f"holds {_describe_foreign(found)} and no state_dict")
     nested = [key for key in NESTED_KEYS if _entries_of(entries.get(key)) is not None or is_module(entries.get(key))]
     if len(nested) > 1:
         raise CheckpointError(f"holds more than one state_dict: {', '.join(nested)}")
-    hyper_parameters = _entries_of(entries.get("hyper_parameters")) if nested else None
-    simple = simplify_entries(hyper_parameters or {})
     container = nested[0] if nested else None
-    weights = entries[nested[0]] if nested else found
-    if is_module(weights):
-        return _find_in_module(weights, container, simple)
-    return _Weights(_check_state_dict(_entries_of(weights) or {}), container, None, simple)
-
-
-def _find_in_module(found: object, container: str | None, hyper_parameters: Mapping[str, Value]) -> _Weights:
-    module = read_module(found)
-    return _Weights(_check_state_dict(module.state_dict()), container, module, hyper_parameters)
+    hyper_parameters = (_entries_of(entries.get("hyper_parameters")) if nested else None) or {}
+    budget = iter(range(MAX_VALUES))
+    simple = {key: _simplify(value, budget) for key, value in hyper_parameters.items() if isinstance(key, str)}
+    weights = entries[container] if nested else found
+    module = read_module(weights) if is_module(weights) else None
+    tensors = _check_state_dict((_entries_of(weights) or {}) if module is None else module.state_dict())
+    return tensors, container, module, simple
 
 
 def _entries_of(found: object) -> Mapping[Any, object] | None:
@@ -200,14 +317,11 @@ def _compact(entries: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in entries.items():
         dtype = WIDENED.get(tensor.dtype, tensor.dtype)
         alone = tensor.is_contiguous() and tensor.nbytes == tensor.untyped_storage().nbytes()
-        compact[key] = tensor if alone and tensor.dtype == dtype else _copy(tensor, dtype)
+        copied = not alone or tensor.dtype != dtype
+        compact[key] = torch.empty(tensor.shape, dtype=dtype).copy_(tensor) if copied else tensor
         if not bool(torch.isfinite(compact[key]).all()):
             raise CheckpointError(f"has a value that is not finite in tensor {key}")
     return compact
-
-
-def _copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.empty(tensor.shape, dtype=dtype).copy_(tensor)
 
 
 def _common_prefix(tensors: Mapping[str, Tensor]) -> str:
@@ -220,8 +334,3 @@ def _common_prefix(tensors: Mapping[str, Tensor]) -> str:
                 break
         else:
             return prefix
-
-
-def printable(text: str) -> str:
-    """The text without characters that a terminal acts on."""
-    return "".join(character if character.isprintable() else "�" for character in text)

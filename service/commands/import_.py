@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from kanmodel import Model
-from kanmodel.importers.comparison import describe_relative
+from kanmodel.importers.arrays import read_names, read_windows_file
 from kanmodel.importers.description import Description, describe_file
-from kanmodel.importers.importing import Imported, import_with
+from kanmodel.importers.from_file import Imported, import_checkpoint
 from kanmodel.importers.manifest import Manifest, parse_manifest, read_manifest
-from kanmodel.importers.windows_file import read_names, read_windows_file
+from kanmodel.importers.samples import describe_relative
 from kanmodel.terms import MIN_INPUTS
 from service.commands.options import make_console, refuse_unwritable
 
@@ -66,7 +66,7 @@ def import_(
     from service.batch.tables import read_columns  # here, since the other commands start faster without polars
 
     with _progress(as_json) as progress:
-        imported = import_with(file, known, read_columns, progress, strict)
+        imported = import_checkpoint(file, known, read_columns, progress, strict)
     if describe:
         _print_description(describe_file(file, imported, known), as_json)
         return

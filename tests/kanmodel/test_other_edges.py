@@ -14,7 +14,7 @@ from kanmodel.explain.topology.construction import build_topology
 from kanmodel.explain.topology.pruning import PruningRule, prune_by_rule, prune_network
 from kanmodel.explain.topology.thresholds import Thresholds
 from kanmodel.importers.assembly import Chain, assemble
-from kanmodel.importers.libraries import Facts, find_parts
+from kanmodel.importers.libraries import Metadata, find_parts
 from kanmodel.network.bases import BSpline
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Feature, LayerConfig, ModelConfig, SymbolicEdge, Target, plain_layers
@@ -24,7 +24,7 @@ from kanmodel.network.frozen import FrozenNetwork
 def fast_kan_model(file, library):
     """An imported LSTM with a head of fast-kan or FasterKAN, on the library's own windows."""
     tensors = torch.load(FOLDER / "import" / "fast_head" / file, weights_only=True)
-    parts, (recurrent,) = find_parts(tensors, Facts(library=library))
+    parts, (recurrent,) = find_parts(tensors, Metadata(library=library))
     features = tuple(Feature(f"f{i}") for i in range(20))
     shapes = ModelConfig(features, (Target("y"),), 24, 1, plain_layers([20, 1]))
     head = tuple(item for part in parts for item in part.items({}))

@@ -1,29 +1,35 @@
-"""The supported KAN libraries, one module each: how their keys and shapes determine layers, and what they leave open.
-
-To add a library, write a module with a `find` function and add an entry to the table below; nothing else depends on
-the library.
-"""
+"""The supported libraries: how their keys and shapes determine layers, and what they leave open."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from kanmodel.importers.libraries import (
-    cheby_kan,
-    efficient_kan,
-    fourier_kan,
-    legacy_pykan,
-    pykan,
-    radial,
-    recurrent,
-    torch_layers,
-    wav_kan,
+from kanmodel.importers.libraries import layers
+from kanmodel.importers.libraries.part import (
+    AnyPart,
+    Item,
+    Layer,
+    Metadata,
+    Norm,
+    Part,
+    RecurrentPart,
+    keys_under,
+    places_of,
 )
-from kanmodel.importers.libraries.part import AnyPart, Facts, Item, Layer, Norm, Part, RecurrentPart
+from kanmodel.importers.libraries.pykan import read_pykan
 
-KANS = (pykan, legacy_pykan, radial, efficient_kan, cheby_kan, fourier_kan, wav_kan)
+READERS: dict[str, Callable[[Mapping[str, Tensor], str, Metadata], Part | None]] = {
+    "act_fun.0.coef": read_pykan,
+    "rbf.grid": layers.read_radial,
+    "spline_weight": layers.read_efficient_kan,
+    "cheby_coeffs": layers.read_cheby_kan,
+    "fouriercoeffs": layers.read_fourier_kan,
+    "wavelet_weights": layers.read_wav_kan,
+    "weight": layers.read_torch_layer,  # last, because KANs have tensors of this name too
+    "running_mean": layers.read_torch_layer,
+}  # name of a tensor -> the library's part that has it
 LIBRARIES = {
     "pykan": ("pykan", "pykan 0.0"),
     "efficient_kan": ("efficient-kan",),
@@ -31,20 +37,21 @@ LIBRARIES = {
     "faster_kan": ("FasterKAN", "fast-kan or FasterKAN"),
 }  # names in a manifest -> names of their parts
 
-__all__ = ["LIBRARIES", "AnyPart", "Facts", "Item", "Layer", "Norm", "Part", "RecurrentPart", "find_parts"]
+__all__ = ["LIBRARIES", "AnyPart", "Item", "Layer", "Metadata", "Norm", "Part", "RecurrentPart", "find_parts"]
 
 
-def find_parts(tensors: Mapping[str, Tensor], facts: Facts) -> tuple[list[Part], list[RecurrentPart]]:
+def find_parts(tensors: Mapping[str, Tensor], metadata: Metadata) -> tuple[list[Part], list[RecurrentPart]]:
     """Finds all supported parts of a file, in its order; each key belongs to at most one part.
 
     Raises:
         CheckpointError: the tensors of a part do not fit each other, or it is a known but unsupported variant.
     """
-    recurrents = recurrent.find(tensors)
+    recurrents = layers.find_recurrent(tensors)
     left = _without(tensors, recurrents)
     parts: list[Part] = []
-    for library in (*KANS, torch_layers):
-        found = library.find(left, facts)
+    for name, read in READERS.items():
+        read_parts = [read(keys_under(left, place), place, metadata) for place in places_of(left, name)]
+        found = [part for part in read_parts if part is not None]
         left = _without(left, found)
         parts += found
     order = {key: number for number, key in enumerate(tensors)}

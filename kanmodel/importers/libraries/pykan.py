@@ -1,39 +1,42 @@
-"""pykan 0.1 and 0.2.
+"""pykan: its configuration, its KANs of versions 0.1 and 0.2, and those of version 0.0.
 
 pykan stores masks, scales and coefficients of edges as (in, out), but their symbolic parts as (out, in). A state_dict
 contains neither the names of symbolic functions, nor the base function, nor the number of factors of a product node:
 7 sub-nodes and 4 nodes may be one product of 4 factors, or three of 2.
+
+In version 0.0 edges are one flat axis with index out * n_in + in. Each edge has its own grid, without the knots beyond
+the core interval, which are added when it is evaluated. `biases` are added to the sums.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import count, pairwise, takewhile
+from itertools import count, pairwise
 
 from torch import Tensor
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.libraries.part import (
+    Arities,
     Chosen,
-    Facts,
     Layer,
+    Metadata,
     Part,
+    PykanConfig,
     Shape,
     Tensors,
     compare_shapes,
     keys_of,
     keys_under,
-    places_of,
     shape_of,
     spline_shape,
     start_of,
 )
-from kanmodel.importers.pykan_config import Arities, PykanConfig
+from kanmodel.network import splines
 from kanmodel.network.bases import BSpline
 from kanmodel.network.config import LayerConfig, SymbolicEdge
 from kanmodel.network.functions import FUNCTIONS
-
-TITLE = "pykan"
 
 
 @dataclass(frozen=True)
@@ -46,30 +49,39 @@ class Outline:
     basis: BSpline
 
 
-def find(tensors: Tensors, facts: Facts) -> list[Part]:
-    """Finds the pykan KANs in a file.
+def read_pykan(found: Tensors, place: str, metadata: Metadata) -> Part | None:
+    """A KAN of pykan; None if its coefficients are of no version.
 
     Raises:
-        CheckpointError: a tensor is missing or its shape fits no layer; the arity of product nodes or the function of
-            a symbolic edge is not known.
+        CheckpointError: a tensor is missing or its shape fits no layer; the arity of product nodes is not known, or the
+            grids of edges from one input differ.
     """
-    places = places_of(tensors, "act_fun.0.coef")
-    found = {place: keys_under(tensors, place) for place in places}
-    return [_read(found[place], place, facts) for place in places if found[place]["act_fun.0.coef"].ndim == 3]
-
-
-def _read(found: Tensors, place: str, facts: Facts) -> Part:
-    layers = [_outline(found, place, number) for number in takewhile(lambda n: f"act_fun.{n}.coef" in found, count())]
-    check_widths(place, [(layer.n_in, layer.n_nodes) for layer in layers])
-    expected = {key: shape for number, layer in enumerate(layers) for key, shape in _shapes(layer, number).items()}
-    compare_shapes(found, expected, place, TITLE)
-    config = facts.pykan_config(place)
-    told = facts.mult_arity if facts.mult_arity is not None or config is None else config.mult_arity
-    options = _arities(layers, told)
-    if config is not None:
-        _compare_width(layers, next(iter(options.values())), config)
-    symbolic, problem = find_all_symbolic(found, len(layers), place, config)
-    kept, n_in = facts.kept_inputs(place) or (None, layers[0].n_in)
+    n_axes = found["act_fun.0.coef"].ndim
+    if n_axes not in (2, 3):
+        return None
+    flat = n_axes == 2
+    title = "pykan 0.0" if flat else "pykan"
+    n_layers = next(number for number in count() if f"act_fun.{number}.coef" not in found)
+    layers = [(_flat_outline if flat else _outline)(found, place, number) for number in range(n_layers)]
+    for number, (before, layer) in enumerate(pairwise(layers), start=1):
+        if before.n_nodes != layer.n_in:
+            start = f"{start_of(place)}act_fun."
+            raise CheckpointError(
+                f"has {layer.n_in} inputs in {start}{number}, but {before.n_nodes} outputs in {start}{number - 1} "
+                "before it"
+            )
+    shapes = [(_flat_shapes if flat else _shapes)(layer, number) for number, layer in enumerate(layers)]
+    expected = {key: shape for of_layer in shapes for key, shape in of_layer.items()}
+    compare_shapes(found, expected, place, title)
+    config = None if flat else metadata.pykan_config(place)
+    options = {"none": [()] * n_layers} if flat else _arities(layers, metadata.mult_arity, config)
+    symbolic: list[tuple[SymbolicEdge, ...]] = [()] * n_layers
+    problem = None
+    try:
+        symbolic = [_find_symbolic(found, number, place, config) for number in range(n_layers)]
+    except CheckpointError as error:
+        problem = str(error)
+    kept, n_in = (None if flat else metadata.kept_inputs(place)) or (None, layers[0].n_in)
     if kept is not None and (len(kept) != layers[0].n_in or len(set(kept)) != len(kept) or max(kept) >= n_in):
         raise CheckpointError(
             f"has a head of {layers[0].n_in} inputs at {place!r}, so input_id must be as many different numbers below "
@@ -77,35 +89,22 @@ def _read(found: Tensors, place: str, facts: Facts) -> Part:
         )
 
     def read(chosen: Chosen) -> tuple[Layer, ...]:
-        arities = options[chosen["mult_arity"]]
+        base, arities = chosen["base"], options[chosen["mult_arity"]]
+        if flat:
+            return tuple(_flat_convert(found, number, layer, place, base) for number, layer in enumerate(layers))
         items = [
-            _convert(found, number, layer, chosen["base"], arities[number], symbolic[number])
+            _convert(found, number, layer, base, arities[number], symbolic[number])
             for number, layer in enumerate(layers)
         ]
         return (_restore_inputs(items[0], kept, n_in) if kept is not None else items[0], *items[1:])
 
-    choices = {"base": facts.bases(place), "mult_arity": tuple(options)}
-    keys, sizes = keys_of(place, expected), describe_layers(layers)
-    return Part(place, TITLE, n_in, layers[-1].n_nodes, keys, read, choices, sizes, problem)
-
-
-def describe_layers(layers: list[Outline]) -> str:
-    """Nodes, grids and orders of layers, in words."""
+    choices = {"base": metadata.bases(place), "mult_arity": tuple(options)}
     nodes = [layers[0].n_in, *(layer.n_nodes for layer in layers)]
+    products = ", some of them products" if any(layer.n_subnodes != layer.n_nodes for layer in layers) else ""
     grids = ", ".join(str(layer.basis.grid_size) for layer in layers)
     orders = ", ".join(map(str, sorted({layer.basis.order for layer in layers})))
-    products = ", some of them products" if any(layer.n_subnodes != layer.n_nodes for layer in layers) else ""
-    return f"nodes {nodes}{products}, grid {grids}, spline order {orders}"
-
-
-def check_widths(place: str, widths: list[tuple[int, int]]) -> None:
-    """Raises if the widths (inputs, outputs) of consecutive layers do not match."""
-    for number, (before, layer) in enumerate(pairwise(widths), start=1):
-        if before[1] != layer[0]:
-            start = f"{start_of(place)}act_fun."
-            raise CheckpointError(
-                f"has {layer[0]} inputs in {start}{number}, but {before[1]} outputs in {start}{number - 1} before it"
-            )
+    sizes = f"nodes {nodes}{products}, grid {grids}, spline order {orders}"
+    return Part(place, title, n_in, layers[-1].n_nodes, keys_of(place, expected), read, choices, sizes, problem)
 
 
 def _outline(found: Tensors, place: str, number: int) -> Outline:
@@ -129,13 +128,25 @@ def _shapes(layer: Outline, number: int) -> dict[str, Shape]:
     }
 
 
-def _arities(layers: list[Outline], told: Arities | None) -> dict[str, list[tuple[int, ...]]]:
+def _arities(
+    layers: Sequence[Outline], stated: Arities | None, config: PykanConfig | None
+) -> dict[str, list[tuple[int, ...]]]:
     """Factors of each product node of every layer, by option; the stated one, or each uniform one."""
     surplus = [layer.n_subnodes - layer.n_nodes for layer in layers]  # a product of a factors has a - 1 too many
-    if told is None and not any(surplus):
+    if stated is None and config is not None:
+        stated = config.mult_arity
+    if stated is not None:
+        arities = [_layer_arities(layers, number, stated) for number in range(len(layers))]
+        if config is not None:
+            products = [len(factors) for factors in arities]
+            width = [(layer.n_nodes - n, n) for layer, n in zip(layers, products, strict=True)]
+            width.insert(0, (layers[0].n_in, 0))
+            if config.width != tuple(width):
+                in_file, in_config = ([n if not m else [n, m] for n, m in w] for w in (width, config.width))
+                raise CheckpointError(f"has the width {in_file}, but {config.name} says {in_config}")
+        return {str(stated): arities}
+    if not any(surplus):
         return {"none": [()] * len(layers)}
-    if told is not None:
-        return {str(told): [_layer_arities(layers, number, told) for number in range(len(layers))]}
     uniform = [
         arity
         for arity in range(2, max(surplus) + 2)
@@ -151,47 +162,23 @@ def _arities(layers: list[Outline], told: Arities | None) -> dict[str, list[tupl
     return {str(arity): [(arity,) * (n // (arity - 1)) for n in surplus] for arity in uniform}
 
 
-def _layer_arities(layers: list[Outline], number: int, told: Arities) -> tuple[int, ...]:
+def _layer_arities(layers: Sequence[Outline], number: int, stated: Arities) -> tuple[int, ...]:
     layer = layers[number]
     surplus = layer.n_subnodes - layer.n_nodes
-    if isinstance(told, int):
-        arities = (told,) * (surplus // (told - 1)) if surplus > 0 else ()
-    elif len(told) != len(layers) + 1:
-        raise CheckpointError(f"has {len(layers) + 1} layers of nodes, but mult_arity has {len(told)}")
-    elif told[0]:
+    if isinstance(stated, int):
+        arities = (stated,) * (surplus // (stated - 1)) if surplus > 0 else ()
+    elif len(stated) != len(layers) + 1:
+        raise CheckpointError(f"has {len(layers) + 1} layers of nodes, but mult_arity has {len(stated)}")
+    elif stated[0]:
         raise CheckpointError("has inputs that multiply, by mult_arity")
     else:
-        arities = told[number + 1]
+        arities = stated[number + 1]
     if sum(arities) - len(arities) != surplus or len(arities) > layer.n_nodes:
         raise CheckpointError(
             f"has {layer.n_subnodes} sub-nodes for {layer.n_nodes} nodes in layer {number + 1}, which do not fit "
-            f"mult_arity {told if isinstance(told, int) else list(arities)}"
+            f"mult_arity {stated if isinstance(stated, int) else list(arities)}"
         )
     return arities
-
-
-def _compare_width(layers: list[Outline], arities: list[tuple[int, ...]], config: PykanConfig) -> None:
-    n_products = [len(factors) for factors in arities]
-    width = [
-        (layers[0].n_in, 0),
-        *((layer.n_nodes - n, n) for layer, n in zip(layers, n_products, strict=True)),
-    ]
-    if config.width != tuple(width):
-        raise CheckpointError(f"has the width {_as_pykan(width)}, but {config.name} says {_as_pykan(config.width)}")
-
-
-def _as_pykan(width: list[tuple[int, int]] | tuple[tuple[int, int], ...]) -> list[int | list[int]]:
-    return [n_sum if not n_mult else [n_sum, n_mult] for n_sum, n_mult in width]
-
-
-def find_all_symbolic(
-    found: Tensors, n_layers: int, place: str, config: PykanConfig | None
-) -> tuple[list[tuple[SymbolicEdge, ...]], str | None]:
-    """The symbolic edges of every layer, and why they cannot be read without further information."""
-    try:
-        return [_find_symbolic(found, number, place, config) for number in range(n_layers)], None
-    except CheckpointError as error:
-        return [()] * n_layers, str(error)
 
 
 def _find_symbolic(found: Tensors, number: int, place: str, config: PykanConfig | None) -> tuple[SymbolicEdge, ...]:
@@ -254,3 +241,44 @@ def _restore_inputs(layer: Layer, kept: tuple[int, ...], n_inputs: int) -> Layer
     tensors["grid"][list(kept)] = layer.tensors["grid"]
     symbolic = tuple(replace(edge, i=kept[edge.i]) for edge in layer.config.symbolic)
     return Layer(replace(layer.config, n_in=n_inputs, symbolic=symbolic), tensors)
+
+
+def _flat_outline(found: Tensors, place: str, number: int) -> Outline:
+    _, n_coef = shape_of(found, f"act_fun.{number}.coef", 2, place)
+    _, n_knots = shape_of(found, f"act_fun.{number}.grid", 2, place)
+    n_out, n_in = shape_of(found, f"symbolic_fun.{number}.mask", 2, place)
+    basis = BSpline(*spline_shape(f"{start_of(place)}act_fun.{number}", n_coef, n_knots, extended=False))
+    return Outline(n_in, n_out, n_out, basis)
+
+
+def _flat_shapes(layer: Outline, number: int) -> dict[str, Shape]:
+    n_edges, basis = layer.n_in * layer.n_nodes, layer.basis
+    return {
+        f"biases.{number}.weight": (1, layer.n_nodes),
+        f"act_fun.{number}.grid": (n_edges, basis.grid_size + 1),
+        f"act_fun.{number}.coef": (n_edges, basis.grid_size + basis.order),
+        **{f"act_fun.{number}.{name}": (n_edges,) for name in ("mask", "scale_base", "scale_sp")},
+        f"symbolic_fun.{number}.mask": (layer.n_nodes, layer.n_in),
+        f"symbolic_fun.{number}.affine": (layer.n_nodes, layer.n_in, 4),
+    }
+
+
+def _flat_convert(found: Tensors, number: int, layer: Outline, place: str, base: str) -> Layer:
+    act = keys_under(found, f"act_fun.{number}")
+    per_edge = (layer.n_nodes, layer.n_in)
+    grids = act["grid"].view(*per_edge, -1)
+    differs = (grids != grids[:1]).any(dim=2).any(dim=0).nonzero()
+    if len(differs):
+        raise CheckpointError(
+            f"has different grids on the edges from input {int(differs[0])} in {start_of(place)}act_fun.{number}, and "
+            "Kanscope has one grid per input"
+        )
+    tensors = {
+        "coef": act["coef"].view(*per_edge, -1),
+        "scale_base": act["scale_base"].view(per_edge),
+        "scale_spline": act["scale_sp"].view(per_edge),
+        "mask": act["mask"].view(per_edge),
+        "grid": splines.extend_grid(grids[0], layer.basis.order),
+        "node_bias": found[f"biases.{number}.weight"][0],
+    }
+    return Layer(LayerConfig(layer.n_in, layer.n_nodes, layer.basis, base=base), tensors)

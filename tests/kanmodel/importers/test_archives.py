@@ -17,11 +17,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.archives import read_archive
-from kanmodel.importers.modules import is_module, read_module
-from kanmodel.importers.placeholders import GlobalName, Placeholder
-from kanmodel.importers.source import open_source
-from kanmodel.importers.storages import STORAGE_DTYPES
+from kanmodel.importers.archives import STORAGE_DTYPES, read_archive
+from kanmodel.importers.pickles import GlobalName, Placeholder
+from kanmodel.importers.source import is_module, open_source, read_module
 
 FILES = FOLDER / "import"
 UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)

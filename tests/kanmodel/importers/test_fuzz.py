@@ -26,7 +26,8 @@ from thorough import examples
 from kanmodel.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError, ConfigError, DataError
 from kanmodel.importers.description import describe_file
-from kanmodel.importers.importing import Imported, import_checkpoint
+from kanmodel.importers.from_file import Imported, import_checkpoint
+from kanmodel.importers.manifest import read_manifest
 from kanmodel.importers.source import Source, open_source
 
 CONTAINERS = ("zip", "legacy", "safetensors", "training")
@@ -115,6 +116,10 @@ def put(path, data):
     return path
 
 
+def import_by(weights, manifest):
+    return import_checkpoint(weights, read_manifest(manifest))
+
+
 def refuse_or(kind, call, *arguments):
     """The result of a call, or its refusal: one printable sentence of limited length."""
     try:
@@ -130,7 +135,7 @@ def refuse_or(kind, call, *arguments):
 
 
 def import_from(folder):
-    return import_checkpoint(folder / "weights.pt", folder / "manifest.json")
+    return import_by(folder / "weights.pt", folder / "manifest.json")
 
 
 def repack(data, change):
@@ -246,7 +251,7 @@ def test_any_value_in_the_manifest(folder, data):
         owner[key] = data.draw(json_values)
     put(folder / "weights.pt", weights_in("zip"))
     other = put(folder / "other.json", json.dumps(manifest).encode())
-    refuse_or(Imported, import_checkpoint, folder / "weights.pt", other)
+    refuse_or(Imported, import_by, folder / "weights.pt", other)
 
 
 @settings(max_examples=examples(20))
@@ -259,7 +264,7 @@ def test_damaged_windows(folder, data):
     put(folder / "weights.pt", weights_in("zip"))
     put(folder / "damaged.npz", flip(whole, data.draw)[:end])
     other = put(folder / "other.json", json.dumps(manifest).encode())
-    message = refuse_or(Imported, import_checkpoint, folder / "weights.pt", other)
+    message = refuse_or(Imported, import_by, folder / "weights.pt", other)
     assert message or end == len(whole)
 
 
@@ -346,7 +351,7 @@ def test_code_in_a_yaml_never_runs(tmp_path, name):
     put(tmp_path / "weights.pt", weights_in("zip"))
     (tmp_path / "manifest.yaml").write_text(bare)
     (tmp_path / name).write_text(f"a: !!python/object/apply:os.makedirs ['{canary}']\n")
-    assert refuse_or(Imported, import_checkpoint, tmp_path / "weights.pt", tmp_path / "manifest.yaml")
+    assert refuse_or(Imported, import_by, tmp_path / "weights.pt", tmp_path / "manifest.yaml")
     assert not canary.exists()
 
 
@@ -575,7 +580,8 @@ CHILD = """
     import torch
     from kanmodel.checkpoint import load_checkpoint
     from kanmodel.errors import CheckpointError, ConfigError, DataError
-    from kanmodel.importers.importing import import_checkpoint
+    from kanmodel.importers.from_file import import_checkpoint
+    from kanmodel.importers.manifest import read_manifest
     from kanmodel.importers.source import open_source
 
     torch.set_num_threads(1)
@@ -583,7 +589,7 @@ CHILD = """
     calls = {
         "open_source": open_source,
         "load_checkpoint": load_checkpoint,
-        "import_manifest": lambda path: import_checkpoint(folder / "weights.pt", path),
+        "import_manifest": lambda path: import_checkpoint(folder / "weights.pt", read_manifest(path)),
     }
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     limit = pages * resource.getpagesize() + headroom

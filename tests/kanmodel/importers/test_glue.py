@@ -11,13 +11,10 @@ from thorough import examples
 from kanmodel.errors import CheckpointError
 from kanmodel.explain.paths.ledger import explain_windows
 from kanmodel.importers.assembly import NONE
-from kanmodel.importers.from_file import from_file, give
+from kanmodel.importers.from_file import from_file, import_weights, make_samples
 from kanmodel.importers.from_torch import from_torch
-from kanmodel.importers.importing import dissect_source, import_parts
 from kanmodel.importers.manifest import parse_manifest
-from kanmodel.importers.search.evidence import Evidence
-from kanmodel.importers.search.space import Reading, gap
-from kanmodel.importers.source import open_source
+from kanmodel.importers.space import Reading, activation_slot
 
 RECURRENT = ("lstm", "gru", "bilstm")
 EVERY = pytest.mark.parametrize("name", CASES)
@@ -27,10 +24,9 @@ def read_file(case, file="state_dict.pt", predictions=None):
     """The result of an import, given only names and scaling."""
     document = {"features": FEATURES, "reference": "windows", "scaling": case.scaling}
     manifest = parse_manifest(document, GLUE / "m.yaml")
-    source = open_source(GLUE / case.name / file)
     predictions = case.predictions if predictions is None else predictions
-    given = give(manifest, case.windows.astype(float), None, predictions.astype(float), 1e-4)
-    return import_parts(file, dissect_source(source, manifest), manifest, given, lambda tried, total: None), given
+    samples = make_samples(manifest, case.windows.astype(float), None, predictions.astype(float), 1e-4)
+    return import_weights(GLUE / case.name / file, manifest, samples), samples
 
 
 @cache
@@ -47,7 +43,7 @@ def expected_choices(case):
         chosen["base"] = case.truth["base"]
     for place, activation in case.truth["activations"].items():
         at = next(i for i, part in enumerate(order) if part in RECURRENT) if place == "readout" else order.index(place)
-        chosen[gap(order[at + 1]) if at + 1 < len(order) else "output"] = activation
+        chosen[activation_slot(order[at + 1]) if at + 1 < len(order) else "output"] = activation
     return chosen
 
 
@@ -56,7 +52,7 @@ def test_every_file_is_found_out(name, file):
     """Each file gets its true reading among all, and predicts the same to 1e-5 of the spread."""
     case = load_glue(name)
     imported, _ = read_state_dict(name) if file == "state_dict.pt" else read_file(case, file)
-    chosen = {gap(place): NONE for place in case.truth["order"]} | imported.found.chosen
+    chosen = {activation_slot(place): NONE for place in case.truth["order"]} | imported.found.chosen
     for choice, option in expected_choices(case).items():
         assert chosen.get(choice, option) == option
     activations = {name for name, option in chosen.items() if name.startswith("before ") and option != NONE}
@@ -106,8 +102,7 @@ def test_the_ledger_of_every_import_is_complete(name):
 def test_wrong_readings_are_right_only_for_their_own_predictions(name):
     """With the predictions of a wrong reading, that reading is found, and the true one is not."""
     case = load_glue(name)
-    imported, given = read_state_dict(name)
-    evidence = Evidence(given.inputs, given.predictions, given.reference, given.shapes, 1e-4)
+    imported, samples = read_state_dict(name)
     space, true = imported.found.space, imported.found.chosen
     order, tried = case.truth["order"], 0
     for wrong in DOCUMENT["cases"][name]["misread"]:  # nearest first
@@ -120,15 +115,15 @@ def test_wrong_readings_are_right_only_for_their_own_predictions(name):
                 at = (
                     next(i for i, p in enumerate(order) if p in RECURRENT) if place == "readout" else order.index(place)
                 )
-                choice = gap(order[at + 1]) if at + 1 < len(order) else "output"
+                choice = activation_slot(order[at + 1]) if at + 1 < len(order) else "output"
             if choice != "difference":
                 changed[choice] = option
         if any(choice not in space.index for choice in changed):
             continue  # applying Chebyshev polynomials without tanh, which Kanscope does not support
         numbers = tuple(choice.options.index(changed[choice.name]) for choice in space.choices)
         reading = Reading(space, numbers)
-        predictions = evidence.predict(evidence.build(reading), reading, evidence.windows)
-        apart = np.abs(predictions - given.predictions) / given.predictions.std(axis=0)
+        predictions = samples.predict(samples.build(reading), reading, samples.inputs)
+        apart = np.abs(predictions - samples.predictions) / samples.predictions.std(axis=0)
         assert 1e-3 < apart.max() < 1.5 * wrong["difference"] + 1e-3
         found = read_file(case, predictions=predictions)[0]
         assert found.found.chosen == changed

@@ -24,11 +24,8 @@ from hypothesis import strategies as st
 from thorough import examples
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.archives import read_archive
-from kanmodel.importers.machine import MAX_CHOSEN_KEYS, Known
-from kanmodel.importers.pickles import read_pickle
-from kanmodel.importers.placeholders import GlobalName, Placeholder
-from kanmodel.importers.storages import BUILDERS, tensor_functions
+from kanmodel.importers.archives import BUILDERS, read_archive, tensor_functions
+from kanmodel.importers.pickles import MAX_CHOSEN_KEYS, GlobalName, Known, Placeholder, read_pickle
 
 FILES = FOLDER / "import"
 N_MUTATED = examples(400)

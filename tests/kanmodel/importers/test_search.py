@@ -15,18 +15,15 @@ from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.anatomy import dissect
+from kanmodel.importers import evaluation
 from kanmodel.importers.assembly import NONE, fold
-from kanmodel.importers.from_file import from_file
-from kanmodel.importers.given import make_shapes, name_outputs
-from kanmodel.importers.importing import import_checkpoint
-from kanmodel.importers.libraries import Facts, Layer, Norm, find_parts
-from kanmodel.importers.manifest import parse_manifest
-from kanmodel.importers.search import screening, searching
-from kanmodel.importers.search.evidence import Evidence
-from kanmodel.importers.search.orders import Sizes, find_orders
-from kanmodel.importers.search.searching import search
-from kanmodel.importers.search.space import OUTPUT, READOUT, Reading, gap
+from kanmodel.importers.from_file import from_file, import_checkpoint
+from kanmodel.importers.libraries import Layer, Metadata, Norm, find_parts
+from kanmodel.importers.manifest import parse_manifest, read_manifest
+from kanmodel.importers.samples import Samples, make_shapes, name_outputs
+from kanmodel.importers.search import search
+from kanmodel.importers.space import OUTPUT, READOUT, Reading, Sizes, activation_slot, find_orders
+from kanmodel.importers.structure import find_structure
 from kanmodel.network.bases import Line
 from kanmodel.network.config import LayerConfig, Step
 
@@ -86,7 +83,7 @@ def make_space(tensors, n_outputs, scaling=None):
     manifest = parse_manifest(document, Path("m.yaml"))
     targets, _ = name_outputs(manifest, np.zeros((3, n_outputs)), "predictions")
     shapes = make_shapes(manifest, targets, 5, 1)
-    return dissect(tensors, None, {}, manifest).spaces(shapes, manifest), shapes
+    return find_structure(tensors, None, {}, manifest).spaces(shapes, manifest), shapes
 
 
 def windows_of(seed, n=24):
@@ -101,8 +98,8 @@ def pick(spaces, seed):
 
 
 def predict(reading, shapes, windows):
-    evidence = Evidence(windows, np.ones((len(windows), len(shapes.outputs))), windows, shapes, 1e-4)
-    return evidence.predict(evidence.build(reading), reading, windows)
+    samples = Samples(shapes, windows, None, windows, np.ones((len(windows), len(shapes.outputs))), 1e-4)
+    return samples.predict(samples.build(reading), reading, windows)
 
 
 @settings(max_examples=N_EXAMPLES, deadline=None)
@@ -116,10 +113,10 @@ def test_a_planted_chain_is_found(case):
     predictions = predict(planted_reading, shapes, windows)
     if (
         not np.isfinite(predictions).all()
-        or not Evidence(windows, predictions, windows, shapes, 1e-4).bounds.varies.all()
+        or not Samples(shapes, windows, None, windows, predictions, 1e-4).bounds.varies.all()
     ):
         return
-    result = search(spaces, Evidence(windows, predictions, reference, shapes, 1e-4))
+    result = search(spaces, Samples(shapes, reference, None, windows, predictions, 1e-4))
     assert result.tried == result.total
     every = [reading for match in result.matches for reading in (match.reading, *match.same)]
     assert not result.left_out
@@ -142,13 +139,13 @@ def test_the_screen_loses_nothing(case):
         return
     windows = windows_of(seed)
     predictions = predict(pick(spaces, seed), shapes, windows)
-    evidence = Evidence(windows, predictions, windows, shapes, 1e-4)
-    result = search(spaces, evidence)
+    samples = Samples(shapes, windows, None, windows, predictions, 1e-4)
+    result = search(spaces, samples)
     found = {reading.numbers for match in result.matches for reading in (match.reading, *match.same)}
     exhaustive = set()
     for numbers in product(*(range(len(choice.options)) for choice in spaces[0].choices)):
         reading = Reading(spaces[0], numbers)
-        if evidence.bounds.compare(predictions, predict(reading, shapes, windows)).matches:
+        if samples.bounds.compare(predictions, predict(reading, shapes, windows)).matches:
             exhaustive.add(numbers)
     assert not result.left_out
     assert found == exhaustive
@@ -165,10 +162,10 @@ def test_the_unit_of_the_targets_changes_nothing(factor):
     spaces, shapes = make_space(tensors, 1)
     names = [choice.name for choice in spaces[0].choices]
     numbers = [0] * len(names)
-    numbers[names.index(gap("out"))] = spaces[0].choices[names.index(gap("out"))].options.index("relu")
+    numbers[names.index(activation_slot("out"))] = spaces[0].options(activation_slot("out")).index("relu")
     windows = windows_of(1)
     predictions = predict(Reading(spaces[0], tuple(numbers)), shapes, windows)
-    result = search(spaces, Evidence(windows, predictions, windows_of(2), shapes, 1e-4))
+    result = search(spaces, Samples(shapes, windows_of(2), None, windows, predictions, 1e-4))
     assert result.matches[0].reading.describe() == "relu before out, readout last, base silu"
     assert all(set(match.reading.differs_from(result.matches[0].reading)) == {OUTPUT} for match in result.matches[1:])
     assert result.matches[0].comparison.relative < 1e-6
@@ -184,11 +181,11 @@ def test_readings_that_are_not_compared_are_counted(monkeypatch, cap):
     windows = windows_of(1)
     predictions = predict(Reading(spaces[0], (0,) * len(spaces[0].choices)), shapes, windows)
     assert predictions.min() > 0
-    monkeypatch.setattr(screening, "N_CLOSE", 1)
-    every = search(spaces, Evidence(windows, predictions, windows, shapes, 1e-4))
+    monkeypatch.setattr(evaluation, "N_CLOSE", 1)
+    every = search(spaces, Samples(shapes, windows, None, windows, predictions, 1e-4))
     n_fitting = sum(1 + len(match.same) for match in every.matches)
-    monkeypatch.setattr(searching, "MAX_SURVIVORS", cap)
-    some = search(spaces, Evidence(windows, predictions, windows, shapes, 1e-4))
+    monkeypatch.setattr("kanmodel.importers.search.MAX_SURVIVORS", cap)
+    some = search(spaces, Samples(shapes, windows, None, windows, predictions, 1e-4))
     assert not every.left_out and n_fitting - cap <= some.left_out
     assert some.matches[0].reading.numbers == every.matches[0].reading.numbers
 
@@ -204,8 +201,8 @@ def test_near_readings_are_compared_despite_the_screen(monkeypatch):
     numbers[space.index[OUTPUT]] = space.choices[space.index[OUTPUT]].options.index("gelu")
     windows = windows_of(1)
     predictions = predict(Reading(space, tuple(numbers)), shapes, windows)
-    monkeypatch.setattr(screening, "SCREEN_SLACK", -1.0)  # refuses all
-    result = search(spaces, Evidence(windows, predictions, windows_of(2), shapes, 1e-4))
+    monkeypatch.setattr(evaluation, "SCREEN_SLACK", -1.0)  # refuses all
+    result = search(spaces, Samples(shapes, windows_of(2), None, windows, predictions, 1e-4))
     assert [match.reading.numbers for match in result.matches] == [tuple(numbers)]
 
 
@@ -219,8 +216,8 @@ def test_an_activation_without_effect_is_left_out():
     spaces, shapes = make_space(tensors, 1)
     names = [choice.name for choice in spaces[0].choices]
     numbers = [0] * len(names)
-    numbers[names.index(gap("out"))] = spaces[0].choices[names.index(gap("out"))].options.index("sigmoid")
-    numbers[names.index(OUTPUT)] = spaces[0].choices[names.index(OUTPUT)].options.index("relu")
+    numbers[names.index(activation_slot("out"))] = spaces[0].options(activation_slot("out")).index("sigmoid")
+    numbers[names.index(OUTPUT)] = spaces[0].options(OUTPUT).index("relu")
     reading = Reading(spaces[0], tuple(numbers))
     windows = windows_of(1)
     if float(predict(reading, shapes, windows).min()) == 0:
@@ -228,7 +225,7 @@ def test_an_activation_without_effect_is_left_out():
             tensors["out.bias"] += 5
     spaces, shapes = make_space(tensors, 1)
     reading = Reading(spaces[0], tuple(numbers))
-    result = search(spaces, Evidence(windows, predict(reading, shapes, windows), windows, shapes, 1e-4))
+    result = search(spaces, Samples(shapes, windows, None, windows, predict(reading, shapes, windows), 1e-4))
     assert result.matches[0].reading.chosen[OUTPUT] == NONE
     assert any(same.chosen[OUTPUT] == "relu" for same in result.matches[0].same)
 
@@ -249,13 +246,13 @@ def test_ambiguous_functions_are_named(tmp_path):
     with pytest.raises(
         CheckpointError, match=r"can be read as \d functions .*relu at the output.* at window \d+ of w.npz:all"
     ):
-        import_checkpoint(tmp_path / "m.pt", tmp_path / "m.json")
+        import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "m.json"))
     (tmp_path / "said.json").write_text(json.dumps(document | {"output_function": "relu"}))
-    said = import_checkpoint(tmp_path / "m.pt", tmp_path / "said.json")
+    said = import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "said.json"))
     assert said.model.config.output_function == "relu"
     document["reference"] = "w.npz:x"
     (tmp_path / "m.json").write_text(json.dumps(document))
-    imported = import_checkpoint(tmp_path / "m.pt", tmp_path / "m.json")
+    imported = import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "m.json"))
     assert imported.model.config.output_function is None
     assert any("relu at the output" in other for other in imported.also_matching)
     assert any("relu at the output" in other for other in imported.model.provenance.not_told_apart)
@@ -263,9 +260,9 @@ def test_ambiguous_functions_are_named(tmp_path):
     save_checkpoint(imported.model, tmp_path / "m.safetensors")
     assert load_checkpoint(tmp_path / "m.safetensors").provenance == imported.model.provenance
     with pytest.raises(CheckpointError, match=r"can be read as \d functions .*relu at the output.* add such windows"):
-        import_checkpoint(tmp_path / "m.pt", tmp_path / "m.json", strict=True)
+        import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "m.json"), strict=True)
     (tmp_path / "said.json").write_text(json.dumps(document | {"output_function": "relu"}))
-    said = import_checkpoint(tmp_path / "m.pt", tmp_path / "said.json", strict=True)
+    said = import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "said.json"), strict=True)
     assert said.undecided == said.model.provenance.not_told_apart == ()
     model = from_file(tmp_path / "m.pt", windows=x, predictions=y, features=["a", "b"], strict=True)
     assert model.config.output_function is None
@@ -281,13 +278,13 @@ def test_a_space_that_is_too_large_is_tried_from_the_simplest_on(monkeypatch):
     spaces, shapes = make_space(tensors, 1)
     space = spaces[0]
     numbers = [0] * len(space.choices)
-    numbers[space.index[gap("fc.2")]] = 2
+    numbers[space.index[activation_slot("fc.2")]] = 2
     windows = windows_of(3)
     predictions = predict(Reading(space, tuple(numbers)), shapes, windows)
-    monkeypatch.setattr(screening, "MAX_READINGS", 20_000)
+    monkeypatch.setattr(evaluation, "MAX_READINGS", 20_000)
     seen = []
     result = search(
-        spaces, Evidence(windows, predictions, windows, shapes, 1e-4), lambda tried, total: seen.append(tried)
+        spaces, Samples(shapes, windows, None, windows, predictions, 1e-4), lambda tried, total: seen.append(tried)
     )
     assert 5_000 < result.tried < result.total and seen == sorted(seen)
     assert result.matches[0].reading.numbers == tuple(numbers)
@@ -302,12 +299,12 @@ def test_many_layers_with_one_activation_are_found(monkeypatch):
         tensors |= {f"fc.{number}.{name}": 2 * t.detach() for name, t in layer.named_parameters()}
     spaces, shapes = make_space(tensors, 1)
     space = spaces[0]
-    chosen = {gap(f"fc.{number}"): "tanh" for number in range(2, 7)} | {READOUT: "mean"}
+    chosen = {activation_slot(f"fc.{number}"): "tanh" for number in range(2, 7)} | {READOUT: "mean"}
     numbers = tuple(c.options.index(chosen[c.name]) if c.name in chosen else 0 for c in space.choices)
     windows = windows_of(3)
     predictions = predict(Reading(space, numbers), shapes, windows)
-    monkeypatch.setattr(screening, "MAX_READINGS", 100_000)
-    result = search(spaces[:1], Evidence(windows, predictions, windows, shapes, 1e-4))
+    monkeypatch.setattr(evaluation, "MAX_READINGS", 100_000)
+    result = search(spaces[:1], Samples(shapes, windows, None, windows, predictions, 1e-4))
     assert result.tried < result.total and result.matches[0].reading.numbers == numbers
 
 
@@ -318,7 +315,7 @@ def test_orders():
     tensors |= {
         f"fc.{number}.{name}": t.detach() for number in (1, 0) for name, t in nn.Linear(4, 4).named_parameters()
     }
-    parts, (recurrent,) = find_parts(tensors, Facts())
+    parts, (recurrent,) = find_parts(tensors, Metadata())
     orders = find_orders(parts, recurrent, Sizes(6, 4, 4))
     assert [part.place for part in orders[0].head] == ["b", "fc.0", "fc.1"] and not orders[0].front
     for order in orders:

@@ -16,7 +16,8 @@ from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
 from kanmodel.explain.structure.scores import score_layers
 from kanmodel.importers.description import describe_file
-from kanmodel.importers.importing import import_checkpoint
+from kanmodel.importers.from_file import import_checkpoint
+from kanmodel.importers.manifest import read_manifest
 from kanmodel.importers.source import open_source
 from kanmodel.network.bases import BSpline as SplineBasis
 from kanmodel.network.layer import pass_layers
@@ -223,7 +224,8 @@ def test_every_file_computes_what_its_library_computes(name, tmp_path):
     """Predictions equal the library's to 1e-6 and scores to 1e-5, before and after saving the checkpoint."""
     file = READ[name]
     numbers = numbers_of(file)
-    imported = import_checkpoint(*write_case(tmp_path, file, numbers))
+    weights, manifest = write_case(tmp_path, file, numbers)
+    imported = import_checkpoint(weights, read_manifest(manifest))
     save_checkpoint(imported.model, tmp_path / "model.safetensors")
     model = load_checkpoint(tmp_path / "model.safetensors")
     assert model.provenance.source == "import" and model.provenance.verified
@@ -249,7 +251,8 @@ def test_every_other_file_is_refused_with_its_reason(name, tmp_path, monkeypatch
     file, reason = REFUSED[name]
     wanted = numbers_of(file) if file.numbers and name in ("other_base", "arity_wrong") else None
     with pytest.raises(CheckpointError) as refusal:
-        import_checkpoint(*write_case(tmp_path, file, wanted))
+        weights, manifest = write_case(tmp_path, file, wanted)
+        import_checkpoint(weights, read_manifest(manifest))
     assert reason in str(refusal.value)
     assert "\n" not in str(refusal.value)
     assert not list(tmp_path.rglob(CANARY)) and not Path(CANARY).exists()
@@ -259,10 +262,10 @@ def test_training_dictionary_and_saveckpt_hold_the_same(tmp_path):
     """A training dictionary's state_dict, and the head alone as saved by pykan, give the same weights."""
     file = READ["with_workspace"]
     weights, manifest = write_case(tmp_path, file, numbers_of(file))
-    network = import_checkpoint(weights, manifest).model.network
+    network = import_checkpoint(weights, read_manifest(manifest)).model.network
     state = torch.load(weights, weights_only=True)
     torch.save({"epoch": 17, "model_state_dict": state, "optimizer_state_dict": {"state": {}}, "loss": 0.1}, weights)
-    nested = import_checkpoint(weights, manifest).model.network
+    nested = import_checkpoint(weights, read_manifest(manifest)).model.network
     assert_same_tensors(nested, network)
     hidden = network.encode(torch.from_numpy(windows_of(file, "eval"))).detach()
     np.savez(tmp_path / "windows.npz", reference=hidden, eval=hidden, predictions=pass_layers(network.head, hidden))
@@ -271,7 +274,7 @@ def test_training_dictionary_and_saveckpt_hold_the_same(tmp_path):
     config = str(FILES / "pykan_head" / "fc_kan_config.yml")
     document |= {"features": [f"h{unit}" for unit in range(12)], "pykan_config": config}
     manifest.write_text(json.dumps(document))
-    assert_same_tensors(import_checkpoint(weights, manifest).model.network.head, network.head)
+    assert_same_tensors(import_checkpoint(weights, read_manifest(manifest)).model.network.head, network.head)
 
 
 def assert_same_tensors(found, expected):
@@ -285,7 +288,7 @@ def test_views_are_stored_compactly(tmp_path):
     weights, manifest = write_case(tmp_path, file)
     assert weights.stat().st_size > 500_000
     np.savez(tmp_path / "windows.npz", reference=windows_of(file, "reference")[:1])
-    imported = import_checkpoint(weights, manifest)
+    imported = import_checkpoint(weights, read_manifest(manifest))
     save_checkpoint(imported.model, tmp_path / "model.safetensors")
     assert (tmp_path / "model.safetensors").stat().st_size < 25_000
     assert not imported.model.provenance.verified
@@ -342,13 +345,13 @@ def test_square_layers_and_their_order_are_read_right(tmp_path):
         "check": {"inputs": "windows.npz:x", "outputs": "windows.npz:y"},
     }
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    imported = import_checkpoint(tmp_path / "kan.pt", tmp_path / "manifest.json")
+    imported = import_checkpoint(tmp_path / "kan.pt", read_manifest(tmp_path / "manifest.json"))
     config = imported.model.config.head
     assert [layer.basis for layer in config] == [SplineBasis(5, 2)] * 2
     state["act_fun.0.coef"] = state["act_fun.0.coef"].transpose(0, 1)
     torch.save(state, tmp_path / "kan.pt")
     with pytest.raises(CheckpointError, match="the largest difference is"):
-        import_checkpoint(tmp_path / "kan.pt", tmp_path / "manifest.json")
+        import_checkpoint(tmp_path / "kan.pt", read_manifest(tmp_path / "manifest.json"))
 
 
 def test_not_finite(tmp_path):
@@ -364,7 +367,8 @@ def test_two_libraries(tmp_path):
     """Keys that fit both fast-kan and FasterKAN are refused as ambiguous."""
     file = File("fast_head/state_dict_no_base.pt", manifest={"check": None})
     with pytest.raises(CheckpointError, match="its keys fit fast-kan and FasterKAN: give library in the manifest"):
-        import_checkpoint(*write_case(tmp_path, file))
+        weights, manifest = write_case(tmp_path, file)
+        import_checkpoint(weights, read_manifest(manifest))
 
 
 @pytest.mark.parametrize("name", ["lightning", "mult_nodes", "renamed", "efficient_bare", "saveckpt_symbolic"])
@@ -378,7 +382,7 @@ def test_description_has_a_manifest_to_fill_in(name, tmp_path):
     assert blanks <= {"readout", "features", "targets", "lookback", "base_activation", "mult_arity", "pykan_config"}
     document = described | filled | {"scaling": None, "space": None}
     (tmp_path / "manifest.yaml").write_text(yaml.safe_dump(document))
-    assert import_checkpoint(weights, tmp_path / "manifest.yaml").model.provenance.verified
+    assert import_checkpoint(weights, read_manifest(tmp_path / "manifest.yaml")).model.provenance.verified
 
 
 DECIDABLE = ("readout", "base_activation", "library", "lstm", "head", "mult_arity", "lookback", "targets")
@@ -389,12 +393,12 @@ def test_the_check_replaces_options(name, tmp_path):
     """Without readout, base, library, prefixes, arity and names, each file gives the same network."""
     file = READ[name]
     weights, manifest = write_case(tmp_path, file, numbers_of(file))
-    said = import_checkpoint(weights, manifest)
+    said = import_checkpoint(weights, read_manifest(manifest))
     document = json.loads(manifest.read_text())
     known = {"mult_arity"} if isinstance(document.get("mult_arity"), list) else set()
     left = {key: value for key, value in document.items() if key not in set(DECIDABLE) - known}
     (tmp_path / "less.json").write_text(json.dumps(left | {"check": document["check"] | {"tolerance": 1e-4}}))
-    found = import_checkpoint(weights, tmp_path / "less.json")
+    found = import_checkpoint(weights, read_manifest(tmp_path / "less.json"))
     assert found.model.config.head == said.model.config.head and found.model.provenance.verified
     assert found.model.config.readout == said.model.config.readout
     assert_same_tensors(found.model.network, said.model.network)

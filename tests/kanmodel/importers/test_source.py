@@ -10,9 +10,8 @@ from torch import nn
 
 from kanmodel.errors import CheckpointError
 from kanmodel.importers.archives import read_archive
-from kanmodel.importers.modules import MAX_DEPTH, is_module, read_module
-from kanmodel.importers.placeholders import GlobalName, Placeholder
-from kanmodel.importers.source import open_source
+from kanmodel.importers.pickles import GlobalName, Placeholder
+from kanmodel.importers.source import MAX_DEPTH, is_module, open_source, read_module
 
 GLUE = FOLDER / "import" / "glue"
 
@@ -56,9 +55,8 @@ def test_the_tree_is_the_modules_own(container):
     state = module.state_dict()
     assert list(tree.state_dict()) == list(state)
     assert all(torch.equal(tree.state_dict()[key], tensor) for key, tensor in state.items())
-    assert tree.at("head.0") is walked["head.0"] is tree.children["head"].children["0"]
-    with pytest.raises(KeyError):
-        tree.at("head.9")
+    assert tree.find("head.0") is walked["head.0"] is tree.children["head"].children["0"]
+    assert tree.find("head.9") is None
     for path, live in module.named_modules():
         for name in ("hidden_size", "num_layers", "batch_first", "bidirectional", "dropout", "eps", "negative_slope"):
             assert walked[path].values.get(name) == getattr(live, name, None)
@@ -91,11 +89,11 @@ def test_a_class_of_a_notebook():
         ("gru_kan/whole_module.pt", {"gru": {"mode": "GRU", "bidirectional": False}}),
     ],
 )  # fmt: skip
-def test_facts_are_read_from_the_file(path, expected):
+def test_attributes_are_read_from_the_file(path, expected):
     """batch_first, sizes, grids and activation modules are read from files whose classes are not importable."""
     tree = open_source(GLUE / path).module
     for place, values in expected.items():
-        found = tree.at(place).values
+        found = tree.find(place).values
         assert {name: found[name] for name in values} == values
 
 
@@ -136,11 +134,10 @@ def test_a_wrapped_model(tmp_path, wrap, container):
     assert source.module.class_name == "torch.nn.modules.container.Sequential"
 
 
-def test_integers_are_separate_from_the_weights():
-    """num_batches_tracked and other integers are separate from the weights."""
-    source = open_source(GLUE / "lstm_batchnorm_kan" / "state_dict.pt")
-    assert list(source.integers) == ["bn.num_batches_tracked"]
-    assert all(tensor.is_floating_point() for tensor in source.tensors.values())
+def test_integers_come_after_the_weights():
+    """num_batches_tracked and other integers come after the weights."""
+    *weights, last = open_source(GLUE / "lstm_batchnorm_kan" / "state_dict.pt").tensors.items()
+    assert last[0] == "bn.num_batches_tracked" and all(tensor.is_floating_point() for _, tensor in weights)
 
 
 def deep(levels):

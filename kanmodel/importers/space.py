@@ -1,26 +1,146 @@
-"""The search space of readings: an order of a file's parts, and the choices that it leaves open."""
+"""The search space of readings: the orders of a file's parts, and the choices that each leaves open."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from math import prod
 
+from kanmodel.errors import CheckpointError
 from kanmodel.importers.assembly import FLAT_READOUTS, NONE, READOUTS, Chain, Element
-from kanmodel.importers.libraries import Part, RecurrentPart
-from kanmodel.importers.libraries.radial import INV_DENOMINATORS, RADIAL_LIBRARIES
-from kanmodel.importers.search.orders import Order
+from kanmodel.importers.libraries import AnyPart, Part, RecurrentPart
+from kanmodel.importers.libraries.layers import INV_DENOMINATORS, RADIAL_LIBRARIES
 from kanmodel.network.config import Step
 
+MAX_ORDERS = 64
+MAX_STEPS = 20_000  # of the depth-first search for orders
 ACTIVATIONS = (NONE, "relu", "tanh", "silu", "gelu", "elu", "sigmoid", "leaky_relu", "softplus")
 RARE = ("selu", "mish", "hardswish", "relu6", "softsign", "leaky_relu(0.1)", "leaky_relu(0.2)", "gelu_tanh")
 INPUTS, PREDICTIONS, READOUT, OUTPUT = "inputs", "predictions", "readout", "output"
 UNITS = ("scaled", "original")
 
 
-def gap(place: str) -> str:
+@dataclass(frozen=True)
+class Order:
+    """One order of all parts.
+
+    Attributes:
+        front: parts applied to each step.
+        head: parts after the readout.
+        flat: whether the head reads all steps.
+    """
+
+    front: tuple[Part, ...]
+    head: tuple[Part, ...]
+    flat: bool
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of windows and forecasts."""
+
+    lookback: int
+    n_features: int
+    n_outputs: int
+
+
+def find_orders(
+    parts: Sequence[Part],
+    recurrent: RecurrentPart | None,
+    sizes: Sizes,
+    allowed: Callable[[Part, bool], bool] = lambda part, is_front: True,
+) -> list[Order]:
+    """All orders with matching widths, by depth-first search, the order of the file first.
+
+    Layers that are numbered in the same place, such as those of a Sequential, keep the order of their numbers.
+
+    Args:
+        parts: all parts of the file except the recurrent one, in its order.
+        recurrent: the LSTM or GRU; None if there is none.
+        sizes: of windows and forecasts.
+        allowed: whether a part may be before the readout, or after it.
+
+    Raises:
+        CheckpointError: there is no such order.
+    """
+    budget = iter(range(MAX_STEPS))
+    found: list[Order] = []
+
+    def extend(front: tuple[Part, ...], head: tuple[Part, ...] | None, width: int, flat: bool) -> Iterator[Order]:
+        if next(budget, None) is None:
+            return
+        used = {part.place for part in (*front, *(head or ()))}
+        if head is None:
+            # without a recurrent part all steps are tried first, because layers per step are rare then
+            for wide in (True, False) if recurrent is None and sizes.lookback > 1 else (False, True):
+                if wide and sizes.lookback == 1:
+                    continue
+                if recurrent is None or recurrent.n_in == width:
+                    n_values = width if recurrent is None else recurrent.n_out
+                    yield from extend(front, (), n_values * sizes.lookback if wide else n_values, wide)
+        elif len(used) == len(parts):
+            if width == sizes.n_outputs:
+                yield Order(front, head, flat)
+            return
+        for part in parts:
+            if part.place in used or part.n_in != width or not allowed(part, head is None):
+                continue
+            if head is None and recurrent is None and sizes.lookback == 1:
+                continue  # one step: before and after the readout are the same
+            if any(_precedes(other.place, part.place) for other in parts if other.place not in used):
+                continue
+            if head is None:
+                yield from extend((*front, part), None, part.n_out, flat)
+            else:
+                yield from extend(front, (*head, part), part.n_out, flat)
+
+    for order in extend((), None, sizes.n_features, False):
+        found.append(order)
+        if len(found) == MAX_ORDERS:
+            break
+    if not found:
+        raise CheckpointError(_no_order(parts, recurrent, sizes))
+    return found
+
+
+def _precedes(one: str, two: str) -> bool:
+    """Whether two places are numbered in the same parent, the first with the smaller number."""
+    (parent, number), (other, later) = _numbered(one), _numbered(two)
+    return number is not None and later is not None and parent == other and number < later
+
+
+def number_between(one: str, two: str) -> str | None:
+    """The missing place between two with the same parent, such as ``fc.1``; None if none is missing."""
+    (parent, number), (other, later) = _numbered(one), _numbered(two)
+    if number is None or later is None or parent != other or later == number + 1:
+        return None
+    return f"{parent}{number + 1}"
+
+
+def _numbered(place: str) -> tuple[str, int | None]:
+    match = re.fullmatch(r"((?:.*\.)?)(\d{1,4})", place)
+    return (match[1], int(match[2])) if match else (place, None)
+
+
+def _no_order(parts: Sequence[Part], recurrent: RecurrentPart | None, sizes: Sizes) -> str:
+    every: list[AnyPart] = [*parts] if recurrent is None else [recurrent, *parts]
+    widths = ", ".join(
+        f"{part.place or 'the file'} ({part.library}) from {part.n_in} to {part.n_out}" for part in every
+    )
+    message = (
+        f"has parts that do not follow each other from {sizes.n_features} features at {sizes.lookback} steps to "
+        f"{sizes.n_outputs} outputs: {widths or 'none'}"
+    )
+    reaching = recurrent.n_out if recurrent else sizes.n_features
+    if any(part.library == "pykan" and part.n_in < reaching for part in parts):
+        message += "; if prune_input made a KAN narrower, give input_id, the kept ones, which are not in the file"
+    return message
+
+
+def activation_slot(place: str) -> str:
     """Name of the choice of the activation before a part."""
     return f"before {place or 'the KAN'}"
 
@@ -39,7 +159,7 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Told:
+class Constraints:
     """Constraints on choices, from modules, hyperparameters or a manifest.
 
     Attributes:
@@ -57,6 +177,8 @@ class Told:
     def apply(self, choice: Choice) -> Choice:
         """The choice with its remaining options, in the order in which they are tried."""
         options = self.options.get(choice.name, choice.options)
+        if choice.name == READOUT:  # of which an order allows only some
+            options = tuple(option for option in options if option in choice.options)
         first = self.first.get(choice.name)
         if self.plain and NONE in options:
             options = (first if first in options else NONE,)
@@ -80,30 +202,27 @@ class Space:
     choices: tuple[Choice, ...]
 
     @classmethod
-    def of(cls, order: Order, recurrent: RecurrentPart | None, told: Told, n_outputs: int) -> Space:
+    def of(cls, order: Order, recurrent: RecurrentPart | None, constraints: Constraints, n_outputs: int) -> Space:
         """The space of an order, reduced by what is known."""
         parts = (*order.front, *order.head)
         kinds: dict[str, tuple[str, ...]] = {}
         for part in parts:
             for name, options in part.open.items():
-                kinds.setdefault(name, tuple(told.options.get(name, options)))
-        activations = (*ACTIVATIONS, *(name for name in told.more if name not in ACTIVATIONS))
+                kinds.setdefault(name, tuple(constraints.options.get(name, options)))
+        activations = (*ACTIVATIONS, *(name for name in constraints.more if name not in ACTIVATIONS))
         readouts = FLAT_READOUTS if order.flat else READOUTS
         places = [part.place for part in order.front[1:]]
-        choices = [Choice(INPUTS, UNITS), *(Choice(gap(place), activations) for place in places)]
+        choices = [Choice(INPUTS, UNITS), *(Choice(activation_slot(place), activations) for place in places)]
         if recurrent is not None and order.front:
-            choices.append(Choice(gap(recurrent.place), activations))
+            choices.append(Choice(activation_slot(recurrent.place), activations))
         choices.append(Choice(READOUT, readouts))
         after_readout = order.head if recurrent is not None or order.front else order.head[1:]
-        choices += [Choice(gap(part.place), activations) for part in after_readout]
+        choices += [Choice(activation_slot(part.place), activations) for part in after_readout]
         softmax = ("softmax",) if n_outputs > 1 else ()
         at_output = (*(name for name in activations if "(" not in name), *softmax)
         choices += [Choice(OUTPUT, at_output), Choice(PREDICTIONS, UNITS)]
-        left = [told.apply(choice) for choice in choices]
-        if READOUT in told.options:
-            left = [_known_readout(choice, readouts) for choice in left]
         of_kinds = tuple(Choice(name, options) for name, options in kinds.items())
-        return cls(order, recurrent, of_kinds, (*of_kinds, *left))
+        return cls(order, recurrent, of_kinds, (*of_kinds, *map(constraints.apply, choices)))
 
     @property
     def n_readings(self) -> int:
@@ -115,24 +234,21 @@ class Space:
         """Index of each choice, by its name."""
         return {choice.name: number for number, choice in enumerate(self.choices)}
 
+    def options(self, name: str) -> tuple[str, ...]:
+        """The options of a choice, by its name."""
+        return self.choices[self.index[name]].options
+
     def with_one_activation(self) -> Iterator[Space]:
         """The same readings as several spaces, each with another activation as the usual one before every part."""
         places = [choice for choice in self.choices if choice.name.startswith("before ")]
         for name in dict.fromkeys(option for choice in places for option in choice.options[1:]):
-            told = Told(first={choice.name: name for choice in places})
-            yield replace(self, choices=tuple(told.apply(choice) for choice in self.choices))
+            constraints = Constraints(first={choice.name: name for choice in places})
+            yield replace(self, choices=tuple(constraints.apply(choice) for choice in self.choices))
 
     def each_kind(self) -> Iterator[tuple[int, ...]]:
         """Yields all combinations of options of `kinds`, those with the fewest departures first."""
         every = product(*(range(len(choice.options)) for choice in self.kinds))
         return iter(sorted(every, key=lambda options: (sum(map(bool, options)), options)))
-
-
-def _known_readout(choice: Choice, readouts: Sequence[str]) -> Choice:
-    """The known readouts that the order allows."""
-    if choice.name != READOUT:
-        return choice
-    return Choice(READOUT, tuple(option for option in choice.options if option in readouts))
 
 
 @dataclass(frozen=True)
@@ -191,11 +307,11 @@ class Reading:
                 found.append(f"{chosen[choice.name]} {choice.name}")
         if chosen[OUTPUT] != NONE:
             found.append(f"{chosen[OUTPUT]} at the output")
-        if len(space.choices[space.index[READOUT]].options) > 1:
+        if len(space.options(READOUT)) > 1:
             found.append(describe_readout(chosen[READOUT]))
         found += [_describe_kind(choice.name, chosen[choice.name]) for choice in space.kinds]
         for name in (INPUTS, PREDICTIONS):
-            if len(space.choices[space.index[name]].options) > 1:
+            if len(space.options(name)) > 1:
                 found.append(f"{name} {'scaled' if chosen[name] == 'scaled' else 'in original units'}")
         return ", ".join(found)
 
@@ -229,7 +345,7 @@ def _elements(parts: Sequence[Part], chosen: Mapping[str, str]) -> tuple[Element
 
 
 def _activation(part: Part | RecurrentPart | None, chosen: Mapping[str, str]) -> tuple[Step, ...]:
-    name = NONE if part is None else chosen.get(gap(part.place), NONE)
+    name = NONE if part is None else chosen.get(activation_slot(part.place), NONE)
     return () if name == NONE else (step_of(name),)
 
 

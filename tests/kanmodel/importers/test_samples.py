@@ -1,3 +1,5 @@
+"""The check of an import, and imports that are given the wrong arrays, which are refused with the likely mistake."""
+
 import json
 import tempfile
 from pathlib import Path
@@ -9,12 +11,14 @@ from goldens import FOLDER, load_arrays
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from thorough import examples
+from torch import nn
 
 from kanmodel.checkpoint import load_checkpoint, save_checkpoint
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.comparison import ROUNDING, Bounds
-from kanmodel.importers.importing import import_checkpoint
-from kanmodel.importers.libraries.radial import INV_DENOMINATORS
+from kanmodel.importers.from_file import import_checkpoint
+from kanmodel.importers.libraries.layers import INV_DENOMINATORS
+from kanmodel.importers.manifest import read_manifest
+from kanmodel.importers.samples import ROUNDING, Bounds
 
 FILES = FOLDER / "import"
 LAST_LAYER = {"fc_kan.layers.1.base_weight", "fc_kan.layers.1.spline_weight"}
@@ -58,7 +62,7 @@ def import_efficient(factor, error=0.0, offset=0.0, space="scaled", single=False
         np.savez(folder / "windows.npz", eval=windows, reference=reference, predictions=(predictions + offset) * factor)
         torch.save(state, folder / "forecaster.pt")
         (folder / "manifest.json").write_text(json.dumps(document))
-        return import_checkpoint(folder / "forecaster.pt", folder / "manifest.json")
+        return import_checkpoint(folder / "forecaster.pt", read_manifest(folder / "manifest.json"))
 
 
 @settings(max_examples=examples(1))
@@ -185,7 +189,7 @@ def import_fasterkan(folder, reading, inverse=0.5, check=True, error=0.0):
     if check:
         document["check"] = {"inputs": "windows.npz:eval", "outputs": "windows.npz:predictions"}
     (folder / "manifest.json").write_text(json.dumps(document))
-    return import_checkpoint(folder / "forecaster.pt", folder / "manifest.json")
+    return import_checkpoint(folder / "forecaster.pt", read_manifest(folder / "manifest.json"))
 
 
 @pytest.mark.parametrize("reading", INV_DENOMINATORS)
@@ -223,3 +227,63 @@ def test_no_reading_matches(tmp_path):
     with pytest.raises(CheckpointError, match="readings tried, the nearest: inv_denominator used, as forks") as refusal:
         import_fasterkan(tmp_path, "used", error=0.01)
     assert "\n" not in str(refusal.value)
+
+
+MEAN, STD = np.array([20.0, 1000.0]), np.array([5.0, 10.0])
+
+
+@pytest.fixture
+def import_arrays(tmp_path):
+    """Imports a sigmoid of two Linear layers, with its arrays modified first."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(2, 4), nn.Tanh(), nn.Linear(4, 1), nn.Sigmoid())
+    torch.save(net.state_dict(), tmp_path / "m.pt")
+    x = np.random.default_rng(0).normal(size=(200, 1, 2)).astype(np.float32)
+    with torch.no_grad():
+        y = net(torch.from_numpy(x[:, 0])).numpy()
+
+    def call(integer=(), **changes):
+        arrays = {"all": x, "x": x[:64], "y": y[:64]}
+        np.savez(tmp_path / "w.npz", **{name: changes.get(name, lambda a: a)(array) for name, array in arrays.items()})
+        document = {
+            "features": ["a", "b"],
+            "targets": ["p"],
+            "scaling": {"mean": MEAN.tolist(), "std": STD.tolist()},
+            "reference": "w.npz:all",
+            "integer": list(integer),
+            "check": {"inputs": "w.npz:x", "outputs": "w.npz:y"},
+        }
+        (tmp_path / "m.json").write_text(json.dumps(document))
+        return import_checkpoint(tmp_path / "m.pt", read_manifest(tmp_path / "m.json"))
+
+    return call
+
+
+def to_original(windows):
+    return windows * STD + MEAN
+
+
+@pytest.mark.parametrize("mistaken", ["all", "x"])
+def test_reference_and_check_in_different_units(import_arrays, mistaken):
+    """Scaled reference windows with a check in original units, or the reverse, are refused; other pairs are not."""
+    with pytest.raises(CheckpointError, match=r"w.npz:all seems to be .*: give both in the same units"):
+        import_arrays(**{mistaken: to_original})
+    scaled, original = import_arrays(), import_arrays(all=to_original, x=to_original)
+    np.testing.assert_allclose(
+        original.model.reference.windows.numpy(), scaled.model.reference.windows.numpy(), atol=1e-4
+    )
+
+
+def test_windows_with_fractions_of_an_integer_feature(import_arrays):
+    """They are refused in original units; scaled windows are not checked, as they have fractions."""
+    import_arrays(integer=["b"])
+    with pytest.raises(
+        CheckpointError, match=r"^w.npz:all must have whole numbers of b, but \[0\]\[0\]\[1\] is 99\d\.\d+$"
+    ):
+        import_arrays(integer=["b"], all=to_original, x=to_original)
+
+
+def test_labels_in_place_of_probabilities(import_arrays):
+    """Predictions of only 0 and 1 are reported as labels, whatever else might match."""
+    with pytest.raises(CheckpointError, match=r"only 0 and 1, as labels do: give .* probabilities"):
+        import_arrays(y=lambda y: (y > np.median(y)).astype(np.float32))

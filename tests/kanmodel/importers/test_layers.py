@@ -9,9 +9,9 @@ import torch
 from goldens import FOLDER, load_arrays
 
 from kanmodel.errors import CheckpointError
-from kanmodel.importers.anatomy import dissect
 from kanmodel.importers.assembly import make_layer
 from kanmodel.importers.manifest import Manifest
+from kanmodel.importers.structure import find_structure
 from kanmodel.network.bases import Gaussian
 from kanmodel.network.chain import Network
 from kanmodel.network.config import Feature, ModelConfig, RecurrentConfig, Step, Target, width_of
@@ -63,7 +63,7 @@ def read_kan(tensors, library="fast_kan", denominator=None, base_activation="sil
     manifest = Manifest(
         "m", Path(), (), (), None, 1, "", library=library, denominator=denominator, base_activation=base_activation
     )
-    parts = [part for part in dissect(tensors, None, {}, manifest).parts if part.library != "LayerNorm"]
+    parts = [part for part in find_structure(tensors, None, {}, manifest).parts if part.library != "LayerNorm"]
     layers = [item for part in parts for item in part.items({})]
     modules = [make_layer(layer, torch.float64).state_dict() for layer in layers]
     return tuple(layer.config for layer in layers), {
