@@ -59,8 +59,12 @@ async def send_error(error: Exception, scope: Scope, receive: Receive, send: Sen
 
 
 async def answer_error(request: Request, error: Exception) -> Response:
-    """The response to a known error."""
+    """The response to a known error; 422 is 400 under ``/v2``, whose protocol knows no other."""
     body = describe_error(error, request.state.request_id)
+    if body["status"] == 422 and request.scope["path"].removeprefix(request.scope.get("root_path", "")).startswith(
+        "/v2"
+    ):
+        body |= {"status": 400, "title": title_of(400)}
     return answer_json(body, status=body["status"], headers=getattr(error, "headers", None))
 
 

@@ -32,7 +32,7 @@ async def get_server_metadata(parts: TheParts) -> Response:
     MODEL_V2,
     operation_id="get_model_metadata",
     response_model=ModelMetadata,
-    responses=describe_errors(404, 406, 503),
+    responses=describe_errors(400, 404, 406, 503),
 )
 async def get_model_metadata(served: TheModelV2, parts: TheParts) -> Response:
     """Describes the tensors of a model, and the names along their last axes.

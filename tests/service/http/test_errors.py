@@ -547,7 +547,8 @@ def test_the_kinds_of_503_have_different_codes(serve, serve_app, folder, monkeyp
     real = forecasts._forecast
     monkeypatch.setattr("service.models.registry.load", lambda path: go_on.wait(60) and kanmodel.load(path))
     with serve(wait=False, models=folder, repository_api=True, max_queue=1) as client:
-        codes = {"loading": client.get("/v1/models/two"), "readiness": client.get("/readyz")}
+        soon = {"X-Request-Timeout": "0.05"}
+        codes = {"loading": client.get("/v1/models/two", headers=soon), "readiness": client.get("/readyz")}
         go_on.set()
         poll(lambda: client.get("/v1/models/two").status_code == 200)
         poll(lambda: client.get("/v1/models/broken").json().get("code") == "model_failed")
@@ -556,7 +557,7 @@ def test_the_kinds_of_503_have_different_codes(serve, serve_app, folder, monkeyp
         block = threading.Event()
         monkeypatch.setattr(forecasts, "_measure_in_place", lambda model: 0)  # all go to the thread, which is blocked
         monkeypatch.setattr(forecasts, "_forecast", lambda *them: block.wait(60) and real(*them))
-        late = {**asks, "headers": {"X-Request-Timeout": "0.05"}}
+        late = {**asks, "headers": soon}
         codes["late"] = client.post("/v1/models/two:predict", **late)
         with ThreadPoolExecutor(1) as pool:
             first = pool.submit(client.post, "/v1/models/two:predict", **asks)
@@ -576,7 +577,7 @@ def test_the_kinds_of_503_have_different_codes(serve, serve_app, folder, monkeyp
     for answer in codes.values():
         assert (answer.status_code, answer.headers["retry-after"].isdecimal()) == (503, True)
     assert {name: answer.json()["code"] for name, answer in codes.items()} == {
-        "loading": "not_ready",
+        "loading": "deadline_exceeded",  # it waits for the model
         "readiness": "not_ready",
         "failed": "model_failed",
         "late": "deadline_exceeded",

@@ -11,7 +11,7 @@ import pytest
 from processes import run_process
 
 LARGE, SMALL = (8 << 20) - 1024, 40_000  # bytes of a body; a small one is read on the event loop
-SLOWEST = 1.0  # seconds that another client may wait on a busy machine; it was 14
+SLOWEST = 3.0  # seconds on a busy machine; some of these took 14
 LONGEST = 16_000  # bytes of a refusal
 NAME = "nyc-weather"
 ROW = json.dumps([0.5] * 20).encode()
@@ -76,7 +76,7 @@ ATTACKS = {
         *("explain", ONE + b'"groups": {"g": ["', b"x", b'"]}}'),
         rf"groups\.g has no feature '{LONG}'; the features are .*",
     ),
-    "a long segment": ("explain", ONE + b'"segments": {"', b"x", b'": 0}}', rf"segments\.{LONG} must be two steps .*"),
+    "a long segment": ("explain", ONE + b'"segments": {"', b"x", b'": 0}}', rf"segments\.{LONG} must be 2 values, .*"),
     "a long edge": ("ablate", ONE + b'"without": ["', b"x", b'"]}', rf"without\[0\] .* there is no edge '{LONG}': .*"),
     "a long version": ("compare", ONE + b'"against": {"version": "', b"x", b'"}}', f"model .* no version '{LONG}'; .*"),
     "a long model": ("compare", ONE + b'"against": {"model": "', b"x", b'"}}', f"there is no model '{LONG}'; .*"),
@@ -191,7 +191,7 @@ MODEL = f"/v1/models/{NAME}"
     [
         (f"{MODEL}/topology?" + "a&" * 25_000, 422, "query must have at most 1000 parameters, but has 25001"),
         (f"{MODEL}/topology?" + "without=head:0:0:0&" * 999, 422, "without must have at most 500 items, not 999"),
-        (f"/v2/models/{NAME}?" + "&" * 50_000, 422, "query must have at most 1000 parameters, but has 50001"),
+        (f"/v2/models/{NAME}?" + "&" * 50_000, 400, "query must have at most 1000 parameters, but has 50001"),
         (f"{MODEL}/topology?{X}=1", 422, f"{LONG} is unknown; expected one of .*"),
         (f"{MODEL}/topology?without={X}", 422, rf"without\[0\] .* there is no edge '{LONG}': .*"),
         (f"{MODEL}/topology?fidelity={X}", 422, "fidelity must be a valid number, .*"),

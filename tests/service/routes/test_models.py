@@ -36,7 +36,8 @@ def test_describes_inputs_and_outputs(service, name):
     assert answer["checkpoint"] == f"sha256:{service.models[name].sha256}"
     assert answer["metrics"] == dict(service.models[name].metrics)
     provenance = vars(service.models[name].provenance)
-    assert answer["provenance"] == provenance | {"not_told_apart": list(provenance["not_told_apart"])}
+    lists = {key: list(provenance[key]) for key in ("not_told_apart", "unused")}
+    assert answer["provenance"] == provenance | lists
 
 
 def test_describes_an_architecture_in_the_names_of_pykan(service):
